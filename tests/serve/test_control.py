@@ -27,6 +27,8 @@ from worldline.schema import Kind, Role, Schema, Signal
 from worldline.serve.following import MAX_GAP, FollowedStep, Follower
 from worldline.serve.problems import OverloadedError
 from worldline.serve.scheduler import Lane
+from worldline.testing.toys import Integrator
+from worldline.world.calibration import calibrate
 from worldline.world.local import LocalWorld
 
 GOAL = {"targets": {"position": [1.0, 0.5]}, "tolerance": {"position": 0.1}}
@@ -238,6 +240,24 @@ def test_steps_without_an_observation_are_added_as_unobserved() -> None:
     np.testing.assert_array_equal(history.observations["position"][:, 0][[0, 3]], [7.0, 10.0])
     follow(11 + MAX_GAP, [[0.0, 0.0]])
     assert follower.session.history.observations["position"].tolist() == [[11.0 + MAX_GAP] * 2]
+
+
+@pytest.mark.parametrize("min_trust", [0.0, 0.05])
+def test_trust_follows_the_action_unless_the_plan_depends_on_it(min_trust: float) -> None:
+    known = Integrator(camera=False, wind=False, noise=0.01)
+    engine = Linear.fit(known.episodes(9, 20, seed=0), known.schema)
+    calibration = calibrate(engine, known.episodes(60, 20, seed=1), horizon=2, num_windows=4, seed=0, trust_steps=2)
+    world = LocalWorld(engine, calibration, CrossEntropy())
+    with serving_sockets(world) as server, connect(f"{server.url}/control?world=toy") as client:
+        tell(client, SETTINGS | {"min_trust": min_trust})
+        usual = [tell(client, step(number)) for number in range(3)]
+        assert all(answer["source"] == "fresh" and answer["trust"] > 0.05 for answer in usual)
+        jump, then = tell(client, step(3, [0.9, -0.9])), tell(client, step(4, [0.9, -0.9]))
+    if min_trust:
+        assert (jump["status"], jump["trust"] < 0.05) == ("refused", True)
+    else:
+        assert (jump["source"], jump["trust"] > 0.05) == ("fresh", True)
+        assert (then["source"], then["trust"] < 0.05) == ("fresh", True)
 
 
 def test_an_overloaded_service_loses_no_observation(slow: tuple[Server, Slow], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,6 +127,7 @@ def test_a_step_on_which_the_world_fails_is_not_taken_in(quick: LocalWorld, monk
     play(session, episode)
     before, widening = session.history, session.widening
     here, push = {"position": np.zeros(2, np.float32)}, {"push": np.zeros(2, np.float32)}
+    next_step = session.predict({"push": push["push"][None]}).signals["position"].mean
 
     def fails(world: LocalWorld, present: Present, *arguments: Any, **rest: Any) -> Prediction:
         raise WorldlineError("out of luck")
@@ -137,8 +138,48 @@ def test_a_step_on_which_the_world_fails_is_not_taken_in(quick: LocalWorld, monk
             session.observe(here, actions=push)
     assert session.widening == widening
     np.testing.assert_array_equal(session.history.observations["position"], before.observations["position"])
+    again = session.predict({"push": push["push"][None]}).signals["position"].mean
+    np.testing.assert_array_equal(again, next_step)
     session.observe(here, actions=push)
     assert session.widening != widening
+
+
+def test_a_step_that_is_tested_later_counts_like_any_other(quick: LocalWorld) -> None:
+    episode = after(TOY.episodes(1, 40, seed=5)[0], replace(TOY, decay=0.5), 60)
+    now, later = Session(quick, num_kept=8), Session(quick, num_kept=8, tests_later=True)
+    push, trusts = {"push": np.zeros((1, 2), np.float32)}, list[tuple[float, float]]()
+    for step in range(episode.num_steps + 1):
+        for session in (now, later):
+            follow(session, episode, np.ones(101, bool), [step])
+        trusts.append((now.predict(push).trust, later.predict(push).trust))
+        if step % 3 == 0:
+            later.test()
+            later.test()  # a step is tested once
+            assert later.predict(push).trust == trusts[-1][0]
+    assert [found for _, found in trusts[2::3]] == [expected for expected, _ in trusts[1:-1:3]]
+    later.test()
+    assert (later.alarms, later.widening, later.state.since) == (now.alarms, now.widening, now.state.since)
+    assert now.alarms
+
+
+def test_a_step_whose_later_test_fails_stays_and_has_no_trust(
+    quick: LocalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, episode = Session(quick, num_kept=8, tests_later=True), TOY.episodes(1, 12, seed=6)[0]
+    follow(session, episode, np.ones(13, bool), range(10))
+
+    def fails(*arguments: object, **rest: object) -> None:
+        raise WorldlineError("out of luck")
+
+    with monkeypatch.context() as once:
+        once.setattr(LocalWorld, "test_step", fails)
+        with pytest.raises(WorldlineError, match="out of luck"):
+            session.test()
+    assert np.isnan(session.predict({"push": np.zeros((1, 2), np.float32)}).trust)
+    assert session.state.num_seen == 10
+    follow(session, episode, np.ones(13, bool), [10])
+    session.test()
+    assert session.predict({"push": np.zeros((1, 2), np.float32)}).trust > 0
 
 
 def test_nothing_is_asked_before_there_is_a_context(monkeypatch: pytest.MonkeyPatch) -> None:

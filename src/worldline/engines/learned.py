@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property
+from itertools import chain
 from typing import Final, final
 
 import numpy as np
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.device import autocast, check_fork, device_of
+from worldline.device import autocast, check_fork
 from worldline.engines.base import Card, Decodes, EngineBelief, GoalDistance, Noise, Novelty, ReplayedHistory, Samples
 from worldline.engines.tensors import LazySignals, TensorEngine
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
@@ -129,7 +130,12 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
     @property
     def device(self) -> torch.device:
         """The device of the model and its heads."""
-        return device_of(self.model)
+        return self._tensor.device
+
+    @cached_property
+    def _tensor(self) -> Tensor:
+        """A tensor of the model, which stays the same object when the model moves to another device."""
+        return next(chain(self.model.parameters(), self.model.buffers()), torch.empty(0))
 
     def describe(self) -> Card:
         """The signals and abilities of this engine."""

@@ -42,7 +42,7 @@ LATE_SHARE: Final = 5e-4
 """Share of actions that may be late because of a plan; the margin adapts to it."""
 MARGIN_RATE: Final = 0.4
 """Speed of that adaptation."""
-DEADLINE_SHARE: Final = 0.75
+DEADLINE_SHARE: Final = 0.85
 """Default deadline, as a share of the period."""
 MAX_FRAME_BYTES: Final = 4 * 2**20
 """Largest frame. Decoding one holds the interpreter, and with it every other connection."""
@@ -64,7 +64,7 @@ class ControlSettings:
         horizon: steps of a plan, at least 1.
         period_s: seconds between two observations, above 0.
         deadline_s: seconds from the receipt of an observation until its action is sent, at most `period_s`. None for
-            three quarters of it.
+            0.85 of it.
         replan_every: steps that are taken of each plan, 1 to `horizon`.
         min_trust: as in `World.plan`; below it, there is no fresh plan.
         initial: per action signal [*shape], what is sent without a plan. None for 0, clipped to the bounds.
@@ -171,11 +171,10 @@ class _Query:
 
 @dataclass(frozen=True, kw_only=True)
 class _Outcome:
-    """What a worker returns."""
+    """What a worker found."""
 
     planned: _TimedPlan | None = None
     error: WorldlineError | None = None
-    alarms: Sequence[Alarm] = ()
 
 
 @final
@@ -210,12 +209,15 @@ class _ControlLoop:
             given = {name: value[None] for name, value in settings.initial.items()}
             self._initial = {name: v[0] for name, v in check_actions(self._schema.actions, given, (1,)).items()}
         self._objective = _Objective(goal=settings.goal, constraints=settings.constraints)
-        self._follower, self._lock, self._margin = Follower(), threading.Lock(), _Margin(settings.within_s)
+        self._follower, self._lock = Follower(tests_later=True), threading.Lock()
+        self._margin = _Margin(settings.within_s)
         self._guard_s = min(GUARD_S, settings.within_s / 7)
         self._names: frozenset[str] | None = None
         self._last, self._sent = -1, dict(self._initial)
         self._waiting = list[FollowedStep]()
-        self._job: asyncio.Future[_Outcome] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._job: asyncio.Future[Sequence[Alarm]] | None = None
+        self._answered: asyncio.Future[None] = self._loop.create_future()
         self._job_steps = list[FollowedStep]()
         self._planned: _TimedPlan | None = None
         self._trust, self._error, self._detail, self._alarms = math.nan, "", "", list[Alarm]()
@@ -238,7 +240,7 @@ class _ControlLoop:
             needed, began_s = self._needs_plan(message.step), time.monotonic()
             self._start(self._query(message.step, exogenous, ends_s) if needed else None)
             if needed:
-                is_done = await self._finish(ends_s)
+                is_done = await self._finish(ends_s, tested=False)
                 late = not is_done or time.monotonic() > ends_s + self._guard_s
                 if began_s < ends_s - self._margin.seconds and not self._error:
                     self._margin.adapt(late=late)
@@ -290,24 +292,28 @@ class _ControlLoop:
     def _start(self, query: _Query | None) -> None:
         """Gives all queued observations to a worker, and the plan if one is needed."""
         self._job_steps, self._waiting, self._error, self._detail = self._waiting, [], "", ""
-        work = partial(self._work, self._job_steps, query)
+        self._answered = self._loop.create_future()
+        work = partial(self._work, self._job_steps, query, self._answered)
         # Without a deadline: a late plan and its observation are used for later steps.
         computed = self._connection.compute(work, plan_s=self._settings.within_s)
         self._job = asyncio.ensure_future(computed)
         # A client that leaves does not wait for the result.
         self._job.add_done_callback(lambda job: None if job.cancelled() else job.exception())
 
-    async def _finish(self, ends_s: float) -> bool:
-        """Waits for the worker until `ends_s`, and takes its result. Returns whether it is idle."""
-        if self._job is None:
+    async def _finish(self, ends_s: float, *, tested: bool = True) -> bool:
+        """Waits for the worker until `ends_s`, or for its plan only unless `tested`. Returns whether it is finished."""
+        job, answered = self._job, self._answered
+        if job is None:
             return True
-        if not self._job.done():
-            await asyncio.wait({self._job}, timeout=max(0.0, ends_s - time.monotonic()))
-        if not self._job.done():
-            return False
-        job, self._job = self._job, None
+        if not job.done() and (tested or not answered.done()):
+            left_s = max(0.0, ends_s - time.monotonic())
+            awaited: set[asyncio.Future[Any]] = {job} if tested else {job, answered}
+            await asyncio.wait(awaited, timeout=left_s, return_when="FIRST_COMPLETED")
+        if not job.done():
+            return answered.done() and not tested
+        self._job = None
         try:
-            self._take(job.result())
+            self._alarms += job.result()
         except Exception as error:  # noqa: BLE001  # a fault of one plan must not stop a machine
             self._note(error)
             self._waiting = [*self._job_steps, *self._waiting]  # perhaps it did not run, as in an overloaded service
@@ -320,8 +326,9 @@ class _ControlLoop:
         if problem.status == 500:
             _logger.error("WebSocket %s failed: %s", self._connection.request_id, fault_text(error))
 
-    def _take(self, outcome: _Outcome) -> None:
-        self._alarms += outcome.alarms
+    def _take(self, outcome: _Outcome, answered: asyncio.Future[None]) -> None:
+        """Takes what a worker found, before it tests the last observation."""
+        answered.set_result(None)
         if outcome.error is not None:
             self._note(outcome.error)
         if outcome.planned is None:
@@ -332,8 +339,13 @@ class _ControlLoop:
         else:
             self._planned = outcome.planned
 
-    def _work(self, steps: Sequence[FollowedStep], query: _Query | None, world: World) -> _Outcome:
-        """Observes, and plans in what is left of the time. Runs in a worker thread."""
+    def _work(
+        self, steps: Sequence[FollowedStep], query: _Query | None, answered: asyncio.Future[None], world: World
+    ) -> Sequence[Alarm]:
+        """Observes, and plans in what is left of the time. Runs in a worker thread; returns the alarms.
+
+        Trust and alarms are computed after the action, unless the plan depends on them.
+        """
         planned, error, session = None, None, None
         with self._lock:  # the service may give up a call that still runs
             for step in steps:
@@ -341,10 +353,11 @@ class _ControlLoop:
                     session, error = self._follower.observe(world, step), None
                 except WorldlineError as failed:
                     error = failed
-            alarms = self._follower.new_alarms()
             if query is not None and session is not None and error is None:
-                left_s = min(query.ready_s - time.monotonic(), self._connection.limits.plan_s)
                 try:
+                    if self._settings.min_trust > 0:
+                        session.test()
+                    left_s = min(query.ready_s - time.monotonic(), self._connection.limits.plan_s)
                     plan = session.plan(
                         query.objective.goal,
                         constraints=query.objective.constraints,
@@ -360,7 +373,10 @@ class _ControlLoop:
                     planned = _TimedPlan(plan=plan, step=query.step, objective=query.objective)
                 except WorldlineError as failed:
                     error = failed
-        return _Outcome(planned=planned, error=error, alarms=alarms)
+            self._loop.call_soon_threadsafe(self._take, _Outcome(planned=planned, error=error), answered)
+            if session is not None:
+                session.test()
+            return self._follower.new_alarms()
 
     def _action(self, step: int, received_s: float) -> dict[str, Any]:
         """The message with the action for a step."""

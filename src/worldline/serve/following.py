@@ -47,12 +47,16 @@ class FollowedStep:
 class Follower:
     """Follows one running world with a `Session`. Its methods run in a worker thread, one at a time.
 
+    Args:
+        tests_later: as in `Session`.
+
     Attributes:
         session: None before the first observation.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tests_later: bool = False) -> None:
         self.session: Session | None = None
+        self._tests_later = tests_later
         self._first, self._last, self._alarmed = 0, 0, -1
 
     def observe(self, world: World, step: FollowedStep) -> Session:
@@ -68,7 +72,8 @@ class Follower:
             return session
         if session is None or step.step - self._last > MAX_GAP:
             # Clients get no bands, so adapting them would cost a prediction per step for nothing.
-            session = Session(world, num_kept=max(NUM_KEPT, world.describe().context + 2), rate=0)
+            num_kept = max(NUM_KEPT, world.describe().context + 2)
+            session = Session(world, num_kept=num_kept, rate=0, tests_later=self._tests_later)
             session.observe(step.observations, observed=step.observed)
             self.session, self._first, self._alarmed = session, step.step, -1
         else:

@@ -151,6 +151,8 @@ class LocalWorld(World):
     def follow(self, before: Present, recent: History) -> Present:
         """The present one step later: one update of the belief, which encodes one observation.
 
+        Trust and errors are still those of `before`; see `test_step`.
+
         Args:
             before: the present at the first observation of `recent`.
             recent: two observations and the input between them, of the same worlds.
@@ -158,39 +160,40 @@ class LocalWorld(World):
         Raises:
             InputError: as in `World.predict`.
         """
+        history = check_history(self.engine.describe().schema, recent).history
+        belief = self.engine.observe(before.belief, history.step(1), seed=_seed_after(before))
+        return replace(before, belief=belief, values=values_of(history), num_observed=before.num_observed + 1)
+
+    def test_step(self, before: Present, now: Present, recent: History) -> Present:
+        """`now` with its own trust, errors and p-value: compares the last step with its prediction.
+
+        Args:
+            before: as in `follow`.
+            now: the answer of `follow`.
+            recent: as in `follow`.
+        """
+        calibration = self.calibration
+        if calibration is None:
+            return now
         card = self.engine.describe()
         history = check_history(card.schema, recent).history
-        inputs = {name: value[:, None] for name, value in history.actions.items()}
-        future = Future(actions=inputs, exogenous=history.exogenous)
-        seed = SEED + before.num_observed  # equal draws at every step would be correlated
-        belief = self.engine.observe(before.belief, history.step(1), seed=seed)
-        errors, p_value, lengths = None, None, before.num_tested
-        trust: NDArray[np.floating] = np.full(history.num_worlds, np.nan)
-        calibration = self.calibration
-        if calibration is not None:
-            whole = calibration.tested_lengths(card.schema, history)  # 2 without a gap
-            lengths = np.where(whole == 2, lengths + 1, whole)
-            if calibration.has_error_scores:
-                samples = self.engine.imagine(before.belief, future, num_samples=samples_of(card), seed=seed).signals
-                check_answer(samples, card.name, axis=3)
-                predicted = {name: value[:, 0, :, 0][:, None] for name, value in samples.items()}
-                found, known = step_differences(card, history, predicted)
-                steps = calibration.surprise(card.schema, {name: value[:, 0] for name, value in found.items()}).steps
-                p_value = float(steps[0]) if any(flags.any() for flags in known.values()) else None
-                if lengths.any():
-                    one = errors_of(card, history, predicted)
-                    errors = one if before.errors is None else before.errors.then(one)
-            trust = calibration.trust_in(self.engine, belief, history, errors, lengths)
-        return Present(
-            single=before.single,
-            belief=belief,
-            trust=trust,
-            values=values_of(history),
-            num_tested=lengths,
-            errors=errors,
-            p_value=p_value,
-            num_observed=before.num_observed + 1,
-        )
+        whole = calibration.tested_lengths(card.schema, history)  # 2 without a gap
+        lengths = np.where(whole == 2, before.num_tested + 1, whole)
+        errors, p_value = None, None
+        if calibration.has_error_scores:
+            inputs = {name: value[:, None] for name, value in history.actions.items()}
+            future, seed = Future(actions=inputs, exogenous=history.exogenous), _seed_after(before)
+            samples = self.engine.imagine(before.belief, future, num_samples=samples_of(card), seed=seed).signals
+            check_answer(samples, card.name, axis=3)
+            predicted = {name: value[:, 0, :, 0][:, None] for name, value in samples.items()}
+            found, known = step_differences(card, history, predicted)
+            steps = calibration.surprise(card.schema, {name: value[:, 0] for name, value in found.items()}).steps
+            p_value = float(steps[0]) if any(flags.any() for flags in known.values()) else None
+            if lengths.any():
+                one = errors_of(card, history, predicted)
+                errors = one if before.errors is None else before.errors.then(one)
+        trust = calibration.trust_in(self.engine, now.belief, history, errors, lengths)
+        return replace(now, trust=trust, num_tested=lengths, errors=errors, p_value=p_value)
 
     def predict_from(
         self,
@@ -433,6 +436,11 @@ class LocalWorld(World):
             horizon=horizon,
             samples=None if paths is None else paths[0],
         )
+
+
+def _seed_after(present: Present) -> int:
+    """The seed of the next step; equal draws at every step would be correlated."""
+    return SEED + present.num_observed
 
 
 def _mean(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.generic]:

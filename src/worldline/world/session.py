@@ -18,7 +18,6 @@ from worldline.schema import Signal
 from worldline.world.base import Forecast, Plan, Prediction, World
 from worldline.world.compatibility import differences
 from worldline.world.session_tracker import SessionTracker, tracker
-from worldline.world.validation import check_history
 
 Floats = NDArray[np.floating]
 
@@ -109,6 +108,8 @@ class Session:
         rate: speed of adaptation, at least 0. A miss multiplies the width by exp(rate * level). 0 never adapts, and
             saves a prediction per step of a `LocalWorld`.
         patience: mean number of steps between false alarms, at least 2.
+        tests_later: whether `observe` leaves it to `test` to compare the step with its prediction, which can take
+            longer than the update of the belief. Until then, trust, bands and alarms are those of the step before.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -127,6 +128,7 @@ class Session:
         horizon: int = 1,
         rate: float = 0.05,
         patience: float = 1000.0,
+        tests_later: bool = False,
     ) -> None:
         context = world.describe().context
         if num_kept <= context + horizon or horizon < 1:
@@ -139,8 +141,9 @@ class Session:
                 f"level {level} must be in (0, 1), rate {rate} at least 0, patience {patience} at least 2."
             )
         self.world, self.num_kept, self.level, self.horizon = world, num_kept, level, horizon
-        self.rate, self.patience = rate, patience
+        self.rate, self.patience, self.tests_later = rate, patience, tests_later
         self._episode: Episode | None = None
+        self._untested: Episode | None = None
         self._tracker = self._new_tracker(world, None)
         self._num_seen, self._alarms = 0, deque[Alarm](maxlen=MAX_ALARMS)
         self._widening: dict[str, float] = {}
@@ -185,7 +188,7 @@ class Session:
         The present is inferred from the kept steps. A model with longer memory may give slightly other answers than the
         session that saw all steps.
         """
-        self._tracker = self._new_tracker(self.world, state.episode)
+        self._tracker, self._untested = self._new_tracker(self.world, state.episode), None
         self._episode, self._num_seen = state.episode, state.num_seen
         self._widening, self._evidence, self._since = dict(state.widening), state.evidence, state.since
         self._alarms = deque(state.alarms, MAX_ALARMS)
@@ -209,13 +212,29 @@ class Session:
         Raises:
             InputError: a signal is missing, new or does not fit the schema. The step is then not added.
         """
+        self.test()
         episode = self._longer(observations, actions or {}, exogenous or {}, observed or {})
-        check_history(self.world.describe().schema, episode.history(episode.num_steps, episode.num_steps + 1))
-        predicted, p_value = self._tracker.observe(episode)
-        # All calls of the world precede all changes of state, so a step on which the world fails is not added.
-        self._compare(episode, predicted, p_value)
+        self._tracker.observe(episode)
+        if self.tests_later:
+            self._untested = episode
+        else:
+            try:
+                found = self._tracker.test(episode)
+            except BaseException:
+                self._tracker.forget()  # a step on which the world fails is not added
+                raise
+            self._compare(episode, *found, step=self._num_seen)
         self._episode = episode.last(self.num_kept)
         self._num_seen += 1
+
+    def test(self) -> None:
+        """Compares the last step with its prediction, if `tests_later`; without a call, the next `observe` does.
+
+        A step on which the world fails stays, but is not tested.
+        """
+        episode, self._untested = self._untested, None
+        if episode is not None:
+            self._compare(episode, *self._tracker.test(episode), step=self._num_seen - 1)
 
     def predict(
         self, actions: Arrays, *, exogenous: Arrays | None = None, num_samples: int = 0, images: bool = False
@@ -289,7 +308,7 @@ class Session:
             raise InputError(
                 f"{new.name} needs num_kept above {new.context + self.horizon}, got {self.num_kept}. Use a new session."
             )
-        self._tracker = self._new_tracker(world, self._episode)
+        self._tracker, self._untested = self._new_tracker(world, self._episode), None
         self.world, self._widening, self._evidence, self._since = world, {}, 1.0, self._num_seen
 
     def _longer(
@@ -319,8 +338,8 @@ class Session:
             observed={name: np.append(value, observed.get(name, True)) for name, value in before.observed.items()},
         )
 
-    def _compare(self, episode: Episode, predicted: Prediction | None, p_value: float | None) -> None:
-        """Compares the last trajectory with its band, and tests the last step for surprise."""
+    def _compare(self, episode: Episode, predicted: Prediction | None, p_value: float | None, *, step: int) -> None:
+        """Compares the last trajectory with its band, and tests the last step, number `step`, for surprise."""
         if predicted is not None and predicted.calibrated:
             schema = self.world.describe().schema
             for name, forecast in predicted.signals.items():
@@ -328,10 +347,10 @@ class Session:
         if p_value is None or not self._is_evidence(episode):
             return
         if self._evidence <= 1:
-            self._evidence, self._since = 1.0, self._num_seen
+            self._evidence, self._since = 1.0, step
         self._evidence *= _bet(p_value)
         if self._evidence >= self.patience:
-            self._alarms.append(Alarm(step=self._num_seen, since=self._since))
+            self._alarms.append(Alarm(step=step, since=self._since))
             self._evidence = 1.0
 
     def _is_evidence(self, episode: Episode) -> bool:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import final
+
+import numpy as np
 
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.base import PlanRequest
 from worldline.world.base import Plan, Prediction, World
 from worldline.world.local import LocalWorld
 from worldline.world.present import Present
+from worldline.world.validation import check_history
 
 
 class SessionTracker(ABC):
@@ -26,12 +30,20 @@ class SessionTracker(ABC):
         self.horizon, self.level = horizon, level
 
     @abstractmethod
-    def observe(self, episode: Episode) -> tuple[Prediction | None, float | None]:
-        """Adds the last step of `episode`, which holds all kept steps.
+    def observe(self, episode: Episode) -> None:
+        """Adds the last step of `episode`, which holds all kept steps. If the world fails, nothing is added."""
+
+    @abstractmethod
+    def test(self, episode: Episode) -> tuple[Prediction | None, float | None]:
+        """Compares the last step of `episode`, which `observe` added, with what was predicted.
 
         Returns the prediction of the last `horizon` steps that was possible before them, and the p-value of the last
-        step; None if not available. If the world fails, the tracker is unchanged.
+        step; None if not available.
         """
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Removes the last step, of which `test` failed."""
 
     @abstractmethod
     def predict(
@@ -69,19 +81,32 @@ class BeliefTracker(SessionTracker):
         self._world, self._compares = world, compares
         self._recent = deque([] if episode is None else self._beliefs(episode), maxlen=horizon + 1)
 
-    def observe(self, episode: Episode) -> tuple[Prediction | None, float | None]:
+    def observe(self, episode: Episode) -> None:
         """One update of the belief."""
-        if not self._recent:
-            self._recent.append(self._world.look(episode.history()))
+        first = not self._recent
+        world = self._world
+        self._recent.append(
+            world.look(episode.history()) if first else world.follow(self._recent[-1], episode.history(length=2))
+        )
+
+    def test(self, episode: Episode) -> tuple[Prediction | None, float | None]:
+        """From the belief before the step."""
+        if len(self._recent) < 2:
             return None, None
-        present = self._world.follow(self._recent[-1], episode.history(length=2))
-        context, predicted = self._world.describe().context, None
-        if self._compares and len(self._recent) >= self.horizon and present.num_observed > context:
+        before, present = self._recent[-2], self._recent[-1]
+        self._recent[-1] = replace(present, trust=np.full_like(present.trust, np.nan))  # if the test fails
+        present = self._world.test_step(before, present, episode.history(length=2))
+        predicted, has_context = None, present.num_observed > self._world.describe().context
+        if self._compares and len(self._recent) > self.horizon and has_context:
             actions, exogenous = self._taken(episode)
-            start = self._recent[-self.horizon]
+            start = self._recent[-self.horizon - 1]
             predicted = self._world.predict_from(start, actions, exogenous=exogenous, level=self.level)
-        self._recent.append(present)
-        return predicted, present.p_value if present.num_observed > context else None
+        self._recent[-1] = present
+        return predicted, present.p_value if has_context else None
+
+    def forget(self) -> None:
+        """Removes the last belief."""
+        self._recent.pop()
 
     def predict(
         self, history: History, actions: Arrays, exogenous: Arrays | None, *, num_samples: int, images: bool
@@ -98,7 +123,9 @@ class BeliefTracker(SessionTracker):
         present = self._world.look(episode.history(first))
         yield present
         for now in range(first + 1, episode.num_steps + 1):
-            yield (present := self._world.follow(present, episode.history(now, 2)))
+            recent = episode.history(now, 2)
+            present = self._world.test_step(present, self._world.follow(present, recent), recent)
+            yield present
 
     def plan(self, history: History, request: PlanRequest, *, expected: bool) -> Plan:
         """From the belief."""
@@ -114,7 +141,11 @@ class HistoryTracker(SessionTracker):
         super().__init__(horizon, level)
         self._world = world
 
-    def observe(self, episode: Episode) -> tuple[Prediction | None, float | None]:
+    def observe(self, episode: Episode) -> None:
+        """Checks the step only: each call of the world gets the history."""
+        check_history(self._world.describe().schema, episode.history(length=min(2, episode.num_steps + 1)))
+
+    def test(self, episode: Episode) -> tuple[Prediction | None, float | None]:
         """A prediction from the history before the last steps, and the surprise of the last one."""
         card, now = self._world.describe(), episode.num_steps
         if now < card.context:
@@ -128,6 +159,9 @@ class HistoryTracker(SessionTracker):
                 return None, None
         recent = episode.last(card.context + 1)
         return predicted, float(self._world.surprise(recent).steps[-1])
+
+    def forget(self) -> None:
+        """Does nothing, as `observe`."""
 
     def predict(
         self, history: History, actions: Arrays, exogenous: Arrays | None, *, num_samples: int, images: bool

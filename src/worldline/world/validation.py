@@ -172,8 +172,9 @@ def check_values(
         raise InputError(
             f"{where}: expected values in [0, {signal.num_values - 1}], got {value.min()} to {value.max()}."
         )
-    with np.errstate(over="ignore"):  # a number beyond the range of the dtype becomes infinite
-        value = value.astype(signal.dtype, copy=False)
+    if value.dtype != signal.dtype:
+        with np.errstate(over="ignore"):  # a number beyond the range of the dtype becomes infinite
+            value = value.astype(signal.dtype)
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         place = [int(i) for i in np.argwhere(~np.isfinite(value))[0]]
         fix = "Mark it as missing in `observed`, or fill it." if role == "observation" else "Replace it."
