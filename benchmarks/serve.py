@@ -5,10 +5,10 @@ Run: .venv/bin/python benchmarks/serve.py [FOLDER] [--parts batching tail memory
 Learns the demo world, a greenhouse and a linear greenhouse into FOLDER (default: a temporary one) if it holds none.
 Writes benchmarks/results/serve.json.
 
-`worldline serve` runs in a second process with one thread per worker. This process sends requests over loopback. With
-the parts batching and overhead, a number of clients send their next request when the last one is answered. With the
-part tail, requests arrive at random times (Poisson) that do not depend on the answers; latency counts from the
-scheduled time.
+`worldline serve` runs in a second process with one thread per worker. This process sends requests over loopback. In the
+part batching, a number of clients send their next request when the last one is answered. In the part tail, requests
+arrive at random times (Poisson) that do not depend on the answers; latency counts from the scheduled time. In the part
+overhead, served and local calls take turns.
 """
 
 from __future__ import annotations
@@ -321,27 +321,47 @@ def resident(pid: int) -> int:
 
 
 def overhead(worlds: dict[str, Path], folder: Path, seconds: float, repeats: int) -> Row:
-    """Median latency of one client, less that of the same call in this process."""
+    """Median latency of one client, less that of the same call in this process.
+
+    Served and local calls take turns, so that both see the same speed of the machine and the same rest between calls.
+    """
     world = worldline.open(worlds["greenhouse"], device="cpu")
     one = predict("greenhouse", world.describe())
-    remote, local = list[float](), list[float]()
+
+    async def in_turn(port: int) -> tuple[float, float]:
+        connection, times, ends_s = Connection(port), (list[float](), list[float]()), time.perf_counter() + seconds
+        while time.perf_counter() < ends_s:
+            started_s = time.perf_counter()
+            assert await connection.send(one.message) == 200
+            answered_s = time.perf_counter()
+            one.call.ask(world)
+            times[0].append(answered_s - started_s)
+            times[1].append(time.perf_counter() - answered_s)
+        await connection.close()
+        remote, local = (float(np.median(found)) * 1000 for found in times)
+        return remote, local
+
+    found = list[tuple[float, float]]()
     for _ in range(repeats):
         with served({"greenhouse": worlds["greenhouse"]}, folder, batch=CLIENTS) as (port, _):
             asyncio.run(closed_loop(port, [one], 1, WARM_UP_S))
-            _, latencies = asyncio.run(closed_loop(port, [one], 1, seconds))
-        remote.append(float(np.median(latencies)) * 1000)
-        times, ends_s = list[float](), time.perf_counter() + seconds
-        while time.perf_counter() < ends_s:
-            started_s = time.perf_counter()
-            one.call.ask(world)
-            times.append(time.perf_counter() - started_s)
-        local.append(float(np.median(times)) * 1000)
-    differences = [there - here for there, here in zip(remote, local, strict=True)]
-    return {"served_p50_ms": remote, "local_p50_ms": local, "overhead_ms": spread(differences)}
+            found.append(asyncio.run(in_turn(port)))
+    remote, local = zip(*found, strict=True)
+    return {
+        "served_p50_ms": remote,
+        "local_p50_ms": local,
+        "overhead_ms": spread([there - here for there, here in found]),
+    }
 
 
-def control(worlds: dict[str, Path], folder: Path, steps: int) -> Row:
-    """A loop over `/v1/control` with a simulated greenhouse: deadlines that were met, and actions of fresh plans."""
+def control(worlds: dict[str, Path], folder: Path, steps: int, repeats: int) -> Row:
+    """Loops over `/v1/control` with a simulated greenhouse: deadlines that were met, and actions of fresh plans."""
+    runs = [controlled(worlds, folder, steps) for _ in range(repeats)]
+    return {name: spread([run[name] for run in runs]) for name in ("deadlines_met", "fresh")} | {"runs": runs}
+
+
+def controlled(worlds: dict[str, Path], folder: Path, steps: int) -> Row:
+    """One loop."""
     plants = [Plant(start_day=60.0 + 3 * number, seed=number) for number in range(-(-steps // NUM_STEPS))]
     settings = {
         "goal": {"targets": {"air_temperature": [20.0]}, "tolerance": {"air_temperature": 1.0}},
@@ -420,7 +440,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=100_000, help="calls of the part memory")
     parser.add_argument("--steps", type=int, default=10_000, help="steps of the part control")
     parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
-    parser.add_argument("--repeats", type=int, default=3, help="repetitions of each part but memory and control")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions of each part but memory")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
@@ -437,7 +457,7 @@ def main() -> None:
             elif part == "memory":
                 figures[part] = memory(worlds, folder, given.calls)
             elif part == "control":
-                figures[part] = control(worlds, folder, given.steps)
+                figures[part] = control(worlds, folder, given.steps, given.repeats)
             else:
                 figures[part] = overhead(worlds, folder, given.seconds, given.repeats)
             print(part, json.dumps(figures[part], indent=2))

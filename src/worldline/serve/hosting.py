@@ -36,9 +36,9 @@ class HostedWorld:
 
     def __init__(self, name: str, reference: str | None, world: World) -> None:
         self.name, self.reference, self.world = name, reference, world
-        self._card = world.describe()
         self._fixed = None if reference is None else Reference.parse(reference).version
-        self.version = world.serving()[0] if isinstance(world, NamedWorld) else self._fixed
+        self.version, opened = self._serving()
+        self._card = opened.describe()
 
     def __repr__(self) -> str:
         return f"HostedWorld({self.name!r}, {self.world!r})"
@@ -53,9 +53,13 @@ class HostedWorld:
 
         Opens the version if its alias was moved, so call it in a worker.
         """
-        found = self.world.serving() if isinstance(self.world, NamedWorld) else (self._fixed, self.world)
-        self.version, self._card = found[0], found[1].describe()
+        found = self._serving()
+        if found[0] != self.version:
+            self.version, self._card = found[0], found[1].describe()
         return found
+
+    def _serving(self) -> tuple[int | None, World]:
+        return self.world.serving() if isinstance(self.world, NamedWorld) else (self._fixed, self.world)
 
 
 @final

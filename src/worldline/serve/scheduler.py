@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final, TypeVar, final
 
 from worldline.errors import UnavailableError, WorldlineError
@@ -76,7 +77,6 @@ class Scheduler:
         self._running = dict.fromkeys(Lane, 0)
         self._mean_s = dict.fromkeys(Lane, 0.01)
         self._pools = {lane: ThreadPoolExecutor(workers, thread_name_prefix=f"worldline-{lane}") for lane in Lane}
-        self._tasks = set[asyncio.Task[None]]()
         self._closed = False
         self.last_answer_s = time.monotonic()
         self._changed_s = dict.fromkeys(Lane, self.last_answer_s)
@@ -208,11 +208,13 @@ class Scheduler:
 
     def _start(self, lane: Lane) -> None:
         """Gives work to free workers."""
+        loop = asyncio.get_running_loop()
         while self._running[lane] < self._workers and (batch := self._next(lane)):
             self._running[lane] += 1
-            task = asyncio.ensure_future(self._compute(lane, batch))
-            self._tasks.add(task)  # the loop holds weak references only
-            task.add_done_callback(self._tasks.discard)
+            started_s = self._changed_s[lane] = time.monotonic()
+            work = [waiting.work for waiting in batch]
+            computed = loop.run_in_executor(self._pools[lane], _results, batch[0].run, work)
+            computed.add_done_callback(partial(self._finish, lane, batch, started_s))
 
     def _next(self, lane: Lane) -> list[_Waiting]:
         """The first call that is still wanted and the calls of its group; empty if there is none."""
@@ -228,11 +230,13 @@ class Scheduler:
         self._queues[lane] = deque(one for one in queue if id(one) not in chosen)
         return batch
 
-    async def _compute(self, lane: Lane, batch: list[_Waiting]) -> None:
-        started_s = self._changed_s[lane] = time.monotonic()
-        work = [waiting.work for waiting in batch]
-        found = await asyncio.get_running_loop().run_in_executor(self._pools[lane], _results, batch[0].run, work)
-        for waiting, one in zip(batch, found, strict=True):
+    def _finish(
+        self, lane: Lane, batch: list[_Waiting], started_s: float, computed: asyncio.Future[Sequence[Any]]
+    ) -> None:
+        """Gives each call its result, and the worker its next batch."""
+        if computed.cancelled():  # the scheduler was closed before it began
+            return
+        for waiting, one in zip(batch, computed.result(), strict=True):
             if waiting.future.done():
                 continue
             if isinstance(one, Exception):

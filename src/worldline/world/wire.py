@@ -72,6 +72,7 @@ from worldline.schema import Schema
 from worldline.world.base import World
 from worldline.world.wire_arrays import (
     DTYPES,
+    NAMES,
     STRICT,
     Array,
     Form,
@@ -272,7 +273,8 @@ def decode_answer(kind: type[Answer], body: bytes, unpack: Unpack = unpack_messa
     if message.name != "answer":
         raise MessageError(f"expected an answer, got a message for {message.name!r:.60}.")
     where = (kind.__name__,)
-    found = _checked("msgpack", message.content, _type(kind, "msgpack"), where)
+    hint: Any = kind
+    found = _checked("msgpack", message.content, _type(hint, "msgpack"), where)
     answer: Answer = _build(kind, found, dict(enumerate(message.arrays)), where)
     return answer
 
@@ -434,7 +436,7 @@ def _pack_schema(schema: Schema) -> Any:
 
 def _pack_array(value: NDArray[Any], arrays: list[bytes] | None, where: str) -> Any:
     kind = value.dtype
-    if kind.name not in DTYPES:
+    if kind not in NAMES:
         # Widening changes no value, and a world accepts the wider dtype.
         wider = np.dtype("float64" if kind.kind == "f" else "int64")
         if kind.kind not in "fiu" or not np.can_cast(kind, wider):
@@ -444,9 +446,9 @@ def _pack_array(value: NDArray[Any], arrays: list[bytes] | None, where: str) -> 
         return value.tolist()
     data = value.astype(kind.newbyteorder("<"), copy=False).tobytes()
     if arrays is None:  # images
-        return {"dtype": kind.name, "shape": list(value.shape), "data": data}
+        return {"dtype": NAMES[kind], "shape": list(value.shape), "data": data}
     arrays.append(data)
-    return PlacedArray(dtype=kind.name, shape=list(value.shape), place=len(arrays) - 1)
+    return PlacedArray(dtype=NAMES[kind], shape=list(value.shape), place=len(arrays) - 1)
 
 
 @cache
@@ -484,6 +486,7 @@ def _described(kind: Callable[..., Any], parts: list[Any], form: Form, tag: str 
     )
 
 
+@cache
 def _type(hint: Any, form: Form) -> Any:
     """The type of messages for a type of the contract."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
@@ -513,15 +516,21 @@ def _rule_type(form: Form) -> Any:
     return plain | _described(Chance, [("constraint", plain), ("level", float)], form, "Chance")
 
 
+@cache
+def _taken_apart(hint: Any) -> tuple[Sequence[Any], Any, Sequence[Any], bool]:
+    """The options of a type other than None, the first one's origin and parameters, and whether it is a union."""
+    is_union = get_origin(hint) in (Union, UnionType)
+    options = [option for option in (get_args(hint) if is_union else (hint,)) if option is not NoneType]
+    return options, get_origin(options[0]) or options[0], get_args(options[0]), is_union
+
+
 def _build(hint: Any, found: Any, arrays: dict[int, bytes] | None, where: Place, null: float = math.nan) -> Any:
     """The value of type `hint` from the decoded content of a message; in JSON, `arrays` is None."""
     if isinstance(found, Raw):
         found = _checked("json", found, _type(hint, "json"), where)
-    is_union = get_origin(hint) in (Union, UnionType)
-    options = [option for option in (get_args(hint) if is_union else (hint,)) if option is not NoneType]
-    kind, inner = get_origin(options[0]) or options[0], get_args(options[0])
     if isinstance(found, PlacedArray):
         return build_array(found, np.floating, arrays, where)
+    options, kind, inner, is_union = _taken_apart(hint)
     if len(options) > 1:  # numbers, lists of numbers or arrays
         return found if arrays is not None else _build_numbers(options, found, where, null)
     if kind is np.ndarray and not (is_union and found is None):
@@ -548,7 +557,7 @@ def _build_dataclass(kind: Any, found: Struct, arrays: dict[int, bytes] | None, 
         raise refusal(str(error), where) from error
 
 
-def _build_numbers(options: list[Any], found: Any, where: Place, null: float) -> Any:
+def _build_numbers(options: Sequence[Any], found: Any, where: Place, null: float) -> Any:
     """From JSON a number, numbers per component, or an array over time if that is an option."""
     value = build_array(found, np.floating, None, where, null)
     if value.ndim < 2:

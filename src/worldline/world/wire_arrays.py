@@ -16,6 +16,8 @@ from worldline.errors import InputError
 
 DTYPES: Final = ("float32", "float64", "uint8", "int64", "bool")
 """Allowed dtypes of arrays."""
+NAMES: Final = {np.dtype(name): name for name in DTYPES}
+"""Name by dtype; `dtype.name` is slow."""
 
 Form = Literal["msgpack", "json", "request", "response"]
 """Form of a message; "request" and "response" are for JSON schemas of arguments and answers."""
@@ -141,11 +143,11 @@ def _from_lists(found: Any, scalar: type[np.generic], where: Place, null: float)
             value = np.array(found, np.float64)
     except (ValueError, TypeError, OverflowError) as error:
         raise refusal(f"{error}. Send lists of numbers, of equal lengths on each axis.", where) from error
-    if value.dtype.name not in DTYPES:
+    if value.dtype not in NAMES:
         raise refusal(f"{value.max()} does not fit into 64 bits with a sign. Send a smaller number.", where)
     if not math.isnan(null):
         value = np.where(np.isnan(value), null, value)
-    return value if np.issubdtype(value.dtype, scalar) else value.astype(scalar)
+    return value if issubclass(value.dtype.type, scalar) else value.astype(scalar)
 
 
 def _from_bytes(found: _ArrayLayout, data: bytes, where: Place) -> NDArray[Any]:
