@@ -164,7 +164,16 @@ class Connection:
 def served(worlds: dict[str, Path], folder: Path, *, batch: int) -> Iterator[tuple[int, int]]:
     """`worldline serve` in another process; yields port and process id."""
     command = [WORLDLINE, "serve", *(f"{name}={path}" for name, path in worlds.items())]
-    options = ["--port", "0", "--threads", "1", "--batch", str(batch), "--database", str(folder / "service.sqlite")]
+    options = [
+        "--port",
+        "0",
+        "--threads",
+        "1",
+        "--batch",
+        str(batch),
+        "--database",
+        str(folder / f"service-{batch}.sqlite"),
+    ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
@@ -237,7 +246,7 @@ def quantile_ms(values: Sequence[float], level: float) -> float | None:
 
 
 def batching(worlds: dict[str, Path], folder: Path, seconds: float, repeats: int) -> Row:
-    """Calls per second with batching on and off, in turn."""
+    """Calls per second with batching on and off: two services that are called in turn."""
     cards = {name: worldline.open(path, device="cpu").describe() for name, path in worlds.items()}
     requests = {
         "demo": predict("demo", cards["demo"]),
@@ -246,11 +255,12 @@ def batching(worlds: dict[str, Path], folder: Path, seconds: float, repeats: int
         "plan": plan("greenhouse", cards["greenhouse"], 0.2),
     }
     rates: dict[str, dict[str, list[float]]] = {name: {"on": [], "off": []} for name in requests}
-    for _ in range(repeats):
-        for mode, batch in (("on", CLIENTS), ("off", 1)):
-            with served(worlds, folder, batch=batch) as (port, _):
-                for name, one in requests.items():
-                    asyncio.run(closed_loop(port, [one], CLIENTS, WARM_UP_S))
+    with served(worlds, folder, batch=CLIENTS) as (on, _), served(worlds, folder, batch=1) as (off, _):
+        for name, one in requests.items():
+            for port in (on, off):
+                asyncio.run(closed_loop(port, [one], CLIENTS, WARM_UP_S))
+            for _ in range(repeats):
+                for mode, port in (("on", on), ("off", off)):
                     rate, _ = asyncio.run(closed_loop(port, [one], CLIENTS, seconds))
                     rates[name][mode].append(rate)
     return {

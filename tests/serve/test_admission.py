@@ -26,8 +26,9 @@ def test_a_verb_has_as_many_places_as_calls_that_wait_and_run() -> None:
     admission = Admission(Limits(queue=2, batch=1), lambda: refused.append("one"))
     held = [admission.enter(PREDICT, "a", _nothing) for _ in range(3)]
     assert all(held)
-    assert admission.enter(f"{PREDICT}?x=:score", "a", _nothing) is None
-    assert refused == ["one"]
+    for path in (f"{PREDICT}?x=:score", "/v1/worlds/toy%3Apredict", "/v1/%77orlds/toy:predict"):
+        assert admission.enter(path, "a", _nothing) is None
+    assert refused == ["one"] * 3
     held.pop()  # dropped by the server without a run
     held.append(admission.enter(PREDICT, "a", _nothing))
     assert all(held)

@@ -250,8 +250,30 @@ def test_callers_see_only_their_own_jobs_and_need_the_scope(service: Service, ma
                 assert (await http.request(method, route, headers=reader)).status_code == 403
             assert (await http.get("/v1/jobs", headers=other)).json() == {"jobs": []}
             assert (await http.get(path, headers=mine)).json()["status"] == "queued"
+            slow = {"authorization": f"Bearer {tokens.create('slow', [Scope.JOB], rate=0.3)}"}
+            assert [(await http.get("/v1/jobs", headers=slow)).status_code for _ in range(2)] == [200, 429]
 
     asyncio.run(main())
+
+
+def test_a_fault_is_logged_once_until_jobs_run_again(
+    make: Make, file: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        jobs = make(file)
+        claim, failures = jobs._claim, iter(range(3))
+
+        async def fail_at_first() -> Any:
+            if next(failures, None) is not None:
+                raise OSError("the disk is full")
+            return await claim()
+
+        monkeypatch.setattr(jobs, "_claim", fail_at_first)
+        async with working(jobs):
+            await until(jobs, await jobs.create(ANYONE, request(FINISH)), "done")
+
+    asyncio.run(main())
+    assert [record.levelname for record in caplog.records if "job" in record.message] == ["ERROR", "WARNING"]
 
 
 def test_unfinished_jobs_are_limited_and_a_waiting_one_can_be_cancelled(make: Make, file: Database) -> None:

@@ -235,6 +235,8 @@ def test_limits_over_http(database: Database) -> None:
         refused = ask(few, "sessions", session)
         assert refused.status_code == 429
         assert 0 < int(refused.headers["retry-after"]) <= 86_400
+        ended = http.delete("/v1/sessions/x", headers={"authorization": f"Bearer {few}"})
+        assert ended.status_code == 404  # a caller without quota may still end its sessions
     with serving(Service(hosts, tokens=tokens, usage=Usage(database)), database) as url:
         again = httpx.post(f"{url}/v1/sessions", json=session, headers={"authorization": f"Bearer {few}"})
         assert again.status_code == 429  # from the first call on

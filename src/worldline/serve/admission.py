@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
+from urllib.parse import unquote
 
 from worldline.serve.limits import Limits
 from worldline.serve.problems import OverloadedError
@@ -44,7 +45,7 @@ class Admission:
             caller: id of the caller, not checked. If all places are taken, `may_displace` decides.
             app: answers the request.
         """
-        world, _, verb = path.partition("?")[0].rpartition(":")
+        world, _, verb = unquote(path.partition("?")[0]).rpartition(":")
         if not world.startswith(_CALLS) or verb not in self._open:
             return app
         places = self._open[verb]

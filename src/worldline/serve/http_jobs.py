@@ -67,9 +67,11 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["jobs"])
 
     async def caller_of(request: Request) -> Caller:
-        return await service.authorize(request.headers.get("authorization"), Scope.JOB)
+        caller = await service.authorize(request.headers.get("authorization"), Scope.JOB)
+        service.usage.check_rate(caller)
+        return caller
 
-    @router.get("/logs", openapi_extra=_operation(answer=LogList))
+    @router.get("/logs", openapi_extra=_operation(answer=LogList, problems=[429]))
     async def list_logs(request: Request) -> Response:
         """The names of the logs."""
         await caller_of(request)
@@ -96,27 +98,27 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
         created = await jobs.create(caller, decode_request(body), key=idempotency_key(request))
         return _json(created, 202, {"location": f"/v1/jobs/{created.id}"})
 
-    @router.get("/jobs", openapi_extra=_operation(answer=JobList))
+    @router.get("/jobs", openapi_extra=_operation(answer=JobList, problems=[429]))
     async def list_jobs(request: Request) -> Response:
         """The jobs of the caller, the newest first."""
         return _json(JobList(jobs=tuple(await jobs.list_jobs(await caller_of(request)))))
 
-    @router.get("/jobs/{job}", openapi_extra=_operation(answer=JobView))
+    @router.get("/jobs/{job}", openapi_extra=_operation(answer=JobView, problems=[429]))
     async def get_job(job: str, request: Request) -> Response:
         """A job with its progress."""
         return _json(await jobs.get(await caller_of(request), job))
 
-    @router.delete("/jobs/{job}", openapi_extra=_operation(answer=JobView))
+    @router.delete("/jobs/{job}", openapi_extra=_operation(answer=JobView, problems=[429]))
     async def cancel_job(job: str, request: Request) -> Response:
         """Cancels a job."""
         return _json(await jobs.cancel(await caller_of(request), job))
 
-    @router.get("/jobs/{job}/result", openapi_extra=_operation(media=JSON, problems=[409]))
+    @router.get("/jobs/{job}/result", openapi_extra=_operation(media=JSON, problems=[409, 429]))
     async def get_result(job: str, request: Request) -> Response:
         """The figures of a job that is done."""
         return _json(await jobs.result(await caller_of(request), job))
 
-    @router.get("/jobs/{job}/report", openapi_extra=_operation(media=HTML, problems=[409, 410]))
+    @router.get("/jobs/{job}/report", openapi_extra=_operation(media=HTML, problems=[409, 410, 429]))
     async def get_report(job: str, request: Request) -> Response:
         """The report of a job that is done, an HTML page."""
         page = await jobs.report(await caller_of(request), job)

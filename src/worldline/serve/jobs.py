@@ -344,16 +344,23 @@ class Jobs:
         )
 
     async def _work(self) -> None:
-        """Runs one job after the other."""
+        """Runs one job after the other. A fault, as of the database, is logged when it begins and when it has ended."""
+        failing = False
         while not self._closing.is_set():
             try:
                 self._wake.clear()
-                if (row := await self._claim()) is None:
+                row = await self._claim()
+                if failing:
+                    _logger.warning("jobs run again")
+                failing = False
+                if row is None:
                     await _wait(self._wake, self._settings.beat_s)
                 else:
                     await self._run(row)
             except Exception as error:  # noqa: BLE001  # the next job may run
-                _logger.error("jobs: %s", fault_text(error))
+                if not failing:
+                    _logger.error("jobs do not run: %s", fault_text(error))
+                failing = True
                 await _wait(self._closing, self._settings.beat_s)
 
     def _next(self, connection: Connection) -> RowMapping | None:

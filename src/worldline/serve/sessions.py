@@ -165,9 +165,9 @@ class Sessions:
         Raises:
             NotFoundError: the caller has no such session.
             GoneError: it has expired.
-            RateLimitedError: the caller exceeds its rate or quota.
+            RateLimitedError: the caller exceeds its rate. The quota does not count, so every session can be ended.
         """
-        self._service.usage.admit(caller)
+        self._service.usage.check_rate(caller)
         return _view(await asyncio.to_thread(self._row, caller, name))
 
     async def observe(
@@ -290,7 +290,7 @@ class Sessions:
             NotFoundError: as in `get`.
             RateLimitedError: as in `get`.
         """
-        self._service.usage.admit(caller)
+        self._service.usage.check_rate(caller)
 
         def write(connection: Connection) -> bool:
             mine = (sessions.c.id == name, sessions.c.token_id == caller.id)

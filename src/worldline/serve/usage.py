@@ -127,7 +127,7 @@ class Usage:
         Raises:
             RateLimitedError: the caller exceeds one of them.
         """
-        self._check_rate(caller)
+        self.check_rate(caller)
         if self._day != (day := _day()):
             self._day, self._today = day, {}
         used = self._today.get(caller.id, 0)
@@ -209,8 +209,12 @@ class Usage:
         found = self._database.read(lambda connection: connection.execute(rows).mappings().all())
         return tuple(UsageRow(**row) for row in found)
 
-    def _check_rate(self, caller: Caller) -> None:
-        """A bucket that holds the calls of one second, at least one."""
+    def check_rate(self, caller: Caller) -> None:
+        """Counts a request against the rate, for which a bucket holds the calls of one second, at least one.
+
+        Raises:
+            RateLimitedError: the caller exceeds it.
+        """
         if caller.rate is None:
             return
         now, size = time.monotonic(), max(1.0, caller.rate)
