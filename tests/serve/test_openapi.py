@@ -163,7 +163,9 @@ def snapshot_of(document: Mapping[str, Any]) -> str:
     return "".join(f"{json.dumps({name: one}, sort_keys=True)}\n" for name, one in sorted(parts.items()))
 
 
-def test_the_document_is_that_of_the_snapshot(document: dict[str, Any]) -> None:
+def test_the_document_is_that_of_the_snapshot(secured: tuple[str, str]) -> None:
+    url, token = secured
+    document = read(url, "/openapi.json", authorization=f"Bearer {token}").json()
     assert snapshot_of(document) == SNAPSHOT.read_text(), "run python -m tests.serve.test_openapi and read the changes"
 
 
@@ -371,5 +373,5 @@ def test_generated_requests_get_documented_answers(
 
 
 if __name__ == "__main__":
-    with TemporaryDirectory() as home, toy_service(Path(home)) as (address, _):
-        SNAPSHOT.write_text(snapshot_of(read(address, "/openapi.json").json()))
+    with TemporaryDirectory() as home, toy_service(Path(home), has_tokens=True) as (address, key):
+        SNAPSHOT.write_text(snapshot_of(read(address, "/openapi.json", authorization=f"Bearer {key}").json()))
