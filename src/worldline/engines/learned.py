@@ -6,8 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache, cached_property
-from itertools import chain
+from functools import cache
 from typing import Final, final
 
 import numpy as np
@@ -16,7 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.device import autocast, check_fork
+from worldline.device import autocast, check_fork, device_of
 from worldline.engines.base import Card, Decodes, EngineBelief, GoalDistance, Noise, Novelty, ReplayedHistory, Samples
 from worldline.engines.tensors import LazySignals, TensorEngine
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
@@ -130,12 +129,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
     @property
     def device(self) -> torch.device:
         """The device of the model and its heads."""
-        return self._tensor.device
-
-    @cached_property
-    def _tensor(self) -> Tensor:
-        """A tensor of the model, which stays the same object when the model moves to another device."""
-        return next(chain(self.model.parameters(), self.model.buffers()), torch.empty(0))
+        return device_of(self.model)
 
     def describe(self) -> Card:
         """The signals and abilities of this engine."""
