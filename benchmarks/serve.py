@@ -165,16 +165,7 @@ class Connection:
 def served(worlds: dict[str, Path], folder: Path, *, batch: int) -> Iterator[tuple[int, int]]:
     """`worldline serve` in another process; yields port and process id."""
     command = [WORLDLINE, "serve", *(f"{name}={path}" for name, path in worlds.items())]
-    options = [
-        "--port",
-        "0",
-        "--threads",
-        "1",
-        "--batch",
-        str(batch),
-        "--database",
-        str(folder / f"service-{batch}.sqlite"),
-    ]
+    options = [*f"--port 0 --threads 1 --batch {batch} --database".split(), str(folder / f"service-{batch}.sqlite")]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None

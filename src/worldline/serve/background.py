@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Final, final
 
 from worldline.serve.jobs import Jobs
-from worldline.serve.problems import fault_text
+from worldline.serve.problems import FaultLog
 from worldline.serve.registry import Registry
 from worldline.serve.service import Service
 from worldline.serve.sessions import Sessions
@@ -43,7 +43,7 @@ class Upkeep:
         jobs: Jobs | None = None,
     ) -> None:
         self._service, self._sessions, self._registry, self._jobs = service, sessions, registry, jobs
-        self._cleaned_s, self._failing = -math.inf, set[str]()
+        self._cleaned_s, self._faults = -math.inf, FaultLog(_logger)
 
     async def once(self) -> None:
         """Does everything that must be done now. A failure does not keep the rest from being done.
@@ -67,13 +67,9 @@ class Upkeep:
         try:
             await task()
         except Exception as error:  # noqa: BLE001  # it is logged, and the other tasks must still be done
-            if name not in self._failing:
-                _logger.error("%s fails, and is repeated: %s", name, fault_text(error))
-            self._failing.add(name)
+            self._faults.begin(name, error)
         else:
-            if name in self._failing:
-                _logger.warning("%s no longer fails", name)
-            self._failing.discard(name)
+            self._faults.end(name)
 
     async def run(self) -> None:
         """Runs until it is cancelled."""

@@ -26,7 +26,7 @@ from worldline.serve.database import Database
 from worldline.serve.job_child import COMMAND, JobChild
 from worldline.serve.job_process import REPORT, WORK, JobTask
 from worldline.serve.job_requests import AuditJob, ExamJob, JobRequest, LogsFolder, check_request
-from worldline.serve.problems import ConflictError, GoneError, NotFoundError, RateLimitedError, fault_text, problem_of
+from worldline.serve.problems import ConflictError, FaultLog, GoneError, NotFoundError, RateLimitedError, problem_of
 from worldline.serve.service import Service
 from worldline.serve.sessions import new_id
 from worldline.serve.tables import jobs
@@ -344,23 +344,19 @@ class Jobs:
         )
 
     async def _work(self) -> None:
-        """Runs one job after the other. A fault, as of the database, is logged when it begins and when it has ended."""
-        failing = False
+        """Runs one job after the other."""
+        faults, task = FaultLog(_logger), "the start of a job"
         while not self._closing.is_set():
             try:
                 self._wake.clear()
                 row = await self._claim()
-                if failing:
-                    _logger.warning("jobs run again")
-                failing = False
+                faults.end(task)
                 if row is None:
                     await _wait(self._wake, self._settings.beat_s)
                 else:
                     await self._run(row)
             except Exception as error:  # noqa: BLE001  # the next job may run
-                if not failing:
-                    _logger.error("jobs do not run: %s", fault_text(error))
-                failing = True
+                faults.begin(task, error)
                 await _wait(self._closing, self._settings.beat_s)
 
     def _next(self, connection: Connection) -> RowMapping | None:

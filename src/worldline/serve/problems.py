@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from logging import Logger
 from typing import Any, Final, final
 
 from worldline.errors import (
@@ -195,3 +196,27 @@ def fault_text(error: BaseException) -> str:
         places.append(f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}")
         trace = trace.tb_next
     return f"{type(error).__name__} at {' > '.join(places[-8:])}"
+
+
+@final
+class FaultLog:
+    """Logs the fault of a task that is repeated once when it begins, and once when it has ended.
+
+    Args:
+        logger: gets the messages.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        self._logger, self._failing = logger, set[str]()
+
+    def begin(self, task: str, error: BaseException) -> None:
+        """The task failed."""
+        if task not in self._failing:
+            self._logger.error("%s fails, and is repeated: %s", task, fault_text(error))
+        self._failing.add(task)
+
+    def end(self, task: str) -> None:
+        """The task did not fail."""
+        if task in self._failing:
+            self._logger.warning("%s no longer fails", task)
+        self._failing.discard(task)

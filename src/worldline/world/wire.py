@@ -273,7 +273,7 @@ def decode_answer(kind: type[Answer], body: bytes, unpack: Unpack = unpack_messa
     if message.name != "answer":
         raise MessageError(f"expected an answer, got a message for {message.name!r:.60}.")
     where = (kind.__name__,)
-    hint: Any = kind
+    hint: Any = kind  # mypy does not accept a type variable as a key of a cache
     found = _checked("msgpack", message.content, _type(hint, "msgpack"), where)
     answer: Answer = _build(kind, found, dict(enumerate(message.arrays)), where)
     return answer
@@ -435,7 +435,7 @@ def _pack_schema(schema: Schema) -> Any:
 
 
 def _pack_array(value: NDArray[Any], arrays: list[bytes] | None, where: str) -> Any:
-    kind = value.dtype
+    kind = value.dtype.newbyteorder("=")
     if kind not in NAMES:
         # Widening changes no value, and a world accepts the wider dtype.
         wider = np.dtype("float64" if kind.kind == "f" else "int64")
