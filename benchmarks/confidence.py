@@ -44,7 +44,7 @@ from worldline.schema import Kind, Schema
 from worldline.stats import tails, wilson
 from worldline.workflows.record import record
 from worldline.workflows.training import learn_world
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.ood import LENGTHS
 from worldline.world.session import Session

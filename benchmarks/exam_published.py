@@ -35,7 +35,8 @@ from worldline.audit.verdicts import ALPHA, holm
 from worldline.engines.baselines import Linear
 from worldline.episode import Arrays, Episode
 from worldline.stats import tails
-from worldline.world.calibration import SCALE_SHARE, calibrate
+from worldline.world.calibration import SCALE_SHARE
+from worldline.world.fit_calibration import calibrate
 from worldline_exam.base import References
 from worldline_exam.exam_tests.counterfactual import AT, WINDOWS, CounterfactualTest
 from worldline_exam.exam_tests.coverage import GATED_LEVEL, LEVELS

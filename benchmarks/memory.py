@@ -45,7 +45,7 @@ from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import HIGH, LOW, Integrator
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 RESULT = Path(__file__).parent / "results" / "memory.json"

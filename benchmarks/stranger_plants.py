@@ -468,7 +468,8 @@ def draw_case(seed: int) -> Case:
         episodes, past = [_episode(first, 0, length, step_s)], PAST
         rest = plant.simulate(first.end, NUM_WINDOWS * (PAST + HORIZON), draw)
         later, clean = _windows(rest, np.zeros(NUM_WINDOWS, np.int64), past, step_s, None)
-    episodes = _with_flaws(episodes, flaws, draw)
+    episodes, step = _with_flaws(episodes, flaws, draw)
+    later = (np.where(step > 0, step * np.round(later[0] / np.where(step > 0, step, 1)), later[0]), *later[1:])
     return Case(
         seed=seed, plant=plant, layout=layout, episodes=episodes, step_s=step_s, flaws=tuple(flaws), later=later,
         clean=clean, past=past,
@@ -492,8 +493,8 @@ def _windows(
     return (groups[0], inputs[0], inputs[1], inputs[2]), groups[1]
 
 
-def _with_flaws(episodes: list[Episode], flaws: list[str], draw: Generator) -> list[Episode]:
-    """The episodes with values that are missing or rounded."""
+def _with_flaws(episodes: list[Episode], flaws: list[str], draw: Generator) -> tuple[list[Episode], Table]:
+    """The episodes with values that are missing or rounded, and the resolution [p] of each sensor; 0 for exact ones."""
     width = episodes[0][0].shape[1]
     column, every = int(draw.integers(width)), np.concatenate([one[0] for one in episodes])
     step = draw.uniform(0.005, 0.03) * np.ptp(every[:, column])
@@ -508,4 +509,4 @@ def _with_flaws(episodes: list[Episode], flaws: list[str], draw: Generator) -> l
             for gap in gaps[gaps > 0]:
                 observed[gap : gap + block, column] = np.nan
         damaged.append((observed, actions, exogenous, durations))
-    return damaged
+    return damaged, step * (np.arange(width) == column) * ("quantised" in flaws)

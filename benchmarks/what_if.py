@@ -45,7 +45,7 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.world.base import World
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline_exam.labs.gusty_puck import START_SPREAD, GustyPuck
 

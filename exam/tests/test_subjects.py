@@ -19,7 +19,8 @@ from worldline.recipes.memory import memory
 from worldline.recipes.recipe import Recipe
 from worldline.testing.toys import Integrator
 from worldline.workflows.training import build_model
-from worldline.world.calibration import Calibration, calibrate
+from worldline.world.calibration import Calibration
+from worldline.world.fit_calibration import calibrate
 from worldline_exam.subjects import ExamSubject, RecipeSubject, Terms, TrivialSubject, kept_last
 
 SHORT = f"{__name__}:short"

@@ -25,7 +25,7 @@ from worldline.models.layers.predictors import GruPredictorConfig, TransformerPr
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.bundle_io import open_world, save_world
 from worldline.world.bundle_limits import limited_network
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 PLANNER = CrossEntropy(num_candidates=8, num_elites=4, num_iterations=2)

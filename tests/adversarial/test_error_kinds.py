@@ -27,7 +27,7 @@ from worldline.schema import Kind, Role, Schema, Signal
 from worldline.serve.limits import Limits
 from worldline.testing.toys import Integrator
 from worldline.world.base import World
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import MAX_SAMPLES, LocalWorld
 from worldline.world.remote import RemoteWorld
 from worldline.world.session import Session

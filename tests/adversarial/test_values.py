@@ -26,7 +26,8 @@ from worldline.errors import BundleError, EngineError
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.bundle_io import open_world, save_world
-from worldline.world.calibration import Calibration, calibrate
+from worldline.world.calibration import Calibration
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 EPISODES = CALM.episodes(24, 12, seed=0)

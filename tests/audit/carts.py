@@ -14,7 +14,8 @@ from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.calibration import Calibration, calibrate
+from worldline.world.calibration import Calibration
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 SCHEMA = Schema(

@@ -14,7 +14,7 @@ from worldline.errors import InputError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
 from worldline.world.base import World
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 Worlds = Mapping[str, Callable[..., World]]

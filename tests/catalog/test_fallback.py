@@ -20,7 +20,7 @@ from worldline.schema import Signal
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
 from worldline.world.base import Abduction, PlanStatus, Prediction, Scores, World
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)

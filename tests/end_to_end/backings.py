@@ -39,7 +39,7 @@ from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import Options
 from worldline.world.base import World
 from worldline.world.bundle_io import save_world
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 PLANNER = CrossEntropy(num_candidates=64, num_iterations=3)

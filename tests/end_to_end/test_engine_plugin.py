@@ -25,7 +25,7 @@ from worldline.testing import check_engine
 from worldline.testing.toys import Integrator
 from worldline.testing.worlds import CLAUSES
 from worldline.world.bundle_io import save_world
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.2, camera=False)

@@ -55,7 +55,7 @@ from worldline.testing.toys import Integrator
 from worldline.workflows.manifest import run_manifest
 from worldline.workflows.training import learn_world
 from worldline.world.bundle_io import open_world, save_world
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline_exam.options import ExamOptions
 from worldline_exam.run import exam, regrade

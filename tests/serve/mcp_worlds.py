@@ -29,7 +29,7 @@ from worldline.serve.mcp_server import create_server, http_app
 from worldline.serve.service import Service
 from worldline.testing.toys import Integrator
 from worldline.world.base import Forecast, Prediction, World
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 TOY = Integrator(camera=False, wind=False, noise=0.1)

@@ -28,7 +28,7 @@ from worldline.serve.following import MAX_GAP, FollowedStep, Follower
 from worldline.serve.problems import OverloadedError
 from worldline.serve.scheduler import Lane
 from worldline.testing.toys import Integrator
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 GOAL = {"targets": {"position": [1.0, 0.5]}, "tolerance": {"position": 0.1}}

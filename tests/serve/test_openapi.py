@@ -47,7 +47,7 @@ from worldline.testing.toys import Integrator
 from worldline.world import wire
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.bundle_io import save_world
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 SNAPSHOT = Path(__file__).with_name("openapi.jsonl")

@@ -33,7 +33,7 @@ from worldline.serve.scheduler import CallerLeftError
 from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
 from worldline.testing.toys import Integrator
 from worldline.world.base import Prediction
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.wire import Call
 

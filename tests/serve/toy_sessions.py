@@ -24,7 +24,7 @@ from worldline.serve.sessions import ObservedStep, Sessions
 from worldline.testing.toys import Integrator
 from worldline.world.base import World
 from worldline.world.bundle_io import save_world
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.1, camera=False)

@@ -46,7 +46,7 @@ from worldline.testing.toys import Integrator
 from worldline.training.batches import to_window
 from worldline.world.base import World
 from worldline.world.bundle_io import save_world
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
 

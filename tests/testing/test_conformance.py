@@ -26,7 +26,7 @@ from worldline.testing import check_engine, check_model, check_planner, check_wo
 from worldline.testing.clauses import breaches
 from worldline.testing.planners import PlannerCase, bounds, deterministic
 from worldline.testing.toys import Integrator
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.2)

@@ -25,7 +25,7 @@ from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.3)

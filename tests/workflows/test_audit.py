@@ -21,7 +21,7 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.audit import audit
 from worldline.workflows.record import record
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline_exam.labs.gusty_puck import GustyPuck
 

@@ -38,7 +38,8 @@ from worldline.planning.planners.icem import ImprovedCrossEntropy
 from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
 from worldline.world.bundle_io import open_engine, open_world, save_world
-from worldline.world.calibration import Calibration, calibrate
+from worldline.world.calibration import Calibration
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)

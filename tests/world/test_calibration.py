@@ -15,8 +15,9 @@ from worldline.episode import Episode
 from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.stats import tails
 from worldline.testing.toys import Integrator
-from worldline.world.calibration import Calibration, calibrate
+from worldline.world.calibration import Calibration
 from worldline.world.error_scores import design_effect
+from worldline.world.fit_calibration import calibrate
 from worldline.world.prediction_errors import errors
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
@@ -114,7 +115,7 @@ def test_levels_and_lengths_that_cannot_be_supported_are_refused(engine: Linear,
     with pytest.raises(InputError, match="between 0 and 1"):
         calibration.band_half_width("position", 2, 1.0)
     few = calibrate(engine, TOY.episodes(11, 12, seed=1), horizon=2, num_windows=5, seed=0)
-    with pytest.raises(UnsupportedError, match=r"level 0.95 needs at least 25 calibration episodes; there are 11"):
+    with pytest.raises(UnsupportedError, match=r"level 0.95 needs about 13 calibration episodes; there are 11"):
         few.band_half_width("position", 2, 0.95)
     enough = calibrate(engine, TOY.episodes(25, 12, seed=1), horizon=2, num_windows=5, seed=0)
     enough.band_half_width("position", 2, 0.95)

@@ -20,7 +20,7 @@ from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
 from worldline.world.base import Abduction
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 PUSH = {"push": np.array([[0.5, 0.0], [-0.5, 1.0], [0.0, 0.0]], np.float32)}

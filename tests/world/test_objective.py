@@ -23,7 +23,7 @@ from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.planning.planners.gradient import GradientPlanner
 from worldline.testing.toys import Integrator, picture
 from worldline.world.base import PlanStatus
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 TOY = Integrator()

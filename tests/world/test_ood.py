@@ -14,7 +14,8 @@ from worldline.episode import Episode, Future, History
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.stats import tails
 from worldline.testing.toys import Integrator
-from worldline.world.calibration import Calibration, calibrate
+from worldline.world.calibration import Calibration
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.ood import LENGTHS, step_errors, step_errors_at
 

@@ -36,7 +36,7 @@ from worldline.serve.limits import Limits
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
 from worldline.world.base import PlanStatus, World
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
 from worldline.world.remote_async import AsyncRemoteWorld

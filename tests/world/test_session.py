@@ -18,7 +18,8 @@ from worldline.schema import Schema
 from worldline.stats import tails
 from worldline.testing.toys import Integrator
 from worldline.world.base import Prediction
-from worldline.world.calibration import Calibration, calibrate
+from worldline.world.calibration import Calibration
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.present import Present
 from worldline.world.session import MAX_ALARMS, Alarm, Session, SessionState

@@ -18,7 +18,7 @@ from worldline.episode import History
 from worldline.errors import BundleError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.bundle_io import open_world, save_world
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.smoke_test import MAX_WINDOW_BYTES, MAX_WINDOWS, smoke_test, smoke_windows
 

@@ -18,7 +18,8 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.world.base import Abduction, WhatIf
-from worldline.world.calibration import Calibration, calibrate
+from worldline.world.calibration import Calibration
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.what_if import _filled, causes_of, twins
 from worldline_exam.labs.gusty_puck import GustyPuck

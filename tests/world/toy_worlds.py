@@ -17,7 +17,8 @@ from worldline.errors import BundleError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Schema
 from worldline.testing.toys import Integrator
-from worldline.world.calibration import Calibration, calibrate
+from worldline.world.calibration import Calibration
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)

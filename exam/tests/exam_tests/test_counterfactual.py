@@ -11,7 +11,7 @@ from worldline.audit.verdicts import flaws, verdict_of
 from worldline.engines.baselines import Linear, Persistence
 from worldline.episode import Episode
 from worldline.errors import UnreadableError, UnsupportedError
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.counterfactual import AT, CounterfactualTest
 from worldline_exam.scenes.puck import SIGNALS, puck, recorded

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 AnyBelief = TypeVar("AnyBelief", bound="Belief")
@@ -48,6 +48,7 @@ class Window:
         past: inputs with N = 1 and T = H-1.
         reward: sum over all reward signals, per step; None if the schema has no reward.
         terminated: whether observation i+1 is terminal; None if it was not read.
+        episode: number of the logged episode; None if it was not read.
     """
 
     observations: Mapping[str, Tensor]
@@ -55,10 +56,12 @@ class Window:
     past: Inputs
     reward: Float[Tensor, "B T"] | None = None
     terminated: Bool[Tensor, "B T"] | None = None
+    episode: Int[Tensor, " B"] | None = None
 
     def first(self, length: int) -> Window:
         """The first `length` observations (at least 1) and the inputs between them."""
-        return Window(
+        return replace(
+            self,
             observations={name: values[:, :length] for name, values in self.observations.items()},
             observed={name: values[:, :length] for name, values in self.observed.items()},
             past=self.past.steps(slice(length - 1)),
@@ -173,6 +176,9 @@ class WorldModel(nn.Module, ABC):
     closed_form: bool = False
     """Whether `fit_normaliser` fits the whole model. It then gets all training data, and there is no training."""
 
+    num_episodes: int = 0
+    """Number of episodes in the logs, for families that leave out some in a part of the fit. Training sets it."""
+
     deterministic: bool = True
     """Whether encode, update and rollout draw no random numbers."""
 
@@ -182,6 +188,15 @@ class WorldModel(nn.Module, ABC):
 
     action_conditioned: bool = True
     """Whether predictions depend on the actions."""
+
+    @property
+    def num_folds(self) -> int:
+        """Number of parts of the logs, in their order, for which `without_fold` gives a model; 0 for none."""
+        return 0
+
+    def without_fold(self, fold: int) -> WorldModel:
+        """A model of the same kind that was fitted without a part of the logs, from 0 to `num_folds` - 1."""
+        raise NotImplementedError(f"{type(self).__name__} has no model for part {fold} of the logs")
 
     @abstractmethod
     def fit_normaliser(self, window: Window) -> None:

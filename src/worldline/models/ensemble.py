@@ -11,6 +11,7 @@ docs/design/vectors.md explains the path loss and the scaling of changes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -30,6 +31,10 @@ from worldline.models.layers.member_networks import LinearBase, MemberNetworks, 
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Schema
 
+MARGIN: Final = 0.05
+"""Share of the logged range by which inputs of the networks may exceed it."""
+SHORT_SHARE: Final = 0.2
+"""Share of the open-loop predictions in training that begin after fewer observations than the history."""
 STARTS_PER_WINDOW: Final = 8
 """Predicted steps per training window; neighbouring ones are nearly the same."""
 MIN_ERROR: Final = 1e-4
@@ -59,6 +64,8 @@ class EnsembleConfig:
         linear: whether the networks predict the residual of a linear forecast, which is fitted before the training.
         noise: whether the networks predict the variance of each step, and rollouts add this noise. Without it rollouts
             are the members' expected paths.
+        folds: whether each member is fitted without one of M parts of the logs. `without_episode` then predicts every
+            logged episode with a member that never saw it.
     """
 
     inputs: tuple[str, ...]
@@ -73,6 +80,7 @@ class EnsembleConfig:
     bootstrap: bool = True
     linear: bool = False
     noise: bool = True
+    folds: bool = False
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -169,6 +177,8 @@ class Ensemble(WorldModel):
     """
 
     Config = EnsembleConfig
+    lowest: Tensor
+    highest: Tensor
 
     def __init__(self, *, schema: Schema, config: EnsembleConfig) -> None:
         super().__init__()
@@ -195,27 +205,68 @@ class Ensemble(WorldModel):
             self.lower = nn.Parameter(torch.full((members, size), -10.0))  # bound in the units of `_unit`
         self.base = None
         if config.linear:
-            self.base = LinearBase(lagged=lagged, covariates=covariates, history=config.history, size=size)
+            # Networks that predict a residual see no value beyond the logged ones, where they would extrapolate.
+            self.register_buffer("lowest", torch.full((lagged + covariates,), -torch.inf))
+            self.register_buffer("highest", torch.full((lagged + covariates,), torch.inf))
+            self.base = LinearBase(
+                num_members=members if config.folds else 1,
+                lagged=lagged,
+                covariates=covariates,
+                history=config.history,
+                size=size,
+            )
             self.layers.start_small(slice(ages))
 
     def fit_normaliser(self, window: Window) -> None:
         """Fits each component on its observed values. A signal that was never observed keeps its scale."""
         self.codes.fit(window.observations, window.observed)
         self.inputs.fit(window.past)
-        if self.base is not None:
-            self.base.fit(*self._logged_steps(window))
+        if self.base is None:
+            return
+        inputs, change, used = self._logged_steps(window)
+        if not len(inputs):
+            return
+        low, high = inputs.amin(0), inputs.amax(0)
+        self.lowest.copy_(low - MARGIN * (high - low))
+        self.highest.copy_(high + MARGIN * (high - low))
+        ages = slice(self.layers.lagged, self.layers.lagged + self.config.history * len(self.codes.signals))
+        self.lowest[ages], self.highest[ages] = 0.0, 1.0  # logs without gaps show no ages
+        self.base.fit(inputs, change, used[:, : len(self.base.weight)], ages.stop - ages.start)
 
     def _logged_steps(self, window: Window) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps whose values were all observed: inputs of the networks, changes, and number of known observations."""
+        """Steps with a complete history: inputs of the networks, changes, and whether each member may use them."""
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
         now, starts = self.inputs(window.past)[:, 0], torch.arange(window.past.step_s.shape[1], device=codes.device)
         memory = self._windows(codes, now, starts)
         complete = self._windows(seen[..., self.codes.owner].to(codes.dtype), now, starts).codes[:, 0].flatten(1).bool()
-        used = complete.all(-1) & _by_step(seen[:, 1:]).all(-1)
+        rows = complete.all(-1) & _by_step(seen[:, 1:]).all(-1) & (self._count(memory) == self.config.history)
         covariates = self._covariates(memory, _by_step(now))
         inputs = torch.cat([self._lagged(memory)[:, 0].flatten(1), covariates], -1)
         change = _by_step(codes.diff(dim=1)) / self.codes.change
-        return inputs[used], change[used], self._count(memory)[used]
+        used = self._fold(window).repeat(len(starts), 1)
+        return inputs[rows], change[rows], ~used[rows]
+
+    def _fold(self, window: Window) -> Bool[Tensor, "B M"]:
+        """Whether each member is fitted without the part of the logs that a window belongs to."""
+        members, batch = self.config.num_members, len(window.past.step_s)
+        device = window.past.step_s.device
+        if not self.num_folds or window.episode is None:
+            return torch.zeros(batch, members, dtype=torch.bool, device=device)
+        fold = window.episode * members // self.num_episodes
+        return torch.as_tensor(fold[:, None] == torch.arange(members, device=device))
+
+    @property
+    def num_folds(self) -> int:
+        """M with `folds`, once the number of episodes is known."""
+        return self.config.num_members if self.config.folds and self.num_episodes else 0
+
+    def without_fold(self, fold: int) -> Ensemble:
+        """A model whose members all equal the one that was fitted without this part of the logs."""
+        alone = deepcopy(self)
+        for name, value in alone.state_dict().items():
+            if name.startswith("layers.") or name in ("base.weight", "upper", "lower"):
+                value.copy_(value[fold : fold + 1].expand_as(value))
+        return alone
 
     def encode(self, window: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The last observations, with gaps filled by each member's prediction; draws nothing."""
@@ -327,8 +378,11 @@ class Ensemble(WorldModel):
                 return torch.poisson(torch.ones(shape, device=generator.device), generator).to(codes.device)
 
             share = share_draw(counts, share.shape) if config.bootstrap else share
+            share = share * ~self._fold(window)[..., None]
             chance = share_draw(lambda shape: uniform(shape, generator, seen.device), seen.shape)
             visible = seen & (chance >= config.blanked)
+        elif self.num_folds and window.episode is not None:
+            share = self._fold(window)[..., None].to(codes.dtype)  # validation, by the member that never saw a window
         memories = None
         if not visible.all():
             with torch.no_grad():
@@ -340,7 +394,7 @@ class Ensemble(WorldModel):
             if config.noise:
                 terms["bounds"], weights["bounds"] = (self.upper - self.lower).mean(), BOUND_WEIGHT
         if self.open_loop or (config.path_weight and self.open_loop is None):
-            terms["path"] = self._path_loss(memories, codes, seen, now, share)
+            terms["path"] = self._path_loss(memories, codes, seen, now, share, generator)
             weights["path"] = config.path_weight or 1.0
         return Losses(terms=terms, weights=weights)
 
@@ -385,10 +439,23 @@ class Ensemble(WorldModel):
         return torch.as_tensor(torch.cat([(draw[1:] * first).long(), chosen]).unique())
 
     def _path_loss(
-        self, memories: list[EnsembleBelief] | None, codes: Tensor, seen: Tensor, now: Tensor, share: Tensor
+        self,
+        memories: list[EnsembleBelief] | None,
+        codes: Tensor,
+        seen: Tensor,
+        now: Tensor,
+        share: Tensor,
+        generator: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """Open-loop squared error of each member's means, divided by that of persistence (docs/design/vectors.md)."""
+        """Open-loop squared error of each member's means, divided by that of persistence (docs/design/vectors.md).
+
+        Some predictions in training begin after fewer observations than the history, and are as long as the others.
+        """
         start = min(self.config.history, now.shape[1]) - 1
+        if self.training and start:
+            steps, draw = now.shape[1] - start, uniform((2,), generator, now.device)
+            start = int(draw[0] * start / SHORT_SHARE) if draw[0] < SHORT_SHARE else start
+            now, codes, seen = now[:, : start + steps], codes[:, : start + steps + 1], seen[:, : start + steps + 1]
         if memories is None:
             memory = self._windows(codes, now, torch.tensor([start], device=now.device))
             memory = memory.of_members(self.config.num_members)
@@ -450,9 +517,10 @@ class Ensemble(WorldModel):
     ) -> tuple[Float[Tensor, "B M size"], Float[Tensor, "M B width"]]:
         """Each member's expected codes after the step with inputs `now`, and its last hidden layer."""
         lagged, covariates = self._lagged(memory).flatten(2).transpose(0, 1), self._covariates(memory, now)
-        base = None if self.base is None else self.base.contribution(covariates)
-        parts = self.layers.contribution(covariates), base
-        change, hidden = self._change(lagged, parts, self._unit(memory), self.layers.slices())
+        count = self._common(self._count(memory))
+        base = None if self.base is None else self.base.contribution(covariates, count)
+        parts = self.layers.contribution(self._clamped(covariates, lagged=False)), base
+        change, hidden = self._change(lagged, parts, self._unit(memory), self.layers.slices(), count)
         return memory.codes[:, :, 0] + change.transpose(0, 1).where(~self._never(memory), 0.0), hidden
 
     def _change(
@@ -461,13 +529,26 @@ class Ensemble(WorldModel):
         contributions: tuple[Tensor, Tensor | None],
         unit: Float[Tensor, "#R size"],
         slices: Slices,
+        count: int | Tensor,
     ) -> tuple[Float[Tensor, "M R size"], Float[Tensor, "M R width"]]:
         """The expected change of the codes, and the last hidden layer; `contributions` are those of the covariates."""
-        change, hidden = self.layers.change(lagged, contributions[0], slices)
+        change, hidden = self.layers.change(self._clamped(lagged, lagged=True), contributions[0], slices)
         change = change * unit
         if self.base is not None and contributions[1] is not None:
-            change = change + self.base(lagged, contributions[1]) * self.codes.change
+            change = change + self.base(lagged, contributions[1], count) * self.codes.change
         return change, hidden
+
+    def _clamped(self, values: Float[Tensor, "*rows columns"], *, lagged: bool) -> Float[Tensor, "*rows columns"]:
+        """Lagged values or covariates, limited to the logged range and a margin if there is a linear forecast."""
+        if self.base is None:
+            return values
+        part = slice(self.layers.lagged) if lagged else slice(self.layers.lagged, None)
+        return values.clamp(self.lowest[part], self.highest[part])
+
+    def _common(self, count: Int[Tensor, " R"]) -> int | Tensor:
+        """The number of known observations as one number if all rows agree, which saves a matrix per row."""
+        least, most = torch.stack([count.amin(), count.amax()]).tolist()
+        return least if least == most else count
 
     def _variance(self, memory: EnsembleBelief, hidden: Float[Tensor, "M B width"]) -> Float[Tensor, "B M size"]:
         """The variance of the next codes, z-scores; 1, the variance of z-scores, if there was no observation."""
@@ -489,16 +570,24 @@ class Ensemble(WorldModel):
         ages = torch.cat([held, held.new_zeros(batch, steps - 1, held.shape[-1])], 1)
         inputs = torch.cat([memory.inputs[:, 0].flip(1), known], 1)
         covariates = _by_step(torch.cat([ages[:, back].flatten(2), inputs[:, back].flatten(2)], -1))
-        networks = self.layers.contribution(covariates).unflatten(1, (steps, batch)).unbind(1)
+        networks = (
+            self.layers.contribution(self._clamped(covariates, lagged=False)).unflatten(1, (steps, batch)).unbind(1)
+        )
+        first = self._common(self._count(memory))
+        counts: list[int | Tensor] = [
+            min(first + step, history) if isinstance(first, int) else (first + step).clamp(max=history)
+            for step in range(steps)
+        ]
         bases: Sequence[Tensor | None] = [None] * steps
         if self.base is not None:
-            bases = self.base.contribution(covariates).unflatten(0, (steps, batch)).unbind()
+            rows = covariates.unflatten(0, (steps, batch))
+            bases = [self.base.contribution(*pair) for pair in zip(rows, counts, strict=True)]
         present, *moved = self._lagged(memory).permute(2, 1, 0, 3).unbind()
         unseen, slices, path = self._never(memory).transpose(0, 1), self.layers.slices(), list[Tensor]()
         units = [self._unit(memory, step) for step in range(min(steps, history))]  # constant from then on
         for step, contributions in enumerate(zip(networks, bases, strict=True)):
             lagged, unit = torch.cat([present, *moved], -1), units[min(step, history - 1)]
-            change, hidden = self._change(lagged, contributions, unit, slices)
+            change, hidden = self._change(lagged, contributions, unit, slices, counts[step])
             if not step:
                 change = change.where(~unseen, 0.0)
             if noise is not None:

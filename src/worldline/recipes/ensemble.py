@@ -67,6 +67,7 @@ def _with_history(store: Store, name: str, history: int) -> Recipe:
         timed=plain.model_config.timed,
         linear=True,
         noise=False,
+        folds=True,
     )
     training = replace(
         plain.training,

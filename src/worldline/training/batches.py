@@ -43,6 +43,7 @@ def to_window(batch: WindowBatch, schema: Schema, device: torch.device = CPU) ->
         ),
         reward=_reward(batch, device),
         terminated=to_tensor(batch.terminated, device),
+        episode=to_tensor(batch.starts[:, 0], device),
     )
 
 

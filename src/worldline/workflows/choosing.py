@@ -90,19 +90,30 @@ def _score(errors: Floats, reference: Floats) -> Floats:
     return np.asarray(np.exp(ratios.mean(1) + excess.mean(1)))
 
 
-def measure(world: World, windows: ForecastWindows, steps: Sequence[int], spreads: Mapping[str, Floats]) -> Errors:
-    """The errors of a world in `windows` at `steps`; `spreads` holds the standard deviation of each signal."""
-    found = window_forecasts(world, windows)
+def measure(worlds: Sequence[World], data: ComparisonData) -> Errors:
+    """The errors in the windows of `data`, each predicted by its world in `worlds`."""
+    windows, steps, spreads, world = data.windows, data.steps, data.spreads, worlds[0]
+    means = _means(worlds, windows)
     at, weights = np.array(steps) - 1, draw_clusters(int(windows.episode.max()) + 1, 0)
     value, draws = [], []
     for signal in predicted_vectors(world, spreads):
         known = windows.known[signal.name][:, at].astype(float)
-        miss = signal.difference(found[signal.name].mean[:, at], windows.truth[signal.name][:, at].astype(float))
+        miss = signal.difference(means[signal.name][:, at], windows.truth[signal.name][:, at].astype(float))
         squared = np.square(miss / spreads[signal.name]).mean(-1) * known
         sums, counts = (cluster_sums(one, windows.episode, weights.shape[1]) for one in (squared, known))
         value.append(np.sqrt(ratio(sums.sum(0), counts.sum(0))))
         draws.append(np.sqrt(ratio(weights @ sums, weights @ counts)))
     return Errors(steps=tuple(steps), value=np.nanmean(value, 0), draws=np.nanmean(draws, 0))
+
+
+def _means(worlds: Sequence[World], windows: ForecastWindows) -> dict[str, Floats]:
+    """The predicted means of each window by its world."""
+    means: dict[str, Floats] = {}
+    for world in {id(world): world for world in worlds}.values():
+        rows = np.flatnonzero([other is world for other in worlds])
+        for name, forecast in window_forecasts(world, windows.select(rows)).items():
+            means.setdefault(name, np.zeros((len(worlds), *forecast.mean.shape[1:])))[rows] = forecast.mean
+    return means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,18 +123,28 @@ class ComparisonData:
     Args:
         split: its training part leaves out a share of the training episodes, which its validation part contains.
         windows: of the validation part.
+        numbers: [W] number of the episode of each window in the store.
         steps: steps ahead.
         spreads: standard deviation of each vector signal over the training episodes; constant ones are left out.
     """
 
     split: Split
     windows: ForecastWindows
+    numbers: Sequence[int]
     steps: tuple[int, ...]
     spreads: Mapping[str, Floats]
 
     def errors(self, world: World) -> Errors:
         """The errors of a world."""
-        return measure(world, self.windows, self.steps, self.spreads)
+        return measure([world] * len(self.numbers), self)
+
+    def unseen_errors(self, learned: Learned) -> Errors:
+        """The errors of a learned world, or of the parts of it that were fitted without the episode of a window."""
+        if learned.unseen is None:
+            return self.errors(learned.world)
+        engines = [learned.unseen(number) for number in self.numbers]
+        worlds = {id(engine): LocalWorld(engine, None, learned.recipe.planner) for engine in engines}
+        return measure([worlds[id(engine)] for engine in engines], self)
 
 
 def comparison_data(store: Store, recipe: Recipe, share: float = VALIDATED_SHARE) -> ComparisonData:
@@ -143,14 +164,23 @@ def comparison_data(store: Store, recipe: Recipe, share: float = VALIDATED_SHARE
     if not long:
         raise DataError("no episode is long enough to compare models", fix="Log longer episodes.", file=store.path)
     names = [one.name for one in store.schema.observations if one.name in recipe.model_config.inputs]
+    episodes = {number: store.episode(number) for number in long}
     places = [
-        (episode, at)
-        for episode in map(store.episode, long)
+        (number, at)
+        for number, episode in episodes.items()
         for at in evenly_spaced(episode.num_steps, context, horizon, PER_EPISODE)
     ]
-    windows = forecast_windows(places, length=context, horizon=horizon, targets=names)
+    windows = forecast_windows(
+        [(episodes[number], at) for number, at in places], length=context, horizon=horizon, targets=names
+    )
     steps = tuple(sorted({min(step, horizon) for step in STEPS}))
-    return ComparisonData(split=trial, windows=windows, steps=steps, spreads=_spreads(store, trial.train, names))
+    return ComparisonData(
+        split=trial,
+        windows=windows,
+        numbers=[number for number, _ in places],
+        steps=steps,
+        spreads=_spreads(store, trial.train, names),
+    )
 
 
 def _spreads(store: Store, episodes: Sequence[int], names: Sequence[str]) -> dict[str, Floats]:
@@ -197,7 +227,7 @@ def beats(store: Store, trained: Sequence[Learned], linear: Learned) -> bool:
     """Whether one of the trained worlds has a smaller error than the linear one on the validation part."""
     data = comparison_data(store, linear.recipe, share=0.0)
     reference = data.errors(linear.world)
-    return any(data.errors(one.world).relative(reference).value < 1 for one in trained)
+    return any(data.unseen_errors(one).relative(reference).value < 1 for one in trained)
 
 
 def compare_models(

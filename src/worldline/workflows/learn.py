@@ -41,7 +41,7 @@ from worldline.workflows.learned import Learned
 from worldline.workflows.learning_logs import is_stored, open_for_learning, partial_folder, store_folder
 from worldline.workflows.manifest import facts, run_manifest
 from worldline.workflows.report_data import diagnosis, drawn_imagination, held_out_evidence, training_evidence
-from worldline.workflows.training import learn_world, train_model, uses_folds
+from worldline.workflows.training import learn_world, train_model
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
 
@@ -320,7 +320,7 @@ def _learn_chosen(run: _OpenedLogs, options: Options) -> LearnResult:
         choice = compare_models(store, make, folder=unfinished, budget_s=budget_s, device=device, progress=run.progress)
         kept.write_text(to_json(choice))
     if choice.chosen == LINEAR:
-        return _save(run, for_candidate(options, LINEAR), [_final(linear, learn_linear)], choice=choice)
+        return _save(run, for_candidate(options, LINEAR), [learn_linear()], choice=choice)
     chosen = for_candidate(options, choice.chosen)
     if budget_s is not None:
         left_s = max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s) / len(options.seeds)
@@ -339,13 +339,7 @@ def _learn_chosen(run: _OpenedLogs, options: Options) -> LearnResult:
         return _save(run, chosen, learned, choice=choice, failures=failures)
     reason = f"{choice.chosen} was best in the trials, but not after the whole training"
     choice = replace(choice, chosen=LINEAR, reason=reason)
-    final = _final(linear, learn_linear)
-    return _save(run, for_candidate(options, LINEAR), [final], choice=choice, failures=failures)
-
-
-def _final(linear: Learned, learn_again: Callable[[], Learned]) -> Learned:
-    """The linear world that is saved: fitted to more episodes than for the comparison if they are few."""
-    return learn_again() if uses_folds(linear.split) else linear
+    return _save(run, for_candidate(options, LINEAR), [learn_linear()], choice=choice, failures=failures)
 
 
 def _save(

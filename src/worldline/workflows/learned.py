@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from worldline.data.checks import Finding
@@ -11,6 +12,9 @@ from worldline.recipes.recipe import Recipe
 from worldline.training.loop import Trained
 from worldline.world.calibration import Calibration
 from worldline.world.local import LocalWorld
+
+Unseen = Callable[[int], LearnedEngine]
+"""Gets the number of an episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,7 @@ class Learned:
         refine_losses: mean training loss of each tenth of the refinement; empty without refinement.
         heads_s: seconds of fitting the heads.
         calibrate_s: seconds of calibration.
+        unseen: for each episode of the training an engine that was fitted without it; None if there is none.
         findings: episodes that were excluded from training, with reasons.
     """
 
@@ -43,6 +48,7 @@ class Learned:
     refine_losses: tuple[float, ...]
     heads_s: float
     calibrate_s: float
+    unseen: Unseen | None
     findings: tuple[Finding, ...]
 
     @property

@@ -37,7 +37,7 @@ _TIMES_S: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 8640
 
 def supports(calibration: Calibration, level: float) -> bool:
     """Whether there are enough calibration episodes for bands of this level."""
-    return level * (calibration.num_episodes + 1) <= calibration.num_episodes
+    return level <= calibration.highest_level
 
 
 def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:

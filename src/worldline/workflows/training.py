@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from worldline.data.splits import FEW, Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.device import CPU, check_fork
-from worldline.engines.base import Engine
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
 from worldline.errors import ConfigError, DataError
@@ -27,18 +27,20 @@ from worldline.training.distributed import processes
 from worldline.training.heads import GoalHeads, Heads, fit_heads, refine_dynamics
 from worldline.training.loop import Trained, train
 from worldline.training.tracking import Tracker
-from worldline.workflows.learned import Learned
+from worldline.workflows.learned import Learned, Unseen
 from worldline.workflows.report_data import CONTEXT
-from worldline.world.calibration import Calibration, calibrate
 from worldline.world.call_cost import measure_call
 from worldline.world.candidate_memory import measure_candidate_bytes
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.smoke_test import smoke_windows
 
-LEVEL_90_EPISODES = 12
-"""Calibration episodes from which bands reach level 0.9. With fewer, a model in closed form is calibrated on folds."""
 NUM_FOLDS = 5
-"""Folds of such a calibration; each is predicted by a model that was fitted to the others."""
+"""Consecutive folds of the calibration of a model in closed form; each is predicted by a fit to the others."""
+MIN_WINDOWS = 128
+"""Fewest windows of such a calibration; fewer episodes give more windows each."""
+MAX_CALIBRATION = 64
+"""Most episodes of the training that a model is calibrated on."""
 
 
 def learn_world(
@@ -55,7 +57,8 @@ def learn_world(
 ) -> Learned:
     """Trains the recipe's model on a store, refines its dynamics, fits its heads, and calibrates.
 
-    A model in closed form that is calibrated on folds is fitted to all episodes but the held-out ones.
+    A model that can predict episodes without having seen them is fitted to all episodes but the held-out ones, and
+    calibrated on them: one in closed form by fits to the other folds, and one whose members leave out a fold each.
 
     Args:
         store: the logs.
@@ -72,19 +75,34 @@ def learn_world(
         DataError: too few episodes are long enough, or an action is constant.
         CollapseError: the latents collapsed, or the loss diverged.
     """
+    split = recipe.split(store)
+    numbers = _not_held_out(split)
+    whole = recipe.with_split(_fitted_to(split, numbers))
+    fitted = whole if not train_only and getattr(recipe.model_config, "folds", False) else recipe
     found = learn_engine(
-        store, recipe, folder=folder, resume=resume, progress=progress, trackers=trackers, name=name, device=device
+        store, fitted, folder=folder, resume=resume, progress=progress, trackers=trackers, name=name, device=device
     )
-    engine, split = found.engine, recipe.split(store)
+    engine = found.engine
     started = time.monotonic()
     tell(progress, "calibrate", 0)
-    if not train_only and engine.model.closed_form and uses_folds(split):
-        whole = recipe.with_split(_fitted_to(split, _not_held_out(split)))
+    if not train_only and engine.model.closed_form:
         engine = learn_engine(store, whole, folder=folder, device=device).engine
     episodes: Sequence[Episode] = [store.episode(number) for number in split.calibration]
     horizon = _horizon(store, split, recipe, engine.describe().context)
     call = measure_call(engine, episodes, horizon=horizon)
-    calibration, episodes = _calibrated(store, recipe, engine, episodes, horizon, folder)
+    unseen = None if train_only else _unseen(store, recipe, engine, folder)
+    if unseen is not None:
+        chosen = np.linspace(0, len(numbers) - 1, min(len(numbers), MAX_CALIBRATION)).astype(int)
+        numbers = [numbers[index] for index in chosen]
+        episodes = [store.episode(number) for number in numbers]
+    calibration = calibrate(
+        engine,
+        episodes,
+        horizon=horizon,
+        num_windows=recipe.num_windows if unseen is None else max(recipe.num_windows, -(-MIN_WINDOWS // len(numbers))),
+        seed=recipe.training.seed,
+        out_of_fold=None if unseen is None else [unseen(number) for number in numbers],
+    )
     tell(progress, "calibrate", 1)
     return Learned(
         recipe=recipe,
@@ -106,49 +124,38 @@ def learn_world(
         refine_losses=found.refine_losses,
         heads_s=found.heads_s,
         calibrate_s=time.monotonic() - started,
+        unseen=unseen,
         findings=Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out,
     )
 
 
-def _calibrated(
-    store: Store, recipe: Recipe, engine: LearnedEngine, episodes: Sequence[Episode], horizon: int, folder: Path
-) -> tuple[Calibration, Sequence[Episode]]:
-    """The calibration and its episodes: `episodes`, or all folds if they are few and the model is in closed form."""
-    engines: Sequence[Engine] | None = None
-    if engine.model.closed_form and uses_folds(recipe.split(store)):
-        episodes, engines = _out_of_fold(store, recipe, folder)
-    windows, seed = recipe.num_windows, recipe.training.seed
-    found = calibrate(engine, episodes, horizon=horizon, num_windows=windows, seed=seed, out_of_fold=engines)
-    return found, episodes
-
-
-def uses_folds(split: Split) -> bool:
-    """Whether a model in closed form is calibrated on folds, because there are few calibration episodes."""
-    return len(split.calibration) < LEVEL_90_EPISODES
-
-
 def _not_held_out(split: Split) -> list[int]:
-    """The episodes of the other parts, in a random order."""
-    parts = [*split.train, *split.validation, *split.calibration]
-    return [int(number) for number in np.random.default_rng(0).permutation(parts)]
+    """The episodes of the other parts, in the order of the logs."""
+    return sorted({*split.train, *split.validation, *split.calibration})
 
 
 def _fitted_to(split: Split, numbers: Sequence[int]) -> Split:
-    """The split with these episodes for training, except one, because the validation part must not be empty."""
-    return replace(split, train=tuple(sorted(numbers[1:])), validation=(numbers[0],))
+    """The split with these episodes for training and for its validation."""
+    return replace(split, train=tuple(numbers), validation=tuple(numbers))
 
 
-def _out_of_fold(store: Store, recipe: Recipe, folder: Path) -> tuple[list[Episode], list[Engine]]:
-    """All episodes but the held-out ones, each with an engine that was fitted to the other folds."""
-    split = recipe.split(store)
+def _unseen(store: Store, recipe: Recipe, engine: LearnedEngine, folder: Path) -> Unseen | None:
+    """The engine for each episode of the training that was fitted without it; None for other families."""
+    model, split = engine.model, recipe.split(store)
     numbers = _not_held_out(split)
-    episodes, engines = list[Episode](), list[Engine]()
-    for fold in np.array_split(numbers, NUM_FOLDS):
-        parts = _fitted_to(split, [number for number in numbers if number not in fold])
-        engine = learn_engine(store, recipe.with_split(parts), folder=folder).engine
-        episodes += [store.episode(int(number)) for number in fold]
-        engines += [engine] * len(fold)
-    return episodes, engines
+    num_folds = NUM_FOLDS if model.closed_form else model.num_folds
+    if not num_folds:
+        return None
+    fold_of = {number: number * num_folds // len(store) for number in numbers}
+
+    @cache
+    def fitted_without(fold: int) -> LearnedEngine:
+        if not model.closed_form:
+            return replace(engine, model=model.without_fold(fold))
+        rest = [number for number in numbers if fold_of[number] != fold]
+        return learn_engine(store, recipe.with_split(_fitted_to(split, rest)), folder=folder).engine
+
+    return lambda number: fitted_without(fold_of[number])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,6 +293,7 @@ def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
         model: WorldModel = family(schema=store.schema, config=recipe.model_config)
     if recipe.pretrained is not None:
         recipe.pretrained(model)
+    model.num_episodes = len(store)
     fit_normaliser(model, store, split.train, recipe.model_config.inputs, recipe.training.window)
     return model
 

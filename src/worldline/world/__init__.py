@@ -20,8 +20,9 @@ if TYPE_CHECKING:
         World,
     )
     from worldline.world.bundle_io import open_world, save_world
-    from worldline.world.calibration import Calibration, calibrate
+    from worldline.world.calibration import Calibration
     from worldline.world.compatibility import clashes
+    from worldline.world.fit_calibration import calibrate
     from worldline.world.local import LocalWorld
     from worldline.world.remote import RemoteWorld
     from worldline.world.remote_async import AsyncRemoteWorld

@@ -5,9 +5,11 @@ than K * k observations. The band at some level reaches the smallest score r wit
 `#{scores <= r} >= level * (K * k + d)`. The design effect d lies between 1, for windows that are as different as those
 of different episodes, and k, for equal windows in an episode. A window of a new episode, drawn in the same way, then
 lies inside with that probability: at least, for k = 1 and every engine and data distribution; approximately for k > 1,
-where d is an estimate. P-values use d = k, so they are never too small on average. With few episodes, each can be
-predicted by an engine that was fitted to the others (`out_of_fold`). The coverage then holds approximately, for stable
-fits.
+where d is an estimate. P-values of histories use an estimate of d too; those of single steps use d = k, so they are
+never too small on average. With few episodes, each can be predicted by an engine that was fitted to the others
+(`out_of_fold`). The coverage then holds approximately, for stable fits.
+
+All of this holds for histories of one length. A calibration therefore holds further ones, for shorter histories.
 
 Source: Vovk et al. 2005, chapter 2, for k = 1; Lee, Barber, Willett 2023 (2306.06342), section 3, for d = k; Kish 1965,
 Survey Sampling, for d; Barber et al. 2021 (1905.02928) for fits without an episode.
@@ -16,47 +18,23 @@ Survey Sampling, for d; Barber et al. 2021 (1905.02928) for fits without an epis
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.windows import ForecastWindows, Places, forecast_windows, random_places
-from worldline.engines.base import Card, Engine, EngineBelief, Novelty
-from worldline.episode import Arrays, Episode, History
-from worldline.errors import DataError, InputError, UnsupportedError
+from worldline.engines.base import Engine, EngineBelief
+from worldline.episode import Arrays, History
+from worldline.errors import DataError, UnsupportedError
 from worldline.schema import Kind, Schema
-from worldline.world.error_scores import (
-    StepPValues,
-    combined_scores,
-    design_effect,
-    mean_error,
-    one_step_scores,
-    p_value,
-    running_scores,
-    score_unit,
-    sorted_scores,
-)
+from worldline.world.error_scores import StepPValues, combined_scores, one_step_scores, p_value
 from worldline.world.hidden_causes import HiddenCauses
-from worldline.world.input_novelty import InputNovelty, fit_input_novelty
-from worldline.world.ood import (
-    LENGTHS,
-    OODScore,
-    StepErrors,
-    fit_ood_score,
-    novelty_of,
-    step_errors,
-    step_errors_at,
-)
-from worldline.world.out_of_fold import OutOfFold
-from worldline.world.prediction_errors import errors, residuals, vectors_of
-from worldline.world.sampled_paths import residual_paths, sample_paths
-from worldline.world.skill import last_skilled_step
+from worldline.world.input_novelty import InputNovelty
+from worldline.world.ood import OODScore, StepErrors, novelty_of, step_errors
+from worldline.world.sampled_paths import sample_paths
 from worldline.world.validation import check_level
-from worldline.world.what_if import causes_of
 
 Floats = NDArray[np.floating]
 
@@ -64,16 +42,15 @@ SCALE_SHARE = 4
 """One in this many episodes sets the shape of the bands. Scores of the others set the width, as conformal scores need
 episodes that did not shape them."""
 
-SCALE_WINDOWS = 256
-"""Total number of windows that set the shape. They need not be independent."""
-
 DEFAULT_LEVEL = 0.9
 """Level of bands if none is requested, and if there are enough calibration episodes for it."""
 
 _ADDED_PARTS = ("residuals", "design_effect")
-"""Parts that calibrations of earlier releases lack."""
+"""Parts that calibrations of earlier releases, or for shorter histories, lack."""
 _ERROR_PARTS = ("scale", "scores", "one_step", "unit", "entities", *_ADDED_PARTS)
-_PARTS = (*_ERROR_PARTS, "skill", "spread")
+_PARTS = (*_ERROR_PARTS, "skill", "spread", "effects")
+_SHORTER = "shorter"
+"""Prefix of the arrays of calibrations for shorter histories; the length follows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,6 +81,10 @@ class Calibration:
         causes: how episodes differ from the predictions of the engine, for `World.what_if`; None if nothing was found.
         residuals: per predicted vector signal [P, T, *shape], observed minus predicted in P windows, the same ones for
             all signals. Empty in calibrations that were stored before sampled paths existed.
+        effects: d of `novelty` (1) and of each row of `ood_scores` ("ood", [L - 1]). Without them it is k.
+        length: number of observations of the histories; 0 if unknown.
+        shorter: by number of observations below `length`, the calibration for histories of so many. It has the error
+            parts, `novelty` and its effect only; the others are empty.
     """
 
     num_windows: int
@@ -123,6 +104,15 @@ class Calibration:
     causes: HiddenCauses | None = None
     residuals: Mapping[str, Floats] = field(default_factory=dict)
     design_effect: Mapping[str, Floats] = field(default_factory=dict)
+    effects: Mapping[str, Floats] = field(default_factory=dict)
+    length: int = 0
+    shorter: Mapping[int, Calibration] = field(default_factory=dict)
+
+    def at(self, num_observations: int) -> Calibration:
+        """The calibration for histories of so many observations, from 1: the longest one that is not longer."""
+        if num_observations >= self.length or not self.shorter:
+            return self
+        return self.shorter[max(length for length in self.shorter if length <= num_observations)]
 
     @property
     def has_error_scores(self) -> bool:
@@ -132,7 +122,8 @@ class Calibration:
     def without_errors(self) -> Calibration:
         """The parts that do not depend on predictions: trust in the present, and the spread of the signals."""
         nothing: dict[str, Any] = {part: {} for part in _ERROR_PARTS}
-        return replace(self, **nothing, steps=np.zeros(0), causes=None)
+        shorter = {length: replace(part, **nothing, steps=np.zeros(0)) for length, part in self.shorter.items()}
+        return replace(self, **nothing, steps=np.zeros(0), causes=None, shorter=shorter)
 
     @property
     def num_episodes(self) -> int:
@@ -146,8 +137,11 @@ class Calibration:
 
     @property
     def highest_level(self) -> float:
-        """The highest level of a band, K / (K + 1)."""
-        return self.num_episodes / (self.num_episodes + 1)
+        """The highest level of a band: n / (n + d) for n windows with the largest design effect d of any step."""
+        parts = (self, *self.shorter.values())
+        effects = [float(effect.max()) for part in parts for effect in part.design_effect.values()]
+        effect = max(effects, default=float(self.num_windows))
+        return len(self.novelty) / (len(self.novelty) + effect)
 
     @property
     def default_level(self) -> float:
@@ -162,12 +156,12 @@ class Calibration:
             UnsupportedError: `level` needs more episodes. The message names the highest available level.
         """
         check_level(level)
-        # 1e-9, here and below: rounding of a float product must not raise the rank by one.
-        if math.ceil(level * (self.num_episodes + 1) * self.num_windows - 1e-9) <= len(self.novelty):
+        if level <= self.highest_level + 1e-9:  # rounding of a quotient must not exclude the highest level itself
             return
-        needed = math.ceil(level / (1 - level) - 1e-9)
+        effect = len(self.novelty) * (1 / self.highest_level - 1)
+        needed = math.ceil(level / (1 - level) * effect / self.num_windows - 1e-9)
         raise UnsupportedError(
-            f"level {level} needs at least {_with_scale(needed)} calibration episodes; there are "
+            f"level {level} needs about {_with_scale(needed)} calibration episodes; there are "
             f"{_with_scale(self.num_episodes)} that are long enough. The highest available level is "
             f"{math.floor(1e4 * self.highest_level) / 1e4:g}. Lower the level, or log more episodes."
         )
@@ -178,13 +172,19 @@ class Calibration:
         beyond = np.full((num_steps - len(known), *known.shape[1:]), np.inf)
         return np.concatenate([known, beyond])
 
-    def sample_paths(self, schema: Schema, means: Arrays, num_samples: int, *, seed: int) -> dict[str, Floats]:
+    def sample_paths(
+        self, schema: Schema, means: Arrays, num_samples: int, *, num_observations: int, seed: int
+    ) -> dict[str, Floats]:
         """Paths [W, S, T, *shape] around predictions; see `sampled_paths.sample_paths`.
+
+        After a short history, the residuals are those of full histories, enlarged like the mean error of each step.
 
         Raises:
             UnsupportedError: there are no stored residuals, or T exceeds `horizon`.
         """
-        return sample_paths(self.residuals, schema, means, num_samples, horizon=self.horizon, seed=seed)
+        scale = self.at(num_observations).scale
+        residuals = {name: paths * (scale[name] / self.scale[name]) for name, paths in self.residuals.items()}
+        return sample_paths(residuals, schema, means, num_samples, horizon=self.horizon, seed=seed)
 
     def band_half_width(self, signal: str, num_steps: int, level: float) -> Floats:
         """Half the width of the simultaneous band [num_steps, *shape], in the unit of the signal.
@@ -215,12 +215,21 @@ class Calibration:
         """The last of `num_steps` steps with skill; 0 for none."""
         return min(int(self.skill[signal]), num_steps)
 
-    def trust(self, novelty: Floats) -> Floats:
-        """The p-value [W] of each novelty [W].
+    def trust(self, novelty: Floats, num_observations: int | None = None) -> Floats:
+        """The p-value [W] of each novelty [W] after so many observations; None for a full history.
 
-        It is at most a with probability a, for a present like those of the calibration data.
+        It is at most a with probability a, for a present like those of the calibration data. Between two calibrated
+        lengths, it is the larger one of their p-values.
         """
-        return p_value(self.novelty, novelty, self.num_windows)
+        parts = [self]
+        if num_observations is not None and num_observations < self.length and self.shorter:
+            longer = [length for length in self.shorter if length >= num_observations]
+            parts = [self.at(num_observations), self.shorter[min(longer)] if longer else self]
+        return np.asarray(np.max([p_value(part.novelty, novelty, part.effect("novelty")) for part in parts], 0))
+
+    def effect(self, part: str, row: int = 0) -> float:
+        """The design effect of a row of the novelty or of the out-of-distribution scores."""
+        return float(self.effects[part][row]) if part in self.effects else float(self.num_windows)
 
     def look(
         self, engine: Engine, history: History, *, seed: int
@@ -259,6 +268,7 @@ class Calibration:
         history: History,
         seen: StepErrors | None,
         lengths: NDArray[np.integer],
+        num_observations: int,
     ) -> Floats:
         """The p-value [W] of presents and of the steps before them.
 
@@ -268,16 +278,17 @@ class Calibration:
             history: W worlds; only the last observation is read.
             seen: one-step errors of the last steps; None for none.
             lengths: [W], number of observations to test, at most `Card.context` more than the steps in `seen`.
+            num_observations: of the histories, which the belief holds.
         """
         novelty = novelty_of(engine, self.input_novelty, history, belief)
-        trust = self.trust(novelty)
+        trust = self.trust(novelty, num_observations)
         if seen is None:
             return trust
         rows = self.ood.row(np.maximum(lengths - engine.describe().context, 0))
         for row in np.unique(rows[rows > 0]):
             those = rows == row
             score = self.ood.of(seen.worlds(those), novelty[those], int(row))
-            trust[those] = p_value(self.ood_scores[row - 1], score, self.num_windows)
+            trust[those] = p_value(self.ood_scores[row - 1], score, self.effect("ood", row - 1))
         return trust
 
     def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
@@ -311,6 +322,10 @@ class Calibration:
         arrays |= {f"ood/{name}": value for name, value in vars(self.ood).items()}
         if self.causes is not None:
             arrays |= {f"causes/{name}": value for name, value in self.causes.to_arrays().items()}
+        if self.length:
+            arrays["length"] = np.asarray(self.length, dtype=np.int64)
+        for length, part in self.shorter.items():
+            arrays |= {f"{_SHORTER}/{length}/{name}": value for name, value in part.to_arrays().items()}
         return arrays
 
     @classmethod
@@ -321,10 +336,13 @@ class Calibration:
             DataError: an array is missing or unknown.
         """
         groups: dict[str, dict[str, Floats]] = {part: {} for part in (*_PARTS, "input_novelty", "ood", "causes")}
-        single = {}
+        single, shorter = {}, dict[int, dict[str, NDArray[np.generic]]]()
         for name, value in arrays.items():
             part, _, signal = name.partition("/")
-            if part in groups and signal:
+            length, _, inner = signal.partition("/")
+            if part == _SHORTER and length.isdecimal() and not inner.startswith(_SHORTER):
+                shorter.setdefault(int(length), {})[inner] = value
+            elif part in groups and signal:
                 # Residuals keep their dtype: twice the size would gain nothing when the calibration is stored again.
                 groups[part][signal] = np.asarray(value, dtype=value.dtype if part == "residuals" else np.float64)
             else:
@@ -333,7 +351,7 @@ class Calibration:
         same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "skill", "spread"))
         same = same and all(groups[part].keys() in (set(), groups["scale"].keys()) for part in _ADDED_PARTS)
         ood = groups["ood"]
-        complete = single.keys() == _SINGLE_ARRAYS and ood.keys() == _OOD_ARRAYS
+        complete = single.keys() - {"length"} == _SINGLE_ARRAYS and ood.keys() == _OOD_ARRAYS
         complete = complete and len(single["ood_scores"]) == len(ood["usual"]) - 1
         if not complete or measure.keys() not in (set(), _NOVELTY_ARRAYS) or not same:
             raise DataError(f"arrays {sorted(arrays)} are not those of a calibration", fix="Calibrate the world again.")
@@ -355,6 +373,9 @@ class Calibration:
             causes=HiddenCauses.from_arrays(causes) if causes else None,
             residuals=groups["residuals"],
             design_effect=groups["design_effect"],
+            effects=groups["effects"],
+            length=int(np.asarray(single.get("length", 0))),
+            shorter={length: cls.from_arrays(part) for length, part in shorter.items()},
         )
 
 
@@ -363,232 +384,11 @@ _OOD_ARRAYS = {field.name for field in fields(OODScore)}
 _SINGLE_ARRAYS = {"complete", "novelty", "num_windows", "steps", "ood_scores"}
 
 
-def calibrate(
-    engine: Engine,
-    episodes: Sequence[Episode],
-    *,
-    horizon: int,
-    num_windows: int,
-    seed: int,
-    trust_steps: int = LENGTHS[-1],
-    with_causes: bool = True,
-    out_of_fold: Sequence[Engine] | None = None,
-) -> Calibration:
-    """Calibrates `engine` on held-out episodes.
-
-    Bands and p-values hold for histories like the windows: `Card.context` observations, followed by at least `horizon`
-    steps. If `horizon` is most of an episode, all windows lie near its beginning.
-
-    Args:
-        engine: frozen. A later change of it invalidates the calibration.
-        episodes: in the schema's dtypes, held out from fitting (see `out_of_fold`). Short ones are left out.
-        horizon: T, longest prediction with a band, at least 1.
-        num_windows: k, windows at random places of each episode, at least 1. More windows reduce the variance of the
-            result. They do not raise the possible level: K episodes support levels up to K / (K + 1).
-        seed: seed of the windows and of the engine's draws. Draws for trust always use seed 0, as `World` verbs do.
-        trust_steps: number of history steps beyond the context that trust tests, at most. Each costs one prediction
-            per window. Use 0 for slow engines: only the present is tested.
-        with_causes: whether to learn how episodes differ, for `World.what_if`. It predicts every step of every
-            episode, which may be too expensive for a slow engine.
-        out_of_fold: per episode an engine of the same kind that was fitted without it; None for `engine`.
-
-    Raises:
-        InputError: `horizon` or `num_windows` is below 1.
-        DataError: fewer than two episodes are long enough.
-    """
-    if horizon < 1 or num_windows < 1:
-        raise InputError(f"horizon {horizon} and num_windows {num_windows} must both be at least 1.")
-    card, rng = engine.describe(), np.random.default_rng(seed)
-    engines = OutOfFold.of(episodes, [engine] * len(episodes) if out_of_fold is None else out_of_fold)
-    usable = _long_enough(episodes, card.context, horizon)
-    order = [usable[i] for i in rng.permutation(len(usable))]  # logs are ordered in time, and must be exchangeable
-    num_scale = max(1, len(order) // SCALE_SHARE)
-    both = (order[:num_scale], max(num_windows, -(-SCALE_WINDOWS // num_scale))), (order[num_scale:], num_windows)
-    num_steps = _trust_steps(card, order, trust_steps)
-    places, pasts = (
-        [random_places(part, length=length, horizon=ahead, count=count, rng=rng) for part, count in both]
-        for length, ahead in ((card.context, horizon), (card.context + num_steps, 1))
-    )
-    targets = [signal.name for signal in vectors_of(card)]
-    shape, windows = (
-        forecast_windows(part, length=card.context, horizon=horizon, schema=card.schema, targets=targets)
-        for part in places
-    )
-    measured = _error_parts(engines, card, usable, places, (shape, windows), num_windows, rng, seed)
-    measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, shape.history)
-    return Calibration(
-        num_windows=num_windows,
-        input_novelty=measure,
-        causes=causes_of(engine, usable, seed=seed) if with_causes else None,
-        **vars(measured),
-        **vars(_trust(engines, card, measure, pasts, num_steps, seed)),
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _ErrorParts:
-    """The parts of a calibration that come from errors of predictions, and the spread that bounds their scale."""
-
-    scale: Mapping[str, Floats]
-    scores: Mapping[str, Floats]
-    one_step: Mapping[str, Floats]
-    unit: Mapping[str, Floats]
-    entities: Mapping[str, Floats]
-    steps: Floats
-    skill: Mapping[str, Floats]
-    spread: Mapping[str, Floats]
-    residuals: Mapping[str, Floats]
-    design_effect: Mapping[str, Floats]
-
-
-def _error_parts(
-    engines: OutOfFold,
-    card: Card,
-    episodes: Sequence[Episode],
-    places: Sequence[Places],
-    windows: tuple[ForecastWindows, ForecastWindows],
-    num_windows: int,
-    rng: np.random.Generator,
-    seed: int,
-) -> _ErrorParts:
-    """Measures errors in two sets of windows, which begin at `places`: for the shape of bands, and for their width."""
-    shape, scored = windows
-    values = {name: _values(episodes, name) for name in scored.truth}
-    spread = {name: value.std(0) for name, value in values.items()}
-    usual_left, left = (
-        engines.ask(part, partial(_residuals, one, seed=seed)) for part, one in zip(places, windows, strict=True)
-    )
-    scale = {
-        name: np.maximum(mean_error(np.abs(error), shape.known[name]), 1e-3 * spread[name] + 1e-12)
-        for name, error in usual_left.items()
-    }
-    found = {name: np.abs(value) for name, value in left.items()}
-    usual, one_step = (engines.ask(part, partial(_first_scores, card, part, scale, seed=seed)) for part in places)
-    unit = {name: score_unit(score) for name, score in usual.items()}
-    together = combined_scores(card.schema, one_step, unit)
-    scores = {name: running_scores(error, scale[name], scored.known[name]) for name, error in found.items()}
-    return _ErrorParts(
-        scale=scale,
-        scores={name: np.sort(score) for name, score in scores.items()},
-        design_effect={name: design_effect(score, num_windows) for name, score in scores.items()},
-        one_step={name: sorted_scores(score) for name, score in one_step.items()},
-        unit=unit,
-        entities={name: sorted_scores(score) for name, score in together.entities.items()},
-        steps=sorted_scores(together.steps),
-        skill={
-            name: last_skilled_step(found[name], scored, card.schema[name], value, num_windows)
-            for name, value in values.items()
-        },
-        spread=spread,
-        residuals={name: residual_paths(value, scored.known[name], rng) for name, value in left.items()},
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Trust:
-    """The parts of a calibration that measure trust in a history."""
-
-    ood: OODScore
-    ood_scores: Floats
-    novelty: Floats
-    complete: bool
-
-
-def _trust(
-    engines: OutOfFold, card: Card, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, seed: int
-) -> _Trust:
-    """Fits trust on two sets of places, for the shape and for the p-values, with `num_steps` steps before each."""
-    names = {signal.name for signal in card.schema.observations}
-    lengths = [length for length in LENGTHS if length <= num_steps]
-
-    def novelties(past: Places, engine: Engine, rows: Sequence[int]) -> dict[str, Floats]:
-        part = [past[row] for row in rows]
-        history = forecast_windows(part, length=card.context, horizon=1, schema=card.schema, targets=()).history
-        return {"novelty": novelty_of(engine, measure, history, engine.observe(None, history, seed=seed))}
-
-    def step_errors(past: Places, engine: Engine, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
-        return dict(vars(step_errors_at(engine, [past[row] for row in rows], num_steps, seed=seed)))
-
-    usual, novelty = (engines.ask(past, partial(novelties, past))["novelty"] for past in pasts)
-    shaping, scoring = (
-        StepErrors(**engines.ask(past, partial(step_errors, past))) if num_steps else None for past in pasts
-    )
-    ood = fit_ood_score(shaping, usual, lengths)
-    ood_scores = np.zeros((len(ood.lengths) - 1, len(novelty)))
-    for row in range(len(ood_scores)):
-        ood_scores[row] = np.sort(ood.of(scoring, novelty, row + 1))
-    seen = [
-        flags[at - card.context - num_steps + 1 : at + 1]
-        for past in pasts
-        for episode, at in past
-        for name, flags in episode.observed.items()
-        if name in names
-    ]
-    return _Trust(
-        ood=ood,
-        ood_scores=ood_scores,
-        novelty=np.sort(novelty),
-        complete=all(flags.all() for flags in seen),
-    )
-
-
-def _trust_steps(card: Card, episodes: Sequence[Episode], limit: int) -> int:
-    """The number of tested steps beyond the context: the largest of `LENGTHS` that all episodes and `limit` allow."""
-    has_vectors = all(s.name in episodes[0].observations for s in card.schema.observations if s.kind is Kind.VECTOR)
-    spare = min(episode.num_steps for episode in episodes) - card.context
-    usable = bool(vectors_of(card)) and has_vectors
-    return max(length for length in LENGTHS if length <= (min(spare, limit) if usable else 0) or length == 0)
-
-
-def _residuals(windows: ForecastWindows, engine: Engine, rows: Sequence[int], *, seed: int) -> dict[str, Floats]:
-    """Observed minus predicted [W, T, *shape] of each target in some of the windows."""
-    part = windows if len(rows) == windows.num_worlds else windows.select(rows)  # saves a copy with a single engine
-    return residuals(engine, part, seed=seed)
-
-
-def _first_scores(
-    card: Card, places: Places, scale: Mapping[str, Floats], engine: Engine, rows: Sequence[int], *, seed: int
-) -> dict[str, Floats]:
-    """Per predicted signal the score [W] of the first step after some places; NaN if it was not observed."""
-    part = [places[row] for row in rows]
-    windows = forecast_windows(part, length=card.context, horizon=1, schema=card.schema, targets=card.predicts)
-    found = errors(engine, windows, seed=seed)
-    return {
-        name: np.where(windows.known[name][:, 0], one_step_scores(error[:, 0], scale.get(name)), np.nan)
-        for name, error in found.items()
-    }
-
-
-def _long_enough(episodes: Sequence[Episode], length: int, horizon: int) -> list[Episode]:
-    """The episodes that are long enough for a window, at least two."""
-    needed = length - 1 + horizon
-    usable = [episode for episode in episodes if episode.num_steps >= needed]
-    if len(usable) < 2:
-        raise DataError(
-            f"{len(usable)} of {len(episodes)} calibration episodes have the {needed} steps of a window ({length} "
-            f"observations, {horizon} steps ahead); at least two are needed",
-            fix="Hold out more episodes, or calibrate for a shorter horizon.",
-        )
-    return usable
-
-
 def _since_gap(history: History) -> NDArray[np.integer]:
     """The number of observations [W] after the last one with a missing value; all if none is missing."""
     shape = next(iter(history.observations.values())).shape[:2]
     seen = np.logical_and.reduce([np.ones(shape, bool), *(mask.astype(bool) for mask in history.observed.values())])
     return np.asarray(np.logical_and.accumulate(seen[:, ::-1], axis=1).sum(1))
-
-
-def _values(episodes: Sequence[Episode], name: str) -> Floats:
-    """Every observed value of a signal [n, *shape], at least one."""
-    seen = [
-        episode.observations[name][episode.observed.get(name, np.ones(episode.num_steps + 1, bool)).astype(bool)]
-        for episode in episodes
-    ]
-    values = np.concatenate(seen).astype(np.float64)
-    if not len(values):
-        raise DataError("the signal is never observed", fix="Remove it from the schema, or add logs.", signal=name)
-    return values
 
 
 def _with_scale(num_scoring: int) -> int:

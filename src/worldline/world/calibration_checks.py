@@ -26,8 +26,24 @@ def check_calibration(calibration: Calibration) -> None:
     Raises:
         DataError: a part is wrong; the message names it.
     """
-    for name, problem in _problems(calibration):
-        raise DataError(f"{name} of the calibration {problem}", fix=_FIX)
+    for length, part in (("", calibration), *calibration.shorter.items()):
+        for name, problem in (*_problems(part), *_differences(calibration, part)):
+            where = f" for {length} observations" if length else ""
+            raise DataError(f"{name} of the calibration{where} {problem}", fix=_FIX)
+    if calibration.shorter and not all(1 <= length < calibration.length for length in calibration.shorter):
+        lengths = sorted(calibration.shorter)
+        raise DataError(f"the calibration is for {lengths} of {calibration.length} observations", fix=_FIX)
+
+
+def _differences(whole: Calibration, part: Calibration) -> Iterator[tuple[str, str]]:
+    """What a calibration for shorter histories lacks."""
+    for name in ("scale", "scores", "one_step", "unit", "entities"):
+        if vars(whole)[name].keys() != vars(part)[name].keys():
+            yield name, "has other signals"
+    if part.shorter and part is not whole:
+        yield "shorter", "is nested"
+    if any(scale.shape != part.scale[name].shape for name, scale in whole.scale.items() if name in part.scale):
+        yield "scale", "has another shape"
 
 
 def check_precision(arrays: Arrays) -> None:
@@ -49,6 +65,10 @@ def _problems(found: Calibration) -> Iterator[tuple[str, str]]:
         yield "num_windows", f"is {windows}, but there are {len(found.novelty)} windows"
         return
     yield from _sorted("novelty", found.novelty, len(found.novelty))
+    for name, effect in found.effects.items():
+        size = {"novelty": 1, "ood": len(found.ood_scores)}.get(name)
+        if effect.shape != (size,) or not ((effect >= 1) & (effect <= windows)).all():
+            yield f"effects of {name!r}", f"are not {size} values of 1 to {windows}"
     for row in found.ood_scores:
         yield from _sorted("ood_scores", row, len(found.novelty))
     for name, scores in (("steps", found.steps), *found.one_step.items(), *found.entities.items()):

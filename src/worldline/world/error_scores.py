@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from worldline.schema import Schema
 
 Floats = NDArray[np.floating]
+
+BOUND_LEVEL: Final = 0.75
+"""Confidence level of the upper bound of the correlation of windows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,15 +45,16 @@ def design_effect(scores: Floats, num_windows: int) -> Floats:
     """The number of windows [T] of one episode that are worth one independent window: 1 + (k - 1) * correlation.
 
     The correlation is that of two windows of an episode: the intraclass correlation of the normal scores of the ranks,
-    0 to 1. It counts as 1 if a score is missing, or if there is one episode only.
+    0 to 1. Few episodes determine it badly, so its upper confidence bound is used. It counts as 1 if a score is
+    missing, or if there is one episode only.
 
     Args:
         scores: [T, K * k], episode by episode; NaN if missing.
         num_windows: k, windows per episode.
 
-    Source: Kish 1965, Survey Sampling.
+    Source: Kish 1965, Survey Sampling; Searle 1971, Linear Models, section 9.9, for the confidence bound.
     """
-    from scipy.special import ndtri  # imported here for the reason in `stats.student_quantile`
+    from scipy.special import fdtri, ndtri  # imported here for the reason in `stats.student_quantile`
     from scipy.stats import rankdata
 
     num_steps, total = scores.shape
@@ -62,9 +67,9 @@ def design_effect(scores: Floats, num_windows: int) -> Floats:
     means = normal.mean(2)
     between = num_windows * means.var(1, ddof=1)
     within = normal.var(2, ddof=1).mean(1)
-    total_variance = between + (num_windows - 1) * within
-    some = total_variance > 0
-    correlation = np.where(some, (between - within) / np.where(some, total_variance, 1.0), 1.0)
+    smallest = fdtri(num_episodes - 1, num_episodes * (num_windows - 1), 1 - BOUND_LEVEL)
+    f_ratio = between / np.maximum(within, 1e-12) / smallest
+    correlation = np.where(between + within > 0, (f_ratio - 1) / (f_ratio + num_windows - 1), 1.0)
     found[complete] = 1 + (num_windows - 1) * np.clip(correlation, 0.0, 1.0)
     return found
 
@@ -107,7 +112,13 @@ def mean_error(error: Floats, known: NDArray[np.bool_]) -> Floats:
     return np.asarray(np.where(count > 0, error.sum(0) / np.maximum(count, 1), overall))
 
 
-def p_value(reference: Floats, score: Floats, num_windows: int) -> Floats:
-    """The conformal p-value: the share of episodes, this one included, that scored as high; sorted `reference`."""
+def p_value(reference: Floats, score: Floats, effect: float) -> Floats:
+    """The conformal p-value: the share of windows, this one included, that scored as high.
+
+    Args:
+        reference: [n] sorted scores.
+        score: [W].
+        effect: d, the number of windows that are worth an independent one. This window counts as so many.
+    """
     higher = len(reference) - np.searchsorted(reference, score, side="left")
-    return np.asarray((1 + higher / num_windows) / (1 + len(reference) / num_windows))
+    return np.asarray((effect + higher) / (effect + len(reference)))

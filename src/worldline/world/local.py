@@ -112,7 +112,7 @@ class LocalWorld(World):
         num_samples: int = 0,
         images: bool = False,
     ) -> Prediction:
-        """See `World`. Bands hold for histories of `Card.context` observations."""
+        """See `World`. Bands hold for histories of any length."""
         level = self._checked_level(level, num_samples)  # before the history is encoded
         present = self.look(history)
         return self.predict_from(
@@ -136,7 +136,8 @@ class LocalWorld(World):
             belief = self.engine.observe(None, past, seed=seed)
         else:
             belief, seen, lengths = self.calibration.look(self.engine, past, seed=seed)
-            trust = self.calibration.trust_in(self.engine, belief, past, seen, lengths)
+            num_observed = next(iter(past.observations.values())).shape[1]
+            trust = self.calibration.trust_in(self.engine, belief, past, seen, lengths, num_observed)
         return Present(
             single=checked.single,
             belief=belief,
@@ -187,12 +188,13 @@ class LocalWorld(World):
             check_answer(samples, card.name, axis=3)
             predicted = {name: value[:, 0, :, 0][:, None] for name, value in samples.items()}
             found, known = step_differences(card, history, predicted)
-            steps = calibration.surprise(card.schema, {name: value[:, 0] for name, value in found.items()}).steps
+            step_errors = {name: value[:, 0] for name, value in found.items()}
+            steps = calibration.at(before.num_observed).surprise(card.schema, step_errors).steps
             p_value = float(steps[0]) if any(flags.any() for flags in known.values()) else None
             if lengths.any():
                 one = errors_of(card, history, predicted)
                 errors = one if before.errors is None else before.errors.then(one)
-        trust = calibration.trust_in(self.engine, now.belief, history, errors, lengths)
+        trust = calibration.trust_in(self.engine, now.belief, history, errors, lengths, now.num_observed)
         return replace(now, trust=trust, num_tested=lengths, errors=errors, p_value=p_value)
 
     def predict_from(
@@ -214,7 +216,7 @@ class LocalWorld(World):
         drawn = self.engine.imagine(present.belief, future, num_samples=samples_of(card), seed=SEED).signals
         check_answer(drawn, card.name, axis=3)
         means = {name: _mean(schema[name], drawn[name][:, 0]) for name in card.predicts}
-        paths = self._paths(schema, means, num_samples)
+        paths = self._paths(schema, means, num_samples, present)
         shown = self._images(present, future, means) if images else {}
         return Prediction(
             signals={name: self._forecast(mean, name, level, paths.get(name), present) for name, mean in means.items()},
@@ -243,12 +245,16 @@ class LocalWorld(World):
             self.calibration.check_available(level)
         return level
 
-    def _paths(self, schema: Schema, means: Arrays, num_samples: int) -> Arrays:
+    def _paths(self, schema: Schema, means: Arrays, num_samples: int, present: Present) -> Arrays:
         """The sampled paths [W, S, T, *shape] of the vector signals."""
         if self.calibration is None or not num_samples:
             return {}
         vectors = {name: mean for name, mean in means.items() if name in self.calibration.scale}
-        return self.calibration.sample_paths(schema, vectors, num_samples, seed=SEED) if vectors else {}
+        if not vectors:
+            return {}
+        return self.calibration.sample_paths(
+            schema, vectors, num_samples, num_observations=present.num_observed, seed=SEED
+        )
 
     def _images(self, present: Present, future: Future, means: Arrays) -> Arrays:
         """Per image signal its predicted or decoded images [W, T, *shape]."""
@@ -357,6 +363,7 @@ class LocalWorld(World):
             constraints,
             exogenous,
             present.values,
+            num_observed=present.num_observed,
             seed=seed,
         )
 
@@ -424,9 +431,10 @@ class LocalWorld(World):
         """The forecast from means [W, T, *shape] and sampled paths [W, S, T, *shape]."""
         low, high, horizon = None, None, 0
         if self.calibration is not None and name in self.calibration.scale:
-            half = self.calibration.padded_half_width(name, mean.shape[1], level)
+            calibration = self.calibration.at(present.num_observed)
+            half = calibration.padded_half_width(name, mean.shape[1], level)
             low, high = mean.astype(np.float64) - half, mean.astype(np.float64) + half
-            horizon = self.calibration.horizon_of(name, mean.shape[1])
+            horizon = calibration.horizon_of(name, mean.shape[1])
         if not present.single:
             return Forecast(mean=mean, low=low, high=high, horizon=np.full(present.num_worlds, horizon), samples=paths)
         return Forecast(

@@ -47,6 +47,7 @@ class Objective:
         exogenous: concatenated exogenous signals [W, T, E]; None if the schema has none.
         present: as in `Rollout`.
         calibration: for `Chance` constraints and trust.
+        num_observed: number of observations that the belief holds.
         familiar_scores: sorted out-of-distribution scores of the calibration data, for trust; None without calibration.
         seed: seed of the engine's draws, the same for all plans.
         num_samples: S, the samples that a stochastic engine draws of each plan; 1 for a deterministic engine.
@@ -65,6 +66,7 @@ class Objective:
     exogenous: Float[Tensor, "W T E"] | None
     present: Mapping[str, Tensor]
     calibration: Calibration | None
+    num_observed: int
     familiar_scores: Float[Tensor, " K"] | None
     seed: int
     num_samples: int
@@ -173,7 +175,8 @@ class Objective:
                 f"{self.card.name} has no trust for predicted states: {why}. Remove the costs and constraints that "
                 "need it."
             )
-        floor = 1 / (calibration.num_episodes + 1)
+        effect, total = calibration.effect("novelty"), len(calibration.novelty)
+        floor = effect / (effect + total)
         if floor >= p_value:
             raise UnsupportedError(
                 f"a cost or constraint needs p-values of {p_value}, but {calibration.num_episodes} calibration "
@@ -183,7 +186,7 @@ class Objective:
         reference = self.familiar_scores
         assert reference is not None  # of this calibration
         higher = len(reference) - torch.searchsorted(reference, score.detach().contiguous(), side="left")
-        p_values = (1 + higher / calibration.num_windows) / (1 + len(reference) / calibration.num_windows)
+        p_values = (effect + higher) / (effect + total)
         # A p-value is a step function of the score. Its gradient is that of the line from the smallest to the largest
         # calibration score, at which the p-value is 1 and about 0.
         line = -score / (reference[-1] - reference[0]).clamp(min=torch.finfo(score.dtype).tiny)
@@ -203,9 +206,9 @@ class Objective:
 
     def _margin(self, calibration: Calibration, horizon: int, level: float) -> Mapping[str, Tensor]:
         if level not in self.margins:
+            bands = calibration.at(self.num_observed)
             self.margins[level] = {
-                name: exact(calibration.band_half_width(name, horizon, level), self.engine.device)
-                for name in calibration.scale
+                name: exact(bands.band_half_width(name, horizon, level), self.engine.device) for name in bands.scale
             }
         return self.margins[level]
 
@@ -252,6 +255,7 @@ def objective(
     exogenous: Arrays,
     present: Arrays,
     *,
+    num_observed: int,
     seed: int,
 ) -> Objective:
     """The objective of a goal.
@@ -268,6 +272,7 @@ def objective(
         constraints: a constraint holds where its violation is 0.
         exogenous: per signal [W, T, *shape].
         present: as in `Rollout`.
+        num_observed: number of observations that the belief holds, for margins.
         seed: seed of the engine's draws.
 
     Raises:
@@ -290,6 +295,7 @@ def objective(
         exogenous=join(card.schema.exogenous, exogenous, device) if exogenous else None,
         present={name: to_tensor(value, device) for name, value in present.items()},
         calibration=calibration,
+        num_observed=num_observed,
         familiar_scores=None if calibration is None else precise(exact(calibration.novelty, device)),
         seed=seed,
         num_samples=num_samples(card),

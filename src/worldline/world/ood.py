@@ -214,6 +214,9 @@ def step_errors(
 def errors_of(card: Card, history: History, predicted: Arrays) -> StepErrors:
     """The errors of one-step predictions.
 
+    Of a deterministic engine with several members, the first one counts. Calibration may ask single members, whose
+    errors are larger than those of their mean.
+
     Args:
         card: of the engine.
         history: W worlds, with L steps or more.
@@ -230,7 +233,8 @@ def errors_of(card: Card, history: History, predicted: Arrays) -> StepErrors:
     known = np.ones(shape, bool)
     for signal in vectors_of(card):
         value, seen = after.observations[signal.name].astype(np.float64), observed(after, signal.name)
-        mean = mean_of(signal, np.moveaxis(predicted[signal.name], 2, 1))
+        samples = predicted[signal.name][:, :, :1] if card.deterministic else predicted[signal.name]
+        mean = mean_of(signal, np.moveaxis(samples, 2, 1))
         errors.append(np.where(seen[..., None], signal.difference(np.where(seen[..., None], value, 0.0), mean), 0.0))
         change.append(signal.difference(value, before.observations[signal.name][:, :-1]))
         known &= seen

@@ -24,7 +24,7 @@ from worldline.planning.planners.shooting import Shooting
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_engine, check_world
 from worldline.testing.toys import Integrator
-from worldline.world.calibration import calibrate
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 NOISE = 0.2

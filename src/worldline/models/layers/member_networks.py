@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -114,11 +114,15 @@ class MemberNetworks(nn.ModuleList):
 
 
 class LinearBase(nn.Module):
-    """A linear forecast of the change of values, and its usual error by the number of known observations.
+    """Linear forecasts of the change of values, one for each number of known observations, and their usual errors.
+
+    A forecast from few observations is the best linear one from these. With them as targets of the first steps, an
+    open-loop prediction from a short history is the best linear one too, as expectations of expectations are.
 
     Args:
+        num_members: M, forecasts for each number of observations; 1 if all members share them.
         lagged: number of lagged values.
-        covariates: number of covariates.
+        covariates: number of covariates; ages come first, then the inputs.
         history: largest number of observations.
         size: number of values.
     """
@@ -126,41 +130,62 @@ class LinearBase(nn.Module):
     weight: Tensor
     residual: Tensor
 
-    def __init__(self, *, lagged: int, covariates: int, history: int, size: int) -> None:
+    def __init__(self, *, num_members: int, lagged: int, covariates: int, history: int, size: int) -> None:
         super().__init__()
-        self.lagged = lagged
-        self.register_buffer("weight", torch.zeros(lagged + covariates + 1, size))
+        self.lagged, self.covariates, self.history = lagged, covariates, history
+        self.register_buffer("weight", torch.zeros(num_members, history, lagged + covariates + 1, size))
         self.register_buffer("residual", torch.ones(history, size))
 
     @torch.no_grad()
-    def fit(self, inputs: Float[Tensor, "R inputs"], change: Float[Tensor, "R size"], count: Int[Tensor, " R"]) -> None:
-        """Fits the forecast to the rows with all observations; with too few of them it stays 0.
+    def fit(
+        self, inputs: Float[Tensor, "R inputs"], change: Float[Tensor, "R size"], used: Bool[Tensor, "R M"], ages: int
+    ) -> None:
+        """Fits the forecasts to rows with all observations; without enough of them they stay 0.
 
         Args:
             inputs: lagged values, then covariates.
             change: of the values, in any unit.
-            count: known observations of each row, from 1.
+            used: whether a member may use a row.
+            ages: number of covariates that are ages, which no forecast uses.
         """
         rows = torch.cat([inputs, torch.ones_like(inputs[:, :1])], -1).double()
-        complete = count == len(self.residual)
-        if int(complete.sum()) <= rows.shape[1]:
-            return
-        self.weight.copy_(least_squares(rows[complete], change[complete].double(), RIDGE))
-        missed = (change - rows @ self.weight.double()).square()
-        for number in count.unique().tolist():
-            self.residual[number - 1] = missed[count == number].mean(0).sqrt().clamp(min=MIN_RESIDUAL)
+        rows[:, self.lagged : self.lagged + ages] = 0
+        change, steps = change.double(), self.history
+        per_step = (self.lagged // steps, (self.covariates - ages) // steps)
+        for number in range(1, steps + 1):
+            kept = torch.zeros(rows.shape[1], dtype=torch.bool, device=rows.device)
+            kept[: number * per_step[0]] = kept[-1] = True
+            kept[self.lagged + ages :][: number * per_step[1]] = True
+            known, missed = rows[:, kept], torch.zeros_like(change)
+            for member, weight in enumerate(self.weight):
+                own = used[:, member]
+                if int(own.sum()) <= known.shape[1]:
+                    return
+                weight[number - 1 :, kept] = least_squares(known[own], change[own], RIDGE).float()
+                missed += (change - known @ weight[number - 1, kept].double()).square() / len(self.weight)
+            self.residual[number - 1 :] = missed.mean(0).sqrt().clamp(min=MIN_RESIDUAL).float()
 
-    def contribution(self, rows: Float[Tensor, "R S"]) -> Float[Tensor, "R size"]:
-        """What the covariates contribute."""
+    def contribution(self, rows: Float[Tensor, "R S"], count: int | Tensor) -> Float[Tensor, "M R size"]:
+        """What the covariates contribute after `count` known observations, of all rows or of each."""
         with _exact(rows):
-            return rows.float() @ self.weight[self.lagged : -1] + self.weight[-1]
+            weight = self._weight(count)
+            return _product(rows.float()[None], weight[..., self.lagged : -1, :]) + weight[..., -1:, :].flatten(1, -2)
 
     def forward(
-        self, lagged: Float[Tensor, "M R lagged"], covariates: Float[Tensor, "R size"]
-    ) -> Float[Tensor, "M R size"]:
+        self, lagged: Float[Tensor, "M1 R lagged"], covariates: Float[Tensor, "M R size"], count: int | Tensor
+    ) -> Float[Tensor, "M2 R size"]:
         """The change, with the contribution `covariates` of the covariates."""
         with _exact(lagged):
-            return lagged.float() @ self.weight[: self.lagged] + covariates
+            return _product(lagged.float(), self._weight(count)[..., : self.lagged, :]) + covariates
+
+    def _weight(self, count: int | Tensor) -> Tensor:
+        """The weights [M, inputs, size] for all rows, or [M, R, inputs, size] for each."""
+        return self.weight[:, count - 1]
+
+
+def _product(values: Float[Tensor, "M1 R n"], weight: Tensor) -> Float[Tensor, "M2 R size"]:
+    """The products of rows with a matrix of each member, or of each member and row."""
+    return values @ weight if weight.ndim == 3 else (values[..., None, :] @ weight).squeeze(-2)
 
 
 def _exact(values: Tensor) -> AbstractContextManager[object]:
