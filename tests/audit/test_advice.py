@@ -163,10 +163,20 @@ def test_the_error_grows_by_at_least_the_lower_end_of_the_weakest_change() -> No
 @pytest.mark.parametrize("twins", [True, False])
 def test_effects_that_nothing_was_held_against_are_a_limit(twins: bool) -> None:
     def change(found: Measured) -> Measured:
-        return replace(found, effects=tuple(replace(one, logs=None, agreement="unclear") for one in found.effects))
+        effects = tuple(replace(one, logs=None, agreement="not resolved") for one in found.effects)
+        return replace(found, effects=effects)
 
     limits = advised(change, twins=twins).limits
     assert any("Effects of actions were not checked" in limit for limit in limits) is not twins
+
+
+def test_effects_that_the_logs_do_not_resolve_are_a_limit() -> None:
+    def change(found: Measured) -> Measured:
+        return replace(found, effects=tuple(replace(one, agreement="not resolved") for one in found.effects))
+
+    limits = advised(change).limits
+    assert any("Effects of actions are not resolved" in limit for limit in limits)
+    assert not any("too many signals" in limit for limit in limits)
 
 
 def curve(*values: float) -> Curve:

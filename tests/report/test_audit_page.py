@@ -10,7 +10,7 @@ from tests.audit.carts import SCHEMA, Cart, CartTwins, carts, thermostat, world
 from tests.report.parsed_page import ParsedPage
 
 from worldline.audit.advice import NO_TWINS, decide
-from worldline.audit.audit_evidence import Advice, Audit, Decision, TwinTest
+from worldline.audit.audit_evidence import Advice, Agreement, Audit, Decision, TwinTest
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Cell, Grade, Score, Verdict
 from worldline.audit.run import Material, measure
@@ -190,6 +190,28 @@ def test_a_pair_is_told_by_the_steps_that_can_be_told() -> None:
     assert "✓ agrees" in row
     assert "figures after 1\u00a0step; after 2 and 5 NOT IDENTIFIABLE" in row
     assert "–" not in row
+
+
+@pytest.mark.parametrize(
+    ("agreement", "sentence", "cell"),
+    [
+        ("none", "The logs show no effect that matters.", "too small to matter"),
+        (
+            "not resolved",
+            "No effect in the logs can be compared with the world. 1\u00a0effect is not resolved.",
+            "not resolved",
+        ),
+        ("agrees", "1 of 1\u00a0effect in the logs agrees with the world.", "✓ agrees"),
+    ],
+)
+def test_the_sentence_on_effects_agrees_with_the_table(agreement: Agreement, sentence: str, cell: str) -> None:
+    found = made(Cart(), twins=False).measured
+    assert found is not None
+    effects = tuple(replace(one, agreement=agreement) for one in found.effects)
+    page = show(effects_block(replace(found, effects=effects)))
+    assert sentence in page
+    assert "held from the first step on" in page
+    assert cell in page.split("<tbody>")[1].split("</tr>")[0]
 
 
 @pytest.mark.parametrize(("others", "marks"), [((), "−1"), ((0.9,), "−1"), (None, "0")])

@@ -77,7 +77,7 @@ def trusted_signals(found: Measured) -> list[Trusted]:
 
 
 def identified_effects(found: Measured) -> list[Effect]:
-    """The effects that the logs identify and that are not negligible, at every lag."""
+    """The effects that the logs show, at every lag, and those that only the world has."""
     return [one for one in found.effects if one.agreement in _IDENTIFIED]
 
 
@@ -363,6 +363,8 @@ def _unchecked(found: Measured, known: bool) -> list[str]:
         return []
     if all(one.agreement == "not identifiable" for one in found.effects) and (found.effects or not _any_excited(found)):
         return []  # `_unidentified` names each action
+    if any(one.logs is not None for one in found.effects):
+        return ["Effects of actions are not resolved: these logs have too few episodes to show or to exclude them."]
     return ["Effects of actions were not checked: the logs have too few rows or too many signals for a regression."]
 
 

@@ -12,14 +12,14 @@ from worldline.audit.grades import Grade, Verdict
 from worldline.data.quality.coverage import Coverage
 from worldline.stats import Estimate, Rate
 
-Agreement = Literal["agrees", "apart", "opposite", "none", "unclear", "not identifiable"]
+Agreement = Literal["agrees", "apart", "opposite", "none", "not resolved", "not identifiable"]
 """Effect of a world compared with the effect in the logs.
 
 * "agrees": equivalent within a stated margin; "apart": different size; "opposite": different sign;
-* "none": both effects are negligible;
-* "unclear": too few logs; "not identifiable": more logs of this kind would not help.
+* "none": the logs show that the effect is too small to matter;
+* "not resolved": more logs would help; "not identifiable": more logs of this kind would not help.
 """
-AGREEMENTS: Final[tuple[Agreement, ...]] = ("opposite", "apart", "agrees", "not identifiable", "unclear", "none")
+AGREEMENTS: Final[tuple[Agreement, ...]] = ("opposite", "apart", "agrees", "not identifiable", "not resolved", "none")
 """The worst first. A pair of action and signal counts by its worst lag."""
 
 
@@ -153,15 +153,15 @@ class Rank:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """Effect of one change of an action on a signal, some steps later.
+    """Effect of a held change of an action on a signal, some steps after the change began.
 
     Args:
         action: signal and component.
         signal: signal and component.
-        lag: steps after the change, from 1.
-        change: change of the action for one step: one standard deviation of the logs, in its unit.
+        lag: steps since the change began, from 1.
+        change: change of the action at every step: one standard deviation of the logs, in its unit.
         unit: unit of the signal.
-        spread: standard deviation of the signal in the logs.
+        spread: standard deviation of the signal within the horizon of the logs.
         world: predicted effect, with its interval over episodes.
         logs: effect estimated from the logs by a regression on the same history; None if it could not be fitted.
         agreement: of the two.

@@ -1,29 +1,30 @@
-"""Effect of one change of an action: predicted by the world, and estimated from the logs.
+"""Effect of a change of an action that is held over the horizon: predicted by the world, and estimated from the logs.
 
 The estimate is a linear regression of the next observation on the history and the action. It is iterated on its own
-output after a change of one action, with later actions held fixed (the g-formula for a linear model). This adjusts for
-every logged confounder, and for no unlogged one.
+output while one action is changed at every step (the g-formula for a linear model). This adjusts for every logged
+confounder, and for no unlogged one.
 Source: Robins (1986), "A new approach to causal inference in mortality studies", section 4.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import copysign, hypot, isfinite
 from typing import Final
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from worldline.audit.audit_evidence import Agreement, Effect
 from worldline.audit.queries import window_forecasts
 from worldline.audit.regression_rows import LAGS, RegressionRows, state_columns
+from worldline.audit.verdicts import holm
 from worldline.data.quality.segments import names_of
 from worldline.data.windows import ForecastWindows
 from worldline.episode import Arrays
 from worldline.schema import Kind, Schema, Signal
-from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio
+from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio, student_quantile
 from worldline.world.base import World
 
 NUM_FITS: Final = 300
@@ -34,16 +35,20 @@ MAX_STILL_DEVIATION: Final = 1e-9
 MAX_COLUMNS: Final = 300
 """Largest number of regression columns; with more, the fits on resampled episodes would take minutes."""
 MIN_EFFECT_SHARE: Final = 0.05
-"""Smallest effect that is compared, as a share of the signal's standard deviation."""
+"""Smallest effect that matters, as a share of the signal's standard deviation within the horizon."""
 MARGIN: Final = 0.2
 """Largest relative difference of equivalent effects; the linear model of the logs is itself an approximation."""
 TEST_LEVEL: Final = 0.05
-"""Significance level of each of the two one-sided tests of equivalence."""
+"""Level of each one-sided test of equivalence, and of all tests for a difference in one table together."""
+RESOLUTION: Final = 1e-12
+"""Smallest standard error, relative to the size of an effect, so that tests of exact effects are defined."""
+NORMAL_QUANTILE: Final = 1.96
+"""Standard errors from the mean to either end of the central 95 % of a normal distribution."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionChange:
-    """A change of one action component for one step.
+    """A change of one action component that is held over the horizon.
 
     Args:
         name: signal and component.
@@ -84,7 +89,12 @@ def _base(columns: Floats) -> int:
 
 
 def log_effects(
-    schema: Schema, rows: RegressionRows, changed: Sequence[ActionChange], horizon: int, *, seed: int
+    schema: Schema,
+    rows: RegressionRows,
+    changed: Sequence[ActionChange],
+    shares: Float[np.ndarray, "m T"],
+    *,
+    seed: int,
 ) -> Float[np.ndarray, "fits m T d"] | None:
     """Effects of each change on each observed component, estimated from the logs; fit 0 uses all episodes.
 
@@ -94,7 +104,7 @@ def log_effects(
         schema: schema of the world.
         rows: rows of the logs; only the randomised ones if enough are flagged.
         changed: M changes.
-        horizon: T.
+        shares: change at each of T steps, as a share of its size; see `world_effects`.
         seed: seed of the resampled episodes.
 
     Returns:
@@ -117,18 +127,29 @@ def log_effects(
     matrix, right = np.split(np.tensordot(weights, products, axes=(1, 0)), [table.shape[1]], axis=-1)
     matrix = matrix + RIDGE * len(table) * np.eye(table.shape[1])
     fitted = np.linalg.solve(matrix, right) / scale[:, None]
-    found = _impulses(fitted, size, rows.action.shape[1], changed, horizon)
-    return _apart(schema, found, np.zeros(size))  # the same convention as `world_effects`
+    paths = _responses(fitted, size, rows.action.shape[1], changed, shares)
+    for signal, columns in _angles(schema):
+        paths[..., columns] = _path(signal, paths[..., columns], np.zeros(1))
+    return paths
+
+
+def _path(signal: Signal, values: Floats, others: Floats) -> Floats:
+    """`values` - `others` [..., T, n]; an angle the shorter way round at the first step, then without jumps."""
+    paths = np.asarray(signal.difference(values, others))
+    return paths if signal.period is None else np.unwrap(paths, axis=-2, period=signal.period)
 
 
 def _apart(schema: Schema, values: Floats, others: Floats) -> Floats:
     """`values` [..., d] minus `others`; angles the shorter way round."""
     found = np.array(values - others, dtype=float)
-    for signal in schema.observations:
-        if signal.period is not None:
-            columns = state_columns(schema, signal.name)
-            found[..., columns] = signal.difference(found[..., columns], np.zeros(1))
+    for signal, columns in _angles(schema):
+        found[..., columns] = signal.difference(found[..., columns], np.zeros(1))
     return found
+
+
+def _angles(schema: Schema) -> list[tuple[Signal, slice]]:
+    """The periodic signals and their columns."""
+    return [(one, state_columns(schema, one.name)) for one in schema.observations if one.period is not None]
 
 
 def _products(left: Floats, right: Floats, rows: RegressionRows) -> Floats:
@@ -140,32 +161,35 @@ def _products(left: Floats, right: Floats, rows: RegressionRows) -> Floats:
     return found
 
 
-def _impulses(fitted: Floats, size: int, width: int, changed: Sequence[ActionChange], horizon: int) -> Floats:
-    """Impulse responses [fits, M, T, d] of the regressions [fits, P, d], iterated on their own output."""
+def _responses(fitted: Floats, size: int, width: int, changed: Sequence[ActionChange], shares: Floats) -> Floats:
+    """Responses [fits, M, T, d] of the regressions [fits, P, d] to held changes, iterated on their own output."""
     fits, num_states = len(fitted), LAGS * size
     state = np.zeros((fits, len(changed), LAGS, size))
-    acts = np.zeros((fits, len(changed), LAGS, width))
+    acts, change = np.zeros((fits, len(changed), LAGS, width)), np.zeros((len(changed), width))
     for m, one in enumerate(changed):
-        acts[:, m, -1, one.column] = one.size
+        change[m, one.column] = one.size
         if one.signal.kind is Kind.DISCRETE and one.base < one.signal.size - 1:  # the last value has no column
-            acts[:, m, -1, one.column - one.part + one.base] = -1.0
+            change[m, one.column - one.part + one.base] = -1.0
     path = []
-    for _ in range(horizon):
+    for share in shares.T:
+        acts = np.roll(acts, -1, axis=2)
+        acts[:, :, -1] = share[:, None] * change
         known = np.concatenate([state.reshape(fits, len(changed), -1), acts.reshape(fits, len(changed), -1)], -1)
         following = state[:, :, -1] + known @ fitted[:, : num_states + LAGS * width]
         following = np.clip(np.nan_to_num(following), -1e12, 1e12)  # a fit on few episodes may be unstable
         state = np.concatenate([state[:, :, 1:], following[:, :, None]], 2)
-        acts = np.concatenate([acts[:, :, 1:], np.zeros((fits, len(changed), 1, width))], 2)
         path.append(following)
     return np.stack(path, 2)
 
 
 def world_effects(
     world: World, windows: ForecastWindows, changed: Sequence[ActionChange], signals: Sequence[Signal]
-) -> dict[str, Float[np.ndarray, "m W T n"]]:
-    """Predicted effects of each change at the first step, relative to the logged actions.
+) -> tuple[dict[str, Float[np.ndarray, "m W T n"]], Float[np.ndarray, "m T"]]:
+    """Predicted effects of each change at every step, relative to the logged actions.
 
-    A vector is changed towards the side where its bounds allow it. The effect is scaled to the size of the change.
+    A vector is changed to the same side at all steps of a window: the side where its bounds leave more room. Bounds may
+    make the change smaller at some steps, so effects are scaled to a change whose mean over the steps is its size. A
+    discrete action takes the value at every step, compared with the reference value at every step.
 
     Args:
         world: world under audit.
@@ -174,48 +198,43 @@ def world_effects(
         signals: vector observations that the world predicts.
 
     Returns:
-        Effects by signal; empty without changes.
+        Effects by signal, empty without changes; and the mean change at each step as a share of its size, for which
+        `log_effects` estimates the effects in the logs.
     """
-    if not changed:
-        return {}
-    found: dict[str, list[Floats]] = {signal.name: [] for signal in signals}
+    parts: dict[str, list[Floats]] = {signal.name: [] for signal in signals}
+    shares = []
     for one in changed:
-        other, shift = _changed(windows.actions, one)
-        base, factor = windows.actions, np.asarray(ratio(np.full_like(shift, one.size), shift))
-        if one.signal.kind is Kind.DISCRETE:
-            base, factor = _chosen(windows.actions, one.signal, one.base), np.ones(len(shift))
+        base, other, shift = _changed(windows.actions, one)
+        mean_shift = shift.mean(1, keepdims=True)
+        shares.append((shift / mean_shift).mean(0))
+        factor = one.size / mean_shift
         means = [window_forecasts(world, windows, actions) for actions in (base, other)]
         for signal in signals:
             before, after = (mean[signal.name].mean.astype(float) for mean in means)
-            found[signal.name].append(signal.difference(after, before) * factor[:, None, None])
-    return {name: np.stack(parts) for name, parts in found.items()}
+            parts[signal.name].append(_path(signal, after, before) * factor[..., None])
+    effects = {name: np.stack(each) for name, each in parts.items() if each}
+    return effects, np.reshape(shares, (len(changed), windows.horizon))
 
 
-def _changed(actions: Arrays, one: ActionChange) -> tuple[dict[str, NDArray[np.generic]], Floats]:
-    """The actions with the first step changed, and the size of the change [W]."""
+def _changed(actions: Arrays, one: ActionChange) -> tuple[Arrays, Arrays, Floats]:
+    """The reference actions, the changed ones, and the change [W, T] of their component."""
+    name = one.signal.name
     if one.signal.kind is Kind.DISCRETE:
-        return _chosen(actions, one.signal, one.part), np.ones(len(actions[one.signal.name]))
-    values = actions[one.signal.name].copy()
-    now = values[:, 0, one.part].astype(float)
+        base, other = ({**actions, name: np.full_like(actions[name], value)} for value in (one.base, one.part))
+        return base, other, np.ones(actions[name].shape[:2])
+    values = actions[name].copy()
+    now = values[:, :, one.part].astype(float)
     high = np.inf if one.signal.high is None else one.signal.high[one.part]
     low = -np.inf if one.signal.low is None else one.signal.low[one.part]
-    up = high - now >= np.minimum(now - low, one.size)
-    to = np.where(up, np.minimum(now + one.size, high), np.maximum(now - one.size, low))
-    values[:, 0, one.part] = to
-    return {**actions, one.signal.name: values}, values[:, 0, one.part].astype(float) - now
-
-
-def _chosen(actions: Arrays, signal: Signal, value: int) -> dict[str, NDArray[np.generic]]:
-    """The actions with this value of a discrete action at the first step."""
-    values = actions[signal.name].copy()
-    values[:, 0] = value
-    return {**actions, signal.name: values}
+    up, down = (np.clip(room, 0.0, one.size) for room in (high - now, now - low))
+    values[:, :, one.part] = np.where(up.sum(1, keepdims=True) >= down.sum(1, keepdims=True), now + up, now - down)
+    return actions, {**actions, name: values}, values[:, :, one.part].astype(float) - now
 
 
 def effects_table(
     schema: Schema,
     changed: Sequence[ActionChange],
-    found: Mapping[str, Floats],
+    predicted: Mapping[str, Floats],
     logged: Floats | None,
     rows: RegressionRows,
     windows: ForecastWindows,
@@ -227,45 +246,64 @@ def effects_table(
 ) -> tuple[Effect, ...]:
     """Effects by action, signal and lag, with intervals over episodes.
 
+    "opposite" and "apart" need a difference between world and logs that is significant by a two-sided t test after the
+    Holm correction over all identified effects. If the world is right everywhere, the table contains any of these words
+    with a probability of at most `TEST_LEVEL`.
+
     Args:
         schema: schema of the world.
         changed: M changes.
-        found: result of `world_effects`.
+        predicted: effects of `world_effects`.
         logged: result of `log_effects`.
-        rows: rows of the logs.
-        windows: windows of `found`.
-        lags: steps after the change, from 1.
+        rows: rows that `logged` was estimated from.
+        windows: windows of `predicted`.
+        lags: steps since the change began, from 1.
         identifiable: per action component, whether the logs identify its effects.
         at_once: whether only lag 1 is identified. If only some steps are randomised, hidden causes still drive the
-            actions of later steps.
+            actions of the other steps, and with them what a change of two steps seems to do.
         seed: seed of the bootstrap.
     """
     weights = draw_clusters(int(windows.episode.max()) + 1, seed)
-    effects = []
+    num_graded, num_logged = (len(np.unique(one.episode)) for one in (windows, rows))
+    effects: list[Effect] = []
+    p_values: dict[str, float] = {}
     for m, one in enumerate(changed):
-        for name, effect in found.items():
-            columns, signal = state_columns(schema, name), schema[name]
-            for part, label in enumerate(names_of(signal)):
-                column = columns.start + part
-                spread = float(signal.deviations(rows.after[:, column, None]).std())
-                if spread <= MAX_STILL_DEVIATION * (1 + float(np.abs(rows.after[:, column]).max())):
-                    continue  # the signal is constant
-                for lag in lags:
-                    own = _means(effect[m, :, lag - 1, part], windows, weights)
-                    fits = None if logged is None else logged[:, m, lag - 1, column]
-                    known = identifiable[one.name] and (lag == 1 or not at_once)
+        for name, effect in predicted.items():
+            first, signal = state_columns(schema, name).start, schema[name]
+            for part, (label, spread) in enumerate(zip(names_of(signal), _spreads(windows, signal), strict=True)):
+                for lag in lags if spread else ():
+                    own = _cluster_mean(_means(effect[m, :, lag - 1, part], windows, weights), num_graded)
+                    logs = None if logged is None else _cluster_mean(logged[:, m, lag - 1, first + part], num_logged)
+                    agreement: Agreement = "not identifiable"
+                    if identifiable[one.name] and (lag == 1 or not at_once):
+                        agreement, p_values[str(len(effects))] = _agreement(own, logs, MIN_EFFECT_SHARE * spread)
                     effects.append(
                         Effect(
-                            action=one.name, signal=label, lag=lag, change=one.size, unit=signal.unit, spread=spread,
-                            world=_quantiles(own), logs=None if fits is None else _quantiles(fits),
-                            agreement=_agreement(own, fits, spread) if known else "not identifiable",
+                            action=one.name, signal=label, lag=lag, change=one.size, unit=signal.unit,
+                            spread=float(spread), world=own.interval(),
+                            logs=None if logs is None else logs.interval(), agreement=agreement,
                         )
                     )  # fmt: skip
+    chance = p_values.keys() - holm(p_values, TEST_LEVEL)
+    for number, row in enumerate(effects):
+        if row.agreement in ("opposite", "apart") and str(number) in chance:
+            effects[number] = replace(row, agreement="not resolved")
     return tuple(effects)
 
 
+def _spreads(windows: ForecastWindows, signal: Signal) -> Floats:
+    """Standard deviation [n] of each component within the horizon of a window; 0 if it is constant there."""
+    known = np.repeat(windows.known[signal.name][..., None], signal.size, -1)
+    truth = np.where(known, windows.truth[signal.name].astype(float), 0.0)
+    first = np.take_along_axis(truth, known.argmax(1)[:, None], 1)  # angles are taken relative to the first known one
+    variance = np.ma.masked_array(signal.difference(truth, first), ~known).var(1, ddof=1).mean(0)
+    spread = np.sqrt(np.ma.filled(variance, 0.0))
+    smallest = MAX_STILL_DEVIATION * (1 + np.abs(truth).max((0, 1)))
+    return np.where(spread > smallest, spread, 0.0)
+
+
 def _means(values: Floats, windows: ForecastWindows, weights: Floats) -> Floats:
-    """Mean over the changeable windows [W], then its bootstrap draws over episodes; NaN if there is none."""
+    """Mean over the windows [W] with a finite prediction, then its bootstrap draws over episodes; NaN if none has."""
     known = np.isfinite(values)
     parts = np.stack([np.where(known, values, 0.0), known.astype(float)], 1)
     sums = cluster_sums(parts, windows.episode, weights.shape[1])
@@ -273,39 +311,85 @@ def _means(values: Floats, windows: ForecastWindows, weights: Floats) -> Floats:
     return ratio(draws[:, 0], draws[:, 1])
 
 
-def _quantiles(draws: Floats) -> Estimate:
-    """The first value, with the 95 % interval of the others."""
-    if not np.isfinite(draws[0]):
-        return Estimate(value=np.nan, low=np.nan, high=np.nan)
-    return Estimate.around(float(draws[0]), *np.nanquantile(draws[1:], (0.025, 0.975)))
+@dataclass(frozen=True, kw_only=True)
+class ClusterMean:
+    """An estimate over episodes, for t tests.
+
+    Args:
+        value: the estimate.
+        error: its standard error, above 0.
+        degrees: degrees of freedom.
+    """
+
+    value: float
+    error: float
+    degrees: float
+
+    def interval(self) -> Estimate:
+        """The estimate with its 95 % interval."""
+        half = student_quantile(0.025, self.degrees) * self.error
+        return Estimate(value=self.value, low=self.value - half, high=self.value + half)
+
+    def above(self, bound: float, side: float = 1.0) -> float:
+        """The p-value against the hypothesis that `side` (1 or -1) times the mean is at most `bound`."""
+        from scipy.special import stdtr  # imported here for the reason in `stats.student_quantile`
+
+        return float(stdtr(self.degrees, (bound - side * self.value) / self.error))
+
+    def minus(self, other: ClusterMean, factor: float = 1.0) -> ClusterMean:
+        """The difference to `factor` times an independent mean.
+
+        Source: Welch 1947, "The generalization of Student's problem when several different population variances are
+            involved".
+        """
+        errors = self.error, abs(factor) * other.error
+        error = hypot(*errors)
+        degrees = 1 / sum(
+            (each / error) ** 4 / n for each, n in zip(errors, (self.degrees, other.degrees), strict=True)
+        )
+        return ClusterMean(value=self.value - factor * other.value, error=error, degrees=degrees)
 
 
-def _agreement(own: Floats, fits: Floats | None, spread: float) -> Agreement:
-    """Compares the effect of the world with that of the logs; each is the effect, then its draws.
+def _cluster_mean(draws: Floats, num_episodes: int) -> ClusterMean:
+    """The first value. Its standard error comes from the central 95 % of the others: the tails may be unstable fits.
 
-    Effects agree if two one-sided tests reject a relative difference above `MARGIN`. They are apart if their difference
-    is significant. Otherwise more logs are needed.
+    Student's t is used because percentile intervals of few episodes are too narrow.
+    """
+    value = float(draws[0])
+    if not isfinite(value):
+        return ClusterMean(value=np.nan, error=np.nan, degrees=1.0)
+    low, high = np.nanquantile(draws[1:], (0.025, 0.975))
+    error = max(float(high - low) / (2 * NORMAL_QUANTILE), RESOLUTION * (1 + abs(value)))
+    return ClusterMean(value=value, error=error, degrees=max(1, num_episodes - 1))
+
+
+def _agreement(world: ClusterMean, logs: ClusterMean | None, smallest: float) -> tuple[Agreement, float]:
+    """The effect of the world compared with that of the logs, and the p-value of a difference for the Holm correction.
+
+    * "none": two one-sided tests show that the effect in the logs is within `smallest`, the smallest that matters.
+    * "not resolved": neither this nor an effect is shown. An effect is shown if its 95 % interval excludes 0.
+    * "agrees": two one-sided tests reject a relative difference above `MARGIN`.
+    * "opposite", "apart": a two-sided t test shows a difference. It is "opposite" if both 95 % intervals exclude 0, on
+      different sides, and the effect of the world matters. Without an effect in the logs it is "apart" if a one-sided
+      test also shows that the effect of the world exceeds `smallest`.
+
+    Each one-sided test has level `TEST_LEVEL`.
 
     Source: Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power approach for assessing the
         equivalence of average bioavailability".
     """
-    if fits is None or not np.isfinite(own[0]):
-        return "unclear"
-    world, logs, smallest = _quantiles(own), _quantiles(fits), MIN_EFFECT_SHARE * spread
-    if logs.low * logs.high <= 0 or abs(logs.value) < smallest:
-        if logs.high - logs.low > 4 * smallest:
-            return "unclear"
-        invented = (
-            abs(world.value) > 2 * smallest and world.low * world.high > 0 and not logs.low <= world.value <= logs.high
-        )
-        return "apart" if invented else "none"
-    if world.low * world.high > 0 and world.value * logs.value < 0 and abs(world.value) >= smallest:
-        return "opposite"
-    count = min(len(own), len(fits))
-    ours, theirs = (np.sign(logs.value) * draws[1:count] for draws in (own, fits))
-    above = np.nanquantile(ours - (1 - MARGIN) * theirs, TEST_LEVEL) > 0
-    below = np.nanquantile(ours - (1 + MARGIN) * theirs, 1 - TEST_LEVEL) < 0
-    if above and below:
-        return "agrees"
-    low, high = np.nanquantile(ours - theirs, (TEST_LEVEL / 2, 1 - TEST_LEVEL / 2))
-    return "apart" if low * high > 0 else "unclear"
+    if logs is None or not isfinite(world.value):
+        return "not resolved", 1.0
+    side = copysign(1.0, logs.value)
+    difference = world.minus(logs)
+    p_value = 2 * min(difference.above(0.0), difference.above(0.0, -1.0))
+    if max(logs.above(-smallest), logs.above(-smallest, -1.0)) <= TEST_LEVEL:
+        invented = min(world.above(smallest), world.above(smallest, -1.0)) <= TEST_LEVEL
+        return ("apart", p_value) if invented else ("none", 1.0)
+    if logs.above(0.0, side) > TEST_LEVEL / 2:
+        return "not resolved", 1.0
+    bounds = world.minus(logs, 1 - MARGIN).above(0.0, side), world.minus(logs, 1 + MARGIN).above(0.0, -side)
+    if max(bounds) <= TEST_LEVEL:
+        return "agrees", 1.0
+    opposite = world.above(0.0, -side) <= TEST_LEVEL / 2 and abs(world.value) >= smallest
+    return "opposite" if opposite else "apart", p_value

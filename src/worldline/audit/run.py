@@ -241,16 +241,17 @@ def _effects(
     flagged = int(rows.randomised.sum()) >= MIN_RANDOMISED
     used = rows.of(rows.randomised) if flagged else rows
     hidden = set() if flagged else {one.action for one in history[1] if one.found}
+    predicted, shares = world_effects(world, windows, changed, covered)
     return effects_table(
         schema,
         changed,
-        world_effects(world, windows, changed, covered),
-        log_effects(schema, used, changed, horizon, seed=seed),
-        rows,
+        predicted,
+        log_effects(schema, used, changed, shares, seed=seed),
+        used,
         windows,
         lags=_lags(horizon),
         identifiable={one.action: one.enough and one.action not in hidden for one in history[0]},
-        at_once=flagged,
+        at_once=flagged and len(used.episode) < len(rows.episode),
         seed=seed,
     )
 

@@ -117,7 +117,7 @@ def _print_effects(measured: Measured) -> None:
     from worldline.formatting import round_percent
 
     print_table(
-        "Effect of one standard deviation of an action, applied for one step; agreement within "
+        "Effect of one standard deviation of an action, held over the horizon; agreement within "
         f"{round_percent(MARGIN)} of the logs",
         ("action", "signal", "after", "world", "logs", "result"),
         [

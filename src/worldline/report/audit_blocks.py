@@ -8,6 +8,7 @@ from typing import Final
 from worldline.audit.advice import (
     baselines_beaten,
     effect_pairs,
+    effect_rows,
     effect_size,
     end_reason,
     identified_rows,
@@ -50,8 +51,8 @@ _AGREEMENT: Final[dict[Agreement, tuple[str, str]]] = {
     "apart": ("unclear", "≈ different size"),
     "agrees": ("good", "✓ agrees"),
     "not identifiable": ("unclear", "NOT IDENTIFIABLE"),
-    "unclear": ("soft", "too few logs"),
-    "none": ("soft", "no effect"),
+    "not resolved": ("soft", "not resolved"),
+    "none": ("soft", "too small to matter"),
 }
 """Style and text of each agreement."""
 _COVERAGE: Final = {
@@ -81,8 +82,8 @@ def effects_block(found: Measured) -> FindingBlock | None:
     rows = [_effect_row(group, worst_effect(group), found) for group in shown]
     each = f" of {span(1, step_s)}" if step_s is not None and step_s >= MINUTE_S else ""
     caption = (
-        "Effect of one standard deviation of an action, applied for one step, after the given number of steps"
-        f"{each}. Line with intervals: world; dashed line in a band: logs. Later actions are unchanged."
+        "Effect of one standard deviation of an action, held from the first step on, after the given number of steps"
+        f"{each}. Line with intervals: world; dashed line in a band: logs. Other actions are unchanged."
     )
     head: list[str | PagePart] = ["action → signal", lags, "world", "logs", "agreement"]
     table = Table(caption, head, rows, style="effects")
@@ -163,10 +164,16 @@ def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Table:
 
 def _effects_finding(found: Measured) -> ReportFinding:
     effects = identified_rows(found)
+    words = [one.agreement for one in effect_rows(found)]
     dull = [label(one.action) for one in found.excitation if not one.enough]
     unknown = f" In these logs, effects of {listing(dull)} are NOT IDENTIFIABLE." if dull else ""
+    if num_open := words.count("not resolved"):
+        unknown = f" {plural(num_open, 'effect')} {'is' if num_open == 1 else 'are'} not resolved.{unknown}"
     if not effects:
-        return ReportFinding(f"The logs show no effect to compare with the world.{unknown}", "unclear")
+        text = "No effect in the logs can be compared with the world."
+        if set(words) == {"none"}:
+            text = "The logs show no effect that matters."
+        return ReportFinding(text + unknown, "unclear")
     right = sum(one.agreement == "agrees" for one in effects)
     wrong = sum(one.agreement == "opposite" for one in effects)
     verb = "agrees" if right == 1 else "agree"

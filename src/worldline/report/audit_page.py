@@ -7,7 +7,7 @@ from typing import Final
 
 from worldline.audit.advice import NO_TWINS, identified_rows, trusted_signals, weakest_gap
 from worldline.audit.audit_evidence import Advice, Audit, Decision, Measured
-from worldline.audit.effects import MARGIN
+from worldline.audit.effects import MARGIN, MIN_EFFECT_SHARE, NUM_FITS, TEST_LEVEL
 from worldline.audit.grades import Verdict
 from worldline.formatting import growth, percent, plural, round_percent, span
 from worldline.report import audit_blocks as blocks
@@ -108,14 +108,20 @@ def _chapters(found: Measured) -> list[Chapter]:
 
 
 _METHODS: Final = (
-    "Intervals are 95\u00a0% bootstrap intervals over episodes; those of the placebo test are jackknife intervals. "
-    "Coverage is counted on one window per episode. Its probability follows the beta-binomial distribution of split "
-    "conformal bands, given the number of calibration episodes.",
+    "Intervals are 95\u00a0% bootstrap intervals over episodes. Those of the placebo test are jackknife intervals, and "
+    "those of effects are t intervals with bootstrap standard errors. Coverage is counted on one window per episode. "
+    "Its probability follows the beta-binomial distribution of split conformal bands, given the number of calibration "
+    "episodes.",
     "Effects in the logs come from a linear regression of the next observation. Its inputs are the last three "
     "observations, the two actions between them, the next action and the exogenous inputs. The regression is iterated "
-    "on its own output with later actions held fixed, and refitted on 300 bootstrap samples of episodes. It adjusts "
-    "for logged confounders only. An effect agrees if two one-sided tests at 5\u00a0% reject a difference of more than "
-    f"{percent(MARGIN)} of the effect in the logs.",
+    f"on its own output while the action is changed, and refitted on {NUM_FITS} bootstrap samples of episodes. It "
+    "adjusts for logged confounders only.",
+    "An effect is shown if its interval excludes 0. It is too small to matter if two one-sided tests show that it is "
+    f"below {round_percent(MIN_EFFECT_SHARE)} of the standard deviation of the signal within the horizon. If neither "
+    "is shown, it is not resolved. An effect agrees if two one-sided tests reject a difference of more than "
+    f"{round_percent(MARGIN)} of the effect in the logs. Each one-sided test has level {round_percent(TEST_LEVEL)}. A "
+    "different size or the opposite sign needs a significant difference after the Holm correction over all effects, "
+    f"also at {round_percent(TEST_LEVEL)}.",
     "Excitation is the share of an action's variance that the same history does not predict on held-out episodes. It "
     "uses the better of a linear and a nonlinear regression.",
 )
