@@ -42,6 +42,7 @@ from worldline.world.error_scores import (
 )
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
+from worldline.world.logged_range import observed_values, ranges_of
 from worldline.world.ood import (
     LENGTHS,
     OODScore,
@@ -73,7 +74,7 @@ DEFAULT_LEVEL = 0.9
 _ADDED_PARTS = ("residuals", "design_effect")
 """Parts that calibrations of earlier releases lack."""
 _ERROR_PARTS = ("scale", "scores", "one_step", "unit", "entities", *_ADDED_PARTS)
-_PARTS = (*_ERROR_PARTS, "skill", "spread")
+_PARTS = (*_ERROR_PARTS, "skill", "spread", "logged_range")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,6 +105,8 @@ class Calibration:
         causes: how episodes differ from the predictions of the engine, for `World.what_if`; None if nothing was found.
         residuals: per predicted vector signal [P, T, *shape], observed minus predicted in P windows, the same ones for
             all signals. Empty in calibrations that were stored before sampled paths existed.
+        logged_range: per vector signal [2, n], lowest and highest logged value of each component; see `ranges_of`.
+            Empty in calibrations that were stored before it existed: the range is then unknown.
     """
 
     num_windows: int
@@ -123,6 +126,7 @@ class Calibration:
     causes: HiddenCauses | None = None
     residuals: Mapping[str, Floats] = field(default_factory=dict)
     design_effect: Mapping[str, Floats] = field(default_factory=dict)
+    logged_range: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def has_error_scores(self) -> bool:
@@ -355,6 +359,7 @@ class Calibration:
             causes=HiddenCauses.from_arrays(causes) if causes else None,
             residuals=groups["residuals"],
             design_effect=groups["design_effect"],
+            logged_range=groups["logged_range"],
         )
 
 
@@ -373,6 +378,7 @@ def calibrate(
     trust_steps: int = LENGTHS[-1],
     with_causes: bool = True,
     out_of_fold: Sequence[Engine] | None = None,
+    logged_range: Mapping[str, Floats] | None = None,
 ) -> Calibration:
     """Calibrates `engine` on held-out episodes.
 
@@ -391,6 +397,7 @@ def calibrate(
         with_causes: whether to learn how episodes differ, for `World.what_if`. It predicts every step of every
             episode, which may be too expensive for a slow engine.
         out_of_fold: per episode an engine of the same kind that was fitted without it; None for `engine`.
+        logged_range: as in `Calibration`, of all logs; None for that of `episodes`.
 
     Raises:
         InputError: `horizon` or `num_windows` is below 1.
@@ -420,6 +427,7 @@ def calibrate(
         num_windows=num_windows,
         input_novelty=measure,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
+        logged_range=ranges_of(card.schema, episodes) if logged_range is None else logged_range,
         **vars(measured),
         **vars(_trust(engines, card, measure, pasts, num_steps, seed)),
     )
@@ -453,7 +461,7 @@ def _error_parts(
 ) -> _ErrorParts:
     """Measures errors in two sets of windows, which begin at `places`: for the shape of bands, and for their width."""
     shape, scored = windows
-    values = {name: _values(episodes, name) for name in scored.truth}
+    values = {name: observed_values(episodes, name) for name in scored.truth}
     spread = {name: value.std(0) for name, value in values.items()}
     usual_left, left = (
         engines.ask(part, partial(_residuals, one, seed=seed)) for part, one in zip(places, windows, strict=True)
@@ -577,18 +585,6 @@ def _since_gap(history: History) -> NDArray[np.integer]:
     shape = next(iter(history.observations.values())).shape[:2]
     seen = np.logical_and.reduce([np.ones(shape, bool), *(mask.astype(bool) for mask in history.observed.values())])
     return np.asarray(np.logical_and.accumulate(seen[:, ::-1], axis=1).sum(1))
-
-
-def _values(episodes: Sequence[Episode], name: str) -> Floats:
-    """Every observed value of a signal [n, *shape], at least one."""
-    seen = [
-        episode.observations[name][episode.observed.get(name, np.ones(episode.num_steps + 1, bool)).astype(bool)]
-        for episode in episodes
-    ]
-    values = np.concatenate(seen).astype(np.float64)
-    if not len(values):
-        raise DataError("the signal is never observed", fix="Remove it from the schema, or add logs.", signal=name)
-    return values
 
 
 def _with_scale(num_scoring: int) -> int:
