@@ -215,6 +215,11 @@ class Calibration:
         rank = math.ceil(level * (seen + effect) - 1e-9)
         return np.asarray(scores[rank - 1] * scale if rank <= seen else np.full_like(scale, np.inf))
 
+    @property
+    def smallest_trust(self) -> float:
+        """The smallest p-value that the calibration resolves, 1 / (K + 1)."""
+        return 1 / (self.num_episodes + 1)
+
     def horizon_of(self, signal: str, num_steps: int) -> int:
         """The last of `num_steps` steps with skill; 0 for none."""
         return min(int(self.skill[signal]), num_steps)

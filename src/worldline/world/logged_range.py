@@ -1,17 +1,25 @@
-"""The logged range of signals: a world has seen nothing outside of it."""
+"""The logged range of signals: a world has seen nothing outside of it.
+
+Predictions far outside have the smallest trust, because no log supports them and bands do not cover them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Episode
+from worldline.episode import Arrays, Episode
 from worldline.errors import DataError
 from worldline.schema import Kind, Schema
 
 Floats = NDArray[np.floating]
+
+FAR_RANGES: Final = 2.0
+"""Distance from the logged range, in ranges, beyond which a predicted path is not trusted. A path towards a goal may
+leave the range; one that is three ranges wide was never near the logs."""
 
 
 def ranges_of(schema: Schema, episodes: Iterable[Episode]) -> dict[str, Floats]:
@@ -49,3 +57,23 @@ def observed_values(episodes: Sequence[Episode], name: str) -> Floats:
     if not len(values):
         raise DataError("the signal is never observed", fix="Remove it from the schema, or add logs.", signal=name)
     return values
+
+
+def leaves_range(ranges: Mapping[str, Floats], means: Arrays) -> NDArray[np.bool_]:
+    """Whether predicted paths [*lead, T, n] are far outside their range or not finite at any step.
+
+    The result is [*lead], or [] if no path is compared.
+
+    Components that never changed in the logs have no scale and are not compared.
+
+    Args:
+        ranges: from `ranges_of`.
+        means: per signal its mean path. Signals without a range are not compared.
+    """
+    far = np.zeros((), bool)
+    for name in ranges.keys() & means.keys():
+        low, high = ranges[name]
+        room = np.where(high > low, FAR_RANGES * (high - low), np.inf)
+        path = means[name].astype(np.float64)
+        far = far | ~((path >= low - room) & (path <= high + room) & np.isfinite(path)).all((-2, -1))
+    return far
