@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.brief import brief
 from tests.data.stores import stored
 from tests.surface.worlds_shown import SIZES as SMALL
@@ -16,6 +18,9 @@ from tests.surface.worlds_shown import SIZES as SMALL
 import worldline
 from worldline.config import replace_at
 from worldline.data.store import Store
+from worldline.engines.learned import LearnedEngine
+from worldline.episode import History
+from worldline.errors import EngineError
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.families import with_family
@@ -28,6 +33,7 @@ from worldline.testing.toys import Integrator
 from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import Options
 from worldline.world.base import PlanStatus, World
+from worldline.world.local import LocalWorld
 
 SIZES = {**SMALL, "rssm": {**SMALL["rssm"], "channels": 8, "image_width": 32}}
 OF_VECTORS, OF_PICTURES = ("jepa", "rssm", "ensemble", "token", "linear"), ("rssm", "features", "lewm")
@@ -86,6 +92,32 @@ def assert_same_answers(before: World, after: World, store: Store, goal: Goal) -
     assert plans[0].cost == plans[1].cost
 
 
+def assert_right_or_silent(world: World, store: Store, growth: float) -> None:
+    """500 steps of extreme actions stay within ten ranges of the log, or the world states the smallest trust.
+
+    All weights of the model are multiplied by `growth`. Predictions that are not finite may be refused.
+    """
+    assert isinstance(world, LocalWorld)
+    assert isinstance(world.engine, LearnedEngine)
+    assert world.calibration is not None
+    model = copy.deepcopy(world.engine.model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(growth)
+    wild = replace(world, engine=replace(world.engine, model=model))
+    low, high = world.calibration.logged_range["position"]
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (500, 2))
+    pushes = np.stack([np.ones((500, 2)), -np.ones((500, 2)), signs]).astype(np.float32)
+    now = History.stack([store.episode(number).history(at=5, length=4) for number in range(3)])
+    try:
+        found = wild.predict(now, {"push": pushes})
+    except EngineError:
+        return
+    path = found.signals["position"].mean
+    near = ((path >= low - 10 * (high - low)) & (path <= high + 10 * (high - low))).all((1, 2))
+    assert (near | (np.asarray(found.trust) == world.calibration.smallest_trust)).all()
+
+
 def test_every_family_is_here() -> None:
     assert {*OF_VECTORS, *OF_PICTURES} == set(names("model")) == SIZES.keys()
 
@@ -96,6 +128,8 @@ def test_a_world_of_vectors_comes_back_from_its_bundle(vector_logs: Store, tmp_p
     assert result.learned.recipe.model == family
     goal = Goal(targets={"position": np.array([1.0, -1.0], np.float32)})
     assert_same_answers(result.world, worldline.open(tmp_path / "world"), vector_logs, goal)
+    for growth in (1.0, 1.2):
+        assert_right_or_silent(result.world, vector_logs, growth)
 
 
 @pytest.mark.slow

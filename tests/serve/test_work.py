@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.serve.scripted import ScriptedWorld, linear_world, service_of
+from tests.world.gain_worlds import at, smallest_trust, world_with
 from tests.world.tiny import Tiny, tiny
 
 from worldline.engines.base import Card
@@ -185,6 +186,15 @@ def test_pieces_of_a_score_equal_the_whole(name: str, worlds: int | None) -> Non
     assert whole.cost.shape[-1] == 5
     for pieces in (1, 2, 100):
         compare(answer_in_pieces(case.world, call, case.world.describe(), pieces), whole)
+
+
+def test_the_trust_of_scores_in_pieces_is_the_smallest() -> None:
+    world, pushes = world_with(2.0), np.zeros((2, 6, 2), np.float32)
+    pushes[1, 0] = 1.0  # only this candidate leads away from the logs
+    goal = Goal(targets={"position": np.zeros(2, np.float32)})
+    call = Call("score", {"history": at(0.0, 0.0), "actions": {"push": pushes}, "goal": goal})
+    assert answer_in_pieces(world, call, world.describe(), 2).trust == smallest_trust(world)
+    assert answer_in_pieces(world, call, world.describe(), 1).trust == smallest_trust(world)
 
 
 def test_a_piece_is_asked_for_as_many_times_as_there_are_pieces() -> None:

@@ -128,7 +128,7 @@ WORLD_FAULTS = [
     (planning(status=converged, reason=""), plan_constrained, "status converged"),
     (planning(reason=""), plan_constrained, "status infeasible, reason ''"),
     (altered(Exact, "NeverRefuses", refused=lambda _: False), plan_refuses, "not refused"),
-    (AlwaysRefuses, plan_refuses, "refused, but trust"),
+    (AlwaysRefuses, plan_refuses, "status refused for trust"),
     (IgnoresProposals, plan_uses_proposals, "budget .* the plan costs .* the best proposal costs"),
     (TakesTheFirstProposal, plan_uses_proposals, r"budget None s: the plan costs"),
     (IgnoresProposalsInAHurry, plan_uses_proposals, r"budget 1e-06 s: the plan costs"),

@@ -97,6 +97,13 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     calibration = [logs.episode(number).observations["camera"] for number in result.learned.split.calibration]
     assert isinstance(again, LocalWorld)
     assert again.describe().bytes_per_candidate > 1000
+    split = result.learned.split
+    moved = [
+        logs.episode(n).actions["move"] for part in (split.train, split.validation, split.calibration) for n in part
+    ]
+    assert again.calibration is not None
+    ends = [np.concatenate(moved).min(0), np.concatenate(moved).max(0)]
+    np.testing.assert_array_equal(again.calibration.logged_range["move"], ends)
     for seen in again.windows.observations["camera"]:
         assert any((seen[0] == one).all((1, 2, 3)).any() for one in calibration)
     assert Catalog(tmp_path / "catalog").publish(tmp_path / "world", "rooms").smoke_tested

@@ -119,7 +119,8 @@ def test_a_gap_in_the_calibration_data_does_not_narrow_the_samples(engine: Linea
 def test_samples_wrap_with_the_period(engine: Linear, calibration: Calibration) -> None:
     position = replace(TOY.schema["position"], period=1.0)
     schema = replace(TOY.schema, signals=(position, *TOY.schema.actions))
-    paths = calibration.sample_paths(schema, {"position": np.zeros((1, 8, 2))}, 50, num_observations=1, seed=0)["position"]
+    means = {"position": np.zeros((1, 8, 2))}
+    paths = calibration.sample_paths(schema, means, 50, num_observations=1, seed=0)["position"]
     assert 0 <= paths.min() < 0.2
     assert 0.8 < paths.max() < 1
 

@@ -400,3 +400,19 @@ def test_a_simulator_of_signals_that_its_lab_does_not_show_is_refused(tmp_path: 
 def test_only_a_learned_world_adapts(stored: Path) -> None:
     with pytest.raises(UnsupportedError, match="only learned worlds adapt; this one is 'linear'"):
         open_world(stored, adaptation=Adaptation())
+
+
+def test_a_logged_range_of_another_shape_is_refused(stored: Path) -> None:
+    calibration = open_world(stored).calibration
+    arrays = {**calibration.to_arrays(), "logged_range/position": np.zeros((2, 1))}
+    replace_arrays(stored, "calibration.safetensors", arrays)
+    with pytest.raises(BundleError, match=r"calibration.safetensors: its signals differ"):
+        open_world(stored)
+
+
+def test_a_calibration_without_logged_ranges_opens(stored: Path) -> None:
+    """As bundles that were written before ranges were stored."""
+    calibration = open_world(stored).calibration
+    arrays = {name: value for name, value in calibration.to_arrays().items() if not name.startswith("logged_range/")}
+    replace_arrays(stored, "calibration.safetensors", arrays)
+    assert open_world(stored).calibration.logged_range == {}

@@ -244,6 +244,9 @@ def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> Non
     found, due = (one.surprise(TOY.schema, {"position": error}) for one in (again, calibration))
     np.testing.assert_array_equal(found.signals["position"], due.signals["position"])
     np.testing.assert_array_equal(found.steps, due.steps)
+    assert again.logged_range.keys() == {"position", "push"}
+    for name, ends in calibration.logged_range.items():
+        np.testing.assert_array_equal(again.logged_range[name], ends)
     assert again.input_novelty is not None
     arrays = calibration.to_arrays()
     for wrong in (

@@ -135,8 +135,8 @@ class PlanRequest:
         budget_s: seconds from the call, above 0, after which the best plan so far is returned. A step of the search
             that would exceed it is not started, except the evaluation of a few first sequences and `proposals`.
             Up to a quarter is reserved for `Plan.prediction`, as the measured latency requires. None for no limit.
-        min_trust: smallest trust that is accepted, 0 to 1. With n calibration episodes no p-value is
-            below 1 / (n + 1), so a smaller `min_trust` never refuses.
+        min_trust: smallest accepted trust in the history and in the expected path, 0 to 1. With n calibration episodes
+            no p-value is below 1 / (n + 1), so a smaller `min_trust` never refuses.
         clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values outside raise an error.
         seed: seed of every random draw.
 

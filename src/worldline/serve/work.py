@@ -298,4 +298,5 @@ def _scored(world: World, call: Call, parts: Iterable[NDArray[np.integer]], axis
         actions = {name: np.take(value, part, axis) for name, value in call.arguments["actions"].items()}
         found.append(world.score(**{**call.arguments, "actions": actions}))
     cost, violation = ([vars(one)[name] for one in found] for name in ("cost", "violation"))
-    return replace(found[0], cost=np.concatenate(cost, axis), violation=np.concatenate(violation, axis))
+    trust = np.array([one.trust for one in found]).min(0)
+    return replace(found[0], cost=np.concatenate(cost, axis), violation=np.concatenate(violation, axis), trust=trust)

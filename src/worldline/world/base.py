@@ -66,7 +66,9 @@ class Prediction(Result):
             level if that is lower.
         trust: p-value of the history under the calibration data, 0 to 1; NaN if the world is not calibrated. Small
             values mean out of distribution. It tests the present, and whether the latest steps follow from those
-            before them. Histories longer than `Card.context` give a stronger test. Also [W] in a batch.
+            before them. Histories longer than `Card.context` give a stronger test. It is the smallest possible value
+            if a mean path leaves the logged range of its signal by more than two ranges. With K calibration episodes
+            that value is 1 / (K + 1). Also [W] in a batch.
         calibrated: whether calibrated bands exist. If False, all bands are None.
         images: per image signal the predicted images [T, height, width, channels], uint8 from 0 to 255: the mean of a
             predicted signal, or drawn by a decoder. Empty if not requested.
@@ -125,7 +127,7 @@ class Scores(Result):
     Args:
         cost: [N], in the terms of the goal; lower is better.
         violation: [N, C], at least 0. A constraint holds where it is 0.
-        trust: as in `Prediction`.
+        trust: the lowest trust in a candidate, as in `Prediction`.
         schema: as in `Prediction`.
     """
 
@@ -179,7 +181,7 @@ class Plan(Result):
         status: how the search ended. In a batch, the worst status of the W worlds.
         cost: cost of the plan, in the terms of the goal; NaN if refused. Also [W] in a batch.
         violation: [C], at least 0; NaN if refused.
-        trust: as in `Prediction`.
+        trust: that of `prediction`; without one, as in `Prediction` for the history only.
         reason: why the plan was refused or is infeasible; else empty.
         elapsed_s: planning time in seconds.
         prediction: the expected path, with bands if the world is calibrated: D + T steps with D pending actions. None
@@ -444,8 +446,8 @@ class World(ABC):
     ) -> Plan:
         """Searches a plan of `horizon` steps towards `goal`.
 
-        The plan is refused if the trust in the history is below `min_trust`. `PlanRequest` describes the arguments in
-        detail.
+        The plan is refused if the trust in the history, or in the expected path of the plan, is below `min_trust`.
+        `PlanRequest` describes the arguments in detail.
 
         Args:
             history: as in `predict`.

@@ -48,7 +48,7 @@ DEFAULT_LEVEL = 0.9
 _ADDED_PARTS = ("residuals", "design_effect")
 """Parts that calibrations of earlier releases, or for shorter histories, lack."""
 _ERROR_PARTS = ("scale", "scores", "one_step", "unit", "entities", *_ADDED_PARTS)
-_PARTS = (*_ERROR_PARTS, "skill", "spread", "effects")
+_PARTS = (*_ERROR_PARTS, "skill", "spread", "effects", "logged_range")
 _SHORTER = "shorter"
 """Prefix of the arrays of calibrations for shorter histories; the length follows."""
 
@@ -85,6 +85,8 @@ class Calibration:
         length: number of observations of the histories; 0 if unknown.
         shorter: by number of observations below `length`, the calibration for histories of so many. It has the error
             parts, `novelty` and its effect only; the others are empty.
+        logged_range: per vector signal [2, n], lowest and highest logged value of each component; see `ranges_of`.
+            Empty in calibrations that were stored before it existed: the range is then unknown.
     """
 
     num_windows: int
@@ -104,6 +106,7 @@ class Calibration:
     causes: HiddenCauses | None = None
     residuals: Mapping[str, Floats] = field(default_factory=dict)
     design_effect: Mapping[str, Floats] = field(default_factory=dict)
+    logged_range: Mapping[str, Floats] = field(default_factory=dict)
     effects: Mapping[str, Floats] = field(default_factory=dict)
     length: int = 0
     shorter: Mapping[int, Calibration] = field(default_factory=dict)
@@ -210,6 +213,11 @@ class Calibration:
         effect = self.design_effect[signal][num_steps - 1] if self.design_effect else self.num_windows
         rank = math.ceil(level * (seen + effect) - 1e-9)
         return np.asarray(scores[rank - 1] * scale if rank <= seen else np.full_like(scale, np.inf))
+
+    @property
+    def smallest_trust(self) -> float:
+        """The smallest p-value that n windows resolve, 1 / (n + 1)."""
+        return 1 / (len(self.novelty) + 1)
 
     def horizon_of(self, signal: str, num_steps: int) -> int:
         """The last of `num_steps` steps with skill; 0 for none."""
@@ -376,6 +384,7 @@ class Calibration:
             effects=groups["effects"],
             length=int(np.asarray(single.get("length", 0))),
             shorter={length: cls.from_arrays(part) for length, part in shorter.items()},
+            logged_range=groups["logged_range"],
         )
 
 

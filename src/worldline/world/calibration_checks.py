@@ -86,6 +86,10 @@ def _problems(found: Calibration) -> Iterator[tuple[str, str]]:
         yield from _positive(f"ood.{name}", getattr(found.ood, name))
     if found.input_novelty is not None:
         yield from _positive("input_novelty.scale", found.input_novelty.scale)
+    for name, ends in found.logged_range.items():
+        yield from _finite(f"logged_range of {name!r}", ends)
+        if ends.ndim != 2 or len(ends) != 2 or (ends[0] > ends[1]).any():
+            yield f"logged_range of {name!r}", f"has shape {ends.shape} or a low above its high"
     if found.causes is not None:
         for name, value in found.causes.to_arrays().items():
             yield from _finite(f"causes.{name}", value)

@@ -30,6 +30,7 @@ from worldline.world.error_scores import (
     sorted_scores,
 )
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
+from worldline.world.logged_range import observed_values, ranges_of
 from worldline.world.ood import LENGTHS, OODScore, StepErrors, fit_ood_score, novelty_of, step_errors_at
 from worldline.world.out_of_fold import OutOfFold
 from worldline.world.prediction_errors import errors, residuals, vectors_of
@@ -57,6 +58,7 @@ def calibrate(
     trust_steps: int = LENGTHS[-1],
     with_causes: bool = True,
     out_of_fold: Sequence[Engine] | None = None,
+    logged_range: Mapping[str, Floats] | None = None,
 ) -> Calibration:
     """Calibrates `engine` on held-out episodes.
 
@@ -76,6 +78,7 @@ def calibrate(
         with_causes: whether to learn how episodes differ, for `World.what_if`. It predicts every step of every
             episode, which may be too expensive for a slow engine.
         out_of_fold: per episode an engine of the same kind that was fitted without it; None for `engine`.
+        logged_range: as in `Calibration`, of all logs; None for that of `episodes`.
 
     Raises:
         InputError: `horizon` or `num_windows` is below 1.
@@ -107,6 +110,7 @@ def calibrate(
         length=card.context,
         input_novelty=measure,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
+        logged_range=ranges_of(card.schema, episodes) if logged_range is None else logged_range,
         **vars(_error_parts(engines, card, places, windows, cuts, rng)),
         **vars(_trust(engines, card, measure, pasts, num_steps, cuts)),
         shorter={length: _shorter(engines, card, measure, length, cuts, rng) for length in lengths},
@@ -196,7 +200,7 @@ def _error_parts(
 ) -> _ErrorParts:
     """Measures errors in two sets of windows, which begin at `places`: for the shape of bands, and for their width."""
     (shape, scored), num_windows, seed = windows, cuts.num_windows, cuts.seed
-    values = {name: _values(cuts.order, name) for name in scored.truth}
+    values = {name: observed_values(cuts.order, name) for name in scored.truth}
     spread = {name: value.std(0) for name, value in values.items()}
     usual_left, left = (
         engines.ask(part, partial(_residuals, one, seed=seed)) for part, one in zip(places, windows, strict=True)
@@ -317,15 +321,3 @@ def _long_enough(episodes: Sequence[Episode], length: int, horizon: int) -> list
             fix="Hold out more episodes, or calibrate for a shorter horizon.",
         )
     return usable
-
-
-def _values(episodes: Sequence[Episode], name: str) -> Floats:
-    """Every observed value of a signal [n, *shape], at least one."""
-    seen = [
-        episode.observations[name][episode.observed.get(name, np.ones(episode.num_steps + 1, bool)).astype(bool)]
-        for episode in episodes
-    ]
-    values = np.concatenate(seen).astype(np.float64)
-    if not len(values):
-        raise DataError("the signal is never observed", fix="Remove it from the schema, or add logs.", signal=name)
-    return values

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from worldline.engines.base import CallCost, Card, Decodes, Engine, Novelty
 from worldline.engines.tensors import tensor_engine
@@ -21,6 +22,7 @@ from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join
 from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration
+from worldline.world.logged_range import leaves_range
 from worldline.world.objective import Objective, objective
 from worldline.world.ood import errors_of
 from worldline.world.plan_search import Search
@@ -216,6 +218,7 @@ class LocalWorld(World):
         drawn = self.engine.imagine(present.belief, future, num_samples=samples_of(card), seed=SEED).signals
         check_answer(drawn, card.name, axis=3)
         means = {name: _mean(schema[name], drawn[name][:, 0]) for name in card.predicts}
+        present = self._doubting(present, leaves_range(self._ranges, means))
         paths = self._paths(schema, means, num_samples, present)
         shown = self._images(present, future, means) if images else {}
         return Prediction(
@@ -226,6 +229,17 @@ class LocalWorld(World):
             images={name: value[0] if present.single else value for name, value in shown.items()},
             schema=schema,
         )
+
+    @property
+    def _ranges(self) -> Mapping[str, NDArray[np.floating]]:
+        """The logged ranges; empty if unknown."""
+        return {} if self.calibration is None else self.calibration.logged_range
+
+    def _doubting(self, present: Present, far: NDArray[np.bool_]) -> Present:
+        """`present` with the smallest trust in the worlds [W] whose predicted paths are `far` from the logs."""
+        if self.calibration is None:
+            return present
+        return replace(present, trust=np.where(far, self.calibration.smallest_trust, present.trust))
 
     @property
     def _has_bands(self) -> bool:
@@ -287,13 +301,21 @@ class LocalWorld(World):
         checked = check_actions(schema.actions, actions, (*present.leading, None, None), clip=clip)
         check_candidates(card, checked, present.leading)
         future = self._future(present, checked, exogenous, axes_between=1)
-        aim = replace(self._objective(present, goal, targets, constraints, future.exogenous, SEED), all_finite=True)
+        far = np.zeros(present.num_worlds, bool)
+
+        def watch(signals: Mapping[str, Tensor]) -> None:
+            paths = {name: signals[name].mean(2).cpu().numpy() for name in self._ranges.keys() & set(card.predicts)}
+            if paths:
+                far[:] |= leaves_range(self._ranges, paths).any(1)
+
+        aim = self._objective(present, goal, targets, constraints, future.exogenous, SEED)
+        aim = replace(aim, all_finite=True, watch=watch)
         costs = aim.evaluate(join(schema.actions, future.actions, aim.engine.device))
         cost, violation = costs.cost.cpu().numpy(), costs.violation.cpu().numpy()
         return Scores(
             cost=cost[0] if present.single else cost,
             violation=violation[0] if present.single else violation,
-            trust=present.shown_trust,
+            trust=self._doubting(present, far).shown_trust,
             schema=schema,
         )
 
@@ -328,9 +350,9 @@ class LocalWorld(World):
         started = None if request.proposals is None else search.check_proposals(request.proposals, present)
         check_candidates(card, started or {}, (present.num_worlds,))
         aim = self._objective(present, request.goal, targets, request.constraints, given, request.seed)
-        reason = search.refusal_reason(present.shown_trust)
+        reason = search.refusal_reason(present.shown_trust, "history")
         if reason:
-            return search.refused(reason, present)
+            return search.refused(reason, present.shown_trust, present)
         if not card.action_conditioned:
             raise UnsupportedError(
                 f"{card.name} is not action-conditioned, so it cannot compare plans. Plan with an action-conditioned "
@@ -343,7 +365,9 @@ class LocalWorld(World):
         whole = found.actions
         if pending:
             whole = {name: np.concatenate([pending[name], value], axis) for name, value in found.actions.items()}
-        return search.finished(found, self.predict_from(present, whole, exogenous=request.exogenous))
+        expectation = self.predict_from(present, whole, exogenous=request.exogenous)
+        reason = search.refusal_reason(expectation.trust, "expected path of the plan")
+        return search.refused(reason, expectation.trust, present) if reason else search.finished(found, expectation)
 
     def _objective(
         self,

@@ -53,6 +53,7 @@ class Objective:
         num_samples: S, the samples that a stochastic engine draws of each plan; 1 for a deterministic engine.
         all_finite: whether each candidate must have finite predictions; in a search some may not.
         margins: the bands of the levels that were needed so far. All plans of a search have one horizon.
+        watch: called with the predicted signals of each rollout; None for nothing.
     """
 
     engine: TensorEngine
@@ -72,6 +73,7 @@ class Objective:
     num_samples: int
     all_finite: bool = False
     margins: dict[float, Mapping[str, Tensor]] = field(default_factory=dict)
+    watch: Callable[[Mapping[str, Tensor]], None] | None = None
 
     def evaluate(self, actions: Float[Tensor, "W N T A"]) -> PlanCosts:
         """The cost and the violations of candidate plans; all of them read one rollout.
@@ -111,6 +113,8 @@ class Objective:
         schema = self.card.schema
         found = self.engine.rollout(self.belief, actions, self.exogenous, num_samples=self.num_samples, seed=self.seed)
         self._check_finite(found)
+        if self.watch is not None:
+            self.watch(found.signals)
         inputs = {name: value[:, :, None] for name, value in split(schema.actions, actions).items()}
         if self.exogenous is not None:
             inputs |= {n: value[:, None, None] for n, value in split(schema.exogenous, self.exogenous).items()}

@@ -100,8 +100,8 @@ class Search:
         checked = check_actions(self.signals, proposals, leading, clip=self.request.clip)
         return {name: value[None] for name, value in checked.items()} if present.single else checked
 
-    def refusal_reason(self, trust: Trust) -> str:
-        """The reason to refuse planning; empty if the trust suffices."""
+    def refusal_reason(self, trust: Trust, what: str) -> str:
+        """The reason to refuse planning; empty if the trust in `what` suffices."""
         if self.request.min_trust == 0:
             return ""
         values = np.atleast_1d(np.asarray(trust))
@@ -112,11 +112,11 @@ class Search:
             return ""
         where = f"of world {world} " if np.ndim(trust) else ""
         return (
-            f"the history {where}is out of distribution: its p-value {values[world]:.3g} is below "
+            f"the {what} {where}is out of distribution: its p-value {values[world]:.3g} is below "
             f"min_trust {self.request.min_trust}"
         )
 
-    def refused(self, reason: str, present: Present) -> Plan:
+    def refused(self, reason: str, trust: Trust, present: Present) -> Plan:
         """The empty plan of a refusal."""
         unknown = np.full(present.leading, np.nan)
         return Plan(
@@ -124,7 +124,7 @@ class Search:
             status=PlanStatus.REFUSED,
             cost=float("nan") if present.single else unknown,
             violation=np.full((*present.leading, len(self.request.constraints)), np.nan),
-            trust=present.shown_trust,
+            trust=trust,
             reason=reason,
             elapsed_s=time.monotonic() - self.started_s,
             schema=self.schema,
@@ -202,8 +202,8 @@ class Search:
         return max(0.0, budget_s - reserved_s - (time.monotonic() - self.started_s))
 
     def finished(self, plan: Plan, expected: Prediction) -> Plan:
-        """The plan with its expected path; the clock stops here."""
-        return replace(plan, prediction=expected, elapsed_s=time.monotonic() - self.started_s)
+        """The plan with its expected path and the trust in it; the clock stops here."""
+        return replace(plan, prediction=expected, trust=expected.trust, elapsed_s=time.monotonic() - self.started_s)
 
     def _plan(self, planned: PlannedActions, present: Present) -> Plan:
         violation = planned.violation.cpu().numpy()
