@@ -13,8 +13,8 @@ from worldline.episode import Arrays, Future, History
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Schema
 from worldline.testing.toys import Integrator
-from worldline.world.fit_calibration import calibrate
 from worldline.world.error_scores import p_value
+from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
