@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,14 @@ def test_ctrl_c_tells_whether_there_is_something_to_go_on_from(
     shown = RUN.invoke(app, ["learn", "logs", "--out", str(tmp_path / "world")])
     assert shown.exit_code == 130
     assert told in shown.stderr
+
+
+@pytest.mark.parametrize(("setting", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_commands_let_waiting_threads_sleep(setting: dict[str, str], expected: str) -> None:
+    program = "import os, sys, worldline.cli.main; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | setting
+    shown = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == [expected, "False"]  # torch would have read the setting before
 
 
 def test_free_cores(monkeypatch: pytest.MonkeyPatch) -> None:
