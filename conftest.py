@@ -81,7 +81,7 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from worldline.planning.planners.cem import CrossEntropy
     from worldline.testing.toys import Integrator
     from worldline.world.bundle_io import save_world
-    from worldline.world.calibration import calibrate
+    from worldline.world.fit_calibration import calibrate
     from worldline.world.local import LocalWorld
 
     toy = Integrator(noise=0.1, camera=False, wind=False)

@@ -233,6 +233,96 @@ def test_a_linear_base_knows_a_linear_world_before_training() -> None:
     assert float(model.base.residual[1].max()) < 0.02 < float(model.base.residual[0].min())
 
 
+def without_networks(model: Ensemble) -> Ensemble:
+    """The model with the linear forecasts alone."""
+    with torch.no_grad():
+        last_layer(model).weight.zero_()
+        last_layer(model).bias.zero_()
+    return model
+
+
+def moving(batch: int, length: int, speed: Tensor) -> Window:
+    """Positions that move by `speed` [batch, 1, 2] in every step."""
+    seen = window(exogenous=False, batch=batch, length=length)
+    start = torch.randn(batch, 1, 2, generator=torch.Generator().manual_seed(5))
+    seen.observations["position"].copy_(start + speed * torch.arange(length)[None, :, None])
+    return seen
+
+
+@pytest.mark.parametrize("known", [1, 2])
+def test_a_forecast_from_a_short_history_is_the_best_linear_one(known: int) -> None:
+    """An oscillation with noise: two observations show its phase, and one does not."""
+    seen, ahead, rng = window(exogenous=False, batch=500, length=30), 6, torch.Generator().manual_seed(5)
+    position = torch.zeros(500, 80, 2)
+    for step in range(2, 80):
+        noise = torch.randn(500, 2, generator=rng)
+        position[:, step] = 1.6 * position[:, step - 1] - 0.8 * position[:, step - 2] + noise
+    seen.observations["position"].copy_(position[:, 50:])
+    model = without_networks(build(POSITION, exogenous=False, history=4, linear=True, noise=False).eval())
+    model.fit_normaliser(seen)
+    start = seen.first(12)
+    cut_off = cut(start, slice(12 - known, 12))
+    belief = model.encode(cut_off, generator=seeded())
+    features = model.rollout(belief, seen.past.steps(slice(11, 11 + ahead)), generator=seeded()).features
+    reached = model.codes.normalisers[0].inverse(features[:, 0, 0, -1, :2])
+    truth = seen.observations["position"][:, 11 + ahead]
+    rows = seen.observations["position"][:, 12 - known : 12].flatten(1)
+    best = torch.linalg.lstsq(rows, truth).solution
+    error, smallest = (float((truth - one).square().mean()) for one in (reached.detach(), rows @ best))
+    assert error < 1.05 * smallest
+    assert smallest < 0.98 * float((truth - rows[:, -2:]).square().mean())  # standing still is worse
+
+
+def test_each_member_knows_all_episodes_but_those_of_its_part() -> None:
+    speed = torch.full((100, 1, 2), 0.1)
+    speed[40:60] = -0.7  # the third of five parts moves the other way
+    seen = replace(moving(100, 8, speed), episode=torch.arange(100))
+    model = build(POSITION, exogenous=False, history=1, linear=True, noise=False, folds=True)
+    assert model.num_folds == 0  # the number of episodes is not known yet
+    model.num_episodes = 100
+    model.fit_normaliser(seen)
+    assert model.num_folds == 5
+    without_networks(model).eval()
+    belief = model.encode(seen.first(1), generator=seeded())
+    features = model.rollout(belief, seen.past.steps(slice(1)), generator=seeded()).features[:, 0, :, 0, :2]
+    moved = model.codes.normalisers[0].inverse(features) - seen.observations["position"][:, None, 0]
+    torch.testing.assert_close(moved[:, 2], torch.full_like(moved[:, 2], 0.1), rtol=0, atol=1e-3)
+    assert moved[:, [0, 1, 3, 4]].mean() < 0
+    alone = model.without_fold(2)
+    features = alone.rollout(belief, seen.past.steps(slice(1)), generator=seeded()).features[:, 0, :, 0, :2]
+    others = alone.codes.normalisers[0].inverse(features) - seen.observations["position"][:, None, 0]
+    torch.testing.assert_close(others, moved[:, 2:3].expand_as(others))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_part_trains_all_members_but_its_own_which_it_validates(training: bool) -> None:
+    seen = replace(window(exogenous=False, batch=6, length=12), episode=torch.full((6,), 4))
+    model = build(POSITION, exogenous=False, history=2, linear=True, noise=False, folds=True, bootstrap=False)
+    model.num_episodes = 10  # two episodes in each of five parts, so episode 4 belongs to the third
+    model.fit_normaliser(seen)
+    model.train(training).loss(seen, generator=seeded()).total.backward()
+    gradient = last_layer(model).weight.grad
+    assert gradient is not None
+    used = gradient.abs().flatten(1).sum(1) > 0
+    assert used.tolist() == [training, training, not training, training, training]
+
+
+def test_networks_see_nothing_beyond_the_logged_range() -> None:
+    seen = window(exogenous=False, batch=60, length=12)
+    model = build(POSITION, exogenous=False, history=2, linear=True, noise=False).eval()
+    model.fit_normaliser(seen)
+    assert model.base is not None
+    model.base.weight.zero_()  # the linear forecast is not limited
+    far = seen.first(2).observations["position"].abs().amax() * torch.tensor([1e2, 1e4])
+    changes = []
+    for distance in far:
+        there = {"position": seen.observations["position"][:, :2] + distance}
+        belief = model.encode(replace(seen.first(2), observations=there), generator=seeded())
+        path = model.rollout(belief, seen.past.steps(slice(1, 2)), generator=seeded()).features
+        changes.append(path[:, 0, :, 0, :2] - belief.features()[..., :2])
+    torch.testing.assert_close(*changes, rtol=0, atol=0.1)
+
+
 def test_the_parts_of_the_loss_by_stage() -> None:
     model, seen = build(POSITION).eval(), window()
     both = model.loss(seen, generator=seeded())

@@ -10,14 +10,16 @@ from scipy.special import ndtr
 
 from worldline.data.windows import forecast_windows
 from worldline.engines.base import Card, Samples
-from worldline.engines.baselines import ActionBlind, Linear, Persistence
+from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError, UnsupportedError
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.stats import tails
 from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration
 from worldline.world.error_scores import design_effect
 from worldline.world.fit_calibration import calibrate
+from worldline.world.local import LocalWorld
 from worldline.world.prediction_errors import errors
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
@@ -84,10 +86,11 @@ def test_the_design_effect_grows_with_the_likeness_of_windows(correlation: float
     rng = np.random.default_rng(0)
     common, own = rng.normal(size=(400, 1)), rng.normal(size=(400, 8))
     scores = np.exp(np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own).reshape(1, -1)
-    missing = scores.copy()
-    missing[0, 5] = np.nan
-    found = design_effect(np.concatenate([scores, missing]), 8)
-    np.testing.assert_allclose(found, [expected, 8.0], atol=0.3)
+    missing, unknown = scores.copy(), scores.copy()
+    missing[0, 5] = np.nan  # counts as the mean of its episode
+    unknown[0, :8] = np.nan
+    found = design_effect(np.concatenate([scores, missing, unknown]), 8)
+    np.testing.assert_allclose(found, [expected, expected, 8.0], atol=0.3)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 1.0])
@@ -115,7 +118,8 @@ def test_levels_and_lengths_that_cannot_be_supported_are_refused(engine: Linear,
     with pytest.raises(InputError, match="between 0 and 1"):
         calibration.band_half_width("position", 2, 1.0)
     few = calibrate(engine, TOY.episodes(11, 12, seed=1), horizon=2, num_windows=5, seed=0)
-    with pytest.raises(UnsupportedError, match=r"level 0.95 needs about 13 calibration episodes; there are 11"):
+    message = r"level 0.95 needs about 10 episodes that set the width of bands; there are 9"
+    with pytest.raises(UnsupportedError, match=message):
         few.band_half_width("position", 2, 0.95)
     enough = calibrate(engine, TOY.episodes(25, 12, seed=1), horizon=2, num_windows=5, seed=0)
     enough.band_half_width("position", 2, 0.95)
@@ -303,3 +307,45 @@ def test_a_world_that_predicts_nothing_is_calibrated_for_its_trust() -> None:
     assert not calibration.has_error_scores
     again = Calibration.from_arrays(calibration.to_arrays())
     assert again.trust(np.array([1e9]))[0] == pytest.approx(1 / (calibration.num_episodes + 1))
+
+
+LAG = 4
+
+
+@pytest.fixture(scope="module")
+def lagged() -> tuple[ConstantVelocity, Calibration]:
+    """An engine that has no velocity after one observation, calibrated for each length."""
+    engine = replace(ConstantVelocity.fit(TOY.episodes(4, 30, seed=8), TOY.schema), context=LAG)
+    return engine, calibrate(engine, TOY.episodes(60, 30, seed=1), horizon=6, num_windows=4, seed=0)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, LAG, 9])
+def test_bands_and_trust_hold_for_histories_of_each_length(
+    lagged: tuple[ConstantVelocity, Calibration], length: int
+) -> None:
+    engine, calibration = lagged
+    assert set(calibration.shorter) == {1, 2, 3}
+    world = LocalWorld(engine, calibration, CrossEntropy())
+    inside, trusts = [], []
+    for episode in TOY.episodes(300, 30, seed=5):
+        actions = {name: value[14:20] for name, value in episode.actions.items()}
+        exogenous = {name: value[14:20] for name, value in episode.exogenous.items()} or None
+        prediction = world.predict(episode.history(14, length), actions, exogenous=exogenous, level=0.9)
+        band, truth = prediction.signals["position"], episode.observations["position"][15:21]
+        inside.append(bool(((truth >= band.low) & (truth <= band.high)).all()))
+        trusts.append(float(prediction.trust))
+    assert 0.85 < np.mean(inside) < 0.95
+    assert np.mean(np.array(trusts) < 0.1) < 0.14
+
+
+def test_a_calibration_for_each_length_survives_storage(lagged: tuple[ConstantVelocity, Calibration]) -> None:
+    _, calibration = lagged
+    restored = Calibration.from_arrays(calibration.to_arrays())
+    assert restored.length == LAG
+    for length in (1, 3):
+        np.testing.assert_array_equal(
+            restored.at(length).band_half_width("position", 6, 0.9),
+            calibration.at(length).band_half_width("position", 6, 0.9),
+        )
+    assert restored.at(LAG) is restored
+    assert calibration.at(2) is calibration.shorter[2]

@@ -141,10 +141,13 @@ class Calibration:
     @property
     def highest_level(self) -> float:
         """The highest level of a band: n / (n + d) for n windows with the largest design effect d of any step."""
-        parts = (self, *self.shorter.values())
-        effects = [float(effect.max()) for part in parts for effect in part.design_effect.values()]
-        effect = max(effects, default=float(self.num_windows))
-        return len(self.novelty) / (len(self.novelty) + effect)
+        sizes = [
+            scores.shape[1] / (scores.shape[1] + float(part.design_effect[name].max()))
+            for part in (self, *self.shorter.values())
+            for name, scores in part.scores.items()
+            if part.design_effect
+        ]
+        return min(sizes, default=self.num_episodes / (self.num_episodes + 1))
 
     @property
     def default_level(self) -> float:
@@ -161,11 +164,13 @@ class Calibration:
         check_level(level)
         if level <= self.highest_level + 1e-9:  # rounding of a quotient must not exclude the highest level itself
             return
-        effect = len(self.novelty) * (1 / self.highest_level - 1)
-        needed = math.ceil(level / (1 - level) * effect / self.num_windows - 1e-9)
+        available = max([scores.shape[1] for scores in self.scores.values()], default=len(self.novelty))
+        available //= self.num_windows
+        odds = level / (1 - level) / (self.highest_level / (1 - self.highest_level))
+        needed = math.ceil(available * odds - 1e-9)
         raise UnsupportedError(
-            f"level {level} needs about {_with_scale(needed)} calibration episodes; there are "
-            f"{_with_scale(self.num_episodes)} that are long enough. The highest available level is "
+            f"level {level} needs about {needed} episodes that set the width of bands; there are {available}. "
+            "The highest available level is "
             f"{math.floor(1e4 * self.highest_level) / 1e4:g}. Lower the level, or log more episodes."
         )
 
@@ -398,11 +403,3 @@ def _since_gap(history: History) -> NDArray[np.integer]:
     shape = next(iter(history.observations.values())).shape[:2]
     seen = np.logical_and.reduce([np.ones(shape, bool), *(mask.astype(bool) for mask in history.observed.values())])
     return np.asarray(np.logical_and.accumulate(seen[:, ::-1], axis=1).sum(1))
-
-
-def _with_scale(num_scoring: int) -> int:
-    """The number of held-out episodes that leaves `num_scoring` episodes to set the widths."""
-    total = max(num_scoring, SCALE_SHARE * num_scoring // (SCALE_SHARE - 1) - 2)  # near the result, for levels near 1
-    while total - max(1, total // SCALE_SHARE) < num_scoring:
-        total += 1
-    return total

@@ -97,8 +97,9 @@ def _problems(found: Calibration) -> Iterator[tuple[str, str]]:
 
 def _band(found: Calibration, name: str, scale: Floats) -> Iterator[tuple[str, str]]:
     """What is wrong with the parts of one predicted vector signal."""
-    scores, total, shape, windows = found.scores[name], len(found.novelty), scale.shape[1:], found.num_windows
-    if scores.shape != (len(scale), total):
+    scores, shape, windows = found.scores[name], scale.shape[1:], found.num_windows
+    total = next(iter(found.scores.values())).shape[-1]
+    if scores.shape != (len(scale), total) or not total or total % windows:
         yield f"scores of {name!r}", f"have shape {scores.shape} instead of {(len(scale), total)}"
         return
     for row in scores:

@@ -45,8 +45,8 @@ def design_effect(scores: Floats, num_windows: int) -> Floats:
     """The number of windows [T] of one episode that are worth one independent window: 1 + (k - 1) * correlation.
 
     The correlation is that of two windows of an episode: the intraclass correlation of the normal scores of the ranks,
-    0 to 1. Few episodes determine it badly, so its upper confidence bound is used. It counts as 1 if a score is
-    missing, or if there is one episode only.
+    0 to 1. Few episodes determine it badly, so its upper confidence bound is used. Missing scores count as the mean of
+    their episode. The correlation is 1 if there is one episode only, or no score of an episode.
 
     Args:
         scores: [T, K * k], episode by episode; NaN if missing.
@@ -60,17 +60,20 @@ def design_effect(scores: Floats, num_windows: int) -> Floats:
     num_steps, total = scores.shape
     num_episodes = total // num_windows
     found = np.full(num_steps, float(num_windows))
-    complete = np.isfinite(scores).all(1)
-    if num_windows == 1 or num_episodes < 2 or not complete.any():
+    counts = np.isfinite(scores).reshape(num_steps, num_episodes, num_windows).sum(2)
+    some = (counts > 0).all(1)
+    if num_windows == 1 or num_episodes < 2 or not some.any():
         return found
-    normal = ndtri((rankdata(scores[complete], axis=1) - 0.5) / total).reshape(-1, num_episodes, num_windows)
+    ranks = rankdata(scores[some], axis=1, nan_policy="omit")
+    normal = ndtri((ranks - 0.5) / np.isfinite(ranks).sum(1, keepdims=True)).reshape(-1, num_episodes, num_windows)
+    normal = np.where(np.isfinite(normal), normal, np.nanmean(normal, axis=2, keepdims=True))
     means = normal.mean(2)
     between = num_windows * means.var(1, ddof=1)
     within = normal.var(2, ddof=1).mean(1)
     smallest = fdtri(num_episodes - 1, num_episodes * (num_windows - 1), 1 - BOUND_LEVEL)
     f_ratio = between / np.maximum(within, 1e-12) / smallest
     correlation = np.where(between + within > 0, (f_ratio - 1) / (f_ratio + num_windows - 1), 1.0)
-    found[complete] = 1 + (num_windows - 1) * np.clip(correlation, 0.0, 1.0)
+    found[some] = 1 + (num_windows - 1) * np.clip(correlation, 0.0, 1.0)
     return found
 
 

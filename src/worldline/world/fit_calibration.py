@@ -91,16 +91,18 @@ def calibrate(
     usable = _long_enough(episodes, card.context, horizon)
     order = [usable[i] for i in rng.permutation(len(usable))]  # logs are ordered in time, and must be exchangeable
     num_steps = _trust_steps(card, order, trust_steps)
-    few = out_of_fold is not None and len(order) < SHARED_BELOW
+    num_scale = max(1, len(order) // SCALE_SHARE)
     cuts = _Cuts(
-        order=order,
-        num_scale=len(order) if few else max(1, len(order) // SCALE_SHARE),
-        first_scored=0 if few else max(1, len(order) // SCALE_SHARE),
+        shaping=order[:num_scale],
+        scoring=order[num_scale:],
         num_windows=num_windows,
         horizon=horizon,
         seed=seed,
     )
-    places = cuts.places(card.context, horizon, rng)
+    # Few episodes set both the shape and the width of bands. The shape has too few parameters to fit the widths.
+    shared = replace(cuts, shaping=order, scoring=order)
+    banded = shared if out_of_fold is not None and len(order) < SHARED_BELOW else cuts
+    places = banded.places(card.context, horizon, rng)
     pasts = cuts.places(card.context + num_steps, 1, rng)
     windows = _windows(card, places, card.context, horizon)
     measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, windows[0].history)
@@ -111,9 +113,9 @@ def calibrate(
         input_novelty=measure,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
         logged_range=ranges_of(card.schema, episodes) if logged_range is None else logged_range,
-        **vars(_error_parts(engines, card, places, windows, cuts, rng)),
+        **vars(_error_parts(engines, card, places, windows, banded, rng)),
         **vars(_trust(engines, card, measure, pasts, num_steps, cuts)),
-        shorter={length: _shorter(engines, card, measure, length, cuts, rng) for length in lengths},
+        shorter={length: _shorter(engines, card, measure, length, (banded, cuts), rng) for length in lengths},
     )
 
 
@@ -122,25 +124,23 @@ class _Cuts:
     """How windows are cut from calibration episodes.
 
     Args:
-        order: the episodes in random order.
-        num_scale: number of the first ones, which set the shape of bands.
-        first_scored: index of the first of those that set their width.
-        num_windows: k, windows of each of the others.
+        shaping: episodes that set the shape of bands or of the out-of-distribution score.
+        scoring: episodes that set the width or the p-values.
+        num_windows: k, windows of each of the second ones.
         horizon: T.
         seed: of the engine's draws.
     """
 
-    order: Sequence[Episode]
-    num_scale: int
-    first_scored: int
+    shaping: Sequence[Episode]
+    scoring: Sequence[Episode]
     num_windows: int
     horizon: int
     seed: int
 
     def places(self, length: int, ahead: int, rng: np.random.Generator) -> tuple[Places, Places]:
         """Random places for shape and width, with `length` observations up to them and `ahead` steps after them."""
-        counts = max(self.num_windows, -(-SCALE_WINDOWS // self.num_scale)), self.num_windows
-        parts = zip((self.order[: self.num_scale], self.order[self.first_scored :]), counts, strict=True)
+        counts = max(self.num_windows, -(-SCALE_WINDOWS // len(self.shaping))), self.num_windows
+        parts = zip((self.shaping, self.scoring), counts, strict=True)
         shape, width = (
             random_places(part, length=length, horizon=ahead, count=count, rng=rng) for part, count in parts
         )
@@ -159,13 +159,19 @@ def _windows(
 
 
 def _shorter(
-    engines: OutOfFold, card: Card, measure: InputNovelty | None, length: int, cuts: _Cuts, rng: np.random.Generator
+    engines: OutOfFold,
+    card: Card,
+    measure: InputNovelty | None,
+    length: int,
+    both: tuple[_Cuts, _Cuts],
+    rng: np.random.Generator,
 ) -> Calibration:
-    """The calibration for histories of `length` observations, fewer than the context."""
-    places = cuts.places(length, cuts.horizon, rng)
+    """The calibration for histories of `length` observations, fewer than the context; cuts for bands and for trust."""
+    banded, cuts = both
+    places = banded.places(length, cuts.horizon, rng)
     short = replace(card, context=length)
     windows = _windows(card, places, length, cuts.horizon)
-    parts = vars(_error_parts(engines, short, places, windows, cuts, rng)) | {"residuals": {}}
+    parts = vars(_error_parts(engines, short, places, windows, banded, rng)) | {"residuals": {}}
     return Calibration(
         num_windows=cuts.num_windows,
         input_novelty=None,
@@ -200,7 +206,7 @@ def _error_parts(
 ) -> _ErrorParts:
     """Measures errors in two sets of windows, which begin at `places`: for the shape of bands, and for their width."""
     (shape, scored), num_windows, seed = windows, cuts.num_windows, cuts.seed
-    values = {name: observed_values(cuts.order, name) for name in scored.truth}
+    values = {name: observed_values([*cuts.shaping, *cuts.scoring], name) for name in scored.truth}
     spread = {name: value.std(0) for name, value in values.items()}
     usual_left, left = (
         engines.ask(part, partial(_residuals, one, seed=seed)) for part, one in zip(places, windows, strict=True)
