@@ -137,9 +137,7 @@ def _vectors(store: Store, number: int) -> Episode:
     """The vectors of an episode, because images take long to read."""
     num_steps = int(store.num_steps[number])
     signals = [signal for signal in store.schema.signals if signal.kind is Kind.VECTOR]
-    arrays = grouped(
-        signals, lambda signal: store.read(signal.name, number, 0, num_steps + (signal.role is Role.OBSERVATION))
-    )
+    arrays = grouped(signals, lambda s: store.read(s.name, number, 0, num_steps + (s.role is Role.OBSERVATION)))
     masks = {name: store.observed(name, number, 0, num_steps + 1) for name in arrays["observations"]}
     return Episode(**arrays, observed=masks)
 

@@ -37,7 +37,8 @@ class Forecast:
             -inf at steps without a calibrated band: those after the calibrated horizon, and all steps if the
             calibration data observe the signal too rarely for `Prediction.level`. Never NaN.
         high: [T, *shape], upper edge, with +inf and None likewise. The band is simultaneous: the whole path lies inside
-            with probability `Prediction.level`, whatever T is.
+            with probability `Prediction.level`, whatever T is. Both edges are further from the mean after an input
+            outside its logged range: three times as far at 10 % of the range outside.
         horizon: last step with skill on held-out episodes, 0 to T; also [W] in a batch. 0 means no skill, or unknown.
             A step has skill if its squared error is below that of both persistence and the signal's mean. An
             error below a twentieth of the signal's variance also counts.
@@ -66,9 +67,10 @@ class Prediction(Result):
             level if that is lower.
         trust: p-value of the history under the calibration data, 0 to 1; NaN if the world is not calibrated. Small
             values mean out of distribution. It tests the present, and whether the latest steps follow from those
-            before them. Histories longer than `Card.context` give a stronger test. It is the smallest possible value
-            if a mean path leaves the logged range of its signal by more than two ranges. With K calibration episodes
-            that value is 1 / (K + 1). Also [W] in a batch.
+            before them. Histories longer than `Card.context` give a stronger test. It falls if an input is more than
+            5 % of its logged range outside of it, to the smallest possible value at 10 %. It also has this value if a
+            mean path leaves its range by more than two ranges. The value is 1 / (K + 1) for K calibration episodes.
+            Also [W] in a batch.
         calibrated: whether calibrated bands exist. If False, all bands are None.
         images: per image signal the predicted images [T, height, width, channels], uint8 from 0 to 255: the mean of a
             predicted signal, or drawn by a decoder. Empty if not requested.
@@ -387,15 +389,18 @@ class World(ABC):
         Args:
             history: H observations and the H - 1 inputs between them; best with `Card.context` observations or more. A
                 history of one observation needs no actions.
-            actions: per action signal [T, *shape], physical units, inside the signal's bounds.
-            exogenous: per exogenous signal [T, *shape], physical units; None if the schema has none.
+            actions: per action signal [T, *shape], physical units, inside the signal's bounds or outside by at most
+                10 % of their range.
+            exogenous: per exogenous signal [T, *shape], physical units; None if the schema has none. Any finite value
+                is accepted; see `Prediction.trust`.
             level: probability of the bands, in (0, 1). None: 0.9, or the highest calibrated level if that is lower.
             num_samples: S, number of sampled paths per vector signal; 0 for none. Their spread is calibrated: the share
                 of the paths inside a band is its level. Equal calls draw equal paths, and all W worlds share the draws.
             images: whether to predict images, for people (`Prediction.images`).
 
         Raises:
-            InputError: a signal is missing, has the wrong shape or dtype, is outside its bounds, or is not finite.
+            InputError: a signal is missing, has the wrong shape or dtype, or is not finite. Also if an action is
+                further outside its bounds.
             UnsupportedError: the calibration has too few episodes for `level`. The message names the highest available
                 level.
             UnsupportedError: samples were requested without a calibration, or T exceeds its horizon. Also if images
@@ -417,11 +422,11 @@ class World(ABC):
 
         Args:
             history: as in `predict`.
-            actions: per action signal [N, T, *shape], physical units, inside the signal's bounds.
+            actions: per action signal [N, T, *shape], physical units, as in `predict`.
             goal: defines the cost.
             constraints: C functions of a rollout. A constraint holds where its violation is 0.
             exogenous: as in `predict`; the same for all plans.
-            clip: whether to clip actions to their bounds. Otherwise actions outside raise an error.
+            clip: whether to clip actions to their bounds. Otherwise actions further outside raise an error.
 
         Raises:
             InputError: as in `predict`; or a target, cost or constraint has the wrong shape or range.
@@ -460,7 +465,8 @@ class World(ABC):
             pending: per action signal [D, *shape], actions that are already sent and take effect before the plan.
             budget_s: seconds from the call, above 0, after which the best plan so far is returned; None for no limit.
             min_trust: smallest trust that is accepted, 0 to 1.
-            clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values outside raise an error.
+            clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values further outside than
+                `predict` accepts raise an error. The plan itself is always inside the bounds.
             seed: seed of every random draw.
 
         Raises:

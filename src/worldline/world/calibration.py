@@ -394,13 +394,10 @@ def calibrate(
         engine: frozen. A later change of it invalidates the calibration.
         episodes: in the schema's dtypes, held out from fitting (see `out_of_fold`). Short ones are left out.
         horizon: T, longest prediction with a band, at least 1.
-        num_windows: k, windows at random places of each episode, at least 1. More windows reduce the variance of the
-            result. They do not raise the possible level: K episodes support levels up to K / (K + 1).
+        num_windows: k, windows at random places of each episode, at least 1. More of them only reduce the variance.
         seed: seed of the windows and of the engine's draws. Draws for trust always use seed 0, as `World` verbs do.
-        trust_steps: number of history steps beyond the context that trust tests, at most. Each costs one prediction
-            per window. Use 0 for slow engines: only the present is tested.
-        with_causes: whether to learn how episodes differ, for `World.what_if`. It predicts every step of every
-            episode, which may be too expensive for a slow engine.
+        trust_steps: most steps before the present that trust tests, each at one prediction per window; 0 for none.
+        with_causes: whether to learn how episodes differ, for `World.what_if`, by predicting every step of all.
         out_of_fold: per episode an engine of the same kind that was fitted without it; None for `engine`.
         logged_range: as in `Calibration`, of all logs; None for that of `episodes`.
 
