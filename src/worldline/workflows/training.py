@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from worldline.data.checks import grouped
 from worldline.data.splits import FEW, Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
@@ -23,7 +22,6 @@ from worldline.models.base import WorldModel
 from worldline.progress import OnProgress, tell
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
-from worldline.schema import Kind, Role
 from worldline.training.batches import fit_normaliser
 from worldline.training.distributed import processes
 from worldline.training.heads import GoalHeads, Heads, fit_heads, refine_dynamics
@@ -128,18 +126,9 @@ def _calibrated(
         num_windows=recipe.num_windows,
         seed=recipe.training.seed,
         out_of_fold=engines,
-        logged_range=ranges_of(store.schema, (_vectors(store, number) for number in numbers)),
+        logged_range=ranges_of(store.schema, map(store.episode, numbers)),
     )
     return found, episodes
-
-
-def _vectors(store: Store, number: int) -> Episode:
-    """The vectors of an episode, because images take long to read."""
-    num_steps = int(store.num_steps[number])
-    signals = [signal for signal in store.schema.signals if signal.kind is Kind.VECTOR]
-    arrays = grouped(signals, lambda s: store.read(s.name, number, 0, num_steps + (s.role is Role.OBSERVATION)))
-    masks = {name: store.observed(name, number, 0, num_steps + 1) for name in arrays["observations"]}
-    return Episode(**arrays, observed=masks)
 
 
 def uses_folds(split: Split) -> bool:

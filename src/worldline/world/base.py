@@ -23,7 +23,7 @@ from worldline.episode import Arrays, Episode, History
 from worldline.formatting import first_of, number, plural, round_percent
 from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.plots.result_series import ResultSeries
-from worldline.schema import Kind, Schema
+from worldline.schema import Kind, Schema, Signal
 from worldline.world.result import Result, plain_signal, signal_of, trust_text
 
 
@@ -32,7 +32,8 @@ class Forecast:
     """The predicted path of one signal.
 
     Args:
-        mean: [T, *shape], mean over the samples, in the signal's unit; the most frequent value if discrete.
+        mean: [T, *shape], mean over the samples, in the signal's unit; the most frequent value if discrete. Mean, band
+            and samples are clipped to the bounds that the schema declares.
         low: [T, *shape], lower edge of the prediction band, in the signal's unit. None if uncalibrated or not a vector.
             -inf at steps without a calibrated band: those after the calibrated horizon, and all steps if the
             calibration data observe the signal too rarely for `Prediction.level`. Never NaN.
@@ -51,10 +52,27 @@ class Forecast:
     horizon: int | NDArray[np.integer]
     samples: NDArray[np.generic] | None = None
 
+    @property
+    def half_width(self) -> NDArray[np.floating] | None:
+        """Half the width of the band [T, *shape]: the larger distance from the mean, as a bound may cut one side."""
+        if self.low is None or self.high is None:
+            return None
+        mean = self.mean.astype(np.float64)
+        return np.asarray(np.maximum(self.high - mean, mean - self.low))
+
     def __repr__(self) -> str:
         band = "no band" if self.low is None else "with band"
         samples = "" if self.samples is None else f", samples {list(self.samples.shape)}"
         return f"Forecast(mean {list(self.mean.shape)}, {band}{samples})"
+
+
+def band_around(
+    signal: Signal, mean: NDArray[np.generic], half: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """The edges of a band around a mean, inside the bounds of the signal where they are finite."""
+    edges = (mean.astype(np.float64) - half, mean.astype(np.float64) + half)
+    low, high = (np.where(np.isfinite(half), signal.bounded(edge), edge) for edge in edges)
+    return low, high
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -20,7 +20,7 @@ from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join
-from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World, band_around
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration
 from worldline.world.logged_range import excess_of, history_excess, leaves_range, lowered, widening_of
 from worldline.world.objective import Objective, objective
@@ -226,6 +226,7 @@ class LocalWorld(World):
         outside = self._excess(present, {**future.exogenous, **{n: v[:, 0] for n, v in future.actions.items()}})
         far = leaves_range(self._ranges, means, present.trust.shape)
         present = self._doubting(present, np.where(far, np.inf, outside.max(1)))
+        means = {name: schema[name].bounded(mean) for name, mean in means.items()}
         paths, widening = self._paths(schema, means, num_samples), widening_of(present.excess, outside)
         shown = self._images(present, future, means) if images else {}
         return Prediction(
@@ -470,9 +471,10 @@ class LocalWorld(World):
         if paths is not None and (widening > 1).any():
             apart = signal.difference(paths, mean[:, None])
             paths = signal.wrapped(mean[:, None] + widening[:, None, :, None] * apart)
+        paths = None if paths is None else signal.bounded(paths)
         if self.calibration is not None and name in self.calibration.scale:
             half = self.calibration.padded_half_width(name, mean.shape[1], level) * widening[..., None]
-            low, high = mean.astype(np.float64) - half, mean.astype(np.float64) + half
+            low, high = band_around(signal, mean, half)
             horizon = self.calibration.horizon_of(name, mean.shape[1])
         if not present.single:
             return Forecast(mean=mean, low=low, high=high, horizon=np.full(present.num_worlds, horizon), samples=paths)
