@@ -115,6 +115,12 @@ class Signal:
         low = np.asarray(self.low or 0.0)
         return np.asarray(np.mod(values - low, self.period) + low)
 
+    def bounded(self, values: NDArray[Any]) -> NDArray[Any]:
+        """`values` [..., n] clipped to low and high; unchanged if the signal is periodic or has neither."""
+        if self.period is not None or (self.low is None and self.high is None):
+            return values
+        return np.asarray(np.clip(values, self.low, self.high), values.dtype)
+
     def deviations(self, values: NDArray[np.generic]) -> NDArray[np.floating]:
         """`values` [..., n] minus the mean over all axes but the last; of a periodic signal, the circular mean.
 

@@ -36,6 +36,13 @@ class ClipsInHindsight(Exact):
         super().check_branch(episode, at, clipped(actions))
 
 
+class RefusesSlightlyOutside(Exact):
+    def check_actions(self, actions, leading):
+        if (abs(actions["push"]) > 1.01).any():
+            raise InputError("push is above its bound")
+        return super().check_actions(actions, leading)
+
+
 class KeepsTheBoundToItself(Exact):
     def check_actions(self, actions, leading):
         try:
@@ -224,10 +231,11 @@ CLAUSES = (
 test_a_correct_world_passes = passes([TrustsAhead], CLAUSES, world_case)
 
 WORLD_FAULTS = [
-    (ClipsActions, bounds_kept, r"predict with 'push' at -3, outside .*: expected InputError"),
-    (ClipsProposals, bounds_kept, r"plan with proposals with 'push' at -3"),
-    (ClipsInHindsight, bounds_kept, r"what_if with 'push' at -3"),
-    (KeepsTheBoundToItself, bounds_kept, r"predict with 'push' at -3, .* does not contain -1.0"),
+    (ClipsActions, bounds_kept, r"predict with 'push' at -5, outside .*: expected InputError"),
+    (ClipsProposals, bounds_kept, r"plan with proposals with 'push' at -5"),
+    (ClipsInHindsight, bounds_kept, r"what_if with 'push' at -5"),
+    (KeepsTheBoundToItself, bounds_kept, r"predict with 'push' at -5, .* does not contain -1.0"),
+    (RefusesSlightlyOutside, bounds_kept, r"predict with 'push' at -1.1, slightly outside: expected an answer"),
     (RefusesDespiteClip, clipped_on_request, "score with clip: expected an answer"),
     (ClipsTooFar, clipped_on_request, "clipped candidates cost something else"),
     (CalmWithoutWind, exogenous_needed, r"predict without any of the exogenous signals"),

@@ -6,12 +6,20 @@ import numpy as np
 import pytest
 from tests.world.gain_worlds import LOGS, TOY, at, smallest_trust, world_with
 
+from worldline.engines.baselines import Linear
 from worldline.episode import Episode, History
-from worldline.planning.base import Goal, PlanRequest
+from worldline.errors import InputError
+from worldline.planning.base import Chance, Goal, PlanRequest
+from worldline.planning.costs import AtMost
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.schema import Kind, Role, Schema, Signal
+from worldline.testing.toys import Integrator
 from worldline.world.base import PlanStatus
-from worldline.world.logged_range import leaves_range, ranges_of
+from worldline.world.fit_calibration import calibrate
+from worldline.world.local import LocalWorld
+from worldline.world.logged_range import excess_of, history_excess, leaves_range, ranges_of
+from worldline.world.session import Session
 
 GOAL = Goal(targets={"position": np.zeros(2, np.float32)})
 GOAL_FOR_3 = Goal(targets={"position": np.zeros((3, 2), np.float32)})
@@ -115,4 +123,144 @@ def test_a_plan_whose_path_diverges_is_not_trusted_and_refused_on_request() -> N
 def test_a_component_that_never_changed_has_no_scale() -> None:
     ranges = {"level": np.array([[0.0, 5.0], [1.0, 5.0]])}
     path = np.array([[[0.5, 90.0], [2.9, -90.0]], [[0.5, 5.0], [3.1, 5.0]], [[0.5, 5.0], [0.5, np.nan]]])
-    np.testing.assert_array_equal(leaves_range(ranges, {"level": path}), [False, True, True])
+    np.testing.assert_array_equal(leaves_range(ranges, {"level": path}, (3,)), [False, True, True])
+
+
+EDGE = ranges_of(TOY.schema, LOGS)
+"""Low and high of position and push."""
+
+
+def beyond(name: str, share: float) -> float:
+    """The value of the first component above its range by this share of the range."""
+    low, high = EDGE[name][:, 0]
+    return float(high + share * (high - low))
+
+
+def half_widths(world: LocalWorld, history: History, pushes: np.ndarray) -> np.ndarray:
+    forecast = world.predict(history, {"push": pushes}).signals["position"]
+    return np.asarray(forecast.high - forecast.mean)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1])
+def test_an_action_outside_widens_the_band_from_its_step_on(share: float) -> None:
+    world, pushes = world_with(0.9), np.zeros((6, 2))
+    inside = half_widths(world, at(0, 0), pushes)
+    pushes[2, 0] = beyond("push", share)
+    found = half_widths(world, at(0, 0), pushes) / inside
+    np.testing.assert_allclose(found[:2], 1)
+    np.testing.assert_allclose(found[2:], 1 + 20 * share, rtol=1e-5)
+
+
+def test_actions_far_outside_their_bounds_are_refused_and_clipped_on_request() -> None:
+    world, pushes = world_with(0.9), np.full((6, 2), 1.21)
+    with pytest.raises(InputError, match=r"'push' is 1.21 at \[0, 0\], above its bound 1 m"):
+        world.predict(at(0, 0), {"push": pushes})
+    found = world.score(at(0, 0), {"push": pushes[None]}, GOAL, clip=True)
+    np.testing.assert_array_equal(found.cost, world.score(at(0, 0), {"push": np.ones((1, 6, 2))}, GOAL).cost)
+
+
+def test_an_observation_outside_widens_the_whole_band() -> None:
+    world, pushes = world_with(0.9), np.zeros((6, 2))
+    inside = half_widths(world, at(0, 0), pushes)
+    for share in (0.02, 0.1, 3.0):  # accepted however far
+        found = half_widths(world, at(beyond("position", share), 0), pushes) / inside
+        np.testing.assert_allclose(found, 1 + 20 * share, rtol=1e-5)
+
+
+def test_samples_widen_as_the_band_does() -> None:
+    world, pushes = world_with(0.9), np.zeros((6, 2))
+    first = world.predict(at(0, 0), {"push": pushes}, num_samples=20).signals["position"]
+    pushes[:, 0] = beyond("push", 0.05)
+    found = world.predict(at(0, 0), {"push": pushes}, num_samples=20).signals["position"]
+    np.testing.assert_allclose(found.samples - found.mean, 2 * (first.samples - first.mean), rtol=1e-4)
+
+
+def test_trust_falls_from_5_to_10_percent_outside() -> None:
+    world, pushes = world_with(0.9), np.zeros((1, 2))
+    trust = float(world.predict(at(0, 0), {"push": pushes}).trust)
+    shares = (0.0, 0.04, 0.06, 0.08, 0.0999)
+    found = []
+    for share in shares:
+        pushes[0, 0] = beyond("push", share)
+        found.append(float(world.predict(at(0, 0), {"push": pushes}).trust))
+        scored = world.score(at(0, 0), {"push": np.stack([0 * pushes, pushes])}, GOAL).trust
+        assert scored == found[-1], "the lowest of the candidates"
+    assert found[:2] == [trust, trust]
+    np.testing.assert_allclose(found[2:4], [0.8 * trust, 0.4 * trust], rtol=1e-3)
+    assert found[4] == smallest_trust(world)
+
+
+def test_history_and_exogenous_outside_reduce_the_trust_of_every_verb() -> None:
+    toy = Integrator(noise=0.1, camera=False)
+    logs = toy.episodes(60, 12, seed=1)
+    engine = Linear.fit(logs, toy.schema, context=1)
+    world = LocalWorld(
+        engine, calibrate(engine, logs, horizon=4, num_windows=1, seed=0), CrossEntropy(num_candidates=8)
+    )
+    low, high = ranges_of(toy.schema, logs)["wind"]
+    still, usual = {"push": np.zeros((4, 2))}, {"wind": np.zeros((4, 2))}
+    windy = {"wind": np.tile(high + 0.5 * (high - low), (4, 1))}
+    trust = world.predict(at(0, 0), still, exogenous=usual).trust
+    assert trust > smallest_trust(world)
+    assert world.plan(at(0, 0), GOAL, horizon=4, exogenous=usual).trust == trust
+    plans = {"push": still["push"][None]}
+    assert world.predict(at(0, 0), still, exogenous=windy).trust == smallest_trust(world)
+    assert world.score(at(0, 0), plans, GOAL, exogenous=windy).trust == smallest_trust(world)
+    refused = world.plan(at(0, 0), GOAL, horizon=4, exogenous=windy, min_trust=2 * smallest_trust(world))
+    assert (refused.status, refused.trust) == (PlanStatus.REFUSED, smallest_trust(world))
+    past = History(
+        observations={"position": np.zeros((2, 2))},
+        actions={"push": np.zeros((1, 2))},
+        exogenous={"wind": windy["wind"][:1]},
+    )
+    assert world.predict(past, still, exogenous=usual).trust == smallest_trust(world)
+
+
+def test_a_value_that_is_not_observed_is_not_outside() -> None:
+    ranges = {"position": np.array([[15.0], [25.0]])}
+    history = History(
+        observations={"position": np.array([[[20.0], [0.0], [26.0]]])},
+        actions={},
+        observed={"position": np.array([[True, False, True]])},
+    )
+    np.testing.assert_allclose(history_excess(ranges, ["position"], history), [[0, 0, 0.1]], atol=1e-5)
+    np.testing.assert_array_equal(history_excess(ranges, [], history), [[0, 0, 0]], "the engine does not read it")
+
+
+def test_any_change_of_a_constant_input_is_large() -> None:
+    ranges = {"mode": np.array([[2.0], [2.0]])}
+    found = excess_of(ranges, {"mode": np.array([[[2.0], [2.001]]])}, (1, 2))
+    assert found[0, 0] == 0
+    assert found[0, 1] > 100
+
+
+@pytest.mark.parametrize(("context", "factors"), [(1, [1, 2.6, 1, 1]), (3, [1, 2.6, 2.6, 2.6])])
+def test_an_observation_outside_counts_as_long_as_the_model_sees_it(context: int, factors: list[float]) -> None:
+    engine = replace(world_with(0.9).engine, context=context)
+    world = LocalWorld(engine, calibrate(engine, LOGS, horizon=8, num_windows=1, seed=0), CrossEntropy())
+    assert world.calibration is not None
+    session, pushes = Session(world, rate=0.0, num_kept=8), np.zeros((4, 2))
+    usual = world.calibration.band_half_width("position", 4, 0.9)
+    for step, (place, factor) in enumerate(zip((0.0, beyond("position", 0.08), 0.0, 0.0), factors, strict=True)):
+        session.observe({"position": np.array([place, 0.0])}, actions={"push": np.zeros(2)} if step else None)
+        for found in (session.predict({"push": pushes}), world.predict(session.history, {"push": pushes})):
+            forecast = found.signals["position"]
+            np.testing.assert_allclose(forecast.high - forecast.mean, factor * usual, rtol=1e-5)
+
+
+def test_a_chance_constraint_uses_the_widened_band() -> None:
+    world, rule = world_with(0.9), Chance(constraint=AtMost(signal="position", bound=(6.0, np.inf)), level=0.9)
+    outside = at(beyond("position", 0.1), 0.0)
+    plans = {"push": np.zeros((1, 4, 2))}
+    found = world.score(outside, plans, GOAL, [rule]).violation[0, 0]
+    band = world.predict(outside, {"push": plans["push"][0]}, level=0.9).signals["position"].high
+    assert found == pytest.approx(max(0.0, float(band[:, 0].max()) - 6.0), rel=1e-5)
+
+
+def test_without_a_logged_range_nothing_widens() -> None:
+    """As in bundles of earlier versions."""
+    world = world_with(0.9)
+    assert world.calibration is not None
+    world = replace(world, calibration=replace(world.calibration, logged_range={}))
+    inside = half_widths(world, at(0, 0), np.zeros((4, 2)))
+    np.testing.assert_allclose(half_widths(world, at(90, 0), np.full((4, 2), 1.1)), inside)

@@ -97,11 +97,21 @@ def test_actions_stay_inside_their_bounds() -> None:
     push = np.zeros((5, 4, 2), np.float32)
     push[2, 3] = [1 + 1e-6, -2]  # rounding is forgiven
     assert check_actions(SCHEMA.actions, {"push": push}, (None, None))["push"].shape == (5, 4, 2)
-    push[2, 3, 1] = -2.1
-    with pytest.raises(InputError, match=r"'push' is -2.1 at \[2, 3, 1\], below its bound -2 N. Clip it"):
+    push[2, 3, 1] = -2.4
+    assert check_actions(SCHEMA.actions, {"push": push}, (None, None))["push"][2, 3, 1] == np.float32(-2.4), "unchanged"
+    push[2, 3, 1] = -2.41
+    with pytest.raises(InputError, match=r"'push' is -2.41 at \[2, 3, 1\], below its bound -2 N. Clip it"):
         check_actions(SCHEMA.actions, {"push": push}, (None, None))
     with pytest.raises(InputError, match=r"'push' is 1.5 at \[0, 0\], above its bound 1 N"):
         check_actions(SCHEMA.actions, {"push": np.full((1, 2), 1.5)}, (None,))
+
+
+@pytest.mark.parametrize("low", [None, (-np.inf, -2.0)])
+def test_without_a_finite_range_no_action_may_leave_its_bounds(low: tuple[float, ...] | None) -> None:
+    push = replace(SCHEMA["push"], low=low)
+    check_actions((push,), {"push": np.array([[1.0, 2.0]])}, (None,))
+    with pytest.raises(InputError, match=r"'push' is 1.01 at \[0, 0\], above its bound 1 N"):
+        check_actions((push,), {"push": np.array([[1.01, 0.0]])}, (None,))
 
 
 @pytest.mark.parametrize("shape", [(2,), (5, 2), (5, 4, 3, 2), (0, 4, 2)])

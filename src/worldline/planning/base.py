@@ -137,7 +137,8 @@ class PlanRequest:
             Up to a quarter is reserved for `Plan.prediction`, as the measured latency requires. None for no limit.
         min_trust: smallest accepted trust in the history and in the expected path, 0 to 1. With n calibration episodes
             no p-value is below 1 / (n + 1), so a smaller `min_trust` never refuses.
-        clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values outside raise an error.
+        clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values further outside than
+            `World.predict` accepts raise an error. The plan itself is always inside the bounds.
         seed: seed of every random draw.
 
     Raises:

@@ -12,7 +12,7 @@ from worldline.episode import Arrays, Episode
 from worldline.errors import UnsupportedError
 from worldline.planning.base import Goal
 from worldline.planning.costs import OODPenalty
-from worldline.schema import Kind
+from worldline.schema import Kind, Signal
 from worldline.testing.clauses import (
     Wanted,
     accepts,
@@ -27,21 +27,24 @@ from worldline.testing.clauses import (
 from worldline.testing.log_windows import wider
 from worldline.testing.plans import TINY_S
 from worldline.testing.world_case import WorldCase, one_plan
+from worldline.world.logged_range import MAX_EXCESS
 
 
-@clause("the verbs that take actions; actions outside the schema's bounds are refused")
+@clause("the verbs that take actions; actions far outside the schema's bounds are refused")
 def bounds_kept(case: WorldCase) -> None:
-    """Every verb refuses actions outside their bounds; the message has the bound and the value."""
+    """Every verb refuses actions far outside their bounds, and predicts slightly outside; the message has the value."""
     query, episode, at = case.query(), case.episodes[0], case.length - 1
     for signal in case.card.schema.actions:
-        for bound, sign in ((signal.low, -1.0), (signal.high, 1.0)):
+        for bound, other, sign in ((signal.low, signal.high, -1.0), (signal.high, signal.low, 1.0)):
             if bound is None or not np.isfinite(bound[0]):
                 continue
-            edge = float(bound[0])
-            value = edge + sign * (1.0 + abs(edge))
-            wild = query.actions[signal.name].copy()
-            wild[0, 0] = value
-            actions: Arrays = {**query.actions, signal.name: wild}
+            edge, span = float(bound[0]), 0.0 if other is None else abs(float(other[0]) - float(bound[0]))
+            if 0 < span < np.inf:
+                slight = edge + sign * MAX_EXCESS / 2 * span
+                what = f"predict with {signal.name!r} at {slight:g}, slightly outside"
+                accepts(what, partial(case.predict_one, replace(query, actions=_first(query.actions, signal, slight))))
+            value = edge + sign * (1.0 + abs(edge) + (span if span < np.inf else 0.0))
+            actions = _first(query.actions, signal, value)
             asks: dict[str, Callable[[], object]] = {
                 "predict": partial(case.predict_one, replace(query, actions=actions)),
                 "score": partial(case.score_one, query, one_plan(actions)),
@@ -165,6 +168,13 @@ def trust_ahead(case: WorldCase) -> None:
     cost = np.asarray(score(0.2))
     fine = bool(((cost >= 0) & (cost <= case.horizon)).all())
     holds(fine, f"OODPenalty costs {cost.tolist()}, expected 0 to {case.horizon}, the number of steps")
+
+
+def _first(actions: Arrays, signal: Signal, value: float) -> Arrays:
+    """Actions with another first value of a signal."""
+    changed = actions[signal.name].copy()
+    changed[0, 0] = value
+    return {**actions, signal.name: changed}
 
 
 def _bad_goals(case: WorldCase) -> Iterator[tuple[str, Goal, *tuple[Wanted, ...]]]:

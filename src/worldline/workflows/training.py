@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from worldline.data.checks import grouped
 from worldline.data.splits import FEW, Split
 from worldline.data.store import Store
 from worldline.data.windows import Windows
@@ -23,7 +22,6 @@ from worldline.models.base import WorldModel
 from worldline.progress import OnProgress, tell
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
-from worldline.schema import Kind, Role
 from worldline.training.batches import fit_normaliser
 from worldline.training.distributed import processes
 from worldline.training.heads import GoalHeads, Heads, fit_heads, refine_dynamics
@@ -104,7 +102,7 @@ def learn_world(
         horizon=horizon,
         num_windows=recipe.num_windows if unseen is None else max(recipe.num_windows, -(-MIN_WINDOWS // len(numbers))),
         seed=recipe.training.seed,
-        logged_range=ranges_of(store.schema, (_vectors(store, number) for number in _not_held_out(split))),
+        logged_range=ranges_of(store.schema, map(store.episode, _not_held_out(split))),
         out_of_fold=None if unseen is None else [unseen(number) for number in numbers],
     )
     tell(progress, "calibrate", 1)
@@ -131,17 +129,6 @@ def learn_world(
         unseen=unseen,
         findings=Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out,
     )
-
-
-def _vectors(store: Store, number: int) -> Episode:
-    """The vectors of an episode, because images take long to read."""
-    num_steps = int(store.num_steps[number])
-    signals = [signal for signal in store.schema.signals if signal.kind is Kind.VECTOR]
-    arrays = grouped(
-        signals, lambda signal: store.read(signal.name, number, 0, num_steps + (signal.role is Role.OBSERVATION))
-    )
-    masks = {name: store.observed(name, number, 0, num_steps + 1) for name in arrays["observations"]}
-    return Episode(**arrays, observed=masks)
 
 
 def _not_held_out(split: Split) -> list[int]:

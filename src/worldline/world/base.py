@@ -23,7 +23,7 @@ from worldline.episode import Arrays, Episode, History
 from worldline.formatting import first_of, number, plural, round_percent
 from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.plots.result_series import ResultSeries
-from worldline.schema import Kind, Schema
+from worldline.schema import Kind, Schema, Signal
 from worldline.world.result import Result, plain_signal, signal_of, trust_text
 
 
@@ -32,12 +32,14 @@ class Forecast:
     """The predicted path of one signal.
 
     Args:
-        mean: [T, *shape], mean over the samples, in the signal's unit; the most frequent value if discrete.
+        mean: [T, *shape], mean over the samples, in the signal's unit; the most frequent value if discrete. Mean, band
+            and samples are clipped to the bounds that the schema declares.
         low: [T, *shape], lower edge of the prediction band, in the signal's unit. None if uncalibrated or not a vector.
             -inf at steps without a calibrated band: those after the calibrated horizon, and all steps if the
             calibration data observe the signal too rarely for `Prediction.level`. Never NaN.
         high: [T, *shape], upper edge, with +inf and None likewise. The band is simultaneous: the whole path lies inside
-            with probability `Prediction.level`, whatever T is.
+            with probability `Prediction.level`, whatever T is. Both edges are further from the mean after an input
+            outside its logged range: three times as far at 10 % of the range outside.
         horizon: last step with skill on held-out episodes, 0 to T; also [W] in a batch. 0 means no skill, or unknown.
             A step has skill if its squared error is below that of both persistence and the signal's mean. An
             error below a twentieth of the signal's variance also counts.
@@ -50,10 +52,27 @@ class Forecast:
     horizon: int | NDArray[np.integer]
     samples: NDArray[np.generic] | None = None
 
+    @property
+    def half_width(self) -> NDArray[np.floating] | None:
+        """Half the width of the band [T, *shape]: the larger distance from the mean, as a bound may cut one side."""
+        if self.low is None or self.high is None:
+            return None
+        mean = self.mean.astype(np.float64)
+        return np.asarray(np.maximum(self.high - mean, mean - self.low))
+
     def __repr__(self) -> str:
         band = "no band" if self.low is None else "with band"
         samples = "" if self.samples is None else f", samples {list(self.samples.shape)}"
         return f"Forecast(mean {list(self.mean.shape)}, {band}{samples})"
+
+
+def band_around(
+    signal: Signal, mean: NDArray[np.generic], half: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """The edges of a band around a mean, inside the bounds of the signal where they are finite."""
+    edges = (mean.astype(np.float64) - half, mean.astype(np.float64) + half)
+    low, high = (np.where(np.isfinite(half), signal.bounded(edge), edge) for edge in edges)
+    return low, high
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -66,9 +85,10 @@ class Prediction(Result):
             level if that is lower.
         trust: p-value of the history under the calibration data, 0 to 1; NaN if the world is not calibrated. Small
             values mean out of distribution. It tests the present, and whether the latest steps follow from those
-            before them. Histories longer than `Card.context` give a stronger test. It is the smallest possible value
-            if a mean path leaves the logged range of its signal by more than two ranges. With K calibration episodes
-            that value is 1 / (K + 1). Also [W] in a batch.
+            before them. Histories longer than `Card.context` give a stronger test. It falls if an input is more than
+            5 % of its logged range outside of it, to the smallest possible value at 10 %. It also has this value if a
+            mean path leaves its range by more than two ranges. The value is 1 / (K + 1) for K calibration episodes.
+            Also [W] in a batch.
         calibrated: whether calibrated bands exist. If False, all bands are None.
         images: per image signal the predicted images [T, height, width, channels], uint8 from 0 to 255: the mean of a
             predicted signal, or drawn by a decoder. Empty if not requested.
@@ -387,15 +407,18 @@ class World(ABC):
         Args:
             history: H observations and the H - 1 inputs between them; best with `Card.context` observations or more. A
                 history of one observation needs no actions.
-            actions: per action signal [T, *shape], physical units, inside the signal's bounds.
-            exogenous: per exogenous signal [T, *shape], physical units; None if the schema has none.
+            actions: per action signal [T, *shape], physical units, inside the signal's bounds or outside by at most
+                10 % of their range.
+            exogenous: per exogenous signal [T, *shape], physical units; None if the schema has none. Any finite value
+                is accepted; see `Prediction.trust`.
             level: probability of the bands, in (0, 1). None: 0.9, or the highest calibrated level if that is lower.
             num_samples: S, number of sampled paths per vector signal; 0 for none. Their spread is calibrated: the share
                 of the paths inside a band is its level. Equal calls draw equal paths, and all W worlds share the draws.
             images: whether to predict images, for people (`Prediction.images`).
 
         Raises:
-            InputError: a signal is missing, has the wrong shape or dtype, is outside its bounds, or is not finite.
+            InputError: a signal is missing, has the wrong shape or dtype, or is not finite. Also if an action is
+                further outside its bounds.
             UnsupportedError: the calibration has too few episodes for `level`. The message names the highest available
                 level.
             UnsupportedError: samples were requested without a calibration, or T exceeds its horizon. Also if images
@@ -417,11 +440,11 @@ class World(ABC):
 
         Args:
             history: as in `predict`.
-            actions: per action signal [N, T, *shape], physical units, inside the signal's bounds.
+            actions: per action signal [N, T, *shape], physical units, as in `predict`.
             goal: defines the cost.
             constraints: C functions of a rollout. A constraint holds where its violation is 0.
             exogenous: as in `predict`; the same for all plans.
-            clip: whether to clip actions to their bounds. Otherwise actions outside raise an error.
+            clip: whether to clip actions to their bounds. Otherwise actions further outside raise an error.
 
         Raises:
             InputError: as in `predict`; or a target, cost or constraint has the wrong shape or range.
@@ -460,7 +483,8 @@ class World(ABC):
             pending: per action signal [D, *shape], actions that are already sent and take effect before the plan.
             budget_s: seconds from the call, above 0, after which the best plan so far is returned; None for no limit.
             min_trust: smallest trust that is accepted, 0 to 1.
-            clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values outside raise an error.
+            clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values further outside than
+                `predict` accepts raise an error. The plan itself is always inside the bounds.
             seed: seed of every random draw.
 
         Raises:

@@ -307,16 +307,14 @@ def _calibration(bundle: Bundle, card: Card) -> Calibration:
     except DataError as error:
         raise BundleError(f"{bundle.folder / 'calibration.safetensors'}: {error}") from error
     vectors = {name: card.schema[name].shape for name in card.predicts if card.schema[name].kind is Kind.VECTOR}
-    shapes = {signal.name: signal.shape for signal in card.schema.signals}
     ranges = {name: ends.shape[1:] for name, ends in calibration.logged_range.items()}
-    if not ranges.items() <= shapes.items() or (
-        calibration.has_error_scores
-        and (
-            calibration.one_step.keys() != set(card.predicts)
-            or {name: scale.shape[1:] for name, scale in calibration.scale.items()} != vectors
-            or any(paths.shape[1:] != calibration.scale[name].shape for name, paths in calibration.residuals.items())
-        )
-    ):
+    wrong = not ranges.items() <= {signal.name: signal.shape for signal in card.schema.signals}.items()
+    if calibration.has_error_scores:
+        scales, residuals = calibration.scale, calibration.residuals
+        wrong |= calibration.one_step.keys() != set(card.predicts)
+        wrong |= {name: scale.shape[1:] for name, scale in scales.items()} != vectors
+        wrong |= any(paths.shape[1:] != scales[name].shape for name, paths in residuals.items())
+    if wrong:
         raise BundleError(
             f"{bundle.folder / 'calibration.safetensors'}: its signals differ from those of the engine. {_AGAIN}."
         )

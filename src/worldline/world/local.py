@@ -20,9 +20,9 @@ from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join
-from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World, band_around
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration
-from worldline.world.logged_range import leaves_range
+from worldline.world.logged_range import excess_of, history_excess, leaves_range, lowered, widening_of
 from worldline.world.objective import Objective, objective
 from worldline.world.ood import errors_of
 from worldline.world.plan_search import Search
@@ -140,7 +140,8 @@ class LocalWorld(World):
             belief, seen, lengths = self.calibration.look(self.engine, past, seed=seed)
             num_observed = next(iter(past.observations.values())).shape[1]
             trust = self.calibration.trust_in(self.engine, belief, past, seen, lengths, num_observed)
-        return Present(
+        excess = history_excess(self._ranges, card.inputs, past)[:, -card.context :]
+        present = Present(
             single=checked.single,
             belief=belief,
             trust=trust,
@@ -149,7 +150,9 @@ class LocalWorld(World):
             errors=seen,
             p_value=None,
             num_observed=next(iter(past.observations.values())).shape[1],
+            excess=excess,
         )
+        return self._doubting(present, excess.max(1))
 
     def follow(self, before: Present, recent: History) -> Present:
         """The present one step later: one update of the belief, which encodes one observation.
@@ -163,9 +166,12 @@ class LocalWorld(World):
         Raises:
             InputError: as in `World.predict`.
         """
-        history = check_history(self.engine.describe().schema, recent).history
+        card, seen = self.engine.describe(), before.num_observed + 1
+        history = check_history(card.schema, recent).history
         belief = self.engine.observe(before.belief, history.step(1), seed=_seed_after(before))
-        return replace(before, belief=belief, values=values_of(history), num_observed=before.num_observed + 1)
+        excess = np.concatenate([before.excess, history_excess(self._ranges, card.inputs, history)[:, 1:]], 1)
+        excess = excess[:, -card.context :]
+        return replace(before, belief=belief, values=values_of(history), num_observed=seen, excess=excess)
 
     def test_step(self, before: Present, now: Present, recent: History) -> Present:
         """`now` with its own trust, errors and p-value: compares the last step with its prediction.
@@ -197,7 +203,8 @@ class LocalWorld(World):
                 one = errors_of(card, history, predicted)
                 errors = one if before.errors is None else before.errors.then(one)
         trust = calibration.trust_in(self.engine, now.belief, history, errors, lengths, now.num_observed)
-        return replace(now, trust=trust, num_tested=lengths, errors=errors, p_value=p_value)
+        now = replace(now, trust=trust, num_tested=lengths, errors=errors, p_value=p_value)
+        return self._doubting(now, now.excess.max(1))
 
     def predict_from(
         self,
@@ -218,11 +225,17 @@ class LocalWorld(World):
         drawn = self.engine.imagine(present.belief, future, num_samples=samples_of(card), seed=SEED).signals
         check_answer(drawn, card.name, axis=3)
         means = {name: _mean(schema[name], drawn[name][:, 0]) for name in card.predicts}
-        present = self._doubting(present, leaves_range(self._ranges, means))
-        paths = self._paths(schema, means, num_samples, present)
+        outside = self._excess(present, {**future.exogenous, **{n: v[:, 0] for n, v in future.actions.items()}})
+        far = leaves_range(self._ranges, means, present.trust.shape)
+        present = self._doubting(present, np.where(far, np.inf, outside.max(1)))
+        means = {name: schema[name].bounded(mean) for name, mean in means.items()}
+        paths, widening = self._paths(schema, means, num_samples, present), widening_of(present.excess, outside)
         shown = self._images(present, future, means) if images else {}
         return Prediction(
-            signals={name: self._forecast(mean, name, level, paths.get(name), present) for name, mean in means.items()},
+            signals={
+                name: self._forecast(mean, schema[name], level, paths.get(name), present, widening)
+                for name, mean in means.items()
+            },
             level=level,
             trust=present.shown_trust,
             calibrated=self._has_bands,
@@ -235,11 +248,15 @@ class LocalWorld(World):
         """The logged ranges; empty if unknown."""
         return {} if self.calibration is None else self.calibration.logged_range
 
-    def _doubting(self, present: Present, far: NDArray[np.bool_]) -> Present:
-        """`present` with the smallest trust in the worlds [W] whose predicted paths are `far` from the logs."""
+    def _excess(self, present: Present, inputs: Arrays) -> NDArray[np.floating]:
+        """The excess [W, T] of inputs [W, T, *shape] over the logged range; [W, 1] if it is 0 at all steps."""
+        return excess_of(self._ranges, inputs, (present.num_worlds, 1))
+
+    def _doubting(self, present: Present, excess: NDArray[np.floating]) -> Present:
+        """`present` with the trust in predictions from inputs of this excess [W]."""
         if self.calibration is None:
             return present
-        return replace(present, trust=np.where(far, self.calibration.smallest_trust, present.trust))
+        return replace(present, trust=lowered(present.trust, self.calibration.smallest_trust, excess))
 
     @property
     def _has_bands(self) -> bool:
@@ -305,17 +322,18 @@ class LocalWorld(World):
 
         def watch(signals: Mapping[str, Tensor]) -> None:
             paths = {name: signals[name].mean(2).cpu().numpy() for name in self._ranges.keys() & set(card.predicts)}
-            if paths:
-                far[:] |= leaves_range(self._ranges, paths).any(1)
+            far[:] |= leaves_range(self._ranges, paths, (present.num_worlds, 1)).any(1)
 
         aim = self._objective(present, goal, targets, constraints, future.exogenous, SEED)
         aim = replace(aim, all_finite=True, watch=watch)
+        inputs = {**future.actions, **{name: value[:, None] for name, value in future.exogenous.items()}}
+        outside = excess_of(self._ranges, inputs, (present.num_worlds, 1, 1)).max((1, 2))
         costs = aim.evaluate(join(schema.actions, future.actions, aim.engine.device))
         cost, violation = costs.cost.cpu().numpy(), costs.violation.cpu().numpy()
         return Scores(
             cost=cost[0] if present.single else cost,
             violation=violation[0] if present.single else violation,
-            trust=self._doubting(present, far).shown_trust,
+            trust=self._doubting(present, np.where(far, np.inf, outside)).shown_trust,
             schema=schema,
         )
 
@@ -350,15 +368,16 @@ class LocalWorld(World):
         started = None if request.proposals is None else search.check_proposals(request.proposals, present)
         check_candidates(card, started or {}, (present.num_worlds,))
         aim = self._objective(present, request.goal, targets, request.constraints, given, request.seed)
-        reason = search.refusal_reason(present.shown_trust, "history")
+        doubting = self._doubting(present, self._excess(present, given).max(1))
+        reason = search.refusal_reason(doubting.shown_trust, "history")
         if reason:
-            return search.refused(reason, present.shown_trust, present)
+            return search.refused(reason, doubting.shown_trust, present)
         if not card.action_conditioned:
             raise UnsupportedError(
                 f"{card.name} is not action-conditioned, so it cannot compare plans. Plan with an action-conditioned "
                 "world: a learned one, a simulator or a language model."
             )
-        found = search.run(self.planner, aim, present, started, self.num_proposals, sent)
+        found = search.run(self.planner, aim, doubting, started, self.num_proposals, sent)
         if not expected:
             return found
         axis = len(leading)
@@ -378,7 +397,7 @@ class LocalWorld(World):
         exogenous: Arrays,
         seed: int,
     ) -> Objective:
-        return objective(
+        found = objective(
             self.engine,
             present.belief,
             self.calibration,
@@ -390,6 +409,7 @@ class LocalWorld(World):
             num_observed=present.num_observed,
             seed=seed,
         )
+        return replace(found, widening=widening_of(present.excess, self._excess(present, exogenous)).max(0)[:, None])
 
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
         """See `World`."""
@@ -447,17 +467,22 @@ class LocalWorld(World):
     def _forecast(
         self,
         mean: NDArray[np.generic],
-        name: str,
+        signal: Signal,
         level: float,
         paths: NDArray[np.generic] | None,
         present: Present,
+        widening: NDArray[np.floating],
     ) -> Forecast:
-        """The forecast from means [W, T, *shape] and sampled paths [W, S, T, *shape]."""
-        low, high, horizon = None, None, 0
+        """The forecast from means [W, T, *shape], sampled paths [W, S, T, *shape] and the factor [W, T] on bands."""
+        low, high, horizon, name = None, None, 0, signal.name
+        if paths is not None and (widening > 1).any():
+            apart = signal.difference(paths, mean[:, None])
+            paths = signal.wrapped(mean[:, None] + widening[:, None, :, None] * apart)
+        paths = None if paths is None else signal.bounded(paths)
         if self.calibration is not None and name in self.calibration.scale:
             calibration = self.calibration.at(present.num_observed)
-            half = calibration.padded_half_width(name, mean.shape[1], level)
-            low, high = mean.astype(np.float64) - half, mean.astype(np.float64) + half
+            half = calibration.padded_half_width(name, mean.shape[1], level) * widening[..., None]
+            low, high = band_around(signal, mean, half)
             horizon = calibration.horizon_of(name, mean.shape[1])
         if not present.single:
             return Forecast(mean=mean, low=low, high=high, horizon=np.full(present.num_worlds, horizon), samples=paths)

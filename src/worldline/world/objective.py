@@ -25,7 +25,7 @@ from worldline.planning.costs.target_error import target_cost
 from worldline.planning.planners.base import PlanCosts
 from worldline.schema import Kind
 from worldline.training.batches import join, split, to_tensor
-from worldline.world.calibration import Calibration
+from worldline.world.calibration import Calibration, Floats
 from worldline.world.prediction_errors import num_samples
 
 _NO_TENSOR: Final = "Return a torch tensor, or wrap a NumPy function in from_numpy."
@@ -53,6 +53,7 @@ class Objective:
         num_samples: S, the samples that a stochastic engine draws of each plan; 1 for a deterministic engine.
         all_finite: whether each candidate must have finite predictions; in a search some may not.
         margins: the bands of the levels that were needed so far. All plans of a search have one horizon.
+        widening: [T, 1] or [1, 1], factor on the bands for a history or exogenous inputs outside the logged range.
         watch: called with the predicted signals of each rollout; None for nothing.
     """
 
@@ -73,6 +74,7 @@ class Objective:
     num_samples: int
     all_finite: bool = False
     margins: dict[float, Mapping[str, Tensor]] = field(default_factory=dict)
+    widening: Floats | float = 1.0
     watch: Callable[[Mapping[str, Tensor]], None] | None = None
 
     def evaluate(self, actions: Float[Tensor, "W N T A"]) -> PlanCosts:
@@ -212,7 +214,8 @@ class Objective:
         if level not in self.margins:
             bands = calibration.at(self.num_observed)
             self.margins[level] = {
-                name: exact(bands.band_half_width(name, horizon, level), self.engine.device) for name in bands.scale
+                name: exact(self.widening * bands.band_half_width(name, horizon, level), self.engine.device)
+                for name in bands.scale
             }
         return self.margins[level]
 

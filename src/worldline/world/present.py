@@ -25,6 +25,7 @@ class Present:
         errors: one-step errors of the last steps; None if there are none.
         p_value: of the last step, as in `Surprise.steps`; None if it is not evidence.
         num_observed: number of observations since the history began.
+        excess: [W, C], of the last observations, at most `Card.context`, over the logged range; see `history_excess`.
     """
 
     single: bool
@@ -35,6 +36,7 @@ class Present:
     errors: StepErrors | None
     p_value: float | None
     num_observed: int
+    excess: NDArray[np.floating]
 
     @property
     def num_worlds(self) -> int:

@@ -15,7 +15,7 @@ from worldline.episode import Arrays, Episode, History
 from worldline.errors import ConfigError, InputError
 from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.schema import Signal
-from worldline.world.base import Forecast, Plan, Prediction, World
+from worldline.world.base import Forecast, Plan, Prediction, World, band_around
 from worldline.world.compatibility import differences
 from worldline.world.session_tracker import SessionTracker, tracker
 
@@ -365,14 +365,14 @@ class Session:
 
     def _adjust(self, signal: Signal, forecast: Forecast, level: float, episode: Episode) -> None:
         """Adapts the width of one signal's band to the outcome of its forecast."""
-        if forecast.high is None or signal.name not in episode.observations or np.isinf(forecast.high).all():
+        half = forecast.half_width
+        if half is None or signal.name not in episode.observations or np.isinf(half).all():
             return
         known = episode.observed[signal.name][-self.horizon :].astype(bool)
         if not known.any():
             return
         truth = episode.observations[signal.name][-self.horizon :].astype(np.float64)
-        mean = forecast.mean.astype(np.float64)
-        error, half = np.abs(signal.difference(truth, mean)), forecast.high - mean
+        error = np.abs(signal.difference(truth, forecast.mean.astype(np.float64)))
         width = self._widening.get(signal.name, 1.0)
         missed = bool((error > half * width)[known].any())
         # The exponent is cut too, because exp of a large one is an error.
@@ -406,12 +406,11 @@ def _bet(p_value: float) -> float:
 
 def _widened(signal: Signal, forecast: Forecast, width: float) -> Forecast:
     """The forecast with its band and samples `width` times as wide."""
-    if forecast.low is None or forecast.high is None:
+    half, samples = forecast.half_width, forecast.samples
+    if half is None:
         return forecast
-    mean, samples = forecast.mean.astype(np.float64), forecast.samples
-    return replace(
-        forecast,
-        low=mean + width * (forecast.low - mean),
-        high=mean + width * (forecast.high - mean),
-        samples=None if samples is None else mean + width * signal.difference(samples, mean),
-    )
+    mean = forecast.mean.astype(np.float64)
+    low, high = band_around(signal, mean, width * half)
+    if samples is not None:
+        samples = signal.bounded(mean + width * signal.difference(samples, mean))
+    return replace(forecast, low=low, high=high, samples=samples)

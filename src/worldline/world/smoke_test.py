@@ -179,12 +179,12 @@ def _check_bands(calibration: Calibration, card: Card, found: Prediction, window
     """
     banded = {name: one for name, one in found.signals.items() if one.high is not None and np.isfinite(one.high).all()}
     for name, forecast in banded.items():
-        assert forecast.high is not None  # as selected above
+        assert forecast.half_width is not None  # as selected above
         signal, horizon = card.schema[name], forecast.mean.shape[1]
         truth, mean = (np.asarray(value, np.float64) for value in (windows.observations[name], forecast.mean))
         truth = truth[:, -horizon:]
         seen = np.asarray(windows.observed.get(name, np.ones(windows.observations[name].shape[:2])), bool)[:, -horizon:]
-        allowed = forecast.high - mean + ROUNDING * calibration.spread[name]
+        allowed = forecast.half_width + ROUNDING * calibration.spread[name]
         inside = ((np.abs(signal.difference(truth, mean)) <= allowed).all(-1) | ~seen).all(-1)[seen.any(-1)]
         if not len(inside):
             continue

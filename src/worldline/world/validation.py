@@ -15,6 +15,7 @@ from worldline.errors import InputError, UnknownNameError, UnsupportedError
 from worldline.formatting import plural
 from worldline.planning.base import Goal
 from worldline.schema import Kind, Schema, Signal
+from worldline.world.logged_range import MAX_EXCESS
 
 Array = NDArray[np.generic]
 
@@ -111,7 +112,7 @@ def check_group(signals: Sequence[Signal], arrays: Arrays, leading: tuple[int, .
 def check_actions(
     signals: Sequence[Signal], actions: Arrays, leading: tuple[int | None, ...], *, clip: bool = False
 ) -> dict[str, Array]:
-    """The actions, inside their bounds.
+    """The actions, inside their bounds or at most `MAX_EXCESS` of the range outside of them.
 
     Args:
         signals: the action signals.
@@ -120,7 +121,7 @@ def check_actions(
         clip: whether to clip values to their bounds.
 
     Raises:
-        InputError: as in `check_group`; or a value is outside its bounds and `clip` is False.
+        InputError: as in `check_group`; or a value is further outside its bounds and `clip` is False.
     """
     shape: tuple[int, ...] = ()
     for signal in signals:
@@ -136,17 +137,19 @@ def check_actions(
         clipped = {s.name: np.clip(checked[s.name], s.low, s.high).astype(s.dtype) for s in bounded}
         return checked | clipped
     for signal in signals:
+        span = np.subtract(signal.high, signal.low) if signal.low and signal.high else np.zeros(signal.size)
+        slack = MAX_EXCESS * np.where(np.isfinite(span), span, 0.0)
         for bound, sign, word in ((signal.low, -1.0, "below"), (signal.high, 1.0, "above")):
             if bound is None:
                 continue
             edge = np.asarray(bound, dtype=np.float64)
-            excess = sign * (checked[signal.name].astype(np.float64) - edge) - _ROUNDING * (1 + np.abs(edge))
+            excess = sign * (checked[signal.name].astype(np.float64) - edge) - _ROUNDING * (1 + np.abs(edge)) - slack
             if np.any(excess > 0):
                 place = tuple(int(i) for i in np.argwhere(excess > 0)[0])
                 raise InputError(
                     f"action {signal.name!r} is {checked[signal.name][place]:.6g} at {list(place)}, {word} its bound "
-                    f"{edge[place[-1]]:.6g} {signal.unit}. Clip it to [{signal.low}, {signal.high}]; "
-                    "score and plan do so with clip=True."
+                    f"{edge[place[-1]]:.6g} {signal.unit}. Clip it to [{signal.low}, {signal.high}]; score and plan do "
+                    f"so with clip=True. Up to {MAX_EXCESS:.0%} of the range outside is accepted, with less trust."
                 )
     return checked
 
