@@ -41,6 +41,9 @@ class Fit:
             judge: returns the error on held-out rows. The weights with the smallest error are kept, including the
                 initial ones. By default the last weights are kept.
         """
+        if not self.updates:
+            network.eval().requires_grad_(False)
+            return  # the first optimiser of a process takes seconds, because torch imports its compiler
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate)
         best = None if judge is None else _Best(network, judge)
         between = max(1, self.updates // NUM_LOOKS)

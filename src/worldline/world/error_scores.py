@@ -64,7 +64,8 @@ def design_effect(scores: Floats, num_windows: int) -> Floats:
     some = (counts > 0).all(1)
     if num_windows == 1 or num_episodes < 2 or not some.any():
         return found
-    ranks = rankdata(scores[some], axis=1, nan_policy="omit")
+    policy = "omit" if np.isnan(scores[some]).any() else "propagate"  # omitting is slow
+    ranks = rankdata(scores[some], axis=1, nan_policy=policy)
     normal = ndtri((ranks - 0.5) / np.isfinite(ranks).sum(1, keepdims=True)).reshape(-1, num_episodes, num_windows)
     normal = np.where(np.isfinite(normal), normal, np.nanmean(normal, axis=2, keepdims=True))
     means = normal.mean(2)
