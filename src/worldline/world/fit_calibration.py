@@ -42,8 +42,9 @@ Floats = NDArray[np.floating]
 
 SCALE_WINDOWS: Final = 256
 """Total number of windows that set the shape. They need not be independent."""
-SHARED_BELOW: Final = 20
-"""With fewer episodes that engines were fitted without, all of them set both the shape and the width of the bands."""
+MIN_EPISODES: Final = 20
+"""With fewer episodes that engines were fitted without, all of them set both the shape and the width of the bands. With
+fewer episodes for p-values, the windows of an episode count as one."""
 SHORT_LENGTHS: Final = (1, 2, 3, 5, 8, 12)
 """Numbers of observations below the context for which bands and p-values are calibrated."""
 
@@ -101,7 +102,7 @@ def calibrate(
     )
     # Few episodes set both the shape and the width of bands. The shape has too few parameters to fit the widths.
     shared = replace(cuts, shaping=order, scoring=order)
-    banded = shared if out_of_fold is not None and len(order) < SHARED_BELOW else cuts
+    banded = shared if out_of_fold is not None and len(order) < MIN_EPISODES else cuts
     places = banded.places(card.context, horizon, rng)
     pasts = cuts.places(card.context + num_steps, 1, rng)
     windows = _windows(card, places, card.context, horizon)
@@ -271,8 +272,12 @@ def _trust(
     ood_scores = np.zeros((len(ood.lengths) - 1, len(novelty)))
     for row in range(len(ood_scores)):
         ood_scores[row] = ood.of(scoring, novelty, row + 1)
-    effects = {"novelty": design_effect(novelty[None], cuts.num_windows)}
-    effects |= {"ood": design_effect(ood_scores, cuts.num_windows)} if len(ood_scores) else {}
+    effects = dict[str, Floats]()
+    if (
+        len(cuts.scoring) >= MIN_EPISODES
+    ):  # fewer do not show how alike windows are in the tail; an episode counts as one
+        effects["novelty"] = design_effect(novelty[None], cuts.num_windows)
+        effects |= {"ood": design_effect(ood_scores, cuts.num_windows)} if len(ood_scores) else {}
     seen = [
         flags[at - card.context - num_steps + 1 : at + 1]
         for past in pasts
