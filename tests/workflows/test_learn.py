@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import shutil
 import signal
 import threading
@@ -239,8 +240,10 @@ def test_the_three_worst_findings_are_shown_and_a_changed_sensor_stops(tmp_path:
         sensor = place * (2.0 if number >= 20 else 1.0)
         episodes.append({"place": sensor[:-1, 0], "push": push[:, 0]})
     edits = {"push": {"role": "action"}}
-    with pytest.raises(DataError, match=r"changes from about episode (19|20|21) on.*--force"):
+    with pytest.raises(DataError, match=r"changes from about episode (19|20|21) on.*--force") as refused:
         learn(episodes, tmp_path / "world", edits=edits, recipe=vectors, progress=at("learn"))
+    store = tmp_path / "world.store"
+    assert re.search(rf"worldline import {store} {store}-edited --drop (19|20|21)-39$", str(refused.value))
     with pytest.raises(Stopped):
         learn(episodes, tmp_path / "world", edits=edits, recipe=vectors, force=True, progress=at("learn"))
     assert 1 <= caplog.text.count("warning:") <= 3
