@@ -249,6 +249,18 @@ def test_the_three_worst_findings_are_shown_and_a_changed_sensor_stops(tmp_path:
     assert 1 <= caplog.text.count("warning:") <= 3
 
 
+@pytest.mark.parametrize(("num_whole", "num_steps"), [(8, 1), (9, 5)])
+def test_the_rest_of_a_recording_is_left_out_with_a_note(tmp_path: Path, num_whole: int, num_steps: int) -> None:
+    logs = [*Integrator(camera=False).episodes(num_whole, 40, seed=0)]
+    logs += Integrator(camera=False).episodes(1, num_steps, seed=1)
+    result = learn_logs(logs, tmp_path / "world", Options(recipe="linear"))
+    used = [*result.learned.split.train, *result.learned.split.validation]
+    used += [*result.learned.split.calibration, *result.learned.split.held_out]
+    assert sorted(used) == list(range(num_whole))
+    (note,) = [line.replace("\u00a0", " ") for line in result.findings if "left out" in line]
+    assert f"episode {num_whole}: the episode has {num_steps} step" in note
+
+
 def test_a_learned_world_names_the_command_that_moves_late_actions(tmp_path: Path) -> None:
     result = learn_logs(
         late_table(), tmp_path / "world", Options(recipe=short), edits={"push": {"role": "action"}}, force=True

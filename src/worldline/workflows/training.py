@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from worldline.data.splits import FEW, Split
+from worldline.data.splits import FEW, Split, too_short
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.device import CPU, check_fork
@@ -76,6 +76,7 @@ def learn_world(
         store, recipe, folder=folder, resume=resume, progress=progress, trackers=trackers, name=name, device=device
     )
     engine, split = found.engine, recipe.split(store)
+    used = {*split.train, *split.validation, *split.calibration, *split.held_out}
     started = time.monotonic()
     tell(progress, "calibrate", 0)
     if not train_only and engine.model.closed_form and uses_folds(split):
@@ -106,7 +107,10 @@ def learn_world(
         refine_losses=found.refine_losses,
         heads_s=found.heads_s,
         calibrate_s=time.monotonic() - started,
-        findings=Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out,
+        findings=(
+            *(finding for finding in too_short(store) if finding.episode not in used),
+            *Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out,
+        ),
     )
 
 
