@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.episode import Episode, History
+from worldline.errors import InputError
 
 
 def episode(num_steps: int) -> Episode:
@@ -95,3 +96,29 @@ def test_map_and_select_apply_to_every_group() -> None:
     kept = whole.select(["w", "r", "camera", "else"])
     assert [*kept.observations, *kept.actions, *kept.exogenous, *kept.rewards, *kept.observed] == ["camera", "w", "r"]
     assert [list(arrays) for arrays in vars(whole.history().select(["u", "x"])).values()] == [["x"], ["u"], [], ["x"]]
+
+
+@pytest.mark.parametrize(
+    ("at", "length", "message"),
+    [
+        (500, None, "at is 500, but the episode has 7 observations. Give at from 0 to 6"),
+        (-1, None, "at is -1, but"),
+        (3, 5, r"at is 3, length is 5, but .* length from 1 to at \+ 1"),
+        (3, 0, "length is 0"),
+        (7, 3, "at is 7"),
+    ],
+)
+def test_a_history_that_the_episode_does_not_have_is_refused(at: int, length: int | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        episode(6).history(at, length)
+
+
+@pytest.mark.parametrize("kind", [History, Episode])
+@pytest.mark.parametrize("group", ["observations", "actions", "exogenous", "observed"])
+def test_arrays_without_names_are_refused(kind: type[History] | type[Episode], group: str) -> None:
+    given = {"observations": {"x": np.zeros((21, 1))}, "actions": {"u": np.zeros((20, 1))}, group: np.zeros((20, 1))}
+    message = r"expected a mapping of signal names to arrays, got an array of shape \(20, 1\)\. Give \{'NAME'"
+    with pytest.raises(InputError, match=f"{group}: {message}"):
+        kind(**given)
+    with pytest.raises(InputError, match=f"{group}: expected a mapping .*, got a list"):
+        kind(**{**given, group: [0.0]})

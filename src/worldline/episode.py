@@ -9,9 +9,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.errors import InputError
+
 __all__ = ["Arrays", "Episode", "Future", "History"]
 
 Arrays = Mapping[str, NDArray[np.generic]]
+
+
+def require_mapping(given: object, what: str, example: str = "NAME") -> None:
+    """Checks that arrays are given by name.
+
+    Args:
+        given: as in the call.
+        what: it is, for the message.
+        example: name of a signal, for the message.
+
+    Raises:
+        InputError: it is an array, or something else than a mapping.
+    """
+    if not isinstance(given, Mapping):
+        got = f"an array of shape {given.shape}" if isinstance(given, np.ndarray) else f"a {type(given).__name__}"
+        raise InputError(
+            f"{what}: expected a mapping of signal names to arrays, got {got}. Give {{{example!r}: array}}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -33,6 +53,10 @@ class History:
     actions: Arrays = field(default_factory=dict)
     exogenous: Arrays = field(default_factory=dict)
     observed: Arrays = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for group, arrays in vars(self).items():
+            require_mapping(arrays, group)
 
     def __repr__(self) -> str:
         return f"History({_sizes(vars(self))})"
@@ -131,6 +155,10 @@ class Episode:
     seed: int | None = None
     step_s: NDArray[np.float32] | None = None
 
+    def __post_init__(self) -> None:
+        for group in _GROUPS:
+            require_mapping(getattr(self, group), group)
+
     def __repr__(self) -> str:
         end = "terminated" if self.terminated else "truncated" if self.truncated else "no end"
         sizes = _sizes({group: getattr(self, group) for group in _GROUPS})
@@ -147,8 +175,15 @@ class Episode:
         Args:
             at: index of the last observation, in [length - 1, T]; None for the last of the episode.
             length: H, at least 1; None for all observations up to `at`.
+
+        Raises:
+            InputError: the episode has no such observations.
         """
         stop = (self.num_steps if at is None else at) + 1
+        if not 0 <= stop - (stop if length is None else length) < stop <= self.num_steps + 1:
+            given = f"at is {stop - 1}{'' if length is None else f', length is {length}'}"
+            limits = f"Give at from 0 to {self.num_steps}, and length from 1 to at + 1."
+            raise InputError(f"{given}, but the episode has {self.num_steps + 1} observations. {limits}")
         whole = History(
             observations=self.observations, actions=self.actions, exogenous=self.exogenous, observed=self.observed
         )

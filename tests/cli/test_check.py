@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import typer
+from tests.data.quality.test_consistency import SCHEMA as CONSISTENT
+from tests.data.quality.test_consistency import STEPS, changed, joined, logged, with_shifted_actions
+from tests.data.stores import stored
 from typer.testing import CliRunner
 
 from worldline.cli.check import check
-from worldline.data.store import Store
+from worldline.cli.main import app
+from worldline.data.quality.alignment import Alignment, AlignmentVerdict
+from worldline.data.store import Store, open_store
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -87,3 +96,92 @@ def test_damage_is_shown(tmp_path: Path) -> None:
     assert shown.exit_code == 1
     assert "1 of them DAMAGED" in words(shown.stdout)
     assert "error" in shown.stdout
+
+
+def checked(store: Path, code: int) -> list[str]:
+    """The printed lines of the check in the command of all commands, which also has `import`."""
+    shown = RUN.invoke(app, ["check", str(store)])
+    assert shown.exit_code == code, shown.output
+    return shown.stdout.splitlines()
+
+
+def command_in(lines: list[str]) -> list[str]:
+    (line,) = [line for line in lines if "worldline import" in line]
+    return shlex.split(line.partition("worldline ")[2])
+
+
+@pytest.fixture
+def aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actions and observations are aligned. The regressions take seconds."""
+    verdict = Alignment(verdict=AlignmentVerdict.ALIGNED, shift=0, reason="given", fix="")
+    monkeypatch.setattr("worldline.workflows.check.judge", lambda *_: verdict)
+    monkeypatch.setattr("worldline.workflows.check.survey", lambda *_: None)
+
+
+def stuck() -> list[Episode]:
+    """The temperature does not change for 30 rows of two episodes."""
+    log = logged()
+    for number in (3, 9):
+        heat = log[number].observations["heat"].copy()
+        heat[20:50] = heat[20]
+        log[number] = replace(log[number], observations={**log[number].observations, "heat": heat})
+    return log
+
+
+def seams() -> list[Episode]:
+    """Three pairs of episodes are recorded as one."""
+    log = logged()
+    return [*log[6:30], *joined(log[:6]), *log[30:]]
+
+
+@pytest.mark.usefixtures("aligned")
+@pytest.mark.parametrize(
+    ("log", "options"),
+    [
+        (stuck, ["--mask", "heat:3@20-49,heat:9@20-49"]),
+        (seams, ["--split", f"24@{STEPS + 1},25@{STEPS + 1},26@{STEPS + 1}"]),
+        (lambda: with_shifted_actions(logged(held=2), 1, 20), ["--drop", "7,18,30,44,60"]),
+    ],
+    ids=["stuck", "joined", "shifted"],
+)
+def test_the_printed_command_edits_what_the_warnings_name(
+    tmp_path: Path, log: Callable[[], list[Episode]], options: list[str]
+) -> None:
+    store = stored(tmp_path / "my store", CONSISTENT, log())
+    lines = checked(store.path, code=0)
+    assert lines[-1] == f"Next:   worldline learn '{tmp_path}/my store' --out world/"
+    assert command_in(lines) == ["import", f"{tmp_path}/my store", f"{tmp_path}/my store-edited", *options]
+    shown = RUN.invoke(app, command_in(lines))
+    assert shown.exit_code == 0, shown.output
+    assert not any("worldline import" in line for line in checked(tmp_path / "my store-edited", code=0))
+
+
+@pytest.mark.usefixtures("aligned")
+def test_rows_of_a_saturated_sensor_are_masked(tmp_path: Path) -> None:
+    log = logged()
+    low = np.quantile(np.concatenate([one.observations["tank"][:, 0] for one in log]), 0.1).astype(np.float32)
+    for number, one in enumerate(log):
+        tank = np.stack([np.maximum(one.observations["tank"][:, 0], low), one.observations["tank"][:, 1]], 1)
+        log[number] = replace(one, observations={**one.observations, "tank": tank})
+    store = stored(tmp_path / "store", CONSISTENT, log)
+    command = command_in(checked(store.path, code=0))
+    assert command[3] == "--mask"
+    shown = RUN.invoke(app, command)
+    assert shown.exit_code == 0, shown.output
+    edited = open_store(tmp_path / "store-edited")
+    for number, one in enumerate(log):
+        is_low = one.observations["tank"][:, 0] == low
+        in_run = np.convolve(np.convolve(is_low, np.ones(3), "valid") == 3, np.ones(3)) > 0
+        np.testing.assert_array_equal(edited.observed("tank", number, 0, STEPS + 1), ~in_run)
+
+
+@pytest.mark.usefixtures("aligned")
+def test_a_change_at_a_date_fails_and_the_rest_can_be_left_out(tmp_path: Path) -> None:
+    store = stored(tmp_path / "store", CONSISTENT, changed(logged(), "heat", lambda heat: -heat))
+    lines = checked(store.path, code=1)
+    assert lines[-1].startswith("Next:   worldline import ")
+    command = command_in(lines)
+    assert command[3] == "--drop"
+    first, last = map(int, command[4].split("-"))
+    assert abs(first - 50) <= 3
+    assert last == 79

@@ -48,6 +48,23 @@ def test_it_stops_at_what_cannot_be_used_and_goes_on_when_told(tmp_path: Path, l
     assert len(open_store(tmp_path / "store")) == 3
 
 
+def test_edits_are_options_that_may_be_repeated(tmp_path: Path, logs: Path) -> None:
+    edits = ["--drop", "0", "--drop", "2", "--split", "1@3", "--mask", "x:1@1-1,camera:3"]
+    said = run(logs, tmp_path / "store", *edits)
+    assert "Read as npz: 3 episodes added." in said
+    assert "The logs were edited: --drop 0,2 --split 1@3 --mask camera:3,x:1@1-1." in said
+    store = open_store(tmp_path / "store")
+    assert store.num_steps.tolist() == [2, 2, 5]
+    assert store.observed("x", 0, 0, 3).tolist() == [True, False, True]
+    assert not store.observed("camera", 2, 0, 6).any()
+    assert "3 already present" in run(logs, tmp_path / "store", *edits)
+    assert "Give the same edits" in run(logs, tmp_path / "store", code=1)
+    assert "1 episode added" in run(logs / "0.npz", tmp_path / "store", "--drop", "none")
+    for option, text in (("--drop", "7"), ("--split", "1"), ("--mask", "action:1")):
+        assert "worldline: " in run(logs, tmp_path / "other", option, text, code=1)
+        assert not (tmp_path / "other").exists()
+
+
 def test_pictures_are_scaled_and_rounded(tmp_path: Path, logs: Path) -> None:
     run(logs / "0.npz", tmp_path / "store", "--size", "8x4", "--max-error", 2)
     store = open_store(tmp_path / "store")

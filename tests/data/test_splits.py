@@ -1,16 +1,37 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.stores import stored
 
-from worldline.data.splits import split, split_store
+from worldline.data.index import Entry
+from worldline.data.splits import Split, split_store, too_short
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError, UnknownNameError
+
+
+class Listed:
+    """The parts of a store that a split reads: episodes of these lengths."""
+
+    def __init__(self, num_steps: Sequence[int], terminated: Sequence[int] = ()) -> None:
+        self.num_steps = np.array(num_steps)
+        self.terminated = np.isin(np.arange(len(num_steps)), terminated)
+
+    def __len__(self) -> int:
+        return len(self.num_steps)
+
+    def entries(self) -> list[Entry]:
+        return [Entry(num_steps=steps, terminated=False, truncated=True, seed=None) for steps in self.num_steps]
+
+
+def split(num_episodes: int, seed: int) -> Split:
+    return split_store(Listed([5] * num_episodes), seed=seed)
 
 
 @given(num_episodes=st.integers(4, 500), seed=st.integers(0, 2**32))
@@ -109,3 +130,24 @@ def test_pieces_of_many_recordings_stay_together(tmp_path, schema, make_episode)
     cut = [{number // 3 for number in part if number < 57} for part in parts]
     assert sum(map(len, cut)) == len(set.union(*cut)) == 19
     assert found.rule == "recordings at random, seed 0"
+
+
+def test_the_rest_of_a_recording_is_in_no_part():
+    whole = split(9, 0)
+    logs = Listed([40] * 4 + [1] + [40] * 5)
+    found = split_store(logs)
+    for name in ("train", "validation", "calibration", "held_out"):
+        assert getattr(found, name) == tuple(number + (number >= 4) for number in getattr(whole, name))
+    (finding,) = too_short(logs)
+    assert (finding.episode, finding.problem.replace("\u00a0", " ")) == (
+        4, "the episode has 1 step, models need 13: it is left out"
+    )  # fmt: skip
+    assert 4 not in {*split_store(logs, "time").train, *split_store(logs, "time").held_out}
+    with pytest.raises(DataError, match="3 long episodes cannot be split"):
+        split_store(Listed([40, 40, 40, 2]))
+
+
+def test_episodes_that_are_all_short_or_ended_early_are_kept():
+    assert too_short(Listed([1] * 9)) == too_short(Listed([])) == ()
+    assert [one.episode for one in too_short(Listed([5] * 9 + [2]))] == [9]
+    assert [one.episode for one in too_short(Listed([300] * 90 + [24, 23, 3, 2], terminated=[92, 93]))] == [91, 93]

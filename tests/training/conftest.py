@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.data.stores import stored
 
-from worldline.data.splits import Split, split
+from worldline.data.splits import Split, split_store
 from worldline.data.store import Store
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.observation_encoder import ObservationEncoderConfig
@@ -30,7 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="session")
 def parts(store: Store) -> Split:
-    return split(len(store), seed=0)
+    return split_store(store)
 
 
 @pytest.fixture

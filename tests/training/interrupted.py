@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from worldline.data.splits import split
+from worldline.data.splits import split_store
 from worldline.data.store import open_store
 from worldline.data.windows import Windows
 from worldline.models.base import WorldModel
@@ -129,7 +129,7 @@ def main() -> None:
         num_updates=given.updates, window=4, batch_size=16, num_checks=given.checks, num_validation=32,
         precision="float32", choose="last", min_rank=0.5, min_deviation=0.0,
     )  # fmt: skip
-    parts = split(len(store), seed=0)
+    parts = split_store(store)
     names = window_signals(store.schema, (*model.config.inputs, *model.targets))
     seen = Windows(store, training.window, parts.train, names).sample(64, np.random.default_rng(0))
     model.fit_normaliser(to_window(seen, store.schema))

@@ -10,7 +10,7 @@ import torch
 from tests.data.stores import stored
 
 from worldline.config import replace_at
-from worldline.data.splits import Split, split
+from worldline.data.splits import Split, split_store
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.episode import Episode
@@ -109,7 +109,7 @@ def test_every_head_is_fitted_where_the_logs_have_what_it_needs(build: Build, tm
     for number, one in enumerate(TOY.episodes(24, 8, seed=0)):
         earned = {"reward": one.observations["position"][1:, :1]}
         store.append(replace(one, rewards=earned, terminated=number % 2 == 0))
-    parts = split(len(store), seed=0)
+    parts = split_store(store)
     config = replace(NONE, outcome_updates=2, decoder_updates=3)
     model = build(schema=schema).eval()
     heads = fit_heads(
@@ -128,7 +128,7 @@ def test_every_head_is_fitted_where_the_logs_have_what_it_needs(build: Build, tm
 def test_a_map_is_made_on_request(build: Build, tmp_path: Path) -> None:
     calm = Integrator(camera=False, wind=False)
     store = stored(tmp_path / "store", calm.schema, calm.episodes(24, 8, seed=0))
-    model, parts = build(schema=calm.schema).eval(), split(len(store), seed=0)
+    model, parts = build(schema=calm.schema).eval(), split_store(store)
     config = replace(NONE, goals=True, distance_updates=3, inverse_updates=1, num_landmarks=7, reach=4.0)
     heads = fit_heads(model, store, parts, ("position",), config).goals
     assert heads is not None
@@ -158,7 +158,7 @@ def test_the_model_s_images_are_decoded_on_request(tmp_path: Path) -> None:
         store.append(Episode(observations=observations, actions={"move": draw.uniform(-1, 1, (5, 2)).astype("f4")}))
     sizes = {"encoder.channels": 4, "encoder.width": 8, "predictor.width": 8}
     config = replace_at(JepaConfig(inputs=("camera",), latent_size=8), sizes)
-    model, parts = Jepa(schema=store.schema, config=config).eval(), split(len(store), seed=0)
+    model, parts = Jepa(schema=store.schema, config=config).eval(), split_store(store)
     assert fit_heads(model, store, parts, ("camera",), NONE).decoder is None
     heads = fit_heads(model, store, parts, ("camera",), replace(NONE, decoder_updates=2))
     assert heads.decoder is not None

@@ -16,7 +16,7 @@ from tests.data.stores import stored
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from worldline.data.splits import Split, split
+from worldline.data.splits import Split, split_store
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.errors import BundleError, CollapseError
@@ -46,7 +46,7 @@ def normed(build: Build) -> Jepa:
 
 
 def run(model: Jepa, store: Store, config: TrainingConfig, folder: Path, **options: Any) -> Trained:
-    return train(model, store, split(len(store), seed=0), model.config.inputs, config, folder=folder, **options)
+    return train(model, store, split_store(store), model.config.inputs, config, folder=folder, **options)
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:

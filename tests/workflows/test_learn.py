@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import shutil
 import signal
 import threading
@@ -246,11 +247,25 @@ def test_the_three_worst_findings_are_shown_and_a_changed_sensor_stops(tmp_path:
         sensor = place * (2.0 if number >= 20 else 1.0)
         episodes.append({"place": sensor[:-1, 0], "push": push[:, 0]})
     edits = {"push": {"role": "action"}}
-    with pytest.raises(DataError, match=r"changes from about episode (19|20|21) on.*--force"):
+    with pytest.raises(DataError, match=r"changes from about episode (19|20|21) on.*--force") as refused:
         learn(episodes, tmp_path / "world", edits=edits, recipe=vectors, progress=at("learn"))
+    store = tmp_path / "world.store"
+    assert re.search(rf"worldline import {store} {store}-edited --drop (19|20|21)-39$", str(refused.value))
     with pytest.raises(Stopped):
         learn(episodes, tmp_path / "world", edits=edits, recipe=vectors, force=True, progress=at("learn"))
     assert 1 <= caplog.text.count("warning:") <= 3
+
+
+@pytest.mark.parametrize(("num_whole", "num_steps"), [(8, 1), (9, 5)])
+def test_the_rest_of_a_recording_is_left_out_with_a_note(tmp_path: Path, num_whole: int, num_steps: int) -> None:
+    logs = [*Integrator(camera=False).episodes(num_whole, 40, seed=0)]
+    logs += Integrator(camera=False).episodes(1, num_steps, seed=1)
+    result = learn_logs(logs, tmp_path / "world", Options(recipe="linear"))
+    used = [*result.learned.split.train, *result.learned.split.validation]
+    used += [*result.learned.split.calibration, *result.learned.split.held_out]
+    assert sorted(used) == list(range(num_whole))
+    (note,) = [line.replace("\u00a0", " ") for line in result.findings if "left out" in line]
+    assert f"episode {num_whole}: the episode has {num_steps} step" in note
 
 
 def test_a_learned_world_names_the_command_that_moves_late_actions(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.data.stores import stored
 
 import worldline
 from worldline.config import nested
-from worldline.data.splits import split
+from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.errors import BundleError, ConfigError, InputError, StoppedError, UnknownNameError
 from worldline.models import GruPredictorConfig
@@ -234,8 +234,9 @@ def test_a_setting_that_is_an_option_too_is_given_once(name: str, path: str) -> 
 
 
 def test_calibration_episodes_that_are_too_short_for_the_horizon_are_noted(tmp_path: Path) -> None:
-    toy, parts = Integrator(camera=False), split(30, seed=0)
+    toy = Integrator(camera=False)
     episodes = list(toy.episodes(30, 12, seed=0))
+    parts = split_store(stored(tmp_path / "long", toy.schema, episodes))
     (episodes[parts.calibration[0]],) = toy.episodes(1, 6, seed=1)
     store = stored(tmp_path / "store", toy.schema, episodes)
     found = learn_logs(store.path, tmp_path / "world", Options(recipe="vectors", set=SMALL, horizon=10))

@@ -22,6 +22,7 @@ from worldline.testing.toys import Integrator
 from worldline.world.base import Abduction
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
+from worldline.world.session import Session
 
 PUSH = {"push": np.array([[0.5, 0.0], [-0.5, 1.0], [0.0, 0.0]], np.float32)}
 GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
@@ -55,6 +56,21 @@ def test_a_prediction_follows_the_actions(world: LocalWorld, history: History) -
     assert found.calibrated
     assert isinstance(found.trust, float)
     assert found.signals["position"].horizon == 3
+
+
+def test_arrays_without_names_are_refused_by_every_verb(
+    world: LocalWorld, history: History, fresh: list[Episode]
+) -> None:
+    push = PUSH["push"]
+    for call in (
+        lambda: world.predict(history, push),
+        lambda: world.predict(history, PUSH, exogenous=push),
+        lambda: world.score(history, push[None], GOAL),
+        lambda: world.what_if(fresh[0], 2, push),
+        lambda: Session(world).observe(push[0]),
+    ):
+        with pytest.raises(InputError, match=r"expected a mapping of signal names to arrays, got an array of shape"):
+            call()
 
 
 def test_missing_values_do_not_matter(world: LocalWorld, history: History) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from worldline.episode import Episode, History
 from worldline.errors import InputError
 from worldline.planning.base import Goal
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.validation import check_actions, check_episode, check_goal, check_history
+from worldline.world.validation import check_actions, check_episode, check_goal, check_group, check_history
 
 SCHEMA = Schema(
     signals=(
@@ -154,3 +155,15 @@ def test_an_episode_keeps_its_seed_and_ends() -> None:
 def test_a_number_beyond_the_range_of_the_dtype_is_refused() -> None:
     with pytest.raises(InputError, match="inf"):
         check_history(SCHEMA, observation("position", np.full((3, 2), 1e39)))
+
+
+def test_arrays_without_names_are_refused() -> None:
+    message = r"expected a mapping of signal names to arrays, got an array of shape \(4, 2\)\. Give \{'push': array\}"
+    with pytest.raises(InputError, match=f"actions: {message}"):
+        check_actions(SCHEMA.actions, np.zeros((4, 2)), (None,))
+    with pytest.raises(InputError, match=f"past action: {message}"):
+        check_group(SCHEMA.actions, np.zeros((4, 2)), (4,), "past action")
+    for targets, tolerance in ((np.zeros(2), {}), ({"position": np.zeros(2)}, 0.1)):
+        goal = SimpleNamespace(targets=targets, tolerance=tolerance, costs=())  # the types of a `Goal` are checked here
+        with pytest.raises(InputError, match=r"(targets|tolerance): expected a mapping.* Give \{'position': array\}"):
+            check_goal(SCHEMA, goal, ())

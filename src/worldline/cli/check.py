@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,10 +36,10 @@ def check(
     _print(report)
     write_json(json, _figures(report))
     if report.failed:
-        repairable = any(one.kind is not None for one in report.findings)
-        repair = ("fix", store, "--to", f"{store}-fixed") if repairable else ("show", store)
-        print_next(*(report.realign or repair))
+        print_next(*(report.realign or report.edit or ("show", store)))
         raise typer.Exit(1)
+    if report.edit:
+        print(f"Edits:  {shlex.join(['worldline', *report.edit])}")
     print_next("learn", store, "--out", "world/")
 
 

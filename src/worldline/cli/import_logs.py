@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MAX_LINES = 30
 
 Names = Annotated[list[str] | None, typer.Option(help="Columns with this role, separated by commas.", metavar="NAMES")]
+Drop = Annotated[list[str] | None, typer.Option(help="Episodes to leave out, such as 12,40-55.", metavar="LIST")]
+SplitAt = Annotated[list[str] | None, typer.Option(help="Rows where episodes are split: 7@310.", metavar="LIST")]
+Mask = Annotated[list[str] | None, typer.Option(help="Rows to mark as missing: level:3@100-200.", metavar="LIST")]
 
 
 def import_logs(
@@ -64,6 +67,9 @@ def import_logs(
         typer.Option(min=1, help="Bytes of memory for a file.", show_default="a quarter of the memory"),
     ] = None,
     action_lag: ActionLag = None,
+    drop: Drop = None,
+    split: SplitAt = None,
+    mask: Mask = None,
     action: Names = None,
     observation: Names = None,
     exogenous: Names = None,
@@ -76,6 +82,7 @@ def import_logs(
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
     from worldline.data.importing import with_lag_of
+    from worldline.data.log_edits import LogEdits
     from worldline.data.open_logs import open_logs
     from worldline.data.store import open_store
     from worldline.workflows.check import late_actions
@@ -93,7 +100,9 @@ def import_logs(
     reading = with_lag_of(destination, source, reading)
     known = _known_schema(schema, destination)
     roles = {"action": action, "observation": observation, "exogenous": exogenous, "reward": reward, "ignore": ignore}
-    logs = _reviewed(_edits(roles), partial(open_logs, source, known, importer=importer, reading=reading))
+    changed = LogEdits.parse(drop=drop or (), split=split or (), mask=mask or ()) if drop or split or mask else None
+    opened = partial(open_logs, source, known, importer=importer, reading=reading, log_edits=changed)
+    logs = _reviewed(_edits(roles), opened)
     with progress_bars() as progress:
         report = run(logs, destination, keep_going=keep_going, max_error=max_error, size=_size(size), progress=progress)
     _print(report, is_table_shown=bool(logs.columns))

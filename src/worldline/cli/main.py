@@ -15,7 +15,6 @@ from worldline.cli.check import check
 from worldline.cli.conform import conform
 from worldline.cli.demo import demo
 from worldline.cli.export import export
-from worldline.cli.fix import fix
 from worldline.cli.goals import goals
 from worldline.cli.import_logs import import_logs
 from worldline.cli.learn import learn
@@ -68,7 +67,6 @@ COMMANDS: Final = (
     ("import", import_logs, DATA),
     ("schema", schema, DATA),
     ("check", check, DATA),
-    ("fix", fix, DATA),
     ("show", show, DATA),
     ("export", export, DATA),
     ("learn", learn, LEARN),

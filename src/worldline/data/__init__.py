@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from worldline.data.correcting import correct_schema
     from worldline.data.exporting import export_store
     from worldline.data.importing import import_logs
+    from worldline.data.log_edits import LogEdits, MaskedRows
     from worldline.data.open_logs import open_logs as open
     from worldline.data.splits import Split, split_store
     from worldline.data.store import Store, open_store
 
 __all__ = [
     "Finding",
+    "LogEdits",
     "LoggedEpisode",
     "Logs",
+    "MaskedRows",
     "ReadOptions",
     "Split",
     "Store",

@@ -115,12 +115,12 @@ class Logs(ABC):
         self.max_error, self.notes = dict(max_error or {}), dict(notes or {})
 
     @classmethod
-    @abstractmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether `path` holds logs of this format; checks names only and reads no data."""
+        """Whether `path` holds logs of this format; checks names only and reads no data. False without a format."""
+        del path
+        return False
 
     @classmethod
-    @abstractmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> Logs:
         """The logs at `path`.
 
@@ -132,8 +132,10 @@ class Logs(ABC):
         Raises:
             DataError: no episode can be read, or no schema can be inferred.
             ConfigError: the schema next to the logs cannot be read.
-            InputError: this format does not support an option of `reading`.
+            InputError: this format does not support an option of `reading`, or these logs have no format.
         """
+        del schema, reading
+        raise InputError(f"{cls.__name__} reads no path, such as {path}. Use worldline.data.open.")
 
     def with_schema(self, schema: Schema) -> Logs | None:
         """The same logs with another schema, without another pass over the files; None if they must be opened again.

@@ -29,9 +29,10 @@ class Severity(StrEnum):
 
 
 class FindingKind(StrEnum):
-    """The findings that `worldline fix` can repair."""
+    """The findings that name the episodes or rows to edit, see `worldline.data.log_edits.suggested_edits`."""
 
     STUCK = "stuck"
+    SATURATED = "saturated"
     CHANGED = "changed"
     JOINED = "joined"
     SHIFTED = "shifted"
@@ -39,21 +40,19 @@ class FindingKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A part of a log.
+    """A part of a log to edit.
 
     Args:
         episode: number in the log, from 0.
-        start: first row.
+        start: first row; of joined recordings, the first row of the second one.
         stop: row after the last; None for the end of the episode.
         component: of the signal; None for all.
-        lag: rows by which actions are logged too late; below 0 if too early.
     """
 
     episode: int
     start: int = 0
     stop: int | None = None
     component: int | None = None
-    lag: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +68,7 @@ class Finding:
         signal: the signal's name.
         step: row of the signal within the episode, from 0.
         unusable: whether no single world can explain the log.
-        kind: for `worldline fix`; None if it cannot be repaired.
+        kind: of the edit that it suggests; None if it suggests none.
         places: all parts that it is about, if it has a `kind`; for a change, the first episode after it.
     """
 

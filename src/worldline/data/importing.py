@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from worldline.data.data_card import CARD_FILE
 from worldline.data.formats.reading import without_step
 from worldline.data.fsync import locked_at_once
 from worldline.data.index import Source
+from worldline.data.log_edits import LOG_EDITS, NO_EDITS, LogEdits, suggested_edits
 from worldline.data.open_logs import open_logs
 from worldline.data.reading_budget import reading_budget
 from worldline.data.schema_edits import SchemaEdits, edit_command
@@ -82,6 +83,7 @@ def import_logs(
     importer: str | None = None,
     reading: ReadOptions | None = None,
     edits: SchemaEdits | None = None,
+    log_edits: LogEdits | None = None,
     keep_going: bool = False,
     max_error: int = 0,
     size: tuple[int, int] | None = None,
@@ -99,6 +101,8 @@ def import_logs(
         importer: name of the format; default is to detect it.
         reading: as for `open_logs`.
         edits: as for `open_logs`; corrections of the schema.
+        log_edits: as for `open_logs`. The card of the store notes them, and later imports into it must have the same.
+            An empty `LogEdits()` adds the episodes of other logs as they are.
         keep_going: skip and report episodes that cannot be used, instead of stopping at the first.
         max_error: of a new store: largest error of a pixel, in grey levels from 0 (lossless) to 64.
         size: of a new store: height and width that images are scaled to; default is to keep their size.
@@ -109,18 +113,20 @@ def import_logs(
         DataError: an episode cannot be used (without `keep_going`), or none can; the message says what was imported.
             No signal of a new store is an action, or none an observation; nothing is written then.
         ConfigError: as for `open_logs`.
-        InputError: the destination is not a store, has another schema or `action_lag`, or another import into it is
-            running.
-            With `only`, it holds other episodes.
+        InputError: the destination is not a store, has another schema, `action_lag` or `log_edits`, or another import
+            into it is running. With `only`, it holds other episodes. Or `log_edits` name what the logs do not hold, or
+            are given for `Logs` that are open; a new store is then removed.
     """
     destination = Path(destination)
     old = open_store(destination) if is_store(destination) else None
     if isinstance(source, Logs):
+        if log_edits is not None:
+            raise InputError("log_edits are given for logs that are open. Give them to worldline.data.open instead.")
         logs = source
     else:
         known = old.schema if schema is None and old else schema
         reading = with_lag_of(destination, source, reading)
-        logs = open_logs(source, known, importer=importer, reading=reading, edits=edits)
+        logs = open_logs(source, known, importer=importer, reading=reading, edits=edits, log_edits=log_edits)
     store = _target(logs, destination, old, max_error=max_error, size=size)
     problem = f"another import into {store.path} is running. Wait until it has ended."
     with locked_at_once(store.path / CARD_FILE, problem), reading_budget(logs.max_bytes):
@@ -130,8 +136,8 @@ def import_logs(
             files, findings = _add_all(logs, store, scaled=scaled, keep_going=keep_going, only=only, progress=progress)
             if not len(store):
                 raise _no_episode_error(findings, logs.origin)
-        except DataError as error:
-            if len(store):
+        except (DataError, InputError) as error:  # an edit of a row that an episode lacks is an InputError
+            if len(store) and isinstance(error, DataError):
                 raise _with_progress(error, store) from error
             if old is None:
                 shutil.rmtree(store.path)
@@ -178,7 +184,28 @@ def realign_command(store: Path, lag: int) -> tuple[str, ...]:
         store: its folder.
         lag: steps by which its actions are logged too late.
     """
-    return "import", str(store), str(store.with_name(f"{store.name}-aligned")), "--action-lag", str(lag)
+    return "import", str(store), _beside(store, "aligned"), "--action-lag", str(lag)
+
+
+def edit_logs_command(store: Path, findings: Iterable[Finding], num_episodes: int) -> tuple[str, ...]:
+    """The command, without its first word, that imports a store into another one with the edits that findings suggest.
+
+    Args:
+        store: its folder.
+        findings: about the store.
+        num_episodes: of the store.
+
+    Returns:
+        The words; empty if no edit is suggested.
+    """
+    options = suggested_edits(findings, num_episodes).options
+    return ("import", str(store), _beside(store, "edited"), *options) if options else ()
+
+
+def _beside(store: Path, ending: str) -> str:
+    """The path of a changed copy of a store."""
+    store = store if store.name else store.resolve()  # the working directory has no name
+    return str(store.with_name(f"{store.name}-{ending}"))
 
 
 def _require_roles(logs: Logs) -> None:
@@ -269,7 +296,7 @@ def _target(logs: Logs, destination: Path, old: Store | None, *, max_error: int,
 
     Raises:
         DataError: as for `import_logs`; a new store would lack an action or an observation.
-        InputError: `old` has another schema, `action_lag` or `max_error`, or an option does not fit the logs.
+        InputError: `old` has another schema, `action_lag`, `max_error` or edits, or an option does not fit the logs.
     """
     schema = logs.schema if size is None else scaled_schema(logs.schema, _checked(size))
     if old is None:
@@ -277,11 +304,19 @@ def _target(logs: Logs, destination: Path, old: Store | None, *, max_error: int,
         notes = {"importer": logs.importer, "source": logs.origin, "assumed": " ".join(logs.unclear)}
         notes |= _bounds_note(logs)
         notes |= {"size": f"{size[0]}x{size[1]}"} if size else {}
+        notes |= {LOG_EDITS: ""} if logs.notes.get(LOG_EDITS) == NO_EDITS else {}
         return _create(destination, schema, max_error, {**logs.notes, **notes}, logs.max_error)
     if logs.importer != "store" and (lag := noted_lag(logs.notes)) != (before := noted_lag(old.card.notes)):
         raise InputError(
             f"{destination} was imported with --action-lag {before}, and these logs are read with {lag}. Leave the "
             "option out to use the same, or import into a new folder."
+        )
+    ours, theirs = logs.notes.get(LOG_EDITS, ""), old.card.notes.get(LOG_EDITS, "")
+    if ours not in (theirs, NO_EDITS):
+        raise InputError(
+            f"{destination} was imported with the edits {theirs or NO_EDITS}, and these logs with {ours or NO_EDITS}. "
+            "Give the same edits to import the same logs. To add other logs, import them into a new store, and then "
+            f"add its episodes: worldline import NEW {destination} --drop {NO_EDITS}"
         )
     if old.schema == schema and (not max_error or max_error in old.card.max_error.values()):
         return old

@@ -6,20 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from worldline.data.base import ACTION_LAG, LoggedEpisode, Logs, ReadOptions, edits_beside, noted_lag, refuse
-from worldline.data.checks import Finding, warning
-from worldline.data.conversion import with_moved_actions
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, edits_beside, refuse
+from worldline.data.changed_logs import MovedActions
+from worldline.data.checks import Finding
 from worldline.data.formats.memory import logs_in_memory
 from worldline.data.infer import NO_ACTION
+from worldline.data.log_edits import EditedLogs, LogEdits
 from worldline.data.reading_budget import reading_budget
 from worldline.data.roles import ColumnGuess, RoleGuess
 from worldline.data.schema_edits import IGNORE, SchemaEdits, apply_edits, merged
 from worldline.data.store import Store, is_store, open_store
-from worldline.episode import Episode
 from worldline.errors import DataError
-from worldline.formatting import plural
 from worldline.registry import BUILTIN, load, names
 from worldline.schema import Role, Schema
 
@@ -64,61 +61,6 @@ class StoreLogs(Logs):
                 yield LoggedEpisode(file=name, number=number, episode=episode, source=source)
 
 
-class MovedActions(Logs):
-    """Logs with their actions moved to the step that they lead.
-
-    Args:
-        logs: to read from.
-        lag: steps by which the actions are logged too late; below 0 if too early.
-    """
-
-    def __init__(self, logs: Logs, lag: int) -> None:
-        by = plural(abs(lag), "step")
-        note = f"The actions were moved {by} {'earlier' if lag > 0 else 'later'}, and each episode is {by} shorter."
-        notes = {**logs.notes, ACTION_LAG: str(noted_lag(logs.notes) + lag)}
-        super().__init__(logs.schema, (*logs.unclear, note), max_error=logs.max_error, notes=notes)
-        self.columns, self.importer, self.origin = logs.columns, logs.importer, logs.origin
-        self.max_bytes = logs.max_bytes
-        self._logs, self._lag = logs, lag
-
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        """Returns False, because it is no format."""
-        del path
-        return False
-
-    @classmethod
-    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> MovedActions:
-        """As `open_logs`."""
-        return cls(open_logs(path, schema, reading=replace(reading, action_lag=None)), reading.action_lag or 0)
-
-    def __len__(self) -> int:
-        return len(self._logs)
-
-    def read(self) -> Iterator[LoggedEpisode]:
-        """Every episode in order; one without a step that remains becomes a warning."""
-        for logged in self._logs.read():
-            if logged.episode is None or not _is_regular(logged.episode):  # `check_episode` reports it
-                yield logged
-            elif logged.episode.num_steps <= abs(self._lag):
-                steps = plural(logged.episode.num_steps, "step")
-                problem = f"the episode has {steps} and is left out: no step remains when its actions are moved"
-                finding = warning(
-                    problem=problem, fix="Nothing to do, if it is no loss.", file=logged.file, episode=logged.number
-                )
-                yield replace(logged, episode=None, findings=(*logged.findings, finding))
-            else:
-                yield replace(logged, episode=with_moved_actions(logged.episode, self._lag))
-
-
-def _is_regular(episode: Episode) -> bool:
-    """Whether all signals have the number of rows of their role."""
-    rows = {np.shape(values)[:1] for group in (episode.observations, episode.observed) for values in group.values()}
-    inputs = (episode.actions, episode.exogenous, episode.rewards)
-    steps = {np.shape(values)[:1] for group in inputs for values in group.values()}
-    return rows == {(episode.num_steps + 1,)} and steps == {(episode.num_steps,)}
-
-
 def recognise(path: Path | str) -> str:
     """The name of the importer that recognises the logs at `path`.
 
@@ -144,6 +86,7 @@ def open_logs(
     importer: str | None = None,
     reading: ReadOptions | None = None,
     edits: SchemaEdits | None = None,
+    log_edits: LogEdits | None = None,
 ) -> Logs:
     """The logs at a path, in any supported format, or in memory.
 
@@ -155,18 +98,22 @@ def open_logs(
         reading: settings; default is to infer them from the files, and to leave actions where they are.
         edits: corrections of the schema, such as {"heater": {"role": "action"}}. They come after those in a partial
             `schema.json` next to the logs.
+        log_edits: episodes to leave out or to split, and observations to mark as missing. Their numbers are those of
+            the logs before actions are moved.
 
     Raises:
         DataError: the path does not exist, no importer recognises it, or no episode can be read.
         ConfigError: the schema next to the logs cannot be read, or a correction is wrong; all mistakes are listed.
         UnknownNameError: `importer` is not registered.
-        InputError: the format does not support an option of `reading`, or the object in memory is no log.
+        InputError: the format does not support an option of `reading`, or the object in memory is no log. Or
+            `log_edits` name what the logs do not hold; a wrong row is found when its episode is read.
         MissingExtraError: the format needs an extra that is not installed.
     """
     reading, edits = reading or ReadOptions(), edits or {}
     with reading_budget(reading.max_bytes):
         found = _opened(logs, schema, importer, reading, edits)
     found.max_bytes = reading.max_bytes
+    found = found if log_edits is None else EditedLogs(found, log_edits)
     return MovedActions(found, reading.action_lag) if reading.action_lag else found
 
 

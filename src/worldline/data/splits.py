@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from worldline.data.base import PIECE
+from worldline.data.checks import Finding, warning
+from worldline.data.index import Source
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError, UnknownNameError
+from worldline.formatting import plural
 
 PART_SHARE = 0.1
 """Share of the episodes in each part but training; at least one episode, or two from `FEW` episodes on."""
@@ -19,6 +22,9 @@ MIN_EPISODES = 4
 
 MIN_GAPPED = 20
 """Smallest number of pieces of cut recordings for gaps between the parts; three pieces are lost."""
+
+MIN_STEPS, MAX_MIN_STEPS = 3, 24
+"""Limits of the steps that an episode must have: those that figures need, and the longest history of a model."""
 
 CUT = "A long table can be cut: worldline import LOGS STORE --max-steps 100"
 
@@ -42,22 +48,30 @@ class Split:
     rule: str = ""
 
 
-def split(num_episodes: int, seed: int) -> Split:
-    """A random split: a tenth each for validation, calibration and held out, the rest to train.
+def too_short(store: Store) -> tuple[Finding, ...]:
+    """A warning for each episode that no part gets, such as the rest of a recording that was cut.
 
-    Args:
-        num_episodes: at least 4. From 8 episodes on, each part has at least two.
-        seed: of the draw.
-
-    Raises:
-        DataError: there are fewer than 4 episodes.
+    An episode needs a third of the steps that four in five episodes have, or 24, because a model may use so many
+    earlier steps. A terminated episode needs 3.
     """
-    numbers = [[number] for number in range(num_episodes)]
-    return _assign(numbers, np.random.default_rng(seed), f"episodes at random, seed {seed}", "episodes")
+    steps = store.num_steps
+    usual = int(np.quantile(steps, 0.2)) if len(steps) else 0
+    least = min(MIN_STEPS, usual)
+    needed = np.where(store.terminated, least, np.clip(usual // 3, least, MAX_MIN_STEPS))
+    return tuple(
+        warning(
+            problem=f"the episode has {plural(steps[number], 'step')}, models need {needed[number]}: it is left out",
+            fix="Nothing to do, if it is no loss.",
+            episode=int(number),
+        )
+        for number in np.flatnonzero(steps < needed)
+    )
 
 
 def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
     """A split of a store by a rule; each part but training gets a tenth, at least one group of episodes.
+
+    Episodes that are too short for a model, such as the rest of a recording that was cut, are in no part.
 
     Rules:
 
@@ -79,52 +93,54 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
         DataError: an episode lacks the key, its values cannot be ordered, or there are fewer than 4 groups.
     """
     kind, _, key = rule.partition(":")
+    short = {one.episode for one in too_short(store)}
+    sources = {number: entry.source for number, entry in enumerate(store.entries()) if number not in short}
+    episodes = "long episodes" if short else "episodes"
     if rule == "episode":
-        recordings = _recordings(store)
-        if len(recordings) == len(store):
-            return split(len(store), seed)
+        recordings = _recordings(sources)
+        if len(recordings) == len(sources):
+            return _assign(recordings, np.random.default_rng(seed), f"episodes at random, seed {seed}", episodes)
         if len(recordings) >= FEW:
             return _assign(recordings, np.random.default_rng(seed), f"recordings at random, seed {seed}", "recordings")
-        return _in_order(len(store))
+        return _in_order(list(sources))
     if rule == "time":
-        return _assign([[number] for number in range(len(store))], None, "in the order of the store", "episodes")
+        return _assign([[number] for number in sources], None, "in the order of the store", episodes)
     if kind not in ("key", "time") or not key:
         raise InputError(
             f"split is {rule!r}. Use 'episode', 'time', 'time:NAME' or 'key:NAME', where NAME is a key of the sources."
         )
-    values = _values(store, key)
+    values = _values(store, sources, key)
     if kind == "time":
-        kinds = {isinstance(value, str) for value in values}
+        kinds = {isinstance(value, str) for value in values.values()}
         if len(kinds) > 1:
             raise DataError(f"{key!r} is text in some sources and a number in others", fix="Log one type only.")
-        order = sorted(range(len(store)), key=lambda number: (values[number], number))
-        return _assign([[number] for number in order], None, f"in the order of {key}", "episodes")
+        order = sorted(values, key=lambda number: (values[number], number))
+        return _assign([[number] for number in order], None, f"in the order of {key}", episodes)
     groups: dict[str | int | float, list[int]] = {}
-    for number, value in enumerate(values):
+    for number, value in values.items():
         groups.setdefault(value, []).append(number)
     noun = f"values of {key!r}"
     return _assign(list(groups.values()), np.random.default_rng(seed), f"by {key} at random, seed {seed}", noun)
 
 
-def _recordings(store: Store) -> list[list[int]]:
+def _recordings(sources: Mapping[int, Source]) -> list[list[int]]:
     """The episodes of each recording; one episode each if no recording was cut."""
     found: dict[tuple[object, ...], list[int]] = {}
-    for number, entry in enumerate(store.entries()):
-        source = entry.source
+    for number, source in sources.items():
         key = (source.get("file"), source.get("label")) if PIECE in source else (number,)
         found.setdefault(key, []).append(number)
     return list(found.values())
 
 
-def _in_order(num_pieces: int) -> Split:
+def _in_order(pieces: Sequence[int]) -> Split:
     """Pieces in the order of the store, with a piece left out between two parts."""
-    if num_pieces < MIN_GAPPED:
-        return _assign([[number] for number in range(num_pieces)], None, "pieces in the order of the store", "pieces")
-    size = max(2, round(PART_SHARE * (num_pieces - 3)))
-    firsts = [num_pieces - (size + 1) * number + 1 for number in (3, 2, 1)]
-    validation, calibration, held_out = (tuple(range(first, first + size)) for first in firsts)
+    if len(pieces) < MIN_GAPPED:
+        return _assign([[number] for number in pieces], None, "pieces in the order of the store", "pieces")
+    size = max(2, round(PART_SHARE * (len(pieces) - 3)))
+    firsts = [len(pieces) - (size + 1) * number + 1 for number in (3, 2, 1)]
+    validation, calibration, held_out = (tuple(pieces[first : first + size]) for first in firsts)
     return Split(
-        train=tuple(range(firsts[0] - 1)),
+        train=tuple(pieces[: firsts[0] - 1]),
         validation=validation,
         calibration=calibration,
         held_out=held_out,
@@ -132,16 +148,15 @@ def _in_order(num_pieces: int) -> Split:
     )
 
 
-def _values(store: Store, key: str) -> list[str | int | float]:
+def _values(store: Store, sources: Mapping[int, Source], key: str) -> dict[int, str | int | float]:
     """The value of `key` in each source."""
-    sources = [entry.source for entry in store.entries()]
-    if not any(key in source for source in sources):
-        raise UnknownNameError("key of the sources", key, {name for source in sources for name in source})
-    for number, source in enumerate(sources):
+    if not any(key in source for source in sources.values()):
+        raise UnknownNameError("key of the sources", key, {name for source in sources.values() for name in source})
+    for number, source in sources.items():
         if key not in source:
             fix = "Split by another key, or log this key for every episode."
             raise DataError(f"the source has no {key!r}", fix=fix, file=store.path, episode=number)
-    return [source[key] for source in sources]
+    return {number: source[key] for number, source in sources.items()}
 
 
 def _assign(groups: Sequence[Sequence[int]], generator: np.random.Generator | None, rule: str, noun: str) -> Split:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldline.data.checks import Finding, Severity, warning
-from worldline.data.importing import realign_command
+from worldline.data.importing import edit_logs_command, realign_command
 from worldline.data.quality.alignment import Alignment, AlignmentVerdict, alignment, judge
-from worldline.data.quality.anomalies import Inspection
+from worldline.data.quality.anomalies import Inspection, with_saturated_parts
 from worldline.data.quality.consistency import inconsistencies
 from worldline.data.quality.coverage import Coverage, survey
 from worldline.data.quality.segments import Sample
@@ -57,22 +57,25 @@ class CheckReport:
         """The command, without its first word, that moves misaligned actions; empty if there are none."""
         return realign_command(self.path, self.alignment.shift) if self.alignment and self.misaligned else ()
 
+    @property
+    def edit(self) -> tuple[str, ...]:
+        """The command, without its first word, that makes the edits of the findings; empty if none suggests one."""
+        return edit_logs_command(self.path, self.findings, self.num_episodes)
+
 
 def check(
     store: Store | Path | str,
     *,
     delay: int = 0,
     seed: int = 0,
-    sample: Sample | None = None,
     progress: OnProgress | None = None,
 ) -> CheckReport:
-    """Checks a store. Every episode is read once; figures come from a sample.
+    """Checks a store. Every episode is read once; figures, changes, joined and shifted parts come from a sample.
 
     Args:
         store: the store or its folder.
         delay: known response delay of the system in steps; actions that lead by it are no error.
         seed: of the samples, the regressions and the intervals.
-        sample: an empty sample of the store, which is filled; default is one of about 15,000 steps.
         progress: called after each episode that was read, and around the regressions.
 
     Raises:
@@ -84,8 +87,7 @@ def check(
     store = store if isinstance(store, Store) else open_store(store)
     if not len(store):
         raise DataError("the store has no episode", fix="Record or import episodes first.", file=store.path)
-    sample = sample or Sample(store, None, seed)
-    damaged, inspection = [], Inspection(store.schema, len(store), seed)
+    sample, damaged, inspection = Sample(store, seed), list[Finding](), Inspection(store.schema, len(store), seed)
     for number in range(len(store)):
         try:
             episode = store.verify(number)
@@ -98,7 +100,8 @@ def check(
     tell(progress, "check", 0)
     found = judge(sample.tracks, seed) if sample.tracks else None
     covered = survey(sample.tracks, store.schema, seed) if sample.tracks else None
-    findings = (*damaged, *_unlisted(store), *inspection.findings(), *inconsistencies(sample.tracks, store.schema))
+    anomalies = [with_saturated_parts(store, one) for one in inspection.findings()]
+    findings = (*damaged, *_unlisted(store), *anomalies, *inconsistencies(sample.tracks, store.schema))
     tell(progress, "check", 1)
     shift = 0 if found is None else found.shift
     accepted = found is not None and shift == -delay
@@ -165,7 +168,7 @@ def review_log(store: Store, progress: OnProgress | None = None) -> LogReview:
         DataError: an episode is damaged.
     """
     tell(progress, "check", 0)
-    sample = Sample(store, None, 0)
+    sample = Sample(store, 0)
     inspection = Inspection(store.schema, len(store))
     for number in sample.episodes:
         episode = store.episode(number)

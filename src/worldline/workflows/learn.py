@@ -21,6 +21,7 @@ from worldline.audit.report_evidence import Choice, Decoded, Evidence
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, merged, to_json
 from worldline.data.checks import Finding
+from worldline.data.importing import edit_logs_command
 from worldline.data.schema_edits import SchemaEdits
 from worldline.data.store import Store, is_store, open_store
 from worldline.device import choose_device
@@ -265,10 +266,10 @@ def learn_logs(
 
 def _refused(finding: Finding, store: Store) -> DataError:
     """The error about a log that no world can explain."""
-    command = shlex.join(["worldline", "fix", str(store.path), "--to", f"{store.path}-fixed"])
-    repair = f" To repair what is certain: {command}" if finding.kind is not None else ""
+    command = edit_logs_command(store.path, [finding], len(store))
+    edit = f" To leave these episodes out: {shlex.join(['worldline', *command])}" if command else ""
     force = "Use --force, or force=True, to learn from this log anyway."
-    return replace(finding, fix=f"{finding.fix} {force}{repair}").error()
+    return replace(finding, fix=f"{finding.fix} {force}{edit}").error()
 
 
 @dataclass(frozen=True, kw_only=True)

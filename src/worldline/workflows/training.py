@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from worldline.data.splits import FEW, Split
+from worldline.data.splits import FEW, Split, too_short
 from worldline.data.store import Store
 from worldline.data.windows import Windows
 from worldline.device import CPU, check_fork
@@ -84,6 +84,7 @@ def learn_world(
         store, fitted, folder=folder, resume=resume, progress=progress, trackers=trackers, name=name, device=device
     )
     engine = found.engine
+    used = {*split.train, *split.validation, *split.calibration, *split.held_out}
     started = time.monotonic()
     tell(progress, "calibrate", 0)
     if not train_only and engine.model.closed_form:
@@ -127,7 +128,10 @@ def learn_world(
         heads_s=found.heads_s,
         calibrate_s=time.monotonic() - started,
         unseen=unseen,
-        findings=Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out,
+        findings=(
+            *(finding for finding in too_short(store) if finding.episode not in used),
+            *Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out,
+        ),
     )
 
 

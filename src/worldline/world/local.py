@@ -451,7 +451,7 @@ class LocalWorld(World):
     def _exogenous(self, present: Present, exogenous: Arrays | None, horizon: int) -> Arrays:
         """The validated exogenous inputs, per signal [W, T, *shape]."""
         signals = self.describe().schema.exogenous
-        checked = check_group(signals, exogenous or {}, (*present.leading, horizon), "exogenous")
+        checked = check_group(signals, {} if exogenous is None else exogenous, (*present.leading, horizon), "exogenous")
         return {name: value[None] for name, value in checked.items()} if present.single else checked
 
     def _future(self, present: Present, actions: Arrays, exogenous: Arrays | None, *, axes_between: int) -> Future:

@@ -11,7 +11,7 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Arrays, Episode, History, require_mapping
 from worldline.errors import ConfigError, InputError
 from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.schema import Signal
@@ -212,6 +212,8 @@ class Session:
         Raises:
             InputError: a signal is missing, new or does not fit the schema. The step is then not added.
         """
+        for what, given in (("observations", observations), ("actions", actions), ("exogenous", exogenous)):
+            require_mapping({} if given is None else given, what)
         self.test()
         episode = self._longer(observations, actions or {}, exogenous or {}, observed or {})
         self._tracker.observe(episode)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import Card
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Arrays, Episode, History, require_mapping
 from worldline.errors import InputError, UnknownNameError, UnsupportedError
 from worldline.formatting import plural
 from worldline.planning.base import Goal
@@ -98,6 +98,7 @@ def check_group(signals: Sequence[Signal], arrays: Arrays, leading: tuple[int, .
     Raises:
         InputError: an array is missing, unknown, or has the wrong shape, dtype or values.
     """
+    require_mapping(arrays, role, signals[0].name if signals else "NAME")
     for name in arrays:
         _signal(signals, name, role)
     if leading[-1] == 0:  # a history of one observation has no steps
@@ -124,6 +125,7 @@ def check_actions(
         InputError: as in `check_group`; or a value is further outside its bounds and `clip` is False.
     """
     shape: tuple[int, ...] = ()
+    require_mapping(actions, "actions", signals[0].name if signals else "NAME")
     for signal in signals:
         if signal.name in actions:
             shape = np.shape(actions[signal.name])[: len(leading)]
@@ -192,6 +194,8 @@ def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str
         InputError: the goal has no target and no cost, or a target has the wrong name or shape. Also if a tolerance,
             discount or risk is out of range, or a tolerance has no target.
     """
+    for group, given in (("targets", goal.targets), ("tolerance", goal.tolerance)):
+        require_mapping(given, group, schema.observations[0].name)
     if not goal.targets and not goal.costs:
         raise InputError(
             "the goal has no target and no cost. Add a target value for at least one observation signal, or a cost."

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.data.stores import stored
 
 from worldline.data.checks import Finding, Severity
-from worldline.data.quality.anomalies import Inspection, quality
+from worldline.data.quality.anomalies import Inspection
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -227,9 +226,3 @@ def test_many_findings_of_a_kind_are_summed_up(episodes: list[Episode]) -> None:
     found = inspect([*episodes, *episodes[:9]])
     assert len(found) == 5
     assert found[-1].problem.endswith("(and 4 more like this)")
-
-
-def test_episodes_of_a_store(tmp_path: Any, episodes: list[Episode]) -> None:
-    store = stored(tmp_path / "store", SCHEMA, (*episodes[:3], episodes[0]))
-    assert the_only(quality(store), "exact copy of episode 0").episode == 3
-    assert quality(store, range(3)) == ()

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.stores import stored
 
-from worldline.data.quality.coverage import Coverage, coverage, survey
+from worldline.data.quality import segments
+from worldline.data.quality.coverage import Coverage, survey
 from worldline.data.quality.segments import Sample, component_names, shrink, track
-from worldline.data.store import Store
 from worldline.episode import Episode
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
 SCHEMA = Schema(
@@ -109,23 +109,21 @@ def test_pictures_count_where_there_is_nothing_else() -> None:
     assert 40 < found.effective_dimension <= 64
 
 
-def test_the_sample_is_seeded_bounded_and_of_the_chosen_episodes(tmp_path: Any) -> None:
+def test_the_sample_is_seeded_and_bounded(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store = stored(tmp_path / "store", SCHEMA, (make(number) for number in range(8)))
-    assert coverage(store, seed=1) == coverage(store, seed=1)
-    assert coverage(store).num_episodes == 8
-    assert Sample(store, [5, 2], 0).episodes == (2, 5)
-    some, others = (Sample(store, None, seed, max_steps=100, length=40) for seed in (1, 2))
+    monkeypatch.setattr(segments, "MAX_STEPS", 100)
+    monkeypatch.setattr(segments, "SEGMENT", 40)
+    some, same, others = (Sample(store, seed) for seed in (1, 1, 2))
+    assert some.episodes == same.episodes
     for number in some.episodes:
         some.add(number, store.episode(number))
     assert [len(one.actions) for one in some.tracks] == [40, 40, 40]
     assert some.episodes != others.episodes
-    with pytest.raises(InputError, match="has 8"):
-        Sample(store, [8], 0)
 
 
-def test_no_episode_is_an_error(tmp_path: Any) -> None:
+def test_no_episode_is_an_error() -> None:
     with pytest.raises(DataError, match="no episode"):
-        coverage(Store.create(tmp_path / "store", SCHEMA))
+        survey([], SCHEMA)
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 4))

@@ -129,18 +129,6 @@ class EpisodesInMemory(EpisodeLogs[None]):
         super().__init__(schema, unclear, Path(), files)
         self.columns = tuple(draft.columns)
 
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        """Returns False, because no path holds them."""
-        del path
-        return False
-
-    @classmethod
-    def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> EpisodesInMemory:
-        """Raises InputError, because no path holds them."""
-        del schema, reading
-        raise InputError(f"{path} is a path. {_WANTED}")
-
     def opened(self) -> nullcontext[None]:
         """Nothing has to be opened."""
         return nullcontext(None)

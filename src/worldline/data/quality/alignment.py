@@ -131,19 +131,17 @@ class Alignment:
     left_out: tuple[str, ...] = ()
 
 
-def alignment(store: Store, episodes: Sequence[int] | None = None, seed: int = 0) -> Alignment:
+def alignment(store: Store, seed: int = 0) -> Alignment:
     """Whether the actions of a store lead or lag its observations.
 
     Args:
-        store: to measure.
-        episodes: to sample from; default is all. At most about 15,000 steps are used.
+        store: to measure. At most about 15,000 steps are used.
         seed: of the sample, the regressions and the intervals.
 
     Raises:
-        InputError: an episode does not exist.
         DataError: an episode is damaged.
     """
-    sample = Sample(store, episodes, seed)
+    sample = Sample(store, seed)
     for number in sample.episodes:
         sample.add(number, store.episode(number))
     return judge(sample.tracks, seed)

@@ -37,6 +37,8 @@ MAX_CONSTANT_STEPS: Final = 20
 MIN_SATURATED, MIN_LEVELS, MAX_GAP = 0.03, 50, 0.05
 """Of a sensor that may saturate: share of rows at the limit, number of values, and distance to the next value."""
 SATURATION_RATIO, NUM_LEVELS = 5, 5  # a saturated value is so many times as frequent as each of the next values
+MIN_SATURATED_ROWS: Final = 3
+"""Smallest number of successive rows at the limit that are a part to mask."""
 _MASK_IF_SATURATED: Final = "If the sensor saturates there, mark these rows as missing. A stop is no error."
 OUTLIER_RANGES: Final = 10.0
 """Distance of an outlier from the range of 99 % of the values, in units of that range."""
@@ -203,26 +205,6 @@ class Inspection:
                 numbers = _Numbers(*map(np.stack, stacked))
                 rows = np.concatenate([numbers.low[:0], *self._rows[signal.name]])
                 yield _SignalSummary(signal=signal, episodes=[one.number for one in among], numbers=numbers, rows=rows)
-
-
-def quality(store: Store, episodes: Sequence[int] | None = None, seed: int = 0) -> tuple[Finding, ...]:
-    """All anomalies of the signals in a store, each with its place, the value and the fix.
-
-    Every episode is read once. Signals are compared with each other on at most 200 episodes.
-
-    Args:
-        store: to check.
-        episodes: to check; default is all.
-        seed: of the sample.
-
-    Raises:
-        InputError: an episode does not exist.
-        DataError: an episode is damaged.
-    """
-    inspection = Inspection(store.schema, len(store), seed)
-    for number in range(len(store)) if episodes is None else episodes:
-        inspection.add(number, store.episode(number))
-    return inspection.findings()
 
 
 def _numeric(schema: Schema) -> list[Signal]:
@@ -500,7 +482,10 @@ def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, float]) -> Ite
 
 
 def _saturated(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
-    """Components with a limit at one end of their range. Limits at both ends are more probably stops, such as walls."""
+    """Components with a limit at one end of their range. Limits at both ends are more probably stops, such as walls.
+
+    The place of a finding begins with a row at the limit; `with_saturated_parts` finds all parts.
+    """
     for one in signals:
         if one.signal.kind is not Kind.VECTOR or one.signal.role is not Role.OBSERVATION:
             continue
@@ -509,9 +494,33 @@ def _saturated(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
             if (low is None) == (high is None):
                 continue
             value, share = low or high or (0.0, 0.0)
+            ends, steps = (one.numbers.high, one.numbers.high_at) if high else (one.numbers.low, one.numbers.low_at)
+            at = int((ends[:, component] == (value if high else -value)).argmax())
+            place = Place(episode=one.episodes[at], start=int(steps[at, component]), component=component)
             limit = f"{value:g}, its largest value" if high else f"{-value:g}, its smallest value"
             problem = f"{part_of(one.signal, component)} is exactly {limit}, in {100 * share:.0f} % of the rows"
-            yield warning(problem=problem, fix=_MASK_IF_SATURATED, signal=one.signal.name)
+            kind = FindingKind.SATURATED
+            yield warning(problem=problem, fix=_MASK_IF_SATURATED, signal=one.signal.name, kind=kind, places=(place,))
+
+
+def with_saturated_parts(store: Store, finding: Finding) -> Finding:
+    """The finding; that of a saturated sensor with all parts in which it stays at its limit for some rows.
+
+    Args:
+        store: with the rows.
+        finding: of `Inspection`, about this store.
+    """
+    if finding.kind is not FindingKind.SATURATED:
+        return finding
+    (place,), name, parts = finding.places, finding.signal or "", list[Place]()
+    limit = store.read(name, place.episode, place.start, place.start + 1)[0, place.component]
+    for number, steps in enumerate(store.num_steps.tolist()):
+        rows = name, number, 0, steps + 1
+        is_there = (store.read(*rows)[:, place.component] == limit) & store.observed(*rows)
+        edges = np.flatnonzero(np.diff(is_there, prepend=False, append=False)).reshape(-1, 2).tolist()
+        long = [(start, stop) for start, stop in edges if stop - start >= MIN_SATURATED_ROWS]
+        parts += [replace(place, episode=number, start=start, stop=stop) for start, stop in long]
+    return replace(finding, places=tuple(parts))
 
 
 def _limit(values: Floats) -> tuple[float, float] | None:

@@ -174,8 +174,7 @@ def _shifted_actions(tables: Sequence[StepTable], shifts: Mapping[int, tuple[flo
             step=clearest.start + step - 1,
             kind=FindingKind.SHIFTED,
             places=tuple(
-                Place(episode=tables[at].number, start=tables[at].start + shifts[at][2] - 1, lag=shifts[at][1])
-                for at in sorted(shifts)
+                Place(episode=tables[at].number, start=tables[at].start + shifts[at][2] - 1) for at in sorted(shifts)
             ),
         )
     ]

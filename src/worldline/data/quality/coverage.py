@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from worldline.data.quality import segments
 from worldline.data.quality.predictability import better, changes, residuals, residuals_at_changes
 from worldline.data.quality.segments import NUM_FOLDS, clipped, folds, scaled
-from worldline.data.store import Store
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema
 
@@ -95,24 +94,6 @@ class Coverage:
     advice: tuple[str, ...]
     num_episodes: int
     num_steps: int
-
-
-def coverage(store: Store, episodes: Sequence[int] | None = None, seed: int = 0) -> Coverage:
-    """The coverage of a store.
-
-    Args:
-        store: to measure.
-        episodes: to sample from; default is all. At most about 15,000 steps are used.
-        seed: of the sample and the regressions.
-
-    Raises:
-        InputError: an episode does not exist.
-        DataError: an episode is damaged, or the store is empty.
-    """
-    sample = segments.Sample(store, episodes, seed)
-    for number in sample.episodes:
-        sample.add(number, store.episode(number))
-    return survey(sample.tracks, store.schema, seed)
 
 
 def survey(tracks: Sequence[segments.Segment], schema: Schema, seed: int = 0) -> Coverage:

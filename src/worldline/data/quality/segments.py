@@ -13,7 +13,6 @@ from worldline.data.checks import arrays_of
 from worldline.data.formats.reading import held
 from worldline.data.store import Store
 from worldline.episode import Episode
-from worldline.errors import InputError
 from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
@@ -68,35 +67,18 @@ class Sample:
 
     Args:
         store: to sample from.
-        episodes: to sample from; None for all.
         seed: of the sample.
-        max_steps: steps that are sampled; fewer if there are images.
-        length: largest number of steps of a segment.
-
-    Raises:
-        InputError: an episode does not exist.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        episodes: Sequence[int] | None,
-        seed: int,
-        *,
-        max_steps: int = MAX_STEPS,
-        length: int = SEGMENT,
-    ) -> None:
-        self.schema, self.tracks, self._length = store.schema, list[Segment](), length
-        among = np.arange(len(store)) if episodes is None else np.unique(np.asarray(episodes, np.int64))
-        if len(among) and not (among[0] >= 0 and among[-1] < len(store)):
-            raise InputError(f"episodes are {among[0]} to {among[-1]}. The store has {len(store)}, counted from 0.")
+    def __init__(self, store: Store, seed: int) -> None:
+        self.schema, self.tracks = store.schema, list[Segment]()
         draw = np.random.default_rng(seed)
-        shuffled = draw.permutation(among)
+        shuffled = draw.permutation(len(store))
         steps = store.num_steps[shuffled]
         pictures = any(signal.kind is Kind.IMAGE for signal in store.schema.observations)
-        taken = np.minimum(steps, length)
-        enough = np.cumsum(taken) - taken < (MAX_PICTURES if pictures else max_steps)
-        starts = draw.integers(0, np.maximum(steps - length, 0) + 1)
+        taken = np.minimum(steps, SEGMENT)
+        enough = np.cumsum(taken) - taken < (MAX_PICTURES if pictures else MAX_STEPS)
+        starts = draw.integers(0, np.maximum(steps - SEGMENT, 0) + 1)
         self._starts = dict(zip(shuffled[enough].tolist(), starts[enough].tolist(), strict=True))
 
     @property
@@ -107,20 +89,19 @@ class Sample:
     def add(self, number: int, episode: Episode) -> None:
         """Keeps a segment of an episode if the episode is in the sample."""
         if number in self._starts:
-            self.tracks.append(track(number, episode, self.schema, self._starts[number], self._length))
+            self.tracks.append(track(number, episode, self.schema, self._starts[number]))
 
 
-def track(number: int, episode: Episode, schema: Schema, start: int = 0, length: int = SEGMENT) -> Segment:
-    """A segment of an episode; discrete signals are one-hot without their last value.
+def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Segment:
+    """A segment of at most `SEGMENT` steps of an episode; discrete signals are one-hot without their last value.
 
     Args:
         number: of the episode.
         episode: that fits the schema.
         schema: of its signals.
         start: first step.
-        length: largest number of steps.
     """
-    stop = min(start + length, episode.num_steps)
+    stop = min(start + SEGMENT, episode.num_steps)
     known: dict[str, Booleans] = {}
     states: dict[str, Floats] = {}
     pictures: dict[str, Floats] = {}

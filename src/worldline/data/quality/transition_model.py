@@ -1,4 +1,4 @@
-"""A robust linear model of one step, with which parts of a log are compared under different corrections."""
+"""A robust linear model of one step, with which parts of a log are compared."""
 
 from __future__ import annotations
 
@@ -43,20 +43,10 @@ class StepTable:
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentName:
-    """One component of a vector observation.
-
-    Args:
-        signal: its name.
-        index: of the component.
-        text: in messages.
-    """
+    """One component of a vector observation: name of the signal, and index of the component."""
 
     signal: str
     index: int
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
 
 
 def step_tables(tracks: Sequence[Segment], schema: Schema) -> tuple[list[ComponentName], list[StepTable]]:
@@ -72,8 +62,7 @@ def step_tables(tracks: Sequence[Segment], schema: Schema) -> tuple[list[Compone
             continue
         width = len(names_of(signal))
         if signal.kind is Kind.VECTOR and signal.period is None:
-            texts = enumerate(names_of(signal))
-            names += [ComponentName(signal=signal.name, index=number, text=text) for number, text in texts]
+            names += [ComponentName(signal=signal.name, index=number) for number in range(width)]
             columns += range(index, index + width)
         index += width
     tracks = sorted((one for one in tracks if len(one.actions) > 2 * LAGS), key=lambda one: one.number)
@@ -99,8 +88,7 @@ class TransitionModel:
 
     def __init__(self, tables: Sequence[StepTable]) -> None:
         self._scales = [_scale([getattr(one, part) for one in tables]) for part in ("states", "actions", "inputs")]
-        self.middle, self.spread = self._scales[0]
-        scaled = [self.standardised(one) for one in tables]
+        scaled = [self._standardised(one) for one in tables]
         features = np.concatenate([_features(one, 0) for one in scaled])
         change = np.concatenate([_change(one) for one in scaled])
         kept = np.arange(len(change))
@@ -112,7 +100,7 @@ class TransitionModel:
             worst = (residual / self.noise).max(1)
             kept = np.flatnonzero(worst <= np.quantile(worst, 1 - TRIMMED))
 
-    def standardised(self, one: StepTable) -> StepTable:
+    def _standardised(self, one: StepTable) -> StepTable:
         """The table in the units of the model."""
         parts = (one.states, one.actions, one.inputs)
         states, actions, inputs = (
@@ -131,23 +119,8 @@ class TransitionModel:
 
     def residual(self, one: StepTable, shift: int = 0) -> Floats:
         """The residual of each step from `LAGS - 1` on, [steps, C], in the units of the model; see `surprise`."""
-        one = self.standardised(one)
+        one = self._standardised(one)
         return np.asarray(_change(one) - _features(one, shift) @ self.weights)
-
-    def own_and_other(self, one: StepTable, component: int) -> tuple[Floats, Floats, float]:
-        """The change of a component in three parts, in the units of the model.
-
-        The parts are the change minus what follows from the past of the component, what follows from all others, and
-        the sum of the weights of its past.
-        """
-        one, width = self.standardised(one), one.states.shape[1]
-        features = _features(one, 0)
-        own = [lag * width + component for lag in range(LAGS)]
-        weights = self.weights[:, component].copy()
-        from_own = features[:, own] @ weights[own]
-        total = float(weights[own].sum())
-        weights[own] = 0.0
-        return _change(one)[:, component] - from_own, features @ weights, total
 
 
 def _scale(tables: Sequence[Floats]) -> tuple[Floats, Floats]:

@@ -67,10 +67,12 @@ def choose_forecast(candidates: Sequence[LinearForecast], windows: ScoredWindows
 
     Args:
         candidates: in order of preference, simple ones first. They are fitted here, on parts of the windows.
-        windows: of more observations than `warm`.
-        warm: number of observations before each prediction, at least the largest history.
+        windows: of at least two observations.
+        warm: number of observations before each prediction, at least the largest history; all but one of shorter
+            windows.
         slack: accepted increase of the error, as a share of the smallest.
     """
+    warm = min(warm, windows.values.shape[1] - 1)
     errors = torch.stack([_error(one, windows, warm) for one in candidates])
     return int((errors <= errors.min() + slack).nonzero()[0, 0])
 

@@ -1,0 +1,227 @@
+"""Edits of logs at their import: episodes that are left out or split, and observations that are marked as missing."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+from typing import Final
+
+import numpy as np
+
+from worldline.data.base import PIECE, LoggedEpisode, Logs
+from worldline.data.changed_logs import ChangedLogs, is_regular
+from worldline.data.checks import Finding, FindingKind
+from worldline.data.formats.reading import held
+from worldline.data.index import Source
+from worldline.episode import Episode
+from worldline.errors import InputError
+from worldline.schema import Role
+
+LOG_EDITS: Final = "log_edits"
+"""Name of the note in a store."""
+NO_EDITS: Final = "none"
+"""Text of an option for logs that are not edited, whatever the edits of the store are."""
+
+_EPISODE, _ROW = r"(\d{1,7})", r"(\d{1,10})"
+_FORMS: Final = {
+    "drop": (rf"{_EPISODE}(?:-{_EPISODE})?", "EPISODE or FIRST-LAST, such as 12,40-55"),
+    "split": (rf"{_EPISODE}@{_ROW}", "EPISODE@ROW, such as 7@310"),
+    "mask": (
+        rf"(.+?):{_EPISODE}(?:@{_ROW}-{_ROW})?",
+        "SIGNAL:EPISODE or SIGNAL:EPISODE@FIRST-LAST, such as temperature:3@100-200",
+    ),
+}
+"""Per option the pattern of one value, and its description."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedRows:
+    """Rows of an observation signal that count as missing in one episode.
+
+    Args:
+        signal: its name.
+        episode: number in the logs, from 0.
+        rows: first and last row, both included, from 0; None for the whole episode.
+    """
+
+    signal: str
+    episode: int
+    rows: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.signal}:{self.episode}" + (f"@{self.rows[0]}-{self.rows[1]}" if self.rows else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogEdits:
+    """Edits of logs at their import. Episodes and rows are those of the logs before any edit, counted from 0.
+
+    Args:
+        drop: episodes that are left out.
+        splits: pairs of an episode and the row at which its next part begins. The step to this row is left out.
+        masks: rows of observations that count as missing.
+    """
+
+    drop: tuple[int, ...] = ()
+    splits: tuple[tuple[int, int], ...] = ()
+    masks: tuple[MaskedRows, ...] = ()
+
+    @classmethod
+    def parse(
+        cls, *, drop: str | Sequence[str] = (), split: str | Sequence[str] = (), mask: str | Sequence[str] = ()
+    ) -> LogEdits:
+        """The edits in the values of the options of `worldline import`; the text "none" is no edit.
+
+        Args:
+            drop: such as "12,40-55".
+            split: such as "7@310,7@600".
+            mask: such as "temperature:3@100-200", or "temperature:3" for a whole episode.
+
+        Raises:
+            InputError: a text has another form.
+        """
+        return cls(
+            drop=tuple(
+                number for first, last in _values("drop", drop) for number in range(int(first), int(last or first) + 1)
+            ),
+            splits=tuple((int(episode), int(row)) for episode, row in _values("split", split)),
+            masks=tuple(
+                MaskedRows(signal=name, episode=int(episode), rows=(int(first), int(last)) if first else None)
+                for name, episode, first, last in _values("mask", mask)
+            ),
+        )
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options of `worldline import` with these edits, in a fixed order; empty without edits."""
+        counted = groupby(enumerate(sorted(set(self.drop))), key=lambda one: one[1] - one[0])
+        runs = [[number for _, number in run] for _, run in counted]
+        texts = {
+            "--drop": ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs),
+            "--split": ",".join(f"{episode}@{row}" for episode, row in sorted(set(self.splits))),
+            "--mask": ",".join(sorted({str(one) for one in self.masks})),
+        }
+        return tuple(part for option, text in texts.items() if text for part in (option, text))
+
+
+def suggested_edits(findings: Iterable[Finding], num_episodes: int) -> LogEdits:
+    """The edits that findings name; episodes that are left out are not edited otherwise.
+
+    Args:
+        findings: about a store.
+        num_episodes: of the store.
+    """
+    places = [(one.kind, one.signal or "", place) for one in findings for place in one.places]
+    shifted = {place.episode for kind, _, place in places if kind is FindingKind.SHIFTED}
+    changed = min((place.episode for kind, _, place in places if kind is FindingKind.CHANGED), default=num_episodes)
+    drop = {*shifted, *range(changed, num_episodes)}
+    kept = [one for one in places if one[2].episode not in drop]
+    return LogEdits(
+        drop=tuple(sorted(drop)),
+        splits=tuple((place.episode, place.start) for kind, _, place in kept if kind is FindingKind.JOINED),
+        masks=tuple(
+            MaskedRows(signal=signal, episode=place.episode, rows=(place.start, place.stop - 1))
+            for _, signal, place in kept
+            if place.stop is not None
+        ),
+    )
+
+
+class EditedLogs(ChangedLogs):
+    """Logs of which episodes are left out or split, and observations are marked as missing.
+
+    Args:
+        logs: to read from.
+        edits: their episodes and rows are those of `logs`.
+
+    Raises:
+        InputError: the logs have no such episode, a split is at row 0, or a masked signal is no observation.
+        UnknownNameError: a masked signal does not exist.
+    """
+
+    def __init__(self, logs: Logs, edits: LogEdits) -> None:
+        text = shlex.join(edits.options)
+        notes = {LOG_EDITS: " then ".join(filter(None, (logs.notes.get(LOG_EDITS), text))) if text else NO_EDITS}
+        super().__init__(logs, (f"The logs were edited: {text}.",) if text else (), notes)
+        self._drop = frozenset(edits.drop)
+        self._splits, self._masks = defaultdict[int, set[int]](set), defaultdict[int, list[MaskedRows]](list)
+        for number, row in edits.splits:
+            if row < 1:
+                raise InputError(f"split {number}@{row}: the episode begins at row 0. Give a row from 1 on.")
+            self._splits[number].add(row)
+        for one in edits.masks:
+            if (role := logs.schema[one.signal].role) is not Role.OBSERVATION:
+                raise InputError(
+                    f"mask {one}: {one.signal!r} has the role {role}, and only observations can be missing. Leave the "
+                    f"episode out instead: --drop {one.episode}"
+                )
+            self._masks[one.episode].append(one)
+        for number in sorted({*self._drop, *self._splits, *self._masks}):
+            if not 0 <= number < len(logs):
+                raise InputError(f"there is no episode {number}. The logs hold {len(logs)}, counted from 0.")
+
+    def __len__(self) -> int:
+        added = sum(len(rows) for number, rows in self._splits.items() if number not in self._drop)
+        return super().__len__() + added - len(self._drop)
+
+    def changed(self, logged: LoggedEpisode) -> Iterator[LoggedEpisode]:
+        """The parts that remain of an episode.
+
+        Raises:
+            InputError: the episode has no row of an edit.
+        """
+        number, episode = logged.number, logged.episode
+        if number in self._drop:
+            return
+        if episode is None or not is_regular(episode):  # `check_episode` reports it
+            yield logged
+            return
+        episode, end = _masked(episode, self._masks.get(number, ())), episode.num_steps + 1
+        rows = [0, *sorted(self._splits.get(number, ())), end]
+        if rows[-2] >= end:
+            raise InputError(f"split {number}@{rows[-2]}: episode {number} has {end} rows. Give a row below {end}.")
+        for part, (start, stop) in enumerate(pairwise(rows)):
+            source = _source_of(logged, part) if len(rows) > 2 else logged.source
+            findings = () if part else logged.findings
+            yield replace(logged, episode=episode.window(start, stop), source=source, findings=findings)
+
+
+def _masked(episode: Episode, masks: Sequence[MaskedRows]) -> Episode:
+    """The episode with rows marked as missing; their values are those of the last known row."""
+    observed, values, end = dict(episode.observed), dict(episode.observations), episode.num_steps + 1
+    for one in masks:
+        first, last = one.rows or (0, end - 1)
+        if not 0 <= first <= last < end:
+            raise InputError(f"mask {one}: episode {one.episode} has the rows 0 to {end - 1}. Give rows among them.")
+        known = observed.get(one.signal, np.ones(end, np.bool_)).astype(np.bool_)
+        known[first : last + 1] = False
+        observed[one.signal] = known
+        if one.signal in values:  # else `check_episode` reports it
+            values[one.signal] = held(values[one.signal], known)
+    return replace(episode, observations=values, observed=observed)
+
+
+def _source_of(logged: LoggedEpisode, part: int) -> Source:
+    """The source of a part: by label and piece, a split of the store keeps the parts of a recording together."""
+    if PIECE in logged.source:  # the recording was cut before
+        return {**logged.source, PIECE: f"{logged.source[PIECE]}.{part}"}
+    return {"label": f"episode {logged.number}", **logged.source, PIECE: part}
+
+
+def _values(option: str, texts: str | Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The groups of each value of an option; names may contain commas."""
+    pattern, form = _FORMS[option]
+    value = re.compile(rf"\s*{pattern}\s*(?:,|$)", re.ASCII)
+    for text in [texts] if isinstance(texts, str) else texts:
+        at = len(text) if text == NO_EDITS else 0
+        while at < len(text):
+            match = value.match(text, at)
+            *_, first, last = match.groups() if match else ("", "")
+            if match is None or (option != "split" and last and int(last) < int(first)):
+                raise InputError(f"--{option} {text}: expected {form}, got {text[at:]!r}.")
+            yield match.groups()
+            at = match.end()
