@@ -2,17 +2,17 @@
 
 A plant is a cascade of blocks of order 1 or 2, behind actuators. Time is counted in rows; units are those of `Case`.
 
-| class | what is drawn besides the linear core |
-| --- | --- |
-| linear | nothing |
-| saturating | actuators that saturate, states that flow out with the square root of their level |
-| bilinear | actions that change the rates of states |
-| hysteresis | actuators with backlash, whose position is not logged |
-| dead time | actions that arrive 1 to 12 rows late |
-| end stops | positions that end at a stop, where the velocity becomes 0 |
-| hidden states | nonlinear blocks of order 3 to 8 in all, of which one or two states are logged |
-| limit cycle | a van der Pol oscillator |
-| slow next to fast | time constants of 1.5 to 3 rows and of 100 to 400 rows |
+Classes, each with what is drawn besides the linear core:
+
+* linear: nothing.
+* saturating: actuators that saturate, and states that flow out with the square root of their level.
+* bilinear: actions that change the rates of states.
+* hysteresis: actuators with backlash, whose position is not logged.
+* dead time: actions that arrive 1 to 12 rows late.
+* end stops: positions that end at a stop, where the velocity becomes 0.
+* hidden states: nonlinear blocks of order 3 to 8 in all, of which one or two states are logged.
+* limit cycle: a van der Pol oscillator.
+* slow next to fast: time constants of 1.5 to 3 rows and of 100 to 400 rows.
 
 At least half of the drawn plants are nonlinear with a state that is not logged. Each has sensor noise; some have
 unmeasured disturbances, logged exogenous inputs, or a poor controller with exploration in a closed loop.

@@ -29,6 +29,7 @@ from worldline.training.loop import Trained, train
 from worldline.training.tracking import Tracker
 from worldline.workflows.learned import Learned, Unseen
 from worldline.workflows.report_data import CONTEXT
+from worldline.world.calibration import Calibration
 from worldline.world.call_cost import measure_call
 from worldline.world.candidate_memory import measure_candidate_bytes
 from worldline.world.fit_calibration import calibrate
@@ -77,9 +78,10 @@ def learn_world(
         CollapseError: the latents collapsed, or the loss diverged.
     """
     split = recipe.split(store)
-    numbers = _not_held_out(split)
-    whole = recipe.with_split(_fitted_to(split, numbers))
-    fitted = whole if not train_only and getattr(recipe.model_config, "folds", False) else recipe
+    in_folds = load("model", recipe.model).closed_form or getattr(recipe.model_config, "folds", False)
+    fitted = recipe
+    if in_folds and not train_only:
+        fitted = recipe.with_split(_fitted_to(split, _not_held_out(split)))
     found = learn_engine(
         store, fitted, folder=folder, resume=resume, progress=progress, trackers=trackers, name=name, device=device
     )
@@ -87,25 +89,11 @@ def learn_world(
     used = {*split.train, *split.validation, *split.calibration, *split.held_out}
     started = time.monotonic()
     tell(progress, "calibrate", 0)
-    if not train_only and engine.model.closed_form:
-        engine = learn_engine(store, whole, folder=folder, device=device).engine
     episodes: Sequence[Episode] = [store.episode(number) for number in split.calibration]
     horizon = _horizon(store, split, recipe, engine.describe().context)
     call = measure_call(engine, episodes, horizon=horizon)
     unseen = None if train_only else _unseen(store, recipe, engine, folder)
-    if unseen is not None:
-        chosen = np.linspace(0, len(numbers) - 1, min(len(numbers), MAX_CALIBRATION)).astype(int)
-        numbers = [numbers[index] for index in chosen]
-        episodes = [store.episode(number) for number in numbers]
-    calibration = calibrate(
-        engine,
-        episodes,
-        horizon=horizon,
-        num_windows=recipe.num_windows if unseen is None else max(recipe.num_windows, -(-MIN_WINDOWS // len(numbers))),
-        seed=recipe.training.seed,
-        logged_range=ranges_of(store.schema, map(store.episode, _not_held_out(split))),
-        out_of_fold=None if unseen is None else [unseen(number) for number in numbers],
-    )
+    calibration, episodes = _calibrated(store, recipe, engine, unseen, horizon)
     tell(progress, "calibrate", 1)
     return Learned(
         recipe=recipe,
@@ -133,6 +121,29 @@ def learn_world(
             *Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out,
         ),
     )
+
+
+def _calibrated(
+    store: Store, recipe: Recipe, engine: LearnedEngine, unseen: Unseen | None, horizon: int
+) -> tuple[Calibration, list[Episode]]:
+    """The calibration and its episodes: the calibration part, or some of all that the world did not hold out."""
+    split, num_windows = recipe.split(store), recipe.num_windows
+    used, numbers = _not_held_out(split), list(split.calibration)
+    if unseen is not None:
+        chosen = np.linspace(0, len(used) - 1, min(len(used), MAX_CALIBRATION)).astype(int)
+        numbers = [used[index] for index in chosen]
+        num_windows = max(num_windows, -(-MIN_WINDOWS // len(numbers)))
+    episodes = [store.episode(number) for number in numbers]
+    calibration = calibrate(
+        engine,
+        episodes,
+        horizon=horizon,
+        num_windows=num_windows,
+        seed=recipe.training.seed,
+        logged_range=ranges_of(store.schema, map(store.episode, used)),
+        out_of_fold=None if unseen is None else [unseen(number) for number in numbers],
+    )
+    return calibration, episodes
 
 
 def _not_held_out(split: Split) -> list[int]:

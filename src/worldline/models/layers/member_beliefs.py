@@ -1,0 +1,81 @@
+"""The belief of an ensemble, which is the last observations of each member, and the spread of its predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldline.models.base import Belief, LatentRollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleBelief(Belief):
+    """The last observations of each member, newest first. Particle m always belongs to member m.
+
+    Args:
+        codes: z-scores; the member's prediction where a value is missing.
+        stale: age of each value. 0 if it was observed or predicted in a rollout, k / (k + 1) after k steps without an
+            observation, 1 if it was never observed.
+        inputs: z-scores of the inputs between the observations, newest first.
+    """
+
+    codes: Float[Tensor, "B M history size"]
+    stale: Float[Tensor, "B M history signals"]
+    inputs: Float[Tensor, "B M gaps I"]
+
+    def features(self) -> Float[Tensor, "B M D"]:
+        """All parts concatenated; the present z-scores come first."""
+        return torch.cat([self.codes.flatten(2), self.stale.flatten(2), self.inputs.flatten(2)], -1)
+
+    def of_members(self, count: int) -> EnsembleBelief:
+        """The same belief for each of `count` members; M must be 1."""
+        parts = {name: value.expand(-1, count, -1, -1) for name, value in vars(self).items()}
+        return EnsembleBelief(**parts)
+
+    def rollout(self, path: Float[Tensor, "B M T size"], known: Float[Tensor, "B T I"]) -> LatentRollout:
+        """The features after each of T predicted steps with inputs `known`, [B, 1, M, T, D], and the last belief."""
+        (_, members, history, _), steps = self.codes.shape, path.shape[2]
+        ages = self.stale.new_zeros(*path.shape[:3], self.stale.shape[-1])
+        given = known[:, None].expand(-1, members, -1, -1)
+        groups = (self.codes, path), (self.stale, ages), (self.inputs, given)
+        codes, stale, inputs = (torch.cat([old.flip(2), new], 2) for old, new in groups)  # newest last
+        lags, gaps = range(history, 0, -1), range(history - 1, 0, -1)
+        parts = [whole[:, :, lag : lag + steps] for whole in (codes, stale) for lag in lags]
+        features = torch.cat([*parts, *(inputs[:, :, gap : gap + steps] for gap in gaps)], -1)
+        final = EnsembleBelief(
+            codes=codes[:, :, -history:].flip(2),
+            stale=stale[:, :, -history:].flip(2),
+            inputs=inputs[:, :, inputs.shape[2] - history + 1 :].flip(2),
+        )
+        return LatentRollout(features=features[:, None], final=final)
+
+    def push(self, codes: Tensor, stale: Tensor, now: Tensor) -> EnsembleBelief:
+        """The belief one step later. `codes` and `stale` [B, M, ...] are new; `now` [B, I] led to them."""
+        inputs = now[:, None, None].expand(-1, codes.shape[1], -1, -1)
+        return EnsembleBelief(
+            codes=torch.cat([codes[:, :, None], self.codes[:, :, :-1]], 2),
+            stale=torch.cat([stale[:, :, None], self.stale[:, :, :-1]], 2),
+            inputs=torch.cat([inputs, self.inputs], 2)[:, :, : self.inputs.shape[2]],
+        )
+
+    def imagine(self, codes: Float[Tensor, "B M size"], now: Float[Tensor, "B I"]) -> EnsembleBelief:
+        """The belief one step later, with predicted values that count as observed."""
+        return self.push(codes, torch.zeros_like(self.stale[:, :, 0]), now)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Aleatoric and epistemic variance of a prediction, per component of the codes, physical units squared.
+
+    The code of an angle has two components (sine, cosine); that of a discrete signal has one per value.
+
+    Args:
+        aleatoric: mean of the members' variances.
+        epistemic: variance of the members' means.
+    """
+
+    aleatoric: Float[Tensor, "B N T size"]
+    epistemic: Float[Tensor, "B N T size"]
