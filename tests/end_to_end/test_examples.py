@@ -218,4 +218,4 @@ def test_the_agent_asks_the_world_before_it_acts(capfd: pytest.CaptureFixture[st
     assert room.temperatures[-1] == pytest.approx(20, abs=1.5)
     assert max(room.temperatures) < 22.2
     assert shown.count("trust") == shown.count("agent:") == 4
-    assert "full: ends at 22.4 (22.3 to 22.5) degC, exceeds the bound" in shown
+    assert "full: ends at 22.4 (22.2 to 22.5) degC, exceeds the bound" in shown

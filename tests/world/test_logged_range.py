@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,11 +16,12 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
-from worldline.world.base import PlanStatus
+from worldline.world.base import Plan, PlanStatus
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
-from worldline.world.logged_range import excess_of, history_excess, leaves_range, ranges_of
+from worldline.world.logged_range import excess_of, far_target, history_excess, leaves_range, ranges_of
 from worldline.world.session import Session
+from worldline.world.wire import decode_answer, encode_answer, encode_json_answer
 
 GOAL = Goal(targets={"position": np.zeros(2, np.float32)})
 GOAL_FOR_3 = Goal(targets={"position": np.zeros((3, 2), np.float32)})
@@ -122,7 +124,7 @@ def test_a_plan_whose_path_diverges_is_not_trusted_and_refused_on_request() -> N
 
 def test_a_component_that_never_changed_has_no_scale() -> None:
     ranges = {"level": np.array([[0.0, 5.0], [1.0, 5.0]])}
-    path = np.array([[[0.5, 90.0], [2.9, -90.0]], [[0.5, 5.0], [3.1, 5.0]], [[0.5, 5.0], [0.5, np.nan]]])
+    path = np.array([[[0.5, 90.0], [2.9, -90.0]], [[0.5, 5.0], [3.1, 5.0]], [[0.5, 5.0], [np.nan, 5.0]]])
     np.testing.assert_array_equal(leaves_range(ranges, {"level": path}, (3,)), [False, True, True])
 
 
@@ -264,3 +266,43 @@ def test_without_a_logged_range_nothing_widens() -> None:
     world = replace(world, calibration=replace(world.calibration, logged_range={}))
     inside = half_widths(world, at(0, 0), np.zeros((4, 2)))
     np.testing.assert_allclose(half_widths(world, at(90, 0), np.full((4, 2), 1.1)), inside)
+
+
+def test_a_goal_that_the_logs_never_came_near_is_named() -> None:
+    world, (low, high) = world_with(0.9), EDGE["position"]
+    target = np.array([700.0, 0.0], np.float32)
+    plan = world.plan(at(0, 0), Goal(targets={"position": target}), horizon=3)
+    assert plan.status is PlanStatus.GOAL_OUTSIDE_LOGS
+    assert plan.reason == (f"goal outside the logged range: position[0] 700 m, logged {low[0]:.4g} to {high[0]:.4g}")
+    assert "goal_outside_logs (goal outside the logged range" in plan.headline()
+    assert plan.actions["push"][:, 0].min() > 0.5, "it still approaches the goal"
+    near = Goal(targets={"position": high + 0.09 * (high - low)})
+    assert world.plan(at(0, 0), near, horizon=3).status is PlanStatus.CONVERGED
+    beyond_it = world.plan(at(0, 0), Goal(targets={"position": high + 0.11 * (high - low)}), horizon=3)
+    assert beyond_it.status is PlanStatus.GOAL_OUTSIDE_LOGS
+
+
+def test_an_infeasible_or_refused_plan_keeps_its_status() -> None:
+    world, goal = world_with(0.9), Goal(targets={"position": np.array([700.0, 0.0], np.float32)})
+    never = AtMost(signal="position", bound=-90.0)
+    found = world.plan(at(0, 0), goal, constraints=[never], horizon=2)
+    assert found.status is PlanStatus.INFEASIBLE
+    assert found.reason.startswith("no candidate satisfies constraint 0")
+    assert world.plan(at(900, 0), goal, horizon=2, min_trust=0.5).status is PlanStatus.REFUSED
+
+
+def test_a_far_target_of_one_world_is_named_with_its_component_and_unit() -> None:
+    level = replace(SCHEMA["level"], components=("acid", "base"), unit="degC")
+    schema = Schema(signals=(level, *SCHEMA.signals[1:]))
+    ranges = {"level": np.array([[3.1, 0.0], [9.8, 1.0]])}
+    targets = {"angle": np.array([[9e9]]), "level": np.array([[5.0, 0.5], [5.0, 90.5]])}
+    assert far_target(schema, ranges, targets) == "goal outside the logged range: level[base] 90.5 °C, logged 0 to 1"
+    assert far_target(schema, ranges, {"level": targets["level"][:1]}) == ""
+
+
+def test_the_status_reaches_a_client() -> None:
+    plan = world_with(0.9).plan(at(0, 0), Goal(targets={"position": np.array([700.0, 0.0])}), horizon=2)
+    again = decode_answer(Plan, encode_answer(plan))
+    assert isinstance(again, Plan)
+    assert (again.status, again.reason) == (PlanStatus.GOAL_OUTSIDE_LOGS, plan.reason)
+    assert json.loads(encode_json_answer(plan))["status"] == "goal_outside_logs"

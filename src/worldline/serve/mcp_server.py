@@ -187,7 +187,10 @@ class WorldTools:
         exogenous: Exogenous,
         budget_s: Annotated[float, Field(gt=0, le=60, description="seconds for the search")] = 5.0,
     ) -> CallToolResult:
-        """Searches actions towards a goal. status: converged, budget_exhausted, infeasible or refused, with reason."""
+        """Searches actions towards a goal.
+
+        status: converged, budget_exhausted, or one of these with a reason: goal_outside_logs, infeasible, refused.
+        """
         card = self._card(world)
         _, fixed = futures_of(card, [], exogenous, horizon, limit=self._limits.horizon)
         request = PlanRequest(

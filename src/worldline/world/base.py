@@ -184,10 +184,15 @@ class Scores(Result):
 
 
 class PlanStatus(StrEnum):
-    """How a plan search ended."""
+    """How a plan search ended, from the best status to the worst."""
 
     CONVERGED = "converged"
     BUDGET_EXHAUSTED = "budget_exhausted"
+    GOAL_OUTSIDE_LOGS = "goal_outside_logs"
+    """The search ended in one of these two ways, and a target is more than 10 % of its logged range outside of it.
+
+    The plan approaches the goal as far as the world predicts. `Plan.reason` names the target and its range.
+    """
     INFEASIBLE = "infeasible"
     REFUSED = "refused"
 
@@ -202,7 +207,7 @@ class Plan(Result):
         cost: cost of the plan, in the terms of the goal; NaN if refused. Also [W] in a batch.
         violation: [C], at least 0; NaN if refused.
         trust: that of `prediction`; without one, as in `Prediction` for the history only.
-        reason: why the plan was refused or is infeasible; else empty.
+        reason: why the plan was refused or is infeasible, or which target the logs never came near; else empty.
         elapsed_s: planning time in seconds.
         prediction: the expected path, with bands if the world is calibrated: D + T steps with D pending actions. None
             if the plan was refused.

@@ -20,9 +20,9 @@ from worldline.planning.base import Constraint, Goal, PlanRequest
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join
-from worldline.world.base import Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World, band_around
+from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World, band_around
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration
-from worldline.world.logged_range import excess_of, history_excess, leaves_range, lowered, widening_of
+from worldline.world.logged_range import excess_of, far_target, history_excess, leaves_range, lowered, widening_of
 from worldline.world.objective import Objective, objective
 from worldline.world.ood import errors_of
 from worldline.world.plan_search import Search
@@ -254,9 +254,8 @@ class LocalWorld(World):
 
     def _doubting(self, present: Present, excess: NDArray[np.floating]) -> Present:
         """`present` with the trust in predictions from inputs of this excess [W]."""
-        if self.calibration is None:
-            return present
-        return replace(present, trust=lowered(present.trust, self.calibration.smallest_trust, excess))
+        smallest = 0.0 if self.calibration is None else self.calibration.smallest_trust
+        return replace(present, trust=lowered(present.trust, smallest, excess))
 
     @property
     def _has_bands(self) -> bool:
@@ -378,6 +377,9 @@ class LocalWorld(World):
                 "world: a learned one, a simulator or a language model."
             )
         found = search.run(self.planner, aim, doubting, started, self.num_proposals, sent)
+        far = far_target(schema, self._ranges, targets)
+        if far and found.status is not PlanStatus.INFEASIBLE:
+            found = replace(found, status=PlanStatus.GOAL_OUTSIDE_LOGS, reason=far)
         if not expected:
             return found
         axis = len(leading)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import DataError
+from worldline.formatting import pretty_unit
 from worldline.schema import Kind, Schema
 
 Floats = NDArray[np.floating]
@@ -83,10 +84,9 @@ def leaves_range(ranges: Mapping[str, Floats], means: Arrays, lead: tuple[int, .
     """
     far = np.zeros(lead, bool)
     for name in ranges.keys() & means.keys():
-        low, high = ranges[name]
-        room = np.where(high > low, FAR_RANGES * (high - low), np.inf)
-        path = means[name].astype(np.float64)
-        far = far | ~((path >= low - room) & (path <= high + room) & np.isfinite(path)).all((-2, -1))
+        constant = ranges[name][0] == ranges[name][1]
+        near = _excess(ranges[name], means[name]) <= FAR_RANGES  # False for NaN
+        far = far | ~(near | constant).all((-2, -1))
     return far
 
 
@@ -100,13 +100,18 @@ def excess_of(ranges: Mapping[str, Floats], values: Arrays, lead: tuple[int, ...
     """
     largest = np.zeros(lead)
     for name in ranges.keys() & values.keys():
-        (low, high), value = ranges[name], values[name].astype(np.float64)
-        size = np.maximum(np.abs(low), np.abs(high))
-        # As in `fit_input_novelty`: a component that never changed gives no scale, so any change counts as large.
-        unit = np.where(high > low, high - low, 1e-6 * (1 + size))
-        beyond = np.maximum(low - value, value - high) - np.finfo(np.float32).eps * size
-        largest = np.fmax(largest, (beyond / unit).max(-1))
+        largest = np.fmax(largest, _excess(ranges[name], values[name]).max(-1))
     return largest
+
+
+def _excess(ends: Floats, values: NDArray[np.generic]) -> Floats:
+    """The excess of each value [*lead, n] over its range [2, n]; negative inside."""
+    (low, high), numbers = ends, values.astype(np.float64)
+    size = np.maximum(np.abs(low), np.abs(high))
+    # As in `fit_input_novelty`: a component that never changed gives no scale, so any change counts as large.
+    unit = np.where(high > low, high - low, 1e-6 * (1 + size))
+    beyond = np.maximum(low - numbers, numbers - high) - np.finfo(np.float32).eps * size
+    return np.asarray(beyond / unit)
 
 
 def history_excess(ranges: Mapping[str, Floats], inputs: Iterable[str], history: History) -> Floats:
@@ -119,6 +124,19 @@ def history_excess(ranges: Mapping[str, Floats], inputs: Iterable[str], history:
     before = excess_of(ranges, {**history.actions, **history.exogenous}, (lead[0], lead[1] - 1))
     found[:, 1:] = np.maximum(found[:, 1:], before)
     return found
+
+
+def far_target(schema: Schema, ranges: Mapping[str, Floats], targets: Arrays) -> str:
+    """Names the first target [W, n] more than `MAX_EXCESS` outside the logged range; empty for none."""
+    for name in [name for name in targets if name in ranges]:
+        excess, signal = _excess(ranges[name], targets[name]), schema[name]
+        world, part = np.unravel_index(excess.argmax(), excess.shape)
+        if excess[world, part] > MAX_EXCESS:
+            label = f"{name}[{(signal.components or range(signal.size))[part]}]" if signal.size > 1 else name
+            target = f"{targets[name][world, part]:.4g} {pretty_unit(signal.unit)}".rstrip()
+            low, high = ranges[name][:, part]
+            return f"goal outside the logged range: {label} {target}, logged {low:.4g} to {high:.4g}"
+    return ""
 
 
 def widening_of(past: Floats, outside: Floats) -> Floats:
