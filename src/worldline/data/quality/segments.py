@@ -23,7 +23,7 @@ MAX_STEPS: Final = 15_000
 """Steps that are sampled; more would only narrow the intervals."""
 MAX_PICTURES: Final = 9_000
 SEGMENT: Final = 400
-"""Largest number of steps of a segment."""
+"""Largest number of steps of a segment, unless the episodes are so few that longer ones are sampled."""
 GRID: Final = 16
 """Rows and columns that images are shrunk to, approximately."""
 
@@ -71,7 +71,7 @@ class Sample:
         episodes: to sample from; None for all.
         seed: of the sample.
         max_steps: steps that are sampled; fewer if there are images.
-        length: largest number of steps of a segment.
+        length: largest number of steps of a segment; None for an equal share of `max_steps`, at least `SEGMENT`.
 
     Raises:
         InputError: an episode does not exist.
@@ -84,9 +84,9 @@ class Sample:
         seed: int,
         *,
         max_steps: int = MAX_STEPS,
-        length: int = SEGMENT,
+        length: int | None = None,
     ) -> None:
-        self.schema, self.tracks, self._length = store.schema, list[Segment](), length
+        self.schema, self.tracks = store.schema, list[Segment]()
         among = np.arange(len(store)) if episodes is None else np.unique(np.asarray(episodes, np.int64))
         if len(among) and not (among[0] >= 0 and among[-1] < len(store)):
             raise InputError(f"episodes are {among[0]} to {among[-1]}. The store has {len(store)}, counted from 0.")
@@ -94,8 +94,10 @@ class Sample:
         shuffled = draw.permutation(among)
         steps = store.num_steps[shuffled]
         pictures = any(signal.kind is Kind.IMAGE for signal in store.schema.observations)
+        most = MAX_PICTURES if pictures else max_steps
+        self._length = length = length or max(SEGMENT, most // max(1, len(among)))
         taken = np.minimum(steps, length)
-        enough = np.cumsum(taken) - taken < (MAX_PICTURES if pictures else max_steps)
+        enough = np.cumsum(taken) - taken < most
         starts = draw.integers(0, np.maximum(steps - length, 0) + 1)
         self._starts = dict(zip(shuffled[enough].tolist(), starts[enough].tolist(), strict=True))
 
