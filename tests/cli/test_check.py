@@ -55,7 +55,7 @@ def test_a_good_store(tmp_path: Path) -> None:
     assert "Actions and observations: aligned" in said
     assert "episode 12: Keep one of the two" in said
     assert "place [left]" in said or "exact copy of episode 3" in said
-    assert said.endswith(f"Result: passed: 1 warning Next: worldline learn {tmp_path / 'store'} --out world/")
+    assert said.endswith(f"Result: passed: 1 note Next: worldline learn {tmp_path / 'store'} --out world/")
     *report, _ = shown.stdout.splitlines()  # the command to type next is one line, to be copied
     assert max(map(len, report)) <= 80
 
@@ -69,7 +69,7 @@ def test_a_shifted_store_exits_with_1(tmp_path: Path) -> None:
     assert "- Import the logs again with their actions moved: worldline import" in said
     store = tmp_path / "store"
     assert shown.stdout.endswith(f"Next:   worldline import {store} {store}-aligned --action-lag 1\n")
-    assert "Result: FAILED: actions and observations are misaligned, 1 warning" in said
+    assert "Result: FAILED: actions and observations are misaligned, 1 note" in said
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["failed"] is figures["misaligned"] is True
     assert figures["alignment"]["verdict"] == "actions lag"

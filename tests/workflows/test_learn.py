@@ -214,17 +214,13 @@ def late_table() -> dict[str, np.ndarray]:
     return {"place": np.cumsum(push), "push": push}
 
 
-def test_late_actions_stop_the_training_unless_it_is_forced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_late_actions_are_a_warning_with_the_command(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     edits = {"push": {"role": "action"}}
     store = tmp_path / "late.store"
-    with pytest.raises(DataError, match="actions are logged 1 step too late") as refused:
-        learn(late_table(), tmp_path / "late", edits=edits, recipe=vectors, progress=at("learn"))
-    assert f"worldline import {store} {store}-aligned --action-lag 1" in str(refused.value)
-    assert "--force" in str(refused.value)
-    assert not (tmp_path / "late").exists()
     with pytest.raises(Stopped):
-        learn(late_table(), tmp_path / "late", edits=edits, recipe=vectors, force=True, progress=at("learn"))
+        learn(late_table(), tmp_path / "late", edits=edits, recipe=vectors, progress=at("learn"))
     assert "actions are logged 1 step too late" in caplog.text
+    assert f"worldline import {store} {store}-aligned --action-lag 1" in caplog.text
     caplog.clear()
     with pytest.raises(Stopped):
         learn(late_table(), tmp_path / "world", edits=edits, action_lag=1, recipe=vectors, progress=at("learn"))
@@ -238,7 +234,7 @@ def test_late_actions_stop_the_training_unless_it_is_forced(tmp_path: Path, capl
         learn(store, tmp_path / "third", action_lag=1)
 
 
-def test_the_three_worst_findings_are_shown_and_a_changed_sensor_stops(tmp_path: Path, caplog: Any) -> None:
+def test_the_three_worst_findings_are_shown(tmp_path: Path, caplog: Any) -> None:
     draw = np.random.default_rng(0)
     episodes = []
     for number in range(40):
@@ -247,13 +243,12 @@ def test_the_three_worst_findings_are_shown_and_a_changed_sensor_stops(tmp_path:
         sensor = place * (2.0 if number >= 20 else 1.0)
         episodes.append({"place": sensor[:-1, 0], "push": push[:, 0]})
     edits = {"push": {"role": "action"}}
-    with pytest.raises(DataError, match=r"changes from about episode (19|20|21) on.*--force") as refused:
-        learn(episodes, tmp_path / "world", edits=edits, recipe=vectors, progress=at("learn"))
-    store = tmp_path / "world.store"
-    assert re.search(rf"worldline import {store} {store}-edited --drop (19|20|21)-39$", str(refused.value))
     with pytest.raises(Stopped):
-        learn(episodes, tmp_path / "world", edits=edits, recipe=vectors, force=True, progress=at("learn"))
+        learn(episodes, tmp_path / "world", edits=edits, recipe=vectors, progress=at("learn"))
+    assert re.search(r"changes from about episode (19|20|21) on", caplog.text)
     assert 1 <= caplog.text.count("warning:") <= 3
+    store = tmp_path / "world.store"
+    assert re.search(rf"worldline import {store} {store}-edited --drop (19|20|21)-39", caplog.text)
 
 
 @pytest.mark.parametrize(("num_whole", "num_steps"), [(8, 1), (9, 5)])
@@ -268,10 +263,14 @@ def test_the_rest_of_a_recording_is_left_out_with_a_note(tmp_path: Path, num_who
     assert f"episode {num_whole}: the episode has {num_steps} step" in note
 
 
+def test_observations_that_never_change_stop_the_training(tmp_path: Path) -> None:
+    table = {"place": np.full(401, 2.0), "push": np.random.default_rng(0).uniform(-1, 1, 401)}
+    with pytest.raises(DataError, match="no observation ever changes"):
+        learn(table, tmp_path / "world", edits={"push": {"role": "action"}, "place": {"role": "observation"}})
+
+
 def test_a_learned_world_names_the_command_that_moves_late_actions(tmp_path: Path) -> None:
-    result = learn_logs(
-        late_table(), tmp_path / "world", Options(recipe=short), edits={"push": {"role": "action"}}, force=True
-    )
+    result = learn_logs(late_table(), tmp_path / "world", Options(recipe=short), edits={"push": {"role": "action"}})
     assert result.findings[0] == str(result.late.finding)
     assert " ".join(result.late.command) in html.unescape((tmp_path / "world" / "report.html").read_text())
 

@@ -11,7 +11,6 @@ import typer
 
 from worldline.cli.options import Json
 from worldline.cli.output import print_list, print_next, print_table, print_wrapped, progress_bars, write_json
-from worldline.formatting import plural
 
 if TYPE_CHECKING:
     from worldline.data.checks import Finding
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from worldline.workflows.check import CheckReport
 
 MAX_LINES = 30
-UNUSABLE = "unusable"
 
 
 def check(
@@ -28,7 +26,7 @@ def check(
     seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,
     json: Json = None,
 ) -> None:
-    """Check a store for damage, misaligned actions, anomalies and low coverage. The exit status is 1 on errors."""
+    """Check a store for damage, misaligned actions, other faults and low coverage. The exit status is 1 on faults."""
     from worldline.workflows.check import check as run
 
     with progress_bars() as progress:
@@ -57,19 +55,13 @@ def _print(report: CheckReport) -> None:
 
 
 def _result(report: CheckReport) -> str:
-    labels = [_label(finding) for finding in report.findings]
-    counts = [(labels.count(word), word) for word in ("error", "warning")]
+    severities = [str(finding.severity) for finding in report.findings]
+    counts = [(severities.count(word), word) for word in ("error", "warning", "note")]
     words = ["actions and observations are misaligned"] if report.misaligned else []
     if report.alignment is not None and report.alignment.shift and not (report.misaligned or report.accepted):
         words = ["the system responds late, or actions are logged early"]
-    if unusable := labels.count(UNUSABLE):
-        words.append(f"{plural(unusable, 'finding')} that make{'s' if unusable == 1 else ''} the log unusable")
     words += [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts if count]
     return f"{'FAILED' if report.failed else 'passed'}{': ' if words else ''}{', '.join(words)}"
-
-
-def _label(one: Finding) -> str:
-    return UNUSABLE if one.unusable else one.severity.value
 
 
 def _print_alignment(report: CheckReport) -> None:
@@ -111,6 +103,8 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from worldline.data.quality.false_alarms import FALSE_ALARM_RATE
+
     if not findings:
         print_wrapped("Signals: no findings.")
         print()
@@ -121,10 +115,12 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
     table.add_column("problem", ratio=1)
     for one in findings[:MAX_LINES]:
         place = (one.signal or "", *("" if number is None else str(number) for number in (one.episode, one.step)))
-        table.add_row(*(Text(cell) for cell in (_label(one), *place, one.problem)))
+        table.add_row(*(Text(cell) for cell in (one.severity.value, *place, one.problem)))
     Console().print(table)
     if len(findings) > MAX_LINES:
         print_wrapped(f"{len(findings) - MAX_LINES} more findings; --json writes all of them.", "  ")
+    rate = f"{100 * FALSE_ALARM_RATE:.0f} %"
+    print_wrapped(f"A correct log has any warning with a probability of at most {rate}. Notes are no faults.", "  ")
     print()
 
 

@@ -89,9 +89,6 @@ def learn(
     budget: Budget = None,
     track: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted import or training.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Learn although `worldline check` finds the logs unusable.")
-    ] = False,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
@@ -125,7 +122,7 @@ def learn(
         run_worker(logs, out, options)
         return
     with _saved_work_named(logs, out), progress_bars() as progress:
-        result = learn_logs(logs, out, options, action_lag=action_lag, force=force, progress=progress)
+        result = learn_logs(logs, out, options, action_lag=action_lag, progress=progress)
     for line in (*result.findings, *result.unclear):
         print(line)
     _print_choice(result)

@@ -26,6 +26,7 @@ class Severity(StrEnum):
 
     ERROR = "error"
     WARNING = "warning"
+    NOTE = "note"
 
 
 class FindingKind(StrEnum):
@@ -62,12 +63,12 @@ class Finding:
     Args:
         problem: what is wrong, with the offending value.
         fix: what the user can do about it, as a full sentence.
-        severity: an error excludes the episode, or the whole log if `episode` is None; a warning does not.
+        severity: an error excludes the episode, or the whole log if `episode` is None. A warning names a probable
+            fault. A note is a fact that may be intended.
         file: the file with the problem.
         episode: number in the source, from 0; None if the problem concerns the whole file or log.
         signal: the signal's name.
         step: row of the signal within the episode, from 0.
-        unusable: whether no single world can explain the log.
         kind: of the edit that it suggests; None if it suggests none.
         places: all parts that it is about, if it has a `kind`; for a change, the first episode after it.
     """
@@ -79,7 +80,6 @@ class Finding:
     episode: int | None = None
     signal: str | None = None
     step: int | None = None
-    unusable: bool = False
     kind: FindingKind | None = None
     places: tuple[Place, ...] = ()
 
@@ -113,6 +113,8 @@ class Finding:
 
 warning = partial(Finding, severity=Severity.WARNING)
 """Creates a finding that does not exclude its episode."""
+note = partial(Finding, severity=Severity.NOTE)
+"""Creates a finding that is no fault."""
 
 
 def raise_errors(findings: Iterable[Finding]) -> None:

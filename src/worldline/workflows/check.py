@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,8 @@ class CheckReport:
         accepted: whether actions lead by exactly the known delay.
         misaligned: whether actions lag, or lead by other than a known delay. Actions that lead without a known delay
             are no error, because the system may respond late.
-        findings: damage and anomalies.
+        findings: damage, warnings and notes. A correct log has a warning, or misaligned actions, with a probability of
+            at most `worldline.data.quality.false_alarms.FALSE_ALARM_RATE`.
         coverage: of states and actions; None if no episode is readable.
         advice: recommended steps as sentences, most urgent first.
     """
@@ -49,8 +51,8 @@ class CheckReport:
 
     @property
     def failed(self) -> bool:
-        """Whether an episode is damaged, actions are misaligned, or the store is unusable for learning."""
-        return self.misaligned or any(one.unusable or one.severity is Severity.ERROR for one in self.findings)
+        """Whether actions are misaligned, or a finding is an error or a warning."""
+        return self.misaligned or any(one.severity is not Severity.NOTE for one in self.findings)
 
     @property
     def realign(self) -> tuple[str, ...]:
@@ -101,7 +103,7 @@ def check(
     found = judge(sample.tracks, seed) if sample.tracks else None
     covered = survey(sample.tracks, store.schema, seed) if sample.tracks else None
     anomalies = [with_saturated_parts(store, one) for one in inspection.findings()]
-    findings = (*damaged, *_unlisted(store), *anomalies, *inconsistencies(sample.tracks, store.schema))
+    findings = _sorted([*damaged, *_unlisted(store), *inconsistencies(sample.tracks, store.schema), *anomalies])
     tell(progress, "check", 1)
     shift = 0 if found is None else found.shift
     accepted = found is not None and shift == -delay
@@ -149,7 +151,7 @@ class LogReview:
     """What is known of a store before a world learns from it.
 
     Args:
-        findings: the worst first; the unusable ones are before all others.
+        findings: the worst first.
         late: actions that are certainly logged too late; None if they are not. Their finding is among `findings`.
     """
 
@@ -175,11 +177,14 @@ def review_log(store: Store, progress: OnProgress | None = None) -> LogReview:
         sample.add(number, episode)
         inspection.add(number, episode)
     late = _late(store, judge(sample.tracks)) if sample.tracks else None
-    found = [*inspection.findings(), *inconsistencies(sample.tracks, store.schema)]
-    found += [] if late is None else [late.finding]
+    found = [*inconsistencies(sample.tracks, store.schema), *inspection.findings()]
     tell(progress, "check", 1)
-    found.sort(key=lambda one: (not one.unusable, one.severity is not Severity.ERROR, one.kind is None))
-    return LogReview(findings=tuple(found), late=late)
+    return LogReview(findings=_sorted([*([] if late is None else [late.finding]), *found]), late=late)
+
+
+def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Errors, then warnings, then notes."""
+    return tuple(sorted(findings, key=lambda one: list(Severity).index(one.severity)))
 
 
 def late_actions(store: Store, progress: OnProgress | None = None) -> LateActions | None:
@@ -205,7 +210,7 @@ def _late(store: Store, found: Alignment) -> LateActions | None:
         return None
     steps = "1 step" if found.shift == 1 else f"{found.shift} steps"
     problem = f"actions are logged {steps} too late: {found.reason.rstrip('.')}"
-    finding = warning(problem=problem, fix=_moving(store.path, found), unusable=True)
+    finding = warning(problem=problem, fix=_moving(store.path, found))
     return LateActions(lag=found.shift, finding=finding, command=realign_command(store.path, found.shift))
 
 

@@ -20,12 +20,12 @@ from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.report_evidence import Choice, Decoded, Evidence
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, merged, to_json
-from worldline.data.checks import Finding
+from worldline.data.checks import Severity, raise_errors
 from worldline.data.importing import edit_logs_command
 from worldline.data.schema_edits import SchemaEdits
 from worldline.data.store import Store, is_store, open_store
 from worldline.device import choose_device
-from worldline.errors import BundleError, CollapseError, ConfigError, DataError, InputError, StoppedError
+from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError
 from worldline.progress import OnProgress, stoppable, tell
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
@@ -49,7 +49,7 @@ from worldline.world.bundle_io import open_world, save_world
 _logger = logging.getLogger(__name__)
 
 MAX_FINDINGS = 3
-"""Findings about the logs that are shown before the training, the worst first."""
+"""Warnings about the logs that are shown before the training, the worst first."""
 
 MIN_LEFT = 0.3
 """Smallest share of a time budget that is left for the chosen model."""
@@ -73,7 +73,7 @@ class LearnResult:
         decoded: decoded predictions of held-out episodes; empty without a decoder.
         seeds: one row per training seed; the bundle holds the best one for control.
         findings: notes on the logs and on learning, one line each.
-        late: actions that are logged too late, which no world can use; None if they are not.
+        late: actions that are logged too late; None if they are not.
         unclear: ambiguities in the logs and the assumptions made.
         total_s: total wall time.
     """
@@ -129,7 +129,6 @@ def learn(
     track: Sequence[str] = (),
     resume: bool = False,
     device: str = "auto",
-    force: bool = False,
     progress: OnProgress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> World:
@@ -161,14 +160,12 @@ def learn(
         track: see `Options`.
         resume: see `Options`.
         device: see `Options`.
-        force: whether to learn from logs that `worldline check` finds unusable.
         progress: called with a `Progress` after each step: stage, completed steps, their total, and the training loss.
         stop: called after each step, such as an update of the training. If it returns True, the call saves what can be
             resumed and raises `StoppedError`, as Ctrl-C does in the command. No world is returned or written.
 
     Raises:
-        DataError: the logs cannot be used, or are unusable without `force`; the message names file, episode, signal and
-            step, and the fix.
+        DataError: the logs cannot be used; the message names file, episode, signal and step, and the fix.
         UnsupportedError: the family does not support these signals; the message names the reason and alternatives.
         CollapseError: the latents collapsed, or the loss diverged.
         ConfigError: a setting or the file `config` is invalid, or the horizon is too long for the episodes.
@@ -205,7 +202,7 @@ def learn(
         return open_world(out, device=device)
     try:
         progress = stoppable(progress, stop)
-        world = learn_logs(logs, out, options, edits=edits, action_lag=action_lag, force=force, progress=progress).world
+        world = learn_logs(logs, out, options, edits=edits, action_lag=action_lag, progress=progress).world
     except StoppedError as error:
         again = f"out={str(out)!r} and resume=True"  # the next call without `out` would choose another folder
         raise StoppedError(f"{error}. {saved_work(logs, Path(out), resume=again)}") from error
@@ -226,7 +223,6 @@ def learn_logs(
     *,
     edits: SchemaEdits | None = None,
     action_lag: int | None = None,
-    force: bool = False,
     progress: OnProgress | None = None,
 ) -> LearnResult:
     """Like `learn`, but returns all measurements."""
@@ -240,11 +236,12 @@ def learn_logs(
     if unfinished.is_dir() and not options.resume:
         shutil.rmtree(unfinished)  # of an earlier run; a later --resume must not use it
     review = review_log(store, progress)  # known before hours of training
-    worst = review.findings[:MAX_FINDINGS]
-    if worst and worst[0].unusable and not force:
-        raise _refused(worst[0], store)
+    raise_errors(review.findings)
+    worst = [one for one in review.findings if one.severity is not Severity.NOTE][:MAX_FINDINGS]
     for finding in worst:
         _logger.warning("%s", finding)
+    if edit := edit_logs_command(store.path, worst, len(store)):
+        _logger.warning("To leave out or mark these parts: %s", shlex.join(["worldline", *edit]))
     findings = (*map(str, worst), *findings)
     imported_s = time.monotonic() - started
     run = _OpenedLogs(
@@ -262,14 +259,6 @@ def learn_logs(
     if unfinished.is_dir():
         shutil.rmtree(unfinished)
     return result
-
-
-def _refused(finding: Finding, store: Store) -> DataError:
-    """The error about a log that no world can explain."""
-    command = edit_logs_command(store.path, [finding], len(store))
-    edit = f" To leave these episodes out: {shlex.join(['worldline', *command])}" if command else ""
-    force = "Use --force, or force=True, to learn from this log anyway."
-    return replace(finding, fix=f"{finding.fix} {force}{edit}").error()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,12 +82,12 @@ def test_constant_signals(episodes: list[Episode]) -> None:
     place = [np.stack([e.observations["place"][:, 0], np.full(NUM_STEPS + 1, 3.5)], 1) for e in episodes]
     found = inspect([observe(e, place=p) for e, p in zip(episodes, place, strict=True)])
     one = the_only(found, "component 1 never changes (always 3.5)")
-    assert (one.signal, one.severity) == ("place", Severity.WARNING)
+    assert (one.signal, one.severity) == ("place", Severity.NOTE)
 
 
 def test_actions_that_never_change_teach_nothing(episodes: list[Episode]) -> None:
     found = inspect([act(e, np.ones((NUM_STEPS, 2))) for e in episodes])
-    assert [one.severity for one in found] == [Severity.WARNING, Severity.ERROR]
+    assert [one.severity for one in found] == [Severity.NOTE, Severity.ERROR]
     assert "no action ever changes" in found[1].problem
 
 

@@ -26,6 +26,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.quality.false_alarms import LEVEL
 from worldline.data.quality.segments import (
     HeldOut,
     Sample,
@@ -62,10 +63,12 @@ MIN_EFFECT: Final = 0.1
 """Smallest effect of an action that is no reaction, as a share of its gain."""
 MIN_OWN_GAIN: Final = 0.05
 """Smallest gain [nats per row] of a component that responds to an action as no other action."""
-MAX_REMAINDER, MAX_REMAINDER_HIGH = 0.15, 0.5
-"""An action t with a gain below this share of an earlier action's, also at its upper end, has no effect."""
+MAX_REMAINDER_LATE, MAX_REMAINDER_EARLY = 0.6, 0.35
+"""Actions are late or early if action t certainly gains less than this share of the gain of a later or earlier one."""
 MIN_CORRELATION: Final = 0.9995
 """A component of an observation with this correlation with an action is a copy of it."""
+MAX_OTHER_GAIN: Final = 0.15
+"""Largest gain of later actions for such a component, as a share."""
 RIDGES: Final = (1e-7, 1e-5, 1e-3, 1e-2, 1e-1)
 MIN_VARIANCE: Final = 1e-6
 """Smaller variances, in units of the variance of the changes, are rounding errors."""
@@ -485,9 +488,10 @@ def _explain(found: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[Align
             acting = i if i < middle else min(i, max(middle, _first_response(found.parts)))
             if acting == middle:
                 break
-            if i > middle or (
-                gains[middle].value <= MAX_REMAINDER * gain and gains[middle].high <= MAX_REMAINDER_HIGH * gain
-            ):
+            others, share = [middle], MAX_REMAINDER_LATE
+            if i < middle:
+                others, share = list(range(i + 1, len(shifts))), MAX_REMAINDER_EARLY
+            if all(_is_less(found.gain[other], share * found.gain[acting]) for other in others):
                 # Both the later and this action are misplaced; the estimate of the effect decides between them.
                 later = unclear is not None and effects[unclear].value > MIN_EFFECT * gains[unclear].value
                 if unclear is not None and later and (unclear > middle) == (i > middle):
@@ -506,6 +510,11 @@ def _explain(found: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[Align
     return AlignmentVerdict.ALIGNED, 0, reason, ""
 
 
+def _is_less(gain: Floats, other: Floats) -> bool:
+    """Whether a gain is certainly less than another number; wrong for any shift with a probability of `LEVEL`."""
+    return bool(np.quantile(gain[1:] - other[1:], 1 - LEVEL / MAX_SHIFT) < 0)
+
+
 def _first_response(parts: Floats) -> int:
     """The index of the earliest shift that is the last one with a gain for some component.
 
@@ -514,7 +523,7 @@ def _first_response(parts: Floats) -> int:
     """
     values, (low, high) = parts[:, 0], np.quantile(parts[:, 1:], (TAIL, 1 - TAIL), axis=1)
     for i in range(len(parts)):
-        if ((low[i] > MIN_OWN_GAIN) & (high[i + 1 :] < MAX_REMAINDER * values[i]).all(0)).any():
+        if ((low[i] > MIN_OWN_GAIN) & (high[i + 1 :] < MAX_OTHER_GAIN * values[i]).all(0)).any():
             return i
     return len(parts)
 

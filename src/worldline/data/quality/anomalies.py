@@ -1,4 +1,8 @@
-"""Detection of anomalies in the signals of a log, such as outliers, stuck sensors and duplicate episodes."""
+"""Stuck sensors and outliers in the signals of a log, and facts that may be intended, such as constant signals.
+
+Stuck sensors and outliers are warnings. The longest constant run and the most distant value of each episode are
+compared with those of the other episodes (`NullDistribution`). All other findings are notes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.checks import Finding, FindingKind, Place, arrays_of, warning
+from worldline.data.checks import Finding, FindingKind, Place, arrays_of, note, warning
+from worldline.data.quality.false_alarms import LEVEL, MAXIMA, MIN_VALUES
 from worldline.data.quality.near_copies import near_pairs
 from worldline.data.store import Store
 from worldline.episode import Episode
@@ -28,12 +33,12 @@ MAX_GRID: Final = 32
 """Images are sampled on a grid of at most this many rows and columns."""
 MAX_BLACK_LEVEL: Final = 3
 """Largest value of a black image, of 255."""
-MIN_CHANGES: Final = 0.5
+MIN_CHANGES: Final = 0.2
 """Smallest usual share of steps in which a sensor changes that may be stuck."""
-RUN_RATIO: Final = 4.0
-"""A stuck sensor is constant for this many times the second longest constant run of nearly all episodes."""
 MAX_CONSTANT_STEPS: Final = 20
-"""A sensor that is constant for more steps while others change is stuck."""
+"""Largest number of steps for which a sensor that is not stuck may always be constant."""
+MAX_COINCIDENCE: Final = 3.0
+"""Largest ratio of the stuck values that are equal to those that would be equal by chance."""
 MIN_SATURATED, MIN_LEVELS, MAX_GAP = 0.03, 50, 0.05
 """Of a sensor that may saturate: share of rows at the limit, number of values, and distance to the next value."""
 SATURATION_RATIO, NUM_LEVELS = 5, 5  # a saturated value is so many times as frequent as each of the next values
@@ -180,7 +185,7 @@ class Inspection:
                 self._before[signal.name].append(table[at - 1])
 
     def findings(self) -> tuple[Finding, ...]:
-        """All anomalies. An error only if nothing can be learned, else warnings."""
+        """All findings. An error only if nothing can be learned, else warnings and notes."""
         if not self._seen:
             return ()
         seen, signals = self._seen, list(self._summaries())
@@ -192,10 +197,10 @@ class Inspection:
         found += _saturated(signals)
         return (*found, *_cameras(seen, moves), *_alike(seen))
 
-    def _moves(self, one: _EpisodeSummary) -> float:
-        """The largest share of steps in which a signal changes, actions excluded."""
-        inputs = {signal.name for signal in self._schema.actions}
-        return max((float(n.changes.max()) for name, n in one.numbers.items() if name not in inputs), default=0.0)
+    @staticmethod
+    def _moves(one: _EpisodeSummary) -> set[tuple[str, int]]:
+        """The names and components of the signals that change."""
+        return {(name, at) for name, n in one.numbers.items() for at in np.flatnonzero(n.changes).tolist()}
 
     def _summaries(self) -> Iterator[_SignalSummary]:
         """The figures of each signal that was observed at all, in the order of the roles."""
@@ -310,7 +315,7 @@ def _constant(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
         fix = "Remove it from the schema, unless it will vary where the world is used."
         if one.signal.role is Role.ACTION:
             fix = "Log episodes in which it varies: the effect of an action that never changes cannot be learned."
-        yield warning(problem=f"{parts} never changes (always {values})", fix=fix, signal=one.signal.name)
+        yield note(problem=f"{parts} never changes (always {values})", fix=fix, signal=one.signal.name)
     if not varies[Role.ACTION] and any(one.signal.role is Role.ACTION for one in signals):
         fix = "Log episodes in which the actions vary, or give signals that are not chosen the role exogenous."
         yield Finding(problem="no action ever changes, so the effect of actions cannot be learned", fix=fix)
@@ -338,12 +343,12 @@ def _scales(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
                     f"about the ratio of {words}"
                 )
                 fix = f"Find the unit in which it was logged (the schema: {one.signal.unit}), and convert the episode."
-                found.append(warning(problem=problem, fix=fix, episode=one.episodes[index], signal=one.signal.name))
+                found.append(note(problem=problem, fix=fix, episode=one.episodes[index], signal=one.signal.name))
         yield from _few(found)
 
 
 def _outliers(signals: Sequence[_SignalSummary], done: set[tuple[int | None, str | None]]) -> Iterator[Finding]:
-    """Values far outside the range that holds 99 % of the values."""
+    """Values far outside the range that holds 99 % of the values, unless other episodes have values as far outside."""
     fix = "Repair the value, mark it as missing, or leave the episode out."
     for one in (one for one in signals if one.signal.kind is Kind.VECTOR):
         found, numbers, name = [], one.numbers, one.signal.name
@@ -354,7 +359,9 @@ def _outliers(signals: Sequence[_SignalSummary], done: set[tuple[int | None, str
                 continue
             above = (numbers.high[:, component] - high) / (high - low)
             below = (low - numbers.low[:, component]) / (high - low)
-            for index in np.flatnonzero(np.maximum(above, below) > OUTLIER_RANGES).tolist():
+            distance = np.log1p(np.maximum(np.maximum(above, below), 0))
+            limit = MAXIMA.limit(distance) if len(distance) >= MIN_VALUES else 0.0
+            for index in np.flatnonzero(distance > max(limit, np.log1p(OUTLIER_RANGES))).tolist():
                 episode, is_above = one.episodes[index], above[index] > below[index]
                 value = (numbers.high if is_above else numbers.low)[index, component]
                 step = int((numbers.high_at if is_above else numbers.low_at)[index, component])
@@ -376,7 +383,7 @@ def _repeats(signals: Sequence[_SignalSummary], before: Mapping[str, Floats]) ->
         for i, j in _equal(table, table):
             if i < j:
                 problem = f"{part_of(*names[j])} repeats {_label(*names[i])}, up to scale and offset"
-                found.append(warning(problem=problem, fix="Leave one of the two out.", signal=names[j][0].name))
+                found.append(note(problem=problem, fix="Leave one of the two out.", signal=names[j][0].name))
         yield from _few(found)
     earlier, _ = _side_by_side([replace(one, rows=before.get(one.signal.name, one.rows)) for one in inputs])
     for row, words in ((actions, "t"), (earlier, "t-1")):
@@ -384,7 +391,7 @@ def _repeats(signals: Sequence[_SignalSummary], before: Mapping[str, Floats]) ->
         for i, j in _equal(known, row):
             problem = f"{part_of(*named[i])} at step t repeats {_label(*named_actions[j])} of step {words}"
             fix = "Leave it out: it shows the commanded value, not the effect."
-            found.append(warning(problem=problem, fix=fix, signal=named[i][0].name))
+            found.append(note(problem=problem, fix=fix, signal=named[i][0].name))
         yield from _few(found)
 
 
@@ -432,7 +439,7 @@ def _masks(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
         share = float(np.average([one.observed.get(name, 1.0) for one in seen], weights=weights))
         if share < MIN_SHARE:
             fix = "Check its rate and its clock, or leave it out."
-            yield warning(problem=f"it was observed in only {100 * share:.0f} % of the steps", fix=fix, signal=name)
+            yield note(problem=f"it was observed in only {100 * share:.0f} % of the steps", fix=fix, signal=name)
 
 
 def _motionless(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
@@ -443,42 +450,60 @@ def _motionless(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Fin
         in_pictures = any(camera.moves for name, camera in one.pictures.items() if name in names)
         return in_pictures or any(n.changes.any() for name, n in one.numbers.items() if name in names)
 
-    if static := [one.number for one in seen if not changes(one)]:
+    static = [one.number for one in seen if not changes(one)]
+    if len(static) == len(seen):
+        fix = "Log episodes in which an observation changes, or correct the roles of the signals."
+        yield Finding(problem="no observation ever changes within an episode, so nothing can be predicted", fix=fix)
+    elif static:
         problem = f"no observation ever changes in {_episode_list(seen, static)}"
         fix = "Leave them out, unless they are meant to show standstill."
-        yield warning(problem=problem, fix=fix, episode=static[0])
+        yield note(problem=problem, fix=fix, episode=static[0])
 
 
-def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, float]) -> Iterator[Finding]:
-    """Sensors that are constant for many steps but usually change in nearly every step."""
+def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, set[tuple[str, int]]]) -> Iterator[Finding]:
+    """Sensors that usually change in nearly every step, but are constant for an extreme number of steps."""
     fix = "The sensor was stuck or slower than the log: mark these steps as missing."
     for one in signals:
         if one.signal.kind is not Kind.VECTOR or one.signal.role is not Role.OBSERVATION:
             continue
         found, numbers = [], one.numbers
-        usual = RUN_RATIO * np.quantile(numbers.next_run, 0.95, axis=0)
-        is_long = (numbers.run > np.maximum(usual, MAX_CONSTANT_STEPS)) & (_usual_changes(numbers) > MIN_CHANGES)
-        for index, component in np.argwhere(is_long).tolist():
-            if _is_stop(numbers, index, component) or moves[one.episodes[index]] < MIN_SHARE:
-                continue
-            problem = (
-                f"{part_of(one.signal, component)} is exactly {numbers.run_value[index, component]:g} for "
-                f"{numbers.run[index, component]} steps while others change"
-            )
-            step, episode = int(numbers.run_from[index, component]), one.episodes[index]
-            stop = int(numbers.run_to[index, component]) + 1
-            found.append(
-                warning(
-                    problem=problem,
-                    fix=fix,
-                    episode=episode,
-                    signal=one.signal.name,
-                    step=step,
-                    kind=FindingKind.STUCK,
-                    places=(Place(episode=episode, start=step, stop=stop, component=component),),
+        for component in np.flatnonzero(_usual_changes(numbers) > MIN_CHANGES).tolist():
+            limit = _longest_usual_run(numbers, component)
+            for index in np.flatnonzero(numbers.run[:, component] > limit).tolist():
+                episode, step = one.episodes[index], int(numbers.run_from[index, component])
+                if _is_stop(one, index, component, limit) or not moves[episode] - {(one.signal.name, component)}:
+                    continue
+                problem = (
+                    f"{part_of(one.signal, component)} is exactly {numbers.run_value[index, component]:g} for "
+                    f"{numbers.run[index, component]} steps while others change"
                 )
-            )
+                place = Place(
+                    episode=episode, start=step, stop=int(numbers.run_to[index, component]) + 1, component=component
+                )
+                found.append(
+                    warning(
+                        problem=problem,
+                        fix=fix,
+                        episode=episode,
+                        signal=one.signal.name,
+                        step=step,
+                        kind=FindingKind.STUCK,
+                        places=(place,),
+                    )
+                )
         yield from _few(found)
+
+
+def _longest_usual_run(numbers: _Numbers, component: int) -> float:
+    """The longest constant run of a component that the log itself explains, in rows."""
+    run, steps = numbers.run[:, component], numbers.num_steps[:, component]
+    # The longest run of each episode may be the fault. The others tell how often the component stays constant.
+    same = ((1 - numbers.changes[:, component]) * steps - (run - 1)).sum()
+    stays = (same + 1) / ((steps - (run - 1)).sum() + 2)
+    by_chance = np.log(LEVEL / steps.sum()) / np.log(stays)
+    usual, tested = np.log(numbers.next_run[run <= steps, component]), np.log(run)
+    by_others = MAXIMA.limit(usual, tested) if len(usual) >= MIN_VALUES else 0.0
+    return float(max(MAX_CONSTANT_STEPS, by_chance, np.exp(by_others)))
 
 
 def _saturated(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
@@ -500,7 +525,7 @@ def _saturated(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
             limit = f"{value:g}, its largest value" if high else f"{-value:g}, its smallest value"
             problem = f"{part_of(one.signal, component)} is exactly {limit}, in {100 * share:.0f} % of the rows"
             kind = FindingKind.SATURATED
-            yield warning(problem=problem, fix=_MASK_IF_SATURATED, signal=one.signal.name, kind=kind, places=(place,))
+            yield note(problem=problem, fix=_MASK_IF_SATURATED, signal=one.signal.name, kind=kind, places=(place,))
 
 
 def with_saturated_parts(store: Store, finding: Finding) -> Finding:
@@ -543,16 +568,18 @@ def _usual_changes(numbers: _Numbers) -> Floats:
     return np.asarray(np.nanmedian(found, axis=0))
 
 
-def _is_stop(numbers: _Numbers, index: int, component: int) -> bool:
-    """Whether the constant value is an end of the range, or also occurs as a constant in other episodes."""
+def _is_stop(one: _SignalSummary, index: int, component: int, limit: float) -> bool:
+    """Whether the constant value is an end of the range, or a place of rest, which long runs have in common."""
+    numbers = one.numbers
     low, high = numbers.low[:, component].min(), numbers.high[:, component].max()
     values, near = numbers.run_value[:, component], MAX_RELATIVE_DIFFERENCE * (high - low)
-    value = values[index]
-    rested = ((numbers.run[:, component] > 2) & (np.abs(values - value) <= near)).sum()
-    return bool(value - low <= near or high - value <= near or rested > 1)
+    value, is_long = values[index], numbers.run[:, component] > limit
+    rested = (is_long & (np.abs(values - value) <= near)).sum() - 1
+    share = (np.abs(one.rows[:, component] - value) <= near).mean() if len(one.rows) else 0.0
+    return bool(value - low <= near or high - value <= near or rested > MAX_COINCIDENCE * share * is_long.sum())
 
 
-def _cameras(seen: Sequence[_EpisodeSummary], moves: Mapping[int, float]) -> Iterator[Finding]:
+def _cameras(seen: Sequence[_EpisodeSummary], moves: Mapping[int, set[tuple[str, int]]]) -> Iterator[Finding]:
     """Black and uniform images, and cameras that froze."""
     for name in seen[0].pictures:
         dark = {one.number: one.pictures[name].dark for one in seen}
@@ -564,11 +591,11 @@ def _cameras(seen: Sequence[_EpisodeSummary], moves: Mapping[int, float]) -> Ite
                 problem = f"{num} images ({share:.1f} %) are {words}, in {_episode_list(seen, hit)}"
                 fix = "Mark them as missing, or leave these episodes out."
                 step = int(steps[hit[0]][0])
-                yield warning(problem=problem, fix=fix, signal=name, episode=hit[0], step=step)
-        if frozen := [one.number for one in seen if not one.pictures[name].moves and moves[one.number] > 0]:
+                yield note(problem=problem, fix=fix, signal=name, episode=hit[0], step=step)
+        if frozen := [one.number for one in seen if not one.pictures[name].moves and moves[one.number]]:
             problem = f"the image never changes while other signals do, in {_episode_list(seen, frozen)}"
             fix = "The camera froze, or does not see any motion: leave out these episodes, or the camera."
-            yield warning(problem=problem, fix=fix, signal=name, episode=frozen[0])
+            yield note(problem=problem, fix=fix, signal=name, episode=frozen[0])
 
 
 def _alike(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
@@ -579,12 +606,12 @@ def _alike(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
         other = first.setdefault(one.digest, one.number)
         if other != one.number:
             fix = "Keep one of the two, or put both into the same part of the split."
-            found.append(warning(problem=f"it is an exact copy of episode {other}", fix=fix, episode=one.number))
+            found.append(note(problem=f"it is an exact copy of episode {other}", fix=fix, episode=one.number))
     yield from _few(found)
     fix = "Put both into the same part of the split, or leave one out: otherwise test data leaks into training."
     found = []
     unique = [one for one in seen if first[one.digest] == one.number]
     for earlier, later in near_pairs([one.num_steps for one in unique], [one.outline for one in unique]):
         problem = f"it is nearly a copy of episode {unique[earlier].number}: start, actions and end agree"
-        found.append(warning(problem=problem, fix=fix, episode=unique[later].number))
+        found.append(note(problem=problem, fix=fix, episode=unique[later].number))
     yield from _few(found)

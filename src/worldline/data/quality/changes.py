@@ -1,161 +1,210 @@
-"""Signals that change from a date on, such as a sensor that was replaced.
+"""Signals that change from a date on, such as a sensor that was replaced: a test whether one law holds in all steps.
 
-Two statistics are used. The first one compares per episode and component the mean and the size of a model's residual,
-the level and the spread. A change divides the episodes into two groups; the statistic is the largest standardised rank
-sum over all dates.
+One linear model of a step is fitted to all steps, and one to deviations from the means of each piece of the log. If one
+law holds, these figures of a piece do not depend on its date: the mean residual of the second model, the size of the
+residuals, and the products of residuals and features, whose sums are zero at the fit. The statistic is the largest
+standardised rank sum over all dates and figures. Each rank sum is divided by its long-run standard deviation, because
+neighbouring pieces may correlate. Its null distribution follows from permutations of the pieces.
 
-The second one fits a model to the episodes on one side of a date and predicts the other side. If that is much worse
-than on held-out episodes of the same side, no single model explains the log, and it is unusable.
+A change at a date at which an action or an exogenous signal changes too is a note: another operation changes both.
 
-All but the mean residual count only if no action and no exogenous signal changes near the same date (in level, spread
-or speed), because another operation changes them too.
+Source: Zeileis and Hornik 2007, "Generalized M-fluctuation tests for parameter instability", section 3; Romano and
+Tirlea 2022, "Permutation testing for dependence in time series", section 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
-from worldline.data.checks import Finding, FindingKind, Place, warning
+from worldline.data.checks import Finding, FindingKind, Place, Severity
 from worldline.data.quality.anomalies import part_of
+from worldline.data.quality.false_alarms import LEVEL
+from worldline.data.quality.segments import component_names
 from worldline.data.quality.transition_model import LAGS, ComponentName, StepTable, TransitionModel
-from worldline.schema import Schema, Signal
+from worldline.schema import Role, Schema
 
 Floats = NDArray[np.floating]
 
-MIN_EPISODES: Final = 20
-"""Smallest number of episodes in which changes are sought; a date that is certain needs about 40."""
+MIN_PIECES: Final = 20
+"""Smallest number of pieces in which changes are sought."""
+NUM_PIECES, MIN_STEPS = 60, 25
+"""Fewer episodes are cut into so many pieces, of at least so many steps."""
 MIN_SIDE: Final = 0.08
-"""Smallest share of the episodes before and after a date."""
-MIN_RANK_SUM: Final = 5.0
-"""Smallest standardised rank sum of a change, in standard deviations."""
+"""Smallest share of the pieces before and after a date."""
+NUM_PERMUTATIONS: Final = 600
+MAX_RESIDUAL: Final = 5.0
+"""Residuals are clipped at this multiple of the usual one."""
 NEAR: Final = 0.1
-"""Distance of two dates that count as equal, as a share of the episodes."""
-DATES: Final = (0.15, 0.25, 0.35, 0.5, 0.65, 0.75, 0.85)
-"""Dates that are tried first, as shares of the episodes."""
-MIN_EXCESS: Final = 1.0
-"""Smallest mean surprise per step, above that of held-out episodes, of a part that another law governs."""
-MIN_DEVIATIONS: Final = 2.0
-"""Smallest such surprise in standard deviations of an episode."""
-MIN_OWN_EXCESS: Final = 0.4
-"""Smallest such surprise of a component that is named, if that of another is larger."""
-MIN_ROWS_PER_COLUMN: Final = 20
+"""Distance of two dates that count as equal, as a share of the pieces."""
 MAX_LISTED: Final = 5
+_CHANGED: Final = "A sensor, a unit, a sign or a column may have changed. Convert the values, or leave one part out."
+_ANOTHER_OPERATION: Final = "Inputs change at about this date, too: another operation may explain it."
 
 
-def changes(
-    tables: Sequence[StepTable], names: Sequence[ComponentName], schema: Schema, residuals: Sequence[Floats]
-) -> list[Finding]:
+@dataclass(frozen=True, kw_only=True)
+class _Figure:
+    """A figure of each piece.
+
+    Args:
+        component: number of the component that it is about; None for an input.
+        text: what it is.
+        unit: of the values; empty if they have none.
+        values: [E].
+    """
+
+    component: int | None
+    text: str = ""
+    unit: str = ""
+    values: Floats
+
+
+def changes(tables: Sequence[StepTable], names: Sequence[ComponentName], schema: Schema) -> list[Finding]:
     """Warnings about signals that change from a date on.
 
     Args:
         tables: of the log, by episode.
         names: of their components.
         schema: of the log.
-        residuals: of a model of all episodes, [steps, C] for each.
     """
-    if len(tables) < MIN_EPISODES:
+    pieces = _pieces(tables)
+    if len(pieces) < MIN_PIECES:
         return []
-    law = _split(np.stack([part.mean(0) for part in residuals]))
-    level, spread = (np.stack([f(one.states, axis=0) for one in tables]) for f in (np.median, np.std))
-    size_of_residual = np.stack([np.log(np.sqrt(np.square(part).mean(0)) + 1e-9) for part in residuals])
-    others = [_split(size_of_residual), _split(level), _split(np.log(spread + 1e-9))]
-    given = [np.concatenate([one.actions, one.inputs], 1) for one in tables]
-    operated = [
-        _split(np.stack([np.median(one, axis=0) for one in given])),
-        _split(np.log(np.stack([one.std(0) for one in given]) + 1e-9)),
-        _split(np.log(np.stack([np.diff(one, axis=0).std(0) for one in given]) + 1e-9)),
-    ]
-    dates = np.concatenate([at[size >= MIN_RANK_SUM] for size, at in operated])
-    broken_at, excess = _break(tables)
-    if (np.abs(dates - broken_at) <= NEAR * len(tables)).any():
-        excess = np.zeros(len(names))
-    is_unusable = excess.max() >= MIN_EXCESS
-    found: dict[str, Finding] = {}  # per signal, of the worst component
-    signals = {one.name: one for one in schema.observations}
-    for number, name in enumerate(names):
-        certain = [(law[0][number], law[1][number])]
-        certain += [
-            (size[number], at[number])
-            for size, at in others
-            if not (np.abs(dates - at[number]) <= NEAR * len(tables)).any()
-        ]
-        size, at = max(certain)
-        is_broken = bool(is_unusable and excess[number] >= MIN_OWN_EXCESS)
-        known = found.get(name.signal)
-        if not (size >= MIN_RANK_SUM or is_broken) or (known is not None and known.unusable >= is_broken):
+    figures = [one for one in _figures(pieces, names, schema) if np.ptp(one.values) > 1e-9 * np.abs(one.values).max()]
+    size, date, least = _test(np.stack([one.values for one in figures], 1))
+    operated = [date[at] for at, one in enumerate(figures) if one.component is None and size[at] > least]
+    found: dict[str, Finding] = {}  # per signal, of its clearest figure
+    for at in np.argsort(-size):
+        component, first = figures[at].component, int(date[at])
+        if size[at] <= least or component is None or names[component].signal in found:
             continue
-        at = at if size >= MIN_RANK_SUM else broken_at
-        found[name.signal] = _finding(signals[name.signal], name, tables, number, at, unusable=is_broken)
-    ranked = sorted(found.values(), key=lambda one: not one.unusable)
-    return ranked[:MAX_LISTED]
+        is_operated = any(abs(first - other) <= NEAR * len(pieces) for other in operated)
+        finding = _finding(figures[at], names[component], schema, pieces, first, is_operated=is_operated)
+        found[names[component].signal] = finding
+    return list(found.values())[:MAX_LISTED]
+
+
+def _pieces(tables: Sequence[StepTable]) -> list[StepTable]:
+    """The tables, cut into about `NUM_PIECES` if they are fewer."""
+    steps = sum(len(one.actions) for one in tables)
+    size = max(MIN_STEPS, steps // NUM_PIECES) if len(tables) < NUM_PIECES else steps
+    found = []
+    for one in tables:
+        count = max(1, len(one.actions) // size)
+        ends = np.linspace(0, len(one.actions), count + 1).astype(int).tolist()
+        found += [
+            replace(
+                one,
+                start=one.start + first,
+                states=one.states[first : stop + 1],
+                known=one.known[first : stop + 1],
+                actions=one.actions[first:stop],
+                inputs=one.inputs[first:stop],
+            )
+            for first, stop in pairwise(ends)
+        ]
+    return [one for one in found if len(one.actions) > 2 * LAGS]
+
+
+def _figures(pieces: Sequence[StepTable], names: Sequence[ComponentName], schema: Schema) -> list[_Figure]:
+    """All figures of the pieces."""
+    pooled, within = TransitionModel(pieces), TransitionModel(pieces, within=True)
+    residuals, own = [pooled.residual(one) for one in pieces], [within.residual(one) for one in pieces]
+    means = np.stack([part.mean(0) for part in own]) * pooled.spread
+    sizes = np.stack([np.sqrt(np.square(part).mean(0)) for part in residuals]) * pooled.spread
+    products = []
+    for one, first, second in zip(map(pooled.latest, pieces), residuals, own, strict=True):
+        both = ((one, first / pooled.noise), (one - one.mean(0), (second - second.mean(0)) / within.noise))
+        products.append([x.T @ np.clip(error, -MAX_RESIDUAL, MAX_RESIDUAL) / len(x) for x, error in both])
+    table = np.array(products)  # [E, 2, features, C]
+    given = [
+        *component_names(schema, Role.EXOGENOUS),
+        "the duration of the step",
+        *component_names(schema, Role.ACTION),
+    ]
+    figures = []
+    for number, name in enumerate(names):
+        unit = schema[name.signal].unit
+        figure = partial(_Figure, component=number, unit="" if unit in ("1", "?") else f" {unit}")
+        figures += [
+            figure(text="mean error", values=means[:, number]),
+            figure(text="size of the errors", values=sizes[:, number]),
+        ]
+        figures += [
+            _Figure(component=number, text=f"mean product of the error and {other}", values=values)
+            for other, products in zip([*map(str, names), *given], table[..., number].T, strict=True)
+            for values in products
+        ]
+    operation = np.stack([_operation(one) for one in pieces]).reshape(len(pieces), -1)
+    return figures + [_Figure(component=None, values=values) for values in operation.T]
+
+
+def _operation(one: StepTable) -> Floats:
+    """Level, spread and speed of the inputs of a piece, [3, m + e]."""
+    given = np.concatenate([one.actions, one.inputs], 1)
+    return np.stack([np.median(given, axis=0), given.std(0), np.diff(given, axis=0).std(0)])
+
+
+def _test(values: Floats) -> tuple[Floats, NDArray[np.intp], float]:
+    """The statistic and the date of each figure [K], and the statistic that permutations exceed with `LEVEL`."""
+    ranks = rankdata(values, axis=0)
+    ranks = (ranks - ranks.mean(0)) / ranks.std(0)
+    size, date = _largest_rank_sums(ranks)
+    draw, null = np.random.default_rng(0), list[float]()
+    for _ in range(NUM_PERMUTATIONS):
+        null.append(float(_largest_rank_sums(ranks[draw.permutation(len(ranks))])[0].max()))
+        if sum(one >= size.max() for one in null) > LEVEL * NUM_PERMUTATIONS:
+            return size, date, np.inf  # certainly not significant
+    return size, date, float(np.quantile(null, 1 - LEVEL))
+
+
+def _largest_rank_sums(ranks: Floats) -> tuple[Floats, NDArray[np.intp]]:
+    """The largest standardised rank sum over all dates of each column of standardised ranks [E, K], and its date."""
+    count = len(ranks)
+    side = max(4, int(MIN_SIDE * count))
+    first = np.arange(side, count - side + 1)
+    sums = np.cumsum(ranks, axis=0)[first - 1]
+    sizes = np.abs(sums) * np.sqrt(count / (first * (count - first)))[:, None]
+    best = sizes.argmax(0)
+    date, total = first[best], sums[best, np.arange(len(best))]
+    before = np.arange(count)[:, None] < date
+    line = np.linspace(-1, 1, count)[:, None]
+    step, drift = (
+        np.where(before, total / date, total / (date - count)),
+        line * ((line * ranks).mean(0) / (line**2).mean()),
+    )
+    spread = np.minimum(_long_run(ranks - step), _long_run(ranks - drift))
+    return sizes.max(0) / np.sqrt(np.maximum(spread, 1.0)), date
+
+
+def _long_run(values: Floats) -> Floats:
+    """The long-run variance of each column [K] of values [E, K] over its variance (Bartlett kernel)."""
+    count, variance = len(values), np.square(values).mean(0) + 1e-9
+    reach = max(2, round(count ** (1 / 3)))
+    lags = [(1 - lag / (reach + 1)) * (values[lag:] * values[:-lag]).sum(0) / count for lag in range(1, reach + 1)]
+    return np.asarray(1 + 2 * np.sum(lags, axis=0) / variance)
 
 
 def _finding(
-    signal: Signal, name: ComponentName, tables: Sequence[StepTable], number: int, at: int, *, unusable: bool
+    figure: _Figure, name: ComponentName, schema: Schema, pieces: Sequence[StepTable], date: int, *, is_operated: bool
 ) -> Finding:
-    """The warning about a component."""
-    before, after = (np.concatenate([one.states[:, number] for one in part]) for part in (tables[:at], tables[at:]))
-    unit = "" if signal.unit in ("1", "?") else f" {signal.unit}"
-    relation = ", and its relation to the other signals changes" if unusable else ""
-    return warning(
-        problem=f"{part_of(signal, name.index)} changes from about episode {tables[at].number} on: its median goes "
-        f"from {np.median(before):.4g} to {np.median(after):.4g}{unit}, its spread from {before.std():.3g} to "
-        f"{after.std():.3g}{unit}{relation}",
-        fix="A sensor, a unit, a sign or a column may have changed. Convert the values, or leave one part out.",
-        episode=tables[at].number,
+    """The finding about a component, with its clearest figure."""
+    before, after = (float(np.median(part)) for part in (figure.values[:date], figure.values[date:]))
+    episode = pieces[date].number
+    return Finding(
+        problem=f"{part_of(schema[name.signal], name.index)} changes from about episode {episode} on: "
+        f"the {figure.text} of one linear model of the log goes from {before:.3g} to {after:.3g}{figure.unit}",
+        fix=_ANOTHER_OPERATION if is_operated else _CHANGED,
+        severity=Severity.NOTE if is_operated else Severity.WARNING,
+        episode=episode,
         signal=name.signal,
-        unusable=unusable,
         kind=FindingKind.CHANGED,
-        places=(Place(episode=tables[at].number),),
+        places=(Place(episode=episode),),
     )
-
-
-def _break(tables: Sequence[StepTable]) -> tuple[int, Floats]:
-    """The date at which a model of one part predicts the other part worst, and by how much for each component."""
-    count = len(tables)
-
-    def excess(at: int) -> Floats:
-        parts = (tables[:at], tables[at:])
-        return np.maximum(*(_excess(one, other) for one, other in (parts, parts[::-1])))
-
-    tried = {at: excess(at) for at in sorted({int(share * count) for share in DATES})}
-    for step in (count // 20, count // 40, 1):
-        best = max(tried, key=lambda at: tried[at].max())
-        for at in (best - step, best + step):
-            if DATES[0] * count <= at <= DATES[-1] * count and at not in tried:
-                tried[at] = excess(at)
-    best = max(tried, key=lambda at: tried[at].max())
-    return best, tried[best]
-
-
-def _excess(known: Sequence[StepTable], other: Sequence[StepTable]) -> Floats:
-    """The mean surprise of each component in `other`, minus that in a half of `known`; 0 if it is not certain."""
-    fitted, held_out = known[::2], known[1::2]
-    width = other[0].states.shape[1]
-    if sum(len(one.actions) for one in fitted) < MIN_ROWS_PER_COLUMN * LAGS * width or not held_out:
-        return np.zeros(width)
-    model = TransitionModel(fitted)
-    usual, unusual = (np.stack([model.surprise(one).mean(0) for one in part]) for part in (held_out, other))
-    excess = unusual.mean(0) - usual.mean(0)
-    # Episodes of one law differ as well, for example if some of them leave the range in which the model is accurate.
-    return np.asarray(np.where(excess >= MIN_DEVIATIONS * usual.std(0), excess, 0.0))
-
-
-def _split(series: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """The largest standardised rank sum of each column [C] of a series [E, C] over all dates, and its date."""
-    count = len(series)
-    ranks = series.argsort(0, kind="stable").argsort(0, kind="stable").astype(np.float64)
-    first = np.arange(max(4, int(MIN_SIDE * count)), count - max(4, int(MIN_SIDE * count)) + 1)
-    sums = np.cumsum(ranks, axis=0)
-    before = sums[first - 1] / first[:, None]
-    after = (sums[-1] - sums[first - 1]) / (count - first)[:, None]
-    scale = np.sqrt(count * (count + 1) / 12 * (1 / first + 1 / (count - first)))
-    sizes = np.abs(before - after) / scale[:, None]
-    constant = series.max(0) - series.min(0) <= 1e-12
-    sizes[:, constant] = 0.0
-    best = sizes.argmax(0)
-    return sizes.max(0), first[best]

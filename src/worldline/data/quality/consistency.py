@@ -1,21 +1,21 @@
-"""Changes of a log at a date, joined episodes and shifted actions: found by linear models of one step.
+"""Changes of a log at a date, joined episodes and shifted actions: tests on residuals of a linear model of one step.
 
 The model predicts the change in one step from the last observations and inputs, without the steps that it fits worst.
 
-Joined episodes: at the seam all observations jump at once. The statistic of a step is the mean over components of the
-logarithm of the squared residual. It is compared with an exponential tail through two of its quantiles.
+Joined episodes: at the seam nearly all observations jump at once. The size of a jump is a low quantile, over
+components, of the residuals in units of their usual size. Jumps are compared with the largest ones in all parts of the
+log.
 
 Shifted actions: in each half of an episode, the model predicts with the actions of the row before and of the row after,
-too. The statistic is the mean decrease of the logarithm of the squared residual.
+too. The mean decrease of the logarithm of the squared residual is compared with that of all halves of the log. It must
+also be above 0.
 
-The thresholds were chosen on the plants of benchmarks/foreign.py (benchmarks/corrupted_logs.py measures them).
+Both null distributions come from the log itself (`NullDistribution`), so that events such as stops belong to them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, FindingKind, Place, warning
 from worldline.data.quality.changes import changes
+from worldline.data.quality.false_alarms import MAXIMA, MEANS
 from worldline.data.quality.segments import Segment
 from worldline.data.quality.transition_model import LAGS, StepTable, TransitionModel, step_tables
 from worldline.formatting import first_of, plural
@@ -30,56 +31,18 @@ from worldline.schema import Schema
 
 Floats = NDArray[np.floating]
 
-MIN_JUMP, MIN_JUMP_ALONE = 3.2, 5.0
-"""Smallest ratio of a seam's statistic to the 99.9 % quantile: if 3 episodes have a seam, and otherwise."""
-MIN_GAIN: Final = 0.15
-"""Smallest mean decrease by shifted actions."""
-MIN_CERTAINTY: Final = 1.0
-"""Smallest ratio of that mean to its standard error over blocks."""
-MIN_SHIFTED: Final = 0.04
-"""Share of the episodes, at least 3, that confirm each other."""
-MIN_GAIN_ALONE, MIN_TAIL_ALONE = 0.08, 2.5
-"""Smallest mean decrease in fewer episodes, also as a multiple of an exponential tail over all halves."""
-MIN_HALVES: Final = 200
-"""Smallest number of means, two per half of an episode, from which that tail follows."""
-BLOCK, MIN_BLOCKS = 5, 5
+PART: Final = 35
+"""Steps of the parts of a log whose largest jumps are compared."""
+STILL: Final = 0.25
+"""Share of the components that need not jump at a seam."""
+MIN_JUMP: Final = 0.15
+"""Smallest jump at a seam, in standard deviations of a component. An event within an episode may be smaller."""
+MAX_WRONG: Final = 0.3
+"""Expected number of places that are wrongly named as seams if there are seams."""
+BLOCK, MIN_BLOCKS = 5, 4
 """Steps of a block, and blocks of a half."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Residuals:
-    """The residuals of all steps.
-
-    Args:
-        values: [n, C], standardised.
-        gain: by -1 or 1, how much better [n] the actions of the row before or after fit.
-        track: [n] position of the episode.
-        step: [n] the predicted step in the segment.
-    """
-
-    values: Floats
-    gain: Mapping[int, Floats]
-    track: NDArray[np.intp]
-    step: NDArray[np.intp]
-
-    def parts(self) -> list[Floats]:
-        """The residuals of each episode."""
-        return np.split(self.values, np.flatnonzero(np.diff(self.track)) + 1)
-
-    @classmethod
-    def of(cls, tables: Sequence[StepTable]) -> _Residuals:
-        """The residuals of a model of all tables."""
-        model = TransitionModel(tables)
-        surprise = {
-            shift: np.concatenate([model.surprise(one, shift).sum(1) for one in tables]) for shift in (0, -1, 1)
-        }
-        counts = [len(one.actions) - LAGS + 1 for one in tables]
-        return cls(
-            values=np.concatenate([model.residual(one) for one in tables]),
-            gain={shift: surprise[0] - surprise[shift] for shift in (-1, 1)},
-            track=np.repeat(np.arange(len(tables)), counts),
-            step=np.concatenate([np.arange(count) for count in counts]) + LAGS,
-        )
+MIN_CERTAINTY: Final = 2.0
+"""Smallest ratio of the mean decrease by shifted actions to its standard error over blocks."""
 
 
 def inconsistencies(tracks: Sequence[Segment], schema: Schema) -> tuple[Finding, ...]:
@@ -90,91 +53,87 @@ def inconsistencies(tracks: Sequence[Segment], schema: Schema) -> tuple[Finding,
         schema: of the log.
     """
     names, tables = step_tables(tracks, schema)
-    if not names or len(tables) < 2:
+    if not names:
         return ()
-    residuals = _Residuals.of(tables)
-    shifts, possible = _shifts(residuals, len(tables))
-    return (
-        *changes(tables, names, schema, residuals.parts()),
-        *_seams(tables, residuals, possible),
-        *_shifted_actions(tables, shifts),
-    )
+    model = TransitionModel(tables)
+    shifted = _shifted_actions(tables, model)
+    # The effects of actions in the wrong row look like jumps.
+    late = {place.episode for one in shifted for place in one.places}
+    joined = _joins([one for one in tables if one.number not in late], model)
+    return (*changes(tables, names, schema), *joined, *shifted)
 
 
-def _seams(tables: Sequence[StepTable], residuals: _Residuals, explained: Collection[int]) -> list[Finding]:
-    """A warning if all observations jump at once in some episodes; `explained` segments do not count."""
-    usual = np.quantile(np.abs(residuals.values), 0.99, axis=0) + 1e-9
-    jump = np.log1p(np.square(residuals.values / usual)).mean(1)
-    tenth, hundredth = np.quantile(jump, [0.9, 0.99])
-    ratio = jump / (2 * hundredth - tenth) * ~np.isin(residuals.track, list(explained))
-
-    def seams_above(limit: float) -> dict[int, int]:
-        places = np.flatnonzero(ratio > limit)
-        return {int(residuals.track[place]): int(residuals.step[place]) for place in places[::-1]}
-
-    seams = seams_above(MIN_JUMP)
-    if len(seams) < 3:
-        seams = seams_above(MIN_JUMP_ALONE)
-    if not seams:
+def _joins(tables: Sequence[StepTable], model: TransitionModel) -> list[Finding]:
+    """A warning if nearly all observations jump at once in some rows."""
+    sizes, largest = list[Floats](), list[float]()
+    for one in tables:
+        residual = np.abs(model.residual(one))
+        at = int(STILL * (residual.shape[1] - 1))
+        jump, size = (np.partition(part, at, axis=1)[:, at] for part in (residual, residual / model.noise))
+        largest += [float(part.max()) for part in np.array_split(size, max(1, len(size) // PART))]
+        sizes.append(np.where(jump >= MIN_JUMP, size, 0.0))
+    if not np.isfinite(MAXIMA.limit(np.array(largest))):
         return []
-    numbers = first_of([str(tables[number].number) for number in sorted(seams)])
-    first = min(seams)
+    # There are seams. More of them are named as long as hardly one of these places is expected to be none.
+    least = MAXIMA.exceeded_by(MAX_WRONG / len(largest), np.array(largest))
+    places = [
+        Place(episode=one.number, start=one.start + LAGS + step)
+        for one, size in zip(tables, sizes, strict=True)
+        for step in _peaks(size, least)
+    ]
+    if not places:
+        return []
+    episodes = dict.fromkeys(str(place.episode) for place in places)
+    rows = "" if len(places) == len(episodes) else f", in {len(places)} rows"
     return [
         warning(
-            problem=f"all observations jump at once in {plural(len(seams), 'episode')} ({numbers})",
+            problem=f"all observations jump at once in {plural(len(episodes), 'episode')} "
+            f"({first_of(list(episodes))}){rows}",
             fix="Two recordings may have been joined, or rows are missing. Split them there.",
-            episode=tables[first].number,
-            step=tables[first].start + seams[first],
+            episode=places[0].episode,
+            step=places[0].start,
             kind=FindingKind.JOINED,
-            places=tuple(Place(episode=tables[at].number, start=tables[at].start + seams[at]) for at in sorted(seams)),
+            places=tuple(places),
         )
     ]
 
 
-def _shifts(residuals: _Residuals, count: int) -> tuple[dict[int, tuple[float, int, int]], set[int]]:
-    """The segments in a half of which the actions fit better one row earlier or later: gain, shift and first step.
-
-    Also those where that is possible.
-    """
-    found, best = dict[int, tuple[float, int, int]](), dict[int, tuple[float, int, int]]()
-    means = list[float]()
-    for number in range(count):
-        halves = np.array_split(np.flatnonzero(residuals.track == number), 2)
-        for half, (shift, gain) in product(
-            (half for half in halves if len(half) >= MIN_BLOCKS * BLOCK), residuals.gain.items()
-        ):
-            blocks = np.array([part.mean() for part in np.array_split(gain[half], len(half) // BLOCK)])
-            error = blocks.std(ddof=1) / np.sqrt(len(blocks)) + 1e-9
-            one = float(blocks.mean()), shift, int(residuals.step[half[0]])
-            means.append(one[0])
-            best[number] = max(best.get(number, one), one)
-            if one[0] >= max(MIN_GAIN, found.get(number, (0.0,))[0]) and one[0] / error >= MIN_CERTAINTY:
-                found[number] = one
-    possible = set(found)
-    if len(found) < max(3, MIN_SHIFTED * count):
-        tenth, hundredth = np.quantile(means, [0.9, 0.99]) if len(means) >= MIN_HALVES else (0.0, np.inf)
-        least = max(MIN_GAIN_ALONE, tenth + MIN_TAIL_ALONE * (hundredth - tenth))
-        found = {number: one for number, one in best.items() if one[0] >= least}
-    return found, possible
+def _peaks(size: Floats, least: float) -> list[int]:
+    """The steps above a limit that are the largest among their neighbours, whose predictions use the same rows."""
+    steps = np.flatnonzero(size > least)
+    return [int(at) for at in steps if size[at] == size[max(0, at - LAGS) : at + LAGS + 1].max()]
 
 
-def _shifted_actions(tables: Sequence[StepTable], shifts: Mapping[int, tuple[float, int, int]]) -> list[Finding]:
-    """A warning about the segments with shifted actions."""
-    if not shifts:
+def _shifted_actions(tables: Sequence[StepTable], model: TransitionModel) -> list[Finding]:
+    """A warning about the episodes in a half of which the actions fit better one row earlier or later."""
+    gains, better = list[float](), list[tuple[float, int, Place]]()
+    for one in tables:
+        fit = {shift: model.surprise(one, shift).sum(1) for shift in (0, -1, 1)}
+        for shift in (-1, 1):
+            halves = np.array_split(fit[0] - fit[shift], 2)
+            for half, first in zip(halves, (0, len(halves[0])), strict=True):
+                if len(half) < MIN_BLOCKS * BLOCK:
+                    continue
+                blocks = np.array([part.mean() for part in np.array_split(half, len(half) // BLOCK)])
+                gains.append(float(half.mean()))
+                if blocks.mean() > MIN_CERTAINTY * blocks.std(ddof=1) / np.sqrt(len(blocks)):
+                    better.append((gains[-1], shift, Place(episode=one.number, start=one.start + LAGS - 1 + first)))
+    least = MEANS.limit(np.array(gains))
+    # The better half and shift of each episode.
+    best = {one[2].episode: one for one in sorted(better, key=lambda one: one[0]) if one[0] > least}
+    if not best:
         return []
-    number, (_, shift, step) = max(shifts.items(), key=lambda item: item[1][0])
-    numbers = first_of([str(tables[place].number) for place in sorted(shifts)])
-    where, clearest = f"in {plural(len(shifts), 'episode')} ({numbers})", tables[number]
+    _, shift, clearest = max(best.values(), key=lambda one: one[0])
+    places = tuple(best[episode][2] for episode in sorted(best))
+    where = f"in {plural(len(best), 'episode')} ({first_of([str(place.episode) for place in places])})"
     return [
         warning(
             problem=f"the actions of a part fit better if taken one row {'later' if shift > 0 else 'earlier'}, "
-            f"{where}; the clearest is episode {clearest.number}",
+            f"{where}; the clearest is episode {clearest.episode}",
             fix="Actions may be shifted there. Compare their times with the original, or leave these episodes out.",
-            episode=clearest.number,
-            step=clearest.start + step - 1,
+            episode=clearest.episode,
+            step=clearest.start,
             kind=FindingKind.SHIFTED,
-            places=tuple(
-                Place(episode=tables[at].number, start=tables[at].start + shifts[at][2] - 1) for at in sorted(shifts)
-            ),
+            places=places,
         )
     ]

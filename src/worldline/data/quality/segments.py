@@ -22,7 +22,7 @@ MAX_STEPS: Final = 15_000
 """Steps that are sampled; more would only narrow the intervals."""
 MAX_PICTURES: Final = 9_000
 SEGMENT: Final = 400
-"""Largest number of steps of a segment."""
+"""Largest number of steps of a segment, unless the episodes are so few that longer ones are sampled."""
 GRID: Final = 16
 """Rows and columns that images are shrunk to, approximately."""
 
@@ -76,9 +76,11 @@ class Sample:
         shuffled = draw.permutation(len(store))
         steps = store.num_steps[shuffled]
         pictures = any(signal.kind is Kind.IMAGE for signal in store.schema.observations)
-        taken = np.minimum(steps, SEGMENT)
-        enough = np.cumsum(taken) - taken < (MAX_PICTURES if pictures else MAX_STEPS)
-        starts = draw.integers(0, np.maximum(steps - SEGMENT, 0) + 1)
+        most = MAX_PICTURES if pictures else MAX_STEPS
+        self._length = length = max(SEGMENT, most // max(1, len(store)))
+        taken = np.minimum(steps, length)
+        enough = np.cumsum(taken) - taken < most
+        starts = draw.integers(0, np.maximum(steps - length, 0) + 1)
         self._starts = dict(zip(shuffled[enough].tolist(), starts[enough].tolist(), strict=True))
 
     @property
@@ -89,19 +91,20 @@ class Sample:
     def add(self, number: int, episode: Episode) -> None:
         """Keeps a segment of an episode if the episode is in the sample."""
         if number in self._starts:
-            self.tracks.append(track(number, episode, self.schema, self._starts[number]))
+            self.tracks.append(track(number, episode, self.schema, self._starts[number], self._length))
 
 
-def track(number: int, episode: Episode, schema: Schema, start: int = 0) -> Segment:
-    """A segment of at most `SEGMENT` steps of an episode; discrete signals are one-hot without their last value.
+def track(number: int, episode: Episode, schema: Schema, start: int = 0, length: int = SEGMENT) -> Segment:
+    """A segment of at most `length` steps of an episode; discrete signals are one-hot without their last value.
 
     Args:
         number: of the episode.
         episode: that fits the schema.
         schema: of its signals.
         start: first step.
+        length: largest number of steps.
     """
-    stop = min(start + SEGMENT, episode.num_steps)
+    stop = min(start + length, episode.num_steps)
     known: dict[str, Booleans] = {}
     states: dict[str, Floats] = {}
     pictures: dict[str, Floats] = {}

@@ -18,6 +18,10 @@ LAGS: Final = 3
 """Observations and inputs from which the model predicts."""
 TRIMMED: Final = 0.05
 """Share of the steps that the model is not fitted to."""
+MIN_KNOWN: Final = 0.5
+"""Smallest share of the rows in which a signal is usually observed."""
+MIN_USABLE: Final = 0.3
+"""With a smaller share of steps without a missing value, missing values count as observed."""
 RIDGE: Final = 1e-6
 NUM_FITS: Final = 4
 
@@ -32,6 +36,7 @@ class StepTable:
         states: [T+1, C] components of vector observations.
         actions: [T, m].
         inputs: [T, e].
+        known: [T+1] whether no value is missing that is usually observed. Missing values repeat the last one.
     """
 
     number: int
@@ -39,6 +44,12 @@ class StepTable:
     states: Floats
     actions: Floats
     inputs: Floats
+    known: NDArray[np.bool_]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Whether the values of each step of `TransitionModel.residual` are known, [steps]."""
+        return np.asarray(np.lib.stride_tricks.sliding_window_view(self.known, LAGS + 1).all(1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +83,21 @@ def step_tables(tracks: Sequence[Segment], schema: Schema) -> tuple[list[Compone
     middle = np.nanmedian(np.concatenate(states), axis=0)  # NaN before the first observation of an episode
     states = [np.where(np.isnan(table), middle, table) for table in states]
     moving = np.flatnonzero(np.concatenate(states).std(0) > 0)
+    masks = {name: [one.known[name] for one in tracks] for name in dict.fromkeys(one.signal for one in names)}
+    usual = [parts for parts in masks.values() if np.concatenate(parts).mean() >= MIN_KNOWN]
     tables = [
-        StepTable(number=one.number, start=one.start, states=table[:, moving], actions=one.actions, inputs=one.inputs)
-        for one, table in zip(tracks, states, strict=True)
+        StepTable(
+            number=one.number,
+            start=one.start,
+            states=table[:, moving],
+            actions=one.actions,
+            inputs=one.inputs,
+            known=np.all([parts[at] for parts in usual], axis=0) if usual else np.ones(len(table), np.bool_),
+        )
+        for at, (one, table) in enumerate(zip(tracks, states, strict=True))
     ]
+    if np.concatenate([one.usable for one in tables]).mean() < MIN_USABLE:
+        tables = [replace(one, known=np.ones_like(one.known)) for one in tables]
     return [names[at] for at in moving], tables
 
 
@@ -84,21 +106,26 @@ class TransitionModel:
 
     Args:
         tables: to fit to; the steps that fit worst are left out.
+        within: whether to fit to deviations from the means of each table, so that tables may differ in level.
     """
 
-    def __init__(self, tables: Sequence[StepTable]) -> None:
+    def __init__(self, tables: Sequence[StepTable], *, within: bool = False) -> None:
         self._scales = [_scale([getattr(one, part) for one in tables]) for part in ("states", "actions", "inputs")]
+        self.spread = self._scales[0][1]
         scaled = [self._standardised(one) for one in tables]
-        features = np.concatenate([_features(one, 0) for one in scaled])
-        change = np.concatenate([_change(one) for one in scaled])
-        kept = np.arange(len(change))
+        features, change = (
+            np.concatenate([part - within * part.mean(0) for part in parts])
+            for parts in ([_features(one, 0) for one in scaled], [_change(one) for one in scaled])
+        )
+        usable = np.flatnonzero(np.concatenate([one.usable for one in tables]))
+        kept = usable
         for _ in range(NUM_FITS):
             gram = features[kept].T @ features[kept] + RIDGE * len(kept) * np.eye(features.shape[1])
             self.weights: Floats = np.linalg.solve(gram, features[kept].T @ change[kept])
-            residual = np.abs(change - features @ self.weights)
+            residual = np.abs(change[usable] - features[usable] @ self.weights)
             self.noise: Floats = 1.4826 * np.median(residual, axis=0) + 1e-6
             worst = (residual / self.noise).max(1)
-            kept = np.flatnonzero(worst <= np.quantile(worst, 1 - TRIMMED))
+            kept = usable[worst <= np.quantile(worst, 1 - TRIMMED)]
 
     def _standardised(self, one: StepTable) -> StepTable:
         """The table in the units of the model."""
@@ -118,9 +145,17 @@ class TransitionModel:
         return np.asarray(np.log1p(np.square(self.residual(one, shift) / self.noise)))
 
     def residual(self, one: StepTable, shift: int = 0) -> Floats:
-        """The residual of each step from `LAGS - 1` on, [steps, C], in the units of the model; see `surprise`."""
+        """The residual of each step from `LAGS - 1` on, [steps, C], in the units of the model; see `surprise`.
+
+        It is 0 if a value is missing.
+        """
         one = self._standardised(one)
-        return np.asarray(_change(one) - _features(one, shift) @ self.weights)
+        return np.asarray((_change(one) - _features(one, shift) @ self.weights) * one.usable[:, None])
+
+    def latest(self, one: StepTable) -> Floats:
+        """The last observation, exogenous signals and action of each step of `residual`, in the units of the model."""
+        one, now = self._standardised(one), slice(LAGS - 1, len(one.actions))
+        return np.concatenate([one.states[now], one.inputs[now], one.actions[now]], 1)
 
 
 def _scale(tables: Sequence[Floats]) -> tuple[Floats, Floats]:

@@ -1,0 +1,60 @@
+"""The false-alarm rate of all findings of a log, and extreme values that the log itself does not explain."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import gamma, gumbel_r, logistic
+
+FALSE_ALARM_RATE: Final = 0.03
+"""Largest probability that a correct log has any warning of `worldline check`. The families of tests share it."""
+FAMILIES: Final = ("late actions", "changes", "joins", "shifted parts", "stuck sensors", "outliers")
+LEVEL: Final = FALSE_ALARM_RATE / len(FAMILIES)
+"""Largest probability of a false alarm of one family, over all signals and places of a log."""
+MIN_VALUES: Final = 20
+"""Smallest number of values from which a distribution follows."""
+
+
+class NullDistribution(NamedTuple):
+    """What values of the parts of a correct log follow.
+
+    Args:
+        family: of SciPy.
+        quantiles: of the values, through which the distribution passes; faulty values above the second do not matter.
+        counts: of values that are tested together.
+    """
+
+    family: Any
+    quantiles: tuple[float, float]
+    counts: tuple[int, ...]
+
+    def limit(self, values: NDArray[np.floating], tested: NDArray[np.floating] | None = None) -> float:
+        """The smallest value that is extreme at `LEVEL`; infinite if no value is.
+
+        The number of values above a limit is nearly Poisson distributed. One value above a high limit is a finding, and
+        so are several values above lower limits.
+
+        Args:
+            values: [n] of the parts of a log.
+            tested: [m] values that may be extreme; default is `values`.
+        """
+        tested = values if tested is None else tested
+        if len(values) < MIN_VALUES:
+            return np.inf
+        expected = gamma.ppf(LEVEL / len(self.counts), self.counts)  # `counts` of them are improbable
+        limits = [self.exceeded_by(at / len(tested), values) for at in expected]
+        above = [at for at, count in zip(limits, self.counts, strict=True) if (tested > at).sum() >= count]
+        return min(above, default=np.inf)
+
+    def exceeded_by(self, share: float, values: NDArray[np.floating]) -> float:
+        """The limit that this share of the values exceeds in a correct log."""
+        low, high = np.quantile(values, self.quantiles)
+        first, last = self.family.ppf(self.quantiles)
+        return float(high + (high - low) / (last - first) * (self.family.isf(share) - last))
+
+
+MAXIMA: Final = NullDistribution(gumbel_r, (0.1, 0.65), (1, 3))
+MEANS: Final = NullDistribution(logistic, (0.2, 0.75), (1, 3, 8))
+"""Of means; with heavier tails than a normal distribution."""
