@@ -324,7 +324,7 @@ def faults_row(case: Case) -> dict[str, Any]:
     clean = log_of(case)
     schema, draw = schema_of(clean), np.random.default_rng([case.seed, 7])
     component = int(draw.integers(clean[0][0].shape[1]))
-    rows: dict[str, Any] = {"episodes": len(clean), "clean": [str(one.problem) for one in found_in(clean, schema)]}
+    rows: dict[str, Any] = {"episodes": len(clean), "clean": [str(one) for one in found_in(clean, schema)]}
     for label, (corrupt, kind) in CORRUPTIONS.items():
         if kind == "changed" and label.startswith("two") and clean[0][0].shape[1] < 2:
             continue
@@ -429,8 +429,8 @@ def share(hits: Sequence[bool]) -> dict[str, Any]:
 
 
 def faulty(text: str) -> bool:
-    """Whether a finding accuses a log; advice on excitation does not."""
-    return "cannot be learned" not in text
+    """Whether a finding accuses a log; notes do not."""
+    return not text.startswith("note")
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
