@@ -46,7 +46,8 @@ MIN_EPISODES: Final = 20
 """With fewer episodes that engines were fitted without, all of them set both the shape and the width of the bands. With
 fewer episodes for p-values, the windows of an episode count as one."""
 SHORT_LENGTHS: Final = (1, 2, 3, 5, 8, 12)
-"""Numbers of observations below the context for which bands and p-values are calibrated."""
+"""Numbers of observations below the context for which bands and p-values are calibrated; every other one of them for
+images, which take long to encode."""
 
 
 def calibrate(
@@ -107,7 +108,8 @@ def calibrate(
     pasts = cuts.places(card.context + num_steps, 1, rng)
     windows = _windows(card, places, card.context, horizon)
     measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, windows[0].history)
-    lengths = [length for length in SHORT_LENGTHS if length < card.context and trust_steps]
+    images = any(card.schema[name].kind is Kind.IMAGE for name in card.inputs)
+    lengths = SHORT_LENGTHS[:: 2 if images else 1] if trust_steps else ()
     return Calibration(
         num_windows=num_windows,
         length=card.context,
@@ -116,7 +118,11 @@ def calibrate(
         logged_range=ranges_of(card.schema, episodes) if logged_range is None else logged_range,
         **vars(_error_parts(engines, card, places, windows, banded, rng)),
         **vars(_trust(engines, card, measure, pasts, num_steps, cuts)),
-        shorter={length: _shorter(engines, card, measure, length, (banded, cuts), rng) for length in lengths},
+        shorter={
+            length: _shorter(engines, card, measure, length, (banded, cuts), rng)
+            for length in lengths
+            if length < card.context
+        },
     )
 
 
