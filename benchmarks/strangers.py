@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from corrupted_logs import CORRUPTIONS, Log, found_in, is_found, oracle_finds, schema_of, tracks_of
+from corrupted_logs import CORRUPTIONS, Log, faults_of, found_in, is_found, oracle_finds, schema_of, tracks_of
 from rich.console import Console
 from rich.table import Table as Printed
 from stranger_plants import HORIZON, Case, Table, draw_case
@@ -221,7 +221,7 @@ def world_row(case: Case, budget_s: float, folder: Path) -> dict[str, Any]:
     store = folder / "world.store"
     if store.exists():
         report = check(open_store(store))
-        row["findings"] = [str(finding) for finding in report.findings]
+        row["findings"] = faults_of(report.findings)
         row["alignment"] = "" if report.alignment is None else str(report.alignment.verdict)
         row["misaligned"] = report.misaligned
     if result is None:
@@ -324,7 +324,7 @@ def faults_row(case: Case) -> dict[str, Any]:
     clean = log_of(case)
     schema, draw = schema_of(clean), np.random.default_rng([case.seed, 7])
     component = int(draw.integers(clean[0][0].shape[1]))
-    rows: dict[str, Any] = {"episodes": len(clean), "clean": [str(one) for one in found_in(clean, schema)]}
+    rows: dict[str, Any] = {"episodes": len(clean), "clean": faults_of(found_in(clean, schema))}
     for label, (corrupt, kind) in CORRUPTIONS.items():
         if kind == "changed" and label.startswith("two") and clean[0][0].shape[1] < 2:
             continue
@@ -428,11 +428,6 @@ def share(hits: Sequence[bool]) -> dict[str, Any]:
     return {"count": count, "of": len(hits), "low": rate.low, "high": rate.high}
 
 
-def faulty(text: str) -> bool:
-    """Whether a finding accuses a log; notes do not."""
-    return not text.startswith("note")
-
-
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The figures of the targets."""
     worlds = [row["world"] for row in rows if "world" in row]
@@ -442,9 +437,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "nonlinear with hidden state": share([row["nonlinear_hidden"] for row in rows]),
         "crashes": share([bool(row["error"]) for row in worlds]),
         "correct logs that stop learn": share([bool(row["stopped"]) for row in worlds]),
-        "correct logs with a finding": share(
-            [bool(row.get("misaligned")) or any(map(faulty, row["findings"])) for row in worlds]
-        ),
+        "correct logs with a finding": share([bool(row.get("misaligned") or row["findings"]) for row in worlds]),
         "bands at level 0.9": share([row["band_level"] >= LEVEL - 1e-9 for row in learned]),
     }
     for label in LENGTHS:
@@ -471,7 +464,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         found[f"fault: {label}"] = share([hit for hit, known in pairs if known]) | {
             "all": share([hit for hit, _ in pairs])
         }
-    found["clean logs of the faults with a finding"] = share([any(map(faulty, row["clean"])) for row in faults])
+    found["clean logs of the faults with a finding"] = share([bool(row["clean"]) for row in faults])
     found["width against the best peer"] = widths(rows)
     return found
 

@@ -9,7 +9,16 @@ import pytest
 from tests.data.stores import stored
 
 from worldline.data.conversion import with_moved_actions
-from worldline.data.quality.alignment import Alignment, AlignmentVerdict, alignment, judge
+from worldline.data.quality.alignment import (
+    Alignment,
+    AlignmentVerdict,
+    Share,
+    Shift,
+    _BootstrapFigures,
+    _explain,
+    alignment,
+    judge,
+)
 from worldline.data.quality.segments import track
 from worldline.data.store import Store
 from worldline.episode import Episode
@@ -248,6 +257,29 @@ def test_a_store_is_measured_and_the_seed_decides(tmp_path: Any) -> None:
     store = stored(tmp_path / "store", CART, drive(white, 5))
     assert alignment(store, seed=3) == alignment(store, seed=3)
     assert alignment(store).verdict is AlignmentVerdict.ALIGNED
+
+
+@pytest.mark.parametrize(
+    ("gains", "effects", "expected"),
+    [
+        ({0: 0.03, 2: 0.01}, {0: 0.03, 2: 0.01}, 0),  # a hidden state: action t+2 gains a third of action t
+        ({0: 0.03, 2: 0.30}, {0: 0.03, 2: 0.30}, 2),
+        ({-1: 0.05, 1: 0.50}, {-1: 0.05, 1: 0.0}, 0),  # action t+1 may be a reaction, but explains most
+        ({-1: 0.50}, {-1: 0.50}, -1),
+    ],
+)
+def test_a_shifted_action_must_explain_more_than_all_others(
+    gains: dict[int, float], effects: dict[int, float], expected: int
+) -> None:
+    draw = np.random.default_rng(0)
+
+    def figures(values: dict[int, float]) -> np.ndarray:
+        return np.array([[values.get(s, 0.0)] for s in range(-3, 4)]) + 0.0005 * draw.normal(size=(7, 1001))
+
+    gain = figures(gains)
+    drawn = _BootstrapFigures(added=gain, gain=gain, effect=figures(effects), parts=gain[..., None])
+    shifts = tuple(Shift(shift=s, added=Share.around(0.1, 0.0, 0.2)) for s in range(-3, 4))
+    assert _explain(drawn, shifts)[1] == expected
 
 
 def logs(name: str, path: Any, seed: int, num_episodes: int) -> Store:

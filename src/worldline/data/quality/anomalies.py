@@ -47,11 +47,8 @@ MIN_SATURATED_ROWS: Final = 3
 _MASK_IF_SATURATED: Final = "If the sensor saturates there, mark these rows as missing. A stop is no error."
 OUTLIER_RANGES: Final = 10.0
 """Distance of an outlier from the range of 99 % of the values, in units of that range."""
-FACTORS: Final = {57.3: "degrees and radians", 1000.0: "a unit and its thousandth"}
 MIN_ROWS: Final = 100
 """Smallest number of values from which the usual range follows."""
-MIN_OTHERS: Final = 5
-"""Smallest number of other episodes to compare scales with."""
 NUM_POINTS: Final = 16
 """Actions of an episode that are compared with those of other episodes."""
 MAX_RELATIVE_DIFFERENCE: Final = 1e-3
@@ -72,8 +69,6 @@ class _Numbers(NamedTuple):
     high: Floats
     low_at: Steps
     high_at: Steps
-    size: Floats
-    spread: Floats
     changes: Floats
     num_steps: Steps
     run: Steps
@@ -190,8 +185,7 @@ class Inspection:
             return ()
         seen, signals = self._seen, list(self._summaries())
         moves = {one.number: self._moves(one) for one in seen}
-        found = [*_constant(signals), *_scales(signals)]
-        found += _outliers(signals, {(one.episode, one.signal) for one in found})
+        found = [*_constant(signals), *_outliers(signals)]
         found += _repeats(signals, {name: np.concatenate(rows) for name, rows in self._before.items()})
         found += [*_masks(seen), *_motionless(self._schema, seen), *_stuck(signals, moves)]
         found += _saturated(signals)
@@ -239,8 +233,6 @@ def _measure(table: Floats, mask: Array | None) -> _Numbers:
         high=seen.max(0),
         low_at=steps[seen.argmin(0)],
         high_at=steps[seen.argmax(0)],
-        size=np.sqrt((seen**2).mean(0)),
-        spread=seen.std(0),
         changes=1 - same.mean(0) if len(same) else np.zeros(table.shape[1]),
         num_steps=np.full(table.shape[1], len(same)),
         run=run + 1,
@@ -321,33 +313,7 @@ def _constant(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
         yield Finding(problem="no action ever changes, so the effect of actions cannot be learned", fix=fix)
 
 
-def _scales(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
-    """Episodes in which the scale of a signal differs by a factor of about 57 or 1,000 from nearly all others."""
-    near = np.log(2.0)
-    for one in signals:
-        if one.signal.kind is not Kind.VECTOR or len(one.episodes) <= MIN_OTHERS:
-            continue
-        size, spread = (np.log(np.maximum(values, 1e-30)) for values in (one.numbers.size, one.numbers.spread))
-        away, wide = size - np.median(size, axis=0), spread - np.median(spread, axis=0)
-        usual = np.abs(away) < np.log(20)
-        # If sizes vary widely between episodes, a large factor is no sign of another unit.
-        steady = (np.where(usual, np.abs(away), 0).max(0) < np.log(8)) & (usual.mean(0) > MIN_SHARE)
-        found = []
-        for factor, words in FACTORS.items():
-            odd = (np.abs(np.abs(away) - np.log(factor)) < near) & (np.abs(wide - away) < near) & steady
-            for component, index in np.argwhere(odd.T).tolist():
-                ratio = float(np.exp(np.abs(away[index, component])))
-                what = "larger" if away[index, component] > 0 else "smaller"
-                problem = (
-                    f"{part_of(one.signal, component)} is {ratio:.0f} times {what} than in most episodes, "
-                    f"about the ratio of {words}"
-                )
-                fix = f"Find the unit in which it was logged (the schema: {one.signal.unit}), and convert the episode."
-                found.append(note(problem=problem, fix=fix, episode=one.episodes[index], signal=one.signal.name))
-        yield from _few(found)
-
-
-def _outliers(signals: Sequence[_SignalSummary], done: set[tuple[int | None, str | None]]) -> Iterator[Finding]:
+def _outliers(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
     """Values far outside the range that holds 99 % of the values, unless other episodes have values as far outside."""
     fix = "Repair the value, mark it as missing, or leave the episode out."
     for one in (one for one in signals if one.signal.kind is Kind.VECTOR):
@@ -367,8 +333,7 @@ def _outliers(signals: Sequence[_SignalSummary], done: set[tuple[int | None, str
                 step = int((numbers.high_at if is_above else numbers.low_at)[index, component])
                 usual = f"{low:.4g} to {high:.4g}"
                 problem = f"{part_of(one.signal, component)} is {value:g}, but 99 % of the values lie in {usual}"
-                if (episode, name) not in done:
-                    found.append(warning(problem=problem, fix=fix, episode=episode, signal=name, step=step))
+                found.append(warning(problem=problem, fix=fix, episode=episode, signal=name, step=step))
         yield from _few(found)
 
 
