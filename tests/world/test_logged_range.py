@@ -240,14 +240,14 @@ def test_any_change_of_a_constant_input_is_large() -> None:
 def test_an_observation_outside_counts_as_long_as_the_model_sees_it(context: int, factors: list[float]) -> None:
     engine = replace(world_with(0.9).engine, context=context)
     world = LocalWorld(engine, calibrate(engine, LOGS, horizon=8, num_windows=1, seed=0), CrossEntropy())
-    assert world.calibration is not None
-    session, pushes = Session(world, rate=0.0, num_kept=8), np.zeros((4, 2))
-    usual = world.calibration.band_half_width("position", 4, 0.9)
+    session, usual = (Session(world, rate=0.0, num_kept=8) for _ in range(2))
+    pushes = {"push": np.zeros((4, 2))}
     for step, (place, factor) in enumerate(zip((0.0, beyond("position", 0.08), 0.0, 0.0), factors, strict=True)):
-        session.observe({"position": np.array([place, 0.0])}, actions={"push": np.zeros(2)} if step else None)
-        for found in (session.predict({"push": pushes}), world.predict(session.history, {"push": pushes})):
-            forecast = found.signals["position"]
-            np.testing.assert_allclose(forecast.high - forecast.mean, factor * usual, rtol=1e-5)
+        for one, value in ((session, place), (usual, 0.0)):
+            one.observe({"position": np.array([value, 0.0])}, actions={"push": np.zeros(2)} if step else None)
+        expected = factor * usual.predict(pushes).signals["position"].half_width
+        for found in (session.predict(pushes), world.predict(session.history, pushes)):
+            np.testing.assert_allclose(found.signals["position"].half_width, expected, rtol=1e-5)
 
 
 def test_a_chance_constraint_uses_the_widened_band() -> None:
