@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from tests.serve.scripted import ARGUMENTS, BODY, ScriptedWorld, linear_world, service_of
-from tests.world.test_wire import difference
 
 from worldline.engines.base import Card
 from worldline.errors import (
@@ -46,7 +45,6 @@ from worldline.serve.problems import (
 from worldline.serve.scheduler import Lane
 from worldline.world.base import Prediction, World
 from worldline.world.wire import Call, decode_answer, decode_json_call, encode_call
-from worldline.world.wire_tensors import TENSORS_TYPE, pack_tensors, unpack_tensors
 
 PREDICT = "/v1/worlds/toy:predict"
 JSON = {"content-type": "application/json"}
@@ -134,24 +132,12 @@ def test_a_prediction_in_msgpack_and_the_accepted_types(client: Client) -> None:
     assert error.headers["request-id"]
 
 
-def test_requests_and_answers_in_safetensors_equal_those_in_msgpack(client: Client) -> None:
-    call, kind = Call("predict", arguments()), {"content-type": TENSORS_TYPE}
-    expected = client.predict(encode_call(call), MSGPACK).content
-    response = client.predict(encode_call(call, pack_tensors), kind)
-    assert (response.status_code, response.headers["content-type"]) == (200, TENSORS_TYPE)
-    answer = decode_answer(Prediction, response.content, unpack_tensors)
-    assert difference(answer, decode_answer(Prediction, expected)) is None
-    asked = {**MSGPACK, "accept": f"{TENSORS_TYPE}, */*"}
-    assert client.predict(encode_call(call), asked).content == response.content
-    assert client.predict(encode_call(call, pack_tensors), {**kind, "accept": "application/json"}).json()["signals"]
-    card = client.ask("GET", "/v1/worlds/toy", headers={"accept": TENSORS_TYPE})
-    assert difference(decode_answer(Card, card.content, unpack_tensors), linear_world().describe()) is None
-    wrong = {**call.arguments, "actions": {"push": np.zeros((1, 2)), "pull": np.zeros(1, np.float32)}}
-    body = encode_call(Call("predict", wrong), pack_tensors).replace(b'"F32"', b'"I32"')
-    found = problem(client.predict(body, kind))
-    assert (found["status"], found["pointer"]) == (400, "/actions/pull")
-    assert problem(client.predict(bytes(9), kind))["code"] == "invalid_request"
-    assert TENSORS_TYPE in problem(client.predict(headers={"content-type": "application/x-safetensors"}))["detail"]
+@pytest.mark.parametrize("kind", ["application/vnd.worldline.safetensors", "application/x-unknown"])
+def test_an_error_about_an_unknown_content_type_names_the_known_ones(client: Client, kind: str) -> None:
+    response = client.predict(headers={"content-type": kind})
+    found = problem(response)
+    assert (response.status_code, found["code"]) == (415, "unsupported_media_type")
+    assert found["detail"] == f"the content type is '{kind}'. Send application/json or application/msgpack."
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])

@@ -35,8 +35,7 @@ from worldline.world.wire import (
     encode_error,
 )
 from worldline.world.wire_arrays import DTYPES
-from worldline.world.wire_messages import MAX_ARRAYS, MAX_BODY_BYTES, VERSION, pack_message, unpack_message
-from worldline.world.wire_tensors import pack_tensors, unpack_tensors
+from worldline.world.wire_messages import MAX_ARRAYS, MAX_BODY_BYTES, VERSION
 
 
 def difference(one: object, other: object, where: str = "") -> str | None:
@@ -232,7 +231,6 @@ ANSWERS = st.one_of(
     ),
 )
 HISTORY = History(observations={"x": np.zeros((2, 1))}, actions={})
-FORMS = ((pack_message, unpack_message), (pack_tensors, unpack_tensors))
 
 
 def pushing(value: Any) -> Call:
@@ -243,16 +241,14 @@ def pushing(value: Any) -> Call:
 @given(CALLS)
 def test_a_call_survives_the_way_there(asked: Later) -> None:
     call = made(asked)
-    for pack, unpack in FORMS:
-        assert difference(call, decode_call(call.verb, encode_call(call, pack), unpack)) is None
+    assert difference(call, decode_call(call.verb, encode_call(call))) is None
 
 
 @settings(max_examples=50)
 @given(ANSWERS)
 def test_an_answer_survives_the_way_back(asked: Later) -> None:
     answer = made(asked)
-    for pack, unpack in FORMS:
-        assert difference(answer, decode_answer(type(answer), encode_answer(answer, pack), unpack)) is None
+    assert difference(answer, decode_answer(type(answer), encode_answer(answer))) is None
 
 
 def test_arrays_can_be_written_to_and_lie_as_torch_wants_them() -> None:
@@ -520,10 +516,10 @@ TREES = st.recursive(
 )
 
 
-@given(st.binary(max_size=60), st.sampled_from(["plan", "surprise"]), st.sampled_from(FORMS))
-def test_noise_is_refused(body: bytes, verb: str, form: Any) -> None:
+@given(st.binary(max_size=60), st.sampled_from(["plan", "surprise"]))
+def test_noise_is_refused(body: bytes, verb: str) -> None:
     with pytest.raises(InputError):
-        decode_call(verb, body, form[1])
+        decode_call(verb, body)
 
 
 @given(TREES)
@@ -540,14 +536,14 @@ def test_any_other_tree_is_refused(tree: Any) -> None:
 
 
 @settings(max_examples=50)
-@given(CALLS, st.sampled_from(FORMS), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4))
-def test_a_spoiled_message_is_refused_or_read(asked: Later, form: Any, spots: list[tuple[int, int]]) -> None:
-    call, (pack, unpack) = made(asked), form
-    body = bytearray(encode_call(call, pack))
+@given(CALLS, st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4))
+def test_a_spoiled_message_is_refused_or_read(asked: Later, spots: list[tuple[int, int]]) -> None:
+    call = made(asked)
+    body = bytearray(encode_call(call))
     for spot, value in spots:
         body[spot % len(body)] = value
     try:
-        found = decode_call(call.verb, bytes(body), unpack)
+        found = decode_call(call.verb, bytes(body))
     except InputError:
         return
     assert type(found) is type(call)

@@ -145,7 +145,7 @@ def _worlds(service: Service) -> APIRouter:
         found = await asyncio.to_thread(lambda: tuple(summary_of(one) for one in service.hosts.values()))
         return Response(wire.encode_json_answer(WorldList(worlds=found)), media_type=JSON)
 
-    @router.get("/{name}", openapi_extra=operation(scope=Scope.READ, answer=WorldView, packed=True))
+    @router.get("/{name}", openapi_extra=operation(scope=Scope.READ, answer=WorldView, msgpack=True))
     async def describe_world(name: str, request: Request) -> Response:
         """The card of a world, its versions and aliases."""
         caller = await service.authorize(request.headers.get("authorization"), Scope.READ)

@@ -63,7 +63,7 @@ class SessionPlan:
 _CALL: Final = (410, 422, 429, 504)
 """Statuses of problems of a call that a world computes for a session."""
 
-_operation = partial(operation, scope=Scope.SESSION, packed=True)
+_operation = partial(operation, scope=Scope.SESSION, msgpack=True)
 _call = partial(_operation, headers=["Deadline-Ms"])
 
 

@@ -14,7 +14,7 @@ class Limits:
     """The limits of a service. All are above 0.
 
     Args:
-        body_bytes: largest request body in msgpack or safetensors.
+        body_bytes: largest request body in msgpack.
         json_bytes: largest request body in JSON, which takes several times its size in memory.
         open_bytes: all request bodies in memory, from reading to the answer. JSON counts eight times.
         header_s: seconds until the headers of a request are complete, from the connection or the last answer.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from inspect import getdoc
 from itertools import chain
-from types import ModuleType, UnionType
+from types import UnionType
 from typing import Any, Final, final
 
 import msgspec
@@ -18,7 +18,7 @@ from worldline.errors import MissingExtraError
 from worldline.serve import problems
 from worldline.serve.callers import Scope
 from worldline.serve.examples import NO_EXAMPLE, Example
-from worldline.world import base, wire, wire_tensors
+from worldline.world import base, wire
 
 try:
     from fastapi import APIRouter
@@ -30,8 +30,6 @@ except ModuleNotFoundError as error:
 
 _REF: Final = "#/components/schemas/{name}"
 _KEY: Final = "operation"
-_PACKED: Final = {wire.CONTENT_TYPE: wire, wire_tensors.TENSORS_TYPE: wire_tensors}
-"""Per content type that is no JSON, the module that describes its layout."""
 
 
 @final
@@ -46,7 +44,7 @@ class Operation:
         name: of the schema of the body; None for that of the class.
         answer: a dataclass, or a type of msgspec; None if there is no content.
         media: content type of an answer that is no JSON.
-        packed: whether callers can accept the answer in msgpack and safetensors.
+        msgpack: whether callers can accept the answer in msgpack.
         headers: names of request headers, of those in the template.
         query: schemas of query parameters by name.
         problems: statuses of problems beside those that its other fields imply.
@@ -60,7 +58,7 @@ class Operation:
     name: str | None = None
     answer: Any = None
     media: str | None = None
-    packed: bool = False
+    msgpack: bool = False
     headers: Sequence[str] = ()
     query: Mapping[str, Mapping[str, Any]] | None = None
     problems: Sequence[int] = ()
@@ -137,7 +135,7 @@ def verb_routes(path: str) -> list[DocumentedRoute]:
                 request=wire.VERBS[verb],
                 name=f"{verb.title().replace('_', '')}Arguments",
                 answer=answer,
-                packed=True,
+                msgpack=True,
                 headers=["Deadline-Ms"],
                 problems=[422, 429, 504],
             ),
@@ -222,7 +220,7 @@ def _operation(
             body["example"] = shown
         found["requestBody"] = {"required": True, "content": {JSON: body}}
         if not _is_msgspec(stated.request):
-            found["requestBody"]["content"] |= _packed(f"A message of worldline for `{route.name}`.")
+            found["requestBody"]["content"] |= _msgpack(f"A message of worldline for `{route.name}`.")
     if stated.scope is not None:
         found["security"] = [{"bearer": [stated.scope.value]}, *([] if needs_token else [{}])]
     return found
@@ -249,17 +247,14 @@ def _response(route: DocumentedRoute, example: Example, schemas: Mapping[str, An
     elif stated.answer is not None:
         shown = {} if example.answer is None else {"example": example.answer}
         found["content"] = {JSON: {"schema": schemas[_answer_name(stated.answer)], **shown}}
-        if stated.packed:
-            found["content"] |= _packed("A message of worldline.")
+        if stated.msgpack:
+            found["content"] |= _msgpack("A message of worldline.")
     return found
 
 
-def _packed(text: str, kinds: Mapping[str, ModuleType] = _PACKED) -> dict[str, Any]:
-    """The content of messages that have no schema, by content type."""
-    return {
-        kind: {"schema": {"description": f"{text} Its layout is in `{module.__name__}`."}}
-        for kind, module in kinds.items()
-    }
+def _msgpack(text: str) -> dict[str, Any]:
+    """The content of messages in msgpack, which have no schema, by content type."""
+    return {wire.CONTENT_TYPE: {"schema": {"description": f"{text} Its layout is in `{wire.__name__}`."}}}
 
 
 def _links(routes: Sequence[DocumentedRoute], parameter: str) -> dict[str, Any]:
@@ -279,7 +274,7 @@ def _problem_response(status: int) -> dict[str, Any]:
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
         "content": {
             problems.MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}},
-            **_packed("An error, for callers that accept msgpack.", {wire.CONTENT_TYPE: wire}),
+            **_msgpack("An error, for callers that accept msgpack."),
         },
     }
 

@@ -37,8 +37,6 @@ from worldline.serve.scheduler import CallerLeftError, stopping_error
 from worldline.serve.service import CALLER_LEFT, Service
 from worldline.serve.usage import REQUEST_ID
 from worldline.world import wire
-from worldline.world.wire_messages import unpack_message
-from worldline.world.wire_tensors import TENSORS_TYPE, pack_tensors, unpack_tensors
 
 JSON: Final = "application/json"
 INLINE_BYTES: Final = 2**16
@@ -49,7 +47,6 @@ MSGPACK: Final = wire.CONTENT_TYPE
 ENCODERS: Final[Mapping[str, Callable[[object], bytes]]] = {
     JSON: wire.encode_json_answer,
     MSGPACK: wire.encode_answer,
-    TENSORS_TYPE: partial(wire.encode_answer, pack=pack_tensors),
 }
 """Per content type of bodies and answers, the function that encodes an answer."""
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -209,7 +206,7 @@ def answer_type(request: Request) -> str:
     """The content type of the answer: what the caller accepts, else that of the body, else JSON."""
     accepted = request.headers.get("accept", "*/*").lower()
     given = request.headers.get("content-type", "").lower() if "*/*" in accepted else ""
-    return next((kind for text in (accepted, given) for kind in ENCODERS if kind in text and kind != JSON), JSON)
+    return MSGPACK if MSGPACK in accepted or MSGPACK in given else JSON
 
 
 def deadline_s(request: Request) -> float | None:
@@ -244,7 +241,7 @@ async def read_arguments(request: Request, limits: Limits, name: str, function: 
     Args:
         request: its body has one of the content types.
         limits: of the body.
-        name: of the message in msgpack and safetensors.
+        name: of the message in msgpack.
         function: takes the arguments.
 
     Raises:
@@ -254,11 +251,9 @@ async def read_arguments(request: Request, limits: Limits, name: str, function: 
     kind = content_type(request)
     limit_bytes, weight = (limits.json_bytes, JSON_WEIGHT) if kind == JSON else (limits.body_bytes, 1)
     body = await read_body(request, limit_bytes, limits.body_s, weight)
-    decode = partial(wire.decode_json_arguments, function)
-    if kind != JSON:
-        unpack = unpack_tensors if kind == TENSORS_TYPE else unpack_message
-        decode = partial(wire.decode_arguments, name, function, unpack=unpack)
-    return decode(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode, body)
+    decode: Callable[..., dict[str, Any]]
+    decode = wire.decode_json_arguments if kind == JSON else partial(wire.decode_arguments, name)
+    return decode(function, body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode, function, body)
 
 
 async def read_body(request: Request, limit_bytes: int, limit_s: float, weight: int = JSON_WEIGHT) -> bytes:

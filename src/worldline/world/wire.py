@@ -1,12 +1,10 @@
-"""The messages between processes: every verb of `World` and its answer, in msgpack, in safetensors and in JSON.
+"""The messages between processes: every verb of `World` and its answer, in msgpack and in JSON.
 
 In msgpack, a message holds a version number, the name of its content, the content, and the bytes of all arrays in it.
 In the content, dataclasses are maps of their fields, and arrays are maps of dtype, shape and place in the list of
 bytes. Costs and constraints are named by class, from a closed table. Nothing is pickled and nothing received is
 executed. Received data is untrusted: its size is limited before it is built, and msgspec checks each value against the
 type of the contract.
-
-`worldline.world.wire_tensors` has the layout of the same messages in safetensors.
 
 In JSON, a message is the content alone: the arguments of the verb, or its answer.
 
@@ -167,12 +165,6 @@ _packed_schemas: dict[int, tuple[Schema, Any]] = {}
 
 Answer = TypeVar("Answer")
 
-Pack = Callable[[str, Any, Sequence[bytes]], bytes]
-"""Encodes a message: `pack_message` in msgpack, `pack_tensors` as safetensors."""
-
-Unpack = Callable[[bytes], Message]
-"""Decodes a message: `unpack_message` from msgpack, `unpack_tensors` from safetensors."""
-
 
 @dataclass(frozen=True)
 class Call:
@@ -191,27 +183,25 @@ class Call:
         return getattr(world, VERBS[self.verb].__name__)(**self.arguments)
 
 
-def encode_call(call: Call, pack: Pack = pack_message) -> bytes:
+def encode_call(call: Call) -> bytes:
     """The message for a call.
 
     Args:
         call: the verb with its arguments.
-        pack: as in `Pack`.
 
     Raises:
         UnsupportedError: a cost or constraint is not one of `RULES`.
         InputError: a value cannot be sent, such as an array of another dtype.
     """
-    return _encode(call.verb, call.arguments, pack)
+    return _encode(call.verb, call.arguments)
 
 
-def decode_call(verb: str, body: bytes, unpack: Unpack = unpack_message) -> Call:
+def decode_call(verb: str, body: bytes) -> Call:
     """The call in a message.
 
     Args:
         verb: expected verb.
         body: the message.
-        unpack: as in `Unpack`.
 
     Raises:
         UnknownNameError: there is no such verb.
@@ -219,55 +209,50 @@ def decode_call(verb: str, body: bytes, unpack: Unpack = unpack_message) -> Call
     """
     if verb not in VERBS:
         raise UnknownNameError("verb", verb, VERBS)
-    return Call(verb, decode_arguments(verb, VERBS[verb], body, unpack))
+    return Call(verb, decode_arguments(verb, VERBS[verb], body))
 
 
-def decode_arguments(
-    name: str, function: Callable[..., Any], body: bytes, unpack: Unpack = unpack_message
-) -> dict[str, Any]:
+def decode_arguments(name: str, function: Callable[..., Any], body: bytes) -> dict[str, Any]:
     """The arguments in a message, by name.
 
     Args:
         name: expected name of the message.
         function: as in `decode_json_arguments`.
         body: the message.
-        unpack: as in `Unpack`.
 
     Raises:
         MessageError: as in `decode_call`.
     """
-    message = unpack(body)
+    message = unpack_message(body)
     if message.name != name:
         raise MessageError(f"expected a message for {name!r}, got {message.name!r:.60}. Post it to its own verb.")
     found = _checked("msgpack", message.content, _struct(function, "msgpack"), (name,))
     return _arguments(function, found, dict(enumerate(message.arrays)), (name,))
 
 
-def encode_answer(answer: object, pack: Pack = pack_message) -> bytes:
+def encode_answer(answer: object) -> bytes:
     """The message for the result of a verb.
 
     Args:
         answer: the result.
-        pack: as in `Pack`.
 
     Raises:
         InputError: a value cannot be sent.
     """
-    return _encode("answer", answer, pack)
+    return _encode("answer", answer)
 
 
-def decode_answer(kind: type[Answer], body: bytes, unpack: Unpack = unpack_message) -> Answer | WorldlineError:
+def decode_answer(kind: type[Answer], body: bytes) -> Answer | WorldlineError:
     """The result of a verb, or the error that it raised.
 
     Args:
         kind: type of the result.
         body: the message.
-        unpack: as in `Unpack`.
 
     Raises:
         MessageError: as in `decode_call`.
     """
-    message = unpack(body)
+    message = unpack_message(body)
     if message.name == "error":
         return _decode_error(message)
     if message.name != "answer":
@@ -361,10 +346,10 @@ def _decode_error(message: Message) -> WorldlineError:
     return error
 
 
-def _encode(name: str, value: object, pack: Pack = pack_message) -> bytes:
+def _encode(name: str, value: object) -> bytes:
     arrays = list[bytes]()
     content = _pack(value, arrays, name)
-    return _encoded(partial(pack, name, content, arrays), name)
+    return _encoded(partial(pack_message, name, content, arrays), name)
 
 
 def _encoded(encode: Callable[[], bytes], name: str) -> bytes:

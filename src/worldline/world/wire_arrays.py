@@ -102,14 +102,9 @@ def place_text(where: Place) -> str:
     return str(where[0]) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where[1:])
 
 
-def pointer_to(where: Place) -> str:
-    """The JSON pointer (RFC 6901) to the place, from the arguments or the answer."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in where[1:])
-
-
 def refusal(problem: str, where: Place) -> MessageError:
     """The error for a wrong value at a place."""
-    pointer = pointer_to(where)
+    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in where[1:])
     # Names come from the sender, who must not get a long answer to each message.
     return MessageError(f"{place_text(where):.300}: {problem:.1000}", pointer if len(pointer) <= _MAX_POINTER else "")
 

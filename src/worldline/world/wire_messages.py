@@ -1,4 +1,4 @@
-"""The layout of a message in msgpack, and the limits of every message that arrives."""
+"""The layout of a message in msgpack, and the limits of a message that arrives."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ DAMAGED: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What msgspec raises for a message that it cannot read."""
 
 
-class MessageVersion(Struct):
+class _Version(Struct):
     """The part of a message that every version has."""
 
     worldline: int
 
 
-class Message(MessageVersion, kw_only=True, forbid_unknown_fields=True):
+class Message(_Version, kw_only=True, forbid_unknown_fields=True):
     """A message: the name of its content, the content, and the bytes of the arrays in it."""
 
     name: str
@@ -57,40 +57,18 @@ def unpack_message(body: bytes) -> Message:
         MessageError: it is damaged, too large or of another version.
     """
     try:
-        check_version(msgspec.msgpack.decode(body, type=MessageVersion).worldline)
-        message = msgspec.msgpack.decode(body, type=Message)
+        version = msgspec.msgpack.decode(body, type=_Version).worldline
+        message = msgspec.msgpack.decode(body, type=Message) if version == VERSION else None
     except DAMAGED as error:
-        raise damage(error) from error
-    check_size(memoryview(message.content).nbytes)
-    return message
-
-
-def damage(error: Exception) -> MessageError:
-    """The error for a message that cannot be read."""
-    return MessageError(f"the message is damaged or not from worldline: {error}. Send it again.")
-
-
-def check_version(version: int) -> None:
-    """Refuses messages of another version.
-
-    Raises:
-        MessageError: `version` is not `VERSION`.
-    """
-    if version != VERSION:
+        raise MessageError(f"the message is damaged or not from worldline: {error}. Send it again.") from error
+    if message is None:
         raise MessageError(
             f"expected message version {VERSION}, got {version}. Install compatible releases of worldline on both "
             "sides."
         )
-
-
-def check_size(num_bytes: int) -> None:
-    """Refuses messages that are too large without their arrays.
-
-    Raises:
-        MessageError: there are more than `MAX_BODY_BYTES`.
-    """
-    if num_bytes > MAX_BODY_BYTES:
+    if (num_bytes := memoryview(message.content).nbytes) > MAX_BODY_BYTES:
         raise MessageError(
             f"the message has {num_bytes} bytes without its arrays, more than {MAX_BODY_BYTES}. Send long lists of "
             "numbers as arrays."
         )
+    return message
