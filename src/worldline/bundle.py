@@ -35,11 +35,8 @@ from worldline.errors import BundleError, ConfigError, UnknownNameError
 from worldline.migrations import BUNDLE_FORMAT, current_file, current_tensor, current_text, stored_file
 
 MANIFEST = "manifest.json"
-SIGNATURE = "signature.json"
-"""Signature of the manifest, which does not list it; see `worldline.signature`."""
 # As Python objects, JSON takes up to 40 times its size. These limits keep it below 50 MB.
 MAX_MANIFEST_BYTES = 2**19
-MAX_SIGNATURE_BYTES = 4096
 MAX_HEADER_BYTES = 2**20
 MAX_TENSORS = 10_000
 MAX_BYTES = 8 * 2**30
@@ -223,10 +220,7 @@ def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
     if total > max_bytes:
         problem = f"the files have {total} bytes, more than {max_bytes}"
         raise BundleError(f"{folder}: {problem}. Raise max_bytes if you trust the source.")
-    present = _present(folder, manifest)
-    if SIGNATURE in present:
-        read_small(folder, SIGNATURE, MAX_SIGNATURE_BYTES)
-    extra = sorted(present - {MANIFEST, SIGNATURE, *manifest.files})
+    extra = sorted(_present(folder, manifest) - {MANIFEST, *manifest.files})
     if extra:
         raise _refusal(folder / extra[0], f"not listed in {MANIFEST}")
     for name, entry in manifest.files.items():
@@ -242,7 +236,7 @@ def _refusal(path: Path, problem: str) -> BundleError:
 
 
 def _check_name(folder: Path, name: str) -> None:
-    if not _NAME.fullmatch(name) or name in (MANIFEST, SIGNATURE):
+    if not _NAME.fullmatch(name) or name == MANIFEST:
         raise BundleError(
             f"{folder}: the name {name[:200]!r} is not allowed. Use letters, digits, '_', '-' and '.', at most one "
             "folder, and the suffix .safetensors, .json, .toml or .html."
@@ -267,19 +261,6 @@ def _opened(folder: Path, name: str) -> Iterator[BufferedReader]:
         raise _refusal(path, f"cannot be read ({error.strerror})") from error
 
 
-def read_small(folder: Path, name: str, max_bytes: int) -> bytes:
-    """The content of a regular file in a bundle that the manifest does not list.
-
-    Raises:
-        BundleError: it cannot be read, is a link or a special file, or is larger than `max_bytes`.
-    """
-    with _opened(folder, name) as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise _refusal(folder / name, f"larger than {max_bytes} bytes")
-    return content
-
-
 def read_manifest(folder: Path) -> Manifest:
     """The table of contents of the bundle at `folder`; does not check the files that it lists.
 
@@ -287,7 +268,10 @@ def read_manifest(folder: Path) -> Manifest:
         BundleError: the manifest is missing or invalid.
     """
     path = folder / MANIFEST
-    text = read_small(folder, MANIFEST, MAX_MANIFEST_BYTES)
+    with _opened(folder, MANIFEST) as file:
+        text = file.read(MAX_MANIFEST_BYTES + 1)
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise _refusal(path, f"larger than {MAX_MANIFEST_BYTES} bytes")
     try:
         found = parse_json(text)
     except ValueError as error:
@@ -394,7 +378,7 @@ def _refuse_foreign(folder: Path) -> None:
         return
     try:
         manifest = read_manifest(folder)
-        foreign = _present(folder, manifest) - {MANIFEST, SIGNATURE, *manifest.files}
+        foreign = _present(folder, manifest) - {MANIFEST, *manifest.files}
     except BundleError as error:
         raise BundleError(
             f"{folder}: the folder holds something that is not a bundle. Choose another folder. ({error})"

@@ -73,11 +73,13 @@ def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_version_is_a_copy_that_counts_on(catalog: Catalog, toy_bundle: Write, tmp_path: Path) -> None:
     assert catalog.names() == ()
     source = toy_bundle(0.5)
+    manifest = (source / "manifest.json").read_bytes()
     first = catalog.publish(source, "toy")
     for path in sorted(source.rglob("*"), reverse=True):
         path.unlink()
     assert (first.number, first.aliases, first.model) == (1, (), "toy")
     assert first.path == tmp_path / "catalog" / "toy" / "1"
+    assert (first.path / "manifest.json").read_bytes() == manifest
     assert json.loads(read_bundle(first.path).text("toy.json"))["bias"] == 0.5
     second = catalog.publish(toy_bundle(0.25), "toy", alias="prod")
     assert (second.number, second.aliases) == (2, ("prod",))

@@ -23,7 +23,6 @@ def open_target(
     planner: Planner | str | None = None,
     adaptation: Adaptation | None = None,
     device: str = "auto",
-    require_signature: Path | str | None = None,
     token: str | None = None,
 ) -> World:
     """Opens the world that `target` names.
@@ -38,33 +37,25 @@ def open_target(
             `worldline.world.bundle_io.open_world`.
         device: of a learned world: "cpu", "cuda", "cuda:1" (a number), "mps", or "auto" for the first of cuda, mps and
             cpu that is available.
-        require_signature: path of a public key; the bundle must be signed with its private key (`worldline sign`).
-            None for no check.
         token: of the service at a URL; None for the environment variable `WORLDLINE_TOKEN`. Not used for other targets.
 
     Raises:
-        BundleError: there is no such bundle, it is damaged, or its parts do not fit each other. The signature is
-            missing or wrong.
-        InputError: `planner`, `adaptation`, `device` or `require_signature` is set for a URL, because a served world
-            has its own. Or the device is unknown or not available. Or the token would be sent unencrypted to another
-            machine.
+        BundleError: there is no such bundle, it is damaged, or its parts do not fit each other.
+        InputError: `planner`, `adaptation` or `device` is set for a URL, because a served world has its own. Or the
+            device is unknown or not available. Or the token would be sent unencrypted to another machine.
         UnknownNameError: the catalog has no such name or alias, or the world needs a part that is not installed.
         MissingExtraError: `target` is a URL, and the extra `client` is not installed.
     """
     if isinstance(target, str) and target.lower().startswith(("http://", "https://")):
         chosen = {"planner": planner, "adaptation": adaptation, "device": None if device == "auto" else device}
-        return _served(target, token, {**chosen, "require_signature": require_signature})
+        return _served(target, token, chosen)
     folder = Path(target)
     if holds_bundle(folder):
-        return open_world(
-            folder, planner=planner, adaptation=adaptation, device=device, require_signature=require_signature
-        )
+        return open_world(folder, planner=planner, adaptation=adaptation, device=device)
     if isinstance(target, str) and is_reference(target):
         from worldline.catalog.versions import open_named
 
-        return open_named(
-            target, planner=planner, adaptation=adaptation, device=device, require_signature=require_signature
-        )
+        return open_named(target, planner=planner, adaptation=adaptation, device=device)
     problem = "exists, but is not a bundle" if folder.exists() else "does not exist"
     raise BundleError(
         f"{str(target)!r} {problem}. Give the folder of a bundle (one with a manifest.json), the URL of a served "

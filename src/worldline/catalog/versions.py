@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import final
 
-from worldline.bundle import MANIFEST, SIGNATURE, read_bundle, read_manifest
+from worldline.bundle import MANIFEST, read_bundle, read_manifest
 from worldline.catalog.aliases import Alias, Reference, Turn, WorldDirectory, check_name
 from worldline.catalog.comparison import ShadowComparison, ShadowVerdict, compare, read_records
 from worldline.catalog.named import NamedWorld
@@ -70,7 +70,6 @@ def open_named(
     planner: Planner | str | None = None,
     adaptation: Adaptation | None = None,
     device: str = "auto",
-    require_signature: Path | str | None = None,
 ) -> World:
     """Opens a world of the catalog in `default_folder()`.
 
@@ -81,7 +80,6 @@ def open_named(
         planner: as in `open_world`.
         adaptation: as in `open_world`.
         device: as in `open_world`.
-        require_signature: as in `open_world`.
 
     Raises:
         InputError: `reference` is not a reference.
@@ -89,9 +87,7 @@ def open_named(
         BundleError: the version cannot be opened.
     """
     found = Reference.parse(reference)
-    open_bundle = partial(
-        open_world, planner=planner, adaptation=adaptation, device=device, require_signature=require_signature
-    )
+    open_bundle = partial(open_world, planner=planner, adaptation=adaptation, device=device)
     directory = Catalog().shelf(found.name)
     if found.alias is None:
         return open_bundle(directory.resolve(found))
@@ -136,8 +132,7 @@ class Catalog:
         directory.folder.mkdir(parents=True, exist_ok=True)
         fresh = directory.folder / f".{secrets.token_hex(4)}.partial"
         try:
-            signed = (SIGNATURE,) if (source.folder / SIGNATURE).is_file() else ()
-            _copy(source.folder, fresh, (MANIFEST, *signed, *source.files))
+            _copy(source.folder, fresh, (MANIFEST, *source.files))
             opened = self.open_bundle(fresh)  # checks all parts, also whether weights are finite
             if isinstance(opened, LocalWorld):
                 smoke_test(opened, source.folder)

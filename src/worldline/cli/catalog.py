@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.options import Json, RequireSignature
+from worldline.cli.options import Json
 from worldline.cli.output import print_next, print_table, write_json
 
 if TYPE_CHECKING:
@@ -25,15 +24,12 @@ def publish(
     alias: Annotated[
         str | None, typer.Option(help="Alias for this version, such as prod.", show_default="none")
     ] = None,
-    require_signature: RequireSignature = None,
     json: Json = None,
 ) -> None:
     """Publish a trained world as the next version of a name."""
     from worldline.catalog.versions import Catalog
-    from worldline.world.bundle_io import open_world
 
-    open_bundle = partial(open_world, require_signature=require_signature)
-    version = Catalog(open_bundle=open_bundle).publish(world, name, alias=alias)
+    version = Catalog().publish(world, name, alias=alias)
     print(f"{name}@{version.number}: {version.path}")
     none = "not run, because the bundle stores no windows; worlds of `worldline learn` do"
     print(f"smoke test: {'passed' if version.smoke_tested else none}")

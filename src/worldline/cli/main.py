@@ -23,7 +23,6 @@ from worldline.cli.record import record
 from worldline.cli.schema import schema
 from worldline.cli.serve import serve
 from worldline.cli.show import show
-from worldline.cli.sign import sign
 from worldline.cli.token import token
 from worldline.cli.version import version
 from worldline.errors import WorldlineError
@@ -75,7 +74,6 @@ COMMANDS: Final = (
     ("serve", serve, RUN),
     ("mcp", mcp, RUN),
     ("publish", publish, RUN),
-    ("sign", sign, RUN),
     ("worlds", worlds, RUN),
     ("alias", alias, RUN),
     ("shadow", shadow, RUN),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.options import Device, RequireSignature, Threads, use_threads
+from worldline.cli.options import Device, Threads, use_threads
 from worldline.cli.output import print_next
 from worldline.cli.serve import LOOPBACK, check_reachable, open_hosts
 from worldline.cli.token import Where
@@ -35,12 +35,11 @@ def mcp(
         bool, typer.Option("--insecure", help="Allow calls from other machines without a token.")
     ] = False,
     device: Device = "auto",
-    require_signature: RequireSignature = None,
     threads: Threads = None,
 ) -> None:
     """Serve worlds as tools of a language model (MCP)."""
     use_threads(threads)
-    hosts = open_hosts(worlds, device, require_signature)
+    hosts = open_hosts(worlds, device)
     if http:
         _serve_http(hosts, host, port, allow_host or [], database, insecure=insecure)
     else:

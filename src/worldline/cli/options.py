@@ -61,11 +61,6 @@ Device = Annotated[
     typer.Option(help="cpu, cuda, cuda:N or mps; auto uses a GPU if there is one.", callback=_checked_device),
 ]
 
-RequireSignature = Annotated[
-    Path | None,
-    typer.Option(help="Public key that must have signed the world (worldline sign).", show_default="no check"),
-]
-
 
 def free_cores() -> int:
     """Number of cores without load, at least 1."""

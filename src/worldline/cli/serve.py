@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.options import Device, RequireSignature, Threads, use_threads
+from worldline.cli.options import Device, Threads, use_threads
 from worldline.cli.output import print_next
 from worldline.cli.token import Where
 from worldline.errors import InputError
@@ -45,7 +45,6 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Threads for predictions, and as many for plans.")] = 1,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Predictions that are computed as one, at most.")] = 32,
     device: Device = "auto",
-    require_signature: RequireSignature = None,
     threads: Threads = None,
 ) -> None:
     """Serve worlds over HTTP."""
@@ -61,28 +60,26 @@ def serve(
     from worldline.serve.usage import Usage
 
     use_threads(threads)
-    hosts = open_hosts(worlds or [], device, require_signature)
+    hosts = open_hosts(worlds or [], device)
     with Database(database or default_url()) as opened:
         tokens = Tokens(opened)
         check_reachable(host, tokens, insecure=insecure)
         service = Service(hosts, Limits(batch=batch), tokens=tokens, usage=Usage(opened), workers=workers)
         folders = {name: Path(world) for name, world in map(name_of, worlds or []) if not is_reference(world)}
-        job_settings = JobSettings(
-            folder=default_folder(), logs=data, worlds=folders, device=device, public_key=require_signature
-        )
+        job_settings = JobSettings(folder=default_folder(), logs=data, worlds=folders, device=device)
         listener = server.listen(host, port)
         _announce(hosts, service, server.url_of(listener))
         server.serve(service, listener, opened, job_settings=job_settings, any_host=insecure)
 
 
-def open_hosts(worlds: Sequence[str], device: str, require_signature: Path | None) -> Hosts:
+def open_hosts(worlds: Sequence[str], device: str) -> Hosts:
     """Opens the worlds of arguments, each `WORLD` or `NAME=WORLD`."""
     from functools import partial
 
     from worldline.catalog.opening import is_reference, open_target
     from worldline.serve.hosting import HostedWorld, Hosts, name_of
 
-    open_world = partial(open_target, device=device, require_signature=require_signature)
+    open_world = partial(open_target, device=device)
     hosts = Hosts(open_world)
     for target in worlds:
         name, world = name_of(target)

@@ -50,7 +50,6 @@ class JobTask(Struct, kw_only=True, frozen=True):
         world: path of the bundle to audit; "" for none.
         roots: folders of the server, which texts for callers must not name.
         device: argument of `worldline.open`.
-        public_key: path of the key that must have signed audited worlds; None for no check.
         threads: of numerical libraries, and processes of an exam.
         memory_bytes: memory for data.
         silence_s: seconds without a byte on stdin after which the process ends, because the service is gone.
@@ -62,7 +61,6 @@ class JobTask(Struct, kw_only=True, frozen=True):
     world: str = ""
     roots: tuple[str, ...] = ()
     device: str = "auto"
-    public_key: str | None = None
     threads: int = 1
     memory_bytes: int
     silence_s: float
@@ -153,14 +151,10 @@ def _learn(task: JobTask, request: LearnJob, work: Path, progress: OnProgress | 
 
 
 def _audit(task: JobTask, request: AuditJob, work: Path, progress: OnProgress) -> dict[str, Any]:
-    from worldline.bundle import read_bundle
     from worldline.config import to_strict_json
     from worldline.report.audit_page import render_audit
-    from worldline.signature import check_signature
     from worldline.workflows.audit import audit
 
-    if task.public_key is not None:
-        check_signature(read_bundle(Path(task.world)), task.public_key)
     found = audit(task.world, task.logs, goals=request.goals, seed=request.seed, device=task.device, progress=progress)
     found = replace(found, world=request.world)
     (work / REPORT).write_text(render_audit(found), encoding="utf-8")

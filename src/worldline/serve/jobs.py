@@ -57,7 +57,6 @@ class JobSettings:
         logs: folder whose entries are the logs that callers can name; None for no logs.
         worlds: folders of the served worlds that are not of the catalog, by name.
         device: of learning and audits; argument of `worldline.open`.
-        public_key: path of the key that must have signed audited worlds; None for no check.
         workers: jobs at a time in this process; 0 leaves them to other processes.
         threads: of each job.
         beat_s: seconds between two signs of life.
@@ -70,7 +69,6 @@ class JobSettings:
     logs: Path | None = None
     worlds: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
-    public_key: Path | None = None
     workers: int = 1
     threads: int = max(1, (os.cpu_count() or 1) // 2)
     beat_s: float = 1.0
@@ -337,7 +335,6 @@ class Jobs:
             world="" if world is None else str(world.resolve()),
             roots=tuple(map(str, roots)),
             device=settings.device,
-            public_key=None if settings.public_key is None else str(settings.public_key),
             threads=settings.threads,
             memory_bytes=self._limits.job_bytes,
             silence_s=settings.lease_s / 2,

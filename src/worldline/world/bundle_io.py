@@ -32,7 +32,6 @@ from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.planning.planners.base import Planner
 from worldline.registry import load, name_of
 from worldline.schema import Kind, Schema
-from worldline.signature import check_signature
 from worldline.world.bundle_limits import limited_network, read_settings
 from worldline.world.calibration import Calibration
 from worldline.world.calibration_checks import check_calibration, check_precision
@@ -195,7 +194,6 @@ def open_world(
     planner: Planner | str | None = None,
     adaptation: Adaptation | None = None,
     device: str = "auto",
-    require_signature: Path | str | None = None,
 ) -> LocalWorld:
     """Opens the world in a bundle.
 
@@ -206,7 +204,6 @@ def open_world(
             changed. The adapted world has no bands, surprise or `Chance`, because the calibration belongs to the
             unadapted world. To get them, call `calibrate` on the adapted engine.
         device: of a learned world; see `worldline.device.choose_device`.
-        require_signature: path of a public key; the bundle must be signed with its private key. None for no check.
 
     Raises:
         BundleError: the bundle is damaged, incomplete, of another version, or its parts do not fit each other.
@@ -215,8 +212,6 @@ def open_world(
         InputError: the device is unknown or not available.
     """
     bundle = read_bundle(Path(path))
-    if require_signature is not None:
-        check_signature(bundle, require_signature)
     engine, calibration = open_engine(bundle, choose_device(device)), None
     if "calibration.safetensors" in bundle.files:
         calibration = _calibration(bundle, engine.describe())
