@@ -90,8 +90,14 @@ def _score(errors: Floats, reference: Floats) -> Floats:
     return np.asarray(np.exp(ratios.mean(1) + excess.mean(1)))
 
 
-def measure(worlds: Sequence[World], data: ComparisonData) -> Errors:
-    """The errors in the windows of `data`, each predicted by its world in `worlds`."""
+def measure(worlds: Sequence[World], data: ComparisonData, surplus: Mapping[str, Floats] | None = None) -> Errors:
+    """The errors in the windows of `data`, each predicted by its world in `worlds`.
+
+    Args:
+        worlds: [W].
+        data: the windows.
+        surplus: per signal [W, T, n], squared error that the predictions have in excess; None for none.
+    """
     windows, steps, spreads, world = data.windows, data.steps, data.spreads, worlds[0]
     means = _means(worlds, windows)
     at, weights = np.array(steps) - 1, draw_clusters(int(windows.episode.max()) + 1, 0)
@@ -99,10 +105,13 @@ def measure(worlds: Sequence[World], data: ComparisonData) -> Errors:
     for signal in predicted_vectors(world, spreads):
         known = windows.known[signal.name][:, at].astype(float)
         miss = signal.difference(means[signal.name][:, at], windows.truth[signal.name][:, at].astype(float))
-        squared = np.square(miss / spreads[signal.name]).mean(-1) * known
+        squared = np.square(miss)
+        if surplus is not None and signal.period is None:
+            squared = squared - surplus[signal.name][:, at]
+        squared = (squared / np.square(spreads[signal.name])).mean(-1) * known
         sums, counts = (cluster_sums(one, windows.episode, weights.shape[1]) for one in (squared, known))
-        value.append(np.sqrt(ratio(sums.sum(0), counts.sum(0))))
-        draws.append(np.sqrt(ratio(weights @ sums, weights @ counts)))
+        value.append(np.sqrt(np.maximum(ratio(sums.sum(0), counts.sum(0)), 0.0)))
+        draws.append(np.sqrt(np.maximum(ratio(weights @ sums, weights @ counts), 0.0)))
     return Errors(steps=tuple(steps), value=np.nanmean(value, 0), draws=np.nanmean(draws, 0))
 
 
@@ -139,12 +148,25 @@ class ComparisonData:
         return measure([world] * len(self.numbers), self)
 
     def unseen_errors(self, learned: Learned) -> Errors:
-        """The errors of a learned world, or of the parts of it that were fitted without the episode of a window."""
-        if learned.unseen is None:
+        """The errors of a learned world in episodes that it was fitted to, as if it had not been.
+
+        Each episode is predicted by the member that was fitted without it. The squared error of a member exceeds that
+        of the mean of M members by their variance, times 1 - 1 / M.
+
+        Source: Krogh and Vedelsby 1995, "Neural network ensembles, cross validation, and active learning".
+        """
+        unseen, split = learned.unseen, learned.split
+        if unseen is None:
             return self.errors(learned.world)
-        engines = [learned.unseen(number) for number in self.numbers]
-        worlds = {id(engine): LocalWorld(engine, None, learned.recipe.planner) for engine in engines}
-        return measure([worlds[id(engine)] for engine in engines], self)
+        used = {unseen(number) for number in (*split.train, *split.validation, *split.calibration)}
+        worlds = {engine: LocalWorld(engine, None, learned.recipe.planner) for engine in used}
+        surplus: dict[str, Floats] | None = None
+        if not learned.engine.model.closed_form:
+            members = [window_forecasts(world, self.windows) for world in worlds.values()]
+            share = 1 - 1 / len(members)
+            means = {name: np.stack([member[name].mean.astype(float) for member in members]) for name in members[0]}
+            surplus = {name: share * values.var(0, ddof=1) for name, values in means.items()}
+        return measure([worlds[unseen(number)] for number in self.numbers], self, surplus)
 
 
 def comparison_data(store: Store, recipe: Recipe, share: float = VALIDATED_SHARE) -> ComparisonData:
