@@ -30,7 +30,7 @@ from worldline.training.distributed import world_size
 from worldline.workflows.budget import within
 from worldline.workflows.learn_options import AUTO, Options, seconds
 from worldline.workflows.learned import Learned
-from worldline.workflows.training import learn_engine
+from worldline.workflows.training import evenly_chosen, learn_engine, not_held_out
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
@@ -246,9 +246,16 @@ def time_for(options: Options) -> float | None:
 
 
 def beats(store: Store, trained: Sequence[Learned], linear: Learned) -> bool:
-    """Whether one of the trained worlds has a smaller error than the linear one on the validation part."""
-    data = comparison_data(store, linear.recipe, share=0.0)
-    reference = data.errors(linear.world)
+    """Whether one of the trained worlds has a smaller error than the linear one, in episodes that neither has seen.
+
+    All episodes but the held-out ones count, because each is predicted by fits without it. Worlds that were fitted to
+    the training part alone are compared on the validation part.
+    """
+    split = linear.split
+    if all(one.unseen is not None for one in trained):
+        split = replace(split, validation=tuple(evenly_chosen(not_held_out(split))))
+    data = comparison_data(store, linear.recipe.with_split(split), share=0.0)
+    reference = data.unseen_errors(linear)
     return any(data.unseen_errors(one).relative(reference).value < 1 for one in trained)
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import cache
 from itertools import chain, count
 from json import loads
 from pathlib import Path
@@ -298,8 +298,7 @@ def _learn_chosen(run: _OpenedLogs, options: Options) -> LearnResult:
     tell(run.progress, "learn a linear model", 0)
     recipe = make(LINEAR)
     unfinished.mkdir(parents=True, exist_ok=True)
-    learn_linear = partial(learn_world, store, recipe, folder=unfinished / LINEAR, device=device)
-    linear = learn_linear(train_only=True)
+    linear = learn_world(store, recipe, folder=unfinished / LINEAR, device=device)
     tell(run.progress, "learn a linear model", 1)
     if not run.out.exists():  # a usable world within seconds; an earlier world is replaced only by the final one
         _save_early(run, for_candidate(options, LINEAR), linear)
@@ -310,7 +309,7 @@ def _learn_chosen(run: _OpenedLogs, options: Options) -> LearnResult:
         choice = compare_models(store, make, folder=unfinished, budget_s=budget_s, device=device, progress=run.progress)
         kept.write_text(to_json(choice))
     if choice.chosen == LINEAR:
-        return _save(run, for_candidate(options, LINEAR), [learn_linear()], choice=choice)
+        return _save(run, for_candidate(options, LINEAR), [linear], choice=choice)
     chosen = for_candidate(options, choice.chosen)
     if budget_s is not None:
         left_s = max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s) / len(options.seeds)
@@ -329,7 +328,7 @@ def _learn_chosen(run: _OpenedLogs, options: Options) -> LearnResult:
         return _save(run, chosen, learned, choice=choice, failures=failures)
     reason = f"{choice.chosen} was best in the trials, but not after the whole training"
     choice = replace(choice, chosen=LINEAR, reason=reason)
-    return _save(run, for_candidate(options, LINEAR), [learn_linear()], choice=choice, failures=failures)
+    return _save(run, for_candidate(options, LINEAR), [linear], choice=choice, failures=failures)
 
 
 def _save(

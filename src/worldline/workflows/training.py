@@ -42,7 +42,7 @@ NUM_FOLDS = 5
 MIN_WINDOWS = 128
 """Fewest windows of such a calibration; fewer episodes give more windows each."""
 MAX_CALIBRATION = 64
-"""Most episodes of the training that a model is calibrated on."""
+"""Most episodes of the training that a model is calibrated and compared on."""
 
 
 def learn_world(
@@ -55,7 +55,6 @@ def learn_world(
     trackers: Sequence[Tracker] = (),
     name: str = "world",
     device: torch.device = CPU,
-    train_only: bool = False,
 ) -> Learned:
     """Trains the recipe's model on a store, refines its dynamics, fits its heads, and calibrates.
 
@@ -71,7 +70,6 @@ def learn_world(
         trackers: receive the measurements of the training.
         name: of the run, for the trackers.
         device: of the model and its heads.
-        train_only: whether this model, too, is fitted to the training part, for comparisons on the validation part.
 
     Raises:
         DataError: too few episodes are long enough, or an action is constant.
@@ -79,9 +77,7 @@ def learn_world(
     """
     split = recipe.split(store)
     in_folds = load("model", recipe.model).closed_form or getattr(recipe.model_config, "folds", False)
-    fitted = recipe
-    if in_folds and not train_only:
-        fitted = recipe.with_split(_fitted_to(split, _not_held_out(split)))
+    fitted = recipe.with_split(_fitted_to(split, not_held_out(split))) if in_folds else recipe
     found = learn_engine(
         store, fitted, folder=folder, resume=resume, progress=progress, trackers=trackers, name=name, device=device
     )
@@ -92,7 +88,7 @@ def learn_world(
     episodes: Sequence[Episode] = [store.episode(number) for number in split.calibration]
     horizon = _horizon(store, split, recipe, engine.describe().context)
     call = measure_call(engine, episodes, horizon=horizon)
-    unseen = None if train_only else _unseen(store, recipe, engine, folder)
+    unseen = _unseen(store, recipe, engine, folder)
     calibration, episodes = _calibrated(store, recipe, engine, unseen, horizon)
     tell(progress, "calibrate", 1)
     return Learned(
@@ -128,10 +124,9 @@ def _calibrated(
 ) -> tuple[Calibration, list[Episode]]:
     """The calibration and its episodes: the calibration part, or some of all that the world did not hold out."""
     split, num_windows = recipe.split(store), recipe.num_windows
-    used, numbers = _not_held_out(split), list(split.calibration)
+    used, numbers = not_held_out(split), list(split.calibration)
     if unseen is not None:
-        chosen = np.linspace(0, len(used) - 1, min(len(used), MAX_CALIBRATION)).astype(int)
-        numbers = [used[index] for index in chosen]
+        numbers = evenly_chosen(used)
         num_windows = max(num_windows, -(-MIN_WINDOWS // len(numbers)))
     episodes = [store.episode(number) for number in numbers]
     calibration = calibrate(
@@ -146,9 +141,14 @@ def _calibrated(
     return calibration, episodes
 
 
-def _not_held_out(split: Split) -> list[int]:
+def not_held_out(split: Split) -> list[int]:
     """The episodes of the other parts, in the order of the logs."""
     return sorted({*split.train, *split.validation, *split.calibration})
+
+
+def evenly_chosen(numbers: Sequence[int]) -> list[int]:
+    """At most `MAX_CALIBRATION` of these episodes, evenly spread."""
+    return [numbers[at] for at in np.linspace(0, len(numbers) - 1, min(len(numbers), MAX_CALIBRATION)).astype(int)]
 
 
 def _fitted_to(split: Split, numbers: Sequence[int]) -> Split:
@@ -159,7 +159,7 @@ def _fitted_to(split: Split, numbers: Sequence[int]) -> Split:
 def _unseen(store: Store, recipe: Recipe, engine: LearnedEngine, folder: Path) -> Unseen | None:
     """The engine for each episode of the training that was fitted without it; None for other families."""
     model, split = engine.model, recipe.split(store)
-    numbers = _not_held_out(split)
+    numbers = not_held_out(split)
     num_folds = NUM_FOLDS if model.closed_form else model.num_folds
     if not num_folds:
         return None
