@@ -35,8 +35,8 @@ PART: Final = 35
 """Steps of the parts of a log whose largest jumps are compared."""
 STILL: Final = 0.25
 """Share of the components that need not jump at a seam."""
-MIN_JUMP: Final = 0.15
-"""Smallest jump at a seam, in standard deviations of a component. An event within an episode may be smaller."""
+MIN_JUMP: Final = 0.3
+"""Smallest mean jump at a seam, in standard deviations of the components. Other events may be smaller."""
 MAX_WRONG: Final = 0.3
 """Expected number of places that are wrongly named as seams if there are seams."""
 BLOCK, MIN_BLOCKS = 5, 4
@@ -69,9 +69,9 @@ def _joins(tables: Sequence[StepTable], model: TransitionModel) -> list[Finding]
     for one in tables:
         residual = np.abs(model.residual(one))
         at = int(STILL * (residual.shape[1] - 1))
-        jump, size = (np.partition(part, at, axis=1)[:, at] for part in (residual, residual / model.noise))
+        size = np.partition(residual / model.noise, at, axis=1)[:, at]
         largest += [float(part.max()) for part in np.array_split(size, max(1, len(size) // PART))]
-        sizes.append(np.where(jump >= MIN_JUMP, size, 0.0))
+        sizes.append(np.where(residual.mean(1) >= MIN_JUMP, size, 0.0))
     if not np.isfinite(MAXIMA.limit(np.array(largest))):
         return []
     # There are seams. More of them are named as long as hardly one of these places is expected to be none.
