@@ -41,7 +41,9 @@ MAX_WRONG: Final = 0.3
 """Expected number of places that are wrongly named as seams if there are seams."""
 BLOCK, MIN_BLOCKS = 5, 4
 """Steps of a block, and blocks of a half."""
-MIN_CERTAINTY: Final = 2.0
+MIN_GAIN: Final = 0.2
+"""Smallest mean decrease by shifted actions; smaller ones occur where actions hardly matter."""
+MIN_CERTAINTY: Final = 1.5
 """Smallest ratio of the mean decrease by shifted actions to its standard error over blocks."""
 
 
@@ -118,7 +120,7 @@ def _shifted_actions(tables: Sequence[StepTable], model: TransitionModel) -> lis
                 gains.append(float(half.mean()))
                 if blocks.mean() > MIN_CERTAINTY * blocks.std(ddof=1) / np.sqrt(len(blocks)):
                     better.append((gains[-1], shift, Place(episode=one.number, start=one.start + LAGS - 1 + first)))
-    least = MEANS.limit(np.array(gains))
+    least = max(MIN_GAIN, MEANS.limit(np.array(gains)))
     # The better half and shift of each episode.
     best = {one[2].episode: one for one in sorted(better, key=lambda one: one[0]) if one[0] > least}
     if not best:

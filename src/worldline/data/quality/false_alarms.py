@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import gamma, gumbel_r, logistic
+from scipy.stats import gamma, gumbel_r, norm
 
 FALSE_ALARM_RATE: Final = 0.03
 """Largest probability that a correct log has any warning of `worldline check`. The families of tests share it."""
@@ -64,5 +64,5 @@ class NullDistribution(NamedTuple):
 MAXIMA: Final = NullDistribution(gumbel_r, (0.1, 0.65), (1, 3))
 RUNS: Final = NullDistribution(gumbel_r, (0.4, 0.9), (1, 3))
 """Of maxima without the largest one of each part, so that no value is faulty."""
-MEANS: Final = NullDistribution(logistic, (0.2, 0.75), (1, 3, 8))
-"""Of means; with heavier tails than a normal distribution."""
+MEANS: Final = NullDistribution(norm, (0.2, 0.75), (1, 3, 8))
+"""Of means of many steps."""
