@@ -116,13 +116,13 @@ def test_damage_is_an_error_and_the_rest_is_looked_at(tmp_path: Path) -> None:
     assert report.advice[0].startswith("episode 6: ")
 
 
-def test_warnings_do_not_fail_and_advice_names_the_place(tmp_path: Path) -> None:
+def test_notes_do_not_fail_and_advice_names_the_place(tmp_path: Path) -> None:
     store = write(tmp_path / "store")
     store.append(make(3))
     store.append(replace(make(20), actions={"push": make(20).actions["push"] * 0 + 0.5}))
     report = check(store)
     assert not report.failed
-    assert {one.severity for one in report.findings} == {Severity.WARNING}
+    assert {one.severity for one in report.findings} == {Severity.NOTE}
     assert any(one.startswith("episode 12: Keep one of the two") for one in report.advice)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, FindingKind, Place, arrays_of, note, warning
-from worldline.data.quality.false_alarms import LEVEL, MAXIMA, MIN_VALUES
+from worldline.data.quality.false_alarms import LEVEL, MAXIMA, MIN_VALUES, RUNS
 from worldline.data.quality.near_copies import near_pairs
 from worldline.data.store import Store
 from worldline.episode import Episode
@@ -467,7 +467,7 @@ def _longest_usual_run(numbers: _Numbers, component: int) -> float:
     stays = (same + 1) / ((steps - (run - 1)).sum() + 2)
     by_chance = np.log(LEVEL / steps.sum()) / np.log(stays)
     usual, tested = np.log(numbers.next_run[run <= steps, component]), np.log(run)
-    by_others = MAXIMA.limit(usual, tested) if len(usual) >= MIN_VALUES else 0.0
+    by_others = RUNS.limit(usual, tested) if len(usual) >= MIN_VALUES else 0.0
     return float(max(MAX_CONSTANT_STEPS, by_chance, np.exp(by_others)))
 
 

@@ -35,11 +35,15 @@ Floats = NDArray[np.floating]
 
 MIN_PIECES: Final = 20
 """Smallest number of pieces in which changes are sought."""
-NUM_PIECES, MIN_STEPS = 60, 25
+NUM_PIECES, MIN_STEPS = 40, 25
 """Fewer episodes are cut into so many pieces, of at least so many steps."""
 MIN_SIDE: Final = 0.08
 """Smallest share of the pieces before and after a date."""
+BANDWIDTH: Final = 1.6
+"""Reach of the kernel of long-run variances, in cube roots of the number of pieces."""
 NUM_PERMUTATIONS: Final = 600
+MARGIN: Final = 1.07
+"""Factor of the limit, because permutations miss correlations that reach further than the kernel."""
 MAX_RESIDUAL: Final = 5.0
 """Residuals are clipped at this multiple of the usual one."""
 NEAR: Final = 0.1
@@ -153,16 +157,16 @@ def _operation(one: StepTable) -> Floats:
 
 
 def _test(values: Floats) -> tuple[Floats, NDArray[np.intp], float]:
-    """The statistic and the date of each figure [K], and the statistic that permutations exceed with `LEVEL`."""
+    """The statistic and the date of each figure [K], and the limit that the largest one exceeds with `LEVEL`."""
     ranks = rankdata(values, axis=0)
     ranks = (ranks - ranks.mean(0)) / ranks.std(0)
     size, date = _largest_rank_sums(ranks)
     draw, null = np.random.default_rng(0), list[float]()
     for _ in range(NUM_PERMUTATIONS):
         null.append(float(_largest_rank_sums(ranks[draw.permutation(len(ranks))])[0].max()))
-        if sum(one >= size.max() for one in null) > LEVEL * NUM_PERMUTATIONS:
+        if sum(MARGIN * one >= size.max() for one in null) > LEVEL * NUM_PERMUTATIONS:
             return size, date, np.inf  # certainly not significant
-    return size, date, float(np.quantile(null, 1 - LEVEL))
+    return size, date, MARGIN * float(np.quantile(null, 1 - LEVEL))
 
 
 def _largest_rank_sums(ranks: Floats) -> tuple[Floats, NDArray[np.intp]]:
@@ -187,7 +191,7 @@ def _largest_rank_sums(ranks: Floats) -> tuple[Floats, NDArray[np.intp]]:
 def _long_run(values: Floats) -> Floats:
     """The long-run variance of each column [K] of values [E, K] over its variance (Bartlett kernel)."""
     count, variance = len(values), np.square(values).mean(0) + 1e-9
-    reach = max(2, round(count ** (1 / 3)))
+    reach = round(BANDWIDTH * count ** (1 / 3))
     lags = [(1 - lag / (reach + 1)) * (values[lag:] * values[:-lag]).sum(0) / count for lag in range(1, reach + 1)]
     return np.asarray(1 + 2 * np.sum(lags, axis=0) / variance)
 

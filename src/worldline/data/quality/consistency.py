@@ -35,13 +35,15 @@ PART: Final = 35
 """Steps of the parts of a log whose largest jumps are compared."""
 STILL: Final = 0.25
 """Share of the components that need not jump at a seam."""
-MIN_JUMP: Final = 0.15
-"""Smallest jump at a seam, in standard deviations of a component. An event within an episode may be smaller."""
+MIN_JUMP: Final = 0.3
+"""Smallest mean jump at a seam, in standard deviations of the components. Other events may be smaller."""
 MAX_WRONG: Final = 0.3
 """Expected number of places that are wrongly named as seams if there are seams."""
 BLOCK, MIN_BLOCKS = 5, 4
 """Steps of a block, and blocks of a half."""
-MIN_CERTAINTY: Final = 2.0
+MIN_GAIN: Final = 0.2
+"""Smallest mean decrease by shifted actions; smaller ones occur where actions hardly matter."""
+MIN_CERTAINTY: Final = 1.5
 """Smallest ratio of the mean decrease by shifted actions to its standard error over blocks."""
 
 
@@ -69,9 +71,9 @@ def _joins(tables: Sequence[StepTable], model: TransitionModel) -> list[Finding]
     for one in tables:
         residual = np.abs(model.residual(one))
         at = int(STILL * (residual.shape[1] - 1))
-        jump, size = (np.partition(part, at, axis=1)[:, at] for part in (residual, residual / model.noise))
+        size = np.partition(residual / model.noise, at, axis=1)[:, at]
         largest += [float(part.max()) for part in np.array_split(size, max(1, len(size) // PART))]
-        sizes.append(np.where(jump >= MIN_JUMP, size, 0.0))
+        sizes.append(np.where(residual.mean(1) >= MIN_JUMP, size, 0.0))
     if not np.isfinite(MAXIMA.limit(np.array(largest))):
         return []
     # There are seams. More of them are named as long as hardly one of these places is expected to be none.
@@ -118,7 +120,7 @@ def _shifted_actions(tables: Sequence[StepTable], model: TransitionModel) -> lis
                 gains.append(float(half.mean()))
                 if blocks.mean() > MIN_CERTAINTY * blocks.std(ddof=1) / np.sqrt(len(blocks)):
                     better.append((gains[-1], shift, Place(episode=one.number, start=one.start + LAGS - 1 + first)))
-    least = MEANS.limit(np.array(gains))
+    least = max(MIN_GAIN, MEANS.limit(np.array(gains)))
     # The better half and shift of each episode.
     best = {one[2].episode: one for one in sorted(better, key=lambda one: one[0]) if one[0] > least}
     if not best:

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import gamma, gumbel_r, logistic
+from scipy.stats import gamma, gumbel_r, norm
 
 FALSE_ALARM_RATE: Final = 0.03
 """Largest probability that a correct log has any warning of `worldline check`. The families of tests share it."""
@@ -15,6 +15,10 @@ LEVEL: Final = FALSE_ALARM_RATE / len(FAMILIES)
 """Largest probability of a false alarm of one family, over all signals and places of a log."""
 MIN_VALUES: Final = 20
 """Smallest number of values from which a distribution follows."""
+
+
+SEVERAL: Final = 0.1
+"""Share of the level for each test of several values; it hardly changes their limits."""
 
 
 class NullDistribution(NamedTuple):
@@ -43,7 +47,9 @@ class NullDistribution(NamedTuple):
         tested = values if tested is None else tested
         if len(values) < MIN_VALUES:
             return np.inf
-        expected = gamma.ppf(LEVEL / len(self.counts), self.counts)  # `counts` of them are improbable
+        # So many values are expected above a limit that `counts` of them are improbable. Most of the level is for one.
+        levels = LEVEL * np.append(1 - SEVERAL * (len(self.counts) - 1), np.full(len(self.counts) - 1, SEVERAL))
+        expected = gamma.ppf(levels, self.counts)
         limits = [self.exceeded_by(at / len(tested), values) for at in expected]
         above = [at for at, count in zip(limits, self.counts, strict=True) if (tested > at).sum() >= count]
         return min(above, default=np.inf)
@@ -56,5 +62,7 @@ class NullDistribution(NamedTuple):
 
 
 MAXIMA: Final = NullDistribution(gumbel_r, (0.1, 0.65), (1, 3))
-MEANS: Final = NullDistribution(logistic, (0.2, 0.75), (1, 3, 8))
-"""Of means; with heavier tails than a normal distribution."""
+RUNS: Final = NullDistribution(gumbel_r, (0.4, 0.9), (1, 3))
+"""Of maxima without the largest one of each part, so that no value is faulty."""
+MEANS: Final = NullDistribution(norm, (0.2, 0.75), (1, 3, 8))
+"""Of means of many steps."""
