@@ -120,7 +120,7 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
     if len(findings) > MAX_LINES:
         print_wrapped(f"{len(findings) - MAX_LINES} more findings; --json writes all of them.", "  ")
     rate = f"{100 * FALSE_ALARM_RATE:.0f} %"
-    print_wrapped(f"A correct log has any warning with a probability of at most {rate}. Notes are no faults.", "  ")
+    print_wrapped(f"Warnings are tests. Their nominal false-alarm rate is {rate} per log. Notes are no faults.", "  ")
     print()
 
 

@@ -32,8 +32,8 @@ class CheckReport:
         accepted: whether actions lead by exactly the known delay.
         misaligned: whether actions lag, or lead by other than a known delay. Actions that lead without a known delay
             are no error, because the system may respond late.
-        findings: damage, warnings and notes. A correct log has a warning, or misaligned actions, with a probability of
-            at most `worldline.data.quality.false_alarms.FALSE_ALARM_RATE`.
+        findings: damage, warnings and notes. The nominal probability of a warning about a correct log, or of misaligned
+            actions, is `worldline.data.quality.false_alarms.FALSE_ALARM_RATE`.
         coverage: of states and actions; None if no episode is readable.
         advice: recommended steps as sentences, most urgent first.
     """

@@ -67,6 +67,10 @@ MAX_REMAINDER_LATE, MAX_REMAINDER_EARLY = 0.6, 0.35
 """Actions are late or early if action t certainly gains less than this share of the gain of a later or earlier one."""
 MIN_CORRELATION: Final = 0.9995
 """A component of an observation with this correlation with an action is a copy of it."""
+MIN_LATE_GAIN: Final = 0.01
+"""Smallest gain [nats per row] of a late action."""
+STRONG_GAIN: Final = 0.06
+"""A later action with this gain [nats per row] is late also if a hidden state gives action t a large gain."""
 MAX_OTHER_GAIN: Final = 0.15
 """Largest gain of later actions for such a component, as a share."""
 RIDGES: Final = (1e-7, 1e-5, 1e-3, 1e-2, 1e-1)
@@ -484,11 +488,11 @@ def _explain(found: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[Align
         gain, effect = gains[i].value, effects[i]
         if i == middle:
             break
-        if effect.low > max(MIN_GAIN, MIN_EFFECT * gain):
+        if effect.low > max(MIN_GAIN if i < middle else MIN_LATE_GAIN, MIN_EFFECT * gain):
             acting = i if i < middle else min(i, max(middle, _first_response(found.parts)))
             if acting == middle:
                 break
-            others, share = [middle], MAX_REMAINDER_LATE
+            others, share = [middle] if gains[acting].low < STRONG_GAIN else [], MAX_REMAINDER_LATE
             if i < middle:
                 others, share = list(range(i + 1, len(shifts))), MAX_REMAINDER_EARLY
             if all(_is_less(found.gain[other], share * found.gain[acting]) for other in others):

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from typing import Final
 
@@ -82,6 +81,8 @@ def changes(tables: Sequence[StepTable], names: Sequence[ComponentName], schema:
     if len(pieces) < MIN_PIECES:
         return []
     figures = [one for one in _figures(pieces, names, schema) if np.ptp(one.values) > 1e-9 * np.abs(one.values).max()]
+    if not figures:
+        return []
     size, date, least = _test(np.stack([one.values for one in figures], 1))
     operated = [date[at] for at, one in enumerate(figures) if one.component is None and size[at] > least]
     found: dict[str, Finding] = {}  # per signal, of its clearest figure
@@ -128,22 +129,18 @@ def _figures(pieces: Sequence[StepTable], names: Sequence[ComponentName], schema
         both = ((one, first / pooled.noise), (one - one.mean(0), (second - second.mean(0)) / within.noise))
         products.append([x.T @ np.clip(error, -MAX_RESIDUAL, MAX_RESIDUAL) / len(x) for x, error in both])
     table = np.array(products)  # [E, 2, features, C]
-    given = [
-        *component_names(schema, Role.EXOGENOUS),
-        "the duration of the step",
-        *component_names(schema, Role.ACTION),
-    ]
+    inputs, actions = (component_names(schema, role) for role in (Role.EXOGENOUS, Role.ACTION))
+    features = [*map(str, names), *inputs, "the duration of the step", *actions]
     figures = []
     for number, name in enumerate(names):
-        unit = schema[name.signal].unit
-        figure = partial(_Figure, component=number, unit="" if unit in ("1", "?") else f" {unit}")
+        unit = "" if schema[name.signal].unit in ("1", "?") else f" {schema[name.signal].unit}"
         figures += [
-            figure(text="mean error", values=means[:, number]),
-            figure(text="size of the errors", values=sizes[:, number]),
+            _Figure(component=number, text=text, unit=unit, values=values[:, number])
+            for text, values in (("mean error", means), ("size of the errors", sizes))
         ]
         figures += [
             _Figure(component=number, text=f"mean product of the error and {other}", values=values)
-            for other, products in zip([*map(str, names), *given], table[..., number].T, strict=True)
+            for other, products in zip(features, table[..., number].T, strict=True)
             for values in products
         ]
     operation = np.stack([_operation(one) for one in pieces]).reshape(len(pieces), -1)

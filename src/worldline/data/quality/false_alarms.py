@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.stats import gamma, gumbel_r, norm
 
 FALSE_ALARM_RATE: Final = 0.03
-"""Largest probability that a correct log has any warning of `worldline check`. The families of tests share it."""
+"""Nominal probability that a correct log has any warning of `worldline check`. The families of tests share it."""
 FAMILIES: Final = ("late actions", "changes", "joins", "shifted parts", "stuck sensors", "outliers")
 LEVEL: Final = FALSE_ALARM_RATE / len(FAMILIES)
-"""Largest probability of a false alarm of one family, over all signals and places of a log."""
+"""Nominal probability of a false alarm of one family, over all signals and places of a log."""
 MIN_VALUES: Final = 20
 """Smallest number of values from which a distribution follows."""
 
