@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -320,13 +321,17 @@ class LocalWorld(World):
         far = np.zeros(present.num_worlds, bool)
 
         def watch(signals: Mapping[str, Tensor]) -> None:
-            paths = {name: signals[name].mean(2).cpu().numpy() for name in self._ranges.keys() & set(card.predicts)}
-            far[:] |= leaves_range(self._ranges, paths, (present.num_worlds, 1)).any(1)
+            ends = dict[str, NDArray[np.floating]]()  # of the mean paths, which are as large as the rollout
+            for name in self._ranges.keys() & set(card.predicts):
+                path = signals[name][:, :, 0] if signals[name].shape[2] == 1 else signals[name].mean(2)
+                ends[name] = torch.stack([path.amin(2), path.amax(2)], 2).cpu().numpy()
+            far[:] |= leaves_range(self._ranges, ends, (present.num_worlds, 1)).any(1)
 
         aim = self._objective(present, goal, targets, constraints, future.exogenous, SEED)
         aim = replace(aim, all_finite=True, watch=watch)
         inputs = {**future.actions, **{name: value[:, None] for name, value in future.exogenous.items()}}
-        outside = excess_of(self._ranges, inputs, (present.num_worlds, 1, 1)).max((1, 2))
+        ends = {name: np.stack([value.min((1, 2)), value.max((1, 2))], 1) for name, value in inputs.items()}
+        outside = excess_of(self._ranges, ends, (present.num_worlds, 1)).max(1)
         costs = aim.evaluate(join(schema.actions, future.actions, aim.engine.device))
         cost, violation = costs.cost.cpu().numpy(), costs.violation.cpu().numpy()
         return Scores(
