@@ -483,7 +483,7 @@ class Ensemble(WorldModel):
     def _common(self, count: Int[Tensor, " R"]) -> int | Tensor:
         """The number of known observations as one number if all rows agree, which saves a matrix per row."""
         if count.is_meta:  # shapes only
-            return self.config.history
+            return int(self.config.history)
         least, most = torch.stack([count.amin(), count.amax()]).tolist()
         return least if least == most else count
 
