@@ -57,8 +57,7 @@ class Forecast:
         """Half the width of the band [T, *shape]: the larger distance from the mean, as a bound may cut one side."""
         if self.low is None or self.high is None:
             return None
-        mean = self.mean.astype(np.float64)
-        return np.asarray(np.maximum(self.high - mean, mean - self.low))
+        return np.asarray(np.abs(np.stack([self.low, self.high]) - self.mean.astype(np.float64)).max(0))
 
     def __repr__(self) -> str:
         band = "no band" if self.low is None else "with band"

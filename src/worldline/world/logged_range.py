@@ -84,9 +84,8 @@ def leaves_range(ranges: Mapping[str, Floats], means: Arrays, lead: tuple[int, .
     """
     far = np.zeros(lead, bool)
     for name in ranges.keys() & means.keys():
-        constant = ranges[name][0] == ranges[name][1]
-        near = _excess(ranges[name], means[name]) <= FAR_RANGES  # False for NaN
-        far = far | ~(near | constant).all((-2, -1))
+        near = (_excess(ranges[name], means[name]) <= FAR_RANGES) | (ranges[name][0] == ranges[name][1])
+        far = far | ~near.all((-2, -1))
     return far
 
 
