@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from worldline.data.checks import grouped
 from worldline.data.splits import FEW, Split, too_short
 from worldline.data.store import Store
 from worldline.data.windows import Windows
@@ -22,6 +23,7 @@ from worldline.models.base import WorldModel
 from worldline.progress import OnProgress, tell
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
+from worldline.schema import Kind, Role
 from worldline.training.batches import fit_normaliser
 from worldline.training.distributed import processes
 from worldline.training.heads import GoalHeads, Heads, fit_heads, refine_dynamics
@@ -135,10 +137,21 @@ def _calibrated(
         horizon=horizon,
         num_windows=num_windows,
         seed=recipe.training.seed,
-        logged_range=ranges_of(store.schema, map(store.episode, used)),
+        logged_range=ranges_of(store.schema, (_vectors(store, number) for number in used)),
         out_of_fold=None if unseen is None else [unseen(number) for number in numbers],
     )
     return calibration, episodes
+
+
+def _vectors(store: Store, number: int) -> Episode:
+    """The vectors of an episode, because images take long to read."""
+    num_steps = int(store.num_steps[number])
+    vectors = [signal for signal in store.schema.signals if signal.kind is Kind.VECTOR]
+    arrays = grouped(
+        vectors, lambda signal: store.read(signal.name, number, 0, num_steps + (signal.role is Role.OBSERVATION))
+    )
+    masks = {name: store.observed(name, number, 0, num_steps + 1) for name in arrays["observations"]}
+    return Episode(**arrays, observed=masks)
 
 
 def not_held_out(split: Split) -> list[int]:
