@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from worldline.errors import UnsupportedError
+
 AnyBelief = TypeVar("AnyBelief", bound="Belief")
 
 
@@ -195,8 +197,15 @@ class WorldModel(nn.Module, ABC):
         return 0
 
     def without_fold(self, fold: int) -> WorldModel:
-        """A model of the same kind that was fitted without a part of the logs, from 0 to `num_folds` - 1."""
-        raise NotImplementedError(f"{type(self).__name__} has no model for part {fold} of the logs")
+        """A model of the same kind that was fitted without a part of the logs, from 0 to `num_folds` - 1.
+
+        Raises:
+            UnsupportedError: `num_folds` is 0.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} was fitted to all parts of the logs, so none is without part {fold}. Choose a "
+            "family with num_folds above 0, such as an ensemble with folds=True."
+        )
 
     @abstractmethod
     def fit_normaliser(self, window: Window) -> None:

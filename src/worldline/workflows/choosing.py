@@ -90,16 +90,18 @@ def _score(errors: Floats, reference: Floats) -> Floats:
     return np.asarray(np.exp(ratios.mean(1) + excess.mean(1)))
 
 
-def measure(worlds: Sequence[World], data: ComparisonData, surplus: Mapping[str, Floats] | None = None) -> Errors:
-    """The errors in the windows of `data`, each predicted by its world in `worlds`.
+def measure(
+    world: World, means: Mapping[str, Floats], data: ComparisonData, surplus: Mapping[str, Floats] | None = None
+) -> Errors:
+    """The errors of predictions in the windows of `data`.
 
     Args:
-        worlds: [W].
+        world: predicted them.
+        means: per signal [W, T, n], the predictions.
         data: the windows.
         surplus: per signal [W, T, n], squared error that the predictions have in excess; None for none.
     """
-    windows, steps, spreads, world = data.windows, data.steps, data.spreads, worlds[0]
-    means = _means(worlds, windows)
+    windows, steps, spreads = data.windows, data.steps, data.spreads
     at, weights = np.array(steps) - 1, draw_clusters(int(windows.episode.max()) + 1, 0)
     value, draws = [], []
     for signal in predicted_vectors(world, spreads):
@@ -113,16 +115,6 @@ def measure(worlds: Sequence[World], data: ComparisonData, surplus: Mapping[str,
         value.append(np.sqrt(np.maximum(ratio(sums.sum(0), counts.sum(0)), 0.0)))
         draws.append(np.sqrt(np.maximum(ratio(weights @ sums, weights @ counts), 0.0)))
     return Errors(steps=tuple(steps), value=np.nanmean(value, 0), draws=np.nanmean(draws, 0))
-
-
-def _means(worlds: Sequence[World], windows: ForecastWindows) -> dict[str, Floats]:
-    """The predicted means of each window by its world."""
-    means: dict[str, Floats] = {}
-    for world in {id(world): world for world in worlds}.values():
-        rows = np.flatnonzero([other is world for other in worlds])
-        for name, forecast in window_forecasts(world, windows.select(rows)).items():
-            means.setdefault(name, np.zeros((len(worlds), *forecast.mean.shape[1:])))[rows] = forecast.mean
-    return means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,28 +137,34 @@ class ComparisonData:
 
     def errors(self, world: World) -> Errors:
         """The errors of a world."""
-        return measure([world] * len(self.numbers), self)
+        return measure(world, _means(world, self.windows), self)
 
     def unseen_errors(self, learned: Learned) -> Errors:
         """The errors of a learned world in episodes that it was fitted to, as if it had not been.
 
-        Each episode is predicted by the member that was fitted without it. The squared error of a member exceeds that
-        of the mean of M members by their variance, times 1 - 1 / M.
+        Each episode is predicted by the fit without it. If that is a member of an ensemble, its squared error exceeds
+        that of the mean of M members by their variance, times 1 - 1 / M.
 
         Source: Krogh and Vedelsby 1995, "Neural network ensembles, cross validation, and active learning".
         """
         unseen, split = learned.unseen, learned.split
         if unseen is None:
             return self.errors(learned.world)
-        used = {unseen(number) for number in (*split.train, *split.validation, *split.calibration)}
-        worlds = {engine: LocalWorld(engine, None, learned.recipe.planner) for engine in used}
-        surplus: dict[str, Floats] | None = None
-        if not learned.engine.model.closed_form:
-            members = [window_forecasts(world, self.windows) for world in worlds.values()]
-            share = 1 - 1 / len(members)
-            means = {name: np.stack([member[name].mean.astype(float) for member in members]) for name in members[0]}
-            surplus = {name: share * values.var(0, ddof=1) for name, values in means.items()}
-        return measure([worlds[unseen(number)] for number in self.numbers], self, surplus)
+        engines = list({unseen(number): None for number in not_held_out(split)})
+        fits = [_means(LocalWorld(engine, None, learned.recipe.planner), self.windows) for engine in engines]
+        predictions = {name: np.stack([fit[name] for fit in fits]) for name in fits[0]}
+        chosen = [engines.index(unseen(number)) for number in self.numbers]
+        means = {name: values[chosen, np.arange(len(chosen))] for name, values in predictions.items()}
+        if learned.engine.model.closed_form:
+            return measure(learned.world, means, self)
+        share = 1 - 1 / len(engines)
+        surplus = {name: share * values.var(0, ddof=1) for name, values in predictions.items()}
+        return measure(learned.world, means, self, surplus)
+
+
+def _means(world: World, windows: ForecastWindows) -> dict[str, Floats]:
+    """The predicted means [W, T, n] of each signal."""
+    return {name: forecast.mean.astype(float) for name, forecast in window_forecasts(world, windows).items()}
 
 
 def comparison_data(store: Store, recipe: Recipe, share: float = VALIDATED_SHARE) -> ComparisonData:

@@ -72,7 +72,7 @@ def calibrate(
         episodes: in the schema's dtypes, held out from fitting (see `out_of_fold`). Short ones are left out.
         horizon: T, longest prediction with a band, at least 1.
         num_windows: k, windows at random places of each episode, at least 1. More windows reduce the variance of the
-            result. They do not raise the possible level: K episodes support levels up to K / (K + 1).
+            result. They raise the highest level as far as they differ from each other; see `design_effect`.
         seed: seed of the windows and of the engine's draws. Draws for trust always use seed 0, as `World` verbs do.
         trust_steps: number of history steps beyond the context that trust tests, at most. Each costs one prediction
             per window. Use 0 for slow engines: only the present is tested, and all histories count as `Card.context`

@@ -462,7 +462,7 @@ def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, set[tuple[str,
 def _longest_usual_run(numbers: _Numbers, component: int) -> float:
     """The longest constant run of a component that the log itself explains, in rows."""
     run, steps = numbers.run[:, component], numbers.num_steps[:, component]
-    # The longest run of each episode may be the fault. The others tell how often the component stays constant.
+    # The longest run of each episode may be the fault. The others show the usual share of constant steps.
     same = ((1 - numbers.changes[:, component]) * steps - (run - 1)).sum()
     stays = (same + 1) / ((steps - (run - 1)).sum() + 2)
     by_chance = np.log(LEVEL / steps.sum()) / np.log(stays)

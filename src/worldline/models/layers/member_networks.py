@@ -116,8 +116,9 @@ class MemberNetworks(nn.ModuleList):
 class LinearBase(nn.Module):
     """Linear forecasts of the change of values, one for each number of known observations, and their usual errors.
 
-    A forecast from few observations is the best linear one from these. With them as targets of the first steps, an
-    open-loop prediction from a short history is the best linear one too, as expectations of expectations are.
+    Each is the best linear forecast from so many observations. An open-loop prediction from a short history uses them
+    in turn, as predicted values count as observed. It is then the best linear one as well, by the law of total
+    expectation.
 
     Args:
         num_members: M, forecasts for each number of observations; 1 if all members share them.
