@@ -44,7 +44,8 @@ from worldline.data.store import is_store, open_store
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.episode import Arrays, History
-from worldline.planning.base import Goal, PlanRequest
+from worldline.planning.base import Goal
+from worldline.planning.calls import Call, PlanCall, PredictCall
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.greenhouse import NUM_STEPS, Plant, greenhouse, record_greenhouse
 from worldline.schema import Kind, Signal
@@ -52,7 +53,7 @@ from worldline.serve.following import MAX_GAP
 from worldline.workflows.training import learn_world
 from worldline.world.bundle_io import save_world
 from worldline.world.local import LocalWorld
-from worldline.world.wire import CONTENT_TYPE, Call, encode_call
+from worldline.world.wire import CONTENT_TYPE, encode_call
 
 RESULT = Path(__file__).parent / "results" / "serve.json"
 WORLDLINE = str(Path(sys.executable).with_name("worldline"))
@@ -119,16 +120,16 @@ def ahead(card: Card, role: str, steps: int) -> dict[str, Any]:
 
 
 def predict(world: str, card: Card) -> Request:
-    inputs = {"actions": ahead(card, "actions", HORIZON), "exogenous": ahead(card, "exogenous", HORIZON) or None}
-    return request(world, Call("predict", {"history": past(card), **inputs}))
+    actions, exogenous = ahead(card, "actions", HORIZON), ahead(card, "exogenous", HORIZON) or None
+    return request(world, PredictCall(history=past(card), actions=actions, exogenous=exogenous))
 
 
 def plan(world: str, card: Card, budget_s: float) -> Request:
     signal = next(one for one in card.schema.observations if one.name in card.predicts and one.kind is Kind.VECTOR)
     goal = Goal(targets={signal.name: middle(signal)}, tolerance={signal.name: 1.0})
     exogenous = ahead(card, "exogenous", HORIZON) or None
-    wanted = PlanRequest(goal=goal, horizon=HORIZON, exogenous=exogenous, budget_s=budget_s)
-    return request(world, Call("plan", {"history": past(card), "request": wanted}))
+    call = PlanCall(history=past(card), goal=goal, horizon=HORIZON, exogenous=exogenous, budget_s=budget_s)
+    return request(world, call)
 
 
 class Connection:
@@ -342,7 +343,7 @@ def overhead(worlds: dict[str, Path], folder: Path, seconds: float, repeats: int
             started_s = time.perf_counter()
             assert await connection.send(one.message) == 200
             answered_s = time.perf_counter()
-            one.call.ask(world)
+            world.answer(one.call)
             times[0].append(answered_s - started_s)
             times[1].append(time.perf_counter() - answered_s)
         await connection.close()

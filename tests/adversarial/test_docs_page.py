@@ -45,11 +45,7 @@ class Named(World):
     def describe(self) -> Card:
         return self.card
 
-    predict: Any = None
-    score: Any = None
-    answer_plan: Any = None
-    what_if: Any = None
-    surprise: Any = None
+    answer: Any = None
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -30,6 +30,7 @@ from worldline.audit.report_evidence import (
 )
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
+from worldline.planning.calls import PredictCall
 from worldline.report.learn_page import Report
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import Curve, Estimate, Floats, wilson
@@ -66,11 +67,9 @@ class Toy(World):
             deterministic=True,
         )
 
-    def predict(
-        self, history: History, actions: Arrays, *, exogenous: Arrays | None = None, level: float | None = 0.9, **_: Any
-    ) -> Prediction:
+    def answer(self, call: PredictCall) -> Prediction:
         self.asked += 1
-        mean = self.imagine(history, actions)
+        mean, level = self.imagine(call.history, call.actions), 0.9 if call.level is None else call.level
         half = None if self.half_width is None else self.half_width(level)
         forecast = Forecast(
             mean=mean,
@@ -81,8 +80,6 @@ class Toy(World):
         return Prediction(
             signals={"place": forecast}, level=level, trust=np.ones(len(mean)), calibrated=half is not None
         )
-
-    score = answer_plan = what_if = surprise = None
 
 
 def still(history: History, actions: Arrays) -> Floats:

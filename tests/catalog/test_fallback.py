@@ -15,11 +15,12 @@ from worldline.engines.baselines import Persistence
 from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError, UnavailableError, UnsupportedError
 from worldline.planning.base import Goal
+from worldline.planning.calls import Call
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Signal
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
-from worldline.world.base import Abduction, PlanStatus, Prediction, Scores, World
+from worldline.world.base import Abduction, PlanStatus, World
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
@@ -169,15 +170,9 @@ def test_a_plan_that_is_refused_is_left_to_the_next(
 class Believing(Odd):
     """Trusts anything."""
 
-    def predict(self, *given: Any, **more: Any) -> Prediction:
-        return trusting(super().predict(*given, **more))
-
-    def score(self, *given: Any, **more: Any) -> Scores:
-        return trusting(super().score(*given, **more))
-
-
-def trusting(found: Any) -> Any:
-    return replace(found, trust=1.0 if isinstance(found.trust, float) else np.ones_like(found.trust))
+    def answer(self, call: Call) -> Any:
+        found = super().answer(call)
+        return replace(found, trust=1.0 if isinstance(found.trust, float) else np.ones_like(found.trust))
 
 
 def test_in_a_batch_each_world_gets_the_answer_that_it_gets_alone(world: LocalWorld, still: LocalWorld) -> None:

@@ -13,7 +13,8 @@ import pytest
 from worldline.data.store import Store
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import Constraint, Goal, PlanRequest
+from worldline.planning.base import Constraint, Goal
+from worldline.planning.calls import PlanCall
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.base import Plan, PlanStatus, World
 
@@ -74,7 +75,8 @@ class LineWorld(World):
             deterministic=True,
         )
 
-    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
+    def answer(self, request: PlanCall) -> Plan:  # a controller only plans
+        history = request.history
         self.histories.append(history)
         self.proposals.append(request.proposals)
         self.asked.append((request.goal, request.constraints))
@@ -95,8 +97,6 @@ class LineWorld(World):
             reason="it was asked to refuse" if self.status is PlanStatus.REFUSED else "",
             elapsed_s=0.0,
         )
-
-    predict = score = what_if = surprise = None  # a controller only plans
 
 
 @pytest.fixture

@@ -64,16 +64,14 @@ class WideWorld(World):
     def describe(self) -> Card:
         return self.card
 
-    def predict(self, history: Any, actions: Any, **options: Any) -> Prediction:
-        steps = len(actions["push"])
+    def answer(self, call: Any) -> Prediction:
+        steps = len(call.actions["push"])
         rng = np.random.default_rng(0)
         signals = {}
         for name in self.card.predicts:
             mean = rng.normal(0, 1e-7, (steps, *self.card.schema[name].shape))
             signals[name] = Forecast(mean=mean, low=mean - 1, high=mean + np.inf, horizon=1)
         return Prediction(signals=signals, level=0.9, trust=0.01, calibrated=True, schema=self.card.schema)
-
-    score = answer_plan = what_if = surprise = None  # type: ignore[assignment]
 
 
 class SlowWorld(WideWorld):
@@ -83,10 +81,10 @@ class SlowWorld(WideWorld):
         super().__init__(1, 1, "x")
         self.entered, self.gate = Event(), Event()
 
-    def predict(self, history: Any, actions: Any, **options: Any) -> Prediction:
+    def answer(self, call: Any) -> Prediction:
         self.entered.set()
         assert self.gate.wait(60)
-        return super().predict(history, actions, **options)
+        return super().answer(call)
 
 
 class BrokenWorld(WideWorld):

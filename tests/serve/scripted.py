@@ -11,12 +11,13 @@ import msgspec
 
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
+from worldline.planning.calls import Call, PredictCall
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
 from worldline.serve.service import Service, TokenCheck
 from worldline.testing.toys import Integrator
-from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.base import Prediction, World
 from worldline.world.local import LocalWorld
 
 TOY = Integrator(camera=False, wind=False)
@@ -34,7 +35,7 @@ def linear_world() -> LocalWorld:
 
 
 class ScriptedWorld(World):
-    """Predicts what `script` returns for the linear world and the arguments; it may wait or raise."""
+    """Predicts what `script` returns for the linear world and the call; it may wait or raise."""
 
     def __init__(self, script: Callable[..., Any], **card: Any) -> None:
         self.script, self.card = script, replace(linear_world().describe(), **card)
@@ -42,21 +43,11 @@ class ScriptedWorld(World):
     def describe(self) -> Card:
         return self.card
 
-    def predict(self, *args: Any, **options: Any) -> Prediction:
-        found = self.script(*args, **options)
-        return found if isinstance(found, Prediction) else linear_world().predict(*args, **options)
-
-    def score(self, *args: Any, **options: Any) -> Scores:
-        raise NotImplementedError
-
-    def answer_plan(self, *args: Any, **options: Any) -> Plan:
-        raise NotImplementedError
-
-    def what_if(self, *args: Any, **options: Any) -> WhatIf:
-        raise NotImplementedError
-
-    def surprise(self, *args: Any, **options: Any) -> Surprise:
-        raise NotImplementedError
+    def answer(self, call: Call) -> Any:
+        if not isinstance(call, PredictCall):
+            raise NotImplementedError
+        found = self.script(call)
+        return found if isinstance(found, Prediction) else linear_world().answer(call)
 
 
 def service_of(

@@ -12,7 +12,7 @@ from typing import Any
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.episode import History
-from worldline.planning.base import PlanRequest
+from worldline.planning.calls import Call, PlanCall
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.callers import Caller, Scope, UnauthorizedError
 from worldline.serve.hosting import HostedWorld, Hosts
@@ -21,7 +21,7 @@ from worldline.serve.limits import Limits
 from worldline.serve.server import listen, server_of, url_of
 from worldline.serve.service import Service
 from worldline.testing.toys import Integrator
-from worldline.world.base import Plan, World
+from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
 TOKEN, READER = "wl_secret", "wl_reader"
@@ -38,29 +38,23 @@ class Slow(World):
 
     world: World
     delays: list[float] = field(default_factory=list)
-    requests: list[PlanRequest] = field(default_factory=list)
+    requests: list[PlanCall] = field(default_factory=list)
     histories: list[History] = field(default_factory=list)
     fault: Exception | None = None
 
     def describe(self) -> Card:
         return self.world.describe()
 
-    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
-        self.requests.append(request)
-        self.histories.append(history)
+    def answer(self, call: Call) -> Any:
+        if not isinstance(call, PlanCall):
+            return self.world.answer(call)
+        self.requests.append(call)
+        self.histories.append(call.history)
         if self.fault is not None:
             raise self.fault
         if self.delays:
             time.sleep(self.delays.pop(0))
-        return self.world.answer_plan(history, replace(request, budget_s=None))
-
-    def predict(self, *args: Any, **named: Any) -> Any:
-        return self.world.predict(*args, **named)
-
-    def surprise(self, episode: Any) -> Any:
-        return self.world.surprise(episode)
-
-    score = what_if = None
+        return self.world.answer(replace(call, budget_s=None))
 
 
 class OneToken:

@@ -395,8 +395,8 @@ def test_calls_that_wait_together_are_one_batch() -> None:
     """Batches reach the world, one invalid call does not spoil them, and a full queue is a 429."""
     entered, go, sizes = threading.Event(), threading.Event(), list[int]()
 
-    def script(history: Any, actions: Any, **options: Any) -> None:
-        position = history.observations["position"]
+    def script(call: Any) -> None:
+        position = call.history.observations["position"]
         sizes.append(len(position) if position.ndim == 3 else 1)
         entered.set()
         assert go.wait(30)

@@ -30,6 +30,7 @@ from worldline.catalog.opening import open_target
 from worldline.catalog.versions import HOME, Catalog
 from worldline.engines.base import CallCost, Card
 from worldline.engines.baselines import Linear, Persistence
+from worldline.planning.calls import Call, ScoreCall
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
@@ -45,7 +46,7 @@ from worldline.serve.service import Service
 from worldline.serve.tokens import Tokens
 from worldline.testing.toys import Integrator
 from worldline.world import wire
-from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.base import World
 from worldline.world.bundle_io import save_world
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
@@ -74,21 +75,9 @@ class Uncalled(World):
     def describe(self) -> Card:
         return self.card
 
-    def predict(self, *args: Any, **options: Any) -> Prediction:
+    def answer(self, call: Call) -> Any:
+        self.calls += isinstance(call, ScoreCall)
         raise RuntimeError("a secret")
-
-    def score(self, *args: Any, **options: Any) -> Scores:
-        self.calls += 1
-        raise RuntimeError("a secret")
-
-    def answer_plan(self, *args: Any, **options: Any) -> Plan:
-        raise NotImplementedError
-
-    def what_if(self, *args: Any, **options: Any) -> WhatIf:
-        raise NotImplementedError
-
-    def surprise(self, *args: Any, **options: Any) -> Surprise:
-        raise NotImplementedError
 
 
 @contextmanager

@@ -217,8 +217,8 @@ def test_a_call_in_pieces_stops_when_nobody_waits_for_it(
 ) -> None:
     calls, entered, gate = list[int](), threading.Event(), threading.Event()
 
-    def script(history: History, *args: Any, **options: Any) -> None:
-        calls.append(history.num_worlds or 0)
+    def script(call: PredictCall) -> None:
+        calls.append(call.history.num_worlds or 0)
         entered.set()
         assert gate.wait(30)
 

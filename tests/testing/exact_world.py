@@ -124,13 +124,16 @@ class Exact(World):
             band_level=self.band_level if self.calibrated else 0.0,
         )
 
+    def answer(self, call):
+        return getattr(self, f"on_{call.verb}")(call)
+
     # --- predict
 
-    def predict(self, history, actions, *, exogenous=None, level=None, num_samples=0, images=False) -> Prediction:
-        level = self.default_level if level is None else level
+    def on_predict(self, call) -> Prediction:
+        level, num_samples = self.default_level if call.level is None else call.level, call.num_samples
         self.check_level(level)
-        self.check_options(num_samples, images)
-        history, actions, exogenous, single = self.batched(history, actions, exogenous)
+        self.check_options(num_samples, call.images)
+        history, actions, exogenous, single = self.batched(call.history, call.actions, call.exogenous)
         mean = self.path(history, actions, exogenous)[:, :, 0]
         width = np.append(self.half_width(level), np.full(max(mean.shape[1] - HORIZON, 0), np.inf))
         half = np.broadcast_to(width[: mean.shape[1], None], mean.shape)
@@ -182,11 +185,12 @@ class Exact(World):
 
     # --- score
 
-    def score(self, history, actions, goal, constraints=(), *, exogenous=None, clip=False) -> Scores:
-        actions = self.clipped(actions) if clip else actions
-        self.check_goal(history, goal)
+    def on_score(self, call) -> Scores:
+        goal, constraints = call.goal, call.constraints
+        actions = self.clipped(call.actions) if call.clip else call.actions
+        self.check_goal(call.history, goal)
         self.supported(goal)
-        history, actions, exogenous, single = self.batched(history, actions, exogenous, plans=True)
+        history, actions, exogenous, single = self.batched(call.history, actions, call.exogenous, plans=True)
         path = self.path(history, actions, exogenous).transpose(0, 2, 1, 3)
         signals = {**self.inputs(actions), "wind": exogenous[:, None, None], "position": self.samples(path)}
         rollout = Rollout(
@@ -272,14 +276,15 @@ class Exact(World):
 
     # --- plan
 
-    def answer_plan(self, history, request) -> Plan:
+    def on_plan(self, request) -> Plan:
+        history = request.history
         self.check_goal(history, request.goal)
         self.supported(request.goal)
         if history.observations["position"].ndim == 3:
             alone = replace(request, proposals=None, pending=None)
             return self.stacked(
                 [
-                    self.answer_plan(each, replace(alone, goal=replace(request.goal, targets=one), exogenous=wind))
+                    self.on_plan(replace(alone, history=each, goal=replace(request.goal, targets=one), exogenous=wind))
                     for each, one, wind in worlds(history, request.goal.targets, request.exogenous)
                 ]
             )
@@ -363,7 +368,8 @@ class Exact(World):
 
     # --- what_if and surprise
 
-    def what_if(self, episode: Episode, at: int, actions) -> WhatIf:
+    def on_what_if(self, call) -> WhatIf:
+        episode, at, actions = call.episode, call.at, call.actions
         self.check_episode(episode)
         self.check_branch(episode, at, actions)
         taken = {name: value[at : at + len(actions["push"])] for name, value in episode.actions.items()}
@@ -393,11 +399,11 @@ class Exact(World):
             path.append(now)
         return np.stack(path)
 
-    def surprise(self, episode: Episode) -> Surprise:
+    def on_surprise(self, call) -> Surprise:
         if not self.calibrated:
             raise UnsupportedError("surprise needs a calibration. Calibrate on held-out episodes.")
-        self.check_episode(episode)
-        return surprise_of(self.p_values(episode))
+        self.check_episode(call.episode)
+        return surprise_of(self.p_values(call.episode))
 
     def p_values(self, episode):
         position, wind = episode.observations["position"].astype(float), episode.exogenous["wind"]

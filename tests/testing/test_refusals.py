@@ -65,11 +65,8 @@ class CalmWithoutWind(Exact):
 
 
 class AnyLevel(Exact):
-    def check_level(self, level):
-        pass
-
-    def half_width(self, level):
-        return super().half_width(min(max(level, 0.01), 0.99))
+    def predict(self, *args, level=None, **rest):
+        return super().predict(*args, level=None if level is None else min(max(level, 0.01), 0.99), **rest)
 
 
 class NoSteps(Exact):

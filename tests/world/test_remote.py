@@ -30,6 +30,7 @@ from worldline.errors import (
     WorldlineError,
 )
 from worldline.planning.base import Chance, Goal
+from worldline.planning.calls import PlanCall
 from worldline.planning.costs import AtMost, Change, KeepOut, Price, RequireInDistribution, Track, Within
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.limits import Limits
@@ -203,20 +204,16 @@ class Scripted(World):
     """Answers plans and surprises with `answer`; has the card of the world, and counts how often it is read."""
 
     def __init__(self, world: World, answer: Callable[[], Any]) -> None:
-        self.card, self.answer, self.num_cards, self.budgets = world.describe(), answer, 0, list[float | None]()
+        self.card, self.script, self.num_cards, self.budgets = world.describe(), answer, 0, list[float | None]()
 
     def describe(self) -> Card:
         self.num_cards += 1
         return self.card
 
-    def answer_plan(self, history, request):
-        self.budgets.append(request.budget_s)
-        return self.answer()
-
-    def surprise(self, episode):
-        return self.answer()
-
-    predict = score = what_if = None
+    def answer(self, call):
+        if isinstance(call, PlanCall):
+            self.budgets.append(call.budget_s)
+        return self.script()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from worldline.engines.baselines import Linear
 from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError, WorldlineError
 from worldline.planning.base import Goal
+from worldline.planning.calls import PlanCall
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Schema
 from worldline.stats import tails
@@ -22,7 +23,7 @@ from worldline.world.calibration import Calibration
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.present import Present
-from worldline.world.session import MAX_ALARMS, Alarm, Session, SessionState
+from worldline.world.session import MAX_ALARMS, NO_HISTORY, Alarm, Session, SessionState
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
 
@@ -368,7 +369,7 @@ def test_a_loop_saves_the_predictions_that_it_does_not_use(quick: LocalWorld, mo
     goal, episode = Goal(targets={"position": np.zeros(2)}), TOY.episodes(1, 8, seed=5)[0]
     fixed, adapting = Session(quick, rate=0.0), Session(quick)
     follow(fixed, episode, np.ones(9, bool))
-    short = fixed.plan(goal, horizon=3, expected=False)
+    short = fixed.answer(PlanCall(history=NO_HISTORY, goal=goal, horizon=3), expected=False)
     assert asked == []
     follow(adapting, episode, np.ones(9, bool))
     whole = adapting.plan(goal, horizon=3)

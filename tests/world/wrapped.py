@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.episode import Episode, Future, History
-from worldline.planning.base import PlanRequest
-from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.episode import Future, History
+from worldline.planning.calls import Call
+from worldline.world.base import World
 
 
 class Wrapped(Engine):
@@ -40,22 +40,6 @@ class Forwarding(World):
     def describe(self) -> Card:
         return self.world.describe()
 
-    def predict(self, *given: Any, **more: Any) -> Prediction:
+    def answer(self, call: Call) -> Any:
         self.check()
-        return self.world.predict(*given, **more)
-
-    def score(self, *given: Any, **more: Any) -> Scores:
-        self.check()
-        return self.world.score(*given, **more)
-
-    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
-        self.check()
-        return self.world.answer_plan(history, request)
-
-    def what_if(self, *given: Any) -> WhatIf:
-        self.check()
-        return self.world.what_if(*given)
-
-    def surprise(self, episode: Episode) -> Surprise:
-        self.check()
-        return self.world.surprise(episode)
+        return self.world.answer(call)

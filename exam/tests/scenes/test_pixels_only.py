@@ -8,15 +8,16 @@ import pytest
 
 from worldline.audit.queries import history_of
 from worldline.engines.base import Card
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError
 from worldline.labs.drawing import CAMERA
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
-from worldline.planning.base import Goal, PlanRequest
+from worldline.planning.base import Goal
+from worldline.planning.calls import Call, PlanCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.registry import load, names
 from worldline.schema import Kind, Schema
-from worldline.world.base import Abduction, Forecast, Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.base import Abduction, Forecast, Prediction, Scores, Surprise, WhatIf, World
 from worldline_exam.base import ExamTest, Pool
 from worldline_exam.exam_tests.delay import DelayedEffectTest
 from worldline_exam.exam_tests.occlusion import OcclusionTest
@@ -48,33 +49,22 @@ class Spy(World):
             name="spy", engine="spy", schema=self.schema, inputs=(), predicts=predicts, context=1, deterministic=True
         )
 
-    def predict(self, history: History, actions: Arrays, *, level: float | None = None, **more: Any) -> Prediction:
-        self.shown.append(history)
-        lead = next(iter(actions.values())).shape[:2]
-        made = {}
-        for name in self.describe().predicts:
-            zero = np.zeros((*lead, *self.schema[name].shape))
-            made[name] = Forecast(mean=zero, low=zero - 1, high=zero + 1, horizon=np.full(lead[0], lead[1]))
-        return Prediction(signals=made, level=level or 0.9, trust=np.full(lead[0], 0.5), calibrated=True)
-
-    def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        self.shown.append(episode)
-        length = len(next(iter(actions.values())))
-        said = {name: np.zeros((length, *self.schema[name].shape)) for name in self.describe().predicts}
-        return WhatIf(signals=said, factual=said, abduction=Abduction.NONE)
-
-    def surprise(self, episode: Episode) -> Surprise:
-        self.shown.append(episode)
-        ones = np.ones(episode.num_steps)
-        return Surprise(p_values=dict.fromkeys(self.describe().predicts, ones), entities={}, steps=ones, moments=())
-
-    def score(self, history: History, *given: Any, **more: Any) -> Scores:
-        self.shown.append(history)
-        return Scores(cost=np.zeros(1), violation=np.zeros((1, 0)), trust=0.5)
-
-    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
-        self.shown.append(history)
-        raise InputError("a spy has no plans.")
+    def answer(self, call: Call) -> Any:
+        self.shown.append(call.episode if isinstance(call, WhatIfCall | SurpriseCall) else call.history)
+        if isinstance(call, ScoreCall):
+            return Scores(cost=np.zeros(1), violation=np.zeros((1, 0)), trust=0.5)
+        if isinstance(call, SurpriseCall):
+            ones = np.ones(call.episode.num_steps)
+            return Surprise(p_values=dict.fromkeys(self.describe().predicts, ones), entities={}, steps=ones, moments=())
+        if isinstance(call, PlanCall):
+            raise InputError("a spy has no plans.")
+        lead = next(iter(call.actions.values())).shape[: 1 if isinstance(call, WhatIfCall) else 2]
+        said = {name: np.zeros((*lead, *self.schema[name].shape)) for name in self.describe().predicts}
+        if isinstance(call, WhatIfCall):
+            return WhatIf(signals=said, factual=said, abduction=Abduction.NONE)
+        horizon = np.full(lead[0], lead[1])
+        made = {name: Forecast(mean=zero, low=zero - 1, high=zero + 1, horizon=horizon) for name, zero in said.items()}
+        return Prediction(signals=made, level=call.level or 0.9, trust=np.full(lead[0], 0.5), calibrated=True)
 
 
 def small(code: str, *, pixels: bool) -> ExamTest:

@@ -15,15 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 from worldline.engines.base import CallCost, Card
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import ConfigError, InputError, UnavailableError, UnknownNameError, UnsupportedError
-from worldline.planning.base import Constraint, Goal, PlanRequest
+from worldline.planning.base import Goal
+from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.compatibility import clashes
 
 Answer = TypeVar("Answer")
-TrustedAnswer = TypeVar("TrustedAnswer", Prediction, Scores)
 MergedAnswer = TypeVar("MergedAnswer", Forecast, Scores)
 Value = TypeVar("Value")
-Steps = TypeVar("Steps", History, Episode)
 Mask = NDArray[np.bool_]
 
 
@@ -84,115 +83,59 @@ class FallbackWorld(World):
         with self._lock:
             return dict(self._counts)
 
-    def predict(
-        self,
-        history: History,
-        actions: Arrays,
-        *,
-        exogenous: Arrays | None = None,
-        level: float | None = None,
-        num_samples: int = 0,
-        images: bool = False,
-    ) -> Prediction:
-        """See `World`.
+    def answer(self, call: Call) -> Any:
+        """See `World`. The budget of a plan is shared by all worlds. It is refused if no world trusts the history.
+
+        Worlds with the ability "abducts" are called first for `what_if`. In a `Surprise`, entities and steps cover all
+        signals of the answering world.
 
         Raises:
             UnsupportedError: no world can answer, or none trusts the history. The message has the reason of each.
             UnavailableError: no world can be reached.
         """
+        match call:
+            case PredictCall():
+                return self._trusted(call, _merged_prediction)
+            case ScoreCall():
+                return self._trusted(call, _merged)
+            case PlanCall():
+                return self._planned(call)
+            case WhatIfCall():
+                infers = ["abducts" in card.abilities for card in self._cards]
+                order = sorted(range(len(infers)), key=lambda number: not infers[number])
+                return self._first(lambda number: self._ask(number, call), order)
+            case SurpriseCall():
+                return self._first(lambda number: self._ask(number, call))
 
-        def ask(number: int, rows: Mask | None) -> Prediction:
-            past = self._known(number, _rows_of(history, rows))
-            inputs = None if exogenous is None else _rows(exogenous, rows)
-            found = self._worlds[number].predict(
-                past, _rows(actions, rows), exogenous=inputs, level=level, num_samples=num_samples, images=images
-            )
-            return self._common_path(found)
+    def _ask(self, number: int, call: Call) -> Any:
+        """The common signals of the answer of one world."""
+        if isinstance(call, ScoreCall | PlanCall):
+            self._check_goal(number, call.goal)
+        answer: Any = self._worlds[number].answer(self._known(number, call))
+        return self._common(answer)
 
-        return self._trusted(ask, _merged_prediction)
-
-    def score(
-        self,
-        history: History,
-        actions: Arrays,
-        goal: Goal,
-        constraints: Sequence[Constraint] = (),
-        *,
-        exogenous: Arrays | None = None,
-        clip: bool = False,
-    ) -> Scores:
-        """See `World`; raises as `predict` does."""
-
-        def ask(number: int, rows: Mask | None) -> Scores:
-            self._check_goal(number, goal)
-            past = self._known(number, _rows_of(history, rows))
-            inputs = None if exogenous is None else _rows(exogenous, rows)
-            part = replace(goal, targets=_rows(goal.targets, rows))
-            return self._worlds[number].score(
-                past, _rows(actions, rows), part, constraints, exogenous=inputs, clip=clip
-            )
-
-        return self._trusted(ask, _merged)
-
-    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
-        """See `World`. The budget is shared by all worlds. Refused if no world trusts the history enough.
-
-        Raises:
-            UnsupportedError: no world can plan. The message has the reason of each.
-            UnavailableError: no world can be reached.
-        """
+    def _planned(self, call: PlanCall) -> Plan:
+        """The plan of the first world that does not refuse it."""
         started_s = time.monotonic()
+        call = replace(call, min_trust=max(call.min_trust, self._min_trust))
         refusals: list[Plan] = []
 
         def ask(number: int) -> Plan:
-            self._check_goal(number, request.goal)
-            left_s = request.budget_s
-            if left_s is not None:
-                left_s = max(1e-3, left_s - (time.monotonic() - started_s))
-            part = replace(request, budget_s=left_s, min_trust=max(request.min_trust, self._min_trust))
-            found = self._worlds[number].answer_plan(self._known(number, history), part)
-            if found.status is PlanStatus.REFUSED:
-                refusals.append(found)
-                raise UnsupportedError(found.reason)
-            path = None if found.prediction is None else self._common_path(found.prediction)
-            return replace(found, prediction=path)
+            elapsed_s = time.monotonic() - started_s
+            left_s = None if call.budget_s is None else max(1e-3, call.budget_s - elapsed_s)
+            plan: Plan = self._ask(number, replace(call, budget_s=left_s))
+            if plan.status is PlanStatus.REFUSED:
+                refusals.append(plan)
+                raise UnsupportedError(plan.reason)
+            return plan
 
         try:
-            found = self._first(ask)
+            plan = self._first(ask)
         except (UnsupportedError, UnavailableError) as error:
             if not refusals:
                 raise
-            found = replace(refusals[0], reason=str(error))
-        return replace(found, elapsed_s=time.monotonic() - started_s)
-
-    def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        """See `World`; raises as `predict` does. Worlds with the ability "abducts" are called first."""
-        infer = sorted(range(len(self._cards)), key=lambda number: "abducts" not in self._cards[number].abilities)
-
-        def ask(number: int) -> WhatIf:
-            found = self._worlds[number].what_if(self._known(number, episode), at, actions)
-            return replace(found, signals=self._common(found.signals), factual=self._common(found.factual))
-
-        return self._first(ask, infer)
-
-    def surprise(self, episode: Episode) -> Surprise:
-        """See `World`; raises as `predict` does. Entities and steps cover all signals of the answering world."""
-        names = set(self._card.predicts)
-        entities = {self._card.schema[name].entity for name in names}
-
-        def ask(number: int) -> Surprise:
-            found = self._worlds[number].surprise(self._known(number, episode))
-            return replace(
-                found,
-                p_values=self._common(found.p_values),
-                entities={name: value for name, value in found.entities.items() if name in entities},
-                moments=tuple(
-                    replace(moment, signals=tuple(name for name in moment.signals if name in names))
-                    for moment in found.moments
-                ),
-            )
-
-        return self._first(ask)
+            plan = replace(refusals[0], reason=str(error))
+        return replace(plan, elapsed_s=time.monotonic() - started_s)
 
     def _first(self, ask: Callable[[int], Answer], order: Sequence[int] | None = None) -> Answer:
         """The first answer, in the order of the worlds or in `order`."""
@@ -207,35 +150,31 @@ class FallbackWorld(World):
             return found
         raise _combined_error(failures) from failures[0].error
 
-    def _trusted(
-        self,
-        ask: Callable[[int, Mask | None], TrustedAnswer],
-        merge: Callable[[TrustedAnswer, TrustedAnswer, Mask], TrustedAnswer],
-    ) -> TrustedAnswer:
+    def _trusted(self, call: PredictCall | ScoreCall, merge: Callable[[Any, Any, Mask], Any]) -> Any:
         """The first trusted answer; in a batch, for each of W.
 
         Args:
-            ask: takes the number of a world and a mask over W; None for all.
+            call: of one world or a batch.
             merge: replaces these rows of the first answer by the second.
         """
         failures: list[Failure] = []
-        answer: TrustedAnswer | None = None
-        left: Mask | None = None
+        merged: Any = None
+        left: Mask | None = None  # over W: the rows without a trusted answer; None for all
         for number, name in enumerate(self._names):
             try:
-                found = ask(number, left)
+                answer = self._ask(number, _rows_of(call, left))
             except (UnsupportedError, UnavailableError) as error:
                 failures.append(Failure(name=name, error=error))
                 continue
-            trusted = self._trusts(found.trust)
+            trusted = self._trusts(answer.trust)
             if not trusted.all():
-                failures.append(Failure(name=name, error=self._distrust(found.trust)))
+                failures.append(Failure(name=name, error=self._distrust(answer.trust)))
             if not trusted.any():
                 continue
             self._count(number)
-            answer = found if answer is None or left is None else merge(answer, found, left)
+            merged = answer if merged is None or left is None else merge(merged, answer, left)
             if trusted.all():
-                return answer
+                return merged
             if left is None:
                 left = ~trusted
             else:
@@ -256,27 +195,51 @@ class FallbackWorld(World):
         with self._lock:
             self._counts[self._names[number]] += 1
 
-    def _common(self, found: Mapping[str, Value]) -> dict[str, Value]:
-        """The common signals of one answer."""
-        if missing := [name for name in self._card.predicts if name not in found]:
-            raise UnsupportedError(f"it no longer predicts {', '.join(missing)}. Create the FallbackWorld again.")
-        return {name: found[name] for name in self._card.predicts}
+    def _common(self, answer: Any) -> Any:
+        """The answer with the common signals only."""
+        match answer:
+            case Prediction():
+                return replace(answer, signals=self._among(answer.signals))
+            case Plan(prediction=Prediction() as path):
+                return replace(answer, prediction=self._common(path))
+            case WhatIf():
+                return replace(answer, signals=self._among(answer.signals), factual=self._among(answer.factual))
+            case Surprise():
+                names = set(self._card.predicts)
+                entities = {self._card.schema[name].entity for name in names}
+                return replace(
+                    answer,
+                    p_values=self._among(answer.p_values),
+                    entities={name: value for name, value in answer.entities.items() if name in entities},
+                    moments=tuple(
+                        replace(moment, signals=tuple(name for name in moment.signals if name in names))
+                        for moment in answer.moments
+                    ),
+                )
+        return answer
 
-    def _common_path(self, found: Prediction) -> Prediction:
-        return replace(found, signals=self._common(found.signals))
+    def _among(self, signals: Mapping[str, Value]) -> dict[str, Value]:
+        """The common ones of the signals of an answer."""
+        if missing := [name for name in self._card.predicts if name not in signals]:
+            raise UnsupportedError(f"it no longer predicts {', '.join(missing)}. Create the FallbackWorld again.")
+        return {name: signals[name] for name in self._card.predicts}
 
     def _knows(self, number: int, name: str) -> bool:
         """Whether a world knows an observation signal. True if the first does not: then the caller is wrong."""
         world, first = ({s.name for s in card.schema.observations} for card in (self._cards[number], self._card))
         return name in world or name not in first
 
-    def _known(self, number: int, steps: Steps) -> Steps:
-        """The history or episode without signals unknown to the world."""
-        return replace(
-            steps,
-            observations={n: v for n, v in steps.observations.items() if self._knows(number, n)},
-            observed={n: v for n, v in steps.observed.items() if self._knows(number, n)},
+    def _known(self, number: int, call: Call) -> Call:
+        """The call without observations that are unknown to the world."""
+        field = "episode" if isinstance(call, WhatIfCall | SurpriseCall) else "history"
+        past: History | Episode = getattr(call, field)
+        known = replace(
+            past,
+            observations={n: v for n, v in past.observations.items() if self._knows(number, n)},
+            observed={n: v for n, v in past.observed.items() if self._knows(number, n)},
         )
+        changes: dict[str, Any] = {field: known}
+        return replace(call, **changes)
 
     def _check_goal(self, number: int, goal: Goal) -> None:
         """Raises if a target is not common and this world has no distance to it."""
@@ -363,13 +326,24 @@ def _check_same(first: Card, first_name: str, card: Card, name: str) -> None:
         raise ConfigError(f"{name!r} cannot replace {first_name!r}: {'; '.join(found)}. {fix}")
 
 
-def _rows(arrays: Arrays, rows: Mask | None) -> Arrays:
-    """The rows of these worlds in arrays [W, ...]; all without a mask."""
-    return arrays if rows is None else {name: np.asarray(value)[rows] for name, value in arrays.items()}
+def _rows(arrays: Arrays, rows: Mask) -> Arrays:
+    """The rows of these worlds in arrays [W, ...]."""
+    return {name: np.asarray(value)[rows] for name, value in arrays.items()}
 
 
-def _rows_of(history: History, rows: Mask | None) -> History:
-    return history if rows is None else history.map(np.asarray).worlds(rows)
+def _rows_of(call: PredictCall | ScoreCall, rows: Mask | None) -> PredictCall | ScoreCall:
+    """The call for these worlds of a batch; the whole call without a mask."""
+    if rows is None:
+        return call
+    part: PredictCall | ScoreCall = replace(
+        call,
+        history=call.history.map(np.asarray).worlds(rows),
+        actions=_rows(call.actions, rows),
+        exogenous=None if call.exogenous is None else _rows(call.exogenous, rows),
+    )
+    if isinstance(part, ScoreCall):
+        part = replace(part, goal=replace(part.goal, targets=_rows(part.goal.targets, rows)))
+    return part
 
 
 def _merged_prediction(first: Prediction, other: Prediction, rows: Mask) -> Prediction:

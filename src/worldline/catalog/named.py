@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 from worldline.catalog.aliases import Stamp, WorldDirectory
 from worldline.catalog.shadow import Shadow, ShadowCall, VersionPair, copied
 from worldline.engines.base import Card
-from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import Constraint, Goal, PlanRequest
-from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf, World
-
-Answer = TypeVar("Answer")
+from worldline.episode import Episode
+from worldline.planning.calls import Call, SurpriseCall, WhatIfCall
+from worldline.world.base import World
 
 _logger = logging.getLogger(__name__)
 
@@ -95,61 +93,22 @@ class NamedWorld(World):
         """The card of the serving version."""
         return self._current().world.describe()
 
-    def predict(
-        self,
-        history: History,
-        actions: Arrays,
-        *,
-        exogenous: Arrays | None = None,
-        level: float | None = None,
-        num_samples: int = 0,
-        images: bool = False,
-    ) -> Prediction:
-        """See `World`."""
-        options = {"exogenous": exogenous, "level": level, "num_samples": num_samples, "images": images}
-        return self._ask(World.predict, history, actions, **options)
-
-    def score(
-        self,
-        history: History,
-        actions: Arrays,
-        goal: Goal,
-        constraints: Sequence[Constraint] = (),
-        *,
-        exogenous: Arrays | None = None,
-        clip: bool = False,
-    ) -> Scores:
-        """See `World`."""
-        return self._ask(World.score, history, actions, goal, constraints, exogenous=exogenous, clip=clip)
-
-    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
-        """See `World`."""
-        return self._ask(World.answer_plan, history, request)
-
-    def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        """See `World`."""
-        return self._ask(World.what_if, episode, at, actions)
-
-    def surprise(self, episode: Episode) -> Surprise:
-        """See `World`."""
-        return self._ask(World.surprise, episode)
-
-    def _ask(self, verb: Callable[..., Answer], *args: Any, **options: Any) -> Answer:
-        """The answer of the serving version; the candidate in shadow gets the same call, with copied arguments."""
-        serving, name = self._current(), verb.__name__
+    def answer(self, call: Call) -> Any:
+        """The answer of the serving version; the candidate in shadow gets a copy of the call."""
+        serving = self._current()
         started = perf_counter()
-        answer: Answer = getattr(serving.world, name)(*args, **options)
+        answer: Any = serving.world.answer(call)
         seconds = perf_counter() - started
         if serving.pair is not None and self._shadow.reserve(serving.pair):
-            same, same_options = copied(args), copied(options)
-            past = same[0]
+            again: Call = copied(call)
+            past = again.episode if isinstance(again, WhatIfCall | SurpriseCall) else again.history
             self._shadow.put(
                 ShadowCall(
                     pair=serving.pair,
-                    verb=name.removeprefix("answer_"),
+                    verb=call.verb,
                     world=serving.world,
                     seconds=seconds,
-                    again=lambda world: getattr(world, name)(*same, **same_options),
+                    again=lambda world: world.answer(again),
                     history=past.history(past.num_steps, past.num_steps + 1) if isinstance(past, Episode) else past,
                 )
             )

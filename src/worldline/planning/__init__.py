@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.planning.base import Chance, Constraint, Cost, Goal, PlanRequest, Rollout
+    from worldline.planning.base import Chance, Constraint, Cost, Goal, Rollout
+    from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
     from worldline.planning.costs.constraints import AtLeast, AtMost, KeepOut
     from worldline.planning.costs.contact import KeepApart, KeepClear, Point, away_from_wall
     from worldline.planning.costs.from_numpy import NumpyRollout, from_numpy
@@ -21,6 +22,7 @@ __all__ = [
     "ActionSpace",
     "AtLeast",
     "AtMost",
+    "Call",
     "Chance",
     "Change",
     "Constraint",
@@ -33,16 +35,20 @@ __all__ = [
     "KeepOut",
     "NumpyRollout",
     "OODPenalty",
+    "PlanCall",
     "PlanCosts",
-    "PlanRequest",
     "PlannedActions",
     "Planner",
     "Point",
+    "PredictCall",
     "Price",
     "RequireInDistribution",
     "Rollout",
+    "ScoreCall",
     "Shooting",
+    "SurpriseCall",
     "Track",
+    "WhatIfCall",
     "Within",
     "away_from_wall",
     "from_numpy",

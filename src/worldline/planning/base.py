@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldline.episode import Arrays
-from worldline.errors import ConfigError, InputError
+from worldline.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,49 +117,3 @@ class Goal:
     discount: float = 1.0
     last_only: bool = False
     risk: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRequest:
-    """The arguments of `World.plan`, without the history.
-
-    Args:
-        goal: defines the cost.
-        constraints: C functions of a rollout. A constraint holds where its violation is 0.
-        horizon: T, number of steps, at least 1.
-        exogenous: per signal [T, *shape], or [D + T, *shape] with D pending steps; None if the schema has none.
-        proposals: per action signal [P, T, *shape], start sequences of the search, such as the last plan
-            shifted. The plan is never worse than the best of them.
-        pending: per action signal [D, *shape], actions that are already sent and take effect before the plan, for
-            an actuator with a delay of D steps. The cost includes them. None means D = 0.
-        budget_s: seconds from the call, above 0, after which the best plan so far is returned. A step of the search
-            that would exceed it is not started, except the evaluation of a few first sequences and `proposals`.
-            Up to a quarter is reserved for `Plan.prediction`, as the measured latency requires. None for no limit.
-        min_trust: smallest accepted trust in the history and in the expected path, 0 to 1. With n calibration episodes
-            no p-value is below 1 / (n + 1), so a smaller `min_trust` never refuses.
-        clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values further outside than
-            `World.predict` accepts raise an error. The plan itself is always inside the bounds.
-        seed: seed of every random draw.
-
-    Raises:
-        InputError: `horizon`, `budget_s` or `min_trust` is out of range.
-    """
-
-    goal: Goal
-    constraints: Sequence[Constraint] = ()
-    horizon: int
-    exogenous: Arrays | None = None
-    proposals: Arrays | None = None
-    pending: Arrays | None = None
-    budget_s: float | None = None
-    min_trust: float = 0.0
-    clip: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        in_range = self.horizon >= 1 and 0 <= self.min_trust <= 1 and (self.budget_s is None or self.budget_s > 0)
-        if not in_range:
-            raise InputError(
-                f"horizon {self.horizon} must be at least 1, min_trust {self.min_trust} in [0, 1], budget_s "
-                f"{self.budget_s} above 0 or None."
-            )

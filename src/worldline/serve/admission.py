@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 from urllib.parse import unquote
 
+from worldline.planning.calls import CALLS
 from worldline.serve.limits import Limits
 from worldline.serve.problems import OverloadedError
 from worldline.serve.scheduler import may_displace
-from worldline.world.wire import VERBS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -33,7 +33,7 @@ class Admission:
 
     def __init__(self, limits: Limits, refused: Callable[[], None]) -> None:
         self._limit, self._refused = limits.queue + limits.batch, refused
-        self._open = {verb: Counter[str]() for verb in VERBS}
+        self._open = {verb: Counter[str]() for verb in CALLS}
         self._beginners = deque[asyncio.Future[None]]()
         self._begins = False
 

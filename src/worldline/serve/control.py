@@ -25,14 +25,15 @@ from worldline.control.realtime import MIN_BUDGET_S
 from worldline.episode import Arrays
 from worldline.errors import InputError, WorldlineError
 from worldline.planning.base import Constraint, Goal
+from worldline.planning.calls import PlanCall
 from worldline.serve.following import MAX_GAP, FollowedStep, Follower, check_step, forecast, shifted
 from worldline.serve.problems import fault_text, problem_of
 from worldline.serve.requests import INLINE_BYTES
 from worldline.serve.sockets import Connection, SocketEndpoint, error_message, signals_of
 from worldline.world.base import Plan, PlanStatus, World
-from worldline.world.session import Alarm
+from worldline.world.session import NO_HISTORY, Alarm
 from worldline.world.validation import check_actions, check_goal
-from worldline.world.wire import MessageError, decode_json_arguments
+from worldline.world.wire import MessageError, decode_json
 
 PROTOCOL: Final = 1
 """Version of the messages."""
@@ -358,8 +359,9 @@ class _ControlLoop:
                     if self._settings.min_trust > 0:
                         session.test()
                     left_s = min(query.ready_s - time.monotonic(), self._connection.limits.plan_s)
-                    plan = session.plan(
-                        query.objective.goal,
+                    call = PlanCall(
+                        history=NO_HISTORY,
+                        goal=query.objective.goal,
                         constraints=query.objective.constraints,
                         horizon=self._settings.horizon,
                         exogenous=query.exogenous,
@@ -368,8 +370,8 @@ class _ControlLoop:
                         min_trust=self._settings.min_trust,
                         clip=True,
                         seed=(self._settings.seed + query.step) % MAX_STEP,
-                        expected=False,
                     )
+                    plan = session.answer(call, expected=False)
                     planned = _TimedPlan(plan=plan, step=query.step, objective=query.objective)
                 except WorldlineError as failed:
                     error = failed
@@ -460,7 +462,7 @@ def _decode(frame: str | bytes, kinds: Sequence[type[Message]]) -> Message:
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the message is damaged: {error}. Send JSON in text frames, msgpack in others.") from error
     kind = kinds[0] if named else kinds[-1]
-    return kind(**decode_json_arguments(kind, text))
+    return decode_json(kind, text)
 
 
 async def _send(connection: Connection, frame: str | bytes, message: Mapping[str, Any]) -> None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from worldline.catalog.aliases import Reference
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import Goal, PlanRequest
+from worldline.planning.base import Goal
+from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.planning.costs import Change
 from worldline.schema import Kind, Signal
 from worldline.serve.hosting import HostedWorld
@@ -23,7 +24,7 @@ from worldline.serve.problems import fault_text
 from worldline.serve.world_views import AliasView, WorldList, summary_of, view_of
 from worldline.world import wire
 from worldline.world.base import World
-from worldline.world.session import Session, SessionView
+from worldline.world.session import FILLED_IN, Session, SessionView
 
 MAX_BYTES: Final = 2**17
 """Larger requests and answers, such as those with many images, are left out."""
@@ -61,10 +62,9 @@ def examples_of(hosted: HostedWorld) -> dict[str, Example]:
     """
     version, world = hosted.current()
     card = world.describe()
-    verbs = _arguments(card)
-    first = {name: value[0] for name, value in verbs["predict"]["history"].observations.items()}
-    future = {name: value for name, value in verbs["predict"].items() if name != "history"}
-    plan: PlanRequest = verbs["plan"]["request"]
+    verbs = _calls(card)
+    predict, plan, *_ = verbs
+    first = {name: value[0] for name, value in predict.history.observations.items()}
     view = SessionView(
         id="jz0yHwXgV5yHcZ8eOoC5Nw",
         world=hosted.name,
@@ -75,7 +75,7 @@ def examples_of(hosted: HostedWorld) -> dict[str, Example]:
         widening={},
     )
     calls: dict[str, tuple[Any, Callable[[], object]]] = {
-        verb: (given, partial(wire.Call(verb, given).ask, world)) for verb, given in verbs.items()
+        call.verb: (call, partial(world.answer, call)) for call in verbs
     }
     calls |= {
         "list_worlds": (None, lambda: WorldList(worlds=(summary_of(hosted),))),
@@ -83,8 +83,8 @@ def examples_of(hosted: HostedWorld) -> dict[str, Example]:
         "create_session": ({"world": hosted.name}, lambda: replace(view, step=0)),
         "get_session": (None, lambda: view),
         "observe_session": ({"step": 0, "observations": first}, lambda: view),
-        "predict_session": (future, lambda: _session(world, first).predict(**future)),
-        "plan_session": ({"request": plan}, lambda: _session(world, first).plan(**vars(plan))),
+        "predict_session": (_without(predict), lambda: _session(world, first).answer(predict)),
+        "plan_session": (_without(plan), lambda: _session(world, first).answer(plan)),
         "fork_session": (None, lambda: replace(view, id="QxC1p2nGd0vHkP7y2m4s3A")),
         **_administration(hosted),
     }
@@ -152,8 +152,13 @@ def _session(world: World, first: Arrays) -> Session:
     return session
 
 
-def _arguments(card: Card) -> dict[str, dict[str, Any]]:
-    """The arguments of each verb."""
+def _without(call: Call) -> dict[str, Any]:
+    """The call without what a session fills in."""
+    return {name: value for name, value in _without_defaults(call).items() if name not in FILLED_IN}
+
+
+def _calls(card: Card) -> tuple[PredictCall, PlanCall, ScoreCall, WhatIfCall, SurpriseCall]:
+    """A call of each verb."""
     schema = card.schema
     seen = [signal for signal in schema.observations if signal.name in {*card.inputs, *card.predicts}]
     length = min(max(card.context, 2), 2 if any(signal.kind is Kind.IMAGE for signal in seen) else _MAX_CONTEXT)
@@ -166,13 +171,13 @@ def _arguments(card: Card) -> dict[str, dict[str, Any]]:
     )
     episode = Episode(observations=_arrays(seen, STEPS + 1), actions=future, exogenous=exogenous)
     goal = _goal([schema[name] for name in card.predicts], schema.actions)
-    return {
-        "predict": {"history": history, "actions": future, **driven},
-        "score": {"history": history, "actions": _arrays(schema.actions, 2, STEPS), "goal": goal, **driven},
-        "plan": {"history": history, "request": PlanRequest(goal=goal, horizon=STEPS, budget_s=1.0, **driven)},
-        "what_if": {"episode": episode, "at": 0, "actions": future},
-        "surprise": {"episode": episode},
-    }
+    return (
+        PredictCall(history=history, actions=future, **driven),
+        PlanCall(history=history, goal=goal, horizon=STEPS, budget_s=1.0, **driven),
+        ScoreCall(history=history, actions=_arrays(schema.actions, 2, STEPS), goal=goal, **driven),
+        WhatIfCall(episode=episode, at=0, actions=future),
+        SurpriseCall(episode=episode),
+    )
 
 
 def _goal(predicted: Sequence[Signal], actions: Sequence[Signal]) -> Goal:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from worldline.errors import MissingExtraError
+from worldline.planning.calls import CALLS
 from worldline.serve.background import kept_up
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
@@ -39,7 +40,7 @@ try:
         answer_type,
         deadline_s,
         left,
-        read_arguments,
+        read_content,
     )
     from worldline.serve.sessions import Sessions
     from worldline.serve.sockets import Sockets
@@ -164,11 +165,11 @@ async def _call_world(service: Service, request: Request) -> Response:
     name, verb = request.path_params["name"], request.path_params["verb"]
     caller = await service.authorize(request.headers.get("authorization"), Scope.INFER)
     service.hosts.find(name, caller)  # an unknown name is an error before the body is read
-    if verb not in wire.VERBS or verb == "describe":
-        raise NotFoundError("verb", verb, [one for one in wire.VERBS if one != "describe"])
+    if verb not in CALLS:
+        raise NotFoundError("verb", verb, CALLS)
     request.state.labels = name, verb
     wait_s, answer = deadline_s(request), answer_type(request)
-    call = wire.Call(verb, await read_arguments(request, service.limits, verb, wire.VERBS[verb]))
+    call = await read_content(request, service.limits, verb, CALLS[verb])
     found = await service.ask(
         caller, name, call, encode=ENCODERS[answer], deadline_s=wait_s, gone=partial(left, request)
     )

@@ -8,14 +8,14 @@ from typing import Final, final
 
 from fastapi import APIRouter, Request, Response
 
-from worldline.planning.base import PlanRequest
+from worldline.planning.calls import PlanCall, PredictCall
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.openapi import operation
-from worldline.serve.requests import ENCODERS, answer_type, deadline_s, idempotency_key, read_arguments
+from worldline.serve.requests import ENCODERS, answer_type, deadline_s, idempotency_key, read_content
 from worldline.serve.service import Service
 from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings
 from worldline.world.base import Plan, Prediction
-from worldline.world.session import Session, SessionView
+from worldline.world.session import FILLED_IN, SessionView
 
 
 @final
@@ -46,18 +46,6 @@ class NewStep(ObservedStep):
     """
 
     step: int
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class SessionPlan:
-    """The body of a request for a plan.
-
-    Args:
-        request: goal, horizon and options.
-    """
-
-    request: PlanRequest
 
 
 _CALL: Final = (410, 422, 429, 504)
@@ -92,7 +80,7 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
         """Opens a session. It ends when it is deleted, or when it was not used for some time."""
         caller = await begin(request)
         key = idempotency_key(request)
-        body = NewSession(**await read_arguments(request, limits, "create_session", NewSession))
+        body = await read_content(request, limits, "create_session", NewSession)
         found = await sessions.create(caller, body.world, body.settings, key=key)
         return _response(request, found, 201)
 
@@ -103,34 +91,35 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
     async def observe_session(session: str, request: Request) -> Response:
         """Adds an observation. Sending the last step again changes nothing."""
         caller = await begin(request, "observe")
-        arguments = await read_arguments(request, limits, "observe", NewStep)
+        arguments = {**vars(await read_content(request, limits, "observe", NewStep))}
         step, observed = arguments.pop("step"), ObservedStep(**arguments)
         return _response(
             request, await sessions.observe(caller, session, step, observed, deadline_s=deadline_s(request))
         )
 
+    async def ask(kind: type[PredictCall | PlanCall], session: str, request: Request) -> Response:
+        caller, answer = await begin(request, kind.verb), answer_type(request)
+        call = await read_content(request, limits, kind.verb, kind, FILLED_IN)
+        found = await sessions.ask(caller, session, call, encode=ENCODERS[answer], deadline_s=deadline_s(request))
+        return Response(found, media_type=answer)
+
     @router.post(
         "/{session}:predict",
-        openapi_extra=_call(request=Session.predict, name="SessionPredictArguments", answer=Prediction, problems=_CALL),
+        openapi_extra=_call(
+            request=PredictCall, without=FILLED_IN, name="SessionPredictCall", answer=Prediction, problems=_CALL
+        ),
     )
     async def predict_session(session: str, request: Request) -> Response:
         """Predicts from the history of the session, as `predict` does; the bands have adapted to the session."""
-        caller = await begin(request, "predict")
-        arguments = await read_arguments(request, limits, "predict", Session.predict)
-        found = await sessions.predict(
-            caller, session, arguments, encode=ENCODERS[answer_type(request)], deadline_s=deadline_s(request)
-        )
-        return Response(found, media_type=answer_type(request))
+        return await ask(PredictCall, session, request)
 
-    @router.post("/{session}:plan", openapi_extra=_call(request=SessionPlan, answer=Plan, problems=_CALL))
+    @router.post(
+        "/{session}:plan",
+        openapi_extra=_call(request=PlanCall, without=FILLED_IN, name="SessionPlanCall", answer=Plan, problems=_CALL),
+    )
     async def plan_session(session: str, request: Request) -> Response:
         """Searches a plan from the present of the session, as `plan` does."""
-        caller = await begin(request, "plan")
-        plan = SessionPlan(**await read_arguments(request, limits, "plan", SessionPlan))
-        found = await sessions.plan(
-            caller, session, plan.request, encode=ENCODERS[answer_type(request)], deadline_s=deadline_s(request)
-        )
-        return Response(found, media_type=answer_type(request))
+        return await ask(PlanCall, session, request)
 
     @router.post(
         "/{session}:fork",

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from worldline.engines.base import Card
 from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError, WorldlineError
-from worldline.planning.base import PlanRequest
+from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.plots.result_series import ResultSeries
 from worldline.schema import Signal
 from worldline.serve.background import kept_up
@@ -52,7 +52,6 @@ from worldline.serve.mcp_results import (
 from worldline.serve.problems import NotFoundError, fault_text
 from worldline.serve.service import Service
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
-from worldline.world.wire import Answer, Call
 
 try:
     import anyio
@@ -142,9 +141,9 @@ class WorldTools:
         """Predicts the signals under the given actions, with a band and the trust in the history."""
         card = self._card(world)
         (taken,), fixed = futures_of(card, [actions], exogenous, steps, limit=self._limits.horizon)
-        past = {"history": history_of(card, history), "exogenous": fixed}
-        found = await self._ask(world, "predict", Prediction, **past, actions=taken, level=level)
-        return self._forecast(world, found, {}, [])
+        past = history_of(card, history)
+        call = PredictCall(history=past, actions=taken, exogenous=fixed, level=level)
+        return self._forecast(world, await self._ask(world, call), {}, [])
 
     async def compare_plans(
         self,
@@ -169,10 +168,16 @@ class WorldTools:
             if one.keys() != expected:
                 raise InputError(f"plan {name!r} has actions {sorted(one)}, expected {sorted(expected)}.")
         together = {name: np.stack([one[name] for one in futures]) for name in expected}
-        past = {"history": history_of(card, history), "exogenous": fixed}
-        goals = {"goal": goal_of(card, goal), "constraints": constraints_of(constraints)}
-        scores = await self._ask(world, "score", Scores, **past, actions=together, **goals)
-        asked = [self._ask(world, "predict", Prediction, **past, actions=one) for one in futures]
+        past = history_of(card, history)
+        call = ScoreCall(
+            history=past,
+            actions=together,
+            goal=goal_of(card, goal),
+            constraints=constraints_of(constraints),
+            exogenous=fixed,
+        )
+        scores = await self._ask(world, call)
+        asked = [self._ask(world, PredictCall(history=past, actions=one, exogenous=fixed)) for one in futures]
         paths = await asyncio.gather(*asked)  # the service computes them as one batch
         return self._compared(world, names, scores, paths)
 
@@ -193,14 +198,15 @@ class WorldTools:
         """
         card = self._card(world)
         _, fixed = futures_of(card, [], exogenous, horizon, limit=self._limits.horizon)
-        request = PlanRequest(
+        call = PlanCall(
+            history=history_of(card, history),
             goal=goal_of(card, goal),
             constraints=constraints_of(constraints),
             horizon=horizon,
             exogenous=fixed,
             budget_s=budget_s,
         )
-        found = await self._ask(world, "plan", Plan, history=history_of(card, history), request=request)
+        found: Plan = await self._ask(world, call)
         facts = {
             "status": found.status.value,
             "reason": found.reason[:300],
@@ -223,7 +229,8 @@ class WorldTools:
         """Predicts how a recorded episode would have continued after observation `at` under other actions."""
         card = self._card(world)
         (taken,), _ = futures_of(card, [actions], {}, steps, limit=self._limits.horizon)
-        found = await self._ask(world, "what_if", WhatIf, episode=episode_of(card, episode), at=at, actions=taken)
+        call = WhatIfCall(episode=episode_of(card, episode), at=at, actions=taken)
+        found: WhatIf = await self._ask(world, call)
         series = [replace(one, first=at + 1) for one in series_of(found)]
         facts = {"abduction": found.abduction.value, "reason": found.reason[:300]}
         handle = self._put({one.signal.name: one for one in series})
@@ -233,7 +240,7 @@ class WorldTools:
         """Finds the steps of a recorded episode that the world did not expect, and what it expected at the worst."""
         card = self._card(world)
         given = episode_of(card, episode)
-        found = await self._ask(world, "surprise", Surprise, episode=given)
+        found: Surprise = await self._ask(world, SurpriseCall(episode=given))
         series = series_of(found)
         handle = self._put({one.signal.name: one for one in series})
         expected = list[ResultSeries]()
@@ -287,11 +294,9 @@ class WorldTools:
             raise NotFoundError("world", world, self._service.hosts)  # the tool list_worlds lists them, too
         return self._service.hosts[world].card
 
-    async def _ask(self, world: str, verb: str, kind: type[Answer], **arguments: Any) -> Answer:
-        """The answer of a world, of the type that the verb has."""
-        found = await self._service.ask(current_caller(), world, Call(verb, arguments))
-        assert isinstance(found, kind)
-        return found
+    async def _ask(self, world: str, call: Call) -> Any:
+        """The answer of a world."""
+        return await self._service.ask(current_caller(), world, call)
 
     def _put(self, series: Mapping[str, ResultSeries]) -> dict[str, str | None]:
         return {"handle": self._store.put(current_caller().id, series)}
@@ -346,7 +351,7 @@ class WorldTools:
         taken = {name: value[step : step + 1] for name, value in episode.actions.items()}
         fixed = {name: value[step : step + 1] for name, value in episode.exogenous.items()} or None
         past = episode.history(step, min(step + 1, card.context))
-        found = await self._ask(world, "predict", Prediction, history=past, actions=taken, exogenous=fixed)
+        found: Prediction = await self._ask(world, PredictCall(history=past, actions=taken, exogenous=fixed))
         seen = {name: value[step + 1 : step + 2] for name, value in episode.observations.items()}
         return [
             replace(one, others={"observed": seen[one.signal.name], **one.others}) if one.signal.name in seen else one

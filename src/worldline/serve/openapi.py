@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from inspect import getdoc
@@ -15,10 +15,12 @@ from typing import Any, Final, final
 import msgspec
 
 from worldline.errors import MissingExtraError
+from worldline.planning.calls import CALLS
 from worldline.serve import problems
 from worldline.serve.callers import Scope
 from worldline.serve.examples import NO_EXAMPLE, Example
-from worldline.world import base, wire
+from worldline.world import wire
+from worldline.world.base import ANSWERS
 
 try:
     from fastapi import APIRouter
@@ -39,8 +41,9 @@ class Operation:
 
     Args:
         scope: what callers need; None if anyone may call.
-        request: the body, read with `read_arguments`: a dataclass or a function, or a type of msgspec that is read from
+        request: the body, read with `read_content`: a dataclass, or a type of msgspec that is read from
             JSON only. None without a body.
+        without: fields of the body that the service fills in.
         name: of the schema of the body; None for that of the class.
         answer: a dataclass, or a type of msgspec; None if there is no content.
         media: content type of an answer that is no JSON.
@@ -55,6 +58,7 @@ class Operation:
 
     scope: Scope | None = None
     request: Any = None
+    without: Collection[str] = ()
     name: str | None = None
     answer: Any = None
     media: str | None = None
@@ -107,13 +111,6 @@ _PATH: Final = {
     "alias": "Alias in the catalog.",
     "job": "Id of a job.",
 }
-_VERB_ANSWERS: Final = {
-    "predict": base.Prediction,
-    "score": base.Scores,
-    "plan": base.Plan,
-    "what_if": base.WhatIf,
-    "surprise": base.Surprise,
-}
 
 
 def verb_routes(path: str) -> list[DocumentedRoute]:
@@ -127,20 +124,19 @@ def verb_routes(path: str) -> list[DocumentedRoute]:
             path=path.replace("{verb}", verb),
             method="post",
             name=verb,
-            text=_text(getattr(base.World, verb)),
+            text=_text(kind),
             tag="worlds",
             status=200,
             stated=Operation(
                 scope=Scope.INFER,
-                request=wire.VERBS[verb],
-                name=f"{verb.title().replace('_', '')}Arguments",
-                answer=answer,
+                request=kind,
+                answer=ANSWERS[kind],
                 msgpack=True,
                 headers=["Deadline-Ms"],
                 problems=[422, 429, 504],
             ),
         )
-        for verb, answer in _VERB_ANSWERS.items()
+        for verb, kind in CALLS.items()
     ]
 
 
@@ -281,11 +277,13 @@ def _problem_response(status: int) -> dict[str, Any]:
 
 def _schemas(stated: Iterable[Operation]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The schema of each body and answer by name, and the components that they use."""
+    stated = [*stated]
     requests: dict[str, Any] = {one.request_name: one.request for one in stated if one.request is not None}
+    without = {one.request_name: one.without for one in stated}
     answers: dict[str, Any] = {_answer_name(one.answer): one.answer for one in stated if one.answer is not None}
     typed = {name: kind for name, kind in {**requests, **answers}.items() if _is_msgspec(kind)}
     found, components = wire.json_schemas(
-        {name: kind for name, kind in requests.items() if name not in typed},
+        {name: (kind, without[name]) for name, kind in requests.items() if name not in typed},
         {name: kind for name, kind in answers.items() if name not in typed},
     )
     more, typed_components = msgspec.json.schema_components(typed.values(), ref_template=_REF)

@@ -18,12 +18,14 @@ from starlette.concurrency import run_in_threadpool
 
 from worldline.episode import Arrays, History
 from worldline.errors import InputError
-from worldline.planning.base import Goal, PlanRequest
+from worldline.planning.base import Goal
+from worldline.planning.calls import PlanCall
 from worldline.schema import Schema
 from worldline.serve.following import MAX_GAP, FollowedStep, Follower, check_step, forecast, shifted
 from worldline.serve.openpi_codec import Request, decode_request, encode_reply
 from worldline.serve.sockets import INTERNAL, Connection, SocketEndpoint, signals_of
 from worldline.world.base import Plan, World
+from worldline.world.session import NO_HISTORY
 from worldline.world.validation import check_goal
 
 BUDGET_S: Final = 1.0
@@ -112,10 +114,10 @@ class _Policy:
                 raise InputError(f"{first!r} has {len(observations[first])} steps. Send at most {self._max_steps}.")
             self._follower = Follower()
             last = {name: value[-1] for name, value in exogenous.items() if value.ndim and len(value)}
-            plan = world.answer_plan(
-                History(observations=observations, actions=actions, exogenous=exogenous, observed=_known(observations)),
-                self._request(options, last, None),
+            past = History(
+                observations=observations, actions=actions, exogenous=exogenous, observed=_known(observations)
             )
+            plan = world.answer(self._call(past, options, last, None))
         else:
             plan = self._follow(world, observations, actions, exogenous, options)
         self._sent = plan.actions
@@ -136,19 +138,20 @@ class _Policy:
             exogenous=exogenous,
         )
         check_step(self._schema, step)
-        request = self._request(options, exogenous, shifted(self._sent, steps, horizon) if self._sent else None)
+        proposals = shifted(self._sent, steps, horizon) if self._sent else None
+        call = self._call(NO_HISTORY, options, exogenous, proposals)
         session = self._follower.observe(world, step)
         self._step = step.step
-        return session.plan(**vars(request), expected=False)
+        return session.answer(call, expected=False)
 
-    def _request(self, options: Arrays, exogenous: Arrays, proposals: Arrays | None) -> PlanRequest:
-        """The arguments of the plan."""
+    def _call(self, history: History, options: Arrays, exogenous: Arrays, proposals: Arrays | None) -> PlanCall:
         goal = _goal(self._schema, options) or self._settings.goal
         if goal is None:
             raise InputError("there is no goal. Send goal.NAME with the target of a signal, or add it to the URL.")
         given = {name.removeprefix("forecast."): v for name, v in options.items() if name.startswith("forecast.")}
         horizon = self._settings.horizon
-        return PlanRequest(
+        return PlanCall(
+            history=history,
             goal=goal,
             horizon=horizon,
             exogenous=forecast(self._schema.exogenous, horizon, given or None, exogenous),

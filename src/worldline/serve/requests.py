@@ -10,8 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, MutableMapping
-from functools import partial
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -54,6 +53,8 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TEXT: Final = "text/plain"
 HTML: Final = "text/html"
 EVENTS: Final = "text/event-stream"
+
+Content = TypeVar("Content")
 
 _SAFE_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -235,25 +236,30 @@ def idempotency_key(request: Request) -> str | None:
     return given
 
 
-async def read_arguments(request: Request, limits: Limits, name: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments in the body of a request.
+async def read_content(
+    request: Request, limits: Limits, name: str, kind: type[Content], filled: Mapping[str, Any] = wire.NOTHING
+) -> Content:
+    """The content of the body of a request.
 
     Args:
         request: its body has one of the content types.
         limits: of the body.
         name: of the message in msgpack.
-        function: takes the arguments.
+        kind: as in `wire.decode`.
+        filled: as in `wire.decode`.
 
     Raises:
         MediaTypeError: as in `content_type`.
         InputError: the body cannot be decoded.
     """
-    kind = content_type(request)
-    limit_bytes, weight = (limits.json_bytes, JSON_WEIGHT) if kind == JSON else (limits.body_bytes, 1)
+    is_json = content_type(request) == JSON
+    limit_bytes, weight = (limits.json_bytes, JSON_WEIGHT) if is_json else (limits.body_bytes, 1)
     body = await read_body(request, limit_bytes, limits.body_s, weight)
-    decode: Callable[..., dict[str, Any]]
-    decode = wire.decode_json_arguments if kind == JSON else partial(wire.decode_arguments, name)
-    return decode(function, body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode, function, body)
+
+    def decode() -> Content:
+        return wire.decode_json(kind, body, filled) if is_json else wire.decode(kind, name, body, filled)
+
+    return decode() if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode)
 
 
 async def read_body(request: Request, limit_bytes: int, limit_s: float, weight: int = JSON_WEIGHT) -> bytes:

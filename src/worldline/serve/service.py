@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, final
 
 from worldline.errors import UnavailableError
+from worldline.planning.calls import Call, PlanCall, PredictCall
 from worldline.serve.admission import Admission, BodyMemory
 from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
 from worldline.serve.hosting import HostedWorld, Hosts
@@ -21,7 +22,6 @@ from worldline.serve.scheduler import CallerLeftError, Gone, Lane, Scheduler
 from worldline.serve.usage import CallRecord, Usage
 from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
 from worldline.world.base import World
-from worldline.world.wire import Call
 
 T = TypeVar("T")
 Encode = Callable[[object], object] | None
@@ -256,7 +256,6 @@ def _in_pieces(hosted: HostedWorld, call: Call, pieces: int, encode: Encode, unw
 
 def lane_of(call: Call, pieces: int = 1) -> Lane:
     """The slow lane for searches, replays and large calls."""
-    if call.verb == "plan":
-        budget_s = call.arguments["request"].budget_s
-        return Lane.QUICK if budget_s is not None and budget_s <= QUICK_PLAN_S else Lane.SLOW
-    return Lane.SLOW if pieces > 1 or call.verb in ("what_if", "surprise", "score") else Lane.QUICK
+    if isinstance(call, PlanCall):
+        return Lane.QUICK if call.budget_s is not None and call.budget_s <= QUICK_PLAN_S else Lane.SLOW
+    return Lane.QUICK if pieces <= 1 and isinstance(call, PredictCall) else Lane.SLOW

@@ -18,7 +18,7 @@ import numpy as np
 
 from worldline.episode import Arrays, Episode
 from worldline.errors import ConfigError, InputError, MissingExtraError, WorldlineError
-from worldline.planning.base import PlanRequest
+from worldline.planning.calls import PlanCall, PredictCall
 from worldline.schema import Schema, Signal
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
@@ -36,7 +36,7 @@ from worldline.serve.service import Service, lane_of
 from worldline.serve.tables import session_steps, sessions
 from worldline.serve.work import size_of, with_budget
 from worldline.world.session import Alarm, Session, SessionState, SessionView
-from worldline.world.wire import Call, decode_answer, encode_answer
+from worldline.world.wire import decode_answer, encode_answer
 
 try:
     from sqlalchemy import Connection, delete, func, insert, literal, select, update
@@ -216,47 +216,42 @@ class Sessions:
             live.session, live.step = session, step + 1
             return _view(row)
 
-    async def predict(
+    async def ask(
         self,
         caller: Caller,
         name: str,
-        arguments: Mapping[str, Any],
+        call: PredictCall | PlanCall,
         *,
         encode: Callable[[object], object] | None = None,
         deadline_s: float | None = None,
     ) -> Any:
-        """The answer of `Session.predict`.
+        """The answer of `Session.answer`.
 
         Args:
             caller: from `Service.authorize`.
             name: of the session.
-            arguments: of `Session.predict`, by name.
+            call: from the present of the session.
             encode: as in `Service.ask`.
             deadline_s: as in `Service.ask`.
 
         Raises:
-            WorldlineError: as in `World.predict`, `get` and `Service.ask`.
+            WorldlineError: as the verbs of `World`, `get` and `Service.ask`.
         """
-        call = Call("predict", arguments)
-        return await self._ask(caller, name, call, lambda session: session.predict(**arguments), encode, deadline_s)
+        async with self._used(caller, name) as (row, live, session):
+            hosted, limits = self._service.hosts[row["world"]], self._service.limits
+            whole = with_budget(replace(call, history=session.history), limits, deadline_s)
+            size = size_of(whole, hosted.card, limits)
 
-    async def plan(
-        self,
-        caller: Caller,
-        name: str,
-        request: PlanRequest,
-        *,
-        encode: Callable[[object], object] | None = None,
-        deadline_s: float | None = None,
-    ) -> Any:
-        """The answer of `Session.plan`; arguments as in `predict`.
+            def answer(current: Session) -> object:
+                _follow(hosted, current)
+                found: object = current.answer(whole)
+                return found if encode is None else encode(found)
 
-        Raises:
-            WorldlineError: as in `World.plan`, `get` and `Service.ask`.
-        """
-        call = with_budget(Call("plan", {"request": request}), self._service.limits, deadline_s)
-        arguments = vars(call.arguments["request"])
-        return await self._ask(caller, name, call, lambda session: session.plan(**arguments), encode, deadline_s)
+            async with self._service.metered(caller, hosted, call.verb, size.steps):
+                found = await self._compute(caller, live, answer, lane=lane_of(whole), deadline_s=deadline_s)
+            if row["expires"] - time.time() < (1 - _REFRESH) * limits.session_s:
+                await self._database.write_async(partial(_refresh, name, limits.session_s))
+            return found
 
     async def fork(self, caller: Caller, name: str, *, key: str | None = None) -> SessionView:
         """A new session with the same history; `key` as in `create`.
@@ -304,30 +299,6 @@ class Sessions:
         """Deletes sessions that expired long ago."""
         old = sessions.c.expires < time.time() - KEPT_EXPIRED_S
         await self._database.write_async(lambda connection: connection.execute(delete(sessions).where(old)))
-
-    async def _ask(
-        self,
-        caller: Caller,
-        name: str,
-        call: Call,
-        function: Callable[[Session], object],
-        encode: Callable[[object], object] | None,
-        deadline_s: float | None,
-    ) -> Any:
-        async with self._used(caller, name) as (row, live, session):
-            hosted, limits = self._service.hosts[row["world"]], self._service.limits
-            size = size_of(Call(call.verb, {"history": session.history, **call.arguments}), hosted.card, limits)
-
-            def answer(current: Session) -> object:
-                _follow(hosted, current)
-                found = function(current)
-                return found if encode is None else encode(found)
-
-            async with self._service.metered(caller, hosted, call.verb, size.steps):
-                found = await self._compute(caller, live, answer, lane=lane_of(call), deadline_s=deadline_s)
-            if row["expires"] - time.time() < (1 - _REFRESH) * limits.session_s:
-                await self._database.write_async(partial(_refresh, name, limits.session_s))
-            return found
 
     async def _compute(
         self,

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, History
-from worldline.planning.base import PlanRequest
+from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.schema import Kind
 from worldline.serve.limits import Limits
 from worldline.serve.problems import TooLargeError
 from worldline.serve.scheduler import CallerLeftError
 from worldline.world.base import Forecast, Prediction, Scores, World
-from worldline.world.wire import Call
+
+AnyCall = TypeVar("AnyCall", bound=Call)
 
 _COPIES: Final = 4
 """Arrays of the size of a rollout that exist at the same time."""
@@ -49,7 +50,7 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
         TooLargeError: the call exceeds a limit: steps, candidates, pixels or memory.
     """
     worlds, candidates, samples, steps, observed = _counts(call, card)
-    predicted = worlds * steps * (1 if call.verb == "plan" else candidates)  # a plan has a time limit instead
+    predicted = worlds * steps * (1 if isinstance(call, PlanCall) else candidates)  # a plan has a time limit instead
     if max(steps, observed) > limits.horizon:
         raise TooLargeError(
             f"the call has {observed} observations and {steps} steps. This service accepts {limits.horizon} of "
@@ -70,11 +71,11 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
     if pixels > limits.pixels:
         raise TooLargeError(f"the images have {pixels} values. This service accepts {limits.pixels}: send fewer.")
     values = sum(_values(card, name) for name in card.predicts)
-    answered = 0 if call.verb in ("score", "plan") else steps * (3 + samples)  # mean, low, high
+    answered = 0 if isinstance(call, ScoreCall | PlanCall) else steps * (3 + samples)  # mean, low, high
     found = worlds * (steps * candidates + observed) * values * 8 * _COPIES
     found += worlds * answered * values * _BYTES_PER_NUMBER
     found += worlds * candidates * _num_constraints(call) * 8 * _COPIES
-    if call.arguments.get("images"):
+    if isinstance(call, PredictCall) and call.images:
         shown = sum(math.prod(signal.shape) for signal in card.schema.observations if signal.kind is Kind.IMAGE)
         found += worlds * steps * shown * _COPIES
     # The measured memory is that of a rollout of `band_horizon` steps. An observation takes as much as a step.
@@ -87,7 +88,7 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
     return CallSize(num_bytes=found, steps=predicted)
 
 
-def with_budget(call: Call, limits: Limits, deadline_s: float | None = None) -> Call:
+def with_budget(call: AnyCall, limits: Limits, deadline_s: float | None = None) -> AnyCall:
     """The call. The time limit of a plan leaves a fifth of the deadline for queue and answer.
 
     Args:
@@ -95,12 +96,10 @@ def with_budget(call: Call, limits: Limits, deadline_s: float | None = None) -> 
         limits: `plan_s` and `deadline_s` apply.
         deadline_s: seconds until the caller gives up; None for the limit of the service.
     """
-    request = call.arguments.get("request")
-    if not isinstance(request, PlanRequest):
+    if not isinstance(call, PlanCall):
         return call
     limit_s = 0.8 * min(limits.deadline_s, deadline_s or limits.deadline_s)
-    budget_s = min(limits.plan_s if request.budget_s is None else request.budget_s, limit_s)
-    return Call(call.verb, {**call.arguments, "request": replace(request, budget_s=budget_s)})
+    return replace(call, budget_s=min(limits.plan_s if call.budget_s is None else call.budget_s, limit_s))
 
 
 def group_of(call: Call, card: Card) -> Hashable | None:
@@ -108,22 +107,19 @@ def group_of(call: Call, card: Card) -> Hashable | None:
 
     Only predictions of one world without random draws are grouped, so a caller gets the same answer in every batch.
     """
-    arguments = call.arguments
-    if call.verb != "predict" or arguments.get("num_samples") or not card.deterministic or card.max_batch < 2:
+    if not isinstance(call, PredictCall) or call.num_samples or not card.deterministic or card.max_batch < 2:
         return None
-    history: History = arguments["history"]
-    if _num_worlds(history, card) is not None:
+    if _num_worlds(call.history, card) is not None:
         return None
-    options = (arguments.get("level"), arguments.get("images", False))
-    groups = (*vars(history).values(), arguments["actions"], arguments.get("exogenous") or {})
-    return options, tuple(_shapes(group) for group in groups)
+    groups = (*vars(call.history).values(), call.actions, call.exogenous or {})
+    return call.level, call.images, tuple(_shapes(group) for group in groups)
 
 
 def answer_calls(world: World, calls: Sequence[Call]) -> list[object]:
     """The answer to each call of one group, or its error; several as one batch."""
     if len(calls) > 1:
         try:
-            return [*_predict_together(world, calls)]
+            return [*_predict_together(world, [call for call in calls if isinstance(call, PredictCall)])]
         except Exception:  # noqa: BLE001  # one call is invalid: each gets its own answer or error
             pass
     return [_answer(world, call) for call in calls]
@@ -144,19 +140,22 @@ def answer_in_pieces(
     Raises:
         CallerLeftError: nobody does.
     """
-    if pieces > 1 and call.verb in ("predict", "score"):
-        worlds = _num_worlds(call.arguments["history"], card)
-        axis = 0 if call.verb == "predict" or worlds is None else 1
-        groups = (*vars(call.arguments["history"]).values(), call.arguments.get("exogenous") or {})
-        several = [*call.arguments["actions"].values()]
-        if call.verb == "predict":
+    if pieces > 1 and isinstance(call, PredictCall | ScoreCall):
+        worlds = _num_worlds(call.history, card)
+        axis = 0 if isinstance(call, PredictCall) or worlds is None else 1
+        several = [*call.actions.values()]
+        if isinstance(call, PredictCall):
+            groups = (*vars(call.history).values(), call.exogenous or {})
             several += [value for group in groups for value in group.values()]
         sizes = {value.shape[axis] if value.ndim > axis else 0 for value in several}
         # Sizes that differ are an error, which the world explains.
-        if len(sizes) == 1 and (count := sizes.pop()) > 1 and (call.verb == "score" or worlds is not None):
+        if len(sizes) == 1 and (count := sizes.pop()) > 1 and (isinstance(call, ScoreCall) or worlds is not None):
             parts = _while_wanted(np.array_split(np.arange(count), min(pieces, count)), wanted)
-            return (_predicted if call.verb == "predict" else _scored)(world, call, parts, axis)
-    return call.ask(world)
+            if isinstance(call, PredictCall):
+                return _predicted(world, call, parts)
+            return _scored(world, call, parts, axis)
+    answer: object = world.answer(call)
+    return answer
 
 
 def _while_wanted(parts: Iterable[NDArray[np.integer]], wanted: Callable[[], bool]) -> Iterator[NDArray[np.integer]]:
@@ -168,24 +167,25 @@ def _while_wanted(parts: Iterable[NDArray[np.integer]], wanted: Callable[[], boo
 
 def _answer(world: World, call: Call) -> object:
     try:
-        return call.ask(world)
+        answer: object = world.answer(call)
+        return answer
     except Exception as error:  # noqa: BLE001  # the caller gets it
         return error
 
 
 def _counts(call: Call, card: Card) -> tuple[int, int, int, int, int]:
     """Worlds, candidates, samples, steps and observations of a call; as large as its arrays claim, valid or not."""
-    arguments, observed = call.arguments, _num_observed(call, card)
-    if "episode" in arguments:
+    observed = _num_observed(call, card)
+    if isinstance(call, WhatIfCall | SurpriseCall):
         return 1, 1, 2, observed, observed
-    worlds = _num_worlds(arguments["history"], card) or 1
+    worlds = _num_worlds(call.history, card) or 1
     axes = {signal.name: len(signal.shape) for signal in card.schema.actions}
-    if (request := arguments.get("request")) is not None:
-        proposed, _ = _plans(request.proposals or {}, axes, several=True)
-        _, sent = _plans(request.pending or {}, axes, several=False)
-        return worlds, max(_PLANNED, proposed), 0, request.horizon + sent, observed
-    candidates, steps = _plans(arguments["actions"], axes, several=call.verb == "score")
-    return worlds, candidates, max(0, arguments.get("num_samples", 0)), max(1, steps), observed
+    if isinstance(call, PlanCall):
+        proposed, _ = _plans(call.proposals or {}, axes, several=True)
+        _, sent = _plans(call.pending or {}, axes, several=False)
+        return worlds, max(_PLANNED, proposed), 0, call.horizon + sent, observed
+    candidates, steps = _plans(call.actions, axes, several=isinstance(call, ScoreCall))
+    return worlds, candidates, call.num_samples if isinstance(call, PredictCall) else 0, max(1, steps), observed
 
 
 def _plans(actions: Arrays, axes: Mapping[str, int], *, several: bool) -> tuple[int, int]:
@@ -203,10 +203,7 @@ def _num_observed(call: Call, card: Card) -> int:
 
 
 def _num_constraints(call: Call) -> int:
-    request = call.arguments.get("request")
-    goal = call.arguments.get("goal") if request is None else request.goal
-    constraints = call.arguments.get("constraints", ()) if request is None else request.constraints
-    return len(constraints) + len(getattr(goal, "costs", ()))
+    return len(call.constraints) + len(call.goal.costs) if isinstance(call, ScoreCall | PlanCall) else 0
 
 
 def _num_worlds(history: History, card: Card) -> int | None:
@@ -223,25 +220,21 @@ def _values(card: Card, name: str) -> int:
 
 
 def _observations(call: Call) -> Mapping[str, Any]:
-    past = call.arguments.get("history") or call.arguments.get("episode")
-    found: Mapping[str, Any] = getattr(past, "observations", {})
-    return found
+    return (call.episode if isinstance(call, WhatIfCall | SurpriseCall) else call.history).observations
 
 
 def _shapes(group: Arrays) -> tuple[object, ...]:
     return tuple((name, value.shape, value.dtype.char) for name, value in sorted(group.items()))
 
 
-def _predict_together(world: World, calls: Sequence[Call]) -> list[Prediction]:
-    first = calls[0].arguments
-    together = {
-        **first,
-        "history": History.stack([call.arguments["history"] for call in calls]),
-        "actions": _stacked([call.arguments["actions"] for call in calls]),
-    }
-    if first.get("exogenous"):
-        together["exogenous"] = _stacked([call.arguments["exogenous"] for call in calls])
-    found = world.predict(**together)
+def _predict_together(world: World, calls: Sequence[PredictCall]) -> list[Prediction]:
+    together = replace(
+        calls[0],
+        history=History.stack([call.history for call in calls]),
+        actions=_stacked([call.actions for call in calls]),
+        exogenous=_stacked([call.exogenous or {} for call in calls]) or None,
+    )
+    found = world.answer(together)
     return [_one_world(found, number) for number in range(len(calls))]
 
 
@@ -264,15 +257,23 @@ def _one_world(found: Prediction, number: int) -> Prediction:
     return replace(found, signals=signals, trust=float(np.asarray(found.trust)[number]), images=images)
 
 
-def _predicted(world: World, call: Call, parts: Iterable[NDArray[np.integer]], axis: int) -> Prediction:
-    found = list[Prediction]()
-    for part in parts:
-        arguments = {**call.arguments, "history": call.arguments["history"].worlds(part)}
-        for name in ("actions", "exogenous"):
-            if arguments.get(name):
-                arguments[name] = {signal: np.take(value, part, axis) for signal, value in arguments[name].items()}
-        found.append(world.predict(**arguments))
-    return _joined(found)
+def _predicted(world: World, call: PredictCall, parts: Iterable[NDArray[np.integer]]) -> Prediction:
+    answers = [
+        world.answer(
+            replace(
+                call,
+                history=call.history.worlds(part),
+                actions=_taken(call.actions, part, 0),
+                exogenous=call.exogenous and _taken(call.exogenous, part, 0),
+            )
+        )
+        for part in parts
+    ]
+    return _joined(answers)
+
+
+def _taken(arrays: Arrays, part: NDArray[np.integer], axis: int) -> Arrays:
+    return {name: np.take(value, part, axis) for name, value in arrays.items()}
 
 
 def _joined(parts: Sequence[Prediction]) -> Prediction:
@@ -292,11 +293,8 @@ def _concatenated(values: Sequence[Any]) -> Any:
     return None if values[0] is None else np.concatenate(values)
 
 
-def _scored(world: World, call: Call, parts: Iterable[NDArray[np.integer]], axis: int) -> Scores:
-    found = list[Scores]()
-    for part in parts:
-        actions = {name: np.take(value, part, axis) for name, value in call.arguments["actions"].items()}
-        found.append(world.score(**{**call.arguments, "actions": actions}))
+def _scored(world: World, call: ScoreCall, parts: Iterable[NDArray[np.integer]], axis: int) -> Scores:
+    found = [world.answer(replace(call, actions=_taken(call.actions, part, axis))) for part in parts]
     cost, violation = ([vars(one)[name] for one in found] for name in ("cost", "violation"))
     trust = np.array([one.trust for one in found]).min(0)
     return replace(found[0], cost=np.concatenate(cost, axis), violation=np.concatenate(violation, axis), trust=trust)

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.formatting import first_of, number, plural, round_percent
-from worldline.planning.base import Constraint, Goal, PlanRequest
+from worldline.planning.base import Constraint, Goal
+from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.plots.result_series import ResultSeries
 from worldline.schema import Kind, Schema, Signal
 from worldline.world.result import Result, plain_signal, signal_of, trust_text
@@ -393,7 +394,30 @@ class World(ABC):
         actions = first_of([signal.name for signal in card.schema.actions]) or "no actions"
         return f"{type(self).__name__}({card.name}: {actions} -> {first_of(card.predicts)}; engine {card.engine})"
 
+    @overload
     @abstractmethod
+    def answer(self, call: PredictCall) -> Prediction: ...
+    @overload
+    @abstractmethod
+    def answer(self, call: ScoreCall) -> Scores: ...
+    @overload
+    @abstractmethod
+    def answer(self, call: PlanCall) -> Plan: ...
+    @overload
+    @abstractmethod
+    def answer(self, call: WhatIfCall) -> WhatIf: ...
+    @overload
+    @abstractmethod
+    def answer(self, call: SurpriseCall) -> Surprise: ...
+    @abstractmethod
+    def answer(self, call: Call) -> Any:
+        """The answer to any call. The other verbs build the call, so a world implements only `describe` and this.
+
+        Raises:
+            InputError: see the verbs.
+            UnsupportedError: see the verbs.
+        """
+
     def predict(
         self,
         history: History,
@@ -404,21 +428,7 @@ class World(ABC):
         num_samples: int = 0,
         images: bool = False,
     ) -> Prediction:
-        """Predicts the signals under `actions`, with a simultaneous prediction band per vector signal.
-
-        The mean covers any number of steps. Bands are finite up to the calibrated horizon and infinite after it.
-
-        Args:
-            history: H observations and the H - 1 inputs between them; best with `Card.context` observations or more. A
-                history of one observation needs no actions.
-            actions: per action signal [T, *shape], physical units, inside the signal's bounds or outside by at most
-                10 % of their range.
-            exogenous: per exogenous signal [T, *shape], physical units; None if the schema has none. Any finite value
-                is accepted; see `Prediction.trust`.
-            level: probability of the bands, in (0, 1). None: 0.9, or the highest calibrated level if that is lower.
-            num_samples: S, number of sampled paths per vector signal; 0 for none. Their spread is calibrated: the share
-                of the paths inside a band is its level. Equal calls draw equal paths, and all W worlds share the draws.
-            images: whether to predict images, for people (`Prediction.images`).
+        """Predicts the signals under `actions`, with prediction bands. `PredictCall` describes the arguments.
 
         Raises:
             InputError: a signal is missing, has the wrong shape or dtype, or is not finite. Also if an action is
@@ -428,8 +438,17 @@ class World(ABC):
             UnsupportedError: samples were requested without a calibration, or T exceeds its horizon. Also if images
                 were requested without a decoder.
         """
+        return self.answer(
+            PredictCall(
+                history=history,
+                actions=actions,
+                exogenous=exogenous,
+                level=level,
+                num_samples=num_samples,
+                images=images,
+            )
+        )
 
-    @abstractmethod
     def score(
         self,
         history: History,
@@ -440,21 +459,18 @@ class World(ABC):
         exogenous: Arrays | None = None,
         clip: bool = False,
     ) -> Scores:
-        """Evaluates N candidate plans.
-
-        Args:
-            history: as in `predict`.
-            actions: per action signal [N, T, *shape], physical units, as in `predict`.
-            goal: defines the cost.
-            constraints: C functions of a rollout. A constraint holds where its violation is 0.
-            exogenous: as in `predict`; the same for all plans.
-            clip: whether to clip actions to their bounds. Otherwise actions further outside raise an error.
+        """Evaluates N candidate plans. `ScoreCall` describes the arguments.
 
         Raises:
             InputError: as in `predict`; or a target, cost or constraint has the wrong shape or range.
             UnsupportedError: the goal needs a distance head that the engine lacks. The message names the head. Also if
                 a cost, constraint or target needs a signal or a calibration that the world lacks.
         """
+        return self.answer(
+            ScoreCall(
+                history=history, actions=actions, goal=goal, constraints=constraints, exogenous=exogenous, clip=clip
+            )
+        )
 
     def plan(
         self,
@@ -471,72 +487,37 @@ class World(ABC):
         clip: bool = False,
         seed: int = 0,
     ) -> Plan:
-        """Searches a plan of `horizon` steps towards `goal`.
-
-        The plan is refused if the trust in the history, or in the expected path of the plan, is below `min_trust`.
-        `PlanRequest` describes the arguments in detail.
-
-        Args:
-            history: as in `predict`.
-            goal: defines the cost.
-            constraints: as in `score`.
-            horizon: T, number of steps, at least 1.
-            exogenous: per signal [T, *shape], or [D + T, *shape] with D pending steps; None if the schema has none.
-            proposals: per action signal [P, T, *shape], start sequences of the search. The plan is never worse than
-                the best of them.
-            pending: per action signal [D, *shape], actions that are already sent and take effect before the plan.
-            budget_s: seconds from the call, above 0, after which the best plan so far is returned; None for no limit.
-            min_trust: smallest trust that is accepted, 0 to 1.
-            clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values further outside than
-                `predict` accepts raise an error. The plan itself is always inside the bounds.
-            seed: seed of every random draw.
+        """Searches a plan of `horizon` steps towards `goal`. `PlanCall` describes the arguments.
 
         Raises:
             InputError: as in `score`; or a number is out of range.
             UnsupportedError: as in `score`; or the world is not action-conditioned, or an action signal has no finite
                 bounds.
         """
-        request = PlanRequest(
-            goal=goal,
-            constraints=constraints,
-            horizon=horizon,
-            exogenous=exogenous,
-            proposals=proposals,
-            pending=pending,
-            budget_s=budget_s,
-            min_trust=min_trust,
-            clip=clip,
-            seed=seed,
+        return self.answer(
+            PlanCall(
+                history=history,
+                goal=goal,
+                constraints=constraints,
+                horizon=horizon,
+                exogenous=exogenous,
+                proposals=proposals,
+                pending=pending,
+                budget_s=budget_s,
+                min_trust=min_trust,
+                clip=clip,
+                seed=seed,
+            )
         )
-        return self.answer_plan(history, request)
 
-    @abstractmethod
-    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
-        """Implements `plan`. A world that wraps another one forwards the request.
-
-        Args:
-            history: as in `predict`.
-            request: the other arguments of `plan`.
-
-        Raises:
-            InputError: as in `plan`.
-            UnsupportedError: as in `plan`.
-        """
-
-    @abstractmethod
     def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        """Predicts how one episode would have continued after observation `at` under other actions.
-
-        Args:
-            episode: one logged episode, without a W axis.
-            at: index of the last common observation, at least 0.
-            actions: per action signal [T, *shape]; `at` + T is at most the number of steps of the episode.
+        """Predicts how one episode would have continued under other actions. `WhatIfCall` describes the arguments.
 
         Raises:
             InputError: `at` or T does not fit the episode.
         """
+        return self.answer(WhatIfCall(episode=episode, at=at, actions=actions))
 
-    @abstractmethod
     def surprise(self, episode: Episode) -> Surprise:
         """Measures how unexpected each step of one episode is, as calibrated p-values.
 
@@ -544,6 +525,17 @@ class World(ABC):
             InputError: the episode has no step.
             UnsupportedError: the world is not calibrated.
         """
+        return self.answer(SurpriseCall(episode=episode))
+
+
+ANSWERS: Final[Mapping[type[Call], type[Prediction | Scores | Plan | WhatIf | Surprise]]] = {
+    PredictCall: Prediction,
+    ScoreCall: Scores,
+    PlanCall: Plan,
+    WhatIfCall: WhatIf,
+    SurpriseCall: Surprise,
+}
+"""The type of the answer to each call."""
 
 
 def _one(values: NDArray[Any], world: int | None) -> NDArray[Any]:

@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from worldline.engines.base import Engine, EngineBelief
 from worldline.episode import Arrays, History
 from worldline.errors import DataError, UnsupportedError
+from worldline.planning.calls import check_level
 from worldline.schema import Kind, Schema
 from worldline.world.error_scores import StepPValues, combined_scores, one_step_scores, p_value
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty
 from worldline.world.ood import OODScore, StepErrors, novelty_of, step_errors
 from worldline.world.sampled_paths import sample_paths
-from worldline.world.validation import check_level
 
 Floats = NDArray[np.floating]
 

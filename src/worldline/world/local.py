@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -14,10 +14,11 @@ from torch import Tensor
 from worldline.engines.base import CallCost, Card, Decodes, Engine, Novelty
 from worldline.engines.tensors import tensor_engine
 from worldline.engines.validation import check_answer
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.formatting import plural, round_percent
-from worldline.planning.base import Constraint, Goal, PlanRequest
+from worldline.planning.base import Constraint, Goal
+from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join
@@ -39,7 +40,6 @@ from worldline.world.validation import (
     check_goal,
     check_group,
     check_history,
-    check_level,
     check_limit,
 )
 from worldline.world.what_if import obstacle, twins
@@ -105,22 +105,24 @@ class LocalWorld(World):
         text = super().__repr__().removesuffix(")")
         return f"{text}, {bands})"
 
-    def predict(
-        self,
-        history: History,
-        actions: Arrays,
-        *,
-        exogenous: Arrays | None = None,
-        level: float | None = None,
-        num_samples: int = 0,
-        images: bool = False,
-    ) -> Prediction:
-        """See `World`. Bands hold for histories of any length."""
-        level = self._checked_level(level, num_samples)  # before the history is encoded
-        present = self.look(history)
-        return self.predict_from(
-            present, actions, exogenous=exogenous, level=level, num_samples=num_samples, images=images
-        )
+    def answer(self, call: Call) -> Any:
+        """See `World`."""
+        match call:
+            case PredictCall():
+                return self._predict(call)
+            case ScoreCall():
+                return self._score(call)
+            case PlanCall():
+                return self._plan(call)
+            case WhatIfCall():
+                return self._what_if(call)
+            case SurpriseCall():
+                return self._surprise(call)
+
+    def _predict(self, call: PredictCall) -> Prediction:
+        """Bands hold for histories of any length."""
+        self._checked_level(call.level, call.num_samples)  # before the history is encoded
+        return self.predict_from(self.look(call.history), call)
 
     def look(self, history: History, *, seed: int = SEED) -> Present:
         """The present after a history of one world or W worlds. Encodes every observation once.
@@ -207,22 +209,13 @@ class LocalWorld(World):
         now = replace(now, trust=trust, num_tested=lengths, errors=errors, p_value=p_value)
         return self._doubting(now, now.excess.max(1))
 
-    def predict_from(
-        self,
-        present: Present,
-        actions: Arrays,
-        *,
-        exogenous: Arrays | None = None,
-        level: float | None = None,
-        num_samples: int = 0,
-        images: bool = False,
-    ) -> Prediction:
-        """As `World.predict`, from a present."""
-        level = self._checked_level(level, num_samples)
+    def predict_from(self, present: Present, call: PredictCall) -> Prediction:
+        """As `World.predict`, from a present instead of the history of the call."""
+        level = self._checked_level(call.level, call.num_samples)
         card = self.engine.describe()
         schema = card.schema
-        checked = check_actions(schema.actions, actions, (*present.leading, None))
-        future = self._future(present, checked, exogenous, axes_between=0)
+        checked = check_actions(schema.actions, call.actions, (*present.leading, None))
+        future = self._future(present, checked, call.exogenous, axes_between=0)
         drawn = self.engine.imagine(present.belief, future, num_samples=samples_of(card), seed=SEED).signals
         check_answer(drawn, card.name, axis=3)
         means = {name: _mean(schema[name], drawn[name][:, 0]) for name in card.predicts}
@@ -230,8 +223,8 @@ class LocalWorld(World):
         far = leaves_range(self._ranges, means, present.trust.shape)
         present = self._doubting(present, np.where(far, np.inf, outside.max(1)))
         means = {name: schema[name].bounded(mean) for name, mean in means.items()}
-        paths, widening = self._paths(schema, means, num_samples, present), widening_of(present.excess, outside)
-        shown = self._images(present, future, means) if images else {}
+        paths, widening = self._paths(schema, means, call.num_samples, present), widening_of(present.excess, outside)
+        shown = self._images(present, future, means) if call.images else {}
         return Prediction(
             signals={
                 name: self._forecast(mean, schema[name], level, paths.get(name), present, widening)
@@ -264,14 +257,14 @@ class LocalWorld(World):
 
     def _checked_level(self, level: float | None, num_samples: int) -> float:
         """The level of the bands, after both arguments were checked."""
-        if not 0 <= num_samples <= MAX_SAMPLES:
-            kind = InputError if num_samples < 0 else UnsupportedError
-            raise kind(f"num_samples is {num_samples}. Give 1 to {MAX_SAMPLES} sampled paths, or 0 for none.")
+        if num_samples > MAX_SAMPLES:
+            raise UnsupportedError(
+                f"num_samples is {num_samples}. Give 1 to {MAX_SAMPLES} sampled paths, or 0 for none."
+            )
         if num_samples and not self._has_bands:
             raise UnsupportedError("sampled paths need a calibration. Run `calibrate` on held-out episodes.")
         if level is None:
             return DEFAULT_LEVEL if self.calibration is None else self.calibration.default_level
-        check_level(level)
         if self.calibration is not None and self.calibration.scale:
             self.calibration.check_available(level)
         return level
@@ -301,23 +294,13 @@ class LocalWorld(World):
             )
         return found
 
-    def score(
-        self,
-        history: History,
-        actions: Arrays,
-        goal: Goal,
-        constraints: Sequence[Constraint] = (),
-        *,
-        exogenous: Arrays | None = None,
-        clip: bool = False,
-    ) -> Scores:
-        """See `World`."""
-        card, present = self.engine.describe(), self.look(history)
+    def _score(self, call: ScoreCall) -> Scores:
+        card, present = self.engine.describe(), self.look(call.history)
         schema = card.schema
-        targets = check_goal(schema, goal, present.leading)
-        checked = check_actions(schema.actions, actions, (*present.leading, None, None), clip=clip)
+        targets = check_goal(schema, call.goal, present.leading)
+        checked = check_actions(schema.actions, call.actions, (*present.leading, None, None), clip=call.clip)
         check_candidates(card, checked, present.leading)
-        future = self._future(present, checked, exogenous, axes_between=1)
+        future = self._future(present, checked, call.exogenous, axes_between=1)
         far = np.zeros(present.num_worlds, bool)
 
         def watch(signals: Mapping[str, Tensor]) -> None:
@@ -327,7 +310,7 @@ class LocalWorld(World):
                 ends[name] = torch.stack([path.amin(2), path.amax(2)], 2).cpu().numpy()
             far[:] |= leaves_range(self._ranges, ends, (present.num_worlds, 1)).any(1)
 
-        aim = self._objective(present, goal, targets, constraints, future.exogenous, SEED)
+        aim = self._objective(present, call.goal, targets, call.constraints, future.exogenous, SEED)
         aim = replace(aim, all_finite=True, watch=watch)
         inputs = {**future.actions, **{name: value[:, None] for name, value in future.exogenous.items()}}
         ends = {name: np.stack([value.min((1, 2)), value.max((1, 2))], 1) for name, value in inputs.items()}
@@ -341,37 +324,40 @@ class LocalWorld(World):
             schema=schema,
         )
 
-    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
-        """See `World`. A batch is refused as a whole if the trust of one of its worlds is too small.
+    def _plan(self, call: PlanCall) -> Plan:
+        """A batch is refused as a whole if the trust of one of its worlds is too small.
 
         Raises:
             UnsupportedError: also if an action signal is discrete and the planner searches only continuous values.
         """
-        search = self._begin(request)
-        return self._search(search, self.look(history, seed=request.seed), request)
+        search = self._begin(call)
+        return self._search(search, self.look(call.history, seed=call.seed), call)
 
-    def plan_from(self, present: Present, request: PlanRequest, *, expected: bool = True) -> Plan:
-        """As `World.plan`, from a present; without `Plan.prediction` if `expected` is False."""
-        return self._search(self._begin(request, expected=expected), present, request, expected=expected)
+    def plan_from(self, present: Present, call: PlanCall, *, expected: bool = True) -> Plan:
+        """As `World.plan`, from a present instead of the history of the call.
 
-    def _begin(self, request: PlanRequest, *, expected: bool = True) -> Search:
+        Without `Plan.prediction` if `expected` is False.
+        """
+        return self._search(self._begin(call, expected=expected), present, call, expected=expected)
+
+    def _begin(self, call: PlanCall, *, expected: bool = True) -> Search:
         card = self.describe()
         latency_s = 0.0 if card.call is None or not expected else card.call.latency_s
-        return Search.begin(card.schema, request, tensor_engine(self.engine).device, prediction_s=latency_s)
+        return Search.begin(card.schema, call, tensor_engine(self.engine).device, prediction_s=latency_s)
 
-    def _search(self, search: Search, present: Present, request: PlanRequest, *, expected: bool = True) -> Plan:
+    def _search(self, search: Search, present: Present, call: PlanCall, *, expected: bool = True) -> Plan:
         card = self.engine.describe()
         schema, leading = card.schema, present.leading
-        targets = check_goal(schema, request.goal, leading)
+        targets = check_goal(schema, call.goal, leading)
         pending: Arrays = {}
-        if request.pending is not None:
-            pending = check_actions(schema.actions, request.pending, (*leading, None), clip=request.clip)
+        if call.pending is not None:
+            pending = check_actions(schema.actions, call.pending, (*leading, None), clip=call.clip)
         sent = {name: value[None] for name, value in pending.items()} if present.single else pending
         num_sent = next(iter(sent.values())).shape[1] if sent else 0
-        given = self._exogenous(present, request.exogenous, num_sent + request.horizon)
-        started = None if request.proposals is None else search.check_proposals(request.proposals, present)
+        given = self._exogenous(present, call.exogenous, num_sent + call.horizon)
+        started = None if call.proposals is None else search.check_proposals(call.proposals, present)
         check_candidates(card, started or {}, (present.num_worlds,))
-        aim = self._objective(present, request.goal, targets, request.constraints, given, request.seed)
+        aim = self._objective(present, call.goal, targets, call.constraints, given, call.seed)
         doubting = self._doubting(present, self._excess(present, given).max(1))
         reason = search.refusal_reason(doubting.shown_trust, "history")
         if reason:
@@ -391,7 +377,8 @@ class LocalWorld(World):
         whole = found.actions
         if pending:
             whole = {name: np.concatenate([pending[name], value], axis) for name, value in found.actions.items()}
-        expectation = self.predict_from(present, whole, exogenous=request.exogenous)
+        path = PredictCall(history=call.history, actions=whole, exogenous=call.exogenous)
+        expectation = self.predict_from(present, path)
         reason = search.refusal_reason(expectation.trust, "expected path of the plan")
         return search.refused(reason, expectation.trust, present) if reason else search.finished(found, expectation)
 
@@ -418,20 +405,18 @@ class LocalWorld(World):
         )
         return replace(found, widening=widening_of(present.excess, self._excess(present, exogenous)).max(0)[:, None])
 
-    def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        """See `World`."""
+    def _what_if(self, call: WhatIfCall) -> WhatIf:
         card = self.describe()
-        checked = check_episode(card.schema, episode)
-        others = check_actions(card.schema.actions, actions, (None,))
+        checked = check_episode(card.schema, call.episode)
+        others = check_actions(card.schema.actions, call.actions, (None,))
         num_steps = len(next(iter(others.values())))
-        left = checked.num_steps - at
-        if at < 0 or num_steps > left:
+        if call.at < 0 or num_steps > checked.num_steps - call.at:
             raise InputError(
-                f"{num_steps} steps from observation {at} exceed the episode of {checked.num_steps} steps. "
+                f"{num_steps} steps from observation {call.at} exceed the episode of {checked.num_steps} steps. "
                 "Branch earlier, or pass fewer actions."
             )
         causes = None if self.calibration is None else self.calibration.causes
-        found = twins(self.engine, checked, at, others, causes=causes, seed=SEED)
+        found = twins(self.engine, checked, call.at, others, causes=causes, seed=SEED)
         signals, factual = (
             {name: _mean(card.schema[name], samples[name][None])[0] for name in card.predicts}
             for samples in (found.others, found.taken)
@@ -440,12 +425,11 @@ class LocalWorld(World):
             signals=signals, factual=factual, abduction=found.abduction, reason=found.reason, schema=card.schema
         )
 
-    def surprise(self, episode: Episode) -> Surprise:
-        """See `World`."""
+    def _surprise(self, call: SurpriseCall) -> Surprise:
         if self.calibration is None or not self.calibration.has_error_scores:
             raise UnsupportedError("surprise needs a calibration. Run `calibrate` on held-out episodes.")
         card = self.describe()
-        checked = check_episode(card.schema, episode)
+        checked = check_episode(card.schema, call.episode)
         if checked.num_steps < 1:
             raise InputError("the episode has one observation and no step. surprise needs at least two observations.")
         history = add_world_axis(checked.history())

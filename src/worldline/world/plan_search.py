@@ -15,7 +15,7 @@ from torch import Tensor
 
 from worldline.episode import Arrays
 from worldline.errors import UnsupportedError
-from worldline.planning.base import PlanRequest
+from worldline.planning.calls import PlanCall
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
 from worldline.planning.planners.population import Population, ranked
 from worldline.schema import Kind, Schema, Signal
@@ -55,7 +55,7 @@ class Search:
 
     schema: Schema
     space: ActionSpace
-    request: PlanRequest
+    request: PlanCall
     started_s: float
     prediction_s: float
 
@@ -65,7 +65,7 @@ class Search:
         return self.schema.actions
 
     @classmethod
-    def begin(cls, schema: Schema, request: PlanRequest, device: torch.device, *, prediction_s: float) -> Search:
+    def begin(cls, schema: Schema, request: PlanCall, device: torch.device, *, prediction_s: float) -> Search:
         """Starts a search for candidates on `device`; its clock runs from now.
 
         Raises:

@@ -6,25 +6,22 @@ import os
 import threading
 import weakref
 from time import sleep
-from typing import final
+from typing import Any, final
 
 from worldline.engines.base import Card
-from worldline.episode import History
 from worldline.errors import InputError
-from worldline.planning.base import PlanRequest
-from worldline.world.base import Plan, World
+from worldline.planning.calls import Call
+from worldline.world.base import World
 from worldline.world.remote_messages import (
     Answer,
     Outcome,
-    RemoteCalls,
     RemoteClient,
     RemoteReply,
     RemoteRequest,
     Steps,
     httpx,
-    sent,
 )
-from worldline.world.remote_session import RemoteSession, SessionCalls
+from worldline.world.remote_session import RemoteSession
 
 
 @final
@@ -83,14 +80,9 @@ class RemoteWorld(RemoteClient, World):
                 self._card = self._run(self._calls.describe())
             return self._card
 
-    predict = sent(RemoteCalls.predict)
-    score = sent(RemoteCalls.score)
-    what_if = sent(RemoteCalls.what_if)
-    surprise = sent(RemoteCalls.surprise)
-
-    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
-        """See `World`. `budget_s` limits the search; `Plan.elapsed_s` includes the transfer."""
-        return self._run(self._calls.ask(Plan, "plan", {"history": history, "request": request}))
+    def answer(self, call: Call) -> Any:
+        """See `World`. `budget_s` limits the search of a plan; `Plan.elapsed_s` includes the transfer."""
+        return self._run(self._calls.answer(call))
 
     def session(
         self,
@@ -104,7 +96,7 @@ class RemoteWorld(RemoteClient, World):
         """A session that the service keeps; the arguments are those of `Session`."""
         settings = {"num_kept": num_kept, "level": level, "horizon": horizon, "rate": rate, "patience": patience}
         view = self._run(self._calls.open_session(settings))
-        return RemoteSession(SessionCalls(self._calls, view), self._run)
+        return RemoteSession(self._calls, view, self._run)
 
     def _run(self, steps: Steps[Answer]) -> Answer:
         """Sends the requests of a call."""

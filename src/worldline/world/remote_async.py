@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import final
+from typing import Any, final
 
 from worldline.engines.base import Card
 from worldline.errors import InputError
+from worldline.planning.calls import Call
+from worldline.world.base import World
 from worldline.world.remote_messages import (
     Answer,
     Outcome,
-    RemoteCalls,
     RemoteClient,
     RemoteReply,
     RemoteRequest,
@@ -19,7 +20,7 @@ from worldline.world.remote_messages import (
     awaited,
     httpx,
 )
-from worldline.world.remote_session import AsyncRemoteSession, SessionCalls
+from worldline.world.remote_session import AsyncRemoteSession
 
 
 @final
@@ -44,11 +45,15 @@ class AsyncRemoteWorld(RemoteClient):
     _client: httpx.AsyncClient | None = None
     _place: tuple[int, asyncio.AbstractEventLoop] | None = None
 
-    predict = awaited(RemoteCalls.predict)
-    score = awaited(RemoteCalls.score)
-    plan = awaited(RemoteCalls.plan)
-    what_if = awaited(RemoteCalls.what_if)
-    surprise = awaited(RemoteCalls.surprise)
+    predict = awaited(World.predict)
+    score = awaited(World.score)
+    plan = awaited(World.plan)
+    what_if = awaited(World.what_if)
+    surprise = awaited(World.surprise)
+
+    async def answer(self, call: Call) -> Any:
+        """See `World`."""
+        return await self._run(self._calls.answer(call))
 
     async def describe(self) -> Card:
         """The card of the remote world; kept after the first call."""
@@ -68,7 +73,7 @@ class AsyncRemoteWorld(RemoteClient):
         """A session that the service keeps; the arguments are those of `Session`."""
         settings = {"num_kept": num_kept, "level": level, "horizon": horizon, "rate": rate, "patience": patience}
         view = await self._run(self._calls.open_session(settings))
-        return AsyncRemoteSession(SessionCalls(self._calls, view), self._run)
+        return AsyncRemoteSession(self._calls, view, self._run)
 
     async def __aenter__(self) -> AsyncRemoteWorld:
         return self

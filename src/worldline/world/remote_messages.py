@@ -7,21 +7,19 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import wraps
-from inspect import signature
-from typing import Annotated, Any, Concatenate, Final, ParamSpec, TypeVar, final, get_type_hints
+from typing import Annotated, Any, Concatenate, Final, ParamSpec, TypeVar, cast, final
 
 import msgspec
 
 from worldline.engines.base import Card
 from worldline.engines.language.endpoint import LOOPBACK
 from worldline.errors import InputError, MissingExtraError, UnavailableError, WorldlineError
-from worldline.planning.base import PlanRequest
-from worldline.world.base import Plan, World
-from worldline.world.session import SessionView
-from worldline.world.wire import CONTENT_TYPE, Call, decode_answer, encode_call
+from worldline.planning.calls import Call, PlanCall, PredictCall
+from worldline.world.base import ANSWERS, Plan
+from worldline.world.session import FILLED_IN, SessionView
+from worldline.world.wire import CONTENT_TYPE, decode_answer, encode_call, encode_content
 
 try:
     import httpx as httpx  # exported, so that the error below precedes any other
@@ -103,46 +101,12 @@ Steps = Generator[RemoteRequest, Outcome, Answer]
 """A call: yields requests, is sent their outcomes, and returns the answer."""
 
 
-def steps_of(method: Callable[Concatenate[Any, P], Answer]) -> Callable[Concatenate[Any, P], Steps[Answer]]:
-    """The call of a verb, with the arguments and the answer of a method of a contract. A plan sends a `PlanRequest`."""
-    kind, verb = get_type_hints(method)["return"], method.__name__
-
-    # Without the attributes of the method, which is abstract.
-    @wraps(method, updated=())
-    def call(self: Any, /, *args: P.args, **options: P.kwargs) -> Steps[Answer]:
-        arguments = dict(signature(method).bind(self, *args, **options).arguments)
-        del arguments["self"]
-        if verb == "plan":
-            past = {name: arguments.pop(name) for name in ("history",) if name in arguments}
-            arguments = {**past, "request": PlanRequest(**arguments)}
-        steps: Steps[Answer] = self.ask(kind, verb, arguments)
-        return steps
-
-    return call
-
-
-def sent(method: Callable[Concatenate[Any, P], Steps[Answer]]) -> Callable[Concatenate[Any, P], Answer]:
-    """The method of a client that sends the requests of a call."""
-
-    @wraps(method)
-    def ask(self: Any, /, *args: P.args, **options: P.kwargs) -> Answer:
-        found: Answer = self._run(method(self._calls, *args, **options))
-        return found
-
-    return ask
-
-
 def awaited(
-    method: Callable[Concatenate[Any, P], Steps[Answer]],
+    method: Callable[Concatenate[Any, P], Answer],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, Answer]]:
-    """As `sent`, for clients with coroutines."""
-
-    @wraps(method)
-    async def ask(self: Any, /, *args: P.args, **options: P.kwargs) -> Answer:
-        found: Answer = await self._run(method(self._calls, *args, **options))
-        return found
-
-    return ask
+    """The same method, for a class whose `answer` is a coroutine."""
+    found: Any = method
+    return cast(Callable[Concatenate[Any, P], Coroutine[Any, Any, Answer]], found)
 
 
 class _Listed(msgspec.Struct):
@@ -179,12 +143,6 @@ class RemoteCalls:
     def __repr__(self) -> str:
         return repr(str(self._url))
 
-    predict = steps_of(World.predict)
-    score = steps_of(World.score)
-    plan = steps_of(World.plan)
-    what_if = steps_of(World.what_if)
-    surprise = steps_of(World.surprise)
-
     def client_options(self) -> dict[str, Any]:
         """The arguments of `httpx.Client` and `httpx.AsyncClient`."""
         # No compression: a small compressed answer could expand beyond the limit.
@@ -200,23 +158,24 @@ class RemoteCalls:
         reply = yield from self._sent("GET", (yield from self._world()), self._timeout_s)
         return self._answer(Card, reply)
 
-    def ask(self, kind: type[Answer], verb: str, arguments: Mapping[str, Any]) -> Steps[Answer]:
-        """The answer to a verb, of type `kind`. The time limit of a plan is added to the timeout."""
+    def answer(self, call: Call) -> Steps[Any]:
+        """The answer to a call. The time limit of a plan is added to the timeout."""
         url = yield from self._world()
-        return (yield from self._called(kind, f"{url.path}:{verb}", Call(verb, arguments)))
+        return (yield from self._answered(f"{url.path}:{call.verb}", call))
 
     def open_session(self, settings: Mapping[str, Any]) -> Steps[SessionView]:
         """A new session of the world."""
         yield from self._world()
-        call = Call("create_session", {"world": self._name, "settings": settings})
-        return (yield from self._called(SessionView, f"{self._base}/v1/sessions", call, changes=True))
+        content = {"world": self._name, "settings": settings}
+        return (yield from self._changed(SessionView, f"{self._base}/v1/sessions", "create_session", content))
 
-    def call_session(
-        self, kind: type[Answer], name: str, verb: str, arguments: Mapping[str, Any], *, changes: bool = False
-    ) -> Steps[Answer]:
-        """The answer of a session to a verb, as in `ask`; `changes` if the service must recognise a repetition."""
-        path = f"{self._base}/v1/sessions/{name}:{verb}"
-        return self._called(kind, path, Call(verb, arguments), changes=changes)
+    def answer_session(self, name: str, call: PredictCall | PlanCall) -> Steps[Any]:
+        """The answer of a session to a call."""
+        return self._answered(f"{self._base}/v1/sessions/{name}:{call.verb}", call, FILLED_IN)
+
+    def change_session(self, name: str, verb: str, content: Mapping[str, Any]) -> Steps[SessionView]:
+        """The session after a change, which the service makes once even if the request is repeated."""
+        return self._changed(SessionView, f"{self._base}/v1/sessions/{name}:{verb}", verb, content)
 
     def close_session(self, name: str) -> Steps[None]:
         """Ends a session, which may have ended already."""
@@ -224,18 +183,23 @@ class RemoteCalls:
         if reply.status not in (204, 404, 410):
             self._answer(SessionView, reply)  # raises
 
-    def _called(self, kind: type[Answer], path: str, call: Call, *, changes: bool = False) -> Steps[Answer]:
+    def _answered(self, path: str, call: Call, without: Collection[str] = ()) -> Steps[Any]:
         """Posts a call and returns its answer."""
-        started_s, message = time.monotonic(), encode_call(call)
-        budget_s = getattr(call.arguments.get("request"), "budget_s", None) or 0.0
-        wait_s = min(self._timeout_s + budget_s, _MAX_WAIT_S) if budget_s > 0 else self._timeout_s
-        headers = {"idempotency-key": secrets.token_hex(16)} if changes else {}
-        reply = yield from self._sent("POST", self._at(path), wait_s, content=message, headers=headers)
-        found: Any = self._answer(kind, reply)
-        if kind is Plan:
-            found = replace(found, elapsed_s=time.monotonic() - started_s)
-        answer: Answer = found
+        started_s, message = time.monotonic(), encode_call(call, without)
+        budget_s = call.budget_s if isinstance(call, PlanCall) else None
+        reply = yield from self._sent(
+            "POST", self._at(path), min(self._timeout_s + (budget_s or 0.0), _MAX_WAIT_S), content=message
+        )
+        answer = self._answer(ANSWERS[type(call)], reply)
+        if isinstance(answer, Plan):
+            answer = replace(answer, elapsed_s=time.monotonic() - started_s)
         return answer
+
+    def _changed(self, kind: type[Answer], path: str, name: str, content: Mapping[str, Any]) -> Steps[Answer]:
+        """Posts a change, with a key by which the service recognises a repetition."""
+        message, headers = encode_content(name, content), {"idempotency-key": secrets.token_hex(16)}
+        reply = yield from self._sent("POST", self._at(path), self._timeout_s, content=message, headers=headers)
+        return self._answer(kind, reply)
 
     def _at(self, path: str) -> httpx.URL:
         return self._url.copy_with(path=path)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, final
+from typing import Any, Final, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode, History, require_mapping
 from worldline.errors import ConfigError, InputError
-from worldline.planning.base import Constraint, Goal, PlanRequest
+from worldline.planning.base import Constraint, Goal
+from worldline.planning.calls import PlanCall, PredictCall
 from worldline.schema import Signal
 from worldline.world.base import Forecast, Plan, Prediction, World, band_around
 from worldline.world.compatibility import differences
@@ -23,6 +25,12 @@ Floats = NDArray[np.floating]
 
 MAX_ALARMS: Final = 100
 """Alarms that a session keeps. A world that has changed for good raises one every few steps."""
+
+NO_HISTORY: Final = History(observations={})
+"""The history of a call to a session, which fills in its own."""
+
+FILLED_IN: Final[Mapping[str, Any]] = {"history": NO_HISTORY, "level": None}
+"""Fields of calls that a session fills in."""
 
 _WIDEST: Final = 1e6
 """Largest factor on a band. Without it, a band of width 0 that is always missed would have an infinite one."""
@@ -87,8 +95,63 @@ class SessionView:
     widening: Mapping[str, float]
 
 
+class SessionVerbs(ABC):
+    """The verbs of a session, in this process or at a service: those of `World`, from the session's present."""
+
+    @overload
+    @abstractmethod
+    def answer(self, call: PredictCall) -> Prediction: ...
+    @overload
+    @abstractmethod
+    def answer(self, call: PlanCall) -> Plan: ...
+    @abstractmethod
+    def answer(self, call: PredictCall | PlanCall) -> Any:
+        """The answer to a call. The session fills in its history, and the level of its bands."""
+
+    def predict(
+        self, actions: Arrays, *, exogenous: Arrays | None = None, num_samples: int = 0, images: bool = False
+    ) -> Prediction:
+        """`World.predict` at the level of the session, with adapted bands and samples."""
+        return self.answer(
+            PredictCall(
+                history=NO_HISTORY, actions=actions, exogenous=exogenous, num_samples=num_samples, images=images
+            )
+        )
+
+    def plan(
+        self,
+        goal: Goal,
+        *,
+        constraints: Sequence[Constraint] = (),
+        horizon: int,
+        exogenous: Arrays | None = None,
+        proposals: Arrays | None = None,
+        pending: Arrays | None = None,
+        budget_s: float | None = None,
+        min_trust: float = 0.0,
+        clip: bool = False,
+        seed: int = 0,
+    ) -> Plan:
+        """`World.plan` with the same arguments."""
+        return self.answer(
+            PlanCall(
+                history=NO_HISTORY,
+                goal=goal,
+                constraints=constraints,
+                horizon=horizon,
+                exogenous=exogenous,
+                proposals=proposals,
+                pending=pending,
+                budget_s=budget_s,
+                min_trust=min_trust,
+                clip=clip,
+                seed=seed,
+            )
+        )
+
+
 @final
-class Session:
+class Session(SessionVerbs):
     """Keeps the history of one running world, and compares its predictions with the outcomes.
 
     Each new observation is compared with its prediction from the observations before, under the actions taken. The
@@ -238,53 +301,17 @@ class Session:
         if episode is not None:
             self._compare(episode, *self._tracker.test(episode), step=self._num_seen - 1)
 
-    def predict(
-        self, actions: Arrays, *, exogenous: Arrays | None = None, num_samples: int = 0, images: bool = False
-    ) -> Prediction:
-        """`World.predict` from the session's history at its level, with adapted bands and samples.
-
-        Args:
-            actions: per action signal [T, *shape], physical units, inside the signal's bounds.
-            exogenous: per exogenous signal [T, *shape], physical units; None if the schema has none.
-            num_samples: S, number of sampled paths per vector signal; 0 for none.
-            images: whether to predict images, for people.
-        """
-        found = self._tracker.predict(self.history, actions, exogenous, num_samples=num_samples, images=images)
-        return self._adapted(found)
-
-    def plan(
-        self,
-        goal: Goal,
-        *,
-        constraints: Sequence[Constraint] = (),
-        horizon: int,
-        exogenous: Arrays | None = None,
-        proposals: Arrays | None = None,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        clip: bool = False,
-        seed: int = 0,
-        expected: bool = True,
-    ) -> Plan:
-        """`World.plan` from the session's present, with the same arguments.
-
-        If `expected` is False, `Plan.prediction` may be None, which saves the time of a prediction.
-        """
-        request = PlanRequest(
-            goal=goal,
-            constraints=constraints,
-            horizon=horizon,
-            exogenous=exogenous,
-            proposals=proposals,
-            pending=pending,
-            budget_s=budget_s,
-            min_trust=min_trust,
-            clip=clip,
-            seed=seed,
-        )
-        found = self._tracker.plan(self.history, request, expected=expected)
-        return found if found.prediction is None else replace(found, prediction=self._adapted(found.prediction))
+    @overload
+    def answer(self, call: PredictCall) -> Prediction: ...
+    @overload
+    def answer(self, call: PlanCall, *, expected: bool = True) -> Plan: ...
+    def answer(self, call: PredictCall | PlanCall, *, expected: bool = True) -> Any:
+        """See `SessionVerbs`. Of a plan that is not `expected`, `Plan.prediction` may be None, which saves its time."""
+        if isinstance(call, PredictCall):
+            call = replace(call, history=self.history, level=self.level)
+            return self._adapted(self._tracker.predict(call))
+        plan = self._tracker.plan(replace(call, history=self.history), expected=expected)
+        return plan if plan.prediction is None else replace(plan, prediction=self._adapted(plan.prediction))
 
     def _new_tracker(self, world: World, episode: Episode | None) -> SessionTracker:
         """A tracker of a world that has seen `episode` so far."""

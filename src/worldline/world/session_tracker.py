@@ -10,8 +10,8 @@ from typing import final
 
 import numpy as np
 
-from worldline.episode import Arrays, Episode, History
-from worldline.planning.base import PlanRequest
+from worldline.episode import Episode
+from worldline.planning.calls import PlanCall, PredictCall
 from worldline.world.base import Plan, Prediction, World
 from worldline.world.local import LocalWorld
 from worldline.world.present import Present
@@ -46,20 +46,23 @@ class SessionTracker(ABC):
         """Removes the last step, of which `test` failed."""
 
     @abstractmethod
-    def predict(
-        self, history: History, actions: Arrays, exogenous: Arrays | None, *, num_samples: int, images: bool
-    ) -> Prediction:
-        """`World.predict` from the present. `history` ends with the present."""
+    def predict(self, call: PredictCall) -> Prediction:
+        """The answer from the present, with which the history of the call ends."""
 
     @abstractmethod
-    def plan(self, history: History, request: PlanRequest, *, expected: bool) -> Plan:
-        """`World.answer_plan` from the present; `Plan.prediction` may be left out if it is not `expected`."""
+    def plan(self, call: PlanCall, *, expected: bool) -> Plan:
+        """The answer from the present; `Plan.prediction` may be left out if it is not `expected`."""
 
-    def _taken(self, episode: Episode) -> tuple[Arrays, Arrays | None]:
-        """The actions and exogenous inputs of the last `horizon` steps."""
+    def _taken(self, episode: Episode) -> PredictCall:
+        """The prediction of the last `horizon` steps under the inputs that were taken."""
         first = episode.num_steps - self.horizon
         exogenous = {name: value[first:] for name, value in episode.exogenous.items()}
-        return {name: value[first:] for name, value in episode.actions.items()}, exogenous or None
+        return PredictCall(
+            history=episode.history(first),
+            actions={name: value[first:] for name, value in episode.actions.items()},
+            exogenous=exogenous or None,
+            level=self.level,
+        )
 
 
 @final
@@ -98,9 +101,7 @@ class BeliefTracker(SessionTracker):
         present = self._world.test_step(before, present, episode.history(length=2))
         predicted, has_context = None, present.num_observed > self._world.describe().context
         if self._compares and len(self._recent) > self.horizon and has_context:
-            actions, exogenous = self._taken(episode)
-            start = self._recent[-self.horizon - 1]
-            predicted = self._world.predict_from(start, actions, exogenous=exogenous, level=self.level)
+            predicted = self._world.predict_from(self._recent[-self.horizon - 1], self._taken(episode))
         self._recent[-1] = present
         return predicted, present.p_value if has_context else None
 
@@ -108,14 +109,9 @@ class BeliefTracker(SessionTracker):
         """Removes the last belief."""
         self._recent.pop()
 
-    def predict(
-        self, history: History, actions: Arrays, exogenous: Arrays | None, *, num_samples: int, images: bool
-    ) -> Prediction:
+    def predict(self, call: PredictCall) -> Prediction:
         """From the belief."""
-        del history
-        return self._world.predict_from(
-            self._recent[-1], actions, exogenous=exogenous, level=self.level, num_samples=num_samples, images=images
-        )
+        return self._world.predict_from(self._recent[-1], call)
 
     def _beliefs(self, episode: Episode) -> Iterator[Present]:
         """The beliefs at the last `horizon` observations, so that the next trajectory is compared with its band."""
@@ -127,10 +123,9 @@ class BeliefTracker(SessionTracker):
             present = self._world.test_step(present, self._world.follow(present, recent), recent)
             yield present
 
-    def plan(self, history: History, request: PlanRequest, *, expected: bool) -> Plan:
+    def plan(self, call: PlanCall, *, expected: bool) -> Plan:
         """From the belief."""
-        del history
-        return self._world.plan_from(self._recent[-1], request, expected=expected)
+        return self._world.plan_from(self._recent[-1], call, expected=expected)
 
 
 @final
@@ -152,9 +147,7 @@ class HistoryTracker(SessionTracker):
             return None, None
         predicted = None
         if now >= self.horizon:
-            actions, exogenous = self._taken(episode)
-            past = episode.history(now - self.horizon)
-            predicted = self._world.predict(past, actions, exogenous=exogenous, level=self.level)
+            predicted = self._world.answer(self._taken(episode))
             if not predicted.calibrated:
                 return None, None
         recent = episode.last(card.context + 1)
@@ -163,18 +156,14 @@ class HistoryTracker(SessionTracker):
     def forget(self) -> None:
         """Does nothing, as `observe`."""
 
-    def predict(
-        self, history: History, actions: Arrays, exogenous: Arrays | None, *, num_samples: int, images: bool
-    ) -> Prediction:
+    def predict(self, call: PredictCall) -> Prediction:
         """From the history."""
-        return self._world.predict(
-            history, actions, exogenous=exogenous, level=self.level, num_samples=num_samples, images=images
-        )
+        return self._world.answer(call)
 
-    def plan(self, history: History, request: PlanRequest, *, expected: bool) -> Plan:
+    def plan(self, call: PlanCall, *, expected: bool) -> Plan:
         """From the history, always with `Plan.prediction`."""
         del expected
-        return self._world.answer_plan(history, request)
+        return self._world.answer(call)
 
 
 def tracker(

@@ -261,16 +261,6 @@ def check_limit(count: int, limit: int, noun: str, name: str) -> None:
         )
 
 
-def check_level(level: float) -> None:
-    """Checks the probability of a band.
-
-    Raises:
-        InputError: it is not between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise InputError(f"level is {level}. Give a probability between 0 and 1, such as 0.9.")
-
-
 def add_world_axis(history: History) -> History:
     """The history of one world as a batch of one."""
     return history.map(lambda value: value[None])

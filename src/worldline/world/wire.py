@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache, partial
-from inspect import getdoc, signature
+from inspect import getdoc
 from pathlib import Path
 from types import GenericAlias, NoneType, UnionType
 from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -53,6 +53,7 @@ from worldline.errors import (
     WorldlineError,
 )
 from worldline.planning.base import Chance
+from worldline.planning.calls import Call
 from worldline.planning.costs import (
     AtLeast,
     AtMost,
@@ -67,7 +68,6 @@ from worldline.planning.costs import (
     Within,
 )
 from worldline.schema import Schema
-from worldline.world.base import World
 from worldline.world.wire_arrays import (
     DTYPES,
     NAMES,
@@ -91,16 +91,6 @@ MAX_JSON_LISTS: Final = 2**18
 
 MAX_JSON_NAMES: Final = 20_000
 """Largest number of names in a JSON message. It bounds the time to check the values."""
-
-VERBS: Final[Mapping[str, Callable[..., Any]]] = {
-    "describe": World.describe,
-    "predict": World.predict,
-    "score": World.score,
-    "plan": World.answer_plan,
-    "what_if": World.what_if,
-    "surprise": World.surprise,
-}
-"""The verbs that can be called, and the methods that answer them."""
 
 RULES: Final[Mapping[str, Any]] = {
     kind.__name__: kind
@@ -163,71 +153,50 @@ _NO_LIMIT: Final[Mapping[tuple[Any, str], float]] = {
 _MAX_PACKED_SCHEMAS: Final = 64
 _packed_schemas: dict[int, tuple[Schema, Any]] = {}
 
+NOTHING: Final[Mapping[str, Any]] = {}
+
 Answer = TypeVar("Answer")
+Content = TypeVar("Content")
 
 
-@dataclass(frozen=True)
-class Call:
-    """A verb of `World` with its arguments.
-
-    Args:
-        verb: one of `VERBS`.
-        arguments: by name.
-    """
-
-    verb: str
-    arguments: Mapping[str, Any]
-
-    def ask(self, world: World) -> object:
-        """Calls the verb on `world`."""
-        return getattr(world, VERBS[self.verb].__name__)(**self.arguments)
-
-
-def encode_call(call: Call) -> bytes:
+def encode_call(call: Call, without: Collection[str] = ()) -> bytes:
     """The message for a call.
 
     Args:
-        call: the verb with its arguments.
+        call: any.
+        without: fields that the receiver fills in.
 
     Raises:
         UnsupportedError: a cost or constraint is not one of `RULES`.
         InputError: a value cannot be sent, such as an array of another dtype.
     """
-    return _encode(call.verb, call.arguments)
+    return _encode(call.verb, {name: value for name, value in vars(call).items() if name not in without})
 
 
-def decode_call(verb: str, body: bytes) -> Call:
-    """The call in a message.
-
-    Args:
-        verb: expected verb.
-        body: the message.
-
-    Raises:
-        UnknownNameError: there is no such verb.
-        MessageError: the message has another version or verb, is damaged or too large, or a value has the wrong type.
-    """
-    if verb not in VERBS:
-        raise UnknownNameError("verb", verb, VERBS)
-    return Call(verb, decode_arguments(verb, VERBS[verb], body))
+def encode_content(name: str, content: object) -> bytes:
+    """The message with this name and content; raises as `encode_call` does."""
+    return _encode(name, content)
 
 
-def decode_arguments(name: str, function: Callable[..., Any], body: bytes) -> dict[str, Any]:
-    """The arguments in a message, by name.
+def decode(kind: type[Content], name: str, body: bytes, filled: Mapping[str, Any] = NOTHING) -> Content:
+    """The content of a message.
 
     Args:
-        name: expected name of the message.
-        function: as in `decode_json_arguments`.
+        kind: a dataclass with the types of the contract, such as a call.
+        name: expected name of the message; the verb of a call.
         body: the message.
+        filled: values of fields that the message must not hold.
 
     Raises:
-        MessageError: as in `decode_call`.
+        MessageError: the message has another version or name, is damaged or too large, or a value has the wrong type.
     """
     message = unpack_message(body)
     if message.name != name:
         raise MessageError(f"expected a message for {name!r}, got {message.name!r:.60}. Post it to its own verb.")
-    found = _checked("msgpack", message.content, _struct(function, "msgpack"), (name,))
-    return _arguments(function, found, dict(enumerate(message.arrays)), (name,))
+    hint: Any = kind  # mypy does not accept a type variable as a key of a cache
+    found = _checked("msgpack", message.content, _struct(hint, "msgpack", without=frozenset(filled)), (name,))
+    content: Content = _build_dataclass(kind, found, dict(enumerate(message.arrays)), (name,), filled)
+    return content
 
 
 def encode_answer(answer: object) -> bytes:
@@ -250,7 +219,7 @@ def decode_answer(kind: type[Answer], body: bytes) -> Answer | WorldlineError:
         body: the message.
 
     Raises:
-        MessageError: as in `decode_call`.
+        MessageError: as in `decode`.
     """
     message = unpack_message(body)
     if message.name == "error":
@@ -264,30 +233,15 @@ def decode_answer(kind: type[Answer], body: bytes) -> Answer | WorldlineError:
     return answer
 
 
-def decode_json_call(verb: str, body: bytes) -> Call:
-    """The call in a JSON message: the arguments of the verb.
-
-    Args:
-        verb: that is called.
-        body: the message.
-
-    Raises:
-        UnknownNameError: there is no such verb.
-        MessageError: as in `decode_json_arguments`.
-    """
-    if verb not in VERBS:
-        raise UnknownNameError("verb", verb, VERBS)
-    return Call(verb, decode_json_arguments(VERBS[verb], body))
-
-
-def decode_json_arguments(function: Callable[..., Any], body: bytes) -> dict[str, Any]:
-    """The arguments in a JSON message, by name.
+def decode_json(kind: type[Content], body: bytes, filled: Mapping[str, Any] = NOTHING) -> Content:
+    """The content of a JSON message.
 
     A message of 8 MiB takes at most 170 MiB of memory. The caller limits its size.
 
     Args:
-        function: takes them: a function, an unbound method or a dataclass, with the types of the contract.
+        kind: as in `decode`.
         body: the message.
+        filled: as in `decode`.
 
     Raises:
         MessageError: the message is damaged, has too many lists or names, or a value has the wrong type.
@@ -295,9 +249,11 @@ def decode_json_arguments(function: Callable[..., Any], body: bytes) -> dict[str
     for sign, limit, noun in ((b"[", MAX_JSON_LISTS, "lists"), (b":", MAX_JSON_NAMES, "names")):
         if (count := body.count(sign)) > limit:
             raise MessageError(f"the message has {count} {noun}, more than {limit}. Send large arrays in base64.")
-    where = ("body",)
-    found = _checked("json", body, _struct(function, "json"), where)
-    return _arguments(function, found, None, where)
+    where: Place = ("body",)
+    hint: Any = kind
+    found = _checked("json", body, _struct(hint, "json", without=frozenset(filled)), where)
+    content: Content = _build_dataclass(kind, found, None, where, filled)
+    return content
 
 
 def encode_json_answer(answer: object) -> bytes:
@@ -310,15 +266,17 @@ def encode_json_answer(answer: object) -> bytes:
 
 
 def json_schemas(
-    requests: Mapping[str, Callable[..., Any]], answers: Mapping[str, Any]
+    requests: Mapping[str, tuple[Any, Collection[str]]], answers: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The JSON schemas (2020-12) of messages by name, and the components for `#/components/schemas` that they use.
 
     Args:
-        requests: per name a function or dataclass; the schema is that of its arguments. Its component has this name.
+        requests: per name of a component a dataclass, and its fields that the message must not hold.
         answers: per name the type of an answer, of the contract. Components are named after their classes.
     """
-    types = [_struct(kind, "request", name=name) for name, kind in requests.items()]
+    types = [
+        _struct(kind, "request", name=name, without=frozenset(without)) for name, (kind, without) in requests.items()
+    ]
     types += [_type(kind, "response") for kind in answers.values()]
     (array, *schemas), components = msgspec.json.schema_components(
         [array_type(np.generic, "json"), *types, Array], ref_template="#/components/schemas/{name}"
@@ -437,19 +395,22 @@ def _pack_array(value: NDArray[Any], arrays: list[bytes] | None, where: str) -> 
 
 
 @cache
-def _parameters(kind: Callable[..., Any]) -> Mapping[str, tuple[Any, bool]]:
-    """Per field of a dataclass or argument of a function its type, and whether it is required."""
+def _parameters(kind: Any) -> Mapping[str, tuple[Any, bool]]:
+    """Per field of a dataclass its type, and whether it is required."""
     hints = get_type_hints(kind)
-    parameters = {name: one for name, one in signature(kind).parameters.items() if name != "self"}
-    return {name: (hints[name], one.default is one.empty) for name, one in parameters.items()}
+    is_required = {item.name: item.default is MISSING and item.default_factory is MISSING for item in fields(kind)}
+    return {name: (hints[name], required) for name, required in is_required.items()}
 
 
 @cache
-def _struct(kind: Callable[..., Any], form: Form, tag: str | None = None, name: str | None = None) -> Any:
-    """The type of messages for a dataclass or the arguments of a function; `tag` names a cost or constraint."""
+def _struct(
+    kind: Any, form: Form, tag: str | None = None, name: str | None = None, without: frozenset[str] = frozenset()
+) -> Any:
+    """The type of messages for a dataclass; `tag` names a cost or constraint."""
     parts: list[Any] = [
         (item, _type(hint, form)) if required or form == "response" else (item, _type(hint, form) | UnsetType, UNSET)
         for item, (hint, required) in _parameters(kind).items()
+        if item not in without
     ]
     return _described(kind, parts, form, tag, name)
 
@@ -531,13 +492,20 @@ def _build(hint: Any, found: Any, arrays: dict[int, bytes] | None, where: Place,
     return found
 
 
-def _build_dataclass(kind: Any, found: Struct, arrays: dict[int, bytes] | None, where: Place) -> Any:
-    arguments = _arguments(kind, found, arrays, where)
+def _build_dataclass(
+    kind: Any, found: Struct, arrays: dict[int, bytes] | None, where: Place, filled: Mapping[str, Any] = NOTHING
+) -> Any:
+    """The dataclass from the decoded content of a message."""
+    arguments = {
+        name: _build(hint, value, arrays, (*where, name), _NO_LIMIT.get((kind, name), math.nan))
+        for name, (hint, _) in _parameters(kind).items()
+        if name not in filled and (value := getattr(found, name)) is not UNSET
+    }
     if arrays is None and kind in (Episode, History):  # a list cannot state the shape of an empty array
         for group in {"actions", "exogenous"} & arguments.keys():
             arguments[group] = {name: value for name, value in arguments[group].items() if value.size}
     try:
-        return kind(**arguments)
+        return kind(**arguments, **filled)
     except (ValueError, TypeError) as error:  # from __post_init__, such as ConfigError
         raise refusal(str(error), where) from error
 
@@ -550,14 +518,3 @@ def _build_numbers(options: Sequence[Any], found: Any, where: Place, null: float
     if not any(get_origin(option) is np.ndarray for option in options):
         raise refusal(f"expected a number, or a list of numbers, got shape {value.shape}.", where)
     return value
-
-
-def _arguments(
-    kind: Callable[..., Any], found: Struct, arrays: dict[int, bytes] | None, where: Place
-) -> dict[str, Any]:
-    """The arguments of a dataclass or a function from the decoded content of a message."""
-    return {
-        name: _build(hint, value, arrays, (*where, name), _NO_LIMIT.get((kind, name), math.nan))
-        for name, (hint, _) in _parameters(kind).items()
-        if (value := getattr(found, name)) is not UNSET
-    }

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.engines import Card
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError
 from worldline.labs import CAMERA, DrawsImages, Lab
-from worldline.planning import Constraint, Goal, PlanRequest
+from worldline.planning import Call, SurpriseCall, WhatIfCall
 from worldline.schema import Kind, Schema
-from worldline.world import Plan, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world import World
 
 PIXELS: Final = CAMERA.shape
 
@@ -99,51 +99,11 @@ class PixelsOnlyWorld(World):
         """The world's own card."""
         return self.world.describe()
 
-    def predict(
-        self,
-        history: History,
-        actions: Arrays,
-        *,
-        exogenous: Arrays | None = None,
-        level: float | None = None,
-        num_samples: int = 0,
-        images: bool = False,
-    ) -> Prediction:
-        """See `World`."""
-        return self.world.predict(
-            pictured(history, self.lab),
-            actions,
-            exogenous=exogenous,
-            level=level,
-            num_samples=num_samples,
-            images=images,
-        )
-
-    def score(
-        self,
-        history: History,
-        actions: Arrays,
-        goal: Goal,
-        constraints: Sequence[Constraint] = (),
-        *,
-        exogenous: Arrays | None = None,
-        clip: bool = False,
-    ) -> Scores:
-        """See `World`."""
-        seen = pictured(history, self.lab)
-        return self.world.score(seen, actions, goal, constraints, exogenous=exogenous, clip=clip)
-
-    def answer_plan(self, history: History, request: PlanRequest) -> Plan:
-        """See `World`."""
-        return self.world.answer_plan(pictured(history, self.lab), request)
-
-    def what_if(self, episode: Episode, at: int, actions: Arrays) -> WhatIf:
-        """See `World`."""
-        return self.world.what_if(pictured_episode(episode, self.lab), at, actions)
-
-    def surprise(self, episode: Episode) -> Surprise:
-        """See `World`. There are no observed vectors to judge, so compare predictions with the truth instead."""
-        return self.world.surprise(pictured_episode(episode, self.lab))
+    def answer(self, call: Call) -> Any:
+        """See `World`. `surprise` has no observed vectors to judge, so compare predictions with the truth instead."""
+        if isinstance(call, WhatIfCall | SurpriseCall):
+            return self.world.answer(replace(call, episode=pictured_episode(call.episode, self.lab)))
+        return self.world.answer(replace(call, history=pictured(call.history, self.lab)))
 
 
 def _images(
