@@ -42,6 +42,7 @@ from worldline.control.controller import Actor, RandomActor, WorldActor
 from worldline.control.goal_reaching import Reached, StartGoalPair, draw_pairs, evaluate
 from worldline.data.store import Store, is_store, open_store
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.episode import Arrays, Future, History
 from worldline.labs.base import Lab
@@ -124,7 +125,7 @@ class VerdictTask:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrueDynamics(Engine):
+class TrueDynamics(NumpyEngine):
     """A lab whose batched simulation is the engine; its state is the last observation.
 
     Args:

@@ -36,6 +36,7 @@ from worldline.config import replace_at
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Linear
 from worldline.engines.learned import LearnedEngine
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Episode, Future, History
 from worldline.models.heads.distance import Distance, DistanceConfig
 from worldline.models.heads.inverse import Inverse, InverseConfig
@@ -59,7 +60,7 @@ T_QUANTILE = 2.12
 Row = dict[str, Any]
 
 
-class Keeps(Engine):
+class Keeps(NumpyEngine):
     """An engine with a planted leak."""
 
     def __init__(self, engine: Engine) -> None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Future, History
 from worldline_exam.labs.pusher_block import STATE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Altered(Engine):
+class Altered(NumpyEngine):
     """The lab that takes actions `by` steps late (early where below 0), or tells only some signals."""
 
     inner: Engine

@@ -10,7 +10,8 @@ import numpy as np
 from tests.data.stores import stored
 
 from worldline.audit.twins import TwinSource
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.base import Card, EngineBelief, Noise, Samples
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
@@ -65,7 +66,7 @@ def carts(first: int, count: int, push: Push = at_random, *, hidden: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Cart(Engine):
+class Cart(NumpyEngine):
     """Predicts by the law, with a gain of its own; may peek at later pushes, or hear nothing."""
 
     gain: float = GAIN

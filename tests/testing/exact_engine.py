@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldline.engines.base import Abducts, Card, Engine, EngineBelief, GoalDistance, Noise, Novelty, Samples
+from worldline.engines.base import Abducts, Card, EngineBelief, Noise, Samples
+from worldline.engines.numpy_engine import NumpyEngine, NumpyGoalDistance, NumpyNovelty
 from worldline.episode import Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.testing.toys import Integrator
 
 
-class Exact(Engine):
+class Exact(NumpyEngine):
     """The smallest correct engine: the integrator's own equations. Faults override one of its small methods."""
 
     abilities: tuple[str, ...] = ()
@@ -106,7 +107,7 @@ class Drawing(Exact):
     noise = 0.1
 
 
-class Able(Drawing, Abducts, Novelty, GoalDistance):
+class Able(Drawing, Abducts, NumpyNovelty, NumpyGoalDistance):
     abilities = ("abducts", "novelty", "reaches")
 
     def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:

@@ -9,7 +9,6 @@ from tests.testing.exact_engine import Able, Drawing, Exact
 from tests.testing.planted import ENGINE_EPISODES, altered, catches, engine_case, gappy, instead, passes
 
 from worldline.engines.base import Decodes, Samples
-from worldline.engines.tensors import TensorEngine
 from worldline.errors import InputError
 from worldline.planning.base import Rollout
 from worldline.testing import check_engine
@@ -116,12 +115,12 @@ class UnseededNovelty(Able):
         return super().novelty_ahead(belief, future, seed=None)
 
 
-class InTensors(Exact, TensorEngine):
+class InTensors(Exact):
     """Of a push there is left, after each further step, what decays."""
 
     abilities = ("differentiable",)
 
-    def rollout(self, belief, actions, exogenous, *, num_samples, seed):
+    def rollout(self, belief, actions, exogenous, **rest):
         now, path = torch.from_numpy(self.opened(belief))[:, None], []
         for push, wind in zip(actions.unbind(2), exogenous.unbind(1), strict=True):
             now = self.kept(self.toy.decay * now) + push + wind[:, None]
@@ -182,11 +181,12 @@ class Draws(Exact, Decodes):
     """Draws the camera, all black."""
 
     abilities = ("decodes",)
-    pixels = np.uint8
+    pixels = torch.uint8
+    drawn = ("camera",)
 
-    def decode(self, belief, future, *, seed):
-        leading = future.actions["push"].shape[:3]
-        return {"camera": np.zeros((*leading, *self.toy.schema["camera"].shape), self.pixels)}
+    def rollout(self, belief, actions, exogenous, **rest):
+        black = torch.zeros((*actions.shape[:3], *self.toy.schema["camera"].shape), dtype=self.pixels)
+        return replace(super().rollout(belief, actions, exogenous, **rest), images=lambda: {"camera": black})
 
 
 test_an_engine_that_draws_passes = passes([Draws], [abilities_honest], engine_case)
@@ -211,7 +211,7 @@ ENGINE_FAULTS = [
     (altered(Drawing, "LiesAboutDeterminism", deterministic=True), deterministic_claim, "two seeds differ"),
     (altered(Exact, "FalselyModest", deterministic=False), deterministic_claim, "all samples are equal"),
     (altered(Draws, "HidesImages", abilities=()), abilities_honest, "does not list 'decodes', but images are answered"),
-    (altered(Draws, "FloatImages", pixels=None), abilities_honest, "dtype float64, expected uint8"),
+    (altered(Draws, "FloatImages", pixels=torch.float64), abilities_honest, "dtype float64, expected uint8"),
     (altered(Exact, "ListsAnAbility", abilities=("abducts",)), abilities_honest, "the engine is not a Abducts"),
     (altered(Able, "HidesAnAbility", abilities=("novelty", "reaches")), abilities_honest, "does not list 'abducts'"),
     (answering(lambda found: found.astype(np.float64)), samples_shape, "has dtype float64"),

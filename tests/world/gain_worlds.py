@@ -31,7 +31,7 @@ class Gain(FixedLagBaseline):
     def kind(self) -> str:
         return f"gain {self.gain}"
 
-    def rollout(self, past: Arrays, future: Future) -> Arrays:
+    def path(self, past: Arrays, future: Future) -> Arrays:
         push = future.actions["push"].astype(np.float64)
         place, steps = np.repeat(past["position"][:, -1][:, None], push.shape[1], 1).astype(np.float64), []
         for step in range(push.shape[2]):

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.base import CallCost, Card, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Linear
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Future, History
 from worldline.errors import DataError, InputError
 from worldline.testing.toys import Integrator
@@ -13,7 +14,7 @@ TOY = Integrator(camera=False, wind=False)
 EPISODES = TOY.episodes(3, 12, seed=0)
 
 
-class Slow(Engine):
+class Slow(NumpyEngine):
     """Each call takes as long as the next of `took`, on a clock of its own."""
 
     def __init__(self, took: list[float], call: CallCost | None = None) -> None:

@@ -8,8 +8,9 @@ from tests.engines.test_simulator import Gusts
 from tests.world.toy_worlds import TOY as CALM
 from tests.world.toy_worlds import Biased
 
-from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Noise, Novelty, Samples
+from worldline.engines.base import CallCost, Card, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Linear, Persistence
+from worldline.engines.numpy_engine import NumpyEngine, NumpyNovelty
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
@@ -94,7 +95,7 @@ def test_without_calibration_nothing_is_claimed(engine: Linear, history: History
         world.surprise(fresh[0])
 
 
-class Dice(Engine, Novelty):
+class Dice(NumpyEngine, NumpyNovelty):
     """Three signals that do not follow from anything; four sides to the die."""
 
     schema = Schema(

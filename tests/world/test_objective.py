@@ -9,9 +9,9 @@ import pytest
 import torch
 from tests.world.wrapped import Wrapped
 
-from worldline.engines.base import Card, EngineBelief, GoalDistance, Noise, Novelty, Samples
+from worldline.engines.base import Card, Engine, EngineBelief, Noise, Novelty, Samples
 from worldline.engines.baselines import Linear, Persistence
-from worldline.engines.tensors import TensorEngine
+from worldline.engines.numpy_engine import NumpyGoalDistance, NumpyNovelty
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Chance, Goal, Rollout
@@ -30,7 +30,7 @@ TOY = Integrator()
 EPISODES = TOY.episodes(30, 30, seed=0)
 
 
-class Homesick(Wrapped, Novelty):
+class Homesick(Wrapped, NumpyNovelty):
     """The linear engine, to which things are the stranger the further they are from the origin."""
 
     def describe(self) -> Card:
@@ -53,7 +53,7 @@ class Homesick(Wrapped, Novelty):
         return np.linalg.norm(path.astype(float), axis=-1)
 
 
-class Seeing(Wrapped, GoalDistance):
+class Seeing(Wrapped, NumpyGoalDistance):
     """The linear engine, with a distance to pictures: how far the position is from where the picture is brightest."""
 
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> np.ndarray:
@@ -261,7 +261,7 @@ def test_what_one_world_has_not_seen_does_not_change_another(world: LocalWorld) 
     assert np.isfinite(both).all()
 
 
-class Steep(TensorEngine):
+class Steep(Engine):
     """The linear engine in torch, without noise: what is left of a push decays."""
 
     def __init__(self, samples: int = 1, limit: int = 1000) -> None:
@@ -288,6 +288,7 @@ class Steep(TensorEngine):
         exogenous: torch.Tensor | None,
         *,
         num_samples: int,
+        noise: Noise | None = None,
         seed: int,
     ) -> Rollout:
         assert isinstance(belief, torch.Tensor)
@@ -302,13 +303,6 @@ class Steep(TensorEngine):
             signals={"position": torch.stack(path, 3).float()},
             goal_distance=lambda goal: torch.stack(path, 3).sub(goal).norm(dim=-1).mean(2),
         )
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        push = torch.from_numpy(future.actions["push"])
-        found = self.rollout(belief, push, None, num_samples=num_samples, seed=seed)
-        return Samples(signals={name: value.numpy() for name, value in found.signals.items()})
 
 
 CALM_ORIGIN = History(
@@ -497,10 +491,10 @@ class Drawn(Steep):
         super().__init__(2)
         self.asked: list[int] = []
 
-    def rollout(self, *args: Any, num_samples: int, seed: int) -> Rollout:
+    def rollout(self, *args: Any, num_samples: int, **rest: Any) -> Rollout:
         self.asked.append(num_samples)
         self.samples = num_samples
-        return super().rollout(*args, num_samples=num_samples, seed=seed)
+        return super().rollout(*args, num_samples=num_samples, **rest)
 
 
 @pytest.mark.parametrize(("risk", "searched"), [(1.0, 5), (0.5, 16)])
@@ -535,10 +529,6 @@ class Local(Steep, Novelty):
     def novelty(self, belief: EngineBelief) -> np.ndarray:
         assert isinstance(belief, torch.Tensor)
         return belief.norm(dim=-1).numpy()
-
-    def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> np.ndarray:
-        path = self.imagine(belief, future, num_samples=1, seed=seed).signals["position"][:, :, 0]
-        return np.linalg.norm(path.astype(float), axis=-1)
 
 
 def test_the_gradient_planner_returns_to_familiar_states() -> None:

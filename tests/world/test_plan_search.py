@@ -8,8 +8,9 @@ import pytest
 from tests.world.wrapped import Wrapped
 
 from worldline.catalog.fallback import FallbackWorld
-from worldline.engines.base import EngineBelief, GoalDistance
+from worldline.engines.base import EngineBelief
 from worldline.engines.baselines import Linear, Persistence
+from worldline.engines.numpy_engine import NumpyGoalDistance
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Goal
@@ -127,7 +128,7 @@ def test_a_budget_covers_all_that_a_plan_takes(
     """A second to observe, four to propose: the search has the rest of 100, but for what is kept to close."""
     now_s, told = [0.0], list[float | None]()
 
-    class Slow(Wrapped, GoalDistance):
+    class Slow(Wrapped, NumpyGoalDistance):
         def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
             now_s[0] += 1.0
             return super().observe(belief, steps, seed=seed)

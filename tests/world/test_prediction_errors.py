@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from worldline.data.windows import forecast_windows
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.base import Card, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Persistence
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Episode, Future, History
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.prediction_errors import errors, mean_of, num_samples
@@ -48,7 +49,7 @@ HEADING = Signal(name="heading", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=
 
 
 @dataclass(frozen=True)
-class Compass(Engine):
+class Compass(NumpyEngine):
     """Says the same headings whatever happens, one a sample."""
 
     says: tuple[float, ...]

@@ -11,6 +11,7 @@ from tests.world.wrapped import Wrapped
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Linear, Persistence
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Episode, Future, History
 from worldline.errors import ConfigError
 from worldline.labs.base import NoisyLab
@@ -91,7 +92,7 @@ class Heeding(Wrapped):
 
 
 @dataclass(frozen=True)
-class Told(Engine):
+class Told(NumpyEngine):
     """Knows the toy's law but not what is added to it, and by how much velocity fades."""
 
     toy: Integrator
@@ -272,7 +273,7 @@ def test_no_later_value_matters_where_nothing_can_be_inferred() -> None:
 
 
 @dataclass(frozen=True)
-class Dial(Engine):
+class Dial(NumpyEngine):
     """A dial [deg] that turns by what it is told, and a lamp and a level that it shows; reads what `inputs` says."""
 
     inputs: tuple[str, ...] = ("dial",)

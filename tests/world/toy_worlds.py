@@ -35,7 +35,7 @@ class Biased(FixedLagBaseline):
     def kind(self) -> str:
         return f"biased by {self.bias}"
 
-    def rollout(self, past: Arrays, future: Future) -> Arrays:
+    def path(self, past: Arrays, future: Future) -> Arrays:
         if self.fails == "imagine":
             raise RuntimeError("out of luck")
         if self.fails == "exit":

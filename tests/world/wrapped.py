@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Future, History
 from worldline.planning.calls import Call
 from worldline.world.base import World
 
 
-class Wrapped(Engine):
+class Wrapped(NumpyEngine):
     """Answers as another engine."""
 
     def __init__(self, engine: Engine) -> None:

@@ -25,10 +25,10 @@ from worldline.engines import (
     Card,
     Chat,
     Endpoint,
-    Engine,
     EngineBelief,
     LanguageEngine,
     Noise,
+    NumpyEngine,
     Samples,
     exchanges,
     key_in,
@@ -203,7 +203,7 @@ def without_settings(schema: Schema) -> Schema:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Renamed(Engine):
+class _Renamed(NumpyEngine):
     """An engine with renamed signals.
 
     Args:

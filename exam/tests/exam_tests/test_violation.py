@@ -9,8 +9,9 @@ from exam.tests.grading import POOLS, examine, logs_of, scores_of
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Verdict
 from worldline.audit.verdicts import verdict_of
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.base import Card, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Persistence
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Future, History
 from worldline.errors import UnreadableError
 from worldline.schema import Schema
@@ -171,7 +172,7 @@ def test_untrained_networks_are_told_apart_by_their_seed() -> None:
     assert not np.array_equal(asked[0]["support.predicted"], asked[2]["support.predicted"])
 
 
-class Looks(Engine):
+class Looks(NumpyEngine):
     """Keeps what it is shown, and predicts 0."""
 
     def __init__(self, schema: Schema) -> None:

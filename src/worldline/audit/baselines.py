@@ -14,6 +14,7 @@ from worldline.audit.input_baselines import InputBaseline, InputReadouts, needs_
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
 from worldline.engines.baselines import ActionBlind, Autoregression, ConstantVelocity, Linear, Persistence
 from worldline.engines.fixed_lag import FixedLagBaseline, typical_values
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import DataError, InputError
 from worldline.planning.planners.cem import CrossEntropy
@@ -105,7 +106,7 @@ def best_of(candidates: Mapping[str, Arrays], loss: Callable[[Arrays], NDArray[n
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MarginalMean(Engine):
+class MarginalMean(NumpyEngine):
     """Predicts the mean of each vector signal over the logs, for every history.
 
     Args:
@@ -144,7 +145,7 @@ class MarginalMean(Engine):
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ShuffledActions(Engine):
+class ShuffledActions(NumpyEngine):
     """Evaluates an engine under the actions of another batch element, or of another step in a batch of one.
 
     Args:

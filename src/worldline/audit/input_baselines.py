@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
+from worldline.engines.base import Card, EngineBelief, Noise, Samples
 from worldline.engines.fixed_lag import FixedLagBaseline
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import DataError
 from worldline.schema import Kind, Signal
@@ -208,7 +209,7 @@ def _ridge(tables: Sequence[Floats], targets: Sequence[Floats]) -> Floats:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class InputBaseline(Engine):
+class InputBaseline(NumpyEngine):
     """A baseline on signals that are read from the inputs of a world.
 
     Args:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from worldline.engines.language.prompt import PROMPT_HASH
     from worldline.engines.language.transcript import exchanges
     from worldline.engines.learned import LearnedEngine
+    from worldline.engines.numpy_engine import NumpyEngine, NumpyGoalDistance, NumpyNovelty
     from worldline.engines.simulator import SimulatorEngine
-    from worldline.engines.tensors import TensorEngine
     from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 
 __all__ = [
@@ -51,12 +51,14 @@ __all__ = [
     "Linear",
     "Noise",
     "Novelty",
+    "NumpyEngine",
+    "NumpyGoalDistance",
+    "NumpyNovelty",
     "Parts",
     "Persistence",
     "Samples",
     "SimulatorEngine",
     "Storable",
-    "TensorEngine",
     "check_future",
     "check_inputs",
     "check_observations",

@@ -1,4 +1,8 @@
-"""The engine contract: a backend of a world. NumPy arrays of named signals in physical units, for W worlds at once."""
+"""The engine contract: a backend of a world. It computes with torch, on one device, for W worlds at once.
+
+Action tensors hold all action signals, concatenated in the order of the schema, with discrete ones as one-hot. An
+engine that computes with NumPy is a `NumpyEngine` (`worldline.engines.numpy_engine`).
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
+from torch import Tensor
 
+from worldline.device import CPU
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError
+from worldline.planning.base import Rollout
 from worldline.schema import Schema
+from worldline.training.batches import to_inputs
 
 EngineBelief = object
 """An engine's estimate of the present state. Immutable; only the engine that made it can read it."""
@@ -43,6 +51,8 @@ class CallCost:
         if self.price and not self.currency:
             raise ConfigError(f"price is {self.price} without a currency. Set currency, such as 'USD'.")
 
+
+UNLIMITED: Final = 2**31
 
 MAX_WORLDS: Final = 2**16
 """Largest batch, and largest number of candidates in a call, of an engine whose card states no other limit."""
@@ -140,27 +150,61 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def imagine(
+    def rollout(
         self,
         belief: EngineBelief,
-        future: Future,
+        actions: Float[Tensor, "W N T A"],
+        exogenous: Float[Tensor, "W T E"] | None,
         *,
         num_samples: int,
         noise: Noise | None = None,
         seed: int,
-    ) -> Samples:
-        """Predictions for `future`. Equal seeds give equal draws, which all N versions share.
+    ) -> Rollout:
+        """The predicted trajectories of N candidates, differentiable in the actions if the engine can.
 
         Args:
             belief: from `observe`.
-            future: T inputs for each of N versions of W worlds. A version is one candidate sequence of actions.
-            num_samples: S, samples per version; a deterministic engine returns S = 1.
+            actions: T inputs of each of N candidates, physical units.
+            exogenous: concatenated exogenous signals; None if the schema has none.
+            num_samples: S, samples per candidate; a deterministic engine returns S = 1.
             noise: from `Abducts.abduct`, to replay the draws of an episode; None for new draws.
-            seed: determines every random draw.
+            seed: determines every random draw. All candidates share the draws.
+
+        Raises:
+            UnsupportedError: a gradient is requested, but the engine computes with NumPy.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """The device of all tensors."""
+        return CPU
+
+    def max_candidates(self, belief: EngineBelief, horizon: int, num_samples: int) -> int:
+        """The largest N of one rollout that fits into memory, at least 1."""
+        del belief, horizon, num_samples
+        return UNLIMITED
+
+    def imagine(
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
+    ) -> Samples:
+        """The signals of a rollout as arrays.
+
+        Args:
+            belief: as in `rollout`.
+            future: T inputs for each of N candidates of W worlds.
+            num_samples: as in `rollout`.
+            noise: as in `rollout`.
+            seed: as in `rollout`.
 
         Raises:
             InputError: a signal is missing or has the wrong shape.
         """
+        inputs = to_inputs(future.actions, future.exogenous, self.describe().schema, self.device)
+        with torch.no_grad():
+            rollout = self.rollout(
+                belief, inputs.actions, inputs.exogenous, num_samples=num_samples, noise=noise, seed=seed
+            )
+            return Samples(signals={name: value.cpu().numpy() for name, value in rollout.signals.items()})
 
     def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> ReplayedHistory:
         """The belief after `steps`, and the one-step predictions of its last steps. Observes each step once.
@@ -200,74 +244,60 @@ class Abducts(ABC):
 
 
 class GoalDistance(ABC):
-    """Optional: measures the distance to a goal observation in steps, and proposes actions that lead to it."""
+    """Optional: distance to a goal observation in steps (`Rollout.goal_distance`), and actions that lead to it."""
 
     @abstractmethod
-    def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """Steps from each predicted state to `goal`, at least 0. Equal seeds give equal distances.
+    def encode_goal(self, belief: EngineBelief, goal: Arrays) -> object:
+        """A goal observation, encoded once for `Rollout.goal_distance` and `proposals`.
 
         Args:
-            belief: as in `imagine`.
-            future: as in `imagine`.
+            belief: as in `Engine.rollout`.
             goal: observation signals [W, *shape], physical units.
-            seed: determines every random draw.
 
         Raises:
-            UnsupportedError: the required head was not fitted; the message names it.
+            UnsupportedError: the engine has no distance to this goal. The message names the missing head.
         """
 
     @abstractmethod
-    def propose(
+    def proposals(
         self,
         belief: EngineBelief,
-        goal: Arrays,
+        goal: object,
         horizon: int,
         *,
         num_proposals: int,
-        pending: Arrays | None = None,
+        pending: Float[Tensor, "W D A"] | None = None,
         budget_s: float | None = None,
         seed: int,
-    ) -> Mapping[str, NDArray[np.generic]]:
-        """Action sequences from which a search can start, per action signal [W, P, T, *shape].
+    ) -> Float[Tensor, "W P T A"] | None:
+        """Action sequences from which a search can start; None for no proposals.
 
         Args:
-            belief: as in `imagine`.
-            goal: as in `distance`.
+            belief: as in `Engine.rollout`.
+            goal: from `encode_goal`.
             horizon: T, steps of each sequence.
-            num_proposals: the largest P. Fewer may be returned, also 0.
-            pending: per action signal [W, D, *shape], executed before the sequences begin; None for none.
+            num_proposals: the largest P. Fewer may be returned.
+            pending: executed before the sequences begin; None for none.
             budget_s: time limit in seconds: sequences that would take longer are left out; None for no limit.
             seed: determines every random draw.
         """
 
 
 class Novelty(ABC):
-    """Optional: scores how far a belief is from the training data."""
+    """Optional: scores how far a belief, or a predicted state (`Rollout.ood_score`), is from the training data."""
 
     @abstractmethod
     def novelty(self, belief: EngineBelief) -> Float[np.ndarray, "W"]:
         """An out-of-distribution score; larger is less familiar. Only its order matters: `World` calibrates it."""
 
-    @abstractmethod
-    def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """The score of each predicted state, on the scale of `novelty`. Equal seeds give equal scores."""
-
 
 class Decodes(ABC):
-    """Optional: draws predicted states as images, for people. Planning does not use them."""
+    """Optional: draws predicted states as images, for people (`Rollout.images`). Planning does not use them."""
 
+    @property
     @abstractmethod
-    def decode(self, belief: EngineBelief, future: Future, *, seed: int) -> Mapping[str, NDArray[np.uint8]]:
-        """Per decoded image signal [W, N, T, height, width, channels], 0 to 255. Equal seeds give equal images.
-
-        Args:
-            belief: as in `imagine`.
-            future: as in `imagine`.
-            seed: determines every random draw.
-
-        Raises:
-            UnsupportedError: the decoder was not fitted.
-        """
+    def drawn(self) -> tuple[str, ...]:
+        """The image signals of `Rollout.images`; empty if no decoder was fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)

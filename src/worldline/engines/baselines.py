@@ -48,7 +48,7 @@ class Persistence(FixedLagBaseline):
         """The engine; `episodes` only give the typical values of signals that were never observed."""
         return cls(schema=schema, typical=typical_values(episodes, schema.observations), context=1)
 
-    def rollout(self, past: Arrays, future: Future) -> Arrays:
+    def path(self, past: Arrays, future: Future) -> Arrays:
         """The last value, repeated T times."""
         return _hold(past, future)
 
@@ -81,7 +81,7 @@ class ConstantVelocity(FixedLagBaseline):
         """The engine; `episodes` only give the typical values of signals that were never observed."""
         return cls(schema=schema, typical=typical_values(episodes, schema.observations), context=2)
 
-    def rollout(self, past: Arrays, future: Future) -> Arrays:
+    def path(self, past: Arrays, future: Future) -> Arrays:
         """The last value plus the last change times the number of steps."""
         predicted = dict(_hold(past, future))
         for signal in self.signals:
@@ -193,7 +193,7 @@ class Autoregression(FixedLagBaseline, ABC):
         """Whether the regression uses any action."""
         return bool(self.actions_of(self.schema))
 
-    def rollout(self, past: Arrays, future: Future) -> Arrays:
+    def path(self, past: Arrays, future: Future) -> Arrays:
         """The regression applied T times to its own output."""
         size, lags = self.weights.shape[1], self.context * self.weights.shape[1]
         drive = self._drive(future, size, lags)

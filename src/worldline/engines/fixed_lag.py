@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Parts, Samples, Storable
+from worldline.engines.base import Card, EngineBelief, Noise, Parts, Samples, Storable
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.engines.storage import FIX, ArraySpec, array_spec_of, check_arrays, check_config
 from worldline.engines.validation import check_future, check_observations, own_belief
 from worldline.episode import Arrays, Episode, Future, History
@@ -52,7 +53,7 @@ class FixedLagConfig:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FixedLagBaseline(Engine, Storable, ABC):
+class FixedLagBaseline(NumpyEngine, Storable, ABC):
     """Predicts deterministically from the last H observations.
 
     Args:
@@ -77,11 +78,11 @@ class FixedLagBaseline(Engine, Storable, ABC):
 
     @property
     def action_conditioned(self) -> bool:
-        """Whether `rollout` uses the actions."""
+        """Whether `path` uses the actions."""
         return True
 
     @abstractmethod
-    def rollout(self, past: Arrays, future: Future) -> Arrays:
+    def path(self, past: Arrays, future: Future) -> Arrays:
         """The prediction, per signal [W, N, T, *shape].
 
         Args:
@@ -145,7 +146,7 @@ class FixedLagBaseline(Engine, Storable, ABC):
             )
             for signal in self.signals
         }
-        predicted = self.rollout(past, future)
+        predicted = self.path(past, future)
         dtypes = {signal.name: signal.dtype for signal in self.signals}
         return Samples(signals={k: v[:, :, None].astype(dtypes[k], copy=False) for k, v in predicted.items()})
 

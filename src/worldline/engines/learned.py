@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldline.device import autocast, check_fork, device_of
-from worldline.engines.base import Card, Decodes, EngineBelief, GoalDistance, Noise, Novelty, ReplayedHistory, Samples
-from worldline.engines.tensors import LazySignals, TensorEngine
+from worldline.engines.base import (
+    Card,
+    Decodes,
+    Engine,
+    EngineBelief,
+    GoalDistance,
+    Noise,
+    Novelty,
+    ReplayedHistory,
+    Samples,
+)
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
@@ -29,9 +38,9 @@ from worldline.models.heads.landmarks import Aim, Landmarks
 from worldline.models.heads.mahalanobis import MahalanobisScore
 from worldline.models.heads.outcome import Reward, Termination
 from worldline.models.heads.readout import Readout
-from worldline.planning.base import Rollout
+from worldline.planning.base import LazySignals, Rollout
 from worldline.schema import Kind, Schema
-from worldline.training.batches import goal_latents, join, split, to_inputs, to_tensor
+from worldline.training.batches import goal_latents, to_inputs, to_tensor
 from worldline.training.heads import goal_obstacles
 
 Part = tuple[slice, slice]
@@ -81,7 +90,7 @@ class Adaptation:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
+class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
     """Wraps a model and its heads: signals at the interface, latents inside.
 
     Args:
@@ -130,6 +139,11 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
     def device(self) -> torch.device:
         """The device of the model and its heads."""
         return device_of(self.model)
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The image signals of the decoder."""
+        return () if self.decoder is None else tuple(signal.name for signal in self.decoder.config.images)
 
     def describe(self) -> Card:
         """The signals and abilities of this engine."""
@@ -254,6 +268,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         exogenous: Float[Tensor, "W T E"] | None,
         *,
         num_samples: int,
+        noise: Noise | None = None,
         seed: int,
     ) -> Rollout:
         """The model's rollout. Heads read its latents when their result is requested, and at most once.
@@ -262,6 +277,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         """
         horizon = actions.shape[2]
         step_s = torch.full((len(actions), horizon), self.schema.step_s or 1.0, device=actions.device)
+        del noise
         inputs = Inputs(actions=actions, exogenous=exogenous, step_s=step_s)
         features = _assembled(self._rollouts(_belief(belief), inputs, num_samples, seed))
         reward, termination = self.reward_head, self.termination_head
@@ -270,6 +286,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
             signals=LazySignals(self.describe().predicts, lambda: self.readout(features)),
             goal_distance=None if self.distance_head is None else lambda goal: self._distance(features, goal),
             ood_score=cache(lambda: self.mahalanobis(features.mean(2))),
+            images=None if self.decoder is None else lambda: self._images(features),
             reward=None if reward is None else cache(lambda: reward(features, shared).mean(2)),
             termination=None if termination is None else cache(lambda: termination(features).mean(2)),
         )
@@ -294,36 +311,6 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         aim = self._aim(_belief(belief), goal)
         with autocast(self.device):
             return EncodedGoal(aim=aim, embedding=embed(aim.latent)[:, None, None, None].float())
-
-    @torch.no_grad()
-    def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """Steps to the goal by the distance head, averaged over the samples of the belief."""
-        encoded = self.encode_goal(belief, goal)
-        found = self._distance(self._features(belief, future, seed), encoded)
-        return np.asarray(found.cpu().numpy())
-
-    @torch.no_grad()
-    def propose(
-        self,
-        belief: EngineBelief,
-        goal: Arrays,
-        horizon: int,
-        *,
-        num_proposals: int,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        seed: int,
-    ) -> Mapping[str, NDArray[np.generic]]:
-        """As `proposals`, as arrays; P may be 0."""
-        encoded = EncodedGoal(aim=self._aim(_belief(belief), goal), embedding=None)
-        sent = None if pending is None else join(self.schema.actions, pending, self.device)
-        found = self.proposals(
-            belief, encoded, horizon, num_proposals=num_proposals, pending=sent, budget_s=budget_s, seed=seed
-        )
-        if found is None:
-            size = sum(signal.size for signal in self.schema.actions)
-            found = encoded.aim.latent.new_zeros(len(encoded.aim.latent), 0, horizon, size)
-        return {name: value.cpu().numpy() for name, value in split(self.schema.actions, found).items()}
 
     @torch.no_grad()
     def proposals(
@@ -370,33 +357,17 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         """The Mahalanobis distance of the latent to the training data."""
         return np.asarray(self.mahalanobis(_belief(belief).features().mean(1)).cpu().numpy())
 
-    @torch.no_grad()
-    def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> Float[np.ndarray, "W N T"]:
-        """The same score for predicted latents, averaged over the samples of the belief."""
-        return np.asarray(self.mahalanobis(self._features(belief, future, seed).mean(2)).cpu().numpy())
-
-    @torch.no_grad()
-    def decode(self, belief: EngineBelief, future: Future, *, seed: int) -> Mapping[str, NDArray[np.uint8]]:
-        """The images that the decoder draws from predicted latents, averaged over the samples of the belief."""
-        if self.decoder is None:
-            raise UnsupportedError(
-                "this world has no decoder, so it draws no images. Learn it from images with a recipe that fits one: "
-                "heads.decoder_updates above 0."
-            )
-        worlds = [self.decoder(one) for one in self._features(belief, future, seed).mean(2)]
-        return {name: np.stack([world[name].cpu().numpy() for world in worlds]) for name in worlds[0]}
-
     def max_candidates(self, belief: EngineBelief, horizon: int, num_samples: int) -> int:
         """The largest N whose latents fit into memory together."""
         num_worlds, held_samples, size = _belief(belief).features().shape
         drawn = held_samples if self.model.deterministic else max(num_samples, held_samples)
         return max(1, MAX_LATENT_VALUES // max(1, num_worlds * drawn * horizon * size))
 
-    def _features(self, belief: EngineBelief, future: Future, seed: int) -> Float[Tensor, "W N S T D"]:
-        """The latents of a rollout with the samples of the belief."""
-        check_future(future, self.schema)
-        held, inputs = _belief(belief), to_inputs(future.actions, future.exogenous, self.schema, self.device)
-        return _assembled(self._rollouts(held, inputs, held.features().shape[1], seed))
+    def _images(self, features: Float[Tensor, "W N S T D"]) -> dict[str, Tensor]:
+        """The images that the decoder draws from predicted latents, averaged over the samples of the belief."""
+        assert self.decoder is not None  # the rollout has images only with a decoder
+        worlds = [self.decoder(world) for world in features]
+        return {name: torch.stack([world[name] for world in worlds]) for name in worlds[0]}
 
     def _distance(self, features: Float[Tensor, "W N S T D"], goal: object) -> Float[Tensor, "W N T"]:
         """Steps from predicted latents to an encoded goal, the mean over the samples."""

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Abducts, Card, Engine, EngineBelief, GoalDistance, Noise, Parts, Samples, Storable
+from worldline.engines.base import Abducts, Card, EngineBelief, Noise, Parts, Samples, Storable
+from worldline.engines.numpy_engine import NumpyEngine, NumpyGoalDistance
 from worldline.engines.storage import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Episode, Future, History
@@ -34,7 +35,7 @@ class LabState:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OracleEngine(Engine, Abducts, GoalDistance, Storable):
+class OracleEngine(NumpyEngine, Abducts, NumpyGoalDistance, Storable):
     """Simulates a batch of worlds by `SolvedLab.simulate`; predicts vector signals, no images.
 
     Args:

@@ -11,7 +11,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines.base import Abducts, Card, Engine, EngineBelief, Noise, Parts, Samples, Storable
+from worldline.engines.base import Abducts, Card, EngineBelief, Noise, Parts, Samples, Storable
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.engines.storage import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Episode, Future, History
@@ -76,7 +77,7 @@ class SimulatedLab:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SimulatorEngine(Engine, Abducts, Storable):
+class SimulatorEngine(NumpyEngine, Abducts, Storable):
     """Replays an environment from its reset seed, once for every world and version of the future.
 
     The seed does not follow from a history: begin with `start`, or give `locate`. After the environment terminates, its

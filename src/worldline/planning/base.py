@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from typing import final
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,10 +31,12 @@ class Rollout:
             probability (`Chance`); else empty. The centre of the band is the mean of the samples.
         periods: per periodic signal its period, in its unit. Constraints do not use them: a bound applies to the
             predicted value without wrapping.
-        goal_distance: maps a goal from `TensorEngine.encode_goal` to the steps [W, N, T] from each predicted state to
+        goal_distance: maps a goal from `GoalDistance.encode_goal` to the steps [W, N, T] from each predicted state to
             it, at least 0. None if the engine has no distance head.
         ood_score: returns the out-of-distribution score [W, N, T] of the predicted states; larger is less familiar.
             None if the engine has no such score.
+        images: returns per image signal the drawn images [W, N, T, height, width, channels], uint8. None if the engine
+            draws none.
         reward: returns the expected reward [W, N, T] of each step. None if the engine does not predict it.
         termination: returns the probability [W, N, T] that a step ends the episode, given that no step before it did.
             None if the engine does not predict it.
@@ -48,9 +52,34 @@ class Rollout:
     periods: Mapping[str, float] = field(default_factory=dict)
     goal_distance: Callable[[object], Tensor] | None = None
     ood_score: Callable[[], Tensor] | None = None
+    images: Callable[[], Mapping[str, Tensor]] | None = None
     reward: Callable[[], Tensor] | None = None
     termination: Callable[[], Tensor] | None = None
     trust: Callable[[float], Tensor] | None = None
+
+
+@final
+class LazySignals(Mapping[str, Tensor]):
+    """Named signals that are computed together when the first of them is read.
+
+    Args:
+        names: of the signals.
+        compute: returns all of them; called at most once.
+    """
+
+    def __init__(self, names: Sequence[str], compute: Callable[[], Mapping[str, Tensor]]) -> None:
+        self._names, self._compute = tuple(names), cache(compute)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._compute()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 Cost = Callable[[Rollout], Tensor]

@@ -9,8 +9,10 @@ from worldline.data.windows import ForecastWindows
 from worldline.engines.base import Card, Engine, EngineBelief
 from worldline.episode import Arrays, Future, History
 from worldline.errors import InputError
+from worldline.planning.base import Rollout
 from worldline.testing.clauses import as_float
 from worldline.testing.prediction_case import PredictionCase
+from worldline.training.batches import to_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,13 @@ class EngineCase(PredictionCase):
     def answer(self, history: History, future: Future) -> Arrays:
         """The prediction after `history`, with fixed draws."""
         return self.imagine(self.observe(history), future)
+
+    def rollout(self, belief: EngineBelief, future: Future) -> Rollout:
+        """The rollout of `future`, with fixed draws."""
+        inputs = to_inputs(future.actions, future.exogenous, self.card.schema, self.engine.device)
+        return self.engine.rollout(
+            belief, inputs.actions, inputs.exogenous, num_samples=self.num_samples, seed=self.seed
+        )
 
     def imagine(self, belief: EngineBelief, future: Future) -> Arrays:
         """The predicted signals [W, N, S, T, *shape], with fixed draws."""

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from worldline.data.windows import ForecastWindows, forecast_windows
 from worldline.engines.base import Abducts, Decodes, Engine, EngineBelief, GoalDistance, Novelty
-from worldline.engines.tensors import TensorEngine
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import UnsupportedError
 from worldline.schema import Kind
@@ -42,7 +41,7 @@ from worldline.testing.engine_case import EngineCase
 from worldline.testing.log_windows import squared_error
 from worldline.testing.prediction_case import corrupt
 from worldline.testing.predictions import ABILITIES
-from worldline.training.batches import join
+from worldline.training.batches import join, split
 
 
 def check_engine(engine: Engine, episodes: Sequence[Episode], **settings: Any) -> None:
@@ -68,7 +67,7 @@ def abilities_honest(case: EngineCase) -> None:
         if name in listed:
             has = isinstance(case.engine, ability)
             holds(has, f"the card lists {name!r}, but the engine is not a {ability.__name__}")
-        elif name not in ("reaches", "decodes"):
+        elif name not in ("reaches", "decodes", "differentiable"):
             lacks = not isinstance(case.engine, ability)
             holds(lacks, f"the card does not list {name!r}, but the engine is a {ability.__name__}")
     problem = f"the card {'lists' if 'decodes' in listed else 'does not list'} 'decodes', but images are "
@@ -237,13 +236,13 @@ def reaches(case: EngineCase) -> None:
         _check_proposals(case, case.engine, case.observe(windows.history), _goals(windows)[name])
 
 
-@clause("TensorEngine.rollout; equals imagine, with its gradient")
+@clause("Engine.rollout; equals imagine, with its gradient")
 def tensors_agree(case: EngineCase) -> None:
     """`rollout` equals `imagine`, and its gradient a finite difference (if the engine computes with torch).
 
     Gradients are compared for deterministic engines only, because samples may be of values that jump.
     """
-    if not isinstance(case.engine, TensorEngine):
+    if "differentiable" not in case.card.abilities:
         return
     windows, schema = case.windows(), case.card.schema
     belief, future = case.observe(windows.history), case.future(windows)
@@ -252,7 +251,6 @@ def tensors_agree(case: EngineCase) -> None:
     exogenous = join(schema.exogenous, future.exogenous, device) if schema.exogenous else None
 
     def signals(actions: Tensor) -> dict[str, Tensor]:
-        assert isinstance(case.engine, TensorEngine)
         found = case.engine.rollout(belief, actions.to(device), exogenous, num_samples=case.num_samples, seed=case.seed)
         return {name: value.cpu() for name, value in found.signals.items()}
 
@@ -299,7 +297,9 @@ def novelty(case: EngineCase) -> None:
     score = case.engine.novelty(belief)
     has_shape("the score", score, (windows.num_worlds,))
     holds(float(np.ptp(score)) > 0, f"the score is {score[0]:.4g} for every world")
-    ahead, again = (case.engine.novelty_ahead(belief, future, seed=case.seed) for _ in range(2))
+    scores = [case.rollout(belief, future).ood_score for _ in range(2)]
+    assert None not in scores, "Rollout.ood_score is None"
+    ahead, again = (score().detach().cpu().numpy() for score in scores if score is not None)
     has_shape("the score of the future", ahead, next(iter(future.actions.values())).shape[:3])
     equal(ahead, again, "equal seeds gave different scores of the future")
     holds(float(np.ptp(ahead, axis=(1, 2)).max()) > 0, "the score of the future is constant")
@@ -324,7 +324,8 @@ def _decodes(case: EngineCase) -> bool:
         return False
     windows = case.windows()
     try:
-        images = case.engine.decode(case.observe(windows.history), windows.future(2, case.seed), seed=case.seed)
+        draw = case.rollout(case.observe(windows.history), windows.future(2, case.seed)).images
+        images = {} if draw is None else {name: value.detach().cpu().numpy() for name, value in draw().items()}
     except UnsupportedError:
         return False
     for name, value in images.items():
@@ -342,7 +343,10 @@ def _distances(case: EngineCase) -> dict[str, NDArray[np.floating]]:
     belief, future = case.observe(windows.history), case.future(windows)
     for label, goal in _goals(windows).items():
         try:
-            found[label] = case.engine.distance(belief, future, goal, seed=case.seed)
+            encoded = case.engine.encode_goal(belief, goal)
+            distance = case.rollout(belief, future).goal_distance
+            if distance is not None:
+                found[label] = distance(encoded).detach().cpu().numpy()
         except UnsupportedError:
             continue
     return found
@@ -355,20 +359,27 @@ def _goals(windows: ForecastWindows) -> dict[str, Arrays]:
 
 
 def _check_proposals(case: EngineCase, engine: GoalDistance, belief: EngineBelief, goal: Arrays) -> None:
-    def propose(**settings: Any) -> Arrays:
-        return engine.propose(belief, goal, case.horizon, num_proposals=5, seed=case.seed, **settings)
+    signals, device = case.card.schema.actions, case.engine.device
+
+    def propose(**settings: Any) -> Arrays | None:
+        encoded = engine.encode_goal(belief, goal)
+        sequences = engine.proposals(belief, encoded, case.horizon, num_proposals=5, seed=case.seed, **settings)
+        return None if sequences is None else {n: v.cpu().numpy() for n, v in split(signals, sequences).items()}
 
     try:
         plain, again = propose(), propose()
     except UnsupportedError:
         return
+    if plain is None or again is None:
+        holds(plain is None and again is None, "equal seeds gave proposals once, and none the other time")
+        return
     all_equal(plain, again, "equal seeds gave different proposals")
-    after = propose(pending={name: value[:, :2] for name, value in case.windows().actions.items()})
+    sent = {name: value[:, :2] for name, value in case.windows().actions.items()}
+    after = propose(pending=join(signals, sent, device)) or plain
     vectors = [s.name for s in case.card.schema.actions if s.kind is Kind.VECTOR and plain[s.name].size]
     same = all(np.array_equal(plain[name], after[name]) for name in vectors)
     holds(not vectors or not same, "proposals do not depend on the pending actions")
-    for signal, found in product(case.card.schema.actions, (plain, after, propose(budget_s=1e-9))):
-        holds(signal.name in found, f"no proposals for {signal.name!r}")
+    for signal, found in product(signals, filter(None, (plain, after, propose(budget_s=1e-9)))):
         value = found[signal.name]
         holds(value.shape[1] <= 5, f"{value.shape[1]} proposals of {signal.name!r}, expected at most 5")
         has_shape(f"proposals of {signal.name!r}", value, (*value.shape[:2], case.horizon, *signal.shape))

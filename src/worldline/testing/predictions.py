@@ -11,8 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from worldline.data.windows import ForecastWindows
-from worldline.engines.base import Abducts, Decodes, GoalDistance, Novelty
-from worldline.engines.tensors import TensorEngine
+from worldline.engines.base import Abducts, Decodes, Engine, GoalDistance, Novelty
 from worldline.episode import Arrays
 from worldline.errors import InputError, WorldlineError
 from worldline.schema import Kind, Signal
@@ -34,7 +33,7 @@ from worldline.testing.prediction_case import PredictionCase
 ABILITIES: Final[dict[str, type]] = {
     "abducts": Abducts,
     "decodes": Decodes,
-    "differentiable": TensorEngine,
+    "differentiable": Engine,
     "reaches": GoalDistance,
     "novelty": Novelty,
 }

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from worldline.data.windows import forecast_windows
-from worldline.engines.tensors import TensorEngine
+from worldline.engines.base import Engine
 from worldline.episode import Episode
 from worldline.training.batches import join
 from worldline.world.prediction_errors import num_samples
@@ -22,7 +22,7 @@ FEW, MANY = 16, 48
 """Numbers of candidates; the difference leaves out what all candidates share."""
 
 
-def measure_candidate_bytes(engine: TensorEngine, episodes: Sequence[Episode], *, horizon: int) -> int:
+def measure_candidate_bytes(engine: Engine, episodes: Sequence[Episode], *, horizon: int) -> int:
     """Peak bytes of tensors per candidate in one world, from rollout to predicted signals, without gradients.
 
     Args:

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.engines.base import CallCost, Card, Decodes, Engine, Novelty
-from worldline.engines.tensors import tensor_engine
+from worldline.engines.base import CallCost, Card, Engine, Novelty
 from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
@@ -21,7 +20,7 @@ from worldline.planning.base import Constraint, Goal
 from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Schema, Signal
-from worldline.training.batches import join
+from worldline.training.batches import join, to_inputs
 from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World, band_around
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration
 from worldline.world.logged_range import excess_of, far_target, history_excess, leaves_range, lowered, widening_of
@@ -284,9 +283,13 @@ class LocalWorld(World):
         """Per image signal its predicted or decoded images [W, T, *shape]."""
         card = self.engine.describe()
         found = {name: mean for name, mean in means.items() if card.schema[name].kind is Kind.IMAGE}
-        if "decodes" in card.abilities and isinstance(self.engine, Decodes):
-            decoded = self.engine.decode(present.belief, future, seed=SEED)
-            found = {name: value[:, 0] for name, value in decoded.items()} | found
+        if "decodes" in card.abilities:
+            inputs = to_inputs(future.actions, future.exogenous, card.schema, self.engine.device)
+            rollout = self.engine.rollout(
+                present.belief, inputs.actions, inputs.exogenous, num_samples=samples_of(card), seed=SEED
+            )
+            drawn = {} if rollout.images is None else rollout.images()
+            found = {name: value[:, 0].cpu().numpy() for name, value in drawn.items()} | found
         if not found:
             raise UnsupportedError(
                 f"{card.name} predicts no images and has no decoder. Learn it from images with a recipe that fits a "
@@ -343,7 +346,7 @@ class LocalWorld(World):
     def _begin(self, call: PlanCall, *, expected: bool = True) -> Search:
         card = self.describe()
         latency_s = 0.0 if card.call is None or not expected else card.call.latency_s
-        return Search.begin(card.schema, call, tensor_engine(self.engine).device, prediction_s=latency_s)
+        return Search.begin(card.schema, call, self.engine.device, prediction_s=latency_s)
 
     def _search(self, search: Search, present: Present, call: PlanCall, *, expected: bool = True) -> Plan:
         card = self.engine.describe()

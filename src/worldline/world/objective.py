@@ -15,7 +15,6 @@ from torch import Tensor
 
 from worldline.device import check_fork
 from worldline.engines.base import Card, Engine, EngineBelief, GoalDistance
-from worldline.engines.tensors import TensorEngine, tensor_engine
 from worldline.engines.validation import check_answer
 from worldline.episode import Arrays
 from worldline.errors import InputError, UnknownNameError, UnreadableError, UnsupportedError
@@ -57,7 +56,7 @@ class Objective:
         watch: called with the predicted signals of each rollout; None for nothing.
     """
 
-    engine: TensorEngine
+    engine: Engine
     card: Card
     belief: EngineBelief
     goal: Goal
@@ -287,17 +286,17 @@ def objective(
             target has no tolerance and there is no calibration.
     """
     check_fork()  # costs are torch functions, also of engines that compute with NumPy
-    card, tensors = engine.describe(), tensor_engine(engine)
+    card = engine.describe()
     by_distance = [n for n in targets if goal.in_steps or card.schema[n].kind is Kind.IMAGE or n not in card.predicts]
-    device = tensors.device
+    device = engine.device
     return Objective(
-        engine=tensors,
+        engine=engine,
         card=card,
         belief=belief,
         goal=goal,
         targets={} if by_distance else {name: exact(value, device) for name, value in targets.items()},
         scale={} if by_distance else {n: exact(_scale(card, calibration, goal, n), device) for n in targets},
-        encoded_goal=_encoded_goal(card, engine, tensors, belief, goal, targets, by_distance) if by_distance else None,
+        encoded_goal=_encoded_goal(card, engine, belief, goal, targets, by_distance) if by_distance else None,
         constraints=constraints,
         exogenous=join(card.schema.exogenous, exogenous, device) if exogenous else None,
         present={name: to_tensor(value, device) for name, value in present.items()},
@@ -312,7 +311,6 @@ def objective(
 def _encoded_goal(
     card: Card,
     engine: Engine,
-    tensors: TensorEngine,
     belief: EngineBelief,
     goal: Goal,
     targets: Arrays,
@@ -330,7 +328,7 @@ def _encoded_goal(
             f"the goal's risk is {goal.risk}, but the distance to {', '.join(by_distance)} is a mean over samples. "
             "Set risk to 1, or use targets that are predicted."
         )
-    return tensors.encode_goal(belief, targets)
+    return engine.encode_goal(belief, targets)
 
 
 def _scale(card: Card, calibration: Calibration | None, goal: Goal, name: str) -> Numbers:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldline.engines.base import GoalDistance
 from worldline.episode import Arrays
 from worldline.errors import UnsupportedError
 from worldline.planning.calls import PlanCall
@@ -152,7 +153,7 @@ class Search:
         device = aim.engine.device
         starts = [] if proposals is None else [join(self.signals, proposals, device)]
         first, left_s = join(self.signals, pending, device) if pending else None, self._left_s()
-        if aim.encoded_goal is not None and num_proposals:
+        if aim.encoded_goal is not None and num_proposals and isinstance(aim.engine, GoalDistance):
             suggested = aim.engine.proposals(
                 aim.belief,
                 aim.encoded_goal,

@@ -9,12 +9,12 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines import Card, Engine, EngineBelief, Noise, Samples, check_future, check_observations
+from worldline.engines import Card, EngineBelief, Noise, NumpyEngine, Samples, check_future, check_observations
 from worldline.episode import Arrays, Future, History
 from worldline.schema import Kind, Schema
 
 
-class ReferenceEngine(Engine):
+class ReferenceEngine(NumpyEngine):
     """Answers with one sample, S = 1. The belief is the last observation unless a subclass has another one."""
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Any:

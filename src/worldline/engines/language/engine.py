@@ -17,7 +17,6 @@ from worldline.config import from_json, to_json
 from worldline.engines.base import (
     CallCost,
     Card,
-    Engine,
     EngineBelief,
     Noise,
     Parts,
@@ -36,6 +35,7 @@ from worldline.engines.language.prompt import (
     read_answer,
     to_prompt_value,
 )
+from worldline.engines.numpy_engine import NumpyEngine
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, DataError, InputError
@@ -75,7 +75,7 @@ class _Stored:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LanguageEngine(Engine, Storable):
+class LanguageEngine(NumpyEngine, Storable):
     """Predicts one step per request: the prompt holds the history and one input, and the answer extends the history.
 
     Later actions cannot leak into an earlier step, because its prompt does not hold them. T steps of S samples of N

@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines import Card, EngineBelief, Novelty, Parts, Storable, own_belief
+from worldline.engines import Card, EngineBelief, NumpyNovelty, Parts, Storable, own_belief
 from worldline.engines.fixed_lag import FixedLagBaseline, Recent, typical_values
 from worldline.episode import Arrays, Episode, Future
 from worldline.errors import DataError, InputError
@@ -21,7 +21,7 @@ ARRAYS = ("steps", "changes", "trend", "centre", "scale")
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Nearest(FixedLagBaseline, Storable, Novelty):
+class Nearest(FixedLagBaseline, Storable, NumpyNovelty):
     """The linear trend of all logged steps, plus the residuals of the most similar ones.
 
     A step is the concatenation of D values of the vector signals and U inputs, standardised.
@@ -96,7 +96,7 @@ class Nearest(FixedLagBaseline, Storable, Novelty):
         """The signals and abilities of this engine."""
         return replace(super().describe(), abilities=("novelty",))
 
-    def rollout(self, past: Arrays, future: Future) -> Arrays:
+    def path(self, past: Arrays, future: Future) -> Arrays:
         """Predictions step by step."""
         return self._split(self._path(past, future))
 
