@@ -32,7 +32,7 @@ _NO_TENSOR: Final = "Return a torch tensor, or wrap a NumPy function in from_num
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Objective:
-    """Evaluates plans from one present; made by `objective`.
+    """Maps candidate plans from one present to their costs; made by `objective`.
 
     Args:
         engine: predicts.
@@ -54,6 +54,7 @@ class Objective:
         margins: the bands of the levels that were needed so far. All plans of a search have one horizon.
         widening: [T, 1] or [1, 1], factor on the bands for a history or exogenous inputs outside the logged range.
         watch: called with the predicted signals of each rollout; None for nothing.
+        pending: actions [W, D, A] before each plan, which the cost includes; None for none.
     """
 
     engine: Engine
@@ -75,8 +76,9 @@ class Objective:
     margins: dict[float, Mapping[str, Tensor]] = field(default_factory=dict)
     widening: Floats | float = 1.0
     watch: Callable[[Mapping[str, Tensor]], None] | None = None
+    pending: Float[Tensor, "W D A"] | None = None
 
-    def evaluate(self, actions: Float[Tensor, "W N T A"]) -> PlanCosts:
+    def __call__(self, actions: Float[Tensor, "W N T A"]) -> PlanCosts:
         """The cost and the violations of candidate plans; all of them read one rollout.
 
         Populations that do not fit into memory are rolled out in several parts.
@@ -88,12 +90,24 @@ class Objective:
                 discrete. Also if a cost or constraint needs a signal or a calibration that this world lacks.
         """
         self._check_gradient(actions)
+        if self.pending is not None:
+            actions = torch.cat([self.pending[:, None].expand(-1, actions.shape[1], -1, -1), actions], 2)
+        costs, violations = list[Tensor](), list[Tensor]()
         limit = self.engine.max_candidates(self.belief, actions.shape[2], self.num_samples)
         with torch.set_grad_enabled(actions.requires_grad):
-            parts = [self._evaluate_part(part) for part in actions.split(limit, 1)]
-        return PlanCosts(
-            cost=torch.cat([part.cost for part in parts], 1), violation=torch.cat([part.violation for part in parts], 1)
-        )
+            for part in actions.split(limit, 1):
+                size = part.shape[:3]
+                predicted = self.engine.rollout(
+                    self.belief, part, self.exogenous, num_samples=self.num_samples, seed=self.seed
+                )
+                self._check_finite(predicted)
+                if self.watch is not None:
+                    self.watch(predicted.signals)
+                rollout = self._completed(predicted, part)
+                each = [self._violation(number, rollout, size) for number in range(len(self.constraints))]
+                violations.append(torch.stack(each, -1) if each else part.new_zeros(*size[:2], 0))
+                costs.append(self._total(self._steps(rollout, size), size))
+        return PlanCosts(cost=torch.cat(costs, 1), violation=torch.cat(violations, 1))
 
     def _check_gradient(self, actions: Tensor) -> None:
         discrete = [name for name in self.targets if self.card.schema[name].kind is not Kind.VECTOR]
@@ -102,29 +116,18 @@ class Objective:
                 f"the target {discrete[0]!r} is discrete and has no gradient. Use the planner 'cem'."
             )
 
-    def _evaluate_part(self, actions: Float[Tensor, "W N T A"]) -> PlanCosts:
-        rollout, size = self._rollout(actions), actions.shape[:3]
-        violations = [self._violation(number, rollout, size) for number in range(len(self.constraints))]
-        return PlanCosts(
-            cost=self._total(self._steps(rollout, size), size),
-            violation=torch.stack(violations, -1) if violations else actions.new_zeros(*size[:2], 0),
-        )
-
-    def _rollout(self, actions: Float[Tensor, "W N T A"]) -> Rollout:
+    def _completed(self, predicted: Rollout, actions: Float[Tensor, "W N T A"]) -> Rollout:
+        """The rollout of the engine with inputs, present, periods and trust."""
         schema = self.card.schema
-        found = self.engine.rollout(self.belief, actions, self.exogenous, num_samples=self.num_samples, seed=self.seed)
-        self._check_finite(found)
-        if self.watch is not None:
-            self.watch(found.signals)
         inputs = {name: value[:, :, None] for name, value in split(schema.actions, actions).items()}
         if self.exogenous is not None:
             inputs |= {n: value[:, None, None] for n, value in split(schema.exogenous, self.exogenous).items()}
         return replace(
-            found,
-            signals=ChainMap(inputs, found.signals),  # type: ignore[arg-type]  # a ChainMap that is only read
+            predicted,
+            signals=ChainMap(inputs, predicted.signals),  # type: ignore[arg-type]  # a ChainMap that is only read
             present=self.present,
             periods={signal.name: signal.period for signal in schema.signals if signal.period is not None},
-            trust=partial(self._trust, found),
+            trust=partial(self._trust, predicted),
         )
 
     def _check_finite(self, rollout: Rollout) -> None:

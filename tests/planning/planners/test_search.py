@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -7,8 +9,8 @@ import torch
 from tests.planning.planners.toys import free
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts
-from worldline.planning.planners.search import Candidates, search
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions
+from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 SPACE = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
 
@@ -28,6 +30,30 @@ class Clock:
             return cost(actions)
 
         return slow
+
+
+def search(
+    algorithm: Candidates,
+    cost: CostFunction,
+    space: ActionSpace,
+    *,
+    deadline_s: float | None,
+    num_proposals: int = 0,
+    clock: Callable[[], float] = time.monotonic,
+) -> PlannedActions:
+    """The result of a planner whose algorithm is given."""
+    timer = clock
+
+    class Given(PopulationPlanner):
+        clock = staticmethod(timer)
+
+        def candidates(self, space: ActionSpace, proposals: Tensor, generator: torch.Generator) -> Candidates:
+            return algorithm
+
+    proposals = torch.zeros(1, num_proposals, 1, 1) if num_proposals else None
+    return Given().plan(
+        cost, space, batch=1, horizon=1, proposals=proposals, generator=torch.Generator(), deadline_s=deadline_s
+    )
 
 
 def sequences(*values: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The search loop: evaluates the populations of an algorithm until it ends or the deadline comes."""
+"""The search loop of planners: evaluates the populations of an algorithm until it ends or the deadline comes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions, Planner
 from worldline.planning.planners.deadline import DeadlineBatcher
-from worldline.planning.planners.population import Population, check, evaluated, inside
+from worldline.planning.planners.population import Population, check, inside, ranked
 
 Candidates = Generator[Tensor, Population, None]
 """An algorithm: yields sequences [B, N, T, A], receives them evaluated and best first, and returns at its end."""
@@ -23,60 +23,13 @@ FIRST: Final = 16
 """Sequences that are evaluated even after the deadline; a batch of them takes hardly longer than one sequence."""
 
 
-def search(
-    candidates: Candidates,
-    cost: CostFunction,
-    space: ActionSpace,
-    *,
-    deadline_s: float | None,
-    num_proposals: int = 0,
-    clock: Callable[[], float] = time.monotonic,
-) -> PlannedActions:
-    """The best of the sequences that `candidates` yields, or of those that can be evaluated before the deadline.
-
-    Without a deadline each population is evaluated in one call. With a deadline it is evaluated in batches that fit
-    into the remaining time.
-
-    Args:
-        candidates: the algorithm.
-        cost: as in `Planner`.
-        space: as in `Planner`.
-        deadline_s: as in `Planner`.
-        num_proposals: number of proposals at the front of the first population. They are always evaluated, and so are
-            the first `FIRST` sequences.
-        clock: a monotonic clock in seconds.
-
-    Raises:
-        InputError: see `Population.best`.
-    """
-    batcher = DeadlineBatcher(deadline_s, first=max(FIRST, num_proposals), clock=clock)
-    best: Population | None = None
-    num_evaluated, actions = 0, next(candidates)
-    while True:
-        found, left = None, actions
-        while left.shape[1] and (count := batcher.next(left.shape[1])):
-            part = evaluated(cost, space, left[:, :count])
-            num_evaluated += count
-            found = part if found is None else found.merge(part)
-            left = left[:, count:]
-        if found is not None:
-            best = found.first(1) if best is None else best.merge(found).first(1)
-        if found is None or left.shape[1]:
-            candidates.close()
-            break
-        try:
-            actions = candidates.send(found)
-        except StopIteration:
-            break
-    assert best is not None
-    return best.best(num_evaluated=num_evaluated, converged=found is not None and not left.shape[1])
-
-
 class PopulationPlanner(Planner):
     """Base class of planners whose algorithm yields populations."""
 
     chooses: ClassVar[bool] = False
     """Whether the planner supports discrete actions."""
+    clock: ClassVar[Callable[[], float]] = time.monotonic
+    """A monotonic clock in seconds."""
 
     @abstractmethod
     def candidates(
@@ -110,5 +63,27 @@ class PopulationPlanner(Planner):
         check(space, proposals, batch=batch, horizon=horizon, choices=self.chooses)
         empty = space.low.new_zeros(batch, 0, horizon, len(space.low))
         initial = empty if proposals is None else inside(space, proposals.to(empty))
-        candidates = self.candidates(space, initial, generator)
-        return search(candidates, cost, space, deadline_s=deadline_s, num_proposals=initial.shape[1])
+        algorithm = self.candidates(space, initial, generator)
+        # Without a deadline each population is evaluated in one call, else in batches that fit into the remaining time.
+        batcher = DeadlineBatcher(deadline_s, first=max(FIRST, initial.shape[1]), clock=type(self).clock)
+        best: Population | None = None
+        num_evaluated, actions = 0, next(algorithm)
+        while True:
+            population, left = None, actions
+            while left.shape[1] and (count := batcher.next(left.shape[1])):
+                sequences = inside(space, left[:, :count])
+                part = ranked(sequences, cost(sequences))
+                num_evaluated += count
+                population = part if population is None else population.merge(part)
+                left = left[:, count:]
+            if population is not None:
+                best = population.first(1) if best is None else best.merge(population).first(1)
+            if population is None or left.shape[1]:
+                algorithm.close()
+                break
+            try:
+                actions = algorithm.send(population)
+            except StopIteration:
+                break
+        assert best is not None  # the first sequences are always evaluated
+        return best.best(num_evaluated=num_evaluated, converged=population is not None and not left.shape[1])
