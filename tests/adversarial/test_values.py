@@ -85,7 +85,7 @@ def test_surprise_what_if_and_trust_refuse_values_that_are_not_finite() -> None:
     with pytest.raises(EngineError, match="returned nan"):
         broken.what_if(EPISODES[0], 2, AHEAD)
     with pytest.raises(EngineError, match="returned nan"):
-        broken.look(EPISODES[0].history())
+        broken.encode(EPISODES[0].history())
 
 
 def test_measurements_keep_the_steps_before_and_the_windows_beside() -> None:

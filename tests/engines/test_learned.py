@@ -654,7 +654,7 @@ def test_the_cost_in_steps_draws_with_the_seed_of_the_plan() -> None:
     for one, draws in ((engine, True), (replace(engine, model=Still(3).eval()), False)):
         belief = begun(one)
         first, other = (
-            objective(one, belief, None, goal, targets, (), {}, {}, num_observed=1, seed=seed).evaluate(push).cost
+            objective(one, belief, None, goal, targets, (), {}, {}, num_observed=1, seed=seed)(push).cost
             for seed in (1, 2)
         )
         assert np.allclose(first, other) is not draws

@@ -13,16 +13,16 @@ from worldline.engines.baselines import Linear
 from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError, WorldlineError
 from worldline.planning.base import Goal
-from worldline.planning.calls import PlanCall
+from worldline.planning.calls import PlanCall, PredictCall
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Schema
 from worldline.stats import tails
 from worldline.testing.toys import Integrator
 from worldline.world.base import Prediction
+from worldline.world.belief import WorldBelief
 from worldline.world.calibration import Calibration
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
-from worldline.world.present import Present
 from worldline.world.session import MAX_ALARMS, NO_HISTORY, Alarm, Session, SessionState
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
@@ -131,11 +131,11 @@ def test_a_step_on_which_the_world_fails_is_not_taken_in(quick: LocalWorld, monk
     here, push = {"position": np.zeros(2, np.float32)}, {"push": np.zeros(2, np.float32)}
     next_step = session.predict({"push": push["push"][None]}).signals["position"].mean
 
-    def fails(world: LocalWorld, present: Present, *arguments: Any, **rest: Any) -> Prediction:
+    def fails(world: LocalWorld, call: PredictCall, belief: WorldBelief) -> Prediction:
         raise WorldlineError("out of luck")
 
     with monkeypatch.context() as once:
-        once.setattr(LocalWorld, "predict_from", fails)
+        once.setattr(LocalWorld, "_predict", fails)
         with pytest.raises(WorldlineError, match="out of luck"):
             session.observe(here, actions=push)
     assert session.widening == widening
@@ -174,7 +174,7 @@ def test_a_step_whose_later_test_fails_stays_and_has_no_trust(
         raise WorldlineError("out of luck")
 
     with monkeypatch.context() as once:
-        once.setattr(LocalWorld, "test_step", fails)
+        once.setattr(LocalWorld, "test", fails)
         with pytest.raises(WorldlineError, match="out of luck"):
             session.test()
     assert np.isnan(session.predict({"push": np.zeros((1, 2), np.float32)}).trust)
@@ -189,13 +189,13 @@ def test_nothing_is_asked_before_there_is_a_context(monkeypatch: pytest.MonkeyPa
     world = LocalWorld(
         longer, calibrate(longer, TOY.episodes(40, 20, seed=1), horizon=2, num_windows=1, seed=0), CrossEntropy()
     )
-    asked, predict = list[int](), LocalWorld.predict_from
+    asked, predict = list[int](), LocalWorld._predict
 
-    def counted(self: LocalWorld, present: Present, *arguments: Any, **rest: Any) -> Prediction:
-        asked.append(present.num_observed)
-        return predict(self, present, *arguments, **rest)
+    def counted(self: LocalWorld, call: PredictCall, belief: WorldBelief) -> Prediction:
+        asked.append(belief.num_observed)
+        return predict(self, call, belief)
 
-    monkeypatch.setattr(LocalWorld, "predict_from", counted)
+    monkeypatch.setattr(LocalWorld, "_predict", counted)
     follow(Session(world, num_kept=8), TOY.episodes(1, 4, seed=6)[0], np.ones(5, bool))
     assert asked == [3, 4]
 
@@ -358,18 +358,17 @@ def test_bands_and_alarms_stay_finite_whatever_happens(quick: LocalWorld) -> Non
 
 
 def test_a_loop_saves_the_predictions_that_it_does_not_use(quick: LocalWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = list[Present]()
-    predict_from = LocalWorld.predict_from
+    asked, predict = list[WorldBelief](), LocalWorld._predict
 
-    def counted(world: LocalWorld, present: Present, *arguments: Any, **rest: Any) -> Prediction:
-        asked.append(present)
-        return predict_from(world, present, *arguments, **rest)
+    def counted(world: LocalWorld, call: PredictCall, belief: WorldBelief) -> Prediction:
+        asked.append(belief)
+        return predict(world, call, belief)
 
-    monkeypatch.setattr(LocalWorld, "predict_from", counted)
+    monkeypatch.setattr(LocalWorld, "_predict", counted)
     goal, episode = Goal(targets={"position": np.zeros(2)}), TOY.episodes(1, 8, seed=5)[0]
     fixed, adapting = Session(quick, rate=0.0), Session(quick)
     follow(fixed, episode, np.ones(9, bool))
-    short = fixed.answer(PlanCall(history=NO_HISTORY, goal=goal, horizon=3), expected=False)
+    short = fixed.answer(PlanCall(history=NO_HISTORY, goal=goal, horizon=3, expected=False))
     assert asked == []
     follow(adapting, episode, np.ones(9, bool))
     whole = adapting.plan(goal, horizon=3)

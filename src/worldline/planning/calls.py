@@ -114,6 +114,8 @@ class PlanCall:
         clip: whether to clip `proposals` and `pending` to their bounds. Otherwise values further outside than
             `PredictCall` accepts raise an error. The plan itself is always inside the bounds.
         seed: seed of every random draw.
+        expected: whether to predict the path of the plan (`Plan.prediction`). False saves its time; `min_trust` then
+            tests the history only.
 
     Raises:
         InputError: `horizon`, `budget_s` or `min_trust` is out of range.
@@ -132,6 +134,7 @@ class PlanCall:
     min_trust: float = 0.0
     clip: bool = False
     seed: int = 0
+    expected: bool = True
 
     def __post_init__(self) -> None:
         in_range = self.horizon >= 1 and 0 <= self.min_trust <= 1 and (self.budget_s is None or self.budget_s > 0)

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar, final
 
@@ -371,7 +371,7 @@ class _ControlLoop:
                         clip=True,
                         seed=(self._settings.seed + query.step) % MAX_STEP,
                     )
-                    plan = session.answer(call, expected=False)
+                    plan = session.answer(replace(call, expected=False))
                     planned = _TimedPlan(plan=plan, step=query.step, objective=query.objective)
                 except WorldlineError as failed:
                     error = failed

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, final
 
@@ -142,7 +142,8 @@ class _Policy:
         call = self._call(NO_HISTORY, options, exogenous, proposals)
         session = self._follower.observe(world, step)
         self._step = step.step
-        return session.answer(call, expected=False)
+        plan: Plan = session.answer(replace(call, expected=False))
+        return plan
 
     def _call(self, history: History, options: Arrays, exogenous: Arrays, proposals: Arrays | None) -> PlanCall:
         goal = _goal(self._schema, options) or self._settings.goal

@@ -486,6 +486,7 @@ class World(ABC):
         min_trust: float = 0.0,
         clip: bool = False,
         seed: int = 0,
+        expected: bool = True,
     ) -> Plan:
         """Searches a plan of `horizon` steps towards `goal`. `PlanCall` describes the arguments.
 
@@ -507,6 +508,7 @@ class World(ABC):
                 min_trust=min_trust,
                 clip=clip,
                 seed=seed,
+                expected=expected,
             )
         )
 

@@ -33,7 +33,7 @@ from worldline.schema import Kind, Schema
 from worldline.world.error_scores import StepPValues, combined_scores, one_step_scores, p_value
 from worldline.world.hidden_causes import HiddenCauses
 from worldline.world.input_novelty import InputNovelty
-from worldline.world.ood import OODScore, StepErrors, novelty_of, step_errors
+from worldline.world.ood import OODScore, StepErrors, novelty_of
 from worldline.world.sampled_paths import sample_paths
 
 Floats = NDArray[np.floating]
@@ -243,24 +243,6 @@ class Calibration:
     def effect(self, part: str, row: int = 0) -> float:
         """The design effect of a row of the novelty or of the out-of-distribution scores."""
         return float(self.effects[part][row]) if part in self.effects else float(self.num_windows)
-
-    def look(
-        self, engine: Engine, history: History, *, seed: int
-    ) -> tuple[EngineBelief, StepErrors | None, NDArray[np.integer]]:
-        """The belief after W histories [W, H, *shape], the errors of their last steps, and `tested_lengths`.
-
-        Encodes every observation once.
-
-        Args:
-            engine: the calibrated engine.
-            history: W worlds. If it lacks a vector of the calibration data, only the present is tested.
-            seed: seed of the engine's draws.
-        """
-        card = engine.describe()
-        lengths = self.tested_lengths(card.schema, history)
-        num_steps = self.ood.lengths[int(self.ood.row(np.maximum(lengths - card.context, 0)).max())]
-        seen, belief = step_errors(engine, history, num_steps, seed=seed)
-        return belief, seen, lengths
 
     def tested_lengths(self, schema: Schema, history: History) -> NDArray[np.integer]:
         """The number of observations [W] at the end of each history that trust tests.

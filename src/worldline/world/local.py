@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -16,20 +18,19 @@ from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.formatting import plural, round_percent
-from worldline.planning.base import Constraint, Goal
 from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Schema, Signal
-from worldline.training.batches import join, to_inputs
+from worldline.training.batches import join, split, to_inputs
 from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World, band_around
+from worldline.world.belief import WorldBelief, values_of
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration
 from worldline.world.logged_range import excess_of, far_target, history_excess, leaves_range, lowered, widening_of
 from worldline.world.objective import Objective, objective
-from worldline.world.ood import errors_of
-from worldline.world.plan_search import Search
+from worldline.world.ood import errors_of, step_errors
+from worldline.world.plan_search import SearchBudget, action_space, refusal_reason, search
 from worldline.world.prediction_errors import mean_of, step_differences
 from worldline.world.prediction_errors import num_samples as samples_of
-from worldline.world.present import Present, values_of
 from worldline.world.surprise import surprise_of
 from worldline.world.validation import (
     add_world_axis,
@@ -83,113 +84,112 @@ class LocalWorld(World):
 
         Adds 'abducts' if `what_if` can infer over this engine.
         """
+        return self._card
+
+    @cached_property
+    def _card(self) -> Card:
         card = self.engine.describe()
         abducts = () if "abducts" in card.abilities or obstacle(card) else ("abducts",)
-        held = self.calibration if self._has_bands else None
-        horizon = 0 if held is None else held.horizon
+        calibration = self.calibration if self._has_bands else None
+        horizon = 0 if calibration is None else calibration.horizon
         return replace(
             card,
             call=card.call or self.call,
             abilities=(*card.abilities, *abducts),
             band_horizon=horizon,
-            band_level=held.highest_level if held is not None and horizon else 0.0,
+            band_level=calibration.highest_level if calibration is not None and horizon else 0.0,
             bytes_per_candidate=card.bytes_per_candidate or self.bytes_per_candidate,
         )
 
     def __repr__(self) -> str:
-        held = self.calibration
         bands = "not calibrated"
-        if held is not None and held.has_error_scores:
-            bands = f"bands up to {round_percent(held.highest_level)} and {plural(held.horizon, 'step')}"
+        if self.calibration is not None and self.calibration.has_error_scores:
+            steps = plural(self.calibration.horizon, "step")
+            bands = f"bands up to {round_percent(self.calibration.highest_level)} and {steps}"
         text = super().__repr__().removesuffix(")")
         return f"{text}, {bands})"
 
-    def answer(self, call: Call) -> Any:
-        """See `World`."""
+    def answer(self, call: Call, belief: WorldBelief | None = None) -> Any:
+        """See `World`. `belief` replaces the history of a call, which is then not encoded."""
         match call:
             case PredictCall():
-                return self._predict(call)
+                return self._predict(call, belief)
             case ScoreCall():
-                return self._score(call)
+                return self._score(call, belief)
             case PlanCall():
-                return self._plan(call)
+                return self._plan(call, belief)
             case WhatIfCall():
                 return self._what_if(call)
             case SurpriseCall():
                 return self._surprise(call)
 
-    def _predict(self, call: PredictCall) -> Prediction:
-        """Bands hold for histories of any length."""
-        self._checked_level(call.level, call.num_samples)  # before the history is encoded
-        return self.predict_from(self.look(call.history), call)
-
-    def look(self, history: History, *, seed: int = SEED) -> Present:
-        """The present after a history of one world or W worlds. Encodes every observation once.
+    def encode(self, history: History, *, seed: int = SEED) -> WorldBelief:
+        """The belief after a history of one world or W worlds. Encodes every observation once, trust included.
 
         Raises:
             InputError: as in `World.predict`.
             UnsupportedError: there are more than `Card.max_batch` worlds.
         """
-        card = self.engine.describe()
+        card, calibration = self._card, self.calibration
         checked = check_history(card.schema, history)
         check_limit(checked.num_worlds, card.max_batch, "world", "max_batch")
-        past = checked.history
-        belief, seen, lengths = None, None, np.zeros(checked.num_worlds, int)
-        trust: NDArray[np.floating] = np.full(checked.num_worlds, np.nan)
-        if self.calibration is None:
+        past, errors = checked.history, None
+        num_tested = np.zeros(checked.num_worlds, int)
+        if calibration is None:
             belief = self.engine.observe(None, past, seed=seed)
         else:
-            belief, seen, lengths = self.calibration.look(self.engine, past, seed=seed)
-            num_observed = next(iter(past.observations.values())).shape[1]
-            trust = self.calibration.trust_in(self.engine, belief, past, seen, lengths, num_observed)
-        excess = history_excess(self._ranges, card.inputs, past)[:, -card.context :]
-        present = Present(
+            # Trust uses the one-step errors that arise while the history is encoded.
+            num_tested = calibration.tested_lengths(card.schema, past)
+            num_steps = calibration.ood.scored_steps(num_tested - card.context)
+            errors, belief = step_errors(self.engine, past, num_steps, seed=seed)
+        excess = history_excess(self._ranges, card.inputs, past)
+        encoded = WorldBelief(
             single=checked.single,
             belief=belief,
-            trust=trust,
+            trust=np.full(checked.num_worlds, np.nan),
             values=values_of(past),
-            num_tested=lengths,
-            errors=seen,
+            num_tested=num_tested,
+            errors=errors,
             p_value=None,
             num_observed=next(iter(past.observations.values())).shape[1],
-            excess=excess,
+            excess=excess[:, -card.context :],
         )
-        return self._doubting(present, excess.max(1))
+        return self._with_trust(encoded, past)
 
-    def follow(self, before: Present, recent: History) -> Present:
-        """The present one step later: one update of the belief, which encodes one observation.
-
-        Trust and errors are still those of `before`; see `test_step`.
+    def update(self, before: WorldBelief, recent: History) -> WorldBelief:
+        """The belief one step later, which encodes one observation. Its trust and errors are still those of `before`.
 
         Args:
-            before: the present at the first observation of `recent`.
+            before: the belief at the first observation of `recent`.
             recent: two observations and the input between them, of the same worlds.
 
         Raises:
             InputError: as in `World.predict`.
         """
-        card, seen = self.engine.describe(), before.num_observed + 1
+        card = self._card
         history = check_history(card.schema, recent).history
+        num_observed = before.num_observed + 1
         belief = self.engine.observe(before.belief, history.step(1), seed=_seed_after(before))
         excess = np.concatenate([before.excess, history_excess(self._ranges, card.inputs, history)[:, 1:]], 1)
-        excess = excess[:, -card.context :]
-        return replace(before, belief=belief, values=values_of(history), num_observed=seen, excess=excess)
+        return replace(
+            before,
+            belief=belief,
+            values=values_of(history),
+            num_observed=num_observed,
+            excess=excess[:, -card.context :],
+        )
 
-    def test_step(self, before: Present, now: Present, recent: History) -> Present:
-        """`now` with its own trust, errors and p-value: compares the last step with its prediction.
+    def test(self, before: WorldBelief, now: WorldBelief, recent: History) -> WorldBelief:
+        """`now`, which `update` returned for the same arguments, with its own trust, errors and p-value.
 
-        Args:
-            before: as in `follow`.
-            now: the answer of `follow`.
-            recent: as in `follow`.
+        Compares the last step with its prediction from `before`.
         """
-        calibration = self.calibration
+        calibration, card = self.calibration, self._card
         if calibration is None:
             return now
-        card = self.engine.describe()
         history = check_history(card.schema, recent).history
-        whole = calibration.tested_lengths(card.schema, history)  # 2 without a gap
-        lengths = np.where(whole == 2, before.num_tested + 1, whole)
+        without_gap = calibration.tested_lengths(card.schema, history)  # 2 without a gap
+        num_tested = np.where(without_gap == 2, before.num_tested + 1, without_gap)
         errors, p_value = None, None
         if calibration.has_error_scores:
             inputs = {name: value[:, None] for name, value in history.actions.items()}
@@ -197,289 +197,310 @@ class LocalWorld(World):
             samples = self.engine.imagine(before.belief, future, num_samples=samples_of(card), seed=seed).signals
             check_answer(samples, card.name, axis=3)
             predicted = {name: value[:, 0, :, 0][:, None] for name, value in samples.items()}
-            found, known = step_differences(card, history, predicted)
-            step_errors = {name: value[:, 0] for name, value in found.items()}
-            steps = calibration.at(before.num_observed).surprise(card.schema, step_errors).steps
+            differences, known = step_differences(card, history, predicted)
+            last = {name: value[:, 0] for name, value in differences.items()}
+            steps = calibration.at(before.num_observed).surprise(card.schema, last).steps
             p_value = float(steps[0]) if any(flags.any() for flags in known.values()) else None
-            if lengths.any():
-                one = errors_of(card, history, predicted)
-                errors = one if before.errors is None else before.errors.then(one)
-        trust = calibration.trust_in(self.engine, now.belief, history, errors, lengths, now.num_observed)
-        now = replace(now, trust=trust, num_tested=lengths, errors=errors, p_value=p_value)
-        return self._doubting(now, now.excess.max(1))
+            if num_tested.any():
+                latest = errors_of(card, history, predicted)
+                errors = latest if before.errors is None else before.errors.then(latest)
+        return self._with_trust(replace(now, num_tested=num_tested, errors=errors, p_value=p_value), history)
 
-    def predict_from(self, present: Present, call: PredictCall) -> Prediction:
-        """As `World.predict`, from a present instead of the history of the call."""
-        level = self._checked_level(call.level, call.num_samples)
-        card = self.engine.describe()
-        schema = card.schema
-        checked = check_actions(schema.actions, call.actions, (*present.leading, None))
-        future = self._future(present, checked, call.exogenous, axes_between=0)
-        drawn = self.engine.imagine(present.belief, future, num_samples=samples_of(card), seed=SEED).signals
-        check_answer(drawn, card.name, axis=3)
-        means = {name: _mean(schema[name], drawn[name][:, 0]) for name in card.predicts}
-        outside = self._excess(present, {**future.exogenous, **{n: v[:, 0] for n, v in future.actions.items()}})
-        far = leaves_range(self._ranges, means, present.trust.shape)
-        present = self._doubting(present, np.where(far, np.inf, outside.max(1)))
-        means = {name: schema[name].bounded(mean) for name, mean in means.items()}
-        paths, widening = self._paths(schema, means, call.num_samples, present), widening_of(present.excess, outside)
-        shown = self._images(present, future, means) if call.images else {}
+    def _with_trust(self, belief: WorldBelief, history: History) -> WorldBelief:
+        """`belief` with the trust in it, and in inputs of the history outside the logged range."""
+        if self.calibration is None:
+            return belief
+        trust = self.calibration.trust_in(
+            self.engine, belief.belief, history, belief.errors, belief.num_tested, belief.num_observed
+        )
+        return self._lowered(replace(belief, trust=trust), belief.excess.max(1))
+
+    def _predict(self, call: PredictCall, belief: WorldBelief | None) -> Prediction:
+        level = self._checked_level(call)  # before the history is encoded
+        card, schema = self._card, self._card.schema
+        start = self.encode(call.history) if belief is None else belief
+        # Roll out, and read the mean of each signal.
+        actions = check_actions(schema.actions, call.actions, (*start.leading, None))
+        future = self._future(start, {n: np.expand_dims(v, len(start.leading)) for n, v in actions.items()}, call)
+        samples = self.engine.imagine(start.belief, future, num_samples=samples_of(card), seed=SEED).signals
+        check_answer(samples, card.name, axis=3)
+        paths = {name: _mean(schema[name], samples[name][:, 0]) for name in card.predicts}
+        # Inputs and paths outside the logged range lower the trust, and inputs widen the bands.
+        outside = self._excess(start, {**future.exogenous, **{n: v[:, 0] for n, v in future.actions.items()}})
+        leaves = leaves_range(self._ranges, paths, start.trust.shape)
+        trusted = self._lowered(start, np.where(leaves, np.inf, outside.max(1)))
+        widening = widening_of(start.excess, outside)
+        means = {name: schema[name].bounded(path) for name, path in paths.items()}
+        images = self._images(start, future, means) if call.images else {}
+        drawn: Arrays = {}
+        if self.calibration is not None and call.num_samples:
+            vectors = {name: mean for name, mean in means.items() if name in self.calibration.scale}
+            if vectors:
+                drawn = self.calibration.sample_paths(
+                    schema, vectors, call.num_samples, num_observations=start.num_observed, seed=SEED
+                )
         return Prediction(
             signals={
-                name: self._forecast(mean, schema[name], level, paths.get(name), present, widening)
+                name: self._forecast(schema[name], mean, level, drawn.get(name), start, widening)
                 for name, mean in means.items()
             },
             level=level,
-            trust=present.shown_trust,
+            trust=trusted.shown_trust,
             calibrated=self._has_bands,
-            images={name: value[0] if present.single else value for name, value in shown.items()},
+            images={name: value[0] if start.single else value for name, value in images.items()},
             schema=schema,
         )
+
+    def _score(self, call: ScoreCall, belief: WorldBelief | None) -> Scores:
+        card, schema = self._card, self._card.schema
+        start = self.encode(call.history) if belief is None else belief
+        targets = check_goal(schema, call.goal, start.leading)
+        actions = check_actions(schema.actions, call.actions, (*start.leading, None, None), clip=call.clip)
+        check_candidates(card, actions, start.leading)
+        future = self._future(start, actions, call)
+        leaves = np.zeros(start.num_worlds, bool)
+
+        def watch(signals: Mapping[str, Tensor]) -> None:
+            """Notes the worlds in which a mean path leaves the logged range. Only its ends leave the device."""
+            ends = dict[str, NDArray[np.floating]]()
+            for name in self._ranges.keys() & set(card.predicts):
+                path = signals[name][:, :, 0] if signals[name].shape[2] == 1 else signals[name].mean(2)
+                ends[name] = torch.stack([path.amin(2), path.amax(2)], 2).cpu().numpy()
+            leaves[:] |= leaves_range(self._ranges, ends, (start.num_worlds, 1)).any(1)
+
+        costs_of = self._objective(call, start, targets, future.exogenous, SEED)
+        costs = replace(costs_of, all_finite=True, watch=watch)(
+            join(schema.actions, future.actions, self.engine.device)
+        )
+        inputs = {**future.actions, **{name: value[:, None] for name, value in future.exogenous.items()}}
+        ends = {name: np.stack([value.min((1, 2)), value.max((1, 2))], 1) for name, value in inputs.items()}
+        outside = self._excess(start, ends).max(1)
+        cost, violation = costs.cost.cpu().numpy(), costs.violation.cpu().numpy()
+        return Scores(
+            cost=cost[0] if start.single else cost,
+            violation=violation[0] if start.single else violation,
+            trust=self._lowered(start, np.where(leaves, np.inf, outside)).shown_trust,
+            schema=schema,
+        )
+
+    def _plan(self, call: PlanCall, belief: WorldBelief | None) -> Plan:
+        """A batch is refused as a whole if the trust of one of its worlds is too small.
+
+        Raises:
+            UnsupportedError: also if an action signal is discrete and the planner searches only continuous values.
+        """
+        card, schema, device = self._card, self._card.schema, self.engine.device
+        latency_s = 0.0 if card.call is None or not call.expected else card.call.latency_s
+        budget = SearchBudget(started_s=time.monotonic(), budget_s=call.budget_s, prediction_s=latency_s)
+        space = action_space(schema.actions, device)
+        start = self.encode(call.history, seed=call.seed) if belief is None else belief
+        # Check the call. Pending actions are the first steps of every candidate.
+        targets = check_goal(schema, call.goal, start.leading)
+        pending = self._sequences(call.pending, (*start.leading, None), call, start)
+        proposals = self._sequences(call.proposals, (*start.leading, None, call.horizon), call, start)
+        check_candidates(card, proposals, (start.num_worlds,))
+        num_pending = next(iter(pending.values())).shape[1] if pending else 0
+        exogenous = self._exogenous(start, call.exogenous, num_pending + call.horizon)
+        costs = self._objective(call, start, targets, exogenous, call.seed)
+        if pending:
+            costs = replace(costs, pending=join(schema.actions, pending, device))
+        # Refuse if the trust in the present is too small, before anything is searched.
+        trust = self._lowered(start, self._excess(start, exogenous).max(1)).shown_trust
+        reason = refusal_reason(call.min_trust, trust, "history")
+        if reason:
+            return _refused(call, start, trust, schema, reason, budget)
+        if not card.action_conditioned:
+            raise UnsupportedError(
+                f"{card.name} is not action-conditioned, so it cannot compare plans. Plan with an action-conditioned "
+                "world: a learned one, a simulator or a language model."
+            )
+        planned = search(
+            self.planner,
+            costs,
+            call,
+            join(schema.actions, proposals, device) if proposals else None,
+            batch=start.num_worlds,
+            num_proposals=self.num_proposals,
+            space=space,
+            budget=budget,
+        )
+        status, reason = _status(planned.violation.cpu().numpy(), planned.converged, start.single)
+        far = far_target(schema, self._ranges, targets)
+        if far and status is not PlanStatus.INFEASIBLE:
+            status, reason = PlanStatus.GOAL_OUTSIDE_LOGS, far
+        sequences = {name: value.cpu().numpy() for name, value in split(schema.actions, planned.actions).items()}
+        plan = Plan(
+            actions={name: value[0] if start.single else value for name, value in sequences.items()},
+            status=status,
+            cost=float(planned.cost[0]) if start.single else planned.cost.cpu().numpy(),
+            violation=planned.violation.cpu().numpy()[0 if start.single else slice(None)],
+            trust=trust,
+            reason=reason,
+            elapsed_s=budget.elapsed_s(),
+            schema=schema,
+        )
+        if not call.expected:
+            return plan
+        # Predict the path of the plan. Its trust counts too.
+        whole = (
+            {name: np.concatenate([pending[name], value], 1) for name, value in sequences.items()}
+            if pending
+            else sequences
+        )
+        path = {name: value[0] if start.single else value for name, value in whole.items()}
+        expected = self._predict(PredictCall(history=call.history, actions=path, exogenous=call.exogenous), start)
+        reason = refusal_reason(call.min_trust, expected.trust, "expected path of the plan")
+        if reason:
+            return _refused(call, start, expected.trust, schema, reason, budget)
+        return replace(plan, prediction=expected, trust=expected.trust, elapsed_s=budget.elapsed_s())
+
+    def _what_if(self, call: WhatIfCall) -> WhatIf:
+        card = self._card
+        episode = check_episode(card.schema, call.episode)
+        actions = check_actions(card.schema.actions, call.actions, (None,))
+        num_steps = len(next(iter(actions.values())))
+        if call.at < 0 or num_steps > episode.num_steps - call.at:
+            raise InputError(
+                f"{num_steps} steps from observation {call.at} exceed the episode of {episode.num_steps} steps. "
+                "Branch earlier, or pass fewer actions."
+            )
+        causes = None if self.calibration is None else self.calibration.causes
+        pair = twins(self.engine, episode, call.at, actions, causes=causes, seed=SEED)
+        signals, factual = (
+            {name: _mean(card.schema[name], samples[name][None])[0] for name in card.predicts}
+            for samples in (pair.others, pair.taken)
+        )
+        return WhatIf(
+            signals=signals, factual=factual, abduction=pair.abduction, reason=pair.reason, schema=card.schema
+        )
+
+    def _surprise(self, call: SurpriseCall) -> Surprise:
+        card, calibration = self._card, self.calibration
+        if calibration is None or not calibration.has_error_scores:
+            raise UnsupportedError("surprise needs a calibration. Run `calibrate` on held-out episodes.")
+        episode = check_episode(card.schema, call.episode)
+        if episode.num_steps < 1:
+            raise InputError("the episode has one observation and no step. surprise needs at least two observations.")
+        history = add_world_axis(episode.history())
+        replayed = self.engine.replay(history, episode.num_steps, num_samples=samples_of(card), seed=SEED)
+        check_answer(replayed.signals, card.name, axis=1)
+        differences, known = step_differences(card, history, replayed.signals)
+        p_values = calibration.surprise(card.schema, {name: value[0] for name, value in differences.items()})
+        return surprise_of(card.schema, p_values, {name: flags[0] for name, flags in known.items()})
+
+    @property
+    def _has_bands(self) -> bool:
+        return self.calibration is not None and self.calibration.has_error_scores
 
     @property
     def _ranges(self) -> Mapping[str, NDArray[np.floating]]:
         """The logged ranges; empty if unknown."""
         return {} if self.calibration is None else self.calibration.logged_range
 
-    def _excess(self, present: Present, inputs: Arrays) -> NDArray[np.floating]:
+    def _excess(self, start: WorldBelief, inputs: Arrays) -> NDArray[np.floating]:
         """The excess [W, T] of inputs [W, T, *shape] over the logged range; [W, 1] if it is 0 at all steps."""
-        return excess_of(self._ranges, inputs, (present.num_worlds, 1))
+        return excess_of(self._ranges, inputs, (start.num_worlds, 1))
 
-    def _doubting(self, present: Present, excess: NDArray[np.floating]) -> Present:
-        """`present` with the trust in predictions from inputs of this excess [W]."""
+    def _lowered(self, belief: WorldBelief, excess: NDArray[np.floating]) -> WorldBelief:
+        """`belief` with the trust in predictions from inputs of this excess [W]."""
         smallest = 0.0 if self.calibration is None else self.calibration.smallest_trust
-        return replace(present, trust=lowered(present.trust, smallest, excess))
+        return replace(belief, trust=lowered(belief.trust, smallest, excess))
 
-    @property
-    def _has_bands(self) -> bool:
-        return self.calibration is not None and self.calibration.has_error_scores
-
-    def _checked_level(self, level: float | None, num_samples: int) -> float:
-        """The level of the bands, after both arguments were checked."""
-        if num_samples > MAX_SAMPLES:
+    def _checked_level(self, call: PredictCall) -> float:
+        """The level of the bands, after it and the number of samples were checked."""
+        if call.num_samples > MAX_SAMPLES:
             raise UnsupportedError(
-                f"num_samples is {num_samples}. Give 1 to {MAX_SAMPLES} sampled paths, or 0 for none."
+                f"num_samples is {call.num_samples}. Give 1 to {MAX_SAMPLES} sampled paths, or 0 for none."
             )
-        if num_samples and not self._has_bands:
+        if call.num_samples and not self._has_bands:
             raise UnsupportedError("sampled paths need a calibration. Run `calibrate` on held-out episodes.")
-        if level is None:
+        if call.level is None:
             return DEFAULT_LEVEL if self.calibration is None else self.calibration.default_level
         if self.calibration is not None and self.calibration.scale:
-            self.calibration.check_available(level)
-        return level
+            self.calibration.check_available(call.level)
+        return call.level
 
-    def _paths(self, schema: Schema, means: Arrays, num_samples: int, present: Present) -> Arrays:
-        """The sampled paths [W, S, T, *shape] of the vector signals."""
-        if self.calibration is None or not num_samples:
+    def _future(self, start: WorldBelief, actions: Arrays, call: PredictCall | ScoreCall) -> Future:
+        """The inputs with the W axis, from checked actions [N, T, *shape] or [W, N, T, *shape]."""
+        batch = {name: value[None] for name, value in actions.items()} if start.single else actions
+        horizon = next(iter(batch.values())).shape[2] if batch else 1
+        return Future(actions=batch, exogenous=self._exogenous(start, call.exogenous, horizon))
+
+    def _exogenous(self, start: WorldBelief, exogenous: Arrays | None, horizon: int) -> Arrays:
+        """The checked exogenous inputs, per signal [W, T, *shape]."""
+        signals = self._card.schema.exogenous
+        checked = check_group(signals, {} if exogenous is None else exogenous, (*start.leading, horizon), "exogenous")
+        return {name: value[None] for name, value in checked.items()} if start.single else checked
+
+    def _sequences(
+        self, actions: Arrays | None, leading: tuple[int | None, ...], call: PlanCall, start: WorldBelief
+    ) -> Arrays:
+        """Checked pending actions or proposals with the W axis; empty for none."""
+        if actions is None:
             return {}
-        vectors = {name: mean for name, mean in means.items() if name in self.calibration.scale}
-        if not vectors:
-            return {}
-        return self.calibration.sample_paths(
-            schema, vectors, num_samples, num_observations=present.num_observed, seed=SEED
+        checked = check_actions(self._card.schema.actions, actions, leading, clip=call.clip)
+        return {name: value[None] for name, value in checked.items()} if start.single else checked
+
+    def _objective(
+        self, call: PlanCall | ScoreCall, start: WorldBelief, targets: Arrays, exogenous: Arrays, seed: int
+    ) -> Objective:
+        """The costs of candidate plans. Inputs outside the logged range widen the bands of constraints."""
+        costs = objective(
+            self.engine,
+            start.belief,
+            self.calibration,
+            call.goal,
+            targets,
+            call.constraints,
+            exogenous,
+            start.values,
+            num_observed=start.num_observed,
+            seed=seed,
         )
+        widening = widening_of(start.excess, self._excess(start, exogenous))
+        return replace(costs, widening=widening.max(0)[:, None])
 
-    def _images(self, present: Present, future: Future, means: Arrays) -> Arrays:
+    def _images(self, start: WorldBelief, future: Future, means: Arrays) -> Arrays:
         """Per image signal its predicted or decoded images [W, T, *shape]."""
-        card = self.engine.describe()
-        found = {name: mean for name, mean in means.items() if card.schema[name].kind is Kind.IMAGE}
+        card = self._card
+        images = {name: mean for name, mean in means.items() if card.schema[name].kind is Kind.IMAGE}
         if "decodes" in card.abilities:
             inputs = to_inputs(future.actions, future.exogenous, card.schema, self.engine.device)
             rollout = self.engine.rollout(
-                present.belief, inputs.actions, inputs.exogenous, num_samples=samples_of(card), seed=SEED
+                start.belief, inputs.actions, inputs.exogenous, num_samples=samples_of(card), seed=SEED
             )
-            drawn = {} if rollout.images is None else rollout.images()
-            found = {name: value[:, 0].cpu().numpy() for name, value in drawn.items()} | found
-        if not found:
+            decoded = {} if rollout.images is None else rollout.images()
+            images = {name: value[:, 0].cpu().numpy() for name, value in decoded.items()} | images
+        if not images:
             raise UnsupportedError(
                 f"{card.name} predicts no images and has no decoder. Learn it from images with a recipe that fits a "
                 "decoder, such as 'pixels'."
             )
-        return found
-
-    def _score(self, call: ScoreCall) -> Scores:
-        card, present = self.engine.describe(), self.look(call.history)
-        schema = card.schema
-        targets = check_goal(schema, call.goal, present.leading)
-        checked = check_actions(schema.actions, call.actions, (*present.leading, None, None), clip=call.clip)
-        check_candidates(card, checked, present.leading)
-        future = self._future(present, checked, call.exogenous, axes_between=1)
-        far = np.zeros(present.num_worlds, bool)
-
-        def watch(signals: Mapping[str, Tensor]) -> None:
-            ends = dict[str, NDArray[np.floating]]()  # of the mean paths, which are as large as the rollout
-            for name in self._ranges.keys() & set(card.predicts):
-                path = signals[name][:, :, 0] if signals[name].shape[2] == 1 else signals[name].mean(2)
-                ends[name] = torch.stack([path.amin(2), path.amax(2)], 2).cpu().numpy()
-            far[:] |= leaves_range(self._ranges, ends, (present.num_worlds, 1)).any(1)
-
-        aim = self._objective(present, call.goal, targets, call.constraints, future.exogenous, SEED)
-        aim = replace(aim, all_finite=True, watch=watch)
-        inputs = {**future.actions, **{name: value[:, None] for name, value in future.exogenous.items()}}
-        ends = {name: np.stack([value.min((1, 2)), value.max((1, 2))], 1) for name, value in inputs.items()}
-        outside = excess_of(self._ranges, ends, (present.num_worlds, 1)).max(1)
-        costs = aim.evaluate(join(schema.actions, future.actions, aim.engine.device))
-        cost, violation = costs.cost.cpu().numpy(), costs.violation.cpu().numpy()
-        return Scores(
-            cost=cost[0] if present.single else cost,
-            violation=violation[0] if present.single else violation,
-            trust=self._doubting(present, np.where(far, np.inf, outside)).shown_trust,
-            schema=schema,
-        )
-
-    def _plan(self, call: PlanCall) -> Plan:
-        """A batch is refused as a whole if the trust of one of its worlds is too small.
-
-        Raises:
-            UnsupportedError: also if an action signal is discrete and the planner searches only continuous values.
-        """
-        search = self._begin(call)
-        return self._search(search, self.look(call.history, seed=call.seed), call)
-
-    def plan_from(self, present: Present, call: PlanCall, *, expected: bool = True) -> Plan:
-        """As `World.plan`, from a present instead of the history of the call.
-
-        Without `Plan.prediction` if `expected` is False.
-        """
-        return self._search(self._begin(call, expected=expected), present, call, expected=expected)
-
-    def _begin(self, call: PlanCall, *, expected: bool = True) -> Search:
-        card = self.describe()
-        latency_s = 0.0 if card.call is None or not expected else card.call.latency_s
-        return Search.begin(card.schema, call, self.engine.device, prediction_s=latency_s)
-
-    def _search(self, search: Search, present: Present, call: PlanCall, *, expected: bool = True) -> Plan:
-        card = self.engine.describe()
-        schema, leading = card.schema, present.leading
-        targets = check_goal(schema, call.goal, leading)
-        pending: Arrays = {}
-        if call.pending is not None:
-            pending = check_actions(schema.actions, call.pending, (*leading, None), clip=call.clip)
-        sent = {name: value[None] for name, value in pending.items()} if present.single else pending
-        num_sent = next(iter(sent.values())).shape[1] if sent else 0
-        given = self._exogenous(present, call.exogenous, num_sent + call.horizon)
-        started = None if call.proposals is None else search.check_proposals(call.proposals, present)
-        check_candidates(card, started or {}, (present.num_worlds,))
-        aim = self._objective(present, call.goal, targets, call.constraints, given, call.seed)
-        doubting = self._doubting(present, self._excess(present, given).max(1))
-        reason = search.refusal_reason(doubting.shown_trust, "history")
-        if reason:
-            return search.refused(reason, doubting.shown_trust, present)
-        if not card.action_conditioned:
-            raise UnsupportedError(
-                f"{card.name} is not action-conditioned, so it cannot compare plans. Plan with an action-conditioned "
-                "world: a learned one, a simulator or a language model."
-            )
-        found = search.run(self.planner, aim, doubting, started, self.num_proposals, sent)
-        far = far_target(schema, self._ranges, targets)
-        if far and found.status is not PlanStatus.INFEASIBLE:
-            found = replace(found, status=PlanStatus.GOAL_OUTSIDE_LOGS, reason=far)
-        if not expected:
-            return found
-        axis = len(leading)
-        whole = found.actions
-        if pending:
-            whole = {name: np.concatenate([pending[name], value], axis) for name, value in found.actions.items()}
-        path = PredictCall(history=call.history, actions=whole, exogenous=call.exogenous)
-        expectation = self.predict_from(present, path)
-        reason = search.refusal_reason(expectation.trust, "expected path of the plan")
-        return search.refused(reason, expectation.trust, present) if reason else search.finished(found, expectation)
-
-    def _objective(
-        self,
-        present: Present,
-        goal: Goal,
-        targets: Arrays,
-        constraints: Sequence[Constraint],
-        exogenous: Arrays,
-        seed: int,
-    ) -> Objective:
-        found = objective(
-            self.engine,
-            present.belief,
-            self.calibration,
-            goal,
-            targets,
-            constraints,
-            exogenous,
-            present.values,
-            num_observed=present.num_observed,
-            seed=seed,
-        )
-        return replace(found, widening=widening_of(present.excess, self._excess(present, exogenous)).max(0)[:, None])
-
-    def _what_if(self, call: WhatIfCall) -> WhatIf:
-        card = self.describe()
-        checked = check_episode(card.schema, call.episode)
-        others = check_actions(card.schema.actions, call.actions, (None,))
-        num_steps = len(next(iter(others.values())))
-        if call.at < 0 or num_steps > checked.num_steps - call.at:
-            raise InputError(
-                f"{num_steps} steps from observation {call.at} exceed the episode of {checked.num_steps} steps. "
-                "Branch earlier, or pass fewer actions."
-            )
-        causes = None if self.calibration is None else self.calibration.causes
-        found = twins(self.engine, checked, call.at, others, causes=causes, seed=SEED)
-        signals, factual = (
-            {name: _mean(card.schema[name], samples[name][None])[0] for name in card.predicts}
-            for samples in (found.others, found.taken)
-        )
-        return WhatIf(
-            signals=signals, factual=factual, abduction=found.abduction, reason=found.reason, schema=card.schema
-        )
-
-    def _surprise(self, call: SurpriseCall) -> Surprise:
-        if self.calibration is None or not self.calibration.has_error_scores:
-            raise UnsupportedError("surprise needs a calibration. Run `calibrate` on held-out episodes.")
-        card = self.describe()
-        checked = check_episode(card.schema, call.episode)
-        if checked.num_steps < 1:
-            raise InputError("the episode has one observation and no step. surprise needs at least two observations.")
-        history = add_world_axis(checked.history())
-        replayed = self.engine.replay(history, checked.num_steps, num_samples=samples_of(card), seed=SEED)
-        check_answer(replayed.signals, card.name, axis=1)
-        found, known = step_differences(card, history, replayed.signals)
-        p_values = self.calibration.surprise(card.schema, {name: value[0] for name, value in found.items()})
-        return surprise_of(card.schema, p_values, {name: flags[0] for name, flags in known.items()})
-
-    def _exogenous(self, present: Present, exogenous: Arrays | None, horizon: int) -> Arrays:
-        """The validated exogenous inputs, per signal [W, T, *shape]."""
-        signals = self.describe().schema.exogenous
-        checked = check_group(signals, {} if exogenous is None else exogenous, (*present.leading, horizon), "exogenous")
-        return {name: value[None] for name, value in checked.items()} if present.single else checked
-
-    def _future(self, present: Present, actions: Arrays, exogenous: Arrays | None, *, axes_between: int) -> Future:
-        """The validated inputs with the W and the N axis."""
-        front = len(present.leading)
-        horizon = next(iter(actions.values())).shape[front + axes_between] if actions else 1
-        if axes_between == 0:
-            actions = {name: np.expand_dims(value, front) for name, value in actions.items()}
-        if present.single:
-            actions = {name: value[None] for name, value in actions.items()}
-        return Future(actions=actions, exogenous=self._exogenous(present, exogenous, horizon))
+        return images
 
     def _forecast(
         self,
-        mean: NDArray[np.generic],
         signal: Signal,
+        mean: NDArray[np.generic],
         level: float,
         paths: NDArray[np.generic] | None,
-        present: Present,
+        start: WorldBelief,
         widening: NDArray[np.floating],
     ) -> Forecast:
         """The forecast from means [W, T, *shape], sampled paths [W, S, T, *shape] and the factor [W, T] on bands."""
-        low, high, horizon, name = None, None, 0, signal.name
-        if paths is not None and (widening > 1).any():
-            apart = signal.difference(paths, mean[:, None])
-            paths = signal.wrapped(mean[:, None] + widening[:, None, :, None] * apart)
-        paths = None if paths is None else signal.bounded(paths)
-        if self.calibration is not None and name in self.calibration.scale:
-            calibration = self.calibration.at(present.num_observed)
-            half = calibration.padded_half_width(name, mean.shape[1], level) * widening[..., None]
+        low, high, horizon = None, None, 0
+        if paths is not None:
+            if (widening > 1).any():
+                apart = signal.difference(paths, mean[:, None])
+                paths = signal.wrapped(mean[:, None] + widening[:, None, :, None] * apart)
+            paths = signal.bounded(paths)
+        if self.calibration is not None and signal.name in self.calibration.scale:
+            calibration = self.calibration.at(start.num_observed)
+            half = calibration.padded_half_width(signal.name, mean.shape[1], level) * widening[..., None]
             low, high = band_around(signal, mean, half)
-            horizon = calibration.horizon_of(name, mean.shape[1])
-        if not present.single:
-            return Forecast(mean=mean, low=low, high=high, horizon=np.full(present.num_worlds, horizon), samples=paths)
+            horizon = calibration.horizon_of(signal.name, mean.shape[1])
+        if not start.single:
+            return Forecast(mean=mean, low=low, high=high, horizon=np.full(start.num_worlds, horizon), samples=paths)
         return Forecast(
             mean=mean[0],
             low=None if low is None else low[0],
@@ -489,9 +510,43 @@ class LocalWorld(World):
         )
 
 
-def _seed_after(present: Present) -> int:
+def _status(violation: NDArray[np.floating], converged: bool, single: bool) -> tuple[PlanStatus, str]:
+    """How a search with this violation [W, C] of its best plans ended, and why it found none."""
+    if (violation > 0).any():
+        world, number = (int(i) for i in np.argwhere(violation > 0)[0])
+        where = "" if single else f" in world {world}"
+        return PlanStatus.INFEASIBLE, (
+            f"no candidate satisfies constraint {number}{where}; the best one violates it by "
+            f"{violation[world, number]:.3g}"
+        )
+    return (PlanStatus.CONVERGED if converged else PlanStatus.BUDGET_EXHAUSTED), ""
+
+
+def _refused(
+    call: PlanCall,
+    start: WorldBelief,
+    trust: float | NDArray[np.floating],
+    schema: Schema,
+    reason: str,
+    budget: SearchBudget,
+) -> Plan:
+    """The empty plan of a refusal."""
+    leading = start.leading
+    return Plan(
+        actions={s.name: np.zeros((*leading, 0, *s.shape), s.dtype) for s in schema.actions},
+        status=PlanStatus.REFUSED,
+        cost=float("nan") if start.single else np.full(leading, np.nan),
+        violation=np.full((*leading, len(call.constraints)), np.nan),
+        trust=trust,
+        reason=reason,
+        elapsed_s=budget.elapsed_s(),
+        schema=schema,
+    )
+
+
+def _seed_after(belief: WorldBelief) -> int:
     """The seed of the next step; equal draws at every step would be correlated."""
-    return SEED + present.num_observed
+    return SEED + belief.num_observed
 
 
 def _mean(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.generic]:

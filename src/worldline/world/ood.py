@@ -93,6 +93,10 @@ class OODScore:
         """The index [W] of the largest of `lengths` that is at most `num_steps` [W]."""
         return np.asarray(np.searchsorted(self.lengths, num_steps, side="right") - 1)
 
+    def scored_steps(self, num_steps: NDArray[np.integer]) -> int:
+        """The number of steps that a score needs of worlds with `num_steps` [W] steps."""
+        return self.lengths[int(self.row(np.maximum(num_steps, 0)).max())]
+
     def of(self, seen: StepErrors | None, novelty: Floats, row: int) -> Floats:
         """The score [W] of step errors of at least `lengths[row]` steps; None if there are no steps."""
         found = self.statistics(seen, novelty, row)

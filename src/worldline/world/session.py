@@ -18,8 +18,10 @@ from worldline.planning.base import Constraint, Goal
 from worldline.planning.calls import PlanCall, PredictCall
 from worldline.schema import Signal
 from worldline.world.base import Forecast, Plan, Prediction, World, band_around
+from worldline.world.belief import WorldBelief
 from worldline.world.compatibility import differences
-from worldline.world.session_tracker import SessionTracker, tracker
+from worldline.world.local import LocalWorld
+from worldline.world.validation import check_history
 
 Floats = NDArray[np.floating]
 
@@ -131,6 +133,7 @@ class SessionVerbs(ABC):
         min_trust: float = 0.0,
         clip: bool = False,
         seed: int = 0,
+        expected: bool = True,
     ) -> Plan:
         """`World.plan` with the same arguments."""
         return self.answer(
@@ -146,6 +149,7 @@ class SessionVerbs(ABC):
                 min_trust=min_trust,
                 clip=clip,
                 seed=seed,
+                expected=expected,
             )
         )
 
@@ -203,11 +207,11 @@ class Session(SessionVerbs):
             raise ConfigError(
                 f"level {level} must be in (0, 1), rate {rate} at least 0, patience {patience} at least 2."
             )
-        self.world, self.num_kept, self.level, self.horizon = world, num_kept, level, horizon
+        self.num_kept, self.level, self.horizon = num_kept, level, horizon
         self.rate, self.patience, self.tests_later = rate, patience, tests_later
         self._episode: Episode | None = None
-        self._untested: Episode | None = None
-        self._tracker = self._new_tracker(world, None)
+        self._untested: Episode | None
+        self._follow(world, None)
         self._num_seen, self._alarms = 0, deque[Alarm](maxlen=MAX_ALARMS)
         self._widening: dict[str, float] = {}
         self._evidence, self._since = 1.0, 0
@@ -251,7 +255,7 @@ class Session(SessionVerbs):
         The present is inferred from the kept steps. A model with longer memory may give slightly other answers than the
         session that saw all steps.
         """
-        self._tracker, self._untested = self._new_tracker(self.world, state.episode), None
+        self._follow(self.world, state.episode)
         self._episode, self._num_seen = state.episode, state.num_seen
         self._widening, self._evidence, self._since = dict(state.widening), state.evidence, state.since
         self._alarms = deque(state.alarms, MAX_ALARMS)
@@ -279,16 +283,16 @@ class Session(SessionVerbs):
             require_mapping({} if given is None else given, what)
         self.test()
         episode = self._longer(observations, actions or {}, exogenous or {}, observed or {})
-        self._tracker.observe(episode)
+        self._update(episode)
         if self.tests_later:
             self._untested = episode
         else:
             try:
-                found = self._tracker.test(episode)
+                self._test(episode, step=self._num_seen)
             except BaseException:
-                self._tracker.forget()  # a step on which the world fails is not added
+                if self._beliefs:
+                    self._beliefs.pop()  # a step on which the world fails is not added
                 raise
-            self._compare(episode, *found, step=self._num_seen)
         self._episode = episode.last(self.num_kept)
         self._num_seen += 1
 
@@ -299,23 +303,80 @@ class Session(SessionVerbs):
         """
         episode, self._untested = self._untested, None
         if episode is not None:
-            self._compare(episode, *self._tracker.test(episode), step=self._num_seen - 1)
+            self._test(episode, step=self._num_seen - 1)
 
-    @overload
-    def answer(self, call: PredictCall) -> Prediction: ...
-    @overload
-    def answer(self, call: PlanCall, *, expected: bool = True) -> Plan: ...
-    def answer(self, call: PredictCall | PlanCall, *, expected: bool = True) -> Any:
-        """See `SessionVerbs`. Of a plan that is not `expected`, `Plan.prediction` may be None, which saves its time."""
+    def answer(self, call: PredictCall | PlanCall) -> Any:
+        """See `SessionVerbs`."""
         if isinstance(call, PredictCall):
-            call = replace(call, history=self.history, level=self.level)
-            return self._adapted(self._tracker.predict(call))
-        plan = self._tracker.plan(replace(call, history=self.history), expected=expected)
+            return self._adapted(self._answered(replace(call, history=self.history, level=self.level)))
+        plan = self._answered(replace(call, history=self.history))
         return plan if plan.prediction is None else replace(plan, prediction=self._adapted(plan.prediction))
 
-    def _new_tracker(self, world: World, episode: Episode | None) -> SessionTracker:
-        """A tracker of a world that has seen `episode` so far."""
-        return tracker(world, self.horizon, self.level, episode, compares=self.rate > 0)
+    def _answered(self, call: PredictCall | PlanCall) -> Any:
+        """The answer of the world, from its belief if the session holds it."""
+        return (
+            self.world.answer(call, self._beliefs[-1])
+            if isinstance(self.world, LocalWorld)
+            else self.world.answer(call)
+        )
+
+    def _follow(self, world: World, episode: Episode | None) -> None:
+        """Begins to follow a world that has seen `episode`; None for nothing.
+
+        The beliefs at the last `horizon` observations are kept, so that the next trajectory is compared with its band.
+        """
+        beliefs = deque[WorldBelief](maxlen=self.horizon + 1)
+        if episode is not None and isinstance(world, LocalWorld):
+            first = max(episode.num_steps - self.horizon + 1, 0) if self.rate > 0 else episode.num_steps
+            beliefs.append(world.encode(episode.history(first)))
+            for now in range(first + 1, episode.num_steps + 1):
+                before, recent = beliefs[-1], episode.history(now, 2)
+                beliefs.append(world.test(before, world.update(before, recent), recent))
+        self.world, self._beliefs, self._untested = world, beliefs, None
+
+    def _update(self, episode: Episode) -> None:
+        """Adds the last step of `episode`: one update of the belief. If the world fails, nothing is added."""
+        world = self.world
+        if not isinstance(world, LocalWorld):  # each of its calls gets the history
+            check_history(world.describe().schema, episode.history(length=min(2, episode.num_steps + 1)))
+        elif self._beliefs:
+            self._beliefs.append(world.update(self._beliefs[-1], episode.history(length=2)))
+        else:
+            self._beliefs.append(world.encode(episode.history()))
+
+    def _test(self, episode: Episode, *, step: int) -> None:
+        """Compares the last step of `episode`, number `step`, with its prediction."""
+        world, num_steps = self.world, episode.num_steps
+        context = world.describe().context
+        predicted, p_value = None, None
+        if isinstance(world, LocalWorld):
+            if len(self._beliefs) < 2:
+                return
+            before, untested = self._beliefs[-2], self._beliefs[-1]
+            self._beliefs[-1] = replace(untested, trust=np.full_like(untested.trust, np.nan))  # if the test fails
+            tested = world.test(before, untested, episode.history(length=2))
+            ready = tested.num_observed > context
+            if ready and self.rate > 0 and len(self._beliefs) > self.horizon:
+                predicted = world.answer(self._taken(episode), self._beliefs[-self.horizon - 1])
+            self._beliefs[-1], p_value = tested, tested.p_value if ready else None
+        elif num_steps >= context:
+            if num_steps >= self.horizon:
+                predicted = world.answer(self._taken(episode))
+                if not predicted.calibrated:
+                    return
+            p_value = float(world.surprise(episode.last(context + 1)).steps[-1])
+        self._compare(episode, predicted, p_value, step=step)
+
+    def _taken(self, episode: Episode) -> PredictCall:
+        """The prediction of the last `horizon` steps under the inputs that were taken."""
+        first = episode.num_steps - self.horizon
+        exogenous = {name: value[first:] for name, value in episode.exogenous.items()}
+        return PredictCall(
+            history=episode.history(first),
+            actions={name: value[first:] for name, value in episode.actions.items()},
+            exogenous=exogenous or None,
+            level=self.level,
+        )
 
     def _adapted(self, found: Prediction) -> Prediction:
         """The prediction with adapted bands."""
@@ -337,8 +398,8 @@ class Session(SessionVerbs):
             raise InputError(
                 f"{new.name} needs num_kept above {new.context + self.horizon}, got {self.num_kept}. Use a new session."
             )
-        self._tracker, self._untested = self._new_tracker(world, self._episode), None
-        self.world, self._widening, self._evidence, self._since = world, {}, 1.0, self._num_seen
+        self._follow(world, self._episode)
+        self._widening, self._evidence, self._since = {}, 1.0, self._num_seen
 
     def _longer(
         self, observations: Arrays, actions: Arrays, exogenous: Arrays, observed: Mapping[str, bool]

@@ -1,4 +1,4 @@
-"""What a world knows of the present, from which it predicts and plans without encoding the past again."""
+"""The belief of a world, from which it predicts and plans without encoding the past again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from worldline.world.ood import StepErrors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Present:
-    """The present of W worlds after a history; made by `LocalWorld.look` and `LocalWorld.follow`.
+class WorldBelief:
+    """The belief of W worlds after a history; made by `LocalWorld.encode` and `LocalWorld.update`.
 
     Args:
         single: whether the history had no W axis, so results have none either.
@@ -56,13 +56,13 @@ class Present:
 
 def values_of(history: History) -> Arrays:
     """The last known values of W worlds, as in `Rollout.present`."""
-    found = dict[str, NDArray[np.generic]]()
+    values = dict[str, NDArray[np.generic]]()
     for name, value in {**history.observations, **history.actions, **history.exogenous}.items():
         if not value.shape[1]:
             continue
         seen = history.observed[name][:, -1] if name in history.observed else np.ones(len(value), bool)
         if seen.all():
-            found[name] = value[:, -1]
+            values[name] = value[:, -1]
         elif np.issubdtype(value.dtype, np.floating):
-            found[name] = np.where(seen[:, None], value[:, -1], np.nan)
-    return found
+            values[name] = np.where(seen[:, None], value[:, -1], np.nan)
+    return values
