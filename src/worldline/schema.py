@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -164,17 +165,17 @@ class Schema:
         """The signals with this role, in order."""
         return tuple(signal for signal in self.signals if signal.role is role)
 
-    @property
+    @cached_property
     def observations(self) -> tuple[Signal, ...]:
         """The observation signals, in order."""
         return self.of(Role.OBSERVATION)
 
-    @property
+    @cached_property
     def actions(self) -> tuple[Signal, ...]:
         """The action signals, in order."""
         return self.of(Role.ACTION)
 
-    @property
+    @cached_property
     def exogenous(self) -> tuple[Signal, ...]:
         """The exogenous signals, in order."""
         return self.of(Role.EXOGENOUS)

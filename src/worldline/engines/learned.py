@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Final, final
 
 import numpy as np
@@ -43,9 +43,6 @@ from worldline.schema import Kind, Schema
 from worldline.training.batches import goal_latents, to_inputs, to_tensor
 from worldline.training.heads import goal_obstacles
 
-Part = tuple[slice, slice]
-"""A slice of the worlds and a slice of the versions of their future."""
-
 MAX_LATENT_VALUES: Final = 2**27
 """Largest number of latent values of one rollout part: 4 bytes each, and many times that with gradients."""
 MAX_BELIEF_VALUES: Final = 2**24
@@ -65,6 +62,32 @@ class EncodedGoal:
 
     aim: Aim
     embedding: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Part:
+    """A rollout of some worlds and candidates.
+
+    Args:
+        place: the worlds and the candidates.
+        belief: of these worlds, each `repeats` times.
+        inputs: of these candidates, likewise.
+        generator: for the draws.
+        repeats: beliefs per world.
+        num_samples: S of the result.
+    """
+
+    place: tuple[slice, slice]
+    belief: Belief
+    inputs: Inputs
+    generator: torch.Generator
+    repeats: int
+    num_samples: int
+
+    def samples(self, features: Float[Tensor, "B N R T D"]) -> Float[Tensor, "W N S T D"]:
+        """The features of the rollout with all samples of a world on one axis."""
+        by_world: Tensor = features.unflatten(0, (-1, self.repeats)).transpose(1, 2).flatten(2, 3)
+        return by_world[:, :, : self.num_samples]
 
 
 @final
@@ -147,6 +170,10 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
 
     def describe(self) -> Card:
         """The signals and abilities of this engine."""
+        return self._card
+
+    @cached_property
+    def _card(self) -> Card:
         return Card(
             name=self.name,
             engine="learned",
@@ -254,12 +281,13 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         worlds, versions, horizon, _ = inputs.actions.shape
         drawn = belief.features().shape[1] if self.model.deterministic else num_samples
         shape = (worlds, versions, drawn, horizon)
-        found = {s.name: np.empty(shape + s.shape, s.dtype) for s in self.readout.config.signals}
+        signals = {s.name: np.empty(shape + s.shape, s.dtype) for s in self.readout.config.signals}
         # Parts are read out one by one, so that latents of many worlds need not fit into memory together.
-        for part, features in self._rollouts(belief, inputs, num_samples, seed):
-            for name, values in self.readout(features).items():
-                found[name][part] = values.cpu().numpy()
-        return found
+        for part in self._parts(belief, inputs, num_samples, seed):
+            rolled_out = self.model.rollout(part.belief, part.inputs, generator=part.generator)
+            for name, values in self.readout(part.samples(rolled_out.features)).items():
+                signals[name][part.place] = values.cpu().numpy()
+        return signals
 
     def rollout(
         self,
@@ -279,7 +307,11 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         step_s = torch.full((len(actions), horizon), self.schema.step_s or 1.0, device=actions.device)
         del noise
         inputs = Inputs(actions=actions, exogenous=exogenous, step_s=step_s)
-        features = _assembled(self._rollouts(_belief(belief), inputs, num_samples, seed))
+        rows: dict[int, list[Tensor]] = {}
+        for part in self._parts(_belief(belief), inputs, num_samples, seed):
+            rolled_out = self.model.rollout(part.belief, part.inputs, generator=part.generator)
+            rows.setdefault(part.place[0].start, []).append(part.samples(rolled_out.features))
+        features = torch.cat([torch.cat(row, 1) if len(row) > 1 else row[0] for row in rows.values()])
         reward, termination = self.reward_head, self.termination_head
         shared = actions[:, :, None].expand(-1, -1, features.shape[2], -1, -1)
         return Rollout(
@@ -386,14 +418,12 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         now = belief.features().mean(1)[:, self.model.present]
         return self.landmarks.aim(self.distance_head, now, wanted)
 
-    def _rollouts(
-        self, belief: Belief, inputs: Inputs, num_samples: int, seed: int
-    ) -> Iterator[tuple[Part, Float[Tensor, "W N S T D"]]]:
-        """The predicted latents in parts of some worlds and versions, so that memory is bounded."""
+    def _parts(self, belief: Belief, inputs: Inputs, num_samples: int, seed: int) -> Iterator[_Part]:
+        """Rollouts of some worlds and candidates each, so that memory is bounded. Candidates share their draws."""
         num_worlds, num_versions, horizon, _ = inputs.actions.shape
         _, held_samples, size = belief.features().shape
         repeats = 1 if self.model.deterministic else -(-num_samples // held_samples)
-        num_latent_values = repeats * held_samples * horizon * size  # per version
+        num_latent_values = repeats * held_samples * horizon * size  # per candidate
         num_belief_values = repeats * -(-_count(belief) // max(1, num_worlds))
         by_latents = MAX_LATENT_VALUES // max(1, num_latent_values)
         max_versions = max(1, min(by_latents, MAX_BELIEF_VALUES // max(1, num_belief_values)))
@@ -402,23 +432,22 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         for world in range(0, num_worlds, max_worlds):
             start = generator.get_state()
             for version in range(0, num_versions, max_versions):
-                generator.set_state(start)  # all versions of a world have the same draws
-                part = slice(world, world + max_worlds), slice(version, version + max_versions)
-                features = self._draw(belief, inputs, part, repeats, generator)
-                yield part, features if self.model.deterministic else features[:, :, :num_samples]
-
-    def _draw(
-        self, belief: Belief, inputs: Inputs, part: Part, repeats: int, generator: torch.Generator
-    ) -> Float[Tensor, "W N S T D"]:
-        """The rollout of a part, with each world repeated `repeats` times to draw more samples."""
-        index = torch.arange(len(inputs.actions), device=inputs.actions.device)[part[0]].repeat_interleave(repeats)
-        repeated = Inputs(
-            actions=inputs.actions[part].repeat_interleave(repeats, 0),
-            exogenous=None if inputs.exogenous is None else inputs.exogenous[index],
-            step_s=inputs.step_s[index],
-        )
-        features = self.model.rollout(belief.select(index), repeated, generator=generator).features
-        return torch.as_tensor(features.unflatten(0, (-1, repeats)).transpose(1, 2).flatten(2, 3))
+                generator.set_state(start)  # all candidates of a world have the same draws
+                place = slice(world, world + max_worlds), slice(version, version + max_versions)
+                # Each world is repeated to draw more samples than its belief holds.
+                index = torch.arange(num_worlds, device=inputs.actions.device)[place[0]].repeat_interleave(repeats)
+                yield _Part(
+                    place=place,
+                    belief=belief.select(index),
+                    inputs=Inputs(
+                        actions=inputs.actions[place].repeat_interleave(repeats, 0),
+                        exogenous=None if inputs.exogenous is None else inputs.exogenous[index],
+                        step_s=inputs.step_s[index],
+                    ),
+                    generator=generator,
+                    repeats=repeats,
+                    num_samples=repeats * held_samples if self.model.deterministic else num_samples,
+                )
 
     def _missing(self, goal: Arrays) -> tuple[str, ...]:
         """The model inputs that the goal lacks: none, or all except the images.
@@ -487,13 +516,3 @@ def _count(held: object) -> int:
     if isinstance(held, Mapping):
         held = tuple(held.values())
     return sum(_count(one) for one in held) if isinstance(held, tuple | list) else 0
-
-
-def _assembled(
-    parts: Iterable[tuple[Part, Float[Tensor, "W N S T D"]]],
-) -> Float[Tensor, "W N S T D"]:
-    """The parts of `_rollouts`, which come in order, as one tensor."""
-    rows: dict[int, list[Tensor]] = {}
-    for (worlds, _), features in parts:
-        rows.setdefault(worlds.start, []).append(features)
-    return torch.cat([torch.cat(row, 1) if len(row) > 1 else row[0] for row in rows.values()])

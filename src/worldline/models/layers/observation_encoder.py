@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import torch
@@ -67,7 +68,7 @@ class LatentLayout:
     vectors: VectorEncoder | None
     inputs: InputNormaliser
 
-    @property
+    @cached_property
     def num_exact(self) -> int:
         """Size of the exact vectors."""
         return 0 if self.vectors is None else self.vectors.size
