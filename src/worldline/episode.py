@@ -56,7 +56,8 @@ class History:
 
     def __post_init__(self) -> None:
         for group, arrays in vars(self).items():
-            require_mapping(arrays, group)
+            if type(arrays) is not dict:  # nearly all are, and each step of a session makes many
+                require_mapping(arrays, group)
 
     def __repr__(self) -> str:
         return f"History({_sizes(vars(self))})"
@@ -157,7 +158,8 @@ class Episode:
 
     def __post_init__(self) -> None:
         for group in _GROUPS:
-            require_mapping(getattr(self, group), group)
+            if type(getattr(self, group)) is not dict:
+                require_mapping(getattr(self, group), group)
 
     def __repr__(self) -> str:
         end = "terminated" if self.terminated else "truncated" if self.truncated else "no end"
