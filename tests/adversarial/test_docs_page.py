@@ -55,7 +55,7 @@ def test_names_of_signals_are_data(name: str, tmp_path: Path) -> None:
     hosted = HostedWorld("named", None, Named(Schema(signals=(seen, moved))))
     examples = examples_of(hosted)
     document = create_openapi(verb_routes("/v1/worlds/{name}:{verb}"), examples, needs_token=True)
-    page = render(document, needs_token=True)
+    page = render(document, needs_token=True, server="http://server.invalid")
     assert not re.search(r"<(script|img)|1337", page)
     command = re.search(r"<pre>(curl .*?)</pre>", page.partition('id="predict"')[2], re.DOTALL)
     assert command is not None

@@ -16,7 +16,8 @@ from worldline.catalog import shadow
 from worldline.catalog.comparison import read_records
 from worldline.catalog.shadow import Shadow, ShadowCall, VersionPair, copied
 from worldline.episode import History
-from worldline.planning.base import Goal, PlanRequest
+from worldline.planning.base import Goal
+from worldline.planning.calls import PlanCall
 from worldline.planning.costs import Price
 from worldline.testing.toys import Integrator
 from worldline.world.base import World
@@ -262,7 +263,8 @@ for _ in range(9):
 
 
 def test_copies_share_nothing_that_can_change() -> None:
-    request = PlanRequest(
+    request = PlanCall(
+        history=HISTORY,
         goal=Goal(targets={"position": np.zeros(2)}, costs=[Price(signal="push", price=np.ones((2, 1)))]),
         horizon=2,
         proposals={"push": np.zeros((1, 2, 2))},

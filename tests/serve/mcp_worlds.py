@@ -90,7 +90,7 @@ class SlowWorld(WideWorld):
 class BrokenWorld(WideWorld):
     """Fails in every call with an error that worldline does not raise."""
 
-    def predict(self, history: Any, actions: Any, **options: Any) -> Prediction:
+    def answer(self, call: Any) -> Prediction:
         raise ZeroDivisionError("secret in /srv/worlds")
 
 

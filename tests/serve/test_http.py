@@ -25,6 +25,7 @@ from worldline.errors import (
     UnsupportedError,
     WorldlineError,
 )
+from worldline.planning.calls import PredictCall
 from worldline.serve.callers import Caller, ForbiddenError, Scope, UnauthorizedError
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.http import create_app
@@ -44,7 +45,7 @@ from worldline.serve.problems import (
 )
 from worldline.serve.scheduler import Lane
 from worldline.world.base import Prediction, World
-from worldline.world.wire import Call, decode_answer, decode_json_call, encode_call
+from worldline.world.wire import decode_answer, decode_json, encode_call
 
 PREDICT = "/v1/worlds/toy:predict"
 JSON = {"content-type": "application/json"}
@@ -113,11 +114,11 @@ def test_a_prediction_by_hand(client: Client) -> None:
 
 
 def arguments() -> dict[str, Any]:
-    return dict(decode_json_call("predict", BODY).arguments)
+    return vars(decode_json(PredictCall, BODY))
 
 
 def test_a_prediction_in_msgpack_and_the_accepted_types(client: Client) -> None:
-    body = encode_call(Call("predict", arguments()))
+    body = encode_call(PredictCall(**arguments()))
     for accept, kind in (("*/*", "msgpack"), ("application/json", "json"), ("application/msgpack", "msgpack")):
         response = client.predict(body, {**MSGPACK, "accept": accept})
         assert (response.status_code, response.headers["content-type"]) == (200, f"application/{kind}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import html
@@ -13,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from shutil import which
@@ -28,25 +26,24 @@ from fastapi import FastAPI
 
 from worldline.catalog.opening import open_target
 from worldline.catalog.versions import HOME, Catalog
-from worldline.engines.base import CallCost, Card
 from worldline.engines.baselines import Linear, Persistence
-from worldline.planning.calls import Call, ScoreCall
+from worldline.planning.calls import CALLS
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
-from worldline.serve.http_docs import Documents, render
+from worldline.serve.http_docs import render
 from worldline.serve.http_jobs import jobs_router
 from worldline.serve.jobs import JobSettings
-from worldline.serve.openapi import create_openapi, routes_of, verb_routes
+from worldline.serve.openapi import create_openapi, routes_of
 from worldline.serve.server import serving
 from worldline.serve.service import Service
 from worldline.serve.tokens import Tokens
 from worldline.testing.toys import Integrator
 from worldline.world import wire
-from worldline.world.base import World
+from worldline.world.base import ANSWERS
 from worldline.world.bundle_io import save_world
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
@@ -63,21 +60,6 @@ def toy_world(*, camera: bool = False, wind: bool = False) -> LocalWorld:
     engine = (Persistence if camera else Linear).fit(toy.episodes(9, 20, seed=0), toy.schema)
     calibration = calibrate(engine, toy.episodes(30, 12, seed=1), horizon=8, num_windows=1, seed=0)
     return LocalWorld(engine, calibration, CrossEntropy(num_candidates=16, num_iterations=2))
-
-
-class Uncalled(World):
-    """Counts the calls of `score`, and fails."""
-
-    def __init__(self, price: float = 0.0) -> None:
-        self.calls, cost = 0, CallCost(latency_s=0.1, price=price, currency="USD")
-        self.card = replace(toy_world().describe(), call=cost)
-
-    def describe(self) -> Card:
-        return self.card
-
-    def answer(self, call: Call) -> Any:
-        self.calls += isinstance(call, ScoreCall)
-        raise RuntimeError("a secret")
 
 
 @contextmanager
@@ -142,11 +124,8 @@ def without_texts(value: Any) -> Any:
 
 
 def snapshot_of(document: Mapping[str, Any]) -> str:
-    """The document without texts and without answers, which differ between machines."""
+    """The document without texts."""
     found = without_texts(document)
-    for _, _, one in operations(found).values():
-        for response in one["responses"].values():
-            response.get("content", {}).get(JSON, {}).pop("example", None)
     schemas = found["components"].pop("schemas")
     parts = {**operations(found), **schemas, "": {**found, "paths": None}}
     return "".join(f"{json.dumps({name: one}, sort_keys=True)}\n" for name, one in sorted(parts.items()))
@@ -203,12 +182,11 @@ def test_every_command_works_when_pasted(url: str, document: dict[str, Any], tmp
 def test_examples_fit_their_schemas(document: dict[str, Any]) -> None:
     shown = 0
     for _, _, stated in operations(document).values():
-        for holder in (stated.get("requestBody", {}), *stated["responses"].values()):
-            content = holder.get("content", {}).get(JSON, {})
-            if "example" in content:
-                validate(document, content, content["example"])
-                shown += 1
-    assert shown >= 26
+        content = stated.get("requestBody", {}).get("content", {}).get(JSON, {})
+        if "example" in content:
+            validate(document, content, content["example"])
+            shown += 1
+    assert shown >= 11
 
 
 def test_links_and_references_lead_somewhere(document: dict[str, Any]) -> None:
@@ -216,7 +194,10 @@ def test_links_and_references_lead_somewhere(document: dict[str, Any]) -> None:
     of_jobs = create_openapi(routes_of([router]), needs_token=False)
     assert {one["operationId"] for one in of_jobs["paths"]["/v1/jobs"].values()} == {"create_job", "list_jobs"}
     assert len(operations(of_jobs)) == len(router.routes)
-    assert 'href="#schema-LearnJob"' in render(of_jobs, needs_token=False).partition('id="create_job"')[2]
+    assert (
+        'href="#schema-LearnJob"'
+        in render(of_jobs, needs_token=False, server="http://server").partition('id="create_job"')[2]
+    )
     makers = ((document, "create_session", "201", "session"), (of_jobs, "create_job", "202", "job"))
     for found, maker, status, item in makers:
         known = operations(found)
@@ -253,44 +234,8 @@ def test_examples_hold_all_inputs(camera: bool, verbs: tuple[str, ...]) -> None:
         first, second = found["score"].request["actions"]["push"]
         assert first != second
     for verb in verbs:
-        call = wire.decode_json_call(verb, json.dumps(found[verb].request).encode())
-        assert json.loads(wire.encode_json_answer(call.ask(world))).keys() == found[verb].answer.keys()
-
-
-def test_worlds_that_fail_or_cost_money_do_not_break_the_documentation() -> None:
-    broken, paid = Uncalled(), Uncalled(price=0.01)
-    found = examples_of(HostedWorld("toy", None, broken))
-    assert "predict" not in found
-    assert found["list_worlds"].answer["worlds"][0]["name"] == "toy"
-    found = examples_of(HostedWorld("toy", None, paid))
-    assert (found["predict"].request["actions"], found["predict"].answer) == (
-        {"push": [[-0.2] * 2, [0.0] * 2, [0.2] * 2]},
-        None,
-    )
-    assert (broken.calls, paid.calls) == (1, 0)
-
-
-def test_examples_are_made_once_per_version() -> None:
-    world = Uncalled()
-    hosts = Hosts(open_target)
-    hosts.add(hosted := HostedWorld("toy", None, world))
-
-    async def ask() -> None:
-        service = Service(hosts)
-        documents = Documents(service, verb_routes("/v1/worlds/{name}:{verb}"))
-        for calls in (1, 2):
-            found = await asyncio.gather(*(documents.get(has_examples=True) for _ in range(20)))
-            assert len({one.openapi for one in found}) == 1
-            assert (world.calls, b"secret" in found[0].openapi) == (calls, False)
-            hosts.remove("toy")
-            hosts.add(HostedWorld("toy", None, world))
-        without = await documents.get(has_examples=False)
-        assert b"push" not in without.openapi + without.page
-        assert world.calls == 2
-        service.close()
-
-    asyncio.run(ask())
-    assert hosted.name == "toy"
+        call = wire.decode_json(CALLS[verb], json.dumps(found[verb].request).encode())
+        assert isinstance(world.answer(call), ANSWERS[type(call)])
 
 
 def test_a_service_with_tokens_shows_its_worlds_to_readers_only(secured: tuple[str, str]) -> None:

@@ -15,7 +15,8 @@ from sqlalchemy import func, select
 from tests.serve.toy_sessions import ANN, BOB, SwitchedWorld, changing, opened, steps_of, toy_world
 
 from worldline.errors import InputError, UnavailableError, WorldlineError
-from worldline.planning.base import Goal, PlanRequest
+from worldline.planning.base import Goal
+from worldline.planning.calls import PlanCall, PredictCall
 from worldline.serve import sessions as module
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
@@ -31,7 +32,7 @@ from worldline.serve.problems import (
 from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings, SessionView
 from worldline.serve.tables import session_steps, sessions
 from worldline.world.local import LocalWorld
-from worldline.world.session import Session
+from worldline.world.session import NO_HISTORY, Session
 from worldline.world.wire import decode_answer
 
 SETTINGS = SessionSettings(num_kept=12, level=0.8, horizon=3, rate=0.1, patience=30.0)
@@ -39,6 +40,8 @@ AHEAD = {"push": np.full((2, 2), 0.5, np.float32)}
 CALM = {"wind": np.zeros((2, 2), np.float32)}
 GOAL = Goal(targets={"position": np.zeros(2)})
 STEPS = steps_of(changing(40))
+PREDICT = PredictCall(history=NO_HISTORY, actions=AHEAD, exogenous=CALM)
+PLAN = PlanCall(history=NO_HISTORY, goal=GOAL, horizon=2, exogenous=CALM)
 
 
 async def add(found: Sessions, name: str, steps: list[ObservedStep], first: int = 0) -> SessionView:
@@ -61,13 +64,13 @@ def local(steps: list[ObservedStep], settings: SessionSettings = SETTINGS) -> Se
 
 async def assert_same(found: Sessions, name: str, session: Session) -> None:
     """Whether the session of the service answers as this one."""
-    ours = await found.predict(ANN, name, {"actions": AHEAD, "exogenous": CALM})
+    ours = await found.ask(ANN, name, PREDICT)
     theirs = session.predict(AHEAD, exogenous=CALM)
     for part in ("mean", "low", "high"):
         one, other = (getattr(answer.signals["position"], part) for answer in (ours, theirs))
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     assert ours.trust == pytest.approx(theirs.trust, rel=1e-3)
-    ours = await found.plan(ANN, name, PlanRequest(goal=GOAL, horizon=2, exogenous=CALM))
+    ours = await found.ask(ANN, name, PLAN)
     theirs = session.plan(GOAL, horizon=2, exogenous=CALM)
     np.testing.assert_allclose(ours.actions["push"], theirs.actions["push"], atol=1e-4)
     view = await found.get(ANN, name)
@@ -97,7 +100,7 @@ def test_answers_are_those_of_a_local_session_also_after_a_restart(database: Dat
     async def run(found: Sessions) -> None:
         name = (await found.create(ANN, "toy", SETTINGS)).id
         with pytest.raises(InputError, match="nothing was observed"):
-            await found.predict(ANN, name, {"actions": AHEAD, "exogenous": CALM})
+            await found.ask(ANN, name, PREDICT)
         seen = 0
         for until in (1, 2, 20, 41):
             await add(found, name, steps[seen:until], seen)
@@ -134,8 +137,8 @@ def test_a_session_exists_for_its_token_only(database: Database) -> None:
             lambda name: found.get(BOB, name),
             lambda name: found.observe(BOB, name, 1, STEPS[1]),
             lambda name: found.observe(BOB, name, 0, STEPS[0]),
-            lambda name: found.predict(BOB, name, {"actions": AHEAD, "exogenous": CALM}),
-            lambda name: found.plan(BOB, name, PlanRequest(goal=GOAL, horizon=2, exogenous=CALM)),
+            lambda name: found.ask(BOB, name, PREDICT),
+            lambda name: found.ask(BOB, name, PLAN),
             lambda name: found.fork(BOB, name),
             lambda name: found.delete(BOB, name),
         ]
@@ -207,7 +210,7 @@ def test_an_unused_session_expires_and_is_deleted_later(database: Database, monk
         names = [(await found.create(ANN, "toy", SETTINGS)).id for _ in range(3)]
         await add(found, names[0], STEPS[:1])
         now[0] += 80
-        await found.predict(ANN, names[0], {"actions": AHEAD, "exogenous": CALM})  # which is a use
+        await found.ask(ANN, names[0], PREDICT)  # which is a use
         await found.observe(ANN, names[1], 0, STEPS[0])  # too
         assert (await found.get(ANN, names[2])).expires == pytest.approx(now[0] + 20)  # which is none
         with pytest.raises(RateLimitedError, match="3 sessions are open"):
@@ -217,7 +220,7 @@ def test_an_unused_session_expires_and_is_deleted_later(database: Database, monk
         for call in (
             found.get(ANN, names[2]),
             found.observe(ANN, names[2], 0, STEPS[0]),
-            found.predict(ANN, names[2], {"actions": AHEAD, "exogenous": CALM}),
+            found.ask(ANN, names[2], PREDICT),
             found.fork(ANN, names[2]),
         ):
             with pytest.raises(GoneError):
@@ -305,7 +308,7 @@ def test_a_refused_call_leaves_the_session_in_memory_as_it_was(database: Databas
             found.observe(ANN, name, 3, replace(STEPS[3], actions={})),
             found.observe(ANN, name, 3, replace(STEPS[3], exogenous={**STEPS[3].exogenous, "more": np.zeros(9)})),
             found.observe(ANN, name, 3, replace(STEPS[3], observed={"more": True})),
-            found.predict(ANN, name, {"actions": {}}),
+            found.ask(ANN, name, PredictCall(history=NO_HISTORY, actions={})),
             found.observe(quota, name, 3, STEPS[3]),
         ):
             with pytest.raises(WorldlineError):
@@ -320,12 +323,12 @@ def test_a_refused_call_leaves_the_session_in_memory_as_it_was(database: Databas
 
 def test_a_plan_ends_before_its_deadline(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     budgets = list[float]()
-    monkeypatch.setattr(Session, "plan", lambda session, **request: budgets.append(request["budget_s"]))
+    monkeypatch.setattr(Session, "answer", lambda session, call: budgets.append(call.budget_s))
 
     async def run(found: Sessions) -> None:
         name = (await found.create(ANN, "toy", SETTINGS)).id
         await add(found, name, STEPS[:1])
-        await found.plan(ANN, name, PlanRequest(goal=GOAL, horizon=2, exogenous=CALM), deadline_s=2.0)
+        await found.ask(ANN, name, PLAN, deadline_s=2.0)
 
     play(database, run)
     assert budgets == [pytest.approx(1.6)]
@@ -406,12 +409,12 @@ def test_a_session_follows_the_alias_and_its_bands_start_anew(database: Database
         hosted.version, hosted.world = number, toy_world(1)
         due = local(STEPS[:25])
         due.use(toy_world(1))
-        ours = await found.predict(ANN, name, {"actions": AHEAD, "exogenous": CALM})
+        ours = await found.ask(ANN, name, PREDICT)
         np.testing.assert_allclose(
             ours.signals["position"].high, due.predict(AHEAD, exogenous=CALM).signals["position"].high, rtol=1e-4
         )
         for one in (found, other) if number == 2 else (found,):  # a version that only the old row knows
-            theirs = await one.predict(ANN, name, {"actions": AHEAD, "exogenous": CALM})
+            theirs = await one.ask(ANN, name, PREDICT)
             np.testing.assert_allclose(ours.signals["position"].high, theirs.signals["position"].high, rtol=1e-4)
         view = await add(found, name, STEPS[25:35], 25)
         for step in STEPS[25:35]:

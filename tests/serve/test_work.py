@@ -24,7 +24,8 @@ from worldline.engines.base import Card
 from worldline.engines.baselines import Linear, Persistence
 from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError
-from worldline.planning.base import Goal, PlanRequest
+from worldline.planning.base import Goal
+from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.callers import ANYONE
@@ -36,7 +37,6 @@ from worldline.testing.toys import Integrator
 from worldline.world.base import Prediction
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
-from worldline.world.wire import Call
 
 CALM = Integrator(noise=0.1)
 LIMITS = Limits()
@@ -80,26 +80,22 @@ def stacked(parts: list[Arrays]) -> Arrays:
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
 
-def prediction(episode: Episode, *, observed: int = 3, steps: int = 3, **options: Any) -> Call:
+def prediction(episode: Episode, *, observed: int = 3, steps: int = 3, **options: Any) -> PredictCall:
     """A prediction from an episode."""
     ahead = slice(observed - 1, observed - 1 + steps)
     inputs = {name: value[ahead] for name, value in episode.actions.items()}
     outside = {name: value[ahead] for name, value in episode.exogenous.items()}
     past = episode.history(observed - 1, observed)
-    return Call("predict", {"history": past, "actions": inputs, "exogenous": outside or None, **options})
+    return PredictCall(history=past, actions=inputs, exogenous=outside or None, **options)
 
 
-def batch_of(calls: list[Call]) -> Call:
+def batch_of(calls: list[PredictCall]) -> PredictCall:
     """One call for the worlds of several."""
-    outside = [call.arguments["exogenous"] for call in calls]
-    return Call(
-        "predict",
-        {
-            **calls[0].arguments,
-            "history": History.stack([call.arguments["history"] for call in calls]),
-            "actions": stacked([call.arguments["actions"] for call in calls]),
-            "exogenous": stacked(outside) if outside[0] else None,
-        },
+    return replace(
+        calls[0],
+        history=History.stack([call.history for call in calls]),
+        actions=stacked([call.actions for call in calls]),
+        exogenous=stacked([call.exogenous or {} for call in calls]) or None,
     )
 
 
@@ -113,18 +109,18 @@ def test_answers_of_a_batch_equal_single_answers(name: str) -> None:
     assert None not in groups
     found = answer_calls(case.world, calls)
     for one, call in zip(found, calls, strict=True):
-        compare(one, call.ask(case.world))
+        compare(one, case.world.answer(call))
 
 
 def test_an_invalid_call_spoils_no_other() -> None:
     case = named("linear")
     calls = [prediction(one) for one in case.episodes]
-    far = {name: 1e9 * np.ones_like(value) for name, value in calls[1].arguments["actions"].items()}
-    calls[1] = Call("predict", {**calls[1].arguments, "actions": far})
+    far = {name: 1e9 * np.ones_like(value) for name, value in calls[1].actions.items()}
+    calls[1] = replace(calls[1], actions=far)
     found = answer_calls(case.world, calls)
     assert isinstance(found[1], InputError)
     for number in (0, 2, 3):
-        compare(found[number], calls[number].ask(case.world))
+        compare(found[number], case.world.answer(calls[number]))
 
 
 def test_calls_that_differ_in_more_than_values_are_not_grouped() -> None:
@@ -143,7 +139,7 @@ def test_calls_that_differ_in_more_than_values_are_not_grouped() -> None:
     assert len({*keys}) == len(keys)
     assert None not in keys
     assert group_of(prediction(case.episodes[1]), card) == keys[0]
-    for alone in (prediction(episode, num_samples=2), batch_of([first, first]), Call("surprise", {"episode": episode})):
+    for alone in (prediction(episode, num_samples=2), batch_of([first, first]), SurpriseCall(episode=episode)):
         assert group_of(alone, card) is None
     for changed in (replace(card, deterministic=False), replace(card, max_batch=1)):
         assert group_of(first, changed) is None
@@ -154,7 +150,7 @@ def test_pieces_of_a_prediction_equal_the_whole(name: str) -> None:
     case = named(name)
     options = {"level": 0.5, "images": name == "pictures", "num_samples": 0 if name == "simulator" else 2}
     call = batch_of([prediction(one, **options) for one in case.episodes])
-    whole = call.ask(case.world)
+    whole = case.world.answer(call)
     assert whole.num_worlds() == len(case.episodes) > 1
     for pieces in (1, 3, 100):
         compare(answer_in_pieces(case.world, call, case.world.describe(), pieces), whole)
@@ -165,24 +161,23 @@ def test_pieces_of_a_prediction_equal_the_whole(name: str) -> None:
 def test_pieces_of_a_score_equal_the_whole(name: str, worlds: int | None) -> None:
     case = named(name)
     episodes = case.episodes[: worlds or 1]
-    arguments = dict(batch_of([prediction(one) for one in episodes]).arguments)
+    batch = batch_of([prediction(one) for one in episodes])
     goals = [case.goal(one) for one in episodes]
     bounds = (AtMost(signal=next(iter(goals[0].targets)), bound=0.1),) if name != "simulator" else ()
     goal = replace(goals[0], targets=stacked([one.targets for one in goals]))
     plans = {
-        key: np.stack([value, value[:, ::-1], 0 * value, -value, value / 2], 1)
-        for key, value in arguments["actions"].items()
+        key: np.stack([value, value[:, ::-1], 0 * value, -value, value / 2], 1) for key, value in batch.actions.items()
     }
-    arguments |= {"actions": plans, "goal": goal, "constraints": bounds}
+    call = ScoreCall(history=batch.history, actions=plans, goal=goal, constraints=bounds, exogenous=batch.exogenous)
     if worlds is None:
-        arguments |= {
-            "history": arguments["history"].worlds(0),  # type: ignore[arg-type]
-            "actions": {key: value[0] for key, value in plans.items()},
-            "goal": goals[0],
-            "exogenous": {key: value[0] for key, value in (arguments["exogenous"] or {}).items()} or None,
-        }
-    call = Call("score", arguments)
-    whole = call.ask(case.world)
+        call = replace(
+            call,
+            history=call.history.worlds(0),  # type: ignore[arg-type]
+            actions={key: value[0] for key, value in plans.items()},
+            goal=goals[0],
+            exogenous={key: value[0] for key, value in (call.exogenous or {}).items()} or None,
+        )
+    whole = case.world.answer(call)
     assert whole.cost.shape[-1] == 5
     for pieces in (1, 2, 100):
         compare(answer_in_pieces(case.world, call, case.world.describe(), pieces), whole)
@@ -192,7 +187,7 @@ def test_the_trust_of_scores_in_pieces_is_the_smallest() -> None:
     world, pushes = world_with(2.0), np.zeros((2, 6, 2), np.float32)
     pushes[1, 0] = 1.0  # only this candidate leads away from the logs
     goal = Goal(targets={"position": np.zeros(2, np.float32)})
-    call = Call("score", {"history": at(0.0, 0.0), "actions": {"push": pushes}, "goal": goal})
+    call = ScoreCall(history=at(0.0, 0.0), actions={"push": pushes}, goal=goal)
     assert answer_in_pieces(world, call, world.describe(), 2).trust == smallest_trust(world)
     assert answer_in_pieces(world, call, world.describe(), 1).trust == smallest_trust(world)
 
@@ -202,9 +197,9 @@ def test_a_piece_is_asked_for_as_many_times_as_there_are_pieces() -> None:
     case = named("linear")
 
     class Counting:
-        def predict(self, history: History, actions: Arrays, **options: Any) -> object:
-            sizes.append(history.num_worlds)
-            return case.world.predict(history, actions, **options)
+        def answer(self, call: PredictCall) -> object:
+            sizes.append(call.history.num_worlds)
+            return case.world.answer(call)
 
     call = batch_of([prediction(case.episodes[0])] * 10)
     answer_in_pieces(Counting(), call, case.world.describe(), 3)  # type: ignore[arg-type]
@@ -256,7 +251,7 @@ def test_invalid_calls_in_pieces_are_explained_by_the_world() -> None:
     call, card = batch_of([prediction(one) for one in case.episodes]), case.world.describe()
     for actions in ({}, {"push": np.zeros((3, 3, 2))}, {"push": np.float64(0)}):
         with pytest.raises(InputError, match="push"):
-            answer_in_pieces(case.world, Call("predict", {**call.arguments, "actions": actions}), card, 2)
+            answer_in_pieces(case.world, replace(call, actions=actions), card, 2)
 
 
 def fake(*shape: int, dtype: str = "float32") -> Any:
@@ -271,21 +266,20 @@ def past(observed: int = 3, *worlds: int, **images: Any) -> History:
     )
 
 
-def plan(**request: Any) -> Call:
+def plan(**request: Any) -> PlanCall:
     goal = Goal(targets={"position": np.zeros(2)})
-    return Call("plan", {"history": past(), "request": PlanRequest(**{"goal": goal, "horizon": 5, **request})})
+    return PlanCall(**{"history": past(), "goal": goal, "horizon": 5, **request})
 
 
 def score(candidates: int, steps: int = 5, bounds: int = 0, history: History | None = None) -> Call:
     goal = Goal(targets={"position": np.zeros(2)})
     constraints = (AtMost(signal="position", bound=1.0),) * bounds
     actions = {"push": fake(candidates, steps, 2)}
-    return Call("score", {"history": history or past(), "actions": actions, "goal": goal, "constraints": constraints})
+    return ScoreCall(history=history or past(), actions=actions, goal=goal, constraints=constraints)
 
 
 def predict(steps: int = 5, history: History | None = None, *worlds: int, **options: Any) -> Call:
-    arguments = {"history": history or past(3, *worlds), "actions": {"push": fake(*worlds, steps, 2)}, **options}
-    return Call("predict", arguments)
+    return PredictCall(history=history or past(3, *worlds), actions={"push": fake(*worlds, steps, 2)}, **options)
 
 
 def episode(steps: int) -> Episode:
@@ -321,8 +315,8 @@ ATTACKS: dict[str, tuple[Callable[[], Call], Card]] = {
     "proposals": (lambda: plan(proposals={"push": fake(70_000, 5, 2)}), CARD),
     "pending": (lambda: plan(pending={"push": fake(10_000, 2)}), CARD),
     "constraints of a plan": (lambda: plan(constraints=(AtMost(signal="position", bound=1.0),) * 100_000), CARD),
-    "what_if": (lambda: Call("what_if", {"episode": episode(10_001), "at": 1, "actions": {"push": fake(5, 2)}}), CARD),
-    "surprise": (lambda: Call("surprise", {"episode": episode(10_001)}), CARD),
+    "what_if": (lambda: WhatIfCall(episode=episode(10_001), at=1, actions={"push": fake(5, 2)}), CARD),
+    "surprise": (lambda: SurpriseCall(episode=episode(10_001)), CARD),
 }
 
 
@@ -349,15 +343,15 @@ def test_common_calls_are_accepted_and_invalid_ones_left_to_the_world() -> None:
     history = History(observations={"unknown": np.float64(0)})
     for arguments in (
         {"history": history, "actions": {}},
-        {"history": history, "actions": {"x": np.zeros(())}, "num_samples": -(2**62)},
+        {"history": history, "actions": {"x": np.zeros(())}},
         {"history": History(observations={}), "actions": {"push": np.zeros(2)}},
     ):
-        assert size_of(Call("predict", arguments), CARD, LIMITS).num_bytes > 0
+        assert size_of(PredictCall(**arguments), CARD, LIMITS).num_bytes > 0
 
 
 def test_a_plan_gets_the_time_limit_of_the_service() -> None:
-    def budget_s(call: Call, *rest: float) -> float:
-        return float(with_budget(call, Limits(plan_s=3.0, deadline_s=30.0), *rest).arguments["request"].budget_s)
+    def budget_s(call: PlanCall, *rest: float) -> float | None:
+        return with_budget(call, Limits(plan_s=3.0, deadline_s=30.0), *rest).budget_s
 
     assert budget_s(plan()) == 3
     assert budget_s(plan(budget_s=5.0)) == 5
@@ -376,7 +370,7 @@ CHILD = textwrap.dedent(
     from tests.serve.test_work import CARD, LIMITS, named, plan, predict, score
     from worldline.serve.problems import TooLargeError
     from worldline.serve.work import answer_in_pieces, size_of, with_budget
-    from worldline.world.wire import Call, encode_json_answer
+    from worldline.world.wire import encode_json_answer
 
     def peak(name):
         status = Path("/proc/self/status").read_text()

@@ -10,7 +10,8 @@ from tests.world.gain_worlds import LOGS, TOY, at, smallest_trust, world_with
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode, History
 from worldline.errors import InputError
-from worldline.planning.base import Chance, Goal, PlanRequest
+from worldline.planning.base import Chance, Goal
+from worldline.planning.calls import PlanCall
 from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
@@ -109,14 +110,17 @@ def test_scores_are_trusted_if_no_candidate_diverges() -> None:
 
 
 def test_a_plan_whose_path_diverges_is_not_trusted_and_refused_on_request() -> None:
-    world, no_plan = world_with(2.0), PlanRequest(goal=GOAL, horizon=8, proposals={"push": np.ones((1, 8, 2))})
+    world, no_plan = (
+        world_with(2.0),
+        PlanCall(history=at(0.5, 0.5), goal=GOAL, horizon=8, proposals={"push": np.ones((1, 8, 2))}),
+    )
     world = replace(world, planner=FirstProposal())
-    plan = world.answer_plan(at(0.5, 0.5), no_plan)
+    plan = world.answer(no_plan)
     assert plan.status is PlanStatus.CONVERGED
     assert plan.trust == smallest_trust(world)
     assert plan.prediction is not None
     assert plan.prediction.trust == plan.trust
-    refused = world.answer_plan(at(0.5, 0.5), replace(no_plan, min_trust=1.01 * smallest_trust(world)))
+    refused = world.answer(replace(no_plan, min_trust=1.01 * smallest_trust(world)))
     assert refused.status is PlanStatus.REFUSED
     assert "expected path of the plan is out of distribution" in refused.reason
     assert refused.trust == smallest_trust(world)

@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from typing import Any
 
@@ -25,13 +25,13 @@ from worldline.catalog.fallback import FallbackWorld
 from worldline.episode import History
 from worldline.errors import InputError, UnavailableError, UnsupportedError, WorldlineError
 from worldline.planning.base import Goal
+from worldline.planning.calls import PlanCall
 from worldline.serve.callers import Caller, ForbiddenError, Scope, UnauthorizedError
 from worldline.world import remote_async
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
 from worldline.world.remote_async import AsyncRemoteWorld
-from worldline.world.remote_messages import RemoteCalls
 from worldline.world.wire import CONTENT_TYPE, encode_answer, encode_error
 
 SECRET = "wl_abc_s3cret"
@@ -141,7 +141,7 @@ def test_a_bad_answer_is_one_error(said: Said, problem: str, ask: Callable[..., 
 def test_code_is_refused_before_anything_is_sent(history: History) -> None:
     remote = RemoteWorld(f"http://127.0.0.1:1{PATH}")  # where nobody listens
     goal = Goal(targets={"position": np.zeros(2, np.float32)})
-    with pytest.raises(UnsupportedError, match=r"plan\.request\.constraints\[0\].*<lambda>.*cannot be sent"):
+    with pytest.raises(UnsupportedError, match=r"plan\.constraints\[0\].*<lambda>.*cannot be sent"):
         remote.plan(history, goal, horizon=2, constraints=[lambda rollout: np.zeros((1, 1))])
 
 
@@ -186,10 +186,11 @@ def test_only_calls_that_may_succeed_are_repeated(
 
 
 def test_a_repetition_has_the_time_that_is_left_and_a_plan_its_budget(history: History) -> None:
-    calls = RemoteCalls(f"http://127.0.0.1{PATH}", "", 5.0, 1000, 2, False)
+    client = RemoteWorld(f"http://127.0.0.1{PATH}", token="", timeout_s=5.0)
+    call = PlanCall(history=history, goal=Goal(), horizon=2)
     for budget_s, wait_s in ((3.0, 8.0), (None, 5.0), (float("inf"), 1e6)):
-        assert next(calls.plan(history, Goal(), horizon=2, budget_s=budget_s)).wait_s == wait_s
-    steps = calls.describe()
+        assert next(client._answered_by_world(replace(call, budget_s=budget_s))).wait_s == wait_s
+    steps = client._described()
     first, second = next(steps), steps.send(httpx.ReadError("lost"))
     assert (first.wait_s, first.delay_s) == (5.0, 0.0)
     assert 4.5 < second.wait_s < second.wait_s + second.delay_s <= 5.0

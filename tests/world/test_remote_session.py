@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -22,7 +21,7 @@ from worldline.serve.tables import sessions
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
 from worldline.world.remote_async import AsyncRemoteWorld
-from worldline.world.remote_session import AsyncRemoteSession, RemoteSession, SessionCalls
+from worldline.world.remote_session import AsyncRemoteSession, RemoteSession
 from worldline.world.session import Session
 
 
@@ -145,7 +144,7 @@ def test_a_lost_answer_adds_nothing_twice(
 
 def test_a_step_that_another_client_added_is_an_error(url: str, fresh: list[Episode]) -> None:
     with RemoteWorld(url) as remote, remote.session() as one:
-        other = RemoteSession(SessionCalls(remote._calls, one._calls.view), one._run)
+        other = RemoteSession(remote, one._view)
         observe(one, fresh[0], 0)
         observe(other, fresh[0], 0)  # the same step again
         observe(one, fresh[0], 1)
@@ -162,16 +161,6 @@ def test_with_ends_a_session(url: str) -> None:
     with RemoteWorld(url) as remote:
         with remote.session() as session:
             pass
-        for name in (session._calls.view.id, asyncio.run(used(url))._calls.view.id):
+        for name in (session._view.id, asyncio.run(used(url))._view.id):
             with pytest.raises(UnknownNameError):
-                remote._run(remote._calls.call_session(type(session._calls.view), name, "fork", {}))
-
-
-@pytest.mark.parametrize("kind", [RemoteSession, AsyncRemoteSession])
-def test_verbs_have_the_arguments_of_a_session(kind: type) -> None:
-    for verb in ("observe", "predict", "plan"):
-        found, expected = inspect.signature(getattr(kind, verb)), inspect.signature(getattr(Session, verb))
-        assert found.parameters == expected.parameters
-    for other in (RemoteWorld, AsyncRemoteWorld):
-        options = {name for name in inspect.signature(other.session).parameters if name != "self"}
-        assert options == set(inspect.signature(Session).parameters) - {"world", "tests_later"}
+                remote.run(remote.opened(f"/{name}:fork", "fork", {}))

@@ -20,20 +20,13 @@ from worldline.engines.base import CallCost, Card
 from worldline.episode import Episode, History
 from worldline.errors import InputError, UnknownNameError, UnsupportedError, WorldlineError
 from worldline.planning import costs
-from worldline.planning.base import Chance, Goal, PlanRequest, Rollout
+from worldline.planning.base import Chance, Goal, Rollout
+from worldline.planning.calls import CALLS as BY_VERB
+from worldline.planning.calls import PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.planning.costs import AtMost
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.base import Abduction, Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf
-from worldline.world.wire import (
-    RULES,
-    VERBS,
-    Call,
-    decode_answer,
-    decode_call,
-    encode_answer,
-    encode_call,
-    encode_error,
-)
+from worldline.world.wire import RULES, decode, decode_answer, encode_answer, encode_call, encode_error
 from worldline.world.wire_arrays import DTYPES
 from worldline.world.wire_messages import MAX_ARRAYS, MAX_BODY_BYTES, VERSION
 
@@ -142,29 +135,32 @@ RULE_LISTS = st.lists(CONSTRAINTS, max_size=3).map(tuple)
 MAYBE = st.none() | NAMED
 
 
-def called(verb: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return later(lambda **made: Call(verb, made), **arguments)
-
-
-REQUESTS = later(
-    PlanRequest,
-    goal=GOALS,
-    constraints=RULE_LISTS,
-    horizon=st.integers(1, 2**63 - 1),
-    exogenous=MAYBE,
-    proposals=MAYBE,
-    pending=MAYBE,
-    budget_s=st.none() | st.floats(0, exclude_min=True),
-    min_trust=st.floats(0, 1),
-    seed=COUNTS,
-)
 CALLS = st.one_of(
-    called("describe"),
-    called("predict", history=HISTORIES, actions=NAMED, exogenous=MAYBE, level=NUMBERS),
-    called("score", history=HISTORIES, actions=NAMED, goal=GOALS, constraints=RULE_LISTS, exogenous=MAYBE),
-    called("plan", history=HISTORIES, request=REQUESTS),
-    called("what_if", episode=EPISODES, at=st.integers(-9, 9), actions=NAMED),
-    called("surprise", episode=EPISODES),
+    later(
+        PredictCall,
+        history=HISTORIES,
+        actions=NAMED,
+        exogenous=MAYBE,
+        level=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
+        num_samples=COUNTS,
+        images=st.booleans(),
+    ),
+    later(ScoreCall, history=HISTORIES, actions=NAMED, goal=GOALS, constraints=RULE_LISTS, exogenous=MAYBE),
+    later(
+        PlanCall,
+        history=HISTORIES,
+        goal=GOALS,
+        constraints=RULE_LISTS,
+        horizon=st.integers(1, 2**63 - 1),
+        exogenous=MAYBE,
+        proposals=MAYBE,
+        pending=MAYBE,
+        budget_s=st.none() | st.floats(0, exclude_min=True),
+        min_trust=st.floats(0, 1),
+        seed=COUNTS,
+    ),
+    later(WhatIfCall, episode=EPISODES, at=st.integers(-9, 9), actions=NAMED),
+    later(SurpriseCall, episode=EPISODES),
 )
 
 SIGNALS = st.sampled_from(
@@ -233,15 +229,20 @@ ANSWERS = st.one_of(
 HISTORY = History(observations={"x": np.zeros((2, 1))}, actions={})
 
 
-def pushing(value: Any) -> Call:
-    return Call("predict", {"history": HISTORY, "actions": {"push": value}})
+def pushing(value: Any) -> PredictCall:
+    return PredictCall(history=HISTORY, actions={"push": value})
+
+
+def again(call: Any) -> Any:
+    """The call after it was sent."""
+    return decode(type(call), call.verb, encode_call(call))
 
 
 @settings(max_examples=40)
 @given(CALLS)
 def test_a_call_survives_the_way_there(asked: Later) -> None:
     call = made(asked)
-    assert difference(call, decode_call(call.verb, encode_call(call))) is None
+    assert difference(call, again(call)) is None
 
 
 @settings(max_examples=50)
@@ -253,8 +254,7 @@ def test_an_answer_survives_the_way_back(asked: Later) -> None:
 
 def test_arrays_can_be_written_to_and_lie_as_torch_wants_them() -> None:
     value = np.arange(12, dtype=">f8").reshape(3, 4).T[::-1]
-    found = decode_call("predict", encode_call(pushing(value)))
-    push = found.arguments["actions"]["push"]
+    push = again(pushing(value)).actions["push"]
     np.testing.assert_array_equal(push, value)
     assert push.dtype == np.float64
     assert push.flags.writeable
@@ -267,7 +267,7 @@ def test_arrays_can_be_written_to_and_lie_as_torch_wants_them() -> None:
 )
 def test_narrow_numbers_go_as_wider_ones(narrow: str, wide: str) -> None:
     value = np.array([0, 1, 100], narrow)
-    push = decode_call("predict", encode_call(pushing(value))).arguments["actions"]["push"]
+    push = again(pushing(value)).actions["push"]
     assert push.dtype == wide
     np.testing.assert_array_equal(push, value)
 
@@ -277,8 +277,8 @@ def test_narrow_numbers_go_as_wider_ones(narrow: str, wide: str) -> None:
 )
 def test_a_scalar_in_the_place_of_an_array_becomes_one(value: Any, dtype: str) -> None:
     sent = msgspec.msgpack.decode(encode_answer({"x": value}))["content"]
-    again = decode_call("surprise", message("surprise", {"episode": {"observations": sent, "actions": {}}}))
-    x = again.arguments["episode"].observations["x"]
+    body = message("surprise", {"episode": {"observations": sent, "actions": {}}})
+    x = decode(SurpriseCall, "surprise", body).episode.observations["x"]
     assert x.shape == ()
     assert x.dtype == dtype
     assert x == value
@@ -292,7 +292,7 @@ def test_other_arrays_are_refused_before_they_are_sent(value: np.ndarray) -> Non
 
 def test_what_no_message_can_hold_is_refused_before_it_is_sent() -> None:
     with pytest.raises(InputError, match="surprise cannot be sent"):
-        encode_call(Call("surprise", {"episode": Episode(observations={}, actions={}, seed=2**70)}))
+        encode_call(SurpriseCall(episode=Episode(observations={}, actions={}, seed=2**70)))
     with pytest.raises(InputError, match="cannot be sent"):
         encode_answer({"name": "\ud800"})
     with pytest.raises(InputError, match=r"answer\.it is b'' *, which cannot be sent"):
@@ -317,12 +317,11 @@ def above(limit: float, rollout: Rollout) -> torch.Tensor:
     ],
 )
 def test_code_is_not_sent(code: Any, named: str) -> None:
-    plain = PlanRequest(goal=Goal(), horizon=1, constraints=(AtMost(signal="x", bound=1.0), code))
-    costly = PlanRequest(goal=Goal(costs=(code,)), horizon=1)
-    for request, place in ((plain, r"constraints\[1\]"), (costly, r"goal\.costs\[0\]")):
-        call = Call("plan", {"history": HISTORY, "request": request})
+    plain = PlanCall(history=HISTORY, goal=Goal(), horizon=1, constraints=(AtMost(signal="x", bound=1.0), code))
+    costly = PlanCall(history=HISTORY, goal=Goal(costs=(code,)), horizon=1)
+    for call, place in ((plain, r"constraints\[1\]"), (costly, r"goal\.costs\[0\]")):
         with pytest.raises(
-            UnsupportedError, match=rf"plan\.request\.{place}.*{named}.*AtLeast, AtMost, Chance, Change, .*, Within"
+            UnsupportedError, match=rf"plan\.{place}.*{named}.*AtLeast, AtMost, Chance, Change, .*, Within"
         ):
             encode_call(call)
 
@@ -384,7 +383,7 @@ def score(**rule: Any) -> bytes:
     return message("score", {"history": history, "actions": {}, "goal": {}, "constraints": [rule]})
 
 
-EMPTY = encode_call(Call("surprise", {"episode": Episode(observations={}, actions={})}))
+EMPTY = encode_call(SurpriseCall(episode=Episode(observations={}, actions={})))
 MANY = {str(number): 0 for number in range(200_000)}
 WRONG = [
     (b"", "truncated"),
@@ -434,7 +433,7 @@ WRONG = [
 @pytest.mark.parametrize(("body", "told"), WRONG, ids=[str(number) for number in range(len(WRONG))])
 def test_a_damaged_or_hostile_message_is_refused(body: bytes, told: str) -> None:
     with pytest.raises(InputError, match=told):
-        decode_call("surprise", body)
+        decode(SurpriseCall, "surprise", body)
 
 
 @pytest.mark.parametrize(
@@ -456,12 +455,10 @@ def test_a_damaged_or_hostile_message_is_refused(body: bytes, told: str) -> None
 )
 def test_a_hostile_constraint_is_refused(rule: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        decode_call("score", score(**rule))
+        decode(ScoreCall, "score", score(**rule))
 
 
-def test_only_the_known_verbs_and_answers_are_taken() -> None:
-    with pytest.raises(UnknownNameError, match=r"no verb is called 'pridict'. Did you mean 'predict'"):
-        decode_call("pridict", EMPTY)
+def test_only_answers_and_known_errors_are_taken() -> None:
     with pytest.raises(InputError, match="expected an answer"):
         decode_answer(Card, EMPTY)
     for odd in (
@@ -476,8 +473,17 @@ def test_only_the_known_verbs_and_answers_are_taken() -> None:
 
 
 def test_a_field_with_a_default_may_be_left_out() -> None:
-    found = decode_call("surprise", message("surprise", {"episode": {"observations": {}, "actions": {}}}))
-    assert found.arguments["episode"] == Episode(observations={}, actions={})
+    body = message("surprise", {"episode": {"observations": {}, "actions": {}}})
+    assert decode(SurpriseCall, "surprise", body).episode == Episode(observations={}, actions={})
+
+
+def test_a_field_that_the_receiver_fills_in_is_not_sent() -> None:
+    call = PredictCall(history=HISTORY, actions={"push": np.zeros((1, 1))})
+    filled = {"history": HISTORY, "level": 0.5}
+    found = decode(PredictCall, "predict", encode_call(call, filled), filled)
+    assert (found.history, found.level) == (HISTORY, 0.5)
+    with pytest.raises(InputError, match="unknown field `history`"):
+        decode(PredictCall, "predict", encode_call(call, ("level",)), filled)
 
 
 def test_little_is_allocated_for_a_message_that_lies() -> None:
@@ -492,7 +498,8 @@ def test_little_is_allocated_for_a_message_that_lies() -> None:
     try:
         for body in lies:
             try:
-                decode_call("score" if b"score" in body else "surprise", body)
+                kind = ScoreCall if b"score" in body else SurpriseCall
+                decode(kind, kind.verb, body)
             except InputError:
                 continue
         peak = tracemalloc.get_traced_memory()[1]
@@ -507,7 +514,7 @@ TREES = st.recursive(
     | st.integers(-(2**63), 2**63)
     | st.floats()
     | st.text(max_size=3)
-    | st.sampled_from(sorted(VERBS)),
+    | st.sampled_from(sorted(BY_VERB)),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(("x", "rule", "low", "dtype", "shape", "data")), inner, max_size=3)
@@ -519,18 +526,18 @@ TREES = st.recursive(
 @given(st.binary(max_size=60), st.sampled_from(["plan", "surprise"]))
 def test_noise_is_refused(body: bytes, verb: str) -> None:
     with pytest.raises(InputError):
-        decode_call(verb, body)
+        decode(BY_VERB[verb], verb, body)
 
 
 @given(TREES)
 def test_any_other_tree_is_refused(tree: Any) -> None:
     for content in (
         tree,
-        {"history": tree, "request": {"goal": tree, "horizon": 1}},
+        {"history": tree, "goal": tree, "horizon": 1},
         {"history": {"observations": tree}},
     ):
         with pytest.raises(InputError):
-            decode_call("plan", message("plan", content))
+            decode(PlanCall, "plan", message("plan", content))
     with pytest.raises(InputError):
         decode_answer(Card, message("error", tree))
 
@@ -543,7 +550,7 @@ def test_a_spoiled_message_is_refused_or_read(asked: Later, spots: list[tuple[in
     for spot, value in spots:
         body[spot % len(body)] = value
     try:
-        found = decode_call(call.verb, bytes(body))
+        found = decode(type(call), call.verb, bytes(body))
     except InputError:
         return
     assert type(found) is type(call)

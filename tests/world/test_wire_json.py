@@ -18,23 +18,23 @@ from tests.world.test_wire import ANSWERS, CALLS, TREES, Later, difference, made
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.episode import Arrays, History
-from worldline.errors import InputError, UnknownNameError
-from worldline.planning.base import Chance, Goal, PlanRequest
+from worldline.errors import InputError
+from worldline.planning.base import Chance, Goal
+from worldline.planning.calls import CALLS as BY_VERB
+from worldline.planning.calls import PlanCall, PredictCall, ScoreCall, SurpriseCall
 from worldline.planning.costs import AtLeast, AtMost, KeepOut, Track, Within
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
 from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf
 from worldline.world.local import LocalWorld
-from worldline.world.session import Session
+from worldline.world.session import FILLED_IN, NO_HISTORY
 from worldline.world.wire import (
     MAX_JSON_LISTS,
     MAX_JSON_NAMES,
-    VERBS,
     MessageError,
+    decode,
     decode_answer,
-    decode_call,
-    decode_json_arguments,
-    decode_json_call,
+    decode_json,
     encode_call,
     encode_error,
     encode_json_answer,
@@ -53,8 +53,7 @@ def predict(value: Any) -> bytes:
 
 
 def pushed(value: Any) -> np.ndarray:
-    found: np.ndarray = decode_json_call("predict", predict(value)).arguments["actions"]["push"]
-    return found
+    return decode_json(PredictCall, predict(value)).actions["push"]
 
 
 def rules(*rules: dict[str, Any]) -> bytes:
@@ -62,7 +61,7 @@ def rules(*rules: dict[str, Any]) -> bytes:
 
 
 def rule(**sent: Any) -> Any:
-    return decode_json_call("score", rules(sent)).arguments["goal"].costs[0]
+    return decode_json(ScoreCall, rules(sent)).goal.costs[0]
 
 
 def finite(value: Any, limits: bool = False) -> Any:
@@ -109,9 +108,9 @@ def test_a_json_call_equals_its_msgpack_call(asked: Later, lists: bool) -> None:
     call = made(asked)
     sent = msgspec.msgpack.decode(encode_call(call))
     content = finite(sent["content"])
-    expected = decode_call(call.verb, message(call.verb, content, *sent["arrays"]))
-    found = decode_json_call(call.verb, msgspec.json.encode(json_content(content, sent["arrays"], lists)))
-    assert repr(plain(found.arguments, not lists)) == repr(plain(expected.arguments, not lists))
+    expected = decode(type(call), call.verb, message(call.verb, content, *sent["arrays"]))
+    found = decode_json(type(call), msgspec.json.encode(json_content(content, sent["arrays"], lists)))
+    assert repr(plain(found, not lists)) == repr(plain(expected, not lists))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +138,7 @@ def test_lists_and_base64_are_arrays(value: Any, expected: np.ndarray) -> None:
 
 def test_lists_have_the_dtype_of_the_contract() -> None:
     episode = {"observations": {}, "actions": {}, "step_s": [1, 0.5]}
-    found = decode_json_call("surprise", body(episode=episode)).arguments["episode"].step_s
+    found = decode_json(SurpriseCall, body(episode=episode)).episode.step_s
     assert difference(found, np.array([1, 0.5], np.float32)) is None
 
 
@@ -169,37 +168,36 @@ def test_a_history_of_one_observation_takes_empty_lists(batch: bool) -> None:
     sent: Any = ([[]], [[[1, 2]]], [[[0.1, 0.2]]]) if batch else ([], [[1, 2]], [[0.1, 0.2]])
     empty, position, push = sent
     past = {"observations": {"position": position}, "actions": {"push": empty}, "exogenous": {"wind": empty}}
-    call = decode_json_call("predict", body(history=past, actions={"push": push}, exogenous={"wind": push}))
+    call = decode_json(PredictCall, body(history=past, actions={"push": push}, exogenous={"wind": push}))
     history = History(observations={"position": np.array(position)})
     expected = world.predict(history, {"push": np.array(push)}, exogenous={"wind": np.array(push)})
-    assert difference(call.ask(world), expected) is None
+    assert difference(world.answer(call), expected) is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionStep:
     step: int
     observations: Arrays
+    actions: Arrays | None = None
     observed: Mapping[str, bool] | None = None
 
 
-def test_arguments_of_other_functions_and_classes_are_decoded() -> None:
-    sent = body(observations={"x": [1, None]}, observed={"x": False}, actions=None)
-    found = decode_json_arguments(Session.observe, sent)
-    assert difference(found.pop("observations"), {"x": np.array([1.0, math.nan])}) is None
-    assert found == {"observed": {"x": False}, "actions": None}
-    found = decode_json_arguments(Session.plan, body(goal={"targets": {"x": [1]}}, horizon=3, budget_s=1))
-    assert difference(found, {"goal": Goal(targets={"x": np.array([1])}), "horizon": 3, "budget_s": 1.0}) is None
-    assert decode_json_arguments(SessionStep, body(step=2, observations={})) == {"step": 2, "observations": {}}
-    assert decode_json_arguments(Session.observe, b'{"observations": {}, "actions": {"a": 1}, "actions": {}}') == {
-        "observations": {},
-        "actions": {},
-    }
-    with pytest.raises(UnknownNameError, match="Did you mean 'plan'"):
-        decode_json_call("plam", b"{}")
+def test_other_classes_and_calls_without_a_history_are_decoded() -> None:
+    sent = body(step=2, observations={"x": [1, None]}, observed={"x": False}, actions=None)
+    found = decode_json(SessionStep, sent)
+    assert difference(found.observations, {"x": np.array([1.0, math.nan])}) is None
+    assert (found.step, found.observed, found.actions) == (2, {"x": False}, None)
+    call = decode_json(PlanCall, body(goal={"targets": {"x": [1]}}, horizon=3, budget_s=1), FILLED_IN)
+    assert (
+        difference(call, PlanCall(history=NO_HISTORY, goal=Goal(targets={"x": np.array([1])}), horizon=3, budget_s=1.0))
+        is None
+    )
+    twice = b'{"step": 2, "observations": {}, "actions": {"a": 1}, "actions": {}}'
+    assert decode_json(SessionStep, twice) == SessionStep(step=2, observations={}, actions={})
 
 
 def planned(**request: Any) -> bytes:
-    return body(history=HISTORY, request={"goal": {}, "horizon": 1, **request})
+    return body(history=HISTORY, **{"goal": {}, "horizon": 1, **request})
 
 
 AT_MOST = {"rule": "AtMost", "signal": "x", "bound": 1}
@@ -226,8 +224,8 @@ WRONG = [
     ("predict", predict({"dtype": "uint8", "shape": [1], "place": 0}), "missing required|unknown", "/actions/push"),
     ("predict", body(history=HISTORY, actions={"a/b~.c": "x"}), "got `str`", "/actions/a~1b~0.c"),
     ("predict", body(history=HISTORY, actions={}, num_samples=10**4000), "64 bits", "/num_samples"),
-    ("plan", planned(horizon=0), "must be at least 1", "/request"),
-    ("plan", planned(goal={"tolerance": {"x": None}}), "null", "/request/goal/tolerance/x"),
+    ("plan", planned(horizon=0), "must be at least 1", ""),
+    ("plan", planned(goal={"tolerance": {"x": None}}), "null", "/goal/tolerance/x"),
     ("score", rules({"rule": "os"}), "Invalid value 'os'", "/goal/costs/0/rule"),
     ("score", rules(AT_MOST | {"bound": [[1]]}),
      r"a list of numbers, got shape \(1, 1\)", "/goal/costs/0/bound"),
@@ -245,16 +243,16 @@ WRONG = [
 @pytest.mark.parametrize(("verb", "sent", "text", "pointer"), WRONG, ids=[str(number) for number in range(len(WRONG))])
 def test_a_wrong_or_hostile_message_is_refused_with_a_pointer(verb: str, sent: bytes, text: str, pointer: str) -> None:
     with pytest.raises(MessageError, match=text) as found:
-        decode_json_call(verb, sent)
+        decode_json(BY_VERB[verb], sent)
     assert found.value.pointer == pointer
     assert len(str(found.value)) < 1500
 
 
 def test_msgpack_errors_have_pointers_and_all_are_sent_as_input_errors() -> None:
-    sent = {"history": {"observations": {}, "actions": {}}, "request": {"goal": {"costs": [{"rule": "os"}]}}}
+    sent = {"history": {"observations": {}, "actions": {}}, "goal": {"costs": [{"rule": "os"}]}}
     with pytest.raises(MessageError) as found:
-        decode_call("plan", message("plan", sent))
-    assert found.value.pointer == "/request/goal/costs/0/rule"
+        decode(PlanCall, "plan", message("plan", sent))
+    assert found.value.pointer == "/goal/costs/0/rule"
     again = decode_answer(Card, encode_error(found.value))
     assert type(again) is InputError
     assert str(again) == str(found.value)
@@ -276,7 +274,7 @@ def test_memory_stays_below_a_multiple_of_the_largest_message() -> None:
     try:
         for verb, sent in hostile:
             try:
-                decode_json_call(verb, sent)
+                decode_json(BY_VERB[verb], sent)
             except MessageError:
                 continue
         peak = tracemalloc.get_traced_memory()[1]
@@ -294,7 +292,7 @@ RULED = st.fixed_dictionaries(
 def read_or_refused(verb: str, sent: bytes) -> bool:
     """Whether a message is a call of the verb, or is refused with a text. Another exception fails the test."""
     try:
-        return decode_json_call(verb, sent).verb == verb
+        return isinstance(decode_json(BY_VERB[verb], sent), BY_VERB[verb])
     except InputError as error:
         return bool(str(error))
 
@@ -307,7 +305,7 @@ def test_any_tree_is_refused_or_read(tree: Any, other: Any, rules: list[Any]) ->
         ("predict", tree),
         ("predict", {"history": history, "actions": tree, "exogenous": other, "level": tree}),
         ("score", {"history": history, "actions": {"x": tree}, "goal": goal, "constraints": rules}),
-        ("plan", {"history": history, "request": {"goal": goal, "horizon": other, "seed": tree}}),
+        ("plan", {"history": history, "goal": goal, "horizon": other, "seed": tree}),
         ("surprise", {"episode": {**history, "step_s": tree, "seed": other, "observed": {"x": tree}}}),
     ):
         assert read_or_refused(verb, msgspec.json.encode(sent))
@@ -360,7 +358,7 @@ ANSWER_KINDS = {kind.__name__: kind for kind in (Card, Prediction, Scores, Plan,
 @cache
 def validator(name: str) -> Any:
     """Validates messages by their JSON schema."""
-    schemas, components = json_schemas(VERBS, ANSWER_KINDS)
+    schemas, components = json_schemas({verb: (kind, ()) for verb, kind in BY_VERB.items()}, ANSWER_KINDS)
     schema = {**schemas[name], "components": {"schemas": components}}
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
@@ -388,18 +386,20 @@ def test_schemas_refuse_what_the_decoder_refuses() -> None:
 
 def test_schemas_have_readable_names_and_texts() -> None:
     schemas, components = json_schemas(
-        {"PlanArguments": VERBS["plan"], "SessionObserve": Session.observe}, {"Plan": Plan, "cards": Mapping[str, Card]}
+        {"PlanCall": (PlanCall, ()), "SessionPlanCall": (PlanCall, FILLED_IN)},
+        {"Plan": Plan, "cards": Mapping[str, Card]},
     )
-    assert schemas["PlanArguments"] == {"$ref": "#/components/schemas/PlanArguments"}
+    assert schemas["PlanCall"] == {"$ref": "#/components/schemas/PlanCall"}
     assert schemas["cards"]["additionalProperties"] == {"$ref": "#/components/schemas/Card"}
-    readable = {"Array", "EncodedArray", "History", "Goal", "PlanRequest", "AtMost", "Chance", "Plan", "Card"}
+    readable = {"Array", "EncodedArray", "History", "Goal", "PlanCall", "AtMost", "Chance", "Plan", "Card"}
     assert readable <= components.keys()
     assert all(name.isidentifier() for name in components)
     assert components["History"]["description"].startswith("The past up to the present")
-    actions = components["SessionObserve"]["properties"]["actions"]
-    assert actions["description"].startswith("actions since the last observation, per action signal [*shape]; None at")
+    whole, part = (components[name]["properties"] for name in ("PlanCall", "SessionPlanCall"))
+    assert whole.keys() - part.keys() == {"history"}
+    assert part["pending"]["description"].startswith("per action signal [D, *shape], actions that are already sent")
     assert components["AtMost"]["required"] == ["rule", "signal", "bound"]
     assert {"type": "null"} in components["AtMost"]["properties"]["bound"]["anyOf"]
-    assert components["PlanRequest"]["properties"]["horizon"]["type"] == "integer"
-    _, mixed = json_schemas({"ask": Goal}, {"goals": Mapping[str, Goal], "request": Mapping[str, PlanRequest]})
+    assert part["horizon"]["type"] == "integer"
+    _, mixed = json_schemas({"ask": (Goal, ())}, {"goals": Mapping[str, Goal]})
     assert {"ask", "Goal", "request.AtMost", "response.AtMost"} <= mixed.keys()

@@ -206,7 +206,7 @@ def _operation(
         "summary": " ".join(summary.split()),
         "description": "".join(description),
         "parameters": [*path, *query, *headers],
-        "responses": {status: _response(route, example, schemas) for status in done},
+        "responses": {status: _response(route.stated, schemas) for status in done},
     }
     for status in _statuses(stated, has_name=bool(path)):
         found["responses"][str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
@@ -231,8 +231,7 @@ def _statuses(stated: Operation, *, has_name: bool) -> list[int]:
     return sorted(found)
 
 
-def _response(route: DocumentedRoute, example: Example, schemas: Mapping[str, Any]) -> dict[str, Any]:
-    stated = route.stated
+def _response(stated: Operation, schemas: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "description": "The answer." if stated.answer or stated.media else "Done.",
         "headers": {"Request-Id": {"$ref": "#/components/headers/Request-Id"}},
@@ -241,8 +240,7 @@ def _response(route: DocumentedRoute, example: Example, schemas: Mapping[str, An
         kinds = {JSON: {"type": "object"}, EVENTS: {}}  # a schema of events would be that of each event
         found["content"] = {stated.media: {"schema": kinds.get(stated.media, {"type": "string"})}}
     elif stated.answer is not None:
-        shown = {} if example.answer is None else {"example": example.answer}
-        found["content"] = {JSON: {"schema": schemas[_answer_name(stated.answer)], **shown}}
+        found["content"] = {JSON: {"schema": schemas[_answer_name(stated.answer)]}}
         if stated.msgpack:
             found["content"] |= _msgpack("A message of worldline.")
     return found
@@ -279,7 +277,7 @@ def _schemas(stated: Iterable[Operation]) -> tuple[dict[str, Any], dict[str, Any
     """The schema of each body and answer by name, and the components that they use."""
     stated = [*stated]
     requests: dict[str, Any] = {one.request_name: one.request for one in stated if one.request is not None}
-    without = {one.request_name: one.without for one in stated}
+    without = {one.request_name: one.without for one in stated if one.request is not None}
     answers: dict[str, Any] = {_answer_name(one.answer): one.answer for one in stated if one.answer is not None}
     typed = {name: kind for name, kind in {**requests, **answers}.items() if _is_msgspec(kind)}
     found, components = wire.json_schemas(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from time import sleep
 from typing import Any, final
 
 from worldline.engines.base import Card
 from worldline.errors import InputError
-from worldline.planning.calls import Call
 from worldline.world.base import World
 from worldline.world.remote_messages import (
-    Answer,
     Outcome,
     RemoteClient,
     RemoteReply,
@@ -22,10 +19,11 @@ from worldline.world.remote_messages import (
     httpx,
 )
 from worldline.world.remote_session import RemoteSession
+from worldline.world.session import SessionView
 
 
 @final
-class RemoteWorld(RemoteClient, World):
+class RemoteWorld(RemoteClient[Card, RemoteSession], World):
     """The world that `worldline serve` serves at a URL. Every verb is forwarded; threads may share it.
 
     A process that is forked connects anew. Errors of the service are raised again, with the same class and text. Costs
@@ -52,15 +50,10 @@ class RemoteWorld(RemoteClient, World):
     """
 
     def _connect(self) -> None:
-        """A client and a lock of this process."""
-        self._client = httpx.Client(**self._calls.client_options())
+        """A client of this process."""
+        self._client = httpx.Client(**self._client_options())
         self._close = weakref.finalize(self, self._client.close)
-        self._lock, self._process = threading.Lock(), os.getpid()
-
-    def _reconnect_after_fork(self) -> None:
-        """Connections of the parent process must not be shared: two processes would read each other's answers."""
-        if self._process != os.getpid():
-            self._connect()
+        self._process = os.getpid()
 
     def __enter__(self) -> RemoteWorld:
         return self
@@ -72,56 +65,27 @@ class RemoteWorld(RemoteClient, World):
         """Closes the connections; also done when the object is garbage-collected."""
         self._close()
 
-    def describe(self) -> Card:
-        """The card of the remote world; read once, at the first call."""
-        self._reconnect_after_fork()
-        with self._lock:
-            if self._card is None:
-                self._card = self._run(self._calls.describe())
-            return self._card
+    def _session(self, view: SessionView) -> RemoteSession:
+        return RemoteSession(self, view)
 
-    def answer(self, call: Call) -> Any:
-        """See `World`. `budget_s` limits the search of a plan; `Plan.elapsed_s` includes the transfer."""
-        return self._run(self._calls.answer(call))
-
-    def session(
-        self,
-        *,
-        num_kept: int | None = None,
-        level: float | None = None,
-        horizon: int = 1,
-        rate: float = 0.05,
-        patience: float = 1000.0,
-    ) -> RemoteSession:
-        """A session that the service keeps; the arguments are those of `Session`."""
-        settings = {"num_kept": num_kept, "level": level, "horizon": horizon, "rate": rate, "patience": patience}
-        view = self._run(self._calls.open_session(settings))
-        return RemoteSession(self._calls, view, self._run)
-
-    def _run(self, steps: Steps[Answer]) -> Answer:
-        """Sends the requests of a call."""
-        self._reconnect_after_fork()
+    def run(self, steps: Steps[Any]) -> Any:
+        """See `RemoteClient`."""
+        if self._process != os.getpid():  # two processes that share connections would read each other's answers
+            self._connect()
         try:
             request = next(steps)
             while True:
                 sleep(request.delay_s)
                 request = steps.send(self._send(request))
         except StopIteration as done:
-            found: Answer = done.value
-            return found
+            return done.value
 
     def _send(self, request: RemoteRequest) -> Outcome:
         if self._client.is_closed:
             raise InputError(f"{self!r} is closed. Open the world again.")
         try:
-            with self._client.stream(
-                request.method,
-                request.url,
-                content=request.content,
-                headers=request.headers,
-                timeout=request.wait_s,
-            ) as response:
-                reply = RemoteReply(response, self._calls.limit_bytes)
+            with self._client.stream(**request.options()) as response:
+                reply = RemoteReply(response, self._limit_bytes)
                 for piece in response.iter_raw():
                     reply.add(piece)
             return reply

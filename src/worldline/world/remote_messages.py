@@ -7,18 +7,19 @@ import random
 import re
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Concatenate, Final, ParamSpec, TypeVar, cast, final
+from typing import Annotated, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast, final
 
 import msgspec
 
 from worldline.engines.base import Card
 from worldline.engines.language.endpoint import LOOPBACK
 from worldline.errors import InputError, MissingExtraError, UnavailableError, WorldlineError
-from worldline.planning.calls import Call, PlanCall, PredictCall
+from worldline.planning.calls import Call, PlanCall
 from worldline.world.base import ANSWERS, Plan
-from worldline.world.session import FILLED_IN, SessionView
+from worldline.world.session import SessionView
 from worldline.world.wire import CONTENT_TYPE, decode_answer, encode_call, encode_content
 
 try:
@@ -33,6 +34,8 @@ TOKEN_VARIABLE: Final = "WORLDLINE_TOKEN"
 """The environment variable with the token for services."""
 
 Answer = TypeVar("Answer")
+CardAnswer = TypeVar("CardAnswer")
+SessionAnswer = TypeVar("SessionAnswer")
 P = ParamSpec("P")
 
 _EXAMPLE: Final = "Use one such as 'https://example.com/v1/worlds/greenhouse'."
@@ -64,6 +67,16 @@ class RemoteRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     wait_s: float
     delay_s: float = 0.0
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of `stream` of httpx."""
+        return {
+            "method": self.method,
+            "url": self.url,
+            "content": self.content,
+            "headers": self.headers,
+            "timeout": self.wait_s,
+        }
 
 
 @final
@@ -121,111 +134,144 @@ class _Listing(msgspec.Struct):
     worlds: list[_Listed]
 
 
-@final
-class RemoteCalls:
-    """The calls of one served world. Sends nothing itself; arguments and errors as in `RemoteWorld`."""
+class RemoteClient(ABC, Generic[CardAnswer, SessionAnswer]):
+    """A served world; what clients with and without coroutines have in common. `RemoteWorld` describes the arguments.
+
+    Its methods make the requests of a call and read the replies. `run` sends them.
+    """
 
     def __init__(
-        self, url: str, token: str | None, timeout_s: float, limit_bytes: int, retries: int, insecure: bool
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout_s: float = 60.0,
+        limit_bytes: int = LIMIT_BYTES,
+        retries: int = 2,
+        insecure: bool = False,
     ) -> None:
         if not 0 < timeout_s <= _MAX_WAIT_S:
             raise InputError(f"timeout_s is {timeout_s}. Use seconds, above 0 and at most {_MAX_WAIT_S:g}.")
         if retries < 0:
             raise InputError(f"retries is {retries}. Use a number of at least 0.")
-        given = _checked(url)
-        self._token = _token(token, given, insecure)
-        self._login = (given.username, given.password) if given.userinfo else None
-        self._url = _public(given)  # also for the log of httpx, which has the URLs of requests
-        self._timeout_s, self.limit_bytes, self._retries = timeout_s, limit_bytes, retries
+        address = _checked(url)
+        secret = _token(token, address, insecure)
+        # A closure keeps secrets out of the attributes, which debuggers and error reports show.
+        self._client_options: Callable[[], dict[str, Any]] = lambda: _client_options(address, secret)
+        self._has_token = bool(secret)
+        self._url = _public(address)  # also for the log of httpx, which has the URLs of requests
+        self._timeout_s, self._limit_bytes, self._retries = timeout_s, limit_bytes, retries
         base, _, name = self._url.path.rstrip("/").removesuffix("/v1/worlds").partition("/v1/worlds/")
         self._base, self._name = base.rstrip("/"), name
+        self._card: Card | None = None
+        self._connect()
+
+    def _connect(self) -> None:
+        """Prepares for requests."""
 
     def __repr__(self) -> str:
-        return repr(str(self._url))
+        return f"{type(self).__name__}({str(self._url)!r})"
 
-    def client_options(self) -> dict[str, Any]:
-        """The arguments of `httpx.Client` and `httpx.AsyncClient`."""
-        # No compression: a small compressed answer could expand beyond the limit.
-        headers = {"accept": CONTENT_TYPE, "accept-encoding": "identity", "content-type": CONTENT_TYPE}
-        if self._token:
-            headers["authorization"] = f"Bearer {self._token}"
-        limits = httpx.Limits(keepalive_expiry=_MAX_IDLE_S)
-        direct = self._url.host in LOOPBACK
-        return {"headers": headers, "auth": self._login, "limits": limits, "trust_env": not direct}
+    @abstractmethod
+    def run(self, steps: Steps[Any]) -> Any:
+        """Sends the requests of a call. Returns the answer, or a coroutine of it."""
 
-    def describe(self) -> Steps[Card]:
-        """The card of the world."""
-        reply = yield from self._sent("GET", (yield from self._world()), self._timeout_s)
-        return self._answer(Card, reply)
+    @abstractmethod
+    def _session(self, view: SessionView) -> object:
+        """The session of this client for one of the service."""
 
-    def answer(self, call: Call) -> Steps[Any]:
-        """The answer to a call. The time limit of a plan is added to the timeout."""
-        url = yield from self._world()
-        return (yield from self._answered(f"{url.path}:{call.verb}", call))
+    def describe(self) -> CardAnswer:
+        """The card of the remote world; kept after the first call."""
+        card: CardAnswer = self.run(self._described())
+        return card
 
-    def open_session(self, settings: Mapping[str, Any]) -> Steps[SessionView]:
-        """A new session of the world."""
-        yield from self._world()
-        content = {"world": self._name, "settings": settings}
-        return (yield from self._changed(SessionView, f"{self._base}/v1/sessions", "create_session", content))
+    def answer(self, call: Call) -> Any:
+        """See `World`. `budget_s` limits the search of a plan; `Plan.elapsed_s` includes the transfer."""
+        return self.run(self._answered_by_world(call))
 
-    def answer_session(self, name: str, call: PredictCall | PlanCall) -> Steps[Any]:
-        """The answer of a session to a call."""
-        return self._answered(f"{self._base}/v1/sessions/{name}:{call.verb}", call, FILLED_IN)
+    def session(
+        self,
+        *,
+        num_kept: int | None = None,
+        level: float | None = None,
+        horizon: int = 1,
+        rate: float = 0.05,
+        patience: float = 1000.0,
+    ) -> SessionAnswer:
+        """A session that the service keeps; the arguments are those of `Session`."""
+        settings = {"num_kept": num_kept, "level": level, "horizon": horizon, "rate": rate, "patience": patience}
+        session: SessionAnswer = self.run(self._created(settings))
+        return session
 
-    def change_session(self, name: str, verb: str, content: Mapping[str, Any]) -> Steps[SessionView]:
-        """The session after a change, which the service makes once even if the request is repeated."""
-        return self._changed(SessionView, f"{self._base}/v1/sessions/{name}:{verb}", verb, content)
-
-    def close_session(self, name: str) -> Steps[None]:
-        """Ends a session, which may have ended already."""
-        reply = yield from self._sent("DELETE", self._at(f"{self._base}/v1/sessions/{name}"), self._timeout_s)
-        if reply.status not in (204, 404, 410):
-            self._answer(SessionView, reply)  # raises
-
-    def _answered(self, path: str, call: Call, without: Collection[str] = ()) -> Steps[Any]:
-        """Posts a call and returns its answer."""
+    def answered(self, path: str, call: Call, without: Collection[str] = ()) -> Steps[Any]:
+        """The answer to a call without some fields. The time limit of a plan is added to the timeout."""
         started_s, message = time.monotonic(), encode_call(call, without)
         budget_s = call.budget_s if isinstance(call, PlanCall) else None
-        reply = yield from self._sent(
-            "POST", self._at(path), min(self._timeout_s + (budget_s or 0.0), _MAX_WAIT_S), content=message
-        )
+        wait_s = min(self._timeout_s + (budget_s or 0.0), _MAX_WAIT_S)
+        reply = yield from self._sent("POST", path, wait_s, content=message)
         answer = self._answer(ANSWERS[type(call)], reply)
         if isinstance(answer, Plan):
             answer = replace(answer, elapsed_s=time.monotonic() - started_s)
         return answer
 
-    def _changed(self, kind: type[Answer], path: str, name: str, content: Mapping[str, Any]) -> Steps[Answer]:
-        """Posts a change, with a key by which the service recognises a repetition."""
+    def changed(self, path: str, name: str, content: Mapping[str, Any]) -> Steps[SessionView]:
+        """The session after a change, which the service makes once even if the request is repeated."""
         message, headers = encode_content(name, content), {"idempotency-key": secrets.token_hex(16)}
-        reply = yield from self._sent("POST", self._at(path), self._timeout_s, content=message, headers=headers)
-        return self._answer(kind, reply)
+        reply = yield from self._sent(
+            "POST", self.session_path(path), self._timeout_s, content=message, headers=headers
+        )
+        return self._answer(SessionView, reply)
 
-    def _at(self, path: str) -> httpx.URL:
-        return self._url.copy_with(path=path)
+    def opened(self, path: str, name: str, content: Mapping[str, Any]) -> Steps[object]:
+        """The session that a change opens."""
+        return self._session((yield from self.changed(path, name, content)))
 
-    def _world(self) -> Steps[httpx.URL]:
-        """The URL of the world; of the only one if the URL is that of a service."""
+    def closed(self, name: str) -> Steps[None]:
+        """Ends a session, which may have ended already."""
+        reply = yield from self._sent("DELETE", self.session_path(f"/{name}"), self._timeout_s)
+        if reply.status not in (204, 404, 410):
+            self._answer(SessionView, reply)  # raises
+
+    def session_path(self, path: str) -> str:
+        """The path of a request to a session."""
+        return f"{self._base}/v1/sessions{path}"
+
+    def _described(self) -> Steps[Card]:
+        if self._card is None:
+            reply = yield from self._sent("GET", (yield from self._world()), self._timeout_s)
+            self._card = self._answer(Card, reply)
+        return self._card
+
+    def _answered_by_world(self, call: Call) -> Steps[Any]:
+        path = yield from self._world()
+        return (yield from self.answered(f"{path}:{call.verb}", call))
+
+    def _created(self, settings: Mapping[str, Any]) -> Steps[object]:
+        yield from self._world()
+        return (yield from self.opened("", "create_session", {"world": self._name, "settings": settings}))
+
+    def _world(self) -> Steps[str]:
+        """The path of the world; of the only one if the URL is that of a service."""
         worlds = f"{self._base}/v1/worlds"
         if not self._name:
-            reply = yield from self._sent("GET", self._at(worlds), self._timeout_s)
+            reply = yield from self._sent("GET", worlds, self._timeout_s)
             if reply.status != 200 or reply.kind != "application/json":
                 self._answer(Card, reply)  # raises
             try:
-                names = [one.name for one in msgspec.json.decode(reply.body, type=_Listing).worlds]
+                names = [world.name for world in msgspec.json.decode(reply.body, type=_Listing).worlds]
             except msgspec.MsgspecError as error:
                 raise UnavailableError(f"{reply.address} returned an invalid answer: {error}") from error
             if len(names) != 1:
-                known = ", ".join(str(self._at(f"{worlds}/{name}")) for name in names[:_MAX_LISTED])
+                known = ", ".join(str(self._url.copy_with(path=f"{worlds}/{name}")) for name in names[:_MAX_LISTED])
                 raise InputError(
                     f"{self._url} serves {len(names)} worlds. Open the URL of one: {known or 'none is served'}."
                 )
             self._name = names[0]
-        return self._at(f"{worlds}/{self._name}")
+        return f"{worlds}/{self._name}"
 
-    def _sent(self, method: str, url: httpx.URL, limit_s: float, **body: Any) -> Steps[RemoteReply]:
+    def _sent(self, method: str, path: str, limit_s: float, **body: Any) -> Steps[RemoteReply]:
         """The reply to a request, which is repeated where that helps and is safe."""
-        end_s = time.monotonic() + limit_s
+        url, end_s = self._url.copy_with(path=path), time.monotonic() + limit_s
         request = RemoteRequest(method=method, url=url, wait_s=limit_s, **body)
         for attempt in range(self._retries + 1):
             outcome = yield request
@@ -253,56 +299,42 @@ class RemoteCalls:
             UnavailableError: there is no valid answer.
             WorldlineError: as the service raised.
         """
-        found: Answer | WorldlineError | None = None
+        answer: Answer | WorldlineError | None = None
         if reply.kind == CONTENT_TYPE:
             try:
-                found = decode_answer(kind, bytes(reply.body))
+                answer = decode_answer(kind, bytes(reply.body))
             except InputError as error:
                 raise UnavailableError(f"{reply.address} returned an invalid answer: {error}") from error
-        if reply.status in (401, 403):
-            raise self._refusal(reply, found)
-        if found is None:
+        if reply.status == 401:
+            which = "does not accept the token" if self._has_token else "needs a token"
+            raise InputError(f"{reply.address} {which}. Pass token= or set {TOKEN_VARIABLE}.")
+        if reply.status == 403:
+            reason = answer if isinstance(answer, WorldlineError) else "the call is forbidden. Ask the operator."
+            raise InputError(f"{reply.address}: {reason}")
+        if answer is None:
             raise UnavailableError(
                 f"{reply.address} answered with status {reply.status}: expected {CONTENT_TYPE}, got "
                 f"{reply.kind or 'no content type'}. Check that `worldline serve` is behind this URL."
             )
-        if not isinstance(found, WorldlineError):
-            return found
-        if reply.status >= 500 and type(found) is UnavailableError:
-            raise UnavailableError(f"{found} ({reply.address}, request_id {reply.headers.get('request-id', '')[:64]})")
-        raise found
-
-    def _refusal(self, reply: RemoteReply, found: object) -> InputError:
-        """The error about a token that is missing, not valid, or lacks a scope."""
-        if reply.status == 401:
-            which = "does not accept the token" if self._token else "needs a token"
-            return InputError(f"{reply.address} {which}. Pass token= or set {TOKEN_VARIABLE}.")
-        reason = found if isinstance(found, WorldlineError) else "the call is forbidden. Ask the operator."
-        return InputError(f"{reply.address}: {reason}")
+        if not isinstance(answer, WorldlineError):
+            return answer
+        if reply.status >= 500 and type(answer) is UnavailableError:
+            raise UnavailableError(f"{answer} ({reply.address}, request_id {reply.headers.get('request-id', '')[:64]})")
+        raise answer
 
 
-class RemoteClient:
-    """What clients with and without coroutines have in common. `RemoteWorld` describes the arguments."""
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: str | None = None,
-        timeout_s: float = 60.0,
-        limit_bytes: int = LIMIT_BYTES,
-        retries: int = 2,
-        insecure: bool = False,
-    ) -> None:
-        self._calls = RemoteCalls(url, token, timeout_s, limit_bytes, retries, insecure)
-        self._card: Card | None = None
-        self._connect()
-
-    def _connect(self) -> None:
-        """Prepares for requests."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._calls!r})"
+def _client_options(url: httpx.URL, token: str) -> dict[str, Any]:
+    """The arguments of `httpx.Client` and `httpx.AsyncClient`."""
+    # No compression: a small compressed answer could expand beyond the limit.
+    headers = {"accept": CONTENT_TYPE, "accept-encoding": "identity", "content-type": CONTENT_TYPE}
+    if token:
+        headers["authorization"] = f"Bearer {token}"
+    return {
+        "headers": headers,
+        "auth": (url.username, url.password) if url.userinfo else None,
+        "limits": httpx.Limits(keepalive_expiry=_MAX_IDLE_S),
+        "trust_env": url.host not in LOOPBACK,
+    }
 
 
 def _public(url: httpx.URL) -> httpx.URL:

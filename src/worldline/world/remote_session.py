@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Self, final
+from collections.abc import Coroutine, Mapping
+from typing import Any, Generic, TypeVar, final
 
 from worldline.episode import Arrays
 from worldline.planning.calls import PlanCall, PredictCall
-from worldline.world.remote_messages import RemoteCalls, Steps, awaited
-from worldline.world.session import Alarm, SessionVerbs, SessionView
+from worldline.world.remote_messages import RemoteClient, Steps, awaited
+from worldline.world.session import FILLED_IN, Alarm, SessionVerbs, SessionView
+
+Done = TypeVar("Done")
+Fork = TypeVar("Fork")
 
 
-class RemoteSessionClient:
+class RemoteSessionClient(Generic[Done, Fork]):
     """What sessions with and without coroutines have in common.
 
     Args:
-        calls: of the world.
+        client: of the world.
         view: of the session.
-        run: sends the requests of a call, and returns the answer or a coroutine.
     """
 
-    def __init__(self, calls: RemoteCalls, view: SessionView, run: Callable[[Steps[Any]], Any]) -> None:
-        self._calls, self._view, self._run = calls, view, run
+    def __init__(self, client: RemoteClient[Any, Fork], view: SessionView) -> None:
+        self._client, self._view = client, view
 
     @property
     def step(self) -> int:
@@ -43,7 +45,8 @@ class RemoteSessionClient:
 
     def answer(self, call: PredictCall | PlanCall) -> Any:
         """See `SessionVerbs`."""
-        return self._run(self._calls.answer_session(self._view.id, call))
+        path = self._client.session_path(f"/{self._view.id}:{call.verb}")
+        return self._client.run(self._client.answered(path, call, FILLED_IN))
 
     def observe(
         self,
@@ -52,8 +55,8 @@ class RemoteSessionClient:
         actions: Arrays | None = None,
         exogenous: Arrays | None = None,
         observed: Mapping[str, bool] | None = None,
-    ) -> Any:
-        """Adds one step, as `Session.observe` does. Returns None, or a coroutine.
+    ) -> Done:
+        """Adds one step, as `Session.observe` does.
 
         After an `UnavailableError` the service may have the step. Call `observe` again with the same step; the service
         adds it once.
@@ -61,32 +64,30 @@ class RemoteSessionClient:
         Raises:
             InputError: also if another client added a step, or the session has expired.
         """
-        content = {"step": self.step, "observations": observations, "observed": observed or {}}
-        return self._run(self._observe(content | {"actions": actions or {}, "exogenous": exogenous or {}}))
+        step = {"step": self.step, "observations": observations, "observed": observed or {}}
+        done: Done = self._client.run(self._observed(step | {"actions": actions or {}, "exogenous": exogenous or {}}))
+        return done
 
-    def close(self) -> Any:
-        """Ends the session at the service. Returns None, or a coroutine."""
-        return self._run(self._calls.close_session(self._view.id))
+    def fork(self) -> Fork:
+        """A second session with the same history."""
+        fork: Fork = self._client.run(self._client.opened(f"/{self._view.id}:fork", "fork", {}))
+        return fork
 
-    def _observe(self, content: Mapping[str, Any]) -> Steps[None]:
-        self._view = yield from self._calls.change_session(self._view.id, "observe", content)
+    def close(self) -> Done:
+        """Ends the session at the service."""
+        done: Done = self._client.run(self._client.closed(self._view.id))
+        return done
 
-    def _fork(self) -> Steps[Self]:
-        view = yield from self._calls.change_session(self._view.id, "fork", {})
-        return type(self)(self._calls, view, self._run)
+    def _observed(self, step: Mapping[str, Any]) -> Steps[None]:
+        self._view = yield from self._client.changed(f"/{self._view.id}:observe", "observe", step)
 
 
 @final
-class RemoteSession(RemoteSessionClient, SessionVerbs):
+class RemoteSession(RemoteSessionClient[None, "RemoteSession"], SessionVerbs):
     """A session that the service keeps; made by `RemoteWorld.session`. The verbs are those of `Session`.
 
     Use it in one thread at a time. `with` ends it at the service, which otherwise keeps it until it expires.
     """
-
-    def fork(self) -> RemoteSession:
-        """A second session with the same history."""
-        forked: RemoteSession = self._run(self._fork())
-        return forked
 
     def __enter__(self) -> RemoteSession:
         return self
@@ -96,7 +97,7 @@ class RemoteSession(RemoteSessionClient, SessionVerbs):
 
 
 @final
-class AsyncRemoteSession(RemoteSessionClient):
+class AsyncRemoteSession(RemoteSessionClient[Coroutine[Any, Any, None], Coroutine[Any, Any, "AsyncRemoteSession"]]):
     """A session that the service keeps; made by `AsyncRemoteWorld.session`. The verbs are coroutines.
 
     Use it in one task at a time. `async with` ends it at the service, which otherwise keeps it until it expires.
@@ -104,11 +105,6 @@ class AsyncRemoteSession(RemoteSessionClient):
 
     predict = awaited(SessionVerbs.predict)
     plan = awaited(SessionVerbs.plan)
-
-    async def fork(self) -> AsyncRemoteSession:
-        """A second session with the same history."""
-        forked: AsyncRemoteSession = await self._run(self._fork())
-        return forked
 
     async def __aenter__(self) -> AsyncRemoteSession:
         return self

@@ -496,16 +496,18 @@ def _build_dataclass(
     kind: Any, found: Struct, arrays: dict[int, bytes] | None, where: Place, filled: Mapping[str, Any] = NOTHING
 ) -> Any:
     """The dataclass from the decoded content of a message."""
-    arguments = {
+    parameters = _parameters(kind)
+    arguments = {name: value for name, value in filled.items() if name in parameters}
+    arguments |= {
         name: _build(hint, value, arrays, (*where, name), _NO_LIMIT.get((kind, name), math.nan))
-        for name, (hint, _) in _parameters(kind).items()
+        for name, (hint, _) in parameters.items()
         if name not in filled and (value := getattr(found, name)) is not UNSET
     }
     if arrays is None and kind in (Episode, History):  # a list cannot state the shape of an empty array
         for group in {"actions", "exogenous"} & arguments.keys():
             arguments[group] = {name: value for name, value in arguments[group].items() if value.size}
     try:
-        return kind(**arguments, **filled)
+        return kind(**arguments)
     except (ValueError, TypeError) as error:  # from __post_init__, such as ConfigError
         raise refusal(str(error), where) from error
 
