@@ -121,7 +121,7 @@ def test_a_family_is_learned(name: str, device: torch.device, tmp_path: Path, mo
     engine = learned.engine
     assert {value.device for value in engine.model.state_dict().values()} == {device}
     assert np.isfinite(readout_quality(store, learned).rows[0].rmse)
-    assert bool(drawn_imagination(store, learned)) == (engine.decoder is not None)
+    assert bool(drawn_imagination(store, learned)) == ("decoder" in engine.heads)
     opened = open_engine(save_world(tmp_path / "world", learned.world))
     assert isinstance(opened, LearnedEngine)
     for part, value in opened.model.state_dict().items():

@@ -22,17 +22,18 @@ from worldline.engines.validation import check_future, check_inputs, check_obser
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.models.base import Adapts, Belief, Inputs, Window, WorldModel, concatenate
-from worldline.models.heads.decoder import Decoder
-from worldline.models.heads.distance import Distance
-from worldline.models.heads.inverse import Inverse
-from worldline.models.heads.landmarks import Aim, Landmarks
-from worldline.models.heads.mahalanobis import MahalanobisScore
-from worldline.models.heads.outcome import Reward, Termination
-from worldline.models.heads.readout import Readout
 from worldline.planning.base import Rollout
 from worldline.schema import Kind, Schema
 from worldline.training.batches import goal_latents, join, split, to_inputs, to_tensor
-from worldline.training.heads import goal_obstacles
+from worldline.training.heads.base import AnyHead, Head
+from worldline.training.heads.decoder import Decoder
+from worldline.training.heads.distance import Distance, goal_obstacles
+from worldline.training.heads.inverse import Inverse
+from worldline.training.heads.landmarks import Aim, Landmarks
+from worldline.training.heads.mahalanobis import MahalanobisScore
+from worldline.training.heads.readout import Readout
+from worldline.training.heads.reward import Reward
+from worldline.training.heads.termination import Termination
 
 Part = tuple[slice, slice]
 """A slice of the worlds and a slice of the versions of their future."""
@@ -88,14 +89,8 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         model: in evaluation mode, on the same device as the heads.
         schema: the signals.
         inputs: observation signals that the model takes.
-        readout: from latents to the predicted signals.
-        mahalanobis: the out-of-distribution score.
-        distance_head: for goal observations; None if they are not supported.
-        inverse_head: for proposals; None for no proposals.
-        landmarks: intermediate goals on the way to distant ones; None to use the goal only.
-        reward_head: for `Rollout.reward`; None if it is not supported.
-        termination_head: for `Rollout.termination`; None if it is not supported.
-        decoder: from latents to images, for people; None if images are not predicted.
+        heads: by name, see `training.heads`. Readout and Mahalanobis score are required; goal observations need a
+            distance, proposals an inverse, rewards, terminations and images their heads.
         adaptation: None for no adaptation. A calibration holds for one setting only.
         name: on the card.
         notes: on the card.
@@ -107,14 +102,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
     model: WorldModel
     schema: Schema
     inputs: tuple[str, ...]
-    readout: Readout
-    mahalanobis: MahalanobisScore
-    distance_head: Distance | None = None
-    inverse_head: Inverse | None = None
-    landmarks: Landmarks | None = None
-    reward_head: Reward | None = None
-    termination_head: Termination | None = None
-    decoder: Decoder | None = None
+    heads: Mapping[str, Head]
     adaptation: Adaptation | None = None
     name: str = "learned"
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -131,6 +119,25 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         """The device of the model and its heads."""
         return device_of(self.model)
 
+    def head(self, kind: type[AnyHead]) -> AnyHead | None:
+        """The head of this kind; None if it was not fitted."""
+        head = self.heads.get(kind.name)
+        return head if isinstance(head, kind) else None
+
+    @property
+    def readout(self) -> Readout:
+        """From latents to the predicted signals."""
+        head = self.heads[Readout.name]
+        assert isinstance(head, Readout)
+        return head
+
+    @property
+    def mahalanobis(self) -> MahalanobisScore:
+        """The out-of-distribution score."""
+        head = self.heads[MahalanobisScore.name]
+        assert isinstance(head, MahalanobisScore)
+        return head
+
     def describe(self) -> Card:
         """The signals and abilities of this engine."""
         return Card(
@@ -145,8 +152,8 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
             abilities=(
                 "differentiable",
                 "novelty",
-                *(() if self.distance_head is None else ("reaches",)),
-                *(() if self.decoder is None else ("decodes",)),
+                *(() if self.head(Distance) is None else ("reaches",)),
+                *(() if self.head(Decoder) is None else ("decodes",)),
             ),
             notes=self.notes,
         )
@@ -264,11 +271,11 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         step_s = torch.full((len(actions), horizon), self.schema.step_s or 1.0, device=actions.device)
         inputs = Inputs(actions=actions, exogenous=exogenous, step_s=step_s)
         features = _assembled(self._rollouts(_belief(belief), inputs, num_samples, seed))
-        reward, termination = self.reward_head, self.termination_head
+        reward, termination = self.head(Reward), self.head(Termination)
         shared = actions[:, :, None].expand(-1, -1, features.shape[2], -1, -1)
         return Rollout(
             signals=LazySignals(self.describe().predicts, lambda: self.readout(features)),
-            goal_distance=None if self.distance_head is None else lambda goal: self._distance(features, goal),
+            goal_distance=None if self.head(Distance) is None else lambda goal: self._distance(features, goal),
             ood_score=cache(lambda: self.mahalanobis(features.mean(2))),
             reward=None if reward is None else cache(lambda: reward(features, shared).mean(2)),
             termination=None if termination is None else cache(lambda: termination(features).mean(2)),
@@ -281,13 +288,13 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         With landmarks, the distance to a far goal is that to the next landmark plus the logged distance from there. For
         a goal of images alone, no landmarks are used if the model has other inputs.
         """
-        head = self.distance_head
+        head = self.head(Distance)
         if head is None:
-            found = goal_obstacles(self.schema)
+            obstacles = goal_obstacles(self.schema)
             add = "Add goal heads with `worldline goals WORLD` or worldline.fit_goals, or set"
             raise UnsupportedError(
                 f"{self.name} has no distance head, which goals in steps and on signals that are not predicted need. "
-                + (f"It cannot have one: {', '.join(found)}. Set" if found else add)
+                + (f"It cannot have one: {', '.join(obstacles)}. Set" if obstacles else add)
                 + f" a goal on predicted signals without in_steps: {', '.join(self.describe().predicts)}."
             )
         embed = head.embed_pictures if self._missing(goal) else head.embed
@@ -345,8 +352,8 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         del num_proposals
         ends_s = math.inf if budget_s is None else time.monotonic() + budget_s
         held, generator = _belief(belief), torch.Generator("cpu").manual_seed(seed)
-        wanted = own_belief(goal, EncodedGoal).aim.latent
-        if self.inverse_head is None or self.schema.exogenous:
+        wanted, inverse = own_belief(goal, EncodedGoal).aim.latent, self.head(Inverse)
+        if inverse is None or self.schema.exogenous:
             return None
         step_s = torch.full((len(wanted), 1), self.schema.step_s or 1.0, device=wanted.device)
         if pending is not None and pending.shape[1]:
@@ -359,7 +366,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
                 return None
             left = torch.full((len(wanted),), horizon - step, device=wanted.device)
             now = held.features().mean(1)[:, self.model.present]
-            action = self.inverse_head(now, wanted, left)[:, None, None]
+            action = inverse(now, wanted, left)[:, None, None]
             inputs = Inputs(actions=action, exogenous=None, step_s=step_s)
             held = self.model.rollout(held, inputs, generator=generator).final
             actions.append(action)
@@ -378,12 +385,13 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
     @torch.no_grad()
     def decode(self, belief: EngineBelief, future: Future, *, seed: int) -> Mapping[str, NDArray[np.uint8]]:
         """The images that the decoder draws from predicted latents, averaged over the samples of the belief."""
-        if self.decoder is None:
+        decoder = self.head(Decoder)
+        if decoder is None:
             raise UnsupportedError(
                 "this world has no decoder, so it draws no images. Learn it from images with a recipe that fits one: "
                 "heads.decoder_updates above 0."
             )
-        worlds = [self.decoder(one) for one in self._features(belief, future, seed).mean(2)]
+        worlds = [decoder(features) for features in self._features(belief, future, seed).mean(2)]
         return {name: np.stack([world[name].cpu().numpy() for world in worlds]) for name in worlds[0]}
 
     def max_candidates(self, belief: EngineBelief, horizon: int, num_samples: int) -> int:
@@ -400,7 +408,7 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
 
     def _distance(self, features: Float[Tensor, "W N S T D"], goal: object) -> Float[Tensor, "W N T"]:
         """Steps from predicted latents to an encoded goal, the mean over the samples."""
-        encoded, head = own_belief(goal, EncodedGoal), self.distance_head
+        encoded, head = own_belief(goal, EncodedGoal), self.head(Distance)
         assert head is not None  # required by `encode_goal`
         assert encoded.embedding is not None
         with autocast(self.device):
@@ -409,11 +417,11 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
 
     def _aim(self, belief: Belief, goal: Arrays) -> Aim:
         """The latent to aim at: the goal, or a landmark on the way to a distant complete observation."""
-        wanted = self._goal(goal)
-        if self.landmarks is None or self.distance_head is None or self._missing(goal):
+        wanted, distance, landmarks = self._goal(goal), self.head(Distance), self.head(Landmarks)
+        if landmarks is None or distance is None or self._missing(goal):
             return Aim(latent=wanted, after=wanted.new_zeros(len(wanted)))
         now = belief.features().mean(1)[:, self.model.present]
-        return self.landmarks.aim(self.distance_head, now, wanted)
+        return landmarks.aim(distance, now, wanted)
 
     def _rollouts(
         self, belief: Belief, inputs: Inputs, num_samples: int, seed: int
@@ -457,7 +465,8 @@ class LearnedEngine(TensorEngine, Novelty, GoalDistance, Decodes):
         """
         missing = tuple(name for name in self.inputs if name not in goal)
         others = tuple(name for name in self.inputs if self.schema[name].kind is not Kind.IMAGE)
-        by_pictures = self.distance_head is not None and self.distance_head.config.pictures
+        distance = self.head(Distance)
+        by_pictures = distance is not None and distance.config.pictures
         if missing and not (by_pictures and missing == others):
             alone = f", or give the images alone: {', '.join(n for n in self.inputs if n not in others)}"
             raise UnsupportedError(

@@ -30,7 +30,7 @@ from worldline.recipes.linear import with_linear
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
 from worldline.schema import Kind
-from worldline.training.heads import HeadsConfig
+from worldline.training.heads.base import HeadsConfig
 
 WIDTHS: Final[Mapping[str, tuple[str, ...]]] = {
     "ensemble": ("width",),

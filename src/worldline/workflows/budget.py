@@ -21,7 +21,8 @@ from worldline.recipes.families import resized
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
 from worldline.training.batches import fit_normaliser
-from worldline.training.heads import HeadsConfig, fit_heads
+from worldline.training.heads.base import HeadsConfig
+from worldline.training.heads.fitting import fit_heads
 from worldline.training.loop import RECALIBRATION_BATCHES, Run
 
 Clock = Callable[[], float]

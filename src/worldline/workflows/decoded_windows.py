@@ -15,10 +15,10 @@ from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows, evenly_spaced
 from worldline.device import autocast
 from worldline.engines.learned import LearnedEngine
-from worldline.models.heads.decoder import Decoder
 from worldline.schema import Role
 from worldline.stats import Floats, draw_clusters, rmse_curve, skill_curve
 from worldline.training.batches import fold, to_window
+from worldline.training.heads.decoder import Decoder
 
 NUM_MOMENTS: Final = 5
 """Decoded steps of the horizon."""
@@ -73,7 +73,8 @@ def decoded_frames(
         seed: of the bootstrap and of the model's draws.
     """
     long = [number for number in episodes if store.num_steps[number] >= context - 1 + horizon]
-    if engine.decoder is None or len(long) < 2 or horizon < 1:
+    decoder = engine.head(Decoder)
+    if decoder is None or len(long) < 2 or horizon < 1:
         return ()
     nows = [evenly_spaced(int(store.num_steps[number]), context, horizon, per_episode) for number in long]
     episode = np.repeat(np.arange(len(long)), [len(one) for one in nows])
@@ -82,12 +83,12 @@ def decoded_frames(
     signals = [s.name for s in store.schema.signals if s.role in (Role.ACTION, Role.EXOGENOUS)]
     windows = Windows(store, context + horizon, long, [*engine.inputs, *signals])
     generator = torch.Generator("cpu").manual_seed(seed)
-    squares: dict[str, list[_Squares]] = {signal.name: [] for signal in engine.decoder.config.images}
+    squares: dict[str, list[_Squares]] = {signal.name: [] for signal in decoder.config.images}
     shown: dict[str, list[DecodedWindow]] = {name: [] for name in squares}
     for first in range(0, len(starts), BATCH):
         batch = windows.read(starts[first : first + BATCH])
         leads = np.diff(episode, prepend=-1)[first : first + BATCH] > 0
-        for name, drawn in _draw(engine, engine.decoder, batch, context, steps, generator).items():
+        for name, drawn in _draw(engine, decoder, batch, context, steps, generator).items():
             squares[name].append(_squares(drawn))
             shown[name] += _first(drawn, leads, NUM_SHOWN - len(shown[name]))
     return tuple(

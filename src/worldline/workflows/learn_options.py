@@ -20,7 +20,7 @@ from worldline.recipes.families import with_family
 from worldline.recipes.recipe import NUMBERS, PARTS, Recipe
 from worldline.registry import BUILTIN, imported, load
 from worldline.schema import Kind
-from worldline.training.heads import check_goals
+from worldline.training.heads.distance import check_goals
 
 MakeRecipe = Callable[[Store], Recipe]
 

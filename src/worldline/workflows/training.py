@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,8 @@ from worldline.registry import load
 from worldline.schema import Kind, Role
 from worldline.training.batches import fit_normaliser
 from worldline.training.distributed import processes
-from worldline.training.heads import GoalHeads, Heads, fit_heads, refine_dynamics
+from worldline.training.heads.base import Head
+from worldline.training.heads.fitting import fit_heads, refine_dynamics
 from worldline.training.loop import Trained, train
 from worldline.training.tracking import Tracker
 from worldline.workflows.learned import Learned, Unseen
@@ -328,23 +329,13 @@ def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
     return model
 
 
-def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Heads) -> LearnedEngine:
+def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Mapping[str, Head]) -> LearnedEngine:
     """The engine of the model with its heads."""
-    engine = LearnedEngine(
+    return LearnedEngine(
         model=model,
         schema=store.schema,
         inputs=recipe.model_config.inputs,
-        readout=heads.readout,
-        mahalanobis=heads.mahalanobis,
-        reward_head=heads.reward,
-        termination_head=heads.termination,
-        decoder=heads.decoder,
+        heads=heads,
         name=recipe.name,
         notes={"data": store.content_hash(), "recipe": recipe.name},
     )
-    return engine if heads.goals is None else with_goal_heads(engine, heads.goals)
-
-
-def with_goal_heads(engine: LearnedEngine, heads: GoalHeads) -> LearnedEngine:
-    """The engine with these heads for goals."""
-    return replace(engine, distance_head=heads.distance, inverse_head=heads.inverse, landmarks=heads.landmarks)
