@@ -54,8 +54,7 @@ from worldline.planning.planners.guided import Guided
 from worldline.recipes.recipe import Recipe
 from worldline.stats import cluster_rate
 from worldline.workflows.goals import films
-from worldline.workflows.learned import Learned
-from worldline.workflows.training import learn_world
+from worldline.workflows.training import Learned, learn_world
 from worldline.world.local import LocalWorld
 
 ROOT = Path(__file__).parent.parent

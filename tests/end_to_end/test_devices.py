@@ -34,7 +34,7 @@ from worldline.testing.toys import Integrator
 from worldline.training.loop import Run
 from worldline.training.updates import TrainingConfig
 from worldline.training.weight_average import Average
-from worldline.workflows.report_data import drawn_imagination, readout_quality
+from worldline.workflows.evaluation import drawn_imagination, readout_quality
 from worldline.workflows.training import learn_world
 from worldline.world.base import PlanStatus
 from worldline.world.bundle_io import open_engine, open_world, save_world

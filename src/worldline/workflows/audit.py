@@ -26,8 +26,8 @@ from worldline.errors import DataError, UnreadableError, UnsupportedError
 from worldline.formatting import listing, plural, round_percent
 from worldline.progress import OnProgress, tell
 from worldline.schema import Kind
+from worldline.workflows.evaluation import band_level, reported_steps
 from worldline.workflows.held_out import WorldEpisode, chosen, read_episodes
-from worldline.workflows.report_data import band_level, reported_steps
 from worldline.workflows.twin_sources import twin_source
 from worldline.world.base import World
 from worldline.world.local import LocalWorld

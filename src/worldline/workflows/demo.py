@@ -20,19 +20,19 @@ from worldline.progress import OnProgress, tell
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.report.learn_page import Report, render
 from worldline.workflows import goals
+from worldline.workflows.choosing import make_recipe
 from worldline.workflows.decoded_windows import decoded_rmse
-from worldline.workflows.learn_options import MakeRecipe, Options, make_recipe, run_toml
-from worldline.workflows.learned import Learned
-from worldline.workflows.manifest import facts, peak_memory_gb, run_manifest
-from worldline.workflows.record import record
-from worldline.workflows.report_data import (
+from worldline.workflows.evaluation import (
     diagnosis,
     drawn_imagination,
     held_out_evidence,
     imagined_paths,
     training_evidence,
 )
-from worldline.workflows.training import learn_world
+from worldline.workflows.learn_options import MakeRecipe, Options
+from worldline.workflows.learn_result import facts, peak_memory_gb, run_manifest, run_toml
+from worldline.workflows.record import record
+from worldline.workflows.training import Learned, learn_world
 from worldline.world.bundle_io import save_world
 
 MAX_STEPS: Final = 60

@@ -20,8 +20,8 @@ from worldline.progress import OnProgress
 from worldline.training.heads.base import HeadsConfig
 from worldline.training.heads.distance import Distance, check_goals
 from worldline.training.heads.fitting import GOAL_HEADS, fit_heads
-from worldline.workflows.learn_options import settings_toml
-from worldline.workflows.learning_logs import store_folder
+from worldline.workflows.learn import store_folder
+from worldline.workflows.learn_result import settings_toml
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
 

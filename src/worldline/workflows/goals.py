@@ -24,7 +24,7 @@ from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.progress import OnProgress, renamed
 from worldline.report.images import film_grid
 from worldline.stats import Rate, wilson
-from worldline.workflows.learned import Learned
+from worldline.workflows.training import Learned
 from worldline.world.local import LocalWorld
 
 Walls = Literal["fixed", "random"]

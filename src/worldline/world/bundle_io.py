@@ -93,7 +93,7 @@ def save_world(
         path: a folder.
         world: a world over a learned or `Storable` engine. The engine and the planner must be registered.
         run: provenance as plain JSON values: configuration, seeds, data, versions, times. None for none.
-        settings: TOML that repeats the run, see `workflows.learn_options.run_toml`; None for none.
+        settings: TOML that repeats the run, see `workflows.learn_result.run_toml`; None for none.
         report: HTML; None for none.
 
     Raises:
