@@ -79,7 +79,10 @@ def _print_alignment(report: CheckReport) -> None:
     print_table(
         "Share of the change from observation t to t+1 that an action explains",
         ("", "in addition to earlier actions"),
-        [(f"action t{one.shift:+d}" if one.shift else "action t", _interval(one.added)) for one in found.shifts],
+        [
+            (f"action t{shift.shift:+d}" if shift.shift else "action t", _interval(shift.added))
+            for shift in found.shifts
+        ],
     )
     measured = f"{found.num_rows} steps of {found.num_episodes} episodes"
     print_wrapped(f"Share of the variance left by earlier observations, with its 99 % interval, on {measured}.", "  ")
@@ -133,13 +136,13 @@ def _print_coverage(report: CheckReport) -> None:
         ("action", "logged", "possible", "share used", "predictable from the past"),
         [
             (
-                one.name,
-                f"{one.least:.4g} to {one.greatest:.4g}",
-                "?" if one.low is None or one.high is None else f"{one.low:.4g} to {one.high:.4g}",
-                _percent(one.used),
-                _percent(one.predictable),
+                signal.name,
+                f"{signal.least:.4g} to {signal.greatest:.4g}",
+                "?" if signal.low is None or signal.high is None else f"{signal.low:.4g} to {signal.high:.4g}",
+                _percent(signal.used),
+                _percent(signal.predictable),
             )
-            for one in covered.actions
+            for signal in covered.actions
         ],
     )
     dimension = f"{covered.effective_dimension:.1f} (of {covered.num_components} components)"

@@ -117,5 +117,5 @@ def _helpful_past(store: Store, config: JepaConfig, window: int) -> ConservedPre
         known=model.encoder.inputs(logged.past)[:, 0],
         observed=model.encoder.exact_flags(logged.observed),
     )
-    forecasts = [forecast_of(one, model.layout) for one in candidates]
+    forecasts = [forecast_of(candidate, model.layout) for candidate in candidates]
     return candidates[choose_forecast(forecasts, scored, warm=whole.history, slack=MAX_VALUES_ERROR)]

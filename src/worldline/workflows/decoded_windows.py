@@ -77,7 +77,7 @@ def decoded_frames(
     if decoder is None or len(long) < 2 or horizon < 1:
         return ()
     nows = [evenly_spaced(int(store.num_steps[number]), context, horizon, per_episode) for number in long]
-    episode = np.repeat(np.arange(len(long)), [len(one) for one in nows])
+    episode = np.repeat(np.arange(len(long)), [len(now) for now in nows])
     starts = np.stack([np.array(long)[episode], np.concatenate(nows) - context + 1], 1)
     steps = moments(horizon)
     signals = [s.name for s in store.schema.signals if s.role in (Role.ACTION, Role.EXOGENOUS)]
@@ -97,16 +97,16 @@ def decoded_frames(
     )
 
 
-def decoded_rmse(found: Sequence[Decoded]) -> dict[str, dict[str, dict[str, float]]]:
+def decoded_rmse(cameras: Sequence[Decoded]) -> dict[str, dict[str, dict[str, float]]]:
     """The errors in grey levels by image signal, step and source; "world" is the world's prediction."""
     return {
-        one.camera: {
+        camera.camera: {
             str(step): {"world": world, "persistence": persistence, "decoder": decoder}
             for step, world, persistence, decoder in zip(
-                one.steps, one.imagined.value, one.persistence.value, one.decoder.value, strict=True
+                camera.steps, camera.imagined.value, camera.persistence.value, camera.decoder.value, strict=True
             )
         }
-        for one in found
+        for camera in cameras
     }
 
 
@@ -134,18 +134,18 @@ def _draw(
     ahead = [step - 1 for step in steps]
     at = [now, *(now + step for step in steps)]
     imagined, redrawn = decoder(path[:, ahead].float()), decoder(seen[:, at])
-    found = {}
+    windows = {}
     for name in imagined:
         frames, known = batch.observations[name], batch.observed[name]
         back = known[:, now::-1].argmax(1)  # steps from the last observed frame to the present
         last = frames[np.arange(len(frames)), now - back]
-        found[name] = _Drawn(
+        windows[name] = _Drawn(
             real=np.concatenate([last[:, None], frames[:, at[1:]]], 1).astype(np.uint8),
             known=np.concatenate([known[:, :context].any(1, keepdims=True), known[:, at[1:]]], 1),
             imagined=imagined[name].cpu().numpy(),
             redrawn=redrawn[name].cpu().numpy(),
         )
-    return found
+    return windows
 
 
 def _squares(drawn: _Drawn) -> _Squares:
