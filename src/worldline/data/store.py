@@ -353,10 +353,8 @@ class Store:
             DataError: the data is damaged.
         """
         entry = self.entry(number)
-        signals = [signal for signal in self.schema.signals if images or signal.kind is not Kind.IMAGE]
-        arrays = grouped(
-            signals, lambda s: self.read(s.name, number, 0, entry.num_steps + (s.role is Role.OBSERVATION))
-        )
+        chosen = [signal for signal in self.schema.signals if images or signal.kind is not Kind.IMAGE]
+        arrays = grouped(chosen, lambda s: self.read(s.name, number, 0, entry.num_steps + (s.role is Role.OBSERVATION)))
         masks = {name: self.observed(name, number, 0, entry.num_steps + 1) for name in arrays["observations"]}
         return Episode(
             **arrays,

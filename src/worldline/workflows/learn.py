@@ -208,7 +208,7 @@ def _check_call(out: Path, options: Options) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
+class _OpenedLogs:
     """The logs and what is known of them before learning."""
 
     logs: Path | str | object
@@ -225,7 +225,9 @@ class _Run:
         return partial_folder(self.out)
 
 
-def _open(logs: Path | str | object, out: Path, options: Options, progress: OnProgress | None, started: float) -> _Run:
+def _open(
+    logs: Path | str | object, out: Path, options: Options, progress: OnProgress | None, started: float
+) -> _OpenedLogs:
     """Opens the logs as a store and checks it, before hours of training.
 
     Raises:
@@ -242,7 +244,7 @@ def _open(logs: Path | str | object, out: Path, options: Options, progress: OnPr
         _logger.warning("%s", finding)
     if edit := edit_logs_command(store.path, worst, len(store)):
         _logger.warning("To leave out or mark these parts: %s", shlex.join(["worldline", *edit]))
-    return _Run(
+    return _OpenedLogs(
         logs=logs,
         store=store,
         out=out,
@@ -367,7 +369,7 @@ def _other_schema(logs: Path | str | object, store: Store) -> tuple[str, ...]:
 # Choose, train, fit heads and calibrate
 
 
-def _learn_linear(run: _Run, options: Options) -> Learned:
+def _learn_linear(run: _OpenedLogs, options: Options) -> Learned:
     """The linear world. It can be used within seconds; an earlier world is replaced only by the final one."""
     tell(run.progress, "learn a linear model", 0)
     recipe = make_recipe(run.store, options).with_seed(options.seeds.start)
@@ -380,7 +382,7 @@ def _learn_linear(run: _Run, options: Options) -> Learned:
     return linear
 
 
-def _choose(run: _Run, options: Options, begun: float) -> tuple[Choice, Options]:
+def _choose(run: _OpenedLogs, options: Options, begun: float) -> tuple[Choice, Options]:
     """The comparison of models, and the options for the chosen one, with lengths that fit the rest of the time.
 
     Args:
@@ -430,7 +432,7 @@ def _stored_sizing(unfinished: Path, options: Options, measure: Callable[[], Siz
     return sizing
 
 
-def _train(run: _Run, options: Options) -> tuple[list[Learned], list[CollapseError]]:
+def _train(run: _OpenedLogs, options: Options) -> tuple[list[Learned], list[CollapseError]]:
     """The world of each seed, and the errors of the others; a failed seed does not end the run."""
     worlds, failures = list[Learned](), list[CollapseError]()
     trackers = [load("tracker", name)(log_folder(run.out)) for name in dict.fromkeys(("jsonl", *options.track))]
@@ -506,7 +508,7 @@ def _resumes(options: Options, unfinished: Path, folder: Path) -> bool:
 
 
 def _write(
-    run: _Run,
+    run: _OpenedLogs,
     options: Options,
     learned: Learned,
     *,
