@@ -78,21 +78,15 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
             f"the family {name!r} learns from images, and {recipe.name!r} has none. "
             "Choose jepa, rssm, ensemble or token."
         )
-    match name:
-        case "linear":
-            return with_linear(recipe, store)
-        case "features":
-            return _features(recipe, weights)
-        case "lewm":
-            return _lewm(recipe, store, weights)
-        case "ensemble":
-            config, training = _ensemble(recipe, store)
-        case "rssm":
-            config, training = _rssm(recipe, store)
-        case "token":
-            config, training = _token(recipe, store)
-        case _:
-            config, training = _registered(recipe, name, family)
+    if name == "linear":
+        return with_linear(recipe, store)
+    if name == "features":
+        return _features(recipe, weights)
+    if name == "lewm":
+        return _lewm(recipe, store, weights)
+    settings_of = {"ensemble": _ensemble, "rssm": _rssm, "token": _token}
+    own = settings_of.get(name)
+    config, training = _registered(recipe, name, family) if own is None else own(recipe, store)
     return _change(recipe, name, config, training)
 
 
