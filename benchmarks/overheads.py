@@ -72,7 +72,7 @@ def prepare(folder: Path) -> None:
         named(f"recipes.{home}") for home in ("vectors:vectors", "memory:memory", "pixels:pixels")
     )
     with_family, toy_class = named("recipes.families:with_family"), named("testing.toys:Integrator")
-    learn_world, run_manifest = named("workflows.training:learn_world"), named("workflows.learn_result:run_manifest")
+    learn_world, run_manifest = named("workflows.training:learn_world"), named("workflows.manifest:run_manifest")
     save_world, planner = named("worlds.bundled:save_world"), named("planners.cem:CrossEntropy")
     # With an exogenous signal or without goals there is no distance head; the recipe memory has none by default.
     recipes = {"jepa": (vectors, "jepa"), "jepa-memory": (memory, "jepa"), "rssm": (pixels, "rssm"),

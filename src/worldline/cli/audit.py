@@ -141,17 +141,17 @@ def _print_horizons(measured: Measured) -> None:
     from worldline.formatting import round_percent, span
 
     step_s = measured.diagnostics.step_s
-    bands = {one.signal: f"{one.inside.successes} of {one.inside.trials} ({one.verdict})" for one in measured.coverage}
-    level = round_percent(max((one.level for one in measured.coverage), default=0.9))
+    bands = {row.signal: f"{row.inside.successes} of {row.inside.trials} ({row.verdict})" for row in measured.coverage}
+    level = round_percent(max((row.level for row in measured.coverage), default=0.9))
     rows = [
         (
-            one.signal,
-            span(one.steps, step_s),
-            span(one.of, step_s),
-            one.stops.replace("_", " "),
-            bands.get(one.signal, ""),
+            row.signal,
+            span(row.steps, step_s),
+            span(row.of, step_s),
+            row.stops.replace("_", " "),
+            bands.get(row.signal, ""),
         )
-        for one in measured.trusted
+        for row in measured.trusted
     ]
     print_table("Trusted horizon", ("signal", "trusted", "examined", "ended by", f"inside the {level} band"), rows)
     for test in measured.twins:

@@ -147,6 +147,8 @@ def learn_world(
     in_folds = load("model", recipe.model).closed_form or getattr(recipe.model_config, "folds", False)
     fitted = recipe.with_split(_fitted_to(split, not_held_out(split))) if in_folds else recipe
     model = learn_engine(store, fitted, folder=folder, device=device, **options)
+
+    # Calibrate: on the calibration episodes, or on episodes of the training that a fit has not seen.
     engine, started = model.engine, time.monotonic()
     tell(progress, "calibrate", 0)
     episodes: Sequence[Episode] = [store.episode(number) for number in split.calibration]
@@ -155,6 +157,8 @@ def learn_world(
     unseen = _unseen(store, recipe, engine, folder)
     calibration, episodes = _calibrated(store, recipe, engine, unseen, horizon)
     tell(progress, "calibrate", 1)
+
+    # The world, with costs of a call and windows for the smoke test, both measured on these episodes.
     world = LocalWorld(
         engine,
         calibration,
