@@ -75,11 +75,12 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small world of the toy without wind and camera, written as `worldline learn` does; it was not trained."""
     from worldline.config import replace_at
     from worldline.engines.learned import LearnedEngine
-    from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
-    from worldline.models.heads.readout import Readout, ReadoutConfig
     from worldline.models.jepa import Jepa, JepaConfig
     from worldline.planning.planners.cem import CrossEntropy
     from worldline.testing.toys import Integrator
+    from worldline.training.heads.base import by_name
+    from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+    from worldline.training.heads.readout import Readout, ReadoutConfig
     from worldline.world.bundle_io import save_world
     from worldline.world.fit_calibration import calibrate
     from worldline.world.local import LocalWorld
@@ -90,8 +91,10 @@ def learned_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model=Jepa(schema=toy.schema, config=config).eval().requires_grad_(False),
         schema=toy.schema,
         inputs=("position",),
-        readout=Readout(ReadoutConfig(latent_size=8, signals=toy.schema.observations, width=16)).eval(),
-        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=8)).eval(),
+        heads=by_name(
+            Readout(ReadoutConfig(latent_size=8, signals=toy.schema.observations, width=16)).eval(),
+            MahalanobisScore(MahalanobisConfig(latent_size=8)).eval(),
+        ),
     )
     calibration = calibrate(engine, toy.episodes(30, 12, seed=1), horizon=6, num_windows=1, seed=0)
     folder = tmp_path_factory.mktemp("learned") / "world"

@@ -42,9 +42,8 @@ from worldline.recipes.greenhouse import SCHEMA, greenhouse, make_greenhouse, re
 from worldline.recipes.two_rooms import two_rooms
 from worldline.stats import tails
 from worldline.workflows.goals import OFFSET, reached
-from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
-from worldline.workflows.training import learn_world
+from worldline.workflows.training import Learned, learn_world
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "constraints.json"

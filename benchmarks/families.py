@@ -33,11 +33,10 @@ from worldline.recipes.greenhouse import greenhouse, record_greenhouse
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.workflows.budget import within
+from worldline.workflows.evaluation import comparisons, honest
 from worldline.workflows.goals import INVERSE, PLANNER, STRAIGHT, Walls, held_out_pairs, reach
-from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
-from worldline.workflows.report_data import comparisons, honest
-from worldline.workflows.training import learn_world
+from worldline.workflows.training import Learned, learn_world
 
 FAMILIES = ("jepa", "rssm", "ensemble", "token", "features", "lewm")
 ROOT = Path(__file__).parent.parent

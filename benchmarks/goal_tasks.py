@@ -27,8 +27,8 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.workflows.goals import GROUPS, StraightActor, Walls, reached, side
-from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
+from worldline.workflows.training import Learned
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
 

@@ -54,8 +54,7 @@ from worldline.planning.planners.guided import Guided
 from worldline.recipes.recipe import Recipe
 from worldline.stats import cluster_rate
 from worldline.workflows.goals import films
-from worldline.workflows.learned import Learned
-from worldline.workflows.training import learn_world
+from worldline.workflows.training import Learned, learn_world
 from worldline.world.local import LocalWorld
 
 ROOT = Path(__file__).parent.parent
@@ -94,6 +93,11 @@ class InFloat32(Actor):
             return self.actor.act(now, num_steps=num_steps, seed=seed)
 
 
+def without(engine: LearnedEngine, name: str) -> LearnedEngine:
+    """The engine without one of its heads."""
+    return replace(engine, heads={other: head for other, head in engine.heads.items() if other != name})
+
+
 def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Actor, Sequence[str], int]]:
     """Per row who acts, what it is shown of the goal, and how many steps of each answer are taken."""
     engine, recipe, schema = learned.engine, learned.recipe, learned.engine.schema
@@ -118,10 +122,10 @@ def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Act
     if task.plans is not None:
         rows[PLANNER] = (task.plans(learned, store), shown, often)
     rows[EXACT] = (InFloat32(actor=rows[PLANNER][0]), shown, often)
-    if engine.landmarks is not None:
-        flat = replace(engine, landmarks=None)
+    if "landmarks" in engine.heads:
+        flat = without(engine, "landmarks")
         rows[FLAT] = (by(flat, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
-        plain = by(replace(flat, inverse_head=None), recipe.planner, 0, task.horizon, shown, in_steps=False)
+        plain = by(without(flat, "inverse"), recipe.planner, 0, task.horizon, shown, in_steps=False)
         rows[PLAIN] = (plain, shown, often)
     if task.adaptation is not None:
         adaptive = replace(engine, adaptation=task.adaptation)

@@ -25,9 +25,8 @@ from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.data.store import Store, is_store, open_store
 from worldline.episode import Episode
 from worldline.recipes.greenhouse import BLOCK_DAYS, FIRST_DAY, greenhouse, record_greenhouse
-from worldline.workflows.learned import Learned
-from worldline.workflows.report_data import comparisons, honest
-from worldline.workflows.training import learn_world
+from worldline.workflows.evaluation import comparisons, honest
+from worldline.workflows.training import Learned, learn_world
 
 STEPS = {1: 2, 6: 12, 24: 48}
 """Steps per horizon in hours."""

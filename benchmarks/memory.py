@@ -38,14 +38,15 @@ from worldline.engines.baselines import Linear
 from worldline.engines.learned import LearnedEngine
 from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Episode, Future, History
-from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.heads.inverse import Inverse, InverseConfig
-from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
-from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import HIGH, LOW, Integrator
+from worldline.training.heads.base import by_name
+from worldline.training.heads.distance import Distance, DistanceConfig
+from worldline.training.heads.inverse import Inverse, InverseConfig
+from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.readout import Readout, ReadoutConfig
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
@@ -97,10 +98,12 @@ def learned_world(episodes: list[Episode]) -> LocalWorld:
         model=Jepa(schema=TOY.schema, config=config).eval().requires_grad_(False),
         schema=TOY.schema,
         inputs=("position",),
-        readout=readout.requires_grad_(False),
-        mahalanobis=mahalanobis,
-        distance_head=Distance(DistanceConfig(latent_size=LATENT, width=8, size=8)).requires_grad_(False),
-        inverse_head=Inverse(InverseConfig(latent_size=LATENT, width=8, low=LOW, high=HIGH)).requires_grad_(False),
+        heads=by_name(
+            readout.requires_grad_(False),
+            mahalanobis,
+            Distance(DistanceConfig(latent_size=LATENT, width=8, size=8)).requires_grad_(False),
+            Inverse(InverseConfig(latent_size=LATENT, width=8, low=LOW, high=HIGH)).requires_grad_(False),
+        ),
     )
     return _calibrated(engine, episodes)
 

@@ -47,8 +47,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind, Schema, Signal
 from worldline.stats import Estimate, Floats, cluster_sums, curve, draw_clusters, r_squared, ratio
 from worldline.training.batches import trace
-from worldline.workflows.learned import Learned
-from worldline.workflows.training import learn_world
+from worldline.workflows.training import Learned, learn_world
 
 STEPS = (5, 10, 25)
 CONTEXT = 3

@@ -33,7 +33,8 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.progress import OnProgress, tell
 from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.training.heads import HeadsConfig, can_reach
+from worldline.training.heads.base import HeadsConfig
+from worldline.training.heads.distance import goal_obstacles
 from worldline.training.updates import TrainingConfig
 
 Floats = NDArray[np.floating]
@@ -113,7 +114,7 @@ def push_t(store: Store) -> Recipe:
         ),
         training=TrainingConfig(num_updates=3000, window=9),
         heads=HeadsConfig(
-            goals=can_reach(store.schema),
+            goals=not goal_obstacles(store.schema),
             dynamics_updates=6000,
             readout_updates=3000,
             decoder_updates=2000,

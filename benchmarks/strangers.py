@@ -215,7 +215,7 @@ def world_row(case: Case, budget_s: float, folder: Path) -> dict[str, Any]:
     frame, out = frame_of(case), folder / "world"
     started, cpu, result = time.monotonic(), time.process_time(), no_result()
     try:
-        result = learn_logs(frame, out, Options(budget=budget_s), edits=roles_of(case))
+        result = learn_logs(frame, out, Options(budget=budget_s, edits=roles_of(case)))
         row["learn_s"], row["learn_cpu_s"] = time.monotonic() - started, time.process_time() - cpu
     except WorldlineError as error:
         row["stopped"] = str(error)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from worldline.errors import UnknownNameError, UnsupportedError
-from worldline.registry import BUILTIN, load, name_of, names
+from worldline.errors import InputError, UnknownNameError, UnsupportedError
+from worldline.registry import BUILTIN, load, name_of, names, register
 
 BUILTINS = [(kind, name) for kind, entries in BUILTIN.items() for name in entries]
 
@@ -59,6 +59,25 @@ def test_a_third_party_cannot_take_a_builtins_place(guest: Path) -> None:
     (guest / "guest-1.0.dist-info" / "entry_points.txt").write_text("[worldline.planners]\ncem = nowhere:Nothing\n")
     assert names("planner").count("cem") == 1
     assert load("planner", "cem").__module__ == "worldline.planning.planners.cem"
+
+
+def test_a_part_is_registered_in_this_process_but_not_in_a_builtins_place(
+    guest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worldline.registry._REGISTERED", {})
+
+    class Guess: ...
+
+    register("planner", "mine", object)
+    register("planner", "mine", Guess)
+    assert "mine" in names("planner")
+    assert load("planner", "mine") is Guess
+    assert name_of("planner", Guess) == "mine"
+    for taken in ("cem", "guess"):
+        with pytest.raises(InputError, match=f"a planner '{taken}' exists already"):
+            register("planner", taken, Guess)
+    with pytest.raises(UnknownNameError, match="kind of part"):
+        register("planers", "mine", Guess)
 
 
 def test_a_class_is_found_by_its_name_and_its_name_by_the_class(guest: Path) -> None:

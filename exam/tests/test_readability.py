@@ -16,12 +16,13 @@ from worldline.engines.baselines import Persistence
 from worldline.engines.learned import LearnedEngine
 from worldline.labs.drawing import CAMERA
 from worldline.labs.playing import explore
-from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
-from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.observation_encoder import ObservationEncoderConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Signal
+from worldline.training.heads.base import by_name
+from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.readout import Readout, ReadoutConfig
 from worldline.world.local import LocalWorld
 from worldline_exam.exam_tests.spurious_channel import HEATS
 from worldline_exam.folder import read_exam
@@ -90,8 +91,10 @@ def seeing() -> tuple[LearnedEngine, list[Any]]:
         model=model,
         schema=lab.schema,
         inputs=(CAMERA.name,),
-        readout=readout,
-        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=128)),
+        heads=by_name(
+            readout,
+            MahalanobisScore(MahalanobisConfig(latent_size=128)),
+        ),
     )
     return engine, episodes[26:]
 
@@ -129,8 +132,10 @@ def test_a_world_that_takes_vectors_reads_nothing_from_pictures() -> None:
         model=model,
         schema=lab.schema,
         inputs=("puck_position",),
-        readout=readout,
-        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=16)),
+        heads=by_name(
+            readout,
+            MahalanobisScore(MahalanobisConfig(latent_size=16)),
+        ),
     )
     found = read_from([explore(lab, seed, 8) for seed in range(6)], engine, ("puck_position",))
     assert found["puck_position"] <= 0.1

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from worldline.schema import Kind, Role, Schema, Signal
     from worldline.workflows.fit_goals import fit_goals
     from worldline.workflows.learn import learn
+    from worldline.workflows.learn_options import Options
     from worldline.workflows.record import record
     from worldline.workflows.recorder import Recorder
     from worldline.world.base import World
@@ -32,6 +33,7 @@ __all__ = [
     "Goal",
     "History",
     "Kind",
+    "Options",
     "Recorder",
     "Role",
     "Schema",

@@ -8,7 +8,7 @@ from typing import Any
 
 from worldline.errors import InputError, UnknownNameError, UnsupportedError
 
-__all__ = ["BUILTIN", "imported", "load", "name_of", "names"]
+__all__ = ["BUILTIN", "imported", "load", "name_of", "names", "register"]
 
 BUILTIN: dict[str, dict[str, str]] = {
     "model": {
@@ -79,7 +79,28 @@ BUILTIN: dict[str, dict[str, str]] = {
         "vectors": "worldline.recipes.vectors:vectors",
     },
 }
-"""Per kind, name to "module:attribute". Third parties add names with the entry-point group `worldline.<kind>s`."""
+"""Per kind, name to "module:attribute". Third parties add names with the entry-point group `worldline.<kind>s`, or with
+`register`."""
+
+_REGISTERED: dict[str, dict[str, Any]] = {}
+"""Per kind, the parts that this process registered by name."""
+
+
+def register(kind: str, name: str, part: Any) -> None:
+    """Registers a class or function under a name in this process. An installed package uses an entry point instead.
+
+    Args:
+        kind: such as "model" or "planner"; a key of `BUILTIN`.
+        name: under which it is loaded, and found again in bundles; an earlier part of this name is replaced.
+        part: the class or function.
+
+    Raises:
+        UnknownNameError: the kind does not exist.
+        InputError: the name is that of a built-in part or of an installed package.
+    """
+    if name in names(kind) and name not in _REGISTERED.get(kind, {}):
+        raise InputError(f"a {kind} {name!r} exists already. Choose another name.")
+    _REGISTERED.setdefault(kind, {})[name] = part
 
 
 def names(kind: str) -> list[str]:
@@ -90,7 +111,13 @@ def names(kind: str) -> list[str]:
     """
     if kind not in BUILTIN:
         raise UnknownNameError("kind of part", kind, BUILTIN)
-    return sorted({*BUILTIN[kind], *(point.name for point in entry_points(group=f"worldline.{kind}s"))})
+    return sorted(
+        {
+            *BUILTIN[kind],
+            *_REGISTERED.get(kind, {}),
+            *(point.name for point in entry_points(group=f"worldline.{kind}s")),
+        }
+    )
 
 
 def load(kind: str, name: str) -> Any:
@@ -103,6 +130,8 @@ def load(kind: str, name: str) -> Any:
     if name in BUILTIN.get(kind, {}):
         module, _, attribute = BUILTIN[kind][name].partition(":")
         return getattr(import_module(module), attribute)
+    if name in _REGISTERED.get(kind, {}):
+        return _REGISTERED[kind][name]
     if name not in names(kind):
         raise UnknownNameError(kind, name, names(kind))
     return entry_points(group=f"worldline.{kind}s", name=name)[name].load()
@@ -117,14 +146,17 @@ def name_of(kind: str, part: type) -> str:
     for name, address in BUILTIN.get(kind, {}).items():
         if address == f"{part.__module__}:{part.__qualname__}":
             return name
+    for name, registered in _REGISTERED.get(kind, {}).items():
+        if registered is part:
+            return name
     package = part.__module__.partition(".")[0]
     for point in entry_points(group=f"worldline.{kind}s"):
         # A package registers its own classes, so entry points of other packages need not be imported.
         if point.module.partition(".")[0] == package and load(kind, point.name) is part:
             return point.name
     raise UnsupportedError(
-        f"{part.__qualname__} is not registered as a {kind}, so it cannot be loaded by name. Register it as an entry "
-        f"point of the group worldline.{kind}s."
+        f"{part.__qualname__} is not registered as a {kind}, so it cannot be loaded by name. Call "
+        f"worldline.registry.register({kind!r}, ...), or register it as an entry point of the group worldline.{kind}s."
     )
 
 

@@ -18,6 +18,7 @@ from worldline.testing.logged_world import case_from_logs
 from worldline.workflows.audit import audit
 from worldline.workflows.check import check
 from worldline.workflows.demo import demo
+from worldline.workflows.learn_options import Options
 from worldline.workflows.show import show
 
 COMMANDS = {
@@ -46,7 +47,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
     "check": (check,),
     "show": (show,),
     "export": (export_store,),
-    "learn": (worldline.learn,),
+    "learn": (worldline.learn, Options),
     "audit": (audit, worldline.open),
     "serve": (server.listen, worldline.open),
     "publish": (Catalog.publish,),

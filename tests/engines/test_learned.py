@@ -19,12 +19,6 @@ from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import Belief, Inputs, LatentRollout, Window
-from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.heads.inverse import Inverse, InverseConfig
-from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
-from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
-from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
-from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.predictors import GruPredictorConfig
 from worldline.models.token import TokenConfig, TokenModel, TokenState
@@ -38,6 +32,14 @@ from worldline.testing.predictions import timing
 from worldline.testing.toys import Integrator
 from worldline.testing.window_edits import step_to
 from worldline.training.batches import to_inputs
+from worldline.training.heads.base import by_name
+from worldline.training.heads.distance import Distance, DistanceConfig
+from worldline.training.heads.inverse import Inverse, InverseConfig
+from worldline.training.heads.landmarks import Landmarks, LandmarksConfig
+from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.readout import Readout, ReadoutConfig
+from worldline.training.heads.reward import Reward, RewardConfig
+from worldline.training.heads.termination import Termination, TerminationConfig
 from worldline.world.local import LocalWorld
 from worldline.world.objective import objective
 
@@ -69,10 +71,12 @@ def untrained(schema: Schema, inputs: tuple[str, ...], *, goals: bool) -> Learne
             model=model,
             schema=schema,
             inputs=inputs,
-            readout=readout,
-            mahalanobis=mahalanobis,
-            distance_head=Distance(DistanceConfig(latent_size=SIZE, width=8, size=8)) if goals else None,
-            inverse_head=Inverse(InverseConfig(latent_size=SIZE, width=8, **bounds)) if goals else None,
+            heads=by_name(
+                readout,
+                mahalanobis,
+                Distance(DistanceConfig(latent_size=SIZE, width=8, size=8)) if goals else None,
+                Inverse(InverseConfig(latent_size=SIZE, width=8, **bounds)) if goals else None,
+            ),
         )
 
 
@@ -87,6 +91,11 @@ NOTHING = {"push": np.zeros((3, 0, 2), np.float32)}
 def history(episodes: Sequence[Episode], at: int, length: int) -> History:
     """The present of each of W episodes."""
     return History.stack([episode.history(at, length) for episode in episodes])
+
+
+def without(engine: LearnedEngine, *names: str) -> LearnedEngine:
+    """The engine without these heads."""
+    return replace(engine, heads={name: head for name, head in engine.heads.items() if name not in names})
 
 
 def begun(engine: LearnedEngine) -> Belief:
@@ -209,9 +218,8 @@ def test_proposals_set_out_from_where_pending_actions_lead() -> None:
 def test_proposals_that_would_come_too_late_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of five steps takes a second."""
     engine, belief = calm()
-    assert engine.inverse_head is not None
     steps = list[int]()
-    engine.inverse_head.register_forward_hook(lambda *_: steps.append(1))
+    engine.heads["inverse"].register_forward_hook(lambda *_: steps.append(1))
     monkeypatch.setattr("worldline.engines.learned.time.monotonic", lambda: float(len(steps)))
     for budget_s, due, taken in ((5.0, 1, 5), (4.5, 0, 1), (0.5, 0, 1), (None, 1, 5)):
         steps.clear()
@@ -222,15 +230,15 @@ def test_proposals_that_would_come_too_late_are_left_out(monkeypatch: pytest.Mon
 
 def test_the_inverse_head_is_told_how_many_steps_are_left() -> None:
     engine = untrained(CALM.schema, ("position",), goals=True)
-    assert engine.inverse_head is not None
-    torch.nn.init.normal_(engine.inverse_head.haste.weight, generator=torch.Generator().manual_seed(0))
+    inverse = engine.head(Inverse)
+    torch.nn.init.normal_(inverse.haste.weight, generator=torch.Generator().manual_seed(0))
     belief = begun(engine)
     wanted = engine.observe(
         None, History(observations={"position": GOAL["position"][:, None]}, actions=NOTHING), seed=0
     )
     long, short = (propose(engine, belief, GOAL, steps, num_proposals=1, seed=0)["push"] for steps in (5, 2))
     for found, steps in ((long, 5), (short, 2)):
-        due = engine.inverse_head(belief.features()[:, 0], wanted.features()[:, 0], torch.full((3,), steps))
+        due = inverse(belief.features()[:, 0], wanted.features()[:, 0], torch.full((3,), steps))
         np.testing.assert_allclose(found[:, 0, 0], due.detach().numpy(), rtol=1e-5)
     assert not np.allclose(long[:, :, 0], short[:, :, 0])
 
@@ -238,17 +246,16 @@ def test_the_inverse_head_is_told_how_many_steps_are_left() -> None:
 def test_a_far_goal_is_headed_for_by_landmarks() -> None:
     """The map knows one place, that of world 0; from there it says that the goal is 30 steps away."""
     flat = untrained(CALM.schema, ("position",), goals=True)
-    assert flat.distance_head is not None
     episodes, size = CALM.episodes(3, 8, seed=0), 3
     belief = flat.observe(None, history(episodes, 4, 1), seed=0)
     goal = {"position": np.full((size, 2), 40.0, np.float32)}
     wanted = flat.observe(None, History(observations={"position": goal["position"][:, None]}, actions=NOTHING), seed=0)
     now, there = (one.features()[:, 0] for one in (belief, wanted))
-    least = float(flat.distance_head(now, there).detach().min())
+    least = float(flat.heads["distance"](now, there).detach().min())
     marks = Landmarks(LandmarksConfig(latent_size=SIZE, num_landmarks=2, reach=least * 0.9))
     marks.latents.copy_(torch.stack([now[0], there[0]]))
     marks.steps.copy_(torch.tensor([[0.0, 30.0], [torch.inf, 0.0]]))
-    engine = replace(flat, landmarks=marks)
+    engine = replace(flat, heads=flat.heads | by_name(marks))
     future = Future(actions={"push": np.zeros((size, 1, 2, 2), np.float32)})
     mark = {"position": np.stack([episodes[0].observations["position"][4]] * size)}
     far, near = distance(engine, belief, future, goal, seed=0), distance(flat, belief, future, mark, seed=0)
@@ -265,7 +272,7 @@ def test_a_far_goal_is_headed_for_by_landmarks() -> None:
 
 
 def test_without_an_inverse_head_or_with_exogenous_inputs_nothing_is_proposed() -> None:
-    calm = replace(untrained(CALM.schema, ("position",), goals=True), inverse_head=None)
+    calm = without(untrained(CALM.schema, ("position",), goals=True), "inverse")
     windy = untrained(TOY.schema, ("position",), goals=True)
     for engine, toy in ((calm, CALM), (windy, TOY)):
         belief = engine.observe(None, history(toy.episodes(3, 8, seed=0), 4, 1), seed=0)
@@ -291,7 +298,8 @@ def test_a_goal_that_is_no_whole_observation_is_refused() -> None:
 
 def with_picture_goals(engine: LearnedEngine) -> LearnedEngine:
     torch.manual_seed(1)
-    return replace(engine, distance_head=Distance(DistanceConfig(latent_size=SIZE, width=8, size=8, pictures=True)))
+    distance = Distance(DistanceConfig(latent_size=SIZE, width=8, size=8, pictures=True))
+    return replace(engine, heads=engine.heads | by_name(distance))
 
 
 def test_a_goal_may_be_the_pictures_alone_where_the_head_knows_such() -> None:
@@ -301,15 +309,13 @@ def test_a_goal_may_be_the_pictures_alone_where_the_head_knows_such() -> None:
     future = Future(actions={"move": np.zeros((4, 1, 2, 2), np.float32)})
     picture = {"camera": np.stack([one.observations["camera"][7] for one in ROOMS])}
     whole = {**picture, "position": np.stack([one.observations["position"][7] for one in ROOMS])}
-    assert engine.distance_head is not None
+    head = engine.head(Distance)
     missing = {"position": np.zeros((4, 1), bool)}
     seen = {**{name: value[:, None] for name, value in picture.items()}, "position": np.full((4, 1, 2), 9, np.float32)}
     nothing = {"move": np.zeros((4, 0, 2), np.float32)}
     alone = engine.observe(None, History(observations=seen, actions=nothing, observed=missing), seed=0)
     steps = engine.model.rollout(belief, to_inputs(future.actions, {}, engine.schema), generator=torch.Generator())
-    due = engine.distance_head.between(
-        engine.distance_head.embed(steps.features), engine.distance_head.embed_pictures(alone.features()[:, None, None])
-    )
+    due = head.between(head.embed(steps.features), head.embed_pictures(alone.features()[:, None, None]))
     np.testing.assert_allclose(distance(engine, belief, future, picture, seed=0), due[:, :, 0].detach(), rtol=0.05)
     assert not np.allclose(
         distance(engine, belief, future, picture, seed=0), distance(engine, belief, future, whole, seed=0), rtol=0.1
@@ -460,11 +466,13 @@ def drifting(members: int) -> LearnedEngine:
         model=Drift(members).eval(),
         schema=CALM.schema,
         inputs=("position",),
-        readout=readout,
-        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=2)),
-        distance_head=distance,
-        reward_head=reward,
-        termination_head=termination,
+        heads=by_name(
+            readout,
+            MahalanobisScore(MahalanobisConfig(latent_size=2)),
+            distance,
+            reward,
+            termination,
+        ),
     )
 
 
@@ -529,7 +537,7 @@ def test_gradients_are_those_of_the_samples_that_are_drawn(most_numbers: int, mo
 
 def test_the_gradient_planner_plans_through_a_learned_engine() -> None:
     """Without draws the toy is what it says, and the goal can be reached in two pushes."""
-    engine = replace(drifting(1), model=Still(1).eval(), distance_head=None)
+    engine = replace(without(drifting(1), "distance"), model=Still(1).eval())
     world = LocalWorld(engine, None, GradientPlanner(num_iterations=150))
     starts, goals = np.zeros((2, 1, 2), np.float32), np.array([[1.5, -0.5], [-1.2, 0.4]])
     plan = world.plan(
@@ -600,13 +608,10 @@ def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:
         None, History(observations={"position": GOAL["position"][:, None]}, actions=NOTHING), seed=0
     )
     with torch.no_grad():
-        assert engine.distance_head is not None
-        steps = engine.distance_head(features, wanted.features().mean(1)[:, None, None, None]).mean(2)
-        assert engine.reward_head is not None
+        steps = engine.heads["distance"](features, wanted.features().mean(1)[:, None, None, None]).mean(2)
         actions = inputs.actions[:, :, None].expand(-1, -1, 4, -1, -1)
-        rewards = torch.stack([engine.reward_head(features, actions)[:, :, one] for one in range(4)]).mean(0)
-        assert engine.termination_head is not None
-        ends = engine.termination_head(features).mean(2)
+        rewards = torch.stack([engine.heads["reward"](features, actions)[:, :, one] for one in range(4)]).mean(0)
+        ends = engine.heads["termination"](features).mean(2)
     np.testing.assert_allclose(distance(engine, belief, future, GOAL, seed=0), steps.numpy(), rtol=0.05)
     with torch.no_grad():
         rollout = engine.rollout(belief, inputs.actions, None, num_samples=4, seed=0)
@@ -705,7 +710,8 @@ def test_angles_and_labels_come_out_as_the_log_holds_them() -> None:
     gear = Signal(name="gear", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3)
     schema = replace(CALM.schema, signals=(*CALM.schema.signals, heading, gear))
     readout = Readout(ReadoutConfig(latent_size=SIZE, signals=(gear, heading), width=8))
-    engine = replace(untrained(CALM.schema, ("position",), goals=False), schema=schema, readout=readout)
+    engine = untrained(CALM.schema, ("position",), goals=False)
+    engine = replace(engine, schema=schema, heads=engine.heads | by_name(readout))
     assert engine.describe().predicts == ("gear", "heading")
     belief = begun(engine)
     found = engine.imagine(belief, Future(actions={"push": np.zeros((3, 2, 4, 2), np.float32)}), num_samples=1, seed=0)

@@ -52,7 +52,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
-from worldline.workflows.manifest import run_manifest
+from worldline.workflows.learn_result import run_manifest
 from worldline.workflows.training import learn_world
 from worldline.world.bundle_io import open_world, save_world
 from worldline.world.fit_calibration import calibrate

@@ -8,12 +8,12 @@ from tests.data.stores import stored
 
 from worldline.data.store import Store
 from worldline.errors import ConfigError, InputError, UnknownNameError, UnsupportedError
-from worldline.recipes.families import WIDTHS, resized, with_family
+from worldline.recipes.families import resized, with_family
 from worldline.recipes.pixels import pixels, pixels_and_vectors
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms
 from worldline.recipes.vectors import vectors
-from worldline.registry import load, names
+from worldline.registry import load
 from worldline.testing.toys import Integrator
 from worldline.workflows.record import record
 from worldline.workflows.training import learn_world
@@ -136,10 +136,6 @@ def test_a_larger_size_has_more_weights(logs: Store, family: str, size: float) -
 
     ratio = weights(resized(recipe, size)) / weights(recipe)
     assert (ratio > 1, ratio < 1) == (size > 1, size < 1)
-
-
-def test_every_family_is_known() -> None:
-    assert WIDTHS.keys() == set(names("model"))
 
 
 @pytest.mark.parametrize("name", ["ensemble", "ensemble-memory", "memory", "vectors"])

@@ -10,9 +10,8 @@ from worldline.data.store import Store
 from worldline.recipes.greenhouse import SCHEMA, greenhouse, greenhouse_split, record_greenhouse
 from worldline.recipes.vectors import vectors
 from worldline.registry import load
-from worldline.workflows.learned import Learned
-from worldline.workflows.report_data import comparisons, honest
-from worldline.workflows.training import learn_world
+from worldline.workflows.evaluation import comparisons, honest
+from worldline.workflows.training import Learned, learn_world
 
 pytest.importorskip("lettuce_greenhouse_gym")
 

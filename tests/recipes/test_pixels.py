@@ -22,8 +22,7 @@ from worldline.testing.models import check_model
 from worldline.training.batches import to_window, window_signals
 from worldline.workflows.learn import recipes
 from worldline.workflows.learn_options import Options
-from worldline.workflows.learned import Learned
-from worldline.workflows.training import build_model, learn_world
+from worldline.workflows.training import Learned, build_model, learn_world
 from worldline.world.base import PlanStatus
 from worldline_exam.readability import readings
 

@@ -12,7 +12,7 @@ from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.recipes.vectors import vectors
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.workflows.report_data import comparisons, honest
+from worldline.workflows.evaluation import comparisons, honest
 from worldline.workflows.training import learn_world
 
 FAST = Signal(name="fast", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")

@@ -36,14 +36,15 @@ from worldline.episode import Episode
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import WorldModel
-from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
-from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.registry import load, names
 from worldline.schema import Kind, Schema
 from worldline.testing.toys import Integrator
 from worldline.training.batches import to_window
+from worldline.training.heads.base import by_name
+from worldline.training.heads.distance import Distance, DistanceConfig
+from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.readout import Readout, ReadoutConfig
 from worldline.world.base import World
 from worldline.world.bundle_io import save_world
 from worldline.world.fit_calibration import calibrate
@@ -129,8 +130,10 @@ def learned(family: str) -> Engine:
             model=net,
             schema=toy_schema(),
             inputs=inputs,
-            readout=Readout(ReadoutConfig(latent_size=1, signals=())),
-            mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=1)),
+            heads=by_name(
+                Readout(ReadoutConfig(latent_size=1, signals=())),
+                MahalanobisScore(MahalanobisConfig(latent_size=1)),
+            ),
         )
         one = {name: value[None] for name, value in past.observations.items()}
         belief = bare.observe(
@@ -143,9 +146,11 @@ def learned(family: str) -> Engine:
         mahalanobis.fit(torch.randn(4 * size + 8, size))
         return replace(
             bare,
-            readout=readout.eval(),
-            mahalanobis=mahalanobis,
-            distance_head=Distance(DistanceConfig(latent_size=shown, width=8, size=8)).eval(),
+            heads=by_name(
+                readout.eval(),
+                mahalanobis,
+                Distance(DistanceConfig(latent_size=shown, width=8, size=8)).eval(),
+            ),
         )
 
 

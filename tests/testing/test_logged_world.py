@@ -15,14 +15,15 @@ from worldline.engines.baselines import Linear
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError, UnreadableError
-from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
-from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.logged_world import case_from_logs, logged_goal
 from worldline.testing.toys import Integrator
 from worldline.testing.world_case import WorldCase
+from worldline.training.heads.base import by_name
+from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.readout import Readout, ReadoutConfig
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
 from worldline.world.fit_calibration import calibrate
@@ -89,8 +90,10 @@ def test_of_the_store_that_a_bundle_was_learned_from_only_what_was_held_out(tmp_
         model=Jepa(schema=TOY.schema, config=config).eval().requires_grad_(False),
         schema=TOY.schema,
         inputs=("position",),
-        readout=Readout(ReadoutConfig(latent_size=4, signals=(TOY.schema["position"],), width=8)).eval(),
-        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=4)).eval(),
+        heads=by_name(
+            Readout(ReadoutConfig(latent_size=4, signals=(TOY.schema["position"],), width=8)).eval(),
+            MahalanobisScore(MahalanobisConfig(latent_size=4)).eval(),
+        ),
         notes={"data": open_store(logs).content_hash()},
     )
     calibration = calibrate(engine, TOY.episodes(12, 14, seed=2), horizon=4, num_windows=1, seed=0)

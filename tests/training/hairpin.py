@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldline.models.heads.distance import Distance, DistanceConfig
+from worldline.training.heads.distance import Distance, DistanceConfig
 from worldline.training.stored_latents import LatentTable
 
 LENGTH = 10

@@ -7,16 +7,17 @@ import pytest
 import torch
 from tests.models.partial_model import PartialModel
 from tests.training.hairpin import walks
+from tests.training.head_data import head_data
 from torch import Tensor
 
-from worldline.models.base import Belief, Inputs, LatentRollout, WorldModel
-from worldline.models.heads.distance import Distance, DistanceConfig
+from worldline.models.base import Belief, Inputs, LatentRollout
 from worldline.models.jepa import Latent
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import PictureGoals
-from worldline.training.goal_heads import fit_distance, fit_inverse
-from worldline.training.head_fitting import Fit
-from worldline.training.stored_latents import Imagination, LatentTable
+from worldline.training.heads.base import Fit, by_name
+from worldline.training.heads.distance import Distance, DistanceConfig
+from worldline.training.heads.inverse import Inverse
+from worldline.training.stored_latents import LatentTable
 
 SCHEMA = Schema(
     signals=(
@@ -79,10 +80,6 @@ def table(places: Tensor) -> LatentTable:
     return walks(*torch.stack([places, torch.zeros_like(places)], -1))
 
 
-def imagination(model: WorldModel) -> Imagination:
-    return Imagination(model, SCHEMA, torch.Generator().manual_seed(0))
-
-
 def exact() -> Gap:
     return Gap(DistanceConfig(latent_size=2, width=2, size=2))
 
@@ -94,7 +91,7 @@ def latent(*places: float) -> Tensor:
 def test_it_goes_to_the_goal_and_no_further() -> None:
     torch.manual_seed(0)
     spread = 2 * torch.rand(200, 2, generator=torch.Generator().manual_seed(1)) - 1
-    head = fit_inverse(table(spread), exact(), imagination(Line()), FIT)
+    head = Inverse.fit_to(head_data(table(spread), Line(), SCHEMA), FIT, by_name(exact()))
     assert head.config.longest == 4
     start, goal = latent(0.0, 0.0, -0.6, 0.3), latent(0.5, -0.5, 0.2, 0.3)
     for steps in (1, 2, 4):
@@ -107,7 +104,7 @@ def test_how_many_steps_are_left_decides_where_to_go_first() -> None:
     torch.manual_seed(0)
     pair = torch.tensor([0.0, 3.0]).repeat(50, 1)
     fit = replace(FIT, updates=300, unroll=3, learning_rate=1e-2)
-    head = fit_inverse(table(pair), exact(), imagination(Backwards()), fit)
+    head = Inverse.fit_to(head_data(table(pair), Backwards(), SCHEMA), fit, by_name(exact()))
     first = [float(head(latent(0.0), latent(3.0), torch.tensor([steps]))) for steps in (1, 2, 3, 4, 6)]
     assert first[0] < -0.8
     assert min(first[1:]) > 0.8
@@ -120,7 +117,7 @@ def test_the_distance_counts_steps() -> None:
     begin = 4 * torch.rand(100, 1, generator=torch.Generator().manual_seed(1))
     walk = begin + 0.5 * torch.arange(13.0)
     fit = Fit(updates=600, batch_size=64, unroll=2, width=64, learning_rate=1e-3, tick=lambda: None)
-    head = fit_distance(table(walk), imagination(Line()), fit, far=8.0)
+    head = Distance.fit_to(head_data(table(walk), Line(), SCHEMA), fit, {})
     start, goal = latent(2.0, 2.0, 2.0, 8.0), latent(3.0, 5.0, 8.0, 2.0)
     torch.testing.assert_close(head(start, goal), torch.tensor([1.0, 3.0, 6.0, 6.0]), rtol=0.25, atol=0.3)
 
@@ -139,7 +136,7 @@ def test_a_goal_of_pictures_is_as_far_as_the_nearest_state_that_looks_like_it() 
     pictures = PictureGoals(latents=shown, taken=taken)
     whole = replace(table(walk[None, :, 0]), features=walk, pictures=pictures)
     fit = Fit(updates=2000, batch_size=64, unroll=2, width=64, learning_rate=2e-3, tick=lambda: None)
-    head = fit_distance(whole, Imagination(Plane(), PLANE, torch.Generator().manual_seed(0)), fit, far=8.0)
+    head = Distance.fit_to(head_data(whole, Plane(), PLANE), fit, {})
     start = head.embed(torch.tensor([[2.0, 2.0], [2.0, 7.0], [6.0, 1.0]]))
     found = head.between(start, head.embed_pictures(torch.tensor([[-6.0, 1.0]])))
     torch.testing.assert_close(found, torch.tensor([4.0, 4.0, 0.0]), rtol=0.3, atol=0.3)
@@ -154,8 +151,8 @@ def test_what_never_changes_during_an_episode_does_not_matter_for_goals_of_pictu
     states.features[:, 1] = states.episode.float()
     shown = PictureGoals(latents=states.features, taken=torch.ones(walk.numel(), dtype=torch.bool))
     states, fit = replace(states, pictures=shown), replace(FIT, updates=20)
-    distance = fit_distance(states, imagination(Line()), fit, far=8.0)
-    inverse = fit_inverse(states, distance, imagination(Line()), fit)
+    distance = Distance.fit_to(head_data(states, Line(), SCHEMA), fit, {})
+    inverse = Inverse.fit_to(head_data(states, Line(), SCHEMA), fit, by_name(distance))
     place, other = torch.tensor([[0.3, 0.0]]), torch.tensor([[0.3, 7.0]])
     torch.testing.assert_close(distance.embed(place), distance.embed(other), rtol=0, atol=0)
     torch.testing.assert_close(distance.embed_pictures(place), distance.embed_pictures(other), rtol=0, atol=0)

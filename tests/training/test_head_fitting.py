@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from worldline.training.head_fitting import NUM_LOOKS, Fit, descend
+from worldline.training.heads.base import NUM_LOOKS, Fit, descend
 
 
 class Dial(nn.Module):

@@ -16,12 +16,12 @@ from worldline.data.windows import Windows
 from worldline.episode import Episode
 from worldline.errors import ConfigError
 from worldline.labs.two_rooms import TwoRooms
-from worldline.models.heads.outcome import Reward, Termination
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
 from worldline.training.batches import to_window, trace
-from worldline.training.heads import Heads, HeadsConfig, fit_goal_heads, fit_heads, refine_dynamics
+from worldline.training.heads.base import Head, HeadsConfig
+from worldline.training.heads.fitting import GOAL_HEADS, fit_heads, refine_dynamics
 
 Build = Callable[..., Jepa]
 TOY = Integrator(camera=False)
@@ -29,7 +29,7 @@ TOY = Integrator(camera=False)
 NONE = HeadsConfig(goals=False, readout_updates=0, batch_size=64, unroll=3)
 
 
-def fitted(build: Build, store: Store, parts: Split, config: HeadsConfig) -> tuple[Jepa, Heads]:
+def fitted(build: Build, store: Store, parts: Split, config: HeadsConfig) -> tuple[Jepa, dict[str, Head]]:
     model = build().eval().requires_grad_(False)
     return model, fit_heads(model, store, parts, ("position",), config)
 
@@ -57,7 +57,7 @@ def test_without_updates_the_model_stays_as_it_was(store: Store, build: Build, p
     model, heads = fitted(build, store, parts, NONE)
     untouched = build().state_dict()
     assert all(torch.equal(value, untouched[name]) for name, value in model.state_dict().items())
-    assert heads.goals is None
+    assert heads.keys() == {"mahalanobis", "readout"}
 
 
 def test_every_update_is_told(store: Store, build: Build, parts: Split) -> None:
@@ -97,8 +97,8 @@ def test_heads_do_not_depend_on_whether_the_refinement_was_a_stage_of_its_own(
     again = fit_heads(other, store, parts, ("position",), config, refinement=refinement)
     for first, second in ((one.state_dict(), after), (after, other.state_dict())):
         assert all(torch.equal(value, second[name]) for name, value in first.items())
-    other_readout = again.readout.state_dict()
-    assert all(torch.equal(value, other_readout[name]) for name, value in heads.readout.state_dict().items())
+    other_readout = again["readout"].state_dict()
+    assert all(torch.equal(value, other_readout[name]) for name, value in heads["readout"].state_dict().items())
 
 
 def test_every_head_is_fitted_where_the_logs_have_what_it_needs(build: Build, tmp_path: Path) -> None:
@@ -116,13 +116,10 @@ def test_every_head_is_fitted_where_the_logs_have_what_it_needs(build: Build, tm
         model, store, parts, ("position",), config, progress=lambda now: told.append((now.step, now.total))
     )
     assert told == [(0, 1), (1, 1), *((step, 4) for step in range(1, 5))]
-    assert isinstance(heads.reward, Reward)
-    assert isinstance(heads.termination, Termination)
-    assert heads.decoder is None
-    assert not any(parameter.requires_grad for parameter in [*heads.reward.parameters(), *model.parameters()])
+    assert heads.keys() == {"mahalanobis", "readout", "reward", "termination"}
+    assert not any(parameter.requires_grad for parameter in [*heads["reward"].parameters(), *model.parameters()])
     without = fit_heads(model, store, parts, ("position",), replace(config, outcome_updates=0))
-    assert without.reward is None
-    assert without.termination is None
+    assert without.keys() == {"mahalanobis", "readout"}
 
 
 def test_a_map_is_made_on_request(build: Build, tmp_path: Path) -> None:
@@ -130,14 +127,11 @@ def test_a_map_is_made_on_request(build: Build, tmp_path: Path) -> None:
     store = stored(tmp_path / "store", calm.schema, calm.episodes(24, 8, seed=0))
     model, parts = build(schema=calm.schema).eval(), split_store(store)
     config = replace(NONE, goals=True, distance_updates=3, inverse_updates=1, num_landmarks=7, reach=4.0)
-    heads = fit_heads(model, store, parts, ("position",), config).goals
-    assert heads is not None
-    marks = heads.landmarks
-    assert marks is not None
+    marks = fit_heads(model, store, parts, ("position",), config)["landmarks"]
     assert len(marks.latents.unique(dim=0)) == 7
     assert (marks.steps.isfinite() & (marks.steps > 0)).any()
-    later = fit_goal_heads(model, store, parts, ("position",), replace(config, num_landmarks=0))
-    assert later.landmarks is None
+    later = fit_heads(model, store, parts, ("position",), replace(config, num_landmarks=0), kinds=GOAL_HEADS)
+    assert later.keys() == {"distance", "inverse"}
 
 
 @pytest.mark.parametrize("settings", [{"num_landmarks": -1}, {"reach": float("inf")}, {"reach": 1.0}])
@@ -159,10 +153,9 @@ def test_the_model_s_images_are_decoded_on_request(tmp_path: Path) -> None:
     sizes = {"encoder.channels": 4, "encoder.width": 8, "predictor.width": 8}
     config = replace_at(JepaConfig(inputs=("camera",), latent_size=8), sizes)
     model, parts = Jepa(schema=store.schema, config=config).eval(), split_store(store)
-    assert fit_heads(model, store, parts, ("camera",), NONE).decoder is None
+    assert "decoder" not in fit_heads(model, store, parts, ("camera",), NONE)
     heads = fit_heads(model, store, parts, ("camera",), replace(NONE, decoder_updates=2))
-    assert heads.decoder is not None
-    shown = heads.decoder(torch.zeros(3, 8))
+    shown = heads["decoder"](torch.zeros(3, 8))
     assert {name: value.shape for name, value in shown.items()} == {"camera": (3, 64, 64, 3)}
 
 
@@ -170,7 +163,7 @@ def test_the_readout_tells_the_position(store: Store, build: Build, parts: Split
     model, heads = fitted(build, store, parts, replace(NONE, readout_updates=300))
     episode = store.episode(parts.held_out[0])
     seen = trace(model, store, parts.held_out[:1], ("position",), generator=torch.Generator())[0]
-    read = heads.readout(seen.features)["position"].numpy()
+    read = heads["readout"](seen.features)["position"].numpy()
     spread = np.concatenate([store.episode(number).observations["position"] for number in parts.train]).std(0)
     assert (np.sqrt(((read - episode.observations["position"]) ** 2).mean(0)) < 0.5 * spread).all()
 

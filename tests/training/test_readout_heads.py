@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ from worldline.episode import Episode
 from worldline.models.layers.image_decoder import ImageDecoder
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import Trace
-from worldline.training.head_fitting import Fit
-from worldline.training.readout_heads import MIN_DECODER_BATCH, fit_decoder, fit_readout, fit_reward, fit_termination
+from worldline.training.heads.base import Fit, Head, HeadData, HeadsConfig
+from worldline.training.heads.decoder import MIN_BATCH, Decoder
+from worldline.training.heads.readout import Readout
+from worldline.training.heads.reward import Reward
+from worldline.training.heads.termination import Termination
 from worldline.training.stored_latents import Imagination, LatentTable
 
 EDGE = 1.5
@@ -95,6 +99,22 @@ def imagination() -> Imagination:
     return Imagination(Exact(), SCHEMA, torch.Generator().manual_seed(0))
 
 
+def data(store: Store, rows: LatentTable | None = None) -> HeadData:
+    return HeadData(
+        store=store,
+        table=table(store) if rows is None else rows,
+        imagination=imagination(),
+        inputs=("camera",),
+        config=HeadsConfig(decoder_updates=1),
+    )
+
+
+def fitted(kind: type[Head], store: Store, rows: LatentTable | None = None, **settings: float) -> Any:
+    made = data(store, rows)
+    assert kind.can_fit(made)
+    return kind.fit_to(made, replace(FIT, **settings), {})
+
+
 def fresh() -> tuple[Tensor, dict[str, np.ndarray], np.ndarray]:
     """Places that were not logged, what is seen there, and pushes."""
     draw = np.random.default_rng(1000)
@@ -133,7 +153,7 @@ def test_paths_follow_the_log_to_its_end_and_say_where_that_is(dots: Store) -> N
 
 
 def test_without_updates_what_is_linear_is_read_exactly(dots: Store) -> None:
-    head = fit_readout(dots, table(dots), imagination(), FIT)
+    head = fitted(Readout, dots)
     places, truth, _ = fresh()
     torch.testing.assert_close(head(places)["position"], places, rtol=0, atol=1e-5)
     assert turned(head(places)["heading"], truth["heading"]).mean() > 10
@@ -141,7 +161,7 @@ def test_without_updates_what_is_linear_is_read_exactly(dots: Store) -> None:
 
 def test_with_updates_the_rest_is_read_too_and_what_was_exact_stays_so(dots: Store) -> None:
     torch.manual_seed(0)
-    head = fit_readout(dots, table(dots), imagination(), replace(FIT, updates=500))
+    head = fitted(Readout, dots, updates=500)
     places, truth, _ = fresh()
     read = head(places)
     torch.testing.assert_close(read["position"], places, rtol=0, atol=1e-5)
@@ -154,14 +174,13 @@ def test_an_image_alone_leaves_nothing_to_read(dots: Store, tmp_path: object) ->
     logged = (episode(seed) for seed in range(3))
     bare = (replace(o, observations={"camera": o.observations["camera"]}, observed={}, rewards={}) for o in logged)
     store = stored(f"{tmp_path}/store", schema, bare)
-    head = fit_readout(store, table(dots), imagination(), FIT)
+    head = fitted(Readout, store, table(dots))
     assert head(torch.zeros(4, 2)) == {}
 
 
 def test_rewards_are_told_from_where_a_step_leads_and_what_was_done(dots: Store) -> None:
     torch.manual_seed(0)
-    head = fit_reward(dots, table(dots), imagination(), replace(FIT, updates=400))
-    assert head is not None
+    head = fitted(Reward, dots, updates=400)
     places, _, push = fresh()
     truth = sum(value.sum(1) for value in earned(places.numpy(), push).values())
     error = head(places, torch.from_numpy(push)).numpy() - truth
@@ -171,13 +190,12 @@ def test_rewards_are_told_from_where_a_step_leads_and_what_was_done(dots: Store)
 def test_where_nothing_is_earned_there_is_no_reward_head(tmp_path: object) -> None:
     signals = tuple(signal for signal in SCHEMA.signals if signal.role is not Role.REWARD)
     store = make(f"{tmp_path}/store", schema=replace(SCHEMA, signals=signals))
-    assert fit_reward(store, table(store), imagination(), FIT) is None
+    assert not Reward.can_fit(data(store))
 
 
 def test_terminal_states_are_told(dots: Store) -> None:
     torch.manual_seed(0)
-    head = fit_termination(dots, table(dots), imagination(), replace(FIT, updates=400))
-    assert head is not None
+    head = fitted(Termination, dots, updates=400)
     places = torch.tensor([[EDGE + 0.2, 0.0], [EDGE + 0.3, 1.0], [EDGE - 0.4, 0.0], [-1.0, 0.0]])
     ends = head(places)
     assert (ends[:2] > 0.8).all()
@@ -186,7 +204,7 @@ def test_terminal_states_are_told(dots: Store) -> None:
 
 def test_where_no_episode_ends_there_is_no_termination_head(tmp_path: object) -> None:
     store = make(f"{tmp_path}/store", ends=False)
-    assert fit_termination(store, table(store), imagination(), FIT) is None
+    assert not Termination.can_fit(data(store))
 
 
 @pytest.mark.parametrize("held_out", [True, False])
@@ -196,16 +214,13 @@ def test_ends_on_one_side_only_are_learned_all_the_same(dots: Store, held_out: b
     ends = torch.from_numpy(dots.terminated[made.episode.numpy()])
     torch.manual_seed(0)
     made = replace(made, held_out=ends if held_out else ~ends)
-    head = fit_termination(dots, made, imagination(), replace(FIT, updates=200))
-    assert head is not None
+    head = fitted(Termination, dots, made, updates=200)
     assert float(head(torch.tensor([EDGE + 0.4, 0.0]))) > 0.7
 
 
 def test_pictures_are_shown(dots: Store) -> None:
     torch.manual_seed(0)
-    generator, few = torch.Generator().manual_seed(0), replace(FIT, updates=200, batch_size=32)
-    head = fit_decoder(dots, table(dots), (CAMERA,), generator, few)
-    assert head is not None
+    head = fitted(Decoder, dots, updates=200, batch_size=32)
     places, truth, _ = fresh()
     shown = head(places)["camera"].numpy().astype(float)
     error = np.sqrt(((shown - truth["camera"]) ** 2).mean())
@@ -220,17 +235,16 @@ def test_a_missing_picture_does_not_matter(tmp_path: object) -> None:
         there = np.arange(one.num_steps + 1) % 2 == 0
         pictures = np.where(there[:, None, None, None], 200, 0).astype(np.uint8) * np.ones((32, 32, 1), np.uint8)
         store.append(replace(one, observations={**one.observations, "camera": pictures}, observed={"camera": there}))
-    head = fit_decoder(store, table(store), (CAMERA,), torch.Generator(), replace(FIT, updates=5))
-    assert head is not None
+    head = fitted(Decoder, store, updates=5)
     drawn = head(torch.zeros(1, 2))["camera"].numpy().astype(int)
     assert np.abs(drawn - 200).max() <= 8  # five updates leave some of the first weights; black would pull by 100
 
 
 def test_a_model_without_images_has_no_decoder(dots: Store) -> None:
-    assert fit_decoder(dots, table(dots), (), torch.Generator(), FIT) is None
+    assert not Decoder.can_fit(replace(data(dots), inputs=("position",)))
 
 
-@pytest.mark.parametrize(("most", "frames"), [(2**30, 64), (32 * 32 * 20, 20), (1, MIN_DECODER_BATCH)])
+@pytest.mark.parametrize(("most", "frames"), [(2**30, 64), (32 * 32 * 20, 20), (1, MIN_BATCH)])
 def test_an_update_takes_fewer_frames_where_they_are_large(
     dots: Store, monkeypatch: pytest.MonkeyPatch, most: int, frames: int
 ) -> None:
@@ -243,6 +257,6 @@ def test_an_update_takes_fewer_frames_where_they_are_large(
         return forward(self, latents)
 
     monkeypatch.setattr(ImageDecoder, "forward", counting)
-    monkeypatch.setattr("worldline.training.readout_heads.UPDATE_PIXELS", most)
-    fit_decoder(dots, table(dots), (CAMERA,), torch.Generator(), replace(FIT, updates=2))
+    monkeypatch.setattr("worldline.training.heads.decoder.UPDATE_PIXELS", most)
+    fitted(Decoder, dots, updates=2)
     assert taken == [frames, frames]

@@ -15,11 +15,12 @@ from worldline.data.store import Store
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
 from worldline.models.base import Belief, Inputs, LatentRollout, Window
-from worldline.models.heads.decoder import Decoder, DecoderConfig
-from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
-from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Latent
 from worldline.schema import Kind, Role, Schema, Signal
+from worldline.training.heads.base import by_name
+from worldline.training.heads.decoder import Decoder, DecoderConfig
+from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.readout import Readout, ReadoutConfig
 from worldline.workflows.decoded_windows import decoded_frames, decoded_rmse, moments
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(6, 4, 1))
@@ -75,9 +76,11 @@ def engine(decoder: Decoder | None, drift: float = 0.0) -> LearnedEngine:
         model=Grey(drift),
         schema=SCHEMA,
         inputs=("camera",),
-        readout=Readout(ReadoutConfig(latent_size=1, signals=())),
-        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=1)),
-        decoder=decoder,
+        heads=by_name(
+            Readout(ReadoutConfig(latent_size=1, signals=())),
+            MahalanobisScore(MahalanobisConfig(latent_size=1)),
+            decoder,
+        ),
     )
 
 

@@ -18,9 +18,10 @@ from worldline.engines.learned import LearnedEngine
 from worldline.errors import BundleError, ConfigError, InputError, UnsupportedError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
+from worldline.workflows.choosing import make_recipe
 from worldline.workflows.fit_goals import fit_goals
 from worldline.workflows.learn import learn
-from worldline.workflows.learn_options import Options, make_recipe
+from worldline.workflows.learn_options import Options
 from worldline.world.bundle_io import open_world, save_world
 from worldline.world.local import LocalWorld
 

@@ -27,12 +27,12 @@ from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
 from worldline.workflows import learn as learn_module
+from worldline.workflows.evaluation import reported_steps
 from worldline.workflows.held_out import fingerprints
 from worldline.workflows.learn import learn, learn_logs
 from worldline.workflows.learn_options import Options
-from worldline.workflows.learned import Learned
 from worldline.workflows.record import record
-from worldline.workflows.report_data import reported_steps
+from worldline.workflows.training import Learned
 from worldline.world.local import LocalWorld
 
 Make = Callable[[Store], Recipe]
@@ -270,7 +270,7 @@ def test_observations_that_never_change_stop_the_training(tmp_path: Path) -> Non
 
 
 def test_a_learned_world_names_the_command_that_moves_late_actions(tmp_path: Path) -> None:
-    result = learn_logs(late_table(), tmp_path / "world", Options(recipe=short), edits={"push": {"role": "action"}})
+    result = learn_logs(late_table(), tmp_path / "world", Options(recipe=short, edits={"push": {"role": "action"}}))
     assert result.findings[0] == str(result.late.finding)
     assert " ".join(result.late.command) in html.unescape((tmp_path / "world" / "report.html").read_text())
 

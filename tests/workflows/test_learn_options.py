@@ -19,8 +19,10 @@ from worldline.progress import Progress
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.testing.toys import Integrator
+from worldline.workflows.choosing import make_recipe
 from worldline.workflows.learn import learn_logs
-from worldline.workflows.learn_options import Options, make_recipe, parse_settings, run_toml, seconds
+from worldline.workflows.learn_options import Options, OptionsDict, parse_settings, seconds
+from worldline.workflows.learn_result import run_toml
 
 pytestmark = pytest.mark.usefixtures("brief_recalibration")
 
@@ -87,6 +89,15 @@ def test_a_budget_is_a_duration(budget: str | float, expected: float) -> None:
 def test_a_budget_that_is_no_duration_is_refused_with_the_options(budget: str | float) -> None:
     with pytest.raises(ConfigError, match=r"budget is .* no duration\. Use"):
         Options(budget=budget)
+
+
+def test_shortcuts_are_the_fields_of_the_options_and_replace_them(store: Store, tmp_path: Path) -> None:
+    texts = {name: hint.__forward_arg__ for name, hint in OptionsDict.__annotations__.items()}
+    assert texts == Options.__annotations__
+    assert Options(seed=3, recipe="linear").replaced({"seed": 4}) == Options(seed=4, recipe="linear")
+    shortcuts: Any = {"recipee": "linear"}
+    with pytest.raises(UnknownNameError, match=r"no option of learn is called 'recipee'. Did you mean 'recipe'"):
+        worldline.learn(store, tmp_path / "world", **shortcuts)
 
 
 def test_any_field_of_the_recipe_can_be_set(store: Store) -> None:

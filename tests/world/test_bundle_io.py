@@ -22,13 +22,6 @@ from worldline.episode import Episode, History
 from worldline.errors import BundleError, DataError, UnknownNameError, UnsupportedError
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
-from worldline.models.heads.decoder import Decoder, DecoderConfig
-from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.heads.inverse import Inverse, InverseConfig
-from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
-from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
-from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
-from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.base import Chance, Goal
 from worldline.planning.costs import AtMost
@@ -37,6 +30,16 @@ from worldline.planning.planners.guided import Guided
 from worldline.planning.planners.icem import ImprovedCrossEntropy
 from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
+from worldline.training.heads.base import by_name
+from worldline.training.heads.decoder import Decoder, DecoderConfig
+from worldline.training.heads.distance import Distance, DistanceConfig
+from worldline.training.heads.fitting import HEADS
+from worldline.training.heads.inverse import Inverse, InverseConfig
+from worldline.training.heads.landmarks import Landmarks, LandmarksConfig
+from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.readout import Readout, ReadoutConfig
+from worldline.training.heads.reward import Reward, RewardConfig
+from worldline.training.heads.termination import Termination, TerminationConfig
 from worldline.world.bundle_io import open_engine, open_world, save_world
 from worldline.world.calibration import Calibration
 from worldline.world.fit_calibration import calibrate
@@ -66,14 +69,16 @@ def learned_engine() -> LearnedEngine:
         model=Jepa(schema=TOY.schema, config=config).eval().requires_grad_(False),
         schema=TOY.schema,
         inputs=("position",),
-        readout=Readout(ReadoutConfig(latent_size=SIZE, signals=TOY.schema.observations, width=16)).eval(),
-        mahalanobis=MahalanobisScore(MahalanobisConfig(latent_size=SIZE)).eval(),
-        distance_head=Distance(DistanceConfig(latent_size=SIZE, width=16, size=8)).eval(),
-        inverse_head=Inverse(InverseConfig(latent_size=SIZE, low=(-1.0, -1.0), high=(1.0, 1.0), width=16)).eval(),
-        landmarks=a_map(),
-        reward_head=Reward(RewardConfig(latent_size=SIZE, action_size=2, width=16)).eval(),
-        termination_head=Termination(TerminationConfig(latent_size=SIZE, width=16)).eval(),
-        decoder=Decoder(DecoderConfig(latent_size=SIZE, images=(CAMERA,), channels=4, width=16)).eval(),
+        heads=by_name(
+            Readout(ReadoutConfig(latent_size=SIZE, signals=TOY.schema.observations, width=16)).eval(),
+            MahalanobisScore(MahalanobisConfig(latent_size=SIZE)).eval(),
+            Distance(DistanceConfig(latent_size=SIZE, width=16, size=8)).eval(),
+            Inverse(InverseConfig(latent_size=SIZE, low=(-1.0, -1.0), high=(1.0, 1.0), width=16)).eval(),
+            a_map(),
+            Reward(RewardConfig(latent_size=SIZE, action_size=2, width=16)).eval(),
+            Termination(TerminationConfig(latent_size=SIZE, width=16)).eval(),
+            Decoder(DecoderConfig(latent_size=SIZE, images=(CAMERA,), channels=4, width=16)).eval(),
+        ),
         name="toy",
         notes={"data": "none"},
     )
@@ -147,9 +152,9 @@ def test_a_world_may_adapt_and_its_bundle_stays_as_it_was(saved: Path) -> None:
 
 def test_every_head_comes_back_with_its_weights(saved: Path) -> None:
     before, after = learned_engine(), open_engine(read_bundle(saved))
-    heads = ("distance_head", "inverse_head", "landmarks", "reward_head", "termination_head", "decoder")
-    for name in ("readout", "mahalanobis", *heads):
-        old, new = vars(before)[name], vars(after)[name]
+    assert before.heads.keys() == after.heads.keys() == {kind.name for kind in HEADS}
+    for name, new in after.heads.items():
+        old = before.heads[name]
         assert new.config == old.config, name
         assert old.state_dict().keys() == new.state_dict().keys(), name
         assert all(torch.equal(value, new.state_dict()[key]) for key, value in old.state_dict().items()), name
@@ -159,12 +164,12 @@ def test_every_head_comes_back_with_its_weights(saved: Path) -> None:
 
 
 def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibration: Calibration) -> None:
-    heads = ("distance_head", "inverse_head", "landmarks", "reward_head", "termination_head", "decoder")
-    engine = replace(learned_engine(), **dict.fromkeys(heads))
+    engine = learned_engine()
+    engine = replace(engine, heads=by_name(engine.readout, engine.mahalanobis))
     save_world(tmp_path / "w", LocalWorld(engine, learned_calibration, CrossEntropy()))
     opened = open_engine(read_bundle(tmp_path / "w"))
     assert isinstance(opened, LearnedEngine)
-    assert all(vars(opened)[name] is None for name in heads)
+    assert opened.heads.keys() == {"readout", "mahalanobis"}
     assert "reaches" not in opened.describe().abilities
 
 

@@ -21,16 +21,17 @@ from worldline.episode import Arrays, Episode
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import WorldModel
-from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.heads.inverse import Inverse, InverseConfig
-from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
-from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.rssm import Rssm, RssmConfig
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
+from worldline.training.heads.base import by_name
+from worldline.training.heads.distance import Distance, DistanceConfig
+from worldline.training.heads.inverse import Inverse, InverseConfig
+from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.readout import Readout, ReadoutConfig
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
@@ -100,10 +101,12 @@ def _learned(model: WorldModel, schema: Schema, inputs: tuple[str, ...], latent:
         model=model.eval().requires_grad_(False),
         schema=schema,
         inputs=inputs,
-        readout=readout,
-        mahalanobis=mahalanobis,
-        distance_head=Distance(DistanceConfig(latent_size=present, width=8, size=8)),
-        inverse_head=Inverse(InverseConfig(latent_size=present, width=8, low=low, high=high)),
+        heads=by_name(
+            readout,
+            mahalanobis,
+            Distance(DistanceConfig(latent_size=present, width=8, size=8)),
+            Inverse(InverseConfig(latent_size=present, width=8, low=low, high=high)),
+        ),
     )
 
 

@@ -74,29 +74,29 @@ def audit(
 
     use_threads(threads)
     with progress_bars() as progress:
-        found = run(world, logs, env=env, goals=goals or None, seed=seed, device=device, progress=progress)
+        report = run(world, logs, env=env, goals=goals or None, seed=seed, device=device, progress=progress)
     try:
         if out is not None:
-            write_text(out, render_audit(found), "--out")
+            write_text(out, render_audit(report), "--out")
     finally:  # a failed write must not prevent the other outputs
         try:
-            write_json(json, text.loads(to_strict_json(found)))
+            write_json(json, text.loads(to_strict_json(report)))
         finally:
-            _print(found)
+            _print(report)
     if out is not None:
         print(f"Page:   {out}")
-    deploys = found.decision.advice in ("deploy", "deploy with limits")
+    deploys = report.decision.advice in ("deploy", "deploy with limits")
     print_next(*(("serve", world) if deploys else ("check", logs) if is_store(logs) else ("import", logs, "store/")))
     if not deploys:
         raise typer.Exit(1)
 
 
-def _print(found: Audit) -> None:
-    _print_decision(found.decision, f"{found.world} on {found.logs}")
-    if found.measured is not None:
-        _print_effects(found.measured)
-        _print_horizons(found.measured)
-        _print_goals(found.measured)
+def _print(report: Audit) -> None:
+    _print_decision(report.decision, f"{report.world} on {report.logs}")
+    if report.measured is not None:
+        _print_effects(report.measured)
+        _print_horizons(report.measured)
+        _print_goals(report.measured)
 
 
 def _print_decision(decision: Decision, title: str) -> None:
@@ -122,14 +122,16 @@ def _print_effects(measured: Measured) -> None:
         ("action", "signal", "after", "world", "logs", "result"),
         [
             (
-                one.action,
-                f"{one.signal} [{one.unit}]",
-                f"{one.lag}",
-                f"{one.world.value:.3g} ({one.world.low:.3g} to {one.world.high:.3g})",
-                "" if one.logs is None else f"{one.logs.value:.3g} ({one.logs.low:.3g} to {one.logs.high:.3g})",
-                "NOT IDENTIFIABLE" if one.agreement == "not identifiable" else one.agreement,
+                effect.action,
+                f"{effect.signal} [{effect.unit}]",
+                f"{effect.lag}",
+                f"{effect.world.value:.3g} ({effect.world.low:.3g} to {effect.world.high:.3g})",
+                ""
+                if effect.logs is None
+                else f"{effect.logs.value:.3g} ({effect.logs.low:.3g} to {effect.logs.high:.3g})",
+                "NOT IDENTIFIABLE" if effect.agreement == "not identifiable" else effect.agreement,
             )
-            for one in effect_rows(measured)
+            for effect in effect_rows(measured)
         ],
     )
 
@@ -139,21 +141,21 @@ def _print_horizons(measured: Measured) -> None:
     from worldline.formatting import round_percent, span
 
     step_s = measured.diagnostics.step_s
-    bands = {one.signal: f"{one.inside.successes} of {one.inside.trials} ({one.verdict})" for one in measured.coverage}
-    level = round_percent(max((one.level for one in measured.coverage), default=0.9))
+    bands = {row.signal: f"{row.inside.successes} of {row.inside.trials} ({row.verdict})" for row in measured.coverage}
+    level = round_percent(max((row.level for row in measured.coverage), default=0.9))
     rows = [
         (
-            one.signal,
-            span(one.steps, step_s),
-            span(one.of, step_s),
-            one.stops.replace("_", " "),
-            bands.get(one.signal, ""),
+            row.signal,
+            span(row.steps, step_s),
+            span(row.of, step_s),
+            row.stops.replace("_", " "),
+            bands.get(row.signal, ""),
         )
-        for one in measured.trusted
+        for row in measured.trusted
     ]
     print_table("Trusted horizon", ("signal", "trusted", "examined", "ended by", f"inside the {level} band"), rows)
     for test in measured.twins:
-        scores = [f"{one.name} {one.score.value:.2f}" for one in test.grade.cells if one.score is not None]
+        scores = [f"{cell.name} {cell.score.value:.2f}" for cell in test.grade.cells if cell.score is not None]
         print(f"{test.name}, {test.title}: {test.verdict} ({', '.join(scores) or 'not scored'})")
 
 

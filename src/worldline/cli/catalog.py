@@ -42,7 +42,7 @@ def worlds(json: Json = None) -> None:
     from worldline.catalog.versions import Catalog
 
     catalog = Catalog()
-    found = [version for name in catalog.names() for version in catalog.versions(name)]
+    versions = [version for name in catalog.names() for version in catalog.versions(name)]
     print_table(
         f"Worlds in {catalog.folder}",
         ("name", "version", "aliases", "created", "engine"),
@@ -54,12 +54,12 @@ def worlds(json: Json = None) -> None:
                 version.created,
                 version.model,
             )
-            for version in found
+            for version in versions
         ],
     )
-    write_json(json, {"folder": str(catalog.folder), "versions": [_figures(version) for version in found]})
-    if found:
-        print_next("serve", f"{found[-1].name}@{found[-1].number}")
+    write_json(json, {"folder": str(catalog.folder), "versions": [_figures(version) for version in versions]})
+    if versions:
+        print_next("serve", f"{versions[-1].name}@{versions[-1].number}")
     else:
         print_next("publish", "WORLD", "NAME")
 
@@ -89,9 +89,9 @@ def shadow(
 
     catalog, world, which = _begin(name)
     if version is None:
-        found = catalog.comparison(world, which)
-        _print(name, found)
-        write_json(json, asdict(found))
+        comparison = catalog.comparison(world, which)
+        _print(name, comparison)
+        write_json(json, asdict(comparison))
         print_next("promote", name)
         return
     if version != "none" and not version.isdecimal():
@@ -129,10 +129,10 @@ def _begin(name: str) -> tuple[Catalog, str, str]:
     from worldline.catalog.versions import Catalog
     from worldline.errors import InputError
 
-    found = Reference.parse(name)
-    if found.alias is None:
-        raise InputError(f"{name} is a version, which never changes. Give an alias, such as {found.name}@prod.")
-    return Catalog(), found.name, found.alias
+    reference = Reference.parse(name)
+    if reference.alias is None:
+        raise InputError(f"{name} is a version, which never changes. Give an alias, such as {reference.name}@prod.")
+    return Catalog(), reference.name, reference.alias
 
 
 def _finish(version: Version, json: Path | None) -> None:
@@ -145,29 +145,33 @@ def _figures(version: Version) -> dict[str, object]:
     return {**asdict(version), "path": str(version.path)}
 
 
-def _print(name: str, found: ShadowComparison) -> None:
+def _print(name: str, comparison: ShadowComparison) -> None:
     def number(value: float | None, factor: float = 1.0, unit: str = "") -> str:
         return "?" if value is None else f"{factor * value:.4g}{unit}"
 
     print_table(
         f"Shadow of {name}",
-        ("", f"version {found.serving}", f"version {found.candidate} (shadow)"),
+        ("", f"version {comparison.serving}", f"version {comparison.candidate} (shadow)"),
         [
             (
                 "error relative to the variation of the signals",
-                number(found.serving_error),
-                number(found.candidate_error),
+                number(comparison.serving_error),
+                number(comparison.candidate_error),
             ),
             (
                 "coverage of the 90 % band",
-                number(found.serving_coverage, 100.0, " %"),
-                number(found.candidate_coverage, 100.0, " %"),
+                number(comparison.serving_coverage, 100.0, " %"),
+                number(comparison.candidate_coverage, 100.0, " %"),
             ),
-            ("median time per call", number(found.serving_s, 1000.0, " ms"), number(found.candidate_s, 1000.0, " ms")),
-            ("calls", str(found.num_calls), str(found.num_calls)),
-            ("  scored", str(found.num_scored), str(found.num_scored)),
-            ("  failed", "0", str(found.num_failed)),
-            ("skipped because it was busy", "0", str(found.num_dropped)),
+            (
+                "median time per call",
+                number(comparison.serving_s, 1000.0, " ms"),
+                number(comparison.candidate_s, 1000.0, " ms"),
+            ),
+            ("calls", str(comparison.num_calls), str(comparison.num_calls)),
+            ("  scored", str(comparison.num_scored), str(comparison.num_scored)),
+            ("  failed", "0", str(comparison.num_failed)),
+            ("skipped because it was busy", "0", str(comparison.num_dropped)),
         ],
     )
-    print(f"{found.verdict}: {found.reason}")
+    print(f"{comparison.verdict}: {comparison.reason}")

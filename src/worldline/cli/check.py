@@ -66,25 +66,28 @@ def _result(report: CheckReport) -> str:
 
 def _print_alignment(report: CheckReport) -> None:
     """Prints the verdict, and the explained share for each shift of the actions."""
-    found = report.alignment
-    if found is None:
+    alignment = report.alignment
+    if alignment is None:
         return
-    known = " (the known delay)" if report.accepted and found.shift else ""
-    steps = f" by {abs(found.shift)} step{'' if abs(found.shift) == 1 else 's'}" if found.shift else ""
-    print_wrapped(f"Actions and observations: {found.verdict}{steps}{known}")
-    print_wrapped(f"{found.reason[0].upper()}{found.reason[1:]}", "  ")
+    known = " (the known delay)" if report.accepted and alignment.shift else ""
+    steps = f" by {abs(alignment.shift)} step{'' if abs(alignment.shift) == 1 else 's'}" if alignment.shift else ""
+    print_wrapped(f"Actions and observations: {alignment.verdict}{steps}{known}")
+    print_wrapped(f"{alignment.reason[0].upper()}{alignment.reason[1:]}", "  ")
     print()
-    if not found.shifts:
+    if not alignment.shifts:
         return
     print_table(
         "Share of the change from observation t to t+1 that an action explains",
         ("", "in addition to earlier actions"),
-        [(f"action t{one.shift:+d}" if one.shift else "action t", _interval(one.added)) for one in found.shifts],
+        [
+            (f"action t{shift.shift:+d}" if shift.shift else "action t", _interval(shift.added))
+            for shift in alignment.shifts
+        ],
     )
-    measured = f"{found.num_rows} steps of {found.num_episodes} episodes"
+    measured = f"{alignment.num_rows} steps of {alignment.num_episodes} episodes"
     print_wrapped(f"Share of the variance left by earlier observations, with its 99 % interval, on {measured}.", "  ")
-    if found.left_out:
-        print_wrapped(f"Left out, because they are rarely observed: {', '.join(found.left_out)}.", "  ")
+    if alignment.left_out:
+        print_wrapped(f"Left out, because they are rarely observed: {', '.join(alignment.left_out)}.", "  ")
     print()
 
 
@@ -113,9 +116,12 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
     for column in ("", "signal", "episode", "step"):
         table.add_column(column, justify="right" if column in ("episode", "step") else "left", overflow="fold")
     table.add_column("problem", ratio=1)
-    for one in findings[:MAX_LINES]:
-        place = (one.signal or "", *("" if number is None else str(number) for number in (one.episode, one.step)))
-        table.add_row(*(Text(cell) for cell in (one.severity.value, *place, one.problem)))
+    for finding in findings[:MAX_LINES]:
+        place = (
+            finding.signal or "",
+            *("" if number is None else str(number) for number in (finding.episode, finding.step)),
+        )
+        table.add_row(*(Text(cell) for cell in (finding.severity.value, *place, finding.problem)))
     Console().print(table)
     if len(findings) > MAX_LINES:
         print_wrapped(f"{len(findings) - MAX_LINES} more findings; --json writes all of them.", "  ")
@@ -133,13 +139,13 @@ def _print_coverage(report: CheckReport) -> None:
         ("action", "logged", "possible", "share used", "predictable from the past"),
         [
             (
-                one.name,
-                f"{one.least:.4g} to {one.greatest:.4g}",
-                "?" if one.low is None or one.high is None else f"{one.low:.4g} to {one.high:.4g}",
-                _percent(one.used),
-                _percent(one.predictable),
+                signal.name,
+                f"{signal.least:.4g} to {signal.greatest:.4g}",
+                "?" if signal.low is None or signal.high is None else f"{signal.low:.4g} to {signal.high:.4g}",
+                _percent(signal.used),
+                _percent(signal.predictable),
             )
-            for one in covered.actions
+            for signal in covered.actions
         ],
     )
     dimension = f"{covered.effective_dimension:.1f} (of {covered.num_components} components)"

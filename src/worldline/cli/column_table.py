@@ -30,7 +30,7 @@ def print_columns(columns: Sequence[ColumnGuess]) -> None:
     if not columns:
         return
     console = Console()
-    cells = [(one.name, _guessed(one), _range(one)) for one in columns]
+    cells = [(column.name, _guessed(column), _range(column)) for column in columns]
     wide = [max(map(len, texts)) for texts in zip(*cells, strict=True)]
     console.print(Text("Columns", style="bold"))
     for column, texts in zip(columns, cells, strict=True):

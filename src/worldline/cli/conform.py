@@ -67,18 +67,20 @@ def conform(
         else:
             clauses, outcomes = _part(kind, name)
         tell(progress, "prepare", 1)
-        found = []
-        for one in outcomes:
-            found.append(one)
-            tell(progress, "check", len(found), len(clauses))
-    print_table(f"{kind} {name}", ("clause", "result"), [(one.clause, one.verdict) for one in found])
-    for one in found:
-        if one.text:
-            print(one.text)
-    rows = [{"clause": one.clause, "verdict": str(one.verdict).lower(), "text": one.text} for one in found]
+        results = []
+        for result in outcomes:
+            results.append(result)
+            tell(progress, "check", len(results), len(clauses))
+    print_table(f"{kind} {name}", ("clause", "result"), [(result.clause, result.verdict) for result in results])
+    for result in results:
+        if result.text:
+            print(result.text)
+    rows = [
+        {"clause": result.clause, "verdict": str(result.verdict).lower(), "text": result.text} for result in results
+    ]
     write_json(json, {"kind": str(kind), "name": name, "clauses": rows})
     print_next(*_next(kind, name, logs))
-    if any(one.verdict is not ClauseStatus.HOLDS for one in found):
+    if any(result.verdict is not ClauseStatus.HOLDS for result in results):
         raise typer.Exit(1)
 
 
@@ -179,7 +181,7 @@ def _model(name: str) -> ModelCase:
     family, toy = load("model", name), Integrator(noise=0.2)
     torch.manual_seed(0)
     model = family(schema=toy.schema, config=family.Config(inputs=("position",)))
-    past = History.stack([one.history() for one in toy.episodes(6, 5, seed=3)])
+    past = History.stack([episode.history() for episode in toy.episodes(6, 5, seed=3)])
     batch = WindowBatch(
         observations=past.observations,
         observed={key: np.ones(value.shape[:2], bool) for key, value in past.observations.items()},

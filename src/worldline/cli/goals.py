@@ -24,7 +24,7 @@ def goals(
 ) -> None:
     """Add goal heads to a learned world: distance in steps, and actions that lead to a goal."""
     from worldline.workflows.fit_goals import fit_goals
-    from worldline.workflows.learning_logs import store_folder
+    from worldline.workflows.learn import store_folder
 
     use_threads(threads)
     with progress_bars() as progress:

@@ -2,127 +2,85 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from worldline.cli.options import ActionLag, Device, Json, Threads, use_threads
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
+from worldline.workflows.learn_options import Options, parse_settings
 
 if TYPE_CHECKING:
-    from worldline.workflows.learn import LearnResult
+    from worldline.workflows.learn_result import LearnResult
+
+_TYPES: Final[dict[str, Any]] = {
+    **dict.fromkeys(("recipe", "model", "split", "budget"), str | None),
+    **dict.fromkeys(("horizon", "seed", "num_seeds"), int | None),
+    **dict.fromkeys(("weights", "config"), Path | None),
+    **dict.fromkeys(("set", "track"), list[str] | None),
+    "goals": bool | None,
+}
+"""The fields of `Options` that are options of the command only, with their types there."""
+_METAVARS: Final = {"set": "PATH=VALUE"}
 
 
-RecipeName = Annotated[
-    str | None,
-    typer.Option(
-        help="auto, linear, ensemble, ensemble-memory, memory, pixels, pixels-and-vectors, another, or module:name.",
-        show_default="auto: by comparison",
-    ),
-]
-Family = Annotated[
-    str | None,
-    typer.Option(help="Model family: jepa, rssm, ensemble, token, features or lewm.", show_default="from the recipe"),
-]
-SplitRule = Annotated[
-    str | None,
-    typer.Option(
-        help="Split of held-out episodes: episode, time, time:NAME or key:NAME.", show_default="from the recipe"
-    ),
-]
-Horizon = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Steps ahead for which bands are calibrated and errors reported.", show_default="from the recipe"
-    ),
-]
-Goals = Annotated[
-    bool | None,
-    typer.Option(
-        "--goals/--no-goals",
-        help="Fit goal heads, for plans to pictures and in steps; `worldline goals` adds them later.",
-        show_default="from the recipe: with images only",
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="A setting of the recipe, such as training.num_updates=3000; repeat for more.",
-    ),
-]
-Config = Annotated[
-    Path | None, typer.Option(help="TOML file with settings, such as the run.toml of a world, which repeats its run.")
-]
-Seed = Annotated[int | None, typer.Option(help="Random seed of initial weights and batches.", show_default="0")]
-NumSeeds = Annotated[
-    int | None,
-    typer.Option(min=1, help="Number of trainings; the best one for control is kept.", show_default="1"),
-]
-Budget = Annotated[
-    str | None,
-    typer.Option(
-        help="Time for training, such as 10min; it sets model size and updates.", show_default="from the recipe"
-    ),
-]
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the fields of `Options` as options, whose help is their documentation."""
+    arguments = inspect.cleandoc(Options.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+    helps = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE))
+    signature = inspect.signature(command, eval_str=True)
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=None,
+            annotation=Annotated[kind, typer.Option(help=_sentence(helps[name]), metavar=_METAVARS.get(name))],
+        )
+        for name in helps
+        if (kind := _TYPES.get(name)) is not None
+    ]
+    logs, out, *others, _ = signature.parameters.values()
+    command.__signature__ = signature.replace(parameters=[logs, out, *options, *others])  # type: ignore[attr-defined]
+    return command
 
 
+def _sentence(text: str) -> str:
+    """The text on one line, with an initial capital and without markup."""
+    return text[0].upper() + " ".join(text[1:].split()).replace("[", "\\[")
+
+
+@_with_options
 def learn(
     logs: Annotated[Path, typer.Argument(help="A store, or logs in any format that `worldline import` reads.")],
     out: Annotated[Path, typer.Option(help="Folder for the world; an earlier world is replaced.")],
-    recipe: RecipeName = None,
-    model: Family = None,
-    weights: Annotated[Path | None, typer.Option(help="Folder with pretrained weights; required by features.")] = None,
-    split: SplitRule = None,
-    horizon: Horizon = None,
-    goals: Goals = None,
-    settings: Settings = None,
-    action_lag: ActionLag = None,
-    config: Config = None,
-    seed: Seed = None,
-    num_seeds: NumSeeds = None,
-    budget: Budget = None,
-    track: Annotated[list[str] | None, typer.Option(help="Also log to tensorboard or mlflow.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted import or training.")] = False,
+    action_lag: ActionLag = None,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
+    **fields: Any,
 ) -> None:
     """Train a world from logs. The result is a bundle with a report."""
     from worldline.training.distributed import rank
     from worldline.workflows.learn import learn_logs, log_folder, run_worker
-    from worldline.workflows.learn_figures import learn_figures
-    from worldline.workflows.learn_options import Options, parse_settings
+    from worldline.workflows.learn_result import learn_figures
 
-    options = Options(
-        recipe=recipe,
-        model=model,
-        weights=weights,
-        split=split,
-        horizon=horizon,
-        goals=goals,
-        set=parse_settings(settings or ()),
-        config=config,
-        seed=seed,
-        num_seeds=num_seeds,
-        budget=budget,
-        track=tuple(track or ()),
-        resume=resume,
-        device=device,
-    )
+    fields |= {"set": parse_settings(fields["set"] or ()), "track": tuple(fields["track"] or ())}
+    options = Options(**fields, resume=resume, action_lag=action_lag, device=device)
     use_threads(threads)
-    if recipe is not None and ":" in recipe:
+    if isinstance(options.recipe, str) and ":" in options.recipe:
         sys.path.append(str(Path.cwd()))  # recipes are imported from the working directory, after installed packages
     if rank():  # not the first process of torchrun
         run_worker(logs, out, options)
         return
     with _saved_work_named(logs, out), progress_bars() as progress:
-        result = learn_logs(logs, out, options, action_lag=action_lag, progress=progress)
+        result = learn_logs(logs, out, options, progress=progress)
     for line in (*result.findings, *result.unclear):
         print(line)
     _print_choice(result)
@@ -161,9 +119,8 @@ def _print_choice(result: LearnResult) -> None:
     choice = result.choice
     if choice is None:
         return
-    rows = [
-        [f"{one.name} (chosen)" if one.name == choice.chosen else one.name, *trial_cells(one)] for one in choice.trials
-    ]
+    names = [f"{trial.name} (chosen)" if trial.name == choice.chosen else trial.name for trial in choice.trials]
+    rows = [[name, *trial_cells(trial)] for name, trial in zip(names, choice.trials, strict=True)]
     title = f"Models tried; error / standard deviation on {choice.num_episodes} validation episodes"
     print_table(title, trial_head(choice), rows)
     print("\n".join([*failures(choice), f"Chosen: {choice.chosen} ({choice.reason})."]))
@@ -173,20 +130,20 @@ def _print(result: LearnResult) -> None:
     """Error of each signal and baseline at each reported horizon."""
     from worldline.formatting import span
 
-    found = result.diagnostics
-    if found is None:
+    diagnostics = result.diagnostics
+    if diagnostics is None:
         print("The logs have no vector observation, so no error was measured.")
         return
-    worlds = list(dict.fromkeys(error.world for error in found.errors))
-    curves = {(error.world, error.signal): error.rmse for error in found.errors}
+    worlds = list(dict.fromkeys(error.world for error in diagnostics.errors))
+    curves = {(error.world, error.signal): error.rmse for error in diagnostics.errors}
     rows = [
-        [f"{signal} [{unit}]", span(step, found.step_s)]
+        [f"{signal} [{unit}]", span(step, diagnostics.step_s)]
         + [f"{curves[world, signal].value[step - 1]:.3g}" if (world, signal) in curves else "" for world in worlds]
-        for signal, unit in found.units.items()
-        for step in found.horizons
+        for signal, unit in diagnostics.units.items()
+        for step in diagnostics.horizons
     ]
     print_table(
-        f"Error (RMSE) on {found.num_episodes} held-out episodes",
+        f"Error (RMSE) on {diagnostics.num_episodes} held-out episodes",
         ("signal", "ahead", *(world.replace("_", " ") or "this world" for world in worlds)),
         rows,
     )
@@ -202,7 +159,7 @@ def _print_seeds(result: LearnResult) -> None:
         f"{len(result.seeds)} trainings; error (RMSE) by signal and steps ahead; seed {kept} was kept",
         ("seed", "control", *(f"{signal} {step}" for signal, step in columns)),
         [
-            [str(one.seed), f"{one.control:.3f}", *(f"{one.rmse[signal][step]:.3g}" for signal, step in columns)]
-            for one in result.seeds
+            [str(row.seed), f"{row.control:.3f}", *(f"{row.rmse[signal][step]:.3g}" for signal, step in columns)]
+            for row in result.seeds
         ],
     )

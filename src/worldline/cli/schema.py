@@ -55,7 +55,8 @@ def schema(
 
 def _print(schema: Schema) -> None:
     rows = [
-        (one.name, one.role, one.kind, _size(one), one.unit, _bounds(one), one.entity or "") for one in schema.signals
+        (signal.name, signal.role, signal.kind, _size(signal), signal.unit, _bounds(signal), signal.entity or "")
+        for signal in schema.signals
     ]
     print_table("Signals", ("name", "role", "kind", "size", "unit", "bounds", "entity"), rows)
     print(f"Step:   {'unknown' if schema.step_s is None else f'{schema.step_s:g} s'}")

@@ -65,7 +65,7 @@ def _show_world(folder: Path, json: Path | None) -> None:
         "memory per candidate": size(memory) if memory else "not measured",
     }
     print_table(f"World {folder.name}", ("", ""), [(name, text) for name, text in rows.items() if text])
-    write_json(json, {**asdict(card), "schema": {one.name: str(one.role) for one in card.schema.signals}})
+    write_json(json, {**asdict(card), "schema": {signal.name: str(signal.role) for signal in card.schema.signals}})
     print_next("audit", folder, "LOGS")
 
 
@@ -77,18 +77,18 @@ def _print(figures: StoreFigures) -> None:
     print_table(
         f"Signals of {figures.name}",
         say.SIGNAL_TITLES,
-        [say.signal_cells(one.signal) for one in figures.signals],
+        [say.signal_cells(signal.signal) for signal in figures.signals],
     )
     each = [
         (
-            one.signal.name,
-            one.signal.dtype,
-            say.missing(one),
-            size(one.num_bytes),
-            say.value_size(one),
-            say.exactness(one),
+            signal.signal.name,
+            signal.signal.dtype,
+            say.missing(signal),
+            size(signal.num_bytes),
+            say.value_size(signal),
+            say.exactness(signal),
         )
-        for one in figures.signals
+        for signal in figures.signals
     ]
     per_step = size(figures.num_bytes / figures.num_steps) if figures.num_steps else "–"
     print_table(
@@ -137,21 +137,21 @@ def _figures(figures: StoreFigures) -> dict[str, object]:
         "seeded": figures.seeded,
         "step_s": figures.schema.step_s,
         "signals": {
-            one.signal.name: {
-                "role": str(one.signal.role),
-                "kind": str(one.signal.kind),
-                "shape": list(one.signal.shape),
-                "unit": one.signal.unit,
-                "low": _finite(one.signal.low),
-                "high": _finite(one.signal.high),
-                "num_values": one.signal.num_values,
-                "dtype": one.signal.dtype,
-                "missing": one.missing,
-                "values": one.num_rows,
-                "bytes": one.num_bytes,
-                "max_error": one.max_error,
+            signal.signal.name: {
+                "role": str(signal.signal.role),
+                "kind": str(signal.signal.kind),
+                "shape": list(signal.signal.shape),
+                "unit": signal.signal.unit,
+                "low": _finite(signal.signal.low),
+                "high": _finite(signal.signal.high),
+                "num_values": signal.signal.num_values,
+                "dtype": signal.signal.dtype,
+                "missing": signal.missing,
+                "values": signal.num_rows,
+                "bytes": signal.num_bytes,
+                "max_error": signal.max_error,
             }
-            for one in figures.signals
+            for signal in figures.signals
         },
         "sources": {key.name: {"episodes": key.num_episodes, "values": key.num_values} for key in figures.keys},
         "notes": dict(figures.notes),

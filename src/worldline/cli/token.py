@@ -65,24 +65,24 @@ def create(
 def list_tokens(database: Where = None, json: Json = None) -> None:
     """List the tokens, without their secrets."""
     with _opened(database) as tokens:
-        found = tokens.list()
+        records = tokens.list()
     print_table(
         "Tokens",
         ("name", "status", "scopes", "calls/s", "calls/day", "created", "expires", "last used"),
         [
             (
-                one.name,
-                _status(one),
-                ", ".join(sorted(one.scopes)),
-                "" if one.rate is None else f"{one.rate:g}",
-                "" if one.quota is None else str(one.quota),
-                *(_time(at) or "" for at in (one.created, one.expires, one.last_used)),
+                record.name,
+                _status(record),
+                ", ".join(sorted(record.scopes)),
+                "" if record.rate is None else f"{record.rate:g}",
+                "" if record.quota is None else str(record.quota),
+                *(_time(at) or "" for at in (record.created, record.expires, record.last_used)),
             )
-            for one in found
+            for record in records
         ],
     )
-    write_json(json, {"tokens": [_figures(one) for one in found]})
-    if valid := [one.name for one in found if one.is_valid(time.time())]:
+    write_json(json, {"tokens": [_figures(record) for record in records]})
+    if valid := [record.name for record in records if record.is_valid(time.time())]:
         print_next("token", "revoke", valid[-1])
     else:
         print_next("token", "create", "NAME", "--scope", "infer")
@@ -110,22 +110,22 @@ def _opened(database: str | None) -> Iterator[Tokens]:
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
-    if found is None:
+    parts = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+    if parts is None:
         raise InputError(f"--expires is {text!r}. Give a number with a unit: s, m, h or d, such as 30d.")
-    return int(found[1]) * _SECONDS[found[2]]
+    return int(parts[1]) * _SECONDS[parts[2]]
 
 
-def _status(found: TokenRecord) -> str:
-    if found.revoked is not None:
+def _status(record: TokenRecord) -> str:
+    if record.revoked is not None:
         return "revoked"
-    return "valid" if found.is_valid(time.time()) else "expired"
+    return "valid" if record.is_valid(time.time()) else "expired"
 
 
 def _time(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(" ", "minutes")
 
 
-def _figures(found: TokenRecord) -> dict[str, object]:
-    times = {name: _time(getattr(found, name)) for name in ("created", "expires", "revoked", "last_used")}
-    return {**asdict(found), "scopes": sorted(found.scopes), **times, "status": _status(found)}
+def _figures(record: TokenRecord) -> dict[str, object]:
+    times = {name: _time(getattr(record, name)) for name in ("created", "expires", "revoked", "last_used")}
+    return {**asdict(record), "scopes": sorted(record.scopes), **times, "status": _status(record)}

@@ -341,20 +341,20 @@ class Store:
             own = np.frombuffer(rows.ljust(4 * len(out), b"\0"), np.float32)
             np.copyto(out, own, where=own > 0)
 
-    def episode(self, number: int) -> Episode:
+    def episode(self, number: int, *, images: bool = True) -> Episode:
         """A whole episode.
 
         Args:
             number: 0 to len - 1.
+            images: whether images are read, which take most of the time and memory.
 
         Raises:
             InputError: the episode does not exist.
             DataError: the data is damaged.
         """
         entry = self.entry(number)
-        arrays = grouped(
-            self.schema.signals, lambda s: self.read(s.name, number, 0, entry.num_steps + (s.role is Role.OBSERVATION))
-        )
+        chosen = [signal for signal in self.schema.signals if images or signal.kind is not Kind.IMAGE]
+        arrays = grouped(chosen, lambda s: self.read(s.name, number, 0, entry.num_steps + (s.role is Role.OBSERVATION)))
         masks = {name: self.observed(name, number, 0, entry.num_steps + 1) for name in arrays["observations"]}
         return Episode(
             **arrays,

@@ -31,17 +31,18 @@ from worldline.engines.validation import check_future, check_inputs, check_obser
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.models.base import Adapts, Belief, Inputs, Window, WorldModel, concatenate
-from worldline.models.heads.decoder import Decoder
-from worldline.models.heads.distance import Distance
-from worldline.models.heads.inverse import Inverse
-from worldline.models.heads.landmarks import Aim, Landmarks
-from worldline.models.heads.mahalanobis import MahalanobisScore
-from worldline.models.heads.outcome import Reward, Termination
-from worldline.models.heads.readout import Readout
 from worldline.planning.base import LazySignals, Rollout
 from worldline.schema import Kind, Schema
 from worldline.training.batches import goal_latents, to_inputs, to_tensor
-from worldline.training.heads import goal_obstacles
+from worldline.training.heads.base import AnyHead, Head
+from worldline.training.heads.decoder import Decoder
+from worldline.training.heads.distance import Distance, goal_obstacles
+from worldline.training.heads.inverse import Inverse
+from worldline.training.heads.landmarks import Aim, Landmarks
+from worldline.training.heads.mahalanobis import MahalanobisScore
+from worldline.training.heads.readout import Readout
+from worldline.training.heads.reward import Reward
+from worldline.training.heads.termination import Termination
 
 MAX_LATENT_VALUES: Final = 2**27
 """Largest number of latent values of one rollout part: 4 bytes each, and many times that with gradients."""
@@ -120,14 +121,8 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         model: in evaluation mode, on the same device as the heads.
         schema: the signals.
         inputs: observation signals that the model takes.
-        readout: from latents to the predicted signals.
-        mahalanobis: the out-of-distribution score.
-        distance_head: for goal observations; None if they are not supported.
-        inverse_head: for proposals; None for no proposals.
-        landmarks: intermediate goals on the way to distant ones; None to use the goal only.
-        reward_head: for `Rollout.reward`; None if it is not supported.
-        termination_head: for `Rollout.termination`; None if it is not supported.
-        decoder: from latents to images, for people; None if images are not predicted.
+        heads: by name, see `training.heads`. Readout and Mahalanobis score are required; goal observations need a
+            distance, proposals an inverse, rewards, terminations and images their heads.
         adaptation: None for no adaptation. A calibration holds for one setting only.
         name: on the card.
         notes: on the card.
@@ -139,14 +134,7 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
     model: WorldModel
     schema: Schema
     inputs: tuple[str, ...]
-    readout: Readout
-    mahalanobis: MahalanobisScore
-    distance_head: Distance | None = None
-    inverse_head: Inverse | None = None
-    landmarks: Landmarks | None = None
-    reward_head: Reward | None = None
-    termination_head: Termination | None = None
-    decoder: Decoder | None = None
+    heads: Mapping[str, Head]
     adaptation: Adaptation | None = None
     name: str = "learned"
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -166,7 +154,27 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
     @property
     def drawn(self) -> tuple[str, ...]:
         """The image signals of the decoder."""
-        return () if self.decoder is None else tuple(signal.name for signal in self.decoder.config.images)
+        decoder = self.head(Decoder)
+        return () if decoder is None else tuple(signal.name for signal in decoder.config.images)
+
+    def head(self, kind: type[AnyHead]) -> AnyHead | None:
+        """The head of this kind; None if it was not fitted."""
+        head = self.heads.get(kind.name)
+        return head if isinstance(head, kind) else None
+
+    @property
+    def readout(self) -> Readout:
+        """From latents to the predicted signals."""
+        head = self.heads[Readout.name]
+        assert isinstance(head, Readout)
+        return head
+
+    @property
+    def mahalanobis(self) -> MahalanobisScore:
+        """The out-of-distribution score."""
+        head = self.heads[MahalanobisScore.name]
+        assert isinstance(head, MahalanobisScore)
+        return head
 
     def describe(self) -> Card:
         """The signals and abilities of this engine."""
@@ -186,8 +194,8 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
             abilities=(
                 "differentiable",
                 "novelty",
-                *(() if self.distance_head is None else ("reaches",)),
-                *(() if self.decoder is None else ("decodes",)),
+                *(() if self.head(Distance) is None else ("reaches",)),
+                *(() if self.head(Decoder) is None else ("decodes",)),
             ),
             notes=self.notes,
         )
@@ -312,13 +320,13 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
             rolled_out = self.model.rollout(part.belief, part.inputs, generator=part.generator)
             rows.setdefault(part.place[0].start, []).append(part.samples(rolled_out.features))
         features = torch.cat([torch.cat(row, 1) if len(row) > 1 else row[0] for row in rows.values()])
-        reward, termination = self.reward_head, self.termination_head
+        reward, termination = self.head(Reward), self.head(Termination)
         shared = actions[:, :, None].expand(-1, -1, features.shape[2], -1, -1)
         return Rollout(
             signals=LazySignals(self.describe().predicts, lambda: self.readout(features)),
-            goal_distance=None if self.distance_head is None else lambda goal: self._distance(features, goal),
+            goal_distance=None if self.head(Distance) is None else lambda goal: self._distance(features, goal),
             ood_score=cache(lambda: self.mahalanobis(features.mean(2))),
-            images=None if self.decoder is None else lambda: self._images(features),
+            images=None if self.head(Decoder) is None else lambda: self._images(features),
             reward=None if reward is None else cache(lambda: reward(features, shared).mean(2)),
             termination=None if termination is None else cache(lambda: termination(features).mean(2)),
         )
@@ -330,13 +338,13 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         With landmarks, the distance to a far goal is that to the next landmark plus the logged distance from there. For
         a goal of images alone, no landmarks are used if the model has other inputs.
         """
-        head = self.distance_head
+        head = self.head(Distance)
         if head is None:
-            found = goal_obstacles(self.schema)
+            obstacles = goal_obstacles(self.schema)
             add = "Add goal heads with `worldline goals WORLD` or worldline.fit_goals, or set"
             raise UnsupportedError(
                 f"{self.name} has no distance head, which goals in steps and on signals that are not predicted need. "
-                + (f"It cannot have one: {', '.join(found)}. Set" if found else add)
+                + (f"It cannot have one: {', '.join(obstacles)}. Set" if obstacles else add)
                 + f" a goal on predicted signals without in_steps: {', '.join(self.describe().predicts)}."
             )
         embed = head.embed_pictures if self._missing(goal) else head.embed
@@ -364,8 +372,8 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         del num_proposals
         ends_s = math.inf if budget_s is None else time.monotonic() + budget_s
         held, generator = _belief(belief), torch.Generator("cpu").manual_seed(seed)
-        wanted = own_belief(goal, EncodedGoal).aim.latent
-        if self.inverse_head is None or self.schema.exogenous:
+        wanted, inverse = own_belief(goal, EncodedGoal).aim.latent, self.head(Inverse)
+        if inverse is None or self.schema.exogenous:
             return None
         step_s = torch.full((len(wanted), 1), self.schema.step_s or 1.0, device=wanted.device)
         if pending is not None and pending.shape[1]:
@@ -378,7 +386,7 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
                 return None
             left = torch.full((len(wanted),), horizon - step, device=wanted.device)
             now = held.features().mean(1)[:, self.model.present]
-            action = self.inverse_head(now, wanted, left)[:, None, None]
+            action = inverse(now, wanted, left)[:, None, None]
             inputs = Inputs(actions=action, exogenous=None, step_s=step_s)
             held = self.model.rollout(held, inputs, generator=generator).final
             actions.append(action)
@@ -397,13 +405,14 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
 
     def _images(self, features: Float[Tensor, "W N S T D"]) -> dict[str, Tensor]:
         """The images that the decoder draws from predicted latents, averaged over the samples of the belief."""
-        assert self.decoder is not None  # the rollout has images only with a decoder
-        worlds = [self.decoder(world) for world in features]
+        decoder = self.head(Decoder)
+        assert decoder is not None  # the rollout has images only with a decoder
+        worlds = [decoder(world) for world in features]
         return {name: torch.stack([world[name] for world in worlds]) for name in worlds[0]}
 
     def _distance(self, features: Float[Tensor, "W N S T D"], goal: object) -> Float[Tensor, "W N T"]:
         """Steps from predicted latents to an encoded goal, the mean over the samples."""
-        encoded, head = own_belief(goal, EncodedGoal), self.distance_head
+        encoded, head = own_belief(goal, EncodedGoal), self.head(Distance)
         assert head is not None  # required by `encode_goal`
         assert encoded.embedding is not None
         with autocast(self.device):
@@ -412,11 +421,11 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
 
     def _aim(self, belief: Belief, goal: Arrays) -> Aim:
         """The latent to aim at: the goal, or a landmark on the way to a distant complete observation."""
-        wanted = self._goal(goal)
-        if self.landmarks is None or self.distance_head is None or self._missing(goal):
+        wanted, distance, landmarks = self._goal(goal), self.head(Distance), self.head(Landmarks)
+        if landmarks is None or distance is None or self._missing(goal):
             return Aim(latent=wanted, after=wanted.new_zeros(len(wanted)))
         now = belief.features().mean(1)[:, self.model.present]
-        return self.landmarks.aim(self.distance_head, now, wanted)
+        return landmarks.aim(distance, now, wanted)
 
     def _parts(self, belief: Belief, inputs: Inputs, num_samples: int, seed: int) -> Iterator[_Part]:
         """Rollouts of some worlds and candidates each, so that memory is bounded. Candidates share their draws."""
@@ -457,7 +466,8 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         """
         missing = tuple(name for name in self.inputs if name not in goal)
         others = tuple(name for name in self.inputs if self.schema[name].kind is not Kind.IMAGE)
-        by_pictures = self.distance_head is not None and self.distance_head.config.pictures
+        distance = self.head(Distance)
+        by_pictures = distance is not None and distance.config.pictures
         if missing and not (by_pictures and missing == others):
             alone = f", or give the images alone: {', '.join(n for n in self.inputs if n not in others)}"
             raise UnsupportedError(

@@ -6,6 +6,7 @@ steps first, which is fast, and then open-loop predictions. benchmarks/foreign.p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -15,7 +16,7 @@ from worldline.data.store import Store
 from worldline.models.ensemble import EnsembleConfig
 from worldline.recipes.recipe import Recipe, vector_planner
 from worldline.recipes.vectors import vectors
-from worldline.schema import Role
+from worldline.schema import Role, Signal
 
 SHORT_HISTORY: Final = 3
 """Observations from which velocities and accelerations follow."""
@@ -47,6 +48,10 @@ def ensemble_memory(store: Store) -> Recipe:
     return _with_history(store, "ensemble-memory", LONG_HISTORY)
 
 
+def _is_read(signal: Signal, inputs: Sequence[str]) -> bool:
+    return signal.name in inputs or signal.role in (Role.ACTION, Role.EXOGENOUS)
+
+
 def _with_history(store: Store, name: str, history: int) -> Recipe:
     """The recipe with so many observations, at most a third of what four in five episodes have.
 
@@ -54,8 +59,7 @@ def _with_history(store: Store, name: str, history: int) -> Recipe:
     """
     plain = vectors(store)
     inputs, num_steps = plain.model_config.inputs, max(2, int(np.quantile(store.num_steps, 0.2)))
-    others = [one for one in store.schema.signals if one.role in (Role.ACTION, Role.EXOGENOUS)]
-    size = sum(one.size for one in (*others, *(store.schema[one] for one in inputs)))
+    size = sum(signal.size for signal in store.schema.signals if _is_read(signal, inputs))
     history = max(1, min(history, num_steps // 3, MAX_COLUMNS // size))
     config = EnsembleConfig(
         inputs=inputs,

@@ -1,14 +1,14 @@
 """Any recipe with another family of models: `worldline learn LOGS --out world/ --model rssm`.
 
 Inputs, split, horizon and planner of the recipe stay, so that the families can be compared. Only LeWM takes fewer
-inputs: one image. The settings of the families are here. docs/families.md holds the results, measured by
-benchmarks/families.py.
+inputs: one image. The settings of the families are here; a family of another package keeps its defaults and the
+training of the recipe. docs/families.md holds the results, measured by benchmarks/families.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
@@ -30,22 +30,20 @@ from worldline.recipes.linear import with_linear
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
 from worldline.schema import Kind
-from worldline.training.heads import HeadsConfig
+from worldline.training.heads.base import HeadsConfig
 
 WIDTHS: Final[Mapping[str, tuple[str, ...]]] = {
-    "ensemble": ("width",),
-    "features": ("width",),
     "jepa": ("encoder.channels", "encoder.width", "predictor.width"),
     "lewm": (),  # fixed at the published size
-    "linear": (),
     "rssm": ("hidden_size", "width", "channels", "image_width"),
-    "token": ("width",),
 }
-"""Per family the settings that scale with the size of the model."""
+"""Per family the settings that scale with the size of the model; in other families `width`, if there is one."""
 
 
 def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None = None) -> Recipe:
     """The recipe with the family of this name.
+
+    A family of another package needs a `Config` that is complete with `inputs` alone.
 
     Args:
         recipe: gives inputs, split, horizon and planner. "lewm" keeps only the image of the inputs.
@@ -59,20 +57,17 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
         UnsupportedError: the family cannot learn from the recipe's inputs; the message gives the reason.
         InputError: weights are missing, or given for a family that does not use them.
     """
-    load("model", name)  # an unknown name must fail before other checks
+    family = load("model", name)  # an unknown name must fail before other checks
     if weights is not None and name not in ("features", "lewm"):
         raise InputError(f"weights are given, and the family {name!r} starts from none. Leave them out.")
     if name == recipe.model and weights is None:
         return recipe
-    if name not in WIDTHS or name == "jepa" or not recipe.training.num_updates:
-        start = (
-            "Use a recipe that has it: --recipe pixels or vectors."
-            if name in WIDTHS
-            else "Write a function that returns a Recipe."
+    if name == "jepa" or not recipe.training.num_updates:
+        raise UnsupportedError(
+            f"the recipe {recipe.name!r} cannot be turned into one with the family {name!r}. "
+            "Use a recipe that has it, such as --recipe pixels or vectors, or write one."
         )
-        problem = f"the recipe {recipe.name!r} cannot be turned into one with the family {name!r}"
-        raise UnsupportedError(f"{problem}. {start}")
-    images = [n for n in recipe.model_config.inputs if store.schema[n].kind is Kind.IMAGE]
+    images = [signal for signal in recipe.model_config.inputs if store.schema[signal].kind is Kind.IMAGE]
     if images and name in ("ensemble", "linear", "token"):
         raise UnsupportedError(
             f"the family {name!r} has no encoder for images, and {recipe.name!r} learns from {', '.join(images)}. "
@@ -90,7 +85,8 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
     if name == "lewm":
         return _lewm(recipe, store, weights)
     settings_of = {"ensemble": _ensemble, "rssm": _rssm, "token": _token}
-    config, training = settings_of[name](recipe, store)
+    own = settings_of.get(name)
+    config, training = _registered(recipe, name, family) if own is None else own(recipe, store)
     return _change(recipe, name, config, training)
 
 
@@ -98,9 +94,26 @@ def resized(recipe: Recipe, size: float) -> Recipe:
     """The recipe with layers of `size` times their width, in multiples of 16; families of fixed size do not change."""
     if size == 1:
         return recipe
-    config, names = recipe.model_config, WIDTHS.get(recipe.model, ())
+    config = recipe.model_config
+    names = WIDTHS.get(recipe.model, ("width",) if hasattr(config, "width") else ())
     widths = {name: max(16, 16 * round(attrgetter(name)(config) * size / 16)) for name in names}
     return replace(recipe, model_config=replace_at(config, widths))
+
+
+def _registered(recipe: Recipe, name: str, family: type[WorldModel]) -> tuple[Any, dict[str, Any]]:
+    """The default configuration of a family of another package."""
+    missing = [
+        field.name
+        for field in fields(family.Config)
+        if field.name != "inputs" and field.default is MISSING and field.default_factory is MISSING
+    ]
+    if missing:
+        raise UnsupportedError(
+            f"the configuration of the family {name!r} has no default for {', '.join(missing)}. Add defaults, or write "
+            "a recipe: a function that returns a Recipe."
+        )
+    config = family.Config(inputs=recipe.model_config.inputs)
+    return config, {"num_updates": 0} if family.closed_form else {}
 
 
 def _change(recipe: Recipe, name: str, config: Any, training: Mapping[str, Any]) -> Recipe:

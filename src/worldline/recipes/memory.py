@@ -109,13 +109,13 @@ def _helpful_past(store: Store, config: JepaConfig, window: int) -> ConservedPre
     assert isinstance(model.predictor, ConservedPredictor)  # for the type checker
     assert isinstance(whole, ConservedPredictorConfig)
     few = replace(whole, history=model.predictor.smallest_history(MAX_EXTRA_ERROR))
-    longer = [one for one in HISTORIES if max(few.history, NUM_VALUES) < one <= whole.history]
-    candidates = [few, *(replace(whole, history=one, values=one) for one in longer)]
+    longer = [steps for steps in HISTORIES if max(few.history, NUM_VALUES) < steps <= whole.history]
+    candidates = [few, *(replace(whole, history=steps, values=steps) for steps in longer)]
     logged = covering_window(store, train, config.inputs, history=whole.history)
     scored = ScoredWindows(
         values=model.encoder.exact_scores(logged),
         known=model.encoder.inputs(logged.past)[:, 0],
         observed=model.encoder.exact_flags(logged.observed),
     )
-    forecasts = [forecast_of(one, model.layout) for one in candidates]
+    forecasts = [forecast_of(candidate, model.layout) for candidate in candidates]
     return candidates[choose_forecast(forecasts, scored, warm=whole.history, slack=MAX_VALUES_ERROR)]

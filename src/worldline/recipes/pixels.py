@@ -23,7 +23,8 @@ from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
 from worldline.schema import Kind
-from worldline.training.heads import HeadsConfig, can_reach
+from worldline.training.heads.base import HeadsConfig
+from worldline.training.heads.distance import goal_obstacles
 from worldline.training.updates import TrainingConfig
 
 MAX_CONTEXT: Final = 8
@@ -62,7 +63,7 @@ def pixels(store: Store) -> Recipe:
         ),
         training=TrainingConfig(num_updates=2500),
         heads=HeadsConfig(
-            goals=can_reach(store.schema),
+            goals=not goal_obstacles(store.schema),
             dynamics_updates=6000,
             distance_updates=2500,
             inverse_updates=700,

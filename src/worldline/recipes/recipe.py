@@ -17,7 +17,7 @@ from worldline.planning.planners.base import Planner
 from worldline.planning.planners.categorical import Categorical
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Schema
-from worldline.training.heads import HeadsConfig
+from worldline.training.heads.base import HeadsConfig
 from worldline.training.updates import TrainingConfig
 
 PARTS: Final[Mapping[str, str]] = {

@@ -14,7 +14,7 @@ from worldline.models.layers.predictors import MlpPredictorConfig
 from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe
-from worldline.training.heads import HeadsConfig
+from worldline.training.heads.base import HeadsConfig
 from worldline.training.updates import TrainingConfig
 
 

@@ -16,7 +16,7 @@ from worldline.models.layers.regularizers import SigregConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.recipe import Recipe, planner_for
 from worldline.schema import Kind
-from worldline.training.heads import HeadsConfig
+from worldline.training.heads.base import HeadsConfig
 from worldline.training.updates import TrainingConfig
 
 NUM_LEARNED_FEATURES = 16

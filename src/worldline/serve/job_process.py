@@ -119,10 +119,9 @@ def _learn(task: JobTask, request: LearnJob, work: Path, progress: OnProgress | 
     from worldline.bundle import MANIFEST
     from worldline.catalog.versions import Catalog
     from worldline.config import spelled
-    from worldline.workflows.learn import learn_logs
-    from worldline.workflows.learn_figures import learn_figures
+    from worldline.workflows.learn import learn_logs, partial_folder
     from worldline.workflows.learn_options import Options
-    from worldline.workflows.learning_logs import partial_folder
+    from worldline.workflows.learn_result import learn_figures
 
     out, figures, catalog = work / request.name, work / FIGURES, Catalog()
     if not figures.exists():

@@ -231,14 +231,14 @@ def picture_goals(
     if len(pictures) in (0, len(signals)):
         return None
     windows = Windows(store, 1, episodes, window_signals(store.schema, signals))
-    starts, found, taken, device = windows.all_starts(), [], [], device_of(model)
+    starts, latents, taken, device = windows.all_starts(), [], [], device_of(model)
     for first in range(0, len(starts), GOALS_AT_ONCE):
         window = to_window(windows.read(starts[first : first + GOALS_AT_ONCE]), store.schema, device)
         shown = {n: flags if n in pictures else torch.zeros_like(flags) for n, flags in window.observed.items()}
         with autocast(device):
-            found.append(goal_latents(model, replace(window, observed=shown)).float())
+            latents.append(goal_latents(model, replace(window, observed=shown)).float())
         taken.append(torch.stack([window.observed[name][:, 0] for name in pictures]).all(0))
-    return PictureGoals(latents=torch.cat(found), taken=torch.cat(taken))
+    return PictureGoals(latents=torch.cat(latents), taken=torch.cat(taken))
 
 
 @torch.no_grad()
@@ -255,10 +255,10 @@ def trace(
         generator: for the model's draws.
     """
     lengths = {episode: int(store.num_steps[episode]) for episode in episodes}
-    found: dict[int, Trace] = {}
+    traces: dict[int, Trace] = {}
     for batch in _batches(lengths):
-        found |= _trace_batch(model, store, batch, signals, generator)
-    return [found[episode] for episode in episodes]
+        traces |= _trace_batch(model, store, batch, signals, generator)
+    return [traces[episode] for episode in episodes]
 
 
 def _batches(lengths: Mapping[int, int]) -> Iterator[dict[int, int]]:

@@ -105,11 +105,11 @@ def average_gradients(model: nn.Module) -> None:
     """Replaces each gradient by its mean over all processes."""
     if num_processes() == 1:
         return
-    found = [p.grad for p in model.parameters() if p.grad is not None]
-    joined = torch.cat([gradient.flatten() for gradient in found])
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    joined = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(joined)
     joined /= num_processes()
-    for gradient, part in zip(found, joined.split([g.numel() for g in found]), strict=True):
+    for gradient, part in zip(gradients, joined.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 

@@ -179,21 +179,21 @@ class Run:
 
     def advance(self) -> dict[str, float] | None:
         """One update, or one return to the last checkpoint; returns the row of the curves after a validation."""
-        found = self.updates.gradient(self.step)
-        problem = self._problem(found)
+        summary = self.updates.gradient(self.step)
+        problem = self._problem(summary)
         if problem:
             self._go_back(problem)
             return None
         self.updates.apply(self.step, caution=0.5 ** len(self.notes))
         self.step += 1
-        self.loss = total = float(found.losses.total)
+        self.loss = total = float(summary.losses.total)
         usual = total if self.typical is None else self.typical
         self.typical = LOSS_AVERAGE_DECAY * usual + (1 - LOSS_AVERAGE_DECAY) * total
         if self.step % self.every and self.step not in (self.config.first_open_loop, self.config.num_updates):
             return None
         with self._kept_weights():
             self.model.on_validation(self._sample, self.step / self.config.num_updates)
-            row = {"step": float(self.step), **_named("train", found.losses), **self.check()}
+            row = {"step": float(self.step), **_named("train", summary.losses), **self.check()}
             self._remember_best(row)
         self.curves.append(row)
         self.save()
@@ -238,22 +238,22 @@ class Run:
 
     def load(self) -> Checkpoint:
         """Restores the run from its checkpoint."""
-        found = load_checkpoint(
+        checkpoint = load_checkpoint(
             self.folder, self.model, self.updates.optimizer, self.updates.generator, self.fingerprint
         )
-        state = found.state
+        state = checkpoint.state
         self.updates.batches, self.curves, self.step = restore_batches(state.batches), list(state.curves), state.step
         self.typical, self.notes = state.typical_loss, list(state.notes)
-        self.best = dict(found.others.get("best", {}))
+        self.best = dict(checkpoint.others.get("best", {}))
         if self.updates.average is not None:
-            self.updates.average.load(found.others["average"])
+            self.updates.average.load(checkpoint.others["average"])
         self.started = time.monotonic() - state.elapsed_s
         return state
 
-    def _problem(self, found: GradientSummary) -> str:
+    def _problem(self, summary: GradientSummary) -> str:
         """The problem of a loss or of the norm of its gradient; "" without one."""
-        terms = ", ".join(f"{name} {float(term):.3g}" for name, term in found.losses.terms.items())
-        total, norm = float(found.losses.total), found.norm
+        terms = ", ".join(f"{name} {float(term):.3g}" for name, term in summary.losses.terms.items())
+        total, norm = float(summary.losses.total), summary.norm
         if not math.isfinite(total) or not math.isfinite(norm):
             return f"the {'gradient' if math.isfinite(total) else 'loss'} is not finite ({terms})"
         usual = self.typical

@@ -57,21 +57,21 @@ class LatentTable:
     def of(traces: Sequence[Trace], episodes: Sequence[int]) -> LatentTable:
         """The table of these episodes, in any order, without `pictures`."""
         device = traces[0].features.device
-        lengths = torch.tensor([len(one.features) for one in traces], device=device)
+        lengths = torch.tensor([len(trace.features) for trace in traces], device=device)
         firsts = lengths.cumsum(0) - lengths
-        known = [one.exogenous for one in traces if one.exogenous is not None]
+        known = [trace.exogenous for trace in traces if trace.exogenous is not None]
         order = torch.arange(len(traces), device=device)
         held_out = (order % HELD_OUT_EVERY == min(len(traces), HELD_OUT_EVERY) - 1) & (len(traces) > 1)
         return LatentTable(
-            features=torch.cat([one.features for one in traces]),
-            actions=torch.cat([pad(one.actions, (0, 0, 0, 1)) for one in traces]),
+            features=torch.cat([trace.features for trace in traces]),
+            actions=torch.cat([pad(trace.actions, (0, 0, 0, 1)) for trace in traces]),
             exogenous=torch.cat([pad(inputs, (0, 0, 0, 1)) for inputs in known]) if known else None,
-            step_s=torch.cat([pad(one.step_s, (0, 1)) for one in traces]),
+            step_s=torch.cat([pad(trace.step_s, (0, 1)) for trace in traces]),
             episode=torch.tensor(list(episodes), device=device).repeat_interleave(lengths),
             first=firsts.repeat_interleave(lengths),
             length=lengths.repeat_interleave(lengths),
             held_out=held_out.repeat_interleave(lengths),
-            whole=torch.cat([one.whole for one in traces]),
+            whole=torch.cat([trace.whole for trace in traces]),
         )
 
     @property

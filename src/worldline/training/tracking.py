@@ -149,10 +149,10 @@ class Mlflow(Tracker):
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings with dotted names, truncated to the length that MLflow accepts."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
+            texts |= _flat(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = str(value)[:500]
-    return found
+            texts[f"{prefix}{name}"] = str(value)[:500]
+    return texts

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.workflows.learned import Learned
-    from worldline.workflows.manifest import versions
-    from worldline.workflows.training import build_model, learn_world
+    from worldline.workflows.learn_result import versions
+    from worldline.workflows.training import Learned, build_model, learn_world
 
 __all__ = [
     "Learned",

@@ -26,8 +26,8 @@ from worldline.errors import DataError, UnreadableError, UnsupportedError
 from worldline.formatting import listing, plural, round_percent
 from worldline.progress import OnProgress, tell
 from worldline.schema import Kind
+from worldline.workflows.evaluation import band_level, reported_steps
 from worldline.workflows.held_out import WorldEpisode, chosen, read_episodes
-from worldline.workflows.report_data import band_level, reported_steps
 from worldline.workflows.twin_sources import twin_source
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
@@ -109,11 +109,11 @@ def _audit(
     if not _has_bands(world, material):
         material = replace(material, level=None)
     tell(progress, "audit", 0)
-    found = measure(world, material, source=source, seed=seed)
+    measured = measure(world, material, source=source, seed=seed)
     tell(progress, "audit", 1)
-    held, met = (sum(one.part == part for one in seen) for part in ("held_out", ""))
-    parts = "held out from its training" if held else "none used in its training, as far as is known"
-    parts = f"{parts}, including {plural(met, 'other')}" if held and met else parts
+    num_held_out, num_other = (sum(logged.part == part for logged in seen) for part in ("held_out", ""))
+    parts = "held out from its training" if num_held_out else "none used in its training, as far as is known"
+    parts = f"{parts}, including {plural(num_other, 'other')}" if num_held_out and num_other else parts
     facts = {
         "World": f"{card.name} ({card.engine}) from {opened_from or 'this process'}",
         "Logs": f"{logs.name}: {plural(len(seen), 'episode')}, of which {len(material.graded)} graded ({parts}) and "
@@ -128,7 +128,7 @@ def _audit(
         "Seed": str(seed),
         "Logs, fingerprint": _fingerprint(material),
     }
-    return Audit(world=title, logs=logs.name, decision=decide(found), measured=found, facts=facts)
+    return Audit(world=title, logs=logs.name, decision=decide(measured), measured=measured, facts=facts)
 
 
 def _check_world(world: World) -> None:
@@ -175,7 +175,7 @@ def _material(world: World, seen: list[WorldEpisode], bands: _Bands, seed: int) 
     reach = DEFAULT_HORIZON
     if isinstance(world, LocalWorld) and world.calibration is not None:
         reach = world.calibration.horizon or DEFAULT_HORIZON
-    lengths = sorted((one.episode.num_steps for one in seen if one.part in ("", "held_out")), reverse=True)
+    lengths = sorted((logged.episode.num_steps for logged in seen if logged.part in ("", "held_out")), reverse=True)
     middle = lengths[len(lengths) // 2] if lengths else 0
     horizon = min(reach, MAX_HORIZON, middle - context + 1)
     if horizon < 2:
@@ -185,8 +185,8 @@ def _material(world: World, seen: list[WorldEpisode], bands: _Bands, seed: int) 
         )
     graded, fitted = chosen(seen, need=context - 1 + horizon, max_graded=MAX_GRADED, seed=seed)
     return Material(
-        graded=[one.episode for one in graded],
-        fitted=[one.episode for one in fitted],
+        graded=[logged.episode for logged in graded],
+        fitted=[logged.episode for logged in fitted],
         flags=[one.flag for one in (*graded, *fitted)],
         context=context,
         horizon=horizon,
@@ -201,13 +201,13 @@ def _has_bands(world: World, material: Material) -> bool:
         return False
     place = (material.graded[0], material.context - 1)
     windows = forecast_windows([place], length=material.context, horizon=1)
-    return any(one.low is not None for one in window_forecasts(world, windows, level=material.level).values())
+    return any(forecast.low is not None for forecast in window_forecasts(world, windows, level=material.level).values())
 
 
 def _fingerprint(material: Material) -> str:
     """Hash of the graded observations, which identifies the audited data."""
     digest = hashlib.sha256()
-    for one in material.graded:
-        for name in sorted(one.observations):
-            digest.update(np.ascontiguousarray(one.observations[name]).tobytes())
+    for episode in material.graded:
+        for name in sorted(episode.observations):
+            digest.update(np.ascontiguousarray(episode.observations[name]).tobytes())
     return f"sha256 {digest.hexdigest()[:12]}…"

@@ -19,10 +19,10 @@ from worldline.errors import ConfigError
 from worldline.models.base import WorldModel
 from worldline.recipes.families import resized
 from worldline.recipes.recipe import Recipe
-from worldline.registry import load
-from worldline.training.batches import fit_normaliser
-from worldline.training.heads import HeadsConfig, fit_heads
+from worldline.training.heads.base import HeadsConfig
+from worldline.training.heads.fitting import fit_heads
 from worldline.training.loop import RECALIBRATION_BATCHES, Run
+from worldline.workflows.training import build_model
 
 Clock = Callable[[], float]
 """Seconds since a fixed time; `time.process_time` excludes other load on the machine."""
@@ -84,7 +84,8 @@ def size_for(
         train_s += HEADS * budget_s
     for size in SIZES:
         sized = resized(recipe, size)
-        pace = _time_training(store, split, sized, device, clock)
+        model = build_model(store, split, sized).to(device)
+        pace = _time_training(model, store, split, sized, clock)
         affordable = pace.updates_in(train_s)
         if affordable >= planned:
             break
@@ -95,7 +96,7 @@ def size_for(
             f"{1000 * pace.update_s:.0f} ms, a check {pace.check_s:.1f} s. "
             f"Give at least {math.ceil(needed / 60)} min per seed."
         )
-    heads_s = _time_heads(store, split, sized, device, clock)
+    heads_s = _time_heads(model, store, split, sized, clock)
     return Sizing(
         size=size,
         num_updates=min(affordable, int(MAX_UPDATES_RATIO * planned)),
@@ -104,14 +105,18 @@ def size_for(
     )
 
 
-def within(store: Store, recipe: Recipe, *, train_s: float, heads_s: float, clock: Clock = time.monotonic) -> Sizing:
+def within(
+    store: Store, recipe: Recipe, *, train_s: float, heads_s: float = math.inf, clock: Clock = time.monotonic
+) -> Sizing:
     """The recipe's size with the updates and checks that fit into these times, at least 1."""
-    pace = _time_training(store, recipe.split(store), recipe, CPU, clock)
+    split = recipe.split(store)
+    model = build_model(store, split, recipe)
+    pace = _time_training(model, store, split, recipe, clock)
     return Sizing(
         size=1.0,
         num_updates=max(1, min(recipe.training.num_updates, pace.updates_in(train_s))),
         num_checks=pace.checks_in(train_s),
-        heads=min(1.0, heads_s / _time_heads(store, recipe.split(store), recipe, CPU, clock)),
+        heads=1.0 if heads_s == math.inf else min(1.0, heads_s / _time_heads(model, store, split, recipe, clock)),
     )
 
 
@@ -139,12 +144,11 @@ class _Pace:
         return int((seconds - self.settle_s - self.checks_in(seconds) * self.check_s) / self.update_s)
 
 
-def _time_training(store: Store, split: Split, recipe: Recipe, device: torch.device, clock: Clock) -> _Pace:
-    model, inputs = _fresh(store, recipe), recipe.model_config.inputs
+def _time_training(model: WorldModel, store: Store, split: Split, recipe: Recipe, clock: Clock) -> _Pace:
+    """Measures some updates and one check; the model is trained by them."""
     untrained = replace(recipe.training, min_rank=1.0, min_deviation=0.0)
-    fit_normaliser(model, store, split.train, inputs, untrained.window)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(model.to(device), store, split, inputs, untrained, Path(folder))
+        run = Run(model, store, split, recipe.model_config.inputs, untrained, Path(folder))
     update_s = _time_updates(run, 0, clock)
     if untrained.open_loop_share:
         last_s = _time_updates(run, untrained.first_open_loop, clock)
@@ -173,9 +177,9 @@ def _time_updates(run: Run, step: int, clock: Clock) -> float:
     return statistics.median(times_s[1:])
 
 
-def _time_heads(store: Store, split: Split, recipe: Recipe, device: torch.device, clock: Clock) -> float:
+def _time_heads(model: WorldModel, store: Store, split: Split, recipe: Recipe, clock: Clock) -> float:
     """Seconds for fitting the recipe's heads, extrapolated from two short fits on a few episodes."""
-    model, few = _fresh(store, recipe).to(device).eval(), replace(split, train=split.train[:8])
+    model, few = model.eval(), replace(split, train=split.train[:8])
     shares, times_s = (0.01, 0.03), []
     for share in shares:
         started = clock()
@@ -189,13 +193,6 @@ def _time_heads(store: Store, split: Split, recipe: Recipe, device: torch.device
 def _updated(heads: HeadsConfig) -> bool:
     """Whether heads are fitted by updates of more than a readout of vectors in closed form."""
     return bool(heads.goals or heads.readout_updates or heads.dynamics_updates or heads.decoder_updates)
-
-
-def _fresh(store: Store, recipe: Recipe) -> WorldModel:
-    model: WorldModel = load("model", recipe.model)(schema=store.schema, config=recipe.model_config)
-    if recipe.pretrained is not None:
-        recipe.pretrained(model)
-    return model
 
 
 def _shortened(heads: HeadsConfig, share: float) -> HeadsConfig:

@@ -52,7 +52,7 @@ class CheckReport:
     @property
     def failed(self) -> bool:
         """Whether actions are misaligned, or a finding is an error or a warning."""
-        return self.misaligned or any(one.severity is not Severity.NOTE for one in self.findings)
+        return self.misaligned or any(finding.severity is not Severity.NOTE for finding in self.findings)
 
     @property
     def realign(self) -> tuple[str, ...]:
@@ -100,24 +100,24 @@ def check(
             inspection.add(number, episode)
         tell(progress, "read", number + 1, len(store))
     tell(progress, "check", 0)
-    found = judge(sample.tracks, seed) if sample.tracks else None
+    measured = judge(sample.tracks, seed) if sample.tracks else None
     covered = survey(sample.tracks, store.schema, seed) if sample.tracks else None
-    anomalies = [with_saturated_parts(store, one) for one in inspection.findings()]
+    anomalies = [with_saturated_parts(store, finding) for finding in inspection.findings()]
     findings = _sorted([*damaged, *_unlisted(store), *inconsistencies(sample.tracks, store.schema), *anomalies])
     tell(progress, "check", 1)
-    shift = 0 if found is None else found.shift
-    accepted = found is not None and shift == -delay
+    shift = 0 if measured is None else measured.shift
+    accepted = measured is not None and shift == -delay
     return CheckReport(
         path=store.path,
         num_episodes=len(store),
         num_steps=int(store.num_steps.sum()),
         num_whole=len(store) - len(damaged),
-        alignment=found,
+        alignment=measured,
         accepted=accepted,
         misaligned=not accepted and shift != 0 and (shift > 0 or delay > 0),
         findings=findings,
         coverage=covered,
-        advice=_advice(store.path, found, findings, covered, delay),
+        advice=_advice(store.path, measured, findings, covered, delay),
     )
 
 
@@ -177,14 +177,14 @@ def review_log(store: Store, progress: OnProgress | None = None) -> LogReview:
         sample.add(number, episode)
         inspection.add(number, episode)
     late = _late(store, judge(sample.tracks)) if sample.tracks else None
-    found = [*inconsistencies(sample.tracks, store.schema), *inspection.findings()]
+    findings = [*inconsistencies(sample.tracks, store.schema), *inspection.findings()]
     tell(progress, "check", 1)
-    return LogReview(findings=_sorted([*([] if late is None else [late.finding]), *found]), late=late)
+    return LogReview(findings=_sorted([*([] if late is None else [late.finding]), *findings]), late=late)
 
 
 def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Errors, then warnings, then notes."""
-    return tuple(sorted(findings, key=lambda one: list(Severity).index(one.severity)))
+    return tuple(sorted(findings, key=lambda finding: list(Severity).index(finding.severity)))
 
 
 def late_actions(store: Store, progress: OnProgress | None = None) -> LateActions | None:
@@ -200,34 +200,34 @@ def late_actions(store: Store, progress: OnProgress | None = None) -> LateAction
         DataError: an episode is damaged.
     """
     tell(progress, "check", 0)
-    found = alignment(store)
+    measured = alignment(store)
     tell(progress, "check", 1)
-    return _late(store, found)
+    return _late(store, measured)
 
 
-def _late(store: Store, found: Alignment) -> LateActions | None:
-    if found.verdict is not AlignmentVerdict.LAG:
+def _late(store: Store, measured: Alignment) -> LateActions | None:
+    if measured.verdict is not AlignmentVerdict.LAG:
         return None
-    steps = "1 step" if found.shift == 1 else f"{found.shift} steps"
-    problem = f"actions are logged {steps} too late: {found.reason.rstrip('.')}"
-    finding = warning(problem=problem, fix=_moving(store.path, found))
-    return LateActions(lag=found.shift, finding=finding, command=realign_command(store.path, found.shift))
+    steps = "1 step" if measured.shift == 1 else f"{measured.shift} steps"
+    problem = f"actions are logged {steps} too late: {measured.reason.rstrip('.')}"
+    finding = warning(problem=problem, fix=_moving(store.path, measured))
+    return LateActions(lag=measured.shift, finding=finding, command=realign_command(store.path, measured.shift))
 
 
-def _moving(path: Path, found: Alignment) -> str:
+def _moving(path: Path, measured: Alignment) -> str:
     """What to do about misaligned actions, with the command for this store in the place of the option."""
-    command = shlex.join(["worldline", *realign_command(path, found.shift)])
-    return f"{found.fix.rpartition(': ')[0]}: {command}"
+    command = shlex.join(["worldline", *realign_command(path, measured.shift)])
+    return f"{measured.fix.rpartition(': ')[0]}: {command}"
 
 
 def _advice(
-    path: Path, found: Alignment | None, findings: tuple[Finding, ...], covered: Coverage | None, delay: int
+    path: Path, measured: Alignment | None, findings: tuple[Finding, ...], covered: Coverage | None, delay: int
 ) -> tuple[str, ...]:
-    errors = [one for one in findings if one.severity is Severity.ERROR]
-    advice = [_placed(one) for one in errors]
-    if found is not None and found.fix and not (delay and found.shift == -delay):
-        advice.append(_moving(path, found) if found.shift else found.fix)
-    advice += [_placed(one) for one in findings if one.severity is not Severity.ERROR]
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    advice = [_placed(error) for error in errors]
+    if measured is not None and measured.fix and not (delay and measured.shift == -delay):
+        advice.append(_moving(path, measured) if measured.shift else measured.fix)
+    advice += [_placed(finding) for finding in findings if finding.severity is not Severity.ERROR]
     advice += [] if covered is None else covered.advice
     return tuple(dict.fromkeys(advice))
 

@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,19 +19,21 @@ import torch
 
 from worldline.audit.queries import predicted_vectors, window_forecasts
 from worldline.audit.report_evidence import Choice, Trial
-from worldline.data.splits import Split
+from worldline.data.splits import Split, split_store
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
-from worldline.errors import CollapseError, ConfigError, DataError, UnsupportedError
+from worldline.errors import CollapseError, ConfigError, DataError, InputError, UnsupportedError
 from worldline.progress import OnProgress, tell
+from worldline.recipes.families import with_family
 from worldline.recipes.recipe import Recipe
+from worldline.registry import imported, load
 from worldline.schema import Kind
 from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio
 from worldline.training.distributed import world_size
+from worldline.training.heads.distance import check_goals
 from worldline.workflows.budget import within
 from worldline.workflows.learn_options import AUTO, Options, seconds
-from worldline.workflows.learned import Learned
-from worldline.workflows.training import evenly_chosen, learn_engine, not_held_out
+from worldline.workflows.training import Learned, evenly_chosen, learn_engine, not_held_out
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
@@ -57,6 +60,72 @@ MIN_COMPARED: Final = 3
 """Fewest validation episodes for a comparison; the bootstrap knows nothing of the spread between fewer."""
 MIN_ERROR: Final = 1e-4
 """Errors below this share of a standard deviation count as this share: nobody can use the difference."""
+
+
+def make_recipe(store: Store, options: Options) -> Recipe:
+    """The recipe of a run, before the budget and the seed.
+
+    Args:
+        store: the logs.
+        options: resolved.
+
+    Raises:
+        UnknownNameError: there is no such recipe, family or setting.
+        UnsupportedError: recipe or family do not support these signals.
+        ConfigError: a setting has the wrong type or is out of range.
+        InputError: weights are given without a family that uses them.
+    """
+    recipe_of = named_recipe(store, options)
+    if isinstance(recipe_of, str):
+        recipe_of = imported("recipe", recipe_of) if ":" in recipe_of else load("recipe", recipe_of)
+    weights = None if options.weights is None else Path(options.weights)
+    recipe: Recipe = recipe_of(store)
+    if options.model is not None:
+        recipe = with_family(recipe, store, options.model, weights=weights)
+    elif weights is not None:
+        raise InputError("weights are given without a family that uses them. Add --model features or --model lewm.")
+    recipe = recipe.with_settings(options.set)
+    if recipe.heads.goals:
+        check_goals(store.schema)
+    return recipe if options.split is None else replace(recipe, split=partial(split_store, rule=options.split))
+
+
+def named_recipe(store: Store, options: Options) -> str | Callable[[Store], Recipe]:
+    """The recipe of the options; by default the one for the kinds of observations."""
+    if options.recipe is not None and options.recipe != AUTO:
+        return options.recipe
+    kinds = {signal.kind for signal in store.schema.observations}
+    with_images = "pixels-and-vectors" if Kind.VECTOR in kinds else "pixels"
+    return with_images if Kind.IMAGE in kinds else "vectors"
+
+
+def chooses(store: Store, options: Options) -> bool:
+    """Whether learning chooses among `CANDIDATES`: the user named neither recipe nor family, and there are no images.
+
+    Several processes of `torchrun` do not choose, because each would choose for itself.
+    """
+    kinds = {signal.kind for signal in store.schema.observations}
+    named = options.recipe not in (None, AUTO) or options.model is not None or options.weights is not None
+    return not named and Kind.VECTOR in kinds and Kind.IMAGE not in kinds and world_size() == 1
+
+
+def for_candidate(options: Options, name: str) -> Options:
+    """The options for one candidate. Settings of the training do not apply to the linear model, which has none.
+
+    Raises:
+        ConfigError: a setting of the model is given, which depends on the candidate.
+    """
+    if "model" in options.set:
+        raise ConfigError("settings of the model are given, and learning chooses the model. Name the recipe: --recipe.")
+    used = {key: value for key, value in options.set.items() if name != LINEAR or key != "training"}
+    return replace(options, recipe=name, set=used)
+
+
+def time_for(options: Options) -> float | None:
+    """The time budget, s; None if the user sets the training instead."""
+    if options.budget is not None:
+        return seconds(options.budget)
+    return None if "training" in options.set else DEFAULT_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +180,7 @@ def measure(
         if surplus is not None and signal.period is None:
             squared = squared - surplus[signal.name][:, at]
         squared = (squared / np.square(spreads[signal.name])).mean(-1) * known
-        sums, counts = (cluster_sums(one, windows.episode, weights.shape[1]) for one in (squared, known))
+        sums, counts = (cluster_sums(values, windows.episode, weights.shape[1]) for values in (squared, known))
         value.append(np.sqrt(np.maximum(ratio(sums.sum(0), counts.sum(0)), 0.0)))
         draws.append(np.sqrt(np.maximum(ratio(weights @ sums, weights @ counts), 0.0)))
     return Errors(steps=tuple(steps), value=np.nanmean(value, 0), draws=np.nanmean(draws, 0))
@@ -183,7 +252,7 @@ def comparison_data(store: Store, recipe: Recipe, share: float = VALIDATED_SHARE
     long = [number for number in part if store.num_steps[number] >= context - 1 + horizon]
     if not long:
         raise DataError("no episode is long enough to compare models", fix="Log longer episodes.", file=store.path)
-    names = [one.name for one in store.schema.observations if one.name in recipe.model_config.inputs]
+    names = [signal.name for signal in store.schema.observations if signal.name in recipe.model_config.inputs]
     episodes = {number: store.episode(number) for number in long}
     places = [
         (number, at)
@@ -204,43 +273,14 @@ def comparison_data(store: Store, recipe: Recipe, share: float = VALIDATED_SHARE
 
 
 def _spreads(store: Store, episodes: Sequence[int], names: Sequence[str]) -> dict[str, Floats]:
-    found = {}
+    spreads = {}
     for name in names:
         values = np.concatenate([store.read(name, n, 0, int(store.num_steps[n]) + 1) for n in episodes])
         known = np.concatenate([store.observed(name, n, 0, int(store.num_steps[n]) + 1) for n in episodes])
         spread = values[known].astype(float).std(0) if known.any() else np.zeros(values.shape[1:])
         if (spread > 0).any():
-            found[name] = np.where(spread > 0, spread, np.inf)  # a constant component has no error
-    return found
-
-
-def chooses(store: Store, options: Options) -> bool:
-    """Whether learning chooses among `CANDIDATES`: the user named neither recipe nor family, and there are no images.
-
-    Several processes of `torchrun` do not choose, because each would choose for itself.
-    """
-    kinds = {signal.kind for signal in store.schema.observations}
-    named = options.recipe not in (None, AUTO) or options.model is not None or options.weights is not None
-    return not named and Kind.VECTOR in kinds and Kind.IMAGE not in kinds and world_size() == 1
-
-
-def for_candidate(options: Options, name: str) -> Options:
-    """The options for one candidate. Settings of the training do not apply to the linear model, which has none.
-
-    Raises:
-        ConfigError: a setting of the model is given, which depends on the candidate.
-    """
-    if "model" in options.set:
-        raise ConfigError("settings of the model are given, and learning chooses the model. Name the recipe: --recipe.")
-    used = {key: value for key, value in options.set.items() if name != LINEAR or key != "training"}
-    return replace(options, recipe=name, set=used)
-
-
-def time_for(options: Options) -> float | None:
-    """The time budget, s; None if the user sets the training instead."""
-    if options.budget is not None:
-        return seconds(options.budget)
-    return None if "training" in options.set else DEFAULT_S
+            spreads[name] = np.where(spread > 0, spread, np.inf)  # a constant component has no error
+    return spreads
 
 
 def beats(store: Store, trained: Sequence[Learned], linear: Learned) -> bool:
@@ -250,11 +290,11 @@ def beats(store: Store, trained: Sequence[Learned], linear: Learned) -> bool:
     the training part alone are compared on the validation part.
     """
     split = linear.split
-    if all(one.unseen is not None for one in trained):
+    if all(world.unseen is not None for world in trained):
         split = replace(split, validation=tuple(evenly_chosen(not_held_out(split))))
     data = comparison_data(store, linear.recipe.with_split(split), share=0.0)
     reference = data.unseen_errors(linear)
-    return any(data.unseen_errors(one).relative(reference).value < 1 for one in trained)
+    return any(data.unseen_errors(world).relative(reference).value < 1 for world in trained)
 
 
 def compare_models(
@@ -282,7 +322,7 @@ def compare_models(
     """
     recipes, reasons = _candidates(make)
     data = comparison_data(store, recipes[LINEAR])
-    found, times_s = dict[str, Errors](), dict[str, float]()
+    errors, times_s = dict[str, Errors](), dict[str, float]()
     for number, (name, recipe) in enumerate(recipes.items()):
         tell(progress, "compare models", number, len(recipes))
         each_s = None if budget_s is None else BUDGET_SHARE * budget_s / max(1, len(recipes) - 1)
@@ -296,10 +336,10 @@ def compare_models(
             continue
         finally:
             shutil.rmtree(place, ignore_errors=True)
-        found[name] = data.errors(LocalWorld(learned.engine, None, recipe.planner))
+        errors[name] = data.errors(LocalWorld(learned.engine, None, recipe.planner))
         times_s[name] = learned.trained.elapsed_s + learned.heads_s
     tell(progress, "compare models", len(recipes), len(recipes))
-    trials = tuple(_trial(name, errors, found[LINEAR], times_s[name]) for name, errors in found.items())
+    trials = tuple(_trial(name, own, errors[LINEAR], times_s[name]) for name, own in errors.items())
     num_episodes = len(np.unique(data.windows.episode))
     chosen = best(trials) if num_episodes >= MIN_COMPARED else LINEAR
     return Choice(
@@ -339,8 +379,8 @@ def _reason(chosen: str, num_episodes: int) -> str:
 
 def best(trials: Sequence[Trial]) -> str:
     """The candidate with the lowest error among those that are significantly better than the linear model, or it."""
-    better = [one for one in trials if one.name != LINEAR and one.relative.high < 1]
-    return min(better, key=lambda one: one.relative.value).name if better else LINEAR
+    better = [trial for trial in trials if trial.name != LINEAR and trial.relative.high < 1]
+    return min(better, key=lambda trial: trial.relative.value).name if better else LINEAR
 
 
 def _trial_recipe(store: Store, recipe: Recipe, split: Split, budget_s: float | None) -> Recipe:
@@ -353,5 +393,5 @@ def _trial_recipe(store: Store, recipe: Recipe, split: Split, budget_s: float | 
         return trial
     checks, updates = TRIAL_CHECKS, max(1, math.ceil(TRIAL_SHARE * recipe.training.num_updates))
     if budget_s is not None:
-        updates = min(updates, within(store, trial, train_s=budget_s, heads_s=math.inf).num_updates)
+        updates = min(updates, within(store, trial, train_s=budget_s).num_updates)
     return replace(trial, training=replace(recipe.training, num_updates=updates, num_checks=checks))

@@ -15,10 +15,10 @@ from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows, evenly_spaced
 from worldline.device import autocast
 from worldline.engines.learned import LearnedEngine
-from worldline.models.heads.decoder import Decoder
 from worldline.schema import Role
 from worldline.stats import Floats, draw_clusters, rmse_curve, skill_curve
 from worldline.training.batches import fold, to_window
+from worldline.training.heads.decoder import Decoder
 
 NUM_MOMENTS: Final = 5
 """Decoded steps of the horizon."""
@@ -73,21 +73,22 @@ def decoded_frames(
         seed: of the bootstrap and of the model's draws.
     """
     long = [number for number in episodes if store.num_steps[number] >= context - 1 + horizon]
-    if engine.decoder is None or len(long) < 2 or horizon < 1:
+    decoder = engine.head(Decoder)
+    if decoder is None or len(long) < 2 or horizon < 1:
         return ()
     nows = [evenly_spaced(int(store.num_steps[number]), context, horizon, per_episode) for number in long]
-    episode = np.repeat(np.arange(len(long)), [len(one) for one in nows])
+    episode = np.repeat(np.arange(len(long)), [len(now) for now in nows])
     starts = np.stack([np.array(long)[episode], np.concatenate(nows) - context + 1], 1)
     steps = moments(horizon)
     signals = [s.name for s in store.schema.signals if s.role in (Role.ACTION, Role.EXOGENOUS)]
     windows = Windows(store, context + horizon, long, [*engine.inputs, *signals])
     generator = torch.Generator("cpu").manual_seed(seed)
-    squares: dict[str, list[_Squares]] = {signal.name: [] for signal in engine.decoder.config.images}
+    squares: dict[str, list[_Squares]] = {signal.name: [] for signal in decoder.config.images}
     shown: dict[str, list[DecodedWindow]] = {name: [] for name in squares}
     for first in range(0, len(starts), BATCH):
         batch = windows.read(starts[first : first + BATCH])
         leads = np.diff(episode, prepend=-1)[first : first + BATCH] > 0
-        for name, drawn in _draw(engine, engine.decoder, batch, context, steps, generator).items():
+        for name, drawn in _draw(engine, decoder, batch, context, steps, generator).items():
             squares[name].append(_squares(drawn))
             shown[name] += _first(drawn, leads, NUM_SHOWN - len(shown[name]))
     return tuple(
@@ -96,16 +97,16 @@ def decoded_frames(
     )
 
 
-def decoded_rmse(found: Sequence[Decoded]) -> dict[str, dict[str, dict[str, float]]]:
+def decoded_rmse(cameras: Sequence[Decoded]) -> dict[str, dict[str, dict[str, float]]]:
     """The errors in grey levels by image signal, step and source; "world" is the world's prediction."""
     return {
-        one.camera: {
+        camera.camera: {
             str(step): {"world": world, "persistence": persistence, "decoder": decoder}
             for step, world, persistence, decoder in zip(
-                one.steps, one.imagined.value, one.persistence.value, one.decoder.value, strict=True
+                camera.steps, camera.imagined.value, camera.persistence.value, camera.decoder.value, strict=True
             )
         }
-        for one in found
+        for camera in cameras
     }
 
 
@@ -133,18 +134,18 @@ def _draw(
     ahead = [step - 1 for step in steps]
     at = [now, *(now + step for step in steps)]
     imagined, redrawn = decoder(path[:, ahead].float()), decoder(seen[:, at])
-    found = {}
+    windows = {}
     for name in imagined:
         frames, known = batch.observations[name], batch.observed[name]
         back = known[:, now::-1].argmax(1)  # steps from the last observed frame to the present
         last = frames[np.arange(len(frames)), now - back]
-        found[name] = _Drawn(
+        windows[name] = _Drawn(
             real=np.concatenate([last[:, None], frames[:, at[1:]]], 1).astype(np.uint8),
             known=np.concatenate([known[:, :context].any(1, keepdims=True), known[:, at[1:]]], 1),
             imagined=imagined[name].cpu().numpy(),
             redrawn=redrawn[name].cpu().numpy(),
         )
-    return found
+    return windows
 
 
 def _squares(drawn: _Drawn) -> _Squares:

@@ -20,19 +20,19 @@ from worldline.progress import OnProgress, tell
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.report.learn_page import Report, render
 from worldline.workflows import goals
+from worldline.workflows.choosing import make_recipe
 from worldline.workflows.decoded_windows import decoded_rmse
-from worldline.workflows.learn_options import MakeRecipe, Options, make_recipe, run_toml
-from worldline.workflows.learned import Learned
-from worldline.workflows.manifest import facts, peak_memory_gb, run_manifest
-from worldline.workflows.record import record
-from worldline.workflows.report_data import (
+from worldline.workflows.evaluation import (
     diagnosis,
     drawn_imagination,
     held_out_evidence,
     imagined_paths,
     training_evidence,
 )
-from worldline.workflows.training import learn_world
+from worldline.workflows.learn_options import MakeRecipe, Options
+from worldline.workflows.learn_result import facts, peak_memory_gb, run_manifest, run_toml
+from worldline.workflows.record import record
+from worldline.workflows.training import Learned, learn_world
 from worldline.world.bundle_io import save_world
 
 MAX_STEPS: Final = 60
@@ -186,7 +186,7 @@ def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
 def _save(
     folder: Path, learned: Learned, run: Mapping[str, Any], settings: str, sections: tuple[Evidence, ...]
 ) -> None:
-    run = {**run, "decoded_rmse": decoded_rmse([one for one in sections if isinstance(one, Decoded)])}
+    run = {**run, "decoded_rmse": decoded_rmse([section for section in sections if isinstance(section, Decoded)])}
     subtitle = (
         f"A world model learned end to end from images and moves, from {run['data']['episodes']:,} logged episodes. "
         "Logged positions were used only to fit a readout of the frozen model."
@@ -219,24 +219,24 @@ def _planning(rows: Mapping[str, GoalReaching], durations: goals.PlanTimes) -> P
     )
 
 
-def _films(found: GoalReaching, pairs: Sequence[StartGoalPair]) -> Films:
+def _films(reaching: GoalReaching, pairs: Sequence[StartGoalPair]) -> Films:
     """The first two pairs across the wall, and the first in one room."""
     across = len(pairs) // 2
     numbers = sorted({across, min(across + 1, len(pairs) - 1), 0}, reverse=True)
-    return Films(films=tuple(goals.film(found, pairs, number) for number in numbers))
+    return Films(films=tuple(goals.film(reaching, pairs, number) for number in numbers))
 
 
 def _clear(folder: Path) -> None:
     """Makes an empty folder; deletes nothing except an earlier demo."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file. Choose another folder for the demo.")
-    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if found and (MARKER not in found or found - _OWN):
-        foreign = sorted(found - _OWN) or sorted(found)
+    present = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if present and (MARKER not in present or present - _OWN):
+        foreign = sorted(present - _OWN) or sorted(present)
         raise InputError(
             f"{folder} holds {foreign[0]!r}, which is not part of an earlier demo. Choose another folder, or move it."
         )
-    for name in found:
+    for name in present:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,10 +17,11 @@ from worldline.data.store import Store, is_store, open_store
 from worldline.engines.learned import LearnedEngine
 from worldline.errors import BundleError, InputError, UnsupportedError
 from worldline.progress import OnProgress
-from worldline.training.heads import HeadsConfig, check_goals, fit_goal_heads
-from worldline.workflows.learn_options import settings_toml
-from worldline.workflows.learning_logs import store_folder
-from worldline.workflows.training import with_goal_heads
+from worldline.training.heads.base import HeadsConfig
+from worldline.training.heads.distance import Distance, check_goals
+from worldline.training.heads.fitting import GOAL_HEADS, fit_heads
+from worldline.workflows.learn import store_folder
+from worldline.workflows.learn_result import settings_toml
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
 
@@ -56,24 +57,25 @@ def fit_goals(
         raise UnsupportedError(
             f"{world} is a world of kind {bundle.manifest.model!r}. Only learned worlds get goal heads."
         )
-    if engine.distance_head is not None:
+    if engine.head(Distance) is not None:
         return opened
     check_goals(engine.schema)
     store, run = _training_store(world, logs, engine), _run(bundle)
     split = from_json(Split, json.dumps(run["split"]), where=folder / "run.json")
     config = from_json(HeadsConfig, json.dumps(run["heads"]), where=folder / "run.json")
     started = time.monotonic()
-    heads = fit_goal_heads(engine.model, store, split, engine.inputs, config, progress=progress)
+    config = replace(config, goals=True, dynamics_updates=0)
+    heads = fit_heads(engine.model, store, split, engine.inputs, config, kinds=GOAL_HEADS, progress=progress)
     times_s = {**run["times_s"], "goal heads": round(time.monotonic() - started, 2)}
-    found = replace(opened, engine=with_goal_heads(engine, heads))
+    extended = replace(opened, engine=replace(engine, heads={**engine.heads, **heads}))
     save_world(
         folder,
-        found,
+        extended,
         run=merged(run, {"heads": {"goals": True}, "times_s": times_s}),
         settings=_settings(bundle),
         report=bundle.text("report.html") if "report.html" in bundle.files else None,
     )
-    return found
+    return extended
 
 
 def _training_store(world: Path | str, logs: Path | str | None, engine: LearnedEngine) -> Store:

@@ -24,7 +24,7 @@ from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.progress import OnProgress, renamed
 from worldline.report.images import film_grid
 from worldline.stats import Rate, wilson
-from worldline.workflows.learned import Learned
+from worldline.workflows.training import Learned
 from worldline.world.local import LocalWorld
 
 Walls = Literal["fixed", "random"]
@@ -128,10 +128,10 @@ def reach(
         STRAIGHT: (StraightActor(), ("position",), 1),
         ORACLE: (WorldActor(world=oracle, horizon=HORIZON), ("camera", "position"), HORIZON),
     }
-    found = {}
+    results = {}
     for name in who:
         actor, goal_signals, replan_every = rows[name]
-        found[name] = evaluate(
+        results[name] = evaluate(
             actor,
             lambda: TwoRooms(walls),
             pairs,
@@ -143,7 +143,7 @@ def reach(
             seed=seed,
             progress=renamed(progress, f"plan: {name}"),
         )
-    return found
+    return results
 
 
 def on_detours(rows: Mapping[str, GoalReaching], name: str) -> Rate | None:
@@ -154,19 +154,19 @@ def on_detours(rows: Mapping[str, GoalReaching], name: str) -> Rate | None:
     return wilson(sum(rows[name].attempts[number].success for number in missed), len(missed))
 
 
-def film(found: GoalReaching, pairs: Sequence[StartGoalPair], number: int) -> Film:
+def film(reaching: GoalReaching, pairs: Sequence[StartGoalPair], number: int) -> Film:
     """Camera frames of one attempt."""
     return Film(
-        frames=found.attempts[number].path["camera"].astype(np.uint8),
+        frames=reaching.attempts[number].path["camera"].astype(np.uint8),
         goal=pairs[number].goal["camera"].astype(np.uint8),
-        reached=found.attempts[number].success,
+        reached=reaching.attempts[number].success,
     )
 
 
-def films(found: GoalReaching, pairs: Sequence[StartGoalPair]) -> bytes:
+def films(reaching: GoalReaching, pairs: Sequence[StartGoalPair]) -> bytes:
     """`FILMED` evenly chosen attempts side by side, drawn by `film_grid`."""
     every = range(0, len(pairs), max(1, len(pairs) // FILMED))[:FILMED]
-    return film_grid([film(found, pairs, number) for number in every], FILMED_A_ROW)
+    return film_grid([film(reaching, pairs, number) for number in every], FILMED_A_ROW)
 
 
 @dataclass(frozen=True, kw_only=True)

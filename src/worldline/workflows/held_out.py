@@ -82,9 +82,9 @@ def _parted(card: Card, logs: Path, opened_from: str, parts: Sequence[str]) -> I
             if part in parts:
                 yield store.episode(number), part
         return
-    found, marked = open_logs(logs), _known(_run(opened_from))
-    _check_logs(found.schema, card.schema, logs)
-    for episode in _sound(found):
+    opened, marked = open_logs(logs), _known(_run(opened_from))
+    _check_logs(opened.schema, card.schema, logs)
+    for episode in _sound(opened):
         numbers = {signal.name: arrays_of(episode, signal.role)[signal.name] for signal in _numbers(card.schema)}
         part = marked.get(_digest(numbers), "") if marked else ""
         if part in parts:
@@ -97,7 +97,7 @@ def _sound(logs: Logs) -> Iterator[Episode]:
         problems = list(logged.findings)
         if logged.episode is not None:
             problems += check_episode(logged.episode, logs.schema, file=logged.file, number=logged.number)
-        raise_errors(replace(one, fix=f"{one.fix} {LEAVE_OUT}") for one in problems)
+        raise_errors(replace(problem, fix=f"{problem.fix} {LEAVE_OUT}") for problem in problems)
         if logged.episode is not None:
             yield logged.episode
 
@@ -119,14 +119,14 @@ def fingerprints(store: Store, schema: Schema) -> list[str]:
 
 
 def _numbers(schema: Schema) -> list[Signal]:
-    return [one for one in schema.signals if one.role is not Role.REWARD and one.kind is not Kind.IMAGE]
+    return [signal for signal in schema.signals if signal.role is not Role.REWARD and signal.kind is not Kind.IMAGE]
 
 
 def _digest(numbers: Arrays) -> str:
-    found = hashlib.blake2b(digest_size=8)
+    digest = hashlib.blake2b(digest_size=8)
     for name in sorted(numbers):
-        found.update(name.encode() + np.ascontiguousarray(numbers[name]).tobytes())
-    return found.hexdigest()
+        digest.update(name.encode() + np.ascontiguousarray(numbers[name]).tobytes())
+    return digest.hexdigest()
 
 
 def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
@@ -148,8 +148,8 @@ def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
 
 def _known(run: _TrainingRun) -> dict[str, str]:
     """The part of each episode of the training by its fingerprint."""
-    split, found = _split(run), run.data.fingerprints
-    return {found[number]: part for number, part in split.items() if number < len(found)}
+    split, digests = _split(run), run.data.fingerprints
+    return {digests[number]: part for number, part in split.items() if number < len(digests)}
 
 
 def _split(run: _TrainingRun) -> dict[int, str]:
@@ -186,13 +186,13 @@ def _run(opened_from: str) -> _TrainingRun:
         ) from error
 
 
-def _check_logs(given: Schema, required: Schema, logs: Path) -> None:
+def _check_logs(logged: Schema, required: Schema, logs: Path) -> None:
     fixes = (
         "Give logs of this world, or rename the signals in schema.json.",
         "Give logs of this world, or import them with this shape.",
         "Convert the logs, or correct the unit in schema.json.",
     )
-    check_signals(given, (one for one in required.signals if one.role is not Role.REWARD), str(logs), fixes)
+    check_signals(logged, (signal for signal in required.signals if signal.role is not Role.REWARD), str(logs), fixes)
 
 
 def check_signals(given: Schema, required: Iterable[Signal], source: str, fixes: tuple[str, str, str]) -> None:
@@ -209,22 +209,22 @@ def check_signals(given: Schema, required: Iterable[Signal], source: str, fixes:
     """
     known = {signal.name: signal for signal in given.signals}
     for signal in required:
-        found = known.get(signal.name)
-        if found is None:
+        other = known.get(signal.name)
+        if other is None:
             names = ", ".join(sorted(known))
             raise UnreadableError(f"signal {signal.name!r} of the world is not in {source} ({names}). {fixes[0]}")
-        if (found.role, found.kind, found.shape) != (signal.role, signal.kind, signal.shape):
+        if (other.role, other.kind, other.shape) != (signal.role, signal.kind, signal.shape):
             raise UnreadableError(
-                f"{signal.name!r} is {found.role} {found.kind} {found.shape} in {source}, but the world takes "
+                f"{signal.name!r} is {other.role} {other.kind} {other.shape} in {source}, but the world takes "
                 f"{signal.role} {signal.kind} {signal.shape}. {fixes[1]}"
             )
-        if "?" not in (found.unit, signal.unit) and found.unit != signal.unit:
-            units = f"{signal.name!r} is in {found.unit} in {source}, but the world takes {signal.unit}"
+        if "?" not in (other.unit, signal.unit) and other.unit != signal.unit:
+            units = f"{signal.name!r} is in {other.unit} in {source}, but the world takes {signal.unit}"
             raise UnreadableError(f"{units}. {fixes[2]}")
 
 
 def _seen(episode: Episode, schema: Schema, part: str, *, images: bool) -> WorldEpisode:
-    names = [one.name for one in schema.signals if images or one.kind is not Kind.IMAGE]
+    names = [signal.name for signal in schema.signals if images or signal.kind is not Kind.IMAGE]
     return WorldEpisode(episode=replace(episode.select(names), rewards={}), flag=_flag(episode), part=part)
 
 
@@ -256,13 +256,13 @@ def chosen(
     Raises:
         DataError: there are fewer than two episodes to grade, or none for the fits.
     """
-    graded, fitted = ([one for one in seen if (one.part == "train") is trained] for trained in (False, True))
+    graded, fitted = ([logged for logged in seen if (logged.part == "train") is trained] for trained in (False, True))
     if 3 * _steps(fitted) < _steps(graded):
         order = np.random.default_rng([seed, 23]).permutation(len(graded))
         cut = len(graded) // 3 if fitted else max(1, len(graded) // 3)
         fitted = [*fitted, *(graded[k] for k in sorted(order[:cut]))]
         graded = [graded[k] for k in sorted(order[cut:])]
-    long = [one for one in graded if one.episode.num_steps >= need]
+    long = [logged for logged in graded if logged.episode.num_steps >= need]
     drawn = np.random.default_rng([seed, 29]).permutation(len(long))[:max_graded]
     long = [long[k] for k in sorted(drawn)]
     if len(long) < 2 or not fitted:
@@ -275,4 +275,4 @@ def chosen(
 
 
 def _steps(seen: Sequence[WorldEpisode]) -> int:
-    return sum(one.episode.num_steps for one in seen)
+    return sum(logged.episode.num_steps for logged in seen)

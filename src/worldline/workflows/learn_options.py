@@ -1,28 +1,22 @@
-"""Options of a learning run: from the call, from a TOML file, and written as such a file beside every bundle."""
+"""Options of a learning run: from the call, the command, a job, or a TOML file beside every bundle."""
 
 from __future__ import annotations
 
 import re
-import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from worldline.config import merged, nested, to_toml
-from worldline.data.splits import split_store
-from worldline.data.store import Store
-from worldline.device import choose_device
 from worldline.errors import ConfigError, InputError, UnknownNameError
-from worldline.recipes.families import with_family
-from worldline.recipes.recipe import NUMBERS, PARTS, Recipe
-from worldline.registry import BUILTIN, imported, load
-from worldline.schema import Kind
-from worldline.training.heads import check_goals
 
-MakeRecipe = Callable[[Store], Recipe]
+if TYPE_CHECKING:  # the command shows these options without importing torch
+    from worldline.data.schema_edits import SchemaEdits
+    from worldline.data.store import Store
+    from worldline.recipes.recipe import Recipe
+
+MakeRecipe = Callable[["Store"], "Recipe"]
 
 TABLE: Final = "learn"
 """Table of a TOML file with options of the command; all other keys are settings of the recipe."""
@@ -37,33 +31,63 @@ REPEATED: Final[Mapping[str, type]] = {
 """The options in this table, which the result depends on, and their types."""
 AUTO: Final = "auto"
 """Recipe that chooses: by kinds of observations if there are images, else by comparison (`workflows/choosing.py`)."""
-_UNNAMED: Final = "a function in Python"
+UNNAMED: Final = "a function in Python"
+"""Name in a TOML file of a recipe that cannot be imported."""
 _SECONDS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+class OptionsDict(TypedDict, total=False):
+    """The fields of `Options` as keywords of `learn`."""
+
+    recipe: str | MakeRecipe | None
+    model: str | None
+    weights: Path | str | None
+    split: str | None
+    horizon: int | None
+    goals: bool | None
+    set: Mapping[str, object]
+    config: Path | str | None
+    edits: SchemaEdits | None
+    action_lag: int | None
+    seed: int | None
+    num_seeds: int | None
+    budget: str | float | None
+    track: Sequence[str]
+    resume: bool
+    device: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of a run. They have the names of the options of the command.
+    """Options of a run. The command has the same names, and shows the texts below.
 
     Args:
-        recipe: registered name, "module:name" of a function that maps a store to a recipe, or such a function. None
-            or "auto" to choose. With images it is "pixels-and-vectors" or "pixels". Without, a linear model and several
-            learned ones are compared on validation episodes, and the best is trained.
-        model: registered name of a family that replaces the recipe's; None keeps the recipe's.
-        weights: folder of pretrained weights, for families that need them; see `recipes.families`.
-        split: rule of `split_store` for the parts of the episodes; None for the recipe's.
-        horizon: number of steps for which bands are calibrated and errors are reported; the same as `set={"horizon":
-            ...}`. None for the recipe's, shortened if episodes are shorter.
-        goals: whether to fit goal heads, for plans to pictures and in steps; the same as `set={"heads.goals": ...}`.
-            None for the recipe's choice: yes for worlds with images, no for worlds of vectors.
-        set: settings of the recipe by path, such as {"training.num_updates": 3000}; see `Recipe.with_settings`.
-        config: TOML file with such settings, and with the options above in its table [learn], such as the `run.toml` of
-            a bundle. Options of the call have precedence over it, and `set` over its settings.
-        seed: of initial weights and batches; None for 0.
-        num_seeds: number of trainings, with seeds from `seed` on; None for 1.
-        budget: time for learning with all seeds on this machine, in seconds or as text such as "10min"; sets model size
-            and number of updates. None for those of the recipe.
-        track: registered names of additional trackers; "jsonl" always writes into `<out>.log`.
+        recipe: registered name such as linear, ensemble, memory, pixels or pixels-and-vectors, or "module:name" of a
+            function that maps a store to a recipe; in Python also such a function. By default, or with "auto", it is
+            chosen. With images it is pixels-and-vectors or pixels. Without, a linear model and several learned ones are
+            compared on validation episodes, and the best is trained.
+        model: registered name of a model family that replaces the recipe's, such as jepa, rssm, ensemble, token,
+            features, lewm, or one of your own.
+        weights: folder of pretrained weights, for families that need them, such as features.
+        split: rule that holds out episodes: episode, time, time:NAME or key:NAME; by default that of the recipe.
+        horizon: number of steps for which bands are calibrated and errors are reported; the same as the setting
+            `horizon`. By default that of the recipe, shortened if episodes are shorter.
+        goals: whether to fit goal heads, for plans to pictures and in steps; the same as the setting `heads.goals`. By
+            default with images only. `worldline goals` adds them later.
+        set: settings of the recipe by path, such as training.num_updates=3000; see `Recipe.with_settings`. In Python a
+            mapping.
+        config: TOML file with such settings, and with options in its table [learn], such as the run.toml of a world,
+            which repeats its run. Options of the call have precedence over it, and `set` over its settings.
+        edits: corrections of the inferred schema, such as {"valve": {"role": "action", "unit": "%"}}; for logs that
+            are imported. `worldline.data.correct_schema` corrects a store.
+        action_lag: steps by which the logs hold actions too late, see `worldline.data.ReadOptions`; for logs that are
+            imported. A warning names the lag if it is needed.
+        seed: random seed of initial weights and batches; 0 by default.
+        num_seeds: number of trainings, with seeds from `seed` on; the best one for control is kept.
+        budget: time for learning with all seeds on this machine, such as 10min, or in seconds. It sets model size and
+            number of updates. By default those of the recipe.
+        track: registered names of additional trackers, such as tensorboard or mlflow; "jsonl" always writes into
+            `<out>.log`.
         resume: continue an interrupted run, in its import or from the checkpoint in `<out>.partial`.
         device: "cpu", "cuda", "cuda:1" (a number), "mps", or "auto" for the first of cuda, mps and cpu that is
             available. A run can continue on another device.
@@ -75,20 +99,24 @@ class Options:
 
     recipe: str | MakeRecipe | None = None
     model: str | None = None
-    weights: Path | None = None
+    weights: Path | str | None = None
     split: str | None = None
     horizon: int | None = None
     goals: bool | None = None
     set: Mapping[str, object] = field(default_factory=dict)
-    config: Path | None = None
+    config: Path | str | None = None
+    edits: SchemaEdits | None = None
+    action_lag: int | None = None
     seed: int | None = None
     num_seeds: int | None = None
     budget: str | float | None = None
-    track: tuple[str, ...] = ()
+    track: Sequence[str] = ()
     resume: bool = False
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        from worldline.device import choose_device  # imports torch
+
         if self.num_seeds is not None and self.num_seeds < 1:
             raise ConfigError(f"num_seeds is {self.num_seeds}, expected at least 1.")
         for path in self._settings.keys() & self.set.keys():
@@ -106,8 +134,20 @@ class Options:
     @property
     def _settings(self) -> dict[str, object]:
         """The options that are settings of the recipe, by path."""
-        given = {"horizon": self.horizon, "heads.goals": self.goals}
-        return {path: value for path, value in given.items() if value is not None}
+        settings = {"horizon": self.horizon, "heads.goals": self.goals}
+        return {path: value for path, value in settings.items() if value is not None}
+
+    def replaced(self, shortcuts: OptionsDict) -> Options:
+        """The options with these ones instead.
+
+        Raises:
+            UnknownNameError: there is no such option.
+        """
+        known = [option.name for option in fields(self)]
+        for name in shortcuts:
+            if name not in known:
+                raise UnknownNameError("option of learn", name, known)
+        return replace(self, **shortcuts)
 
     def resolved(self) -> Options:
         """The options with those of `config`, and `set` with its settings as nested mappings.
@@ -116,16 +156,17 @@ class Options:
             ConfigError: the file cannot be read, has an unknown option or a value of the wrong type, or it names a
                 recipe that only the caller can give.
         """
+        from worldline.config import merged, nested  # imports pydantic
+
         settings = nested({**self.set, **self._settings})
         if self.config is None:
             return replace(self, horizon=None, goals=None, set=settings)
-        table, stored = read_config(self.config)
-        settings = merged(stored, settings)
+        path = Path(self.config)
+        table, stored = read_config(path)
         own = {name: getattr(self, name) for name in table if getattr(self, name) is not None}
         if "recipe" in table and "recipe" not in own:
-            _check_recipe(table["recipe"], self.config)
-        if "weights" in table:
-            table["weights"] = Path(table["weights"])
+            _check_recipe(table["recipe"], path)
+        settings = merged(stored, settings)
         return replace(self, **{**table, **own}, config=None, horizon=None, goals=None, set=settings)
 
 
@@ -135,11 +176,10 @@ def seconds(budget: str | float) -> float:
     Raises:
         ConfigError: it is not a positive duration.
     """
-    if isinstance(budget, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", budget)
-        value = float(found[1]) * _SECONDS[found[2]] if found else 0.0
-    else:
-        value = budget
+    value = budget
+    if isinstance(value, str):
+        parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", value)
+        value = float(parts[1]) * _SECONDS[parts[2]] if parts else 0.0
     if not value > 0:
         raise ConfigError(f"budget is {budget!r}, which is no duration. Use a number with s, min or h, such as 10min.")
     return value
@@ -153,18 +193,18 @@ def parse_settings(texts: Iterable[str]) -> dict[str, object]:
     Raises:
         InputError: a text has no path, or its path was set before.
     """
-    found = dict[str, object]()
+    settings = dict[str, object]()
     for text in texts:
         path, equals, value = (part.strip() for part in text.partition("="))
         if not (path and equals and value):
             raise InputError(f"--set {text!r} is no setting. Write PATH=VALUE, such as training.num_updates=3000.")
-        if path in found:
+        if path in settings:
             raise InputError(f"--set {path} is given twice. Give it once.")
         try:
-            (found[path],) = tomllib.loads(f"value = {value}").values()
+            (settings[path],) = tomllib.loads(f"value = {value}").values()
         except ValueError:  # also several lines
-            found[path] = value
-    return found
+            settings[path] = value
+    return settings
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -187,90 +227,16 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ConfigError(f"{path}: {UnknownNameError(f'option in [{TABLE}]', name, REPEATED)}")
         if type(value) is not REPEATED[name]:
             raise ConfigError(f"{path}: {TABLE}.{name} is {value!r}. Expected {REPEATED[name].__name__}.")
-    for name in tree.keys() & REPEATED.keys() - PARTS.keys():
+    for name in tree.keys() & REPEATED.keys() - {"model"}:
         raise ConfigError(f"{path}: {name} is an option of the run. Move it into the table [{TABLE}].")
     return table, tree
 
 
 def _check_recipe(name: str, path: Path) -> None:
     """Refuses recipes that are code: files come from other people, and must not choose what is run."""
-    if name == _UNNAMED:
+    if name == UNNAMED:
         raise ConfigError(f"{path}: the recipe of this run was a function in Python. Give it again with recipe=.")
     if ":" in name:
         raise ConfigError(
             f"{path}: the recipe {name!r} is code, which a file cannot choose. Give it in the call: --recipe {name}."
         )
-
-
-def make_recipe(store: Store, options: Options) -> Recipe:
-    """The recipe of a run, before the budget and the seed.
-
-    Args:
-        store: the logs.
-        options: resolved.
-
-    Raises:
-        UnknownNameError: there is no such recipe, family or setting.
-        UnsupportedError: recipe or family do not support these signals.
-        ConfigError: a setting has the wrong type or is out of range.
-        InputError: weights are given without a family that uses them.
-    """
-    given = _given(store, options)
-    if isinstance(given, str):
-        given = imported("recipe", given) if ":" in given else load("recipe", given)
-    recipe = given(store)
-    if options.model is not None:
-        recipe = with_family(recipe, store, options.model, weights=options.weights)
-    elif options.weights is not None:
-        raise InputError("weights are given without a family that uses them. Add --model features or --model lewm.")
-    recipe = recipe.with_settings(options.set)
-    if recipe.heads.goals:
-        check_goals(store.schema)
-    return recipe if options.split is None else replace(recipe, split=partial(split_store, rule=options.split))
-
-
-def _given(store: Store, options: Options) -> str | MakeRecipe:
-    if options.recipe is not None and options.recipe != AUTO:
-        return options.recipe
-    kinds = {signal.kind for signal in store.schema.observations}
-    seen = "pixels-and-vectors" if Kind.VECTOR in kinds else "pixels"
-    return seen if Kind.IMAGE in kinds else "vectors"
-
-
-def run_toml(store: Store, options: Options, recipe: Recipe, *, horizon: int) -> str:
-    """A TOML file that repeats a run as `config`, on the same logs.
-
-    Args:
-        store: the logs.
-        options: resolved.
-        recipe: with its final settings.
-        horizon: of the calibration.
-    """
-    table = {
-        "recipe": _name(_given(store, options)),
-        "model": options.model,
-        "weights": None if options.weights is None else str(options.weights),
-        "split": options.split,
-        "seed": options.seeds.start,
-        "num_seeds": len(options.seeds),
-    }
-    values = {**recipe.settings(), "horizon": horizon}
-    numbers = {name: values.pop(name) for name in NUMBERS}
-    return settings_toml({**numbers, TABLE: table, **values})
-
-
-def settings_toml(values: Mapping[str, Any]) -> str:
-    """The text of a file of settings, with the command that uses it."""
-    return f"# Repeats this run: worldline learn LOGS --config run.toml --out world/\n{to_toml(values)}\n"
-
-
-def _name(recipe: str | MakeRecipe) -> str:
-    """The registered name of a recipe, else "module:name" if it can be imported."""
-    if isinstance(recipe, str):
-        return recipe
-    module, name = getattr(recipe, "__module__", ""), getattr(recipe, "__qualname__", "")
-    registered = {address: name for name, address in BUILTIN["recipe"].items()}
-    if (address := f"{module}:{name}") in registered:
-        return registered[address]
-    known = module != "__main__" and getattr(sys.modules.get(module), name, None) is recipe
-    return address if known else _UNNAMED

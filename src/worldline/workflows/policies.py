@@ -96,19 +96,21 @@ def policies_for(policy: Policy | type[Policy] | Act | str | None, env: AnyEnv, 
     raise InputError(f"policy is {policy!r}. Use {known}, or module:name of a policy or a function.")
 
 
-def _several(found: Any, words: str, number: int) -> list[Policy]:
-    if isinstance(found, type):
-        if not issubclass(found, Policy):
+def _several(policy: Any, words: str, number: int) -> list[Policy]:
+    if isinstance(policy, type):
+        if not issubclass(policy, Policy):
             raise InputError(f"policy {words} is not a subclass of worldline.labs.base.Policy. Inherit from it.")
-        return [_instance(found, words) for _ in range(number)]
-    if isinstance(found, Policy):
-        return [found, *(_copy(found, words) for _ in range(number - 1))]
-    if not callable(found):
-        raise InputError(f"policy {words} is a {type(found).__name__}. Give a policy or a function.")
-    if not _takes_two(found):
-        given = f"{words}{inspect.signature(found)}"
-        raise InputError(f"policy {given} cannot be called with an observation and a generator. Change its parameters.")
-    return [FunctionPolicy(found) for _ in range(number)]
+        return [_instance(policy, words) for _ in range(number)]
+    if isinstance(policy, Policy):
+        return [policy, *(_copy(policy, words) for _ in range(number - 1))]
+    if not callable(policy):
+        raise InputError(f"policy {words} is a {type(policy).__name__}. Give a policy or a function.")
+    if not _takes_two(policy):
+        function = f"{words}{inspect.signature(policy)}"
+        raise InputError(
+            f"policy {function} cannot be called with an observation and a generator. Change its parameters."
+        )
+    return [FunctionPolicy(policy) for _ in range(number)]
 
 
 def _instance(kind: type[Policy], words: str) -> Policy:

@@ -107,20 +107,20 @@ def make(name: str, env_kwargs: Mapping[str, Any] | None = None) -> AnyEnv:
         UnknownNameError: there is no such environment.
         InputError: the settings are invalid.
     """
-    given = dict(env_kwargs or {})
+    settings = dict(env_kwargs or {})
     try:
         if name in names("lab"):
-            lab: AnyEnv = load("lab", name)(**given)
+            lab: AnyEnv = load("lab", name)(**settings)
             return lab
-        return gymnasium.make(name, **given)
+        return gymnasium.make(name, **settings)
     except gymnasium.error.Error as error:
         if name.rpartition(":")[2] in gymnasium.registry:
             raise  # it exists, but something else failed, such as a missing package
         raise UnknownNameError("environment", name, [*names("lab"), *gymnasium.registry]) from error
     except TypeError as error:
-        if not given:
+        if not settings:
             raise
-        raise InputError(f"{name} cannot be made with {given}: {error}. Correct its settings.") from error
+        raise InputError(f"{name} cannot be made with {settings}: {error}. Correct its settings.") from error
 
 
 def _check_positive(**numbers: int) -> None:
@@ -193,8 +193,8 @@ class _ProcessLanes(_Lanes):
         some = next(action for action in actions if action is not None)  # placeholder for paused lanes
         space = self._vector.single_action_space
         empty: Any = create_empty_array(space, len(actions))
-        given = concatenate(space, [some if action is None else action for action in actions], empty)
-        batch, rewards, terminated, truncated, _ = self._vector.step(given)
+        joined = concatenate(space, [some if action is None else action for action in actions], empty)
+        batch, rewards, terminated, truncated, _ = self._vector.step(joined)
         shown = iterate(self._vector.observation_space, batch)
         results = zip(shown, rewards.tolist(), terminated.tolist(), truncated.tolist(), strict=True)
         return [(one, float(reward), over, cut) for one, reward, over, cut in results]

@@ -150,12 +150,14 @@ def make_sheet(store: Store) -> Sheet | None:
     shown, curves = cameras[:MAX_CAMERAS], drawn_signals(store.schema.signals, SHEET_SIGNALS)
     left, noun = len(cameras) - len(shown), "camera"
     if not shown:
-        left, noun = sum(one.kind is not Kind.IMAGE for one in store.schema.signals) - len(curves), "signal"
+        left, noun = sum(signal.kind is not Kind.IMAGE for signal in store.schema.signals) - len(curves), "signal"
     return Sheet(
         title=store.path.absolute().name,
         subtitle=f"{plural(len(numbers), 'episode')} of {number(len(store))}, spread over the store",
-        rows=[_heading(store, one) for one in numbers],
-        reels=[Reel(name=c.name, shape=c.shape, rows=[_moments(store, c, one) for one in numbers]) for c in shown],
+        rows=[_heading(store, number) for number in numbers],
+        reels=[
+            Reel(name=c.name, shape=c.shape, rows=[_moments(store, c, number) for number in numbers]) for c in shown
+        ],
         sparks=None if shown else _sparks(store, curves, numbers),
         note=f"{plural(left, noun)} left out." if left else "",
     )
@@ -255,8 +257,8 @@ def _tally(store: Store) -> tuple[Counter[tuple[bool, bool]], int, tuple[KeyFigu
         for key, value in entry.source.items():
             values.setdefault(key, Counter())[str(value)] += 1
     keys = [
-        KeyFigures(name=key, num_episodes=found.total(), num_values=len(found), examples=tuple(found)[:_EXAMPLES])
-        for key, found in values.items()
+        KeyFigures(name=key, num_episodes=counts.total(), num_values=len(counts), examples=tuple(counts)[:_EXAMPLES])
+        for key, counts in values.items()
     ]
     return ends, seeded, tuple(keys)
 
@@ -316,7 +318,7 @@ def _sparks(store: Store, signals: Sequence[Signal], numbers: Sequence[int]) -> 
     """Curves of each signal and episode over a common time span."""
     if not signals:
         return None
-    steps_s = [_step_s(store, one) for one in numbers]
+    steps_s = [_step_s(store, number) for number in numbers]
     timed = all(step_s is not None for step_s in steps_s)  # else the axes count steps
     axes = [
         TimeAxis(times=elapsed_s(int(store.num_steps[one]), step_s if timed and step_s is not None else 1.0), unit="")

@@ -1,17 +1,18 @@
-"""One training run: model, heads and calibration from a store and a recipe."""
+"""One training run: trains a model, fits its heads and calibrates the world, from a store and a recipe."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
 
-from worldline.data.checks import grouped
+from worldline.data.checks import Finding
 from worldline.data.splits import FEW, Split, too_short
 from worldline.data.store import Store
 from worldline.data.windows import Windows
@@ -23,14 +24,12 @@ from worldline.models.base import WorldModel
 from worldline.progress import OnProgress, tell
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
-from worldline.schema import Kind, Role
 from worldline.training.batches import fit_normaliser
 from worldline.training.distributed import processes
-from worldline.training.heads import GoalHeads, Heads, fit_heads, refine_dynamics
+from worldline.training.heads.base import Head
+from worldline.training.heads.fitting import fit_heads, refine_dynamics
 from worldline.training.loop import Trained, train
 from worldline.training.tracking import Tracker
-from worldline.workflows.learned import Learned, Unseen
-from worldline.workflows.report_data import CONTEXT
 from worldline.world.calibration import Calibration
 from worldline.world.call_cost import measure_call
 from worldline.world.candidate_memory import measure_candidate_bytes
@@ -39,6 +38,8 @@ from worldline.world.local import LocalWorld
 from worldline.world.logged_range import ranges_of
 from worldline.world.smoke_test import smoke_windows
 
+CONTEXT = 3
+"""Fewest observations given to every world in a report, as many as the baselines use."""
 NUM_FOLDS = 5
 """Consecutive folds of the calibration of a model in closed form; each is predicted by a fit to the others."""
 MIN_WINDOWS = 128
@@ -46,17 +47,85 @@ MIN_WINDOWS = 128
 MAX_CALIBRATION = 64
 """Most episodes of the training that a model is calibrated and compared on."""
 
+Unseen = Callable[[int], LearnedEngine]
+"""Gets the number of an episode, and returns an engine that was fitted without it."""
+
+
+class TrainingOptions(TypedDict, total=False):
+    """Keywords of `learn_world` that do not change the result.
+
+    Args:
+        resume: continue from the checkpoint in the folder.
+        progress: called after each step.
+        trackers: receive the measurements of the training.
+        name: of the run, for the trackers.
+    """
+
+    resume: bool
+    progress: OnProgress | None
+    trackers: Sequence[Tracker]
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedModel:
+    """A trained model with its heads, before the calibration.
+
+    Args:
+        engine: the model with its heads.
+        trained: curves and time of the training.
+        refine_s: seconds of refining the dynamics, encoding included; 0 without refinement.
+        refine_losses: mean training loss of each tenth of the refinement; empty without refinement.
+        heads_s: seconds of fitting the heads.
+    """
+
+    engine: LearnedEngine
+    trained: Trained
+    refine_s: float
+    refine_losses: tuple[float, ...]
+    heads_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned(LearnedModel):
+    """Model, heads, calibration, and measurements of their training.
+
+    Args:
+        recipe: of the training.
+        calibration: of the engine.
+        world: with this engine and calibration.
+        split: parts of the episodes.
+        calibrate_s: seconds of calibration.
+        unseen: for each episode of the training an engine that was fitted without it; None if there is none.
+        findings: episodes that were excluded from training, with reasons.
+    """
+
+    recipe: Recipe
+    calibration: Calibration
+    world: LocalWorld
+    split: Split
+    calibrate_s: float
+    unseen: Unseen | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def learn_s(self) -> float:
+        """Seconds of training, refining the dynamics, fitting the heads and calibrating."""
+        return sum(self.times_s.values())
+
+    @property
+    def times_s(self) -> dict[str, float]:
+        """Seconds of each part."""
+        return {
+            "learn": self.trained.elapsed_s,
+            "refine": self.refine_s,
+            "heads": self.heads_s,
+            "calibrate": self.calibrate_s,
+        }
+
 
 def learn_world(
-    store: Store,
-    recipe: Recipe,
-    *,
-    folder: Path,
-    resume: bool = False,
-    progress: OnProgress | None = None,
-    trackers: Sequence[Tracker] = (),
-    name: str = "world",
-    device: torch.device = CPU,
+    store: Store, recipe: Recipe, *, folder: Path, device: torch.device = CPU, **options: Unpack[TrainingOptions]
 ) -> Learned:
     """Trains the recipe's model on a store, refines its dynamics, fits its heads, and calibrates.
 
@@ -67,25 +136,20 @@ def learn_world(
         store: the logs.
         recipe: the configuration of the run.
         folder: for the checkpoint of the training; the caller removes it.
-        resume: continue from this checkpoint.
-        progress: called after each step.
-        trackers: receive the measurements of the training.
-        name: of the run, for the trackers.
         device: of the model and its heads.
+        options: see `TrainingOptions`.
 
     Raises:
         DataError: too few episodes are long enough, or an action is constant.
         CollapseError: the latents collapsed, or the loss diverged.
     """
-    split = recipe.split(store)
+    split, progress = recipe.split(store), options.get("progress")
     in_folds = load("model", recipe.model).closed_form or getattr(recipe.model_config, "folds", False)
     fitted = recipe.with_split(_fitted_to(split, not_held_out(split))) if in_folds else recipe
-    found = learn_engine(
-        store, fitted, folder=folder, resume=resume, progress=progress, trackers=trackers, name=name, device=device
-    )
-    engine = found.engine
-    used = {*split.train, *split.validation, *split.calibration, *split.held_out}
-    started = time.monotonic()
+    model = learn_engine(store, fitted, folder=folder, device=device, **options)
+
+    # Calibrate: on the calibration episodes, or on episodes of the training that a fit has not seen.
+    engine, started = model.engine, time.monotonic()
     tell(progress, "calibrate", 0)
     episodes: Sequence[Episode] = [store.episode(number) for number in split.calibration]
     horizon = _horizon(store, split, recipe, engine.describe().context)
@@ -93,32 +157,72 @@ def learn_world(
     unseen = _unseen(store, recipe, engine, folder)
     calibration, episodes = _calibrated(store, recipe, engine, unseen, horizon)
     tell(progress, "calibrate", 1)
+
+    # The world, with costs of a call and windows for the smoke test, both measured on these episodes.
+    world = LocalWorld(
+        engine,
+        calibration,
+        recipe.planner,
+        num_proposals=recipe.num_proposals,
+        call=call,
+        bytes_per_candidate=measure_candidate_bytes(engine, episodes, horizon=horizon),
+        windows=smoke_windows(engine.describe(), episodes, horizon=horizon, seed=recipe.training.seed),
+    )
+    used = {*not_held_out(split), *split.held_out}
+    left_out = Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out
     return Learned(
+        **vars(model),
         recipe=recipe,
-        data_hash=engine.notes["data"],
-        engine=engine,
         calibration=calibration,
-        world=LocalWorld(
-            engine,
-            calibration,
-            recipe.planner,
-            num_proposals=recipe.num_proposals,
-            call=call,
-            bytes_per_candidate=measure_candidate_bytes(engine, episodes, horizon=horizon),
-            windows=smoke_windows(engine.describe(), episodes, horizon=horizon, seed=recipe.training.seed),
-        ),
+        world=world,
         split=split,
-        trained=found.trained,
-        refine_s=found.refine_s,
-        refine_losses=found.refine_losses,
-        heads_s=found.heads_s,
         calibrate_s=time.monotonic() - started,
         unseen=unseen,
-        findings=(
-            *(finding for finding in too_short(store) if finding.episode not in used),
-            *Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out,
-        ),
+        findings=(*(finding for finding in too_short(store) if finding.episode not in used), *left_out),
     )
+
+
+def learn_engine(
+    store: Store, recipe: Recipe, *, folder: Path, device: torch.device = CPU, **options: Unpack[TrainingOptions]
+) -> LearnedModel:
+    """Like `learn_world`, without the calibration."""
+    model, trained = train_model(store, recipe, folder=folder, device=device, **options)
+    split, inputs, progress = recipe.split(store), recipe.model_config.inputs, options.get("progress")
+    model.requires_grad_(False)
+    refinement, refine_s = None, 0.0
+    if recipe.heads.dynamics_updates:
+        started = time.monotonic()
+        refinement = refine_dynamics(model, store, split, inputs, recipe.heads, progress=progress)
+        refine_s = time.monotonic() - started
+    started = time.monotonic()
+    heads = fit_heads(model, store, split, inputs, recipe.heads, refinement=refinement, progress=progress)
+    return LearnedModel(
+        engine=build_engine(store, recipe, model, heads),
+        trained=trained,
+        refine_s=refine_s,
+        refine_losses=() if refinement is None else refinement.losses,
+        heads_s=time.monotonic() - started,
+    )
+
+
+def train_model(
+    store: Store, recipe: Recipe, *, folder: Path, device: torch.device = CPU, **options: Unpack[TrainingOptions]
+) -> tuple[WorldModel, Trained]:
+    """The recipe's model in evaluation mode, and its training; under `torchrun` every process takes part.
+
+    See `learn_world`.
+    """
+    split, started = recipe.split(store), time.monotonic()
+    model = build_model(store, split, recipe).to(device)
+    fit_s = time.monotonic() - started
+    _check_lengths(store, split, model)
+    _horizon(store, split, recipe, model.context)
+    with processes(device):
+        trained = train(model, store, split, recipe.model_config.inputs, recipe.training, folder=folder, **options)
+    if model.closed_form:
+        model.eval()
+        trained = replace(trained, elapsed_s=fit_s)
+    return model, trained
 
 
 def _calibrated(
@@ -137,21 +241,10 @@ def _calibrated(
         horizon=horizon,
         num_windows=num_windows,
         seed=recipe.training.seed,
-        logged_range=ranges_of(store.schema, (_vectors(store, number) for number in used)),
+        logged_range=ranges_of(store.schema, (store.episode(number, images=False) for number in used)),
         out_of_fold=None if unseen is None else [unseen(number) for number in numbers],
     )
     return calibration, episodes
-
-
-def _vectors(store: Store, number: int) -> Episode:
-    """The vectors of an episode, because images take long to read."""
-    num_steps = int(store.num_steps[number])
-    vectors = [signal for signal in store.schema.signals if signal.kind is Kind.VECTOR]
-    arrays = grouped(
-        vectors, lambda signal: store.read(signal.name, number, 0, num_steps + (signal.role is Role.OBSERVATION))
-    )
-    masks = {name: store.observed(name, number, 0, num_steps + 1) for name in arrays["observations"]}
-    return Episode(**arrays, observed=masks)
 
 
 def not_held_out(split: Split) -> list[int]:
@@ -188,95 +281,6 @@ def _unseen(store: Store, recipe: Recipe, engine: LearnedEngine, folder: Path) -
     return lambda number: fitted_without(fold_of[number])
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearnedModel:
-    """A trained model with its heads, before the calibration; the arguments are those of `Learned`."""
-
-    engine: LearnedEngine
-    trained: Trained
-    refine_s: float
-    refine_losses: tuple[float, ...]
-    heads_s: float
-
-
-def learn_engine(
-    store: Store,
-    recipe: Recipe,
-    *,
-    folder: Path,
-    resume: bool = False,
-    progress: OnProgress | None = None,
-    trackers: Sequence[Tracker] = (),
-    name: str = "world",
-    device: torch.device = CPU,
-) -> LearnedModel:
-    """Like `learn_world`, without the calibration."""
-    found = train_model(
-        store, recipe, folder=folder, resume=resume, progress=progress, trackers=trackers, name=name, device=device
-    )
-    model, split, inputs = found.model, recipe.split(store), recipe.model_config.inputs
-    model.requires_grad_(False)
-    refinement, refine_s = None, 0.0
-    if recipe.heads.dynamics_updates:
-        started = time.monotonic()
-        refinement = refine_dynamics(model, store, split, inputs, recipe.heads, progress=progress)
-        refine_s = time.monotonic() - started
-    started = time.monotonic()
-    heads = fit_heads(model, store, split, inputs, recipe.heads, refinement=refinement, progress=progress)
-    return LearnedModel(
-        engine=build_engine(store, recipe, model, heads),
-        trained=found.trained,
-        refine_s=refine_s,
-        refine_losses=() if refinement is None else refinement.losses,
-        heads_s=time.monotonic() - started,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedModel:
-    """A model in evaluation mode with the curves of its training."""
-
-    model: WorldModel
-    trained: Trained
-
-
-def train_model(
-    store: Store,
-    recipe: Recipe,
-    *,
-    folder: Path,
-    resume: bool = False,
-    progress: OnProgress | None = None,
-    trackers: Sequence[Tracker] = (),
-    name: str = "world",
-    device: torch.device = CPU,
-) -> TrainedModel:
-    """The recipe's model, trained; under `torchrun` every process takes part. See `learn_world`."""
-    split, inputs = recipe.split(store), recipe.model_config.inputs
-    started = time.monotonic()
-    model = build_model(store, split, recipe).to(device)
-    fit_s = time.monotonic() - started
-    _check_lengths(store, split, model)
-    _horizon(store, split, recipe, model.context)
-    with processes(device):
-        trained = train(
-            model,
-            store,
-            split,
-            inputs,
-            recipe.training,
-            folder=folder,
-            resume=resume,
-            progress=progress,
-            trackers=trackers,
-            name=name,
-        )
-    if model.closed_form:
-        model.eval()
-        trained = replace(trained, elapsed_s=fit_s)
-    return TrainedModel(model=model, trained=trained)
-
-
 def _check_lengths(store: Store, split: Split, model: WorldModel) -> None:
     """Raises DataError before the training if the episodes do not suffice for calibration or report."""
     for part, context in (("calibration", model.context), ("held_out", CONTEXT)):
@@ -300,7 +304,7 @@ def _horizon(store: Store, split: Split, recipe: Recipe, context: int) -> int:
     """
     parts = {"calibration": (split.calibration, context), "held-out": (split.held_out, CONTEXT)}
     second_longest = {part: int(np.sort(store.num_steps[list(numbers)])[-2]) for part, (numbers, _) in parts.items()}
-    longest = {part: second_longest[part] - given + 1 for part, (_, given) in parts.items()}
+    longest = {part: second_longest[part] - needed + 1 for part, (_, needed) in parts.items()}
     if not recipe.exact_horizon:
         usual = int(np.quantile(store.num_steps, 0.2)) - context + 1
         return max(1, min(recipe.horizon, usual, longest["calibration"]))
@@ -328,23 +332,13 @@ def build_model(store: Store, split: Split, recipe: Recipe) -> WorldModel:
     return model
 
 
-def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Heads) -> LearnedEngine:
+def build_engine(store: Store, recipe: Recipe, model: WorldModel, heads: Mapping[str, Head]) -> LearnedEngine:
     """The engine of the model with its heads."""
-    engine = LearnedEngine(
+    return LearnedEngine(
         model=model,
         schema=store.schema,
         inputs=recipe.model_config.inputs,
-        readout=heads.readout,
-        mahalanobis=heads.mahalanobis,
-        reward_head=heads.reward,
-        termination_head=heads.termination,
-        decoder=heads.decoder,
+        heads=heads,
         name=recipe.name,
         notes={"data": store.content_hash(), "recipe": recipe.name},
     )
-    return engine if heads.goals is None else with_goal_heads(engine, heads.goals)
-
-
-def with_goal_heads(engine: LearnedEngine, heads: GoalHeads) -> LearnedEngine:
-    """The engine with these heads for goals."""
-    return replace(engine, distance_head=heads.distance, inverse_head=heads.inverse, landmarks=heads.landmarks)

@@ -35,13 +35,13 @@ def twin_source(name: str, required: Schema) -> TwinSource:
         UnsupportedError: the world takes exogenous signals that the environment does not have.
     """
     source: TwinSource = GreenhouseTwins() if name == GREENHOUSE else EnvironmentTwins(name=name)
-    given = {one.name for one in source.schema.signals}
-    known = [one for one in required.exogenous if one.name in given]
+    given = {signal.name for signal in source.schema.signals}
+    known = [signal for signal in required.exogenous if signal.name in given]
     fix = "Give the environment of the logs, or audit without --env."
     check_signals(
         source.schema, (*required.actions, *required.observations, *known), f"the environment {name}", (fix, fix, fix)
     )
-    lacking = [one.name for one in required.exogenous if one.name not in given]
+    lacking = [signal.name for signal in required.exogenous if signal.name not in given]
     if lacking:
         raise UnsupportedError(
             f"the environment {name} lacks the exogenous signals {', '.join(lacking)}. Audit without --env."
@@ -73,13 +73,13 @@ class EnvironmentTwins(TwinSource):
             takes = SpaceLayout(environment.action_space, Role.ACTION)
             seen = [shows.read(environment.reset(seed=seed)[0])]
             for step in range(len(next(iter(actions.values())))):
-                one = {name: np.asarray(value[step]) for name, value in actions.items()}
-                raw, _, over, _, _ = environment.step(takes.write(one))
+                inputs = {name: np.asarray(value[step]) for name, value in actions.items()}
+                raw, _, over, _, _ = environment.step(takes.write(inputs))
                 seen.append(shows.read(raw))
                 if over:
                     break
         return Episode(
-            observations={name: np.stack([one[name] for one in seen]) for name in seen[0]},
+            observations={name: np.stack([logged[name] for logged in seen]) for name in seen[0]},
             actions={name: value[: len(seen) - 1] for name, value in actions.items()},
         )
 
@@ -104,7 +104,7 @@ class GreenhouseTwins(TwinSource):
             seen.append(plant.step({name: value[step] for name, value in actions.items()}))
             taken.append(plant.taken)
         return Episode(
-            observations={name: np.stack([one[name] for one in seen]) for name in seen[0]},
-            actions={name: np.stack([one[name] for one in taken]) for name in taken[0]},
+            observations={name: np.stack([logged[name] for logged in seen]) for name in seen[0]},
+            actions={name: np.stack([inputs[name] for inputs in taken]) for name in taken[0]},
             exogenous=weather,
         )

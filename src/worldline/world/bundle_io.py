@@ -22,16 +22,12 @@ from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.episode import Arrays, History
 from worldline.errors import BundleError, DataError, UnsupportedError
 from worldline.models.base import WorldModel
-from worldline.models.heads.decoder import Decoder, DecoderConfig
-from worldline.models.heads.distance import Distance, DistanceConfig
-from worldline.models.heads.inverse import Inverse, InverseConfig
-from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
-from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
-from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
-from worldline.models.heads.readout import Readout, ReadoutConfig
 from worldline.planning.planners.base import Planner
 from worldline.registry import load, name_of
 from worldline.schema import Kind, Schema
+from worldline.training.heads.fitting import HEADS
+from worldline.training.heads.mahalanobis import MahalanobisScore
+from worldline.training.heads.readout import Readout
 from worldline.world.bundle_limits import limited_network, read_settings
 from worldline.world.calibration import Calibration
 from worldline.world.calibration_checks import check_calibration, check_precision
@@ -97,7 +93,7 @@ def save_world(
         path: a folder.
         world: a world over a learned or `Storable` engine. The engine and the planner must be registered.
         run: provenance as plain JSON values: configuration, seeds, data, versions, times. None for none.
-        settings: TOML that repeats the run, see `workflows.learn_options.run_toml`; None for none.
+        settings: TOML that repeats the run, see `workflows.learn_result.run_toml`; None for none.
         report: HTML; None for none.
 
     Raises:
@@ -158,20 +154,9 @@ def _learned_files(engine: LearnedEngine) -> dict[str, Content]:
         "model.json": to_json(engine.model.config),
         "model.safetensors": _weights(engine.model),
     }
-    heads = {
-        "readout": engine.readout,
-        "mahalanobis": engine.mahalanobis,
-        "distance": engine.distance_head,
-        "inverse": engine.inverse_head,
-        "landmarks": engine.landmarks,
-        "reward": engine.reward_head,
-        "termination": engine.termination_head,
-        "decoder": engine.decoder,
-    }
-    for name, head in heads.items():
-        if head is not None:
-            contents[f"heads/{name}.json"] = to_json(head.config)
-            contents[f"heads/{name}.safetensors"] = _weights(head)
+    for name, head in engine.heads.items():
+        contents[f"heads/{name}.json"] = to_json(head.config)
+        contents[f"heads/{name}.safetensors"] = _weights(head)
     return contents
 
 
@@ -250,21 +235,13 @@ def open_engine(bundle: Bundle, device: torch.device = CPU) -> Engine:
             f"{bundle.folder / 'card.json'}: inputs are {', '.join(card.inputs)}, and the model takes "
             f"{', '.join(model.config.inputs)}. {_AGAIN}."
         )
-    return LearnedEngine(
-        model=model,
-        schema=schema,
-        inputs=card.inputs,
-        readout=_load(bundle, device, "heads/readout", ReadoutConfig, Readout),
-        mahalanobis=_load(bundle, device, "heads/mahalanobis", MahalanobisConfig, MahalanobisScore),
-        distance_head=_load_if_there(bundle, device, "heads/distance", DistanceConfig, Distance),
-        inverse_head=_load_if_there(bundle, device, "heads/inverse", InverseConfig, Inverse),
-        landmarks=_load_if_there(bundle, device, "heads/landmarks", LandmarksConfig, Landmarks),
-        reward_head=_load_if_there(bundle, device, "heads/reward", RewardConfig, Reward),
-        termination_head=_load_if_there(bundle, device, "heads/termination", TerminationConfig, Termination),
-        decoder=_load_if_there(bundle, device, "heads/decoder", DecoderConfig, Decoder),
-        name=card.name,
-        notes=card.notes,
-    )
+    required = (Readout, MahalanobisScore)
+    heads = {
+        kind.name: _load(bundle, device, f"heads/{kind.name}", kind.Config, kind)
+        for kind in HEADS
+        if kind in required or f"heads/{kind.name}.json" in bundle.files
+    }
+    return LearnedEngine(model=model, schema=schema, inputs=card.inputs, heads=heads, name=card.name, notes=card.notes)
 
 
 def _open_stored(bundle: Bundle, schema: Schema) -> Engine:
@@ -372,12 +349,6 @@ def _load(
     _check_finite(network, tensors, bundle.folder / f"{name}.safetensors")
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False).to(device)
-
-
-def _load_if_there(
-    bundle: Bundle, device: torch.device, name: str, config_class: type[Config], build: Callable[[Config], Module]
-) -> Module | None:
-    return _load(bundle, device, name, config_class, build) if f"{name}.json" in bundle.files else None
 
 
 def _arrays(bundle: Bundle, name: str) -> dict[str, NDArray[np.generic]]:

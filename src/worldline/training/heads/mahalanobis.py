@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+
+from worldline.training.heads.base import Fit, Head, HeadData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +23,15 @@ class MahalanobisConfig:
     latent_size: int
 
 
-class MahalanobisScore(nn.Module):
+class MahalanobisScore(Head):
     """Mahalanobis distance from the training latents.
 
     Source: Lee et al., "A simple unified framework for detecting out-of-distribution samples" (1807.03888).
     """
 
+    name = "mahalanobis"
+    Config = MahalanobisConfig
+    config: MahalanobisConfig
     mean: Tensor
     whitening: Tensor
 
@@ -34,6 +40,14 @@ class MahalanobisScore(nn.Module):
         self.config = config
         self.register_buffer("mean", torch.zeros(config.latent_size))
         self.register_buffer("whitening", torch.eye(config.latent_size))
+
+    @classmethod
+    def fit_to(cls, data: HeadData, fit: Fit, heads: Mapping[str, Head]) -> MahalanobisScore:
+        """The head of the training latents."""
+        del fit, heads
+        head = cls(MahalanobisConfig(latent_size=data.table.features.shape[1])).to(data.table.device)
+        head.fit(data.table.features.cpu())
+        return head
 
     @torch.no_grad()
     def fit(self, latents: Float[Tensor, "M D"]) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.errors import ConfigError
-from worldline.models.heads.inverse import Inverse, InverseConfig
+from worldline.training.heads.inverse import Inverse, InverseConfig
 
 SOON = torch.tensor(1)
 BOUND = st.floats(-1e3, 1e3, width=32)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from worldline.models.heads.decoder import Decoder, DecoderConfig
 from worldline.schema import Kind, Role, Signal
+from worldline.training.heads.decoder import Decoder, DecoderConfig
 
 
 def image(name: str, *shape: int) -> Signal:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worldline.models.heads.outcome import Reward, RewardConfig, Termination, TerminationConfig
+from worldline.training.heads.reward import Reward, RewardConfig
+from worldline.training.heads.termination import Termination, TerminationConfig
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:

@@ -1,9 +1,11 @@
-"""Measurements of a learned world for its report, on held-out episodes."""
+"""Evaluates learned worlds on held-out episodes: figures of each seed, findings, and the sections of the report."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -18,26 +20,131 @@ from worldline.audit.queries import predicted_vectors, window_forecasts
 from worldline.audit.run import deviation, largest_value
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
-from worldline.episode import Episode
-from worldline.errors import DataError
+from worldline.errors import CollapseError, DataError
+from worldline.progress import OnProgress, tell
 from worldline.report.signal_rows import best_linear
 from worldline.schema import Kind, Signal
 from worldline.training.batches import trace
 from worldline.workflows.decoded_windows import decoded_frames
-from worldline.workflows.learned import Learned
+from worldline.workflows.training import CONTEXT, Learned
 from worldline.world.base import Forecast, World
 from worldline.world.calibration import Calibration
 from worldline.world.local import LocalWorld
 
-CONTEXT: Final = 3
-"""Fewest observations given to every world, as many as the baselines use."""
 PER_EPISODE: Final = 4
 _TIMES_S: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0)
 
 
-def supports(calibration: Calibration, level: float) -> bool:
-    """Whether there are enough calibration episodes for bands of this level."""
-    return level <= calibration.highest_level
+@dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """Result of one training seed.
+
+    Args:
+        seed: of the training.
+        control: score for control, see `ControlMeasures`.
+        chosen_step: update of the chosen checkpoint.
+        rmse: per signal and reported step, on held-out episodes; empty if no vector is predicted.
+    """
+
+    seed: int
+    control: float
+    chosen_step: int
+    rmse: Mapping[str, Mapping[int, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The best world of a run and what was measured of all.
+
+    Args:
+        learned: the world that is best for control.
+        diagnostics: of this world on held-out episodes; None if it predicts no vector.
+        decoded: its decoded predictions; empty without a decoder.
+        seeds: one row per world.
+        findings: notes on learning.
+        sections: of the report.
+        report_s: seconds of the measurements for the report.
+    """
+
+    learned: Learned
+    diagnostics: Diagnostics | None
+    decoded: tuple[evidence.Decoded, ...]
+    seeds: tuple[SeedResult, ...]
+    findings: tuple[str, ...]
+    sections: tuple[evidence.Evidence, ...]
+    report_s: float
+
+
+def evaluate(
+    store: Store,
+    worlds: Sequence[Learned],
+    *,
+    failures: Sequence[CollapseError] = (),
+    progress: OnProgress | None = None,
+) -> Evaluation:
+    """Measures all worlds on the held-out episodes, and the best one for control in detail.
+
+    Args:
+        store: the logs.
+        worlds: one per training seed, at least one.
+        failures: of other seeds.
+        progress: called before and after each step.
+    """
+    measured = [(learned, _diagnostics(store, learned, progress)) for learned in worlds]
+    learned, diagnostics = max(measured, key=lambda pair: pair[0].trained.control)
+    started = time.monotonic()
+    tell(progress, "report", 0)
+    decoded = drawn_imagination(store, learned)
+    sections: tuple[evidence.Evidence, ...] = (*training_evidence(store, learned, diagnostics), *decoded)
+    if diagnostics is not None:
+        sections = (*sections, *held_out_evidence(store, learned, diagnostics))
+    return Evaluation(
+        learned=learned,
+        diagnostics=diagnostics,
+        decoded=decoded,
+        seeds=tuple(_seed_result(*pair) for pair in measured),
+        findings=_findings(store, learned, diagnostics, failures),
+        sections=sections,
+        report_s=time.monotonic() - started,
+    )
+
+
+def _diagnostics(store: Store, learned: Learned, progress: OnProgress | None) -> Diagnostics | None:
+    """The diagnosis; None if the world predicts no vector."""
+    card = learned.engine.describe()
+    if not any(card.schema[name].kind is Kind.VECTOR for name in card.predicts):
+        return None
+    tell(progress, "measure", 0)
+    diagnostics = diagnosis(store, learned)
+    tell(progress, "measure", 1)
+    return diagnostics
+
+
+def _seed_result(learned: Learned, diagnostics: Diagnostics | None) -> SeedResult:
+    rmse: dict[str, dict[int, float]] = {}
+    for error in () if diagnostics is None else diagnostics.errors:
+        if diagnostics is not None and not error.world:
+            rmse[error.signal] = {step: float(error.rmse.value[step - 1]) for step in diagnostics.horizons}
+    seed, trained = learned.recipe.training.seed, learned.trained
+    return SeedResult(seed=seed, control=trained.control, chosen_step=trained.chosen_step, rmse=rmse)
+
+
+def _findings(
+    store: Store, learned: Learned, diagnostics: Diagnostics | None, failures: Sequence[CollapseError]
+) -> tuple[str, ...]:
+    """The notes on learning: signals and episodes that were left out, returns to a checkpoint, failed seeds."""
+    recipe, horizon, notes = learned.recipe, learned.calibration.horizon, list[str]()
+    unused = [signal.name for signal in store.schema.observations if signal.name not in recipe.model_config.inputs]
+    if unused:
+        notes.append(f"Not among the model's inputs: {', '.join(unused)}.")
+    notes += [*map(str, learned.findings), *learned.trained.notes, *map(str, failures)]
+    if diagnostics is not None and "linear" not in {error.world for error in diagnostics.errors}:
+        notes.append("No part of the logs is completely observed: persistence is the only baseline.")
+    numbers = list(learned.split.calibration)
+    long = int((store.num_steps[numbers] >= learned.engine.describe().context - 1 + horizon).sum())
+    if recipe.exact_horizon and long < len(numbers):
+        notes.append(f"{long} of {len(numbers)} calibration episodes are long enough for a horizon of {horizon} steps.")
+    return tuple(notes)
 
 
 def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:
@@ -59,7 +166,8 @@ def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:
 
 def band_level(calibration: Calibration) -> float | None:
     """The highest usual level that the calibration supports, at most `HEADLINE_LEVEL`; None without one."""
-    return max((one for one in LEVELS if one <= HEADLINE_LEVEL and supports(calibration, one)), default=None)
+    highest = min(HEADLINE_LEVEL, calibration.highest_level)
+    return max((level for level in LEVELS if level <= highest), default=None)
 
 
 def honest(learned: Learned) -> World:
@@ -90,7 +198,7 @@ def diagnosis(store: Store, learned: Learned) -> Diagnostics:
         horizon=horizon,
         horizons=reported_steps(horizon, store.schema.step_s),
         per_episode=PER_EPISODE,
-        levels=[level for level in LEVELS if supports(learned.calibration, level)],
+        levels=[level for level in LEVELS if level <= learned.calibration.highest_level],
         seed=learned.recipe.training.seed,
     )
 
@@ -118,14 +226,12 @@ def comparisons(store: Store, learned: Learned) -> dict[str, World]:
     if there are none.
     """
     card = learned.engine.describe()
-    vectors = [signal for signal in store.schema.observations if signal.kind is Kind.VECTOR]
-    if not vectors:
+    numbers, images, every = list(learned.split.train), needs_images(card), 1
+    if all(signal.kind is not Kind.VECTOR for signal in store.schema.observations):
         return {}
-    if not needs_images(card):
-        return fitted_baselines([_without_pictures(store, number, vectors) for number in learned.split.train], card)
-    numbers = list(learned.split.train)
-    every = max(1, math.ceil(int(store.num_steps[numbers].sum()) / MAX_FITTED_FRAMES))
-    return fitted_baselines([store.episode(number) for number in numbers[::every]], card)
+    if images:
+        every = max(1, math.ceil(int(store.num_steps[numbers].sum()) / MAX_FITTED_FRAMES))
+    return fitted_baselines([store.episode(number, images=images) for number in numbers[::every]], card)
 
 
 def learning_curves(learned: Learned) -> evidence.Learning:
@@ -159,9 +265,9 @@ def readout_quality(store: Store, learned: Learned) -> evidence.ReadoutQuality:
     """Readout error of each vector signal on the held-out episodes."""
     engine, numbers = learned.engine, learned.split.held_out
     traces = trace(engine.model, store, numbers, engine.inputs, generator=torch.Generator("cpu").manual_seed(0))
-    episode = np.repeat(np.arange(len(traces)), [len(one.features) for one in traces])
+    episode = np.repeat(np.arange(len(traces)), [len(steps.features) for steps in traces])
     with torch.no_grad():
-        read = engine.readout(torch.cat([one.features for one in traces]))
+        read = engine.readout(torch.cat([steps.features for steps in traces]))
     rows = []
     for signal in (store.schema[name] for name in read if store.schema[name].kind is Kind.VECTOR):
         truth = np.concatenate([store.read(signal.name, n, 0, int(store.num_steps[n]) + 1) for n in numbers])
@@ -191,7 +297,9 @@ def held_out_evidence(
     episodes = {n: store.episode(n) for n in long}
     windows = forecast_windows([(episodes[n], now) for n, now in places], length=context, horizon=horizon)
     signals = predicted_vectors(world, windows.truth)
-    spreads, sizes = ({one.name: of(windows, one) for one in signals} for of in (deviation, largest_value))
+    spreads, sizes = (
+        {signal.name: size_of(windows, signal) for signal in signals} for size_of in (deviation, largest_value)
+    )
     first = next((signal for signal in signals if spreads[signal.name]), signals[0])
     linear, rivals = comparisons(store, learned), dict[str, World]()
     unseen = tuple(signal.name for signal in signals if signal.name not in learned.engine.inputs)
@@ -203,24 +311,26 @@ def held_out_evidence(
         f"Episode {places[row][0]}: {case}": (episodes[places[row][0]], places[row][1])
         for case, row in _cases(window_forecasts(world, windows, level=level)[first.name], windows, first).items()
     }
-    trusted = tuple(one for one in trusted_horizons(diagnostics, spreads, sizes) if one.signal not in unseen)
+    trusted = tuple(
+        horizon for horizon in trusted_horizons(diagnostics, spreads, sizes) if horizon.signal not in unseen
+    )
     return (
         evidence.TrustedHorizons(trusted=trusted, deviation=spreads, unseen=unseen),
         evidence.sample_forecasts(world, cases, context=context, horizon=horizon, level=level, rivals=rivals),
     )
 
 
-def _cases(found: Forecast, windows: ForecastWindows, signal: Signal) -> dict[str, int]:
+def _cases(forecast: Forecast, windows: ForecastWindows, signal: Signal) -> dict[str, int]:
     """Windows by what they show: the median error, its worst decile, and the largest error in widths of the band.
 
     Windows of another episode are preferred for each.
     """
     known = windows.known[signal.name][..., None]
-    miss = np.where(known, np.abs(signal.difference(found.mean, windows.truth[signal.name].astype(float))), 0.0)
+    miss = np.where(known, np.abs(signal.difference(forecast.mean, windows.truth[signal.name].astype(float))), 0.0)
     error = np.sqrt((miss**2).mean((1, 2)))
     surprise = error
-    if found.low is not None and found.high is not None:
-        half = np.maximum((found.high - found.low) / 2, 1e-12)
+    if forecast.low is not None and forecast.high is not None:
+        half = np.maximum((forecast.high - forecast.low) / 2, 1e-12)
         surprise = (miss / half).max((1, 2))
     ranks = {
         "typical": np.abs(error - np.median(error)),
@@ -272,17 +382,6 @@ def drawn_imagination(store: Store, learned: Learned) -> tuple[evidence.Decoded,
         horizon=longest_horizon(store, learned),
         per_episode=PER_EPISODE,
         seed=learned.recipe.training.seed,
-    )
-
-
-def _without_pictures(store: Store, number: int, vectors: Sequence[Signal]) -> Episode:
-    """An episode with vector observations only, to save memory."""
-    steps, schema = int(store.num_steps[number]), store.schema
-    return Episode(
-        observations={s.name: store.read(s.name, number, 0, steps + 1) for s in vectors},
-        actions={s.name: store.read(s.name, number, 0, steps) for s in schema.actions},
-        exogenous={s.name: store.read(s.name, number, 0, steps) for s in schema.exogenous},
-        observed={s.name: store.observed(s.name, number, 0, steps + 1) for s in vectors},
     )
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from worldline.data.store import Store
 from worldline.errors import ConfigError
-from worldline.models.layers.codes import code_size, from_code
+from worldline.models.layers.codes import code_size, from_code, to_code
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
 from worldline.schema import Kind, Signal
+from worldline.training.batches import to_tensor
+from worldline.training.heads.base import Fit, Head, HeadData, descend
+from worldline.training.stored_latents import LatentTable, Paths
 
 PENALTIES: Final = (1e-9, 1e-4, 1e-2, 1.0, 100.0)
 """Ridge penalties of the linear fit, relative to the mean variance of the latents. The smallest keeps linear relations
@@ -42,8 +49,13 @@ class ReadoutConfig:
                 raise ConfigError(f"signal {signal.name!r} is an image. Remove it; images need the decoder head.")
 
 
-class Readout(nn.Module):
+class Readout(Head):
     """Predicts signals from a latent: a linear map plus a small correction network, which is 0 until it is trained."""
+
+    name = "readout"
+    updates = "readout_updates"
+    Config = ReadoutConfig
+    config: ReadoutConfig
 
     def __init__(self, config: ReadoutConfig) -> None:
         super().__init__()
@@ -54,6 +66,48 @@ class Readout(nn.Module):
         self.layers = mlp([config.latent_size, config.width, config.width, size])
         for parameter in self.layers[-1].parameters():
             nn.init.zeros_(parameter)
+
+    @classmethod
+    def fit_to(cls, data: HeadData, fit: Fit, heads: Mapping[str, Head]) -> Readout:
+        """The readout of all vector and discrete observations.
+
+        The first stage is a ridge regression on encoded latents. The second trains linear map and correction on
+        predicted latents too. Each component keeps the regression unless the second stage reduces its error on held-out
+        episodes. With 0 updates there is no second stage.
+        """
+        del heads
+        table, imagination = data.table, data.imagination
+        signals = tuple(signal for signal in data.store.schema.observations if signal.kind is not Kind.IMAGE)
+        head = cls(ReadoutConfig(latent_size=table.features.shape[1], signals=signals, width=fit.width))
+        if not signals:
+            return head.eval().requires_grad_(False).to(table.device)
+        # The regression; without a second stage it may use the held-out rows too.
+        codes, known = _codes(data.store, table, signals)
+        head.fit_linear(table.features.cpu(), codes, known, table.held_out.cpu(), whole=fit.updates == 0)
+        head, codes, known = head.to(table.device), codes.to(table.device), known.to(table.device)
+        target, linear = head.normaliser(codes).where(known, 0.0), copy.deepcopy(head)
+
+        def errors(readout: Readout, paths: Paths) -> tuple[Tensor, Tensor]:
+            """Sum and count of the squared errors of each component."""
+            counted = (known[paths.rows] & paths.inside[..., None]).float()
+            squared = (readout.scores(paths.features) - target[paths.rows]).square() * counted
+            return squared.sum((0, 1)), counted.sum((0, 1))
+
+        validation = imagination.exam(table, table.held_out, fit.unroll) if fit.updates else None
+        before = codes.new_zeros(()) if validation is None else errors(linear, validation)[0].detach()
+
+        def validation_error() -> float:
+            """The error if each component has the better of the two maps."""
+            assert validation is not None
+            return float(torch.minimum(errors(head, validation)[0], before).sum())
+
+        for optimizer in fit.optimise(head, None if validation is None else validation_error):
+            paths = imagination.draw(table, ~table.held_out, fit.batch_size, fit.unroll)
+            error, count = errors(head, paths)
+            descend(optimizer, error.sum() / count.sum().clamp(min=1))
+        if validation is not None:
+            head.take(linear, errors(head, validation)[0] >= before)
+        return head
 
     @torch.no_grad()
     def fit_linear(
@@ -80,9 +134,9 @@ class Readout(nn.Module):
         patterns, pattern = known.unique(dim=1, return_inverse=True)
         for number, rows in enumerate(patterns.unbind(1)):
             columns = (pattern == number).nonzero()[:, 0]
-            found = _ridge(latents, target[:, columns], rows, held_out, whole=whole)
-            self.linear.weight[columns] = found.weight.T.float()
-            self.linear.bias[columns] = found.bias.float()
+            fitted = _ridge(latents, target[:, columns], rows, held_out, whole=whole)
+            self.linear.weight[columns] = fitted.weight.T.float()
+            self.linear.bias[columns] = fitted.bias.float()
 
     @torch.no_grad()
     def take(self, other: Readout, columns: Bool[Tensor, " size"]) -> None:
@@ -93,12 +147,12 @@ class Readout(nn.Module):
 
     def scores(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "... size"]:
         """z-scores of the concatenated codes of all signals."""
-        found = self.linear(latents)
+        scores = self.linear(latents)
         last = tuple(self.layers[-1].parameters())
         # An untrained correction is 0. On a GPU the test would wait for the device.
-        if torch.is_grad_enabled() or latents.device.type != "cpu" or any(one.any() for one in last):
-            found = found + self.layers(latents)
-        return torch.as_tensor(found)
+        if torch.is_grad_enabled() or latents.device.type != "cpu" or any(weights.any() for weights in last):
+            scores = scores + self.layers(latents)
+        return torch.as_tensor(scores)
 
     def forward(self, latents: Float[Tensor, "... D"]) -> dict[str, Tensor]:
         """Values per signal [..., *shape], physical units; the most likely value of a discrete signal."""
@@ -172,13 +226,28 @@ def _ridge(
     moments = _Moments.of(latents, target, rows & ~held_out)
     errors = target.new_zeros(len(PENALTIES), target.shape[1], dtype=torch.double)
     for number, penalty in enumerate(PENALTIES):
-        found = moments.solve(penalty)
+        fitted = moments.solve(penalty)
         for block in validation.split(DOUBLE_PRECISION_ROWS):
-            residual = latents[block].double() @ found.weight + found.bias - target[block].double()
+            residual = latents[block].double() @ fitted.weight + fitted.bias - target[block].double()
             errors[number] += residual.square().sum(0)
     if whole and len(validation):
         moments = _Moments.of(latents, target, rows)
     solved = [moments.solve(penalty) for penalty in PENALTIES]
     best, columns = errors.argmin(0), torch.arange(target.shape[1], device=target.device)
-    weights, biases = torch.stack([one.weight for one in solved]), torch.stack([one.bias for one in solved])
+    weights, biases = torch.stack([fitted.weight for fitted in solved]), torch.stack([fitted.bias for fitted in solved])
     return _Map(weight=weights[best, :, columns].T, bias=biases[best, columns])
+
+
+def _codes(
+    store: Store, table: LatentTable, signals: Sequence[Signal]
+) -> tuple[Float[Tensor, "M size"], Bool[Tensor, "M size"]]:
+    """The concatenated codes of these signals in every row (0 where missing), and whether each was observed."""
+    codes, known = [], []
+    for signal in signals:
+        lengths = [(episode, int(store.num_steps[episode]) + 1) for episode in table.numbers]
+        seen = to_tensor(np.concatenate([store.observed(signal.name, e, 0, rows) for e, rows in lengths]))
+        values = torch.cat([to_tensor(store.read(signal.name, e, 0, rows)) for e, rows in lengths])
+        values = values.where(seen.view(-1, *[1] * (values.ndim - 1)), 0)
+        codes.append(to_code(signal, values))
+        known.append(seen[:, None].expand(-1, code_size(signal)))
+    return torch.cat(codes, -1), torch.cat(known, -1)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from worldline.models.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.errors import ConfigError
-from worldline.models.heads.readout import PENALTIES, Readout, ReadoutConfig
 from worldline.models.layers.codes import join_codes, to_code
 from worldline.schema import Kind, Role, Signal
+from worldline.training.heads.readout import PENALTIES, Readout, ReadoutConfig
 
 
 def vector(name: str, size: int, **more: float) -> Signal:

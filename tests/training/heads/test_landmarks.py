@@ -6,24 +6,32 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.models.partial_model import PartialModel
 from tests.training.hairpin import LENGTH, WAY, Straight, straight, walks
+from tests.training.head_data import head_data
 from torch import Tensor
 
 from worldline.errors import ConfigError, DataError
-from worldline.models.heads.distance import DistanceConfig
-from worldline.models.heads.landmarks import Landmarks, LandmarksConfig
-from worldline.training.goal_heads import fit_landmarks
+from worldline.schema import Kind, Role, Schema, Signal
+from worldline.training.heads.base import Fit, HeadsConfig, by_name
+from worldline.training.heads.distance import Distance, DistanceConfig
+from worldline.training.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.training.stored_latents import LatentTable
 
 REACH = 5.0
+UNUSED = Fit(updates=0, batch_size=1, unroll=1, width=1, learning_rate=1.0, tick=lambda: None)
+PLANE = Schema(signals=(Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,)),))
 ALL = 2 * LENGTH + 6
 """Steps from one end of the hairpin to the other."""
 BOTH = walks(WAY, WAY.flip(0))
 
 
-def fitted(table: LatentTable = BOTH, count: int = len(WAY)) -> Landmarks:
-    generator = torch.Generator().manual_seed(0)
-    return fit_landmarks(table, straight(), slice(None), generator, num_landmarks=count, reach=REACH)
+def fitted(
+    table: LatentTable = BOTH, count: int = len(WAY), distance: Distance | None = None, reach: float = REACH
+) -> Landmarks:
+    config = HeadsConfig(num_landmarks=count, reach=reach)
+    data = head_data(table, PartialModel(), PLANE, config)
+    return Landmarks.fit_to(data, UNUSED, by_name(distance or straight()))
 
 
 MARKS = fitted()
@@ -78,7 +86,7 @@ def test_ways_are_the_shortest_over_legs_that_were_walked(seed: int) -> None:
     table = walks(*[torch.randn(12, 2, generator=generator).mul(0.8).cumsum(0) for _ in range(4)])
     table.whole[torch.randperm(48, generator=generator)[:9]] = False
     head, reach = Uphill(DistanceConfig(latent_size=2, width=2, size=2)), 7.0
-    marks = fit_landmarks(table, head, slice(None), generator, num_landmarks=9, reach=reach)
+    marks = fitted(table, 9, head, reach)
     places, count = table.features, 9
     known = {tuple(place.tolist()) for place in places[table.whole]}
     assert {tuple(mark.tolist()) for mark in marks.latents} <= known

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.models.heads.distance import Distance, DistanceConfig
+from worldline.training.heads.distance import Distance, DistanceConfig
 
 SEEDS, SIZES = st.integers(0, 10_000), st.sampled_from([2, 6, 16])
 FLOOR = 1e-3

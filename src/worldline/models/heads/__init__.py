@@ -1,1 +1,0 @@
-"""Small networks fitted on a frozen model."""

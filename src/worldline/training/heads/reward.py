@@ -1,0 +1,115 @@
+"""The reward head: the expected reward of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldline.data.store import Store
+from worldline.models.layers.mlp import mlp
+from worldline.models.layers.normaliser import Normaliser
+from worldline.schema import Role, Signal
+from worldline.training.batches import to_tensor
+from worldline.training.heads.base import Fit, Head, HeadData, descend
+from worldline.training.stored_latents import Paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Size of the head.
+
+    Args:
+        latent_size: D of the model.
+        action_size: A.
+        width: of the two hidden layers.
+    """
+
+    latent_size: int
+    action_size: int
+    width: int = 256
+
+
+class Reward(Head):
+    """The expected reward of a step, from its action and the latent after it. Predicts the mean until it is trained."""
+
+    name = "reward"
+    updates = "outcome_updates"
+    Config = RewardConfig
+    config: RewardConfig
+
+    def __init__(self, config: RewardConfig) -> None:
+        super().__init__()
+        self.config = config
+        size = config.latent_size + config.action_size
+        self.inputs, self.normaliser = Normaliser(size), Normaliser(1)
+        self.layers = mlp([size, config.width, config.width, 1])
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def fit_normaliser(
+        self, latents: Float[Tensor, "M D"], actions: Float[Tensor, "M A"], rewards: Float[Tensor, " M"]
+    ) -> None:
+        """Fits means and standard deviations on M steps."""
+        self.inputs.fit(torch.cat([latents, actions], -1))
+        self.normaliser.fit(rewards[:, None])
+
+    def scores(self, latents: Float[Tensor, "... D"], actions: Float[Tensor, "... A"]) -> Float[Tensor, "..."]:
+        """The z-score of the reward."""
+        return torch.as_tensor(self.layers(self.inputs(torch.cat([latents, actions], -1)))[..., 0])
+
+    def forward(self, latents: Float[Tensor, "... D"], actions: Float[Tensor, "... A"]) -> Float[Tensor, "..."]:
+        """The reward, in logged units.
+
+        Args:
+            latents: after the step.
+            actions: of the step, physical units; discrete ones as one-hot.
+        """
+        return self.normaliser.inverse(self.scores(latents, actions)[..., None])[..., 0]
+
+    @classmethod
+    def can_fit(cls, data: HeadData) -> bool:
+        """Whether there are updates, and the logs hold a reward and a step."""
+        rewarded = bool(data.store.schema.of(Role.REWARD))
+        return bool(data.config.outcome_updates and rewarded and (data.table.steps_after > 0).any())
+
+    @classmethod
+    def fit_to(cls, data: HeadData, fit: Fit, heads: Mapping[str, Head]) -> Reward:
+        """The head for the reward of a step, the sum over all reward signals."""
+        del heads
+        store, table, imagination = data.store, data.table, data.imagination
+        signals, steps = store.schema.of(Role.REWARD), table.steps_after > 0
+        earned = [_rewards(store, signals, episode) for episode in table.numbers]
+        reward = torch.cat(earned).to(table.device)  # of the step after each row; 0 after the last row
+        latent_size, action_size = table.features.shape[1], table.actions.shape[1]
+        head = cls(RewardConfig(latent_size=latent_size, action_size=action_size, width=fit.width)).to(table.device)
+        before = steps.nonzero()[:, 0]
+        head.fit_normaliser(table.features[before + 1].cpu(), table.actions[before].cpu(), reward[before].cpu())
+        target = head.normaliser(reward[:, None])[:, 0]
+
+        def error(paths: Paths) -> Tensor:
+            """The squared error after each step of the paths, for predicted and for encoded latents."""
+            inside, rows = paths.inside[1:].float(), paths.rows[:-1]
+            both = torch.stack([paths.features[1:], table.features[paths.rows[1:]]])
+            actions = table.actions[rows].expand(2, -1, -1, -1)
+            squared = (head.scores(both, actions) - target[rows]).square().mean(0)
+            return torch.as_tensor((squared * inside).sum() / inside.sum().clamp(min=1))
+
+        validation = imagination.exam(table, table.held_out & steps, fit.unroll)
+        for optimizer in fit.optimise(head, None if validation is None else lambda: float(error(validation))):
+            paths = imagination.draw(table, ~table.held_out & steps, fit.batch_size, fit.unroll)
+            descend(optimizer, error(paths))
+        return head
+
+
+def _rewards(store: Store, signals: Sequence[Signal], episode: int) -> Float[Tensor, " T1"]:
+    """The summed reward of each step, then a 0."""
+    steps = int(store.num_steps[episode])
+    total = np.zeros(steps + 1, np.float32)
+    for signal in signals:
+        total[:-1] += store.read(signal.name, episode, 0, steps).reshape(steps, -1).sum(1)
+    return to_tensor(total)
