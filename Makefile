@@ -18,7 +18,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest $(SPREAD)
 
 soak: $(INSTALLED)
-	$(BIN)/python -m pytest $(SPREAD) -m "not gpu"
+	$(BIN)/python -m pytest $(SPREAD) -m "not gpu" --hypothesis-profile soak
 
 gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -n 0 -m gpu

@@ -30,9 +30,10 @@ torch.set_num_threads(max(1, min(torch.get_num_threads(), _free_cores()) // _PRO
 if _PROCESSES > 1:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for what tests start
 # Time limits for an example say more about the neighbours on the machine than about the code.
-hypothesis.settings.register_profile("local", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
-hypothesis.settings.load_profile("ci" if "CI" in os.environ else "local")
+_REPEATABLE = {"derandomize": True, "print_blob": True} if "CI" in os.environ else {}
+hypothesis.settings.register_profile("short", deadline=None, max_examples=30, **_REPEATABLE)
+hypothesis.settings.register_profile("soak", deadline=None, **_REPEATABLE)
+hypothesis.settings.load_profile("short")
 
 
 @pytest.fixture(scope="module")

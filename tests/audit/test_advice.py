@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from tests.audit.carts import SCHEMA, Cart
+from tests.audit.carts import SCHEMA
 from tests.report.test_audit_page import made
 
 from worldline.audit.advice import cause_of, decide, effect_rows
@@ -22,7 +22,7 @@ from worldline.stats import Curve, Estimate, wilson
 
 @cache
 def good(*, twins: bool) -> Measured:
-    found = made(Cart(), twins=twins).measured
+    found = made(twins=twins).measured
     assert found is not None
     return found
 
@@ -140,13 +140,6 @@ def test_what_is_beaten_is_said_of_each_signal_apart() -> None:
     assert alike[0].startswith(
         "It predicts other as well as a linear model, and no worse than persistence and an action-blind model, at"
     )
-
-
-def test_rivals_that_are_exact_are_named() -> None:
-    def change(found: Measured) -> Measured:
-        return replace(found, diagnostics=replace(found.diagnostics, skills=()))
-
-    assert "no worse than persistence, an action-blind model and a linear model at" in advised(change).reasons[0]
 
 
 def test_the_error_grows_by_at_least_the_lower_end_of_the_weakest_change() -> None:

@@ -8,14 +8,9 @@ import pytest
 
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.config import from_json, to_json
-from worldline.engines.baselines import Linear, Persistence
 from worldline.episode import Episode
 from worldline.errors import InputError
-from worldline.planning.planners.cem import CrossEntropy
-from worldline.testing.toys import Integrator
 from worldline.world.base import World
-from worldline.world.fit_calibration import calibrate
-from worldline.world.local import LocalWorld
 
 Worlds = Mapping[str, Callable[..., World]]
 
@@ -75,11 +70,6 @@ def test_an_action_blind_world_has_no_gap(episodes: list[Episode], worlds: World
     }
     for gap in gaps:
         assert (gap.increase.value, gap.increase.low, gap.increase.high) == (0, 0, 0)
-
-
-def test_a_world_that_listens_has_a_gap(episodes: list[Episode], worlds: Worlds) -> None:
-    for gap in measure(worlds["linear_error"](), episodes).gaps:
-        assert gap.increase.low > 0.5
 
 
 def test_zeroed_actions_stay_inside_their_bounds(episodes: list[Episode], worlds: Worlds) -> None:
@@ -171,28 +161,3 @@ def test_refusals(episodes: list[Episode], worlds: Worlds) -> None:
     strip = [replace(episode, observations={"number": episode.observations["number"]}) for episode in episodes]
     with pytest.raises(InputError, match="no vector signal"):
         measure(world, strip)
-
-
-def test_on_a_real_world_with_engines_beside_it() -> None:
-    toy = Integrator(noise=0.1, camera=False, wind=False)
-    linear = Linear.fit(toy.episodes(40, 30, seed=0), toy.schema, context=1)
-    world = LocalWorld(
-        linear, calibrate(linear, toy.episodes(60, 12, seed=1), horizon=8, num_windows=1, seed=0), CrossEntropy()
-    )
-    held_out = toy.episodes(60, 12, seed=2)
-    still = LocalWorld(Persistence.fit(held_out, toy.schema), None, CrossEntropy())
-    found = diagnose(
-        world,
-        held_out,
-        comparisons={"persistence": still},
-        context=1,
-        horizon=8,
-        horizons=(1, 8),
-        per_episode=2,
-        levels=(0.5, 0.9, 0.95),
-        seed=0,
-    )
-    assert all(skill.skill.at(8).low > 0 for skill in found.skills)
-    assert all(gap.increase.low > 0 for gap in found.gaps if gap.signal is None)
-    assert all(band.coverage.high > band.level for band in found.bands)
-    assert len(found.bands) == 3 * len(found.units)

@@ -61,11 +61,6 @@ def test_excitation_is_what_the_history_leaves(push: Push, low: float, high: flo
     assert found.enough == (found.left.value >= 0.05)
 
 
-def test_only_a_bend_tells_that_a_thermostat_follows_what_it_sees() -> None:
-    found = excitations(innovations(rows(carts(0, 40, thermostat)), seed=0), SCHEMA, seed=0)[0]
-    assert found.bent < found.linear / 4
-
-
 class Held:
     """Pushes that are chosen every 25th step and held in between; `seen` chooses from what is seen then."""
 
@@ -111,13 +106,6 @@ def test_levels_that_follow_what_is_seen_excite_nothing() -> None:
     found = held(lambda place, draw: 1 - 0.05 * place, 50)
     assert found.num_changes > 50
     assert found.left.value < 0.05
-    assert not found.enough
-
-
-def test_an_action_that_never_changes_tells_nothing() -> None:
-    found = excitations(innovations(rows(carts(0, 20, lambda place, draw: 1.0)), seed=0), SCHEMA, seed=0)[0]
-    assert found.left.value == 0.0
-    assert found.num_changes == 0
     assert not found.enough
 
 
@@ -200,14 +188,15 @@ def false_findings(lengths: list[int], memory: float, runs: int) -> float:
     return float(np.mean([any(one.found for one in of_noise(draw, lengths, memory)) for _ in range(runs)]))
 
 
-@pytest.mark.parametrize("count", [2, 4, 10, 19])
+@pytest.mark.parametrize("count", [2, 19])
 def test_of_few_episodes_nothing_is_sure(count: int) -> None:
     assert false_findings([20] * count, 0.0, 40) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lengths", "memory"),
-    [pytest.param([20] * 20, 0.0, marks=pytest.mark.slow), ([10] * 20 + [40] * 10, 0.8)],
+    [([20] * 20, 0.0), ([10] * 20 + [40] * 10, 0.8)],
     ids=["20 episodes", "of unlike lengths that have a memory"],
 )
 def test_the_placebo_finds_something_in_noise_as_seldom_as_it_says(lengths: list[int], memory: float) -> None:

@@ -113,8 +113,3 @@ def test_batches_of_windows_change_nothing(
     for name in ("mean", "low", "high", "horizon"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
     assert whole.mean.shape == (30, 5, 2)
-
-
-def test_no_band_where_the_world_has_none(episodes: list[Episode], worlds: Mapping[str, Callable[..., World]]) -> None:
-    windows = evenly_spaced_windows(episodes, length=2, horizon=5, per_episode=3)
-    assert window_forecasts(worlds["exact"](), windows)["place"].low is None

@@ -35,6 +35,7 @@ def test_a_cell_in_which_nothing_can_be_told_is_gated_and_says_whether_it_is_wor
     assert worse.note.endswith("worse")
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_score_as_often_as_it_says() -> None:
     rng, inside = np.random.default_rng(0), 0
     for _ in range(300):

@@ -124,11 +124,6 @@ def test_vectors_conform(toy: Integrator, goals: bool) -> None:
     assert breaches(case, UNTRAINED) == []
 
 
-def test_pictures_and_vectors_together_conform() -> None:
-    engine = untrained(TwoRooms().schema, ("camera", "position"), goals=True)
-    assert breaches(EngineCase(engine=engine, episodes=ROOMS), UNTRAINED) == []
-
-
 def test_it_conforms_while_it_adapts() -> None:
     engine = replace(untrained(CALM.schema, ("position",), goals=True), adaptation=Adaptation(num_steps=3))
     case = EngineCase(engine=engine, episodes=CALM.episodes(8, 12, seed=0))
@@ -549,28 +544,6 @@ def test_the_gradient_planner_plans_through_a_learned_engine() -> None:
     for step in range(2):
         place = 0.9 * place + plan.actions["push"][:, step]
     np.testing.assert_allclose(place, goals, atol=0.05)
-
-
-def test_many_worlds_are_drawn_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever fits into memory, each world has its own belief, actions and number of samples."""
-    engine, episodes = drifting(2), CALM.episodes(5, 8, seed=0)
-    belief = engine.observe(None, history(episodes, 4, 1), seed=0)
-    push = np.stack([np.full((2, 3, 2), float(world), np.float32) for world in range(5)])
-    batches = []
-    rollout = Drift.rollout
-
-    def watched(self: Drift, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        batches.append(inputs.actions.shape[0])
-        return rollout(self, belief, inputs, generator=generator)
-
-    monkeypatch.setattr(Drift, "rollout", watched)
-    monkeypatch.setattr(learned, "MAX_LATENT_VALUES", 2 * (2 * 4 * 3 * 2))  # two worlds
-    found = engine.imagine(belief, Future(actions={"push": push}), num_samples=3, seed=1).signals["position"]
-    assert batches == [4, 4, 2]
-    assert found.shape == (5, 2, 3, 3, 2)
-    noise = found[:, :, :, 0] - push[:, :, None, 0]
-    np.testing.assert_allclose(noise[:, 0], noise[:, 1], atol=1e-5)
-    assert np.abs(noise).max() < 8
 
 
 def test_beliefs_that_remember_much_are_drawn_from_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,14 +15,6 @@ from worldline_exam.labs.occluder import Occluder
 from worldline_exam.labs.wind import Wind
 
 
-def test_an_episode_replayed_under_its_own_actions_is_the_same_to_the_bit() -> None:
-    lab = GustyPuck()
-    taken = explore(lab, 5, 20)
-    again = replay(GustyPuck(), 5, taken.actions)
-    for name, value in taken.observations.items():
-        assert np.array_equal(value, again.observations[name])
-
-
 def test_a_twin_is_the_same_up_to_the_branch_and_keeps_its_noise() -> None:
     lab = GustyPuck()
     taken = explore(lab, 5, 20)

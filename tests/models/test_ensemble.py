@@ -39,11 +39,14 @@ def window(*, exogenous: bool = True, batch: int = 4, length: int = 5) -> Window
     return random_window(Schema(signals=signals), batch, length)
 
 
-@pytest.mark.parametrize("linear", [True, False], ids=["linear", "free"])
-@pytest.mark.parametrize("exogenous", [True, False], ids=["wind", "calm"])
-@pytest.mark.parametrize("history", [1, 3])
 @pytest.mark.parametrize(
-    "signals", [(POSITION,), (LAMP, HEADING, POSITION)], ids=lambda signals: "+".join(one.name for one in signals)
+    ("signals", "history", "exogenous", "linear"),
+    [
+        ((POSITION,), 1, True, True),
+        ((POSITION,), 3, False, False),
+        ((LAMP, HEADING, POSITION), 1, False, True),
+        ((LAMP, HEADING, POSITION), 3, True, False),
+    ],
 )
 def test_conforms(signals: tuple[Signal, ...], history: int, exogenous: bool, linear: bool) -> None:
     seen = window(exogenous=exogenous)
@@ -249,30 +252,6 @@ def moving(batch: int, length: int, speed: Tensor) -> Window:
     return seen
 
 
-@pytest.mark.parametrize("known", [1, 2])
-def test_a_forecast_from_a_short_history_is_the_best_linear_one(known: int) -> None:
-    """An oscillation with noise: two observations show its phase, and one does not."""
-    seen, ahead, rng = window(exogenous=False, batch=500, length=30), 6, torch.Generator().manual_seed(5)
-    position = torch.zeros(500, 80, 2)
-    for step in range(2, 80):
-        noise = torch.randn(500, 2, generator=rng)
-        position[:, step] = 1.6 * position[:, step - 1] - 0.8 * position[:, step - 2] + noise
-    seen.observations["position"].copy_(position[:, 50:])
-    model = without_networks(build(POSITION, exogenous=False, history=4, linear=True, noise=False).eval())
-    model.fit_normaliser(seen)
-    start = seen.first(12)
-    cut_off = cut(start, slice(12 - known, 12))
-    belief = model.encode(cut_off, generator=seeded())
-    features = model.rollout(belief, seen.past.steps(slice(11, 11 + ahead)), generator=seeded()).features
-    reached = model.codes.normalisers[0].inverse(features[:, 0, 0, -1, :2])
-    truth = seen.observations["position"][:, 11 + ahead]
-    rows = seen.observations["position"][:, 12 - known : 12].flatten(1)
-    best = torch.linalg.lstsq(rows, truth).solution
-    error, smallest = (float((truth - one).square().mean()) for one in (reached.detach(), rows @ best))
-    assert error < 1.05 * smallest
-    assert smallest < 0.98 * float((truth - rows[:, -2:]).square().mean())  # standing still is worse
-
-
 def test_each_member_knows_all_episodes_but_those_of_its_part() -> None:
     speed = torch.full((100, 1, 2), 0.1)
     speed[40:60] = -0.7  # the third of five parts moves the other way
@@ -338,16 +317,6 @@ def test_the_parts_of_the_loss_by_stage() -> None:
     assert torch.equal(steps.terms["step"], both.terms["step"])
 
 
-def test_features_are_the_belief() -> None:
-    model, seen = build(POSITION, LAMP, history=3).eval(), window()
-    model.fit_normaliser(seen)
-    belief = model.encode(seen, generator=seeded())
-    again = model.belief(belief.features()[:, 0])
-    assert torch.equal(again.features(), belief.features())
-    pair = [model.rollout(one, seen.past, generator=seeded()).features for one in (belief, again)]
-    assert torch.equal(*pair)
-
-
 def test_a_particle_keeps_its_member() -> None:
     model, seen = build(POSITION, history=2).eval(), window()
     with torch.no_grad():
@@ -363,7 +332,7 @@ def test_a_particle_keeps_its_member() -> None:
 
 
 def trained(
-    toy: Integrator, *, num_episodes: int = 60, updates: int = 200, missing: float = 0.0, **settings: Any
+    toy: Integrator, *, num_episodes: int = 60, updates: int = 120, missing: float = 0.0, **settings: Any
 ) -> Ensemble:
     """A small model of the toy after some seconds."""
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ from worldline.models.token import Bins, Choices, Token, TokenConfig, TokenModel
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.toys import Integrator
-from worldline.testing.window_edits import hide, pick_entries, step_to
+from worldline.testing.window_edits import hide, pick_entries
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))
 
@@ -276,22 +276,6 @@ def test_some_values_are_hidden_in_training_only() -> None:
     assert awake[0] != awake[1]
 
 
-@pytest.mark.parametrize("samples", [1, 2])
-def test_select_takes_the_memory_along(samples: int) -> None:
-    net, seen, index = model("position", num_samples=samples), window(), torch.tensor([2, 0, 2])
-    belief = net.encode(seen.first(LENGTH - 1), generator=seeded())
-    inputs, observation, observed = step_to(hide(seen, torch.ones(BATCH, LENGTH, dtype=torch.bool), "kept"), LENGTH - 1)
-    due = net.update(belief, inputs, observation, observed, generator=seeded()).features()[index]
-    found = net.update(
-        belief.select(index),
-        pick_entries(inputs, index),
-        {name: value[index] for name, value in observation.items()},
-        {name: value[index] for name, value in observed.items()},
-        generator=seeded(),
-    ).features()
-    torch.testing.assert_close(found, due)
-
-
 def test_samples_differ() -> None:
     net = model("position", num_samples=3)
     imagined = net.rollout(net.encode(window(), generator=seeded()), window().past, generator=seeded()).features
@@ -334,12 +318,6 @@ def test_a_discrete_signal_is_learned() -> None:
     start = net.encode(seen.first(1), generator=seeded())
     imagined = net.rollout(start, seen.past, generator=seeded()).features[:, 0, 0]
     assert (imagined.argmax(-1) == seen.observations["lamp"][:, 1:]).float().mean() > 0.98
-
-
-def test_it_says_what_it_needs() -> None:
-    net = model("position")
-    assert net.context == 3
-    assert not net.deterministic
 
 
 def test_signals_that_it_cannot_take_are_refused() -> None:

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from reacher_task import NEAR, WRIST, Flail, Reacher, pose, pull, reacher, turned
+from reacher_task import WRIST, Flail, Reacher, reacher, turned
 
 from worldline.data.store import Store
 from worldline.errors import MissingExtraError
@@ -42,34 +42,6 @@ def test_angles_are_what_the_velocity_adds_up_to_and_turn_all_the_way_round(stor
         assert np.abs(angles[:, 1]).max() < WRIST + 0.3  # its stop gives way a little
         between = turned(np.diff(angles, axis=0))  # the velocity after a step is what moved it
         np.testing.assert_allclose(between[:, 0], 0.02 * velocity[1:, 0], atol=2e-3)
-
-
-def test_in_half_of_the_episodes_the_torque_follows_from_the_pose() -> None:
-    here, there = ({"angles": np.full(2, at, np.float32), "velocity": np.zeros(2, np.float32)} for at in (-1, 1))
-
-    def torque(seed: int, seen: dict[str, np.ndarray]) -> np.ndarray:
-        policy, generator = Flail(), np.random.default_rng(seed)
-        policy.reset(generator)
-        return np.stack([policy.act(seen, generator)["torque"] for _ in range(30)])
-
-    pulled = 0
-    for seed in range(40):
-        both = torque(seed, here), torque(seed, there)
-        assert all(np.abs(one).max() <= 1 for one in both)
-        pulled += not np.array_equal(*both)
-    assert 12 <= pulled <= 28
-
-
-def test_the_pull_comes_to_rest_at_any_pose() -> None:
-    env, generator, reached = Reacher(), np.random.default_rng(1), 0
-    for seed in range(8):
-        seen, wanted = env.reset(seed=seed)[0], pose(generator)
-        for _ in range(150):
-            seen, *_ = env.step({"torque": pull(seen["angles"], seen["velocity"], wanted)})
-        way = seen["angles"] - wanted
-        way[:1] = turned(way[:1])
-        reached += bool((np.abs(way) < NEAR).all())
-    assert reached >= 7
 
 
 def test_the_recipe_reads_angles_as_what_they_are(store: Store) -> None:

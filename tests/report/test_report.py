@@ -99,14 +99,6 @@ def test_every_chart_folds_its_numbers(report: Report) -> None:
     assert all("<details>" in chart and "<table" in chart for chart in charts)
 
 
-def test_it_suits_dark_print_and_stillness(report: Report) -> None:
-    html = render(report)
-    for query in ("prefers-color-scheme: dark", "prefers-reduced-motion: reduce", "@media print", "max-width"):
-        assert query in html
-    assert html.count("as a strip of frames") == 1
-    assert 'name="viewport"' in html
-
-
 def test_the_same_report_gives_the_same_bytes_in_any_order(report: Report) -> None:
     assert render(report) == render(report)
     assert render(replace(report, sections=report.sections[::-1])) == render(report)
@@ -238,16 +230,6 @@ def test_a_nearly_perfect_readout_has_no_further_digits(report: Report) -> None:
     html = render(replace(report, sections=(found,)))
     assert "R² above 0.999" in html
     assert "1.000" not in ParsedPage(html).text
-
-
-def test_an_undiagnosed_part_is_left_out(report: Report, diagnostics: Diagnostics) -> None:
-    bare = replace(diagnostics, gaps=(), bands=(), skills=())
-    assert ParsedPage(render(replace(report, sections=(bare,)))).headings[1:] == [
-        "Worth knowing",
-        "Next",
-        "Errors and baselines",
-        "Methods and details",
-    ]
 
 
 def test_missing_steps_and_endless_bands_can_be_shown(report: Report, diagnostics: Diagnostics) -> None:

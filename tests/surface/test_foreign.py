@@ -51,14 +51,6 @@ def test_a_case_has_its_signals_and_is_deterministic(cases: ModuleType, name: st
     assert len({tuple(start) for start in starts}) == len(starts)
 
 
-def test_a_log_is_read_as_it_was_written(cases: ModuleType, tmp_path: Path) -> None:
-    runs = [(np.full((length + 1, 2), length), np.ones((length, 1)), np.zeros((length, 0))) for length in (3, 5)]
-    cases.save_log(tmp_path / "log.npz", runs)
-    for run, read in zip(runs, cases.load_log(tmp_path / "log.npz"), strict=True):
-        for table, copy in zip(run, read, strict=True):
-            np.testing.assert_array_equal(table, copy)
-
-
 def test_error_over_spread(made: ModuleType) -> None:
     truth = np.zeros((4, 1, 2))
     spread, episode = np.array([2.0, 10.0]), np.array([0, 0, 1, 1])
@@ -67,13 +59,6 @@ def test_error_over_spread(made: ModuleType) -> None:
     np.testing.assert_allclose(curve.seeds, [[0.4], [0.8]])
     np.testing.assert_allclose(curve.value, [0.6])
     np.testing.assert_allclose(curve.draws, 0.6)
-
-
-def test_an_error_in_one_of_two_episodes(made: ModuleType) -> None:
-    predicted = np.array([1.0, 1.0, 0.0, 0.0]).reshape(4, 1, 1)
-    curve = made.error_curve([predicted], np.zeros((4, 1, 1)), np.ones(1), np.array([0, 0, 1, 1]))
-    np.testing.assert_allclose(curve.value, [np.sqrt(0.5)])
-    assert made.interval(curve.value[0], curve.draws[:, 0]) == [0.7071, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(("ours", "place"), [(0.9, (True, True)), (1.05, (False, True)), (1.2, (False, False))])

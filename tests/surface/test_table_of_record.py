@@ -112,30 +112,6 @@ def test_other_exams_are_not_added(
         made.with_exam_seed(record, kept(tmp_path / "exam", result, **options))
 
 
-def test_tests_that_are_repeated_replace_the_earlier_ones(made: ModuleType) -> None:
-    before, after = row("C1", "P1", "T1"), row("P1", verdicts=("FAIL",))
-    found = made.joined(before, after)
-    assert [(one["code"], one["seeds"][0]["verdict"]) for one in found["tests"]] == [
-        ("C1", "PASS"),
-        ("P1", "FAIL"),
-        ("T1", "PASS"),
-    ]
-    assert found["facts"] == {"Machine": "cpu 3", "Asked later": "P1 (cpu 1)"}
-    assert made.joined(None, after) == after
-    assert made.joined(after, before)["facts"] == before["facts"]
-
-
-def test_what_all_models_share_is_stored_once(made: ModuleType) -> None:
-    known = {"oracle": {"cells": 1}, "must_fail": {"blind": {"cells": 2}}}
-    broken, one, other = (
-        {"code": "C1", "seeds": [], **more} for more in ({"oracle": None, "must_fail": {}}, known, known)
-    )
-    found = made.once({name: {"tests": [test]} for name, test in (("a", broken), ("b", one), ("c", other))})
-    assert [bool(row["tests"][0]["must_fail"]) for row in found.values()] == [False, True, False]
-    assert found["b"]["tests"] == [one]
-    assert found["c"]["tests"] == [{**other, "oracle": None, "must_fail": {}}]
-
-
 @pytest.mark.parametrize(
     ("before", "measured"),
     [

@@ -138,15 +138,6 @@ def test_an_interrupt_in_the_middle_of_an_update_waits_for_its_end(store: Store,
     assert same(whole, resumed)
 
 
-def test_a_run_can_be_interrupted_more_than_once(store: Store, build: Build, tmp_path: Path) -> None:
-    whole, resumed = build(), build()
-    run(whole, store, SHORT, tmp_path / "whole")
-    interrupted(build(), store, tmp_path / "part", 3)
-    interrupted(build(), store, tmp_path / "part", 8, resume=True)
-    run(resumed, store, SHORT, tmp_path / "part", resume=True)
-    assert same(whole, resumed)
-
-
 def test_a_run_that_is_complete_is_not_run_again(store: Store, build: Build, tmp_path: Path) -> None:
     whole, again, updates = normed(build), normed(build), list[int]()
     due = run(whole, store, SHORT, tmp_path)
@@ -173,11 +164,6 @@ def test_only_the_same_run_goes_on(store: Store, build: Build, parts: Split, tmp
     with refused:
         run(build(), other, SHORT, tmp_path / "run", resume=True)
     run(build(), store, SHORT, tmp_path / "run", resume=True)
-
-
-def test_without_a_checkpoint_there_is_nothing_to_resume(store: Store, build: Build, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no checkpoint"):
-        run(build(), store, SHORT, tmp_path, resume=True)
 
 
 def test_a_model_that_nothing_keeps_from_collapsing_is_stopped(store: Store, build: Build, tmp_path: Path) -> None:
@@ -374,10 +360,3 @@ def test_what_is_frozen_keeps_its_statistics(store: Store, build: Build, tmp_pat
     run(model, store, SHORT, tmp_path)
     assert layer.running_mean.tolist() == [3.0] * 16
     assert layer.momentum == 0.1
-
-
-def test_a_model_without_batch_normalisation_is_left_alone(store: Store, build: Build) -> None:
-    model = build()
-    before = build()
-    recompute_batch_norm(model, Windows(store, 4, [0], ["position", "push", "wind"]), store, num_batches=2, seed=0)
-    assert same(model, before)

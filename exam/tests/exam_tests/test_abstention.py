@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 from exam.tests.grading import examine, low_of
 
-from worldline.audit.baselines import MarginalMean, as_world
 from worldline.audit.grades import Grade, Verdict
 from worldline.audit.verdicts import verdict_of
-from worldline.errors import UnreadableError, UnsupportedError
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.abstention import (
     BLIND,
@@ -21,8 +19,6 @@ from worldline_exam.exam_tests.abstention import (
     AbstentionTest,
 )
 from worldline_exam.labs.fleet import BOATS, DRILLED
-from worldline_exam.labs.gusty_puck import GustyPuck
-from worldline_exam.scenes.confounded_scenes import CURRICULUM, ConfoundedOracle
 from worldline_exam.self_check import Examined
 
 SMALL = {"num_scenes": 90, "num_motors": 8, "num_steps": 6}
@@ -125,20 +121,6 @@ def test_it_notices_what_is_wrong(test: AbstentionTest, examined: Examined) -> N
     assert verdict_of(grade) is Verdict.INCONCLUSIVE
     half = {name: (good[name] + good[f"{name.split('.')[0]}.mean"]) / 2 for name in never if name.startswith("do.")}
     assert verdict_of(of(**half)) is not Verdict.PASS
-
-
-def test_what_cannot_be_read_is_said() -> None:
-    tiny = AbstentionTest(num_scenes=10, num_motors=1, num_steps=2)
-    puck, scenes = GustyPuck().schema, tiny.generate(0)
-    world = as_world(MarginalMean(schema=puck, mean={"puck_position": np.zeros(2)}))
-    with pytest.raises(UnreadableError, match="steady_00_drift"):
-        tiny.ask({CURRICULUM: world}, scenes)
-    lab = tiny.datasets()[0].make_lab()
-    with pytest.raises(UnsupportedError, match="gives no bands"):
-        tiny.ask(
-            {CURRICULUM: as_world(ConfoundedOracle(schema=lab.schema, slopes=np.ones(7), doubt=np.ones(7), context=1))},
-            scenes,
-        )
 
 
 def test_the_exhibit_shows_coverage_bands_and_risk(test: AbstentionTest, examined: Examined) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -15,7 +14,6 @@ from worldline.audit.queries import history_of
 from worldline.audit.verdicts import verdict_of, weakest
 from worldline.engines.baselines import Linear
 from worldline.episode import Arrays, Episode
-from worldline.errors import UnreadableError
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.beyond_range import (
     CELLS,
@@ -255,17 +253,6 @@ def test_the_oracle_tells_the_truth_and_is_graded_alike(examined: Examined) -> N
         np.testing.assert_allclose(value, examined.scenes[f"{kind}.truth.{signal}"], atol=1e-5)
     stored = {name: value.copy() for name, value in examined.references.oracle.items()}
     assert BeyondRangeTest().grade(examined.scenes, stored, examined.references) == examined.oracle
-
-
-def test_a_world_without_positions_is_unreadable() -> None:
-    test = BeyondRangeTest(num_scenes=10)
-    worlds = {}
-    for one in test.datasets():
-        lab = one.make_lab()
-        kept = tuple(signal for signal in lab.schema.signals if not signal.name.endswith("position"))
-        worlds[one.name] = as_world(LabOracle(schema=replace(lab.schema, signals=kept), law=lab.simulate))
-    with pytest.raises(UnreadableError, match="ball_position"):
-        test.ask(worlds, test.generate(0))
 
 
 def test_a_picture_of_it_marks_the_range_of_the_logs(examined: Examined) -> None:

@@ -4,15 +4,11 @@ import numpy as np
 import pytest
 from exam.tests.grading import POOLS, examine, low_of
 
-from worldline.audit.baselines import MarginalMean, as_world
 from worldline.audit.grades import Grade, Verdict
 from worldline.audit.verdicts import verdict_of
-from worldline.errors import UnreadableError
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.confounded_log import BLIND, SCORED, SHOWN, ConfoundedLogTest
 from worldline_exam.labs.fleet import BOATS
-from worldline_exam.labs.gusty_puck import GustyPuck
-from worldline_exam.scenes.confounded_scenes import CURRICULUM
 from worldline_exam.self_check import Examined
 
 
@@ -97,13 +93,6 @@ def test_it_notices_what_is_wrong(examined: Examined, test: ConfoundedLogTest) -
 def test_it_holds_at_full_size(pool: Pool) -> None:
     for seed in (2, 3):
         assert examine(ConfoundedLogTest(pool=pool), seed, 400).flaws == ()
-
-
-def test_what_cannot_be_read_is_said() -> None:
-    puck, test = GustyPuck().schema, ConfoundedLogTest(num_scenes=10, num_steps=2)
-    world = as_world(MarginalMean(schema=puck, mean={"puck_position": np.zeros(2)}))
-    with pytest.raises(UnreadableError, match="steady_00_drift"):
-        test.ask({CURRICULUM: world}, test.generate(0))
 
 
 def test_the_exhibit_shows_every_line(examined: Examined, test: ConfoundedLogTest) -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from exam.tests.grading import examine, score_of
@@ -10,7 +8,6 @@ from worldline.audit.baselines import as_world
 from worldline.audit.queries import history_of, unpacked
 from worldline.audit.verdicts import verdict_of
 from worldline.episode import Arrays
-from worldline.errors import UnreadableError
 from worldline.planning.base import Goal
 from worldline.planning.costs import AtLeast, AtMost, KeepApart, KeepClear
 from worldline_exam.base import Pool
@@ -82,14 +79,6 @@ def test_actions_that_come_late_are_noticed(examined: Examined) -> None:
 def test_it_is_asked_of_what_was_simulated(examined: Examined) -> None:
     for name, value in unpacked(examined.scenes, "truth").items():
         np.testing.assert_allclose(examined.references.oracle[name], value, atol=1e-6)
-
-
-def test_a_world_without_positions_is_unreadable(examined: Examined) -> None:
-    lab = ContactTest().datasets()[0].make_lab()
-    kept = tuple(signal for signal in lab.schema.signals if signal.name != "disc_1_position")
-    world = as_world(LabOracle(schema=replace(lab.schema, signals=kept), law=lab.simulate))
-    with pytest.raises(UnreadableError, match="disc_1_position"):
-        ContactTest().ask({"it": world}, examined.scenes)
 
 
 def test_a_picture_of_it_shows_gaps_and_contacts(examined: Examined) -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from exam.tests.grading import score_of
@@ -10,7 +8,7 @@ from worldline.audit.baselines import as_world
 from worldline.audit.verdicts import flaws, verdict_of
 from worldline.engines.baselines import Linear, Persistence
 from worldline.episode import Episode
-from worldline.errors import UnreadableError, UnsupportedError
+from worldline.errors import UnsupportedError
 from worldline.world.fit_calibration import calibrate
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.counterfactual import AT, CounterfactualTest
@@ -65,15 +63,6 @@ def test_the_twin_shares_the_start_the_friction_and_the_gusts() -> None:
     found = scenes["truth.puck_position"] - scenes["factual.puck_position"][:, AT + 1 :]
     np.testing.assert_allclose(found, calm["truth"] - calm["factual"], atol=1e-5)
     assert np.abs(found).max() > 0.1
-
-
-def test_a_world_that_predicts_one_signal_only_is_unreadable() -> None:
-    test = CounterfactualTest(num_scenes=10, num_steps=12)
-    schema = puck(Pool.REPORT).schema
-    kept = tuple(signal for signal in schema.signals if signal.name != "puck_velocity")
-    engine = Linear.fit(logs_of(Pool.REPORT, 5), replace(schema, signals=kept))
-    with pytest.raises(UnreadableError, match="puck_velocity"):
-        test.ask({"logs": as_world(engine)}, test.generate(0))
 
 
 def test_a_world_that_heeds_no_actions_cannot_tell() -> None:

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from exam.tests.grading import scores_of, split
 
-from worldline.audit.baselines import as_world
-from worldline.engines.baselines import Linear
 from worldline.episode import Episode
-from worldline.errors import UnreadableError, UnsupportedError
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests import coverage
 from worldline_exam.exam_tests.coverage import JointCoverageTest
@@ -104,13 +99,3 @@ def test_who_knows_the_law_finds_the_friction() -> None:
     first, rest = split(history, 6)
     folded = engine.observe(engine.observe(None, first, seed=0), rest, seed=0)
     np.testing.assert_allclose(folded.evidence, whole.evidence, atol=1e-8)
-
-
-def test_a_world_without_bands_or_signals_is_refused() -> None:
-    test = JointCoverageTest(num_scenes=10)
-    scenes, schema, logs = test.generate(0), puck(Pool.REPORT).schema, logs_of(Pool.REPORT, 5)
-    with pytest.raises(UnsupportedError, match="no band"):
-        test.ask({"logs": as_world(Linear.fit(logs, schema))}, scenes)
-    kept = tuple(signal for signal in schema.signals if signal.name != "puck_velocity")
-    with pytest.raises(UnreadableError, match="puck_velocity"):
-        test.ask({"logs": as_world(Linear.fit(logs, replace(schema, signals=kept)))}, scenes)

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from exam.tests.grading import examine, scores_of, split
 
-from worldline.audit.baselines import MarginalMean, as_world
+from worldline.audit.baselines import as_world
 from worldline.audit.grades import Grade, Verdict
 from worldline.audit.queries import history_of
 from worldline.audit.verdicts import verdict_of
-from worldline.errors import UnreadableError
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.delay import CURRICULUM, HISTORY, HORIZON, DelayedEffectTest, DelayLine
 from worldline_exam.labs.delayed_actuator import LAGS
@@ -120,12 +119,6 @@ def test_actions_one_step_late_are_noticed() -> None:
     grade = SMALL.grade(scenes, answers, examined().references)
     assert verdict_of(grade) is not Verdict.PASS
     assert max(scores_of(grade).values()) < 0.5
-
-
-def test_a_world_that_does_not_tell_the_temperatures_is_unreadable() -> None:
-    mute = as_world(MarginalMean(schema=SMALL.make_lab().schema, mean={}))
-    with pytest.raises(UnreadableError, match="temperatures"):
-        SMALL.ask({CURRICULUM: mute}, examined().scenes)
 
 
 def test_the_exhibit_shows_responses_that_come_later_and_later() -> None:

@@ -12,7 +12,6 @@ from worldline.audit.baselines import as_world
 from worldline.audit.grades import Grade, Verdict
 from worldline.audit.verdicts import verdict_of, weakest
 from worldline.episode import Arrays
-from worldline.errors import UnreadableError
 from worldline.world.base import World
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.energy import WorkAndEnergyTest, energy_error
@@ -121,14 +120,6 @@ def test_the_score_is_one_less_the_share_of_error() -> None:
 
 def test_energy_error_is_the_mean_square_over_steps() -> None:
     np.testing.assert_array_equal(energy_error(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])), [2.5])
-
-
-def test_a_world_that_does_not_predict_the_velocity_is_unreadable() -> None:
-    test = WorkAndEnergyTest(num_scenes=12, num_steps=4)
-    worlds: dict[str, World] = {s: as_world(oracle_of(lab_of(s, Pool.REPORT))) for s in SYSTEMS}
-    worlds["two-bodies"] = worlds["pendulum"]
-    with pytest.raises(UnreadableError, match="driven_velocity"):
-        test.ask(worlds, test.generate(0))
 
 
 def test_the_exhibit_shows_energy_over_time() -> None:

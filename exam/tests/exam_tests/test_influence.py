@@ -13,7 +13,6 @@ from worldline.audit.queries import unpacked
 from worldline.audit.verdicts import verdict_of
 from worldline.engines.base import Engine
 from worldline.episode import Arrays
-from worldline.errors import UnreadableError
 from worldline.labs.playing import replay
 from worldline_exam.base import Pool, References
 from worldline_exam.exam_tests.influence import MAX_GAP, MIN_EFFECT, InfluenceTest, leaks
@@ -146,12 +145,6 @@ def test_without_a_twin_effect_it_is_no_pass(small: Examined) -> None:
     assert score_of(grade).value == 1
     assert [one.met for one in grade.conditions] == [True, False]
     assert verdict_of(grade) is Verdict.INCONCLUSIVE
-
-
-def test_a_world_that_does_not_tell_of_the_block_is_unreadable(small: Examined) -> None:
-    blind = Altered(inner=oracle_of(make_lab(Pool.REPORT)), tells=("pusher_position",))
-    with pytest.raises(UnreadableError, match="block_position"):
-        asked(SMALL, blind, small.scenes)
 
 
 def test_its_picture_shows_who_is_told_apart(small: Examined) -> None:

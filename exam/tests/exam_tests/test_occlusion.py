@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from exam.tests.grading import examine, logs_of, scores_of, split
 
-from worldline.audit.baselines import MarginalMean, as_world
+from worldline.audit.baselines import as_world
 from worldline.audit.grades import Grade, Verdict
 from worldline.audit.queries import history_of
 from worldline.audit.verdicts import verdict_of
 from worldline.engines.fixed_lag import typical_values
 from worldline.episode import History
-from worldline.errors import UnreadableError
 from worldline.world.local import LocalWorld
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.occlusion import CURRICULUM, HISTORY, MEMORY, OcclusionOracle, OcclusionTest
@@ -138,12 +137,6 @@ def test_what_drifts_where_all_is_still_does_not_pass() -> None:
     assert grade.cells[-1].note.endswith("worse")
     assert verdict_of(grade) is Verdict.PARTIAL
     assert verdict_of(regraded()) is Verdict.PASS
-
-
-def test_a_world_that_does_not_tell_the_position_is_unreadable() -> None:
-    mute = as_world(MarginalMean(schema=SMALL.make_lab().schema, mean={}))
-    with pytest.raises(UnreadableError, match="puck_position"):
-        SMALL.ask({CURRICULUM: mute}, examined().scenes)
 
 
 def test_the_exhibit_shows_truth_the_world_and_the_frozen_one() -> None:

@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from worldline.audit.baselines import as_world
 from worldline.audit.grades import Verdict
 from worldline.audit.scoring import auroc
 from worldline.audit.verdicts import verdict_of
-from worldline.engines.baselines import Linear
-from worldline.errors import UnreadableError, UnsupportedError
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests import ood_detection as lost
 from worldline_exam.exam_tests.ood_detection import OODDetectionTest
@@ -155,13 +150,3 @@ def test_ranks_share_ties_and_heed_how_often_each_was_drawn() -> None:
     rising = lost._spearman(values, np.array([0.0, 1.0, 1.0, 9.0]), group)
     np.testing.assert_allclose(rising(weights), [1, 1])
     np.testing.assert_allclose(lost._spearman(values, np.ones(4), group)(weights), [0, 0])
-
-
-def test_a_world_without_trust_or_signals_is_refused() -> None:
-    test, schema = OODDetectionTest(num_each=6), puck(Pool.REPORT).schema
-    scenes, logs = test.generate(0), recorded(puck(Pool.REPORT), 5, np.random.default_rng(0))
-    with pytest.raises(UnsupportedError, match="no trust"):
-        test.ask({"logs": as_world(Linear.fit(logs, schema))}, scenes)
-    kept = tuple(signal for signal in schema.signals if signal.name != "puck_velocity")
-    with pytest.raises(UnreadableError, match="puck_velocity"):
-        test.ask({"logs": as_world(Linear.fit(logs, replace(schema, signals=kept)))}, scenes)

@@ -12,7 +12,6 @@ from worldline.audit.queries import unpacked
 from worldline.audit.verdicts import verdict_of
 from worldline.engines.base import Engine
 from worldline.episode import Arrays
-from worldline.errors import UnreadableError
 from worldline.labs.playing import replay
 from worldline_exam.base import Pool, References
 from worldline_exam.exam_tests.twin_effect import MIN_EFFECT, PARTS, TwinEffectTest, effect_of, place_of
@@ -134,12 +133,6 @@ def test_planted_faults_are_noticed(small: Examined) -> None:
     branches = {name: np.roll(value, 1, 1) for name, value in right.items()}
     for faulty in (swapped, shuffled, branches):
         assert score_of(SMALL.grade(scenes, faulty, NOTHING)).high < 0
-
-
-def test_a_world_that_does_not_tell_of_the_block_is_unreadable(small: Examined) -> None:
-    blind = Altered(inner=oracle_of(make_lab(Pool.REPORT)), tells=("pusher_position",))
-    with pytest.raises(UnreadableError, match="block_position"):
-        asked(SMALL, blind, small.scenes)
 
 
 def test_its_picture_shows_twins(small: Examined) -> None:

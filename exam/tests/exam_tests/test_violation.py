@@ -10,10 +10,8 @@ from worldline.audit.baselines import as_world
 from worldline.audit.grades import Verdict
 from worldline.audit.verdicts import verdict_of
 from worldline.engines.base import Card, EngineBelief, Noise, Samples
-from worldline.engines.baselines import Persistence
 from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Future, History
-from worldline.errors import UnreadableError
 from worldline.schema import Schema
 from worldline_exam.base import Pool, References
 from worldline_exam.exam_tests.violation import HORIZON, NUM_PUSHED, PARTS, SIGNALS, ViolationOfExpectationTest
@@ -151,15 +149,6 @@ def test_who_forgets_what_was_seen_before_the_screen_fails_there() -> None:
     assert values["permanence, pairs"] <= 0
     assert values["immutability, pairs"] <= 0
     assert values["solidity, both right"] == values["support, both right"] == 1
-
-
-def test_a_world_without_the_signal_is_unreadable() -> None:
-    (only,) = ViolationOfExpectationTest().datasets()
-    schema = only.make_lab().schema
-    blind = Schema(signals=tuple(s for s in schema.signals if s.name != "ball_seen"), step_s=schema.step_s)
-    world = as_world(Persistence.fit([], blind))
-    with pytest.raises(UnreadableError, match="ball_seen"):
-        ViolationOfExpectationTest(num_quadruplets=10).ask({"it": world}, {})
 
 
 def test_untrained_networks_are_told_apart_by_their_seed() -> None:

@@ -3,27 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from exam.tests.labs.integration import runge_kutta
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from worldline.engines.simulator import SimulatorEngine
 from worldline.errors import InputError
-from worldline.labs.playing import explore, replay
+from worldline.labs.playing import explore
 from worldline_exam.labs import containers
 from worldline_exam.labs.containers import DRAG, MAX_TILT, STEP_S, WALL_HALF_WIDTH, Containers
-
-SEEDS = st.integers(0, 2**31)
 
 
 def tilts(seed: int, num_steps: int) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-MAX_TILT, MAX_TILT, (num_steps, 2)).astype(np.float32)
-
-
-def run(lab: Containers, place: object, speed: object, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and velocities [T + 1, D, 2] without tilt."""
-    options = {"position": place, "velocity": speed}
-    episode = replay(lab, 0, {"tilt": np.zeros((num_steps, 2), np.float32)}, options)
-    return lab.state_of(episode.observations)
 
 
 def integrated(lab: Containers, place: np.ndarray, speed: np.ndarray, tilt: np.ndarray) -> np.ndarray:
@@ -78,18 +66,6 @@ def test_a_step_solves_the_equations(
     np.testing.assert_allclose(np.stack(found)[:, 0], integrated(lab, place, speed, tilt), atol=within)
 
 
-@pytest.mark.parametrize("restitution", [0.6, 0.8, 1.0])
-def test_a_contact_leaves_the_restitution_and_takes_its_time(restitution: float) -> None:
-    lab = Containers(num_discs=1, restitution=restitution)
-    place, speed = run(lab, [[1.5, 1.3]], [[0.8, 0.0]], 12)
-    first = np.flatnonzero(place[:, 0, 0] > lab.size - lab.radius)
-    assert 2 <= len(first) <= 4
-    before, after = speed[first[0] - 1, 0, 0], speed[first[-1] + 1, 0, 0]
-    # Drag of a percent a step beside it.
-    assert -after / before == pytest.approx(restitution, abs=0.06)
-    assert place.max() - (lab.size - lab.radius) <= 0.8 / np.sqrt(lab.stiffness) + 1e-6
-
-
 @pytest.mark.parametrize(("asked", "left"), [(0.95, 0.95), (0.9, 0.90), (0.8, 0.81), (0.5, 0.55), (0.1, 0.25)])
 @pytest.mark.parametrize(("substeps", "within"), [(containers.SUBSTEPS, 0.04), (200, 0.006)])
 def test_a_damper_that_does_not_pull_leaves_more_than_was_asked_for(
@@ -102,26 +78,6 @@ def test_a_damper_that_does_not_pull_leaves_more_than_was_asked_for(
     for _ in range(8):
         place, speed = lab.move(place, speed, np.zeros((1, 2)))
     assert -speed[0, 0, 0] / 0.8 == pytest.approx(left, abs=within)
-
-
-def test_two_discs_keep_their_momentum_and_swap_it() -> None:
-    lab = Containers(restitution=1.0)
-    _, speed = run(lab, [[0.5, 1.4], [1.1, 1.4]], [[0.7, 0.0], [0.0, 0.0]], 8)
-    fade = np.exp(-DRAG * STEP_S * np.arange(9))
-    np.testing.assert_allclose(speed.sum(1)[:, 0], 0.7 * fade, atol=1e-3)
-    np.testing.assert_allclose(speed[-1, :, 0], [0.0, 0.7 * fade[-1]], atol=0.02)
-
-
-@settings(max_examples=15)
-@given(SEEDS)
-def test_without_tilt_energy_is_only_lost(seed: int) -> None:
-    """But for what a spring holds during a contact, and gives back after it."""
-    lab = Containers()
-    lab.reset(seed=seed)
-    episode = replay(lab, seed, {"tilt": np.zeros((60, 2), np.float32)})
-    energy = (lab.state_of(episode.observations)[1] ** 2).sum((1, 2))
-    assert energy[30:].max() <= energy[0] * 1.01
-    assert energy.max() <= energy[0] * 1.01
 
 
 def test_discs_start_apart_and_clear_of_everything() -> None:
@@ -146,14 +102,6 @@ def test_alone_each_disc_moves_as_if_there_were_no_other() -> None:
         np.testing.assert_array_equal(alone[f"disc_{disc}_position"], due["disc_0_position"])
     together = lab.simulate(lab.signals_of(places, speeds), actions)
     assert np.abs(together["disc_0_position"] - alone["disc_0_position"]).max() > 0.1
-
-
-def test_options_change_one_thing() -> None:
-    lab = Containers()
-    drawn = replay(lab, 3, {"tilt": tilts(0, 5)})
-    moved = replay(lab, 3, {"tilt": tilts(0, 5)}, {"velocity": np.zeros((2, 2))})
-    np.testing.assert_array_equal(moved.observations["disc_0_position"][0], drawn.observations["disc_0_position"][0])
-    assert not moved.observations["disc_1_velocity"][0].any()
 
 
 def test_the_logs_hold_contacts_of_every_kind() -> None:
@@ -182,11 +130,6 @@ def test_pictures_show_discs_and_pen() -> None:
     assert at(*lab.pen)[0] < 150
     assert at(lab.pen[0], 0.3).max() < 100
     assert at(1.0, 1.0).min() > 200
-
-
-def test_it_is_simulated_from_what_it_shows() -> None:
-    lab = Containers(pictures=True)
-    assert SimulatorEngine.of_lab(lab).describe().predicts == tuple(signal.name for signal in lab.schema.observations)
 
 
 def test_a_start_for_which_there_is_no_room_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

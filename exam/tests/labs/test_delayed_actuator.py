@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from worldline.errors import InputError
 from worldline.labs.playing import explore, replay
-from worldline_exam.labs.delayed_actuator import AMBIENT, GAIN, LAGS, SETTLED, DelayedActuator, use_valves
+from worldline_exam.labs.delayed_actuator import AMBIENT, GAIN, SETTLED, DelayedActuator, use_valves
 
 SEEDS = st.integers(0, 2**31)
 EMPTY = {"before": np.zeros((0, 5))}
@@ -31,28 +31,6 @@ def test_it_is_a_late_convolution(seed: int, fade: float, lags: list[int]) -> No
         late = np.concatenate([np.zeros(lag), valves[:, tank].astype(float)])[:30]
         due = AMBIENT + np.convolve(late, decay)[:30]
         np.testing.assert_allclose(found[1:, tank], due, atol=1e-4)
-
-
-@pytest.mark.parametrize("tank", range(5))
-def test_a_pulse_moves_its_own_tank_after_its_lag(tank: int) -> None:
-    lab, pulse = DelayedActuator(), np.zeros((30, 5), np.float32)
-    pulse[0, tank] = 1.0
-    moved = temperatures(lab, pulse) - AMBIENT
-    assert not np.delete(moved, tank, axis=1).any()
-    assert not moved[: 1 + LAGS[tank], tank].any()
-    assert int(moved[:, tank].argmax()) == 1 + LAGS[tank]
-    np.testing.assert_allclose(moved[1 + LAGS[tank] :, tank], GAIN * lab.fade ** np.arange(30 - LAGS[tank]), atol=1e-5)
-
-
-def test_a_twin_differs_from_when_its_pulse_arrives() -> None:
-    lab, valves = DelayedActuator(), valves_of(0, 40)
-    others = valves.copy()
-    others[5, 4] = 1 - others[5, 4]
-    one, other = (replay(lab, 7, {"valves": done}).observations["temperatures"] for done in (valves, others))
-    np.testing.assert_array_equal(one[: 6 + LAGS[4]], other[: 6 + LAGS[4]])
-    apart = np.abs(one - other)
-    assert apart[6 + LAGS[4], 4] > 1.0
-    assert not apart[:, :4].any()
 
 
 @settings(max_examples=10, deadline=None)

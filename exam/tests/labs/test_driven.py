@@ -117,15 +117,6 @@ def test_the_thicker_the_medium_the_bluer_the_picture(name: str) -> None:
     np.testing.assert_array_equal(pictures[0], lab.drawn({n: v for n, v in shown[0].items() if n != "camera"}))
 
 
-@every_lab
-def test_what_moves_is_seen_to_move(name: str) -> None:
-    lab = LABS[name](pictures=True)
-    episode = explore(lab, 1, 8)
-    camera = episode.observations["camera"].astype(int)
-    assert (np.abs(np.diff(camera, axis=0)).sum((1, 2, 3)) > 0).all()
-    assert lab.schema["camera"].shape == (64, 64, 3)
-
-
 def test_leaps_are_of_fourth_order() -> None:
     """Half as long, a sixteenth of the error; against the damped oscillator's own formula."""
     damping, rate = 0.8, np.sqrt(9 - 0.16)

@@ -23,12 +23,6 @@ def test_a_wall_turns_a_puck_round() -> None:
     np.testing.assert_allclose(blue, [-0.5, 0.0, 0.0, 0.0], atol=1e-12)
 
 
-def test_equal_pucks_head_on_swap_their_velocities() -> None:
-    red, blue = after(ElasticPucks(), [-0.6, 0.0, 1.0, 0.0], [0.1, 0.0, 0.0, 0.0], 4)
-    np.testing.assert_allclose(red, [-0.4, 0.0, 0.0, 0.0], atol=1e-12)
-    np.testing.assert_allclose(blue, [0.3, 0.0, 1.0, 0.0], atol=1e-12)
-
-
 def test_a_contact_turns_what_is_along_the_normal() -> None:
     """A glancing blow, against the textbook's formula for two masses in the plane."""
     lab = ElasticPucks(masses=(1.0, 3.0), radii=(0.2, 0.3))
@@ -38,21 +32,6 @@ def test_a_contact_turns_what_is_along_the_normal() -> None:
     handed = 2 * (np.array([1.5, 0.0]) @ normal) / (1 + 3.0)
     np.testing.assert_allclose(red[2:], np.array([1.5, 0.0]) - 3.0 * handed * normal, atol=1e-12)
     np.testing.assert_allclose(blue[2:], handed * normal, atol=1e-12)
-
-
-def test_between_contacts_what_both_carry_is_kept() -> None:
-    lab = ElasticPucks(masses=(1.0, 1.7))
-    rng, met = np.random.default_rng(0), 0
-    state = lab.draw_states(rng, 300)
-    for _ in range(30):
-        later = lab.advance(state, np.zeros((300, 4)), np.zeros(300))
-        clear = (np.abs(state.reshape(-1, 2, 4)[:, :, :2]) < HALF - 0.25 - 2.5 * STEP_S).all((1, 2))
-        old, new = state.reshape(-1, 2, 4)[clear, :, 2:], later.reshape(-1, 2, 4)[clear, :, 2:]
-        met += int((np.abs(new - old) > 1e-9).any((1, 2)).sum())
-        masses = np.array([1.0, 1.7])[:, None]
-        np.testing.assert_allclose((masses * old).sum(1), (masses * new).sum(1), atol=1e-9)
-        state = later
-    assert met > 20
 
 
 def test_nothing_ever_passes_through() -> None:

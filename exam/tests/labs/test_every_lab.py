@@ -133,10 +133,34 @@ def test_actions_beyond_the_bounds_are_cut(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fleet", "gusty-puck", "wind"])
-def test_hidden_causes_are_those_of_the_seed(name: str) -> None:
+def test_hidden_causes_are_those_of_the_seed_and_no_log_holds_them(name: str) -> None:
     lab = made(name)
     explore(lab, 4, 3)
     assert lab.hidden(5) == made(name).hidden(5) != lab.hidden(6)
+    assert lab.hidden(5).keys().isdisjoint(signal.name for signal in lab.schema.signals)
+
+
+@pytest.mark.parametrize(
+    ("name", "noise"),
+    [("clips", "noise"), ("fleet", "noise"), ("gusty-puck", "gust"), ("lamp", "noise"), ("wind", "noise")],
+)
+@settings(max_examples=5, deadline=None)
+@given(seed=SEEDS)
+def test_noise_lamps_and_drills_do_not_depend_on_what_is_done(name: str, noise: str, seed: int) -> None:
+    """Noise adds the same to observations, whatever the actions are."""
+    rng, paths = np.random.default_rng(seed), []
+    for _ in range(2):
+        actions = {
+            signal.name: rng.uniform(signal.low, signal.high, (10, *signal.shape)).astype(np.float32)
+            for signal in made(name).schema.actions
+        }
+        paths.append([replay(lab, seed, actions).observations for lab in (made(name), made(name, **{noise: 0.0}))])
+    added = [{key: noisy[key] - calm[key] for key in noisy} for noisy, calm in paths]
+    assert max(np.abs(value).max() for value in added[0].values()) > 1e-3
+    for key, value in added[0].items():
+        np.testing.assert_allclose(value, added[1][key], atol=1e-4)
+        if key.endswith(("lamp", "drill")):
+            np.testing.assert_array_equal(paths[0][0][key], paths[1][0][key])
 
 
 @pytest.mark.parametrize(

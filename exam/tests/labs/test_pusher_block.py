@@ -5,11 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.engines.simulator import SimulatorEngine
 from worldline.labs.drawing import SIZE
 from worldline.labs.playing import explore, replay
-from worldline.planning.planners.cem import CrossEntropy
-from worldline.world.local import LocalWorld
 from worldline_exam.labs.pusher_block import LEVER, MAX_SPEED, ROOM, STATE, STEP_S, PusherBlock
 
 SEEDS = st.integers(0, 2**31)
@@ -60,20 +57,6 @@ def test_a_seed_replays_to_the_bit_alone_in_a_batch_and_from_any_observation(see
 
 
 @settings(max_examples=8, deadline=None)
-@given(SEEDS)
-def test_a_twin_is_the_same_until_its_actions_differ(seed: int) -> None:
-    lab = PusherBlock()
-    velocity = towards_block(lab, seed, 20)
-    other = velocity.copy()
-    other[12:] = -velocity[12:]
-    one, twin = replay(lab, seed, {"velocity": velocity}), replay(lab, seed, {"velocity": other})
-    for name in STATE:
-        np.testing.assert_array_equal(one.observations[name][:13], twin.observations[name][:13])
-    apart = np.abs(one.observations["pusher_position"][13] - twin.observations["pusher_position"][13]).max()
-    assert apart > 1e-3
-
-
-@settings(max_examples=8, deadline=None)
 @given(SEEDS, st.floats(0.04, 0.15), st.floats(0.03, 0.08))
 def test_nothing_overlaps_and_nothing_leaves_the_table(seed: int, half: float, radius: float) -> None:
     lab = PusherBlock(block_half=half, pusher_radius=radius)
@@ -95,28 +78,6 @@ def test_the_block_moves_only_when_it_is_touched(seed: int) -> None:
     travelled = np.linalg.norm(np.diff(path["pusher_position"], axis=0), axis=-1)
     assert (moved[lab.gap(path)[:-1] > travelled + 1e-3] == 0).all()  # it may leave the block within the same step
     assert (moved > 0).any()
-
-
-def test_a_push_through_the_middle_moves_the_block_as_far_and_does_not_turn_it() -> None:
-    lab = PusherBlock(block_half=0.1, pusher_radius=0.05)
-    placed(lab, (-0.2, 0.0), (0.0, 0.0))
-    for _ in range(5):
-        shown = lab.step({"velocity": np.array([0.3, 0.0])})[0]
-    assert shown["pusher_position"][0] == pytest.approx(-0.2 + 5 * 0.03, abs=1e-6)
-    assert shown["block_position"] == pytest.approx([-0.05 + 0.15, 0.0], abs=1e-6)
-    np.testing.assert_array_equal(shown["block_angle"], np.array([1.0, 0.0], np.float32))
-
-
-@pytest.mark.parametrize("offset", [-0.06, 0.03, 0.08])
-def test_a_push_off_the_middle_turns_the_block_by_the_law(offset: float) -> None:
-    """A short push on a flat side, by hand: d = 1 mm, n = (1, 0), r = (-0.1, offset)."""
-    lab = PusherBlock(block_half=0.1, pusher_radius=0.05)
-    placed(lab, (-0.15, offset), (0.0, 0.0))
-    shown = lab.step({"velocity": np.array([0.001 / STEP_S, 0.0])})[0]
-    square = (LEVER * 0.1) ** 2
-    shift = 0.001 / (1 + offset**2 / square)
-    assert shown["block_position"][0] == pytest.approx(shift, rel=0.02)
-    assert np.arctan2(*shown["block_angle"][::-1]) == pytest.approx(-offset * shift / square, rel=0.02)
 
 
 @settings(max_examples=10, deadline=None)
@@ -174,15 +135,6 @@ def test_the_explorer_pushes_often_and_everywhere() -> None:
     velocity = np.stack([one.actions["velocity"] for one in paths])
     assert np.abs(velocity).max() <= MAX_SPEED
     assert (velocity.std((0, 1)) > 0.15).all()
-
-
-def test_a_simulator_goes_on_from_what_is_seen() -> None:
-    lab = PusherBlock()
-    one = explore(lab, 3, 20)
-    world = LocalWorld(SimulatorEngine.of_lab(lab), None, CrossEntropy())
-    said = world.predict(one.history(8, 4), {"velocity": one.actions["velocity"][8:]})
-    for name in STATE:
-        np.testing.assert_array_equal(said.signals[name].mean, one.observations[name][9:])
 
 
 def test_pictures_show_where_everything_is() -> None:

@@ -43,14 +43,6 @@ def test_they_pull_each_other_and_nobody_else() -> None:
     np.testing.assert_allclose((masses * state.reshape(-1, 2, 2, 2)[:, :, 1]).sum(1), before, atol=1e-12)
 
 
-def test_the_push_is_on_the_driven_body() -> None:
-    lab = TwoBodies(strength=0.0, trap=0.0, masses=(2.0, 1.0))
-    found = lab.advance(np.zeros((1, 8)), np.array([[1.0, -0.5]]), np.zeros(1))[0]
-    np.testing.assert_allclose(found[2:4], [0.5 * STEP_S, -0.25 * STEP_S])
-    np.testing.assert_allclose(found[0:2], [0.25 * STEP_S**2, -0.125 * STEP_S**2])
-    np.testing.assert_array_equal(found[4:], np.zeros(4))
-
-
 def test_at_rest_in_the_middle_there_is_no_energy() -> None:
     lab = TwoBodies()
     assert lab.energy(lab.split(np.zeros(8))) == 0

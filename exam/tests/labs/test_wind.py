@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import worldline
 from worldline.labs.drawing import BLUE
 from worldline.labs.playing import replay
 from worldline_exam.labs.wind import DECAY, MAX_MOTOR, MOTOR_EFFECT, WIND_EFFECT, Wind
@@ -43,17 +40,6 @@ def test_a_step_is_the_equation(seed: int) -> None:
     np.testing.assert_allclose(place[1:], due, atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
-@given(SEEDS)
-def test_noise_does_not_depend_on_what_is_done(seed: int) -> None:
-    first, second = motors_of(seed, 15), motors_of(seed + 1, 15)
-    noises = []
-    for motors in (first, second):
-        place = run(Wind(), seed, motors)
-        noises.append(place[1:] - DECAY * place[:-1] - motors[:, 0])
-    np.testing.assert_allclose(noises[0], noises[1], atol=1e-4)
-
-
 def test_options_change_one_thing() -> None:
     lab, motors = Wind(), motors_of(0, 10)
     drawn = lab.hidden(3)["wind"]
@@ -74,23 +60,6 @@ def test_who_regresses_drift_on_motor_finds_the_confounded_slope(confounding: fl
     known = np.linalg.lstsq(np.stack([motor, wind], 1), drift, rcond=None)[0]
     np.testing.assert_allclose(known, [MOTOR_EFFECT, WIND_EFFECT], atol=0.15)
     assert motor.std() == pytest.approx(1.0, abs=0.1)
-
-
-def test_no_log_holds_the_wind_whoever_runs_side_by_side(tmp_path: Path) -> None:
-    """Each of several boats feels a wind of its own."""
-    kwargs = {"confounding": 1.0, "noise": 0.0}
-    alone, together = (
-        worldline.record("wind", tmp_path / str(n), num_episodes=6, max_steps=4, seed=0, num_envs=n, env_kwargs=kwargs)
-        for n in (1, 3)
-    )
-    assert alone.content_hash() == together.content_hash()
-    assert {signal.name for signal in alone.schema.signals} == {"boat_position", "motor"}
-    for number in range(6):
-        episode = together.episode(number)
-        assert episode.seed is not None
-        wind = Wind().hidden(episode.seed)["wind"]
-        np.testing.assert_allclose(episode.actions["motor"], np.clip(wind, -MAX_MOTOR, MAX_MOTOR), atol=1e-6)
-        assert set(episode.observations) == {"boat_position"}
 
 
 def test_what_is_expected_is_the_mean_over_noise() -> None:

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldline.audit.baselines import MarginalMean, as_world
 from worldline.audit.queries import history_of
 from worldline.engines.base import Card
 from worldline.episode import Episode, History
-from worldline.errors import ConfigError, InputError
+from worldline.errors import ConfigError, InputError, UnreadableError
 from worldline.labs.drawing import CAMERA
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
@@ -124,6 +125,15 @@ def test_pictures_are_drawn_as_the_logs_show_them(code: str) -> None:
         apart = np.abs(shown.observations[CAMERA.name].astype(int) - logged.observations[CAMERA.name])[seen]
         assert apart.max() <= 1  # a lab may draw what is not rounded to 32 bits yet
         assert set(one.asked) <= set(bare)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_world_that_predicts_nothing_is_unreadable(code: str) -> None:
+    test = small(code, pixels=False)
+    datasets = test.datasets()
+    worlds = {one.name: as_world(MarginalMean(schema=one.make_lab().schema, mean={})) for one in datasets}
+    with pytest.raises(UnreadableError, match=datasets[0].asked[0]):
+        test.ask(worlds, test.generate(0))
 
 
 def test_pictures_that_are_there_stay() -> None:

@@ -337,15 +337,6 @@ def test_nothing_is_sent_beyond_what_it_may_cost_and_refused_answers_count(serve
     assert len(server.seen) == 3
 
 
-def test_a_cost_that_is_not_told_stops_what_may_cost_so_much_only() -> None:
-    with ChatServer(doubled, tells_usage=False) as server:
-        chat = chat_of(server, endpoint=PRICES, num_concurrent=1, max_price=1.0)
-        chat.answers([ask(chat, 1.0)], read)
-        with pytest.raises(UnavailableError, match="without token counts"):
-            chat.answers([ask(chat, 2.0)], read)
-        assert chat.spent.num_untold == 1
-
-
 class Telling(ChatServer):
     """Tells its tokens in its own way."""
 

@@ -95,12 +95,6 @@ def test_scores_are_those_of_the_codes() -> None:
     torch.testing.assert_close(made.change, due.diff(dim=1).square().mean((0, 1)).sqrt(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_turn_of_a_full_circle_changes_nothing() -> None:
-    made, seen = vectors(HEADING), values()
-    shifted = {**seen, "heading": seen["heading"] + 360}
-    torch.testing.assert_close(made(shifted, everything()), made(seen, everything()), rtol=1e-4, atol=1e-4)
-
-
 def test_what_is_missing_does_not_matter_but_for_its_flag() -> None:
     made, seen, observed = vectors(), values(), everything()
     made.fit(seen, observed)

@@ -20,7 +20,7 @@ def test_a_jump_is_learned() -> None:
         torch.manual_seed(0)
         network = nn.Sequential(Gated(2, 32), nn.Linear(64, 1))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
-    for _ in range(400):
+    for _ in range(200):
         given = torch.randn(256, 2, generator=draw)
         loss = (network(given) - turn(given)).square().mean()
         optimizer.zero_grad()

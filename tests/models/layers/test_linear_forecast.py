@@ -138,12 +138,6 @@ def test_without_the_steps_that_it_misses_most_it_is_exact_between_contacts() ->
     assert (whole.weight[1, :, 0] - due).abs().max() > 0.05
 
 
-def test_trimming_leaves_a_linear_world_as_it_is() -> None:
-    values, push = oscillator(64, 8)
-    nets = [fitted(values, push, history=2, trim=share) for share in (0.0, 0.3)]
-    torch.testing.assert_close(nets[1].weight[1], nets[0].weight[1], rtol=1e-3, atol=1e-3)
-
-
 def test_what_is_missed_is_measured_and_the_network_measures_in_it() -> None:
     values, push = oscillator(256, 8)
     noise = 0.1 * torch.randn(values.shape, generator=torch.Generator().manual_seed(1))
@@ -181,8 +175,3 @@ def test_as_many_steps_are_enough_as_something_takes_to_show() -> None:
         net = fitted(values, push, history=9)
         assert len(net.misses) == 9
         assert net.enough(values.diff(dim=1).square().mean().sqrt()[None], 0.02) == lag + 1
-
-
-def test_where_nothing_could_be_solved_for_one_step_is_enough() -> None:
-    net = LinearForecast(size=1, num_inputs=1, history=9)
-    assert net.enough(torch.ones(1), 0.02) == 1

@@ -118,16 +118,6 @@ def test_where_nothing_was_seen_whole_no_landmark_can_be_chosen() -> None:
         fitted(blind)
 
 
-def test_near_and_far_goals_of_a_batch_do_not_mix() -> None:
-    now, goal = WAY[[0, 0, 26]], torch.stack([WAY[26], WAY[2], WAY[0]])
-    together = MARKS.aim(straight(), now, goal)
-    for row in range(3):
-        alone = MARKS.aim(straight(), now[row, None], goal[row, None])
-        torch.testing.assert_close(together.latent[row], alone.latent[0])
-        torch.testing.assert_close(together.after[row], alone.after[0])
-    assert torch.equal(together.latent[1], WAY[2])
-
-
 @pytest.mark.parametrize(("count", "reach"), [(0, 1.0), (3, 0.0), (3, float("nan")), (3, float("inf"))])
 def test_what_makes_no_map_is_refused(count: int, reach: float) -> None:
     with pytest.raises(ConfigError, match="num_landmarks"):

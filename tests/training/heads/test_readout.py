@@ -140,15 +140,6 @@ def test_an_angle_is_read_across_the_seam(middle: float, seed: int) -> None:
     assert (read <= 180).all()
 
 
-def test_a_plain_regression_on_an_angle_fails_at_the_seam() -> None:
-    """What the codes are for: the same numbers, read as they are."""
-    angle = (180 + 120 * torch.rand(300, 1, generator=torch.Generator().manual_seed(0)) - 60 + 180).remainder(360) - 180
-    turn = angle * math.pi / 180
-    latents = torch.cat([turn.sin(), turn.cos(), normal(0, 300, 2)], 1)
-    plain = fit(head(vector("heading", 1)), latents, angle)(latents)["heading"]
-    assert ((plain - angle + 180).remainder(360) - 180).abs().max() > 20
-
-
 def test_a_discrete_signal_is_read_without_an_error_where_it_can_be() -> None:
     gear = torch.randint(3, (200,), generator=torch.Generator().manual_seed(0))
     latents = torch.nn.functional.one_hot(gear, 3).float() @ normal(1, 3, 4) + 0.01 * normal(2, 200, 4)
