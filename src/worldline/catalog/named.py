@@ -45,7 +45,7 @@ class NamedWorld(World):
     history; no belief is carried over.
 
     A candidate in shadow gets the same calls in another thread. The answer neither waits for it nor depends on it.
-    Costs and constraints of the caller are then also called from that thread.
+    Costs and constraints of the caller are then also called from that thread. The thread ends with `close`.
 
     Args:
         directory: the folder of the world.
@@ -140,7 +140,7 @@ class NamedWorld(World):
         started = perf_counter()
         answer: Answer = getattr(serving.world, name)(*args, **options)
         seconds = perf_counter() - started
-        if serving.pair is not None and self._shadow.reserve(serving.pair):
+        if serving.pair is not None and self._shadow.accepts(serving.pair):
             same, same_options = copied(args), copied(options)
             past = same[0]
             self._shadow.put(
