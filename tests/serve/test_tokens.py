@@ -127,11 +127,11 @@ def test_whether_there_is_a_token(database: Database, monkeypatch: pytest.Monkey
 
 def test_the_last_use_is_written_once_a_minute(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     checked, now = Tokens(database), time.time()
+    monkeypatch.setattr(Database, "write_later", Database.write)
 
     def used(at: float) -> float | None:
         monkeypatch.setattr(time, "time", lambda: at)
         checked.check(token)
-        database.write(lambda connection: None).result()
         return checked.list()[0].last_used
 
     token = checked.create("robot", [Scope.READ])

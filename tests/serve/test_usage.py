@@ -157,7 +157,7 @@ def test_counts_survive_a_failing_database_and_a_cancelled_flush(database: Datab
     usage = Usage(database)
 
     def execute(statement: str) -> None:
-        database.write(lambda connection: connection.execute(text(statement)).close()).result()
+        database.write(lambda connection: connection.execute(text(statement)).close())
 
     async def run() -> None:
         usage.record(call())
@@ -252,6 +252,6 @@ def test_old_calls_of_the_log_are_deleted_only_by_age(database: Database) -> Non
     usage = Usage(database)
     asyncio.run(usage.clean())
     row = {"time": 4e9, "request_id": "", "token_id": "", "world": "", "verb": "", "status": 200, "duration_ms": 1.0}
-    database.write(lambda connection: connection.execute(insert(calls), [row]).close()).result()
+    database.write(lambda connection: connection.execute(insert(calls), [row]).close())
     asyncio.run(usage.clean())
     assert len(database.read(logged)) == 1

@@ -10,7 +10,6 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, final
 
@@ -18,7 +17,7 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
 from worldline.catalog.aliases import check_name
-from worldline.errors import InputError, UnavailableError, UnknownNameError
+from worldline.errors import InputError, UnknownNameError
 from worldline.serve.callers import Caller, Scope, UnauthorizedError
 from worldline.serve.database import Database
 from worldline.serve.tables import tokens
@@ -131,7 +130,7 @@ class Tokens:
             expires=expires,
         )
         try:
-            self._database.write(lambda connection: connection.execute(stored).close()).result()
+            self._database.write(lambda connection: connection.execute(stored).close())
         except IntegrityError as error:
             raise InputError(
                 f"a token is called {name!r}, perhaps a revoked one. Choose another name, such as {name}-2."
@@ -160,7 +159,7 @@ class Tokens:
             )
             return known[name]
 
-        number = self._database.write(write).result()
+        number = self._database.write(write)
         with self._lock:
             self._kept.pop(number, None)
 
@@ -227,8 +226,7 @@ class Tokens:
             return
         self._keep(replace(kept, record=replace(kept.record, last_used=now)))
         used = update(tokens).where(tokens.c.id == number).values(last_used=now)
-        with suppress(UnavailableError):  # the call matters more
-            self._database.write(lambda connection: connection.execute(used).close())
+        self._database.write_later(lambda connection: connection.execute(used).close())
 
 
 def _check(name: str, scopes: Iterable[Scope], expires_s: float | None, rate: float | None, quota: int | None) -> None:
