@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import final
 
 from worldline.config import from_json, to_json
-from worldline.data.fsync import locked, sync_folder
+from worldline.data.fsync import locked, sync
 from worldline.errors import ConfigError, InputError, UnknownNameError
 
 FORMAT = 1
@@ -252,15 +252,13 @@ class WorldDirectory:
         """Replaces `aliases.json` atomically, and flushes it to disk. Call it while `locked`."""
         path, fresh, before = self.folder / ALIASES, self.folder / f".{ALIASES}.partial", self.stamp()
         text = to_json(Aliases(aliases=aliases, published=self.published()))
-        with fresh.open("w") as file:
-            file.write(text)
-            file.flush()
-            # File system clocks are coarse and inodes are reused, so without this two stamps could be equal.
-            if before is not None and os.fstat(file.fileno()).st_mtime_ns <= before[0]:
-                os.utime(file.fileno(), ns=(before[0] + 1, before[0] + 1))
-            os.fsync(file.fileno())
+        fresh.write_text(text)
+        # File system clocks are coarse and inodes are reused, so without this two stamps could be equal.
+        if before is not None and fresh.stat().st_mtime_ns <= before[0]:
+            os.utime(fresh, ns=(before[0] + 1, before[0] + 1))
+        sync(fresh)
         fresh.replace(path)
-        sync_folder(self.folder)
+        sync(self.folder)
 
 
 def _check_version(version: int) -> None:

@@ -16,7 +16,7 @@ from worldline.bundle import MANIFEST, read_bundle, read_manifest
 from worldline.catalog.aliases import Alias, Reference, Turn, WorldDirectory, check_name
 from worldline.catalog.comparison import ShadowComparison, ShadowVerdict, compare, read_records
 from worldline.catalog.named import NamedWorld
-from worldline.data.fsync import sync_folder
+from worldline.data.fsync import sync
 from worldline.engines.base import Card
 from worldline.engines.learned import Adaptation
 from worldline.errors import InputError, UnknownNameError, WorldlineError
@@ -143,7 +143,7 @@ class Catalog:
                     self._check_compatible(directory, alias, known.get(alias), fresh)
                     known = _pointed(known, alias, number, "published")
                 fresh.rename(directory.path(number))
-                sync_folder(directory.folder)
+                sync(directory.folder)
                 directory.write(known)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -365,7 +365,6 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, path)
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(path)
     for folder in {(target / name).parent for name in names}:
-        sync_folder(folder)
+        sync(folder)
