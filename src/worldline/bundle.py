@@ -388,7 +388,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _write_file(path: Path, content: str | bytes | Mapping[str, Tensor]) -> FileEntry:
-    """Writes one file, syncs it to disk and returns its entry for the manifest."""
+    """Writes one file and returns its entry for the manifest."""
     path.parent.mkdir(exist_ok=True)
     with name_in_errors(path):
         if isinstance(content, Mapping):
@@ -397,8 +397,7 @@ def _write_file(path: Path, content: str | bytes | Mapping[str, Tensor]) -> File
             save_file({k: v.detach().cpu().clone(memory_format=layout) for k, v in content.items()}, path)
         else:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    with path.open("rb") as file:
         return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=path.stat().st_size)
 
 

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from worldline.data.fsync import LOCKED_BYTE, locked
+from worldline.data.fsync import locked
+from worldline.errors import InputError
 
 HOLDER = """
     import sys, time
@@ -29,26 +28,6 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=["posix", "windows"])
-def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This system, or the locks of Windows: a byte is locked through one of the open files."""
-    if request.param == "posix":
-        return
-    held: dict[tuple[int, int], int] = {}
-
-    def locking(descriptor: int, mode: int, count: int) -> None:
-        byte = os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR)
-        assert (byte[1], count) == (LOCKED_BYTE, 1)
-        if mode == 0:
-            assert held.pop(byte) == descriptor
-        elif held.setdefault(byte, descriptor) != descriptor:
-            raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2, LK_UNLCK=0))
-
-
-@pytest.mark.usefixtures("system")
 def test_one_holder_at_a_time(file: Path) -> None:
     inside, most, turns = [0], [0], 20
 
@@ -68,17 +47,16 @@ def test_one_holder_at_a_time(file: Path) -> None:
     assert (most, inside, file.read_bytes()) == ([1], [0], b"content")
 
 
-@pytest.mark.usefixtures("system")
 def test_a_lock_that_is_held_is_refused_without_waiting_and_free_after_an_error(file: Path) -> None:
     def failing() -> None:
         with locked(file):
-            with pytest.raises(BlockingIOError), locked(file, wait=False):
+            with pytest.raises(InputError, match="busy"), locked(file, busy="busy"):
                 pass
             raise RuntimeError("inside")
 
     with pytest.raises(RuntimeError, match="inside"):
         failing()
-    with locked(file, wait=False):
+    with locked(file, busy="busy"):
         pass
 
 
@@ -87,10 +65,10 @@ def test_a_process_that_is_killed_releases_its_lock(file: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(BlockingIOError), locked(file, wait=False):
+        with pytest.raises(InputError, match="busy"), locked(file, busy="busy"):
             pass
         process.kill()
-    with locked(file, wait=False):
+    with locked(file, busy="busy"):
         pass
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
-from concurrent.futures import Future
 from functools import partial
 from itertools import count
 
@@ -31,12 +29,9 @@ def increment(connection: Connection) -> None:
 
 
 def main(url: str, task: str) -> None:
-    waiting: deque[Future[str | None]] = deque()
     with Database(url) as database:
         for number in range(INCREMENTS) if task == "increment" else count():
-            waiting.append(database.write(increment if task == "increment" else partial(add_world, str(number))))
-            if len(waiting) > 8:
-                print(waiting.popleft().result(), flush=True)
+            print(database.write(increment if task == "increment" else partial(add_world, str(number))), flush=True)
 
 
 if __name__ == "__main__":

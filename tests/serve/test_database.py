@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,21 +33,6 @@ def names(connection: Connection) -> set[str]:
     return set(connection.execute(select(tables.worlds.c.name)).scalars())
 
 
-def together(database: Database, *functions: Callable[[Connection], Any]) -> list[Future[Any]]:
-    """Writes while the writing thread is busy, so that it takes all of them at once."""
-    begun, go = threading.Event(), threading.Event()
-
-    def busy(connection: Connection) -> None:
-        begun.set()
-        assert go.wait(60)
-
-    database.write(busy)
-    assert begun.wait(60)
-    futures = [database.write(function) for function in functions]
-    go.set()
-    return futures
-
-
 def run(url: str, task: str) -> subprocess.Popen[str]:
     command = [sys.executable, database_process.__file__, url, task]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -67,78 +52,51 @@ def test_one_chain_of_revisions_builds_the_tables(database: Database) -> None:
 
 def test_a_database_of_a_later_version_is_refused(database_url: str) -> None:
     with Database(database_url) as database:
-        database.write(
-            lambda connection: connection.execute(text(f"UPDATE {REVISIONS} SET version_num = 'x9'"))
-        ).result()
+        database.write(lambda connection: connection.execute(text(f"UPDATE {REVISIONS} SET version_num = 'x9'")))
     with pytest.raises(ConfigError, match=r"revision x9, .* up to 0001"):
         Database(database_url)
 
 
-def test_functions_that_wait_share_a_transaction_and_one_that_raises_loses_only_its_own(database: Database) -> None:
+def test_a_function_that_fails_changes_nothing(database: Database) -> None:
     def fails(connection: Connection) -> None:
         add_world("lost", connection)
         raise KeyError("mine")
 
-    add = [partial(add_world, name) for name in "abc"]
-    transactions = [Connection.get_transaction] * 2
-    first, failed, second, again, third, *shared = together(
-        database, add[0], fails, add[1], add[0], add[2], *transactions
-    )
-    assert [done.result() for done in (first, second, third)] == ["a", "b", "c"]
-    assert shared[0].result() is shared[1].result()
-    with pytest.raises(KeyError, match="mine"):
-        failed.result()
-    with pytest.raises(IntegrityError):
-        again.result()
+    with ThreadPoolExecutor(8) as threads:
+        failed = [threads.submit(database.write, fails) for _ in range(4)]
+        added = [threads.submit(database.write, partial(add_world, name)) for name in "abca"]
+    assert all(isinstance(future.exception(), KeyError) for future in failed)
+    assert sum(isinstance(future.exception(), IntegrityError) for future in added) == 1
     assert database.read(names) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("breaks", ["ROLLBACK", "no SQL", SystemExit])
-def test_a_function_that_breaks_the_transaction_harms_no_other(database: Database, breaks: Any) -> None:
+def test_after_a_function_that_breaks_its_transaction_others_write(database: Database, breaks: Any) -> None:
     def fails(connection: Connection) -> None:
         if breaks is SystemExit:
             raise SystemExit
         connection.exec_driver_sql(breaks)
+        raise KeyError("mine")
 
-    first, failed, second = together(database, partial(add_world, "a"), fails, partial(add_world, "b"))
-    assert failed.exception() is not None
-    assert [first.result(), second.result()] == ["a", "b"]
-    assert database.read(names) == {"a", "b"}
-
-
-def test_a_transaction_that_vanished_unnoticed_is_not_acknowledged(database: Database) -> None:
-    def ends(connection: Connection) -> None:
-        connection.connection.driver_connection.rollback()  # as SQLite does when the disk is full
-
-    future = database.write(
-        lambda connection: (add_world("a", connection), ends(connection), add_world("b", connection))
-    )
-    assert future.exception() is not None
-    assert database.read(names) <= {"b"}
+    with pytest.raises((KeyError, SystemExit, UnavailableError)):
+        database.write(fails)
+    assert database.write(partial(add_world, "b")) == "b"
+    assert database.read(names) == {"b"}
 
 
-def test_a_failed_commit_fails_the_whole_group(database: Database) -> None:
+def test_a_failed_commit_is_not_acknowledged(database: Database) -> None:
     created = "CREATE TABLE child (name TEXT REFERENCES worlds (name) DEFERRABLE INITIALLY DEFERRED)"
-    database.write(lambda connection: connection.execute(text(created))).result()
+    database.write(lambda connection: connection.execute(text(created)))
     orphan = text("INSERT INTO child VALUES ('nobody')")
-    for future in together(database, partial(add_world, "a"), lambda connection: connection.execute(orphan)):
-        assert isinstance(future.exception(), IntegrityError)
-    assert database.read(names) == set()
-    assert database.write(partial(add_world, "b")).result() == "b"
-
-
-def test_a_future_resolves_after_the_commit(database: Database) -> None:
-    seen = list[set[str]]()
-    future = together(database, partial(add_world, "a"))[0]
-    future.add_done_callback(lambda _: seen.append(database.read(names)))
-    future.result()
-    database.close()
-    assert seen == [{"a"}]
+    with pytest.raises(IntegrityError):
+        database.write(lambda connection: (add_world("a", connection), connection.execute(orphan)))
+    assert database.write(partial(add_world, "b")) == "b"
+    assert database.read(names) == {"b"}
 
 
 def test_commits_are_flushed_to_disk(database: Database, database_url: str) -> None:
     question = "PRAGMA synchronous" if "sqlite" in database_url else "SHOW synchronous_commit"
-    assert database.write(lambda connection: connection.execute(text(question)).scalar()).result() in (2, "on")
+    assert database.write(lambda connection: connection.execute(text(question)).scalar()) in (2, "on")
 
 
 def test_reading_cannot_write(database: Database) -> None:
@@ -155,25 +113,21 @@ def test_steps_of_a_session_go_with_it(database: Database) -> None:
         connection.execute(insert(tables.sessions).values(**session, **times))
         connection.execute(insert(tables.session_steps).values(session_id="s", step=0, body=b"\0"))
 
-    database.write(fill).result()
-    database.write(lambda connection: connection.execute(delete(tables.sessions))).result()
+    database.write(fill)
+    database.write(lambda connection: connection.execute(delete(tables.sessions)))
     assert database.read(lambda connection: connection.execute(select(tables.session_steps)).all()) == []
 
 
-def test_full_closed_and_cancelled_queues(database_url: str) -> None:
-    with Database(database_url, queue=3) as database:
+def test_closing_completes_the_writes_that_wait(database_url: str) -> None:
+    with Database(database_url) as database:
         begun, go = threading.Event(), threading.Event()
-        database.write(lambda connection: (begun.set(), go.wait(60)))
+        database.write_later(lambda connection: (begun.set(), go.wait(60)))
         assert begun.wait(60)
-        waiting = [database.write(partial(add_world, name)) for name in "def"]
-        with pytest.raises(UnavailableError, match="3 writes wait"):
-            database.write(partial(add_world, "g"))
-        assert waiting[1].cancel()
+        for name in "def":
+            database.write_later(partial(add_world, name))
         go.set()
-    with Database(database_url) as again:  # closing the first one has completed its writes
-        assert again.read(names) == set("df")
-    with pytest.raises(UnavailableError, match="closed"):
-        database.write(names)
+    with Database(database_url) as again:
+        assert again.read(names) == set("def")
 
 
 def test_coroutines_wait_for_writes(database: Database) -> None:
@@ -203,23 +157,17 @@ def test_a_killed_process_loses_no_acknowledged_write(database_url: str) -> None
     assert len(acknowledged) >= after
 
 
-def test_conflicts_with_other_clients_and_lost_connections_are_survived(postgresql: Callable[[], str]) -> None:
-    conflicts = iter(["40001", "40P01"])
-
-    def meets(connection: Connection) -> str:
-        for code in conflicts:
-            connection.exec_driver_sql(f"DO $$ BEGIN RAISE SQLSTATE '{code}'; END $$")
-        return add_world("b", connection)
-
+def test_lost_connections_are_survived(postgresql: Callable[[], str]) -> None:
     ends = text(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = :name"
     )
     url = postgresql()
     with Database(url) as database, Database(url) as other:
-        assert [done.result() for done in together(database, partial(add_world, "a"), meets)] == ["a", "b"]
-        other.write(lambda connection: connection.execute(ends, {"name": url.rpartition("/")[2]}).all()).result()
-        assert database.read(names) == {"a", "b"}
-        assert database.write(partial(add_world, "c")).result() == "c"
+        database.write(partial(add_world, "a"))
+        assert database.read(names) == {"a"}
+        other.write(lambda connection: connection.execute(ends, {"name": url.rpartition("/")[2]}).all())
+        assert database.read(names) == {"a"}
+        assert database.write(partial(add_world, "b")) == "b"
 
 
 @pytest.mark.parametrize("change", [("secret", "wrong-password"), ("127.0.0.1:", "127.0.0.1:1"), ("test_", "none_")])
@@ -271,7 +219,7 @@ def test_the_default_file_is_readable_by_its_owner_only(tmp_path: Path, monkeypa
     before = os.umask(0)
     try:
         with Database(default_url()) as database:
-            database.write(partial(add_world, "a")).result()
+            database.write(partial(add_world, "a"))
             files = sorted((tmp_path / "home").iterdir())
             assert [file.name for file in files] == ["service.sqlite", "service.sqlite-shm", "service.sqlite-wal"]
             assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}

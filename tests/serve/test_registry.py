@@ -162,7 +162,7 @@ def test_a_world_that_cannot_be_opened_is_tried_again_and_harms_no_other(
 
     hosts = Hosts(open_world)
     rows = [row("a", "odd@prod"), row("b", "late@prod"), row("c", "toy@prod")]
-    database.write(lambda connection: connection.execute(insert(worlds), rows).close()).result()
+    database.write(lambda connection: connection.execute(insert(worlds), rows).close())
 
     async def run() -> None:
         upkeep = Upkeep(Service(hosts), None, Registry(hosts, database))
@@ -182,7 +182,7 @@ def test_a_failure_of_one_part_does_not_stop_the_upkeep_and_is_logged_once(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     def execute(statement: str) -> None:
-        database.write(lambda connection: connection.execute(text(statement)).close()).result()
+        database.write(lambda connection: connection.execute(text(statement)).close())
 
     hosts = hosts_of()
     upkeep = Upkeep(Service(hosts, usage=Usage(database)), None, Registry(hosts, database))
@@ -289,7 +289,7 @@ def test_scopes_of_administration_and_sessions(database: Database) -> None:
 
 def test_added_worlds_answer_from_the_first_call_after_a_restart(database: Database) -> None:
     stored = insert(worlds).values(row("b", "toy@prod"))
-    database.write(lambda connection: connection.execute(stored).close()).result()
+    database.write(lambda connection: connection.execute(stored).close())
     with client(database, hosts_of(), Scope.READ) as http:
         assert http.get("/v1/worlds/b").json()["version"] == 1
 

@@ -43,7 +43,7 @@ class NamedWorld(World):
     history; no belief is carried over.
 
     A candidate in shadow gets the same calls in another thread. The answer neither waits for it nor depends on it.
-    Costs and constraints of the caller are then also called from that thread.
+    Costs and constraints of the caller are then also called from that thread. The thread ends with `close`.
 
     Args:
         directory: the folder of the world.
@@ -99,7 +99,7 @@ class NamedWorld(World):
         started = perf_counter()
         answer: Any = serving.world.answer(call)
         seconds = perf_counter() - started
-        if serving.pair is not None and self._shadow.reserve(serving.pair):
+        if serving.pair is not None and self._shadow.accepts(serving.pair):
             again: Call = copied(call)
             past = again.episode if isinstance(again, WhatIfCall | SurpriseCall) else again.history
             self._shadow.put(

@@ -9,7 +9,7 @@ from glob import escape
 from pathlib import Path
 from typing import Final
 
-from worldline.data.fsync import sync_folder
+from worldline.data.fsync import sync
 from worldline.errors import InputError
 
 _OLD: Final = ".old"
@@ -59,5 +59,5 @@ def _finish(draft: Path, old: Path, path: Path) -> None:
             draft.rename(path)
     elif not path.exists():
         old.rename(path)  # somebody deleted the draft
-    sync_folder(path.parent)
+    sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)

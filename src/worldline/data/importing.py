@@ -17,7 +17,7 @@ from worldline.data.checks import Finding, Severity, check_actions, check_episod
 from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
 from worldline.data.formats.reading import without_step
-from worldline.data.fsync import locked_at_once
+from worldline.data.fsync import locked
 from worldline.data.index import Source
 from worldline.data.log_edits import LOG_EDITS, NO_EDITS, LogEdits, suggested_edits
 from worldline.data.open_logs import open_logs
@@ -129,7 +129,7 @@ def import_logs(
         logs = open_logs(source, known, importer=importer, reading=reading, edits=edits, log_edits=log_edits)
     store = _target(logs, destination, old, max_error=max_error, size=size)
     problem = f"another import into {store.path} is running. Wait until it has ended."
-    with locked_at_once(store.path / CARD_FILE, problem), reading_budget(logs.max_bytes):
+    with locked(store.path / CARD_FILE, busy=problem), reading_budget(logs.max_bytes):
         store.refresh()
         try:
             scaled = size is not None or "size" in store.card.notes

@@ -41,11 +41,10 @@ from worldline.data.draft_folder import draft_beside, finish_replace, put_in_pla
 from worldline.data.fsync import (
     OpenFiles,
     locked,
-    locked_at_once,
     read_bytes,
     read_pieces,
     refuse_special_files,
-    sync_folder,
+    sync,
     write_durably,
 )
 from worldline.data.image_block import PictureBlock, round_off
@@ -139,7 +138,7 @@ class Store:
             put_in_place(draft, path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)  # still there only if the rename failed
-        sync_folder(draft.parent)
+        sync(draft.parent)
         return cls(path, schema, card)
 
     def __repr__(self) -> str:
@@ -578,7 +577,7 @@ def change_schema(store: Store, schema: Schema, *, progress: Callable[[int, int]
     is_rewritten = layout_of(schema) != layout_of(store.schema)
     is_checked = is_rewritten or bounds_of(schema) != bounds_of(store.schema)
     problem = f"an import into {store.path} is running. Change the schema when it has ended."
-    with locked_at_once(store.path / CARD_FILE, problem), locked(store.path / INDEX_FILE):
+    with locked(store.path / CARD_FILE, busy=problem), locked(store.path / INDEX_FILE):
         store.refresh()
         try:
             kept = {one.name: store.card.max_error.get(one.name, 0) for one in schema.signals if one.kind is Kind.IMAGE}
@@ -591,7 +590,7 @@ def change_schema(store: Store, schema: Schema, *, progress: Callable[[int, int]
                     progress(number + 1, len(store))
             if target is None:
                 for name in (LAYOUT_FILE, SCHEMA_FILE):
-                    write_durably({draft: (0, to_json(schema).encode())})
+                    draft.write_text(to_json(schema), encoding="utf-8")
                     draft.replace(store.path / name)
             else:
                 replace_folder(draft, store.path)

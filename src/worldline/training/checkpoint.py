@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import signal
 import threading
@@ -94,9 +93,6 @@ def save_checkpoint(
     draft = folder / f"{STATE}.draft"
     with name_in_errors(draft):
         draft.write_text(json.dumps({"tensors": name, **asdict(state)}))
-    for path in (folder / name, draft):
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
     draft.replace(folder / STATE)
     for old in folder.glob("checkpoint-*.safetensors"):
         if old.name != name:
