@@ -25,6 +25,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from worldline.data.array_size import check_size
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.reading import (
     FLAGS,
@@ -41,7 +42,6 @@ from worldline.data.formats.reading import (
     unread,
 )
 from worldline.data.infer import SchemaDraft, Summary, infer_schema, summarise
-from worldline.data.reading_budget import COPIES, SizeSum, check_size
 from worldline.schema import Schema
 
 Array = NDArray[np.generic]
@@ -111,9 +111,7 @@ def _archive(file: Path) -> Iterator[tuple[NpzFile, dict[str, str], zipfile.ZipF
         if twice := duplicate(sorted(names)):
             raise ValueError(f"it holds two arrays named {twice}")
         declared = [_header(headers, key) for key in archive.files]
-        check_size(
-            COPIES * sum(prod(shape) * dtype.itemsize for shape, dtype in declared), "the arrays in it", file=file
-        )
+        check_size(sum(prod(shape) * dtype.itemsize for shape, dtype in declared), "the arrays in it", file=file)
         yield archive, dict(zip(names, archive.files, strict=True)), headers
 
 
@@ -132,12 +130,11 @@ def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], dict[str, str |
 def _infer(files: Sequence[Path], draft: SchemaDraft) -> tuple[Schema, list[str]]:
     """Infers the schema from the readable files; `read` reports the others."""
     summaries: dict[str, dict[str, Summary]] = {}
-    steps_s, kept = list[float](), SizeSum("the summaries of the files")
+    steps_s = list[float]()
     for file, (arrays, times) in readable(files, _summarise, what="files", file=files[0]):
         for name in [name for name in arrays if name.lower() in FOREIGN_ENDS]:
             draft.note(f"{name}: looks like an end flag and is left out; save `terminated` and `truncated` instead.")
             del arrays[name]
-        kept.add(sum(summary.num_bytes for summary in arrays.values()))
         summaries[file.name] = arrays
         steps_s += [draft.usual_step(name, gaps) for name, gaps in times.items()]
     step_s = float(np.median(steps_s)) if steps_s else None
