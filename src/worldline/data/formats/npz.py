@@ -35,8 +35,8 @@ from worldline.data.formats.reading import (
     EpisodeDraft,
     EpisodeLogs,
     converted,
+    draft_of_arrays,
     duplicate,
-    flag_at_end,
     natural,
     readable,
     unread,
@@ -90,13 +90,7 @@ class NpzLogs(EpisodeLogs[tuple[Path, ...]]):
         file = opened[number]
         with converted("the file cannot be read", fix=_FIX):
             arrays, metadata, unknown = _load(file, self.schema)
-            masks = {k.removeprefix(MASK_PREFIX): mask for k, mask in arrays.items() if k.startswith(MASK_PREFIX)}
-            draft = EpisodeDraft(source={"file": file.name, **metadata}, values=arrays, observed=masks)
-            ends = {name: flag_at_end(arrays[name], name, fix=_SEVERAL) for name in FLAGS if name in arrays}
-            draft.end(ends.get("terminated"), ends.get("truncated"))
-            if "seed" in arrays and arrays["seed"].size == 1:
-                draft.seed = int(arrays["seed"].item())
-            draft.times = next((arrays[name].astype(np.float64) for name in TIMES if name in arrays), None)
+            draft = draft_of_arrays(arrays, {"file": file.name, **metadata}, fix=_SEVERAL)
         for name in unknown:
             fix = "Add a signal of this name to schema.json to keep it."
             draft.warn("the array is not in the schema and is left out", fix, signal=name)

@@ -319,6 +319,27 @@ class EpisodeDraft:
         return LoggedEpisode(file=file, number=number, episode=episode, findings=findings, source=self.source)
 
 
+def draft_of_arrays(arrays: Mapping[str, Array], source: Metadata, *, fix: str) -> EpisodeDraft:
+    """Returns the draft of an episode in arrays by name, as the head of `worldline.data.formats.npz` describes them.
+
+    Args:
+        arrays: signals, masks, end flags, times and the seed.
+        source: as in `LoggedEpisode`.
+        fix: of an end flag that is set too early.
+
+    Raises:
+        DataError: an end flag is set before the last row.
+    """
+    masks = {name.removeprefix(MASK_PREFIX): mask for name, mask in arrays.items() if name.startswith(MASK_PREFIX)}
+    draft = EpisodeDraft(source=source, values=dict(arrays), observed=masks)
+    ends = {name: flag_at_end(arrays[name], name, fix=fix) for name in FLAGS if name in arrays}
+    draft.end(ends.get("terminated"), ends.get("truncated"))
+    if "seed" in arrays and arrays["seed"].size == 1:
+        draft.seed = int(arrays["seed"].item())
+    draft.times = next((arrays[name].astype(np.float64) for name in TIMES if name in arrays), None)
+    return draft
+
+
 def without_step(what: str, count: int, *, where: str = "") -> Finding:
     """Returns the warning that an episode without a step is left out.
 
