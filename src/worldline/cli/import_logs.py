@@ -62,10 +62,9 @@ def import_logs(
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Cut longer episodes into this number of steps.", show_default="whole")
     ] = None,
-    max_bytes: Annotated[
-        int | None,
-        typer.Option(min=1, help="Bytes of memory for a file.", show_default="a quarter of the memory"),
-    ] = None,
+    untrusted: Annotated[
+        bool, typer.Option("--untrusted", help="Read the files in a process with limits of memory and time.")
+    ] = False,
     action_lag: ActionLag = None,
     drop: Drop = None,
     split: SplitAt = None,
@@ -95,17 +94,34 @@ def import_logs(
         rate_hz=rate_hz,
         rule=rule,
         max_steps=max_steps,
-        max_bytes=max_bytes,
     )
     reading = with_lag_of(destination, source, reading)
     known = _known_schema(schema, destination)
     roles = {"action": action, "observation": observation, "exogenous": exogenous, "reward": reward, "ignore": ignore}
     changed = LogEdits.parse(drop=drop or (), split=split or (), mask=mask or ()) if drop or split or mask else None
-    opened = partial(open_logs, source, known, importer=importer, reading=reading, log_edits=changed)
-    logs = _reviewed(_edits(roles), opened)
-    with progress_bars() as progress:
-        report = run(logs, destination, keep_going=keep_going, max_error=max_error, size=_size(size), progress=progress)
-    _print(report, is_table_shown=bool(logs.columns))
+    edits = _edits(roles)
+    how = partial(run, keep_going=keep_going, max_error=max_error, size=_size(size))
+    if untrusted:
+        with progress_bars() as progress:
+            report = how(
+                source,
+                destination,
+                known,
+                importer=importer,
+                reading=reading,
+                edits=edits,
+                log_edits=changed,
+                untrusted=True,
+                progress=progress,
+            )
+        print_columns(report.columns)
+        print_correction(report.columns)
+    else:
+        opened = partial(open_logs, source, known, importer=importer, reading=reading, log_edits=changed)
+        logs = _reviewed(edits, opened)
+        with progress_bars() as progress:
+            report = how(logs, destination, progress=progress)
+    _print(report, is_table_shown=bool(report.columns))
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
     raise_errors(finding for finding in report.findings if finding.episode is None)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from worldline.config import from_json
+from worldline.data.array_size import check_size
 from worldline.data.checks import Finding
 from worldline.data.index import Source
-from worldline.data.reading_budget import read_schema_text
 from worldline.data.roles import ColumnGuess
 from worldline.data.schema_edits import SchemaEdits, partial_edits
 from worldline.data.store import SCHEMA_FILE
@@ -22,10 +22,10 @@ from worldline.schema import Schema
 
 ACTION_LAG: Final = "action_lag"
 """Name of the option, and of the note in a store."""
-ANY_FORMAT: Final = (ACTION_LAG, "max_bytes")
-"""Options that every format takes."""
 PIECE: Final = "piece"
 """Key of the sources: the number of an episode among the pieces that a recording was cut into."""
+BYTES_A_JSON_BYTE: Final = 32
+"""Memory that a byte of a schema in JSON takes until it is checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,6 @@ class ReadOptions:
         rate_hz: steps per second to resample all signals to; None to keep the rows.
         rule: interpolation between rows when resampling: previous value, linear, or nearest value.
         max_steps: longer episodes are cut into episodes of this number of steps; None to keep them whole.
-        max_bytes: largest size of what is read at once, such as a table or the arrays of a file, in bytes; None for a
-            quarter of the memory.
     """
 
     action_lag: int | None = None
@@ -53,12 +51,11 @@ class ReadOptions:
     rate_hz: float | None = None
     rule: Literal["hold", "linear", "nearest"] = "hold"
     max_steps: int | None = None
-    max_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.rule != "hold" and self.rate_hz is None:
             raise InputError(f"rule is {self.rule!r}, but rows are only resampled with rate_hz. Set rate_hz.")
-        for name in ("gap_s", "rate_hz", "max_steps", "max_bytes"):
+        for name in ("gap_s", "rate_hz", "max_steps"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} is {value}. It must be a positive number.")
 
@@ -100,8 +97,6 @@ class Logs(ABC):
     """Name of the format; set by `open_logs`."""
     origin: str = ""
     """Name of the file, folder or kind of object; set by `open_logs`."""
-    max_bytes: int | None = None
-    """Largest size of what is read at once, see `ReadOptions`; set by `open_logs`."""
 
     def __init__(
         self,
@@ -167,7 +162,7 @@ def schema_beside(path: Path) -> Schema | None:
         ConfigError: the file cannot be read.
     """
     file = _schema_file(path)
-    if not file.is_file() or partial_edits(text := read_schema_text(file)) is not None:
+    if not file.is_file() or partial_edits(text := _schema_text(file)) is not None:
         return None
     return from_json(Schema, text, where=file)
 
@@ -179,11 +174,16 @@ def edits_beside(path: Path) -> SchemaEdits:
         path: a file, or the folder of the logs.
     """
     file = _schema_file(path)
-    return (partial_edits(read_schema_text(file)) or {}) if file.is_file() else {}
+    return (partial_edits(_schema_text(file)) or {}) if file.is_file() else {}
 
 
 def _schema_file(path: Path) -> Path:
     return (path.parent if path.is_file() else path) / SCHEMA_FILE
+
+
+def _schema_text(file: Path) -> bytes:
+    check_size(BYTES_A_JSON_BYTE * file.stat().st_size, "the schema", file=file)
+    return file.read_bytes()
 
 
 def noted_lag(notes: Mapping[str, str]) -> int:
@@ -202,6 +202,6 @@ def refuse(reading: ReadOptions, what: str) -> None:
         InputError: an option differs from its default.
     """
     if changed := [
-        f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default and f.name not in ANY_FORMAT
+        f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default and f.name != ACTION_LAG
     ]:
         raise InputError(f"{what} logs take no {', '.join(changed)}: only timestamped rows do. Leave it out.")

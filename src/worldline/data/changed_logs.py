@@ -29,7 +29,7 @@ class ChangedLogs(Logs):
             logs.schema, (*logs.unclear, *unclear), max_error=logs.max_error, notes={**logs.notes, **notes}
         )
         self.columns, self.importer, self.origin = logs.columns, logs.importer, logs.origin
-        self.max_bytes, self._logs = logs.max_bytes, logs
+        self._logs = logs
 
     def __len__(self) -> int:
         return len(self._logs)

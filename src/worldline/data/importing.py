@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,20 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
+from worldline.config import from_json, to_json, to_strict_json
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions, noted_lag
 from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors, warning
 from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
-from worldline.data.formats.reading import without_step
+from worldline.data.formats.reading import DAMAGED, reason, without_step
 from worldline.data.fsync import locked
 from worldline.data.index import Source
+from worldline.data.limited_process import limit_process, run_limited
 from worldline.data.log_edits import LOG_EDITS, NO_EDITS, LogEdits, suggested_edits
 from worldline.data.open_logs import open_logs
-from worldline.data.reading_budget import reading_budget
+from worldline.data.roles import ColumnGuess
 from worldline.data.schema_edits import SchemaEdits, edit_command
 from worldline.data.store import SCHEMA_FILE, Store, is_store, open_store
 from worldline.episode import Arrays
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError, InputError, WorldlineError
 from worldline.progress import OnProgress, tell
 from worldline.schema import Kind, Role, Schema
 
@@ -60,6 +64,7 @@ class ImportReport:
         files: every file, in order.
         findings: all errors and warnings.
         unclear: assumptions that the logs do not confirm, as full sentences.
+        columns: what was inferred of each column; see `Logs`.
     """
 
     destination: Path
@@ -68,6 +73,7 @@ class ImportReport:
     files: tuple[ImportedFile, ...]
     findings: tuple[Finding, ...]
     unclear: tuple[str, ...]
+    columns: tuple[ColumnGuess, ...] = ()
 
     @property
     def num_episodes(self) -> int:
@@ -88,6 +94,7 @@ def import_logs(
     max_error: int = 0,
     size: tuple[int, int] | None = None,
     only: bool = False,
+    untrusted: bool = False,
     progress: OnProgress | None = None,
 ) -> ImportReport:
     """Imports logs into a new store, or adds the episodes that an existing store does not hold yet.
@@ -107,17 +114,36 @@ def import_logs(
         max_error: of a new store: largest error of a pixel, in grey levels from 0 (lossless) to 64.
         size: of a new store: height and width that images are scaled to; default is to keep their size.
         only: refuse a store with episodes that are not in these logs; nothing is added to it then.
-        progress: called after each processed episode.
+        untrusted: read the files in a process with a limit of memory and time, see `worldline.data.limited_process`.
+        progress: called after each processed episode; if `untrusted`, at the start and at the end.
 
     Raises:
         DataError: an episode cannot be used (without `keep_going`), or none can; the message says what was imported.
-            No signal of a new store is an action, or none an observation; nothing is written then.
+            No signal of a new store is an action, or none an observation; nothing is written then. With `untrusted`,
+            the process reached a limit or crashed; complete episodes stay in the store.
         ConfigError: as for `open_logs`.
         InputError: the destination is not a store, has another schema, `action_lag` or `log_edits`, or another import
             into it is running. With `only`, it holds other episodes. Or `log_edits` name what the logs do not hold, or
-            are given for `Logs` that are open; a new store is then removed.
+            are given for `Logs` that are open; a new store is then removed. Or `untrusted` is set for logs in memory.
     """
     destination = Path(destination)
+    if untrusted:
+        if not isinstance(source, Path | str):
+            raise InputError("untrusted applies to files, and the logs are in memory. Leave it out.")
+        request = _ImportRequest(
+            source=Path(source),
+            destination=destination,
+            schema=schema,
+            importer=importer,
+            reading=reading,
+            edits=edits,
+            log_edits=log_edits,
+            keep_going=keep_going,
+            max_error=max_error,
+            size=size,
+            only=only,
+        )
+        return _import_in_process(request, progress)
     old = open_store(destination) if is_store(destination) else None
     if isinstance(source, Logs):
         if log_edits is not None:
@@ -129,7 +155,7 @@ def import_logs(
         logs = open_logs(source, known, importer=importer, reading=reading, edits=edits, log_edits=log_edits)
     store = _target(logs, destination, old, max_error=max_error, size=size)
     problem = f"another import into {store.path} is running. Wait until it has ended."
-    with locked(store.path / CARD_FILE, busy=problem), reading_budget(logs.max_bytes):
+    with locked(store.path / CARD_FILE, busy=problem):
         store.refresh()
         try:
             scaled = size is not None or "size" in store.card.notes
@@ -149,7 +175,72 @@ def import_logs(
         files=files,
         findings=(*findings, *_findings_about_actions(store)),
         unclear=logs.unclear,
+        columns=logs.columns,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ImportRequest:
+    """The arguments of `import_logs` for another process."""
+
+    source: Path
+    destination: Path
+    schema: Schema | None
+    importer: str | None
+    reading: ReadOptions | None
+    edits: SchemaEdits | None
+    log_edits: LogEdits | None
+    keep_going: bool
+    max_error: int
+    size: tuple[int, int] | None
+    only: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ImportAnswer:
+    """What the process returns: a report, a failure of the data, or the text of another error."""
+
+    report: ImportReport | None = None
+    failure: Finding | None = None
+    refusal: str = ""
+
+
+def _import_in_process(request: _ImportRequest, progress: OnProgress | None) -> ImportReport:
+    """Imports in a limited process; an interrupted one leaves complete episodes, or no new store."""
+    is_new = not is_store(request.destination)
+    tell(progress, "import", 0)
+    try:
+        text = run_limited(__name__, to_json(request), file=request.source)
+    except DataError:
+        if is_new and is_store(request.destination) and not len(open_store(request.destination)):
+            shutil.rmtree(request.destination)
+        raise
+    answer = from_json(_ImportAnswer, text, where="the answer of the process")
+    if answer.failure is not None:
+        raise answer.failure.error()
+    if answer.report is None:
+        raise InputError(answer.refusal)
+    tell(progress, "import", 1)
+    return answer.report
+
+
+def _main() -> None:
+    """The limited process: reads a request from standard input, and writes the answer to standard output."""
+    limit_process(int(sys.argv[1]), int(sys.argv[2]))
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no answer
+    request = from_json(_ImportRequest, sys.stdin.buffer.read(), where="the request")
+    try:
+        answer = _ImportAnswer(report=import_logs(**vars(request)))
+    except DataError as error:
+        answer = _ImportAnswer(failure=Finding.of(error))
+    except WorldlineError as error:
+        answer = _ImportAnswer(refusal=str(error))
+    except Exception as error:  # noqa: BLE001  # damaged files raise any error of a library
+        problem = f"it cannot be read ({reason(error)})"
+        answer = _ImportAnswer(failure=Finding(problem=problem, fix=DAMAGED, file=str(request.source)))
+    with answers:
+        answers.write(to_strict_json(answer))
 
 
 def with_lag_of(destination: Path, source: object, reading: ReadOptions | None) -> ReadOptions:
@@ -420,3 +511,7 @@ def _no_episode_error(findings: Sequence[Finding], source: str) -> DataError:
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     first = f"The first reason: {errors[0].error()}" if errors else "The logs hold no episode."
     return DataError("none of the episodes can be used", fix=first, file=source)
+
+
+if __name__ == "__main__":
+    _main()

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import CONVENTION
-from worldline.data.reading_budget import check_size
 from worldline.data.roles import Behaviour, ColumnGuess, RoleGuess, role_of_input, role_of_name
 from worldline.errors import ConfigError, DataError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -39,22 +38,11 @@ class Summary:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
 
-    @property
-    def num_bytes(self) -> int:
-        """Its size in memory."""
-        return _summary_bytes(len(self.low))
-
-
-def _summary_bytes(num_components: int) -> int:
-    """The size of a summary: an object, and two numbers of 32 bytes for each component."""
-    return 512 + 64 * num_components
-
 
 def summarise(values: NDArray[np.generic]) -> Summary:
     """The summary of an array with time as first axis; the values of images are not read."""
     if values.ndim == 0 or len(values) == 0 or (values.dtype == np.uint8 and values.ndim in (3, 4)):
         return Summary(shape=values.shape, dtype=values.dtype)
-    check_size(_summary_bytes(values[0].size), "the ranges of its components")
     table = values.reshape(len(values), -1).astype(np.float64)
     low, high = table.min(0).tolist(), table.max(0).tolist()
     return Summary(shape=values.shape, dtype=values.dtype, low=tuple(low), high=tuple(high))

@@ -12,7 +12,6 @@ from worldline.data.checks import Finding
 from worldline.data.formats.memory import logs_in_memory
 from worldline.data.infer import NO_ACTION
 from worldline.data.log_edits import EditedLogs, LogEdits
-from worldline.data.reading_budget import reading_budget
 from worldline.data.roles import ColumnGuess, RoleGuess
 from worldline.data.schema_edits import IGNORE, SchemaEdits, apply_edits, merged
 from worldline.data.store import Store, is_store, open_store
@@ -110,11 +109,9 @@ def open_logs(
         MissingExtraError: the format needs an extra that is not installed.
     """
     reading, edits = reading or ReadOptions(), edits or {}
-    with reading_budget(reading.max_bytes):
-        found = _opened(logs, schema, importer, reading, edits)
-    found.max_bytes = reading.max_bytes
-    found = found if log_edits is None else EditedLogs(found, log_edits)
-    return MovedActions(found, reading.action_lag) if reading.action_lag else found
+    opened = _opened(logs, schema, importer, reading, edits)
+    opened = opened if log_edits is None else EditedLogs(opened, log_edits)
+    return MovedActions(opened, reading.action_lag) if reading.action_lag else opened
 
 
 def _opened(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import os
 import re
 import select
@@ -23,6 +24,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from worldline.data.limited_process import TIME_S, limit_process
 from worldline.errors import StoppedError, WorldlineError
 from worldline.progress import OnProgress, Progress, stoppable, tell
 from worldline.registry import load
@@ -36,6 +38,8 @@ WORK: Final = "work"
 FIGURES: Final = "figures.json"
 """Figures of a learned world, in the folder for work. It is there as soon as the world is complete."""
 
+_READING: Final = ("import", "read")
+"""Stages in which a job reads logs."""
 _NICE: Final = 10
 _PROGRESS_S: Final = 0.1
 
@@ -208,14 +212,14 @@ def _end_with_service(silence_s: float) -> None:
 
 
 def _limit_resources(memory_bytes: int) -> None:
-    """Lowers the priority of this process, lets Linux kill it before the service, and limits its memory."""
+    """Lowers the priority of this process, lets Linux kill it before the service, and limits its memory and time.
+
+    The limit of the processor time is that of an import, and is lifted when the logs are read: see `_READING`.
+    """
     os.nice(_NICE)
     with suppress(OSError):  # only Linux has it
         Path("/proc/self/oom_score_adj").write_text("500")
-    with suppress(ImportError, OSError, ValueError):  # not on this system, or a lower limit is set
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    limit_process(memory_bytes, TIME_S)
 
 
 def _main() -> None:
@@ -231,6 +235,8 @@ def _main() -> None:
 
     def report(now: Progress) -> None:
         nonlocal last
+        if now.stage not in _READING:
+            limit_process(task.memory_bytes, math.inf)
         if now.stage != last[0].stage or now.step == now.total or time.monotonic() - last[1] > _PROGRESS_S:
             messages.write(msgspec.json.encode(JobMessage(progress=now)) + b"\n")
             last = now, time.monotonic()

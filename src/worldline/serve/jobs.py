@@ -495,5 +495,5 @@ def _outcome(row: Mapping[str, Any], child: JobChild, reason: str | None, limit_
     # A service manager may stop processes before the service: that is no attempt.
     if reason == "close" or child.status == -signal.SIGTERM or (end is not None and end.stopped):
         return {"status": "queued", "owner": None, "attempts": row["attempts"] - 1}
-    message = f"the process ended without a result (status {child.status}). It may have needed too much memory."
-    return _failed("UnavailableError", message)
+    reason = "It may have needed too much memory, or too much time to read its logs."
+    return _failed("UnavailableError", f"the process ended without a result (status {child.status}). {reason}")

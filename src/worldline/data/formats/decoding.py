@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from worldline.data.array_size import check_size
 from worldline.data.formats.reading import UNREADABLE, converted
-from worldline.data.reading_budget import COPIES, check_size
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 1 << 26
 """A header that claims more pixels (8192 by 8192) counts as damaged."""
-DECODER_FRAMES = 17
-"""Frames that a decoder keeps: 16 references and the one that is decoded."""
 PICTURE_FIX = "Save it again as an 8-bit PNG."
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
@@ -44,7 +42,6 @@ _CHANNELS = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA":
 """Target mode per PIL mode; other modes, such as 16-bit ones, would lose precision."""
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm"
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-_SCALE = "Export the video with smaller frames."
 _FIX = "Copy or export the video again; if it plays elsewhere, convert it to H.264 in MP4."
 
 
@@ -65,7 +62,6 @@ def decode_picture(source: Path | bytes) -> NDArray[np.uint8]:
             if picture.width * picture.height > MAX_PIXELS:
                 problem = f"the header claims {picture.width} by {picture.height} pixels"
                 raise DataError(problem, fix=PICTURE_FIX, file=file)
-            check_size(COPIES * 4 * picture.width * picture.height, "the image", file=file, fix="Scale it down.")
             if picture.mode not in _CHANNELS:
                 problem = f"the image mode {picture.mode} has no 8-bit channels"
                 raise DataError(problem, fix=PICTURE_FIX, file=file)
@@ -76,21 +72,18 @@ def decode_picture(source: Path | bytes) -> NDArray[np.uint8]:
     return values.reshape(*values.shape[:2], -1)
 
 
-def empty_pictures(count: int, shape: Sequence[int], *, before: int = 0, file: Path | None = None) -> NDArray[np.uint8]:
+def empty_pictures(count: int, shape: Sequence[int], *, file: Path | None = None) -> NDArray[np.uint8]:
     """Returns an array for images, [count, *shape].
 
     Args:
         count: number of images that are in memory at once.
         shape: of one image.
-        before: bytes of other images that are in memory.
         file: for errors.
 
     Raises:
         DataError: they are too large together.
     """
-    size = before + count * math.prod(shape)
-    fix = "Split the recording into shorter episodes, or scale its images."
-    check_size(COPIES * size, f"{count} images of shape {tuple(shape)}", file=file, fix=fix)
+    check_size(count * math.prod(shape), f"{count} images of shape {tuple(shape)}", file=file)
     return np.empty((count, *shape), np.uint8)
 
 
@@ -227,8 +220,6 @@ def _open(path: Path) -> Iterator[_VideoStream]:
         if context.width * context.height > MAX_PIXELS:
             problem = f"the header claims frames of {context.width} by {context.height} pixels"
             raise DataError(problem, fix=_FIX, file=path)
-        num_bytes = DECODER_FRAMES * context.width * context.height * 3 // 2
-        check_size(num_bytes, f"decoding frames of {context.width} by {context.height} pixels", file=path, fix=_SCALE)
         yield _VideoStream(path=path, container=container, stream=stream, tick_s=float(stream.time_base))
 
 

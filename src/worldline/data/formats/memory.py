@@ -20,7 +20,15 @@ import numpy as np
 
 from worldline.data.base import Logs, ReadOptions, refuse
 from worldline.data.checks import arrays_of
-from worldline.data.formats.reading import FLAGS, MASK_PREFIX, TIMES, EpisodeDraft, EpisodeLogs, converted, flag_at_end
+from worldline.data.formats.reading import (
+    FLAGS,
+    MASK_PREFIX,
+    TIMES,
+    EpisodeDraft,
+    EpisodeLogs,
+    converted,
+    draft_of_arrays,
+)
 from worldline.data.formats.tables.columns import ColumnTable, table_of
 from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.infer import SchemaDraft, infer_schema, summarise
@@ -137,24 +145,19 @@ class EpisodesInMemory(EpisodeLogs[None]):
         """Returns an episode."""
         del opened  # nothing has to be opened
         episode = self._episodes[number]
-        draft = EpisodeDraft(source={"episode": number})
-        if isinstance(episode, Episode):
-            draft.values = {name: values for role in Role for name, values in arrays_of(episode, role).items()}
-            draft.observed = dict(episode.observed)
-            draft.terminated, draft.truncated = episode.terminated, episode.truncated
-            draft.seed, draft.step_s = episode.seed, episode.step_s
-            return draft
-        draft.values = dict(episode)
-        draft.observed = {
-            name.removeprefix(MASK_PREFIX): np.asarray(mask, np.bool_)
-            for name, mask in episode.items()
-            if name.startswith(MASK_PREFIX)
-        }
-        ends = {name: flag_at_end(episode[name], name, fix=_ENDS) for name in FLAGS if name in episode}
-        draft.end(ends.get("terminated"), ends.get("truncated"))
-        draft.seed = int(episode["seed"]) if "seed" in episode else None
-        draft.times = next((episode[name].astype(np.float64) for name in TIMES if name in episode), None)
-        return draft
+        if not isinstance(episode, Episode):
+            is_mask = {name: name.startswith(MASK_PREFIX) for name in episode}
+            arrays = {name: values.astype(np.bool_) if is_mask[name] else values for name, values in episode.items()}
+            return draft_of_arrays(arrays, {"episode": number}, fix=_ENDS)
+        return EpisodeDraft(
+            source={"episode": number},
+            values={name: values for role in Role for name, values in arrays_of(episode, role).items()},
+            observed=dict(episode.observed),
+            terminated=episode.terminated,
+            truncated=episode.truncated,
+            seed=episode.seed,
+            step_s=episode.step_s,
+        )
 
     def _infer(self, files: Sequence[str], draft: SchemaDraft) -> tuple[Schema, list[str]]:
         """Infers the schema; the roles of the signals of an `Episode` are known."""

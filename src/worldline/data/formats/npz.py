@@ -25,6 +25,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from worldline.data.array_size import check_size
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.reading import (
     FLAGS,
@@ -34,14 +35,13 @@ from worldline.data.formats.reading import (
     EpisodeDraft,
     EpisodeLogs,
     converted,
+    draft_of_arrays,
     duplicate,
-    flag_at_end,
     natural,
     readable,
     unread,
 )
 from worldline.data.infer import SchemaDraft, Summary, infer_schema, summarise
-from worldline.data.reading_budget import COPIES, SizeSum, check_size
 from worldline.schema import Schema
 
 Array = NDArray[np.generic]
@@ -90,13 +90,7 @@ class NpzLogs(EpisodeLogs[tuple[Path, ...]]):
         file = opened[number]
         with converted("the file cannot be read", fix=_FIX):
             arrays, metadata, unknown = _load(file, self.schema)
-            masks = {k.removeprefix(MASK_PREFIX): mask for k, mask in arrays.items() if k.startswith(MASK_PREFIX)}
-            draft = EpisodeDraft(source={"file": file.name, **metadata}, values=arrays, observed=masks)
-            ends = {name: flag_at_end(arrays[name], name, fix=_SEVERAL) for name in FLAGS if name in arrays}
-            draft.end(ends.get("terminated"), ends.get("truncated"))
-            if "seed" in arrays and arrays["seed"].size == 1:
-                draft.seed = int(arrays["seed"].item())
-            draft.times = next((arrays[name].astype(np.float64) for name in TIMES if name in arrays), None)
+            draft = draft_of_arrays(arrays, {"file": file.name, **metadata}, fix=_SEVERAL)
         for name in unknown:
             fix = "Add a signal of this name to schema.json to keep it."
             draft.warn("the array is not in the schema and is left out", fix, signal=name)
@@ -111,9 +105,7 @@ def _archive(file: Path) -> Iterator[tuple[NpzFile, dict[str, str], zipfile.ZipF
         if twice := duplicate(sorted(names)):
             raise ValueError(f"it holds two arrays named {twice}")
         declared = [_header(headers, key) for key in archive.files]
-        check_size(
-            COPIES * sum(prod(shape) * dtype.itemsize for shape, dtype in declared), "the arrays in it", file=file
-        )
+        check_size(sum(prod(shape) * dtype.itemsize for shape, dtype in declared), "the arrays in it", file=file)
         yield archive, dict(zip(names, archive.files, strict=True)), headers
 
 
@@ -132,12 +124,11 @@ def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], dict[str, str |
 def _infer(files: Sequence[Path], draft: SchemaDraft) -> tuple[Schema, list[str]]:
     """Infers the schema from the readable files; `read` reports the others."""
     summaries: dict[str, dict[str, Summary]] = {}
-    steps_s, kept = list[float](), SizeSum("the summaries of the files")
+    steps_s = list[float]()
     for file, (arrays, times) in readable(files, _summarise, what="files", file=files[0]):
         for name in [name for name in arrays if name.lower() in FOREIGN_ENDS]:
             draft.note(f"{name}: looks like an end flag and is left out; save `terminated` and `truncated` instead.")
             del arrays[name]
-        kept.add(sum(summary.num_bytes for summary in arrays.values()))
         summaries[file.name] = arrays
         steps_s += [draft.usual_step(name, gaps) for name, gaps in times.items()]
     step_s = float(np.median(steps_s)) if steps_s else None

@@ -7,7 +7,7 @@ import struct
 import zlib
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from worldline.data.base import LoggedEpisode, Logs
 from worldline.data.checks import Finding, Severity, warning
 from worldline.data.conversion import steps_s, to_episode
-from worldline.data.reading_budget import check_size
+from worldline.data.infer import Summary
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
 from worldline.schema import Role, Schema, Signal
@@ -198,6 +198,21 @@ def readable(items: Sequence[K], read: Callable[[K], V], *, what: str, file: Pat
         raise replace(Finding.of(first, file=str(first.file or file)), problem=problem).error() from failure
 
 
+def summaries_of(
+    items: Sequence[K], read: Callable[[K], Mapping[str, Summary]], *, what: str, file: Path
+) -> dict[str, list[Summary]]:
+    """Returns the summaries of all readable items by the name of the array; arguments as in `readable`.
+
+    Raises:
+        DataError: none can be read; the first reason.
+    """
+    by_name: dict[str, list[Summary]] = {}
+    for _, summaries in readable(items, read, what=what, file=file):
+        for name, summary in summaries.items():
+            by_name.setdefault(name, []).append(summary)
+    return by_name
+
+
 def duplicate(names: Iterable[str]) -> str | None:
     """Returns the first name that occurs twice; None if there is none."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
@@ -258,19 +273,9 @@ class EpisodeDraft:
         """Adds a warning."""
         self.findings.append(warning(problem=problem, fix=fix, signal=signal, step=step))
 
-    @property
-    def num_bytes(self) -> int:
-        """The size of its signals in memory."""
-        return sum(values.nbytes for values in self.values.values())
-
     def put(self, name: str, values: Array, mask: Array | None = None) -> None:
-        """Adds a signal; rows where the mask is False are missing.
-
-        Raises:
-            DataError: the signals so far are too large together.
-        """
+        """Adds a signal; rows where the mask is False are missing."""
         self.values[name] = values
-        check_size(self.num_bytes, "the signals of the episode")
         if mask is not None and not mask.all():
             self.observed[name] = mask
 
@@ -312,6 +317,27 @@ class EpisodeDraft:
             step_s=self.step_s if self.times is None else steps_s(self.times, schema.step_s),
         )
         return LoggedEpisode(file=file, number=number, episode=episode, findings=findings, source=self.source)
+
+
+def draft_of_arrays(arrays: Mapping[str, Array], source: Metadata, *, fix: str) -> EpisodeDraft:
+    """Returns the draft of an episode in arrays by name, as the head of `worldline.data.formats.npz` describes them.
+
+    Args:
+        arrays: signals, masks, end flags, times and the seed.
+        source: as in `LoggedEpisode`.
+        fix: of an end flag that is set too early.
+
+    Raises:
+        DataError: an end flag is set before the last row.
+    """
+    masks = {name.removeprefix(MASK_PREFIX): mask for name, mask in arrays.items() if name.startswith(MASK_PREFIX)}
+    draft = EpisodeDraft(source=source, values=dict(arrays), observed=masks)
+    ends = {name: flag_at_end(arrays[name], name, fix=fix) for name in FLAGS if name in arrays}
+    draft.end(ends.get("terminated"), ends.get("truncated"))
+    if "seed" in arrays and arrays["seed"].size == 1:
+        draft.seed = int(arrays["seed"].item())
+    draft.times = next((arrays[name].astype(np.float64) for name in TIMES if name in arrays), None)
+    return draft
 
 
 def without_step(what: str, count: int, *, where: str = "") -> Finding:

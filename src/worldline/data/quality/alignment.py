@@ -161,10 +161,10 @@ def judge(tracks: Sequence[Segment], seed: int = 0) -> Alignment:
         tracks: segments of one schema.
         seed: of the regressions and the intervals.
     """
-    if not any(one.actions.shape[1] and np.ptp(one.actions, axis=0).any() for one in tracks):
+    if not any(segment.actions.shape[1] and np.ptp(segment.actions, axis=0).any() for segment in tracks):
         return _unknown("no action ever changes within an episode", tracks)
     draw, dropped = np.random.default_rng([seed, 1]), seldom_seen(tracks)
-    tracks = _without_copies([without(one, dropped) for one in tracks])
+    tracks = _without_copies([without(segment, dropped) for segment in tracks])
     rows = _rows(_with_patterns(tracks, draw), draw)
     if rows is None:
         return _unknown(f"there are too few steps: {MIN_ROWS} from {MIN_GROUPS} episodes are needed", tracks)
@@ -175,20 +175,21 @@ def judge(tracks: Sequence[Segment], seed: int = 0) -> Alignment:
 
 def _without_copies(tracks: Sequence[Segment]) -> list[Segment]:
     """The segments without components that equal an action of some row, unless nothing else is left."""
-    inner = [np.arange(MAX_SHIFT + 1, len(one.actions) - MAX_SHIFT) for one in tracks]
+    inner = [np.arange(MAX_SHIFT + 1, len(segment.actions) - MAX_SHIFT) for segment in tracks]
     if sum(map(len, inner)) < MIN_ROWS:
         return list(tracks)
     copies = {name: np.zeros(values.shape[1], np.bool_) for name, values in tracks[0].states.items()}
+    pairs = list(zip(tracks, inner, strict=True))
+    # A display may show the action of any row near its own, so each shift is compared.
     for shift in range(-MAX_SHIFT - 1, MAX_SHIFT + 1):
-        given = _z_scores(np.concatenate([one.actions[at + shift] for one, at in zip(tracks, inner, strict=True)]))
+        actions = _z_scores(np.concatenate([segment.actions[at + shift] for segment, at in pairs]))
         for name, copied in copies.items():
-            seen = np.concatenate([one.states[name][at] for one, at in zip(tracks, inner, strict=True)])
-            copied |= (np.abs(_z_scores(seen).T @ given) / len(given) > MIN_CORRELATION).any(1)
+            observations = np.concatenate([segment.states[name][at] for segment, at in pairs])
+            copied |= (np.abs(_z_scores(observations).T @ actions) / len(actions) > MIN_CORRELATION).any(1)
     if all(copied.all() for copied in copies.values()) and not tracks[0].pictures:
         return list(tracks)
-    return [
-        replace(one, states={name: values[:, ~copies[name]] for name, values in one.states.items()}) for one in tracks
-    ]
+    kept = [{name: values[:, ~copies[name]] for name, values in segment.states.items()} for segment in tracks]
+    return [replace(segment, states=states) for segment, states in zip(tracks, kept, strict=True)]
 
 
 def _z_scores(table: Floats) -> Floats:
@@ -228,16 +229,16 @@ class _TransitionRows:
 
 def _with_patterns(tracks: Sequence[Segment], draw: np.random.Generator) -> list[tuple[Segment, Floats]]:
     """Each segment with its states [T+1, d]: numbers, and per camera the centre and principal components of motion."""
-    tables = [[one.table] for one in tracks]
+    tables = [[segment.table] for segment in tracks]
     for camera in tracks[0].pictures:
         # Actions do not move what is static over an episode, such as a wall; the median removes it.
-        moving = [one.pictures[camera] - np.median(one.pictures[camera], axis=0) for one in tracks]
+        moving = [segment.pictures[camera] - np.median(segment.pictures[camera], axis=0) for segment in tracks]
         steps = np.concatenate([np.diff(part, axis=0).reshape(len(part) - 1, -1) for part in moving])
         steps = steps[draw.permutation(len(steps))[:4000]]
         patterns = np.linalg.eigh((steps.T @ steps).astype(np.float64))[1][:, ::-1][:, :NUM_PATTERNS]
         for table, part in zip(tables, moving, strict=True):
             table += [part.reshape(len(part), -1) @ patterns, _centre(np.abs(part).sum(3).astype(np.float64))]
-    return [(one, np.concatenate(table, 1)) for one, table in zip(tracks, tables, strict=True)]
+    return [(segment, np.concatenate(table, 1)) for segment, table in zip(tracks, tables, strict=True)]
 
 
 def _centre(weight: Floats) -> Floats:
@@ -250,25 +251,29 @@ def _centre(weight: Floats) -> Floats:
 
 def _rows(tracks: Sequence[tuple[Segment, Floats]], draw: np.random.Generator) -> _TransitionRows | None:
     """The transitions with an action at every shift; None if there are too few."""
-    reach, steps = _reach([one for one, _ in tracks])
+    # Rows t at which all shifts exist. Few episodes are cut into pieces, which the bootstrap resamples instead.
+    reach, steps = _reach([segment for segment, _ in tracks])
     size = max(10, sum(map(len, steps)) // (2 * FEW_GROUPS)) if len(tracks) < FEW_GROUPS else 1 << 30
     group = np.concatenate([number * 1_000_000 + at // size for number, at in enumerate(steps)])
     if len(group) < MIN_ROWS or len(np.unique(group)) < MIN_GROUPS:
         return None
+    # A random sample of the rows bounds the time of the regressions.
     chosen = np.sort(draw.permutation(len(group))[:MAX_ROWS])
     states = _reduced(clipped(np.concatenate([table for _, table in tracks])))
     firsts = np.cumsum([0, *(len(table) for _, table in tracks)])
-    at = np.concatenate([first + one for first, one in zip(firsts, steps, strict=False)])[chosen]
+    at = np.concatenate([first + steps_of_segment for first, steps_of_segment in zip(firsts, steps, strict=False)])
+    at = at[chosen]
     change = states[at + 1] - states[at]
     live = change.std(0) > 1e-6 * np.maximum(states[at].std(0), 1e-12)
     scale, states = change[:, live].std(0), scaled(states)
+    # The actions around each row, and the inputs of the row.
     actions = np.concatenate(
         [
-            np.stack([one.actions[which + shift] for shift in range(-reach - 1, reach + 1)], 1)
-            for (one, _), which in zip(tracks, steps, strict=True)
+            np.stack([segment.actions[which + shift] for shift in range(-reach - 1, reach + 1)], 1)
+            for (segment, _), which in zip(tracks, steps, strict=True)
         ]
     )[chosen]
-    inputs = np.concatenate([one.inputs[which] for (one, _), which in zip(tracks, steps, strict=True)])[chosen]
+    inputs = np.concatenate([segment.inputs[which] for (segment, _), which in zip(tracks, steps, strict=True)])[chosen]
     return _TransitionRows(
         group=np.unique(group[chosen], return_inverse=True)[1],
         now=states[at],
@@ -283,16 +288,16 @@ def _rows(tracks: Sequence[tuple[Segment, Floats]], draw: np.random.Generator) -
 
 def _reach(tracks: Sequence[Segment]) -> tuple[int, list[NDArray[np.intp]]]:
     """The largest shift for which short episodes still give enough transitions, and their steps t per segment."""
-    found: dict[int, list[NDArray[np.intp]]] = {}
-    complete_rows = [one.whole for one in tracks]
+    steps_by_reach: dict[int, list[NDArray[np.intp]]] = {}
+    complete_rows = [segment.whole for segment in tracks]
     for reach in range(1, MAX_SHIFT + 1):
-        found[reach] = []
-        for one, complete in zip(tracks, complete_rows, strict=True):
-            at = np.arange(reach + 1, len(one.actions) - reach)
-            found[reach].append(at[complete[at - 2] & complete[at - 1] & complete[at] & complete[at + 1]])
-    count = {reach: sum(map(len, steps)) for reach, steps in found.items()}
-    reach = max(reach for reach in found if count[reach] >= min(2000, 0.4 * count[1]))
-    return reach, found[reach]
+        steps_by_reach[reach] = []
+        for segment, complete in zip(tracks, complete_rows, strict=True):
+            at = np.arange(reach + 1, len(segment.actions) - reach)
+            steps_by_reach[reach].append(at[complete[at - 2] & complete[at - 1] & complete[at] & complete[at + 1]])
+    count = {reach: sum(map(len, steps)) for reach, steps in steps_by_reach.items()}
+    reach = max(reach for reach in steps_by_reach if count[reach] >= min(2000, 0.4 * count[1]))
+    return reach, steps_by_reach[reach]
 
 
 def _reduced(states: Floats) -> Floats:
@@ -327,9 +332,11 @@ class _Fits:
 def _fit(rows: _TransitionRows, draw: np.random.Generator) -> _Fits:
     """All regressions, on one set of columns."""
     num_rows, num_shifts, size = len(rows.group), rows.actions.shape[1] - 1, rows.actions.shape[2]
+    # Widths of the blocks of columns: the table must stay small against the number of rows.
     max_columns = min(MAX_COLUMNS, num_rows // 3)
     num_waves = int(np.clip(max_columns // 8, 8, 96))
     width = max(0, (max_columns - 2 * num_waves) // num_shifts // size - 2)
+    # Nonlinear features of observations t and t+1, with the same frequencies, so that both explain alike.
     present = np.clip(np.concatenate([rows.now, rows.inputs], 1), -6, 6)
     following = np.clip(np.concatenate([rows.following, rows.inputs], 1), -6, 6)
     both = waves(np.concatenate([present, following]), num_waves, draw)
@@ -351,6 +358,7 @@ def _fit(rows: _TransitionRows, draw: np.random.Generator) -> _Fits:
     for number, action in enumerate(np.moveaxis(rows.actions, 1, 0)[1:]):
         products = (action[:, :, None] * states[:, None]).reshape(num_rows, -1)
         blocks[f"effects {number}"] = np.concatenate([action**2, products], 1)
+    # One table for all regressions, so that the products of its columns are computed once.
     ends = np.cumsum([0, *(block.shape[1] for block in blocks.values())])
     at = {name: np.arange(start, stop) for name, start, stop in zip(blocks, ends, ends[1:], strict=False)}
     change = np.arange(rows.change.shape[1])
@@ -404,23 +412,25 @@ class _BootstrapFigures:
 
 def _bootstrap(fits: _Fits, seed: int) -> _BootstrapFigures:
     """The figures with 1,000 bootstrap draws of episodes."""
+    # How often each draw takes each episode; the first row takes each once and gives the estimate.
     num_groups, size = int(fits.group.max()) + 1, fits.nested[0].shape[1]
     draw = np.random.default_rng([seed, 2])
     drawn = draw.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=NUM_DRAWS)
     times: Floats = np.concatenate([np.ones((1, num_groups)), drawn])
-    squares = np.stack([_sums(one**2, fits.group) for one in fits.nested])
+    squares = np.stack([_sums(residual**2, fits.group) for residual in fits.nested])
     # Signals that no action affects only add noise. The other half of the episodes gives the weight of each signal.
     weight, half = np.zeros((num_groups, size)), draw.permutation(num_groups) % 2
     for part in (0, 1):
         sums = squares[:, half != part].sum(1) + MIN_VARIANCE
         gain = np.maximum(1 - sums[1:] / sums[:-1], 0).max(0)
         weight[half == part] = (gain if gain.any() else 1.0) / sums[0]
-    totals = np.stack([times @ (weight * one).sum(-1) for one in squares])
+    totals = np.stack([times @ (weight * residual).sum(-1) for residual in squares])
     counts = np.asarray(times @ np.bincount(fits.group).astype(np.float64))
 
     def entropy(residuals: Sequence[Floats], floor: float) -> Floats:
-        return np.stack([_log_volume(one, fits.group, times, counts, floor) for one in residuals])
+        return np.stack([_log_volume(residual, fits.group, times, counts, floor) for residual in residuals])
 
+    # The gain of an action, and how much of it a reaction of the policy to observation t+1 could explain.
     gains, policy = -np.diff(entropy(fits.nested, MIN_VARIANCE), axis=0), entropy(fits.policy, MIN_POLICY_VARIANCE)
     reactions = np.maximum(policy - entropy(fits.reaction, MIN_POLICY_VARIANCE), 0)
     # A policy without noise gives the action the largest gain that can be measured, which its reaction then equals.
@@ -453,12 +463,12 @@ def _interval(draws: Floats) -> Share:
     return Share.around(float(draws[0]), low, high)
 
 
-def _verdict(found: _BootstrapFigures, rows: _TransitionRows, tracks: Sequence[Segment]) -> Alignment:
+def _verdict(figures: _BootstrapFigures, rows: _TransitionRows, tracks: Sequence[Segment]) -> Alignment:
     shifts = tuple(
         Shift(shift=s, added=_interval(added))
-        for s, added in zip(range(-rows.reach, rows.reach + 1), found.added, strict=True)
+        for s, added in zip(range(-rows.reach, rows.reach + 1), figures.added, strict=True)
     )
-    verdict, shift, reason, fix = _explain(found, shifts)
+    verdict, shift, reason, fix = _explain(figures, shifts)
     return Alignment(
         verdict=verdict,
         shift=shift,
@@ -470,44 +480,48 @@ def _verdict(found: _BootstrapFigures, rows: _TransitionRows, tracks: Sequence[S
     )
 
 
-def _explain(found: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[AlignmentVerdict, int, str, str]:
+def _explain(figures: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[AlignmentVerdict, int, str, str]:
     """Verdict, shift, reason and fix."""
-    gains, effects = [_interval(one) for one in found.gain], [_interval(one) for one in found.effect]
+    gains, effects = [_interval(shift) for shift in figures.gain], [_interval(shift) for shift in figures.effect]
     middle = len(shifts) // 2
     gaining = [i for i, gain in enumerate(gains) if gain.low > MIN_GAIN]
+    # No action has a gain: nothing can be said.
     vary = "Log some episodes with random actions, which make the shift identifiable."
     if not gaining:
-        strongest = max(shifts, key=lambda one: one.added.value)
+        strongest = max(shifts, key=lambda shift: shift.added.value)
         reason = (
             f"no row of the actions explains the change; the best, {_row(strongest.shift)}, explains {strongest.added}."
         )
         fix = f"The actions vary too little, or do not affect the observed signals. {vary}"
         return AlignmentVerdict.UNKNOWN, 0, reason, fix
+    # From the last action with a gain to the first: the last one with an effect of its own acts on the change.
     unclear: int | None = None
     for i in reversed(gaining):
         gain, effect = gains[i].value, effects[i]
         if i == middle:
             break
         if effect.low > max(MIN_GAIN if i < middle else MIN_LATE_GAIN, MIN_EFFECT * gain):
-            acting = i if i < middle else min(i, max(middle, _first_response(found.parts)))
+            # Signals that respond within a row follow action t+1 although the actions are aligned.
+            acting = i if i < middle else min(i, max(middle, _first_response(figures.parts)))
             if acting == middle:
                 break
+            # A shift is certain if the actions in the way of it gain much less than the acting one.
             others, share = [middle] if gains[acting].low < STRONG_GAIN else [], MAX_REMAINDER_LATE
             if i < middle:
                 others, share = list(range(i + 1, len(shifts))), MAX_REMAINDER_EARLY
-            if all(_is_less(found.gain[other], share * found.gain[acting]) for other in others):
+            if all(_is_less(figures.gain[other], share * figures.gain[acting]) for other in others):
                 # Both the later and this action are misplaced; the estimate of the effect decides between them.
                 later = unclear is not None and effects[unclear].value > MIN_EFFECT * gains[unclear].value
                 if unclear is not None and later and (unclear > middle) == (i > middle):
                     acting = unclear
                 return _misaligned(shifts[acting], shifts[middle])
         if effect.high > 0 and unclear is None:
-            unclear = i
+            unclear = i  # it may act, or the policy may react
     if unclear is not None or middle not in gaining:
-        one = shifts[gaining[-1] if unclear is None else unclear]
+        shift = shifts[gaining[-1] if unclear is None else unclear]
         reason = (
-            f"{_row(one.shift)} correlates with the change ({one.added}): actions are shifted, or the policy reacts "
-            "to observations."
+            f"{_row(shift.shift)} correlates with the change ({shift.added}): "
+            "actions are shifted, or the policy reacts to observations."
         )
         return AlignmentVerdict.UNKNOWN, 0, reason, vary
     reason = f"action t explains {shifts[middle].added} of the change that earlier rows leave unexplained."

@@ -184,26 +184,28 @@ class Inspection:
         if not self._seen:
             return ()
         seen, signals = self._seen, list(self._summaries())
-        moves = {one.number: self._moves(one) for one in seen}
-        found = [*_constant(signals), *_outliers(signals)]
-        found += _repeats(signals, {name: np.concatenate(rows) for name, rows in self._before.items()})
-        found += [*_masks(seen), *_motionless(self._schema, seen), *_stuck(signals, moves)]
-        found += _saturated(signals)
-        return (*found, *_cameras(seen, moves), *_alike(seen))
+        moves = {summary.number: self._moves(summary) for summary in seen}
+        findings = [*_constant(signals), *_outliers(signals)]
+        findings += _repeats(signals, {name: np.concatenate(rows) for name, rows in self._before.items()})
+        findings += [*_masks(seen), *_motionless(self._schema, seen), *_stuck(signals, moves)]
+        findings += _saturated(signals)
+        return (*findings, *_cameras(seen, moves), *_alike(seen))
 
     @staticmethod
-    def _moves(one: _EpisodeSummary) -> set[tuple[str, int]]:
+    def _moves(summary: _EpisodeSummary) -> set[tuple[str, int]]:
         """The names and components of the signals that change."""
-        return {(name, at) for name, n in one.numbers.items() for at in np.flatnonzero(n.changes).tolist()}
+        changes = ((name, figures.changes) for name, figures in summary.numbers.items())
+        return {(name, at) for name, share in changes for at in np.flatnonzero(share).tolist()}
 
     def _summaries(self) -> Iterator[_SignalSummary]:
         """The figures of each signal that was observed at all, in the order of the roles."""
         for signal in _numeric(self._schema):
-            if among := [one for one in self._seen if signal.name in one.numbers]:
-                stacked = zip(*(one.numbers[signal.name] for one in among), strict=True)
+            if summaries := [summary for summary in self._seen if signal.name in summary.numbers]:
+                stacked = zip(*(summary.numbers[signal.name] for summary in summaries), strict=True)
                 numbers = _Numbers(*map(np.stack, stacked))
                 rows = np.concatenate([numbers.low[:0], *self._rows[signal.name]])
-                yield _SignalSummary(signal=signal, episodes=[one.number for one in among], numbers=numbers, rows=rows)
+                episodes = [summary.number for summary in summaries]
+                yield _SignalSummary(signal=signal, episodes=episodes, numbers=numbers, rows=rows)
 
 
 def _numeric(schema: Schema) -> list[Signal]:
@@ -218,10 +220,12 @@ def _table(values: Array) -> Floats:
 def _measure(table: Floats, mask: Array | None) -> _Numbers:
     """The figures of one signal [rows, C]."""
     steps = np.arange(len(table)) if mask is None else np.flatnonzero(mask)
+    # Length of the constant run that ends at each step; 0 where the value changes.
     seen = table[steps]
     same = seen[1:] == seen[:-1]
     at = np.arange(len(same))[:, None]
     runs = np.where(same, at - np.maximum.accumulate(np.where(same, -1, at), axis=0), 0)
+    # The longest run, and the longest one apart from it, which shows what is usual.
     end = runs.argmax(0) if len(runs) else np.zeros(table.shape[1], np.intp)
     run = runs.max(0, initial=0)
     first = np.where(run > 0, end + 1 - run, 0)
@@ -284,7 +288,7 @@ def _few(findings: list[Finding]) -> list[Finding]:
         return findings
     last = findings[MAX_FINDINGS - 1]
     problem = f"{last.problem} (and {len(findings) - MAX_FINDINGS} more like this)"
-    places = tuple(place for one in findings[MAX_FINDINGS - 1 :] for place in one.places)
+    places = tuple(place for finding in findings[MAX_FINDINGS - 1 :] for place in finding.places)
     return [*findings[: MAX_FINDINGS - 1], replace(last, problem=problem, places=places)]
 
 
@@ -296,19 +300,20 @@ def _episode_list(seen: Sequence[_EpisodeSummary], names: Sequence[int]) -> str:
 def _constant(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
     """Components that never change in the whole log."""
     varies = {Role.ACTION: False}
-    for one in signals:
-        low, high = one.numbers.low.min(0), one.numbers.high.max(0)
+    for summary in signals:
+        low, high = summary.numbers.low.min(0), summary.numbers.high.max(0)
         which = np.flatnonzero(low == high)
-        varies[one.signal.role] = varies.get(one.signal.role, False) or len(which) < len(low)
-        if not len(which) or one.signal.role is Role.REWARD:
+        # A constant reward is no fault: many tasks give none.
+        varies[summary.signal.role] = varies.get(summary.signal.role, False) or len(which) < len(low)
+        if not len(which) or summary.signal.role is Role.REWARD:
             continue
-        parts = "it" if len(which) == len(low) else ", ".join(part_of(one.signal, int(c)) for c in which)
+        parts = "it" if len(which) == len(low) else ", ".join(part_of(summary.signal, int(c)) for c in which)
         values = ", ".join(f"{value:g}" for value in low[which][:MAX_FINDINGS])
         fix = "Remove it from the schema, unless it will vary where the world is used."
-        if one.signal.role is Role.ACTION:
+        if summary.signal.role is Role.ACTION:
             fix = "Log episodes in which it varies: the effect of an action that never changes cannot be learned."
-        yield note(problem=f"{parts} never changes (always {values})", fix=fix, signal=one.signal.name)
-    if not varies[Role.ACTION] and any(one.signal.role is Role.ACTION for one in signals):
+        yield note(problem=f"{parts} never changes (always {values})", fix=fix, signal=summary.signal.name)
+    if not varies[Role.ACTION] and any(summary.signal.role is Role.ACTION for summary in signals):
         fix = "Log episodes in which the actions vary, or give signals that are not chosen the role exogenous."
         yield Finding(problem="no action ever changes, so the effect of actions cannot be learned", fix=fix)
 
@@ -316,56 +321,61 @@ def _constant(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
 def _outliers(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
     """Values far outside the range that holds 99 % of the values, unless other episodes have values as far outside."""
     fix = "Repair the value, mark it as missing, or leave the episode out."
-    for one in (one for one in signals if one.signal.kind is Kind.VECTOR):
-        found, numbers, name = [], one.numbers, one.signal.name
-        for component, values in enumerate(one.rows.T):
+    for summary in (summary for summary in signals if summary.signal.kind is Kind.VECTOR):
+        findings, numbers, name = [], summary.numbers, summary.signal.name
+        for component, values in enumerate(summary.rows.T):
             known = values[np.isfinite(values)]
+            # The usual range, from the sampled rows.
             low, high = np.quantile(known, (0.005, 0.995)) if len(known) >= MIN_ROWS else (0.0, 0.0)
             if high <= low:
                 continue
+            # How far the extremes of each episode lie outside. A limit from the other episodes allows for heavy tails.
             above = (numbers.high[:, component] - high) / (high - low)
             below = (low - numbers.low[:, component]) / (high - low)
             distance = np.log1p(np.maximum(np.maximum(above, below), 0))
             limit = MAXIMA.limit(distance) if len(distance) >= MIN_VALUES else 0.0
             for index in np.flatnonzero(distance > max(limit, np.log1p(OUTLIER_RANGES))).tolist():
-                episode, is_above = one.episodes[index], above[index] > below[index]
+                episode, is_above = summary.episodes[index], above[index] > below[index]
                 value = (numbers.high if is_above else numbers.low)[index, component]
                 step = int((numbers.high_at if is_above else numbers.low_at)[index, component])
                 usual = f"{low:.4g} to {high:.4g}"
-                problem = f"{part_of(one.signal, component)} is {value:g}, but 99 % of the values lie in {usual}"
-                found.append(warning(problem=problem, fix=fix, episode=episode, signal=name, step=step))
-        yield from _few(found)
+                problem = f"{part_of(summary.signal, component)} is {value:g}, but 99 % of the values lie in {usual}"
+                findings.append(warning(problem=problem, fix=fix, episode=episode, signal=name, step=step))
+        yield from _few(findings)
 
 
 def _repeats(signals: Sequence[_SignalSummary], before: Mapping[str, Floats]) -> Iterator[Finding]:
     """Signals that repeat another signal or an action, up to scale and offset."""
-    inputs = [one for one in signals if one.signal.role is Role.ACTION]
-    others = [one for one in signals if one.signal.role in (Role.OBSERVATION, Role.EXOGENOUS)]
+    inputs = [summary for summary in signals if summary.signal.role is Role.ACTION]
+    others = [summary for summary in signals if summary.signal.role in (Role.OBSERVATION, Role.EXOGENOUS)]
+    # Signals of the same kind that repeat each other.
     known, named = _side_by_side(others)
     actions, named_actions = _side_by_side(inputs)
     for table, names in ((known, named), (actions, named_actions)):
-        found = []
+        findings = []
         for i, j in _equal(table, table):
             if i < j:
                 problem = f"{part_of(*names[j])} repeats {_label(*names[i])}, up to scale and offset"
-                found.append(note(problem=problem, fix="Leave one of the two out.", signal=names[j][0].name))
-        yield from _few(found)
-    earlier, _ = _side_by_side([replace(one, rows=before.get(one.signal.name, one.rows)) for one in inputs])
+                findings.append(note(problem=problem, fix="Leave one of the two out.", signal=names[j][0].name))
+        yield from _few(findings)
+    # Actions of the same step and of the step before: both are displayed by some loggers.
+    shifted = [replace(summary, rows=before.get(summary.signal.name, summary.rows)) for summary in inputs]
+    earlier, _ = _side_by_side(shifted)
     for row, words in ((actions, "t"), (earlier, "t-1")):
-        found = []
+        findings = []
         for i, j in _equal(known, row):
             problem = f"{part_of(*named[i])} at step t repeats {_label(*named_actions[j])} of step {words}"
             fix = "Leave it out: it shows the commanded value, not the effect."
-            found.append(note(problem=problem, fix=fix, signal=named[i][0].name))
-        yield from _few(found)
+            findings.append(note(problem=problem, fix=fix, signal=named[i][0].name))
+        yield from _few(findings)
 
 
 def _side_by_side(signals: Sequence[_SignalSummary]) -> tuple[Floats, list[tuple[Signal, int]]]:
     """The rows of some signals as one table, and the signal and the component of each column."""
     if not signals:
         return np.empty((0, 0)), []
-    table = np.concatenate([one.rows for one in signals], 1)
-    return table, [(one.signal, component) for one in signals for component in range(one.rows.shape[1])]
+    table = np.concatenate([summary.rows for summary in signals], 1)
+    return table, [(summary.signal, component) for summary in signals for component in range(summary.rows.shape[1])]
 
 
 def _label(signal: Signal, component: int) -> str:
@@ -373,14 +383,14 @@ def _label(signal: Signal, component: int) -> str:
     return f"'{signal.name}'" if part == "it" else f"{part} of '{signal.name}'"
 
 
-def _equal(one: Floats, other: Floats) -> Iterator[tuple[int, int]]:
+def _equal(table: Floats, other: Floats) -> Iterator[tuple[int, int]]:
     """Pairs of columns that are equal up to scale and offset; ignores NaN."""
-    if len(one) < 20 or not one.shape[1] or not other.shape[1]:
+    if len(table) < 20 or not table.shape[1] or not other.shape[1]:
         return
-    correlation = _standard(one).T @ _standard(other) / len(one)
+    correlation = _standard(table).T @ _standard(other) / len(table)
     for i, j in np.argwhere(np.abs(correlation) > 0.9).tolist():
-        both = np.isfinite(one[:, i]) & np.isfinite(other[:, j])
-        x, y = one[both, i], other[both, j]
+        both = np.isfinite(table[:, i]) & np.isfinite(other[:, j])
+        x, y = table[both, i], other[both, j]
         if both.sum() < 20 or np.ptp(x) == 0 or np.ptp(y) == 0:
             continue
         slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
@@ -399,9 +409,9 @@ def _standard(table: Floats) -> Floats:
 
 def _masks(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Signals that are missing in most steps."""
-    for name in sorted({name for one in seen for name in one.observed}):
-        weights = [one.num_steps + 1 for one in seen]
-        share = float(np.average([one.observed.get(name, 1.0) for one in seen], weights=weights))
+    for name in sorted({name for summary in seen for name in summary.observed}):
+        weights = [summary.num_steps + 1 for summary in seen]
+        share = float(np.average([summary.observed.get(name, 1.0) for summary in seen], weights=weights))
         if share < MIN_SHARE:
             fix = "Check its rate and its clock, or leave it out."
             yield note(problem=f"it was observed in only {100 * share:.0f} % of the steps", fix=fix, signal=name)
@@ -411,11 +421,11 @@ def _motionless(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Fin
     """Episodes in which no observation ever changes."""
     names = {signal.name for signal in schema.observations}
 
-    def changes(one: _EpisodeSummary) -> bool:
-        in_pictures = any(camera.moves for name, camera in one.pictures.items() if name in names)
-        return in_pictures or any(n.changes.any() for name, n in one.numbers.items() if name in names)
+    def changes(summary: _EpisodeSummary) -> bool:
+        in_pictures = any(camera.moves for name, camera in summary.pictures.items() if name in names)
+        return in_pictures or any(n.changes.any() for name, n in summary.numbers.items() if name in names)
 
-    static = [one.number for one in seen if not changes(one)]
+    static = [summary.number for summary in seen if not changes(summary)]
     if len(static) == len(seen):
         fix = "Log episodes in which an observation changes, or correct the roles of the signals."
         yield Finding(problem="no observation ever changes within an episode, so nothing can be predicted", fix=fix)
@@ -428,35 +438,38 @@ def _motionless(schema: Schema, seen: Sequence[_EpisodeSummary]) -> Iterator[Fin
 def _stuck(signals: Sequence[_SignalSummary], moves: Mapping[int, set[tuple[str, int]]]) -> Iterator[Finding]:
     """Sensors that usually change in nearly every step, but are constant for an extreme number of steps."""
     fix = "The sensor was stuck or slower than the log: mark these steps as missing."
-    for one in signals:
-        if one.signal.kind is not Kind.VECTOR or one.signal.role is not Role.OBSERVATION:
+    for summary in signals:
+        if summary.signal.kind is not Kind.VECTOR or summary.signal.role is not Role.OBSERVATION:
             continue
-        found, numbers = [], one.numbers
+        findings, numbers = [], summary.numbers
+        # Only sensors that usually change can be stuck; a run counts if neither chance nor the log explains it.
         for component in np.flatnonzero(_usual_changes(numbers) > MIN_CHANGES).tolist():
             limit = _longest_usual_run(numbers, component)
             for index in np.flatnonzero(numbers.run[:, component] > limit).tolist():
-                episode, step = one.episodes[index], int(numbers.run_from[index, component])
-                if _is_stop(one, index, component, limit) or not moves[episode] - {(one.signal.name, component)}:
+                episode, step = summary.episodes[index], int(numbers.run_from[index, component])
+                # A stop, and a standstill of the whole system, are no faults of the sensor.
+                others_move = bool(moves[episode] - {(summary.signal.name, component)})
+                if _is_stop(summary, index, component, limit) or not others_move:
                     continue
                 problem = (
-                    f"{part_of(one.signal, component)} is exactly {numbers.run_value[index, component]:g} for "
+                    f"{part_of(summary.signal, component)} is exactly {numbers.run_value[index, component]:g} for "
                     f"{numbers.run[index, component]} steps while others change"
                 )
                 place = Place(
                     episode=episode, start=step, stop=int(numbers.run_to[index, component]) + 1, component=component
                 )
-                found.append(
+                findings.append(
                     warning(
                         problem=problem,
                         fix=fix,
                         episode=episode,
-                        signal=one.signal.name,
+                        signal=summary.signal.name,
                         step=step,
                         kind=FindingKind.STUCK,
                         places=(place,),
                     )
                 )
-        yield from _few(found)
+        yield from _few(findings)
 
 
 def _longest_usual_run(numbers: _Numbers, component: int) -> float:
@@ -476,21 +489,23 @@ def _saturated(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
 
     The place of a finding begins with a row at the limit; `with_saturated_parts` finds all parts.
     """
-    for one in signals:
-        if one.signal.kind is not Kind.VECTOR or one.signal.role is not Role.OBSERVATION:
+    for summary in signals:
+        if summary.signal.kind is not Kind.VECTOR or summary.signal.role is not Role.OBSERVATION:
             continue
-        for component, column in enumerate(one.rows.T):
+        for component, column in enumerate(summary.rows.T):
             low, high = _limit(-column), _limit(column)
             if (low is None) == (high is None):
                 continue
             value, share = low or high or (0.0, 0.0)
-            ends, steps = (one.numbers.high, one.numbers.high_at) if high else (one.numbers.low, one.numbers.low_at)
+            # The place is the first episode that reaches the limit; the parts follow from the whole log later.
+            numbers = summary.numbers
+            ends, steps = (numbers.high, numbers.high_at) if high else (numbers.low, numbers.low_at)
             at = int((ends[:, component] == (value if high else -value)).argmax())
-            place = Place(episode=one.episodes[at], start=int(steps[at, component]), component=component)
+            place = Place(episode=summary.episodes[at], start=int(steps[at, component]), component=component)
             limit = f"{value:g}, its largest value" if high else f"{-value:g}, its smallest value"
-            problem = f"{part_of(one.signal, component)} is exactly {limit}, in {100 * share:.0f} % of the rows"
+            problem = f"{part_of(summary.signal, component)} is exactly {limit}, in {100 * share:.0f} % of the rows"
             kind = FindingKind.SATURATED
-            yield note(problem=problem, fix=_MASK_IF_SATURATED, signal=one.signal.name, kind=kind, places=(place,))
+            yield note(problem=problem, fix=_MASK_IF_SATURATED, signal=summary.signal.name, kind=kind, places=(place,))
 
 
 def with_saturated_parts(store: Store, finding: Finding) -> Finding:
@@ -529,35 +544,36 @@ def _usual_changes(numbers: _Numbers) -> Floats:
     """The median share of steps in which each component [C] changes, outside the longest constant run of an episode."""
     steps = numbers.num_steps - (numbers.run - 1)
     share = np.where(steps > 0, numbers.changes * numbers.num_steps / np.maximum(steps, 1), np.nan)
-    found = np.where(np.isnan(share).all(0), 0.0, share)
-    return np.asarray(np.nanmedian(found, axis=0))
+    known_share = np.where(np.isnan(share).all(0), 0.0, share)
+    return np.asarray(np.nanmedian(known_share, axis=0))
 
 
-def _is_stop(one: _SignalSummary, index: int, component: int, limit: float) -> bool:
+def _is_stop(summary: _SignalSummary, index: int, component: int, limit: float) -> bool:
     """Whether the constant value is an end of the range, or a place of rest, which long runs have in common."""
-    numbers = one.numbers
+    numbers = summary.numbers
     low, high = numbers.low[:, component].min(), numbers.high[:, component].max()
     values, near = numbers.run_value[:, component], MAX_RELATIVE_DIFFERENCE * (high - low)
     value, is_long = values[index], numbers.run[:, component] > limit
     rested = (is_long & (np.abs(values - value) <= near)).sum() - 1
-    share = (np.abs(one.rows[:, component] - value) <= near).mean() if len(one.rows) else 0.0
+    share = (np.abs(summary.rows[:, component] - value) <= near).mean() if len(summary.rows) else 0.0
     return bool(value - low <= near or high - value <= near or rested > MAX_COINCIDENCE * share * is_long.sum())
 
 
 def _cameras(seen: Sequence[_EpisodeSummary], moves: Mapping[int, set[tuple[str, int]]]) -> Iterator[Finding]:
     """Black and uniform images, and cameras that froze."""
     for name in seen[0].pictures:
-        dark = {one.number: one.pictures[name].dark for one in seen}
-        blank = {one.number: one.pictures[name].blank for one in seen}
+        # Images without content; then cameras whose image stays while other signals change.
+        dark = {summary.number: summary.pictures[name].dark for summary in seen}
+        blank = {summary.number: summary.pictures[name].blank for summary in seen}
         for words, steps in (("black", dark), ("of one single colour", blank)):
             if hit := [number for number, at in steps.items() if len(at)]:
                 num = sum(map(len, steps.values()))
-                share = 100 * num / sum(one.pictures[name].num for one in seen)
+                share = 100 * num / sum(summary.pictures[name].num for summary in seen)
                 problem = f"{num} images ({share:.1f} %) are {words}, in {_episode_list(seen, hit)}"
                 fix = "Mark them as missing, or leave these episodes out."
                 step = int(steps[hit[0]][0])
                 yield note(problem=problem, fix=fix, signal=name, episode=hit[0], step=step)
-        if frozen := [one.number for one in seen if not one.pictures[name].moves and moves[one.number]]:
+        if frozen := [summary.number for summary in seen if not summary.pictures[name].moves and moves[summary.number]]:
             problem = f"the image never changes while other signals do, in {_episode_list(seen, frozen)}"
             fix = "The camera froze, or does not see any motion: leave out these episodes, or the camera."
             yield note(problem=problem, fix=fix, signal=name, episode=frozen[0])
@@ -565,18 +581,21 @@ def _cameras(seen: Sequence[_EpisodeSummary], moves: Mapping[int, set[tuple[str,
 
 def _alike(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Duplicate and near-duplicate episodes, which a random split can put into both training and test data."""
+    # Exact copies have the same digest.
     first: dict[bytes, int] = {}
-    found = []
-    for one in seen:
-        other = first.setdefault(one.digest, one.number)
-        if other != one.number:
+    findings = []
+    for summary in seen:
+        other = first.setdefault(summary.digest, summary.number)
+        if other != summary.number:
             fix = "Keep one of the two, or put both into the same part of the split."
-            found.append(note(problem=f"it is an exact copy of episode {other}", fix=fix, episode=one.number))
-    yield from _few(found)
+            findings.append(note(problem=f"it is an exact copy of episode {other}", fix=fix, episode=summary.number))
+    yield from _few(findings)
+    # Near copies agree in their outline, which tolerates rounding.
     fix = "Put both into the same part of the split, or leave one out: otherwise test data leaks into training."
-    found = []
-    unique = [one for one in seen if first[one.digest] == one.number]
-    for earlier, later in near_pairs([one.num_steps for one in unique], [one.outline for one in unique]):
+    findings = []
+    unique = [summary for summary in seen if first[summary.digest] == summary.number]
+    lengths, outlines = [summary.num_steps for summary in unique], [summary.outline for summary in unique]
+    for earlier, later in near_pairs(lengths, outlines):
         problem = f"it is nearly a copy of episode {unique[earlier].number}: start, actions and end agree"
-        found.append(note(problem=problem, fix=fix, episode=unique[later].number))
-    yield from _few(found)
+        findings.append(note(problem=problem, fix=fix, episode=unique[later].number))
+    yield from _few(findings)

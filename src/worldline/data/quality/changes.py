@@ -80,57 +80,65 @@ def changes(tables: Sequence[StepTable], names: Sequence[ComponentName], schema:
     pieces = _pieces(tables)
     if len(pieces) < MIN_PIECES:
         return []
-    figures = [one for one in _figures(pieces, names, schema) if np.ptp(one.values) > 1e-9 * np.abs(one.values).max()]
+    figures = [figure for figure in _figures(pieces, names, schema) if _varies(figure.values)]
     if not figures:
         return []
-    size, date, least = _test(np.stack([one.values for one in figures], 1))
-    operated = [date[at] for at, one in enumerate(figures) if one.component is None and size[at] > least]
-    found: dict[str, Finding] = {}  # per signal, of its clearest figure
+    size, date, least = _test(np.stack([figure.values for figure in figures], 1))
+    # Dates at which an input changes: a signal that changes there, too, may only follow it.
+    operated = [date[at] for at, figure in enumerate(figures) if figure.component is None and size[at] > least]
+    findings: dict[str, Finding] = {}  # per signal, of its clearest figure
     for at in np.argsort(-size):
         component, first = figures[at].component, int(date[at])
-        if size[at] <= least or component is None or names[component].signal in found:
+        if size[at] <= least or component is None or names[component].signal in findings:
             continue
         is_operated = any(abs(first - other) <= NEAR * len(pieces) for other in operated)
         finding = _finding(figures[at], names[component], schema, pieces, first, is_operated=is_operated)
-        found[names[component].signal] = finding
-    return list(found.values())[:MAX_LISTED]
+        findings[names[component].signal] = finding
+    return list(findings.values())[:MAX_LISTED]
+
+
+def _varies(values: Floats) -> bool:
+    return bool(np.ptp(values) > 1e-9 * np.abs(values).max())
 
 
 def _pieces(tables: Sequence[StepTable]) -> list[StepTable]:
     """The tables, cut into about `NUM_PIECES` if they are fewer."""
-    steps = sum(len(one.actions) for one in tables)
+    steps = sum(len(table.actions) for table in tables)
     size = max(MIN_STEPS, steps // NUM_PIECES) if len(tables) < NUM_PIECES else steps
-    found = []
-    for one in tables:
-        count = max(1, len(one.actions) // size)
-        ends = np.linspace(0, len(one.actions), count + 1).astype(int).tolist()
-        found += [
+    pieces = []
+    for table in tables:
+        count = max(1, len(table.actions) // size)
+        ends = np.linspace(0, len(table.actions), count + 1).astype(int).tolist()
+        pieces += [
             replace(
-                one,
-                start=one.start + first,
-                states=one.states[first : stop + 1],
-                known=one.known[first : stop + 1],
-                actions=one.actions[first:stop],
-                inputs=one.inputs[first:stop],
+                table,
+                start=table.start + first,
+                states=table.states[first : stop + 1],
+                known=table.known[first : stop + 1],
+                actions=table.actions[first:stop],
+                inputs=table.inputs[first:stop],
             )
             for first, stop in pairwise(ends)
         ]
-    return [one for one in found if len(one.actions) > 2 * LAGS]
+    return [table for table in pieces if len(table.actions) > 2 * LAGS]
 
 
 def _figures(pieces: Sequence[StepTable], names: Sequence[ComponentName], schema: Schema) -> list[_Figure]:
     """All figures of the pieces."""
+    # One law for all pieces, and one for deviations from the level of each piece: levels may differ between episodes.
     pooled, within = TransitionModel(pieces), TransitionModel(pieces, within=True)
-    residuals, own = [pooled.residual(one) for one in pieces], [within.residual(one) for one in pieces]
+    residuals, own = [pooled.residual(piece) for piece in pieces], [within.residual(piece) for piece in pieces]
     means = np.stack([part.mean(0) for part in own]) * pooled.spread
     sizes = np.stack([np.sqrt(np.square(part).mean(0)) for part in residuals]) * pooled.spread
+    # Scores: products of features and residuals, whose mean is zero at the fit if one law holds.
     products = []
-    for one, first, second in zip(map(pooled.latest, pieces), residuals, own, strict=True):
-        both = ((one, first / pooled.noise), (one - one.mean(0), (second - second.mean(0)) / within.noise))
+    for piece, first, second in zip(map(pooled.latest, pieces), residuals, own, strict=True):
+        both = ((piece, first / pooled.noise), (piece - piece.mean(0), (second - second.mean(0)) / within.noise))
         products.append([x.T @ np.clip(error, -MAX_RESIDUAL, MAX_RESIDUAL) / len(x) for x, error in both])
     table = np.array(products)  # [E, 2, features, C]
     inputs, actions = (component_names(schema, role) for role in (Role.EXOGENOUS, Role.ACTION))
     features = [*map(str, names), *inputs, "the duration of the step", *actions]
+    # Per component: level and size of its residuals, and its scores. Then what the inputs of each piece do.
     figures = []
     for number, name in enumerate(names):
         unit = "" if schema[name.signal].unit in ("1", "?") else f" {schema[name.signal].unit}"
@@ -143,14 +151,14 @@ def _figures(pieces: Sequence[StepTable], names: Sequence[ComponentName], schema
             for other, products in zip(features, table[..., number].T, strict=True)
             for values in products
         ]
-    operation = np.stack([_operation(one) for one in pieces]).reshape(len(pieces), -1)
+    operation = np.stack([_operation(piece) for piece in pieces]).reshape(len(pieces), -1)
     return figures + [_Figure(component=None, values=values) for values in operation.T]
 
 
-def _operation(one: StepTable) -> Floats:
+def _operation(piece: StepTable) -> Floats:
     """Level, spread and speed of the inputs of a piece, [3, m + e]."""
-    given = np.concatenate([one.actions, one.inputs], 1)
-    return np.stack([np.median(given, axis=0), given.std(0), np.diff(given, axis=0).std(0)])
+    inputs = np.concatenate([piece.actions, piece.inputs], 1)
+    return np.stack([np.median(inputs, axis=0), inputs.std(0), np.diff(inputs, axis=0).std(0)])
 
 
 def _test(values: Floats) -> tuple[Floats, NDArray[np.intp], float]:
@@ -161,13 +169,14 @@ def _test(values: Floats) -> tuple[Floats, NDArray[np.intp], float]:
     draw, null = np.random.default_rng(0), list[float]()
     for _ in range(NUM_PERMUTATIONS):
         null.append(float(_largest_rank_sums(ranks[draw.permutation(len(ranks))])[0].max()))
-        if sum(MARGIN * one >= size.max() for one in null) > LEVEL * NUM_PERMUTATIONS:
+        if sum(MARGIN * statistic >= size.max() for statistic in null) > LEVEL * NUM_PERMUTATIONS:
             return size, date, np.inf  # certainly not significant
     return size, date, MARGIN * float(np.quantile(null, 1 - LEVEL))
 
 
 def _largest_rank_sums(ranks: Floats) -> tuple[Floats, NDArray[np.intp]]:
     """The largest standardised rank sum over all dates of each column of standardised ranks [E, K], and its date."""
+    # Rank sums before each date, in units of their standard deviation if the ranks were independent.
     count = len(ranks)
     side = max(4, int(MIN_SIDE * count))
     first = np.arange(side, count - side + 1)
@@ -175,6 +184,7 @@ def _largest_rank_sums(ranks: Floats) -> tuple[Floats, NDArray[np.intp]]:
     sizes = np.abs(sums) * np.sqrt(count / (first * (count - first)))[:, None]
     best = sizes.argmax(0)
     date, total = first[best], sums[best, np.arange(len(best))]
+    # The step or drift itself must not count as correlation, so it is subtracted before the long-run variance.
     before = np.arange(count)[:, None] < date
     line = np.linspace(-1, 1, count)[:, None]
     step, drift = (

@@ -16,6 +16,7 @@ Both null distributions come from the log itself (`NullDistribution`), so that e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -60,16 +61,17 @@ def inconsistencies(tracks: Sequence[Segment], schema: Schema) -> tuple[Finding,
     model = TransitionModel(tables)
     shifted = _shifted_actions(tables, model)
     # The effects of actions in the wrong row look like jumps.
-    late = {place.episode for one in shifted for place in one.places}
-    joined = _joins([one for one in tables if one.number not in late], model)
+    late = {place.episode for finding in shifted for place in finding.places}
+    joined = _joins([finding for finding in tables if finding.number not in late], model)
     return (*changes(tables, names, schema), *joined, *shifted)
 
 
 def _joins(tables: Sequence[StepTable], model: TransitionModel) -> list[Finding]:
     """A warning if nearly all observations jump at once in some rows."""
+    # The jump of a step is one that nearly all components exceed. The largest of each part give the null distribution.
     sizes, largest = list[Floats](), list[float]()
-    for one in tables:
-        residual = np.abs(model.residual(one))
+    for table in tables:
+        residual = np.abs(model.residual(table))
         at = int(STILL * (residual.shape[1] - 1))
         size = np.partition(residual / model.noise, at, axis=1)[:, at]
         largest += [float(part.max()) for part in np.array_split(size, max(1, len(size) // PART))]
@@ -79,8 +81,8 @@ def _joins(tables: Sequence[StepTable], model: TransitionModel) -> list[Finding]
     # There are seams. More of them are named as long as hardly one of these places is expected to be none.
     least = MAXIMA.exceeded_by(MAX_WRONG / len(largest), np.array(largest))
     places = [
-        Place(episode=one.number, start=one.start + LAGS + step)
-        for one, size in zip(tables, sizes, strict=True)
+        Place(episode=table.number, start=table.start + LAGS + step)
+        for table, size in zip(tables, sizes, strict=True)
         for step in _peaks(size, least)
     ]
     if not places:
@@ -108,9 +110,10 @@ def _peaks(size: Floats, least: float) -> list[int]:
 
 def _shifted_actions(tables: Sequence[StepTable], model: TransitionModel) -> list[Finding]:
     """A warning about the episodes in a half of which the actions fit better one row earlier or later."""
+    # The gain of each half and shift; `better` holds those whose gain is steady over blocks of steps.
     gains, better = list[float](), list[tuple[float, int, Place]]()
-    for one in tables:
-        fit = {shift: model.surprise(one, shift).sum(1) for shift in (0, -1, 1)}
+    for table in tables:
+        fit = {shift: model.surprise(table, shift).sum(1) for shift in (0, -1, 1)}
         for shift in (-1, 1):
             halves = np.array_split(fit[0] - fit[shift], 2)
             for half, first in zip(halves, (0, len(halves[0])), strict=True):
@@ -119,13 +122,14 @@ def _shifted_actions(tables: Sequence[StepTable], model: TransitionModel) -> lis
                 blocks = np.array([part.mean() for part in np.array_split(half, len(half) // BLOCK)])
                 gains.append(float(half.mean()))
                 if blocks.mean() > MIN_CERTAINTY * blocks.std(ddof=1) / np.sqrt(len(blocks)):
-                    better.append((gains[-1], shift, Place(episode=one.number, start=one.start + LAGS - 1 + first)))
+                    better.append((gains[-1], shift, Place(episode=table.number, start=table.start + LAGS - 1 + first)))
+    # A gain counts if it is larger than those that the log itself explains.
     least = max(MIN_GAIN, MEANS.limit(np.array(gains)))
     # The better half and shift of each episode.
-    best = {one[2].episode: one for one in sorted(better, key=lambda one: one[0]) if one[0] > least}
+    best = {half[2].episode: half for half in sorted(better, key=itemgetter(0)) if half[0] > least}
     if not best:
         return []
-    _, shift, clearest = max(best.values(), key=lambda one: one[0])
+    _, shift, clearest = max(best.values(), key=itemgetter(0))
     places = tuple(best[episode][2] for episode in sorted(best))
     where = f"in {plural(len(best), 'episode')} ({first_of([str(place.episode) for place in places])})"
     return [

@@ -110,18 +110,21 @@ def survey(tracks: Sequence[segments.Segment], schema: Schema, seed: int = 0) ->
     if not tracks:
         raise DataError("there is no episode to measure", fix="Record or import episodes first.")
     dropped = segments.seldom_seen(tracks)
-    tracks = [segments.without(one, dropped) for one in tracks]
-    states = np.concatenate([one.table[:-1] for one in tracks])
-    actions = np.concatenate([one.actions for one in tracks])
-    known = np.concatenate([one.whole[:-1] for one in tracks])
+    tracks = [segments.without(segment, dropped) for segment in tracks]
+    # The known rows of all segments as one table.
+    states = np.concatenate([segment.table[:-1] for segment in tracks])
+    actions = np.concatenate([segment.actions for segment in tracks])
+    known = np.concatenate([segment.whole[:-1] for segment in tracks])
     used = _actions(tracks, schema, np.random.default_rng([seed, 3]))
     kept = Schema(signals=tuple(signal for signal in schema.signals if signal.name not in dropped))
     names = (*segments.component_names(kept, Role.OBSERVATION), *segments.component_names(kept, Role.ACTION))
     pairs = _pairs(np.concatenate([states, actions], 1)[known], names)
+    # The observations whose dimension is measured: numbers, or the pixels of a camera without any.
     seen = scaled(clipped(states[known]))
     if not seen.shape[1] and tracks[0].pictures:
         camera = next(iter(tracks[0].pictures))
-        pixels = np.concatenate([one.pictures[camera][:-1].reshape(len(one.actions), -1) for one in tracks])[known]
+        images = [segment.pictures[camera][:-1].reshape(len(segment.actions), -1) for segment in tracks]
+        pixels = np.concatenate(images)[known]
         seen = pixels[np.random.default_rng([seed, 4]).permutation(len(pixels))[:4000]].astype(np.float64)
     return Coverage(
         actions=used,
@@ -151,23 +154,23 @@ def _effective_dimension(table: Floats) -> float:
 def _actions(
     tracks: Sequence[segments.Segment], schema: Schema, draw: np.random.Generator
 ) -> tuple[ActionCoverage, ...]:
-    actions = np.concatenate([one.actions for one in tracks])
+    actions = np.concatenate([segment.actions for segment in tracks])
     predictable = _predictable(tracks, schema, draw)
-    found: list[ActionCoverage] = []
+    coverages: list[ActionCoverage] = []
     column = 0
-    for signal in (one for one in schema.actions if one.kind is not Kind.IMAGE):
+    for signal in (segment for segment in schema.actions if segment.kind is not Kind.IMAGE):
         names = segments.names_of(signal)
         table, share = actions[:, column : column + len(names)], predictable[column : column + len(names)]
         column += len(names)
         if signal.num_values is not None:
             # The last value has no column.
             chosen = np.where(table.sum(1) == 0, table.shape[1], table.argmax(1))
-            found.append(_usage(signal.name, float(share.mean()), chosen, 0.0, signal.size - 1.0, signal.size))
+            coverages.append(_usage(signal.name, float(share.mean()), chosen, 0.0, signal.size - 1.0, signal.size))
             continue
         for part, name in enumerate(names):
             low, high = _bound(signal.low, part), _bound(signal.high, part)
-            found.append(_usage(name, float(share[part]), table[:, part], low, high))
-    return tuple(found)
+            coverages.append(_usage(name, float(share[part]), table[:, part], low, high))
+    return tuple(coverages)
 
 
 def _usage(
@@ -199,25 +202,28 @@ def _predictable(tracks: Sequence[segments.Segment], schema: Schema, draw: np.ra
 
     An action that is held for many rows counts where it changes.
     """
-    rows = [np.arange(2, len(one.actions)) for one in tracks]
-    steps = [at[one.whole[at] & one.whole[at - 1]] for at, one in zip(rows, tracks, strict=True)]
+    rows = [np.arange(2, len(segment.actions)) for segment in tracks]
+    steps = [at[segment.whole[at] & segment.whole[at - 1]] for at, segment in zip(rows, tracks, strict=True)]
     if sum(map(len, steps)) < 10 * NUM_FOLDS:
         return np.zeros(tracks[0].actions.shape[1])
     size = 20 if len(tracks) < NUM_FOLDS else segments.SEGMENT
     group = np.concatenate([number * segments.SEGMENT + at // size for number, at in enumerate(steps)])
-    past = [
-        np.concatenate([one.actions[at - 2], one.actions[at - 1], one.table[at - 1], one.table[at], one.inputs[at]], 1)
-        for one, at in zip(tracks, steps, strict=True)
-    ]
-    target = np.concatenate([one.actions[at] for one, at in zip(tracks, steps, strict=True)])
+    # What a policy may know when it chooses action t.
+    past = []
+    for part, at in zip(tracks, steps, strict=True):
+        columns = [part.actions[at - 2], part.actions[at - 1], part.table[at - 1], part.table[at], part.inputs[at]]
+        past.append(np.concatenate(columns, 1))
+    target = np.concatenate([segment.actions[at] for segment, at in zip(tracks, steps, strict=True)])
     chosen = np.sort(draw.permutation(len(target))[: segments.MAX_STEPS // 2])
     table, target = np.concatenate(past)[chosen], target[chosen]
     before = table[:, target.shape[1] : 2 * target.shape[1]]
     fold = folds(np.unique(group[chosen], return_inverse=True)[1], draw)
     left = better(*residuals(table, target, fold, draw))
     at_changes = residuals_at_changes(table, target, changes(target, before, schema), fold, draw)
+    # The smaller share of all rows and of the rows with a change: an action that is held is no predictable action.
     shares = [
-        [_share_explained(*columns) for columns in zip(some.T, target.T, strict=True)] for some in (left, at_changes)
+        [_share_explained(*columns) for columns in zip(residual.T, target.T, strict=True)]
+        for residual in (left, at_changes)
     ]
     return np.asarray(np.min(shares, 0))
 
@@ -231,6 +237,7 @@ def _share_explained(left: Floats, target: Floats) -> float:
 
 def _pairs(table: Floats, names: Sequence[str]) -> tuple[PairCoverage, ...]:
     """The share of visited cells for each pair of components, ascending."""
+    # The cell of each row per component; the range holds 98 % of the values, so that outliers do not widen it.
     bins: list[NDArray[np.intp]] = []
     kept: list[str] = []
     for name, values in zip(names, table.T, strict=True):
@@ -242,26 +249,26 @@ def _pairs(table: Floats, names: Sequence[str]) -> tuple[PairCoverage, ...]:
         cell = np.clip((values - low) / (high - low) * NUM_BINS, 0, NUM_BINS - 1).astype(np.int64)
         bins.append(np.unique(cell, return_inverse=True)[1])
         kept.append(name)
-    found = []
-    for (name, one), (other_name, other) in combinations(zip(kept, bins, strict=True), 2):
-        width = int(other.max()) + 1
-        share = len(np.unique(one * width + other)) / ((int(one.max()) + 1) * width)
-        found.append(PairCoverage(one=name, other=other_name, share=share))
-    return tuple(sorted(found, key=lambda pair: pair.share))
+    # Cells that a component never visits do not count: its own coverage is measured elsewhere.
+    pairs = []
+    for (name, cells), (other_name, other_cells) in combinations(zip(kept, bins, strict=True), 2):
+        width = int(other_cells.max()) + 1
+        share = len(np.unique(cells * width + other_cells)) / ((int(cells.max()) + 1) * width)
+        pairs.append(PairCoverage(one=name, other=other_name, share=share))
+    return tuple(sorted(pairs, key=lambda pair: pair.share))
 
 
 def _advice(actions: Sequence[ActionCoverage], pairs: Sequence[PairCoverage]) -> tuple[str, ...]:
     advice = []
-    for one in actions:
-        if one.least == one.greatest:
-            advice.append(f"'{one.name}' is always {one.least:g}: its effect cannot be learned. Log other values.")
+    for action in actions:
+        if action.least == action.greatest:
+            problem = f"'{action.name}' is always {action.least:g}: its effect cannot be learned."
+            advice.append(f"{problem} Log other values.")
             continue
-        if one.predictable >= PREDICTABLE:
-            advice.append(
-                f"'{one.name}' is {100 * one.predictable:.0f} % predictable from the past: add segments in which it is "
-                "drawn at random."
-            )
-        advice += _unused(one)
+        if action.predictable >= PREDICTABLE:
+            problem = f"'{action.name}' is {100 * action.predictable:.0f} % predictable from the past"
+            advice.append(f"{problem}: add segments in which it is drawn at random.")
+        advice += _unused(action)
     advice += [
         f"'{pair.one}' and '{pair.other}' cover {100 * pair.share:.0f} % of their combinations: log more of the others."
         for pair in pairs[:3]
@@ -270,17 +277,17 @@ def _advice(actions: Sequence[ActionCoverage], pairs: Sequence[PairCoverage]) ->
     return tuple(advice)
 
 
-def _unused(one: ActionCoverage) -> list[str]:
+def _unused(action: ActionCoverage) -> list[str]:
     """Advice on values of a discrete action, or a fifth or more at an end of the range, that were never used."""
-    if one.never:
-        return [f"'{one.name}' was never {', '.join(map(str, one.never))}: log episodes with these values."]
-    if one.low is None or one.high is None or one.low >= one.high:
+    if action.never:
+        return [f"'{action.name}' was never {', '.join(map(str, action.never))}: log episodes with these values."]
+    if action.low is None or action.high is None or action.low >= action.high:
         return []
-    span = one.high - one.low
-    below, above = (one.least - one.low) / span, (one.high - one.greatest) / span
+    span = action.high - action.low
+    below, above = (action.least - action.low) / span, (action.high - action.greatest) / span
     return [
-        f"the {which} {100 * share:.0f} % of the range of '{one.name}' ({one.low:g} to {one.high:g}) was never used: "
-        "log values there, or narrow its bounds in schema.json."
+        f"the {which} {100 * share:.0f} % of the range of '{action.name}' ({action.low:g} to {action.high:g}) "
+        "was never used: log values there, or narrow its bounds in schema.json."
         for which, share in (("lower", below), ("upper", above))
         if share >= 0.2
     ]

@@ -47,9 +47,9 @@ def _left(table: Floats, target: Floats, fold: Int[np.ndarray, "n"]) -> Floats:
     return np.asarray(target - np.clip(guess, target.min(0), target.max(0)))
 
 
-def better(one: Floats, other: Floats) -> Floats:
+def better(first: Floats, second: Floats) -> Floats:
     """The residuals with the smaller mean square, for each component."""
-    return np.where((other**2).mean(0) < (one**2).mean(0), other, one)
+    return np.where((second**2).mean(0) < (first**2).mean(0), second, first)
 
 
 def changes(action: Floats, before: Floats, schema: Schema) -> Bool[np.ndarray, "n m"]:
@@ -62,7 +62,7 @@ def changes(action: Floats, before: Floats, schema: Schema) -> Bool[np.ndarray, 
     """
     moved = np.asarray(np.abs(action - before) > MIN_MOVE * action.std(0))
     first = 0
-    for signal in (one for one in schema.actions if one.kind is not Kind.IMAGE):
+    for signal in (action for action in schema.actions if action.kind is not Kind.IMAGE):
         columns = slice(first, first + len(names_of(signal)))
         if signal.kind is Kind.DISCRETE:
             moved[:, columns] = moved[:, columns].any(1, keepdims=True)
@@ -88,10 +88,10 @@ def residuals_at_changes(
         fold: see `residuals`.
         draw: see `residuals`.
     """
-    found = np.full(target.shape, np.nan)
+    at_changes = np.full(target.shape, np.nan)
     needed = max(MIN_CHANGES, ROWS_PER_COLUMN * known.shape[1])
     for k, there in enumerate(changed.T):
         if needed <= there.sum() < len(there):
             own = residuals(known[there], target[there, k : k + 1], fold[there], draw)
-            found[there, k] = better(*own)[:, 0]
-    return found
+            at_changes[there, k] = better(*own)[:, 0]
+    return at_changes

@@ -137,7 +137,7 @@ def seldom_seen(tracks: Sequence[Segment]) -> tuple[str, ...]:
         tracks: segments of one schema.
     """
     left = list(tracks[0].known) if tracks else []
-    masks = {name: np.concatenate([one.known[name] for one in tracks]) for name in left}
+    masks = {name: np.concatenate([segment.known[name] for segment in tracks]) for name in left}
     left.sort(key=lambda name: float(masks[name].mean()))
     dropped = []
     while len(left) > 1 and np.all([masks[name] for name in left], axis=0).mean() < 0.5:
@@ -145,13 +145,13 @@ def seldom_seen(tracks: Sequence[Segment]) -> tuple[str, ...]:
     return tuple(dropped)
 
 
-def without(one: Segment, names: Sequence[str]) -> Segment:
+def without(segment: Segment, names: Sequence[str]) -> Segment:
     """The segment without some of its observation signals."""
     kept: list[dict[str, NDArray[Any]]] = [
         {name: values for name, values in arrays.items() if name not in names}
-        for arrays in (one.states, one.pictures, one.known)
+        for arrays in (segment.states, segment.pictures, segment.known)
     ]
-    return replace(one, states=kept[0], pictures=kept[1], known=kept[2])
+    return replace(segment, states=kept[0], pictures=kept[1], known=kept[2])
 
 
 def shrink(pictures: NDArray[np.generic]) -> Floats:

@@ -67,6 +67,7 @@ def step_tables(tracks: Sequence[Segment], schema: Schema) -> tuple[list[Compone
         tracks: segments of one schema, at most one per episode.
         schema: of the log.
     """
+    # The columns of vectors; angles would jump at their period, and images and discrete signals have no linear law.
     names, columns, index = list[ComponentName](), list[int](), 0
     for signal in schema.observations:
         if signal.kind is Kind.IMAGE:
@@ -76,28 +77,32 @@ def step_tables(tracks: Sequence[Segment], schema: Schema) -> tuple[list[Compone
             names += [ComponentName(signal=signal.name, index=number) for number in range(width)]
             columns += range(index, index + width)
         index += width
-    tracks = sorted((one for one in tracks if len(one.actions) > 2 * LAGS), key=lambda one: one.number)
+    tracks = [segment for segment in tracks if len(segment.actions) > 2 * LAGS]
+    tracks.sort(key=lambda segment: segment.number)
     if not tracks or not columns:
         return [], []
-    states = [one.table[:, columns] for one in tracks]
+    # Without gaps and constant columns.
+    states = [segment.table[:, columns] for segment in tracks]
     middle = np.nanmedian(np.concatenate(states), axis=0)  # NaN before the first observation of an episode
     states = [np.where(np.isnan(table), middle, table) for table in states]
     moving = np.flatnonzero(np.concatenate(states).std(0) > 0)
-    masks = {name: [one.known[name] for one in tracks] for name in dict.fromkeys(one.signal for one in names)}
+    # A signal that is seldom observed does not exclude rows.
+    signals = dict.fromkeys(component.signal for component in names)
+    masks = {signal: [segment.known[signal] for segment in tracks] for signal in signals}
     usual = [parts for parts in masks.values() if np.concatenate(parts).mean() >= MIN_KNOWN]
     tables = [
         StepTable(
-            number=one.number,
-            start=one.start,
+            number=segment.number,
+            start=segment.start,
             states=table[:, moving],
-            actions=one.actions,
-            inputs=one.inputs,
+            actions=segment.actions,
+            inputs=segment.inputs,
             known=np.all([parts[at] for parts in usual], axis=0) if usual else np.ones(len(table), np.bool_),
         )
-        for at, (one, table) in enumerate(zip(tracks, states, strict=True))
+        for at, (segment, table) in enumerate(zip(tracks, states, strict=True))
     ]
-    if np.concatenate([one.usable for one in tables]).mean() < MIN_USABLE:
-        tables = [replace(one, known=np.ones_like(one.known)) for one in tables]
+    if np.concatenate([segment.usable for segment in tables]).mean() < MIN_USABLE:
+        tables = [replace(segment, known=np.ones_like(segment.known)) for segment in tables]
     return [names[at] for at in moving], tables
 
 
@@ -110,14 +115,15 @@ class TransitionModel:
     """
 
     def __init__(self, tables: Sequence[StepTable], *, within: bool = False) -> None:
-        self._scales = [_scale([getattr(one, part) for one in tables]) for part in ("states", "actions", "inputs")]
+        self._scales = [_scale([getattr(table, part) for table in tables]) for part in ("states", "actions", "inputs")]
         self.spread = self._scales[0][1]
-        scaled = [self._standardised(one) for one in tables]
+        scaled = [self._standardised(table) for table in tables]
         features, change = (
             np.concatenate([part - within * part.mean(0) for part in parts])
-            for parts in ([_features(one, 0) for one in scaled], [_change(one) for one in scaled])
+            for parts in ([_features(table, 0) for table in scaled], [_change(table) for table in scaled])
         )
-        usable = np.flatnonzero(np.concatenate([one.usable for one in tables]))
+        # Fits and drops the steps that fit worst, so that faults in the log do not become part of the law.
+        usable = np.flatnonzero(np.concatenate([table.usable for table in tables]))
         kept = usable
         for _ in range(NUM_FITS):
             gram = features[kept].T @ features[kept] + RIDGE * len(kept) * np.eye(features.shape[1])
@@ -127,35 +133,35 @@ class TransitionModel:
             worst = (residual / self.noise).max(1)
             kept = usable[worst <= np.quantile(worst, 1 - TRIMMED)]
 
-    def _standardised(self, one: StepTable) -> StepTable:
+    def _standardised(self, table: StepTable) -> StepTable:
         """The table in the units of the model."""
-        parts = (one.states, one.actions, one.inputs)
+        parts = (table.states, table.actions, table.inputs)
         states, actions, inputs = (
             (part - middle) / spread for part, (middle, spread) in zip(parts, self._scales, strict=True)
         )
-        return replace(one, states=states, actions=actions, inputs=inputs)
+        return replace(table, states=states, actions=actions, inputs=inputs)
 
-    def surprise(self, one: StepTable, shift: int = 0) -> Floats:
+    def surprise(self, table: StepTable, shift: int = 0) -> Floats:
         """The logarithm of one plus the squared residual of each step from `LAGS - 1` on, [steps, C].
 
         Args:
-            one: a table in the units of the log.
+            table: in the units of the log.
             shift: rows by which actions are taken later.
         """
-        return np.asarray(np.log1p(np.square(self.residual(one, shift) / self.noise)))
+        return np.asarray(np.log1p(np.square(self.residual(table, shift) / self.noise)))
 
-    def residual(self, one: StepTable, shift: int = 0) -> Floats:
+    def residual(self, table: StepTable, shift: int = 0) -> Floats:
         """The residual of each step from `LAGS - 1` on, [steps, C], in the units of the model; see `surprise`.
 
         It is 0 if a value is missing.
         """
-        one = self._standardised(one)
-        return np.asarray((_change(one) - _features(one, shift) @ self.weights) * one.usable[:, None])
+        table = self._standardised(table)
+        return np.asarray((_change(table) - _features(table, shift) @ self.weights) * table.usable[:, None])
 
-    def latest(self, one: StepTable) -> Floats:
+    def latest(self, table: StepTable) -> Floats:
         """The last observation, exogenous signals and action of each step of `residual`, in the units of the model."""
-        one, now = self._standardised(one), slice(LAGS - 1, len(one.actions))
-        return np.concatenate([one.states[now], one.inputs[now], one.actions[now]], 1)
+        table, now = self._standardised(table), slice(LAGS - 1, len(table.actions))
+        return np.concatenate([table.states[now], table.inputs[now], table.actions[now]], 1)
 
 
 def _scale(tables: Sequence[Floats]) -> tuple[Floats, Floats]:
@@ -164,14 +170,14 @@ def _scale(tables: Sequence[Floats]) -> tuple[Floats, Floats]:
     return every.mean(0), np.where(spread > 0, spread, 1.0)
 
 
-def _change(one: StepTable) -> Floats:
-    return np.diff(one.states[LAGS - 1 :], axis=0)
+def _change(table: StepTable) -> Floats:
+    return np.diff(table.states[LAGS - 1 :], axis=0)
 
 
-def _features(one: StepTable, shift: int) -> Floats:
+def _features(table: StepTable, shift: int) -> Floats:
     """What the model predicts from, one row per step: all past states come first."""
-    count = len(one.actions)
+    count = len(table.actions)
     now = np.arange(LAGS - 1, count)
-    parts = [one.states[now - lag] for lag in range(LAGS)] + [one.inputs[now - lag] for lag in range(LAGS)]
-    parts += [one.actions[np.clip(now - lag + shift, 0, count - 1)] for lag in range(LAGS)]
+    parts = [table.states[now - lag] for lag in range(LAGS)] + [table.inputs[now - lag] for lag in range(LAGS)]
+    parts += [table.actions[np.clip(now - lag + shift, 0, count - 1)] for lag in range(LAGS)]
     return np.concatenate([*parts, np.ones((len(now), 1))], 1)

@@ -10,13 +10,13 @@ from worldline.data.formats.reading import source_of
 from worldline.errors import DataError, InputError
 
 
-def test_a_group_that_contains_itself_is_an_error(tmp_path):
+def test_a_group_that_contains_itself_is_read_once(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file["inner/values"] = np.zeros(3)
         file["inner/loop"] = file["inner"]
-    with opened(path) as file, pytest.raises(DataError, match="16 levels deep"):
-        arrays_in(file, path)
+    with opened(path) as file:
+        assert list(arrays_in(file, path)) == ["inner.values"]
 
 
 def test_values_in_other_files_are_refused(tmp_path):
@@ -31,7 +31,7 @@ def test_values_in_other_files_are_refused(tmp_path):
 def test_a_size_that_the_file_cannot_hold_is_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", (1 << 40,), "f8", chunks=(1024,))[0] = 1
-    with opened(tmp_path / "a.h5") as file, pytest.raises(DataError, match="declares 8796093022208 bytes in a file of"):
+    with opened(tmp_path / "a.h5") as file, pytest.raises(DataError, match=r"its values would take 8\.80 TB of memory"):
         read_rows(file["x"], 0, 1 << 40)
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
 
@@ -33,6 +33,7 @@ import h5py
 import numpy as np
 
 from worldline.config import from_json
+from worldline.data.array_size import check_size
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.checks import arrays_of
 from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
@@ -61,12 +62,10 @@ from worldline.data.formats.reading import (
     Array,
     EpisodeDraft,
     EpisodeLogs,
-    converted,
     source_of,
     too_short,
 )
 from worldline.data.infer import NO_ACTION, SchemaDraft, Summary
-from worldline.data.reading_budget import SizeSum, check_size
 from worldline.data.roles import guess_role, role_of_input
 from worldline.data.store import Store
 from worldline.episode import Episode
@@ -109,9 +108,7 @@ class Hdf5Logs(EpisodeLogs[Columns]):
         with access.opened(path) as file:
             datasets = access.arrays_in(file, path)
             layout = read_layout(datasets, path)
-            check_size(layout.num_rows, "a mask of its rows", file=path)
             columns = {name: dataset for name, dataset in datasets.items() if name not in layout.index}
-            _check_sizes(columns, layout, path)
             embedded = access.embedded_json(file, SCHEMA_ATTRIBUTE)
             unclear, draft = list[str](), SchemaDraft(path)
             if schema is None and embedded is not None:
@@ -177,16 +174,6 @@ class Hdf5Logs(EpisodeLogs[Columns]):
                 draft.add(signal, values, mask)
 
 
-def _check_sizes(columns: Columns, layout: Hdf5Layout, file: Path) -> None:
-    """Checks the declared sizes of chunks, and of the longest episode over all columns with a number for each row."""
-    rows = [one for one in columns.values() if is_numeric(one) and len(one) >= layout.num_rows]
-    with converted("the column cannot be read", file=file):
-        for one in rows:
-            access.check_chunks(one)
-    num_bytes = sum(one.dtype.itemsize * int(prod(one.shape[1:])) for one in rows)
-    check_size(int(layout.lengths.max(initial=0)) * num_bytes, "the signals of the episode", file=file)
-
-
 def _infer(columns: Columns, layout: Hdf5Layout, draft: SchemaDraft, file: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from names, dtypes and values; also returns doubts."""
     for name, dataset in columns.items():
@@ -218,21 +205,19 @@ def _summaries(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> list[Su
     nothing = nothing_known(dataset.shape, dataset.dtype)
     if dataset.dtype == np.uint8 and dataset.ndim in (3, 4):
         return [nothing]  # values of images are not needed
-    counts = np.zeros(layout.num_rows, np.bool_)
+    check_size(layout.num_rows, "a mask of its rows")
+    is_used = np.zeros(layout.num_rows, np.bool_)
     for start, rows in zip(layout.starts.tolist(), layout.lengths.tolist(), strict=True):
         first = start + (usual_shift(role) if role is not Role.OBSERVATION else 0)
-        counts[first : start + rows - (1 if role in (Role.ACTION, Role.EXOGENOUS) else 0)] = True
-    found, kept = [nothing], SizeSum("the summaries of its rows")
+        is_used[first : start + rows - (1 if role in (Role.ACTION, Role.EXOGENOUS) else 0)] = True
+    summaries = [nothing]
     end = min(len(dataset), layout.num_rows)
     step = max(1, _BLOCK_BYTES // max(1, prod(dataset.shape[1:]) * dataset.dtype.itemsize))
     for start in range(0, end, step):
         stop = min(end, start + step)
-        try:
-            found.append(summary_of(read_rows(dataset, start, stop)[counts[start:stop]]))
-        except UNREADABLE:
-            continue  # `read` reports it
-        kept.add(found[-1].num_bytes)
-    return found
+        with suppress(*UNREADABLE):  # `read` reports it
+            summaries.append(summary_of(read_rows(dataset, start, stop)[is_used[start:stop]]))
+    return summaries
 
 
 def _left_out(columns: Columns, schema: Schema, layout: Hdf5Layout) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -76,18 +76,12 @@ def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Hdf5Layout:
         problem = f"it has neither lengths nor offsets of episodes (datasets: {listed})"
         raise DataError(problem, fix=f"Add a dataset {LENGTHS[0]} with the number of rows per episode.", file=file)
     index = tuple(name for name in (at_lengths, at_offsets) if name is not None)
-    lengths = None if at_lengths is None else _counts(datasets[at_lengths], at_lengths, file)
     offsets = None if at_offsets is None else _counts(datasets[at_offsets], at_offsets, file)
-    if lengths is None and offsets is not None:
-        sizes = [len(d) for name, d in datasets.items() if name not in index and len(d.shape or ())]
-        if not sizes:
-            raise DataError("the file has no columns", fix="Add a dataset for each signal.", file=file)
-        num_rows = max(set(sizes), key=sizes.count)
-        ends = [*offsets[1:].tolist(), num_rows]
-        if len(offsets) > 1 and offsets[-1] == num_rows:  # the last offset is the end of the last episode
-            offsets, ends = offsets[:-1], ends[:-1]
-        lengths = np.array(ends, np.int64) - offsets
-    assert lengths is not None
+    if at_lengths is not None:
+        lengths = _counts(datasets[at_lengths], at_lengths, file)
+    else:
+        assert offsets is not None
+        offsets, lengths = _lengths(offsets, [d for name, d in datasets.items() if name not in index], file)
     if (lengths < 0).any():
         episode = int(np.flatnonzero(lengths < 0)[0])
         raise DataError(f"its length is {lengths[episode]}", fix="Write the file again.", file=file, episode=episode)
@@ -99,16 +93,28 @@ def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Hdf5Layout:
     return Hdf5Layout(starts=starts, lengths=lengths, index=index)
 
 
+def _lengths(
+    offsets: NDArray[np.int64], columns: Sequence[h5py.Dataset], file: Path
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Offsets and lengths of the episodes, from the offsets and the usual number of rows of a column."""
+    sizes = [len(column) for column in columns if len(column.shape or ())]
+    if not sizes:
+        raise DataError("the file has no columns", fix="Add a dataset for each signal.", file=file)
+    num_rows = max(set(sizes), key=sizes.count)
+    if len(offsets) > 1 and offsets[-1] == num_rows:  # the last offset is the end of the last episode
+        offsets = offsets[:-1]
+    return offsets, np.diff(offsets, append=num_rows)
+
+
 def _counts(dataset: h5py.Dataset, name: str, file: Path) -> NDArray[np.int64]:
     """Lengths or offsets as int64."""
-    try:
-        values = read_rows(dataset, 0, len(dataset), name) if len(dataset.shape or ()) == 1 else np.zeros((1, 1), int)
-    except DataError as error:
-        raise Finding.of(error, file=str(file)).error() from error
-    if values.ndim != 1 or values.dtype.kind not in "iu" or (values.astype(np.float64) >= 2.0**62).any():
+    if len(dataset.shape or ()) != 1 or dataset.dtype.kind not in "iu":
         problem = f"expected one whole number per episode, got shape {dataset.shape} and dtype {dataset.dtype}"
         raise DataError(problem, fix="Write one int64 for each episode.", file=file, signal=name)
-    return values.astype(np.int64)
+    try:
+        return read_rows(dataset, 0, len(dataset), name).astype(np.int64)
+    except DataError as error:
+        raise Finding.of(error, file=str(file)).error() from error
 
 
 def _check_offsets(starts: NDArray[np.int64], offsets: NDArray[np.int64], file: Path) -> None:

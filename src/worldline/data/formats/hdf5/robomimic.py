@@ -36,9 +36,9 @@ from worldline.data.formats.reading import (
     readable,
     reason,
     source_of,
+    summaries_of,
 )
 from worldline.data.infer import SchemaDraft, Summary
-from worldline.data.reading_budget import SizeSum
 from worldline.errors import DataError
 from worldline.schema import Role, Schema, Signal
 
@@ -195,7 +195,7 @@ def _demo(file: h5py.File, name: str, path: Path) -> _Demo:
 def _demo_names(file: h5py.File, path: Path) -> tuple[list[str], list[str]]:
     """Returns the demos in the order of their numbers, and a sentence about other members."""
     with converted("the group data cannot be read", file=path):
-        members = access.names_in(file["data"])
+        members = list(file["data"])
     demos = {name: int(match[1]) for name in members if (match := _DEMO.fullmatch(name))}
     if not demos:
         raise DataError("the group data has no demos", fix="Name the demos demo_0, demo_1, ...", file=path)
@@ -214,7 +214,7 @@ def _metadata_of_all(file: h5py.File, names: Sequence[str]) -> tuple[dict[str, M
     except UNREADABLE as error:
         unclear.append(f"data: {reason(error)}, so env_args are not kept.")
     try:
-        mask = access.member_of(file, "mask")
+        mask = file["mask"] if "mask" in list(file) else None
         for key, listed in mask.items() if isinstance(mask, h5py.Group) else ():
             for name in access.texts_in(listed, 0, len(listed)):
                 keys.setdefault(name, []).append(key)
@@ -229,17 +229,14 @@ def _metadata_of_all(file: h5py.File, names: Sequence[str]) -> tuple[dict[str, M
 
 def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from the observations, actions and rewards of all demos; also returns doubts."""
-    draft, seen, kept = SchemaDraft(path), dict[str, list[Summary]](), SizeSum("the summaries of the demos")
+    draft = SchemaDraft(path)
 
     def read(name: str) -> dict[str, Summary]:
         demo = _demo(file, name, path)
         known = [n for n, d in demo.arrays.items() if is_numeric(d) and (n in demo.obs or n in _ROLES)]
         return {name: _summary(demo, name) for name in known}
 
-    for _, found in readable(names, read, what="demos", file=path):
-        for name, summary in found.items():
-            kept.add(summary.num_bytes)
-            seen.setdefault(name, []).append(summary)
+    seen = summaries_of(names, read, what="demos", file=path)
     for name, summaries in seen.items():
         draft.add(*draft.infer(name, _ROLES.get(name, Role.OBSERVATION), summaries))
     if draft.lacks(Role.OBSERVATION):

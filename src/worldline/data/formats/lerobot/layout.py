@@ -273,7 +273,7 @@ def _parquet_rows(root: Path) -> Iterator[Checked | DataError]:
         file = path.relative_to(root).as_posix()
         try:
             rows = ParquetRows(within(root, file))
-            table = rows.read([name for name in rows.names if not name.startswith("stats/")], 0, len(rows)).to_pylist()
+            table = rows.read([name for name in rows.names if not name.startswith("stats/")]).to_pylist()
         except DataError as error:
             yield DataError(error.problem, fix=error.fix, file=file)
             continue
@@ -321,7 +321,7 @@ def _tasks(root: Path) -> dict[int, str]:
         column = "task" if "task" in rows.names else "__index_level_0__"  # pandas' name of an unnamed index
         if missing := [name for name in ("task_index", column) if name not in rows.names]:
             raise rows.error(f"the column {missing[0]!r} is missing")
-        table = rows.read(["task_index", column], 0, len(rows)).rename_columns(["task_index", "task"])
+        table = rows.read(["task_index", column]).rename_columns(["task_index", "task"])
         entries = [Checked(row, TASKS_FILE, f"entry {number}") for number, row in enumerate(table.to_pylist())]
     elif (root / TASKS_LINES).exists():
         entries = _json_lines(root, TASKS_LINES)

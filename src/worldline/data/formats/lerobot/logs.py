@@ -29,9 +29,8 @@ from worldline.data.formats.lerobot.layout import (
     read_layout,
 )
 from worldline.data.formats.lerobot.tables import FIX, Checked, DataFiles, RowRange, within
-from worldline.data.formats.reading import UNKNOWN_FIX, Array, EpisodeDraft, EpisodeLogs, converted, held, readable
+from worldline.data.formats.reading import UNKNOWN_FIX, Array, EpisodeDraft, EpisodeLogs, converted, held, summaries_of
 from worldline.data.infer import SchemaDraft, Summary, summarise
-from worldline.data.reading_budget import SizeSum
 from worldline.data.roles import guess_role
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
@@ -338,23 +337,19 @@ def _infer(layout: LeRobotLayout) -> tuple[Schema, list[str]]:
 
 def _summaries(layout: LeRobotLayout, features: Sequence[Feature]) -> dict[str, list[Summary]]:
     """Returns a summary for each readable episode, by feature key."""
-    files, seen, kept = DataFiles(layout.root), dict[str, list[Summary]](), SizeSum("the summaries of the episodes")
+    files = DataFiles(layout.root)
 
     def summaries(place: EpisodePlace) -> dict[str, Summary]:
         piece = files.locate(place.data, place.number, place.num_rows)
-        found = {}
+        by_key = {}
         for feature in features:
             values = piece.numbers(feature.key, feature.shape, feature.key).values
             keep = len(piece) if _role(feature.key) is Role.OBSERVATION else len(piece) - 1
             if keep:
-                found[feature.key] = summarise(_cells(values[:keep], feature))
-        return found
+                by_key[feature.key] = summarise(_cells(values[:keep], feature))
+        return by_key
 
-    for _, found in readable(layout.episodes, summaries, what="episodes", file=layout.root):
-        for key, summary in found.items():
-            kept.add(summary.num_bytes)
-            seen.setdefault(key, []).append(summary)
-    return seen
+    return summaries_of(layout.episodes, summaries, what="episodes", file=layout.root)
 
 
 def _cells(values: Array, feature: Feature) -> Array:

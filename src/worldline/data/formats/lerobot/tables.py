@@ -24,7 +24,6 @@ FIX = "Download or copy the dataset again."
 WHOLE: Final = Annotated[int, msgspec.Meta(ge=0)]
 NUMBER: Final = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]
 """A finite number."""
-_MAX_ROWS_A_BYTE = 100  # rising times do not compress this well; more means a damaged footer
 
 
 def within(root: Path, file: str) -> Path:
@@ -202,60 +201,40 @@ class ParquetRows:
         self.file = file
         with self._damage("the file"):
             self._parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
-            size = file.stat().st_size
-            names = self._parquet.schema_arrow.names
-            counts = [self._parquet.metadata.row_group(i).num_rows for i in range(self._parquet.num_row_groups)]
-        self.names = tuple(names)
-        self._first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        if twice := duplicate(names):
+            self.names = tuple(self._parquet.schema_arrow.names)
+        if twice := duplicate(self.names):
             raise self.error(f"the column {twice!r} occurs twice", fix="Remove or rename one of them.")
-        if min(counts, default=0) < 0 or self._first[-1] != self._parquet.metadata.num_rows:
-            declared = self._parquet.metadata.num_rows
-            raise self.error(f"its row groups have {self._first[-1]} rows, but the file declares {declared}")
-        if len(self) > _MAX_ROWS_A_BYTE * size:
-            raise self.error(f"it declares {len(self)} rows in {size} bytes")
-        self._cached: dict[tuple[str, ...], tuple[int, Any]] = {}
+        self._columns: dict[str, pa.ChunkedArray] = {}
 
     def __len__(self) -> int:
-        return int(self._first[-1])
+        return int(self._parquet.metadata.num_rows)
 
     def error(self, problem: str, *, fix: str = FIX, signal: str | None = None, step: int | None = None) -> DataError:
         """Returns the problem as an error that names the file."""
         return DataError(problem, fix=fix, file=self.file, signal=signal, step=step)
 
-    def read(self, names: Sequence[str], start: int, stop: int) -> pa.Table:
-        """Returns columns of the rows `start` to `stop`.
+    def read(self, names: Sequence[str]) -> pa.Table:
+        """Returns columns of all rows.
 
         Args:
             names: of existing columns.
-            start: first row.
-            stop: end, exclusive.
 
         Raises:
-            DataError: a row group that holds them is damaged.
+            DataError: the file is damaged.
         """
-        import pyarrow as pa
-
-        first = int(np.searchsorted(self._first, start, "right")) - 1
-        groups = range(first, int(np.searchsorted(self._first, stop, "left")))
-        parts = [self._group(group, tuple(names)) for group in groups]
-        if not parts:
-            return self._parquet.schema_arrow.empty_table().select(list(names))
         with self._damage("the rows"):
-            return pa.concat_tables(parts).slice(start - int(self._first[groups[0]]), stop - start)
+            # pyarrow treats names with dots as prefixes, so the exact columns are selected afterwards.
+            table = self._parquet.read(columns=list(names), use_threads=False).select(list(names))
+            table.validate(full=True)
+        if len(table) != len(self):
+            raise self.error(f"it has {len(table)} rows, but declares {len(self)}")
+        return table
 
-    def _group(self, group: int, names: tuple[str, ...]) -> pa.Table:
-        """Reads one row group; the last one is cached, because consecutive episodes often share it."""
-        if names not in self._cached or self._cached[names][0] != group:
-            rows = int(self._first[group + 1] - self._first[group])
-            with self._damage(f"row group {group} of the file"):
-                # pyarrow treats names with dots as prefixes, so the exact columns are selected afterwards.
-                table = self._parquet.read_row_group(group, columns=list(names), use_threads=False).select(list(names))
-                table.validate(full=True)
-            if len(table) != rows:
-                raise self.error(f"row group {group} of the file has {len(table)} rows, but the file declares {rows}")
-            self._cached[names] = (group, table)
-        return self._cached[names][1]
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Returns one column of all rows, and keeps it for the other episodes in the file."""
+        if name not in self._columns:
+            self._columns[name] = self.read([name]).column(0)
+        return self._columns[name]
 
     def _damage(self, what: str) -> AbstractContextManager[None]:
         """Converts errors that pyarrow raises on a damaged file into a `DataError` that names the place."""
@@ -322,7 +301,7 @@ class RowRange:
         """
         if key not in self.rows.names:
             raise self.rows.error("the column is missing", signal=key)
-        return self.rows.read([key], self.start, self.stop).column(0)
+        return self.rows.column(key).slice(self.start, len(self))
 
     def numbers(self, key: str, shape: tuple[int, ...], signal: str) -> Numbers:
         """Returns the numbers in a column.

@@ -15,7 +15,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.layout import summary_of
 from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted, readable, reason
 from worldline.data.infer import SchemaDraft, Summary
-from worldline.data.reading_budget import SizeSum
 from worldline.errors import DataError, MissingExtraError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -38,7 +36,6 @@ PARTS = {OBSERVATION: "observations", ACTION: "actions", INFOS: "infos"}
 _COLUMNS = ("rewards", "terminations", "truncations")
 _OF_PACKAGE = (*UNREADABLE, AssertionError, AttributeError)
 """Exceptions of the minari package for damaged files."""
-_MAX_BYTES = 1 << 36
 _EPISODE = re.compile(r"episode_(\d+)")
 _INDEX = re.compile(r"_index_(\d+)")
 _ROLES = {OBSERVATION: Role.OBSERVATION, ACTION: Role.ACTION}
@@ -153,8 +150,8 @@ class Hdf5Storage(Storage):
     def _found(self) -> frozenset[int]:
         """Numbers of the existing groups."""
         with converted("it cannot be read", file=self._path):
-            found = map(_EPISODE.fullmatch, access.names_in(self._file))
-            return frozenset(int(match[1]) for match in found if match)
+            matches = map(_EPISODE.fullmatch, self._file)
+            return frozenset(int(match[1]) for match in matches if match)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -186,16 +183,16 @@ class Hdf5Storage(Storage):
         return RawEpisode(parts=parts, texts=texts, metadata=metadata, note=noted, **columns)
 
     def _column(self, group: h5py.Group, name: str) -> Array:
-        dataset = access.member_of(group, name)
+        dataset = group.get(name)
         if not isinstance(dataset, h5py.Dataset) or not access.is_numeric(dataset):
             raise DataError("the dataset is missing or not numeric", fix=DAMAGED, signal=name)
         return access.read_rows(dataset, 0, len(dataset), name)
 
     def _datasets(self, group: h5py.Group, key: str, *, tuples: bool) -> dict[str, h5py.Dataset]:
         """Returns the datasets of a part by dotted name; members of tuples are named by index."""
-        part = access.member_of(group, key)
-        if part is None and key == INFOS:
+        if key == INFOS and key not in list(group):
             return {}
+        part = group.get(key)
         if isinstance(part, h5py.Dataset):
             return {"": part}
         if not isinstance(part, h5py.Group):
@@ -283,19 +280,15 @@ def _decode(dataset: h5py.Dataset, space: Space, name: str, max_rows: int | None
     """Decodes the first `max_rows` JPEG images to [rows, *shape of the space]."""
     shape = tuple(space["shape"])
     with converted("its images cannot be read", signal=name):
-        access.check_heaps(Path(dataset.file.filename))
-        num_rows = len(dataset) if max_rows is None else min(max_rows, len(dataset))
-        access.check_written(dataset, 0, num_rows)
-        if num_rows * prod(shape) > _MAX_BYTES:
-            raise DataError(f"{num_rows} images of shape {shape} do not fit into memory", fix=DAMAGED, signal=name)
-        rows = empty_pictures(num_rows, shape)
-        for number in range(num_rows):
-            picture = decode_picture(np.asarray(dataset[number], np.uint8).tobytes())
+        files = access.read_rows(dataset, 0, len(dataset) if max_rows is None else min(max_rows, len(dataset)), name)
+        images = empty_pictures(len(files), shape)
+        for number, content in enumerate(files):
+            picture = decode_picture(np.asarray(content, np.uint8).tobytes())
             if picture.shape[:2] != shape[:2]:
                 problem = f"expected an image of shape {shape}, got {picture.shape[0]} by {picture.shape[1]} pixels"
                 raise DataError(problem, fix=DAMAGED, signal=name)
-            rows[number] = picture.reshape(shape)
-    return rows
+            images[number] = picture.reshape(shape)
+    return images
 
 
 def names_of(raw: RawEpisode) -> dict[tuple[str, str], str]:
@@ -335,14 +328,12 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
         DataError: no episode can be read, or none has observations.
     """
     seen: dict[tuple[str, str], tuple[str, list[Summary]]] = {}
-    left, kept = dict[str, None](), SizeSum("the summaries of the episodes")
+    left = dict[str, None]()
     for _, raw in readable(storage.numbers, storage.read, what="episodes", file=folder):
         parts = {**raw.parts, REWARD: {"": raw.rewards}}
         for (part, member), name in (names_of(raw) | {(REWARD, ""): REWARD}).items():
             if member in parts[part]:
-                summary = summary_of(parts[part][member])
-                kept.add(summary.num_bytes)
-                seen.setdefault((part, member), (name, []))[1].append(summary)
+                seen.setdefault((part, member), (name, []))[1].append(summary_of(parts[part][member]))
         left |= dict.fromkeys(f"{INFOS}.{member}" for member in (*raw.parts[INFOS], *raw.texts[INFOS]))
     if not any(part == OBSERVATION for part, _ in seen):
         raise DataError("no episode has observations", fix=DAMAGED, file=folder)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.array_size import check_size
 from worldline.data.checks import Finding, warning
 from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate, natural
-from worldline.data.reading_budget import COPIES, check_columns, check_size
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 TABLE_SUFFIXES = (".csv", ".parquet")
 NULLS = ("", "NaN", "nan", "-nan", "NA", "N/A", "n/a", "#N/A", "NULL", "Null", "null", "None", "none")
 """Spellings of a missing cell in a CSV file; in columns of text only the empty one counts."""
+
+MAX_COLUMNS = 4096
 
 _UNIT = re.compile(r"^(?P<name>.*\S)\s*(\[(?P<square>[^\[\]]+)\]|\((?P<round>[^()]+)\))$")
 _CSV_FIX = "Repair the line, or write the file again in UTF-8, with one header and as many cells in each row."
@@ -119,9 +121,12 @@ def table_of(raw: pa.Table, file: Path, findings: Iterable[Finding] = ()) -> Col
         findings: of reading it.
 
     Raises:
-        DataError: two columns have the same name, or a text is not UTF-8.
+        DataError: two columns have the same name, a text is not UTF-8, or there are more than `MAX_COLUMNS`.
     """
     headers = list(raw.column_names)
+    if len(headers) > MAX_COLUMNS:
+        fix = "Keep the columns that the world needs; a picture or a spectrum belongs in one array (.npz, HDF5)."
+        raise DataError(f"the table has {len(headers)} columns, and the limit is {MAX_COLUMNS}", fix=fix, file=file)
     _refuse_doubles(headers, file)
     columns = [_column(header, raw.column(number), file) for number, header in enumerate(headers)]
     found = list(findings)
@@ -156,7 +161,6 @@ def _read_csv(file: Path) -> pa.Table:
     if header.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError("the text is encoded in UTF-16", fix="Save it again in UTF-8.", file=file)
     delimiter = max(",;\t", key=lambda mark: header.count(mark.encode()))
-    check_columns(header.count(delimiter.encode()) + 1, file)
     check_size(BYTES_A_CSV_BYTE * file.stat().st_size, "the table", file=file)
     return csv.read_csv(
         file,
@@ -176,38 +180,17 @@ def _read_csv(file: Path) -> pa.Table:
 
 
 def _read_parquet(file: Path) -> pa.Table:
-    from pyarrow import parquet, types
+    from pyarrow import parquet
 
     with parquet.ParquetFile(file, page_checksum_verification=True) as reader:
         num_rows, num_bytes = reader.metadata.num_rows, file.stat().st_size
         if not 0 <= num_rows <= _MAX_ROWS_A_BYTE * num_bytes:
             problem = f"the header claims {num_rows} rows in a file of {num_bytes} bytes"
             raise DataError(problem, fix=_PARQUET_FIX, file=file)
-        num_columns = reader.metadata.num_columns
-        check_columns(num_columns, file)
-        groups = [reader.metadata.row_group(number).total_byte_size for number in range(reader.num_row_groups)]
-        check_size(max(BYTES_A_CELL * num_rows * num_columns, sum(groups)), "the table", file=file)
-        texts = [field.name for field in reader.schema_arrow if types.is_string(field.type)]
-    # Equal texts are kept once, so that their size is known before each cell gets its own.
-    with parquet.ParquetFile(file, page_checksum_verification=True, read_dictionary=texts) as reader:
+        check_size(BYTES_A_CELL * num_rows * reader.metadata.num_columns, "the table", file=file)
         table = reader.read()
     table.validate(full=True)
-    check_size(COPIES * sum(map(_text_bytes, table.columns)), "its texts", file=file)
     return table
-
-
-def _text_bytes(cells: pa.ChunkedArray) -> int:
-    """The size of all texts of a column that is a dictionary; 0 for others."""
-    import pyarrow as pa
-    from pyarrow import compute, types
-
-    if not (types.is_dictionary(cells.type) and types.is_string(cells.type.value_type)):
-        return 0
-    sizes = 0
-    for chunk in cells.chunks:
-        assert isinstance(chunk, pa.DictionaryArray)
-        sizes += compute.sum(compute.binary_length(chunk.dictionary).cast(pa.int64()).take(chunk.indices)).as_py() or 0
-    return sizes
 
 
 def _refuse_doubles(headers: Sequence[str], file: Path) -> None:

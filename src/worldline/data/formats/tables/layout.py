@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +16,6 @@ from worldline.data.formats.reading import FLAGS, FOREIGN_ENDS
 from worldline.data.formats.tables.columns import Column, ColumnTable, as_numbers
 from worldline.data.formats.tables.timestamps import Changes, Times, changes, refresh_period, time_names
 from worldline.data.infer import NO_ACTION, SchemaDraft, Summary, infer_signal, is_rare
-from worldline.data.reading_budget import SizeSum
 from worldline.data.roles import (
     Behaviour,
     ColumnGuess,
@@ -169,7 +167,6 @@ class Survey:
         self._seen: dict[str, _ColumnSummary] = {}
         self._more_times: dict[str, None] = {}
         self._draft = SchemaDraft(unclear=())
-        self._kept = SizeSum("the texts and changes of the tables")
 
     def reserve(self, names: Mapping[str, str]) -> None:
         """Excludes columns from inference; the user's schema may still use them.
@@ -198,9 +195,9 @@ class Survey:
             if column.unit is not None:
                 seen.units[column.unit] = None
             if column.is_text:
-                self._kept.add(_look_at_texts(seen, column, episodes))
+                _look_at_texts(seen, column, episodes)
             elif column.is_number:
-                self._kept.add(_look_at_numbers(seen, column, episodes))
+                _look_at_numbers(seen, column, episodes)
 
     def layout(self, schema: Schema | None, step_s: float | None, cameras: Sequence[Signal] = ()) -> TableLayout:
         """Returns the layout of the tables.
@@ -351,8 +348,8 @@ def _is_fact(seen: _ColumnSummary) -> bool:
     return bool(seen.texts) and seen.is_fact and not seen.is_number
 
 
-def _look_at_texts(seen: _ColumnSummary, column: Column, episodes: Sequence[NDArray[np.intp]]) -> int:
-    """Adds a column of a table; returns the bytes that are kept of it."""
+def _look_at_texts(seen: _ColumnSummary, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
+    """Adds a column of a table."""
     known = column.values[~column.missing]
     numbers, bad = as_numbers(column)
     good = numbers[~bad & ~column.missing]
@@ -360,18 +357,16 @@ def _look_at_texts(seen: _ColumnSummary, column: Column, episodes: Sequence[NDAr
     seen.numbers += len(good)
     if len(good):
         seen.summaries.append(Summary(shape=(len(good),), dtype=numbers.dtype, low=(good.min(),), high=(good.max(),)))
-    new = set(map(str, known)) - seen.texts
-    seen.texts |= new
+    seen.texts |= set(map(str, known))
     seen.content.update(repr((column.name, len(known))).encode())  # texts are never compared with other columns
     for rows in episodes:
         cells = column.values[rows]
         seen.is_fact &= bool((cells == cells[:1]).all())
     seen.episodes = None
-    return sum(map(sys.getsizeof, new))
 
 
-def _look_at_numbers(seen: _ColumnSummary, column: Column, episodes: Sequence[NDArray[np.intp]]) -> int:
-    """Adds a column of a table; returns the bytes that are kept of it."""
+def _look_at_numbers(seen: _ColumnSummary, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
+    """Adds a column of a table."""
     known = column.values[~column.missing].reshape(int((~column.missing).sum()), -1).astype(np.float64)
     seen.content.update(known.tobytes() + column.missing.tobytes())
     seen.cells += len(known)
@@ -379,25 +374,22 @@ def _look_at_numbers(seen: _ColumnSummary, column: Column, episodes: Sequence[ND
     low, high = tuple(known.min(0).tolist()), tuple(known.max(0).tolist())
     shape = (len(known), *column.values.shape[1:])
     seen.summaries.append(Summary(shape=shape, dtype=column.values.dtype, low=low, high=high))
-    seen.is_fact, kept = False, seen.summaries[-1].num_bytes
+    seen.is_fact = False
     if column.values.ndim > 1:
         seen.episodes = None
-        return kept
+        return
     for rows in episodes:
         values = column.values[rows].astype(np.float64)
         moved = changes(values, column.missing[rows])
         steps = max(int((~column.missing[rows]).sum()) - 1, 0)
         if seen.num_sampled < MAX_SAMPLED_ROWS:
             seen.samples.append(values[~column.missing[rows]])
-            kept += values.nbytes
             seen.num_sampled += len(rows)
         # Integers are counters or switches; a column that changes in most rows is not a slow sensor.
         if column.values.dtype.kind != "f" or (steps > 20 and 4 * len(moved.rows) > 3 * steps):
             seen.episodes = None
         if seen.episodes is not None:
             seen.episodes.append(moved)
-            kept += moved.rows.nbytes + moved.sizes.nbytes + moved.levels.nbytes
-    return kept
 
 
 @dataclass(frozen=True, kw_only=True)

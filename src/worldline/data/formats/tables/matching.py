@@ -266,7 +266,7 @@ def _add(draft: EpisodeDraft, name: str, by_step: Frames | None, clip: Clip, row
     use = held(by_step, known).astype(np.int64)
     fresh = known & np.concatenate([[True], np.diff(use) != 0])
     fresh[np.argmax(known)] = True
-    draft.put(name, _load(clip, use, draft.num_bytes), fresh)
+    draft.put(name, _load(clip, use), fresh)
 
 
 def _by_time(draft: EpisodeDraft, clip: Clip, rows: FrameRows, name: str) -> Frames:
@@ -322,15 +322,15 @@ def _gaps(clip: Clip) -> str:
     )
 
 
-def _load(clip: Clip, use: NDArray[np.int64], before: int) -> NDArray[np.uint8]:
-    """Reads the frames with these indices, [steps, h, w, c]; decodes each once. `before` bytes were read already."""
+def _load(clip: Clip, use: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Reads the frames with these indices, [steps, h, w, c]; decodes each once."""
     order = np.argsort(use, kind="stable")
     wanted, first, last = use[order], int(use.min()), int(use.max())
     pictures: NDArray[np.uint8] | None = None
     frame = first - 1
     for frame, picture in enumerate(clip.between(first, last), first):
         if pictures is None:
-            pictures = empty_pictures(len(use), picture.shape, before=before, file=clip.path)
+            pictures = empty_pictures(len(use), picture.shape, file=clip.path)
         if frame > last:
             problem = f"more frames can be read than the {len(clip)} that the file lists"
             raise DataError(problem, fix="Export the video again.", file=clip.path)
