@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldline.config import BoundedConfig, Size
+from worldline.models.layers.codes import check_num_images
 from worldline.models.layers.image_decoder import ImageDecoder
 from worldline.schema import Signal
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
+class DecoderConfig(BoundedConfig):
     """Size of the head.
 
     Args:
@@ -23,10 +25,14 @@ class DecoderConfig:
         width: of the hidden layer.
     """
 
-    latent_size: int
+    latent_size: Size
     images: tuple[Signal, ...]
-    channels: int = 48
-    width: int = 256
+    channels: Size = 48
+    width: Size = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_num_images(self.images)
 
 
 class Decoder(nn.Module):

@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldline.config import BoundedConfig, Size
 from worldline.models.layers.mlp import mlp
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistanceConfig:
+class DistanceConfig(BoundedConfig):
     """Size of the head.
 
     Args:
@@ -25,9 +26,9 @@ class DistanceConfig:
         pictures: whether the head also embeds goals that consist of images only.
     """
 
-    latent_size: int
-    width: int = 256
-    size: int = 128
+    latent_size: Size
+    width: Size = 256
+    size: Size = 128
     pictures: bool = False
 
 

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from worldline.errors import ConfigError
+from worldline.config import BoundedConfig, Size
 from worldline.models.layers.mlp import mlp
 
 
 @dataclass(frozen=True, kw_only=True)
-class InverseConfig:
+class InverseConfig(BoundedConfig):
     """Size of the head.
 
     Args:
@@ -27,15 +27,11 @@ class InverseConfig:
         longest: maximum number of remaining steps; larger numbers are clipped to it.
     """
 
-    latent_size: int
+    latent_size: Size
     low: tuple[float, ...]
     high: tuple[float, ...]
-    width: int = 512
-    longest: int = 12
-
-    def __post_init__(self) -> None:
-        if self.longest < 1:
-            raise ConfigError(f"longest is {self.longest}. It must be at least 1 step.")
+    width: Size = 512
+    longest: Size = 12
 
 
 class Inverse(nn.Module):

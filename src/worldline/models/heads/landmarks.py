@@ -6,7 +6,6 @@ path from near one landmark to near another, so the distance head is evaluated a
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldline.errors import ConfigError
+from worldline.config import BoundedConfig, Positive, Size
 from worldline.models.heads.distance import Distance
 
 
 @dataclass(frozen=True, kw_only=True)
-class LandmarksConfig:
+class LandmarksConfig(BoundedConfig):
     """Size of the map.
 
     Args:
@@ -28,16 +27,9 @@ class LandmarksConfig:
         reach: maximum distance at which the distance head is used, steps, above 0.
     """
 
-    latent_size: int
-    num_landmarks: int
-    reach: float
-
-    def __post_init__(self) -> None:
-        if self.num_landmarks < 1 or not 0 < self.reach < math.inf:
-            raise ConfigError(
-                f"num_landmarks is {self.num_landmarks} and reach is {self.reach}. num_landmarks must be at least 1, "
-                "reach above 0 and finite."
-            )
+    latent_size: Size
+    num_landmarks: Size
+    reach: Positive
 
 
 class Landmarks(nn.Module):

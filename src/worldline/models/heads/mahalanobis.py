@@ -8,16 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldline.config import BoundedConfig, Size
+
 
 @dataclass(frozen=True, kw_only=True)
-class MahalanobisConfig:
+class MahalanobisConfig(BoundedConfig):
     """Size of the head.
 
     Args:
         latent_size: D of the model.
     """
 
-    latent_size: int
+    latent_size: Size
 
 
 class MahalanobisScore(nn.Module):

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from worldline.config import BoundedConfig, Size, SizeOrZero
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardConfig:
+class RewardConfig(BoundedConfig):
     """Size of the head.
 
     Args:
@@ -22,9 +23,9 @@ class RewardConfig:
         width: of the two hidden layers.
     """
 
-    latent_size: int
-    action_size: int
-    width: int = 256
+    latent_size: Size
+    action_size: SizeOrZero
+    width: Size = 256
 
 
 class Reward(nn.Module):
@@ -61,7 +62,7 @@ class Reward(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TerminationConfig:
+class TerminationConfig(BoundedConfig):
     """Size of the head.
 
     Args:
@@ -69,8 +70,8 @@ class TerminationConfig:
         width: of the two hidden layers.
     """
 
-    latent_size: int
-    width: int = 256
+    latent_size: Size
+    width: Size = 256
 
 
 class Termination(nn.Module):
