@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.config import from_json, replace_at, to_json, to_strict_json, to_toml
+from worldline.config import BoundedConfig, Bounds, from_json, replace_at, to_json, to_strict_json, to_toml
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -237,3 +237,29 @@ def test_what_is_written_as_toml_is_read(tree: dict[str, Any]) -> None:
 
 def test_toml_leaves_none_out() -> None:
     assert tomllib.loads(to_toml({"a": None, "b": {"c": None, "d": 1}})) == {"b": {"d": 1}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limited(BoundedConfig):
+    """A config with limits."""
+
+    width: Annotated[int, Bounds(at_least=1, at_most=9)] = 1
+    rate: Annotated[float, Bounds(above=0, below=1)] = 0.5
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"width": 0}, "width is 0. It must be at least 1 and at most 9."),
+        ({"width": 10}, "width is 10. It must be at least 1 and at most 9."),
+        ({"rate": 0.0}, "rate is 0.0. It must be above 0 and below 1."),
+        ({"rate": 1.0}, "rate is 1.0. It must be above 0 and below 1."),
+        ({"rate": float("nan")}, "rate is nan. It must be above 0 and below 1."),
+    ],
+)
+def test_numbers_have_limits_in_code_and_in_files(values: dict[str, Any], message: str) -> None:
+    assert from_json(Limited, "{}", where="x.json") == Limited(width=1)
+    with pytest.raises(ConfigError, match=message):
+        Limited(**values)
+    with pytest.raises(ConfigError, match=f"x.json: {message}"):
+        from_json(Limited, json.dumps(values), where="x.json")

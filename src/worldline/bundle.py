@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic_core import from_json as parse_json
@@ -44,7 +45,18 @@ MAX_BYTES = 8 * 2**30
 _NAME = re.compile(
     r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(?:safetensors|json|toml|html)"
 )
-_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 _FETCH = "Fetch or write the bundle again, or use one from a trusted source"
 
 
@@ -112,6 +124,21 @@ class Bundle:
             raise _refusal(self.folder / name, f"not UTF-8 text ({error.reason} at byte {error.start})") from error
         return current_text(name, text, self.manifest.format, self.manifest.model)
 
+    def layout(self, name: str) -> dict[str, Layout]:
+        """The shape and dtype of each tensor in a safetensors file; reads the header only.
+
+        Raises:
+            BundleError: the file does not exist or is invalid.
+        """
+        stored = self._stored(name)
+        with _opened(self.folder, stored) as file:
+            header = _header(self.folder / stored, file, self.manifest.files[stored].size)
+        about = self.manifest.format, self.manifest.model
+        return {
+            current_tensor(name, key, *about): (tuple(claim["shape"]), _DTYPES[claim["dtype"]])
+            for key, claim in header.items()
+        }
+
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of a safetensors file, on the CPU.
 
@@ -128,10 +155,14 @@ class Bundle:
         about = self.manifest.format, self.manifest.model
         return {current_tensor(name, key, *about): value for key, value in tensors.items()}
 
-    def _content(self, name: str) -> bytes:
+    def _stored(self, name: str) -> str:
         stored = stored_file(name, self.manifest.format)
         if stored not in self.manifest.files:
             raise BundleError(f"{self.folder}: {UnknownNameError('file', name, self.files)}")
+        return stored
+
+    def _content(self, name: str) -> bytes:
+        stored = self._stored(name)
         entry, path = self.manifest.files[stored], self.folder / stored
         with _opened(self.folder, stored) as file:
             content = file.read(entry.size + 1)
@@ -139,6 +170,9 @@ class Bundle:
             raise BundleError(f"{path}: the file changed since it was checked. Open the bundle again.")
         return content
 
+
+Layout = tuple[tuple[int, ...], torch.dtype]
+"""Shape and dtype of a tensor."""
 
 Content = str | bytes | Mapping[str, Tensor] | Callable[[Mapping[str, FileEntry]], str]
 """Content of a file; or a function that returns it, given the entries of the files before it."""
@@ -319,11 +353,11 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
             raise _refusal(path, f"the sha256 differs from the one in {MANIFEST}")
         if name.endswith(".safetensors"):
             file.seek(0)
-            _check_header(path, file, size)
+            _header(path, file, size)
 
 
-def _check_header(path: Path, file: BufferedReader, size: int) -> None:
-    """Raises if header and length of a safetensors file contradict each other; reads the header only."""
+def _header(path: Path, file: BufferedReader, size: int) -> dict[str, dict[str, Any]]:
+    """The header of a safetensors file, per tensor; raises if it contradicts itself or the length of the file."""
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
         raise _refusal(path, f"a header of {length} bytes in a file of {size} (at most {MAX_HEADER_BYTES})")
@@ -345,6 +379,7 @@ def _check_header(path: Path, file: BufferedReader, size: int) -> None:
         end = stop
     if end != size - 8 - length:
         raise _refusal(path, f"the header describes {end} bytes of data, but {size - 8 - length} follow")
+    return header
 
 
 def _byte_range(path: Path, name: str, claim: object) -> tuple[int, int]:
@@ -352,14 +387,14 @@ def _byte_range(path: Path, name: str, claim: object) -> tuple[int, int]:
     if not isinstance(claim, dict) or set(claim) != {"dtype", "shape", "data_offsets"}:
         raise _refusal(path, f"tensor {name[:100]!r} needs dtype, shape and data_offsets, and nothing else")
     dtype, shape, offsets = claim["dtype"], claim["shape"], claim["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise _refusal(path, f"tensor {name[:100]!r} has the unknown dtype {dtype!r:.50}")
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or any(type(n) is not int or not 0 <= n < 2**63 for n in numbers):
             raise _refusal(path, f"tensor {name[:100]!r} has the shape {shape!r:.80} and offsets {offsets!r:.80}")
     if math.prod(max(n, 1) for n in shape) >= 2**63:
         raise _refusal(path, f"tensor {name[:100]!r} has a shape that overflows, {shape!r:.80}")
-    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * _ITEM_BYTES[dtype]:
+    if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * _DTYPES[dtype].itemsize:
         raise _refusal(path, f"tensor {name[:100]!r} of {dtype} {shape!r:.80} does not fit offsets {offsets!r:.80}")
     return offsets[0], offsets[1]
 

@@ -6,11 +6,11 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json as parse_json
@@ -18,9 +18,16 @@ from pydantic_core import from_json as parse_json
 from worldline.errors import ConfigError, UnknownNameError
 
 __all__ = [
+    "BoundedConfig",
+    "Bounds",
+    "Depth",
+    "Positive",
+    "Share",
+    "Size",
+    "SizeOrZero",
+    "Weight",
     "from_json",
     "replace_at",
-    "require_at_least",
     "spelled",
     "to_json",
     "to_strict_json",
@@ -28,6 +35,52 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Limits of a number in a `BoundedConfig`, as in `Annotated[int, Bounds(at_least=2, at_most=100)]`."""
+
+    at_least: float = -math.inf
+    above: float = -math.inf
+    at_most: float = math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.at_least <= value <= self.at_most and self.above < value < self.below
+
+    def __str__(self) -> str:
+        limits = ((name.replace("_", " "), limit) for name, limit in vars(self).items())
+        return " and ".join(f"{words} {limit}" for words, limit in limits if math.isfinite(limit))
+
+
+Size = Annotated[int, Bounds(at_least=1, at_most=100_000)]
+"""A width or another size of an array."""
+SizeOrZero = Annotated[int, Bounds(at_least=0, at_most=100_000)]
+"""A size, or 0 for none."""
+Depth = Annotated[int, Bounds(at_least=1, at_most=100)]
+"""A number of layers or other modules. Their count takes time and memory even while they have no weights."""
+Weight = Annotated[float, Bounds(at_least=0)]
+"""A number that is not negative."""
+Positive = Annotated[float, Bounds(above=0)]
+"""A number above 0."""
+Share = Annotated[float, Bounds(at_least=0, below=1)]
+"""A share, in [0, 1)."""
+
+
+class BoundedConfig:
+    """Base of frozen dataclasses that check their numbers against the `Bounds` in the types of their fields.
+
+    A file of settings is untrusted. Its numbers are checked here before anything of their size is built, so each whole
+    number that becomes a size needs an upper bound.
+    """
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            for bounds in getattr(hint, "__metadata__", ()):
+                if isinstance(bounds, Bounds) and (value := getattr(self, name)) not in bounds:
+                    raise ConfigError(f"{name} is {value}. It must be {bounds}.")
+
 
 _SPELLED: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -197,17 +250,6 @@ def _toml_value(value: object) -> str:
     if isinstance(value, float):  # JSON has no "nan" and "inf"
         return repr(value)
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON need not escape DEL
-
-
-def require_at_least(minimum: int, config: object, *names: str) -> None:
-    """Checks fields of a configuration.
-
-    Raises:
-        ConfigError: one of them is below `minimum`.
-    """
-    for name in names:
-        if (value := getattr(config, name)) < minimum:
-            raise ConfigError(f"{name} is {value}. It must be at least {minimum}.")
 
 
 def _tree(value: object) -> Any:

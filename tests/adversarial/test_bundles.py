@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,6 @@ from worldline.models.jepa import Jepa
 from worldline.models.layers.predictors import GruPredictorConfig, TransformerPredictorConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.bundle_io import open_world, save_world
-from worldline.world.bundle_limits import limited_network
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
@@ -95,22 +93,6 @@ def test_settings_that_are_too_large_are_refused(
     set_to(folder, file, setting, value)
     with pytest.raises(BundleError, match=rf"{file}.*"):
         open_world(folder)
-
-
-def test_networks_of_other_threads_are_not_counted(tmp_path: Path) -> None:
-    built = list[torch.nn.Module]()
-
-    def build() -> None:
-        built.append(torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(400))))
-
-    with limited_network(1, tmp_path):
-        other = threading.Thread(target=build)
-        other.start()
-        other.join()
-    with pytest.raises(BundleError, match="more layers than the 1 stored tensors"), limited_network(1, tmp_path):
-        build()
-    build()
-    assert len(built) == 2
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "heads/readout.safetensors", "schema.json", "planner.json"])

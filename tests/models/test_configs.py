@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from importlib import import_module
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from worldline.config import Bounds
 from worldline.errors import ConfigError
+from worldline.models.base import WorldModel
 from worldline.models.ensemble import EnsembleConfig
 from worldline.models.features import FeaturesConfig
 from worldline.models.jepa import JepaConfig
@@ -21,8 +25,10 @@ from worldline.models.layers.predictors import (
 )
 from worldline.models.layers.regularizers import SigregConfig, VicregConfig
 from worldline.models.lewm import LewmConfig
-from worldline.models.rssm import RssmConfig
-from worldline.models.token import TokenConfig
+from worldline.models.rssm import Rssm, RssmConfig
+from worldline.models.token import TokenConfig, TokenModel
+from worldline.registry import BUILTIN, load
+from worldline.schema import Kind, Role, Schema, Signal
 
 FAMILIES: dict[type, dict[str, Any]] = {
     **{kind: {"inputs": ("camera",)} for kind in (EnsembleConfig, JepaConfig, LewmConfig, RssmConfig, TokenConfig)},
@@ -60,6 +66,10 @@ WRONG: dict[type, dict[str, Any]] = {
         (RssmConfig, {"num_classes": 1}, "It must be at least 2"),
         (TokenConfig, {"num_bins": 11}, "It must be at least 12"),
         (TransformerPredictorConfig, {"num_heads": 3}, "multiple of twice num_heads, 6"),
+        (JepaConfig, {"inputs": ("camera", "camera")}, "Name each signal once"),
+        (JepaConfig, {"latent_size": 10**9}, "It must be at least 1 and at most 100000"),
+        (TransformerPredictorConfig, {"depth": 101}, "It must be at least 1 and at most 100"),
+        (SigregConfig, {"weight": float("nan")}, "It must be at least 0"),
         (FeaturesConfig, {"library": "tim"}, "Did you mean 'timm'"),
         (FeaturesConfig, {"pooling": "patch"}, "Did you mean 'patches'"),
         (FeaturesConfig, {"pixel_deviation": (1.0, 0.0, 1.0)}, "Each must be positive"),
@@ -68,3 +78,42 @@ WRONG: dict[type, dict[str, Any]] = {
 def test_impossible_settings_are_refused(kind: type, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         kind(**{**FAMILIES.get(kind, {}), **settings})
+
+
+def configs() -> dict[str, type]:
+    """The configurations of everything that a bundle builds, with their parts, by name."""
+    heads = ("decoder", "distance", "inverse", "landmarks", "mahalanobis", "outcome", "readout")
+    modules = [import_module(f"worldline.models.heads.{name}") for name in heads]
+    kinds = [vars(module)[name] for module in modules for name in vars(module) if name.endswith("Config")]
+    kinds += [load("model", name).Config for name in BUILTIN["model"]]
+    kinds += [load("planner", name) for name in BUILTIN["planner"]]
+    for kind in kinds:  # grows by the parts
+        for hint in get_type_hints(kind).values():
+            kinds += [part for part in (hint, *get_args(hint)) if is_dataclass(part) and part not in (*kinds, Signal)]
+    return {kind.__name__: kind for kind in kinds if is_dataclass(kind)}
+
+
+@pytest.mark.parametrize("name", configs())
+def test_every_size_has_an_upper_bound(name: str) -> None:
+    """Without one, a bundle could make its reader build a network for hours."""
+    hints = get_type_hints(configs()[name], include_extras=True)
+    for field in fields(configs()[name]):
+        kind, *notes = get_args(hints[field.name]) or [hints[field.name]]
+        if kind is int:
+            assert any(isinstance(note, Bounds) and note.at_most <= 100_000 for note in notes), field.name
+
+
+@pytest.mark.parametrize(
+    ("family", "signal", "count"),
+    [
+        (Rssm, Signal(name="a", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1)), 65),
+        (TokenModel, Signal(name="a", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2049,)), 2),
+        (TokenModel, Signal(name="a", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=10**9), 1),
+    ],
+)
+def test_more_signals_than_a_family_takes_are_refused(family: type[WorldModel], signal: Signal, count: int) -> None:
+    """A schema is untrusted too."""
+    names = tuple(str(number) for number in range(count))
+    schema = Schema(signals=tuple(replace(signal, name=name) for name in names))
+    with pytest.raises(ConfigError, match=r"too many|components"):
+        family(schema=schema, config=family.Config(inputs=names))

@@ -283,6 +283,17 @@ def test_a_config_cannot_make_timm_read_a_file(tmp_path: Path, folders: dict[str
         model(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "setting"), [("dinov2", "num_hidden_layers"), ("timm", "depth")])
+def test_an_architecture_has_limits(name: str, setting: str, tmp_path: Path, folders: dict[str, Path]) -> None:
+    """A bundle could name any, and its reader would build layers for hours."""
+    whole = json.loads((folders[name] / "config.json").read_text())
+    copy(folders[name], tmp_path)
+    large = {"model_args": {setting: 10**6}} if name == "timm" else {setting: 10**6}
+    (tmp_path / "config.json").write_text(json.dumps({**whole, **large}))
+    with pytest.raises(ConfigError, match=f"{setting} of the encoder is 1000000. It must be at most 100"):
+        model(tmp_path)
+
+
 def test_a_config_cannot_name_code_for_transformers(tmp_path: Path, folders: dict[str, Path]) -> None:
     whole = json.loads((folders["dinov2"] / "config.json").read_text())
     copy(folders["dinov2"], tmp_path)

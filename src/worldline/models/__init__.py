@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, Window, WorldModel
+    from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
     from worldline.models.jepa import Jepa, JepaConfig
     from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
     from worldline.models.layers.forecasting_predictors import ConservedPredictorConfig, LinearResidualPredictorConfig
@@ -35,6 +35,7 @@ __all__ = [
     "LinearResidualPredictorConfig",
     "Losses",
     "MlpPredictorConfig",
+    "ModelConfig",
     "ObservationEncoder",
     "ObservationEncoderConfig",
     "Predictor",

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from worldline.errors import UnsupportedError
+from worldline.config import BoundedConfig
+from worldline.errors import ConfigError, UnsupportedError
 
 AnyBelief = TypeVar("AnyBelief", bound="Belief")
 
@@ -154,6 +155,24 @@ class Losses:
         return torch.stack([self.weights[name] * term for name, term in self.terms.items()]).sum()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(BoundedConfig):
+    """Base of the configurations of model families.
+
+    Args:
+        inputs: observation signals that the model takes; at least one, each once.
+    """
+
+    inputs: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.inputs:
+            raise ConfigError("inputs is empty. Name at least one observation signal.")
+        if len(set(self.inputs)) < len(self.inputs):
+            raise ConfigError(f"inputs is {self.inputs}. Name each signal once.")
+
+
 class WorldModel(nn.Module, ABC):
     """A learned model that predicts observations from past observations and inputs.
 
@@ -161,7 +180,7 @@ class WorldModel(nn.Module, ABC):
     """
 
     Config: ClassVar[type[Any]]
-    """The frozen dataclass that configures this family. Its field `inputs` names the observation signals it takes."""
+    """The frozen dataclass that configures this family, a `ModelConfig`."""
 
     config: Any
     """The configuration of this model."""

@@ -13,17 +13,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Annotated, Final
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from worldline.config import require_at_least
+from worldline.config import Bounds, Depth, Share, Size, Weight
 from worldline.device import normal, uniform
-from worldline.errors import ConfigError, InputError, UnsupportedError
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
+from worldline.errors import InputError, UnsupportedError
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.gather import share_draw, share_mean, whole_mean
 from worldline.models.layers.inputs import InputNormaliser
@@ -45,7 +45,7 @@ BOUND_WEIGHT: Final = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnsembleConfig:
+class EnsembleConfig(ModelConfig):
     """Sizes of the networks and weights of the loss terms.
 
     Args:
@@ -69,30 +69,18 @@ class EnsembleConfig:
             logged episode with a member that never saw it.
     """
 
-    inputs: tuple[str, ...]
-    num_members: int = 5
-    history: int = 3
-    width: int = 200
-    layers: int = 3
-    beta: float = 0.5
-    path_weight: float = 1.0
-    blanked: float = 0.05
+    num_members: Annotated[int, Bounds(at_least=2, at_most=1000)] = 5
+    history: Size = 3
+    width: Size = 200
+    layers: Depth = 3
+    beta: Annotated[float, Bounds(at_least=0, at_most=1)] = 0.5
+    path_weight: Weight = 1.0
+    blanked: Share = 0.05
     timed: bool = False
     bootstrap: bool = True
     linear: bool = False
     noise: bool = True
     folds: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.inputs:
-            raise ConfigError("inputs is empty. Name at least one vector or discrete observation signal.")
-        require_at_least(2, self, "num_members")
-        require_at_least(1, self, "history", "width", "layers")
-        require_at_least(0, self, "path_weight")
-        if not 0 <= self.beta <= 1:
-            raise ConfigError(f"beta is {self.beta}. It must lie between 0 and 1.")
-        if not 0 <= self.blanked < 1:
-            raise ConfigError(f"blanked is {self.blanked}. It must be at least 0 and below 1.")
 
 
 class Ensemble(WorldModel):

@@ -27,18 +27,18 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from worldline.config import require_at_least
+from worldline.config import Depth, Size, SizeOrZero
 from worldline.device import autocast, device_of
 from worldline.errors import ConfigError
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
 from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Memo, View, encoder_config
-from worldline.models.layers.codes import code_size, join_codes
+from worldline.models.layers.codes import code_size, join_codes, split_signals
 from worldline.models.layers.gather import share_mean, whole_mean
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.transformer import Cache, CausalTransformer
-from worldline.schema import Kind, Schema
+from worldline.schema import Schema
 
 MAX_FITTED_FRAMES: Final = 1024
 """Maximum number of frames that `fit_normaliser` encodes."""
@@ -47,7 +47,7 @@ MIN_CHANGE: Final = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesConfig(EncoderConfig):
+class FeaturesConfig(ModelConfig, EncoderConfig):
     """The frozen encoder and the sizes of the predictor; created by `features_config`.
 
     Args:
@@ -59,19 +59,11 @@ class FeaturesConfig(EncoderConfig):
         span: frames that attention in time covers, including the present one.
     """
 
-    inputs: tuple[str, ...]
-    components: int = 32
-    width: int = 128
-    depth: int = 2
-    num_heads: int = 4
-    span: int = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.inputs:
-            raise ConfigError("inputs is empty. Name at least one image for the encoder.")
-        require_at_least(1, self, "width", "depth", "num_heads", "span")
-        require_at_least(0, self, "components")
+    components: SizeOrZero = 32
+    width: Size = 128
+    depth: Depth = 2
+    num_heads: Size = 4
+    span: Size = 3
 
 
 def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: str | None = None) -> FeaturesConfig:
@@ -210,8 +202,7 @@ class Features(WorldModel):
     def __init__(self, *, schema: Schema, config: FeaturesConfig) -> None:
         super().__init__()
         self.schema, self.config, self.context = schema, config, config.span
-        signals = tuple(schema[name] for name in config.inputs)
-        images = [signal for signal in signals if signal.kind is Kind.IMAGE]
+        images, self.others = split_signals(schema, config.inputs)
         if not images:
             raise ConfigError(
                 f"none of the inputs {', '.join(config.inputs)} is an image. Add one, or choose the family 'jepa'."
@@ -220,7 +211,6 @@ class Features(WorldModel):
         if odd is not None:
             raise ConfigError(f"image {odd.name!r} has {odd.shape[2]} channels. The encoder needs 1 or 3.")
         self.cameras = tuple(signal.name for signal in images)
-        self.others = tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)
         self.encoder = FrozenEncoder(config)
         places, channels = self.encoder.places, self.encoder.channels
         views = [View(places=places, channels=channels, components=config.components) for _ in self.cameras]

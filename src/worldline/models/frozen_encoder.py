@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from worldline.config import require_at_least
+from worldline.config import BoundedConfig, Size, SizeOrZero
 from worldline.errors import ConfigError, MissingExtraError, UnknownNameError
 
 ENCODERS: Final = {
@@ -42,6 +43,8 @@ MEMO_BYTES: Final = 200_000_000
 """Maximum memory of a `Memo`."""
 ROW_OVERHEAD_BYTES: Final = 1000
 """Memory of one row of a `Memo` in addition to its values: the key, the dictionary entry and the tensor's header."""
+MAX_ENCODER_SIZE, MAX_ENCODER_DEPTH = 20_000, 100
+"""Largest numbers in the architecture of an encoder: of a size, and of layers. A bundle could ask for any."""
 PICKLE_SUFFIXES: Final = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
 CONVERT_COMMAND: Final = (
     "python -c \"import torch, safetensors.torch as s; w = torch.load('{0}', weights_only=True); "
@@ -50,7 +53,7 @@ CONVERT_COMMAND: Final = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
+class EncoderConfig(BoundedConfig):
     """A frozen encoder and the features that are taken from it; created by `encoder_config`.
 
     Args:
@@ -74,17 +77,16 @@ class EncoderConfig:
     library: str = "transformers"
     pixel_mean: tuple[float, float, float] = IMAGENET[0]
     pixel_deviation: tuple[float, float, float] = IMAGENET[1]
-    image_side: int = 112
-    stride: int = 0
+    image_side: Size = 112
+    stride: SizeOrZero = 0
     pooling: str = "patches"
-    grid: int = 4
+    grid: Size = 4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, known in (("library", ("transformers", "timm")), ("pooling", ("patches", "mean", "cls"))):
             if getattr(self, name) not in known:
                 raise ConfigError(str(UnknownNameError(name, getattr(self, name), known)))
-        require_at_least(1, self, "image_side", "grid")
-        require_at_least(0, self, "stride")
         if min(self.pixel_deviation) <= 0:
             raise ConfigError(f"pixel_deviation is {self.pixel_deviation}. Each must be positive.")
 
@@ -376,6 +378,7 @@ def _build_transformers(config: EncoderConfig, folder: Path | None) -> Any:
     sizes = {name: value for name, value in architecture.items() if name in own}
     if kind == "vjepa2":  # its position embeddings depend on the clip size
         sizes |= {"crop_size": config.image_side, "frames_per_clip": sizes.get("tubelet_size", 2)}
+    _check_sizes(sizes)
     settings = config_class(**sizes, attn_implementation="sdpa")
     if folder is None:
         network = model_class(settings)
@@ -418,7 +421,22 @@ def _create_timm(config: EncoderConfig, **settings: bool) -> Any:
     refused = sorted(given.keys() & inspect.signature(library.create_model).parameters.keys())
     if refused:
         raise ConfigError(f"{config.encoder}: model_args sets {', '.join(refused)}. Remove it from config.json.")
+    _check_sizes(given)
     return library.create_model(name, pretrained=False, **{**given, "num_classes": 0, **settings})
+
+
+def _check_sizes(value: object, name: str = "architecture") -> None:
+    """Raises ConfigError if a setting, or one in it, is so large that the network could not be built in seconds."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_sizes(inner, key)
+    elif isinstance(value, list):
+        for inner in (len(value), *value):
+            _check_sizes(inner, name)
+    elif isinstance(value, int):
+        limit = MAX_ENCODER_DEPTH if re.search("layer|depth|block", name) else MAX_ENCODER_SIZE
+        if value > limit:
+            raise ConfigError(f"{name} of the encoder is {value}. It must be at most {limit}.")
 
 
 def _has_stages(config: EncoderConfig) -> bool:

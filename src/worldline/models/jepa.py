@@ -19,9 +19,8 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from worldline.config import require_at_least
-from worldline.errors import ConfigError
-from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, Window, WorldModel
+from worldline.config import Size, SizeOrZero, Weight
+from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig, AuxiliaryLosses
 from worldline.models.layers.correction import Correction
 from worldline.models.layers.forecasting_predictors import (
@@ -83,7 +82,7 @@ NUM_REFIT_WINDOWS: Final = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
-class JepaConfig:
+class JepaConfig(ModelConfig):
     """The parts of the model, and what they share.
 
     Args:
@@ -105,22 +104,15 @@ class JepaConfig:
         auxiliary: further losses.
     """
 
-    inputs: tuple[str, ...]
-    latent_size: int = 64
-    constant_size: int = 0
-    signal_weight: float = 0.0
+    latent_size: Size = 64
+    constant_size: SizeOrZero = 0
+    signal_weight: Weight = 0.0
     timed: bool = False
-    gradient_steps: int = 0
+    gradient_steps: SizeOrZero = 0
     encoder: ObservationEncoderConfig = field(default_factory=ObservationEncoderConfig)
     predictor: PredictorConfig = field(default_factory=MlpPredictorConfig)
     regularizer: RegularizerConfig = field(default_factory=SigregConfig)
     auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
-
-    def __post_init__(self) -> None:
-        if not self.inputs:
-            raise ConfigError("inputs is empty. Name at least one observation signal for the encoder.")
-        require_at_least(1, self, "latent_size")
-        require_at_least(0, self, "constant_size", "signal_weight", "gradient_steps")
 
 
 @dataclass(frozen=True, kw_only=True)

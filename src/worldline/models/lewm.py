@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
-from worldline.config import require_at_least
+from worldline.config import Depth, Share, Size, Weight
 from worldline.errors import ConfigError
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
 from worldline.models.layers.batch_norm import BatchNorm
 from worldline.models.layers.gather import share_mean
 from worldline.models.layers.inputs import InputNormaliser
@@ -40,7 +40,7 @@ SCORES_AT_ONCE: Final = 2**17
 
 
 @dataclass(frozen=True, kw_only=True)
-class LewmConfig:
+class LewmConfig(ModelConfig):
     """Sizes of the networks and weight of SIGReg; the defaults are the published 18.04 million parameters.
 
     Args:
@@ -62,33 +62,29 @@ class LewmConfig:
         num_slices: random directions of SIGReg per update.
     """
 
-    inputs: tuple[str, ...]
-    latent_size: int = 192
-    patch: int = 14
-    depth: int = 12
-    num_heads: int = 3
-    projector_width: int = 2048
-    history: int = 3
-    predictor_depth: int = 6
-    predictor_heads: int = 16
-    head_size: int = 64
-    predictor_width: int = 2048
-    code_size: int = 10
-    dropout: float = 0.1
-    sigreg_weight: float = 11.52
-    num_slices: int = 1024
+    latent_size: Size = 192
+    patch: Size = 14
+    depth: Depth = 12
+    num_heads: Size = 3
+    projector_width: Size = 2048
+    history: Size = 3
+    predictor_depth: Depth = 6
+    predictor_heads: Size = 16
+    head_size: Size = 64
+    predictor_width: Size = 2048
+    code_size: Size = 10
+    dropout: Share = 0.1
+    sigreg_weight: Weight = 11.52
+    num_slices: Size = 1024
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.inputs) != 1:
             raise ConfigError(f"inputs is {self.inputs}. The family 'lewm' needs exactly one camera; name it.")
-        require_at_least(1, self, *(self.__dataclass_fields__.keys() - {"inputs", "dropout", "sigreg_weight"}))
-        require_at_least(0, self, "sigreg_weight")
         if self.latent_size % self.num_heads:
             raise ConfigError(
                 f"latent_size is {self.latent_size}. It must be a multiple of num_heads, {self.num_heads}."
             )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}. It must be at least 0 and below 1.")
 
 
 @cache

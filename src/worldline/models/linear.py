@@ -16,9 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from worldline.config import require_at_least
-from worldline.errors import ConfigError
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
+from worldline.config import Positive, Size
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.lag_selection import ScoredWindows, choose_forecast
@@ -38,7 +37,7 @@ MAX_EXTRA_ERROR: Final = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearConfig:
+class LinearConfig(ModelConfig):
     """Lags and penalty.
 
     Args:
@@ -48,17 +47,9 @@ class LinearConfig:
         timed: whether the duration of each step is an input; for logs with steps of different durations.
     """
 
-    inputs: tuple[str, ...]
-    history: int = 1
-    ridge: float = RIDGE
+    history: Size = 1
+    ridge: Positive = RIDGE
     timed: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.inputs:
-            raise ConfigError("inputs is empty. Name at least one vector or discrete observation signal.")
-        require_at_least(1, self, "history")
-        if not self.ridge > 0:
-            raise ConfigError(f"ridge is {self.ridge}. It must be above 0.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,18 +13,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Annotated, Final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from worldline.config import require_at_least
+from worldline.config import Bounds, Size, Weight
 from worldline.device import uniform
-from worldline.errors import ConfigError, UnsupportedError
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
-from worldline.models.layers.codes import code_size, from_code
+from worldline.errors import UnsupportedError
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
+from worldline.models.layers.codes import code_size, from_code, split_signals
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
 from worldline.models.layers.gather import share_draw, share_mean
 from worldline.models.layers.image_decoder import ImageDecoder
@@ -32,7 +32,7 @@ from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.two_hot import expected, symexp_bins, two_hot_loss
-from worldline.schema import Kind, Role, Schema
+from worldline.schema import Role, Schema
 
 UNIFORM_SHARE: Final = 0.01
 """Share of the uniform distribution in every categorical distribution, so that no divergence is infinite."""
@@ -42,7 +42,7 @@ rewards are not standardised."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RssmConfig:
+class RssmConfig(ModelConfig):
     """Sizes of the networks and weights of the loss terms.
 
     A reconstruction weight is the value in nats of the full variance of a signal: higher weights give finer states.
@@ -65,30 +65,20 @@ class RssmConfig:
         context: number of observations that a belief needs for its full accuracy.
     """
 
-    inputs: tuple[str, ...]
-    hidden_size: int = 256
-    num_groups: int = 16
-    num_classes: int = 16
-    width: int = 256
-    channels: int = 48
-    image_width: int = 512
-    image_weight: float = 500.0
-    vector_weight: float = 50.0
-    dynamics_weight: float = 1.0
-    representation_weight: float = 0.1
-    free_nats: float = 1.0
+    hidden_size: Size = 256
+    num_groups: Size = 16
+    num_classes: Annotated[int, Bounds(at_least=2, at_most=10_000)] = 16
+    width: Size = 256
+    channels: Size = 48
+    image_width: Size = 512
+    image_weight: Weight = 500.0
+    vector_weight: Weight = 50.0
+    dynamics_weight: Weight = 1.0
+    representation_weight: Weight = 0.1
+    free_nats: Weight = 1.0
     continuation: bool = False
-    num_samples: int = 1
-    context: int = 8
-
-    def __post_init__(self) -> None:
-        if not self.inputs:
-            raise ConfigError("inputs is empty. Name at least one observation signal for the encoder.")
-        sizes = ("hidden_size", "num_groups", "width", "channels", "image_width", "num_samples", "context")
-        require_at_least(1, self, *sizes)
-        require_at_least(2, self, "num_classes")
-        weights = ("image_weight", "vector_weight", "dynamics_weight", "representation_weight", "free_nats")
-        require_at_least(0, self, *weights)
+    num_samples: Size = 1
+    context: Size = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,9 +189,7 @@ class Rssm(WorldModel):
         self.present = slice(config.hidden_size, None)  # the recurrent state also holds past actions
         width, num_drawn = config.width, config.num_groups * config.num_classes
         size = config.hidden_size + num_drawn
-        signals = tuple(schema[name] for name in config.inputs)
-        vectors = tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)
-        images = tuple(signal for signal in signals if signal.kind is Kind.IMAGE)
+        images, vectors = split_signals(schema, config.inputs)
         self.cameras = tuple(signal.name for signal in images)  # not module names: these must not contain dots
         of_images = {"channels": config.channels, "width": config.image_width}
         self.images = nn.ModuleList(ImageEncoder(signal, out=width, **of_images) for signal in images)
@@ -209,7 +197,7 @@ class Rssm(WorldModel):
         self.inputs = InputNormaliser(schema)
         self.recurrence = Recurrence(drawn=num_drawn, known=self.inputs.size, hidden=config.hidden_size, width=width)
         self.prior = mlp([config.hidden_size, width, num_drawn], norm=True)
-        self.posterior = mlp([config.hidden_size + width + len(signals), width, num_drawn], norm=True)
+        self.posterior = mlp([config.hidden_size + width + len(config.inputs), width, num_drawn], norm=True)
         self.image_decoders = nn.ModuleList(ImageDecoder(signal, latent_size=size, **of_images) for signal in images)
         self.vector_decoder = mlp([size, width, self.vectors.size], norm=True) if self.vectors else None
         self.rewards = Normaliser(1)

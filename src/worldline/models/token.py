@@ -31,11 +31,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding, one_hot
 
-from worldline.config import require_at_least
+from worldline.config import Depth, Share, Size, Weight
 from worldline.device import uniform
 from worldline.errors import ConfigError
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
-from worldline.models.layers.codes import code_size, to_code, vector_signals
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
+from worldline.models.layers.codes import check_num_components, code_size, to_code, vector_signals
 from worldline.models.layers.gather import share_draw, share_mean
 from worldline.models.layers.normaliser import Normaliser
 from worldline.models.layers.transformer import Cache, CausalTransformer
@@ -58,7 +58,7 @@ MIN_WAVES, MAX_WAVES = 0.25, 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenConfig:
+class TokenConfig(ModelConfig):
     """Sizes of the vocabulary and the network.
 
     Args:
@@ -75,25 +75,20 @@ class TokenConfig:
         num_samples: S, samples per candidate.
     """
 
-    inputs: tuple[str, ...]
     actions: bool = True
-    num_bins: int = 128
-    smoothing: float = 1.5
-    context_steps: int = 8
-    width: int = 64
-    depth: int = 2
-    num_heads: int = 4
-    hidden: float = 0.05
-    num_samples: int = 1
+    num_bins: Size = 128
+    smoothing: Weight = 1.5
+    context_steps: Size = 8
+    width: Size = 64
+    depth: Depth = 2
+    num_heads: Size = 4
+    hidden: Share = 0.05
+    num_samples: Size = 1
 
     def __post_init__(self) -> None:
-        if not self.inputs:
-            raise ConfigError("inputs is empty. Name at least one observation signal.")
-        require_at_least(0, self, "smoothing")
-        require_at_least(1, self, "context_steps", "width", "depth", "num_heads", "num_samples")
-        require_at_least(2 + 2 * self.margin, self, "num_bins")
-        if not 0 <= self.hidden < 1:
-            raise ConfigError(f"hidden is {self.hidden}. It is a share, at least 0 and below 1.")
+        super().__post_init__()
+        if self.num_bins < (least := 2 + 2 * self.margin):
+            raise ConfigError(f"num_bins is {self.num_bins}. It must be at least {least}.")
 
     @property
     def margin(self) -> int:
@@ -316,6 +311,7 @@ class TokenModel(WorldModel):
             token for signal in self.signals for token in _make(signal, code_size(signal), config, margin=config.margin)
         )
         given = (*schema.actions, *schema.exogenous) if config.actions else ()
+        check_num_components(given, "token")
         self.given = nn.ModuleList(token for signal in given for token in _make(signal, signal.size, config, margin=0))
         self.heads = nn.ModuleList(_head(token, config.width) for token in _tokens(self.told))
         self.missing = nn.Parameter(torch.randn(len(self.told), config.width))

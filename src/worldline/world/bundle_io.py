@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldline.bundle import MAX_HEADER_BYTES, Bundle, Content, FileEntry, read_bundle, write_bundle
-from worldline.config import to_json
+from worldline.config import BoundedConfig, SizeOrZero, from_json, to_json
 from worldline.device import CPU, check_fork, choose_device
 from worldline.engines.base import CallCost, Card, Engine, Parts, Storable
 from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.episode import Arrays, History
-from worldline.errors import BundleError, DataError, UnsupportedError
+from worldline.errors import BundleError, ConfigError, DataError, UnsupportedError
 from worldline.models.base import WorldModel
 from worldline.planning.planners.base import Planner
 from worldline.registry import load, name_of
@@ -28,7 +28,6 @@ from worldline.schema import Kind, Schema
 from worldline.training.heads.fitting import HEADS
 from worldline.training.heads.mahalanobis import MahalanobisScore
 from worldline.training.heads.readout import Readout
-from worldline.world.bundle_limits import limited_network, read_settings
 from worldline.world.calibration import Calibration
 from worldline.world.calibration_checks import check_calibration, check_precision
 from worldline.world.local import LocalWorld
@@ -39,12 +38,14 @@ Module = TypeVar("Module", bound=nn.Module)
 
 _AGAIN = "Fetch the bundle again, or save the world again with this version"
 
+MAX_SETTINGS_BYTES = 2**20
+"""Largest size of a file of settings, which takes up to 40 times as much as Python objects."""
 WINDOWS = "smoke.safetensors"
 """The windows for the smoke test, see `LocalWorld.windows`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BundleCard:
+class BundleCard(BoundedConfig):
     """The part of a world's card that the bundle stores.
 
     Args:
@@ -60,7 +61,7 @@ class BundleCard:
     name: str
     inputs: tuple[str, ...]
     notes: Mapping[str, str]
-    num_proposals: int
+    num_proposals: SizeOrZero
     call: CallCost | None = None
     bytes_per_candidate: int = 0
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -223,7 +224,7 @@ def open_world(
 
 def open_engine(bundle: Bundle, device: torch.device = CPU) -> Engine:
     """Opens the engine in a bundle; a learned one on `device`. See `open_world`."""
-    schema = read_settings(Schema, bundle.text("schema.json"), where=bundle.folder / "schema.json")
+    schema = _settings(bundle, "schema.json", Schema)
     if "engine.json" in bundle.files:
         return _open_stored(bundle, schema)
     check_fork()  # weights are checked by torch
@@ -246,8 +247,7 @@ def open_engine(bundle: Bundle, device: torch.device = CPU) -> Engine:
 
 def _open_stored(bundle: Bundle, schema: Schema) -> Engine:
     """Opens an engine that is not a learned one. Only registered engines are imported."""
-    where = bundle.folder / "engine.json"
-    stored = read_settings(StoredEngine, bundle.text("engine.json"), where=where)
+    where, stored = bundle.folder / "engine.json", _settings(bundle, "engine.json", StoredEngine)
     if stored.kind != bundle.manifest.model:
         raise BundleError(
             f"{where}: kind is {stored.kind!r}, but the manifest has {bundle.manifest.model!r}. {_AGAIN}."
@@ -313,12 +313,12 @@ def _planner(bundle: Bundle, requested: Planner | str | None) -> Planner:
         named: Planner = load("planner", requested)()
         return named
     kind: type[Planner] = load("planner", bundle.manifest.notes.get("planner", ""))
-    return read_settings(kind, bundle.text("planner.json"), where=bundle.folder / "planner.json", planner=True)
+    return _settings(bundle, "planner.json", kind)
 
 
 def _card(bundle: Bundle) -> BundleCard:
     """The card; the files that it names must be those of the bundle."""
-    card = read_settings(BundleCard, bundle.text("card.json"), where=bundle.folder / "card.json")
+    card = _settings(bundle, "card.json", BundleCard)
     files = {name: entry.sha256 for name, entry in bundle.manifest.files.items()}
     for name, digest in card.parts.items():
         if files.get(name) != digest:
@@ -329,23 +329,38 @@ def _card(bundle: Bundle) -> BundleCard:
     return card
 
 
+def _settings(bundle: Bundle, name: str, config_class: type[Config]) -> Config:
+    """The configuration in a file of the bundle, a frozen dataclass."""
+    where, text = bundle.folder / name, bundle.text(name)
+    if len(text) > MAX_SETTINGS_BYTES:
+        raise BundleError(f"{where} has {len(text)} characters, more than {MAX_SETTINGS_BYTES}. {_AGAIN}.")
+    try:
+        return from_json(config_class, text, where=where)
+    except ConfigError as error:
+        raise BundleError(f"{error} {_AGAIN}.") from error
+
+
 def _load(
     bundle: Bundle, device: torch.device, name: str, config_class: type[Config], build: Callable[[Config], Module]
 ) -> Module:
-    """Builds the network on the meta device and assigns the tensors of the bundle, which must match it exactly."""
-    where = bundle.folder / f"{name}.json"
-    config = read_settings(config_class, bundle.text(f"{name}.json"), where=where)
-    tensors = bundle.tensors(f"{name}.safetensors")
-    with limited_network(len(tensors), where), torch.device("meta"):
-        network = build(config)
-    expected = {key: (value.shape, value.dtype) for key, value in network.state_dict().items()}
-    given = {key: (value.shape, value.dtype) for key, value in tensors.items()}
-    if expected != given:
-        wrong = sorted(key for key in expected.keys() | given.keys() if expected.get(key) != given.get(key))
+    """The network of the bundle, whose tensors must match its configuration exactly."""
+    config = _settings(bundle, f"{name}.json", config_class)
+    # Tensors on the meta device have a shape but no memory, so sizes are compared before anything of them is allocated.
+    try:
+        with torch.device("meta"):
+            network = build(config)
+    except UnsupportedError:
+        raise
+    except (ConfigError, RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
+        raise BundleError(f"{bundle.folder}: no network has the settings in {name}.json: {error}") from error
+    expected = {key: (tuple(value.shape), value.dtype) for key, value in network.state_dict().items()}
+    stored = bundle.layout(f"{name}.safetensors")
+    if wrong := sorted(key for key in expected.keys() | stored.keys() if expected.get(key) != stored.get(key)):
         raise BundleError(
             f"{bundle.folder}: {name}.safetensors does not fit {name}.json: expected {expected.get(wrong[0])} for "
-            f"{wrong[0]}, got {given.get(wrong[0])}. {_AGAIN}."
+            f"{wrong[0]}, got {stored.get(wrong[0])}. {_AGAIN}."
         )
+    tensors = bundle.tensors(f"{name}.safetensors")
     _check_finite(network, tensors, bundle.folder / f"{name}.safetensors")
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False).to(device)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from worldline.config import require_at_least
+from worldline.config import BoundedConfig, Size, Weight
 from worldline.errors import ConfigError
 from worldline.models.base import Window
 from worldline.models.layers.gather import share_mean
@@ -25,7 +25,7 @@ from worldline.schema import Kind, Schema, Signal
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuxiliaryConfig:
+class AuxiliaryConfig(BoundedConfig):
     """Weights of the auxiliary losses; a weight of 0 leaves a loss out.
 
     Args:
@@ -43,19 +43,14 @@ class AuxiliaryConfig:
         target_weight: of the error of the auxiliary targets.
     """
 
-    similarity_weight: float = 0.0
-    inverse_weight: float = 0.0
-    delta_weight: float = 0.0
-    delta_steps: int = 5
-    width: int = 256
-    straightening_weight: float = 0.0
+    similarity_weight: Weight = 0.0
+    inverse_weight: Weight = 0.0
+    delta_weight: Weight = 0.0
+    delta_steps: Size = 5
+    width: Size = 256
+    straightening_weight: Weight = 0.0
     targets: tuple[str, ...] = ()
-    target_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        weights = "similarity_weight", "inverse_weight", "delta_weight", "straightening_weight", "target_weight"
-        require_at_least(0, self, *weights)
-        require_at_least(1, self, "delta_steps", "width")
+    target_weight: Weight = 1.0
 
 
 class AuxiliaryLosses(nn.Module):

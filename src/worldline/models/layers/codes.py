@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,11 @@ from torch import Tensor
 
 from worldline.errors import ConfigError
 from worldline.schema import Kind, Schema, Signal
+
+MAX_IMAGES: Final = 64
+"""Maximum number of images that a model encodes, each with a network of its own."""
+MAX_COMPONENTS: Final = 4096
+"""Maximum size of all codes together in families that have something for each component."""
 
 
 def code_size(signal: Signal) -> int:
@@ -53,6 +59,25 @@ def join_codes(signals: Sequence[Signal], values: Mapping[str, Tensor]) -> Float
     return torch.cat([to_code(signal, values[signal.name]) for signal in signals], -1)
 
 
+def check_num_images(images: Sequence[Signal]) -> None:
+    """Raises ConfigError for more than `MAX_IMAGES`."""
+    if len(images) > MAX_IMAGES:
+        raise ConfigError(f"{len(images)} images are too many. A model takes at most {MAX_IMAGES}.")
+
+
+def split_signals(schema: Schema, names: Sequence[str]) -> tuple[tuple[Signal, ...], tuple[Signal, ...]]:
+    """The images among the signals of these names, and the other signals.
+
+    Raises:
+        UnknownNameError: there is no such signal.
+        ConfigError: there are too many images.
+    """
+    signals = [schema[name] for name in names]
+    images = tuple(signal for signal in signals if signal.kind is Kind.IMAGE)
+    check_num_images(images)
+    return images, tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)
+
+
 def vector_signals(schema: Schema, names: Sequence[str], *, family: str) -> tuple[Signal, ...]:
     """The signals of these names, of which none is an image.
 
@@ -63,13 +88,19 @@ def vector_signals(schema: Schema, names: Sequence[str], *, family: str) -> tupl
 
     Raises:
         UnknownNameError: there is no such signal.
-        ConfigError: an input is an image.
+        ConfigError: an input is an image, or the signals have too many components.
     """
-    signals = tuple(schema[name] for name in names)
-    images = [signal.name for signal in signals if signal.kind is Kind.IMAGE]
+    images, vectors = split_signals(schema, names)
     if images:
         raise ConfigError(
-            f"input {images[0]!r} is an image, and the family {family!r} has no image encoder. Remove the input, or "
-            "choose a family with one: jepa, rssm, features, lewm."
+            f"input {images[0].name!r} is an image, and the family {family!r} has no image encoder. Remove the input, "
+            "or choose a family with one: jepa, rssm, features, lewm."
         )
-    return signals
+    check_num_components(vectors, family)
+    return vectors
+
+
+def check_num_components(signals: Sequence[Signal], family: str) -> None:
+    """Raises ConfigError for more than `MAX_COMPONENTS`."""
+    if (count := sum(code_size(signal) for signal in signals)) > MAX_COMPONENTS:
+        raise ConfigError(f"the signals have {count} components. The family {family!r} takes {MAX_COMPONENTS}.")

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from worldline.config import require_at_least
+from worldline.config import Bounds, Size, SizeOrZero
 from worldline.errors import ConfigError
 from worldline.models.layers.codes import code_size
 from worldline.models.layers.conserved_quantity import ConservedQuantity
@@ -59,16 +59,10 @@ class ForecastConfig(NetworkConfig):
         trim: share of the steps with the largest residuals, such as contacts, that the fit ignores. 0 to below 0.5.
     """
 
-    history: int = 2
-    values: int = 0
-    taken: int = 0
-    trim: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_at_least(1, self, "width", "history")
-        require_at_least(0, self, "values", "taken")
-        if not 0 <= self.trim < 0.5:
-            raise ConfigError(f"trim is {self.trim}. It must be at least 0 and below 0.5.")
+    history: Size = 2
+    values: SizeOrZero = 0
+    taken: SizeOrZero = 0
+    trim: Annotated[float, Bounds(at_least=0, below=0.5)] = 0.0
 
 
 def forecast_of(config: ForecastConfig, layout: LatentLayout) -> LinearForecast:

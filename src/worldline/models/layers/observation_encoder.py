@@ -17,13 +17,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from worldline.config import require_at_least
+from worldline.config import BoundedConfig, Size
 from worldline.errors import ConfigError
 from worldline.models.base import Window
-from worldline.models.layers.codes import code_size
+from worldline.models.layers.codes import code_size, split_signals
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
 from worldline.models.layers.inputs import InputNormaliser
-from worldline.schema import Kind, Schema
+from worldline.schema import Schema
 
 MIN_PARTIAL_SHARE: Final = 0.01
 """Share of partly observed training steps above which the encoder may encode partial observations at inference."""
@@ -94,7 +94,7 @@ class LatentLayout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObservationEncoderConfig:
+class ObservationEncoderConfig(BoundedConfig):
     """Sizes of an observation encoder.
 
     Args:
@@ -102,11 +102,8 @@ class ObservationEncoderConfig:
         width: units of the hidden layers.
     """
 
-    channels: int = 96
-    width: int = 512
-
-    def __post_init__(self) -> None:
-        require_at_least(1, self, "channels", "width")
+    channels: Size = 96
+    width: Size = 512
 
 
 class ObservationEncoder(nn.Module):
@@ -141,9 +138,7 @@ class ObservationEncoder(nn.Module):
         timed: bool = False,
     ) -> None:
         super().__init__()
-        signals = tuple(schema[name] for name in inputs)
-        images = [signal for signal in signals if signal.kind is Kind.IMAGE]
-        vectors = tuple(signal for signal in signals if signal.kind is not Kind.IMAGE)
+        images, vectors = split_signals(schema, inputs)
         num_exact = sum(code_size(signal) for signal in vectors) if exact else 0
         if size < num_exact + constant_size + 1:
             raise ConfigError(

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from worldline.config import require_at_least
+from worldline.config import BoundedConfig, Depth, Size
 from worldline.errors import ConfigError
 from worldline.models.layers.correction import Correction
 from worldline.models.layers.gated import Gated
@@ -151,7 +151,7 @@ class AdaptablePredictor(Predictor, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
+class NetworkConfig(BoundedConfig):
     """The network of a predictor without recurrence.
 
     Args:
@@ -159,11 +159,8 @@ class NetworkConfig:
         gated: whether the network has gated linear responses (`models/layers/gated.py`), for contacts.
     """
 
-    width: int = 256
+    width: Size = 256
     gated: bool = False
-
-    def __post_init__(self) -> None:
-        require_at_least(1, self, "width")
 
 
 def network(config: NetworkConfig, num_taken: int, out: int) -> nn.Sequential:
@@ -192,7 +189,7 @@ class MlpPredictor(AdaptablePredictor):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GruPredictorConfig:
+class GruPredictorConfig(BoundedConfig):
     """Configures `GruPredictor`.
 
     Args:
@@ -203,12 +200,9 @@ class GruPredictorConfig:
     """
 
     kind: Literal["gru"] = "gru"
-    width: int = 256
-    memory_size: int = 64
-    context: int = 3
-
-    def __post_init__(self) -> None:
-        require_at_least(1, self, "width", "memory_size", "context")
+    width: Size = 256
+    memory_size: Size = 64
+    context: Size = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +279,7 @@ class GruPredictor(Predictor):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerPredictorConfig:
+class TransformerPredictorConfig(BoundedConfig):
     """Configures `TransformerPredictor`.
 
     Args:
@@ -297,13 +291,13 @@ class TransformerPredictorConfig:
     """
 
     kind: Literal["transformer"] = "transformer"
-    width: int = 256
-    depth: int = 2
-    num_heads: int = 4
-    context: int = 3
+    width: Size = 256
+    depth: Depth = 2
+    num_heads: Size = 4
+    context: Size = 3
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "width", "depth", "num_heads", "context")
+        super().__post_init__()
         if self.width % (2 * self.num_heads):
             raise ConfigError(
                 f"width is {self.width}. The transformer needs a multiple of twice num_heads, {2 * self.num_heads}. "
@@ -344,10 +338,7 @@ class BlockPredictorConfig(NetworkConfig):
     """
 
     kind: Literal["block"] = "block"
-    frameskip: int = 2
-
-    def __post_init__(self) -> None:
-        require_at_least(1, self, "width", "frameskip")
+    frameskip: Size = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from worldline.config import require_at_least
+from worldline.config import BoundedConfig, Size, Weight
 from worldline.models.layers.sigreg import sigreg
 from worldline.models.layers.vicreg import covariance, variance
 
@@ -37,7 +37,7 @@ class Regularizer(nn.Module, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SigregConfig:
+class SigregConfig(BoundedConfig):
     """Configures `Sigreg`.
 
     Args:
@@ -46,12 +46,8 @@ class SigregConfig:
     """
 
     kind: Literal["sigreg"] = "sigreg"
-    weight: float = 5.0
-    num_slices: int = 64
-
-    def __post_init__(self) -> None:
-        require_at_least(0, self, "weight")
-        require_at_least(1, self, "num_slices")
+    weight: Weight = 5.0
+    num_slices: Size = 64
 
 
 class Sigreg(Regularizer):
@@ -77,7 +73,7 @@ class Sigreg(Regularizer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VicregConfig:
+class VicregConfig(BoundedConfig):
     """Configures `Vicreg`. Use it with `AuxiliaryConfig(similarity_weight=12.0, inverse_weight=1.0)` (eb_jepa).
 
     Args:
@@ -86,11 +82,8 @@ class VicregConfig:
     """
 
     kind: Literal["vicreg"] = "vicreg"
-    variance_weight: float = 16.0
-    covariance_weight: float = 8.0
-
-    def __post_init__(self) -> None:
-        require_at_least(0, self, "variance_weight", "covariance_weight")
+    variance_weight: Weight = 16.0
+    covariance_weight: Weight = 8.0
 
 
 class Vicreg(Regularizer):

@@ -5,10 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from worldline.config import BoundedConfig, Bounds
+
+NumCandidates = Annotated[int, Bounds(at_least=2, at_most=10_000)]
+"""Number of sequences of a population."""
+NumIterations = Annotated[int, Bounds(at_least=1, at_most=1_000)]
+"""Number of populations, or of steps of a descent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +70,7 @@ class PlannedActions:
     converged: bool
 
 
-class Planner(ABC):
+class Planner(BoundedConfig, ABC):
     """Searches for the action sequence of lowest cost among those of lowest total violation."""
 
     @abstractmethod

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from worldline.config import Positive, Share, Size, Weight
 from worldline.errors import ConfigError
-from worldline.planning.planners.base import ActionSpace
+from worldline.planning.planners.base import ActionSpace, NumCandidates, NumIterations
 from worldline.planning.planners.gaussian import Gaussian
 from worldline.planning.planners.population import Population, inside
 from worldline.planning.planners.search import Candidates, PopulationPlanner
@@ -33,24 +34,17 @@ class Categorical(PopulationPlanner):
     Source: de Boer et al. 2005, "A tutorial on the cross-entropy method", section 3.
     """
 
-    num_candidates: int = 64
-    num_iterations: int = 5
-    num_elites: int = 8
-    momentum: float = 0.2
-    deviation: float = 0.5
-    min_deviation: float = 0.02
+    num_candidates: NumCandidates = 64
+    num_iterations: NumIterations = 5
+    num_elites: Size = 8
+    momentum: Share = 0.2
+    deviation: Positive = 0.5
+    min_deviation: Weight = 0.02
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 2 or self.num_iterations < 1 or not 1 <= self.num_elites <= self.num_candidates:
-            raise ConfigError(
-                f"num_candidates {self.num_candidates} must be at least 2, num_iterations {self.num_iterations} 1, "
-                f"num_elites {self.num_elites} in [1, num_candidates]."
-            )
-        if not (0 <= self.momentum < 1 and self.deviation > 0 and self.min_deviation >= 0):
-            raise ConfigError(
-                f"momentum {self.momentum} must be in [0, 1), deviation {self.deviation} above 0, min_deviation "
-                f"{self.min_deviation} at least 0."
-            )
+        super().__post_init__()
+        if self.num_elites > self.num_candidates:
+            raise ConfigError(f"num_elites {self.num_elites} must be in [1, num_candidates = {self.num_candidates}].")
 
     chooses = True
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from worldline.config import Bounds, Positive, Share, Size, Weight
 from worldline.errors import ConfigError, UnsupportedError
-from worldline.planning.planners.base import ActionSpace, CostFunction, PlannedActions
+from worldline.planning.planners.base import ActionSpace, CostFunction, NumCandidates, NumIterations, PlannedActions
 from worldline.planning.planners.deadline import DeadlineBatcher
 from worldline.planning.planners.gaussian import Gaussian
 from worldline.planning.planners.gradient import descend
@@ -45,35 +47,20 @@ class CrossEntropy(PopulationPlanner):
         (2004.08763).
     """
 
-    num_candidates: int = 64
-    num_iterations: int = 3
-    num_elites: int = 8
-    deviation: float = 0.5
-    proposal_deviation: float = 0.1
-    min_deviation: float = 0.02
-    correlation: float = 0.6
-    num_gradient_steps: int = 0
-    learning_rate: float = 0.03
+    num_candidates: NumCandidates = 64
+    num_iterations: NumIterations = 3
+    num_elites: Size = 8
+    deviation: Positive = 0.5
+    proposal_deviation: Positive = 0.1
+    min_deviation: Weight = 0.02
+    correlation: Share = 0.6
+    num_gradient_steps: Annotated[int, Bounds(at_least=0, at_most=1_000)] = 0
+    learning_rate: Positive = 0.03
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 2 or self.num_iterations < 1:
-            raise ConfigError(
-                f"num_candidates {self.num_candidates} must be at least 2, num_iterations {self.num_iterations} 1."
-            )
+        super().__post_init__()
         if not 2 <= self.num_elites <= self.num_candidates:
             raise ConfigError(f"num_elites {self.num_elites} must be in [2, num_candidates = {self.num_candidates}].")
-        if not (self.deviation > 0 and self.proposal_deviation > 0 and self.min_deviation >= 0):
-            raise ConfigError(
-                f"deviation {self.deviation} and proposal_deviation {self.proposal_deviation} must be above 0, "
-                f"min_deviation {self.min_deviation} at least 0."
-            )
-        if not 0 <= self.correlation < 1:
-            raise ConfigError(f"correlation is {self.correlation}. It must be in [0, 1).")
-        if self.num_gradient_steps < 0 or not self.learning_rate > 0:
-            raise ConfigError(
-                f"num_gradient_steps {self.num_gradient_steps} must be at least 0, learning_rate {self.learning_rate} "
-                "above 0."
-            )
 
     def plan(
         self,

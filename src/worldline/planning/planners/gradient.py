@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError, UnsupportedError
-from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
+from worldline.config import Bounds, Positive
+from worldline.errors import UnsupportedError
+from worldline.planning.planners.base import (
+    ActionSpace,
+    CostFunction,
+    NumIterations,
+    PlanCosts,
+    PlannedActions,
+    Planner,
+)
 from worldline.planning.planners.deadline import DeadlineBatcher
 from worldline.planning.planners.population import Population, check, inside, ranked
 
@@ -28,16 +37,9 @@ class GradientPlanner(Planner):
     Source: Adam, 1412.6980; descent on latent plans with restarts, as in 2603.12231.
     """
 
-    num_restarts: int = 8
-    num_iterations: int = 30
-    learning_rate: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.num_restarts < 1 or self.num_iterations < 1 or not self.learning_rate > 0:
-            raise ConfigError(
-                f"num_restarts {self.num_restarts} and num_iterations {self.num_iterations} must be at least 1, "
-                f"learning_rate {self.learning_rate} above 0."
-            )
+    num_restarts: Annotated[int, Bounds(at_least=1, at_most=1_000)] = 8
+    num_iterations: NumIterations = 30
+    learning_rate: Positive = 0.1
 
     def plan(
         self,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError
-from worldline.planning.planners.base import ActionSpace
+from worldline.config import Bounds, Positive, Share, Weight
+from worldline.planning.planners.base import ActionSpace, NumIterations
 from worldline.planning.planners.gaussian import Gaussian
 from worldline.planning.planners.noise import persistent
 from worldline.planning.planners.search import Candidates, PopulationPlanner
@@ -33,24 +34,12 @@ class Guided(PopulationPlanner):
     Source: an inverse model's plan as the first mean of a search, 2605.08732.
     """
 
-    num_candidates: int = 16
-    num_iterations: int = 2
-    num_elites: int = 4
-    deviation: float = 0.1
-    min_deviation: float = 0.02
-    correlation: float = 0.6
-
-    def __post_init__(self) -> None:
-        if self.num_candidates < 1 or self.num_iterations < 1 or self.num_elites < 2:
-            raise ConfigError(
-                f"num_candidates {self.num_candidates} and num_iterations {self.num_iterations} must be at least 1, "
-                f"num_elites {self.num_elites} 2."
-            )
-        if not (self.deviation > 0 and self.min_deviation >= 0 and 0 <= self.correlation < 1):
-            raise ConfigError(
-                f"deviation {self.deviation} must be above 0, min_deviation {self.min_deviation} at least 0, "
-                f"correlation {self.correlation} in [0, 1)."
-            )
+    num_candidates: Annotated[int, Bounds(at_least=1, at_most=10_000)] = 16
+    num_iterations: NumIterations = 2
+    num_elites: Annotated[int, Bounds(at_least=2, at_most=10_000)] = 4
+    deviation: Positive = 0.1
+    min_deviation: Weight = 0.02
+    correlation: Share = 0.6
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from worldline.config import Bounds, Positive, Share, Size, Weight
 from worldline.errors import ConfigError
-from worldline.planning.planners.base import ActionSpace
+from worldline.planning.planners.base import ActionSpace, NumCandidates, NumIterations
 from worldline.planning.planners.gaussian import Gaussian
 from worldline.planning.planners.noise import coloured
 from worldline.planning.planners.search import Candidates, PopulationPlanner
@@ -37,29 +39,22 @@ class ImprovedCrossEntropy(PopulationPlanner):
     Source: Pinneri et al. 2020 (2008.06389), algorithm 1.
     """
 
-    num_candidates: int = 64
-    num_iterations: int = 3
-    num_elites: int = 8
-    deviation: float = 0.5
-    min_deviation: float = 0.02
-    exponent: float = 1.0
-    decay: float = 1.25
-    kept: float = 0.3
-    momentum: float = 0.1
+    num_candidates: NumCandidates = 64
+    num_iterations: NumIterations = 3
+    num_elites: Size = 8
+    deviation: Positive = 0.5
+    min_deviation: Weight = 0.02
+    exponent: Weight = 1.0
+    decay: Annotated[float, Bounds(at_least=1)] = 1.25
+    kept: Annotated[float, Bounds(at_least=0, at_most=1)] = 0.3
+    momentum: Share = 0.1
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 2 or self.num_iterations < 1 or not 4 <= 2 * self.num_elites <= self.num_candidates:
+        super().__post_init__()
+        if not 4 <= 2 * self.num_elites <= self.num_candidates:
             raise ConfigError(
-                f"num_candidates {self.num_candidates} must be at least 2, num_iterations {self.num_iterations} 1, "
-                f"num_elites {self.num_elites} in [2, num_candidates / 2]."
+                f"num_elites {self.num_elites} must be in [2, num_candidates / 2 = {self.num_candidates / 2}]."
             )
-        if not (self.deviation > 0 and self.min_deviation >= 0 and self.exponent >= 0 and self.decay >= 1):
-            raise ConfigError(
-                f"deviation {self.deviation} must be above 0, min_deviation {self.min_deviation} and exponent "
-                f"{self.exponent} at least 0, decay {self.decay} at least 1."
-            )
-        if not (0 <= self.kept <= 1 and 0 <= self.momentum < 1):
-            raise ConfigError(f"kept {self.kept} must be in [0, 1], momentum {self.momentum} in [0, 1).")
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError
-from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
+from worldline.config import Bounds, Positive
+from worldline.planning.planners.base import (
+    ActionSpace,
+    CostFunction,
+    NumCandidates,
+    PlanCosts,
+    PlannedActions,
+    Planner,
+)
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.deadline import HEADROOM
 from worldline.planning.planners.population import check, inside, ranked
@@ -36,17 +44,10 @@ class AugmentedLagrangian(Planner):
     """
 
     search: CrossEntropy = field(default_factory=CrossEntropy)
-    num_rounds: int = 5
-    penalty: float = 0.1
-    growth: float = 8.0
-    num_probes: int = 32
-
-    def __post_init__(self) -> None:
-        if self.num_rounds < 1 or self.num_probes < 2 or not (self.penalty > 0 and self.growth >= 1):
-            raise ConfigError(
-                f"num_rounds {self.num_rounds} must be at least 1, num_probes {self.num_probes} 2, penalty "
-                f"{self.penalty} above 0, growth {self.growth} at least 1."
-            )
+    num_rounds: Annotated[int, Bounds(at_least=1, at_most=100)] = 5
+    penalty: Positive = 0.1
+    growth: Annotated[float, Bounds(at_least=1)] = 8.0
+    num_probes: NumCandidates = 32
 
     def plan(
         self,

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError
-from worldline.planning.planners.base import ActionSpace
+from worldline.config import Positive, Share, Weight
+from worldline.planning.planners.base import ActionSpace, NumCandidates, NumIterations
 from worldline.planning.planners.gaussian import Gaussian
 from worldline.planning.planners.noise import persistent
 from worldline.planning.planners.population import Population
@@ -36,23 +36,12 @@ class PathIntegral(PopulationPlanner):
         TD-MPC2 (2310.16828), appendix on planning.
     """
 
-    num_candidates: int = 64
-    num_iterations: int = 4
-    temperature: float = 0.3
-    deviation: float = 0.5
-    min_deviation: float = 0.02
-    correlation: float = 0.6
-
-    def __post_init__(self) -> None:
-        if self.num_candidates < 2 or self.num_iterations < 1:
-            raise ConfigError(
-                f"num_candidates {self.num_candidates} must be at least 2, num_iterations {self.num_iterations} 1."
-            )
-        if not (self.temperature > 0 and self.deviation > 0 and self.min_deviation >= 0 and 0 <= self.correlation < 1):
-            raise ConfigError(
-                f"temperature {self.temperature} and deviation {self.deviation} must be above 0, min_deviation "
-                f"{self.min_deviation} at least 0, correlation {self.correlation} in [0, 1)."
-            )
+    num_candidates: NumCandidates = 64
+    num_iterations: NumIterations = 4
+    temperature: Positive = 0.3
+    deviation: Positive = 0.5
+    min_deviation: Weight = 0.02
+    correlation: Share = 0.6
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator

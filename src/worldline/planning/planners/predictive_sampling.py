@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from worldline.errors import ConfigError
-from worldline.planning.planners.base import ActionSpace
+from worldline.config import Bounds, Positive, Size
+from worldline.planning.planners.base import ActionSpace, NumIterations
 from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 
@@ -28,17 +29,10 @@ class PredictiveSampling(PopulationPlanner):
     Source: Howell et al. 2022 (2212.00541), section 4.
     """
 
-    num_candidates: int = 64
-    num_iterations: int = 3
-    deviation: float = 0.2
-    num_knots: int = 4
-
-    def __post_init__(self) -> None:
-        if min(self.num_candidates, self.num_iterations, self.num_knots) < 1 or not self.deviation > 0:
-            raise ConfigError(
-                f"num_candidates {self.num_candidates}, num_iterations {self.num_iterations} and num_knots "
-                f"{self.num_knots} must be at least 1, deviation {self.deviation} above 0."
-            )
+    num_candidates: Annotated[int, Bounds(at_least=1, at_most=10_000)] = 64
+    num_iterations: NumIterations = 3
+    deviation: Positive = 0.2
+    num_knots: Size = 4
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator

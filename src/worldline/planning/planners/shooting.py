@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError
+from worldline.config import Size
 from worldline.planning.planners.base import ActionSpace
 from worldline.planning.planners.search import Candidates, PopulationPlanner
 
@@ -22,12 +22,8 @@ class Shooting(PopulationPlanner):
         chunk: number of sequences per evaluation, which bounds memory; at least 1.
     """
 
-    num_candidates: int = 256
-    chunk: int = 256
-
-    def __post_init__(self) -> None:
-        if self.num_candidates < 1 or self.chunk < 1:
-            raise ConfigError(f"num_candidates {self.num_candidates} and chunk {self.chunk} must be at least 1.")
+    num_candidates: Size = 256
+    chunk: Size = 256
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator

@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from worldline.config import BoundedConfig, Size
 from worldline.data.store import Store
 from worldline.device import autocast
+from worldline.models.layers.codes import check_num_images
 from worldline.models.layers.image_decoder import ImageDecoder
 from worldline.schema import Signal
 from worldline.training.batches import to_tensor
@@ -30,7 +32,7 @@ RATE_RATIO: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
+class DecoderConfig(BoundedConfig):
     """Size of the head.
 
     Args:
@@ -40,10 +42,14 @@ class DecoderConfig:
         width: of the hidden layer.
     """
 
-    latent_size: int
+    latent_size: Size
     images: tuple[Signal, ...]
-    channels: int = 48
-    width: int = 256
+    channels: Size = 48
+    width: Size = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_num_images(self.images)
 
 
 class Decoder(Head):

@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from worldline.config import BoundedConfig, Size
 from worldline.device import autocast
 from worldline.errors import ConfigError
 from worldline.models.layers.mlp import mlp
@@ -44,7 +45,7 @@ JOINT_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistanceConfig:
+class DistanceConfig(BoundedConfig):
     """Size of the head.
 
     Args:
@@ -54,9 +55,9 @@ class DistanceConfig:
         pictures: whether the head also embeds goals that consist of images only.
     """
 
-    latent_size: int
-    width: int = 256
-    size: int = 128
+    latent_size: Size
+    width: Size = 256
+    size: Size = 128
     pictures: bool = False
 
 

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from worldline.config import BoundedConfig, Size
 from worldline.device import autocast
-from worldline.errors import ConfigError
 from worldline.models.layers.mlp import mlp
 from worldline.training.heads.base import Fit, Head, HeadData, descend
 from worldline.training.heads.distance import Distance, ignore_inputs
@@ -26,7 +26,7 @@ LAST_STEP_WEIGHT: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class InverseConfig:
+class InverseConfig(BoundedConfig):
     """Size of the head.
 
     Args:
@@ -37,15 +37,11 @@ class InverseConfig:
         longest: maximum number of remaining steps; larger numbers are clipped to it.
     """
 
-    latent_size: int
+    latent_size: Size
     low: tuple[float, ...]
     high: tuple[float, ...]
-    width: int = 512
-    longest: int = 12
-
-    def __post_init__(self) -> None:
-        if self.longest < 1:
-            raise ConfigError(f"longest is {self.longest}. It must be at least 1 step.")
+    width: Size = 512
+    longest: Size = 12
 
 
 class Inverse(Head):

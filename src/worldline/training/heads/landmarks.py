@@ -6,7 +6,6 @@ path from near one landmark to near another, so the distance head is evaluated a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -15,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError, DataError
+from worldline.config import BoundedConfig, Positive, Size
+from worldline.errors import DataError
 from worldline.training.heads.base import Fit, Head, HeadData
 from worldline.training.heads.distance import Distance
 from worldline.training.stored_latents import LatentTable
@@ -27,7 +27,7 @@ LATENTS_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class LandmarksConfig:
+class LandmarksConfig(BoundedConfig):
     """Size of the map.
 
     Args:
@@ -36,16 +36,9 @@ class LandmarksConfig:
         reach: maximum distance at which the distance head is used, steps, above 0.
     """
 
-    latent_size: int
-    num_landmarks: int
-    reach: float
-
-    def __post_init__(self) -> None:
-        if self.num_landmarks < 1 or not 0 < self.reach < math.inf:
-            raise ConfigError(
-                f"num_landmarks is {self.num_landmarks} and reach is {self.reach}. num_landmarks must be at least 1, "
-                "reach above 0 and finite."
-            )
+    latent_size: Size
+    num_landmarks: Size
+    reach: Positive
 
 
 class Landmarks(Head):

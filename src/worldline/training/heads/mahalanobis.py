@@ -9,18 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from worldline.config import BoundedConfig, Size
 from worldline.training.heads.base import Fit, Head, HeadData
 
 
 @dataclass(frozen=True, kw_only=True)
-class MahalanobisConfig:
+class MahalanobisConfig(BoundedConfig):
     """Size of the head.
 
     Args:
         latent_size: D of the model.
     """
 
-    latent_size: int
+    latent_size: Size
 
 
 class MahalanobisScore(Head):

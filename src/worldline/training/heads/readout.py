@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from worldline.config import BoundedConfig, Size
 from worldline.data.store import Store
 from worldline.errors import ConfigError
 from worldline.models.layers.codes import code_size, from_code, to_code
@@ -30,7 +31,7 @@ DOUBLE_PRECISION_ROWS: Final = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadoutConfig:
+class ReadoutConfig(BoundedConfig):
     """Size of the head.
 
     Args:
@@ -39,11 +40,12 @@ class ReadoutConfig:
         width: units of the two hidden layers.
     """
 
-    latent_size: int
+    latent_size: Size
     signals: tuple[Signal, ...]
-    width: int = 256
+    width: Size = 256
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for signal in self.signals:
             if signal.kind is Kind.IMAGE:
                 raise ConfigError(f"signal {signal.name!r} is an image. Remove it; images need the decoder head.")

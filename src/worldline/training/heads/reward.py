@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldline.config import BoundedConfig, Size, SizeOrZero
 from worldline.data.store import Store
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
@@ -20,7 +21,7 @@ from worldline.training.stored_latents import Paths
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardConfig:
+class RewardConfig(BoundedConfig):
     """Size of the head.
 
     Args:
@@ -29,9 +30,9 @@ class RewardConfig:
         width: of the two hidden layers.
     """
 
-    latent_size: int
-    action_size: int
-    width: int = 256
+    latent_size: Size
+    action_size: SizeOrZero
+    width: Size = 256
 
 
 class Reward(Head):

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from worldline.config import BoundedConfig, Size
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
 from worldline.training.batches import to_tensor
@@ -18,7 +19,7 @@ from worldline.training.stored_latents import Paths
 
 
 @dataclass(frozen=True, kw_only=True)
-class TerminationConfig:
+class TerminationConfig(BoundedConfig):
     """Size of the head.
 
     Args:
@@ -26,8 +27,8 @@ class TerminationConfig:
         width: of the two hidden layers.
     """
 
-    latent_size: int
-    width: int = 256
+    latent_size: Size
+    width: Size = 256
 
 
 class Termination(Head):

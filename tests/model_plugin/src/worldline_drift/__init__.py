@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
+from worldline.config import Size
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.standardizer import Standardizer
@@ -16,16 +17,14 @@ from worldline.schema import Schema
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftConfig:
+class DriftConfig(ModelConfig):
     """Size of the model.
 
     Args:
-        inputs: observation signals that the model takes and predicts; no images.
         width: units of the hidden layer.
     """
 
-    inputs: tuple[str, ...]
-    width: int = 64
+    width: Size = 64
 
 
 @dataclass(frozen=True, kw_only=True)
