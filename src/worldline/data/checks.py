@@ -145,10 +145,10 @@ def arrays_of(episode: Episode, role: Role) -> Arrays:
 
 def grouped(signals: Iterable[Signal], values_of: Callable[[Signal], Array]) -> dict[str, Any]:
     """The values of each signal, grouped as `Episode` and `WindowBatch` take them."""
-    found: dict[str, Any] = {group: {} for group in _GROUPS.values()}
+    groups: dict[str, Any] = {group: {} for group in _GROUPS.values()}
     for signal in signals:
-        found[_GROUPS[signal.role]][signal.name] = values_of(signal)
-    return found
+        groups[_GROUPS[signal.role]][signal.name] = values_of(signal)
+    return groups
 
 
 def with_values(episode: Episode, change: Callable[[str, Array], Array]) -> Episode:
@@ -176,17 +176,17 @@ def check_episode(
         number: of the episode in its source, named in the findings.
         unbounded: signals whose bounds are not checked, because they were inferred.
     """
-    found = partial(Finding, file=file, episode=number)
+    finding = partial(Finding, file=file, episode=number)
     num_steps = _num_steps(episode, schema)
     if num_steps < 1:
         problem = "the episode has no step" if num_steps == 0 else "the episode has no array of the schema"
-        return (found(problem=problem, fix="An episode needs at least one action and two observations."),)
+        return (finding(problem=problem, fix="An episode needs at least one action and two observations."),)
     findings: list[Finding] = []
     for role in Role:
         arrays, rows = arrays_of(episode, role), num_steps + (role is Role.OBSERVATION)
         signals = {signal.name: signal for signal in schema.of(role)}
         for name, signal in signals.items():
-            place = partial(found, signal=name)
+            place = partial(finding, signal=name)
             if name not in arrays:
                 fix = f"Add the array (role {role}, {rows} rows), or remove the signal from schema.json."
                 findings.append(place(problem="the array is missing", fix=fix))
@@ -197,15 +197,15 @@ def check_episode(
             findings += _check_array(arrays[name], bounded, rows, observed, place)
         for name in sorted(arrays.keys() - signals.keys()):
             fix = "Add the signal to schema.json, or leave the array out."
-            findings.append(found(problem=f"the schema has no {role} of this name", fix=fix, signal=name))
+            findings.append(finding(problem=f"the schema has no {role} of this name", fix=fix, signal=name))
     if episode.seed is not None and not -(2**63) <= episode.seed < 2**63:
         fix = "A seed must fit into 64 bits: leave it out."
-        findings.append(found(problem=f"the seed is {episode.seed}", fix=fix))
+        findings.append(finding(problem=f"the seed is {episode.seed}", fix=fix))
     if episode.step_s is not None:
-        findings += _check_step_s(episode.step_s, num_steps, found)
+        findings += _check_step_s(episode.step_s, num_steps, finding)
     for name in sorted(episode.observed.keys() - {signal.name for signal in schema.observations}):
         fix = "Only observation signals have masks: rename it or leave it out."
-        findings.append(found(problem="the mask belongs to no observation signal", fix=fix, signal=name))
+        findings.append(finding(problem="the mask belongs to no observation signal", fix=fix, signal=name))
     return tuple(findings)
 
 
@@ -261,14 +261,14 @@ def check_lengths(num_steps: Sequence[int] | NDArray[np.integer], num_observatio
     )
 
 
-def _check_step_s(step_s: NDArray[np.float32], num_steps: int, found: Callable[..., Finding]) -> Iterator[Finding]:
+def _check_step_s(step_s: NDArray[np.float32], num_steps: int, finding: Callable[..., Finding]) -> Iterator[Finding]:
     if step_s.shape != (num_steps,) or step_s.dtype != np.float32:
         fix = f"Give step_s in seconds as float32 of shape ({num_steps},)."
-        yield found(problem=f"step_s is {step_s.dtype} of shape {step_s.shape}", fix=fix)
+        yield finding(problem=f"step_s is {step_s.dtype} of shape {step_s.shape}", fix=fix)
         return
     if wrong := np.flatnonzero(~(np.isfinite(step_s) & (step_s > 0))).tolist():
         problem = f"a step takes {step_s[wrong[0]]} s ({_how_often(wrong)})"
-        yield found(problem=problem, fix="Times must increase: sort or repair the rows.", step=wrong[0])
+        yield finding(problem=problem, fix="Times must increase: sort or repair the rows.", step=wrong[0])
 
 
 def _num_steps(episode: Episode, schema: Schema) -> int:
@@ -285,23 +285,23 @@ def _rows(values: Array) -> int:
 
 
 def _check_array(
-    values: Array, signal: Signal, rows: int, observed: Array, found: Callable[..., Finding]
+    values: Array, signal: Signal, rows: int, observed: Array, finding: Callable[..., Finding]
 ) -> Iterator[Finding]:
     """Checks length, shape, dtype, mask and values of one array in this order; stops at the first that is wrong."""
     if _rows(values) != rows:
         problem = f"expected {rows} rows, got {_rows(values)}: {CONVENTION}"
-        yield found(problem=problem, fix=_length_fix(signal, _rows(values) - rows))
+        yield finding(problem=problem, fix=_length_fix(signal, _rows(values) - rows))
     elif values.shape[1:] != signal.shape:
         fix = "Reshape the array, or correct the signal's shape in schema.json."
-        yield found(problem=f"expected values of shape {signal.shape}, got {values.shape[1:]}", fix=fix)
+        yield finding(problem=f"expected values of shape {signal.shape}, got {values.shape[1:]}", fix=fix)
     elif values.dtype != signal.dtype:
         fix = f"Convert it with .astype({signal.dtype!r}), or correct the signal's kind ({signal.kind}) in schema.json."
-        yield found(problem=f"expected dtype {signal.dtype}, got {values.dtype}", fix=fix)
+        yield finding(problem=f"expected dtype {signal.dtype}, got {values.dtype}", fix=fix)
     elif observed.dtype != np.bool_ or observed.shape != (rows,):
         fix = f"A mask is a bool array of shape ({rows},), False where the value is missing."
-        yield found(problem=f"the mask is {observed.dtype} of shape {observed.shape}", fix=fix)
+        yield finding(problem=f"the mask is {observed.dtype} of shape {observed.shape}", fix=fix)
     elif signal.kind is not Kind.IMAGE:
-        yield from _check_values(values, signal, observed.astype(np.bool_), found)
+        yield from _check_values(values, signal, observed.astype(np.bool_), finding)
 
 
 def _length_fix(signal: Signal, surplus: int) -> str:
@@ -313,7 +313,7 @@ def _length_fix(signal: Signal, surplus: int) -> str:
 
 
 def _check_values(
-    values: Array, signal: Signal, observed: NDArray[np.bool_], found: Callable[..., Finding]
+    values: Array, signal: Signal, observed: NDArray[np.bool_], finding: Callable[..., Finding]
 ) -> Iterator[Finding]:
     """At most one finding about values that are not finite, and one about values out of bounds."""
     table = values.reshape(len(values), -1).astype(np.float64)
@@ -325,13 +325,13 @@ def _check_values(
             else "Actions and other inputs must not be missing: repair the log, or cut the episode there."
         )
         problem = f"the value is {values[steps[0]].tolist()} ({_how_often(steps)})"
-        yield found(problem=problem, fix=fix, step=steps[0])
+        yield finding(problem=problem, fix=fix, step=steps[0])
     low, high = _bounds(signal)
     if steps := np.flatnonzero((finite & ((table < low) | (table > high))).any(1) & observed).tolist():
         limits = f"[{low.tolist()}, {high.tolist()}]"
         problem = f"the value {values[steps[0]].tolist()} is outside {limits} ({_how_often(steps)})"
         fix = f"Repair the log, or widen the signal's bounds in schema.json ({signal.name}.low, {signal.name}.high)."
-        yield found(problem=problem, fix=fix, step=steps[0])
+        yield finding(problem=problem, fix=fix, step=steps[0])
 
 
 def _bounds(signal: Signal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

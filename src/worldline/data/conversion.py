@@ -156,12 +156,12 @@ def refitted(episode: Episode, old: Schema, new: Schema, *, file: Path, number: 
 
 def layout_of(schema: Schema) -> list[tuple[str, bool, str, tuple[int, ...]]]:
     """What blocks and digests of a store depend on: names in order, rows per episode, dtypes and shapes."""
-    return [(one.name, one.role is Role.OBSERVATION, one.dtype, one.shape) for one in schema.signals]
+    return [(signal.name, signal.role is Role.OBSERVATION, signal.dtype, signal.shape) for signal in schema.signals]
 
 
 def bounds_of(schema: Schema) -> list[tuple[object, ...]]:
     """The limits of the values of each signal."""
-    return [(one.low, one.high, one.num_values) for one in schema.signals]
+    return [(signal.low, signal.high, signal.num_values) for signal in schema.signals]
 
 
 def scaled_schema(schema: Schema, size: tuple[int, int]) -> Schema:

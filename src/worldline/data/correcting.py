@@ -33,7 +33,11 @@ def correct_schema(
         DataError: a logged value does not fit the new schema. Nothing was changed.
     """
     store = store if isinstance(store, Store) else open_store(store)
-    columns = [_column(store, one) for one in store.schema.signals if {"role", "kind"} & edits.get(one.name, {}).keys()]
+    columns = [
+        _column(store, signal)
+        for signal in store.schema.signals
+        if {"role", "kind"} & edits.get(signal.name, {}).keys()
+    ]
     schema = apply_edits(store.schema, edits, columns)
     return store if schema == store.schema else change_schema(store, schema, progress=progress)
 

@@ -306,7 +306,7 @@ def _require_roles(logs: Logs) -> None:
         DataError: they have none; the message names columns that may be one, and the option to type.
     """
     possible = [column.name for column in logs.columns if not column.guess.sure and column.signal is not None]
-    known = [one.name for one in logs.schema.signals if one.kind is not Kind.IMAGE]
+    known = [signal.name for signal in logs.schema.signals if signal.kind is not Kind.IMAGE]
     for role, verb in ((Role.ACTION, "chosen"), (Role.OBSERVATION, "measured")):
         if logs.schema.of(role):
             continue
@@ -341,19 +341,21 @@ def _bounds_note(logs: Logs) -> dict[str, str]:
 def wider_bounds(store: Store) -> SchemaEdits:
     """The edits that widen inferred bounds of actions to the range of all logs; empty if no action goes beyond them."""
     signals = [store.schema[name] for name in inferred_bounds(store)]
-    known = {one.name: (np.array(one.low, one.dtype), np.array(one.high, one.dtype)) for one in signals}
+    known = {
+        signal.name: (np.array(signal.low, signal.dtype), np.array(signal.high, signal.dtype)) for signal in signals
+    }
     reached = dict(known)
     for actions in logged_actions(store) if known else ():
         for name, (low, high) in reached.items():
             values = actions[name]
             reached[name] = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
-    found: dict[str, dict[str, list[float]]] = {}
+    edits: dict[str, dict[str, list[float]]] = {}
     for name in known:
         for bound, before, now in zip(("low", "high"), known[name], reached[name], strict=True):
             if (before != now).any():
                 # The text of a number is its shortest form that is exact in its dtype.
-                found.setdefault(name, {})[bound] = [float(str(value)) for value in now]
-    return found
+                edits.setdefault(name, {})[bound] = [float(str(value)) for value in now]
+    return edits
 
 
 def _findings_about_actions(store: Store) -> tuple[Finding, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from worldline.data.base import PIECE, LoggedEpisode, Logs
 from worldline.data.changed_logs import ChangedLogs, is_regular
 from worldline.data.checks import Finding, FindingKind
-from worldline.data.formats.reading import held
+from worldline.data.formats.reading import filled
 from worldline.data.index import Source
 from worldline.episode import Episode
 from worldline.errors import InputError
@@ -98,12 +98,12 @@ class LogEdits:
     @property
     def options(self) -> tuple[str, ...]:
         """The options of `worldline import` with these edits, in a fixed order; empty without edits."""
-        counted = groupby(enumerate(sorted(set(self.drop))), key=lambda one: one[1] - one[0])
+        counted = groupby(enumerate(sorted(set(self.drop))), key=lambda numbered: numbered[1] - numbered[0])
         runs = [[number for _, number in run] for _, run in counted]
         texts = {
             "--drop": ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs),
             "--split": ",".join(f"{episode}@{row}" for episode, row in sorted(set(self.splits))),
-            "--mask": ",".join(sorted({str(one) for one in self.masks})),
+            "--mask": ",".join(sorted({str(mask) for mask in self.masks})),
         }
         return tuple(part for option, text in texts.items() if text for part in (option, text))
 
@@ -115,11 +115,11 @@ def suggested_edits(findings: Iterable[Finding], num_episodes: int) -> LogEdits:
         findings: about a store.
         num_episodes: of the store.
     """
-    places = [(one.kind, one.signal or "", place) for one in findings for place in one.places]
+    places = [(finding.kind, finding.signal or "", place) for finding in findings for place in finding.places]
     shifted = {place.episode for kind, _, place in places if kind is FindingKind.SHIFTED}
     changed = min((place.episode for kind, _, place in places if kind is FindingKind.CHANGED), default=num_episodes)
     drop = {*shifted, *range(changed, num_episodes)}
-    kept = [one for one in places if one[2].episode not in drop]
+    kept = [part for part in places if part[2].episode not in drop]
     return LogEdits(
         drop=tuple(sorted(drop)),
         splits=tuple((place.episode, place.start) for kind, _, place in kept if kind is FindingKind.JOINED),
@@ -153,13 +153,13 @@ class EditedLogs(ChangedLogs):
             if row < 1:
                 raise InputError(f"split {number}@{row}: the episode begins at row 0. Give a row from 1 on.")
             self._splits[number].add(row)
-        for one in edits.masks:
-            if (role := logs.schema[one.signal].role) is not Role.OBSERVATION:
+        for mask in edits.masks:
+            if (role := logs.schema[mask.signal].role) is not Role.OBSERVATION:
                 raise InputError(
-                    f"mask {one}: {one.signal!r} has the role {role}, and only observations can be missing. Leave the "
-                    f"episode out instead: --drop {one.episode}"
+                    f"mask {mask}: {mask.signal!r} has the role {role}, and only observations can be missing. "
+                    f"Leave the episode out instead: --drop {mask.episode}"
                 )
-            self._masks[one.episode].append(one)
+            self._masks[mask.episode].append(mask)
         for number in sorted({*self._drop, *self._splits, *self._masks}):
             if not 0 <= number < len(logs):
                 raise InputError(f"there is no episode {number}. The logs hold {len(logs)}, counted from 0.")
@@ -193,15 +193,15 @@ class EditedLogs(ChangedLogs):
 def _masked(episode: Episode, masks: Sequence[MaskedRows]) -> Episode:
     """The episode with rows marked as missing; their values are those of the last known row."""
     observed, values, end = dict(episode.observed), dict(episode.observations), episode.num_steps + 1
-    for one in masks:
-        first, last = one.rows or (0, end - 1)
+    for mask in masks:
+        first, last = mask.rows or (0, end - 1)
         if not 0 <= first <= last < end:
-            raise InputError(f"mask {one}: episode {one.episode} has the rows 0 to {end - 1}. Give rows among them.")
-        known = observed.get(one.signal, np.ones(end, np.bool_)).astype(np.bool_)
+            raise InputError(f"mask {mask}: episode {mask.episode} has the rows 0 to {end - 1}. Give rows among them.")
+        known = observed.get(mask.signal, np.ones(end, np.bool_)).astype(np.bool_)
         known[first : last + 1] = False
-        observed[one.signal] = known
-        if one.signal in values:  # else `check_episode` reports it
-            values[one.signal] = held(values[one.signal], known)
+        observed[mask.signal] = known
+        if mask.signal in values:  # else `check_episode` reports it
+            values[mask.signal] = filled(values[mask.signal], known)
     return replace(episode, observations=values, observed=observed)
 
 

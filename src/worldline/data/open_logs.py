@@ -125,12 +125,12 @@ def _opened(
         if not path.exists():
             raise DataError("the path does not exist", fix="Check the path of the logs.", file=path)
         edits = merged(edits_beside(path) if schema is None else {}, edits)
-        found = _edited(lambda known: kind.open(path, known, reading), schema, edits)
-        found.importer, found.origin = importer, path.resolve().name
+        opened = _edited(lambda known: kind.open(path, known, reading), schema, edits)
+        opened.importer, opened.origin = importer, path.resolve().name
     else:
-        found = _edited(lambda known: logs_in_memory(logs, known, reading), schema, edits)
-        found.importer = found.origin = "memory"
-    return found
+        opened = _edited(lambda known: logs_in_memory(logs, known, reading), schema, edits)
+        opened.importer = opened.origin = "memory"
+    return opened
 
 
 def _edited(opened: Callable[[Schema | None], Logs], schema: Schema | None, edits: SchemaEdits) -> Logs:

@@ -40,11 +40,11 @@ _CHOICES: Final = {"role": (*map(str, Role), IGNORE), "kind": tuple(map(str, Kin
 
 def merged(*several: SchemaEdits) -> SchemaEdits:
     """The edits together; later ones replace earlier ones of the same field."""
-    found: dict[str, dict[str, Any]] = {}
+    together: dict[str, dict[str, Any]] = {}
     for edits in several:
         for name, values in edits.items():
-            found.setdefault(name, {}).update(values)
-    return found
+            together.setdefault(name, {}).update(values)
+    return together
 
 
 def parse_edits(texts: Sequence[str], names: Collection[str]) -> SchemaEdits:
@@ -57,7 +57,7 @@ def parse_edits(texts: Sequence[str], names: Collection[str]) -> SchemaEdits:
     Raises:
         ConfigError: some texts are no edits; the message lists all of them.
     """
-    found: dict[str, dict[str, Any]] = {}
+    edits: dict[str, dict[str, Any]] = {}
     problems = []
     for text in texts:
         left, equals, value = text.partition("=")
@@ -67,11 +67,11 @@ def parse_edits(texts: Sequence[str], names: Collection[str]) -> SchemaEdits:
         elif not name:
             name, field = left, "role"
         if equals:
-            found.setdefault(name, {})[field] = _value(field, value.strip())
+            edits.setdefault(name, {})[field] = _value(field, value.strip())
         else:
             problems.append(f"{text!r} is not NAME=ROLE or NAME.FIELD=VALUE")
     _raise(problems, "")
-    return found
+    return edits
 
 
 def partial_edits(text: str | bytes) -> SchemaEdits | None:
@@ -167,22 +167,22 @@ def _value(field: str, text: str) -> Any:
 
 def _mistakes(name: str, values: Mapping[str, Any]) -> list[str]:
     """What is wrong with the fields of one signal, whatever the signal is."""
-    found = []
+    mistakes = []
     fixed = [field.name for field in fields(Signal) if field.name not in EDITABLE]
     for field, value in values.items():
         if field in fixed:
-            found.append(f"{name}: {field} follows from the logs and cannot be set")
+            mistakes.append(f"{name}: {field} follows from the logs and cannot be set")
         elif field not in EDITABLE:
-            found.append(f"{name}: {UnknownNameError('field', field, EDITABLE)}".rstrip("."))
+            mistakes.append(f"{name}: {UnknownNameError('field', field, EDITABLE)}".rstrip("."))
         elif field in _CHOICES:
             if value not in _CHOICES[field]:
-                found.append(f"{name}: {field} is {value!r}, expected one of {', '.join(_CHOICES[field])}")
+                mistakes.append(f"{name}: {field} is {value!r}, expected one of {', '.join(_CHOICES[field])}")
         else:
             try:
                 TypeAdapter(_TYPES[field]).validate_python(value)
             except ValidationError:
-                found.append(f"{name}: {field} is {value!r}, which is no {_wanted(field)}")
-    return found
+                mistakes.append(f"{name}: {field} is {value!r}, which is no {_wanted(field)}")
+    return mistakes
 
 
 def _wanted(field: str) -> str:
@@ -209,8 +209,8 @@ def _changed(signal: Signal, values: Mapping[str, Any], column: ColumnGuess | No
     size = math.prod(new.get("shape", signal.shape))
     for bound in ("low", "high"):
         if bound in new and new[bound] is not None:
-            given = new[bound]
-            new[bound] = tuple(map(float, given)) if isinstance(given, list | tuple) else (float(given),) * size
+            limit = new[bound]
+            new[bound] = tuple(map(float, limit)) if isinstance(limit, list | tuple) else (float(limit),) * size
     is_new_action = role is Role.ACTION and signal.role is not Role.ACTION and kind is Kind.VECTOR
     if is_new_action and column is not None and len(column.low) == size:
         new = _logged_bounds(signal, column) | new
@@ -221,10 +221,10 @@ def _changed(signal: Signal, values: Mapping[str, Any], column: ColumnGuess | No
 
 def _logged_bounds(signal: Signal, column: ColumnGuess) -> dict[str, Any]:
     """The logged range, for the bounds that the signal lacks."""
-    found = {"low": column.low, "high": column.high}
+    logged = {"low": column.low, "high": column.high}
     return {
         name: values
-        for name, values in found.items()
+        for name, values in logged.items()
         if getattr(signal, name) is None and all(map(math.isfinite, values))
     }
 

@@ -93,7 +93,7 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
         DataError: an episode lacks the key, its values cannot be ordered, or there are fewer than 4 groups.
     """
     kind, _, key = rule.partition(":")
-    short = {one.episode for one in too_short(store)}
+    short = {finding.episode for finding in too_short(store)}
     sources = {number: entry.source for number, entry in enumerate(store.entries()) if number not in short}
     episodes = "long episodes" if short else "episodes"
     if rule == "episode":
@@ -125,11 +125,11 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
 
 def _recordings(sources: Mapping[int, Source]) -> list[list[int]]:
     """The episodes of each recording; one episode each if no recording was cut."""
-    found: dict[tuple[object, ...], list[int]] = {}
+    recordings: dict[tuple[object, ...], list[int]] = {}
     for number, source in sources.items():
         key = (source.get("file"), source.get("label")) if PIECE in source else (number,)
-        found.setdefault(key, []).append(number)
-    return list(found.values())
+        recordings.setdefault(key, []).append(number)
+    return list(recordings.values())
 
 
 def _in_order(pieces: Sequence[int]) -> Split:
@@ -171,8 +171,8 @@ def _assign(groups: Sequence[Sequence[int]], generator: np.random.Generator | No
     numbers = np.arange(len(groups))  # np.roll moves the last groups to the front, where the parts are cut
     order = np.roll(numbers, 3 * size) if generator is None else generator.permutation(len(groups))
     parts = np.split(order, [size, 2 * size, 3 * size])
-    found = {
+    members = {
         name: tuple(sorted(number for group in part.tolist() for number in groups[group]))
         for name, part in zip(("validation", "calibration", "held_out", "train"), parts, strict=True)
     }
-    return Split(**found, rule=rule)
+    return Split(**members, rule=rule)

@@ -234,9 +234,9 @@ class Store:
             UnknownNameError: the signal does not exist.
             DataError: the data is damaged.
         """
-        one = self.schema[signal]
-        self._check_rows(episode, start, stop, one.role)
-        values: Array = np.empty((stop - start, *one.shape), one.dtype)
+        described = self.schema[signal]
+        self._check_rows(episode, start, stop, described.role)
+        values: Array = np.empty((stop - start, *described.shape), described.dtype)
         self.read_into(signal, np.array([(episode, start)]), values[None])
         return values
 
@@ -547,7 +547,9 @@ def open_store(path: Path | str) -> Store:
     store.refresh()
     if written == schema:
         return store
-    if gone := [one.name for one in written.signals if one.name not in {signal.name for signal in schema.signals}]:
+    if gone := [
+        signal.name for signal in written.signals if signal.name not in {signal.name for signal in schema.signals}
+    ]:
         fix = f"Write it back, or leave the signal out of the store: worldline schema {path} {gone[0]}=ignore"
         raise InputError(f"{path / SCHEMA_FILE}: the signal {gone[0]!r} of the store is missing. {fix}")
     return change_schema(store, schema)
@@ -580,7 +582,11 @@ def change_schema(store: Store, schema: Schema, *, progress: Callable[[int, int]
     with locked(store.path / CARD_FILE, busy=problem), locked(store.path / INDEX_FILE):
         store.refresh()
         try:
-            kept = {one.name: store.card.max_error.get(one.name, 0) for one in schema.signals if one.kind is Kind.IMAGE}
+            kept = {
+                signal.name: store.card.max_error.get(signal.name, 0)
+                for signal in schema.signals
+                if signal.kind is Kind.IMAGE
+            }
             target = Store.create(draft, schema, max_error=kept, notes=store.card.notes) if is_rewritten else None
             for number in range(len(store)) if is_checked else ():
                 episode = refitted(store.verify(number), store.schema, schema, file=file, number=number)

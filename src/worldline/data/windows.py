@@ -167,11 +167,11 @@ class Windows:
 
     def _read_terminated(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Only the last step of an episode can lead to a terminal state."""
-        found = np.zeros((len(places), self.num_inputs), np.bool_)
+        terminated = np.zeros((len(places), self.num_inputs), np.bool_)
         if self.num_inputs:
             ends = places[:, 1] + self.num_inputs == self._num_steps[places[:, 0]]
-            found[:, -1] = ends & self._terminated[places[:, 0]]
-        return found
+            terminated[:, -1] = ends & self._terminated[places[:, 0]]
+        return terminated
 
     def _read_step_s(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         step_s = np.full((len(places), self.num_inputs), self.store.schema.step_s or 1.0, np.float32)
@@ -272,12 +272,12 @@ def one_step_windows(history: History, num_steps: int, *, length: int, targets: 
     first = next(iter(history.observations.values())).shape[1] - num_steps - length
     ahead = _with_targets(history, targets)
     pasts, futures = (
-        History.stack([one.window(at + start, at + stop, axis=1) for at in range(first, first + num_steps)], axis=1)
-        for one, start, stop in ((history, 0, length), (ahead, length - 1, length + 1))
+        History.stack([part.window(at + start, at + stop, axis=1) for at in range(first, first + num_steps)], axis=1)
+        for part, start, stop in ((history, 0, length), (ahead, length - 1, length + 1))
     )
     num_worlds = len(next(iter(history.observations.values())))
     size = num_worlds * num_steps
-    past, future = (one.map(lambda value: value.reshape(size, *value.shape[2:])) for one in (pasts, futures))
+    past, future = (part.map(lambda value: value.reshape(size, *value.shape[2:])) for part in (pasts, futures))
     return _split(past, future, np.repeat(np.arange(num_worlds), num_steps))
 
 
@@ -330,7 +330,9 @@ def evenly_spaced_windows(
             f"expected at least two episodes of {length + horizon} observations, got {len(long)} of {len(episodes)}. "
             "Give longer episodes, or shorten length or horizon."
         )
-    places = [(one, at) for one in long for at in evenly_spaced(one.num_steps, length, horizon, per_episode)]
+    places = [
+        (episode, at) for episode in long for at in evenly_spaced(episode.num_steps, length, horizon, per_episode)
+    ]
     return forecast_windows(places, length=length, horizon=horizon)
 
 

@@ -131,13 +131,13 @@ def frames_between(path: Path, start_s: float, stop_s: float) -> Generator[tuple
         MissingExtraError: the package av is not installed.
     """
     with _open(path) as video:
-        found = _decode_from(video, start_s)
-        for time, frame in found if found is not None else ():
+        decoded = _decode_from(video, start_s)
+        for time, frame in decoded if decoded is not None else ():
             if time >= stop_s:
                 return
             if time >= start_s:
                 yield time, _picture(frame, video, time)
-    if found is None:  # seeking found a key frame after the start, so decode from the first frame
+    if decoded is None:  # seeking found a key frame after the start, so decode from the first frame
         yield from ((time, picture) for time, picture in frames(path) if start_s <= time < stop_s)
 
 
@@ -267,9 +267,9 @@ class _Packets:
 
     def check_end(self, num_frames: int) -> None:
         """Raises if the file, read from start to end, held fewer frames than it declares or fewer could be decoded."""
-        declared, found = self._video.stream.frames, self._last + 1 if self._video.counts_slots else self._seen
-        if found < declared:
-            raise self._video.error(f"the file ends too early: it declares {declared} frames and holds {found}")
+        declared, num_held = self._video.stream.frames, self._last + 1 if self._video.counts_slots else self._seen
+        if num_held < declared:
+            raise self._video.error(f"the file ends too early: it declares {declared} frames and holds {num_held}")
         if num_frames < self._shown or not num_frames:
             raise self._video.error(f"only {num_frames} of the {self._shown} frames in the file can be decoded")
 
@@ -314,11 +314,11 @@ def _decode_from(video: _VideoStream, start_s: float) -> Iterator[tuple[float, V
     first = _first_stamp(video)
     with _damage(video, f"the place at {start_s:.3f} s"):
         video.container.seek(first + math.floor(start_s / video.tick_s), stream=video.stream, backward=True)
-    found = _decode(video, first)
-    head = next(found, None)
+    frames_from_key = _decode(video, first)
+    head = next(frames_from_key, None)
     if head is None or head[0] > start_s:
         return None
-    return chain([head], found)
+    return chain([head], frames_from_key)
 
 
 def _first_stamp(video: _VideoStream) -> int:

@@ -44,11 +44,11 @@ _WANTED = "Give a pandas or polars frame, a mapping of arrays, a list of these, 
 _ENDS = "Give one mapping for each episode."
 
 
-def logs_in_memory(given: object, schema: Schema | None, reading: ReadOptions) -> Logs:
+def logs_in_memory(logs: object, schema: Schema | None, reading: ReadOptions) -> Logs:
     """Returns the logs in an object.
 
     Args:
-        given: see the head of this module.
+        logs: see the head of this module.
         schema: of the logs; None to infer it.
         reading: settings for timestamped rows; episodes accept only the defaults.
 
@@ -57,7 +57,7 @@ def logs_in_memory(given: object, schema: Schema | None, reading: ReadOptions) -
         DataError: it holds no usable episode.
         MissingExtraError: a frame is given, and pyarrow is not installed.
     """
-    parts: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    parts: list[Any] = list(logs) if isinstance(logs, list | tuple) else [logs]
     if not parts:
         raise InputError(f"the logs are an empty list. {_WANTED}")
     if all(isinstance(part, Episode) for part in parts):

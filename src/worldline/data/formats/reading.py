@@ -59,11 +59,11 @@ def mark_missing(values: Array) -> tuple[Array, NDArray[np.bool_] | None]:
     if not gone.any():
         return values, None
     columns = zip(values.reshape(len(values), -1).T, ~gone.T, strict=True)
-    filled = np.stack([held(column, known) for column, known in columns], 1)
-    return filled.reshape(values.shape), np.asarray(~gone.any(1))
+    table = np.stack([filled(column, known) for column, known in columns], 1)
+    return table.reshape(values.shape), np.asarray(~gone.any(1))
 
 
-def held(values: Array, known: NDArray[np.bool_]) -> Array:
+def filled(values: Array, known: NDArray[np.bool_]) -> Array:
     """Replaces each missing row by the last known one, else by the first known one, else by 0.
 
     Args:
@@ -186,12 +186,12 @@ def readable(items: Sequence[K], read: Callable[[K], V], *, what: str, file: Pat
     num_read = 0
     for item in items:
         try:
-            found = read(item)
+            content = read(item)
         except UNREADABLE as error:
             failure = failure or error
             continue
         num_read += 1
-        yield item, found
+        yield item, content
     if failure is not None and not num_read:
         first = failure if isinstance(failure, DataError) else DataError(reason(failure), fix=DAMAGED)
         problem = f"none of the {len(items)} {what} can be read; the first: {first.problem}"

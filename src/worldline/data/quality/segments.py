@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import arrays_of
-from worldline.data.formats.reading import held
+from worldline.data.formats.reading import filled
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
@@ -116,7 +116,7 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0, length:
             pictures[name] = shrink(episode.observations[name][rows])
         else:
             table = _columns(episode.observations[name][rows], signal)
-            states[name] = np.asarray(held(table, known[name]), np.float64)
+            states[name] = np.asarray(filled(table, known[name]), np.float64)
     usual = np.full(episode.num_steps, schema.step_s or 1.0, np.float32)
     times = (usual if episode.step_s is None else episode.step_s)[start:stop, None].astype(np.float64)
     return Segment(

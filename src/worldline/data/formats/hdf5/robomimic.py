@@ -176,15 +176,15 @@ def _demo(file: h5py.File, name: str, path: Path) -> _Demo:
     group = file["data"][name]
     if not isinstance(group, h5py.Group):
         raise DataError("the demo is not a group", fix=DAMAGED)
-    found = access.arrays_in(group, path)
-    if "actions" not in found or not is_numeric(found["actions"]):
+    datasets = access.arrays_in(group, path)
+    if "actions" not in datasets or not is_numeric(datasets["actions"]):
         raise DataError("the demo has no actions", fix="Add a dataset `actions`, or leave the demo out.")
-    others = {n: d for n, d in found.items() if not n.startswith((_OBS, _NEXT))}
+    others = {n: d for n, d in datasets.items() if not n.startswith((_OBS, _NEXT))}
     parts: dict[str, dict[str, h5py.Dataset]] = {}
     for prefix in (_OBS, _NEXT):
-        inner = {n.removeprefix(prefix): d for n, d in found.items() if n.startswith(prefix)}
+        inner = {n.removeprefix(prefix): d for n, d in datasets.items() if n.startswith(prefix)}
         parts[prefix] = {f"{_OBS}{n}" if n in others else n: d for n, d in inner.items()}
-    num_samples = len(found["actions"])
+    num_samples = len(datasets["actions"])
     metadata = attributes(group)
     if (declared := metadata.pop("num_samples", num_samples)) != num_samples:
         problem = f"num_samples is {declared}, but the demo has {num_samples} actions"
@@ -295,9 +295,9 @@ def _doubts_of_total(file: h5py.File, names: Sequence[str]) -> list[str]:
     """Returns a sentence if the demos do not have as many samples as the file declares."""
     try:
         declared = attributes(file["data"]).get("total")
-        found = sum(len(file["data"][name]["actions"]) for name in names)
+        total = sum(len(file["data"][name]["actions"]) for name in names)
     except UNREADABLE:
         return []  # `read` reports it
-    if declared is None or declared == found:
+    if declared is None or declared == total:
         return []
-    return [f"The file declares {declared} samples, but the demos have {found}: some may be missing."]
+    return [f"The file declares {declared} samples, but the demos have {total}: some may be missing."]

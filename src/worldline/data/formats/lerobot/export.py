@@ -214,8 +214,8 @@ class _Export:
             if column.signal.role is Role.OBSERVATION:
                 mask = episode.observed.get(column.signal.name)
                 row[f"{OWN}/{MASKS}{column.signal.name}"] = None if mask is None else mask.tolist()
-        for key, one in statistics.items():
-            row |= {f"stats/{key}/{name}": values.tolist() for name, values in one.items()}
+        for key, figures in statistics.items():
+            row |= {f"stats/{key}/{name}": values.tolist() for name, values in figures.items()}
         self._episodes.append(row)
         self._num_rows += length
 
@@ -239,8 +239,8 @@ class _Export:
             "video_path": None,
             "features": features,
         }
-        merged = {key: _merge([one[key] for one in statistics]) for key in statistics[0]}
-        stats = {key: {name: values.tolist() for name, values in one.items()} for key, one in merged.items()}
+        merged = {key: _merge([figures[key] for figures in statistics]) for key in statistics[0]}
+        stats = {key: {name: values.tolist() for name, values in figures.items()} for key, figures in merged.items()}
         own = {"signals": {column.key: column.signal.name for column in self._columns}}
         for file, content in ((INFO_FILE, info), ("meta/stats.json", stats), (OWN_FILE, own)):
             (self._root / file).write_text(json.dumps(content, indent=4, ensure_ascii=False), "utf-8")
@@ -264,9 +264,9 @@ def _statistics(values: Array) -> dict[str, Array]:
     is_image = values.dtype == np.uint8 and values.ndim == 4
     size = values.shape[-1] if is_image else max(1, values[:1].size)
     table = values.reshape(-1, size).astype(np.float64) / (255 if is_image else 1)
-    found = {"min": table.min(0), "max": table.max(0), "mean": table.mean(0), "std": table.std(0)}
+    figures = {"min": table.min(0), "max": table.max(0), "mean": table.mean(0), "std": table.std(0)}
     shape = (size, 1, 1) if is_image else (size,)
-    return {**{name: values.reshape(shape) for name, values in found.items()}, "count": np.array([len(values)])}
+    return {**{name: values.reshape(shape) for name, values in figures.items()}, "count": np.array([len(values)])}
 
 
 def _merge(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

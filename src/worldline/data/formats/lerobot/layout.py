@@ -140,14 +140,14 @@ def read_layout(root: Path) -> LeRobotLayout:
     fps: float = info.get("fps", Annotated[float, Meta(gt=0, lt=1e300)])
     features = {key: _feature(key, value) for key, value in info.get("features", dict[str, Any]).items()}
     if re.fullmatch(r"v2\.\d+", version):
-        found, lost = _listed(_json_lines(root, EPISODES_LINES), lambda row: _place_v2(info, row, features))
+        places, lost = _listed(_json_lines(root, EPISODES_LINES), lambda row: _place_v2(info, row, features))
     elif re.fullmatch(r"v3\.\d+", version):
-        found, lost = _listed(_parquet_rows(root), lambda row: _place_v3(info, row, features))
+        places, lost = _listed(_parquet_rows(root), lambda row: _place_v3(info, row, features))
     else:
         fix = "Convert the dataset with the lerobot package to v2.1 or v3.0."
         raise DataError(f"the version {version!r:.40} is not supported", fix=fix, file=INFO_FILE)
-    lost += _miscounted(info, found) if not lost else []
-    if not found:
+    lost += _miscounted(info, places) if not lost else []
+    if not places:
         raise lost[0].error() if lost else info.error("no episode is listed")
     is_own = (root / OWN_FILE).exists()
     tasks: dict[int, str] = {}
@@ -159,7 +159,7 @@ def read_layout(root: Path) -> LeRobotLayout:
         root=root,
         fps=fps,
         features=features,
-        episodes=tuple(found),
+        episodes=tuple(places),
         lost=tuple(lost),
         tasks=tasks,
         signals=_signals(root, features) if is_own else {},
@@ -223,21 +223,21 @@ def _listed(
     rows: Iterable[Checked | DataError], place_of: Callable[[Checked], EpisodePlace]
 ) -> tuple[list[EpisodePlace], list[Finding]]:
     """Returns the places of the episodes in the order of their numbers, and an error for each lost row."""
-    found: dict[int, EpisodePlace] = {}
+    places: dict[int, EpisodePlace] = {}
     lost: list[Finding] = []
     for row in rows:
         try:
             if isinstance(row, DataError):
                 raise row
             place = place_of(row)
-            if place.number in found:
+            if place.number in places:
                 problem = f"episode_index {place.number} occurs twice; the second one is left out"
                 raise DataError(problem, fix=FIX, file=row.file)
         except DataError as error:
             lost.append(Finding.of(error))
             continue
-        found[place.number] = place
-    return [found[number] for number in sorted(found)], lost
+        places[place.number] = place
+    return [places[number] for number in sorted(places)], lost
 
 
 def _place_v2(info: Checked, row: Checked, features: Mapping[str, Feature]) -> EpisodePlace:
@@ -304,9 +304,9 @@ def _indices(row: Checked, of: str) -> dict[str, int | str]:
     return {name: row.get(f"{of}/{name}", WHOLE) for name in ("chunk_index", "file_index")}
 
 
-def _miscounted(info: Checked, found: Sequence[EpisodePlace]) -> Iterator[Finding]:
+def _miscounted(info: Checked, places: Sequence[EpisodePlace]) -> Iterator[Finding]:
     """Yields a finding for each total that differs from the list of episodes."""
-    for key, listed in (("total_episodes", len(found)), ("total_frames", sum(one.num_rows for one in found))):
+    for key, listed in (("total_episodes", len(places)), ("total_frames", sum(place.num_rows for place in places))):
         if info.entries.get(key) != listed:
             problem = f"{key} is {info.entries.get(key)!r:.40}, but the list of episodes has {listed}"
             fix = f"Complete the download; if nothing is missing, set it to {listed}."

@@ -29,7 +29,15 @@ from worldline.data.formats.lerobot.layout import (
     read_layout,
 )
 from worldline.data.formats.lerobot.tables import FIX, Checked, DataFiles, RowRange, within
-from worldline.data.formats.reading import UNKNOWN_FIX, Array, EpisodeDraft, EpisodeLogs, converted, held, summaries_of
+from worldline.data.formats.reading import (
+    UNKNOWN_FIX,
+    Array,
+    EpisodeDraft,
+    EpisodeLogs,
+    converted,
+    filled,
+    summaries_of,
+)
 from worldline.data.infer import SchemaDraft, Summary, summarise
 from worldline.data.roles import guess_role
 from worldline.data.store import SCHEMA_FILE
@@ -224,7 +232,7 @@ def _add_numbers(
     if (steps := np.flatnonzero(missing).tolist()) and (is_own or signal.role is not Role.OBSERVATION):
         problem = f"the value is missing ({len(steps)} steps in total)"
         raise piece.rows.error(problem, fix=UNKNOWN_FIX, signal=signal.name, step=steps[0])
-    draft.put(signal.name, held(values, ~missing), ~missing)
+    draft.put(signal.name, filled(values, ~missing), ~missing)
 
 
 def _add_own(draft: EpisodeDraft, piece: RowRange, place: EpisodePlace, layout: LeRobotLayout) -> None:
@@ -282,7 +290,7 @@ class LeRobotLogs(EpisodeLogs[EpisodeReader]):
     """
 
     def __init__(self, layout: LeRobotLayout, schema: Schema, unclear: Sequence[str]) -> None:
-        files = [*(place.data for place in layout.episodes), *(one.file or INFO_FILE for one in layout.lost)]
+        files = [*(place.data for place in layout.episodes), *(finding.file or INFO_FILE for finding in layout.lost)]
         super().__init__(schema, unclear, layout.root, files)
         self._layout = layout
 

@@ -149,8 +149,8 @@ class Checked:
     def flat(self, key: str) -> Mapping[str, str | int | float]:
         """Returns texts and numbers by name, from JSON in a text."""
         parsed = parse_json(self.get(key, str).encode(), self.file, f"{self._place}: ")
-        found = Checked({key: parsed}, self.file, self._place)
-        names: dict[str, str | int | float] = found.get(key, dict[str, str | int | float])
+        checked = Checked({key: parsed}, self.file, self._place)
+        names: dict[str, str | int | float] = checked.get(key, dict[str, str | int | float])
         return names
 
 
@@ -322,10 +322,10 @@ class RowRange:
         Raises:
             DataError: it is missing or damaged, or has missing values.
         """
-        found = self.numbers(key, (1,), key)
-        if gaps := np.flatnonzero(found.missing).tolist():
+        column = self.numbers(key, (1,), key)
+        if gaps := np.flatnonzero(column.missing).tolist():
             raise self.rows.error("the cell is empty", signal=key, step=gaps[0])
-        return found.values.reshape(-1)
+        return column.values.reshape(-1)
 
     def whole(self, key: str) -> NDArray[np.int64]:
         """Returns a column of whole numbers without missing values.

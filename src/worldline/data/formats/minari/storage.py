@@ -107,10 +107,10 @@ def leaves(space: Space, prefix: str = "") -> dict[str, Space]:
     if space["type"] not in ("Dict", "Tuple"):
         return {prefix: space}
     inner = space["subspaces"] if space["type"] == "Dict" else dict(enumerate(space["subspaces"]))
-    found: dict[str, Space] = {}
+    spaces: dict[str, Space] = {}
     for name, part in inner.items():
-        found |= leaves(part, f"{prefix}.{name}" if prefix else str(name))
-    return found
+        spaces |= leaves(part, f"{prefix}.{name}" if prefix else str(name))
+    return spaces
 
 
 def is_jpeg(space: Space | None, metadata: Mapping[str, Any]) -> bool:
@@ -197,8 +197,8 @@ class Hdf5Storage(Storage):
             return {"": part}
         if not isinstance(part, h5py.Group):
             raise DataError("the dataset is missing", fix=DAMAGED, signal=key)
-        found = access.arrays_in(part, self._path)
-        return {_INDEX.sub(r"\1", name): dataset for name, dataset in found.items()} if tuples else found
+        datasets = access.arrays_in(part, self._path)
+        return {_INDEX.sub(r"\1", name): dataset for name, dataset in datasets.items()} if tuples else datasets
 
 
 class ArrowStorage(Storage):
@@ -226,8 +226,8 @@ class ArrowStorage(Storage):
     @property
     def numbers(self) -> tuple[int, ...]:
         """Numbers of the episodes, from folders and total_episodes."""
-        found = frozenset(int(p.name) for p in self._folder.iterdir() if p.is_dir() and p.name.isdecimal())
-        return _with_missing(found, self._metadata["total_episodes"])
+        existing = frozenset(int(p.name) for p in self._folder.iterdir() if p.is_dir() and p.name.isdecimal())
+        return _with_missing(existing, self._metadata["total_episodes"])
 
     def read(self, number: int) -> RawEpisode:
         """Reads one episode."""
@@ -261,18 +261,18 @@ class ArrowStorage(Storage):
         return int(table.num_rows)
 
 
-def _with_missing(found: frozenset[int], total: int) -> tuple[int, ...]:
+def _with_missing(existing: frozenset[int], total: int) -> tuple[int, ...]:
     """Returns existing and declared numbers; an implausible total is capped, because it would fill the memory."""
-    return tuple(sorted(found | set(range(min(total, 2 * len(found) + 1000)))))
+    return tuple(sorted(existing | set(range(min(total, 2 * len(existing) + 1000)))))
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict | tuple):
         items = value.items() if isinstance(value, dict) else enumerate(value)
-        found: dict[str, Any] = {}
+        flat: dict[str, Any] = {}
         for name, inner in items:
-            found |= _flatten(inner, f"{prefix}.{name}" if prefix else str(name))
-        return found
+            flat |= _flatten(inner, f"{prefix}.{name}" if prefix else str(name))
+        return flat
     return {prefix: value}
 
 

@@ -129,14 +129,14 @@ def table_of(raw: pa.Table, file: Path, findings: Iterable[Finding] = ()) -> Col
         raise DataError(f"the table has {len(headers)} columns, and the limit is {MAX_COLUMNS}", fix=fix, file=file)
     _refuse_doubles(headers, file)
     columns = [_column(header, raw.column(number), file) for number, header in enumerate(headers)]
-    found = list(findings)
+    noticed = list(findings)
     for number, header in enumerate(headers, 1):
         if not _clean(header):
             problem = f"column {number} has no name and is left out"
-            found.append(warning(problem=problem, fix="If it is a signal, name it.", file=file.name))
+            noticed.append(warning(problem=problem, fix="If it is a signal, name it.", file=file.name))
     kept = {column.name: column for column in _distinct([c for c in columns if isinstance(c, Column) and c.name], file)}
-    found += [column for column in columns if isinstance(column, Finding)]
-    return ColumnTable(file=file, num_rows=raw.num_rows, columns=kept, findings=tuple(found))
+    noticed += [column for column in columns if isinstance(column, Finding)]
+    return ColumnTable(file=file, num_rows=raw.num_rows, columns=kept, findings=tuple(noticed))
 
 
 def as_numbers(column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -318,9 +318,9 @@ def _cut(file: Path) -> Iterator[Finding]:
 def _distinct(columns: Sequence[Column], file: Path) -> list[Column]:
     """Returns the columns; if names are equal without their units, the headers become the names."""
     counts = Counter(column.name for column in columns)
-    found = [c if counts[c.name] == 1 else replace(c, name=_clean(c.header), header=_clean(c.header)) for c in columns]
-    if twice := duplicate(column.name for column in found):
+    own = [c if counts[c.name] == 1 else replace(c, name=_clean(c.header), header=_clean(c.header)) for c in columns]
+    if twice := duplicate(column.name for column in own):
         headers = ", ".join(repr(column.header) for column in columns if _clean(column.header) == twice)
         problem = f"the columns {headers} would all get the name {twice!r}"
         raise DataError(problem, fix="Give each column a unique name.", file=file, signal=twice)
-    return found
+    return own

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding, warning
-from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft, held, too_short
+from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft, filled, too_short
 from worldline.data.formats.tables.columns import Column, as_numbers
 from worldline.data.formats.tables.layout import EpisodeRows, TableLayout, parts_of
 from worldline.data.formats.tables.timestamps import grid_times, repeats, resample, summed
@@ -43,8 +43,8 @@ def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> Epis
         problem = f"{num_repeated} rows repeat the row before, with its time, and are left out"
         draft.warn(problem, "Nothing to do, if the logger wrote them twice.")
     named = ((signal, parts_of(signal, piece.table.columns)) for signal in layout.schema.signals)
-    found = [_cells(draft, signal, parts, piece, layout) for signal, parts in named if parts]
-    cells = [cell for cell in found if cell is not None]
+    cells_or_errors = [_cells(draft, signal, parts, piece, layout) for signal, parts in named if parts]
+    cells = [cell for cell in cells_or_errors if cell is not None]
     is_whole = True
     if reading.rate_hz is not None and piece.times is not None:
         grid = _grid(piece.times, cells, reading, reading.rate_hz)
@@ -161,8 +161,8 @@ def _numbers(
     cells, missing = column.values[rows], column.missing[rows]
     if codes is not None:
         numbers = {text: number for number, text in enumerate(codes)}
-        found = [numbers.get(cell, -1) if isinstance(cell, str) else -1 for cell in cells.tolist()]
-        return np.maximum(found, 0), (np.array(found) < 0) & ~missing
+        code_of_cell = [numbers.get(cell, -1) if isinstance(cell, str) else -1 for cell in cells.tolist()]
+        return np.maximum(code_of_cell, 0), (np.array(code_of_cell) < 0) & ~missing
     if column.is_number:
         # `is_number` implies a number dtype, which the type checker does not know.
         return cells.astype(np.int64) if cells.dtype == np.bool_ else cells, none  # type: ignore[return-value]
@@ -174,7 +174,7 @@ def _numbers(
 def _add_rows(draft: EpisodeDraft, cell: _Cells, piece: EpisodeRows) -> None:
     """Adds a signal without resampling."""
     if cell.signal.role is Role.OBSERVATION:
-        _add_observation(draft, cell, held(cell.values, cell.known), cell.known & ~cell.repeated)
+        _add_observation(draft, cell, filled(cell.values, cell.known), cell.known & ~cell.repeated)
         return
     if missing := np.flatnonzero(~cell.known[:-1]).tolist():
         step = missing[0]

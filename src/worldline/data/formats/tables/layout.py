@@ -141,8 +141,10 @@ class _ColumnSummary:
 
     @property
     def is_busy(self) -> bool:
-        found = self.behaviour
-        return found is not None and found.num_steps > 0 and found.num_changes >= _BUSY * found.num_steps
+        behaviour = self.behaviour
+        return (
+            behaviour is not None and behaviour.num_steps > 0 and behaviour.num_changes >= _BUSY * behaviour.num_steps
+        )
 
     @property
     def is_constant(self) -> bool:
@@ -323,25 +325,25 @@ class Survey:
 
     def _stale(self, used: Mapping[str, Signal]) -> frozenset[str]:
         """Finds columns of observations that update less often than other columns."""
-        found: dict[str, float] = {}
+        periods: dict[str, float] = {}
         for name, signal in used.items():
             seen = self._seen[name]
             busy = any(other.is_busy for key, other in self._seen.items() if key in used and key != name)
             is_sensor = signal.role is Role.OBSERVATION and signal.kind is Kind.VECTOR and busy
             if is_sensor and seen.episodes and (period := refresh_period(seen.episodes)) is not None:
-                found[name] = period
-        for name in [name for name in found if any(used[name] is used[n] and n not in found for n in used)]:
-            del found[name]
+                periods[name] = period
+        for name in [name for name in periods if any(used[name] is used[n] and n not in periods for n in used)]:
+            del periods[name]
             self._draft.note(
                 f"{name}: it updates less often than other components of {used[name].name}; make it a separate signal."
             )
-        actuators = {name for name in found if may_be_actuator(name, self._seen[name].unit)}
-        for name, period in found.items():
+        actuators = {name for name in periods if may_be_actuator(name, self._seen[name].unit)}
+        for name, period in periods.items():
             how = f"it changes only every {period:.3g} rows, other columns in every row"
             then = "it may be an actuator, so its repeats count as observed; if it is one, give it the role action"
             what = then if name in actuators else "its repeats are marked as not observed"
             self._draft.note(f"{name}: {how}; {what}.")
-        return frozenset(found.keys() - actuators)
+        return frozenset(periods.keys() - actuators)
 
 
 def _is_fact(seen: _ColumnSummary) -> bool:
@@ -459,7 +461,7 @@ def _by_label(column: Column) -> list[tuple[str | None, NDArray[np.intp]]]:
     rows: dict[str | None, list[int]] = {}
     for row, label in enumerate(labels):
         rows.setdefault(label, []).append(row)
-    return [(label, np.array(found, np.intp)) for label, found in rows.items()]
+    return [(label, np.array(rows_of_label, np.intp)) for label, rows_of_label in rows.items()]
 
 
 def _by_gap(rows: NDArray[np.intp], seconds: NDArray[np.float64], gap_s: float | None) -> Iterator[NDArray[np.intp]]:

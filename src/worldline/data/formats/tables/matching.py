@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding
 from worldline.data.formats.decoding import decode_picture, empty_pictures, frame_times, frames, frames_between
-from worldline.data.formats.reading import EpisodeDraft, held, natural
+from worldline.data.formats.reading import EpisodeDraft, filled, natural
 from worldline.data.formats.tables.columns import Column
 from worldline.data.formats.tables.episode_arrays import build
 from worldline.data.formats.tables.layout import EpisodeRows, TableLayout
@@ -69,11 +69,11 @@ class _VideoFrames(Clip):
     def between(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
         assert self.times is not None
         if first == 0 and last == len(self) - 1:
-            found = frames(self.path)
+            pictures = frames(self.path)
         else:  # a margin of half a frame interval at both ends
             edges = np.concatenate([[0.0], (self.times[1:] + self.times[:-1]) / 2, [np.inf]])
-            found = frames_between(self.path, float(edges[first]), float(edges[last + 1]))
-        for _, picture in found:
+            pictures = frames_between(self.path, float(edges[first]), float(edges[last + 1]))
+        for _, picture in pictures:
             yield picture
 
 
@@ -114,13 +114,13 @@ def clips_in(folder: Path) -> list[Path]:
         folder: an existing folder.
     """
     inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    found = [path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
-    found += [path for path in inside if path.is_dir() and len(_pictures_in(path)) > 1]
+    clips = [path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
+    clips += [path for path in inside if path.is_dir() and len(_pictures_in(path)) > 1]
     own = _pictures_in(folder)
     # Numbered names distinguish frames from plots that lie next to tables.
-    if not found and len(own) > 1 and all(_number(file) is not None for file in own):
+    if not clips and len(own) > 1 and all(_number(file) is not None for file in own):
         return [folder]
-    return sorted(found, key=natural)
+    return sorted(clips, key=natural)
 
 
 def has_pictures(folder: Path) -> bool:
@@ -184,8 +184,10 @@ def build_with_pictures(
         by_row = {name: _by_row(rows, clip) for name, clip in opened.items()}
         piece = rows.piece
         if piece.times is None:
-            found = (_times_of(clip, frames) for clip, frames in zip(opened.values(), by_row.values(), strict=True))
-            piece = replace(piece, times=next((times for times in found if times is not None), None))
+            candidates = (
+                _times_of(clip, frames) for clip, frames in zip(opened.values(), by_row.values(), strict=True)
+            )
+            piece = replace(piece, times=next((times for times in candidates if times is not None), None))
         draft = build(piece, layout, reading)
         for name, clip in opened.items() if not draft.failed else ():
             _add(draft, name, _by_step(piece, by_row[name], draft.times, reading), clip, rows)
@@ -263,7 +265,7 @@ def _add(draft: EpisodeDraft, name: str, by_step: Frames | None, clip: Clip, row
         draft.findings.append(Finding(problem=problem, fix=fix, signal=name))
         return
     _warn_of_missing(draft, by_step, clip, rows, name)
-    use = held(by_step, known).astype(np.int64)
+    use = filled(by_step, known).astype(np.int64)
     fresh = known & np.concatenate([[True], np.diff(use) != 0])
     fresh[np.argmax(known)] = True
     draft.put(name, _load(clip, use), fresh)

@@ -240,9 +240,9 @@ def resampling_notes(schema: Schema, reading: ReadOptions) -> Iterator[str]:
     if reading.rate_hz is None:
         return
     yield f"All signals were resampled to {reading.rate_hz} Hz with the rule {reading.rule!r}, missing inputs included."
-    held = [s.name for s in schema.signals if s.kind is not Kind.VECTOR and s.role is not Role.REWARD]
-    if reading.rule == "linear" and held:
-        yield f"Discrete values and images cannot be interpolated: {', '.join(held)} were held."
+    not_drawn = [s.name for s in schema.signals if s.kind is not Kind.VECTOR and s.role is not Role.REWARD]
+    if reading.rule == "linear" and not_drawn:
+        yield f"Discrete values and images cannot be interpolated: {', '.join(not_drawn)} were held."
     if schema.of(Role.REWARD):
         yield f"{', '.join(s.name for s in schema.of(Role.REWARD))}: summed within each step."
 

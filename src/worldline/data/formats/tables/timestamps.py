@@ -172,12 +172,12 @@ def _dates(column: Column, table: ColumnTable) -> tuple[NDArray[np.generic], NDA
     if zoned.any() and not zoned.all() and not pd.to_datetime(texts[~zoned], format=_ISO, errors="coerce").isna().all():
         problem = "some times have a time zone and others do not"
         raise DataError(problem, fix="Write all times in UTC.", file=table.file, signal=column.name)
-    found, how = pd.to_datetime(texts.str.replace(_SLASHES, r"\1-\2-\3", regex=True), **_READ, format=_ISO), ""
-    if 2 * found.isna().sum() > len(found):
-        found, how = _local_dates(texts)
+    dates, how = pd.to_datetime(texts.str.replace(_SLASHES, r"\1-\2-\3", regex=True), **_READ, format=_ISO), ""
+    if 2 * dates.isna().sum() > len(dates):
+        dates, how = _local_dates(texts)
     stamps, bad = np.zeros(len(column.values), "datetime64[us]"), np.zeros(len(column.values), np.bool_)
-    bad[~column.missing] = found.isna()
-    stamps[~column.missing & ~bad] = found.dropna().dt.tz_localize(None).to_numpy("datetime64[us]")
+    bad[~column.missing] = dates.isna()
+    stamps[~column.missing & ~bad] = dates.dropna().dt.tz_localize(None).to_numpy("datetime64[us]")
     return stamps, bad, how
 
 
@@ -189,8 +189,8 @@ def _local_dates(texts: pd.Series[str]) -> tuple[pd.Series[Any], str]:
     def read(day_first: bool) -> pd.Series[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a format that contradicts the order
-            found = guess_datetime_format(texts.iloc[0], dayfirst=day_first)
-            return pd.to_datetime(texts, **_READ, format=found or "mixed", dayfirst=day_first)
+            form = guess_datetime_format(texts.iloc[0], dayfirst=day_first)
+            return pd.to_datetime(texts, **_READ, format=form or "mixed", dayfirst=day_first)
 
     def faults(order: str) -> tuple[int, int]:
         dates = orders[order]
@@ -358,8 +358,8 @@ def refresh_period(episodes: Sequence[Changes]) -> float | None:
     gaps = np.concatenate([np.diff(episode.rows) for episode in episodes] or [np.zeros(0, np.intp)])
     if len(gaps) < _MIN_GAPS or not _varies(episodes):
         return None
-    found, counts = np.unique(gaps, return_counts=True)
-    common = found[np.argsort(-counts, kind="stable")][:64].tolist()
+    lengths, counts = np.unique(gaps, return_counts=True)
+    common = lengths[np.argsort(-counts, kind="stable")][:64].tolist()
     beats = {*common, *(gcd(a, b) for a in common for b in common)}
     beat = max((k for k in beats if (gaps % k == 0).mean() >= _REGULAR), default=1)
     if beat >= 2:

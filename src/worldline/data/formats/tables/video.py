@@ -158,14 +158,14 @@ def _plan(clips: Sequence[Path], tables: Sequence[Path], scan: Scan, only: Path 
         scan: of the tables.
         only: the only video to read; None for all.
     """
-    found = [(table, label) for table, labels in zip(tables, scan.labels, strict=True) for label in labels]
-    recordings = _recordings(clips, {*(table.stem for table in tables), *(label for _, label in found if label)})
-    alone = len(recordings) == 1 and len(set(found)) == 1
-    names = {key: next(iter(recordings)) if alone else _name(*key, recordings) for key in found}
+    labelled = [(table, label) for table, labels in zip(tables, scan.labels, strict=True) for label in labels]
+    recordings = _recordings(clips, {*(table.stem for table in tables), *(label for _, label in labelled if label)})
+    alone = len(recordings) == 1 and len(set(labelled)) == 1
+    names = {key: next(iter(recordings)) if alone else _name(*key, recordings) for key in labelled}
     if only is not None:
         recordings = {name: cameras for name, cameras in recordings.items() if only in cameras.values()}
         names = {key: name for key, name in names.items() if name in recordings}
-    num_episodes = sum(key in names for key in found) + len(_without_rows(recordings, names))
+    num_episodes = sum(key in names for key in labelled) + len(_without_rows(recordings, names))
     return _RecordingPlan(recordings=recordings, tables=tuple(tables), names=names, num_episodes=num_episodes)
 
 
@@ -250,11 +250,11 @@ def _look(recordings: Iterable[Mapping[str, Path]]) -> tuple[tuple[Signal, ...],
     Raises:
         DataError: a camera has no readable clip.
     """
-    found: dict[str, Signal] = {}
+    cameras: dict[str, Signal] = {}
     step_s: float | None = None
     failures: dict[str, DataError] = {}
     for name, path in ((camera, path) for clips in recordings for camera, path in clips.items()):
-        if name in found:
+        if name in cameras:
             continue
         try:
             clip = matching.open_clip(path)
@@ -262,10 +262,10 @@ def _look(recordings: Iterable[Mapping[str, Path]]) -> tuple[tuple[Signal, ...],
         except DataError as error:
             failures.setdefault(name, error)
             continue
-        found[name] = Signal(name=name, role=Role.OBSERVATION, kind=Kind.IMAGE, shape=picture.shape)
+        cameras[name] = Signal(name=name, role=Role.OBSERVATION, kind=Kind.IMAGE, shape=picture.shape)
         if step_s is None and clip.times is not None and len(clip) > 1:
             step_s = float(f"{np.median(np.diff(clip.times)):.9g}")
     for name, failure in failures.items():
-        if name not in found:
+        if name not in cameras:
             raise failure
-    return tuple(found.values()), step_s
+    return tuple(cameras.values()), step_s
