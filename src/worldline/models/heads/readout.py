@@ -93,14 +93,18 @@ class Readout(nn.Module):
             for old, new in zip(mine.parameters(), theirs.parameters(), strict=True):
                 old[columns] = new[columns]
 
+    @property
+    def is_corrected(self) -> bool:
+        """Whether the correction is trained."""
+        return any(bool(parameter.any()) for parameter in self.layers[-1].parameters())
+
     def scores(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "... size"]:
         """z-scores of the concatenated codes of all signals."""
-        found = self.linear(latents)
-        last = tuple(self.layers[-1].parameters())
+        scores = self.linear(latents)
         # An untrained correction is 0. On a GPU the test would wait for the device.
-        if torch.is_grad_enabled() or latents.device.type != "cpu" or any(one.any() for one in last):
-            found = found + self.layers(latents)
-        return torch.as_tensor(found)
+        if torch.is_grad_enabled() or latents.device.type != "cpu" or self.is_corrected:
+            scores = scores + self.layers(latents)
+        return torch.as_tensor(scores)
 
     def forward(self, latents: Float[Tensor, "... D"]) -> dict[str, Tensor]:
         """Values per signal [..., *shape], physical units; the most likely value of a discrete signal."""
