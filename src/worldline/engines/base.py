@@ -79,7 +79,7 @@ class Card:
         max_batch: W, worlds in one call, at most.
         max_candidates: candidate plans of all worlds in one call of `score`, or proposals of `plan`, at most.
         bytes_per_candidate: peak memory per candidate of `band_horizon` steps, within a factor of 4; 0 if unknown.
-            Learned worlds measure it when they are learned: all tensors from the rollout to the predicted signals,
+            Of learned worlds, an estimate from their sizes: all tensors from the rollout to the predicted signals,
             without gradients.
     """
 

@@ -210,6 +210,9 @@ class WorldModel(nn.Module, ABC):
     action_conditioned: bool = True
     """Whether predictions depend on the actions."""
 
+    rollout_width: int = 0
+    """Values that a rollout holds per step and sample besides the features, such as the cache of a transformer."""
+
     @property
     def num_folds(self) -> int:
         """Number of parts of the logs, in their order, for which `without_fold` gives a model; 0 for none."""

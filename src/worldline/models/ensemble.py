@@ -107,7 +107,7 @@ class Ensemble(WorldModel):
         super().__init__()
         signals = vector_signals(schema, config.inputs, family="ensemble")
         self.schema, self.config, self.context = schema, config, config.history
-        self.deterministic = not config.noise
+        self.deterministic, self.rollout_width = not config.noise, config.width
         self.codes = Standardizer(signals)
         self.present = slice(len(self.codes.owner))
         self.inputs = InputNormaliser(schema, timed=config.timed)

@@ -230,6 +230,7 @@ class Features(WorldModel):
             num_codes=num_codes,
             num_inputs=self.inputs.size,
         )
+        self.rollout_width = 2 * config.depth * config.width * self.predictor.num_tokens
 
     @classmethod
     def from_folder(cls, *, schema: Schema, config: FeaturesConfig) -> Features:

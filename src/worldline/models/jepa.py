@@ -198,6 +198,7 @@ class Jepa(WorldModel, Adapts):
         self.layout, self.num_exact = layout, layout.num_exact
         self.present, self.targets = slice(layout.size), config.auxiliary.targets
         self.context, self.can_adapt = self.predictor.context, isinstance(self.predictor, AdaptablePredictor)
+        self.rollout_width = self.predictor.rollout_width
 
     def fit_normaliser(self, window: Window) -> None:
         """Fits scales on observed values, and a linear forecast; never observed signals keep their scale."""

@@ -316,6 +316,7 @@ class TokenModel(WorldModel):
         self.heads = nn.ModuleList(_head(token, config.width) for token in _tokens(self.told))
         self.missing = nn.Parameter(torch.randn(len(self.told), config.width))
         self.begin = nn.Parameter(torch.randn(config.width))
+        self.rollout_width = 2 * config.depth * config.width * (len(self.told) + len(self.given))
         self.transformer = CausalTransformer(
             width=config.width,
             depth=config.depth,

@@ -31,8 +31,7 @@ from worldline.training.heads.fitting import fit_heads, refine_dynamics
 from worldline.training.loop import Trained, train
 from worldline.training.tracking import Tracker
 from worldline.world.calibration import Calibration
-from worldline.world.call_cost import measure_call
-from worldline.world.candidate_memory import measure_candidate_bytes
+from worldline.world.call_cost import candidate_bytes, measure_call
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.logged_range import ranges_of
@@ -165,7 +164,7 @@ def learn_world(
         recipe.planner,
         num_proposals=recipe.num_proposals,
         call=call,
-        bytes_per_candidate=measure_candidate_bytes(engine, episodes, horizon=horizon),
+        bytes_per_candidate=candidate_bytes(engine, horizon=horizon),
         windows=smoke_windows(engine.describe(), episodes, horizon=horizon, seed=recipe.training.seed),
     )
     used = {*not_held_out(split), *split.held_out}

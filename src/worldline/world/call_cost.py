@@ -1,4 +1,4 @@
-"""Measures the cost of one prediction, for the card of a world."""
+"""The cost of one prediction and the memory of one candidate, for the card of a world."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 
 from worldline.data.windows import forecast_windows
 from worldline.engines.base import CallCost, Engine
+from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.world.prediction_errors import num_samples
@@ -60,3 +61,18 @@ def measure_call(
         engine.imagine(belief, window.future(), num_samples=num_samples(card), seed=0)
         took.append(clock() - started)
     return CallCost(latency_s=statistics.median(took[1:]))
+
+
+def candidate_bytes(engine: LearnedEngine, *, horizon: int) -> int:
+    """Peak bytes per candidate in one world, from rollout to predicted signals, without gradients: an estimate.
+
+    Args:
+        engine: of the world.
+        horizon: T, steps of a candidate.
+    """
+    readout, num_steps = engine.readout, num_samples(engine.describe()) * horizon
+    # Features and predicted signals are held twice: per step, and joined along time.
+    size = readout.config.latent_size + readout.linear.out_features
+    # The hidden layers of the readout come after the rollout, so the larger one of the two counts.
+    hidden = max(engine.model.rollout_width, 2 * readout.config.width if readout.is_corrected else 0)
+    return 4 * num_steps * (2 * size + hidden)

@@ -62,7 +62,7 @@ class LocalWorld(World):
         planner: searches for plans.
         num_proposals: number of sequences that the engine proposes, if it can; 0 for none.
         call: cost of a prediction, from `measure_call`, if the engine's card does not state it; None if not measured.
-        bytes_per_candidate: as on the card, from `measure_candidate_bytes`; 0 if not measured.
+        bytes_per_candidate: as on the card, from `candidate_bytes`; 0 if unknown.
         windows: held-out windows [W, context + T, *shape] that a bundle stores for the smoke test; None for none.
     """
 

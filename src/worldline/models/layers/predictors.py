@@ -62,6 +62,8 @@ class Predictor(nn.Module, ABC):
     """Number of observations that a memory needs for its full accuracy."""
     remembers: bool = False
     """Whether predictions depend on steps before the last observation."""
+    rollout_width: int = 0
+    """As `WorldModel.rollout_width`."""
 
     def __init__(self, layout: LatentLayout) -> None:
         super().__init__()
@@ -313,6 +315,7 @@ class TransformerPredictor(Predictor):
     def __init__(self, config: TransformerPredictorConfig, layout: LatentLayout) -> None:
         super().__init__(layout)
         self.context, width = config.context, config.width
+        self.rollout_width = 2 * config.depth * width
         self.enter = nn.Linear(layout.size, width)
         sizes = {"depth": config.depth, "num_heads": config.num_heads, "span": config.context}
         self.layers = CausalTransformer(width=width, condition=layout.inputs.size, **sizes)

@@ -147,12 +147,16 @@ class Readout(Head):
             for old, new in zip(mine.parameters(), theirs.parameters(), strict=True):
                 old[columns] = new[columns]
 
+    @property
+    def is_corrected(self) -> bool:
+        """Whether the correction is trained."""
+        return any(bool(parameter.any()) for parameter in self.layers[-1].parameters())
+
     def scores(self, latents: Float[Tensor, "... D"]) -> Float[Tensor, "... size"]:
         """z-scores of the concatenated codes of all signals."""
         scores = self.linear(latents)
-        last = tuple(self.layers[-1].parameters())
         # An untrained correction is 0. On a GPU the test would wait for the device.
-        if torch.is_grad_enabled() or latents.device.type != "cpu" or any(weights.any() for weights in last):
+        if torch.is_grad_enabled() or latents.device.type != "cpu" or self.is_corrected:
             scores = scores + self.layers(latents)
         return torch.as_tensor(scores)
 
