@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, replace
-from importlib import import_module
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -29,6 +28,7 @@ from worldline.models.rssm import Rssm, RssmConfig
 from worldline.models.token import TokenConfig, TokenModel
 from worldline.registry import BUILTIN, load
 from worldline.schema import Kind, Role, Schema, Signal
+from worldline.training.heads.fitting import HEADS
 
 FAMILIES: dict[type, dict[str, Any]] = {
     **{kind: {"inputs": ("camera",)} for kind in (EnsembleConfig, JepaConfig, LewmConfig, RssmConfig, TokenConfig)},
@@ -82,9 +82,7 @@ def test_impossible_settings_are_refused(kind: type, settings: dict[str, Any], m
 
 def configs() -> dict[str, type]:
     """The configurations of everything that a bundle builds, with their parts, by name."""
-    heads = ("decoder", "distance", "inverse", "landmarks", "mahalanobis", "outcome", "readout")
-    modules = [import_module(f"worldline.models.heads.{name}") for name in heads]
-    kinds = [vars(module)[name] for module in modules for name in vars(module) if name.endswith("Config")]
+    kinds: list[Any] = [head.Config for head in HEADS]
     kinds += [load("model", name).Config for name in BUILTIN["model"]]
     kinds += [load("planner", name) for name in BUILTIN["planner"]]
     for kind in kinds:  # grows by the parts
