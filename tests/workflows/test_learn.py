@@ -172,6 +172,13 @@ def test_a_store_of_other_logs_is_left_alone(logs: Store, raw: Path, tmp_path: P
         learn(raw, tmp_path / "world", recipe=tiny)
     assert {path: path.read_bytes() for path in files} == before
     assert (tmp_path / "world.partial" / "checkpoint.json").exists()
+    with pytest.raises(DataError, match="does not exist"):
+        learn(tmp_path / "nowhere", tmp_path / "world", recipe=tiny, force=True)
+    assert {path: path.read_bytes() for path in files} == before
+    with pytest.raises(Stopped):
+        learn(raw, tmp_path / "world", recipe=tiny, force=True, progress=at("learn"))
+    assert len(open_store(tmp_path / "world.store")) == 25
+    assert not (tmp_path / "world.store.earlier").exists()
 
 
 def test_an_import_that_fails_leaves_nothing_to_resume(tmp_path: Path) -> None:

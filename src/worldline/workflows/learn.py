@@ -104,8 +104,8 @@ def learn(
         CollapseError: the latents collapsed, or the loss diverged.
         ConfigError: a setting or the file `config` is invalid, or the horizon is too long for the episodes.
         UnknownNameError: there is no such option, setting, recipe, family or tracker.
-        InputError: `out` is not a bundle, `<out>.store` has another `action_lag` or episodes that are not in the logs,
-            or the device is unknown or not available.
+        InputError: `out` is not a bundle, `<out>.store` has another `action_lag` or episodes that are not in the logs
+            (`force` replaces it), or the device is unknown or not available.
         BundleError: there is nothing to resume.
         StoppedError: `stop` returned True. Call again with `resume=True` to continue; the message says what was saved.
     """
@@ -275,6 +275,7 @@ def _open_store(
     else:
         destination, unfinished = store_folder(out), partial_folder(out)
         unfinished.mkdir(parents=True, exist_ok=True)
+        earlier = _moved_aside(destination) if options.force and not resume and is_store(destination) else None
         known = open_store(destination).schema if resume and is_store(destination) else None
         reading = ReadOptions(action_lag=action_lag)
         if known is not None or isinstance(logs, Path | str):  # else an earlier store is replaced
@@ -289,12 +290,25 @@ def _open_store(
         except WorldlineError:
             with suppress(OSError):  # not empty: it has a checkpoint
                 unfinished.rmdir()
+            if earlier is not None:  # nothing is lost if the new logs cannot be read
+                shutil.rmtree(destination, ignore_errors=True)
+                earlier.rename(destination)
             raise
+        if earlier is not None:
+            shutil.rmtree(earlier)
         store, widened = _with_logged_bounds(open_store(destination))
         noticed, unclear = imported.findings, (*imported.unclear, *widened, *_other_schema(logs, store))
     useless = [finding for finding in noticed if finding.episode is None and finding.severity is Severity.ERROR]
     raise_errors(replace(finding, fix=" ".join((finding.fix, *_other_schema(logs, store)))) for finding in useless)
     return store, noticed, unclear
+
+
+def _moved_aside(store: Path) -> Path:
+    """Where a store is kept until new logs have replaced it."""
+    aside = store.with_name(f"{store.name}.earlier")
+    shutil.rmtree(aside, ignore_errors=True)
+    store.rename(aside)
+    return aside
 
 
 def _check_lag(store: Store, action_lag: int | None) -> None:

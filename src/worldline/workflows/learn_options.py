@@ -49,6 +49,7 @@ class OptionsDict(TypedDict, total=False):
     config: Path | str | None
     edits: SchemaEdits | None
     action_lag: int | None
+    force: bool
     seed: int | None
     num_seeds: int | None
     budget: str | float | None
@@ -82,6 +83,7 @@ class Options:
             are imported. `worldline.data.correct_schema` corrects a store.
         action_lag: steps by which the logs hold actions too late, see `worldline.data.ReadOptions`; for logs that are
             imported. A warning names the lag if it is needed.
+        force: import the logs anew: they replace the store `<out>.store` of an earlier call, also if it holds others.
         seed: random seed of initial weights and batches; 0 by default.
         num_seeds: number of trainings, with seeds from `seed` on; the best one for control is kept.
         budget: time for learning with all seeds on this machine, such as 10min, or in seconds. It sets model size and
@@ -107,6 +109,7 @@ class Options:
     config: Path | str | None = None
     edits: SchemaEdits | None = None
     action_lag: int | None = None
+    force: bool = False
     seed: int | None = None
     num_seeds: int | None = None
     budget: str | float | None = None
