@@ -72,20 +72,20 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
         raise TooLargeError(f"the images have {pixels} values. This service accepts {limits.pixels}: send fewer.")
     values = sum(_values(card, name) for name in card.predicts)
     answered = 0 if isinstance(call, ScoreCall | PlanCall) else steps * (3 + samples)  # mean, low, high
-    found = worlds * (steps * candidates + observed) * values * 8 * _COPIES
-    found += worlds * answered * values * _BYTES_PER_NUMBER
-    found += worlds * candidates * _num_constraints(call) * 8 * _COPIES
+    num_bytes = worlds * (steps * candidates + observed) * values * 8 * _COPIES
+    num_bytes += worlds * answered * values * _BYTES_PER_NUMBER
+    num_bytes += worlds * candidates * _num_constraints(call) * 8 * _COPIES
     if isinstance(call, PredictCall) and call.images:
         shown = sum(math.prod(signal.shape) for signal in card.schema.observations if signal.kind is Kind.IMAGE)
-        found += worlds * steps * shown * _COPIES
+        num_bytes += worlds * steps * shown * _COPIES
     # The measured memory is that of a rollout of `band_horizon` steps. An observation takes as much as a step.
-    found += worlds * (candidates * steps + observed) * card.bytes_per_candidate // max(card.band_horizon, 1)
-    if found > limits.call_bytes:
+    num_bytes += worlds * (candidates * steps + observed) * card.bytes_per_candidate // max(card.band_horizon, 1)
+    if num_bytes > limits.call_bytes:
         raise TooLargeError(
-            f"the call may need {found / 2**20:.0f} MiB for {worlds} worlds, {candidates} candidates, {samples} "
+            f"the call may need {num_bytes / 2**20:.0f} MiB for {worlds} worlds, {candidates} candidates, {samples} "
             f"samples and {steps} steps. This service accepts {limits.call_bytes / 2**20:.0f} MiB: send less at once."
         )
-    return CallSize(num_bytes=found, steps=predicted)
+    return CallSize(num_bytes=num_bytes, steps=predicted)
 
 
 def with_budget(call: AnyCall, limits: Limits, deadline_s: float | None = None) -> AnyCall:
@@ -234,8 +234,8 @@ def _predict_together(world: World, calls: Sequence[PredictCall]) -> list[Predic
         actions=_stacked([call.actions for call in calls]),
         exogenous=_stacked([call.exogenous or {} for call in calls]) or None,
     )
-    found = world.answer(together)
-    return [_one_world(found, number) for number in range(len(calls))]
+    answer = world.answer(together)
+    return [_one_world(answer, number) for number in range(len(calls))]
 
 
 def _stacked(parts: Sequence[Arrays]) -> Arrays:
@@ -294,7 +294,10 @@ def _concatenated(values: Sequence[Any]) -> Any:
 
 
 def _scored(world: World, call: ScoreCall, parts: Iterable[NDArray[np.integer]], axis: int) -> Scores:
-    found = [world.answer(replace(call, actions=_taken(call.actions, part, axis))) for part in parts]
-    cost, violation = ([vars(one)[name] for one in found] for name in ("cost", "violation"))
-    trust = np.array([one.trust for one in found]).min(0)
-    return replace(found[0], cost=np.concatenate(cost, axis), violation=np.concatenate(violation, axis), trust=trust)
+    answers = [world.answer(replace(call, actions=_taken(call.actions, part, axis))) for part in parts]
+    return replace(
+        answers[0],
+        cost=np.concatenate([scores.cost for scores in answers], axis),
+        violation=np.concatenate([scores.violation for scores in answers], axis),
+        trust=np.array([scores.trust for scores in answers]).min(0),
+    )
