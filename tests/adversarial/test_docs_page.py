@@ -33,7 +33,7 @@ NAMES = (
 
 
 class Named(World):
-    """Calls have a price, so the documentation shows requests without calling it."""
+    """Cannot be called: the documentation shows requests without calling the world."""
 
     def __init__(self, schema: Schema) -> None:
         names = tuple(signal.name for signal in schema.observations)

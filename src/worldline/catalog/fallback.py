@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -24,19 +24,8 @@ Answer = TypeVar("Answer")
 MergedAnswer = TypeVar("MergedAnswer", Forecast, Scores)
 Value = TypeVar("Value")
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """The reason why a world did not answer.
-
-    Args:
-        name: name of the world.
-        error: its error, or an error that names what it lacks.
-    """
-
-    name: str
-    error: UnsupportedError | UnavailableError
+Failures = dict[str, UnsupportedError | UnavailableError]
+"""Why worlds did not answer, by name."""
 
 
 @final
@@ -139,16 +128,16 @@ class FallbackWorld(World):
 
     def _first(self, ask: Callable[[int], Answer], order: Sequence[int] | None = None) -> Answer:
         """The first answer, in the order of the worlds or in `order`."""
-        failures: list[Failure] = []
+        failures: Failures = {}
         for number in range(len(self._names)) if order is None else order:
             try:
                 found = ask(number)
             except (UnsupportedError, UnavailableError) as error:
-                failures.append(Failure(name=self._names[number], error=error))
+                failures[self._names[number]] = error
                 continue
             self._count(number)
             return found
-        raise _combined_error(failures) from failures[0].error
+        raise _combined_error(failures) from next(iter(failures.values()))
 
     def _trusted(self, call: PredictCall | ScoreCall, merge: Callable[[Any, Any, Mask], Any]) -> Any:
         """The first trusted answer; in a batch, for each of W.
@@ -157,18 +146,18 @@ class FallbackWorld(World):
             call: of one world or a batch.
             merge: replaces these rows of the first answer by the second.
         """
-        failures: list[Failure] = []
+        failures: Failures = {}
         merged: Any = None
         left: Mask | None = None  # over W: the rows without a trusted answer; None for all
         for number, name in enumerate(self._names):
             try:
                 answer = self._ask(number, _rows_of(call, left))
             except (UnsupportedError, UnavailableError) as error:
-                failures.append(Failure(name=name, error=error))
+                failures[name] = error
                 continue
             trusted = self._trusts(answer.trust)
             if not trusted.all():
-                failures.append(Failure(name=name, error=self._distrust(answer.trust)))
+                failures[name] = self._distrust(answer.trust)
             if not trusted.any():
                 continue
             self._count(number)
@@ -179,7 +168,7 @@ class FallbackWorld(World):
                 left = ~trusted
             else:
                 left[left] = ~trusted
-        raise _combined_error(failures) from failures[0].error
+        raise _combined_error(failures) from next(iter(failures.values()))
 
     def _trusts(self, trust: float | NDArray[np.floating]) -> Mask:
         """Whether each history [W], or the single one [], is trusted."""
@@ -255,13 +244,13 @@ class FallbackWorld(World):
                 )
 
 
-def _combined_error(failures: Sequence[Failure]) -> UnsupportedError | UnavailableError:
+def _combined_error(failures: Failures) -> UnsupportedError | UnavailableError:
     """All reasons in one error: unavailable if no world could be reached, else unsupported. One reason is unchanged."""
-    first, *others = failures
+    first, *others = failures.values()
     if not others:
-        return first.error
-    reasons = "; ".join(f"{failure.name}: {str(failure.error).rstrip('.')}" for failure in failures)
-    gone = all(isinstance(failure.error, UnavailableError) for failure in failures)
+        return first
+    reasons = "; ".join(f"{name}: {str(error).rstrip('.')}" for name, error in failures.items())
+    gone = all(isinstance(error, UnavailableError) for error in failures.values())
     kind = UnavailableError if gone else UnsupportedError
     return kind(f"no world answers. {reasons}.")
 

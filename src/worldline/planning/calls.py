@@ -1,7 +1,7 @@
 """The calls of a world: one struct per verb. Here, and nowhere else, are its fields, units and bounds.
 
 `World.predict` and its siblings build the struct and pass it to `World.answer`. Wrappers, the wire, the HTTP routes,
-the JSON schemas and the sessions of a service carry it as it is.
+the JSON schemas and the sessions of a service carry it unchanged.
 
 Arrays are NumPy arrays of named signals in physical units. If the arrays of `history` have a leading axis of W worlds,
 all other arrays have it too. The shapes below leave W out. H is the number of observations in the history, T the number

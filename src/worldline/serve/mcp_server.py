@@ -164,10 +164,10 @@ class WorldTools:
         limit = self._limits.horizon
         futures, fixed = futures_of(card, list(candidates.values()), exogenous, steps, limit=limit)
         expected = {signal.name for signal in card.schema.actions}
-        for name, one in zip(names, futures, strict=True):
-            if one.keys() != expected:
-                raise InputError(f"plan {name!r} has actions {sorted(one)}, expected {sorted(expected)}.")
-        together = {name: np.stack([one[name] for one in futures]) for name in expected}
+        for name, actions in zip(names, futures, strict=True):
+            if actions.keys() != expected:
+                raise InputError(f"plan {name!r} has actions {sorted(actions)}, expected {sorted(expected)}.")
+        together = {name: np.stack([actions[name] for actions in futures]) for name in expected}
         past = history_of(card, history)
         call = ScoreCall(
             history=past,
@@ -177,7 +177,7 @@ class WorldTools:
             exogenous=fixed,
         )
         scores = await self._ask(world, call)
-        asked = [self._ask(world, PredictCall(history=past, actions=one, exogenous=fixed)) for one in futures]
+        asked = [self._ask(world, PredictCall(history=past, actions=actions, exogenous=fixed)) for actions in futures]
         paths = await asyncio.gather(*asked)  # the service computes them as one batch
         return self._compared(world, names, scores, paths)
 
@@ -206,17 +206,17 @@ class WorldTools:
             exogenous=fixed,
             budget_s=budget_s,
         )
-        found: Plan = await self._ask(world, call)
+        plan: Plan = await self._ask(world, call)
         facts = {
-            "status": found.status.value,
-            "reason": found.reason[:300],
-            "cost": plain(float(found.cost)),
-            "violation": plain(float(np.max(found.violation, initial=0.0))),
+            "status": plan.status.value,
+            "reason": plan.reason[:300],
+            "cost": plain(float(plan.cost)),
+            "violation": plain(float(np.max(plan.violation, initial=0.0))),
         }
-        actions = [one for one in series_of(found) if one.heading == "actions"]
-        if found.prediction is None:
-            return _answer(lambda _: {"world": world, **facts, **_trust(found.trust)})
-        return self._forecast(world, found.prediction, facts, actions)
+        actions = [series for series in series_of(plan) if series.heading == "actions"]
+        if plan.prediction is None:
+            return _answer(lambda _: {"world": world, **facts, **_trust(plan.trust)})
+        return self._forecast(world, plan.prediction, facts, actions)
 
     async def what_if(
         self,
@@ -230,33 +230,37 @@ class WorldTools:
         card = self._card(world)
         (taken,), _ = futures_of(card, [actions], {}, steps, limit=self._limits.horizon)
         call = WhatIfCall(episode=episode_of(card, episode), at=at, actions=taken)
-        found: WhatIf = await self._ask(world, call)
-        series = [replace(one, first=at + 1) for one in series_of(found)]
-        facts = {"abduction": found.abduction.value, "reason": found.reason[:300]}
-        handle = self._put({one.signal.name: one for one in series})
+        answer: WhatIf = await self._ask(world, call)
+        series = [replace(curve, first=at + 1) for curve in series_of(answer)]
+        facts = {"abduction": answer.abduction.value, "reason": answer.reason[:300]}
+        handle = self._put({curve.signal.name: curve for curve in series})
         return _answer(lambda detail: {"world": world, **facts, **handle, **summary(series, detail)})
 
     async def explain_surprise(self, world: WorldName, episode: HistoryInput) -> CallToolResult:
         """Finds the steps of a recorded episode that the world did not expect, and what it expected at the worst."""
         card = self._card(world)
-        given = episode_of(card, episode)
-        found: Surprise = await self._ask(world, SurpriseCall(episode=given))
-        series = series_of(found)
-        handle = self._put({one.signal.name: one for one in series})
+        recorded = episode_of(card, episode)
+        surprise: Surprise = await self._ask(world, SurpriseCall(episode=recorded))
+        series = series_of(surprise)
+        handle = self._put({curve.signal.name: curve for curve in series})
         expected = list[ResultSeries]()
-        if found.moments:
-            expected = await self._expected(world, card, given, found.moments[0].step)
+        if surprise.moments:
+            expected = await self._expected(world, card, recorded, surprise.moments[0].step)
 
         def build(detail: Detail) -> dict[str, Any]:
             moments = [
-                {"step": one.step, "p_value": plain(one.p_value), "signals": [name[:60] for name in one.signals[:2]]}
-                for one in found.moments[: detail.parts]
+                {
+                    "step": moment.step,
+                    "p_value": plain(moment.p_value),
+                    "signals": [name[:60] for name in moment.signals[:2]],
+                }
+                for moment in surprise.moments[: detail.parts]
             ]
             worst = {"worst_outcome": end_values(expected, detail)} if expected else {}
             meaning = "p_value: share of normal steps that are at least as surprising; step t leads to observation t+1"
             return {
                 "world": world,
-                "num_steps": len(found.steps),
+                "num_steps": len(surprise.steps),
                 "moments": moments,
                 **worst,
                 "meaning": meaning,
@@ -351,11 +355,13 @@ class WorldTools:
         taken = {name: value[step : step + 1] for name, value in episode.actions.items()}
         fixed = {name: value[step : step + 1] for name, value in episode.exogenous.items()} or None
         past = episode.history(step, min(step + 1, card.context))
-        found: Prediction = await self._ask(world, PredictCall(history=past, actions=taken, exogenous=fixed))
+        prediction: Prediction = await self._ask(world, PredictCall(history=past, actions=taken, exogenous=fixed))
         seen = {name: value[step + 1 : step + 2] for name, value in episode.observations.items()}
         return [
-            replace(one, others={"observed": seen[one.signal.name], **one.others}) if one.signal.name in seen else one
-            for one in series_of(found)
+            replace(curve, others={"observed": seen[curve.signal.name], **curve.others})
+            if curve.signal.name in seen
+            else curve
+            for curve in series_of(prediction)
         ]
 
 

@@ -244,14 +244,14 @@ class Sessions:
 
             def answer(current: Session) -> object:
                 _follow(hosted, current)
-                found: object = current.answer(whole)
-                return found if encode is None else encode(found)
+                answered: object = current.answer(whole)
+                return answered if encode is None else encode(answered)
 
             async with self._service.metered(caller, hosted, call.verb, size.steps):
-                found = await self._compute(caller, live, answer, lane=lane_of(whole), deadline_s=deadline_s)
+                result = await self._compute(caller, live, answer, lane=lane_of(whole), deadline_s=deadline_s)
             if row["expires"] - time.time() < (1 - _REFRESH) * limits.session_s:
                 await self._database.write_async(partial(_refresh, name, limits.session_s))
-            return found
+            return result
 
     async def fork(self, caller: Caller, name: str, *, key: str | None = None) -> SessionView:
         """A new session with the same history; `key` as in `create`.

@@ -234,8 +234,8 @@ def _predict_together(world: World, calls: Sequence[PredictCall]) -> list[Predic
         actions=_stacked([call.actions for call in calls]),
         exogenous=_stacked([call.exogenous or {} for call in calls]) or None,
     )
-    batch = world.answer(together)
-    return [_one_world(batch, number) for number in range(len(calls))]
+    answer = world.answer(together)
+    return [_one_world(answer, number) for number in range(len(calls))]
 
 
 def _stacked(parts: Sequence[Arrays]) -> Arrays:
@@ -294,8 +294,10 @@ def _concatenated(values: Sequence[Any]) -> Any:
 
 
 def _scored(world: World, call: ScoreCall, parts: Iterable[NDArray[np.integer]], axis: int) -> Scores:
-    scores = [world.answer(replace(call, actions=_taken(call.actions, part, axis))) for part in parts]
-    cost = np.concatenate([part.cost for part in scores], axis)
-    violation = np.concatenate([part.violation for part in scores], axis)
-    trust = np.array([part.trust for part in scores]).min(0)
-    return replace(scores[0], cost=cost, violation=violation, trust=trust)
+    answers = [world.answer(replace(call, actions=_taken(call.actions, part, axis))) for part in parts]
+    return replace(
+        answers[0],
+        cost=np.concatenate([scores.cost for scores in answers], axis),
+        violation=np.concatenate([scores.violation for scores in answers], axis),
+        trust=np.array([scores.trust for scores in answers]).min(0),
+    )
