@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from worldline.catalog import aliases
-from worldline.catalog.aliases import Alias, Aliases, Reference, Turn, WorldDirectory, check_name
-from worldline.config import to_json
+from worldline.catalog.aliases import Alias, Reference, Turn, WorldDirectory, check_name
 from worldline.errors import ConfigError, InputError, UnknownNameError
 
 NOW = Turn(version=2, since="2026-01-01T00:00:00+00:00", reason="pointed")
@@ -64,16 +63,6 @@ def test_what_is_written_is_read(shelf: WorldDirectory) -> None:
     assert [path.name for path in shelf.folder.iterdir() if "partial" in path.name] == []
 
 
-def test_a_file_of_before_the_count_is_read_and_counted_on(shelf: WorldDirectory) -> None:
-    gone = Alias(now=Turn(version=12, since="then", reason="pointed"), earlier=(NOW,), shadow=14)
-    old = json.loads(to_json(Aliases(aliases={"prod": gone})))
-    del old["published"]
-    (shelf.folder / aliases.ALIASES).write_text(json.dumps(old))
-    assert (shelf.aliases(), shelf.published()) == ({"prod": gone}, 14)
-    shelf.write({"prod": Alias(now=NOW)})
-    assert (shelf.aliases(), shelf.published()) == ({"prod": Alias(now=NOW)}, 14)
-
-
 def test_a_change_always_shows_in_the_stamp(shelf: WorldDirectory) -> None:
     stamps = set()
     for _ in range(50):  # within one tick of the file system's clock
@@ -103,17 +92,9 @@ def test_without_a_file_there_is_no_stamp(shelf: WorldDirectory) -> None:
         (json.dumps({"format": 1, "aliases": {"p": {"now": {**vars(NOW), "version": "2"}}}}), "version"),
         (json.dumps({"format": 1, "aliases": {"p": {"now": vars(NOW), "shadow": -1}}}), "count from 1"),
         (json.dumps({"format": 1, "aliases": {"p": {"now": vars(NOW), "shaddow": 1}}}), "shaddow"),
-        (json.dumps({"format": 1, "aliases": {}, "published": -1}), "published"),
     ],
 )
 def test_a_damaged_file_is_refused(shelf: WorldDirectory, content: str, message: str) -> None:
     (shelf.folder / aliases.ALIASES).write_text(content)
     with pytest.raises(ConfigError, match=message):
-        shelf.aliases()
-
-
-def test_a_huge_file_is_not_read(shelf: WorldDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aliases, "MAX_BYTES", 10)
-    (shelf.folder / aliases.ALIASES).write_text(" " * 11)
-    with pytest.raises(ConfigError, match="larger than 10 bytes"):
         shelf.aliases()

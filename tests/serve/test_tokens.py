@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.errors import InputError, UnknownNameError
-from worldline.serve import tokens
 from worldline.serve.callers import Caller, Scope, UnauthorizedError
 from worldline.serve.database import Database
 from worldline.serve.tokens import Tokens
@@ -102,16 +101,6 @@ def test_a_revocation_by_another_process_takes_effect(database: Database, monkey
     refusal(here, token)
     with pytest.raises(UnknownNameError, match="Did you mean 'robot'"):
         here.revoke("robots")
-
-
-def test_the_memory_is_bounded(file: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "MAX_KEPT", 2)
-    checked = Tokens(file)
-    made = {name: checked.create(name, [Scope.READ]) for name in ("a", "b", "c")}
-    for _ in range(2):
-        assert [checked.check(token).name for token in made.values()] == list(made)
-        refusal(checked, UNKNOWN)
-    assert len(checked._kept) == 2
 
 
 def test_whether_there_is_a_token(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

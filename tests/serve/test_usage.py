@@ -18,7 +18,7 @@ from worldline.serve.server import serving
 from worldline.serve.service import Service
 from worldline.serve.tables import calls
 from worldline.serve.tokens import Tokens
-from worldline.serve.usage import MAX_LOGGED, REQUEST_ID, CallRecord, Usage
+from worldline.serve.usage import MAX_LOGGED, REQUEST_ID, Usage
 
 NOON = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC).timestamp()
 
@@ -45,8 +45,8 @@ def caller(*, rate: float | None = None, quota: int | None = None, name: str = "
     return Caller(id=name, name=name, scopes=frozenset(Scope), rate=rate, quota=quota)
 
 
-def call(who: Caller = ANN, *, verb: str = "predict", status: int = 200) -> CallRecord:
-    return CallRecord(caller=who, world="toy", version=1, verb=verb, status=status, seconds=0.5, steps=7)
+def call(who: Caller = ANN, *, verb: str = "predict", status: int = 200) -> dict[str, Any]:
+    return {"caller": who, "world": "toy", "version": 1, "verb": verb, "status": status, "seconds": 0.5, "steps": 7}
 
 
 def admitted(usage: Usage, who: Caller, number: int) -> int:
@@ -57,7 +57,7 @@ def admitted(usage: Usage, who: Caller, number: int) -> int:
             usage.admit(who)
         except RateLimitedError:
             continue
-        usage.record(call(who))
+        usage.record(**call(who))
         found += 1
     return found
 
@@ -134,10 +134,10 @@ def test_counts_add_up(database: Database, clock: Clock) -> None:
     async def run() -> None:
         for usage in (one, other, one):
             for found in (call(), call(status=429), call(BOB), call(verb="plan", status=504)):
-                usage.record(found)
+                usage.record(**found)
             await usage.flush()
         clock.now += 12 * 3600
-        one.record(call())
+        one.record(**call())
         await one.flush()
         await one.flush()
 
@@ -160,12 +160,12 @@ def test_counts_survive_a_failing_database_and_a_cancelled_flush(database: Datab
         database.write(lambda connection: connection.execute(text(statement)).close())
 
     async def run() -> None:
-        usage.record(call())
+        usage.record(**call())
         execute("ALTER TABLE usage RENAME TO away")
         for _ in range(2):
             with pytest.raises(Exception, match="cannot be used"):
                 await usage.flush()
-            usage.record(call())
+            usage.record(**call())
         execute("ALTER TABLE away RENAME TO usage")
         task = asyncio.create_task(usage.flush())
         await asyncio.sleep(0)
@@ -187,7 +187,7 @@ def test_a_share_of_the_calls_is_logged_for_some_days(database: Database, clock:
 
     async def run() -> None:
         for _ in range(2000):
-            usage.record(call())
+            usage.record(**call())
         await usage.flush()
         await usage.flush()
         assert 120 < len(database.read(logged)) < 290
@@ -196,7 +196,7 @@ def test_a_share_of_the_calls_is_logged_for_some_days(database: Database, clock:
             one, days = Usage(database, log_share=share, log_days=2.0), len(database.read(logged))
             REQUEST_ID.set("r-1")
             for _ in range(number):
-                one.record(call(BOB, status=404))
+                one.record(**call(BOB, status=404))
             await one.flush()
             assert len(database.read(logged)) == days + share * MAX_LOGGED
         clock.now += 1

@@ -225,7 +225,7 @@ def test_a_call_in_pieces_stops_when_nobody_waits_for_it(
     call = predict(5, None, 6)
     service = service_of(ScriptedWorld(script), Limits(piece_bytes=size_of(call, CARD, LIMITS).num_bytes // 3 + 1))
     statuses = list[int]()
-    monkeypatch.setattr(service.usage, "record", lambda one: statuses.append(one.status))
+    monkeypatch.setattr(service.usage, "record", lambda _, **call: statuses.append(call["status"]))
 
     async def left() -> None:
         await asyncio.to_thread(entered.wait, 30)

@@ -18,7 +18,6 @@ FORMAT = 1
 """Format version of `aliases.json`."""
 
 ALIASES = "aliases.json"
-MAX_BYTES = 2**22
 SHADOW = "shadow"
 
 Stamp = tuple[int, int, int]
@@ -126,7 +125,7 @@ class Aliases:
     Args:
         format: format version.
         aliases: by name.
-        published: largest version number ever published, as far as known; 0 for none.
+        published: largest version number when the file was written; 0 for none.
     """
 
     format: int = FORMAT
@@ -138,8 +137,6 @@ class Aliases:
             raise ConfigError(f"expected format {FORMAT}, got {self.format}. Upgrade worldline.")
         for name in self.aliases:
             check_name("alias", name)
-        if self.published < 0:
-            raise ConfigError(f"published is {self.published}. Use 0 or a version number from 1.")
 
 
 @final
@@ -164,8 +161,8 @@ class WorldDirectory:
 
     def numbers(self) -> tuple[int, ...]:
         """The existing versions, sorted."""
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return tuple(sorted(int(path.name) for path in found if _NUMBER.fullmatch(path.name)))
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        return tuple(sorted(int(path.name) for path in paths if _NUMBER.fullmatch(path.name)))
 
     def check_version(self, version: int) -> int:
         """The version, if it exists.
@@ -184,10 +181,10 @@ class WorldDirectory:
     def stamp(self) -> Stamp | None:
         """The stamp of `aliases.json`; None if the file does not exist or cannot be read."""
         try:
-            found = (self.folder / ALIASES).stat()
+            status = (self.folder / ALIASES).stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        return status.st_mtime_ns, status.st_ino, status.st_size
 
     def aliases(self) -> Mapping[str, Alias]:
         """The aliases by name; empty if there are none.
@@ -203,21 +200,14 @@ class WorldDirectory:
         Raises:
             ConfigError: as in `aliases`.
         """
-        known = self._read()
-        turns = [turn.version for alias in known.aliases.values() for turn in (*alias.earlier, alias.now)]
-        shadows = [alias.shadow or 0 for alias in known.aliases.values()]
-        return max([known.published, *self.numbers(), *turns, *shadows])
+        return max([self._read().published, *self.numbers()])
 
     def _read(self) -> Aliases:
         path = self.folder / ALIASES
         try:
-            with path.open("rb") as file:
-                text = file.read(MAX_BYTES + 1)
+            return from_json(Aliases, path.read_bytes(), where=path)
         except FileNotFoundError:
             return Aliases()
-        if len(text) > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes. Restore it from a copy.")
-        return from_json(Aliases, text, where=path)
 
     def alias(self, name: str) -> Alias:
         """The alias of this name.

@@ -85,10 +85,10 @@ def _served(url: str, token: str | None, chosen: Mapping[str, object]) -> World:
     Raises:
         InputError: a setting is chosen that belongs to the server.
     """
-    given = [name for name, value in chosen.items() if value is not None]
-    if given:
+    names = [name for name, value in chosen.items() if value is not None]
+    if names:
         raise InputError(
-            f"{' and '.join(given)} cannot be given for a URL, because its server opens the world. Remove it, or set "
+            f"{' and '.join(names)} cannot be given for a URL, because its server opens the world. Remove it, or set "
             "it on the server."
         )
     from worldline.world.remote import RemoteWorld

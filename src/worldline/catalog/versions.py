@@ -86,12 +86,12 @@ def open_named(
         UnknownNameError: there is no such world, alias or version.
         BundleError: the version cannot be opened.
     """
-    found = Reference.parse(reference)
+    parsed = Reference.parse(reference)
     open_bundle = partial(open_world, planner=planner, adaptation=adaptation, device=device)
-    directory = Catalog().shelf(found.name)
-    if found.alias is None:
-        return open_bundle(directory.resolve(found))
-    world = NamedWorld(directory, found.alias, open_bundle=open_bundle)
+    directory = Catalog().shelf(parsed.name)
+    if parsed.alias is None:
+        return open_bundle(directory.resolve(parsed))
+    world = NamedWorld(directory, parsed.alias, open_bundle=open_bundle)
     world.describe()  # raises here if it cannot be opened
     return world
 
@@ -151,8 +151,8 @@ class Catalog:
 
     def names(self) -> tuple[str, ...]:
         """The worlds that have a version, sorted."""
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return tuple(sorted(path.name for path in found if WorldDirectory(folder=path).numbers()))
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        return tuple(sorted(path.name for path in paths if WorldDirectory(folder=path).numbers()))
 
     def versions(self, name: str) -> tuple[Version, ...]:
         """The versions of a world, in order.
@@ -172,8 +172,8 @@ class Catalog:
             InputError: `reference` is not a reference.
             UnknownNameError: there is no such world, alias or version.
         """
-        found = Reference.parse(reference)
-        return self.shelf(found.name).resolve(found)
+        parsed = Reference.parse(reference)
+        return self.shelf(parsed.name).resolve(parsed)
 
     def alias(self, name: str, alias: str) -> Alias:
         """The current, earlier and shadow versions of an alias.
@@ -257,18 +257,19 @@ class Catalog:
         directory = self.shelf(name)
         with directory.locked():
             now = directory.alias(alias)
-            found = _comparison(directory, alias, now)
-            if not despite and found.verdict in (ShadowVerdict.WORSE, ShadowVerdict.TOO_FEW):
+            comparison = _comparison(directory, alias, now)
+            candidate, verdict, figures = comparison.candidate, comparison.verdict, comparison.reason
+            if not despite and verdict in (ShadowVerdict.WORSE, ShadowVerdict.TOO_FEW):
                 raise InputError(
-                    f"version {found.candidate} in the shadow of {name}@{alias} is not promoted over version "
-                    f"{found.serving} ({found.verdict}): {found.reason}. Let it run longer, publish a better one, or "
+                    f"version {candidate} in the shadow of {name}@{alias} is not promoted over version "
+                    f"{comparison.serving} ({verdict}): {figures}. Let it run longer, publish a better one, or "
                     "promote it anyway with despite=True."
                 )
-            self._check_compatible(directory, alias, now, directory.path(directory.check_version(found.candidate)))
-            reason = f"promoted over {found.serving} ({found.verdict}): {found.reason}"
-            known = _pointed(directory.aliases(), alias, found.candidate, reason)
+            self._check_compatible(directory, alias, now, directory.path(directory.check_version(candidate)))
+            reason = f"promoted over {comparison.serving} ({verdict}): {figures}"
+            known = _pointed(directory.aliases(), alias, candidate, reason)
             directory.write(known)
-        return self._version(directory, found.candidate, known)
+        return self._version(directory, candidate, known)
 
     def roll_back(self, name: str, alias: str) -> Version:
         """Points the alias to its previous version. Repeated calls go further back.
@@ -325,11 +326,11 @@ class Catalog:
         """Raises if the bundle cannot be opened, or is incompatible with applications of this alias."""
         card = self.open_bundle(bundle).describe()
         known = None if now is None else self._card_in_use(directory, now)
-        found = () if known is None else differences(known, card)
-        if found:
+        clashes = () if known is None else differences(known, card)
+        if clashes:
             raise InputError(
                 f"{directory.name}@{alias} is not changed, because the other version is incompatible: "
-                f"{'; '.join(found)}. Learn it from logs with the same schema.json, or use another alias."
+                f"{'; '.join(clashes)}. Learn it from logs with the same schema.json, or use another alias."
             )
 
     def _card_in_use(self, directory: WorldDirectory, now: Alias) -> Card | None:

@@ -169,14 +169,6 @@ class _Query:
     ready_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Outcome:
-    """What a worker found."""
-
-    planned: _TimedPlan | None = None
-    error: WorldlineError | None = None
-
-
 @final
 class _Margin:
     """Allowance in seconds for plans that exceed their time limit, such that `LATE_SHARE` of the actions are late.
@@ -206,8 +198,9 @@ class _ControlLoop:
         check_goal(self._schema, settings.goal, ())
         self._initial = {name: value[0, 0] for name, value in no_move(self._schema, 1, 1).items()}
         if settings.initial is not None:
-            given = {name: value[None] for name, value in settings.initial.items()}
-            self._initial = {name: v[0] for name, v in check_actions(self._schema.actions, given, (1,)).items()}
+            initial = {name: value[None] for name, value in settings.initial.items()}
+            checked = check_actions(self._schema.actions, initial, (1,))
+            self._initial = {name: value[0] for name, value in checked.items()}
         self._objective = _Objective(goal=settings.goal, constraints=settings.constraints)
         self._follower, self._lock = Follower(tests_later=True), threading.Lock()
         self._margin = _Margin(settings.within_s)
@@ -276,10 +269,10 @@ class _ControlLoop:
 
     def _needs_plan(self, step: int) -> bool:
         """Whether a new plan is needed for a step."""
-        found = self._planned
-        return (
-            found is None or found.objective is not self._objective or step - found.step >= self._settings.replan_every
-        )
+        last = self._planned
+        if last is None or last.objective is not self._objective:
+            return True
+        return step - last.step >= self._settings.replan_every
 
     def _query(self, step: int, exogenous: Arrays | None, ends_s: float) -> _Query:
         """The plan for a step."""
@@ -326,18 +319,18 @@ class _ControlLoop:
         if problem.status == 500:
             _logger.error("WebSocket %s failed: %s", self._connection.request_id, fault_text(error))
 
-    def _take(self, outcome: _Outcome, answered: asyncio.Future[None]) -> None:
-        """Takes what a worker found, before it tests the last observation."""
+    def _take(self, planned: _TimedPlan | None, error: WorldlineError | None, answered: asyncio.Future[None]) -> None:
+        """Takes the plan or the error of a worker, before the worker tests the last observation."""
         answered.set_result(None)
-        if outcome.error is not None:
-            self._note(outcome.error)
-        if outcome.planned is None:
+        if error is not None:
+            self._note(error)
+        if planned is None:
             return
-        self._trust = float(outcome.planned.plan.trust)
-        if outcome.planned.plan.status is PlanStatus.REFUSED:
-            self._error, self._detail = PlanStatus.REFUSED.value, outcome.planned.plan.reason
+        self._trust = float(planned.plan.trust)
+        if planned.plan.status is PlanStatus.REFUSED:
+            self._error, self._detail = PlanStatus.REFUSED.value, planned.plan.reason
         else:
-            self._planned = outcome.planned
+            self._planned = planned
 
     def _work(
         self, steps: Sequence[FollowedStep], query: _Query | None, answered: asyncio.Future[None], world: World
@@ -373,28 +366,28 @@ class _ControlLoop:
                     planned = _TimedPlan(plan=plan, step=query.step, objective=query.objective)
                 except WorldlineError as failed:
                     error = failed
-            self._loop.call_soon_threadsafe(self._take, _Outcome(planned=planned, error=error), answered)
+            self._loop.call_soon_threadsafe(self._take, planned, error, answered)
             if session is not None:
                 session.test()
             return self._follower.new_alarms()
 
     def _action(self, step: int, received_s: float) -> dict[str, Any]:
         """The message with the action for a step."""
-        found, fresh = self._planned, not self._needs_plan(step)
-        if found is not None and step - found.step >= self._settings.horizon:
-            found = None
+        planned, fresh = self._planned, not self._needs_plan(step)
+        if planned is not None and step - planned.step >= self._settings.horizon:
+            planned = None
         actions = self._initial
-        if found is not None:
-            actions = {name: value[step - found.step] for name, value in found.plan.actions.items()}
+        if planned is not None:
+            actions = {name: value[step - planned.step] for name, value in planned.plan.actions.items()}
         self._sent = dict(actions)
         message = {
             "type": "action",
             "step": step,
             "actions": {name: value.tolist() for name, value in actions.items()},
             "source": "fresh" if fresh else "fallback",
-            "planned_at_step": None if found is None else found.step,
+            "planned_at_step": None if planned is None else planned.step,
             "trust": None if math.isnan(self._trust) else self._trust,
-            "status": found.plan.status.value if fresh and found else self._error or "late",
+            "status": planned.plan.status.value if fresh and planned else self._error or "late",
         }
         if not fresh and self._detail:
             message["detail"] = self._detail

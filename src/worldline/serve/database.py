@@ -124,6 +124,10 @@ class Database:
         with self._translated(), self._reader.connect() as connection:
             return function(connection)
 
+    async def read_async(self, function: Callable[[Connection], T]) -> T:
+        """As `read`, for coroutines."""
+        return await asyncio.to_thread(self.read, function)
+
     def close(self) -> None:
         """Completes the writes that wait, and closes the connections."""
         self._threads.shutdown()

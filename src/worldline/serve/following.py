@@ -94,7 +94,7 @@ class Follower:
     def new_alarms(self) -> list[Alarm]:
         """The alarms since the last call, in the client's numbers of steps."""
         # A session keeps the last alarms only, so they are not counted.
-        alarms = [] if self.session is None else [one for one in self.session.alarms if one.step > self._alarmed]
+        alarms = [] if self.session is None else [alarm for alarm in self.session.alarms if alarm.step > self._alarmed]
         self._alarmed = alarms[-1].step if alarms else self._alarmed
         return [Alarm(step=alarm.step + self._first, since=alarm.since + self._first) for alarm in alarms]
 
@@ -113,13 +113,13 @@ def check_step(schema: Schema, step: FollowedStep) -> None:
         check_group(schema.exogenous, _lifted(step.exogenous), (1,), "exogenous input")
 
 
-def forecast(signals: Sequence[Signal], horizon: int, given: Arrays | None, last: Arrays) -> Arrays | None:
-    """The exogenous inputs of a plan, per signal [T, *shape]: as given, or the last ones held.
+def forecast(signals: Sequence[Signal], horizon: int, future: Arrays | None, last: Arrays) -> Arrays | None:
+    """The exogenous inputs of a plan, per signal [T, *shape]: `future`, or else the last ones repeated.
 
     Args:
         signals: the exogenous signals of the schema.
         horizon: T.
-        given: per signal at least T steps; None for none.
+        future: per signal at least T steps; None for none.
         last: per signal [*shape]; empty if unknown.
 
     Raises:
@@ -127,8 +127,8 @@ def forecast(signals: Sequence[Signal], horizon: int, given: Arrays | None, last
     """
     if not signals:
         return None
-    if given is not None:
-        return {name: value[:horizon] for name, value in given.items()}
+    if future is not None:
+        return {name: value[:horizon] for name, value in future.items()}
     if not last:
         names = ", ".join(signal.name for signal in signals)
         raise InputError(f"the exogenous inputs {names} are unknown. Send their last values or a forecast.")
@@ -136,7 +136,7 @@ def forecast(signals: Sequence[Signal], horizon: int, given: Arrays | None, last
 
 
 def shifted(actions: Arrays, steps: int, horizon: int) -> Arrays | None:
-    """The last plan as a proposal [1, T, *shape] for the next one, `steps` later; its last action is held.
+    """The last plan as a proposal [1, T, *shape] for the next one, `steps` later; its last action is repeated.
 
     Args:
         actions: per signal [T, *shape].

@@ -53,10 +53,10 @@ class HostedWorld:
 
         Opens the version if its alias was moved, so call it in a worker.
         """
-        found = self._serving()
-        if found[0] != self.version:
-            self.version, self._card = found[0], found[1].describe()
-        return found
+        version, world = self._serving()
+        if version != self.version:
+            self.version, self._card = version, world.describe()
+        return version, world
 
     def _serving(self) -> tuple[int | None, World]:
         return self.world.serving() if isinstance(self.world, NamedWorld) else (self._fixed, self.world)

@@ -87,8 +87,8 @@ class JobChild:
         assert self._process.stdout is not None
         with suppress(ValueError, msgspec.MsgspecError):  # a line that is too long, or no message
             async for line in self._process.stdout:
-                found = msgspec.json.decode(line, type=JobMessage)
-                if found.progress is None:
-                    self.end = found
+                message = msgspec.json.decode(line, type=JobMessage)
+                if message.progress is None:
+                    self.end = message
                 else:
-                    self.progress = found.progress
+                    self.progress = message.progress

@@ -104,14 +104,14 @@ def run(task: JobTask, progress: OnProgress, stop: Callable[[], bool]) -> dict[s
     work.mkdir(parents=True, exist_ok=True)
     match task.request:
         case LearnJob():
-            found, page = _learn(task, task.request, work, stoppable(progress, stop)), work / task.request.name / REPORT
+            figures, page = _learn(task, task.request, work, stoppable(progress, stop)), work / task.request.name
         case AuditJob():
-            found, page = _audit(task, task.request, work, progress), work / REPORT
+            figures, page = _audit(task, task.request, work, progress), work
         case ExamJob():
-            found, page = _exam(task, task.request, work, progress), work / "exam" / REPORT
-    text = _without(page.read_text(encoding="utf-8"), [*task.roots, *map(html.escape, task.roots)])
+            figures, page = _exam(task, task.request, work, progress), work / "exam"
+    text = _without((page / REPORT).read_text(encoding="utf-8"), [*task.roots, *map(html.escape, task.roots)])
     (Path(task.folder) / REPORT).write_text(text, encoding="utf-8")
-    return found
+    return figures
 
 
 def _learn(task: JobTask, request: LearnJob, work: Path, progress: OnProgress | None) -> dict[str, Any]:
@@ -137,14 +137,14 @@ def _learn(task: JobTask, request: LearnJob, work: Path, progress: OnProgress | 
         (fresh := figures.with_suffix(".partial")).write_text(json.dumps(spelled(learn_figures(learned))))
         fresh.replace(figures)
     manifest = (out / MANIFEST).read_bytes()
-    known = catalog.versions(request.name) if request.name in catalog.names() else ()
-    version = next((one.number for one in known if (one.path / MANIFEST).read_bytes() == manifest), None)
-    if version is None:
-        version = catalog.publish(out, request.name, alias=request.alias).number
+    versions = catalog.versions(request.name) if request.name in catalog.names() else ()
+    published = [version.number for version in versions if (version.path / MANIFEST).read_bytes() == manifest]
+    if not published:
+        published = [catalog.publish(out, request.name, alias=request.alias).number]
     elif request.alias is not None:
-        catalog.point(request.name, request.alias, version, reason="published")
+        catalog.point(request.name, request.alias, published[0], reason="published")
     return {
-        "world": f"{request.name}@{version}",
+        "world": f"{request.name}@{published[0]}",
         "alias": request.alias,
         "figures": _figures(figures.read_text(), task),
     }
@@ -155,10 +155,12 @@ def _audit(task: JobTask, request: AuditJob, work: Path, progress: OnProgress) -
     from worldline.report.audit_page import render_audit
     from worldline.workflows.audit import audit
 
-    found = audit(task.world, task.logs, goals=request.goals, seed=request.seed, device=task.device, progress=progress)
-    found = replace(found, world=request.world)
-    (work / REPORT).write_text(render_audit(found), encoding="utf-8")
-    return _figures(to_strict_json(found), task)
+    audited = audit(
+        task.world, task.logs, goals=request.goals, seed=request.seed, device=task.device, progress=progress
+    )
+    audited = replace(audited, world=request.world)
+    (work / REPORT).write_text(render_audit(audited), encoding="utf-8")
+    return _figures(to_strict_json(audited), task)
 
 
 def _exam(task: JobTask, request: ExamJob, work: Path, progress: OnProgress) -> dict[str, Any]:
@@ -177,8 +179,8 @@ def _exam(task: JobTask, request: ExamJob, work: Path, progress: OnProgress) -> 
 
 
 def _figures(text: str, task: JobTask) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_without(text, task.roots))
-    return found
+    figures: dict[str, Any] = json.loads(_without(text, task.roots))
+    return figures
 
 
 def _without(text: str, roots: Iterable[str]) -> str:

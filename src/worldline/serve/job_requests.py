@@ -93,8 +93,8 @@ def decode_request(body: bytes) -> JobRequest:
     try:
         return msgspec.json.decode(body, type=JobRequest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        found = re.search(r" - at `\$(.*)`$", str(error))
-        pointer = re.sub(r"[.\[]", "/", found[1].replace("]", "")) if found else ""
+        place = re.search(r" - at `\$(.*)`$", str(error))
+        pointer = re.sub(r"[.\[]", "/", place[1].replace("]", "")) if place else ""
         raise MessageError(f"the job is not valid: {str(error)[:300]}. /docs lists the fields.", pointer) from error
 
 
@@ -141,8 +141,8 @@ class LogsFolder:
 
     def names(self) -> list[str]:
         """The names, sorted."""
-        found = () if self.root is None or not self.root.is_dir() else self.root.iterdir()
-        return sorted(one.name for one in found if NAME.fullmatch(one.name) and self._holds(one))
+        entries = () if self.root is None or not self.root.is_dir() else self.root.iterdir()
+        return sorted(entry.name for entry in entries if NAME.fullmatch(entry.name) and self._holds(entry))
 
     def path(self, name: str) -> Path:
         """The path of the logs with this name.
@@ -154,8 +154,8 @@ class LogsFolder:
         if self.root is None or name not in self.names():
             raise UnknownNameError("logs", name, self.names())
         for folder, folders, files in os.walk(path := self.root / name):
-            for one in (*folders, *files):
-                if (entry := Path(folder, one)).is_symlink() and not self._holds(entry):
+            for entry in (Path(folder, entry_name) for entry_name in (*folders, *files)):
+                if entry.is_symlink() and not self._holds(entry):
                     raise UnsupportedError(f"the logs {name!r} hold a link to another folder. Replace it with a copy.")
         return path
 

@@ -184,9 +184,9 @@ class Jobs:
             connection.execute(insert(jobs).values(row))
             return _view(row)
 
-        found = await self._database.write_async(add)
+        job = await self._database.write_async(add)
         self._wake.set()
-        return found
+        return job
 
     async def get(self, caller: Caller, name: str) -> JobView:
         """The current state of a job.
@@ -194,14 +194,14 @@ class Jobs:
         Raises:
             NotFoundError: the caller has no such job.
         """
-        found = select(*_VIEW).where(jobs.c.id == name, jobs.c.token_id == caller.id)
-        row = await asyncio.to_thread(self._database.read, lambda one: one.execute(found).mappings().one_or_none())
+        mine = select(*_VIEW).where(jobs.c.id == name, jobs.c.token_id == caller.id)
+        row = await self._database.read_async(lambda connection: connection.execute(mine).mappings().one_or_none())
         return _existing(name, row)
 
     async def list_jobs(self, caller: Caller) -> list[JobView]:
         """The jobs of the caller, the newest first; at most 100."""
-        found = select(*_VIEW).where(jobs.c.token_id == caller.id).order_by(jobs.c.created.desc()).limit(100)
-        rows = await asyncio.to_thread(self._database.read, lambda one: one.execute(found).mappings().all())
+        mine = select(*_VIEW).where(jobs.c.token_id == caller.id).order_by(jobs.c.created.desc()).limit(100)
+        rows = await self._database.read_async(lambda connection: connection.execute(mine).mappings().all())
         return [_view(row) for row in rows]
 
     async def cancel(self, caller: Caller, name: str) -> JobView:
@@ -227,8 +227,8 @@ class Jobs:
             ConflictError: the job is not done.
         """
         await self._done(caller, name)
-        found = select(jobs.c.result).where(jobs.c.id == name)
-        return dict(await asyncio.to_thread(self._database.read, lambda one: one.execute(found).scalar_one()))
+        stored = select(jobs.c.result).where(jobs.c.id == name)
+        return dict(await self._database.read_async(lambda connection: connection.execute(stored).scalar_one()))
 
     async def report(self, caller: Caller, name: str) -> bytes:
         """The report of a job, an HTML page.
@@ -282,7 +282,7 @@ class Jobs:
 
         def remove() -> None:
             folders = list(self._folder.iterdir()) if self._folder.is_dir() else []  # before jobs are read
-            known = set(self._database.read(lambda one: one.execute(select(jobs.c.id)).scalars().all()))
+            known = self._database.read(lambda connection: connection.execute(select(jobs.c.id)).scalars().all())
             for folder in folders:
                 if folder.name not in known:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -359,12 +359,12 @@ class Jobs:
     def _next(self, connection: Connection) -> RowMapping | None:
         """The oldest job that waits, or whose process is gone."""
         lost = (jobs.c.status == "running") & (jobs.c.heartbeat < time.time() - self._settings.lease_s)
-        found = select(jobs).where((jobs.c.status == "queued") | lost).order_by(jobs.c.created).limit(1)
-        return connection.execute(found).mappings().one_or_none()
+        waiting = select(jobs).where((jobs.c.status == "queued") | lost).order_by(jobs.c.created).limit(1)
+        return connection.execute(waiting).mappings().one_or_none()
 
     async def _claim(self) -> Mapping[str, Any] | None:
         """The next job, which this process now owns."""
-        if await asyncio.to_thread(self._database.read, self._next) is None:
+        if await self._database.read_async(self._next) is None:
             return None
 
         def take(connection: Connection) -> Mapping[str, Any] | None:

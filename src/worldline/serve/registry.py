@@ -106,9 +106,8 @@ class Registry:
 
     async def _stored(self) -> dict[str, str]:
         """Name and reference of all added worlds. Those that other processes removed are forgotten."""
-        rows = select(worlds.c.name, worlds.c.reference)
-        found = await asyncio.to_thread(self._database.read, lambda connection: connection.execute(rows).all())
-        known = dict(found)
+        query = select(worlds.c.name, worlds.c.reference)
+        known = dict(await self._database.read_async(lambda connection: connection.execute(query).all()))
         for name in [name for name, reference in self._added.items() if known.get(name) != reference]:
             self._forget(name)
         return known

@@ -99,8 +99,8 @@ class Scheduler:
         queue = self._queues[lane]
         if len(queue) < self._limits.queue:
             return
-        for one in [one for one in queue if one.future.done()]:
-            queue.remove(one)
+        for ended in [waiting for waiting in queue if waiting.future.done()]:
+            queue.remove(ended)
         if len(queue) < self._limits.queue:
             return
         per_s = self._workers / self._mean_s[lane]
@@ -108,11 +108,11 @@ class Scheduler:
         refused = OverloadedError(
             f"{self._limits.queue} calls are waiting. Try again in {after_s:.0f} s, or send fewer at once.", after_s
         )
-        counts = Counter(one.caller for one in queue)
+        counts = Counter(waiting.caller for waiting in queue)
         if not may_displace(counts, caller):
             raise refused
         [(busiest, _)] = counts.most_common(1)
-        newest = max((one for one in queue if one.caller == busiest), key=lambda one: one.turn)
+        newest = max((call for call in queue if call.caller == busiest), key=lambda call: call.turn)
         queue.remove(newest)
         newest.future.set_exception(refused)
 
@@ -126,10 +126,10 @@ class Scheduler:
         gone: Gone = None,
     ) -> Answer:
         """The result of `function`, computed in a worker. Other arguments and errors as in `run_batched`."""
-        found: Answer = await self.run_batched(
-            None, _each(function), group=None, lane=lane, caller=caller, deadline_s=deadline_s, gone=gone
+        answer: Answer = await self.run_batched(
+            None, lambda _: [function()], group=None, lane=lane, caller=caller, deadline_s=deadline_s, gone=gone
         )
-        return found
+        return answer
 
     async def run_batched(
         self,
@@ -165,6 +165,7 @@ class Scheduler:
             raise stopping_error()
         self._make_room(lane, caller)
         future = asyncio.get_running_loop().create_future()
+        after_own = [waiting.turn + 1 for waiting in self._queues[lane] if waiting.caller == caller]
         waiting = _Waiting(
             work=work,
             run=run,
@@ -172,7 +173,7 @@ class Scheduler:
             limit=min(self._limits.batch, limit or self._limits.batch),
             future=future,
             caller=caller,
-            turn=max([self._turns[lane], *(one.turn + 1 for one in self._queues[lane] if one.caller == caller)]),
+            turn=max([self._turns[lane], *after_own]),
         )
         self._queues[lane].append(waiting)
         self._start(lane)
@@ -218,16 +219,17 @@ class Scheduler:
 
     def _next(self, lane: Lane) -> list[_Waiting]:
         """The first call that is still wanted and the calls of its group; empty if there is none."""
-        queue = [one for one in self._queues[lane] if not one.future.done()]
+        queue = [waiting for waiting in self._queues[lane] if not waiting.future.done()]
         if not queue:
             self._queues[lane].clear()
             return []
-        first = min(queue, key=lambda one: one.turn)  # the oldest of these
+        first = min(queue, key=lambda waiting: waiting.turn)  # the oldest of these
         self._turns[lane] = first.turn
-        others = [one for one in queue if first.group is not None and one.group == first.group and one is not first]
+        queue.remove(first)
+        others = [waiting for waiting in queue if first.group is not None and waiting.group == first.group]
         batch = [first, *others[: first.limit - 1]]
-        chosen = set(map(id, batch))
-        self._queues[lane] = deque(one for one in queue if id(one) not in chosen)
+        chosen = set(batch)
+        self._queues[lane] = deque(waiting for waiting in queue if waiting not in chosen)
         return batch
 
     def _finish(
@@ -236,13 +238,13 @@ class Scheduler:
         """Gives each call its result, and the worker its next batch."""
         if computed.cancelled():  # the scheduler was closed before it began
             return
-        for waiting, one in zip(batch, computed.result(), strict=True):
+        for waiting, result in zip(batch, computed.result(), strict=True):
             if waiting.future.done():
                 continue
-            if isinstance(one, Exception):
-                waiting.future.set_exception(one)
+            if isinstance(result, Exception):
+                waiting.future.set_exception(result)
             else:
-                waiting.future.set_result(one)
+                waiting.future.set_result(result)
         self.last_answer_s = self._changed_s[lane] = time.monotonic()
         took_s = self.last_answer_s - started_s
         self._mean_s[lane] = 0.9 * self._mean_s[lane] + 0.1 * took_s / len(batch)
@@ -270,7 +272,7 @@ def stopping_error() -> UnavailableError:
 def _results(run: Callable[[Sequence[Any]], Sequence[Any]], work: Sequence[Any]) -> Sequence[Any]:
     """The result or error of each call. A world that raises anything must not end its worker or the event loop."""
     try:
-        return [_error(one) if isinstance(one, Exception) else one for one in run(work)]
+        return [_error(result) if isinstance(result, Exception) else result for result in run(work)]
     except BaseException as error:  # noqa: BLE001  # every caller of the batch gets it
         return [_error(error)] * len(work)
 
@@ -280,8 +282,3 @@ def _error(error: BaseException) -> Exception:
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
-
-
-def _each(function: Callable[[], Any]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """A function of several calls that calls `function` for each."""
-    return lambda work: [function() for _ in work]

@@ -18,7 +18,7 @@ from worldline.serve.limits import Limits
 from worldline.serve.metrics import Metrics
 from worldline.serve.problems import problem_of
 from worldline.serve.scheduler import CallerLeftError, Gone, Lane, Scheduler
-from worldline.serve.usage import CallRecord, Usage
+from worldline.serve.usage import Usage
 from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
 from worldline.world.base import World
 from worldline.world.wire import Call
@@ -129,15 +129,13 @@ class Service:
             raise
         finally:
             self.usage.record(
-                CallRecord(
-                    caller=caller,
-                    world=hosted.name,
-                    version=hosted.version,
-                    verb=verb,
-                    status=status,
-                    seconds=time.monotonic() - started_s,
-                    steps=steps,
-                )
+                caller,
+                world=hosted.name,
+                version=hosted.version,
+                verb=verb,
+                status=status,
+                seconds=time.monotonic() - started_s,
+                steps=steps,
             )
 
     async def ask(

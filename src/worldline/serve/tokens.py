@@ -7,7 +7,6 @@ import hmac
 import math
 import re
 import secrets
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -24,9 +23,6 @@ from worldline.serve.tables import tokens
 
 KEEP_S: Final = 5.0
 """Seconds after which a token is read from the database again, and a revocation takes effect in all processes."""
-
-MAX_KEPT: Final = 1000
-"""Tokens in memory."""
 
 USED_S: Final = 60.0
 """Precision of `TokenRecord.last_used`, in seconds."""
@@ -89,7 +85,7 @@ class Tokens:
     """
 
     def __init__(self, database: Database) -> None:
-        self._database, self._lock = database, threading.Lock()
+        self._database = database
         self._kept: dict[str, _Kept] = {}
         self._any, self._any_read = False, -math.inf
 
@@ -160,8 +156,7 @@ class Tokens:
             return known[name]
 
         number = self._database.write(write)
-        with self._lock:
-            self._kept.pop(number, None)
+        self._kept.pop(number, None)
 
     def any(self) -> bool:
         """Whether there is a token, valid or not: then the service requires one. At most `KEEP_S` seconds old."""
@@ -191,8 +186,8 @@ class Tokens:
         if kept is None or not equal or not kept.record.is_valid(now):
             raise UnauthorizedError
         self._note_use(kept, now)
-        found = kept.record
-        return Caller(id=found.id, name=found.name, scopes=found.scopes, rate=found.rate, quota=found.quota)
+        record = kept.record
+        return Caller(id=record.id, name=record.name, scopes=record.scopes, rate=record.rate, quota=record.quota)
 
     def _fresh(self, number: str) -> _Kept | None:
         """The token with this id in memory, unless it must be read again."""
@@ -208,23 +203,15 @@ class Tokens:
         row = self._database.read(lambda connection: connection.execute(wanted).one_or_none())
         if row is None:
             return None
-        fresh = _Kept(record=_record(row), hash=row.hash, read=now)
-        self._keep(fresh)
+        fresh = self._kept[number] = _Kept(record=_record(row), hash=row.hash, read=now)
         return fresh
-
-    def _keep(self, kept: _Kept) -> None:
-        with self._lock:
-            self._kept.pop(kept.record.id, None)
-            while len(self._kept) >= MAX_KEPT:
-                del self._kept[next(iter(self._kept))]  # the one that was read first
-            self._kept[kept.record.id] = kept
 
     def _note_use(self, kept: _Kept, now: float) -> None:
         """Writes `last_used` without waiting, if it is older than its precision."""
         number, last = kept.record.id, kept.record.last_used
         if last is not None and now - last < USED_S:
             return
-        self._keep(replace(kept, record=replace(kept.record, last_used=now)))
+        self._kept[number] = replace(kept, record=replace(kept.record, last_used=now))
         used = update(tokens).where(tokens.c.id == number).values(last_used=now)
         self._database.write_later(lambda connection: connection.execute(used).close())
 

@@ -27,31 +27,6 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 MAX_LOGGED: Final = 1000
 """Calls between two flushes that are logged at most."""
-_MAX_BUCKETS: Final = 10_000
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class CallRecord:
-    """A finished call.
-
-    Args:
-        caller: who called.
-        world: name of the world.
-        version: that answered; None if unknown.
-        verb: that was called.
-        status: HTTP status of the answer.
-        seconds: from the request to the answer.
-        steps: predicted steps, over all worlds and candidates.
-    """
-
-    caller: Caller
-    world: str
-    version: int | None
-    verb: str
-    status: int
-    seconds: float
-    steps: int
 
 
 @final
@@ -140,21 +115,33 @@ class Usage:
             )
         self._today[caller.id] = used + 1
 
-    def record(self, call: CallRecord) -> None:
-        """Counts a finished call, and logs it with probability `log_share`."""
-        key = (call.caller.id, _day(), call.world, call.verb)
-        self._count(key, _Sum(calls=1, errors=int(call.status >= 400), seconds=call.seconds, steps=call.steps))
+    def record(
+        self, caller: Caller, *, world: str, version: int | None, verb: str, status: int, seconds: float, steps: int
+    ) -> None:
+        """Counts a finished call, and logs it with probability `log_share`.
+
+        Args:
+            caller: who called.
+            world: name of the world.
+            version: that answered; None if unknown.
+            verb: that was called.
+            status: HTTP status of the answer.
+            seconds: from the request to the answer.
+            steps: predicted steps, over all worlds and candidates.
+        """
+        key = (caller.id, _day(), world, verb)
+        self._count(key, _Sum(calls=1, errors=int(status >= 400), seconds=seconds, steps=steps))
         if random.random() < self._log_share:
             self._log.append(
                 {
                     "time": time.time(),
                     "request_id": REQUEST_ID.get(),
-                    "token_id": call.caller.id,
-                    "world": call.world,
-                    "version": call.version,
-                    "verb": call.verb,
-                    "status": call.status,
-                    "duration_ms": 1000 * call.seconds,
+                    "token_id": caller.id,
+                    "world": world,
+                    "version": version,
+                    "verb": verb,
+                    "status": status,
+                    "duration_ms": 1000 * seconds,
                 }
             )
 
@@ -169,8 +156,8 @@ class Usage:
         self._log.clear()
 
         def write(connection: Connection) -> None:
-            for key, found in sums.items():
-                _add(connection, key, found)
+            for key, counts in sums.items():
+                _add(connection, key, counts)
             if logged:
                 connection.execute(insert(calls), logged)
 
@@ -181,18 +168,18 @@ class Usage:
             finally:
                 await asyncio.wait([writing])  # also if this task is cancelled: else nobody knows what was written
                 if writing.exception() is not None:
-                    for key, found in sums.items():  # in the next flush
-                        self._count(key, found)
-        counted = await asyncio.to_thread(self._database.read, lambda connection: _counts(connection, day))
+                    for key, counts in sums.items():  # in the next flush
+                        self._count(key, counts)
+        counted = await self._database.read_async(lambda connection: _counts(connection, day))
         if self._day == day:
             # Calls that were admitted meanwhile, or still run, are not in the database yet.
             for name in {*counted, *self._today}:
                 since = self._today.get(name, 0) - before.get(name, 0)
                 self._today[name] = max(counted.get(name, 0), before.get(name, 0)) + since
 
-    def _count(self, key: tuple[str, str, str, str], found: _Sum) -> None:
-        old = self._sums.get(key, _Sum())
-        self._sums[key] = _Sum(**{name: value + getattr(found, name) for name, value in vars(old).items()})
+    def _count(self, key: tuple[str, str, str, str], added: _Sum) -> None:
+        before = self._sums.get(key, _Sum())
+        self._sums[key] = _Sum(**{name: value + getattr(added, name) for name, value in vars(before).items()})
 
     async def clean(self) -> None:
         """Deletes logged calls that are older than `log_days`."""
@@ -205,9 +192,9 @@ class Usage:
         if self._database is None:
             return ()
         first = (datetime.now(UTC) - timedelta(days=days - 1)).date().isoformat()
-        rows = select(usage).where(usage.c.day >= first).order_by(usage.c.day, usage.c.token_id)
-        found = self._database.read(lambda connection: connection.execute(rows).mappings().all())
-        return tuple(UsageRow(**row) for row in found)
+        query = select(usage).where(usage.c.day >= first).order_by(usage.c.day, usage.c.token_id)
+        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
+        return tuple(UsageRow(**row) for row in rows)
 
     def check_rate(self, caller: Caller) -> None:
         """Counts a request against the rate, for which a bucket holds the calls of one second, at least one.
@@ -220,8 +207,6 @@ class Usage:
         now, size = time.monotonic(), max(1.0, caller.rate)
         left, since = self._buckets.get(caller.id, (size, now))
         left = min(size, left + (now - since) * caller.rate)
-        if len(self._buckets) >= _MAX_BUCKETS:
-            self._buckets.clear()
         self._buckets[caller.id] = (left - 1 if left >= 1 else left, now)
         if left < 1:
             after_s = (1 - left) / caller.rate
@@ -232,13 +217,13 @@ def _day() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def _add(connection: Connection, key: tuple[str, str, str, str], found: _Sum) -> None:
+def _add(connection: Connection, key: tuple[str, str, str, str], counts: _Sum) -> None:
     token_id, day, world, verb = key
     row = (usage.c.token_id == token_id, usage.c.day == day, usage.c.world == world, usage.c.verb == verb)
-    added = {name: usage.c[name] + value for name, value in vars(found).items()}
+    added = {name: usage.c[name] + value for name, value in vars(counts).items()}
     # Writers run one after the other, also those of other processes, so no row appears in between.
     if connection.execute(update(usage).where(*row).values(added)).rowcount == 0:
-        connection.execute(insert(usage).values(token_id=token_id, day=day, world=world, verb=verb, **vars(found)))
+        connection.execute(insert(usage).values(token_id=token_id, day=day, world=world, verb=verb, **vars(counts)))
 
 
 def _counts(connection: Connection, day: str) -> dict[str, int]:

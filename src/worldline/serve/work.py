@@ -71,20 +71,20 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
         raise TooLargeError(f"the images have {pixels} values. This service accepts {limits.pixels}: send fewer.")
     values = sum(_values(card, name) for name in card.predicts)
     answered = 0 if call.verb in ("score", "plan") else steps * (3 + samples)  # mean, low, high
-    found = worlds * (steps * candidates + observed) * values * 8 * _COPIES
-    found += worlds * answered * values * _BYTES_PER_NUMBER
-    found += worlds * candidates * _num_constraints(call) * 8 * _COPIES
+    num_bytes = worlds * (steps * candidates + observed) * values * 8 * _COPIES
+    num_bytes += worlds * answered * values * _BYTES_PER_NUMBER
+    num_bytes += worlds * candidates * _num_constraints(call) * 8 * _COPIES
     if call.arguments.get("images"):
         shown = sum(math.prod(signal.shape) for signal in card.schema.observations if signal.kind is Kind.IMAGE)
-        found += worlds * steps * shown * _COPIES
+        num_bytes += worlds * steps * shown * _COPIES
     # The measured memory is that of a rollout of `band_horizon` steps. An observation takes as much as a step.
-    found += worlds * (candidates * steps + observed) * card.bytes_per_candidate // max(card.band_horizon, 1)
-    if found > limits.call_bytes:
+    num_bytes += worlds * (candidates * steps + observed) * card.bytes_per_candidate // max(card.band_horizon, 1)
+    if num_bytes > limits.call_bytes:
         raise TooLargeError(
-            f"the call may need {found / 2**20:.0f} MiB for {worlds} worlds, {candidates} candidates, {samples} "
+            f"the call may need {num_bytes / 2**20:.0f} MiB for {worlds} worlds, {candidates} candidates, {samples} "
             f"samples and {steps} steps. This service accepts {limits.call_bytes / 2**20:.0f} MiB: send less at once."
         )
-    return CallSize(num_bytes=found, steps=predicted)
+    return CallSize(num_bytes=num_bytes, steps=predicted)
 
 
 def with_budget(call: Call, limits: Limits, deadline_s: float | None = None) -> Call:
@@ -224,8 +224,8 @@ def _values(card: Card, name: str) -> int:
 
 def _observations(call: Call) -> Mapping[str, Any]:
     past = call.arguments.get("history") or call.arguments.get("episode")
-    found: Mapping[str, Any] = getattr(past, "observations", {})
-    return found
+    observations: Mapping[str, Any] = getattr(past, "observations", {})
+    return observations
 
 
 def _shapes(group: Arrays) -> tuple[object, ...]:
@@ -241,38 +241,38 @@ def _predict_together(world: World, calls: Sequence[Call]) -> list[Prediction]:
     }
     if first.get("exogenous"):
         together["exogenous"] = _stacked([call.arguments["exogenous"] for call in calls])
-    found = world.predict(**together)
-    return [_one_world(found, number) for number in range(len(calls))]
+    batch = world.predict(**together)
+    return [_one_world(batch, number) for number in range(len(calls))]
 
 
 def _stacked(parts: Sequence[Arrays]) -> Arrays:
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
 
-def _one_world(found: Prediction, number: int) -> Prediction:
+def _one_world(batch: Prediction, number: int) -> Prediction:
     """The prediction of one world of a batch."""
     signals = {
         name: Forecast(
-            mean=one.mean[number],
-            low=None if one.low is None else one.low[number],
-            high=None if one.high is None else one.high[number],
-            horizon=int(np.asarray(one.horizon)[number]),
+            mean=forecast.mean[number],
+            low=None if forecast.low is None else forecast.low[number],
+            high=None if forecast.high is None else forecast.high[number],
+            horizon=int(np.asarray(forecast.horizon)[number]),
         )
-        for name, one in found.signals.items()
+        for name, forecast in batch.signals.items()
     }
-    images = {name: value[number] for name, value in found.images.items()}
-    return replace(found, signals=signals, trust=float(np.asarray(found.trust)[number]), images=images)
+    images = {name: value[number] for name, value in batch.images.items()}
+    return replace(batch, signals=signals, trust=float(np.asarray(batch.trust)[number]), images=images)
 
 
 def _predicted(world: World, call: Call, parts: Iterable[NDArray[np.integer]], axis: int) -> Prediction:
-    found = list[Prediction]()
+    predictions = list[Prediction]()
     for part in parts:
         arguments = {**call.arguments, "history": call.arguments["history"].worlds(part)}
         for name in ("actions", "exogenous"):
             if arguments.get(name):
                 arguments[name] = {signal: np.take(value, part, axis) for signal, value in arguments[name].items()}
-        found.append(world.predict(**arguments))
-    return _joined(found)
+        predictions.append(world.predict(**arguments))
+    return _joined(predictions)
 
 
 def _joined(parts: Sequence[Prediction]) -> Prediction:
@@ -280,9 +280,9 @@ def _joined(parts: Sequence[Prediction]) -> Prediction:
     first = parts[0]
     signals = {
         name: Forecast(
-            **{field: _concatenated([vars(part.signals[name])[field] for part in parts]) for field in vars(one)}
+            **{field: _concatenated([vars(part.signals[name])[field] for part in parts]) for field in vars(forecast)}
         )
-        for name, one in first.signals.items()
+        for name, forecast in first.signals.items()
     }
     images = {name: np.concatenate([part.images[name] for part in parts]) for name in first.images}
     return replace(first, signals=signals, images=images, trust=_concatenated([part.trust for part in parts]))
@@ -293,10 +293,11 @@ def _concatenated(values: Sequence[Any]) -> Any:
 
 
 def _scored(world: World, call: Call, parts: Iterable[NDArray[np.integer]], axis: int) -> Scores:
-    found = list[Scores]()
+    scores = list[Scores]()
     for part in parts:
         actions = {name: np.take(value, part, axis) for name, value in call.arguments["actions"].items()}
-        found.append(world.score(**{**call.arguments, "actions": actions}))
-    cost, violation = ([vars(one)[name] for one in found] for name in ("cost", "violation"))
-    trust = np.array([one.trust for one in found]).min(0)
-    return replace(found[0], cost=np.concatenate(cost, axis), violation=np.concatenate(violation, axis), trust=trust)
+        scores.append(world.score(**{**call.arguments, "actions": actions}))
+    cost = np.concatenate([part.cost for part in scores], axis)
+    violation = np.concatenate([part.violation for part in scores], axis)
+    trust = np.array([part.trust for part in scores]).min(0)
+    return replace(scores[0], cost=cost, violation=violation, trust=trust)
