@@ -228,33 +228,6 @@ def test_what_ran_in_shadow_is_open_already(catalog: Catalog, open_toy: Open) ->
     assert opened == ["1", "2"]
 
 
-def test_a_call_that_outlives_the_shadow_does_not_bring_the_candidate_back(catalog: Catalog, open_toy: Open) -> None:
-    opened, begun, may_go_on = list[str](), Event(), Event()
-
-    def count(path: Path) -> World:
-        opened.append(path.name)
-        return open_toy(path)
-
-    def slow(rollout: Rollout) -> torch.Tensor:
-        begun.set()
-        assert may_go_on.wait(60)
-        return rollout.signals["position"][..., 0]
-
-    catalog.shadow("toy", "prod", 2)
-    plans = {"push": np.zeros((1, 1, 2), np.float32)}
-    with NamedWorld(catalog.shelf("toy"), "prod", open_bundle=count) as world:
-        late = Thread(target=lambda: world.score(STILL, plans, Goal(costs=[slow])))
-        late.start()
-        assert begun.wait(60)
-        catalog.shadow("toy", "prod", None)
-        assert told(world) == 1.0
-        may_go_on.set()
-        late.join()
-        world.flush()
-        assert opened == ["1"]
-        assert world._shadow.opened(catalog.resolve("toy@2")) is None
-
-
 def test_shadow_writes_down_every_verb_and_changes_no_answer(
     catalog: Catalog, world: NamedWorld, open_toy: Open
 ) -> None:

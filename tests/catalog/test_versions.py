@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 
 from worldline.bundle import read_bundle
-from worldline.catalog.aliases import WorldDirectory
 from worldline.catalog.comparison import ShadowVerdict
 from worldline.catalog.named import NamedWorld
 from worldline.catalog.versions import Catalog, default_folder, open_named
@@ -284,14 +282,6 @@ def test_a_candidate_that_crashes_is_not_promoted(
         catalog.promote("toy", "prod")
     catalog.shadow("toy", "prod", None)
     assert catalog.alias("toy", "prod").shadow is None
-
-
-def test_threads_that_publish_lose_nothing(catalog: Catalog, toy_bundle: Write) -> None:
-    source = toy_bundle(0.0)
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda n: catalog.publish(source, "toy", alias=f"alias{n}"), range(8)))
-    assert sorted(one.number for one in found) == list(range(1, 9))
-    assert len(WorldDirectory(folder=catalog.folder / "toy").aliases()) == 8
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # from Python 3.12 on

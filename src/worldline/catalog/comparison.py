@@ -127,7 +127,7 @@ def compare_forecasts(task: Backtest, serving: Prediction, candidate: Prediction
     Raises:
         InputError: the candidate's prediction is not finite.
     """
-    found = {}
+    outcomes = {}
     for signal in task.signals:
         truth, seen = task.truth[signal.name].astype(np.float64), task.observed[signal.name]
         if not task.batch:
@@ -137,20 +137,21 @@ def compare_forecasts(task: Backtest, serving: Prediction, candidate: Prediction
         if not kept.any():
             continue
         truth = np.where(seen[..., None], truth, 0.0)  # unobserved values are arbitrary
-        views = [_Errors.of(signal, one.signals[signal.name], truth[:, 1:]) for one in (serving, candidate)]
-        if not np.isfinite(views[1].error[kept]).all():
+        own = _Errors.of(signal, serving.signals[signal.name], truth[:, 1:])
+        other = _Errors.of(signal, candidate.signals[signal.name], truth[:, 1:])
+        if not np.isfinite(other.error[kept]).all():
             raise InputError(f"the prediction of {signal.name!r} is not finite.")
-        if not np.isfinite(views[0].error[kept]).all():
+        if not np.isfinite(own.error[kept]).all():
             continue
         change = np.abs(signal.difference(truth[:, 1:], truth[:, :1]))
-        found[signal.name] = ForecastOutcome(
-            serving=float(views[0].error[kept].mean()),
-            candidate=float(views[1].error[kept].mean()),
+        outcomes[signal.name] = ForecastOutcome(
+            serving=float(own.error[kept].mean()),
+            candidate=float(other.error[kept].mean()),
             change=float(change[kept].mean()),
-            inside_serving=views[0].inside(kept),
-            inside_candidate=views[1].inside(kept),
+            inside_serving=own.inside(kept),
+            inside_candidate=other.inside(kept),
         )
-    return found
+    return outcomes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,8 +306,8 @@ def compare(records: Sequence[ShadowRecord], *, serving: int, candidate: int, se
         difference=_mean(apart.tolist()),
         low=None if interval is None else interval.low,
         high=None if interval is None else interval.high,
-        serving_coverage=_mean([one.inside_serving for one in outcomes if one.inside_serving is not None]),
-        candidate_coverage=_mean([one.inside_candidate for one in outcomes if one.inside_candidate is not None]),
+        serving_coverage=_mean([each.inside_serving for each in outcomes if each.inside_serving is not None]),
+        candidate_coverage=_mean([each.inside_candidate for each in outcomes if each.inside_candidate is not None]),
         serving_s=_median([record.serving_s for record in records]),
         candidate_s=_median(answered),
         verdict=verdict,
@@ -346,9 +347,10 @@ def _scores(records: Sequence[ShadowRecord]) -> tuple[Float[np.ndarray, "N"], Fl
     scale = {name: float(np.mean(moved)) for name, moved in changes.items() if any(moved)}
     own, other = [], []
     for record in records:
-        if known := {name: one for name, one in record.outcomes.items() if name in scale}:
-            own.append(float(np.mean([one.serving / scale[name] for name, one in known.items()])))
-            other.append(float(np.mean([one.candidate / scale[name] for name, one in known.items()])))
+        changed = {name: outcome for name, outcome in record.outcomes.items() if name in scale}
+        if changed:
+            own.append(float(np.mean([outcome.serving / scale[name] for name, outcome in changed.items()])))
+            other.append(float(np.mean([outcome.candidate / scale[name] for name, outcome in changed.items()])))
     return np.array(own, np.float64), np.array(other, np.float64)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -41,11 +40,13 @@ STATEMENT_S: Final = 30.0
 WRITERS: Final = 32
 """Threads that wait for their turn to write."""
 
+READERS: Final = 8
+"""Connections that read at the same time."""
+
 _LOCK: Final = 0x776F726C646C696E
 """The advisory lock of writers in PostgreSQL."""
 
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
-_ALEMBIC: Final = threading.Lock()  # Alembic keeps the running migration in its modules
 _logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -67,7 +68,6 @@ class Database:
 
     Args:
         url: path of an SQLite file, `sqlite:///PATH` or `postgresql://USER@HOST/NAME`. A new file has mode 0600.
-        readers: reading connections at most.
 
     Raises:
         ConfigError: the URL is not one of these, or a later version of worldline wrote the database.
@@ -75,12 +75,12 @@ class Database:
         UnavailableError: the database cannot be reached.
     """
 
-    def __init__(self, url: str | Path, *, readers: int = 8) -> None:
+    def __init__(self, url: str | Path) -> None:
         parsed = _parse(str(url))
         self._password = parsed.password
         self._threads = ThreadPoolExecutor(WRITERS, "worldline-database")
         self._writer = _engine(parsed, writes=True, connections=1)
-        self._reader = _engine(parsed, writes=False, connections=readers)
+        self._reader = _engine(parsed, writes=False, connections=READERS)
         try:
             self.write(_upgrade)
         except BaseException:
@@ -152,17 +152,17 @@ def _parse(text: str) -> URL:
     """The URL with its driver. Messages never contain the text, which may have a password."""
     if "://" not in text:
         return URL.create("sqlite", database=text)
-    known = "Give the path of a file, sqlite:///PATH or postgresql://USER@HOST/NAME."
+    remedy = "Give the path of a file, sqlite:///PATH or postgresql://USER@HOST/NAME."
     try:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:
-        raise ConfigError(f"the URL of the database cannot be parsed. {known}") from error
+        raise ConfigError(f"the URL of the database cannot be parsed. {remedy}") from error
     if url.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         return url.set(drivername="postgresql+psycopg")
     if url.drivername != "sqlite":
-        raise ConfigError(f"{url.drivername!r} is not a supported database. {known}")
+        raise ConfigError(f"{url.drivername!r} is not a supported database. {remedy}")
     if url.database in (None, "", ":memory:"):
-        raise ConfigError(f"the database has no file, so connections cannot share it. {known}")
+        raise ConfigError(f"the database has no file, so connections cannot share it. {remedy}")
     return URL.create("sqlite", database=url.database)
 
 
@@ -232,12 +232,11 @@ def _upgrade(connection: Connection) -> None:
     config.attributes.update(connection=connection, version_table=REVISIONS)
     script = ScriptDirectory.from_config(config)
     head = script.get_current_head()
-    with _ALEMBIC:
-        current = MigrationContext.configure(connection, opts={"version_table": REVISIONS}).get_current_revision()
-        if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
-            raise ConfigError(
-                f"the database has revision {current}, and this version of worldline knows those up to {head}. "
-                "Install the version that wrote it, or a later one."
-            )
-        if current != head:
-            command.upgrade(config, "head")
+    current = MigrationContext.configure(connection, opts={"version_table": REVISIONS}).get_current_revision()
+    if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
+        raise ConfigError(
+            f"the database has revision {current}, and this version of worldline knows those up to {head}. "
+            "Install the version that wrote it, or a later one."
+        )
+    if current != head:
+        command.upgrade(config, "head")
