@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.data.stores import stored
 
-from worldline.data.windows import Windows, evenly_spaced_windows, forecast_windows, one_step_windows, random_places
-from worldline.episode import Episode, History
+from worldline.data.windows import Windows, evenly_spaced_windows, forecast_windows, random_places
+from worldline.episode import Episode
 from worldline.errors import DataError, InputError, UnknownNameError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -161,20 +161,6 @@ def test_windows_are_selected_in_order() -> None:
         for group in ("actions", "exogenous", "truth", "known"):
             np.testing.assert_equal(getattr(windows.select(index), group), getattr(again, group))
     assert windows.select(slice(3)).num_worlds == 3
-
-
-def test_one_step_windows_are_those_of_the_episode() -> None:
-    history = History.stack([EPISODE.history(6, 6), OTHER.history(7, 6)])
-    found = one_step_windows(history, 3, length=2, targets=["level"])
-    due = forecast_windows(
-        [(EPISODE, 3), (EPISODE, 4), (EPISODE, 5), (OTHER, 4), (OTHER, 5), (OTHER, 6)],
-        length=2,
-        horizon=1,
-        targets=["level"],
-    )
-    np.testing.assert_equal(vars(found.history), vars(due.history))
-    for group in ("actions", "exogenous", "truth", "known", "episode"):
-        np.testing.assert_equal(getattr(found, group), getattr(due, group))
 
 
 def test_evenly_spaced_windows_reach_both_ends_of_long_episodes() -> None:

@@ -5,6 +5,7 @@ A library that decodes a damaged file can hang, crash or fill the memory. Then o
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -30,12 +31,15 @@ def limit_process(data_bytes: int, time_s: float) -> None:
         data_bytes: memory for data.
         time_s: seconds of processor time since the start of the process; `inf` lifts an earlier limit.
     """
-    with suppress(ImportError, OSError, ValueError):  # not on this system, or a lower limit is set
+    try:
         import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
-        _, most = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (most if time_s == float("inf") else int(time_s), most))
+    except ImportError:  # Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = most if math.isinf(time_s) else int(time_s)
+    for kind, limits in ((resource.RLIMIT_DATA, (data_bytes, data_bytes)), (resource.RLIMIT_CPU, (soft, most))):
+        with suppress(OSError, ValueError):  # the system has no such limit, or a lower one is set
+            resource.setrlimit(kind, limits)
 
 
 def run_limited(module: str, request: str, *, file: Path) -> bytes:
@@ -57,9 +61,9 @@ def run_limited(module: str, request: str, *, file: Path) -> bytes:
         ended = subprocess.run(command, input=request.encode(), capture_output=True, timeout=time_s, check=False)
     except subprocess.TimeoutExpired as error:
         raise late from error
-    if ended.returncode == -getattr(signal, "SIGXCPU", 0):
-        raise late
     if ended.returncode:
+        if -ended.returncode == getattr(signal, "SIGXCPU", None):
+            raise late
         problem = f"the process that read it ended with status {ended.returncode}; it may use {in_words(data_bytes)}"
         raise DataError(problem, fix=_FIX, file=file)
     return ended.stdout

@@ -2,7 +2,7 @@
 
 `Windows` reads batches of consecutive observations from a store, for training. `forecast_windows` splits episodes in
 memory at the present: a history, the inputs after it, and the ground truth. Calibration, out-of-distribution score,
-audit and conformance checks use it. `one_step_windows` does the same for every step of a history.
+audit and conformance checks use it.
 """
 
 from __future__ import annotations
@@ -257,28 +257,14 @@ def forecast_windows(
     index = [(numbers[id(episode)], at) for episode, at in places]
     past = History.stack([wholes[number].window(at - length + 1, at + 1) for number, at in index])
     future = History.stack([wanted[number].window(at, at + horizon + 1) for number, at in index])
-    return _split(past, future, np.array([number for number, _ in index]))
-
-
-def one_step_windows(history: History, num_steps: int, *, length: int, targets: Collection[str]) -> ForecastWindows:
-    """The last steps of W histories as W * num_steps windows with a horizon of 1, ordered by world, then by time.
-
-    Args:
-        history: W worlds, at least `length + num_steps` observations.
-        num_steps: at least 1.
-        length: H of a window, at least 1.
-        targets: observation signals with ground truth.
-    """
-    first = next(iter(history.observations.values())).shape[1] - num_steps - length
-    ahead = _with_targets(history, targets)
-    pasts, futures = (
-        History.stack([part.window(at + start, at + stop, axis=1) for at in range(first, first + num_steps)], axis=1)
-        for part, start, stop in ((history, 0, length), (ahead, length - 1, length + 1))
+    return ForecastWindows(
+        history=replace(past, observed=_masks(past)),
+        actions=future.actions,
+        exogenous=future.exogenous,
+        truth={name: value[:, 1:] for name, value in future.observations.items()},
+        known={name: mask[:, 1:] for name, mask in _masks(future).items()},
+        episode=np.array([number for number, _ in index]),
     )
-    num_worlds = len(next(iter(history.observations.values())))
-    size = num_worlds * num_steps
-    past, future = (part.map(lambda value: value.reshape(size, *value.shape[2:])) for part in (pasts, futures))
-    return _split(past, future, np.repeat(np.arange(num_worlds), num_steps))
 
 
 def _with_targets(history: History, targets: Collection[str] | None) -> History:
@@ -286,18 +272,6 @@ def _with_targets(history: History, targets: Collection[str] | None) -> History:
         return history
     kept = {name: history.observations[name] for name in targets}
     return replace(history, observations=kept, observed={n: m for n, m in history.observed.items() if n in kept})
-
-
-def _split(past: History, future: History, episode: NDArray[np.int64]) -> ForecastWindows:
-    """Joins histories [W, H, *shape] and the observations [W, T + 1, *shape] from their last one on."""
-    return ForecastWindows(
-        history=replace(past, observed=_masks(past)),
-        actions=future.actions,
-        exogenous=future.exogenous,
-        truth={name: value[:, 1:] for name, value in future.observations.items()},
-        known={name: mask[:, 1:] for name, mask in _masks(future).items()},
-        episode=episode,
-    )
 
 
 def _masks(history: History) -> dict[str, NDArray[np.bool_]]:

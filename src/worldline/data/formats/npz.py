@@ -45,6 +45,8 @@ from worldline.data.infer import SchemaDraft, Summary, infer_schema, summarise
 from worldline.schema import Schema
 
 Array = NDArray[np.generic]
+_Header = tuple[tuple[int, ...], np.dtype[np.generic]]
+"""Shape and dtype."""
 
 _FIX = "Save it again with numpy.savez; arrays of Python objects cannot be read."
 _SEVERAL = "The file seems to hold several episodes. Save each episode in a separate file."
@@ -98,15 +100,17 @@ class NpzLogs(EpisodeLogs[tuple[Path, ...]]):
 
 
 @contextmanager
-def _archive(file: Path) -> Iterator[tuple[NpzFile, dict[str, str], zipfile.ZipFile]]:
-    """Opens a file: the archive, the name of the array in it for each signal name, and the zip with the headers."""
-    with file.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive, zipfile.ZipFile(stream) as headers:
+def _archive(file: Path) -> Iterator[tuple[NpzFile, dict[str, str], dict[str, _Header]]]:
+    """Opens a file: the archive, and for each signal name the name of its array and its header."""
+    with file.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive, zipfile.ZipFile(stream) as members:
         names = [key.replace("/", ".") for key in archive.files]  # signal names cannot have the slashes of nested logs
         if twice := duplicate(sorted(names)):
             raise ValueError(f"it holds two arrays named {twice}")
-        declared = [_header(headers, key) for key in archive.files]
-        check_size(sum(prod(shape) * dtype.itemsize for shape, dtype in declared), "the arrays in it", file=file)
-        yield archive, dict(zip(names, archive.files, strict=True)), headers
+        keys = dict(zip(names, archive.files, strict=True))
+        headers = {name: _header(members, key) for name, key in keys.items()}
+        num_bytes = sum(prod(shape) * dtype.itemsize for shape, dtype in headers.values())
+        check_size(num_bytes, "the arrays in it", file=file)
+        yield archive, keys, headers
 
 
 def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], dict[str, str | int | float], list[str]]:
@@ -114,7 +118,7 @@ def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], dict[str, str |
     known = {signal.name for signal in schema.signals} | {*FLAGS, *TIMES, "seed"}
     with _archive(file) as (archive, keys, headers):
         arrays = {name: archive[key] for name, key in keys.items() if name in known or name.startswith(MASK_PREFIX)}
-        scalars = [name for name in keys if name not in arrays and _header(headers, keys[name])[0] == ()]
+        scalars = [name for name in keys if name not in arrays and headers[name][0] == ()]
         items = {name: archive[keys[name]].item() for name in scalars}
     arrays = {k: v for k, v in arrays.items() if k not in TIMES or v.dtype.kind in "fiu"}
     metadata = {k: v for k, v in items.items() if isinstance(v, str | int | float) and v == v}  # v != v: NaN
@@ -143,7 +147,7 @@ def _summarise(file: Path) -> tuple[dict[str, Summary], dict[str, NDArray[np.flo
         for name, key in keys.items():
             if name in FLAGS or name == "seed" or name.startswith(MASK_PREFIX):
                 continue
-            shape, dtype = _header(headers, key)
+            shape, dtype = headers[name]
             if dtype.kind not in "fiub" or shape == ():
                 continue  # metadata or text; `read` keeps or reports it
             if dtype == np.uint8 and len(shape) in (3, 4):
@@ -157,7 +161,7 @@ def _summarise(file: Path) -> tuple[dict[str, Summary], dict[str, NDArray[np.flo
     return summaries, times
 
 
-def _header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+def _header(archive: zipfile.ZipFile, key: str) -> _Header:
     """Reads shape and dtype of an array without its values."""
     with archive.open(f"{key}.npy") as stream:
         version = np.lib.format.read_magic(stream)

@@ -142,6 +142,7 @@ class Inspection:
             number: of the episode in the log, from 0.
             episode: that fits the schema.
         """
+        # Images are sampled on a coarse grid: black and frozen ones show there, too.
         numbers: dict[str, _Numbers] = {}
         pictures: dict[str, _Pictures] = {}
         digest = hashlib.blake2b(digest_size=16)

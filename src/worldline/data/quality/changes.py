@@ -103,6 +103,7 @@ def _varies(values: Floats) -> bool:
 
 def _pieces(tables: Sequence[StepTable]) -> list[StepTable]:
     """The tables, cut into about `NUM_PIECES` if they are fewer."""
+    # Many short pieces give the dates at which a change can be found, but each must be long enough for its figures.
     steps = sum(len(table.actions) for table in tables)
     size = max(MIN_STEPS, steps // NUM_PIECES) if len(tables) < NUM_PIECES else steps
     pieces = []

@@ -259,6 +259,7 @@ def _pairs(table: Floats, names: Sequence[str]) -> tuple[PairCoverage, ...]:
 
 
 def _advice(actions: Sequence[ActionCoverage], pairs: Sequence[PairCoverage]) -> tuple[str, ...]:
+    # Constant actions first: nothing else can be said of them. Then reactions, unused ranges and narrow pairs.
     advice = []
     for action in actions:
         if action.least == action.greatest:

@@ -105,6 +105,7 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0, length:
         length: largest number of steps.
     """
     stop = min(start + length, episode.num_steps)
+    # Missing rows repeat the last known one; `known` says which are missing.
     known: dict[str, Booleans] = {}
     states: dict[str, Floats] = {}
     pictures: dict[str, Floats] = {}
@@ -117,6 +118,7 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0, length:
         else:
             table = _columns(episode.observations[name][rows], signal)
             states[name] = np.asarray(filled(table, known[name]), np.float64)
+    # The duration of a step is an input, because a longer step changes more.
     usual = np.full(episode.num_steps, schema.step_s or 1.0, np.float32)
     times = (usual if episode.step_s is None else episode.step_s)[start:stop, None].astype(np.float64)
     return Segment(

@@ -139,13 +139,6 @@ def test_a_type_that_changes_late_is_seen(tmp_path):
     assert table.columns["b"].values.dtype == np.int64
 
 
-def test_a_header_that_claims_too_many_rows_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldline.data.formats.tables.columns._MAX_ROWS_A_BYTE", 1)
-    parquet.write_table(pa.table({"a": np.zeros(100_000, np.int8)}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="100000 rows"):
-        read_table(tmp_path / "a.parquet")
-
-
 def test_tables_in_a_folder_are_sorted_and_hidden_files_left(tmp_path):
     for name in ("b.CSV", "a.parquet", ".c.csv", "d.txt"):
         write(tmp_path, "a\n1\n", name)

@@ -32,7 +32,6 @@ _PARQUET_FIX = "Write the file again; it may be truncated or damaged."
 _BLOCK_BYTES = 1 << 24  # maximum length of a row
 BYTES_A_CELL, BYTES_A_CSV_BYTE = 32, 8
 """Memory that a cell of a Parquet file, and a byte of a CSV file, takes until it is imported."""
-_MAX_ROWS_A_BYTE = 1000  # a constant column may compress this well; more means a damaged header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,11 +182,7 @@ def _read_parquet(file: Path) -> pa.Table:
     from pyarrow import parquet
 
     with parquet.ParquetFile(file, page_checksum_verification=True) as reader:
-        num_rows, num_bytes = reader.metadata.num_rows, file.stat().st_size
-        if not 0 <= num_rows <= _MAX_ROWS_A_BYTE * num_bytes:
-            problem = f"the header claims {num_rows} rows in a file of {num_bytes} bytes"
-            raise DataError(problem, fix=_PARQUET_FIX, file=file)
-        check_size(BYTES_A_CELL * num_rows * reader.metadata.num_columns, "the table", file=file)
+        check_size(BYTES_A_CELL * reader.metadata.num_rows * reader.metadata.num_columns, "the table", file=file)
         table = reader.read()
     table.validate(full=True)
     return table
