@@ -244,7 +244,7 @@ class Calibration:
         """The design effect of a row of the novelty or of the out-of-distribution scores."""
         return float(self.effects[part][row]) if part in self.effects else float(self.num_windows)
 
-    def look(
+    def encode(
         self, engine: Engine, history: History, *, seed: int
     ) -> tuple[EngineBelief, StepErrors | None, NDArray[np.integer]]:
         """The belief after W histories [W, H, *shape], the errors of their last steps, and `tested_lengths`.

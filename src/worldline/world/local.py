@@ -138,7 +138,7 @@ class LocalWorld(World):
         if self.calibration is None:
             belief = self.engine.observe(None, past, seed=seed)
         else:
-            belief, seen, lengths = self.calibration.look(self.engine, past, seed=seed)
+            belief, seen, lengths = self.calibration.encode(self.engine, past, seed=seed)
             num_observed = next(iter(past.observations.values())).shape[1]
             trust = self.calibration.trust_in(self.engine, belief, past, seen, lengths, num_observed)
         excess = history_excess(self._ranges, card.inputs, past)[:, -card.context :]

@@ -62,7 +62,7 @@ class Landmarks(nn.Module):
         start, end = distance.embed(now), distance.embed(goal)
         first = _within(distance.between(start[:, None], marks), reach)
         last = _within(distance.between(marks, end[:, None]), reach)
-        beyond = torch.stack([(self.steps + one).amin(1) for one in last])
+        beyond = torch.stack([(self.steps + steps).amin(1) for steps in last])
         length = first + beyond
         shortest = length.amin(1, keepdim=True)
         best = beyond.masked_fill(length > shortest + 1, torch.inf).argmin(1)

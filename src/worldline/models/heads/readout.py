@@ -82,9 +82,9 @@ class Readout(nn.Module):
         patterns, pattern = known.unique(dim=1, return_inverse=True)
         for number, rows in enumerate(patterns.unbind(1)):
             columns = (pattern == number).nonzero()[:, 0]
-            found = _ridge(latents, target[:, columns], rows, held_out, whole=whole)
-            self.linear.weight[columns] = found.weight.T.float()
-            self.linear.bias[columns] = found.bias.float()
+            fitted = _ridge(latents, target[:, columns], rows, held_out, whole=whole)
+            self.linear.weight[columns] = fitted.weight.T.float()
+            self.linear.bias[columns] = fitted.bias.float()
 
     @torch.no_grad()
     def take(self, other: Readout, columns: Bool[Tensor, " size"]) -> None:
@@ -142,6 +142,7 @@ class _Moments:
                 total += values[block].double().sum(0)
             return total / count
 
+        # Two passes, because sums of squares without centring lose the precision that exact linear relations need.
         latent, mean = mean_of(latents), mean_of(target)
         squares = latent.new_zeros(len(latent), len(latent))
         products = latent.new_zeros(len(latent), len(mean))
@@ -149,6 +150,7 @@ class _Moments:
             centred = latents[block].double() - latent
             squares += centred.T @ centred
             products += centred.T @ (target[block].double() - mean)
+        # In the eigenbasis, each further penalty costs one product instead of one decomposition.
         variation, directions = torch.linalg.eigh(squares)
         return _Moments(
             latent=latent,
@@ -178,13 +180,13 @@ def _ridge(
     moments = _Moments.of(latents, target, rows & ~held_out)
     errors = target.new_zeros(len(PENALTIES), target.shape[1], dtype=torch.double)
     for number, penalty in enumerate(PENALTIES):
-        found = moments.solve(penalty)
+        fitted = moments.solve(penalty)
         for block in validation.split(DOUBLE_PRECISION_ROWS):
-            residual = latents[block].double() @ found.weight + found.bias - target[block].double()
+            residual = latents[block].double() @ fitted.weight + fitted.bias - target[block].double()
             errors[number] += residual.square().sum(0)
     if whole and len(validation):
         moments = _Moments.of(latents, target, rows)
     solved = [moments.solve(penalty) for penalty in PENALTIES]
     best, columns = errors.argmin(0), torch.arange(target.shape[1], device=target.device)
-    weights, biases = torch.stack([one.weight for one in solved]), torch.stack([one.bias for one in solved])
+    weights, biases = torch.stack([fitted.weight for fitted in solved]), torch.stack([fitted.bias for fitted in solved])
     return _Map(weight=weights[best, :, columns].T, bias=biases[best, columns])
