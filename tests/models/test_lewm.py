@@ -273,7 +273,7 @@ def test_it_learns_what_an_action_does() -> None:
     net = Lewm(schema=push, config=LewmConfig(inputs=("camera",), **{**settings, "sigreg_weight": 1.0}))
     fit(net, lambda generator: moving_column(32, generator), 120, lr=8e-3).train()
     seen = moving_column(64, seeded(9))
-    latents = net._see(seen.observations["camera"], seen.observed["camera"]).detach()
+    latents = net._encode_images(seen.observations["camera"], seen.observed["camera"]).detach()
     still = latents.diff(dim=1).square().mean()
     assert prediction(net, seen) < 0.1 * still
 

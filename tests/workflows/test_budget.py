@@ -86,8 +86,8 @@ def test_checks_that_would_take_most_of_the_time_are_fewer(logs: Store, counter:
         return len(counter.sizes) + 119.0 * len(checking)
 
     with pytest.MonkeyPatch.context() as patch:
-        check = Run.check
-        patch.setattr(Run, "check", lambda run: checking.append(1) or check(run))
+        check = Run.evaluate
+        patch.setattr(Run, "evaluate", lambda run: checking.append(1) or check(run))
         found = within(logs, recipe(logs), train_s=1000.0, heads_s=1.0, clock=clock)
     assert found.num_checks == 2  # 240 s of 250
     assert found.num_updates == 1000 - 2 * 120

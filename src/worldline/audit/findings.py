@@ -41,7 +41,7 @@ MIN_PREFERRED: Final = 0.7
 WELL_PREFERRED: Final = 0.85
 """Share of preferred actions from which a world plans to goals reliably."""
 
-Verdict = Literal["good", "bad", "unclear", "plain"]
+Tone = Literal["good", "bad", "unclear", "plain"]
 Comparison = Literal["better", "worse", "equivalent", "unclear"]
 """Two errors on the same windows.
 
@@ -59,7 +59,7 @@ class ReportFinding:
     """
 
     text: str
-    verdict: Verdict
+    verdict: Tone
 
 
 def compare_errors(skill: Estimate) -> Comparison:
@@ -92,7 +92,7 @@ def planning(found: evidence.Planning) -> ReportFinding:
     """Success rate of the planner, compared with the best baseline and the upper bound."""
     rate, floor, ceiling = found.planner.all, _best(found.outcomes, "floor"), _best(found.outcomes, "ceiling")
     text = f"Planning reaches {number(rate.successes)} of {plural(rate.trials, 'goal')}: {_share(rate)}."
-    verdict: Verdict = "plain"
+    verdict: Tone = "plain"
     if floor is not None:
         verdict = _order(rate, floor.all)
         share = percent(floor.all.value)

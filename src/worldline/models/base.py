@@ -94,11 +94,11 @@ class Belief(ABC):
 def concatenate(beliefs: Sequence[Belief]) -> Belief | None:
     """The entries of all beliefs in one batch, in order; None if their parts differ in size, as growing caches do."""
     try:
-        found = _concatenated(beliefs)
+        joined = _concatenated(beliefs)
     except _SizeError:
         return None
-    assert isinstance(found, Belief)  # as its parts
-    return found
+    assert isinstance(joined, Belief)  # as its parts
+    return joined
 
 
 class _SizeError(Exception):
@@ -252,13 +252,13 @@ class WorldModel(nn.Module, ABC):
     def encode_each(self, window: Window, count: int, *, generator: torch.Generator) -> list[Belief]:
         """The beliefs after each of the last `count` observations, oldest first. Encodes each observation once."""
         length = next(iter(window.observations.values())).shape[1]
-        found = [self.encode(window.first(length - count + 1), generator=generator)]
+        beliefs = [self.encode(window.first(length - count + 1), generator=generator)]
         for step in range(length - count + 1, length):
             observation = {name: values[:, step] for name, values in window.observations.items()}
             observed = {name: values[:, step] for name, values in window.observed.items()}
             inputs = window.past.steps(slice(step - 1, step))
-            found.append(self.update(found[-1], inputs, observation, observed, generator=generator))
-        return found
+            beliefs.append(self.update(beliefs[-1], inputs, observation, observed, generator=generator))
+        return beliefs
 
     @abstractmethod
     def update(

@@ -197,7 +197,7 @@ class Ensemble(WorldModel):
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
         now = self.inputs(window.past)[:, 0]
         if not seen.all():
-            return self._follow(codes, seen, now)[-1]
+            return self._encode(codes, seen, now)[-1]
         last = torch.tensor([codes.shape[1] - 1], device=codes.device)
         return self._windows(codes, now, last).of_members(self.config.num_members)
 
@@ -213,7 +213,7 @@ class Ensemble(WorldModel):
         """The belief one step later; draws nothing."""
         del generator
         codes, seen = self.codes(observation, observed), self._seen(observed)
-        return self._observe(_memory(belief), self.inputs(inputs)[:, 0, 0], codes, seen)
+        return self._update(_memory(belief), self.inputs(inputs)[:, 0, 0], codes, seen)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """One particle per member, each with independent noise at every step (TS-infinity) if the config adds it."""
@@ -225,9 +225,9 @@ class Ensemble(WorldModel):
             like = known.new_empty(batch, members, len(self.codes.owner))
             noise = [_noise(like, generator).repeat_interleave(versions, 0) for _ in range(steps)]
         start = _repeat(_memory(belief), versions)
-        found = start.rollout(self._unroll(start, known, noise), known)
-        features = found.features.unflatten(0, (batch, versions)).flatten(1, 2)
-        return replace(found, features=features)
+        rollout = start.rollout(self._unroll(start, known, noise), known)
+        features = rollout.features.unflatten(0, (batch, versions)).flatten(1, 2)
+        return replace(rollout, features=features)
 
     def belief(self, features: Float[Tensor, "B D"]) -> EnsembleBelief:
         """The belief that `features` hold; all members share it."""
@@ -268,6 +268,7 @@ class Ensemble(WorldModel):
         if num_particles < 2 or num_particles % 2:
             raise InputError(f"num_particles is {num_particles}. It must be even and positive: particles form pairs.")
         batch, versions, steps, _ = inputs.actions.shape
+        # Each candidate has particles of its own, along the batch axis.
         known = self.inputs(inputs).flatten(0, 1).repeat_interleave(num_particles, 0)
         memory = _repeat(_memory(belief), versions * num_particles)
         aleatoric, epistemic = [], []
@@ -309,7 +310,7 @@ class Ensemble(WorldModel):
         memories = None
         if not visible.all():
             with torch.no_grad():
-                memories = self._follow(codes, visible, now)
+                memories = self._encode(codes, visible, now)
         terms, weights = dict[str, Tensor](), dict[str, float]()
         if self.open_loop is not True:
             terms["step"] = self._step_loss(memories, codes, seen, now, share, generator)
@@ -331,20 +332,22 @@ class Ensemble(WorldModel):
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
         """Squared error or beta-NLL of each observed value given the observations before it, in units of `_unit`."""
+        # Without gaps all members share the beliefs, which are cut from the window. With gaps each has its own.
         starts = self._starts(now.shape[1], generator, now.device)
         if memories is None:
             memory = self._windows(codes, now, starts)
         else:
             chosen = [memories[start] for start in starts.tolist()]
             memory = EnsembleBelief(
-                codes=torch.cat([one.codes for one in chosen]),
-                stale=torch.cat([one.stale for one in chosen]),
-                inputs=torch.cat([one.inputs for one in chosen]),
+                codes=torch.cat([part.codes for part in chosen]),
+                stale=torch.cat([part.stale for part in chosen]),
+                inputs=torch.cat([part.inputs for part in chosen]),
             )
         mean, hidden = self._predict(memory, _by_step(now[:, starts]))
         target = _by_step(codes[:, 1 + starts])[:, None]
         known = _by_step(seen[:, 1 + starts][..., self.codes.owner])[:, None] & ~self._never(memory)
         unit = self._unit(memory)[:, None]
+        # beta-NLL: the detached factor keeps the likelihood from neglecting errors where the variance is large.
         loss = 0.5 * ((mean - target) / unit).square()
         if self.config.noise:
             variance = self._variance(memory, hidden) / unit.square()
@@ -401,14 +404,14 @@ class Ensemble(WorldModel):
         """The beliefs at the observations `starts` of logs without gaps, [P B, 1, ...]: all members share them."""
         history, batch = self.config.history, len(codes)
         back = _back(starts, history)
-        held = torch.cat([codes[:, :1].expand(-1, history - 1, -1), codes], 1)[:, back]
-        given = torch.cat([now.new_zeros(batch, history - 1, now.shape[2]), now], 1)[:, back[:, 1:]]
+        past = torch.cat([codes[:, :1].expand(-1, history - 1, -1), codes], 1)[:, back]
+        inputs = torch.cat([now.new_zeros(batch, history - 1, now.shape[2]), now], 1)[:, back[:, 1:]]
         before_first = (back < history - 1).to(codes.dtype)
         stale = before_first[None, ..., None].expand(batch, -1, -1, len(self.codes.signals))
-        held, stale, given = (_by_step(one)[:, None] for one in (held, stale, given))
-        return EnsembleBelief(codes=held, stale=stale, inputs=given)
+        past, stale, inputs = (_by_step(part)[:, None] for part in (past, stale, inputs))
+        return EnsembleBelief(codes=past, stale=stale, inputs=inputs)
 
-    def _follow(
+    def _encode(
         self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
     ) -> list[EnsembleBelief]:
         """The belief after each observation; `now` [B, H-1, I] are the inputs between them."""
@@ -423,17 +426,17 @@ class Ensemble(WorldModel):
         )
         memories = [memory]
         for step in range(1, codes.shape[1]):
-            memories.append(self._observe(memories[-1], now[:, step - 1], codes[:, step], seen[:, step]))
+            memories.append(self._update(memories[-1], now[:, step - 1], codes[:, step], seen[:, step]))
         return memories
 
-    def _observe(
+    def _update(
         self, memory: EnsembleBelief, now: Tensor, codes: Tensor, seen: Bool[Tensor, "B signals"]
     ) -> EnsembleBelief:
         stale = (~seen)[:, None] / (2 - memory.stale[:, :, 0])
-        held = codes[:, None].expand(-1, memory.codes.shape[1], -1)
+        present = codes[:, None].expand(-1, memory.codes.shape[1], -1)
         if not seen.all():
-            held = held.where(seen[:, None, self.codes.owner], self._predict(memory, now)[0])
-        return memory.push(held, stale, now)
+            present = present.where(seen[:, None, self.codes.owner], self._predict(memory, now)[0])
+        return memory.push(present, stale, now)
 
     def _predict(
         self, memory: EnsembleBelief, now: Float[Tensor, "B I"]
@@ -477,8 +480,8 @@ class Ensemble(WorldModel):
 
     def _variance(self, memory: EnsembleBelief, hidden: Float[Tensor, "M B width"]) -> Float[Tensor, "B M size"]:
         """The variance of the next codes, z-scores; 1, the variance of z-scores, if there was no observation."""
-        found = self._noise_variance(hidden, self._unit(memory)).transpose(0, 1)
-        return found + self._never(memory).float()
+        variance = self._noise_variance(hidden, self._unit(memory)).transpose(0, 1)
+        return variance + self._never(memory).float()
 
     def _unroll(
         self, memory: EnsembleBelief, known: Float[Tensor, "B T I"], noise: Sequence[Tensor] | None = None
@@ -491,8 +494,8 @@ class Ensemble(WorldModel):
             noise: per step [B, M, size], in standard deviations; None for the expected path.
         """
         history, (batch, steps, _) = self.config.history, known.shape
-        back, held = _back(torch.arange(steps, device=known.device), history), memory.stale[:, 0].flip(1)
-        ages = torch.cat([held, held.new_zeros(batch, steps - 1, held.shape[-1])], 1)
+        back, ages_before = _back(torch.arange(steps, device=known.device), history), memory.stale[:, 0].flip(1)
+        ages = torch.cat([ages_before, ages_before.new_zeros(batch, steps - 1, ages_before.shape[-1])], 1)
         inputs = torch.cat([memory.inputs[:, 0].flip(1), known], 1)
         covariates = _by_step(torch.cat([ages[:, back].flatten(2), inputs[:, back].flatten(2)], -1))
         networks = (

@@ -254,6 +254,7 @@ class Features(WorldModel):
         if self.others and known.any():
             self.codes.fit(join_codes(self.others, self._filled(window.observations, window.observed))[known])
         self.inputs.fit(window.past)
+        # The encoder is slow, so a part of the windows fits components and changes.
         first = slice(max(1, MAX_FITTED_FRAMES // known.shape[1]))
         observations = {name: values[first] for name, values in window.observations.items()}
         observed = {name: flags[first] for name, flags in window.observed.items()}
@@ -276,7 +277,7 @@ class Features(WorldModel):
         known = self.inputs(window.past)[:, 0]
         belief = self.belief(frames[:, 0])
         for step in range(known.shape[1]):
-            belief = self._advance(belief, known[:, step], frames[:, step + 1], flags[:, step + 1])
+            belief = self._update(belief, known[:, step], frames[:, step + 1], flags[:, step + 1])
         return belief
 
     def update(
@@ -291,7 +292,7 @@ class Features(WorldModel):
         """The new frame; its missing parts are predicted."""
         del generator
         assert isinstance(belief, FrameBelief)
-        return self._advance(belief, self.inputs(inputs)[:, 0, 0], *self._frames(observation, observed))
+        return self._update(belief, self.inputs(inputs)[:, 0, 0], *self._frames(observation, observed))
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused. Needs no encoder."""
@@ -323,6 +324,7 @@ class Features(WorldModel):
         one_step, _ = self._predict(start, known, ())
         open_loop = self.rollout(self.belief(frames[:, 0]), window.past, generator=generator).features[:, 0, 0]
         complete = flags.all(-1, keepdim=True)
+        # Predictions from a frame with missing parts are not counted, because the mean stands for these parts.
         passes = {
             "one_step": (one_step, start, flags[:, 1:] & complete[:, :-1]),
             "open_loop": (open_loop, frames[:, :1].expand_as(target), flags[:, 1:] & complete[:, :1]),
@@ -381,7 +383,7 @@ class Features(WorldModel):
         sizes = dict.fromkeys(self.cameras, self.view_size) | {s.name: code_size(s) for s in self.others}
         return torch.cat([observed[name][..., None].repeat_interleave(n, -1) for name, n in sizes.items()], -1)
 
-    def _advance(
+    def _update(
         self,
         belief: FrameBelief,
         known: Float[Tensor, "B I"],

@@ -103,8 +103,8 @@ def encoder_config(folder: Path | str, library: str | None) -> EncoderConfig:
         mean, deviation = colours.get("mean", IMAGENET[0]), colours.get("std", IMAGENET[1])
         settings = {"architecture": settings.get("architecture"), "model_args": settings.get("model_args", {})}
     else:
-        found = [path / name for name in ("preprocessor_config.json", "video_preprocessor_config.json")]
-        colours = next((_read_json(file) for file in found if file.exists()), {})
+        preprocessors = [path / name for name in ("preprocessor_config.json", "video_preprocessor_config.json")]
+        colours = next((_read_json(file) for file in preprocessors if file.exists()), {})
         mean, deviation = colours.get("image_mean", IMAGENET[0]), colours.get("image_std", IMAGENET[1])
     config = EncoderConfig(
         encoder=str(path),
@@ -135,12 +135,13 @@ class FrozenEncoder(nn.Module):
         built = _build(config)
         self.stage = _stage(built, config.stride) if config.stride else None
         if self.stage is not None:
-            found = built.feature_info[self.stage]
-            patch, channels = found["reduction"], found["num_chs"]
+            stage = built.feature_info[self.stage]
+            patch, channels = stage["reduction"], stage["num_chs"]
         elif config.library == "timm":
             patch, channels = built.patch_embed.patch_size, built.embed_dim
         else:
             patch, channels = built.config.patch_size, built.config.hidden_size
+        # The grid of patches must fit the images, and the pooling the tokens of the encoder.
         patch = patch if isinstance(patch, int) else patch[0]
         self.channels = int(channels)
         self.cells = config.image_side // patch
@@ -171,10 +172,10 @@ class FrozenEncoder(nn.Module):
 
     def load(self, folder: Path) -> None:
         """Loads the weights from `folder`; errors as for `load_encoder`."""
-        found = _sha256(_weight_files(folder))
-        if found != self.config.weights_sha256:
+        digest = _sha256(_weight_files(folder))
+        if digest != self.config.weights_sha256:
             raise ConfigError(
-                f"the weights in {folder} have sha256 {found[:12]}..., but the config belongs to weights with sha256 "
+                f"the weights in {folder} have sha256 {digest[:12]}..., but the config belongs to weights with sha256 "
                 f"{self.config.weights_sha256[:12]}... Pass their folder, or create a new config with features_config."
             )
         source = _with_all_buffers(_build(self.config, folder))
@@ -209,15 +210,16 @@ class FrozenEncoder(nn.Module):
     def _tokens(self, pixels: Float[Tensor, "M 3 side side"]) -> Float[Tensor, "M tokens channels"]:
         network: Any = self.network
         if self.stage is not None:
-            (found,) = network.forward_intermediates(
+            (feature_map,) = network.forward_intermediates(
                 pixels, indices=[self.stage], stop_early=True, output_fmt="NCHW", intermediates_only=True
             )
-            if found.shape[2:] != (self.cells, self.cells):
+            height, width = feature_map.shape[2:]
+            if (height, width) != (self.cells, self.cells):
                 raise ConfigError(
-                    f"an image of {self.config.image_side} pixels gives {found.shape[2]} by {found.shape[3]} patches, "
-                    f"but stride {self.config.stride} implies {self.cells} by {self.cells}. Choose another stride."
+                    f"an image of {self.config.image_side} pixels gives {height} by {width} patches, but "
+                    f"stride {self.config.stride} implies {self.cells} by {self.cells}. Choose another stride."
                 )
-            return torch.as_tensor(found).flatten(2).transpose(1, 2)
+            return torch.as_tensor(feature_map).flatten(2).transpose(1, 2)
         if self.config.library == "timm":
             return torch.as_tensor(network.forward_features(pixels))
         if self.is_video:  # a frame is encoded as a still clip
@@ -415,14 +417,14 @@ def _build_timm(config: EncoderConfig, folder: Path | None) -> Any:
 def _create_timm(config: EncoderConfig, **settings: bool) -> Any:
     """The network without its classifier, with initial weights."""
     architecture, library = json.loads(config.architecture), _library("timm")
-    name, given = architecture.get("architecture"), architecture.get("model_args", {})
+    name, arguments = architecture.get("architecture"), architecture.get("model_args", {})
     if not isinstance(name, str) or not library.is_model(name):
         raise ConfigError(f"{config.encoder} has architecture {name!r}, which timm does not know. Update timm.")
-    refused = sorted(given.keys() & inspect.signature(library.create_model).parameters.keys())
+    refused = sorted(arguments.keys() & inspect.signature(library.create_model).parameters.keys())
     if refused:
         raise ConfigError(f"{config.encoder}: model_args sets {', '.join(refused)}. Remove it from config.json.")
-    _check_sizes(given)
-    return library.create_model(name, pretrained=False, **{**given, "num_classes": 0, **settings})
+    _check_sizes(arguments)
+    return library.create_model(name, pretrained=False, **{**arguments, "num_classes": 0, **settings})
 
 
 def _check_sizes(value: object, name: str = "architecture") -> None:

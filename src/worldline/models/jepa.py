@@ -213,8 +213,8 @@ class Jepa(WorldModel, Adapts):
 
         def paths() -> ObservedPaths:
             window = sample(NUM_REFIT_WINDOWS)
-            seen, known = self.encoder.look(window), self.encoder.inputs(window.past)[:, 0]
-            start, warm = self.encoder.perceive(seen)[:, 0], self._num_warm(known.shape[1] + 1)
+            seen, known = self.encoder.encode(window), self.encoder.inputs(window.past)[:, 0]
+            start, warm = self.encoder.to_latent(seen)[:, 0], self._num_warm(known.shape[1] + 1)
             return ObservedPaths(
                 scores=self.encoder.exact_scores(window)[:, warm - 1 :],
                 observed=self.encoder.exact_flags(window.observed),
@@ -228,24 +228,24 @@ class Jepa(WorldModel, Adapts):
         """The latent of the last observation; missing parts are predicted from the steps before."""
         del generator
         complete = self.encoder.flags(window.observed).all(-1)
-        return self._fold(window, 0 if self.predictor.remembers else last_whole(complete))[-1]
+        return self._encode(window, 0 if self.predictor.remembers else last_whole(complete))[-1]
 
     def encode_each(self, window: Window, count: int, *, generator: torch.Generator) -> list[Belief]:
         """The latents of the last `count` observations; all observations pass the encoder in one batch."""
         del generator
         if self.predictor.remembers or not bool(self.encoder.flags(window.observed).all()):
-            return list[Belief](self._fold(window, 0)[-count:])
-        seen = self.encoder.look(window, window.past.step_s.shape[1] + 1 - count)
-        latents = self.encoder.perceive(seen)
+            return list[Belief](self._encode(window, 0)[-count:])
+        seen = self.encoder.encode(window, window.past.step_s.shape[1] + 1 - count)
+        latents = self.encoder.to_latent(seen)
         return [self._begin(latents[:, at], seen.at(at)) for at in range(count)]
 
-    def _fold(self, window: Window, start: int, correction: Correction | None = None) -> list[Latent]:
+    def _encode(self, window: Window, start: int, correction: Correction | None = None) -> list[Latent]:
         """The belief after each observation from `start` on; a correction at the start grows with each step."""
-        seen, known = self.encoder.look(window, start), self.encoder.inputs(window.past)[:, 0, start:]
-        found = [replace(self._begin(self.encoder.perceive(seen.at(0)), seen.at(0)), correction=correction)]
+        seen, known = self.encoder.encode(window, start), self.encoder.inputs(window.past)[:, 0, start:]
+        beliefs = [replace(self._begin(self.encoder.to_latent(seen.at(0)), seen.at(0)), correction=correction)]
         for step in range(known.shape[1]):
-            found.append(self._advance(found[-1], known[:, step], seen.at(step + 1)))
-        return found
+            beliefs.append(self._update(beliefs[-1], known[:, step], seen.at(step + 1)))
+        return beliefs
 
     def update(
         self,
@@ -270,7 +270,7 @@ class Jepa(WorldModel, Adapts):
             observed={name: observed[name][:, None] for name in self.config.inputs},
             past=inputs.steps(slice(0)),
         )
-        return self._advance(latent, known, self.encoder.look(window).at(0))
+        return self._update(latent, known, self.encoder.encode(window).at(0))
 
     def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Latent:
         """Like `encode`, with the predictor's last layer corrected on the window (docs/design/adaptation.md)."""
@@ -278,7 +278,7 @@ class Jepa(WorldModel, Adapts):
         complete = self.encoder.flags(window.observed)[:, 0].all(-1)
         none = window.past.step_s.new_zeros(len(complete), 0, 0)
         correction = Correction(hidden=none, residuals=none, complete=complete, trust=trust, num_steps=num_steps)
-        return self._fold(window, 0, correction)[-1]
+        return self._encode(window, 0, correction)[-1]
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused."""
@@ -305,24 +305,24 @@ class Jepa(WorldModel, Adapts):
         at most half of the window; those before are predicted one step ahead.
         """
         exact, encoder = self.num_exact, self.encoder
-        seen, shown = encoder.look(window), encoder.flags(window.observed).any(-1)
-        latents = encoder.perceive(seen).float()
+        seen, shown = encoder.encode(window), encoder.flags(window.observed).any(-1)
+        latents = encoder.to_latent(seen).float()
         known, warm = encoder.inputs(window.past)[:, 0], self._num_warm(latents.shape[1])
         imagined = self._unroll(seen, latents[:, 0], known, warm, self.config.gradient_steps).float()
         begun = shown.clone()
         begun[:, warm:] = False  # predictions do not use these observations
         compared = (shown[:, 1:] & begun.long().cumsum(1).bool()[:, :-1]).float()
         error = (imagined - latents[:, 1:])[..., exact:].square().mean(-1)
-        found = {"prediction": (1.0, share_mean(error, compared))}
-        found |= self.regularizer(latents[..., exact:].transpose(0, 1), shown.T, self.layout.constant_size, generator)
+        parts = {"prediction": (1.0, share_mean(error, compared))}
+        parts |= self.regularizer(latents[..., exact:].transpose(0, 1), shown.T, self.layout.constant_size, generator)
         if exact:
             flags = encoder.exact_flags(window.observed)
-            found["signals"] = self.config.signal_weight, self._signal_error(latents, imagined, flags, shown, warm)
+            parts["signals"] = self.config.signal_weight, self._signal_error(latents, imagined, flags, shown, warm)
         actions = known[..., : self.layout.inputs.num_actions]
-        found |= self.auxiliary(latents, imagined, window, shown=shown, actions=actions)
+        parts |= self.auxiliary(latents, imagined, window, shown=shown, actions=actions)
         return Losses(
-            terms={name: term for name, (_, term) in found.items()},
-            weights={name: weight for name, (weight, _) in found.items()},
+            terms={name: term for name, (_, term) in parts.items()},
+            weights={name: weight for name, (weight, _) in parts.items()},
         )
 
     def forecast_error(
@@ -379,13 +379,13 @@ class Jepa(WorldModel, Adapts):
     def _correct(self, predicted: Latent, seen: ObservedFeatures) -> Latent:
         """The belief after an observation."""
         encoder, memory = self.encoder, predicted.memory
-        latent = encoder.perceive(seen, predicted.latent)
+        latent = encoder.to_latent(seen, predicted.latent)
         if memory is not None:
             flags, shown = encoder.exact_flags(seen.observed), encoder.flags(seen.observed).any(-1)
             memory = memory.correct(latent - predicted.latent, flags, shown)
         return replace(predicted, latent=latent, memory=memory)
 
-    def _advance(self, belief: Latent, known: Float[Tensor, "B I"], seen: ObservedFeatures) -> Latent:
+    def _update(self, belief: Latent, known: Float[Tensor, "B I"], seen: ObservedFeatures) -> Latent:
         """The belief one step later, corrected by the observation; an adaptation also uses the prediction error."""
         correction = belief.correction
         if correction is None:

@@ -130,13 +130,13 @@ class HalfAttention(torch.autograd.Function):
         query = query * query.shape[-1] ** -0.5
         ctx.num_heads = num_heads
         kept = list[Tensor]()
-        found = joined.new_empty(*joined.shape[:2], num_heads, query.shape[-1])
+        mixed = joined.new_empty(*joined.shape[:2], num_heads, query.shape[-1])
         for rows, frames in _some(query, num_heads):
             weights = torch.bmm(query[rows], key[rows].transpose(1, 2)).softmax(-1)
             kept.append(weights)
-            _put(torch.bmm(weights, value[rows]), found[frames])
+            _put(torch.bmm(weights, value[rows]), mixed[frames])
         ctx.save_for_backward(query, key, value, *kept)
-        return found.flatten(2)
+        return mixed.flatten(2)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Float[Tensor, "M P joined"], None]:
@@ -188,11 +188,11 @@ class EncoderLayer(nn.Module):
         """The output tokens; products are computed in `kind`."""
         joined = _linear(self.joined, self.before_attention(tokens).to(kind))
         if kind is torch.bfloat16 and joined.device.type == "cpu":
-            found = HalfAttention.apply(joined, self.num_heads)  # type: ignore[no-untyped-call] # torch does not say
+            mixed = HalfAttention.apply(joined, self.num_heads)  # type: ignore[no-untyped-call] # torch does not say
         else:
             query, key, value = joined.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-            found = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        return self._widen(tokens + _linear(self.out, found), kind)
+            mixed = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        return self._widen(tokens + _linear(self.out, mixed), kind)
 
     def first(self, tokens: Float[Tensor, "M P D"], kind: torch.dtype) -> Float[Tensor, "M D"]:
         """The output of the first token only, which is all that the last layer needs, in a tenth of the time.
@@ -208,8 +208,8 @@ class EncoderLayer(nn.Module):
             -1, keepdim=True
         )  # equal for all keys, so softmax cancels it; kept for the gradient of the bias
         weights = (scores.float() * query.shape[-1] ** -0.5).softmax(-1).to(kind)
-        found = torch.einsum("mhd,hsd->mhs", weights @ seen, to_value) + value_bias
-        return self._widen(tokens[:, 0] + _linear(self.out, found.flatten(1)), kind)
+        mixed = torch.einsum("mhd,hsd->mhs", weights @ seen, to_value) + value_bias
+        return self._widen(tokens[:, 0] + _linear(self.out, mixed.flatten(1)), kind)
 
     def _widen(self, tokens: Float[Tensor, "*any D"], kind: torch.dtype) -> Float[Tensor, "*any D"]:
         inner = gelu(_linear(self.up, self.before_mlp(tokens).to(kind)))
@@ -354,12 +354,12 @@ class Lewm(WorldModel):
         start = max(0, seen.shape[1] - self.config.history)
         if not seen[:, start:].all():
             start = 0
-        latents = self._see(images[:, start:], seen[:, start:])
+        latents = self._encode_images(images[:, start:], seen[:, start:])
         inputs = self.inputs(window.past)[:, 0, start:]
         belief = LatentHistory(latents=latents[:, :1], inputs=inputs[:, :0])
         for step in range(1, latents.shape[1]):
             now = inputs[:, step - 1 : step]
-            belief = self._step(belief, now, latents[:, step], seen[:, start + step], generator)
+            belief = self._update(belief, now, latents[:, step], seen[:, start + step], generator)
         return belief
 
     def update(
@@ -374,8 +374,8 @@ class Lewm(WorldModel):
         """The history with the latent of the new image, or the predicted one if it is missing."""
         assert isinstance(belief, LatentHistory)
         images, seen = observation[self.camera], observed[self.camera]
-        latents = self._see(images[:, None], seen[:, None])[:, 0]
-        return self._step(belief, self.inputs(inputs)[:, 0], latents, seen, generator)
+        latents = self._encode_images(images[:, None], seen[:, None])[:, 0]
+        return self._update(belief, self.inputs(inputs)[:, 0], latents, seen, generator)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Predicts each step from up to `history` steps before it; S is 1. Only dropout in training draws.
@@ -406,8 +406,9 @@ class Lewm(WorldModel):
         The published model trains on windows of `history` + 1, which contain one such subsequence.
         """
         config, seen = self.config, window.observed[self.camera]
-        latents = self._see(window.observations[self.camera], seen)
+        latents = self._encode_images(window.observations[self.camera], seen)
         inputs = self.inputs(window.past)[:, 0]
+        # Each subsequence is a sample, so that the model learns from one to `history` steps of context.
         span = min(config.history, inputs.shape[1])
         codes = _subsequences(self.to_codes(inputs), span)
         predicted = self._predict(_subsequences(latents[:, :-1], span), codes, generator, last_only=False)
@@ -422,7 +423,7 @@ class Lewm(WorldModel):
             weights["sigreg"] = config.sigreg_weight
         return Losses(terms=terms, weights=weights)
 
-    def _see(self, images: Tensor, seen: Bool[Tensor, "B H"]) -> Float[Tensor, "B H D"]:
+    def _encode_images(self, images: Tensor, seen: Bool[Tensor, "B H"]) -> Float[Tensor, "B H D"]:
         first = self.encoder(images.flatten(0, 1), seen.flatten())
         return torch.as_tensor(self.projector(first).float().unflatten(0, seen.shape))
 
@@ -442,11 +443,11 @@ class Lewm(WorldModel):
         if any(part.is_inference() for part in parts):
             return fold(self.predictor, self.from_predictor, kind)  # inference tensors have no version counters
         state = tuple((part.data_ptr(), part._version) for part in parts)
-        cached, found = self._ready.get(kind, (None, None))
-        if found is None or cached != state:
-            found = fold(self.predictor, self.from_predictor, kind)
-            self._ready[kind] = state, found
-        return found
+        cached, folded = self._ready.get(kind, (None, None))
+        if folded is None or cached != state:
+            folded = fold(self.predictor, self.from_predictor, kind)
+            self._ready[kind] = state, folded
+        return folded
 
     def _unroll(
         self, belief: LatentHistory, ahead: Float[Tensor, "B N T I"], generator: torch.Generator
@@ -462,7 +463,7 @@ class Lewm(WorldModel):
             path.append(self._predict(latents, codes[:, first:now], generator, last_only=True)[:, 0])
         return torch.as_tensor(torch.stack(path[before:], 1).unflatten(0, (batch, versions)))
 
-    def _step(
+    def _update(
         self,
         belief: LatentHistory,
         inputs: Tensor,

@@ -79,19 +79,21 @@ def read_lewm(folder: Path | str, *, schema: Schema, camera: str) -> Lewm:
             f"{folder} must hold config.json and one file *.pt or *.safetensors; it has {len(files)} such files. "
             "Put each checkpoint into a separate folder."
         )
+    # Sizes come from the tensors, and names from a table; nothing in the folder is executed.
     tree, loaded = _read(folder / "config.json", files[0])
     tensors = from_published(loaded)
     config = published_config(tree.get("model", tree), tensors, camera)
     model = Lewm(schema=schema, config=config)
+    # Only the grid of patches may differ from the training images; all other shapes must match.
     grid = tuple(side // config.patch for side in schema[camera].shape[:2])
     tensors["encoder.position"] = _scaled(tensors["encoder.position"], grid)
     tensors |= {k: v for k, v in model.state_dict().items() if k.startswith("inputs.")}
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in tensors.items()}
-    wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+    stored = {name: tuple(value.shape) for name, value in tensors.items()}
+    wrong = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))
     if wrong:
         raise ConfigError(
-            f"{files[0]}: expected shape {expected.get(wrong[0])} for {wrong[0]}, got {given.get(wrong[0])}. Check "
+            f"{files[0]}: expected shape {expected.get(wrong[0])} for {wrong[0]}, got {stored.get(wrong[0])}. Check "
             "that it is a LeWM, and that the schema's actions are the concatenated raw actions of a frameskip block."
         )
     model.load_state_dict(tensors)
@@ -128,6 +130,7 @@ def published_config(tree: Mapping[str, Any], tensors: Mapping[str, Tensor], cam
         ConfigError: a required number is missing.
     """
     try:
+        # Shapes do not determine the number of heads.
         encoder, predictor = tree["encoder"], tree["predictor"]
         heads = encoder.get("num_attention_heads") or ENCODER_HEADS[encoder["size"]]
         predictor_heads = predictor["heads"]

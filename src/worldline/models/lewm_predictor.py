@@ -58,8 +58,8 @@ class PredictorBlock(nn.Module):
         ahead = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=tokens.device).triu(1)
         scores = query[:, :, kept] @ key.transpose(2, 3) * key.shape[-1] ** -0.5
         weights = scores.masked_fill(ahead[kept], -torch.inf).softmax(-1)
-        found = drop(weights).to(value.dtype) @ value
-        tokens = tokens[:, kept] + gate[:, kept] * drop(self.out(found.transpose(1, 2).flatten(2)))
+        mixed = drop(weights).to(value.dtype) @ value
+        tokens = tokens[:, kept] + gate[:, kept] * drop(self.out(mixed.transpose(1, 2).flatten(2)))
         seen = self.before_mlp(_modulated(tokens, shift_mlp[:, kept], scale_mlp[:, kept]))
         return torch.as_tensor(tokens + gate_mlp[:, kept] * drop(self.down(drop(gelu(self.up(seen))))))
 

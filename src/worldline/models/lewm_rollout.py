@@ -66,10 +66,12 @@ def fold(predictor: LewmPredictor, projection: nn.Sequential, kind: torch.dtype)
     assert isinstance(norm, BatchNorm)
     assert norm.running_mean is not None
     assert norm.running_var is not None
+    # In evaluation mode batch normalisation is linear: it becomes part of the layer before it.
     gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     wide = first.weight * gain[:, None]
     wide_bias = (first.bias - norm.running_mean) * gain + norm.bias
     width = predictor.position.shape[1]
+    # Modulation by 1 + scale: the 1 becomes part of the bias (parts are shift, scale and gate of both layers).
     parts = predictor.position.new_zeros(6, width)
     parts[1] = parts[4] = 1.0
     steer = torch.cat([block.steer.weight for block in blocks]).unflatten(0, (-1, width))
@@ -90,16 +92,16 @@ def _fold(block: PredictorBlock, kind: torch.dtype) -> FoldedBlock:
     gain, shift = block.before_attention.weight, block.before_attention.bias
     scale = (len(block.joined.weight) // 3 // block.num_heads) ** -0.5
     query, key, value = block.joined.weight.chunk(3)
-    found, after = block.out.weight @ value, block.before_mlp
+    output, after = block.out.weight @ value, block.before_mlp
     return FoldedBlock(
         query=_with_bias(scale * query * gain, scale * query @ shift).to(kind),
         key=_with_bias(key * gain, torch.zeros_like(key[:, 0])).to(
             kind
         ),  # its bias adds the same to all scores, so softmax cancels it
         value=_with_bias(value * gain, torch.zeros_like(value[:, 0])).to(kind),  # its bias is in `out_bias`
-        only=_with_bias(found * gain, torch.zeros_like(block.out.bias)).to(kind),
+        only=_with_bias(output * gain, torch.zeros_like(block.out.bias)).to(kind),
         out=block.out.weight.t().contiguous().to(kind),
-        out_bias=(block.out.bias + found @ shift).to(kind),
+        out_bias=(block.out.bias + output @ shift).to(kind),
         up=_with_bias(block.up.weight * after.weight, block.up.bias + block.up.weight @ after.bias).to(kind),
         down=block.down.weight.t().contiguous().to(kind),
         down_bias=block.down.bias.to(kind, copy=True),
@@ -146,7 +148,7 @@ def imagine(
     problems = torch.arange(batch, device=codes.device).repeat_interleave(versions)
     prefixes = _prefixes(folded, latents[:, :past], shared)
     num_parts = max(1, -(-len(problems) // ROWS_AT_ONCE.get(codes.device.type, MAX_ROWS)))
-    found, rows = list[Tensor](), None
+    predicted, rows = list[Tensor](), None
     with torch.autocast(codes.device.type, enabled=False):  # the dtype of the folded weights decides
         for some in torch.arange(len(problems), device=codes.device).tensor_split(num_parts):
             if rows is None or rows.size != len(some):
@@ -161,8 +163,8 @@ def imagine(
                 tokens = torch.stack(path[new]) + folded.position[known : known + len(path[new]), None]
                 path.append(rows.project(rows.advance(tokens, steering[:, :, new], known)))
                 known = past + now + 1 - first
-            found.append(torch.stack(path[1:], 1))
-    return torch.as_tensor(torch.cat(found).unflatten(0, (batch, versions)))
+            predicted.append(torch.stack(path[1:], 1))
+    return torch.as_tensor(torch.cat(predicted).unflatten(0, (batch, versions)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +177,7 @@ class _Prefix:
 
 def _prefixes(folded: Folded, latents: Float[Tensor, "B P D"], codes: Float[Tensor, "B P D"]) -> list[_Prefix]:
     """The prefixes that start at each of the P steps before the present; a sliding window needs each of them."""
-    found = []
+    prefixes = []
     for first in range(latents.shape[1]):
         tokens = latents[:, first:].transpose(0, 1)
         count, batch = tokens.shape[:2]
@@ -183,8 +185,8 @@ def _prefixes(folded: Folded, latents: Float[Tensor, "B P D"], codes: Float[Tens
         with torch.autocast(tokens.device.type, enabled=False):
             steering = rows.steer(codes[:, first:].transpose(0, 1))
             rows.advance(tokens + folded.position[:count, None], steering, 0)
-        found.append(_Prefix(keys=rows.keys[:, :count].flatten(3), values=rows.values[:, :count].flatten(3)))
-    return found
+        prefixes.append(_Prefix(keys=rows.keys[:, :count].flatten(3), values=rows.values[:, :count].flatten(3)))
+    return prefixes
 
 
 class _CandidateRows:
@@ -200,7 +202,7 @@ class _CandidateRows:
         inner = (folded.num_heads, block.key.shape[1] // folded.num_heads)
         self.keys = block.key.new_empty(len(folded.blocks), history, size, *inner)
         self.values = torch.empty_like(self.keys)
-        self.queries, self.found = block.key.new_empty(2, history, size, *inner)
+        self.queries, self.mixed = block.key.new_empty(2, history, size, *inner)
         self.wide = block.key.new_empty(history * size, block.up.shape[1])
         self.projected = block.key.new_empty(size, folded.wide.shape[1])
         self.out = block.key.new_empty(history, size, width)
@@ -272,6 +274,7 @@ class _CandidateRows:
         self, block: FoldedBlock, seen: Float[Tensor, "n M D"], kept: tuple[Tensor, Tensor], first: int
     ) -> Float[Tensor, "n M D"]:
         """The attention output of tokens at positions from `first` on."""
+        # The first token attends to itself only, so its output is one product.
         out = self.out[: len(seen)]
         alone = int(first == 0)
         if alone:
@@ -279,12 +282,12 @@ class _CandidateRows:
         if len(seen) == alone:
             return out
         keys, values = kept
-        queries, found = (buffer[: len(seen) - alone] for buffer in (self.queries, self.found))
+        queries, mixed = (buffer[: len(seen) - alone] for buffer in (self.queries, self.mixed))
         torch.mm(seen[alone:].flatten(0, 1), block.query, out=queries.flatten(2).flatten(0, 1))
-        for position, (query, mix) in enumerate(zip(queries, found, strict=True), first + alone):
+        for position, (query, mix) in enumerate(zip(queries, mixed, strict=True), first + alone):
             weights = torch.linalg.vecdot(query, keys[: position + 1]).softmax(0)[..., None]
             torch.mul(weights[0], values[0], out=mix)
             for number in range(1, position + 1):
                 mix.addcmul_(weights[number], values[number])
-        torch.addmm(block.out_bias, found.flatten(2).flatten(0, 1), block.out, out=out[alone:].flatten(0, 1))
+        torch.addmm(block.out_bias, mixed.flatten(2).flatten(0, 1), block.out, out=out[alone:].flatten(0, 1))
         return out

@@ -204,7 +204,7 @@ def choose_lags(schema: Schema, config: LinearConfig, window: Window) -> LinearC
     model = LinearModel(schema=schema, config=replace(config, history=1))
     scored = model.fit_scales(window)
     longest = max(1, min(config.history, MAX_COLUMNS // model.forecast.both))
-    histories = [one for one in HISTORIES if one <= longest]
+    histories = [history for history in HISTORIES if history <= longest]
     lags = [model.candidate(history, RIDGE) for history in histories]
     history = histories[choose_forecast(lags, scored, warm=longest, slack=MAX_EXTRA_ERROR)]
     penalised = [model.candidate(history, ridge) for ridge in RIDGES]

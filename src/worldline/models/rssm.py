@@ -245,7 +245,7 @@ class Rssm(WorldModel):
         known = self.inputs(inputs)[:, 0].expand(-1, state.shape[1], -1)
         seen = torch.stack([observed[name] for name in self.config.inputs], -1)
         embedded = self._embed(observation, observed)
-        state, _, _ = self._look(self.recurrence(state, known), embedded, seen, generator)
+        state, _, _ = self._update(self.recurrence(state, known), embedded, seen, generator)
         return RssmBelief(state=state)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
@@ -274,6 +274,7 @@ class Rssm(WorldModel):
         path = self._filter(window, num_samples=1, generator=generator)
         states, prior, posterior = path.states[:, :, 0], path.prior[:, :, 0], path.posterior[:, :, 0]
         seen = torch.stack([window.observed[name] for name in config.inputs]).any(0)
+        # Two divergences with different weights: the prior learns faster than the posterior gives way (KL balancing).
         dynamics = divergence(posterior.detach(), prior, free_nats=config.free_nats)
         representation = divergence(posterior, prior.detach(), free_nats=config.free_nats)
         terms = {"dynamics": _mean(dynamics, seen), "representation": _mean(representation, seen)}
@@ -297,16 +298,16 @@ class Rssm(WorldModel):
             features: of a belief or a rollout.
         """
         lead, flat = features.shape[:-1], features.reshape(-1, features.shape[-1])
-        found = dict[str, Tensor]()
+        decoded = dict[str, Tensor]()
         for name, decoder in zip(self.cameras, self.image_decoders, strict=True):
             assert isinstance(decoder, ImageDecoder)  # for the type checker
-            found[name] = decoder.images(flat).reshape(*lead, *self.schema[name].shape)
+            decoded[name] = decoder.images(flat).reshape(*lead, *self.schema[name].shape)
         if self.vectors is not None and self.vector_decoder is not None:
             codes = self.vectors.normaliser.inverse(self.vector_decoder(features).float())
             sizes = [code_size(signal) for signal in self.vectors.signals]
             for signal, code in zip(self.vectors.signals, codes.split(sizes, -1), strict=True):
-                found[signal.name] = from_code(signal, code)
-        return found
+                decoded[signal.name] = from_code(signal, code)
+        return decoded
 
     def reward(self, features: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead"]:
         """The expected reward of the step before a state, in logged units.
@@ -349,13 +350,13 @@ class Rssm(WorldModel):
         for step in range(seen.shape[1]):
             if step:
                 hidden = self.recurrence(states[-1], known[:, step - 1])
-            state, prior, posterior = self._look(hidden, embedded[:, step], seen[:, step], generator)
+            state, prior, posterior = self._update(hidden, embedded[:, step], seen[:, step], generator)
             states.append(state)
             priors.append(prior)
             posteriors.append(posterior)
         return Path(states=torch.stack(states, 1), prior=torch.stack(priors, 1), posterior=torch.stack(posteriors, 1))
 
-    def _look(
+    def _update(
         self,
         hidden: Float[Tensor, "B S hidden"],
         embedded: Float[Tensor, "B E"],

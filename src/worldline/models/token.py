@@ -160,6 +160,7 @@ class Bins(Token):
         values = self.normaliser(code)[:, 0].unique()
         if values[-1] - values[0] < MIN_RANGE:
             return
+        # Levels are picked among evenly spaced values and quantiles together, and pulled towards even spacing.
         num = self.num_tokens - 2 * self.margin
         shares = torch.linspace(0, 1, QUANTILES_PER_LEVEL * num, device=values.device)
         even = values[0] + shares * (values[-1] - values[0])
@@ -168,6 +169,7 @@ class Bins(Token):
         levels = (1 - EVEN_SHARE) * mixed[(picked * (len(mixed) - 1)).long()] + EVEN_SHARE * (
             values[0] + picked * (values[-1] - values[0])
         )
+        # Levels beyond the data hold the tails of smoothed targets.
         beyond = torch.arange(1, self.margin + 1, device=values.device)
         below = levels[0] - beyond.flip(0) * (levels[1] - levels[0])
         self.levels.copy_(torch.cat([below, levels, levels[-1] + beyond * (levels[-1] - levels[-2])]))
@@ -310,9 +312,9 @@ class TokenModel(WorldModel):
         self.told = nn.ModuleList(
             token for signal in self.signals for token in _make(signal, code_size(signal), config, margin=config.margin)
         )
-        given = (*schema.actions, *schema.exogenous) if config.actions else ()
-        check_num_components(given, "token")
-        self.given = nn.ModuleList(token for signal in given for token in _make(signal, signal.size, config, margin=0))
+        inputs = (*schema.actions, *schema.exogenous) if config.actions else ()
+        check_num_components(inputs, "token")
+        self.given = nn.ModuleList(token for signal in inputs for token in _make(signal, signal.size, config, margin=0))
         self.heads = nn.ModuleList(_head(token, config.width) for token in _tokens(self.told))
         self.missing = nn.Parameter(torch.randn(len(self.told), config.width))
         self.begin = nn.Parameter(torch.randn(config.width))
@@ -362,8 +364,8 @@ class TokenModel(WorldModel):
         del generator
         assert isinstance(belief, TokenState)
         scores, known = self._scores(observation, observed)
-        given = self._given(inputs)[:, 0, 0].repeat_interleave(self.config.num_samples, 0)
-        return self._append(belief.last, given, scores, known, belief.cache)
+        tokens = self._given(inputs)[:, 0, 0].repeat_interleave(self.config.num_samples, 0)
+        return self._append(belief.last, tokens, scores, known, belief.cache)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Draws every token from its distribution given all tokens before it."""
@@ -371,18 +373,20 @@ class TokenModel(WorldModel):
         batch, samples, _ = belief.scores.shape
         versions, steps = inputs.actions.shape[1:3]
         device = belief.scores.device
+        # One row per world, candidate and sample. The caches of all candidates of a world share its past.
         rows = torch.arange(batch * samples, device=device).reshape(batch, 1, samples)
         rows = rows.expand(-1, versions, -1).flatten()
         last, cache = belief.last[rows], belief.cache.select(rows)
         if not torch.is_grad_enabled():
             num_tokens = len(self.told) + len(self.given)
             cache = cache.ring(steps * num_tokens, self.transformer.span + num_tokens)
-        given = self._given(inputs).repeat_interleave(samples, 1).flatten(0, 1)
+        ahead = self._given(inputs).repeat_interleave(samples, 1).flatten(0, 1)
         path = []
         for step in range(steps):
+            # One uniform number per sample and component, which all candidates share.
             share = uniform((batch, 1, samples, len(self.told)), generator, device)
             share = share.expand(-1, versions, -1, -1).flatten(0, 2)
-            scores, last, cache = self._imagine(last, given[:, step], share, cache)
+            scores, last, cache = self._imagine(last, ahead[:, step], share, cache)
             path.append(scores)
         features = torch.stack(path, 1).reshape(batch, versions, samples, steps, -1)
         final = TokenState(
@@ -404,10 +408,10 @@ class TokenModel(WorldModel):
         if self.training and self.config.hidden:
             chance = share_draw(lambda shape: uniform(shape, generator, known.device), known.shape)
             shown = known & (chance >= self.config.hidden)
-        observed, given = self._embed(scores, shown), self._given(window.past)[:, 0]
-        num_observed, num_given = observed.shape[2], given.shape[2]
+        observed, inputs = self._embed(scores, shown), self._given(window.past)[:, 0]
+        num_observed, num_given = observed.shape[2], inputs.shape[2]
         start = torch.cat([self.begin.expand(len(observed), 1, -1), observed[:, 0]], 1)
-        rest = torch.cat([given, observed[:, 1:]], 2).flatten(1, 2)
+        rest = torch.cat([inputs, observed[:, 1:]], 2).flatten(1, 2)
         read, _ = self.transformer(torch.cat([start, rest], 1)[:, :-1])
         later = read[:, num_observed:].unflatten(1, (-1, num_given + num_observed))[:, :, num_given:]
         before = torch.cat([read[:, None, :num_observed], later], 1)  # output before each token, which predicts it
@@ -424,7 +428,7 @@ class TokenModel(WorldModel):
     def _append(
         self,
         last: Float[Tensor, "M 1 width"],
-        given: Float[Tensor, "M G width"],
+        inputs: Float[Tensor, "M G width"],
         scores: Float[Tensor, "B D"],
         known: Bool[Tensor, "B C"],
         cache: Cache | None,
@@ -432,10 +436,10 @@ class TokenModel(WorldModel):
         """The state one observation later, in one pass."""
         samples = self.config.num_samples
         observed = self._embed(scores, known).repeat_interleave(samples, 0)
-        read, cache = self.transformer(torch.cat([last, given, observed[:, :-1]], 1), cache=cache)
+        read, cache = self.transformer(torch.cat([last, inputs, observed[:, :-1]], 1), cache=cache)
         present = scores.repeat_interleave(samples, 0)
         if not known.all():
-            before = read[:, given.shape[1] :].unbind(1)
+            before = read[:, inputs.shape[1] :].unbind(1)
             expected = [
                 token.mean(head(at)) for token, head, at in zip(_tokens(self.told), self.heads, before, strict=True)
             ]
@@ -448,12 +452,12 @@ class TokenModel(WorldModel):
     def _imagine(
         self,
         last: Float[Tensor, "M 1 width"],
-        given: Float[Tensor, "M G width"],
+        inputs: Float[Tensor, "M G width"],
         uniform: Float[Tensor, "M C"],
         cache: Cache,
     ) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M 1 width"], Cache]:
         """The next observation, drawn token by token, the last token, and the cache of all tokens before it."""
-        unread, scores = torch.cat([last, given], 1), []
+        unread, scores = torch.cat([last, inputs], 1), []
         for token, head, chance in zip(_tokens(self.told), self.heads, uniform.unbind(1), strict=True):
             read, cache = self.transformer(unread, cache=cache)
             scores.append(token.draw(head(read[:, -1]), chance))

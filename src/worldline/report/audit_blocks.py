@@ -19,8 +19,7 @@ from worldline.audit.advice import (
 from worldline.audit.audit_evidence import Agreement, Effect, Measured
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.excitation import MIN_CORRELATION, MIN_EPISODES, MIN_EXCITATION
-from worldline.audit.findings import ReportFinding, goal_reaching
-from worldline.audit.findings import Verdict as Direction
+from worldline.audit.findings import ReportFinding, Tone, goal_reaching
 from worldline.audit.grades import Verdict
 from worldline.data.quality.predictability import MIN_CHANGES
 from worldline.formatting import (
@@ -179,8 +178,8 @@ def _effects_finding(found: Measured) -> ReportFinding:
     verb = "agrees" if right == 1 else "agree"
     text = f"{right} of {plural(len(effects), 'effect')} in the logs {verb} with the world"
     text += f"; {wrong} {'has' if wrong == 1 else 'have'} the opposite sign." if wrong else "."
-    direction: Direction = "bad" if wrong else "good" if right == len(effects) and not dull else "unclear"
-    return ReportFinding(text + unknown, direction)
+    tone: Tone = "bad" if wrong else "good" if right == len(effects) and not dull else "unclear"
+    return ReportFinding(text + unknown, tone)
 
 
 def goals_block(found: Measured) -> FindingBlock | None:
@@ -224,8 +223,8 @@ def horizon_block(found: Measured) -> FindingBlock:
     ways = list(dict.fromkeys(baselines_beaten(found, one).rstrip(",") for one in trusted_signals(found)))
     if bad or len(ways) == 1:
         text += f" Predictions of {listing(bad)} cannot." if bad else f" They are {ways[0]}."
-    direction: Direction = "unclear" if bad or shortest < end else "good"
-    return block(ReportFinding(text, direction), chart, Note(_TRUSTED))
+    tone: Tone = "unclear" if bad or shortest < end else "good"
+    return block(ReportFinding(text, tone), chart, Note(_TRUSTED))
 
 
 def leak_block(found: Measured) -> FindingBlock:
@@ -364,7 +363,7 @@ def twins_block(found: Measured) -> FindingBlock | None:
         notes += [f"{test.name}: {one.name}: {one.found}." for one in test.grade.conditions if not one.met]
     verdicts = [f"{test.name} ({test.title}): {test.verdict.value}" for test in found.twins]
     kinds = {test.verdict for test in found.twins}
-    direction: Direction = "bad" if Verdict.FAIL in kinds else "good" if kinds == {Verdict.PASS} else "unclear"
+    tone: Tone = "bad" if Verdict.FAIL in kinds else "good" if kinds == {Verdict.PASS} else "unclear"
     parts: list[PagePart] = [*map(Note, notes)]
     if rows:
         low = min(0.0, max(-1.0, min(row.low for row in rows)))
@@ -372,4 +371,4 @@ def twins_block(found: Measured) -> FindingBlock | None:
         head = ("test and signal", "score")
         chart = IntervalChart(title=title, rows=rows, ticks=nice_ticks(low, 1.0, 5), zero=True, head=head)
         parts.insert(0, chart)
-    return block(ReportFinding(f"{'; '.join(verdicts)}.", direction), *parts)
+    return block(ReportFinding(f"{'; '.join(verdicts)}.", tone), *parts)

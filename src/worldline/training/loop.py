@@ -193,7 +193,7 @@ class Run:
             return None
         with self._kept_weights():
             self.model.on_validation(self._sample, self.step / self.config.num_updates)
-            row = {"step": float(self.step), **_named("train", summary.losses), **self.check()}
+            row = {"step": float(self.step), **_named("train", summary.losses), **self.evaluate()}
             self._remember_best(row)
         self.curves.append(row)
         self.save()
@@ -284,7 +284,7 @@ class Run:
             yield
 
     @torch.no_grad()
-    def check(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """Validation loss, health of the latents with the guard, and control measures."""
         config, model = self.config, self.model
         model.open_loop = None

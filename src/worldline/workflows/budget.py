@@ -154,7 +154,7 @@ def _time_training(model: WorldModel, store: Store, split: Split, recipe: Recipe
         last_s = _time_updates(run, untrained.first_open_loop, clock)
         update_s += untrained.open_loop_share * (last_s - update_s)
     started = clock()
-    run.check()
+    run.evaluate()
     checked = clock()
     run.recalibrate_batch_norm(1, seed=0)
     settled = clock()

@@ -121,6 +121,7 @@ def save_world(
     if world.windows is not None:
         contents[WINDOWS] = _tensors(to_arrays(world.windows))
 
+    # Last, because the card names the hash of each file before it.
     contents["card.json"] = partial(_card_text, world, card)
     if run is not None:
         contents["run.json"] = json.dumps(run, indent=2)
@@ -198,6 +199,7 @@ def open_world(
         InputError: the device is unknown or not available.
     """
     bundle = read_bundle(Path(path))
+    # Each part is checked against the engine, because parts of different bundles may be valid by themselves.
     engine, calibration = open_engine(bundle, choose_device(device)), None
     if "calibration.safetensors" in bundle.files:
         calibration = _calibration(bundle, engine.describe())
@@ -278,6 +280,7 @@ def _calibration(bundle: Bundle, card: Card) -> Calibration:
         check_calibration(calibration)
     except DataError as error:
         raise BundleError(f"{bundle.folder / 'calibration.safetensors'}: {error}") from error
+    # A calibration of another engine may be valid by itself; its signals and shapes must be those of this engine.
     vectors = {name: card.schema[name].shape for name in card.predicts if card.schema[name].kind is Kind.VECTOR}
     ranges = {name: ends.shape[1:] for name, ends in calibration.logged_range.items()}
     wrong = not ranges.items() <= {signal.name: signal.shape for signal in card.schema.signals}.items()
@@ -378,9 +381,9 @@ def _tensors(arrays: Arrays) -> dict[str, Tensor]:
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:
-    found = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    _check_finite(network, found, type(network).__name__)
-    return found
+    weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    _check_finite(network, weights, type(network).__name__)
+    return weights
 
 
 def _check_finite(network: nn.Module, tensors: Mapping[str, Tensor], where: Path | str) -> None:

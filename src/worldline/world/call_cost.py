@@ -52,6 +52,7 @@ def measure_call(
         raise DataError(
             f"none of {len(episodes)} episodes has {needed} steps", fix="Add longer episodes, or reduce the horizon."
         )
+    # Each call uses another episode, so that no cache of an engine answers it.
     took = []
     for number in range(num_calls + 1):
         place = usable[number % len(usable)], card.context - 1

@@ -59,23 +59,25 @@ def design_effect(scores: Floats, num_windows: int) -> Floats:
 
     num_steps, total = scores.shape
     num_episodes = total // num_windows
-    found = np.full(num_steps, float(num_windows))
+    effects = np.full(num_steps, float(num_windows))
     counts = np.isfinite(scores).reshape(num_steps, num_episodes, num_windows).sum(2)
     some = (counts > 0).all(1)
     if num_windows == 1 or num_episodes < 2 or not some.any():
-        return found
+        return effects
+    # Normal scores of the ranks: the scores themselves have heavy tails, which would hide the correlation.
     policy = "omit" if np.isnan(scores[some]).any() else "propagate"  # omitting is slow
     ranks = rankdata(scores[some], axis=1, nan_policy=policy)
     normal = ndtri((ranks - 0.5) / np.isfinite(ranks).sum(1, keepdims=True)).reshape(-1, num_episodes, num_windows)
     normal = np.where(np.isfinite(normal), normal, np.nanmean(normal, axis=2, keepdims=True))
+    # Analysis of variance between and within episodes; the quantile of F turns the ratio into its upper bound.
     means = normal.mean(2)
     between = num_windows * means.var(1, ddof=1)
     within = normal.var(2, ddof=1).mean(1)
     smallest = fdtri(num_episodes - 1, num_episodes * (num_windows - 1), 1 - BOUND_LEVEL)
     f_ratio = between / np.maximum(within, 1e-12) / smallest
     correlation = np.where(between + within > 0, (f_ratio - 1) / (f_ratio + num_windows - 1), 1.0)
-    found[some] = 1 + (num_windows - 1) * np.clip(correlation, 0.0, 1.0)
-    return found
+    effects[some] = 1 + (num_windows - 1) * np.clip(correlation, 0.0, 1.0)
+    return effects
 
 
 def sorted_scores(score: Floats) -> Floats:

@@ -92,6 +92,7 @@ def calibrate(
     engines = OutOfFold.of(episodes, [engine] * len(episodes) if out_of_fold is None else out_of_fold)
     usable = _long_enough(episodes, card.context, horizon)
     order = [usable[i] for i in rng.permutation(len(usable))]  # logs are ordered in time, and must be exchangeable
+    # Some episodes shape the bands and scores, and the others set their widths: conformal scores need both apart.
     num_steps = _trust_steps(card, order, trust_steps)
     num_scale = max(1, len(order) // SCALE_SHARE)
     cuts = _Cuts(
@@ -104,6 +105,7 @@ def calibrate(
     # Few episodes set both the shape and the width of bands. The shape has too few parameters to fit the widths.
     shared = replace(cuts, shaping=order, scoring=order)
     banded = shared if out_of_fold is not None and len(order) < MIN_EPISODES else cuts
+    # Bands need a whole horizon after each place. Trust needs earlier steps instead, so its places differ.
     places = banded.places(card.context, horizon, rng)
     pasts = cuts.places(card.context + num_steps, 1, rng)
     windows = _windows(card, places, card.context, horizon)
@@ -213,20 +215,22 @@ def _error_parts(
 ) -> _ErrorParts:
     """Measures errors in two sets of windows, which begin at `places`: for the shape of bands, and for their width."""
     (shape, scored), num_windows, seed = windows, cuts.num_windows, cuts.seed
+    # Errors of whole paths: the shape is their mean by step, which must not vanish where a signal is predicted exactly.
     values = {name: observed_values([*cuts.shaping, *cuts.scoring], name) for name in scored.truth}
     spread = {name: value.std(0) for name, value in values.items()}
     usual_left, left = (
-        engines.ask(part, partial(_residuals, one, seed=seed)) for part, one in zip(places, windows, strict=True)
+        engines.ask(part, partial(_residuals, cut, seed=seed)) for part, cut in zip(places, windows, strict=True)
     )
     scale = {
         name: np.maximum(mean_error(np.abs(error), shape.known[name]), 1e-3 * spread[name] + 1e-12)
         for name, error in usual_left.items()
     }
-    found = {name: np.abs(value) for name, value in left.items()}
+    sizes = {name: np.abs(value) for name, value in left.items()}
+    # Errors of single steps, for `surprise`: each signal in a unit of its own, then per entity and together.
     usual, one_step = (engines.ask(part, partial(_first_scores, card, part, scale, seed=seed)) for part in places)
     unit = {name: score_unit(score) for name, score in usual.items()}
     together = combined_scores(card.schema, one_step, unit)
-    scores = {name: running_scores(error, scale[name], scored.known[name]) for name, error in found.items()}
+    scores = {name: running_scores(error, scale[name], scored.known[name]) for name, error in sizes.items()}
     return _ErrorParts(
         scale=scale,
         scores={name: np.sort(score) for name, score in scores.items()},
@@ -236,7 +240,7 @@ def _error_parts(
         entities={name: sorted_scores(score) for name, score in together.entities.items()},
         steps=sorted_scores(together.steps),
         skill={
-            name: last_skilled_step(found[name], scored, card.schema[name], value, num_windows)
+            name: last_skilled_step(sizes[name], scored, card.schema[name], value, num_windows)
             for name, value in values.items()
         },
         spread=spread,
@@ -270,6 +274,7 @@ def _trust(
     def step_errors(past: Places, engine: Engine, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
         return dict(vars(step_errors_at(engine, [past[row] for row in rows], num_steps, seed=seed)))
 
+    # Novelty of presents and errors of the steps before them, at the places for the shape and for the p-values.
     usual, novelty = (engines.ask(past, partial(novelties, past))["novelty"] for past in pasts)
     shaping, scoring = (
         StepErrors(**engines.ask(past, partial(step_errors, past))) if num_steps else None for past in pasts
@@ -279,9 +284,8 @@ def _trust(
     for row in range(len(ood_scores)):
         ood_scores[row] = ood.of(scoring, novelty, row + 1)
     effects = dict[str, Floats]()
-    if (
-        len(cuts.scoring) >= MIN_EPISODES
-    ):  # fewer do not show how alike windows are in the tail; an episode counts as one
+    # Fewer episodes do not show how alike windows are in the tail, so the windows of an episode count as one.
+    if len(cuts.scoring) >= MIN_EPISODES:
         effects["novelty"] = design_effect(novelty[None], cuts.num_windows)
         effects |= {"ood": design_effect(ood_scores, cuts.num_windows)} if len(ood_scores) else {}
     seen = [
@@ -320,10 +324,10 @@ def _first_scores(
     """Per predicted signal the score [W] of the first step after some places; NaN if it was not observed."""
     part = [places[row] for row in rows]
     windows = forecast_windows(part, length=card.context, horizon=1, schema=card.schema, targets=card.predicts)
-    found = errors(engine, windows, seed=seed)
+    first = errors(engine, windows, seed=seed)
     return {
         name: np.where(windows.known[name][:, 0], one_step_scores(error[:, 0], scale.get(name)), np.nan)
-        for name, error in found.items()
+        for name, error in first.items()
     }
 
 

@@ -100,10 +100,12 @@ def fit_causes(tables: Sequence[tuple[Floats, Floats]]) -> HiddenCauses | None:
     """
     if len(tables) < MIN_EPISODES:
         return None
+    # Mean squares of 1, so that the priors and tolerances of the fit do not depend on units.
     every = np.concatenate([features for features, _ in tables]), np.concatenate([rest for _, rest in tables])
     scales = tuple(np.where(size > 0, size, 1.0) for size in (np.sqrt((part**2).mean(0)) for part in every))
     scaled = [(features / scales[0], residuals / scales[1]) for features, residuals in tables]
     first, second = _sums(scaled[::2]), _sums(scaled[1::2])
+    # More causes always fit their own half better, so the other half chooses the number.
     number, best = 0, _infer(_fit(first, 0), second).log_likelihood
     for more in range(1, MAX_CAUSES + 1):
         score = _infer(_fit(first, more), second).log_likelihood
@@ -112,10 +114,12 @@ def fit_causes(tables: Sequence[tuple[Floats, Floats]]) -> HiddenCauses | None:
             number, best = more, score
     if number == 0:
         return None
-    found = _fit(_sums(scaled), number)
-    unit = scales[1] / scales[0][:, None]
+    fitted = _fit(_sums(scaled), number)
+    unit, noise_unit = scales[1] / scales[0][:, None], np.outer(scales[1], scales[1])
     return HiddenCauses(
-        mean=found.mean * unit, directions=found.directions * unit, noise=found.noise * np.outer(scales[1], scales[1])
+        mean=fitted.mean * unit,
+        directions=fitted.directions * unit,
+        noise=fitted.noise * noise_unit,
     )
 
 
@@ -161,14 +165,17 @@ def _sums(tables: Sequence[tuple[Floats, Floats]]) -> _Sums:
 
 
 def _infer(causes: HiddenCauses, sums: _Sums) -> _Posterior:
+    # What the mean leaves, as statistics: of features by residuals, and of residuals by residuals.
     precision = np.linalg.inv(causes.noise)
     left = sums.xe - sums.xx @ causes.mean
     rest = sums.ee - sums.xe.transpose(0, 2, 1) @ causes.mean - causes.mean.T @ left
+    # The normal posterior of the sizes, whose prior is N(0, 1).
     pull = causes.directions @ precision
     among = np.einsum("rpd,kpq,sqd->krs", pull, sums.xx, causes.directions, optimize=True)
     towards = np.einsum("rpd,kpd->kr", pull, left)
     spread = np.linalg.inv(np.eye(len(causes.directions)) + among)
     sizes = np.einsum("krs,ks->kr", spread, towards)
+    # The marginal likelihood, with the sizes integrated out.
     log_likelihood = 0.5 * (
         (sizes * towards).sum(1)
         + np.linalg.slogdet(spread)[1]
@@ -210,14 +217,15 @@ def _start(sums: _Sums, number: int) -> HiddenCauses:
 def _maximise(sums: _Sums, posterior: _Posterior) -> HiddenCauses:
     """One regression on every feature times 1 and times the size of every cause."""
     num_episodes, size, targets = sums.xe.shape
+    # The mean is a cause of size 1. Second moments of uncertain sizes contain their variance.
     sizes = np.concatenate([np.ones((num_episodes, 1)), posterior.sizes], 1)
     second = sizes[:, :, None] * sizes[:, None, :]
     second[:, 1:, 1:] += posterior.spread
     among = np.einsum("krs,kpq->rpsq", second, sums.xx).reshape(sizes.shape[1] * size, -1)
     towards = np.einsum("kr,kpd->rpd", sizes, sums.xe).reshape(-1, targets)
     total = float(sums.rows.sum())
-    found = np.linalg.solve(among + 1e-9 * total * np.eye(len(among)), towards)  # features may be duplicates
-    noise = (sums.ee.sum(0) - found.T @ towards) / total
-    weights = found.reshape(-1, size, targets)
+    stacked = np.linalg.solve(among + 1e-9 * total * np.eye(len(among)), towards)  # features may be duplicates
+    noise = (sums.ee.sum(0) - stacked.T @ towards) / total
+    weights = stacked.reshape(-1, size, targets)
     # Symmetric and positive definite also after rounding, because it is inverted.
     return HiddenCauses(mean=weights[0], directions=weights[1:], noise=(noise + noise.T) / 2 + 1e-12 * np.eye(targets))

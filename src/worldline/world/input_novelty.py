@@ -56,6 +56,7 @@ def fit_input_novelty(schema: Schema, history: History) -> InputNovelty:
     spread = np.sqrt((np.where(known, values - centre, 0) ** 2).sum(0) / count)
     # A constant feature gives no scale, so any change counts as large.
     scale = np.where(spread > 0, spread, 1e-6 * (1 + np.abs(centre)))
+    # Few windows determine a covariance badly. Shrinking it bounds distances along directions of hardly any variance.
     standard = np.where(known, (values - centre) / scale, 0)
     covariance = standard.T @ standard / len(standard)
     shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.eye(len(centre))

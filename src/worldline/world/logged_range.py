@@ -45,15 +45,15 @@ def ranges_of(schema: Schema, episodes: Iterable[Episode]) -> dict[str, Floats]:
         episodes: read one at a time. A signal that an episode lacks is left out of its range.
     """
     names = [signal.name for signal in schema.signals if signal.kind is Kind.VECTOR and signal.period is None]
-    found: dict[str, Floats] = {}
+    ranges: dict[str, Floats] = {}
     for episode in episodes:
         logged = {**episode.observations, **episode.actions, **episode.exogenous}
         for name in [name for name in names if name in logged]:
             seen = logged[name][episode.observed[name].astype(bool)] if name in episode.observed else logged[name]
-            known = np.concatenate([found.get(name, seen[:0]), seen.astype(np.float64)])
+            known = np.concatenate([ranges.get(name, seen[:0]), seen.astype(np.float64)])
             if len(known):
-                found[name] = np.stack([known.min(0), known.max(0)])
-    return found
+                ranges[name] = np.stack([known.min(0), known.max(0)])
+    return ranges
 
 
 def observed_values(episodes: Sequence[Episode], name: str) -> Floats:
@@ -119,10 +119,10 @@ def history_excess(ranges: Mapping[str, Floats], inputs: Iterable[str], history:
     for name in ranges.keys() & set(inputs) & history.observations.keys():
         known = np.asarray(history.observed.get(name, np.ones(lead)), bool)
         seen[name] = np.where(known[..., None], history.observations[name], np.nan)
-    found = excess_of(ranges, seen, lead)
+    excess = excess_of(ranges, seen, lead)
     before = excess_of(ranges, {**history.actions, **history.exogenous}, (lead[0], lead[1] - 1))
-    found[:, 1:] = np.maximum(found[:, 1:], before)
-    return found
+    excess[:, 1:] = np.maximum(excess[:, 1:], before)
+    return excess
 
 
 def far_target(schema: Schema, ranges: Mapping[str, Floats], targets: Arrays) -> str:

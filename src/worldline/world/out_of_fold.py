@@ -34,6 +34,7 @@ class OutOfFold:
             places: in episodes that have an engine.
             question: gets an engine and the indices of its places.
         """
+        # One question per engine, with all of its places, because batches are faster.
         rows, asked = dict[int, list[int]](), dict[int, Engine]()
         for row, (episode, _) in enumerate(places):
             engine = self.engines[id(episode)]
@@ -41,4 +42,4 @@ class OutOfFold:
             asked[id(engine)] = engine
         answers = [question(asked[key], part) for key, part in rows.items()]
         order = np.argsort(np.concatenate(list(rows.values())))
-        return {name: np.concatenate([one[name] for one in answers])[order] for name in answers[0]}
+        return {name: np.concatenate([answer[name] for answer in answers])[order] for name in answers[0]}

@@ -65,6 +65,7 @@ def sample_paths(
             f"sampled paths are calibrated up to {horizon} steps, got {num_steps}. Predict fewer steps, or calibrate "
             f"with horizon={num_steps}."
         )
+    # Whole windows are drawn, for all signals together, so that errors stay correlated.
     rng, rounds = np.random.default_rng(seed), -(-num_samples // num_paths)
     rows = np.concatenate([rng.permutation(num_paths) for _ in range(rounds)])[:num_samples]
     return {

@@ -31,6 +31,7 @@ def last_skilled_step(
         values: [n, *shape], every value in the log.
         num_windows: k.
     """
+    # Two baselines: the last observed value (persistence), and the mean of the log where there is none.
     truth, known = windows.truth[signal.name], windows.known[signal.name]
     variance = max(float(values.var(0).sum()), 1e-12 * (1 + float(np.abs(values).max())) ** 2)
     mean = mean_of(signal, values[None])[0] if signal.period is not None else values.mean(0)
@@ -39,6 +40,7 @@ def last_skilled_step(
         seen = windows.history.observed[signal.name][:, -1:]
         last = np.where(seen, windows.history.observations[signal.name][:, -1], mean)
 
+    # Windows of one episode are averaged first, because they are not independent.
     count = known.reshape(-1, num_windows, known.shape[1]).sum(1)
     num_known = (count > 0).sum(0)
     enough = num_known >= min(2, len(count))
@@ -51,6 +53,7 @@ def last_skilled_step(
     own, persistence, constant = (
         loss(x) for x in (error, signal.difference(truth, last[:, None]), signal.difference(truth, mean))
     )
+    # The better baseline of each step, and the paired gain over it, with its standard error over episodes.
     baseline = np.where(np.nanmean(persistence, 0) < np.nanmean(constant, 0), persistence, constant)
     gain = baseline - own
     # One episode gives no estimate of the variance between episodes.

@@ -51,13 +51,14 @@ def smoke_windows(card: Card, episodes: Sequence[Episode], *, horizon: int, seed
     Returns:
         None if no window is usable, or one exceeds 2 MB.
     """
-    names = {*card.inputs, *card.predicts, *(one.name for one in (*card.schema.actions, *card.schema.exogenous))}
-    usable = [one for one in episodes if one.num_steps >= card.context - 1 + horizon]
+    names = {*card.inputs, *card.predicts, *(signal.name for signal in (*card.schema.actions, *card.schema.exogenous))}
+    usable = [episode for episode in episodes if episode.num_steps >= card.context - 1 + horizon]
     if not usable:
         return None
     rng, count = np.random.default_rng(seed), -(-MAX_WINDOWS // len(usable))
     places = random_places(usable, length=card.context, horizon=horizon, count=count, rng=rng)
-    found, room = list[History](), MAX_WINDOW_BYTES
+    windows, room = list[History](), MAX_WINDOW_BYTES
+    # A window that `World.predict` would refuse must not be stored, and all windows share the limit in bytes.
     for number in rng.permutation(len(places))[:MAX_WINDOWS]:
         episode, at = places[number]
         try:
@@ -69,8 +70,8 @@ def smoke_windows(card: Card, episodes: Sequence[Episode], *, horizon: int, seed
         room -= sum(value.nbytes for value in to_arrays(window).values())
         if room < 0:
             break
-        found.append(window)
-    return History.stack(found) if found else None
+        windows.append(window)
+    return History.stack(windows) if windows else None
 
 
 def to_arrays(windows: History) -> dict[str, NDArray[np.generic]]:
@@ -89,12 +90,13 @@ def from_arrays(arrays: Arrays, card: Card, horizon: int) -> History:
     Raises:
         DataError: an array is missing, unknown or too large, or does not fit the schema.
     """
-    groups: dict[str, dict[str, NDArray[np.generic]]] = {one.name: {} for one in fields(History)}
+    groups: dict[str, dict[str, NDArray[np.generic]]] = {group.name: {} for group in fields(History)}
     for key, value in arrays.items():
         group, _, name = key.partition("/")
         if group not in groups:
             raise DataError(f"the array {key!r:.100} is unknown", fix=_FIX)
         groups[group][name] = value
+    # Signals first, then values, then sizes: each check relies on the one before.
     needed = {*card.inputs, *card.predicts}
     if groups["observations"].keys() != needed:
         raise DataError(f"windows observe {sorted(groups['observations'])}, expected {sorted(needed)}", fix=_FIX)
@@ -138,21 +140,22 @@ def smoke_test(world: LocalWorld, where: Path, *, clock: Callable[[], float] = t
 
     def call_s() -> float:
         started_s = clock()
-        answer(one)
+        answer(single)
         return clock() - started_s
 
-    one = world.windows.worlds([0])
+    # The latency on the card is that of one world.
+    single = world.windows.worlds([0])
     try:
-        found = answer(world.windows)
+        prediction = answer(world.windows)
         latency_s = None if card.call is None else card.call.latency_s
         took_s = min(call_s() for _ in range(NUM_CALLS))
     except WorldlineError as error:
         raise BundleError(f"{where}: the world does not answer for its stored windows: {error} {_FIX}.") from error
-    for name, forecast in found.signals.items():
+    for name, forecast in prediction.signals.items():
         if problem := _not_finite(forecast):
             raise BundleError(f"{where}: {problem} of {name!r} is not finite for the stored windows. {_FIX}.")
     if world.calibration is not None:
-        _check_bands(world.calibration, card, found, world.windows, where)
+        _check_bands(world.calibration, card, prediction, world.windows, where)
     if latency_s is not None and took_s > max(MAX_CALL_S, MAX_SLOWDOWN * latency_s):
         raise BundleError(
             f"{where}: a prediction takes {took_s:.3g} s, and the card states {latency_s:.3g} s. Publish it on a "
@@ -170,14 +173,18 @@ def _not_finite(forecast: Forecast) -> str:
     return ""
 
 
-def _check_bands(calibration: Calibration, card: Card, found: Prediction, windows: History, where: Path) -> None:
+def _check_bands(calibration: Calibration, card: Card, prediction: Prediction, windows: History, where: Path) -> None:
     """Raises if a signal is outside its band too often.
 
     The windows come from the calibration episodes. Given these episodes, they are draws like the K * k windows that set
     the width, so the number of windows inside is beta-binomial with K * k calibration examples. The rank of a band uses
     d >= 1 more examples, which makes misses rarer still.
     """
-    banded = {name: one for name, one in found.signals.items() if one.high is not None and np.isfinite(one.high).all()}
+    banded = {
+        name: forecast
+        for name, forecast in prediction.signals.items()
+        if forecast.high is not None and np.isfinite(forecast.high).all()
+    }
     for name, forecast in banded.items():
         assert forecast.half_width is not None  # as selected above
         signal, horizon = card.schema[name], forecast.mean.shape[1]
@@ -188,9 +195,9 @@ def _check_bands(calibration: Calibration, card: Card, found: Prediction, window
         inside = ((np.abs(signal.difference(truth, mean)) <= allowed).all(-1) | ~seen).all(-1)[seen.any(-1)]
         if not len(inside):
             continue
-        chance = tails(int(inside.sum()), len(inside), found.level, len(calibration.novelty)).low
+        chance = tails(int(inside.sum()), len(inside), prediction.level, len(calibration.novelty)).low
         if chance < MAX_CHANCE / len(banded):
             raise BundleError(
-                f"{where}: {name!r} is outside its {found.level:.0%} band in {np.count_nonzero(~inside)} of "
+                f"{where}: {name!r} is outside its {prediction.level:.0%} band in {np.count_nonzero(~inside)} of "
                 f"{len(inside)} stored windows (chance {chance:.1g}). The model does not fit its calibration. {_FIX}."
             )

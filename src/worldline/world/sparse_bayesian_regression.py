@@ -55,24 +55,27 @@ def sparse_bayesian_regression(
 def _average(table: Float[np.ndarray, "n P"], values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "P"]:
     """The posterior mean of the weights [P]; the columns of `table` and `values` have mean square 1."""
     num_rows, num_features = table.shape
+    # All sets of three among many features would be too many, so the features are screened by correlation.
     cross = table.T @ values / num_rows
     tried = np.sort(np.argsort(-(cross**2), kind="stable")[:MAX_FEATURES])
     gram = table[:, tried].T @ table[:, tried] / num_rows
-    evidence, found = [np.zeros(1)], [np.zeros((1, num_features))]
+    evidence, means = [np.zeros(1)], [np.zeros((1, num_features))]
     for size in range(1, min(MAX_TOGETHER, len(tried)) + 1):
         sets = np.array(list(combinations(range(len(tried)), size)))
         among = gram[sets[:, :, None], sets[:, None, :]] + 1e-9 * np.eye(size)  # duplicate features share the weight
         weights = np.linalg.solve(among, cross[tried][sets][..., None])[..., 0]
+        # The g-prior with g = n, or wider where the F ratio asks for it (local empirical Bayes).
         explained = np.clip((weights * cross[tried][sets]).sum(1), 0.0, 1.0 - 1e-12)
         ratio = explained / size / ((1 - explained) / (num_rows - size))
         width = np.maximum(num_rows, ratio - 1)
         evidence.append(_evidence(explained, width, num_rows, size) - log(comb(len(tried), size)))
         spread = np.zeros((len(sets), num_features))
         np.put_along_axis(spread, tried[sets], weights * (width / (width + 1))[:, None], 1)
-        found.append(spread)
+        means.append(spread)
+    # The average over sets, weighted by evidence; the largest one is subtracted, so that no exponential overflows.
     every = np.concatenate(evidence)
     share: NDArray[np.floating] = np.exp(every - every.max())
-    return np.asarray(share @ np.concatenate(found) / share.sum())
+    return np.asarray(share @ np.concatenate(means) / share.sum())
 
 
 def _evidence(

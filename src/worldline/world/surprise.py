@@ -19,21 +19,22 @@ LARGEST_P_VALUE: Final = 0.1
 """Largest p-value of a reported moment."""
 
 
-def surprise_of(schema: Schema, found: StepPValues, known: Mapping[str, NDArray[np.bool_]]) -> Surprise:
+def surprise_of(schema: Schema, p_values: StepPValues, known: Mapping[str, NDArray[np.bool_]]) -> Surprise:
     """The surprise of an episode of T steps.
 
     Args:
         schema: schema of the world.
-        found: p-values [T].
+        p_values: p-values [T].
         known: per predicted signal [T], whether the outcome was observed.
     """
-    signals = {name: np.where(known[name], value, 1.0) for name, value in found.signals.items()}
+    # An outcome that was not observed is no surprise: its p-value is 1.
+    signals = {name: np.where(known[name], value, 1.0) for name, value in p_values.signals.items()}
     any_known = np.logical_or.reduce([known[name] for name in signals])
     entities = {}
-    for entity, value in found.entities.items():
+    for entity, value in p_values.entities.items():
         seen = np.logical_or.reduce([known[name] for name in signals if schema[name].entity == entity])
         entities[entity] = np.where(seen, value, 1.0)
-    steps = np.where(any_known, found.steps, 1.0)
+    steps = np.where(any_known, p_values.steps, 1.0)
     order = np.argsort(steps, kind="stable")[:MAX_MOMENTS]
     return Surprise(
         p_values=signals,

@@ -101,26 +101,28 @@ class AuxiliaryLosses(nn.Module):
             shown: whether anything was observed.
             actions: z-scores.
         """
-        config, moving, found = self.config, latents[..., self.moving], dict[str, tuple[float, Tensor]]()
+        config, moving, parts = self.config, latents[..., self.moving], dict[str, tuple[float, Tensor]]()
         both = (shown[:, 1:] & shown[:, :-1]).float()
         if config.similarity_weight:
             change = latents[..., self.learned].diff(dim=1).square().mean(-1)
-            found["similarity"] = config.similarity_weight, share_mean(change, both)
+            parts["similarity"] = config.similarity_weight, share_mean(change, both)
         if self.inverse is not None:
             error = self.inverse(torch.cat([moving[:, :-1], moving[:, 1:]], -1)).float() - actions
-            found["inverse"] = config.inverse_weight, share_mean(error.square().mean(-1), both)
+            parts["inverse"] = config.inverse_weight, share_mean(error.square().mean(-1), both)
         if self.delta is not None:
             count = min(config.delta_steps, actions.shape[1])
+            # Near the end of an episode a window has fewer actions than the head decodes.
             decoded = self.delta(moving[:, count:] - moving[:, :-count]).float()
             error = decoded[..., : count * actions.shape[-1]] - actions.unfold(1, count, 1).mT.flatten(2)
             apart = (shown[:, count:] & shown[:, :-count]).float()
-            found["delta"] = config.delta_weight, share_mean(error.square().mean(-1), apart)
+            parts["delta"] = config.delta_weight, share_mean(error.square().mean(-1), apart)
         if config.straightening_weight:
-            found["straightening"] = config.straightening_weight, bend(moving, both)
+            parts["straightening"] = config.straightening_weight, bend(moving, both)
+        # Read from encoded and predicted latents alike, so that both hold the targets.
         if self.targets is not None:
             error = self.targets.error(latents, window) + self.targets.error(imagined, window)
-            found["targets"] = config.target_weight, error / 2
-        return found
+            parts["targets"] = config.target_weight, error / 2
+        return parts
 
 
 class AuxiliaryTargets(nn.Module):
@@ -150,6 +152,6 @@ class AuxiliaryTargets(nn.Module):
         """Mean squared error of the z-scores at the last T observations of `window`; missing ones do not count."""
         steps = slice(-latents.shape[1], None)
         scores = self.scores(window.observations, window.observed)[:, steps]
-        observed = torch.stack([window.observed[one.name] for one in self.scores.signals], -1)
+        observed = torch.stack([window.observed[signal.name] for signal in self.scores.signals], -1)
         known = observed[:, steps, self.scores.owner].float()
         return share_mean((self.read(latents).float() - scores).square(), known)

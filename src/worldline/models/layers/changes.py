@@ -12,11 +12,11 @@ def changes(
 ) -> tuple[Float[Tensor, "B T size"], Int[Tensor, "B T size"]]:
     """The change since a value was last observed, and the steps since then; 0 and 0 if it is missing now or before."""
     last, age = values[:, 0], torch.zeros_like(seen[:, 0], dtype=torch.long)
-    begun, found, gaps = seen[:, 0], list[Tensor](), list[Tensor]()
+    begun, differences, gaps = seen[:, 0], list[Tensor](), list[Tensor]()
     for step in range(1, values.shape[1]):
         age, now = age + 1, seen[:, step]
         valid = now & begun
-        found.append(torch.where(valid, values[:, step] - last, 0.0))
+        differences.append(torch.where(valid, values[:, step] - last, 0.0))
         gaps.append(torch.where(valid, age, 0))
         last, age, begun = torch.where(now, values[:, step], last), age.masked_fill(now, 0), begun | now
-    return torch.stack(found, 1), torch.stack(gaps, 1)
+    return torch.stack(differences, 1), torch.stack(gaps, 1)

@@ -121,9 +121,9 @@ class ConservedQuantity(nn.Module):
         ratios, directions = torch.linalg.eigh(torch.linalg.solve_triangular(root, half.mT, upper=False))
         if ratios[0] > MAX_LAW_ERROR_SHARE:
             return
-        found = torch.linalg.solve_triangular(root.mT, directions[:, :1], upper=True)[:, 0] / scale
-        weight = torch.zeros(len(self.states), dtype=found.dtype, device=found.device)
-        weight[inexact] = found / found.abs().max()
+        coefficients = torch.linalg.solve_triangular(root.mT, directions[:, :1], upper=True)[:, 0] / scale
+        weight = torch.zeros(len(self.states), dtype=coefficients.dtype, device=coefficients.device)
+        weight[inexact] = coefficients / coefficients.abs().max()
         self.weight.copy_(weight)
         self.gain.copy_(gain @ weight)
         self.slope.copy_(((2 * self._spread(values) * values * error_scale).square()).sum(-1).mean())

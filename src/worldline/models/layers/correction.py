@@ -37,8 +37,8 @@ class Correction:
             alike = self.hidden @ self.hidden.mT
             length = alike.diagonal(dim1=1, dim2=2).sum(-1) / self.hidden[..., -1].sum(-1).clamp(min=1)
             penalty = self.trust * length.clamp(min=1)[:, None, None] * torch.eye(alike.shape[1], device=alike.device)
-            found: Tensor = torch.linalg.solve(alike + penalty, self.residuals)
-            return self.hidden.mT @ found
+            coefficients: Tensor = torch.linalg.solve(alike + penalty, self.residuals)
+            return self.hidden.mT @ coefficients
 
     def __call__(self, hidden: Float[Tensor, "B width"]) -> Float[Tensor, "B out"]:
         """Added to the layer's output; B / W consecutive rows belong to each world."""

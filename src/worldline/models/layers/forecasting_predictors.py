@@ -212,8 +212,8 @@ class ConservedPredictor(ForecastingPredictor):
 
 def _law(vectors: tuple[Signal, ...], inputs: tuple[Signal, ...]) -> ConservedQuantity | None:
     """The law over concatenated vectors and inputs; angles and discrete values are left out."""
-    states = _places(vectors, [code_size(one) for one in vectors], lambda one: one.period is None)
-    known = _places(inputs, [one.size for one in inputs], lambda _: True)
+    states = _places(vectors, [code_size(signal) for signal in vectors], lambda signal: signal.period is None)
+    known = _places(inputs, [signal.size for signal in inputs], lambda _: True)
     return ConservedQuantity(states=states, inputs=known) if states else None
 
 
@@ -222,6 +222,6 @@ def _places(signals: Sequence[Signal], sizes: Sequence[int], taken: Callable[[Si
     ends = accumulate(sizes)
     return [
         slice(end - size, end)
-        for one, size, end in zip(signals, sizes, ends, strict=True)
-        if one.kind is Kind.VECTOR and taken(one)
+        for signal, size, end in zip(signals, sizes, ends, strict=True)
+        if signal.kind is Kind.VECTOR and taken(signal)
     ]

@@ -73,7 +73,7 @@ def choose_forecast(candidates: Sequence[LinearForecast], windows: ScoredWindows
         slack: accepted increase of the error, as a share of the smallest.
     """
     warm = min(warm, windows.values.shape[1] - 1)
-    errors = torch.stack([_error(one, windows, warm) for one in candidates])
+    errors = torch.stack([_error(candidate, windows, warm) for candidate in candidates])
     return int((errors <= errors.min() + slack).nonzero()[0, 0])
 
 
@@ -85,12 +85,14 @@ def _error(forecast: LinearForecast, windows: ScoredWindows, warm: int) -> Float
     order = torch.arange(len(windows.values), device=device)
     fold = order * NUM_FOLDS // len(order)
     squared, count = torch.zeros(2, len(steps), forecast.size, device=device)
+    # Cross-validation over consecutive parts of the logs, which share no episode except at their ends.
     for number in fold.unique():
         rest = fold != number
         forecast.fit_longest(**vars(windows.select(rest if rest.any() else ~rest)))
         tested = windows.select(fold == number).split(warm + longest, MAX_PREDICTIONS // NUM_FOLDS)
         path = forecast.unroll(**vars(tested), warm=warm)[:, steps]
         seen = tested.observed[:, warm:][:, steps]
+        # A diverging forecast gets a large finite error, so that the means stay comparable.
         miss = (path - tested.values[:, warm:][:, steps]).nan_to_num(MAX_ERROR).clamp(-MAX_ERROR, MAX_ERROR)
         squared += torch.where(seen, miss, 0.0).square().sum(0)
         count += seen.sum(0)

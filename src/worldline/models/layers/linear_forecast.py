@@ -200,10 +200,10 @@ class LinearForecast(nn.Module):
         unseen, gap = changes(values.double(), observed)
         self.misses = []
         for count in range(1, self.history + 1):
-            found = self._fit_count(values, known, observed, count)
-            if found is None:
+            fitted = self._fit_count(values, known, observed, count)
+            if fitted is None:
                 break
-            usable, residual = found
+            usable, residual = fitted
             self.misses.append(residual.square().mean(0).sqrt().float())
             error = unseen[:, count - 1 :].clone()
             error[usable] = residual
@@ -239,11 +239,11 @@ class LinearForecast(nn.Module):
         inputs, target = rows[usable][:, columns], change[:, count - 1 :][usable]
         if len(inputs) <= inputs.shape[1]:
             return None
-        found = torch.zeros(rows.shape[-1], self.size, device=values.device)
-        found[columns] = _solve(inputs, target, self.trim, self.ridge).float()
+        weight = torch.zeros(rows.shape[-1], self.size, device=values.device)
+        weight[columns] = _solve(inputs, target, self.trim, self.ridge).float()
         # Longer pasts reuse the longest solution, because there may be too few rows for their own.
-        self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = found[:-1], found[-1]
-        return usable, target - inputs @ found[columns].double()
+        self.weight[count - 1 :, : count * self.both], self.weight[count - 1 :, -1] = weight[:-1], weight[-1]
+        return usable, target - inputs @ weight[columns].double()
 
     def enough(self, change: Float[Tensor, " size"], slack: float) -> int:
         """The smallest number of steps at which no residual is much larger than at the largest number; at least 1.
@@ -255,7 +255,7 @@ class LinearForecast(nn.Module):
         if not self.misses:
             return 1
         limit = (1 + slack) * self.misses[-1].maximum(MIN_RESIDUAL_SHARE * change)
-        return next(count for count, one in enumerate(self.misses, start=1) if (one <= limit).all())
+        return next(count for count, miss in enumerate(self.misses, start=1) if (miss <= limit).all())
 
     def _columns(self, count: int, device: torch.device) -> Bool[Tensor, " row"]:
         """The columns of a row of `count` steps that the forecast uses."""
@@ -288,15 +288,15 @@ def _solve(
 
     Source: Rousseeuw and Van Driessen (2006), the concentration steps of least trimmed squares.
     """
-    found = least_squares(inputs, target, ridge)
+    weights = least_squares(inputs, target, ridge)
     kept = len(inputs) - round(trim * len(inputs))
     if kept == len(inputs) or kept <= inputs.shape[1]:
-        return found
+        return weights
     for _ in range(MAX_CONCENTRATION_STEPS):
-        nearest = (target - inputs @ found).abs().argsort(0)[:kept]
+        nearest = (target - inputs @ weights).abs().argsort(0)[:kept]
         parts = [least_squares(inputs[rows], target[rows, n : n + 1], ridge) for n, rows in enumerate(nearest.T)]
-        found = torch.cat(parts, 1)
-    return found
+        weights = torch.cat(parts, 1)
+    return weights
 
 
 def least_squares(

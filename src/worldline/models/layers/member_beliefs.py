@@ -39,8 +39,8 @@ class EnsembleBelief(Belief):
         """The features after each of T predicted steps with inputs `known`, [B, 1, M, T, D], and the last belief."""
         (_, members, history, _), steps = self.codes.shape, path.shape[2]
         ages = self.stale.new_zeros(*path.shape[:3], self.stale.shape[-1])
-        given = known[:, None].expand(-1, members, -1, -1)
-        groups = (self.codes, path), (self.stale, ages), (self.inputs, given)
+        ahead = known[:, None].expand(-1, members, -1, -1)
+        groups = (self.codes, path), (self.stale, ages), (self.inputs, ahead)
         codes, stale, inputs = (torch.cat([old.flip(2), new], 2) for old, new in groups)  # newest last
         lags, gaps = range(history, 0, -1), range(history - 1, 0, -1)
         parts = [whole[:, :, lag : lag + steps] for whole in (codes, stale) for lag in lags]

@@ -153,6 +153,8 @@ class LinearBase(nn.Module):
         rows[:, self.lagged : self.lagged + ages] = 0
         change, steps = change.double(), self.history
         per_step = (self.lagged // steps, (self.covariates - ages) // steps)
+        # One forecast per number of known observations, from the columns of these observations and their inputs. It
+        # also serves for all larger numbers, until their own fit replaces it or the rows no longer suffice.
         for number in range(1, steps + 1):
             kept = torch.zeros(rows.shape[1], dtype=torch.bool, device=rows.device)
             kept[: number * per_step[0]] = kept[-1] = True

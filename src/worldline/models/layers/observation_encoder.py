@@ -184,7 +184,7 @@ class ObservationEncoder(nn.Module):
             return self.flags(window.observed)[..., :0].float()
         return self.layout.vectors.scores(window.observations, window.observed)
 
-    def look(self, window: Window, start: int = 0) -> ObservedFeatures:
+    def encode(self, window: Window, start: int = 0) -> ObservedFeatures:
         """The observations from `start` on, encoded separately [B, H]."""
         values = {name: window.observations[name][:, start:] for name in self.names}
         observed = {name: window.observed[name][:, start:] for name in self.names}
@@ -199,7 +199,7 @@ class ObservationEncoder(nn.Module):
             observed=observed,
         )
 
-    def perceive(
+    def to_latent(
         self, seen: ObservedFeatures, predicted: Float[Tensor, "*lead D"] | None = None
     ) -> Float[Tensor, "*lead D"]:
         """The latent of observations; missing parts are taken from `predicted` if given."""

@@ -33,7 +33,7 @@ class Standardizer(nn.Module):
     @property
     def deviation(self) -> Float[Tensor, " size"]:
         """Physical units of one z-score."""
-        return torch.cat([torch.as_tensor(one.deviation) for one in self.normalisers])
+        return torch.cat([torch.as_tensor(normaliser.deviation) for normaliser in self.normalisers])
 
     @torch.no_grad()
     def fit(self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "B H"]]) -> None:

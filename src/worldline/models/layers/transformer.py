@@ -181,10 +181,10 @@ class TransformerBlock(nn.Module):
             kept = kept[0].index_copy_(2, places.ring, key), kept[1].index_copy_(2, places.ring, value)
         with torch.autocast(tokens.device.type, enabled=False):
             if past is None:
-                found = scaled_dot_product_attention(query, *kept, attn_mask=places.seen)
+                mixed = scaled_dot_product_attention(query, *kept, attn_mask=places.seen)
             else:
-                found = _attend_in_common(query, past, kept, places.seen)
-        return self.out(found.to(tokens.dtype).transpose(1, 2).flatten(2)), kept
+                mixed = _attend_in_common(query, past, kept, places.seen)
+        return self.out(mixed.to(tokens.dtype).transpose(1, 2).flatten(2)), kept
 
 
 class CausalTransformer(nn.Module):
@@ -221,6 +221,7 @@ class CausalTransformer(nn.Module):
             condition: of each token; None if and only if the layer has no condition.
             cache: of the steps before; None at the start. A ring buffer is overwritten: do not reuse it.
         """
+        # Positions, mask and places in the ring are the same in all layers.
         before = cache if cache is not None else Cache()
         now = torch.arange(before.position, before.position + tokens.shape[1], device=tokens.device)
         keys = before.steps(tokens.shape[1], tokens.device)

@@ -196,6 +196,7 @@ class _Moments:
                 total += values[block].double().sum(0)
             return total / count
 
+        # Two passes, because sums of squares without centring lose the precision that exact linear relations need.
         latent, mean = mean_of(latents), mean_of(target)
         squares = latent.new_zeros(len(latent), len(latent))
         products = latent.new_zeros(len(latent), len(mean))
@@ -203,6 +204,7 @@ class _Moments:
             centred = latents[block].double() - latent
             squares += centred.T @ centred
             products += centred.T @ (target[block].double() - mean)
+        # In the eigenbasis, each further penalty costs one product instead of one decomposition.
         variation, directions = torch.linalg.eigh(squares)
         return _Moments(
             latent=latent,
