@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError
 from worldline.planning.planners.base import ActionSpace
 from worldline.planning.planners.gaussian import Gaussian
-from worldline.planning.planners.population import Population, inside
+from worldline.planning.planners.population import Population, check_settings, inside
 from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 
@@ -41,16 +40,9 @@ class Categorical(PopulationPlanner):
     min_deviation: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 2 or self.num_iterations < 1 or not 1 <= self.num_elites <= self.num_candidates:
-            raise ConfigError(
-                f"num_candidates {self.num_candidates} must be at least 2, num_iterations {self.num_iterations} 1, "
-                f"num_elites {self.num_elites} in [1, num_candidates]."
-            )
-        if not (0 <= self.momentum < 1 and self.deviation > 0 and self.min_deviation >= 0):
-            raise ConfigError(
-                f"momentum {self.momentum} must be in [0, 1), deviation {self.deviation} above 0, min_deviation "
-                f"{self.min_deviation} at least 0."
-            )
+        least = {"num_candidates": 2, "num_iterations": 1, "num_elites": 1, "momentum": 0, "min_deviation": 0}
+        most = {"num_elites": self.num_candidates}
+        check_settings(self, at_least=least, above={"deviation": 0}, at_most=most, below={"momentum": 1})
 
     chooses = True
 
@@ -60,6 +52,7 @@ class Categorical(PopulationPlanner):
         """The algorithm; `normal.mean` holds the probabilities of discrete actions."""
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         min_deviation = self.min_deviation * (space.high - space.low)
+        # At first all values of a discrete action are equally probable.
         mean = normal.mean.clone()
         for start, stop in space.choices:
             mean[..., start:stop] = 1 / (stop - start)
@@ -67,10 +60,12 @@ class Categorical(PopulationPlanner):
         elites: Population | None = None
         for number in range(self.num_iterations):
             kept = proposals if number == 0 else proposals[:, :0]
-            found = yield torch.cat([kept, self._draw(normal, space, generator)], 1)
-            elites = (found if elites is None else elites.merge(found)).first(self.num_elites)
+            population = yield torch.cat([kept, self._draw(normal, space, generator)], 1)
+            elites = (population if elites is None else elites.merge(population)).first(self.num_elites)
+            # Discrete actions are one-hot, so their fitted mean is the frequency of each value among the elites.
             fitted = normal.fit(elites, min_deviation)
             mean = fitted.mean.clone()
+            # Momentum keeps every probability above 0: a value of probability 0 would never be drawn again.
             for start, stop in space.choices:
                 choice = slice(start, stop)
                 mean[..., choice] = torch.lerp(fitted.mean[..., choice], normal.mean[..., choice], self.momentum)
@@ -82,6 +77,8 @@ class Categorical(PopulationPlanner):
         drawn = normal.draw(torch.randn(shape, generator=generator, device=generator.device))
         uniform = torch.rand(shape, generator=generator, device=generator.device).to(drawn)
         for start, stop in space.choices:
-            choice = slice(start, stop)  # Gumbel-max trick: with Gumbel noise on log p, argmax has probability p
-            drawn[..., choice] = normal.mean[:, None, ..., choice].log() - (-uniform[..., choice].log()).log()
+            choice = slice(start, stop)
+            # Gumbel-max trick: with Gumbel noise on log p, argmax has probability p.
+            gumbel = -(-uniform[..., choice].log()).log()
+            drawn[..., choice] = normal.mean[:, None, ..., choice].log() + gumbel
         return inside(space, torch.cat([normal.mean[:, None], drawn], 1))

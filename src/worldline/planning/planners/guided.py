@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError
 from worldline.planning.planners.base import ActionSpace
 from worldline.planning.planners.gaussian import Gaussian
 from worldline.planning.planners.noise import persistent
+from worldline.planning.planners.population import check_settings
 from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 
@@ -41,16 +41,8 @@ class Guided(PopulationPlanner):
     correlation: float = 0.6
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 1 or self.num_iterations < 1 or self.num_elites < 2:
-            raise ConfigError(
-                f"num_candidates {self.num_candidates} and num_iterations {self.num_iterations} must be at least 1, "
-                f"num_elites {self.num_elites} 2."
-            )
-        if not (self.deviation > 0 and self.min_deviation >= 0 and 0 <= self.correlation < 1):
-            raise ConfigError(
-                f"deviation {self.deviation} must be above 0, min_deviation {self.min_deviation} at least 0, "
-                f"correlation {self.correlation} in [0, 1)."
-            )
+        least = {"num_candidates": 1, "num_iterations": 1, "num_elites": 2, "min_deviation": 0, "correlation": 0}
+        check_settings(self, at_least=least, above={"deviation": 0}, below={"correlation": 1})
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
@@ -58,12 +50,15 @@ class Guided(PopulationPlanner):
         """The algorithm; the first population is the proposals, or the centre of the space."""
         wide = Gaussian.over(space, proposals, deviation=0.5)
         has_proposals, width = proposals.shape[1] > 0, space.high - space.low
-        elites = (yield proposals if has_proposals else wide.mean[:, None]).first(self.num_elites)
-        infeasible = ((elites.violation[:, 0].sum(-1) > 0) | elites.cost[:, 0].isinf())[:, None, None]
+        population = yield proposals if has_proposals else wide.mean[:, None]
+        elites = population.first(self.num_elites)
+        # Feasible sequences may be far from an infeasible proposal, so the search around it is wide.
+        infeasible = (elites.violation[:, 0].sum(-1) > 0) | elites.cost[:, 0].isinf()
         narrow = self.deviation * width if has_proposals else wide.deviation
-        normal = Gaussian(mean=elites.actions[:, 0], deviation=torch.where(infeasible, wide.deviation, narrow))
+        deviation = torch.where(infeasible[:, None, None], wide.deviation, narrow)
+        normal = Gaussian(mean=elites.actions[:, 0], deviation=deviation)
         shape = (1, self.num_candidates, *wide.mean.shape[1:])
         for _ in range(self.num_iterations):
-            found = yield normal.draw(persistent(shape, self.correlation, generator))
-            elites = elites.merge(found).first(self.num_elites)
+            population = yield normal.draw(persistent(shape, self.correlation, generator))
+            elites = elites.merge(population).first(self.num_elites)
             normal = normal.fit(elites, self.min_deviation * width)

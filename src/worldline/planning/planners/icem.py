@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError
 from worldline.planning.planners.base import ActionSpace
 from worldline.planning.planners.gaussian import Gaussian
 from worldline.planning.planners.noise import coloured
+from worldline.planning.planners.population import check_settings
 from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 
@@ -48,18 +48,14 @@ class ImprovedCrossEntropy(PopulationPlanner):
     momentum: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 2 or self.num_iterations < 1 or not 4 <= 2 * self.num_elites <= self.num_candidates:
-            raise ConfigError(
-                f"num_candidates {self.num_candidates} must be at least 2, num_iterations {self.num_iterations} 1, "
-                f"num_elites {self.num_elites} in [2, num_candidates / 2]."
-            )
-        if not (self.deviation > 0 and self.min_deviation >= 0 and self.exponent >= 0 and self.decay >= 1):
-            raise ConfigError(
-                f"deviation {self.deviation} must be above 0, min_deviation {self.min_deviation} and exponent "
-                f"{self.exponent} at least 0, decay {self.decay} at least 1."
-            )
-        if not (0 <= self.kept <= 1 and 0 <= self.momentum < 1):
-            raise ConfigError(f"kept {self.kept} must be in [0, 1], momentum {self.momentum} in [0, 1).")
+        counts = {"num_candidates": 2, "num_iterations": 1, "num_elites": 2}
+        check_settings(
+            self,
+            at_least={**counts, "min_deviation": 0, "exponent": 0, "decay": 1, "kept": 0, "momentum": 0},
+            above={"deviation": 0},
+            at_most={"num_elites": self.num_candidates // 2, "kept": 1},
+            below={"momentum": 1},
+        )
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
@@ -68,11 +64,15 @@ class ImprovedCrossEntropy(PopulationPlanner):
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         min_deviation, kept = self.min_deviation * (space.high - space.low), proposals
         for number in range(self.num_iterations):
+            # Populations shrink as the distribution narrows: few sequences cover a narrow distribution.
             count = max(int(self.num_candidates * self.decay**-number), 2 * self.num_elites)
-            drawn = normal.draw(coloured((1, count, *normal.mean.shape[1:]), self.exponent, generator))
+            noise = coloured((1, count, *normal.mean.shape[1:]), self.exponent, generator)
+            drawn = normal.draw(noise)
+            # Early means are averages of unlike plans. The last mean is often better than the draws around it.
             if number == self.num_iterations - 1:
                 drawn = torch.cat([normal.mean[:, None], drawn[:, 1:]], 1)
-            elites = (yield torch.cat([kept, drawn], 1)).first(self.num_elites)
+            population = yield torch.cat([kept, drawn], 1)
+            elites = population.first(self.num_elites)
             fitted = normal.fit(elites, min_deviation)
             normal = Gaussian(
                 mean=torch.lerp(fitted.mean, normal.mean, self.momentum),

@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError
 from worldline.planning.planners.base import ActionSpace
 from worldline.planning.planners.gaussian import Gaussian
 from worldline.planning.planners.noise import persistent
-from worldline.planning.planners.population import Population
+from worldline.planning.planners.population import Population, check_settings, finite_deviation
 from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 
@@ -44,15 +43,8 @@ class PathIntegral(PopulationPlanner):
     correlation: float = 0.6
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 2 or self.num_iterations < 1:
-            raise ConfigError(
-                f"num_candidates {self.num_candidates} must be at least 2, num_iterations {self.num_iterations} 1."
-            )
-        if not (self.temperature > 0 and self.deviation > 0 and self.min_deviation >= 0 and 0 <= self.correlation < 1):
-            raise ConfigError(
-                f"temperature {self.temperature} and deviation {self.deviation} must be above 0, min_deviation "
-                f"{self.min_deviation} at least 0, correlation {self.correlation} in [0, 1)."
-            )
+        least = {"num_candidates": 2, "num_iterations": 1, "min_deviation": 0, "correlation": 0}
+        check_settings(self, at_least=least, above={"temperature": 0, "deviation": 0}, below={"correlation": 1})
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
@@ -60,21 +52,22 @@ class PathIntegral(PopulationPlanner):
         """The algorithm."""
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         shape = (1, self.num_candidates - 1, *normal.mean.shape[1:])
+        min_deviation = self.min_deviation * (space.high - space.low)
         for number in range(self.num_iterations):
             drawn = normal.draw(persistent(shape, self.correlation, generator))
             kept = proposals if number == 0 else proposals[:, :0]
             population = yield torch.cat([kept, normal.mean[:, None], drawn], 1)
-            normal = normal.fit(population, self.min_deviation * (space.high - space.low), self._weight(population))
+            normal = normal.fit(population, min_deviation, self._weight(population))
 
     def _weight(self, population: Population) -> Float[Tensor, "B N"]:
-        violation = population.violation.sum(-1)
-        feasible = (violation == 0) & population.cost.isfinite()
-        score = torch.where(feasible.any(1, keepdim=True), population.cost.where(feasible, torch.inf), violation)
-        score = score.where(population.cost.isfinite(), torch.inf)
-        known = score.isfinite()
-        count = known.sum(1, keepdim=True).clamp(min=1)
-        mean = score.where(known, 0.0).sum(1, keepdim=True) / count
-        spread = ((score - mean).where(known, 0.0).square().sum(1, keepdim=True) / count).sqrt()
-        above = score - score.amin(1, keepdim=True).where(known.any(1, keepdim=True), 0.0)
-        # Equal costs have spread 0; the limit then gives all sequences the same weight.
-        return torch.exp(-above / (self.temperature * spread).clamp(min=torch.finfo(score.dtype).tiny))
+        violation, usable = population.violation.sum(-1), population.cost.isfinite()
+        # The score of an excluded sequence is infinite, so its weight is exp(-inf) = 0.
+        feasible = (violation == 0) & usable
+        cost = population.cost.where(feasible, torch.inf)
+        score = torch.where(feasible.any(1, keepdim=True), cost, violation).where(usable, torch.inf)
+        # Relative to the best score, at least one exponent is 0; without a finite score, inf - inf would be NaN.
+        best = score.amin(1, keepdim=True)
+        above = score - best.where(best.isfinite(), 0.0)
+        # Equal costs have deviation 0; the limit then gives all sequences the same weight.
+        scale = self.temperature * finite_deviation(score[..., None])
+        return torch.exp(-above / scale.clamp(min=torch.finfo(score.dtype).tiny))

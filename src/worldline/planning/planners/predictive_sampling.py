@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from worldline.errors import ConfigError
 from worldline.planning.planners.base import ActionSpace
+from worldline.planning.planners.population import check_settings
 from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 
@@ -34,11 +34,8 @@ class PredictiveSampling(PopulationPlanner):
     num_knots: int = 4
 
     def __post_init__(self) -> None:
-        if min(self.num_candidates, self.num_iterations, self.num_knots) < 1 or not self.deviation > 0:
-            raise ConfigError(
-                f"num_candidates {self.num_candidates}, num_iterations {self.num_iterations} and num_knots "
-                f"{self.num_knots} must be at least 1, deviation {self.deviation} above 0."
-            )
+        least = {"num_candidates": 1, "num_iterations": 1, "num_knots": 1}
+        check_settings(self, at_least=least, above={"deviation": 0})
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
@@ -47,9 +44,11 @@ class PredictiveSampling(PopulationPlanner):
         batch, _, steps, size = proposals.shape
         middle = ((space.low + space.high) / 2).expand(batch, 1, steps, size)
         knots, width = min(self.num_knots, steps), space.high - space.low
-        best = (yield torch.cat([proposals, middle], 1)).first(1)
+        population = yield torch.cat([proposals, middle], 1)
+        best = population.first(1)
         for _ in range(self.num_iterations):
             drawn = torch.randn((self.num_candidates, size, knots), generator=generator, device=generator.device)
+            # interpolate works along the last axis, which is the steps here.
             noise = interpolate(drawn.to(middle), size=steps, mode="linear", align_corners=True).transpose(1, 2)
-            found = yield best.actions + self.deviation * width * noise
-            best = best.merge(found).first(1)
+            population = yield best.actions + self.deviation * width * noise
+            best = best.merge(population).first(1)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError
 from worldline.planning.planners.base import ActionSpace
+from worldline.planning.planners.population import check_settings, initial
 from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 
@@ -26,16 +26,14 @@ class Shooting(PopulationPlanner):
     chunk: int = 256
 
     def __post_init__(self) -> None:
-        if self.num_candidates < 1 or self.chunk < 1:
-            raise ConfigError(f"num_candidates {self.num_candidates} and chunk {self.chunk} must be at least 1.")
+        check_settings(self, at_least={"num_candidates": 1, "chunk": 1})
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
         """The algorithm; a population is a chunk, and the first one contains the proposals."""
-        batch, _, steps, size = proposals.shape
-        for first in range(0, self.num_candidates, self.chunk):
-            count = min(self.chunk, self.num_candidates - first)
-            shares = torch.rand((1, count, steps, size), generator=generator, device=generator.device)
-            drawn = (space.low + shares.to(space.low) * (space.high - space.low)).expand(batch, -1, -1, -1)
-            yield torch.cat([proposals if first == 0 else proposals[:, :0], drawn], 1)
+        batch, _, horizon, _ = proposals.shape
+        for start in range(0, self.num_candidates, self.chunk):
+            count = min(self.chunk, self.num_candidates - start)
+            kept = proposals if start == 0 else None
+            yield initial(space, kept, batch=batch, horizon=horizon, num_random=count, generator=generator)
