@@ -34,18 +34,17 @@ def bank(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]:
 
 def engines(episodes: Sequence[Episode], schema: Schema) -> dict[str, Engine]:
     """Engines of the worlds of `bank`, for tests that calibrate them."""
-    found: dict[str, Engine] = {
+    baselines: dict[str, Engine] = {
         "persistence": Persistence.fit(episodes, schema),
         "constant velocity": ConstantVelocity.fit(episodes, schema),
         "action-blind": ActionBlind.fit(episodes, schema, context=CONTEXT),
         "marginal mean": MarginalMean(
-            schema=schema,
-            mean=typical_values(episodes, [s for s in schema.observations if s.kind is Kind.VECTOR]),
+            schema=schema, mean=typical_values(episodes, [s for s in schema.observations if s.kind is Kind.VECTOR])
         ),
     }
     if schema.actions:
-        found["shuffled action"] = ShuffledActions(inner=Linear.fit(episodes, schema, context=CONTEXT))
-    return found
+        baselines["shuffled action"] = ShuffledActions(inner=Linear.fit(episodes, schema, context=CONTEXT))
+    return baselines
 
 
 def fitted_baselines(episodes: Sequence[Episode], card: Card, rare: Sequence[str] = ()) -> dict[str, World]:
@@ -65,28 +64,27 @@ def fitted_baselines(episodes: Sequence[Episode], card: Card, rare: Sequence[str
     schema = card.schema
     if needs_readouts(card):
         readout = InputReadouts.fit(episodes, card, rare)
-        full = [one for one in episodes if all(signal.name in one.observations for signal in readout.inputs)]
-        read = [readout.episode(one) for one in full]
+        names = {signal.name for signal in readout.inputs}
+        read = [readout.episode(episode) for episode in episodes if names <= episode.observations.keys()]
         seen = replace(schema, signals=(*readout.signals, *schema.actions, *schema.exogenous))
         inner: dict[str, FixedLagBaseline] = {"persistence": Persistence.fit(read, seen), **_regressions(read, seen)}
-        return {n: as_world(InputBaseline(inner=one, readout=readout, card=card)) for n, one in inner.items()}
+        return {n: as_world(InputBaseline(inner=engine, readout=readout, card=card)) for n, engine in inner.items()}
     known = {*card.inputs, *card.predicts}
-    vectors = [one for one in schema.observations if one.kind is Kind.VECTOR and one.name in known]
-    regressed = replace(
-        schema, signals=(*(one for one in vectors if one.name not in rare), *schema.actions, *schema.exogenous)
-    )
+    vectors = [signal for signal in schema.observations if signal.kind is Kind.VECTOR and signal.name in known]
+    often = [signal for signal in vectors if signal.name not in rare]
+    regressed = replace(schema, signals=(*often, *schema.actions, *schema.exogenous))
     persistence = Persistence(schema=schema, typical=typical_values(episodes, vectors), context=1)
-    regressions = {name: replace(one, schema=schema) for name, one in _regressions(episodes, regressed).items()}
-    return {name: as_world(one) for name, one in {"persistence": persistence, **regressions}.items()}
+    regressions = {name: replace(engine, schema=schema) for name, engine in _regressions(episodes, regressed).items()}
+    return {name: as_world(engine) for name, engine in {"persistence": persistence, **regressions}.items()}
 
 
 def _regressions(episodes: Sequence[Episode], schema: Schema) -> dict[str, Autoregression]:
     """The linear models of a schema; empty if no row is complete."""
-    found: dict[str, Autoregression] = {}
+    models: dict[str, Autoregression] = {}
     for name, family in (("action_blind", ActionBlind), ("linear", Linear)):
         with suppress(DataError, InputError):
-            found[name] = family.fit(episodes, schema, context=CONTEXT)
-    return found
+            models[name] = family.fit(episodes, schema, context=CONTEXT)
+    return models
 
 
 def as_world(engine: Engine, calibration: Calibration | None = None) -> World:

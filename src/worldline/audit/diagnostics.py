@@ -173,7 +173,7 @@ def diagnose(
     num_episodes = int(windows.episode.max()) + 1
     weights = draw_clusters(num_episodes, seed)
     level = min(levels, default=LOWEST_LEVEL)
-    means = {name: _means(one, windows, level) for name, one in {"": world, **comparisons}.items()}
+    means = {name: _means(source, windows, level) for name, source in {"": world, **comparisons}.items()}
     errors = {name: _squared_errors(mean, windows, signals) for name, mean in means.items()}
     return Diagnostics(
         units={signal.name: signal.unit for signal in signals},
@@ -200,12 +200,12 @@ def _squared_errors(
     means: Mapping[str, Floats], windows: ForecastWindows, signals: Sequence[Signal]
 ) -> dict[str, Floats]:
     """Squared error [W, T] of each predicted signal, mean over components; 0 at unobserved steps."""
-    found = {}
+    errors = {}
     for signal in signals:
         if signal.name in means:
             error = signal.difference(means[signal.name], windows.truth[signal.name].astype(float))
-            found[signal.name] = np.where(windows.known[signal.name], (error**2).mean(-1), 0.0)
-    return found
+            errors[signal.name] = np.where(windows.known[signal.name], (error**2).mean(-1), 0.0)
+    return errors
 
 
 def _error_curves(
@@ -222,15 +222,15 @@ def _skill_curves(
     errors: Mapping[str, Mapping[str, Floats]], windows: ForecastWindows, weights: Floats
 ) -> tuple[SkillCurve, ...]:
     """Skill is defined only if the baseline has an error above 0 at every step."""
-    found = []
+    curves = []
     for against in [name for name in errors if name]:
         for name, theirs in errors[against].items():
             if name not in errors[""]:
                 continue
             skill = skill_curve(errors[""][name], theirs, windows.known[name], windows.episode, weights)
             if skill is not None:
-                found.append(SkillCurve(against=against, signal=name, skill=skill))
-    return tuple(found)
+                curves.append(SkillCurve(against=against, signal=name, skill=skill))
+    return tuple(curves)
 
 
 def _gaps(
@@ -242,10 +242,10 @@ def _gaps(
     level: float,
     seed: int,
 ) -> tuple[Gap, ...]:
-    schema = world.describe().schema
+    other = rows_of_other_episodes(windows.episode, 1, np.random.default_rng(seed))[:, 0]
     changes: dict[Change, Arrays] = {
-        "zeroed": _zeroed(windows.actions, schema),
-        "shuffled": _shuffled(windows.actions, windows.episode, seed),
+        "zeroed": _zeroed(windows.actions, world.describe().schema),
+        "shuffled": {name: values[other] for name, values in windows.actions.items()},
     }
     spreads = {name: float(windows.truth[name][windows.known[name]].astype(float).var(0).mean()) for name in true}
     scales = {name: np.array(1 / spread) for name, spread in spreads.items() if spread > 0}
@@ -281,16 +281,25 @@ def _zeroed(actions: Arrays, schema: Schema) -> Arrays:
     return zeros
 
 
-def _shuffled(actions: Arrays, episode: NDArray[np.integer], seed: int) -> Arrays:
-    """Actions of a uniformly drawn window of another episode, for each window; `episode` is sorted."""
-    first, after = np.searchsorted(episode, episode), np.searchsorted(episode, episode, side="right")
-    drawn = np.random.default_rng(seed).integers(0, len(episode) - (after - first))
-    other = np.where(drawn >= first, drawn + after - first, drawn)
-    return {name: values[other] for name, values in actions.items()}
+def rows_of_other_episodes(
+    episode: NDArray[np.integer], num_drawn: int, draw: np.random.Generator
+) -> NDArray[np.integer]:
+    """Uniformly drawn rows [W, N] of other episodes for each row; some occur twice if there are few.
+
+    Args:
+        episode: of each row [W]; sorted.
+        num_drawn: N.
+        draw: for the draws.
+    """
+    starts = np.searchsorted(episode, episode)
+    sizes = np.searchsorted(episode, episode, side="right") - starts
+    drawn = draw.integers(0, (len(episode) - sizes)[:, None], (len(episode), num_drawn))
+    # The draw counts the rows of other episodes only, so those from the own episode on are skipped.
+    return np.asarray(np.where(drawn >= starts[:, None], drawn + sizes[:, None], drawn))
 
 
 def _bands(world: World, windows: ForecastWindows, signals: Sequence[Signal], level: float) -> list[Band]:
-    predicted, found = window_forecasts(world, windows, level=level), []
+    predicted, bands = window_forecasts(world, windows, level=level), []
     for signal in [signal for signal in signals if signal.name in predicted]:
         name = signal.name
         low, high, horizon = predicted[name].low, predicted[name].high, predicted[name].horizon
@@ -298,5 +307,5 @@ def _bands(world: World, windows: ForecastWindows, signals: Sequence[Signal], le
             continue
         coverage = cluster_rate(~leaves_band(windows, signal, low, high), windows.episode)
         width = tuple(map(float, (high - low).mean((0, 2))))
-        found.append(Band(signal=name, level=level, coverage=coverage, width=width, horizon=int(np.median(horizon))))
-    return found
+        bands.append(Band(signal=name, level=level, coverage=coverage, width=width, horizon=int(np.median(horizon))))
+    return bands

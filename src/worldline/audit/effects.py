@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import copysign, hypot, isfinite
 from typing import Final
 
@@ -69,8 +70,10 @@ class ActionChange:
 
 def changes(schema: Schema, rows: RegressionRows) -> tuple[ActionChange, ...]:
     """One standard deviation for each vector component; each logged value instead of `base` for a discrete action."""
-    found, column = [], 0
-    for signal in (one for one in schema.actions if one.kind is not Kind.IMAGE):
+    changed, column = [], 0
+    for signal in schema.actions:
+        if signal.kind is Kind.IMAGE:
+            continue
         names = names_of(signal)
         own = rows.action[:, column : column + len(names)]
         base = 0 if signal.kind is not Kind.DISCRETE else _base(own)
@@ -78,9 +81,11 @@ def changes(schema: Schema, rows: RegressionRows) -> tuple[ActionChange, ...]:
             size = float(own[:, part].std())
             if signal.kind is Kind.DISCRETE:
                 size = float(size > 0 and part != base)
-            found.append(ActionChange(name=name, signal=signal, column=column + part, part=part, size=size, base=base))
+            changed.append(
+                ActionChange(name=name, signal=signal, column=column + part, part=part, size=size, base=base)
+            )
         column += len(names)
-    return tuple(one for one in found if one.size > 0)
+    return tuple(change for change in changed if change.size > 0)
 
 
 def _base(columns: Floats) -> int:
@@ -113,21 +118,23 @@ def log_effects(
     if not changed:
         return None
     present = rows.states[:, -1:]
+    # One row per step: the history, the action and the inputs of the step, and a constant.
     states = present + _apart(schema, rows.states, present)
-    flat = (one.reshape(len(one), -1) for one in (states, rows.before, rows.action, rows.inputs))
-    table = np.concatenate([*(part.astype(float) for part in flat), np.ones((len(rows.episode), 1))], 1)
+    parts = (states, rows.before, rows.action, rows.inputs, np.ones((len(rows.episode), 1)))
+    table = np.concatenate([part.reshape(len(part), -1).astype(float) for part in parts], 1)
     if table.shape[1] > MAX_COLUMNS or len(table) < 5 * table.shape[1]:
         return None
-    size = rows.after.shape[1]
+    # Standardized columns make the ridge penalty independent of units; the constant and still columns keep their value.
     centre, scale = table.mean(0), table.std(0)
     centre[-1], scale[scale <= 1e-9 * (1 + np.abs(centre))] = 0.0, 1.0
     table, target = (table - centre) / scale, _apart(schema, rows.after, present[:, 0])
+    # Normal equations are sums over episodes, so each resampled fit is a weighted sum of products computed once.
     weights = np.concatenate([np.ones((1, rows.num_episodes)), draw_clusters(rows.num_episodes, seed)[:NUM_FITS]])
     products = _products(table, np.concatenate([table, target], 1), rows)
     matrix, right = np.split(np.tensordot(weights, products, axes=(1, 0)), [table.shape[1]], axis=-1)
     matrix = matrix + RIDGE * len(table) * np.eye(table.shape[1])
     fitted = np.linalg.solve(matrix, right) / scale[:, None]
-    paths = _responses(fitted, size, rows.action.shape[1], changed, shares)
+    paths = _responses(fitted, rows.after.shape[1], rows.action.shape[1], changed, shares)
     for signal, columns in _angles(schema):
         paths[..., columns] = _path(signal, paths[..., columns], np.zeros(1))
     return paths
@@ -141,24 +148,24 @@ def _path(signal: Signal, values: Floats, others: Floats) -> Floats:
 
 def _apart(schema: Schema, values: Floats, others: Floats) -> Floats:
     """`values` [..., d] minus `others`; angles the shorter way round."""
-    found = np.array(values - others, dtype=float)
+    apart = np.array(values - others, dtype=float)
     for signal, columns in _angles(schema):
-        found[..., columns] = signal.difference(found[..., columns], np.zeros(1))
-    return found
+        apart[..., columns] = signal.difference(apart[..., columns], np.zeros(1))
+    return apart
 
 
 def _angles(schema: Schema) -> list[tuple[Signal, slice]]:
     """The periodic signals and their columns."""
-    return [(one, state_columns(schema, one.name)) for one in schema.observations if one.period is not None]
+    return [(signal, state_columns(schema, signal.name)) for signal in schema.observations if signal.period is not None]
 
 
 def _products(left: Floats, right: Floats, rows: RegressionRows) -> Floats:
     """Sums of products [E, columns, columns] of each episode."""
-    found = np.zeros((rows.num_episodes, left.shape[1], right.shape[1]))
+    products = np.zeros((rows.num_episodes, left.shape[1], right.shape[1]))
     for number in np.unique(rows.episode):
         own = rows.episode == number
-        found[number] = left[own].T @ right[own]
-    return found
+        products[number] = left[own].T @ right[own]
+    return products
 
 
 def _responses(fitted: Floats, size: int, width: int, changed: Sequence[ActionChange], shares: Floats) -> Floats:
@@ -166,15 +173,15 @@ def _responses(fitted: Floats, size: int, width: int, changed: Sequence[ActionCh
     fits, num_states = len(fitted), LAGS * size
     state = np.zeros((fits, len(changed), LAGS, size))
     acts, change = np.zeros((fits, len(changed), LAGS, width)), np.zeros((len(changed), width))
-    for m, one in enumerate(changed):
-        change[m, one.column] = one.size
-        if one.signal.kind is Kind.DISCRETE and one.base < one.signal.size - 1:  # the last value has no column
-            change[m, one.column - one.part + one.base] = -1.0
+    for m, action in enumerate(changed):
+        change[m, action.column] = action.size
+        if action.signal.kind is Kind.DISCRETE and action.base < action.signal.size - 1:  # the last value has no column
+            change[m, action.column - action.part + action.base] = -1.0
     path = []
     for share in shares.T:
         acts = np.roll(acts, -1, axis=2)
         acts[:, :, -1] = share[:, None] * change
-        known = np.concatenate([state.reshape(fits, len(changed), -1), acts.reshape(fits, len(changed), -1)], -1)
+        known = np.concatenate([part.reshape(fits, len(changed), -1) for part in (state, acts)], -1)
         following = state[:, :, -1] + known @ fitted[:, : num_states + LAGS * width]
         following = np.clip(np.nan_to_num(following), -1e12, 1e12)  # a fit on few episodes may be unstable
         state = np.concatenate([state[:, :, 1:], following[:, :, None]], 2)
@@ -203,32 +210,32 @@ def world_effects(
     """
     parts: dict[str, list[Floats]] = {signal.name: [] for signal in signals}
     shares = []
-    for one in changed:
-        base, other, shift = _changed(windows.actions, one)
+    for action in changed:
+        base, other, shift = _changed(windows.actions, action)
         mean_shift = shift.mean(1, keepdims=True)
         shares.append((shift / mean_shift).mean(0))
-        factor = one.size / mean_shift
+        factor = action.size / mean_shift
         means = [window_forecasts(world, windows, actions) for actions in (base, other)]
         for signal in signals:
             before, after = (mean[signal.name].mean.astype(float) for mean in means)
             parts[signal.name].append(_path(signal, after, before) * factor[..., None])
-    effects = {name: np.stack(each) for name, each in parts.items() if each}
+    effects = {name: np.stack(paths) for name, paths in parts.items() if paths}
     return effects, np.reshape(shares, (len(changed), windows.horizon))
 
 
-def _changed(actions: Arrays, one: ActionChange) -> tuple[Arrays, Arrays, Floats]:
+def _changed(actions: Arrays, change: ActionChange) -> tuple[Arrays, Arrays, Floats]:
     """The reference actions, the changed ones, and the change [W, T] of their component."""
-    name = one.signal.name
-    if one.signal.kind is Kind.DISCRETE:
-        base, other = ({**actions, name: np.full_like(actions[name], value)} for value in (one.base, one.part))
+    name = change.signal.name
+    if change.signal.kind is Kind.DISCRETE:
+        base, other = ({**actions, name: np.full_like(actions[name], value)} for value in (change.base, change.part))
         return base, other, np.ones(actions[name].shape[:2])
     values = actions[name].copy()
-    now = values[:, :, one.part].astype(float)
-    high = np.inf if one.signal.high is None else one.signal.high[one.part]
-    low = -np.inf if one.signal.low is None else one.signal.low[one.part]
-    up, down = (np.clip(room, 0.0, one.size) for room in (high - now, now - low))
-    values[:, :, one.part] = np.where(up.sum(1, keepdims=True) >= down.sum(1, keepdims=True), now + up, now - down)
-    return actions, {**actions, name: values}, values[:, :, one.part].astype(float) - now
+    now = values[:, :, change.part].astype(float)
+    high = np.inf if change.signal.high is None else change.signal.high[change.part]
+    low = -np.inf if change.signal.low is None else change.signal.low[change.part]
+    up, down = (np.clip(room, 0.0, change.size) for room in (high - now, now - low))
+    values[:, :, change.part] = np.where(up.sum(1, keepdims=True) >= down.sum(1, keepdims=True), now + up, now - down)
+    return actions, {**actions, name: values}, values[:, :, change.part].astype(float) - now
 
 
 def effects_table(
@@ -264,26 +271,27 @@ def effects_table(
         seed: seed of the bootstrap.
     """
     weights = draw_clusters(int(windows.episode.max()) + 1, seed)
-    num_graded, num_logged = (len(np.unique(one.episode)) for one in (windows, rows))
+    num_graded, num_logged = (len(np.unique(source.episode)) for source in (windows, rows))
     effects: list[Effect] = []
     p_values: dict[str, float] = {}
-    for m, one in enumerate(changed):
-        for name, effect in predicted.items():
-            first, signal = state_columns(schema, name).start, schema[name]
-            for part, (label, spread) in enumerate(zip(names_of(signal), _spreads(windows, signal), strict=True)):
-                for lag in lags if spread else ():
-                    own = _cluster_mean(_means(effect[m, :, lag - 1, part], windows, weights), num_graded)
-                    logs = None if logged is None else _cluster_mean(logged[:, m, lag - 1, first + part], num_logged)
-                    agreement: Agreement = "not identifiable"
-                    if identifiable[one.name] and (lag == 1 or not at_once):
-                        agreement, p_values[str(len(effects))] = _agreement(own, logs, MIN_EFFECT_SHARE * spread)
-                    effects.append(
-                        Effect(
-                            action=one.name, signal=label, lag=lag, change=one.size, unit=signal.unit,
-                            spread=float(spread), world=own.interval(),
-                            logs=None if logs is None else logs.interval(), agreement=agreement,
-                        )
-                    )  # fmt: skip
+    for (m, change), (name, effect) in product(enumerate(changed), predicted.items()):
+        first, signal = state_columns(schema, name).start, schema[name]
+        parts = enumerate(zip(names_of(signal), _spreads(windows, signal), strict=True))
+        for (part, (label, spread)), lag in product(parts, lags):
+            if not spread:
+                continue
+            own = _cluster_mean(_means(effect[m, :, lag - 1, part], windows, weights), num_graded)
+            logs = None if logged is None else _cluster_mean(logged[:, m, lag - 1, first + part], num_logged)
+            agreement: Agreement = "not identifiable"
+            if identifiable[change.name] and (lag == 1 or not at_once):
+                agreement, p_values[str(len(effects))] = _agreement(own, logs, MIN_EFFECT_SHARE * spread)
+            effects.append(
+                Effect(
+                    action=change.name, signal=label, lag=lag, change=change.size, unit=signal.unit,
+                    spread=float(spread), world=own.interval(),
+                    logs=None if logs is None else logs.interval(), agreement=agreement,
+                )
+            )  # fmt: skip
     chance = p_values.keys() - holm(p_values, TEST_LEVEL)
     for number, row in enumerate(effects):
         if row.agreement in ("opposite", "apart") and str(number) in chance:
@@ -342,11 +350,9 @@ class ClusterMean:
         Source: Welch 1947, "The generalization of Student's problem when several different population variances are
             involved".
         """
-        errors = self.error, abs(factor) * other.error
-        error = hypot(*errors)
-        degrees = 1 / sum(
-            (each / error) ** 4 / n for each, n in zip(errors, (self.degrees, other.degrees), strict=True)
-        )
+        own, their = self.error, abs(factor) * other.error
+        error = hypot(own, their)
+        degrees = 1 / ((own / error) ** 4 / self.degrees + (their / error) ** 4 / other.degrees)
         return ClusterMean(value=self.value - factor * other.value, error=error, degrees=degrees)
 
 

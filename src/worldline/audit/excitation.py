@@ -80,18 +80,18 @@ def innovations(rows: RegressionRows, *, seed: int) -> Innovations:
     return Innovations(rows=rows, linear=linear, bent=bent, least=better(linear, bent), unexplained=better(*present))
 
 
-def excitations(found: Innovations, schema: Schema, *, seed: int) -> tuple[Excitation, ...]:
+def excitations(regressed: Innovations, schema: Schema, *, seed: int) -> tuple[Excitation, ...]:
     """1 - R^2 of each action component, with its interval over episodes.
 
     It is the larger of two: over all rows, and over the rows where a held action changes. The first one counts the time
     of a change, the second one the new level.
 
     Args:
-        found: result of `innovations`.
+        regressed: result of `innovations`.
         schema: of the rows.
         seed: seed of the folds and of the bootstrap.
     """
-    rows, draw = found.rows, np.random.default_rng([seed, 12])
+    rows, draw = regressed.rows, np.random.default_rng([seed, 12])
     weights = draw_clusters(rows.num_episodes, seed)
     flagged = int(rows.randomised.sum()) >= MIN_RANDOMISED
     changed = changes(rows.action, rows.before[:, -1], schema)
@@ -99,13 +99,13 @@ def excitations(found: Innovations, schema: Schema, *, seed: int) -> tuple[Excit
     at_changes = residuals_at_changes(rows.history, rows.action, changed, fold, draw)
     results = []
     for k, name in enumerate(action_names(schema)):
-        linear, bent, left, held = (
+        linear, bent, left, changing = (
             _share(residual[:, k], rows.action[:, k], rows, weights)
-            for residual in (found.linear, found.bent, found.least, at_changes)
+            for residual in (regressed.linear, regressed.bent, regressed.least, at_changes)
         )
         random, num_changes = rows.action[rows.randomised, k], int(changed[:, k].sum())
         varies = flagged and float(random.var()) >= MIN_EXCITATION * float(rows.action[:, k].var()) > 0
-        left = max(left, held, key=lambda one: one.value)
+        left = max(left, changing, key=lambda share: share.value)
         enough = bool(varies or (left.value >= MIN_EXCITATION and num_changes >= MIN_CHANGES))
         results.append(
             Excitation(
@@ -131,7 +131,7 @@ def _share(left: Floats, action: Floats, rows: RegressionRows, weights: Floats) 
 
 
 def placebos(
-    found: Innovations,
+    regressed: Innovations,
     errors: Float[np.ndarray, "k d"],
     episode: Int[np.ndarray, "k"],
     step: Int[np.ndarray, "k"],
@@ -142,28 +142,30 @@ def placebos(
     A signal with too few known errors or too few episodes is left out.
 
     Args:
-        found: result of `innovations`.
+        regressed: result of `innovations`.
         errors: one-step errors of the world; NaN if unknown.
         episode: episode of each error, as in the rows.
         step: index t of the observation of each error.
         names: names of the components of actions and errors.
     """
-    rows = found.rows
+    rows = regressed.rows
+    # Pairs of an error and the row of the same step.
     place = {key: k for k, key in enumerate(zip(rows.episode.tolist(), rows.step.tolist(), strict=True))}
     keys = enumerate(zip(episode.tolist(), step.tolist(), strict=True))
-    mine, theirs = np.array([(k, place[key]) for k, key in keys if key in place], np.int64).reshape(-1, 2).T
-    needed = min(MIN_EPISODES, len(np.unique(episode[mine])))
-    known = [np.isfinite(one) for one in errors[mine].T]
-    tested = [
-        (signal, mine[there], theirs[there], errors[mine[there], s])
-        for s, (signal, there) in enumerate(zip(names[1], known, strict=True))
-        if there.sum() >= MIN_PAIRS and len(np.unique(episode[mine[there]])) >= needed
-    ]
+    pairs = np.array([(k, place[key]) for k, key in keys if key in place], np.int64).reshape(-1, 2)
+    needed = min(MIN_EPISODES, len(np.unique(episode[pairs[:, 0]])))
+    tested = []
+    for column, signal in enumerate(names[1]):
+        mine, theirs = pairs[np.isfinite(errors[pairs[:, 0], column])].T
+        if len(mine) >= MIN_PAIRS and len(np.unique(episode[mine])) >= needed:
+            tested.append((signal, mine, theirs, errors[mine, column]))
     alpha = ALPHA / max(1, len(tested) * rows.action.shape[1])
     return tuple(
-        _placebo((action, signal), error, rows.action[k, a], found.unexplained[k, a], episode[j], alpha)
+        _placebo(
+            (action, signal), error, rows.action[theirs, a], regressed.unexplained[theirs, a], episode[mine], alpha
+        )
         for a, action in enumerate(names[0])
-        for signal, j, k, error in tested
+        for signal, mine, theirs, error in tested
     )
 
 
@@ -178,7 +180,7 @@ def _placebo(
     """Correlation of one action component with the errors of one signal component."""
     cluster = np.unique(episode, return_inverse=True)[1]
     num_episodes = int(cluster.max()) + 1
-    own, strict = (_correlation(error, unexplained, cluster, one) for one in (0.05, alpha))
+    own, strict = (_correlation(error, unexplained, cluster, level) for level in (0.05, alpha))
     significant = num_episodes >= MIN_EPISODES and (strict.low > 0 or strict.high < 0)
     return Placebo(
         action=names[0],
@@ -190,7 +192,7 @@ def _placebo(
     )
 
 
-def _correlation(one: Floats, other: Floats, cluster: Int[np.ndarray, "k"], alpha: float) -> Estimate:
+def _correlation(first: Floats, other: Floats, cluster: Int[np.ndarray, "k"], alpha: float) -> Estimate:
     """Correlation with its jackknife interval over episodes, computed on Fisher's z; 0 if an input is constant.
 
     A bootstrap over episodes cannot resolve the tail of an `alpha` shared by many pairs, and underestimates it for few
@@ -199,17 +201,17 @@ def _correlation(one: Floats, other: Floats, cluster: Int[np.ndarray, "k"], alph
     Source: MacKinnon, Nielsen and Webb (2023), "Fast and reliable jackknife and bootstrap methods for cluster-robust
     inference", section 2; Kish (1965), "Survey sampling", section 8.2.
     """
-    one, other = one - one.mean(), other - other.mean()
-    products = np.stack([one * other, one**2, other**2, one, other, np.ones_like(one)], 1)
+    first, other = first - first.mean(), other - other.mean()
+    products = np.stack([first * other, first**2, other**2, first, other, np.ones_like(first)], 1)
     count = int(cluster.max()) + 1
     sums = cluster_sums(products, cluster, count)
     value = float(_pearson(sums.sum(0, keepdims=True))[0])
     effective = sums[:, -1].sum() ** 2 / (sums[:, -1] ** 2).sum()
     if effective < 2:
         return Estimate(value=value, low=-1.0, high=1.0)
-    overall, parts = (
-        np.arctanh(np.clip(r, -MAX_CORRELATION, MAX_CORRELATION)) for r in (value, _pearson(sums.sum(0) - sums))
-    )
+    # Each part leaves one episode out.
+    correlations = value, _pearson(sums.sum(0) - sums)
+    overall, parts = (np.arctanh(np.clip(r, -MAX_CORRELATION, MAX_CORRELATION)) for r in correlations)
     error = np.sqrt((count - 1) / count * ((parts - overall) ** 2).sum())
     half = student_quantile(alpha / 2, float(effective - 1)) * error
     return Estimate.around(value, np.tanh(overall - half), np.tanh(overall + half))
@@ -217,7 +219,7 @@ def _correlation(one: Floats, other: Floats, cluster: Int[np.ndarray, "k"], alph
 
 def _pearson(sums: Floats) -> Floats:
     """Correlations [k] from sums [k, 6] of products, squares, values and count."""
-    both, one, other, x, y, n = np.moveaxis(sums, -1, 0)
+    xy, xx, yy, x, y, n = np.moveaxis(sums, -1, 0)
     mean_x, mean_y = ratio(x, n), ratio(y, n)
-    power = (one - mean_x * x) * (other - mean_y * y)
-    return np.nan_to_num(ratio(both - mean_x * y, np.sqrt(np.maximum(power, 0.0))))
+    power = (xx - mean_x * x) * (yy - mean_y * y)
+    return np.nan_to_num(ratio(xy - mean_x * y, np.sqrt(np.maximum(power, 0.0))))

@@ -73,24 +73,24 @@ def compare_errors(skill: Estimate) -> Comparison:
     return "equivalent" if skill.low >= -EQUIVALENCE_MARGIN and skill.high <= EQUIVALENCE_MARGIN else "unclear"
 
 
-def goal_reaching(found: GoalRanking) -> ReportFinding:
+def goal_reaching(ranking: GoalRanking) -> ReportFinding:
     """Whether a planner prefers what led to a goal."""
-    rank = found.preferred
+    rank = ranking.preferred
     verdict: Literal["good", "bad", "unclear"] = "good" if rank.value >= WELL_PREFERRED else "unclear"
     if rank.value < MIN_PREFERRED or rank.low <= CHANCE:
         verdict = "bad"
     how = {"good": "can plan", "unclear": "can plan roughly", "bad": "cannot plan"}[verdict]
+    goals = listing(list(map(label, ranking.goals)))
     text = (
-        f"The world {how} to logged goals of {listing(list(map(label, found.goals)))}, {plural(found.steps, 'step')} "
-        f"ahead: it prefers the logged actions to {percent(rank.value)} of other actions ({between(rank)}; "
-        f"50\u00a0% by chance)."
+        f"The world {how} to logged goals of {goals}, {plural(ranking.steps, 'step')} ahead: it prefers the logged "
+        f"actions to {percent(rank.value)} of other actions ({between(rank)}; 50\u00a0% by chance)."
     )
     return ReportFinding(text, verdict)
 
 
-def planning(found: evidence.Planning) -> ReportFinding:
+def planning(plans: evidence.Planning) -> ReportFinding:
     """Success rate of the planner, compared with the best baseline and the upper bound."""
-    rate, floor, ceiling = found.planner.all, _best(found.outcomes, "floor"), _best(found.outcomes, "ceiling")
+    rate, floor, ceiling = plans.planner.all, _best(plans.outcomes, "floor"), _best(plans.outcomes, "ceiling")
     text = f"Planning reaches {number(rate.successes)} of {plural(rate.trials, 'goal')}: {_share(rate)}."
     verdict: Tone = "plain"
     if floor is not None:
@@ -113,30 +113,30 @@ def planning(found: evidence.Planning) -> ReportFinding:
     return ReportFinding(text, verdict)
 
 
-def splits(found: evidence.Planning) -> ReportFinding:
+def splits(plans: evidence.Planning) -> ReportFinding:
     """Success rate by kind of pair, comparison with the best peer, and time per plan."""
-    peer, rate = _best(found.outcomes, "peer"), found.planner.all
-    shares = [f"{_share(one)} {kind}" for kind, one in (found.planner.split or {"over all pairs": rate}).items()]
+    peer, rate = _best(plans.outcomes, "peer"), plans.planner.all
+    shares = [f"{_share(share)} {kind}" for kind, share in (plans.planner.split or {"over all pairs": rate}).items()]
     text, verdict = f"Goals reached: {listing(shares)}.", "plain"
     if peer is not None:
         verdict = _order(rate, peer.all)
         how = {"good": "improves on", "bad": "is worse than", "unclear": "does not significantly differ from"}[verdict]
         text += f" Search {how} {peer.name}, which reaches {percent(peer.all.value)} of all goals."
-    return ReportFinding(f"{text} {speed(found)}".strip(), "bad" if verdict == "bad" else "plain")
+    return ReportFinding(f"{text} {speed(plans)}".strip(), "bad" if verdict == "bad" else "plain")
 
 
-def speed(found: evidence.Planning) -> str:
+def speed(plans: evidence.Planning) -> str:
     """Time per plan; empty if not measured."""
-    times = {"alone": found.plan_ms, f"in a batch of {found.planner.all.trials}": found.plan_batched_ms}
+    times = {"alone": plans.plan_ms, f"in a batch of {plans.planner.all.trials}": plans.plan_batched_ms}
     parts = [f"{quantity(time_ms, 'ms')} {how}" for how, time_ms in times.items() if time_ms is not None]
     return f"One plan takes {listing(parts)}." if parts else ""
 
 
-def learning(found: evidence.Learning) -> ReportFinding:
+def learning(losses: evidence.Learning) -> ReportFinding:
     """Whether the validation loss fell and stayed low."""
-    time = "" if found.learn_s is None else f" Training took {duration(found.learn_s)}."
-    series = found.validation or found.terms[0]
-    name = "validation loss" if found.validation is not None else f"{label(series.name)} loss"
+    time = "" if losses.learn_s is None else f" Training took {duration(losses.learn_s)}."
+    series = losses.validation or losses.terms[0]
+    name = "validation loss" if losses.validation is not None else f"{label(series.name)} loss"
     start, end, steps = series.values[0], series.values[-1], plural(series.steps[-1], "step")
     best = int(np.nanargmin(series.values)) if not np.isnan(series.values).all() else 0
     if not np.isfinite(end):
@@ -152,12 +152,12 @@ def learning(found: evidence.Learning) -> ReportFinding:
         return ReportFinding(text, "unclear")
     times = f", {number(start / end, 2)} times lower" if end > 0 and start / end >= 2 else ""
     text = f"The {name} fell from {number(start)} to {number(end)}{times}, over {steps}.{time}"
-    return ReportFinding(text, "good" if found.validation is not None else "plain")
+    return ReportFinding(text, "good" if losses.validation is not None else "plain")
 
 
-def latent_health(found: evidence.LatentHealth) -> ReportFinding:
+def latent_health(health: evidence.LatentHealth) -> ReportFinding:
     """Whether every measure stayed above its threshold."""
-    guarded = [(vital, vital.threshold) for vital in found.vitals if vital.threshold is not None]
+    guarded = [(vital, vital.threshold) for vital in health.vitals if vital.threshold is not None]
     fallen = [(vital, limit) for vital, limit in guarded if not vital.series.values[-1] >= limit]
     if fallen:
         parts = [f"{v.series.name} fell to {number(v.series.values[-1])}, below {number(limit)}" for v, limit in fallen]
@@ -165,16 +165,16 @@ def latent_health(found: evidence.LatentHealth) -> ReportFinding:
     ends = [
         f"{vital.series.name} ended at {number(vital.series.values[-1])}"
         + ("" if vital.most is None else f" of {number(vital.most)}")
-        for vital in found.vitals
+        for vital in health.vitals
     ]
     if not guarded:
         return ReportFinding(f"{capital(listing(ends))}.", "plain")
     return ReportFinding(f"The latent did not collapse: {listing(ends)}.", "good")
 
 
-def readout(found: evidence.ReadoutQuality) -> ReportFinding:
+def readout(quality: evidence.ReadoutQuality) -> ReportFinding:
     """Quality of the worst readout."""
-    rows = [(row, row.r2) for row in found.rows if row.r2 is not None]
+    rows = [(row, row.r2) for row in quality.rows if row.r2 is not None]
     if not rows:
         return ReportFinding("No signal varies on the held-out episodes, so readouts cannot be graded.", "plain")
     worst, r2 = min(rows, key=lambda pair: pair[1].value)
@@ -195,22 +195,22 @@ def share_explained(r2: float) -> str:
     return f"above {NEARLY_ALL}" if r2 > NEARLY_ALL else number(r2)
 
 
-def margins(found: Diagnostics) -> ReportFinding:
+def margins(measured: Diagnostics) -> ReportFinding:
     """Largest and smallest skill at the last reported horizon."""
-    if not found.skills:
+    if not measured.skills:
         return ReportFinding("No baseline has an error at every step, so no skill can be computed.", "unclear")
-    step = found.horizons[-1]
-    ranked = sorted(found.skills, key=lambda one: one.skill.at(step).value)
-    parts = [margin(one, step) for one in ([ranked[-1], ranked[0]] if len(ranked) > 1 else ranked)]
-    text = f"After {span(step, found.step_s)} its error is {listing(parts)}."
+    step = measured.horizons[-1]
+    ranked = sorted(measured.skills, key=lambda curve: curve.skill.at(step).value)
+    parts = [margin(curve, step) for curve in ([ranked[-1], ranked[0]] if len(ranked) > 1 else ranked)]
+    text = f"After {span(step, measured.step_s)} its error is {listing(parts)}."
     worst, best = ranked[0].skill.at(step), ranked[-1].skill.at(step)
     lost = worst.high < 0 and best.low <= 0
     return ReportFinding(text, "good" if worst.low > 0 else "bad" if lost else "unclear")
 
 
-def margin(one: SkillCurve, step: int) -> str:
+def margin(curve: SkillCurve, step: int) -> str:
     """The error compared with that of a baseline at this step: "50 % smaller than linear's on a"."""
-    skill, whose = one.skill.at(step), f"{label(one.against)}'s on {label(one.signal)}"
+    skill, whose = curve.skill.at(step), f"{label(curve.against)}'s on {label(curve.signal)}"
     if compare_errors(skill) in ("equivalent", "unclear"):
         return f"tied with {whose} (reduction: {between(skill)})"
     if skill.value < -MAX_GROWTH:
@@ -219,19 +219,19 @@ def margin(one: SkillCurve, step: int) -> str:
     return f"{how} than {whose} (reduction: {between(skill)})"
 
 
-def open_loops(found: Diagnostics) -> ReportFinding:
+def open_loops(measured: Diagnostics) -> ReportFinding:
     """Number of signals on which the world beats every baseline at every step; details for a single signal."""
-    own = [error for error in found.errors if not error.world]
+    own = [error for error in measured.errors if not error.world]
     if len(own) == 1:
-        return open_loop(found, own[0])
-    end = span(found.horizon, found.step_s)
-    contested = [error for error in own if any(one.signal == error.signal for one in found.skills)]
+        return open_loop(measured, own[0])
+    end = span(measured.horizon, measured.step_s)
+    contested = [error for error in own if any(curve.signal == error.signal for curve in measured.skills)]
     if len(contested) == 1:
-        return open_loop(found, contested[0])
+        return open_loop(measured, contested[0])
     if not contested:
         return ReportFinding(f"The open-loop error was measured over {end} on {len(own)} signals.", "plain")
-    verdicts = {label(error.signal): open_loop(found, error).verdict for error in contested}
-    baselines = listing(list(dict.fromkeys(label(one.against) for one in found.skills)))
+    verdicts = {label(error.signal): open_loop(measured, error).verdict for error in contested}
+    baselines = listing(list(dict.fromkeys(label(curve.against) for curve in measured.skills)))
     better = [name for name, verdict in verdicts.items() if verdict == "good"]
     rest = [name for name, verdict in verdicts.items() if verdict != "good"]
     where = f" on {listing(better)}" if better else ""
@@ -241,36 +241,36 @@ def open_loops(found: Diagnostics) -> ReportFinding:
     return ReportFinding(text.strip(), "bad" if lost else "unclear" if rest else "good")
 
 
-def open_loop(found: Diagnostics, error: ErrorCurve) -> ReportFinding:
+def open_loop(measured: Diagnostics, error: ErrorCurve) -> ReportFinding:
     """Error of one signal over the horizon, and the steps at which it is significantly below each baseline."""
-    unit, last, rmse = found.units[error.signal], found.horizon, error.rmse
+    unit, last, rmse = measured.units[error.signal], measured.horizon, error.rmse
     text = (
         f"The error of {label(error.signal)} is {quantity(rmse.value[0], unit)} after "
-        f"{span(1, found.step_s)} and {quantity(rmse.value[-1], unit)} after {span(last, found.step_s)}."
+        f"{span(1, measured.step_s)} and {quantity(rmse.value[-1], unit)} after {span(last, measured.step_s)}."
     )
-    curves = [one for one in found.skills if one.signal == error.signal]
+    curves = [curve for curve in measured.skills if curve.signal == error.signal]
     if not curves:
-        exact = [label(one.world) for one in found.errors if one.world and one.signal == error.signal]
+        exact = [label(other.world) for other in measured.errors if other.world and other.signal == error.signal]
         text += f" There is no skill against {listing(exact)}, whose error is 0 at some step." if exact else ""
         return ReportFinding(text, "plain")
-    ahead = {one.against: sum(low > 0 for low in one.skill.low) for one in curves}
-    behind = {one.against: sum(high < 0 for high in one.skill.high) for one in curves}
+    ahead = {curve.against: sum(low > 0 for low in curve.skill.low) for curve in curves}
+    behind = {curve.against: sum(high < 0 for high in curve.skill.high) for curve in curves}
     always = [label(name) for name, steps in ahead.items() if steps == last]
     tied = [label(name) for name, steps in ahead.items() if steps == behind[name] == 0]
     text += f" It is below that of {listing(always)} at every step." if always else ""
     text += f" It is tied with that of {listing(tied)} at every step." if tied else ""
     for name, steps in ahead.items():
         parts = [(steps, "below"), (behind[name], "above")]
-        found_at = [f"{how} that of {label(name)} at {number(count)}" for count, how in parts if count]
-        if found_at and steps < last:
-            text += f" It is {listing(found_at)} of {plural(last, 'step')}."
+        places = [f"{how} that of {label(name)} at {number(count)}" for count, how in parts if count]
+        if places and steps < last:
+            text += f" It is {listing(places)} of {plural(last, 'step')}."
     lost = any(behind[name] and not ahead[name] for name in ahead)
     return ReportFinding(text, "bad" if lost else "good" if len(always) == len(ahead) else "unclear")
 
 
-def gaps(found: Sequence[Gap]) -> ReportFinding:
+def gaps(growths: Sequence[Gap]) -> ReportFinding:
     """Whether the error depends on the actions; graded by the smaller growth of both changes, over all signals."""
-    overall = [gap for gap in found if gap.signal is None] or list(found)
+    overall = [gap for gap in growths if gap.signal is None] or list(growths)
     weakest = min(overall, key=lambda gap: gap.increase.low)
     low, high = weakest.increase.low, weakest.increase.high
     done = f"with actions {changed(weakest)} its error"
@@ -297,9 +297,9 @@ def changed(gap: Gap) -> str:
     return "zeroed" if gap.change == "zeroed" else "shuffled across episodes"
 
 
-def coverage(found: Sequence[Band]) -> ReportFinding:
+def coverage(graded: Sequence[Band]) -> ReportFinding:
     """Measured coverage of the bands at the level nearest to 0.9."""
-    bands = headline_bands(found)
+    bands = headline_bands(graded)
     level = bands[0].level
     narrow = [band for band in bands if band.coverage.high < level]
     wide = [band for band in bands if band.coverage.low > level]
@@ -314,53 +314,55 @@ def coverage(found: Sequence[Band]) -> ReportFinding:
     return ReportFinding(f"The bands are calibrated: {measured}.", "good")
 
 
-def headline_bands(found: Sequence[Band]) -> list[Band]:
+def headline_bands(bands: Sequence[Band]) -> list[Band]:
     """The bands of all signals at the level nearest to 0.9."""
-    level = min({band.level for band in found}, key=lambda one: abs(one - HEADLINE_LEVEL))
-    return [band for band in found if band.level == level]
+    level = min({band.level for band in bands}, key=lambda nominal: abs(nominal - HEADLINE_LEVEL))
+    return [band for band in bands if band.level == level]
 
 
-def imagined(found: evidence.PredictedPaths) -> ReportFinding:
+def imagined(predicted: evidence.PredictedPaths) -> ReportFinding:
     """Error at the end of the predicted paths, compared with no motion."""
-    misses = [float(np.linalg.norm(path.real[-1] - path.imagined[-1])) for path in found.paths]
-    travelled = [float(np.linalg.norm(path.real[-1] - path.real[0])) for path in found.paths]
-    steps = listing(list(dict.fromkeys(str(len(path.real) - 1) for path in found.paths)))
-    name, miss, way = label(found.signal), float(np.median(misses)), float(np.median(travelled))
-    text = f"After {steps} predicted steps, the error of {name} is {quantity(miss, found.unit)}"
+    misses = [float(np.linalg.norm(path.real[-1] - path.imagined[-1])) for path in predicted.paths]
+    travelled = [float(np.linalg.norm(path.real[-1] - path.real[0])) for path in predicted.paths]
+    steps = listing(list(dict.fromkeys(str(len(path.real) - 1) for path in predicted.paths)))
+    name, miss, way = label(predicted.signal), float(np.median(misses)), float(np.median(travelled))
+    text = f"After {steps} predicted steps, the error of {name} is {quantity(miss, predicted.unit)}"
     far = "" if miss < way else ", no smaller than without any motion"
     shown = " (median of the paths shown)" if len(misses) > 1 else ""
     return ReportFinding(f"{text}{shown}{far}.", "plain" if miss < way else "bad")
 
 
-def decoded(found: evidence.Decoded) -> ReportFinding:
+def decoded(frames: evidence.Decoded) -> ReportFinding:
     """Error of the decoded predictions at the last step, compared with persistence and the decoder alone."""
-    own, stays, alone = (one.value[-1] for one in (found.imagined, found.persistence, found.decoder))
+    own, stays, alone = (errors.value[-1] for errors in (frames.imagined, frames.persistence, frames.decoder))
     text = (
-        f"Decoded predictions {span(found.steps[-1], found.step_s)} ahead have an error of {number(own)} grey levels. "
-        f"Persistence has an error of {number(stays)}, and the decoder alone of {number(alone)}."
+        f"Decoded predictions {span(frames.steps[-1], frames.step_s)} ahead have an error of {number(own)} grey "
+        f"levels. Persistence has an error of {number(stays)}, and the decoder alone of {number(alone)}."
     )
-    if found.saved is None or found.saved.low[-1] > 0:
+    if frames.saved is None or frames.saved.low[-1] > 0:
         return ReportFinding(text, "plain")
     if alone >= stays:
         return ReportFinding(f"{text} The decoder error is too large to grade the predictions.", "plain")
-    if found.saved.high[-1] < 0:
+    if frames.saved.high[-1] < 0:
         return ReportFinding(f"{text} The predictions are worse than persistence.", "bad")
     return ReportFinding(f"{text} The difference from persistence is not significant.", "unclear")
 
 
-def films(found: evidence.Films) -> ReportFinding:
+def films(plans: evidence.Films) -> ReportFinding:
     """Number of the plans shown that reached their goal."""
-    reached = sum(film.reached for film in found.films)
-    shown = plural(len(found.films), "plan")
+    reached = sum(film.reached for film in plans.films)
+    shown = plural(len(plans.films), "plan")
     text = f"Of the {shown} shown, {number(reached) if reached else 'none'} reached the goal."
-    if len(found.films) == 1:
+    if len(plans.films) == 1:
         text = f"The plan shown {'reached' if reached else 'did not reach'} its goal."
     return ReportFinding(text, "plain" if reached else "bad")
 
 
 def _best(outcomes: Sequence[evidence.GoalOutcome], role: str) -> evidence.GoalOutcome | None:
     """The outcome of this role with the highest success rate."""
-    return max((one for one in outcomes if one.role == role), key=lambda one: one.all.value, default=None)
+    return max(
+        (outcome for outcome in outcomes if outcome.role == role), key=lambda outcome: outcome.all.value, default=None
+    )
 
 
 def _order(ours: Rate, theirs: Rate) -> Literal["good", "bad", "unclear"]:

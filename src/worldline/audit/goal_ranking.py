@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.audit.audit_evidence import GoalRanking
+from worldline.audit.diagnostics import rows_of_other_episodes
 from worldline.audit.queries import WINDOW_BATCH
 from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
 from worldline.engines.base import Card
@@ -48,7 +49,7 @@ def check_goals(card: Card, goals: Sequence[str]) -> None:
     Raises:
         UnknownNameError: the world has no such observation.
     """
-    known = [one.name for one in card.schema.observations]
+    known = [signal.name for signal in card.schema.observations]
     for name in goals:
         if name not in known:
             raise UnknownNameError("observation signal", name, known)
@@ -76,12 +77,15 @@ def goal_ranking(
     if windows is None:
         return None
     num_episodes = int(windows.episode.max()) + 1
-    costs = _costs(world, windows, _goal(world.describe(), windows, goals), _others(windows, seed))
+    sequences = rows_of_other_episodes(windows.episode, NUM_OTHERS, np.random.default_rng([seed, 31]))
+    costs = _costs(world, windows, _goal(world.describe(), windows, goals), sequences)
     own, others = costs[:, :1], costs[:, 1:]
-    shares = np.stack([((own < others) + 0.5 * (own == others)).mean(1), np.ones(len(own))], 1)
+    # The share of other sequences that cost more, and a count, whose sums give the mean of each bootstrap draw.
+    preferred = ((own < others) + 0.5 * (own == others)).mean(1)
+    shares = np.stack([preferred, np.ones(len(own))], 1)
     sums = cluster_sums(shares, windows.episode, num_episodes)
     draws = draw_clusters(num_episodes, seed) @ sums
-    value = float(shares[:, 0].mean())
+    value = float(preferred.mean())
     low, high = np.quantile(ratio(draws[:, 0], draws[:, 1]), (0.025, 0.975))
     return GoalRanking(
         goals=tuple(goals),
@@ -95,12 +99,15 @@ def goal_ranking(
 
 def _segments(episodes: Sequence[Episode], goals: Sequence[str], context: int, steps: int) -> ForecastWindows | None:
     """Segments whose goal was observed."""
-    long = [one for one in episodes if one.num_steps >= context - 1 + steps]
-    each = max(1, MAX_SEGMENTS // max(len(long), 1))
-    count = min(each, PER_EPISODE)
-    places = [(one, at) for one in long[:MAX_SEGMENTS] for at in evenly_spaced(one.num_steps, context, steps, count)]
-    places = [(one, at) for one, at in places if all(one.observed[n][at + steps] for n in goals if n in one.observed)]
-    if len({id(one) for one, _ in places}) < 2:
+    long = [episode for episode in episodes if episode.num_steps >= context - 1 + steps]
+    count = min(PER_EPISODE, max(1, MAX_SEGMENTS // max(len(long), 1)))
+    places = [
+        (episode, at)
+        for episode in long[:MAX_SEGMENTS]
+        for at in evenly_spaced(episode.num_steps, context, steps, count)
+        if all(episode.observed[name][at + steps] for name in goals if name in episode.observed)
+    ]
+    if len({id(episode) for episode, _ in places}) < 2:
         return None
     return forecast_windows(places, length=context, horizon=steps, targets=goals)
 
@@ -109,22 +116,13 @@ def _goal(card: Card, windows: ForecastWindows, goals: Sequence[str]) -> Goal:
     """The last observation of each segment."""
     targets = {name: windows.truth[name][:, -1] for name in goals}
     vectors = [card.schema[name] for name in goals if card.schema[name].kind is Kind.VECTOR]
-    spreads = {one.name: float(one.deviations(targets[one.name]).std()) for one in vectors}
+    spreads = {signal.name: float(signal.deviations(targets[signal.name]).std()) for signal in vectors}
     return Goal(
         targets=targets,
         tolerance={name: spread or 1.0 for name, spread in spreads.items()},
         in_steps=DISTANCE in card.abilities and set(goals) >= set(card.inputs),
         last_only=True,
     )
-
-
-def _others(windows: ForecastWindows, seed: int) -> NDArray[np.integer]:
-    """Segments of other episodes [W, N]; some occur twice if there are few."""
-    draw, count = np.random.default_rng([seed, 31]), len(windows.episode)
-    starts = np.searchsorted(windows.episode, windows.episode)
-    sizes = np.searchsorted(windows.episode, windows.episode, side="right") - starts
-    drawn = draw.integers(0, (count - sizes)[:, None], (count, NUM_OTHERS))
-    return np.asarray(np.where(drawn >= starts[:, None], drawn + sizes[:, None], drawn))
 
 
 def _costs(world: World, windows: ForecastWindows, goal: Goal, others: NDArray[np.integer]) -> Floats:
@@ -137,8 +135,8 @@ def _costs(world: World, windows: ForecastWindows, goal: Goal, others: NDArray[n
             name: np.concatenate([value[rows, None], value[others[rows]]], 1) for name, value in windows.actions.items()
         }
         targets = {name: value[rows] for name, value in goal.targets.items()}
-        found = world.score(
+        scores = world.score(
             some.history, actions, replace(goal, targets=targets), exogenous=dict(some.exogenous) or None
         )
-        parts.append(found.cost.astype(float))
+        parts.append(scores.cost.astype(float))
     return np.concatenate(parts)

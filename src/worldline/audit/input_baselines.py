@@ -31,7 +31,7 @@ TINY: Final = 1e-12
 def unseen_vectors(card: Card) -> list[Signal]:
     """The predicted vector observations that are no inputs of the world."""
     signals = (card.schema[name] for name in card.predicts if name not in card.inputs)
-    return [one for one in signals if one.kind is Kind.VECTOR]
+    return [signal for signal in signals if signal.kind is Kind.VECTOR]
 
 
 def needs_readouts(card: Card) -> bool:
@@ -84,53 +84,49 @@ class InputReadouts:
         Raises:
             DataError: no episode has all inputs.
         """
-        inputs = tuple(
-            card.schema[n] for n in card.inputs if n not in rare and card.schema[n].kind is not Kind.DISCRETE
-        )
-        names = [one.name for one in inputs]
-        full = [one for one in episodes if all(name in one.observations for name in names)]
+        signals = [card.schema[name] for name in card.inputs if name not in rare]
+        inputs = tuple(signal for signal in signals if signal.kind is not Kind.DISCRETE)
+        names = [signal.name for signal in inputs]
+        full = [episode for episode in episodes if set(names) <= episode.observations.keys()]
         if not inputs or not full:
             raise DataError("no episode has all inputs of the world", fix="Give logs with these signals.")
-        pictured = any(one.kind is Kind.IMAGE for one in inputs)
-        grids = GRIDS if pictured else GRIDS[:1]
-        tables = {grid: [_features(one.observations, inputs, grid) for one in full] for grid in grids}
-        targets = tuple(unseen_vectors(card))
-        readouts = {}
+        grids = GRIDS if any(signal.kind is Kind.IMAGE for signal in inputs) else GRIDS[:1]
+        tables = {grid: [_features(episode.observations, inputs, grid) for episode in full] for grid in grids}
+        targets, readouts = tuple(unseen_vectors(card)), {}
         for target in targets:
-            known = [_known(one, [*names, target.name]) for one in full]
-            values = [_regression_target(one.observations[target.name], target) for one in full]
+            known = [_known(episode, [*names, target.name]) for episode in full]
+            values = [_regression_target(episode.observations[target.name], target) for episode in full]
             rows = {grid: _rows(table, known) for grid, table in tables.items()}
             readouts[target.name] = _best_readout(rows, _rows(values, known))
         return cls(inputs=inputs, targets=targets, readouts=readouts)
 
     def __call__(self, observations: Arrays) -> dict[str, NDArray[np.generic]]:
         """The vector inputs without change, and the targets [..., size] that are read."""
-        features = {
-            grid: _features(observations, self.inputs, grid) for grid in {one.grid for one in self.readouts.values()}
+        grids = {readout.grid for readout in self.readouts.values()}
+        features = {grid: _features(observations, self.inputs, grid) for grid in grids}
+        arrays: dict[str, NDArray[np.generic]] = {
+            signal.name: observations[signal.name] for signal in self.inputs if signal.kind is Kind.VECTOR
         }
-        found: dict[str, NDArray[np.generic]] = {
-            one.name: observations[one.name] for one in self.inputs if one.kind is Kind.VECTOR
-        }
-        for one in self.targets:
-            readout = self.readouts[one.name]
+        for signal in self.targets:
+            readout = self.readouts[signal.name]
             value = features[readout.grid] @ readout.weights[:-1] + readout.weights[-1]
-            if one.period is not None:
+            if signal.period is not None:
                 cosine, sine = np.split(value, 2, -1)
-                value = np.arctan2(sine, cosine) * one.period / (2 * np.pi)
-            found[one.name] = value.astype(one.dtype)
-        return found
+                value = np.arctan2(sine, cosine) * signal.period / (2 * np.pi)
+            arrays[signal.name] = value.astype(signal.dtype)
+        return arrays
 
     @property
     def signals(self) -> tuple[Signal, ...]:
         """The vector inputs and the targets."""
-        return (*(one for one in self.inputs if one.kind is Kind.VECTOR), *self.targets)
+        return (*(signal for signal in self.inputs if signal.kind is Kind.VECTOR), *self.targets)
 
     def episode(self, episode: Episode) -> Episode:
         """The episode with the read signals; a step without all inputs is not observed."""
-        known = _known(episode, [one.name for one in self.inputs])
-        found = self(episode.observations)
-        masks = {} if known.all() else dict.fromkeys(found, known)
-        return replace(episode, observations=found, observed=masks)
+        known = _known(episode, [signal.name for signal in self.inputs])
+        signals = self(episode.observations)
+        masks = {} if known.all() else dict.fromkeys(signals, known)
+        return replace(episode, observations=signals, observed=masks)
 
 
 def _known(episode: Episode, names: Sequence[str]) -> NDArray[np.bool_]:
@@ -143,33 +139,31 @@ def _known(episode: Episode, names: Sequence[str]) -> NDArray[np.bool_]:
 def _features(observations: Arrays, inputs: Sequence[Signal], grid: int) -> Floats:
     """Vectors and reduced images [..., P] of observations [..., *shape]."""
     parts = []
-    for one in inputs:
-        value = observations[one.name]
-        if one.kind is Kind.VECTOR:
-            parts.append(value.astype(float))
-            continue
-        flat = reduced(value.reshape(-1, *value.shape[-3:]), grid)
-        parts.append(flat.reshape(*value.shape[:-3], -1).astype(float))
+    for signal in inputs:
+        value = observations[signal.name]
+        if signal.kind is Kind.IMAGE:
+            value = reduced(value.reshape(-1, *value.shape[-3:]), grid).reshape(*value.shape[:-3], -1)
+        parts.append(value.astype(float))
     return np.concatenate(parts, -1)
 
 
 def reduced(images: NDArray[np.generic], grid: int) -> Float[np.ndarray, "n P"]:
     """Images [n, height, width, channels] as means over at most `grid` by `grid` blocks, from 0 to 1."""
-    found = images.astype(np.float32) / 255
+    means = images.astype(np.float32) / 255
     for axis in (1, 2):
-        starts = np.unique(np.linspace(0, found.shape[axis], grid, endpoint=False).astype(int))
-        sizes = np.diff([*starts, found.shape[axis]]).astype(np.float32)
-        found = np.add.reduceat(found, starts, axis=axis)
-        found = found / (sizes[:, None, None] if axis == 1 else sizes[:, None])
-    return np.asarray(found.reshape(len(found), -1), dtype=np.float32)
+        starts = np.unique(np.linspace(0, means.shape[axis], grid, endpoint=False).astype(int))
+        sizes = np.diff([*starts, means.shape[axis]]).astype(np.float32)
+        means = np.add.reduceat(means, starts, axis=axis)
+        means = means / (sizes[:, None, None] if axis == 1 else sizes[:, None])
+    return np.asarray(means.reshape(len(means), -1), dtype=np.float32)
 
 
 def _regression_target(values: NDArray[np.generic], target: Signal) -> Floats:
     """The target [T, D]; a periodic one as its cosine and sine."""
-    found = values.astype(float)
+    table = values.astype(float)
     if target.period is None:
-        return found
-    angle = found * 2 * np.pi / target.period
+        return table
+    angle = table * 2 * np.pi / target.period
     return np.concatenate([np.cos(angle), np.sin(angle)], -1)
 
 
@@ -189,9 +183,9 @@ def _best_readout(tables: Mapping[int, Sequence[Floats]], targets: Sequence[Floa
     def held_out_error(table: Sequence[Floats]) -> float:
         weights = _ridge([table[n] for n in rest], [targets[n] for n in rest])
         errors = (table[n] @ weights[:-1] + weights[-1] - targets[n] for n in range(0, len(table), 3))
-        return float(sum((one**2).sum() for one in errors))
+        return float(sum((error**2).sum() for error in errors))
 
-    grid = min(tables, key=lambda one: held_out_error(tables[one])) if rest else min(tables)
+    grid = min(tables, key=lambda size: held_out_error(tables[size])) if rest else min(tables)
     return SignalReadout(grid=grid, weights=_ridge(tables[grid], targets))
 
 
@@ -226,21 +220,21 @@ class InputBaseline(NumpyEngine):
         """The card of the inner engine, with the schema and the inputs of the world."""
         inner = self.inner.describe()
         predicts = tuple(name for name in self.card.predicts if name in inner.predicts)
-        inputs = tuple(one.name for one in self.readout.inputs)
+        inputs = tuple(signal.name for signal in self.readout.inputs)
         return replace(inner, schema=self.card.schema, inputs=inputs, predicts=predicts)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
         """The belief of the inner engine about the read signals."""
-        inputs = [one.name for one in self.readout.inputs]
+        inputs = [signal.name for signal in self.readout.inputs]
         masks = [steps.observed[name] for name in inputs if name in steps.observed]
-        found = self.readout(steps.observations)
+        signals = self.readout(steps.observations)
         known = np.asarray(np.logical_and.reduce(masks), np.bool_)
-        observed = dict.fromkeys(found, known) if masks else {}
-        return self.inner.observe(belief, replace(steps, observations=found, observed=observed), seed=seed)
+        observed = dict.fromkeys(signals, known) if masks else {}
+        return self.inner.observe(belief, replace(steps, observations=signals, observed=observed), seed=seed)
 
     def imagine(
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
         """The prediction of the inner engine."""
-        found = self.inner.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed).signals
-        return Samples(signals={name: found[name] for name in self.describe().predicts})
+        predicted = self.inner.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed).signals
+        return Samples(signals={name: predicted[name] for name in self.describe().predicts})

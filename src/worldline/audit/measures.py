@@ -52,9 +52,12 @@ def leak_check(world: World, windows: ForecastWindows) -> LeakCheck:
     base = _predict(world, few, few.actions)
     count, worst, where = 0, 0.0, ""
     for step in sorted({1, few.horizon // 2, few.horizon - 1} - {0, few.horizon}):
-        other = _predict(world, few, {k: _with_other_actions(v, step) for k, v in few.actions.items()})
-        for name, one in base.signals.items():
-            for before, after in _pairs(one, other.signals[name]):
+        # Later actions come from another window, reversed in time.
+        later = {name: np.roll(values, 1, axis=0)[:, step:][:, ::-1] for name, values in few.actions.items()}
+        actions = {name: np.concatenate([values[:, :step], later[name]], 1) for name, values in few.actions.items()}
+        other = _predict(world, few, actions)
+        for name, forecast in base.signals.items():
+            for before, after in _pairs(forecast, other.signals[name]):
                 apart = _apart(before[:, :step].astype(float), after[:, :step].astype(float))
                 count += apart.size
                 if float(apart.max()) > worst:
@@ -62,9 +65,9 @@ def leak_check(world: World, windows: ForecastWindows) -> LeakCheck:
     return LeakCheck(num_checked=count, worst=worst, signal=where, leaks=worst > MAX_ROUNDING_SHARE)
 
 
-def _pairs(one: Forecast, other: Forecast) -> list[tuple[NDArray[np.generic], NDArray[np.generic]]]:
+def _pairs(first: Forecast, other: Forecast) -> list[tuple[NDArray[np.generic], NDArray[np.generic]]]:
     """Means and band edges of two forecasts, in pairs."""
-    pairs = [(one.mean, other.mean), (one.low, other.low), (one.high, other.high)]
+    pairs = [(first.mean, other.mean), (first.low, other.low), (first.high, other.high)]
     return [(before, after) for before, after in pairs if before is not None and after is not None]
 
 
@@ -77,7 +80,7 @@ def _apart(early: NDArray[np.floating], late: NDArray[np.floating]) -> NDArray[n
     axes = (0, 1) if early.ndim == 3 else None
     size = np.abs(finite).max(axes)
     deviation = np.sqrt(finite.var(0).mean(0 if early.ndim == 3 else None))
-    size, deviation = (np.ma.filled(one, 0.0) for one in (size, deviation))
+    size, deviation = (np.ma.filled(masked, 0.0) for masked in (size, deviation))
     scale = np.where(deviation > ROUNDING * size, deviation, np.where(size > 0, size, 1.0))
     same = (early == late) | (np.isnan(early) & np.isnan(late))
     apart = np.abs(np.subtract(late, early, where=~same, out=np.zeros_like(early)))
@@ -85,19 +88,12 @@ def _apart(early: NDArray[np.floating], late: NDArray[np.floating]) -> NDArray[n
     return np.where(apart > ROUNDING * size, apart, 0.0) / scale
 
 
-def _with_other_actions(values: NDArray[np.generic], step: int) -> NDArray[np.generic]:
-    """Replaces the actions from `step` on by those of another window, reversed in time."""
-    changed = values.copy()
-    changed[:, step:] = np.roll(values, 1, axis=0)[:, step:][:, ::-1]
-    return changed
-
-
 def _predict(world: World, windows: ForecastWindows, actions: Arrays) -> Prediction:
     return world.predict(windows.history, actions, exogenous=dict(windows.exogenous) or None, level=LOWEST_LEVEL)
 
 
 def trusted_horizons(
-    found: Diagnostics, deviation: Mapping[str, float], size: Mapping[str, float]
+    measured: Diagnostics, deviation: Mapping[str, float], size: Mapping[str, float]
 ) -> tuple[Trusted, ...]:
     """The last step of each signal up to which the world beats the baselines at every step.
 
@@ -108,37 +104,40 @@ def trusted_horizons(
     * A constant signal is left out, unless the world wrongly moves it.
 
     Args:
-        found: diagnostics of the graded episodes; its baselines include persistence.
+        measured: diagnostics of the graded episodes; its baselines include persistence.
         deviation: standard deviation of each signal; 0 for a constant signal.
         size: largest absolute value of each signal.
     """
-    rmse = {(one.world, one.signal): np.array(one.rmse.value) for one in found.errors}
+    rmse = {(error.world, error.signal): np.array(error.rmse.value) for error in measured.errors}
     trusted = []
-    for signal in dict.fromkeys(one.signal for one in found.errors if not one.world):
+    for signal in dict.fromkeys(error.signal for error in measured.errors if not error.world):
         if not deviation.get(signal):
-            moved = ~(rmse["", signal] <= MAX_STILL_ERROR * (size[signal] or 1.0)) & ~np.isnan(
-                rmse[PERSISTENCE, signal]
-            )
-            if moved.any():
-                trusted.append(Trusted(signal=signal, steps=0, of=found.horizon, stops=PERSISTENCE))
+            still = rmse["", signal] <= MAX_STILL_ERROR * (size[signal] or 1.0)  # NaN is not still
+            if (~still & ~np.isnan(rmse[PERSISTENCE, signal])).any():
+                trusted.append(Trusted(signal=signal, steps=0, of=measured.horizon, stops=PERSISTENCE))
             continue
-        last, stops = found.horizon, ""
+        last, stops = measured.horizon, ""
         small = np.sqrt(GATE) * deviation[signal]
+        skills = {curve.against: curve.skill for curve in measured.skills if curve.signal == signal}
+        # Per baseline, whether the world is good enough at each step. Baselines with skill come first: in a tie of
+        # horizons, the first one stops it.
         fine: dict[str, NDArray[np.bool_]] = {}
-        for one in (one for one in found.skills if one.signal == signal):
-            theirs, high = rmse[one.against, signal], np.array(one.skill.high)
-            negligible = (theirs < small) | (one.against == "linear")
-            if one.against == ACTION_BLIND and ("linear", signal) in rmse:
-                negligible |= rmse["linear", signal] > (1 - GATE) * theirs
-            fine[one.against] = np.where(negligible, high >= -GATE, np.array(one.skill.low) > 0) | np.isnan(theirs)
-        for against in (name for name, other in rmse if name and other == signal and name not in fine):
-            theirs, own = rmse[against, signal], rmse["", signal]  # the baseline is exact at some step: no skill
-            fine[against] = np.where(theirs < small, own <= small, own < theirs) | np.isnan(theirs)
+        for against in [*skills, *(name for name, other in rmse if name and other == signal and name not in skills)]:
+            theirs, own = rmse[against, signal], rmse["", signal]
+            if against in skills:
+                low, high = np.array(skills[against].low), np.array(skills[against].high)
+                negligible = (theirs < small) | (against == "linear")
+                if against == ACTION_BLIND and ("linear", signal) in rmse:
+                    negligible |= rmse["linear", signal] > (1 - GATE) * theirs
+                good = np.where(negligible, high >= -GATE, low > 0)
+            else:  # the baseline is exact at some step, so there is no skill
+                good = np.where(theirs < small, own <= small, own < theirs)
+            fine[against] = good | np.isnan(theirs)
         for against, good in fine.items():
-            steps = int(np.argmin(good)) if not good.all() else found.horizon
+            steps = int(np.argmin(good)) if not good.all() else measured.horizon
             if steps < last:
                 last, stops = steps, against
-        trusted.append(Trusted(signal=signal, steps=last, of=found.horizon, stops=stops))
+        trusted.append(Trusted(signal=signal, steps=last, of=measured.horizon, stops=stops))
     return tuple(trusted)
 
 
@@ -164,7 +163,8 @@ def joint_coverage(
         seed: chooses the window of each episode.
     """
     draw = np.random.default_rng([seed, 13])
-    kept = np.array([int(draw.choice(np.flatnonzero(windows.episode == one))) for one in np.unique(windows.episode)])
+    rows = [np.flatnonzero(windows.episode == number) for number in np.unique(windows.episode)]
+    kept = np.array([int(draw.choice(row)) for row in rows])
     predicted = window_forecasts(world, windows, level=level)
     alpha, counts = MAX_FALSE_ALARM / max(len(signals), 1), []
     for signal in signals:
@@ -176,7 +176,8 @@ def joint_coverage(
         if not len(inside):
             continue
         count, trials = int(inside.sum()), len(inside)
-        endless = float(np.isinf(np.asarray(high - low)).any((1, 2))[kept].mean()) > MAX_UNBOUNDED_SHARE
+        unbounded = np.isinf(np.asarray(high - low)).any((1, 2))[kept]
+        endless = float(unbounded.mean()) > MAX_UNBOUNDED_SHARE
         chance = tails(count, trials, level, num_calibration)
         counts.append(
             JointCoverage(
@@ -199,7 +200,7 @@ def rank_of(world: World, windows: ForecastWindows, signals: Sequence[Signal]) -
         windows: at least one.
         signals: vector observations that the world predicts.
     """
-    means = {name: one.mean for name, one in window_forecasts(world, windows).items()}
+    means = {name: forecast.mean for name, forecast in window_forecasts(world, windows).items()}
     predicted, real = (_first_steps(windows, signals, values) for values in (means, windows.truth))
     share = float(predicted.var(0).sum() / max(float(real.var(0).sum()), 1e-12))
     return Rank(
@@ -218,7 +219,7 @@ def _first_steps(
     parts = []
     for signal in signals:
         known = windows.known[signal.name][..., None]
-        own, truth = (np.where(known, one[signal.name].astype(float), 0.0) for one in (values, windows.truth))
+        own, truth = (np.where(known, source[signal.name].astype(float), 0.0) for source in (values, windows.truth))
         deviation = signal.deviations(truth).std((0, 1))
         parts.append((signal.deviations(own) / np.where(deviation > 0, deviation, 1.0))[:, 0])
     return np.concatenate(parts, 1)
@@ -249,12 +250,12 @@ def one_step_errors(
     Returns:
         Observation minus prediction; NaN where it was not observed.
     """
-    long = {number: one for number, one in enumerate(episodes) if one.num_steps >= context}
+    long = {number: episode for number, episode in enumerate(episodes) if episode.num_steps >= context}
     windows = evenly_spaced_windows(list(long.values()), length=context, horizon=1, per_episode=per_episode)
     predicted, parts = window_forecasts(world, windows), []
     for signal in signals:
         mean = predicted[signal.name].mean[:, 0].astype(float)
         error = signal.difference(windows.truth[signal.name][:, 0].astype(float), mean)
         parts.append(np.where(windows.known[signal.name][:, :1], error, np.nan))
-    presents = [evenly_spaced(one.num_steps, context, 1, per_episode) for one in long.values()]
+    presents = [evenly_spaced(episode.num_steps, context, 1, per_episode) for episode in long.values()]
     return np.concatenate(parts, 1), np.array(list(long))[windows.episode], np.concatenate(presents) + 1

@@ -77,17 +77,19 @@ def forecasts(
         NoGoodAnswerError: a mean has a wrong shape or is not finite.
     """
     check_readable(world, signals)
-    found = _in_batches(world, history, actions, signals, exogenous, level=level, size=BATCH)
+    predicted = _in_batches(world, history, actions, signals, exogenous, level=level, size=BATCH)
     if checked:
-        check_numbers(world, {name: one.mean for name, one in found.items()}, actions)
-    return found
+        check_numbers(world, {name: forecast.mean for name, forecast in predicted.items()}, actions)
+    return predicted
 
 
 def predicted_vectors(world: World, among: Container[str]) -> list[Signal]:
     """The vector observations that the world predicts and `among` contains."""
     card = world.describe()
-    signals = [one for one in card.schema.observations if one.kind is Kind.VECTOR and one.name in card.predicts]
-    return [one for one in signals if one.name in among]
+    signals = [
+        signal for signal in card.schema.observations if signal.kind is Kind.VECTOR and signal.name in card.predicts
+    ]
+    return [signal for signal in signals if signal.name in among]
 
 
 def leaves_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Floats) -> NDArray[np.bool_]:
@@ -136,8 +138,8 @@ def _in_batches(
     parts = []
     for first in range(0, len(next(iter(history.observations.values()))), size):
         rows = slice(first, first + size)
-        given = None if exogenous is None else _rows(exogenous, rows)
-        parts.append(_predicted(world, history.worlds(rows), _rows(actions, rows), signals, given, level))
+        inputs = None if exogenous is None else _rows(exogenous, rows)
+        parts.append(_predicted(world, history.worlds(rows), _rows(actions, rows), signals, inputs, level))
     return {name: _joined([part[name] for part in parts]) for name in signals}
 
 
@@ -146,35 +148,31 @@ def _predicted(
 ) -> dict[str, Forecast]:
     """The forecasts of `signals`; NaN from the first step on that a world cannot predict as finite."""
     try:
-        found = world.predict(history, actions, exogenous=exogenous, level=level).signals
-        return {name: found[name] for name in signals}
+        predicted = world.predict(history, actions, exogenous=exogenous, level=level).signals
+        return {name: predicted[name] for name in signals}
     except EngineError as error:
         count, horizon = next(iter(actions.values())).shape[:2]
         if count > 1:  # the others may be finite
-            parts = []
-            for rows in (slice(0, count // 2), slice(count // 2, count)):
-                given = None if exogenous is None else _rows(exogenous, rows)
-                parts.append(_predicted(world, history.worlds(rows), _rows(actions, rows), signals, given, level))
-            return {name: _joined([part[name] for part in parts]) for name in signals}
+            return _in_batches(world, history, actions, signals, exogenous, level=level, size=(count + 1) // 2)
         kept = min(error.step or 1, horizon) - 1
         if not kept:
             shapes = {name: (1, horizon, *world.describe().schema[name].shape) for name in signals}
             lost = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
             return {n: Forecast(mean=v, low=v, high=v, horizon=np.zeros(1, int)) for n, v in lost.items()}
         first = {name: value[:, :kept] for name, value in actions.items()}
-        given = None if exogenous is None else {name: value[:, :kept] for name, value in exogenous.items()}
-        begun = _predicted(world, history, first, signals, given, level)
-        return {name: _padded(one, horizon - kept) for name, one in begun.items()}
+        inputs = None if exogenous is None else {name: value[:, :kept] for name, value in exogenous.items()}
+        begun = _predicted(world, history, first, signals, inputs, level)
+        return {name: _padded(forecast, horizon - kept) for name, forecast in begun.items()}
 
 
-def _padded(one: Forecast, steps: int) -> Forecast:
+def _padded(forecast: Forecast, steps: int) -> Forecast:
     """The forecast with more steps, which are NaN."""
 
     def longer(values: NDArray[Any]) -> NDArray[Any]:
         return np.pad(values.astype(float), ((0, 0), (0, steps), *[(0, 0)] * (values.ndim - 2)), constant_values=np.nan)
 
-    low, high = (None if edge is None else longer(edge) for edge in (one.low, one.high))
-    return Forecast(mean=longer(one.mean), low=low, high=high, horizon=one.horizon)
+    low, high = (None if edge is None else longer(edge) for edge in (forecast.low, forecast.high))
+    return Forecast(mean=longer(forecast.mean), low=low, high=high, horizon=forecast.horizon)
 
 
 def _joined(parts: Sequence[Forecast]) -> Forecast:
@@ -194,8 +192,8 @@ def means(
     world: World, history: History, actions: Arrays, *, signals: Sequence[str], exogenous: Arrays | None = None
 ) -> dict[str, NDArray[np.floating]]:
     """Mean [E, T, *shape] of each signal from `forecasts`, in float64."""
-    found = forecasts(world, history, actions, signals=signals, exogenous=exogenous)
-    return {name: one.mean.astype(np.float64) for name, one in found.items()}
+    predicted = forecasts(world, history, actions, signals=signals, exogenous=exogenous)
+    return {name: forecast.mean.astype(np.float64) for name, forecast in predicted.items()}
 
 
 def counterfactuals(
@@ -221,12 +219,12 @@ def counterfactuals(
         raise UnsupportedError(
             f"{card.name} is not action-conditioned, so it has no counterfactuals. Use an action-conditioned world."
         )
-    answers = [world.what_if(one, at, {k: v[e] for k, v in actions.items()}) for e, one in enumerate(episodes)]
-    found: dict[str, NDArray[np.floating]] = {
-        name: np.stack([one.signals[name] for one in answers]).astype(np.float64) for name in signals
+    answers = [world.what_if(episode, at, {k: v[e] for k, v in actions.items()}) for e, episode in enumerate(episodes)]
+    paths: dict[str, NDArray[np.floating]] = {
+        name: np.stack([answer.signals[name] for answer in answers]).astype(np.float64) for name in signals
     }
-    check_numbers(world, found, actions)
-    return found
+    check_numbers(world, paths, actions)
+    return paths
 
 
 def check_readable(world: World, signals: Sequence[str]) -> None:

@@ -51,7 +51,7 @@ class RegressionRows:
     @property
     def history(self) -> Floats:
         """[n, P] everything that was known when the action was chosen."""
-        flat = (one.reshape(len(one), -1) for one in (self.states, self.before, self.inputs))
+        flat = (part.reshape(len(part), -1) for part in (self.states, self.before, self.inputs))
         return np.concatenate([part.astype(float) for part in flat], 1)
 
     @property
@@ -73,7 +73,7 @@ def tracks_of(episodes: Sequence[Episode], schema: Schema) -> list[Segment]:
         episodes: episodes that match the schema.
         schema: schema of their signals.
     """
-    return [track(number, one, schema) for number, one in enumerate(episodes)]
+    return [track(number, episode, schema) for number, episode in enumerate(episodes)]
 
 
 def rows_of(tracks: Sequence[Segment], flags: Sequence[Floats | None]) -> RegressionRows:
@@ -86,26 +86,26 @@ def rows_of(tracks: Sequence[Segment], flags: Sequence[Floats | None]) -> Regres
     Raises:
         DataError: no row is complete.
     """
-    parts = [_rows(number, one, flag) for number, (one, flag) in enumerate(zip(tracks, flags, strict=True))]
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-    if not found or not len(found["episode"]):
+    parts = [_rows(number, segment, flag) for number, (segment, flag) in enumerate(zip(tracks, flags, strict=True))]
+    if not any(len(part["episode"]) for part in parts):
         raise DataError(
             f"no {LAGS + 1} consecutive observations are complete", fix="Give longer episodes, or fewer signals."
         )
-    return RegressionRows(**found, num_episodes=len(tracks))
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return RegressionRows(**arrays, num_episodes=len(tracks))
 
 
-def _rows(number: int, one: Segment, flag: Floats | None) -> dict[str, NDArray[Any]]:
+def _rows(number: int, segment: Segment, flag: Floats | None) -> dict[str, NDArray[Any]]:
     """The arrays of `RegressionRows` for one episode."""
-    table, whole, length = one.table, one.whole, len(one.actions)
+    table, whole, length = segment.table, segment.whole, len(segment.actions)
     at = np.arange(LAGS - 1, length)
     at = at[np.all([whole[at + 1 - lag] for lag in range(LAGS + 1)], axis=0)] if len(at) else at
     drawn = np.zeros(length) if flag is None else np.asarray(flag, float)[:length]
     return {
         "states": np.stack([table[at - lag] for lag in range(LAGS - 1, -1, -1)], 1),
-        "before": np.stack([one.actions[at - lag] for lag in range(LAGS - 1, 0, -1)], 1),
-        "action": one.actions[at],
-        "inputs": one.inputs[at],
+        "before": np.stack([segment.actions[at - lag] for lag in range(LAGS - 1, 0, -1)], 1),
+        "action": segment.actions[at],
+        "inputs": segment.inputs[at],
         "after": table[at + 1],
         "episode": np.full(len(at), number),
         "step": at,
@@ -121,11 +121,11 @@ def action_names(schema: Schema) -> tuple[str, ...]:
 def state_columns(schema: Schema, signal: str) -> slice:
     """Columns of `RegressionRows.after` that hold a vector signal."""
     first = 0
-    for one in schema.observations:
-        if one.kind is Kind.IMAGE:
+    for observation in schema.observations:
+        if observation.kind is Kind.IMAGE:
             continue
-        size = one.size if one.kind is Kind.VECTOR else max(1, one.size - 1)
-        if one.name == signal:
+        size = observation.size if observation.kind is Kind.VECTOR else max(1, observation.size - 1)
+        if observation.name == signal:
             return slice(first, first + size)
         first += size
     raise DataError("it is not a numeric observation", fix="Name a vector observation.", signal=signal)

@@ -284,7 +284,7 @@ class Decoded:
 
     def __post_init__(self) -> None:
         counts = [len(window.real) - 1 for window in self.windows]
-        counts += [len(one.value) for one in (self.imagined, self.persistence, self.decoder)]
+        counts += [len(curve.value) for curve in (self.imagined, self.persistence, self.decoder)]
         if any(count != len(self.steps) for count in counts):
             raise InputError(f"expected {len(self.steps)} frames and errors, one per step, got {counts}.")
 
@@ -431,7 +431,7 @@ def sample_forecasts(
     """
     windows = forecast_windows(list(cases.values()), length=context, horizon=horizon)
     schema = world.describe().schema
-    others = {name: window_forecasts(one, windows)[name].mean for name, one in (rivals or {}).items()}
+    others = {name: window_forecasts(rival, windows)[name].mean for name, rival in (rivals or {}).items()}
     samples = []
     for name, forecast in window_forecasts(world, windows, level=level).items():
         signal = schema[name]

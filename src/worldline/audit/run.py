@@ -9,16 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from worldline.audit.audit_evidence import (
-    Effect,
-    Excitation,
-    GoalRanking,
-    JointCoverage,
-    Measured,
-    Placebo,
-    Trusted,
-    TwinTest,
-)
+from worldline.audit.audit_evidence import Effect, Excitation, JointCoverage, Measured, Placebo, Trusted, TwinTest
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import HEADLINE_LEVEL, LEVELS, Diagnostics, diagnose
 from worldline.audit.effects import (
@@ -96,7 +87,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     """
     card = world.describe()
     schema = card.schema
-    found = diagnose(
+    diagnostics = diagnose(
         world,
         material.graded,
         comparisons=comparisons(material.fitted, card),
@@ -104,7 +95,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         horizon=material.horizon,
         horizons=material.horizons,
         per_episode=PER_EPISODE,
-        levels=[one for one in LEVELS if one <= (material.level or 0.0)],
+        levels=[level for level in LEVELS if level <= (material.level or 0.0)],
         seed=seed,
     )
     windows = evenly_spaced_windows(
@@ -114,72 +105,53 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     numbers = Schema(signals=tuple(s for s in schema.signals if s.kind is not Kind.IMAGE), step_s=schema.step_s)
     tracks = tracks_of(_regressed_episodes(material), numbers)
     rare = seldom_seen(tracks)  # rarely sampled signals would leave no complete row
-    often = _without(numbers, rare)
-    rows = rows_of([without(one, rare) for one in tracks], material.flags[: len(tracks)])
+    often = replace(numbers, signals=tuple(signal for signal in numbers.signals if signal.name not in rare))
+    rows = rows_of([without(segment, rare) for segment in tracks], material.flags[: len(tracks)])
     history = _history(world, material, rows, signals, seed)
     twins, twin_limits = _twins(world, material, source, seed)
     spreads, sizes = ({s.name: of(windows, s) for s in signals} for of in (deviation, largest_value))
-    trusted = trusted_horizons(found, spreads, sizes)
+    trusted = trusted_horizons(diagnostics, spreads, sizes)
+    coverage: tuple[JointCoverage, ...] = ()
+    if material.level is not None:
+        coverage = joint_coverage(
+            world, windows, signals, level=material.level, num_calibration=material.num_calibration, seed=seed
+        )
+    goals = None
+    if material.goals:
+        goals = goal_ranking(
+            world, material.graded, goals=material.goals, context=material.context, horizon=material.horizon, seed=seed
+        )
     return Measured(
-        diagnostics=found,
+        diagnostics=diagnostics,
         trusted=trusted,
         excitation=history[0],
         placebo=history[1],
         leak=leak_check(world, windows),
-        coverage=_coverage(world, material, windows, signals, seed),
+        coverage=coverage,
         rank=rank_of(world, windows, signals),
         data=survey(tracks, numbers, seed),
         effects=_effects(world, often, windows, rows, signals, history, material.horizon, seed),
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
-        goals=_goals(world, material, seed),
-        units={name: one.unit for one in (*numbers.observations, *numbers.actions) for name in names_of(one)},
+        goals=goals,
+        units={name: signal.unit for signal in (*numbers.observations, *numbers.actions) for name in names_of(signal)},
         unchecked=(
             *ungraded([schema[name] for name in card.predicts], signals),
             *_lower_level(material),
             *twin_limits,
-            *_without_regressions(found, trusted),
+            *_without_regressions(diagnostics, trusted),
             *_without_placebo(signals, history[1], twins),
         ),
     )
 
 
-def _coverage(
-    world: World, material: Material, windows: ForecastWindows, signals: Sequence[Signal], seed: int
-) -> tuple[JointCoverage, ...]:
-    """The coverage of the bands; empty without bands."""
-    if material.level is None:
-        return ()
-    return joint_coverage(
-        world, windows, signals, level=material.level, num_calibration=material.num_calibration, seed=seed
-    )
-
-
-def _goals(world: World, material: Material, seed: int) -> GoalRanking | None:
-    """Goal reaching on the graded episodes; None without goals."""
-    if not material.goals:
-        return None
-    return goal_ranking(
-        world,
-        material.graded,
-        goals=material.goals,
-        context=material.context,
-        horizon=material.horizon,
-        seed=seed,
-    )
-
-
 def comparisons(episodes: Sequence[Episode], card: Card) -> dict[str, World]:
     """Baselines that see the inputs of the world; regressions omit rarely observed signals, see `fitted_baselines`."""
-    signals = tuple(one for one in card.schema.observations if one.kind is Kind.VECTOR and one.name in card.inputs)
+    signals = [s for s in card.schema.observations if s.kind is Kind.VECTOR and s.name in card.inputs]
     if not signals:
         return fitted_baselines(episodes, card)
     numbers = replace(card.schema, signals=(*signals, *card.schema.actions, *card.schema.exogenous))
     return fitted_baselines(episodes, card, seldom_seen(tracks_of(episodes, numbers)))
-
-
-def _without(schema: Schema, names: Sequence[str]) -> Schema:
-    return replace(schema, signals=tuple(one for one in schema.signals if one.name not in names))
 
 
 def _twins(
@@ -204,12 +176,12 @@ def _twins(
 
 def _regressed_episodes(material: Material) -> list[Episode]:
     """The graded episodes, and others up to a limit of steps, so that regressions take seconds."""
-    kept, steps = list(material.graded), sum(one.num_steps for one in material.graded)
-    for one in material.fitted:
+    kept, steps = list(material.graded), sum(episode.num_steps for episode in material.graded)
+    for episode in material.fitted:
         if steps >= MAX_STEPS:
             break
-        kept.append(one)
-        steps += one.num_steps
+        kept.append(episode)
+        steps += episode.num_steps
     return kept
 
 
@@ -240,7 +212,7 @@ def _effects(
     changed: Sequence[ActionChange] = changes(schema, rows)
     flagged = int(rows.randomised.sum()) >= MIN_RANDOMISED
     used = rows.of(rows.randomised) if flagged else rows
-    hidden = set() if flagged else {one.action for one in history[1] if one.found}
+    hidden = set() if flagged else {placebo.action for placebo in history[1] if placebo.found}
     predicted, shares = world_effects(world, windows, changed, covered)
     return effects_table(
         schema,
@@ -250,7 +222,7 @@ def _effects(
         used,
         windows,
         lags=_lags(horizon),
-        identifiable={one.action: one.enough and one.action not in hidden for one in history[0]},
+        identifiable={row.action: row.enough and row.action not in hidden for row in history[0]},
         at_once=flagged and len(used.episode) < len(rows.episode),
         seed=seed,
     )
@@ -269,14 +241,14 @@ def largest_value(windows: ForecastWindows, signal: Signal) -> float:
 def deviation(windows: ForecastWindows, signal: Signal) -> float:
     """Standard deviation; 0 for a constant signal."""
     known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
-    found = float(np.sqrt(signal.deviations(known).var(0).mean())) if len(known) else 0.0
-    return found if found > MAX_STILL_DEVIATION * (1 + largest_value(windows, signal)) else 0.0
+    spread = float(np.sqrt(signal.deviations(known).var(0).mean())) if len(known) else 0.0
+    return spread if spread > MAX_STILL_DEVIATION * (1 + largest_value(windows, signal)) else 0.0
 
 
 def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]:
     """A limit that names the predicted signals without a grade."""
     kinds = {Kind.DISCRETE: "discrete", Kind.IMAGE: "image", Kind.VECTOR: "not logged"}
-    names = [f"{label(one.name)} ({kinds[one.kind]})" for one in predicted if one not in graded]
+    names = [f"{label(signal.name)} ({kinds[signal.kind]})" for signal in predicted if signal not in graded]
     return [f"Not graded: {listing(names)}. Do not rely on these predictions."] if names else []
 
 
@@ -291,19 +263,19 @@ def _lower_level(material: Material) -> list[str]:
     ]
 
 
-def _without_regressions(found: Diagnostics, trusted: Sequence[Trusted]) -> list[str]:
+def _without_regressions(diagnostics: Diagnostics, trusted: Sequence[Trusted]) -> list[str]:
     """A limit that names the signals with persistence as their only baseline."""
-    fitted = {one.signal for one in found.errors if one.world == "linear"}
-    alone = [label(one.signal) for one in trusted if one.steps and one.signal not in fitted]
+    fitted = {error.signal for error in diagnostics.errors if error.world == "linear"}
+    alone = [label(horizon.signal) for horizon in trusted if horizon.steps and horizon.signal not in fitted]
     text = "were compared with persistence only: the logs have too few complete rows to fit a linear model"
     return [f"Predictions of {listing(alone)} {text}."] if alone else []
 
 
-def _without_placebo(signals: Sequence[Signal], found: Sequence[Placebo], twins: Sequence[TwinTest]) -> list[str]:
+def _without_placebo(signals: Sequence[Signal], placebos: Sequence[Placebo], twins: Sequence[TwinTest]) -> list[str]:
     """A limit that names the signals without a placebo test; none if twins confirm causal effects."""
-    if any(one.name == "C1" and one.verdict is Verdict.PASS for one in twins):
+    if any(test.name == "C1" and test.verdict is Verdict.PASS for test in twins):
         return []
-    tested = {one.signal for one in found}
-    lacking = [label(one.name) for one in signals if tested.isdisjoint(names_of(one))]
+    tested = {placebo.signal for placebo in placebos}
+    lacking = [label(signal.name) for signal in signals if tested.isdisjoint(names_of(signal))]
     text = "were not checked: too few steps or episodes have a known error"
     return [f"Hidden common causes of the actions and {listing(lacking)} {text}."] if lacking else []

@@ -112,8 +112,8 @@ def skill_cell(
 
 def cell(name: str, statistic: Statistic, num_scenes: int, *, raw: Mapping[str, float] | None = None) -> Cell:
     """A cell scored by any statistic; not scored if the statistic is not finite."""
-    found = score(statistic, num_scenes)
-    return Cell(name=name, score=found, raw=raw or {}, note="" if found else "undefined for these answers")
+    result = score(statistic, num_scenes)
+    return Cell(name=name, score=result, raw=raw or {}, note="" if result else "undefined for these answers")
 
 
 def accuracy(hits: Float[np.ndarray, "E"], chance: float = HALF) -> Statistic:
@@ -141,8 +141,8 @@ def auroc(values: Float[np.ndarray, "E"], positive: Bool[np.ndarray, "E"]) -> St
     wins = (above[:, None] > below[None]) + 0.5 * (above[:, None] == below[None])
 
     def statistic(weights: Floats) -> Floats:
-        one, other = weights[:, positive], weights[:, ~positive]
-        share = ratio(((one @ wins) * other).sum(-1), one.sum(-1) * other.sum(-1))
+        first, other = weights[:, positive], weights[:, ~positive]
+        share = ratio(((first @ wins) * other).sum(-1), first.sum(-1) * other.sum(-1))
         return 2 * share - 1
 
     return statistic

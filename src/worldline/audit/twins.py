@@ -47,11 +47,7 @@ PREFIX: Final = 5
 """Steps before the branch, in addition to the context."""
 MAX_TWIN_STEPS: Final = 20
 """Largest number of steps after the branch."""
-TITLES: Final = {
-    "C1": "effect of other actions",
-    "T1": "improvement over persistence",
-    "T3": "response to one pulse",
-}
+TITLES: Final = {"C1": "effect of other actions", "T1": "improvement over persistence", "T3": "response to one pulse"}
 
 
 class TwinSource(ABC):
@@ -117,7 +113,7 @@ def twin_tests(
         UnsupportedError: the environment cannot be replayed.
     """
     schema = world.describe().schema
-    signals = predicted_vectors(world, {one.name for one in source.schema.observations})
+    signals = predicted_vectors(world, {signal.name for signal in source.schema.observations})
     twins = branches(source, schema, episodes, context=context, horizon=horizon, seed=seed)
     pulsed = pulses(source, schema, episodes, context=context, horizon=horizon, seed=seed + 1)
     predicted = answers(world, twins, signals)
@@ -150,7 +146,7 @@ def twin_horizon(episodes: Sequence[Episode], context: int, horizon: int) -> int
         context: H, observations given to the world.
         horizon: T, steps that the world predicts.
     """
-    longest = max((one.num_steps for one in episodes), default=0)
+    longest = max((episode.num_steps for episode in episodes), default=0)
     return max(1, min(horizon, MAX_TWIN_STEPS, longest - (context - 1 + PREFIX)))
 
 
@@ -174,8 +170,10 @@ def pulses(
 ) -> TwinEpisodes:
     """Pairs of twins; the second has one action component changed by one standard deviation at the first step."""
     draw, before = np.random.default_rng([seed, 19]), context - 1 + PREFIX
-    parts = [(one, part) for one in schema.actions for part in range(1 if one.kind is Kind.DISCRETE else one.size)]
-    spreads = {one.name: np.concatenate([e.actions[one.name] for e in episodes]).std(0) for one in schema.actions}
+    parts, spreads = [], {}
+    for signal in schema.actions:
+        parts += [(signal, part) for part in range(1 if signal.kind is Kind.DISCRETE else signal.size)]
+        spreads[signal.name] = np.concatenate([episode.actions[signal.name] for episode in episodes]).std(0)
 
     def paths(number: int) -> list[Arrays]:
         first = _slice(episodes, schema, before + horizon, draw)
@@ -205,13 +203,13 @@ def _complete_anchors(
     """
     kept: list[Sequence[Episode]] = []
     for tried in range(MAX_DRAWS):
-        found: list[Episode] = []
+        runs: list[Episode] = []
         for path in paths(len(kept)):
-            found.append(source.run(int(seed * 1000 + tried), path))
-            if found[-1].num_steps < length:
+            runs.append(source.run(int(seed * 1000 + tried), path))
+            if runs[-1].num_steps < length:
                 break
         else:
-            kept.append(found)
+            kept.append(runs)
         if len(kept) == NUM_ANCHORS:
             break
     if len(kept) < MIN_ANCHORS:
@@ -227,12 +225,12 @@ def _slice(
     episodes: Sequence[Episode], schema: Schema, length: int, draw: np.random.Generator
 ) -> dict[str, NDArray[np.generic]]:
     """Consecutive actions of a logged episode."""
-    long = [one for one in episodes if one.num_steps >= length]
+    long = [episode for episode in episodes if episode.num_steps >= length]
     if not long:
         raise DataError(f"no logged episode has the {length} steps that twins need", fix="Give longer episodes.")
-    one = long[int(draw.integers(len(long)))]
-    start = int(draw.integers(one.num_steps - length + 1))
-    return {signal.name: one.actions[signal.name][start : start + length] for signal in schema.actions}
+    episode = long[int(draw.integers(len(long)))]
+    start = int(draw.integers(episode.num_steps - length + 1))
+    return {signal.name: episode.actions[signal.name][start : start + length] for signal in schema.actions}
 
 
 def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context: int) -> TwinEpisodes:
@@ -251,28 +249,30 @@ def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context
                         "Give an environment that is deterministic for a given seed, or audit without --env."
                     )
     windows = [
-        forecast_windows([(one, at) for one in ones], length=context, horizon=ones[0].num_steps - at, schema=schema)
-        for ones in zip(*worlds, strict=True)
+        forecast_windows([(run, at) for run in runs], length=context, horizon=runs[0].num_steps - at, schema=schema)
+        for runs in zip(*worlds, strict=True)
     ]
     history = windows[0].history
     return TwinEpisodes(
         history=replace(history, observed={}),  # a replayed environment observes every step
-        actions={name: np.stack([one.actions[name] for one in windows], 1) for name in windows[0].actions},
+        actions={name: np.stack([branch.actions[name] for branch in windows], 1) for name in windows[0].actions},
         exogenous=windows[0].exogenous,
-        truth={name: np.stack([one.truth[name] for one in windows], 1) for name in windows[0].truth},
+        truth={name: np.stack([branch.truth[name] for branch in windows], 1) for name in windows[0].truth},
         present={name: value[:, -1] for name, value in history.observations.items()},
     )
 
 
 def answers(world: World, twins: TwinEpisodes, signals: Sequence[Signal]) -> dict[str, Floats]:
     """Predicted mean of every branch, per signal [E, K, T, n]."""
-    names, count = [one.name for one in signals], next(iter(twins.actions.values())).shape[1]
-    given = twins.exogenous or None
+    names, count = [signal.name for signal in signals], next(iter(twins.actions.values())).shape[1]
+    exogenous = twins.exogenous or None
     parts = []
     for k in range(count):
         actions = {name: value[:, k] for name, value in twins.actions.items()}
         parts.append(
-            forecasts(world, twins.history, actions, signals=names, exogenous=given, level=LOWEST_LEVEL, checked=False)
+            forecasts(
+                world, twins.history, actions, signals=names, exogenous=exogenous, level=LOWEST_LEVEL, checked=False
+            )
         )
     return {name: np.stack([part[name].mean.astype(float) for part in parts], 1) for name in names}
 
@@ -301,7 +301,7 @@ def branch_effect(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Sign
 
 def _cell(signal: Signal, loss: Floats, floor: Floats, spread: Floats) -> Cell:
     """The cell of a signal from squares [E, ...]; gated if those of `floor` are small relative to `spread`."""
-    sums = [one.reshape(len(one), -1).sum(1) for one in (loss, floor, spread)]
+    sums = [part.reshape(len(part), -1).sum(1) for part in (loss, floor, spread)]
     return skill_cell(signal.name, sums[0], sums[1], marginal=sums[2], gate=MIN_SQUARED_DIFFERENCE)
 
 
@@ -317,9 +317,9 @@ def _squares(values: NDArray[np.generic], signal: Signal) -> Floats:
     For a constant signal they are replaced by its squares, or by ones if it is 0. Otherwise the rounding of a
     prediction would count as a wrong effect.
     """
-    found, sizes = signal.deviations(values) ** 2, values.astype(float) ** 2
-    if found.sum() > ROUNDING**2 * sizes.sum():
-        return found
+    squares, sizes = signal.deviations(values) ** 2, values.astype(float) ** 2
+    if squares.sum() > ROUNDING**2 * sizes.sum():
+        return squares
     return sizes if sizes.any() else np.ones_like(sizes)
 
 
@@ -332,15 +332,15 @@ def beyond_persistence(twins: TwinEpisodes, predicted: Arrays, signals: Sequence
     for signal in signals:
         true = twins.truth[signal.name].astype(float)
         loss = signal.difference(predicted[signal.name], true) ** 2
-        held = signal.difference(twins.present[signal.name].astype(float)[:, None, None], true) ** 2
+        unmoved = signal.difference(twins.present[signal.name].astype(float)[:, None, None], true) ** 2
         spread = _squares(twins.truth[signal.name], signal)
-        size = held.sum((0, 1, 3))
+        size = unmoved.sum((0, 1, 3))
         moved = size > MIN_SQUARED_DIFFERENCE * spread.sum() / spread.shape[2]
         if not moved.any():
-            cells.append(_cell(signal, loss, held, spread))
+            cells.append(_cell(signal, loss, unmoved, spread))
             continue
         weight = (moved / np.where(moved, size, 1.0))[None, None, :, None]  # every step has the same weight
-        cells.append(skill_cell(signal.name, (loss * weight).sum((1, 2, 3)), (held * weight).sum((1, 2, 3))))
+        cells.append(skill_cell(signal.name, (loss * weight).sum((1, 2, 3)), (unmoved * weight).sum((1, 2, 3))))
     return Grade(cells=tuple(cells))
 
 
@@ -356,13 +356,13 @@ def pulse_response(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Sig
         cells.append(_cell(signal, (own - true)[:, steps] ** 2, true[:, steps] ** 2, spread[:, steps]))
         if cells[-1].note.startswith(GATED):
             continue
-        sizes = [np.abs(one).sum(-1).mean(0) for one in (own, true)]
-        peaks = [int(one.argmax()) for one in sizes]
+        own_size, true_size = (np.abs(response).sum(-1).mean(0) for response in (own, true))
+        own_peak, true_peak = int(own_size.argmax()), int(true_size.argmax())
         conditions.append(
             Condition(
                 name=f"true response of {signal.name} at the predicted peak at least {MIN_PEAK_SHARE} of its largest",
-                met=bool(sizes[1][peaks[0]] >= MIN_PEAK_SHARE * sizes[1][peaks[1]]),
-                found=f"predicted peak after {peaks[0] + 1} steps, true peak after {peaks[1] + 1}",
+                met=bool(true_size[own_peak] >= MIN_PEAK_SHARE * true_size[true_peak]),
+                found=f"predicted peak after {own_peak + 1} steps, true peak after {true_peak + 1}",
             )
         )
     return Grade(cells=tuple(cells), conditions=tuple(conditions))

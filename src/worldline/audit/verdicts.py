@@ -69,25 +69,29 @@ def flaws(
         declared_ceiling: score that the oracle reaches by design.
         by_gate: must-fail models that may reach the score because a gate condition stops them.
     """
-    found = []
+    reasons = []
     best = weakest(oracle)
     required = ORACLE_SHARE * declared_ceiling
     if best is None:
-        found.append("the oracle has no scored cell")
+        reasons.append("the oracle has no scored cell")
     elif (low := _score(best).low) < required:
-        found.append(f"the oracle reaches {low:.2f} in {best.name}; at least {required:.2f} is required")
+        reasons.append(f"the oracle reaches {low:.2f} in {best.name}; at least {required:.2f} is required")
     lost = [cell for cell in oracle.cells if is_undefined(cell) or _is_worse(cell)]
-    found += [f"the oracle in {cell.name}: {cell.note}" for cell in lost]
-    found += [f"the oracle does not meet: {one.name} ({one.found})" for one in oracle.conditions if not one.met]
-    found += [f"the oracle has a bug: {bug}" for bug in oracle.bugs]
+    reasons += [f"the oracle in {cell.name}: {cell.note}" for cell in lost]
+    reasons += [
+        f"the oracle does not meet: {condition.name} ({condition.found})"
+        for condition in oracle.conditions
+        if not condition.met
+    ]
+    reasons += [f"the oracle has a bug: {bug}" for bug in oracle.bugs]
     for name, grade in must_fail.items():
         row = weakest(grade)
         if row is None or grade.bugs or (name in by_gate and not _passes_gates(grade)):
             continue  # it fails by a bug or a gate, or has no score
         score = _score(row)
         if score.surely > 0 or score.value >= BREAKS_AT:
-            found.append(f"{name} must fail but scores {score.value:.2f} (above {score.surely:.2f}) in {row.name}")
-    return tuple(found)
+            reasons.append(f"{name} must fail but scores {score.value:.2f} (above {score.surely:.2f}) in {row.name}")
+    return tuple(reasons)
 
 
 def p_value(grade: Grade) -> float:
@@ -111,7 +115,7 @@ def holm(p_values: Mapping[str, float], alpha: float = ALPHA) -> tuple[str, ...]
 
 
 def _passes_gates(grade: Grade) -> bool:
-    return all(one.met for one in grade.conditions if one.gate)
+    return all(condition.met for condition in grade.conditions if condition.gate)
 
 
 def is_undefined(cell: Cell) -> bool:

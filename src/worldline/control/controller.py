@@ -103,20 +103,22 @@ class WorldActor(Actor):
         if num_steps > self.horizon:
             raise InputError(f"num_steps is {num_steps}, but a plan has {self.horizon} steps. Replan more often.")
         schema = self.world.describe().schema
+        goal = Goal(
+            targets=now.goals,
+            tolerance=self.tolerance,
+            in_steps=self.in_steps,
+            costs=self.costs(now.step) if callable(self.costs) else self.costs,
+        )
+        limits_s = [limit_s for limit_s in (self.budget_s, now.budget_s) if limit_s is not None]
         plan = self.world.plan(
             now.history.select([signal.name for signal in schema.signals]),
-            Goal(
-                targets=now.goals,
-                tolerance=self.tolerance,
-                in_steps=self.in_steps,
-                costs=self.costs(now.step) if callable(self.costs) else self.costs,
-            ),
+            goal,
             constraints=self.constraints,
             horizon=self.horizon,
             exogenous=self._forecast(now, schema),
             proposals=self._proposals(now),
             pending=None if now.pending is None else {s.name: now.pending[s.name] for s in schema.actions},
-            budget_s=min((each for each in (self.budget_s, now.budget_s) if each is not None), default=None),
+            budget_s=min(limits_s, default=None),
             seed=seed,
         )
         if plan.status is PlanStatus.REFUSED:
@@ -125,15 +127,21 @@ class WorldActor(Actor):
 
     def _proposals(self, now: Situation) -> Arrays | None:
         """The rest of the last plan, followed by the sequences from `propose`."""
-        found = [_prolonged(now.remaining, self.horizon)] if self.warm_start and now.remaining else []
-        found += [dict(self.propose(now))] if self.propose else []
-        return {name: np.concatenate([one[name] for one in found], 1) for name in found[0]} if found else None
+        proposals: list[Arrays] = []
+        if self.warm_start and now.remaining:
+            proposals.append(_prolonged(now.remaining, self.horizon))
+        if self.propose:
+            proposals.append(self.propose(now))
+        if not proposals:
+            return None
+        return {name: np.concatenate([part[name] for part in proposals], 1) for name in proposals[0]}
 
     def _forecast(self, now: Situation, schema: Schema) -> Arrays | None:
         """The part of the forecast that a plan needs."""
         if now.forecast is None:
             return None
-        steps = self.horizon + (0 if now.pending is None else next(iter(now.pending.values())).shape[1])
+        num_pending = 0 if now.pending is None else next(iter(now.pending.values())).shape[1]
+        steps = self.horizon + num_pending
         known = {s.name: now.forecast[s.name] for s in schema.exogenous if s.name in now.forecast}
         for name, value in known.items():
             if value.shape[1] < steps:
@@ -298,6 +306,7 @@ class ReplanningController:
             InputError: an exogenous signal is missing.
         """
         called_s, self.fresh = self._clock(), False
+        # Between two steps of the actor, the last action is repeated and the observation is not kept.
         if self._answer is not None and self._num_sent < self.repeat:
             self._num_sent += 1
             return _at(self._answer, self._num_taken - 1)
@@ -308,13 +317,16 @@ class ReplanningController:
                     raise InputError(f"exogenous signal {signal.name!r} is missing. Give its last value.")
             self._exogenous.append({signal.name: inputs[signal.name] for signal in self.schema.exogenous})
         self._observations.append(observations)
-        while len(self._pending) < self.delay:
-            self._pending.append(_at(no_move(self.schema, len(next(iter(observations.values()))), 1), 0))
+        if self.delay and not self._pending:
+            num_worlds = len(next(iter(observations.values())))
+            idle = _at(no_move(self.schema, num_worlds, 1), 0)
+            self._pending.extend([idle] * self.delay)
         if self._answer is None or self._num_taken == self.replan_every:
             ends_s = None if deadline_s is None else called_s + deadline_s
             self._answer, self._num_taken = self._call_actor(forecast, budget_s, ends_s), 0
         action = _at(self._answer, self._num_taken)
         self._num_taken, self._num_sent = self._num_taken + 1, 1
+        # The history holds an action at the step where it takes effect: the oldest pending action, if there is a delay.
         self._actions.append(self._pending[0] if self.delay else action)
         self._pending.append(action)
         return action
@@ -322,10 +334,10 @@ class ReplanningController:
     def keep(self, worlds: NDArray[np.integer]) -> None:
         """Continues with these of the W worlds only, in this order."""
         self._goals = _select(self._goals, worlds)
-        self._observations = deque((_select(each, worlds) for each in self._observations), self.context)
-        self._actions = deque((_select(each, worlds) for each in self._actions), self.context - 1)
-        self._exogenous = deque((_select(each, worlds) for each in self._exogenous), self.context - 1)
-        self._pending = deque((_select(each, worlds) for each in self._pending), self.delay)
+        for queue in (self._observations, self._actions, self._exogenous, self._pending):
+            steps = [_select(step, worlds) for step in queue]
+            queue.clear()
+            queue.extend(steps)
         self._answer = None if self._answer is None else _select(self._answer, worlds)
 
     def _call_actor(self, forecast: Arrays | None, budget_s: float | None, ends_s: float | None) -> Arrays:
@@ -371,7 +383,7 @@ def _at(arrays: Arrays, step: int) -> dict[str, NDArray[np.generic]]:
 
 def _stacked(steps: deque[Arrays]) -> dict[str, NDArray[np.generic]]:
     """Stacks T steps [W, *shape] to [W, T, *shape]."""
-    return {name: np.stack([each[name] for each in steps], 1) for name in steps[0]}
+    return {name: np.stack([step[name] for step in steps], 1) for name in steps[0]}
 
 
 def no_move(schema: Schema, num_worlds: int, num_steps: int) -> dict[str, NDArray[np.generic]]:

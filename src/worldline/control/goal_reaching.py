@@ -107,36 +107,34 @@ def draw_pairs(
         )
     seeds = _reset_seeds(store, episodes)
     starts = [(e, at) for e in episodes for at in range(context - 1, int(store.num_steps[e]) - offset + 1)]
-    found: dict[str, list[StartGoalPair]] = {label: [] for label in groups}
+    drawn: dict[str, list[StartGoalPair]] = {label: [] for label in groups}
     quota = num_pairs // len(groups)
     for number in np.random.default_rng(seed).permutation(len(starts)):
-        if all(len(pairs) == quota for pairs in found.values()):
+        if all(len(pairs) == quota for pairs in drawn.values()):
             break
         episode, at = starts[number]
         start, goal = (_observation(store, episode, step) for step in (at, at + offset))
         if start is None or goal is None or reached(start, goal):
             continue
         label = group(start, goal)
-        if label in found and len(found[label]) < quota:
-            replay = {signal.name: store.read(signal.name, episode, 0, at) for signal in store.schema.actions}
-            found[label].append(
-                StartGoalPair(
-                    episode=episode,
-                    seed=seeds[episode],
-                    replay=replay,
-                    start=start,
-                    goal=goal,
-                    offset=offset,
-                    group=label,
-                )
+        if label in drawn and len(drawn[label]) < quota:
+            pair = StartGoalPair(
+                episode=episode,
+                seed=seeds[episode],
+                replay={signal.name: store.read(signal.name, episode, 0, at) for signal in store.schema.actions},
+                start=start,
+                goal=goal,
+                offset=offset,
+                group=label,
             )
-    if missing := [f"{len(pairs)} of group {label!r}" for label, pairs in found.items() if len(pairs) < quota]:
+            drawn[label].append(pair)
+    if missing := [f"{len(pairs)} of group {label!r}" for label, pairs in drawn.items() if len(pairs) < quota]:
         raise DataError(
             f"each group needs {quota} pairs, but there are only {' and '.join(missing)} among {len(starts)} starts in "
             f"{len(episodes)} episodes",
             fix="Log more or longer episodes, or reduce num_pairs or offset.",
         )
-    return tuple(pair for label in groups for pair in found[label])
+    return tuple(pair for label in groups for pair in drawn[label])
 
 
 def historical_pairs(
@@ -225,7 +223,7 @@ class GoalReaching:
     @property
     def plan_s(self) -> float:
         """Mean time of one answer for one pair in seconds, with all unfinished pairs in one batch."""
-        return sum(each.elapsed_s for each in self.rounds) / sum(each.num_worlds for each in self.rounds)
+        return sum(call.elapsed_s for call in self.rounds) / sum(call.num_worlds for call in self.rounds)
 
 
 def evaluate(
@@ -333,7 +331,7 @@ class _Run:
 
     def attempt(self) -> Attempt:
         """The result of this run."""
-        path = {name: np.stack([each[name] for each in self._path]) for name in self._track}
+        path = {name: np.stack([step[name] for step in self._path]) for name in self._track}
         return Attempt(success=self.success, num_steps=self.num_steps, path=path)
 
     def _apply(self, action: Arrays) -> tuple[object, bool]:
@@ -350,15 +348,16 @@ class _Run:
     def _verify(self) -> None:
         for name, logged in self.pair.start.items():
             value = self.observation.get(name)
-            if value is None or not _same(value, logged, self.schema[name].kind):
-                problem = "has no such signal" if value is None else "has another value than the log"
-                raise DataError(
-                    f"the environment, replayed from seed {self.pair.seed}, {problem}",
-                    fix="Check that it is the environment of the log, and that it is deterministic after a reset.",
-                    episode=self.pair.episode,
-                    signal=name,
-                    step=self.pair.at,
-                )
+            if value is not None and _same(value, logged, self.schema[name].kind):
+                continue
+            problem = "has no such signal" if value is None else "has another value than the log"
+            raise DataError(
+                f"the environment, replayed from seed {self.pair.seed}, {problem}",
+                fix="Check that it is the environment of the log, and that it is deterministic after a reset.",
+                episode=self.pair.episode,
+                signal=name,
+                step=self.pair.at,
+            )
 
 
 def _same(value: NDArray[np.generic], logged: NDArray[np.generic], kind: Kind) -> bool:

@@ -40,8 +40,8 @@ class Persistence(FixedLagBaseline):
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> Persistence:
         """The engine that `to_parts` stored."""
-        found = read_fixed_lag(schema, parts)
-        return cls(schema=schema, typical=found.typical, context=found.context)
+        stored = read_fixed_lag(schema, parts)
+        return cls(schema=schema, typical=stored.typical, context=stored.context)
 
     @classmethod
     def fit(cls, episodes: Sequence[Episode], schema: Schema) -> Persistence:
@@ -71,10 +71,10 @@ class ConstantVelocity(FixedLagBaseline):
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> ConstantVelocity:
         """The engine that `to_parts` stored."""
-        found = read_fixed_lag(schema, parts)
-        if found.context < 2:
-            raise DataError(f"context is {found.context}, and a velocity needs at least 2 observations", fix=FIX)
-        return cls(schema=schema, typical=found.typical, context=found.context)
+        stored = read_fixed_lag(schema, parts)
+        if stored.context < 2:
+            raise DataError(f"context is {stored.context}, and a velocity needs at least 2 observations", fix=FIX)
+        return cls(schema=schema, typical=stored.typical, context=stored.context)
 
     @classmethod
     def fit(cls, episodes: Sequence[Episode], schema: Schema) -> ConstantVelocity:
@@ -86,10 +86,10 @@ class ConstantVelocity(FixedLagBaseline):
         predicted = dict(_hold(past, future))
         for signal in self.signals:
             if signal.kind is Kind.VECTOR:
-                held, recent = (array[signal.name].astype(np.float32) for array in (predicted, past))
-                elapsed = np.arange(1, held.shape[2] + 1, dtype=np.float32)[:, None]
+                last, recent = (array[signal.name].astype(np.float32) for array in (predicted, past))
+                elapsed = np.arange(1, last.shape[2] + 1, dtype=np.float32)[:, None]
                 change = signal.difference(recent[:, -1], recent[:, -2])[:, None, None]
-                predicted[signal.name] = (held + elapsed * change).astype(np.float32)
+                predicted[signal.name] = (last + elapsed * change).astype(np.float32)
         return predicted
 
 
@@ -175,17 +175,17 @@ class Autoregression(FixedLagBaseline, ABC):
             "scale": ArraySpec(shape=(size + num_inputs,), low=float(np.finfo(np.float32).tiny)),
             "weights": ArraySpec(shape=(context * size + num_inputs + 1, size)),
         }
-        found = read_fixed_lag(schema, parts, fitted)
+        stored = read_fixed_lag(schema, parts, fitted)
         vectors = {signal.name for signal in schema.observations if signal.kind is Kind.VECTOR}
-        if found.typical.keys() != vectors:
-            raise DataError(f"predicts is {sorted(found.typical)}, expected all vectors {sorted(vectors)}", fix=FIX)
+        if stored.typical.keys() != vectors:
+            raise DataError(f"predicts is {sorted(stored.typical)}, expected all vectors {sorted(vectors)}", fix=FIX)
         return cls(
             schema=schema,
-            typical=found.typical,
+            typical=stored.typical,
             context=context,
-            centre=found.fitted["centre"],
-            scale=found.fitted["scale"],
-            weights=found.fitted["weights"],
+            centre=stored.fitted["centre"],
+            scale=stored.fitted["scale"],
+            weights=stored.fitted["weights"],
         )
 
     @property
@@ -267,19 +267,16 @@ def _table(
 ) -> Floats:
     """Observations and inputs [T + 1, D + U] of one episode; NaN if missing, and for the inputs of the last row."""
     steps = episode.num_steps
-    everywhere = np.ones(steps + 1, bool)
-    missing = [
-        np.repeat(~episode.observed.get(signal.name, everywhere).astype(bool)[:, None], signal.size, 1)
-        for signal in observations
-    ]
-    table = np.full((steps + 1, sum(signal.size for signal in (*observations, *actions, *exogenous))), np.nan)
-    size = sum(signal.size for signal in observations)
-    middle = size + sum(signal.size for signal in actions)
-    table[:, :size] = _join(episode.observations, observations, (steps + 1,))
-    table[:, :size][np.concatenate(missing, 1)] = np.nan
-    table[:-1, size:middle] = _join(episode.actions, actions, (steps,))
-    table[:-1, middle:] = _join(episode.exogenous, exogenous, (steps,))
-    return table
+    seen = _join(episode.observations, observations, (steps + 1,)).astype(float)
+    first = 0
+    for signal in observations:
+        if signal.name in episode.observed:
+            seen[~episode.observed[signal.name].astype(bool), first : first + signal.size] = np.nan
+        first += signal.size
+    inputs = [_join(episode.actions, actions, (steps,)), _join(episode.exogenous, exogenous, (steps,))]
+    # No input follows the last observation.
+    driven = np.pad(np.concatenate(inputs, 1).astype(float), ((0, 1), (0, 0)), constant_values=np.nan)
+    return np.concatenate([seen, driven], 1)
 
 
 def _regression(

@@ -128,24 +128,15 @@ class FixedLagBaseline(NumpyEngine, Storable, ABC):
         return Recent(values=values, known=known)
 
     def imagine(
-        self,
-        belief: EngineBelief,
-        future: Future,
-        *,
-        num_samples: int,
-        noise: Noise | None = None,
-        seed: int,
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
         """One sample, S = 1."""
         del num_samples, noise, seed  # deterministic
         check_future(future, self.schema)
-        belief = own_belief(belief, Recent)
-        past = {
-            signal.name: _backfill(
-                belief.values[signal.name], belief.known[signal.name].astype(bool), self.typical[signal.name]
-            )
-            for signal in self.signals
-        }
+        recent, past = own_belief(belief, Recent), {}
+        for signal in self.signals:
+            known = recent.known[signal.name].astype(bool)
+            past[signal.name] = _backfill(recent.values[signal.name], known, self.typical[signal.name])
         predicted = self.path(past, future)
         dtypes = {signal.name: signal.dtype for signal in self.signals}
         return Samples(signals={k: v[:, :, None].astype(dtypes[k], copy=False) for k, v in predicted.items()})

@@ -89,9 +89,8 @@ class OracleEngine(NumpyEngine, Abducts, NumpyGoalDistance, Storable):
         """The last state; missing values are simulated from earlier observations."""
         del seed  # nothing is drawn
         num_worlds, length = check_observations(steps, self.signals)
-        observed = {
-            s.name: steps.observed.get(s.name, np.ones((num_worlds, length), bool)).astype(bool) for s in self.signals
-        }
+        everywhere = np.ones((num_worlds, length), bool)
+        observed = {s.name: steps.observed.get(s.name, everywhere).astype(bool) for s in self.signals}
         if all(mask[:, -1].all() for mask in observed.values()):
             state = {signal.name: steps.observations[signal.name][:, -1] for signal in self.signals}
             return LabState(state=state, known=np.ones(num_worlds, bool))
@@ -102,13 +101,7 @@ class OracleEngine(NumpyEngine, Abducts, NumpyGoalDistance, Storable):
         return self._fold(own_belief(belief, LabState), steps, observed, first_input=0)
 
     def imagine(
-        self,
-        belief: EngineBelief,
-        future: Future,
-        *,
-        num_samples: int,
-        noise: Noise | None = None,
-        seed: int,
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
         """The simulated states: one sample, S = 1.
 
@@ -135,15 +128,8 @@ class OracleEngine(NumpyEngine, Abducts, NumpyGoalDistance, Storable):
                 raise UnsupportedError(
                     f"signal {signal.name!r}, step {at}: the value is missing. Branch at another step."
                 )
-        history = episode.history(at, 1)
-        return self.observe(
-            None,
-            History(
-                observations={name: value[None] for name, value in history.observations.items()},
-                actions={name: value[None] for name, value in history.actions.items()},
-            ),
-            seed=0,
-        ), None
+        history = episode.history(at, 1).map(lambda value: value[None])
+        return self.observe(None, history, seed=0), None
 
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
         """True steps from each state to `goal`; state signals that the goal leaves out keep their present value.
@@ -200,9 +186,7 @@ class OracleEngine(NumpyEngine, Abducts, NumpyGoalDistance, Storable):
                 inputs = {name: value[:, first_input + step][:, None] for name, value in steps.actions.items()}
                 state = {name: value[:, 0] for name, value in self.lab.simulate(state, inputs).items()}
             masks = {name: mask[:, step].astype(bool) for name, mask in observed.items()}
-            state = {
-                s.name: np.where(masks[s.name][:, None], steps.observations[s.name][:, step], state[s.name])
-                for s in self.signals
-            }
+            seen = {signal.name: steps.observations[signal.name][:, step] for signal in self.signals}
+            state = {name: np.where(masks[name][:, None], value, state[name]) for name, value in seen.items()}
             known = known | np.logical_and.reduce(list(masks.values()))
         return LabState(state=state, known=known)

@@ -141,8 +141,7 @@ class SimulatorEngine(NumpyEngine, Abducts, Storable):
                 f"the simulator {self.name!r} makes its environment with custom code, which cannot be stored. Build it "
                 "with SimulatorEngine.of_lab from a registered lab."
             )
-        config = {"lab": vars(name_lab(make.lab)), "located": self.locate is not None, "name": self.name}
-        return Parts(config=config)
+        return Parts(config={"lab": vars(name_lab(make.lab)), "located": self.locate is not None, "name": self.name})
 
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> SimulatorEngine:
@@ -187,8 +186,8 @@ class SimulatorEngine(NumpyEngine, Abducts, Storable):
                 "a simulator cannot infer its reset seed from observations. Begin with engine.start(seeds, actions), "
                 "or give the engine `locate` if its environment can be reset into an observed state."
             )
-        given = [signal for signal in self.schema.observations if signal.name in steps.observations]
-        num_worlds, length = check_observations(steps, given)
+        signals = [signal for signal in self.schema.observations if signal.name in steps.observations]
+        num_worlds, length = check_observations(steps, signals)
         check_inputs(steps, self.schema, length)
         taken = tuple(_joined(before.actions[w], _world(steps.actions, w)) for w in range(num_worlds))
         grown = Replay(starts=before.starts, actions=taken)
@@ -196,13 +195,7 @@ class SimulatorEngine(NumpyEngine, Abducts, Storable):
         return grown
 
     def imagine(
-        self,
-        belief: EngineBelief,
-        future: Future,
-        *,
-        num_samples: int,
-        noise: Noise | None = None,
-        seed: int,
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
         """The environment's observations: one sample, S = 1."""
         del num_samples, noise, seed  # every draw comes with the reset seed
@@ -214,13 +207,10 @@ class SimulatorEngine(NumpyEngine, Abducts, Storable):
                 for version in range(size.num_versions):
                     actions = _joined(before, _world(_world(future.actions, world), version))
                     paths.append(self._run(environment, start, actions, size.horizon))
-        shape = (size.num_worlds, size.num_versions, 1, size.horizon)
-        return Samples(
-            signals={
-                signal.name: np.stack([path[signal.name] for path in paths]).reshape(shape + signal.shape)
-                for signal in self.schema.observations
-            }
-        )
+        shape, signals = (size.num_worlds, size.num_versions, 1, size.horizon), {}
+        for signal in self.schema.observations:
+            signals[signal.name] = np.stack([path[signal.name] for path in paths]).reshape(shape + signal.shape)
+        return Samples(signals=signals)
 
     def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:
         """The replay up to `at`, and no noise: the reset seed determines all draws.
@@ -230,9 +220,9 @@ class SimulatorEngine(NumpyEngine, Abducts, Storable):
         """
         if episode.seed is None:
             raise UnsupportedError("the episode has no reset seed, so it cannot be replayed. Record it with its seed.")
-        one = {signal.name: episode.actions[signal.name][None, :at] for signal in self.schema.actions}
-        belief = self.start([episode.seed], one)
-        self._verify(belief, replace(episode.history(at).map(lambda value: value[None]), actions=one))
+        actions = {signal.name: episode.actions[signal.name][None, :at] for signal in self.schema.actions}
+        belief = self.start([episode.seed], actions)
+        self._verify(belief, replace(episode.history(at).map(lambda value: value[None]), actions=actions))
         return belief, None
 
     def _located(
@@ -269,8 +259,8 @@ class SimulatorEngine(NumpyEngine, Abducts, Storable):
         path = []
         for step in range(num_steps + 1):
             if step and not terminated:
-                one = {name: np.asarray(value[step - 1]) for name, value in actions.items()}
-                action = from_signals(one, environment.action_space, Role.ACTION)
+                step_actions = {name: np.asarray(value[step - 1]) for name, value in actions.items()}
+                action = from_signals(step_actions, environment.action_space, Role.ACTION)
                 raw, _, terminated, _, _ = environment.step(action)
             if step > num_steps - keep:
                 path.append(to_signals(raw, environment.observation_space, Role.OBSERVATION))
@@ -288,8 +278,7 @@ class SimulatorEngine(NumpyEngine, Abducts, Storable):
                 for signal in self.schema.observations:
                     if signal.name not in steps.observations:
                         continue
-                    given = steps.observations[signal.name][world]
-                    differs = _differs(path[signal.name], given, signal.kind)
+                    differs = _differs(path[signal.name], steps.observations[signal.name][world], signal.kind)
                     if signal.name in steps.observed:
                         differs &= steps.observed[signal.name][world].astype(bool)
                     if differs.any():
@@ -313,10 +302,11 @@ def _joined(before: Arrays, after: Arrays) -> Arrays:
     return {name: np.concatenate([value, after[name]]) for name, value in before.items()}
 
 
-def _differs(replayed: NDArray[np.generic], given: NDArray[np.generic], kind: Kind) -> NDArray[np.bool_]:
+def _differs(replayed: NDArray[np.generic], logged: NDArray[np.generic], kind: Kind) -> NDArray[np.bool_]:
     """Per step, whether two paths [H, *shape] differ by more than rounding; images by one grey level on average."""
-    gap = np.abs(replayed.astype(np.float64) - given.astype(np.float64)).reshape(len(given), -1)
+    expected = logged.astype(np.float64).reshape(len(logged), -1)
+    gap = np.abs(replayed.astype(np.float64).reshape(expected.shape) - expected)
     if kind is Kind.IMAGE:
         return np.asarray(gap.mean(1) > 1.0)
-    allowed = TOLERANCE * (1 + np.abs(given.astype(np.float64)).reshape(len(given), -1))
+    allowed = TOLERANCE * (1 + np.abs(expected))
     return np.asarray((~(gap <= allowed)).any(1))

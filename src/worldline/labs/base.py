@@ -169,23 +169,23 @@ def read_options(
         UnknownNameError: the lab has no option of this name.
         InputError: an option has another shape, or a value that is not finite.
     """
-    found: dict[str, NDArray[np.float64]] = {}
+    arrays: dict[str, NDArray[np.float64]] = {}
     for name, value in (options or {}).items():
         if name not in shapes:
             raise UnknownNameError("option of reset", name, shapes)
         shape = shapes[name]
         try:
-            given = np.array(value, dtype=np.float64)
+            array = np.array(value, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InputError(f"option {name!r} is {value!r:.200}. Give numbers.") from error
-        if not given.size and None in shape:  # an empty list has shape (0,), whatever the width of its rows
-            given = given.reshape([size or 0 for size in shape])
-        fits = given.ndim == len(shape) and all(b in (None, a) for a, b in zip(given.shape, shape, strict=True))
-        if not fits or not np.isfinite(given).all():
+        if not array.size and None in shape:  # an empty list has shape (0,), whatever the width of its rows
+            array = array.reshape([size or 0 for size in shape])
+        fits = array.ndim == len(shape) and all(b in (None, a) for a, b in zip(array.shape, shape, strict=True))
+        if not fits or not np.isfinite(array).all():
             sizes = ", ".join("any number" if size is None else str(size) for size in shape)
             raise InputError(f"option {name!r} is {value!r:.200}. Give finite numbers of shape [{sizes}].")
-        found[name] = given
-    return found
+        arrays[name] = array
+    return arrays
 
 
 def read_action(action: Any, space: gymnasium.Space[Any]) -> dict[str, NDArray[Any]]:
@@ -210,23 +210,23 @@ def read_action(action: Any, space: gymnasium.Space[Any]) -> dict[str, NDArray[A
                 raise UnknownNameError("action", str(name), parts)
         lacks = ", ".join(repr(name) for name in parts if name not in action)
         raise InputError(f"the action lacks {lacks}; it has {', '.join(map(repr, action)) or 'no entries'}. Add it.")
-    found: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for name, part in parts.items():
         try:
-            given = np.asarray(action[name], dtype=np.float64)
+            array = np.asarray(action[name], dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InputError(f"action {name!r} is {action[name]!r:.200}. Give numbers.") from error
-        if given.shape != part.shape or not all(map(math.isfinite, given.ravel().tolist())):
+        if array.shape != part.shape or not all(map(math.isfinite, array.ravel().tolist())):
             shape = list(part.shape or ())
             raise InputError(f"action {name!r} is {action[name]!r:.200}. Give finite numbers of shape {shape}.")
-        found[name] = given
+        arrays[name] = array
         if isinstance(part, spaces.Discrete):
-            first, number = int(part.start), float(given)
+            first, number = int(part.start), float(array)
             last = first + int(part.n) - 1
             if not (first <= number <= last and number.is_integer()):
                 raise InputError(f"action {name!r} is {action[name]!r:.200}. Give an integer from {first} to {last}.")
-            found[name] = given.astype(np.int64)
-    return found
+            arrays[name] = array.astype(np.int64)
+    return arrays
 
 
 def _parts(space: gymnasium.Space[Any]) -> Mapping[str, gymnasium.Space[Any]]:

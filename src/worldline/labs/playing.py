@@ -15,6 +15,7 @@ from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, UnknownNameError
 from worldline.labs.abilities import Hides
 from worldline.labs.base import Lab
+from worldline.schema import Signal
 
 
 def explore(lab: Lab, seed: int, num_steps: int) -> Episode:
@@ -33,15 +34,14 @@ def explore(lab: Lab, seed: int, num_steps: int) -> Episode:
     policy, rng = lab.explorer(), np.random.default_rng([1, seed])
     observation = lab.reset(seed=seed)[0]
     policy.reset(rng)
-    seen, done = [observation], []
+    observations, actions = [observation], []
     for _ in range(num_steps):
-        done.append(policy.act(observation, rng))
-        observation, _, terminated, truncated, _ = lab.step(done[-1])
-        seen.append(observation)
+        actions.append(policy.act(observation, rng))
+        observation, _, terminated, truncated, _ = lab.step(actions[-1])
+        observations.append(observation)
         if terminated or truncated:
             break
-    taken = {s.name: np.stack([np.asarray(action[s.name], s.dtype) for action in done]) for s in lab.schema.actions}
-    return _episode(lab, seen, taken, seed)
+    return _episode(lab, observations, _stack(lab.schema.actions, actions), seed)
 
 
 def replay(lab: Lab, seed: int, actions: Arrays, options: Mapping[str, Any] | None = None) -> Episode:
@@ -59,15 +59,16 @@ def replay(lab: Lab, seed: int, actions: Arrays, options: Mapping[str, Any] | No
         InputError: an action is missing, does not fit, or has another length than the others.
     """
     num_steps = _num_steps(lab, actions)
-    seen = [lab.reset(seed=seed, options=dict(options or {}))[0]]
+    observations = [lab.reset(seed=seed, options=dict(options or {}))[0]]
     for step in range(num_steps):
-        seen.append(lab.step({name: value[step] for name, value in actions.items()})[0])
-    return _episode(lab, seen, actions, None if options else seed)
+        action = {name: value[step] for name, value in actions.items()}
+        observations.append(lab.step(action)[0])
+    return _episode(lab, observations, actions, None if options else seed)
 
 
 def stacked(episodes: list[Episode]) -> Episode:
     """Stacks episodes of equal length into arrays [E, ...]; the seeds are dropped."""
-    joined = History.stack([one.history() for one in episodes])
+    joined = History.stack([episode.history() for episode in episodes])
     return Episode(
         observations=joined.observations, actions=joined.actions, exogenous=joined.exogenous, observed=joined.observed
     )
@@ -87,11 +88,17 @@ def _num_steps(lab: Lab, actions: Arrays) -> int:
     return next(iter(lengths.values()))
 
 
-def _episode(lab: Lab, seen: list[dict[str, Any]], actions: Arrays, seed: int | None) -> Episode:
-    observations = {
-        s.name: np.stack([np.asarray(one[s.name], s.dtype) for one in seen]) for s in lab.schema.observations
-    }
-    return Episode(observations=observations, actions=dict(actions), observed=seen_in(lab, seen), seed=seed)
+def _stack(signals: Sequence[Signal], steps: Sequence[Mapping[str, Any]]) -> Arrays:
+    return {s.name: np.stack([np.asarray(step[s.name], s.dtype) for step in steps]) for s in signals}
+
+
+def _episode(lab: Lab, observations: Sequence[Mapping[str, Any]], actions: Arrays, seed: int | None) -> Episode:
+    return Episode(
+        observations=_stack(lab.schema.observations, observations),
+        actions=dict(actions),
+        observed=seen_in(lab, observations),
+        seed=seed,
+    )
 
 
 def seen_in(lab: Any, observations: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.bool_]]:
@@ -103,5 +110,5 @@ def seen_in(lab: Any, observations: Sequence[Mapping[str, Any]]) -> dict[str, ND
     """
     if not isinstance(lab, Hides):
         return {}
-    each = [lab.seen(one) for one in observations]
-    return {name: np.array([bool(one[name]) for one in each]) for name in each[0]}
+    masks = [lab.seen(observation) for observation in observations]
+    return {name: np.array([bool(mask[name]) for mask in masks]) for name in masks[0]}

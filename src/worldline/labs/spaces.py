@@ -68,13 +68,13 @@ def boxes(schema: Schema, role: Role) -> AnySpace:
         schema: of a lab.
         role: observation or action.
     """
-    found: dict[str, AnySpace] = {}
+    parts: dict[str, AnySpace] = {}
     for signal in schema.signals:
         if signal.role is role:
             ends = (0, 255) if signal.kind is Kind.IMAGE else (signal.low or -np.inf, signal.high or np.inf)
             low, high = (np.broadcast_to(np.array(end, signal.dtype), signal.shape) for end in ends)
-            found[signal.name] = spaces.Box(low, high, dtype=np.dtype(signal.dtype).type)
-    return spaces.Dict(found)
+            parts[signal.name] = spaces.Box(low, high, dtype=np.dtype(signal.dtype).type)
+    return spaces.Dict(parts)
 
 
 class SpaceLayout:
@@ -114,9 +114,9 @@ class SpaceLayout:
         Raises:
             InputError: `value` is not an element of the space.
         """
-        found: dict[str, Array] = {}
-        self._root.read(value, found)
-        return found
+        arrays: dict[str, Array] = {}
+        self._root.read(value, arrays)
+        return arrays
 
     def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
         """Returns the element of the space that `arrays` (one value per signal) describe; the inverse of `read`."""
@@ -130,8 +130,8 @@ class _Node(ABC):
     left_out: tuple[str, ...] = ()
 
     @abstractmethod
-    def read(self, value: Any, found: dict[str, Array]) -> None:
-        """Adds the signals of `value` to `found`."""
+    def read(self, value: Any, arrays: dict[str, Array]) -> None:
+        """Adds the signals of `value` to `arrays`."""
 
     @abstractmethod
     def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
@@ -145,19 +145,19 @@ class _Leaf(_Node):
         self._space, self._signal, self.signals = space, signal, (signal,)
         self._start = int(space.start) if isinstance(space, spaces.Discrete) else 0
 
-    def read(self, value: Any, found: dict[str, Array]) -> None:
-        signal, given = self._signal, np.asarray(value)
+    def read(self, value: Any, arrays: dict[str, Array]) -> None:
+        signal, original = self._signal, np.asarray(value)
         copy = np.empty(signal.shape, signal.dtype)
-        exact = signal.kind is not Kind.VECTOR and given.dtype != copy.dtype
-        if given.shape != self._space.shape or given.dtype.kind not in ("iub" if exact else "fiub"):
-            raise self._wrong(given)
-        np.copyto(copy, given.reshape(signal.shape), casting="unsafe")
-        if exact and (copy != given.reshape(signal.shape)).any():
-            raise self._wrong(given)
+        exact = signal.kind is not Kind.VECTOR and original.dtype != copy.dtype
+        if original.shape != self._space.shape or original.dtype.kind not in ("iub" if exact else "fiub"):
+            raise self._wrong(original)
+        np.copyto(copy, original.reshape(signal.shape), casting="unsafe")
+        if exact and (copy != original.reshape(signal.shape)).any():
+            raise self._wrong(original)
         value = np.asarray(copy - self._start) if self._start else copy
         if signal.num_values is not None and not 0 <= int(value) < signal.num_values:
-            raise self._wrong(given)
-        found[signal.name] = value
+            raise self._wrong(original)
+        arrays[signal.name] = value
 
     def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
         value = np.asarray(arrays[self._signal.name])
@@ -165,10 +165,10 @@ class _Leaf(_Node):
             return np.int64(value) + self._start
         return value.astype(self._space.dtype).reshape(self._space.shape)
 
-    def _wrong(self, given: Array) -> InputError:
+    def _wrong(self, value: Array) -> InputError:
         return InputError(
-            f"{self._signal.role} {self._signal.name!r} is {given.dtype} of shape {given.shape} "
-            f"({np.array2string(given, threshold=8)}). Give an element of {self._space}."
+            f"{self._signal.role} {self._signal.name!r} is {value.dtype} of shape {value.shape} "
+            f"({np.array2string(value, threshold=8)}). Give an element of {self._space}."
         )
 
 
@@ -180,7 +180,7 @@ class _Parts(_Node):
         self.signals = tuple(signal for part in parts.values() for signal in part.signals)
         self.left_out = tuple(name for part in parts.values() for name in part.left_out)
 
-    def read(self, value: Any, found: dict[str, Array]) -> None:
+    def read(self, value: Any, arrays: dict[str, Array]) -> None:
         if self._is_dict:
             fits = isinstance(value, Mapping) and value.keys() >= self._parts.keys()
         else:
@@ -188,7 +188,7 @@ class _Parts(_Node):
         if not fits:
             raise InputError(f"the value is {value!r:.200}. Give an element of {self._space}.")
         for key, part in self._parts.items():
-            part.read(value[key], found)
+            part.read(value[key], arrays)
 
     def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
         values = {key: part.write(arrays) for key, part in self._parts.items()}
@@ -201,7 +201,7 @@ class _Text(_Node):
     def __init__(self, name: str) -> None:
         self.signals, self.left_out = (), (name,)
 
-    def read(self, value: Any, found: dict[str, Array]) -> None:
+    def read(self, value: Any, arrays: dict[str, Array]) -> None:
         """Adds nothing."""
 
     def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
@@ -216,12 +216,12 @@ class _Components(_Node):
         self._space, self._components = space, components
         self.signals = tuple(signal for leaf in components for signal in leaf.signals)
 
-    def read(self, value: Any, found: dict[str, Array]) -> None:
-        given = np.asarray(value)
-        if given.shape != self._space.shape:
-            raise InputError(f"{value!r:.200} has shape {given.shape}. Give an element of {self._space}.")
-        for leaf, component in zip(self._components, given.flat, strict=True):
-            leaf.read(component, found)
+    def read(self, value: Any, arrays: dict[str, Array]) -> None:
+        table = np.asarray(value)
+        if table.shape != self._space.shape:
+            raise InputError(f"{value!r:.200} has shape {table.shape}. Give an element of {self._space}.")
+        for leaf, component in zip(self._components, table.flat, strict=True):
+            leaf.read(component, arrays)
 
     def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
         values = [leaf.write(arrays) for leaf in self._components]
@@ -244,7 +244,7 @@ def _node(space: AnySpace, role: Role, path: tuple[str, ...]) -> _Node:
         return _leaf(".".join(named), role, space)
     choices = [spaces.Discrete(int(n), start=int(first)) for n, first in zip(counts.flat, starts.flat, strict=True)]
     names = [".".join((*named, *map(str, place))) for place in np.ndindex(counts.shape)]
-    return _Components(space, [_leaf(name, role, one) for name, one in zip(names, choices, strict=True)])
+    return _Components(space, [_leaf(name, role, choice) for name, choice in zip(names, choices, strict=True)])
 
 
 def _name_part(key: object) -> str:

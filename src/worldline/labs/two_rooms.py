@@ -90,8 +90,8 @@ class TwoRooms(SolvedLab, Configured, Locates):
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> TwoRooms:
         """Builds the lab from `walls` and `camera`."""
-        found = from_json(TwoRoomsSettings, json.dumps(settings), where="two-rooms")
-        return cls(found.walls, camera=found.camera)
+        checked = from_json(TwoRoomsSettings, json.dumps(settings), where="two-rooms")
+        return cls(checked.walls, camera=checked.camera)
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
         """Returns the observed `position` and `wall`."""
@@ -126,11 +126,11 @@ class TwoRooms(SolvedLab, Configured, Locates):
             InputError: the position is in the wall, or position or wall are outside the rooms.
         """
         super().reset(seed=seed)
-        draw, given = self.np_random.uniform, read_options(options, {"position": (2,), "wall": (2,)})
+        draw, fixed = self.np_random.uniform, read_options(options, {"position": (2,), "wall": (2,)})
         wall = np.array([draw(20, 44), draw(10, 54)] if self.walls == "random" else FIXED_WALL)
-        self._wall = given.get("wall", wall)
-        self._position = given.get("position", free_position(self._wall, self.np_random))
-        if given and _is_blocked(self._position, self._wall):
+        self._wall = fixed.get("wall", wall)
+        self._position = fixed.get("position", free_position(self._wall, self.np_random))
+        if fixed and _is_blocked(self._position, self._wall):
             raise InputError(
                 f"position {self._position} is in the wall at {self._wall} or outside the rooms. Move one of them."
             )
@@ -146,10 +146,7 @@ class TwoRooms(SolvedLab, Configured, Locates):
         return draw_dot(self._room, self._position)
 
     def _observe(self) -> dict[str, Any]:
-        vectors: dict[str, Any] = {
-            "position": self._position.astype(np.float32),
-            "wall": self._wall.astype(np.float32),
-        }
+        vectors: dict[str, Any] = {"position": self._position.astype(np.float32), "wall": self._wall.astype(np.float32)}
         return {"camera": self._look(), **vectors} if self.camera else vectors
 
     def explorer(self) -> Policy:
@@ -229,7 +226,8 @@ class TwoRoomsExplorer(Policy):
         self._patience -= 1
         if generator.random() < 0.2:
             self._guess_anew(generator)
-        towards = shortest_path(position[None], self._target[None], (wall + self._guess)[None])[0] - position
+        waypoints = shortest_path(position[None], self._target[None], (wall + self._guess)[None])[0]
+        towards = waypoints - position
         ahead = towards[int(np.argmax(np.linalg.norm(towards, axis=-1) > 10 * _SKIN))]
         move: Floats = _limited(ahead[None])[0] * generator.uniform(0.6, 1.0) + generator.normal(0, 0.8, 2)
         return move
@@ -310,9 +308,9 @@ def shortest_path(position: Floats, goal: Floats, wall: Floats) -> Floats:
     routes += [(corners[i], corners[j]) for i in range(4) for j in range(4) if (i < 2) != (j < 2)]
     paths = np.stack([np.stack([position, first, second, goal], 1) for first, second in routes])
     legs = np.diff(paths, axis=2)
-    blocked = (_free_share(paths[:, :, :-1], legs, wall[:, None]) < 1 - 1e-6) & (np.linalg.norm(legs, axis=-1) > 0)
-    lengths = np.linalg.norm(legs, axis=-1).sum(-1) + 1e6 * blocked.sum(-1)
-    best = lengths.argmin(0)
+    lengths = np.linalg.norm(legs, axis=-1)
+    blocked = (_free_share(paths[:, :, :-1], legs, wall[:, None]) < 1 - 1e-6) & (lengths > 0)
+    best = (lengths.sum(-1) + 1e6 * blocked.sum(-1)).argmin(0)
     return np.asarray(paths[best, np.arange(len(position))])
 
 
@@ -345,8 +343,9 @@ def draw_dot(room: NDArray[np.float32], position: Floats) -> NDArray[np.uint8]:
     patch = room[rows, columns]
     across = np.arange(x, x + patch.shape[1]) + 0.5 - position[0]
     down = np.arange(y, y + patch.shape[0]) + 0.5 - position[1]
-    inside = np.clip(DOT_RADIUS + 0.5 - np.hypot(across[None], down[:, None]), 0, 1)
-    picture[rows, columns] = np.rint(_blend(patch, inside, DOT_COLOUR))
+    distance = np.hypot(across[None], down[:, None])
+    covered = np.clip(DOT_RADIUS + 0.5 - distance, 0, 1)
+    picture[rows, columns] = np.rint(_blend(patch, covered, DOT_COLOUR))
     return picture
 
 

@@ -78,13 +78,16 @@ class Canvas:
     Args:
         width: in pixels of the drawing.
         height: in pixels of the drawing.
+
+    Attributes:
+        figure: of matplotlib.
     """
 
     def __init__(self, width: Number, height: Number) -> None:
         self.width, self.height = float(round(width)), float(round(height))
-        self._figure = PlotFigure((self.width / 72, self.height / 72), dpi=_DPI, facecolor=palette()["paper"])
-        FigureCanvasAgg(self._figure)  # the figure keeps a reference
-        self._pixels = Affine2D().scale(1 / self.width, -1 / self.height).translate(0, 1) + self._figure.transFigure
+        self.figure = PlotFigure((self.width / 72, self.height / 72), dpi=_DPI, facecolor=palette()["paper"])
+        FigureCanvasAgg(self.figure)  # the figure keeps a reference
+        self._pixels = Affine2D().scale(1 / self.width, -1 / self.height).translate(0, 1) + self.figure.transFigure
 
     def text(
         self,
@@ -110,12 +113,12 @@ class Canvas:
         """
         font, ink = FontProperties(fname=str(_font(bold)), size=size), palette()[color]
         shown = _printable(text, bold)
-        self._figure.text(x, y, shown, fontproperties=font, color=ink, ha=align, va="baseline", transform=self._pixels)
+        self.figure.text(x, y, shown, fontproperties=font, color=ink, ha=align, va="baseline", transform=self._pixels)
 
     def picture(self, x: Number, y: Number, image: Frames) -> None:
         """Draws an image [height, width, 3] with its top left corner at `x`, `y`, unscaled in pixels of the PNG."""
         left, bottom = round(x * SCALE), round((self.height - y) * SCALE) - len(image)
-        self._figure.figimage(image, left, bottom, origin="upper", zorder=2)
+        self.figure.figimage(image, left, bottom, origin="upper", zorder=2)
 
     def line(
         self, points: Sequence[tuple[Number, Number]], *, color: str, width: Number = 1.0, dashes: Dashes = "-"
@@ -123,7 +126,7 @@ class Canvas:
         """Draws straight lines between consecutive points; `dashes` is its line style."""
         xs, ys = ([point[k] for point in points] for k in (0, 1))
         stroke = Line2D(xs, ys, color=palette()[color], linewidth=width, linestyle=dashes, transform=self._pixels)
-        self._figure.add_artist(stroke)
+        self.figure.add_artist(stroke)
 
     def box(self, x: Number, y: Number, width: Number, height: Number, *, fill: str, edge: str) -> None:
         """Draws a rectangle with its top left corner at `x`, `y`."""
@@ -131,7 +134,7 @@ class Canvas:
         area = Rectangle(
             (x, y), width, height, facecolor=inside, edgecolor=border, linewidth=1.0, transform=self._pixels
         )
-        self._figure.add_artist(area)
+        self.figure.add_artist(area)
 
     def axes(
         self,
@@ -153,20 +156,15 @@ class Canvas:
             up: y values at the lower and upper edges.
         """
         place = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
-        axes = self._figure.add_axes(place)
+        axes = self.figure.add_axes(place)
         axes.set_axis_off()
         axes.set_xlim(*across)
         axes.set_ylim(*up)
         return axes
 
-    @property
-    def figure(self) -> Figure:
-        """The figure of matplotlib."""
-        return self._figure
-
     def png(self) -> bytes:
         """The canvas as PNG."""
-        return self._figure.png()
+        return self.figure.png()
 
 
 def plot(

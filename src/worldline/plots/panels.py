@@ -184,17 +184,19 @@ def make_panel(signal: Signal, values: NDArray[np.generic], observed: NDArray[np
     table = np.clip(values.reshape(len(values), -1)[:, :MAX_CURVES].astype(np.float64), -_MAX_VALUE, _MAX_VALUE)
     table[~observed] = np.nan
     starts = axis.times[: len(table)]
-    held = signal.role is not Role.OBSERVATION or signal.kind is Kind.DISCRETE
-    stops = axis.times[1:] if signal.role is not Role.OBSERVATION else np.append(axis.times[1:], axis.times[-1])
-    one = signal.size == 1 or signal.kind is Kind.DISCRETE
-    names = dict(enumerate(signal.components)) if signal.kind is Kind.DISCRETE else {}
-    labels = [signal.name] if one else signal.components or [str(k) for k in range(signal.size)]
-    curves = tuple(
-        _curve(labels[k], COLOURS[k], starts, stops if held else None, table[:, k]) for k in range(table.shape[1])
-    )
-    ticks = axis_ticks(table, 4, whole=signal.kind is Kind.DISCRETE)
-    notes = [] if one or signal.size == table.shape[1] else [f"first {table.shape[1]} of {signal.size} components"]
-    notes += [] if observed.all() else [f"{percent(1 - float(observed.mean()))} missing"]
+    is_input, is_discrete = signal.role is not Role.OBSERVATION, signal.kind is Kind.DISCRETE
+    stops = axis.times[1:] if is_input else np.append(axis.times[1:], axis.times[-1])
+    is_single = signal.size == 1 or is_discrete
+    names = dict(enumerate(signal.components)) if is_discrete else {}
+    labels = [signal.name] if is_single else signal.components or [str(k) for k in range(signal.size)]
+    steps = stops if is_input or is_discrete else None
+    curves = tuple(_curve(labels[k], COLOURS[k], starts, steps, table[:, k]) for k in range(table.shape[1]))
+    ticks = axis_ticks(table, 4, whole=is_discrete)
+    notes = []
+    if not is_single and signal.size != table.shape[1]:
+        notes.append(f"first {table.shape[1]} of {signal.size} components")
+    if not observed.all():
+        notes.append(f"{percent(1 - float(observed.mean()))} missing")
     return SignalPanel(
         signal=signal,
         title=with_unit(signal.name, signal.unit),
@@ -209,8 +211,10 @@ def make_panel(signal: Signal, values: NDArray[np.generic], observed: NDArray[np
 
 def share_axis(panels: Sequence[SignalPanel]) -> list[SignalPanel]:
     """The panels of one signal over their common range, with ticks at its ends only."""
-    found = [one for panel in panels for one in panel.ranges if not math.isnan(one.mean)]
-    ends = _apart(min((one.least for one in found), default=0.0), max((one.most for one in found), default=1.0))
+    ranges = [extent for panel in panels for extent in panel.ranges if not math.isnan(extent.mean)]
+    low = min((extent.least for extent in ranges), default=0.0)
+    high = max((extent.most for extent in ranges), default=1.0)
+    ends = _apart(low, high)
     texts = [number(end) for end in ends]
     return [replace(panel, ticks=tuple(ends), tick_texts=tuple(texts)) for panel in panels]
 
@@ -243,13 +247,13 @@ def _rows_per_bin(num_rows: int) -> int:
 def _curve(label: str, colour: str, starts: Floats, stops: Floats | None, values: Floats) -> SignalCurve:
     """The curve of one component; `stops` are the ends of constant values, None for a line."""
     x, y, low, high = starts, values, np.empty(0), np.empty(0)
-    held = np.empty(0, np.int64)
+    changes = np.empty(0, np.int64)
     if stops is not None:
         same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
-        held = np.flatnonzero(np.concatenate([[True], ~same]))
-    if stops is not None and len(held) <= MAX_POINTS:
-        last = np.append(held[1:], len(values)) - 1
-        x, y = np.stack([starts[held], stops[last]], 1).reshape(-1), np.repeat(values[held], 2)
+        changes = np.flatnonzero(np.concatenate([[True], ~same]))
+    if stops is not None and len(changes) <= MAX_POINTS:
+        last = np.append(changes[1:], len(values)) - 1
+        x, y = np.stack([starts[changes], stops[last]], 1).reshape(-1), np.repeat(values[changes], 2)
     elif len(values) > MAX_POINTS:
         first = np.arange(0, len(values), _rows_per_bin(len(values)))
         low, high = np.fmin.reduceat(values, first), np.fmax.reduceat(values, first)

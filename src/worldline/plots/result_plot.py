@@ -30,11 +30,7 @@ _NONE: Final = np.empty(0)
 
 
 def result_figure(
-    title: str,
-    subtitle: str,
-    series: Sequence[ResultSeries],
-    axis: TimeAxis,
-    images: Mapping[str, NDArray[np.generic]],
+    title: str, subtitle: str, series: Sequence[ResultSeries], axis: TimeAxis, images: Mapping[str, NDArray[np.generic]]
 ) -> Figure:
     """The figure of a result.
 
@@ -54,10 +50,9 @@ def result_figure(
         for name, frames in images.items():
             kept = [np.asarray(frames[row], np.uint8) for row in shown]
             strips.append(Strip(name=name, shape=frames.shape[1:], frames=kept))
-    panels = [_panel(one, axis) for one in series]
-    return episode_figure(
-        EpisodeView(title=title, subtitle=subtitle, axis=axis, moments=moments, strips=strips, panels=panels)
-    )
+    panels = [_panel(signal, axis) for signal in series]
+    view = EpisodeView(title=title, subtitle=subtitle, axis=axis, moments=moments, strips=strips, panels=panels)
+    return episode_figure(view)
 
 
 def _panel(series: ResultSeries, axis: TimeAxis) -> SignalPanel:
@@ -65,8 +60,8 @@ def _panel(series: ResultSeries, axis: TimeAxis) -> SignalPanel:
 
     def table(values: NDArray[np.generic]) -> NDArray[np.float64]:
         """The drawn components [rows, C]."""
-        found = columns(values)[:, :MAX_CURVES].astype(np.float64)
-        return np.log10(found) if series.logarithmic else found
+        drawn = columns(values)[:, :MAX_CURVES].astype(np.float64)
+        return np.log10(drawn) if series.logarithmic else drawn
 
     main, others = table(series.values), {name: table(value) for name, value in series.others.items()}
     samples = [] if series.samples is None else [table(path) for path in series.samples[:MAX_SAMPLES]]
@@ -85,7 +80,8 @@ def _panel(series: ResultSeries, axis: TimeAxis) -> SignalPanel:
             for name, value in others.items()
         ]
         curves += [_curve("", k, "faint", starts, stops, path[:, k]) for path in samples]
-    drawn = np.concatenate([main, *others.values(), *samples, *(edge for edge in (low, high) if edge is not None)])
+    edges = [edge for edge in (low, high) if edge is not None]
+    drawn = np.concatenate([main, *others.values(), *samples, *edges])
     if series.logarithmic:
         drawn = np.concatenate([np.floor(drawn), np.ceil(drawn)])  # powers of ten enclose all values
     ticks = axis_ticks(drawn, 4, whole=series.signal.kind is Kind.DISCRETE or series.logarithmic)
@@ -107,9 +103,9 @@ def _panel(series: ResultSeries, axis: TimeAxis) -> SignalPanel:
 
 def _texts(series: ResultSeries, ticks: Sequence[float]) -> tuple[str, ...]:
     if series.logarithmic:
-        return tuple(tick(float(f"{10**one:.3g}")) for one in ticks)
+        return tuple(tick(float(f"{10**power:.3g}")) for power in ticks)
     named = dict(enumerate(series.signal.components)) if series.signal.kind is Kind.DISCRETE else {}
-    return tuple(named.get(round(one), "") for one in ticks) if named else tuple(tick_texts(list(ticks)))
+    return tuple(named.get(round(value), "") for value in ticks) if named else tuple(tick_texts(list(ticks)))
 
 
 def _curve(

@@ -67,18 +67,18 @@ _TRUSTED: Final = (
 )
 
 
-def effects_block(found: Measured) -> FindingBlock | None:
+def effects_block(measured: Measured) -> FindingBlock | None:
     """Effects by action and signal: a chart over the lags, the largest effect, and the agreement with the logs.
 
     None without effects.
     """
-    if not found.effects:
+    if not measured.effects:
         return None
-    groups = sorted(effect_pairs(found), key=_weight, reverse=True)
-    step_s = found.diagnostics.step_s
+    groups = sorted(effect_pairs(measured), key=_relative_size, reverse=True)
+    step_s = measured.diagnostics.step_s
     shown = groups[:MAX_ROWS]
-    lags = Group([Phrase(str(one.lag)) for one in groups[0]], "lags")
-    rows = [_effect_row(group, worst_effect(group), found) for group in shown]
+    lags = Group([Phrase(str(effect.lag)) for effect in groups[0]], "lags")
+    rows = [_effect_row(group, worst_effect(group), measured) for group in shown]
     each = f" of {span(1, step_s)}" if step_s is not None and step_s >= MINUTE_S else ""
     caption = (
         "Effect of one standard deviation of an action, held from the first step on, after the given number of steps"
@@ -88,19 +88,19 @@ def effects_block(found: Measured) -> FindingBlock | None:
     table = Table(caption, head, rows, style="effects")
     left = len(groups) - MAX_ROWS
     more = Note(f"The JSON file has {plural(left, 'more pair')} with smaller effects.") if left > 0 else None
-    return block(_effects_finding(found), table, more, _effect_numbers(shown))
+    return block(_effects_finding(measured), table, more, _effect_numbers(shown))
 
 
-def _weight(group: Sequence[Effect]) -> float:
+def _relative_size(group: Sequence[Effect]) -> float:
     """The largest effect divided by the standard deviation of the signal."""
-    return max(effect_size(one) / (one.spread or 1.0) for one in group)
+    return max(effect_size(effect) / (effect.spread or 1.0) for effect in group)
 
 
-def _effect_row(group: Sequence[Effect], worst: Effect, found: Measured) -> list[str | PagePart]:
+def _effect_row(group: Sequence[Effect], worst: Effect, measured: Measured) -> list[str | PagePart]:
     """The lag that the pair counts by, and the steps at which the effect is not identifiable."""
-    hidden = [str(one.lag) for one in group if one.agreement == "not identifiable" != worst.agreement]
+    hidden = [str(effect.lag) for effect in group if effect.agreement == "not identifiable" != worst.agreement]
     style, words = _AGREEMENT[worst.agreement]
-    change = quantity(worst.change, found.units.get(worst.action, "1"))
+    change = quantity(worst.change, measured.units.get(worst.action, "1"))
     unknown = f"; after {listing(hidden)} NOT IDENTIFIABLE" if hidden else ""
     details = f"+{change}; figures after {plural(worst.lag, 'step')}{unknown}"
     logs = None if worst.agreement == "not identifiable" else worst.logs
@@ -113,9 +113,9 @@ def _effect_row(group: Sequence[Effect], worst: Effect, found: Measured) -> list
     ]
 
 
-def _value(found: Estimate, unit: str) -> Phrase:
+def _value(estimate: Estimate, unit: str) -> Phrase:
     """A figure and its interval."""
-    return Phrase(quantity(found.value, unit), small=f"{number(found.low)} to {number(found.high)}")
+    return Phrase(quantity(estimate.value, unit), small=f"{number(estimate.low)} to {number(estimate.high)}")
 
 
 def effect_sketch(effects: Sequence[Effect]) -> Sketch:
@@ -125,25 +125,27 @@ def effect_sketch(effects: Sequence[Effect]) -> Sketch:
         effects: effects of one action on one signal, by lag.
     """
     least = MIN_EFFECT_SHARE * effects[0].spread  # a negligible effect must look negligible
-    logs = [(k + 0.5, one.logs) for k, one in enumerate(effects) if one.logs is not None]
-    worlds = [(k + 0.5, one.world) for k, one in enumerate(effects)]
-    ends = [-least, least, *(end for _, one in (*worlds, *logs) for end in (one.low, one.high))]
+    logs = [(k + 0.5, effect.logs) for k, effect in enumerate(effects) if effect.logs is not None]
+    worlds = [(k + 0.5, effect.world) for k, effect in enumerate(effects)]
+    ends = [-least, least, *(end for _, estimate in (*worlds, *logs) for end in (estimate.low, estimate.high))]
     margin = 0.06 * ((max(ends) - min(ends)) or 1.0)
     plane = Plane((0, len(effects)), (min(ends) - margin, max(ends) + margin))
     drawn = [plane.horizontal("level", 0.0)]
     if logs:
-        xs, low, value, high = zip(*((x, one.low, one.value, one.high) for x, one in logs), strict=True)
+        xs, low, value, high = zip(
+            *((x, estimate.low, estimate.value, estimate.high) for x, estimate in logs), strict=True
+        )
         drawn += [plane.area("band logs", xs, low, high), plane.curve("line logs", xs, value)]
-    drawn.append(plane.curve("line world", [x for x, _ in worlds], [one.value for _, one in worlds]))
-    for x, one in worlds:
-        drawn.append(plane.vertical("whisker world", x, plane.down(one.high), plane.down(one.low)))
-        drawn.append(plane.level("dot world", x, x, one.value))
+    drawn.append(plane.curve("line world", [x for x, _ in worlds], [estimate.value for _, estimate in worlds]))
+    for x, estimate in worlds:
+        drawn.append(plane.vertical("whisker world", x, plane.down(estimate.high), plane.down(estimate.low)))
+        drawn.append(plane.level("dot world", x, x, estimate.value))
     unknown = " unknown" if effects[0].agreement == "not identifiable" else ""
     unit = pretty_unit(effects[0].unit)
     parts = [
-        f"after {one.lag}: {number(one.world.value)} {unit}".rstrip()
-        + ("" if one.logs is None else f", logs {number(one.logs.value)}")
-        for one in effects
+        f"after {effect.lag}: {number(effect.world.value)} {unit}".rstrip()
+        + ("" if effect.logs is None else f", logs {number(effect.logs.value)}")
+        for effect in effects
     ]
     alt = f"Effect of {effects[0].action} on {effects[0].signal}, {'; '.join(parts)}"
     return Sketch(drawn, alt, f"mini{unknown}")
@@ -153,18 +155,18 @@ def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Table:
     """All figures with intervals in a collapsed table."""
     rows = []
     for group in groups:
-        for one in group:
-            logs = "–" if one.logs is None else with_interval(one.logs)
-            name = f"{label(one.action)} → {label(one.signal)}"
-            rows.append([name, str(one.lag), with_interval(one.world), logs, one.agreement])
+        for effect in group:
+            logs = "–" if effect.logs is None else with_interval(effect.logs)
+            name = f"{label(effect.action)} → {label(effect.signal)}"
+            rows.append([name, str(effect.lag), with_interval(effect.world), logs, effect.agreement])
     head = ["effect", "steps", "world", "logs", "agreement"]
     return Table("Effects with 95\u00a0% intervals", head, rows, folded="Numbers")
 
 
-def _effects_finding(found: Measured) -> ReportFinding:
-    effects = identified_rows(found)
-    words = [one.agreement for one in effect_rows(found)]
-    dull = [label(one.action) for one in found.excitation if not one.enough]
+def _effects_finding(measured: Measured) -> ReportFinding:
+    effects = identified_rows(measured)
+    words = [effect.agreement for effect in effect_rows(measured)]
+    dull = [label(row.action) for row in measured.excitation if not row.enough]
     unknown = f" In these logs, effects of {listing(dull)} are NOT IDENTIFIABLE." if dull else ""
     if num_open := words.count("not resolved"):
         unknown = f" {plural(num_open, 'effect')} {'is' if num_open == 1 else 'are'} not resolved.{unknown}"
@@ -173,8 +175,8 @@ def _effects_finding(found: Measured) -> ReportFinding:
         if set(words) == {"none"}:
             text = "The logs show no effect that matters."
         return ReportFinding(text + unknown, "unclear")
-    right = sum(one.agreement == "agrees" for one in effects)
-    wrong = sum(one.agreement == "opposite" for one in effects)
+    right = sum(effect.agreement == "agrees" for effect in effects)
+    wrong = sum(effect.agreement == "opposite" for effect in effects)
     verb = "agrees" if right == 1 else "agree"
     text = f"{right} of {plural(len(effects), 'effect')} in the logs {verb} with the world"
     text += f"; {wrong} {'has' if wrong == 1 else 'have'} the opposite sign." if wrong else "."
@@ -182,9 +184,9 @@ def _effects_finding(found: Measured) -> ReportFinding:
     return ReportFinding(text + unknown, tone)
 
 
-def goals_block(found: Measured) -> FindingBlock | None:
+def goals_block(measured: Measured) -> FindingBlock | None:
     """Goal reaching on logged segments; None if it was not measured."""
-    goals = found.goals
+    goals = measured.goals
     if goals is None:
         return None
     count = f"{plural(goals.num_segments, 'segment')} of {plural(goals.num_episodes, 'episode')}"
@@ -195,41 +197,35 @@ def goals_block(found: Measured) -> FindingBlock | None:
     return block(goal_reaching(goals), Note(details))
 
 
-def horizon_block(found: Measured) -> FindingBlock:
+def horizon_block(measured: Measured) -> FindingBlock:
     """The trusted horizon of each signal."""
-    step_s, end, lost = found.diagnostics.step_s, found.diagnostics.horizon, not_finite(found)
-    ends = {one.signal: "it is not finite" if one.signal in lost else end_reason(one.stops) for one in found.trusted}
-    rows = [
-        Dot(
-            label=label(one.signal),
-            value=one.steps,
-            low=0,
-            high=one.steps,
-            text=span(one.steps, step_s) + (f"; then {ends[one.signal]}" if one.stops else " (all)"),
-            style="world" if one.steps == one.of else "floor" if one.steps else "missed",
-        )
-        for one in found.trusted
-    ]
+    step_s, end, lost = measured.diagnostics.step_s, measured.diagnostics.horizon, not_finite(measured)
+    rows = []
+    for row in measured.trusted:
+        reason = "it is not finite" if row.signal in lost else end_reason(row.stops)
+        text = span(row.steps, step_s) + (f"; then {reason}" if row.stops else " (all)")
+        style = "world" if row.steps == row.of else "floor" if row.steps else "missed"
+        rows.append(Dot(label=label(row.signal), value=row.steps, low=0, high=row.steps, text=text, style=style))
     title = "Trusted horizon in steps"
     ticks = [mark for mark in nice_ticks(0, end, 5) if mark <= end] if end > 1 else [0, 1]
     ticks = ticks if ticks[-1] == end else [*ticks, end]
     chart = IntervalChart(title=title, rows=rows, ticks=ticks, head=("signal", "steps"))
-    good = [label(one.signal) for one in trusted_signals(found)]
-    bad = [label(one.signal) for one in found.trusted if not one.steps]
+    good = trusted_signals(measured)
+    bad = [label(row.signal) for row in measured.trusted if not row.steps]
     if not good:
         return block(ReportFinding("No signal can be trusted.", "bad"), chart, Note(_TRUSTED))
-    shortest = min(one.steps for one in trusted_signals(found))
-    text = f"Predictions of {listing(good)} can be trusted for at least {span(shortest, step_s)}."
-    ways = list(dict.fromkeys(baselines_beaten(found, one).rstrip(",") for one in trusted_signals(found)))
+    shortest, names = min(row.steps for row in good), [label(row.signal) for row in good]
+    text = f"Predictions of {listing(names)} can be trusted for at least {span(shortest, step_s)}."
+    ways = list(dict.fromkeys(baselines_beaten(measured, row).rstrip(",") for row in good))
     if bad or len(ways) == 1:
         text += f" Predictions of {listing(bad)} cannot." if bad else f" They are {ways[0]}."
     tone: Tone = "unclear" if bad or shortest < end else "good"
     return block(ReportFinding(text, tone), chart, Note(_TRUSTED))
 
 
-def leak_block(found: Measured) -> FindingBlock:
+def leak_block(measured: Measured) -> FindingBlock:
     """Dependence of predictions on later actions."""
-    leak = found.leak
+    leak = measured.leak
     if leak.leaks:
         text = f"Predictions depend on later actions: these change {label(leak.signal)} by {percent(leak.worst)}."
         return block(ReportFinding(text, "bad"))
@@ -238,9 +234,9 @@ def leak_block(found: Measured) -> FindingBlock:
     return block(ReportFinding(text, "good"))
 
 
-def rank_block(found: Measured) -> FindingBlock:
+def rank_block(measured: Measured) -> FindingBlock:
     """Effective rank of the predictions."""
-    rank = found.rank
+    rank = measured.rank
     text = (
         f"One-step predictions have an effective rank of {number(rank.predicted, 2)}, the observations of "
         f"{number(rank.real, 2)}, with {plural(rank.num_components, 'component')}. Predictions have "
@@ -252,13 +248,13 @@ def rank_block(found: Measured) -> FindingBlock:
     return block(ReportFinding(text, "bad" if rank.collapsed else "good"), Note(details))
 
 
-def joint_block(found: Measured) -> FindingBlock:
+def joint_block(measured: Measured) -> FindingBlock:
     """Coverage of whole trajectories, with exact probabilities."""
     rows: list[list[str | PagePart]] = []
-    for one in found.coverage:
-        counts = [f"{one.inside.successes} of {one.inside.trials}", number(one.too_few, 2), number(one.too_many, 2)]
-        rows.append([label(one.signal), round_percent(one.level), *counts, verdict(*_COVERAGE[one.verdict])])
-    narrow = [label(one.signal) for one in found.coverage if one.verdict == "narrow"]
+    for band in measured.coverage:
+        counts = [f"{band.inside.successes} of {band.inside.trials}", number(band.too_few, 2), number(band.too_many, 2)]
+        rows.append([label(band.signal), round_percent(band.level), *counts, verdict(*_COVERAGE[band.verdict])])
+    narrow = [label(band.signal) for band in measured.coverage if band.verdict == "narrow"]
     text = "No band is significantly too narrow with this number of episodes."
     if narrow:
         text = f"The bands of {listing(narrow)} are too narrow."
@@ -267,21 +263,20 @@ def joint_block(found: Measured) -> FindingBlock:
     return block(ReportFinding(text, "bad" if narrow else "good"), Table(caption, head, rows))
 
 
-def excitation_block(found: Measured) -> FindingBlock:
+def excitation_block(measured: Measured) -> FindingBlock:
     """Excitation of each action."""
     rows = []
-    for one in found.excitation:
-        style = "world" if one.enough else "missed"
-        rows.append(Dot.of(label(one.action), one.left, percent(one.left.value), style, target=MIN_EXCITATION))
-    chart = share_chart(
-        "Share of each action, or of its changes, that the history does not predict", ("action", "excitation"), rows
-    )
-    dull = [label(one.action) for one in found.excitation if not one.enough]
+    for row in measured.excitation:
+        style = "world" if row.enough else "missed"
+        rows.append(Dot.of(label(row.action), row.left, percent(row.left.value), style, target=MIN_EXCITATION))
+    title = "Share of each action, or of its changes, that the history does not predict"
+    chart = share_chart(title, ("action", "excitation"), rows)
+    dull = [label(row.action) for row in measured.excitation if not row.enough]
     text = "Every action has enough excitation to identify its effects."
     if dull:
         text = f"Excitation of {listing(dull)} is too low to identify effects."
-    if found.randomised is not None:
-        text += f" {percent(found.randomised)} of the steps are flagged as randomised."
+    if measured.randomised is not None:
+        text += f" {percent(measured.randomised)} of the steps are flagged as randomised."
     details = (
         f"Vertical tick: {round_percent(MIN_EXCITATION)}; below it, effects are not identifiable. They also need "
         f"{plural(MIN_CHANGES, 'change')} of the action. An action that is held is measured where it changes."
@@ -289,22 +284,21 @@ def excitation_block(found: Measured) -> FindingBlock:
     return block(ReportFinding(text, "bad" if dull else "good"), chart, Note(details))
 
 
-def placebo_block(found: Measured) -> PagePart:
+def placebo_block(measured: Measured) -> PagePart:
     """Correlation of errors with the next actions."""
-    if not found.placebo:
+    if not measured.placebo:
         return Note("The placebo test was not run: too few steps are complete.")
-    ranked = sorted(found.placebo, key=lambda one: -abs(one.value.value))[:MAX_PLACEBOS]
     rows = []
-    for one in ranked:
-        name, style = f"{label(one.signal)}, {label(one.action)}", "missed" if one.found else "world"
-        rows.append(Dot.of(name, one.value, number(one.value.value, 2), style, target=0.0))
+    for placebo in sorted(measured.placebo, key=lambda placebo: -abs(placebo.value.value))[:MAX_PLACEBOS]:
+        name, style = f"{label(placebo.signal)}, {label(placebo.action)}", "missed" if placebo.found else "world"
+        rows.append(Dot.of(name, placebo.value, number(placebo.value.value, 2), style, target=0.0))
     ends = max(0.2, *(max(abs(row.low), abs(row.high)) for row in rows))
     title = "Correlation of the last error with the next action, given the last observation and action"
     head = ("error, action", "correlation")
     chart = IntervalChart(title=title, rows=rows, ticks=zero_ticks([-ends], [ends]), zero=True, head=head)
-    actions = listing(sorted({label(one.action) for one in found.placebo if one.found}))
-    finding = _placebo_finding(actions, found.placebo[0].num_episodes)
-    largest = max(found.placebo, key=lambda one: abs(one.raw.value))
+    actions = listing(sorted({label(placebo.action) for placebo in measured.placebo if placebo.found}))
+    finding = _placebo_finding(actions, measured.placebo[0].num_episodes)
+    largest = max(measured.placebo, key=lambda placebo: abs(placebo.raw.value))
     details = (
         "Placebo test: an action cannot cause an earlier error. The part of the action that the last observation and "
         f"action explain is removed first; without this, correlations reach {number(abs(largest.raw.value), 2)}. A "
@@ -323,46 +317,53 @@ def _placebo_finding(actions: str, num_episodes: int) -> ReportFinding:
     return ReportFinding("Errors do not predict the next action.", "good")
 
 
-def cover_block(found: Measured) -> FindingBlock:
+def cover_block(measured: Measured) -> FindingBlock:
     """Coverage of actions and states by the logs."""
-    data, rows = found.data, []
-    for one in data.actions:
+    data, rows = measured.data, []
+    for action in data.actions:
         possible = "not known"
-        if one.low is not None and one.high is not None:
-            possible = f"{number(one.low)} to {number(one.high)}"
-        logged = f"{number(one.least)} to {number(one.greatest)}"
-        rows.append([with_unit(label(one.name), found.units.get(one.name, "1")), logged, possible, percent(one.used)])
+        if action.low is not None and action.high is not None:
+            possible = f"{number(action.low)} to {number(action.high)}"
+        logged = f"{number(action.least)} to {number(action.greatest)}"
+        rows.append(
+            [
+                with_unit(label(action.name), measured.units.get(action.name, "1")),
+                logged,
+                possible,
+                percent(action.used),
+            ]
+        )
     text = (
         f"Observations have an effective dimension of {number(data.effective_dimension, 2)} with "
         f"{plural(data.num_components, 'component')}"
     )
     text += "." if data.spread is None else f"; {percent(data.spread)} of the combinations of two components occur."
-    pairs = [
-        f"{label(pair.one)} and {label(pair.other)} ({percent(pair.share)})" for pair in data.narrow if pair.share < 0.5
-    ]
+    few = [pair for pair in data.narrow if pair.share < 0.5]
+    pairs = [f"{label(pair.one)} and {label(pair.other)} ({percent(pair.share)})" for pair in few]
     details = Note(f"Pairs with few combinations: {listing(pairs)}.") if pairs else None
     caption = "Logged range of each action; predictions outside of it are unreliable"
     used = Table(caption, ["action", "logged", "possible", "share used"], rows)
     return block(ReportFinding(text, "plain"), used, details)
 
 
-def twins_block(found: Measured) -> FindingBlock | None:
+def twins_block(measured: Measured) -> FindingBlock | None:
     """Scores of the tests against twins; None without tests."""
-    if not found.twins:
+    if not measured.twins:
         return None
     rows, notes = [], []
-    for test in found.twins:
+    for test in measured.twins:
         for cell in test.grade.cells:
             if cell.score is None:
                 notes.append(f"{test.name} {label(cell.name)}: {cell.note}.")
                 continue
-            one = cell.score
-            style = "world" if one.low > 0.5 else "floor" if one.high > 0 else "missed"
+            score = cell.score
+            style = "world" if score.low > 0.5 else "floor" if score.high > 0 else "missed"
             name = f"{test.name} {label(cell.name)}"
-            rows.append(Dot.of(name, one, number(one.value, 2), style))
-        notes += [f"{test.name}: {one.name}: {one.found}." for one in test.grade.conditions if not one.met]
-    verdicts = [f"{test.name} ({test.title}): {test.verdict.value}" for test in found.twins]
-    kinds = {test.verdict for test in found.twins}
+            rows.append(Dot.of(name, score, number(score.value, 2), style))
+        unmet = [condition for condition in test.grade.conditions if not condition.met]
+        notes += [f"{test.name}: {condition.name}: {condition.found}." for condition in unmet]
+    verdicts = [f"{test.name} ({test.title}): {test.verdict.value}" for test in measured.twins]
+    kinds = {test.verdict for test in measured.twins}
     tone: Tone = "bad" if Verdict.FAIL in kinds else "good" if kinds == {Verdict.PASS} else "unclear"
     parts: list[PagePart] = [*map(Note, notes)]
     if rows:

@@ -21,26 +21,26 @@ MAX_REASONS: Final = 3
 MAX_LINES: Final = 5
 
 
-def render_audit(found: Audit) -> str:
+def render_audit(audit: Audit) -> str:
     """A self-contained UTF-8 page; deterministic.
 
     Args:
-        found: the audit.
+        audit: the audit.
     """
-    measured = found.measured
+    measured = audit.measured
     graded = ""
     if measured is not None:
         count = plural(measured.diagnostics.num_episodes, "episode")
         graded = f": {count} graded over {span(measured.diagnostics.horizon, measured.diagnostics.step_s)}"
-    title = f"Audit of {found.world}"
+    title = f"Audit of {audit.world}"
     tiles = None if measured is None else Facts(_tiles(measured), "glance")
-    lede = f"Logs {found.logs}{graded}"
+    lede = f"Logs {audit.logs}{graded}"
     methods = [] if measured is None else map(Note, _METHODS)
     return render_page(
         title,
-        Header(title=title, lede=lede, parts=[_card(found.decision), tiles]),
+        Header(title=title, lede=lede, parts=[_card(audit.decision), tiles]),
         *([] if measured is None else _chapters(measured)),
-        Chapter("Methods and details", [Facts(list(found.facts.items())), *methods]),
+        Chapter("Methods and details", [Facts(list(audit.facts.items())), *methods]),
     )
 
 
@@ -56,7 +56,7 @@ def _card(decision: Decision) -> Group:
     parts = [
         Note(f"{word[0].upper()}{word[1:]}", "word"),
         Note(_cause(decision), "cause"),
-        Group([one for one in lists if one.lines], "columns"),
+        Group([items for items in lists if items.lines], "columns"),
     ]
     return Group(parts, f"advice {_COLOURS.get(decision.advice, 'bad')}", "Advice")
 
@@ -69,41 +69,40 @@ def _cause(decision: Decision) -> str:
     return f"Causal effects, tested against twins in a replayed environment: {decision.cause.value}."
 
 
-def _tiles(found: Measured) -> list[tuple[str, str]]:
+def _tiles(measured: Measured) -> list[tuple[str, str]]:
     """Key figures by label."""
-    step_s = found.diagnostics.step_s
-    best = max((one.steps for one in trusted_signals(found)), default=0)
+    step_s = measured.diagnostics.step_s
+    best = max((horizon.steps for horizon in trusted_signals(measured)), default=0)
     tiles = {"longest trusted horizon of a signal": span(best, step_s)}
-    gap = weakest_gap(found.diagnostics.gaps)
+    gap = weakest_gap(measured.diagnostics.gaps)
     if gap is not None:
         tiles[f"change of the error with actions {gap.change}"] = growth(gap.increase.value)
-    effects = identified_rows(found)
+    effects = identified_rows(measured)
     if effects:
-        agreeing = sum(one.agreement == "agrees" for one in effects)
+        agreeing = sum(effect.agreement == "agrees" for effect in effects)
         tiles["effects that agree with the logs"] = f"{agreeing} of {len(effects)}"
-    if found.goals is not None:
-        tiles["logged actions preferred to others on the way to a goal"] = percent(found.goals.preferred.value)
-    if found.coverage:
-        worst = min(found.coverage, key=lambda one: one.inside.value)
+    if measured.goals is not None:
+        tiles["logged actions preferred to others on the way to a goal"] = percent(measured.goals.preferred.value)
+    if measured.coverage:
+        worst = min(measured.coverage, key=lambda band: band.inside.value)
         tiles[f"lowest coverage of the {round_percent(worst.level)} bands"] = percent(worst.inside.value)
-    tiles["lowest excitation of an action"] = percent(min((one.left.value for one in found.excitation), default=0.0))
+    tiles["lowest excitation of an action"] = percent(min((row.left.value for row in measured.excitation), default=0.0))
     return list(tiles.items())
 
 
-def _chapters(found: Measured) -> list[Chapter]:
-    errors = found.diagnostics
-    bands = [blocks.joint_block(found), coverage_block(errors)] if errors.bands else []
+def _chapters(measured: Measured) -> list[Chapter]:
+    errors = measured.diagnostics
+    bands = [blocks.joint_block(measured), coverage_block(errors)] if errors.bands else []
+    use = [gaps_block(errors), blocks.leak_block(measured), blocks.rank_block(measured)]
+    logs = [blocks.excitation_block(measured), blocks.placebo_block(measured), blocks.cover_block(measured)]
     return [
-        Chapter("Plans to logged goals", [blocks.goals_block(found)]),
-        Chapter("Effects of actions", [blocks.effects_block(found)]),
-        Chapter("Tests against twins", [blocks.twins_block(found)]),
-        Chapter("Trusted horizon", [blocks.horizon_block(found), skill_block(errors), open_loop_block(errors)]),
-        Chapter("Use of actions and history", [gaps_block(errors), blocks.leak_block(found), blocks.rank_block(found)]),
+        Chapter("Plans to logged goals", [blocks.goals_block(measured)]),
+        Chapter("Effects of actions", [blocks.effects_block(measured)]),
+        Chapter("Tests against twins", [blocks.twins_block(measured)]),
+        Chapter("Trusted horizon", [blocks.horizon_block(measured), skill_block(errors), open_loop_block(errors)]),
+        Chapter("Use of actions and history", use),
         Chapter("Prediction bands", bands),
-        Chapter(
-            "Evidence in the logs",
-            [blocks.excitation_block(found), blocks.placebo_block(found), blocks.cover_block(found)],
-        ),
+        Chapter("Evidence in the logs", logs),
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from worldline.audit.grades import Score
 from worldline.formatting import Number, number, round_percent, tick, with_interval
-from worldline.plots.ticks import log_ticks, nice_ticks, zero_ticks
+from worldline.plots.ticks import log_ticks, nice_ticks
 from worldline.report.parts import PagePart, Table
 from worldline.report.svg import Plane, Stroke
 from worldline.stats import Estimate, Rate
@@ -48,13 +48,11 @@ class ChartLine:
     @property
     def shown(self) -> ChartLine:
         """The line with at most 401 evenly spread points, including the last."""
-        kept = sorted({*range(0, len(self.x), max(1, math.ceil(len(self.x) / _MAX_POINTS))), len(self.x) - 1} - {-1})
-        parts = {name: [getattr(self, name)[k] for k in kept] for name in ("x", "y", *self._edges)}
+        step = max(1, math.ceil(len(self.x) / _MAX_POINTS))
+        kept = sorted({*range(0, len(self.x), step), len(self.x) - 1} - {-1})
+        names = ("x", "y", "low", "high") if len(self.low) else ("x", "y")
+        parts = {name: [getattr(self, name)[k] for k in kept] for name in names}
         return ChartLine(label=self.label, style=self.style, points=self.points, **parts)
-
-    @property
-    def _edges(self) -> tuple[str, ...]:
-        return ("low", "high") if len(self.low) else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +118,10 @@ class LineChart(PagePart):
         drawn += [plane.horizontal("grid", y) for y in self._axes[1]]
         drawn += [plane.horizontal("level", height) for _, height in self.levels]
         drawn += [] if self.now is None else [plane.vertical("level", self.now)]
-        drawn += [plane.area(f"band {one.style}", one.x, one.low, one.high) for one in lines if len(one.low)]
+        drawn += [plane.area(f"band {line.style}", line.x, line.low, line.high) for line in lines if len(line.low)]
         return drawn + [
-            plane.curve(f"{'points' if one.points else 'line'} {one.style}", one.x, one.y, points=one.points)
-            for one in lines
+            plane.curve(f"{'points' if line.points else 'line'} {line.style}", line.x, line.y, points=line.points)
+            for line in lines
         ]
 
     @property
@@ -140,8 +138,8 @@ class LineChart(PagePart):
     @property
     def legend(self) -> dict[str, str]:
         """Style of each label; empty if the only label equals the title."""
-        found = {line.label: line.style for line in self.lines[::-1]}
-        return {} if list(found) == [self.title] else found
+        styles = {line.label: line.style for line in self.lines[::-1]}
+        return {} if list(styles) == [self.title] else styles
 
     @property
     def data(self) -> dict[str, Any] | None:
@@ -158,10 +156,10 @@ class LineChart(PagePart):
             "gaps": self.gaps,
             "ticks": [[float(y), text] for y, text in self.y_marks] if self.tick_texts or self.log else [],
             "lines": [
-                {"label": one.label, "style": one.style, "points": one.points}
-                | {name: [_finite(v, log=self.log) for v in getattr(one, name)] for name in ("x", "y", "low", "high")}
-                for one in parts
-                if len(one.x)
+                {"label": line.label, "style": line.style, "points": line.points}
+                | {name: [_finite(v, log=self.log) for v in getattr(line, name)] for name in ("x", "y", "low", "high")}
+                for line in parts
+                if len(line.x)
             ],
         }
 
@@ -200,12 +198,11 @@ class Dot:
 
     @classmethod
     def of(
-        cls, label: str, found: Estimate | Rate | Score, text: str, style: str, *, target: Number | None = None
+        cls, label: str, figure: Estimate | Rate | Score, text: str, style: str, *, target: Number | None = None
     ) -> Dot:
         """The row of a measured figure."""
-        return cls(
-            label=label, value=found.value, low=found.low, high=found.high, text=text, style=style, target=target
-        )
+        value, low, high = figure.value, figure.low, figure.high
+        return cls(label=label, value=value, low=low, high=high, text=text, style=style, target=target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,14 +235,14 @@ class IntervalChart(PagePart):
     @property
     def tracks(self) -> list[tuple[Dot, list[Stroke]]]:
         """Each row with its drawing."""
-        plane, found = self.plane, []
+        plane, tracks = self.plane, []
         for row in self.rows:
             drawn = [plane.vertical("grid", x) for x in self.ticks]
             drawn += [plane.vertical("level", 0)] if self.zero else []
             drawn += [] if row.target is None else [plane.vertical("target", row.target, 150, 850)]
             drawn += [plane.level(f"whisker {row.style}", row.low, row.high)]
-            found.append((row, [*drawn, plane.level(f"dot {row.style}", row.value, row.value)]))
-        return found
+            tracks.append((row, [*drawn, plane.level(f"dot {row.style}", row.value, row.value)]))
+        return tracks
 
     @property
     def numbers(self) -> Table:
@@ -273,14 +270,6 @@ def share_chart(title: str, head: tuple[str, str], rows: Sequence[Dot], *, alt: 
     """An interval chart of shares from 0 to 1; see `IntervalChart`."""
     ticks = (0.0, 0.25, 0.5, 0.75, 1.0)
     return IntervalChart(title=title, rows=rows, ticks=ticks, show=round_percent, head=head, alt=alt)
-
-
-def zero_chart(
-    title: str, head: tuple[str, str], rows: Sequence[Dot], *, least: Number = 0.0, show: Callable[[Number], str]
-) -> IntervalChart:
-    """An interval chart around 0; see `IntervalChart`. The axis reaches at least to `least`."""
-    ticks = zero_ticks((row.low for row in rows), (least, *(row.high for row in rows)))
-    return IntervalChart(title=title, rows=rows, ticks=ticks, show=show, zero=True, head=head)
 
 
 def _one_scale(x: tuple[Number, Number], y: tuple[Number, Number]) -> tuple[tuple[Number, Number], list[float]]:

@@ -50,7 +50,7 @@ def film_grid(films: Sequence[Film], columns: int) -> bytes:
     Raises:
         InputError: there is no film, their sizes differ, or `columns` is below 1.
     """
-    sizes = {one.shape[-3:] for film in films for one in (film.frames, film.goal) if one is not None}
+    sizes = {frames.shape[-3:] for film in films for frames in (film.frames, film.goal) if frames is not None}
     if len(sizes) != 1 or columns < 1:
         raise InputError(
             f"expected films of one size in at least one column, got {len(films)} films of sizes {sorted(sizes)} in "

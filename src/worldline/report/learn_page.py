@@ -81,46 +81,46 @@ class Report:
 
 def render(report: Report) -> str:
     """A self-contained UTF-8 page; deterministic."""
-    found = _Found(report)
-    top = found.headline or Header(title=report.title)
+    content = _Content(report)
+    top = content.headline or Header(title=report.title)
     eyebrow = " · ".join(dict.fromkeys(text for text in (report.title, report.subtitle) if text))
     facts = Facts(list(report.facts.items())) if report.facts else None
     columns: list[PagePart | None] = [
-        Items("Worth knowing", found.weak, MAX_FINDINGS) if found.weak else None,
+        Items("Worth knowing", content.weak, MAX_FINDINGS) if content.weak else None,
         Commands(report.commands) if report.commands else None,
     ]
     return render_page(
         report.title,
-        Header(title=top.title, eyebrow=eyebrow, lede=top.lede, parts=[*_pictures(found), *_first_charts(found)]),
-        found.signals,
+        Header(title=top.title, eyebrow=eyebrow, lede=top.lede, parts=[*_pictures(content), *_first_charts(content)]),
+        content.signals,
         Group(columns, "columns"),
-        *_chapters(found),
-        Chapter("Methods and details", [facts, *map(Note, found.methods)], folded=True),
+        *_chapters(content),
+        Chapter("Methods and details", [facts, *map(Note, content.methods)], folded=True),
     )
 
 
-class _Found:
+class _Content:
     """The evidence of a report by kind."""
 
     def __init__(self, report: Report) -> None:
         self.sections = report.sections
-        self.trust, self.diagnostics = self.one(evidence.TrustedHorizons), self.one(Diagnostics)
-        forecasts = self.one(evidence.Forecasts)
+        self.trust, self.diagnostics = self.first(evidence.TrustedHorizons), self.first(Diagnostics)
+        forecasts = self.first(evidence.Forecasts)
         self.samples: tuple[evidence.ForecastSample, ...] = () if forecasts is None else forecasts.samples
         if self.trust is not None:
             deviation = self.trust.deviation
-            self.samples = tuple(one for one in self.samples if deviation.get(one.signal))
+            self.samples = tuple(sample for sample in self.samples if deviation.get(sample.signal))
             self.diagnostics = None if self.diagnostics is None else comparable(self.diagnostics, self.trust)
         self.level, self.step_s = (forecasts.level, forecasts.step_s) if forecasts else (0.0, None)
-        self.planning, self.decoded = self.one(evidence.Planning), list(self.all(evidence.Decoded))
-        self.paths = self.one(evidence.PredictedPaths)
+        self.planning, self.decoded = self.first(evidence.Planning), list(self.all(evidence.Decoded))
+        self.paths = self.first(evidence.PredictedPaths)
         self.weak = weaknesses(self.sections, self.diagnostics, self.trust, report.notices)
         self.signals = None if self.diagnostics is None else signal_table(self.diagnostics, self.trust)
 
     def all(self, kind: type[_T]) -> Iterable[_T]:
-        return (one for one in self.sections if isinstance(one, kind))
+        return (section for section in self.sections if isinstance(section, kind))
 
-    def one(self, kind: type[_T]) -> _T | None:
+    def first(self, kind: type[_T]) -> _T | None:
         return next(iter(self.all(kind)), None)
 
     @property
@@ -135,39 +135,38 @@ class _Found:
     def methods(self) -> list[str]:
         texts = []
         if self.planning is not None:
-            texts.append(
-                "Success rates have 95\u00a0% Wilson score intervals; a difference is significant if they do not "
-                "overlap."
-            )
+            intervals = "Success rates have 95\u00a0% Wilson score intervals"
+            texts.append(f"{intervals}; a difference is significant if they do not overlap.")
         if self.diagnostics is not None:
-            one = self.diagnostics
-            short = f" {plural(one.num_short, 'episode')} were too short and left out." if one.num_short else ""
-            cut = f"{plural(one.num_windows, 'window')} of {plural(one.horizon, 'step')}"
+            measured = self.diagnostics
+            left_out = plural(measured.num_short, "episode")
+            short = f" {left_out} were too short and left out." if measured.num_short else ""
+            cut = f"{plural(measured.num_windows, 'window')} of {plural(measured.horizon, 'step')}"
             texts += [
-                f"Errors, use of actions and coverage were measured on {cut} from {plural(one.num_episodes, 'episode')}"
-                f", which were not used for training or calibration.{short}",
+                f"Errors, use of actions and coverage were measured on {cut} from "
+                f"{plural(measured.num_episodes, 'episode')}, which were not used for training or calibration.{short}",
                 "Intervals are 95\u00a0% bootstrap intervals over episodes (2,000 draws). Intervals of the coverage "
                 "are Wilson intervals, corrected for the dependence of windows of one episode.",
             ]
         return texts
 
 
-def _pictures(found: _Found) -> list[PagePart]:
+def _pictures(content: _Content) -> list[PagePart]:
     """Imagined beside real pictures, the first of all if the world sees images."""
-    parts: list[PagePart] = [_outcomes(found.planning, None)] if found.planning is not None else []
-    parts += [_decoded_figure(one) for one in found.decoded]
-    return parts if found.decoded or found.paths is None else [*parts, *_path_figures(found.paths)]
+    parts: list[PagePart] = [_outcomes(content.planning, None)] if content.planning is not None else []
+    parts += [_decoded_figure(decoded) for decoded in content.decoded]
+    return parts if content.decoded or content.paths is None else [*parts, *_path_figures(content.paths)]
 
 
-def _first_charts(found: _Found) -> list[PagePart]:
+def _first_charts(content: _Content) -> list[PagePart]:
     """Measured against predicted in a few held-out episodes, for the first component of the first signal."""
-    if not found.samples:
+    if not content.samples:
         return []
-    first = [one for one in found.samples if _component(one) == _component(found.samples[0])]
-    band = f", with its {round_percent(found.level)} band" if any(one.low for one in found.samples) else ""
-    rival = [("best linear model", "soft")] if any(one.rival for one in found.samples) else []
+    first = [sample for sample in content.samples if _component(sample) == _component(content.samples[0])]
+    band = f", with its {round_percent(content.level)} band" if any(sample.low for sample in content.samples) else ""
+    rival = [("best linear model", "soft")] if any(sample.rival for sample in content.samples) else []
     legend = Legend([("measured", "real"), (f"predicted{band}", "world"), *rival])
-    return [Group.gallery([_forecast_chart(one, found.step_s) for one in first]), legend]
+    return [Group.gallery([_forecast_chart(sample, content.step_s) for sample in first]), legend]
 
 
 def _forecast_chart(sample: evidence.ForecastSample, step_s: float | None) -> LineChart:
@@ -200,41 +199,40 @@ def _component(sample: evidence.ForecastSample) -> str:
     return label(sample.signal) + (f" · {label(sample.component)}" if sample.component else "")
 
 
-def _chapters(found: _Found) -> list[Chapter]:
+def _chapters(content: _Content) -> list[Chapter]:
     """The chapters in reading order; latents, ranks and losses are folded."""
-    diagnostics = found.diagnostics
+    diagnostics = content.diagnostics
     measured: list[PagePart | None] = []
     errors: list[PagePart | None] = []
     if diagnostics is not None:
         measured = [gaps_block(diagnostics), coverage_block(diagnostics)]
         if diagnostics.errors:
             errors = [skill_block(diagnostics) if diagnostics.skills else None, open_loop_block(diagnostics)]
-    seen = [_decoded_block(one) for one in found.decoded]
-    paths = [] if found.paths is None else [_imagined_block(found.paths)]
-    planning = [] if found.planning is None else [_planning_block(found.planning)]
-    planning += [_films_block(one) for one in found.all(evidence.Films)]
+    seen = list(map(_decoded_block, content.decoded))
+    seen += [] if content.paths is None else [_imagined_block(content.paths)]
+    planning = [] if content.planning is None else [_planning_block(content.planning)]
+    planning += map(_films_block, content.all(evidence.Films))
     training = [
-        *map(_learning_block, found.all(evidence.Learning)),
-        *map(_health_block, found.all(evidence.LatentHealth)),
-        *map(_readout_block, found.all(evidence.ReadoutQuality)),
+        *map(_learning_block, content.all(evidence.Learning)),
+        *map(_health_block, content.all(evidence.LatentHealth)),
+        *map(_readout_block, content.all(evidence.ReadoutQuality)),
     ]
-    chosen = [_choice_block(one) for one in found.all(evidence.Choice)]
     return [
-        Chapter("Choice of the model", chosen),
+        Chapter("Choice of the model", list(map(_choice_block, content.all(evidence.Choice)))),
         Chapter("Planning", planning),
-        Chapter("Images", [*seen, *paths]),
+        Chapter("Images", seen),
         Chapter("Use of actions and calibration", measured),
-        Chapter("All signals in these episodes", _all_forecasts(found), folded=True),
+        Chapter("All signals in these episodes", _all_forecasts(content), folded=True),
         Chapter("Errors and baselines", errors, folded=True),
         Chapter("Training, latents and readouts", training, folded=True),
     ]
 
 
-def _all_forecasts(found: _Found) -> list[PagePart]:
+def _all_forecasts(content: _Content) -> list[PagePart]:
     """One row of charts for every further component."""
     rows: dict[str, list[PagePart]] = {}
-    for one in found.samples:
-        rows.setdefault(_component(one), []).append(_forecast_chart(one, found.step_s))
+    for sample in content.samples:
+        rows.setdefault(_component(sample), []).append(_forecast_chart(sample, content.step_s))
     further = list(rows)[1:]
     left = [Note(f"Not shown: {listing(further[_MAX_ROWS:])}.")] if further[_MAX_ROWS:] else []
     return [*(Group.gallery(rows[name]) for name in further[:_MAX_ROWS]), *left]
@@ -242,22 +240,24 @@ def _all_forecasts(found: _Found) -> list[PagePart]:
 
 def _outcomes(planning: evidence.Planning, kind: str | None) -> IntervalChart:
     """Success rate of every method with its interval, over all pairs or one kind."""
-    rates = [(one, one.all if kind is None else one.split.get(kind)) for one in planning.outcomes]
-    chosen = [(one, rate) for one, rate in rates if rate is not None]
-    rows = [
-        Dot.of(one.name, rate, percent(rate.value), "world" if one.role == "planner" else one.role)
-        for one, rate in chosen
-    ]
-    alt = "; ".join(f"{one.name} {percent(rate.value)} ({between(rate)})" for one, rate in chosen)
-    title = f"Goals reached, {kind or 'all pairs'} ({chosen[0][1].trials} each)"
-    return share_chart(title, ("method", "goals reached"), rows, alt=f"{title}: {alt}")
+    rows, texts, trials = [], [], 0
+    for outcome in planning.outcomes:
+        rate = outcome.all if kind is None else outcome.split.get(kind)
+        if rate is not None:
+            style = "world" if outcome.role == "planner" else outcome.role
+            rows.append(Dot.of(outcome.name, rate, percent(rate.value), style))
+            texts.append(f"{outcome.name} {percent(rate.value)} ({between(rate)})")
+            trials = trials or rate.trials
+    title = f"Goals reached, {kind or 'all pairs'} ({trials} each)"
+    return share_chart(title, ("method", "goals reached"), rows, alt=f"{title}: {'; '.join(texts)}")
 
 
 def _choice_block(choice: evidence.Choice) -> FindingBlock:
     """The compared models with their errors in the order of trial, and what won."""
-    rows: list[list[str | PagePart]] = [
-        [verdict("good" if one.name == choice.chosen else "soft", one.name), *trial_cells(one)] for one in choice.trials
-    ]
+    rows: list[list[str | PagePart]] = []
+    for trial in choice.trials:
+        style = "good" if trial.name == choice.chosen else "soft"
+        rows.append([verdict(style, trial.name), *trial_cells(trial)])
     caption = (
         f"Errors in {plural(choice.num_episodes, 'validation episode')}, in standard deviations of the signal. The "
         "ratio to the linear model is a mean over the steps, in which an excess of over 10 % counts twice; below 1 is "
@@ -277,7 +277,7 @@ def _planning_block(planning: evidence.Planning) -> FindingBlock:
 
 def _films_block(films: evidence.Films) -> FindingBlock:
     """Executed plans as animations; still frames if the reader prefers reduced motion."""
-    return block(findings.films(films), Group.gallery([_film(one, k) for k, one in enumerate(films.films)]))
+    return block(findings.films(films), Group.gallery([_film(film, k) for k, film in enumerate(films.films)]))
 
 
 def _film(film: evidence.Film, index: int) -> Animation:
@@ -295,7 +295,7 @@ def _film(film: evidence.Film, index: int) -> Animation:
 
 def _learning_block(learning: evidence.Learning) -> FindingBlock:
     """Losses over training steps."""
-    terms = [_series_line(one, f"other{k % 6}") for k, one in enumerate(learning.terms)]
+    terms = [_series_line(term, f"other{k % 6}") for k, term in enumerate(learning.terms)]
     charts = [_loss_chart("Training loss, by term (unweighted)", terms)] if terms else []
     if learning.validation is not None:
         charts.append(_loss_chart("Validation loss", [_series_line(learning.validation, "world")]))
@@ -347,44 +347,44 @@ def _readout_block(readout: evidence.ReadoutQuality) -> FindingBlock:
     return block(findings.readout(readout), table)
 
 
-def _imagined_block(found: evidence.PredictedPaths) -> FindingBlock:
+def _imagined_block(predicted: evidence.PredictedPaths) -> FindingBlock:
     details = Note(
-        f"Drawn over the last true frame. The predicted {label(found.signal)} is read out from predicted latents."
+        f"Drawn over the last true frame. The predicted {label(predicted.signal)} is read out from predicted latents."
     )
-    return block(findings.imagined(found), *_path_figures(found), details)
+    return block(findings.imagined(predicted), *_path_figures(predicted), details)
 
 
-def _path_figures(found: evidence.PredictedPaths) -> list[PagePart]:
+def _path_figures(predicted: evidence.PredictedPaths) -> list[PagePart]:
     """Predicted and true paths over the last true frame, and a strip of frames."""
     legend = Legend([("true path", "real-swatch"), ("predicted path", "imagined-swatch")])
-    return [legend, Group.gallery([_path_figure(path, found) for path in found.paths])]
+    return [legend, Group.gallery([_path_figure(path, predicted) for path in predicted.paths])]
 
 
-def _path_figure(path: evidence.ImaginedPath, found: evidence.PredictedPaths) -> Captioned:
+def _path_figure(path: evidence.ImaginedPath, predicted: evidence.PredictedPaths) -> Captioned:
     miss = float(((path.real[-1] - path.imagined[-1]) ** 2).sum() ** 0.5)
-    title = f"error {quantity(miss, found.unit)} after {plural(len(path.real) - 1, 'step')}"
-    alt = f"True and predicted path of {label(found.signal)} over the last true frame: {title}."
+    title = f"error {quantity(miss, predicted.unit)} after {plural(len(path.real) - 1, 'step')}"
+    alt = f"True and predicted path of {label(predicted.signal)} over the last true frame: {title}."
     steps = listing([str(step) for step in path.frame_steps])
     row = images.picture(images.strip(path.frames, len(path.frames)), f"True frames at steps {steps}.", "pixels strip")
     return Captioned(title, [images.overlay(path.frames[-1], path.real, path.imagined, alt), row], "paths")
 
 
-def _decoded_figure(found: evidence.Decoded) -> Captioned:
+def _decoded_figure(decoded: evidence.Decoded) -> Captioned:
     """Frames of a few windows, true above predicted, one column per step."""
-    unit_name, ahead = _ahead(found)
-    moments = ["now", *(f"{one} {unit_name} ahead" for one in ahead)]
+    unit_name, ahead = _ahead(decoded)
+    moments = ["now", *(f"{time} {unit_name} ahead" for time in ahead)]
     rows: list[list[str | PagePart]] = []
-    for window in found.windows:
+    for window in decoded.windows:
         rows += [["true", *_frames("true", window.real, moments)]]
         rows += [["predicted", *_frames("predicted", window.drawn, moments)]]
-    title = f"{label(found.camera)}: true and predicted frames"
+    title = f"{label(decoded.camera)}: true and predicted frames"
     return Captioned(title, [Table(title, [f"{unit_name} ahead", "now", *ahead], rows, style="frames")], "decoded")
 
 
-def _ahead(found: evidence.Decoded) -> tuple[str, list[str]]:
+def _ahead(decoded: evidence.Decoded) -> tuple[str, list[str]]:
     """The unit of time, and the steps in this unit."""
-    unit, unit_name = clock(found.steps[-1], found.step_s)
-    return unit_name, [number(unit * step) for step in found.steps]
+    unit, unit_name = clock(decoded.steps[-1], decoded.step_s)
+    return unit_name, [number(unit * step) for step in decoded.steps]
 
 
 def _frames(name: str, frames: evidence.Image, moments: Sequence[str]) -> list[PageImage]:
@@ -395,14 +395,14 @@ def _frames(name: str, frames: evidence.Image, moments: Sequence[str]) -> list[P
     ]
 
 
-def _decoded_block(found: evidence.Decoded) -> FindingBlock:
+def _decoded_block(decoded: evidence.Decoded) -> FindingBlock:
     """Errors of decoded predictions."""
-    unit_name, ahead = _ahead(found)
-    curves = {"predicted": found.imagined, "persistence": found.persistence, "decoder alone": found.decoder}
-    rows = [[when, *(with_interval(one.at(k)) for one in curves.values())] for k, when in enumerate(ahead, 1)]
-    counted = f"{plural(found.num_windows, 'window')} of {plural(found.num_episodes, 'episode')}, held out"
+    unit_name, ahead = _ahead(decoded)
+    curves = {"predicted": decoded.imagined, "persistence": decoded.persistence, "decoder alone": decoded.decoder}
+    rows = [[when, *(with_interval(curve.at(k)) for curve in curves.values())] for k, when in enumerate(ahead, 1)]
+    counted = f"{plural(decoded.num_windows, 'window')} of {plural(decoded.num_episodes, 'episode')}, held out"
     caption = (
-        f"{label(found.camera)}: error (RMSE) in grey levels of 0 to 255 with 95\u00a0% bootstrap intervals over "
+        f"{label(decoded.camera)}: error (RMSE) in grey levels of 0 to 255 with 95\u00a0% bootstrap intervals over "
         f"episodes, over {counted}"
     )
     details = (
@@ -411,4 +411,4 @@ def _decoded_block(found: evidence.Decoded) -> FindingBlock:
         "latent of that frame. Persistence: the last observed frame. Decoder alone: decoded from the latents of the "
         "true frames."
     )
-    return block(findings.decoded(found), Table(caption, [f"{unit_name} ahead", *curves], rows), Note(details))
+    return block(findings.decoded(decoded), Table(caption, [f"{unit_name} ahead", *curves], rows), Note(details))

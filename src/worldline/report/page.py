@@ -57,14 +57,16 @@ def show(part: PagePart | str | None) -> Markup:
 def _environment() -> Environment:
     """Templates with escaped strings; `tojson` escapes <, >, &, ' and all characters outside ASCII."""
     loader = PackageLoader("worldline.report")
-    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    found.globals["show"] = show
-    return found
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals["show"] = show
+    return environment
 
 
 @cache
 def _style() -> Markup:
-    return Markup("\n".join(_text(*one) for one in _STYLES))
+    return Markup("\n".join(_text(*source) for source in _STYLES))
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Final
@@ -74,33 +74,35 @@ class SignalRow:
     trusted: Trusted | None
 
 
-def comparable(found: Diagnostics, trust: evidence.TrustedHorizons) -> Diagnostics:
+def comparable(measured: Diagnostics, trust: evidence.TrustedHorizons) -> Diagnostics:
     """The diagnostics without constant signals, and without baselines on signals that only these see."""
     names = {name for name, deviation in trust.deviation.items() if deviation}
     seen = names.difference(trust.unseen)
     return replace(
-        found,
-        errors=tuple(one for one in found.errors if one.signal in (seen if one.world else names)),
-        skills=tuple(one for one in found.skills if one.signal in seen),
-        gaps=tuple(one for one in found.gaps if one.signal in {None, *names}),
-        bands=tuple(one for one in found.bands if one.signal in names),
+        measured,
+        errors=tuple(error for error in measured.errors if error.signal in (seen if error.world else names)),
+        skills=tuple(curve for curve in measured.skills if curve.signal in seen),
+        gaps=tuple(gap for gap in measured.gaps if gap.signal in {None, *names}),
+        bands=tuple(band for band in measured.bands if band.signal in names),
     )
 
 
-def signal_rows(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> list[SignalRow]:
+def signal_rows(measured: Diagnostics, trust: evidence.TrustedHorizons | None) -> list[SignalRow]:
     """One row per predicted signal."""
-    bands = {one.signal: one for one in (findings.headline_bands(found.bands) if found.bands else ())}
-    trusted = {one.signal: one for one in (trust.trusted if trust else ())}
+    bands = {band.signal: band for band in findings.headline_bands(measured.bands)} if measured.bands else {}
+    trusted = {horizon.signal: horizon for horizon in trust.trusted} if trust else {}
     rows = []
-    for error in (one for one in found.errors if not one.world):
+    for error in measured.errors:
+        if error.world:
+            continue
         name = error.signal
         rows.append(
             SignalRow(
                 signal=name,
-                unit=found.units[name],
-                errors=tuple(float(error.rmse.value[step - 1]) for step in found.horizons),
-                persistence=_rivalry(found, trust, name, ("persistence",)),
-                linear=_rivalry(found, trust, name, _LINEAR),
+                unit=measured.units[name],
+                errors=tuple(float(error.rmse.value[step - 1]) for step in measured.horizons),
+                persistence=_rivalry(measured, trust, name, ("persistence",)),
+                linear=_rivalry(measured, trust, name, _LINEAR),
                 band=bands.get(name),
                 trusted=trusted.get(name),
             )
@@ -108,30 +110,32 @@ def signal_rows(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> l
     return rows
 
 
-def best_linear(found: Diagnostics, signal: str, step: int) -> str | None:
+def best_linear(measured: Diagnostics, signal: str, step: int) -> str | None:
     """Name of the linear model with the smallest error after `step` steps; None without one."""
-    return _strongest(found, signal, _LINEAR, step)
+    return _strongest(_errors_at(measured, signal, step), _LINEAR)
 
 
-def _strongest(found: Diagnostics, signal: str, names: Iterable[str], step: int) -> str | None:
-    errors = {one.world: one.rmse.value[step - 1] for one in found.errors if one.signal == signal}
+def _errors_at(measured: Diagnostics, signal: str, step: int) -> dict[str, float]:
+    """The error of each world after `step` steps."""
+    return {error.world: error.rmse.value[step - 1] for error in measured.errors if error.signal == signal}
+
+
+def _strongest(errors: Mapping[str, float], names: Iterable[str]) -> str | None:
     return min((name for name in names if name in errors), key=lambda name: errors[name], default=None)
 
 
 def _rivalry(
-    found: Diagnostics, trust: evidence.TrustedHorizons | None, signal: str, names: Sequence[str]
+    measured: Diagnostics, trust: evidence.TrustedHorizons | None, signal: str, names: Sequence[str]
 ) -> Rivalry | None:
-    step = found.horizons[-1] if found.horizons else found.horizon
-    name = _strongest(found, signal, names, step)
-    skill = next((one.skill.at(step) for one in found.skills if (one.signal, one.against) == (signal, name)), None)
-    if skill is None or not isfinite(skill.value):
+    step = measured.horizons[-1] if measured.horizons else measured.horizon
+    errors = _errors_at(measured, signal, step)
+    name = _strongest(errors, names) or ""
+    skills = {curve.against: curve.skill.at(step) for curve in measured.skills if curve.signal == signal}
+    if name not in skills or not isfinite(skills[name].value):
         return None
-    errors = {one.world: one.rmse.value[step - 1] for one in found.errors if one.signal == signal}
     close = MAX_TIE_SHARE * (trust.deviation.get(signal, 0.0) if trust else 0.0)
-    is_tied = findings.compare_errors(skill) in ("equivalent", "unclear")
-    if is_tied or abs(errors[""] - errors[name or ""]) < close:
-        return Rivalry(None)
-    return Rivalry(skill.value)
+    is_tied = findings.compare_errors(skills[name]) in ("equivalent", "unclear")
+    return Rivalry(None if is_tied or abs(errors[""] - errors[name]) < close else skills[name].value)
 
 
 def _share(share: float) -> str:
@@ -139,32 +143,22 @@ def _share(share: float) -> str:
     return f"over 99{NBSP}%" if 0.995 <= share < 1 else round_percent(round(share, 2) if share > 0.005 else share)
 
 
-def signal_table(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> Table | None:
+def signal_table(measured: Diagnostics, trust: evidence.TrustedHorizons | None) -> Table | None:
     """The errors of each signal in units, its skill, coverage and trusted horizon."""
-    rows = signal_rows(found, trust)
-    if not rows or not found.horizons:
+    rows = signal_rows(measured, trust)
+    if not rows or not measured.horizons:
         return None
     level = next((row.band.level for row in rows if row.band is not None), HEADLINE_LEVEL)
-    ahead = [f"after {span(step, found.step_s)}" for step in found.horizons]
-    head = [
-        "signal",
-        *ahead,
-        "below persistence",
-        "below best linear",
-        f"inside {round_percent(level)} band",
-        "trusted until",
-    ]
+    ahead = [f"after {span(step, measured.step_s)}" for step in measured.horizons]
+    inside = f"inside {round_percent(level)} band"
+    head = ["signal", *ahead, "below persistence", "below best linear", inside, "trusted until"]
     cells: list[list[str | PagePart]] = []
     for row in rows:
         errors = [_quantity(value, row.unit) for value in row.errors]
-        inside: str | PagePart = (
-            "–" if row.band is None else Phrase(_share(row.band.coverage.value), _calibrated(row.band))
-        )
-        rivals: list[str | PagePart] = ["–" if one is None else one.cell for one in (row.persistence, row.linear)]
-        trusted = _trusted(row.trusted, found.step_s)
-        cells.append([label(row.signal), *errors, *rivals, inside, trusted])
+        rivals = ["–" if rivalry is None else rivalry.cell for rivalry in (row.persistence, row.linear)]
+        cells.append([label(row.signal), *errors, *rivals, _inside(row.band), _trusted(row.trusted, measured.step_s)])
     caption = (
-        f"Error (RMSE) on {found.num_windows} held-out windows. Comparisons {ahead[-1]}; "
+        f"Error (RMSE) on {measured.num_windows} held-out windows. Comparisons {ahead[-1]}; "
         "a tie is a difference that is not significant or below 1\u00a0% of the standard deviation of the signal."
     )
     if trust is not None and trust.unseen:
@@ -174,33 +168,36 @@ def signal_table(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> 
     return Table(caption, [head[k] for k in kept], [[row[k] for k in kept] for row in cells], style="number signals")
 
 
-def _calibrated(band: Band) -> str:
-    narrow, wide = band.coverage.high < band.level, band.coverage.low > band.level
-    return "verdict bad" if narrow else "verdict unclear" if wide else ""
-
-
-def _trusted(one: Trusted | None, step_s: float | None) -> Phrase | str:
-    if one is None:
+def _inside(band: Band | None) -> Phrase | str:
+    """The measured coverage, in the colour of its verdict."""
+    if band is None:
         return "–"
-    style = "" if one.steps == one.of else "verdict unclear" if one.steps else "verdict bad"
-    return Phrase(span(one.steps, step_s) if one.steps else "not trusted", style)
+    narrow, wide = band.coverage.high < band.level, band.coverage.low > band.level
+    return Phrase(_share(band.coverage.value), "verdict bad" if narrow else "verdict unclear" if wide else "")
 
 
-def headline(found: Diagnostics, trust: evidence.TrustedHorizons | None) -> Header | None:
+def _trusted(horizon: Trusted | None, step_s: float | None) -> Phrase | str:
+    if horizon is None:
+        return "–"
+    style = "" if horizon.steps == horizon.of else "verdict unclear" if horizon.steps else "verdict bad"
+    return Phrase(span(horizon.steps, step_s) if horizon.steps else "not trusted", style)
+
+
+def headline(measured: Diagnostics, trust: evidence.TrustedHorizons | None) -> Header | None:
     """The error of the first signal in units, compared with the baselines; None if no signal varies."""
-    rows = signal_rows(found, trust)
+    rows = signal_rows(measured, trust)
     if not rows:
         return None
-    first, when = rows[0], span(found.horizons[-1], found.step_s)
+    first, when = rows[0], span(measured.horizons[-1], measured.step_s)
     rivals = [(first.persistence, "persistence"), (first.linear, "the best linear model")]
     parts = [f"error {_quantity(first.errors[-1], first.unit)} after {when}"]
-    parts += [one.sentence(name) for one, name in rivals if one is not None and one.skill is not None]
-    tied = [name for one, name in rivals if one is not None and one.skill is None]
+    parts += [rivalry.sentence(name) for rivalry, name in rivals if rivalry is not None and rivalry.skill is not None]
+    tied = [name for rivalry, name in rivals if rivalry is not None and rivalry.skill is None]
     parts += [f"tied with {listing(tied)}"] if tied else []
-    return Header(title=f"{findings.capital(label(first.signal))}: {', '.join(parts)}.", lede=_lede(rows, found))
+    return Header(title=f"{findings.capital(label(first.signal))}: {', '.join(parts)}.", lede=_lede(rows, measured))
 
 
-def _lede(rows: Sequence[SignalRow], found: Diagnostics) -> str:
+def _lede(rows: Sequence[SignalRow], measured: Diagnostics) -> str:
     """Coverage of the first signal, and the signals that are trusted over the whole horizon."""
     first, texts = rows[0], []
     if first.band is not None:
@@ -213,7 +210,7 @@ def _lede(rows: Sequence[SignalRow], found: Diagnostics) -> str:
     if whole:
         which = "All signals" if len(whole) == len(rows) > 1 else findings.capital(listing(whole[:4]))
         more = f" and {len(whole) - 4} more" if len(whole) > 4 and len(whole) < len(rows) else ""
-        texts.append(f"{which}{more} can be trusted for all of the {span(found.horizon, found.step_s)}.")
+        texts.append(f"{which}{more} can be trusted for all of the {span(measured.horizon, measured.step_s)}.")
     return " ".join(texts)
 
 
@@ -225,38 +222,38 @@ def sentences(finding: findings.ReportFinding) -> Header:
 
 def weaknesses(
     sections: Sequence[evidence.Evidence],
-    found: Diagnostics | None,
+    measured: Diagnostics | None,
     trust: evidence.TrustedHorizons | None,
     notices: Sequence[str],
 ) -> list[str]:
     """What a user of the world should know, the worst first."""
     ranked = [(2, text) for text in notices]
-    for one in sections:
-        if isinstance(one, evidence.LatentHealth):
-            ranked += _if_bad(0, findings.latent_health(one))
-        elif isinstance(one, evidence.Learning):
-            ranked += _if_bad(1, findings.learning(one))
-    if found is not None:
-        ranked += _if_bad(0, findings.gaps(found.gaps)) if found.gaps else []
-        for row in signal_rows(found, trust):
-            ranked += _signal_weaknesses(row, found)
-    return [text for _, text in sorted(ranked, key=lambda one: one[0])]
+    for section in sections:
+        if isinstance(section, evidence.LatentHealth):
+            ranked += _if_bad(0, findings.latent_health(section))
+        elif isinstance(section, evidence.Learning):
+            ranked += _if_bad(1, findings.learning(section))
+    if measured is not None:
+        ranked += _if_bad(0, findings.gaps(measured.gaps)) if measured.gaps else []
+        for row in signal_rows(measured, trust):
+            ranked += _signal_weaknesses(row, measured)
+    return [text for _, text in sorted(ranked, key=lambda weakness: weakness[0])]
 
 
 def _if_bad(rank: int, finding: findings.ReportFinding) -> list[tuple[int, str]]:
     return [(rank, finding.text)] if finding.verdict == "bad" else []
 
 
-def _signal_weaknesses(row: SignalRow, found: Diagnostics) -> list[tuple[int, str]]:
-    name, texts, one = findings.capital(label(row.signal)), [], row.trusted
-    if one is not None and one.steps < one.of:
-        reason = (
-            "a linear model is better"
-            if one.stops == "linear"
-            else f"it is not significantly better than {label(one.stops)}"
-        )
-        until = f"only until {span(one.steps, found.step_s)}: at the next step" if one.steps else "at no step:"
-        texts.append((1 if one.steps else 0, f"{name} can be trusted {until} {reason}."))
+def _signal_weaknesses(row: SignalRow, measured: Diagnostics) -> list[tuple[int, str]]:
+    name, texts, horizon = findings.capital(label(row.signal)), [], row.trusted
+    if horizon is not None and horizon.steps < horizon.of:
+        reason = f"it is not significantly better than {label(horizon.stops)}"
+        if horizon.stops == "linear":
+            reason = "a linear model is better"
+        until = "at no step:"
+        if horizon.steps:
+            until = f"only until {span(horizon.steps, measured.step_s)}: at the next step"
+        texts.append((1 if horizon.steps else 0, f"{name} can be trusted {until} {reason}."))
     if row.band is not None and not row.band.coverage.low <= row.band.level <= row.band.coverage.high:
         narrow = row.band.coverage.high < row.band.level
         share = f"{percent(row.band.coverage.value)} of the paths are inside the {round_percent(row.band.level)} band"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from worldline.formatting import NBSP, listing, number, percent, plural, pretty_unit, size, tick
@@ -95,7 +96,7 @@ class StoreFigures:
     @property
     def num_bytes(self) -> int:
         """Bytes on disk of the whole store."""
-        return self.other_bytes + sum(one.num_bytes for one in self.signals)
+        return self.other_bytes + sum(figures.num_bytes for figures in self.signals)
 
 
 def endings(figures: StoreFigures) -> str:
@@ -154,28 +155,28 @@ def signal_cells(signal: Signal) -> tuple[str, ...]:
     return signal.name, str(signal.role), str(signal.kind), shape(signal), unit, bounds(signal)
 
 
-def value_size(one: SignalFigures) -> str:
+def value_size(figures: SignalFigures) -> str:
     """Bytes per stored value; a dash if there is none."""
-    return size(one.num_bytes / one.num_rows) if one.num_rows else "–"
+    return size(figures.num_bytes / figures.num_rows) if figures.num_rows else "–"
 
 
-def exactness(one: SignalFigures) -> str:
+def exactness(figures: SignalFigures) -> str:
     """Precision of the stored signal."""
-    return "exact" if not one.max_error else f"within {plural(one.max_error, 'grey level')}"
+    return "exact" if not figures.max_error else f"within {plural(figures.max_error, 'grey level')}"
 
 
-def missing(one: SignalFigures) -> str:
+def missing(figures: SignalFigures) -> str:
     """Share of missing values; empty for signals that are always observed."""
-    if one.missing is None:
+    if figures.missing is None:
         return ""
-    return percent(one.missing) if one.missing else "none"
+    return percent(figures.missing) if figures.missing else "none"
 
 
 def drawn_signals(signals: Sequence[Signal], limit: int) -> list[Signal]:
     """The first signals that can be drawn as curves: at least one of each role, grouped by role."""
-    curves = [signal for signal in signals if signal.kind is not Kind.IMAGE]
-    firsts = [next(one for one in curves if one.role is role) for role in Role if any(c.role is role for c in curves)]
+    roles, curves = list(Role), [signal for signal in signals if signal.kind is not Kind.IMAGE]
+    by_role = sorted(curves, key=lambda signal: roles.index(signal.role))
+    firsts = [next(group) for _, group in groupby(by_role, lambda signal: signal.role)]
     rest = [signal for signal in curves if signal not in firsts]
-    roles = list(Role)
     chosen = [*firsts, *rest][:limit]
-    return sorted(chosen, key=lambda one: (roles.index(one.role), curves.index(one)))
+    return [signal for signal in by_role if signal in chosen]

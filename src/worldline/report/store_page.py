@@ -94,7 +94,7 @@ def panel_chart(panel: SignalPanel, axis: TimeAxis) -> LineChart:
         alt=f"{panel.title} over time: {_alt_text(panel)}",
         x_label=axis.label,
         y_label="",
-        lines=[_line(one) for one in panel.curves[::-1]],
+        lines=[_line(curve) for curve in panel.curves[::-1]],
         x_ends=axis.span,
         y_ticks=panel.ticks,
         tick_texts=named,
@@ -112,27 +112,29 @@ def _line(curve: SignalCurve) -> ChartLine:
 def _alt_text(panel: SignalPanel) -> str:
     unit = panel.signal.unit
     parts = []
-    for line, found in zip(panel.curves, panel.ranges, strict=True):
-        values = "not observed" if math.isnan(found.mean) else f"{number(found.least)} to {quantity(found.most, unit)}"
+    for line, extent in zip(panel.curves, panel.ranges, strict=True):
+        values = (
+            "not observed" if math.isnan(extent.mean) else f"{number(extent.least)} to {quantity(extent.most, unit)}"
+        )
         parts.append(f"{line.label} {values}" if len(panel.curves) > 1 else values)
     return "; ".join(parts)
 
 
 def _reels(view: EpisodeView) -> list[PagePart]:
     """Frames of each camera, evenly spaced, with their times."""
-    found: list[PagePart] = []
+    parts: list[PagePart] = []
     for strip in view.strips:
         cells = [
             still(frame, strip.shape, f"{strip.name} at {view.axis.text(moment)}", view.axis.text(moment))
             for frame, moment in zip(strip.frames, view.moments, strict=True)
         ]
-        found.append(Captioned(strip.name, [Grid(strip.name, f"repeat({len(cells)},minmax(3rem,1fr))", cells)], "wide"))
-    return found
+        parts.append(Captioned(strip.name, [Grid(strip.name, f"repeat({len(cells)},minmax(3rem,1fr))", cells)], "wide"))
+    return parts
 
 
 def _signals_table(figures: StoreFigures) -> PagePart:
     head = [*say.SIGNAL_TITLES, "stored as", "missing"]
-    rows = [[*say.signal_cells(one.signal), one.signal.dtype, say.missing(one)] for one in figures.signals]
+    rows = [[*say.signal_cells(row.signal), row.signal.dtype, say.missing(row)] for row in figures.signals]
     step_s = figures.schema.step_s
     period = "The time per step is unknown" if step_s is None else f"One step takes {tick(step_s)} s"
     return Table(f"{period}. Units: 1 is dimensionless, ? is unknown.", head, rows)
@@ -141,14 +143,8 @@ def _signals_table(figures: StoreFigures) -> PagePart:
 def _sizes_table(figures: StoreFigures) -> PagePart:
     total = figures.num_bytes
     rows = [
-        [
-            one.signal.name,
-            size(one.num_bytes),
-            say.value_size(one),
-            percent(one.num_bytes / total),
-            say.exactness(one),
-        ]
-        for one in figures.signals
+        [row.signal.name, size(row.num_bytes), say.value_size(row), percent(row.num_bytes / total), say.exactness(row)]
+        for row in figures.signals
     ]
     rows.append(["index, cards", size(figures.other_bytes), "", percent(figures.other_bytes / total), ""])
     head = ["signal", "on disk", "per value", "share", "precision"]
@@ -168,9 +164,9 @@ def _ranges_table(view: EpisodeView) -> PagePart:
     rows = []
     for panel in view.panels:
         name, unit = panel.signal.name, pretty_unit(panel.signal.unit) or panel.signal.unit
-        for curve, found in zip(panel.curves, panel.ranges, strict=True):
+        for curve, extent in zip(panel.curves, panel.ranges, strict=True):
             title = name if len(panel.curves) == 1 else f"{name} · {curve.label}"
-            rows.append([title, unit, *(number(value, 4) for value in (found.least, found.mean, found.most))])
+            rows.append([title, unit, *(number(value, 4) for value in (extent.least, extent.mean, extent.most))])
     head = ["signal", "unit", "minimum", "mean", "maximum"]
     return Table("Over the whole episode", head, rows, style="number")
 
@@ -210,9 +206,9 @@ def _sparks(sheet: Sheet, sparks: Sparks) -> Captioned:
 
 def spark(panel: SignalPanel, span: tuple[float, float]) -> Sketch:
     """A small chart with curves only."""
-    plane, lines = Plane(span, (panel.ticks[0], panel.ticks[-1])), [_line(one) for one in panel.curves[::-1]]
-    drawn = [plane.area(f"band {one.style}", one.x, one.low, one.high) for one in lines if one.low]
-    drawn += [plane.curve(f"line {one.style}", one.x, one.y) for one in lines]
+    plane, lines = Plane(span, (panel.ticks[0], panel.ticks[-1])), [_line(curve) for curve in panel.curves[::-1]]
+    drawn = [plane.area(f"band {line.style}", line.x, line.low, line.high) for line in lines if line.low]
+    drawn += [plane.curve(f"line {line.style}", line.x, line.y) for line in lines]
     return Sketch(drawn, _alt_text(panel))
 
 

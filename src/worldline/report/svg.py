@@ -46,7 +46,7 @@ class Plane:
 
     def down(self, y: Number) -> Number:
         """The vertical coordinate."""
-        low, high, value = (math.log10(one) if self.log else one for one in (*self.y, y))
+        low, high, value = (math.log10(number) if self.log else number for number in (*self.y, y))
         return GRID * (high - value) / ((high - low) or 1.0)
 
     def horizontal(self, style: str, y: Number) -> Stroke:

@@ -119,8 +119,8 @@ def equal(first: Values, second: Values, problem: str, *, within: float = 0.0) -
     """
     a, b = as_float(first), as_float(second)
     holds(a.shape == b.shape, f"{problem} (shapes {a.shape} and {b.shape})")
-    found = difference(a, b)
-    holds(found <= within, f"{problem} (relative difference {found:.3g}, allowed {within:.3g})")
+    gap = difference(a, b)
+    holds(gap <= within, f"{problem} (relative difference {gap:.3g}, allowed {within:.3g})")
 
 
 def all_equal(first: Arrays, second: Arrays, problem: str, *, within: float = 0.0) -> None:
@@ -139,8 +139,8 @@ def has_shape(what: str, value: Values, expected: tuple[int, ...]) -> None:
 
 def inside_bounds(signal: Signal, value: Values, what: str = "") -> None:
     """Raises BreachError if values of a signal are outside its bounds, by more than a rounding error."""
-    found, low, high = as_float(value), np.asarray(signal.low or -np.inf), np.asarray(signal.high or np.inf)
-    inside = difference(found, np.clip(found, low, high)) <= 1e-6
+    values, low, high = as_float(value), np.asarray(signal.low or -np.inf), np.asarray(signal.high or np.inf)
+    inside = difference(values, np.clip(values, low, high)) <= 1e-6
     holds(inside, f"{what}{signal.name!r} is outside {signal.low} to {signal.high}")
 
 
@@ -233,13 +233,7 @@ def breaches(case: CaseT, clauses: Iterable[Clause[CaseT]]) -> list[str]:
         case: argument of each clause.
         clauses: each is checked. An unexpected error of what is checked breaks a clause, too.
     """
-    broken = []
-    for each in clauses:
-        try:
-            each(case)
-        except AssertionError as breach:
-            broken.append(str(breach))
-    return broken
+    return [outcome.text for outcome in outcomes(case, clauses) if outcome.verdict is ClauseStatus.BROKEN]
 
 
 class ClauseStatus(StrEnum):
@@ -272,12 +266,12 @@ def outcomes(case: CaseT, clauses: Iterable[Clause[CaseT]]) -> Iterator[ClauseOu
         clauses: as in `breaches`.
     """
     for each in clauses:
-        name, verdict, text = each.__name__.replace("_", " "), ClauseStatus.HOLDS, ""
+        verdict, text = ClauseStatus.HOLDS, ""
         try:
             each(case)
         except AssertionError as breach:
             verdict, text = ClauseStatus.BROKEN, str(breach)
-        yield ClauseOutcome(clause=name, verdict=verdict, text=text)
+        yield ClauseOutcome(clause=each.__name__.replace("_", " "), verdict=verdict, text=text)
 
 
 def as_float(values: Values) -> NDArray[np.float64]:
@@ -291,20 +285,20 @@ def difference(first: Values, second: Values) -> float:
     with np.errstate(invalid="ignore"):
         gap = np.where(a == b, 0.0, np.abs(a - b))
     magnitude = np.where(np.isfinite(a) & np.isfinite(b), np.maximum(np.abs(a), np.abs(b)), 0.0)
-    found = float(gap.max(initial=0.0) / magnitude.max(initial=1e-12))
-    return found if np.isfinite(found) else float("inf")
+    share = float(gap.max(initial=0.0) / magnitude.max(initial=1e-12))
+    return share if np.isfinite(share) else float("inf")
 
 
 def map_arrays(value: Nested, function: Callable[[Any], Any]) -> Nested:
     """`value` with `function` applied to all arrays and tensors in its mappings and dataclasses."""
-    found: Any = value
+    mapped: Any = value
     if isinstance(value, (Tensor, np.ndarray)):
-        found = function(value)
+        mapped = function(value)
     elif isinstance(value, Mapping):
-        found = {name: map_arrays(inner, function) for name, inner in value.items()}
+        mapped = {name: map_arrays(inner, function) for name, inner in value.items()}
     elif is_dataclass(value) and not isinstance(value, type):
-        found = replace(value, **{item.name: map_arrays(vars(value)[item.name], function) for item in fields(value)})
-    return cast(Nested, found)
+        mapped = replace(value, **{item.name: map_arrays(vars(value)[item.name], function) for item in fields(value)})
+    return cast(Nested, mapped)
 
 
 def without(arrays: Arrays, name: str) -> Arrays:

@@ -80,11 +80,9 @@ def coverage(case: WorldCase) -> None:
 def trust_is_p_value(case: WorldCase) -> None:
     """Trust is a p-value in [0, 1], rarely small on real histories and smaller on corrupted ones."""
     windows = case.windows()
-    unlike = replace(
-        windows, history=replace(windows.history, observations=corrupt(windows.history.observations, case.seed))
-    )
+    corrupted = replace(windows.history, observations=corrupt(windows.history.observations, case.seed))
     prediction = case.predict(windows)
-    real, wild = as_float(prediction.trust), as_float(case.predict(unlike).trust)
+    real, wild = (as_float(p.trust) for p in (prediction, case.predict(replace(windows, history=corrupted))))
     for name, value in (("real", real), ("corrupted", wild)):
         holds(value.shape == (windows.num_worlds,), f"trust has shape {value.shape} for {windows.num_worlds} worlds")
         fine = ((value >= 0) & (value <= 1)) | (np.isnan(value) & (not prediction.calibrated))
@@ -135,8 +133,8 @@ def detects(odd: Floats, real: Floats, what: str) -> None:
 def _min_p_values(case: WorldCase, windows: ForecastWindows, at: int) -> Floats:
     """The smallest p-value over signals of the step that leads to observation `at` of each history [W]."""
     episodes = [Episode(**vars(query_of(windows, world).history)) for world in range(windows.num_worlds)]
-    found = [case.world.surprise(episode).p_values.values() for episode in episodes]
-    return np.asarray([min(float(value[at - 1]) for value in values) for values in found])
+    p_values = [case.world.surprise(episode).p_values.values() for episode in episodes]
+    return np.asarray([min(float(value[at - 1]) for value in values) for values in p_values])
 
 
 def levels_of(case: WorldCase) -> list[float]:

@@ -32,10 +32,10 @@ def same_from_eight_threads(case: WorldCase) -> None:
         return {name: _answer(ask) for name, ask in every[number].items()}
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        found = list(pool.map(ask_all, range(NUM_THREADS)))
+        answers = list(pool.map(ask_all, range(NUM_THREADS)))
     for number in range(NUM_THREADS):
         for name, value in expected[number].items():
-            place = changed_place(value, found[number][name])
+            place = changed_place(value, answers[number][name])
             problem = f"{name} returned another result while {NUM_THREADS - 1} threads were calling: {place} differs"
             holds(place is None, problem)
 
@@ -71,9 +71,9 @@ def any_layout(case: WorldCase) -> None:
 
 def _backwards(value: NDArray[np.generic]) -> NDArray[np.generic]:
     """The same values as a read-only view with negative strides."""
-    found = value[::-1].copy()[::-1]
-    found.flags.writeable = False
-    return found
+    view = value[::-1].copy()[::-1]
+    view.flags.writeable = False
+    return view
 
 
 def _questions(case: WorldCase, number: int, *, plans: bool) -> dict[str, Callable[[], object]]:
@@ -93,7 +93,7 @@ def _questions(case: WorldCase, number: int, *, plans: bool) -> dict[str, Callab
 def _answer(ask: Callable[[], object]) -> Mapping[str, object]:
     """A copy of the result without its elapsed time, or the text of the error."""
     try:
-        found = ask()
+        result = ask()
     except WorldlineError as refusal:
         return {"the error": f"{type(refusal).__name__}: {refusal}"}
-    return snapshot(replace(found, elapsed_s=0.0) if isinstance(found, Plan) else found)
+    return snapshot(replace(result, elapsed_s=0.0) if isinstance(result, Plan) else result)

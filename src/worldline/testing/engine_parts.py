@@ -39,10 +39,10 @@ def parts_restore(case: EngineCase) -> None:
     assert isinstance(again, Engine)  # for the type checker
     holds(again.describe() == case.card, "the restored engine has another card")
     windows = case.windows()
-    found, expected = (
+    predicted, expected = (
         each.answer(windows.history, case.future(windows)) for each in (replace(case, engine=again), case)
     )
-    all_equal(found, expected, "the restored engine predicts something else")
+    all_equal(predicted, expected, "the restored engine predicts something else")
     wrong = {f"without the array {name!r}": replace(parts, arrays=without(parts.arrays, name)) for name in parts.arrays}
     wrong["of another engine"] = Parts(config={"nonsense": 1}, arrays={})
     for what, bad in wrong.items():

@@ -84,9 +84,9 @@ def samples_shape(case: EngineCase) -> None:
     belief = case.observe(windows.history)
     num_samples = 1 if card.deterministic else case.num_samples
     for num_versions in (1, case.num_versions):
-        found = case.imagine(belief, windows.future(num_versions, case.seed))
-        holds(set(found) == set(card.predicts), f"signals {sorted(found)}, the card predicts {card.predicts}")
-        for name, value in found.items():
+        predicted = case.imagine(belief, windows.future(num_versions, case.seed))
+        holds(set(predicted) == set(card.predicts), f"signals {sorted(predicted)}, the card predicts {card.predicts}")
+        for name, value in predicted.items():
             signal = card.schema[name]
             has_shape(repr(name), value, (windows.num_worlds, num_versions, num_samples, case.horizon, *signal.shape))
             holds(value.dtype == signal.dtype, f"{name!r} has dtype {value.dtype}, expected {signal.dtype}")
@@ -110,8 +110,8 @@ def deterministic_claim(case: EngineCase) -> None:
 def action_conditioned(case: EngineCase) -> None:
     """Actions change the predicted signals if and only if the card states `action_conditioned`."""
     windows, claim = case.windows(), case.card.action_conditioned
-    found = case.answer(windows.history, case.future(windows))
-    differs = max(difference(value, np.broadcast_to(value[:, :1], value.shape)) for value in found.values())
+    predicted = case.answer(windows.history, case.future(windows))
+    differs = max(difference(value, np.broadcast_to(value[:, :1], value.shape)) for value in predicted.values())
     holds((differs > 0) == claim, f"the card states {claim}, but actions change signals by {differs:.3g}")
 
 
@@ -188,14 +188,11 @@ def worlds_independent(case: EngineCase) -> None:
         chosen = [kept] if case.card.deterministic else np.where(every == kept, every, np.roll(every, -1)).tolist()
         place = 0 if case.card.deterministic else kept
         inputs = map_arrays(future, partial(np.take, indices=chosen, axis=0))
-        found = case.answer(windows.history.worlds(chosen), inputs)
+        predicted = case.answer(windows.history.worlds(chosen), inputs)
         problem = f"the prediction of world {kept} changed with the other worlds of the batch"
-        all_equal(
-            {name: value[place] for name, value in found.items()},
-            {name: value[kept] for name, value in together.items()},
-            problem,
-            within=case.tolerance,
-        )
+        alone = {name: value[place] for name, value in predicted.items()}
+        expected = {name: value[kept] for name, value in together.items()}
+        all_equal(alone, expected, problem, within=case.tolerance)
 
 
 @clause("Abducts.abduct; its noise replays the draws for every seed")
@@ -207,14 +204,12 @@ def abducts(case: EngineCase) -> None:
     belief, noise = case.engine.abduct(case.episodes[0], at)
     windows = forecast_windows([(case.episodes[0], at)], length=case.length, horizon=case.horizon)
     future = windows.future(case.num_versions, case.seed)
-    found = [
-        case.engine.imagine(belief, future, num_samples=1, noise=noise, seed=seed).signals
-        for seed in (case.seed, case.seed + 1)
-    ]
-    all_equal(found[0], found[1], "two seeds differ with the same noise")
+    replay = partial(case.engine.imagine, belief, future, num_samples=1, noise=noise)
+    first, second = (replay(seed=seed).signals for seed in (case.seed, case.seed + 1))
+    all_equal(first, second, "two seeds differ with the same noise")
     past = case.imagine(case.observe(windows.history), future)
-    for name, value in found[0].items():
-        means = (each[:, 0].astype(np.float64).mean(1) for each in (value, past[name]))
+    for name, value in first.items():
+        means = (samples[:, 0].astype(np.float64).mean(1) for samples in (value, past[name]))
         after, before = (squared_error(windows, name, mean).mean() for mean in means)
         problem = f"with the logged actions, the error of {name!r} after abduct is {after:.3g} variances"
         holds(after <= before * (1 + case.tolerance) + 1e-6, f"{problem}, before {before:.3g}")
@@ -251,16 +246,18 @@ def tensors_agree(case: EngineCase) -> None:
     exogenous = join(schema.exogenous, future.exogenous, device) if schema.exogenous else None
 
     def signals(actions: Tensor) -> dict[str, Tensor]:
-        found = case.engine.rollout(belief, actions.to(device), exogenous, num_samples=case.num_samples, seed=case.seed)
-        return {name: value.cpu() for name, value in found.signals.items()}
+        rollout = case.engine.rollout(
+            belief, actions.to(device), exogenous, num_samples=case.num_samples, seed=case.seed
+        )
+        return {name: value.cpu() for name, value in rollout.signals.items()}
 
     with torch.no_grad():
-        found = {name: value.numpy() for name, value in signals(actions).items()}
-    all_equal(found, case.imagine(belief, future), "rollout is not imagine", within=case.tolerance)
+        rolled = {name: value.numpy() for name, value in signals(actions).items()}
+    all_equal(rolled, case.imagine(belief, future), "rollout is not imagine", within=case.tolerance)
     generator = torch.Generator().manual_seed(case.seed)
     weights = {
         name: torch.randn(value.shape, generator=generator) / (float(value.astype(float).std()) + 1e-6)
-        for name, value in found.items()
+        for name, value in rolled.items()
         if schema[name].kind is Kind.VECTOR and schema[name].period is None
     }
     vectors = np.concatenate([np.full(signal.size, signal.kind is Kind.VECTOR) for signal in schema.actions])
@@ -339,17 +336,17 @@ def _distances(case: EngineCase) -> dict[str, NDArray[np.floating]]:
     """Steps [W, N, T] to each goal of `_goals`, except the goals that are refused."""
     if not isinstance(case.engine, GoalDistance):
         return {}
-    windows, found = case.windows(), {}
+    windows, distances = case.windows(), {}
     belief, future = case.observe(windows.history), case.future(windows)
     for label, goal in _goals(windows).items():
         try:
             encoded = case.engine.encode_goal(belief, goal)
             distance = case.rollout(belief, future).goal_distance
             if distance is not None:
-                found[label] = distance(encoded).detach().cpu().numpy()
+                distances[label] = distance(encoded).detach().cpu().numpy()
         except UnsupportedError:
             continue
-    return found
+    return distances
 
 
 def _goals(windows: ForecastWindows) -> dict[str, Arrays]:
@@ -379,8 +376,8 @@ def _check_proposals(case: EngineCase, engine: GoalDistance, belief: EngineBelie
     vectors = [s.name for s in case.card.schema.actions if s.kind is Kind.VECTOR and plain[s.name].size]
     same = all(np.array_equal(plain[name], after[name]) for name in vectors)
     holds(not vectors or not same, "proposals do not depend on the pending actions")
-    for signal, found in product(signals, filter(None, (plain, after, propose(budget_s=1e-9)))):
-        value = found[signal.name]
+    for signal, sequences in product(signals, filter(None, (plain, after, propose(budget_s=1e-9)))):
+        value = sequences[signal.name]
         holds(value.shape[1] <= 5, f"{value.shape[1]} proposals of {signal.name!r}, expected at most 5")
         has_shape(f"proposals of {signal.name!r}", value, (*value.shape[:2], case.horizon, *signal.shape))
         inside_bounds(signal, value, "proposals: ")

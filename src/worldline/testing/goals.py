@@ -56,15 +56,15 @@ def scores_each_plan(case: WorldCase) -> None:
     """Scores are independent: one cost and C violations per plan, in the order of the plans."""
     query, plans = case.query(), case.plans()
     rules, expected = rules_of(case, query, plans)
-    found = case.score_one(query, plans, constraints=rules)
-    has_shape("cost", found.cost, (4,))
-    has_shape("violation", found.violation, (4, len(rules)))
+    scores = case.score_one(query, plans, constraints=rules)
+    has_shape("cost", scores.cost, (4,))
+    has_shape("violation", scores.violation, (4, len(rules)))
     problem, known = "violation is not that of the constraints", ~np.isnan(expected)
-    equal(np.where(known, found.violation, 0.0), np.where(known, expected, 0.0), problem, within=1e-6)
-    holds(bool((found.violation[~known] > 0).all()), problem)
+    equal(np.where(known, scores.violation, 0.0), np.where(known, expected, 0.0), problem, within=1e-6)
+    holds(bool((scores.violation[~known] > 0).all()), problem)
     turned = {name: value[::-1] for name, value in plans.items()}
     other = case.score_one(query, turned, constraints=rules)
-    equal(other.cost[::-1], found.cost, "another order of plans changes their costs", within=case.tolerance)
+    equal(other.cost[::-1], scores.cost, "another order of plans changes their costs", within=case.tolerance)
 
 
 @clause("Goal.costs, discount, last_only; costs see actions by name and are summed over steps")
@@ -74,10 +74,10 @@ def costs_add_up(case: WorldCase) -> None:
     Not checked without a vector input, because no other cost is known in advance.
     """
     four = Candidates(case)
-    given = _given(case, four.query, four.plans)
-    if given is None:
+    vector_input = _vector_input(case, four.query, four.plans)
+    if vector_input is None:
         return
-    name, values = given
+    name, values = vector_input
     taken, dear = values.sum(-1), Price(signal=name, price=1.0)
     half, steps = 0.5 ** np.arange(taken.shape[1]), taken.sum(1)
     plain, only = replace(case.goal, discount=1.0, last_only=False), Goal(costs=(dear,))
@@ -118,12 +118,14 @@ def rollout_is_complete(case: WorldCase) -> None:
         bound = float(np.quantile(means, 0.3))
         low, high = ((sign * (means - bound)).max((1, 2)).clip(0) for sign in (-1, 1))
         for rule, expected in ((AtMost(signal=name, bound=bound), high), (AtLeast(signal=name, bound=bound), low)):
-            found, word = four.violation(rule), f"{type(rule).__name__}({name!r}, {bound:.4g})"
+            violation, word = four.violation(rule), f"{type(rule).__name__}({name!r}, {bound:.4g})"
             if case.card.deterministic:
-                equal(found, expected, f"the violation of {word} is not that of the prediction", within=case.tolerance)
+                equal(
+                    violation, expected, f"the violation of {word} is not that of the prediction", within=case.tolerance
+                )
             else:
-                problem = f"the violation of {word} is {found}, below that of the mean prediction, {expected}"
-                holds(bool((found >= expected - case.tolerance * (1 + abs(expected))).all()), problem)
+                problem = f"the violation of {word} is {violation}, below that of the mean prediction, {expected}"
+                holds(bool((violation >= expected - case.tolerance * (1 + abs(expected))).all()), problem)
     for signal in case.card.schema.exogenous:
         if signal.kind is Kind.VECTOR:
             paid = as_float((four.query.exogenous or {})[signal.name]).sum()
@@ -165,7 +167,9 @@ def chance_uses_the_band(case: WorldCase) -> None:
         if not case.calibrated():
             refuses("Chance without bands", partial(four.violation, rule), 0.8, expected=UnsupportedError)
             return
-        highest = [-np.inf if one.high is None else float(one.high.max()) for one in four.forecasts(name)]
+        highest = [
+            -np.inf if forecast.high is None else float(forecast.high.max()) for forecast in four.forecasts(name)
+        ]
         problem = f"the violation of {name!r} <= {bound:.4g} with probability 0.8 is not that of its band"
         equal(four.violation(rule), np.maximum(0.0, np.subtract(highest, bound)), problem, within=10 * case.tolerance)
 
@@ -198,9 +202,9 @@ def rules_of(case: WorldCase, query: Query, plans: Arrays) -> tuple[list[Constra
     They are on a vector input, else on a predicted vector, with NaN for violations that are not known in advance.
     Empty if the world has neither.
     """
-    given, num = _given(case, query, plans), len(next(iter(plans.values())))
-    if given is not None:
-        name, values = given
+    vector_input, num = _vector_input(case, query, plans), len(next(iter(plans.values())))
+    if vector_input is not None:
+        name, values = vector_input
         low = case.card.schema[name].low
         bound = min(low or (-np.inf,)) - 2.0
         bound = bound if np.isfinite(bound) else float(values.min()) - 2.0
@@ -215,7 +219,7 @@ def rules_of(case: WorldCase, query: Query, plans: Arrays) -> tuple[list[Constra
     return rules, np.stack([np.zeros(num), worst], 1)
 
 
-def _given(case: WorldCase, query: Query, plans: Arrays) -> tuple[str, Floats] | None:
+def _vector_input(case: WorldCase, query: Query, plans: Arrays) -> tuple[str, Floats] | None:
     """A vector input with its values [N, T, size], an action if possible; None if there is none."""
     schema, num = case.card.schema, len(next(iter(plans.values())))
     repeated = {name: np.stack([value] * num) for name, value in (query.exogenous or {}).items()}

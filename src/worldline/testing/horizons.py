@@ -63,17 +63,17 @@ def _errors(case: WorldCase, name: str, windows: ForecastWindows, forecast: Fore
     middle = mean_of(signal, every[None])[0]
     variance = max(float(np.square(signal.difference(every, middle)).sum(-1).mean()), 1e-12)
     guesses = np.broadcast_arrays(as_float(forecast.mean), _last(windows, name)[:, None], middle)
-    found = np.stack([np.square(signal.difference(guess, truth)).sum(-1) / variance for guess in guesses])
-    return np.where(windows.known[name].astype(bool) & ~np.isnan(found).any(0), found, np.nan)
+    errors = np.stack([np.square(signal.difference(guess, truth)).sum(-1) / variance for guess in guesses])
+    return np.where(windows.known[name].astype(bool) & ~np.isnan(errors).any(0), errors, np.nan)
 
 
 def _last(windows: ForecastWindows, name: str) -> Floats:
     """The last observed value [W, size]; NaN if there is none."""
     known: NDArray[np.bool_] = windows.history.observed[name].astype(bool)
     last = known.shape[1] - 1 - known[:, ::-1].argmax(1)
-    found: Floats = as_float(windows.history.observations[name])[np.arange(len(known)), last]
-    found[~known.any(axis=1)] = np.nan
-    return found
+    values: Floats = as_float(windows.history.observations[name])[np.arange(len(known)), last]
+    values[~known.any(axis=1)] = np.nan
+    return values
 
 
 def _by_episode(errors: Floats, chosen: NDArray[np.bool_]) -> Floats:

@@ -53,12 +53,7 @@ ROUNDS: Final = 4
 
 
 def alignment_errors(
-    answer: Callable[[ForecastWindows], Arrays],
-    episodes: Sequence[Episode],
-    *,
-    length: int,
-    horizon: int,
-    seed: int,
+    answer: Callable[[ForecastWindows], Arrays], episodes: Sequence[Episode], *, length: int, horizon: int, seed: int
 ) -> dict[int, NDArray[np.floating]]:
     """Errors of predictions under logged actions that are shifted by -1, 0 and 1 steps.
 
@@ -76,12 +71,12 @@ def alignment_errors(
     for number in range(ROUNDS):
         at = places(episodes, length=length, horizon=horizon, seed=seed + number, margin=1)
         windows = forecast_windows(at, length=length, horizon=horizon)
-        for shift, found in errors.items():
+        for shift, rounds in errors.items():
             later = [(episode, now + shift) for episode, now in at]
             moved = replace(windows, actions=forecast_windows(later, length=length, horizon=horizon).actions)
             each = [squared_error(windows, name, value) for name, value in answer(moved).items()]
-            found.append(np.mean(each, axis=0))
-    return {shift: np.concatenate(found) for shift, found in errors.items()}
+            rounds.append(np.mean(each, axis=0))
+    return {shift: np.concatenate(rounds) for shift, rounds in errors.items()}
 
 
 def squared_error(windows: ForecastWindows, name: str, value: NDArray[np.generic]) -> NDArray[np.floating]:
@@ -90,8 +85,8 @@ def squared_error(windows: ForecastWindows, name: str, value: NDArray[np.generic
     scale = np.nanvar(truth[known], axis=0) + 1e-12
     error = np.square(value.astype(np.float64) - truth) / scale
     per_step = error.reshape(*known.shape, -1).mean(-1)
-    found: NDArray[np.floating] = np.where(known, per_step, 0.0).sum(1) / np.maximum(known.sum(1), 1)
-    return found
+    mean: NDArray[np.floating] = np.where(known, per_step, 0.0).sum(1) / np.maximum(known.sum(1), 1)
+    return mean
 
 
 def disturb(values: NDArray[np.generic]) -> NDArray[np.generic]:

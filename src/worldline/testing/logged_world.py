@@ -56,9 +56,9 @@ def case_from_logs(
     card = world.describe()
     need = max(card.context, 2) - 1 + horizon + MARGIN
     kept: list[Episode] = []
-    for one in read_episodes(card, logs, opened_from, parts=("", "held_out")):
-        if one.episode.num_steps >= need:
-            kept.append(one.episode)
+    for entry in read_episodes(card, logs, opened_from, parts=("", "held_out")):
+        if entry.episode.num_steps >= need:
+            kept.append(entry.episode)
         if len(kept) >= num_episodes:
             break
     if len(kept) < 2:

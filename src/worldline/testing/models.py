@@ -106,9 +106,9 @@ class ModelCase(Case):
 
     def hidden(self, entries: slice | Tensor, observations: slice | Tensor) -> Bool[Tensor, "B H"]:
         """True at these observations of these entries."""
-        found = torch.zeros(self.batch, self.context, dtype=torch.bool, device=self.window.past.actions.device)
-        found[entries, observations] = True
-        return found
+        mask = torch.zeros(self.batch, self.context, dtype=torch.bool, device=self.window.past.actions.device)
+        mask[entries, observations] = True
+        return mask
 
     def encode(self, model: WorldModel, window: Window | None = None) -> Belief:
         """The belief after the window, with fixed draws."""
@@ -174,11 +174,11 @@ def rollout_shapes(case: ModelCase) -> None:
     for num, horizon in ((case.num_candidates, case.horizon), (1, 1)):
         inputs = pick_candidates(case.future(horizon=horizon), slice(num))
         imagined = model.rollout(belief, inputs, generator=case.generator())
-        for name, found, expected in (
+        for name, features, expected in (
             ("features", imagined.features, (case.batch, num, samples, horizon, size)),
             ("final.features()", imagined.final.features(), (case.batch * num, samples, size)),
         ):
-            has_shape(name, found, expected)
+            has_shape(name, features, expected)
 
 
 @_clause("LatentRollout.final; after the last input, batch B*N with B outermost")
@@ -236,9 +236,8 @@ def batch_independent(case: ModelCase) -> None:
         after = case.rollout(model, other, pick_entries(inputs, others))
         equal(after[kept], imagined[kept], f"the rollout of {problem}", within=within)
     chosen = torch.cat([index.flip(0), index[:1]])
-    equal(
-        belief.select(chosen).features(), features[chosen], "select does not return the chosen entries", within=within
-    )
+    selected = belief.select(chosen).features()
+    equal(selected, features[chosen], "select does not return the chosen entries", within=within)
 
 
 @_clause("Window.observed; values where it is False, NaN too, have no effect")
@@ -261,8 +260,8 @@ def masks_hide(case: ModelCase) -> None:
 
     expected = results("kept")
     for values in ("other", "nan"):
-        for name, found in results(values).items():
-            equal(found, expected[name], f"{name} depends on masked values (filled with {values!r})", within=within)
+        for name, value in results(values).items():
+            equal(value, expected[name], f"{name} depends on masked values (filled with {values!r})", within=within)
 
 
 @_clause("encode, update, rollout; no side effects, all draws from the generator")
@@ -292,9 +291,9 @@ def differentiable(case: ModelCase) -> None:
     features = case.rollout(model, belief, replace(inputs, actions=actions))
     last = features[..., -1, :]
     weights = torch.linspace(0.5, 1.5, last.shape[-1], device=last.device)  # a plain sum may cancel, as after LayerNorm
-    gradient = (
-        torch.autograd.grad((last * weights).sum(), actions, allow_unused=True)[0] if last.requires_grad else None
-    )
+    gradient = None
+    if last.requires_grad:
+        (gradient,) = torch.autograd.grad((last * weights).sum(), actions, allow_unused=True)
     for step in range(case.horizon):
         moved = difference(case.rollout(model, belief, _with_step(inputs, others, step))[..., -1, :], last)
         if moved <= case.tolerance:
@@ -342,9 +341,9 @@ def normaliser_fits(case: ModelCase) -> None:
 
     expected = fitted("kept")
     for values in ("other", "nan"):
-        for name, found in fitted(values).items():
+        for name, value in fitted(values).items():
             problem = f"{name} depends on masked values (filled with {values!r})"
-            equal(found, expected[name], problem, within=case.tolerance)
+            equal(value, expected[name], problem, within=case.tolerance)
     holds(all(bool(value.isfinite().all()) for value in expected.values()), "the fitted model is not finite")
 
 
@@ -463,9 +462,9 @@ def _check_gradients(gradients: Mapping[str, Tensor | None]) -> None:
     """Raises BreachError unless every gradient exists and is finite, and some are not 0."""
     unreached = sorted(name for name, gradient in gradients.items() if gradient is None)
     holds(not unreached, f"no gradient reaches {', '.join(unreached)}; freeze parameters that are not trained")
-    found = [gradient for gradient in gradients.values() if gradient is not None]
-    holds(all(bool(gradient.isfinite().all()) for gradient in found), "a gradient is not finite")
-    holds(any(bool(gradient.any()) for gradient in found), "every gradient is 0")
+    reached = [gradient for gradient in gradients.values() if gradient is not None]
+    holds(all(bool(gradient.isfinite().all()) for gradient in reached), "a gradient is not finite")
+    holds(any(bool(gradient.any()) for gradient in reached), "every gradient is 0")
 
 
 def _check_terms(losses: Losses) -> None:

@@ -34,8 +34,8 @@ def any_horizon(case: WorldCase) -> None:
     """Long predictions have finite means, and bands that are infinite from some step on, never NaN."""
     num_steps = LONGER * case.horizon
     asked = _repeated(case.query(), num_steps)
-    found = accepts(f"a prediction of {num_steps} steps", partial(case.predict_one, asked))
-    for name, forecast in found.signals.items():
+    prediction = accepts(f"a prediction of {num_steps} steps", partial(case.predict_one, asked))
+    for name, forecast in prediction.signals.items():
         has_shape(f"the mean of {name!r}", forecast.mean, (num_steps, *case.card.schema[name].shape))
         if forecast.low is None or forecast.high is None:
             continue
@@ -57,9 +57,9 @@ def bands_as_stated(case: WorldCase) -> None:
     if not calibrated:
         return
     ask = partial(case.predict_one, _repeated(query, card.band_horizon + 1))
-    found = accepts(f"{stated}; a prediction at this level", partial(ask, level=card.band_level))
+    prediction = accepts(f"{stated}; a prediction at this level", partial(ask, level=card.band_level))
     for name in case.vectors:
-        low, high = band_of(found, name)
+        low, high = band_of(prediction, name)
         finite = [bool(np.isfinite(step).all()) for step in zip(low, high, strict=True)]
         rare = any(not observed_of(episode, name).all() for episode in case.episodes)
         if rare and not any(finite):  # too few windows observe the signal for this level, see `Forecast.low`
@@ -85,19 +85,21 @@ def level_available(case: WorldCase) -> None:
     """Without a level the answer states one. For a level that is too high, UnsupportedError names an available one."""
     query = case.query()
     ask = partial(case.world.predict, query.history, query.actions, exogenous=query.exogenous)
-    found = accepts("a prediction without a level", ask)
-    holds(0 < found.level < 1, f"the level of a prediction without a level is {found.level}")
-    same = case.predict_one(query, level=found.level)
-    for name in case.vectors if found.calibrated else ():
-        pairs = zip(band_of(found, name), band_of(same, name), strict=True)
+    prediction = accepts("a prediction without a level", ask)
+    holds(0 < prediction.level < 1, f"the level of a prediction without a level is {prediction.level}")
+    same = case.predict_one(query, level=prediction.level)
+    for name in case.vectors if prediction.calibrated else ():
+        pairs = zip(band_of(prediction, name), band_of(same, name), strict=True)
         equal = all(np.allclose(first, second, rtol=case.tolerance, atol=1e-9) for first, second in pairs)
-        holds(equal, f"signal {name!r}: the band without a level is not that of the stated level {found.level:.3g}")
+        holds(
+            equal, f"signal {name!r}: the band without a level is not that of the stated level {prediction.level:.3g}"
+        )
     refusal = refusal_of(f"level {NEVER}", partial(case.predict_one, query, level=NEVER), UnsupportedError)
     if isinstance(refusal, UnsupportedError):
         numbers = [float(text) for text in re.findall(r"0\.\d+", str(refusal))]
         possible = [level for level in numbers if level < NEVER]
-        found_again = (refusal_of("level", partial(ask, level=one), UnsupportedError) for one in possible)
-        named = any(not isinstance(one, UnsupportedError) for one in found_again)
+        answers = (refusal_of("level", partial(ask, level=level), UnsupportedError) for level in possible)
+        named = any(not isinstance(answer, UnsupportedError) for answer in answers)
         holds(named, f"the message {str(refusal)!r} names no level that is available")
 
 
@@ -110,14 +112,14 @@ def samples_calibrated(case: WorldCase) -> None:
         return
     holds(case.calibrated(), "sampled paths are returned without a calibration")
     for level in levels_of(case):
-        found = case.predict_one(query, level=level, num_samples=NUM_SAMPLES)
-        for name, forecast in found.signals.items():
+        prediction = case.predict_one(query, level=level, num_samples=NUM_SAMPLES)
+        for name, forecast in prediction.signals.items():
             if name not in case.vectors:
                 holds(forecast.samples is None, f"{name!r} is no vector, but has samples")
                 continue
             holds(forecast.samples is not None, f"{name!r} has no samples")
             assert forecast.samples is not None  # for the type checker
-            samples, (low, high) = as_float(forecast.samples), band_of(found, name)
+            samples, (low, high) = as_float(forecast.samples), band_of(prediction, name)
             shape = (NUM_SAMPLES, case.horizon, *case.card.schema[name].shape)
             has_shape(f"samples of {name!r}", samples, shape)
             share = float(((samples >= low) & (samples <= high)).all((1, 2)).mean())
@@ -158,8 +160,8 @@ def one_observation(case: WorldCase) -> None:
     means = []
     for what, history in (("with empty arrays of inputs", last), ("without inputs", alone)):
         ask = partial(case.predict_one, replace(query, history=history))
-        found = accepts(f"a history of one observation, {what}", ask)
-        means.append({name: forecast.mean for name, forecast in found.signals.items()})
+        prediction = accepts(f"a history of one observation, {what}", ask)
+        means.append({name: forecast.mean for name, forecast in prediction.signals.items()})
     all_equal(means[1], means[0], "the prediction changes without empty arrays of inputs", within=case.tolerance)
 
 

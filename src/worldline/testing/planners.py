@@ -142,12 +142,12 @@ def check_planner(planner: Planner, **settings: Any) -> None:
 def result_shapes(case: PlannerCase) -> None:
     """The result is finite with the shapes of the contract; each cost call gets all B problems."""
     cost = Bowl(_centers(case), limit=1.0)
-    found = case.plan(cost)
+    planned = case.plan(cost)
     size = len(case.space.low)
     for name, value, expected in (
-        ("actions", found.actions, (case.batch, case.horizon, size)),
-        ("cost", found.cost, (case.batch,)),
-        ("violation", found.violation, (case.batch, 1)),
+        ("actions", planned.actions, (case.batch, case.horizon, size)),
+        ("cost", planned.cost, (case.batch,)),
+        ("violation", planned.violation, (case.batch, 1)),
     ):
         has_shape(name, value, expected)
     for evaluated in cost.actions:
@@ -161,8 +161,8 @@ def bounds(case: PlannerCase) -> None:
     """Evaluated and returned actions are inside the bounds, even if the optimum and the proposals are outside."""
     outside = torch.tensor([9.0, -9.0])
     cost = Bowl(outside.expand(case.batch, case.horizon, 2))
-    found = case.plan(cost, proposals=case.uniform(2) + outside)
-    for what, actions in [("returned", found.actions), *(("evaluated", evaluated) for evaluated in cost.actions)]:
+    planned = case.plan(cost, proposals=case.uniform(2) + outside)
+    for what, actions in [("returned", planned.actions), *(("evaluated", evaluated) for evaluated in cost.actions)]:
         low, high = actions.amin(tuple(range(actions.ndim - 1))), actions.amax(tuple(range(actions.ndim - 1)))
         slack = 1e-6 * (case.space.high - case.space.low)  # one rounding
         inside = bool((low >= case.space.low - slack).all() and (high <= case.space.high + slack).all())
@@ -182,9 +182,9 @@ def proposals_kept(case: PlannerCase) -> None:
         return PlanCosts(cost=value, violation=value.new_zeros(*value.shape, 0))
 
     with unchanged(proposals):
-        found = case.plan(cost, proposals=proposals)
-    true = cost(found.actions[:, None]).cost[:, 0]
-    worst = max(float(found.cost.max()), float(true.max()))
+        planned = case.plan(cost, proposals=proposals)
+    true = cost(planned.actions[:, None]).cost[:, 0]
+    worst = max(float(planned.cost.max()), float(true.max()))
     holds(worst <= 1e-6, f"the result costs {worst:.4g}, but a proposal of cost 0 was given")
 
 
@@ -192,9 +192,9 @@ def proposals_kept(case: PlannerCase) -> None:
 def best_found(case: PlannerCase) -> None:
     """The returned sequence is as good as the best evaluated one, and its cost is correct."""
     cost = Bowl(_centers(case))
-    found = case.plan(cost, proposals=case.uniform(2))
-    true, _ = cost.of(found.actions)
-    equal(found.cost, true, "the cost is not that of the actions", within=case.tolerance)
+    planned = case.plan(cost, proposals=case.uniform(2))
+    true, _ = cost.of(planned.actions)
+    equal(planned.cost, true, "the cost is not that of the actions", within=case.tolerance)
     best = torch.cat([value.cost for value in cost.values], 1).amin(1)
     behind = float((true - best).max())
     problem = f"the returned sequence costs {behind:.4g} more than the best evaluated one"
@@ -207,18 +207,18 @@ def count(case: PlannerCase) -> None:
     cost = Bowl(_centers(case))
     for proposals in (None, case.uniform(2)):
         cost.actions.clear()
-        found = case.plan(cost, proposals=proposals)
+        planned = case.plan(cost, proposals=proposals)
         counted = sum(evaluated.shape[1] for evaluated in cost.actions)
-        holds(found.num_evaluated == counted, f"num_evaluated is {found.num_evaluated}, expected {counted}")
+        holds(planned.num_evaluated == counted, f"num_evaluated is {planned.num_evaluated}, expected {counted}")
 
 
 @clause("Planner.plan; a quadratic bowl, compared with random sequences")
 def optimum(case: PlannerCase) -> None:
     """On a quadratic bowl the cost is at most `optimality` times that of random sequences."""
     cost = Bowl(_centers(case))
-    found, _ = cost.of(case.plan(cost).actions)
+    reached, _ = cost.of(case.plan(cost).actions)
     random = cost.value(case.uniform(1000)).cost.mean(1)
-    share = float((found / random).max())
+    share = float((reached / random).max())
     holds(share <= case.optimality, f"relative cost {share:.3g}, allowed {case.optimality}")
 
 
@@ -239,8 +239,8 @@ def deterministic(case: PlannerCase) -> None:
     """Equal seeds give equal plans; only the generator is used, and no argument is changed."""
     space, proposals = case.space, case.uniform(2)
     with unchanged(space, proposals):
-        found = [case.plan(Bowl(_centers(case)), space=space, proposals=proposals) for _ in range(2)]
-    equal(found[0].actions, found[1].actions, "equal seeds gave different plans")
+        plans = [case.plan(Bowl(_centers(case)), space=space, proposals=proposals) for _ in range(2)]
+    equal(plans[0].actions, plans[1].actions, "equal seeds gave different plans")
 
 
 @clause("Planner.plan; least cost among sequences without violation")
@@ -249,11 +249,11 @@ def feasible_first(case: PlannerCase) -> None:
     middle = (case.space.low + case.space.high) / 2
     center = torch.stack([case.space.high[0], middle[1]]).expand(case.batch, case.horizon, 2)  # violates the constraint
     cost = Bowl(center, limit=float(middle[0]))
-    found = case.plan(cost, proposals=center[:, None].clone())
-    true, violation = cost.of(found.actions)
+    planned = case.plan(cost, proposals=center[:, None].clone())
+    true, violation = cost.of(planned.actions)
     holds(not violation.any(), f"violation {float(violation.max()):.4g}, but plans without one exist")
-    equal(found.violation, violation, "violation is not that of the actions", within=case.tolerance)
-    equal(found.cost, true, "the cost is not that of the actions", within=case.tolerance)
+    equal(planned.violation, violation, "violation is not that of the actions", within=case.tolerance)
+    equal(planned.cost, true, "the cost is not that of the actions", within=case.tolerance)
     never = Bowl(center, limit=float(case.space.low[0]) - 1.0)
     _, violation = never.of(case.plan(never).actions)
     least = torch.cat([value.violation.sum(-1) for value in never.values], 1).amin(1)
@@ -269,10 +269,10 @@ def choices(case: PlannerCase) -> None:
     share = torch.rand(case.batch, 2, case.horizon, 4, generator=case.generator())
     cost = Bowl(torch.full((case.batch, case.horizon, 4), 0.3))
     try:
-        found = case.plan(cost, space=space, proposals=low + (high - low) * share)
+        planned = case.plan(cost, space=space, proposals=low + (high - low) * share)
     except UnsupportedError:
         return
-    for what, actions in [("returned", found.actions), *(("evaluated", evaluated) for evaluated in cost.actions)]:
+    for what, actions in [("returned", planned.actions), *(("evaluated", evaluated) for evaluated in cost.actions)]:
         chosen = actions[..., 1:]
         one_hot = bool(((chosen == 0) | (chosen == 1)).all() and (chosen.sum(-1) == 1).all())
         holds(one_hot, f"the choice of {what} actions is not a one-hot vector")
@@ -286,13 +286,13 @@ def deadline(case: PlannerCase) -> None:
     free = case.plan(Bowl(_centers(case)), proposals=proposals)
     cost = Bowl(_centers(case), sleep_s=1.5 * limit_s)
     start = time.monotonic()
-    found = case.plan(cost, proposals=proposals, deadline_s=limit_s)
+    planned = case.plan(cost, proposals=proposals, deadline_s=limit_s)
     late = sum(started > start + limit_s for started in cost.started_s)
     holds(late <= 1, f"{late} batches were evaluated after the deadline, expected at most 1")
-    cut = found.num_evaluated < free.num_evaluated
-    holds(not (cut and found.converged), "converged is True, but the deadline cut the search short")
+    cut = planned.num_evaluated < free.num_evaluated
+    holds(not (cut and planned.converged), "converged is True, but the deadline cut the search short")
     best = cost.value(proposals).cost.amin(1)
-    true, _ = cost.of(found.actions)
+    true, _ = cost.of(planned.actions)
     holds(bool((true <= best * (1 + case.tolerance)).all()), "the best sequence so far was not returned")
 
 

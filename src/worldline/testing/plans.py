@@ -31,12 +31,12 @@ def plan_honest(case: WorldCase) -> None:
     """A plan is inside the bounds, reproducible, and cheaper than the log, and states its true cost."""
     for world in (0, case.windows().num_worlds - 1):
         query = case.query(world)
-        found, again = case.plan_one(query), case.plan_one(query)
-        _check_plan(case, query, found)
+        plan, again = case.plan_one(query), case.plan_one(query)
+        _check_plan(case, query, plan)
         costs = case.score_one(query, case.plans(world)).cost
-        problem = f"the plan costs {float(found.cost):.4g}, but sequences from the log cost {costs.mean():.4g}"
-        holds(float(found.cost) <= costs.mean() + case.tolerance * abs(costs.mean()) + 1e-9, problem)
-        all_equal(again.actions, found.actions, "equal seeds gave different plans")
+        problem = f"the plan costs {float(plan.cost):.4g}, but sequences from the log cost {costs.mean():.4g}"
+        holds(float(plan.cost) <= costs.mean() + case.tolerance * abs(costs.mean()) + 1e-9, problem)
+        all_equal(again.actions, plan.actions, "equal seeds gave different plans")
 
 
 @clause("Plan.prediction; the prediction under the actions of the plan", applies=_plans)
@@ -44,12 +44,12 @@ def plan_holds_path(case: WorldCase) -> None:
     """The expected path of a plan is the prediction under its actions, after pending ones."""
     query = case.query()
     pending = {name: value[:1] for name, value in query.actions.items()}
-    found = case.plan_one(query, horizon=case.horizon - 1, pending=pending, budget_s=TINY_S)
-    holds(found.prediction is not None, "the plan has no prediction")
-    assert found.prediction is not None  # for the type checker
-    actions = {name: np.concatenate([value, found.actions[name]]) for name, value in pending.items()}
+    plan = case.plan_one(query, horizon=case.horizon - 1, pending=pending, budget_s=TINY_S)
+    holds(plan.prediction is not None, "the plan has no prediction")
+    assert plan.prediction is not None  # for the type checker
+    actions = {name: np.concatenate([value, plan.actions[name]]) for name, value in pending.items()}
     expected = case.predict_one(replace(query, actions=actions)).signals
-    for name, forecast in found.prediction.signals.items():
+    for name, forecast in plan.prediction.signals.items():
         has_shape(f"the path of {name!r}", forecast.mean, expected[name].mean.shape)
         if case.card.deterministic:
             problem = f"the path of {name!r} is not the prediction under the plan"
@@ -61,12 +61,12 @@ def plan_after_pending(case: WorldCase) -> None:
     """The plan follows the pending actions, and its cost includes them."""
     query = case.query()
     pending = {name: value[:1] for name, value in query.actions.items()}
-    found = case.plan_one(query, horizon=case.horizon - 1, pending=pending)
+    plan = case.plan_one(query, horizon=case.horizon - 1, pending=pending)
     for signal in case.card.schema.actions:
-        has_shape(repr(signal.name), found.actions[signal.name], (case.horizon - 1, *signal.shape))
-    whole = one_plan({name: np.concatenate([value, found.actions[name]]) for name, value in pending.items()})
+        has_shape(repr(signal.name), plan.actions[signal.name], (case.horizon - 1, *signal.shape))
+    whole = one_plan({name: np.concatenate([value, plan.actions[name]]) for name, value in pending.items()})
     expected = case.score_one(query, whole).cost[0]
-    equal(found.cost, expected, "the cost is not that of the whole sequence", within=case.tolerance)
+    equal(plan.cost, expected, "the cost is not that of the whole sequence", within=case.tolerance)
 
 
 @clause("Plan.status and reason; infeasible if and only if violated", applies=_plans)
@@ -79,17 +79,16 @@ def plan_constrained(case: WorldCase) -> None:
         return
     kept, never = rules[:1], rules[1:]
     for name in case.vectors[:1]:
-        reached = as_float(
-            case.world.predict(query.history, free.actions, exogenous=query.exogenous).signals[name].mean
-        )
+        prediction = case.world.predict(query.history, free.actions, exogenous=query.exogenous)
+        reached = as_float(prediction.signals[name].mean)
         # The bound restricts one component; the others are free.
         bound = (float(reached[-1, 0]), *[math.inf] * (reached.shape[1] - 1))
         kept.append(AtMost(signal=name, bound=bound))
     _check_plan(case, query, case.plan_one(query, constraints=kept), kept)
-    found = case.plan_one(query, constraints=never)
-    _check_plan(case, query, found, never)
-    problem = f"status {found.status.value} with a constraint that cannot hold, expected infeasible"
-    holds(found.status is PlanStatus.INFEASIBLE, problem)
+    plan = case.plan_one(query, constraints=never)
+    _check_plan(case, query, plan, never)
+    problem = f"status {plan.status.value} with a constraint that cannot hold, expected infeasible"
+    holds(plan.status is PlanStatus.INFEASIBLE, problem)
 
 
 @clause("World.plan, min_trust; refused below it, with a reason and without actions", applies=_plans)
@@ -99,11 +98,11 @@ def plan_refuses(case: WorldCase) -> None:
     query, least = case.query(int(trust.argmin())), float(trust.min())
     if np.isnan(least) or least >= 1.0:
         return
-    found = case.plan_one(query, min_trust=(least + 1) / 2)
-    problem = f"status {found.status.value} for trust {least:.3g} and min_trust {(least + 1) / 2:.3g}, not refused"
-    holds(found.status is PlanStatus.REFUSED, problem)
-    holds(bool(found.reason), "the plan is refused without a reason")
-    lengths = {name: len(value) for name, value in found.actions.items()}
+    plan = case.plan_one(query, min_trust=(least + 1) / 2)
+    problem = f"status {plan.status.value} for trust {least:.3g} and min_trust {(least + 1) / 2:.3g}, not refused"
+    holds(plan.status is PlanStatus.REFUSED, problem)
+    holds(bool(plan.reason), "the plan is refused without a reason")
+    lengths = {name: len(value) for name, value in plan.actions.items()}
     holds(not any(lengths.values()), f"the plan is refused, but has actions of length {lengths}")
     allowed = case.plan_one(query, min_trust=least / 2)
     # The path of a plan may be trusted less than the history.
@@ -116,10 +115,10 @@ def plan_refuses(case: WorldCase) -> None:
 def plan_in_time(case: WorldCase) -> None:
     """Without time for a search there is still a complete plan, and its status states how the search ended."""
     query = case.query()
-    found = case.plan_one(query, budget_s=TINY_S)
+    plan = case.plan_one(query, budget_s=TINY_S)
     ended = (PlanStatus.CONVERGED, PlanStatus.BUDGET_EXHAUSTED, PlanStatus.GOAL_OUTSIDE_LOGS)
-    holds(found.status in ended, f"budget {TINY_S} s, no constraint: status {found.status.value}")
-    _check_plan(case, query, found, what=f"budget {TINY_S} s: ")
+    holds(plan.status in ended, f"budget {TINY_S} s, no constraint: status {plan.status.value}")
+    _check_plan(case, query, plan, what=f"budget {TINY_S} s: ")
 
 
 @clause("World.plan, proposals; the plan is never worse than these", applies=_plans)
@@ -128,10 +127,9 @@ def plan_uses_proposals(case: WorldCase) -> None:
     for world in range(min(2, case.windows().num_worlds)):
         query = case.query(world)
         good = [case.plan_one(query, seed=case.seed + 1 + number).actions for number in range(2)]
-        logged = case.plans(world, 2)
-        proposals = {
-            name: np.concatenate([value, np.stack([plan[name] for plan in good])]) for name, value in logged.items()
-        }
+        proposals = {}
+        for name, logged in case.plans(world, 2).items():
+            proposals[name] = np.concatenate([logged, np.stack([plan[name] for plan in good])])
         least = float(case.score_one(query, proposals).cost.min())
         for budget_s in (None, TINY_S):
             cost = float(case.plan_one(query, proposals=proposals, budget_s=budget_s).cost)
@@ -151,21 +149,21 @@ def plan_of_batch(case: WorldCase) -> None:
         rules = [AtMost(signal=name, bound=bound)]
     two = windows.select(chosen)
     whole = Query(history=two.history, actions=two.actions, exogenous=two.exogenous or None)
-    found = case.plan_one(whole, case.batch_goal(2), rules)
+    plan = case.plan_one(whole, case.batch_goal(2), rules)
     for signal in case.card.schema.actions:
-        has_shape(repr(signal.name), found.actions[signal.name], (2, case.horizon, *signal.shape))
-    has_shape("cost", found.cost, (2,))
-    has_shape("violation", found.violation, (2, len(rules)))
+        has_shape(repr(signal.name), plan.actions[signal.name], (2, case.horizon, *signal.shape))
+    has_shape("cost", plan.cost, (2,))
+    has_shape("violation", plan.violation, (2, len(rules)))
     for world in range(2):
-        alone = one_plan({name: value[world] for name, value in found.actions.items()})
+        alone = one_plan({name: value[world] for name, value in plan.actions.items()})
         scores = case.score_one(query_of(two, world), alone, constraints=rules)
         for label, batched, single in (
-            ("cost", as_float(found.cost)[world], scores.cost[0]),
-            ("violation", found.violation[world], scores.violation[0]),
+            ("cost", as_float(plan.cost)[world], scores.cost[0]),
+            ("violation", plan.violation[world], scores.violation[0]),
         ):
             problem = f"the {label} of the plan for world {world} of a batch differs from World.score"
             equal(batched, single, problem, within=case.tolerance)
-    _check_status(found)
+    _check_status(plan)
 
 
 @clause("Scores.trust and Plan.trust; equal Prediction.trust under the same actions")
@@ -177,8 +175,8 @@ def trust_agrees(case: WorldCase) -> None:
         planned = case.plan_one(query)
         asks.append(("plan", replace(query, actions=planned.actions), planned.trust))
     for verb, same, trust in asks:
-        found, expected = (np.nan_to_num(as_float(value), nan=-1.0) for value in (trust, case.predict_one(same).trust))
-        equal(found, expected, f"{verb} has another trust than predict", within=case.tolerance)
+        actual, expected = (np.nan_to_num(as_float(value), nan=-1.0) for value in (trust, case.predict_one(same).trust))
+        equal(actual, expected, f"{verb} has another trust than predict", within=case.tolerance)
 
 
 @clause("Card.action_conditioned and World.plan; UnsupportedError if actions have no effect")
@@ -191,23 +189,23 @@ def plan_needs_actions(case: WorldCase) -> None:
 
 
 def _check_plan(
-    case: WorldCase, query: Query, found: Plan, constraints: Sequence[Constraint] = (), what: str = ""
+    case: WorldCase, query: Query, plan: Plan, constraints: Sequence[Constraint] = (), what: str = ""
 ) -> None:
     """Raises BreachError if bounds, cost, violation or status of a plan are wrong."""
-    holds(found.elapsed_s >= 0, f"elapsed_s is {found.elapsed_s}")
+    holds(plan.elapsed_s >= 0, f"elapsed_s is {plan.elapsed_s}")
     for signal in case.card.schema.actions:
-        has_shape(f"{what}{signal.name!r}", found.actions[signal.name], (case.horizon, *signal.shape))
-        inside_bounds(signal, found.actions[signal.name], what)
-    scores = case.score_one(query, one_plan(found.actions), constraints=constraints)
-    equal(found.cost, scores.cost[0], f"{what}Plan.cost differs from World.score", within=case.tolerance)
+        has_shape(f"{what}{signal.name!r}", plan.actions[signal.name], (case.horizon, *signal.shape))
+        inside_bounds(signal, plan.actions[signal.name], what)
+    scores = case.score_one(query, one_plan(plan.actions), constraints=constraints)
+    equal(plan.cost, scores.cost[0], f"{what}Plan.cost differs from World.score", within=case.tolerance)
     problem = f"{what}Plan.violation differs from World.score"
-    equal(found.violation, scores.violation[0], problem, within=case.tolerance)
-    _check_status(found)
+    equal(plan.violation, scores.violation[0], problem, within=case.tolerance)
+    _check_status(plan)
 
 
-def _check_status(found: Plan) -> None:
+def _check_status(plan: Plan) -> None:
     """Raises BreachError unless the status is that of the worst world."""
-    violates = bool(np.any(found.violation > 0))
-    problem = f"status {found.status.value}, reason {found.reason!r}, violations {np.asarray(found.violation).tolist()}"
-    holds((found.status is PlanStatus.INFEASIBLE) == violates, problem)
-    holds(bool(found.reason) == (violates or found.status is PlanStatus.GOAL_OUTSIDE_LOGS), problem)
+    violates = bool(np.any(plan.violation > 0))
+    problem = f"status {plan.status.value}, reason {plan.reason!r}, violations {np.asarray(plan.violation).tolist()}"
+    holds((plan.status is PlanStatus.INFEASIBLE) == violates, problem)
+    holds(bool(plan.reason) == (violates or plan.status is PlanStatus.GOAL_OUTSIDE_LOGS), problem)

@@ -65,7 +65,7 @@ class PredictionCase(Case, ABC):
 
 def observed_values(episodes: Sequence[Episode], name: str) -> NDArray[np.floating]:
     """All observed values of an observation signal [n, *shape]."""
-    return np.concatenate([as_float(one.observations[name])[observed_of(one, name)] for one in episodes])
+    return np.concatenate([as_float(episode.observations[name])[observed_of(episode, name)] for episode in episodes])
 
 
 def corrupt(arrays: Arrays, seed: int) -> Arrays:

@@ -87,9 +87,8 @@ def inputs_honest(case: PredictionCase) -> None:
     windows = case.windows()
     history, expected = windows.history, case.means(windows)
     for name in history.observations:
-        fewer = replace(
-            history, observations=without(history.observations, name), observed=without(history.observed, name)
-        )
+        observations, observed = without(history.observations, name), without(history.observed, name)
+        fewer = replace(history, observations=observations, observed=observed)
         ask = partial(case.means, replace(windows, history=fewer))
         if name in case.card.inputs:
             refuses(f"the history lacks {name!r}, an input of the card", ask, name)
@@ -130,9 +129,9 @@ def masks_hide(case: PredictionCase) -> None:
         case.means(replace(windows, history=hide(windows.history, hidden, values)))
         for values in ("kept", "other", "nan")
     )
-    for values, found in zip(("other", "nan"), others, strict=True):
+    for values, means in zip(("other", "nan"), others, strict=True):
         problem = f"masked values (filled with {values!r}) change the prediction"
-        all_equal(found, expected, problem, within=case.tolerance)
+        all_equal(means, expected, problem, within=case.tolerance)
     # A world sets unobserved values to 0 before its engine sees them, so only this finds an engine without masks.
     try:
         zero = case.means(replace(windows, history=hide(windows.history, hidden, "zero")))
@@ -153,13 +152,9 @@ def no_peek(case: PredictionCase) -> None:
         return {n: np.concatenate([value[:, :step], second[n][:, step:]], 1) for n, value in first.items()}
 
     for step in range(1, case.horizon):
-        after = case.means(
-            replace(
-                windows,
-                actions=spliced(windows.actions, others.actions, step),
-                exogenous=spliced(windows.exogenous, others.exogenous, step),
-            )
-        )
+        actions = spliced(windows.actions, others.actions, step)
+        exogenous = spliced(windows.exogenous, others.exogenous, step)
+        after = case.means(replace(windows, actions=actions, exogenous=exogenous))
         first, second = ({name: value[:, :step] for name, value in means.items()} for means in (before, after))
         all_equal(first, second, f"the prediction before step {step} changed with later inputs", within=case.tolerance)
 
@@ -196,10 +191,10 @@ def invalid_inputs_refused(case: PredictionCase) -> None:
         if not mistake.optional:
             refuses(mistake.what, ask, *mistake.wanted)
             continue
-        found = refusal_of(mistake.what, ask)
-        if not isinstance(found, WorldlineError):
+        answer = refusal_of(mistake.what, ask)
+        if not isinstance(answer, WorldlineError):
             problem = f"{mistake.what}: no InputError, but another prediction"
-            all_equal(found, expected, problem, within=case.tolerance)
+            all_equal(answer, expected, problem, within=case.tolerance)
 
 
 def _mistakes(case: PredictionCase, windows: ForecastWindows) -> Iterator[Mistake]:
@@ -247,8 +242,5 @@ def _wrong(signal: Signal, arrays: Arrays, *, validates: bool) -> Iterator[tuple
     if validates and signal.kind is Kind.VECTOR:
         yield f"NaN as {name!r}", {**arrays, name: np.full_like(value, np.nan)}, ("nan",)
     elif validates:
-        yield (
-            f"{name!r} of floats",
-            {**arrays, name: np.asarray(value, dtype=np.float64) / 2},
-            (signal.dtype, "float64"),
-        )
+        halves = np.asarray(value, dtype=np.float64) / 2
+        yield f"{name!r} of floats", {**arrays, name: halves}, (signal.dtype, "float64")

@@ -13,17 +13,7 @@ from worldline.errors import UnsupportedError
 from worldline.planning.base import Goal
 from worldline.planning.costs import OODPenalty
 from worldline.schema import Kind, Signal
-from worldline.testing.clauses import (
-    Wanted,
-    accepts,
-    clause,
-    equal,
-    holds,
-    inside_bounds,
-    lacks,
-    refuses,
-    without,
-)
+from worldline.testing.clauses import Wanted, accepts, clause, equal, holds, inside_bounds, lacks, refuses, without
 from worldline.testing.log_windows import wider
 from worldline.testing.plans import TINY_S
 from worldline.testing.world_case import WorldCase, one_plan
@@ -67,9 +57,9 @@ def clipped_on_request(case: WorldCase) -> None:
             stretched = wild[signal.name] + 2 * (high - low)
             wild[signal.name] = stretched.astype(signal.dtype)
             inside[signal.name] = np.clip(stretched, low, high).astype(signal.dtype)
-    found = accepts("score with clip", partial(case.score_one, query, wild, clip=True)).cost
+    cost = accepts("score with clip", partial(case.score_one, query, wild, clip=True)).cost
     expected = case.score_one(query, inside).cost
-    equal(found, expected, "clipped candidates cost something else", within=case.tolerance)
+    equal(cost, expected, "clipped candidates cost something else", within=case.tolerance)
     if case.card.action_conditioned:
         ask = partial(case.plan_one, query, proposals=wild, clip=True, budget_s=TINY_S)
         planned = accepts("plan with clip", ask)
@@ -82,15 +72,15 @@ def exogenous_needed(case: WorldCase) -> None:
     """Predictions, scores and plans without an exogenous signal of the schema are refused; the message names it."""
     query, names = case.query(), [signal.name for signal in case.card.schema.exogenous]
     lacking = [(name, without(query.exogenous or {}, name)) for name in names]
-    for name, given in [*((name, None) for name in names[:1]), *lacking]:
-        fewer = replace(query, exogenous=given)
+    for name, exogenous in [*((name, None) for name in names[:1]), *lacking]:
+        fewer = replace(query, exogenous=exogenous)
         asks: dict[str, Callable[[], object]] = {
             "predict": partial(case.predict_one, fewer),
             "score": partial(case.score_one, fewer, one_plan(query.actions)),
             "plan": partial(case.plan_one, fewer),
         }
         for verb, ask in asks.items():
-            refuses(f"{verb} without {'any' if given is None else name} of the exogenous signals", ask, name)
+            refuses(f"{verb} without {'any' if exogenous is None else name} of the exogenous signals", ask, name)
 
 
 @clause("level, horizon, min_trust, budget_s and Goal; InputError if one is out of range")

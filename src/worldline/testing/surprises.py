@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -24,22 +25,20 @@ MAX_EPISODES: Final = 40
 
 
 @clause(
-    "Surprise; p-values [T] of each predicted signal, each entity with one, and each step",
-    applies=WorldCase.calibrated,
+    "Surprise; p-values [T] of each predicted signal, each entity with one, and each step", applies=WorldCase.calibrated
 )
 def surprise_parts(case: WorldCase) -> None:
     """Each predicted signal, each entity with a predicted signal and the steps have p-values [T] in [0, 1]."""
     signals, entities = set(case.card.predicts), set(_entities(case))
     for episode in case.episodes[:3]:
-        found = case.world.surprise(episode)
-        holds(set(found.p_values) == signals, f"p-values of {sorted(found.p_values)}, expected {sorted(signals)}")
-        holds(set(found.entities) == entities, f"entities {sorted(found.entities)}, expected {sorted(entities)}")
-        for name, value in _p_values(found).items():
+        surprise = case.world.surprise(episode)
+        holds(set(surprise.p_values) == signals, f"p-values of {sorted(surprise.p_values)}, expected {sorted(signals)}")
+        holds(set(surprise.entities) == entities, f"entities {sorted(surprise.entities)}, expected {sorted(entities)}")
+        for name, value in _p_values(surprise).items():
             expected = (episode.num_steps,)
             holds(value.shape == expected, f"p-values of {name} have shape {value.shape}, expected {expected}")
-            holds(
-                bool(((as_float(value) >= 0) & (as_float(value) <= 1)).all()), f"p-values of {name} are outside [0, 1]"
-            )
+            inside = bool(((as_float(value) >= 0) & (as_float(value) <= 1)).all())
+            holds(inside, f"p-values of {name} are outside [0, 1]")
 
 
 @clause(
@@ -55,19 +54,16 @@ def surprise_is_p_value(case: WorldCase) -> None:
     entities = {entity: tuple(n for n in names if n in case.vectors) for entity, names in _entities(case).items()}
     signals = {repr(name): (name,) for name in case.vectors}
     real = [_p_values(case.world.surprise(episode)) for episode in case.episodes]
-    jumped = {
-        name: [
-            _p_values(case.world.surprise(jump(episode, [now + 1], (name,), case.seed + number)))
-            for number, (episode, now) in enumerate(pairs[:MAX_EPISODES])
-        ]
-        for name in case.vectors
-    }
+    jumped: dict[str, list[Arrays]] = {name: [] for name in case.vectors}
+    for name, (number, (episode, now)) in product(case.vectors, enumerate(pairs[:MAX_EPISODES])):
+        odd_episode = jump(episode, [now + 1], (name,), case.seed + number)
+        jumped[name].append(_p_values(case.world.surprise(odd_episode)))
     for part, names in {**signals, **entities, STEPS: case.vectors}.items():
         if not names:
             continue
         values, odd = (
-            np.asarray([found[part][now] for found, (_, now) in zip(each, pairs, strict=False)])
-            for each in (real, jumped[names[0]])
+            np.asarray([p_values[part][now] for p_values, (_, now) in zip(group, pairs, strict=False)])
+            for group in (real, jumped[names[0]])
         )
         seldom_small(case, values, f"p-values of {part} on real steps")
         detects(odd, values, f"at jumps of {names[0]!r}, the p-value of {part}")
@@ -115,36 +111,36 @@ def _p_values(surprise: Surprise) -> Arrays:
 
 
 def _entities(case: WorldCase) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+    entities: dict[str, tuple[str, ...]] = {}
     for name in case.card.predicts:
         entity = case.card.schema[name].entity
         if entity is not None:
-            found[entity] = (*found.get(entity, ()), name)
-    return found
+            entities[entity] = (*entities.get(entity, ()), name)
+    return entities
 
 
 def _check_moments(case: WorldCase, episode: Episode) -> None:
-    found = case.world.surprise(episode)
-    small = int((found.steps <= MAX_P_VALUE).sum())
+    surprise = case.world.surprise(episode)
+    small = int((surprise.steps <= MAX_P_VALUE).sum())
     expected = min(MAX_MOMENTS, small)
-    problem = f"{len(found.moments)} moments, but {small} steps have a p-value of at most {MAX_P_VALUE}"
-    holds(len(found.moments) == expected, f"{problem}; expected {expected}")
-    steps = [moment.step for moment in found.moments]
+    problem = f"{len(surprise.moments)} moments, but {small} steps have a p-value of at most {MAX_P_VALUE}"
+    holds(len(surprise.moments) == expected, f"{problem}; expected {expected}")
+    steps = [moment.step for moment in surprise.moments]
     holds(len(set(steps)) == len(steps), f"a step occurs twice in the moments: {steps}")
-    values = [moment.p_value for moment in found.moments]
+    values = [moment.p_value for moment in surprise.moments]
     holds(values == sorted(values), f"the p-values of the moments are not in ascending order: {values}")
-    smallest = np.sort(found.steps)[:expected].tolist()
+    smallest = np.sort(surprise.steps)[:expected].tolist()
     holds(values == smallest, f"the moments have p-values {values}, the smallest are {smallest}")
-    for moment in found.moments:
-        _check_moment(case, found, moment)
+    for moment in surprise.moments:
+        _check_moment(case, surprise, moment)
 
 
-def _check_moment(case: WorldCase, found: Surprise, moment: Moment) -> None:
+def _check_moment(case: WorldCase, surprise: Surprise, moment: Moment) -> None:
     what = f"the moment at step {moment.step}"
-    holds(0 <= moment.step < len(found.steps), f"{what} is outside 0 to {len(found.steps) - 1}")
-    p_value = float(found.steps[moment.step])
+    holds(0 <= moment.step < len(surprise.steps), f"{what} is outside 0 to {len(surprise.steps) - 1}")
+    p_value = float(surprise.steps[moment.step])
     holds(moment.p_value == p_value, f"{what} has p-value {moment.p_value:.3g}, but the step has {p_value:.3g}")
     names, expected = sorted(moment.signals), sorted(case.card.predicts)
     holds(names == expected, f"{what} names {names}, expected {expected}")
-    each = [float(found.p_values[name][moment.step]) for name in moment.signals]
+    each = [float(surprise.p_values[name][moment.step]) for name in moment.signals]
     holds(each == sorted(each), f"the signals of {what} are not in ascending order of p-values: {each}")

@@ -31,7 +31,7 @@ def what_if_factual(case: WorldCase) -> None:
         turned = {n: np.concatenate([value[:half], value[half:][::-1] * 0]) for n, value in taken.items()}
         other = case.world.what_if(episode, at, turned)
         all_equal(other.factual, same.factual, "factual changed with the queried actions", within=case.tolerance)
-        early, expected = ({n: value[:half] for n, value in found.signals.items()} for found in (other, same))
+        early, expected = ({n: value[:half] for n, value in answer.signals.items()} for answer in (other, same))
         all_equal(early, expected, "later actions changed earlier signals", within=case.tolerance)
 
 
@@ -44,16 +44,16 @@ def abduction_honest(case: WorldCase) -> None:
     at, matters, kinds = case.length - 1, False, set[Abduction]()
     for number, episode in enumerate(case.episodes[:5]):
         others = {name: value[::-1] for name, value in case.taken(episode).items()}
-        found = case.world.what_if(episode, at, others)
-        kinds.add(found.abduction)
-        full = found.abduction is Abduction.FULL
-        holds(bool(found.reason) != full, f"abduction is {found.abduction.value} with the reason {found.reason!r}")
+        answer = case.world.what_if(episode, at, others)
+        kinds.add(answer.abduction)
+        full = answer.abduction is Abduction.FULL
+        holds(bool(answer.reason) != full, f"abduction is {answer.abduction.value} with the reason {answer.reason!r}")
         if full:
             continue
         again = case.world.what_if(_ends_as(episode, case.episodes[number + 1 - len(case.episodes)], at), at, others)
-        differs = max(difference(again.signals[name], value) for name, value in found.signals.items())
+        differs = max(difference(again.signals[name], value) for name, value in answer.signals.items())
         problem = "abduction is none, but other observations after the branch change the answer"
-        holds(found.abduction is not Abduction.NONE or differs <= case.tolerance, problem)
+        holds(answer.abduction is not Abduction.NONE or differs <= case.tolerance, problem)
         matters = matters or differs > 0
     problem = "abduction is hidden_cause, but the answer does not depend on observations after the branch"
     holds(matters or Abduction.HIDDEN_CAUSE not in kinds, problem)
@@ -67,15 +67,9 @@ def _ends_as(episode: Episode, other: Episode, at: int) -> Episode:
     """The episode up to observation `at`, followed by the observations of another one, as far as they go."""
 
     def joined(first: Arrays, second: Arrays) -> Arrays:
-        stop = min(episode.num_steps, other.num_steps) + 1
-        return {
-            name: np.concatenate([value[: at + 1], second[name][at + 1 : stop], value[stop:]])
-            for name, value in first.items()
-            if name in second
-        }
+        stop, names = min(episode.num_steps, other.num_steps) + 1, [name for name in first if name in second]
+        parts = {name: [first[name][: at + 1], second[name][at + 1 : stop], first[name][stop:]] for name in names}
+        return {name: np.concatenate(part) for name, part in parts.items()}
 
-    return replace(
-        episode,
-        observations=joined(episode.observations, other.observations),
-        observed=joined(episode.observed, other.observed),
-    )
+    observations = joined(episode.observations, other.observations)
+    return replace(episode, observations=observations, observed=joined(episode.observed, other.observed))

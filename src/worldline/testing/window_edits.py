@@ -92,7 +92,5 @@ def hide(window: Window, hidden: Bool[Tensor, "B H"], values: str) -> Window:
         place = hidden.reshape(hidden.shape + (1,) * (value.ndim - 2))
         observations[name] = value if values == "kept" else torch.where(place, wrong, value)
     return replace(
-        window,
-        observations=observations,
-        observed={name: value & ~hidden for name, value in window.observed.items()},
+        window, observations=observations, observed={name: value & ~hidden for name, value in window.observed.items()}
     )

@@ -104,11 +104,7 @@ class WorldCase(PredictionCase):
         return self.world.score(query.history, plans, goal, constraints, exogenous=query.exogenous, clip=clip)
 
     def plan_one(
-        self,
-        query: Query,
-        goal: Goal | None = None,
-        constraints: Sequence[Constraint] = (),
-        **settings: Any,
+        self, query: Query, goal: Goal | None = None, constraints: Sequence[Constraint] = (), **settings: Any
     ) -> Plan:
         """A plan for one world, for the goal of the case by default; `settings` are other arguments of `World.plan`."""
         settings = {"horizon": self.horizon, "exogenous": query.exogenous, "seed": self.seed, **settings}

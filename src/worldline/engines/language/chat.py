@@ -210,24 +210,24 @@ class Chat:
             ConfigError: the key is missing.
         """
         keys = [request_hash(request) for request in requests]
-        found: dict[str, Value] = {}
+        answers: dict[str, Value] = {}
         missing: dict[str, Request] = {}
         for key, request in zip(keys, requests, strict=True):
-            if key in found or key in missing:
+            if key in answers or key in missing:
                 continue
             text = self.transcript.get(key)
             if text is None:
                 missing[key] = request
             else:
-                found[key] = read(text)
+                answers[key] = read(text)
         if missing:
             with ThreadPoolExecutor(min(self.num_concurrent, len(missing))) as pool:
                 pending = {key: pool.submit(self._answer, key, request, read) for key, request in missing.items()}
                 try:
-                    found |= {key: read(one.result()) for key, one in pending.items()}
+                    answers |= {key: read(answer.result()) for key, answer in pending.items()}
                 finally:
                     pool.shutdown(cancel_futures=True)
-        return [found[key] for key in keys]
+        return [answers[key] for key in keys]
 
     @property
     def _who(self) -> str:
@@ -399,7 +399,7 @@ def _without(key: str | None, text: str) -> str:
     """
     if key is None or len(key) < 8:
         return text
-    letters = (rf"(?:\\{{0,4}}{re.escape(one)}|\\{{1,4}}u(?i:{ord(one):04x}))" for one in key)
+    letters = (rf"(?:\\{{0,4}}{re.escape(letter)}|\\{{1,4}}u(?i:{ord(letter):04x}))" for letter in key)
     return re.sub("".join(letters), "***", text)
 
 

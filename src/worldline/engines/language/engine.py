@@ -14,16 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import from_json, to_json
-from worldline.engines.base import (
-    CallCost,
-    Card,
-    EngineBelief,
-    Noise,
-    Parts,
-    ReplayedHistory,
-    Samples,
-    Storable,
-)
+from worldline.engines.base import CallCost, Card, EngineBelief, Noise, Parts, ReplayedHistory, Samples, Storable
 from worldline.engines.language.chat import Chat, Request
 from worldline.engines.language.endpoint import Endpoint
 from worldline.engines.language.prompt import (
@@ -171,11 +162,8 @@ class LanguageEngine(NumpyEngine, Storable):
         check_inputs(steps, self.schema, length - 1 if before is None else length)
         if before is not None and len(before.worlds) != num_worlds:
             raise InputError(f"the belief is of {len(before.worlds)} worlds, and the steps are of {num_worlds}.")
-        return PromptHistory(
-            worlds=tuple(
-                self._grown(() if before is None else before.worlds[world], steps, world) for world in range(num_worlds)
-            )
-        )
+        rows: tuple[tuple[Row, ...], ...] = ((),) * num_worlds if before is None else before.worlds
+        return PromptHistory(worlds=tuple(self._grown(rows[world], steps, world) for world in range(num_worlds)))
 
     def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> ReplayedHistory:
         """As in `Engine`; the requests of all steps are sent together, not one after the other."""
@@ -197,23 +185,14 @@ class LanguageEngine(NumpyEngine, Storable):
         )
         together = PromptHistory(worlds=tuple(world for belief in beliefs[:-1] for world in belief.worlds))
         samples = self.imagine(together, future, num_samples=num_samples, seed=seed).signals
-        one_step = {name: value[:, 0, :, 0] for name, value in samples.items()}
-        return ReplayedHistory(
-            belief=beliefs[-1],
-            signals={
-                name: np.moveaxis(value.reshape(num_steps, num_worlds, *value.shape[1:]), 0, 1)
-                for name, value in one_step.items()
-            },
-        )
+        signals = {}
+        for name, value in samples.items():
+            one_step = value[:, 0, :, 0]
+            signals[name] = np.moveaxis(one_step.reshape(num_steps, num_worlds, *one_step.shape[1:]), 0, 1)
+        return ReplayedHistory(belief=beliefs[-1], signals=signals)
 
     def imagine(
-        self,
-        belief: EngineBelief,
-        future: Future,
-        *,
-        num_samples: int,
-        noise: Noise | None = None,
-        seed: int,
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
         """The language model's answers, step by step.
 
@@ -325,7 +304,8 @@ class LanguageEngine(NumpyEngine, Storable):
 
     def _applied(self, future: Future, world: int, version: int, step: int) -> Row:
         actions = {name: value[world, version, step, ...] for name, value in future.actions.items()}
-        return self._inputs({**actions, **{name: value[world, step, ...] for name, value in future.exogenous.items()}})
+        exogenous = {name: value[world, step, ...] for name, value in future.exogenous.items()}
+        return self._inputs({**actions, **exogenous})
 
     def _request(self, rows: tuple[Row, ...], inputs: Row, seed: int) -> Request:
         question = {

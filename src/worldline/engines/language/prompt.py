@@ -96,10 +96,10 @@ def read_answer(text: str, signals: Sequence[Signal]) -> Arrays:
     Raises:
         UnavailableError: there is no JSON object, or a value is missing, has the wrong shape, or is out of bounds.
     """
-    found, names = _last_object(text), [signal.name for signal in signals]
-    if set(found) != set(names):
-        raise UnavailableError(f"The JSON object has the keys {sorted(found)}, and {names} are due.")
-    return {signal.name: _value(signal, found[signal.name]) for signal in signals}
+    answer, names = _last_object(text), [signal.name for signal in signals]
+    if set(answer) != set(names):
+        raise UnavailableError(f"The JSON object has the keys {sorted(answer)}, and {names} are due.")
+    return {signal.name: _value(signal, answer[signal.name]) for signal in signals}
 
 
 def _facts(signal: Signal) -> dict[str, Any]:
@@ -134,35 +134,36 @@ def _last_object(text: str) -> Mapping[str, Any]:
         if end < 0:
             break
         try:
-            found = decoder.raw_decode(text, end)[0]
+            answer = decoder.raw_decode(text, end)[0]
         except (ValueError, RecursionError):
             continue
-        return dict(found)
+        return dict(answer)
     raise UnavailableError("There is no JSON object in it.")
 
 
-def _value(signal: Signal, found: object) -> NDArray[np.generic]:
+def _value(signal: Signal, answer: object) -> NDArray[np.generic]:
     if signal.num_values is not None:
-        if type(found) is not int or not 0 <= found < signal.num_values:
+        if type(answer) is not int or not 0 <= answer < signal.num_values:
             raise UnavailableError(
-                f"{signal.name!r} is {found!r:.100}, and an integer from 0 to {signal.size - 1} is due."
+                f"{signal.name!r} is {answer!r:.100}, and an integer from 0 to {signal.size - 1} is due."
             )
-        return np.asarray(found, signal.dtype)
-    if not isinstance(found, list) or len(found) != signal.size or any(type(one) not in (int, float) for one in found):
-        raise UnavailableError(f"{signal.name!r} is {found!r:.100}, and a list of {signal.size} numbers is due.")
+        return np.asarray(answer, signal.dtype)
+    numbers = answer if isinstance(answer, list) else []
+    if len(numbers) != signal.size or any(type(number) not in (int, float) for number in numbers):
+        raise UnavailableError(f"{signal.name!r} is {answer!r:.100}, and a list of {signal.size} numbers is due.")
     try:
-        value = np.array([float(one) for one in found])
+        value = np.array([float(number) for number in numbers])
     except OverflowError:
         value = np.full(signal.size, np.inf)
     if not (np.abs(value) <= np.finfo(signal.dtype).max).all():
-        raise UnavailableError(f"{signal.name!r} is {found!r:.100}, and finite numbers are due.")
+        raise UnavailableError(f"{signal.name!r} is {answer!r:.100}, and finite numbers are due.")
     low: NDArray[np.floating] = np.array(signal.low or -np.inf)
     high: NDArray[np.floating] = np.array(signal.high or np.inf)
     if signal.period is not None and signal.low is not None:
         value = low + np.mod(value - low, signal.period)
     beyond = np.maximum(low - value, value - high)
     if (beyond > ROUNDING * _extent(low, high)).any():
-        raise UnavailableError(f"{signal.name!r} is {found!r:.100}, and its bounds are {signal.low} to {signal.high}.")
+        raise UnavailableError(f"{signal.name!r} is {answer!r:.100}, and its bounds are {signal.low} to {signal.high}.")
     return np.asarray(np.clip(value, low, high), signal.dtype)
 
 

@@ -94,8 +94,11 @@ class KeepOut:
         depths = []
         for name, low in self.low.items():
             high = self.high[name]
+            # The box is left only when the whole band is outside, so each face is compared with the edge nearer to it.
             above, below = end(rollout, name, 1, low, high), end(rollout, name, -1, low, high)
-            depths.append(torch.minimum(above - constant(low, above), constant(high, below) - below).amin(-1))
+            depth = torch.minimum(above - constant(low, above), constant(high, below) - below)
+            depths.append(depth.amin(-1))
+        # The nearest face over all signals: the state is outside if it is outside in one component.
         return worst(torch.stack(torch.broadcast_tensors(*depths)).amin(0), self.quantile)
 
 

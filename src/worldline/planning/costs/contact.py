@@ -42,13 +42,14 @@ class KeepApart:
 
     def __call__(self, rollout: Rollout) -> Float[Tensor, "W N"]:
         """The violation; 0 if the objects keep the distance."""
-        one, other = components(rollout, self.first), components(rollout, self.second)
-        if one.shape[-1] != other.shape[-1]:
+        first, second = components(rollout, self.first), components(rollout, self.second)
+        if first.shape[-1] != second.shape[-1]:
             raise InputError(
-                f"{self.first!r} has {one.shape[-1]} components and {self.second!r} {other.shape[-1]}. Use signals of "
-                "equal size."
+                f"{self.first!r} has {first.shape[-1]} components and {self.second!r} {second.shape[-1]}. Use signals "
+                "of equal size."
             )
-        offset = one - other
+        offset = first - second
+        # Two centres that move towards each other by their margins shorten each component of their offset.
         slack = [rollout.margin[name].to(offset) for name in (self.first, self.second) if name in rollout.margin]
         if slack:
             offset = (offset.mean(2, keepdim=True).abs() - sum(slack)).clamp(min=0.0)

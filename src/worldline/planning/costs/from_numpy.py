@@ -40,25 +40,23 @@ def from_numpy(function: Callable[[NumpyRollout], NDArray[np.generic]]) -> Calla
     """
 
     def adapted(rollout: Rollout) -> Tensor:
+        # Without this check the gradient planner would descend a constant and return its start as a plan.
         if any(value.requires_grad for value in rollout.signals.values()):
             raise UnsupportedError(
                 "a cost or constraint from from_numpy has no gradient, which the planner 'gradient' needs. Write it "
                 "with torch, or use the planner 'cem'."
             )
-        found = np.asarray(
-            function(
-                NumpyRollout(
-                    signals=_arrays(rollout.signals),
-                    present=_arrays(rollout.present),
-                    margin=_arrays(rollout.margin),
-                    periods=rollout.periods,
-                )
-            )
+        arrays = NumpyRollout(
+            signals=_arrays(rollout.signals),
+            present=_arrays(rollout.present),
+            margin=_arrays(rollout.margin),
+            periods=rollout.periods,
         )
-        if found.dtype.kind not in "fiub":
-            raise InputError(f"a function of from_numpy returned dtype {found.dtype}. Return numbers.")
+        result = np.asarray(function(arrays))
+        if result.dtype.kind not in "fiub":
+            raise InputError(f"a function of from_numpy returned dtype {result.dtype}. Return numbers.")
         device = next((value.device for value in rollout.signals.values()), CPU)
-        return exact(found.astype(np.float64), device)
+        return exact(result.astype(np.float64), device)
 
     return adapted
 

@@ -39,40 +39,42 @@ def precise(values: Tensor) -> Tensor:
     return values.to(exact_float(values.device))
 
 
-def exact(given: Numbers | NDArray[np.generic], device: torch.device) -> Tensor:
-    """Given numbers as a tensor on `device`, in their own precision where the device has it."""
-    values = torch.as_tensor(given, device="cpu")
+def exact(numbers: Numbers | NDArray[np.generic], device: torch.device) -> Tensor:
+    """The numbers as a tensor on `device`, in their own precision where the device has it."""
+    values = torch.as_tensor(numbers, device="cpu")
     return values.to(device, exact_float(device) if values.dtype == torch.float64 else values.dtype)
 
 
-def constant(given: Numbers, values: Tensor) -> Tensor:
-    """Given numbers as a tensor with the dtype and on the device of `values`."""
-    return torch.as_tensor(given, dtype=values.dtype, device=values.device)
+def constant(numbers: Numbers, values: Tensor) -> Tensor:
+    """The numbers as a tensor with the dtype and on the device of `values`."""
+    return torch.as_tensor(numbers, dtype=values.dtype, device=values.device)
 
 
-def components(rollout: Rollout, name: str, *given: PerComponent) -> Float[Tensor, "W N S T size"]:
-    """The vector signal, after a check that the `given` values fit its components.
+def components(rollout: Rollout, name: str, *settings: PerComponent) -> Float[Tensor, "W N S T size"]:
+    """The vector signal, after a check that the settings of a cost fit its components.
 
     Raises:
         UnknownNameError: the signal is neither predicted nor an input.
-        InputError: it is not a vector signal, or a given value has the wrong number of components.
+        InputError: it is not a vector signal, or a setting has the wrong number of components.
     """
     values = signal_in(rollout, name)
     if values.ndim != 5:
         raise InputError(f"signal {name!r} has values of shape {tuple(values.shape[4:])}. Use a vector signal.")
-    for each in given:
-        if isinstance(each, tuple) and len(each) != values.shape[-1]:
-            raise InputError(f"signal {name!r} has {values.shape[-1]} components, got {len(each)} values: {each}.")
+    for setting in settings:
+        if isinstance(setting, tuple) and len(setting) != values.shape[-1]:
+            raise InputError(
+                f"signal {name!r} has {values.shape[-1]} components, got {len(setting)} values: {setting}."
+            )
     return precise(values)
 
 
-def end(rollout: Rollout, name: str, sign: Literal[-1, 1], *given: PerComponent) -> Float[Tensor, "W N S T size"]:
+def end(rollout: Rollout, name: str, sign: Literal[-1, 1], *settings: PerComponent) -> Float[Tensor, "W N S T size"]:
     """The vector signal, or with a probability (`Chance`) the upper (+1) or lower (-1) edge of its band.
 
     Raises:
         UnknownNameError, InputError: as in `components`.
     """
-    values = components(rollout, name, *given)
+    values = components(rollout, name, *settings)
     if name not in rollout.margin:
         return values
     return values.mean(2, keepdim=True) + sign * rollout.margin[name].to(values)

@@ -79,6 +79,7 @@ class Within:
         for end in (self.low, self.high):
             if isinstance(end, np.ndarray) and end.ndim != 2:
                 raise ConfigError(f"an end of {self.signal!r} has shape {end.shape}. Give an array [T, size].")
+        # Ends over time may differ in length; a plan needs them only where both are known.
         lows, highs = np.asarray(self.low, dtype=float), np.asarray(self.high, dtype=float)
         if lows.ndim == highs.ndim == 2:
             lows, highs = lows[: len(highs)], highs[: len(lows)]
@@ -160,21 +161,21 @@ def _check(name: str, value: PerComponent) -> None:
         raise ConfigError(f"{name} is {value}. It must be above 0.")
 
 
-def _per_component(given: PerComponent | NDArray[np.floating]) -> tuple[PerComponent, ...]:
-    """The value if it is constant over time, else nothing."""
-    return () if isinstance(given, np.ndarray) else (given,)
+def _per_component(setting: PerComponent | NDArray[np.floating]) -> tuple[PerComponent, ...]:
+    """The setting if it is constant over time, else nothing."""
+    return () if isinstance(setting, np.ndarray) else (setting,)
 
 
-def _number(given: PerComponent | NDArray[np.floating] | Sequence[Sequence[float]]) -> Tensor:
-    """The value in double precision; converted once per cost, not once per population."""
-    return torch.as_tensor(np.asarray(given, dtype=float), device="cpu")
+def _number(setting: PerComponent | NDArray[np.floating] | Sequence[Sequence[float]]) -> Tensor:
+    """The setting in double precision; converted once per cost, not once per population."""
+    return torch.as_tensor(np.asarray(setting, dtype=float), device="cpu")
 
 
-def _over_time(what: str, signal: str, given: Tensor, values: Float[Tensor, "W N S T size"]) -> Tensor:
-    """`given`; if it changes over time, cut to [T, size] for the T steps of `values`."""
-    if given.ndim == 2:
-        if given.shape[1] != values.shape[-1] or len(given) < values.shape[3]:
+def _over_time(what: str, signal: str, setting: Tensor, values: Float[Tensor, "W N S T size"]) -> Tensor:
+    """The setting; if it changes over time, cut to [T, size] for the T steps of `values`."""
+    if setting.ndim == 2:
+        if setting.shape[1] != values.shape[-1] or len(setting) < values.shape[3]:
             layout = f"[{values.shape[3]} steps or more, {values.shape[-1]} components]"
-            raise InputError(f"{what} of {signal!r} has shape {tuple(given.shape)}, expected {layout}.")
-        given = given[: values.shape[3]]
-    return given.to(values)
+            raise InputError(f"{what} of {signal!r} has shape {tuple(setting.shape)}, expected {layout}.")
+        setting = setting[: values.shape[3]]
+    return setting.to(values)

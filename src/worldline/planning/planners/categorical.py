@@ -54,6 +54,7 @@ class Categorical(PopulationPlanner):
         """The algorithm; `normal.mean` holds the probabilities of discrete actions."""
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         min_deviation = self.min_deviation * (space.high - space.low)
+        # At first all values of a discrete action are equally probable.
         mean = normal.mean.clone()
         for start, stop in space.choices:
             mean[..., start:stop] = 1 / (stop - start)
@@ -61,10 +62,12 @@ class Categorical(PopulationPlanner):
         elites: Population | None = None
         for number in range(self.num_iterations):
             kept = proposals if number == 0 else proposals[:, :0]
-            found = yield torch.cat([kept, self._draw(normal, space, generator)], 1)
-            elites = (found if elites is None else elites.merge(found)).first(self.num_elites)
+            population = yield torch.cat([kept, self._draw(normal, space, generator)], 1)
+            elites = (population if elites is None else elites.merge(population)).first(self.num_elites)
+            # Discrete actions are one-hot, so their fitted mean is the frequency of each value among the elites.
             fitted = normal.fit(elites, min_deviation)
             mean = fitted.mean.clone()
+            # Momentum keeps every probability above 0: a value of probability 0 would never be drawn again.
             for start, stop in space.choices:
                 choice = slice(start, stop)
                 mean[..., choice] = torch.lerp(fitted.mean[..., choice], normal.mean[..., choice], self.momentum)
@@ -76,6 +79,8 @@ class Categorical(PopulationPlanner):
         drawn = normal.draw(torch.randn(shape, generator=generator, device=generator.device))
         uniform = torch.rand(shape, generator=generator, device=generator.device).to(drawn)
         for start, stop in space.choices:
-            choice = slice(start, stop)  # Gumbel-max trick: with Gumbel noise on log p, argmax has probability p
-            drawn[..., choice] = normal.mean[:, None, ..., choice].log() - (-uniform[..., choice].log()).log()
+            choice = slice(start, stop)
+            # Gumbel-max trick: with Gumbel noise on log p, argmax has probability p.
+            gumbel = -(-uniform[..., choice].log()).log()
+            drawn[..., choice] = normal.mean[:, None, ..., choice].log() + gumbel
         return inside(space, torch.cat([normal.mean[:, None], drawn], 1))

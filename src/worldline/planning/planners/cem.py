@@ -80,34 +80,31 @@ class CrossEntropy(PopulationPlanner):
             UnsupportedError: an action is discrete.
         """
         begun_s = time.monotonic()
-        found = super().plan(
-            cost,
-            space,
-            batch=batch,
-            horizon=horizon,
-            proposals=proposals,
-            generator=generator,
-            deadline_s=deadline_s,
+        searched = super().plan(
+            cost, space, batch=batch, horizon=horizon, proposals=proposals, generator=generator, deadline_s=deadline_s
         )
-        if not (self.num_gradient_steps and found.converged):
-            return found
+        if not (self.num_gradient_steps and searched.converged):
+            return searched
+        # The first gradient step has no time limit, and it might take as long as all populations together.
         used_s = time.monotonic() - begun_s
         left_s = None if deadline_s is None else deadline_s - used_s
-        if left_s is not None and left_s < used_s:  # the first step might take as long as a population
-            return replace(found, converged=False)
+        if left_s is not None and left_s < used_s:
+            return replace(searched, converged=False)
+        # The descent evaluates its first sequence too, so its best costs no more than the best of the search.
         try:
             descent = descend(
                 cost,
                 space,
-                found.actions[:, None],
+                searched.actions[:, None],
                 num_iterations=self.num_gradient_steps,
                 learning_rate=self.learning_rate,
                 batcher=DeadlineBatcher(left_s, first=1),
             )
         except UnsupportedError:
-            return found
+            return searched
         assert descent.best is not None  # the first step has no time limit
-        return descent.best.best(num_evaluated=found.num_evaluated + descent.num_evaluated, converged=descent.converged)
+        num_evaluated = searched.num_evaluated + descent.num_evaluated
+        return descent.best.best(num_evaluated=num_evaluated, converged=descent.converged)
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
@@ -116,16 +113,21 @@ class CrossEntropy(PopulationPlanner):
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         width = space.high - space.low
         min_deviation = self.min_deviation * width
-        elites = (yield torch.cat([proposals, self._draw(normal, generator)], 1)).first(self.num_elites)
+        population = yield torch.cat([proposals, self._draw(normal, generator)], 1)
+        elites = population.first(self.num_elites)
         normal, best = normal.fit(elites, min_deviation), elites.actions[:, 0]
-        won = (best[:, None] == proposals).flatten(2).all(2).any(1)[:, None, None]
+        # A proposal that beats the whole population is far better than random sequences: a fit to the elites would
+        # average it with them, and the search would lose it. So the next population is drawn around it alone.
+        is_proposal = (best[:, None] == proposals).flatten(2).all(2)
+        won = is_proposal.any(1)[:, None, None]
         normal = Gaussian(
             mean=torch.where(won, best, normal.mean),
             deviation=torch.where(won, self.proposal_deviation * width, normal.deviation),
         )
+        # Elites stay in the fit until better sequences replace them: with few candidates, a population may have none.
         for _ in range(self.num_iterations - 1):
-            found = yield self._draw(normal, generator)
-            elites = elites.merge(found).first(self.num_elites)
+            population = yield self._draw(normal, generator)
+            elites = elites.merge(population).first(self.num_elites)
             normal = normal.fit(elites, min_deviation)
 
     def _draw(self, normal: Gaussian, generator: torch.Generator) -> Float[Tensor, "B N T A"]:

@@ -20,7 +20,7 @@ from worldline.planning.planners.base import (
     Planner,
 )
 from worldline.planning.planners.deadline import DeadlineBatcher
-from worldline.planning.planners.population import Population, check, inside, ranked
+from worldline.planning.planners.population import Population, check, initial, inside, ranked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,26 +58,19 @@ class GradientPlanner(Planner):
             InputError: see `population.check` and `Population.best`.
             UnsupportedError: an action is discrete, or the cost has no gradient in the actions.
         """
-        batcher = DeadlineBatcher(
-            deadline_s, first=self.num_restarts + (0 if proposals is None else proposals.shape[1])
-        )
+        # The batcher's clock starts here; its first batch, all initial sequences, has no time limit.
+        num_proposals = 0 if proposals is None else proposals.shape[1]
+        batcher = DeadlineBatcher(deadline_s, first=self.num_restarts + num_proposals)
         check(space, proposals, batch=batch, horizon=horizon)
-        width = space.high - space.low
-        shape = (1, self.num_restarts, horizon, len(width))
-        drawn = torch.rand(shape, generator=generator, device=generator.device).to(space.low)
-        start = (space.low + drawn * width).expand(batch, -1, -1, -1)
-        if proposals is not None:
-            start = torch.cat([proposals.to(start), start], 1)
-        found = descend(
-            cost,
-            space,
-            inside(space, start),
-            num_iterations=self.num_iterations,
-            learning_rate=self.learning_rate,
-            batcher=batcher,
+        # A descent ends in the nearest minimum, so random restarts look for others than those near the proposals.
+        start = initial(
+            space, proposals, batch=batch, horizon=horizon, num_random=self.num_restarts, generator=generator
         )
-        assert found.best is not None  # the first batch has no time limit
-        return found.best.best(num_evaluated=found.num_evaluated, converged=found.converged)
+        descent = descend(
+            cost, space, start, num_iterations=self.num_iterations, learning_rate=self.learning_rate, batcher=batcher
+        )
+        assert descent.best is not None
+        return descent.best.best(num_evaluated=descent.num_evaluated, converged=descent.converged)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,16 +103,19 @@ def descend(
         UnsupportedError: the cost has no gradient in the actions.
     """
     width = space.high - space.low
-    actions, moved = start, torch.zeros_like(start)  # as a share of the range
+    # Adam optimizes the displacement as a share of the range, so that one rate fits components of any unit.
+    actions, moved = start, torch.zeros_like(start)
     optimizer = torch.optim.Adam([moved], lr=learning_rate)
     best, num_evaluated = None, 0
+    # One evaluation more than steps: the last step is evaluated too.
     for number in range(num_iterations + 1):
         if batcher.next(start.shape[1]) < start.shape[1]:
             return Descent(best=best, num_evaluated=num_evaluated, converged=False)
         value, slope = _slope(cost, actions)
-        found = ranked(actions, value)
+        population = ranked(actions, value)
         num_evaluated += actions.shape[1]
-        best = found.first(1) if best is None else best.merge(found).first(1)
+        best = population.first(1) if best is None else best.merge(population).first(1)
+        # The gradient with respect to the share, by the chain rule.
         moved.grad = slope * width
         optimizer.param_groups[0]["lr"] = learning_rate * (1 - number / num_iterations)
         optimizer.step()
@@ -135,11 +131,13 @@ def _slope(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[PlanC
         leaf = actions.detach().requires_grad_()
         value = cost(leaf)
         violation = value.violation.sum(-1)
-        aim = torch.where(violation > 0, violation, value.cost)
-        if not aim.requires_grad:
+        objective = torch.where(violation > 0, violation, value.cost)
+        if not objective.requires_grad:
             raise UnsupportedError(
                 "the cost has no gradient in the actions, which a gradient planner needs. Use the planner 'cem', "
                 "or a cost function that has one."
             )
-        (slope,) = torch.autograd.grad(aim.where(aim.isfinite(), 0.0).sum(), leaf)
+        # Sequences do not depend on each other, so the gradient of the sum holds the gradient of each of them.
+        total = objective.where(objective.isfinite(), 0.0).sum()
+        (slope,) = torch.autograd.grad(total, leaf)
     return value, slope.nan_to_num(0.0, 0.0, 0.0)

@@ -47,12 +47,15 @@ class Guided(PopulationPlanner):
         """The algorithm; the first population is the proposals, or the centre of the space."""
         wide = Gaussian.over(space, proposals, deviation=0.5)
         has_proposals, width = proposals.shape[1] > 0, space.high - space.low
-        elites = (yield proposals if has_proposals else wide.mean[:, None]).first(self.num_elites)
-        infeasible = ((elites.violation[:, 0].sum(-1) > 0) | elites.cost[:, 0].isinf())[:, None, None]
+        population = yield proposals if has_proposals else wide.mean[:, None]
+        elites = population.first(self.num_elites)
+        # Feasible sequences may be far from an infeasible proposal, so the search around it is wide.
+        infeasible = (elites.violation[:, 0].sum(-1) > 0) | elites.cost[:, 0].isinf()
         narrow = self.deviation * width if has_proposals else wide.deviation
-        normal = Gaussian(mean=elites.actions[:, 0], deviation=torch.where(infeasible, wide.deviation, narrow))
+        deviation = torch.where(infeasible[:, None, None], wide.deviation, narrow)
+        normal = Gaussian(mean=elites.actions[:, 0], deviation=deviation)
         shape = (1, self.num_candidates, *wide.mean.shape[1:])
         for _ in range(self.num_iterations):
-            found = yield normal.draw(persistent(shape, self.correlation, generator))
-            elites = elites.merge(found).first(self.num_elites)
+            population = yield normal.draw(persistent(shape, self.correlation, generator))
+            elites = elites.merge(population).first(self.num_elites)
             normal = normal.fit(elites, self.min_deviation * width)

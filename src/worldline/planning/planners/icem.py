@@ -63,11 +63,15 @@ class ImprovedCrossEntropy(PopulationPlanner):
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         min_deviation, kept = self.min_deviation * (space.high - space.low), proposals
         for number in range(self.num_iterations):
+            # Populations shrink as the distribution narrows: few sequences cover a narrow distribution.
             count = max(int(self.num_candidates * self.decay**-number), 2 * self.num_elites)
-            drawn = normal.draw(coloured((1, count, *normal.mean.shape[1:]), self.exponent, generator))
+            noise = coloured((1, count, *normal.mean.shape[1:]), self.exponent, generator)
+            drawn = normal.draw(noise)
+            # Early means are averages of unlike plans. The last mean is often better than the draws around it.
             if number == self.num_iterations - 1:
                 drawn = torch.cat([normal.mean[:, None], drawn[:, 1:]], 1)
-            elites = (yield torch.cat([kept, drawn], 1)).first(self.num_elites)
+            population = yield torch.cat([kept, drawn], 1)
+            elites = population.first(self.num_elites)
             fitted = normal.fit(elites, min_deviation)
             normal = Gaussian(
                 mean=torch.lerp(fitted.mean, normal.mean, self.momentum),

@@ -21,7 +21,7 @@ from worldline.planning.planners.base import (
 )
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.deadline import HEADROOM
-from worldline.planning.planners.population import check, inside, ranked
+from worldline.planning.planners.population import check, finite_deviation, initial, ranked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,35 +66,30 @@ class AugmentedLagrangian(Planner):
             InputError: see `population.check` and `Population.best`.
             UnsupportedError: an action is discrete.
         """
-        started = time.monotonic()
+        started_s = time.monotonic()
         check(space, proposals, batch=batch, horizon=horizon)
-        shape = (1, self.num_probes, horizon, len(space.low))
-        shares = torch.rand(shape, generator=generator, device=generator.device).to(space.low)
-        first = (space.low + shares * (space.high - space.low)).expand(batch, -1, -1, -1)
-        if proposals is not None:
-            first = torch.cat([proposals.to(first), first], 1)
-        first = inside(space, first)
-        penalized = _PenalizedCost(cost, first, self.penalty)
-        probes_s = time.monotonic() - started
+        # Random probes and the proposals give the scale of the penalties and the first best sequence.
+        probes = initial(
+            space, proposals, batch=batch, horizon=horizon, num_random=self.num_probes, generator=generator
+        )
+        penalized = _PenalizedCost(cost, probes, self.penalty)
+        probes_s = time.monotonic() - started_s
         starts, converged = penalized.best.actions, True
         for number in range(self.num_rounds):
-            left_s = None if deadline_s is None else deadline_s - (time.monotonic() - started)
-            if left_s is not None and left_s <= HEADROOM * probes_s:  # a round always evaluates a first few sequences
+            # A round always evaluates a first few sequences, which take about as long as the probes.
+            left_s = None if deadline_s is None else deadline_s - (time.monotonic() - started_s)
+            if left_s is not None and left_s <= HEADROOM * probes_s:
                 converged = False
                 break
-            found = self.search.plan(
-                penalized,
-                space,
-                batch=batch,
-                horizon=horizon,
-                proposals=starts,
-                generator=generator,
-                deadline_s=left_s,
+            # Minimize the penalized cost. The search sees no constraints, so it may pass through infeasible sequences.
+            planned = self.search.plan(
+                penalized, space, batch=batch, horizon=horizon, proposals=starts, generator=generator, deadline_s=left_s
             )
-            converged &= found.converged
-            if found.converged and number < self.num_rounds - 1:
-                penalized.update_multipliers(found.actions, self.growth)
-                starts = torch.cat([penalized.best.actions, found.actions[:, None]], 1)
+            converged &= planned.converged
+            # Multipliers are valid at a minimum of the penalized cost only, not where the deadline ended the search.
+            if planned.converged and number < self.num_rounds - 1:
+                penalized.update_multipliers(planned.actions, self.growth)
+                starts = torch.cat([penalized.best.actions, planned.actions[:, None]], 1)
         return penalized.best.best(num_evaluated=penalized.num_evaluated, converged=converged)
 
 
@@ -105,7 +100,7 @@ class _PenalizedCost:
         self.cost, self.num_evaluated = cost, first.shape[1]
         value = cost(first)
         self.best = ranked(first, value).first(1)
-        cost_spread, violation_spread = _spread(value.cost[..., None]), _spread(value.violation)
+        cost_spread, violation_spread = finite_deviation(value.cost[..., None]), finite_deviation(value.violation)
         # The weights make costs and violations comparable, whatever their units.
         scale = violation_spread.square().where(violation_spread > 0, 1.0)
         self.weight = penalty * cost_spread.where(cost_spread > 0, 1.0) / scale
@@ -114,12 +109,15 @@ class _PenalizedCost:
     def __call__(self, actions: Float[Tensor, "B N T A"]) -> PlanCosts:
         """The cost with its penalties, and no constraints."""
         value = self._true(actions)
-        penalty = (self.multiplier[:, None] + 0.5 * self.weight[:, None] * value.violation) * value.violation
-        return PlanCosts(cost=value.cost + penalty.sum(-1), violation=value.violation[..., :0])
+        # multiplier * violation + weight / 2 * violation ** 2
+        slope = self.multiplier[:, None] + 0.5 * self.weight[:, None] * value.violation
+        penalty = (slope * value.violation).sum(-1)
+        return PlanCosts(cost=value.cost + penalty, violation=value.violation[..., :0])
 
     def update_multipliers(self, actions: Float[Tensor, "B T A"], growth: float) -> None:
         """Raises the multipliers by the violations of the best plan of a round."""
-        self.multiplier = self.multiplier + self.weight * self._true(actions[:, None]).violation[:, 0].nan_to_num(0.0)
+        violation = self._true(actions[:, None]).violation[:, 0].nan_to_num(0.0)
+        self.multiplier = self.multiplier + self.weight * violation
         self.weight = growth * self.weight
 
     def _true(self, actions: Float[Tensor, "B N T A"]) -> PlanCosts:
@@ -127,12 +125,3 @@ class _PenalizedCost:
         self.num_evaluated += actions.shape[1]
         self.best = self.best.merge(ranked(actions, value)).first(1)
         return value
-
-
-def _spread(values: Float[Tensor, "B N C"]) -> Float[Tensor, "B C"]:
-    """The standard deviation over N of the finite values."""
-    known = values.isfinite()
-    count = known.sum(1).clamp(min=1)
-    values = values.where(known, 0.0)
-    deviation = (values - (values.sum(1) / count)[:, None]).where(known, 0.0)
-    return torch.as_tensor((deviation.square().sum(1) / count).sqrt())

@@ -12,7 +12,7 @@ from worldline.config import Positive, Share, Weight
 from worldline.planning.planners.base import ActionSpace, NumCandidates, NumIterations
 from worldline.planning.planners.gaussian import Gaussian
 from worldline.planning.planners.noise import persistent
-from worldline.planning.planners.population import Population
+from worldline.planning.planners.population import Population, finite_deviation
 from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 
@@ -49,21 +49,22 @@ class PathIntegral(PopulationPlanner):
         """The algorithm."""
         normal = Gaussian.over(space, proposals, deviation=self.deviation)
         shape = (1, self.num_candidates - 1, *normal.mean.shape[1:])
+        min_deviation = self.min_deviation * (space.high - space.low)
         for number in range(self.num_iterations):
             drawn = normal.draw(persistent(shape, self.correlation, generator))
             kept = proposals if number == 0 else proposals[:, :0]
             population = yield torch.cat([kept, normal.mean[:, None], drawn], 1)
-            normal = normal.fit(population, self.min_deviation * (space.high - space.low), self._weight(population))
+            normal = normal.fit(population, min_deviation, self._weight(population))
 
     def _weight(self, population: Population) -> Float[Tensor, "B N"]:
-        violation = population.violation.sum(-1)
-        feasible = (violation == 0) & population.cost.isfinite()
-        score = torch.where(feasible.any(1, keepdim=True), population.cost.where(feasible, torch.inf), violation)
-        score = score.where(population.cost.isfinite(), torch.inf)
-        known = score.isfinite()
-        count = known.sum(1, keepdim=True).clamp(min=1)
-        mean = score.where(known, 0.0).sum(1, keepdim=True) / count
-        spread = ((score - mean).where(known, 0.0).square().sum(1, keepdim=True) / count).sqrt()
-        above = score - score.amin(1, keepdim=True).where(known.any(1, keepdim=True), 0.0)
-        # Equal costs have spread 0; the limit then gives all sequences the same weight.
-        return torch.exp(-above / (self.temperature * spread).clamp(min=torch.finfo(score.dtype).tiny))
+        violation, usable = population.violation.sum(-1), population.cost.isfinite()
+        # The score of an excluded sequence is infinite, so its weight is exp(-inf) = 0.
+        feasible = (violation == 0) & usable
+        cost = population.cost.where(feasible, torch.inf)
+        score = torch.where(feasible.any(1, keepdim=True), cost, violation).where(usable, torch.inf)
+        # Relative to the best score, at least one exponent is 0; without a finite score, inf - inf would be NaN.
+        best = score.amin(1, keepdim=True)
+        above = score - best.where(best.isfinite(), 0.0)
+        # Equal costs have deviation 0; the limit then gives all sequences the same weight.
+        scale = self.temperature * finite_deviation(score[..., None])
+        return torch.exp(-above / scale.clamp(min=torch.finfo(score.dtype).tiny))

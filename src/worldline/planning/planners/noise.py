@@ -17,6 +17,7 @@ def persistent(shape: tuple[int, ...], correlation: float, generator: torch.Gene
     """
     noise = torch.randn(shape, generator=generator, device=generator.device)
     for step in range(1, noise.shape[2]):
+        # With this factor the variance stays 1.
         fresh = (1 - correlation**2) ** 0.5 * noise[:, :, step]
         noise[:, :, step] = correlation * noise[:, :, step - 1] + fresh
     return noise
@@ -36,5 +37,6 @@ def coloured(shape: tuple[int, ...], exponent: float, generator: torch.Generator
     frequencies = torch.fft.fftfreq(shape[2], device=generator.device).abs()
     frequencies[0] = 1 / shape[2]  # avoids a division by 0: the constant counts as the lowest frequency
     gain = (frequencies ** (-exponent / 2))[:, None]
-    noise = torch.fft.ifft(torch.fft.fft(white, dim=2) * gain, dim=2).real
+    spectrum = torch.fft.fft(white, dim=2) * gain
+    noise = torch.fft.ifft(spectrum, dim=2).real
     return torch.as_tensor(noise / gain.square().mean().sqrt())

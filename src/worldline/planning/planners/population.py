@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -11,6 +14,8 @@ from torch.nn.functional import one_hot
 
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions
+
+NO_LIMITS: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,22 @@ def inside(space: ActionSpace, actions: Float[Tensor, "*lead A"]) -> Float[Tenso
     return torch.cat([*parts, actions[..., next_start:].clamp(space.low[next_start:], space.high[next_start:])], -1)
 
 
+def initial(
+    space: ActionSpace,
+    proposals: Float[Tensor, "B P T A"] | None,
+    *,
+    batch: int,
+    horizon: int,
+    num_random: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "B N T A"]:
+    """The proposals, clipped to the space, and uniformly random sequences, which all problems share."""
+    shape = (1, num_random, horizon, len(space.low))
+    shares = torch.rand(shape, generator=generator, device=generator.device).to(space.low)
+    drawn = (space.low + shares * (space.high - space.low)).expand(batch, -1, -1, -1)
+    return inside(space, drawn if proposals is None else torch.cat([proposals.to(drawn), drawn], 1))
+
+
 def evaluated(cost: CostFunction, space: ActionSpace, actions: Float[Tensor, "B N T A"]) -> Population:
     """The population of `actions`, clipped to the space and evaluated in one call."""
     actions = inside(space, actions)
@@ -85,13 +106,17 @@ def ranked(actions: Float[Tensor, "B N T A"], value: PlanCosts) -> Population:
     return _ranked(actions, value.cost.detach().where(usable, torch.inf), value.violation.detach())
 
 
+def finite_deviation(values: Float[Tensor, "B N C"]) -> Float[Tensor, "B C"]:
+    """The standard deviation over N of the finite values; 0 if there are none."""
+    known = values.isfinite()
+    count = known.sum(1).clamp(min=1)
+    mean = values.where(known, 0.0).sum(1) / count
+    error = (values - mean[:, None]).where(known, 0.0)
+    return torch.as_tensor((error.square().sum(1) / count).sqrt())
+
+
 def check(
-    space: ActionSpace,
-    proposals: Float[Tensor, "B P T A"] | None,
-    *,
-    batch: int,
-    horizon: int,
-    choices: bool = False,
+    space: ActionSpace, proposals: Float[Tensor, "B P T A"] | None, *, batch: int, horizon: int, choices: bool = False
 ) -> None:
     """Checks the arguments of `Planner.plan`.
 
@@ -108,6 +133,7 @@ def check(
     """
     if batch < 1 or horizon < 1:
         raise InputError(f"batch is {batch} and horizon {horizon}. Both must be at least 1.")
+    # Every planner clips to the bounds and scales its noise by their range, so a bound must be finite.
     if not (space.low.isfinite().all() and space.high.isfinite().all() and bool((space.low <= space.high).all())):
         raise InputError(
             f"actions in [{space.low.tolist()}, {space.high.tolist()}] cannot be searched. Give every component a "
@@ -121,11 +147,12 @@ def check(
         )
     if proposals is None:
         return
-    wanted = (batch, proposals.shape[1], horizon, len(space.low))
-    if proposals.shape != wanted or proposals.shape[1] < 1:
+    expected = (batch, proposals.shape[1], horizon, len(space.low))
+    if proposals.shape != expected or proposals.shape[1] < 1:
         raise InputError(
-            f"proposals have shape {tuple(proposals.shape)}, expected [B, P, T, A] = {wanted} with P >= 1."
+            f"proposals have shape {tuple(proposals.shape)}, expected [B, P, T, A] = {expected} with P >= 1."
         )
+    # Clipping keeps NaN, and a planner that continues from such a proposal would spread it to all sequences.
     if not proposals.isfinite().all():
         raise InputError("proposals hold NaN or infinity. Leave such sequences out.")
 

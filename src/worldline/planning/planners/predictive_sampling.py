@@ -41,9 +41,11 @@ class PredictiveSampling(PopulationPlanner):
         batch, _, steps, size = proposals.shape
         middle = ((space.low + space.high) / 2).expand(batch, 1, steps, size)
         knots, width = min(self.num_knots, steps), space.high - space.low
-        best = (yield torch.cat([proposals, middle], 1)).first(1)
+        population = yield torch.cat([proposals, middle], 1)
+        best = population.first(1)
         for _ in range(self.num_iterations):
             drawn = torch.randn((self.num_candidates, size, knots), generator=generator, device=generator.device)
+            # interpolate works along the last axis, which is the steps here.
             noise = interpolate(drawn.to(middle), size=steps, mode="linear", align_corners=True).transpose(1, 2)
-            found = yield best.actions + self.deviation * width * noise
-            best = best.merge(found).first(1)
+            population = yield best.actions + self.deviation * width * noise
+            best = best.merge(population).first(1)

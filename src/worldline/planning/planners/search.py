@@ -62,13 +62,14 @@ class PopulationPlanner(Planner):
         """
         check(space, proposals, batch=batch, horizon=horizon, choices=self.chooses)
         empty = space.low.new_zeros(batch, 0, horizon, len(space.low))
-        initial = empty if proposals is None else inside(space, proposals.to(empty))
-        algorithm = self.candidates(space, initial, generator)
+        starts = empty if proposals is None else inside(space, proposals.to(empty))
+        algorithm = self.candidates(space, starts, generator)
         # Without a deadline each population is evaluated in one call, else in batches that fit into the remaining time.
-        batcher = DeadlineBatcher(deadline_s, first=max(FIRST, initial.shape[1]), clock=type(self).clock)
+        batcher = DeadlineBatcher(deadline_s, first=max(FIRST, starts.shape[1]), clock=type(self).clock)
         best: Population | None = None
         num_evaluated, actions = 0, next(algorithm)
         while True:
+            # Evaluates as much of the population as the deadline allows; `left` is the rest.
             population, left = None, actions
             while left.shape[1] and (count := batcher.next(left.shape[1])):
                 sequences = inside(space, left[:, :count])
@@ -78,6 +79,7 @@ class PopulationPlanner(Planner):
                 left = left[:, count:]
             if population is not None:
                 best = population.first(1) if best is None else best.merge(population).first(1)
+            # An algorithm must not be fitted to a part of its population, so an incomplete one ends the search.
             if population is None or left.shape[1]:
                 algorithm.close()
                 break

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worldline.config import Size
 from worldline.planning.planners.base import ActionSpace
+from worldline.planning.planners.population import initial
 from worldline.planning.planners.search import Candidates, PopulationPlanner
 
 
@@ -29,9 +30,8 @@ class Shooting(PopulationPlanner):
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
         """The algorithm; a population is a chunk, and the first one contains the proposals."""
-        batch, _, steps, size = proposals.shape
-        for first in range(0, self.num_candidates, self.chunk):
-            count = min(self.chunk, self.num_candidates - first)
-            shares = torch.rand((1, count, steps, size), generator=generator, device=generator.device)
-            drawn = (space.low + shares.to(space.low) * (space.high - space.low)).expand(batch, -1, -1, -1)
-            yield torch.cat([proposals if first == 0 else proposals[:, :0], drawn], 1)
+        batch, _, horizon, _ = proposals.shape
+        for start in range(0, self.num_candidates, self.chunk):
+            count = min(self.chunk, self.num_candidates - start)
+            kept = proposals if start == 0 else None
+            yield initial(space, kept, batch=batch, horizon=horizon, num_random=count, generator=generator)
