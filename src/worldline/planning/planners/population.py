@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -14,8 +11,6 @@ from torch.nn.functional import one_hot
 
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions
-
-NO_LIMITS: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
