@@ -38,15 +38,7 @@ from worldline.data.checks import arrays_of, check_episode, grouped, raise_error
 from worldline.data.conversion import bounds_of, layout_of, refitted
 from worldline.data.data_card import CARD_FILE, DataCard, make_card
 from worldline.data.draft_folder import draft_beside, finish_replace, put_in_place, replace_folder
-from worldline.data.fsync import (
-    OpenFiles,
-    locked,
-    read_bytes,
-    read_pieces,
-    refuse_special_files,
-    sync,
-    write_durably,
-)
+from worldline.data.fsync import OpenFiles, locked, read_bytes, read_pieces, refuse_special_files, sync, write_durably
 from worldline.data.image_block import PictureBlock, round_off
 from worldline.data.index import (
     INDEX_FILE,
@@ -547,9 +539,8 @@ def open_store(path: Path | str) -> Store:
     store.refresh()
     if written == schema:
         return store
-    if gone := [
-        signal.name for signal in written.signals if signal.name not in {signal.name for signal in schema.signals}
-    ]:
+    names = {signal.name for signal in schema.signals}
+    if gone := [signal.name for signal in written.signals if signal.name not in names]:
         fix = f"Write it back, or leave the signal out of the store: worldline schema {path} {gone[0]}=ignore"
         raise InputError(f"{path / SCHEMA_FILE}: the signal {gone[0]!r} of the store is missing. {fix}")
     return change_schema(store, schema)
@@ -582,11 +573,8 @@ def change_schema(store: Store, schema: Schema, *, progress: Callable[[int, int]
     with locked(store.path / CARD_FILE, busy=problem), locked(store.path / INDEX_FILE):
         store.refresh()
         try:
-            kept = {
-                signal.name: store.card.max_error.get(signal.name, 0)
-                for signal in schema.signals
-                if signal.kind is Kind.IMAGE
-            }
+            images = [signal.name for signal in schema.signals if signal.kind is Kind.IMAGE]
+            kept = {name: store.card.max_error.get(name, 0) for name in images}
             target = Store.create(draft, schema, max_error=kept, notes=store.card.notes) if is_rewritten else None
             for number in range(len(store)) if is_checked else ():
                 episode = refitted(store.verify(number), store.schema, schema, file=file, number=number)

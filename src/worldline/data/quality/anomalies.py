@@ -304,7 +304,6 @@ def _constant(signals: Sequence[_SignalSummary]) -> Iterator[Finding]:
     for summary in signals:
         low, high = summary.numbers.low.min(0), summary.numbers.high.max(0)
         which = np.flatnonzero(low == high)
-        # A constant reward is no fault: many tasks give none.
         varies[summary.signal.role] = varies.get(summary.signal.role, False) or len(which) < len(low)
         if not len(which) or summary.signal.role is Role.REWARD:
             continue
@@ -582,7 +581,6 @@ def _cameras(seen: Sequence[_EpisodeSummary], moves: Mapping[int, set[tuple[str,
 
 def _alike(seen: Sequence[_EpisodeSummary]) -> Iterator[Finding]:
     """Duplicate and near-duplicate episodes, which a random split can put into both training and test data."""
-    # Exact copies have the same digest.
     first: dict[bytes, int] = {}
     findings = []
     for summary in seen:
