@@ -16,7 +16,7 @@ from torch.nn.functional import one_hot
 from worldline.errors import ConfigError, InputError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
 
-NO_LIMITS: Final[Mapping[str, float]] = MappingProxyType({})
+NO_LIMITS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,7 @@ class Population:
 
 def inside(space: ActionSpace, actions: Float[Tensor, "*lead A"]) -> Float[Tensor, "*lead A"]:
     """`actions` clipped to the bounds; discrete actions become one-hot at their largest component."""
+    # The continuous components before, between and after the choices, which are in order.
     parts, next_start = list[Tensor](), 0
     for start, stop in space.choices:
         chosen = one_hot(actions[..., start:stop].argmax(-1), stop - start).to(actions)
@@ -103,6 +104,7 @@ def evaluated(cost: CostFunction, space: ActionSpace, actions: Float[Tensor, "B 
 
 def ranked(actions: Float[Tensor, "B N T A"], value: PlanCosts) -> Population:
     """The population of sequences with these costs."""
+    # A cost that is not finite marks a sequence that cannot be judged; infinity sorts it last.
     usable = value.cost.isfinite() & value.violation.isfinite().all(-1)
     return _ranked(actions, value.cost.detach().where(usable, torch.inf), value.violation.detach())
 
@@ -119,10 +121,10 @@ def finite_deviation(values: Float[Tensor, "B N C"]) -> Float[Tensor, "B C"]:
 def check_settings(
     planner: Planner,
     *,
-    at_least: Mapping[str, float] = NO_LIMITS,
-    above: Mapping[str, float] = NO_LIMITS,
-    at_most: Mapping[str, float] = NO_LIMITS,
-    below: Mapping[str, float] = NO_LIMITS,
+    at_least: Mapping[str, int] = NO_LIMITS,
+    above: Mapping[str, int] = NO_LIMITS,
+    at_most: Mapping[str, int] = NO_LIMITS,
+    below: Mapping[str, int] = NO_LIMITS,
 ) -> None:
     """Checks settings of a planner against limits by name; NaN is outside all limits.
 
