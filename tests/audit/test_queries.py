@@ -80,8 +80,8 @@ def test_no_world_is_told_the_seed_of_a_scene(code: str, shown: list[Episode]) -
 @pytest.mark.parametrize("code", ["C1", "P3", "T4"])
 def test_what_is_no_number_is_an_error_and_no_grade(code: str, says: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """A score of it would be that of something else, or a p-value like any other."""
-    said = Linear.rollout
-    monkeypatch.setattr(Linear, "rollout", lambda *asked: {name: value * says for name, value in said(*asked).items()})
+    said = Linear.path
+    monkeypatch.setattr(Linear, "path", lambda *asked: {name: value * says for name, value in said(*asked).items()})
     test = smallest(code)
     with pytest.raises(NoGoodAnswerError, match=r"predicts NaN or infinity|returned (nan|-?inf) for"):
         test.ask(lines_of(test), test.generate(5))

@@ -339,12 +339,12 @@ def test_a_call_that_is_lost_on_its_way_adds_the_step_or_not_and_nothing_else(
     database: Database, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     entered, go = threading.Event(), threading.Event()
-    follow = LocalWorld.follow
+    update = LocalWorld.update
 
     def held(self: LocalWorld, *arguments: Any) -> Any:
         entered.set()
         assert go.wait(60)
-        return follow(self, *arguments)
+        return update(self, *arguments)
 
     async def run(found: Sessions) -> None:
         name = (await found.create(ANN, "toy", SETTINGS)).id
@@ -359,7 +359,7 @@ def test_a_call_that_is_lost_on_its_way_adds_the_step_or_not_and_nothing_else(
                 with pytest.raises(UnavailableError, match="is gone"):
                     await found.observe(ANN, name, 5, STEPS[30])
             else:
-                patch.setattr(LocalWorld, "follow", held)
+                patch.setattr(LocalWorld, "update", held)
                 deadline_s = 0.5 if lost == "deadline" else None
                 call = asyncio.ensure_future(found.observe(ANN, name, 5, STEPS[30], deadline_s=deadline_s))
                 await asyncio.to_thread(entered.wait, 60)

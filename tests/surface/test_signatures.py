@@ -14,7 +14,6 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from worldline import episode, schema
-from worldline.engines import base as engine
 from worldline.models import base as world_model
 from worldline.planning import base as planning
 from worldline.world import base as world
@@ -81,7 +80,7 @@ def public(module: ModuleType) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("module", [world, engine, episode, schema, local])
+@pytest.mark.parametrize("module", [world, episode, schema, local])
 def test_no_torch_in_a_signature(module: ModuleType) -> None:
     assert public(module)
     assert torch_in(*public(module)) == []

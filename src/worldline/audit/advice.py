@@ -114,6 +114,13 @@ def identified_rows(measured: Measured) -> list[Effect]:
     return [effect for effect in effect_rows(measured) if effect.agreement in _IDENTIFIED]
 
 
+def share_that_agrees(effects: Sequence[Effect]) -> str:
+    """How many effects in the logs agree with the world, in words."""
+    right = sum(effect.agreement == "agrees" for effect in effects)
+    verb = "agrees" if right == 1 else "agree"
+    return f"{right} of {plural(len(effects), 'effect')} in the logs {verb} with the world"
+
+
 def not_finite(measured: Measured) -> dict[str, int]:
     """The first step, from 1, at which the prediction of a signal is not finite; other signals are left out.
 
@@ -433,10 +440,8 @@ def _good(measured: Measured) -> Iterable[str]:
     if growth > 0:
         yield f"It uses its actions: with wrong actions its error grows at least {grown(growth)}."
     effects = identified_rows(measured)
-    right = sum(effect.agreement == "agrees" for effect in effects)
-    if right:
-        verb = "agrees" if right == 1 else "agree"
-        yield f"{right} of {plural(len(effects), 'effect')} in the logs {verb} with the world."
+    if any(effect.agreement == "agrees" for effect in effects):
+        yield f"{share_that_agrees(effects)}."
     valid = [band for band in measured.coverage if not narrow(band)]
     if valid:
         worst = min(valid, key=lambda band: band.inside.value)

@@ -324,7 +324,8 @@ def imagined(predicted: evidence.PredictedPaths) -> ReportFinding:
     """Error at the end of the predicted paths, compared with no motion."""
     misses = [float(np.linalg.norm(path.real[-1] - path.imagined[-1])) for path in predicted.paths]
     travelled = [float(np.linalg.norm(path.real[-1] - path.real[0])) for path in predicted.paths]
-    steps = listing(list(dict.fromkeys(str(len(path.real) - 1) for path in predicted.paths)))
+    lengths = dict.fromkeys(str(len(path.real) - 1) for path in predicted.paths)
+    steps = listing(list(lengths))
     name, miss, way = label(predicted.signal), float(np.median(misses)), float(np.median(travelled))
     text = f"After {steps} predicted steps, the error of {name} is {quantity(miss, predicted.unit)}"
     far = "" if miss < way else ", no smaller than without any motion"

@@ -191,8 +191,8 @@ def _history(
     """Excitation of the actions, and the placebo test."""
     schema = world.describe().schema
     left, names = innovations(rows, seed=seed), action_names(schema)
-    each = max(1, NUM_ERRORS // len(material.graded))
-    errors = one_step_errors(world, material.graded, signals, context=material.context, per_episode=each)
+    count = max(1, NUM_ERRORS // len(material.graded))
+    errors = one_step_errors(world, material.graded, signals, context=material.context, per_episode=count)
     parts = [part for signal in signals for part in names_of(signal)]
     return excitations(left, schema, seed=seed), placebos(left, *errors, (names, parts))
 
@@ -241,7 +241,9 @@ def largest_value(windows: ForecastWindows, signal: Signal) -> float:
 def deviation(windows: ForecastWindows, signal: Signal) -> float:
     """Standard deviation; 0 for a constant signal."""
     known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
-    spread = float(np.sqrt(signal.deviations(known).var(0).mean())) if len(known) else 0.0
+    if not len(known):
+        return 0.0
+    spread = float(np.sqrt(signal.deviations(known).var(0).mean()))
     return spread if spread > MAX_STILL_DEVIATION * (1 + largest_value(windows, signal)) else 0.0
 
 

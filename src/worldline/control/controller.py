@@ -18,8 +18,6 @@ from worldline.planning.base import Constraint, Cost, Goal
 from worldline.schema import Kind, Schema, Signal
 from worldline.world.base import PlanStatus, World
 
-Floats = NDArray[np.floating]
-
 MAX_ROUNDS: Final = 10_000
 """Calls of an actor that a controller records; bounds its memory in long runs."""
 

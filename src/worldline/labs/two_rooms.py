@@ -25,6 +25,7 @@ from worldline.episode import Arrays
 from worldline.errors import InputError
 from worldline.labs.abilities import Configured, Locates
 from worldline.labs.base import Policy, SolvedLab, read_options
+from worldline.labs.drawing import CAMERA
 from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
@@ -101,7 +102,6 @@ class TwoRooms(SolvedLab, Configured, Locates):
     def schema(self) -> Schema:
         """The four signals; three without the camera."""
         observation, low, high = Role.OBSERVATION, (0.0, 0.0), (float(SIZE), float(SIZE))
-        camera = Signal(name="camera", role=observation, kind=Kind.IMAGE, shape=(SIZE, SIZE, 3))
         move = (MAX_MOVE, MAX_MOVE)
         signals = (
             Signal(name="position", role=observation, kind=Kind.VECTOR, shape=(2,), unit="px",
@@ -111,7 +111,7 @@ class TwoRooms(SolvedLab, Configured, Locates):
             Signal(name="move", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="px",
                    low=(-MAX_MOVE, -MAX_MOVE), high=move, components=("x", "y"), entity="dot"),
         )  # fmt: skip
-        return Schema(signals=(camera, *signals) if self.camera else signals)
+        return Schema(signals=(CAMERA, *signals) if self.camera else signals)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

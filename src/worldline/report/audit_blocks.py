@@ -13,6 +13,7 @@ from worldline.audit.advice import (
     end_reason,
     identified_rows,
     not_finite,
+    share_that_agrees,
     trusted_signals,
     worst_effect,
 )
@@ -79,10 +80,10 @@ def effects_block(measured: Measured) -> FindingBlock | None:
     shown = groups[:MAX_ROWS]
     lags = Group([Phrase(str(effect.lag)) for effect in groups[0]], "lags")
     rows = [_effect_row(group, worst_effect(group), measured) for group in shown]
-    each = f" of {span(1, step_s)}" if step_s is not None and step_s >= MINUTE_S else ""
+    duration = f" of {span(1, step_s)}" if step_s is not None and step_s >= MINUTE_S else ""
     caption = (
         "Effect of one standard deviation of an action, held from the first step on, after the given number of steps"
-        f"{each}. Line with intervals: world; dashed line in a band: logs. Other actions are unchanged."
+        f"{duration}. Line with intervals: world; dashed line in a band: logs. Other actions are unchanged."
     )
     head: list[str | PagePart] = ["action → signal", lags, "world", "logs", "agreement"]
     table = Table(caption, head, rows, style="effects")
@@ -175,13 +176,11 @@ def _effects_finding(measured: Measured) -> ReportFinding:
         if set(words) == {"none"}:
             text = "The logs show no effect that matters."
         return ReportFinding(text + unknown, "unclear")
-    right = sum(effect.agreement == "agrees" for effect in effects)
     wrong = sum(effect.agreement == "opposite" for effect in effects)
-    verb = "agrees" if right == 1 else "agree"
-    text = f"{right} of {plural(len(effects), 'effect')} in the logs {verb} with the world"
-    text += f"; {wrong} {'has' if wrong == 1 else 'have'} the opposite sign." if wrong else "."
-    tone: Tone = "bad" if wrong else "good" if right == len(effects) and not dull else "unclear"
-    return ReportFinding(text + unknown, tone)
+    sign = f"; {wrong} {'has' if wrong == 1 else 'have'} the opposite sign" if wrong else ""
+    all_agree = all(effect.agreement == "agrees" for effect in effects)
+    tone: Tone = "bad" if wrong else "good" if all_agree and not dull else "unclear"
+    return ReportFinding(f"{share_that_agrees(effects)}{sign}.{unknown}", tone)
 
 
 def goals_block(measured: Measured) -> FindingBlock | None:

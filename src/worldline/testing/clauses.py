@@ -180,7 +180,7 @@ def refuses(what: str, ask: Callable[[], object], *wanted: Wanted, expected: typ
     """
     refusal = refusal_of(what, ask, expected)
     holds(isinstance(refusal, expected), f"{what}: expected {expected.__name__}, got an answer")
-    missing = [each for each in wanted if not _says(str(refusal), each)]
+    missing = [part for part in wanted if not _says(str(refusal), part)]
     holds(not missing, f"{what}: the message {str(refusal)!r} does not contain {', '.join(map(str, missing))}")
 
 
@@ -265,13 +265,13 @@ def outcomes(case: CaseT, clauses: Iterable[Clause[CaseT]]) -> Iterator[ClauseOu
         case: argument of each clause.
         clauses: as in `breaches`.
     """
-    for each in clauses:
+    for rule in clauses:
         verdict, text = ClauseStatus.HOLDS, ""
         try:
-            each(case)
+            rule(case)
         except AssertionError as breach:
             verdict, text = ClauseStatus.BROKEN, str(breach)
-        yield ClauseOutcome(clause=each.__name__.replace("_", " "), verdict=verdict, text=text)
+        yield ClauseOutcome(clause=rule.__name__.replace("_", " "), verdict=verdict, text=text)
 
 
 def as_float(values: Values) -> NDArray[np.float64]:
@@ -317,7 +317,7 @@ def snapshot(value: object) -> dict[str, object]:
     else:
         return {"": value}
     return {
-        f"{name}.{place}".rstrip("."): copy for name, each in inner.items() for place, copy in snapshot(each).items()
+        f"{name}.{place}".rstrip("."): copy for name, part in inner.items() for place, copy in snapshot(part).items()
     }
 
 

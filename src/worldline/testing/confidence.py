@@ -109,7 +109,7 @@ def trust_depends_on_steps(case: WorldCase) -> None:
         value[:, at] = np.roll(value[:, at], 1, axis=0)
     broken = replace(windows, history=replace(windows.history, observations=changed))
     few = range(min(MAX_LONG_HISTORIES, windows.num_worlds))
-    share = separation(*(_min_p_values(case, each.select(few), at) for each in (broken, windows)))
+    share = separation(*(_min_p_values(case, histories.select(few), at) for histories in (broken, windows)))
     if share < MIN_DETECTED:
         return
     real, odd = as_float(case.predict(windows).trust), as_float(case.predict(broken).trust)

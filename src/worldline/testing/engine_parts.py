@@ -39,9 +39,8 @@ def parts_restore(case: EngineCase) -> None:
     assert isinstance(again, Engine)  # for the type checker
     holds(again.describe() == case.card, "the restored engine has another card")
     windows = case.windows()
-    predicted, expected = (
-        each.answer(windows.history, case.future(windows)) for each in (replace(case, engine=again), case)
-    )
+    subjects = replace(case, engine=again), case
+    predicted, expected = (subject.answer(windows.history, case.future(windows)) for subject in subjects)
     all_equal(predicted, expected, "the restored engine predicts something else")
     wrong = {f"without the array {name!r}": replace(parts, arrays=without(parts.arrays, name)) for name in parts.arrays}
     wrong["of another engine"] = Parts(config={"nonsense": 1}, arrays={})
@@ -53,7 +52,7 @@ def _strings(value: object) -> list[str]:
     if isinstance(value, str):
         return [value]
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return [text for each in inner for text in _strings(each)]
+    return [text for part in inner for text in _strings(part)]
 
 
 def _is_path(text: str) -> bool:

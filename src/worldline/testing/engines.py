@@ -131,7 +131,7 @@ def versions_independent(case: EngineCase) -> None:
     together = case.imagine(belief, future)
 
     def compare(index: list[int], problem: str) -> None:
-        chosen, expected = ({n: value[:, index] for n, value in each.items()} for each in (future.actions, together))
+        chosen, expected = ({n: v[:, index] for n, v in arrays.items()} for arrays in (future.actions, together))
         all_equal(case.imagine(belief, replace(future, actions=chosen)), expected, problem, within=case.tolerance)
 
     for number in range(num):
@@ -267,7 +267,8 @@ def tensors_agree(case: EngineCase) -> None:
     def weighted(actions: Tensor) -> Tensor:
         """A random linear function of the signals of each candidate, [W, N]."""
         path = signals(actions)
-        return torch.stack([(value * path[name].double()).flatten(2).sum(2) for name, value in weights.items()]).sum(0)
+        sums = [(value * path[name].double()).flatten(2).sum(2) for name, value in weights.items()]
+        return torch.stack(sums).sum(0)
 
     leaf = actions.clone().requires_grad_()
     with torch.enable_grad():
@@ -309,7 +310,7 @@ def novelty_grows(case: EngineCase) -> None:
         return
     history = case.windows().history
     wild = replace(history, observations=corrupt(history.observations, case.seed))
-    real, unlike = (np.asarray(case.engine.novelty(case.observe(each))) for each in (history, wild))
+    real, unlike = (np.asarray(case.engine.novelty(case.observe(past))) for past in (history, wild))
     share = separation(real, unlike)
     problem = f"the score of corrupted histories is above that of real ones in {share:.0%} of pairs (chance: 50%)"
     holds(share >= 0.75, problem)

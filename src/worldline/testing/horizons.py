@@ -61,7 +61,8 @@ def _errors(case: WorldCase, name: str, windows: ForecastWindows, forecast: Fore
     signal, truth = case.card.schema[name], as_float(windows.truth[name])
     every = observed_values(case.episodes, name)
     middle = mean_of(signal, every[None])[0]
-    variance = max(float(np.square(signal.difference(every, middle)).sum(-1).mean()), 1e-12)
+    squares = np.square(signal.difference(every, middle)).sum(-1)
+    variance = max(float(squares.mean()), 1e-12)
     guesses = np.broadcast_arrays(as_float(forecast.mean), _last(windows, name)[:, None], middle)
     errors = np.stack([np.square(signal.difference(guess, truth)).sum(-1) / variance for guess in guesses])
     return np.where(windows.known[name].astype(bool) & ~np.isnan(errors).any(0), errors, np.nan)

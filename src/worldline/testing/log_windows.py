@@ -74,8 +74,8 @@ def alignment_errors(
         for shift, rounds in errors.items():
             later = [(episode, now + shift) for episode, now in at]
             moved = replace(windows, actions=forecast_windows(later, length=length, horizon=horizon).actions)
-            each = [squared_error(windows, name, value) for name, value in answer(moved).items()]
-            rounds.append(np.mean(each, axis=0))
+            per_signal = [squared_error(windows, name, value) for name, value in answer(moved).items()]
+            rounds.append(np.mean(per_signal, axis=0))
     return {shift: np.concatenate(rounds) for shift, rounds in errors.items()}
 
 

@@ -142,5 +142,5 @@ def _check_moment(case: WorldCase, surprise: Surprise, moment: Moment) -> None:
     holds(moment.p_value == p_value, f"{what} has p-value {moment.p_value:.3g}, but the step has {p_value:.3g}")
     names, expected = sorted(moment.signals), sorted(case.card.predicts)
     holds(names == expected, f"{what} names {names}, expected {expected}")
-    each = [float(surprise.p_values[name][moment.step]) for name in moment.signals]
-    holds(each == sorted(each), f"the signals of {what} are not in ascending order of p-values: {each}")
+    p_values = [float(surprise.p_values[name][moment.step]) for name in moment.signals]
+    holds(p_values == sorted(p_values), f"the signals of {what} are not in ascending order of p-values: {p_values}")

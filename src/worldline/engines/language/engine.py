@@ -64,6 +64,10 @@ class _Stored:
     prompt: str
 
 
+_SETTINGS = ("inputs", "context", "about", "digits", "name", "call")
+"""The fields of `LanguageEngine` that are stored as they are."""
+
+
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LanguageEngine(NumpyEngine, Storable):
@@ -224,16 +228,8 @@ class LanguageEngine(NumpyEngine, Storable):
 
     def to_parts(self) -> Parts:
         """All settings except the transcript and the limits on requests, which belong to the machine and the user."""
-        stored = _Stored(
-            endpoint=self.chat.endpoint,
-            inputs=self.inputs,
-            context=self.context,
-            about=self.about,
-            digits=self.digits,
-            name=self.name,
-            call=self.call,
-            prompt=PROMPT_HASH,
-        )
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        stored = _Stored(endpoint=self.chat.endpoint, prompt=PROMPT_HASH, **settings)
         return Parts(config=json.loads(to_json(stored)))
 
     @classmethod
@@ -254,16 +250,8 @@ class LanguageEngine(NumpyEngine, Storable):
             if stored.prompt != PROMPT_HASH:
                 fix = "Calibrate the engine again and save it"
                 raise ConfigError(f"the bundle has prompt hash {stored.prompt!r}, expected {PROMPT_HASH}.")
-            return cls(
-                schema=schema,
-                chat=Chat(stored.endpoint, listed_only=True),
-                inputs=stored.inputs,
-                context=stored.context,
-                about=stored.about,
-                digits=stored.digits,
-                name=stored.name,
-                call=stored.call,
-            )
+            settings = {name: getattr(stored, name) for name in _SETTINGS}
+            return cls(schema=schema, chat=Chat(stored.endpoint, listed_only=True), **settings)
         except (ConfigError, TypeError, ValueError) as error:
             raise DataError(str(error).rstrip("."), fix=f"{fix}.") from error
 

@@ -17,7 +17,7 @@ from worldline.errors import ConfigError
 from worldline.schema import Kind, Schema, Signal
 
 MAX_IMAGES: Final = 64
-"""Maximum number of images that a model encodes, each with a network of its own."""
+"""Maximum number of images that a model encodes, with one network each."""
 MAX_COMPONENTS: Final = 4096
 """Maximum size of all codes together in families that have something for each component."""
 

@@ -85,6 +85,7 @@ class KeepOut:
         if not self.low or self.low.keys() != self.high.keys():
             raise ConfigError(f"low names {sorted(self.low)}, high {sorted(self.high)}. Name the same signals in both.")
         _check(self.quantile, *self.low.values(), *self.high.values())
+        # A box without a face holds all states, so no plan could satisfy the constraint.
         faces = [np.ravel(bound) for bound in (*self.low.values(), *self.high.values())]
         if np.isinf(np.concatenate(faces)).all():
             raise ConfigError("the box has no face. Give at least one finite bound, or leave the constraint out.")
@@ -94,7 +95,7 @@ class KeepOut:
         depths = []
         for name, low in self.low.items():
             high = self.high[name]
-            # The box is left only when the whole band is outside, so each face is compared with the edge nearer to it.
+            # The depth below a face is largest at the edge of the band that is farther from it.
             above, below = end(rollout, name, 1, low, high), end(rollout, name, -1, low, high)
             depth = torch.minimum(above - constant(low, above), constant(high, below) - below)
             depths.append(depth.amin(-1))

@@ -52,6 +52,7 @@ class KeepApart:
         # Two centres that move towards each other by their margins shorten each component of their offset.
         slack = [rollout.margin[name].to(offset) for name in (self.first, self.second) if name in rollout.margin]
         if slack:
+            # The centre of a band is the mean of the samples, and its width covers their spread.
             offset = (offset.mean(2, keepdim=True).abs() - sum(slack)).clamp(min=0.0)
         return worst(self.distance - torch.linalg.vector_norm(offset, dim=-1), self.quantile)
 
@@ -99,6 +100,8 @@ def away_from_wall(place: Float[Tensor, "... 2"], start: Point, end: Point) -> F
         end: the other end.
     """
     first, along = constant(start, place), constant(end, place) - constant(start, place)
+    # The projection onto the wall, as a share of its length; beyond its ends, the nearest point is an end. A wall of
+    # length 0 is a point.
     length = along @ along
     share = ((place - first) @ along / length).clamp(0.0, 1.0) if length > 0 else place.new_zeros(place.shape[:-1])
     return place - (first + share[..., None] * along)

@@ -40,7 +40,7 @@ def from_numpy(function: Callable[[NumpyRollout], NDArray[np.generic]]) -> Calla
     """
 
     def adapted(rollout: Rollout) -> Tensor:
-        # Without this check the gradient planner would descend a constant and return its start as a plan.
+        # In a sum with a differentiable cost, the gradient would ignore this function without notice.
         if any(value.requires_grad for value in rollout.signals.values()):
             raise UnsupportedError(
                 "a cost or constraint from from_numpy has no gradient, which the planner 'gradient' needs. Write it "
@@ -55,6 +55,7 @@ def from_numpy(function: Callable[[NumpyRollout], NDArray[np.generic]]) -> Calla
         result = np.asarray(function(arrays))
         if result.dtype.kind not in "fiub":
             raise InputError(f"a function of from_numpy returned dtype {result.dtype}. Return numbers.")
+        # The costs are added to those of torch functions, so they must be on the device of the rollout.
         device = next((value.device for value in rollout.signals.values()), CPU)
         return exact(result.astype(np.float64), device)
 

@@ -64,6 +64,7 @@ class RequireInDistribution:
 def _shortfall(rollout: Rollout, trust: float) -> Float[Tensor, "W N 1 T"]:
     if rollout.trust is None:
         raise InputError("the rollout has no trust. Use one that a world made, in `plan` or `score`.")
+    # 1 for a p-value of 0, and 0 from `trust` on, so `trust` is also the smallest p-value that must be resolved.
     return (1 - rollout.trust(trust) / trust).clamp(min=0.0)
 
 

@@ -85,6 +85,7 @@ def shorter(rollout: Rollout, name: str, difference: Tensor) -> Tensor:
     if name not in rollout.periods:
         return difference
     half = rollout.periods[name] / 2
+    # From -half to half: `remainder` has the sign of its divisor, unlike `fmod`.
     return (difference + half).remainder(2 * half) - half
 
 

@@ -94,6 +94,7 @@ class Within:
         """The cost of each step."""
         values = components(rollout, self.signal, *_per_component(self.low), *_per_component(self.high), self.tolerance)
         low, high = (_over_time("an end", self.signal, end, values) for end in self._ends)
+        # At most one of the differences is above 0, because low <= high.
         excess = torch.maximum(low - values, values - high).clamp(min=0.0)
         return (excess / constant(self.tolerance, values)).square().mean(-1)
 
@@ -148,8 +149,10 @@ class Change:
     def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
         """The cost of each step."""
         values = components(rollout, self.signal, self.tolerance)
+        # Without a present value the first step has no change: it is compared with itself.
         before = values[:, :, :, :1]
         if self.signal in rollout.present:
+            # A world that has observed no value yet has NaN; such components count as unknown, too.
             now = rollout.present[self.signal].to(values)[:, None, None, None]
             before = torch.where(now.isnan(), before, now).expand_as(before)
         change = shorter(rollout, self.signal, values.diff(dim=3, prepend=before))

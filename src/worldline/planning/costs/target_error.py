@@ -33,7 +33,9 @@ def target_cost(
     if not targets:
         raise InputError("the goal has no target. Give at least one signal and its target value.")
     errors = [_scaled_error(rollout, name, target, scale) for name, target in targets.items()]
+    # A mean over components, so that a vector of many components weighs as much as one of few.
     squares = [error.square().flatten(4).mean(-1) if error.ndim > 4 else error.square() for error in errors]
+    # An axis may have size 1 in some signals only.
     return torch.stack(torch.broadcast_tensors(*squares)).sum(0)
 
 
@@ -49,6 +51,6 @@ def _scaled_error(rollout: Rollout, name: str, target: Tensor, scale: Mapping[st
         shape = (len(values), *values.shape[4:])
         raise InputError(f"the target of {name!r} has shape {tuple(target.shape)}, expected [W, *shape] = {shape}.")
     expected = target[:, None, None, None]
-    if not values.is_floating_point():
+    if not values.is_floating_point():  # the distance of two labels has no meaning
         return (values != expected) / unit
     return shorter(rollout, name, precise(values) - expected) / unit

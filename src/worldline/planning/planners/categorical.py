@@ -67,7 +67,7 @@ class Categorical(PopulationPlanner):
             # Discrete actions are one-hot, so their fitted mean is the frequency of each value among the elites.
             fitted = normal.fit(elites, min_deviation)
             mean = fitted.mean.clone()
-            # Momentum keeps every probability above 0: a value of probability 0 would never be drawn again.
+            # Momentum above 0 keeps every probability above 0: a value of probability 0 is never drawn again.
             for start, stop in space.choices:
                 choice = slice(start, stop)
                 mean[..., choice] = torch.lerp(fitted.mean[..., choice], normal.mean[..., choice], self.momentum)

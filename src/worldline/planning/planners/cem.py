@@ -13,7 +13,6 @@ from torch import Tensor
 from worldline.config import Bounds, Positive, Share, Size, Weight
 from worldline.errors import ConfigError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, NumCandidates, NumIterations, PlannedActions
-from worldline.planning.planners.deadline import DeadlineBatcher
 from worldline.planning.planners.gaussian import Gaussian
 from worldline.planning.planners.gradient import descend
 from worldline.planning.planners.noise import persistent
@@ -85,26 +84,24 @@ class CrossEntropy(PopulationPlanner):
         )
         if not (self.num_gradient_steps and searched.converged):
             return searched
-        # The first gradient step has no time limit, and it might take as long as all populations together.
+        # The first gradient step has no time limit and was never timed. The time of the search so far is its bound.
         used_s = time.monotonic() - begun_s
         left_s = None if deadline_s is None else deadline_s - used_s
         if left_s is not None and left_s < used_s:
             return replace(searched, converged=False)
         # The descent evaluates its first sequence too, so its best costs no more than the best of the search.
         try:
-            descent = descend(
+            descended = descend(
                 cost,
                 space,
                 searched.actions[:, None],
                 num_iterations=self.num_gradient_steps,
                 learning_rate=self.learning_rate,
-                batcher=DeadlineBatcher(left_s, first=1),
+                deadline_s=left_s,
             )
         except UnsupportedError:
             return searched
-        assert descent.best is not None  # the first step has no time limit
-        num_evaluated = searched.num_evaluated + descent.num_evaluated
-        return descent.best.best(num_evaluated=num_evaluated, converged=descent.converged)
+        return replace(descended, num_evaluated=searched.num_evaluated + descended.num_evaluated)
 
     def candidates(
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator

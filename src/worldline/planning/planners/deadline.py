@@ -47,7 +47,7 @@ class DeadlineBatcher:
             return 0
         size = max(fitting)
         took_s = HEADROOM * self._longest_s[size]
-        # Only beyond the largest measured size is the time extrapolated; a larger measured one did not fit.
+        # Beyond the largest measured size, time is extrapolated. A larger measured size than this did not fit.
         if size == max(self._longest_s):
             size = max(size, int(size * left_s / took_s)) if took_s > 0 else count
         return min(count, size)

@@ -41,5 +41,6 @@ class FirstProposal(Planner):
         check(space, proposals, batch=batch, horizon=horizon, choices=True)
         if proposals is None:
             raise UnsupportedError("the planner first_proposal needs a proposal. Pass one, or use the planner 'cem'.")
+        # Its evaluation is needed for the cost in the result, not for a choice.
         first = evaluated(cost, space, proposals[:, :1].to(space.low))
         return first.best(num_evaluated=1, converged=True)

@@ -41,12 +41,15 @@ class Gaussian:
             min_deviation: lower limit of the deviation.
             weight: of each sequence, at least 0; None for equal weights.
         """
+        # A sequence without a finite cost has weight 0, whatever the caller's weight.
         usable = population.cost.isfinite().to(self.mean)
         weight = (usable if weight is None else weight * usable)[:, :, None, None]
         count, total = (weight > 0).sum(1), weight.sum(1)
+        # Without any weight, `total` only has to avoid a division by 0: the values below are not used then.
         total = total.where(total > 0, 1.0)
         fitted = (weight * population.actions).sum(1) / total
         squares = (weight * (population.actions - fitted[:, None]) ** 2).sum(1)
         mean = torch.where(count >= 1, fitted, self.mean)
+        # The deviation of a single sequence is 0, and a search would never leave it.
         deviation = torch.where(count >= 2, (squares / total).sqrt(), self.deviation)
         return Gaussian(mean=mean, deviation=deviation.maximum(min_deviation))

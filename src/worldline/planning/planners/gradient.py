@@ -58,34 +58,19 @@ class GradientPlanner(Planner):
             InputError: see `population.check` and `Population.best`.
             UnsupportedError: an action is discrete, or the cost has no gradient in the actions.
         """
-        # The batcher's clock starts here; its first batch, all initial sequences, has no time limit.
-        num_proposals = 0 if proposals is None else proposals.shape[1]
-        batcher = DeadlineBatcher(deadline_s, first=self.num_restarts + num_proposals)
         check(space, proposals, batch=batch, horizon=horizon)
         # A descent ends in the nearest minimum, so random restarts look for others than those near the proposals.
         start = initial(
             space, proposals, batch=batch, horizon=horizon, num_random=self.num_restarts, generator=generator
         )
-        descent = descend(
-            cost, space, start, num_iterations=self.num_iterations, learning_rate=self.learning_rate, batcher=batcher
+        return descend(
+            cost,
+            space,
+            start,
+            num_iterations=self.num_iterations,
+            learning_rate=self.learning_rate,
+            deadline_s=deadline_s,
         )
-        assert descent.best is not None
-        return descent.best.best(num_evaluated=descent.num_evaluated, converged=descent.converged)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Descent:
-    """The result of `descend`.
-
-    Args:
-        best: the best evaluated sequence of each problem; None if there was no time for any.
-        num_evaluated: number of evaluated sequences per problem.
-        converged: whether no deadline ended it.
-    """
-
-    best: Population | None
-    num_evaluated: int
-    converged: bool
 
 
 def descend(
@@ -95,22 +80,33 @@ def descend(
     *,
     num_iterations: int,
     learning_rate: float,
-    batcher: DeadlineBatcher,
-) -> Descent:
+    deadline_s: float | None,
+) -> PlannedActions:
     """Descends with Adam from sequences within the bounds, and projects onto the bounds after each step.
 
+    Args:
+        cost: of sequences.
+        space: the bounds.
+        start: initial sequences, which are always evaluated.
+        num_iterations: number of steps, at least 1.
+        learning_rate: as in `GradientPlanner`.
+        deadline_s: as in `Planner.plan`.
+
     Raises:
+        InputError: see `Population.best`.
         UnsupportedError: the cost has no gradient in the actions.
     """
-    width = space.high - space.low
+    width, batcher = space.high - space.low, DeadlineBatcher(deadline_s, first=start.shape[1])
     # Adam optimizes the displacement as a share of the range, so that one rate fits components of any unit.
     actions, moved = start, torch.zeros_like(start)
     optimizer = torch.optim.Adam([moved], lr=learning_rate)
-    best, num_evaluated = None, 0
+    best: Population | None = None
+    num_evaluated, converged = 0, True
     # One evaluation more than steps: the last step is evaluated too.
     for number in range(num_iterations + 1):
         if batcher.next(start.shape[1]) < start.shape[1]:
-            return Descent(best=best, num_evaluated=num_evaluated, converged=False)
+            converged = False
+            break
         value, slope = _slope(cost, actions)
         population = ranked(actions, value)
         num_evaluated += actions.shape[1]
@@ -122,7 +118,8 @@ def descend(
         actions = inside(space, start + moved * width)
         # Adam continues from the projected sequence, not from beyond the bounds.
         moved.copy_((actions - start) / width.where(width > 0, 1.0))
-    return Descent(best=best, num_evaluated=num_evaluated, converged=True)
+    assert best is not None  # the first batch has no time limit
+    return best.best(num_evaluated=num_evaluated, converged=converged)
 
 
 def _slope(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[PlanCosts, Float[Tensor, "B N T A"]]:

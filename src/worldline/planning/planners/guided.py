@@ -45,6 +45,7 @@ class Guided(PopulationPlanner):
         self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
     ) -> Candidates:
         """The algorithm; the first population is the proposals, or the centre of the space."""
+        # Half the range, so that draws reach the bounds.
         wide = Gaussian.over(space, proposals, deviation=0.5)
         has_proposals, width = proposals.shape[1] > 0, space.high - space.low
         population = yield proposals if has_proposals else wide.mean[:, None]

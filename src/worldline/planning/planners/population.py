@@ -64,6 +64,7 @@ class Population:
 
 def inside(space: ActionSpace, actions: Float[Tensor, "*lead A"]) -> Float[Tensor, "*lead A"]:
     """`actions` clipped to the bounds; discrete actions become one-hot at their largest component."""
+    # The continuous components before, between and after the choices, which are in order.
     parts, next_start = list[Tensor](), 0
     for start, stop in space.choices:
         chosen = one_hot(actions[..., start:stop].argmax(-1), stop - start).to(actions)
@@ -97,6 +98,7 @@ def evaluated(cost: CostFunction, space: ActionSpace, actions: Float[Tensor, "B 
 
 def ranked(actions: Float[Tensor, "B N T A"], value: PlanCosts) -> Population:
     """The population of sequences with these costs."""
+    # A cost that is not finite marks a sequence that cannot be judged; infinity sorts it last.
     usable = value.cost.isfinite() & value.violation.isfinite().all(-1)
     return _ranked(actions, value.cost.detach().where(usable, torch.inf), value.violation.detach())
 
