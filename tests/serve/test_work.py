@@ -172,7 +172,7 @@ def test_pieces_of_a_score_equal_the_whole(name: str, worlds: int | None) -> Non
     if worlds is None:
         call = replace(
             call,
-            history=call.history.worlds(0),  # type: ignore[arg-type]
+            history=call.history.map(lambda value: value[0]),
             actions={key: value[0] for key, value in plans.items()},
             goal=goals[0],
             exogenous={key: value[0] for key, value in (call.exogenous or {}).items()} or None,

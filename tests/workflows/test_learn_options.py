@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 from tests.data.stores import stored
 
 import worldline
+from worldline.cli.learn import learn as learn_command
 from worldline.config import nested
 from worldline.data.splits import split_store
 from worldline.data.store import Store
@@ -287,3 +290,8 @@ def test_stop_is_for_a_single_process(store: Store, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="stop needs a single process"):
         worldline.learn(store.path, tmp_path / "world", stop=lambda: False)
+
+
+def test_the_command_has_every_option_but_corrections_of_the_schema() -> None:
+    parameters = inspect.signature(learn_command).parameters
+    assert {option.name for option in fields(Options)} - parameters.keys() == {"edits"}

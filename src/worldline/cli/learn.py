@@ -25,6 +25,7 @@ _TYPES: Final[dict[str, Any]] = {
     **dict.fromkeys(("weights", "config"), Path | None),
     **dict.fromkeys(("set", "track"), list[str] | None),
     "goals": bool | None,
+    **dict.fromkeys(("force", "resume"), bool),
 }
 """The fields of `Options` that are options of the command only, with their types there."""
 _METAVARS: Final = {"set": "PATH=VALUE"}
@@ -35,17 +36,19 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
     arguments = inspect.cleandoc(Options.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
     helps = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE))
     signature = inspect.signature(command, eval_str=True)
-    options = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=None,
-            annotation=Annotated[kind, typer.Option(help=_sentence(helps[name]), metavar=_METAVARS.get(name))],
+    options = list[inspect.Parameter]()
+    for name in [name for name in helps if name in _TYPES]:
+        kind = _TYPES[name]
+        flags = (f"--{name}",) if kind is bool else ()  # else typer adds --no-force
+        option = typer.Option(*flags, help=_sentence(helps[name]), metavar=_METAVARS.get(name))
+        default = False if kind is bool else None
+        options.append(
+            inspect.Parameter(
+                name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=Annotated[kind, option]
+            )
         )
-        for name in helps
-        if (kind := _TYPES.get(name)) is not None
-    ]
     logs, out, *others, _ = signature.parameters.values()
+    # Typer reads the signature; a function has no such attribute for the type checker.
     command.__signature__ = signature.replace(parameters=[logs, out, *options, *others])  # type: ignore[attr-defined]
     return command
 
@@ -59,7 +62,6 @@ def _sentence(text: str) -> str:
 def learn(
     logs: Annotated[Path, typer.Argument(help="A store, or logs in any format that `worldline import` reads.")],
     out: Annotated[Path, typer.Option(help="Folder for the world; an earlier world is replaced.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted import or training.")] = False,
     action_lag: ActionLag = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -72,7 +74,7 @@ def learn(
     from worldline.workflows.learn_result import learn_figures
 
     fields |= {"set": parse_settings(fields["set"] or ()), "track": tuple(fields["track"] or ())}
-    options = Options(**fields, resume=resume, action_lag=action_lag, device=device)
+    options = Options(**fields, action_lag=action_lag, device=device)
     use_threads(threads)
     if isinstance(options.recipe, str) and ":" in options.recipe:
         sys.path.append(str(Path.cwd()))  # recipes are imported from the working directory, after installed packages

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -57,19 +58,18 @@ class NumpyEngine(Engine):
             samples = self.imagine(belief, future, num_samples=num_samples, noise=noise, seed=seed)
             return {name: to_tensor(value) for name, value in samples.signals.items()}
 
-        goal_distance: Callable[[Any], Tensor] | None = None
-        ood_score: Callable[[], Tensor] | None = None
+        rollout = Rollout(signals=LazySignals(card.predicts, signals))
         if isinstance(self, NumpyGoalDistance):
             distance = self.distance
-            goal_distance = lambda goal: to_tensor(distance(belief, future, goal, seed=seed))  # noqa: E731
+
+            def goal_distance(goal: Any) -> Tensor:
+                return to_tensor(distance(belief, future, goal, seed=seed))
+
+            rollout = replace(rollout, goal_distance=goal_distance)
         if isinstance(self, NumpyNovelty):
-            novelty_ahead = self.novelty_ahead
-            ood_score = cache(lambda: to_tensor(novelty_ahead(belief, future, seed=seed)))
-        return Rollout(
-            signals=LazySignals(card.predicts, signals),
-            goal_distance=goal_distance,
-            ood_score=ood_score,
-        )
+            novelty = partial(self.novelty_ahead, belief, future, seed=seed)
+            rollout = replace(rollout, ood_score=cache(lambda: to_tensor(novelty())))
+        return rollout
 
 
 class NumpyGoalDistance(GoalDistance, ABC):

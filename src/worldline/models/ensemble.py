@@ -268,7 +268,7 @@ class Ensemble(WorldModel):
         if num_particles < 2 or num_particles % 2:
             raise InputError(f"num_particles is {num_particles}. It must be even and positive: particles form pairs.")
         batch, versions, steps, _ = inputs.actions.shape
-        # Each candidate has particles of its own, along the batch axis.
+        # Each candidate has its own particles, along the batch axis.
         known = self.inputs(inputs).flatten(0, 1).repeat_interleave(num_particles, 0)
         memory = _repeat(_memory(belief), versions * num_particles)
         aleatoric, epistemic = [], []

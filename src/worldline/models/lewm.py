@@ -188,7 +188,7 @@ class EncoderLayer(nn.Module):
         """The output tokens; products are computed in `kind`."""
         joined = _linear(self.joined, self.before_attention(tokens).to(kind))
         if kind is torch.bfloat16 and joined.device.type == "cpu":
-            mixed = HalfAttention.apply(joined, self.num_heads)  # type: ignore[no-untyped-call] # torch does not say
+            mixed = HalfAttention.apply(joined, self.num_heads)  # type: ignore[no-untyped-call]  # torch has no types here
         else:
             query, key, value = joined.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
             mixed = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)

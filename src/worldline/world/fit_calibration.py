@@ -226,7 +226,7 @@ def _error_parts(
         for name, error in usual_left.items()
     }
     sizes = {name: np.abs(value) for name, value in left.items()}
-    # Errors of single steps, for `surprise`: each signal in a unit of its own, then per entity and together.
+    # Errors of single steps, for `surprise`: each signal in its own unit, then per entity and together.
     usual, one_step = (engines.ask(part, partial(_first_scores, card, part, scale, seed=seed)) for part in places)
     unit = {name: score_unit(score) for name, score in usual.items()}
     together = combined_scores(card.schema, one_step, unit)

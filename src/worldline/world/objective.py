@@ -124,7 +124,7 @@ class Objective:
             inputs |= {n: value[:, None, None] for n, value in split(schema.exogenous, self.exogenous).items()}
         return replace(
             predicted,
-            signals=ChainMap(inputs, predicted.signals),  # type: ignore[arg-type]  # a ChainMap that is only read
+            signals=ChainMap(inputs, predicted.signals),  # type: ignore[arg-type]  # typed as mutable, but only read
             present=self.present,
             periods={signal.name: signal.period for signal in schema.signals if signal.period is not None},
             trust=partial(self._trust, predicted),

@@ -170,12 +170,14 @@ def encode_call(call: Call, without: Collection[str] = ()) -> bytes:
         UnsupportedError: a cost or constraint is not one of `RULES`.
         InputError: a value cannot be sent, such as an array of another dtype.
     """
-    return _encode(call.verb, {name: value for name, value in vars(call).items() if name not in without})
+    return encode_content(call.verb, {name: value for name, value in vars(call).items() if name not in without})
 
 
 def encode_content(name: str, content: object) -> bytes:
     """The message with this name and content; raises as `encode_call` does."""
-    return _encode(name, content)
+    arrays = list[bytes]()
+    packed = _pack(content, arrays, name)
+    return _encoded(partial(pack_message, name, packed, arrays), name)
 
 
 def decode(kind: type[Content], name: str, body: bytes, filled: Mapping[str, Any] = NOTHING) -> Content:
@@ -208,7 +210,7 @@ def encode_answer(answer: object) -> bytes:
     Raises:
         InputError: a value cannot be sent.
     """
-    return _encode("answer", answer)
+    return encode_content("answer", answer)
 
 
 def decode_answer(kind: type[Answer], body: bytes) -> Answer | WorldlineError:
@@ -290,7 +292,7 @@ def encode_error(error: WorldlineError) -> bytes:
     kind = next(base for base in type(error).__mro__ if issubclass(base, WorldlineError) and base in _ERRORS)
     values = {**vars(error), "message": str(error)}
     sent = {name: str(value) if isinstance(value := values[name], Path) else value for name in _ERRORS[kind]}
-    return _encode("error", {"class": kind.__name__, **sent})
+    return encode_content("error", {"class": kind.__name__, **sent})
 
 
 def _decode_error(message: Message) -> WorldlineError:
@@ -302,12 +304,6 @@ def _decode_error(message: Message) -> WorldlineError:
     kind, arguments = kinds[type(found)], msgspec.structs.asdict(found)
     error: WorldlineError = kind(*arguments.values()) if "message" in arguments else kind(**arguments)
     return error
-
-
-def _encode(name: str, value: object) -> bytes:
-    arrays = list[bytes]()
-    content = _pack(value, arrays, name)
-    return _encoded(partial(pack_message, name, content, arrays), name)
 
 
 def _encoded(encode: Callable[[], bytes], name: str) -> bytes:

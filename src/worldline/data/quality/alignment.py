@@ -494,7 +494,7 @@ def _explain(figures: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[Ali
         )
         fix = f"The actions vary too little, or do not affect the observed signals. {vary}"
         return AlignmentVerdict.UNKNOWN, 0, reason, fix
-    # From the last action with a gain to the first: the last one with an effect of its own acts on the change.
+    # From the last action with a gain to the first: the last one with its own effect acts on the change.
     unclear: int | None = None
     for i in reversed(gaining):
         gain, effect = gains[i].value, effects[i]

@@ -113,6 +113,10 @@ class Head(nn.Module, ABC):
     config: Any
     """The size of this head."""
 
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
     updates: ClassVar[str | None] = None
     """Field of `HeadsConfig` with the optimiser steps of the fit; None for a fit in closed form."""
 

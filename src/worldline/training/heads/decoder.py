@@ -61,8 +61,7 @@ class Decoder(Head):
     config: DecoderConfig
 
     def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.cameras = nn.ModuleList(
             ImageDecoder(signal, latent_size=config.latent_size, channels=config.channels, width=config.width)
             for signal in config.images

@@ -70,8 +70,7 @@ class Distance(Head):
     config: DistanceConfig
 
     def __init__(self, config: DistanceConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         sizes = [config.latent_size, config.width, config.width, config.size]
         self.embedding = mlp(sizes)
         self.pictures = mlp(sizes) if config.pictures else None

@@ -55,8 +55,7 @@ class Inverse(Head):
     high: Tensor
 
     def __init__(self, config: InverseConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.register_buffer("low", torch.tensor(config.low))
         self.register_buffer("high", torch.tensor(config.high))
         width = config.width

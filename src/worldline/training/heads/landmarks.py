@@ -54,8 +54,7 @@ class Landmarks(Head):
     steps: Tensor
 
     def __init__(self, config: LandmarksConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.register_buffer("latents", torch.zeros(config.num_landmarks, config.latent_size))
         self.register_buffer("steps", torch.full((config.num_landmarks, config.num_landmarks), torch.inf))
 

@@ -37,8 +37,7 @@ class MahalanobisScore(Head):
     whitening: Tensor
 
     def __init__(self, config: MahalanobisConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.register_buffer("mean", torch.zeros(config.latent_size))
         self.register_buffer("whitening", torch.eye(config.latent_size))
 

@@ -60,8 +60,7 @@ class Readout(Head):
     config: ReadoutConfig
 
     def __init__(self, config: ReadoutConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         size = max(1, sum(code_size(signal) for signal in config.signals))  # torch warns about layers without outputs
         self.normaliser = Normaliser(size)
         self.linear = nn.Linear(config.latent_size, size)

@@ -44,8 +44,7 @@ class Reward(Head):
     config: RewardConfig
 
     def __init__(self, config: RewardConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         size = config.latent_size + config.action_size
         self.inputs, self.normaliser = Normaliser(size), Normaliser(1)
         self.layers = mlp([size, config.width, config.width, 1])

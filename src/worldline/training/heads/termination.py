@@ -40,8 +40,7 @@ class Termination(Head):
     config: TerminationConfig
 
     def __init__(self, config: TerminationConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.inputs = Normaliser(config.latent_size)
         self.layers = mlp([config.latent_size, config.width, config.width, 1])
         for parameter in self.layers[-1].parameters():
