@@ -60,7 +60,7 @@ class OptionsDict(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of a run. The command has the same names, and shows the texts below.
+    """Options of a run: keywords of `learn`, options of its command, and settings of jobs.
 
     Args:
         recipe: registered name such as linear, ensemble, memory, pixels or pixels-and-vectors, or "module:name" of a
