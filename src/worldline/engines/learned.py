@@ -30,7 +30,7 @@ from worldline.engines.base import (
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
-from worldline.models.base import Adapts, Belief, Inputs, Window, WorldModel, concatenate
+from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Window, WorldModel, concatenate
 from worldline.planning.base import LazySignals, Rollout
 from worldline.schema import Kind, Schema
 from worldline.training.batches import goal_latents, to_inputs, to_tensor
@@ -239,7 +239,11 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         del noise
         check_future(future, self.schema)
         inputs = to_inputs(future.actions, future.exogenous, self.schema, self.device)
-        return Samples(signals=self._read(_belief(belief), inputs, num_samples, seed))
+        now = _belief(belief)
+        signals = self._empty_signals(now, inputs, num_samples)
+        for part in self._parts(now, inputs, num_samples, seed):
+            self._read(signals, part, self.model.rollout(part.belief, part.inputs, generator=part.generator))
+        return Samples(signals=signals)
 
     @torch.no_grad()
     def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> ReplayedHistory:
@@ -260,42 +264,35 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
             return ReplayedHistory(belief=beliefs[-1], signals={})
         before, inputs = concatenate(beliefs[:-1]), window.past.steps(slice(length - 1 - num_steps, None))
         if before is None:
-            one_by_one = [
-                self._read(belief, inputs.steps(slice(step, step + 1)), num_samples, seed)
-                for step, belief in enumerate(beliefs[:-1])
-            ]
-            return ReplayedHistory(
-                belief=beliefs[-1],
-                signals={name: np.stack([each[name][:, 0, :, 0] for each in one_by_one], 1) for name in one_by_one[0]},
+            steps_ahead = [(belief, inputs.steps(slice(at, at + 1))) for at, belief in enumerate(beliefs[:-1])]
+        else:  # all worlds of the first step, then all of the second, and so on
+            by_step = Inputs(
+                actions=inputs.actions[:, 0].transpose(0, 1).flatten(0, 1)[:, None, None],
+                exogenous=None if inputs.exogenous is None else inputs.exogenous.transpose(0, 1).flatten(0, 1)[:, None],
+                step_s=inputs.step_s.transpose(0, 1).flatten()[:, None],
             )
-        by_step = Inputs(
-            actions=inputs.actions[:, 0].transpose(0, 1).flatten(0, 1)[:, None, None],
-            exogenous=None if inputs.exogenous is None else inputs.exogenous.transpose(0, 1).flatten(0, 1)[:, None],
-            step_s=inputs.step_s.transpose(0, 1).flatten()[:, None],
-        )
-        found = self._read(before, by_step, num_samples, seed)
-        return ReplayedHistory(
-            belief=beliefs[-1],
-            signals={
-                name: np.moveaxis(
-                    value[:, 0, :, 0].reshape(num_steps, worlds, *value.shape[2:3], *value.shape[4:]), 0, 1
-                )
-                for name, value in found.items()
-            },
-        )
+            steps_ahead = [(before, by_step)]
+        parts = [self._empty_signals(belief, inputs, num_samples) for belief, inputs in steps_ahead]
+        for signals, (belief, inputs) in zip(parts, steps_ahead, strict=True):
+            for part in self._parts(belief, inputs, num_samples, seed):
+                self._read(signals, part, self.model.rollout(part.belief, part.inputs, generator=part.generator))
+        replayed = dict[str, NDArray[np.generic]]()
+        for name in parts[0]:
+            values = np.concatenate([signals[name][:, 0, :, 0] for signals in parts])
+            replayed[name] = np.moveaxis(values.reshape(num_steps, worlds, *values.shape[1:]), 0, 1)
+        return ReplayedHistory(belief=beliefs[-1], signals=replayed)
 
-    def _read(self, belief: Belief, inputs: Inputs, num_samples: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """The signals [W, N, S, T, *shape] of a rollout."""
+    def _empty_signals(self, belief: Belief, inputs: Inputs, num_samples: int) -> dict[str, NDArray[np.generic]]:
+        """Arrays [W, N, S, T, *shape] for the signals of a rollout."""
         worlds, versions, horizon, _ = inputs.actions.shape
         drawn = belief.features().shape[1] if self.model.deterministic else num_samples
-        shape = (worlds, versions, drawn, horizon)
-        signals = {s.name: np.empty(shape + s.shape, s.dtype) for s in self.readout.config.signals}
-        # Parts are read out one by one, so that latents of many worlds need not fit into memory together.
-        for part in self._parts(belief, inputs, num_samples, seed):
-            rolled_out = self.model.rollout(part.belief, part.inputs, generator=part.generator)
-            for name, values in self.readout(part.samples(rolled_out.features)).items():
-                signals[name][part.place] = values.cpu().numpy()
-        return signals
+        signals = self.readout.config.signals
+        return {s.name: np.empty((worlds, versions, drawn, horizon, *s.shape), s.dtype) for s in signals}
+
+    def _read(self, signals: Mapping[str, NDArray[np.generic]], part: _Part, rolled_out: LatentRollout) -> None:
+        """Writes the signals of a part to its place, so that latents of all parts need not fit into memory together."""
+        for name, values in self.readout(part.samples(rolled_out.features)).items():
+            signals[name][part.place] = values.cpu().numpy()
 
     def rollout(
         self,

@@ -113,9 +113,9 @@ class LocalWorld(World):
         """See `World`. `belief` replaces the history of a call, which is then not encoded."""
         match call:
             case PredictCall():
-                return self._predict(call, belief)
+                return self._predict(call, self.encode(call.history) if belief is None else belief)
             case ScoreCall():
-                return self._score(call, belief)
+                return self._score(call, self.encode(call.history) if belief is None else belief)
             case PlanCall():
                 return self._plan(call, belief)
             case WhatIfCall():
@@ -215,10 +215,8 @@ class LocalWorld(World):
         )
         return self._lowered(replace(belief, trust=trust), belief.excess.max(1))
 
-    def _predict(self, call: PredictCall, belief: WorldBelief | None) -> Prediction:
-        level = self._checked_level(call)  # before the history is encoded
-        card, schema = self._card, self._card.schema
-        start = self.encode(call.history) if belief is None else belief
+    def _predict(self, call: PredictCall, start: WorldBelief) -> Prediction:
+        level, card, schema = self._checked_level(call), self._card, self._card.schema
         # Roll out, and read the mean of each signal.
         actions = check_actions(schema.actions, call.actions, (*start.leading, None))
         future = self._future(start, {n: np.expand_dims(v, len(start.leading)) for n, v in actions.items()}, call)
@@ -251,9 +249,8 @@ class LocalWorld(World):
             schema=schema,
         )
 
-    def _score(self, call: ScoreCall, belief: WorldBelief | None) -> Scores:
+    def _score(self, call: ScoreCall, start: WorldBelief) -> Scores:
         card, schema = self._card, self._card.schema
-        start = self.encode(call.history) if belief is None else belief
         targets = check_goal(schema, call.goal, start.leading)
         actions = check_actions(schema.actions, call.actions, (*start.leading, None, None), clip=call.clip)
         check_candidates(card, actions, start.leading)
