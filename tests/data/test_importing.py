@@ -78,15 +78,6 @@ def test_all_that_is_good_is_kept_and_all_else_is_named(tmp_path, mixed):
     assert [entry.source["file"] for entry in store.entries()] == [f"good{n}.npz" for n in range(5)]
 
 
-def test_constant_actions_are_an_error_of_the_whole_log(tmp_path):
-    for number in range(2):
-        save(tmp_path / f"{number}.npz", seed=number, action=np.ones((4, 1), np.float32))
-    report = import_logs(tmp_path, tmp_path / "store")
-    (finding,) = report.findings
-    assert (finding.severity, finding.episode) == (Severity.ERROR, None)
-    assert "no action ever changes" in finding.problem
-
-
 def test_the_first_error_stops_the_import_and_says_what_is_there(tmp_path, mixed):
     for path in mixed.glob("bad_*"):
         path.rename(path.with_name(path.name.replace("bad", "poor")))  # after the good ones
@@ -172,13 +163,6 @@ IMPORTER = """
     from worldline.data.importing import import_logs
     import_logs(sys.argv[1], sys.argv[2], progress=lambda now: print(now.step, flush=True))
 """
-
-
-def test_an_import_that_was_killed_before_its_first_episode_goes_on(tmp_path):
-    for number in range(3):
-        save(tmp_path / f"{number}.npz", seed=number)
-    Store.create(tmp_path / "store", open_logs(tmp_path).schema)
-    assert import_logs(tmp_path, tmp_path / "store").num_episodes == 3
 
 
 def test_logs_with_equal_names_are_told_apart_by_what_they_hold(tmp_path):
@@ -289,15 +273,6 @@ def test_pictures_may_lose_what_was_allowed(tmp_path):
     save(tmp_path / "b.npz")
     with pytest.raises(InputError, match="apply to images"):
         import_logs(tmp_path / "b.npz", tmp_path / "other", max_error=3)
-
-
-def test_one_constant_component_is_a_warning(tmp_path):
-    draw = np.random.default_rng(0)
-    save(tmp_path / "a.npz", action=np.stack([draw.normal(size=4), np.ones(4)], 1))
-    report = import_logs(tmp_path, tmp_path / "store")
-    (finding,) = report.findings
-    assert finding.severity is Severity.WARNING
-    assert "component 1" in finding.problem
 
 
 def test_where_nothing_can_be_used_the_first_reason_is_given(tmp_path):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-import threading
 from pathlib import Path
 
 import pytest
@@ -26,25 +25,6 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "file"
     path.write_bytes(b"content")
     return path
-
-
-def test_one_holder_at_a_time(file: Path) -> None:
-    inside, most, turns = [0], [0], 20
-
-    def work() -> None:
-        for _ in range(turns):
-            with locked(file):
-                inside[0] += 1
-                most[0] = max(most[0], inside[0])
-                threading.Event().wait(0.0005)
-                inside[0] -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (most, inside, file.read_bytes()) == ([1], [0], b"content")
 
 
 def test_a_lock_that_is_held_is_refused_without_waiting_and_free_after_an_error(file: Path) -> None:

@@ -84,15 +84,6 @@ def test_a_store_is_made_only_where_nothing_is(tmp_path, schema):
     assert is_store(Store.create(tmp_path / "empty", schema).path)
 
 
-def test_the_hash_tells_contents_apart(tmp_path, schema, make_episode):
-    def hash_of(name: str, numbers: list[int]) -> str:
-        store = stored(tmp_path / name, schema, (make_episode(number, 4, ("gear",)) for number in numbers))
-        return store.content_hash()
-
-    assert hash_of("a", [1, 2]) == hash_of("b", [1, 2])
-    assert len({hash_of("c", [1, 2]), hash_of("d", [2, 1]), hash_of("e", [1]), hash_of("f", [])}) == 4
-
-
 def sizes(store: Store) -> dict[Path, int]:
     return {file: file.stat().st_size for file in sorted(store.path.rglob("*")) if file.is_file()}
 
@@ -178,13 +169,6 @@ def test_a_strangers_schema_allocates_nothing(tmp_path, schema):
     assert len(Store.create(tmp_path / "store", dataclasses.replace(schema, signals=(huge, schema["push"])))) == 0
     with pytest.raises(InputError, match="no observation"):
         Store.create(tmp_path / "other", dataclasses.replace(schema, signals=(schema["push"],)))
-
-
-def test_foreign_files_do_not_count(tmp_path, schema, make_episode):
-    store = stored(tmp_path / "store", schema, [make_episode(0, 2)])
-    before = store.num_bytes()
-    (store.path / "blocks" / ".DS_Store").write_bytes(b"1234")
-    assert store.num_bytes() == before
 
 
 def test_a_seed_beyond_64_bits_is_refused_by_name(tmp_path, schema, make_episode):
@@ -345,16 +329,6 @@ def test_of_two_who_make_a_store_at_one_place_one_is_told(tmp_path, schema, make
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
-def test_two_writers_take_turns(tmp_path, schema, make_episode, assert_equal):
-    one = Store.create(tmp_path / "store", schema)
-    other = open_store(one.path)
-    for number in range(4):
-        (one, other)[number % 2].append(make_episode(number, 3, ("gear",)))
-    one.refresh()
-    for number in range(4):
-        assert_equal(one.episode(number), make_episode(number, 3, ("gear",)))
-
-
 def test_two_processes_append_at_once(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(APPENDER), str(tmp_path / "store")]
     with subprocess.Popen([*command, "0"]) as one, subprocess.Popen([*command, "1"]) as other:
@@ -434,10 +408,3 @@ def test_descriptors_are_closed_with_the_store(tmp_path, schema, make_episode):
     assert num_open() > before
     del reader
     assert num_open() == before
-
-
-def test_threads_read_at_once(tmp_path, schema, make_episode, assert_equal):
-    store = stored(tmp_path / "store", schema, (make_episode(number, 30) for number in range(4)))
-    with ThreadPoolExecutor(4) as pool:
-        for number, episode in enumerate(pool.map(store.episode, [0, 1, 2, 3] * 20)):
-            assert_equal(episode, make_episode(number % 4, 30))

@@ -15,7 +15,7 @@ from worldline.data.formats.lerobot import export as lerobot_export
 from worldline.data.formats.lerobot.export import export_lerobot
 from worldline.data.formats.lerobot.logs import LeRobotLogs
 from worldline.data.store import Store, open_store
-from worldline.errors import InputError, UnsupportedError
+from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.schema import Kind, Role, Schema, Signal
 
 
@@ -60,7 +60,6 @@ def test_the_layout_is_that_of_version_3(tmp_path, schema, make_episode):
     assert {"action", "next.reward", "exogenous.wind", "observation.gear", "observation.position"} <= set(
         info["features"]
     )
-    assert rows.column("worldline.surplus").to_pylist() == [False] * 3 + [True] + [False] * 5 + [True]
     assert rows.column("action").to_pylist()[2] == rows.column("action").to_pylist()[3]
     np.testing.assert_allclose(rows.column("timestamp").to_numpy(), [0, 0.5, 1, 1.5, 0, 0.5, 1, 1.5, 2, 2.5])
     assert rows.column("index").to_pylist() == list(range(10))
@@ -97,7 +96,6 @@ def test_large_stores_become_several_files(tmp_path, schema, make_episode, asser
     assert (tmp_path / "out/data/chunk-001/file-000.parquet").exists()
     for number, logged in enumerate(read(tmp_path / "out")):
         assert_equal(logged.episode, store.episode(number))
-        assert logged.source["file"] == logged.file
 
 
 def test_without_our_notes_it_is_a_plain_dataset(tmp_path, schema, make_episode):
@@ -112,19 +110,16 @@ def test_without_our_notes_it_is_a_plain_dataset(tmp_path, schema, make_episode)
     np.testing.assert_array_equal(logged.episode.actions["push"], store.episode(0).actions["push"])
 
 
-@pytest.mark.parametrize("name", ["worldline/observed/position", "worldline/seed"])
-def test_a_note_that_is_missing_or_renamed_is_named(tmp_path, schema, make_episode, name):
+def test_a_note_that_cannot_be_read_is_named_and_one_that_is_gone_makes_a_plain_episode(tmp_path, schema, make_episode):
     export_lerobot(stored(tmp_path / "store", schema, [make_episode(1, 3)]), tmp_path / "out")
     file = tmp_path / "out/meta/episodes/chunk-000/file-000.parquet"
-    table = pq.read_table(file)
-    for changed, word in (
-        (table.drop_columns([name]), "missing"),
-        (table.rename_columns([f"{key}x" if key == name else key for key in table.column_names]), "missing"),
-        (table.append_column("worldline/zz", table.column("length")), "'zz' is unknown"),
-    ):
-        pq.write_table(changed, file)
-        (logged,) = read(tmp_path / "out")
-        assert word in str(logged.findings[0])
+    table = pq.read_table(file).drop_columns(["worldline"])
+    pq.write_table(table, file)
+    (logged,) = read(tmp_path / "out")
+    assert (logged.episode.truncated, logged.episode.seed) == (True, None)
+    pq.write_table(table.append_column("worldline", [["{}"]]), file)
+    with pytest.raises(DataError, match=r"entry 0 is invalid .*terminated"):
+        read(tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,8 @@ def test_parquet_columns_of_every_kind(tmp_path):
     [
         ("a,b\n1,2\n3\n", "Row #3"),
         ("a,b\n1,2\n3,4,5\n", "Row #3"),
-        ("a,b,a\n1,2,3\n", "columns 1, 3 have the same name 'a'"),
-        (b"a,b\n1,x\n2,\xff\n", "row 1.*column 'b' is not UTF-8"),
+        ("a,b,a\n1,2,3\n", "the columns 'a', 'a' would all get the name 'a'"),
+        (b"a,b\n1,x\n2,\xff\n", "column 'b' is not UTF-8"),
         (b"a\xff,b\n1,2\n", "cannot be read"),
         ("", "cannot be read"),
         ("a,b".encode("utf-16"), "UTF-16"),

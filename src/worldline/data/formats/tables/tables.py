@@ -23,7 +23,7 @@ from worldline.data.formats.tables.layout import EpisodeRows, Survey, TableLayou
 from worldline.data.formats.tables.matching import has_pictures
 from worldline.data.formats.tables.timestamps import Times, read_times
 from worldline.errors import DataError
-from worldline.schema import Kind, Role, Schema
+from worldline.schema import Schema
 
 LEROBOT_FILE = "meta/info.json"
 """A folder with this file is a LeRobot dataset, not a folder of tables."""
@@ -99,7 +99,7 @@ class TableLogs(Logs):
     ) -> TableLogs:
         """Returns the logs in tables that were scanned."""
         layout = scan.survey.layout(schema, scan.step_s)
-        unclear = [*scan.assumptions, *layout.unclear, *resampling_notes(layout.schema, reading)]
+        unclear = [*scan.assumptions, *layout.unclear, *resampling_notes(reading)]
         unclear.append("The action in the last row of an episode has no following observation and is dropped.")
         logs = TableLogs(files, sum(map(len, scan.labels)), layout, reading, unclear, read)
         logs._scan = scan
@@ -230,21 +230,12 @@ def _assumptions(
         yield f"Episodes end at gaps in time of more than {gap}."
 
 
-def resampling_notes(schema: Schema, reading: ReadOptions) -> Iterator[str]:
-    """Yields sentences about the effects of resampling; none without a rate.
-
-    Args:
-        schema: of the logs.
-        reading: the user's options.
-    """
+def resampling_notes(reading: ReadOptions) -> list[str]:
+    """Returns a sentence about the effects of resampling, if there is a rate."""
     if reading.rate_hz is None:
-        return
-    yield f"All signals were resampled to {reading.rate_hz} Hz with the rule {reading.rule!r}, missing inputs included."
-    not_drawn = [s.name for s in schema.signals if s.kind is not Kind.VECTOR and s.role is not Role.REWARD]
-    if reading.rule == "linear" and not_drawn:
-        yield f"Discrete values and images cannot be interpolated: {', '.join(not_drawn)} were held."
-    if schema.of(Role.REWARD):
-        yield f"{', '.join(s.name for s in schema.of(Role.REWARD))}: summed within each step."
+        return []
+    how = "rewards are summed; discrete values and images are held, whatever the rule"
+    return [f"All signals were resampled to {reading.rate_hz} Hz with the rule {reading.rule!r}: {how}."]
 
 
 def _left_out(table: ColumnTable, known: Collection[str]) -> Iterator[Finding]:
