@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from tests.data.stores import stored
 
-from worldline.data import importing, store
+from worldline.data import importing
 from worldline.data.checks import Severity
 from worldline.data.correcting import correct_schema
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
-from worldline.data.store import Store, open_store
+from worldline.data.store import open_store
 from worldline.errors import DataError, InputError
 from worldline.progress import Progress
 
@@ -138,24 +138,6 @@ def test_two_imports_into_one_store_are_refused(tmp_path, mixed):
     assert import_logs(mixed, tmp_path / "store", keep_going=True, progress=again).num_episodes == 1
     assert len(refused) == 12
     assert len(open_store(tmp_path / "store")) == 6
-
-
-def test_each_episode_is_checked_and_hashed_once(tmp_path, monkeypatch):
-    for number in range(3):
-        save(tmp_path / f"{number}.npz", seed=number)
-    calls = []
-
-    def counted(name, function):
-        return lambda *arguments, **settings: calls.append(name) or function(*arguments, **settings)
-
-    for module in (importing, store):
-        monkeypatch.setattr(module, "check_episode", counted("check", store.check_episode))
-    monkeypatch.setattr(Store, "digest", counted("hash", Store.digest))
-    import_logs(tmp_path, tmp_path / "store")
-    assert sorted(calls) == ["check"] * 3 + ["hash"] * 3
-    made = open_store(tmp_path / "store")
-    for number in range(3):
-        made.verify(number)
 
 
 IMPORTER = """

@@ -298,7 +298,7 @@ def _decode_from(video: _VideoStream, start_s: float) -> Iterator[tuple[float, V
     """Yields frames from a key frame at or before `start_s`; returns None if seeking leads to a later one."""
     if start_s <= 0:
         return _decode(video, None)
-    first = video.stamp(video.stream.start_time, "frame 0")
+    first = _first_stamp(video)
     with _damage(video, f"the place at {start_s:.3f} s"):
         video.container.seek(first + math.floor(start_s / video.tick_s), stream=video.stream, backward=True)
     frames_from_key = _decode(video, first)
@@ -306,6 +306,18 @@ def _decode_from(video: _VideoStream, start_s: float) -> Iterator[tuple[float, V
     if head is None or head[0] > start_s:
         return None
     return chain([head], frames_from_key)
+
+
+def _first_stamp(video: _VideoStream) -> int:
+    """Returns the presentation time stamp of the first frame."""
+    stamps = []
+    for packet in _Packets(video):
+        stamps.append(packet.pts)
+        with _damage(video, "frame 0"):
+            decoded = packet.decode()
+        for frame in decoded:
+            return video.stamp(stamps[0] if video.counts_slots else frame.pts, "frame 0")
+    raise video.error("no frame can be decoded")
 
 
 def _picture(frame: VideoFrame, video: _VideoStream, time: float) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from worldline.data.exporting import drafted
+from worldline.data.draft_folder import drafted
 from worldline.data.formats.hdf5.access import arrays_in, attributes, opened, read_rows, texts_in
 from worldline.data.formats.reading import source_of
 from worldline.errors import DataError, InputError
@@ -67,8 +67,8 @@ def test_names_that_are_taken_are_moved_aside():
 
 
 def test_a_draft_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(FileNotFoundError), drafted(tmp_path / "deep" / "out") as draft:
-        draft.with_name("other").write_text("half")
+    with pytest.raises(ZeroDivisionError), drafted(tmp_path / "deep" / "out") as draft:
+        draft.write_text(f"half {1 / 0}")
     assert list((tmp_path / "deep").iterdir()) == []
     with drafted(tmp_path / "deep" / "out") as draft:
         draft.write_text("whole")

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from tests.data.formats.damage import DAMAGES, FEW, assert_read_or_refused, damage_file
 from tests.data.formats.lerobot.lerobot_fixture import (
     FRONT,
@@ -30,9 +29,6 @@ from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.lerobot.logs import LeRobotLogs
-from worldline.data.importing import import_logs
-from worldline.data.open_logs import open_logs
-from worldline.data.store import open_store
 from worldline.errors import ConfigError, DataError, InputError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -104,17 +100,6 @@ def test_a_dataset_is_read_as_it_was_written(tmp_path, version):
         assert (episode.terminated, episode.truncated, episode.seed, episode.step_s) == (False, True, None, None)
         for camera in (FRONT, WRIST):
             np.testing.assert_allclose(episode.observations[camera], dataset.frames[camera][number], atol=6)
-
-
-@VERSIONS
-def test_a_dataset_is_recognised_and_becomes_a_store(tmp_path, version):
-    root = Dataset(version=version, cameras=(FRONT,)).write(tmp_path / "logs")
-    assert isinstance(open_logs(root), LeRobotLogs)
-    report = import_logs(root, tmp_path / "store")
-    assert report.num_episodes == 3
-    store = open_store(tmp_path / "store")
-    for number, logged in enumerate(read(root)):
-        np.testing.assert_array_equal(store.episode(number).observations[FRONT], logged.episode.observations[FRONT])
 
 
 @VERSIONS
@@ -448,16 +433,3 @@ def test_damage_anywhere_ends_in_an_error_a_finding_or_whole_episodes(fuzzed, nu
             check_episode(logged.episode, schema)
     if damage[2] and file.suffix == ".parquet" and results:
         assert any(logged.episode is None for logged in results)
-
-
-def test_a_picture_in_a_palette_becomes_rgb(tmp_path):
-    dataset = plain()
-    root = dataset.write(tmp_path / "logs")
-    palette = Image.fromarray(dataset.columns[0][MAP][0]).quantize(4)
-    palette.save(root / "palette.png")
-    file = root / "data/chunk-000/episode_000000.parquet"
-    rows = pq.read_table(file)
-    cells = [{"bytes": (root / "palette.png").read_bytes(), "path": "x"}] * len(rows)
-    pq.write_table(rows.set_column(rows.schema.get_field_index(MAP), MAP, pa.array(cells)), file)
-    found = read(root)[0].episode.observations[MAP]
-    np.testing.assert_array_equal(found[0], np.array(palette.convert("RGB")))

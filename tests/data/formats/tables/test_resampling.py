@@ -99,13 +99,6 @@ def test_lines_keep_the_dtype_and_every_component():
     assert found.tolist() == [[0, 10], [0.25, 12.5], [0.5, 15]]
 
 
-def test_a_line_over_a_hole_is_not_observed():
-    times = np.array([0.0, 1, 2, 5, 6])
-    found, seen = resample(times, times.copy(), np.ones(5, np.bool_), np.arange(0.5, 6), "linear")
-    assert found.tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
-    assert seen.tolist() == [True, True, False, False, False, True]
-
-
 @given(num=st.integers(1, 40), ratio=st.integers(1, 7), start=st.integers(0, 5))
 def test_sums_keep_the_total(num, ratio, start):
     times, values = np.arange(num) / 8, np.arange(num) + 1.0

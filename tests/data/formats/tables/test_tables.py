@@ -175,17 +175,6 @@ def test_gaps_end_episodes(tmp_path):
     assert [len(logged.episode.observations["x"]) if logged.episode else 1 for logged in found] == [4, 3, 4, 1]
 
 
-@given(cuts=st.lists(st.integers(1, 4).map(lambda n: n + 1), min_size=1, max_size=5), step=st.floats(0.001, 100))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_gaps_split_where_they_are_and_nowhere_else(tmp_path_factory, cuts, step):
-    lengths = [3, *cuts]
-    starts = np.cumsum([0, *(length + 20 for length in lengths[:-1])])
-    times = [float((start + i) * step) for start, length in zip(starts, lengths, strict=True) for i in range(length)]
-    path = write_csv(tmp_path_factory.mktemp("gaps") / "a.csv", rows_of(len(times), time=times))
-    _, found = read(path)
-    assert [len(logged.episode.observations["x"]) for logged in found] == lengths
-
-
 def test_rows_that_were_written_twice_are_left_out(tmp_path):
     columns = {name: [*values[:5], values[4], *values[5:]] for name, values in rows_of(10).items()}
     columns["x"][2] = None

@@ -37,7 +37,8 @@ from worldline.config import from_json
 from worldline.data.array_size import check_size
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.checks import arrays_of
-from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
+from worldline.data.draft_folder import drafted
+from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, new_hdf5, note_of
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.access import is_numeric, read_rows
 from worldline.data.formats.hdf5.layout import (

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from worldline.config import to_json
 from worldline.data.checks import arrays_of
-from worldline.data.exporting import drafted
+from worldline.data.draft_folder import drafted
 from worldline.data.formats.decoding import encode_picture
 from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, NOTE, OWN_FILE, TASKS_FILE, Note
 from worldline.data.formats.reading import duplicate

@@ -24,7 +24,8 @@ import numpy as np
 
 from worldline.config import from_json
 from worldline.data.base import ReadOptions, refuse, schema_beside
-from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
+from worldline.data.draft_folder import drafted
+from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, new_hdf5, note_of
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.layout import add_text
 from worldline.data.formats.minari import storage

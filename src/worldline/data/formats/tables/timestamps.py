@@ -24,7 +24,6 @@ SECONDS |= {"min": 60.0, "minutes": 60.0, "h": 3600.0, "hours": 3600.0, "d": 864
 """Seconds per unit, for units in headers and at the end of names such as `time_ms`."""
 
 _ZONE = r":\d\d\S*\s*(?:Z|UTC|[+-]\d\d:?\d\d)$"
-_SLASHES = r"^(\d{4})/(\d{2})/(\d{2})"
 _ISO: Final = "ISO8601"
 _READ: Final = {"errors": "coerce", "utc": True}
 _MAX_SECONDS = 1e12  # larger values are damaged
@@ -168,7 +167,7 @@ def _dates(column: Column, table: ColumnTable) -> tuple[NDArray[np.generic], NDA
     if zoned.any() and not zoned.all() and not pd.to_datetime(texts[~zoned], format=_ISO, errors="coerce").isna().all():
         problem = "some times have a time zone and others do not"
         raise DataError(problem, fix="Write all times in UTC.", file=table.file, signal=column.name)
-    dates, how = pd.to_datetime(texts.str.replace(_SLASHES, r"\1-\2-\3", regex=True), **_READ, format=_ISO), ""
+    dates, how = pd.to_datetime(texts, **_READ, format=_ISO), ""
     if 2 * dates.isna().sum() > len(dates):
         dates, how = _local_dates(texts)
     stamps, bad = np.zeros(len(column.values), "datetime64[us]"), np.zeros(len(column.values), np.bool_)
