@@ -13,7 +13,7 @@ from worldline.config import to_json
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.tables.columns import read_table
-from worldline.data.formats.tables.tables import TableLogs
+from worldline.data.formats.tables.tables import TableLogs, scan_tables
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import apply_edits
@@ -214,12 +214,13 @@ def test_another_schema_takes_no_second_pass_over_the_tables(tmp_path):
         files_read.append(file)
         return read_table(file)
 
-    logs = TableLogs.of_files([tmp_path / "a.csv"], None, ReadOptions(), read=read)
+    files, reading = [tmp_path / "a.csv"], ReadOptions()
+    logs = TableLogs(files, scan_tables(files, reading, read), None, reading, read)
     corrected = apply_edits(logs.schema, {"heater": {"role": "observation"}}, logs.columns)
     again = logs.with_schema(corrected)
     assert len(files_read) == 1
     assert again.schema == corrected
-    known = TableLogs.of_files([tmp_path / "a.csv"], corrected, ReadOptions())
+    known = TableLogs(files, scan_tables(files, reading), corrected, reading)
     assert again.unclear == known.unclear
     (one,), (other,) = again.read(), known.read()
     assert one.episode.observations["heater"].tolist() == other.episode.observations["heater"].tolist()

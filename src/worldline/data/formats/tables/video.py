@@ -25,8 +25,8 @@ from worldline.data.checks import Finding
 from worldline.data.formats.reading import EpisodeDraft, unread
 from worldline.data.formats.tables import matching
 from worldline.data.formats.tables.columns import tables_in
-from worldline.data.formats.tables.layout import EpisodeRows, TableLayout
-from worldline.data.formats.tables.tables import LEROBOT_FILE, Scan, TableLogs, failed, resampling_notes, scan_tables
+from worldline.data.formats.tables.layout import EpisodeRows
+from worldline.data.formats.tables.tables import LEROBOT_FILE, Scan, TableLogs, failed, scan_tables
 from worldline.data.formats.tables.timestamps import Times
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -60,14 +60,22 @@ class VideoLogs(TableLogs):
 
     Args:
         plan: recordings and their tables.
-        layout: of every table, cameras included.
+        scan: the first pass over all tables.
+        schema: of the logs; None to infer it.
         reading: the user's options.
-        unclear: see `Logs`.
     """
 
-    def __init__(self, plan: _RecordingPlan, layout: TableLayout, reading: ReadOptions, unclear: Sequence[str]) -> None:
-        super().__init__(plan.tables, plan.num_episodes, layout, reading, unclear)
+    def __init__(self, plan: _RecordingPlan, scan: Scan, schema: Schema | None, reading: ReadOptions) -> None:
+        with_rows = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
+        cameras, step_s = _look(with_rows or plan.recordings.values()) if schema is None else ((), None)
+        super().__init__(plan.tables, scan, schema, reading, cameras=cameras, step_s=step_s)
         self._plan = plan
+
+    def with_schema(self, schema: Schema) -> None:
+        """None: the cameras of another schema are read again."""
+
+    def __len__(self) -> int:
+        return self._plan.num_episodes
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -91,12 +99,9 @@ class VideoLogs(TableLogs):
         plan = _plan(clips, tables, scan, only=path if path.is_file() else None)
         plan, unused = (plan, []) if schema is None else _cameras_of(schema, plan)
         scan.survey.reserve(dict.fromkeys(matching.FRAME_NAMES, "the frames"))
-        with_rows = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
-        cameras, step_s = _look(with_rows or plan.recordings.values()) if schema is None else ((), None)
-        layout = scan.survey.layout(schema, scan.step_s if scan.step_s is not None else step_s, cameras)
-        unclear = [*scan.assumptions, _MATCHING, *unused, *layout.unclear, *resampling_notes(reading)]
-        unclear += unread(path, {*tables, *clips}, "neither videos nor tables")
-        return cls(plan, layout, reading, unclear)
+        logs = cls(plan, scan, schema, reading)
+        logs.unclear = (*logs.unclear, _MATCHING, *unused, *unread(path, {*tables, *clips}, "no videos or tables"))
+        return logs
 
     def read(self) -> Iterator[LoggedEpisode]:
         """Yields the episodes of all tables, then an error for each recording without rows."""
