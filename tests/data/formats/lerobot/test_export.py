@@ -53,7 +53,7 @@ def test_the_layout_is_that_of_version_3(tmp_path, schema, make_episode):
     assert info["features"]["observation.images.camera"] == {
         "dtype": "image", "shape": [4, 5, 3], "names": ["height", "width", "channels"],
     }  # fmt: skip
-    rows = pq.read_table(tmp_path / "out/data/chunk-000/file-000.parquet")
+    rows = pq.read_table(tmp_path / "out/data")
     assert set(rows.column_names) == set(info["features"])
     assert {"action", "next.reward", "exogenous.wind", "observation.gear", "observation.position"} <= set(
         info["features"]
@@ -83,17 +83,6 @@ def test_statistics_are_those_of_all_rows(tmp_path, schema, make_episode):
         for name, function in (("min", np.min), ("max", np.max), ("mean", np.mean), ("std", np.std)):
             np.testing.assert_allclose(found[name], function(values, axis=0).reshape(shape), atol=1e-9)
         assert found["count"] == [10]
-
-
-def test_large_stores_become_several_files(tmp_path, schema, make_episode, assert_equal, monkeypatch):
-    monkeypatch.setattr(lerobot_export, "_FILE_BYTES", 2000)
-    monkeypatch.setattr(lerobot_export, "_FILES_A_CHUNK", 2)
-    store = stored(tmp_path / "store", schema, [make_episode(number, 4) for number in range(7)])
-    export_lerobot(store, tmp_path / "out")
-    assert len(list(tmp_path.glob("out/data/chunk-*/file-*.parquet"))) >= 3
-    assert (tmp_path / "out/data/chunk-001/file-000.parquet").exists()
-    for number, logged in enumerate(read(tmp_path / "out")):
-        assert_equal(logged.episode, store.episode(number))
 
 
 def test_without_our_notes_it_is_a_plain_dataset(tmp_path, schema, make_episode):

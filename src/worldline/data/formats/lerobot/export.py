@@ -1,8 +1,8 @@
 """Exporter of stores to LeRobot v3.0 datasets, which `LeRobotLogs` reads back bit for bit.
 
-Images are PNGs in the parquet files, because a video would lose detail. LeRobot needs an action in the row of the last
-observation, so the previous action is repeated there. The column `worldline` in the list of episodes holds masks, ends,
-seed, step durations and source in JSON. The schema is in `schema.json`.
+Each episode is a file. Images are PNGs in the parquet files, because a video would lose detail. LeRobot needs an action
+in the row of the last observation, so the previous action is repeated there. The column `worldline` in the list of
+episodes holds masks, ends, seed, step durations and source in JSON. The schema is in `schema.json`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ except ImportError as error:
 
 Array = NDArray[np.generic]
 
-_FILE_BYTES = 100 << 20
 _FILES_A_CHUNK = 1000
 _PATTERN = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _DEFAULTS = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64",
@@ -144,24 +143,13 @@ class _Export:
     def write(self, store: Store) -> None:
         """Writes all episodes and the metadata."""
         statistics: list[dict[str, dict[str, Array]]] = []
-        writer, size, file_number = None, 0, 0
-        try:
-            for number in range(len(store)):
-                episode, entry = store.verify(number), store.entry(number)
-                arrays = self._rows(episode, number, self._tasks.setdefault(_task(entry), len(self._tasks)))
-                table = self._table(arrays)
-                if writer is not None and size + table.nbytes > _FILE_BYTES:
-                    writer.close()
-                    writer, size, file_number = None, 0, file_number + 1
-                place = {"chunk_index": file_number // _FILES_A_CHUNK, "file_index": file_number % _FILES_A_CHUNK}
-                writer = writer or _writer(self._root / "data" / _PATTERN.format(**place), table.schema)
-                writer.write_table(table)
-                size += table.nbytes
-                statistics.append({key: _statistics(values) for key, values in arrays.items()})
-                self._list(episode, entry, number, place, statistics[-1])
-        finally:
-            if writer is not None:
-                writer.close()
+        for number in range(len(store)):
+            episode, entry = store.verify(number), store.entry(number)
+            arrays = self._rows(episode, number, self._tasks.setdefault(_task(entry), len(self._tasks)))
+            place = {"chunk_index": number // _FILES_A_CHUNK, "file_index": number % _FILES_A_CHUNK}
+            _write(self._root / "data" / _PATTERN.format(**place), self._table(arrays))
+            statistics.append({key: _statistics(values) for key, values in arrays.items()})
+            self._list(episode, entry, number, place, statistics[-1])
         self._write_meta(store, statistics)
 
     def _rows(self, episode: Episode, number: int, task: int) -> dict[str, Array]:
@@ -221,7 +209,7 @@ class _Export:
             "total_frames": self._num_rows,
             "total_tasks": len(self._tasks),
             "chunks_size": _FILES_A_CHUNK,
-            "data_files_size_in_mb": _FILE_BYTES >> 20,
+            "data_files_size_in_mb": 100,
             "video_files_size_in_mb": 200,
             "fps": self._fps,
             "splits": {"train": f"0:{len(self._episodes)}"},
@@ -290,12 +278,7 @@ def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
     return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
 
 
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """Opens a parquet file for writing, with page checksums."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return pq.ParquetWriter(path, schema, compression="snappy", write_page_checksum=True)
-
-
 def _write(path: Path, table: pa.Table) -> None:
-    with _writer(path, table.schema) as writer:
-        writer.write_table(table)
+    """Writes a parquet file with page checksums."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="snappy", write_page_checksum=True)
