@@ -21,7 +21,7 @@ from worldline.config import to_json
 from worldline.data.checks import arrays_of
 from worldline.data.draft_folder import drafted
 from worldline.data.formats.decoding import encode_picture
-from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, NOTE, OWN_FILE, TASKS_FILE, Note
+from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, NOTE, OWN_FILE, TASKS_FILE, EpisodeNote
 from worldline.data.formats.reading import duplicate
 from worldline.data.index import Entry
 from worldline.data.store import SCHEMA_FILE, Store
@@ -228,8 +228,8 @@ class _Export:
         _write(self._root / EPISODES_FOLDER / _PATTERN.format(chunk_index=0, file_index=0), episodes)
 
 
-def _note(episode: Episode, entry: Entry) -> Note:
-    return Note(
+def _note(episode: Episode, entry: Entry) -> EpisodeNote:
+    return EpisodeNote(
         terminated=episode.terminated,
         truncated=episode.truncated,
         seed=episode.seed,

@@ -31,7 +31,7 @@ TASKS_LINES = "meta/tasks.jsonl"
 OWN_FILE = "meta/worldline.json"
 """File of our exporter with the signal of each feature."""
 NOTE = "worldline"
-"""Column of our exporter in the list of episodes, with a `Note` in JSON."""
+"""Column of our exporter in the list of episodes, with a `EpisodeNote` in JSON."""
 
 _FIELD = re.compile(r"\{(\w+)(?::0?(\d)d)?\}")
 _Whole = Annotated[int, Meta(ge=0)]
@@ -94,7 +94,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(names) if fits else ()
 
 
-class Note(msgspec.Struct, kw_only=True):
+class EpisodeNote(msgspec.Struct, kw_only=True):
     """What our exporter notes of an episode, because the format has no place for it; see `Episode`."""
 
     terminated: bool
@@ -191,7 +191,7 @@ class EpisodePlace:
     tasks: tuple[str, ...]
     data: str
     videos: Mapping[str, VideoPlace]
-    note: Note | None = None
+    note: EpisodeNote | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,7 +325,7 @@ def _place_v3(info: _Info, entry: Any) -> EpisodePlace:
         tasks=_texts(row.tasks),
         data=_fill(info.data_path, {"chunk_index": row.chunk, "file_index": row.file}),
         videos=videos,
-        note=None if row.note is None else msgspec.json.decode(row.note, type=Note),
+        note=None if row.note is None else msgspec.json.decode(row.note, type=EpisodeNote),
     )
 
 

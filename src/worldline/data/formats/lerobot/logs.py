@@ -19,7 +19,14 @@ import numpy as np
 
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.decoding import decode_picture, empty_pictures, frames
-from worldline.data.formats.lerobot.layout import INFO_FILE, EpisodePlace, Feature, LeRobotLayout, Note, read_layout
+from worldline.data.formats.lerobot.layout import (
+    INFO_FILE,
+    EpisodeNote,
+    EpisodePlace,
+    Feature,
+    LeRobotLayout,
+    read_layout,
+)
 from worldline.data.formats.lerobot.tables import FIX, DataFiles, RowRange, within
 from worldline.data.formats.reading import (
     UNKNOWN_FIX,
@@ -205,7 +212,7 @@ def _add_numbers(draft: EpisodeDraft, piece: RowRange, feature: Feature, signal:
     draft.put(signal.name, filled(values, ~missing), ~missing)
 
 
-def _add_note(draft: EpisodeDraft, note: Note) -> None:
+def _add_note(draft: EpisodeDraft, note: EpisodeNote) -> None:
     """Adds ends, seed, masks and durations of steps from our exporter's note."""
     draft.terminated, draft.truncated, draft.seed = note.terminated, note.truncated, note.seed
     draft.step_s = None if note.step_s is None else np.array(note.step_s, np.float32)
