@@ -147,18 +147,6 @@ IMPORTER = """
 """
 
 
-def test_logs_with_equal_names_are_told_apart_by_what_they_hold(tmp_path):
-    for day in ("day1", "day2"):
-        (tmp_path / day).mkdir()
-        for number in range(3):
-            save(tmp_path / day / f"{number}.npz", seed=number + 10 * (day == "day2"))
-    schema = open_logs(tmp_path / "day1").schema
-    wide = dataclasses.replace(schema["action"], low=(-9.0,), high=(9.0,))
-    schema = dataclasses.replace(schema, signals=(schema["position"], wide))
-    added = [import_logs(tmp_path / day, tmp_path / "store", schema).num_episodes for day in ("day1", "day2") * 2]
-    assert added == [3, 3, 0, 0]
-
-
 def test_episodes_that_are_equal_are_as_many_as_they_were(tmp_path, schema, make_episode):
     """A store without sources, with one episode twice."""
     store = stored(tmp_path / "one", schema, (make_episode(number, 4) for number in (0, 1, 1)))
@@ -183,17 +171,6 @@ def test_what_another_import_added_meanwhile_is_not_added_again(tmp_path, monkey
     monkeypatch.setattr(importing, "open_logs", late)
     assert import_logs(tmp_path, tmp_path / "store").num_episodes == 0
     assert len(open_store(tmp_path / "store")) == 4
-
-
-def test_grey_pictures_are_scaled_again(tmp_path):
-    camera = np.random.default_rng(0).integers(0, 256, (5, 16, 16)).astype(np.uint8)
-    save(tmp_path / "a.npz", camera=camera)
-    assert import_logs(tmp_path / "a.npz", tmp_path / "store", size=(8, 8)).num_episodes == 1
-    assert import_logs(tmp_path / "a.npz", tmp_path / "store").num_episodes == 0
-    save(tmp_path / "b.npz", camera=camera[:, ::2, ::2].copy())
-    wide = open_store(tmp_path / "store").schema
-    import_logs(tmp_path / "b.npz", tmp_path / "small", wide)
-    assert import_logs(tmp_path / "a.npz", tmp_path / "small", size=(8, 8)).num_episodes == 1
 
 
 def test_a_file_that_cannot_be_used_never_stops_the_others(tmp_path):
@@ -316,3 +293,14 @@ def test_a_column_that_one_file_has_is_left_out_with_a_line(tmp_path):
     report = import_logs(tmp_path / "logs", tmp_path / "store")
     assert (report.num_episodes, report.findings) == (2, ())
     assert "extra: left out, because only 1 of 2 files have it." in report.unclear
+
+
+def test_grey_pictures_are_scaled_again(tmp_path):
+    camera = np.random.default_rng(0).integers(0, 256, (5, 16, 16)).astype(np.uint8)
+    save(tmp_path / "a.npz", camera=camera)
+    assert import_logs(tmp_path / "a.npz", tmp_path / "store", size=(8, 8)).num_episodes == 1
+    assert import_logs(tmp_path / "a.npz", tmp_path / "store").num_episodes == 0
+    save(tmp_path / "b.npz", camera=camera[:, ::2, ::2].copy())
+    wide = open_store(tmp_path / "store").schema
+    import_logs(tmp_path / "b.npz", tmp_path / "small", wide)
+    assert import_logs(tmp_path / "a.npz", tmp_path / "small", size=(8, 8)).num_episodes == 1

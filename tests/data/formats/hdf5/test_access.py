@@ -6,7 +6,6 @@ import pytest
 
 from worldline.data.draft_folder import drafted
 from worldline.data.formats.hdf5.access import arrays_in, attributes, opened, read_rows, texts_in
-from worldline.data.formats.reading import source_of
 from worldline.errors import DataError, InputError
 
 
@@ -57,13 +56,6 @@ def test_short_attributes_and_texts_are_kept(tmp_path):
     with opened(tmp_path / "a.h5") as file:
         assert attributes(file) == {"n": 3, "x": 0.5, "yes": True, "word": "née", "bytes": "ab", "one": 7}
         assert texts_in(file["words"], 0, 2) == ["a", "b"]
-
-
-def test_names_that_are_taken_are_moved_aside():
-    told = {"file": "old.npz", "source.file": "older.npz", "task": "push"}
-    assert source_of("new.h5", 3, told) == {
-        "file": "new.h5", "episode": 3, "source.source.file": "old.npz", "source.file": "older.npz", "task": "push",
-    }  # fmt: skip
 
 
 def test_a_draft_that_fails_leaves_nothing(tmp_path):

@@ -207,13 +207,6 @@ def test_text_that_changes_is_left_out_and_said_to_be(tmp_path):
     assert all(logged.episode is not None for logged in results)
 
 
-def test_tasks_are_looked_up_where_the_list_has_none(tmp_path):
-    root = plain().write(tmp_path / "logs")
-    lines = [json.loads(line) for line in (root / "meta/episodes.jsonl").read_text().splitlines()]
-    (root / "meta/episodes.jsonl").write_text("".join(json.dumps(line | {"tasks": []}) + "\n" for line in lines))
-    assert [logged.source["task"] for logged in read(root)] == ["push the block", "lift it", "push the block"]
-
-
 def test_names_of_components_in_all_their_forms(tmp_path):
     root = plain().write(tmp_path / "logs")
 
@@ -433,3 +426,10 @@ def test_damage_anywhere_ends_in_an_error_a_finding_or_whole_episodes(fuzzed, nu
             check_episode(logged.episode, schema)
     if damage[2] and file.suffix == ".parquet" and results:
         assert any(logged.episode is None for logged in results)
+
+
+def test_tasks_are_looked_up_where_the_list_has_none(tmp_path):
+    root = plain().write(tmp_path / "logs")
+    lines = [json.loads(line) for line in (root / "meta/episodes.jsonl").read_text().splitlines()]
+    (root / "meta/episodes.jsonl").write_text("".join(json.dumps(line | {"tasks": []}) + "\n" for line in lines))
+    assert [logged.source["task"] for logged in read(root)] == ["push the block", "lift it", "push the block"]

@@ -80,25 +80,6 @@ def test_a_grid_at_the_rate_of_the_samples_gives_back_each_of_them(step, num, di
             assert seen.all()
 
 
-def test_choices_and_pictures_are_held_where_a_line_is_asked_for():
-    times, grid, known = np.array([0.0, 1.0]), np.array([0.0, 0.5, 1.0]), np.ones(2, np.bool_)
-    for values in (
-        np.array([3, 5]),
-        np.zeros((2, 2, 2, 3), np.uint8) + np.array([3, 5], np.uint8)[:, None, None, None],
-    ):
-        found, seen = resample(times, values, known, grid, "linear")
-        assert found.dtype == values.dtype
-        assert found.reshape(3, -1)[:, 0].tolist() == [3, 3, 5]
-        assert seen.tolist() == [True, False, True]
-
-
-def test_lines_keep_the_dtype_and_every_component():
-    values = np.array([[0, 10], [1, 20]], np.float32)
-    found, _ = resample(np.array([0.0, 1.0]), values, np.ones(2, np.bool_), np.array([0.0, 0.25, 0.5]), "linear")
-    assert found.dtype == np.float32
-    assert found.tolist() == [[0, 10], [0.25, 12.5], [0.5, 15]]
-
-
 @given(num=st.integers(1, 40), ratio=st.integers(1, 7), start=st.integers(0, 5))
 def test_sums_keep_the_total(num, ratio, start):
     times, values = np.arange(num) / 8, np.arange(num) + 1.0
@@ -161,3 +142,15 @@ def test_repeats_pass_over_missing_cells():
     values, missing = np.array([1.0, 9.0, 1.0, 2.0, 2.0]), np.array([False, True, False, False, False])
     assert repeats(values, missing).tolist() == [False, False, True, False, True]
     assert refresh_period([]) is None
+
+
+def test_choices_and_pictures_are_held_where_a_line_is_asked_for():
+    times, grid, known = np.array([0.0, 1.0]), np.array([0.0, 0.5, 1.0]), np.ones(2, np.bool_)
+    for values in (
+        np.array([3, 5]),
+        np.zeros((2, 2, 2, 3), np.uint8) + np.array([3, 5], np.uint8)[:, None, None, None],
+    ):
+        found, seen = resample(times, values, known, grid, "linear")
+        assert found.dtype == values.dtype
+        assert found.reshape(3, -1)[:, 0].tolist() == [3, 3, 5]
+        assert seen.tolist() == [True, False, True]

@@ -325,17 +325,6 @@ def test_what_is_lacking_is_said(tmp_path):
         VideoLogs.open(tmp_path, None, ReadOptions())
 
 
-def test_a_damaged_video_costs_its_episode_only(tmp_path):
-    for name in ("a", "b"):
-        write_video(tmp_path / f"{name}.mp4", TENTHS)
-        write_rows(tmp_path / f"{name}.csv", 10, time=TENTHS)
-    whole = (tmp_path / "a.mp4").read_bytes()
-    (tmp_path / "a.mp4").write_bytes(whole[:-200])
-    _, (first, second) = read(tmp_path)
-    assert (first.episode, second.episode is None) == (None, False)
-    assert "a.mp4" in first.findings[0].problem
-
-
 def test_pictures_of_several_sizes_or_depths_are_refused(tmp_path):
     write_pictures(tmp_path / "run", range(3))
     write_rows(tmp_path / "run.csv", 3)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import log2
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -39,8 +40,8 @@ SLACK = 0.05
 USUAL_GAP = 1.5
 """In usual steps of the signal: linear interpolation does not bridge larger gaps."""
 
-MIN_GAPS, MIN_REGULAR = 8, 0.9
-"""Of a slow sensor: smallest number of gaps between its changes, and share of them that are multiples of its period."""
+MIN_GAPS, MIN_REGULAR, MIN_BITS = 5, 0.9, 8.0
+"""Of a slow sensor: number of gaps between its changes, share of multiples of its period, and improbability [bits]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,8 +305,8 @@ def repeats(values: NDArray[np.number], missing: NDArray[np.bool_]) -> NDArray[n
 def refresh_period(episodes: Sequence[NDArray[np.intp]]) -> int | None:
     """Returns the number of rows between two readings of a slow sensor; None if the signal is not clearly one.
 
-    Nearly all changes must lie on a common period of at least two rows. Chance explains `MIN_GAPS` gaps of this kind
-    with a probability of at most 1 in 256.
+    Nearly all changes must lie on a common period of at least two rows. Chance may explain this with a probability of
+    at most 1 in 256.
 
     Args:
         episodes: rows of each episode in which the value changes, rising.
@@ -314,4 +315,5 @@ def refresh_period(episodes: Sequence[NDArray[np.intp]]) -> int | None:
     if len(gaps) < MIN_GAPS:
         return None
     period = int(np.bincount(gaps).argmax())  # the most frequent gap; two equal readings in a row make longer ones
-    return period if period >= 2 and (gaps % period == 0).mean() >= MIN_REGULAR else None
+    is_clear = (gaps % period == 0).mean() >= MIN_REGULAR and len(gaps) * log2(period) >= MIN_BITS
+    return period if period >= 2 and is_clear else None
