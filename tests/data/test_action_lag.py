@@ -32,12 +32,6 @@ def as_csv(folder: Path) -> Path:
     return folder / "late.csv"
 
 
-def as_parquet(folder: Path) -> Path:
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pa.table(columns()), folder / "late.parquet")
-    return folder / "late.parquet"
-
-
 def as_frame(_: Path) -> Any:
     return pytest.importorskip("pandas").DataFrame(columns())
 
@@ -76,7 +70,7 @@ def assert_aligned(episode: Episode, num_steps: int) -> None:
     np.testing.assert_allclose(100 * episode.exogenous["wind"][:, 0], level[:-1])
 
 
-@pytest.mark.parametrize("write", [as_csv, as_parquet, as_frame, as_npz, as_episodes])
+@pytest.mark.parametrize("write", [as_csv, as_npz, as_episodes])
 def test_late_actions_are_moved_in_every_format(tmp_path: Path, write: Any) -> None:
     store = imported(write(tmp_path), tmp_path / "store", 1)
     assert_aligned(store.episode(0), ROWS - 2)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from worldline.data.conversion import convert, steps_s, to_episode
+from worldline.data.conversion import convert, steps_s
 from worldline.schema import Kind, Role, Signal
 
 VECTOR = Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,))
@@ -50,12 +50,3 @@ def test_steps_of_the_usual_length_have_no_times_of_their_own():
     assert steps_s(np.array([0, 0.5, 1.004]), 0.5) is None
     np.testing.assert_array_equal(steps_s(np.array([0, 0.5, 1.1]), 0.5), np.float32([0.5, 0.6]))
     np.testing.assert_array_equal(steps_s(np.array([0, 0.5]), None), np.float32([0.5]))
-
-
-def test_arrays_are_sorted_by_role_and_strangers_left_out(schema, make_episode):
-    one = make_episode(3, 4)
-    arrays = {**one.observations, **one.actions, **one.exogenous, **one.rewards, "stranger": np.zeros(3)}
-    built = to_episode(arrays, schema, terminated=True, truncated=False, seed=5, step_s=one.step_s)
-    assert (built.observations.keys(), built.actions.keys()) == (one.observations.keys(), one.actions.keys())
-    assert (built.exogenous.keys(), built.rewards.keys()) == (one.exogenous.keys(), one.rewards.keys())
-    assert (built.terminated, built.truncated, built.seed) == (True, False, 5)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from worldline.data.image_block import ImageCodec, round_off
+from worldline.data.image_block import ImageCodec
 from worldline.errors import DataError
 
 SHAPES = st.sampled_from([(1, 1, 1), (7, 5, 3), (64, 64, 3), (160, 150, 3), (224, 224, 4)])
@@ -38,13 +37,6 @@ def test_every_band_is_compressed_against_its_own(shape):
     assert len(data) < first.nbytes / 100
 
 
-def test_noise_is_kept_as_it_is():
-    shape = (224, 224, 3)
-    frames = ImageCodec(shape, bytes(224 * 224 * 3), "x")
-    noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    assert frames.compress(noise[None])[0] == noise.tobytes()
-
-
 @given(shape=SHAPES, cut=st.floats(0, 1), junk=st.binary(max_size=40))
 @settings(max_examples=25)
 def test_damage_is_an_error_or_another_picture_and_never_more(shape, cut, junk):
@@ -55,10 +47,3 @@ def test_damage_is_an_error_or_another_picture_and_never_more(shape, cut, junk):
         frames.restore(data[: int(cut * len(data))] + junk, out)
     with pytest.raises(DataError, match=r"camera\.lz4: an image cannot be restored"):
         frames.restore(b"", out)
-
-
-@given(pictures=arrays(np.uint8, (2, 5, 5, 3)), error=st.integers(0, 64))
-def test_rounding_is_bounded_and_done_once(pictures, error):
-    rounded = round_off(pictures, error)
-    assert np.abs(rounded.astype(int) - pictures).max() <= error
-    np.testing.assert_array_equal(round_off(rounded, error), rounded)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from tests.data.stores import stored
 
-from worldline.data import importing, store
+from worldline.data import importing
 from worldline.data.checks import Severity
 from worldline.data.correcting import correct_schema
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
-from worldline.data.store import Store, open_store
+from worldline.data.store import open_store
 from worldline.errors import DataError, InputError
 from worldline.progress import Progress
 
@@ -76,15 +76,6 @@ def test_all_that_is_good_is_kept_and_all_else_is_named(tmp_path, mixed):
     store = open_store(report.destination)
     assert store.schema == report.schema
     assert [entry.source["file"] for entry in store.entries()] == [f"good{n}.npz" for n in range(5)]
-
-
-def test_constant_actions_are_an_error_of_the_whole_log(tmp_path):
-    for number in range(2):
-        save(tmp_path / f"{number}.npz", seed=number, action=np.ones((4, 1), np.float32))
-    report = import_logs(tmp_path, tmp_path / "store")
-    (finding,) = report.findings
-    assert (finding.severity, finding.episode) == (Severity.ERROR, None)
-    assert "no action ever changes" in finding.problem
 
 
 def test_the_first_error_stops_the_import_and_says_what_is_there(tmp_path, mixed):
@@ -149,48 +140,11 @@ def test_two_imports_into_one_store_are_refused(tmp_path, mixed):
     assert len(open_store(tmp_path / "store")) == 6
 
 
-def test_each_episode_is_checked_and_hashed_once(tmp_path, monkeypatch):
-    for number in range(3):
-        save(tmp_path / f"{number}.npz", seed=number)
-    calls = []
-
-    def counted(name, function):
-        return lambda *arguments, **settings: calls.append(name) or function(*arguments, **settings)
-
-    for module in (importing, store):
-        monkeypatch.setattr(module, "check_episode", counted("check", store.check_episode))
-    monkeypatch.setattr(Store, "digest", counted("hash", Store.digest))
-    import_logs(tmp_path, tmp_path / "store")
-    assert sorted(calls) == ["check"] * 3 + ["hash"] * 3
-    made = open_store(tmp_path / "store")
-    for number in range(3):
-        made.verify(number)
-
-
 IMPORTER = """
     import sys
     from worldline.data.importing import import_logs
     import_logs(sys.argv[1], sys.argv[2], progress=lambda now: print(now.step, flush=True))
 """
-
-
-def test_an_import_that_was_killed_before_its_first_episode_goes_on(tmp_path):
-    for number in range(3):
-        save(tmp_path / f"{number}.npz", seed=number)
-    Store.create(tmp_path / "store", open_logs(tmp_path).schema)
-    assert import_logs(tmp_path, tmp_path / "store").num_episodes == 3
-
-
-def test_logs_with_equal_names_are_told_apart_by_what_they_hold(tmp_path):
-    for day in ("day1", "day2"):
-        (tmp_path / day).mkdir()
-        for number in range(3):
-            save(tmp_path / day / f"{number}.npz", seed=number + 10 * (day == "day2"))
-    schema = open_logs(tmp_path / "day1").schema
-    wide = dataclasses.replace(schema["action"], low=(-9.0,), high=(9.0,))
-    schema = dataclasses.replace(schema, signals=(schema["position"], wide))
-    added = [import_logs(tmp_path / day, tmp_path / "store", schema).num_episodes for day in ("day1", "day2") * 2]
-    assert added == [3, 3, 0, 0]
 
 
 def test_episodes_that_are_equal_are_as_many_as_they_were(tmp_path, schema, make_episode):
@@ -217,17 +171,6 @@ def test_what_another_import_added_meanwhile_is_not_added_again(tmp_path, monkey
     monkeypatch.setattr(importing, "open_logs", late)
     assert import_logs(tmp_path, tmp_path / "store").num_episodes == 0
     assert len(open_store(tmp_path / "store")) == 4
-
-
-def test_grey_pictures_are_scaled_again(tmp_path):
-    camera = np.random.default_rng(0).integers(0, 256, (5, 16, 16)).astype(np.uint8)
-    save(tmp_path / "a.npz", camera=camera)
-    assert import_logs(tmp_path / "a.npz", tmp_path / "store", size=(8, 8)).num_episodes == 1
-    assert import_logs(tmp_path / "a.npz", tmp_path / "store").num_episodes == 0
-    save(tmp_path / "b.npz", camera=camera[:, ::2, ::2].copy())
-    wide = open_store(tmp_path / "store").schema
-    import_logs(tmp_path / "b.npz", tmp_path / "small", wide)
-    assert import_logs(tmp_path / "a.npz", tmp_path / "small", size=(8, 8)).num_episodes == 1
 
 
 def test_a_file_that_cannot_be_used_never_stops_the_others(tmp_path):
@@ -291,15 +234,6 @@ def test_pictures_may_lose_what_was_allowed(tmp_path):
         import_logs(tmp_path / "b.npz", tmp_path / "other", max_error=3)
 
 
-def test_one_constant_component_is_a_warning(tmp_path):
-    draw = np.random.default_rng(0)
-    save(tmp_path / "a.npz", action=np.stack([draw.normal(size=4), np.ones(4)], 1))
-    report = import_logs(tmp_path, tmp_path / "store")
-    (finding,) = report.findings
-    assert finding.severity is Severity.WARNING
-    assert "component 1" in finding.problem
-
-
 def test_where_nothing_can_be_used_the_first_reason_is_given(tmp_path):
     save(tmp_path / "a.npz", position=np.full((5, 2), np.inf, np.float32))
     with pytest.raises(DataError, match=r"none of the episodes can be used.*a\.npz.*position.*inf"):
@@ -359,3 +293,14 @@ def test_a_column_that_one_file_has_is_left_out_with_a_line(tmp_path):
     report = import_logs(tmp_path / "logs", tmp_path / "store")
     assert (report.num_episodes, report.findings) == (2, ())
     assert "extra: left out, because only 1 of 2 files have it." in report.unclear
+
+
+def test_grey_pictures_are_scaled_again(tmp_path):
+    camera = np.random.default_rng(0).integers(0, 256, (5, 16, 16)).astype(np.uint8)
+    save(tmp_path / "a.npz", camera=camera)
+    assert import_logs(tmp_path / "a.npz", tmp_path / "store", size=(8, 8)).num_episodes == 1
+    assert import_logs(tmp_path / "a.npz", tmp_path / "store").num_episodes == 0
+    save(tmp_path / "b.npz", camera=camera[:, ::2, ::2].copy())
+    wide = open_store(tmp_path / "store").schema
+    import_logs(tmp_path / "b.npz", tmp_path / "small", wide)
+    assert import_logs(tmp_path / "a.npz", tmp_path / "small", size=(8, 8)).num_episodes == 1

@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-import threading
 from pathlib import Path
 
 import pytest
@@ -11,40 +10,12 @@ import pytest
 from worldline.data.fsync import locked
 from worldline.errors import InputError
 
-HOLDER = """
-    import sys, time
-    from pathlib import Path
-    from worldline.data.fsync import locked
-    with locked(Path(sys.argv[1])):
-        print("held", flush=True)
-        time.sleep(60)
-"""
-
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "file"
     path.write_bytes(b"content")
     return path
-
-
-def test_one_holder_at_a_time(file: Path) -> None:
-    inside, most, turns = [0], [0], 20
-
-    def work() -> None:
-        for _ in range(turns):
-            with locked(file):
-                inside[0] += 1
-                most[0] = max(most[0], inside[0])
-                threading.Event().wait(0.0005)
-                inside[0] -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (most, inside, file.read_bytes()) == ([1], [0], b"content")
 
 
 def test_a_lock_that_is_held_is_refused_without_waiting_and_free_after_an_error(file: Path) -> None:
@@ -56,18 +27,6 @@ def test_a_lock_that_is_held_is_refused_without_waiting_and_free_after_an_error(
 
     with pytest.raises(RuntimeError, match="inside"):
         failing()
-    with locked(file, busy="busy"):
-        pass
-
-
-def test_a_process_that_is_killed_releases_its_lock(file: Path) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(HOLDER), str(file)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match="busy"), locked(file, busy="busy"):
-            pass
-        process.kill()
     with locked(file, busy="busy"):
         pass
 

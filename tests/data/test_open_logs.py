@@ -9,12 +9,6 @@ from worldline.data.open_logs import open_logs
 from worldline.errors import DataError, InputError, UnknownNameError
 
 
-def test_equal_lengths_are_no_guess(tmp_path):
-    np.savez(tmp_path / "a.npz", position=np.zeros((5, 2)), action=np.zeros((5, 1)))
-    with pytest.raises(DataError, match=r"T\+1 observations.*drop the last action"):
-        open_logs(tmp_path)
-
-
 def test_what_no_importer_knows_is_refused_with_a_hint(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         open_logs(tmp_path / "none")

@@ -60,10 +60,10 @@ def test_too_few_episodes_are_refused():
         split(3, 0)
 
 
-@pytest.fixture
-def dated(tmp_path, schema, make_episode):
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory, schema, make_episode):
     """Forty episodes of eight machines, stored in another order than that of their days."""
-    store = Store.create(tmp_path / "store", schema)
+    store = Store.create(tmp_path_factory.mktemp("dated") / "store", schema)
     for number in range(40):
         source = {"machine": f"m{number % 8}", "day": float((number * 7) % 40), "date": f"2026-01-{number % 28 + 1:02}"}
         store.append(make_episode(number, 1), source | ({"odd": 1} if number % 2 else {}))

@@ -80,13 +80,6 @@ def test_every_start_is_listed_once_and_equally_likely(store):
     assert abs(counts - 2000).max() < 5 * np.sqrt(1800)  # five standard deviations of a fair draw
 
 
-def test_the_generator_decides(store):
-    windows = Windows(store, 3, range(4), ["gear"])
-    one, same, other = (windows.sample(8, np.random.default_rng(seed)).starts for seed in (1, 1, 2))
-    np.testing.assert_array_equal(one, same)
-    assert (one != other).any()
-
-
 def test_short_episodes_are_left_out_and_said_to_be(store):
     windows = Windows(store, 5, [0, 1, 2], ["gear"])
     assert set(windows.all_starts()[:, 0]) == {0}

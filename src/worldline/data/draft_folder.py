@@ -1,10 +1,11 @@
-"""Folders that appear complete or not at all: they are written under a hidden name and then renamed."""
+"""Files and folders that appear complete or not at all: they are written under a hidden name and then renamed."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Final
@@ -24,16 +25,34 @@ def draft_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
-def put_in_place(draft: Path, path: Path) -> None:
-    """Renames a folder in one step, so that of two processes that create the same folder one fails.
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """Yields a hidden name next to `path`: what is written there becomes `path` at the end, or is deleted on an error.
+
+    Of two processes that create the same folder, one fails.
 
     Raises:
-        InputError: the folder exists and is not empty.
+        InputError: the path exists and is not an empty folder.
     """
+    refusal = f"{path} exists and is not empty. Choose another path, or delete it first."
+    if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
+        raise InputError(refusal)
     try:
-        draft.rename(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path} was created by another process meanwhile. Wait until it has ended.") from error
+        raise InputError(f"{path}: the folder cannot be created ({error}). Choose another path.") from error
+    draft = draft_beside(path)
+    try:
+        yield draft
+        try:
+            draft.rename(path)
+        except OSError as error:  # another process created it meanwhile
+            raise InputError(refusal) from error
+        sync(path.absolute().parent)
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        draft.unlink(missing_ok=True)
 
 
 def replace_folder(draft: Path, path: Path) -> None:

@@ -6,8 +6,6 @@ The output appears only when it is complete. Datasets have checksums.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
@@ -51,31 +49,11 @@ def export_store(
     if name is None:
         known = ", ".join(names("exporter"))
         raise InputError(f"{destination}: the suffix matches no format. Set exporter (--exporter): {known}.")
-    if destination.exists():
-        raise InputError(f"{destination} exists. Choose another path, or delete it first.")
     write: Callable[[Store, Path], None] = load("exporter", name)
     tell(progress, "export", 0)
     write(store, destination)
     tell(progress, "export", 1)
     return name
-
-
-@contextmanager
-def drafted(destination: Path) -> Iterator[Path]:
-    """Yields a temporary path; it becomes `destination` at the end, or is deleted if an error occurs.
-
-    Raises:
-        InputError: `destination` exists.
-    """
-    if destination.exists() or destination.is_symlink():
-        raise InputError(f"{destination} exists. Choose another path, or delete it first.")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
-    try:
-        yield folder / destination.name
-        (folder / destination.name).rename(destination)
-    finally:
-        shutil.rmtree(folder)
 
 
 @contextmanager

@@ -378,12 +378,6 @@ def logged_actions(store: Store) -> Iterator[Arrays]:
         yield {name: store.read(name, number, 0, steps) for name in signals}
 
 
-def _checked(size: tuple[int, int]) -> tuple[int, int]:
-    if min(size) < 1:
-        raise InputError(f"size is {size[0]}x{size[1]}. Height and width must be at least 1 pixel.")
-    return size
-
-
 def _target(logs: Logs, destination: Path, old: Store | None, *, max_error: int, size: tuple[int, int] | None) -> Store:
     """The store that is there already, or else a new one.
 
@@ -391,7 +385,9 @@ def _target(logs: Logs, destination: Path, old: Store | None, *, max_error: int,
         DataError: as for `import_logs`; a new store would lack an action or an observation.
         InputError: `old` has another schema, `action_lag`, `max_error` or edits, or an option does not fit the logs.
     """
-    schema = logs.schema if size is None else scaled_schema(logs.schema, _checked(size))
+    if size is not None and min(size) < 1:
+        raise InputError(f"size is {size[0]}x{size[1]}. Height and width must be at least 1 pixel.")
+    schema = logs.schema if size is None else scaled_schema(logs.schema, size)
     if old is None:
         _require_roles(logs)
         notes = {"importer": logs.importer, "source": logs.origin, "assumed": " ".join(logs.unclear)}

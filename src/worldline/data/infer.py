@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +30,8 @@ class Summary:
     Args:
         shape: with time as first axis.
         dtype: of the file.
-        low: smallest value of each component (or of the scalar); empty if values were not read.
-        high: largest value of each component; empty if values were not read.
+        low: smallest value of each component (or of the scalar); empty if no value is known.
+        high: largest value of each component; empty if no value is known.
     """
 
     shape: tuple[int, ...]
@@ -40,12 +41,16 @@ class Summary:
 
 
 def summarise(values: NDArray[np.generic]) -> Summary:
-    """The summary of an array with time as first axis; the values of images are not read."""
-    if values.ndim == 0 or len(values) == 0 or (values.dtype == np.uint8 and values.ndim in (3, 4)):
-        return Summary(shape=values.shape, dtype=values.dtype)
-    table = values.reshape(len(values), -1).astype(np.float64)
-    low, high = table.min(0).tolist(), table.max(0).tolist()
-    return Summary(shape=values.shape, dtype=values.dtype, low=tuple(low), high=tuple(high))
+    """The summary of an array with time as first axis. Only finite rows count; the values of images are not read."""
+    summary = Summary(shape=values.shape, dtype=values.dtype)
+    if values.ndim == 0 or (values.dtype == np.uint8 and values.ndim in (3, 4)):
+        return summary
+    table = values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float64, copy=False)
+    finite = np.isfinite(table).all(1)
+    if not finite.any():
+        return summary
+    table = table if finite.all() else table[finite]
+    return replace(summary, low=tuple(table.min(0).tolist()), high=tuple(table.max(0).tolist()))
 
 
 class SchemaDraft:
@@ -127,7 +132,7 @@ class SchemaDraft:
         Raises:
             DataError: the array cannot be a signal.
         """
-        known = [summary for summary in seen if np.isfinite(summary.low).any()]
+        known = [summary for summary in seen if summary.low]
         try:
             return infer_signal(name, role, known or seen)
         except ConfigError as error:
@@ -224,18 +229,11 @@ def _num_steps(arrays: Mapping[str, Summary]) -> int | None:
 
 
 def _no_lengths(file: str, arrays: Mapping[str, Summary]) -> DataError:
-    by_length: dict[int, list[str]] = {}
-    for name, summary in arrays.items():
-        by_length.setdefault(summary.shape[0] if summary.shape else 0, []).append(name)
-    listed = "; ".join(f"{length} rows: {', '.join(names)}" for length, names in sorted(by_length.items()))
     if not arrays:
         return DataError("the file holds no array of a signal", fix="Save one array for each signal.", file=file)
-    if len(by_length) == 1:
-        problem = f"all arrays have the same length ({listed}), so observations cannot be distinguished from actions"
-        fix = "Add the observation after the last action, or drop the last action, so that lengths are T+1 and T."
-    else:
-        problem = f"the arrays do not have T+1 and T rows ({listed})"
-        fix = "Repeat constants for each step, remove arrays that are no signals, or add a schema.json."
+    listed = ", ".join(f"{name} has {summary.shape[0] if summary.shape else 0}" for name, summary in arrays.items())
+    fix = "Add the last observation or drop the last action; repeat constants for each step, or add a schema.json."
+    problem = f"the arrays do not have T+1 and T rows ({listed}), so observations cannot be distinguished from actions"
     return DataError(f"{problem}: {CONVENTION}", fix=fix, file=file)
 
 
@@ -257,8 +255,9 @@ def infer_signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal
         elif shape[2] not in (1, 3, 4):
             doubts.append(f"assumed to be an image with {shape[2]} channels; channels come last.")
         return Signal(name=name, role=role, kind=Kind.IMAGE, shape=(*shape, 1)[:3], unit="1"), doubts
-    low = np.array([summary.low for summary in alike]).min(0)
-    high = np.array([summary.high for summary in alike]).max(0)
+    size = max(1, math.prod(shape))
+    low = np.array([summary.low for summary in alike if summary.low] or [(np.nan,) * size]).min(0)
+    high = np.array([summary.high for summary in alike if summary.high] or [(np.nan,) * size]).max(0)
     is_integer = dtype.kind in "iub"
     if is_integer and not shape and low[0] >= 0 and high[0] < MAX_VALUES:
         num_values = max(int(high[0]) + 1, 2)
@@ -269,8 +268,7 @@ def infer_signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal
         doubts.append(f"its shape {shape} is flattened to one vector.")
     is_wide = dtype == np.float64 or (is_integer and dtype.itemsize > 2)
     precision: Literal["float32", "float64"] = "float64" if is_wide else "float32"
-    shape = (max(1, int(np.prod(shape))),)
-    signal = Signal(name=name, role=role, kind=Kind.VECTOR, shape=shape, unit="?", precision=precision)
+    signal = Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), unit="?", precision=precision)
     if role is Role.ACTION and np.isfinite([low, high]).all():
         signal = replace(signal, low=tuple(low.tolist()), high=tuple(high.tolist()))
         doubts.append("its bounds are the logged range; widen them if the actuator allows more.")

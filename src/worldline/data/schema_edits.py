@@ -10,11 +10,11 @@ import json
 import math
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from pydantic import TypeAdapter, ValidationError
+import msgspec
 
 from worldline.data.roles import ColumnGuess
 from worldline.errors import ConfigError, UnknownNameError
@@ -24,18 +24,25 @@ SchemaEdits = Mapping[str, Mapping[str, Any]]
 
 IGNORE: Final = "ignore"
 WHOLE: Final = ""
-EDITABLE: Final = ("role", "unit", "low", "high", "kind", "num_values", "components", "entity", "period")
 _NEEDED: Final = ("name", "role", "kind", "shape")
-_TYPES: Final[Mapping[str, Any]] = {
-    "unit": str,
-    "low": float | tuple[float, ...] | None,
-    "high": float | tuple[float, ...] | None,
-    "num_values": int | None,
-    "components": tuple[str, ...],
-    "entity": str | None,
-    "period": float | None,
-}
-_CHOICES: Final = {"role": (*map(str, Role), IGNORE), "kind": tuple(map(str, Kind))}
+
+
+class _SignalEdit(msgspec.Struct, forbid_unknown_fields=True):
+    """The types of the fields that an edit may have."""
+
+    role: Literal["observation", "action", "exogenous", "reward", "ignore"] = "ignore"
+    unit: str = ""
+    low: float | tuple[float, ...] | None = None
+    high: float | tuple[float, ...] | None = None
+    kind: Kind = Kind.VECTOR
+    num_values: int | None = None
+    components: tuple[str, ...] = ()
+    entity: str | None = None
+    period: float | None = None
+
+
+EDITABLE: Final = _SignalEdit.__struct_fields__
+_CHOICES: Final = {"role": (*Role, IGNORE), "kind": tuple(Kind)}
 
 
 def merged(*several: SchemaEdits) -> SchemaEdits:
@@ -168,27 +175,14 @@ def _value(field: str, text: str) -> Any:
 def _mistakes(name: str, values: Mapping[str, Any]) -> list[str]:
     """What is wrong with the fields of one signal, whatever the signal is."""
     mistakes = []
-    fixed = [field.name for field in fields(Signal) if field.name not in EDITABLE]
     for field, value in values.items():
-        if field in fixed:
-            mistakes.append(f"{name}: {field} follows from the logs and cannot be set")
-        elif field not in EDITABLE:
-            mistakes.append(f"{name}: {UnknownNameError('field', field, EDITABLE)}".rstrip("."))
-        elif field in _CHOICES:
-            if value not in _CHOICES[field]:
-                mistakes.append(f"{name}: {field} is {value!r}, expected one of {', '.join(_CHOICES[field])}")
-        else:
-            try:
-                TypeAdapter(_TYPES[field]).validate_python(value)
-            except ValidationError:
-                mistakes.append(f"{name}: {field} is {value!r}, which is no {_wanted(field)}")
+        try:
+            msgspec.convert({field: value}, _SignalEdit)
+        except msgspec.ValidationError as error:
+            names = _CHOICES.get(field, ()) if field in EDITABLE else EDITABLE
+            known = f" (known: {', '.join(names)})" if names else ""
+            mistakes.append(f"{name}: {field} is {value!r}: {str(error).partition(' - at')[0]}{known}")
     return mistakes
-
-
-def _wanted(field: str) -> str:
-    return {"unit": "text", "entity": "text", "components": "list of texts", "num_values": "whole number"}.get(
-        field, "number"
-    )
 
 
 def _changed(signal: Signal, values: Mapping[str, Any], column: ColumnGuess | None) -> Signal:

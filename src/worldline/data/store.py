@@ -37,8 +37,8 @@ from worldline.config import from_json, to_json
 from worldline.data.checks import arrays_of, check_episode, grouped, raise_errors, with_values
 from worldline.data.conversion import bounds_of, layout_of, refitted
 from worldline.data.data_card import CARD_FILE, DataCard, make_card
-from worldline.data.draft_folder import draft_beside, finish_replace, put_in_place, replace_folder
-from worldline.data.fsync import OpenFiles, locked, read_bytes, read_pieces, refuse_special_files, sync, write_durably
+from worldline.data.draft_folder import draft_beside, drafted, finish_replace, replace_folder
+from worldline.data.fsync import OpenFiles, locked, read_bytes, read_pieces, refuse_special_files, write_durably
 from worldline.data.image_block import PictureBlock, round_off
 from worldline.data.index import (
     INDEX_FILE,
@@ -108,29 +108,18 @@ class Store:
             UnknownNameError: `max_error` names no image signal.
         """
         path, card = Path(path), make_card(schema, max_error or {}, notes or {})
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} exists and is not empty. Choose another path, or delete it first.")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{path}: the folder cannot be created ({error}). Choose another path.") from error
-        draft = draft_beside(path)
-        blocks = draft / BLOCKS_FOLDER
-        blocks.mkdir(parents=True)
-        text = to_json(schema).encode()
-        files = {draft / SCHEMA_FILE: text, draft / LAYOUT_FILE: text, draft / CARD_FILE: to_json(card).encode()}
-        files |= {draft / name: b"" for name in (INDEX_FILE, SOURCES_FILE)}
-        for signal in schema.signals:
-            if signal.kind is Kind.IMAGE:
-                files |= PictureBlock(blocks, signal.name, signal.shape).empty()
-            else:
-                files[blocks / f"{signal.name}{_VALUES}"] = b""
-        try:
+        with drafted(path) as draft:
+            blocks = draft / BLOCKS_FOLDER
+            blocks.mkdir(parents=True)
+            text = to_json(schema).encode()
+            files = {draft / SCHEMA_FILE: text, draft / LAYOUT_FILE: text, draft / CARD_FILE: to_json(card).encode()}
+            files |= {draft / name: b"" for name in (INDEX_FILE, SOURCES_FILE)}
+            for signal in schema.signals:
+                if signal.kind is Kind.IMAGE:
+                    files |= PictureBlock(blocks, signal.name, signal.shape).empty()
+                else:
+                    files[blocks / f"{signal.name}{_VALUES}"] = b""
             write_durably({file: (0, content) for file, content in files.items()})
-            put_in_place(draft, path)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)  # still there only if the rename failed
-        sync(draft.parent)
         return cls(path, schema, card)
 
     def __repr__(self) -> str:

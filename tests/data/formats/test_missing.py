@@ -4,40 +4,35 @@ import numpy as np
 import pytest
 
 from worldline.data.checks import Severity
-from worldline.data.formats.reading import check_known, mark_missing, partly_missing
+from worldline.data.formats.reading import EpisodeDraft
 from worldline.errors import DataError
+from worldline.schema import Kind, Role, Signal
 
 NAN = float("nan")
+PLACE = Signal(name="place", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,))
+PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
 
 
-def test_the_last_known_value_fills_a_gap():
-    values, observed = mark_missing(np.array([[NAN, 1], [2, NAN], [NAN, NAN], [3, 4]]))
-    assert values.tolist() == [[2, 1], [2, 1], [2, 1], [3, 4]]
-    assert observed is not None
-    assert observed.tolist() == [False, False, False, True]
-
-
-def test_what_was_never_known_is_zero_and_masked():
-    values, observed = mark_missing(np.array([NAN, NAN]))
-    assert values.tolist() == [0, 0]
-    assert observed is not None
-    assert not observed.any()
-
-
-def test_whole_arrays_are_left_alone():
-    for values in (np.array([1.0, np.inf]), np.array([1, 2]), np.empty((0, 2))):
-        filled, observed = mark_missing(values)
-        assert filled is values
-        assert observed is None
-
-
-def test_rows_of_which_a_part_is_missing_are_a_warning():
-    (finding,) = partly_missing(np.array([[1, 2], [NAN, NAN], [3, NAN]]), "place")
-    assert (finding.severity, finding.signal, finding.step) == (Severity.WARNING, "place", 2)
-    assert partly_missing(np.array([[1, 2], [NAN, NAN]]), "place") == []
+@pytest.mark.parametrize(
+    ("values", "filled", "observed", "first_partly"),
+    [
+        ([[NAN, NAN], [2, 1], [NAN, 5], [3, 4]], [[2, 1], [2, 1], [2, 1], [3, 4]], [False, True, False, True], 2),
+        ([[NAN, NAN], [NAN, NAN]], [[0, 0], [0, 0]], [False, False], None),
+        ([[1, np.inf]], [[1, np.inf]], None, None),
+        (np.array([[1, 2]]), [[1, 2]], None, None),
+    ],
+)
+def test_missing_observations_are_masked_and_hold_the_last_known_row(values, filled, observed, first_partly):
+    draft = EpisodeDraft()
+    draft.add(PLACE, np.array(values))
+    assert draft.values["place"].tolist() == filled
+    mask = draft.observed.get("place")
+    assert (None if mask is None else mask.tolist()) == observed
+    expected = [] if first_partly is None else [(Severity.WARNING, "place", first_partly)]
+    assert [(finding.severity, finding.signal, finding.step) for finding in draft.findings] == expected
 
 
 def test_inputs_must_be_known():
-    check_known(np.array([1.0, np.inf]), "push")
+    EpisodeDraft().add(PUSH, np.array([1.0, np.inf]))
     with pytest.raises(DataError, match=r"'push', step 1: the value is missing \(2 steps\)"):
-        check_known(np.array([[1.0], [NAN], [NAN]]), "push")
+        EpisodeDraft().add(PUSH, np.array([[1.0], [NAN], [NAN]]))

@@ -96,13 +96,6 @@ def test_what_is_no_signal_is_left_out_and_said_to_be(tmp_path):
     assert logged.source == {"file": "a.npz", "label": "calm"}
 
 
-def test_files_come_in_the_order_of_their_numbers(tmp_path):
-    for number in (10, 2, 1):
-        save(tmp_path / f"run{number}.npz")
-    logs = NpzLogs.open(tmp_path, None, ReadOptions())
-    assert [logged.file for logged in logs.read()] == ["run1.npz", "run2.npz", "run10.npz"]
-
-
 @pytest.mark.parametrize("names", [("arm/x", "arm.x"), ("place", "place")])
 def test_a_signal_that_is_named_twice_is_an_error(tmp_path, names):
     save(tmp_path / "a.npz")

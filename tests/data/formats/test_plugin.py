@@ -131,15 +131,3 @@ def test_the_function_for_zarr() -> None:
 def test_every_block_of_the_page_is_run_above() -> None:
     assert [len(blocks(language)) for language in ("toml", "python", "sh")] == [1, 4, 1]
     assert PAGE.read_text().count("\n```") == 2 * 6
-
-
-def test_links_lead_somewhere() -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", PAGE.read_text()):
-        file, _, anchor = link.partition("#")
-        target = PAGE.parent / file if file else PAGE
-        assert target.exists(), link
-        if anchor:
-            assert anchor in {
-                re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
-                for heading in re.findall(r"^##+ (.*)", target.read_text(), re.M)
-            }

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +27,6 @@ SHAPES = st.lists(st.tuples(st.integers(1, 6), MASKS, SOURCES), min_size=1, max_
 OUT = {"hdf5": "out.h5", "minari": "out", "lerobot": "out"}
 CHECKED = {"hdf5": "out.h5", "minari": "data/*", "lerobot": "**/*.parquet"}
 """Files of each format in which any damage is noticed."""
-RENAMED = {"file": "original_file", "episode": "original_episode"}
 FORMATS = pytest.mark.parametrize("name", OUT)
 
 
@@ -62,26 +60,9 @@ def test_an_export_is_read_back_bit_for_bit(
         assert (logged.number, logged.findings) == (number, ())
         assert_equal(logged.episode, store.episode(number))
         place = {"file": logged.file, "episode": number}
-        kept = {(key if key not in place else moved(name, key)): value for key, value in sources[number].items()}
+        kept = {(f"source.{key}" if key in place else key): value for key, value in sources[number].items()}
         assert logged.source == kept | place
     assert {path.name for path in folder.iterdir()} == {"store", OUT[name]}
-
-
-def moved(name: str, key: str) -> str:
-    """The name of a source's entry whose own name is taken."""
-    return RENAMED[key] if name == "lerobot" else f"source.{key}"
-
-
-@FORMATS
-def test_masked_values_come_back_as_they_were(
-    tmp_path: Path, assert_equal: Any, schema: Schema, make_episode: Any, name: str
-) -> None:
-    episode = make_episode(1, 4, ("position",))
-    episode.observations["position"][~episode.observed["position"]] = np.nan
-    exported(tmp_path, name, schema, [episode])
-    (logged,) = read(tmp_path / OUT[name])
-    assert logged.findings == ()
-    assert_equal(logged.episode, episode)
 
 
 @pytest.fixture(scope="module", params=list(OUT))

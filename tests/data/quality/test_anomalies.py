@@ -182,12 +182,6 @@ def test_coarse_sensors_walls_and_rest_at_zero_are_no_saturation(episodes: list[
     assert not any("value, in" in one.problem for log in (coarse, resting, walls) for one in inspect(log))
 
 
-def test_what_is_mostly_missing(episodes: list[Episode]) -> None:
-    mask = np.arange(NUM_STEPS + 1) % 4 == 0
-    one = the_only(inspect([replace(e, observed={"place": mask}) for e in episodes]), "in only 27 % of the steps")
-    assert one.signal == "place"
-
-
 def test_values_that_are_not_observed_do_not_matter(episodes: list[Episode]) -> None:
     mask = np.arange(NUM_STEPS + 1) % 4 != 0
     wild = [np.where(mask[:, None], e.observations["place"], 1e9) for e in episodes]
@@ -222,3 +216,9 @@ def test_many_findings_of_a_kind_are_summed_up(episodes: list[Episode]) -> None:
     found = inspect([*episodes, *episodes[:9]])
     assert len(found) == 5
     assert found[-1].problem.endswith("(and 4 more like this)")
+
+
+def test_what_is_mostly_missing(episodes: list[Episode]) -> None:
+    mask = np.arange(NUM_STEPS + 1) % 4 == 0
+    one = the_only(inspect([replace(e, observed={"place": mask}) for e in episodes]), "in only 27 % of the steps")
+    assert one.signal == "place"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -41,7 +40,6 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _CHANNELS = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
 """Target mode per PIL mode; other modes, such as 16-bit ones, would lose precision."""
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm"
-_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _FIX = "Copy or export the video again; if it plays elsewhere, convert it to H.264 in MP4."
 
 
@@ -102,32 +100,22 @@ def _stream(source: Path | bytes) -> Path | io.BytesIO:
     return source if isinstance(source, Path) else io.BytesIO(source)
 
 
-def frames(path: Path) -> Generator[tuple[float, NDArray[np.uint8]], None, None]:
-    """Yields every frame in presentation order: seconds from the first frame, and an RGB picture [h, w, 3].
+def frames(
+    path: Path, start_s: float = -math.inf, stop_s: float = math.inf
+) -> Generator[tuple[float, NDArray[np.uint8]], None, None]:
+    """Yields the frames with `start_s` <= time < `stop_s` in presentation order: seconds from the first frame, image.
+
+    Decoding starts at the key frame before `start_s`. An image is RGB, [h, w, 3].
 
     Args:
         path: an mp4, mov, avi, mkv or webm file.
-
-    Raises:
-        DataError: the file cannot be opened, a frame is damaged or has no unique time, or the file ends too early.
-        MissingExtraError: the package av is not installed.
-    """
-    with _open(path) as video:
-        for time, frame in _decode(video, None):
-            yield time, _picture(frame, video, time)
-
-
-def frames_between(path: Path, start_s: float, stop_s: float) -> Generator[tuple[float, NDArray[np.uint8]], None, None]:
-    """Yields the frames with `start_s` <= time < `stop_s`; decoding starts at the key frame before them.
-
-    Args:
-        path: as in `frames`.
         start_s: seconds from the first frame of the file. Leave a margin of half a frame interval at both ends, so
             that rounding of times loses no frame.
         stop_s: seconds from the first frame of the file.
 
     Raises:
-        DataError: as in `frames`, for the part that is read.
+        DataError: the file cannot be opened. Or in the part that is read, a frame is damaged or has no unique time, or
+            the file ends too early.
         MissingExtraError: the package av is not installed.
     """
     with _open(path) as video:
@@ -203,7 +191,6 @@ def _open(path: Path) -> Iterator[_VideoStream]:
         import av
     except ImportError as error:
         raise MissingExtraError("av", "video") from error
-    _check_segment(path)
     # A playlist that is named .mp4 must not make the reader open other files or the network.
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
     with converted("the video cannot be opened", fix=_FIX, file=path, errors=_errors()):
@@ -337,20 +324,3 @@ def _picture(frame: VideoFrame, video: _VideoStream, time: float) -> NDArray[np.
     """[h, w, 3] in RGB."""
     with _damage(video, f"the frame at {time:.3f} s"):
         return np.ascontiguousarray(frame.to_ndarray(format="rgb24"), np.uint8)
-
-
-def _check_segment(path: Path) -> None:
-    """Raises if a Matroska file is shorter than it declares; its index has no frame count to check instead."""
-    with converted("the video cannot be opened", fix=_FIX, file=path), path.open("rb") as file:
-        head = file.read(1 << 12)
-        length = file.seek(0, os.SEEK_END)
-    at = head.find(_SEGMENT)
-    if not head.startswith(_EBML) or not 0 <= at < len(head) - 12:
-        return
-    start = at + len(_SEGMENT)
-    width = 9 - head[start].bit_length()  # bytes of the EBML number that follows: leading zero bits plus one
-    number = int.from_bytes(head[start : start + width], "big") - (1 << (7 * width))
-    is_known = number != (1 << (7 * width)) - 1
-    if is_known and start + width + number > length:
-        problem = f"the file ends too early: it declares {start + width + number} bytes and has {length}"
-        raise DataError(problem, fix=_FIX, file=path)

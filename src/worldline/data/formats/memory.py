@@ -30,7 +30,7 @@ from worldline.data.formats.reading import (
     draft_of_arrays,
 )
 from worldline.data.formats.tables.columns import ColumnTable, table_of
-from worldline.data.formats.tables.tables import TableLogs
+from worldline.data.formats.tables.tables import TableLogs, scan_tables
 from worldline.data.infer import SchemaDraft, infer_schema, summarise
 from worldline.data.roles import RoleGuess
 from worldline.episode import Episode
@@ -62,12 +62,12 @@ def logs_in_memory(logs: object, schema: Schema | None, reading: ReadOptions) ->
         raise InputError(f"the logs are an empty list. {_WANTED}")
     if all(isinstance(part, Episode) for part in parts):
         refuse(reading, "Episode")
-        return EpisodesInMemory(parts, schema)
+        return _episode_logs(parts, schema)
     if all(isinstance(part, Mapping) for part in parts):
         arrays = [{str(name): np.asarray(values) for name, values in part.items()} for part in parts]
         if any(_is_episode(part) for part in arrays):
             refuse(reading, "episode")
-            return EpisodesInMemory(arrays, schema)
+            return _episode_logs(arrays, schema)
     tables = {}
     for number, part in enumerate(parts):
         name = f"frame {number}" if len(parts) > 1 else "frame"
@@ -76,7 +76,8 @@ def logs_in_memory(logs: object, schema: Schema | None, reading: ReadOptions) ->
     def read(file: Path) -> ColumnTable:
         return table_of(tables[file.name], file)
 
-    return TableLogs.of_files([Path(name) for name in tables], schema, reading, read=read)
+    files = [Path(name) for name in tables]
+    return TableLogs(files, scan_tables(files, reading, read), schema, reading, read)
 
 
 def _is_episode(arrays: Mapping[str, Any]) -> bool:
@@ -117,66 +118,62 @@ def _with_index(frame: Any) -> Any:
     return frame.reset_index(names="time" if is_unnamed else None)
 
 
-class EpisodesInMemory(EpisodeLogs[None]):
-    """Episodes, or mappings of arrays of T+1 observations and T actions.
+def _episode_logs(episodes: Sequence[Episode | Mapping[str, Any]], schema: Schema | None) -> EpisodeLogs:
+    """Returns the logs in episodes, or in mappings of arrays of T+1 observations and T actions.
 
     A mapping may also hold what an .npz file may: end flags, a seed, masks and times.
-
-    Args:
-        episodes: at least one.
-        schema: of every episode; None to infer it.
     """
+    files, draft, unclear = [f"episode {number}" for number in range(len(episodes))], SchemaDraft(), list[str]()
+    if schema is None:
+        whole = [episode for episode in episodes if isinstance(episode, Episode)]
+        arrays = {file: part for file, part in zip(files, episodes, strict=True) if not isinstance(part, Episode)}
+        schema, unclear = _infer_from_episodes(whole, draft) if whole else _infer_from_arrays(arrays, draft)
+    return EpisodeLogs(
+        schema,
+        unclear,
+        root=Path(),
+        files=files,
+        reader=lambda: nullcontext(lambda number: _draft_of(episodes[number], number)),
+        columns=draft.columns,
+    )
 
-    def __init__(self, episodes: Sequence[Episode | Mapping[str, Any]], schema: Schema | None) -> None:
-        draft = SchemaDraft()
-        self._episodes = tuple(episodes)
-        files = [f"episode {number}" for number in range(len(episodes))]
-        unclear: list[str] = []
-        if schema is None:
-            schema, unclear = self._infer(files, draft)
-        super().__init__(schema, unclear, Path(), files)
-        self.columns = tuple(draft.columns)
 
-    def opened(self) -> nullcontext[None]:
-        """Nothing has to be opened."""
-        return nullcontext(None)
+def _draft_of(episode: Episode | Mapping[str, Any], number: int) -> EpisodeDraft:
+    if not isinstance(episode, Episode):
+        is_mask = {name: name.startswith(MASK_PREFIX) for name in episode}
+        arrays = {name: values.astype(np.bool_) if is_mask[name] else values for name, values in episode.items()}
+        return draft_of_arrays(arrays, {"episode": number}, fix=_ENDS)
+    return EpisodeDraft(
+        source={"episode": number},
+        values={name: values for role in Role for name, values in arrays_of(episode, role).items()},
+        observed=dict(episode.observed),
+        terminated=episode.terminated,
+        truncated=episode.truncated,
+        seed=episode.seed,
+        step_s=episode.step_s,
+    )
 
-    def draft(self, opened: None, number: int) -> EpisodeDraft:
-        """Returns an episode."""
-        del opened  # nothing has to be opened
-        episode = self._episodes[number]
-        if not isinstance(episode, Episode):
-            is_mask = {name: name.startswith(MASK_PREFIX) for name in episode}
-            arrays = {name: values.astype(np.bool_) if is_mask[name] else values for name, values in episode.items()}
-            return draft_of_arrays(arrays, {"episode": number}, fix=_ENDS)
-        return EpisodeDraft(
-            source={"episode": number},
-            values={name: values for role in Role for name, values in arrays_of(episode, role).items()},
-            observed=dict(episode.observed),
-            terminated=episode.terminated,
-            truncated=episode.truncated,
-            seed=episode.seed,
-            step_s=episode.step_s,
-        )
 
-    def _infer(self, files: Sequence[str], draft: SchemaDraft) -> tuple[Schema, list[str]]:
-        """Infers the schema; the roles of the signals of an `Episode` are known."""
-        whole = [episode for episode in self._episodes if isinstance(episode, Episode)]
-        for role in Role if whole else ():
-            arrays_of_role = [arrays_of(episode, role) for episode in whole]
-            for name in arrays_of_role[0]:
-                seen = [summarise(arrays[name]) for arrays in arrays_of_role if name in arrays]
-                signal, doubts = draft.infer(name, role, seen)
-                draft.add_guess(signal, RoleGuess(role=role, reason="its role in the episodes"), seen, doubts)
-        if whole:
-            return draft.result()
-        arrays, steps_s = {}, []
-        for file, episode in zip(files, self._episodes, strict=True):
-            assert not isinstance(episode, Episode)
-            arrays[file] = {
-                name: summarise(values)
-                for name, values in episode.items()
-                if values.ndim and name not in (*FLAGS, *TIMES, "seed") and not name.startswith(MASK_PREFIX)
-            }
-            steps_s += [float(np.median(np.diff(episode[name]))) for name in TIMES if name in episode]
-        return infer_schema(arrays, float(np.median(steps_s)) if steps_s else None, draft)
+def _infer_from_episodes(episodes: Sequence[Episode], draft: SchemaDraft) -> tuple[Schema, list[str]]:
+    """Infers the schema of episodes; the roles of their signals are known."""
+    for role in Role:
+        arrays_of_role = [arrays_of(episode, role) for episode in episodes]
+        for name in arrays_of_role[0]:
+            seen = [summarise(arrays[name]) for arrays in arrays_of_role if name in arrays]
+            signal, doubts = draft.infer(name, role, seen)
+            draft.add_guess(signal, RoleGuess(role=role, reason="its role in the episodes"), seen, doubts)
+    return draft.result()
+
+
+def _infer_from_arrays(episodes: Mapping[str, Mapping[str, Any]], draft: SchemaDraft) -> tuple[Schema, list[str]]:
+    """Infers the schema of mappings of arrays."""
+    summaries = {
+        file: {
+            name: summarise(values)
+            for name, values in arrays.items()
+            if values.ndim and name not in (*FLAGS, *TIMES, "seed") and not name.startswith(MASK_PREFIX)
+        }
+        for file, arrays in episodes.items()
+    }
+    gaps = [np.median(np.diff(arrays[name])) for arrays in episodes.values() for name in TIMES if name in arrays]
+    return infer_schema(summaries, float(np.median(gaps)) if gaps else None, draft)

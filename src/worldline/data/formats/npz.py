@@ -52,18 +52,8 @@ _FIX = "Save it again with numpy.savez; arrays of Python objects cannot be read.
 _SEVERAL = "The file seems to hold several episodes. Save each episode in a separate file."
 
 
-class NpzLogs(EpisodeLogs[tuple[Path, ...]]):
-    """A folder of .npz files in natural order of their names, or a single file.
-
-    Args:
-        files: one per episode.
-        schema: of every episode.
-        unclear: see `Logs`.
-    """
-
-    def __init__(self, files: Sequence[Path], schema: Schema, unclear: Sequence[str]) -> None:
-        super().__init__(schema, unclear, files[0].parent, [file.name for file in files])
-        self._paths = tuple(files)
+class NpzLogs(EpisodeLogs):
+    """A folder of .npz files in natural order of their names, or a single file."""
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -79,24 +69,25 @@ class NpzLogs(EpisodeLogs[tuple[Path, ...]]):
         schema = schema_beside(path) if schema is None else schema
         if schema is None:
             schema, unclear = _infer(files, draft)
-        logs = cls(files, schema, [*unclear, *unread(path, files, "not .npz files")])
-        logs.columns = tuple(draft.columns)
-        return logs
+        known = schema
+        return cls(
+            known,
+            [*unclear, *unread(path, files, "not .npz files")],
+            root=files[0].parent,
+            files=[file.name for file in files],
+            reader=lambda: nullcontext(lambda number: _read_file(files[number], known)),
+            columns=draft.columns,
+        )
 
-    def opened(self) -> nullcontext[tuple[Path, ...]]:
-        """The files; each is opened when its episode is read."""
-        return nullcontext(self._paths)
 
-    def draft(self, opened: tuple[Path, ...], number: int) -> EpisodeDraft:
-        """Reads a file."""
-        file = opened[number]
-        with converted("the file cannot be read", fix=_FIX):
-            arrays, metadata, unknown = _load(file, self.schema)
-            draft = draft_of_arrays(arrays, {"file": file.name, **metadata}, fix=_SEVERAL)
-        for name in unknown:
-            fix = "Add a signal of this name to schema.json to keep it."
-            draft.warn("the array is not in the schema and is left out", fix, signal=name)
-        return draft
+def _read_file(file: Path, schema: Schema) -> EpisodeDraft:
+    with converted("the file cannot be read", fix=_FIX):
+        arrays, metadata, unknown = _load(file, schema)
+        draft = draft_of_arrays(arrays, {"file": file.name, **metadata}, fix=_SEVERAL)
+    for name in unknown:
+        fix = "Add a signal of this name to schema.json to keep it."
+        draft.warn("the array is not in the schema and is left out", fix, signal=name)
+    return draft
 
 
 @contextmanager

@@ -5,22 +5,23 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
+from msgspec import DecodeError
 from numpy.typing import NDArray
 
 from worldline.data.base import LoggedEpisode, Logs
 from worldline.data.checks import Finding, Severity, warning
 from worldline.data.conversion import steps_s, to_episode
 from worldline.data.infer import Summary
+from worldline.data.roles import ColumnGuess
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
 from worldline.schema import Role, Schema, Signal
@@ -29,11 +30,10 @@ Array = NDArray[np.generic]
 Metadata = dict[str, str | int | float]
 K = TypeVar("K")
 V = TypeVar("V")
-T = TypeVar("T")
 
 UNREADABLE = (
     *(OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, EOFError, SyntaxError),
-    *(struct.error, zlib.error, BadZipFile),
+    *(struct.error, zlib.error, BadZipFile, DecodeError),
 )
 """Exceptions of libraries for damaged files; they include `DataError` (a `ValueError`)."""
 
@@ -44,23 +44,6 @@ TIMES = ("time", "timestamp")
 MASK_PREFIX = "observed."
 FOREIGN_ENDS = ("done", "dones", "terminal", "terminals", "timeout", "timeouts")
 """End flags of other tools, which do not distinguish terminated from truncated."""
-
-
-def mark_missing(values: Array) -> tuple[Array, NDArray[np.bool_] | None]:
-    """Returns values without NaN, and a mask [rows] of observed rows; None if all rows are observed.
-
-    A missing value is replaced by the last known value, else by the next one, else by 0. A row counts as observed
-    only if all its components are known.
-
-    Args:
-        values: [rows, ...]
-    """
-    gone = _gone(values)
-    if not gone.any():
-        return values, None
-    columns = zip(values.reshape(len(values), -1).T, ~gone.T, strict=True)
-    table = np.stack([filled(column, known) for column, known in columns], 1)
-    return table.reshape(values.shape), np.asarray(~gone.any(1))
 
 
 def filled(values: Array, known: NDArray[np.bool_]) -> Array:
@@ -76,37 +59,6 @@ def filled(values: Array, known: NDArray[np.bool_]) -> Array:
         return np.zeros_like(values)
     last_known = np.maximum.accumulate(np.where(known, np.arange(len(known)), np.argmax(known)))
     return values[last_known]
-
-
-def partly_missing(values: Array, signal: str) -> list[Finding]:
-    """Returns a warning if some rows are partly missing, because such rows count as missing.
-
-    Args:
-        values: [rows, ...] of an observation.
-        signal: its name, for the warning.
-    """
-    gone = _gone(values)
-    steps = np.flatnonzero(gone.any(1) & ~gone.all(1))
-    if not len(steps):
-        return []
-    problem = f"some components are missing in {len(steps)} of {len(values)} rows; these rows count as missing"
-    fix = "To use the other components, log the incomplete ones as separate signals."
-    return [warning(problem=problem, fix=fix, signal=signal, step=int(steps[0]))]
-
-
-def check_known(values: Array, signal: str) -> None:
-    """Checks that no value is NaN.
-
-    Args:
-        values: [rows, ...] of an action, exogenous signal or reward.
-        signal: its name, for errors.
-
-    Raises:
-        DataError: a value is NaN; values of these roles cannot be masked.
-    """
-    if steps := np.flatnonzero(_gone(values).any(1)).tolist():
-        problem = f"the value is missing ({len(steps)} steps)"
-        raise DataError(problem, fix=UNKNOWN_FIX, signal=signal, step=steps[0])
 
 
 def _gone(values: Array) -> NDArray[np.bool_]:
@@ -279,23 +231,24 @@ class EpisodeDraft:
         if mask is not None and not mask.all():
             self.observed[name] = mask
 
-    def add(self, signal: Signal, values: Array, mask: NDArray[np.bool_] | None = None) -> None:
-        """Adds a signal in which NaN is a missing value.
+    def add(self, signal: Signal, values: Array, mask: Array | None = None) -> None:
+        """Adds a signal in which NaN is a missing value. A row with a missing component counts as missing.
+
+        Missing rows are replaced by the last known row, else by the next one, else by 0.
 
         Raises:
             DataError: a value of an action, exogenous signal or reward is missing.
         """
-        if signal.role is not Role.OBSERVATION:
-            check_known(values, signal.name)
-            self.put(signal.name, values)
-            return
-        self.findings += partly_missing(values, signal.name)
-        values, known = mark_missing(values)
-        if known is None:
-            known = mask
-        elif mask is not None:
-            known = known & mask
-        self.put(signal.name, values, known)
+        gone = _gone(values)
+        missing = np.asarray(gone.any(1))
+        if signal.role is not Role.OBSERVATION and (steps := np.flatnonzero(missing).tolist()):
+            problem = f"the value is missing ({len(steps)} steps)"
+            raise DataError(problem, fix=UNKNOWN_FIX, signal=signal.name, step=steps[0])
+        if steps := np.flatnonzero(missing & ~gone.all(1)).tolist():
+            problem = f"some components are missing in {len(steps)} of {len(values)} rows; these rows count as missing"
+            fix = "To use the other components, log the incomplete ones as separate signals."
+            self.warn(problem, fix, signal=signal.name, step=steps[0])
+        self.put(signal.name, filled(values, ~missing), ~missing if mask is None else ~missing & mask.astype(np.bool_))
 
     def end(self, terminated: bool | None, truncated: bool | None) -> None:
         """Sets how the episode ended; an unknown `truncated` is the opposite of `terminated`."""
@@ -358,7 +311,11 @@ def too_short(what: str, count: int, *, where: str = "") -> EpisodeDraft:
     return EpisodeDraft(findings=[without_step(what, count, where=where)], is_left_out=True)
 
 
-class EpisodeLogs(Logs, Generic[T]):
+ReadEpisode = Callable[[int], EpisodeDraft]
+"""Reads an episode by its number; raises one of `UNREADABLE` if it cannot."""
+
+
+class EpisodeLogs(Logs):
     """Logs that are read episode by episode from one open source; an unreadable episode becomes a finding.
 
     Args:
@@ -366,38 +323,38 @@ class EpisodeLogs(Logs, Generic[T]):
         unclear: see `Logs`.
         root: the folder of the logs.
         files: of each episode, relative to the folder.
+        reader: opens the source and gives the function that reads an episode of it.
+        columns: see `Logs`.
     """
 
-    def __init__(self, schema: Schema, unclear: Sequence[str], root: Path, files: Sequence[str]) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        unclear: Sequence[str],
+        *,
+        root: Path,
+        files: Sequence[str],
+        reader: Callable[[], AbstractContextManager[ReadEpisode]],
+        columns: Sequence[ColumnGuess] = (),
+    ) -> None:
         super().__init__(schema, unclear)
-        self._root, self._files = root, tuple(files)
+        self.columns = tuple(columns)
+        self._root, self._files, self._reader = root, tuple(files), reader
 
     def __len__(self) -> int:
         return len(self._files)
-
-    @abstractmethod
-    def opened(self) -> AbstractContextManager[T]:
-        """Opens what the episodes are read from."""
-
-    @abstractmethod
-    def draft(self, opened: T, number: int) -> EpisodeDraft:
-        """Reads an episode.
-
-        Raises:
-            DataError: it cannot be read.
-        """
 
     def read(self) -> Iterator[LoggedEpisode]:
         """Yields every episode in order."""
         with ExitStack() as stack:
             try:
-                opened = stack.enter_context(self.opened())
+                read_episode = stack.enter_context(self._reader())
             except DataError as error:
                 yield from (self.failed(error, number) for number in range(len(self)))
                 return
             for number in range(len(self)):
                 try:
-                    logged = self.draft(opened, number).logged(self.schema, self._files[number], number)
+                    logged = read_episode(number).logged(self.schema, self._files[number], number)
                 except UNREADABLE as error:
                     logged = self.failed(error, number)
                 yield logged

@@ -4,9 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from worldline.data.exporting import drafted
+from worldline.data.draft_folder import drafted
 from worldline.data.formats.hdf5.access import arrays_in, attributes, opened, read_rows, texts_in
-from worldline.data.formats.reading import source_of
 from worldline.errors import DataError, InputError
 
 
@@ -59,16 +58,9 @@ def test_short_attributes_and_texts_are_kept(tmp_path):
         assert texts_in(file["words"], 0, 2) == ["a", "b"]
 
 
-def test_names_that_are_taken_are_moved_aside():
-    told = {"file": "old.npz", "source.file": "older.npz", "task": "push"}
-    assert source_of("new.h5", 3, told) == {
-        "file": "new.h5", "episode": 3, "source.source.file": "old.npz", "source.file": "older.npz", "task": "push",
-    }  # fmt: skip
-
-
 def test_a_draft_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(FileNotFoundError), drafted(tmp_path / "deep" / "out") as draft:
-        draft.with_name("other").write_text("half")
+    with pytest.raises(ZeroDivisionError), drafted(tmp_path / "deep" / "out") as draft:
+        draft.write_text(f"half {1 / 0}")
     assert list((tmp_path / "deep").iterdir()) == []
     with drafted(tmp_path / "deep" / "out") as draft:
         draft.write_text("whole")

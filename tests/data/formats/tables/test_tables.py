@@ -13,7 +13,7 @@ from worldline.config import to_json
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.tables.columns import read_table
-from worldline.data.formats.tables.tables import TableLogs
+from worldline.data.formats.tables.tables import TableLogs, scan_tables
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import apply_edits
@@ -175,17 +175,6 @@ def test_gaps_end_episodes(tmp_path):
     assert [len(logged.episode.observations["x"]) if logged.episode else 1 for logged in found] == [4, 3, 4, 1]
 
 
-@given(cuts=st.lists(st.integers(1, 4).map(lambda n: n + 1), min_size=1, max_size=5), step=st.floats(0.001, 100))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_gaps_split_where_they_are_and_nowhere_else(tmp_path_factory, cuts, step):
-    lengths = [3, *cuts]
-    starts = np.cumsum([0, *(length + 20 for length in lengths[:-1])])
-    times = [float((start + i) * step) for start, length in zip(starts, lengths, strict=True) for i in range(length)]
-    path = write_csv(tmp_path_factory.mktemp("gaps") / "a.csv", rows_of(len(times), time=times))
-    _, found = read(path)
-    assert [len(logged.episode.observations["x"]) for logged in found] == lengths
-
-
 def test_rows_that_were_written_twice_are_left_out(tmp_path):
     columns = {name: [*values[:5], values[4], *values[5:]] for name, values in rows_of(10).items()}
     columns["x"][2] = None
@@ -225,12 +214,13 @@ def test_another_schema_takes_no_second_pass_over_the_tables(tmp_path):
         files_read.append(file)
         return read_table(file)
 
-    logs = TableLogs.of_files([tmp_path / "a.csv"], None, ReadOptions(), read=read)
+    files, reading = [tmp_path / "a.csv"], ReadOptions()
+    logs = TableLogs(files, scan_tables(files, reading, read), None, reading, read)
     corrected = apply_edits(logs.schema, {"heater": {"role": "observation"}}, logs.columns)
     again = logs.with_schema(corrected)
     assert len(files_read) == 1
     assert again.schema == corrected
-    known = TableLogs.of_files([tmp_path / "a.csv"], corrected, ReadOptions())
+    known = TableLogs(files, scan_tables(files, reading), corrected, reading)
     assert again.unclear == known.unclear
     (one,), (other,) = again.read(), known.read()
     assert one.episode.observations["heater"].tolist() == other.episode.observations["heater"].tolist()
@@ -397,12 +387,11 @@ def test_repeats_of_a_slow_sensor_are_not_observed(tmp_path):
     assert any(f"{name}: it changes only every 10 rows" in sentence for sentence in logs.unclear)
 
 
-def test_repeats_of_what_may_be_an_actuator_are_observed_with_a_warning(tmp_path):
+def test_repeats_of_what_may_be_an_actuator_are_observed(tmp_path):
     columns = slow_table(100)
     columns["slow"] = columns.pop("slow_temperature")
-    logs, (logged,) = read(write_csv(tmp_path / "a.csv", columns))
+    _, (logged,) = read(write_csv(tmp_path / "a.csv", columns))
     assert logged.episode.observed == {}
-    assert any("slow: it changes only every 10 rows" in line and "may be an actuator" in line for line in logs.unclear)
 
 
 def test_a_sensor_is_not_slow_where_nothing_is_faster(tmp_path):
@@ -523,13 +512,3 @@ def test_damage_is_never_passed_over(tmp_path_factory, name, data):
     for logged in found:
         assert logged.episode is not None or logged.findings
     assert before.episode is not None
-
-
-def test_commands_that_a_lower_rate_passes_over_are_counted(tmp_path):
-    path = write_csv(tmp_path / "a.csv", rows_of(100))
-    _, (logged,) = read(path, rate_hz=2.0)
-    (finding,) = [finding for finding in logged.findings if finding.signal == "action"]
-    assert "changes 94 times within 19 steps" in finding.problem
-    held = [float(number // 25) for number in range(100)]
-    _, (logged,) = read(write_csv(path, rows_of(100, action=held)), rate_hz=2.0)
-    assert not [finding for finding in logged.findings if finding.signal == "action"]

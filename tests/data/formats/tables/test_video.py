@@ -128,16 +128,6 @@ def test_every_container(tmp_path, suffix, codec):
     assert logged.findings == ()
 
 
-def test_a_variable_frame_rate_is_matched_by_the_times_of_the_frames(tmp_path):
-    write_video(tmp_path / "run.mp4", [0, 0.1, 0.15, 0.3, 0.32, 0.45, 0.55, 0.64])
-    times = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    write_rows(tmp_path / "run.csv", 7, time=times)
-    _, (logged,) = read(tmp_path)
-    assert frames_of(logged.episode) == [0, 1, 2, 3, 4, 5, 6]
-    (finding,) = logged.findings
-    assert "0 frames before the first row and 1 after" in finding.problem
-
-
 def test_dropped_frames_are_marked_counted_and_never_made_up(tmp_path):
     numbers = [0, 1, 2, 6, 7, 8, 9]  # the camera lost three
     write_video(tmp_path / "run.mp4", [n / 10 for n in numbers], numbers)
@@ -307,17 +297,6 @@ def test_folders_of_pictures_in_natural_order(tmp_path, shared):
     np.testing.assert_array_equal(logged.episode.observations["camera"][3], np.full((6, 8, 3), shade(3), np.uint8))
 
 
-def test_numbers_that_pictures_leave_out_are_dropped_frames(tmp_path):
-    write_pictures(tmp_path / "run", [0, 1, 2, 5, 6])
-    write_rows(tmp_path / "run.csv", 7)
-    _, (logged,) = read(tmp_path)
-    assert frames_of(logged.episode) == [0, 1, 2, 2, 2, 5, 6]
-    assert observed(logged.episode) == [True] * 3 + [False] * 2 + [True] * 2
-    write_rows(tmp_path / "run.csv", 3, frame=[1, 4, 6])
-    _, (logged,) = read(tmp_path)
-    assert (frames_of(logged.episode), observed(logged.episode)) == ([1, 1, 6], [True, False, True])
-
-
 def test_a_schema_names_the_only_camera_and_leaves_others_out(tmp_path):
     write_video(tmp_path / "run.mp4", TENTHS[:4])
     write_rows(tmp_path / "run.csv", 4, time=TENTHS[:4])
@@ -344,17 +323,6 @@ def test_what_is_lacking_is_said(tmp_path):
     write_video(tmp_path / "run.avi", TENTHS[:4], codec="mpeg4")
     with pytest.raises(DataError, match=r"run\.avi and run\.mp4 belong to the same recording"):
         VideoLogs.open(tmp_path, None, ReadOptions())
-
-
-def test_a_damaged_video_costs_its_episode_only(tmp_path):
-    for name in ("a", "b"):
-        write_video(tmp_path / f"{name}.mp4", TENTHS)
-        write_rows(tmp_path / f"{name}.csv", 10, time=TENTHS)
-    whole = (tmp_path / "a.mp4").read_bytes()
-    (tmp_path / "a.mp4").write_bytes(whole[:-200])
-    _, (first, second) = read(tmp_path)
-    assert (first.episode, second.episode is None) == (None, False)
-    assert "a.mp4" in first.findings[0].problem
 
 
 def test_pictures_of_several_sizes_or_depths_are_refused(tmp_path):
@@ -389,22 +357,3 @@ def test_damage_never_crashes_and_is_said(tmp_path_factory, name, data):
     assert logged.episode is not None or logged.findings
     if cut is not None and name != "run.mp4" and cut < len(whole) - 12:  # a PNG ends with an empty chunk of 12 bytes
         assert logged.episode is None
-
-
-@pytest.mark.parametrize("lost", [(7,), (3, 9), (5, 6)])
-def test_every_dropped_frame_of_a_steady_video_is_reported(tmp_path, lost):
-    times = [number / 10 for number in range(12)]
-    write_video(tmp_path / "run.mp4", [time for number, time in enumerate(times) if number not in lost])
-    write_rows(tmp_path / "run.csv", 12, time=times)
-    _, (found,) = read(tmp_path)
-    said = [finding for finding in found.findings if "otherwise steady 10 frames per second" in finding.problem]
-    assert [f"lacks {len(lost)} frames" in finding.problem for finding in said] == [True]
-    assert f"after frame {lost[0] - 1} " in said[0].problem
-    assert [number for number, seen in enumerate(observed(found.episode)) if not seen] == list(lost)
-
-
-def test_units_in_the_headers_of_a_table_beside_pictures_are_kept_exactly(tmp_path):
-    write_pictures(tmp_path / "run", range(4))
-    write_rows(tmp_path / "run.csv", 4, time=TENTHS[:4], **{"wind [m/s]": TENTHS[:4], "flow [l/min]": TENTHS[:4]})
-    schema = read(tmp_path)[0].schema
-    assert (schema["wind"].unit, schema["flow"].unit) == ("m/s", "l/min")

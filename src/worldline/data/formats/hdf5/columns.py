@@ -24,8 +24,9 @@ source of each episode are attributes of `ep_len`. Masks and step durations are 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -36,7 +37,8 @@ from worldline.config import from_json
 from worldline.data.array_size import check_size
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.checks import arrays_of
-from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
+from worldline.data.draft_folder import drafted
+from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, new_hdf5, note_of
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.access import is_numeric, read_rows
 from worldline.data.formats.hdf5.layout import (
@@ -46,11 +48,9 @@ from worldline.data.formats.hdf5.layout import (
     add_metadata,
     end_of,
     is_metadata,
-    nothing_known,
     read_layout,
     shift_of,
     step_s_of,
-    summary_of,
     usual_shift,
 )
 from worldline.data.formats.reading import (
@@ -62,10 +62,11 @@ from worldline.data.formats.reading import (
     Array,
     EpisodeDraft,
     EpisodeLogs,
+    ReadEpisode,
     source_of,
     too_short,
 )
-from worldline.data.infer import NO_ACTION, SchemaDraft, Summary
+from worldline.data.infer import NO_ACTION, SchemaDraft, Summary, summarise
 from worldline.data.roles import guess_role, role_of_input
 from worldline.data.store import Store
 from worldline.episode import Episode
@@ -76,22 +77,8 @@ EPISODE_ATTRIBUTE = "worldline_{}"
 _BLOCK_BYTES = 1 << 23
 
 
-class Hdf5Logs(EpisodeLogs[Columns]):
-    """One HDF5 file with one dataset per column.
-
-    Args:
-        file: to read.
-        layout: rows of its episodes.
-        schema: of every episode.
-        shifts: result of `shift_of` for each action, exogenous signal and reward.
-        unclear: see `Logs`.
-    """
-
-    def __init__(
-        self, file: Path, layout: Hdf5Layout, schema: Schema, shifts: Mapping[str, int], unclear: Sequence[str]
-    ) -> None:
-        super().__init__(schema, unclear, file.parent, [file.name] * len(layout.lengths))
-        self._file, self._layout, self._shifts = file, layout, dict(shifts)
+class Hdf5Logs(EpisodeLogs):
+    """One HDF5 file with one dataset per column."""
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -124,54 +111,57 @@ class Hdf5Logs(EpisodeLogs[Columns]):
                 unclear += [f"{signal.name}: {doubt}"] if doubt else []
             if links := access.external_links(file):
                 unclear += [f"Not read, because they are links to other files: {', '.join(links)}."]
-        logs = cls(path, layout, schema, shifts, unclear)
-        logs.columns = tuple(draft.columns)
-        return logs
+        read, files = partial(_read_episode, path, layout, schema, shifts), [path.name] * len(layout.lengths)
 
-    @contextmanager
-    def opened(self) -> Iterator[Columns]:
-        """Opens the file; yields its columns."""
-        with access.opened(self._file) as file:
-            yield access.arrays_in(file, self._file)
+        @contextmanager
+        def reader() -> Iterator[ReadEpisode]:
+            with access.opened(path) as file:
+                yield partial(read, access.arrays_in(file, path))
 
-    def draft(self, opened: Columns, number: int) -> EpisodeDraft:
-        """Reads the rows of an episode."""
-        start, rows = int(self._layout.starts[number]), int(self._layout.lengths[number])
-        if rows < 2:
-            return too_short("row", rows)
-        note = access.embedded_json(opened[self._layout.index[0]], EPISODE_ATTRIBUTE.format(number))
-        draft = EpisodeDraft()
-        self._add_signals(draft, opened, start, rows, exact=note is not None)
-        names = {signal.name for signal in self.schema.signals} | set(self._layout.index)
-        others = {name: dataset for name, dataset in opened.items() if name not in names}
-        ends = {name: end_of(others[name], name, start, rows) for name in FLAGS if name in others}
-        draft.end(ends.get("terminated"), ends.get("truncated"))
-        if note is None:
-            add_metadata(draft, others, number, start, rows, len(self))
-            seed = draft.source.pop("seed", None)
-        else:
-            noted = json.loads(note)
-            seed, draft.source = noted["seed"], noted["source"]
-        draft.seed = None if seed is None else int(seed)
-        draft.step_s = step_s_of(others, start, rows, self.schema.step_s)
-        draft.source = source_of(self._file.name, number, draft.source)
-        return draft
+        return cls(schema, unclear, root=path.parent, files=files, reader=reader, columns=draft.columns)
 
-    def _add_signals(self, draft: EpisodeDraft, columns: Columns, start: int, rows: int, *, exact: bool) -> None:
-        """Adds values, masks and warnings; if `exact`, masked values are not replaced."""
-        for signal in (signal for signal in self.schema.signals if signal.name in columns):
-            name, mask = signal.name, None
-            if signal.role is not Role.OBSERVATION:
-                first = start + self._shifts[name]
-                draft.add(signal, read_rows(columns[name], first, first + rows - 1, name))
-                continue
-            values = read_rows(columns[name], start, start + rows, name)
-            if (column := MASK_PREFIX + name) in columns:
-                mask = read_rows(columns[column], start, start + rows, column).reshape(rows).astype(np.bool_)
-            if exact:
-                draft.put(name, values, mask)
-            else:
-                draft.add(signal, values, mask)
+
+def _read_episode(
+    path: Path, layout: Hdf5Layout, schema: Schema, shifts: Mapping[str, int], columns: Columns, number: int
+) -> EpisodeDraft:
+    """Reads the rows of an episode.
+
+    Args:
+        path: of the file.
+        layout: rows of its episodes.
+        schema: of every episode.
+        shifts: result of `shift_of` for each action, exogenous signal and reward.
+        columns: of the open file.
+        number: of the episode.
+    """
+    start, rows, num_episodes = int(layout.starts[number]), int(layout.lengths[number]), len(layout.lengths)
+    if rows < 2:
+        return too_short("row", rows)
+    note = access.embedded_json(columns[layout.index[0]], EPISODE_ATTRIBUTE.format(number))
+    draft = EpisodeDraft()
+    for signal in (signal for signal in schema.signals if signal.name in columns):
+        name, mask = signal.name, None
+        if signal.role is not Role.OBSERVATION:
+            first = start + shifts[name]
+            draft.add(signal, read_rows(columns[name], first, first + rows - 1, name))
+            continue
+        if (column := MASK_PREFIX + name) in columns:
+            mask = read_rows(columns[column], start, start + rows, column).reshape(rows).astype(np.bool_)
+        draft.add(signal, read_rows(columns[name], start, start + rows, name), mask)
+    names = {signal.name for signal in schema.signals} | set(layout.index)
+    others = {name: dataset for name, dataset in columns.items() if name not in names}
+    ends = {name: end_of(others[name], name, start, rows) for name in FLAGS if name in others}
+    draft.end(ends.get("terminated"), ends.get("truncated"))
+    if note is None:
+        add_metadata(draft, others, number, start, rows, num_episodes)
+        seed = draft.source.pop("seed", None)
+    else:
+        noted = json.loads(note)
+        seed, draft.source = noted["seed"], noted["source"]
+    draft.seed = None if seed is None else int(seed)
+    draft.step_s = step_s_of(others, start, rows, schema.step_s)
+    draft.source = source_of(path.name, number, draft.source)
+    return draft
 
 
 def _infer(columns: Columns, layout: Hdf5Layout, draft: SchemaDraft, file: Path) -> tuple[Schema, list[str]]:
@@ -202,7 +192,7 @@ def _infer(columns: Columns, layout: Hdf5Layout, draft: SchemaDraft, file: Path)
 
 def _summaries(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> list[Summary]:
     """Returns summaries of blocks of rows, without damaged, incomplete and unused rows."""
-    nothing = nothing_known(dataset.shape, dataset.dtype)
+    nothing = Summary(shape=dataset.shape, dtype=dataset.dtype.newbyteorder("="))
     if dataset.dtype == np.uint8 and dataset.ndim in (3, 4):
         return [nothing]  # values of images are not needed
     check_size(layout.num_rows, "a mask of its rows")
@@ -216,7 +206,7 @@ def _summaries(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> list[Su
     for start in range(0, end, step):
         stop = min(end, start + step)
         with suppress(*UNREADABLE):  # `read` reports it
-            summaries.append(summary_of(read_rows(dataset, start, stop)[is_used[start:stop]]))
+            summaries.append(summarise(read_rows(dataset, start, stop)[is_used[start:stop]]))
     return summaries
 
 

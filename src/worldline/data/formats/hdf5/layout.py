@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.checks import Finding
 from worldline.data.conversion import steps_s
 from worldline.data.formats.hdf5.access import MAX_TEXT_LENGTH, is_numeric, is_text, read_rows, texts_in
 from worldline.data.formats.reading import (
@@ -21,15 +20,15 @@ from worldline.data.formats.reading import (
     UNREADABLE,
     Array,
     EpisodeDraft,
-    check_known,
     flag_at_end,
 )
-from worldline.data.infer import Summary, summarise
 from worldline.errors import DataError
 from worldline.schema import Role
 
 LENGTHS = ("ep_len", "ep_lens", "episode_len", "episode_length", "episode_lengths")
 OFFSETS = ("ep_offset", "ep_offsets", "episode_offset", "episode_offsets")
+MAX_ROWS = 1 << 48
+"""A longer episode counts as damaged; sums of lengths must fit into 64 bits."""
 _LOOKED_AT = 32
 STEP_S = "step_s"
 EPISODE_IDS = ("id", "ep_idx", "ep_id", "episode", "episode_id", "episode_idx", "episode_index", "seed")
@@ -82,14 +81,15 @@ def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Hdf5Layout:
     else:
         assert offsets is not None
         offsets, lengths = _lengths(offsets, [d for name, d in datasets.items() if name not in index], file)
-    if (lengths < 0).any():
-        episode = int(np.flatnonzero(lengths < 0)[0])
-        raise DataError(f"its length is {lengths[episode]}", fix="Write the file again.", file=file, episode=episode)
-    if lengths.sum(dtype=np.float64) >= 2.0**62:
-        raise DataError("the lengths of the episodes overflow", fix="Write the file again.", file=file)
     starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64)[: len(lengths)]
-    if offsets is not None:
-        _check_offsets(starts, offsets, file)
+    offsets = starts if offsets is None else offsets
+    if len(offsets) != len(starts):
+        problem = f"the file has {len(starts)} lengths of episodes and {len(offsets)} offsets"
+        raise DataError(problem, fix="Write both for every episode, or leave one out.", file=file)
+    if wrong := np.flatnonzero((lengths < 0) | (lengths >= MAX_ROWS) | (offsets != starts)).tolist():
+        problem = f"its length is {lengths[wrong[0]]} and its offset is {offsets[wrong[0]]}"
+        problem += f", but the episodes before it have {starts[wrong[0]]} rows in total"
+        raise DataError(problem, fix="Correct lengths or offsets, or leave one out.", file=file, episode=wrong[0])
     return Hdf5Layout(starts=starts, lengths=lengths, index=index)
 
 
@@ -111,19 +111,7 @@ def _counts(dataset: h5py.Dataset, name: str, file: Path) -> NDArray[np.int64]:
     if len(dataset.shape or ()) != 1 or dataset.dtype.kind not in "iu":
         problem = f"expected one whole number per episode, got shape {dataset.shape} and dtype {dataset.dtype}"
         raise DataError(problem, fix="Write one int64 for each episode.", file=file, signal=name)
-    try:
-        return read_rows(dataset, 0, len(dataset), name).astype(np.int64)
-    except DataError as error:
-        raise Finding.of(error, file=str(file)).error() from error
-
-
-def _check_offsets(starts: NDArray[np.int64], offsets: NDArray[np.int64], file: Path) -> None:
-    if len(offsets) != len(starts):
-        problem = f"the file has {len(starts)} lengths of episodes and {len(offsets)} offsets"
-        raise DataError(problem, fix="Write both for every episode, or leave one out.", file=file)
-    if wrong := np.flatnonzero(offsets != starts).tolist():
-        problem = f"its offset is {offsets[wrong[0]]}, but the episodes before it have {starts[wrong[0]]} rows in total"
-        raise DataError(problem, fix="Correct lengths or offsets, or leave one out.", file=file, episode=wrong[0])
+    return read_rows(dataset, 0, len(dataset), name).astype(np.int64)
 
 
 def usual_shift(role: Role) -> int:
@@ -148,20 +136,19 @@ def shift_of(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> tuple[int
     long = np.flatnonzero(layout.lengths > 1)
     if dataset.dtype.kind != "f" or not len(long):
         return usual, plain[usual]
-    nans = {0: [], 1: []}  # type: dict[int, list[bool]]
-    for episode in long[np.unique(np.linspace(0, len(long) - 1, _LOOKED_AT).astype(int))]:
-        first = int(layout.starts[episode])
-        last = first + int(layout.lengths[episode]) - 1
-        try:
-            rows = {0: read_rows(dataset, last, last + 1), 1: read_rows(dataset, first, first + 1)}
-        except UNREADABLE:
-            continue  # `read` reports it
-        for shift, values in rows.items():
-            nans[shift].append(bool(np.isnan(values).all()))
+    chosen = long[np.unique(np.linspace(0, len(long) - 1, _LOOKED_AT).astype(int))]
+    left_out = {0: layout.starts + layout.lengths - 1, 1: layout.starts}  # row of each episode that a shift leaves out
+    try:
+        nans = {
+            shift: [bool(np.isnan(read_rows(dataset, row, row + 1)).all()) for row in rows[chosen].tolist()]
+            for shift, rows in left_out.items()
+        }
+    except UNREADABLE:  # `read` reports it
+        return usual, plain[usual]
     other = 1 - usual
-    if nans[other] and all(nans[other]) and not any(nans[usual]):
+    if all(nans[other]) and not any(nans[usual]):
         return other, f"{plain[other].removesuffix('.')}, because it is NaN there and the {end[usual]} row is not."
-    return usual, "" if nans[usual] and all(nans[usual]) else plain[usual]
+    return usual, "" if all(nans[usual]) else plain[usual]
 
 
 def is_metadata(name: str, dataset: h5py.Dataset, num_rows: int, num_episodes: int) -> bool:
@@ -211,7 +198,7 @@ def step_s_of(columns: Columns, start: int, rows: int, step_s: float | None) -> 
         step_s: the usual time.
 
     Raises:
-        DataError: a time is missing or cannot be read.
+        DataError: a time cannot be read.
     """
     if STEP_S in columns:
         own = read_rows(columns[STEP_S], start, start + rows - 1, STEP_S).reshape(rows - 1).astype(np.float32)
@@ -219,7 +206,6 @@ def step_s_of(columns: Columns, start: int, rows: int, step_s: float | None) -> 
     for name in TIMES:
         if name in columns and is_numeric(columns[name]):
             times = read_rows(columns[name], start, start + rows, name)
-            check_known(times, name)
             return steps_s(times, step_s)
     return None
 
@@ -280,21 +266,3 @@ def _check_steps(steps: Array, name: str) -> None:
         at = wrong[0]
         problem = f"{name} goes from {steps[at]} to {steps[at + 1]}: rows are missing, or the lengths are wrong"
         raise DataError(problem, fix="Correct the log, or leave the column out.", step=at)
-
-
-def nothing_known(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Summary:
-    """Returns the summary of a column without known values.
-
-    Args:
-        shape: of the column; axis 0 is rows.
-        dtype: of the file.
-    """
-    unknown = (np.nan,) * max(1, prod(shape[1:]))
-    return Summary(shape=shape, dtype=dtype.newbyteorder("="), low=unknown, high=unknown)
-
-
-def summary_of(values: Array) -> Summary:
-    """Returns the summary of the finite rows."""
-    if values.dtype.kind == "f" and len(values):
-        values = values[np.isfinite(values.reshape(len(values), -1)).all(1)]
-    return summarise(values) if len(values) else nothing_known(values.shape, values.dtype)

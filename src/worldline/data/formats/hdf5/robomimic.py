@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -23,7 +24,7 @@ import numpy as np
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.access import attributes, is_numeric, read_rows
-from worldline.data.formats.hdf5.layout import Columns, nothing_known, summary_of
+from worldline.data.formats.hdf5.layout import Columns
 from worldline.data.formats.reading import (
     DAMAGED,
     FOREIGN_ENDS,
@@ -32,13 +33,13 @@ from worldline.data.formats.reading import (
     EpisodeDraft,
     EpisodeLogs,
     Metadata,
+    ReadEpisode,
     converted,
     readable,
-    reason,
     source_of,
     summaries_of,
 )
-from worldline.data.infer import SchemaDraft, Summary
+from worldline.data.infer import SchemaDraft, Summary, summarise
 from worldline.errors import DataError
 from worldline.schema import Role, Schema, Signal
 
@@ -76,22 +77,8 @@ class _Demo:
         return self.num_samples if self.following else self.num_samples - 1
 
 
-class RobomimicLogs(EpisodeLogs[h5py.File]):
-    """The demos of one file, in the order of their numbers.
-
-    Args:
-        file: to read.
-        demos: metadata by demo, in order.
-        has_next: whether demos have next_obs.
-        schema: of every episode.
-        unclear: see `Logs`.
-    """
-
-    def __init__(
-        self, file: Path, demos: Mapping[str, Metadata], has_next: bool, schema: Schema, unclear: Sequence[str]
-    ) -> None:
-        self._file, self._demos, self._has_next = file, tuple(demos.items()), has_next
-        super().__init__(schema, unclear, file.parent, [file.name] * len(demos))
+class RobomimicLogs(EpisodeLogs):
+    """The demos of one file, in the order of their numbers."""
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -106,38 +93,50 @@ class RobomimicLogs(EpisodeLogs[h5py.File]):
         schema = schema_beside(path) if schema is None else schema
         with access.opened(path) as file:
             names, unclear = _demo_names(file, path)
-            metadata, doubts = _metadata_of_all(file, names)
-            unclear += doubts
+            common: Metadata = {}
+            with suppress(*UNREADABLE):  # the demos may be readable without the attributes
+                common = {key: value for key, value in attributes(file["data"]).items() if key != "total"}
             if schema is None:
-                schema, doubts = _infer(file, names, metadata[names[0]], path)
+                schema, doubts = _infer(file, names, common, path)
                 unclear += doubts
             _, first = next(readable(names, lambda name: _demo(file, name, path), what="demos", file=path))
-            unclear += _doubts_of_rows(first, schema) + _doubts_of_total(file, names)
-        return cls(path, metadata, bool(first.following), schema, unclear)
+            unclear += _doubts_of_rows(first, schema)
+        read, files = partial(_read_demo, path, names, common, schema), [path.name] * len(names)
 
-    def opened(self) -> AbstractContextManager[h5py.File]:
-        """Opens the file."""
-        return access.opened(self._file)
+        @contextmanager
+        def reader() -> Iterator[ReadEpisode]:
+            with access.opened(path) as file:
+                yield partial(read, file)
 
-    def draft(self, opened: h5py.File, number: int) -> EpisodeDraft:
-        """Reads a demo."""
-        name, known = self._demos[number]
-        demo = _demo(opened, name, self._file)
-        if demo.num_steps < 1:
-            problem = f"it has no complete step: {demo.num_samples} samples and no observation after the last action"
-            raise DataError(problem, fix="Add next_obs, or leave the demo out.")
-        metadata = {"demo": name} | known | demo.metadata
-        draft = EpisodeDraft(source=source_of(self._file.name, number, metadata))
-        if self._has_next and not demo.following:
-            problem = "it has no next_obs, unlike the first demo, so its last action is left out"
-            draft.warn(problem, "Write next_obs for all demos.")
-        for signal in (signal for signal in self.schema.signals if signal.name in demo.arrays):
-            values = _rows(demo.arrays[signal.name], demo.num_samples, signal.name)
-            if signal.role is not Role.OBSERVATION:
-                draft.add(signal, values[: demo.num_steps])
-            else:
-                _add_observations(draft, values, demo, signal)
-        return draft
+        return cls(schema, unclear, root=path.parent, files=files, reader=reader)
+
+
+def _read_demo(
+    path: Path, names: Sequence[str], common: Metadata, schema: Schema, file: h5py.File, number: int
+) -> EpisodeDraft:
+    """Reads a demo.
+
+    Args:
+        path: of the file.
+        names: of the demos.
+        common: metadata of all demos.
+        schema: of every episode.
+        file: the open file.
+        number: of the demo among `names`.
+    """
+    demo = _demo(file, names[number], path)
+    if demo.num_steps < 1:
+        problem = f"it has no complete step: {demo.num_samples} samples and no observation after the last action"
+        raise DataError(problem, fix="Add next_obs, or leave the demo out.")
+    metadata = {"demo": names[number]} | common | demo.metadata
+    draft = EpisodeDraft(source=source_of(path.name, number, metadata))
+    for signal in (signal for signal in schema.signals if signal.name in demo.arrays):
+        values = _rows(demo.arrays[signal.name], demo.num_samples, signal.name)
+        if signal.role is not Role.OBSERVATION:
+            draft.add(signal, values[: demo.num_steps])
+        else:
+            _add_observations(draft, values, demo, signal)
+    return draft
 
 
 def _add_observations(draft: EpisodeDraft, values: Array, demo: _Demo, signal: Signal) -> None:
@@ -204,29 +203,6 @@ def _demo_names(file: h5py.File, path: Path) -> tuple[list[str], list[str]]:
     return sorted(demos, key=lambda name: (demos[name], name)), unclear
 
 
-def _metadata_of_all(file: h5py.File, names: Sequence[str]) -> tuple[dict[str, Metadata], list[str]]:
-    """Returns the file's attributes and the filter keys per demo, and sentences about unreadable parts."""
-    unclear: list[str] = []
-    common: Metadata = {}
-    keys: dict[str, list[str]] = {}
-    try:
-        common = {key: value for key, value in attributes(file["data"]).items() if key != "total"}
-    except UNREADABLE as error:
-        unclear.append(f"data: {reason(error)}, so env_args are not kept.")
-    try:
-        mask = file["mask"] if "mask" in list(file) else None
-        for key, listed in mask.items() if isinstance(mask, h5py.Group) else ():
-            for name in access.texts_in(listed, 0, len(listed)):
-                keys.setdefault(name, []).append(key)
-    except UNREADABLE as error:
-        unclear.append(f"mask: cannot be read ({reason(error)}), so filter keys are not kept.")
-    metadata: dict[str, Metadata] = {name: dict(common) for name in names}
-    for name in names:
-        if name in keys:
-            metadata[name]["filter_keys"] = ",".join(keys[name])
-    return metadata, unclear
-
-
 def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from the observations, actions and rewards of all demos; also returns doubts."""
     draft = SchemaDraft(path)
@@ -254,12 +230,12 @@ def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path
 def _summary(demo: _Demo, name: str) -> Summary:
     dataset = demo.arrays[name]
     if dataset.dtype == np.uint8 and dataset.ndim in (3, 4):
-        return nothing_known(dataset.shape, dataset.dtype)
+        return Summary(shape=dataset.shape, dtype=dataset.dtype)  # values of images are not needed
     values = _rows(dataset, demo.num_samples, name)
     if name in demo.following and demo.num_samples:
         last = read_rows(demo.following[name], demo.num_samples - 1, demo.num_samples, name)
         values = np.concatenate([values, last])
-    return summary_of(values)
+    return summarise(values)
 
 
 def _step_s(metadata: Metadata) -> float | None:
@@ -277,27 +253,12 @@ def _doubts_of_rows(demo: _Demo, schema: Schema) -> list[str]:
     unclear: list[str] = []
     if not demo.following:
         unclear.append("There is no next_obs: the last action of each demo has no outcome and is left out.")
-    if ends := [name for name in demo.arrays if name.lower() in FOREIGN_ENDS and name not in signals]:
-        unclear.append(
-            f"{', '.join(ends)}: left out, because it does not distinguish terminated from truncated; all episodes "
-            "count as truncated."
-        )
-    if left := [name for name in demo.arrays if name not in signals and name not in ends]:
+    if left := [name for name in demo.arrays if name not in signals]:
         unclear.append(f"Left out, because the schema has no such signals: {', '.join(left)}.")
+    if any(name.lower() in FOREIGN_ENDS for name in left):
+        unclear.append("All episodes count as truncated, because the end flags also mark success.")
     partial = [n for n, s in signals.items() if s.role is Role.OBSERVATION and n in demo.arrays]
     partial = [n for n in partial if demo.following and n not in demo.following]
     if partial:
         unclear.append(f"{', '.join(partial)}: not in next_obs, so it is missing after the last action.")
     return unclear
-
-
-def _doubts_of_total(file: h5py.File, names: Sequence[str]) -> list[str]:
-    """Returns a sentence if the demos do not have as many samples as the file declares."""
-    try:
-        declared = attributes(file["data"]).get("total")
-        total = sum(len(file["data"][name]["actions"]) for name in names)
-    except UNREADABLE:
-        return []  # `read` reports it
-    if declared is None or declared == total:
-        return []
-    return [f"The file declares {declared} samples, but the demos have {total}: some may be missing."]

@@ -1,8 +1,8 @@
 """Exporter of stores to LeRobot v3.0 datasets, which `LeRobotLogs` reads back bit for bit.
 
-Images are PNGs in the parquet files, because a video would lose detail. LeRobot needs an action in the row of the last
-observation, so the previous action is repeated there, and the column `worldline.surplus` marks that row. Masks, ends,
-seeds, step durations and sources are columns `worldline/...` in the list of episodes. The schema is in `schema.json`.
+Each episode is a file. Images are PNGs in the parquet files, because a video would lose detail. LeRobot needs an action
+in the row of the last observation, so the previous action is repeated there. The column `worldline` in the list of
+episodes holds masks, ends, seed, step durations and source in JSON. The schema is in `schema.json`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.config import to_json
 from worldline.data.checks import arrays_of
-from worldline.data.exporting import drafted
+from worldline.data.draft_folder import drafted
 from worldline.data.formats.decoding import encode_picture
-from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, OWN, OWN_FILE, TASKS_FILE
-from worldline.data.formats.lerobot.logs import MASKS, SURPLUS
+from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, NOTE, OWN_FILE, TASKS_FILE, EpisodeNote
 from worldline.data.formats.reading import duplicate
 from worldline.data.index import Entry
 from worldline.data.store import SCHEMA_FILE, Store
@@ -37,7 +37,6 @@ except ImportError as error:
 
 Array = NDArray[np.generic]
 
-_FILE_BYTES = 100 << 20
 _FILES_A_CHUNK = 1000
 _PATTERN = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _DEFAULTS = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64",
@@ -144,24 +143,13 @@ class _Export:
     def write(self, store: Store) -> None:
         """Writes all episodes and the metadata."""
         statistics: list[dict[str, dict[str, Array]]] = []
-        writer, size, file_number = None, 0, 0
-        try:
-            for number in range(len(store)):
-                episode, entry = store.verify(number), store.entry(number)
-                arrays = self._rows(episode, number, self._tasks.setdefault(_task(entry), len(self._tasks)))
-                table = self._table(arrays)
-                if writer is not None and size + table.nbytes > _FILE_BYTES:
-                    writer.close()
-                    writer, size, file_number = None, 0, file_number + 1
-                place = {"chunk_index": file_number // _FILES_A_CHUNK, "file_index": file_number % _FILES_A_CHUNK}
-                writer = writer or _writer(self._root / "data" / _PATTERN.format(**place), table.schema)
-                writer.write_table(table)
-                size += table.nbytes
-                statistics.append({key: _statistics(values) for key, values in arrays.items()})
-                self._list(episode, entry, number, place, statistics[-1])
-        finally:
-            if writer is not None:
-                writer.close()
+        for number in range(len(store)):
+            episode, entry = store.verify(number), store.entry(number)
+            arrays = self._rows(episode, number, self._tasks.setdefault(_task(entry), len(self._tasks)))
+            place = {"chunk_index": number // _FILES_A_CHUNK, "file_index": number % _FILES_A_CHUNK}
+            _write(self._root / "data" / _PATTERN.format(**place), self._table(arrays))
+            statistics.append({key: _statistics(values) for key, values in arrays.items()})
+            self._list(episode, entry, number, place, statistics[-1])
         self._write_meta(store, statistics)
 
     def _rows(self, episode: Episode, number: int, task: int) -> dict[str, Array]:
@@ -173,7 +161,6 @@ class _Export:
             is_short = column.signal.role is not Role.OBSERVATION
             arrays[column.key] = np.concatenate([values, values[-1:]]) if is_short else values
         return arrays | {
-            SURPLUS: rows == len(rows) - 1,
             "timestamp": (rows / self._fps).astype(np.float32),
             "frame_index": rows,
             "episode_index": np.full(len(rows), number),
@@ -204,16 +191,8 @@ class _Export:
             "dataset_to_index": self._num_rows + length,
             "meta/episodes/chunk_index": 0,
             "meta/episodes/file_index": 0,
-            f"{OWN}/terminated": episode.terminated,
-            f"{OWN}/truncated": episode.truncated,
-            f"{OWN}/seed": episode.seed,
-            f"{OWN}/step_s": None if episode.step_s is None else episode.step_s.tolist(),
-            f"{OWN}/source": json.dumps(dict(entry.source), ensure_ascii=False),
+            NOTE: msgspec.json.encode(_note(episode, entry)).decode(),
         }
-        for column in self._columns:
-            if column.signal.role is Role.OBSERVATION:
-                mask = episode.observed.get(column.signal.name)
-                row[f"{OWN}/{MASKS}{column.signal.name}"] = None if mask is None else mask.tolist()
         for key, figures in statistics.items():
             row |= {f"stats/{key}/{name}": values.tolist() for name, values in figures.items()}
         self._episodes.append(row)
@@ -222,8 +201,7 @@ class _Export:
     def _write_meta(self, store: Store, statistics: Sequence[Mapping[str, Mapping[str, Array]]]) -> None:
         """Writes the metadata, which is complete only after all episodes."""
         features = {column.key: column.feature for column in self._columns}
-        plain = {SURPLUS: "bool", **_DEFAULTS}
-        features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in plain.items()}
+        features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in _DEFAULTS.items()}
         info = {
             "codebase_version": "v3.0",
             "robot_type": None,
@@ -231,7 +209,7 @@ class _Export:
             "total_frames": self._num_rows,
             "total_tasks": len(self._tasks),
             "chunks_size": _FILES_A_CHUNK,
-            "data_files_size_in_mb": _FILE_BYTES >> 20,
+            "data_files_size_in_mb": 100,
             "video_files_size_in_mb": 200,
             "fps": self._fps,
             "splits": {"train": f"0:{len(self._episodes)}"},
@@ -246,14 +224,19 @@ class _Export:
             (self._root / file).write_text(json.dumps(content, indent=4, ensure_ascii=False), "utf-8")
         (self._root / SCHEMA_FILE).write_text(to_json(store.schema), "utf-8")
         _write(self._root / TASKS_FILE, _tasks_table(self._tasks))
-        _write(self._root / EPISODES_FOLDER / _PATTERN.format(chunk_index=0, file_index=0), self._episodes_table())
+        episodes = pa.Table.from_pylist(self._episodes)
+        _write(self._root / EPISODES_FOLDER / _PATTERN.format(chunk_index=0, file_index=0), episodes)
 
-    def _episodes_table(self) -> pa.Table:
-        types = {f"{OWN}/seed": pa.int64(), f"{OWN}/step_s": pa.list_(pa.float32())}
-        masks = [key for key in self._episodes[0] if key.startswith(f"{OWN}/{MASKS}")]
-        types |= dict.fromkeys(masks, pa.list_(pa.bool_()))
-        rows = self._episodes
-        return pa.table({key: pa.array([row[key] for row in rows], types.get(key)) for key in rows[0]})
+
+def _note(episode: Episode, entry: Entry) -> EpisodeNote:
+    return EpisodeNote(
+        terminated=episode.terminated,
+        truncated=episode.truncated,
+        seed=episode.seed,
+        step_s=None if episode.step_s is None else episode.step_s.tolist(),
+        observed={name: mask.tolist() for name, mask in episode.observed.items()},
+        source=dict(entry.source),
+    )
 
 
 def _statistics(values: Array) -> dict[str, Array]:
@@ -295,12 +278,7 @@ def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
     return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
 
 
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """Opens a parquet file for writing, with page checksums."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return pq.ParquetWriter(path, schema, compression="snappy", write_page_checksum=True)
-
-
 def _write(path: Path, table: pa.Table) -> None:
-    with _writer(path, table.schema) as writer:
-        writer.write_table(table)
+    """Writes a parquet file with page checksums."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="snappy", write_page_checksum=True)

@@ -1,29 +1,24 @@
-"""Checked reading of untrusted LeRobot files: metadata in JSON, and numbers, texts and images in Parquet cells."""
+"""Reading of the Parquet files of a LeRobot dataset, which may be damaged, and of numbers in their cells."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate
+from worldline.data.formats.reading import UNREADABLE, Array, converted
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FIX = "Download or copy the dataset again."
-WHOLE: Final = Annotated[int, msgspec.Meta(ge=0)]
-NUMBER: Final = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]
-"""A finite number."""
 
 
 def within(root: Path, file: str) -> Path:
@@ -48,140 +43,6 @@ def within(root: Path, file: str) -> Path:
     return path
 
 
-def read_bytes(root: Path, file: str) -> bytes:
-    """Reads a file of the dataset.
-
-    Args:
-        root: of the dataset.
-        file: the relative path.
-
-    Raises:
-        DataError: it is missing or cannot be read.
-    """
-    path = within(root, file)
-    with converted("the file cannot be read", fix=FIX, file=file):
-        return path.read_bytes()
-
-
-def parse_json(text: bytes, file: str, place: str = "") -> Any:
-    """Parses JSON in UTF-8.
-
-    Args:
-        text: of the file or line.
-        file: its name in errors.
-        place: of the line; prefix of the message.
-
-    Raises:
-        DataError: it is not JSON, or has a repeated key.
-    """
-
-    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if twice := duplicate(key for key, _ in pairs):
-            raise ValueError(f"the key {twice!r:.100} occurs twice")
-        return dict(pairs)
-
-    with converted(f"{place}invalid JSON", fix=FIX, file=file):
-        return json.loads(text.decode("utf-8"), object_pairs_hook=distinct)
-
-
-class Checked:
-    """A JSON object or row with type-checked access.
-
-    Args:
-        entries: the parsed value.
-        file: for errors.
-        place: of the object in the file, for errors.
-    """
-
-    def __init__(self, entries: Any, file: str, place: str = "") -> None:
-        self.file, self._place = file, place
-        if not isinstance(entries, Mapping):
-            raise self.error(f"expected names with values, got {type(entries).__name__}")
-        self.entries: Mapping[str, Any] = entries
-
-    def error(self, problem: str) -> DataError:
-        """Returns the problem as an error that names the place."""
-        return DataError(f"{self._place}: {problem}" if self._place else problem, fix=FIX, file=self.file)
-
-    def get(self, key: str, kind: Any) -> Any:
-        """Returns an entry.
-
-        Args:
-            key: its name.
-            kind: its type, as for `msgspec.convert`.
-
-        Raises:
-            DataError: it is missing, or has another type.
-        """
-        if key not in self.entries:
-            raise self.error(f"{key!r} is missing")
-        try:
-            return msgspec.convert(self.entries[key], kind)
-        except msgspec.ValidationError as error:
-            raise self.error(f"{key!r} is {self.entries[key]!r:.80}: {error}") from error
-
-    def optional_list(self, key: str, kind: Any, length: int) -> Any:
-        """Returns a list of this length, or None.
-
-        Args:
-            key: its name.
-            kind: its type, such as `list[float]`.
-            length: of the list.
-
-        Raises:
-            DataError: it is missing, or has another type or length.
-        """
-        values: list[Any] | None = self.get(key, kind | None)
-        if values is not None and len(values) != length:
-            raise self.error(f"{key!r} has {len(values)} values; expected {length}")
-        return values
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """Returns a list of texts; a single text becomes a list of one, and a missing entry an empty list."""
-        value: str | list[str] | None = self.get(key, str | list[str] | None) if key in self.entries else None
-        return (value,) if isinstance(value, str) else tuple(value or ())
-
-    def only(self, keys: Collection[str]) -> None:
-        """Raises unless the keys are exactly these."""
-        if wrong := sorted(set(keys) ^ self.entries.keys()):
-            raise self.error(f"{wrong[0]!r:.100} is {'missing' if wrong[0] in keys else 'unknown'}")
-
-    def flat(self, key: str) -> Mapping[str, str | int | float]:
-        """Returns texts and numbers by name, from JSON in a text."""
-        parsed = parse_json(self.get(key, str).encode(), self.file, f"{self._place}: ")
-        checked = Checked({key: parsed}, self.file, self._place)
-        names: dict[str, str | int | float] = checked.get(key, dict[str, str | int | float])
-        return names
-
-
-def read_object(root: Path, file: str) -> Checked:
-    """Reads a JSON object from a file of the dataset.
-
-    Args:
-        root: of the dataset.
-        file: the relative path.
-
-    Raises:
-        DataError: the file is missing, cannot be read, or does not hold a JSON object.
-    """
-    return Checked(parse_json(read_bytes(root, file), file), file)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Numbers:
-    """A column of numbers.
-
-    Args:
-        values: [rows, *shape] in the dtype of the file; 0 for empty cells.
-        missing: [rows] bool, True if a component is empty or NaN.
-        empty: [rows] bool, True if a component is empty.
-    """
-
-    values: Array
-    missing: NDArray[np.bool_]
-    empty: NDArray[np.bool_]
-
-
 class ParquetRows:
     """The rows of a parquet file.
 
@@ -189,7 +50,7 @@ class ParquetRows:
         file: its path.
 
     Raises:
-        DataError: it cannot be read, or a column name occurs twice.
+        DataError: it cannot be read.
         MissingExtraError: the package pyarrow is not installed.
     """
 
@@ -202,8 +63,6 @@ class ParquetRows:
         with self._damage("the file"):
             self._parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
             self.names = tuple(self._parquet.schema_arrow.names)
-        if twice := duplicate(self.names):
-            raise self.error(f"the column {twice!r} occurs twice", fix="Remove or rename one of them.")
         self._columns: dict[str, pa.ChunkedArray] = {}
 
     def __len__(self) -> int:
@@ -217,10 +76,10 @@ class ParquetRows:
         """Returns columns of all rows.
 
         Args:
-            names: of existing columns.
+            names: of the columns.
 
         Raises:
-            DataError: the file is damaged.
+            DataError: the file is damaged, or does not have exactly one column of each name.
         """
         with self._damage("the rows"):
             # pyarrow treats names with dots as prefixes, so the exact columns are selected afterwards.
@@ -243,8 +102,10 @@ class ParquetRows:
         return converted(f"{what} cannot be read", fix=FIX, file=self.file, errors=(pa.ArrowException, *UNREADABLE))
 
 
-def numbers(column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[..., DataError]) -> Numbers:
-    """Converts a column of numbers, or of nested lists of numbers.
+def numbers(
+    column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[..., DataError]
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Returns the numbers in cells of numbers or nested lists, and a mask [rows] of cells that are empty or have a NaN.
 
     Args:
         column: of a table.
@@ -276,10 +137,9 @@ def numbers(column: pa.ChunkedArray, shape: tuple[int, ...], error: Callable[...
     known = flat.fill_null(False if dtype.kind == "b" else 0).to_numpy(zero_copy_only=False).astype(dtype, copy=False)
     values = np.zeros((len(cells), *shape), dtype)
     values[present] = known.reshape(-1, *shape)
-    empty = np.ones(len(cells), np.bool_)
-    empty[present] = np.asarray(flat.is_null(), np.bool_).reshape(len(present), -1).any(1)
-    is_nan = values.reshape(len(cells), -1) != values.reshape(len(cells), -1)
-    return Numbers(values=values, missing=empty | is_nan.any(1), empty=empty)
+    missing = np.ones(len(cells), np.bool_)
+    missing[present] = np.asarray(flat.is_null(), np.bool_).reshape(len(present), -1).any(1)
+    return values, missing | (values != values).reshape(len(cells), -1).any(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,8 +163,8 @@ class RowRange:
             raise self.rows.error("the column is missing", signal=key)
         return self.rows.column(key).slice(self.start, len(self))
 
-    def numbers(self, key: str, shape: tuple[int, ...], signal: str) -> Numbers:
-        """Returns the numbers in a column.
+    def numbers(self, key: str, shape: tuple[int, ...], signal: str) -> tuple[Array, NDArray[np.bool_]]:
+        """Returns the numbers in a column, and a mask of missing ones; see `numbers`.
 
         Args:
             key: of the column.
@@ -316,27 +176,22 @@ class RowRange:
         """
         return numbers(self.column(key), shape, partial(self.rows.error, signal=signal))
 
-    def known(self, key: str) -> Array:
+    def known(self, key: str, kinds: str = "biuf") -> Array:
         """Returns a column of single numbers without missing values.
 
+        Args:
+            key: of the column.
+            kinds: of dtypes that it may have.
+
         Raises:
-            DataError: it is missing or damaged, or has missing values.
+            DataError: it is missing or damaged, has missing values, or another dtype.
         """
-        column = self.numbers(key, (1,), key)
-        if gaps := np.flatnonzero(column.missing).tolist():
+        values, missing = self.numbers(key, (1,), key)
+        if gaps := np.flatnonzero(missing).tolist():
             raise self.rows.error("the cell is empty", signal=key, step=gaps[0])
-        return column.values.reshape(-1)
-
-    def whole(self, key: str) -> NDArray[np.int64]:
-        """Returns a column of whole numbers without missing values.
-
-        Raises:
-            DataError: it is missing or damaged, or holds other values.
-        """
-        values = self.known(key)
-        if values.dtype.kind not in "iu":
+        if values.dtype.kind not in kinds:
             raise self.rows.error(f"the column holds {values.dtype}; expected whole numbers", signal=key)
-        return values.astype(np.int64)
+        return values.reshape(-1)
 
 
 class DataFiles:
@@ -348,7 +203,7 @@ class DataFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._last: tuple[str, ParquetRows, NDArray[np.int64]] | None = None
+        self._last: tuple[str, ParquetRows, Array] | None = None
 
     def locate(self, file: str, number: int, num_rows: int) -> RowRange:
         """Finds the rows of an episode.
@@ -364,13 +219,10 @@ class DataFiles:
         if self._last is None or self._last[0] != file:
             rows = ParquetRows(within(self._root, file))
             all_rows = RowRange(rows=rows, start=0, stop=len(rows))
-            self._last = (file, rows, all_rows.whole("episode_index"))
+            self._last = (file, rows, all_rows.known("episode_index", "iu"))
         _, rows, numbers_of_rows = self._last
         where = np.flatnonzero(numbers_of_rows == number)
-        if len(where) != num_rows or not len(where):
-            problem = f"the file has {len(where)} rows of episode_index {number}, but the list has {num_rows}"
-            raise rows.error(problem, step=min(len(where), num_rows))
-        if where[-1] - where[0] + 1 != len(where):
-            step = int(np.flatnonzero(np.diff(where) != 1)[0]) + 1
-            raise rows.error("its rows are interleaved with other episodes", step=step)
+        if len(where) != num_rows or not len(where) or where[-1] - where[0] + 1 != len(where):
+            problem = f"the file has {len(where)} rows of episode_index {number}, but the list has {num_rows} in a row"
+            raise rows.error(problem)
         return RowRange(rows=rows, start=int(where[0]), stop=int(where[-1]) + 1)

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ import numpy as np
 
 from worldline.config import from_json
 from worldline.data.base import ReadOptions, refuse, schema_beside
-from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, drafted, new_hdf5, note_of
+from worldline.data.draft_folder import drafted
+from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, new_hdf5, note_of
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.layout import add_text
 from worldline.data.formats.minari import storage
 from worldline.data.formats.minari.storage import infer_signals, named_arrays, names_of
-from worldline.data.formats.reading import Array, EpisodeDraft, EpisodeLogs, flag_at_end, source_of
+from worldline.data.formats.reading import Array, EpisodeDraft, EpisodeLogs, ReadEpisode, flag_at_end, source_of
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import DataError
@@ -40,31 +42,8 @@ _MAIN_FILE = "main_data.hdf5"
 _STEP_S, _OBSERVED, _EXOGENOUS, _REWARDS = "step_s", "observed.", "exogenous.", "rewards."
 
 
-class MinariLogs(EpisodeLogs[storage.Storage]):
-    """A Minari dataset.
-
-    Args:
-        folder: with metadata.json and the data.
-        metadata: see `read_metadata`.
-        numbers: of the episodes.
-        exported: the schema that our exporter stored; None for other datasets.
-        schema: of every episode.
-        unclear: see `Logs`.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        metadata: Mapping[str, Any],
-        numbers: Sequence[int],
-        exported: Schema | None,
-        schema: Schema,
-        unclear: Sequence[str],
-    ) -> None:
-        self._folder, self._metadata, self._numbers = folder, metadata, tuple(numbers)
-        files = [_MAIN_FILE if metadata["data_format"] == "hdf5" else str(number) for number in numbers]
-        super().__init__(schema, unclear, folder, files)
-        self._exported = exported
+class MinariLogs(EpisodeLogs):
+    """A Minari dataset."""
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -80,72 +59,57 @@ class MinariLogs(EpisodeLogs[storage.Storage]):
             raise DataError("the path is not a Minari dataset", fix=fix, file=path)
         metadata = storage.read_metadata(folder)
         schema = schema or schema_beside(folder) or schema_beside(folder.parent)
-        with _storage(folder, metadata, max_images=1) as (dataset, embedded):
-            numbers, unclear = dataset.numbers, list[str]()
+        with access.opened(folder / _MAIN_FILE) as file:
+            dataset = storage.Storage(file, folder / _MAIN_FILE, metadata, max_images=1)
+            embedded, unclear = access.embedded_json(file, SCHEMA_ATTRIBUTE), list[str]()
             exported = None if embedded is None else from_json(Schema, embedded, where=folder / _MAIN_FILE)
             schema = schema or exported
             if schema is None:
                 schema, unclear = infer_signals(dataset, metadata, folder)
-        if len(numbers) != (total := metadata["total_episodes"]):
-            unclear.append(f"The dataset declares {total} episodes; {len(numbers)} are read.")
-        return cls(folder, metadata, numbers, exported, schema, unclear)
+        if len(dataset.numbers) != metadata.total_episodes:
+            unclear.append(f"The dataset declares {metadata.total_episodes} episodes; {len(dataset.numbers)} are read.")
+        read, files = partial(_read_episode, metadata.dataset_id, schema, exported), [_MAIN_FILE] * len(dataset.numbers)
 
-    @contextmanager
-    def opened(self) -> Iterator[storage.Storage]:
-        """Opens the storage."""
-        with _storage(self._folder, self._metadata) as (dataset, _):
-            yield dataset
+        @contextmanager
+        def reader() -> Iterator[ReadEpisode]:
+            with access.opened(folder / _MAIN_FILE) as file:
+                yield partial(read, storage.Storage(file, folder / _MAIN_FILE, metadata, None))
 
-    def draft(self, opened: storage.Storage, number: int) -> EpisodeDraft:
-        """Reads an episode."""
-        raw = opened.read(self._numbers[number])
-        draft = EpisodeDraft(source={"dataset": str(self._metadata.get("dataset_id", "")), **raw.metadata})
-        exported = self._exported if raw.note is not None else None
-        if exported is not None and raw.note is not None:
-            arrays, masks = _exported_arrays(raw, exported)
-            seed, draft.source = raw.note["seed"], raw.note["source"]
-        else:
-            arrays, masks = named_arrays(raw), {}
-            for (part, member), name in names_of(raw).items():
-                if member in raw.texts[part]:
-                    add_text(draft, name, set(raw.texts[part][member]))
-            seed = draft.source.pop("seed", None)
-        for signal in (signal for signal in self.schema.signals if signal.name in arrays):
-            if exported is not None and signal.role is Role.OBSERVATION:
-                draft.put(signal.name, arrays[signal.name], masks.get(signal.name))
-            else:
-                draft.add(signal, arrays[signal.name])
-        draft.terminated = _end(raw.terminations, len(raw.rewards), "terminations")
-        draft.truncated = _end(raw.truncations, len(raw.rewards), "truncations")
-        draft.seed = None if seed is None else int(seed)
-        if raw.note and _STEP_S in raw.parts[storage.INFOS]:
-            draft.step_s = raw.parts[storage.INFOS][_STEP_S].astype(np.float32)
-        draft.source = source_of(self._files[number], self._numbers[number], draft.source)
-        return draft
+        return cls(schema, unclear, root=folder, files=files, reader=reader)
 
 
-@contextmanager
-def _storage(
-    folder: Path, metadata: Mapping[str, Any], max_images: int | None = None
-) -> Iterator[tuple[storage.Storage, bytes | None]]:
-    """Opens the storage of a dataset; also yields the schema that our exporter stored.
+def _read_episode(
+    dataset_id: str, schema: Schema, exported: Schema | None, dataset: storage.Storage, number: int
+) -> EpisodeDraft:
+    """Reads an episode.
 
     Args:
-        folder: of the dataset.
-        metadata: see `read_metadata`.
-        max_images: of each camera that are decoded; None for all.
+        dataset_id: name of the dataset.
+        schema: of every episode.
+        exported: the schema that our exporter stored; None for other datasets.
+        dataset: its open storage.
+        number: index into `dataset.numbers`.
     """
-    if metadata["data_format"] == "hdf5":
-        with access.opened(folder / _MAIN_FILE) as file:
-            yield (
-                storage.Hdf5Storage(file, folder / _MAIN_FILE, metadata, max_images),
-                access.embedded_json(file, SCHEMA_ATTRIBUTE),
-            )
-    elif metadata["data_format"] in ("arrow", "parquet"):
-        yield storage.ArrowStorage(folder, metadata), None
+    raw = dataset.read(dataset.numbers[number])
+    draft = EpisodeDraft(source={"dataset": dataset_id, **raw.metadata})
+    if exported is not None and raw.note is not None:
+        arrays, masks = _exported_arrays(raw, exported)
+        seed, draft.source = raw.note["seed"], raw.note["source"]
     else:
-        problem = f"its data_format is {metadata['data_format']!r}"
-        raise DataError(problem, fix="Convert it to hdf5, arrow or parquet.", file=folder)
+        arrays, masks = named_arrays(raw), {}
+        for (part, member), name in names_of(raw).items():
+            if member in raw.texts[part]:
+                add_text(draft, name, set(raw.texts[part][member]))
+        seed = draft.source.pop("seed", None)
+    for signal in (signal for signal in schema.signals if signal.name in arrays):
+        draft.add(signal, arrays[signal.name], masks.get(signal.name))
+    draft.terminated = _end(raw.terminations, len(raw.rewards), "terminations")
+    draft.truncated = _end(raw.truncations, len(raw.rewards), "truncations")
+    draft.seed = None if seed is None else int(seed)
+    if raw.note and _STEP_S in raw.parts[storage.INFOS]:
+        draft.step_s = raw.parts[storage.INFOS][_STEP_S].astype(np.float32)
+    draft.source = source_of(_MAIN_FILE, dataset.numbers[number], draft.source)
+    return draft
 
 
 def _end(flags: Array, num_steps: int, name: str) -> bool:

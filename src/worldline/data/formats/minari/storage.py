@@ -1,32 +1,29 @@
-"""Storage backends of Minari datasets: HDF5, Arrow and Parquet, read into named arrays, and inference of signals.
+"""The HDF5 storage of Minari datasets, read into named arrays, and inference of signals.
 
 Names of signals come from the structure of the dataset, kinds and bounds from its spaces.
 
-HDF5 is read with h5py and not with the minari package. The package trusts declared sizes, reads unwritten chunks as
-zeros, and creates the environment named in a file that lacks its spaces. Arrow and Parquet are read with the package
-after their buffers were validated.
+The files are read with h5py and not with the minari package. The package trusts declared sizes, reads unwritten chunks
+as zeros, and creates the environment named in a file that lacks its spaces.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import h5py
+import msgspec
 import numpy as np
 
 from worldline.data.formats.decoding import decode_picture, empty_pictures
 from worldline.data.formats.hdf5 import access
-from worldline.data.formats.hdf5.layout import summary_of
-from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted, readable, reason
-from worldline.data.infer import SchemaDraft, Summary
-from worldline.errors import DataError, MissingExtraError
+from worldline.data.formats.reading import DAMAGED, Array, Metadata, converted, readable, reason
+from worldline.data.infer import SchemaDraft, Summary, summarise
+from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
 Space = Mapping[str, Any]
@@ -34,11 +31,49 @@ OBSERVATION, ACTION, REWARD, INFOS = "observation", "action", "reward", "infos"
 NOTE_ATTRIBUTE = "worldline"
 PARTS = {OBSERVATION: "observations", ACTION: "actions", INFOS: "infos"}
 _COLUMNS = ("rewards", "terminations", "truncations")
-_OF_PACKAGE = (*UNREADABLE, AssertionError, AttributeError)
-"""Exceptions of the minari package for damaged files."""
 _EPISODE = re.compile(r"episode_(\d+)")
 _INDEX = re.compile(r"_index_(\d+)")
 _ROLES = {OBSERVATION: Role.OBSERVATION, ACTION: Role.ACTION}
+
+
+class _MetadataFile(msgspec.Struct):
+    """The file metadata.json."""
+
+    observation_space: str
+    action_space: str
+    total_episodes: int
+    data_format: str
+    jpeg_encoding: bool = True
+    dataset_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetMetadata:
+    """The metadata of a dataset.
+
+    Args:
+        dataset_id: its name; empty if unknown.
+        total_episodes: declared number of episodes.
+        spaces: leaf spaces of observation and action by dotted name; see `leaves`.
+        has_jpeg: whether large images are stored as JPEG.
+    """
+
+    dataset_id: str
+    total_episodes: int
+    spaces: Mapping[str, Mapping[str, Space]]
+    has_jpeg: bool
+
+    def space(self, part: str, member: str) -> Space | None:
+        """The space of a member of observation or action; None if unknown."""
+        return self.spaces.get(part, {}).get(member)
+
+    def is_jpeg(self, part: str, member: str) -> bool:
+        """Whether the values of a member are stored as JPEG images."""
+        space = self.space(part, member)
+        if space is None or space.get("type") != "Box" or space["dtype"] != "uint8" or not self.has_jpeg:
+            return False
+        is_large = len(space["shape"]) in (2, 3) and min(space["shape"][:2]) >= 32
+        return is_large and bool(np.all(np.array(space["low"]) == 0) and np.all(np.array(space["high"]) == 255))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,42 +99,27 @@ class RawEpisode:
     note: Mapping[str, Any] | None = None
 
 
-class Storage(ABC):
-    """The episodes of a dataset."""
-
-    @property
-    @abstractmethod
-    def numbers(self) -> tuple[int, ...]:
-        """Numbers of the episodes that exist or should exist."""
-
-    @abstractmethod
-    def read(self, number: int) -> RawEpisode:
-        """Reads one episode.
-
-        Args:
-            number: of the episode.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-
-
-def read_metadata(folder: Path) -> dict[str, Any]:
+def read_metadata(folder: Path) -> DatasetMetadata:
     """Reads metadata.json and parses its spaces.
 
     Raises:
-        DataError: it is not JSON, or an entry is missing.
+        DataError: it cannot be read, an entry is missing, or the episodes are not stored as HDF5.
     """
     file = folder / "metadata.json"
     fix = "Write observation_space, action_space, total_episodes and data_format into it."
-    with converted("the metadata cannot be read", fix=fix, file=file, errors=_OF_PACKAGE):
-        metadata = json.loads(file.read_text("utf-8"))
-        for name in ("observation_space", "action_space"):
-            metadata[name] = json.loads(metadata[name])
-            leaves(metadata[name])
-        if not isinstance(metadata["total_episodes"], int) or not isinstance(metadata["data_format"], str):
-            raise TypeError("total_episodes is not an integer, or data_format is not a text")
-    return dict(metadata)
+    with converted("the metadata cannot be read", fix=fix, file=file):
+        content = msgspec.json.decode(file.read_bytes(), type=_MetadataFile)
+        texts = {OBSERVATION: content.observation_space, ACTION: content.action_space}
+        spaces = {part: leaves(json.loads(text)) for part, text in texts.items()}
+    if content.data_format != "hdf5":
+        fix = "Write the dataset with Minari's default data_format, which is hdf5."
+        raise DataError(f"its data_format is {content.data_format!r}", fix=fix, file=folder)
+    return DatasetMetadata(
+        dataset_id=content.dataset_id,
+        total_episodes=content.total_episodes,
+        spaces=spaces,
+        has_jpeg=content.jpeg_encoding,
+    )
 
 
 def leaves(space: Space, prefix: str = "") -> dict[str, Space]:
@@ -113,54 +133,35 @@ def leaves(space: Space, prefix: str = "") -> dict[str, Space]:
     return spaces
 
 
-def is_jpeg(space: Space | None, metadata: Mapping[str, Any]) -> bool:
-    """Whether values of this space are stored as JPEG images.
-
-    Args:
-        space: a leaf; None if unknown.
-        metadata: of the dataset.
-    """
-    if space is None or space.get("type") != "Box" or not metadata.get("jpeg_encoding", True):
-        return False
-    shape = tuple(space["shape"])
-    return (
-        len(shape) in (2, 3)
-        and min(shape[:2]) >= 32
-        and space["dtype"] == "uint8"
-        and bool(np.all(np.array(space["low"]) == 0))
-        and bool(np.all(np.array(space["high"]) == 255))
-    )
-
-
-class Hdf5Storage(Storage):
-    """Episodes in main_data.hdf5.
+class Storage:
+    """The episodes in main_data.hdf5.
 
     Args:
         file: the open file.
         path: its path.
-        metadata: see `read_metadata`.
+        metadata: of the dataset.
         max_images: rows of compressed images to decode; None for all.
+
+    Raises:
+        DataError: the file is damaged.
     """
 
-    def __init__(self, file: h5py.File, path: Path, metadata: Mapping[str, Any], max_images: int | None) -> None:
+    def __init__(self, file: h5py.File, path: Path, metadata: DatasetMetadata, max_images: int | None) -> None:
         self._file, self._path, self._metadata, self._max_images = file, path, metadata, max_images
-        self._spaces = {part: leaves(metadata[f"{part}_space"]) for part in (OBSERVATION, ACTION)}
-
-    @cached_property
-    def _found(self) -> frozenset[int]:
-        """Numbers of the existing groups."""
-        with converted("it cannot be read", file=self._path):
-            matches = map(_EPISODE.fullmatch, self._file)
-            return frozenset(int(match[1]) for match in matches if match)
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Numbers of the episodes, from groups and total_episodes."""
-        return _with_missing(self._found, self._metadata["total_episodes"])
+        with converted("it cannot be read", file=path):
+            existing = {int(match[1]) for match in map(_EPISODE.fullmatch, file) if match}
+        # An implausible total is capped, because it would fill the memory.
+        declared = range(min(metadata.total_episodes, 2 * len(existing) + 1000))
+        self.numbers = tuple(sorted(existing | set(declared)))
+        """Numbers of the episodes that exist or should exist."""
 
     def read(self, number: int) -> RawEpisode:
-        """Reads one episode."""
-        group = self._file[f"episode_{number}"] if number in self._found else None
+        """Reads one episode.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        group = self._file.get(f"episode_{number}")
         if not isinstance(group, h5py.Group):
             raise DataError(f"the group episode_{number} is missing", fix="Restore it, or correct total_episodes.")
         metadata = access.attributes(group)
@@ -173,8 +174,9 @@ class Hdf5Storage(Storage):
         texts: dict[str, dict[str, list[str]]] = {part: {} for part in PARTS}
         for part, key in PARTS.items():
             for name, dataset in self._datasets(group, key, tuples=note is None).items():
-                if is_jpeg(self._spaces.get(part, {}).get(name), self._metadata):
-                    parts[part][name] = _decode(dataset, self._spaces[part][name], name or part, self._max_images)
+                space = self._metadata.space(part, name)
+                if space is not None and self._metadata.is_jpeg(part, name):
+                    parts[part][name] = _decode(dataset, space, name or part, self._max_images)
                 elif access.is_text(dataset) and len(dataset.shape or ()) == 1:
                     texts[part][name] = access.texts_in(dataset, 0, len(dataset))
                 elif access.is_numeric(dataset):
@@ -199,81 +201,6 @@ class Hdf5Storage(Storage):
             raise DataError("the dataset is missing", fix=DAMAGED, signal=key)
         datasets = access.arrays_in(part, self._path)
         return {_INDEX.sub(r"\1", name): dataset for name, dataset in datasets.items()} if tuples else datasets
-
-
-class ArrowStorage(Storage):
-    """Episodes as Arrow or Parquet files, one folder per episode; read with the minari package.
-
-    Args:
-        folder: of the data.
-        metadata: see `read_metadata`.
-
-    Raises:
-        MissingExtraError: minari or pyarrow is not installed.
-        DataError: the package cannot open the folder.
-    """
-
-    def __init__(self, folder: Path, metadata: Mapping[str, Any]) -> None:
-        try:
-            import pyarrow.dataset  # noqa: F401 (only to report a missing extra)
-            from minari.dataset.minari_storage import MinariStorage
-        except ImportError as error:
-            raise MissingExtraError("minari", "minari") from error
-        self._folder, self._metadata = folder, metadata
-        with converted("minari cannot open it", file=folder, errors=_OF_PACKAGE):
-            self._storage = MinariStorage.read(folder)
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Numbers of the episodes, from folders and total_episodes."""
-        existing = frozenset(int(p.name) for p in self._folder.iterdir() if p.is_dir() and p.name.isdecimal())
-        return _with_missing(existing, self._metadata["total_episodes"])
-
-    def read(self, number: int) -> RawEpisode:
-        """Reads one episode."""
-        import pyarrow as pa
-
-        with converted("minari cannot read it", errors=(*_OF_PACKAGE, pa.ArrowException)):
-            num_rows = self._num_rows(number)
-            metadata = next(iter(self._storage.get_episode_metadata([number])))
-            (episode,) = self._storage.get_episodes([number])
-        if not len(episode["rewards"]) == num_rows - 1 == metadata.pop("total_steps", num_rows - 1):
-            problem = f"{num_rows} rows, {len(episode['rewards'])} rewards and total_steps do not agree"
-            raise DataError(problem, fix=DAMAGED)
-        parts: dict[str, dict[str, Array]] = {}
-        texts: dict[str, dict[str, list[str]]] = {}
-        for part, key in PARTS.items():
-            flat = _flatten({} if episode[key] is None else episode[key])
-            parts[part] = {name: value for name, value in flat.items() if isinstance(value, np.ndarray)}
-            texts[part] = {name: value for name, value in flat.items() if isinstance(value, list)}
-        plain = {name: value for name, value in metadata.items() if isinstance(value, str | int | float)}
-        return RawEpisode(parts=parts, texts=texts, metadata=plain, **{name: episode[name] for name in _COLUMNS})
-
-    def _num_rows(self, number: int) -> int:
-        """Returns the rows of an episode, and validates its buffers, which the package does not do."""
-        import pyarrow.dataset as ds
-
-        ending = self._metadata["data_format"]
-        if not (files := sorted((self._folder / str(number)).glob(f"*.{ending}"))):
-            raise DataError(f"the .{ending} file of episode {number} is missing", fix="Restore it.")
-        table = ds.dataset([str(file) for file in files], format=ending).to_table()
-        table.validate(full=True)
-        return int(table.num_rows)
-
-
-def _with_missing(existing: frozenset[int], total: int) -> tuple[int, ...]:
-    """Returns existing and declared numbers; an implausible total is capped, because it would fill the memory."""
-    return tuple(sorted(existing | set(range(min(total, 2 * len(existing) + 1000)))))
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict | tuple):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        flat: dict[str, Any] = {}
-        for name, inner in items:
-            flat |= _flatten(inner, f"{prefix}.{name}" if prefix else str(name))
-        return flat
-    return {prefix: value}
 
 
 def _decode(dataset: h5py.Dataset, space: Space, name: str, max_rows: int | None) -> Array:
@@ -316,12 +243,12 @@ def named_arrays(raw: RawEpisode) -> dict[str, Array]:
     return {**infos, **arrays, REWARD: raw.rewards}
 
 
-def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -> tuple[Schema, list[str]]:
+def infer_signals(storage: Storage, metadata: DatasetMetadata, folder: Path) -> tuple[Schema, list[str]]:
     """Infers the schema from spaces and values; also returns doubts, in full sentences.
 
     Args:
         storage: of the dataset; every episode is read.
-        metadata: see `read_metadata`.
+        metadata: of the dataset.
         folder: for errors.
 
     Raises:
@@ -333,18 +260,16 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
         parts = {**raw.parts, REWARD: {"": raw.rewards}}
         for (part, member), name in (names_of(raw) | {(REWARD, ""): REWARD}).items():
             if member in parts[part]:
-                seen.setdefault((part, member), (name, []))[1].append(summary_of(parts[part][member]))
+                seen.setdefault((part, member), (name, []))[1].append(summarise(parts[part][member]))
         left |= dict.fromkeys(f"{INFOS}.{member}" for member in (*raw.parts[INFOS], *raw.texts[INFOS]))
     if not any(part == OBSERVATION for part, _ in seen):
         raise DataError("no episode has observations", fix=DAMAGED, file=folder)
     draft = SchemaDraft(folder)
     draft.note("The step duration is not in the logs: step_s is left empty.")
-    spaces = {part: leaves(metadata[f"{part}_space"]) for part in _ROLES}
     for (part, member), (name, summaries) in seen.items():
-        space = spaces[part].get(member) if part in spaces else None
         signal, doubts = draft.infer(name, _ROLES.get(part, Role.REWARD), summaries)
-        signal, doubts = _bounded(signal, doubts, space, summaries)
-        if is_jpeg(space, metadata):
+        signal, doubts = _bounded(signal, doubts, metadata.space(part, member), summaries)
+        if metadata.is_jpeg(part, member):
             doubts = [*doubts, "its images were stored as JPEG, which loses detail."]
         draft.add(signal, doubts)
     if left:
@@ -354,7 +279,7 @@ def infer_signals(storage: Storage, metadata: Mapping[str, Any], folder: Path) -
 
 def _bounded(signal: Signal, doubts: list[str], space: Space | None, seen: list[Summary]) -> tuple[Signal, list[str]]:
     """Adds kind and bounds of the space to the signal, if the logged values lie within them."""
-    bounds = [summary for summary in seen if summary.low and np.isfinite(summary.low).all()]
+    bounds = [summary for summary in seen if summary.low]
     if space is None or not bounds:
         return signal, doubts
     low, high = np.min([s.low for s in bounds], axis=0), np.max([s.high for s in bounds], axis=0)

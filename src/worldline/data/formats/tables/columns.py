@@ -126,7 +126,6 @@ def table_of(raw: pa.Table, file: Path, findings: Iterable[Finding] = ()) -> Col
     if len(headers) > MAX_COLUMNS:
         fix = "Keep the columns that the world needs; a picture or a spectrum belongs in one array (.npz, HDF5)."
         raise DataError(f"the table has {len(headers)} columns, and the limit is {MAX_COLUMNS}", fix=fix, file=file)
-    _refuse_doubles(headers, file)
     columns = [_column(header, raw.column(number), file) for number, header in enumerate(headers)]
     noticed = list(findings)
     for number, header in enumerate(headers, 1):
@@ -188,13 +187,6 @@ def _read_parquet(file: Path) -> pa.Table:
     return table
 
 
-def _refuse_doubles(headers: Sequence[str], file: Path) -> None:
-    if twice := duplicate(filter(None, headers)):
-        places = [number + 1 for number, header in enumerate(headers) if header == twice]
-        problem = f"columns {', '.join(map(str, places))} have the same name {twice!r}"
-        raise DataError(problem, fix="Give each column a unique name.", file=file, signal=twice)
-
-
 def _clean(header: str) -> str:
     """Returns the header as a signal name, without slashes and leading dots."""
     return re.sub(r"[/\\\0]", ".", header).strip().lstrip(".")
@@ -233,7 +225,7 @@ def _values(header: str, cells: pa.ChunkedArray, file: Path) -> tuple[Array | No
         return np.full(len(cells), "", object), missing
     if types.is_binary(kind) or types.is_large_binary(kind):
         if file.suffix.lower() == ".csv":
-            raise _not_utf8(header, cells, file)
+            raise DataError(f"the column {header!r} is not UTF-8 text", fix=_CSV_FIX, file=file, signal=header)
         return None, missing
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         texts = np.array([text or "" for text in cells.to_pylist()], object)
@@ -287,17 +279,6 @@ def _lists(cells: Any, missing: NDArray[np.bool_]) -> tuple[Array | None, NDArra
     missing = missing.copy()
     missing[~missing] = holes.reshape(-1, lengths[0]).any(1)
     return values, missing
-
-
-def _not_utf8(header: str, cells: pa.ChunkedArray, file: Path) -> DataError:
-    """Returns the error for the first cell that is not UTF-8."""
-    for row, cell in enumerate(cells.to_pylist()):
-        try:
-            (cell or b"").decode()
-        except UnicodeDecodeError:
-            problem = f"row {row} (from 0, after the header) of the column {header!r} is not UTF-8: {cell!r:.80}"
-            return DataError(problem, fix=_CSV_FIX, file=file, signal=header)
-    return DataError(f"the column {header!r} is not text", fix=_CSV_FIX, file=file, signal=header)
 
 
 def _cut(file: Path) -> Iterator[Finding]:

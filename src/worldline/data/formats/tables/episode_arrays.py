@@ -35,9 +35,13 @@ def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> Epis
     if piece.label is not None and len(piece.rows) < 2:
         where = f" (row {piece.rows[0]})" if len(piece.rows) else ""
         return too_short("row", len(piece.rows), where=where)
-    draft = EpisodeDraft(times=piece.times)
-    draft.findings = [*_rows(piece), *_times(piece, reading), *_early_ends(piece)]
-    if draft.findings:
+    draft = EpisodeDraft(times=piece.times, findings=list(_times(piece, reading)))
+    ends = {name: _flag(draft, piece, name) for name in FLAGS}
+    if piece.label is None:
+        problem = f"{len(piece.rows)} rows have no episode label, the first is row {piece.rows[0]}"
+        fix = "Fill in the column of episodes, or drop these rows."
+        draft.findings.append(Finding(problem=problem, fix=fix))
+    if draft.failed:
         return draft
     if num_repeated:
         problem = f"{num_repeated} rows repeat the row before, with its time, and are left out"
@@ -56,10 +60,8 @@ def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> Epis
     else:
         for cell in cells:
             _add_rows(draft, cell, piece)
-    draft.findings += _unused(piece)
-    ends = {name: _flag(piece, name) for name in FLAGS}
     draft.end(is_whole and ends["terminated"], ends["truncated"] if is_whole else None)
-    draft.seed = _seed(piece)
+    draft.seed = _seed(draft, piece)
     return draft
 
 
@@ -75,13 +77,6 @@ def _without_repeats(piece: EpisodeRows) -> tuple[EpisodeRows, int]:
         same[same] &= np.where(column.missing[rows], column.missing[before], equal & ~column.missing[before])
         rows, before = piece.rows[same], piece.rows[np.flatnonzero(same) - 1]
     return replace(piece, rows=piece.rows[~same], times=piece.times[~same]), int(same.sum())
-
-
-def _rows(piece: EpisodeRows) -> Iterator[Finding]:
-    """Yields an error if the rows do not form an episode."""
-    if piece.label is None:
-        fix, row = "Fill in the column of episodes, or drop these rows.", piece.rows[0]
-        yield Finding(problem=f"{len(piece.rows)} rows have no episode label, the first is row {row}", fix=fix)
 
 
 def _times(piece: EpisodeRows, reading: ReadOptions) -> Iterator[Finding]:
@@ -205,20 +200,6 @@ def _add_resampled(
             _add_observation(draft, cell, resampled, observed)
         else:
             draft.put(signal.name, resampled[:-1])
-            _warn_of_lost_changes(draft, signal.name, times[known], values[known], grid)
-
-
-def _warn_of_lost_changes(
-    draft: EpisodeDraft, name: str, times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]
-) -> None:
-    """Adds a warning if an input changes more often than there are steps, so that changes are lost."""
-    within = (times >= grid[0]) & (times < grid[-1])
-    inside = values[within].reshape(int(within.sum()), -1)
-    changes = int((inside[1:] != inside[:-1]).any(1).sum())
-    if changes > len(grid) - 1:
-        problem = f"it changes {changes} times within {len(grid) - 1} steps; values between steps are lost"
-        fix = "Resample to a higher rate, or log an aggregate for each step, such as the mean."
-        draft.warn(problem, fix, signal=name)
 
 
 def _add_observation(draft: EpisodeDraft, cell: _Cells, values: Array, observed: NDArray[np.bool_]) -> None:
@@ -258,43 +239,28 @@ def _cut(times: NDArray[np.float64], grid: NDArray[np.float64]) -> Iterator[Find
         yield warning(problem=problem, fix=fix)
 
 
-def _flag(piece: EpisodeRows, name: str) -> bool | None:
-    """Whether a flag is set at the end: in the row of the last transition or in the last row."""
+def _flag(draft: EpisodeDraft, piece: EpisodeRows, name: str) -> bool | None:
+    """Whether a flag is set at the end: in the row of the last transition or in the last row. Adds findings."""
     column = piece.table.columns.get(name)
-    return None if column is None or not column.is_number else bool(_set(column, piece.rows)[-2:].any())
+    if column is None or not column.is_number:
+        if column is not None:
+            draft.warn("the column holds no flags and is left out", "Write 0 or 1 in each row.", signal=name)
+        return None
+    is_set = column.values[piece.rows].astype(np.bool_) & ~column.missing[piece.rows]
+    if steps := np.flatnonzero(is_set[:-2]).tolist():
+        problem = f"{name} is set in row {piece.rows[steps[0]]} of the file, before the end of the episode"
+        draft.findings.append(Finding(problem=problem, fix="Add a column of episodes.", step=steps[0]))
+    return bool(is_set[-2:].any())
 
 
-def _set(column: Column, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-    return column.values[rows].astype(np.bool_) & ~column.missing[rows]
-
-
-def _early_ends(piece: EpisodeRows) -> Iterator[Finding]:
-    """Yields an error for a flag that is set before the end."""
-    for name in FLAGS:
-        column = piece.table.columns.get(name)
-        if column is None or not column.is_number:
-            continue
-        if steps := np.flatnonzero(_set(column, piece.rows)[:-2]).tolist():
-            problem = f"{name} is set in row {piece.rows[steps[0]]} of the file, before the end of the episode"
-            fix = "Add a column of episodes."
-            yield Finding(problem=problem, fix=fix, step=steps[0])
-
-
-def _unused(piece: EpisodeRows) -> Iterator[Finding]:
-    """Yields warnings for columns of flags and seeds that hold other values."""
-    columns = piece.table.columns
-    unused = [name for name in FLAGS if name in columns and not columns[name].is_number]
-    unused += ["seed"] if "seed" in columns and _seed(piece) is None else []
-    for name in unused:
-        fix = "Write 0 or 1 in each row of a flag, and one whole number in all rows of an episode for a seed."
-        problem = f"the column does not hold a {'seed' if name == 'seed' else 'flag'} and is left out"
-        yield warning(problem=problem, fix=fix, signal=name)
-
-
-def _seed(piece: EpisodeRows) -> int | None:
-    """Returns the reset seed if the column `seed` holds one whole number in all rows."""
+def _seed(draft: EpisodeDraft, piece: EpisodeRows) -> int | None:
+    """Returns the reset seed if the column `seed` holds one whole number in all rows, else adds a warning."""
     column = piece.table.columns.get("seed")
-    if column is None or column.values.dtype.kind not in "iu" or column.missing[piece.rows].any():
+    if column is None:
         return None
     seeds = np.unique(column.values[piece.rows])
-    return int(seeds[0]) if len(seeds) == 1 else None
+    if column.values.dtype.kind in "iu" and len(seeds) == 1 and not column.missing[piece.rows].any():
+        return int(seeds.item())
+    fix = "Write one whole number in all rows of an episode."
+    draft.warn("the column does not hold a seed for each episode and is left out", fix, signal="seed")
+    return None

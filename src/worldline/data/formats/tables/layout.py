@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from worldline.data.base import ReadOptions
 from worldline.data.formats.reading import FLAGS, FOREIGN_ENDS
 from worldline.data.formats.tables.columns import Column, ColumnTable, as_numbers
-from worldline.data.formats.tables.timestamps import Changes, Times, changes, refresh_period, time_names
-from worldline.data.infer import NO_ACTION, SchemaDraft, Summary, infer_signal, is_rare
+from worldline.data.formats.tables.timestamps import Times, refresh_period, repeats, time_names
+from worldline.data.infer import NO_ACTION, SchemaDraft, Summary, infer_signal, is_rare, summarise
 from worldline.data.roles import (
     Behaviour,
     ColumnGuess,
@@ -40,6 +40,8 @@ MIN_ROWS = 10
 """A column with fewer values is not left out as constant."""
 MIN_COUNT = 20
 """A column with fewer values is not left out as a counter."""
+MIN_LEVELS = 6
+"""A column with fewer different values is no slow sensor."""
 MAX_SAMPLED_ROWS = 200_000
 """Rows of a column from which its behaviour follows."""
 _MOSTLY_NUMBERS = 0.9
@@ -55,7 +57,7 @@ class TableLayout:
     Args:
         schema: the signals; signals without a column are missing in every episode.
         codes: the texts of each discrete column, in the order of their codes.
-        stale: columns that repeat their values between two readings.
+        stale: columns of slow sensors, which repeat their values between two readings.
         facts: columns of texts that are constant within each episode.
         known: columns that are part of a signal or used otherwise; the others are left out.
         unclear: assumptions, in full sentences.
@@ -115,7 +117,7 @@ class _ColumnSummary:
     is_fact: bool = True
     units: dict[str, None] = field(default_factory=dict)
     summaries: list[Summary] = field(default_factory=list)
-    episodes: list[Changes] | None = field(default_factory=list)
+    changes: list[NDArray[np.intp]] = field(default_factory=list)
     samples: list[NDArray[np.float64]] = field(default_factory=list)
     num_sampled: int = 0
     content: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
@@ -145,6 +147,11 @@ class _ColumnSummary:
         return (
             behaviour is not None and behaviour.num_steps > 0 and behaviour.num_changes >= _BUSY * behaviour.num_steps
         )
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds floating-point numbers, one per row: integers are counters or switches."""
+        return bool(self.samples) and all(summary.dtype.kind == "f" for summary in self.summaries)
 
     @property
     def is_constant(self) -> bool:
@@ -210,13 +217,12 @@ class Survey:
             cameras: image signals, for an inferred schema.
         """
         self._draft = SchemaDraft(unclear=())
-        unnamed: set[str] = set()
+        is_given, unnamed = schema is not None, set[str]()
         if schema is None:
             unnamed = {*self._more_times, *(name for name in self._seen if name.lower() in FOREIGN_ENDS)}
             schema = self._inferred(step_s, cameras)
-            used = {name: signal for signal in schema.signals for name in parts_of(signal, self._seen)}
-        else:
-            used = {name: signal for signal in schema.signals for name in parts_of(signal, self._seen)}
+        used = {name: signal for signal in schema.signals for name in parts_of(signal, self._seen)}
+        if is_given:
             self._compare_units(used)
         own = {*used, *self._reserved, *FLAGS, "seed", *unnamed}
         facts = {name for name, seen in self._seen.items() if name not in own and _is_fact(seen)}
@@ -225,11 +231,10 @@ class Survey:
         codes = {name: signal.components or texts[name] for name, signal in chosen.items() if texts[name]}
         for name, known in codes.items():
             self._draft.note(f"{name}: its texts were encoded: {', '.join(f'{t} = {i}' for i, t in enumerate(known))}.")
-        stale = self._stale(used)
         return TableLayout(
             schema=schema,
             codes=codes,
-            stale=stale,
+            stale=self._stale(used),
             facts=frozenset(facts),
             known=frozenset(own | facts),
             unclear=tuple(self._draft.unclear),
@@ -276,7 +281,8 @@ class Survey:
         if guess.role in (Role.REWARD, None):
             return guess
         if seen.is_constant:
-            return RoleGuess(role=None, reason=f"it never changes (always {seen.summaries[0].low[0]:g})")
+            value = next(summary.low[0] for summary in seen.summaries if summary.low)
+            return RoleGuess(role=None, reason=f"it never changes (always {value:g})")
         if guess.role is Role.ACTION:
             return guess
         if seen.is_counter:
@@ -324,26 +330,22 @@ class Survey:
                     )
 
     def _stale(self, used: Mapping[str, Signal]) -> frozenset[str]:
-        """Finds columns of observations that update less often than other columns."""
-        periods: dict[str, float] = {}
+        """Finds columns of measurements that update less often than other columns."""
+        periods: dict[str, int] = {}
         for name, signal in used.items():
             seen = self._seen[name]
-            busy = any(other.is_busy for key, other in self._seen.items() if key in used and key != name)
-            is_sensor = signal.role is Role.OBSERVATION and signal.kind is Kind.VECTOR and busy
-            if is_sensor and seen.episodes and (period := refresh_period(seen.episodes)) is not None:
-                periods[name] = period
-        for name in [name for name in periods if any(used[name] is used[n] and n not in periods for n in used)]:
-            del periods[name]
-            self._draft.note(
-                f"{name}: it updates less often than other components of {used[name].name}; make it a separate signal."
-            )
-        actuators = {name for name in periods if may_be_actuator(name, self._seen[name].unit)}
-        for name, period in periods.items():
-            how = f"it changes only every {period:.3g} rows, other columns in every row"
-            then = "it may be an actuator, so its repeats count as observed; if it is one, give it the role action"
-            what = then if name in actuators else "its repeats are marked as not observed"
-            self._draft.note(f"{name}: {how}; {what}.")
-        return frozenset(periods.keys() - actuators)
+            is_sensor = signal.role is Role.OBSERVATION and seen.is_float and not may_be_actuator(name, seen.unit)
+            others = (other for key, other in self._seen.items() if key in used and key != name)
+            if is_sensor and any(other.is_busy for other in others):
+                period = refresh_period(seen.changes)
+                if period is not None and len(np.unique(np.concatenate(seen.samples))) >= MIN_LEVELS:
+                    periods[name] = period
+        # A signal is missing as a whole, so all its components must be slow.
+        slow = {name for name in periods if all(key in periods for key in used if used[key] is used[name])}
+        for name in sorted(slow):
+            how = f"it changes only every {periods[name]} rows, other columns in every row"
+            self._draft.note(f"{name}: {how}; its repeats are marked as not observed.")
+        return frozenset(slow)
 
 
 def _is_fact(seen: _ColumnSummary) -> bool:
@@ -358,40 +360,29 @@ def _look_at_texts(seen: _ColumnSummary, column: Column, episodes: Sequence[NDAr
     seen.cells += len(known)
     seen.numbers += len(good)
     if len(good):
-        seen.summaries.append(Summary(shape=(len(good),), dtype=numbers.dtype, low=(good.min(),), high=(good.max(),)))
+        seen.summaries.append(summarise(good))
     seen.texts |= set(map(str, known))
     seen.content.update(repr((column.name, len(known))).encode())  # texts are never compared with other columns
     for rows in episodes:
         cells = column.values[rows]
         seen.is_fact &= bool((cells == cells[:1]).all())
-    seen.episodes = None
 
 
 def _look_at_numbers(seen: _ColumnSummary, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
     """Adds a column of a table."""
-    known = column.values[~column.missing].reshape(int((~column.missing).sum()), -1).astype(np.float64)
+    known = column.values[~column.missing].astype(np.float64)
     seen.content.update(known.tobytes() + column.missing.tobytes())
     seen.cells += len(known)
     seen.numbers += len(known)
-    low, high = tuple(known.min(0).tolist()), tuple(known.max(0).tolist())
-    shape = (len(known), *column.values.shape[1:])
-    seen.summaries.append(Summary(shape=shape, dtype=column.values.dtype, low=low, high=high))
+    seen.summaries.append(replace(summarise(known), dtype=column.values.dtype))
     seen.is_fact = False
-    if column.values.ndim > 1:
-        seen.episodes = None
-        return
-    for rows in episodes:
-        values = column.values[rows].astype(np.float64)
-        moved = changes(values, column.missing[rows])
-        steps = max(int((~column.missing[rows]).sum()) - 1, 0)
-        if seen.num_sampled < MAX_SAMPLED_ROWS:
-            seen.samples.append(values[~column.missing[rows]])
-            seen.num_sampled += len(rows)
-        # Integers are counters or switches; a column that changes in most rows is not a slow sensor.
-        if column.values.dtype.kind != "f" or (steps > 20 and 4 * len(moved.rows) > 3 * steps):
-            seen.episodes = None
-        if seen.episodes is not None:
-            seen.episodes.append(moved)
+    for rows in episodes if column.values.ndim == 1 else ():
+        if seen.num_sampled >= MAX_SAMPLED_ROWS:
+            break
+        values, missing = column.values[rows].astype(np.float64), column.missing[rows]
+        seen.samples.append(values[~missing])
+        seen.num_sampled += len(rows)
+        seen.changes.append(np.flatnonzero(~missing & ~repeats(values, missing))[1:])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,6 @@ Missing frames are reported and masked, never replaced.
 
 from __future__ import annotations
 
-import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding
-from worldline.data.formats.decoding import decode_picture, empty_pictures, frame_times, frames, frames_between
+from worldline.data.formats.decoding import decode_picture, empty_pictures, frame_times, frames
 from worldline.data.formats.reading import EpisodeDraft, filled, natural
 from worldline.data.formats.tables.columns import Column
 from worldline.data.formats.tables.episode_arrays import build
@@ -29,9 +27,6 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 FRAME_NAMES = ("frame", "frame_index", "frame_idx", "frame_id", "frame_number")
 """A column with one of these names holds the frame number of each row, from 0."""
 
-MIN_FRAMES = 10
-STEADY = 0.1
-"""Share of the usual interval by which frames of a steady video may be early or late."""
 MAX_FRAME_AGE = 1.5
 """Maximum age of a row's frame, in frame intervals; an older frame means that the next one was dropped."""
 
@@ -39,72 +34,38 @@ Frames = NDArray[np.int64]
 """[rows or steps] index of the frame in its clip, -1 for none."""
 
 
-class Clip(ABC):
-    """The frames of one camera.
+class Clip:
+    """The frames of one camera; only times and names are read at first.
 
     Args:
-        path: a file or folder.
-        times: [frames] seconds from the first frame; None if unknown.
-        slots: [frames] number by which a table refers to each frame, rising from 0; a gap is a dropped frame.
+        path: a video file or a folder of images.
+
+    Raises:
+        DataError: the file cannot be read.
+        MissingExtraError: the package av is not installed.
     """
 
-    def __init__(self, path: Path, times: NDArray[np.float64] | None, slots: NDArray[np.int64]) -> None:
-        self.path, self.times, self.slots = path, times, slots
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files: Sequence[Path] = _pictures_in(path) if path.is_dir() else ()
+        self.times: NDArray[np.float64] | None = None if path.is_dir() else frame_times(path)
+        """[frames] seconds from the first frame; None if unknown."""
 
     def __len__(self) -> int:
-        return len(self.slots)
+        return len(self.files) if self.times is None else len(self.times)
 
-    @abstractmethod
     def between(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
         """Yields the frames from `first` to `last`, both included, [h, w, c].
 
         Raises:
             DataError: a frame is damaged.
         """
-
-
-class _VideoFrames(Clip):
-    """A video file."""
-
-    def between(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
-        assert self.times is not None
-        if first == 0 and last == len(self) - 1:
-            pictures = frames(self.path)
+        if self.times is None:
+            yield from (decode_picture(file) for file in self.files[first : last + 1])
         else:  # a margin of half a frame interval at both ends
             edges = np.concatenate([[0.0], (self.times[1:] + self.times[:-1]) / 2, [np.inf]])
-            pictures = frames_between(self.path, float(edges[first]), float(edges[last + 1]))
-        for _, picture in pictures:
-            yield picture
-
-
-class _Folder(Clip):
-    """A folder of images.
-
-    Args:
-        path: the folder.
-        files: its images, in order.
-    """
-
-    def __init__(self, path: Path, files: Sequence[Path]) -> None:
-        super().__init__(path, None, _slots(files))
-        self._files = tuple(files)
-
-    def between(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
-        for file in self._files[first : last + 1]:
-            yield decode_picture(file)
-
-
-def open_clip(path: Path) -> Clip:
-    """Opens a video file or a folder of images; reads only times and names.
-
-    Raises:
-        DataError: the file cannot be read.
-        MissingExtraError: the package av is not installed.
-    """
-    if path.is_dir():
-        return _Folder(path, _pictures_in(path))
-    times = frame_times(path)
-    return _VideoFrames(path, times, np.arange(len(times)))
+            part = frames(self.path, float(edges[first]), float(edges[last + 1]))
+            yield from (picture for _, picture in part)
 
 
 def clips_in(folder: Path) -> list[Path]:
@@ -118,7 +79,7 @@ def clips_in(folder: Path) -> list[Path]:
     clips += [path for path in inside if path.is_dir() and len(_pictures_in(path)) > 1]
     own = _pictures_in(folder)
     # Numbered names distinguish frames from plots that lie next to tables.
-    if not clips and len(own) > 1 and all(_number(file) is not None for file in own):
+    if not clips and len(own) > 1 and all(file.stem[-1].isdecimal() for file in own):
         return [folder]
     return sorted(clips, key=natural)
 
@@ -131,22 +92,6 @@ def has_pictures(folder: Path) -> bool:
 def _pictures_in(folder: Path) -> list[Path]:
     files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.name[0] != "."]
     return sorted(files, key=natural)
-
-
-def _number(file: Path) -> int | None:
-    """Returns the number at the end of the name."""
-    digits = re.search(r"(\d+)$", file.stem)
-    return int(digits[1]) if digits and len(digits[1]) < 10 else None
-
-
-def _slots(files: Sequence[Path]) -> NDArray[np.int64]:
-    """Returns the number of each frame: its position, or the number in its name if the names have gaps."""
-    place = np.arange(len(files))
-    numbers = [_number(file) for file in files]
-    known = np.array([number for number in numbers if number is not None], np.int64)
-    if len(known) < len(files) or (np.diff(known) <= 0).any() or (np.diff(known) == 1).all():
-        return place
-    return known - min(int(known[0]), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +125,7 @@ def build_with_pictures(
         reading: the user's options.
     """
     try:
-        opened = {name: open_clip(path) for name, path in clips.items()}
+        opened = {name: Clip(path) for name, path in clips.items()}
         by_row = {name: _by_row(rows, clip) for name, clip in opened.items()}
         piece = rows.piece
         if piece.times is None:
@@ -207,8 +152,6 @@ def _by_row(rows: FrameRows, clip: Clip) -> Frames | None:
         return None
     if rows.num_rows == len(clip):
         return rows.places
-    if rows.num_rows == clip.slots[-1] + 1:
-        return _at(clip, rows.places)
     problem = f"{rows.num_rows} rows and {len(clip)} frames cannot be matched without times or a column of frames"
     raise DataError(problem, fix="Add a column `frame` that counts from 0, or a column of times.", file=clip.path)
 
@@ -222,16 +165,10 @@ def _numbered(column: Column, rows: FrameRows, clip: Clip) -> Frames:
         problem = f"row {rows.piece.rows[wrong[0]]} of the table names frame {cells[wrong[0]]:g}"
         raise DataError(problem, fix=fix, file=clip.path)
     every = column.values[~column.missing].astype(np.float64)
-    if rows.num_rows == len(column.values) and every.min() == 1 and every.max() == len(clip) == clip.slots[-1] + 1:
+    if rows.num_rows == len(column.values) and every.min() == 1 and every.max() == len(clip):
         problem = f"the column {column.name} counts the {len(clip)} frames from 1"
         raise DataError(problem, fix=fix, file=clip.path)
-    return np.where(missing, -1, _at(clip, np.where(missing, 0, cells).astype(np.int64)))
-
-
-def _at(clip: Clip, slots: NDArray[np.int64]) -> Frames:
-    """Returns the frames with these numbers, -1 for dropped ones."""
-    frames = np.minimum(np.searchsorted(clip.slots, slots), len(clip) - 1)
-    return np.where(clip.slots[frames] == slots, frames, -1)
+    return np.where(missing | (cells >= len(clip)), -1, np.where(missing, 0, cells)).astype(np.int64)
 
 
 def _times_of(clip: Clip, frames: Frames | None) -> NDArray[np.float64] | None:
@@ -292,36 +229,16 @@ def _by_time(draft: EpisodeDraft, clip: Clip, rows: FrameRows, name: str) -> Fra
 
 
 def _warn_of_missing(draft: EpisodeDraft, by_step: Frames, clip: Clip, rows: FrameRows, name: str) -> None:
-    """Adds warnings for rows without frames, dropped frames, and frames before the first or after the last row."""
+    """Adds warnings for rows without frames, and frames before the first or after the last row."""
     if lost := np.flatnonzero(by_step < 0).tolist():
         problem = f"{len(lost)} of {len(by_step)} rows have no frame in {clip.path.name}, the first is row {lost[0]}"
         fix = "They are marked as not observed. If the video should have these frames, export it again."
         draft.warn(problem, fix, signal=name, step=lost[0])
-    if problem := _gaps(clip):
-        fix = "Rows without a frame are marked as not observed. If the video should have them, export it again."
-        draft.warn(problem, fix, signal=name)
     used = by_step[by_step >= 0]
     before, after = int(used.min()), len(clip) - 1 - int(used.max())
     if (before or after) and len(rows.piece.rows) == rows.num_rows:
         problem = f"{before} frames before the first row and {after} after the last row are left out"
         draft.warn(problem, "If they matter, log rows for the whole video.", signal=name)
-
-
-def _gaps(clip: Clip) -> str:
-    """Returns a problem if frames of an otherwise steady video were dropped, else an empty text."""
-    if clip.times is None or len(clip) < MIN_FRAMES:
-        return ""
-    gaps = np.diff(clip.times)
-    beats = gaps / np.median(gaps)
-    dropped = np.round(beats).astype(np.int64) - 1
-    if (np.abs(beats - np.round(beats)) >= STEADY).any() or not dropped.any() or (dropped == 0).mean() <= 0.5:
-        return ""
-    first = int(np.flatnonzero(dropped)[0])
-    rate, at = 1 / float(np.median(gaps)), float(clip.times[first])
-    return (
-        f"{clip.path.name} lacks {dropped.sum()} frames at an otherwise steady {rate:.3g} frames per second; "
-        f"the first gap is after frame {first} at {at:.3f} s"
-    )
 
 
 def _load(clip: Clip, use: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -331,17 +248,13 @@ def _load(clip: Clip, use: NDArray[np.int64]) -> NDArray[np.uint8]:
     pictures: NDArray[np.uint8] | None = None
     frame = first - 1
     for frame, picture in enumerate(clip.between(first, last), first):
-        if pictures is None:
-            pictures = empty_pictures(len(use), picture.shape, file=clip.path)
-        if frame > last:
-            problem = f"more frames can be read than the {len(clip)} that the file lists"
-            raise DataError(problem, fix="Export the video again.", file=clip.path)
+        pictures = empty_pictures(len(use), picture.shape, file=clip.path) if pictures is None else pictures
         if picture.shape != pictures.shape[1:]:
             problem = f"frame {frame} has shape {picture.shape}, frame {first} has {pictures.shape[1:]}"
             raise DataError(problem, fix="Resize all frames to one size.", file=clip.path)
         start, stop = np.searchsorted(wanted, [frame, frame + 1])
         pictures[order[start:stop]] = picture
     if pictures is None or frame != last:
-        problem = f"frame {frame + 1} cannot be read, though the file lists {len(clip)} frames"
+        problem = f"expected the frames {first} to {last}, but {frame} is the last one that can be read"
         raise DataError(problem, fix="Export the video again.", file=clip.path)
     return pictures

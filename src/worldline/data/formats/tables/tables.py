@@ -23,7 +23,7 @@ from worldline.data.formats.tables.layout import EpisodeRows, Survey, TableLayou
 from worldline.data.formats.tables.matching import has_pictures
 from worldline.data.formats.tables.timestamps import Times, read_times
 from worldline.errors import DataError
-from worldline.schema import Kind, Role, Schema
+from worldline.schema import Schema, Signal
 
 LEROBOT_FILE = "meta/info.json"
 """A folder with this file is a LeRobot dataset, not a folder of tables."""
@@ -35,30 +35,32 @@ class TableLogs(Logs):
     """A folder of CSV and Parquet files in natural order of their names, or a single file.
 
     Args:
-        files: each with one or more episodes.
-        num_episodes: in all files.
-        layout: of every file.
+        files: paths, or names that `read` knows, each with one or more episodes.
+        scan: the first pass over all of them.
+        schema: of the logs; None to infer it.
         reading: the user's options.
-        unclear: see `Logs`.
         read: reads a file.
+        cameras: image signals, for an inferred schema.
+        step_s: seconds per step, for an inferred schema if the rows have no times.
     """
-
-    _scan: Scan | None = None
-    """The first pass over all tables, from which another schema follows too; None for videos."""
 
     def __init__(
         self,
         files: Sequence[Path],
-        num_episodes: int,
-        layout: TableLayout,
+        scan: Scan,
+        schema: Schema | None,
         reading: ReadOptions,
-        unclear: Sequence[str],
         read: ReadTable = read_table,
+        *,
+        cameras: Sequence[Signal] = (),
+        step_s: float | None = None,
     ) -> None:
-        super().__init__(layout.schema, unclear)
-        self._files, self._num_episodes = tuple(files), num_episodes
-        self._layout, self._reading, self._open_file = layout, reading, read
+        layout = scan.survey.layout(schema, step_s if scan.step_s is None else scan.step_s, cameras)
+        dropped = "The action in the last row of an episode has no following observation and is dropped."
+        super().__init__(layout.schema, [*scan.assumptions, *layout.unclear, *resampling_notes(reading), dropped])
         self.columns = layout.columns
+        self._files, self._scan, self._layout, self._reading = tuple(files), scan, layout, reading
+        self._open_file = read
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -72,47 +74,16 @@ class TableLogs(Logs):
         """Opens the logs; scans all tables once."""
         if not (files := tables_in(path)):
             raise DataError("there are no tables at this path", fix="Give CSV or Parquet files.", file=path)
-        logs = cls.of_files(files, schema or schema_beside(path), reading)
+        logs = TableLogs(files, scan_tables(files, reading), schema or schema_beside(path), reading)
         logs.unclear = (*logs.unclear, *unread(path, files, "not tables"))
         return logs
 
-    @classmethod
-    def of_files(
-        cls, files: Sequence[Path], schema: Schema | None, reading: ReadOptions, read: ReadTable = read_table
-    ) -> TableLogs:
-        """Returns the logs in tables; scans all of them once.
-
-        Args:
-            files: paths, or names that `read` knows.
-            schema: of the logs; None to infer it.
-            reading: the user's options.
-            read: reads a file.
-
-        Raises:
-            DataError: no table can be read.
-        """
-        return TableLogs._of_scan(files, scan_tables(files, reading, read), schema, reading, read)
-
-    @staticmethod
-    def _of_scan(
-        files: Sequence[Path], scan: Scan, schema: Schema | None, reading: ReadOptions, read: ReadTable
-    ) -> TableLogs:
-        """Returns the logs in tables that were scanned."""
-        layout = scan.survey.layout(schema, scan.step_s)
-        unclear = [*scan.assumptions, *layout.unclear, *resampling_notes(layout.schema, reading)]
-        unclear.append("The action in the last row of an episode has no following observation and is dropped.")
-        logs = TableLogs(files, sum(map(len, scan.labels)), layout, reading, unclear, read)
-        logs._scan = scan
-        return logs
-
     def with_schema(self, schema: Schema) -> TableLogs | None:
-        """The same tables with another schema, from the first pass over them; None for videos."""
-        if self._scan is None:
-            return None
-        return self._of_scan(self._files, self._scan, schema, self._reading, self._open_file)
+        """The same tables with another schema, from the first pass over them."""
+        return TableLogs(self._files, self._scan, schema, self._reading, self._open_file)
 
     def __len__(self) -> int:
-        return self._num_episodes
+        return sum(map(len, self._scan.labels))
 
     def read(self) -> Iterator[LoggedEpisode]:
         """Yields the episodes of all tables."""
@@ -230,21 +201,12 @@ def _assumptions(
         yield f"Episodes end at gaps in time of more than {gap}."
 
 
-def resampling_notes(schema: Schema, reading: ReadOptions) -> Iterator[str]:
-    """Yields sentences about the effects of resampling; none without a rate.
-
-    Args:
-        schema: of the logs.
-        reading: the user's options.
-    """
+def resampling_notes(reading: ReadOptions) -> list[str]:
+    """Returns a sentence about the effects of resampling, if there is a rate."""
     if reading.rate_hz is None:
-        return
-    yield f"All signals were resampled to {reading.rate_hz} Hz with the rule {reading.rule!r}, missing inputs included."
-    not_drawn = [s.name for s in schema.signals if s.kind is not Kind.VECTOR and s.role is not Role.REWARD]
-    if reading.rule == "linear" and not_drawn:
-        yield f"Discrete values and images cannot be interpolated: {', '.join(not_drawn)} were held."
-    if schema.of(Role.REWARD):
-        yield f"{', '.join(s.name for s in schema.of(Role.REWARD))}: summed within each step."
+        return []
+    how = "rewards are summed; discrete values and images are held, whatever the rule"
+    return [f"All signals were resampled to {reading.rate_hz} Hz with the rule {reading.rule!r}: {how}."]
 
 
 def _left_out(table: ColumnTable, known: Collection[str]) -> Iterator[Finding]:

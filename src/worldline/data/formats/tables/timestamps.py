@@ -1,7 +1,4 @@
-"""Times of rows: conversion to seconds with the assumptions made, resampling to a common rate, and slow sensors.
-
-A slow sensor updates less often than every row.
-"""
+"""Times of rows: conversion to seconds with the assumptions made, resampling to a common rate, and slow sensors."""
 
 from __future__ import annotations
 
@@ -9,14 +6,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import gcd, log2
+from math import log2
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.formats.tables.columns import Column, ColumnTable, as_numbers
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +25,6 @@ SECONDS |= {"min": 60.0, "minutes": 60.0, "h": 3600.0, "hours": 3600.0, "d": 864
 """Seconds per unit, for units in headers and at the end of names such as `time_ms`."""
 
 _ZONE = r":\d\d\S*\s*(?:Z|UTC|[+-]\d\d:?\d\d)$"
-_SLASHES = r"^(\d{4})/(\d{2})/(\d{2})"
 _ISO: Final = "ISO8601"
 _READ: Final = {"errors": "coerce", "utc": True}
 _MAX_SECONDS = 1e12  # larger values are damaged
@@ -44,8 +40,8 @@ SLACK = 0.05
 USUAL_GAP = 1.5
 """In usual steps of the signal: linear interpolation does not bridge larger gaps."""
 
-_MIN_GAPS, _MIN_LEVELS, _MIN_BITS, _REGULAR = 5, 6, 8.0, 0.9
-_MIN_UNEVEN = 12
+MIN_GAPS, MIN_REGULAR, MIN_BITS = 5, 0.9, 8.0
+"""Of a slow sensor: number of gaps between its changes, share of multiples of its period, and improbability [bits]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +168,7 @@ def _dates(column: Column, table: ColumnTable) -> tuple[NDArray[np.generic], NDA
     if zoned.any() and not zoned.all() and not pd.to_datetime(texts[~zoned], format=_ISO, errors="coerce").isna().all():
         problem = "some times have a time zone and others do not"
         raise DataError(problem, fix="Write all times in UTC.", file=table.file, signal=column.name)
-    dates, how = pd.to_datetime(texts.str.replace(_SLASHES, r"\1-\2-\3", regex=True), **_READ, format=_ISO), ""
+    dates, how = pd.to_datetime(texts, **_READ, format=_ISO), ""
     if 2 * dates.isna().sum() > len(dates):
         dates, how = _local_dates(texts)
     stamps, bad = np.zeros(len(column.values), "datetime64[us]"), np.zeros(len(column.values), np.bool_)
@@ -239,13 +235,7 @@ def resample(
         observed: [samples] bool, at least one True; samples with False are ignored.
         grid: [grid] seconds, evenly rising, at least two.
         rule: how values between samples are found.
-
-    Raises:
-        InputError: no sample is observed, or the grid has fewer than two times.
     """
-    if not observed.any() or len(grid) < 2:
-        counts = f"{observed.sum()} and {len(grid)}"
-        raise InputError(f"resampling needs at least 1 observed sample and 2 times, got {counts}. Give more.")
     times, values = times[observed], values[observed]
     step = float(grid[-1] - grid[0]) / (len(grid) - 1)
     if rule == "nearest":
@@ -259,15 +249,11 @@ def resample(
 def _nearest(
     times: NDArray[np.float64], values: Array, grid: NDArray[np.float64], step: float
 ) -> tuple[Array, NDArray[np.bool_]]:
-    after = np.searchsorted(times, grid)
-    before = after - 1
-    late = np.where(before >= 0, grid - times[np.maximum(before, 0)], np.inf)
-    early = np.where(after < len(times), times[np.minimum(after, len(times) - 1)] - grid, np.inf)
-    late[late >= step / 2] = np.inf  # half-open interval: each sample belongs to one time at most
-    early[early > step / 2] = np.inf
-    observed = np.isfinite(np.minimum(late, early))
-    chosen = np.where(observed, np.where(early < late, after, before), before)
-    return values[np.maximum(chosen, 0)], observed
+    import pandas as pd
+
+    nearest = pd.Index(times).get_indexer(grid, method="nearest", tolerance=step / 2)
+    held = np.maximum(np.searchsorted(times, grid) - 1, 0)
+    return values[np.where(nearest >= 0, nearest, held)], nearest >= 0
 
 
 def _linear(
@@ -302,36 +288,6 @@ def summed(times: NDArray[np.float64], values: Array, grid: NDArray[np.float64])
     return np.array(sums, values.dtype)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Changes:
-    """The changes of one signal in one episode.
-
-    Args:
-        rows: rows whose value differs from the last known one.
-        sizes: difference to the last known value.
-        levels: the new values.
-    """
-
-    rows: NDArray[np.intp]
-    sizes: NDArray[np.float64]
-    levels: NDArray[np.float64]
-
-
-def changes(values: NDArray[np.number], missing: NDArray[np.bool_]) -> Changes:
-    """Finds known values that differ from the previous known value.
-
-    Args:
-        values: [rows].
-        missing: [rows] bool.
-    """
-    known = np.flatnonzero(~missing)
-    table = values[known].astype(np.float64)
-    moved = np.flatnonzero(table[1:] != table[:-1])
-    with np.errstate(over="ignore", invalid="ignore"):  # `check_episode` reports infinite values
-        sizes = np.diff(table)
-    return Changes(rows=known[moved + 1], sizes=sizes[moved], levels=table[moved + 1])
-
-
 def repeats(values: NDArray[np.number], missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Returns a mask [rows] of rows that repeat the previous known value.
 
@@ -346,49 +302,18 @@ def repeats(values: NDArray[np.number], missing: NDArray[np.bool_]) -> NDArray[n
     return repeated
 
 
-def refresh_period(episodes: Sequence[Changes]) -> float | None:
+def refresh_period(episodes: Sequence[NDArray[np.intp]]) -> int | None:
     """Returns the number of rows between two readings of a slow sensor; None if the signal is not clearly one.
 
-    Nearly all changes must lie on a common period of at least two rows; chance may explain this with a probability of
-    at most 1 in 256. Counters (equal steps in a row) and switches between a few levels do not count.
+    Nearly all changes must lie on a common period of at least two rows. Chance may explain this with a probability of
+    at most 1 in 256.
 
     Args:
-        episodes: changes of a floating-point signal in each episode.
+        episodes: rows of each episode in which the value changes, rising.
     """
-    gaps = np.concatenate([np.diff(episode.rows) for episode in episodes] or [np.zeros(0, np.intp)])
-    if len(gaps) < _MIN_GAPS or not _varies(episodes):
+    gaps = np.concatenate([np.diff(rows) for rows in episodes] or [np.zeros(0, np.intp)])
+    if len(gaps) < MIN_GAPS:
         return None
-    lengths, counts = np.unique(gaps, return_counts=True)
-    common = lengths[np.argsort(-counts, kind="stable")][:64].tolist()
-    beats = {*common, *(gcd(a, b) for a in common for b in common)}
-    beat = max((k for k in beats if (gaps % k == 0).mean() >= _REGULAR), default=1)
-    if beat >= 2:
-        return float(beat) if len(gaps) * log2(beat) >= _MIN_BITS else None
-    return _uneven_period(episodes, gaps, common[0])
-
-
-def _varies(episodes: Sequence[Changes]) -> bool:
-    """Whether the values look like a sensor and not like a counter, a schedule or a switch."""
-    levels = np.unique(np.concatenate([episode.levels for episode in episodes]))
-    if len(levels) < _MIN_LEVELS:
-        return False
-    sizes = np.abs(np.concatenate([episode.sizes for episode in episodes]))
-    if not np.isfinite(sizes).all():
-        return False
-    share = sizes / max(float(sizes.max()), 1e-300)
-    _, counts = np.unique(np.round(share, 6), return_counts=True)
-    turns = np.concatenate([np.diff(episode.rows, 2) for episode in episodes])
-    return bool(counts.max() < 0.5 * len(sizes) or (turns == 0).mean() < _REGULAR)
-
-
-def _uneven_period(episodes: Sequence[Changes], gaps: NDArray[np.intp], usual: int) -> float | None:
-    """Returns a period that is not a whole number of rows, so that gaps alternate (such as 3, 3 and 4)."""
-    near = gaps[np.abs(gaps - usual) <= 1]
-    if usual < 2 or len(gaps) < _MIN_UNEVEN or len(near) < _REGULAR * len(gaps):
-        return None
-    rough = float(near.mean())
-    change_rows = [episode.rows for episode in episodes if len(episode.rows) > 1]
-    beats = [np.concatenate([[0], np.cumsum(np.round(np.diff(rows) / rough))]) for rows in change_rows]
-    period = float(gaps.sum() / sum(beat[-1] for beat in beats))
-    off = max(np.ptp(rows - period * beat) for rows, beat in zip(change_rows, beats, strict=True))
-    return period if period > 2 and off <= 1.5 else None
+    period = int(np.bincount(gaps).argmax())  # the most frequent gap; two equal readings in a row make longer ones
+    is_clear = (gaps % period == 0).mean() >= MIN_REGULAR and len(gaps) * log2(period) >= MIN_BITS
+    return period if period >= 2 and is_clear else None

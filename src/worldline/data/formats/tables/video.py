@@ -13,7 +13,6 @@ masked as not observed.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -26,8 +25,8 @@ from worldline.data.checks import Finding
 from worldline.data.formats.reading import EpisodeDraft, unread
 from worldline.data.formats.tables import matching
 from worldline.data.formats.tables.columns import tables_in
-from worldline.data.formats.tables.layout import EpisodeRows, TableLayout
-from worldline.data.formats.tables.tables import LEROBOT_FILE, Scan, TableLogs, failed, resampling_notes, scan_tables
+from worldline.data.formats.tables.layout import EpisodeRows
+from worldline.data.formats.tables.tables import LEROBOT_FILE, Scan, TableLogs, failed, scan_tables
 from worldline.data.formats.tables.timestamps import Times
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -61,14 +60,22 @@ class VideoLogs(TableLogs):
 
     Args:
         plan: recordings and their tables.
-        layout: of every table, cameras included.
+        scan: the first pass over all tables.
+        schema: of the logs; None to infer it.
         reading: the user's options.
-        unclear: see `Logs`.
     """
 
-    def __init__(self, plan: _RecordingPlan, layout: TableLayout, reading: ReadOptions, unclear: Sequence[str]) -> None:
-        super().__init__(plan.tables, plan.num_episodes, layout, reading, unclear)
+    def __init__(self, plan: _RecordingPlan, scan: Scan, schema: Schema | None, reading: ReadOptions) -> None:
+        with_rows = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
+        cameras, step_s = _look(with_rows or plan.recordings.values()) if schema is None else ((), None)
+        super().__init__(plan.tables, scan, schema, reading, cameras=cameras, step_s=step_s)
         self._plan = plan
+
+    def with_schema(self, schema: Schema) -> None:
+        """None: the cameras of another schema are read again."""
+
+    def __len__(self) -> int:
+        return self._plan.num_episodes
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -90,14 +97,11 @@ class VideoLogs(TableLogs):
         schema = schema or schema_beside(path)
         scan = scan_tables(tables, reading)
         plan = _plan(clips, tables, scan, only=path if path.is_file() else None)
-        plan, unused = _usual_cameras(plan) if schema is None else _cameras_of(schema, plan)
+        plan, unused = (plan, []) if schema is None else _cameras_of(schema, plan)
         scan.survey.reserve(dict.fromkeys(matching.FRAME_NAMES, "the frames"))
-        with_rows = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
-        cameras, step_s = _look(with_rows or plan.recordings.values()) if schema is None else ((), None)
-        layout = scan.survey.layout(schema, scan.step_s if scan.step_s is not None else step_s, cameras)
-        unclear = [*scan.assumptions, _MATCHING, *unused, *layout.unclear, *resampling_notes(layout.schema, reading)]
-        unclear += unread(path, {*tables, *clips}, "neither videos nor tables")
-        return cls(plan, layout, reading, unclear)
+        logs = cls(plan, scan, schema, reading)
+        logs.unclear = (*logs.unclear, _MATCHING, *unused, *unread(path, {*tables, *clips}, "no videos or tables"))
+        return logs
 
     def read(self) -> Iterator[LoggedEpisode]:
         """Yields the episodes of all tables, then an error for each recording without rows."""
@@ -219,27 +223,11 @@ def _cameras_of(schema: Schema, plan: _RecordingPlan) -> tuple[_RecordingPlan, l
         raise DataError(problem, fix="Add an image signal with the name of a camera to schema.json.")
     unused = [camera for camera in cameras if camera not in images]
     notes = [f"{camera}: left out, because the schema has no image signal of this name." for camera in unused]
-    return _only(plan, images), notes
-
-
-def _usual_cameras(plan: _RecordingPlan) -> tuple[_RecordingPlan, list[str]]:
-    """Keeps the cameras of at least half of the recordings with rows, and returns sentences about the others."""
-    with_rows = [clips for name, clips in plan.recordings.items() if name in plan.names.values()]
-    counts = Counter(camera for clips in with_rows for camera in clips)
-    rare = [camera for camera, count in counts.items() if 2 * count < len(with_rows)]
-    if not with_rows:
-        return plan, []
-    notes = [f"{camera}: left out, because less than half of the recordings have this camera." for camera in rare]
-    return _only(plan, [camera for camera in counts if camera not in rare]), notes
-
-
-def _only(plan: _RecordingPlan, cameras: Sequence[str]) -> _RecordingPlan:
-    """Keeps these cameras in the recordings with rows."""
     kept = {
-        name: {camera: clip for camera, clip in clips.items() if camera in cameras or name not in plan.names.values()}
+        name: {camera: clip for camera, clip in clips.items() if camera in images or name not in plan.names.values()}
         for name, clips in plan.recordings.items()
     }
-    return replace(plan, recordings=kept)
+    return replace(plan, recordings=kept), notes
 
 
 def _look(recordings: Iterable[Mapping[str, Path]]) -> tuple[tuple[Signal, ...], float | None]:
@@ -257,7 +245,7 @@ def _look(recordings: Iterable[Mapping[str, Path]]) -> tuple[tuple[Signal, ...],
         if name in cameras:
             continue
         try:
-            clip = matching.open_clip(path)
+            clip = matching.Clip(path)
             picture = next(clip.between(0, 0))
         except DataError as error:
             failures.setdefault(name, error)
