@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from worldline.errors import InputError, UnknownNameError, UnsupportedError
-from worldline.labs.abilities import Configured
 from worldline.labs.base import Lab, read_action, read_options
 from worldline.registry import BUILTIN, load
 from worldline_exam.labs.wind import Wind
@@ -89,24 +88,6 @@ def test_options_are_copied_and_an_empty_list_fits_any_number_of_rows() -> None:
     given += 1
     assert (found["place"] == 1).all()
     assert read_options(None, {}) == {}
-
-
-def numbers(value: Any, wrong: float) -> list[Any]:
-    """`value` with each of its numbers in turn replaced; none where it has none."""
-    if isinstance(value, list):
-        return [[*value[:i], other, *value[i + 1 :]] for i, one in enumerate(value) for other in numbers(one, wrong)]
-    return [wrong] if isinstance(value, float) else []
-
-
-@every_lab
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_settings_that_are_not_finite_are_refused(name: str, wrong: float) -> None:
-    lab = made(name)
-    assert isinstance(lab, Configured)
-    for setting, value in lab.settings.items():
-        for other in numbers(value, wrong):
-            with pytest.raises(InputError, match=f"{setting}|table of"):
-                type(lab).from_settings({**lab.settings, setting: other})
 
 
 def still_of(lab: Lab) -> dict[str, Any]:
