@@ -57,9 +57,6 @@ class Collision(ExamLab, Locates):
         radius: radius of both balls, m, above half the largest overlap.
         contact_s: duration of a contact, s, above 0.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
@@ -72,19 +69,6 @@ class Collision(ExamLab, Locates):
         contact_s: float = 0.4,
         pictures: bool = False,
     ) -> None:
-        bands = [band for meeting in meetings for band in meeting]
-        rising = all(0 < low <= high < np.inf for low, high in bands)
-        if not (bands and rising and 0 < radius < np.inf and 0 < contact_s < np.inf):
-            raise InputError(
-                f"meetings {meetings} must be ranges of rising numbers above 0; radius {radius} and contact_s "
-                f"{contact_s} must be above 0; all must be finite."
-            )
-        deepest = contact_s / np.pi * max(left[1] + right[1] for left, right in meetings)
-        if not 2 * radius > deepest:
-            raise InputError(
-                f"radius {radius} must be above {deepest / 2:g}, half of the largest overlap, or the balls "
-                "pass through each other. Use a larger radius or a smaller contact_s."
-            )
         self.meetings, self.radius, self.contact_s = meetings, radius, contact_s
         self._stiffness = float((np.pi / contact_s) ** 2)
         self._state: dict[str, NDArray[np.generic]] = {}

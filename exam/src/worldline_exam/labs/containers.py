@@ -46,7 +46,6 @@ SUBSTEPS: Final = 6
 START_SPEED: Final = (0.4, 1.0)
 """Range of the initial speed, m/s."""
 WALL_HALF_WIDTH: Final = 0.03
-MAX_DISCS: Final = 4
 MAX_TRIES: Final = 100_000
 """Limit on draws of positions for one initial state."""
 
@@ -67,9 +66,6 @@ class Containers(ExamLab, Locates):
             effective value is higher, see the module.
         stiffness: contact stiffness, 1/s2.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
@@ -85,17 +81,6 @@ class Containers(ExamLab, Locates):
         stiffness: float = 110.0,
         pictures: bool = False,
     ) -> None:
-        clearance = 2 * radius + WALL_HALF_WIDTH
-        valid = 1 <= num_discs <= MAX_DISCS and 0 < restitution <= 1
-        if not (valid and 0 < radius < np.inf and 0 < stiffness < np.inf):
-            raise InputError(
-                f"num_discs {num_discs} must be 1 to {MAX_DISCS}, restitution {restitution} in (0, 1], radius "
-                f"{radius} and stiffness {stiffness} above 0 and finite."
-            )
-        if not (size < np.inf and clearance < pen[0] < size - clearance and 0 < pen[1] < size - 2 * clearance):
-            raise InputError(
-                f"pen {pen} is too close to the rim of a table of size {size} for discs of radius {radius}."
-            )
         self.num_discs, self.size, self.radius, self.pen = num_discs, size, radius, pen
         self.restitution, self.stiffness = restitution, stiffness
         # Damping ratio of an oscillator whose amplitude falls to the restitution in half a period.

@@ -46,9 +46,6 @@ class ElasticPucks(Driven):
         masses: mass of the red and the blue puck, kg, above 0.
         radii: radius of the red and the blue puck, m, above 0. Their sum is at most 0.8, so that the pucks can pass.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -58,10 +55,6 @@ class ElasticPucks(Driven):
         radii: tuple[float, float] = (0.25, 0.25),
         pictures: bool = False,
     ) -> None:
-        if not (all(0 < one < np.inf for one in (*masses, *radii)) and sum(radii) <= 0.8):
-            raise InputError(
-                f"masses {masses} and radii {radii} must be above 0 and finite, and the sum of radii at most 0.8."
-            )
         self.masses, self.radii = masses, radii
         moving = tuple(signal for puck in PUCKS for signal in body_signals(puck))
         super().__init__(moving, tuple(push_signal(puck, MAX_PUSH) for puck in PUCKS), pictures=pictures)

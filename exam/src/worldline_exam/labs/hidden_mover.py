@@ -61,9 +61,6 @@ class HiddenMover(ExamLab, Hides):
         mass: kg, above 0.
         half_side: distance from the centre of the tray to a wall, m, above 0.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
@@ -77,11 +74,6 @@ class HiddenMover(ExamLab, Hides):
         half_side: float = 2.0,
         pictures: bool = False,
     ) -> None:
-        if not (0 <= drag < np.inf and 0 <= bounce <= 1 and 0 < mass < np.inf and 0 < half_side < np.inf):
-            raise InputError(
-                f"drag {drag} must be at least 0, bounce {bounce} in [0, 1], mass {mass} and half_side {half_side} "
-                "above 0, all finite."
-            )
         self.drag, self.bounce, self.mass, self.half_side = drag, bounce, mass, half_side
         self._position: Floats = np.zeros(2)
         self._velocity: Floats = np.zeros(2)

@@ -91,9 +91,6 @@ class Occluder(ExamLab, Hides):
         shade: brightness ratio in the shade, from 0.2 to 1.
         depth: depth of the pit, m, above 0 and at most `MAX_DEPTH`.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
@@ -101,11 +98,6 @@ class Occluder(ExamLab, Hides):
     def __init__(
         self, *, half_screen: float = 0.3, shade: float = 0.45, depth: float = 0.6, pictures: bool = False
     ) -> None:
-        if not (0.2 <= half_screen <= 0.4 and 0.2 <= shade <= 1 and 0 < depth <= MAX_DEPTH):
-            raise InputError(
-                f"half_screen {half_screen} must be in [0.2, 0.4], shade {shade} in [0.2, 1], depth {depth} in "
-                f"(0, {MAX_DEPTH}]."
-            )
         self.half_screen, self.shade, self.depth = half_screen, shade, depth
         self._state: dict[str, Floats] = {}
         super().__init__(pictures=pictures)

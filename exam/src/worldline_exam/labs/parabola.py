@@ -17,7 +17,6 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import GREY, INK, RED, YELLOW, Locates, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, HeldActions, Options, action, observation, rounded, unrolled
@@ -52,19 +51,11 @@ class Parabola(ExamLab, Locates):
         throws: pairs of ranges of speed and gravity, drawn with equal probability.
         buoyancy: fraction of gravity that the air compensates, in [0, 1).
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
 
     def __init__(self, throws: Throws = USUAL, *, buoyancy: float = 0.0, pictures: bool = False) -> None:
-        bands = [band for throw in throws for band in throw]
-        if not (bands and all(0 <= low <= high < np.inf for low, high in bands) and 0 <= buoyancy < 1):
-            raise InputError(
-                f"throws {throws} must be ranges of rising, finite numbers from 0, buoyancy {buoyancy} in [0, 1)."
-            )
         self.throws, self.buoyancy = throws, buoyancy
         self._state: dict[str, NDArray[np.generic]] = {}
         super().__init__(pictures=pictures)

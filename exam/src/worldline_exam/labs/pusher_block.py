@@ -78,18 +78,11 @@ class PusherBlock(ExamLab, Locates):
         block_half: half the side of the block, m, from 0.04 to 0.15.
         pusher_radius: m, from 0.03 to 0.08.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
 
     def __init__(self, *, block_half: float = 0.1, pusher_radius: float = 0.05, pictures: bool = False) -> None:
-        if not (0.04 <= block_half <= 0.15 and 0.03 <= pusher_radius <= 0.08):
-            raise InputError(
-                f"block_half {block_half} must be in [0.04, 0.15] m, pusher_radius {pusher_radius} in [0.03, 0.08] m."
-            )
         self.block_half, self.pusher_radius = block_half, pusher_radius
         self._state: dict[str, Floats] = {}
         super().__init__(pictures=pictures)
