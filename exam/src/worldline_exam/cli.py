@@ -117,10 +117,8 @@ def exam(
     with progress_bars() as progress:
         chosen = _subject(subject, model, device, chat_options)
         result = run(chosen, out, options, resume=resume, command=_command(), progress=progress)
-    try:
-        write_json(json, {"passed": result.passed, **_figures(result)})
-    finally:
-        _print(result.tests, result.passed)
+    _print(result.tests, result.passed)
+    write_json(json, {"passed": result.passed, **_figures(result)})
     print(f"Report: {out / REPORT}")
     print_next("compare", out, "OTHER")
     if result.failed_to_grade:
@@ -167,10 +165,8 @@ def compare(
     found = run(ours, theirs, trainings)
     names = [read_exam(folder).result.subject for folder in (ours, theirs)]
     titles = names if trainings is None else [f"{n}, training {t}" for n, t in zip(names, trainings, strict=True)]
-    try:
-        write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(found)}))
-    finally:
-        _print_comparison(found, titles)
+    _print_comparison(found, titles)
+    write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(found)}))
     print_next("regrade", ours)
 
 
