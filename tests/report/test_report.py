@@ -43,7 +43,7 @@ MARKERS = {
     Diagnostics: "The world uses its actions",
     PredictedPaths: "predicted steps",
     Decoded: "The decoder serves visualisation only",
-    Films: "The plan shown",
+    Films: "1 of the 1 plan shown",
     Forecasts: "Episode 1: typical",
 }
 
