@@ -68,14 +68,6 @@ def test_the_logs_leave_out_a_gap_what_is_faster_and_a_combination() -> None:
     assert np.abs(place).max() < FIELD
 
 
-def test_pictures_show_both_balls() -> None:
-    lab = Collision(pictures=True)
-    picture = lab.reset(seed=0, options={"left_position": [-5.0], "right_position": [6.0]})[0]["camera"].astype(int)
-    left, right = (picture[32, int((FIELD + x) / (2 * FIELD) * 64)] for x in (-5.0, 6.0))
-    assert left[0] > 150 > left[2]
-    assert right[2] > 120 > right[0]
-
-
 def test_balls_do_not_pass_through_each_other() -> None:
     """The fastest meeting of each pool closes at 8 m/s: 1.02 m deep in a contact of 0.4 s."""
     deep = 0.4 / np.pi * 8

@@ -47,6 +47,16 @@ def test_a_seed_holds_every_draw(name: str, seed: int, before: int) -> None:
 
 
 @every_lab
+def test_pictures_follow_the_observations(name: str) -> None:
+    """They change within an episode and between episodes, with a visible contrast."""
+    lab = made(name, pictures=True)
+    first, second = (explore(lab, seed, 12).observations["camera"] for seed in (0, 1))
+    assert len(np.unique(first.reshape(len(first), -1), axis=0)) > 1
+    assert (first[-1] != second[-1]).any()
+    assert np.ptp(first) > 100
+
+
+@every_lab
 def test_actions_beyond_the_bounds_are_cut(name: str) -> None:
     lab = made(name)
     edge = {one.name: np.broadcast_to(np.array(one.high, one.dtype), (6, *one.shape)) for one in lab.schema.actions}
