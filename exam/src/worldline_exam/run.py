@@ -93,8 +93,8 @@ def exam(
         subject: the subject.
         folder: new or empty folder for logs, worlds, answers, `exam.json` and `report.html`.
         options: tests, sizes and seeds.
-        resume: resume an exam of this subject in the folder, with at least its tests and trainings. Logs, worlds and
-            answers are reused. An interrupted training restarts, and missing or damaged files are built again.
+        resume: resume an exam of this subject in the folder. Logs, worlds and answers are reused. An interrupted
+            training restarts, and missing or damaged files are built again.
         command: command line that repeats the exam.
         progress: called after each step.
 
@@ -109,7 +109,7 @@ def exam(
         )
     options, start = replace(options, paid=subject.pays), time.monotonic()
     begun, tests, seeds = begun_with(subject, options), options.make_tests(), range(options.num_seeds)
-    resumed = check_folder(folder, begun, subject, options, resume)
+    resumed = check_folder(folder, begun, subject, resume)
     subject = subject.for_exam(folder)
     with _writes(folder, "Choose another folder."):
         folder.mkdir(parents=True, exist_ok=True)
