@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worldline.plots.canvas import Frames
 from worldline.plots.panels import SignalPanel
+from worldline.plots.thumbnails import Frames
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from worldline.data.store import Store, is_store
 from worldline.errors import InputError
 from worldline.formatting import duration, number, plural
 from worldline.plots.contact_sheet import Heading, Reel, Sheet, SheetFrame, Sparks
-from worldline.plots.episode_plot import EpisodeView, Strip, episode_plot, num_frames
+from worldline.plots.episode_plot import EpisodeView, Strip, episode_figure, num_frames
 from worldline.plots.panels import (
     MAX_CURVES,
     SignalPanel,
@@ -91,7 +91,7 @@ def show(
     if number_ is not None:
         view, name = view_episode(store, number_, chosen), f"episode-{number_}"
         beside = {"index.html": figures.name, f"{name}.png": "This episode as PNG"}
-        files[f"{name}.png"] = episode_plot(view)
+        files[f"{name}.png"] = episode_figure(view).png()
         files[f"{name}.html"] = episode_page(figures.name, view, _source(store, number_), beside).encode()
         links = {f"{name}.html": f"Episode {number_}, signal by signal"}
     files = {"index.html": index_page(figures, sheet, links).encode(), **files}
