@@ -12,18 +12,6 @@ from numpy.typing import NDArray
 from worldline.episode import Arrays
 
 
-class Locates(ABC):
-    """Optional: the lab can be reset to the state that an observation describes."""
-
-    @abstractmethod
-    def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """Returns the options with which `reset` starts in the state of `observation`.
-
-        Args:
-            observation: every observation signal, [*shape].
-        """
-
-
 class Hides(ABC):
     """Optional: signals can be unobserved at some steps. Callers must then ignore their values."""
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs.abilities import Locates
 from worldline.labs.base import Policy, SolvedLab, read_options
 from worldline.labs.drawing import CAMERA
 from worldline.schema import Kind, Role, Schema, Signal
@@ -46,7 +45,7 @@ _GAP: Final = DOOR_HALF_HEIGHT - DOT_RADIUS
 _SKIN: Final = 1e-3
 
 
-class TwoRooms(SolvedLab, Locates):
+class TwoRooms(SolvedLab):
     """The lab. Observations: `camera`, `position` [px], `wall` [px] (wall x, door y). Action: `move` [px].
 
     Args:
@@ -73,7 +72,7 @@ class TwoRooms(SolvedLab, Locates):
         self._room = draw_walls(self._wall)
 
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """Returns the observed `position` and `wall`."""
+        """Returns the options with which `reset` starts in the observed state."""
         return {name: observation[name] for name in ("position", "wall")}
 
     @property

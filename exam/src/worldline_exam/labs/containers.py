@@ -21,7 +21,6 @@ rounded to float32 at each step, so an observation determines it exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from itertools import combinations
 from typing import Any, Final
@@ -32,7 +31,7 @@ from numpy.typing import NDArray
 
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import BLUE, GREEN, INK, RED, YELLOW, Locates, Picture, Policy, read_options
+from worldline.labs import BLUE, GREEN, INK, RED, YELLOW, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, HeldActions, Options, action, observation, rounded, unrolled
 
@@ -52,7 +51,7 @@ MAX_TRIES: Final = 100_000
 _COLOURS: Final = (RED, BLUE, GREEN, YELLOW)
 
 
-class Containers(ExamLab, Locates):
+class Containers(ExamLab):
     """Observations: for each disc `disc_0_position` [m], `disc_0_velocity` [m/s]. Action: `tilt` [m/s2].
 
     Options of `reset`: `position` [D, 2] m on the table, and `velocity` [D, 2] m/s.
@@ -110,19 +109,10 @@ class Containers(ExamLab, Locates):
         position, velocity = self.draw_start(self.np_random)
         self._position = np.asarray(given.get("position", position), dtype=np.float32).astype(float)
         self._velocity = np.asarray(given.get("velocity", velocity), dtype=np.float32).astype(float)
-        away = np.abs(self._position - self.size / 2).max() - self.size / 2
-        if away > self.radius:  # up to one radius is a contact with the soft rim
-            raise InputError(
-                f"position is {self._position.tolist()!r:.200}, outside the table. Keep it from 0 to {self.size} m."
-            )
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         position, velocity = self.move(self._position[None], self._velocity[None], action["tilt"][None])
         self._position, self._velocity = position[0], velocity[0]
-
-    def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The observed state as options for `reset`."""
-        return dict(zip(("position", "velocity"), self.state_of(observation), strict=True))
 
     def explorer(self) -> Policy:
         """A uniform tilt, held for five steps on average."""

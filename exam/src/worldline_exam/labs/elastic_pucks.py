@@ -15,13 +15,12 @@ Hidden: nothing.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import BLUE, INK, RED, Colour, Picture
 from worldline_exam.labs.base import Floats
 from worldline_exam.labs.driven import STEP_S, Driven, body_signals, push_signal
@@ -100,13 +99,6 @@ class ElasticPucks(Driven):
         for first, radius, colour in ((0, self.radii[0], RED), (4, self.radii[1], BLUE)):
             picture.disc(float(state[first]), float(state[first + 1]), radius, colour)
         return picture.pixels()
-
-    def _begin(self, observation: dict[str, Any]) -> dict[str, Any]:
-        for puck in PUCKS:
-            place = observation[f"{puck}_position"]
-            if np.abs(place).max() > HALF:
-                raise InputError(f"{puck}_position is {place.tolist()}, outside the box. Keep it within {HALF} m.")
-        return super()._begin(observation)
 
     def _fly(self, position: Floats, velocity: Floats, duration: float) -> tuple[Floats, Floats]:
         """Positions and velocities [M, 2, 2] after a flight, from one contact to the next."""

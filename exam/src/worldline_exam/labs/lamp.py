@@ -26,7 +26,6 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import BLUE, GREY, INK, RED, YELLOW, Colour, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation, unrolled
@@ -107,9 +106,6 @@ class Lamp(ExamLab):
     def _start(self, options: Options) -> None:
         names = (name for one in STATIONS for name in (one.heat, one.lamp))
         given = read_options(options, dict.fromkeys(names, ()))
-        for station in STATIONS:
-            if (lit := given.get(station.lamp)) is not None and lit not in (0, 1):
-                raise InputError(f"{station.lamp} is {float(lit)}. It must be 0 or 1.")
         # About the stationary distribution under the explorer.
         start = self.np_random.normal(0, abs(self.effect) / np.sqrt(1 - KEEP**2), len(STATIONS))
         self._heats = np.array([float(given.get(one.heat, x)) for one, x in zip(STATIONS, start, strict=True)])

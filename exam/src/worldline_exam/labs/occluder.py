@@ -30,7 +30,6 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import GREEN, GREY, INK, PAPER, YELLOW, Colour, Hides, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, OccasionalActions, Options, action, observation
@@ -66,13 +65,6 @@ DOOR: Final = 2 * RADIUS
 MAX_DEPTH: Final = 0.7
 _TOP: Final = 1.9
 """Top of barrier and screen, m above a ball on the lower rail."""
-_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
-    "x": (LEFT_END, END - RADIUS),
-    "speed": (0.0, SPEEDS[1]),
-    "colour": (0.0, 1.0),
-    "door": (-RADIUS, _TOP),
-}
-"""Ranges of options of `reset`."""
 
 
 class Occluder(ExamLab, Hides):
@@ -133,16 +125,6 @@ class Occluder(ExamLab, Hides):
         }
         chosen = read_options(options, dict.fromkeys(drawn, ()))
         given: dict[str, float] = {**drawn, **{name: float(value) for name, value in chosen.items()}}
-        for name, (low, high) in _LIMITS.items():
-            if not low <= given[name] <= high:
-                raise InputError(f"{name} is {given[name]}. Give a number from {low} to {high}.")
-        for name in ("rail", "wall", "pit"):
-            if given[name] not in (LOWER, UPPER):
-                raise InputError(
-                    f"{name} is {given[name]}. Give {UPPER:g} for the upper rail or {LOWER:g} for the lower."
-                )
-        if given["pit"] == given["rail"] and EDGE < given["x"] < BARRIER:
-            raise InputError(f"the ball starts at x = {given['x']} m, over the pit on its rail. Give another x.")
         self._state = self.start(**{name: np.array([[value]]) for name, value in given.items()})
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
