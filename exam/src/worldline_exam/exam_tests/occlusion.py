@@ -184,23 +184,14 @@ class OcclusionTest(ExamTest):
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """One puck for each length along its main axis of motion, and the progress at the longest."""
+        """One puck for each length along its main axis of motion."""
         inferred = {"this world": answers, "frozen": references.must_fail["frozen"]}
-        panels = [_panel(scenes, inferred, int(scene)) for scene in np.flatnonzero(scenes["drawn"])]
-        rows = _moving(scenes, GAPS[-1])
-        last, truth = _last_seen(scenes)[rows], scenes["truth.path"][rows, -1]
-        ends = {"truth": truth, **{name: found["position"][rows] for name, found in inferred.items()}}
-        lines = (
-            FigureLine.of(name, (truth - last).ravel(), (found - last).ravel(), points=True)
-            for name, found in ends.items()
-        )
-        title = f"Progress under the lid, {GAPS[-1]} frames"
-        panels.append(FigurePanel.of(title, "true [m]", "predicted [m]", lines, equal=True))
+        panels = tuple(_panel(scenes, inferred, int(scene)) for scene in np.flatnonzero(scenes["drawn"]))
         caption = (
             "The lines of this world begin when the lid comes down and end when the puck reappears. Each point is a "
             "prediction one frame ahead from all observations before it."
         )
-        return ExamFigure(caption=caption, panels=tuple(panels))
+        return ExamFigure(caption=caption, panels=panels)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
