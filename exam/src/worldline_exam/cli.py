@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 import typer
 
@@ -96,15 +95,7 @@ def exam(
 
     if ":" in subject:
         sys.path.append(str(Path.cwd()))  # finds the user's recipe module; installed packages take precedence
-    chat_options = _ChatOptions(
-        url=endpoint,
-        model=endpoint_model,
-        api_key_env=api_key_env,
-        transcript=transcript,
-        max_requests=max_requests,
-        prices=prices,
-        max_cost=max_cost,
-    )
+    chat_options = _ChatOptions(endpoint, endpoint_model, api_key_env, transcript, max_requests, prices, max_cost)
     options = ExamOptions(
         tests=() if tests is None else _codes(tests),
         pool=Pool(pool),
@@ -199,17 +190,16 @@ def _trainings(pairs: Sequence[tuple[int, int]]) -> str:
     return ", ".join(str(one) if one == other else f"{one} with {other}" for one, other in pairs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ChatOptions:
+class _ChatOptions(NamedTuple):
     """Options of a language model on the command line."""
 
-    url: str | None = None
-    model: str | None = None
-    api_key_env: str | None = None
-    transcript: Path | None = None
-    max_requests: int | None = None
-    prices: str | None = None
-    max_cost: float | None = None
+    url: str | None
+    model: str | None
+    api_key_env: str | None
+    transcript: Path | None
+    max_requests: int | None
+    prices: str | None
+    max_cost: float | None
 
 
 def _codes(text: str) -> tuple[str, ...]:
@@ -234,7 +224,7 @@ def _subject(name: str, model: str | None, device: str, chat_options: _ChatOptio
         raise InputError(f"--model {model} does not apply: {name} is no recipe. Omit --model or give a recipe.")
     if name == NAME:
         return _language(chat_options)
-    if chat_options != _ChatOptions():
+    if any(one is not None for one in chat_options):
         raise InputError(
             f"endpoint, limit and transcript options apply to the subject {NAME!r} only, got {name!r}. Omit them."
         )
