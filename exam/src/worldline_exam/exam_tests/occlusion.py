@@ -178,11 +178,15 @@ class OcclusionTest(ExamTest):
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Predicted against true progress under the lid, at each length."""
         end, last = scenes["truth.path"][:, -1], _last_seen(scenes)
-        ends = {"truth": end, "frozen": references.must_fail["frozen"]["position"], "this world": answers["position"]}
+        ends: Arrays = {
+            "truth": end,
+            "frozen": references.must_fail["frozen"]["position"],
+            "this world": answers["position"],
+        }
         panels = []
         for gap in GAPS:
             rows = _moving(scenes, gap)
-            moved = [(one[rows] - last[rows]).ravel() for one in ends.values()]
+            moved = [(one[rows].astype(float) - last[rows]).ravel() for one in ends.values()]
             lines = (FigureLine.of(name, moved[0], one, points=True) for name, one in zip(ends, moved, strict=True))
             panels.append(FigurePanel.of(f"Hidden for {gap} frames", "true [m]", "predicted [m]", lines, equal=True))
         caption = (
