@@ -23,10 +23,13 @@ def logs_of(test: ExamTest, num: int, num_steps: int | None = None) -> dict[str,
 
 
 def examine(test: ExamTest, seed: int, num: int, num_steps: int | None = None) -> Examined:
-    """The test with its references, where answers that were stored are graded like new ones."""
+    """The test with its references, where stored answers are graded like new ones, and with a figure of the oracle."""
     found = self_check.examine(test, seed, logs_of(test, num, num_steps))
     stored = {name: value.copy() for name, value in found.references.oracle.items()}
     assert test.grade(found.scenes, stored, found.references) == found.oracle
+    panels = test.figure(found.scenes, stored, found.references).panels
+    assert 1 <= len(panels) <= 6
+    assert any(line.name.startswith("this world") and line.x for panel in panels for line in panel.lines)
     return found
 
 

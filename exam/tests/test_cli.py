@@ -49,7 +49,7 @@ def test_a_recipe_is_one_also_beside_a_folder_of_its_name() -> None:
 
 @pytest.mark.parametrize("given", ["", " ", ","])
 def test_no_test_at_all_is_not_all_of_them(given: str) -> None:
-    assert "names no test" in refused("persistence", "--tests", given)
+    assert "no test is called ''" in refused("persistence", "--tests", given)
 
 
 def test_a_difference_without_an_end_is_written_so_that_anybody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Verdict
 from worldline.cli.main import app
-from worldline.config import to_json
 from worldline.data.store import open_store
 from worldline.engines.baselines import Persistence
 from worldline.engines.language.endpoint import Endpoint
@@ -35,8 +34,8 @@ from worldline_exam.labs.fleet import BOATS, Fleet
 from worldline_exam.labs.wind import DECAY, Wind
 from worldline_exam.language_subject import TRANSCRIPT, LanguageSubject, endpoint_of
 from worldline_exam.options import ExamOptions
-from worldline_exam.results import ExamResult, same_figures, without_draws
-from worldline_exam.run import exam, regrade
+from worldline_exam.results import ExamResult, same_figures
+from worldline_exam.run import exam
 
 SCENES = 10
 QUESTIONS = SCENES * 2 * STEPS  # with the motor and without
@@ -257,11 +256,6 @@ def test_answers_that_are_no_good_are_an_error_and_none_are_not_measured(
     assert verdicts(found) == {"C9": verdict}
     assert said in reason(found, "C9")
     assert found.failed_to_grade == failed
-
-
-def test_stored_answers_are_graded_again_with_the_same_result(law: Path) -> None:
-    again = tuple(without_draws(one) for one in regrade(law))
-    assert to_json(again) == to_json(read_exam(law).result.tests)
 
 
 def test_without_an_endpoint_all_sixteen_are_not_measured(tmp_path: Path) -> None:

@@ -40,8 +40,6 @@ BUILTIN: dict[str, dict[str, str]] = {
     "engine": {
         "language": "worldline.engines.language.engine:LanguageEngine",
         "learned": "worldline.engines.learned:LearnedEngine",
-        "simulator": "worldline.engines.simulator:SimulatorEngine",
-        "oracle": "worldline.engines.oracle:OracleEngine",
         "persistence": "worldline.engines.baselines:Persistence",
         "constant_velocity": "worldline.engines.baselines:ConstantVelocity",
         "linear": "worldline.engines.baselines:Linear",

@@ -6,60 +6,11 @@ import numpy as np
 import pytest
 
 from worldline.audit.report_evidence import (
-    Decoded,
-    DecodedWindow,
-    GoalOutcome,
-    ImaginedPath,
-    Planning,
-    Series,
     readout_row,
     sample_forecasts,
 )
 from worldline.episode import Episode
-from worldline.errors import InputError
-from worldline.stats import Curve, wilson
 from worldline.world.base import World
-
-
-def test_a_plan_has_exactly_one_planner() -> None:
-    one = GoalOutcome(name="random", role="floor", all=wilson(1, 10), split={})
-    with pytest.raises(InputError, match="expected one outcome"):
-        Planning(task="t", outcomes=(one,), plan_ms=None, plan_batched_ms=None)
-
-
-def test_series_match_their_steps() -> None:
-    with pytest.raises(InputError, match="2 steps and 1 values"):
-        Series(name="loss", steps=(0, 1), values=(1.0,))
-    with pytest.raises(InputError, match="0 steps"):
-        Series(name="loss", steps=(), values=())
-
-
-def test_paths_match_each_other_and_their_frames() -> None:
-    frames, path = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((5, 2))
-    with pytest.raises(InputError, match="two paths of shape"):
-        ImaginedPath(frames=frames, frame_steps=(0, 4), real=path, imagined=path[:4])
-    with pytest.raises(InputError, match="expected 2 frame_steps, one per frame, got 3"):
-        ImaginedPath(frames=frames, frame_steps=(0, 1, 4), real=path, imagined=path)
-
-
-def test_decoded_frames_match_each_other_and_their_steps() -> None:
-    frames, curve = np.zeros((3, 4, 4, 1), np.uint8), Curve(value=(1.0, 2.0), low=(1.0, 2.0), high=(1.0, 2.0))
-    with pytest.raises(InputError, match="frames of shape"):
-        DecodedWindow(real=frames, drawn=frames[1:])
-    window = DecodedWindow(real=frames, drawn=frames)
-    with pytest.raises(InputError, match=r"expected 3 frames and errors, one per step, got \[2, 2, 2, 2\]"):
-        Decoded(
-            camera="camera",
-            step_s=None,
-            steps=(1, 2, 3),
-            windows=(window,),
-            num_windows=9,
-            num_episodes=3,
-            imagined=curve,
-            persistence=curve,
-            decoder=curve,
-            saved=None,
-        )
 
 
 def test_a_readout_row_is_measured() -> None:

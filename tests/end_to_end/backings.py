@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -97,13 +97,13 @@ class Workshop:
         made: Engine = load("engine", engine).fit(self.fitting, self.store.schema)
         return made
 
-    def save(self, name: str, engine: Engine, *, planner: Planner = PLANNER, calibrated: bool = True) -> str:
+    def save(self, name: str, engine: Engine, *, calibrated: bool = True) -> str:
         """The folder of the bundle of a world over this engine."""
         calibration = None
         if calibrated:
             calibration = calibrate(engine, self.held_out, horizon=self.horizon, num_windows=8, seed=0)
         folder = self.folder / f"{self.kind}-{name}"
-        save_world(folder, LocalWorld(engine, calibration, planner))
+        save_world(folder, LocalWorld(engine, calibration, PLANNER))
         return str(folder)
 
     def serve(self, world: World) -> str:
@@ -132,13 +132,17 @@ def uncalibrated(workshop: Workshop) -> str:
 
 
 def oracle(workshop: Workshop) -> str:
-    return workshop.save("oracle", OracleEngine(lab=TwoRooms(camera=False)))
+    """A URL: the lab is not stored in a bundle."""
+    engine = OracleEngine(lab=TwoRooms(camera=False))
+    calibration = calibrate(engine, workshop.held_out, horizon=workshop.horizon, num_windows=8, seed=0)
+    return workshop.serve(LocalWorld(engine, calibration, PLANNER))
 
 
 def simulator(workshop: Workshop) -> str:
-    """Resets the lab into what is seen."""
-    engine = SimulatorEngine.of_lab(TwoRooms(camera=False))
-    return workshop.save("simulator", engine, planner=FEW, calibrated=False)
+    """A URL. Resets the lab into what is seen."""
+    lab = TwoRooms(camera=False)
+    engine = SimulatorEngine(make_environment=partial(TwoRooms, camera=False), schema=lab.schema, locate=lab.locate)
+    return workshop.serve(LocalWorld(engine, None, FEW))
 
 
 def language(workshop: Workshop) -> str:

@@ -15,7 +15,7 @@ from worldline.config import replace_at
 from worldline.engines import learned
 from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.episode import Episode, Future, History
-from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.errors import ConfigError, UnsupportedError
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import Belief, Inputs, LatentRollout, Window
@@ -41,7 +41,6 @@ from worldline.training.heads.readout import Readout, ReadoutConfig
 from worldline.training.heads.reward import Reward, RewardConfig
 from worldline.training.heads.termination import Termination, TerminationConfig
 from worldline.world.local import LocalWorld
-from worldline.world.objective import objective
 
 UNTRAINED = tuple(clause for clause in CLAUSES if clause not in (timing, novelty_grows))
 """What holds without training: all but that the log is predicted, and that noise is unlike it."""
@@ -327,25 +326,6 @@ def test_a_goal_that_is_neither_whole_nor_all_pictures_is_refused() -> None:
         distance(engine, belief, future, goal, seed=0)
 
 
-def test_a_goal_of_another_shape_is_refused() -> None:
-    engine, belief = calm()
-    with pytest.raises(InputError, match="'position' has shape"):
-        distance(engine, belief, IDLE, {"position": np.ones((3, 3), np.float32)}, seed=0)
-
-
-def test_past_exogenous_inputs_are_asked_for() -> None:
-    engine = untrained(TOY.schema, ("position",), goals=False)
-    past = history(TOY.episodes(3, 8, seed=0), 4, 3)
-    with pytest.raises(InputError, match="exogenous signal 'wind' is missing"):
-        engine.observe(None, replace(past, exogenous={}), seed=0)
-
-
-def test_a_belief_of_somebody_else_is_refused() -> None:
-    engine = untrained(CALM.schema, ("position",), goals=False)
-    with pytest.raises(InputError, match="belief is a dict"):
-        engine.imagine({}, IDLE, num_samples=1, seed=0)
-
-
 def test_what_is_far_from_the_training_data_is_novel() -> None:
     engine = untrained(CALM.schema, ("position",), goals=False)
     usual, unlike = CALM.episodes(8, 8, seed=0), CALM.episodes(8, 8, seed=1)
@@ -623,19 +603,6 @@ def test_measures_of_imagined_states_draw_with_the_seed_of_the_call() -> None:
         for name, values in first.items():
             np.testing.assert_array_equal(values, again[name], name)
             assert np.allclose(values, other[name]) is not draws, name
-
-
-def test_the_cost_in_steps_draws_with_the_seed_of_the_plan() -> None:
-    engine, targets = drifting(3), {"position": np.ones((3, 2), np.float32)}
-    push = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (3, 2, 5, 2)).astype(np.float32))
-    goal = Goal(targets=targets, in_steps=True)
-    for one, draws in ((engine, True), (replace(engine, model=Still(3).eval()), False)):
-        belief = begun(one)
-        first, other = (
-            objective(one, belief, None, goal, targets, (), {}, {}, num_observed=1, seed=seed)(push).cost
-            for seed in (1, 2)
-        )
-        assert np.allclose(first, other) is not draws
 
 
 @pytest.mark.parametrize(("worlds", "versions"), [(5, 2), (1, 7)])

@@ -7,7 +7,7 @@ import pytest
 
 from worldline.engines.oracle import OracleEngine
 from worldline.episode import Episode, Future, History
-from worldline.errors import DataError, UnsupportedError
+from worldline.errors import UnsupportedError
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 
@@ -80,10 +80,3 @@ def test_a_branch_needs_the_state() -> None:
     hidden = replace(EPISODES[0], observed={"position": np.arange(13) != 4})
     with pytest.raises(UnsupportedError, match="'position', step 4"):
         ENGINE.abduct(hidden, 4)
-
-
-def test_parts_give_the_same_lab_again() -> None:
-    again = OracleEngine.from_parts(LAB.schema, ENGINE.to_parts())
-    assert again.describe() == ENGINE.describe()
-    with pytest.raises(DataError, match="not those of the lab"):
-        OracleEngine.from_parts(TwoRooms(camera=True).schema, ENGINE.to_parts())

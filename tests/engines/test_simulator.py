@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -120,9 +119,8 @@ LOCATED = SimulatorEngine(
 )
 
 
-@pytest.mark.parametrize("engine", [LOCATED, SimulatorEngine.of_lab(ROOMS)], ids=["located", "by name"])
-def test_a_lab_conforms_once_it_can_be_located(engine: SimulatorEngine) -> None:
-    check_engine(engine, [explore(ROOMS, seed, 8) for seed in range(4)], horizon=3)
+def test_a_lab_conforms_once_it_can_be_located() -> None:
+    check_engine(LOCATED, [explore(ROOMS, seed, 8) for seed in range(4)], horizon=3)
 
 
 class Counter(gymnasium.Env[int, int]):
@@ -154,13 +152,3 @@ def test_exogenous_signals_belong_to_the_environment() -> None:
     wind = Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(1,))
     with pytest.raises(ConfigError, match="Leave wind out"):
         SimulatorEngine(make_environment=Gusts, schema=Schema(signals=(*SCHEMA.signals, wind)))
-
-
-def test_only_what_is_made_by_name_can_be_stored() -> None:
-    engine = SimulatorEngine.of_lab(TwoRooms(camera=False), name="rooms")
-    again = SimulatorEngine.from_parts(engine.schema, engine.to_parts())
-    assert again.describe() == engine.describe()
-    assert again.to_parts() == engine.to_parts()
-    for other in (ENGINE, replace(engine, locate=dict)):
-        with pytest.raises(UnsupportedError, match="cannot be stored"):
-            other.to_parts()

@@ -7,7 +7,7 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.errors import ConfigError, InputError
+from worldline.errors import InputError
 from worldline.labs.playing import explore
 from worldline.labs.spaces import from_signals, to_signals
 from worldline.labs.two_rooms import (
@@ -337,15 +337,6 @@ def test_the_explorer_sees_both_rooms_and_respects_the_bounds() -> None:
             observation = lab.step(action)[0]
         crossings += (observation["position"][0] > 32) != side
     assert 8 <= crossings <= 32
-
-
-def test_a_lab_is_built_again_from_its_settings() -> None:
-    lab = TwoRooms("random", camera=False)
-    again = TwoRooms.from_settings(lab.settings)
-    assert (again.walls, again.camera) == ("random", False)
-    for wrong in ({"walls": "fixed"}, {"walls": "none", "camera": True}, {"walls": "fixed", "camera": 1}):
-        with pytest.raises(ConfigError, match="two-rooms"):
-            TwoRooms.from_settings(wrong)
 
 
 def test_it_is_reset_into_what_it_shows() -> None:

@@ -43,7 +43,7 @@ MARKERS = {
     Diagnostics: "The world uses its actions",
     PredictedPaths: "predicted steps",
     Decoded: "The decoder serves visualisation only",
-    Films: "The plan shown",
+    Films: "shown reached the goal",
     Forecasts: "Episode 1: typical",
 }
 

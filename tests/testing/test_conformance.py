@@ -13,6 +13,7 @@ from tests.testing.toy_windows import window_of
 
 from worldline.config import replace_at
 from worldline.engines.base import Engine
+from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode
 from worldline.labs.playing import explore
@@ -63,7 +64,7 @@ def fitted(name: str) -> tuple[Engine, Sequence[Episode]]:
 def oracle() -> tuple[Engine, Sequence[Episode]]:
     """The lab, and episodes of it."""
     lab = TwoRooms(camera=False)
-    return load("engine", "oracle")(lab=lab), [explore(lab, seed, 12) for seed in range(12)]
+    return OracleEngine(lab=lab), [explore(lab, seed, 12) for seed in range(12)]
 
 
 ENGINES: dict[str, Callable[[], tuple[Engine, Sequence[Episode]]]] = {
@@ -75,8 +76,8 @@ ENGINES: dict[str, Callable[[], tuple[Engine, Sequence[Episode]]]] = {
 }
 """Per name, what builds the engine and episodes of a world that it knows."""
 
-TRAINED, SIMULATED = {"learned"}, {"simulator"}
-"""Engines that need training or an environment; checked in tests of their own."""
+TRAINED = {"learned"}
+"""Engines that need training; checked in tests of their own."""
 
 SERVED = {"language"}
 """Engines that need a server; checked where one runs, in tests/engines/language/test_engine.py."""
@@ -146,7 +147,7 @@ def test_a_planner_that_does_not_search() -> None:
     assert breaches(case, (bounds, deterministic)) == []
 
 
-@pytest.mark.parametrize("name", sorted(set(names("engine")) - TRAINED - SIMULATED - SERVED))
+@pytest.mark.parametrize("name", sorted({*names("engine"), "oracle"} - TRAINED - SERVED))
 def test_engines(name: str) -> None:
     check_engine(*ENGINES[name]())
 

@@ -60,7 +60,7 @@ def test_figures(tmp_path: Path) -> None:
 def test_everything_is_written_and_the_same_again(tmp_path: Path) -> None:
     store = store_of(tmp_path / "logs", EVERYTHING, *range(3, 23), step_s=0.1)
     shown = show(store, tmp_path / "out" / "show", episode=3)
-    names = ["index.html", "contact-sheet.png", "episode-3.png", "episode-3.html"]
+    names = ["index.html", "episode-3.png", "episode-3.html"]
     assert [path.name for path in shown.files] == names
     first = [hashlib.sha256(path.read_bytes()).hexdigest() for path in shown.files]
     again = show(store, tmp_path / "again", episode=3)
@@ -71,9 +71,8 @@ def test_everything_is_written_and_the_same_again(tmp_path: Path) -> None:
                 assert image.width > 1000
     index = shown.files[0].read_text()
     assert 'href="episode-3.html"' in index
-    assert 'href="contact-sheet.png"' in index
     assert all(f'alt="eye, episode {k}, ' in index for k in (0, 19))
-    page = shown.files[3].read_text()
+    page = shown.files[2].read_text()
     assert page.count("<figure") == 8
     assert "4.npz" not in page
     assert "1.npz" in page
@@ -87,7 +86,7 @@ def test_few_signals_and_few_steps(tmp_path: Path, signals: tuple[Signal, ...], 
     if not any(one.role is Role.OBSERVATION for one in signals):
         signals = (*signals, GEAR)
     shown = show(store_of(tmp_path / "logs", signals, steps), tmp_path / "show")
-    assert len(shown.files) == 4
+    assert len(shown.files) == 3
 
 
 def test_an_empty_store_has_figures_and_nothing_to_see(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +12,12 @@ from tests.world.wrapped import Wrapped
 
 from worldline.bundle import read_bundle
 from worldline.config import replace_at
-from worldline.engines.base import CallCost, Engine, Parts
+from worldline.engines.base import CallCost, Engine
 from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
 from worldline.engines.learned import Adaptation, LearnedEngine
-from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode, History
-from worldline.errors import BundleError, DataError, UnknownNameError, UnsupportedError
-from worldline.labs.playing import explore
+from worldline.errors import BundleError, UnknownNameError, UnsupportedError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.base import Chance, Goal
@@ -219,15 +216,12 @@ def test_a_name_that_is_not_registered_is_refused(saved: Path, change: Change, m
 
 
 RICH = Integrator(noise=0.1)
-WALKS = [explore(ROOMS, seed, 9) for seed in range(12)]
 STEPS = RICH.episodes(12, 9, seed=1)
 ENGINES: dict[str, tuple[Engine, list[Episode]]] = {
     "persistence": (Persistence.fit(STEPS, RICH.schema), STEPS),
     "constant_velocity": (ConstantVelocity.fit(STEPS, RICH.schema), STEPS),
     "linear": (Linear.fit(STEPS, RICH.schema), STEPS),
     "action_blind": (ActionBlind.fit(STEPS, RICH.schema), STEPS),
-    "oracle": (OracleEngine(lab=ROOMS), WALKS),
-    "simulator": (SimulatorEngine.of_lab(ROOMS, name="rooms"), WALKS),
 }
 
 
@@ -266,18 +260,6 @@ def test_a_world_without_a_calibration_comes_back_without_one(tmp_path: Path) ->
     assert open_world(tmp_path / "w").calibration is None
 
 
-def test_a_simulator_that_is_reset_by_seed_stays_so(tmp_path: Path) -> None:
-    engine = replace(SimulatorEngine.of_lab(ROOMS), locate=None)
-    save_world(tmp_path / "w", LocalWorld(engine, None, SEARCH))
-    opened = open_world(tmp_path / "w")
-    assert isinstance(opened.engine, SimulatorEngine)
-    assert opened.engine.locate is None
-    taken = {"move": WALKS[0].actions["move"][4:]}
-    np.testing.assert_array_equal(
-        opened.what_if(WALKS[0], 4, taken).signals["position"], WALKS[0].observations["position"][5:]
-    )
-
-
 class Dreams(Wrapped):
     """Cannot be stored, though what it leaves all to can."""
 
@@ -287,12 +269,12 @@ class Own(CrossEntropy):
 
 
 def test_what_cannot_be_stored_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    by_code = SimulatorEngine(make_environment=lambda: TwoRooms(camera=False), schema=ROOMS.schema)
+    simulator = SimulatorEngine(make_environment=TwoRooms, schema=TwoRooms().schema)
     adapted = replace(learned_engine(), adaptation=Adaptation())
     linear = ENGINES["linear"][0]
     for world, message in (
         (LocalWorld(Dreams(linear), None, SEARCH), "Dreams is not Storable"),
-        (LocalWorld(by_code, None, SEARCH), "with custom code, which cannot be stored"),
+        (LocalWorld(simulator, None, SEARCH), "SimulatorEngine is not Storable"),
         (LocalWorld(adapted, None, SEARCH), "an adaptation cannot be stored"),
         (LocalWorld(linear, None, Own()), "Own is not registered as a planner"),
     ):
@@ -374,32 +356,6 @@ def test_only_registered_engines_are_built(stored: Path, kind: str, message: str
     tamper(stored, "manifest.json", lambda found: {**found, "model": kind})
     with pytest.raises((UnknownNameError, BundleError), match=message):
         open_world(stored)
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"lab": "os:system", "settings": {}}, "no lab is called"),
-        ({"lab": "two-rooms", "settings": {"walls": "none", "camera": False}}, "walls"),
-        ({"lab": "two-rooms", "settings": {"walls": "random", "camera": False, "more": 1}}, "'more'"),
-        ({"lab": "two-rooms", "settings": {"walls": "random", "camera": "no"}}, "camera"),
-        ({"lab": "two-rooms", "settings": {"walls": "random", "camera": True}}, "signals are not those of the lab"),
-    ],
-)
-def test_only_registered_labs_are_built(tmp_path: Path, config: Mapping[str, Any], message: str) -> None:
-    save_world(tmp_path / "w", LocalWorld(OracleEngine(lab=ROOMS), None, SEARCH))
-    tamper(tmp_path / "w", "engine.json", lambda found: {**found, "config": config})
-    with pytest.raises((UnknownNameError, BundleError), match=message):
-        open_world(tmp_path / "w")
-
-
-def test_a_simulator_of_signals_that_its_lab_does_not_show_is_refused(tmp_path: Path) -> None:
-    engine = SimulatorEngine.of_lab(ROOMS)
-    parts, wider = engine.to_parts(), TwoRooms("random").schema
-    with pytest.raises(DataError, match="signal 'camera': the lab has no such signal"):
-        SimulatorEngine.from_parts(wider, parts)
-    with pytest.raises(DataError, match="'more' is unknown"):
-        SimulatorEngine.from_parts(engine.schema, Parts(config=parts.config, arrays={"more": np.zeros(1)}))
 
 
 def test_only_a_learned_world_adapts(stored: Path) -> None:

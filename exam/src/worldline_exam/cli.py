@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 import typer
 
@@ -96,17 +95,9 @@ def exam(
 
     if ":" in subject:
         sys.path.append(str(Path.cwd()))  # finds the user's recipe module; installed packages take precedence
-    chat_options = _ChatOptions(
-        url=endpoint,
-        model=endpoint_model,
-        api_key_env=api_key_env,
-        transcript=transcript,
-        max_requests=max_requests,
-        prices=prices,
-        max_cost=max_cost,
-    )
+    chat_options = _ChatOptions(endpoint, endpoint_model, api_key_env, transcript, max_requests, prices, max_cost)
     options = ExamOptions(
-        tests=() if tests is None else _codes(tests),
+        tests=() if tests is None else tuple(code.strip() for code in tests.split(",")),
         pool=Pool(pool),
         pixels=pixels,
         seed=seed,
@@ -117,10 +108,8 @@ def exam(
     with progress_bars() as progress:
         chosen = _subject(subject, model, device, chat_options)
         result = run(chosen, out, options, resume=resume, command=_command(), progress=progress)
-    try:
-        write_json(json, {"passed": result.passed, **_figures(result)})
-    finally:
-        _print(result.tests, result.passed)
+    _print(result.tests, result.passed)
+    write_json(json, {"passed": result.passed, **_figures(result)})
     print(f"Report: {out / REPORT}")
     print_next("compare", out, "OTHER")
     if result.failed_to_grade:
@@ -167,10 +156,8 @@ def compare(
     found = run(ours, theirs, trainings)
     names = [read_exam(folder).result.subject for folder in (ours, theirs)]
     titles = names if trainings is None else [f"{n}, training {t}" for n, t in zip(names, trainings, strict=True)]
-    try:
-        write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(found)}))
-    finally:
-        _print_comparison(found, titles)
+    _print_comparison(found, titles)
+    write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(found)}))
     print_next("regrade", ours)
 
 
@@ -203,28 +190,16 @@ def _trainings(pairs: Sequence[tuple[int, int]]) -> str:
     return ", ".join(str(one) if one == other else f"{one} with {other}" for one, other in pairs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ChatOptions:
+class _ChatOptions(NamedTuple):
     """Options of a language model on the command line."""
 
-    url: str | None = None
-    model: str | None = None
-    api_key_env: str | None = None
-    transcript: Path | None = None
-    max_requests: int | None = None
-    prices: str | None = None
-    max_cost: float | None = None
-
-
-def _codes(text: str) -> tuple[str, ...]:
-    from worldline.errors import InputError
-
-    codes = tuple(filter(None, (code.strip() for code in text.split(","))))
-    if not codes:
-        raise InputError(
-            f"--tests is {text!r}, which names no test. Give codes such as C1,P2, or omit --tests for all."
-        )
-    return codes
+    url: str | None
+    model: str | None
+    api_key_env: str | None
+    transcript: Path | None
+    max_requests: int | None
+    prices: str | None
+    max_cost: float | None
 
 
 def _subject(name: str, model: str | None, device: str, chat_options: _ChatOptions) -> ExamSubject:
@@ -238,7 +213,7 @@ def _subject(name: str, model: str | None, device: str, chat_options: _ChatOptio
         raise InputError(f"--model {model} does not apply: {name} is no recipe. Omit --model or give a recipe.")
     if name == NAME:
         return _language(chat_options)
-    if chat_options != _ChatOptions():
+    if any(one is not None for one in chat_options):
         raise InputError(
             f"endpoint, limit and transcript options apply to the subject {NAME!r} only, got {name!r}. Omit them."
         )

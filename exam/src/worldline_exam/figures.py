@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import SupportsFloat
 
-from worldline.errors import ConfigError
-
 
 @dataclass(frozen=True, kw_only=True)
 class FigureLine:
@@ -44,11 +42,6 @@ class FigureLine:
         """A line of arrays or other sequences of numbers."""
         xs, ys, lows, highs = (tuple(map(float, values)) for values in (x, y, low, high))
         return cls(name=name, x=xs, y=ys, low=lows, high=highs, points=points)
-
-    def __post_init__(self) -> None:
-        bands = len(self.low) in (0, len(self.x)) and len(self.high) == len(self.low)
-        if len(self.x) != len(self.y) or not bands:
-            raise ConfigError(f"line {self.name!r}: expected equal lengths, got {len(self.x)} x and {len(self.y)} y.")
 
 
 @dataclass(frozen=True, kw_only=True)

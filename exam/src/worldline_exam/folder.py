@@ -6,7 +6,6 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ import worldline
 from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import ConfigError, DataError, InputError
+from worldline.formatting import listing
 from worldline.workflows import versions
 from worldline_exam.base import ExamTest, References
 from worldline_exam.options import ExamOptions
@@ -86,7 +86,7 @@ def begun_with(subject: ExamSubject, options: ExamOptions) -> Begun:
     )
 
 
-def check_folder(folder: Path, begun: Begun, subject: ExamSubject, options: ExamOptions, resume: bool) -> bool:
+def check_folder(folder: Path, begun: Begun, subject: ExamSubject, resume: bool) -> bool:
     """Whether an exam in the folder is resumed; raises `InputError` if none can be resumed or started there."""
     path = folder / BEGUN
     if resume and subject.pays:
@@ -94,35 +94,16 @@ def check_folder(folder: Path, begun: Begun, subject: ExamSubject, options: Exam
     if resume and path.exists():
         before = read(Begun, path)
         other = [name for name, value in vars(begun).items() if value != getattr(before, name)]
-        if other == ["code"]:
-            raise InputError(
-                f"{folder} holds an exam that was begun with other code of the toolkit or the recipe. Restore that "
-                "code or choose a new folder."
-            )
         if other:
             raise InputError(
-                f"{folder} holds an exam with another {other[0]}: {getattr(before, other[0])}, not "
-                f"{getattr(begun, other[0])}. Use the former or choose a new folder."
+                f"{folder} holds an exam that was begun with another {listing(other)}. Restore what it was begun with, "
+                "or choose a new folder."
             )
-        with suppress(ConfigError):  # a damaged result is rebuilt from the answers
-            if (folder / RESULT).exists():
-                _check_no_fewer(folder, read_exam(folder), options)
         return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         hint = ", or resume it with --resume" if path.exists() and not subject.pays else ""
         raise InputError(f"{folder} is not an empty folder. Choose a new folder for the exam{hint}.")
     return False
-
-
-def _check_no_fewer(folder: Path, before: Stored, now: ExamOptions) -> None:
-    """Raises `InputError` if the resumed exam would drop tests or trainings that were graded."""
-    codes = [test.code for test in now.make_tests()]
-    dropped = [one.code for one in before.result.tests if one.code not in codes]
-    if dropped or now.num_seeds < before.options.num_seeds:
-        graded_before = (
-            f"tests {', '.join(dropped)}" if dropped else f"{before.options.num_seeds} trainings, not {now.num_seeds}"
-        )
-        raise InputError(f"{folder} holds an exam with {graded_before}. Include them or choose a new folder.")
 
 
 def read_exam(folder: Path) -> Stored:

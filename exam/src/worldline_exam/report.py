@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from typing import Final
 
@@ -329,20 +328,7 @@ def _reproduce(one: TestResult, command: str) -> Note:
     """The command that reproduces the test. A resumed exam reuses stored answers, so its time excludes them."""
     took = f"graded (and queried, without stored answers) in {number(one.elapsed_s, 2)} s"
     text = f"Scenes {one.scenes[:12]}, {took}. " if one.scenes else "Not run. "
-    return Note(text, code=_alone(command, one.code) if command else "")
-
-
-def _alone(command: str, code: str) -> str:
-    """The command of an exam restricted to this test; any other command unchanged."""
-    if not command.startswith("worldline exam "):
-        return command
-    typed, kept = iter(shlex.split(command)), []
-    for one in typed:
-        if one == "--tests":
-            next(typed, None)
-        elif not one.startswith("--tests="):
-            kept.append(one)
-    return shlex.join([*kept, "--tests", code])
+    return Note(text, code=f"{command} --tests {one.code}" if command else "")  # the last --tests counts
 
 
 def _notes(result: ExamResult) -> list[PagePart]:

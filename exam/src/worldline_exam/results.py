@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -61,13 +61,13 @@ class TestResult:
     claim: str
     verdict: Verdict
     seeds: tuple[SeedGrade, ...]
-    oracle: Grade | None
-    must_fail: Mapping[str, Grade]
-    flaws: tuple[str, ...]
-    floor: str
-    scenes: str
-    elapsed_s: float
-    figure: ExamFigure | None
+    oracle: Grade | None = None
+    must_fail: Mapping[str, Grade] = field(default_factory=dict)
+    flaws: tuple[str, ...] = ()
+    floor: str = ""
+    scenes: str = ""
+    elapsed_s: float = 0.0
+    figure: ExamFigure | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,15 +108,10 @@ def result(
         answers: answers by training seed, or the reason why there are none.
         elapsed_s: wall time so far, s.
     """
-    seeds = tuple(_graded(test, examined, seed, one) for seed, one in answers.items())
+    seeds = [_graded(test, examined, seed, one) for seed, one in answers.items()]
     shown = next((one for one in answers.values() if not isinstance(one, SeedGrade)), None)
-    return TestResult(
-        code=test.code,
-        section=test.section,
-        title=test.title,
-        claim=test.claim,
-        verdict=worst([one.verdict for one in seeds]),
-        seeds=seeds,
+    return replace(
+        _with(test, seeds),
         oracle=examined.oracle,
         must_fail=examined.must_fail,
         flaws=examined.flaws,
@@ -134,21 +129,17 @@ def broken(test: ExamTest, seeds: Sequence[int], reason: str) -> TestResult:
 
 def unasked(test: ExamTest, seeds: Sequence[int], verdict: Verdict, reason: str) -> TestResult:
     """The result of a test that was not run, with this verdict for every training."""
-    rows = tuple(SeedGrade(seed=seed, verdict=verdict, grade=None, reason=reason) for seed in seeds)
+    return _with(test, [SeedGrade(seed=seed, verdict=verdict, grade=None, reason=reason) for seed in seeds])
+
+
+def _with(test: ExamTest, seeds: Sequence[SeedGrade]) -> TestResult:
     return TestResult(
         code=test.code,
         section=test.section,
         title=test.title,
         claim=test.claim,
-        verdict=verdict,
-        seeds=rows,
-        oracle=None,
-        must_fail={},
-        flaws=(),
-        floor="",
-        scenes="",
-        elapsed_s=0.0,
-        figure=None,
+        verdict=worst([one.verdict for one in seeds]),
+        seeds=tuple(seeds),
     )
 
 

@@ -13,7 +13,6 @@ from worldline_exam.exam_tests.abstention import (
     IDENTIFIABLE,
     INFINITE,
     MAX_WIDTH_RATIO,
-    SCORED,
     UNDRILLED,
     WIDER,
     AbstentionTest,
@@ -121,13 +120,3 @@ def test_it_notices_what_is_wrong(test: AbstentionTest, examined: Examined) -> N
     assert verdict_of(grade) is Verdict.INCONCLUSIVE
     half = {name: (good[name] + good[f"{name.split('.')[0]}.mean"]) / 2 for name in never if name.startswith("do.")}
     assert verdict_of(of(**half)) is not Verdict.PASS
-
-
-def test_the_exhibit_shows_coverage_bands_and_risk(test: AbstentionTest, examined: Examined) -> None:
-    shown = test.figure(examined.scenes, examined.references.oracle, examined.references)
-    assert len(shown.panels) == 5
-    assert len(shown.panels[0].lines[1].y) == len(SCORED)
-    risk = next(line for line in shown.panels[-1].lines if line.name == "this world")
-    assert risk.y[0] < 0.7 * risk.y[-1]
-    infinite = examined.references.must_fail[INFINITE]
-    assert test.figure(examined.scenes, infinite, examined.references).panels

@@ -117,12 +117,3 @@ def test_a_world_for_each_table_is_needed() -> None:
     (first, *_) = SMALL.datasets()
     with pytest.raises(InputError, match="frictionless"):
         SMALL.ask({first.name: as_world(Persistence.fit([], first.make_lab().schema))}, small().scenes)
-
-
-def test_the_exhibit_shows_each_clip_in_both_directions() -> None:
-    figure = SMALL.figure(small().scenes, small().references.oracle, small().references)
-    assert len(figure.panels) == 4
-    drag = {line.name: line for line in figure.panels[0].lines}
-    assert len(drag["this world"].x) == 20
-    assert np.mean(np.array(drag["this world"].y) > np.array(drag["this world"].x)) > 0.95
-    assert drag["persistence"].y == pytest.approx(drag["persistence"].x)

@@ -65,13 +65,6 @@ def law_of(lab: Parabola | Collision, change: Callable[[Arrays], Arrays]) -> Lab
     return LabOracle(schema=lab.schema, law=lambda start, actions: lab.simulate(start, change(actions)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("pool", "seed"), [(Pool.DEVELOPMENT, 0), (Pool.REPORT, 1)])
-def test_it_holds(pool: Pool, seed: int) -> None:
-    test = BeyondRangeTest(pool=pool, num_scenes=60)
-    assert examine(test, seed, logs_of(test.pool)).flaws == ()
-
-
 def test_the_oracle_passes_and_what_copies_fails_outside_alone(examined: Examined) -> None:
     assert examined.flaws == ()
     assert verdict_of(examined.oracle) == "PASS"
@@ -247,22 +240,8 @@ def test_balls_meet_while_they_are_asked_about(examined: Examined) -> None:
     assert (apart[met] > 2.0).all()
 
 
-def test_the_oracle_tells_the_truth_and_is_graded_alike(examined: Examined) -> None:
+def test_the_oracle_tells_the_truth(examined: Examined) -> None:
+    assert BeyondRangeTest().figure(examined.scenes, examined.references.oracle, examined.references).panels
     for name, value in examined.references.oracle.items():
         kind, _, signal = name.partition(".")
         np.testing.assert_allclose(value, examined.scenes[f"{kind}.truth.{signal}"], atol=1e-5)
-    stored = {name: value.copy() for name, value in examined.references.oracle.items()}
-    assert BeyondRangeTest().grade(examined.scenes, stored, examined.references) == examined.oracle
-
-
-def test_a_picture_of_it_marks_the_range_of_the_logs(examined: Examined) -> None:
-    shown = BeyondRangeTest().figure(examined.scenes, examined.references.oracle, examined.references)
-    names = [{line.name for line in panel.lines} for panel in shown.panels]
-    assert names[:2] == [{COPY, "this world", "range of the logs"}] * 2
-    assert names[2:] == [{COPY, "this world", "truth"}] * 2
-    copied = next(line for line in shown.panels[0].lines if line.name == COPY)
-    assert copied.x[-1] > 6
-    assert copied.y[-1] > 3 * copied.y[0]
-    for panel in shown.panels[:2]:
-        marks = [line.x for line in panel.lines if line.name == "range of the logs"]
-        assert marks == [SLOW, FAST], "bands of logged speeds, which are not joined"

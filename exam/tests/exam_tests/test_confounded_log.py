@@ -6,8 +6,7 @@ from exam.tests.grading import POOLS, examine, low_of
 
 from worldline.audit.grades import Grade, Verdict
 from worldline.audit.verdicts import verdict_of
-from worldline_exam.base import Pool
-from worldline_exam.exam_tests.confounded_log import BLIND, SCORED, SHOWN, ConfoundedLogTest
+from worldline_exam.exam_tests.confounded_log import BLIND, SCORED, ConfoundedLogTest
 from worldline_exam.labs.fleet import BOATS
 from worldline_exam.self_check import Examined
 
@@ -86,17 +85,3 @@ def test_it_notices_what_is_wrong(examined: Examined, test: ConfoundedLogTest) -
     plain[..., 0] *= 0.7  # the boat that nobody leaned
     assert low_of(of(plain)) > 0.9
     assert verdict_of(of(plain)) is Verdict.PARTIAL
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("pool", list(Pool))
-def test_it_holds_at_full_size(pool: Pool) -> None:
-    for seed in (2, 3):
-        assert examine(ConfoundedLogTest(pool=pool), seed, 400).flaws == ()
-
-
-def test_the_exhibit_shows_every_line(examined: Examined, test: ConfoundedLogTest) -> None:
-    shown = test.figure(examined.scenes, examined.references.oracle, examined.references)
-    assert len(shown.panels) == len(SHOWN)
-    for panel in shown.panels:
-        assert {line.name for line in panel.lines} >= {"truth", "this world", "slope of the log"}

@@ -10,7 +10,6 @@ from worldline.audit.verdicts import verdict_of
 from worldline.episode import Arrays
 from worldline.planning.base import Goal
 from worldline.planning.costs import AtLeast, AtMost, KeepApart, KeepClear
-from worldline_exam.base import Pool
 from worldline_exam.exam_tests.contact import ContactTest
 from worldline_exam.labs.containers import WALL_HALF_WIDTH
 from worldline_exam.references.lab_oracle import LabOracle
@@ -26,12 +25,6 @@ def examined() -> Examined:
 
 def score(examined: Examined, answers: Arrays) -> float:
     return score_of(ContactTest().grade(examined.scenes, answers, examined.references)).value
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("pool", "seed"), [(Pool.DEVELOPMENT, 0), (Pool.REPORT, 1)])
-def test_it_holds(pool: Pool, seed: int) -> None:
-    assert examine(ContactTest(pool=pool), seed, 3, 10).flaws == ()
 
 
 def test_the_oracle_passes_and_its_figures_are_those_of_the_design(examined: Examined) -> None:
@@ -79,15 +72,6 @@ def test_actions_that_come_late_are_noticed(examined: Examined) -> None:
 def test_it_is_asked_of_what_was_simulated(examined: Examined) -> None:
     for name, value in unpacked(examined.scenes, "truth").items():
         np.testing.assert_allclose(examined.references.oracle[name], value, atol=1e-6)
-
-
-def test_a_picture_of_it_shows_gaps_and_contacts(examined: Examined) -> None:
-    test = ContactTest()
-    shown = test.figure(examined.scenes, examined.references.oracle, examined.references)
-    assert len(shown.panels) == 3
-    for panel in shown.panels:
-        assert {line.name for line in panel.lines} == {"truth", "this world", "each disc alone"}
-        assert any(line.points and line.x for line in panel.lines)
 
 
 def test_the_same_predicates_hold_plans(examined: Examined) -> None:

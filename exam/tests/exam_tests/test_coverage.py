@@ -55,7 +55,7 @@ def test_faults_in_good_answers_are_noticed() -> None:
         assert min(scores_of(grade).values()) < least
     endless = {n: v if n.startswith("mean") else v * np.inf for n, v in references.oracle.items()}
     assert not scores_of(test.grade(scenes, endless, references))
-    assert len(test.figure(scenes, references.oracle, references).panels) == 3
+    assert len(test.figure(scenes, references.oracle, references).panels) == 2
 
 
 def _scaled(answers: dict[str, np.ndarray], factor: float) -> dict[str, np.ndarray]:

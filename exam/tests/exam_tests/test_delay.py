@@ -121,18 +121,6 @@ def test_actions_one_step_late_are_noticed() -> None:
     assert max(scores_of(grade).values()) < 0.5
 
 
-def test_the_exhibit_shows_responses_that_come_later_and_later() -> None:
-    found = examined()
-    shown = SMALL.figure(found.scenes, found.references.oracle, found.references)
-    assert len(shown.panels) == len(LAGS) + 1
-    for lag, panel in zip(LAGS, shown.panels, strict=False):
-        truth, world, markov = panel.lines
-        assert [truth.name, world.name, markov.name] == ["truth", "this world", "one-frame Markov"]
-        assert int(np.argmax(truth.y)) == lag
-        np.testing.assert_allclose(world.y, truth.y, atol=1e-3)
-        assert lag == 0 or max(np.abs(markov.y)[lag:]) < 0.5 * max(truth.y)
-
-
 def test_the_delay_line_can_go_on_from_its_own_belief() -> None:
     engine, scenes = DelayLine(lab=SMALL.make_lab()), examined().scenes
     history = history_of(scenes, "pulse")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Grade, Verdict
-from worldline.audit.verdicts import verdict_of, weakest
+from worldline.audit.verdicts import verdict_of
 from worldline.episode import Arrays
 from worldline.world.base import World
 from worldline_exam.base import Pool
@@ -120,17 +120,3 @@ def test_the_score_is_one_less_the_share_of_error() -> None:
 
 def test_energy_error_is_the_mean_square_over_steps() -> None:
     np.testing.assert_array_equal(energy_error(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])), [2.5])
-
-
-def test_the_exhibit_shows_energy_over_time() -> None:
-    one = examined(Pool.REPORT, 0)
-    shown = WorkAndEnergyTest().figure(one.scenes, one.references.oracle, one.references)
-    assert len(shown.panels) == 6
-    for panel in shown.panels:
-        lines = {line.name: np.array(line.y) for line in panel.lines}
-        assert list(lines) == ["truth", "this world", "no damping"]
-        np.testing.assert_allclose(lines["truth"], lines["this world"], atol=1e-3)
-        assert np.allclose(lines["truth"], lines["no damping"], atol=1e-2) == ("damping 0 " in panel.title)
-    weak = weakest(one.must_fail["no damping"])
-    assert weak is not None
-    assert weak.name.endswith("0.8")

@@ -62,15 +62,6 @@ def test_who_tells_influence_without_an_effect_makes_the_test_void(small: Examin
     assert f"{name} must fail but scores 1.00" in why
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("pool", list(Pool))
-def test_it_holds_at_full_size(pool: Pool) -> None:
-    for seed in (1, 2):
-        found = examine(InfluenceTest(pool=pool), seed, 12, 30)
-        assert found.flaws == ()
-        assert all(score_of(grade).value < 0.05 for grade in found.must_fail.values())
-
-
 def test_couples_share_actions_and_gap_and_differ_in_influence(small: Examined) -> None:
     scenes, lab = small.scenes, make_lab(Pool.REPORT)
     for group in ("first", "second"):
@@ -145,15 +136,3 @@ def test_without_a_twin_effect_it_is_no_pass(small: Examined) -> None:
     assert score_of(grade).value == 1
     assert [one.met for one in grade.conditions] == [True, False]
     assert verdict_of(grade) is Verdict.INCONCLUSIVE
-
-
-def test_its_picture_shows_who_is_told_apart(small: Examined) -> None:
-    figure = SMALL.figure(small.scenes, small.references.oracle, small.references)
-    curves, counts, pairs = figure.panels
-    assert [line.name for line in curves.lines] == ["truth", "this world", "equal sensitivity"]
-    for line in curves.lines:
-        assert (line.x[0], line.y[0], line.x[-1], line.y[-1]) == (0, 0, 1, 1)
-    right = curves.lines[0]
-    assert max(y for x, y in zip(right.x, right.y, strict=True) if x == 0) == 1
-    assert [sum(line.y) for line in counts.lines] == [20, 20]
-    assert pairs.lines[1].points

@@ -139,18 +139,6 @@ def test_what_drifts_where_all_is_still_does_not_pass() -> None:
     assert verdict_of(regraded()) is Verdict.PASS
 
 
-def test_the_exhibit_shows_truth_the_world_and_the_frozen_one() -> None:
-    found = examined()
-    shown = SMALL.figure(found.scenes, found.references.oracle, found.references)
-    assert len(shown.panels) == len(GAPS) + 1
-    for gap, panel in zip(GAPS, shown.panels, strict=False):
-        assert [line.name for line in panel.lines] == ["truth", "this world", "frozen"]
-        truth, world, frozen = panel.lines
-        assert len(world.x) == gap + 1
-        np.testing.assert_allclose(world.y, [truth.y[int(at)] for at in world.x], atol=1e-3)
-        assert len(set(frozen.y)) == 1
-
-
 def test_the_follower_can_go_on_from_its_own_belief() -> None:
     engine, history = OcclusionOracle(lab=SMALL.make_lab()), history_of(examined().scenes)
     whole = engine.observe(None, history, seed=0)

@@ -140,7 +140,7 @@ def test_faults_in_good_answers_are_noticed() -> None:
     blurred = {**{name: value + 100.0 for name, value in means.items()}, "trust": answers["trust"]}
     blurred |= {n: means[n] + rng.normal(0, 9, (num, 1, 1)) for n in means}
     assert test.grade(scenes, blurred, nothing).cells[1].score is None
-    assert len(test.figure(scenes, answers, nothing).panels) == 3
+    assert len(test.figure(scenes, answers, nothing).panels) == 2
 
 
 def test_ranks_share_ties_and_heed_how_often_each_was_drawn() -> None:

@@ -134,10 +134,3 @@ def test_the_stoker_is_the_lab(test: SpuriousChannelTest) -> None:
         np.testing.assert_allclose(found.signals[name][:, 0, 0], due, atol=1e-5)
     with pytest.raises(InputError, match="belief is a str"):
         stoker.imagine("nothing", Future(actions={k: v[:, None] for k, v in levers.items()}), num_samples=1, seed=0)
-
-
-def test_the_exhibit_shows_both_effects(test: SpuriousChannelTest, examined: Examined) -> None:
-    shown = test.figure(examined.scenes, examined.references.oracle, examined.references)
-    assert [len(panel.lines) for panel in shown.panels] == [5, 5]
-    lamp = next(line for line in shown.panels[1].lines if line.name == "this world")
-    assert lamp.y == (0.0, 0.0, 0.0)

@@ -90,15 +90,6 @@ def test_the_small_test_holds(small: Examined) -> None:
     assert all(verdict_of(grade) is Verdict.FAIL for grade in small.must_fail.values())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("pool", list(Pool))
-def test_it_holds_at_full_size(pool: Pool) -> None:
-    for seed in (1, 2):
-        found = examine(TwinEffectTest(pool=pool), seed, 12, 30)
-        assert found.flaws == ()
-        assert all(score_of(grade).high <= 0 for grade in found.must_fail.values())
-
-
 def test_scenes_are_as_they_say(small: Examined) -> None:
     scenes = small.scenes
     assert scenes["touching"].mean() == 0.5
@@ -133,17 +124,3 @@ def test_planted_faults_are_noticed(small: Examined) -> None:
     branches = {name: np.roll(value, 1, 1) for name, value in right.items()}
     for faulty in (swapped, shuffled, branches):
         assert score_of(SMALL.grade(scenes, faulty, NOTHING)).high < 0
-
-
-def test_its_picture_shows_twins(small: Examined) -> None:
-    figure = SMALL.figure(small.scenes, small.references.oracle, small.references)
-    truth, ours, pusher, block = figure.panels
-    assert [line.x for line in truth.lines] == [line.x for line in ours.lines]
-    assert {line.name for line in truth.lines} == {"pusher", "truth"}
-    assert {line.name for line in ours.lines} == {"pusher", "this world"}
-    assert truth.equal
-    for panel in (pusher, block):
-        assert [line.name for line in panel.lines] == ["truth", "this world", "block never moves"]
-    still = block.lines[2]
-    assert max(still.y) == 0
-    assert block.lines[0].y[-1] > MIN_EFFECT

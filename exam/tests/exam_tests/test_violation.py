@@ -194,14 +194,3 @@ def test_who_sees_pictures_gets_them_and_no_vectors() -> None:
     permanence = engine.shown[0].observations["camera"].astype(int).reshape(4, 4, 9, 64, 64, 3)
     assert (np.abs(permanence[:, 0, 0] - permanence[:, 1, 0]).sum((1, 2, 3)) > 1000).all()  # the wall is seen
     np.testing.assert_array_equal(permanence[:, 0, -1], permanence[:, 1, -1])  # and then it is not
-
-
-def test_the_exhibit_shows_surprise_where_the_impossible_happens() -> None:
-    found, test = examined(Pool.REPORT, 0), ViolationOfExpectationTest()
-    figure = test.figure(found.scenes, found.references.oracle, found.references)
-    assert 1 <= len(figure.panels) <= 6
-    for panel in figure.panels[:4]:
-        lines = {line.name: sum(line.y) for line in panel.lines}
-        assert lines["this world"] == pytest.approx(1, abs=0.01)
-        assert lines["this world, possible"] == pytest.approx(0, abs=0.01)
-        assert lines["this world, wrong time"] > 0.05

@@ -115,23 +115,6 @@ def test_the_logs_hold_contacts_of_every_kind() -> None:
     assert wall.any((1, 2)).sum() >= 2
 
 
-def test_pictures_show_discs_and_pen() -> None:
-    lab = Containers(pictures=True)
-    seen = lab.reset(seed=0, options={"position": [[0.4, 0.4], [1.5, 1.5]], "velocity": np.zeros((2, 2))})[0]
-    picture = seen["camera"].astype(int)
-    scale = 64 / (1.08 * lab.size)
-
-    def at(x: float, y: float) -> np.ndarray:
-        margin = 0.04 * lab.size
-        return picture[63 - int((y + margin) * scale), int((x + margin) * scale)]
-
-    assert at(0.4, 0.4)[0] > 180 > at(0.4, 0.4)[2]  # red
-    assert at(1.5, 1.5)[2] > 140 > at(1.5, 1.5)[0]  # blue
-    assert at(*lab.pen)[0] < 150
-    assert at(lab.pen[0], 0.3).max() < 100
-    assert at(1.0, 1.0).min() > 200
-
-
 def test_a_start_for_which_there_is_no_room_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers, "MAX_TRIES", 3)  # of four discs
     with pytest.raises(InputError, match=r"of 4 discs of radius 0\.4 fit on a table of 2\.0"):

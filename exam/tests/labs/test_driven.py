@@ -61,7 +61,7 @@ def test_it_goes_on_from_any_observation(name: str, seed: int, at: int) -> None:
     path = lab.simulate(start, {signal: value[None, at:] for signal, value in episode.actions.items()})
     for signal, value in path.items():
         np.testing.assert_allclose(value[0], episode.observations[signal][at + 1 :], atol=1e-5)
-    located = lab.locate({signal: value[at] for signal, value in episode.observations.items()})
+    located = {signal: value[at] for signal, value in episode.observations.items()}
     twin = replay(lab, 0, {signal: value[at:] for signal, value in episode.actions.items()}, located)
     for signal in path:
         np.testing.assert_array_equal(twin.observations[signal], episode.observations[signal][at:])

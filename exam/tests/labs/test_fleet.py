@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.labs.drawing import PAPER, YELLOW
 from worldline.labs.playing import explore, replay
 from worldline_exam.labs.fleet import BOATS, CONFOUNDING, DRILL_SHARE, DRILLED, MAX_MOTOR, STEADY, Fleet, Weather
 
@@ -100,27 +99,3 @@ def test_what_is_expected_is_the_mean_over_noise_and_gusts() -> None:
     paths = np.array([drifts_of(replay(lab, seed, motors, winds).observations)[1:] for seed in range(300)])
     due = lab.expected({}, {k: v[None] for k, v in motors.items()}, {k: np.array([v]) for k, v in winds.items()})
     np.testing.assert_allclose(paths.mean(0), drifts_of(due)[0], atol=5 * 1.6 / np.sqrt(300))
-
-
-def test_pictures_show_where_each_boat_lies_and_the_flag() -> None:
-    lab, still = Fleet(pictures=True), np.zeros(len(BOATS))
-    height = 64 // len(BOATS)
-    for boat in range(len(BOATS)):
-        moved = still.copy()
-        moved[boat] = 3.0
-        rows = np.flatnonzero((lab.picture(still, False) != lab.picture(moved, False)).any((1, 2)))
-        assert boat * 64 / len(BOATS) - 2 <= rows.min() <= rows.max() <= (boat + 1) * 64 / len(BOATS) + 2
-        assert len(rows) >= height // 2
-    little = lab.picture(still + 0.1, False).astype(int) - lab.picture(still, False)
-    assert np.abs(little).max() > 20
-    raised = lab.picture(still, True)
-    yellow = np.abs(raised.astype(int) - np.array(YELLOW)).max(-1) < 40
-    assert yellow.sum() >= 2 * DRILLED.sum()
-    assert (np.abs(raised[0, 0].astype(int) - np.array(PAPER)) < 30).all()
-    lab.reset(seed=0)
-    for _ in range(15):  # a drill among them
-        shown = lab.step({boat.motor: np.ones(1, np.float32) for boat in BOATS})[0]
-        camera = shown.pop("camera")
-        near = np.abs(lab.drawn(shown).astype(int) - camera)  # from float32
-        assert near.max() <= 1
-        assert ((camera.astype(int) - np.array(YELLOW)) == 0).all(-1).any() == bool(shown["drill"][0])

@@ -3,13 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from exam.tests.labs.integration import runge_kutta
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import worldline
-from worldline.errors import InputError
 from worldline.labs.playing import explore, replay, stacked
 from worldline_exam.labs.hidden_mover import GAPS, MAX_PUSH, OPEN, START_SPEED, STEP_S, HiddenMover
 
@@ -121,17 +119,6 @@ def test_a_store_keeps_what_was_not_seen(tmp_path: Path) -> None:
         twin = replay(HiddenMover(), episode.seed, episode.actions)
         np.testing.assert_array_equal(twin.observed["puck_position"], episode.observed["puck_position"])
         np.testing.assert_array_equal(twin.observations["puck_position"], episode.observations["puck_position"])
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"position": [2.1, 0.0]}, {"position": [0.0, -2.1]}, {"lid": [(-1, 5)]}, {"lid": [(3, 1.5)]}, {"lid": [3, 5]}],
-)
-def test_what_cannot_be_is_refused(options: dict[str, object]) -> None:
-    with pytest.raises(InputError, match=next(iter(options))):
-        HiddenMover().reset(seed=0, options=options)
-    wall = np.full(2, 1.1, np.float32)  # a little more than 1.1
-    HiddenMover(half_side=1.1).reset(seed=0, options={"position": wall, "lid": [(0, 5)]})
 
 
 def test_what_is_fast_enough_for_two_walls_stops_at_the_other_and_turns_there_next() -> None:

@@ -79,20 +79,6 @@ def test_the_heat_stays_as_spread_as_it_was(episodes: list[Episode]) -> None:
         assert heat[:, 0].std() == pytest.approx(heat[:, 20:].std(), rel=0.25)
 
 
-def test_pictures_show_heats_and_lamps() -> None:
-    lab, heats, dark = Lamp(pictures=True), np.zeros(3), np.zeros(3, bool)
-    plain = lab.picture(heats, dark).astype(int)
-    for station in range(3):
-        lit, warm = dark.copy(), heats.copy()
-        lit[station], warm[station] = True, 0.2
-        columns = slice(64 * station // 3 - 1 if station else 0, 64 * (station + 1) // 3 + 2)
-        for other in (lab.picture(heats, lit), lab.picture(warm, dark)):
-            changed = np.abs(other - plain).max(-1) > 20
-            assert changed.sum() >= 3
-            assert changed.sum() == changed[:, columns].sum()
-    assert lab.reset(seed=0)[0]["camera"].shape == (64, 64, 3)
-
-
 @pytest.mark.parametrize("effect", [1.0, -1.5])
 def test_a_thermometer_ends_at_2_4_times_the_effect(effect: float) -> None:
     lab, dark = Lamp(effect=effect), np.zeros(3, bool)

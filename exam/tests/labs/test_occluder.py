@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.episode import Episode
-from worldline.errors import InputError
 from worldline.labs.playing import explore, replay, stacked
 from worldline_exam.labs.occluder import (
     BARRIER,
@@ -179,18 +177,3 @@ def test_what_is_hidden_is_not_needed_for_a_picture_and_what_is_in_sight_is() ->
         for name in ("ball_position", "ball_brightness", "wall"):
             known = lab.drawn({other: value for other, value in seen.items() if other != name}) is not None
             assert known == (name not in seen), name
-
-
-def test_no_ball_starts_over_the_pit_on_its_rail() -> None:
-    lab = Occluder()
-    for x in (EDGE, BARRIER + 0.2):
-        lab.reset(seed=0, options={**CLEAR, "pit": -1, "x": x})
-    lab.reset(seed=0, options={**CLEAR, "x": EDGE + 0.1})
-    with pytest.raises(InputError, match="over the pit"):
-        lab.reset(seed=0, options={**CLEAR, "pit": -1, "x": EDGE + 0.1})
-    drawn = {float(lab.reset(seed=seed)[0]["ball_position"][0]): seed for seed in range(40)}
-    far = drawn[max(x for x in drawn if x < BARRIER)]
-    assert max(drawn) > EDGE
-    rail = 1 if lab.reset(seed=far)[0]["ball_position"][1] > 0 else -1
-    with pytest.raises(InputError, match="over the pit"):
-        lab.reset(seed=far, options={"pit": rail})

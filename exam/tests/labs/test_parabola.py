@@ -41,15 +41,3 @@ def test_the_logs_leave_out_a_gap_what_is_faster_and_a_combination() -> None:
     assert place[..., 0].max() < FIELD
     lift = np.array([one.actions["lift"] for one in episodes])
     assert 0.4 * MAX_LIFT < lift.std() < 0.7 * MAX_LIFT
-
-
-def test_pictures_show_the_ball_and_gravity() -> None:
-    lab = Parabola(pictures=True)
-    weak, strong = (
-        lab.reset(seed=0, options={"ball_position": [3.0, 4.0], "gravity": [g]})[0]["camera"].astype(int)
-        for g in (1, 4)
-    )
-    row, column = int((FIELD - 4.0) / (2 * FIELD) * 64), int((FIELD + 3.0) / (2 * FIELD) * 64)
-    assert weak[row, column, 0] > 180 > weak[row, column, 2]
-    yellow = [(((p[..., 0] > 200) & (p[..., 2] < 120) & (p[..., 1] > 140)).sum()) for p in (weak, strong)]
-    assert yellow[1] > 2.5 * yellow[0] > 0

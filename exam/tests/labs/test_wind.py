@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.labs.drawing import BLUE
 from worldline.labs.playing import replay
 from worldline_exam.labs.wind import DECAY, MAX_MOTOR, MOTOR_EFFECT, WIND_EFFECT, Wind
 
@@ -68,14 +67,3 @@ def test_what_is_expected_is_the_mean_over_noise() -> None:
     shown = {"boat_position": np.array([[1.0]], np.float32)}
     due = lab.expected(shown, {"motor": motors[None]}, {"wind": np.array([0.7])})["boat_position"]
     np.testing.assert_allclose(paths.mean(0), due[0, :, 0], atol=5 * paths.std(0).max() / 20)
-
-
-def test_the_camera_shows_where_the_boat_is_and_can_draw_it_again() -> None:
-    lab = Wind(pictures=True)
-    assert [signal.name for signal in lab.schema.observations] == ["camera", "boat_position"]
-    left, right = (lab.reset(seed=0, options={"position": at})[0] for at in (-12.0, 12.0))
-    np.testing.assert_array_equal(lab.drawn(left), left["camera"])
-    ink = [np.flatnonzero((one["camera"] == BLUE).all(-1).any(0)).mean() for one in (left, right)]
-    assert ink[0] < 20
-    assert ink[1] > 43
-    assert "camera" not in Wind().reset(seed=0)[0]

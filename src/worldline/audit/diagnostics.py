@@ -156,15 +156,8 @@ def diagnose(
         seed: seed of the bootstrap and the shuffling.
 
     Raises:
-        InputError: too few episodes are long enough, a horizon or level is out of range, a baseline has a reserved
-            name, or the world predicts no vector signal.
+        InputError: too few episodes are long enough, or the world predicts no vector signal.
     """
-    if any(not 1 <= step <= horizon for step in horizons) or any(not 0 < level < 1 for level in levels):
-        raise InputError(
-            f"expected horizons in [1, {horizon}] and levels in (0, 1), got {list(horizons)} and {list(levels)}."
-        )
-    if "" in comparisons:
-        raise InputError('the name "" is reserved for the world under test. Give each comparison another name.')
     card = world.describe()
     windows = evenly_spaced_windows(episodes, length=context, horizon=horizon, per_episode=per_episode)
     signals = predicted_vectors(world, windows.truth)

@@ -95,21 +95,9 @@ def planning(plans: evidence.Planning) -> ReportFinding:
     verdict: Tone = "plain"
     if floor is not None:
         verdict = _order(rate, floor.all)
-        share = percent(floor.all.value)
-        text += {
-            "good": f" The best baseline, {floor.name}, reaches {share}.",
-            "bad": f" This is worse than the baseline {floor.name}, which reaches {share}.",
-            "unclear": f" The baseline {floor.name} reaches {share}; the difference is not significant.",
-        }[verdict]
+        text += f" The best baseline, {floor.name}, {_reaches(floor, verdict)}."
     if ceiling is not None:
-        share = percent(ceiling.all.value)
-        more = number(100 * (ceiling.all.value - rate.value))
-        reaches = f" The upper bound, {ceiling.name}, reaches {share}"
-        text += {
-            "good": f" This is better than the upper bound, {ceiling.name}, with {share}.",
-            "bad": f"{reaches}, which is {more} percentage points more.",
-            "unclear": f"{reaches}; the difference is not significant.",
-        }[_order(rate, ceiling.all)]
+        text += f" The upper bound, {ceiling.name}, {_reaches(ceiling, _order(rate, ceiling.all))}."
     return ReportFinding(text, verdict)
 
 
@@ -120,9 +108,14 @@ def splits(plans: evidence.Planning) -> ReportFinding:
     text, verdict = f"Goals reached: {listing(shares)}.", "plain"
     if peer is not None:
         verdict = _order(rate, peer.all)
-        how = {"good": "improves on", "bad": "is worse than", "unclear": "does not significantly differ from"}[verdict]
-        text += f" Search {how} {peer.name}, which reaches {percent(peer.all.value)} of all goals."
+        text += f" Without search, {peer.name} {_reaches(peer, verdict)}."
     return ReportFinding(f"{text} {speed(plans)}".strip(), "bad" if verdict == "bad" else "plain")
+
+
+def _reaches(outcome: evidence.GoalOutcome, order: Tone) -> str:
+    """The success rate of another planner: "reaches 3.0 %"."""
+    doubt = "; the difference is not significant" if order == "unclear" else ""
+    return f"reaches {percent(outcome.all.value)}{doubt}"
 
 
 def speed(plans: evidence.Planning) -> str:
@@ -220,25 +213,21 @@ def margin(curve: SkillCurve, step: int) -> str:
 
 
 def open_loops(measured: Diagnostics) -> ReportFinding:
-    """Number of signals on which the world beats every baseline at every step; details for a single signal."""
+    """On which signals the world beats every baseline at every step; the errors of a single signal."""
     own = [error for error in measured.errors if not error.world]
-    if len(own) == 1:
-        return open_loop(measured, own[0])
+    graded = [error for error in own if any(curve.signal == error.signal for curve in measured.skills)]
+    if len(own) == 1 or len(graded) == 1:
+        return open_loop(measured, graded[0] if graded else own[0])
     end = span(measured.horizon, measured.step_s)
-    contested = [error for error in own if any(curve.signal == error.signal for curve in measured.skills)]
-    if len(contested) == 1:
-        return open_loop(measured, contested[0])
-    if not contested:
+    if not graded:
         return ReportFinding(f"The open-loop error was measured over {end} on {len(own)} signals.", "plain")
-    verdicts = {label(error.signal): open_loop(measured, error).verdict for error in contested}
-    baselines = listing(list(dict.fromkeys(label(curve.against) for curve in measured.skills)))
+    verdicts = {label(error.signal): open_loop(measured, error).verdict for error in graded}
     better = [name for name, verdict in verdicts.items() if verdict == "good"]
-    rest = [name for name, verdict in verdicts.items() if verdict != "good"]
-    where = f" on {listing(better)}" if better else ""
-    text = f"Its error is below that of {baselines} at every step up to {end}{where}." if better else ""
-    text += f" It is tied or larger at some step on {listing(rest)}." if rest else ""
-    lost = all(verdict == "bad" for verdict in verdicts.values())
-    return ReportFinding(text.strip(), "bad" if lost else "unclear" if rest else "good")
+    where = listing(better) if better else "no signal"
+    text = f"Its error is below that of every baseline at every step up to {end} on {where}."
+    if len(better) == len(verdicts):
+        return ReportFinding(text, "good")
+    return ReportFinding(text, "bad" if all(verdict == "bad" for verdict in verdicts.values()) else "unclear")
 
 
 def open_loop(measured: Diagnostics, error: ErrorCurve) -> ReportFinding:
@@ -250,22 +239,17 @@ def open_loop(measured: Diagnostics, error: ErrorCurve) -> ReportFinding:
     )
     curves = [curve for curve in measured.skills if curve.signal == error.signal]
     if not curves:
-        exact = [label(other.world) for other in measured.errors if other.world and other.signal == error.signal]
-        text += f" There is no skill against {listing(exact)}, whose error is 0 at some step." if exact else ""
         return ReportFinding(text, "plain")
     ahead = {curve.against: sum(low > 0 for low in curve.skill.low) for curve in curves}
     behind = {curve.against: sum(high < 0 for high in curve.skill.high) for curve in curves}
-    always = [label(name) for name, steps in ahead.items() if steps == last]
-    tied = [label(name) for name, steps in ahead.items() if steps == behind[name] == 0]
-    text += f" It is below that of {listing(always)} at every step." if always else ""
-    text += f" It is tied with that of {listing(tied)} at every step." if tied else ""
-    for name, steps in ahead.items():
-        parts = [(steps, "below"), (behind[name], "above")]
-        places = [f"{how} that of {label(name)} at {number(count)}" for count, how in parts if count]
-        if places and steps < last:
-            text += f" It is {listing(places)} of {plural(last, 'step')}."
-    lost = any(behind[name] and not ahead[name] for name in ahead)
-    return ReportFinding(text, "bad" if lost else "good" if len(always) == len(ahead) else "unclear")
+    parts = [
+        f"below that of {label(name)} at {number(steps)} of {plural(last, 'step')}"
+        + (f" and above it at {number(behind[name])}" if behind[name] else "")
+        for name, steps in ahead.items()
+    ]
+    lost = any(behind[name] and not steps for name, steps in ahead.items())
+    verdict: Tone = "bad" if lost else "good" if set(ahead.values()) == {last} else "unclear"
+    return ReportFinding(f"{text} It is {listing(parts)}.", verdict)
 
 
 def gaps(growths: Sequence[Gap]) -> ReportFinding:
@@ -352,10 +336,7 @@ def decoded(frames: evidence.Decoded) -> ReportFinding:
 def films(plans: evidence.Films) -> ReportFinding:
     """Number of the plans shown that reached their goal."""
     reached = sum(film.reached for film in plans.films)
-    shown = plural(len(plans.films), "plan")
-    text = f"Of the {shown} shown, {number(reached) if reached else 'none'} reached the goal."
-    if len(plans.films) == 1:
-        text = f"The plan shown {'reached' if reached else 'did not reach'} its goal."
+    text = f"{number(reached)} of the {plural(len(plans.films), 'plan')} shown reached the goal."
     return ReportFinding(text, "plain" if reached else "bad")
 
 

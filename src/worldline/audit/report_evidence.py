@@ -14,7 +14,6 @@ from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.queries import window_forecasts
 from worldline.data.windows import forecast_windows
 from worldline.episode import Episode
-from worldline.errors import InputError
 from worldline.stats import Curve, Estimate, Floats, Rate, r_squared
 from worldline.world.base import World
 
@@ -54,11 +53,6 @@ class Planning:
     outcomes: tuple[GoalOutcome, ...]
     plan_ms: float | None
     plan_batched_ms: float | None
-
-    def __post_init__(self) -> None:
-        roles = [outcome.role for outcome in self.outcomes]
-        if roles.count("planner") != 1:
-            raise InputError(f"expected one outcome with the role 'planner', got roles {roles}. Correct the roles.")
 
     @property
     def planner(self) -> GoalOutcome:
@@ -119,12 +113,6 @@ class Series:
     name: str
     steps: tuple[int, ...]
     values: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.steps) != len(self.values) or not self.steps:
-            raise InputError(
-                f"series {self.name!r} has {len(self.steps)} steps and {len(self.values)} values. Give one per step."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,12 +200,6 @@ class ImaginedPath:
     real: Floats
     imagined: Floats
 
-    def __post_init__(self) -> None:
-        if self.real.shape != self.imagined.shape or self.real.shape[1:] != (2,):
-            raise InputError(f"expected two paths of shape [T+1, 2], got {self.real.shape} and {self.imagined.shape}.")
-        if len(self.frames) != len(self.frame_steps):
-            raise InputError(f"expected {len(self.frames)} frame_steps, one per frame, got {len(self.frame_steps)}.")
-
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedPaths:
@@ -246,10 +228,6 @@ class DecodedWindow:
 
     real: Image
     drawn: Image
-
-    def __post_init__(self) -> None:
-        if self.real.shape != self.drawn.shape or self.real.ndim != 4:
-            raise InputError(f"expected frames of shape [1+F, h, w, c], got {self.real.shape} and {self.drawn.shape}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,12 +259,6 @@ class Decoded:
     persistence: Curve
     decoder: Curve
     saved: Curve | None
-
-    def __post_init__(self) -> None:
-        counts = [len(window.real) - 1 for window in self.windows]
-        counts += [len(curve.value) for curve in (self.imagined, self.persistence, self.decoder)]
-        if any(count != len(self.steps) for count in counts):
-            raise InputError(f"expected {len(self.steps)} frames and errors, one per step, got {counts}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar, final
+from typing import ClassVar, TypeVar, final
 
 import numpy as np
 from jaxtyping import Float
@@ -19,18 +19,15 @@ from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Schema, Signal
 
 Floats = NDArray[np.floating]
+Extrapolated = TypeVar("Extrapolated", bound="Extrapolation")
 Fitted = TypeVar("Fitted", bound="Autoregression")
 
 
-@final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Persistence(FixedLagBaseline):
-    """Predicts that every signal keeps its last observed value."""
+class Extrapolation(FixedLagBaseline, ABC):
+    """Extrapolates the last `min_context` observations. Nothing is fitted."""
 
-    @property
-    def kind(self) -> str:
-        """The registered name."""
-        return "persistence"
+    min_context: ClassVar[int]
 
     @property
     def action_conditioned(self) -> bool:
@@ -38,15 +35,26 @@ class Persistence(FixedLagBaseline):
         return False
 
     @classmethod
-    def from_parts(cls, schema: Schema, parts: Parts) -> Persistence:
+    def from_parts(cls: type[Extrapolated], schema: Schema, parts: Parts) -> Extrapolated:
         """The engine that `to_parts` stored."""
         stored = read_fixed_lag(schema, parts)
+        if stored.context < cls.min_context:
+            raise DataError(f"context is {stored.context}, and {cls.kind} needs at least {cls.min_context}", fix=FIX)
         return cls(schema=schema, typical=stored.typical, context=stored.context)
 
     @classmethod
-    def fit(cls, episodes: Sequence[Episode], schema: Schema) -> Persistence:
+    def fit(cls: type[Extrapolated], episodes: Sequence[Episode], schema: Schema) -> Extrapolated:
         """The engine; `episodes` only give the typical values of signals that were never observed."""
-        return cls(schema=schema, typical=typical_values(episodes, schema.observations), context=1)
+        return cls(schema=schema, typical=typical_values(episodes, schema.observations), context=cls.min_context)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Persistence(Extrapolation):
+    """Predicts that every signal keeps its last observed value."""
+
+    kind = "persistence"
+    min_context = 1
 
     def path(self, past: Arrays, future: Future) -> Arrays:
         """The last value, repeated T times."""
@@ -55,31 +63,11 @@ class Persistence(FixedLagBaseline):
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ConstantVelocity(FixedLagBaseline):
+class ConstantVelocity(Extrapolation):
     """Predicts that vectors keep their last rate of change; images and discrete signals keep their last value."""
 
-    @property
-    def kind(self) -> str:
-        """The registered name."""
-        return "constant_velocity"
-
-    @property
-    def action_conditioned(self) -> bool:
-        """False."""
-        return False
-
-    @classmethod
-    def from_parts(cls, schema: Schema, parts: Parts) -> ConstantVelocity:
-        """The engine that `to_parts` stored."""
-        stored = read_fixed_lag(schema, parts)
-        if stored.context < 2:
-            raise DataError(f"context is {stored.context}, and a velocity needs at least 2 observations", fix=FIX)
-        return cls(schema=schema, typical=stored.typical, context=stored.context)
-
-    @classmethod
-    def fit(cls, episodes: Sequence[Episode], schema: Schema) -> ConstantVelocity:
-        """The engine; `episodes` only give the typical values of signals that were never observed."""
-        return cls(schema=schema, typical=typical_values(episodes, schema.observations), context=2)
+    kind = "constant_velocity"
+    min_context = 2
 
     def path(self, past: Arrays, future: Future) -> Arrays:
         """The last value plus the last change times the number of steps."""
@@ -104,14 +92,16 @@ class Autoregression(FixedLagBaseline, ABC):
             standardised change. Regressing the change shrinks the prediction towards persistence.
     """
 
+    uses_actions: ClassVar[bool]
+
     centre: Floats
     scale: Floats
     weights: Floats
 
-    @staticmethod
-    @abstractmethod
-    def actions_of(schema: Schema) -> tuple[Signal, ...]:
+    @classmethod
+    def actions_of(cls, schema: Schema) -> tuple[Signal, ...]:
         """The action signals that the regression uses."""
+        return schema.actions if cls.uses_actions else ()
 
     @classmethod
     def fit(
@@ -228,15 +218,8 @@ class Autoregression(FixedLagBaseline, ABC):
 class Linear(Autoregression):
     """Linear autoregression with actions and exogenous inputs."""
 
-    @property
-    def kind(self) -> str:
-        """The registered name."""
-        return "linear"
-
-    @staticmethod
-    def actions_of(schema: Schema) -> tuple[Signal, ...]:
-        """Every action signal."""
-        return schema.actions
+    kind = "linear"
+    uses_actions = True
 
 
 @final
@@ -244,16 +227,8 @@ class Linear(Autoregression):
 class ActionBlind(Autoregression):
     """Linear autoregression without actions: a model that beats it has learned the effects of actions."""
 
-    @property
-    def kind(self) -> str:
-        """The registered name."""
-        return "action_blind"
-
-    @staticmethod
-    def actions_of(schema: Schema) -> tuple[Signal, ...]:
-        """No action signal."""
-        del schema
-        return ()
+    kind = "action_blind"
+    uses_actions = False
 
 
 def _hold(past: Arrays, future: Future) -> Arrays:

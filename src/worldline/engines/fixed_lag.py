@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -62,14 +62,12 @@ class FixedLagBaseline(NumpyEngine, Storable, ABC):
         context: H.
     """
 
+    kind: ClassVar[str]
+    """The registered name."""
+
     schema: Schema
     typical: Arrays
     context: int
-
-    @property
-    @abstractmethod
-    def kind(self) -> str:
-        """The registered name."""
 
     @property
     def signals(self) -> tuple[Signal, ...]:

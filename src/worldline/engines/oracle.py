@@ -10,14 +10,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Abducts, Card, EngineBelief, Noise, Parts, Samples, Storable
+from worldline.engines.base import Abducts, Card, EngineBelief, Noise, Samples
 from worldline.engines.numpy_engine import NumpyEngine, NumpyGoalDistance
-from worldline.engines.storage import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Episode, Future, History
-from worldline.errors import DataError, UnsupportedError
+from worldline.errors import UnsupportedError
 from worldline.labs.base import SolvedLab
-from worldline.schema import Kind, Schema, Signal
+from worldline.schema import Kind, Signal
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,7 +34,7 @@ class LabState:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OracleEngine(NumpyEngine, Abducts, NumpyGoalDistance, Storable):
+class OracleEngine(NumpyEngine, Abducts, NumpyGoalDistance):
     """Simulates a batch of worlds by `SolvedLab.simulate`; predicts vector signals, no images.
 
     Args:
@@ -61,29 +60,6 @@ class OracleEngine(NumpyEngine, Abducts, NumpyGoalDistance, Storable):
             deterministic=True,
             abilities=("abducts", "reaches"),
         )
-
-    def to_parts(self) -> Parts:
-        """The lab's registered name and settings.
-
-        Raises:
-            UnsupportedError: the lab is not registered or not `Configured`.
-        """
-        return Parts(config=vars(name_lab(self.lab)))
-
-    @classmethod
-    def from_parts(cls, schema: Schema, parts: Parts) -> OracleEngine:
-        """The engine that `to_parts` stored.
-
-        Raises:
-            UnknownNameError: no such lab is installed.
-        """
-        check_arrays(parts, {})
-        lab = build_lab(check_config(parts, LabName))
-        if not isinstance(lab, SolvedLab):
-            raise DataError(f"{type(lab).__name__} does not observe its complete state (no SolvedLab)", fix=FIX)
-        if lab.schema != schema:
-            raise DataError("the signals are not those of the lab", fix=FIX)
-        return cls(lab=lab)
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> LabState:
         """The last state; missing values are simulated from earlier observations."""

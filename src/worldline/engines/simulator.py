@@ -11,14 +11,11 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.engines.base import Abducts, Card, EngineBelief, Noise, Parts, Samples, Storable
+from worldline.engines.base import Abducts, Card, EngineBelief, Noise, Samples
 from worldline.engines.numpy_engine import NumpyEngine
-from worldline.engines.storage import FIX, LabName, build_lab, check_arrays, check_config, name_lab
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Episode, Future, History
-from worldline.errors import ConfigError, DataError, UnsupportedError
-from worldline.labs.abilities import Locates
-from worldline.labs.base import Lab
+from worldline.errors import ConfigError, UnsupportedError
 from worldline.labs.spaces import from_signals, to_signals
 from worldline.schema import Kind, Role, Schema
 
@@ -55,29 +52,8 @@ class Replay:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class MakeLab:
-    """Builds copies of a `Configured` lab; a simulator can be stored only with this factory."""
-
-    lab: Lab
-
-    def __call__(self) -> Environment:
-        """A new lab."""
-        return build_lab(name_lab(self.lab))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulatedLab:
-    """The stored settings of a `SimulatorEngine`; if `located`, the lab is reset into observed states."""
-
-    lab: LabName
-    located: bool
-    name: str
-
-
-@final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SimulatorEngine(NumpyEngine, Abducts, Storable):
+class SimulatorEngine(NumpyEngine, Abducts):
     """Replays an environment from its reset seed, once for every world and version of the future.
 
     The seed does not follow from a history: begin with `start`, or give `locate`. After the environment terminates, its
@@ -114,52 +90,6 @@ class SimulatorEngine(NumpyEngine, Abducts, Storable):
             deterministic=True,
             abilities=("abducts",),
         )
-
-    @classmethod
-    def of_lab(cls, lab: Lab, *, name: str = "simulator") -> SimulatorEngine:
-        """The engine that simulates `lab` and can be stored; it resets a lab that `Locates` into observed states.
-
-        Args:
-            lab: a registered lab; every replay builds it again from its settings.
-            name: on the card.
-
-        Raises:
-            UnsupportedError: the lab is not registered or not `Configured`.
-        """
-        name_lab(lab)
-        return cls(make_environment=MakeLab(lab=lab), schema=lab.schema, locate=_locator(lab), name=name)
-
-    def to_parts(self) -> Parts:
-        """The lab's registered name and settings.
-
-        Raises:
-            UnsupportedError: the engine was not made by `of_lab`, so its environment cannot be rebuilt.
-        """
-        make = self.make_environment
-        if not isinstance(make, MakeLab) or self.locate not in (None, _locator(make.lab)):
-            raise UnsupportedError(
-                f"the simulator {self.name!r} makes its environment with custom code, which cannot be stored. Build it "
-                "with SimulatorEngine.of_lab from a registered lab."
-            )
-        return Parts(config={"lab": vars(name_lab(make.lab)), "located": self.locate is not None, "name": self.name})
-
-    @classmethod
-    def from_parts(cls, schema: Schema, parts: Parts) -> SimulatorEngine:
-        """The engine that `to_parts` stored.
-
-        Raises:
-            UnknownNameError: no such lab is installed.
-        """
-        check_arrays(parts, {})
-        config = check_config(parts, SimulatedLab)
-        engine = cls.of_lab(build_lab(config.lab), name=config.name)
-        known = {signal.name: (signal.role, signal.kind, signal.shape) for signal in engine.schema.signals}
-        for signal in schema.signals:
-            if known.get(signal.name) != (signal.role, signal.kind, signal.shape):
-                raise DataError("the lab has no such signal", fix=FIX, signal=signal.name)
-        if config.located and engine.locate is None:
-            raise DataError(f"the lab {config.lab.lab!r} cannot be reset into an observed state", fix=FIX)
-        return replace(engine, schema=schema, locate=engine.locate if config.located else None)
 
     def start(self, seeds: Sequence[int], actions: Arrays) -> Replay:
         """The belief of W episodes that began with these seeds and took these actions.
@@ -287,10 +217,6 @@ class SimulatorEngine(NumpyEngine, Abducts, Storable):
                             f"signal {signal.name!r}, step {step}: the simulator, replayed from seed {start.seed}, "
                             "shows another value. Check that environment, seed and actions are those of the log."
                         )
-
-
-def _locator(lab: Lab) -> Callable[[Arrays], Mapping[str, Any]] | None:
-    return lab.locate if isinstance(lab, Locates) else None
 
 
 def _world(arrays: Arrays, world: int) -> Arrays:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 
 from worldline.config import from_json
 from worldline.engines.base import Parts
-from worldline.errors import ConfigError, DataError, InputError, UnsupportedError
-from worldline.labs.abilities import Configured
-from worldline.labs.base import Lab
-from worldline.registry import load, name_of
+from worldline.errors import ConfigError, DataError
 from worldline.schema import Signal
 
 Config = TypeVar("Config")
@@ -75,42 +72,3 @@ def check_arrays(parts: Parts, expected: Mapping[str, ArraySpec]) -> dict[str, N
             bounds = f"[{wanted.low:g}, {wanted.high:g}]"
             raise DataError(f"array {name!r} has a value that is not finite or outside {bounds}", fix=FIX)
     return dict(parts.arrays)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabName:
-    """A lab by its registered name, with the settings for `Configured.from_settings`."""
-
-    lab: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-def name_lab(lab: Lab) -> LabName:
-    """The name and settings from which `build_lab` rebuilds `lab`.
-
-    Raises:
-        UnsupportedError: the lab is not registered or not `Configured`.
-    """
-    name = name_of("lab", type(lab))
-    if not isinstance(lab, Configured):
-        raise UnsupportedError(f"the lab {name!r} has no stored settings. Implement labs.abilities.Configured.")
-    return LabName(lab=name, settings=lab.settings)
-
-
-def build_lab(found: LabName) -> Lab:
-    """The lab with this name and these settings. Imports registered labs only.
-
-    Raises:
-        UnknownNameError: no such lab is installed.
-        DataError: the settings do not fit the lab.
-    """
-    part: object = load("lab", found.lab)
-    if not (isinstance(part, type) and issubclass(part, Configured)):
-        raise DataError(f"the lab {found.lab!r} cannot be built from settings", fix=FIX)
-    try:
-        lab: object = part.from_settings(found.settings)
-    except (ConfigError, InputError) as error:
-        raise DataError(str(error).rstrip("."), fix=FIX) from error
-    if not isinstance(lab, Lab):
-        raise DataError(f"{found.lab!r} is not a Lab", fix=FIX)
-    return lab

@@ -12,37 +12,6 @@ from numpy.typing import NDArray
 from worldline.episode import Arrays
 
 
-class Configured(ABC):
-    """Optional: the lab can be rebuilt from its settings, so a world on it can be stored."""
-
-    @property
-    @abstractmethod
-    def settings(self) -> Mapping[str, Any]:
-        """The constructor's arguments as plain JSON values."""
-
-    @classmethod
-    @abstractmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Configured:
-        """Builds the lab from settings that may come from an untrusted file.
-
-        Raises:
-            ConfigError: a setting is unknown, missing, or of another type.
-            InputError: a setting is out of range.
-        """
-
-
-class Locates(ABC):
-    """Optional: the lab can be reset to the state that an observation describes."""
-
-    @abstractmethod
-    def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """Returns the options with which `reset` starts in the state of `observation`.
-
-        Args:
-            observation: every observation signal, [*shape].
-        """
-
-
 class Hides(ABC):
     """Optional: signals can be unobserved at some steps. Callers must then ignore their values."""
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import InputError, UnknownNameError
 from worldline.labs.abilities import Hides
 from worldline.labs.base import Lab
 from worldline.schema import Signal
@@ -25,12 +24,7 @@ def explore(lab: Lab, seed: int, num_steps: int) -> Episode:
         lab: the lab; this function resets it.
         seed: at least 0.
         num_steps: T, at least 1; the episode is shorter if the lab ends it.
-
-    Raises:
-        InputError: `num_steps` is less than 1.
     """
-    if num_steps < 1:
-        raise InputError(f"num_steps is {num_steps}. Give at least 1.")
     policy, rng = lab.explorer(), np.random.default_rng([1, seed])
     observation = lab.reset(seed=seed)[0]
     policy.reset(rng)
@@ -56,13 +50,12 @@ def replay(lab: Lab, seed: int, actions: Arrays, options: Mapping[str, Any] | No
 
     Raises:
         UnknownNameError: the lab has no action of this name.
-        InputError: an action is missing, does not fit, or has another length than the others.
+        InputError: an action is missing or does not fit.
+        ValueError: the actions have different lengths.
     """
-    num_steps = _num_steps(lab, actions)
     observations = [lab.reset(seed=seed, options=dict(options or {}))[0]]
-    for step in range(num_steps):
-        action = {name: value[step] for name, value in actions.items()}
-        observations.append(lab.step(action)[0])
+    for step in zip(*actions.values(), strict=True):
+        observations.append(lab.step(dict(zip(actions, step, strict=True)))[0])
     return _episode(lab, observations, actions, None if options else seed)
 
 
@@ -72,20 +65,6 @@ def stacked(episodes: list[Episode]) -> Episode:
     return Episode(
         observations=joined.observations, actions=joined.actions, exogenous=joined.exogenous, observed=joined.observed
     )
-
-
-def _num_steps(lab: Lab, actions: Arrays) -> int:
-    """Checks the actions and returns their length."""
-    known = [signal.name for signal in lab.schema.actions]
-    for name in actions:
-        if name not in known:
-            raise UnknownNameError("action", name, known)
-    if lacks := [name for name in known if name not in actions]:
-        raise InputError(f"the actions lack {', '.join(map(repr, lacks))}. Give [T, *shape] for each action signal.")
-    lengths = {name: len(value) if value.ndim else 0 for name, value in actions.items()}
-    if len({*lengths.values()}) > 1:
-        raise InputError(f"the actions have {lengths} steps. Give the same number for each.")
-    return next(iter(lengths.values()))
 
 
 def _stack(signals: Sequence[Signal], steps: Sequence[Mapping[str, Any]]) -> Arrays:

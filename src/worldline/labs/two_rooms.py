@@ -11,19 +11,15 @@ are drawn for each episode.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs.abilities import Configured, Locates
 from worldline.labs.base import Policy, SolvedLab, read_options
 from worldline.labs.drawing import CAMERA
 from worldline.schema import Kind, Role, Schema, Signal
@@ -49,15 +45,7 @@ _GAP: Final = DOOR_HALF_HEIGHT - DOT_RADIUS
 _SKIN: Final = 1e-3
 
 
-@dataclass(frozen=True, kw_only=True)
-class TwoRoomsSettings:
-    """The arguments of `TwoRooms`."""
-
-    walls: Literal["fixed", "random"]
-    camera: bool
-
-
-class TwoRooms(SolvedLab, Configured, Locates):
+class TwoRooms(SolvedLab):
     """The lab. Observations: `camera`, `position` [px], `wall` [px] (wall x, door y). Action: `move` [px].
 
     Args:
@@ -83,19 +71,8 @@ class TwoRooms(SolvedLab, Configured, Locates):
         self._wall: Floats = np.array(FIXED_WALL)
         self._room = draw_walls(self._wall)
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """`walls` and `camera`."""
-        return {"walls": self.walls, "camera": self.camera}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> TwoRooms:
-        """Builds the lab from `walls` and `camera`."""
-        checked = from_json(TwoRoomsSettings, json.dumps(settings), where="two-rooms")
-        return cls(checked.walls, camera=checked.camera)
-
     def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """Returns the observed `position` and `wall`."""
+        """Returns the options with which `reset` starts in the observed state."""
         return {name: observation[name] for name in ("position", "wall")}
 
     @property

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Final
+from typing import Final, Literal
 
-from matplotlib.figure import Figure
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
 
-from worldline.plots.canvas import Canvas, Dashes, Frames, drawing, palette, plot, shorten
-from worldline.plots.panels import SignalPanel, Style, TimeAxis, tick_texts
-from worldline.plots.thumbnails import draw_frame, drawn_size
+from worldline.plots.figure import SETTINGS, PlotFigure, palette
+from worldline.plots.panels import SignalCurve, SignalPanel, Style, TimeAxis, tick_texts
+from worldline.plots.thumbnails import Frames, fitted, thumbnail
 from worldline.schema import Role
 
 MAX_FRAMES: Final = 14
@@ -22,25 +23,22 @@ ROLES: Final = {
     Role.EXOGENOUS: "exogenous inputs",
     Role.REWARD: "rewards",
 }
-_DASHES: Final[Mapping[Style, Dashes]] = {"line": "-", "dashed": "--", "faint": "-", "points": "-"}
-_STROKES: Final[Mapping[Style, tuple[float, float]]] = {
-    "line": (1.4, 1.0),
-    "dashed": (1.4, 1.0),
-    "faint": (0.7, 0.3),
-    "points": (3.0, 1.0),
+_STROKES: Final[Mapping[Style, tuple[Literal["-", "--"], float, float]]] = {
+    "line": ("-", 1.4, 1.0),
+    "dashed": ("--", 1.4, 1.0),
+    "faint": ("-", 0.7, 0.3),
+    "points": ("-", 3.0, 1.0),
 }
-"""Width and opacity of the curves."""
-_WIDTH: Final = 1120.0
-_LEFT: Final = 84.0
-_LEGEND: Final = 136.0
-_AXIS_WIDTH: Final = _WIDTH - _LEFT - _LEGEND
-_MARGIN: Final = 28.0
-_BOX: Final = (132, 88)
-_GAP: Final = 4.0
-_PANEL: Final = 84.0
-_LEADERS: Final = 16.0
-_MAX_STRAIGHT_OFFSET: Final = 5.0
-"""Largest distance of a frame from its time, in pixels, at which their leader is vertical."""
+"""Line style, width and opacity of the curves."""
+_WIDTH: Final = 12.0
+_ROW: Final = 1.7
+"""Height of a strip or panel with its title, inches."""
+_TOP, _BOTTOM = 0.9, 0.7
+_BOX: Final = (260, 180)
+"""Largest width and height of a frame, pixels."""
+_STRIP_PIXELS: Final = 1840
+"""Width of a filmstrip."""
+_MAX_TEXT: Final = 70
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,108 +81,89 @@ class EpisodeView:
 
 def num_frames(shapes: Sequence[tuple[int, ...]]) -> int:
     """Number of frames that fit side by side, for cameras with these shapes (height, width, channels)."""
-    widths = [drawn_size(shape, _BOX)[0] for shape in shapes]
-    return max(1, min([MAX_FRAMES, *(int((_AXIS_WIDTH + _GAP) / (width + _GAP)) for width in widths)]))
+    widths = [fitted(shape, *_BOX)[0] for shape in shapes]
+    return max(1, min([MAX_FRAMES, *(_STRIP_PIXELS // width for width in widths)]))
 
 
-def episode_plot(view: EpisodeView) -> bytes:
-    """The episode as PNG; deterministic."""
-    return _drawn(view).png()
+def episode_figure(view: EpisodeView) -> PlotFigure:
+    """The episode as a figure of matplotlib; its PNG is deterministic."""
+    count = len(view.strips) + len(view.panels)
+    height = _TOP + _ROW * count + _BOTTOM
+    with style.context(SETTINGS):
+        figure = PlotFigure(_WIDTH, height)
+        figure.text(0.03, 1 - 0.35 / height, _shortened(view.title), fontsize=17, weight="bold")
+        figure.text(0.03, 1 - 0.58 / height, _shortened(view.subtitle), color=palette()["soft"])
+        figure.text(0.03, 0.12 / height, "  ".join(view.notes), color=palette()["soft"])
+        margins = {"top": 1 - _TOP / height, "bottom": _BOTTOM / height, "left": 0.08, "right": 0.86, "hspace": 0.55}
+        rows: list[Axes] = []
+        if count:
+            rows = list(figure.subplots(count, 1, squeeze=False, gridspec_kw=margins)[:, 0])
+        for axes, strip in zip(rows, view.strips, strict=False):
+            _draw_strip(axes, strip, [view.axis.text(moment) for moment in view.moments])
+        heading = ""
+        for axes, panel in zip(rows[len(view.strips) :], view.panels, strict=True):
+            before, heading = heading, panel.heading or ROLES[panel.signal.role]
+            _draw_panel(axes, panel, view.axis, heading if heading != before else "")
+        if view.panels:
+            rows[-1].set_xlabel(view.axis.label)
+    return figure
 
 
-def episode_figure(view: EpisodeView) -> Figure:
-    """The episode as a figure of matplotlib."""
-    return _drawn(view).figure
+def _draw_strip(axes: Axes, strip: Strip, times: Sequence[str]) -> None:
+    """The frames side by side, with the times below them; a missing frame is grey."""
+    width, height = fitted(strip.shape, *_BOX)
+    tiles, gap = [], max(1, width // 12)
+    for frame in strip.frames:
+        tile = np.full((height, width, 3), 230, np.uint8) if frame is None else thumbnail(frame, *_BOX)
+        tiles.append(np.pad(tile, ((0, 0), (0, gap), (0, 0)), constant_values=255))
+    axes.imshow(np.concatenate(tiles, 1))
+    axes.set_anchor("W")
+    axes.set_title(_shortened(strip.name), loc="left", weight="bold")
+    texts = [f"{time}\nmissing" if frame is None else time for time, frame in zip(times, strip.frames, strict=True)]
+    axes.set_xticks([(width + gap) * k + width / 2 for k in range(len(texts))], texts)
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
-def _heading(panel: SignalPanel) -> str:
-    return panel.heading or ROLES[panel.signal.role]
-
-
-def _drawn(view: EpisodeView) -> Canvas:
-    roles = len({_heading(panel) for panel in view.panels})
-    strips = [18 + drawn_size(strip.shape, _BOX)[1] + 10 for strip in view.strips]
-    films = sum(strips) + _LEADERS + 4 if strips else 0.0
-    height = 84 + films + 22 + roles * 26 + len(view.panels) * (_PANEL + 34) + 46 + 15 * len(view.notes)
-    with drawing(_WIDTH, height) as canvas:
-        canvas.text(_MARGIN, 46, shorten(view.title, 80), size=17, bold=True)
-        canvas.text(_MARGIN, 66, shorten(view.subtitle, 170), size=9.5, color="soft")
-        top = 84.0
-        for strip, strip_height in zip(view.strips, strips, strict=True):
-            _draw_strip(canvas, top, strip)
-            top += strip_height
-        if strips:
-            _draw_leaders(canvas, top - 8, view)
-            top += _LEADERS + 4
-        top = _draw_time(canvas, top, view.axis) + 4
-        for heading, panels in groupby(view.panels, _heading):
-            canvas.line([(_MARGIN, top), (_WIDTH - _MARGIN, top)], color="ink", width=0.8)
-            canvas.text(_MARGIN, top + 15, heading, size=9, color="soft", bold=True)
-            top += 26
-            for panel in panels:
-                _draw_panel(canvas, top, panel, view.axis)
-                top += _PANEL + 34
-        top = _draw_time(canvas, top - 10, view.axis)
-        for k, note in enumerate(view.notes):
-            canvas.text(_MARGIN, top + 24 + 15 * k, shorten(note, 175), size=8.5, color="soft")
-        return canvas
-
-
-def _across(axis: TimeAxis, time: float) -> float:
-    """The x coordinate of a time."""
-    return _LEFT + _AXIS_WIDTH * time / axis.span[1]
-
-
-def _draw_strip(canvas: Canvas, top: float, strip: Strip) -> None:
-    """The name of the camera and its frames, evenly spaced."""
-    width, _ = drawn_size(strip.shape, _BOX)
-    canvas.text(_LEFT, top + 10, shorten(strip.name, 60), size=9.5, bold=True)
-    for k, frame in enumerate(strip.frames):
-        x = _LEFT + _AXIS_WIDTH * (k + 0.5) / len(strip.frames) - width / 2
-        draw_frame(canvas, x, top + 18, frame, strip.shape, _BOX)
-
-
-def _draw_leaders(canvas: Canvas, top: float, view: EpisodeView) -> None:
-    """Lines from the middle of each frame to its time on the axis below."""
-    for k, moment in enumerate(view.moments):
-        frame = _LEFT + _AXIS_WIDTH * (k + 0.5) / len(view.moments)
-        time = _across(view.axis, float(view.axis.times[moment]))
-        frame = time if abs(frame - time) < _MAX_STRAIGHT_OFFSET else frame
-        bends = [(frame, top), (frame, top + 3), (time, top + _LEADERS + 3), (time, top + _LEADERS + 8)]
-        canvas.line(bends, color="soft")
-
-
-def _draw_time(canvas: Canvas, top: float, axis: TimeAxis) -> float:
-    """Draws the time axis with its title on the right; returns its lower end."""
-    for time, text in zip(axis.ticks, tick_texts(axis.ticks), strict=True):
-        canvas.text(_across(axis, time), top + 12, text, size=8, color="soft", align="center")
-    canvas.text(_LEFT + _AXIS_WIDTH + 22, top + 12, axis.label, size=8, color="soft")
-    return top + 18
-
-
-def _draw_panel(canvas: Canvas, top: float, panel: SignalPanel, axis: TimeAxis) -> None:
-    """Draws one signal: title, curves over a grid, missing intervals, and names of the components."""
-    canvas.text(_LEFT, top + 9, shorten(panel.title, 70), size=9.5, bold=True)
-    canvas.text(_LEFT + _AXIS_WIDTH, top + 9, panel.note, size=8, color="soft", align="right")
-    y, colours = top + 18, palette()
-    axes = canvas.axes(_LEFT, y, _AXIS_WIDTH, _PANEL, axis.span, (panel.ticks[0], panel.ticks[-1]))
-    for time in axis.ticks:
-        axes.axvline(time, color=colours["grid"], linewidth=0.6, zorder=0)
-    for tick, text in zip(panel.ticks, panel.tick_texts, strict=True):
-        axes.axhline(tick, color=colours["grid"], linewidth=1.0, zorder=0)
-        height = y + _PANEL * (panel.ticks[-1] - tick) / (panel.ticks[-1] - panel.ticks[0])
-        canvas.text(_LEFT - 8, height + 3, text, size=8, color="soft", align="right")
+def _draw_panel(axes: Axes, panel: SignalPanel, time: TimeAxis, heading: str) -> None:
+    """One signal: title, curves over a grid, missing intervals, and names of the components."""
+    colours = palette()
+    axes.set_title(_shortened(panel.title), loc="left", weight="bold")
+    axes.set_title(heading, loc="center", color=colours["soft"])
+    axes.set_title(panel.note, loc="right", color=colours["soft"])
+    axes.set_facecolor(colours["paper"])
+    axes.set_xlim(*time.span)
+    axes.set_ylim(panel.ticks[0], panel.ticks[-1])
+    axes.set_xticks(time.ticks, tick_texts(time.ticks))
+    axes.set_yticks(panel.ticks, panel.tick_texts)
+    axes.grid(color=colours["grid"])
+    axes.tick_params(length=0, labelcolor=colours["soft"])
+    axes.spines[:].set_visible(False)
     for stretch in panel.missing:
-        axes.axvspan(stretch.start, stretch.stop, color=colours["unclear"], alpha=0.14, linewidth=0, zorder=0.5)
+        axes.axvspan(stretch.start, stretch.stop, color=colours["unclear"], alpha=0.14, linewidth=0)
     for curve in reversed(panel.curves):
-        if curve.low.size:
-            axes.fill_between(curve.x, curve.low, curve.high, color=colours[curve.colour], alpha=0.2, linewidth=0)
-        width, alpha = _STROKES[curve.style]
-        plot(axes, curve.x, curve.y, color=curve.colour, width=width, dashes=_DASHES[curve.style], alpha=alpha)
-    named = [curve for curve in panel.curves if curve.label]
-    if len(named) > 1:
-        for k, curve in enumerate(named):
-            x, middle = _LEFT + _AXIS_WIDTH + 14, y + 5 + k * 11.5
-            key = [(x, middle), (x + 14, middle)]
-            canvas.line(key, color=curve.colour, width=2.0, dashes=_DASHES[curve.style])
-            canvas.text(x + 20, middle + 3, shorten(curve.label, 15), size=8)
+        _draw_curve(axes, curve)
+    handles = [line for line in reversed(axes.lines) if not str(line.get_label()).startswith("_")]
+    if len(handles) > 1:
+        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.05), frameon=False)
+
+
+def _draw_curve(axes: Axes, curve: SignalCurve) -> None:
+    """A curve with its band; NaN leaves a gap, and an isolated point is a dot."""
+    colour, (dashes, width, alpha) = palette()[curve.colour], _STROKES[curve.style]
+    if curve.low.size:
+        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+    label = _shortened(curve.label) if curve.label else None
+    axes.plot(curve.x, curve.y, dashes, color=colour, linewidth=width, alpha=alpha, label=label, clip_on=False)
+    known = np.pad(np.isfinite(curve.y), 1)
+    lone = known[1:-1] & ~known[:-2] & ~known[2:]
+    axes.plot(curve.x[lone], curve.y[lone], ".", color=colour, markersize=2.4 * width, alpha=alpha, clip_on=False)
+
+
+def _shortened(text: str) -> str:
+    """The text, shortened in the middle if it is too long."""
+    if len(text) <= _MAX_TEXT:
+        return text
+    tail = _MAX_TEXT // 3
+    return f"{text[: _MAX_TEXT - 1 - tail]}…{text[-tail:]}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from worldline.errors import InputError
-from worldline.plots.canvas import SCALE, Canvas, Frames
+
+Frames = NDArray[np.uint8]
 
 _MIN_INTEGER_FACTOR: Final = 3
 """Scale factor from which frames are scaled by integers, so that their pixels stay sharp."""
@@ -49,24 +51,6 @@ def fitted(shape: tuple[int, ...], width: int, height: int, *, enlarge: bool = T
     elif factor >= _MIN_INTEGER_FACTOR:
         factor = float(int(factor))
     return max(1, round(shape[1] * factor)), max(1, round(shape[0] * factor))
-
-
-def drawn_size(shape: tuple[int, ...], box: tuple[int, int]) -> tuple[float, float]:
-    """Width and height, in pixels of the drawing, of a frame that is fitted into a box of a canvas."""
-    width, height = fitted(shape, box[0] * SCALE, box[1] * SCALE)
-    return width / SCALE, height / SCALE
-
-
-def draw_frame(
-    canvas: Canvas, x: float, y: float, frame: Frames | None, shape: tuple[int, ...], box: tuple[int, int]
-) -> None:
-    """Draws a frame of this shape with its top left corner at `x`, `y`; an empty box if it is missing."""
-    if frame is not None:
-        canvas.picture(x, y, thumbnail(frame, box[0] * SCALE, box[1] * SCALE))
-        return
-    width, height = drawn_size(shape, box)
-    canvas.box(x, y, width, height, fill="panel", edge="rule")
-    canvas.text(x + width / 2, y + height / 2 + 3, "missing", size=8, align="center")
 
 
 def thumbnail(frame: Frames, width: int, height: int, *, enlarge: bool = True) -> Frames:

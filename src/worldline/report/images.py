@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from worldline.audit.report_evidence import Film
 from worldline.errors import InputError
-from worldline.plots.canvas import Frames
+from worldline.plots.thumbnails import Frames
 from worldline.report.parts import Overlay, PageImage
 from worldline.stats import Floats
 

@@ -8,11 +8,10 @@ from itertools import groupby
 from typing import Final
 
 from worldline.formatting import duration, number, percent, plural, pretty_unit, quantity, size, tick
-from worldline.plots.canvas import Frames
 from worldline.plots.contact_sheet import Reel, Sheet, Sparks
 from worldline.plots.episode_plot import ROLES, EpisodeView
 from worldline.plots.panels import SignalCurve, SignalPanel, TimeAxis
-from worldline.plots.thumbnails import thumbnail
+from worldline.plots.thumbnails import Frames, thumbnail
 from worldline.report import images
 from worldline.report import store_figures as say
 from worldline.report.charts import ChartLine, LineChart, Sketch

@@ -1,4 +1,4 @@
-"""Figures, contact sheet and episode plots of a store, as PNG and HTML."""
+"""Pages of a store and of one episode, and the plot of the episode."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from worldline.data.fsync import name_in_errors
 from worldline.data.store import Store, is_store
 from worldline.errors import InputError
 from worldline.formatting import duration, number, plural
-from worldline.plots.contact_sheet import Heading, Reel, Sheet, SheetFrame, Sparks, contact_sheet
-from worldline.plots.episode_plot import EpisodeView, Strip, episode_plot, num_frames
+from worldline.plots.contact_sheet import Heading, Reel, Sheet, SheetFrame, Sparks
+from worldline.plots.episode_plot import EpisodeView, Strip, episode_figure, num_frames
 from worldline.plots.panels import (
     MAX_CURVES,
     SignalPanel,
@@ -88,15 +88,12 @@ def show(
     tell(progress, "draw", 0)
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
-    if sheet is not None:
-        files["contact-sheet.png"] = contact_sheet(sheet)
-        links["contact-sheet.png"] = "Contact sheet as PNG"
     if number_ is not None:
         view, name = view_episode(store, number_, chosen), f"episode-{number_}"
         beside = {"index.html": figures.name, f"{name}.png": "This episode as PNG"}
-        files[f"{name}.png"] = episode_plot(view)
+        files[f"{name}.png"] = episode_figure(view).png()
         files[f"{name}.html"] = episode_page(figures.name, view, _source(store, number_), beside).encode()
-        links = {f"{name}.html": f"Episode {number_}, signal by signal", **links}
+        links = {f"{name}.html": f"Episode {number_}, signal by signal"}
     files = {"index.html": index_page(figures, sheet, links).encode(), **files}
     for name, content in files.items():
         with name_in_errors(out / name):

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     )
     from worldline.world.bundle_io import open_world, save_world
     from worldline.world.calibration import Calibration
-    from worldline.world.compatibility import clashes
     from worldline.world.fit_calibration import calibrate
     from worldline.world.local import LocalWorld
     from worldline.world.remote import RemoteWorld
@@ -48,7 +47,6 @@ __all__ = [
     "WhatIf",
     "World",
     "calibrate",
-    "clashes",
     "open_world",
     "save_world",
 ]

@@ -234,7 +234,7 @@ def test_a_transcript_replays_without_a_server(tmp_path: Path) -> None:
         asked = [ask(chat, 1.0, seed) for seed in range(20)]
         due = chat.answers(asked, read)
     assert len(set(due)) == 20
-    replayed = Chat(chat.endpoint, transcript=path, replay_only=True, num_remembered=3)
+    replayed = Chat(chat.endpoint, transcript=path, replay_only=True)
     assert replayed.answers(asked, read) == due
     assert replayed.num_requests == 0
     with pytest.raises(UnavailableError, match=r"not in the transcript .*t\.jsonl"):
@@ -314,10 +314,9 @@ def test_a_price_that_is_not_known_is_not_made_up() -> None:
             dear.measured()
 
 
-@pytest.mark.parametrize("settings", [{"num_concurrent": 0}, {"max_requests": -1}, {"num_remembered": 0}])
-def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="at least"):
-        Chat(Endpoint(base_url="http://localhost:1", model="m"), **settings)
+def test_no_request_at_a_time_is_refused(server: ChatServer) -> None:
+    with pytest.raises(ConfigError, match="num_concurrent is 0"):
+        chat_of(server, num_concurrent=0)
 
 
 PRICES = {"price_per_million_input_tokens": 100.0, "price_per_million_output_tokens": 500.0, "currency": "USD"}

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -202,25 +200,6 @@ def test_a_transcript_gives_bitwise_the_same_without_a_server(tmp_path: Path) ->
     assert (found["position"] == due["position"]).all()
     with pytest.raises(UnavailableError, match="not in the transcript"):
         again.imagine(belief, asked, num_samples=3, seed=6)
-
-
-def test_eight_threads_get_what_one_gets() -> None:
-    count = itertools.count()
-
-    def moody(history: Values, actions: Values, exogenous: Values) -> Values:
-        return {"position": pushed(history, actions, exogenous)["position"] + 1e-3 * next(count)}
-
-    with ChatServer(moody) as server:
-        engine = engine_of(server, temperature=1.0)
-        belief, asked = engine.observe(None, start(), seed=0), future(pushes(1, 2, 3))
-
-        def imagine(_: int) -> np.ndarray:
-            return engine.imagine(belief, asked, num_samples=2, seed=0).signals["position"]
-
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(imagine, range(8)))
-        assert all((one == found[0]).all() for one in found)
-        assert len(server.seen) == 2 * 2 * 3
 
 
 def test_discrete_signals_are_labels_and_images_are_left_out() -> None:

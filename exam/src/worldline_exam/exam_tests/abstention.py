@@ -149,7 +149,7 @@ class AbstentionTest(FleetTest):
         return Grade(cells=tuple(cells), conditions=_conditions(scenes, answers, references, inside))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Coverage under random motors, bands of one boat of each kind, and risk-coverage curves."""
+        """Coverage under random motors, and the bands of one boat of each kind."""
         blind = references.must_fail[BLIND]
         places = range(len(SCORED))
         worlds = {"this world": answers, BLIND: blind, "knows the law": references.oracle}
@@ -159,16 +159,10 @@ class AbstentionTest(FleetTest):
             lines.append(FigureLine.of(name, places, share, points=True))
         kinds = ", ".join(BOATS[boat].name for boat in SCORED)
         coverage = FigurePanel.of("Coverage under random motors", kinds, "coverage of the 90 % band", lines)
-        risk = FigurePanel.of(
-            "Risk-coverage: the widest bands are left out first",
-            "share of predictions that are kept",
-            "mean absolute error (m)",
-            (FigureLine.of(name, np.linspace(0.05, 1, 20), _risk(scenes, one)) for name, one in worlds.items()),
-        )
         return ExamFigure(
             caption="Bands that were calibrated on chosen actions, applied to motors that are set at random. The logs "
             "do not identify the effect for gusty boats: there a wide band is right.",
-            panels=(coverage, *(_bands(scenes, answers, blind, boat) for boat in (2, 4, 6)), risk),
+            panels=(coverage, *(_bands(scenes, answers, blind, boat) for boat in (2, 4, 6))),
         )
 
 
@@ -294,12 +288,6 @@ def _area(scenes: Arrays, answers: Arrays) -> float:
     """Area under risk-coverage over that of random abstention, whose risk is the mean error at any coverage."""
     left = _selective_risk(scenes, answers)
     return float(left.mean() / max(left[-1], 1e-12))
-
-
-def _risk(scenes: Arrays, answers: Arrays) -> list[float]:
-    """Risk at twenty levels of coverage."""
-    left = _selective_risk(scenes, answers)
-    return [float(left[int(np.ceil(share * len(left))) - 1]) for share in np.linspace(0.05, 1, 20)]
 
 
 def _bands(scenes: Arrays, answers: Arrays, blind: Arrays, boat: int) -> FigurePanel:

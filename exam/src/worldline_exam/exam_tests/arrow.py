@@ -61,7 +61,7 @@ from worldline.stats import ratio
 from worldline.world import Forecast, World, calibrate
 from worldline_exam.base import DatasetSpec, ExamTest, Pool, References, Section
 from worldline_exam.figures import ExamFigure, FigureLine, FigurePanel
-from worldline_exam.labs.clips import BALLS, STEP_S, Clips, shown
+from worldline_exam.labs.clips import BALLS, Clips, shown
 from worldline_exam.references.lab_oracle import oracle_of
 
 TABLES: Final = ("dissipative", "frictionless")
@@ -165,14 +165,15 @@ class ArrowOfTimeTest(ExamTest):
         return Grade(cells=(cell("arrow", _arrow(*hits.values()), len(hits[TABLES[0]]), raw=raw),))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Surprise of both directions of each clip, and the speeds of one clip."""
+        """Surprise of both directions of each clip."""
+        del scenes  # unused
         others = {"oracle": references.oracle, "persistence": references.must_fail["persistence"]}
         return ExamFigure(
             caption=(
                 "Each point is a clip. Points above the diagonal are more surprising backwards. With drag all points "
                 "should be there, and without drag they should lie on both sides."
             ),
-            panels=(*(_scatter(table, answers, others) for table in TABLES), *(_speeds(t, scenes) for t in TABLES)),
+            panels=tuple(_scatter(table, answers, others) for table in TABLES),
         )
 
     def _name(self, table: str) -> str:
@@ -289,11 +290,3 @@ def _scatter(table: str, answers: Arrays, others: Mapping[str, Arrays]) -> Figur
     diagonal = FigureLine.of("no difference", (0.0, edge), (0.0, edge))
     forwards, backwards = (f"surprise {way} [nat]" for way in ("forwards", "backwards"))
     return FigurePanel.of(f"{table} table", forwards, backwards, (diagonal, *lines), equal=True)
-
-
-def _speeds(table: str, scenes: Arrays) -> FigurePanel:
-    """The speed of the first clip's red ball, in both directions."""
-    velocity = scenes[f"{table}.red_velocity"][0].astype(float)
-    speed, time = np.hypot(*velocity.T), STEP_S * np.arange(len(velocity))
-    lines = (FigureLine.of("truth", time, speed), FigureLine.of("backwards", time, speed[::-1]))
-    return FigurePanel.of(f"{table}: the red ball of one clip", "time [s]", "speed [m/s]", lines)

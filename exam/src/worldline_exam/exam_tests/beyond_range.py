@@ -61,7 +61,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,18 +222,13 @@ class BeyondRangeTest(ExamTest):
         return Grade(cells=tuple(cells), conditions=inside)
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Velocity errors over speed, and paths outside."""
+        """Velocity errors over speed."""
         named_answers = {COPY: references.must_fail[COPY], "this world": answers}
-        panels = (
-            *(_speed_panel(kind, scenes, named_answers) for kind in CELLS),
-            _throw_panel(scenes, named_answers),
-            _collision_panel(scenes, named_answers),
-        )
         caption = (
-            "Error of predicted velocities over the initial speed, with the range of the logs marked, and two cases "
-            "that are faster than all logged ones. A law holds beyond the marks; a copy does not."
+            "Error of predicted velocities over the initial speed, with the range of the logs marked. A law holds "
+            "beyond the marks; a copy does not."
         )
-        return ExamFigure(caption=caption, panels=panels)
+        return ExamFigure(caption=caption, panels=tuple(_speed_panel(kind, scenes, named_answers) for kind in CELLS))
 
     def _world_of(self, kind: str) -> str:
         return f"{kind}-{self.pool}" + ("-pixels" if self.pixels else "")
@@ -450,32 +445,3 @@ def _speed_panel(kind: str, scenes: Arrays, named_answers: Mapping[str, Arrays])
     lines += [FigureLine.of("range of the logs", band, (0.0, 0.0)) for band in (SLOW, FAST)]
     what = "speed of the throw" if kind == "parabola" else "mean speed of the two balls"
     return FigurePanel.of(f"{kind.title()}: error", f"{what} [m/s]", "velocity error [m/s]", lines)
-
-
-def _throw_panel(scenes: Arrays, named_answers: Mapping[str, Arrays]) -> FigurePanel:
-    """The path of a throw outside."""
-    scene = int(np.flatnonzero(_in_cell("parabola", HEADLINE, scenes))[0])
-    shown = history_of(scenes, "parabola.history").observations["ball_position"][scene]
-    lines = []
-    for name, path in _paths("parabola", "ball_position", scenes, named_answers).items():
-        lines.append(FigureLine.of(name, *np.concatenate([shown, path[scene]]).T))
-    return FigurePanel.of("A throw outside", "x [m]", "y [m]", lines, equal=True)
-
-
-def _paths(kind: str, signal: str, scenes: Arrays, named_answers: Mapping[str, Arrays]) -> dict[str, NDArray[Any]]:
-    """True and predicted paths of a signal, by name."""
-    predicted = {name: answers[f"{kind}.{signal}"] for name, answers in named_answers.items()}
-    return {"truth": scenes[f"{kind}.truth.{signal}"], **predicted}
-
-
-def _collision_panel(scenes: Arrays, named_answers: Mapping[str, Arrays]) -> FigurePanel:
-    """Positions of two balls over time in a collision outside."""
-    scene = int(np.flatnonzero(_in_cell("collision", HEADLINE, scenes))[0])
-    history = history_of(scenes, "collision.history").observations
-    lines = []
-    for signal in POSITIONS["collision"]:
-        shown = history[signal][scene, :, 0]
-        for name, path in _paths("collision", signal, scenes, named_answers).items():
-            places = np.concatenate([shown, path[scene, :, 0]])
-            lines.append(FigureLine.of(name, STEP_S * (np.arange(len(places)) - HISTORY + 1), places))
-    return FigurePanel.of("A collision outside", "time [s]", "position [m]", lines)

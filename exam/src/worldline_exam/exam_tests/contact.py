@@ -194,22 +194,13 @@ class ContactTest(ExamTest):
         scene = int(contacts(truth, table)[:, :, pair].sum(1).argmax())
         marks = {name: contacts(path[scene : scene + 1], table)[0] for name, path in paths.items()}
         sizes = {name: gaps(path[scene : scene + 1], table).gap[0] for name, path in paths.items()}
-        groups = {"between two discs": [pair]}
-        groups |= {f"from disc {disc} to rim or pen": list(range(5 * disc, 5 * disc + 5)) for disc in range(2)}
-        panels = tuple(
-            FigurePanel.of(
-                f"Gap {words}",
-                "step",
-                "gap [m]",
-                (line for name in paths for line in _gap_lines(name, sizes[name], marks[name], surfaces)),
-            )
-            for words, surfaces in groups.items()
-        )
+        lines = (line for name in paths for line in _gap_lines(name, sizes[name][:, pair], marks[name][:, pair]))
+        panel = FigurePanel.of("Gap between two discs", "step", "gap [m]", lines)
         caption = (
-            "Distance of discs from a contact in one rollout; points mark contacts. A gap below 0 is a penetration. "
+            "Distance of two discs in one rollout; points mark contacts. A gap below 0 is a penetration. "
             "After a missed contact every later one comes at the wrong time."
         )
-        return ExamFigure(caption=caption, panels=panels)
+        return ExamFigure(caption=caption, panels=(panel,))
 
     def _lab(self, *, pictures: bool = False) -> Containers:
         if self.pool is Pool.REPORT:
@@ -271,9 +262,7 @@ def _f1(hits: Floats, missed: Floats, false: Floats, weights: Floats) -> Floats:
     return ratio(2 * (weights @ hits), weights @ (2 * hits + missed + false))
 
 
-def _gap_lines(name: str, gap: Floats, marks: NDArray[np.bool_], surfaces: list[int]) -> tuple[FigureLine, ...]:
-    """The smallest gap [T] to some surfaces, with its contacts as points."""
+def _gap_lines(name: str, gap: Floats, marks: NDArray[np.bool_]) -> tuple[FigureLine, ...]:
+    """A gap [T], with its contacts as points."""
     steps = np.arange(len(gap)) - HISTORY + 1.0
-    smallest, marked = gap[:, surfaces].min(1), marks[:, surfaces].any(1)
-    points = FigureLine.of(name, steps[marked], smallest[marked], points=True)
-    return (FigureLine.of(name, steps, smallest), points)
+    return FigureLine.of(name, steps, gap), FigureLine.of(name, steps[marks], gap[marks], points=True)

@@ -145,7 +145,7 @@ class CounterfactualTest(ExamTest):
         )
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """The scene with the median difference of twin and episode, as a map and over time."""
+        """The scene with the median difference of twin and episode, as a map."""
         truth, factual = unpacked(scenes, "truth"), _after(unpacked(scenes, "factual"))
         apart = squared_error(factual, truth)
         scene = int(np.argsort(apart)[len(apart) // 2])
@@ -157,22 +157,12 @@ class CounterfactualTest(ExamTest):
             references.floor_name: unpacked(references.floor, "path"),
         }
         places = {name: row["puck_position"][scene].astype(float) for name, row in rows.items()}
-        steps = range(AT + 1, AT + 1 + len(places["truth"]))
-        over = [
-            FigurePanel.of(
-                f"{axis} over time",
-                "step",
-                f"{axis} (m)",
-                (FigureLine.of(name, steps, place[:, at]) for name, place in places.items()),
-            )
-            for at, axis in enumerate("xy")
-        ]
         lines = (FigureLine.of(name, *place.T) for name, place in places.items())
         table = FigurePanel.of("The table from above", "x (m)", "y (m)", lines, equal=True)
         return ExamFigure(
             caption="One scene: what happened, and what would have happened under other pushes with the same friction "
             "and the same gusts. A good world follows the truth, not the path without gusts.",
-            panels=(table, *over),
+            panels=(table,),
         )
 
 

@@ -181,7 +181,7 @@ class JointCoverageTest(ExamTest):
         return Grade(cells=cells, conditions=(_coverage(counts, len(scenes["friction"])),))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Reliability diagrams, and the bands of one scene."""
+        """Reliability diagrams."""
         rows = {
             "this world": answers,
             references.floor_name: references.floor,
@@ -194,17 +194,8 @@ class JointCoverageTest(ExamTest):
             lines += [FigureLine.of(row, LEVELS, share) for row, share in shares.items()]
             labels = (f"Joint coverage, {name}", "claimed level", "share inside at every step")
             panels.append(FigurePanel.of(*labels, lines, equal=True))
-        steps = range(1, AHEAD + 1)
-        truth = scenes["truth.puck_position"].astype(float)
-        scene = int(np.argsort(np.linalg.norm(truth[:, -1] - truth[:, 0], axis=-1))[-10])
-        lines = [FigureLine.of("truth", steps, truth[scene, :, 0])]
-        for row, one in rows.items():
-            low, mean, high = (one[f"{part}.puck_position"][scene, ..., 0] for part in ("low", "mean", "high"))
-            lines.append(FigureLine.of(row, steps, mean, low=low[GATED_LEVEL], high=high[GATED_LEVEL]))
-        panels.append(FigurePanel.of("One scene, 90 % bands", "step ahead", "x (m)", lines[:3]))
         return ExamFigure(
-            caption="Left: a calibrated world lies on the diagonal. Right: one scene; both bands have the claimed "
-            "coverage, and the better world's band is narrower.",
+            caption="A calibrated world lies on the diagonal. The skill also counts how narrow its bands are.",
             panels=tuple(panels),
         )
 

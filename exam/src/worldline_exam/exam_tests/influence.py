@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldline.audit import (
     CONTEXT,
@@ -81,7 +80,6 @@ MAX_LEAK: Final = 1e-5
 DECAY_LENGTH: Final = 0.05
 """Length scale on which the influence of "nearness alone" decays, m."""
 ENTITIES: Final = {"pusher": "pusher_position", "block": "block_position"}
-NUM_BINS: Final = 20
 _STREAM: Final = 105
 
 
@@ -189,27 +187,9 @@ class InfluenceTest(ExamTest):
         )
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """ROC curves, the distribution of predicted effects, and predicted against true effects."""
-        influenced = scenes["influenced"].astype(bool)
-        sides = {
-            "truth": self._sizes(references.oracle),
-            "this world": self._sizes(answers),
-            "equal sensitivity": self._sizes(references.must_fail["equal sensitivity"]),
-        }
-        size, truth = sides["this world"], sides["truth"]
-        curves = FigurePanel.of(
-            "ROC of the predicted effect on the block",
-            "false positive rate",
-            "true positive rate",
-            (_roc(name, one, influenced) for name, one in sides.items()),
-            equal=True,
-        )
-        edges = np.linspace(0.0, max(float(np.quantile(size, 0.98)), MIN_EFFECT), NUM_BINS + 1)
-        histograms = (
-            _histogram("influenced", size[influenced], edges),
-            _histogram("not influenced", size[~influenced], edges),
-        )
-        counts = FigurePanel.of("Predicted effect on the block", "effect [m]", "number of states", histograms)
+        """Predicted against true effects."""
+        del scenes  # unused
+        size, truth = self._sizes(answers), self._sizes(references.oracle)
         diagonal = (0.0, truth.max())
         lines = (
             FigureLine.of("truth", diagonal, diagonal),
@@ -220,7 +200,7 @@ class InfluenceTest(ExamTest):
             "In each couple of states, the same two action sequences from the same distance move the block in one and "
             "miss it in the other. A good world separates the two."
         )
-        return ExamFigure(caption=caption, panels=(curves, counts, pairs))
+        return ExamFigure(caption=caption, panels=(pairs,))
 
     def _sizes(self, answers: Arrays) -> Floats:
         """The effect of the second sequence against the first on the block [E], m."""
@@ -287,16 +267,3 @@ def _nearness(oracle: Arrays, scenes: Arrays) -> Arrays:
     block = {f"{group}.{name}": value for group in ("first", "second", "changed") for name, value in still.items()}
     block["second.block_position"] = still["block_position"].astype(float) + share * moved
     return {**oracle, **block}
-
-
-def _roc(name: str, size: Floats, influenced: NDArray[np.bool_]) -> FigureLine:
-    """The ROC curve."""
-    thresholds = np.concatenate([[np.inf], np.unique(size)[::-1]])
-    other, found = ([(size[rows] >= t).mean() for t in thresholds] for rows in (~influenced, influenced))
-    return FigureLine.of(name, other, found)
-
-
-def _histogram(name: str, size: Floats, edges: Floats) -> FigureLine:
-    """Histogram of effects; larger effects count in the last bin."""
-    counts = np.histogram(np.minimum(size, edges[-1]), edges)[0]
-    return FigureLine.of(name, (edges[1:] + edges[:-1]) / 2, counts)

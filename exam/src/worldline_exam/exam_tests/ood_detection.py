@@ -247,7 +247,7 @@ class OODDetectionTest(ExamTest):
         return Grade(cells=(cell(f"{APART}, against chance", auroc(uncertainty, _harmful(scenes)), len(uncertainty)),))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Trust over the levels, and error against uncertainty."""
+        """Trust over the levels."""
         harmful, level = _harmful(scenes), scenes["level"].astype(int)
         groups = (("harmful", harmful), ("harmless", ~harmful))
         panels = []
@@ -258,9 +258,6 @@ class OODDetectionTest(ExamTest):
                 low, middle, high = ([np.quantile(part, share) for part in parts] for share in (0.25, 0.5, 0.75))
                 lines.append(FigureLine.of(group, range(1, NUM_LEVELS + 1), middle, low=low, high=high))
             panels.append(FigurePanel.of(f"Trust: {name}", "severity of the shift", "trust", lines))
-        uncertainty, error = _uncertainty(answers), np.log10(np.maximum(_error(scenes, answers), 1e-12))
-        points = (FigureLine.of(group, uncertainty[rows], error[rows], points=True) for group, rows in groups)
-        panels.append(FigurePanel.of("Error and uncertainty", "1 - trust", "log10 of the error", points))
         return ExamFigure(
             caption="Harmful scenes follow another law. Harmless ones follow the law of the logs with equally unusual "
             "inputs. Trust has to fall in the first and stay in the second, more clearly than for a trivial model. "

@@ -179,35 +179,25 @@ class TwinEffectTest(ExamTest):
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Branches from one anchor as maps, and the size of the effects over time."""
+        """Branches from one anchor as maps."""
+        del references  # unused
         truth = unpacked(scenes, "truth")
         spread = (_deviations(truth["block_position"]) ** 2).sum(-1).mean((1, 2))
         scene = int(np.argmax(spread * scenes["touching"]))
         start = {name: scenes[f"history.observations.{name}"][scene, -1] for name in STATE}
-        blind = references.must_fail["block never moves"]
         shown = (
             ("Truth: one anchor, its branches", "truth", truth),
             ("This world, the same branches", "this world", answers),
         )
-        maps = [
+        maps = tuple(
             FigurePanel.of(title, "x [m]", "y [m]", _paths(name, predicted, scene, start), equal=True)
             for title, name, predicted in shown
-        ]
-        sides = {"truth": truth, "this world": answers, "block never moves": blind}
-        sizes = [
-            FigurePanel.of(
-                f"Spread of the branches: {part}",
-                "step",
-                "distance from their mean [m]",
-                (_spread(name, predicted[f"{part}_position"]) for name, predicted in sides.items()),
-            )
-            for part in PARTS
-        ]
+        )
         caption = (
             "Coloured paths are the block's, thin ones the pusher's, under the same action sequences from one anchor. "
             "The second map of a good world looks like the first."
         )
-        return ExamFigure(caption=caption, panels=(*maps, *sizes))
+        return ExamFigure(caption=caption, panels=maps)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -296,9 +286,3 @@ def _paths(name: str, predicted: Arrays, scene: int, start: Arrays) -> tuple[Fig
             path = np.concatenate([start[thing][None].astype(float), branch])
             lines.append(FigureLine.of(label, *path.T))
     return tuple(lines)
-
-
-def _spread(name: str, values: NDArray[np.generic]) -> FigureLine:
-    """Root mean square distance from the mean branch at each step."""
-    size = np.sqrt((_deviations(values) ** 2).sum(-1).mean((0, 1)))
-    return FigureLine.of(name, range(1, len(size) + 1), size)

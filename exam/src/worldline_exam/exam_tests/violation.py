@@ -245,18 +245,14 @@ class ViolationOfExpectationTest(ExamTest):
         return Grade(cells=tuple(one for part in PARTS for one in _cells(part, scenes, answers)))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
-        """Surprise over frames of possible and impossible outcomes, and one scene of two parts."""
+        """Surprise over frames of possible and impossible outcomes."""
+        del scenes  # unused
         copy = references.must_fail["copy"]
-        asked = {part.name: part for part in PARTS}
         return ExamFigure(
             caption=(
-                "Above: mean surprise at each frame over all contexts. It should rise only where the impossible "
-                "happens. Below: one scene each. The cue decides the outcome, and the push decides its time."
+                "Mean surprise at each frame over all contexts. It should rise only where the impossible happens."
             ),
-            panels=(
-                *(_surprise_panel(part, answers, copy) for part in PARTS),
-                *(_outcome_panel(asked[name], scenes, answers, copy) for name in ("permanence", "immutability")),
-            ),
+            panels=tuple(_surprise_panel(part, answers, copy) for part in PARTS),
         )
 
     def _lab(self, *, pictures: bool = False) -> Occluder:
@@ -439,14 +435,3 @@ def _surprise_panel(part: Part, answers: Arrays, copy: Arrays) -> FigurePanel:
     )
     title = f"{part.name}: {part.contexts[0]} or {part.contexts[1]}"
     return FigurePanel.of(title, "frame after the history", "surprise [1]", lines)
-
-
-def _outcome_panel(part: Part, scenes: Arrays, answers: Arrays, copy: Arrays) -> FigurePanel:
-    """Outcomes and predictions in all contexts of the first scene."""
-    rows = {
-        "truth": _outcomes(scenes, part)[0],
-        "this world": answers[f"{part.name}.predicted"][0],
-        "copy": copy[f"{part.name}.predicted"][0],
-    }
-    lines = (FigureLine.of(name, range(1, HORIZON + 1), row) for name, paths in rows.items() for row in paths)
-    return FigurePanel.of(f"{part.name}, one scene", "frame after the history", f"{part.signal} [1]", lines)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import make_dataclass, replace
-from inspect import signature
-from typing import Any, ClassVar, TypeAlias, get_type_hints
+from dataclasses import replace
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from worldline.config import from_json
 from worldline.episode import Arrays
-from worldline.labs import CAMERA, Configured, DrawsImages, Lab, Policy, boxes
+from worldline.labs import CAMERA, DrawsImages, Lab, Policy, boxes
 from worldline.schema import Kind, Role, Schema, Signal
 
 Floats: TypeAlias = NDArray[np.floating]
@@ -23,10 +20,8 @@ Options: TypeAlias = dict[str, Any] | None
 """Options of `reset`."""
 
 
-class ExamLab(Lab, Configured, DrawsImages):
-    """A lab without rewards and ends, whose settings are the arguments of its constructor.
-
-    A subclass stores each argument in an attribute of the same name, and calls this constructor last.
+class ExamLab(Lab, DrawsImages):
+    """A lab without rewards and ends. A subclass calls this constructor last.
 
     Args:
         pictures: whether to render the image `camera`.
@@ -63,20 +58,6 @@ class ExamLab(Lab, Configured, DrawsImages):
     def schema(self) -> Schema:
         """The logged signals; `camera` only if rendered."""
         return Schema(signals=(*((CAMERA,) if self.pictures else ()), *self.signals), step_s=self.step_s)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The arguments of the constructor as plain JSON values."""
-        found: dict[str, Any] = json.loads(json.dumps({n: getattr(self, n) for n in signature(type(self)).parameters}))
-        return found
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> ExamLab:
-        """Inverse of `settings`."""
-        kinds = get_type_hints(cls.__init__)
-        del kinds["return"]
-        form = make_dataclass(f"{cls.__name__}Settings", kinds.items(), kw_only=True)
-        return cls(**vars(from_json(form, json.dumps(settings), where=form.__name__)))
 
     def reset(self, *, seed: int | None = None, options: Options = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Starts an episode.

@@ -24,7 +24,6 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import BLUE, GREEN, INK, PAPER, RED, Colour, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, OccasionalActions, Options, action, observation, unrolled
@@ -53,16 +52,11 @@ class Clips(ExamLab):
         noise: standard deviation of observed velocities, m/s, at least 0. Positions have `POSITION_NOISE`, or none
             if `noise` is 0.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
 
     def __init__(self, *, drag: float = 0.3, bounce: float = 0.8, noise: float = 0.02, pictures: bool = False) -> None:
-        if not (0 <= drag < np.inf and 0 < bounce <= 1 and 0 <= noise < np.inf):
-            raise InputError(f"drag {drag} and noise {noise} must be at least 0 and finite, bounce {bounce} in (0, 1].")
         self.drag, self.bounce, self.noise = drag, bounce, noise
         self._state: Floats = np.zeros((len(BALLS), 2, 2))
         self._shown: Arrays = shown(self._state)

@@ -15,15 +15,13 @@ rounded to float32 at each step, so an observation determines it exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
-from worldline.labs import BLUE, GREY, RED, Locates, Picture, Policy, read_options
+from worldline.labs import BLUE, GREY, RED, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation, rounded, unrolled
 from worldline_exam.labs.parabola import FAST, SLOW, Band, steady_explorer
@@ -47,7 +45,7 @@ FIELD: Final = 12.0
 _NAMES: Final = ("left_position", "left_velocity", "right_position", "right_velocity")
 
 
-class Collision(ExamLab, Locates):
+class Collision(ExamLab):
     """Observations: `left_position` [m], `left_velocity` [m/s], the same of `right`. Action: `push` [m/s2].
 
     Options of `reset`: values [1] by observation signal. The left ball must be left of the right ball.
@@ -57,9 +55,6 @@ class Collision(ExamLab, Locates):
         radius: radius of both balls, m, above half the largest overlap.
         contact_s: duration of a contact, s, above 0.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
@@ -72,19 +67,6 @@ class Collision(ExamLab, Locates):
         contact_s: float = 0.4,
         pictures: bool = False,
     ) -> None:
-        bands = [band for meeting in meetings for band in meeting]
-        rising = all(0 < low <= high < np.inf for low, high in bands)
-        if not (bands and rising and 0 < radius < np.inf and 0 < contact_s < np.inf):
-            raise InputError(
-                f"meetings {meetings} must be ranges of rising numbers above 0; radius {radius} and contact_s "
-                f"{contact_s} must be above 0; all must be finite."
-            )
-        deepest = contact_s / np.pi * max(left[1] + right[1] for left, right in meetings)
-        if not 2 * radius > deepest:
-            raise InputError(
-                f"radius {radius} must be above {deepest / 2:g}, half of the largest overlap, or the balls "
-                "pass through each other. Use a larger radius or a smaller contact_s."
-            )
         self.meetings, self.radius, self.contact_s = meetings, radius, contact_s
         self._stiffness = float((np.pi / contact_s) ** 2)
         self._state: dict[str, NDArray[np.generic]] = {}
@@ -105,18 +87,11 @@ class Collision(ExamLab, Locates):
         drawn = self.approach(np.array([left]), np.array([right]), place, time)
         given = read_options(options, dict.fromkeys(_NAMES, (1,)))
         self._state = {name: np.array(given.get(name, drawn[name][0]), np.float32) for name in _NAMES}
-        left_at, right_at = (float(self._state[name][0]) for name in ("left_position", "right_position"))
-        if not left_at < right_at:
-            raise InputError(f"left_position {left_at:g} must be below right_position {right_at:g}.")
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         start = {name: value[None] for name, value in self._state.items()}
         moved = self.simulate(start, {"push": action["push"].reshape(1, 1, 1)})
         self._state = {name: value[0, 0] for name, value in moved.items()}
-
-    def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The observed state as options for `reset`."""
-        return {name: observation[name] for name in _NAMES}
 
     def explorer(self) -> Policy:
         """A piecewise constant push."""

@@ -21,7 +21,6 @@ rounded to float32 at each step, so an observation determines it exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from itertools import combinations
 from typing import Any, Final
@@ -32,7 +31,7 @@ from numpy.typing import NDArray
 
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.labs import BLUE, GREEN, INK, RED, YELLOW, Locates, Picture, Policy, read_options
+from worldline.labs import BLUE, GREEN, INK, RED, YELLOW, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, HeldActions, Options, action, observation, rounded, unrolled
 
@@ -46,14 +45,13 @@ SUBSTEPS: Final = 6
 START_SPEED: Final = (0.4, 1.0)
 """Range of the initial speed, m/s."""
 WALL_HALF_WIDTH: Final = 0.03
-MAX_DISCS: Final = 4
 MAX_TRIES: Final = 100_000
 """Limit on draws of positions for one initial state."""
 
 _COLOURS: Final = (RED, BLUE, GREEN, YELLOW)
 
 
-class Containers(ExamLab, Locates):
+class Containers(ExamLab):
     """Observations: for each disc `disc_0_position` [m], `disc_0_velocity` [m/s]. Action: `tilt` [m/s2].
 
     Options of `reset`: `position` [D, 2] m on the table, and `velocity` [D, 2] m/s.
@@ -67,9 +65,6 @@ class Containers(ExamLab, Locates):
             effective value is higher, see the module.
         stiffness: contact stiffness, 1/s2.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
@@ -85,17 +80,6 @@ class Containers(ExamLab, Locates):
         stiffness: float = 110.0,
         pictures: bool = False,
     ) -> None:
-        clearance = 2 * radius + WALL_HALF_WIDTH
-        valid = 1 <= num_discs <= MAX_DISCS and 0 < restitution <= 1
-        if not (valid and 0 < radius < np.inf and 0 < stiffness < np.inf):
-            raise InputError(
-                f"num_discs {num_discs} must be 1 to {MAX_DISCS}, restitution {restitution} in (0, 1], radius "
-                f"{radius} and stiffness {stiffness} above 0 and finite."
-            )
-        if not (size < np.inf and clearance < pen[0] < size - clearance and 0 < pen[1] < size - 2 * clearance):
-            raise InputError(
-                f"pen {pen} is too close to the rim of a table of size {size} for discs of radius {radius}."
-            )
         self.num_discs, self.size, self.radius, self.pen = num_discs, size, radius, pen
         self.restitution, self.stiffness = restitution, stiffness
         # Damping ratio of an oscillator whose amplitude falls to the restitution in half a period.
@@ -125,19 +109,10 @@ class Containers(ExamLab, Locates):
         position, velocity = self.draw_start(self.np_random)
         self._position = np.asarray(given.get("position", position), dtype=np.float32).astype(float)
         self._velocity = np.asarray(given.get("velocity", velocity), dtype=np.float32).astype(float)
-        away = np.abs(self._position - self.size / 2).max() - self.size / 2
-        if away > self.radius:  # up to one radius is a contact with the soft rim
-            raise InputError(
-                f"position is {self._position.tolist()!r:.200}, outside the table. Keep it from 0 to {self.size} m."
-            )
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         position, velocity = self.move(self._position[None], self._velocity[None], action["tilt"][None])
         self._position, self._velocity = position[0], velocity[0]
-
-    def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The observed state as options for `reset`."""
-        return dict(zip(("position", "velocity"), self.state_of(observation), strict=True))
 
     def explorer(self) -> Policy:
         """A uniform tilt, held for five steps on average."""

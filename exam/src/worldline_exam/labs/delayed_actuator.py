@@ -18,7 +18,6 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import GREY, INK, PAPER, RED, YELLOW, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation, unrolled
@@ -51,19 +50,11 @@ class DelayedActuator(ExamLab):
         lags: lag of each of the five tanks, 0 to `SETTLED` steps.
         fade: fraction of the excess over the ambient temperature that remains after a step, in [0, 1).
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
 
     def __init__(self, lags: tuple[int, ...] = LAGS, *, fade: float = 0.75, pictures: bool = False) -> None:
-        valid = all(lag in range(SETTLED + 1) for lag in lags)
-        if not (len(lags) == len(NAMES) and valid and 0 <= fade < 1):
-            raise InputError(
-                f"lags {lags} must be {len(NAMES)} integers from 0 to {SETTLED}, and fade {fade} must be in [0, 1)."
-            )
         self.lags, self.fade = tuple(int(lag) for lag in lags), fade
         self._excess: Floats = np.zeros(len(NAMES))
         self._pipe: Floats = np.zeros((max(self.lags), len(NAMES)))

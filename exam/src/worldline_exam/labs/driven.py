@@ -10,7 +10,7 @@ equals the lab.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -18,8 +18,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
-from worldline.labs import PAPER, Colour, Locates, Policy, read_options
+from worldline.labs import PAPER, Colour, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, HeldActions, Options, action, observation, rounded, unrolled
 
@@ -36,7 +35,7 @@ _OUTER: Final = 1 / (2 - 2 ** (1 / 3))
 _STAGES: Final = (_OUTER, 1 - 2 * _OUTER, _OUTER)
 
 
-class Driven(ExamLab, Locates):
+class Driven(ExamLab):
     """A lab whose vector observations are its full state, with `damping` and optionally `camera`.
 
     Options of `reset`: vector observations [*shape] by name. The damping is at least 0.
@@ -88,8 +87,6 @@ class Driven(ExamLab, Locates):
         shapes = {one.name: one.shape for one in (*self.moving, DAMPING)}
         given = {name: value[None] for name, value in read_options(options, shapes).items()}
         self._damping = np.asarray(given.get("damping", np.array([[damping]]))[:, 0], np.float32).astype(float)
-        if self._damping[0] < 0:
-            raise InputError(f"damping is {self._damping[0]} 1/s. It must be at least 0.")
         self._state = rounded(self.join({**drawn, **{name: v for name, v in given.items() if name in drawn}}))
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
@@ -118,10 +115,6 @@ class Driven(ExamLab, Locates):
             lambda generator: {one.name: generator.uniform(*bounds(one)) for one in self.pushes},
             lambda generator: generator.random() > HOLDS,
         )
-
-    def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The observed state and damping as options for `reset`."""
-        return {signal.name: observation[signal.name] for signal in (*self.moving, DAMPING)}
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera image of an observation. The background is bluer for larger damping."""

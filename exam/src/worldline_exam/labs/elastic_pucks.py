@@ -15,13 +15,12 @@ Hidden: nothing.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import BLUE, INK, RED, Colour, Picture
 from worldline_exam.labs.base import Floats
 from worldline_exam.labs.driven import STEP_S, Driven, body_signals, push_signal
@@ -46,9 +45,6 @@ class ElasticPucks(Driven):
         masses: mass of the red and the blue puck, kg, above 0.
         radii: radius of the red and the blue puck, m, above 0. Their sum is at most 0.8, so that the pucks can pass.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -58,10 +54,6 @@ class ElasticPucks(Driven):
         radii: tuple[float, float] = (0.25, 0.25),
         pictures: bool = False,
     ) -> None:
-        if not (all(0 < one < np.inf for one in (*masses, *radii)) and sum(radii) <= 0.8):
-            raise InputError(
-                f"masses {masses} and radii {radii} must be above 0 and finite, and the sum of radii at most 0.8."
-            )
         self.masses, self.radii = masses, radii
         moving = tuple(signal for puck in PUCKS for signal in body_signals(puck))
         super().__init__(moving, tuple(push_signal(puck, MAX_PUSH) for puck in PUCKS), pictures=pictures)
@@ -107,13 +99,6 @@ class ElasticPucks(Driven):
         for first, radius, colour in ((0, self.radii[0], RED), (4, self.radii[1], BLUE)):
             picture.disc(float(state[first]), float(state[first + 1]), radius, colour)
         return picture.pixels()
-
-    def _begin(self, observation: dict[str, Any]) -> dict[str, Any]:
-        for puck in PUCKS:
-            place = observation[f"{puck}_position"]
-            if np.abs(place).max() > HALF:
-                raise InputError(f"{puck}_position is {place.tolist()}, outside the box. Keep it within {HALF} m.")
-        return super()._begin(observation)
 
     def _fly(self, position: Floats, velocity: Floats, duration: float) -> tuple[Floats, Floats]:
         """Positions and velocities [M, 2, 2] after a flight, from one contact to the next."""

@@ -32,7 +32,6 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import BLUE, GREEN, GREY, INK, RED, YELLOW, NoisyLab, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation
@@ -103,9 +102,6 @@ class Fleet(ExamLab, NoisyLab):
         noise: standard deviation, m, at least 0.
         pictures: whether to render the image `camera`. It has a lane for each boat with its buoy in the middle, and
             pennants over drilled boats if `drill` is up.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
@@ -118,11 +114,6 @@ class Fleet(ExamLab, NoisyLab):
         noise: float = 0.5,
         pictures: bool = False,
     ) -> None:
-        if not (np.isfinite([motor_effect, wind_effect]).all() and 0 <= noise < np.inf):
-            raise InputError(
-                f"motor_effect {motor_effect} and wind_effect {wind_effect} must be finite, noise {noise} finite and "
-                "at least 0."
-            )
         self.motor_effect, self.wind_effect, self.noise = motor_effect, wind_effect, noise
         self._winds: Floats = np.zeros(len(BOATS))
         self._drifts: Floats = np.zeros(len(BOATS))

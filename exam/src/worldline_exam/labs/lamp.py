@@ -26,7 +26,6 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import BLUE, GREY, INK, RED, YELLOW, Colour, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation, unrolled
@@ -84,18 +83,11 @@ class Lamp(ExamLab):
             lamp still announces levers on the same side.
         noise: standard deviation, degC, at least 0.
         pictures: whether to render the image `camera`, with a thermometer and a lamp for each station.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
 
     def __init__(self, *, effect: float = 1.0, noise: float = 0.1, pictures: bool = False) -> None:
-        if not (effect != 0 and np.isfinite(effect) and 0 <= noise < np.inf):
-            raise InputError(
-                f"effect {effect} must not be 0, noise {noise} must be at least 0, and both must be finite."
-            )
         self.effect, self.noise = effect, noise
         self._heats: Floats = np.zeros(len(STATIONS))
         self._decisions = np.zeros(len(STATIONS), bool)
@@ -114,9 +106,6 @@ class Lamp(ExamLab):
     def _start(self, options: Options) -> None:
         names = (name for one in STATIONS for name in (one.heat, one.lamp))
         given = read_options(options, dict.fromkeys(names, ()))
-        for station in STATIONS:
-            if (lit := given.get(station.lamp)) is not None and lit not in (0, 1):
-                raise InputError(f"{station.lamp} is {float(lit)}. It must be 0 or 1.")
         # About the stationary distribution under the explorer.
         start = self.np_random.normal(0, abs(self.effect) / np.sqrt(1 - KEEP**2), len(STATIONS))
         self._heats = np.array([float(given.get(one.heat, x)) for one, x in zip(STATIONS, start, strict=True)])

@@ -30,7 +30,6 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import GREEN, GREY, INK, PAPER, YELLOW, Colour, Hides, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, OccasionalActions, Options, action, observation
@@ -66,13 +65,6 @@ DOOR: Final = 2 * RADIUS
 MAX_DEPTH: Final = 0.7
 _TOP: Final = 1.9
 """Top of barrier and screen, m above a ball on the lower rail."""
-_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
-    "x": (LEFT_END, END - RADIUS),
-    "speed": (0.0, SPEEDS[1]),
-    "colour": (0.0, 1.0),
-    "door": (-RADIUS, _TOP),
-}
-"""Ranges of options of `reset`."""
 
 
 class Occluder(ExamLab, Hides):
@@ -91,9 +83,6 @@ class Occluder(ExamLab, Hides):
         shade: brightness ratio in the shade, from 0.2 to 1.
         depth: depth of the pit, m, above 0 and at most `MAX_DEPTH`.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
@@ -101,11 +90,6 @@ class Occluder(ExamLab, Hides):
     def __init__(
         self, *, half_screen: float = 0.3, shade: float = 0.45, depth: float = 0.6, pictures: bool = False
     ) -> None:
-        if not (0.2 <= half_screen <= 0.4 and 0.2 <= shade <= 1 and 0 < depth <= MAX_DEPTH):
-            raise InputError(
-                f"half_screen {half_screen} must be in [0.2, 0.4], shade {shade} in [0.2, 1], depth {depth} in "
-                f"(0, {MAX_DEPTH}]."
-            )
         self.half_screen, self.shade, self.depth = half_screen, shade, depth
         self._state: dict[str, Floats] = {}
         super().__init__(pictures=pictures)
@@ -141,16 +125,6 @@ class Occluder(ExamLab, Hides):
         }
         chosen = read_options(options, dict.fromkeys(drawn, ()))
         given: dict[str, float] = {**drawn, **{name: float(value) for name, value in chosen.items()}}
-        for name, (low, high) in _LIMITS.items():
-            if not low <= given[name] <= high:
-                raise InputError(f"{name} is {given[name]}. Give a number from {low} to {high}.")
-        for name in ("rail", "wall", "pit"):
-            if given[name] not in (LOWER, UPPER):
-                raise InputError(
-                    f"{name} is {given[name]}. Give {UPPER:g} for the upper rail or {LOWER:g} for the lower."
-                )
-        if given["pit"] == given["rail"] and EDGE < given["x"] < BARRIER:
-            raise InputError(f"the ball starts at x = {given['x']} m, over the pit on its rail. Give another x.")
         self._state = self.start(**{name: np.array([[value]]) for name, value in given.items()})
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:

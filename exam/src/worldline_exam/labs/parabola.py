@@ -9,7 +9,6 @@ so logs contain only initial speeds along this axis. The state is rounded to flo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -17,8 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
-from worldline.labs import GREY, INK, RED, YELLOW, Locates, Picture, Policy, read_options
+from worldline.labs import GREY, INK, RED, YELLOW, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, HeldActions, Options, action, observation, rounded, unrolled
 
@@ -43,7 +41,7 @@ BALL_RADIUS: Final = 0.6
 """Radius in the image, m; the ball has no contacts."""
 
 
-class Parabola(ExamLab, Locates):
+class Parabola(ExamLab):
     """Observations: `ball_position` [m], `ball_velocity` [m/s], `gravity` [m/s2]. Action: `lift` [m/s2].
 
     Options of `reset`: values by observation signal.
@@ -52,19 +50,11 @@ class Parabola(ExamLab, Locates):
         throws: pairs of ranges of speed and gravity, drawn with equal probability.
         buoyancy: fraction of gravity that the air compensates, in [0, 1).
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
 
     def __init__(self, throws: Throws = USUAL, *, buoyancy: float = 0.0, pictures: bool = False) -> None:
-        bands = [band for throw in throws for band in throw]
-        if not (bands and all(0 <= low <= high < np.inf for low, high in bands) and 0 <= buoyancy < 1):
-            raise InputError(
-                f"throws {throws} must be ranges of rising, finite numbers from 0, buoyancy {buoyancy} in [0, 1)."
-            )
         self.throws, self.buoyancy = throws, buoyancy
         self._state: dict[str, NDArray[np.generic]] = {}
         super().__init__(pictures=pictures)
@@ -95,10 +85,6 @@ class Parabola(ExamLab, Locates):
         start = {name: value[None] for name, value in self._state.items()}
         moved = self.simulate(start, {"lift": action["lift"].reshape(1, 1, 1)})
         self._state = {name: value[0, 0] for name, value in moved.items()}
-
-    def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The observed state as options for `reset`."""
-        return {name: observation[name] for name in ("ball_position", "ball_velocity", "gravity")}
 
     def explorer(self) -> Policy:
         """A piecewise constant lift."""

@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import GREY, INK, RED, Colour, Picture
 from worldline_exam.labs.base import Floats, action, observation
 from worldline_exam.labs.driven import Driven, leap
@@ -39,14 +38,9 @@ class Pendulum(Driven):
         mass: kg, above 0.
         length: m, above 0 and at most 1.6, so that it fits the image.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     def __init__(self, *, mass: float = 1.0, length: float = 1.0, pictures: bool = False) -> None:
-        if not (0 < mass < np.inf and 0 < length <= 1.6):
-            raise InputError(f"mass {mass} must be above 0 and finite, length {length} above 0 and at most 1.6.")
         self.mass, self.length = mass, length
         moving = (
             observation("angle", 2, entity="bob", components=("cos", "sin")),

@@ -19,7 +19,6 @@ ellipsoid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,8 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
-from worldline.labs import BLUE, INK, RED, YELLOW, Locates, Picture, Policy, read_options
+from worldline.labs import BLUE, INK, RED, YELLOW, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation
 
@@ -69,7 +67,7 @@ def _bodies(state: Arrays) -> _Bodies:
     )
 
 
-class PusherBlock(ExamLab, Locates):
+class PusherBlock(ExamLab):
     """Observations: `pusher_position`, `block_position` [m], `block_angle`. Action: `velocity` [m/s].
 
     Options of `reset`: values [2] by observation signal, with positions on the table.
@@ -78,25 +76,14 @@ class PusherBlock(ExamLab, Locates):
         block_half: half the side of the block, m, from 0.04 to 0.15.
         pusher_radius: m, from 0.03 to 0.08.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
 
     def __init__(self, *, block_half: float = 0.1, pusher_radius: float = 0.05, pictures: bool = False) -> None:
-        if not (0.04 <= block_half <= 0.15 and 0.03 <= pusher_radius <= 0.08):
-            raise InputError(
-                f"block_half {block_half} must be in [0.04, 0.15] m, pusher_radius {pusher_radius} in [0.03, 0.08] m."
-            )
         self.block_half, self.pusher_radius = block_half, pusher_radius
         self._state: dict[str, Floats] = {}
         super().__init__(pictures=pictures)
-
-    def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """The observed state as options for `reset`."""
-        return {name: observation[name] for name in STATE}
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -122,8 +109,6 @@ class PusherBlock(ExamLab, Locates):
             "block_angle": np.array([np.cos(angle), np.sin(angle)]),
         }
         self._state = {name: np.array(given.get(name, value), np.float32)[None] for name, value in drawn.items()}
-        if not self._state["block_angle"].any():
-            raise InputError("block_angle is [0, 0]. Give the cosine and the sine of an angle.")
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         self._state = self._moved(self._state, action["velocity"][None])

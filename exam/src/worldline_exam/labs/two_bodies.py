@@ -22,7 +22,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import BLUE, RED, Colour, Picture
 from worldline_exam.labs.base import Floats
 from worldline_exam.labs.driven import Driven, body_signals, leap, push_signal
@@ -51,9 +50,6 @@ class TwoBodies(Driven):
         softening: m, above 0.
         trap: 1/s^2, at least 0.
         pictures: whether to render the image `camera`.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -65,12 +61,6 @@ class TwoBodies(Driven):
         trap: float = 1.0,
         pictures: bool = False,
     ) -> None:
-        above = all(0 < one < np.inf for one in (*masses, softening))
-        if not (above and 0 <= strength < np.inf and 0 <= trap < np.inf):
-            raise InputError(
-                f"masses {masses} and softening {softening} must be above 0, strength {strength} and trap {trap} at "
-                "least 0, and all finite."
-            )
         self.masses, self.strength, self.softening, self.trap = masses, strength, softening, trap
         moving = tuple(signal for body in BODIES for signal in body_signals(body))
         super().__init__(moving, (push_signal("driven", MAX_PUSH),), pictures=pictures)

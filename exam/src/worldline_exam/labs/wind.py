@@ -23,7 +23,6 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
-from worldline.errors import InputError
 from worldline.labs import BLUE, GREY, INK, NoisyLab, Picture, Policy, read_options
 from worldline.schema import Signal
 from worldline_exam.labs.base import ExamLab, Floats, Options, action, observation, unrolled
@@ -48,16 +47,11 @@ class Wind(ExamLab, NoisyLab):
         confounding: correlation of the explorer's motor with the wind, from 0 to 1.
         noise: standard deviation, m per step, at least 0.
         pictures: whether to render the image `camera`: boat and mooring from the side.
-
-    Raises:
-        InputError: an argument is out of range.
     """
 
     step_s = STEP_S
 
     def __init__(self, confounding: float = 0.0, *, noise: float = 0.5, pictures: bool = False) -> None:
-        if not (0 <= confounding <= 1 and 0 <= noise < np.inf):
-            raise InputError(f"confounding {confounding} must be in [0, 1], noise {noise} at least 0 and finite.")
         self.confounding, self.noise = confounding, noise
         self._wind = 0.0
         self._position = 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -100,7 +99,6 @@ class Chat:
         max_price: limit on the price of all tokens, in the endpoint's currency; None for no limit. No request is sent
             after it is reached, or after a reply with unknown token counts. Up to `num_concurrent` requests in progress
             may exceed it.
-        num_remembered: answers kept in memory. Without a transcript, older ones are requested again.
         listed_only: whether the user must have listed the endpoint; see `endpoint.py`.
 
     Raises:
@@ -116,21 +114,17 @@ class Chat:
         num_concurrent: int = 8,
         max_requests: int | None = None,
         max_price: float | None = None,
-        num_remembered: int = 65_536,
         listed_only: bool = False,
     ) -> None:
-        if num_concurrent < 1 or num_remembered < 1 or (max_requests is not None and max_requests < 0):
-            raise ConfigError(
-                f"num_concurrent {num_concurrent} and num_remembered {num_remembered} must be at least 1, max_requests "
-                f"{max_requests} at least 0."
-            )
+        if num_concurrent < 1:
+            raise ConfigError(f"num_concurrent is {num_concurrent}. Give at least 1.")
         if max_price is not None and not (max_price > 0 and endpoint.has_price):
             raise ConfigError(
                 f"max_price is {max_price}, and tokens {'have prices' if endpoint.has_price else 'have no prices'}. "
                 "Give a positive number, and the endpoint's prices."
             )
         self.endpoint = endpoint
-        self.transcript = Transcript(transcript, num_remembered=num_remembered)
+        self.transcript = Transcript(transcript)
         self.replay_only = replay_only
         self.num_concurrent = num_concurrent
         self.max_requests = max_requests
@@ -140,10 +134,9 @@ class Chat:
         self._asking: dict[str, Future[str]] = {}
         self._connection: ChatConnection | None = None
         self._takes_format = True
-        self._num_requests = 0
+        self._num_requests, self._num_answers, self._num_untold = 0, 0, 0
+        self._charged = [0, 0, 0]  # replies with token counts; tokens in; tokens out (rejected answers included)
         self._seconds: deque[float] = deque(maxlen=_NUM_MEASURED)
-        self._tokens = [0, 0, 0]  # answers with known tokens; tokens in; tokens out
-        self._charged = [0, 0, 0]  # replies with unknown tokens; tokens in; tokens out (rejected answers included)
 
     @property
     def num_requests(self) -> int:
@@ -165,17 +158,19 @@ class Chat:
             UnsupportedError: tokens have a price, but the endpoint does not report token counts.
         """
         with self._lock:
-            seconds, (num, tokens_in, tokens_out) = list(self._seconds), self._tokens
-        if not seconds:
-            return None
+            if not self._seconds:
+                return None
+            latency_s, spent, num_told = median(self._seconds), self._spent(), self._charged[0]
         if not self.endpoint.has_price:
-            return CallCost(latency_s=median(seconds))
-        if not num:
+            return CallCost(latency_s=latency_s)
+        if not num_told:
             raise UnsupportedError(
-                f"{self._who} does not report token counts, so the price is unknown. Set prices to 0."
+                f"{self.endpoint.title} does not report token counts, so the price is unknown. Set prices to 0."
             )
-        price = self.endpoint.price_of(tokens_in, tokens_out) / num
-        return CallCost(latency_s=median(seconds), price=price, currency=self.endpoint.currency)
+        # A reply with unknown token counts is assumed to cost as much as the others.
+        replies_per_answer = (num_told + spent.num_untold) / self._num_answers
+        price = spent.price / num_told * replies_per_answer
+        return CallCost(latency_s=latency_s, price=price, currency=self.endpoint.currency)
 
     def request(self, messages: Sequence[tuple[str, str]], *, schema: Mapping[str, Any], seed: int) -> Request:
         """The body of a request.
@@ -229,10 +224,6 @@ class Chat:
                     pool.shutdown(cancel_futures=True)
         return [answers[key] for key in keys]
 
-    @property
-    def _who(self) -> str:
-        return f"{self.endpoint.model!r} at {self.endpoint.origin}"
-
     def _answer(self, key: str, request: Request, read: Callable[[str], object]) -> str:
         """The text of an answer, shared with another thread that sends the same request."""
         with self._lock:
@@ -267,7 +258,7 @@ class Chat:
         began, current, text = time.perf_counter(), request, ""
         charged: list[Tokens | None] = []
         problem = UnavailableError("")
-        for _ in range(self.endpoint.num_retries + 1):
+        for num_tries in range(1, self.endpoint.num_retries + 2):
             completion = self._complete(current)
             charged.append(completion.tokens)
             text = (completion.choices[0].message.content if completion.choices else None) or ""
@@ -277,31 +268,23 @@ class Chat:
                 problem = error
                 current = _again(request, text, str(error))
                 continue
-            return self._measure(key, request, text, charged, time.perf_counter() - began)
+            seconds, (tokens_in, tokens_out) = time.perf_counter() - began, _total(charged)
+            with self._lock:
+                self._seconds.append(seconds)
+                self._num_answers += 1
+            return Exchange(
+                hash=key,
+                request=request,
+                answer=text,
+                input_tokens=tokens_in,
+                output_tokens=tokens_out,
+                seconds=seconds,
+                num_tries=num_tries,
+            )
         raise NoGoodAnswerError(
-            f"{self._who} gave no good answer in {self.endpoint.num_retries + 1} tries. {problem} The last answer was "
-            f"{text[:200]!r}. Use another model, or raise num_retries or max_tokens."
+            f"{self.endpoint.title} gave no good answer in {self.endpoint.num_retries + 1} tries. {problem} The last "
+            f"answer was {text[:200]!r}. Use another model, or raise num_retries or max_tokens."
         ) from problem
-
-    def _measure(
-        self, key: str, request: Request, text: str, charged: Sequence[Tokens | None], seconds: float
-    ) -> Exchange:
-        counts = [tokens for tokens in charged if tokens is not None]
-        known = len(counts) == len(charged)
-        tokens = sum(tokens_in for tokens_in, _ in counts), sum(tokens_out for _, tokens_out in counts)
-        with self._lock:
-            self._seconds.append(seconds)
-            if known:
-                self._tokens = [had + more for had, more in zip(self._tokens, (1, *tokens), strict=True)]
-        return Exchange(
-            hash=key,
-            request=request,
-            answer=text,
-            input_tokens=tokens[0] if known else None,
-            output_tokens=tokens[1] if known else None,
-            seconds=seconds,
-            num_tries=len(charged),
-        )
 
     def _complete(self, request: Request) -> _Completion:
         """The endpoint's completion; repeated without `response_format` if the endpoint rejects that."""
@@ -312,68 +295,61 @@ class Chat:
             status, text = self._send(plain)
             self._takes_format = status != 200
         if status != 200:
-            raise UnavailableError(f"{self._who} refused the request with status {status}: {text[:300]}")
+            raise UnavailableError(f"{self.endpoint.title} refused the request with status {status}: {text[:300]}")
         try:
             completion = _COMPLETION.validate_json(text)
         except ValidationError as error:
             self._charge(None)
-            raise UnavailableError(f"{self._who} sent no chat completion: {text[:300]!r}. Check base_url.") from error
+            raise UnavailableError(
+                f"{self.endpoint.title} sent no chat completion: {text[:300]!r}. Check base_url."
+            ) from error
         self._charge(completion.tokens)
         return completion
 
     def _charge(self, tokens: Tokens | None) -> None:
         """Adds the tokens of a reply to the totals."""
-        charged = (1, 0, 0) if tokens is None else (0, *tokens)
         with self._lock:
-            self._charged = [had + more for had, more in zip(self._charged, charged, strict=True)]
+            if tokens is None:
+                self._num_untold += 1
+            else:
+                self._charged = [had + more for had, more in zip(self._charged, (1, *tokens), strict=True)]
 
     def _send(self, request: Request) -> tuple[int, str]:
-        """Status and body of the response, with the key masked; retries while the server is busy or unreachable."""
+        """Status and body of the response; the key is read for every request."""
         variable = listed_variable(self.endpoint) if self.listed_only else self.endpoint.api_key_env
-        key = None if variable is None else key_in(variable)
-        reply = self._connected().post(request, key=key)
-        text = _without(key, reply.text)
-        if reply.status is None or reply.is_failure:
-            problem = text if reply.status is None else f"status {reply.status}: {text[:300]}"
-            raise UnavailableError(
-                f"{self._who} did not answer within {self.endpoint.num_retries + 1} tries. {problem}"
-            )
-        return reply.status, text
+        return self._connected().post(request, key=None if variable is None else key_in(variable))
 
     def _count(self) -> None:
-        """Counts a request before it is sent."""
+        """Counts a request before it is sent, unless a limit is reached."""
+        who, currency = self.endpoint.title, self.endpoint.currency
         with self._lock:
-            if self.max_requests is not None and self._num_requests >= self.max_requests:
+            spent = self._spent()
+            if self.max_requests is not None and spent.num_requests >= self.max_requests:
                 raise UnavailableError(
-                    f"max_requests is {self.max_requests}, and that many were sent to {self._who}. Raise it, or "
-                    "predict less: each step of each sample of each version is one request."
+                    f"max_requests is {self.max_requests}, and that many were sent to {who}. Raise it, or predict "
+                    "less: each step of each sample of each version is one request."
                 )
-            if self.max_price is not None:
-                self._check_price(self.max_price)
+            if self.max_price is not None and spent.num_untold:
+                raise UnavailableError(
+                    f"max_price is {self.max_price:g} {currency}, and {spent.num_untold} replies of {who} came without "
+                    "token counts or were lost, so the price so far is unknown. Start again from the transcript, or "
+                    "set max_requests instead."
+                )
+            if self.max_price is not None and spent.price >= self.max_price:
+                raise UnavailableError(
+                    f"max_price is {self.max_price:g} {currency}, and {spent.price:.4g} {currency} were spent on "
+                    f"{who}. Raise it, or predict less."
+                )
             self._num_requests += 1
-
-    def _check_price(self, limit: float) -> None:
-        spent, currency = self._spent(), self.endpoint.currency
-        if spent.num_untold:
-            raise UnavailableError(
-                f"max_price is {limit:g} {currency}, and {spent.num_untold} replies of {self._who} came without token "
-                "counts or were lost, so the price so far is unknown. Start again from the transcript, or set "
-                "max_requests instead."
-            )
-        if spent.price >= limit:
-            raise UnavailableError(
-                f"max_price is {limit:g} {currency}, and {spent.price:.4g} {currency} were spent on {self._who}. Raise "
-                "it, or predict less."
-            )
 
     def _spent(self) -> Spent:
         """The totals; the caller holds the lock."""
-        num_untold, tokens_in, tokens_out = self._charged
+        _, tokens_in, tokens_out = self._charged
         return Spent(
             num_requests=self._num_requests,
             input_tokens=tokens_in,
             output_tokens=tokens_out,
-            num_untold=num_untold,
+            num_untold=self._num_untold,
             price=self.endpoint.price_of(tokens_in, tokens_out),
         )
 
@@ -392,15 +368,12 @@ class Chat:
             return self._connection
 
 
-def _without(key: str | None, text: str) -> str:
-    """`text` with the key masked, in case the server repeats it; keys below 8 characters are not masked.
-
-    JSON, and JSON within JSON, may escape any letter, so escaped forms of the key are masked too.
-    """
-    if key is None or len(key) < 8:
-        return text
-    letters = (rf"(?:\\{{0,4}}{re.escape(letter)}|\\{{1,4}}u(?i:{ord(letter):04x}))" for letter in key)
-    return re.sub("".join(letters), "***", text)
+def _total(charged: Sequence[Tokens | None]) -> Tokens | tuple[None, None]:
+    """The sums of the tokens of some replies; None if those of one are unknown."""
+    known = [tokens for tokens in charged if tokens is not None]
+    if len(known) < len(charged):
+        return None, None
+    return sum(tokens_in for tokens_in, _ in known), sum(tokens_out for _, tokens_out in known)
 
 
 def _again(request: Request, text: str, problem: str) -> Request:

@@ -85,6 +85,11 @@ class Endpoint:
         return origin_of(self.base_url)
 
     @property
+    def title(self) -> str:
+        """Model and origin, for messages."""
+        return f"{self.model!r} at {self.origin}"
+
+    @property
     def is_loopback(self) -> bool:
         """Whether the endpoint is on this machine."""
         return urlsplit(self.base_url).hostname in LOOPBACK

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, final
 
 from worldline.engines.language.endpoint import Endpoint
-from worldline.errors import MissingExtraError
+from worldline.errors import MissingExtraError, UnavailableError
 
 try:
     import httpx2
@@ -21,24 +21,6 @@ _HEADERS = {"accept", "accept-encoding", "authorization", "connection", "content
 
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 """Errors after which nothing was charged."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HttpReply:
-    """The last reply to a request.
-
-    Args:
-        status: the HTTP status; None if no readable response came.
-        text: the body, or why no response came.
-    """
-
-    status: int | None
-    text: str
-
-    @property
-    def is_failure(self) -> bool:
-        """Whether the same request may succeed later. The openai client repeats requests with these statuses."""
-        return self.status is None or self.status in (408, 409, 429) or self.status >= 500
 
 
 @final
@@ -65,6 +47,7 @@ class ChatConnection:
     ) -> None:
         limits = httpx2.Limits(max_connections=num_connections, max_keepalive_connections=num_connections)
         http = _HttpClient(before_attempt, on_lost_reply, limits=limits, trust_env=not endpoint.is_loopback)
+        self._endpoint = endpoint
         self._client = OpenAI(
             base_url=endpoint.base_url,
             api_key="given with each request",
@@ -74,13 +57,17 @@ class ChatConnection:
         )
         weakref.finalize(self, http.close)
 
-    def post(self, body: Mapping[str, Any], *, key: str | None) -> HttpReply:
-        """The last reply to `body`.
+    def post(self, body: Mapping[str, Any], *, key: str | None) -> tuple[int, str]:
+        """Status and body of the response, with the key masked.
 
         Args:
             body: plain JSON values.
             key: sent as a bearer token; None for none.
+
+        Raises:
+            UnavailableError: the server was busy, failed or did not answer, in every attempt.
         """
+        failed = f"{self._endpoint.title} did not answer within {self._endpoint.num_retries + 1} tries."
         headers = {"Authorization": Omit() if key is None else f"Bearer {key}"}
         try:
             response = self._client.post(
@@ -90,8 +77,12 @@ class ChatConnection:
             response = error.response
         except APIConnectionError as error:
             cause = error.__cause__ or error
-            return HttpReply(status=None, text=f"{type(cause).__name__}: {str(cause) or 'no answer in time'}")
-        return HttpReply(status=response.status_code, text=response.text)
+            reason = f"{type(cause).__name__}: {_without(key, str(cause)) or 'no answer in time'}"
+            raise UnavailableError(f"{failed} {reason}") from error
+        status, text = response.status_code, _without(key, response.text)
+        if status in (408, 409, 429) or status >= 500:  # those that the openai client repeats
+            raise UnavailableError(f"{failed} status {status}: {text[:300]}")
+        return status, text
 
 
 class _HttpClient(httpx2.Client):
@@ -117,3 +108,14 @@ class _HttpClient(httpx2.Client):
         except httpx2.RequestError:
             self._on_lost_reply()
             raise
+
+
+def _without(key: str | None, text: str) -> str:
+    """`text` with the key masked, in case the server repeats it; keys below 8 characters are not masked.
+
+    JSON, and JSON within JSON, may escape any letter, so escaped forms of the key are masked too.
+    """
+    if key is None or len(key) < 8:
+        return text
+    letters = (rf"(?:\\{{0,4}}{re.escape(letter)}|\\{{1,4}}u(?i:{ord(letter):04x}))" for letter in key)
+    return re.sub("".join(letters), "***", text)

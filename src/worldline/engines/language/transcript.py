@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, final
+from typing import Any, Final, final
+
+import msgspec
 
 from worldline.errors import DataError
+
+MAX_REMEMBERED: Final = 65_536
+"""Answers that are kept without a file; the oldest is dropped."""
 
 _OPENING = b'{"hash": "'
 """The beginning of every line of a transcript, also of one that was cut off when its writer died."""
@@ -35,10 +39,10 @@ class Exchange:
     hash: str
     request: Mapping[str, Any]
     answer: str
-    input_tokens: int | None
-    output_tokens: int | None
-    seconds: float
-    num_tries: int | None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    seconds: float = 0.0
+    num_tries: int | None = None
 
 
 def request_hash(request: Mapping[str, Any]) -> str:
@@ -51,54 +55,55 @@ def request_hash(request: Mapping[str, Any]) -> str:
 
 
 def exchanges(path: Path) -> Iterator[Exchange]:
-    """The exchanges in a file, in order; a line that was cut off is skipped."""
+    """The exchanges in a file, in order; a line that was cut off is skipped.
+
+    Raises:
+        DataError: the file is not a transcript, or a request was changed.
+    """
     with path.open("rb") as file:
-        for text in file:
-            if (line := _line(text)) is not None:
-                yield Exchange(
-                    hash=line["hash"],
-                    request=line["request"],
-                    answer=line["answer"],
-                    input_tokens=line.get("input_tokens"),
-                    output_tokens=line.get("output_tokens"),
-                    seconds=line.get("seconds", 0.0),
-                    num_tries=line.get("num_tries"),
+        for number, text in enumerate(file, start=1):
+            try:
+                exchange = msgspec.json.decode(text, type=Exchange)
+            except (msgspec.DecodeError, RecursionError) as error:
+                if text.startswith(_OPENING[: len(text.rstrip(b"\n"))]):
+                    continue
+                raise DataError(
+                    f"line {number} is not a line of a transcript",
+                    fix="Give the path of a transcript, or of a new file.",
+                    file=path,
+                ) from error
+            if request_hash(exchange.request) != exchange.hash:
+                raise DataError(
+                    f"line {number} is not what was written there",
+                    fix="Restore the original transcript, or remove the line.",
+                    file=path,
                 )
+            yield exchange
 
 
 @final
 class Transcript:
-    """Answers by the hash of their request: the last ones in memory, all of them in an optional file.
+    """Answers by the hash of their request, in memory and in an optional file.
 
     Thread-safe. Several processes may add to one file. Each reads its own lines and those before its first access.
 
     Args:
         path: file of JSON lines, one per `Exchange`, created if missing; None to keep answers in memory only.
-        num_remembered: answers kept in memory; older ones are dropped, or read from the file again.
     """
 
-    def __init__(self, path: Path | str | None = None, *, num_remembered: int = 65_536) -> None:
+    def __init__(self, path: Path | str | None = None) -> None:
         self.path = None if path is None else Path(path)
-        self.num_remembered = num_remembered
-        self._answers: OrderedDict[str, str] = OrderedDict()
-        self._places: dict[str, int] | None = None  # byte offsets of lines in the file; None before the first access
-        self._torn = False  # whether the last line of the file is incomplete
+        self._answers: dict[str, str] | None = None  # None before the first access
         self._lock = Lock()
 
     def get(self, key: str) -> str | None:
         """The answer to the request with this hash; None if there is none.
 
         Raises:
-            DataError: the file is not a transcript, or the line was changed.
+            DataError: the file is not a transcript, or a request was changed.
         """
         with self._lock:
-            if key in self._answers:
-                self._answers.move_to_end(key)
-                return self._answers[key]
-            answer = self._read(key)
-            if answer is not None:
-                self._remember(key, answer)
-            return answer
+            return self._known().get(key)
 
     def add(self, exchange: Exchange) -> None:
         """Stores an answer.
@@ -107,67 +112,24 @@ class Transcript:
             DataError: the file is not a transcript.
         """
         with self._lock:
-            self._remember(exchange.hash, exchange.answer)
+            answers = self._known()
+            answers.setdefault(exchange.hash, exchange.answer)
             if self.path is None:
+                if len(answers) > MAX_REMEMBERED:
+                    del answers[next(iter(answers))]
                 return
-            places = self._index(self.path)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             line = json.dumps(asdict(exchange)).encode() + b"\n"
-            with self.path.open("ab") as file:
-                file.write(b"\n" + line if self._torn else line)
-                file.flush()
-                places.setdefault(exchange.hash, file.tell() - len(line))
-            self._torn = False
+            with self.path.open("a+b") as file:
+                size = file.tell()
+                file.seek(max(size - 1, 0))
+                is_torn = file.read(1) not in (b"\n", b"")  # a writer that died left a line without an end
+                file.write(b"\n" + line if is_torn else line)
 
-    def _remember(self, key: str, answer: str) -> None:
-        self._answers[key] = answer
-        if len(self._answers) > self.num_remembered:
-            self._answers.popitem(last=False)
-
-    def _read(self, key: str) -> str | None:
-        """The answer from the file."""
-        if self.path is None or (place := self._index(self.path).get(key)) is None:
-            return None
-        with self.path.open("rb") as file:
-            file.seek(place)
-            line = _line(file.readline())
-        if line is None or line["hash"] != key or request_hash(line["request"]) != key:
-            raise DataError(
-                f"the line at byte {place} is not what was written there",
-                fix="Restore the original transcript, or remove the line.",
-                file=self.path,
-            )
-        return str(line["answer"])
-
-    def _index(self, path: Path) -> dict[str, int]:
-        """The byte offset of each line by its hash; the first line counts if a hash is repeated."""
-        if self._places is not None:
-            return self._places
-        places: dict[str, int] = {}
-        if path.exists():
-            place = 0
-            with path.open("rb") as file:
-                for number, text in enumerate(file, start=1):
-                    line = _line(text)
-                    self._torn = not text.endswith(b"\n")
-                    if line is not None and not self._torn:
-                        places.setdefault(line["hash"], place)
-                    elif not text.startswith(_OPENING[: len(text.rstrip(b"\n"))]):
-                        raise DataError(
-                            f"line {number} is not a line of a transcript",
-                            fix="Give the path of a transcript, or of a new file.",
-                            file=path,
-                        )
-                    place += len(text)
-        self._places = places
-        return places
-
-
-def _line(text: bytes) -> dict[str, Any] | None:
-    """The decoded line; None if it is not a line of a transcript."""
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    good = isinstance(line, dict) and isinstance(line.get("hash"), str) and isinstance(line.get("answer"), str)
-    return line if good and isinstance(line.get("request"), dict) else None
+    def _known(self) -> dict[str, str]:
+        """The answers, read from the file at the first access; of two answers to a request, the first counts."""
+        if self._answers is None:
+            self._answers = {}
+            for exchange in exchanges(self.path) if self.path is not None and self.path.exists() else ():
+                self._answers.setdefault(exchange.hash, exchange.answer)
+        return self._answers

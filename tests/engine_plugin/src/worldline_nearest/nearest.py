@@ -35,17 +35,14 @@ class Nearest(FixedLagBaseline, Storable, NumpyNovelty):
         num_neighbours: number of similar steps, at least 1.
     """
 
+    kind = "nearest"
+
     steps: Floats
     changes: Floats
     trend: Floats
     centre: Floats
     scale: Floats
     num_neighbours: int = 8
-
-    @property
-    def kind(self) -> str:
-        """The registered name."""
-        return "nearest"
 
     @classmethod
     def fit(
