@@ -41,24 +41,12 @@ def _checked_page(path: Path | None) -> Path | None:
 
 
 def audit(
-    world: Annotated[str, typer.Argument(metavar="WORLD", help="A world: folder, URL or name.")],
-    logs: Annotated[Path, typer.Argument(metavar="LOGS", help="Held-out logs, or the store of the training.")],
-    env: Annotated[
-        str | None,
-        typer.Option(help="Also test against twins in a lab, a Gymnasium id, or greenhouse.", show_default="no twins"),
-    ] = None,
-    goals: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Signal of the goals that you plan to; repeat for more.",
-            show_default="all inputs of a world with a distance head",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Also write a report: an HTML file, or a folder.", callback=_checked_page),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    world: Annotated[str, typer.Argument(metavar="WORLD")],
+    logs: Annotated[Path, typer.Argument(metavar="LOGS")],
+    env: str | None = None,
+    goals: list[str] | None = None,
+    out: Annotated[Path | None, typer.Option(callback=_checked_page)] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
@@ -66,6 +54,15 @@ def audit(
     """Audit a trained world on logs: deploy, deploy with limits, or do not deploy, with reasons.
 
     The exit status is 0 for "deploy" and "deploy with limits", else 1.
+
+    Args:
+        world: a world: folder, URL or name.
+        logs: held-out logs, or the store of the training.
+        env: also test against twins in a lab, a Gymnasium id, or greenhouse. Default: no twins.
+        goals: signal of the goals that you plan to; repeat for more. Default: all inputs of a world with a distance
+            head.
+        out: also write a report: an HTML file, or a folder.
+        seed: random seed.
     """
     from worldline.config import to_strict_json
     from worldline.data.store import is_store

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 MAX_LINES = 30
 
 
-def check(
-    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
-    delay: Annotated[int, typer.Option(min=0, help="Known delay between action and effect, in steps.")] = 0,
-    seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,
-    json: Json = None,
-) -> None:
-    """Check a store for damage, misaligned actions, other faults and low coverage. The exit status is 1 on faults."""
+def check(store: Path, delay: Annotated[int, typer.Option(min=0)] = 0, seed: int = 0, json: Json = None) -> None:
+    """Check a store for damage, misaligned actions, other faults and low coverage. The exit status is 1 on faults.
+
+    Args:
+        store: folder of the store.
+        delay: known delay between action and effect, in steps.
+        seed: random seed of the samples.
+    """
     from worldline.workflows.check import check as run
 
     with progress_bars() as progress:

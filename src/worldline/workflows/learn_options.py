@@ -81,8 +81,8 @@ class Options:
             which repeats its run. Options of the call have precedence over it, and `set` over its settings.
         edits: corrections of the inferred schema, such as {"valve": {"role": "action", "unit": "%"}}; for logs that
             are imported. `worldline.data.correct_schema` corrects a store.
-        action_lag: steps by which the logs hold actions too late, see `worldline.data.ReadOptions`; for logs that are
-            imported. A warning names the lag if it is needed.
+        action_lag: steps by which the logs hold actions too late: 1 if a row holds the action that led to its
+            measurements; for logs that are imported. A warning names the lag if it is needed.
         force: import the logs anew: they replace the store `<out>.store` of an earlier call, also if it holds others.
         seed: random seed of initial weights and batches; 0 by default.
         num_seeds: number of trainings, with seeds from `seed` on; the best one for control is kept.
