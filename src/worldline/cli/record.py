@@ -9,38 +9,35 @@ from typing import Annotated, Any
 
 import typer
 
+from worldline.cli.options import Count
 from worldline.cli.output import print_next, progress_bars
 from worldline.errors import InputError
 
 
 def record(
-    environment: Annotated[str, typer.Argument(help="Name of a lab, such as two-rooms, or a Gymnasium id.")],
-    out: Annotated[Path, typer.Option(help="New folder for the store.")],
-    num_episodes: Annotated[int, typer.Option(min=1, help="Number of episodes.")] = 500,
-    max_steps: Annotated[int, typer.Option(min=1, help="Maximum number of steps per episode.")] = 60,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            help="random, explorer (the policy of a lab), or module:name of a policy or a function of observation and "
-            "generator.",
-            show_default="explorer if the lab has one, else random",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of resets and policy.")] = 0,
-    num_envs: Annotated[
-        int, typer.Option(min=1, help="Number of parallel environments; it does not change the recorded data.")
-    ] = 1,
-    processes: Annotated[
-        bool,
-        typer.Option(
-            "--processes", help="Run each environment in a separate process. Faster if a step takes 1 ms or more."
-        ),
-    ] = False,
-    env_kwargs: Annotated[
-        str | None, typer.Option(help="""Arguments of the environment as JSON, such as '{"g": 9.8}'.""")
-    ] = None,
+    environment: str,
+    out: Annotated[Path, typer.Option()],
+    num_episodes: Count = 500,
+    max_steps: Count = 60,
+    policy: str | None = None,
+    seed: int = 0,
+    num_processes: Count = 1,
+    env_kwargs: str | None = None,
 ) -> None:
-    """Record episodes of an environment in a store."""
+    """Record episodes of an environment in a store.
+
+    Args:
+        environment: name of a lab, such as two-rooms, or a Gymnasium id.
+        out: new folder for the store.
+        num_episodes: number of episodes.
+        max_steps: maximum number of steps per episode.
+        policy: how actions are chosen: random, explorer (the policy of a lab), or module:name of a policy or a
+            function of observation and generator. Default: explorer if the lab has one, else random.
+        seed: random seed of resets and policy.
+        num_processes: processes that record; the data do not depend on it. Several are faster if a step takes 1 ms or
+            more.
+        env_kwargs: arguments of the environment as JSON, such as '{"g": 9.8}'.
+    """
     from worldline.workflows.record import record as run
 
     if policy is not None and ":" in policy:
@@ -53,8 +50,7 @@ def record(
             num_episodes=num_episodes,
             max_steps=max_steps,
             seed=seed,
-            num_envs=num_envs,
-            processes=processes,
+            num_processes=num_processes,
             env_kwargs=_settings(env_kwargs),
             progress=progress,
         )
