@@ -9,7 +9,6 @@ from worldline.audit.report_evidence import (
     Decoded,
     DecodedWindow,
     GoalOutcome,
-    ImaginedPath,
     Planning,
     Series,
     readout_row,
@@ -32,14 +31,6 @@ def test_series_match_their_steps() -> None:
         Series(name="loss", steps=(0, 1), values=(1.0,))
     with pytest.raises(InputError, match="0 steps"):
         Series(name="loss", steps=(), values=())
-
-
-def test_paths_match_each_other_and_their_frames() -> None:
-    frames, path = np.zeros((2, 4, 4, 3), np.uint8), np.zeros((5, 2))
-    with pytest.raises(InputError, match="two paths of shape"):
-        ImaginedPath(frames=frames, frame_steps=(0, 4), real=path, imagined=path[:4])
-    with pytest.raises(InputError, match="expected 2 frame_steps, one per frame, got 3"):
-        ImaginedPath(frames=frames, frame_steps=(0, 1, 4), real=path, imagined=path)
 
 
 def test_decoded_frames_match_each_other_and_their_steps() -> None:

@@ -43,13 +43,11 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
     ]
     assert json.loads((tmp_path / "demo" / "demo.json").read_text())["result"] == asdict(result)
     page = (tmp_path / "demo" / "report.html").read_text()
-    assert (tmp_path / "demo" / "plans.png").read_bytes().startswith(b"\x89PNG")
     assert page == (tmp_path / "demo" / "world" / "report.html").read_text()
     for words in (
         "true dynamics",
         "effective rank",
         "R²",
-        "predicted path",
         "decoder serves visualisation only",
         "persistence",
         "shuffled",
@@ -59,7 +57,6 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {
         "demo.json",
         "logs",
-        "plans.png",
         "report.html",
         "world",
     }

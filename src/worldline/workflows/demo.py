@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from worldline.audit.report_evidence import Decoded, Evidence, Films, GoalOutcome, Planning
-from worldline.control.goal_reaching import GoalReaching, StartGoalPair
+from worldline.audit.report_evidence import Decoded, Evidence, GoalOutcome, Planning
+from worldline.control.goal_reaching import GoalReaching
 from worldline.data.store import Store
 from worldline.device import choose_device, describe_device
 from worldline.errors import InputError
@@ -22,13 +22,7 @@ from worldline.report.learn_page import Report, render
 from worldline.workflows import goals
 from worldline.workflows.choosing import make_recipe
 from worldline.workflows.decoded_windows import decoded_rmse
-from worldline.workflows.evaluation import (
-    diagnosis,
-    drawn_imagination,
-    held_out_evidence,
-    imagined_paths,
-    training_evidence,
-)
+from worldline.workflows.evaluation import diagnosis, drawn_imagination, held_out_evidence, training_evidence
 from worldline.workflows.learn_options import MakeRecipe, Options
 from worldline.workflows.learn_result import facts, peak_memory_gb, run_manifest, run_toml
 from worldline.workflows.record import record
@@ -37,7 +31,7 @@ from worldline.world.bundle_io import save_world
 
 MAX_STEPS: Final = 60
 MARKER: Final = "demo.json"
-_OWN: Final = frozenset({MARKER, "logs", "world", "report.html", "plans.png", "partial"})
+_OWN: Final = frozenset({MARKER, "logs", "world", "report.html", "partial"})
 _EPISODES: Final[Mapping[goals.Walls, int]] = {"fixed": 500, "random": 1600}
 _RECIPES: Final[Mapping[goals.Walls, MakeRecipe]] = {"fixed": two_rooms, "random": two_rooms_random}
 
@@ -100,7 +94,7 @@ def demo(
     device: str = "auto",
     progress: OnProgress | None = None,
 ) -> DemoResult:
-    """Runs the demo; writes logs, world (a bundle), report.html and plans.png into `out`.
+    """Runs the demo; writes logs, world (a bundle) and report.html into `out`.
 
     Args:
         out: folder, new or empty, or an earlier demo, which is replaced.
@@ -134,11 +128,10 @@ def demo(
     plan_durations = goals.plan_times(learned, pairs)
     times_s |= {**learned.times_s, "plan": time.monotonic() - planned}
     tell(progress, "measure", 0)
-    sections = (_planning(rows, plan_durations), *_sections(store, learned), _films(rows[goals.PLANNER], pairs))
+    sections = (_planning(rows, plan_durations), *_sections(store, learned), goals.films(rows[goals.PLANNER], pairs))
     run = run_manifest(store, learned, times_s=times_s, findings=(), unclear=())
     repeated = run_toml(store, options, chosen, horizon=learned.calibration.horizon)
     _save(folder, learned, {**run, "demo": settings}, repeated, sections)
-    (folder / "plans.png").write_bytes(goals.films(rows[goals.PLANNER], pairs))
     shutil.rmtree(folder / "partial")
     tell(progress, "measure", 1)
     result = DemoResult(
@@ -174,11 +167,10 @@ def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, Any]:
 
 
 def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
-    ahead, diagnostics = min(2 * goals.HORIZON, learned.calibration.horizon), diagnosis(store, learned)
+    diagnostics = diagnosis(store, learned)
     return (
         *training_evidence(store, learned, diagnostics),
         *held_out_evidence(store, learned, diagnostics),
-        imagined_paths(store, learned, signal="position", camera="camera", horizon=ahead, num_paths=4),
         *drawn_imagination(store, learned),
     )
 
@@ -217,13 +209,6 @@ def _planning(rows: Mapping[str, GoalReaching], durations: goals.PlanTimes) -> P
         plan_ms=durations.alone_ms,
         plan_batched_ms=durations.batched_ms,
     )
-
-
-def _films(reaching: GoalReaching, pairs: Sequence[StartGoalPair]) -> Films:
-    """The first two pairs across the wall, and the first in one room."""
-    across = len(pairs) // 2
-    numbers = sorted({across, min(across + 1, len(pairs) - 1), 0}, reverse=True)
-    return Films(films=tuple(goals.film(reaching, pairs, number) for number in numbers))
 
 
 def _clear(folder: Path) -> None:

@@ -344,34 +344,6 @@ def _cases(forecast: Forecast, windows: ForecastWindows, signal: Signal) -> dict
     return chosen
 
 
-def imagined_paths(
-    store: Store, learned: Learned, *, signal: str, camera: str, horizon: int, num_paths: int
-) -> evidence.PredictedPaths:
-    """The first held-out episodes, real and predicted from their first observation.
-
-    Args:
-        store: the logs.
-        learned: a world that predicts `signal`.
-        signal: a vector signal [2], x to the right and y down, in pixels of the image.
-        camera: the image signal.
-        horizon: predicted steps.
-        num_paths: number of episodes, at least 1.
-    """
-    numbers = [n for n in learned.split.held_out if store.num_steps[n] >= horizon][:num_paths]
-    episodes = [store.episode(number) for number in numbers]
-    windows = forecast_windows([(episode, 0) for episode in episodes], length=1, horizon=horizon)
-    level = band_level(learned.calibration) or HEADLINE_LEVEL
-    mean = window_forecasts(honest(learned), windows, level=level)[signal].mean
-    frame_steps = tuple(sorted({int(step) for step in np.linspace(0, horizon, 5).round()}))
-    paths = []
-    for episode, path in zip(episodes, mean.astype(float), strict=True):
-        real = episode.observations[signal][: horizon + 1].astype(float)
-        frames = episode.observations[camera][list(frame_steps)].astype(np.uint8)
-        imagined = np.concatenate([real[:1], path])
-        paths.append(evidence.ImaginedPath(frames=frames, frame_steps=frame_steps, real=real, imagined=imagined))
-    return evidence.PredictedPaths(signal=signal, unit=store.schema[signal].unit, paths=tuple(paths))
-
-
 def drawn_imagination(store: Store, learned: Learned) -> tuple[evidence.Decoded, ...]:
     """Decoded predictions of the windows of `diagnosis`, one item per image signal; empty without a decoder."""
     return decoded_frames(
