@@ -185,11 +185,6 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, said: 
     assert str(file) in str(caught.value)
 
 
-def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.toml cannot be read: No such file"):
-        Options(config=tmp_path / "nowhere.toml").resolved()
-
-
 def test_a_recipe_of_the_callers_own_is_used_with_a_file_that_names_it(store: Store, tmp_path: Path) -> None:
     file = written(tmp_path / "mine.toml", "[learn]\nrecipe = 'mine:larger'\n[training]\nnum_updates = 7\n")
     assert made(store, config=file, recipe=vectors).training.num_updates == 7
