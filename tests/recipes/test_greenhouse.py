@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from greenhouse_logs import record_greenhouse
 
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.data.store import Store
-from worldline.recipes.greenhouse import SCHEMA, greenhouse, greenhouse_split, record_greenhouse
+from worldline.recipes.greenhouse import SCHEMA, greenhouse, greenhouse_split
 from worldline.recipes.vectors import vectors
 from worldline.registry import load
 from worldline.workflows.evaluation import comparisons, honest
