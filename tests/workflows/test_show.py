@@ -57,10 +57,10 @@ def test_figures(tmp_path: Path) -> None:
 
 def test_the_pages_are_written_and_the_same_again(tmp_path: Path) -> None:
     store = store_of(tmp_path / "logs", EVERYTHING, *range(3, 23), step_s=0.1)
-    shown = show(store, tmp_path / "out" / "show", episode=3)
-    assert [path.name for path in shown.files] == ["index.html", "episode-3.html"]
-    index, page = (path.read_text() for path in shown.files)
-    assert [path.read_text() for path in show(store, tmp_path / "again", episode=3).files] == [index, page]
+    _, files = show(store, tmp_path / "out" / "show", episode=3)
+    assert [path.name for path in files] == ["index.html", "episode-3.html"]
+    index, page = (path.read_text() for path in files)
+    assert [path.read_text() for path in show(store, tmp_path / "again", episode=3)[1]] == [index, page]
     assert 'href="episode-3.html"' in index
     assert all(f'alt="eye, episode {k}, ' in index for k in (0, 19))
     assert page.count("<figure") == 8
@@ -75,15 +75,15 @@ def test_the_pages_are_written_and_the_same_again(tmp_path: Path) -> None:
 def test_few_signals_and_few_steps(tmp_path: Path, signals: tuple[Signal, ...], steps: int) -> None:
     if not any(one.role is Role.OBSERVATION for one in signals):
         signals = (*signals, GEAR)
-    shown = show(store_of(tmp_path / "logs", signals, steps), tmp_path / "show")
-    assert len(shown.files) == 2
+    _, files = show(store_of(tmp_path / "logs", signals, steps), tmp_path / "show")
+    assert len(files) == 2
 
 
 def test_an_empty_store_has_figures_and_nothing_to_see(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "logs", Schema(signals=EVERYTHING))
-    shown = show(store, tmp_path / "show")
-    assert [path.name for path in shown.files] == ["index.html"]
-    assert shown.figures.num_steps == 0
+    figures, files = show(store, tmp_path / "show")
+    assert [path.name for path in files] == ["index.html"]
+    assert figures.num_steps == 0
     with pytest.raises(InputError, match="no episode 0"):
         show(store, tmp_path / "show", episode=0)
 

@@ -124,29 +124,26 @@ def _part(kind: PartKind, name: str) -> tuple[Sized, Iterator[ClauseOutcome]]:
 
 def _model(name: str) -> ModelCase:
     """An untrained model of the toy world, with logs."""
+    from tempfile import TemporaryDirectory
+
     import numpy as np
     import torch
 
-    from worldline.data.windows import WindowBatch
-    from worldline.episode import History
+    from worldline.data.store import Store
+    from worldline.data.windows import Windows
     from worldline.testing.models import ModelCase
     from worldline.testing.toys import Integrator
-    from worldline.training.batches import to_window
+    from worldline.training.batches import to_window, window_signals
 
     family, toy = load("model", name), Integrator(noise=0.2)
     torch.manual_seed(0)
     model = family(schema=toy.schema, config=family.Config(inputs=("position",)))
-    past = History.stack([episode.history() for episode in toy.episodes(6, 5, seed=3)])
-    batch = WindowBatch(
-        observations=past.observations,
-        observed={key: np.ones(value.shape[:2], bool) for key, value in past.observations.items()},
-        actions=past.actions,
-        exogenous=past.exogenous,
-        rewards={},
-        terminated=np.zeros((6, 5), bool),
-        step_s=np.full((6, 5), toy.schema.step_s, np.float32),
-        starts=np.stack([np.arange(6), np.zeros(6, int)], 1),
-    )
+    with TemporaryDirectory() as folder:
+        store = Store.create(Path(folder) / "toy", toy.schema)
+        for episode in toy.episodes(6, 5, seed=3):
+            store.append(episode)
+        windows = Windows(store, 6, range(6), window_signals(toy.schema, ("position",)))
+        batch = windows.sample(6, np.random.default_rng(0))
     return ModelCase(model=model, window=to_window(batch, toy.schema))
 
 

@@ -40,10 +40,10 @@ def show(
         _show_world(store, json)
         return
     with progress_bars() as progress:
-        shown = run(open_store(store), out, episode=episode, signals=signals or (), progress=progress)
-    _print(shown.figures)
-    write_json(json, {**parsed(to_strict_json(shown.figures)), "num_bytes": shown.figures.num_bytes})
-    for title, path in zip(("Page:", *[""] * len(shown.files)), shown.files, strict=False):
+        figures, files = run(open_store(store), out, episode=episode, signals=signals or (), progress=progress)
+    _print(figures)
+    write_json(json, {**parsed(to_strict_json(figures)), "num_bytes": figures.num_bytes})
+    for title, path in zip(("Page:", *[""] * len(files)), files, strict=False):
         print(f"{title:8}{path}")
     print_next("check", store)
 

@@ -66,7 +66,8 @@ def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str]
     left = MAX_FITTED_FRAMES if needs_images(card) else 0
     with TemporaryDirectory() as folder:
         store = open_store(logs) if is_store(logs) else _imported(logs, Path(folder) / logs.name)
-        _check_logs(store.schema, card.schema, logs)
+        required = [signal for signal in card.schema.signals if signal.role is not Role.REWARD]
+        check_signals(store.schema, required, str(logs), "Give logs of this world, or correct their schema.json.")
         known = _parts(card, store, opened_from)
         for number in range(len(store)):
             part = known.get(number, "")
@@ -163,23 +164,14 @@ def _run(opened_from: str) -> _TrainingRun:
         ) from error
 
 
-def _check_logs(logged: Schema, required: Schema, logs: Path) -> None:
-    fixes = (
-        "Give logs of this world, or rename the signals in schema.json.",
-        "Give logs of this world, or import them with this shape.",
-        "Convert the logs, or correct the unit in schema.json.",
-    )
-    check_signals(logged, (signal for signal in required.signals if signal.role is not Role.REWARD), str(logs), fixes)
-
-
-def check_signals(given: Schema, required: Iterable[Signal], source: str, fixes: tuple[str, str, str]) -> None:
+def check_signals(given: Schema, required: Iterable[Signal], source: str, fix: str) -> None:
     """Refuses a source without a signal of the world, or with another kind, shape or unit of it.
 
     Args:
         given: signals of the source.
         required: signals of the world.
         source: name of the source.
-        fixes: what to do if a signal is missing, has another shape, or another unit.
+        fix: what to do.
 
     Raises:
         UnreadableError: names the signal and the contents of the source.
@@ -189,15 +181,16 @@ def check_signals(given: Schema, required: Iterable[Signal], source: str, fixes:
         other = known.get(signal.name)
         if other is None:
             names = ", ".join(sorted(known))
-            raise UnreadableError(f"signal {signal.name!r} of the world is not in {source} ({names}). {fixes[0]}")
+            raise UnreadableError(f"signal {signal.name!r} of the world is not in {source} ({names}). {fix}")
         if (other.role, other.kind, other.shape) != (signal.role, signal.kind, signal.shape):
             raise UnreadableError(
                 f"{signal.name!r} is {other.role} {other.kind} {other.shape} in {source}, but the world takes "
-                f"{signal.role} {signal.kind} {signal.shape}. {fixes[1]}"
+                f"{signal.role} {signal.kind} {signal.shape}. {fix}"
             )
         if "?" not in (other.unit, signal.unit) and other.unit != signal.unit:
-            units = f"{signal.name!r} is in {other.unit} in {source}, but the world takes {signal.unit}"
-            raise UnreadableError(f"{units}. {fixes[2]}")
+            raise UnreadableError(
+                f"{signal.name!r} is in {other.unit} in {source}, but the world takes {signal.unit}. {fix}"
+            )
 
 
 def _seen(episode: Episode, schema: Schema, part: str, *, images: bool) -> WorldEpisode:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -38,19 +37,6 @@ _EXAMPLES: Final = 3
 _CHUNK_BYTES: Final = 1 << 24
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """Result of `show`.
-
-    Args:
-        figures: of the store.
-        files: written files; the first one is the start page.
-    """
-
-    figures: StoreFigures
-    files: tuple[Path, ...]
-
-
 def show(
     store: Store,
     out: Path,
@@ -58,8 +44,8 @@ def show(
     episode: int | None = None,
     signals: Sequence[str] = (),
     progress: OnProgress | None = None,
-) -> Shown:
-    """Writes the pages of a store; returns its figures.
+) -> tuple[StoreFigures, tuple[Path, ...]]:
+    """Writes the pages of a store; returns its figures and the written files, the first of which is the start page.
 
     Args:
         store: the store.
@@ -94,7 +80,7 @@ def show(
         with name_in_errors(out / name):
             (out / name).write_text(page, encoding="utf-8")
     tell(progress, "draw", 1)
-    return Shown(figures=figures, files=tuple(out / name for name in pages))
+    return figures, tuple(out / name for name in pages)
 
 
 def measure(store: Store) -> StoreFigures:
