@@ -168,7 +168,6 @@ def test_another_kind_in_the_call_drops_the_fields_of_the_kind_in_the_file(store
     [
         ("[learn]\nsed = 3", r"no option in \[learn\] is called 'sed'\. Did you mean 'seed'"),
         ("[learn]\nseed = '3'", r"learn\.seed is '3'\. Expected int"),
-        ("seed = 3", r"seed is an option of the run\. Move it into the table \[learn\]"),
         ("learn = 3", r"Write a table \[learn\]"),
         (
             "[learn]\nrecipe = 'os:abort'",
