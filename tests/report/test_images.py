@@ -4,11 +4,9 @@ import base64
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from worldline.errors import InputError
 from worldline.report import images
 from worldline.report.page import show
 
@@ -39,12 +37,6 @@ def test_a_strip_begins_and_ends_with_the_ends() -> None:
     np.testing.assert_array_equal(pixels[:, :10, :3], FRAMES[0])
     np.testing.assert_array_equal(pixels[:, -10:, :3], FRAMES[-1])
     assert (pixels[:, 10:12, 3] == 0).all()
-
-
-@pytest.mark.parametrize("image", [FRAMES[0, :, :, :2], FRAMES, np.empty((0, 3, 3), np.uint8)])
-def test_only_colour_bytes_are_pictures(image: np.ndarray) -> None:
-    with pytest.raises(InputError, match="uint8"):
-        images.png(image)
 
 
 def test_pictures_carry_their_description_and_their_bytes() -> None:

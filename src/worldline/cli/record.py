@@ -11,7 +11,13 @@ import typer
 
 from worldline.cli.options import Count
 from worldline.cli.output import print_next, progress_bars
-from worldline.errors import InputError
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{text!r} is not a JSON object")
+    return value
 
 
 def record(
@@ -22,7 +28,7 @@ def record(
     policy: str | None = None,
     seed: int = 0,
     num_processes: Count = 1,
-    env_kwargs: str | None = None,
+    env_kwargs: Annotated[dict[str, Any] | None, typer.Option(parser=_json_object, metavar="JSON")] = None,
 ) -> None:
     """Record episodes of an environment in a store.
 
@@ -51,7 +57,7 @@ def record(
             max_steps=max_steps,
             seed=seed,
             num_processes=num_processes,
-            env_kwargs=_settings(env_kwargs),
+            env_kwargs=env_kwargs,
             progress=progress,
         )
     if note := store.card.notes.get("left_out"):
@@ -60,15 +66,3 @@ def record(
     print(f"{len(store)} episodes, {int(store.num_steps.sum())} steps: {signals}")
     print(f"Store:  {out}")
     print_next("learn", out, "--out", "world/")
-
-
-def _settings(text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    try:
-        settings = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"--env-kwargs is not valid JSON: {text!r} ({error}). Write '{{\"name\": value}}'.") from error
-    if not isinstance(settings, dict):
-        raise InputError(f"--env-kwargs is not a JSON object: {text!r}. Write '{{\"name\": value}}'.")
-    return settings

@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image as Pillow
 
-from worldline.errors import InputError
 from worldline.plots.canvas import Frames
 from worldline.report.parts import PageImage
 
@@ -20,12 +19,12 @@ _GUTTER: Final = 2
 
 def png(image: Frames) -> bytes:
     """The image [height, width, 3] as PNG."""
-    return _encoded(Pillow.fromarray(_checked(image, 3)), optimize=True)
+    return _encoded(Pillow.fromarray(image), optimize=True)
 
 
 def animation(frames: Frames) -> bytes:
     """The frames [F, height, width, 3] as a looping animated PNG with a pause on the last frame."""
-    stills = [Pillow.fromarray(frame) for frame in _checked(frames, 4)]
+    stills = [Pillow.fromarray(frame) for frame in frames]
     if len(stills) == 1:
         return png(frames[0])
     times = [FRAME_MS] * (len(stills) - 1) + [LAST_MS]
@@ -34,7 +33,6 @@ def animation(frames: Frames) -> bytes:
 
 def strip(frames: Frames, count: int) -> bytes:
     """Up to `count` evenly spread frames side by side as PNG, including the first and the last."""
-    frames = _checked(frames, 4)
     chosen = frames[np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))]
     opaque = np.concatenate([chosen, np.full_like(chosen[..., :1], 255)], -1)
     spaced = np.pad(opaque, ((0, 0), (0, 0), (0, _GUTTER), (0, 0)))  # transparent gutters
@@ -56,10 +54,3 @@ def data_uri(content: bytes) -> str:
 def picture(content: bytes, alt: str, style: str) -> PageImage:
     """An image of class `style` with the alternative text `alt`."""
     return PageImage(data_uri(content), alt, style)
-
-
-def _checked(image: Frames, dimensions: int) -> Frames:
-    """The contiguous image or images, checked to be uint8 RGB."""
-    if image.ndim != dimensions or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size:
-        raise InputError(f"expected a uint8 image with 3 channels, got shape {image.shape} and {image.dtype}.")
-    return np.ascontiguousarray(image)

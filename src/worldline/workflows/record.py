@@ -53,7 +53,7 @@ def record(
         num_episodes: at least 1.
         max_steps: an episode is truncated after this number of steps, at least 1.
         seed: of all resets and policies.
-        num_processes: processes that record, each with an environment and a policy of its own. Several pay off for
+        num_processes: processes that record, each with one environment and one policy. Several pay off for
             steps above one millisecond.
         schema: default is the environment's with its reward (the schema of a lab has none); other signals are not
             stored.
