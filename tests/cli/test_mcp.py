@@ -12,7 +12,9 @@ import pytest
 from click.testing import Result
 from sqlalchemy import select
 from tests.serve.mcp_worlds import http_client, toy_world
+from typer.testing import CliRunner
 
+from worldline.cli.main import app
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database, default_url
 from worldline.serve.tables import usage
@@ -58,6 +60,12 @@ def test_worlds_are_served_over_http_until_ctrl_c(
     with Database(database) as opened:
         counted = opened.read(lambda connection: connection.execute(select(usage.c.calls)).scalars().all())
     assert sum(counted) == 1
+
+
+def test_other_machines_need_a_token(bundle: Path, database: str) -> None:
+    shown = CliRunner().invoke(app, ["mcp", str(bundle), "--http", "--host", "0.0.0.0", "--threads", "1"])
+    assert shown.exit_code == 1
+    assert "other machines could call a service on 0.0.0.0 without a token" in shown.stderr
 
 
 def test_stdio_prints_nothing_but_the_protocol(bundle: Path) -> None:
