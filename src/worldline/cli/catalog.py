@@ -143,33 +143,25 @@ def _figures(version: Version) -> dict[str, object]:
     return {**asdict(version), "path": str(version.path)}
 
 
-def _print(name: str, comparison: ShadowComparison) -> None:
-    def number(value: float | None, factor: float = 1.0, unit: str = "") -> str:
+def _print(name: str, compared: ShadowComparison) -> None:
+    def number(value: float | None, factor: float, unit: str) -> str:
         return "?" if value is None else f"{factor * value:.4g}{unit}"
 
+    measured = (
+        ("error relative to the variation of the signals", compared.serving_error, compared.candidate_error, 1, ""),
+        ("coverage of the 90 % band", compared.serving_coverage, compared.candidate_coverage, 100, " %"),
+        ("median time per call", compared.serving_s, compared.candidate_s, 1000, " ms"),
+    )
     print_table(
         f"Shadow of {name}",
-        ("", f"version {comparison.serving}", f"version {comparison.candidate} (shadow)"),
+        ("", f"version {compared.serving}", f"version {compared.candidate} (shadow)"),
         [
-            (
-                "error relative to the variation of the signals",
-                number(comparison.serving_error),
-                number(comparison.candidate_error),
-            ),
-            (
-                "coverage of the 90 % band",
-                number(comparison.serving_coverage, 100.0, " %"),
-                number(comparison.candidate_coverage, 100.0, " %"),
-            ),
-            (
-                "median time per call",
-                number(comparison.serving_s, 1000.0, " ms"),
-                number(comparison.candidate_s, 1000.0, " ms"),
-            ),
-            ("calls", str(comparison.num_calls), str(comparison.num_calls)),
-            ("  scored", str(comparison.num_scored), str(comparison.num_scored)),
-            ("  failed", "0", str(comparison.num_failed)),
-            ("skipped because it was busy", "0", str(comparison.num_dropped)),
+            (title, number(serving, factor, unit), number(candidate, factor, unit))
+            for title, serving, candidate, factor, unit in measured
         ],
     )
-    print(f"{comparison.verdict}: {comparison.reason}")
+    print(
+        f"{compared.num_calls} calls: {compared.num_scored} scored, {compared.num_failed} failed in the shadow, "
+        f"{compared.num_dropped} skipped because it was busy"
+    )
+    print(f"{compared.verdict}: {compared.reason}")

@@ -97,4 +97,4 @@ for name, command, group in COMMANDS:
     app.command(name, rich_help_panel=group)(with_help(command))
 app.add_typer(token, name="token", rich_help_panel=RUN)
 for name in names("command"):
-    app.command(name, rich_help_panel=EVALUATE if name in EVALUATING else EXTEND)(load("command", name))
+    app.command(name, rich_help_panel=EVALUATE if name in EVALUATING else EXTEND)(with_help(load("command", name)))
