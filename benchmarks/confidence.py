@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from greenhouse_logs import record_greenhouse
 from numpy.typing import NDArray
 
 from worldline.data.store import Store, is_store, open_store
@@ -38,7 +39,7 @@ from worldline.engines.baselines import Linear
 from worldline.episode import Episode
 from worldline.labs.base import Lab
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.recipes.greenhouse import greenhouse, greenhouse_split, record_greenhouse
+from worldline.recipes.greenhouse import greenhouse, greenhouse_split
 from worldline.recipes.vectors import vectors
 from worldline.schema import Kind, Schema
 from worldline.stats import tails, wilson

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from greenhouse_logs import record_greenhouse
 from numpy.typing import NDArray
 
 from worldline.control.controller import ReplanningController, WorldActor
@@ -38,7 +39,7 @@ from worldline.episode import Arrays
 from worldline.labs.two_rooms import TwoRooms
 from worldline.planning.base import Chance, Constraint
 from worldline.planning.costs import AtMost, KeepOut, Price
-from worldline.recipes.greenhouse import SCHEMA, greenhouse, make_greenhouse, record_greenhouse
+from worldline.recipes.greenhouse import SCHEMA, greenhouse, make_greenhouse
 from worldline.recipes.two_rooms import two_rooms
 from worldline.stats import tails
 from worldline.workflows.goals import OFFSET, reached

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from greenhouse_logs import record_greenhouse
 from push_t_task import push_t, record_push_t
 
 from worldline.audit.diagnostics import diagnose
@@ -29,7 +30,7 @@ from worldline.data.store import Store, is_store, open_store
 from worldline.errors import UnsupportedError, WorldlineError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.families import with_family
-from worldline.recipes.greenhouse import greenhouse, record_greenhouse
+from worldline.recipes.greenhouse import greenhouse
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.workflows.budget import within

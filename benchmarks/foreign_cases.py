@@ -148,11 +148,11 @@ def pendulum(draws: np.random.Generator) -> Run:
 
 def greenhouse(part: str, count: int, seed: int) -> list[Run]:
     """The lettuce greenhouse of the recipe. The test has weather that is not in the training log."""
-    recipe = import_module("worldline.recipes.greenhouse")
+    recipe, logs = import_module("worldline.recipes.greenhouse"), import_module("greenhouse_logs")
     is_test, runs = part == "test", list[Run]()
     whole = len(recipe.PARTS) * count if is_test else 8 * count // 7 + 8
     with tempfile.TemporaryDirectory() as folder:
-        store = recipe.record_greenhouse(Path(folder) / "store", num_episodes=whole, seed=2 * seed + is_test)
+        store = logs.record_greenhouse(Path(folder) / "store", num_episodes=whole, seed=2 * seed + is_test)
         for number in range(len(store)):
             block = int((store.entry(number).source["start_day"] - recipe.FIRST_DAY) // recipe.BLOCK_DAYS)
             if (recipe.PARTS[block % len(recipe.PARTS)] == "held_out") == is_test and len(runs) < count:

@@ -43,7 +43,7 @@ from goal_tasks import TASKS, Task
 from numpy.typing import NDArray
 
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
-from worldline.control.goal_reaching import StartGoalPair, draw_pairs, evaluate, historical_pairs
+from worldline.control.goal_reaching import GoalReaching, StartGoalPair, draw_pairs, evaluate, historical_pairs
 from worldline.data.store import Store, is_store, open_store
 from worldline.device import has_bfloat16
 from worldline.engines.learned import LearnedEngine
@@ -52,8 +52,8 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.planning.planners.guided import Guided
 from worldline.recipes.recipe import Recipe
+from worldline.report.images import animation
 from worldline.stats import cluster_rate
-from worldline.workflows.goals import films
 from worldline.workflows.training import Learned, learn_world
 from worldline.world.local import LocalWorld
 
@@ -91,6 +91,32 @@ class InFloat32(Actor):
         """As it does."""
         with patch("worldline.device.has_bfloat16", lambda: False):
             return self.actor.act(now, num_steps=num_steps, seed=seed)
+
+
+def film_grid(reaching: GoalReaching, pairs: Sequence[StartGoalPair]) -> bytes:
+    """24 evenly chosen attempts in three rows as an animated PNG, each blended with its goal image.
+
+    At the end of an attempt its border turns green if the goal was reached, else red.
+    """
+    going, success, failure = ((214, 214, 214), (46, 140, 87), (200, 60, 50))
+    border, gutter, columns = 3, 2, 8
+    numbers = range(0, len(pairs), max(1, len(pairs) // 24))[:24]
+    films = [reaching.attempts[number].path["camera"].astype(np.uint8) for number in numbers]
+    height, width, _ = films[0].shape[1:]
+    rows, longest = -(-len(films) // columns), max(map(len, films))
+    tall, wide = height + 2 * border, width + 2 * border
+    size = rows * (tall + gutter) - gutter, columns * (wide + gutter) - gutter
+    canvas = np.full((longest, *size, 3), 255, np.uint8)
+    for place, (number, film) in enumerate(zip(numbers, films, strict=True)):
+        top, left = place // columns * (tall + gutter), place % columns * (wide + gutter)
+        tile = canvas[:, top : top + tall, left : left + wide]
+        tile[:] = going
+        tile[len(film) - 1 :] = success if reaching.attempts[number].success else failure
+        shown = film[np.minimum(np.arange(longest), len(film) - 1)].astype(np.float32)
+        tile[:, border:-border, border:-border] = np.rint(
+            0.7 * shown + 0.3 * pairs[number].goal["camera"].astype(np.float32)
+        )
+    return animation(canvas)
 
 
 def without(engine: LearnedEngine, name: str) -> LearnedEngine:
@@ -238,7 +264,7 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
             _add(name, figures)
             print(name, seed, offset, row, f"{np.mean(figures['reached']):.3f}", figures["cpu_s"], flush=True)
             if filmed:
-                Path(str(FILM).format(name)).write_bytes(films(found, pairs))
+                Path(str(FILM).format(name)).write_bytes(film_grid(found, pairs))
 
     if asked_old:
         measure_historical(name, seed, learned, store, exam)

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from greenhouse_logs import record_greenhouse
 
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.data.store import Store, is_store, open_store
 from worldline.episode import Episode
-from worldline.recipes.greenhouse import BLOCK_DAYS, FIRST_DAY, greenhouse, record_greenhouse
+from worldline.recipes.greenhouse import BLOCK_DAYS, FIRST_DAY, greenhouse
 from worldline.workflows.evaluation import comparisons, honest
 from worldline.workflows.training import Learned, learn_world
 

@@ -35,6 +35,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 import uvloop
+from greenhouse_logs import record_greenhouse
 from numpy.typing import NDArray
 from train import machine
 from websockets.sync.client import connect
@@ -47,7 +48,7 @@ from worldline.episode import Arrays, History
 from worldline.planning.base import Goal
 from worldline.planning.calls import Call, PlanCall, PredictCall
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.recipes.greenhouse import NUM_STEPS, Plant, greenhouse, record_greenhouse
+from worldline.recipes.greenhouse import NUM_STEPS, Plant, greenhouse
 from worldline.schema import Kind, Signal
 from worldline.serve.following import MAX_GAP
 from worldline.workflows.training import learn_world

@@ -15,11 +15,9 @@ from worldline.audit.report_evidence import (
     Film,
     Films,
     GoalOutcome,
-    ImaginedPath,
     LatentHealth,
     Learning,
     Planning,
-    PredictedPaths,
     ReadoutQuality,
     ReadoutRow,
     Series,
@@ -261,19 +259,6 @@ def test_the_worst_signal_decides_coverage() -> None:
         for name, inside in (("good", 180), ("worse", 150), ("worst", 100))
     ]
     assert "of worst, 50.0 %" in plain(findings.coverage(bands))
-
-
-def test_imagined() -> None:
-    real = np.stack([np.arange(9.0), np.zeros(9)], axis=1)
-
-    def imagined(miss: float) -> ReportFinding:
-        frames = np.zeros((1, 4, 4, 3), np.uint8)
-        path = ImaginedPath(frames=frames, frame_steps=(8,), real=real, imagined=real + np.array([0.0, miss]))
-        return findings.imagined(PredictedPaths(signal="position", unit="px", paths=(path,)))
-
-    assert plain(imagined(1.25)) == "After 8 predicted steps, the error of position is 1.25 px."
-    assert plain(imagined(20.0)).endswith("no smaller than without any motion.")
-    assert imagined(20.0).verdict == "bad"
 
 
 def test_films() -> None:

@@ -16,11 +16,9 @@ from worldline.audit.report_evidence import (
     Film,
     Films,
     GoalOutcome,
-    ImaginedPath,
     LatentHealth,
     Learning,
     Planning,
-    PredictedPaths,
     ReadoutQuality,
     ReadoutRow,
     Series,
@@ -148,7 +146,6 @@ def diagnostics(episodes: list[Episode]) -> Diagnostics:
 def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
     """Everything at once."""
     frames = np.random.default_rng(0).integers(0, 256, size=(5, 16, 16, 3), dtype=np.uint8)
-    path = np.stack([np.linspace(2, 14, 9), np.linspace(3, 9, 9)], axis=1)
     series = Series(name="effective_rank", steps=(0, 10, 20), values=(3.0, 20.0, 41.0))
     loss = Series(name="prediction", steps=(0, 10, 20), values=(1.0, 0.1, 0.02))
     r2 = Estimate(value=0.998, low=0.997, high=0.999)
@@ -174,11 +171,6 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
             LatentHealth(vitals=(Vital(series=series, threshold=8.0, most=64.0),)),
             ReadoutQuality(rows=(ReadoutRow(signal="place", unit="m", r2=r2, rmse=0.3),)),
             diagnostics,
-            PredictedPaths(
-                signal="place",
-                unit="px",
-                paths=(ImaginedPath(frames=frames, frame_steps=(0, 2, 4, 6, 8), real=path, imagined=path + 1),),
-            ),
             Decoded(
                 camera="left_eye",
                 step_s=None,

@@ -14,10 +14,8 @@ from typer.testing import CliRunner
 from worldline.catalog.named import NamedWorld
 from worldline.catalog.versions import Catalog, open_named
 from worldline.cli.main import app
-from worldline.engines.learned import Adaptation
 from worldline.testing.toys import Integrator
 from worldline.world.bundle_io import open_world
-from worldline.world.local import LocalWorld
 
 RUN = CliRunner()
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "swap.md"
@@ -93,14 +91,6 @@ def test_the_page_runs_from_top_to_bottom(
         if line == "shadow greenhouse@prod":
             assert "no difference found" in shown.output
     assert "greenhouse@prod points to version 2" in run("alias", "greenhouse@prod", "2").output
-
-
-def test_open_named_takes_a_planner_and_an_adaptation(learned_bundle: Path) -> None:
-    run("publish", learned_bundle, "toy", "--alias", "prod")
-    plain = open_named("toy@1", planner="icem")
-    assert isinstance(plain, LocalWorld)
-    assert type(plain.planner).__name__ == "ImprovedCrossEntropy"
-    assert open_named("toy@prod", adaptation=Adaptation(num_steps=6)).describe().context == 7
 
 
 @pytest.mark.parametrize(

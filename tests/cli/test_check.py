@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import typer
 from tests.data.quality.test_consistency import SCHEMA as CONSISTENT
-from tests.data.quality.test_consistency import STEPS, changed, joined, logged, with_shifted_actions
+from tests.data.quality.test_consistency import STEPS, joined, logged, with_shifted_actions
 from tests.data.stores import stored
 from typer.testing import CliRunner
 
 from worldline.cli.check import check
 from worldline.cli.main import app
 from worldline.data.quality.alignment import Alignment, AlignmentVerdict
-from worldline.data.store import Store, open_store
+from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -88,16 +88,6 @@ def test_a_known_delay_is_accepted(tmp_path: Path) -> None:
     assert "actions lead by 1 step (the known delay)" in words(shown.stdout)
 
 
-def test_damage_is_shown(tmp_path: Path) -> None:
-    write(tmp_path / "store")
-    block = next((tmp_path / "store" / "blocks").glob("push.*"))
-    block.write_bytes(block.read_bytes()[:-1] + b"?")
-    shown = RUN.invoke(APP, [str(tmp_path / "store")])
-    assert shown.exit_code == 1
-    assert "1 of them DAMAGED" in words(shown.stdout)
-    assert "error" in shown.stdout
-
-
 def checked(store: Path, code: int) -> list[str]:
     """The printed lines of the check in the command of all commands, which also has `import`."""
     shown = RUN.invoke(app, ["check", str(store)])
@@ -154,34 +144,3 @@ def test_the_printed_command_edits_what_the_warnings_name(
     shown = RUN.invoke(app, command_in(lines))
     assert shown.exit_code == 0, shown.output
     assert not any("worldline import" in line for line in checked(tmp_path / "my store-edited", code=0))
-
-
-@pytest.mark.usefixtures("aligned")
-def test_rows_of_a_saturated_sensor_are_masked(tmp_path: Path) -> None:
-    log = logged()
-    low = np.quantile(np.concatenate([one.observations["tank"][:, 0] for one in log]), 0.1).astype(np.float32)
-    for number, one in enumerate(log):
-        tank = np.stack([np.maximum(one.observations["tank"][:, 0], low), one.observations["tank"][:, 1]], 1)
-        log[number] = replace(one, observations={**one.observations, "tank": tank})
-    store = stored(tmp_path / "store", CONSISTENT, log)
-    command = command_in(checked(store.path, code=0))
-    assert command[3] == "--mask"
-    shown = RUN.invoke(app, command)
-    assert shown.exit_code == 0, shown.output
-    edited = open_store(tmp_path / "store-edited")
-    for number, one in enumerate(log):
-        is_low = one.observations["tank"][:, 0] == low
-        in_run = np.convolve(np.convolve(is_low, np.ones(3), "valid") == 3, np.ones(3)) > 0
-        np.testing.assert_array_equal(edited.observed("tank", number, 0, STEPS + 1), ~in_run)
-
-
-@pytest.mark.usefixtures("aligned")
-def test_a_change_at_a_date_fails_and_the_rest_can_be_left_out(tmp_path: Path) -> None:
-    store = stored(tmp_path / "store", CONSISTENT, changed(logged(), "heat", lambda heat: -heat))
-    lines = checked(store.path, code=1)
-    assert lines[-1].startswith("Next:   worldline import ")
-    command = command_in(lines)
-    assert command[3] == "--drop"
-    first, last = map(int, command[4].split("-"))
-    assert abs(first - 50) <= 3
-    assert last == 79

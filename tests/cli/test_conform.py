@@ -78,10 +78,9 @@ def test_it_refuses_what_it_cannot_build() -> None:
     assert "check_engine" in shown.stderr
 
 
-@pytest.mark.parametrize("first", [[], ["world"]])
-def test_a_world_that_conforms(first: list[str], logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_world_that_conforms(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, figures = open_as(Exact(), monkeypatch), tmp_path / "figures.json"
-    shown = RUN.invoke(app, ["conform", *first, "worlds/toy", str(logs), "--horizon", "6", "--json", str(figures)])
+    shown = RUN.invoke(app, ["conform", "worlds/toy", str(logs), "--horizon", "6", "--json", str(figures)])
     assert shown.exit_code == 0, shown.output
     assert asked == ["worlds/toy"]
     assert "40 episodes of" in shown.output
@@ -142,19 +141,7 @@ def test_an_error_does_not_hide_the_other_clauses(logs: Path, tmp_path: Path, mo
     assert "RuntimeError: the buffer is gone" in shown.output
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["world"], "the kind world needs a name"),
-        (["planner"], "the kind planner needs a name"),
-        (["planner", "cem", "logs"], "a planner is checked without logs, got logs"),
-        (["toy", "logs", "more"], "got a third argument: more"),
-        (["toy"], "toy needs held-out logs"),
-        (["world", "toy"], "worldline conform toy LOGS"),
-        (["planner", "cme"], "Did you mean 'cem'"),
-    ],
-)
-def test_mistakes_are_errors_that_say_so(arguments: list[str], said: str) -> None:
-    shown = RUN.invoke(app, ["conform", *arguments])
+def test_an_unknown_part_is_named() -> None:
+    shown = RUN.invoke(app, ["conform", "planner", "cme"])
     assert shown.exit_code == 1
-    assert said in shown.stderr
+    assert "Did you mean 'cem'" in shown.stderr

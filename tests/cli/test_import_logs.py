@@ -84,13 +84,6 @@ def test_a_schema_can_be_given(tmp_path: Path, logs: Path) -> None:
     assert "lacks.json" in run(logs / "0.npz", tmp_path / "third", "--schema", tmp_path / "lacks.json", code=1)
 
 
-def test_options_of_other_formats_are_refused(tmp_path: Path, logs: Path) -> None:
-    said = run(logs, tmp_path / "store", "--rate-hz", "10", "--rule", "linear", code=1)
-    assert "npz logs take no rate_hz, rule" in said
-    assert not (tmp_path / "store").exists()
-    assert "no importer is called 'npy'" in run(logs, tmp_path / "store", "--importer", "npy", code=1)
-
-
 def test_logs_without_an_action_fail_and_leave_nothing(tmp_path: Path) -> None:
     rows = [f"{k},{np.sin(k / 9):.4f},{k // 25 % 7}.5" for k in range(300)]
     (tmp_path / "plant.csv").write_text("\n".join(["time,level,inflow", *rows]) + "\n")

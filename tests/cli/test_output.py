@@ -1,19 +1,11 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from worldline.cli.output import print_next, print_table, progress_bars, write_json, write_text
-from worldline.errors import InputError
+from worldline.cli.output import print_next, print_table, progress_bars
 from worldline.progress import tell
-
-
-def test_a_table_shows_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table("Figures", ("what", "how much"), [("planner", "97.0%"), ("random", "12.5%")])
-    shown = capsys.readouterr().out
-    assert all(text in shown for text in ("Figures", "how much", "planner", "12.5%"))
 
 
 def test_brackets_in_a_table_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,20 +25,6 @@ def test_names_in_a_table_never_break_and_empty_columns_are_left_out(
     assert name in shown
     assert "entity" not in shown
     assert "many" in shown
-
-
-def test_json_is_written_where_it_is_wanted(tmp_path: Path) -> None:
-    write_json(None, {"success": 1.0})
-    path = tmp_path / "figures.json"
-    write_json(path, {"success": 1.0})
-    assert json.loads(path.read_text()) == {"success": 1.0}
-
-
-def test_what_cannot_be_written_after_all_is_told_with_its_option(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--json /dev/full cannot be written: No space left on device\. Choose"):
-        write_json(Path("/dev/full"), {"success": 1.0})
-    with pytest.raises(InputError, match=r"--out .* cannot be written: Is a directory"):
-        write_text(tmp_path, "page", "--out")
 
 
 def test_the_next_command_can_be_copied_with_the_users_paths(capsys: pytest.CaptureFixture[str]) -> None:

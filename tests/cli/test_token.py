@@ -82,7 +82,3 @@ def test_errors_are_one_line(arguments: tuple[str, ...], message: str) -> None:
     assert len(shown.splitlines()) == 1
     assert message in shown
     assert "secret" not in shown
-
-
-def test_a_token_needs_a_scope() -> None:
-    assert "--scope" in run("create", "a", status=2)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from worldline.plots.panels import MAX_CURVES, MAX_POINTS, envelope_note, make_panel, share_axis, tick_texts, time_axis
+from worldline.plots.panels import MAX_CURVES, MAX_POINTS, envelope_note, make_panel, tick_texts, time_axis
 from worldline.schema import Kind, Role, Signal
 
 HEIGHT = Signal(name="height", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m")
@@ -151,14 +151,6 @@ def test_numbers_on_an_axis_are_told_apart() -> None:
     assert tick_texts([-2.5e-6, 0.0, 2.5e-6, 5e-6]) == ["−2.5e−6", "0", "2.5e−6", "5.0e−6"]
     texts = tick_texts([1.7e9, 1.7e9 + 1, 1.7e9 + 2])
     assert len(set(texts)) == 3
-
-
-def test_a_shared_axis_encloses_all() -> None:
-    axis = time_axis(1, None)
-    panels = [make_panel(HEIGHT, np.array([[low], [low + 1]]), all_seen(2), axis) for low in (0.0, 5.0)]
-    assert [panel.ticks for panel in share_axis(panels)] == [(0, 6), (0, 6)]
-    lost = make_panel(HEIGHT, np.zeros((2, 1)), np.zeros(2, bool), axis)
-    assert share_axis([lost])[0].ticks == (0, 1)
 
 
 @pytest.mark.parametrize("values", [(0, 3, 1), (3, 3, 3), (0, 2, 2)])

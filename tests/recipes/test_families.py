@@ -16,7 +16,6 @@ from worldline.recipes.vectors import vectors
 from worldline.registry import load
 from worldline.testing.toys import Integrator
 from worldline.workflows.record import record
-from worldline.workflows.training import learn_world
 
 
 @pytest.fixture(scope="module")
@@ -29,48 +28,6 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return record("two-rooms", tmp_path_factory.mktemp("rooms") / "store", num_episodes=24, max_steps=30, seed=0)
-
-
-def short(recipe: Recipe) -> Recipe:
-    """Some seconds of it."""
-    heads = {name: min(10, updates) for name, updates in vars(recipe.heads).items() if name.endswith("_updates")}
-    return replace(
-        recipe,
-        training=replace(recipe.training, num_updates=6, num_checks=2, batch_size=8, num_validation=8),
-        heads=replace(recipe.heads, **heads),
-        horizon=8,
-        num_windows=2,
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("family", ["ensemble", "rssm", "token"])
-def test_one_recipe_learns_vectors_with_any_family(logs: Store, tmp_path: Path, family: str) -> None:
-    recipe = short(with_family(vectors(logs), logs, family))
-    assert recipe.model == family
-    assert recipe.horizon == short(vectors(logs)).horizon
-    learned = learn_world(logs, recipe, folder=tmp_path)
-    one = logs.episode(learned.split.held_out[0])
-    exogenous = {"wind": one.exogenous["wind"][3:8]}
-    found = learned.world.predict(one.history(3, 3), {"push": one.actions["push"][3:8]}, exogenous=exogenous, level=0.5)
-    assert found.signals["position"].mean.shape == (5, 2)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("family", ["lewm", "rssm"])
-def test_one_recipe_learns_pictures_with_any_family_that_takes_them(rooms: Store, tmp_path: Path, family: str) -> None:
-    recipe = short(with_family(two_rooms(rooms), rooms, family))
-    small = {
-        "lewm": {"depth": 1, "predictor_depth": 1, "projector_width": 32},
-        "rssm": {"hidden_size": 16, "num_groups": 4, "num_classes": 4, "channels": 8, "image_width": 32},
-    }[family]
-    recipe = replace(recipe, model_config=replace(recipe.model_config, **small))
-    learned = learn_world(rooms, recipe, folder=tmp_path)
-    one = rooms.episode(learned.split.held_out[0])
-    found = learned.world.predict(one.history(3, 3), {"move": one.actions["move"][3:8]}, level=0.5)
-    assert found.signals["position"].mean.shape == (5, 2)
 
 
 def test_what_a_family_cannot_learn_it_says(logs: Store, rooms: Store) -> None:
@@ -118,11 +75,6 @@ def test_the_rssm_remembers_no_more_than_short_episodes_have(tmp_path: Path) -> 
     store = stored(tmp_path / "store", toy.schema, toy.episodes(20, 4, seed=0))
     recipe = with_family(vectors(store), store, "rssm")
     assert (recipe.training.window, recipe.model_config.context) == (5, 4)
-
-
-def test_the_recipes_own_family_changes_nothing(logs: Store) -> None:
-    recipe = vectors(logs)
-    assert with_family(recipe, logs, "jepa") == recipe
 
 
 @pytest.mark.parametrize("family", ["jepa", "ensemble", "rssm", "token"])

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
+from greenhouse_logs import record_greenhouse
 
 from worldline.data.store import Store, open_store
-from worldline.errors import DataError, InputError, MissingExtraError
-from worldline.recipes import greenhouse
-from worldline.recipes.greenhouse import SCHEMA, Plant, greenhouse_split, make_greenhouse, record_greenhouse
+from worldline.errors import DataError, InputError
+from worldline.recipes.greenhouse import SCHEMA, Plant, greenhouse_split, make_greenhouse
 from worldline.schema import Role
 
 package = pytest.importorskip("lettuce_greenhouse_gym")
@@ -65,22 +64,6 @@ def test_row_t_of_inputs_is_what_acts_in_step_t(store):
         assert mean[shift][2] > 20 * mean[0][2]
 
 
-def test_starts_policies_and_actions_spread_over_their_ranges(store):
-    starts = np.array([table(store.episode(i), Role.OBSERVATION)[0] for i in range(NUM_EPISODES)])
-    assert starts[:, 0].min() < 0.01
-    assert starts[:, 0].max() > 0.15
-    actions = np.concatenate([table(store.episode(i), Role.ACTION) for i in range(NUM_EPISODES)])
-    high = np.array([signal.high[0] for signal in SCHEMA.actions])
-    quantiles = np.quantile(actions / high, [0.1, 0.5, 0.95], axis=0)
-    assert (quantiles[0] < 0.1).all()
-    assert (quantiles[2] > 0.7).all()
-    assert {entry.source["policy"] for entry in store.entries()} == {"wandering", "jumping", "grower"}
-    assert set(store.num_steps.tolist()) == {240}
-    assert {(entry.terminated, entry.truncated, entry.seed) for entry in store.entries()} == {(False, True, None)}
-    warm = np.concatenate([store.read("air_temperature", i, 0, 241) for i in range(NUM_EPISODES)])
-    assert (warm >= 40).mean() < 0.01
-
-
 def test_no_hour_of_weather_is_in_two_parts(store):
     parts = dataclasses.asdict(greenhouse_split(store))
     assert parts.pop("rule") == "by date, in blocks of 6 days"
@@ -94,13 +77,6 @@ def test_no_hour_of_weather_is_in_two_parts(store):
             first = store.entry(number).source["start_day"] * 48
             hours |= {hour: hours.get(hour, set()) | {name} for hour in range(int(first), int(first + 240) + 1)}
     assert all(len(names) == 1 for names in hours.values())
-
-
-def test_every_block_lies_within_the_weather():
-    series = package.bleiswijk_2014()
-    assert series.epoch_day == greenhouse.FIRST_DAY
-    last = greenhouse.FIRST_DAY + greenhouse.NUM_BLOCKS * greenhouse.BLOCK_DAYS
-    assert last <= series.last_day < last + greenhouse.BLOCK_DAYS
 
 
 def test_an_episode_depends_on_the_seed_and_its_number_only(tmp_path, store):
@@ -132,13 +108,6 @@ def test_what_cannot_be_split_by_date_is_refused(tmp_path, store):
         greenhouse_split(few)
     with pytest.raises(InputError, match="num_episodes is 0"):
         record_greenhouse(tmp_path / "none", num_episodes=0, seed=0)
-
-
-def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "lettuce_greenhouse_gym", None)
-    with pytest.raises(MissingExtraError, match=r"worldline\[envs\]"):
-        record_greenhouse(tmp_path / "store", num_episodes=1, seed=0)
-    assert not (tmp_path / "store").exists()
 
 
 def test_a_plant_shows_and_takes_the_signals_of_the_logs():

@@ -226,7 +226,3 @@ def test_scores_below_the_trivial_are_drawn_where_they_are(others: tuple[float, 
     assert found is not None
     drawn = show(twins_block(replace(found, twins=(test,))))
     assert re.findall(r'x-tick"[^>]*>([^<]*)<', drawn)[0] == marks
-
-
-def test_the_same_audit_is_the_same_page() -> None:
-    assert render_audit(made(twins=True)) == render_audit(made.__wrapped__(twins=True))

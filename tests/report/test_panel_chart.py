@@ -6,7 +6,7 @@ import numpy as np
 
 from worldline.plots.panels import make_panel, time_axis
 from worldline.report.page import show
-from worldline.report.store_page import panel_chart, spark, still
+from worldline.report.store_page import panel_chart, still
 from worldline.schema import Kind, Role, Signal
 
 AXIS = time_axis(4, 0.5)
@@ -45,13 +45,6 @@ def test_an_envelope_is_a_band() -> None:
     (band,) = paths(html, "band world")
     assert band.endswith("Z")
     assert len(html) < 150_000
-
-
-def test_a_spark_is_the_curves_alone() -> None:
-    html = show(spark(make_panel(HEIGHT, np.zeros((5, 2)), np.ones(5, bool), AXIS), (0.0, 4.0)))
-    assert paths(html, "line world")[0].startswith("M0.0 ")
-    assert "500.0 " in paths(html, "line world")[0]
-    assert "y-tick" not in html
 
 
 def test_a_missing_frame_keeps_its_shape() -> None:

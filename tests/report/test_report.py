@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -26,13 +25,11 @@ from worldline.audit.report_evidence import (
     LatentHealth,
     Learning,
     Planning,
-    PredictedPaths,
     ReadoutQuality,
     ReadoutRow,
     TrustedHorizons,
 )
 from worldline.report.learn_page import Report, render
-from worldline.report.signal_rows import best_linear
 from worldline.stats import Curve, Estimate
 
 MARKERS = {
@@ -41,7 +38,6 @@ MARKERS = {
     LatentHealth: "The latent did not collapse",
     ReadoutQuality: "can be read from the latent",
     Diagnostics: "The world uses its actions",
-    PredictedPaths: "predicted steps",
     Decoded: "The decoder serves visualisation only",
     Films: "shown reached the goal",
     Forecasts: "Episode 1: typical",
@@ -166,18 +162,6 @@ def test_ties_are_ties_and_no_percentage_exceeds_a_thousand(
     assert re.search(rf"0.60 m (62 %|tie) {cell}", " ".join(page.text.split()))
 
 
-def test_an_error_that_is_not_finite_has_no_comparison(report: Report, diagnostics: Diagnostics) -> None:
-    html = render(replace(report, sections=(skilled(diagnostics, "linear", math.nan, math.nan), TRUST)))
-    assert "best linear" not in ParsedPage(html).headings[0]
-    assert "×–" not in html
-
-
-def test_the_better_linear_model_counts(diagnostics: Diagnostics) -> None:
-    both = skilled(skilled(diagnostics, "linear", 0.5, 0.7), "action_blind", 0.1, 0.3)
-    assert best_linear(both, "place", 6) == "action_blind"
-    assert best_linear(diagnostics, "place", 6) is None
-
-
 def test_constant_signals_are_left_out(report: Report, diagnostics: Diagnostics) -> None:
     still = replace(TRUST, trusted=(), deviation={"place": 0.0})
     html = render(replace(report, sections=(diagnostics, still)))
@@ -215,13 +199,6 @@ def test_large_frames_are_shrunk_and_grey_ones_shown(report: Report) -> None:
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
         assert pixels.shape == (128, 256, 3)
         assert (pixels == 99).all()
-
-
-def test_errors_of_decoded_frames_have_intervals(report: Report) -> None:
-    text = " ".join(ParsedPage(render(report)).text.split())
-    assert "2 5 (4.50 to 5.50) 12.5 (11.2 to 13.8) 3 (2.70 to 3.30)" in text
-    assert "over 40 windows of 10 episodes, held out" in text
-    assert "planning does not use it" in text
 
 
 def test_a_nearly_perfect_readout_has_no_further_digits(report: Report) -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from worldline.report.store_figures import KeyFigures, SignalFigures, bounds, drawn_signals, exactness, origin, size
+from worldline.report.store_figures import KeyFigures, bounds, drawn_signals, origin, size
 from worldline.schema import Kind, Role, Signal
 
 
@@ -31,20 +31,6 @@ def test_bounds() -> None:
     assert bounds(vector("x", role, low=(0.0,), high=(math.inf,))) == "0 to ∞"
     assert bounds(vector("x", role, 5, low=(0.0, 1.0, 2.0, 3.0, 4.0))) == "5 different"
     assert bounds(Signal(name="g", role=role, kind=Kind.DISCRETE, shape=(), num_values=4)) == "0 to 3"
-
-
-def test_exactness() -> None:
-    camera = Signal(name="c", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(2, 2, 3))
-    said = [
-        exactness(SignalFigures(signal=camera, num_rows=1, num_bytes=1, missing=0.0, max_error=error))
-        for error in (None, 0, 1, 3)
-    ]
-    assert [text.replace("\u00a0", " ") for text in said] == [
-        "exact",
-        "exact",
-        "within 1 grey level",
-        "within 3 grey levels",
-    ]
 
 
 def test_origin_lists_few_values_and_counts_many() -> None:

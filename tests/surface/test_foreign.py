@@ -51,16 +51,6 @@ def test_a_case_has_its_signals_and_is_deterministic(cases: ModuleType, name: st
     assert len({tuple(start) for start in starts}) == len(starts)
 
 
-def test_error_over_spread(made: ModuleType) -> None:
-    truth = np.zeros((4, 1, 2))
-    spread, episode = np.array([2.0, 10.0]), np.array([0, 0, 1, 1])
-    predicted = np.broadcast_to([0.6, 5.0], truth.shape)  # 0.3 and 0.5 standard deviations
-    curve = made.error_curve([predicted, 2 * predicted], truth, spread, episode)
-    np.testing.assert_allclose(curve.seeds, [[0.4], [0.8]])
-    np.testing.assert_allclose(curve.value, [0.6])
-    np.testing.assert_allclose(curve.draws, 0.6)
-
-
 @pytest.mark.parametrize(("ours", "place"), [(0.9, (True, True)), (1.05, (False, True)), (1.2, (False, False))])
 def test_the_place_in_a_cell(made: ModuleType, ours: float, place: tuple[bool, bool]) -> None:
     def curve(value: float) -> Any:
@@ -71,16 +61,6 @@ def test_the_place_in_a_cell(made: ModuleType, ours: float, place: tuple[bool, b
     assert found["best_peer"] == "gru"
     assert found["best_linear"] == "subspace"
     assert found["ratio_to_best_linear"] == [made.rounded(ours / 1.5)] * 3
-
-
-@pytest.mark.parametrize(("hits", "passes"), [(45, True), (50, True), (38, False)])
-def test_coverage_of_fresh_episodes(made: ModuleType, hits: int, passes: bool) -> None:
-    inside = np.arange(100)[:, None] < 2 * hits  # two windows for each of 50 episodes
-    answer = {"inside": inside, "level": 0.9, "trust": np.ones(100), "steps_with_band": 48}
-    found = made.coverage([answer], ["level"], np.repeat(np.arange(50), 2))
-    assert found["mean"] == hits / 50
-    assert found["passes"] == passes
-    assert found["per_signal"]["level"][0] == hits / 50
 
 
 def linear_plant(cases: ModuleType) -> Any:

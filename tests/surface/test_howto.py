@@ -20,7 +20,6 @@ from tests.brief import brief
 from typer.testing import CliRunner
 
 import worldline
-from worldline import models
 from worldline.cli.main import app
 from worldline.config import replace_at
 from worldline.data.store import Store
@@ -30,8 +29,6 @@ from worldline.recipes import families, pixels, vectors
 from worldline.recipes.recipe import Recipe
 from worldline.registry import BUILTIN, load, names
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.training.updates import TrainingConfig
-from worldline.workflows.training import train_model
 
 pytestmark = pytest.mark.usefixtures("brief_recalibration")
 
@@ -44,12 +41,6 @@ UNDERSTANDING = HOWTO / "understand.md"
 REFERENCE = ROOT / "tests" / "models" / "references" / "lewm" / "small"
 K = 3
 """Steps of a block in the reference of LeWM that is committed; the page has 5, as published."""
-
-
-def arguments(row: str) -> dict[str, Any]:
-    """The keyword arguments that a row of a table prints: literals and configurations of parts of models."""
-    public = {name: getattr(models, name) for name in models.__all__}
-    return dict(eval(f"dict({row})", public))  # noqa: S307 (the page's code is what is tested)
 
 
 def options(text: str) -> set[str]:
@@ -85,12 +76,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = {name.removeprefix("weights."): value for name, value in tensors.items() if name.startswith("weights.")}
     save_file(weights, path / "lewm" / "weights.safetensors")
     return path
-
-
-def rows(heading: str) -> list[str]:
-    """What the first cells of the table under a heading print."""
-    section = PAGE.read_text().split(f"### {heading}\n")[1].split("\n#")[0]
-    return re.findall(r"^\| `([^`]*=[^`]*)` \|", section, re.MULTILINE)
 
 
 def test_every_page_is_listed() -> None:
@@ -130,24 +115,6 @@ def test_the_page_runs_from_top_to_bottom(folder: Path, monkeypatch: pytest.Monk
     assert known["spread"].epistemic.shape == (1, 1, 6, 4)
     assert torch.isfinite(known["spread"].aleatoric).all()
     assert (folder / "world" / "report.html").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_the_options_in_the_tables_train(folder: Path, tmp_path: Path) -> None:
-    store = worldline.open_store(folder / "store")
-    for heading, family in (("Options of `jepa`", "jepa"), ("Options of `token`", "token")):
-        found = rows(heading)
-        assert len(found) >= 4
-        for number, row in enumerate(found):
-            recipe = families.with_family(short(vectors.vectors)(store), store, family)
-            settings = arguments(row)
-            assert settings.keys() <= vars(recipe.model_config).keys()
-            changed = replace(recipe, model_config=replace(recipe.model_config, **settings))
-            assert changed != recipe or row == "signal_weight=1.0"
-            train_model(store, changed, folder=tmp_path / f"{family}{number}")
-    for row in re.findall(r"^\| [a-z]+ \| `([a-z_]+=[^`]*)`", PAGE.read_text(), re.MULTILINE):
-        TrainingConfig(**{"num_updates": 1, **arguments(row)})
 
 
 @pytest.fixture(scope="module")
@@ -232,12 +199,6 @@ def test_the_page_on_understanding_names_every_test_and_no_option_that_is_not_th
     offered = "".join(helps)
     missing = options(text) - options(offered)
     assert not missing
-
-
-def test_the_sixteen_are_listed_with_their_titles() -> None:
-    page = UNDERSTANDING.read_text()
-    for code in names("test"):
-        assert f"| **{code}** {load('test', code).title} |" in page, code
 
 
 def test_the_page_on_understanding_names_every_lab_with_the_tests_that_ask_it() -> None:

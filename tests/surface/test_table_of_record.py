@@ -28,11 +28,6 @@ def made() -> ModuleType:
     return module
 
 
-def row(*codes: str, verdicts: tuple[str, ...] = ("PASS",)) -> dict[str, Any]:
-    seeds = [{"verdict": verdict} for verdict in verdicts]
-    return {"tests": [{"code": code, "seeds": seeds} for code in codes], "facts": {"Machine": f"cpu {len(codes)}"}}
-
-
 def test_the_page_is_that_of_the_record(made: ModuleType) -> None:
     assert made.TABLE.read_text(encoding="utf-8") == made.page(made.read_record(made.RESULT))
 
@@ -59,13 +54,6 @@ def kept(folder: Path, result: ExamResult, **options: Any) -> Path:
     return folder
 
 
-def test_the_page_begins_with_one_sentence_and_the_table(made: ModuleType) -> None:
-    heading, sentence, table, *_ = made.TABLE.read_text(encoding="utf-8").split("\n\n")
-    assert heading.startswith("# ")
-    assert "\n" not in heading + sentence
-    assert [row.split()[1] for row in table.splitlines()[2:-1]] == [f"**{code}**" for code in made.names("test")]
-
-
 def test_exam_folders_of_any_number_widen_the_range(made: ModuleType, record: dict[str, Any], tmp_path: Path) -> None:
     before = made.read(record[made.EXAM_SEEDS]) | {str(made.SEED): exam_of_memory(made, record)}
     for seed, failed in ((7, ("T1", "T4")), (8, ("T1",))):
@@ -80,18 +68,6 @@ def test_exam_folders_of_any_number_widen_the_range(made: ModuleType, record: di
     assert int(row.removesuffix(" |").split(" | ")[-1]) == 2 + sum(
         one.verdict is Verdict.FAIL for _, one in made.of(before, "T1")
     )
-
-
-def test_an_exam_of_some_tests_completes_that_of_the_same_seed(
-    made: ModuleType, record: dict[str, Any], tmp_path: Path
-) -> None:
-    whole = exam_of_memory(made, record)
-    record = made.with_exam_seed(record, kept(tmp_path / "whole", whole, seed=7))
-    part = exam_of_memory(made, record, "T1")
-    part = replace(part, tests=tuple(one for one in part.tests if one.code == "T1"))
-    record = made.with_exam_seed(record, kept(tmp_path / "part", part, seed=7, tests=("T1",)))
-    verdicts = {one["code"]: one["verdict"] for one in record[made.EXAM_SEEDS]["7"]["tests"]}
-    assert verdicts == {one.code: str(one.verdict) for one in whole.tests} | {"T1": "FAIL"}
 
 
 @pytest.mark.parametrize(
@@ -110,20 +86,3 @@ def test_other_exams_are_not_added(
     result = replace(exam_of_memory(made, record), subject=recipe)
     with pytest.raises(SystemExit, match=message):
         made.with_exam_seed(record, kept(tmp_path / "exam", result, **options))
-
-
-@pytest.mark.parametrize(
-    ("before", "measured"),
-    [
-        (None, False),
-        (row("C1"), False),
-        (row("C1", "P1"), False),
-        (row("C1", "P1", verdicts=("PASS", "FAIL")), True),
-        (row("C1", "P1", "T1", verdicts=("VOID", "FAIL", "PASS")), True),
-        (row("C1", "P1", verdicts=("PASS", "ERROR")), False),
-    ],
-)
-def test_rows_with_errors_or_fewer_trainings_are_not_measured(
-    made: ModuleType, before: dict[str, Any] | None, measured: bool
-) -> None:
-    assert made.is_measured(before, ("C1", "P1"), 2) is measured

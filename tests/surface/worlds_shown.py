@@ -19,23 +19,24 @@ import numpy as np
 import torch
 from tests.engines.language.chat_server import ChatServer, latest
 from tests.served_world import serving_world
-from tests.surface.worlds_table import Abilities, ask, worlds_table
 
 from worldline.catalog.fallback import FallbackWorld
 from worldline.catalog.versions import HOME, Catalog, open_named
 from worldline.config import replace_at
 from worldline.data.windows import WindowBatch
-from worldline.engines.base import Engine
+from worldline.engines.base import Card, Engine
 from worldline.engines.language.chat import Chat
 from worldline.engines.language.endpoint import Endpoint
 from worldline.engines.language.engine import LanguageEngine
 from worldline.engines.learned import LearnedEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
-from worldline.episode import Episode
+from worldline.episode import Arrays, Episode, History
+from worldline.errors import UnsupportedError
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import WorldModel
+from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.registry import load, names
 from worldline.schema import Kind, Schema
@@ -45,7 +46,7 @@ from worldline.training.heads.base import by_name
 from worldline.training.heads.distance import Distance, DistanceConfig
 from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.training.heads.readout import Readout, ReadoutConfig
-from worldline.world.base import World
+from worldline.world.base import PlanStatus, World
 from worldline.world.bundle_io import save_world
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
@@ -221,14 +222,69 @@ SHOWN: dict[str, Callable[[ExitStack], Shown]] = {
 """A function per row that makes the world and an episode of it. The world is usable while the servers run."""
 
 
-def rows() -> list[Abilities]:
-    with ExitStack() as running:
-        return [ask(name, *make(running)) for name, make in SHOWN.items()]
+HORIZON = 2
+NO = "–"
+
+
+def word(able: bool) -> str:
+    return "yes" if able else NO
+
+
+def ask(world: World, episode: Episode) -> dict[str, str]:
+    """The abilities on the world's card and those found by calling each method, by column of the table."""
+    card = world.describe()
+    at = card.context - 1
+    past = episode.history(at, card.context)
+    now = replace(past, observations={name: past.observations[name] for name in card.inputs}, observed={})
+    actions = {name: value[at : at + HORIZON] for name, value in episode.actions.items()}
+    ahead = {name: value[at : at + HORIZON] for name, value in episode.exogenous.items()} or None
+    said = world.predict(now, actions, exogenous=ahead, level=0.5)
+    kinds = {card.schema[name].kind for name in card.predicts}
+    price = "not measured"
+    if card.call is not None:
+        price = f"{card.call.price:g} {card.call.currency}" if card.call.price else "none"
+    trust = NO if np.isnan(said.trust).any() else "belief" if "novelty" in card.abilities else "input"
+    return {
+        "predicts": ", ".join(f"{kind}s" if kind is not Kind.DISCRETE else "labels" for kind in Kind if kind in kinds),
+        "bands": word(any(forecast.low is not None for forecast in said.signals.values())),
+        "goals on signals": _goals(world, card, episode, now, ahead),
+        "goals in steps": word(_measures(world, now, {n: episode.observations[n][-1] for n in card.inputs}, ahead)),
+        "gradient planner": word("differentiable" in card.abilities),
+        "what if": str(world.what_if(episode, at, actions).abduction).replace("_", " "),
+        "trust by": trust,
+        "draws samples": word(not card.deterministic),
+        "price of a call": price,
+    }
+
+
+def _goals(world: World, card: Card, episode: Episode, now: History, ahead: Arrays | None) -> str:
+    """Whether it plans towards a vector. A world that is not action-conditioned refuses to plan."""
+    vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
+    if not vectors or not card.action_conditioned:
+        return NO if card.action_conditioned else "not action-conditioned"
+    goal = Goal(targets={vectors[0]: episode.observations[vectors[0]][-1]}, tolerance={vectors[0]: 1.0})
+    plan = world.plan(now, goal, horizon=HORIZON, exogenous=ahead)
+    return word(plan.status is not PlanStatus.REFUSED)
+
+
+def _measures(world: World, now: History, goal: Arrays, ahead: Arrays | None) -> bool:
+    signals = world.describe().schema.actions
+    idle = {s.name: np.zeros((1, HORIZON, *s.shape), s.dtype) for s in signals}
+    try:
+        world.score(now, idle, Goal(targets=goal, in_steps=True), exogenous=ahead)
+    except UnsupportedError:
+        return False
+    return True
 
 
 def page() -> str:
     """The page with the table of this version."""
-    return PAGE.read_text().partition("| world |")[0] + worlds_table(rows())
+    with ExitStack() as running:
+        rows = {name: ask(*make(running)) for name, make in SHOWN.items()}
+    heads = ("world", *next(iter(rows.values())))
+    lines = [heads, ("---",) * len(heads), *((name, *cells.values()) for name, cells in rows.items())]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return PAGE.read_text().partition("| world |")[0] + table
 
 
 if __name__ == "__main__":

@@ -174,31 +174,11 @@ def test_a_frame_that_was_not_seen_counts_for_nothing(tmp_path: object) -> None:
     assert found.persistence.value[0] == pytest.approx(np.sqrt(np.mean(np.square(changes))))
 
 
-def test_where_nothing_was_seen_before_nothing_is_compared(tmp_path: object) -> None:
-    """Two of the four episodes begin without a frame."""
-    store = log(f"{tmp_path}/store", lambda number: [number < 2 or step > 1 for step in range(10)])
-    (found,) = decoded_frames(
-        store, engine(Painter()), range(4), context=CONTEXT, horizon=HORIZON, per_episode=1, seed=0
-    )
-    assert (found.num_windows, found.num_episodes, len(found.windows)) == (2, 2, 2)
-    assert found.imagined.value == (0.0,) * 5
-    changes = [greys(number)[6] - greys(number)[1] for number in range(2)]
-    assert found.persistence.value[-1] == pytest.approx(np.sqrt(np.mean(np.square(changes))))
-
-
 def test_nothing_to_draw(store: Store) -> None:
     assert decoded(store, engine(None)) == ()
     assert decoded(store, engine(Painter()), horizon=0) == ()
     assert decoded(store, engine(Painter()), horizon=9) == ()
     assert decoded(store, engine(Painter()), episodes=(0,)) == ()
-
-
-def test_figures_by_signal_and_step(store: Store) -> None:
-    found = decoded_rmse(decoded(store, engine(Painter(), drift=1.0)))
-    assert list(found) == ["camera"]
-    assert list(found["camera"]) == ["1", "2", "3", "4", "5"]
-    assert found["camera"]["3"]["world"] == 3.0
-    assert found["camera"]["3"]["decoder"] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -518,19 +518,6 @@ def test_a_foreign_folder_is_refused_before_anything_is_learned(logs: Store, tmp
     assert (tmp_path / "world" / "thesis.txt").exists()
 
 
-def test_actions_that_never_change_are_refused(logs: Store, tmp_path: Path) -> None:
-    store = record(
-        "two-rooms",
-        tmp_path / "still",
-        policy=lambda observation, generator: {"move": np.zeros(2, np.float32)},
-        num_episodes=4,
-        max_steps=5,
-        seed=0,
-    )
-    with pytest.raises(DataError, match="no action ever changes"):
-        learn(store.path, tmp_path / "world")
-
-
 def test_a_slow_sensor_that_leaves_no_stretch_for_a_regression_is_learned_beside_persistence(tmp_path: Path) -> None:
     toy = Integrator(camera=False, wind=False)
     store = stored(

@@ -304,19 +304,6 @@ def headline_bands(bands: Sequence[Band]) -> list[Band]:
     return [band for band in bands if band.level == level]
 
 
-def imagined(predicted: evidence.PredictedPaths) -> ReportFinding:
-    """Error at the end of the predicted paths, compared with no motion."""
-    misses = [float(np.linalg.norm(path.real[-1] - path.imagined[-1])) for path in predicted.paths]
-    travelled = [float(np.linalg.norm(path.real[-1] - path.real[0])) for path in predicted.paths]
-    lengths = dict.fromkeys(str(len(path.real) - 1) for path in predicted.paths)
-    steps = listing(list(lengths))
-    name, miss, way = label(predicted.signal), float(np.median(misses)), float(np.median(travelled))
-    text = f"After {steps} predicted steps, the error of {name} is {quantity(miss, predicted.unit)}"
-    far = "" if miss < way else ", no smaller than without any motion"
-    shown = " (median of the paths shown)" if len(misses) > 1 else ""
-    return ReportFinding(f"{text}{shown}{far}.", "plain" if miss < way else "bad")
-
-
 def decoded(frames: evidence.Decoded) -> ReportFinding:
     """Error of the decoded predictions at the last step, compared with persistence and the decoder alone."""
     own, stays, alone = (errors.value[-1] for errors in (frames.imagined, frames.persistence, frames.decoder))

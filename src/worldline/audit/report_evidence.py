@@ -185,38 +185,6 @@ class ReadoutQuality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImaginedPath:
-    """A true path and the path that the world predicts from its start.
-
-    Args:
-        frames: [F, height, width, 3] uint8, F true frames, including the first and the last.
-        frame_steps: [F], step of each frame, from 0.
-        real: [T+1, 2], true path (x right, y down) in pixels of the frames.
-        imagined: [T+1, 2], predicted path from the same start.
-    """
-
-    frames: Image
-    frame_steps: tuple[int, ...]
-    real: Floats
-    imagined: Floats
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictedPaths:
-    """Predicted and true paths of a signal, drawn on true frames.
-
-    Args:
-        signal: drawn signal, such as "position"; the prediction is read out from predicted latents.
-        unit: unit of the axes.
-        paths: a few episodes, chosen independently of the results.
-    """
-
-    signal: str
-    unit: str
-    paths: tuple[ImaginedPath, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class DecodedWindow:
     """True and decoded frames of a held-out window.
 
@@ -354,7 +322,6 @@ Evidence = (
     | ReadoutQuality
     | Diagnostics
     | TrustedHorizons
-    | PredictedPaths
     | Decoded
     | Films
     | Forecasts

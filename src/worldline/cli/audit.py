@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as text
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,49 +16,19 @@ from worldline.cli.output import (
     print_wrapped,
     progress_bars,
     write_json,
-    write_text,
 )
-from worldline.errors import InputError
 
 if TYPE_CHECKING:
     from worldline.audit.audit_evidence import Audit, Decision, Measured
 
-PAGE: Final = "audit.html"
-"""Name of the page in a folder."""
-
-
-def _checked_page(path: Path | None) -> Path | None:
-    """The path of the page, with its folder created. A path without a suffix is a folder, unless it is a file."""
-    if path is not None and (path.is_dir() or not (path.suffix or path.exists())):
-        path = path / PAGE
-        try:
-            path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"--out {path.parent} cannot be created: {error.strerror}. Choose another folder."
-            ) from error
-    return checked_file("--out")(path)
-
 
 def audit(
-    world: Annotated[str, typer.Argument(metavar="WORLD", help="A world: folder, URL or name.")],
-    logs: Annotated[Path, typer.Argument(metavar="LOGS", help="Held-out logs, or the store of the training.")],
-    env: Annotated[
-        str | None,
-        typer.Option(help="Also test against twins in a lab, a Gymnasium id, or greenhouse.", show_default="no twins"),
-    ] = None,
-    goals: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Signal of the goals that you plan to; repeat for more.",
-            show_default="all inputs of a world with a distance head",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Also write a report: an HTML file, or a folder.", callback=_checked_page),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    world: Annotated[str, typer.Argument(metavar="WORLD")],
+    logs: Annotated[Path, typer.Argument(metavar="LOGS")],
+    env: str | None = None,
+    goals: list[str] | None = None,
+    out: Annotated[Path | None, typer.Option(callback=checked_file("--out"))] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
@@ -66,8 +36,18 @@ def audit(
     """Audit a trained world on logs: deploy, deploy with limits, or do not deploy, with reasons.
 
     The exit status is 0 for "deploy" and "deploy with limits", else 1.
+
+    Args:
+        world: a world: folder, URL or name.
+        logs: held-out logs, or the store of the training.
+        env: also test against twins in a lab, a Gymnasium id, or greenhouse. Default: no twins.
+        goals: signal of the goals that you plan to; repeat for more. Default: all inputs of a world with a distance
+            head.
+        out: also write a report to this HTML file.
+        seed: random seed.
     """
     from worldline.config import to_strict_json
+    from worldline.data.fsync import name_in_errors
     from worldline.data.store import is_store
     from worldline.report.audit_page import render_audit
     from worldline.workflows.audit import audit as run
@@ -75,15 +55,11 @@ def audit(
     use_threads(threads)
     with progress_bars() as progress:
         report = run(world, logs, env=env, goals=goals or None, seed=seed, device=device, progress=progress)
-    try:
-        if out is not None:
-            write_text(out, render_audit(report), "--out")
-    finally:  # a failed write must not prevent the other outputs
-        try:
-            write_json(json, text.loads(to_strict_json(report)))
-        finally:
-            _print(report)
+    _print(report)
+    write_json(json, text.loads(to_strict_json(report)))
     if out is not None:
+        with name_in_errors(out):
+            out.write_text(render_audit(report), encoding="utf-8")
         print(f"Page:   {out}")
     deploys = report.decision.advice in ("deploy", "deploy with limits")
     print_next(*(("serve", world) if deploys else ("check", logs) if is_store(logs) else ("import", logs, "store/")))

@@ -18,15 +18,14 @@ if TYPE_CHECKING:
 Named = Annotated[str, typer.Argument(metavar="NAME@ALIAS", help="World and alias, such as greenhouse@prod.")]
 
 
-def publish(
-    world: Annotated[Path, typer.Argument(help="Folder of the trained world; it is copied.")],
-    name: Annotated[str, typer.Argument(help="Name of the world, such as greenhouse.")],
-    alias: Annotated[
-        str | None, typer.Option(help="Alias for this version, such as prod.", show_default="none")
-    ] = None,
-    json: Json = None,
-) -> None:
-    """Publish a trained world as the next version of a name."""
+def publish(world: Path, name: str, alias: str | None = None, json: Json = None) -> None:
+    """Publish a trained world as the next version of a name.
+
+    Args:
+        world: folder of the trained world; it is copied.
+        name: name of the world, such as greenhouse.
+        alias: alias for this version, such as prod. Default: none.
+    """
     from worldline.catalog.versions import Catalog
 
     version = Catalog().publish(world, name, alias=alias)
@@ -65,26 +64,25 @@ def worlds(json: Json = None) -> None:
 
 
 def alias(
-    name: Named,
-    version: Annotated[int, typer.Argument(min=1, help="The version.")],
-    reason: Annotated[str, typer.Option(help="Reason, stored with the change.")] = "pointed",
-    json: Json = None,
+    name: Named, version: Annotated[int, typer.Argument(min=1)], reason: str = "pointed", json: Json = None
 ) -> None:
-    """Point an alias to a version. Running applications switch to it."""
+    """Point an alias to a version. Running applications switch to it.
+
+    Args:
+        version: the version.
+        reason: reason, stored with the change.
+    """
     catalog, world, which = _begin(name)
     _finish(catalog.point(world, which, version, reason=reason), json)
     print_next("serve", name)
 
 
-def shadow(
-    name: Named,
-    version: Annotated[
-        str | None,
-        typer.Argument(help="Version to run in shadow, or none to end it.", show_default="show the comparison"),
-    ] = None,
-    json: Json = None,
-) -> None:
-    """Run a version in shadow of an alias on the same calls, or show the comparison."""
+def shadow(name: Named, version: Annotated[str | None, typer.Argument()] = None, json: Json = None) -> None:
+    """Run a version in shadow of an alias on the same calls, or show the comparison.
+
+    Args:
+        version: version to run in shadow, or none to end it. Default: show the comparison.
+    """
     from worldline.errors import InputError
 
     catalog, world, which = _begin(name)
@@ -106,12 +104,12 @@ def shadow(
         print_next("shadow", name)
 
 
-def promote(
-    name: Named,
-    despite: Annotated[bool, typer.Option("--despite", help="Even if it is worse, or has too few calls.")] = False,
-    json: Json = None,
-) -> None:
-    """Point an alias to the version in its shadow. Running applications switch to it."""
+def promote(name: Named, despite: bool = False, json: Json = None) -> None:
+    """Point an alias to the version in its shadow. Running applications switch to it.
+
+    Args:
+        despite: even if it is worse, or has too few calls.
+    """
     catalog, world, which = _begin(name)
     _finish(catalog.promote(world, which, despite=despite), json)
     print_next("rollback", name)
@@ -145,33 +143,25 @@ def _figures(version: Version) -> dict[str, object]:
     return {**asdict(version), "path": str(version.path)}
 
 
-def _print(name: str, comparison: ShadowComparison) -> None:
-    def number(value: float | None, factor: float = 1.0, unit: str = "") -> str:
+def _print(name: str, compared: ShadowComparison) -> None:
+    def number(value: float | None, factor: float, unit: str) -> str:
         return "?" if value is None else f"{factor * value:.4g}{unit}"
 
+    measured = (
+        ("error relative to the variation of the signals", compared.serving_error, compared.candidate_error, 1, ""),
+        ("coverage of the 90 % band", compared.serving_coverage, compared.candidate_coverage, 100, " %"),
+        ("median time per call", compared.serving_s, compared.candidate_s, 1000, " ms"),
+    )
     print_table(
         f"Shadow of {name}",
-        ("", f"version {comparison.serving}", f"version {comparison.candidate} (shadow)"),
+        ("", f"version {compared.serving}", f"version {compared.candidate} (shadow)"),
         [
-            (
-                "error relative to the variation of the signals",
-                number(comparison.serving_error),
-                number(comparison.candidate_error),
-            ),
-            (
-                "coverage of the 90 % band",
-                number(comparison.serving_coverage, 100.0, " %"),
-                number(comparison.candidate_coverage, 100.0, " %"),
-            ),
-            (
-                "median time per call",
-                number(comparison.serving_s, 1000.0, " ms"),
-                number(comparison.candidate_s, 1000.0, " ms"),
-            ),
-            ("calls", str(comparison.num_calls), str(comparison.num_calls)),
-            ("  scored", str(comparison.num_scored), str(comparison.num_scored)),
-            ("  failed", "0", str(comparison.num_failed)),
-            ("skipped because it was busy", "0", str(comparison.num_dropped)),
+            (title, number(serving, factor, unit), number(candidate, factor, unit))
+            for title, serving, candidate, factor, unit in measured
         ],
     )
-    print(f"{comparison.verdict}: {comparison.reason}")
+    print(
+        f"{compared.num_calls} calls: {compared.num_scored} scored, {compared.num_failed} failed in the shadow, "
+        f"{compared.num_dropped} skipped because it was busy"
+    )
+    print(f"{compared.verdict}: {compared.reason}")

@@ -14,19 +14,19 @@ from worldline.cli.output import print_list, print_next, print_table, print_wrap
 
 if TYPE_CHECKING:
     from worldline.data.checks import Finding
-    from worldline.data.quality.alignment import Share
     from worldline.workflows.check import CheckReport
 
 MAX_LINES = 30
 
 
-def check(
-    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
-    delay: Annotated[int, typer.Option(min=0, help="Known delay between action and effect, in steps.")] = 0,
-    seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,
-    json: Json = None,
-) -> None:
-    """Check a store for damage, misaligned actions, other faults and low coverage. The exit status is 1 on faults."""
+def check(store: Path, delay: Annotated[int, typer.Option(min=0)] = 0, seed: int = 0, json: Json = None) -> None:
+    """Check a store for damage, misaligned actions, other faults and low coverage. The exit status is 1 on faults.
+
+    Args:
+        store: folder of the store.
+        delay: known delay between action and effect, in steps.
+        seed: random seed of the samples.
+    """
     from worldline.workflows.check import check as run
 
     with progress_bars() as progress:
@@ -65,7 +65,7 @@ def _result(report: CheckReport) -> str:
 
 
 def _print_alignment(report: CheckReport) -> None:
-    """Prints the verdict, and the explained share for each shift of the actions."""
+    """Prints the verdict with its reason."""
     alignment = report.alignment
     if alignment is None:
         return
@@ -73,28 +73,11 @@ def _print_alignment(report: CheckReport) -> None:
     steps = f" by {abs(alignment.shift)} step{'' if abs(alignment.shift) == 1 else 's'}" if alignment.shift else ""
     print_wrapped(f"Actions and observations: {alignment.verdict}{steps}{known}")
     print_wrapped(f"{alignment.reason[0].upper()}{alignment.reason[1:]}", "  ")
-    print()
-    if not alignment.shifts:
-        return
-    print_table(
-        "Share of the change from observation t to t+1 that an action explains",
-        ("", "in addition to earlier actions"),
-        [
-            (f"action t{shift.shift:+d}" if shift.shift else "action t", _interval(shift.added))
-            for shift in alignment.shifts
-        ],
-    )
-    measured = f"{alignment.num_rows} steps of {alignment.num_episodes} episodes"
-    print_wrapped(f"Share of the variance left by earlier observations, with its 99 % interval, on {measured}.", "  ")
+    if alignment.shifts:
+        print_wrapped(f"Measured on {alignment.num_rows} steps of {alignment.num_episodes} episodes.", "  ")
     if alignment.left_out:
         print_wrapped(f"Left out, because they are rarely observed: {', '.join(alignment.left_out)}.", "  ")
     print()
-
-
-def _interval(share: Share) -> str:
-    """A share in per cent; negative values become 0."""
-    value, low, high = (max(0, round(100 * end)) for end in (share.value, share.low, share.high))
-    return f"{value} % ({low} to {high} %)"
 
 
 def _percent(share: float) -> str:

@@ -11,7 +11,6 @@ import typer
 
 from worldline.cli.options import Device, Json
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
-from worldline.errors import InputError
 from worldline.progress import tell
 from worldline.registry import load
 
@@ -22,50 +21,45 @@ if TYPE_CHECKING:
 
 
 class PartKind(StrEnum):
-    """Kinds of parts with a contract."""
+    """Kinds of registered parts with a contract."""
 
-    WORLD = "world"
     PLANNER = "planner"
     MODEL = "model"
     ENGINE = "engine"
 
 
 def conform(
-    subject: Annotated[
-        str,
-        typer.Argument(
-            metavar="WORLD|KIND", help="A world (folder, URL or name), or a kind: world, planner, model or engine."
-        ),
-    ],
-    second: Annotated[
-        str | None,
-        typer.Argument(metavar="LOGS|NAME", help="Held-out logs of the world, or the registered name of the part."),
-    ] = None,
-    third: Annotated[Path | None, typer.Argument(metavar="LOGS", help="Held-out logs after `world WORLD`.")] = None,
-    horizon: Annotated[int, typer.Option(min=2, help="Predicted and planned steps.")] = 4,
-    num_episodes: Annotated[int, typer.Option(min=2, help="Maximum number of episodes.")] = 100,
-    num_calibration: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of episodes that calibrated the bands.", show_default="number in the bundle"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    subject: Annotated[str, typer.Argument(metavar="WORLD|KIND")],
+    second: Annotated[str, typer.Argument(metavar="LOGS|NAME")],
+    horizon: Annotated[int, typer.Option(min=2)] = 4,
+    num_episodes: Annotated[int, typer.Option(min=2)] = 100,
+    num_calibration: Annotated[int | None, typer.Option(min=1)] = None,
+    seed: int = 0,
     device: Device = "auto",
     json: Json = None,
 ) -> None:
     """Check a world or a registered part against each clause of its contract.
 
-    World: `worldline conform WORLD LOGS`. Write `conform world WORLD LOGS` if the world has the name of a kind.
+    World: `worldline conform WORLD LOGS`. A folder with the name of a kind is written as `./model`.
     Part: `worldline conform planner|model|engine NAME`. The exit status is 1 if a clause does not hold.
+
+    Args:
+        subject: a world (folder, URL or name), or a kind: planner, model or engine.
+        second: held-out logs of the world, or the registered name of the part.
+        horizon: predicted and planned steps.
+        num_episodes: maximum number of episodes.
+        num_calibration: number of episodes that calibrated the bands. Default: number in the bundle.
+        seed: random seed.
     """
     from worldline.testing.clauses import ClauseStatus
 
-    kind, name, logs = _parse_arguments(subject, second, third)
+    kind, name = (subject, second) if subject in list(PartKind) else ("world", subject)
     with progress_bars() as progress:
         tell(progress, "prepare", 0)
-        if kind is PartKind.WORLD:
-            clauses, outcomes = _world(name, logs, horizon, num_episodes, num_calibration, seed, device)
+        if kind == "world":
+            clauses, outcomes = _world(name, Path(second), horizon, num_episodes, num_calibration, seed, device)
         else:
-            clauses, outcomes = _part(kind, name)
+            clauses, outcomes = _part(PartKind(kind), name)
         tell(progress, "prepare", 1)
         results = []
         for result in outcomes:
@@ -78,61 +72,30 @@ def conform(
     rows = [
         {"clause": result.clause, "verdict": str(result.verdict).lower(), "text": result.text} for result in results
     ]
-    write_json(json, {"kind": str(kind), "name": name, "clauses": rows})
-    print_next(*_next(kind, name, logs))
+    write_json(json, {"kind": kind, "name": name, "clauses": rows})
+    if kind == "world":
+        print_next("audit", name, second)
+    elif kind == PartKind.MODEL:
+        print_next("learn", "LOGS", "--out", "world/", "--model", name)
+    else:
+        print_next("conform", "WORLD", "LOGS")
     if any(result.verdict is not ClauseStatus.HOLDS for result in results):
         raise typer.Exit(1)
 
 
-def _next(kind: PartKind, name: str, logs: Path | None) -> tuple[object, ...]:
-    """The command that uses the checked world or part."""
-    if kind is PartKind.WORLD:
-        return "audit", name, logs
-    if kind is PartKind.MODEL:
-        return "learn", "LOGS", "--out", "world/", "--model", name
-    return "conform", "WORLD", "LOGS"
-
-
-def _parse_arguments(subject: str, second: str | None, third: Path | None) -> tuple[PartKind, str, Path | None]:
-    """Kind, name and path of the logs.
-
-    Raises:
-        InputError: an argument is missing or superfluous.
-    """
-    if subject not in list(PartKind):
-        if third is not None:
-            raise InputError(f"expected WORLD and LOGS, got a third argument: {third}. Remove it.")
-        return PartKind.WORLD, subject, None if second is None else Path(second)
-    kind = PartKind(subject)
-    if second is None:
-        raise InputError(
-            f"the kind {subject} needs a name: worldline conform {subject} NAME. For a world in the folder {subject}, "
-            f"write ./{subject}."
-        )
-    if kind is not PartKind.WORLD and third is not None:
-        raise InputError(f"a {kind} is checked without logs, got {third}. Remove it.")
-    return kind, second, third
-
-
 def _world(
-    name: str, logs: Path | None, horizon: int, num_episodes: int, num_calibration: int | None, seed: int, device: str
+    name: str, logs: Path, horizon: int, num_episodes: int, num_calibration: int | None, seed: int, device: str
 ) -> tuple[Sized, Iterator[ClauseOutcome]]:
-    """The clauses of `World` and their results.
-
-    Raises:
-        InputError: no logs are given.
-    """
+    """The clauses of `World` and their results."""
     import worldline
+    from worldline.catalog.opening import is_reference
+    from worldline.catalog.versions import Catalog
     from worldline.testing.clauses import outcomes
     from worldline.testing.logged_world import case_from_logs
     from worldline.testing.worlds import CLAUSES
 
-    if logs is None:
-        raise InputError(
-            f"{name} needs held-out logs, because bands, trust and surprise are checked on them. "
-            f"Run worldline conform {name} LOGS."
-        )
-    opened_from = _bundle(name)
+    # The bundle of a name in the catalog lists the held-out episodes.
+    opened_from = str(Catalog().resolve(name)) if is_reference(name) else name
     case = case_from_logs(
         worldline.open(opened_from, device=device),
         logs,
@@ -144,14 +107,6 @@ def _world(
     )
     print(f"{len(case.episodes)} episodes of {logs}, {horizon} steps ahead.")
     return CLAUSES, outcomes(case, CLAUSES)
-
-
-def _bundle(name: str) -> str:
-    """The bundle of a name in the catalog, which lists the held-out episodes; other names are unchanged."""
-    from worldline.catalog.opening import is_reference
-    from worldline.catalog.versions import Catalog
-
-    return str(Catalog().resolve(name)) if is_reference(name) else name
 
 
 def _part(kind: PartKind, name: str) -> tuple[Sized, Iterator[ClauseOutcome]]:
@@ -169,29 +124,26 @@ def _part(kind: PartKind, name: str) -> tuple[Sized, Iterator[ClauseOutcome]]:
 
 def _model(name: str) -> ModelCase:
     """An untrained model of the toy world, with logs."""
+    from tempfile import TemporaryDirectory
+
     import numpy as np
     import torch
 
-    from worldline.data.windows import WindowBatch
-    from worldline.episode import History
+    from worldline.data.store import Store
+    from worldline.data.windows import Windows
     from worldline.testing.models import ModelCase
     from worldline.testing.toys import Integrator
-    from worldline.training.batches import to_window
+    from worldline.training.batches import to_window, window_signals
 
     family, toy = load("model", name), Integrator(noise=0.2)
     torch.manual_seed(0)
     model = family(schema=toy.schema, config=family.Config(inputs=("position",)))
-    past = History.stack([episode.history() for episode in toy.episodes(6, 5, seed=3)])
-    batch = WindowBatch(
-        observations=past.observations,
-        observed={key: np.ones(value.shape[:2], bool) for key, value in past.observations.items()},
-        actions=past.actions,
-        exogenous=past.exogenous,
-        rewards={},
-        terminated=np.zeros((6, 5), bool),
-        step_s=np.full((6, 5), toy.schema.step_s, np.float32),
-        starts=np.stack([np.arange(6), np.zeros(6, int)], 1),
-    )
+    with TemporaryDirectory() as folder:
+        store = Store.create(Path(folder) / "toy", toy.schema)
+        for episode in toy.episodes(6, 5, seed=3):
+            store.append(episode)
+        windows = Windows(store, 6, range(6), window_signals(toy.schema, ("position",)))
+        batch = windows.sample(6, np.random.default_rng(0))
     return ModelCase(model=model, window=to_window(batch, toy.schema))
 
 

@@ -15,20 +15,24 @@ if TYPE_CHECKING:
 
 
 def demo(
-    walls: Annotated[
-        Literal["fixed", "random"], typer.Option(help="The same wall in all episodes, or a random one per episode.")
-    ] = "fixed",
-    seed: Annotated[int, typer.Option(help="Random seed of initial weights, batches and planning.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for all results; an earlier demo is replaced.")] = Path("demo"),
-    num_episodes: Annotated[
-        int | None, typer.Option(min=30, help="Number of recorded episodes.", show_default="500 fixed, 1600 random")
-    ] = None,
-    num_pairs: Annotated[int, typer.Option(min=2, help="Number of planned goals; even.")] = 200,
+    walls: Literal["fixed", "random"] = "fixed",
+    seed: int = 0,
+    out: Path = Path("demo"),
+    num_episodes: Annotated[int | None, typer.Option(min=30)] = None,
+    num_pairs: Annotated[int, typer.Option(min=2)] = 200,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
-    """Record, learn, plan and report on the Two Rooms lab."""
+    """Record, learn, plan and report on the Two Rooms lab.
+
+    Args:
+        walls: the same wall in all episodes, or a random one per episode.
+        seed: random seed of initial weights, batches and planning.
+        out: folder for all results; an earlier demo is replaced.
+        num_episodes: number of recorded episodes. Default: 500 fixed, 1600 random.
+        num_pairs: number of planned goals; even.
+    """
     from dataclasses import asdict
 
     from worldline.workflows.demo import demo as run
@@ -46,7 +50,7 @@ def demo(
         )
     _print(result, walls)
     write_json(json, asdict(result))
-    print(f"Report: {out / 'report.html'}, executed plans: {out / 'plans.png'}")
+    print(f"Report: {out / 'report.html'}")
     print(f"World:  {out / 'world'}")
     print("Your own logs: a CSV file, or a folder of tables, videos, HDF5, LeRobot or NumPy files, in place of LOGS.")
     print_next("import", "LOGS", "store/")

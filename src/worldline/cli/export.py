@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from worldline.cli.output import print_next, progress_bars
 
 
-def export(
-    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
-    destination: Annotated[Path, typer.Argument(help="New file or folder.")],
-    exporter: Annotated[
-        str | None, typer.Option(help="Format: hdf5, minari or lerobot.", show_default="hdf5 for .h5 and .hdf5")
-    ] = None,
-) -> None:
-    """Export a store to another format. An import of the result gives the same episodes."""
+def export(store: Path, destination: Path, exporter: str | None = None) -> None:
+    """Export a store to another format. An import of the result gives the same episodes.
+
+    Args:
+        store: folder of the store.
+        destination: new file or folder.
+        exporter: format: hdf5, minari or lerobot. Default: hdf5 for .h5 and .hdf5.
+    """
     from worldline.data.exporting import export_store
     from worldline.data.store import open_store
 

@@ -12,17 +12,17 @@ from worldline.cli.output import print_next, progress_bars
 
 
 def goals(
-    world: Annotated[Path, typer.Argument(metavar="WORLD", help="Folder of a learned world.")],
-    logs: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[LOGS]", help="The store that it was learned from.", show_default="WORLD.store, written by learn"
-        ),
-    ] = None,
+    world: Annotated[Path, typer.Argument(metavar="WORLD")],
+    logs: Annotated[Path | None, typer.Argument(metavar="[LOGS]")] = None,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Add goal heads to a learned world: distance in steps, and actions that lead to a goal."""
+    """Add goal heads to a learned world: distance in steps, and actions that lead to a goal.
+
+    Args:
+        world: folder of a learned world.
+        logs: the store that it was learned from. Default: WORLD.store, written by learn.
+    """
     from worldline.workflows.fit_goals import fit_goals
     from worldline.workflows.learn import store_folder
 

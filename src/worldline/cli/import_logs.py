@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from worldline.cli.column_table import ask_roles, is_terminal, print_columns, print_correction
-from worldline.cli.options import ActionLag, Json
+from worldline.cli.options import Json
 from worldline.cli.output import print_next, progress_bars, write_json
 from worldline.errors import InputError
 
@@ -23,52 +23,29 @@ if TYPE_CHECKING:
 
 MAX_LINES = 30
 
-Names = Annotated[list[str] | None, typer.Option(help="Columns with this role, separated by commas.", metavar="NAMES")]
-Drop = Annotated[list[str] | None, typer.Option(help="Episodes to leave out, such as 12,40-55.", metavar="LIST")]
-SplitAt = Annotated[list[str] | None, typer.Option(help="Rows where episodes are split: 7@310.", metavar="LIST")]
-Mask = Annotated[list[str] | None, typer.Option(help="Rows to mark as missing: level:3@100-200.", metavar="LIST")]
+Names = Annotated[list[str] | None, typer.Option(metavar="NAMES")]
+Places = Annotated[list[str] | None, typer.Option(metavar="LIST")]
 
 
 def import_logs(
-    source: Annotated[Path, typer.Argument(help="Logs: a file or folder in any known format.")],
-    destination: Annotated[Path, typer.Argument(help="New folder, or an existing store to extend.")],
-    importer: Annotated[str | None, typer.Option(help="Format of the logs.", show_default="detected")] = None,
-    schema: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON file with the schema.", show_default="schema.json in the folder of the logs, or inferred"
-        ),
-    ] = None,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Skip unusable data and report it.")] = False,
-    max_error: Annotated[
-        int, typer.Option(min=0, max=64, help="Largest error of a pixel in grey levels; 0 is lossless.")
-    ] = 0,
-    size: Annotated[
-        str | None, typer.Option(help="Scale images to HEIGHTxWIDTH, or to a square.", show_default="unchanged")
-    ] = None,
-    episode: Annotated[
-        str | None, typer.Option(help="Column with the episode of each row.", show_default="by name")
-    ] = None,
-    time: Annotated[str | None, typer.Option(help="Column with times.", show_default="by name")] = None,
-    gap_s: Annotated[
-        float | None, typer.Option(help="Gap in seconds that ends an episode.", show_default="ten typical steps")
-    ] = None,
-    rate_hz: Annotated[
-        float | None, typer.Option(help="Resample to this number of steps per second.", show_default="no resampling")
-    ] = None,
-    rule: Annotated[
-        Literal["hold", "linear", "nearest"], typer.Option(help="Interpolation of resampled signals.")
-    ] = "hold",
-    max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Cut longer episodes into this number of steps.", show_default="whole")
-    ] = None,
-    untrusted: Annotated[
-        bool, typer.Option("--untrusted", help="Read the files in a process with limits of memory and time.")
-    ] = False,
-    action_lag: ActionLag = None,
-    drop: Drop = None,
-    split: SplitAt = None,
-    mask: Mask = None,
+    source: Path,
+    destination: Path,
+    importer: str | None = None,
+    schema: Path | None = None,
+    keep_going: bool = False,
+    max_error: Annotated[int, typer.Option(min=0, max=64)] = 0,
+    size: str | None = None,
+    episode: str | None = None,
+    time: str | None = None,
+    gap_s: float | None = None,
+    rate_hz: float | None = None,
+    rule: Literal["hold", "linear", "nearest"] = "hold",
+    max_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    untrusted: bool = False,
+    action_lag: int | None = None,
+    drop: Places = None,
+    split: Places = None,
+    mask: Places = None,
     action: Names = None,
     observation: Names = None,
     exogenous: Names = None,
@@ -76,15 +53,40 @@ def import_logs(
     ignore: Names = None,
     json: Json = None,
 ) -> None:
-    """Import logs of any known format into a store. Run it again to resume, or to add new logs."""
+    """Import logs of any known format into a store. Run it again to resume, or to add new logs.
+
+    Args:
+        source: logs: a file or folder in any known format.
+        destination: new folder, or an existing store to extend.
+        importer: format of the logs. Default: detected.
+        schema: JSON file with the schema. Default: schema.json in the folder of the logs, or inferred.
+        keep_going: skip unusable data and report it.
+        max_error: largest error of a pixel in grey levels; 0 is lossless.
+        size: scale images to HEIGHTxWIDTH, or to a square. Default: unchanged.
+        episode: column with the episode of each row. Default: by name.
+        time: column with times. Default: by name.
+        gap_s: gap in seconds that ends an episode. Default: ten typical steps.
+        rate_hz: resample to this number of steps per second. Default: no resampling.
+        rule: interpolation of resampled signals.
+        max_steps: cut longer episodes into this number of steps. Default: whole.
+        untrusted: read the files in a process with limits of memory and time.
+        action_lag: steps by which the logs hold actions too late: 1 if a row holds the action that led to its
+            measurements. -1 if a row holds the action that is applied one row later. Default: as in the store, else 0.
+        drop: episodes to leave out, such as 12,40-55.
+        split: rows where episodes are split: 7@310.
+        mask: rows to mark as missing: level:3@100-200.
+        action: columns with this role, separated by commas.
+        observation: columns with this role, separated by commas.
+        exogenous: columns with this role, separated by commas.
+        reward: columns with this role, separated by commas.
+        ignore: columns with this role, separated by commas.
+    """
     from worldline.data.base import ReadOptions
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
     from worldline.data.importing import with_lag_of
     from worldline.data.log_edits import LogEdits
     from worldline.data.open_logs import open_logs
-    from worldline.data.store import open_store
-    from worldline.workflows.check import late_actions
 
     reading = ReadOptions(
         action_lag=action_lag,
@@ -101,45 +103,43 @@ def import_logs(
     changed = LogEdits.parse(drop=drop or (), split=split or (), mask=mask or ()) if drop or split or mask else None
     edits = _edits(roles)
     how = partial(run, keep_going=keep_going, max_error=max_error, size=_size(size))
+    opening: dict[str, Any] = {"importer": importer, "reading": reading, "log_edits": changed}
     if untrusted:
         with progress_bars() as progress:
-            report = how(
-                source,
-                destination,
-                known,
-                importer=importer,
-                reading=reading,
-                edits=edits,
-                log_edits=changed,
-                untrusted=True,
-                progress=progress,
-            )
+            report = how(source, destination, known, **opening, edits=edits, untrusted=True, progress=progress)
         print_columns(report.columns)
         print_correction(report.columns)
     else:
-        opened = partial(open_logs, source, known, importer=importer, reading=reading, log_edits=changed)
-        logs = _reviewed(edits, opened)
+        logs = _reviewed(edits, partial(open_logs, source, known, **opening))
         with progress_bars() as progress:
             report = how(logs, destination, progress=progress)
     _print(report, is_table_shown=bool(report.columns))
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
     raise_errors(finding for finding in report.findings if finding.episode is None)
+    _print_next(report, source, roles, reading.action_lag or 0)
+
+
+def _print_next(report: ImportReport, source: Path, roles: Mapping[str, Sequence[str] | None], lag: int) -> None:
+    """Prints late actions, and the command that moves them or cuts long episodes; else the check of the store."""
+    from worldline.data.store import open_store
+    from worldline.workflows.check import late_actions
+
+    store = Path(report.destination)
     with progress_bars() as progress:
-        late = late_actions(open_store(report.destination), progress)
+        late = late_actions(open_store(store), progress)
     if late is not None:
         fix = "Import the logs again as shown below." if _is_too_short(report) else late.finding.fix
         print(replace(late.finding, fix=fix))
+        lag += late.lag
     if _is_too_short(report):
-        another = destination.with_name(f"{destination.name}-cut")
         given = [part for role, texts in roles.items() if texts for part in (f"--{role}", ",".join(texts))]
-        lag = (reading.action_lag or 0) + (late.lag if late else 0)
         given += ["--action-lag", str(lag)] if lag else []
-        print_next("import", source, another, *given, "--max-steps", "100")
+        print_next("import", source, store.with_name(f"{store.name}-cut"), *given, "--max-steps", "100")
     elif late is not None:
         print_next(*late.command)
     else:
-        print_next("check", report.destination)
+        print_next("check", store)
 
 
 def _known_schema(file: Path | None, destination: Path) -> Schema | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from worldline.cli.options import ActionLag, Device, Json, Threads, use_threads
+from worldline.cli.options import Device, Json, Threads, described, documentation, use_threads, with_help
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
 from worldline.workflows.learn_options import Options, parse_settings
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 _TYPES: Final[dict[str, Any]] = {
     **dict.fromkeys(("recipe", "model", "split", "budget"), str | None),
-    **dict.fromkeys(("horizon", "seed", "num_seeds"), int | None),
+    **dict.fromkeys(("horizon", "action_lag", "seed", "num_seeds"), int | None),
     **dict.fromkeys(("weights", "config"), Path | None),
     **dict.fromkeys(("set", "track"), list[str] | None),
     "goals": bool | None,
@@ -33,48 +32,43 @@ _METAVARS: Final = {"set": "PATH=VALUE"}
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command with the fields of `Options` as options, whose help is their documentation."""
-    arguments = inspect.cleandoc(Options.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
-    helps = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE))
-    signature = inspect.signature(command, eval_str=True)
+    command = with_help(command)
+    signature = inspect.signature(command)
     options = list[inspect.Parameter]()
-    for name in [name for name in helps if name in _TYPES]:
-        kind = _TYPES[name]
-        flags = (f"--{name}",) if kind is bool else ()  # else typer adds --no-force
-        option = typer.Option(*flags, help=_sentence(helps[name]), metavar=_METAVARS.get(name))
-        default = False if kind is bool else None
-        options.append(
-            inspect.Parameter(
-                name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=Annotated[kind, option]
-            )
-        )
+    for name, text in documentation(Options)[1].items():
+        if name in _TYPES:
+            kind, default = _TYPES[name], False if _TYPES[name] is bool else None
+            if name in _METAVARS:
+                kind = Annotated[kind, typer.Option(metavar=_METAVARS[name])]
+            field = inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
+            options.append(described(field, text))
     logs, out, *others, _ = signature.parameters.values()
     # Typer reads the signature; a function has no such attribute for the type checker.
     command.__signature__ = signature.replace(parameters=[logs, out, *options, *others])  # type: ignore[attr-defined]
     return command
 
 
-def _sentence(text: str) -> str:
-    """The text on one line, with an initial capital and without markup."""
-    return text[0].upper() + " ".join(text[1:].split()).replace("[", "\\[")
-
-
 @_with_options
 def learn(
-    logs: Annotated[Path, typer.Argument(help="A store, or logs in any format that `worldline import` reads.")],
-    out: Annotated[Path, typer.Option(help="Folder for the world; an earlier world is replaced.")],
-    action_lag: ActionLag = None,
+    logs: Path,
+    out: Annotated[Path, typer.Option()],
     device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
     **fields: Any,
 ) -> None:
-    """Train a world from logs. The result is a bundle with a report."""
+    """Train a world from logs. The result is a bundle with a report.
+
+    Args:
+        logs: a store, or logs in any format that `worldline import` reads.
+        out: folder for the world; an earlier world is replaced.
+    """
     from worldline.training.distributed import rank
     from worldline.workflows.learn import learn_logs, log_folder, run_worker
     from worldline.workflows.learn_result import learn_figures
 
     fields |= {"set": parse_settings(fields["set"] or ()), "track": tuple(fields["track"] or ())}
-    options = Options(**fields, action_lag=action_lag, device=device)
+    options = Options(**fields, device=device)
     use_threads(threads)
     if isinstance(options.recipe, str) and ":" in options.recipe:
         sys.path.append(str(Path.cwd()))  # recipes are imported from the working directory, after installed packages

@@ -19,6 +19,7 @@ from worldline.cli.goals import goals
 from worldline.cli.import_logs import import_logs
 from worldline.cli.learn import learn
 from worldline.cli.mcp import mcp
+from worldline.cli.options import with_help
 from worldline.cli.record import record
 from worldline.cli.schema import schema
 from worldline.cli.serve import serve
@@ -93,7 +94,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for name, command, group in COMMANDS:
-    app.command(name, rich_help_panel=group)(command)
+    app.command(name, rich_help_panel=group)(with_help(command))
 app.add_typer(token, name="token", rich_help_panel=RUN)
 for name in names("command"):
-    app.command(name, rich_help_panel=EVALUATE if name in EVALUATING else EXTEND)(load("command", name))
+    app.command(name, rich_help_panel=EVALUATE if name in EVALUATING else EXTEND)(with_help(load("command", name)))

@@ -10,7 +10,7 @@ import typer
 
 from worldline.cli.options import Device, Threads, use_threads
 from worldline.cli.output import print_next
-from worldline.cli.serve import LOOPBACK, check_reachable, open_hosts
+from worldline.cli.serve import LOOPBACK, Port, check_reachable, open_hosts
 from worldline.cli.token import Where
 
 if TYPE_CHECKING:
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 
 def mcp(
-    worlds: Annotated[
-        list[str],
-        typer.Argument(metavar="WORLD...", help="Worlds: folders, URLs or NAME@ALIAS. NAME=WORLD chooses the name."),
-    ],
-    http: Annotated[bool, typer.Option("--http", help="Serve streamable HTTP instead of stdio.")] = False,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 allows access from other machines.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free port.")] = 8001,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="Name of this host in URLs of clients, such as worlds.example.com.")
-    ] = None,
+    worlds: Annotated[list[str], typer.Argument(metavar="WORLD...")],
+    http: bool = False,
+    host: str = "127.0.0.1",
+    port: Port = 8001,
+    allow_host: list[str] | None = None,
     database: Where = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow calls from other machines without a token.")
-    ] = False,
+    insecure: bool = False,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Serve worlds as tools of a language model (MCP)."""
+    """Serve worlds as tools of a language model (MCP).
+
+    Args:
+        worlds: worlds: folders, URLs or NAME@ALIAS. NAME=WORLD chooses the name.
+        http: serve streamable HTTP instead of stdio.
+        host: address to listen on; 0.0.0.0 allows access from other machines.
+        port: port; 0 for any free port.
+        allow_host: name of this host in URLs of clients, such as worlds.example.com.
+        insecure: allow calls from other machines without a token.
+    """
     use_threads(threads)
     hosts = open_hosts(worlds, device)
     if http:

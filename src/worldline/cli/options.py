@@ -1,17 +1,72 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the help of all options, which is in the docstrings of the commands."""
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from collections.abc import Callable
+from copy import copy
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
 from worldline.errors import InputError
 
+Count = Annotated[int, typer.Option(min=1)]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of threads.", show_default="number of free cores")]
+
+
+def with_help(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the section `Args` of its docstring as help of its parameters.
+
+    A parameter without a default is an argument, others are options. A text may end with "Default: none.", which is
+    shown in place of the value. Parameters without a text stay as they are.
+    """
+    description, texts = documentation(command)
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [
+        described(parameter, texts[name]) if name in texts else parameter
+        for name, parameter in signature.parameters.items()
+    ]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        command(**values)
+
+    run.__doc__ = description
+    # Typer reads the signature; a function has no such attribute for the type checker.
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def documentation(documented: object) -> tuple[str, dict[str, str]]:
+    """The docstring without its sections, and the text of each name in the section `Args` as one line."""
+    text = inspect.cleandoc(documented.__doc__ or "")
+    description, _, arguments = text.partition("\n\nArgs:\n")
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments.partition("\n\n")[0], re.MULTILINE)
+    # A bracket is markup in help texts.
+    lines = {name: " ".join(entry.split()).replace("[", "\\[") for name, entry in entries}
+    return description, {name: line[0].upper() + line[1:] for name, line in lines.items()}
+
+
+def described(parameter: inspect.Parameter, text: str) -> inspect.Parameter:
+    """The parameter with a help text; what its annotation says of it otherwise, such as bounds, stays."""
+    if get_origin(parameter.annotation) is Annotated:
+        kind, info = get_args(parameter.annotation)
+    else:
+        kind, info = parameter.annotation, typer.Option()
+        if parameter.default is inspect.Parameter.empty:
+            info = typer.Argument()
+        elif parameter.default is False:
+            info = typer.Option(f"--{parameter.name.replace('_', '-')}")  # else typer adds --no-NAME
+    info, (info_help, _, default) = copy(info), text.partition(" Default: ")
+    info.help = info_help
+    if default:
+        info.show_default = default.removesuffix(".")
+    return parameter.replace(annotation=Annotated[kind, info])
 
 
 def checked_file(option: str) -> Callable[[Path | None], Path | None]:
@@ -30,14 +85,6 @@ def checked_file(option: str) -> Callable[[Path | None], Path | None]:
     return checked
 
 
-ActionLag = Annotated[
-    int | None,
-    typer.Option(
-        help="Steps by which the logs hold actions too late: 1 if a row holds the action that led to its measurements. "
-        "-1 if a row holds the action that is applied one row later.",
-        show_default="as in the store, else 0",
-    ),
-]
 Json = Annotated[
     Path | None,
     typer.Option("--json", help="Also write the results to this JSON file.", callback=checked_file("--json")),

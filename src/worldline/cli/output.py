@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from worldline.errors import InputError
 from worldline.progress import OnProgress, Progress
 
 
@@ -61,20 +60,11 @@ def print_next(*parts: object) -> None:
 
 def write_json(path: Path | None, figures: Mapping[str, object]) -> None:
     """Writes the results as JSON, if a path is given."""
+    from worldline.data.fsync import name_in_errors
+
     if path is not None:
-        write_text(path, json.dumps(figures, indent=2) + "\n", "--json")
-
-
-def write_text(path: Path, text: str, option: str) -> None:
-    """Writes the text to the path of an option.
-
-    Raises:
-        InputError: the file cannot be written; the message names the option and the reason.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{option} {path} cannot be written: {error.strerror}. Choose another path.") from error
+        with name_in_errors(path):
+            path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

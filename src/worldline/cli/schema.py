@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def schema(
-    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
+    store: Path,
     edits: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME=ROLE] [NAME.FIELD=VALUE]...",
-            help="Corrections, such as heater=action, temperature.unit=degC, power.low=0 or note=ignore.",
-            show_default=False,
-        ),
+        list[str] | None, typer.Argument(metavar="[NAME=ROLE] [NAME.FIELD=VALUE]...", show_default=False)
     ] = None,
     json: Json = None,
 ) -> None:
-    """Print the schema of a store, or correct roles, units, bounds, kinds and entities in it."""
+    """Print the schema of a store, or correct roles, units, bounds, kinds and entities in it.
+
+    Args:
+        store: folder of the store.
+        edits: corrections, such as heater=action, temperature.unit=degC, power.low=0 or note=ignore.
+    """
     from worldline.config import to_json
     from worldline.data.correcting import correct_schema
     from worldline.data.schema_edits import parse_edits

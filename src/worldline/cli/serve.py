@@ -18,36 +18,34 @@ if TYPE_CHECKING:
     from worldline.serve.service import Service
     from worldline.serve.tokens import Tokens
 
+Port = Annotated[int, typer.Option(min=0, max=65535)]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def serve(
-    worlds: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="WORLD...",
-            help="Worlds: folders or NAME@ALIAS, as for worldline.open. NAME=WORLD chooses the name in the URL.",
-            show_default="those that an administrator added",
-        ),
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 allows access from other machines.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free port.")] = 8000,
+    worlds: Annotated[list[str] | None, typer.Argument(metavar="WORLD...")] = None,
+    host: str = "127.0.0.1",
+    port: Port = 8000,
     database: Where = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder with the logs that callers may name in jobs.", show_default="no logs"),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow calls from other machines without a token.")
-    ] = False,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Threads for predictions, and as many for plans.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, max=4096, help="Predictions that are computed as one, at most.")] = 32,
+    data: Path | None = None,
+    insecure: bool = False,
+    workers: Annotated[int, typer.Option(min=1, max=64)] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=4096)] = 32,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Serve worlds over HTTP."""
+    """Serve worlds over HTTP.
+
+    Args:
+        worlds: worlds: folders or NAME@ALIAS, as for worldline.open. NAME=WORLD chooses the name in the URL. Default:
+            those that an administrator added.
+        host: address to listen on; 0.0.0.0 allows access from other machines.
+        port: port; 0 for any free port.
+        data: folder with the logs that callers may name in jobs. Default: no logs.
+        insecure: allow calls from other machines without a token.
+        workers: threads for predictions, and as many for plans.
+        batch: predictions that are computed as one, at most.
+    """
     from worldline.catalog.opening import is_reference
     from worldline.catalog.versions import default_folder
     from worldline.serve import server

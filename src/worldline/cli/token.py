@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.options import Json
+from worldline.cli.options import Json, with_help
 from worldline.cli.output import print_next, print_table, write_json
 from worldline.errors import InputError
 from worldline.serve.callers import Scope
@@ -36,19 +36,25 @@ Where = Annotated[
 
 
 @token.command()
+@with_help
 def create(
-    name: Annotated[str, typer.Argument(help="Name of the token, such as the application that uses it.")],
-    scope: Annotated[list[Scope], typer.Option(help="What it allows; repeat the option for more.")],
-    expires: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Time until it expires, such as 30d.", show_default="never"),
-    ] = None,
-    rate: Annotated[float | None, typer.Option(help="Calls per second.", show_default="no limit")] = None,
-    quota: Annotated[int | None, typer.Option(help="Calls per day (UTC).", show_default="no limit")] = None,
+    name: str,
+    scope: Annotated[list[Scope], typer.Option()],
+    expires: Annotated[str | None, typer.Option(metavar="TIME")] = None,
+    rate: float | None = None,
+    quota: int | None = None,
     database: Where = None,
     json: Json = None,
 ) -> None:
-    """Create a token. It is printed once."""
+    """Create a token. It is printed once.
+
+    Args:
+        name: name of the token, such as the application that uses it.
+        scope: what it allows; repeat the option for more.
+        expires: time until it expires, such as 30d. Default: never.
+        rate: calls per second. Default: no limit.
+        quota: calls per day (UTC). Default: no limit.
+    """
     expires_s = None if expires is None else _seconds(expires)
     with _opened(database) as tokens:
         text = tokens.create(name, scope, expires_s=expires_s, rate=rate, quota=quota)
@@ -89,10 +95,13 @@ def list_tokens(database: Where = None, json: Json = None) -> None:
 
 
 @token.command()
-def revoke(
-    name: Annotated[str, typer.Argument(help="Name of the token.")], database: Where = None, json: Json = None
-) -> None:
-    """Revoke a token. Services refuse it within 5 seconds."""
+@with_help
+def revoke(name: str, database: Where = None, json: Json = None) -> None:
+    """Revoke a token. Services refuse it within 5 seconds.
+
+    Args:
+        name: name of the token.
+    """
     with _opened(database) as tokens:
         tokens.revoke(name)
     print(f"{name}: revoked; services refuse it within 5 s")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -207,16 +206,6 @@ def make_panel(signal: Signal, values: NDArray[np.generic], observed: NDArray[np
         missing=_missing(starts, observed),
         ranges=tuple(_range(column[observed]) for column in table.T),
     )
-
-
-def share_axis(panels: Sequence[SignalPanel]) -> list[SignalPanel]:
-    """The panels of one signal over their common range, with ticks at its ends only."""
-    ranges = [extent for panel in panels for extent in panel.ranges if not math.isnan(extent.mean)]
-    low = min((extent.least for extent in ranges), default=0.0)
-    high = max((extent.most for extent in ranges), default=1.0)
-    ends = _apart(low, high)
-    texts = [number(end) for end in ends]
-    return [replace(panel, ticks=tuple(ends), tick_texts=tuple(texts)) for panel in panels]
 
 
 def tick_texts(ticks: list[float]) -> list[str]:

@@ -34,7 +34,6 @@ from worldline.formatting import (
     quantity,
     round_percent,
     span,
-    with_interval,
     with_unit,
 )
 from worldline.plots.ticks import nice_ticks, zero_ticks
@@ -89,7 +88,7 @@ def effects_block(measured: Measured) -> FindingBlock | None:
     table = Table(caption, head, rows, style="effects")
     left = len(groups) - MAX_ROWS
     more = Note(f"The JSON file has {plural(left, 'more pair')} with smaller effects.") if left > 0 else None
-    return block(_effects_finding(measured), table, more, _effect_numbers(shown))
+    return block(_effects_finding(measured), table, more)
 
 
 def _relative_size(group: Sequence[Effect]) -> float:
@@ -150,18 +149,6 @@ def effect_sketch(effects: Sequence[Effect]) -> Sketch:
     ]
     alt = f"Effect of {effects[0].action} on {effects[0].signal}, {'; '.join(parts)}"
     return Sketch(drawn, alt, f"mini{unknown}")
-
-
-def _effect_numbers(groups: Sequence[Sequence[Effect]]) -> Table:
-    """All figures with intervals in a collapsed table."""
-    rows = []
-    for group in groups:
-        for effect in group:
-            logs = "–" if effect.logs is None else with_interval(effect.logs)
-            name = f"{label(effect.action)} → {label(effect.signal)}"
-            rows.append([name, str(effect.lag), with_interval(effect.world), logs, effect.agreement])
-    head = ["effect", "steps", "world", "logs", "agreement"]
-    return Table("Effects with 95\u00a0% intervals", head, rows, folded="Numbers")
 
 
 def _effects_finding(measured: Measured) -> ReportFinding:

@@ -263,7 +263,7 @@ class Sketch(PagePart):
 
     strokes: Sequence[Stroke]
     alt: str
-    style: str = "spark"
+    style: str
 
 
 def share_chart(title: str, head: tuple[str, str], rows: Sequence[Dot], *, alt: str = "") -> IntervalChart:

@@ -113,7 +113,6 @@ class _Content:
             self.diagnostics = None if self.diagnostics is None else comparable(self.diagnostics, self.trust)
         self.level, self.step_s = (forecasts.level, forecasts.step_s) if forecasts else (0.0, None)
         self.planning, self.decoded = self.first(evidence.Planning), list(self.all(evidence.Decoded))
-        self.paths = self.first(evidence.PredictedPaths)
         self.weak = weaknesses(self.sections, self.diagnostics, self.trust, report.notices)
         self.signals = None if self.diagnostics is None else signal_table(self.diagnostics, self.trust)
 
@@ -154,8 +153,7 @@ class _Content:
 def _pictures(content: _Content) -> list[PagePart]:
     """Imagined beside real pictures, the first of all if the world sees images."""
     parts: list[PagePart] = [_outcomes(content.planning, None)] if content.planning is not None else []
-    parts += [_decoded_figure(decoded) for decoded in content.decoded]
-    return parts if content.decoded or content.paths is None else [*parts, *_path_figures(content.paths)]
+    return parts + [_decoded_figure(decoded) for decoded in content.decoded]
 
 
 def _first_charts(content: _Content) -> list[PagePart]:
@@ -209,7 +207,6 @@ def _chapters(content: _Content) -> list[Chapter]:
         if diagnostics.errors:
             errors = [skill_block(diagnostics) if diagnostics.skills else None, open_loop_block(diagnostics)]
     seen = list(map(_decoded_block, content.decoded))
-    seen += [] if content.paths is None else [_imagined_block(content.paths)]
     planning = [] if content.planning is None else [_planning_block(content.planning)]
     planning += map(_films_block, content.all(evidence.Films))
     training = [
@@ -345,28 +342,6 @@ def _readout_block(readout: evidence.ReadoutQuality) -> FindingBlock:
     caption = "Readouts from the latent of a single step, on held-out episodes"
     table = Table(caption, ["signal", "R²", "95\u00a0% interval", "error (RMSE)"], rows) if rows else None
     return block(findings.readout(readout), table)
-
-
-def _imagined_block(predicted: evidence.PredictedPaths) -> FindingBlock:
-    details = Note(
-        f"Drawn over the last true frame. The predicted {label(predicted.signal)} is read out from predicted latents."
-    )
-    return block(findings.imagined(predicted), *_path_figures(predicted), details)
-
-
-def _path_figures(predicted: evidence.PredictedPaths) -> list[PagePart]:
-    """Predicted and true paths over the last true frame, and a strip of frames."""
-    legend = Legend([("true path", "real-swatch"), ("predicted path", "imagined-swatch")])
-    return [legend, Group.gallery([_path_figure(path, predicted) for path in predicted.paths])]
-
-
-def _path_figure(path: evidence.ImaginedPath, predicted: evidence.PredictedPaths) -> Captioned:
-    miss = float(((path.real[-1] - path.imagined[-1]) ** 2).sum() ** 0.5)
-    title = f"error {quantity(miss, predicted.unit)} after {plural(len(path.real) - 1, 'step')}"
-    alt = f"True and predicted path of {label(predicted.signal)} over the last true frame: {title}."
-    steps = listing([str(step) for step in path.frame_steps])
-    row = images.picture(images.strip(path.frames, len(path.frames)), f"True frames at steps {steps}.", "pixels strip")
-    return Captioned(title, [images.overlay(path.frames[-1], path.real, path.imagined, alt), row], "paths")
 
 
 def _decoded_figure(decoded: evidence.Decoded) -> Captioned:

@@ -231,25 +231,6 @@ class PageImage(PagePart):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overlay(PagePart):
-    """Two paths over an image.
-
-    Args:
-        src: data URI of the image.
-        alt: alternative text.
-        size: width and height of the image in pixels.
-        paths: class and commands of each path, in pixels.
-        end: centre of a ring around the end of a path.
-    """
-
-    src: str
-    alt: str
-    size: tuple[int, int]
-    paths: Sequence[tuple[str, str]]
-    end: tuple[float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Animation(PagePart):
     """A looping image with a pause switch, and a still image for readers who prefer reduced motion.
 

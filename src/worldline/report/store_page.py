@@ -4,33 +4,62 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
 from worldline.formatting import duration, number, percent, plural, pretty_unit, quantity, size, tick
-from worldline.plots.contact_sheet import Reel, Sheet, Sparks
 from worldline.plots.episode_plot import ROLES, EpisodeView
 from worldline.plots.panels import SignalCurve, SignalPanel, TimeAxis
 from worldline.plots.thumbnails import Frames, thumbnail
 from worldline.report import images
 from worldline.report import store_figures as say
-from worldline.report.charts import ChartLine, LineChart, Sketch
+from worldline.report.charts import ChartLine, LineChart
 from worldline.report.page import render_page
 from worldline.report.parts import Captioned, Chapter, Chips, Facts, Grid, GridCell, Header, Note, PagePart, Table
 from worldline.report.store_figures import StoreFigures
-from worldline.report.svg import Plane
 from worldline.schema import Kind
 
 _BOX: Final = 224
 """Largest width and height of an image in pixels."""
 
 
-def index_page(figures: StoreFigures, sheet: Sheet | None, links: Mapping[str, str]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Reel:
+    """Frames of one camera.
+
+    Args:
+        name: of the signal.
+        shape: of a frame: height, width, channels.
+        rows: for each episode the times and the uint8 frames; None for a frame that was not observed.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    rows: Sequence[Sequence[tuple[str, Frames | None]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleImages:
+    """Images of a few episodes of a store.
+
+    Args:
+        episodes: title, length and ending of each episode.
+        reels: one per camera, with a row for each episode.
+        note: below them; empty for none.
+    """
+
+    episodes: Sequence[tuple[str, str, str]]
+    reels: Sequence[Reel]
+    note: str = ""
+
+
+def index_page(figures: StoreFigures, samples: SampleImages | None, links: Mapping[str, str]) -> str:
     """The page of a store.
 
     Args:
         figures: figures of the store.
-        sheet: its contact sheet; None for none.
+        samples: images of a few episodes; None for none.
         links: texts of links, by file in the same folder.
     """
     time = "not known" if figures.time_s is None else duration(figures.time_s)
@@ -46,7 +75,7 @@ def index_page(figures: StoreFigures, sheet: Sheet | None, links: Mapping[str, s
     return render_page(
         figures.name,
         Header(title=figures.name, lede=lede, parts=[Facts(list(tiles.items()), "glance"), _links(links)]),
-        Chapter("Preview", [] if sheet is None else _sheet(sheet)),
+        Chapter("Preview", [] if samples is None else _preview(samples)),
         Chapter("Signals", [_signals_table(figures)]),
         Chapter("Size on disk", [_sizes_table(figures)]),
         Chapter("Origin", [Facts(_origin(figures))]),
@@ -170,45 +199,19 @@ def _ranges_table(view: EpisodeView) -> PagePart:
     return Table("Over the whole episode", head, rows, style="number")
 
 
-def _sheet(sheet: Sheet) -> list[PagePart | None]:
-    """Images by camera, or small curves."""
-    parts: list[PagePart | None] = [_reel(sheet, reel) for reel in sheet.reels]
-    parts += [] if sheet.sparks is None else [_sparks(sheet, sheet.sparks)]
-    return [*parts, Note(sheet.note) if sheet.note else None]
-
-
-def _reel(sheet: Sheet, reel: Reel) -> Captioned:
-    """The images of one camera, one row per episode."""
-    columns = max(len(row) for row in reel.rows)
-    cells: list[PagePart] = []
-    for heading, moments in zip(sheet.rows, reel.rows, strict=True):
-        cells.append(GridCell(heading.title, heading.lines))
-        for moment in moments:
-            cells.append(still(moment.frame, reel.shape, f"{reel.name}, {heading.title}, {moment.text}", moment.text))
-        cells += [GridCell()] * (columns - len(moments))
-    size = " × ".join(str(n) for n in reel.shape)
-    grid = Grid(reel.name, f"8rem repeat({columns},minmax(3rem,7rem))", cells)
-    return Captioned(reel.name, [grid], "wide", aside=size)
-
-
-def _sparks(sheet: Sheet, sparks: Sparks) -> Captioned:
-    """The curves of each signal, one row per episode."""
-    cells: list[PagePart] = [GridCell()]
-    for panels in sparks.columns:
-        cells.append(GridCell(panels[0].title, [f"{panels[0].tick_texts[0]} to {panels[0].tick_texts[-1]}"]))
-    for k, heading in enumerate(sheet.rows):
-        cells.append(GridCell(heading.title, heading.lines))
-        cells += [GridCell(picture=spark(panels[k], sparks.span)) for panels in sparks.columns]
-    grid = Grid("signals of a few episodes", f"8rem repeat({len(sparks.columns)},minmax(6rem,1fr))", cells)
-    return Captioned("signals", [grid], "wide")
-
-
-def spark(panel: SignalPanel, span: tuple[float, float]) -> Sketch:
-    """A small chart with curves only."""
-    plane, lines = Plane(span, (panel.ticks[0], panel.ticks[-1])), [_line(curve) for curve in panel.curves[::-1]]
-    drawn = [plane.area(f"band {line.style}", line.x, line.low, line.high) for line in lines if line.low]
-    drawn += [plane.curve(f"line {line.style}", line.x, line.y) for line in lines]
-    return Sketch(drawn, _alt_text(panel))
+def _preview(samples: SampleImages) -> list[PagePart]:
+    """The images of each camera, one row per episode."""
+    parts: list[PagePart] = []
+    for reel in samples.reels:
+        columns, cells = max(len(row) for row in reel.rows), list[PagePart]()
+        for (title, *lines), frames in zip(samples.episodes, reel.rows, strict=True):
+            cells.append(GridCell(title, lines))
+            cells += [still(frame, reel.shape, f"{reel.name}, {title}, {time}", time) for time, frame in frames]
+            cells += [GridCell()] * (columns - len(frames))
+        size = " × ".join(str(n) for n in reel.shape)
+        grid = Grid(reel.name, f"8rem repeat({columns},minmax(3rem,7rem))", cells)
+        parts.append(Captioned(reel.name, [grid], "wide", aside=size))
+    return [*parts, Note(samples.note)] if samples.note else parts
 
 
 def still(frame: Frames | None, shape: tuple[int, ...], alt: str, text: str) -> GridCell:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -104,10 +103,7 @@ def _audit(
     tell(progress, "read", 0)
     seen = list(read_episodes(card, logs, opened_from))
     tell(progress, "read", 1)
-    world, bands = _banded(world)
-    material = replace(_material(world, seen, bands, seed), goals=goals)
-    if not _has_bands(world, material):
-        material = replace(material, level=None)
+    world, material = _material(world, seen, goals, seed)
     tell(progress, "audit", 0)
     measured = measure(world, material, source=source, seed=seed)
     tell(progress, "audit", 1)
@@ -143,24 +139,6 @@ def _check_world(world: World) -> None:
         raise UnsupportedError(f"{card.name} takes no actions, but an audit measures the effects of actions. Log them.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Bands:
-    """The level that the bands of a world support, and their calibration episodes; None if unknown."""
-
-    level: float | None
-    num_calibration: int | None = None
-
-
-def _banded(world: World) -> tuple[World, _Bands]:
-    """The world, without bands if its calibration supports none, and its bands."""
-    if not isinstance(world, LocalWorld) or world.calibration is None:
-        return world, _Bands(level=HEADLINE_LEVEL)
-    level = band_level(world.calibration)
-    if level is None:
-        return LocalWorld(world.engine, None, world.planner), _Bands(level=None)
-    return world, _Bands(level=level, num_calibration=world.calibration.num_episodes)
-
-
 def _describe_bands(material: Material) -> str:
     if material.level is None:
         return "none"
@@ -169,12 +147,17 @@ def _describe_bands(material: Material) -> str:
     return f"highest level {round_percent(material.level)}, set by {plural(material.num_calibration, 'episode')}"
 
 
-def _material(world: World, seen: list[WorldEpisode], bands: _Bands, seed: int) -> Material:
+def _material(world: World, seen: list[WorldEpisode], goals: tuple[str, ...], seed: int) -> tuple[World, Material]:
+    """The world, without bands if its calibration supports none, and what it is measured on."""
     card = world.describe()
-    context = max(LAGS, card.context)
-    reach = DEFAULT_HORIZON
+    context, reach = max(LAGS, card.context), DEFAULT_HORIZON
+    level: float | None = HEADLINE_LEVEL
+    num_calibration: int | None = None
     if isinstance(world, LocalWorld) and world.calibration is not None:
         reach = world.calibration.horizon or DEFAULT_HORIZON
+        level, num_calibration = band_level(world.calibration), world.calibration.num_episodes
+        if level is None:
+            world = LocalWorld(world.engine, None, world.planner)
     lengths = sorted((logged.episode.num_steps for logged in seen if logged.part in ("", "held_out")), reverse=True)
     middle = lengths[len(lengths) // 2] if lengths else 0
     horizon = min(reach, MAX_HORIZON, middle - context + 1)
@@ -184,24 +167,21 @@ def _material(world: World, seen: list[WorldEpisode], bands: _Bands, seed: int) 
             fix="Give longer episodes.",
         )
     graded, fitted = chosen(seen, need=context - 1 + horizon, max_graded=MAX_GRADED, seed=seed)
-    return Material(
+    if level is not None:
+        windows = forecast_windows([(graded[0].episode, context - 1)], length=context, horizon=1)
+        forecasts = window_forecasts(world, windows, level=level).values()
+        level = level if any(forecast.low is not None for forecast in forecasts) else None
+    return world, Material(
         graded=[logged.episode for logged in graded],
         fitted=[logged.episode for logged in fitted],
-        flags=[one.flag for one in (*graded, *fitted)],
+        flags=[logged.flag for logged in (*graded, *fitted)],
         context=context,
         horizon=horizon,
         horizons=reported_steps(horizon, card.schema.step_s),
-        num_calibration=bands.num_calibration,
-        level=bands.level,
+        num_calibration=None if level is None else num_calibration,
+        level=level,
+        goals=goals,
     )
-
-
-def _has_bands(world: World, material: Material) -> bool:
-    if material.level is None:
-        return False
-    place = (material.graded[0], material.context - 1)
-    windows = forecast_windows([place], length=material.context, horizon=1)
-    return any(forecast.low is not None for forecast in window_forecasts(world, windows, level=material.level).values())
 
 
 def _fingerprint(material: Material) -> str:

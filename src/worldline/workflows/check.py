@@ -146,21 +146,10 @@ class LateActions:
     command: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogReview:
-    """What is known of a store before a world learns from it.
+def review_log(store: Store, progress: OnProgress | None = None) -> tuple[tuple[Finding, ...], LateActions | None]:
+    """The findings of `check` about a sample of a store, the worst first, and actions that are certainly too late.
 
-    Args:
-        findings: the worst first.
-        late: actions that are certainly logged too late; None if they are not. Their finding is among `findings`.
-    """
-
-    findings: tuple[Finding, ...]
-    late: LateActions | None
-
-
-def review_log(store: Store, progress: OnProgress | None = None) -> LogReview:
-    """The findings of `check` about a sample of a store, which takes seconds.
+    It takes seconds. The finding about late actions is among the findings.
 
     Args:
         store: to review.
@@ -179,7 +168,7 @@ def review_log(store: Store, progress: OnProgress | None = None) -> LogReview:
     late = _late(store, judge(sample.tracks)) if sample.tracks else None
     findings = [*inconsistencies(sample.tracks, store.schema), *inspection.findings()]
     tell(progress, "check", 1)
-    return LogReview(findings=_sorted([*([] if late is None else [late.finding]), *findings]), late=late)
+    return _sorted([*([] if late is None else [late.finding]), *findings]), late
 
 
 def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -5,39 +5,28 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from worldline.audit.report_evidence import Decoded, Evidence, Films, GoalOutcome, Planning
-from worldline.control.goal_reaching import GoalReaching, StartGoalPair
-from worldline.data.store import Store
-from worldline.device import choose_device, describe_device
+from worldline.audit.report_evidence import GoalOutcome, Planning
+from worldline.control.goal_reaching import GoalReaching
+from worldline.device import describe_device
 from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms
-from worldline.progress import OnProgress, tell
+from worldline.progress import OnProgress
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.report.learn_page import Report, render
 from worldline.workflows import goals
-from worldline.workflows.choosing import make_recipe
-from worldline.workflows.decoded_windows import decoded_rmse
-from worldline.workflows.evaluation import (
-    diagnosis,
-    drawn_imagination,
-    held_out_evidence,
-    imagined_paths,
-    training_evidence,
-)
+from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import MakeRecipe, Options
-from worldline.workflows.learn_result import facts, peak_memory_gb, run_manifest, run_toml
+from worldline.workflows.learn_result import facts, peak_memory_gb
 from worldline.workflows.record import record
-from worldline.workflows.training import Learned, learn_world
-from worldline.world.bundle_io import save_world
 
 MAX_STEPS: Final = 60
 MARKER: Final = "demo.json"
-_OWN: Final = frozenset({MARKER, "logs", "world", "report.html", "plans.png", "partial"})
+_OWN: Final = frozenset({MARKER, "logs", "world", "world.log", "world.partial", "report.html"})
 _EPISODES: Final[Mapping[goals.Walls, int]] = {"fixed": 500, "random": 1600}
 _RECIPES: Final[Mapping[goals.Walls, MakeRecipe]] = {"fixed": two_rooms, "random": two_rooms_random}
 
@@ -100,7 +89,7 @@ def demo(
     device: str = "auto",
     progress: OnProgress | None = None,
 ) -> DemoResult:
-    """Runs the demo; writes logs, world (a bundle), report.html and plans.png into `out`.
+    """Runs the demo; writes logs, world (a bundle) and report.html into `out`.
 
     Args:
         out: folder, new or empty, or an earlier demo, which is replaced.
@@ -117,30 +106,37 @@ def demo(
         DataError: there are too few held-out episodes for the pairs.
         CollapseError: the latents collapsed.
     """
-    started, folder, chosen_device = time.monotonic(), Path(out), choose_device(device)
+    started, folder = time.monotonic(), Path(out)
     lab = TwoRooms(walls)
+    options = Options(recipe=recipe or _RECIPES[walls], seed=seed, device=device)
     num_episodes = _EPISODES[walls] if num_episodes is None else num_episodes
     settings = {"walls": walls, "seed": seed, "num_episodes": num_episodes, "num_pairs": num_pairs}
     _clear(folder)
     _write(folder / MARKER, settings)
     store = record(lab, folder / "logs", num_episodes=num_episodes, max_steps=MAX_STEPS, seed=0, progress=progress)
-    times_s = {"record": time.monotonic() - started}
-    options = Options(recipe=recipe or _RECIPES[walls], seed=seed, device=device)
-    chosen = make_recipe(store, options).with_seed(seed)
-    learned = learn_world(store, chosen, folder=folder / "partial", progress=progress, device=chosen_device)
-    planned = time.monotonic()
+    run = learn_logs(store, folder / "world", options, progress=progress)
+    learned = run.learned
+
+    # Plan to goals of held-out episodes, with the learned world and its baselines.
     pairs = goals.held_out_pairs(store, learned.split.held_out, num_pairs)
     rows = goals.reach(learned, pairs, walls, seed=seed, progress=progress)
     plan_durations = goals.plan_times(learned, pairs)
-    times_s |= {**learned.times_s, "plan": time.monotonic() - planned}
-    tell(progress, "measure", 0)
-    sections = (_planning(rows, plan_durations), *_sections(store, learned), _films(rows[goals.PLANNER], pairs))
-    run = run_manifest(store, learned, times_s=times_s, findings=(), unclear=())
-    repeated = run_toml(store, options, chosen, horizon=learned.calibration.horizon)
-    _save(folder, learned, {**run, "demo": settings}, repeated, sections)
-    (folder / "plans.png").write_bytes(goals.films(rows[goals.PLANNER], pairs))
-    shutil.rmtree(folder / "partial")
-    tell(progress, "measure", 1)
+
+    # The page of the learned world, with the plans.
+    subtitle = (
+        f"A world model learned end to end from images and moves, from {len(store):,} logged episodes. "
+        "Logged positions were used only to fit a readout of the frozen model."
+    )
+    page = render(
+        Report(
+            title="Two Rooms, learned from pixels",
+            subtitle=subtitle,
+            facts=facts(json.loads((run.bundle / "run.json").read_text(encoding="utf-8"))),
+            sections=(_planning(rows, plan_durations), *run.sections, goals.films(rows[goals.PLANNER], pairs)),
+            commands=("worldline learn YOUR-LOGS --out world",),
+        )
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
     result = DemoResult(
         **_rates(rows),
         pairs=len(pairs),
@@ -173,37 +169,6 @@ def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, Any]:
     }
 
 
-def _sections(store: Store, learned: Learned) -> tuple[Evidence, ...]:
-    ahead, diagnostics = min(2 * goals.HORIZON, learned.calibration.horizon), diagnosis(store, learned)
-    return (
-        *training_evidence(store, learned, diagnostics),
-        *held_out_evidence(store, learned, diagnostics),
-        imagined_paths(store, learned, signal="position", camera="camera", horizon=ahead, num_paths=4),
-        *drawn_imagination(store, learned),
-    )
-
-
-def _save(
-    folder: Path, learned: Learned, run: Mapping[str, Any], settings: str, sections: tuple[Evidence, ...]
-) -> None:
-    run = {**run, "decoded_rmse": decoded_rmse([section for section in sections if isinstance(section, Decoded)])}
-    subtitle = (
-        f"A world model learned end to end from images and moves, from {run['data']['episodes']:,} logged episodes. "
-        "Logged positions were used only to fit a readout of the frozen model."
-    )
-    page = render(
-        Report(
-            title="Two Rooms, learned from pixels",
-            subtitle=subtitle,
-            facts=facts(run),
-            sections=sections,
-            commands=("worldline learn YOUR-LOGS --out world",),
-        )
-    )
-    save_world(folder / "world", learned.world, run=run, settings=settings, report=page)
-    (folder / "report.html").write_text(page, encoding="utf-8")
-
-
 def _planning(rows: Mapping[str, GoalReaching], durations: goals.PlanTimes) -> Planning:
     outcomes = []
     for name, role in goals.ROLES.items():
@@ -217,13 +182,6 @@ def _planning(rows: Mapping[str, GoalReaching], durations: goals.PlanTimes) -> P
         plan_ms=durations.alone_ms,
         plan_batched_ms=durations.batched_ms,
     )
-
-
-def _films(reaching: GoalReaching, pairs: Sequence[StartGoalPair]) -> Films:
-    """The first two pairs across the wall, and the first in one room."""
-    across = len(pairs) // 2
-    numbers = sorted({across, min(across + 1, len(pairs) - 1), 0}, reverse=True)
-    return Films(films=tuple(goals.film(reaching, pairs, number) for number in numbers))
 
 
 def _clear(folder: Path) -> None:

@@ -90,41 +90,41 @@ def evaluate(
         failures: of other seeds.
         progress: called before and after each step.
     """
-    measured = [(learned, _diagnostics(store, learned, progress)) for learned in worlds]
+    # All worlds were learned from the same episodes and inputs, so they have the same baselines.
+    baselines, measured = comparisons(store, worlds[0]), list[tuple[Learned, Diagnostics | None]]()
+    for learned in worlds:
+        tell(progress, "measure", 0)
+        measured.append((learned, diagnosis(store, learned, baselines)))
+        tell(progress, "measure", 1)
     learned, diagnostics = max(measured, key=lambda pair: pair[0].trained.control)
     started = time.monotonic()
     tell(progress, "report", 0)
-    decoded = drawn_imagination(store, learned)
-    sections: tuple[evidence.Evidence, ...] = (*training_evidence(store, learned, diagnostics), *decoded)
+    sections: list[evidence.Evidence] = []
+    if learned.trained.curves:
+        sections += [learning_curves(learned), latent_health(learned)]
     if diagnostics is not None:
-        sections = (*sections, *held_out_evidence(store, learned, diagnostics))
+        sections += [readout_quality(store, learned), diagnostics]
+    decoded = drawn_imagination(store, learned)
+    sections += decoded
+    if diagnostics is not None:
+        sections += held_out_evidence(store, learned, diagnostics, baselines)
     return Evaluation(
         learned=learned,
         diagnostics=diagnostics,
         decoded=decoded,
         seeds=tuple(_seed_result(*pair) for pair in measured),
         findings=_findings(store, learned, diagnostics, failures),
-        sections=sections,
+        sections=tuple(sections),
         report_s=time.monotonic() - started,
     )
 
 
-def _diagnostics(store: Store, learned: Learned, progress: OnProgress | None) -> Diagnostics | None:
-    """The diagnosis; None if the world predicts no vector."""
-    card = learned.engine.describe()
-    if not any(card.schema[name].kind is Kind.VECTOR for name in card.predicts):
-        return None
-    tell(progress, "measure", 0)
-    diagnostics = diagnosis(store, learned)
-    tell(progress, "measure", 1)
-    return diagnostics
-
-
 def _seed_result(learned: Learned, diagnostics: Diagnostics | None) -> SeedResult:
     rmse: dict[str, dict[int, float]] = {}
-    for error in () if diagnostics is None else diagnostics.errors:
-        if diagnostics is not None and not error.world:
-            rmse[error.signal] = {step: float(error.rmse.value[step - 1]) for step in diagnostics.horizons}
+    if diagnostics is not None:
+        for error in diagnostics.errors:
+            if not error.world:
+                rmse[error.signal] = {step: float(error.rmse.value[step - 1]) for step in diagnostics.horizons}
     seed, trained = learned.recipe.training.seed, learned.trained
     return SeedResult(seed=seed, control=trained.control, chosen_step=trained.chosen_step, rmse=rmse)
 
@@ -177,13 +177,20 @@ def honest(learned: Learned) -> World:
     return LocalWorld(learned.engine, None, learned.recipe.planner)
 
 
-def diagnosis(store: Store, learned: Learned) -> Diagnostics:
-    """Errors, gaps and coverage on the held-out episodes, with persistence and linear autoregression as baselines.
+def diagnosis(store: Store, learned: Learned, baselines: Mapping[str, World]) -> Diagnostics | None:
+    """Errors, gaps and coverage on the held-out episodes; None if the world predicts no vector.
+
+    Args:
+        store: the logs.
+        learned: the world.
+        baselines: from `comparisons`.
 
     Raises:
         DataError: fewer than two held-out episodes are long enough.
     """
-    horizon = longest_horizon(store, learned)
+    card, horizon = learned.engine.describe(), longest_horizon(store, learned)
+    if not any(card.schema[name].kind is Kind.VECTOR for name in card.predicts):
+        return None
     if horizon < 1:
         raise DataError(
             f"fewer than two of the {len(learned.split.held_out)} held-out episodes have {CONTEXT + 1} observations",
@@ -193,7 +200,7 @@ def diagnosis(store: Store, learned: Learned) -> Diagnostics:
     return diagnose(
         honest(learned),
         [store.episode(number) for number in learned.split.held_out],
-        comparisons=comparisons(store, learned),
+        comparisons=baselines,
         context=given_context(store, learned),
         horizon=horizon,
         horizons=reported_steps(horizon, store.schema.step_s),
@@ -279,15 +286,8 @@ def readout_quality(store: Store, learned: Learned) -> evidence.ReadoutQuality:
     return evidence.ReadoutQuality(rows=tuple(rows))
 
 
-def training_evidence(store: Store, learned: Learned, diagnostics: Diagnostics | None) -> tuple[evidence.Evidence, ...]:
-    """Learning curves and latent health if there was a training; readouts and diagnostics if vectors are predicted."""
-    trained = learned.trained.curves
-    training = (learning_curves(learned), latent_health(learned)) if trained else ()
-    return training if diagnostics is None else (*training, readout_quality(store, learned), diagnostics)
-
-
 def held_out_evidence(
-    store: Store, learned: Learned, diagnostics: Diagnostics
+    store: Store, learned: Learned, diagnostics: Diagnostics, baselines: Mapping[str, World]
 ) -> tuple[evidence.TrustedHorizons, evidence.Forecasts]:
     """Trusted horizons, and forecasts in three held-out windows; the windows are those of `diagnosis`."""
     world, horizon, level = honest(learned), diagnostics.horizon, band_level(learned.calibration) or HEADLINE_LEVEL
@@ -301,12 +301,12 @@ def held_out_evidence(
         {signal.name: size_of(windows, signal) for signal in signals} for size_of in (deviation, largest_value)
     )
     first = next((signal for signal in signals if spreads[signal.name]), signals[0])
-    linear, rivals = comparisons(store, learned), dict[str, World]()
+    rivals = dict[str, World]()
     unseen = tuple(signal.name for signal in signals if signal.name not in learned.engine.inputs)
     for signal in signals:
         name = best_linear(diagnostics, signal.name, horizon)
         if name is not None and signal.name not in unseen:
-            rivals[signal.name] = linear[name]
+            rivals[signal.name] = baselines[name]
     cases = {
         f"Episode {places[row][0]}: {case}": (episodes[places[row][0]], places[row][1])
         for case, row in _cases(window_forecasts(world, windows, level=level)[first.name], windows, first).items()
@@ -342,34 +342,6 @@ def _cases(forecast: Forecast, windows: ForecastWindows, signal: Signal) -> dict
         taken = np.isin(windows.episode, windows.episode[list(chosen.values())])
         chosen[case] = int(np.argmin(np.where(taken, np.inf, rank) if not taken.all() else rank))
     return chosen
-
-
-def imagined_paths(
-    store: Store, learned: Learned, *, signal: str, camera: str, horizon: int, num_paths: int
-) -> evidence.PredictedPaths:
-    """The first held-out episodes, real and predicted from their first observation.
-
-    Args:
-        store: the logs.
-        learned: a world that predicts `signal`.
-        signal: a vector signal [2], x to the right and y down, in pixels of the image.
-        camera: the image signal.
-        horizon: predicted steps.
-        num_paths: number of episodes, at least 1.
-    """
-    numbers = [n for n in learned.split.held_out if store.num_steps[n] >= horizon][:num_paths]
-    episodes = [store.episode(number) for number in numbers]
-    windows = forecast_windows([(episode, 0) for episode in episodes], length=1, horizon=horizon)
-    level = band_level(learned.calibration) or HEADLINE_LEVEL
-    mean = window_forecasts(honest(learned), windows, level=level)[signal].mean
-    frame_steps = tuple(sorted({int(step) for step in np.linspace(0, horizon, 5).round()}))
-    paths = []
-    for episode, path in zip(episodes, mean.astype(float), strict=True):
-        real = episode.observations[signal][: horizon + 1].astype(float)
-        frames = episode.observations[camera][list(frame_steps)].astype(np.uint8)
-        imagined = np.concatenate([real[:1], path])
-        paths.append(evidence.ImaginedPath(frames=frames, frame_steps=frame_steps, real=real, imagined=imagined))
-    return evidence.PredictedPaths(signal=signal, unit=store.schema[signal].unit, paths=tuple(paths))
 
 
 def drawn_imagination(store: Store, learned: Learned) -> tuple[evidence.Decoded, ...]:

@@ -68,11 +68,12 @@ def fit_goals(
     heads = fit_heads(engine.model, store, split, engine.inputs, config, kinds=GOAL_HEADS, progress=progress)
     times_s = {**run["times_s"], "goal heads": round(time.monotonic() - started, 2)}
     extended = replace(opened, engine=replace(engine, heads={**engine.heads, **heads}))
+    settings = tomllib.loads(bundle.text("run.toml")) if "run.toml" in bundle.files else None
     save_world(
         folder,
         extended,
         run=merged(run, {"heads": {"goals": True}, "times_s": times_s}),
-        settings=_settings(bundle),
+        settings=None if settings is None else settings_toml(merged(settings, {"heads": {"goals": True}})),
         report=bundle.text("report.html") if "report.html" in bundle.files else None,
     )
     return extended
@@ -101,10 +102,3 @@ def _run(bundle: Bundle) -> Mapping[str, Any]:
             f"{bundle.folder} does not name its training episodes in run.json. Learn the world again with --goals."
         )
     return dict(run)
-
-
-def _settings(bundle: Bundle) -> str | None:
-    """The file that repeats the run, now with goal heads."""
-    if "run.toml" not in bundle.files:
-        return None
-    return settings_toml(merged(tomllib.loads(bundle.text("run.toml")), {"heads": {"goals": True}}))

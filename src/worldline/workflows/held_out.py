@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Final
 
 import msgspec
@@ -16,12 +17,11 @@ from numpy.typing import NDArray
 from worldline.audit.input_baselines import MAX_FITTED_FRAMES, needs_images
 from worldline.audit.regression_rows import FLAGS
 from worldline.bundle import read_bundle
-from worldline.data.base import Logs
-from worldline.data.checks import arrays_of, check_episode, raise_errors
-from worldline.data.open_logs import open_logs
+from worldline.data.checks import raise_errors
+from worldline.data.importing import import_logs
 from worldline.data.store import Store, is_store, open_store
 from worldline.engines.base import Card
-from worldline.episode import Arrays, Episode
+from worldline.episode import Episode
 from worldline.errors import BundleError, DataError, UnreadableError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -64,42 +64,27 @@ def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str]
         BundleError: the bundle's run.json is invalid.
     """
     left = MAX_FITTED_FRAMES if needs_images(card) else 0
-    for episode, part in _parted(card, logs, opened_from, parts):
-        images = part != "train" or left > 0
-        if part == "train":
-            left -= episode.num_steps
-        yield _seen(episode, card.schema, part, images=images)
-
-
-def _parted(card: Card, logs: Path, opened_from: str, parts: Sequence[str]) -> Iterator[tuple[Episode, str]]:
-    """The episodes of some parts, each with its part."""
-    if is_store(logs):
-        store = open_store(logs)
-        _check_logs(store.schema, card.schema, logs)
+    with TemporaryDirectory() as folder:
+        store = open_store(logs) if is_store(logs) else _imported(logs, Path(folder) / logs.name)
+        required = [signal for signal in card.schema.signals if signal.role is not Role.REWARD]
+        check_signals(store.schema, required, str(logs), "Give logs of this world, or correct their schema.json.")
         known = _parts(card, store, opened_from)
         for number in range(len(store)):
             part = known.get(number, "")
-            if part in parts:
-                yield store.episode(number), part
-        return
-    opened, marked = open_logs(logs), _known(_run(opened_from))
-    _check_logs(opened.schema, card.schema, logs)
-    for episode in _sound(opened):
-        numbers = {signal.name: arrays_of(episode, signal.role)[signal.name] for signal in _numbers(card.schema)}
-        part = marked.get(_digest(numbers), "") if marked else ""
-        if part in parts:
-            yield episode, part
+            if part not in parts:
+                continue
+            images = part != "train" or left > 0
+            episode = store.episode(number, images=images)
+            if part == "train":
+                left -= episode.num_steps
+            yield _seen(episode, card.schema, part, images=images)
 
 
-def _sound(logs: Logs) -> Iterator[Episode]:
-    """The episodes after the checks of an import; raises DataError for an invalid one."""
-    for logged in logs.read():
-        problems = list(logged.findings)
-        if logged.episode is not None:
-            problems += check_episode(logged.episode, logs.schema, file=logged.file, number=logged.number)
-        raise_errors(replace(problem, fix=f"{problem.fix} {LEAVE_OUT}") for problem in problems)
-        if logged.episode is not None:
-            yield logged.episode
+def _imported(logs: Path, destination: Path) -> Store:
+    """A store of the logs, all of which can be used."""
+    report = import_logs(logs, destination, keep_going=True)
+    raise_errors(replace(finding, fix=f"{finding.fix} {LEAVE_OUT}") for finding in report.findings)
+    return open_store(destination)
 
 
 def fingerprints(store: Store, schema: Schema) -> list[str]:
@@ -109,24 +94,17 @@ def fingerprints(store: Store, schema: Schema) -> list[str]:
         store: the episodes.
         schema: of the world; other signals are ignored.
     """
-    names = [signal.name for signal in _numbers(schema)]
-    return [
-        _digest(
-            {name: store.read(name, number, 0, steps + (store.schema[name].role is Role.OBSERVATION)) for name in names}
-        )
-        for number, steps in enumerate(store.num_steps.tolist())
-    ]
-
-
-def _numbers(schema: Schema) -> list[Signal]:
-    return [signal for signal in schema.signals if signal.role is not Role.REWARD and signal.kind is not Kind.IMAGE]
-
-
-def _digest(numbers: Arrays) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(numbers):
-        digest.update(name.encode() + np.ascontiguousarray(numbers[name]).tobytes())
-    return digest.hexdigest()
+    names = sorted(
+        signal.name for signal in schema.signals if signal.role is not Role.REWARD and signal.kind is not Kind.IMAGE
+    )
+    digests = list[str]()
+    for number, steps in enumerate(store.num_steps.tolist()):
+        digest = hashlib.blake2b(digest_size=8)
+        for name in names:
+            values = store.read(name, number, 0, steps + (store.schema[name].role is Role.OBSERVATION))
+            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+        digests.append(digest.hexdigest())
+    return digests
 
 
 def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
@@ -186,23 +164,14 @@ def _run(opened_from: str) -> _TrainingRun:
         ) from error
 
 
-def _check_logs(logged: Schema, required: Schema, logs: Path) -> None:
-    fixes = (
-        "Give logs of this world, or rename the signals in schema.json.",
-        "Give logs of this world, or import them with this shape.",
-        "Convert the logs, or correct the unit in schema.json.",
-    )
-    check_signals(logged, (signal for signal in required.signals if signal.role is not Role.REWARD), str(logs), fixes)
-
-
-def check_signals(given: Schema, required: Iterable[Signal], source: str, fixes: tuple[str, str, str]) -> None:
+def check_signals(given: Schema, required: Iterable[Signal], source: str, fix: str) -> None:
     """Refuses a source without a signal of the world, or with another kind, shape or unit of it.
 
     Args:
         given: signals of the source.
         required: signals of the world.
         source: name of the source.
-        fixes: what to do if a signal is missing, has another shape, or another unit.
+        fix: what to do.
 
     Raises:
         UnreadableError: names the signal and the contents of the source.
@@ -212,15 +181,16 @@ def check_signals(given: Schema, required: Iterable[Signal], source: str, fixes:
         other = known.get(signal.name)
         if other is None:
             names = ", ".join(sorted(known))
-            raise UnreadableError(f"signal {signal.name!r} of the world is not in {source} ({names}). {fixes[0]}")
+            raise UnreadableError(f"signal {signal.name!r} of the world is not in {source} ({names}). {fix}")
         if (other.role, other.kind, other.shape) != (signal.role, signal.kind, signal.shape):
             raise UnreadableError(
                 f"{signal.name!r} is {other.role} {other.kind} {other.shape} in {source}, but the world takes "
-                f"{signal.role} {signal.kind} {signal.shape}. {fixes[1]}"
+                f"{signal.role} {signal.kind} {signal.shape}. {fix}"
             )
         if "?" not in (other.unit, signal.unit) and other.unit != signal.unit:
-            units = f"{signal.name!r} is in {other.unit} in {source}, but the world takes {signal.unit}"
-            raise UnreadableError(f"{units}. {fixes[2]}")
+            raise UnreadableError(
+                f"{signal.name!r} is in {other.unit} in {source}, but the world takes {signal.unit}. {fix}"
+            )
 
 
 def _seen(episode: Episode, schema: Schema, part: str, *, images: bool) -> WorldEpisode:

@@ -27,6 +27,7 @@ from worldline.data.checks import Finding, Severity, check_actions, raise_errors
 from worldline.data.correcting import correct_schema
 from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.importing import (
+    ImportReport,
     edit_logs_command,
     import_logs,
     logged_actions,
@@ -34,7 +35,6 @@ from worldline.data.importing import (
     wider_bounds,
     with_lag_of,
 )
-from worldline.data.index import Source
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits
 from worldline.data.splits import MIN_EPISODES
@@ -164,15 +164,10 @@ def learn_logs(
     if partial_folder(out).is_dir():
         shutil.rmtree(partial_folder(out))
     return LearnResult(
-        world=evaluation.learned.world,
+        **{**vars(evaluation), "findings": findings},
         bundle=out,
         store=store,
-        learned=evaluation.learned,
         choice=choice,
-        diagnostics=evaluation.diagnostics,
-        decoded=evaluation.decoded,
-        seeds=evaluation.seeds,
-        findings=findings,
         late=run.late,
         unclear=run.unclear,
         total_s=time.monotonic() - started,
@@ -237,9 +232,9 @@ def _open(
     store, noticed, unclear = _open_store(logs, out, options, progress)
     if partial_folder(out).is_dir() and not options.resume:
         shutil.rmtree(partial_folder(out))  # of an earlier run; a later --resume must not use it
-    review = review_log(store, progress)
-    raise_errors(review.findings)
-    worst = [finding for finding in review.findings if finding.severity is not Severity.NOTE][:MAX_FINDINGS]
+    findings, late = review_log(store, progress)
+    raise_errors(findings)
+    worst = [finding for finding in findings if finding.severity is not Severity.NOTE][:MAX_FINDINGS]
     for finding in worst:
         _logger.warning("%s", finding)
     if edit := edit_logs_command(store.path, worst, len(store)):
@@ -250,7 +245,7 @@ def _open(
         out=out,
         findings=(*map(str, worst), *map(str, noticed)),
         unclear=unclear,
-        late=review.late,
+        late=late,
         imported_s=time.monotonic() - started,
         progress=progress,
     )
@@ -261,54 +256,73 @@ def _open_store(
 ) -> tuple[Store, Sequence[Finding], tuple[str, ...]]:
     """The store, the findings about the logs, and the ambiguities in them.
 
-    A store is used in place, other logs are imported into a store next to the world.
+    A store is used in place, other logs are imported into a store next to the world. Inferred bounds of actions are
+    widened to all episodes.
     """
-    noticed: Sequence[Finding]
+    findings: Sequence[Finding]
     unclear: tuple[str, ...]
-    edits, action_lag, resume = options.edits, options.action_lag, options.resume
+    report, other_schema = None, tuple[str, ...]()
     if is_stored(logs):
-        if edits:
+        if options.edits:
             raise InputError(f"edits are given, but {logs} is a store. Correct it with worldline.data.correct_schema.")
-        _check_lag(open_store(logs), action_lag)
-        store, widened = _with_logged_bounds(open_store(logs))
-        noticed, unclear = check_actions(store.schema, logged_actions(store)), widened
+        store = open_store(logs)
+        _check_lag(store, options.action_lag)
     else:
-        destination, unfinished = store_folder(out), partial_folder(out)
-        unfinished.mkdir(parents=True, exist_ok=True)
-        earlier = _moved_aside(destination) if options.force and not resume and is_store(destination) else None
-        known = open_store(destination).schema if resume and is_store(destination) else None
-        reading = ReadOptions(action_lag=action_lag)
-        if known is not None or isinstance(logs, Path | str):  # else an earlier store is replaced
-            reading = with_lag_of(destination, logs, reading)
-        try:
-            source = logs if isinstance(logs, Path | str) else _cut_into_episodes(logs, known, edits, reading)
-            if isinstance(source, Logs) and is_store(destination) and not resume:
-                _remove_earlier(destination)  # the new logs can be read
-            imported = import_logs(
-                source, destination, reading=reading, edits=edits, keep_going=True, only=True, progress=progress
+        report = _import(logs, out, options, progress)
+        store = open_store(report.destination)
+    if wider := wider_bounds(store):
+        store = correct_schema(store, wider)
+    widened = tuple(f"{name}: its inferred bounds were widened to the range of all logs." for name in wider)
+    if report is None:
+        findings, unclear = check_actions(store.schema, logged_actions(store)), widened
+    else:
+        if isinstance(logs, Path | str) and schema_beside(Path(logs)) not in (None, store.schema):
+            other_schema = (
+                f"The schema next to the logs was not used: {store.path} has another. Move this store away to use the "
+                "schema.",
             )
-        except WorldlineError:
-            with suppress(OSError):  # not empty: it has a checkpoint
-                unfinished.rmdir()
-            if earlier is not None:  # nothing is lost if the new logs cannot be read
-                shutil.rmtree(destination, ignore_errors=True)
-                earlier.rename(destination)
-            raise
+        findings, unclear = report.findings, (*report.unclear, *widened, *other_schema)
+    useless = [finding for finding in findings if finding.episode is None and finding.severity is Severity.ERROR]
+    raise_errors(replace(finding, fix=" ".join((finding.fix, *other_schema))) for finding in useless)
+    return store, findings, unclear
+
+
+def _import(logs: Path | str | object, out: Path, options: Options, progress: OnProgress | None) -> ImportReport:
+    """Imports logs into the store next to the world.
+
+    `force` and logs in memory replace an earlier store. It stays if the new logs cannot be read.
+
+    Raises:
+        InputError: the earlier store has other logs than those in memory.
+    """
+    destination, unfinished, earlier = store_folder(out), partial_folder(out), None
+    unfinished.mkdir(parents=True, exist_ok=True)
+    in_memory, known = not isinstance(logs, Path | str), None
+    if is_store(destination):
+        known = open_store(destination)
+        if not options.resume and (options.force or in_memory):
+            if not options.force:
+                _check_in_memory(known)
+            earlier, known = destination.with_name(f"{destination.name}.earlier"), None
+            shutil.rmtree(earlier, ignore_errors=True)
+            destination.rename(earlier)
+    reading = with_lag_of(destination, logs, ReadOptions(action_lag=options.action_lag))
+    try:
+        if in_memory:
+            logs = _cut_into_episodes(logs, known.schema if known else None, options.edits, reading)
+        report = import_logs(
+            logs, destination, reading=reading, edits=options.edits, keep_going=True, only=True, progress=progress
+        )
+    except WorldlineError:
+        with suppress(OSError):  # not empty: it has a checkpoint
+            unfinished.rmdir()
         if earlier is not None:
-            shutil.rmtree(earlier)
-        store, widened = _with_logged_bounds(open_store(destination))
-        noticed, unclear = imported.findings, (*imported.unclear, *widened, *_other_schema(logs, store))
-    useless = [finding for finding in noticed if finding.episode is None and finding.severity is Severity.ERROR]
-    raise_errors(replace(finding, fix=" ".join((finding.fix, *_other_schema(logs, store)))) for finding in useless)
-    return store, noticed, unclear
-
-
-def _moved_aside(store: Path) -> Path:
-    """Where a store is kept until new logs have replaced it."""
-    aside = store.with_name(f"{store.name}.earlier")
-    shutil.rmtree(aside, ignore_errors=True)
-    store.rename(aside)
-    return aside
+            shutil.rmtree(destination, ignore_errors=True)
+            earlier.rename(destination)
+        raise
+    if earlier is not None:
+        shutil.rmtree(earlier)
+    return report
 
 
 def _check_lag(store: Store, action_lag: int | None) -> None:
@@ -332,24 +346,14 @@ def is_stored(logs: object) -> TypeGuard[Path | str]:
     return isinstance(logs, Path | str) and is_store(logs)
 
 
-def _remove_earlier(path: Path) -> None:
-    """Removes the store of earlier logs in memory.
-
-    Raises:
-        InputError: the store holds other logs, also if they were added later; they may exist nowhere else.
-    """
-    store = open_store(path)
+def _check_in_memory(store: Store) -> None:
+    """Raises InputError if a store holds episodes of files, also if they were added later; they may be nowhere else."""
     in_memory = store.card.notes.get("importer") == "memory"
-    if not in_memory or not all(_was_in_memory(entry.source) for entry in store.entries()):
-        raise InputError(f"{path} holds logs that were not in memory. Choose another `out`, or move the store away.")
-    shutil.rmtree(path)
-
-
-def _was_in_memory(source: Source) -> bool:
-    """Whether the origin of an episode is a frame or a list of episodes, see `worldline.data.formats.memory`."""
-    if "file" in source:
-        return re.fullmatch(r"frame( \d+)?", str(source["file"])) is not None
-    return source.keys() == {"episode"}
+    names = [str(entry.source.get("file", "frame")) for entry in store.entries()]
+    if not in_memory or not all(re.fullmatch(r"frame( \d+)?", name) for name in names):
+        raise InputError(
+            f"{store.path} holds logs that were not in memory. Choose another `out`, or replace them with `force`."
+        )
 
 
 def _cut_into_episodes(logs: object, schema: Schema | None, edits: SchemaEdits | None, reading: ReadOptions) -> Logs:
@@ -362,22 +366,6 @@ def _cut_into_episodes(logs: object, schema: Schema | None, edits: SchemaEdits |
         opened = open_logs(logs, schema, edits=edits, reading=reading)
         opened.unclear = (*opened.unclear, *([note] if is_cut else []))
     return opened
-
-
-def _with_logged_bounds(store: Store) -> tuple[Store, tuple[str, ...]]:
-    """The store with inferred bounds of actions widened to all its episodes, and a sentence for each of them."""
-    wider = wider_bounds(store)
-    notes = (f"{name}: its inferred bounds were widened to the range of all logs." for name in wider)
-    return (correct_schema(store, wider) if wider else store), tuple(notes)
-
-
-def _other_schema(logs: Path | str | object, store: Store) -> tuple[str, ...]:
-    """A note if the schema next to the logs differs from the one in use, which may have been edited."""
-    if not isinstance(logs, Path | str) or is_stored(logs) or schema_beside(Path(logs)) in (None, store.schema):
-        return ()
-    return (
-        f"The schema next to the logs was not used: {store.path} has another. Move this store away to use the schema.",
-    )
 
 
 # Choose, train, fit heads and calibrate

@@ -81,8 +81,8 @@ class Options:
             which repeats its run. Options of the call have precedence over it, and `set` over its settings.
         edits: corrections of the inferred schema, such as {"valve": {"role": "action", "unit": "%"}}; for logs that
             are imported. `worldline.data.correct_schema` corrects a store.
-        action_lag: steps by which the logs hold actions too late, see `worldline.data.ReadOptions`; for logs that are
-            imported. A warning names the lag if it is needed.
+        action_lag: steps by which the logs hold actions too late: 1 if a row holds the action that led to its
+            measurements; for logs that are imported. A warning names the lag if it is needed.
         force: import the logs anew: they replace the store `<out>.store` of an earlier call, also if it holds others.
         seed: random seed of initial weights and batches; 0 by default.
         num_seeds: number of trainings, with seeds from `seed` on; the best one for control is kept.
@@ -156,7 +156,7 @@ class Options:
         """The options with those of `config`, and `set` with its settings as nested mappings.
 
         Raises:
-            ConfigError: the file cannot be read, has an unknown option or a value of the wrong type, or it names a
+            ConfigError: the file is no TOML, has an unknown option or a value of the wrong type, or it names a
                 recipe that only the caller can give.
         """
         from worldline.config import merged, nested  # imports pydantic
@@ -214,12 +214,10 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options in the table [learn] of a TOML file, and its settings of the recipe.
 
     Raises:
-        ConfigError: the file cannot be read, there is no such option, or it has the wrong type or place.
+        ConfigError: the file is no TOML, there is no such option, or it has the wrong type.
     """
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}. Give a TOML file, such as run.toml.") from error
     except ValueError as error:
         raise ConfigError(f"{path} is no TOML file: {error}. Correct it, or copy the run.toml of a world.") from error
     table = tree.pop(TABLE, {})
@@ -230,8 +228,6 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ConfigError(f"{path}: {UnknownNameError(f'option in [{TABLE}]', name, REPEATED)}")
         if type(value) is not REPEATED[name]:
             raise ConfigError(f"{path}: {TABLE}.{name} is {value!r}. Expected {REPEATED[name].__name__}.")
-    for name in tree.keys() & REPEATED.keys() - {"model"}:
-        raise ConfigError(f"{path}: {name} is an option of the run. Move it into the table [{TABLE}].")
     return table, tree
 
 

@@ -11,8 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.report_evidence import Choice, Decoded
+from worldline.audit.report_evidence import Choice
 from worldline.config import to_json, to_toml
 from worldline.data.store import Store
 from worldline.device import describe_device
@@ -21,7 +20,7 @@ from worldline.registry import BUILTIN
 from worldline.workflows.check import LateActions
 from worldline.workflows.choosing import named_recipe
 from worldline.workflows.decoded_windows import decoded_rmse
-from worldline.workflows.evaluation import SeedResult
+from worldline.workflows.evaluation import Evaluation
 from worldline.workflows.held_out import fingerprints
 from worldline.workflows.learn_options import TABLE, UNNAMED, Options
 from worldline.workflows.training import Learned
@@ -29,36 +28,29 @@ from worldline.world.base import World
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnResult:
-    """All measurements of a learning run.
+class LearnResult(Evaluation):
+    """All measurements of a learning run. The bundle holds the best world for control.
 
     Args:
-        world: the learned world.
-        bundle: its folder.
+        bundle: folder of the world.
         store: the imported logs with the schema that was used.
-        learned: model, heads, calibration and training curves.
         choice: the comparison of models; None if a recipe was given, or the world sees images.
-        diagnostics: on held-out episodes; None if the logs have no vector observation.
-        decoded: decoded predictions of held-out episodes; empty without a decoder.
-        seeds: one row per training seed; the bundle holds the best one for control.
-        findings: notes on the logs and on learning, one line each.
         late: actions that are logged too late; None if they are not.
         unclear: ambiguities in the logs and the assumptions made.
         total_s: total wall time.
     """
 
-    world: World
     bundle: Path
     store: Store
-    learned: Learned
     choice: Choice | None
-    diagnostics: Diagnostics | None
-    decoded: tuple[Decoded, ...]
-    seeds: tuple[SeedResult, ...]
-    findings: tuple[str, ...]
     late: LateActions | None
     unclear: tuple[str, ...]
     total_s: float
+
+    @property
+    def world(self) -> World:
+        """The learned world."""
+        return self.learned.world
 
 
 def learn_figures(result: LearnResult) -> dict[str, object]:

@@ -248,19 +248,14 @@ def _compare(store: Store, wanted: Schema, *, exactly: bool) -> None:
     stored, given = (
         {s.name: (s.role, s.kind, s.shape, s.num_values) for s in x.signals} for x in (store.schema, wanted)
     )
-    different = {name for name, _ in stored.items() ^ given.items()}
+    different = sorted({name for name, _ in stored.items() ^ given.items()})
     if different:
-        name = min(different)
-        what = f"has no signal {name!r}" if name not in stored else f"has signal {name!r} as {_words(stored[name])}"
-        this = "has no such signal" if name not in given else f"has it as {_words(given[name])}"
-        raise InputError(f"the store {store.path} {what}, but the environment {this}. Record into a new folder.")
+        raise InputError(
+            f"the store {store.path} and the environment differ in the signals {', '.join(different)}. Record into a "
+            "new folder."
+        )
     if exactly:
         raise InputError(f"the store {store.path} has another schema. Leave out schema=, or record into a new folder.")
-
-
-def _words(layout: tuple[Role, Kind, tuple[int, ...], int | None]) -> str:
-    role, kind, shape, num_values = layout
-    return f"{role}, {kind} " + (f"of shape {shape}" if num_values is None else f"with {num_values} values")
 
 
 def _resets_itself(env: AnyEnv) -> bool:

@@ -1,10 +1,9 @@
-"""Pages of a store and of one episode, and the plot of the episode."""
+"""Pages of a store: its figures with sample images, and the plots of an episode."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +14,7 @@ from worldline.data.fsync import name_in_errors
 from worldline.data.store import Store, is_store
 from worldline.errors import InputError
 from worldline.formatting import duration, number, plural
-from worldline.plots.contact_sheet import Heading, Reel, Sheet, SheetFrame, Sparks
-from worldline.plots.episode_plot import EpisodeView, Strip, episode_figure, num_frames
+from worldline.plots.episode_plot import EpisodeView, Strip, num_frames
 from worldline.plots.panels import (
     MAX_CURVES,
     SignalPanel,
@@ -24,34 +22,19 @@ from worldline.plots.panels import (
     elapsed_s,
     envelope_note,
     make_panel,
-    share_axis,
     time_axis,
 )
 from worldline.progress import OnProgress, tell
 from worldline.report.store_figures import KeyFigures, SignalFigures, StoreFigures, drawn_signals
-from worldline.report.store_page import episode_page, index_page
+from worldline.report.store_page import Reel, SampleImages, episode_page, index_page
 from worldline.schema import Kind, Role, Signal
 
 MAX_PANELS: Final = 12
 MAX_CAMERAS: Final = 4
-SHEET_EPISODES: Final = 8
-SHEET_MOMENTS: Final = 8
-SHEET_SIGNALS: Final = 6
+SAMPLE_EPISODES: Final = 8
+SAMPLE_MOMENTS: Final = 8
 _EXAMPLES: Final = 3
 _CHUNK_BYTES: Final = 1 << 24
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """Result of `show`.
-
-    Args:
-        figures: of the store.
-        files: written files; the first one is the start page.
-    """
-
-    figures: StoreFigures
-    files: tuple[Path, ...]
 
 
 def show(
@@ -61,8 +44,8 @@ def show(
     episode: int | None = None,
     signals: Sequence[str] = (),
     progress: OnProgress | None = None,
-) -> Shown:
-    """Writes pages and images of a store; returns its figures.
+) -> tuple[StoreFigures, tuple[Path, ...]]:
+    """Writes the pages of a store; returns its figures and the written files, the first of which is the start page.
 
     Args:
         store: the store.
@@ -83,23 +66,21 @@ def show(
         store.entry(number_)  # raises if it does not exist, before anything is written
     out.mkdir(parents=True, exist_ok=True)
     tell(progress, "measure", 0)
-    figures, sheet = measure(store), make_sheet(store)
+    figures, samples = measure(store), sample_images(store)
     tell(progress, "measure", 1)
     tell(progress, "draw", 0)
-    files: dict[str, bytes] = {}
+    pages: dict[str, str] = {}
     links: dict[str, str] = {}
     if number_ is not None:
-        view, name = view_episode(store, number_, chosen), f"episode-{number_}"
-        beside = {"index.html": figures.name, f"{name}.png": "This episode as PNG"}
-        files[f"{name}.png"] = episode_figure(view).png()
-        files[f"{name}.html"] = episode_page(figures.name, view, _source(store, number_), beside).encode()
-        links = {f"{name}.html": f"Episode {number_}, signal by signal"}
-    files = {"index.html": index_page(figures, sheet, links).encode(), **files}
-    for name, content in files.items():
+        view, name = view_episode(store, number_, chosen), f"episode-{number_}.html"
+        pages[name] = episode_page(figures.name, view, _source(store, number_), {"index.html": figures.name})
+        links[name] = f"Episode {number_}, signal by signal"
+    pages = {"index.html": index_page(figures, samples, links), **pages}
+    for name, page in pages.items():
         with name_in_errors(out / name):
-            (out / name).write_bytes(content)
+            (out / name).write_text(page, encoding="utf-8")
     tell(progress, "draw", 1)
-    return Shown(figures=figures, files=tuple(out / name for name in files))
+    return figures, tuple(out / name for name in pages)
 
 
 def measure(store: Store) -> StoreFigures:
@@ -138,25 +119,18 @@ def measure(store: Store) -> StoreFigures:
     )
 
 
-def make_sheet(store: Store) -> Sheet | None:
-    """The contact sheet with up to 8 episodes, evenly spread; None for an empty store."""
-    numbers = _spread(len(store), SHEET_EPISODES)
-    cameras = _cameras(store)
-    if not numbers or not store.schema.signals:
+def sample_images(store: Store) -> SampleImages | None:
+    """Images of up to 8 episodes, evenly spread; None without episodes or cameras."""
+    numbers, cameras = _spread(len(store), SAMPLE_EPISODES), _cameras(store)
+    if not numbers or not cameras:
         return None
-    shown, curves = cameras[:MAX_CAMERAS], drawn_signals(store.schema.signals, SHEET_SIGNALS)
-    left, noun = len(cameras) - len(shown), "camera"
-    if not shown:
-        left, noun = sum(signal.kind is not Kind.IMAGE for signal in store.schema.signals) - len(curves), "signal"
-    return Sheet(
-        title=store.path.absolute().name,
-        subtitle=f"{plural(len(numbers), 'episode')} of {number(len(store))}, spread over the store",
-        rows=[_heading(store, number) for number in numbers],
+    shown, left = cameras[:MAX_CAMERAS], len(cameras[MAX_CAMERAS:])
+    return SampleImages(
+        episodes=[(f"episode {number}", _length(store, number), _ending(store, number)) for number in numbers],
         reels=[
             Reel(name=c.name, shape=c.shape, rows=[_moments(store, c, number) for number in numbers]) for c in shown
         ],
-        sparks=None if shown else _sparks(store, curves, numbers),
-        note=f"{plural(left, noun)} left out." if left else "",
+        note=f"{plural(left, 'camera')} left out." if left else "",
     )
 
 
@@ -277,15 +251,11 @@ def _ending(store: Store, number_: int) -> str:
     return " and ".join(words) or "open end"
 
 
-def _heading(store: Store, number_: int) -> Heading:
-    return Heading(title=f"episode {number_}", lines=(_length(store, number_), _ending(store, number_)))
-
-
-def _moments(store: Store, camera: Signal, number_: int) -> list[SheetFrame]:
+def _moments(store: Store, camera: Signal, number_: int) -> list[tuple[str, NDArray[np.uint8] | None]]:
+    """The time and the frame of up to 8 evenly spread observations."""
     steps = int(store.num_steps[number_])
     axis = time_axis(steps, _step_s(store, number_))
-    moments = _spread(steps + 1, SHEET_MOMENTS)
-    return [SheetFrame(text=axis.text(at), frame=_frame(store, camera, number_, at)) for at in moments]
+    return [(axis.text(at), _frame(store, camera, number_, at)) for at in _spread(steps + 1, SAMPLE_MOMENTS)]
 
 
 def _frame(store: Store, camera: Signal, number_: int, at: int) -> NDArray[np.uint8] | None:
@@ -309,20 +279,3 @@ def _panel(store: Store, signal: Signal, number_: int, axis: TimeAxis) -> Signal
     known = signal.role is not Role.OBSERVATION
     observed = np.ones(rows, np.bool_) if known else store.observed(signal.name, number_, 0, rows)
     return make_panel(signal, np.concatenate(parts), observed, axis)
-
-
-def _sparks(store: Store, signals: Sequence[Signal], numbers: Sequence[int]) -> Sparks | None:
-    """Curves of each signal and episode over a common time span."""
-    if not signals:
-        return None
-    steps_s = [_step_s(store, number) for number in numbers]
-    timed = all(step_s is not None for step_s in steps_s)  # else the axes count steps
-    axes = [
-        TimeAxis(times=elapsed_s(int(store.num_steps[one]), step_s if timed and step_s is not None else 1.0), unit="")
-        for one, step_s in zip(numbers, steps_s, strict=True)
-    ]
-    columns = [
-        share_axis([_panel(store, signal, one, axis) for one, axis in zip(numbers, axes, strict=True)])
-        for signal in signals
-    ]
-    return Sparks(columns=columns, span=max(axis.span for axis in axes))

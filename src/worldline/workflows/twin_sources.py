@@ -37,9 +37,11 @@ def twin_source(name: str, required: Schema) -> TwinSource:
     source: TwinSource = GreenhouseTwins() if name == GREENHOUSE else EnvironmentTwins(name=name)
     given = {signal.name for signal in source.schema.signals}
     known = [signal for signal in required.exogenous if signal.name in given]
-    fix = "Give the environment of the logs, or audit without --env."
     check_signals(
-        source.schema, (*required.actions, *required.observations, *known), f"the environment {name}", (fix, fix, fix)
+        source.schema,
+        (*required.actions, *required.observations, *known),
+        f"the environment {name}",
+        "Give the environment of the logs, or audit without --env.",
     )
     lacking = [signal.name for signal in required.exogenous if signal.name not in given]
     if lacking:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from greenhouse_logs import record_greenhouse
 from tests.data.stores import stored
 
 from worldline.data.conversion import with_moved_actions
@@ -23,7 +24,6 @@ from worldline.data.quality.segments import track
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.labs.two_rooms import TwoRooms
-from worldline.recipes.greenhouse import record_greenhouse
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.record import record
 
