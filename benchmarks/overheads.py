@@ -8,12 +8,11 @@ versions open these bundles, so the weights are equal. Each version runs in a se
 answer in turn. Times are processor seconds of one thread, so other load on the machine counts less.
 
 Rows, per family:
-  ratios      median over the repeats of the new time divided by the old one of the same turn, with the 95 % interval of
-              the median, for `plan` (horizon 12, a target and a constraint), `predict` with 8 and 41 observations,
-              20 calls of `Session.observe`, `learn` (30 updates), and 50 calls of `predict` at `worldline serve`, in
-              the process of the service.
-  difference  of the cost of whole plans from 20 seeds, new minus old, with its 95 % interval; 0 if the versions draw
-              alike.
+  ratios      the new time divided by the old one of the same turn: median over the repeats, with its 95 % interval.
+              Verbs: `plan` (horizon 12, a target and a constraint), `predict` with 8 and 41 observations, 20 calls of
+              `Session.observe`, `learn` (30 updates). `served` is 50 calls of `predict` in the process of a service.
+  difference  of the cost of whole plans from 20 seeds, new minus old, with its 95 % interval. It is 0 if the versions
+              draw alike.
 """
 
 from __future__ import annotations

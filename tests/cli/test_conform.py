@@ -73,7 +73,7 @@ def test_it_says_what_is_broken() -> None:
 
 
 def test_it_refuses_what_it_cannot_build() -> None:
-    shown = RUN.invoke(app, ["conform", "engine", "simulator"])
+    shown = RUN.invoke(app, ["conform", "engine", "language"])
     assert shown.exit_code == 1
     assert "check_engine" in shown.stderr
 
