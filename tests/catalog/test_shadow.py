@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import gc
 import logging
 import subprocess
 import sys
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -178,14 +176,6 @@ def test_a_disk_that_is_full_ends_nothing(
     assert len(read_records(pair.records)) == 1
 
 
-def test_after_closing_nothing_is_taken(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
-    shadowing.close()
-    assert not put(shadowing, pair, world)
-    shadowing.flush()
-    shadowing.close()
-
-
 def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_toy: Open, pair: VersionPair) -> None:
     opening, may_open, opened = Event(), Event(), []
 
@@ -209,17 +199,6 @@ def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_
     assert put(shadowing, pair, world)  # there is room for all of them again
     shadowing.close()
     assert len(read_records(pair.records)) == 2
-
-
-def test_no_call_holds_the_world_that_answered_it(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
-    put(shadowing, pair, world)
-    shadowing.flush()
-    gone = weakref.ref(world)
-    del world
-    gc.collect()
-    assert gone() is None
-    shadowing.close()
 
 
 def test_a_process_ends_although_a_candidate_is_at_work(tmp_path: Path) -> None:

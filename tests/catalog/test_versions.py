@@ -261,16 +261,6 @@ def test_a_worse_one_is_promoted_only_despite(
     assert catalog.promote("toy", "prod", despite=True).number == 2
 
 
-def test_equal_ones_are_told_to_be_so(
-    catalog: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
-) -> None:
-    published(catalog, toy_bundle, 0.3, -0.3)  # off by as much, to the other side
-    catalog.shadow("toy", "prod", 2)
-    asked(HISTORIES)
-    assert catalog.comparison("toy", "prod").verdict is ShadowVerdict.NO_DIFFERENCE
-    assert catalog.promote("toy", "prod").number == 2
-
-
 def test_a_candidate_that_crashes_is_not_promoted(
     catalog: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
 ) -> None:

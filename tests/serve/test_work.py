@@ -192,20 +192,6 @@ def test_the_trust_of_scores_in_pieces_is_the_smallest() -> None:
     assert answer_in_pieces(world, call, world.describe(), 1).trust == smallest_trust(world)
 
 
-def test_a_piece_is_asked_for_as_many_times_as_there_are_pieces() -> None:
-    sizes = list[int]()
-    case = named("linear")
-
-    class Counting:
-        def answer(self, call: PredictCall) -> object:
-            sizes.append(call.history.num_worlds)
-            return case.world.answer(call)
-
-    call = batch_of([prediction(case.episodes[0])] * 10)
-    answer_in_pieces(Counting(), call, case.world.describe(), 3)  # type: ignore[arg-type]
-    assert sizes == [4, 3, 3]
-
-
 @pytest.mark.parametrize(("reason", "status"), [("deadline", 504), ("gone", 499), ("cancelled", 499)])
 def test_a_call_in_pieces_stops_when_nobody_waits_for_it(
     reason: str, status: int, monkeypatch: pytest.MonkeyPatch
