@@ -47,13 +47,6 @@ def test_rows_become_arrays_and_null_is_missing() -> None:
     assert found.actions["mode"].dtype == np.int64
 
 
-def test_one_observation_needs_no_actions() -> None:
-    found = history(observations={"position": [1, 2], "speed": 3})
-    assert found.observations["position"].tolist() == [[1, 2]]
-    assert found.observations["speed"].tolist() == [[3]]
-    assert found.observed == {}
-
-
 def test_the_last_row_is_held_for_all_steps() -> None:
     plans = [{"push": [[1, 0], [0, 1]]}, {"push": [[1, 1]]}]
     (first, second), fixed = futures_of(CARD, plans, {"wind": [[0, 0]] * 3}, None, limit=10)
