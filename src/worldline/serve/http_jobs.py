@@ -107,7 +107,7 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
 
 
 def _add_results(router: APIRouter, service: Service, jobs: Jobs) -> None:
-    """Adds the routes of what a job tells and leaves."""
+    """Adds the routes of results, reports and events."""
     caller_of = partial(_caller_of, service)
 
     @router.get("/jobs/{job}/result", openapi_extra=_operation())

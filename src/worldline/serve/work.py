@@ -50,10 +50,10 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
     Raises:
         TooLargeError: the call exceeds a limit: steps, candidates, pixels or memory.
     """
-    worlds, candidates, samples, steps, observed = _counts(call, card)
+    counts = worlds, candidates, samples, steps, observed = _counts(call, card)
     predicted = worlds * steps * (1 if isinstance(call, PlanCall) else candidates)  # a plan has a time limit instead
     arrays = [value for value in _observations(call).values() if isinstance(value, np.ndarray)]
-    num_bytes = _num_bytes(call, card)
+    num_bytes = _num_bytes(call, card, *counts)
     for what, number, limit in (
         ("observations", observed, limits.horizon),
         ("steps", steps, limits.horizon),
@@ -67,9 +67,8 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
     return CallSize(num_bytes=num_bytes, steps=predicted)
 
 
-def _num_bytes(call: Call, card: Card) -> int:
+def _num_bytes(call: Call, card: Card, worlds: int, candidates: int, samples: int, steps: int, observed: int) -> int:
     """The estimated memory of a call."""
-    worlds, candidates, samples, steps, observed = _counts(call, card)
     values = sum(math.prod(card.schema[name].shape) for name in card.predicts)
     rolled_out = candidates * steps + observed
     # The measured memory is that of a rollout of `band_horizon` steps. An observation takes as much as a step.

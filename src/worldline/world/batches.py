@@ -58,13 +58,18 @@ def combine(answers: Sequence[Prediction], join: Join) -> Prediction:
 
 
 def world_of(batch: Prediction, number: int) -> Prediction:
-    """The prediction of one world of a batch."""
-
-    def take(values: Sequence[Any]) -> Any:
-        value = values[0][number]
-        return value.item() if np.ndim(value) == 0 else value
-
-    return combine([batch], take)
+    """The prediction of one world of a batch, without samples. A service does this for every call, so it is fast."""
+    signals = {
+        name: Forecast(
+            mean=forecast.mean[number],
+            low=None if forecast.low is None else forecast.low[number],
+            high=None if forecast.high is None else forecast.high[number],
+            horizon=int(np.asarray(forecast.horizon)[number]),
+        )
+        for name, forecast in batch.signals.items()
+    }
+    images = {name: frames[number] for name, frames in batch.images.items()}
+    return replace(batch, signals=signals, images=images, trust=float(np.asarray(batch.trust)[number]))
 
 
 def _combined(forecasts: Sequence[Forecast], join: Join) -> Forecast:
