@@ -83,16 +83,11 @@ def test_wrong_signals_are_named(observations: Any, error: type[Exception], text
         history(observations=observations)
 
 
-@pytest.mark.parametrize("bad", ["1", True, {}, [["1"]], [[[1]]], 1e31, float("inf"), float("nan"), 10**400])
+@pytest.mark.parametrize("bad", ["1", True, {}, [["1"]], [[[1]]], 1e31, float("nan"), 10**400, ["x"] * 10_000])
 def test_rows_are_numbers(bad: Any) -> None:
-    with pytest.raises(ValidationError, match="Give a number"):
+    with pytest.raises(ValidationError, match="Give a number") as caught:
         HistoryInput.model_validate({"observations": {"speed": bad}})
-
-
-def test_a_long_bad_list_has_one_error() -> None:
-    with pytest.raises(ValidationError) as caught:
-        HistoryInput.model_validate({"observations": {"speed": ["x"] * 10_000}})
-    assert caught.value.error_count() == 1
+    assert caught.value.error_count() == 1  # also of a long list
 
 
 def test_discrete_values_are_integers() -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import Final, final
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -23,13 +23,8 @@ from worldline.serve.problems import MediaTypeError
 from worldline.serve.requests import JSON, content_type, idempotency_key, read_body
 from worldline.serve.service import Service
 
+_EVENTS: Final = "text/event-stream"
 _operation = partial(operation, Scope.JOB)
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events."""
-
-    media_type = "text/event-stream"
 
 
 @final
@@ -122,12 +117,15 @@ def _add_results(router: APIRouter, service: Service, jobs: Jobs) -> None:
         policy = f"{page_policy()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
         return HTMLResponse(page, headers={"content-security-policy": policy})
 
-    @router.get("/jobs/{job}/events", response_class=EventStream, openapi_extra=_operation())
+    # Without a schema, which would be that of each event.
+    described = {"responses": {"200": {"content": {_EVENTS: {}}}}, **_operation()}
+
+    @router.get("/jobs/{job}/events", response_class=Response, openapi_extra=described)
     async def get_events(job: str, request: Request) -> Response:
         """Server-sent events: `progress`, then `end` with the job as it ended."""
         events = jobs.events(await caller_of(request), job)
         first = await anext(events)  # raises errors before the answer begins
-        return EventStream(_stream(first, events))
+        return StreamingResponse(_stream(first, events), media_type=_EVENTS)
 
 
 async def _caller_of(service: Service, request: Request) -> Caller:
