@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import worldline
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
 from worldline.serve.server import serving
-from worldline.serve.service import Service, TokenCheck
+from worldline.serve.service import Service
 from worldline.world.base import World
 
 
@@ -20,7 +21,7 @@ def serving_world(
     *,
     name: str = "toy",
     limits: Limits | None = None,
-    tokens: TokenCheck | None = None,
+    tokens: Any = None,
     database: Database | None = None,
 ) -> Iterator[str]:
     """The URL of the world while it is served."""

@@ -16,8 +16,8 @@ from worldline.engines.base import CallCost, Card
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld
-from worldline.serve.http_docs import render
-from worldline.serve.openapi import create_openapi, verb_routes
+from worldline.serve.http_docs import create_openapi, render
+from worldline.serve.openapi import verb_routes
 from worldline.world.base import World
 
 NAMES = (
@@ -53,8 +53,7 @@ def test_names_of_signals_are_data(name: str, tmp_path: Path) -> None:
     seen = Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
     moved = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
     hosted = HostedWorld("named", None, Named(Schema(signals=(seen, moved))))
-    examples = examples_of(hosted)
-    document = create_openapi(verb_routes("/v1/worlds/{name}:{verb}"), examples, needs_token=True)
+    document = create_openapi(verb_routes(), hosted, needs_token=True)
     page = render(document, needs_token=True, server="http://server.invalid")
     assert not re.search(r"<(script|img)|1337", page)
     command = re.search(r"<pre>(curl .*?)</pre>", page.partition('id="predict"')[2], re.DOTALL)
@@ -62,4 +61,4 @@ def test_names_of_signals_are_data(name: str, tmp_path: Path) -> None:
     shell = ["bash", "-c", f"curl() {{ cat > body; }}\n{html.unescape(command[1])}"]
     subprocess.run(shell, check=True, cwd=tmp_path, env={"PATH": os.environ["PATH"]}, timeout=60)
     assert [path.name for path in tmp_path.iterdir()] == ["body"]
-    assert json.loads((tmp_path / "body").read_text()) == examples["predict"].request
+    assert json.loads((tmp_path / "body").read_text()) == examples_of(hosted)["predict"]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -59,15 +58,6 @@ def test_a_running_application_is_swapped(catalog: Catalog, world: NamedWorld) -
             catalog.roll_back("toy", "prod")
         seen.append((told(world), world.version, world.describe().name))
     assert seen == [(1.0, 1, "biased by 1.0")] * 4 + [(3.0, 3, "biased by 3.0")] * 4 + [(1.0, 1, "biased by 1.0")] * 4
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # from Python 3.12 on
-def test_another_process_may_swap_it(catalog: Catalog, world: NamedWorld) -> None:
-    assert told(world) == 1.0
-    other = multiprocessing.get_context("fork").Process(target=catalog.point, args=("toy", "prod", 2))
-    other.start()
-    other.join(60)
-    assert told(world) == 2.0
 
 
 def answers(world: World, plans: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import gc
 import logging
 import subprocess
 import sys
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -14,11 +12,7 @@ import pytest
 
 from worldline.catalog import shadow
 from worldline.catalog.comparison import read_records
-from worldline.catalog.shadow import Shadow, ShadowCall, VersionPair, copied
-from worldline.episode import History
-from worldline.planning.base import Goal
-from worldline.planning.calls import PlanCall
-from worldline.planning.costs import Price
+from worldline.catalog.shadow import Shadow, ShadowCall, VersionPair
 from worldline.testing.toys import Integrator
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
@@ -89,23 +83,6 @@ def test_the_caller_waits_for_nothing_and_what_finds_no_room_is_counted(
     assert sum(record.dropped for record in found) == 2
 
 
-@pytest.mark.parametrize(
-    ("fails", "said"),
-    [("imagine", "RuntimeError: out of luck"), ("exit", "SystemExit: "), ("nan", "nan for 'position' at step 1")],
-)
-def test_a_candidate_that_fails_is_written_down_each_time(
-    tmp_path: Path, toy_bundle: Write, open_toy: Open, fails: str, said: str
-) -> None:
-    pair = VersionPair(serving=1, candidate=2, bundle=toy_bundle(fails=fails), records=tmp_path / "shadow" / "a.jsonl")
-    shadowing = wanting(pair, open_toy, 4)
-    for _ in range(2):
-        put(shadowing, pair, open_toy(toy_bundle(0.0)))
-    shadowing.close()
-    found = read_records(pair.records)
-    assert len(found) == 2
-    assert all(said in record.error and record.candidate_s is None and not record.outcomes for record in found)
-
-
 def test_a_candidate_that_cannot_be_opened_is_tried_once(
     tmp_path: Path, toy_bundle: Write, open_toy: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -119,19 +96,6 @@ def test_a_candidate_that_cannot_be_opened_is_tried_once(
     assert len(caplog.records) == 1
     assert "version 2 cannot be opened to run in shadow (BundleError)" in caplog.text
     assert "no key fits" not in caplog.text
-
-
-def test_a_call_that_shows_no_outcome_is_not_scored(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing = wanting(pair, open_toy, 4)
-    assert shadowing.accepts(pair)
-    now = History(observations={"position": np.zeros((1, 2), np.float32)}, actions={"push": np.zeros((0, 2))})
-    shadowing.put(
-        ShadowCall(pair=pair, verb="plan", world=open_toy(toy_bundle(0.0)), seconds=0.1, again=ask, history=now)
-    )
-    shadowing.close()
-    (record,) = read_records(pair.records)
-    assert "expected at least 2 observations, got 1" in record.unscored
-    assert record.candidate_s is not None
 
 
 def test_one_history_is_scored_once(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
@@ -178,14 +142,6 @@ def test_a_disk_that_is_full_ends_nothing(
     assert len(read_records(pair.records)) == 1
 
 
-def test_after_closing_nothing_is_taken(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
-    shadowing.close()
-    assert not put(shadowing, pair, world)
-    shadowing.flush()
-    shadowing.close()
-
-
 def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_toy: Open, pair: VersionPair) -> None:
     opening, may_open, opened = Event(), Event(), []
 
@@ -209,17 +165,6 @@ def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_
     assert put(shadowing, pair, world)  # there is room for all of them again
     shadowing.close()
     assert len(read_records(pair.records)) == 2
-
-
-def test_no_call_holds_the_world_that_answered_it(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
-    put(shadowing, pair, world)
-    shadowing.flush()
-    gone = weakref.ref(world)
-    del world
-    gc.collect()
-    assert gone() is None
-    shadowing.close()
 
 
 def test_a_process_ends_although_a_candidate_is_at_work(tmp_path: Path) -> None:
@@ -251,23 +196,3 @@ for _ in range(9):
     here = str(Path(__file__).parents[1] / "world" / "toy_worlds.py")
     done = subprocess.run([sys.executable, "-c", code, here, str(tmp_path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_copies_share_nothing_that_can_change() -> None:
-    request = PlanCall(
-        history=HISTORY,
-        goal=Goal(targets={"position": np.zeros(2)}, costs=[Price(signal="push", price=np.ones((2, 1)))]),
-        horizon=2,
-        proposals={"push": np.zeros((1, 2, 2))},
-    )
-    (history, episode), same = copied((HISTORY, EPISODE)), copied(request)
-    for one, other in ((history, HISTORY), (episode, EPISODE)):
-        for group in ("observations", "actions", "exogenous", "observed"):
-            assert vars(one)[group].keys() == vars(other)[group].keys()
-        np.testing.assert_array_equal(one.observations["position"], other.observations["position"])
-        assert not np.shares_memory(one.observations["position"], other.observations["position"])
-        assert not np.shares_memory(one.actions["push"], other.actions["push"])
-    assert not np.shares_memory(same.goal.targets["position"], request.goal.targets["position"])
-    assert not np.shares_memory(same.proposals["push"], request.proposals["push"])
-    assert same.goal.costs[0] is request.goal.costs[0]
-    assert (same.horizon, same.pending) == (2, None)

@@ -13,7 +13,7 @@ import pytest
 from worldline.bundle import read_bundle
 from worldline.catalog.comparison import ShadowVerdict
 from worldline.catalog.named import NamedWorld
-from worldline.catalog.versions import Catalog, default_folder, open_named
+from worldline.catalog.versions import Catalog, default_folder
 from worldline.episode import History
 from worldline.errors import BundleError, ConfigError, InputError, UnknownNameError
 from worldline.testing.toys import Integrator
@@ -261,16 +261,6 @@ def test_a_worse_one_is_promoted_only_despite(
     assert catalog.promote("toy", "prod", despite=True).number == 2
 
 
-def test_equal_ones_are_told_to_be_so(
-    catalog: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
-) -> None:
-    published(catalog, toy_bundle, 0.3, -0.3)  # off by as much, to the other side
-    catalog.shadow("toy", "prod", 2)
-    asked(HISTORIES)
-    assert catalog.comparison("toy", "prod").verdict is ShadowVerdict.NO_DIFFERENCE
-    assert catalog.promote("toy", "prod").number == 2
-
-
 def test_a_candidate_that_crashes_is_not_promoted(
     catalog: Catalog, toy_bundle: Write, asked: Callable[[list[History]], None]
 ) -> None:
@@ -302,16 +292,3 @@ def test_processes_that_publish_lose_nothing(catalog: Catalog, toy_bundle: Write
     assert [one.number for one in versions] == list(range(1, 13))
     for one in versions:
         read_bundle(one.path)
-
-
-def test_open_named_refuses_what_it_cannot_open(
-    catalog: Catalog, toy_bundle: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLDLINE_HOME", str(catalog.folder))
-    published(catalog, toy_bundle, 0.0)
-    with pytest.raises(InputError, match="NAME@ALIAS"):
-        open_named("toy")
-    with pytest.raises(UnknownNameError):
-        open_named("toy@canary")
-    with pytest.raises(BundleError):  # a toy is no bundle that `worldline.open` knows
-        open_named("toy@prod")

@@ -14,19 +14,16 @@ import numpy as np
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
+from tests.serve.scripted import FewTokens, service_of
 
-from worldline.catalog.opening import open_target
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.serve import server
-from worldline.serve.callers import Caller, Scope, UnauthorizedError
-from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
 from worldline.serve.mcp_server import create_server, http_app
-from worldline.serve.service import Service
 from worldline.testing.toys import Integrator
 from worldline.world.base import Forecast, Prediction, World
 from worldline.world.fit_calibration import calibrate
@@ -101,35 +98,9 @@ def rows(episode: Episode, stop: int | None = None) -> dict[str, Any]:
     return {group: {name: value.tolist() for name, value in arrays.items()} for group, arrays in groups.items()}
 
 
-class FewTokens:
-    """Tokens by their text, each with its scopes."""
-
-    def __init__(self, known: Mapping[str, set[Scope]]) -> None:
-        self.known = known
-
-    def any(self) -> bool:
-        return bool(self.known)
-
-    def is_kept(self, token: str) -> bool:
-        return False
-
-    def check(self, token: str) -> Caller:
-        if token not in self.known:
-            raise UnauthorizedError
-        return Caller(id=token, name=token, scopes=frozenset(self.known[token]))
-
-
-def service_of(worlds: Mapping[str, World], tokens: FewTokens | None = None, limits: Limits | None = None) -> Service:
-    """A service of worlds in this process."""
-    hosts = Hosts(open_target)
-    for name, world in worlds.items():
-        hosts.add(HostedWorld(name, None, world))
-    return Service(hosts, limits, tokens=tokens)
-
-
 def in_process(worlds: Mapping[str, World], run: Callable[[Client], Any], limits: Limits | None = None) -> Any:
     """Runs an async function with a client in this process."""
-    service = service_of(worlds, limits=limits)
+    service = service_of(limits=limits, **worlds)
 
     async def main() -> Any:
         async with Client(create_server(service)) as client:
@@ -150,7 +121,7 @@ def call(worlds: Mapping[str, World], tool: str, **arguments: Any) -> CallToolRe
 @contextmanager
 def served(worlds: Mapping[str, World], tokens: FewTokens | None = None, **limits: Any) -> Iterator[str]:
     """The URL of a server in a thread."""
-    service = service_of(worlds, tokens, Limits(mcp_bytes=20_000, **limits))
+    service = service_of(limits=Limits(mcp_bytes=20_000, **limits), tokens=tokens, **worlds)
     listener = server.listen("127.0.0.1", 0)
     url = server.url_of(listener)
     running = server.server_of(http_app(service, url=url, names=["127.0.0.1"]), service.limits)

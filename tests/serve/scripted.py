@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -13,9 +13,10 @@ from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.planning.calls import Call, PredictCall
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.serve.callers import Caller, Scope, UnauthorizedError
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
-from worldline.serve.service import Service, TokenCheck
+from worldline.serve.service import Service
 from worldline.testing.toys import Integrator
 from worldline.world.base import Prediction, World
 from worldline.world.local import LocalWorld
@@ -49,14 +50,38 @@ class ScriptedWorld(World):
         return found if isinstance(found, Prediction) else linear_world().answer(call)
 
 
+class FewTokens:
+    """Tokens by their text, each with its scopes."""
+
+    def __init__(self, known: Mapping[str, Set[Scope]]) -> None:
+        self.known = known
+
+    def any(self) -> bool:
+        return bool(self.known)
+
+    def is_kept(self, token: str) -> bool:
+        return False
+
+    def check(self, token: str) -> Caller:
+        if token not in self.known:
+            raise UnauthorizedError
+        return Caller(id=token, name=token, scopes=frozenset(self.known[token]))
+
+
 def service_of(
-    world: World | None = None, limits: Limits | None = None, *, tokens: TokenCheck | None = None, workers: int = 1
+    world: World | None = None,
+    limits: Limits | None = None,
+    *,
+    tokens: FewTokens | None = None,
+    workers: int = 1,
+    **worlds: World,
 ) -> Service:
-    """A service of one world, called "toy"."""
+    """A service of one world, called "toy", or of others by name."""
 
     def open_reference(reference: str) -> World:
         raise NotImplementedError(reference)
 
     hosts = Hosts(open_reference)
-    hosts.add(HostedWorld("toy", None, linear_world() if world is None else world))
+    for name, served in (worlds or {"toy": world or linear_world()}).items():
+        hosts.add(HostedWorld(name, None, served))
     return Service(hosts, limits, tokens=tokens, workers=workers)

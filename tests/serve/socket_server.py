@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tests.serve.scripted import FewTokens, service_of
+
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.episode import History
 from worldline.planning.calls import Call, PlanCall
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.serve.callers import Caller, Scope, UnauthorizedError
-from worldline.serve.hosting import HostedWorld, Hosts
+from worldline.serve.callers import Scope
 from worldline.serve.http import create_app
 from worldline.serve.limits import Limits
 from worldline.serve.server import listen, server_of, url_of
@@ -57,23 +58,6 @@ class Slow(World):
         return self.world.answer(replace(call, budget_s=None))
 
 
-class OneToken:
-    """The tokens of a service that knows one."""
-
-    def any(self) -> bool:
-        return True
-
-    def is_kept(self, token: str) -> bool:
-        return True
-
-    def check(self, token: str) -> Caller:
-        if token == TOKEN:
-            return Caller(id="1", name="robot", scopes=frozenset({Scope.SESSION}))
-        if token == READER:
-            return Caller(id="2", name="reader", scopes=frozenset({Scope.READ}))
-        raise UnauthorizedError
-
-
 @dataclass
 class Server:
     url: str
@@ -84,9 +68,8 @@ class Server:
 @contextmanager
 def serving_sockets(world: World, *, name: str = "toy", tokens: bool = False, **limits: float) -> Iterator[Server]:
     """Serves `world` on loopback."""
-    hosts = Hosts(no_catalog)
-    hosts.add(HostedWorld(name, None, world))
-    service = Service(hosts, Limits(**limits), tokens=OneToken() if tokens else None)
+    known = FewTokens({TOKEN: {Scope.SESSION}, READER: {Scope.READ}})
+    service = service_of(limits=Limits(**limits), tokens=known if tokens else None, **{name: world})
     listener = listen("127.0.0.1", 0)
     server = server_of(create_app(service), service.limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -101,7 +84,3 @@ def serving_sockets(world: World, *, name: str = "toy", tokens: bool = False, **
         stop()
         thread.join(60)
         assert not thread.is_alive()
-
-
-def no_catalog(reference: str) -> World:
-    raise AssertionError(reference)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import socket
@@ -16,7 +15,6 @@ import msgspec
 import numpy as np
 import pytest
 from tests.serve.socket_server import READER, TOKEN, Server, Slow, serving_sockets, toy
-from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -185,6 +183,7 @@ def test_a_plan_is_followed_for_several_steps(slow: tuple[Server, Slow]) -> None
         {"step": 1, "observations": {}},
         step(1, actions={"push": [0.0]}),
         step(1, observed={"elsewhere": True}),
+        step(1, actions={}),
     ],
 )
 def test_an_observation_that_does_not_fit_is_an_error_of_its_step_only(server: Server, wrong: dict[str, Any]) -> None:
@@ -193,16 +192,6 @@ def test_an_observation_that_does_not_fit_is_an_error_of_its_step_only(server: S
         assert tell(client, step(0))["type"] == "action"
         error = tell(client, wrong)
         assert (error["type"], error["code"], error["step"]) == ("error", "invalid_request", wrong["step"])
-        assert tell(client, step(1))["source"] == "fresh"
-
-
-def test_empty_actions_are_an_error_with_a_pointer(server: Server) -> None:
-    with connect(f"{server.url}/control?world=toy") as client:
-        tell(client, SETTINGS)
-        assert tell(client, step(0))["type"] == "action"
-        error = tell(client, step(1, actions={}))
-        assert (error["type"], error["step"], error["pointer"]) == ("error", 1, "/actions")
-        assert "actions is {}" in error["detail"]
         assert tell(client, step(1))["source"] == "fresh"
 
 
@@ -387,20 +376,3 @@ def vanish(server: Server, world: Slow) -> None:
         while not world.requests:
             time.sleep(0.01)
         client.socket.shutdown(socket.SHUT_RDWR)
-
-
-def test_twenty_clients_at_once_get_their_own_answers(server: Server) -> None:
-    async def drive(number: int) -> list[int]:
-        async with connect_async(f"{server.url}/control?world=toy") as client:
-            await client.send(json.dumps(SETTINGS | {"period_s": 60.0, "deadline_s": 60.0}))
-            assert json.loads(await client.recv())["type"] == "ready"
-            steps = list[int]()
-            for count in range(3):
-                await client.send(json.dumps(step(100 * number + count)))
-                steps.append(json.loads(await client.recv())["step"])
-            return steps
-
-    async def drive_all() -> list[list[int]]:
-        return await asyncio.gather(*(drive(number) for number in range(20)))
-
-    assert asyncio.run(drive_all()) == [[100 * number + count for count in range(3)] for number in range(20)]

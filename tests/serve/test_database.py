@@ -18,7 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, delete, insert, select, text
+from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import IntegrityError
 from tests.serve import database_process
 from tests.serve.conftest import execute
@@ -103,19 +103,6 @@ def test_reading_cannot_write(database: Database) -> None:
     with pytest.raises(UnavailableError):
         database.read(partial(add_world, "a"))
     assert database.read(names) == set()
-
-
-def test_steps_of_a_session_go_with_it(database: Database) -> None:
-    session = {"id": "s", "token_id": "t", "world": "w", "settings": {}, "state": {}, "step": 1}
-    times = {"created": 0.0, "expires": 1.0}
-
-    def fill(connection: Connection) -> None:
-        connection.execute(insert(tables.sessions).values(**session, **times))
-        connection.execute(insert(tables.session_steps).values(session_id="s", step=0, body=b"\0"))
-
-    database.write(fill)
-    database.write(lambda connection: connection.execute(delete(tables.sessions)))
-    assert database.read(lambda connection: connection.execute(select(tables.session_steps)).all()) == []
 
 
 def test_closing_completes_the_writes_that_wait(database_url: str) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from tests.serve.scripted import ARGUMENTS, BODY, ScriptedWorld, linear_world, service_of
+from tests.serve.scripted import ARGUMENTS, BODY, FewTokens, ScriptedWorld, linear_world, service_of
 
 from worldline.engines.base import Card
 from worldline.errors import (
@@ -26,7 +26,7 @@ from worldline.errors import (
     WorldlineError,
 )
 from worldline.planning.calls import PredictCall
-from worldline.serve.callers import Caller, ForbiddenError, Scope, UnauthorizedError
+from worldline.serve.callers import ForbiddenError, Scope, UnauthorizedError
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.http import create_app
 from worldline.serve.limits import Limits
@@ -274,6 +274,7 @@ def test_unknown_paths_verbs_worlds_and_methods(client: Client) -> None:
         response = client.ask(method, path, headers=JSON)
         assert response.status_code == status, (method, path)
         problem(response)
+    assert client.ask("POST", "/v1/worlds/toy").headers["allow"] == "GET"
     for method, path in (("GET", "/v1/worlds/tyo"), ("POST", "/v1/worlds/tyo:predict")):
         assert "'toy'" in client.ask(method, path, headers=JSON).json()["detail"]
 
@@ -316,27 +317,14 @@ def test_a_service_whose_workers_are_stuck_is_not_ready(monkeypatch: pytest.Monk
     assert client.ask("GET", "/healthz").status_code == 200
 
 
-class Keys:
-    """Two tokens."""
-
-    def any(self) -> bool:
-        return True
-
-    def is_kept(self, token: str) -> bool:
-        return token == "user"
-
-    def check(self, token: str) -> Caller:
-        scopes = {"reader": Scope.READ, "user": Scope.INFER}
-        if token not in scopes:
-            raise UnauthorizedError("the token is not valid. Ask the operator for a new one.")
-        return Caller(id=token, name=token, scopes=frozenset({scopes[token]}))
+KEYS = FewTokens({"reader": {Scope.READ}, "user": {Scope.INFER}})
 
 
 @pytest.mark.parametrize(
     "given", [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic user", "user", "Bearer user x"]
 )
 def test_without_a_valid_token_nothing_is_served(given: str | None) -> None:
-    client = Client(tokens=Keys())
+    client = Client(tokens=KEYS)
     headers = JSON if given is None else {**JSON, "authorization": given}
     for method, path in (("POST", PREDICT), ("GET", "/v1/worlds"), ("GET", "/v1/worlds/toy"), ("GET", "/metrics")):
         response = client.ask(method, path, headers=headers, content=BODY)
@@ -348,7 +336,7 @@ def test_without_a_valid_token_nothing_is_served(given: str | None) -> None:
 
 
 def test_a_token_opens_what_its_scopes_name() -> None:
-    client = Client(tokens=Keys())
+    client = Client(tokens=KEYS)
     for kind in ("Bearer", "bearer", "Api-Key"):
         assert client.predict(headers={**JSON, "authorization": f"{kind} user"}).status_code == 200
     found = problem(client.predict(headers={**JSON, "authorization": "Bearer reader"}))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,10 @@ from worldline.serve import mcp_results
 from worldline.serve.mcp_results import (
     MAX_BYTES,
     ResultStore,
-    even_steps,
     fit,
     largest_difference,
-    plain,
     shown_error,
     summary,
-    trust_meaning,
 )
 
 
@@ -36,13 +32,6 @@ def curve(name: str, values: Any, half: float | None = None, **facts: Any) -> Re
 
 def store(**limits: Any) -> ResultStore:
     return ResultStore(**{"count": 3, "num_bytes": 10_000, "lifetime_s": 60.0, **limits})
-
-
-@pytest.mark.parametrize(
-    ("count", "most", "rows"), [(1, 10, [0]), (4, 10, [0, 1, 2, 3]), (101, 3, [0, 50, 100]), (9, 1, [8])]
-)
-def test_steps_are_even_and_have_the_last(count: int, most: int, rows: list[int]) -> None:
-    assert even_steps(count, most) == rows
 
 
 def test_a_small_result_is_complete() -> None:
@@ -107,17 +96,6 @@ def test_a_page_has_the_steps_that_were_asked_for() -> None:
         kept.page("", handle, "spead", None, None)
 
 
-def test_handles_belong_to_one_caller() -> None:
-    kept = store()
-    handle = kept.put("ann", {"speed": curve("speed", range(9))})
-    assert handle is not None
-    with pytest.raises(InputError, match="no result") as other:
-        kept.page("bob", handle, "speed", None, None)
-    with pytest.raises(InputError) as unknown:
-        kept.page("bob", "x" * len(handle), "speed", None, None)
-    assert str(other.value).replace(handle, "") == str(unknown.value).replace("x" * len(handle), "")
-
-
 def test_old_results_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(mcp_results.time, "monotonic", lambda: now)
@@ -147,16 +125,6 @@ def test_errors_show_no_place_of_the_server() -> None:
     assert "10.0.0.7" not in shown_error(UnavailableError("http://10.0.0.7:8000 does not answer"))
     assert shown_error(InputError("steps is 0. Give more.")) == "steps is 0. Give more."
     assert len(shown_error(InputError("x" * 5000))) == 600
-
-
-def test_trust_is_explained() -> None:
-    assert trust_meaning(0.62) == "trust 0.62: the history is like the training data"
-    assert trust_meaning(0.04) == "trust 0.04: unlike the training data; do not rely on this"
-    assert "not calibrated" in trust_meaning(math.nan)
-
-
-def test_numbers_are_short_and_valid_json() -> None:
-    assert plain([[1 / 3, math.inf], [math.nan, 7]]) == [[0.33333, None], [None, 7]]
 
 
 def test_the_largest_difference_counts_in_widths_of_the_band() -> None:

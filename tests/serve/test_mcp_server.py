@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcp import Client
-from mcp.shared.exceptions import MCPError
 from tests.serve.mcp_worlds import (
     LOGS,
     BrokenWorld,
@@ -95,6 +94,8 @@ def test_worlds_are_listed_and_described() -> None:
         "name": "push", "role": "action", "kind": "vector", "unit": "m", "shape": [2], "low": [-1, -1], "high": [1, 1],
     }  # fmt: skip
     assert (found["step_s"], found["band_steps"], found["can_plan"]) == (0.1, 6, True)
+    assert answer("describe_world", world="toy", signal="push") == found["signals"][1]
+    assert "no signal is called 'pull'" in refusal("describe_world", world="toy", signal="pull")
 
 
 def test_predict_is_what_the_world_predicts() -> None:
@@ -181,26 +182,6 @@ def test_a_surprise_is_found_and_explained() -> None:
     assert worst["high"][0] < worst["observed"][0]
 
 
-def test_resources_describe_worlds_and_signals() -> None:
-    async def run(client: Client) -> Any:
-        templates = (await client.list_resource_templates()).resource_templates
-        found = [(await client.read_resource(uri)).contents[0] for uri in ("world://toy", "world://toy/signals/push")]
-        errors = []
-        for uri in ("world://nowhere", "world://toy/signals/pull", "world://toy/signals/..%2F..%2Fetc"):
-            with pytest.raises(MCPError) as caught:
-                await client.read_resource(uri)
-            errors.append(str(caught.value))
-        return [one.uri_template for one in templates], found, errors
-
-    templates, (card, signal), errors = in_process({"toy": toy_world()}, run)
-    assert templates == ["world://{name}", "world://{name}/signals/{signal}"]
-    assert json.loads(card.text)["world"] == "toy"
-    assert json.loads(signal.text)["high"] == [1, 1]
-    assert card.mime_type == "application/json"
-    assert "no world is called 'nowhere'" in errors[0]
-    assert "Did you mean" in errors[1] or "Known: position, push" in errors[1]
-
-
 def test_errors_of_the_world_are_errors_of_the_tool() -> None:
     assert "above its bound 1 m" in refusal("predict", world="toy", history=NOW, actions={"push": [9, 0]})
     assert refusal("predict", world="toi", history=NOW, actions={}).startswith("no world is called 'toi'. Did you")
@@ -250,16 +231,6 @@ TOKENS = FewTokens({"first": {Scope.INFER}, "second": {Scope.INFER}, "reader": {
 def url() -> Any:
     with served({"toy": toy_world()}, TOKENS) as found:
         yield found
-
-
-def test_tools_work_over_http(url: str) -> None:
-    async def run() -> Any:
-        async with http_client(url, "first") as client:
-            return await client.call_tool("predict", {"world": "toy", "history": NOW, "actions": {"push": [0, 0]}})
-
-    found = anyio.run(run)
-    assert found.structured_content["world"] == "toy"
-    assert found.structured_content == json.loads(found.content[0].text)
 
 
 def test_a_handle_of_another_token_is_unknown(url: str) -> None:

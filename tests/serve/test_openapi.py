@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from shutil import which
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 from unittest import mock
 
 import httpx
@@ -34,10 +34,7 @@ from worldline.serve.database import Database
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
-from worldline.serve.http_docs import render
-from worldline.serve.http_jobs import jobs_router
 from worldline.serve.jobs import JobSettings
-from worldline.serve.openapi import create_openapi, routes_of
 from worldline.serve.server import serving
 from worldline.serve.service import Service
 from worldline.serve.tokens import Tokens
@@ -145,10 +142,11 @@ def test_every_route_is_documented(document: dict[str, Any], tmp_path: Path) -> 
     routes = [one for router in lists if router is not None for one in router.routes] + app.routes
     found = {(one.path, method.lower()) for one in routes if hasattr(one, "methods") for method in one.methods}
     verb = ("/v1/worlds/{name}:{verb}", "post")
-    assert verb in found
     documented = {(path, method) for path, method, _ in operations(document).values()}
     assert documented == found - {verb} | {(verb[0].replace("{verb}", name), "post") for name in VERBS}
-    assert len(operations(document)) == len(documented)
+    for reference in re.findall(r'"#/components/([^"]+)"', json.dumps(document)):
+        kind, _, name = reference.partition("/")
+        assert name in document["components"][kind]
 
 
 def commands_of(page: str) -> dict[str, str]:
@@ -167,45 +165,18 @@ def test_every_command_works_when_pasted(url: str, document: dict[str, Any], tmp
     assert which("curl") is not None, "curl is missing. Run scripts/ci-deps."
     commands = commands_of(read(url, "/docs").text)
     assert commands.keys() == operations(document).keys()
-    session = ""
+    variables = {"NAME": "toy-2", "ALIAS": "prod"}
     for name, (_, _, stated) in operations(document).items():
+        content = stated.get("requestBody", {}).get("content", {}).get(JSON, {})
+        if content:
+            validate(document, content, content["example"])
         command = f"curl() {{ command curl -s -w '\\n%{{http_code}}' \"$@\"; }}\n{commands[name]}"
-        body, _, status = run_in_shell(command, tmp_path, SESSION=session).rpartition("\n")
+        body, _, status = run_in_shell(command, tmp_path, **variables).rpartition("\n")
         assert status in stated["responses"], f"{name}: {status} {body}"
-        assert status < "300", f"{name}: {status} {body}"
         content = stated["responses"][status].get("content", {}).get(JSON)
         if content is not None:
             validate(document, content, answer := json.loads(body))
-            session = answer["id"] if name == "create_session" else session
-
-
-def test_examples_fit_their_schemas(document: dict[str, Any]) -> None:
-    shown = 0
-    for _, _, stated in operations(document).values():
-        content = stated.get("requestBody", {}).get("content", {}).get(JSON, {})
-        if "example" in content:
-            validate(document, content, content["example"])
-            shown += 1
-    assert shown >= 11
-
-
-def test_links_and_references_lead_somewhere(document: dict[str, Any]) -> None:
-    router = jobs_router(Service(Hosts(open_target)), cast(Any, None))
-    of_jobs = create_openapi(routes_of([router]), needs_token=False)
-    assert {one["operationId"] for one in of_jobs["paths"]["/v1/jobs"].values()} == {"create_job", "list_jobs"}
-    assert len(operations(of_jobs)) == len(router.routes)
-    assert (
-        'href="#schema-LearnJob"'
-        in render(of_jobs, needs_token=False, server="http://server").partition('id="create_job"')[2]
-    )
-    makers = ((document, "create_session", "201", "session"), (of_jobs, "create_job", "202", "job"))
-    for found, maker, status, item in makers:
-        known = operations(found)
-        links = known[maker][2]["responses"][status]["links"]
-        assert links.keys() == {name for name, (path, _, _) in known.items() if f"{{{item}}}" in path}
-        for reference in re.findall(r'"#/components/([^"]+)"', json.dumps(found)):
-            kind, _, name = reference.partition("/")
-            assert name in found["components"][kind]
+            variables |= {"SESSION": answer["id"]} if name == "create_session" else {}
 
 
 def test_the_page_loads_nothing_and_runs_nothing(url: str) -> None:
@@ -226,15 +197,12 @@ def test_examples_hold_all_inputs(camera: bool, verbs: tuple[str, ...]) -> None:
     world = toy_world(camera=camera, wind=True)
     found = examples_of(HostedWorld("toy", None, world))
     assert found.keys() & set(VERBS) == set(verbs)  # worlds that ignore actions do not plan
-    asked = found["predict"].request
+    asked = found["predict"]
     assert len(asked["exogenous"]["wind"]) == len(asked["actions"]["push"]) == 3
     if camera:
         assert asked["history"]["observations"]["camera"]["shape"] == [2, 8, 8, 1]
-    else:
-        first, second = found["score"].request["actions"]["push"]
-        assert first != second
     for verb in verbs:
-        call = wire.decode_json(CALLS[verb], json.dumps(found[verb].request).encode())
+        call = wire.decode_json(CALLS[verb], json.dumps(found[verb]).encode())
         assert isinstance(world.answer(call), ANSWERS[type(call)])
 
 
@@ -255,12 +223,6 @@ def test_a_service_with_tokens_shows_its_worlds_to_readers_only(secured: tuple[s
     assert operations(found)["predict"][2]["security"] == [{"bearer": ["infer"]}]
     hostile = read(url, "/docs", host='"><script>alert(1)</script>')
     assert "<script" not in hostile.text
-
-
-def test_methods_that_a_path_lacks_are_named(url: str) -> None:
-    response = httpx.put(f"{url}/v1/worlds/toy", trust_env=False)
-    assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET")
-    assert httpx.get(f"{url}/v1/usage?days=x", trust_env=False).json()["code"] == "invalid_request"
 
 
 CHECKS = (

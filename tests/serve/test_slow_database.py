@@ -38,7 +38,7 @@ def locked(url: str) -> Iterator[None]:
     import psycopg
 
     with psycopg.connect(url) as connection:
-        for table in ("sessions", "session_steps", "tokens", "worlds", "usage", "calls"):
+        for table in ("sessions", "session_steps", "tokens", "worlds", "usage"):
             connection.execute(f"LOCK TABLE {table}".encode())
         yield
         connection.rollback()

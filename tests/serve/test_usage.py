@@ -3,10 +3,11 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import text
 from tests.serve.toy_sessions import ANN, BOB, toy_world
 
 from worldline.serve import usage as module
@@ -16,9 +17,8 @@ from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.problems import RateLimitedError
 from worldline.serve.server import serving
 from worldline.serve.service import Service
-from worldline.serve.tables import calls
 from worldline.serve.tokens import Tokens
-from worldline.serve.usage import MAX_LOGGED, REQUEST_ID, Usage
+from worldline.serve.usage import Usage
 
 NOON = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC).timestamp()
 
@@ -46,7 +46,7 @@ def caller(*, rate: float | None = None, quota: int | None = None, name: str = "
 
 
 def call(who: Caller = ANN, *, verb: str = "predict", status: int = 200) -> dict[str, Any]:
-    return {"caller": who, "world": "toy", "version": 1, "verb": verb, "status": status, "seconds": 0.5, "steps": 7}
+    return {"caller": who, "world": "toy", "verb": verb, "status": status, "seconds": 0.5, "steps": 7}
 
 
 def admitted(usage: Usage, who: Caller, number: int) -> int:
@@ -178,34 +178,6 @@ def test_counts_survive_a_failing_database_and_a_cancelled_flush(database: Datab
     assert [row.calls for row in usage.report(1)] == [3]
 
 
-def logged(connection: Connection) -> list[tuple[object, ...]]:
-    return [tuple(row)[1:] for row in connection.execute(select(calls).order_by(calls.c.id))]
-
-
-def test_a_share_of_the_calls_is_logged_for_some_days(database: Database, clock: Clock) -> None:
-    usage = Usage(database, log_share=0.1, log_days=2.0)
-
-    async def run() -> None:
-        for _ in range(2000):
-            usage.record(**call())
-        await usage.flush()
-        await usage.flush()
-        assert 120 < len(database.read(logged)) < 290
-        for share, number in ((0.0, 100), (1.0, 2 * MAX_LOGGED)):
-            clock.now += 86_400
-            one, days = Usage(database, log_share=share, log_days=2.0), len(database.read(logged))
-            REQUEST_ID.set("r-1")
-            for _ in range(number):
-                one.record(**call(BOB, status=404))
-            await one.flush()
-            assert len(database.read(logged)) == days + share * MAX_LOGGED
-        clock.now += 1
-        await usage.clean()
-        assert database.read(logged) == [(clock.now - 1, "r-1", "bob", "toy", 1, "predict", 404, 500.0)] * MAX_LOGGED
-
-    asyncio.run(run())
-
-
 def test_limits_over_http(database: Database) -> None:
     tokens, hosts = Tokens(database), Hosts(lambda reference: toy_world())
     hosts.add(HostedWorld("toy", None, toy_world()))
@@ -245,13 +217,3 @@ def test_limits_over_http(database: Database) -> None:
         ("predict", 1, 0, 1),
         ("predict", 2, 0, 2),
     ]
-
-
-def test_old_calls_of_the_log_are_deleted_only_by_age(database: Database) -> None:
-    """A log without any call can be cleaned, too."""
-    usage = Usage(database)
-    asyncio.run(usage.clean())
-    row = {"time": 4e9, "request_id": "", "token_id": "", "world": "", "verb": "", "status": 200, "duration_ms": 1.0}
-    database.write(lambda connection: connection.execute(insert(calls), [row]).close())
-    asyncio.run(usage.clean())
-    assert len(database.read(logged)) == 1

@@ -22,7 +22,7 @@ from tests.world.tiny import Tiny, tiny
 
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear, Persistence
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Episode, History
 from worldline.errors import InputError
 from worldline.planning.base import Goal
 from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
@@ -35,6 +35,7 @@ from worldline.serve.scheduler import CallerLeftError
 from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
 from worldline.testing.toys import Integrator
 from worldline.world.base import Prediction
+from worldline.world.batches import stack_calls
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
@@ -76,10 +77,6 @@ def compare(found: object, expected: object, where: str = "") -> None:
         assert found == expected, where
 
 
-def stacked(parts: list[Arrays]) -> Arrays:
-    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-
-
 def prediction(episode: Episode, *, observed: int = 3, steps: int = 3, **options: Any) -> PredictCall:
     """A prediction from an episode."""
     ahead = slice(observed - 1, observed - 1 + steps)
@@ -87,16 +84,6 @@ def prediction(episode: Episode, *, observed: int = 3, steps: int = 3, **options
     outside = {name: value[ahead] for name, value in episode.exogenous.items()}
     past = episode.history(observed - 1, observed)
     return PredictCall(history=past, actions=inputs, exogenous=outside or None, **options)
-
-
-def batch_of(calls: list[PredictCall]) -> PredictCall:
-    """One call for the worlds of several."""
-    return replace(
-        calls[0],
-        history=History.stack([call.history for call in calls]),
-        actions=stacked([call.actions for call in calls]),
-        exogenous=stacked([call.exogenous or {} for call in calls]) or None,
-    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -139,7 +126,7 @@ def test_calls_that_differ_in_more_than_values_are_not_grouped() -> None:
     assert len({*keys}) == len(keys)
     assert None not in keys
     assert group_of(prediction(case.episodes[1]), card) == keys[0]
-    for alone in (prediction(episode, num_samples=2), batch_of([first, first]), SurpriseCall(episode=episode)):
+    for alone in (prediction(episode, num_samples=2), stack_calls([first, first]), SurpriseCall(episode=episode)):
         assert group_of(alone, card) is None
     for changed in (replace(card, deterministic=False), replace(card, max_batch=1)):
         assert group_of(first, changed) is None
@@ -149,7 +136,7 @@ def test_calls_that_differ_in_more_than_values_are_not_grouped() -> None:
 def test_pieces_of_a_prediction_equal_the_whole(name: str) -> None:
     case = named(name)
     options = {"level": 0.5, "images": name == "pictures", "num_samples": 0 if name == "simulator" else 2}
-    call = batch_of([prediction(one, **options) for one in case.episodes])
+    call = stack_calls([prediction(one, **options) for one in case.episodes])
     whole = case.world.answer(call)
     assert whole.num_worlds() == len(case.episodes) > 1
     for pieces in (1, 3, 100):
@@ -161,10 +148,12 @@ def test_pieces_of_a_prediction_equal_the_whole(name: str) -> None:
 def test_pieces_of_a_score_equal_the_whole(name: str, worlds: int | None) -> None:
     case = named(name)
     episodes = case.episodes[: worlds or 1]
-    batch = batch_of([prediction(one) for one in episodes])
+    batch = stack_calls([prediction(one) for one in episodes])
     goals = [case.goal(one) for one in episodes]
     bounds = (AtMost(signal=next(iter(goals[0].targets)), bound=0.1),) if name != "simulator" else ()
-    goal = replace(goals[0], targets=stacked([one.targets for one in goals]))
+    goal = replace(
+        goals[0], targets={name: np.stack([one.targets[name] for one in goals]) for name in goals[0].targets}
+    )
     plans = {
         key: np.stack([value, value[:, ::-1], 0 * value, -value, value / 2], 1) for key, value in batch.actions.items()
     }
@@ -190,20 +179,6 @@ def test_the_trust_of_scores_in_pieces_is_the_smallest() -> None:
     call = ScoreCall(history=at(0.0, 0.0), actions={"push": pushes}, goal=goal)
     assert answer_in_pieces(world, call, world.describe(), 2).trust == smallest_trust(world)
     assert answer_in_pieces(world, call, world.describe(), 1).trust == smallest_trust(world)
-
-
-def test_a_piece_is_asked_for_as_many_times_as_there_are_pieces() -> None:
-    sizes = list[int]()
-    case = named("linear")
-
-    class Counting:
-        def answer(self, call: PredictCall) -> object:
-            sizes.append(call.history.num_worlds)
-            return case.world.answer(call)
-
-    call = batch_of([prediction(case.episodes[0])] * 10)
-    answer_in_pieces(Counting(), call, case.world.describe(), 3)  # type: ignore[arg-type]
-    assert sizes == [4, 3, 3]
 
 
 @pytest.mark.parametrize(("reason", "status"), [("deadline", 504), ("gone", 499), ("cancelled", 499)])
@@ -248,7 +223,7 @@ def test_a_call_in_pieces_stops_when_nobody_waits_for_it(
 
 def test_invalid_calls_in_pieces_are_explained_by_the_world() -> None:
     case = named("linear")
-    call, card = batch_of([prediction(one) for one in case.episodes]), case.world.describe()
+    call, card = stack_calls([prediction(one) for one in case.episodes]), case.world.describe()
     for actions in ({}, {"push": np.zeros((3, 3, 2))}, {"push": np.float64(0)}):
         with pytest.raises(InputError, match="push"):
             answer_in_pieces(case.world, replace(call, actions=actions), card, 2)

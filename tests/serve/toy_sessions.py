@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -48,7 +48,6 @@ class SwitchedWorld:
     world: World
     name: str = "toy"
     reference: str = "toy@prod"
-    cards: list[Card] = field(default_factory=list)
 
     @property
     def card(self) -> Card:

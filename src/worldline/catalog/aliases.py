@@ -93,9 +93,6 @@ class Turn:
     since: str
     reason: str
 
-    def __post_init__(self) -> None:
-        _check_version(self.version)
-
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +108,6 @@ class Alias:
     now: Turn
     earlier: tuple[Turn, ...] = ()
     shadow: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.shadow is not None:
-            _check_version(self.shadow)
 
 
 @final
@@ -249,8 +242,3 @@ class WorldDirectory:
         sync(fresh)
         fresh.replace(path)
         sync(self.folder)
-
-
-def _check_version(version: int) -> None:
-    if version < 1:
-        raise ConfigError(f"version is {version}. Versions count from 1.")

@@ -10,18 +10,18 @@ from dataclasses import replace
 from typing import Any, TypeVar, final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from worldline.engines.base import CallCost, Card
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError, UnavailableError, UnknownNameError, UnsupportedError
 from worldline.planning.base import Goal
 from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
-from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.base import Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
+from worldline.world.batches import call_of, combine
 from worldline.world.compatibility import clashes
 
 Answer = TypeVar("Answer")
-MergedAnswer = TypeVar("MergedAnswer", Forecast, Scores)
 Value = TypeVar("Value")
 Mask = NDArray[np.bool_]
 Failures = dict[str, UnsupportedError | UnavailableError]
@@ -83,10 +83,8 @@ class FallbackWorld(World):
             UnavailableError: no world can be reached.
         """
         match call:
-            case PredictCall():
-                return self._trusted(call, _merged_prediction)
-            case ScoreCall():
-                return self._trusted(call, _merged)
+            case PredictCall() | ScoreCall():
+                return self._trusted(call)
             case PlanCall():
                 return self._planned(call)
             case WhatIfCall():
@@ -139,35 +137,23 @@ class FallbackWorld(World):
             return found
         raise _combined_error(failures) from next(iter(failures.values()))
 
-    def _trusted(self, call: PredictCall | ScoreCall, merge: Callable[[Any, Any, Mask], Any]) -> Any:
-        """The first trusted answer; in a batch, for each of W.
-
-        Args:
-            call: of one world or a batch.
-            merge: replaces these rows of the first answer by the second.
-        """
+    def _trusted(self, call: PredictCall | ScoreCall) -> Any:
+        """The first trusted answer; in a batch, for each of W."""
         failures: Failures = {}
-        merged: Any = None
-        left: Mask | None = None  # over W: the rows without a trusted answer; None for all
         for number, name in enumerate(self._names):
             try:
-                answer = self._ask(number, _rows_of(call, left))
+                answer = self._ask(number, call)
             except (UnsupportedError, UnavailableError) as error:
                 failures[name] = error
                 continue
             trusted = self._trusts(answer.trust)
-            if not trusted.all():
-                failures[name] = self._distrust(answer.trust)
-            if not trusted.any():
-                continue
-            self._count(number)
-            merged = answer if merged is None or left is None else merge(merged, answer, left)
             if trusted.all():
-                return merged
-            if left is None:
-                left = ~trusted
-            else:
-                left[left] = ~trusted
+                self._count(number)
+                return answer
+            if trusted.any():  # from here on, each history of the batch is answered alone
+                alone = [self._trusted(call_of(call, row)) for row in range(len(trusted))]
+                return combine(alone, np.stack) if isinstance(answer, Prediction) else _stacked(alone)
+            failures[name] = self._distrust(answer.trust)
         raise _combined_error(failures) from next(iter(failures.values()))
 
     def _trusts(self, trust: float | NDArray[np.floating]) -> Mask:
@@ -315,54 +301,9 @@ def _check_same(first: Card, first_name: str, card: Card, name: str) -> None:
         raise ConfigError(f"{name!r} cannot replace {first_name!r}: {'; '.join(found)}. {fix}")
 
 
-def _rows(arrays: Arrays, rows: Mask) -> Arrays:
-    """The rows of these worlds in arrays [W, ...]."""
-    return {name: np.asarray(value)[rows] for name, value in arrays.items()}
-
-
-def _rows_of(call: PredictCall | ScoreCall, rows: Mask | None) -> PredictCall | ScoreCall:
-    """The call for these worlds of a batch; the whole call without a mask."""
-    if rows is None:
-        return call
-    part: PredictCall | ScoreCall = replace(
-        call,
-        history=call.history.map(np.asarray).worlds(rows),
-        actions=_rows(call.actions, rows),
-        exogenous=None if call.exogenous is None else _rows(call.exogenous, rows),
-    )
-    if isinstance(part, ScoreCall):
-        part = replace(part, goal=replace(part.goal, targets=_rows(part.goal.targets, rows)))
-    return part
-
-
-def _merged_prediction(first: Prediction, other: Prediction, rows: Mask) -> Prediction:
-    """`first`, with these worlds replaced by `other`."""
-    return replace(
-        first,
-        signals={name: _merged(forecast, other.signals[name], rows) for name, forecast in first.signals.items()},
-        level=min(first.level, other.level),  # a band of a higher level holds with the lower one, too
-        images={
-            name: _put(frames, other.images[name], rows)
-            for name, frames in first.images.items()
-            if name in other.images
-        },
-        trust=_put(first.trust, other.trust, rows),
-        calibrated=first.calibrated and other.calibrated,
-    )
-
-
-def _merged(first: MergedAnswer, other: MergedAnswer, rows: Mask) -> MergedAnswer:
-    """`first`, with these worlds replaced by `other`; None where one of both has None."""
-    old, new = vars(first), vars(other)
-    missing = {name for name in old if old[name] is None or new[name] is None}
-    merged: dict[str, Any] = dict.fromkeys(missing)
-    merged |= {name: _put(old[name], new[name], rows) for name in old if name not in missing and name != "schema"}
-    return replace(first, **merged)
-
-
-def _put(values: ArrayLike, instead: ArrayLike, rows: Mask) -> NDArray[Any]:
-    """`values` [W, ...] with these rows replaced by `instead`."""
-    old, new = np.asarray(values), np.asarray(instead)
-    found = old.astype(np.result_type(old, new))
-    found[rows] = new
-    return found
+def _stacked(scores: Sequence[Scores]) -> Scores:
+    """The scores of a batch from those of its histories."""
+    columns: dict[str, Any] = {
+        name: np.stack([vars(part)[name] for part in scores]) for name in ("cost", "violation", "trust")
+    }
+    return replace(scores[0], **columns)

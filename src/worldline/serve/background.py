@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, final
 
@@ -24,25 +24,20 @@ CLEAN_S: Final = 600.0
 _logger = logging.getLogger(__name__)
 
 
+Task = Callable[[], Awaitable[None]]
+
+
 @final
 class Upkeep:
     """Keeps the state of a service up to date.
 
     Args:
-        service: counts calls.
-        sessions: of the service; None for none.
-        registry: of added worlds; None for none.
-        jobs: of the service; None for none.
+        often: tasks of every interval.
+        seldom: tasks of every `CLEAN_S` seconds.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        sessions: Sessions | None = None,
-        registry: Registry | None = None,
-        jobs: Jobs | None = None,
-    ) -> None:
-        self._service, self._sessions, self._registry, self._jobs = service, sessions, registry, jobs
+    def __init__(self, often: Sequence[Task], seldom: Sequence[Task]) -> None:
+        self._often, self._seldom = often, seldom
         self._cleaned_s, self._faults = -math.inf, FaultLog(_logger)
 
     async def once(self) -> None:
@@ -50,26 +45,17 @@ class Upkeep:
 
         It is logged when it begins and when it has ended.
         """
-        await self._tried(self._service.refresh)
-        await self._tried(self._service.usage.flush)
-        if self._registry is not None:
-            await self._tried(self._registry.sync)
-        if time.monotonic() - self._cleaned_s >= CLEAN_S:
+        due = time.monotonic() - self._cleaned_s >= CLEAN_S
+        if due:
             self._cleaned_s = time.monotonic()
-            await self._tried(self._service.usage.clean)
-            if self._sessions is not None:
-                await self._tried(self._sessions.clean)
-            if self._jobs is not None:
-                await self._tried(self._jobs.clean)
-
-    async def _tried(self, task: Callable[[], Awaitable[None]]) -> None:
-        name = getattr(task, "__qualname__", "")
-        try:
-            await task()
-        except Exception as error:  # noqa: BLE001  # it is logged, and the other tasks must still be done
-            self._faults.begin(name, error)
-        else:
-            self._faults.end(name)
+        for task in (*self._often, *(self._seldom if due else ())):
+            name = getattr(task, "__qualname__", "")
+            try:
+                await task()
+            except Exception as error:  # noqa: BLE001  # it is logged, and the other tasks must still be done
+                self._faults.begin(name, error)
+            else:
+                self._faults.end(name)
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -82,8 +68,9 @@ class Upkeep:
 async def kept_up(
     service: Service, sessions: Sessions | None = None, registry: Registry | None = None, jobs: Jobs | None = None
 ) -> AsyncIterator[None]:
-    """Keeps the state of a service up to date from before the block until after it; arguments as in `Upkeep`."""
-    upkeep = Upkeep(service, sessions, registry, jobs)
+    """Keeps the state of a service, and what else there is, up to date from before the block until after it."""
+    often = [service.refresh, service.usage.flush, *([] if registry is None else [registry.sync])]
+    upkeep = Upkeep(often, [part.clean for part in (sessions, jobs) if part is not None])
     await upkeep.once()  # before the first call, which may be to an added world
     task = asyncio.create_task(upkeep.run())
     try:

@@ -22,6 +22,8 @@ try:
     from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
     from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
     from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+    from worldline.serve.tables import metadata
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
 
@@ -231,12 +233,15 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes.update(connection=connection, version_table=REVISIONS)
     script = ScriptDirectory.from_config(config)
-    head = script.get_current_head()
-    current = MigrationContext.configure(connection, opts={"version_table": REVISIONS}).get_current_revision()
-    if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
+    context = MigrationContext.configure(connection, opts={"version_table": REVISIONS})
+    current, head = context.get_current_revision(), script.get_current_head()
+    if current is None:
+        metadata.create_all(connection)
+        context.stamp(script, "head")
+    elif current not in {revision.revision for revision in script.walk_revisions()}:
         raise ConfigError(
             f"the database has revision {current}, and this version of worldline knows those up to {head}. "
             "Install the version that wrote it, or a later one."
         )
-    if current != head:
+    elif current != head:
         command.upgrade(config, "head")

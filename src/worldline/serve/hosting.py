@@ -40,9 +40,6 @@ class HostedWorld:
         self.version, opened = self._serving()
         self._card = opened.describe()
 
-    def __repr__(self) -> str:
-        return f"HostedWorld({self.name!r}, {self.world!r})"
-
     @property
     def card(self) -> Card:
         """The card of the version that answered last. Takes no time, so the event loop may ask."""

@@ -3,47 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from worldline.errors import MissingExtraError
-from worldline.planning.calls import CALLS
-from worldline.serve.background import kept_up
-from worldline.serve.callers import Scope
-from worldline.serve.database import Database
-from worldline.serve.problems import MethodError, NotFoundError
-from worldline.serve.service import Service
-from worldline.serve.world_views import WorldList, WorldView, summary_of, view_of
-from worldline.world import wire
+from worldline.errors import InputError, MissingExtraError
 
 try:
     from fastapi import APIRouter, FastAPI, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import PlainTextResponse
     from starlette.exceptions import HTTPException
     from starlette.routing import Route, WebSocketRoute
     from starlette.types import ASGIApp
 
+    from worldline.planning.calls import CALLS
+    from worldline.serve.background import kept_up
+    from worldline.serve.callers import Scope
     from worldline.serve.control import CONTROL
+    from worldline.serve.database import Database
     from worldline.serve.http_admin import admin_router
     from worldline.serve.http_docs import docs_router
     from worldline.serve.http_jobs import jobs_router
     from worldline.serve.http_sessions import sessions_router
     from worldline.serve.jobs import Jobs, JobSettings
-    from worldline.serve.openapi import operation
+    from worldline.serve.openapi import PROBLEM, operation
     from worldline.serve.openpi import OPENPI
+    from worldline.serve.problems import MethodError, NotFoundError
     from worldline.serve.registry import Registry
-    from worldline.serve.requests import (
-        ENCODERS,
-        JSON,
-        TEXT,
-        Guard,
-        answer_type,
-        deadline_s,
-        left,
-        read_content,
-    )
+    from worldline.serve.requests import ENCODERS, JSON, Guard, answer_type, deadline_s, left, read_content
+    from worldline.serve.service import Service
     from worldline.serve.sessions import Sessions
     from worldline.serve.sockets import Sockets
+    from worldline.serve.world_views import WorldList, summary_of, view_of
+    from worldline.world import wire
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
 
@@ -82,7 +75,12 @@ def create_app(
                 await jobs.close()
         service.close()
 
-    app = FastAPI(title="worldline", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(
+        openapi_url=None,  # the documents of the service are its own
+        lifespan=lifespan,
+        responses=PROBLEM,
+        generate_unique_id_function=lambda route: route.name,
+    )
     # Most requests take this route, so it comes first and skips the request handling of FastAPI.
     verbs = Route(VERBS_PATH, partial(_call_world, service), methods=["POST"])
     app.router.routes.insert(0, verbs)
@@ -91,15 +89,27 @@ def create_app(
         routers += [sessions_router(service, sessions), admin_router(service, registry)]
     if jobs is not None:
         routers.append(jobs_router(service, jobs))
-    routers.append(_state(service))
-    routers.append(docs_router(service, VERBS_PATH, routers))
+    routers += [_state(service), docs_router(service, app)]
     for router in routers:
         app.include_router(router)
-    routes = [verbs, *(route for router in routers for route in router.routes if isinstance(route, Route))]
     sockets = Sockets(service)
     for path, endpoint in (("/v1/control", CONTROL), ("/v1/openpi", OPENPI)):
         app.router.routes.append(WebSocketRoute(path, partial(sockets.serve, endpoint=endpoint)))
     app.add_middleware(Guard, service=service, any_host=any_host)
+
+    _add_errors(app, [verbs, *(route for router in routers for route in router.routes if isinstance(route, Route))])
+    return app
+
+
+def _add_errors(app: FastAPI, routes: Sequence[Route]) -> None:
+    """Raises what the router finds as errors, which `Guard` answers."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        """Parameters of a query."""
+        del request
+        first = error.errors()[0]
+        raise InputError(f"{first['loc'][-1]} is {first['input']!r:.60}: {first['msg']}.")
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
@@ -110,24 +120,22 @@ def create_app(
         allow = ", ".join(sorted({method for methods in found for method in methods}))
         raise MethodError(f"{request.method} is not possible here. Use {allow}.", allow)
 
-    return app
-
 
 def _state(service: Service) -> APIRouter:
     router = APIRouter(tags=["state"])
 
-    @router.get("/healthz", openapi_extra=operation(media=TEXT))
+    @router.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> Response:
         """Answers OK while the process runs."""
-        return Response("OK", media_type=TEXT)
+        return PlainTextResponse("OK")
 
-    @router.get("/readyz", openapi_extra=operation(media=TEXT))
+    @router.get("/readyz", response_class=PlainTextResponse)
     async def readyz() -> Response:
         """Answers OK if the workers answered lately, and 503 if they did not."""
-        found = await service.ready()
-        return Response("OK" if found else "the workers do not answer", 200 if found else 503, media_type=TEXT)
+        is_ready = await service.ready()
+        return PlainTextResponse("OK" if is_ready else "the workers do not answer", 200 if is_ready else 503)
 
-    @router.get("/metrics", openapi_extra=operation(scope=Scope.READ, media=TEXT))
+    @router.get("/metrics", response_class=PlainTextResponse, openapi_extra=operation(Scope.READ))
     async def metrics(request: Request) -> Response:
         """Metrics for Prometheus."""
         await service.authorize(request.headers.get("authorization"), Scope.READ)
@@ -139,14 +147,14 @@ def _state(service: Service) -> APIRouter:
 def _worlds(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1/worlds", tags=["worlds"])
 
-    @router.get("", openapi_extra=operation(scope=Scope.READ, answer=WorldList))
+    @router.get("", openapi_extra=operation(Scope.READ, answer="WorldList"))
     async def list_worlds(request: Request) -> Response:
         """The served worlds."""
         await service.authorize(request.headers.get("authorization"), Scope.READ)
         found = await asyncio.to_thread(lambda: tuple(summary_of(one) for one in service.hosts.values()))
         return Response(wire.encode_json_answer(WorldList(worlds=found)), media_type=JSON)
 
-    @router.get("/{name}", openapi_extra=operation(scope=Scope.READ, answer=WorldView, msgpack=True))
+    @router.get("/{name}", openapi_extra=operation(Scope.READ, answer="WorldView", msgpack=True))
     async def describe_world(name: str, request: Request) -> Response:
         """The card of a world, its versions and aliases."""
         caller = await service.authorize(request.headers.get("authorization"), Scope.READ)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Annotated, final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from worldline.catalog.aliases import Reference
 from worldline.catalog.versions import Catalog
@@ -19,7 +17,7 @@ from worldline.serve.registry import Registry
 from worldline.serve.requests import JSON, read_content
 from worldline.serve.service import Service
 from worldline.serve.usage import UsageReport
-from worldline.serve.world_views import AliasView, WorldSummary, summary_of
+from worldline.serve.world_views import AliasView, summary_of
 from worldline.world import wire
 
 
@@ -51,12 +49,6 @@ class NewAlias:
     reason: str = "moved over HTTP"
 
 
-_DAYS: Final[Mapping[str, Any]] = {
-    "schema": {"type": "integer", "minimum": 1, "maximum": 366, "default": 30},
-    "description": "Days up to today (UTC).",
-}
-
-
 def admin_router(service: Service, registry: Registry) -> APIRouter:
     """The routes of administrators."""
     router = APIRouter(prefix="/v1", tags=["administration"])
@@ -64,9 +56,7 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
     @router.post(
         "/worlds",
         status_code=201,
-        openapi_extra=operation(
-            scope=Scope.ADMIN, request=NewWorld, answer=WorldSummary, repeatable=True, problems=[409]
-        ),
+        openapi_extra=operation(Scope.ADMIN, body="NewWorld", answer="WorldSummary", statuses=(201, 200)),
     )
     async def add_world(request: Request) -> Response:
         """Serves a world of the catalog. Adding it again changes nothing."""
@@ -76,7 +66,7 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
         found = await asyncio.to_thread(summary_of, hosted)
         return Response(wire.encode_json_answer(found), 201 if is_new else 200, media_type=JSON)
 
-    @router.delete("/worlds/{name}", status_code=204, openapi_extra=operation(scope=Scope.ADMIN))
+    @router.delete("/worlds/{name}", status_code=204, openapi_extra=operation(Scope.ADMIN))
     async def remove_world(name: str, request: Request) -> Response:
         """Stops serving a world that was added."""
         await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
@@ -84,8 +74,7 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
         return Response(status_code=204)
 
     @router.put(
-        "/worlds/{name}/aliases/{alias}",
-        openapi_extra=operation(scope=Scope.ADMIN, request=NewAlias, answer=AliasView, problems=[422]),
+        "/worlds/{name}/aliases/{alias}", openapi_extra=operation(Scope.ADMIN, body="NewAlias", answer="AliasView")
     )
     async def move_alias(name: str, alias: str, request: Request) -> Response:
         """Points an alias to another version; sessions and calls follow."""
@@ -103,14 +92,11 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
         found = AliasView(name=name, alias=alias, version=version.number)
         return Response(wire.encode_json_answer(found), media_type=JSON)
 
-    @router.get("/usage", openapi_extra=operation(scope=Scope.ADMIN, answer=UsageReport, query={"days": _DAYS}))
-    async def get_usage(request: Request) -> Response:
-        """Calls per token, day, world and verb. Calls of the last second may be missing."""
+    @router.get("/usage", openapi_extra=operation(Scope.ADMIN, answer="UsageReport"))
+    async def get_usage(request: Request, days: Annotated[int, Query(ge=1, le=366)] = 30) -> Response:
+        """Calls per token, day, world and verb, up to today (UTC). Calls of the last second may be missing."""
         await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
-        given = request.query_params.get("days", "30")
-        if not re.fullmatch(r"[0-9]{1,3}", given) or not 1 <= int(given) <= _DAYS["schema"]["maximum"]:
-            raise InputError(f"days is {given[:40]!r}. Use 1 to {_DAYS['schema']['maximum']}.")
-        found = await asyncio.to_thread(service.usage.report, int(given))
-        return Response(wire.encode_json_answer(UsageReport(usage=found)), media_type=JSON)
+        report = UsageReport(usage=await asyncio.to_thread(service.usage.report, days))
+        return Response(wire.encode_json_answer(report), media_type=JSON)
 
     return router

@@ -10,52 +10,76 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi import utils
+from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
+from starlette.routing import BaseRoute
 
+from worldline.planning.calls import CALLS, PlanCall, PredictCall
+from worldline.serve import problems
 from worldline.serve.callers import Scope
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld
-from worldline.serve.openapi import create_openapi, operation, routes_of, verb_routes
-from worldline.serve.requests import HTML, JSON
+from worldline.serve.http_admin import NewAlias, NewWorld
+from worldline.serve.http_jobs import JobList, LogList
+from worldline.serve.http_sessions import NewSession, NewStep
+from worldline.serve.job_requests import JobRequest
+from worldline.serve.jobs import JobView
+from worldline.serve.openapi import REF, operation, verb_routes
+from worldline.serve.requests import JSON
 from worldline.serve.service import Service
+from worldline.serve.usage import UsageReport
+from worldline.serve.world_views import AliasView, WorldList, WorldSummary, WorldView
+from worldline.world import wire
+from worldline.world.base import ANSWERS
+from worldline.world.session import FILLED_IN, SessionView
+
+_BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
+    **{kind.__name__: (kind, ()) for kind in (*CALLS.values(), NewWorld, NewAlias, NewSession, NewStep)},
+    "SessionPredictCall": (PredictCall, FILLED_IN),
+    "SessionPlanCall": (PlanCall, FILLED_IN),
+}
+"""Per name the type of a body, and its fields that the service fills in."""
+_ANSWERS: Final = (*ANSWERS.values(), SessionView, WorldList, WorldSummary, WorldView, AliasView, UsageReport)
+_JOBS: Final[Mapping[str, Any]] = {"JobRequest": JobRequest, "JobView": JobView, "JobList": JobList, "LogList": LogList}
+"""Types of msgspec, which are sent in JSON only."""
 
 
-def docs_router(service: Service, path: str, routers: Sequence[APIRouter]) -> APIRouter:
+def docs_router(service: Service, app: FastAPI) -> APIRouter:
     """The routes of the documentation.
 
     Args:
-        service: is documented.
-        path: of the route of verbs.
-        routers: the other routes.
+        service: its world is that of the examples.
+        app: has the documented routes, but those of verbs.
     """
     router = APIRouter(tags=["documentation"])
 
-    @router.get("/openapi.json", openapi_extra=operation(scope=Scope.READ, media=JSON))
+    @router.get("/openapi.json", openapi_extra=operation(Scope.READ))
     async def get_openapi(request: Request) -> Response:
         """This interface as OpenAPI 3.1."""
         await service.authorize(request.headers.get("authorization"), Scope.READ)
         return Response(msgspec.json.encode(await documented(has_examples=True)), media_type=JSON)
 
-    @router.get("/docs", openapi_extra=operation(media=HTML, problems=[401, 403]))
+    @router.get("/docs", response_class=HTMLResponse)
     async def get_docs(request: Request) -> Response:
         """This page. Without a token, it shows no examples from served worlds."""
-        given = request.headers.get("authorization")
-        has_examples = given is not None or not service.needs_token
+        authorization = request.headers.get("authorization")
+        has_examples = authorization is not None or not service.needs_token
         if has_examples:
-            await service.authorize(given, Scope.READ)
+            await service.authorize(authorization, Scope.READ)
         document, server = await documented(has_examples=has_examples), _address(request)
         page = render(document, needs_token=service.needs_token, server=server)
-        return Response(page, media_type=HTML, headers={"content-security-policy": _policy()})
+        return HTMLResponse(page, headers={"content-security-policy": _policy()})
 
     @lru_cache(maxsize=4)
     def make(hosted: HostedWorld | None, version: int | None, needs_token: bool) -> dict[str, Any]:
         del version  # another one may have another card
-        return create_openapi(routes, None if hosted is None else examples_of(hosted), needs_token=needs_token)
+        return create_openapi([*verb_routes(), *app.routes], hosted, needs_token=needs_token)
 
     async def documented(*, has_examples: bool) -> dict[str, Any]:
         """The document, with examples of the first world if the caller may see its signals."""
@@ -63,8 +87,50 @@ def docs_router(service: Service, path: str, routers: Sequence[APIRouter]) -> AP
         version = None if hosted is None else hosted.version
         return await asyncio.to_thread(make, hosted, version, service.needs_token)
 
-    routes = [*verb_routes(path), *routes_of([*routers, router])]
     return router
+
+
+def create_openapi(
+    routes: Sequence[BaseRoute], hosted: HostedWorld | None = None, *, needs_token: bool
+) -> dict[str, Any]:
+    """The document.
+
+    Args:
+        routes: in the order of the document.
+        hosted: the world of the examples; None for no examples.
+        needs_token: whether callers need a token.
+    """
+    template = json.loads(resources.files("worldline.serve").joinpath("templates/openapi.json").read_text("utf-8"))
+    document: dict[str, Any] = utils.get_openapi(routes=routes, **template["about"])
+    bodies = {} if hosted is None else examples_of(hosted)
+    for methods in document["paths"].values():
+        for method, stated in methods.items():
+            if "security" in stated and not needs_token:
+                stated["security"].append({})
+            if stated["operationId"] in bodies:
+                stated["requestBody"]["content"][JSON]["example"] = bodies[stated["operationId"]]
+            for parameter in stated.get("parameters", ()):
+                # What is deleted must be chosen by the caller.
+                if hosted is not None and parameter.get("name") == "name" and method != "delete":
+                    parameter["example"] = hosted.name
+    parts = template["components"]
+    parts["schemas"] |= _schemas()
+    parts["schemas"]["Problem"]["properties"]["code"]["enum"] = sorted(
+        code for texts in problems.STATUSES.values() for code in texts
+    )
+    return document | {"components": parts}
+
+
+@cache
+def _schemas() -> dict[str, Any]:
+    """The schemas of all bodies and answers, and those that they use, by name."""
+    _, components = wire.json_schemas(_BODIES, {kind.__name__: kind for kind in _ANSWERS})
+    schemas, of_jobs = msgspec.json.schema_components(_JOBS.values(), ref_template=REF)
+    unions = {name: schema for name, schema in zip(_JOBS, schemas, strict=True) if "$ref" not in schema}
+    # Docstrings name the null of JSON as in Python.
+    text = re.sub(rb"\bNone\b", b"null", msgspec.json.encode(components | of_jobs | unions))
+    found: dict[str, Any] = msgspec.json.decode(text)
+    return dict(sorted(found.items()))
 
 
 def render(document: Mapping[str, Any], *, needs_token: bool, server: str) -> str:
@@ -76,19 +142,27 @@ def render(document: Mapping[str, Any], *, needs_token: bool, server: str) -> st
         server: address of the service.
     """
     operations = [
-        {**one, "path": path, "method": method, "curl": _curl(one, f"{server}{path}", method, needs_token)}
+        {**stated, "path": path, "method": method, "curl": _curl(stated, f"{server}{path}", method, needs_token)}
         for path, methods in document["paths"].items()
-        for method, one in methods.items()
+        for method, stated in methods.items()
     ]
     page = _environment().get_template("docs.html")
-    return page.render(document=document, operations=operations, needs_token=needs_token, style=_style(), server=server)
+    return page.render(
+        document=document,
+        operations=operations,
+        problems=problems.STATUSES,
+        needs_token=needs_token,
+        style=_style(),
+        server=server,
+    )
 
 
 def _curl(stated: Mapping[str, Any], url: str, method: str, needs_token: bool) -> str:
     """A command that sends the example; ids that only the caller knows are variables of the shell."""
-    for one in stated["parameters"]:
-        if one.get("in") == "path":
-            url = url.replace(f"{{{one['name']}}}", one.get("example") or f"${{{one['name'].upper()}}}")
+    for parameter in stated.get("parameters", ()):
+        if parameter.get("in") == "path":
+            name = parameter["name"]
+            url = url.replace(f"{{{name}}}", parameter.get("example") or f"${{{name.upper()}}}")
     body = stated.get("requestBody", {}).get("content", {}).get(JSON, {})
     verb = "" if method == ("post" if body else "get") else f"-X {method.upper()} "
     parts = [f'curl {verb}"{url}"']
@@ -105,14 +179,10 @@ def _pretty(value: object) -> str:
     return re.sub(r"\[\n([^\[\]{}\"]*)\n\s*\]", lambda one: f"[{' '.join(one[1].split())}]", found)
 
 
-def _inline(text: str) -> Markup:
-    """Text of a docstring, with code between backticks."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
 def _prose(text: str) -> Markup:
-    """The paragraphs of a docstring."""
-    return Markup("").join(Markup("<p>{}</p>").format(_inline(part)) for part in text.split("\n\n") if part)
+    """The paragraphs of a docstring, with code between backticks."""
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup("").join(Markup(f"<p>{part}</p>") for part in marked.split("\n\n") if part)
 
 
 def _address(request: Request) -> str:
@@ -125,7 +195,7 @@ def _address(request: Request) -> str:
 def _environment() -> Environment:
     loader = PackageLoader("worldline.serve")
     found = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    found.filters |= {"inline": _inline, "prose": _prose, "pretty": _pretty}
+    found.filters |= {"prose": _prose, "pretty": _pretty}
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,26 +10,21 @@ from functools import partial
 from typing import Final, final
 
 import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, StreamingResponse
 
-from worldline.errors import MissingExtraError, WorldlineError
+from worldline.errors import WorldlineError
 from worldline.report.page import page_policy
 from worldline.serve.callers import Caller, Scope
-from worldline.serve.job_requests import MAX_BYTES, JobRequest, decode_request
+from worldline.serve.job_requests import MAX_BYTES, decode_request
 from worldline.serve.jobs import ENDED, Jobs, JobView
+from worldline.serve.openapi import operation
 from worldline.serve.problems import MediaTypeError
+from worldline.serve.requests import JSON, content_type, idempotency_key, read_body
 from worldline.serve.service import Service
 
-try:
-    from fastapi import APIRouter, Request, Response
-    from fastapi.responses import StreamingResponse
-
-    from worldline.serve.openapi import operation
-    from worldline.serve.requests import EVENTS, HTML, JSON, content_type, idempotency_key, read_body
-except ModuleNotFoundError as error:
-    raise MissingExtraError(str(error.name), "serve") from error
-
-_NUMBER: Final = re.compile(r"[0-9]{1,15}")
-_operation = partial(operation, scope=Scope.JOB)
+_EVENTS: Final = "text/event-stream"
+_operation = partial(operation, Scope.JOB)
 
 
 @final
@@ -66,12 +60,9 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
     """
     router = APIRouter(prefix="/v1", tags=["jobs"])
 
-    async def caller_of(request: Request) -> Caller:
-        caller = await service.authorize(request.headers.get("authorization"), Scope.JOB)
-        service.usage.check_rate(caller)
-        return caller
+    caller_of = partial(_caller_of, service)
 
-    @router.get("/logs", openapi_extra=_operation(answer=LogList, problems=[429]))
+    @router.get("/logs", openapi_extra=_operation(answer="LogList"))
     async def list_logs(request: Request) -> Response:
         """The names of the logs."""
         await caller_of(request)
@@ -80,14 +71,7 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
     @router.post(
         "/jobs",
         status_code=202,
-        openapi_extra=_operation(
-            request=JobRequest,
-            name="JobRequest",
-            answer=JobView,
-            headers=["Idempotency-Key"],
-            problems=[404, 409, 422, 429],
-            link="job",
-        ),
+        openapi_extra=_operation(body="JobRequest", answer="JobView", statuses=(202,), headers=["Idempotency-Key"]),
     )
     async def create_job(request: Request) -> Response:
         """Adds a job to the queue: learn, audit or exam."""
@@ -98,45 +82,56 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
         created = await jobs.create(caller, decode_request(body), key=idempotency_key(request))
         return _json(created, 202, {"location": f"/v1/jobs/{created.id}"})
 
-    @router.get("/jobs", openapi_extra=_operation(answer=JobList, problems=[429]))
+    @router.get("/jobs", openapi_extra=_operation(answer="JobList"))
     async def list_jobs(request: Request) -> Response:
         """The jobs of the caller, the newest first."""
         return _json(JobList(jobs=tuple(await jobs.list_jobs(await caller_of(request)))))
 
-    @router.get("/jobs/{job}", openapi_extra=_operation(answer=JobView, problems=[429]))
+    @router.get("/jobs/{job}", openapi_extra=_operation(answer="JobView"))
     async def get_job(job: str, request: Request) -> Response:
         """A job with its progress."""
         return _json(await jobs.get(await caller_of(request), job))
 
-    @router.delete("/jobs/{job}", openapi_extra=_operation(answer=JobView, problems=[429]))
+    @router.delete("/jobs/{job}", openapi_extra=_operation(answer="JobView"))
     async def cancel_job(job: str, request: Request) -> Response:
         """Cancels a job."""
         return _json(await jobs.cancel(await caller_of(request), job))
 
-    @router.get("/jobs/{job}/result", openapi_extra=_operation(media=JSON, problems=[409, 429]))
+    _add_results(router, service, jobs)
+    return router
+
+
+def _add_results(router: APIRouter, service: Service, jobs: Jobs) -> None:
+    """Adds the routes of results, reports and events."""
+    caller_of = partial(_caller_of, service)
+
+    @router.get("/jobs/{job}/result", openapi_extra=_operation())
     async def get_result(job: str, request: Request) -> Response:
         """The figures of a job that is done."""
         return _json(await jobs.result(await caller_of(request), job))
 
-    @router.get("/jobs/{job}/report", openapi_extra=_operation(media=HTML, problems=[409, 410, 429]))
+    @router.get("/jobs/{job}/report", response_class=HTMLResponse, openapi_extra=_operation())
     async def get_report(job: str, request: Request) -> Response:
         """The report of a job that is done, an HTML page."""
         page = await jobs.report(await caller_of(request), job)
         policy = f"{page_policy()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
-        return Response(page, media_type=HTML, headers={"content-security-policy": policy})
+        return HTMLResponse(page, headers={"content-security-policy": policy})
 
-    @router.get("/jobs/{job}/events", openapi_extra=_operation(media=EVENTS, problems=[429]))
+    # Without a schema, which would be that of each event.
+    described = {"responses": {"200": {"content": {_EVENTS: {}}}}, **_operation()}
+
+    @router.get("/jobs/{job}/events", response_class=Response, openapi_extra=described)
     async def get_events(job: str, request: Request) -> Response:
         """Server-sent events: `progress`, then `end` with the job as it ended."""
-        caller, given = await caller_of(request), request.headers.get("last-event-id", "")
-        after, now = int(given) if _NUMBER.fullmatch(given) else 0, await jobs.get(caller, job)
-        if now.status in ENDED and now.number <= after:
-            return Response(status_code=204)  # browsers do not connect again
-        events = jobs.events(caller, job, after)
+        events = jobs.events(await caller_of(request), job)
         first = await anext(events)  # raises errors before the answer begins
-        return StreamingResponse(_stream(first, events), media_type=EVENTS)
+        return StreamingResponse(_stream(first, events), media_type=_EVENTS)
 
-    return router
+
+async def _caller_of(service: Service, request: Request) -> Caller:
+    caller = await service.authorize(request.headers.get("authorization"), Scope.JOB)
+    service.usage.check_rate(caller)
+    return caller
 
 
 async def _stream(first: JobView | None, events: AsyncIterator[JobView | None]) -> AsyncIterator[bytes]:
@@ -151,7 +146,7 @@ def _event(job: JobView | None) -> bytes:
         return b": heartbeat\n\n"
     ended = job.status in ENDED
     data = msgspec.json.encode(job if ended else {"status": job.status, **(job.progress or {})})
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (job.number, b"end" if ended else b"progress", data)
+    return b"event: %s\ndata: %s\n\n" % (b"end" if ended else b"progress", data)
 
 
 def _json(found: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -14,7 +14,6 @@ from worldline.serve.openapi import operation
 from worldline.serve.requests import ENCODERS, answer_type, deadline_s, idempotency_key, read_content
 from worldline.serve.service import Service
 from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings
-from worldline.world.base import Plan, Prediction
 from worldline.world.session import FILLED_IN, SessionView
 
 
@@ -48,102 +47,81 @@ class NewStep(ObservedStep):
     step: int
 
 
-_CALL: Final = (410, 422, 429, 504)
-"""Statuses of problems of a call that a world computes for a session."""
-
-_operation = partial(operation, scope=Scope.SESSION, msgpack=True)
-_call = partial(_operation, headers=["Deadline-Ms"])
+_VIEW: Final = operation(Scope.SESSION, answer="SessionView", msgpack=True)
+_NEW: Final = partial(
+    operation, Scope.SESSION, answer="SessionView", statuses=(201,), msgpack=True, headers=["Idempotency-Key"]
+)
+_CALL: Final = partial(operation, Scope.SESSION, msgpack=True, headers=["Deadline-Ms"])
 
 
 def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
     """The routes of sessions."""
     router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
-    limits = service.limits
+    begin = partial(_begin, service)
 
-    async def begin(request: Request, verb: str | None = None) -> Caller:
-        if verb is not None:
-            request.state.labels = "", f"session {verb}"
-        return await service.authorize(request.headers.get("authorization"), Scope.SESSION)
-
-    @router.post(
-        "",
-        status_code=201,
-        openapi_extra=_operation(
-            request=NewSession,
-            answer=SessionView,
-            headers=["Idempotency-Key"],
-            problems=[404, 409, 410, 429, 504],
-            link="session",
-        ),
-    )
+    @router.post("", status_code=201, openapi_extra=_NEW(body="NewSession"))
     async def create_session(request: Request) -> Response:
         """Opens a session. It ends when it is deleted, or when it was not used for some time."""
-        caller = await begin(request)
-        key = idempotency_key(request)
-        body = await read_content(request, limits, "create_session", NewSession)
-        found = await sessions.create(caller, body.world, body.settings, key=key)
-        return _response(request, found, 201)
+        caller, key = await begin(request), idempotency_key(request)
+        body = await read_content(request, service.limits, "create_session", NewSession)
+        return _response(request, await sessions.create(caller, body.world, body.settings, key=key), 201)
 
-    @router.post(
-        "/{session}:observe",
-        openapi_extra=_call(request=NewStep, answer=SessionView, problems=[*_CALL, 409]),
-    )
-    async def observe_session(session: str, request: Request) -> Response:
-        """Adds an observation. Sending the last step again changes nothing."""
-        caller = await begin(request, "observe")
-        arguments = {**vars(await read_content(request, limits, "observe", NewStep))}
-        step, observed = arguments.pop("step"), ObservedStep(**arguments)
-        return _response(
-            request, await sessions.observe(caller, session, step, observed, deadline_s=deadline_s(request))
-        )
+    _add_calls(router, service, sessions)
 
-    async def ask(kind: type[PredictCall | PlanCall], session: str, request: Request) -> Response:
-        caller, answer = await begin(request, kind.verb), answer_type(request)
-        call = await read_content(request, limits, kind.verb, kind, FILLED_IN)
-        found = await sessions.ask(caller, session, call, encode=ENCODERS[answer], deadline_s=deadline_s(request))
-        return Response(found, media_type=answer)
-
-    @router.post(
-        "/{session}:predict",
-        openapi_extra=_call(
-            request=PredictCall, without=FILLED_IN, name="SessionPredictCall", answer=Prediction, problems=_CALL
-        ),
-    )
-    async def predict_session(session: str, request: Request) -> Response:
-        """Predicts from the history of the session, as `predict` does; the bands have adapted to the session."""
-        return await ask(PredictCall, session, request)
-
-    @router.post(
-        "/{session}:plan",
-        openapi_extra=_call(request=PlanCall, without=FILLED_IN, name="SessionPlanCall", answer=Plan, problems=_CALL),
-    )
-    async def plan_session(session: str, request: Request) -> Response:
-        """Searches a plan from the present of the session, as `plan` does."""
-        return await ask(PlanCall, session, request)
-
-    @router.post(
-        "/{session}:fork",
-        status_code=201,
-        openapi_extra=_operation(answer=SessionView, headers=["Idempotency-Key"], problems=[410, 429], link="session"),
-    )
+    @router.post("/{session}:fork", status_code=201, openapi_extra=_NEW())
     async def fork_session(session: str, request: Request) -> Response:
         """Opens a session with the same history."""
-        caller = await begin(request, "fork")
-        found = await sessions.fork(caller, session, key=idempotency_key(request))
-        return _response(request, found, 201)
+        caller, key = await begin(request, "fork"), idempotency_key(request)
+        return _response(request, await sessions.fork(caller, session, key=key), 201)
 
-    @router.get("/{session}", openapi_extra=_operation(answer=SessionView, problems=[410, 429]))
+    @router.get("/{session}", openapi_extra=_VIEW)
     async def get_session(session: str, request: Request) -> Response:
         """The present state of a session."""
         return _response(request, await sessions.get(await begin(request), session))
 
-    @router.delete("/{session}", status_code=204, openapi_extra=operation(scope=Scope.SESSION, problems=[429]))
+    @router.delete("/{session}", status_code=204, openapi_extra=operation(Scope.SESSION))
     async def delete_session(session: str, request: Request) -> Response:
         """Ends a session."""
         await sessions.delete(await begin(request), session)
         return Response(status_code=204)
 
     return router
+
+
+def _add_calls(router: APIRouter, service: Service, sessions: Sessions) -> None:
+    """Adds the routes of calls of a session, which a worker computes."""
+    limits, begin = service.limits, partial(_begin, service)
+
+    @router.post("/{session}:observe", openapi_extra=_CALL(body="NewStep", answer="SessionView"))
+    async def observe_session(session: str, request: Request) -> Response:
+        """Adds an observation. Sending the last step again changes nothing."""
+        caller, wait_s = await begin(request, "observe"), deadline_s(request)
+        arguments = {**vars(await read_content(request, limits, "observe", NewStep))}
+        step, observed = arguments.pop("step"), ObservedStep(**arguments)
+        return _response(request, await sessions.observe(caller, session, step, observed, deadline_s=wait_s))
+
+    async def ask(kind: type[PredictCall | PlanCall], session: str, request: Request) -> Response:
+        caller, answer, wait_s = await begin(request, kind.verb), answer_type(request), deadline_s(request)
+        call = await read_content(request, limits, kind.verb, kind, FILLED_IN)
+        found = await sessions.ask(caller, session, call, encode=ENCODERS[answer], deadline_s=wait_s)
+        return Response(found, media_type=answer)
+
+    @router.post("/{session}:predict", openapi_extra=_CALL(body="SessionPredictCall", answer="Prediction"))
+    async def predict_session(session: str, request: Request) -> Response:
+        """Predicts from the history of the session, as `predict` does; the bands have adapted to the session."""
+        return await ask(PredictCall, session, request)
+
+    @router.post("/{session}:plan", openapi_extra=_CALL(body="SessionPlanCall", answer="Plan"))
+    async def plan_session(session: str, request: Request) -> Response:
+        """Searches a plan from the present of the session, as `plan` does."""
+        return await ask(PlanCall, session, request)
+
+
+async def _begin(service: Service, request: Request, verb: str | None = None) -> Caller:
+    """The caller of a request; counts it under a verb."""
+    if verb is not None:
+        request.state.labels = "", f"session {verb}"
+    return await service.authorize(request.headers.get("authorization"), Scope.SESSION)
 
 
 def _response(request: Request, found: SessionView, status: int = 200) -> Response:

@@ -65,11 +65,6 @@ class JobChild:
         await asyncio.wait({self._reading}, timeout=limit_s)
         return self._reading.done()
 
-    def keep(self) -> None:
-        """Sends the process a sign that the service still runs."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
-
     def stop(self) -> None:
         """Asks the process to end."""
         with suppress(ProcessLookupError):

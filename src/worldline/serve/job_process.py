@@ -1,6 +1,6 @@
 """The process of one job: `python -m worldline.serve.job_process`.
 
-The first line of stdin is the task; each further byte says that the service still runs. Messages go to stdout.
+The first line of stdin is the task; stdin ends with the service. Messages go to stdout.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import select
 import signal
 import sys
 import threading
@@ -56,7 +55,6 @@ class JobTask(Struct, kw_only=True, frozen=True):
         device: argument of `worldline.open`.
         threads: of numerical libraries, and processes of an exam.
         memory_bytes: memory for data.
-        silence_s: seconds without a byte on stdin after which the process ends, because the service is gone.
     """
 
     request: JobRequest
@@ -67,7 +65,6 @@ class JobTask(Struct, kw_only=True, frozen=True):
     device: str = "auto"
     threads: int = 1
     memory_bytes: int
-    silence_s: float
 
 
 class JobFailure(Struct, kw_only=True, frozen=True):
@@ -204,9 +201,9 @@ def _failure(error: Exception, roots: Iterable[str]) -> JobFailure:
     return JobFailure(error=type(error).__name__, message=text)
 
 
-def _end_with_service(silence_s: float) -> None:
-    """Kills this process and those that it started, once the service is gone or stopped answering."""
-    while select.select([0], [], [], silence_s)[0] and os.read(0, 4096):
+def _end_with_service() -> None:
+    """Kills this process and those that it started, once the service is gone."""
+    while os.read(0, 4096):
         pass
     os.killpg(0, signal.SIGKILL)
 
@@ -224,7 +221,7 @@ def _limit_resources(memory_bytes: int) -> None:
 
 def _main() -> None:
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=JobTask)
-    threading.Thread(target=_end_with_service, args=(task.silence_s,), daemon=True).start()
+    threading.Thread(target=_end_with_service, daemon=True).start()
     messages = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what libraries print is no message
     _limit_resources(task.memory_bytes)

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import msgspec
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from worldline.catalog.aliases import Reference
 from worldline.catalog.versions import Catalog, default_folder
-from worldline.errors import MissingExtraError, UnavailableError, UnknownNameError, UnsupportedError, WorldlineError
+from worldline.errors import UnavailableError, UnknownNameError, UnsupportedError, WorldlineError
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.job_child import COMMAND, JobChild
@@ -30,11 +31,6 @@ from worldline.serve.problems import ConflictError, FaultLog, GoneError, NotFoun
 from worldline.serve.service import Service
 from worldline.serve.sessions import new_id
 from worldline.serve.tables import jobs
-
-try:
-    from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
-except ModuleNotFoundError as error:
-    raise MissingExtraError(str(error.name), "serve") from error
 
 ATTEMPTS: Final = 3
 """How often a job begins whose service is killed."""
@@ -86,7 +82,7 @@ class JobView:
         kind: learn, audit or exam.
         status: queued, running, done, failed or cancelled.
         arguments: the request; a world is named with its version.
-        progress: stage, completed steps, their total, loss, and a number that increases; None before the first step.
+        progress: stage, completed steps, their total and loss; None before the first step.
         error: class and message of the error; None unless the job failed.
         created: when it was accepted.
         started: when it first ran; None before.
@@ -102,12 +98,6 @@ class JobView:
     created: float
     started: float | None
     finished: float | None
-
-    @property
-    def number(self) -> int:
-        """Number of its last event."""
-        steps = 0 if self.progress is None else int(self.progress["number"])
-        return steps + (self.status in ENDED)
 
 
 _VIEW: Final = [jobs.c[item.name] for item in fields(JobView)]
@@ -244,15 +234,14 @@ class Jobs:
         except OSError:
             raise GoneError("the report is not on this server. The result has the figures.") from None
 
-    async def events(self, caller: Caller, name: str, after: int = 0) -> AsyncIterator[JobView | None]:
-        """The job after each change, until it ends or the service stops; None keeps a connection open.
+    async def events(self, caller: Caller, name: str) -> AsyncIterator[JobView | None]:
+        """The job now and after each change, until it ends or the service stops; None keeps a connection open.
 
         Progress is reported about once per second; steps between are left out.
 
         Args:
             caller: from `Service.authorize`.
             name: of the job.
-            after: number of the last event that the caller knows.
 
         Raises:
             NotFoundError: as in `get`.
@@ -262,14 +251,13 @@ class Jobs:
             raise RateLimitedError(f"{self._streams} streams are open. Read the job instead.", 10.0)
         self._streams += 1
         try:
-            last_s = float("-inf")  # so that an answer begins at once
+            sent, sent_s = None, time.monotonic()
             while True:
                 job, now_s = await self.get(caller, name), time.monotonic()
-                fresh, ended = job.number > after, job.status in ENDED
-                if fresh or now_s - last_s > _HEARTBEAT_S:
-                    yield job if fresh else None
-                    after, last_s = job.number, now_s
-                if ended or self._closing.is_set():
+                if job != sent or now_s - sent_s > _HEARTBEAT_S:
+                    yield None if job == sent else job
+                    sent, sent_s = job, now_s
+                if job.status in ENDED or self._closing.is_set():
                     return
                 await _wait(self._closing, self._settings.beat_s / 2)
         finally:
@@ -337,12 +325,11 @@ class Jobs:
             device=settings.device,
             threads=settings.threads,
             memory_bytes=self._limits.job_bytes,
-            silence_s=settings.lease_s / 2,
         )
 
     async def _work(self) -> None:
         """Runs one job after the other."""
-        faults, task = FaultLog(_logger), "the start of a job"
+        faults, task = FaultLog(_logger), "the queue of jobs"
         while not self._closing.is_set():
             try:
                 self._wake.clear()
@@ -397,65 +384,51 @@ class Jobs:
             reason = await self._attend(row, child)
         finally:
             await child.kill()
-        if reason != "lost":
-            await self._settle(row, child, _outcome(row, child, reason, self._limits.job_s))
+        if reason == "lost":
+            return
+        await self._settle(row, child, _outcome(row, child, reason, self._limits.job_s))
+        if child.end is not None and child.end.failure is not None and child.end.failure.fault:
+            _logger.error("job %s failed: %s", row["id"], child.end.failure.fault)
 
     async def _attend(self, row: Mapping[str, Any], child: JobChild) -> str | None:
         """Waits for a process, with signs of life. Returns why it was stopped: cancel, close, late or lost."""
         begun_s = kept_s = time.monotonic()
-        stop_s, reason = float("inf"), None
-        while not await child.ended(self._settings.beat_s) and time.monotonic() < stop_s:
+        reason = None
+        while reason is None:
+            if await child.ended(self._settings.beat_s):
+                return None
             cancel: bool | None = False
-            with suppress(UnavailableError):  # the process ends by itself if this goes on
+            with suppress(UnavailableError):
                 cancel = await self._database.write_async(partial(self._beat, row, child))
-                child.keep()
                 kept_s = time.monotonic()
-            if cancel is None:
-                return "lost"
-            if reason is None:
-                late = time.monotonic() - begun_s > self._limits.job_s
-                reason = "cancel" if cancel else "close" if self._closing.is_set() else "late" if late else None
-                if reason is not None:
-                    stop_s = time.monotonic() + _GRACE_S
-                    child.stop()
-        return "lost" if time.monotonic() - kept_s > self._settings.lease_s / 2 else reason
+            now_s = time.monotonic()
+            if cancel is None or now_s - kept_s > self._settings.lease_s / 2:
+                return "lost"  # another process has the job, or may take it soon
+            late = now_s - begun_s > self._limits.job_s
+            reason = "cancel" if cancel else "close" if self._closing.is_set() else "late" if late else None
+        child.stop()
+        await child.ended(_GRACE_S)
+        return reason
 
     def _beat(self, row: Mapping[str, Any], child: JobChild, connection: Connection) -> bool | None:
         """Stores a sign of life and the progress. Returns whether to cancel the job; None if another process has it."""
         mine = (jobs.c.id == row["id"], jobs.c.owner == self._owner, jobs.c.status == "running")
-        values = {"heartbeat": time.time(), **self._progress(row, child, connection)}
+        values = {"heartbeat": time.time(), **_progress(child)}
         if connection.execute(update(jobs).where(*mine).values(values)).rowcount != 1:
             return None
         return bool(connection.execute(select(jobs.c.cancel).where(jobs.c.id == row["id"])).scalar_one())
 
-    def _progress(self, row: Mapping[str, Any], child: JobChild | None, connection: Connection) -> dict[str, Any]:
-        """The column of the progress, if it has changed."""
-        if child is None or child.progress is None:
-            return {}
-        before = connection.execute(select(jobs.c.progress).where(jobs.c.id == row["id"])).scalar_one() or {"number": 0}
-        now = {"number": before["number"], **asdict(child.progress)}
-        return {} if now == before else {"progress": {**now, "number": before["number"] + 1}}
-
     async def _settle(self, row: Mapping[str, Any], child: JobChild | None, values: Mapping[str, Any]) -> None:
-        """Stores how a run ended, and removes what it needed only while it ran."""
+        """Stores how a run ended, and removes what it needed only while it ran.
+
+        If the database fails, the lease ends, and the job runs again.
+        """
         mine = (jobs.c.id == row["id"], jobs.c.owner == self._owner, jobs.c.status == "running")
 
-        def store(connection: Connection) -> bool:
-            changed = {**self._progress(row, child, connection), **values}
-            return connection.execute(update(jobs).where(*mine).values(changed)).rowcount == 1
-
-        while True:
-            try:
-                stored = await self._database.write_async(store)
-                break
-            except UnavailableError:
-                if self._closing.is_set():  # the lease ends, and the job runs again
-                    return
-                await _wait(self._closing, self._settings.beat_s)
+        changed = update(jobs).where(*mine).values({**_progress(child), **values})
+        stored = await self._database.write_async(lambda connection: connection.execute(changed).rowcount == 1)
         if stored and values["status"] in ENDED:
             await asyncio.to_thread(shutil.rmtree, self._folder / row["id"] / WORK, ignore_errors=True)
-        if child is not None and child.end is not None and child.end.failure is not None and child.end.failure.fault:
-            _logger.error("job %s failed: %s", row["id"], child.end.failure.fault)
 
 
 async def _wait(event: asyncio.Event, limit_s: float) -> None:
@@ -471,6 +444,11 @@ def _existing(name: str, row: RowMapping | None) -> JobView:
     if row is None:
         raise NotFoundError("job", name)
     return _view(row)
+
+
+def _progress(child: JobChild | None) -> dict[str, Any]:
+    """The column of the progress, if there is any."""
+    return {} if child is None or child.progress is None else {"progress": asdict(child.progress)}
 
 
 def _ended(status: str) -> dict[str, Any]:

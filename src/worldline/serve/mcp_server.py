@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from importlib import resources
 from typing import Annotated, Any, Final, final
-from urllib.parse import quote
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -21,7 +20,6 @@ from worldline.errors import InputError, MissingExtraError, WorldlineError
 from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.plots.result_series import ResultSeries
 from worldline.schema import Signal
-from worldline.serve.background import kept_up
 from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
 from worldline.serve.mcp_inputs import (
     BoundInput,
@@ -50,7 +48,6 @@ from worldline.serve.mcp_results import (
     trust_meaning,
 )
 from worldline.serve.problems import NotFoundError, fault_text
-from worldline.serve.service import Service
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
 
 try:
@@ -60,12 +57,15 @@ try:
     from mcp.server.auth.provider import AccessToken
     from mcp.server.auth.settings import AuthSettings
     from mcp.server.mcpserver import MCPServer
-    from mcp.server.mcpserver.exceptions import ResourceError, ToolError, UnexpectedToolError
+    from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
     from mcp.server.transport_security import TransportSecuritySettings
     from mcp_types import CallToolResult, TextContent, ToolAnnotations
     from starlette.applications import Starlette
     from starlette.types import ASGIApp, Message, Receive, Send
     from starlette.types import Scope as ASGIScope
+
+    from worldline.serve.background import kept_up
+    from worldline.serve.service import Service
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name).partition(".")[0], "mcp") from error
 
@@ -124,9 +124,14 @@ class WorldTools:
 
         return _answer(build)
 
-    async def describe_world(self, world: WorldName) -> CallToolResult:
+    async def describe_world(
+        self, world: WorldName, signal: Annotated[str | None, Field(description="only this signal")] = None
+    ) -> CallToolResult:
         """Describes one world: signals with role, unit, size and bounds, duration of a step, and length of bands."""
-        return _answer(partial(_described, world, self._card(world)))
+        card = self._card(world)
+        if signal is not None:
+            return _answer(partial(_signal, card.schema[signal]))
+        return _answer(partial(_described, world, card))
 
     async def predict(
         self,
@@ -279,20 +284,6 @@ class WorldTools:
         page = self._store.page(current_caller().id, handle, signal, first_step, last_step)
         return _answer(lambda _: page)
 
-    def described(self, name: str) -> str:
-        """The card of a world as JSON."""
-        return self._read(name, lambda card: partial(_described, name, card))
-
-    def described_signal(self, name: str, signal: str) -> str:
-        """One signal of a world as JSON."""
-        return self._read(name, lambda card: partial(_signal, card.schema[signal]))
-
-    def _read(self, world: str, builder: Callable[[Card], Callable[[Detail], dict[str, Any]]]) -> str:
-        try:
-            return encoded(fit(builder(self._card(world))))
-        except WorldlineError as error:
-            raise ResourceError(shown_error(error)) from error
-
     def _card(self, world: str) -> Card:
         if world not in self._service.hosts:
             raise NotFoundError("world", world, self._service.hosts)  # the tool list_worlds lists them, too
@@ -425,7 +416,7 @@ class WorldMcpServer(MCPServer[Any]):
 
 
 def create_server(service: Service, url: str | None = None) -> WorldMcpServer:
-    """The server with its tools, resource templates and pane.
+    """The server with its tools and pane.
 
     Args:
         service: answers the calls.
@@ -456,8 +447,6 @@ def create_server(service: Service, url: str | None = None) -> WorldMcpServer:
         tools.get_result,
     ):
         server.add_tool(tool, annotations=_READ_ONLY)
-    server.resource("world://{name}", mime_type="application/json")(tools.described)
-    server.resource("world://{name}/signals/{signal}", mime_type="application/json")(tools.described_signal)
     return server
 
 
@@ -560,7 +549,7 @@ def _described(name: str, card: Card, detail: Detail) -> dict[str, Any]:
     }
     if len(signals) > detail.parts:
         found["more_signals"] = len(signals) - detail.parts
-        found["hint"] = f"read the resource world://{quote(name)}/signals/NAME for one signal"
+        found["hint"] = "pass signal to get the others"
     return found
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, final
+from typing import Annotated, Any, Final, final
 
+import msgspec
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
-from worldline.episode import Arrays, History
+from worldline.episode import Arrays
 from worldline.errors import InputError
 from worldline.planning.base import Goal
 from worldline.planning.calls import PlanCall
@@ -33,62 +34,58 @@ BUDGET_S: Final = 1.0
 HORIZON: Final = 20
 """Default horizon for a world without bands, steps."""
 
-_OPTIONS: Final = ("horizon", "steps", "budget_s")
 _GOAL: Final = ("goal.", "tolerance.")
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class OpenpiSettings:
-    """The settings in the URL.
+class OpenpiSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings in the URL, beside those of the goal.
 
     Args:
-        horizon: steps of a plan, at least 1.
-        steps: steps between two requests, 1 to `horizon`: the `action_horizon` of `ActionChunkBroker`.
-        budget_s: time limit of a plan, above 0.
-        goal: of requests without a goal; None for none.
+        world: name of the world.
+        horizon: steps of a plan; None for the steps with bands.
+        steps: steps between two requests: the `action_horizon` of `ActionChunkBroker`.
+        budget_s: time limit of a plan.
     """
 
-    horizon: int
-    steps: int
-    budget_s: float
-    goal: Goal | None
+    world: str
+    horizon: Annotated[int, Meta(ge=1)] | None = None
+    steps: Annotated[int, Meta(ge=1, le=MAX_GAP)] = 1
+    budget_s: Annotated[float, Meta(gt=0)] = BUDGET_S
 
 
-def settings_of(connection: Connection) -> OpenpiSettings:
+def settings_of(connection: Connection) -> tuple[OpenpiSettings, Goal | None]:
     """The settings in the query of the URL, such as `world=greenhouse&horizon=20&goal.temperature=21.5`.
+
+    Returns:
+        The settings, and the goal of requests without one.
 
     Raises:
         InputError: a name is unknown, or a value is not a number or out of range.
     """
     query, limits, card = connection.socket.query_params, connection.limits, connection.card
-    for name in query:
-        if name not in (*_OPTIONS, "world") and not name.startswith(_GOAL):
-            raise InputError(
-                f"the URL has {name!r:.60}. Known: world, {', '.join(_OPTIONS)}, goal.NAME, tolerance.NAME."
-            )
-    numbers = {name: _numbers(name, value) for name, value in query.items() if name != "world"}
-    given = {name: _option(name, numbers[name], query[name]) for name in _OPTIONS if name in numbers}
-    horizon, steps = given.get("horizon", card.band_horizon or HORIZON), given.get("steps", 1)
-    budget_s = given.get("budget_s", BUDGET_S)
-    if not (1 <= steps <= min(horizon, MAX_GAP) and horizon <= limits.horizon and 0 < budget_s <= limits.plan_s):
+    numbers = {name: _numbers(name, value) for name, value in query.items() if name.startswith(_GOAL)}
+    options = {name: value for name, value in query.items() if name not in numbers}
+    try:
+        settings = msgspec.convert(options, OpenpiSettings, strict=False)
+    except msgspec.ValidationError as error:
+        known = ", ".join((*OpenpiSettings.__struct_fields__, "goal.NAME", "tolerance.NAME"))
+        raise InputError(f"the URL is not valid: {error}. Known: {known}.") from error
+    horizon = settings.horizon or card.band_horizon or HORIZON
+    if not (settings.steps <= horizon <= limits.horizon and settings.budget_s <= limits.plan_s):
         raise InputError(
-            f"got horizon {horizon:g}, steps {steps:g}, budget_s {budget_s:g}. Give a horizon of 1 to "
-            f"{limits.horizon}, steps of 1 to it and at most {MAX_GAP}, and seconds above 0, at most {limits.plan_s:g}."
+            f"got horizon {horizon}, steps {settings.steps}, budget_s {settings.budget_s:g}. Give a horizon of at "
+            f"most {limits.horizon}, steps of at most the horizon, and at most {limits.plan_s:g} s."
         )
-    goal = _goal(card.schema, numbers)
-    return OpenpiSettings(horizon=int(horizon), steps=int(steps), budget_s=budget_s, goal=goal)
+    return msgspec.structs.replace(settings, horizon=horizon), _goal(card.schema, numbers)
 
 
 @final
 class _Policy:
-    """Plans for one client; runs in a worker thread, one call at a time.
+    """Plans for one client; runs in a worker thread, one call at a time."""
 
-    A value [*shape] continues the history of the connection. Values [H, *shape] are a whole history.
-    """
-
-    def __init__(self, schema: Schema, settings: OpenpiSettings, max_steps: int) -> None:
-        self._schema, self._settings, self._max_steps = schema, settings, max_steps
+    def __init__(self, schema: Schema, settings: OpenpiSettings, goal: Goal | None) -> None:
+        self._schema, self._settings, self._default_goal = schema, settings, goal
+        self._horizon = settings.horizon or HORIZON
         self._follower, self._step = Follower(), 0
         self._sent: Arrays = {}
 
@@ -108,65 +105,47 @@ class _Policy:
         )
         if options.get("reset", False):
             self._follower, self._sent = Follower(), {}
-        first = next(iter(observations), "")
-        if first and observations[first].ndim > len(schema[first].shape):
-            if len(observations[first]) > self._max_steps:
-                raise InputError(f"{first!r} has {len(observations[first])} steps. Send at most {self._max_steps}.")
-            self._follower = Follower()
-            last = {name: value[-1] for name, value in exogenous.items() if value.ndim and len(value)}
-            past = History(
-                observations=observations, actions=actions, exogenous=exogenous, observed=_known(observations)
-            )
-            plan = world.answer(self._call(past, options, last, None))
-        else:
-            plan = self._follow(world, observations, actions, exogenous, options)
-        self._sent = plan.actions
-        return plan
-
-    def _follow(self, world: World, observations: Arrays, actions: Arrays, exogenous: Arrays, options: Arrays) -> Plan:
-        """The plan from the history of the connection and the present observation."""
-        steps, horizon = self._settings.steps, self._settings.horizon
+        steps = self._settings.steps
         applied = {name: value[None] for name, value in actions.items()} or {
             name: value[:steps] for name, value in self._sent.items()
         }
-        known = _known({name: value[None] for name, value in observations.items()})
         step = FollowedStep(
             step=self._step + steps,
             observations=observations,
-            observed={name: bool(value[0]) for name, value in known.items()},
+            observed=_missing(observations),
             actions=applied,
             exogenous=exogenous,
         )
-        check_step(self._schema, step)
-        proposals = shifted(self._sent, steps, horizon) if self._sent else None
-        call = self._call(NO_HISTORY, options, exogenous, proposals)
+        check_step(schema, step)
+        call = self._call(options, exogenous)
         session = self._follower.observe(world, step)
         self._step = step.step
-        plan: Plan = session.answer(replace(call, expected=False))
+        plan: Plan = session.answer(call)
+        self._sent = plan.actions
         return plan
 
-    def _call(self, history: History, options: Arrays, exogenous: Arrays, proposals: Arrays | None) -> PlanCall:
-        goal = _goal(self._schema, options) or self._settings.goal
+    def _call(self, options: Arrays, exogenous: Arrays) -> PlanCall:
+        goal = _goal(self._schema, options) or self._default_goal
         if goal is None:
             raise InputError("there is no goal. Send goal.NAME with the target of a signal, or add it to the URL.")
-        given = {name.removeprefix("forecast."): v for name, v in options.items() if name.startswith("forecast.")}
-        horizon = self._settings.horizon
+        future = {name.removeprefix("forecast."): v for name, v in options.items() if name.startswith("forecast.")}
         return PlanCall(
-            history=history,
+            history=NO_HISTORY,
             goal=goal,
-            horizon=horizon,
-            exogenous=forecast(self._schema.exogenous, horizon, given or None, exogenous),
-            proposals=proposals,
+            horizon=self._horizon,
+            exogenous=forecast(self._schema.exogenous, self._horizon, future or None, exogenous),
+            proposals=shifted(self._sent, self._settings.steps, self._horizon) if self._sent else None,
             budget_s=self._settings.budget_s,
             clip=True,
             seed=self._step,
+            expected=False,
         )
 
 
 async def _handle(connection: Connection) -> None:
     """Serves one connection; every error ends it, as in openpi."""
-    settings = settings_of(connection)
-    policy = _Policy(connection.card.schema, settings, connection.limits.session_steps)
+    settings, goal = settings_of(connection)
+    policy = _Policy(connection.card.schema, settings, goal)
     await connection.accept()
     await connection.socket.send_bytes(encode_reply(_metadata(connection, settings)))
     total_ms: float | None = None
@@ -244,12 +223,6 @@ def _goal(schema: Schema, values: Mapping[str, Any]) -> Goal | None:
     return goal
 
 
-def _option(name: str, numbers: NDArray[np.float64], text: str) -> float:
-    if len(numbers) > 1 or (name != "budget_s" and not float(numbers[0]).is_integer()):
-        raise InputError(f"{name} is {text!r:.60}. Give one {'number' if name == 'budget_s' else 'whole number'}.")
-    return float(numbers[0])
-
-
 def _numbers(name: str, text: str) -> NDArray[np.float64]:
     try:
         return np.array([float(part) for part in text.split(",")])
@@ -257,13 +230,10 @@ def _numbers(name: str, text: str) -> NDArray[np.float64]:
         raise InputError(f"{name!r:.60} is {text!r:.60}. Give numbers with commas between them.") from error
 
 
-def _known(observations: Arrays) -> dict[str, NDArray[np.bool_]]:
-    """Per signal [H], whether the value is finite; NaN marks a missing one."""
-    return {
-        name: np.asarray(np.isfinite(value).reshape(len(value), -1).all(1))
-        for name, value in observations.items()
-        if value.dtype.kind == "f" and value.ndim
-    }
+def _missing(observations: Arrays) -> dict[str, bool]:
+    """False for each signal with a value that is not finite: NaN marks a missing one."""
+    floats = {name: value for name, value in observations.items() if value.dtype.kind == "f"}
+    return {name: False for name, value in floats.items() if not np.isfinite(value).all()}
 
 
 OPENPI: Final = SocketEndpoint(handle=_handle, denies=True, failed=INTERNAL)

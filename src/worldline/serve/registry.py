@@ -8,18 +8,14 @@ import math
 import time
 from typing import Final, final
 
-from worldline.errors import MissingExtraError
+from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy.exc import IntegrityError
+
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.problems import ConflictError, NotFoundError
 from worldline.serve.tables import worlds
-
-try:
-    from sqlalchemy import Connection, delete, insert, select
-    from sqlalchemy.exc import IntegrityError
-except ModuleNotFoundError as error:
-    raise MissingExtraError(str(error.name), "serve") from error
 
 RETRY_S: Final = 30.0
 """Seconds after which a world that could not be opened is tried again."""

@@ -34,7 +34,6 @@ from worldline.serve.problems import (
 )
 from worldline.serve.scheduler import CallerLeftError, stopping_error
 from worldline.serve.service import CALLER_LEFT, Service
-from worldline.serve.usage import REQUEST_ID
 from worldline.world import wire
 
 JSON: Final = "application/json"
@@ -50,9 +49,6 @@ ENCODERS: Final[Mapping[str, Callable[[object], bytes]]] = {
 """Per content type of bodies and answers, the function that encodes an answer."""
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Allowed request ids."""
-TEXT: Final = "text/plain"
-HTML: Final = "text/html"
-EVENTS: Final = "text/event-stream"
 
 Content = TypeVar("Content")
 
@@ -92,7 +88,6 @@ class Guard:
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         request = Request(scope, receive)
         request_id = request_id_of(request)
-        REQUEST_ID.set(request_id)
         state["request_id"], started_s, status = request_id, time.monotonic(), 0
         state["bodies"], state["body_bytes"] = self._service.bodies, 0
 

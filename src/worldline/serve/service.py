@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Protocol, TypeVar, final
+from typing import Any, TypeVar, final
 
 from worldline.errors import UnavailableError
 from worldline.planning.calls import Call, PlanCall, PredictCall
@@ -19,6 +19,7 @@ from worldline.serve.limits import Limits
 from worldline.serve.metrics import Metrics
 from worldline.serve.problems import problem_of
 from worldline.serve.scheduler import CallerLeftError, Gone, Lane, Scheduler
+from worldline.serve.tokens import Tokens
 from worldline.serve.usage import Usage
 from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
 from worldline.world.base import World
@@ -32,23 +33,6 @@ CALLER_LEFT = 499
 
 QUICK_PLAN_S = 0.05
 """Plans with at most this time limit are computed beside predictions: they belong to control loops."""
-
-
-class TokenCheck(Protocol):
-    """What the service needs of its tokens."""
-
-    def any(self) -> bool:
-        """Whether there is a token, valid or not."""
-
-    def is_kept(self, token: str) -> bool:
-        """Whether `check` answers from memory."""
-
-    def check(self, token: str) -> Caller:
-        """The caller with this token.
-
-        Raises:
-            UnauthorizedError: the token is not valid.
-        """
 
 
 @final
@@ -68,7 +52,7 @@ class Service:
         hosts: Hosts,
         limits: Limits | None = None,
         *,
-        tokens: TokenCheck | None = None,
+        tokens: Tokens | None = None,
         usage: Usage | None = None,
         workers: int = 1,
     ) -> None:
@@ -131,7 +115,6 @@ class Service:
             self.usage.record(
                 caller,
                 world=hosted.name,
-                version=hosted.version,
                 verb=verb,
                 status=status,
                 seconds=time.monotonic() - started_s,

@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar, final
 
+import msgspec
 import numpy as np
+from sqlalchemy import Connection, delete, func, insert, literal, select, update
 
 from worldline.episode import Arrays, Episode
-from worldline.errors import ConfigError, InputError, MissingExtraError, WorldlineError
+from worldline.errors import ConfigError, InputError, WorldlineError
 from worldline.planning.calls import PlanCall, PredictCall
 from worldline.schema import Schema, Signal
 from worldline.serve.callers import Caller
@@ -35,13 +37,8 @@ from worldline.serve.scheduler import Lane
 from worldline.serve.service import Service, lane_of
 from worldline.serve.tables import session_steps, sessions
 from worldline.serve.work import size_of, with_budget
-from worldline.world.session import Alarm, Session, SessionState, SessionView
+from worldline.world.session import Session, SessionState, SessionView
 from worldline.world.wire import decode_answer, encode_answer
-
-try:
-    from sqlalchemy import Connection, delete, func, insert, literal, select, update
-except ModuleNotFoundError as error:
-    raise MissingExtraError(str(error.name), "serve") from error
 
 MAX_LIVE: Final = 256
 """Sessions whose beliefs stay in memory. Others are built again from their steps when they are used."""
@@ -377,15 +374,9 @@ class Sessions:
         kept = kept.where(session_steps.c.step < row["step"]).order_by(session_steps.c.step.desc())
         kept = kept.limit(self._service.limits.session_steps)
         bodies = self._database.read(lambda connection: connection.execute(kept).scalars().all())
-        state, steps = row["state"], [_decoded(body) for body in reversed(bodies)]
-        return SessionState(
-            episode=_episode(schema, steps) if steps else None,
-            num_seen=state["num_seen"],
-            widening=state["widening"],
-            evidence=state["evidence"],
-            since=state["since"],
-            alarms=tuple(Alarm(**alarm) for alarm in state["alarms"]),
-        )
+        steps = [_decoded(body) for body in reversed(bodies)]
+        state = msgspec.convert({**row["state"], "episode": None}, SessionState)
+        return replace(state, episode=_episode(schema, steps) if steps else None)
 
     def _added(self, connection: Connection, caller: Caller, row: dict[str, Any]) -> dict[str, Any]:
         """The row after it was added; the one that an earlier request with the same key added, if there is one."""
@@ -464,9 +455,9 @@ def _refresh(name: str, session_s: float, connection: Connection) -> None:
     connection.execute(changed)
 
 
-def _packed(state: SessionState) -> dict[str, Any]:
+def _packed(state: SessionState) -> Any:
     """The state without its steps."""
-    return {name: value for name, value in asdict(replace(state, episode=None)).items() if name != "episode"}
+    return msgspec.to_builtins(replace(state, episode=None))
 
 
 def _decoded(body: bytes) -> ObservedStep:
@@ -492,13 +483,5 @@ def _inputs(signals: Sequence[Signal], parts: Sequence[Arrays]) -> Arrays:
 
 
 def _view(row: Mapping[str, Any]) -> SessionView:
-    state = row["state"]
-    return SessionView(
-        id=row["id"],
-        world=row["world"],
-        version=row["version"],
-        step=row["step"],
-        expires=row["expires"],
-        alarms=tuple(Alarm(**alarm) for alarm in state["alarms"]),
-        widening=state["widening"],
-    )
+    columns = {str(name): value for name, value in row.items()}  # names of SQLAlchemy are of another type
+    return msgspec.convert({**columns, **row["state"]}, SessionView)

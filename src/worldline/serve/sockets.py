@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar, final
 
 import msgspec
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from worldline.errors import MissingExtraError
 from worldline.schema import Schema
 from worldline.serve.callers import Caller, ForbiddenError, Scope
 from worldline.serve.hosting import HostedWorld
@@ -19,14 +20,7 @@ from worldline.serve.problems import OverloadedError, Problem, SlowRequestError,
 from worldline.serve.requests import request_id_of
 from worldline.serve.scheduler import Lane
 from worldline.serve.service import QUICK_PLAN_S, Service
-from worldline.serve.usage import REQUEST_ID
 from worldline.world.base import World
-
-try:
-    from starlette.responses import JSONResponse
-    from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
-except ModuleNotFoundError as error:
-    raise MissingExtraError(str(error.name), "serve") from error
 
 QUEUE: Final = 8
 """Received frames that wait; a client that sends more is slowed down by TCP."""
@@ -163,7 +157,6 @@ class Sockets:
     async def serve(self, socket: WebSocket, endpoint: SocketEndpoint) -> None:
         """Serves one WebSocket until it ends. Raises nothing."""
         request_id = request_id_of(socket)
-        REQUEST_ID.set(request_id)
         self.num_open += 1
         try:
             await self._serve(socket, endpoint, request_id)

@@ -1,18 +1,13 @@
 """The tables of the service. Times are seconds since 1970 (UTC); ids are texts.
 
-A change of a table needs a new revision in `migrations/versions`.
+A change of a table needs a new revision in `migrations/versions`. New databases get the tables as they are here.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from worldline.errors import MissingExtraError
-
-try:
-    import sqlalchemy as sa
-except ModuleNotFoundError as error:
-    raise MissingExtraError(str(error.name), "serve") from error
+import sqlalchemy as sa
 
 metadata: Final = sa.MetaData(
     naming_convention={
@@ -110,19 +105,3 @@ usage: Final = sa.Table(
     sa.Column("steps", sa.BigInteger, nullable=False),
 )
 """Calls per token, day (UTC, such as 2026-01-31), world and verb."""
-
-calls: Final = sa.Table(
-    "calls",
-    metadata,
-    # SQLite numbers rows only in a column of the type INTEGER.
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("time", sa.Double, nullable=False, index=True),
-    sa.Column("request_id", sa.Text, nullable=False),
-    sa.Column("token_id", sa.Text, nullable=False),
-    sa.Column("world", sa.Text, nullable=False),
-    sa.Column("version", sa.Integer),
-    sa.Column("verb", sa.Text, nullable=False),
-    sa.Column("status", sa.Integer, nullable=False),
-    sa.Column("duration_ms", sa.Double, nullable=False),
-)
-"""The sampled log of calls."""

@@ -1,32 +1,19 @@
-"""Rates, quotas, usage and a sampled log of calls."""
+"""Rates, quotas and usage."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections import deque
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, final
+from typing import final
 
-from worldline.errors import MissingExtraError
+from sqlalchemy import Connection, func, insert, select, update
+
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.problems import RateLimitedError
-from worldline.serve.tables import calls, usage
-
-try:
-    from sqlalchemy import Connection, delete, func, insert, select, update
-except ModuleNotFoundError as error:
-    raise MissingExtraError(str(error.name), "serve") from error
-
-REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
-"""The id of the request that the current task handles."""
-
-MAX_LOGGED: Final = 1000
-"""Calls between two flushes that are logged at most."""
+from worldline.serve.tables import usage
 
 
 @final
@@ -84,17 +71,14 @@ class Usage:
 
     Args:
         database: None to count in memory only.
-        log_share: share of the calls that are logged, 0 to 1.
-        log_days: days after which logged calls are deleted.
     """
 
-    def __init__(self, database: Database | None, *, log_share: float = 0.01, log_days: float = 30.0) -> None:
-        self._database, self._log_share, self._log_days = database, log_share, log_days
+    def __init__(self, database: Database | None) -> None:
+        self._database = database
         self._buckets: dict[str, tuple[float, float]] = {}
         self._sums: dict[tuple[str, str, str, str], _Sum] = {}
         self._today: dict[str, int] = {}
         self._day = _day()
-        self._log: deque[dict[str, Any]] = deque(maxlen=MAX_LOGGED)
 
     def admit(self, caller: Caller) -> None:
         """Counts a call against rate and quota.
@@ -115,15 +99,12 @@ class Usage:
             )
         self._today[caller.id] = used + 1
 
-    def record(
-        self, caller: Caller, *, world: str, version: int | None, verb: str, status: int, seconds: float, steps: int
-    ) -> None:
-        """Counts a finished call, and logs it with probability `log_share`.
+    def record(self, caller: Caller, *, world: str, verb: str, status: int, seconds: float, steps: int) -> None:
+        """Counts a finished call.
 
         Args:
             caller: who called.
             world: name of the world.
-            version: that answered; None if unknown.
             verb: that was called.
             status: HTTP status of the answer.
             seconds: from the request to the answer.
@@ -131,37 +112,20 @@ class Usage:
         """
         key = (caller.id, _day(), world, verb)
         self._count(key, _Sum(calls=1, errors=int(status >= 400), seconds=seconds, steps=steps))
-        if random.random() < self._log_share:
-            self._log.append(
-                {
-                    "time": time.time(),
-                    "request_id": REQUEST_ID.get(),
-                    "token_id": caller.id,
-                    "world": world,
-                    "version": version,
-                    "verb": verb,
-                    "status": status,
-                    "duration_ms": 1000 * seconds,
-                }
-            )
 
     async def flush(self) -> None:
         """Adds the counts to the database, and reads the calls of today, also those of other processes."""
         if self._database is None:
             self._sums.clear()
-            self._log.clear()
             return
         sums, self._sums = self._sums, {}
-        logged, day, before = list(self._log), _day(), dict(self._today)
-        self._log.clear()
+        day, before = _day(), dict(self._today)
 
         def write(connection: Connection) -> None:
             for key, counts in sums.items():
                 _add(connection, key, counts)
-            if logged:
-                connection.execute(insert(calls), logged)
 
-        if sums or logged:
+        if sums:
             writing = asyncio.ensure_future(self._database.write_async(write))
             try:
                 await asyncio.shield(writing)
@@ -180,12 +144,6 @@ class Usage:
     def _count(self, key: tuple[str, str, str, str], added: _Sum) -> None:
         before = self._sums.get(key, _Sum())
         self._sums[key] = _Sum(**{name: value + getattr(added, name) for name, value in vars(before).items()})
-
-    async def clean(self) -> None:
-        """Deletes logged calls that are older than `log_days`."""
-        if self._database is not None:
-            old = calls.c.time < time.time() - 86_400 * self._log_days
-            await self._database.write_async(lambda connection: connection.execute(delete(calls).where(old)).close())
 
     def report(self, days: int) -> tuple[UsageRow, ...]:
         """The usage of the last days, per token, day, world and verb, without the counts since the last flush."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, final
 
@@ -17,7 +17,8 @@ from worldline.schema import Kind
 from worldline.serve.limits import Limits
 from worldline.serve.problems import TooLargeError
 from worldline.serve.scheduler import CallerLeftError
-from worldline.world.base import Forecast, Prediction, Scores, World
+from worldline.world.base import Scores, World
+from worldline.world.batches import call_of, combine, stack_calls, world_of
 
 AnyCall = TypeVar("AnyCall", bound=Call)
 
@@ -49,43 +50,37 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
     Raises:
         TooLargeError: the call exceeds a limit: steps, candidates, pixels or memory.
     """
-    worlds, candidates, samples, steps, observed = _counts(call, card)
+    counts = worlds, candidates, samples, steps, observed = _counts(call, card)
     predicted = worlds * steps * (1 if isinstance(call, PlanCall) else candidates)  # a plan has a time limit instead
-    if max(steps, observed) > limits.horizon:
-        raise TooLargeError(
-            f"the call has {observed} observations and {steps} steps. This service accepts {limits.horizon} of "
-            "each: send fewer."
-        )
-    if worlds * candidates > limits.candidates:
-        raise TooLargeError(
-            f"the call has {worlds} worlds and {candidates} candidates. This service accepts {limits.candidates} "
-            "candidates over all worlds: send fewer."
-        )
-    if predicted * max(1, samples) > limits.steps:
-        raise TooLargeError(
-            f"the call predicts {steps} steps for {worlds} worlds, {candidates} candidates and {samples} samples: "
-            f"{predicted * max(1, samples)} steps. This service accepts {limits.steps} over all: send fewer of each."
-        )
-    observed_arrays = [value for value in _observations(call).values() if isinstance(value, np.ndarray)]
-    pixels = sum(value.size for value in observed_arrays if value.dtype == np.uint8)
-    if pixels > limits.pixels:
-        raise TooLargeError(f"the images have {pixels} values. This service accepts {limits.pixels}: send fewer.")
-    values = sum(_values(card, name) for name in card.predicts)
-    answered = 0 if isinstance(call, ScoreCall | PlanCall) else steps * (3 + samples)  # mean, low, high
-    num_bytes = worlds * (steps * candidates + observed) * values * 8 * _COPIES
-    num_bytes += worlds * answered * values * _BYTES_PER_NUMBER
-    num_bytes += worlds * candidates * _num_constraints(call) * 8 * _COPIES
+    arrays = [value for value in _observations(call).values() if isinstance(value, np.ndarray)]
+    num_bytes = _num_bytes(call, card, *counts)
+    for what, number, limit in (
+        ("observations", observed, limits.horizon),
+        ("steps", steps, limits.horizon),
+        ("candidates over all worlds", worlds * candidates, limits.candidates),
+        ("steps over all worlds, candidates and samples", predicted * max(1, samples), limits.steps),
+        ("values in images", sum(value.size for value in arrays if value.dtype == np.uint8), limits.pixels),
+        ("bytes of memory, as estimated", num_bytes, limits.call_bytes),
+    ):
+        if number > limit:
+            raise TooLargeError(f"the call needs {number} {what}. This service accepts {limit}: send less at once.")
+    return CallSize(num_bytes=num_bytes, steps=predicted)
+
+
+def _num_bytes(call: Call, card: Card, worlds: int, candidates: int, samples: int, steps: int, observed: int) -> int:
+    """The estimated memory of a call."""
+    values = sum(math.prod(card.schema[name].shape) for name in card.predicts)
+    rolled_out = candidates * steps + observed
+    # The measured memory is that of a rollout of `band_horizon` steps. An observation takes as much as a step.
+    per_world = rolled_out * (values * 8 * _COPIES + card.bytes_per_candidate / max(card.band_horizon, 1))
+    if isinstance(call, ScoreCall | PlanCall):
+        per_world += candidates * (len(call.constraints) + len(call.goal.costs)) * 8 * _COPIES
+    else:
+        per_world += steps * (3 + samples) * values * _BYTES_PER_NUMBER  # mean, low, high
     if isinstance(call, PredictCall) and call.images:
         shown = sum(math.prod(signal.shape) for signal in card.schema.observations if signal.kind is Kind.IMAGE)
-        num_bytes += worlds * steps * shown * _COPIES
-    # The measured memory is that of a rollout of `band_horizon` steps. An observation takes as much as a step.
-    num_bytes += worlds * (candidates * steps + observed) * card.bytes_per_candidate // max(card.band_horizon, 1)
-    if num_bytes > limits.call_bytes:
-        raise TooLargeError(
-            f"the call may need {num_bytes / 2**20:.0f} MiB for {worlds} worlds, {candidates} candidates, {samples} "
-            f"samples and {steps} steps. This service accepts {limits.call_bytes / 2**20:.0f} MiB: send less at once."
-        )
-    return CallSize(num_bytes=num_bytes, steps=predicted)
+        per_world += steps * shown * _COPIES
+    return math.ceil(worlds * per_world)
 
 
 def with_budget(call: AnyCall, limits: Limits, deadline_s: float | None = None) -> AnyCall:
@@ -119,10 +114,17 @@ def answer_calls(world: World, calls: Sequence[Call]) -> list[object]:
     """The answer to each call of one group, or its error; several as one batch."""
     if len(calls) > 1:
         try:
-            return [*_predict_together(world, [call for call in calls if isinstance(call, PredictCall)])]
+            batch = world.answer(stack_calls([call for call in calls if isinstance(call, PredictCall)]))
+            return [world_of(batch, number) for number in range(len(calls))]
         except Exception:  # noqa: BLE001  # one call is invalid: each gets its own answer or error
             pass
-    return [_answer(world, call) for call in calls]
+    answers = list[object]()
+    for call in calls:
+        try:
+            answers.append(world.answer(call))
+        except Exception as error:  # noqa: BLE001  # the caller gets it
+            answers.append(error)
+    return answers
 
 
 def answer_in_pieces(
@@ -140,37 +142,30 @@ def answer_in_pieces(
     Raises:
         CallerLeftError: nobody does.
     """
+    parts = list[Call]()
+    axis = 0
     if pieces > 1 and isinstance(call, PredictCall | ScoreCall):
         worlds = _num_worlds(call.history, card)
-        axis = 0 if isinstance(call, PredictCall) or worlds is None else 1
-        several = [*call.actions.values()]
+        axis = 1 if isinstance(call, ScoreCall) and worlds is not None else 0
+        groups = [call.actions]
         if isinstance(call, PredictCall):
-            groups = (*vars(call.history).values(), call.exogenous or {})
-            several += [value for group in groups for value in group.values()]
-        sizes = {value.shape[axis] if value.ndim > axis else 0 for value in several}
+            groups += [*vars(call.history).values(), call.exogenous or {}]
+        sizes = {np.shape(value)[axis : axis + 1] for group in groups for value in group.values()}
         # Sizes that differ are an error, which the world explains.
-        if len(sizes) == 1 and (count := sizes.pop()) > 1 and (isinstance(call, ScoreCall) or worlds is not None):
-            parts = _while_wanted(np.array_split(np.arange(count), min(pieces, count)), wanted)
-            if isinstance(call, PredictCall):
-                return _predicted(world, call, parts)
-            return _scored(world, call, parts, axis)
-    answer: object = world.answer(call)
-    return answer
-
-
-def _while_wanted(parts: Iterable[NDArray[np.integer]], wanted: Callable[[], bool]) -> Iterator[NDArray[np.integer]]:
-    for part in parts:
+        if len(sizes) == 1 and (count := sum(sizes.pop())) > 1:
+            indices = np.array_split(np.arange(count), min(pieces, count))
+            if isinstance(call, ScoreCall):
+                parts = [replace(call, actions=_candidates(call.actions, index, axis)) for index in indices]
+            elif worlds == count:
+                parts = [call_of(call, index) for index in indices]
+    answers = list[Any]()
+    for part in parts or [call]:
         if not wanted():
             raise CallerLeftError("the caller left before the answer.")
-        yield part
-
-
-def _answer(world: World, call: Call) -> object:
-    try:
-        answer: object = world.answer(call)
-        return answer
-    except Exception as error:  # noqa: BLE001  # the caller gets it
-        return error
+        answers.append(world.answer(part))
+    if len(answers) == 1:
+        return answers[0]
+    return combine(answers, np.concatenate) if isinstance(call, PredictCall) else _joined(answers, axis)
 
 
 def _counts(call: Call, card: Card) -> tuple[int, int, int, int, int]:
@@ -202,10 +197,6 @@ def _num_observed(call: Call, card: Card) -> int:
     return max([shape[-1 - own] for shape, own in shapes if len(shape) > own], default=1)
 
 
-def _num_constraints(call: Call) -> int:
-    return len(call.constraints) + len(call.goal.costs) if isinstance(call, ScoreCall | PlanCall) else 0
-
-
 def _num_worlds(history: History, card: Card) -> int | None:
     """W; None without an axis of worlds, or if the history is not valid."""
     shapes = {signal.name: len(signal.shape) for signal in card.schema.observations}
@@ -213,10 +204,6 @@ def _num_worlds(history: History, card: Card) -> int | None:
         if name in shapes:
             return len(value) if np.ndim(value) == shapes[name] + 2 else None
     return None
-
-
-def _values(card: Card, name: str) -> int:
-    return math.prod(card.schema[name].shape) or 1
 
 
 def _observations(call: Call) -> Mapping[str, Any]:
@@ -227,77 +214,15 @@ def _shapes(group: Arrays) -> tuple[object, ...]:
     return tuple((name, value.shape, value.dtype.char) for name, value in sorted(group.items()))
 
 
-def _predict_together(world: World, calls: Sequence[PredictCall]) -> list[Prediction]:
-    together = replace(
-        calls[0],
-        history=History.stack([call.history for call in calls]),
-        actions=_stacked([call.actions for call in calls]),
-        exogenous=_stacked([call.exogenous or {} for call in calls]) or None,
-    )
-    answer = world.answer(together)
-    return [_one_world(answer, number) for number in range(len(calls))]
+def _candidates(actions: Arrays, index: NDArray[np.integer], axis: int) -> Arrays:
+    return {name: np.take(value, index, axis) for name, value in actions.items()}
 
 
-def _stacked(parts: Sequence[Arrays]) -> Arrays:
-    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-
-
-def _one_world(batch: Prediction, number: int) -> Prediction:
-    """The prediction of one world of a batch."""
-    signals = {
-        name: Forecast(
-            mean=forecast.mean[number],
-            low=None if forecast.low is None else forecast.low[number],
-            high=None if forecast.high is None else forecast.high[number],
-            horizon=int(np.asarray(forecast.horizon)[number]),
-        )
-        for name, forecast in batch.signals.items()
-    }
-    images = {name: value[number] for name, value in batch.images.items()}
-    return replace(batch, signals=signals, trust=float(np.asarray(batch.trust)[number]), images=images)
-
-
-def _predicted(world: World, call: PredictCall, parts: Iterable[NDArray[np.integer]]) -> Prediction:
-    answers = [
-        world.answer(
-            replace(
-                call,
-                history=call.history.worlds(part),
-                actions=_taken(call.actions, part, 0),
-                exogenous=call.exogenous and _taken(call.exogenous, part, 0),
-            )
-        )
-        for part in parts
-    ]
-    return _joined(answers)
-
-
-def _taken(arrays: Arrays, part: NDArray[np.integer], axis: int) -> Arrays:
-    return {name: np.take(value, part, axis) for name, value in arrays.items()}
-
-
-def _joined(parts: Sequence[Prediction]) -> Prediction:
-    """The prediction of a batch from those of its parts."""
-    first = parts[0]
-    signals = {
-        name: Forecast(
-            **{field: _concatenated([vars(part.signals[name])[field] for part in parts]) for field in vars(forecast)}
-        )
-        for name, forecast in first.signals.items()
-    }
-    images = {name: np.concatenate([part.images[name] for part in parts]) for name in first.images}
-    return replace(first, signals=signals, images=images, trust=_concatenated([part.trust for part in parts]))
-
-
-def _concatenated(values: Sequence[Any]) -> Any:
-    return None if values[0] is None else np.concatenate(values)
-
-
-def _scored(world: World, call: ScoreCall, parts: Iterable[NDArray[np.integer]], axis: int) -> Scores:
-    answers = [world.answer(replace(call, actions=_taken(call.actions, part, axis))) for part in parts]
+def _joined(parts: Sequence[Scores], axis: int) -> Scores:
+    """The scores of all candidates from those of parts."""
     return replace(
-        answers[0],
-        cost=np.concatenate([scores.cost for scores in answers], axis),
-        violation=np.concatenate([scores.violation for scores in answers], axis),
-        trust=np.array([scores.trust for scores in answers]).min(0),
+        parts[0],
+        cost=np.concatenate([scores.cost for scores in parts], axis),
+        violation=np.concatenate([scores.violation for scores in parts], axis),
+        trust=np.array([scores.trust for scores in parts]).min(0),
     )
