@@ -75,7 +75,7 @@ def _plain(value: Any) -> Any:
     """The value with maps in place of dataclasses, without fields that have their default value."""
     if isinstance(value, Mapping):
         return {name: _plain(inner) for name, inner in value.items()}
-    if not is_dataclass(value) or type(value).__name__ in wire.RULES:
+    if not is_dataclass(value):
         return value
     shown = {}
     for item in fields(value):

@@ -19,8 +19,9 @@ from worldline.planning.calls import CALLS
 from worldline.serve import problems
 from worldline.serve.callers import Scope
 from worldline.serve.examples import NO_EXAMPLE, Example
-from worldline.world import wire
+from worldline.world import wire, wire_values
 from worldline.world.base import ANSWERS
+from worldline.world.wire_schemas import json_schemas
 
 try:
     from fastapi import APIRouter
@@ -248,7 +249,7 @@ def _response(stated: Operation, schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 def _msgpack(text: str) -> dict[str, Any]:
     """The content of messages in msgpack, which have no schema, by content type."""
-    return {wire.CONTENT_TYPE: {"schema": {"description": f"{text} Its layout is in `{wire.__name__}`."}}}
+    return {wire.CONTENT_TYPE: {"schema": {"description": f"{text} Its layout is in `{wire_values.__name__}`."}}}
 
 
 def _links(routes: Sequence[DocumentedRoute], parameter: str) -> dict[str, Any]:
@@ -280,7 +281,7 @@ def _schemas(stated: Iterable[Operation]) -> tuple[dict[str, Any], dict[str, Any
     without = {one.request_name: one.without for one in stated if one.request is not None}
     answers: dict[str, Any] = {_answer_name(one.answer): one.answer for one in stated if one.answer is not None}
     typed = {name: kind for name, kind in {**requests, **answers}.items() if _is_msgspec(kind)}
-    found, components = wire.json_schemas(
+    found, components = json_schemas(
         {name: (kind, without[name]) for name, kind in requests.items() if name not in typed},
         {name: kind for name, kind in answers.items() if name not in typed},
     )
