@@ -31,7 +31,7 @@ from worldline.world.error_scores import (
 )
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
 from worldline.world.logged_range import observed_values, ranges_of
-from worldline.world.ood import LENGTHS, OODScore, StepErrors, fit_ood_score, novelty_of, step_errors_at
+from worldline.world.ood import LENGTHS, StepErrors, fit_ood_score, novelty_of, step_errors_at
 from worldline.world.out_of_fold import OutOfFold
 from worldline.world.prediction_errors import errors, residuals, vectors_of
 from worldline.world.sampled_paths import residual_paths
@@ -118,8 +118,8 @@ def calibrate(
         input_novelty=measure,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
         logged_range=ranges_of(card.schema, episodes) if logged_range is None else logged_range,
-        **vars(_error_parts(engines, card, places, windows, banded, rng)),
-        **vars(_trust(engines, card, measure, pasts, num_steps, cuts)),
+        **_error_parts(engines, card, places, windows, banded, rng),
+        **_trust(engines, card, measure, pasts, num_steps, cuts),
         shorter={
             length: _shorter(engines, card, measure, length, (banded, cuts), rng)
             for length in lengths
@@ -180,29 +180,9 @@ def _shorter(
     places = banded.places(length, cuts.horizon, rng)
     short = replace(card, context=length)
     windows = _windows(card, places, length, cuts.horizon)
-    parts = vars(_error_parts(engines, short, places, windows, banded, rng)) | {"residuals": {}}
-    return Calibration(
-        num_windows=cuts.num_windows,
-        input_novelty=None,
-        **parts,
-        **vars(_trust(engines, short, measure, cuts.places(length, 1, rng), 0, cuts)),
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _ErrorParts:
-    """The parts of a calibration that come from errors of predictions, and the spread that bounds their scale."""
-
-    scale: Mapping[str, Floats]
-    scores: Mapping[str, Floats]
-    one_step: Mapping[str, Floats]
-    unit: Mapping[str, Floats]
-    entities: Mapping[str, Floats]
-    steps: Floats
-    skill: Mapping[str, Floats]
-    spread: Mapping[str, Floats]
-    residuals: Mapping[str, Floats]
-    design_effect: Mapping[str, Floats]
+    parts = _error_parts(engines, short, places, windows, banded, rng) | {"residuals": {}}
+    trust = _trust(engines, short, measure, cuts.places(length, 1, rng), 0, cuts)
+    return Calibration(num_windows=cuts.num_windows, input_novelty=None, **parts, **trust)
 
 
 def _error_parts(
@@ -212,8 +192,11 @@ def _error_parts(
     windows: tuple[ForecastWindows, ForecastWindows],
     cuts: _Cuts,
     rng: np.random.Generator,
-) -> _ErrorParts:
-    """Measures errors in two sets of windows, which begin at `places`: for the shape of bands, and for their width."""
+) -> dict[str, Any]:
+    """The fields of a calibration that come from errors of predictions.
+
+    They are measured in two sets of windows, which begin at `places`: for the shape of bands, and for their width.
+    """
     (shape, scored), num_windows, seed = windows, cuts.num_windows, cuts.seed
     # Errors of whole paths: the shape is their mean by step, which must not vanish where a signal is predicted exactly.
     values = {name: observed_values([*cuts.shaping, *cuts.scoring], name) for name in scored.truth}
@@ -231,38 +214,30 @@ def _error_parts(
     unit = {name: score_unit(score) for name, score in usual.items()}
     together = combined_scores(card.schema, one_step, unit)
     scores = {name: running_scores(error, scale[name], scored.known[name]) for name, error in sizes.items()}
-    return _ErrorParts(
-        scale=scale,
-        scores={name: np.sort(score) for name, score in scores.items()},
-        design_effect={name: design_effect(score, num_windows) for name, score in scores.items()},
-        one_step={name: sorted_scores(score) for name, score in one_step.items()},
-        unit=unit,
-        entities={name: sorted_scores(score) for name, score in together.entities.items()},
-        steps=sorted_scores(together.steps),
-        skill={
+    return {
+        "scale": scale,
+        "scores": {name: np.sort(score) for name, score in scores.items()},
+        "design_effect": {name: design_effect(score, num_windows) for name, score in scores.items()},
+        "one_step": {name: sorted_scores(score) for name, score in one_step.items()},
+        "unit": unit,
+        "entities": {name: sorted_scores(score) for name, score in together.entities.items()},
+        "steps": sorted_scores(together.steps),
+        "skill": {
             name: last_skilled_step(sizes[name], scored, card.schema[name], value, num_windows)
             for name, value in values.items()
         },
-        spread=spread,
-        residuals={name: residual_paths(value, scored.known[name], rng) for name, value in left.items()},
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Trust:
-    """The parts of a calibration that measure trust in a history."""
-
-    ood: OODScore
-    ood_scores: Floats
-    novelty: Floats
-    complete: bool
-    effects: Mapping[str, Floats]
+        "spread": spread,
+        "residuals": {name: residual_paths(value, scored.known[name], rng) for name, value in left.items()},
+    }
 
 
 def _trust(
     engines: OutOfFold, card: Card, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, cuts: _Cuts
-) -> _Trust:
-    """Fits trust on two sets of places, for the shape and for the p-values, with `num_steps` steps before each."""
+) -> dict[str, Any]:
+    """The fields of a calibration that measure trust in a history.
+
+    They are fitted on two sets of places, for the shape and for the p-values, with `num_steps` steps before each.
+    """
     names, seed = {signal.name for signal in card.schema.observations}, cuts.seed
     lengths = [length for length in LENGTHS if length <= num_steps]
 
@@ -295,13 +270,13 @@ def _trust(
         for name, flags in episode.observed.items()
         if name in names
     ]
-    return _Trust(
-        ood=ood,
-        ood_scores=np.sort(ood_scores),
-        novelty=np.sort(novelty),
-        complete=all(flags.all() for flags in seen),
-        effects=effects,
-    )
+    return {
+        "ood": ood,
+        "ood_scores": np.sort(ood_scores),
+        "novelty": np.sort(novelty),
+        "complete": all(flags.all() for flags in seen),
+        "effects": effects,
+    }
 
 
 def _trust_steps(card: Card, episodes: Sequence[Episode], limit: int) -> int:
