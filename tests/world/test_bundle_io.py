@@ -13,13 +13,13 @@ from tests.world.wrapped import Wrapped
 
 from worldline.bundle import read_bundle
 from worldline.config import replace_at
-from worldline.engines.base import CallCost, Engine, Parts
+from worldline.engines.base import CallCost, Engine
 from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
 from worldline.engines.learned import Adaptation, LearnedEngine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode, History
-from worldline.errors import BundleError, DataError, UnknownNameError, UnsupportedError
+from worldline.errors import BundleError, UnknownNameError, UnsupportedError
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa, JepaConfig
@@ -177,12 +177,7 @@ def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibratio
     ("name", "change"),
     [
         ("heads/readout.json", lambda config: {**config, "latent_size": SIZE + 1}),
-        ("heads/distance.json", lambda config: {**config, "width": 17}),
         ("heads/inverse.json", lambda config: {**config, "low": [-1.0], "high": [1.0]}),
-        ("heads/reward.json", lambda config: {**config, "action_size": 3}),
-        ("heads/termination.json", lambda config: {**config, "width": 17}),
-        ("heads/decoder.json", lambda config: {**config, "channels": 5}),
-        ("heads/mahalanobis.json", lambda config: {**config, "latent_size": SIZE - 1}),
         ("model.json", lambda config: {**config, "predictor": {**config["predictor"], "width": 17}}),
     ],
 )
@@ -315,12 +310,6 @@ def stored(tmp_path: Path) -> Path:
     [
         ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 4}}, "'weights' is float32"),
         ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 0}}, "context is 0"),
-        (
-            "engine.json",
-            lambda found: {**found, "config": {**found["config"], "context": 10**9}},
-            "context is 1000000000",
-        ),
-        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": True}}, "valid integer"),
         ("engine.json", lambda found: {**found, "config": {}}, "context"),
         ("engine.json", lambda found: {**found, "config": {**found["config"], "more": 1}}, "'more'"),
         ("engine.json", lambda found: {**found, "kind": "action_blind"}, "the manifest has 'linear'"),
@@ -342,7 +331,6 @@ def test_parts_that_contradict_each_other_are_refused(stored: Path, name: str, c
         ({"typical/position": None}, "'typical/position' is missing"),
         ({"scale": np.zeros(6, np.float32)}, "'scale' has a value"),
         ({"centre": np.full(6, np.nan, np.float32)}, "'centre' has a value that is not finite"),
-        ({"centre": np.zeros(6, np.int64)}, "'centre' is int64"),
         ({"centre": np.zeros((6, 1), np.float32)}, r"'centre' is float32\[6, 1\]"),
     ],
 )
@@ -380,9 +368,7 @@ def test_only_registered_engines_are_built(stored: Path, kind: str, message: str
     ("config", "message"),
     [
         ({"lab": "os:system", "settings": {}}, "no lab is called"),
-        ({"lab": "two-rooms", "settings": {"walls": "none", "camera": False}}, "walls"),
         ({"lab": "two-rooms", "settings": {"walls": "random", "camera": False, "more": 1}}, "'more'"),
-        ({"lab": "two-rooms", "settings": {"walls": "random", "camera": "no"}}, "camera"),
         ({"lab": "two-rooms", "settings": {"walls": "random", "camera": True}}, "signals are not those of the lab"),
     ],
 )
@@ -391,15 +377,6 @@ def test_only_registered_labs_are_built(tmp_path: Path, config: Mapping[str, Any
     tamper(tmp_path / "w", "engine.json", lambda found: {**found, "config": config})
     with pytest.raises((UnknownNameError, BundleError), match=message):
         open_world(tmp_path / "w")
-
-
-def test_a_simulator_of_signals_that_its_lab_does_not_show_is_refused(tmp_path: Path) -> None:
-    engine = SimulatorEngine.of_lab(ROOMS)
-    parts, wider = engine.to_parts(), TwoRooms("random").schema
-    with pytest.raises(DataError, match="signal 'camera': the lab has no such signal"):
-        SimulatorEngine.from_parts(wider, parts)
-    with pytest.raises(DataError, match="'more' is unknown"):
-        SimulatorEngine.from_parts(engine.schema, Parts(config=parts.config, arrays={"more": np.zeros(1)}))
 
 
 def test_only_a_learned_world_adapts(stored: Path) -> None:
@@ -413,11 +390,3 @@ def test_a_logged_range_of_another_shape_is_refused(stored: Path) -> None:
     replace_arrays(stored, "calibration.safetensors", arrays)
     with pytest.raises(BundleError, match=r"calibration.safetensors: its signals differ"):
         open_world(stored)
-
-
-def test_a_calibration_without_logged_ranges_opens(stored: Path) -> None:
-    """As bundles that were written before ranges were stored."""
-    calibration = open_world(stored).calibration
-    arrays = {name: value for name, value in calibration.to_arrays().items() if not name.startswith("logged_range/")}
-    replace_arrays(stored, "calibration.safetensors", arrays)
-    assert open_world(stored).calibration.logged_range == {}

@@ -46,15 +46,6 @@ def test_joint_bands_cover_fresh_trajectories_at_their_level(
     assert min(chance.low, chance.high) > RARE, f"{inside} of {len(fresh)}"
 
 
-def test_bands_for_each_step_alone_would_cover_too_little(
-    engine: Linear, calibration: Calibration, fresh: list[Episode]
-) -> None:
-    """What the joint band is for: each step at 80 %, with the same data, is far from the whole at 80 %."""
-    pointwise = np.quantile(random_errors(engine, TOY.episodes(400, 12, seed=4), 8, seed=0), 0.8, axis=0)
-    inside = (random_errors(engine, fresh, 8, seed=3) <= pointwise).all((1, 2)).sum()
-    assert tails(int(inside), len(fresh), 0.8, calibration.num_episodes).low < 1e-9
-
-
 def test_several_windows_of_an_episode_count_as_one(engine: Linear) -> None:
     """Episodes differ in how noisy they are, so that windows of one resemble each other; coverage must hold."""
     loud = [Integrator(noise=s, camera=False, wind=False) for s in np.random.default_rng(0).uniform(0.02, 1, 340)]
@@ -203,17 +194,6 @@ def test_bands_cover_what_is_observed_though_it_seldom_is(engine: Linear, sparse
     assert min(chance.low, chance.high) > RARE, f"{inside} of {of}"
 
 
-def test_what_is_seldom_observed_is_not_surprising_for_that(engine: Linear, sparse: Calibration) -> None:
-    shown = [seldom(episode, 20_000 + n) for n, episode in enumerate(TOY.episodes(300, 8, seed=3))]
-    windows = forecast_windows(
-        [(one, 4) for one in shown], length=1, horizon=1, schema=TOY.schema, targets=["position"]
-    )
-    found = sparse.surprise(TOY.schema, {n: e[:, 0] for n, e in errors(engine, windows, seed=0).items()})
-    known = windows.known["position"][:, 0]
-    for p_values in (found.signals["position"], found.steps):
-        assert tails(int((p_values[known] > 0.2).sum()), int(known.sum()), 0.8, 90).low > RARE
-
-
 def test_what_was_never_observed_has_no_finite_band_and_surprises_nobody(engine: Linear) -> None:
     blind = [replace(e, observed={"position": np.arange(9) < 1}) for e in TOY.episodes(40, 8, seed=1)]
     blind = [replace(e, observed={"position": np.arange(9) < (5 if n < 3 else 1)}) for n, e in enumerate(blind)]
@@ -230,12 +210,6 @@ def test_a_step_that_is_never_observed_is_foretold_without_skill() -> None:
     episodes = [replace(e, observed={"position": early}) for e in toy.episodes(40, 8, seed=1)]
     calibration = calibrate(engine, episodes, horizon=8, num_windows=1, seed=0, trust_steps=0)
     assert calibration.horizon_of("position", 8) == 4
-
-
-def test_persistence_has_no_skill_beyond_itself() -> None:
-    engine = Persistence.fit(TOY.episodes(20, 20, seed=0), TOY.schema)
-    calibration = calibrate(engine, TOY.episodes(60, 20, seed=1), horizon=4, num_windows=2, seed=0)
-    assert calibration.horizon_of("position", 4) == 0
 
 
 def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> None:
@@ -266,15 +240,6 @@ def test_too_few_or_short_episodes_are_refused(engine: Linear) -> None:
         calibrate(engine, TOY.episodes(5, 12, seed=0), horizon=20, num_windows=1, seed=0)
     with pytest.raises(InputError, match="num_windows 0"):
         calibrate(engine, TOY.episodes(5, 12, seed=0), horizon=2, num_windows=0, seed=0)
-
-
-def test_the_seed_decides(engine: Linear) -> None:
-    first, same, other = (
-        calibrate(engine, TOY.episodes(20, 12, seed=1), horizon=2, num_windows=1, seed=seed).scores["position"]
-        for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(first, same)
-    assert (first != other).any()
 
 
 def test_each_episode_is_predicted_by_the_engine_that_was_fitted_without_it(engine: Linear) -> None:

@@ -6,7 +6,7 @@ from worldline.engines.base import CallCost, Card, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Linear
 from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Future, History
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError
 from worldline.testing.toys import Integrator
 from worldline.world.call_cost import measure_call
 
@@ -40,10 +40,10 @@ class Slow(NumpyEngine):
 
 
 def test_the_median_counts_and_the_first_call_does_not() -> None:
-    engine = Slow([1000.0, 4.0, 1.0, 2.0])
-    found = measure_call(engine, EPISODES, horizon=5, num_calls=3, clock=lambda: engine.now_s)
+    engine = Slow([1000.0, 4.0, 1.0, 2.0, 1.0, 3.0])
+    found = measure_call(engine, EPISODES, horizon=5, clock=lambda: engine.now_s)
     assert found == CallCost(latency_s=2.0)
-    assert engine.asked == [(1, 1, 5)] * 4
+    assert engine.asked == [(1, 1, 5)] * 6
 
 
 def test_what_the_engine_says_of_itself_is_taken() -> None:
@@ -51,16 +51,6 @@ def test_what_the_engine_says_of_itself_is_taken() -> None:
     engine = Slow([], known)
     assert measure_call(engine, EPISODES, horizon=5) == known
     assert not engine.asked
-
-
-def test_a_real_clock_gives_a_time() -> None:
-    assert measure_call(Slow([0.0] * 9), EPISODES, horizon=10).latency_s >= 0
-
-
-@pytest.mark.parametrize(("horizon", "num_calls"), [(0, 1), (1, 0)])
-def test_nothing_to_measure_is_refused(horizon: int, num_calls: int) -> None:
-    with pytest.raises(InputError, match="at least 1"):
-        measure_call(Slow([]), EPISODES, horizon=horizon, num_calls=num_calls)
 
 
 def test_an_episode_has_to_be_long_enough() -> None:

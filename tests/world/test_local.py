@@ -23,7 +23,6 @@ from worldline.testing.toys import Integrator
 from worldline.world.base import Abduction
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
-from worldline.world.session import Session
 
 PUSH = {"push": np.array([[0.5, 0.0], [-0.5, 1.0], [0.0, 0.0]], np.float32)}
 GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
@@ -57,31 +56,6 @@ def test_a_prediction_follows_the_actions(world: LocalWorld, history: History) -
     assert found.calibrated
     assert isinstance(found.trust, float)
     assert found.signals["position"].horizon == 3
-
-
-def test_arrays_without_names_are_refused_by_every_verb(
-    world: LocalWorld, history: History, fresh: list[Episode]
-) -> None:
-    push = PUSH["push"]
-    for call in (
-        lambda: world.predict(history, push),
-        lambda: world.predict(history, PUSH, exogenous=push),
-        lambda: world.score(history, push[None], GOAL),
-        lambda: world.what_if(fresh[0], 2, push),
-        lambda: Session(world).observe(push[0]),
-    ):
-        with pytest.raises(InputError, match=r"expected a mapping of signal names to arrays, got an array of shape"):
-            call()
-
-
-def test_missing_values_do_not_matter(world: LocalWorld, history: History) -> None:
-    seen, known = {"position": np.array([True, False])}, history.observations["position"]
-    first, second = (
-        world.predict(replace(history, observations={"position": value}, observed=seen), PUSH)
-        for value in (known, np.array([known[0], [np.nan, np.inf]], np.float32))
-    )
-    np.testing.assert_array_equal(first.signals["position"].mean, second.signals["position"].mean)
-    assert first.trust == second.trust
 
 
 def test_without_calibration_nothing_is_claimed(engine: Linear, history: History, fresh: list[Episode]) -> None:

@@ -123,16 +123,14 @@ def test_constraints_are_judged_beside_the_cost(plain: LocalWorld) -> None:
     rules = (AtMost(signal="position", bound=0.5), AtMost(signal="position", bound=9.0))
     found = plain.score(at_origin(), PLANS, AT_REST, rules, exogenous=WIND)
     np.testing.assert_allclose(found.violation, [[0.5, 0], [0, 0], [1.4, 0]], atol=1e-2)
-    with pytest.raises(
-        InputError, match=r"constraint 0: expected a violation \[W, N\] of shape \(1, 3\), got shape \(\)"
-    ):
+    with pytest.raises(InputError, match=r"constraint 0: expected shape \[W, N\] = \(1, 3\), got shape \(\)"):
         plain.score(at_origin(), PLANS, AT_REST, [lambda rollout: torch.zeros(())], exogenous=WIND)
 
 
 def test_a_picture_needs_a_distance_head(linear: Linear) -> None:
     for engine in (linear, Persistence.fit(EPISODES, TOY.schema)):
         world = LocalWorld(engine, None, CrossEntropy())
-        with pytest.raises(UnsupportedError, match="no distance head, which a goal on camera needs"):
+        with pytest.raises(UnsupportedError, match="no distance head, which in_steps or a goal on camera needs"):
             world.score(at_origin(), PLANS, PICTURE, exogenous=WIND)
         with pytest.raises(UnsupportedError, match="distance head"):
             world.plan(at_origin(), PICTURE, horizon=2, exogenous=WIND)
@@ -156,7 +154,7 @@ def test_a_predicted_target_is_approached_in_steps_where_the_goal_says_so(linear
     steps, squares = (world.score(at_origin(), PLANS, one, exogenous=WIND).cost for one in (goal, AT_REST))
     np.testing.assert_allclose(steps, [1.9, 0, np.sqrt(2) * 2.9], atol=1e-2)
     np.testing.assert_allclose(squares, [(1 + 0.81) / 2, 0, 1 + 1.9**2], atol=1e-2)
-    with pytest.raises(UnsupportedError, match="which in_steps needs"):
+    with pytest.raises(UnsupportedError, match="which in_steps or a goal on position needs"):
         LocalWorld(linear, None, CrossEntropy()).score(at_origin(), PLANS, goal, exogenous=WIND)
 
 
@@ -174,45 +172,6 @@ def test_the_engine_proposes_where_the_distance_counts(linear: Linear) -> None:
     assert not np.array_equal(plan.actions["push"], [[1, -1], [1, -1]])
 
 
-def test_costs_are_added_to_the_error_to_the_targets(plain: LocalWorld) -> None:
-    near = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
-    restless = replace(near, costs=(Price(signal="push", price=(2.0, 10.0)), Change(signal="push", tolerance=1.0)))
-    base, found = (plain.score(at_origin(), PLANS, goal, exogenous=WIND).cost for goal in (near, restless))
-    np.testing.assert_allclose(found - base, [2 + 0.5, 0, 24], rtol=1e-6)
-    pushed = History(
-        observations={"position": np.zeros((2, 2), np.float32), "camera": picture(np.zeros((2, 2)))},
-        actions={"push": np.array([[0, 2.0]], np.float32)},
-        exogenous={"wind": np.zeros((1, 2), np.float32)},
-    )
-    still = Goal(costs=(Change(signal="push", tolerance=1.0),))
-    found = plain.score(pushed, PLANS, still, exogenous=WIND).cost  # counted from the last push, (0, 2)
-    np.testing.assert_allclose(found, [(1 + 4) / 2 + 0.5, 2, (1 + 1) / 2])
-
-
-def test_a_cost_stands_beside_a_picture(linear: Linear) -> None:
-    world = LocalWorld(Seeing(linear), None, CrossEntropy())
-    dear = replace(PICTURE, costs=(Price(signal="push", price=1.0),))
-    base, found = (world.score(at_origin(), PLANS, goal, exogenous=WIND).cost for goal in (PICTURE, dear))
-    np.testing.assert_allclose(found - base, [1, 0, 4], rtol=1e-4)
-
-
-@pytest.mark.parametrize(("risk", "due"), [(1.0, 4.5), (0.5, 7.0), (0.2, 8.5), (0.01, 9.0)])
-def test_risk_is_the_mean_of_the_worst_share_of_the_samples(linear: Linear, risk: float, due: float) -> None:
-    class Ten(Seeing):
-        def describe(self) -> Card:
-            return replace(self.engine.describe(), deterministic=False)
-
-        def imagine(
-            self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-        ) -> Samples:
-            shape = (*future.actions["push"].shape[:2], 10, future.actions["push"].shape[2], 2)
-            return Samples(signals={"position": np.broadcast_to(np.arange(10.0)[:, None, None], shape)})
-
-    goal = Goal(costs=(Price(signal="position", price=(0.5, 0.0)),), risk=risk)
-    found = LocalWorld(Ten(linear), None, CrossEntropy()).score(at_origin(), PLANS, goal, exogenous=WIND)
-    np.testing.assert_allclose(found.cost, 3 * [due])  # two steps of half a unit
-
-
 def test_goals_that_make_no_sense_are_refused(linear: Linear, plain: LocalWorld) -> None:
     with pytest.raises(InputError, match="no target and no cost"):
         plain.score(at_origin(), PLANS, Goal(), exogenous=WIND)
@@ -221,30 +180,15 @@ def test_goals_that_make_no_sense_are_refused(linear: Linear, plain: LocalWorld)
             with pytest.raises(InputError, match=f"goal's {name} is {value}"):
                 plain.score(at_origin(), PLANS, replace(PICTURE, **{name: value}), exogenous=WIND)
     flat = Goal(costs=(lambda rollout: rollout.signals["push"].sum((2, 3, 4)),))
-    with pytest.raises(InputError, match=r"cost 0: expected the cost of each step .* got shape \(1, 3\)"):
+    with pytest.raises(InputError, match=r"cost 0: expected shape \[W, N, S, T\] .* got shape \(1, 3\)"):
         plain.score(at_origin(), PLANS, flat, exogenous=WIND)
     short = Goal(costs=(lambda rollout: torch.zeros((1, 3, 1, 3)),))
-    with pytest.raises(InputError, match=r"of shape \(1, 3, 1, 2\), got shape \(1, 3, 1, 3\)"):
+    with pytest.raises(InputError, match=r"= \(1, 3, 1, 2\), got shape \(1, 3, 1, 3\)"):
         plain.score(at_origin(), PLANS, short, exogenous=WIND)
     with pytest.raises(UnsupportedError, match=r"risk is 0\.5, but the distance to camera is a mean"):
         LocalWorld(Seeing(linear), None, CrossEntropy()).score(
             at_origin(), PLANS, replace(PICTURE, risk=0.5), exogenous=WIND
         )
-
-
-def test_a_violation_below_zero_is_an_error(plain: LocalWorld) -> None:
-
-    def slack(rollout: Rollout) -> torch.Tensor:
-        return rollout.signals["position"].amax((2, 3, 4)) - 9.0
-
-    with pytest.raises(InputError, match=r"constraint 0 returned the negative violation -.*clamp"):
-        plain.plan(at_origin(), AT_REST, constraints=[slack], horizon=2, exogenous=WIND)
-
-
-def test_what_acts_from_outside_may_be_ruled_on(linear: Linear) -> None:
-    world, wind = LocalWorld(linear, None, CrossEntropy()), {"wind": np.full((2, 2), 3.0, np.float32)}
-    found = world.score(at_origin(), PLANS, AT_REST, [AtMost(signal="wind", bound=2.0)], exogenous=wind)
-    assert found.violation.tolist() == [[1.0], [1.0], [1.0]]
 
 
 def test_what_one_world_has_not_seen_does_not_change_another(world: LocalWorld) -> None:
@@ -393,34 +337,6 @@ def test_a_population_is_rolled_out_once_or_in_parts_that_fit() -> None:
     assert (whole.num_rollouts, parts.num_rollouts) == (1, 3)
     np.testing.assert_array_equal(found[0].cost, found[1].cost)
     np.testing.assert_array_equal(found[0].violation, found[1].violation)
-
-
-def test_each_world_of_a_batch_follows_its_own_slope() -> None:
-    goals, starts = np.array([[1.5, -0.5], [-2.0, 0.3]]), np.array([[[0.0, 0.0]], [[0.5, 1.0]]], np.float32)
-    world = LocalWorld(Steep(), None, GradientPlanner(num_iterations=150))
-    none = {"push": np.zeros((2, 0, 2), np.float32)}
-    tolerance = {"position": 1.0}
-    both = world.plan(
-        History(observations={"position": starts}, actions=none),
-        Goal(targets={"position": goals}, tolerance=tolerance),
-        horizon=3,
-    )
-    for row in range(2):
-        one = History(observations={"position": starts[row]}, actions={"push": np.zeros((0, 2), np.float32)})
-        alone = world.plan(one, Goal(targets={"position": goals[row]}, tolerance=tolerance), horizon=3)
-        np.testing.assert_allclose(both.actions["push"][row], alone.actions["push"], atol=0.03)
-
-
-def test_with_a_chance_the_end_of_the_band_has_to_keep_the_rule(world: LocalWorld, history: History) -> None:
-    plan = {"push": np.array([[0.5, 0.0], [0.5, 0.0]], np.float32)}
-    rule = AtMost(signal="position", bound=(0.9, np.inf))
-    plain, sure = (
-        world.score(history, {"push": plan["push"][None]}, Goal(costs=(Price(signal="push", price=1.0),)), [each])
-        for each in (rule, Chance(constraint=rule, level=0.8))
-    )
-    forecast = world.predict(history, plan, level=0.8).signals["position"]
-    assert plain.violation.item() == pytest.approx(forecast.mean[:, 0].max() - 0.9)
-    assert sure.violation.item() == pytest.approx(forecast.high[:, 0].max() - 0.9)
 
 
 def test_a_chance_needs_a_calibration_that_reaches_as_far(world: LocalWorld, history: History) -> None:
