@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from worldline.engines.baselines import Linear
-from worldline.episode import Episode, History
+from worldline.episode import History
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.stats import tails
 from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration
 from worldline.world.fit_calibration import calibrate
@@ -75,20 +74,6 @@ def test_the_spread_of_samples_is_that_of_the_noise(world: LocalWorld, history: 
     assert correlation > 0.7  # 0.9 * SIGMA[6] / SIGMA[7] = 0.85 for a path, 0 for independent steps
 
 
-def test_quantiles_of_samples_cover_fresh_outcomes(
-    world: LocalWorld, calibration: Calibration, fresh: list[Episode]
-) -> None:
-    past = History.stack([episode.history(1, 2) for episode in fresh])
-    actions = {"push": np.stack([episode.actions["push"][1:9] for episode in fresh])}
-    samples = world.predict(past, actions, num_samples=99).signals["position"].samples
-    assert samples is not None
-    low, high = np.quantile(samples[:, :, -1, 0], [0.1, 0.9], axis=1)
-    truth = np.array([episode.observations["position"][9, 0] for episode in fresh])
-    inside = int(((truth >= low) & (truth <= high)).sum())
-    chance = tails(inside, len(fresh), 0.8, calibration.num_episodes)
-    assert min(chance.low, chance.high) > 1e-3, inside
-
-
 def test_a_gap_in_the_calibration_data_does_not_narrow_the_samples(engine: Linear, history: History) -> None:
     rng, episodes = np.random.default_rng(3), TOY.episodes(200, 12, seed=1)
     gappy = [replace(one, observed={"position": rng.random(13) < 0.7}) for one in episodes]
@@ -120,24 +105,6 @@ def test_samples_that_are_not_calibrated_are_refused(
     old = replace(world, calibration=replace(calibration, residuals={}))
     with pytest.raises(UnsupportedError, match="sampled paths need the residuals"):
         old.predict(history, pushes(2), num_samples=4)
-
-
-def test_a_history_of_one_observation_needs_no_actions() -> None:
-    toy = Integrator(camera=False)
-    world = LocalWorld(Linear.fit(toy.episodes(9, 20, seed=0), toy.schema), None, CrossEntropy())
-    here, wind = {"position": np.ones((1, 2))}, {"wind": np.zeros((3, 2))}
-    full = History(observations=here, actions={"push": np.zeros((0, 2))}, exogenous={"wind": np.zeros((0, 2))})
-    first, second = (
-        world.predict(past, pushes(3), exogenous=wind).signals["position"].mean
-        for past in (full, History(observations=here))
-    )
-    np.testing.assert_array_equal(first, second)
-    blown = world.predict(full, pushes(3), exogenous={"wind": np.full((3, 2), 0.5)}).signals["position"].mean
-    np.testing.assert_allclose(blown[0] - first[0], 0.5, atol=1e-3)
-    with pytest.raises(InputError, match=r"exogenous 'wind' is missing. Add an array of shape \(3, 2\)"):
-        world.predict(full, pushes(3))
-    with pytest.raises(InputError, match=r"past action 'push' is missing. Add an array of shape \(1, 2\)"):
-        world.predict(History(observations={"position": np.ones((2, 2))}), pushes(3), exogenous=wind)
 
 
 def test_a_session_widens_samples_and_the_path_of_its_plans(world: LocalWorld) -> None:

@@ -35,8 +35,8 @@ def random_errors(engine: Linear, episodes: list[Episode], horizon: int, seed: i
     return errors(engine, windows, seed=0)["position"]
 
 
-@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95])
-@pytest.mark.parametrize("horizon", [1, 4, 8])
+@pytest.mark.parametrize("level", [0.5, 0.9])
+@pytest.mark.parametrize("horizon", [1, 8])
 def test_joint_bands_cover_fresh_trajectories_at_their_level(
     engine: Linear, calibration: Calibration, fresh: list[Episode], level: float, horizon: int
 ) -> None:

@@ -297,18 +297,6 @@ def test_the_gradient_planner_is_refused_what_has_no_slope(world: LocalWorld, hi
         steep.plan(CALM_ORIGIN, replace(goal, costs=(flat,)), horizon=2)
 
 
-def test_the_gradient_planner_descends_costs_and_keeps_constraints() -> None:
-    """The best push without the constraint leads to 1.5; with it, to the bound. Pushing costs, so less is pushed."""
-    goal = Goal(targets={"position": np.array([1.5, 0.0])}, tolerance={"position": 1.0})
-    world = LocalWorld(Steep(), None, GradientPlanner(num_iterations=200))
-    rule = AtMost(signal="position", bound=(0.4, np.inf))
-    bounded = world.plan(CALM_ORIGIN, goal, horizon=1, constraints=[rule])
-    np.testing.assert_allclose(bounded.actions["push"], [[0.4, 0.0]], atol=0.03)
-    assert (bounded.violation == 0).all()
-    dear = world.plan(CALM_ORIGIN, replace(goal, costs=(Price(signal="push", price=1.0),)), horizon=1)
-    np.testing.assert_allclose(dear.actions["push"], [[0.5, -1.0]], atol=0.03)  # x - 1.5 = -1 at the optimum
-
-
 def test_a_numpy_cost_counts_as_the_same_cost_in_torch(plain: LocalWorld) -> None:
     costs = (
         from_numpy(lambda rollout: np.abs(rollout.signals["position"]).sum(-1)),

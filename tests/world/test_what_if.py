@@ -174,25 +174,6 @@ def test_draws_are_the_same_for_both() -> None:
     assert np.abs(other - due).mean() < 0.1
 
 
-def test_later_observations_tell_the_hidden_cause() -> None:
-    """Of what comes after the stretch that is asked about too."""
-    errors = []
-    for seed in range(8):
-        episode = hidden_episode(seed, 60, noise=0.1, bias=1.0, drag=0.3, gain=0.5)
-        others = pushes(1, 7)["push"]
-        due = twin_of(episode, others, 2, drag=0.3, gain=0.5)
-        short = replace(
-            episode,
-            observations={"position": episode.observations["position"][:11]},
-            actions={"push": episode.actions["push"][:10]},
-            exogenous={"wind": episode.exogenous["wind"][:10]},
-        )
-        found = [open_over(Told(TOY)).what_if(one, 2, {"push": others}).signals["position"] for one in (episode, short)]
-        errors.append([np.abs(one - due).mean() for one in found])
-    whole, part = np.mean(errors, 0)
-    assert whole < 0.5 * part
-
-
 def test_a_missing_value_costs_the_noise_from_there() -> None:
     episode = hidden_episode(0, 60, noise=0.1, bias=1.0, drag=0.0, gain=0.0)
     world, others = open_over(Told(TOY)), pushes(1, 12)["push"]

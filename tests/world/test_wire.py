@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import math
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -22,10 +22,10 @@ from worldline.errors import InputError, UnknownNameError, UnsupportedError, Wor
 from worldline.planning import costs
 from worldline.planning.base import Chance, Goal, Rule
 from worldline.planning.calls import CALLS as BY_VERB
-from worldline.planning.calls import PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
+from worldline.planning.calls import PlanCall, PredictCall, ScoreCall, SurpriseCall
 from worldline.planning.costs import AtMost
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.base import Abduction, Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf
+from worldline.schema import Kind, Role, Signal
+from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
 from worldline.world.wire import (
     MAX_ARRAYS,
     MAX_BODY_BYTES,
@@ -36,7 +36,7 @@ from worldline.world.wire import (
     encode_call,
     encode_error,
 )
-from worldline.world.wire_values import DTYPES
+from worldline.world.wire_values import DTYPES, annotation_of, parameters_of
 
 
 def difference(one: object, other: object, where: str = "") -> str | None:
@@ -64,21 +64,12 @@ def sign(value: object) -> float:
     return math.copysign(1, value)
 
 
-NAMES = st.text(max_size=8)
-NUMBERS = st.floats()
-COUNTS = st.integers(0, 2**63 - 1)
-
-
 @dataclass(frozen=True)
 class Later:
     """A call that is made once the values are drawn: type checks draw random numbers, which strategies must not."""
 
     kind: Callable[..., object]
     parts: Mapping[str, object]
-
-
-def later(kind: Callable[..., object], **parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.fixed_dictionaries(parts).map(partial(Later, kind))
 
 
 def made(value: Any) -> Any:
@@ -90,89 +81,15 @@ def made(value: Any) -> Any:
     return {name: made(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
-def arrays(*dtypes: str) -> st.SearchStrategy[Any]:
+def arrays(scalar: type[np.generic]) -> st.SearchStrategy[Any]:
     shapes = npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)
-    return st.sampled_from(dtypes or DTYPES).flatmap(lambda name: npst.arrays(name, shapes))
+    dtypes = [name for name in DTYPES if np.issubdtype(name, scalar)]
+    return st.sampled_from(dtypes).flatmap(lambda name: npst.arrays(name, shapes))
 
 
-FLOATS = arrays("float32", "float64")
-NAMED = st.dictionaries(NAMES, arrays(), max_size=3)
-PER_COMPONENT = st.one_of(st.floats(0.1, 9), st.lists(st.floats(0.1, 9), min_size=1, max_size=3).map(tuple))
-
-HISTORIES = later(History, observations=NAMED, actions=NAMED, exogenous=NAMED, observed=NAMED)
-EPISODES = later(
-    Episode,
-    observations=NAMED,
-    actions=NAMED,
-    exogenous=NAMED,
-    rewards=NAMED,
-    observed=NAMED,
-    terminated=st.booleans(),
-    truncated=st.booleans(),
-    seed=st.none() | COUNTS,
-    step_s=st.none() | arrays("float32"),
-)
+SHARES = st.floats(0.1, 0.9)
+PER_COMPONENT = st.floats(0.1, 9) | st.lists(st.floats(0.1, 9), min_size=1, max_size=3).map(tuple)
 TABLES = npst.arrays("float64", st.tuples(st.integers(1, 3), st.integers(1, 3)), elements=st.floats(-9, 9))
-COSTS = st.one_of(
-    later(costs.Track, signal=NAMES, reference=TABLES, tolerance=PER_COMPONENT),
-    later(costs.Within, signal=NAMES, low=st.just(-math.inf), high=PER_COMPONENT, tolerance=PER_COMPONENT),
-    later(costs.Price, signal=NAMES, price=PER_COMPONENT | TABLES),
-    later(costs.Change, signal=NAMES, tolerance=PER_COMPONENT),
-    later(costs.OODPenalty, trust=st.floats(0.01, 1), weight=st.floats(0.1, 9)),
-)
-PLAIN_RULES = st.one_of(
-    later(AtMost, signal=NAMES, bound=PER_COMPONENT | st.just(math.inf), quantile=st.floats(0, 1)),
-    later(costs.AtLeast, signal=NAMES, bound=PER_COMPONENT | st.just(-math.inf), quantile=st.floats(0, 1)),
-    later(costs.KeepOut, low=st.just({"x": -math.inf, "y": (1.0, 2.0)}), high=st.just({"x": 3.0, "y": 4.0})),
-    later(costs.KeepApart, first=NAMES, second=NAMES, distance=st.floats(0.01, 9), quantile=st.floats(0, 1)),
-    later(
-        costs.KeepClear, signal=NAMES, start=st.just((0.0, 1.0)), end=st.just((2.0, 3.0)), distance=st.floats(0.01, 9)
-    ),
-    later(costs.RequireInDistribution, trust=st.floats(0.01, 1)),
-)
-CONSTRAINTS = PLAIN_RULES | later(Chance, constraint=PLAIN_RULES, level=st.floats(0.1, 0.9))
-GOALS = later(
-    Goal,
-    targets=NAMED,
-    tolerance=st.dictionaries(NAMES, NUMBERS, max_size=2),
-    costs=st.lists(COSTS, max_size=3).map(tuple),
-    in_steps=st.booleans(),
-    discount=NUMBERS,
-    last_only=st.booleans(),
-    risk=NUMBERS,
-)
-RULE_LISTS = st.lists(CONSTRAINTS, max_size=3).map(tuple)
-MAYBE = st.none() | NAMED
-
-
-CALLS = st.one_of(
-    later(
-        PredictCall,
-        history=HISTORIES,
-        actions=NAMED,
-        exogenous=MAYBE,
-        level=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
-        num_samples=COUNTS,
-        images=st.booleans(),
-    ),
-    later(ScoreCall, history=HISTORIES, actions=NAMED, goal=GOALS, constraints=RULE_LISTS, exogenous=MAYBE),
-    later(
-        PlanCall,
-        history=HISTORIES,
-        goal=GOALS,
-        constraints=RULE_LISTS,
-        horizon=st.integers(1, 2**63 - 1),
-        exogenous=MAYBE,
-        proposals=MAYBE,
-        pending=MAYBE,
-        budget_s=st.none() | st.floats(0, exclude_min=True),
-        min_trust=st.floats(0, 1),
-        seed=COUNTS,
-    ),
-    later(WhatIfCall, episode=EPISODES, at=st.integers(-9, 9), actions=NAMED),
-    later(SurpriseCall, episode=EPISODES),
-)
-
 SIGNALS = st.sampled_from(
     (
         Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", low=(-math.inf, 0.0)),
@@ -181,61 +98,64 @@ SIGNALS = st.sampled_from(
         Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=2, components=("low", "high")),
     )
 )
-SCHEMAS = later(
-    Schema,
-    signals=st.lists(SIGNALS, max_size=4, unique_by=lambda signal: signal.name).map(tuple),
-    step_s=st.none() | st.floats(0.1, 9),
-)
-AMOUNTS = st.floats(0, allow_infinity=False)
-NAME_LISTS = st.lists(NAMES, max_size=3).map(tuple)
-CARDS = later(
-    Card,
-    name=NAMES,
-    engine=NAMES,
-    schema=SCHEMAS,
-    inputs=NAME_LISTS,
-    predicts=NAME_LISTS,
-    context=COUNTS,
-    deterministic=st.booleans(),
-    abilities=NAME_LISTS,
-    call=st.none()
-    | later(CallCost, latency_s=AMOUNTS)
-    | later(CallCost, latency_s=AMOUNTS, price=AMOUNTS, currency=st.sampled_from(("USD", "EUR"))),
-    notes=st.dictionaries(NAMES, NAMES, max_size=3),
-)
-TRUST = NUMBERS | FLOATS
-FORECASTS = later(
-    Forecast, mean=arrays(), low=st.none() | FLOATS, high=st.none() | FLOATS, horizon=COUNTS | arrays("int64")
-)
-ANSWERS = st.one_of(
-    CARDS,
-    later(
-        Prediction,
-        signals=st.dictionaries(NAMES, FORECASTS, max_size=3),
-        level=NUMBERS,
-        trust=TRUST,
-        calibrated=st.booleans(),
-    ),
-    later(Scores, cost=FLOATS, violation=FLOATS, trust=TRUST),
-    later(
-        Plan,
-        actions=NAMED,
-        status=st.sampled_from(PlanStatus),
-        cost=TRUST,
-        violation=FLOATS,
-        trust=TRUST,
-        reason=NAMES,
-        elapsed_s=NUMBERS,
-    ),
-    later(WhatIf, signals=NAMED, factual=NAMED, abduction=st.sampled_from(Abduction), reason=NAMES),
-    later(
-        Surprise,
-        p_values=st.dictionaries(NAMES, FLOATS, max_size=2),
-        entities=st.dictionaries(NAMES, FLOATS, max_size=2),
-        steps=FLOATS,
-        moments=st.lists(later(Moment, step=COUNTS, signals=NAME_LISTS, p_value=NUMBERS), max_size=3).map(tuple),
-    ),
-)
+VALID: dict[str, st.SearchStrategy[Any]] = {
+    "PredictCall.level": st.none() | SHARES,
+    "PredictCall.num_samples": st.integers(0, 2**63 - 1),
+    "PlanCall.horizon": st.integers(1, 2**63 - 1),
+    "PlanCall.budget_s": st.none() | st.floats(0, exclude_min=True),
+    "PlanCall.min_trust": st.floats(0, 1),
+    "Goal.costs": st.lists(
+        st.deferred(lambda: st.one_of(*map(of, (costs.Track, costs.Within, costs.Price, costs.Change)))), max_size=3
+    ).map(tuple),
+    "Track.reference": TABLES,
+    "Track.tolerance": PER_COMPONENT,
+    "Within.low": st.just(-math.inf),
+    "Within.high": PER_COMPONENT | TABLES,
+    "Within.tolerance": PER_COMPONENT,
+    "Price.price": PER_COMPONENT | TABLES,
+    "Change.tolerance": PER_COMPONENT,
+    "AtMost.bound": PER_COMPONENT | st.just(math.inf),
+    "AtMost.quantile": SHARES,
+    "KeepOut.low": st.just({"x": -math.inf, "y": (1.0, 2.0)}),
+    "KeepOut.high": st.just({"x": 3.0, "y": 4.0}),
+    "KeepOut.quantile": SHARES,
+    "KeepClear.start": st.just((0.0, 1.0)),
+    "KeepClear.end": st.just((2.0, 3.0)),
+    "KeepClear.distance": SHARES,
+    "KeepClear.quantile": SHARES,
+    "Chance.constraint": st.deferred(lambda: of(costs.AtMost)),
+    "Chance.level": SHARES,
+    "Schema.signals": st.lists(SIGNALS, max_size=4, unique_by=lambda signal: signal.name).map(tuple),
+    "Schema.step_s": st.none() | SHARES,
+    "Card.call": st.none() | st.just(CallCost(latency_s=0.5, price=2.0, currency="EUR")),
+}
+"""Valid values of fields that are checked when an object is made, by class and field."""
+
+
+@cache
+def of(hint: Any) -> st.SearchStrategy[Any]:
+    """Values of an annotated type of the contract."""
+    options, kind, inner, nullable = annotation_of(hint)
+    if nullable or len(options) > 1:
+        return st.one_of(*([st.none()] if nullable else []), *map(of, options))
+    if kind is np.ndarray:
+        return arrays(get_args(inner[1])[0])
+    if kind is Mapping:
+        return st.dictionaries(st.text(max_size=8), of(inner[1]), max_size=3)
+    if kind is Callable:
+        return st.one_of(*map(of, (costs.AtMost, costs.KeepOut, costs.KeepClear, Chance)))
+    if kind in (Sequence, tuple):
+        return st.lists(of(inner[0]), max_size=3).map(tuple)
+    if is_dataclass(kind) or issubclass(kind, Rule):
+        parts = {name: (VALID.get(f"{kind.__name__}.{name}"), part) for name, (part, _) in parameters_of(kind).items()}
+        drawn = {name: of(part) if valid is None else valid for name, (valid, part) in parts.items()}
+        return st.fixed_dictionaries(drawn).map(partial(Later, kind))
+    plain = {int: st.integers(0, 2**63 - 1), str: st.text(max_size=8)}
+    return plain[kind] if kind in plain else st.from_type(kind)
+
+
+CALLS = st.one_of(*map(of, BY_VERB.values()))
+ANSWERS = st.one_of(*map(of, (Card, Prediction, Scores, Plan, WhatIf, Surprise)))
 HISTORY = History(observations={"x": np.zeros((2, 1))}, actions={})
 
 

@@ -177,7 +177,7 @@ def decode_json(kind: type[Content], body: bytes, filled: Mapping[str, Any] = NO
     try:
         value: Content = build_fields(kind, msgspec.json.decode(body), [], ("body",), filled)
     except _DAMAGED as error:
-        raise MessageError(f"body: {str(error)[:1000]}. Send JSON as /docs describes it.") from error
+        raise MessageError(f"body: {str(error)[:1000]}. Send what the contract of `World` names.") from error
     return value
 
 
