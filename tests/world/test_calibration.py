@@ -46,18 +46,6 @@ def test_joint_bands_cover_fresh_trajectories_at_their_level(
     assert min(chance.low, chance.high) > RARE, f"{inside} of {len(fresh)}"
 
 
-def test_several_windows_of_an_episode_count_as_one(engine: Linear) -> None:
-    """Episodes differ in how noisy they are, so that windows of one resemble each other; coverage must hold."""
-    loud = [Integrator(noise=s, camera=False, wind=False) for s in np.random.default_rng(0).uniform(0.02, 1, 340)]
-    episodes = [toy.episodes(1, 12, seed=number)[0] for number, toy in enumerate(loud)]
-    calibration = calibrate(engine, episodes[:40], horizon=8, num_windows=10, seed=0)
-    assert calibration.num_episodes == 30
-    half_width = calibration.band_half_width("position", 8, 0.8)
-    inside = (random_errors(engine, episodes[40:], 8, seed=3) <= half_width).all((1, 2)).sum()
-    assert tails(int(inside), 300, 0.8, 30).low > RARE
-    assert tails(int(inside), 300, 0.8, 30).high > RARE
-
-
 @pytest.mark.parametrize(("num_windows", "stored"), [(1, True), (3, True), (3, False)])
 def test_the_rank_is_that_of_the_independent_windows(engine: Linear, num_windows: int, stored: bool) -> None:
     calibration = calibrate(engine, TOY.episodes(26, 12, seed=1), horizon=2, num_windows=num_windows, seed=0)
@@ -114,20 +102,6 @@ def test_levels_and_lengths_that_cannot_be_supported_are_refused(engine: Linear,
         few.band_half_width("position", 2, 0.95)
     enough = calibrate(engine, TOY.episodes(25, 12, seed=1), horizon=2, num_windows=5, seed=0)
     enough.band_half_width("position", 2, 0.95)
-
-
-def test_trust_is_uniform_at_home_and_small_abroad(calibration: Calibration, fresh: list[Episode]) -> None:
-
-    def trust(shift: float) -> np.ndarray:
-        moved = [replace(e, observations={"position": e.observations["position"] + shift}) for e in fresh]
-        windows = forecast_windows([(e, 6) for e in moved], length=1, horizon=1, schema=TOY.schema, targets=[])
-        return calibration.trust(calibration.input_novelty.measure(TOY.schema, windows.history))
-
-    at_home = trust(0.0)
-    for share in (0.1, 0.3, 0.5, 0.8):
-        chance = tails(int((at_home <= share).sum()), len(fresh), share, calibration.num_episodes)
-        assert min(chance.low, chance.high) > RARE
-    assert trust(20.0).max() == pytest.approx(1 / (calibration.num_episodes + 1))
 
 
 def test_an_exact_engine_has_bands_without_width() -> None:
@@ -201,15 +175,6 @@ def test_what_was_never_observed_has_no_finite_band_and_surprises_nobody(engine:
     assert np.isinf(calibration.band_half_width("position", 4, 0.8)).all()
     again = Calibration.from_arrays(calibration.to_arrays())
     assert again.surprise(TOY.schema, {"position": np.full((1, 2), 9.0)}).signals["position"][0] > 0.2
-
-
-def test_a_step_that_is_never_observed_is_foretold_without_skill() -> None:
-    toy = Integrator(decay=0.95, noise=0.01, camera=False, wind=False)
-    engine = Linear.fit(toy.episodes(60, 20, seed=0), toy.schema, context=1)
-    early = np.arange(9) < 5
-    episodes = [replace(e, observed={"position": early}) for e in toy.episodes(40, 8, seed=1)]
-    calibration = calibrate(engine, episodes, horizon=8, num_windows=1, seed=0, trust_steps=0)
-    assert calibration.horizon_of("position", 8) == 4
 
 
 def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> None:
@@ -301,16 +266,3 @@ def test_bands_and_trust_hold_for_histories_of_each_length(
         trusts.append(float(prediction.trust))
     assert 0.85 < np.mean(inside) < 0.95
     assert np.mean(np.array(trusts) < 0.1) < 0.14
-
-
-def test_a_calibration_for_each_length_survives_storage(lagged: tuple[ConstantVelocity, Calibration]) -> None:
-    _, calibration = lagged
-    restored = Calibration.from_arrays(calibration.to_arrays())
-    assert restored.length == LAG
-    for length in (1, 3):
-        np.testing.assert_array_equal(
-            restored.at(length).band_half_width("position", 6, 0.9),
-            calibration.at(length).band_half_width("position", 6, 0.9),
-        )
-    assert restored.at(LAG) is restored
-    assert calibration.at(2) is calibration.shorter[2]

@@ -4,23 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.engines.test_simulator import Gusts
 from tests.world.toy_worlds import TOY as CALM
 from tests.world.toy_worlds import Biased
 
 from worldline.engines.base import CallCost, Card, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Linear, Persistence
 from worldline.engines.numpy_engine import NumpyEngine, NumpyNovelty
-from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
-from worldline.labs.spaces import schema_of
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
-from worldline.world.base import Abduction
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
@@ -166,24 +162,6 @@ def test_an_engine_that_measures_novelty_is_asked() -> None:
     other = Persistence.fit(dice(2, 5), Dice.schema)
     with pytest.raises(ConfigError, match="Calibrate this engine"):
         LocalWorld(other, calibration, CrossEntropy())
-
-
-def gusty(seed: int, push: np.ndarray) -> Episode:
-    environment = Gusts()
-    places = [environment.reset(seed=seed)[0]["place"], *(environment.step({"push": one})[0]["place"] for one in push)]
-    return Episode(observations={"place": np.stack(places)}, actions={"push": push}, seed=seed)
-
-
-def test_what_if_is_the_twin_where_the_engine_can_abduct() -> None:
-    world = LocalWorld(SimulatorEngine(make_environment=Gusts, schema=schema_of(Gusts())), None, CrossEntropy())
-    rng = np.random.default_rng(0)
-    taken, other = (rng.uniform(-1, 1, (n, 1)).astype(np.float32) for n in (9, 4))
-    episode, twin = gusty(5, taken), gusty(5, np.concatenate([taken[:3], other]))
-    found = world.what_if(episode, 3, {"push": other})
-    assert found.abduction is Abduction.FULL
-    assert not found.reason
-    np.testing.assert_array_equal(found.signals["place"], twin.observations["place"][4:])
-    np.testing.assert_array_equal(found.factual["place"], episode.observations["place"][4:8])
 
 
 @pytest.mark.parametrize("at", [-1, 10, 12])

@@ -369,25 +369,6 @@ def test_a_chance_of_what_was_hardly_observed_is_refused() -> None:
     assert world.plan(episode.history(3, 1), goal, constraints=[rule], horizon=4).reason == ""
 
 
-def test_a_plan_stays_where_the_world_knows_its_way(linear: Linear) -> None:
-    """The goal lies outside of all that was seen; so does the shortest way of not getting there, but for the rule."""
-    engine = Homesick(linear)
-    calibration = calibrate(engine, EPISODES, horizon=12, num_windows=4, seed=0)
-    world = LocalWorld(engine, calibration, CrossEntropy(num_candidates=200, num_iterations=6))
-    far, wind = Goal(targets={"position": np.full(2, 30.0, np.float32)}), {"wind": np.zeros((12, 2), np.float32)}
-
-    def furthest(goal: Goal, *rules: RequireInDistribution) -> float:
-        plan = world.plan(at_origin(), goal, constraints=rules, horizon=12, exogenous=wind)
-        assert (plan.violation <= 1e-9).all()
-        path = world.predict(at_origin(), plan.actions, exogenous=wind).signals["position"].mean
-        return float(np.linalg.norm(path.astype(float), axis=-1).max())
-
-    edge = float(calibration.novelty[calibration.trust(calibration.novelty) >= 0.1].max())
-    assert furthest(far) > 1.5 * edge
-    assert 0.7 * edge < furthest(far, RequireInDistribution(trust=0.1)) <= edge + 1e-3
-    assert furthest(replace(far, costs=(OODPenalty(trust=0.1, weight=1e4),))) <= edge + 1e-3
-
-
 class Drawn(Steep):
     """Draws as many strengths of the pushes as it is asked for, and keeps these numbers."""
 

@@ -80,20 +80,6 @@ def test_a_changed_law_is_flagged_though_every_signal_is_inside_its_range(
     assert lengths == sorted(lengths)
 
 
-def test_steps_next_to_a_missing_value_count_for_nothing(world: LocalWorld) -> None:
-    past = history(TOY.episodes(1, 60, seed=5), 17)
-    seen = np.ones((1, 17), bool)
-    seen[0, 8] = False
-    wrong = past.observations["position"].copy()
-    wrong[0, 8] = np.nan
-    pushes = {"push": np.zeros((1, 1, 2), np.float32)}
-    found = [
-        world.predict(replace(past, observations={"position": value}, observed={"position": seen}), pushes).trust
-        for value in (past.observations["position"], wrong)
-    ]
-    np.testing.assert_array_equal(found[0], found[1])
-
-
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_what_is_missing_is_not_strange(world: LocalWorld, share: float) -> None:
     assert world.calibration is not None

@@ -6,7 +6,6 @@ import multiprocessing
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -200,18 +199,6 @@ def test_errors_cross(error: Exception, seen: str | None, world: LocalWorld, fre
         assert "secret" not in str(raised.value)
     else:
         assert (str(raised.value), vars(raised.value)) == (str(error), vars(error))
-
-
-def test_the_card_is_asked_for_once(world: LocalWorld) -> None:
-    scripted = Scripted(world, lambda: None)
-    with serving_world(scripted) as url, RemoteWorld(url) as remote, ThreadPoolExecutor(8) as pool:
-        before = scripted.num_cards
-        remote.describe()
-        once = scripted.num_cards
-        cards = list(pool.map(lambda _: remote.describe(), range(16)))
-    assert before < once == scripted.num_cards
-    assert all(card is cards[0] for card in cards)
-    assert cards[0] == world.describe()
 
 
 def test_a_plan_passes_its_budget_on_and_counts_the_whole_wait(world: LocalWorld, history: History) -> None:

@@ -123,25 +123,15 @@ def test_finds_the_best_of_what_a_constraint_allows(planner: Planner, rel: float
 
 
 WRONG: dict[type[Planner], list[tuple[str, float]]] = {
-    Categorical: [
-        *(("num_candidates", 1), ("num_iterations", 0), ("num_elites", 65), ("momentum", 1.0), ("deviation", 0.0)),
-    ],
-    CrossEntropy: [
-        *(("num_candidates", 1), ("num_iterations", 0), ("num_elites", 65), ("num_elites", 1), ("deviation", 0.0)),
-        *(("min_deviation", -0.1), ("correlation", 1.0), ("deviation", float("nan"))),
-    ],
-    GradientPlanner: [("num_restarts", 0), ("num_iterations", 0), ("learning_rate", 0.0)],
-    Guided: [("num_candidates", 0), ("num_iterations", 0), ("num_elites", 1), ("deviation", 0.0), ("correlation", 1.0)],
-    ImprovedCrossEntropy: [
-        *(("num_candidates", 1), ("num_elites", 33), ("decay", 0.9), ("exponent", -1.0), ("kept", 1.5)),
-        *(("momentum", 1.0), ("deviation", 0.0)),
-    ],
-    AugmentedLagrangian: [("num_rounds", 0), ("num_probes", 1), ("penalty", 0.0), ("growth", 0.5)],
-    PathIntegral: [
-        *(("num_candidates", 1), ("num_iterations", 0), ("temperature", 0.0), ("deviation", 0.0), ("correlation", 1.0))
-    ],
-    PredictiveSampling: [("num_candidates", 0), ("num_iterations", 0), ("num_knots", 0), ("deviation", 0.0)],
-    Shooting: [("num_candidates", 0), ("chunk", 0)],
+    Categorical: [("num_elites", 65), ("momentum", 1.0)],
+    CrossEntropy: [("num_elites", 65), ("correlation", 1.0), ("deviation", float("nan"))],
+    GradientPlanner: [("num_restarts", 0), ("learning_rate", 0.0)],
+    Guided: [("num_elites", 1), ("correlation", 1.0)],
+    ImprovedCrossEntropy: [("decay", 0.9), ("exponent", -1.0), ("kept", 1.5)],
+    AugmentedLagrangian: [("num_probes", 1), ("penalty", 0.0)],
+    PathIntegral: [("temperature", 0.0)],
+    PredictiveSampling: [("num_knots", 0)],
+    Shooting: [("chunk", 0)],
 }
 
 
