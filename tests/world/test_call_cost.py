@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
+from typing import Any
 
-from worldline.engines.base import CallCost, Card, EngineBelief, Noise, Samples
+import pytest
+from tests.world.wrapped import Wrapped
+
+from worldline.engines.base import CallCost, Card, EngineBelief, Samples
 from worldline.engines.baselines import Linear
-from worldline.engines.numpy_engine import NumpyEngine
-from worldline.episode import Future, History
+from worldline.episode import Future
 from worldline.errors import DataError
 from worldline.testing.toys import Integrator
 from worldline.world.call_cost import measure_call
@@ -14,29 +17,21 @@ TOY = Integrator(camera=False, wind=False)
 EPISODES = TOY.episodes(3, 12, seed=0)
 
 
-class Slow(NumpyEngine):
+class Slow(Wrapped):
     """Each call takes as long as the next of `took`, on a clock of its own."""
 
     def __init__(self, took: list[float], call: CallCost | None = None) -> None:
+        super().__init__(Linear.fit(EPISODES, TOY.schema, context=3))
         self.took, self.call, self.now_s = took, call, 100.0
         self.asked: list[tuple[int, ...]] = []
-        self.real = Linear.fit(EPISODES, TOY.schema, context=3)
 
     def describe(self) -> Card:
-        return Card(
-            name="slow", engine="slow", schema=TOY.schema, inputs=("position",), predicts=("position",), context=3,
-            deterministic=True, call=self.call,
-        )  # fmt: skip
+        return replace(super().describe(), call=self.call)
 
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        return self.real.observe(belief, steps, seed=seed)
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
+    def imagine(self, belief: EngineBelief, future: Future, **rest: Any) -> Samples:
         self.asked.append(future.actions["push"].shape[:3])
         self.now_s += self.took.pop(0)
-        return self.real.imagine(belief, future, num_samples=num_samples, seed=seed)
+        return super().imagine(belief, future, **rest)
 
 
 def test_the_median_counts_and_the_first_call_does_not() -> None:

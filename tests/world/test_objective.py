@@ -9,9 +9,9 @@ import pytest
 import torch
 from tests.world.wrapped import Wrapped
 
-from worldline.engines.base import Card, Engine, EngineBelief, Noise, Novelty, Samples
+from worldline.engines.base import Card, Engine, EngineBelief, Noise, Novelty
 from worldline.engines.baselines import Linear, Persistence
-from worldline.engines.numpy_engine import NumpyGoalDistance, NumpyNovelty
+from worldline.engines.numpy_engine import NumpyGoalDistance
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Chance, Goal, Rollout
@@ -28,29 +28,6 @@ from worldline.world.local import LocalWorld
 
 TOY = Integrator()
 EPISODES = TOY.episodes(30, 30, seed=0)
-
-
-class Homesick(Wrapped, NumpyNovelty):
-    """The linear engine, to which things are the stranger the further they are from the origin."""
-
-    def describe(self) -> Card:
-        return replace(super().describe(), abilities=("novelty",))
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        before = belief[0] if isinstance(belief, tuple) else None
-        return super().observe(before, steps, seed=seed), steps.observations["position"][:, -1]
-
-    def imagine(self, belief: EngineBelief, future: Future, **rest: Any) -> Samples:
-        assert isinstance(belief, tuple)
-        return super().imagine(belief[0], future, **rest)
-
-    def novelty(self, belief: EngineBelief) -> np.ndarray:
-        assert isinstance(belief, tuple)
-        return np.linalg.norm(belief[1].astype(float), axis=-1)
-
-    def novelty_ahead(self, belief: EngineBelief, future: Future, *, seed: int) -> np.ndarray:
-        path = self.imagine(belief, future, num_samples=1, seed=seed).signals["position"][:, :, 0]
-        return np.linalg.norm(path.astype(float), axis=-1)
 
 
 class Seeing(Wrapped, NumpyGoalDistance):
@@ -435,15 +412,15 @@ def test_the_gradient_planner_returns_to_familiar_states() -> None:
     assert 0.7 * edge < furthest(penalised) <= edge + 1e-3
 
 
-def test_a_trust_that_so_few_episodes_cannot_tell_is_refused(linear: Linear) -> None:
+def test_a_trust_that_so_few_episodes_cannot_tell_is_refused() -> None:
     """Nothing would ever lie below it, and the rule would keep nothing out."""
-    engine = Homesick(linear)
-    calibration = calibrate(engine, EPISODES, horizon=4, num_windows=1, seed=0)
+    engine = Local()
+    calibration = calibrate(engine, engine.toy.episodes(30, 12, seed=0), horizon=4, num_windows=1, seed=0)
     world, least = LocalWorld(engine, calibration, CrossEntropy()), 1 / (calibration.num_episodes + 1)
     goal = Goal(targets={"position": np.zeros(2, np.float32)})
     with pytest.raises(UnsupportedError, match="calibration episodes give none below"):
-        world.score(at_origin(), PLANS, goal, [RequireInDistribution(trust=least)], exogenous=WIND)
-    far = world.score(at_origin(), PLANS, goal, [RequireInDistribution(trust=1.5 * least)], exogenous=WIND)
+        world.score(CALM_ORIGIN, PLANS, goal, [RequireInDistribution(trust=least)])
+    far = world.score(CALM_ORIGIN, PLANS, goal, [RequireInDistribution(trust=1.5 * least)])
     assert far.violation.shape == (3, 1)
 
 
@@ -461,11 +438,9 @@ def test_what_the_better_samples_cost_does_not_matter_however_much(linear: Linea
     assert told([3, 0, 1, 2], 0.25) == pytest.approx(3)
 
 
-def test_a_world_that_cannot_tell_the_new_does_not_pretend_to(
-    linear: Linear, world: LocalWorld, history: History
-) -> None:
+def test_a_world_that_cannot_tell_the_new_does_not_pretend_to(world: LocalWorld, history: History) -> None:
     plans, goal = {"push": np.zeros((1, 2, 2), np.float32)}, Goal(costs=(OODPenalty(),))
     with pytest.raises(UnsupportedError, match="does not measure novelty"):
         world.score(history, plans, goal)
     with pytest.raises(UnsupportedError, match="not calibrated"):
-        LocalWorld(Homesick(linear), None, CrossEntropy()).score(at_origin(), PLANS, goal, exogenous=WIND)
+        LocalWorld(Local(), None, CrossEntropy()).score(CALM_ORIGIN, PLANS, goal)

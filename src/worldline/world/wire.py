@@ -20,9 +20,9 @@ from msgspec import Meta, Raw, Struct
 from worldline import errors
 from worldline.errors import InputError, WorldlineError
 from worldline.planning.calls import Call
+from worldline.world.wire_values import FIX, build, build_fields, convert, encode_hook
 from worldline.world.wire_values import NOTHING as NOTHING
 from worldline.world.wire_values import MessageError as MessageError
-from worldline.world.wire_values import build, build_fields, convert, encode_hook
 
 VERSION: Final = 1
 """Version of the messages. Increase it when an older side would misread one."""
@@ -177,7 +177,7 @@ def decode_json(kind: type[Content], body: bytes, filled: Mapping[str, Any] = NO
     try:
         value: Content = build_fields(kind, msgspec.json.decode(body), [], ("body",), filled)
     except _DAMAGED as error:
-        raise MessageError(f"body: {str(error)[:1000]}. Send what the contract of `World` names.") from error
+        raise MessageError(f"body: {str(error)[:1000]}. {FIX}") from error
     return value
 
 
@@ -210,7 +210,7 @@ def _read(kind: type[Content], message: _Message, name: str, filled: Mapping[str
             build_fields(kind, value, arrays, (name,), filled) if filled else build(kind, value, arrays, (name,))
         )
     except _DAMAGED as error:
-        raise MessageError(f"{name}: {str(error)[:1000]}. Send the message again.") from error
+        raise MessageError(f"{name}: {str(error)[:1000]}. {FIX}") from error
     return content
 
 

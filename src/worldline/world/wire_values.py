@@ -39,6 +39,8 @@ RULES: Final[Mapping[str, type[Rule]]] = {name: getattr(costs, name) for name in
 
 NOTHING: Final[Mapping[str, Any]] = {}
 
+FIX: Final = "Send what the contract of `World` names."
+
 Place = tuple[str | int, ...]
 """Names and indices that lead to a value. The first one names the message."""
 
@@ -143,7 +145,7 @@ def convert(value: Any, kind: Any, where: Place) -> Any:
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
         inner = [name or int(number) for name, number in re.findall(r"\.(\w+)|\[(\d+)\]", path)]
-        raise refusal(f"{problem}. Send what the contract of `World` names.", (*where, *inner)) from error
+        raise refusal(f"{problem}. {FIX}", (*where, *inner)) from error
 
 
 def encode_hook(arrays: list[bytes] | None) -> Callable[[Any], Any]:
@@ -239,12 +241,12 @@ def build_fields(kind: Any, value: Any, arrays: Arrays, where: Place, filled: Ma
     arguments = {name: part for name, part in filled.items() if name in parameters}
     for name, part in named.items():
         if name not in parameters or name in filled:
-            raise refusal(f"Object contains unknown field `{name:.100}`. Leave it out.", where)
+            raise refusal(f"Object contains unknown field `{name:.100}`. {FIX}", where)
         null = _NO_LIMIT.get((kind.__name__, name), math.nan)
         arguments[name] = build(parameters[name][0], part, arrays, (*where, name), null)
     for name, (_, is_required) in parameters.items():
         if is_required and name not in arguments:
-            raise refusal(f"Object missing required field `{name}`. Add it.", where)
+            raise refusal(f"Object missing required field `{name}`. {FIX}", where)
     if kind in (Episode, History):  # a list cannot state the shape of an empty array
         for group in {"actions", "exogenous"} & arguments.keys():
             lists = {name for name, part in named[group].items() if isinstance(part, list)}
