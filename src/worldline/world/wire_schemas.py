@@ -38,58 +38,68 @@ def json_schemas(
         requests: per name of a component a dataclass, and its fields that the message must not hold.
         answers: per name the type of an answer, of the contract. Components are named after their classes.
     """
-    components: dict[str, Any] = {"Array": dict(_ARRAY)}
-    is_answer = False
+    components = _Components()
+    schemas = {name: components.of_class(kind, name, without) for name, (kind, without) in requests.items()}
+    components.is_answer = True
+    schemas |= {name: components.of_type(kind) for name, kind in answers.items()}
+    return schemas, components.by_name
 
-    def schema_of(hint: Any) -> dict[str, Any]:
+
+class _Components:
+    """The schemas of classes, each written once.
+
+    A class of a request has no further fields. A number of an answer may be null, which is NaN.
+    """
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Any] = {"Array": dict(_ARRAY)}
+        self.is_answer = False
+        self.of_msgspec(EncodedArray)
+
+    def of_type(self, hint: Any) -> dict[str, Any]:
         """The schema of a type of the contract."""
         options, kind, inner, nullable = annotation_of(hint)
         if len(options) > 1 or kind is np.ndarray:
             schema: dict[str, Any] = {"$ref": _REF.format(name="Array")}
         elif kind is Mapping:
-            schema = {"type": "object", "additionalProperties": schema_of(inner[1])}
+            schema = {"type": "object", "additionalProperties": self.of_type(inner[1])}
         elif kind in (Sequence, tuple):
-            schema = {"type": "array", "items": schema_of(inner[0])}
+            schema = {"type": "array", "items": self.of_type(inner[0])}
         elif kind is Callable:
-            schema = {"anyOf": [schema_of(rule) for rule in RULES.values()]}
+            schema = {"anyOf": [self.of_type(rule) for rule in RULES.values()]}
         elif isinstance(kind, type) and (is_dataclass(kind) or issubclass(kind, Rule)):
-            schema = component(kind, kind.__name__)
-        elif kind is float and is_answer:
-            schema = {"type": ["number", "null"]}  # null is NaN
+            schema = self.of_class(kind, kind.__name__)
+        elif kind is float and self.is_answer:
+            schema = {"type": ["number", "null"]}
         else:
-            schema = plain(options[0])
+            schema = self.of_msgspec(options[0])
         return {"anyOf": [schema, {"type": "null"}]} if nullable else schema
 
-    def plain(kind: Any) -> dict[str, Any]:
+    def of_msgspec(self, kind: Any) -> dict[str, Any]:
         """The schema of a type that msgspec knows."""
         (schema,), used = msgspec.json.schema_components([kind], ref_template=_REF)
-        components.update(used)
+        self.by_name |= used
         return schema
 
-    def component(kind: Any, name: str, without: Collection[str] = ()) -> dict[str, Any]:
-        """The reference to the schema of a class, which is added to the components once."""
-        if name not in components:
-            components[name] = {}  # a class may refer to itself
+    def of_class(self, kind: Any, name: str, without: Collection[str] = ()) -> dict[str, Any]:
+        """The reference to the schema of a class without some fields."""
+        if name not in self.by_name:
+            self.by_name[name] = {}  # a class may refer to itself
             parameters = {item: part for item, part in parameters_of(kind).items() if item not in without}
             summary, texts = _texts(kind)
-            properties = {item: schema_of(hint) | texts.get(item, {}) for item, (hint, _) in parameters.items()}
+            properties = {item: self.of_type(hint) | texts.get(item, {}) for item, (hint, _) in parameters.items()}
             required = [item for item, (_, is_required) in parameters.items() if is_required]
             if kind in RULES.values():
                 properties, required = {"rule": {"const": kind.__name__}} | properties, ["rule", *required]
-            components[name] = {
+            self.by_name[name] = {
                 "title": name,
                 "description": summary,
                 "type": "object",
                 "properties": properties,
                 "required": required,
-                "additionalProperties": is_answer,
+                "additionalProperties": self.is_answer,
             }
         return {"$ref": _REF.format(name=name)}
-
-    plain(EncodedArray)
-    schemas = {name: component(kind, name, without) for name, (kind, without) in requests.items()}
-    is_answer = True
-    return schemas | {name: schema_of(kind) for name, kind in answers.items()}, components
 
 
 def _texts(kind: Any) -> tuple[str, dict[str, dict[str, str]]]:
