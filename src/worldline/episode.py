@@ -86,6 +86,11 @@ class History:
         """W, for a history with an axis of worlds."""
         return len(next(iter(self.observations.values())))
 
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        """Where a signal was observed [W, H], for a history with an axis of worlds; everywhere without a mask."""
+        shape = next(iter(self.observations.values())).shape[:2]
+        return self.observed[name].astype(bool) if name in self.observed else np.ones(shape, bool)
+
     def worlds(self, index: slice | Sequence[int] | NDArray[np.generic]) -> History:
         """The worlds of a batch with these indices, or where a mask [W] is True."""
         return self.map(lambda value: value[index])
@@ -170,6 +175,10 @@ class Episode:
     def num_steps(self) -> int:
         """T, the number of transitions."""
         return len(next(iter(self.observations.values()))) - 1
+
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        """Where a signal was observed [T + 1]; everywhere without a mask."""
+        return self.observed[name].astype(bool) if name in self.observed else np.ones(self.num_steps + 1, bool)
 
     def history(self, at: int | None = None, length: int | None = None) -> History:
         """The `length` observations that end with observation `at`, and the inputs between them.

@@ -117,7 +117,7 @@ CANNOT: dict[str, tuple[LocalWorld, Ask]] = {
     ),
     "constraint on a signal": (
         FEW,
-        lambda world: world.plan(HISTORY, GOAL, constraints=[replace(BOUND, signal="speed")], horizon=2),
+        lambda world: world.plan(HISTORY, GOAL, constraints=[AtMost(signal="speed", bound=9.0)], horizon=2),
     ),
     "planner": (PROPOSED, lambda world: world.plan(HISTORY, GOAL, horizon=2)),
     "surprise": (UNCALIBRATED, lambda world: world.surprise(EPISODE)),

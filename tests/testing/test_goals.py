@@ -46,7 +46,10 @@ ChanceIgnored = instead(Exact, banded=lambda self, rollout, constraint: rollout)
 
 class ChanceOfAnotherLevel(Exact):
     def banded(self, rollout, constraint):
-        return super().banded(rollout, replace(constraint, level=0.5) if isinstance(constraint, Chance) else constraint)
+        return super().banded(
+            rollout,
+            Chance(constraint=constraint.constraint, level=0.5) if isinstance(constraint, Chance) else constraint,
+        )
 
 
 ChanceWithoutBands = instead(Exact, calibrated=False, banded=lambda self, rollout, constraint: rollout)

@@ -7,14 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldline.engines.baselines import Linear, Persistence
-from worldline.episode import Episode, History
+from worldline.engines.baselines import Linear
+from worldline.episode import History
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.stats import tails
 from worldline.testing.toys import Integrator
-from worldline.world.base import PlanStatus
 from worldline.world.calibration import Calibration
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
@@ -76,36 +74,6 @@ def test_the_spread_of_samples_is_that_of_the_noise(world: LocalWorld, history: 
     assert correlation > 0.7  # 0.9 * SIGMA[6] / SIGMA[7] = 0.85 for a path, 0 for independent steps
 
 
-@pytest.mark.parametrize("level", [0.5, 0.8])
-def test_the_share_of_samples_in_a_band_is_its_level(world: LocalWorld, history: History, level: float) -> None:
-    found = world.predict(history, pushes(8), level=level, num_samples=99).signals["position"]
-    inside = ((found.samples >= found.low) & (found.samples <= found.high)).all((1, 2))
-    assert inside.sum() == np.ceil(level * 100)  # 99 paths, of which the rank of the band counts 100
-
-
-def test_quantiles_of_samples_cover_fresh_outcomes(
-    world: LocalWorld, calibration: Calibration, fresh: list[Episode]
-) -> None:
-    past = History.stack([episode.history(1, 2) for episode in fresh])
-    actions = {"push": np.stack([episode.actions["push"][1:9] for episode in fresh])}
-    samples = world.predict(past, actions, num_samples=99).signals["position"].samples
-    assert samples is not None
-    low, high = np.quantile(samples[:, :, -1, 0], [0.1, 0.9], axis=1)
-    truth = np.array([episode.observations["position"][9, 0] for episode in fresh])
-    inside = int(((truth >= low) & (truth <= high)).sum())
-    chance = tails(inside, len(fresh), 0.8, calibration.num_episodes)
-    assert min(chance.low, chance.high) > 1e-3, inside
-
-
-def test_samples_do_not_depend_on_the_batch_and_repeat(world: LocalWorld, histories: History) -> None:
-    actions = {"push": np.zeros((3, 4, 2), np.float32)}
-    together = world.predict(histories, actions, num_samples=150).signals["position"].samples
-    alone = world.predict(histories.map(lambda value: value[2]), pushes(4), num_samples=150).signals["position"].samples
-    assert together is not None
-    np.testing.assert_allclose(together[2], alone, rtol=1e-5)
-    assert len(np.unique(alone[:, 0, 0])) == 99  # there are no more
-
-
 def test_a_gap_in_the_calibration_data_does_not_narrow_the_samples(engine: Linear, history: History) -> None:
     rng, episodes = np.random.default_rng(3), TOY.episodes(200, 12, seed=1)
     gappy = [replace(one, observed={"position": rng.random(13) < 0.7}) for one in episodes]
@@ -139,56 +107,6 @@ def test_samples_that_are_not_calibrated_are_refused(
         old.predict(history, pushes(2), num_samples=4)
 
 
-def test_a_history_of_one_observation_needs_no_actions() -> None:
-    toy = Integrator(camera=False)
-    world = LocalWorld(Linear.fit(toy.episodes(9, 20, seed=0), toy.schema), None, CrossEntropy())
-    here, wind = {"position": np.ones((1, 2))}, {"wind": np.zeros((3, 2))}
-    full = History(observations=here, actions={"push": np.zeros((0, 2))}, exogenous={"wind": np.zeros((0, 2))})
-    first, second = (
-        world.predict(past, pushes(3), exogenous=wind).signals["position"].mean
-        for past in (full, History(observations=here))
-    )
-    np.testing.assert_array_equal(first, second)
-    blown = world.predict(full, pushes(3), exogenous={"wind": np.full((3, 2), 0.5)}).signals["position"].mean
-    np.testing.assert_allclose(blown[0] - first[0], 0.5, atol=1e-3)
-    with pytest.raises(InputError, match=r"exogenous 'wind' is missing. Add an array of shape \(3, 2\)"):
-        world.predict(full, pushes(3))
-    with pytest.raises(InputError, match=r"past action 'push' is missing. Add an array of shape \(1, 2\)"):
-        world.predict(History(observations={"position": np.ones((2, 2))}), pushes(3), exogenous=wind)
-
-
-def test_candidates_are_clipped_on_request(world: LocalWorld, history: History) -> None:
-    wild, inside = ({"push": np.full((1, 3, 2), value, np.float32)} for value in (5.0, 1.0))
-    with pytest.raises(InputError, match="clip=True"):
-        world.score(history, wild, GOAL)
-    np.testing.assert_array_equal(
-        world.score(history, wild, GOAL, clip=True).cost, world.score(history, inside, GOAL).cost
-    )
-    with pytest.raises(InputError, match="clip=True"):
-        world.plan(history, GOAL, horizon=3, proposals=wild)
-    found = world.plan(history, GOAL, horizon=3, proposals=wild, pending=pushes(1, -9.0), clip=True)
-    assert found.actions["push"].max() <= 1.0
-    assert found.prediction is not None
-    np.testing.assert_allclose(found.prediction.signals["position"].mean[0], [-0.1, -1.9], atol=0.05)
-
-
-def test_a_plan_holds_its_expected_path(world: LocalWorld, history: History) -> None:
-    found = world.plan(history, GOAL, horizon=3)
-    expected = world.predict(history, found.actions)
-    assert found.prediction is not None
-    np.testing.assert_array_equal(found.prediction.signals["position"].mean, expected.signals["position"].mean)
-    np.testing.assert_array_equal(found.prediction.signals["position"].high, expected.signals["position"].high)
-    refused = world.plan(History(observations={"position": np.full((1, 2), 99.0)}), GOAL, horizon=3, min_trust=0.5)
-    assert refused.status is PlanStatus.REFUSED
-    assert refused.prediction is None
-
-
-def test_a_plan_within_a_budget_leaves_time_for_its_path(world: LocalWorld, history: History) -> None:
-    found = world.plan(history, GOAL, horizon=3, budget_s=1e-6)
-    assert found.status is PlanStatus.BUDGET_EXHAUSTED
-    assert found.prediction is not None
-
-
 def test_a_session_widens_samples_and_the_path_of_its_plans(world: LocalWorld) -> None:
     session, steady = Session(world, rate=0.5), Session(world, rate=0.0)
     for one in (session, steady):
@@ -215,17 +133,6 @@ def test_a_session_adapts_to_few_episodes_and_beyond_the_horizon(few: LocalWorld
     assert few.calibration is not None
     assert level == pytest.approx(few.calibration.highest_level)
     assert session.widening["position"] == pytest.approx(np.exp(-0.05 * (1 - level)) ** 7)  # never missed
-
-
-def test_images_are_the_means_of_predicted_ones() -> None:
-    toy = Integrator()
-    world = LocalWorld(Persistence.fit(toy.episodes(3, 20, seed=0), toy.schema), None, CrossEntropy())
-    past = toy.episodes(1, 12, seed=5)[0]
-    wind = {"wind": np.zeros((2, 2))}
-    found = world.predict(past.history(3), pushes(2), exogenous=wind, images=True).images["camera"]
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, past.observations["camera"][[3, 3]])
-    assert not world.predict(past.history(3), pushes(2), exogenous=wind).images
 
 
 def test_images_need_a_decoder(world: LocalWorld, history: History) -> None:

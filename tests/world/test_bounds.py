@@ -10,7 +10,7 @@ from tests.world.gain_worlds import LOGS, WIDE, Gain, at
 
 from worldline.engines.base import Parts
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.schema import Schema, Signal
+from worldline.schema import Schema
 from worldline.world.base import Forecast
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
@@ -76,19 +76,6 @@ def test_a_periodic_signal_has_no_bounds_to_cut_at() -> None:
     assert angle.low.min() < -0.1
 
 
-def test_coverage_does_not_suffer_from_a_bound_that_holds() -> None:
-    """The toy between walls: noise, then clipped at 0."""
-    world = world_within((0.0, 0.0), None)
-    rng, inside, free = np.random.default_rng(0), 0, world_within(None, None)
-    for _ in range(300):
-        truth = np.maximum(0.9 * 0.1 + 0.1 * rng.standard_normal(2), 0)
-        for number, one in enumerate((world, free)):
-            band = one.predict(at(0.1, 0.1), {"push": np.zeros((1, 2))}, level=0.9).signals["position"]
-            covered = bool(((truth >= band.low[0]) & (truth <= band.high[0])).all())
-            inside += covered * (1 if number == 0 else -1)
-    assert inside == 0, "each truth is inside both bands or outside both"
-
-
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_a_session_widens_the_band_without_the_cut(rate: float) -> None:
     cut, free = (Session(world_within(low, None), rate=rate, level=0.9) for low in ((0.0, 0.0), None))
@@ -102,12 +89,3 @@ def test_a_session_widens_the_band_without_the_cut(rate: float) -> None:
     np.testing.assert_allclose(ours.low, np.maximum(theirs.low, 0), rtol=1e-12)
     np.testing.assert_allclose(ours.high, theirs.high, rtol=1e-12)
     np.testing.assert_allclose(ours.samples, np.maximum(theirs.samples, 0), rtol=1e-12, atol=1e-12)
-
-
-def test_bounded_keeps_the_dtype_and_one_sided_bounds() -> None:
-    signal: Signal = replace(WIDE["position"], low=(0.0, 0.0))
-    values = np.array([[-1, 1], [2, -2]], np.float32)
-    found = signal.bounded(values)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, [[0, 1], [2, 0]])
-    assert replace(signal, low=None).bounded(values) is values

@@ -174,12 +174,7 @@ def test_heads_that_were_not_fitted_stay_away(tmp_path: Path, learned_calibratio
     ("name", "change"),
     [
         ("heads/readout.json", lambda config: {**config, "latent_size": SIZE + 1}),
-        ("heads/distance.json", lambda config: {**config, "width": 17}),
         ("heads/inverse.json", lambda config: {**config, "low": [-1.0], "high": [1.0]}),
-        ("heads/reward.json", lambda config: {**config, "action_size": 3}),
-        ("heads/termination.json", lambda config: {**config, "width": 17}),
-        ("heads/decoder.json", lambda config: {**config, "channels": 5}),
-        ("heads/mahalanobis.json", lambda config: {**config, "latent_size": SIZE - 1}),
         ("model.json", lambda config: {**config, "predictor": {**config["predictor"], "width": 17}}),
     ],
 )
@@ -297,12 +292,6 @@ def stored(tmp_path: Path) -> Path:
     [
         ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 4}}, "'weights' is float32"),
         ("engine.json", lambda found: {**found, "config": {**found["config"], "context": 0}}, "context is 0"),
-        (
-            "engine.json",
-            lambda found: {**found, "config": {**found["config"], "context": 10**9}},
-            "context is 1000000000",
-        ),
-        ("engine.json", lambda found: {**found, "config": {**found["config"], "context": True}}, "valid integer"),
         ("engine.json", lambda found: {**found, "config": {}}, "context"),
         ("engine.json", lambda found: {**found, "config": {**found["config"], "more": 1}}, "'more'"),
         ("engine.json", lambda found: {**found, "kind": "action_blind"}, "the manifest has 'linear'"),
@@ -324,7 +313,6 @@ def test_parts_that_contradict_each_other_are_refused(stored: Path, name: str, c
         ({"typical/position": None}, "'typical/position' is missing"),
         ({"scale": np.zeros(6, np.float32)}, "'scale' has a value"),
         ({"centre": np.full(6, np.nan, np.float32)}, "'centre' has a value that is not finite"),
-        ({"centre": np.zeros(6, np.int64)}, "'centre' is int64"),
         ({"centre": np.zeros((6, 1), np.float32)}, r"'centre' is float32\[6, 1\]"),
     ],
 )
@@ -369,11 +357,3 @@ def test_a_logged_range_of_another_shape_is_refused(stored: Path) -> None:
     replace_arrays(stored, "calibration.safetensors", arrays)
     with pytest.raises(BundleError, match=r"calibration.safetensors: its signals differ"):
         open_world(stored)
-
-
-def test_a_calibration_without_logged_ranges_opens(stored: Path) -> None:
-    """As bundles that were written before ranges were stored."""
-    calibration = open_world(stored).calibration
-    arrays = {name: value for name, value in calibration.to_arrays().items() if not name.startswith("logged_range/")}
-    replace_arrays(stored, "calibration.safetensors", arrays)
-    assert open_world(stored).calibration.logged_range == {}

@@ -35,8 +35,8 @@ def random_errors(engine: Linear, episodes: list[Episode], horizon: int, seed: i
     return errors(engine, windows, seed=0)["position"]
 
 
-@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95])
-@pytest.mark.parametrize("horizon", [1, 4, 8])
+@pytest.mark.parametrize("level", [0.5, 0.9])
+@pytest.mark.parametrize("horizon", [1, 8])
 def test_joint_bands_cover_fresh_trajectories_at_their_level(
     engine: Linear, calibration: Calibration, fresh: list[Episode], level: float, horizon: int
 ) -> None:
@@ -44,27 +44,6 @@ def test_joint_bands_cover_fresh_trajectories_at_their_level(
     inside = (error <= calibration.band_half_width("position", horizon, level)).all((1, 2)).sum()
     chance = tails(int(inside), len(fresh), level, calibration.num_episodes)
     assert min(chance.low, chance.high) > RARE, f"{inside} of {len(fresh)}"
-
-
-def test_bands_for_each_step_alone_would_cover_too_little(
-    engine: Linear, calibration: Calibration, fresh: list[Episode]
-) -> None:
-    """What the joint band is for: each step at 80 %, with the same data, is far from the whole at 80 %."""
-    pointwise = np.quantile(random_errors(engine, TOY.episodes(400, 12, seed=4), 8, seed=0), 0.8, axis=0)
-    inside = (random_errors(engine, fresh, 8, seed=3) <= pointwise).all((1, 2)).sum()
-    assert tails(int(inside), len(fresh), 0.8, calibration.num_episodes).low < 1e-9
-
-
-def test_several_windows_of_an_episode_count_as_one(engine: Linear) -> None:
-    """Episodes differ in how noisy they are, so that windows of one resemble each other; coverage must hold."""
-    loud = [Integrator(noise=s, camera=False, wind=False) for s in np.random.default_rng(0).uniform(0.02, 1, 340)]
-    episodes = [toy.episodes(1, 12, seed=number)[0] for number, toy in enumerate(loud)]
-    calibration = calibrate(engine, episodes[:40], horizon=8, num_windows=10, seed=0)
-    assert calibration.num_episodes == 30
-    half_width = calibration.band_half_width("position", 8, 0.8)
-    inside = (random_errors(engine, episodes[40:], 8, seed=3) <= half_width).all((1, 2)).sum()
-    assert tails(int(inside), 300, 0.8, 30).low > RARE
-    assert tails(int(inside), 300, 0.8, 30).high > RARE
 
 
 @pytest.mark.parametrize(("num_windows", "stored"), [(1, True), (3, True), (3, False)])
@@ -123,20 +102,6 @@ def test_levels_and_lengths_that_cannot_be_supported_are_refused(engine: Linear,
         few.band_half_width("position", 2, 0.95)
     enough = calibrate(engine, TOY.episodes(25, 12, seed=1), horizon=2, num_windows=5, seed=0)
     enough.band_half_width("position", 2, 0.95)
-
-
-def test_trust_is_uniform_at_home_and_small_abroad(calibration: Calibration, fresh: list[Episode]) -> None:
-
-    def trust(shift: float) -> np.ndarray:
-        moved = [replace(e, observations={"position": e.observations["position"] + shift}) for e in fresh]
-        windows = forecast_windows([(e, 6) for e in moved], length=1, horizon=1, schema=TOY.schema, targets=[])
-        return calibration.trust(calibration.input_novelty.measure(TOY.schema, windows.history))
-
-    at_home = trust(0.0)
-    for share in (0.1, 0.3, 0.5, 0.8):
-        chance = tails(int((at_home <= share).sum()), len(fresh), share, calibration.num_episodes)
-        assert min(chance.low, chance.high) > RARE
-    assert trust(20.0).max() == pytest.approx(1 / (calibration.num_episodes + 1))
 
 
 def test_an_exact_engine_has_bands_without_width() -> None:
@@ -203,17 +168,6 @@ def test_bands_cover_what_is_observed_though_it_seldom_is(engine: Linear, sparse
     assert min(chance.low, chance.high) > RARE, f"{inside} of {of}"
 
 
-def test_what_is_seldom_observed_is_not_surprising_for_that(engine: Linear, sparse: Calibration) -> None:
-    shown = [seldom(episode, 20_000 + n) for n, episode in enumerate(TOY.episodes(300, 8, seed=3))]
-    windows = forecast_windows(
-        [(one, 4) for one in shown], length=1, horizon=1, schema=TOY.schema, targets=["position"]
-    )
-    found = sparse.surprise(TOY.schema, {n: e[:, 0] for n, e in errors(engine, windows, seed=0).items()})
-    known = windows.known["position"][:, 0]
-    for p_values in (found.signals["position"], found.steps):
-        assert tails(int((p_values[known] > 0.2).sum()), int(known.sum()), 0.8, 90).low > RARE
-
-
 def test_what_was_never_observed_has_no_finite_band_and_surprises_nobody(engine: Linear) -> None:
     blind = [replace(e, observed={"position": np.arange(9) < 1}) for e in TOY.episodes(40, 8, seed=1)]
     blind = [replace(e, observed={"position": np.arange(9) < (5 if n < 3 else 1)}) for n, e in enumerate(blind)]
@@ -221,21 +175,6 @@ def test_what_was_never_observed_has_no_finite_band_and_surprises_nobody(engine:
     assert np.isinf(calibration.band_half_width("position", 4, 0.8)).all()
     again = Calibration.from_arrays(calibration.to_arrays())
     assert again.surprise(TOY.schema, {"position": np.full((1, 2), 9.0)}).signals["position"][0] > 0.2
-
-
-def test_a_step_that_is_never_observed_is_foretold_without_skill() -> None:
-    toy = Integrator(decay=0.95, noise=0.01, camera=False, wind=False)
-    engine = Linear.fit(toy.episodes(60, 20, seed=0), toy.schema, context=1)
-    early = np.arange(9) < 5
-    episodes = [replace(e, observed={"position": early}) for e in toy.episodes(40, 8, seed=1)]
-    calibration = calibrate(engine, episodes, horizon=8, num_windows=1, seed=0, trust_steps=0)
-    assert calibration.horizon_of("position", 8) == 4
-
-
-def test_persistence_has_no_skill_beyond_itself() -> None:
-    engine = Persistence.fit(TOY.episodes(20, 20, seed=0), TOY.schema)
-    calibration = calibrate(engine, TOY.episodes(60, 20, seed=1), horizon=4, num_windows=2, seed=0)
-    assert calibration.horizon_of("position", 4) == 0
 
 
 def test_arrays_hold_everything(engine: Linear, calibration: Calibration) -> None:
@@ -266,15 +205,6 @@ def test_too_few_or_short_episodes_are_refused(engine: Linear) -> None:
         calibrate(engine, TOY.episodes(5, 12, seed=0), horizon=20, num_windows=1, seed=0)
     with pytest.raises(InputError, match="num_windows 0"):
         calibrate(engine, TOY.episodes(5, 12, seed=0), horizon=2, num_windows=0, seed=0)
-
-
-def test_the_seed_decides(engine: Linear) -> None:
-    first, same, other = (
-        calibrate(engine, TOY.episodes(20, 12, seed=1), horizon=2, num_windows=1, seed=seed).scores["position"]
-        for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(first, same)
-    assert (first != other).any()
 
 
 def test_each_episode_is_predicted_by_the_engine_that_was_fitted_without_it(engine: Linear) -> None:
@@ -336,16 +266,3 @@ def test_bands_and_trust_hold_for_histories_of_each_length(
         trusts.append(float(prediction.trust))
     assert 0.85 < np.mean(inside) < 0.95
     assert np.mean(np.array(trusts) < 0.1) < 0.14
-
-
-def test_a_calibration_for_each_length_survives_storage(lagged: tuple[ConstantVelocity, Calibration]) -> None:
-    _, calibration = lagged
-    restored = Calibration.from_arrays(calibration.to_arrays())
-    assert restored.length == LAG
-    for length in (1, 3):
-        np.testing.assert_array_equal(
-            restored.at(length).band_half_width("position", 6, 0.9),
-            calibration.at(length).band_half_width("position", 6, 0.9),
-        )
-    assert restored.at(LAG) is restored
-    assert calibration.at(2) is calibration.shorter[2]

@@ -47,11 +47,6 @@ def test_what_is_missing_counts_as_typical() -> None:
     assert np.isfinite(measure.measure(SCHEMA, without)).all()
 
 
-def test_a_picture_is_pooled_to_8_by_8() -> None:
-    wide = Integrator().schema["camera"]
-    assert features(SCHEMA, presents(3, 0)).shape == (3, 2 + 64 * wide.shape[2])
-
-
 def test_another_schema_is_refused() -> None:
     measure = fit_input_novelty(SCHEMA, presents(40, 0))
     with pytest.raises(UnsupportedError, match="Calibrate again"):

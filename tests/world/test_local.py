@@ -4,26 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.engines.test_simulator import Gusts
 from tests.world.toy_worlds import TOY as CALM
 from tests.world.toy_worlds import Biased
 
 from worldline.engines.base import CallCost, Card, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Linear, Persistence
 from worldline.engines.numpy_engine import NumpyEngine, NumpyNovelty
-from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
-from worldline.labs.spaces import schema_of
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_world
 from worldline.testing.toys import Integrator
-from worldline.world.base import Abduction
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
-from worldline.world.session import Session
 
 PUSH = {"push": np.array([[0.5, 0.0], [-0.5, 1.0], [0.0, 0.0]], np.float32)}
 GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
@@ -57,31 +52,6 @@ def test_a_prediction_follows_the_actions(world: LocalWorld, history: History) -
     assert found.calibrated
     assert isinstance(found.trust, float)
     assert found.signals["position"].horizon == 3
-
-
-def test_arrays_without_names_are_refused_by_every_verb(
-    world: LocalWorld, history: History, fresh: list[Episode]
-) -> None:
-    push = PUSH["push"]
-    for call in (
-        lambda: world.predict(history, push),
-        lambda: world.predict(history, PUSH, exogenous=push),
-        lambda: world.score(history, push[None], GOAL),
-        lambda: world.what_if(fresh[0], 2, push),
-        lambda: Session(world).observe(push[0]),
-    ):
-        with pytest.raises(InputError, match=r"expected a mapping of signal names to arrays, got an array of shape"):
-            call()
-
-
-def test_missing_values_do_not_matter(world: LocalWorld, history: History) -> None:
-    seen, known = {"position": np.array([True, False])}, history.observations["position"]
-    first, second = (
-        world.predict(replace(history, observations={"position": value}, observed=seen), PUSH)
-        for value in (known, np.array([known[0], [np.nan, np.inf]], np.float32))
-    )
-    np.testing.assert_array_equal(first.signals["position"].mean, second.signals["position"].mean)
-    assert first.trust == second.trust
 
 
 def test_without_calibration_nothing_is_claimed(engine: Linear, history: History, fresh: list[Episode]) -> None:
@@ -192,24 +162,6 @@ def test_an_engine_that_measures_novelty_is_asked() -> None:
     other = Persistence.fit(dice(2, 5), Dice.schema)
     with pytest.raises(ConfigError, match="Calibrate this engine"):
         LocalWorld(other, calibration, CrossEntropy())
-
-
-def gusty(seed: int, push: np.ndarray) -> Episode:
-    environment = Gusts()
-    places = [environment.reset(seed=seed)[0]["place"], *(environment.step({"push": one})[0]["place"] for one in push)]
-    return Episode(observations={"place": np.stack(places)}, actions={"push": push}, seed=seed)
-
-
-def test_what_if_is_the_twin_where_the_engine_can_abduct() -> None:
-    world = LocalWorld(SimulatorEngine(make_environment=Gusts, schema=schema_of(Gusts())), None, CrossEntropy())
-    rng = np.random.default_rng(0)
-    taken, other = (rng.uniform(-1, 1, (n, 1)).astype(np.float32) for n in (9, 4))
-    episode, twin = gusty(5, taken), gusty(5, np.concatenate([taken[:3], other]))
-    found = world.what_if(episode, 3, {"push": other})
-    assert found.abduction is Abduction.FULL
-    assert not found.reason
-    np.testing.assert_array_equal(found.signals["place"], twin.observations["place"][4:])
-    np.testing.assert_array_equal(found.factual["place"], episode.observations["place"][4:8])
 
 
 @pytest.mark.parametrize("at", [-1, 10, 12])

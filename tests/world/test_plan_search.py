@@ -42,41 +42,6 @@ def test_a_goal_within_reach_is_reached_at_once_and_held(world: LocalWorld, hist
     )
 
 
-def test_a_goal_out_of_reach_is_approached_at_the_bounds(world: LocalWorld, history: History) -> None:
-    plan = replace(world, planner=THOROUGH).plan(history, FAR, horizon=3)
-    np.testing.assert_allclose(plan.actions["push"], [[1, -1]] * 3, atol=1e-3)
-    assert np.abs(plan.actions["push"]).max() <= 1
-
-
-@pytest.mark.parametrize("sent", [None, np.array([[[1, 0]], [[0, 0]], [[0, -1]]], np.float32)])
-def test_a_batch_is_its_worlds_one_by_one(world: LocalWorld, histories: History, sent: np.ndarray | None) -> None:
-    """Each with its own pending actions."""
-    targets = np.array([[0.5, 0.0], [1.0, 1.0], [0.5, 0.0]], np.float32)
-    pending = None if sent is None else {"push": sent}
-    together = world.plan(histories, Goal(targets={"position": targets}), horizon=3, pending=pending)
-    assert together.actions["push"].shape == (3, 3, 2)
-    for number in range(3):
-        one, mine = histories.map(lambda value, n=number: value[n]), pending and {"push": sent[number]}
-        alone = world.plan(one, Goal(targets={"position": targets[number]}), horizon=3, pending=mine)
-        np.testing.assert_allclose(together.actions["push"][number], alone.actions["push"], atol=1e-5)
-        assert np.asarray(together.trust)[number] == alone.trust
-        assert np.asarray(together.cost)[number] == pytest.approx(alone.cost, rel=1e-4)
-
-
-def test_the_seed_decides(world: LocalWorld, history: History) -> None:
-    first, same, other = (world.plan(history, NEAR, horizon=3, seed=s).actions["push"] for s in (0, 0, 1))
-    np.testing.assert_array_equal(first, same)
-    assert (first != other).any()
-
-
-def test_a_constraint_bends_the_plan(world: LocalWorld, history: History) -> None:
-    rule = AtMost(signal="position", bound=(0.2, np.inf))
-    plan = replace(world, planner=THOROUGH).plan(history, NEAR, constraints=[rule], horizon=1)
-    assert plan.status is PlanStatus.CONVERGED
-    assert plan.violation.tolist() == [0]
-    assert plan.actions["push"][0, 0] == pytest.approx(-0.7, abs=0.05)  # 0.9 - 0.7 = 0.2
-
-
 def test_what_cannot_be_kept_is_said(world: LocalWorld, history: History, histories: History) -> None:
     rules = [AtMost(signal="position", bound=99.0), AtMost(signal="position", bound=(-2.0, np.inf))]
     plan = world.plan(history, NEAR, constraints=rules, horizon=2)
@@ -158,16 +123,6 @@ def test_a_budget_covers_all_that_a_plan_takes(
     assert told[-2:] == [None, None]
 
 
-def test_proposals_are_where_the_search_starts(world: LocalWorld, history: History) -> None:
-    proposals = {"push": np.array([[[0.1, 0.2], [0.3, 0.4]]], np.float32)}
-    plan = replace(world, planner=FirstProposal()).plan(history, NEAR, horizon=2, proposals=proposals)
-    np.testing.assert_array_equal(plan.actions["push"], proposals["push"][0])
-    with pytest.raises(InputError, match=r"'push': expected shape \(1, 3, 2\), got \(1, 2, 2\)"):
-        world.plan(history, NEAR, horizon=3, proposals=proposals)
-    with pytest.raises(InputError, match="above its bound 1 m"):
-        world.plan(history, NEAR, horizon=2, proposals={"push": np.full((1, 2, 2), 1.5, np.float32)})
-
-
 @pytest.mark.parametrize(
     ("argument", "value"), [("horizon", 0), ("min_trust", 1.5), ("budget_s", 0.0), ("budget_s", float("nan"))]
 )
@@ -217,22 +172,6 @@ def test_choices_are_planned_and_proposed_as_they_are_logged() -> None:
     proposed = first.plan(start, goal, horizon=3, proposals={"gear": np.array([[0, 2, 1]])})
     assert proposed.actions["gear"].tolist() == [0, 2, 1]
     assert proposed.cost == pytest.approx(world.score(start, {"gear": np.array([[0, 2, 1]])}, goal).cost[0])
-
-
-def test_what_is_pending_comes_before_the_plan(world: LocalWorld, history: History) -> None:
-    """From (1, -1): the push on its way leads to (1.9, -0.9), from where one push reaches the goal."""
-    sent = {"push": np.array([[1.0, 0.0]], np.float32)}
-    plan = replace(world, planner=THOROUGH).plan(history, NEAR, horizon=2, pending=sent)
-    np.testing.assert_allclose(plan.actions["push"], [[-1.0, 0.81], [0.5 - 0.64, 0.0]], atol=0.15)
-    whole = {"push": np.concatenate([sent["push"], plan.actions["push"]])[None]}
-    assert plan.cost == pytest.approx(world.score(history, whole, NEAR).cost[0], rel=1e-5)
-
-
-def test_pending_actions_are_checked(world: LocalWorld, history: History) -> None:
-    with pytest.raises(InputError, match=r"'push' is 1\.5.*above its bound"):
-        world.plan(history, NEAR, horizon=2, pending={"push": np.array([[1.5, 0.0]])})
-    with pytest.raises(InputError, match="'push' is missing"):
-        world.plan(history, NEAR, horizon=2, pending={})
 
 
 def test_a_world_that_heeds_no_actions_is_not_planned_with(world: LocalWorld, history: History) -> None:

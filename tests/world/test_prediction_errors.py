@@ -1,17 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
 from worldline.data.windows import forecast_windows
-from worldline.engines.base import Card, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Persistence
-from worldline.engines.numpy_engine import NumpyEngine
-from worldline.episode import Episode, Future, History
+from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.prediction_errors import errors, mean_of, num_samples
+from worldline.world.prediction_errors import differences, errors, mean_of, num_samples
 
 SCHEMA = Schema(
     signals=(
@@ -48,38 +44,6 @@ def test_errors_of_each_kind() -> None:
 HEADING = Signal(name="heading", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), low=(-180.0,), period=360.0)
 
 
-@dataclass(frozen=True)
-class Compass(NumpyEngine):
-    """Says the same headings whatever happens, one a sample."""
-
-    says: tuple[float, ...]
-
-    schema = Schema(signals=(HEADING, SCHEMA["push"]))
-
-    def describe(self) -> Card:
-        return Card(
-            name="compass",
-            engine="toy",
-            schema=self.schema,
-            inputs=("heading",),
-            predicts=("heading",),
-            context=1,
-            deterministic=False,
-        )
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        return None
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        worlds, versions, horizon = future.actions["push"].shape[:3]
-        said = np.array(self.says, np.float32)[:, None, None]
-        return Samples(
-            signals={"heading": np.broadcast_to(said, (worlds, versions, len(self.says), horizon, 1)).copy()}
-        )
-
-
 @pytest.mark.parametrize(
     ("says", "truth", "due"),
     [
@@ -91,11 +55,11 @@ class Compass(NumpyEngine):
     ],
 )
 def test_the_error_of_an_angle_is_the_shorter_way_round(says: tuple[float, ...], truth: float, due: float) -> None:
-    episode = Episode(
-        observations={"heading": np.full((4, 1), truth, np.float32)}, actions={"push": np.zeros((3, 1), np.float32)}
-    )
-    windows = forecast_windows([(episode, 1)], length=1, horizon=2)
-    np.testing.assert_allclose(errors(Compass(says), windows, seed=0)["heading"][0, :, 0], [due, due], atol=1e-4)
+    schema, shape = Schema(signals=(HEADING, SCHEMA["push"])), (1, len(says), 2, 1)
+    predicted = {"heading": np.broadcast_to(np.array(says)[None, :, None, None], shape)}
+    known = {"heading": np.ones((1, 2), bool)}
+    found = differences(schema, predicted, {"heading": np.full((1, 2, 1), truth)}, known)
+    np.testing.assert_allclose(np.abs(found["heading"][0, :, 0]), [due, due], atol=1e-4)
 
 
 def test_the_mean_of_angles_is_where_they_point_together() -> None:

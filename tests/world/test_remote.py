@@ -6,7 +6,6 @@ import multiprocessing
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,6 @@ from tests.served_world import serving_world
 from tests.world.test_wire import difference
 
 from worldline.engines.base import Card
-from worldline.engines.baselines import Persistence
 from worldline.episode import Episode, History
 from worldline.errors import (
     ConfigError,
@@ -25,18 +23,14 @@ from worldline.errors import (
     UnavailableError,
     UnknownNameError,
     UnreadableError,
-    UnsupportedError,
     WorldlineError,
 )
 from worldline.planning.base import Chance, Goal
 from worldline.planning.calls import PlanCall
 from worldline.planning.costs import AtMost, Change, KeepOut, Price, RequireInDistribution, Track, Within
-from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.limits import Limits
 from worldline.testing import check_world
-from worldline.testing.toys import Integrator
 from worldline.world.base import PlanStatus, World
-from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
 from worldline.world.remote_async import AsyncRemoteWorld
@@ -134,15 +128,6 @@ def test_conforms(remote: RemoteWorld, world: LocalWorld, fresh: list[Episode]) 
     check_world(remote, fresh[:60], GOAL, num_calibration=world.calibration.num_episodes)
 
 
-@pytest.mark.slow
-def test_conforms_with_pictures_wind_and_gaps() -> None:
-    toy = Integrator(noise=0.2)
-    engine = Persistence.fit(toy.episodes(10, 20, seed=0), toy.schema)
-    calibration = calibrate(engine, toy.episodes(132, 12, seed=1), horizon=4, num_windows=1, seed=0)
-    with serving_world(LocalWorld(engine, calibration, CrossEntropy())) as url, RemoteWorld(url) as remote:
-        check_world(remote, toy.episodes(60, 12, seed=2), GOAL, num_calibration=calibration.num_episodes)
-
-
 @pytest.mark.parametrize("verb", ASKED)
 def test_every_verb_answers_as_the_world_itself(
     verb: str, client: Any, world: LocalWorld, history: History, fresh: list[Episode]
@@ -151,39 +136,11 @@ def test_every_verb_answers_as_the_world_itself(
     assert difference(ask(client, history, fresh[0]), ask(world, history, fresh[0])) is None
 
 
-def test_a_batch_is_answered_as_by_the_world_itself(client: Any, world: LocalWorld, histories: History) -> None:
-    pushes = {"push": np.zeros((3, 2, 2), np.float32)}
-    goal = Goal(targets={"position": np.zeros((3, 2), np.float32)})
-    plans = {"push": np.zeros((3, 4, 2, 2), np.float32)}
-    for ask in (
-        lambda one: one.predict(histories, pushes),
-        lambda one: one.score(histories, plans, goal, RULES),
-        lambda one: replace(one.plan(histories, goal, horizon=2), elapsed_s=0.0),
-    ):
-        assert difference(ask(client), ask(world)) is None
-
-
-def test_eight_threads_get_what_one_gets(
-    remote: RemoteWorld, world: LocalWorld, history: History, fresh: list[Episode]
-) -> None:
-    expected = {verb: ask(world, history, fresh[0]) for verb, ask in ASKED.items()}
-
-    def ask(number: int) -> tuple[str, str | None]:
-        verb = list(ASKED)[number % len(ASKED)]
-        return verb, difference(ASKED[verb](remote, history, fresh[0]), expected[verb])
-
-    with ThreadPoolExecutor(8) as pool:
-        assert {found for found in pool.map(ask, range(8 * len(ASKED))) if found[1] is not None} == set()
-
-
 @pytest.mark.parametrize(
     "ask",
     [
         lambda world, history: world.predict(history, {}),
-        lambda world, history: world.predict(history, PUSH, level=2.0),
         lambda world, history: world.score(history, {"push": PUSH["push"][None]}, Goal()),
-        lambda world, history: world.plan(history, GOAL, horizon=0),
-        lambda world, history: world.plan(history, GOAL, horizon=2, budget_s=-1.0),
         lambda world, history: world.plan(history, GOAL, horizon=2, budget_s=float("nan")),
         lambda world, history: world.plan(history, GOAL, horizon=2, constraints=[AtMost(signal="psition", bound=1.0)]),
         lambda world, history: world.plan(history, GOAL, horizon=2, constraints=[RequireInDistribution()]),
@@ -221,9 +178,7 @@ class Scripted(World):
     [
         (UnknownNameError("signal", "psition", ["position"]), None),
         (EngineError("it returned nan.", 3), None),
-        (UnsupportedError("it has no head."), None),
         (UnreadableError("it predicts another signal."), None),
-        (InputError("it is not finite."), None),
         (ConfigError("/secret/path"), "the world is not available.*request_id [a-z0-9-]+"),
         (UnavailableError("http://secret is gone."), "the world is not available.*request_id [a-z0-9-]+"),
         (ZeroDivisionError("secret"), "the server failed.*request_id [a-z0-9-]+"),
@@ -244,18 +199,6 @@ def test_errors_cross(error: Exception, seen: str | None, world: LocalWorld, fre
         assert "secret" not in str(raised.value)
     else:
         assert (str(raised.value), vars(raised.value)) == (str(error), vars(error))
-
-
-def test_the_card_is_asked_for_once(world: LocalWorld) -> None:
-    scripted = Scripted(world, lambda: None)
-    with serving_world(scripted) as url, RemoteWorld(url) as remote, ThreadPoolExecutor(8) as pool:
-        before = scripted.num_cards
-        remote.describe()
-        once = scripted.num_cards
-        cards = list(pool.map(lambda _: remote.describe(), range(16)))
-    assert before < once == scripted.num_cards
-    assert all(card is cards[0] for card in cards)
-    assert cards[0] == world.describe()
 
 
 def test_a_plan_passes_its_budget_on_and_counts_the_whole_wait(world: LocalWorld, history: History) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from tests.world.tampering import tamper_tensors
 from tests.world.toy_worlds import TOY
 
 from worldline.catalog.versions import Catalog
-from worldline.engines.base import CallCost
 from worldline.engines.baselines import Linear
 from worldline.episode import History
 from worldline.errors import BundleError
@@ -77,28 +75,6 @@ def test_a_world_that_fails_on_its_windows_is_not_published(
     with pytest.raises(BundleError, match=message):
         catalog.publish(saved, "toy")
     assert catalog.names() == ()
-
-
-def test_a_call_that_is_much_slower_than_on_the_card_is_refused(tested: LocalWorld) -> None:
-    def test(latency_s: float, took_s: float) -> None:
-        ticks = (took_s * number for number in count())
-        smoke_test(replace(tested, call=CallCost(latency_s=latency_s)), Path("world"), clock=lambda: next(ticks))
-
-    test(0.01, 0.9)
-    test(0.5, 4.0)
-    with pytest.raises(BundleError, match=r"a prediction takes 2 s, and the card states 0\.1 s"):
-        test(0.1, 2.0)
-
-
-def test_a_band_that_is_not_finite_is_refused(tested: LocalWorld) -> None:
-    assert tested.calibration is not None
-    scores = {"position": tested.calibration.scores["position"].copy()}
-    scores["position"][-1] = np.nan
-    smoke_test(replace(tested, calibration=replace(tested.calibration, scores=scores)), Path("world"))  # at all steps
-    scale = {"position": tested.calibration.scale["position"].copy()}
-    scale["position"][2] = np.inf
-    with pytest.raises(BundleError, match="the band of 'position' is not finite"):
-        smoke_test(replace(tested, calibration=replace(tested.calibration, scale=scale)), Path("world"))
 
 
 def joined(name: str, axis: int, more: slice) -> Callable[[dict[str, torch.Tensor]], None]:

@@ -57,14 +57,6 @@ def test_units_do_not_matter(seed: int, unit: float, of_target: float) -> None:
     np.testing.assert_allclose(second * units[:, None], first * of_target, rtol=1e-4, atol=1e-7 * of_target)
 
 
-def test_targets_are_explained_one_by_one() -> None:
-    features, residuals = table(0, 30, 5), np.random.default_rng(0).standard_normal((30, 3))
-    together = sparse_bayesian_regression(features, residuals)
-    for target in range(3):
-        alone = sparse_bayesian_regression(features, residuals[:, target : target + 1])
-        np.testing.assert_allclose(together[:, target : target + 1], alone, rtol=1e-9, atol=1e-12)
-
-
 @pytest.mark.parametrize("num_rows", [0, 1, MAX_TOGETHER + 1])
 def test_too_few_steps_explain_nothing(num_rows: int) -> None:
     assert not sparse_bayesian_regression(np.ones((num_rows, 3)), np.ones((num_rows, 2))).any()

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import math
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -20,19 +20,29 @@ from worldline.engines.base import CallCost, Card
 from worldline.episode import Episode, History
 from worldline.errors import InputError, UnknownNameError, UnsupportedError, WorldlineError
 from worldline.planning import costs
-from worldline.planning.base import Chance, Goal, Rollout
+from worldline.planning.base import Chance, Goal, Rule
 from worldline.planning.calls import CALLS as BY_VERB
-from worldline.planning.calls import PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
+from worldline.planning.calls import PlanCall, PredictCall, ScoreCall, SurpriseCall
 from worldline.planning.costs import AtMost
-from worldline.schema import Kind, Role, Schema, Signal
-from worldline.world.base import Abduction, Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf
-from worldline.world.wire import RULES, decode, decode_answer, encode_answer, encode_call, encode_error
-from worldline.world.wire_arrays import DTYPES
-from worldline.world.wire_messages import MAX_ARRAYS, MAX_BODY_BYTES, VERSION
+from worldline.schema import Kind, Role, Signal
+from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
+from worldline.world.wire import (
+    MAX_ARRAYS,
+    MAX_BODY_BYTES,
+    VERSION,
+    decode,
+    decode_answer,
+    encode_answer,
+    encode_call,
+    encode_error,
+)
+from worldline.world.wire_values import DTYPES, annotation_of, parameters_of
 
 
 def difference(one: object, other: object, where: str = "") -> str | None:
     """Where two values differ in type, dtype, shape or bits; None if nowhere. Tuples equal lists; all NaN are alike."""
+    if isinstance(one, Rule) and isinstance(other, Rule):
+        one, other = ({"rule": type(rule).__name__, **msgspec.structs.asdict(rule)} for rule in (one, other))
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         alike = (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
         return None if alike else where
@@ -54,21 +64,12 @@ def sign(value: object) -> float:
     return math.copysign(1, value)
 
 
-NAMES = st.text(max_size=8)
-NUMBERS = st.floats()
-COUNTS = st.integers(0, 2**63 - 1)
-
-
 @dataclass(frozen=True)
 class Later:
     """A call that is made once the values are drawn: type checks draw random numbers, which strategies must not."""
 
     kind: Callable[..., object]
     parts: Mapping[str, object]
-
-
-def later(kind: Callable[..., object], **parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.fixed_dictionaries(parts).map(partial(Later, kind))
 
 
 def made(value: Any) -> Any:
@@ -80,89 +81,15 @@ def made(value: Any) -> Any:
     return {name: made(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
-def arrays(*dtypes: str) -> st.SearchStrategy[Any]:
+def arrays(scalar: type[np.generic]) -> st.SearchStrategy[Any]:
     shapes = npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)
-    return st.sampled_from(dtypes or DTYPES).flatmap(lambda name: npst.arrays(name, shapes))
+    dtypes = [name for name in DTYPES if np.issubdtype(name, scalar)]
+    return st.sampled_from(dtypes).flatmap(lambda name: npst.arrays(name, shapes))
 
 
-FLOATS = arrays("float32", "float64")
-NAMED = st.dictionaries(NAMES, arrays(), max_size=3)
-PER_COMPONENT = st.one_of(st.floats(0.1, 9), st.lists(st.floats(0.1, 9), min_size=1, max_size=3).map(tuple))
-
-HISTORIES = later(History, observations=NAMED, actions=NAMED, exogenous=NAMED, observed=NAMED)
-EPISODES = later(
-    Episode,
-    observations=NAMED,
-    actions=NAMED,
-    exogenous=NAMED,
-    rewards=NAMED,
-    observed=NAMED,
-    terminated=st.booleans(),
-    truncated=st.booleans(),
-    seed=st.none() | COUNTS,
-    step_s=st.none() | arrays("float32"),
-)
+SHARES = st.floats(0.1, 0.9)
+PER_COMPONENT = st.floats(0.1, 9) | st.lists(st.floats(0.1, 9), min_size=1, max_size=3).map(tuple)
 TABLES = npst.arrays("float64", st.tuples(st.integers(1, 3), st.integers(1, 3)), elements=st.floats(-9, 9))
-COSTS = st.one_of(
-    later(costs.Track, signal=NAMES, reference=TABLES | st.just(((1.0, 2.0), (3.0, 4.0))), tolerance=PER_COMPONENT),
-    later(costs.Within, signal=NAMES, low=st.just(-math.inf), high=PER_COMPONENT, tolerance=PER_COMPONENT),
-    later(costs.Price, signal=NAMES, price=PER_COMPONENT | TABLES),
-    later(costs.Change, signal=NAMES, tolerance=PER_COMPONENT),
-    later(costs.OODPenalty, trust=st.floats(0.01, 1), weight=st.floats(0.1, 9)),
-)
-PLAIN_RULES = st.one_of(
-    later(AtMost, signal=NAMES, bound=PER_COMPONENT | st.just(math.inf), quantile=st.floats(0, 1)),
-    later(costs.AtLeast, signal=NAMES, bound=PER_COMPONENT | st.just(-math.inf), quantile=st.floats(0, 1)),
-    later(costs.KeepOut, low=st.just({"x": -math.inf, "y": (1.0, 2.0)}), high=st.just({"x": 3.0, "y": 4.0})),
-    later(costs.KeepApart, first=NAMES, second=NAMES, distance=st.floats(0.01, 9), quantile=st.floats(0, 1)),
-    later(
-        costs.KeepClear, signal=NAMES, start=st.just((0.0, 1.0)), end=st.just((2.0, 3.0)), distance=st.floats(0.01, 9)
-    ),
-    later(costs.RequireInDistribution, trust=st.floats(0.01, 1)),
-)
-CONSTRAINTS = PLAIN_RULES | later(Chance, constraint=PLAIN_RULES, level=st.floats(0.1, 0.9))
-GOALS = later(
-    Goal,
-    targets=NAMED,
-    tolerance=st.dictionaries(NAMES, NUMBERS, max_size=2),
-    costs=st.lists(COSTS, max_size=3).map(tuple),
-    in_steps=st.booleans(),
-    discount=NUMBERS,
-    last_only=st.booleans(),
-    risk=NUMBERS,
-)
-RULE_LISTS = st.lists(CONSTRAINTS, max_size=3).map(tuple)
-MAYBE = st.none() | NAMED
-
-
-CALLS = st.one_of(
-    later(
-        PredictCall,
-        history=HISTORIES,
-        actions=NAMED,
-        exogenous=MAYBE,
-        level=st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
-        num_samples=COUNTS,
-        images=st.booleans(),
-    ),
-    later(ScoreCall, history=HISTORIES, actions=NAMED, goal=GOALS, constraints=RULE_LISTS, exogenous=MAYBE),
-    later(
-        PlanCall,
-        history=HISTORIES,
-        goal=GOALS,
-        constraints=RULE_LISTS,
-        horizon=st.integers(1, 2**63 - 1),
-        exogenous=MAYBE,
-        proposals=MAYBE,
-        pending=MAYBE,
-        budget_s=st.none() | st.floats(0, exclude_min=True),
-        min_trust=st.floats(0, 1),
-        seed=COUNTS,
-    ),
-    later(WhatIfCall, episode=EPISODES, at=st.integers(-9, 9), actions=NAMED),
-    later(SurpriseCall, episode=EPISODES),
-)
-
 SIGNALS = st.sampled_from(
     (
         Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", low=(-math.inf, 0.0)),
@@ -171,61 +98,64 @@ SIGNALS = st.sampled_from(
         Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=2, components=("low", "high")),
     )
 )
-SCHEMAS = later(
-    Schema,
-    signals=st.lists(SIGNALS, max_size=4, unique_by=lambda signal: signal.name).map(tuple),
-    step_s=st.none() | st.floats(0.1, 9),
-)
-AMOUNTS = st.floats(0, allow_infinity=False)
-NAME_LISTS = st.lists(NAMES, max_size=3).map(tuple)
-CARDS = later(
-    Card,
-    name=NAMES,
-    engine=NAMES,
-    schema=SCHEMAS,
-    inputs=NAME_LISTS,
-    predicts=NAME_LISTS,
-    context=COUNTS,
-    deterministic=st.booleans(),
-    abilities=NAME_LISTS,
-    call=st.none()
-    | later(CallCost, latency_s=AMOUNTS)
-    | later(CallCost, latency_s=AMOUNTS, price=AMOUNTS, currency=st.sampled_from(("USD", "EUR"))),
-    notes=st.dictionaries(NAMES, NAMES, max_size=3),
-)
-TRUST = NUMBERS | FLOATS
-FORECASTS = later(
-    Forecast, mean=arrays(), low=st.none() | FLOATS, high=st.none() | FLOATS, horizon=COUNTS | arrays("int64")
-)
-ANSWERS = st.one_of(
-    CARDS,
-    later(
-        Prediction,
-        signals=st.dictionaries(NAMES, FORECASTS, max_size=3),
-        level=NUMBERS,
-        trust=TRUST,
-        calibrated=st.booleans(),
-    ),
-    later(Scores, cost=FLOATS, violation=FLOATS, trust=TRUST),
-    later(
-        Plan,
-        actions=NAMED,
-        status=st.sampled_from(PlanStatus),
-        cost=TRUST,
-        violation=FLOATS,
-        trust=TRUST,
-        reason=NAMES,
-        elapsed_s=NUMBERS,
-    ),
-    later(WhatIf, signals=NAMED, factual=NAMED, abduction=st.sampled_from(Abduction), reason=NAMES),
-    later(
-        Surprise,
-        p_values=st.dictionaries(NAMES, FLOATS, max_size=2),
-        entities=st.dictionaries(NAMES, FLOATS, max_size=2),
-        steps=FLOATS,
-        moments=st.lists(later(Moment, step=COUNTS, signals=NAME_LISTS, p_value=NUMBERS), max_size=3).map(tuple),
-    ),
-)
+VALID: dict[str, st.SearchStrategy[Any]] = {
+    "PredictCall.level": st.none() | SHARES,
+    "PredictCall.num_samples": st.integers(0, 2**63 - 1),
+    "PlanCall.horizon": st.integers(1, 2**63 - 1),
+    "PlanCall.budget_s": st.none() | st.floats(0, exclude_min=True),
+    "PlanCall.min_trust": st.floats(0, 1),
+    "Goal.costs": st.lists(
+        st.deferred(lambda: st.one_of(*map(of, (costs.Track, costs.Within, costs.Price, costs.Change)))), max_size=3
+    ).map(tuple),
+    "Track.reference": TABLES,
+    "Track.tolerance": PER_COMPONENT,
+    "Within.low": st.just(-math.inf),
+    "Within.high": PER_COMPONENT | TABLES,
+    "Within.tolerance": PER_COMPONENT,
+    "Price.price": PER_COMPONENT | TABLES,
+    "Change.tolerance": PER_COMPONENT,
+    "AtMost.bound": PER_COMPONENT | st.just(math.inf),
+    "AtMost.quantile": SHARES,
+    "KeepOut.low": st.just({"x": -math.inf, "y": (1.0, 2.0)}),
+    "KeepOut.high": st.just({"x": 3.0, "y": 4.0}),
+    "KeepOut.quantile": SHARES,
+    "KeepClear.start": st.just((0.0, 1.0)),
+    "KeepClear.end": st.just((2.0, 3.0)),
+    "KeepClear.distance": SHARES,
+    "KeepClear.quantile": SHARES,
+    "Chance.constraint": st.deferred(lambda: of(costs.AtMost)),
+    "Chance.level": SHARES,
+    "Schema.signals": st.lists(SIGNALS, max_size=4, unique_by=lambda signal: signal.name).map(tuple),
+    "Schema.step_s": st.none() | SHARES,
+    "Card.call": st.none() | st.just(CallCost(latency_s=0.5, price=2.0, currency="EUR")),
+}
+"""Valid values of fields that are checked when an object is made, by class and field."""
+
+
+@cache
+def of(hint: Any) -> st.SearchStrategy[Any]:
+    """Values of an annotated type of the contract."""
+    options, kind, inner, nullable = annotation_of(hint)
+    if nullable or len(options) > 1:
+        return st.one_of(*([st.none()] if nullable else []), *map(of, options))
+    if kind is np.ndarray:
+        return arrays(get_args(inner[1])[0])
+    if kind is Mapping:
+        return st.dictionaries(st.text(max_size=8), of(inner[1]), max_size=3)
+    if kind is Callable:
+        return st.one_of(*map(of, (costs.AtMost, costs.KeepOut, costs.KeepClear, Chance)))
+    if kind in (Sequence, tuple):
+        return st.lists(of(inner[0]), max_size=3).map(tuple)
+    if is_dataclass(kind) or issubclass(kind, Rule):
+        parts = {name: (VALID.get(f"{kind.__name__}.{name}"), part) for name, (part, _) in parameters_of(kind).items()}
+        drawn = {name: of(part) if valid is None else valid for name, (valid, part) in parts.items()}
+        return st.fixed_dictionaries(drawn).map(partial(Later, kind))
+    plain = {int: st.integers(0, 2**63 - 1), str: st.text(max_size=8)}
+    return plain[kind] if kind in plain else st.from_type(kind)
+
+
+CALLS = st.one_of(*map(of, BY_VERB.values()))
+ANSWERS = st.one_of(*map(of, (Card, Prediction, Scores, Plan, WhatIf, Surprise)))
 HISTORY = History(observations={"x": np.zeros((2, 1))}, actions={})
 
 
@@ -262,9 +192,7 @@ def test_arrays_can_be_written_to_and_lie_as_torch_wants_them() -> None:
     assert push.flags.c_contiguous
 
 
-@pytest.mark.parametrize(
-    ("narrow", "wide"), [("int8", "int64"), ("uint16", "int64"), ("int32", "int64"), ("float16", "float64")]
-)
+@pytest.mark.parametrize(("narrow", "wide"), [("uint16", "int64"), ("float16", "float64")])
 def test_narrow_numbers_go_as_wider_ones(narrow: str, wide: str) -> None:
     value = np.array([0, 1, 100], narrow)
     push = again(pushing(value)).actions["push"]
@@ -272,21 +200,11 @@ def test_narrow_numbers_go_as_wider_ones(narrow: str, wide: str) -> None:
     np.testing.assert_array_equal(push, value)
 
 
-@pytest.mark.parametrize(
-    ("value", "dtype"), [(np.int64(2), "int64"), (np.float32(0.1), "float64"), (np.bool_(1), "bool")]
-)
-def test_a_scalar_in_the_place_of_an_array_becomes_one(value: Any, dtype: str) -> None:
-    sent = msgspec.msgpack.decode(encode_answer({"x": value}))["content"]
-    body = message("surprise", {"episode": {"observations": sent, "actions": {}}})
-    x = decode(SurpriseCall, "surprise", body).episode.observations["x"]
-    assert x.shape == ()
-    assert x.dtype == dtype
-    assert x == value
-
-
 @pytest.mark.parametrize("value", [np.zeros(1, "uint64"), np.zeros(1, complex), np.array(["a"]), np.array([None])])
 def test_other_arrays_are_refused_before_they_are_sent(value: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"predict\.actions\.push has dtype .* cannot be sent\. Convert it to float32"):
+    with pytest.raises(
+        InputError, match=r"an array of shape \(1,\) has dtype .* cannot be sent\. Convert it to float32"
+    ):
         encode_call(pushing(value))
 
 
@@ -295,34 +213,14 @@ def test_what_no_message_can_hold_is_refused_before_it_is_sent() -> None:
         encode_call(SurpriseCall(episode=Episode(observations={}, actions={}, seed=2**70)))
     with pytest.raises(InputError, match="cannot be sent"):
         encode_answer({"name": "\ud800"})
-    with pytest.raises(InputError, match=r"answer\.it is b'' *, which cannot be sent"):
-        encode_answer({"it": b""})
 
 
-class Stricter(AtMost):
-    pass
-
-
-def above(limit: float, rollout: Rollout) -> torch.Tensor:
-    return torch.zeros((1, 1))
-
-
-@pytest.mark.parametrize(
-    ("code", "named"),
-    [
-        (partial(above, 1.0), "functools.partial"),
-        (above, "function above"),
-        (Stricter(signal="x", bound=1.0), "Stricter"),
-        (Chance(constraint=partial(above, 1.0), level=0.9), "functools.partial"),
-    ],
-)
-def test_code_is_not_sent(code: Any, named: str) -> None:
+@pytest.mark.parametrize("code", [partial(torch.zeros, 1), Chance(constraint=torch.zeros, level=0.9)])
+def test_code_is_not_sent(code: Any) -> None:
     plain = PlanCall(history=HISTORY, goal=Goal(), horizon=1, constraints=(AtMost(signal="x", bound=1.0), code))
     costly = PlanCall(history=HISTORY, goal=Goal(costs=(code,)), horizon=1)
-    for call, place in ((plain, r"constraints\[1\]"), (costly, r"goal\.costs\[0\]")):
-        with pytest.raises(
-            UnsupportedError, match=rf"plan\.{place}.*{named}.*AtLeast, AtMost, Chance, Change, .*, Within"
-        ):
+    for call in (plain, costly):
+        with pytest.raises(UnsupportedError, match=r"zeros.* is code and cannot be sent.*AtLeast, AtMost, .*, Chance"):
             encode_call(call)
 
 
@@ -359,18 +257,12 @@ def test_an_error_of_another_package_comes_back_as_its_base() -> None:
     assert str(again) == "no"
 
 
-def test_every_error_crosses() -> None:
-    assert {type(error) for error in ERRORS} == {WorldlineError, *WorldlineError.__subclasses__()} - {
-        kind for kind in WorldlineError.__subclasses__() if not kind.__module__.startswith("worldline.errors")
-    }
-
-
 def message(name: str, content: Any, *arrays: bytes, **more: Any) -> bytes:
     return msgspec.msgpack.encode({"worldline": VERSION, "name": name, "content": content, "arrays": arrays, **more})
 
 
 def array(**changed: Any) -> dict[str, Any]:
-    return {"dtype": "float32", "shape": [2, 1], "place": 0, **changed}
+    return {"dtype": "float32", "shape": [2, 1], "data": 0, **changed}
 
 
 def surprise(array: Any, data: bytes = bytes(8), **more: Any) -> bytes:
@@ -389,44 +281,31 @@ WRONG = [
     (b"", "truncated"),
     (EMPTY + b"\xc0", "trailing"),
     (b"\xdd\xff\xff\xff\xff", "got `array`"),
-    (b"\xc6\xff\xff\xff\xff", "truncated"),
     (message("surprise", msgspec.Raw(b"\x91" * 100_000 + b"\xc0")), "recursion"),
     (message("surprise", MANY), f"without its arrays, more than {MAX_BODY_BYTES}"),
     (message("surprise", {}, *[b""] * (MAX_ARRAYS + 1)), f"length <= {MAX_ARRAYS}"),
-    (b"\xc1", "invalid opcode"),
-    (b"\xd6\xff\xff\xff\xff\xff", "got `ext`"),
-    (message("surprise", msgspec.Raw(b"\x81\xa7episode\xd6\xff\xff\xff\xff\xff")), "got `ext`"),
-    (b"\x81\xa1\xff\x01", "damaged"),
-    (b"\x01", "got `int`"),
     (msgspec.msgpack.encode({"name": "surprise", "content": {}, "arrays": []}), "field `worldline`"),
     (msgspec.msgpack.encode({"worldline": 2, "surprise": {}}), "expected message version 1, got 2"),
     (message("surprise", {}, more=1), "unknown field `more`"),
-    (msgspec.msgpack.encode({"worldline": VERSION, "name": "surprise"}), "missing required field"),
-    (message("surprise", {}, arrays=[1]), "Expected `bytes`"),
     (message("predict", {}), "expected a message for 'surprise', got 'predict'"),
     (message("surprise", []), "surprise: Expected `object`, got `array`"),
     (message("surprise", {}), "surprise: Object missing required field `episode`"),
-    (message("surprise", {"episode": {}, "epsode": {}}), "missing required|unknown field `epsode`"),
-    (surprise(array(), epsode=1), "unknown field `epsode` - at `surprise.episode`"),
+    (surprise(array(), epsode=1), "surprise.episode: Object contains unknown field `epsode`"),
     (message("surprise", {"episode": {"observations": {1: array()}, "actions": {}}}), "Expected `str`, got `int`"),
-    (surprise(array(), seed="x"), "Expected `int | null`, got `str` - at `surprise.episode.seed`"),
+    (surprise(array(), seed="x"), r"surprise\.episode\.seed: Expected `int \| null`, got `str`"),
     (surprise(2**63), r"surprise\.episode\.observations\.x: 9223372036854775808 does not fit into 64 bits"),
-    (surprise([1.0]), "got `array`"),
     (surprise(array(extra=1)), "unknown field `extra`"),
     (surprise(array(dtype="object")), "Invalid enum value 'object'"),
     (surprise(array(shape=[2, 2])), r"expected 16 bytes for float32\[2, 2\], got 8"),
     (surprise(array(shape=[2**62, 2**62])), "expected .* bytes .*, got 8"),
     (surprise(array(shape=[0, 2**62]), b""), "expected 0 bytes .*, got 0"),
     (surprise(array(shape=[-2, -1])), "Expected `int` >= 0"),
-    (surprise(array(shape=[True, 2])), "got `bool`"),
     (surprise(array(shape=[1] * 99)), "length <= 16"),
-    (surprise(array(place=1)), "no further array at place 1"),
-    (surprise(array(place=b"text")), "Expected `int`, got `bytes`"),
+    (surprise(array(data=1)), "no further array at place 1"),
+    (surprise(array(data=-1)), "no further array at place -1"),
     (surprise(array(), rewards={"x": array()}), r"rewards\.x: the message has no further array at place 0"),
     (surprise(array(dtype="bool", shape=[1]), b"\x02"), "bool values as bytes 0 and 1"),
-    (surprise({}, step_s=array(dtype="bool")), "missing required field|Invalid enum value 'bool'"),
-    (surprise(1.0, step_s=array(dtype="bool")), "Invalid enum value 'bool' - at `surprise.episode.step_s.dtype`"),
-    (surprise(1.0, step_s=1.0), "got `float` - at `surprise.episode.step_s`"),
+    (surprise(1.0, step_s=array(dtype="bool")), r"episode\.step_s\.dtype: an array of bool is not allowed"),
 ]  # fmt: skip
 
 
@@ -439,18 +318,15 @@ def test_a_damaged_or_hostile_message_is_refused(body: bytes, told: str) -> None
 @pytest.mark.parametrize(
     ("rule", "told"),
     [
-        ({}, "missing required field `rule`"),
-        ({"rule": "Popen", "args": "rm"}, r"Invalid value 'Popen' - at `score\.constraints\[0\]\.rule`"),
-        ({"rule": ["AtMost"]}, "Expected `str`"),
-        ({"rule": "AtMost", "signal": "x", "bound": "1"}, r"Expected `float | array`, got `str`"),
+        ({}, r"constraints\[0\]\.rule: Expected `str`, got `null`"),
+        ({"rule": "Popen", "args": "rm"}, r"score\.constraints\[0\]\.rule: Invalid value 'Popen'"),
+        ({"rule": "AtMost", "signal": "x", "bound": "1"}, r"bound: Expected .*, got `str`"),
+        ({"rule": "AtMost", "signal": "x", "bound": array()}, "expected a number, or a list of numbers, got an array"),
         ({"rule": "AtMost", "signal": "x", "bound": 1.0, "quantile": 7.0}, r"constraints\[0\]: quantile is 7\.0"),
         ({"rule": "AtMost", "signal": "x"}, "missing required field `bound`"),
-        ({"rule": "AtMost", "signal": "x", "bound": [1.0, None]}, r"Expected `float`, got `None` - at .*bound\[1\]"),
         ({"rule": "Track", "signal": "x", "tolerance": 1.0, "reference": [[1.0], [1.0, 2.0]]}, "inhomogeneous"),
-        ({"rule": "Price", "signal": "x", "price": array(dtype="bool")}, "Invalid enum value 'bool'"),
         ({"rule": "Chance", "level": 2.0, "constraint": {"rule": "RequireInDistribution"}}, r"level is 2\.0"),
-        ({"rule": "Chance", "level": 0.5, "constraint": None}, "got `null`|got `None`"),
-        ({"rule": "Chance", "level": 0.5, "constraint": {"rule": "Chance", "level": 0.5}}, "Invalid value 'Chance'"),
+        ({"rule": "Chance", "level": 0.5, "constraint": None}, r"constraint: Expected `object`, got `null`"),
     ],
 )
 def test_a_hostile_constraint_is_refused(rule: dict[str, Any], told: str) -> None:
@@ -462,19 +338,13 @@ def test_only_answers_and_known_errors_are_taken() -> None:
     with pytest.raises(InputError, match="expected an answer"):
         decode_answer(Card, EMPTY)
     for odd in (
-        {"class": "SystemExit", "message": "x"},
-        {"class": "InputError"},
-        {"class": "InputError", "message": "a", "more": "b"},
+        {"kind": "SystemExit", "text": "x", "details": {}},
+        {"kind": "InputError"},
+        {"kind": "InputError", "text": "a", "details": {"a": {}}},
         [],
-        {"class": []},
     ):
         with pytest.raises(InputError, match="error"):
             decode_answer(Card, message("error", odd))
-
-
-def test_a_field_with_a_default_may_be_left_out() -> None:
-    body = message("surprise", {"episode": {"observations": {}, "actions": {}}})
-    assert decode(SurpriseCall, "surprise", body).episode == Episode(observations={}, actions={})
 
 
 def test_a_field_that_the_receiver_fills_in_is_not_sent() -> None:
@@ -523,12 +393,6 @@ TREES = st.recursive(
 )
 
 
-@given(st.binary(max_size=60), st.sampled_from(["plan", "surprise"]))
-def test_noise_is_refused(body: bytes, verb: str) -> None:
-    with pytest.raises(InputError):
-        decode(BY_VERB[verb], verb, body)
-
-
 @given(TREES)
 def test_any_other_tree_is_refused(tree: Any) -> None:
     for content in (
@@ -540,29 +404,3 @@ def test_any_other_tree_is_refused(tree: Any) -> None:
             decode(PlanCall, "plan", message("plan", content))
     with pytest.raises(InputError):
         decode_answer(Card, message("error", tree))
-
-
-@settings(max_examples=50)
-@given(CALLS, st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4))
-def test_a_spoiled_message_is_refused_or_read(asked: Later, spots: list[tuple[int, int]]) -> None:
-    call = made(asked)
-    body = bytearray(encode_call(call))
-    for spot, value in spots:
-        body[spot % len(body)] = value
-    try:
-        found = decode(type(call), call.verb, bytes(body))
-    except InputError:
-        return
-    assert type(found) is type(call)
-
-
-def test_every_cost_and_constraint_can_be_sent() -> None:
-    assert set(RULES) == {*costs.__all__, "Chance"}
-
-
-def test_values_of_an_enumeration_go_by_their_value() -> None:
-    body = encode_answer(WhatIf(signals={}, factual={}, abduction=Abduction.HIDDEN_CAUSE))
-    assert msgspec.msgpack.decode(body)["content"]["abduction"] == Abduction.HIDDEN_CAUSE.value
-    wrong = {"signals": {}, "factual": {}, "abduction": "half"}
-    with pytest.raises(InputError, match=r"Invalid enum value 'half' - at `WhatIf\.abduction`"):
-        decode_answer(WhatIf, message("answer", wrong))

@@ -131,9 +131,7 @@ class InputReadouts:
 
 def _known(episode: Episode, names: Sequence[str]) -> NDArray[np.bool_]:
     """The observations [T + 1] at which all these signals are observed."""
-    everywhere = np.ones(episode.num_steps + 1, np.bool_)
-    masks = [episode.observed.get(name, everywhere).astype(np.bool_) for name in names]
-    return np.asarray(np.logical_and.reduce(masks))
+    return np.asarray(np.logical_and.reduce([episode.mask(name) for name in names]))
 
 
 def _features(observations: Arrays, inputs: Sequence[Signal], grid: int) -> Floats:

@@ -467,9 +467,8 @@ class Store:
                 block = self.path / BLOCKS_FOLDER / f"{signal.name}{_VALUES}"
                 ends[block] = rows * self._row_bytes[signal.name], values.tobytes()
         if _lacks_any(episode):
-            everything = np.ones(episode.num_steps + 1, np.bool_)
             for name in self._observed_names:
-                missing = ~episode.observed.get(name, everything).astype(np.bool_)
+                missing = ~episode.mask(name)
                 ends[self.path / BLOCKS_FOLDER / f"{name}{_MISSING}"] = self._num_rows(name), missing.tobytes()
         if episode.step_s is not None:
             ends[self.path / STEPS_FILE] = 4 * self._index.num_steps, episode.step_s.tobytes()

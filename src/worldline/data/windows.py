@@ -276,10 +276,7 @@ def _with_targets(history: History, targets: Collection[str] | None) -> History:
 
 def _masks(history: History) -> dict[str, NDArray[np.bool_]]:
     """A mask [W, H] for every observation signal."""
-    return {
-        name: np.asarray(history.observed.get(name, np.ones(value.shape[:2])), bool)
-        for name, value in history.observations.items()
-    }
+    return {name: history.mask(name) for name in history.observations}
 
 
 def evenly_spaced_windows(

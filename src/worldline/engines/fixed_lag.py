@@ -115,7 +115,7 @@ class FixedLagBaseline(NumpyEngine, Storable, ABC):
         values, known = {}, {}
         for signal in self.signals:
             new = steps.observations[signal.name].astype(signal.dtype, copy=False)
-            observed = steps.observed.get(signal.name, np.ones(new.shape[:2], bool)).astype(bool)
+            observed = steps.mask(signal.name)
             if belief is None:
                 before = np.zeros((len(new), self.context, *signal.shape), new.dtype)
                 was_known = np.zeros((len(new), self.context), bool)
@@ -179,8 +179,7 @@ def typical_values(episodes: Sequence[Episode], signals: Sequence[Signal]) -> Ar
     for signal in signals:
         total, count = np.zeros(signal.shape), 0
         for episode in episodes:
-            values = episode.observations[signal.name]
-            observed = episode.observed.get(signal.name, np.ones(len(values), bool)).astype(bool)
+            values, observed = episode.observations[signal.name], episode.mask(signal.name)
             total, count = total + values[observed].sum(0, dtype=np.float64), count + int(observed.sum())
         means[signal.name] = np.asarray(total / max(count, 1)).astype(signal.dtype)
     return means

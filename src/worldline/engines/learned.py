@@ -205,10 +205,10 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         """The model's belief."""
         check_fork()
         signals = [self.schema[name] for name in self.inputs]
-        worlds, length = check_observations(steps, signals)
+        _, length = check_observations(steps, signals)
         check_inputs(steps, self.schema, length - 1 if belief is None else length)
         generator = torch.Generator("cpu").manual_seed(seed)
-        window = self._window(steps, worlds, length)
+        window = self._window(steps)
         if belief is None and self.adaptation is not None and isinstance(self.model, Adapts):
             how = self.adaptation
             return self.model.adapt(window, num_steps=how.num_steps, trust=how.trust, generator=generator)
@@ -251,7 +251,7 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         check_fork()
         worlds, length = check_observations(steps, [self.schema[name] for name in self.inputs])
         check_inputs(steps, self.schema, length - 1)
-        window, generator = self._window(steps, worlds, length), torch.Generator("cpu").manual_seed(seed)
+        window, generator = self._window(steps), torch.Generator("cpu").manual_seed(seed)
         if self.adaptation is None:
             beliefs = self.model.encode_each(window, num_steps + 1, generator=generator)
         else:
@@ -491,17 +491,16 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
             exogenous=none.new_zeros(worlds, 0, size) if size else None,
             step_s=none.new_zeros(worlds, 0),
         )
-        return goal_latents(self.model, self._observations(steps, worlds, 1, past))
+        return goal_latents(self.model, self._observations(steps, past))
 
-    def _window(self, steps: History, worlds: int, length: int) -> Window:
+    def _window(self, steps: History) -> Window:
         past = to_inputs({k: v[:, None] for k, v in steps.actions.items()}, steps.exogenous, self.schema, self.device)
-        return self._observations(steps, worlds, length, past)
+        return self._observations(steps, past)
 
-    def _observations(self, steps: History, worlds: int, length: int, past: Inputs) -> Window:
-        everything, device = np.ones((worlds, length), bool), self.device
+    def _observations(self, steps: History, past: Inputs) -> Window:
         return Window(
-            observations={name: to_tensor(steps.observations[name], device) for name in self.inputs},
-            observed={name: to_tensor(np.array(steps.observed.get(name, everything)), device) for name in self.inputs},
+            observations={name: to_tensor(steps.observations[name], self.device) for name in self.inputs},
+            observed={name: to_tensor(steps.mask(name), self.device) for name in self.inputs},
             past=past,
         )
 

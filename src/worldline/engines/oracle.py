@@ -65,8 +65,7 @@ class OracleEngine(NumpyEngine, Abducts, NumpyGoalDistance):
         """The last state; missing values are simulated from earlier observations."""
         del seed  # nothing is drawn
         num_worlds, length = check_observations(steps, self.signals)
-        everywhere = np.ones((num_worlds, length), bool)
-        observed = {s.name: steps.observed.get(s.name, everywhere).astype(bool) for s in self.signals}
+        observed = {signal.name: steps.mask(signal.name) for signal in self.signals}
         if all(mask[:, -1].all() for mask in observed.values()):
             state = {signal.name: steps.observations[signal.name][:, -1] for signal in self.signals}
             return LabState(state=state, known=np.ones(num_worlds, bool))

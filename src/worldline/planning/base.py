@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import final
 
+import msgspec
 from jaxtyping import Float
 from torch import Tensor
 
@@ -90,8 +91,12 @@ Constraint = Callable[[Rollout], Tensor]
 """Maps a rollout to the violation [W, N], at least 0; the constraint holds if it is 0. Written as a `Cost` is."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chance:
+class Rule(msgspec.Struct, frozen=True, kw_only=True, tag_field="rule", tag=True):
+    """The base of the costs and constraints that can be sent to another process: plain values under a class name."""
+
+
+@final
+class Chance(Rule, frozen=True, kw_only=True):
     """A constraint that the whole path must satisfy with a given probability, by the calibrated prediction bands.
 
     Bands are calibrated on logged actions. A planner selects the best of many candidates, which favours candidates with

@@ -35,9 +35,9 @@ from worldline.serve.requests import JSON
 from worldline.serve.service import Service
 from worldline.serve.usage import UsageReport
 from worldline.serve.world_views import AliasView, WorldList, WorldSummary, WorldView
-from worldline.world import wire
 from worldline.world.base import ANSWERS
 from worldline.world.session import FILLED_IN, SessionView
+from worldline.world.wire_schemas import json_schemas
 
 _BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
     **{kind.__name__: (kind, ()) for kind in (*CALLS.values(), NewWorld, NewAlias, NewSession, NewStep)},
@@ -124,7 +124,7 @@ def create_openapi(
 @cache
 def _schemas() -> dict[str, Any]:
     """The schemas of all bodies and answers, and those that they use, by name."""
-    _, components = wire.json_schemas(_BODIES, {kind.__name__: kind for kind in _ANSWERS})
+    _, components = json_schemas(_BODIES, {kind.__name__: kind for kind in _ANSWERS})
     schemas, of_jobs = msgspec.json.schema_components(_JOBS.values(), ref_template=REF)
     unions = {name: schema for name, schema in zip(_JOBS, schemas, strict=True) if "$ref" not in schema}
     # Docstrings name the null of JSON as in Python.

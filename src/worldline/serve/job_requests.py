@@ -16,7 +16,7 @@ from worldline.registry import names
 from worldline.serve.callers import Caller, ForbiddenError, Scope
 from worldline.serve.hosting import NAME
 from worldline.workflows.learn_options import AUTO, seconds
-from worldline.world.wire_arrays import MessageError
+from worldline.world.wire import MessageError
 
 MAX_BYTES: Final = 2**14
 """Largest request for a job."""

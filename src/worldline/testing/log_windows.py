@@ -135,8 +135,3 @@ def hide(history: History, hidden: NDArray[np.bool_], values: str) -> History:
         observations[name] = value if values == "kept" else np.where(place, wrong, value)
         observed[name] = history.observed[name].astype(bool) & (~hidden | (values == "zero"))
     return replace(history, observations=observations, observed=observed)
-
-
-def observed_of(episode: Episode, name: str) -> NDArray[np.bool_]:
-    """Whether an observation signal was observed [T + 1]."""
-    return episode.observed.get(name, np.ones(episode.num_steps + 1, bool)).astype(bool)

@@ -12,7 +12,6 @@ from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.planning.base import Goal
 from worldline.schema import Kind
-from worldline.testing.log_windows import observed_of
 from worldline.testing.prediction_case import observed_values
 from worldline.testing.world_case import WorldCase
 from worldline.workflows.held_out import read_episodes
@@ -93,7 +92,7 @@ def logged_goal(card: Card, episodes: Sequence[Episode], horizon: int) -> Goal:
         for name in card.predicts:
             if card.schema[name].kind is not kind or (kind is Kind.IMAGE and "reaches" not in card.abilities):
                 continue
-            later = [episode.observations[name][horizon] for episode in episodes if observed_of(episode, name)[horizon]]
+            later = [episode.observations[name][horizon] for episode in episodes if episode.mask(name)[horizon]]
             if not later:
                 continue
             spread = float(observed_values(episodes, name).std(0).max()) if kind is Kind.VECTOR else 0.0

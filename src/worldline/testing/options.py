@@ -15,7 +15,6 @@ from worldline.errors import UnsupportedError
 from worldline.schema import Kind
 from worldline.testing.clauses import accepts, all_equal, as_float, clause, has_shape, holds, lacks, refusal_of, refuses
 from worldline.testing.confidence import band_of, is_exact, levels_of
-from worldline.testing.log_windows import observed_of
 from worldline.testing.world_case import Query, WorldCase
 
 LONGER: Final = 3
@@ -61,7 +60,7 @@ def bands_as_stated(case: WorldCase) -> None:
     for name in case.vectors:
         low, high = band_of(prediction, name)
         finite = [bool(np.isfinite(step).all()) for step in zip(low, high, strict=True)]
-        rare = any(not observed_of(episode, name).all() for episode in case.episodes)
+        rare = any(not episode.mask(name).all() for episode in case.episodes)
         if rare and not any(finite):  # too few windows observe the signal for this level, see `Forecast.low`
             continue
         holds(all(finite[:-1]), f"{stated}; that of {name!r} is infinite at step {[*finite, False].index(False) + 1}")

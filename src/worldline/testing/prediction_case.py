@@ -14,7 +14,7 @@ from worldline.data.windows import ForecastWindows
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode
 from worldline.testing.clauses import Case, as_float
-from worldline.testing.log_windows import observed_of, random_windows
+from worldline.testing.log_windows import random_windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class PredictionCase(Case, ABC):
 
 def observed_values(episodes: Sequence[Episode], name: str) -> NDArray[np.floating]:
     """All observed values of an observation signal [n, *shape]."""
-    return np.concatenate([as_float(episode.observations[name])[observed_of(episode, name)] for episode in episodes])
+    return np.concatenate([as_float(episode.observations[name])[episode.mask(name)] for episode in episodes])
 
 
 def corrupt(arrays: Arrays, seed: int) -> Arrays:

@@ -12,7 +12,7 @@ from worldline.episode import Arrays, Episode
 from worldline.stats import tails
 from worldline.testing.clauses import as_float, clause, holds
 from worldline.testing.confidence import detects, seldom_small
-from worldline.testing.log_windows import observed_of, places
+from worldline.testing.log_windows import places
 from worldline.testing.world_case import WorldCase, jump
 from worldline.world.base import Moment, Surprise
 
@@ -85,7 +85,7 @@ def surprise_of_missing(case: WorldCase) -> None:
     predicts = tuple(name for name in case.card.predicts if name in episode.observations)
     parts = {**{repr(name): (name,) for name in predicts}, **_entities(case), STEPS: predicts}
     for part, names in parts.items():
-        observed = {name: observed_of(episode, name) for name in episode.observations}
+        observed = {name: episode.mask(name) for name in episode.observations}
         hidden = {name: mask & ((np.arange(at + 1) != at) | (name not in names)) for name, mask in observed.items()}
         value = float(_p_values(case.world.surprise(replace(episode, observed=hidden)))[part][at - 1])
         problem = f"all of {part} is missing at observation {at}: its p-value is {value:.3g}, expected 1"

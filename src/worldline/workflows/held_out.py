@@ -204,7 +204,7 @@ def _flag(episode: Episode) -> NDArray[np.floating] | None:
         for name in FLAGS:
             if name in arrays:
                 values = arrays[name].reshape(len(arrays[name]), -1)[: episode.num_steps, 0].astype(float)
-                known = episode.observed.get(name, np.ones(len(values), np.bool_))[: episode.num_steps]
+                known = episode.mask(name)[: episode.num_steps]
                 return np.where(known & ~np.isnan(values), values, 0.0)
     return None
 

@@ -351,27 +351,17 @@ class Calibration:
         if not complete or measure.keys() not in (set(), _NOVELTY_ARRAYS) or not same:
             raise DataError(f"arrays {sorted(arrays)} are not those of a calibration", fix="Calibrate the world again.")
         return cls(
+            **{part: groups[part] for part in _PARTS},
             num_windows=int(np.asarray(single["num_windows"])),
-            scale=groups["scale"],
-            scores=groups["scores"],
-            one_step=groups["one_step"],
-            unit=groups["unit"],
-            entities=groups["entities"],
             steps=np.asarray(single["steps"], dtype=np.float64),
-            skill=groups["skill"],
-            spread=groups["spread"],
             novelty=np.asarray(single["novelty"], dtype=np.float64),
             input_novelty=InputNovelty(**measure) if measure else None,
             ood=OODScore(**ood),
             ood_scores=np.asarray(single["ood_scores"], dtype=np.float64),
             complete=bool(single["complete"]),
             causes=HiddenCauses.from_arrays(causes) if causes else None,
-            residuals=groups["residuals"],
-            design_effect=groups["design_effect"],
-            effects=groups["effects"],
             length=int(np.asarray(single.get("length", 0))),
             shorter={length: cls.from_arrays(part) for length, part in shorter.items()},
-            logged_range=groups["logged_range"],
         )
 
 

@@ -11,7 +11,7 @@ from worldline.data.windows import forecast_windows
 from worldline.engines.base import CallCost, Engine
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError
 from worldline.world.prediction_errors import num_samples
 
 NUM_CALLS: Final = 5
@@ -22,7 +22,6 @@ def measure_call(
     episodes: Sequence[Episode],
     *,
     horizon: int,
-    num_calls: int = NUM_CALLS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> CallCost:
     """The cost of one prediction: from the engine's card if it is stated there, else the median measured latency.
@@ -34,15 +33,11 @@ def measure_call(
         engine: the engine to measure.
         episodes: at least one must be long enough.
         horizon: T, number of predicted steps, at least 1: the calibrated horizon.
-        num_calls: number of counted predictions, at least 1.
         clock: returns seconds; any origin.
 
     Raises:
-        InputError: `horizon` or `num_calls` is below 1.
         DataError: no episode is long enough.
     """
-    if horizon < 1 or num_calls < 1:
-        raise InputError(f"horizon {horizon} and num_calls {num_calls} must both be at least 1.")
     card = engine.describe()
     if card.call is not None:
         return card.call
@@ -54,7 +49,7 @@ def measure_call(
         )
     # Each call uses another episode, so that no cache of an engine answers it.
     took = []
-    for number in range(num_calls + 1):
+    for number in range(NUM_CALLS + 1):
         place = usable[number % len(usable)], card.context - 1
         window = forecast_windows([place], length=card.context, horizon=horizon, schema=card.schema, targets=())
         started = clock()

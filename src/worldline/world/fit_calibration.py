@@ -6,7 +6,7 @@ calibrated for `SHORT_LENGTHS` observations too, each in windows that begin so m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -31,14 +31,15 @@ from worldline.world.error_scores import (
 )
 from worldline.world.input_novelty import InputNovelty, fit_input_novelty
 from worldline.world.logged_range import observed_values, ranges_of
-from worldline.world.ood import LENGTHS, OODScore, StepErrors, fit_ood_score, novelty_of, step_errors_at
-from worldline.world.out_of_fold import OutOfFold
+from worldline.world.ood import LENGTHS, StepErrors, fit_ood_score, novelty_of, step_errors_at
 from worldline.world.prediction_errors import errors, residuals, vectors_of
 from worldline.world.sampled_paths import residual_paths
 from worldline.world.skill import last_skilled_step
 from worldline.world.what_if import causes_of
 
 Floats = NDArray[np.floating]
+EngineOf = Mapping[int, Engine]
+"""The engine for each episode, by the identity of the episode."""
 
 SCALE_WINDOWS: Final = 256
 """Total number of windows that set the shape. They need not be independent."""
@@ -89,7 +90,8 @@ def calibrate(
     if horizon < 1 or num_windows < 1:
         raise InputError(f"horizon {horizon} and num_windows {num_windows} must both be at least 1.")
     card, rng = engine.describe(), np.random.default_rng(seed)
-    engines = OutOfFold.of(episodes, [engine] * len(episodes) if out_of_fold is None else out_of_fold)
+    each = [engine] * len(episodes) if out_of_fold is None else out_of_fold
+    engines = {id(episode): own for episode, own in zip(episodes, each, strict=True)}
     usable = _long_enough(episodes, card.context, horizon)
     order = [usable[i] for i in rng.permutation(len(usable))]  # logs are ordered in time, and must be exchangeable
     # Some episodes shape the bands and scores, and the others set their widths: conformal scores need both apart.
@@ -118,8 +120,8 @@ def calibrate(
         input_novelty=measure,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
         logged_range=ranges_of(card.schema, episodes) if logged_range is None else logged_range,
-        **vars(_error_parts(engines, card, places, windows, banded, rng)),
-        **vars(_trust(engines, card, measure, pasts, num_steps, cuts)),
+        **_error_parts(engines, card, places, windows, banded, rng),
+        **_trust(engines, card, measure, pasts, num_steps, cuts),
         shorter={
             length: _shorter(engines, card, measure, length, (banded, cuts), rng)
             for length in lengths
@@ -156,6 +158,27 @@ class _Cuts:
         return shape, width
 
 
+def _ask(
+    engines: EngineOf, places: Places, question: Callable[[Engine, Sequence[int]], Mapping[str, NDArray[Any]]]
+) -> dict[str, NDArray[Any]]:
+    """The answers at all places in their order; arrays with a row per place.
+
+    Args:
+        engines: of the episodes.
+        places: in these episodes.
+        question: gets an engine and the indices of its places.
+    """
+    # One question per engine, with all of its places, because batches are faster.
+    rows, asked = dict[int, list[int]](), dict[int, Engine]()
+    for row, (episode, _) in enumerate(places):
+        engine = engines[id(episode)]
+        rows.setdefault(id(engine), []).append(row)
+        asked[id(engine)] = engine
+    answers = [question(asked[key], part) for key, part in rows.items()]
+    order = np.argsort(np.concatenate(list(rows.values())))
+    return {name: np.concatenate([answer[name] for answer in answers])[order] for name in answers[0]}
+
+
 def _windows(
     card: Card, places: Sequence[Places], length: int, horizon: int
 ) -> tuple[ForecastWindows, ForecastWindows]:
@@ -168,7 +191,7 @@ def _windows(
 
 
 def _shorter(
-    engines: OutOfFold,
+    engines: EngineOf,
     card: Card,
     measure: InputNovelty | None,
     length: int,
@@ -180,46 +203,29 @@ def _shorter(
     places = banded.places(length, cuts.horizon, rng)
     short = replace(card, context=length)
     windows = _windows(card, places, length, cuts.horizon)
-    parts = vars(_error_parts(engines, short, places, windows, banded, rng)) | {"residuals": {}}
-    return Calibration(
-        num_windows=cuts.num_windows,
-        input_novelty=None,
-        **parts,
-        **vars(_trust(engines, short, measure, cuts.places(length, 1, rng), 0, cuts)),
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _ErrorParts:
-    """The parts of a calibration that come from errors of predictions, and the spread that bounds their scale."""
-
-    scale: Mapping[str, Floats]
-    scores: Mapping[str, Floats]
-    one_step: Mapping[str, Floats]
-    unit: Mapping[str, Floats]
-    entities: Mapping[str, Floats]
-    steps: Floats
-    skill: Mapping[str, Floats]
-    spread: Mapping[str, Floats]
-    residuals: Mapping[str, Floats]
-    design_effect: Mapping[str, Floats]
+    parts = _error_parts(engines, short, places, windows, banded, rng) | {"residuals": {}}
+    trust = _trust(engines, short, measure, cuts.places(length, 1, rng), 0, cuts)
+    return Calibration(num_windows=cuts.num_windows, input_novelty=None, **parts, **trust)
 
 
 def _error_parts(
-    engines: OutOfFold,
+    engines: EngineOf,
     card: Card,
     places: Sequence[Places],
     windows: tuple[ForecastWindows, ForecastWindows],
     cuts: _Cuts,
     rng: np.random.Generator,
-) -> _ErrorParts:
-    """Measures errors in two sets of windows, which begin at `places`: for the shape of bands, and for their width."""
+) -> dict[str, Any]:
+    """The fields of a calibration that come from errors of predictions.
+
+    They are measured in two sets of windows, which begin at `places`: for the shape of bands, and for their width.
+    """
     (shape, scored), num_windows, seed = windows, cuts.num_windows, cuts.seed
     # Errors of whole paths: the shape is their mean by step, which must not vanish where a signal is predicted exactly.
     values = {name: observed_values([*cuts.shaping, *cuts.scoring], name) for name in scored.truth}
     spread = {name: value.std(0) for name, value in values.items()}
     usual_left, left = (
-        engines.ask(part, partial(_residuals, cut, seed=seed)) for part, cut in zip(places, windows, strict=True)
+        _ask(engines, part, partial(_residuals, cut, seed=seed)) for part, cut in zip(places, windows, strict=True)
     )
     scale = {
         name: np.maximum(mean_error(np.abs(error), shape.known[name]), 1e-3 * spread[name] + 1e-12)
@@ -227,42 +233,34 @@ def _error_parts(
     }
     sizes = {name: np.abs(value) for name, value in left.items()}
     # Errors of single steps, for `surprise`: each signal in its own unit, then per entity and together.
-    usual, one_step = (engines.ask(part, partial(_first_scores, card, part, scale, seed=seed)) for part in places)
+    usual, one_step = (_ask(engines, part, partial(_first_scores, card, part, scale, seed=seed)) for part in places)
     unit = {name: score_unit(score) for name, score in usual.items()}
     together = combined_scores(card.schema, one_step, unit)
     scores = {name: running_scores(error, scale[name], scored.known[name]) for name, error in sizes.items()}
-    return _ErrorParts(
-        scale=scale,
-        scores={name: np.sort(score) for name, score in scores.items()},
-        design_effect={name: design_effect(score, num_windows) for name, score in scores.items()},
-        one_step={name: sorted_scores(score) for name, score in one_step.items()},
-        unit=unit,
-        entities={name: sorted_scores(score) for name, score in together.entities.items()},
-        steps=sorted_scores(together.steps),
-        skill={
+    return {
+        "scale": scale,
+        "scores": {name: np.sort(score) for name, score in scores.items()},
+        "design_effect": {name: design_effect(score, num_windows) for name, score in scores.items()},
+        "one_step": {name: sorted_scores(score) for name, score in one_step.items()},
+        "unit": unit,
+        "entities": {name: sorted_scores(score) for name, score in together.entities.items()},
+        "steps": sorted_scores(together.steps),
+        "skill": {
             name: last_skilled_step(sizes[name], scored, card.schema[name], value, num_windows)
             for name, value in values.items()
         },
-        spread=spread,
-        residuals={name: residual_paths(value, scored.known[name], rng) for name, value in left.items()},
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Trust:
-    """The parts of a calibration that measure trust in a history."""
-
-    ood: OODScore
-    ood_scores: Floats
-    novelty: Floats
-    complete: bool
-    effects: Mapping[str, Floats]
+        "spread": spread,
+        "residuals": {name: residual_paths(value, scored.known[name], rng) for name, value in left.items()},
+    }
 
 
 def _trust(
-    engines: OutOfFold, card: Card, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, cuts: _Cuts
-) -> _Trust:
-    """Fits trust on two sets of places, for the shape and for the p-values, with `num_steps` steps before each."""
+    engines: EngineOf, card: Card, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, cuts: _Cuts
+) -> dict[str, Any]:
+    """The fields of a calibration that measure trust in a history.
+
+    They are fitted on two sets of places, for the shape and for the p-values, with `num_steps` steps before each.
+    """
     names, seed = {signal.name for signal in card.schema.observations}, cuts.seed
     lengths = [length for length in LENGTHS if length <= num_steps]
 
@@ -275,9 +273,9 @@ def _trust(
         return dict(vars(step_errors_at(engine, [past[row] for row in rows], num_steps, seed=seed)))
 
     # Novelty of presents and errors of the steps before them, at the places for the shape and for the p-values.
-    usual, novelty = (engines.ask(past, partial(novelties, past))["novelty"] for past in pasts)
+    usual, novelty = (_ask(engines, past, partial(novelties, past))["novelty"] for past in pasts)
     shaping, scoring = (
-        StepErrors(**engines.ask(past, partial(step_errors, past))) if num_steps else None for past in pasts
+        StepErrors(**_ask(engines, past, partial(step_errors, past))) if num_steps else None for past in pasts
     )
     ood = fit_ood_score(shaping, usual, lengths)
     ood_scores = np.zeros((len(ood.lengths) - 1, len(novelty)))
@@ -295,13 +293,13 @@ def _trust(
         for name, flags in episode.observed.items()
         if name in names
     ]
-    return _Trust(
-        ood=ood,
-        ood_scores=np.sort(ood_scores),
-        novelty=np.sort(novelty),
-        complete=all(flags.all() for flags in seen),
-        effects=effects,
-    )
+    return {
+        "ood": ood,
+        "ood_scores": np.sort(ood_scores),
+        "novelty": np.sort(novelty),
+        "complete": all(flags.all() for flags in seen),
+        "effects": effects,
+    }
 
 
 def _trust_steps(card: Card, episodes: Sequence[Episode], limit: int) -> int:

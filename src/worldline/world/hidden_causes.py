@@ -193,34 +193,27 @@ def _fit(sums: _Sums, number: int) -> HiddenCauses:
         now = float(posterior.log_likelihood.sum())
         if now - before < _MIN_GAIN_NATS * len(sums.rows):
             break
-        before, causes = now, _maximise(sums, posterior)
+        before, causes = now, _maximise(sums, posterior.sizes, posterior.spread)
     return causes
 
 
 def _start(sums: _Sums, number: int) -> HiddenCauses:
     """The mean over all episodes, and the principal directions of the single-episode regressions around it."""
     num_episodes, size, targets = sums.xe.shape
-    none = _maximise(
-        sums,
-        _Posterior(
-            sizes=np.zeros((num_episodes, 0)),
-            spread=np.zeros((num_episodes, 0, 0)),
-            log_likelihood=np.zeros(num_episodes),
-        ),
-    )
+    none = _maximise(sums, np.zeros((num_episodes, 0)), np.zeros((num_episodes, 0, 0)))
     own = np.linalg.solve(sums.xx + np.eye(size), sums.xe - sums.xx @ none.mean)
     _, lengths, axes = np.linalg.svd(own.reshape(num_episodes, -1), full_matrices=False)
     directions = lengths[:number, None] / np.sqrt(num_episodes) * axes[:number]
     return HiddenCauses(mean=none.mean, directions=directions.reshape(-1, size, targets), noise=none.noise)
 
 
-def _maximise(sums: _Sums, posterior: _Posterior) -> HiddenCauses:
-    """One regression on every feature times 1 and times the size of every cause."""
+def _maximise(sums: _Sums, inferred: Floats, spread: Floats) -> HiddenCauses:
+    """One regression on every feature times 1 and times the inferred size [K, R] of every cause."""
     num_episodes, size, targets = sums.xe.shape
     # The mean is a cause of size 1. Second moments of uncertain sizes contain their variance.
-    sizes = np.concatenate([np.ones((num_episodes, 1)), posterior.sizes], 1)
+    sizes = np.concatenate([np.ones((num_episodes, 1)), inferred], 1)
     second = sizes[:, :, None] * sizes[:, None, :]
-    second[:, 1:, 1:] += posterior.spread
+    second[:, 1:, 1:] += spread
     among = np.einsum("krs,kpq->rpsq", second, sums.xx).reshape(sizes.shape[1] * size, -1)
     towards = np.einsum("kr,kpd->rpd", sizes, sums.xe).reshape(-1, targets)
     total = float(sums.rows.sum())

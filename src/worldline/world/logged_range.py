@@ -62,11 +62,7 @@ def observed_values(episodes: Sequence[Episode], name: str) -> Floats:
     Raises:
         DataError: there is none.
     """
-    seen = [
-        episode.observations[name][episode.observed.get(name, np.ones(episode.num_steps + 1, bool)).astype(bool)]
-        for episode in episodes
-    ]
-    values = np.concatenate(seen).astype(np.float64)
+    values = np.concatenate([episode.observations[name][episode.mask(name)] for episode in episodes]).astype(np.float64)
     if not len(values):
         raise DataError("the signal is never observed", fix="Remove it from the schema, or add logs.", signal=name)
     return values
@@ -117,8 +113,7 @@ def history_excess(ranges: Mapping[str, Floats], inputs: Iterable[str], history:
     """The excess [W, H] of each observation of the signals `inputs`, and of the actions and exogenous before it."""
     lead, seen = next(iter(history.observations.values())).shape[:2], dict[str, NDArray[np.generic]]()
     for name in ranges.keys() & set(inputs) & history.observations.keys():
-        known = np.asarray(history.observed.get(name, np.ones(lead)), bool)
-        seen[name] = np.where(known[..., None], history.observations[name], np.nan)
+        seen[name] = np.where(history.mask(name)[..., None], history.observations[name], np.nan)
     excess = excess_of(ranges, seen, lead)
     before = excess_of(ranges, {**history.actions, **history.exogenous}, (lead[0], lead[1] - 1))
     excess[:, 1:] = np.maximum(excess[:, 1:], before)

@@ -7,7 +7,6 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -26,8 +25,6 @@ from worldline.schema import Kind
 from worldline.training.batches import join, split, to_tensor
 from worldline.world.calibration import Calibration, Floats
 from worldline.world.prediction_errors import num_samples
-
-_NO_TENSOR: Final = "Return a torch tensor, or wrap a NumPy function in from_numpy."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,7 +86,11 @@ class Objective:
             UnsupportedError: a gradient is requested, but the engine does not compute with torch, or a target is
                 discrete. Also if a cost or constraint needs a signal or a calibration that this world lacks.
         """
-        self._check_gradient(actions)
+        discrete = [name for name in self.targets if self.card.schema[name].kind is not Kind.VECTOR]
+        if actions.requires_grad and discrete:
+            raise UnsupportedError(
+                f"the target {discrete[0]!r} is discrete and has no gradient. Use the planner 'cem'."
+            )
         if self.pending is not None:
             actions = torch.cat([self.pending[:, None].expand(-1, actions.shape[1], -1, -1), actions], 2)
         costs, violations = list[Tensor](), list[Tensor]()
@@ -108,13 +109,6 @@ class Objective:
                 violations.append(torch.stack(each, -1) if each else part.new_zeros(*size[:2], 0))
                 costs.append(self._total(self._steps(rollout, size), size))
         return PlanCosts(cost=torch.cat(costs, 1), violation=torch.cat(violations, 1))
-
-    def _check_gradient(self, actions: Tensor) -> None:
-        discrete = [name for name in self.targets if self.card.schema[name].kind is not Kind.VECTOR]
-        if actions.requires_grad and discrete:
-            raise UnsupportedError(
-                f"the target {discrete[0]!r} is discrete and has no gradient. Use the planner 'cem'."
-            )
 
     def _completed(self, predicted: Rollout, actions: Float[Tensor, "W N T A"]) -> Rollout:
         """The rollout of the engine with inputs, present, periods and trust."""
@@ -141,38 +135,47 @@ class Objective:
                 check_answer({name: values.detach().cpu().numpy()}, self.card.name, axis=3)
 
     def _violation(self, number: int, rollout: Rollout, size: Sequence[int]) -> Float[Tensor, "W N"]:
-        constraint = self.constraints[number]
-        found = self._applied(constraint, self._with_margin(rollout, constraint, size[2]))
-        if not isinstance(found, Tensor):
-            raise InputError(f"constraint {number} returned a {type(found).__name__}. {_NO_TENSOR}")
-        if found.ndim != 2 or any(got not in (1, want) for got, want in zip(found.shape, size, strict=False)):
-            raise InputError(
-                f"constraint {number}: expected a violation [W, N] of shape {tuple(size[:2])}, got shape "
-                f"{tuple(found.shape)}."
-            )
-        if isinstance(constraint, Chance) and bool(found.isinf().any()):
+        constraint, name = self.constraints[number], f"constraint {number}"
+        if isinstance(constraint, Chance):
+            rollout = replace(rollout, margin=self._margin(size[2], constraint.level))
+        violation = self._evaluated(name, constraint, rollout, size[:2])
+        if isinstance(constraint, Chance) and bool(violation.isinf().any()):
             raise UnsupportedError(
-                f"constraint {number} must hold with probability {constraint.level}, but too few calibration windows "
-                "observed one of its signals. Log more of it, or lower the level."
+                f"{name} must hold with probability {constraint.level}, but too few calibration windows observed one "
+                "of its signals. Log more of it, or lower the level."
             )
-        if bool((found < 0).any()):
+        if bool((violation < 0).any()):
             raise InputError(
-                f"constraint {number} returned the negative violation {float(found.min()):.4g}. Return 0 where the "
-                "constraint holds: use .clamp(min=0)."
+                f"{name} returned the negative violation {float(violation.min()):.4g}. Return 0 where the constraint "
+                "holds: use .clamp(min=0)."
             )
-        return found.float().expand(*size[:2])
+        return violation.float().expand(*size[:2])
 
-    def _applied(self, rule: Callable[[Rollout], Tensor], rollout: Rollout) -> Tensor:
-        """The result of a cost or constraint. Only the schema tells a signal that is not predicted from a typo."""
+    def _evaluated(
+        self, name: str, rule: Callable[[Rollout], Tensor], rollout: Rollout, shape: Sequence[int]
+    ) -> Tensor:
+        """The result of a cost or constraint, which can be expanded to `shape`."""
         try:
-            return rule(rollout)
+            values = rule(rollout)
         except UnknownNameError as error:
+            # Only the schema tells a signal that is not predicted from a typo.
             if error.name not in {signal.name for signal in self.card.schema.signals}:
                 raise
             raise UnreadableError(
                 f"{self.card.name} does not predict {error.name!r}, which a cost or constraint reads. Use signals "
                 f"among {', '.join(error.known)}."
             ) from error
+        if not isinstance(values, Tensor):
+            raise InputError(
+                f"{name} returned a {type(values).__name__}. Return a torch tensor, or wrap a NumPy function in "
+                "from_numpy."
+            )
+        if values.ndim != len(shape) or any(
+            got not in (1, want) for got, want in zip(values.shape, shape, strict=True)
+        ):
+            axes = "[W, N, S, T]" if len(shape) == 4 else "[W, N]"
+            raise InputError(f"{name}: expected shape {axes} = {tuple(shape)}, got shape {tuple(values.shape)}.")
+        return values
 
     def _trust(self, rollout: Rollout, p_value: float) -> Float[Tensor, "W N 1 T"]:
         """See `Rollout.trust`."""
@@ -200,21 +203,15 @@ class Objective:
         line = -score / (reference[-1] - reference[0]).clamp(min=torch.finfo(score.dtype).tiny)
         return (p_values.to(score) + (line - line.detach()))[:, :, None]
 
-    def _with_margin(self, rollout: Rollout, constraint: Constraint, horizon: int) -> Rollout:
-        """The rollout, with bands if the constraint is a `Chance`."""
-        if not isinstance(constraint, Chance):
-            return rollout
-        calibration = self.calibration
-        if calibration is None or not calibration.has_error_scores:
+    def _margin(self, horizon: int, level: float) -> Mapping[str, Tensor]:
+        """Half the width of the bands at a level."""
+        if self.calibration is None or not self.calibration.has_error_scores:
             raise UnsupportedError(
-                f"a constraint must hold with probability {constraint.level}, but the world is not calibrated. "
-                "Calibrate it, or remove Chance."
+                f"a constraint must hold with probability {level}, but the world is not calibrated. Calibrate it, or "
+                "remove Chance."
             )
-        return replace(rollout, margin=self._margin(calibration, horizon, constraint.level))
-
-    def _margin(self, calibration: Calibration, horizon: int, level: float) -> Mapping[str, Tensor]:
         if level not in self.margins:
-            bands = calibration.at(self.num_observed)
+            bands = self.calibration.at(self.num_observed)
             self.margins[level] = {
                 name: exact(self.widening * bands.band_half_width(name, horizon, level), self.engine.device)
                 for name in bands.scale
@@ -229,18 +226,9 @@ class Objective:
             total = precise(rollout.goal_distance(self.encoded_goal))[:, :, None]
         elif self.targets:
             total = target_cost(rollout, self.targets, self.scale)
+        num_drawn = max((value.shape[2] for value in rollout.signals.values()), default=1)
         for number, cost in enumerate(self.goal.costs):
-            step = self._applied(cost, rollout)
-            if not isinstance(step, Tensor):
-                raise InputError(f"cost {number} returned a {type(step).__name__}. {_NO_TENSOR}")
-            num_drawn = max((value.shape[2] for value in rollout.signals.values()), default=1)
-            expected = (*size[:2], num_drawn, size[2])
-            if step.ndim != 4 or any(got not in (1, want) for got, want in zip(step.shape, expected, strict=True)):
-                raise InputError(
-                    f"cost {number}: expected the cost of each step [W, N, S, T] of shape {expected}, got shape "
-                    f"{tuple(step.shape)}."
-                )
-            total = total + step
+            total = total + self._evaluated(f"cost {number}", cost, rollout, (*size[:2], num_drawn, size[2]))
         return total
 
     def _total(self, steps: Float[Tensor, "#W #N S #T"], size: Sequence[int]) -> Float[Tensor, "W N"]:
@@ -299,7 +287,7 @@ def objective(
         goal=goal,
         targets={} if by_distance else {name: exact(value, device) for name, value in targets.items()},
         scale={} if by_distance else {n: exact(_scale(card, calibration, goal, n), device) for n in targets},
-        encoded_goal=_encoded_goal(card, engine, belief, goal, targets, by_distance) if by_distance else None,
+        encoded_goal=_encoded_goal(engine, belief, goal, targets, by_distance) if by_distance else None,
         constraints=constraints,
         exogenous=join(card.schema.exogenous, exogenous, device) if exogenous else None,
         present={name: to_tensor(value, device) for name, value in present.items()},
@@ -312,19 +300,14 @@ def objective(
 
 
 def _encoded_goal(
-    card: Card,
-    engine: Engine,
-    belief: EngineBelief,
-    goal: Goal,
-    targets: Arrays,
-    by_distance: Sequence[str],
+    engine: Engine, belief: EngineBelief, goal: Goal, targets: Arrays, by_distance: Sequence[str]
 ) -> object:
-    if not isinstance(engine, GoalDistance) and goal.in_steps:
-        raise UnsupportedError(f"{card.name} has no distance head, which in_steps needs. Fit one, or remove in_steps.")
+    """The goal observation, for the distance in steps."""
+    card = engine.describe()
     if not isinstance(engine, GoalDistance):
         raise UnsupportedError(
-            f"{card.name} has no distance head, which a goal on {', '.join(by_distance)} needs. Fit one, or use "
-            f"predicted targets: {', '.join(n for n in card.predicts if card.schema[n].kind is not Kind.IMAGE)}."
+            f"{card.name} has no distance head, which in_steps or a goal on {', '.join(by_distance)} needs. Fit one or "
+            f"use predicted targets: {', '.join(n for n in card.predicts if card.schema[n].kind is not Kind.IMAGE)}."
         )
     if goal.risk < 1:
         raise UnsupportedError(

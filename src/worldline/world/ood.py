@@ -228,15 +228,10 @@ def errors_of(card: Card, history: History, predicted: Arrays) -> StepErrors:
     """
     shape = next(iter(predicted.values())).shape[:2]
     before, after = history.last(shape[1] + 1, axis=1), history.last(shape[1], axis=1)
-
-    def observed(history: History, name: str) -> NDArray[np.bool_]:
-        flags = history.observed.get(name)
-        return np.ones(shape, bool) if flags is None else flags[:, : shape[1]].astype(bool)
-
     errors, change, drive = list[Floats](), list[Floats](), list[NDArray[np.generic]]()
     known = np.ones(shape, bool)
     for signal in vectors_of(card):
-        value, seen = after.observations[signal.name].astype(np.float64), observed(after, signal.name)
+        value, seen = after.observations[signal.name].astype(np.float64), after.mask(signal.name)
         samples = predicted[signal.name][:, :, :1] if card.deterministic else predicted[signal.name]
         mean = mean_of(signal, np.moveaxis(samples, 2, 1))
         errors.append(np.where(seen[..., None], signal.difference(np.where(seen[..., None], value, 0.0), mean), 0.0))
@@ -245,7 +240,7 @@ def errors_of(card: Card, history: History, predicted: Arrays) -> StepErrors:
     for signal in (*card.schema.observations, *card.schema.actions, *card.schema.exogenous):
         if signal.kind is Kind.VECTOR and signal.name in before.observations:
             drive.append(before.observations[signal.name][:, :-1])
-            known &= observed(before, signal.name)
+            known &= before.mask(signal.name)[:, : shape[1]]
         elif signal.kind is Kind.VECTOR and signal.role is not Role.OBSERVATION:
             inputs = before.actions if signal.role is Role.ACTION else before.exogenous
             drive.append(inputs[signal.name])
@@ -320,14 +315,15 @@ def fit_ood_score(seen: StepErrors | None, novelty: Floats, lengths: Sequence[in
     spread = np.where(drive.std(0) > 0, drive.std(0), 1.0)
     wide = np.concatenate([(drive - drive.mean(0)) / spread, np.ones((len(drive), 1))], 1)
     law = np.linalg.solve(wide.T @ wide + np.eye(wide.shape[1]), wide.T @ change)
-    scaled = [_scaling(rows) for rows in (seen.errors[seen.known], change - wide @ law)]
+    both = (_scaling(rows) for rows in (seen.errors[seen.known], change - wide @ law))
+    centre, scale, whitening = (np.stack(part) for part in zip(*both, strict=True))
     num = change.shape[1] * wide.shape[1]
     statistics = np.ones((len(lengths), 1 + 2 * (4 + num + 2 * (num <= MAX_PAIRS))))
     fitted = OODScore(
         law=law,
-        centre=np.stack([one.centre for one in scaled]),
-        scale=np.stack([one.scale for one in scaled]),
-        whitening=np.stack([one.whitening for one in scaled]),
+        centre=centre,
+        scale=scale,
+        whitening=whitening,
         drive_centre=drive.mean(0),
         drive_scale=spread,
         centres=np.zeros((2, len(lengths), num)),
@@ -346,24 +342,15 @@ def fit_ood_score(seen: StepErrors | None, novelty: Floats, lengths: Sequence[in
     return _with_quantiles(fitted, seen, novelty)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Scaling:
-    """One row of the fields of `OODScore` with these names."""
-
-    centre: Floats
-    scale: Floats
-    whitening: Floats
-
-
-def _scaling(rows: Float[np.ndarray, "n D"]) -> _Scaling:
-    """The scaling of one-step errors, one per row."""
+def _scaling(rows: Float[np.ndarray, "n D"]) -> tuple[Floats, Floats, Floats]:
+    """Centre, scale and whitening of one-step errors, one per row."""
     centre, scale = rows.mean(0), rows.std(0)
     # A component that is always predicted exactly gives no scale, so any error counts as large.
     scale = np.where(scale > 0, scale, 1e-6)
     standard = (rows - centre) / scale
     covariance = (1 - _SHRINKAGE) * standard.T @ standard / len(rows) + _SHRINKAGE * np.eye(len(centre))
     variances, directions = np.linalg.eigh(covariance)
-    return _Scaling(centre=centre, scale=scale, whitening=directions / np.sqrt(variances))
+    return centre, scale, directions / np.sqrt(variances)
 
 
 def _whitening(rows: Floats) -> Floats:

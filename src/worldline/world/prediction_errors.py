@@ -91,7 +91,7 @@ def step_differences(
     after = history.last(shape[1], axis=1)
     logged = [name for name in card.predicts if name in after.observations]
     known = dict.fromkeys(card.predicts, np.zeros(shape, bool))
-    known |= {name: after.observed.get(name, np.ones(shape, bool)).astype(bool) for name in logged}
+    known |= {name: after.mask(name) for name in logged}
     samples = {name: np.moveaxis(predicted[name], 2, 1) for name in logged}
     found = differences(card.schema, samples, {name: after.observations[name] for name in logged}, known)
     nothing = dict.fromkeys(card.predicts, np.zeros((*shape, 1)))

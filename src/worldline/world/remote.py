@@ -84,7 +84,7 @@ class RemoteWorld(RemoteClient[Card, RemoteSession], World):
         if self._client.is_closed:
             raise InputError(f"{self!r} is closed. Open the world again.")
         try:
-            with self._client.stream(**request.options()) as response:
+            with self._client.stream(**request.options) as response:
                 reply = RemoteReply(response, self._limit_bytes)
                 for piece in response.iter_raw():
                     reply.add(piece)

@@ -86,7 +86,7 @@ class AsyncRemoteWorld(RemoteClient[Coroutine[Any, Any, Card], Coroutine[Any, An
         if client.is_closed:
             raise InputError(f"{self!r} is closed. Open the world again.")
         try:
-            async with client.stream(**request.options()) as response:
+            async with client.stream(**request.options) as response:
                 reply = RemoteReply(response, self._limit_bytes)
                 async for piece in response.aiter_raw():
                     reply.add(piece)

@@ -9,8 +9,8 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast, final
+from dataclasses import replace
+from typing import Any, Concatenate, Final, Generic, NamedTuple, ParamSpec, TypeVar, cast, final
 
 import msgspec
 
@@ -30,6 +30,9 @@ except ModuleNotFoundError as error:
 LIMIT_BYTES: Final = 256 * 2**20
 """Default limit for the size of an answer."""
 
+MAX_TIMEOUT_S: Final = 1e6
+"""Sockets cannot wait much longer."""
+
 TOKEN_VARIABLE: Final = "WORLDLINE_TOKEN"
 """The environment variable with the token for services."""
 
@@ -40,7 +43,6 @@ P = ParamSpec("P")
 
 _EXAMPLE: Final = "Use one such as 'https://example.com/v1/worlds/greenhouse'."
 _MAX_IDLE_S: Final = 2.0  # below the keep-alive time of servers, so no connection is used while the server closes it
-_MAX_WAIT_S: Final = 1e6  # sockets cannot wait longer
 _BACKOFF_S: Final = 0.1
 _MAX_LISTED: Final = 20
 _SAFE_TO_REPEAT: Final = (httpx.NetworkError, httpx.RemoteProtocolError)
@@ -48,35 +50,16 @@ _SAFE_TO_REPEAT: Final = (httpx.NetworkError, httpx.RemoteProtocolError)
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class RemoteRequest:
+class RemoteRequest(NamedTuple):
     """A request for a client to send.
 
-    Args:
-        method: of HTTP.
-        url: where to.
-        content: the body.
-        headers: further ones.
-        wait_s: time limit for the connection and for each part of the answer.
+    Attributes:
+        options: the arguments of `stream` of httpx.
         delay_s: time to wait before it is sent.
     """
 
-    method: str
-    url: httpx.URL
-    content: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    wait_s: float
+    options: dict[str, Any]
     delay_s: float = 0.0
-
-    def options(self) -> dict[str, Any]:
-        """The arguments of `stream` of httpx."""
-        return {
-            "method": self.method,
-            "url": self.url,
-            "content": self.content,
-            "headers": self.headers,
-            "timeout": self.wait_s,
-        }
 
 
 @final
@@ -125,7 +108,7 @@ def awaited(
 class _Listed(msgspec.Struct):
     """A served world, of which only the name matters here."""
 
-    name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]{1,100}$")]
+    name: str
 
 
 class _Listing(msgspec.Struct):
@@ -150,10 +133,10 @@ class RemoteClient(ABC, Generic[CardAnswer, SessionAnswer]):
         retries: int = 2,
         insecure: bool = False,
     ) -> None:
-        if not 0 < timeout_s <= _MAX_WAIT_S:
-            raise InputError(f"timeout_s is {timeout_s}. Use seconds, above 0 and at most {_MAX_WAIT_S:g}.")
-        if retries < 0:
-            raise InputError(f"retries is {retries}. Use a number of at least 0.")
+        if not 0 < timeout_s <= MAX_TIMEOUT_S or retries < 0:
+            raise InputError(
+                f"timeout_s {timeout_s} must be above 0 and at most {MAX_TIMEOUT_S:g}, retries {retries} at least 0."
+            )
         address = _checked(url)
         secret = _token(token, address, insecure)
         # A closure keeps secrets out of the attributes, which debuggers and error reports show.
@@ -206,8 +189,8 @@ class RemoteClient(ABC, Generic[CardAnswer, SessionAnswer]):
     def answered(self, path: str, call: Call, without: Collection[str] = ()) -> Steps[Any]:
         """The answer to a call without some fields. The time limit of a plan is added to the timeout."""
         started_s, message = time.monotonic(), encode_call(call, without)
-        budget_s = call.budget_s if isinstance(call, PlanCall) else None
-        wait_s = min(self._timeout_s + (budget_s or 0.0), _MAX_WAIT_S)
+        budget_s = (call.budget_s or 0.0) if isinstance(call, PlanCall) else 0.0
+        wait_s = min(self._timeout_s + budget_s, MAX_TIMEOUT_S)
         reply = yield from self._sent("POST", path, wait_s, content=message)
         answer = self._answer(ANSWERS[type(call)], reply)
         if isinstance(answer, Plan):
@@ -272,14 +255,15 @@ class RemoteClient(ABC, Generic[CardAnswer, SessionAnswer]):
     def _sent(self, method: str, path: str, limit_s: float, **body: Any) -> Steps[RemoteReply]:
         """The reply to a request, which is repeated where that helps and is safe."""
         url, end_s = self._url.copy_with(path=path), time.monotonic() + limit_s
-        request = RemoteRequest(method=method, url=url, wait_s=limit_s, **body)
+        options: dict[str, Any] = {"method": method, "url": url, "timeout": limit_s, **body}
+        delay_s = 0.0
         for attempt in range(self._retries + 1):
-            outcome = yield request
+            outcome = yield RemoteRequest(options, delay_s)
             pause_s = _pause_s(outcome, attempt)
             left_s = 0.0 if pause_s is None else end_s - time.monotonic() - pause_s
             if attempt == self._retries or pause_s is None or left_s <= 0:
                 break
-            request = replace(request, delay_s=pause_s, wait_s=left_s)
+            options["timeout"], delay_s = left_s, pause_s
         if isinstance(outcome, RemoteReply):
             return outcome
         if isinstance(outcome, httpx.TimeoutException):

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.windows import forecast_windows
-from worldline.engines.base import Abducts, Card, Engine, Samples
+from worldline.engines.base import Abducts, Card, Engine
 from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Episode, Future
 from worldline.errors import ConfigError
@@ -85,39 +85,56 @@ def twins(
     Raises:
         ConfigError: `causes` belong to another engine.
     """
-    card = engine.describe()
-    num_steps = len(next(iter(actions.values())))
+    card, reason = engine.describe(), ""
+    stop = at + len(next(iter(actions.values())))
     if isinstance(engine, Abducts):
         belief, noise = engine.abduct(episode, at)
-        future = _future(episode, at, actions)
-        found = engine.imagine(belief, future, num_samples=num_samples(card), noise=noise, seed=seed)
-        check_answer(found.signals, card.name, axis=3)
-        return _pair(found, Abduction.FULL)
-    problem = obstacle(card)
-    if not problem:
-        case = _Case(
-            engine=engine,
-            card=card,
-            episode=_relevant(card, episode),
-            at=at,
-            num_steps=num_steps,
-            still=causes is not None and causes.still,
-            causes=causes,
-            seed=seed,
-        )
-        if case.still and case.inferred is None:  # one episode is not enough to fit the whole linear model
-            case = replace(case, still=False, causes=None)
-        if not case.unknown:
-            return CounterfactualPair(taken=case.logged, others=case.follow(actions), abduction=Abduction.FULL)
-        if case.num_known >= MIN_STEPS:
-            taken, others = (case.follow(one) for one in (case.taken, actions))
-            return CounterfactualPair(taken=taken, others=others, abduction=Abduction.HIDDEN_CAUSE, reason=case.unknown)
+    else:
+        inferred, problem = _inferred_pair(engine, card, episode, at, actions, causes, seed)
+        if inferred is not None:
+            return inferred
+        reason = f"only the history up to the branch was used: {problem}"
+        past = add_world_axis(episode.history(at, min(card.context, at + 1)))
+        belief, noise = engine.observe(None, past, seed=seed), None
+    # The logged actions and the others are two versions of one future.
+    future = Future(
+        actions={name: np.stack([episode.actions[name][at:stop], value])[None] for name, value in actions.items()},
+        exogenous={name: value[None, at:stop] for name, value in episode.exogenous.items()},
+    )
+    samples = engine.imagine(belief, future, num_samples=num_samples(card), noise=noise, seed=seed).signals
+    check_answer(samples, card.name, axis=3)
+    taken, others = ({name: value[0, version] for name, value in samples.items()} for version in (0, 1))
+    abduction = Abduction.NONE if reason else Abduction.FULL
+    return CounterfactualPair(taken=taken, others=others, abduction=abduction, reason=reason)
+
+
+def _inferred_pair(
+    engine: Engine, card: Card, episode: Episode, at: int, actions: Arrays, causes: HiddenCauses | None, seed: int
+) -> tuple[CounterfactualPair | None, str]:
+    """The samples with inferred causes and noise; or None and the reason why nothing can be inferred."""
+    if problem := obstacle(card):
+        return None, problem
+    case = _Case(
+        engine=engine,
+        card=card,
+        episode=_relevant(card, episode),
+        at=at,
+        num_steps=len(next(iter(actions.values()))),
+        still=causes is not None and causes.still,
+        causes=causes,
+        seed=seed,
+    )
+    if case.still and case.inferred is None:  # one episode is not enough to fit the whole linear model
+        case = replace(case, still=False, causes=None)
+    if not case.unknown:
+        pair = CounterfactualPair(taken=case.logged, others=case.follow(actions), abduction=Abduction.FULL)
+        return pair, ""
+    if case.num_known < MIN_STEPS:
         few = f"what_if needs at least {MIN_STEPS} complete steps; the episode has {case.num_known}"
-        problem = f"{case.unknown}, and {few}"
-    belief = engine.observe(None, add_world_axis(episode.history(at, min(card.context, at + 1))), seed=seed)
-    found = engine.imagine(belief, _future(episode, at, actions), num_samples=num_samples(card), seed=seed)
-    check_answer(found.signals, card.name, axis=3)
-    return _pair(found, Abduction.NONE, f"only the history up to the branch was used: {problem}")
+        return None, f"{case.unknown}, and {few}"
+    taken, others = (case.follow(one) for one in (case.taken, actions))
+    pair = CounterfactualPair(taken=taken, others=others, abduction=Abduction.HIDDEN_CAUSE, reason=case.unknown)
+    return pair, ""
 
 
 def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> HiddenCauses | None:
@@ -150,33 +167,10 @@ def _tables(
     """Features [n, P] and residuals [n, D] of each episode with enough complete steps."""
     found = []
     for episode in episodes:
-        case = _Case(
-            engine=engine,
-            card=card,
-            episode=_relevant(card, episode),
-            at=0,
-            num_steps=0,
-            still=still,
-            causes=None,
-            seed=seed,
-        )
+        case = _Case(engine=engine, card=card, episode=_relevant(card, episode), still=still, seed=seed)
         if case.logged_signals and case.logged_signals == case.signals and case.complete.sum() >= MIN_STEPS:
             found.append((case.table[case.complete], case.joined[case.complete]))
     return found
-
-
-def _future(episode: Episode, at: int, actions: Arrays) -> Future:
-    """The logged actions and the others, as two versions."""
-    stop = at + len(next(iter(actions.values())))
-    return Future(
-        actions={name: np.stack([episode.actions[name][at:stop], value])[None] for name, value in actions.items()},
-        exogenous={name: value[None, at:stop] for name, value in episode.exogenous.items()},
-    )
-
-
-def _pair(found: Samples, abduction: Abduction, reason: str = "") -> CounterfactualPair:
-    taken, others = ({name: value[0, version] for name, value in found.signals.items()} for version in (0, 1))
-    return CounterfactualPair(taken=taken, others=others, abduction=abduction, reason=reason)
 
 
 def obstacle(card: Card) -> str:
@@ -208,9 +202,7 @@ def _relevant(card: Card, episode: Episode) -> Episode:
 
 def _observed(episode: Episode, name: str) -> NDArray[np.bool_]:
     """Where [T + 1] a signal was observed; nowhere if it was not logged."""
-    if name not in episode.observations:
-        return np.zeros(episode.num_steps + 1, bool)
-    return np.asarray(episode.observed.get(name, np.ones(episode.num_steps + 1, bool)), dtype=bool)
+    return episode.mask(name) if name in episode.observations else np.zeros(episode.num_steps + 1, bool)
 
 
 def _filled(values: NDArray[np.generic], seen: NDArray[np.bool_]) -> NDArray[np.generic]:
@@ -241,10 +233,10 @@ class _Case:
     engine: Engine
     card: Card
     episode: Episode
-    at: int
-    num_steps: int
+    at: int = 0
+    num_steps: int = 0
     still: bool
-    causes: HiddenCauses | None
+    causes: HiddenCauses | None = None
     seed: int
 
     @property
@@ -424,7 +416,10 @@ class _Case:
         """The prediction of one step of a path, per predicted signal [1, 1, S, *shape]."""
         length = min(self.card.context, step + 1)
         window = forecast_windows([(twin, step)], length=length, horizon=1, schema=self.card.schema, targets=())
-        return self._imagine(self.engine.observe(None, window.history, seed=self.seed), window.future())
+        belief = self.engine.observe(None, window.history, seed=self.seed)
+        samples = self.engine.imagine(belief, window.future(), num_samples=num_samples(self.card), seed=self.seed)
+        check_answer(samples.signals, self.card.name, axis=3)
+        return {name: value[:, :, :, 0] for name, value in samples.signals.items()}
 
     def _change(self, signal: Signal) -> Floats:
         """The change of a vector in each step [T, size]."""
@@ -444,12 +439,6 @@ class _Case:
         together = [step for step in needed if step >= first and step not in alone]
         single = [[step] for step in needed if step < first or step in alone]
         return [*single, together] if together else single
-
-    def _imagine(self, belief: object, future: Future) -> Arrays:
-        """Samples of one step, per predicted signal [W, N, S, *shape]."""
-        found = self.engine.imagine(belief, future, num_samples=num_samples(self.card), seed=self.seed)
-        check_answer(found.signals, self.card.name, axis=3)
-        return {name: value[:, :, :, 0] for name, value in found.signals.items()}
 
     def _features(self, episode: Episode, steps: slice) -> Floats:
         """The features of the correction [n, P]: a constant, the observations taken, and the inputs of each step."""

@@ -60,13 +60,6 @@ def test_with_a_probability_all_inside_the_bands_counts(
         assert clear >= 1.0 - np.linalg.norm(away_from_wall(torch.from_numpy(place), (0.0, 0.0), (0.0, 1.0))) - 1e-9
 
 
-def test_the_quantile_says_which_sample_counts() -> None:
-    samples = np.array([[0.1, 0.0], [0.6, 0.0], [2.0, 0.0]])[None, None, :, None]
-    seen = rollout_of({"a": samples, "b": np.zeros((1, 1, 1, 1, 2))})
-    for quantile, due in ((1.0, 0.9), (0.5, 0.4), (0.0, 0.0)):
-        assert KeepApart(first="a", second="b", distance=1.0, quantile=quantile)(seen).item() == pytest.approx(due)
-
-
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="distance 0"):
         KeepApart(first="a", second="b", distance=0.0)

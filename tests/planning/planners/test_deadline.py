@@ -45,11 +45,6 @@ def test_what_fits_follows_from_what_was_measured(laps: list[tuple[int, float]],
     assert after(*laps).next(count) == expected
 
 
-def test_few_that_were_held_up_do_not_speak_for_many() -> None:
-    pace = after((4, 3.0), (64, 1.0), left_s=80.0)  # it was something else that took so long
-    assert pace.next(64) == 64
-
-
 def test_the_longest_time_of_a_size_counts() -> None:
     times = [0.0]
     pace = DeadlineBatcher(100.0, first=4, clock=lambda: times[0])

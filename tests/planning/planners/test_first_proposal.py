@@ -7,7 +7,6 @@ from torch import Tensor
 from worldline.errors import UnsupportedError
 from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions
 from worldline.planning.planners.first_proposal import FirstProposal
-from worldline.registry import load
 
 SPACE = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
 
@@ -33,7 +32,3 @@ def test_returns_the_first_proposal_inside_the_bounds_however_good_the_others_ar
 def test_needs_a_proposal() -> None:
     with pytest.raises(UnsupportedError, match="needs a proposal"):
         plan(None)
-
-
-def test_is_registered() -> None:
-    assert load("planner", "first_proposal") is FirstProposal

@@ -53,16 +53,6 @@ def test_a_sequence_at_its_bound_can_leave_it() -> None:
     assert cost.asked[-1][0, 0].item() == pytest.approx(-2.8, abs=0.01)
 
 
-def test_proposals_are_costed_as_they_are() -> None:
-    space = ActionSpace(low=torch.tensor([-1.3]), high=torch.tensor([2.9]))
-    proposals = torch.rand(1, 200, 3, 1, generator=torch.Generator().manual_seed(1))
-    cost = Listening(lambda actions: free(actions.sum((2, 3))))
-    GradientPlanner(num_iterations=1).plan(
-        cost, space, batch=1, horizon=3, proposals=proposals, generator=torch.Generator().manual_seed(0)
-    )
-    assert torch.equal(cost.asked[0][:, :200], proposals)
-
-
 def test_refuses_a_cost_without_gradient() -> None:
     with pytest.raises(UnsupportedError, match="no gradient"):
         solve(GradientPlanner(), lambda actions: pushed_cart(actions.detach()), 1.0, 2)

@@ -5,7 +5,6 @@ import torch
 from tests.planning.planners.toys import Listening, free, solve
 from torch import Tensor
 
-from worldline.config import from_json, to_json
 from worldline.planning.planners.base import ActionSpace, PlanCosts
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.lagrangian import AugmentedLagrangian, _PenalizedCost
@@ -73,12 +72,6 @@ def test_proposals_are_costed_first_and_rounds_are_counted() -> None:
     assert [asked.shape[1] for asked in cost.asked] == [1 + 3, 1 + 10, 10, 1, 2 + 10, 10]
     assert found.num_evaluated == 48
     assert found.cost.item() <= 0.125
-
-
-def test_it_is_saved_with_its_search(tmp_path_factory: pytest.TempPathFactory) -> None:
-    planner = AugmentedLagrangian(search=CrossEntropy(num_candidates=9), num_rounds=3)
-    path = tmp_path_factory.mktemp("planner") / "planner.json"
-    assert from_json(AugmentedLagrangian, to_json(planner), where=path) == planner
 
 
 def test_problems_have_prices_of_their_own() -> None:

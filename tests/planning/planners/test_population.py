@@ -33,18 +33,6 @@ def test_what_is_not_finite_comes_last_even_if_it_is_feasible(odd: float) -> Non
     assert ranked.cost[0, 1:].isinf().all()
 
 
-def test_clips_before_costing() -> None:
-    seen = []
-
-    def cost(actions: torch.Tensor) -> PlanCosts:
-        seen.append(actions)
-        return PlanCosts(cost=actions.sum((2, 3)), violation=torch.zeros(1, 2, 0))
-
-    ranked = evaluated(cost, SPACE, torch.tensor([-7.0, 7.0]).reshape(1, 2, 1, 1))
-    assert seen[0].flatten().tolist() == [-1.0, 1.0]
-    assert ranked.actions.flatten().tolist() == [-1.0, 1.0]
-
-
 def test_merge_keeps_the_earlier_of_two_equals() -> None:
     first, second = population([1.0], [[0.0]]), population([1.0, 0.5], [[0.0], [0.0]])
     merged = first.merge(second)

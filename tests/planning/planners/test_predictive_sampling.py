@@ -2,15 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.planning.planners.toys import Listening, optimum, pushed_cart, solve
+from tests.planning.planners.toys import Listening, pushed_cart, solve
 
 from worldline.planning.planners.predictive_sampling import PredictiveSampling
-
-
-def test_comes_near_the_optimum_of_a_linear_quadratic_problem() -> None:
-    least = optimum(8)[1]
-    found = solve(PredictiveSampling(num_iterations=160, deviation=0.03, num_knots=8), pushed_cart, 2.0, 8)
-    assert found.cost.item() == pytest.approx(least, rel=0.1)
 
 
 def test_noise_is_straight_between_knots() -> None:

@@ -98,16 +98,6 @@ def test_a_deadline_closes_the_algorithm(deadline_s: float, cut: bool) -> None:
     assert closed == ([True] if cut else [])
 
 
-def test_an_algorithm_that_ends_by_itself_has_converged_however_late_it_is() -> None:
-    clock = Clock()
-
-    def candidates() -> Candidates:
-        yield sequences(0.0)
-
-    found = search(candidates(), clock.slow(total, per_call_s=1.0), SPACE, deadline_s=0.001, clock=clock)
-    assert found.converged
-
-
 @pytest.mark.parametrize(("deadline_s", "costed"), [(2.4, 1), (2.5, 2), (3.5, 3)])
 def test_a_population_that_would_end_too_late_is_not_begun(deadline_s: float, costed: int) -> None:
     clock = Clock()
@@ -141,20 +131,6 @@ def test_a_population_too_large_for_the_time_is_costed_in_parts() -> None:
     assert 0.75 <= clock.now_s <= 1.0
     assert found.cost.item() == 0.0
     assert not found.converged
-
-
-def test_with_time_enough_parts_are_told_as_the_whole() -> None:
-    values, told = torch.linspace(-1.0, 1.0, 100).sin()[torch.randperm(100)].tolist(), []
-
-    def candidates() -> Candidates:
-        told.append((yield sequences(*values, *values)))
-
-    search(candidates(), total, SPACE, deadline_s=None)
-    clock = Clock()
-    found = search(candidates(), clock.slow(total, per_call_s=0.1), SPACE, deadline_s=60.0, clock=clock)
-    assert found.converged
-    assert torch.equal(told[0].actions, told[1].actions)
-    assert torch.equal(told[0].cost, told[1].cost)
 
 
 def test_all_proposals_are_costed_however_short_the_time() -> None:

@@ -34,10 +34,3 @@ def test_chunks_bound_what_is_costed_at_once() -> None:
     asked: list[Tensor] = []
     plan(Shooting(num_candidates=10, chunk=4), asked, proposals=torch.ones(2, 3, 3, 1))
     assert [actions.shape[1] for actions in asked] == [3 + 4, 4, 2]
-
-
-def test_keeps_the_best_of_all_chunks() -> None:
-    asked: list[Tensor] = []
-    found = plan(Shooting(num_candidates=50, chunk=7), asked)
-    drawn = torch.cat(asked, 1)
-    assert torch.equal(found[0], drawn[0, drawn[0].sum((1, 2)).argmin()])

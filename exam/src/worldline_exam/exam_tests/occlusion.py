@@ -235,7 +235,7 @@ class OcclusionOracle(ReferenceEngine):
         del seed  # nothing is drawn
         num_worlds, length = check_observations(steps, [self.lab.schema[SIGNAL]])
         check_inputs(steps, self.lab.schema, length - 1 if belief is None else length)
-        seen = steps.observed.get(SIGNAL, np.ones((num_worlds, length), bool)).astype(bool)
+        seen = steps.mask(SIGNAL)
         values, pushes = steps.observations[SIGNAL].astype(float), steps.actions["push"].astype(float)
         none, zeros = np.zeros(num_worlds, int), np.zeros((num_worlds, 2))
         held = FollowedMotion(position=zeros, velocity=zeros, num_seen=none, since=none)

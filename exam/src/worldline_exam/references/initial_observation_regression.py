@@ -82,10 +82,10 @@ class InitialObservationRegression(ReferenceEngine):
         design, weights = engine._design(first), dict[str, NDArray[np.generic]]()
         for name in predicts:
             value = np.stack([one.observations[name] for one in episodes]).astype(float)
-            seen = np.stack([one.observed.get(name, np.ones(len(one.observations[name]), bool)) for one in episodes])
+            seen = np.stack([one.mask(name) for one in episodes])
             frames = [slice(frame, frame + 1) for frame in range(value.shape[1])]
             fitted = {"any": [slice(None)], "late": [slice(late, None)], "each": frames}[when]
-            weights[name] = np.stack([_ridge(design, value[:, rows], seen[:, rows].astype(bool)) for rows in fitted])
+            weights[name] = np.stack([_ridge(design, value[:, rows], seen[:, rows]) for rows in fitted])
         return replace(engine, weights=weights)
 
     def describe(self) -> Card:

@@ -75,9 +75,8 @@ class LabOracle(ReferenceEngine):
                 taken = {name: value[:, place : place + 1] for name, value in steps.actions.items()}
                 state = {name: value[:, 0] for name, value in self.law(state, taken).items()}
             for name in vectors_of(self.schema):
-                now = steps.observations[name][:, step]
-                seen = steps.observed.get(name, np.ones(steps.observations[name].shape[:2], bool))
-                state[name] = np.where(seen[:, step, None].astype(bool), now, state.get(name, np.zeros_like(now)))
+                now, seen = steps.observations[name][:, step], steps.mask(name)[:, step, None]
+                state[name] = np.where(seen, now, state.get(name, np.zeros_like(now)))
         return state
 
     def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
@@ -136,8 +135,7 @@ class Untrained(ReferenceEngine):
         parts = []
         for name in vectors_of(self.schema):
             value = steps.observations[name].astype(float)
-            seen = steps.observed.get(name, np.ones(value.shape[:2], bool)).astype(bool)
-            parts.append(np.where(seen[..., None], value, np.nan))
+            parts.append(np.where(steps.mask(name)[..., None], value, np.nan))
         rows = np.nan_to_num((np.concatenate(parts, -1) - self.centre) / self.scale)
         before = np.zeros((len(rows), CONTEXT, rows.shape[-1]))
         if isinstance(belief, np.ndarray):
@@ -162,5 +160,4 @@ class Untrained(ReferenceEngine):
 
 def _observed(episode: Episode, name: str) -> Floats:
     """The observed values [n, D] of a signal."""
-    value = episode.observations[name].astype(float)
-    return np.asarray(value[np.asarray(episode.observed.get(name, np.ones(len(value), bool)), dtype=bool)])
+    return np.asarray(episode.observations[name].astype(float)[episode.mask(name)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import torch
@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldline.errors import ConfigError
-from worldline.planning.base import Rollout
+from worldline.planning.base import Rollout, Rule
 from worldline.planning.costs.rollout_signals import PerComponent, constant, end, worst
 
 
-@dataclass(frozen=True, kw_only=True)
-class AtMost:
+@final
+class AtMost(Rule, frozen=True, kw_only=True):
     """Constrains a signal to stay at or below a bound. The violation [W, N] is in the signal's unit.
 
     The violation of one sample is its largest excess over all steps and components.
@@ -41,8 +41,8 @@ class AtMost:
         return worst((upper - constant(self.bound, upper)).amax(-1), self.quantile)
 
 
-@dataclass(frozen=True, kw_only=True)
-class AtLeast:
+@final
+class AtLeast(Rule, frozen=True, kw_only=True):
     """Constrains a signal to stay at or above a bound; otherwise as `AtMost`.
 
     Args:
@@ -64,8 +64,8 @@ class AtLeast:
         return worst((constant(self.bound, lower) - lower).amax(-1), self.quantile)
 
 
-@dataclass(frozen=True, kw_only=True)
-class KeepOut:
+@final
+class KeepOut(Rule, frozen=True, kw_only=True):
     """Constrains the signals to stay outside a box. The violation is [W, N].
 
     The violation of one sample is its largest depth over the steps: the distance to the nearest face, in the unit of

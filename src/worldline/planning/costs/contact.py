@@ -5,21 +5,21 @@ The distances are functions of positions alone, so that plans and the exam use t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from worldline.errors import ConfigError, InputError
-from worldline.planning.base import Rollout
+from worldline.planning.base import Rollout, Rule
 from worldline.planning.costs.rollout_signals import components, constant, worst
 
 Point = tuple[float, float]
 
 
-@dataclass(frozen=True, kw_only=True)
-class KeepApart:
+@final
+class KeepApart(Rule, frozen=True, kw_only=True):
     """Constrains two objects to keep a distance. The violation [W, N] is in the signals' unit.
 
     The violation of one sample is its largest overlap over all steps. With a probability (`Chance`), the objects are
@@ -57,8 +57,8 @@ class KeepApart:
         return worst(self.distance - torch.linalg.vector_norm(offset, dim=-1), self.quantile)
 
 
-@dataclass(frozen=True, kw_only=True)
-class KeepClear:
+@final
+class KeepClear(Rule, frozen=True, kw_only=True):
     """Constrains an object to keep a distance from a straight wall; otherwise as `KeepApart`.
 
     Args:

@@ -6,17 +6,17 @@ A search exploits model errors, which are largest far from the training data.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import final
 
 from jaxtyping import Float
 from torch import Tensor
 
 from worldline.errors import ConfigError, InputError
-from worldline.planning.base import Rollout
+from worldline.planning.base import Rollout, Rule
 
 
-@dataclass(frozen=True, kw_only=True)
-class OODPenalty:
+@final
+class OODPenalty(Rule, frozen=True, kw_only=True):
     """The cost [W, N, 1, T] of steps that lead to out-of-distribution states.
 
     Args:
@@ -42,8 +42,8 @@ class OODPenalty:
         return self.weight * _shortfall(rollout, self.trust)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RequireInDistribution:
+@final
+class RequireInDistribution(Rule, frozen=True, kw_only=True):
     """Constrains all predicted states to be in distribution. The violation [W, N] is in [0, 1].
 
     Args:

@@ -6,8 +6,7 @@ The signals may be predictions or inputs, such as actions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from typing import final
 
 import numpy as np
 import torch
@@ -16,12 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldline.errors import ConfigError, InputError
-from worldline.planning.base import Rollout
+from worldline.planning.base import Rollout, Rule
 from worldline.planning.costs.rollout_signals import PerComponent, components, constant, shorter
 
+Setting = PerComponent | NDArray[np.floating] | Sequence[Sequence[float]]
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Track:
+
+@final
+class Track(Rule, frozen=True, kw_only=True, eq=False):
     """The squared error to a reference trajectory, averaged over components.
 
     Args:
@@ -37,28 +38,22 @@ class Track:
 
     def __post_init__(self) -> None:
         _check("tolerance", self.tolerance)
-        if not np.isfinite(np.asarray(self.reference, dtype=float)).all():
-            raise ConfigError(f"the reference of {self.signal!r} holds NaN or infinity. Give finite values.")
-
-    @cached_property
-    def _reference(self) -> Tensor:
-        reference = _number(self.reference)
-        if reference.ndim != 2:
-            raise InputError(
-                f"the reference of {self.signal!r} has shape {tuple(reference.shape)}, expected [T, size]."
+        reference = np.asarray(self.reference, dtype=float)
+        if reference.ndim != 2 or not np.isfinite(reference).all():
+            raise ConfigError(
+                f"the reference of {self.signal!r} has shape {reference.shape}. Give finite values [T, size]."
             )
-        return reference
 
     def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
         """The cost of each step."""
         values = components(rollout, self.signal, self.tolerance)
-        reference = _over_time("the reference", self.signal, self._reference, values)
+        reference = _over_time("the reference", self.signal, self.reference, values)
         error = shorter(rollout, self.signal, values - reference)
         return (error / constant(self.tolerance, values)).square().mean(-1)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Within:
+@final
+class Within(Rule, frozen=True, kw_only=True, eq=False):
     """The squared excess beyond a range, averaged over components; 0 inside it.
 
     Args:
@@ -86,21 +81,17 @@ class Within:
         if not np.all(lows <= highs):
             raise ConfigError(f"low {self.low} of {self.signal!r} is above high {self.high}. Set low to at most high.")
 
-    @cached_property
-    def _ends(self) -> tuple[Tensor, Tensor]:
-        return _number(self.low), _number(self.high)
-
     def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
         """The cost of each step."""
         values = components(rollout, self.signal, *_per_component(self.low), *_per_component(self.high), self.tolerance)
-        low, high = (_over_time("an end", self.signal, end, values) for end in self._ends)
+        low, high = (_over_time("an end", self.signal, end, values) for end in (self.low, self.high))
         # At most one of the differences is above 0, because low <= high.
         excess = torch.maximum(low - values, values - high).clamp(min=0.0)
         return (excess / constant(self.tolerance, values)).square().mean(-1)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Price:
+@final
+class Price(Rule, frozen=True, kw_only=True, eq=False):
     """A price per unit of a signal and step, summed over components: energy, water, wear. Negative prices are gains.
 
     Args:
@@ -119,18 +110,14 @@ class Price:
         if isinstance(self.price, np.ndarray) and price.ndim != 2:
             raise ConfigError(f"the price of {self.signal!r} has shape {price.shape}. Give an array [T, size].")
 
-    @cached_property
-    def _price(self) -> Tensor:
-        return _number(self.price)
-
     def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
         """The cost of each step."""
         values = components(rollout, self.signal, *_per_component(self.price))
-        return (values * _over_time("the price", self.signal, self._price, values)).sum(-1)
+        return (values * _over_time("the price", self.signal, self.price, values)).sum(-1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Change:
+@final
+class Change(Rule, frozen=True, kw_only=True):
     """The squared change of a signal per step, averaged over components; for smooth actions.
 
     The change of the first step is relative to the present value, if it is known.
@@ -169,13 +156,9 @@ def _per_component(setting: PerComponent | NDArray[np.floating]) -> tuple[PerCom
     return () if isinstance(setting, np.ndarray) else (setting,)
 
 
-def _number(setting: PerComponent | NDArray[np.floating] | Sequence[Sequence[float]]) -> Tensor:
-    """The setting in double precision; converted once per cost, not once per population."""
-    return torch.as_tensor(np.asarray(setting, dtype=float), device="cpu")
-
-
-def _over_time(what: str, signal: str, setting: Tensor, values: Float[Tensor, "W N S T size"]) -> Tensor:
-    """The setting; if it changes over time, cut to [T, size] for the T steps of `values`."""
+def _over_time(what: str, signal: str, numbers: Setting, values: Float[Tensor, "W N S T size"]) -> Tensor:
+    """The setting as a tensor; if it changes over time, cut to [T, size] for the T steps of `values`."""
+    setting = torch.as_tensor(np.asarray(numbers, dtype=float), device="cpu")
     if setting.ndim == 2:
         if setting.shape[1] != values.shape[-1] or len(setting) < values.shape[3]:
             layout = f"[{values.shape[3]} steps or more, {values.shape[-1]} components]"

@@ -296,7 +296,7 @@ def _write(file: h5py.File, episode: Episode, schema: Schema, start: int) -> Non
             values = np.concatenate([beyond, values] if first else [values, beyond])
         columns[signal.name] = values
         if MASK_PREFIX + signal.name in file:
-            columns[MASK_PREFIX + signal.name] = episode.observed.get(signal.name, np.ones(rows, np.bool_))
+            columns[MASK_PREFIX + signal.name] = episode.mask(signal.name)
     if STEP_S in file:
         own = episode.step_s if episode.step_s is not None else np.full(rows - 1, np.nan, np.float32)
         columns[STEP_S] = np.append(own, np.float32(np.nan))
