@@ -111,9 +111,7 @@ def test_gaps_are_filled_by_predictions() -> None:
     generator = torch.Generator()
     belief = model.encode(gapped.first(1), generator=generator)
     for step in range(31):
-        values = {"level": gapped.observations["level"][:, step + 1]}
-        seen, inputs = {"level": observed[:, step + 1]}, gapped.past.steps(slice(step, step + 1))
-        belief = model.update(belief, inputs, values, seen, generator=generator)
+        belief = model.update(belief, gapped.step(step + 1), generator=generator)
     torch.testing.assert_close(belief.features(), model.encode(gapped.first(32), generator=generator).features())
 
 

@@ -45,10 +45,12 @@ class Inputs:
 class Window:
     """H observations and the H-1 inputs between them. Input i leads from observation i to i+1.
 
+    A window that continues a belief has H inputs; the first one leads to the first observation.
+
     Args:
         observations: per signal [B, H, *shape], in the dtype of the store.
         observed: per signal [B, H]; the model must ignore values where it is False.
-        past: inputs with N = 1 and T = H-1.
+        past: inputs with N = 1 and T = H-1 (or H).
         reward: sum over all reward signals, per step; None if the schema has no reward.
         terminated: whether observation i+1 is terminal; None if it was not read.
         episode: number of the logged episode; None if it was not read.
@@ -61,6 +63,11 @@ class Window:
     terminated: Bool[Tensor, "B T"] | None = None
     episode: Int[Tensor, " B"] | None = None
 
+    @property
+    def length(self) -> int:
+        """H."""
+        return next(iter(self.observations.values())).shape[1]
+
     def first(self, length: int) -> Window:
         """The first `length` observations (at least 1) and the inputs between them."""
         return replace(
@@ -70,6 +77,15 @@ class Window:
             past=self.past.steps(slice(length - 1)),
             reward=None if self.reward is None else self.reward[:, : length - 1],
             terminated=None if self.terminated is None else self.terminated[:, : length - 1],
+        )
+
+    def step(self, at: int) -> Window:
+        """Observation `at` and the input that leads to it, as `WorldModel.update` takes them."""
+        place = at - self.length + self.past.step_s.shape[1]
+        return Window(
+            observations={name: values[:, at : at + 1] for name, values in self.observations.items()},
+            observed={name: values[:, at : at + 1] for name, values in self.observed.items()},
+            past=self.past.steps(slice(place, place + 1)),
         )
 
 
@@ -251,32 +267,19 @@ class WorldModel(nn.Module, ABC):
 
     def encode_each(self, window: Window, count: int, *, generator: torch.Generator) -> list[Belief]:
         """The beliefs after each of the last `count` observations, oldest first. Encodes each observation once."""
-        length = next(iter(window.observations.values())).shape[1]
-        beliefs = [self.encode(window.first(length - count + 1), generator=generator)]
-        for step in range(length - count + 1, length):
-            observation = {name: values[:, step] for name, values in window.observations.items()}
-            observed = {name: values[:, step] for name, values in window.observed.items()}
-            inputs = window.past.steps(slice(step - 1, step))
-            beliefs.append(self.update(beliefs[-1], inputs, observation, observed, generator=generator))
+        first = window.length - count + 1
+        beliefs = [self.encode(window.first(first), generator=generator)]
+        for at in range(first, window.length):
+            beliefs.append(self.update(beliefs[-1], window.step(at), generator=generator))
         return beliefs
 
     @abstractmethod
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> Belief:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> Belief:
         """The belief one step later. Repeated updates over a window must equal `encode` of the window.
 
         Args:
             belief: from `encode` or `update`.
-            inputs: the inputs of this step, N = 1 and T = 1.
-            observation: per signal [B, *shape].
-            observed: per signal; the model must ignore values where it is False.
+            step: one observation (H = 1) and the input that leads to it (T = 1).
             generator: for random draws.
         """
 

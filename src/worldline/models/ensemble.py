@@ -201,19 +201,11 @@ class Ensemble(WorldModel):
         last = torch.tensor([codes.shape[1] - 1], device=codes.device)
         return self._windows(codes, now, last).of_members(self.config.num_members)
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> EnsembleBelief:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The belief one step later; draws nothing."""
         del generator
-        codes, seen = self.codes(observation, observed), self._seen(observed)
-        return self._update(_memory(belief), self.inputs(inputs)[:, 0, 0], codes, seen)
+        codes, seen = self.codes(step.observations, step.observed), self._seen(step.observed)
+        return self._update(_memory(belief), self.inputs(step.past)[:, 0, 0], codes[:, 0], seen[:, 0])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """One particle per member, each with independent noise at every step (TS-infinity) if the config adds it."""

@@ -280,19 +280,12 @@ class Features(WorldModel):
             belief = self._update(belief, known[:, step], frames[:, step + 1], flags[:, step + 1])
         return belief
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> FrameBelief:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> FrameBelief:
         """The new frame; its missing parts are predicted."""
         del generator
         assert isinstance(belief, FrameBelief)
-        return self._update(belief, self.inputs(inputs)[:, 0, 0], *self._frames(observation, observed))
+        frames, flags = self._frames(step.observations, step.observed)
+        return self._update(belief, self.inputs(step.past)[:, 0, 0], frames[:, 0], flags[:, 0])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused. Needs no encoder."""

@@ -247,30 +247,17 @@ class Jepa(WorldModel, Adapts):
             beliefs.append(self._update(beliefs[-1], known[:, step], seen.at(step + 1)))
         return beliefs
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> Latent:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the new observation if it is complete; the predicted latent if nothing was observed.
 
         If it is partly observed, missing vectors in the latent are predicted. The learned part is encoded if only such
         vectors are missing, or if the training data had gaps too; otherwise it is predicted.
         """
         del generator
-        latent, known = _latent(belief), self.encoder.inputs(inputs)[:, 0, 0]
-        if latent.correction is None and not self.encoder.flags(observed).any():
+        latent, known = _latent(belief), self.encoder.inputs(step.past)[:, 0, 0]
+        if latent.correction is None and not self.encoder.flags(step.observed).any():
             return self._step(latent, known)
-        window = Window(
-            observations={name: observation[name][:, None] for name in self.config.inputs},
-            observed={name: observed[name][:, None] for name in self.config.inputs},
-            past=inputs.steps(slice(0)),
-        )
-        return self._update(latent, known, self.encoder.encode(window).at(0))
+        return self._update(latent, known, self.encoder.encode(step).at(0))
 
     def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Latent:
         """Like `encode`, with the predictor's last layer corrected on the window (docs/design/adaptation.md)."""

@@ -10,7 +10,6 @@ symlog. Their scale is known, because logs exist before training, and z-scores k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
@@ -231,21 +230,12 @@ class Rssm(WorldModel):
         states = self._filter(window, num_samples=self.config.num_samples, generator=generator).states
         return [RssmBelief(state=state) for state in states[:, -count:].unbind(1)]
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> RssmBelief:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> RssmBelief:
         """The state one step later; sampled from the prior if nothing was observed."""
         state = belief.features()
-        known = self.inputs(inputs)[:, 0].expand(-1, state.shape[1], -1)
-        seen = torch.stack([observed[name] for name in self.config.inputs], -1)
-        embedded = self._embed(observation, observed)
-        state, _, _ = self._update(self.recurrence(state, known), embedded, seen, generator)
+        known = self.inputs(step.past)[:, 0].expand(-1, state.shape[1], -1)
+        embedded, seen = self._embed(step)
+        state, _, _ = self._update(self.recurrence(state, known), embedded[:, 0], seen[:, 0], generator)
         return RssmBelief(state=state)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
@@ -340,10 +330,7 @@ class Rssm(WorldModel):
         return torch.as_tensor(self.continuation_head(features).float()[..., 0].sigmoid())
 
     def _filter(self, window: Window, *, num_samples: int, generator: torch.Generator) -> Path:
-        seen = torch.stack([window.observed[name] for name in self.config.inputs], -1)
-        flat = {name: window.observations[name].flatten(0, 1) for name in self.config.inputs}
-        flags = {name: window.observed[name].flatten(0, 1) for name in self.config.inputs}
-        embedded = self._embed(flat, flags).unflatten(0, seen.shape[:2])
+        embedded, seen = self._embed(window)
         known = self.inputs(window.past)[:, 0, :, None].expand(-1, -1, num_samples, -1)
         hidden = embedded.new_zeros(len(seen), num_samples, self.config.hidden_size, dtype=torch.float32)
         states, priors, posteriors = list[Tensor](), list[Tensor](), list[Tensor]()
@@ -381,14 +368,17 @@ class Rssm(WorldModel):
         draw = partial(uniform, generator=generator, device=like.device)
         return share_draw(draw, shape) if self.training else draw(shape)
 
-    def _embed(self, observations: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Float[Tensor, "M E"]:
-        parts = [
-            encoder(observations[name], observed[name]) * observed[name][:, None]
-            for name, encoder in zip(self.cameras, self.images, strict=True)
-        ]
+    def _embed(self, window: Window) -> tuple[Float[Tensor, "B H E"], Bool[Tensor, "B H signals"]]:
+        """The features of each observation, and whether each signal was observed."""
+        observed = window.observed
+        seen = torch.stack([observed[name] for name in self.config.inputs], -1)
+        parts = list[Tensor]()
+        for name, encoder in zip(self.cameras, self.images, strict=True):
+            features = encoder(window.observations[name].flatten(0, 1), observed[name].flatten())
+            parts.append(features.unflatten(0, seen.shape[:2]) * observed[name][..., None])
         if self.vectors is not None:
-            parts.append(self.vectors(observations, observed))
-        return torch.as_tensor(torch.stack(parts).sum(0))
+            parts.append(self.vectors(window.observations, observed))
+        return torch.stack(parts).sum(0), seen
 
     def _image_error(self, states: Float[Tensor, "B H D"], window: Window) -> Float[Tensor, "B H"]:
         error = states.new_zeros(states.shape[:2])

@@ -167,11 +167,8 @@ def _fold(
     if belief is None:
         belief = model.encode(window.first(1), generator=generator)
         features.append(belief.features().mean(1))
-    for step in range(window.past.step_s.shape[1]):
-        inputs = window.past.steps(slice(step, step + 1))
-        observation = {name: values[:, step + 1] for name, values in window.observations.items()}
-        observed = {name: values[:, step + 1] for name, values in window.observed.items()}
-        belief = model.update(belief, inputs, observation, observed, generator=generator)
+    for at in range(1, window.length):
+        belief = model.update(belief, window.step(at), generator=generator)
         features.append(belief.features().mean(1))
     return torch.stack(features, 1).float(), belief
 
