@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json as parse_json
@@ -69,7 +69,7 @@ Share = Annotated[float, Bounds(at_least=0, below=1)]
 
 
 class BoundedConfig:
-    """Base of frozen dataclasses that check their numbers against the `Bounds` in the types of their fields.
+    """Base of frozen dataclasses that check their values against the `Bounds` or `Literal` types of their fields.
 
     A file of settings is untrusted. Its numbers are checked here before anything of their size is built, so each whole
     number that becomes a size needs an upper bound.
@@ -77,8 +77,11 @@ class BoundedConfig:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                raise ConfigError(f"{name} is {value!r}. Choose {' or '.join(map(repr, get_args(hint)))}.")
             for bounds in getattr(hint, "__metadata__", ()):
-                if isinstance(bounds, Bounds) and (value := getattr(self, name)) not in bounds:
+                if isinstance(bounds, Bounds) and value not in bounds:
                     raise ConfigError(f"{name} is {value}. It must be {bounds}.")
 
 

@@ -227,27 +227,6 @@ def test_a_run_that_breaks_again_and_again_is_stopped(store: Store, build: Build
         run(failing(build, set(range(8, 20)), scaled(math.nan)), store, SHORT, tmp_path)
 
 
-def test_a_batch_in_pieces_is_the_batch(store: Store, build: Build, tmp_path: Path) -> None:
-    config = replace(SHORT, num_updates=3, precision="float32", choose="last")
-    one, four = build(regularizer=FREE), build(regularizer=FREE)
-    run(one, store, config, tmp_path / "one")
-    run(four, store, replace(config, accumulate=4), tmp_path / "four")
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(four.state_dict()[name], value, rtol=1e-4, atol=1e-6)
-
-
-def test_the_average_is_kept_in_place_of_the_last_weights(store: Store, build: Build, tmp_path: Path) -> None:
-    last, average, again = build(), build(), build()
-    config = replace(SHORT, choose="last")
-    run(last, store, config, tmp_path / "last")
-    averaged = replace(config, average=0.9)
-    run(average, store, averaged, tmp_path / "average")
-    interrupted(again, store, tmp_path / "again", 5, averaged)
-    run(again, store, averaged, tmp_path / "again", resume=True)
-    assert not same(last, average)
-    assert same(again, average)
-
-
 @pytest.mark.parametrize(
     ("choose", "sign", "worse"), [("control", 1, 0.1), pytest.param("validation", -1, 0.0, marks=pytest.mark.slow)]
 )

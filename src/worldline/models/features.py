@@ -31,7 +31,7 @@ from worldline.config import Depth, Size, SizeOrZero
 from worldline.device import autocast, device_of
 from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
-from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Memo, View, encoder_config
+from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Library, Memo, View, encoder_config
 from worldline.models.layers.codes import code_size, join_codes, split_signals
 from worldline.models.layers.gather import share_mean, whole_mean
 from worldline.models.layers.inputs import InputNormaliser
@@ -66,7 +66,7 @@ class FeaturesConfig(ModelConfig, EncoderConfig):
     span: Size = 3
 
 
-def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: str | None = None) -> FeaturesConfig:
+def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: Library | None = None) -> FeaturesConfig:
     """The config for the encoder in a folder, with default sizes for its type; `dataclasses.replace` changes them.
 
     Args:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from worldline.config import BoundedConfig, Size, SizeOrZero
-from worldline.errors import ConfigError, MissingExtraError, UnknownNameError
+from worldline.errors import ConfigError, MissingExtraError
 
 ENCODERS: Final = {
     "dinov2": ("Dinov2Config", "Dinov2Model"),
@@ -52,6 +52,9 @@ CONVERT_COMMAND: Final = (
 )
 
 
+Library = Literal["transformers", "timm"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig(BoundedConfig):
     """A frozen encoder and the features that are taken from it; created by `encoder_config`.
@@ -74,24 +77,21 @@ class EncoderConfig(BoundedConfig):
     encoder: str
     architecture: str
     weights_sha256: str
-    library: str = "transformers"
+    library: Library = "transformers"
     pixel_mean: tuple[float, float, float] = IMAGENET[0]
     pixel_deviation: tuple[float, float, float] = IMAGENET[1]
     image_side: Size = 112
     stride: SizeOrZero = 0
-    pooling: str = "patches"
+    pooling: Literal["patches", "mean", "cls"] = "patches"
     grid: Size = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("library", ("transformers", "timm")), ("pooling", ("patches", "mean", "cls"))):
-            if getattr(self, name) not in known:
-                raise ConfigError(str(UnknownNameError(name, getattr(self, name), known)))
         if min(self.pixel_deviation) <= 0:
             raise ConfigError(f"pixel_deviation is {self.pixel_deviation}. Each must be positive.")
 
 
-def encoder_config(folder: Path | str, library: str | None) -> EncoderConfig:
+def encoder_config(folder: Path | str, library: Library | None) -> EncoderConfig:
     """The config for the encoder in a folder; arguments and errors as for `features_config`."""
     path = Path(folder)
     files = _weight_files(path)

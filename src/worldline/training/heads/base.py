@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from worldline.config import BoundedConfig, Bounds, SizeOrZero
 from worldline.data.store import Store
 from worldline.errors import ConfigError
 from worldline.schema import Kind, Signal
@@ -21,7 +21,7 @@ NUM_LOOKS: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadsConfig:
+class HeadsConfig(BoundedConfig):
     """Settings of the fit of all heads.
 
     Args:
@@ -56,17 +56,13 @@ class HeadsConfig:
     batch_size: int = 256
     unroll: int = 6
     far: float = 15.0
-    num_landmarks: int = 0
-    reach: float = 40.0
+    num_landmarks: SizeOrZero = 0
+    reach: Annotated[float, Bounds(at_least=2)] = 40.0
     learning_rate: float = 1e-3
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_landmarks < 0 or not 2 <= self.reach < math.inf:
-            raise ConfigError(
-                f"num_landmarks is {self.num_landmarks} and reach is {self.reach}. num_landmarks must be at least 0, "
-                "reach at least 2 and finite."
-            )
+        super().__post_init__()
         if self.num_landmarks and not self.goals:
             raise ConfigError(
                 f"num_landmarks is {self.num_landmarks}, but goals is False. Set it to 0, or goals to True."
