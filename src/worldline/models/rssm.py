@@ -21,16 +21,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from worldline.config import Bounds, Size, Weight
 from worldline.device import uniform
-from worldline.errors import UnsupportedError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
-from worldline.models.layers.codes import code_size, from_code, split_signals
+from worldline.models.layers.codes import split_signals
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
 from worldline.models.layers.gather import share_draw, share_mean
 from worldline.models.layers.image_decoder import ImageDecoder
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
-from worldline.models.layers.two_hot import expected, symexp_bins, two_hot_loss
+from worldline.models.layers.two_hot import symexp_bins, two_hot_loss
 from worldline.schema import Role, Schema
 
 UNIFORM_SHARE: Final = 0.01
@@ -59,7 +58,7 @@ class RssmConfig(ModelConfig):
         dynamics_weight: of the loss that moves the prior towards the posterior.
         representation_weight: of the loss that moves the posterior towards the prior.
         free_nats: divergence per step below which there is no loss.
-        continuation: whether to learn the probability that an episode does not terminate; see `Window.terminated`.
+        continuation: whether the state also learns if an episode terminates; see `Window.terminated`.
         num_samples: S, posterior samples of a belief.
         context: number of observations that a belief needs for its full accuracy.
     """
@@ -171,7 +170,7 @@ class Rssm(WorldModel):
     """The model.
 
     Args:
-        schema: the signals; actions and exogenous inputs are used in its order. Rewards in it are learned.
+        schema: the signals; actions and exogenous inputs are used in its order. Predicting rewards shapes the state.
         config: see `RssmConfig`.
 
     Raises:
@@ -280,54 +279,6 @@ class Rssm(WorldModel):
         if self.continuation_head is not None:
             terms["continuation"], weights["continuation"] = self._continuation_error(states[:, 1:], window), 1.0
         return Losses(terms=terms, weights=weights)
-
-    def decode(self, features: Float[Tensor, "*lead D"]) -> dict[str, Tensor]:
-        """The reconstructed observation of each input [*lead, *shape], physical units; images as float from 0 to 255.
-
-        Args:
-            features: of a belief or a rollout.
-        """
-        lead, flat = features.shape[:-1], features.reshape(-1, features.shape[-1])
-        decoded = dict[str, Tensor]()
-        for name, decoder in zip(self.cameras, self.image_decoders, strict=True):
-            assert isinstance(decoder, ImageDecoder)  # for the type checker
-            decoded[name] = decoder.images(flat).reshape(*lead, *self.schema[name].shape)
-        if self.vectors is not None and self.vector_decoder is not None:
-            codes = self.vectors.normaliser.inverse(self.vector_decoder(features).float())
-            sizes = [code_size(signal) for signal in self.vectors.signals]
-            for signal, code in zip(self.vectors.signals, codes.split(sizes, -1), strict=True):
-                decoded[signal.name] = from_code(signal, code)
-        return decoded
-
-    def reward(self, features: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead"]:
-        """The expected reward of the step before a state, in logged units.
-
-        Args:
-            features: of a belief or a rollout.
-
-        Raises:
-            UnsupportedError: the schema has no reward.
-        """
-        if self.reward_head is None:
-            raise UnsupportedError(
-                "this model has no reward head: its schema has no reward signal. Log one and retrain."
-            )
-        bins = symexp_bins(NUM_REWARD_BINS, limit=MAX_SYMLOG_REWARD, device=features.device)
-        scores = expected(self.reward_head(features).float(), bins)
-        return self.rewards.inverse(scores[..., None])[..., 0]
-
-    def continuation(self, features: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead"]:
-        """The probability that a state is not terminal.
-
-        Args:
-            features: of a belief or a rollout.
-
-        Raises:
-            UnsupportedError: `config.continuation` is False.
-        """
-        if self.continuation_head is None:
-            raise UnsupportedError("this model has no continuation head. Train a model with `continuation=True`.")
-        return torch.as_tensor(self.continuation_head(features).float()[..., 0].sigmoid())
 
     def _filter(self, window: Window, *, num_samples: int, generator: torch.Generator) -> Path:
         embedded, seen = self._embed(window)
