@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import Tensor
 
-import worldline.bundle
-from worldline.bundle import MAX_MANIFEST_BYTES, MAX_TENSORS, read_bundle, write_bundle
+from worldline.bundle import MAX_MANIFEST_BYTES, read_bundle, write_bundle
 from worldline.errors import BundleError
 from worldline.migrations import BUNDLE_FORMAT
 
@@ -141,9 +140,6 @@ def test_a_new_bundle_replaces_the_old_one_whole(bundle: Path) -> None:
 def test_a_failed_write_leaves_the_old_bundle(bundle: Path) -> None:
     with pytest.raises(BundleError, match="not allowed"):
         write_bundle(bundle, {"new.json": "1", "../evil.json": "2"}, model="m", notes={})
-    unsupported = {"model.safetensors": {"z": torch.zeros(1, dtype=torch.complex64)}}
-    with pytest.raises(BundleError, match="unknown dtype 'C64'"):
-        write_bundle(bundle, unsupported, model="m", notes={})
     assert read_bundle(bundle).manifest.model == "jepa"
     assert [path.name for path in bundle.parent.iterdir()] == ["world"]
 
@@ -327,67 +323,28 @@ def test_an_absent_folder_is_named(tmp_path: Path) -> None:
 
 # Hostile tensors
 
-HOSTILE_TENSORS: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "a header of 0 bytes in a file of 0"),
-    "pickle": (pickle.dumps({"weight": [0.0]}, protocol=4), "a header of"),
-    "huge header length": (safetensors({}, length=2**63), "a header of 9223372036854775808 bytes"),
-    "header longer than the file": (safetensors({}, length=3), "a header of 3 bytes in a file of 10"),
-    "header over the limit": (safetensors(b"{}" + b" " * (4 * 2**20)), "a header of 4194306 bytes"),
-    "broken header": (safetensors(b'{"a": '), "not valid JSON"),
-    "nested header": (safetensors(b"[" * 100_000), "not valid JSON"),
-    "header is a list": (safetensors([]), "not a JSON object"),
-    "key twice": (safetensors(b'{"a":%s,"a":%s}' % ((json.dumps(tensor()).encode(),) * 2), bytes(4)), "is there twice"),
-    "metadata of the wrong type": (safetensors({"__metadata__": {"a": 1}}), "__metadata__"),
-    "metadata is a list": (safetensors({"__metadata__": ["a"]}), "__metadata__"),
-    "too many tensors": (
-        safetensors({str(i): tensor(shape=[0], offsets=[0, 0]) for i in range(MAX_TENSORS + 1)}),
-        "10001 tensors",
-    ),
-    "tensor is a number": (safetensors({"a": 1}), "needs dtype"),
-    "unknown key": (safetensors({"a": {**tensor(), "run": "x"}}, bytes(4)), "and nothing else"),
-    "unknown dtype": (safetensors({"a": tensor(dtype="O8")}, bytes(4)), "unknown dtype 'O8'"),
-    "dtype is a list": (safetensors({"a": tensor(dtype=["F32"])}, bytes(4)), "unknown dtype"),
-    "shape overflow": (safetensors({"a": tensor(shape=[2**32, 2**32])}, bytes(4)), "overflows"),
-    "shape overflow beside a zero": (safetensors({"a": tensor(shape=[0, 2**62, 4], offsets=[0, 0])}), "overflows"),
-    "negative shape": (safetensors({"a": tensor(shape=[-1, -1])}, bytes(4)), "shape"),
-    "boolean shape": (safetensors({"a": tensor(shape=[True])}, bytes(4)), "shape"),
-    "shape and offsets disagree": (safetensors({"a": tensor(shape=[2])}, bytes(4)), "does not fit offsets"),
-    "three offsets": (safetensors({"a": tensor(offsets=[0, 4, 8])}, bytes(4)), "does not fit offsets"),
-    "reversed offsets": (safetensors({"a": tensor(offsets=[4, 0])}, bytes(4)), "does not fit offsets"),
-    "offsets beyond the end": (safetensors({"a": tensor(offsets=[0, 4])}), "describes 4 bytes of data, but 0 follow"),
-    "overlapping tensors": (
-        safetensors({"a": tensor(), "b": tensor(offsets=[2, 6])}, bytes(6)),
-        "'b' starts at byte 2, not 4",
-    ),
-    "the same bytes twice": (safetensors({"a": tensor(), "b": tensor()}, bytes(4)), "'b' starts at byte 0, not 4"),
-    "a hole between tensors": (
-        safetensors({"a": tensor(), "b": tensor(offsets=[8, 12])}, bytes(12)),
-        "'b' starts at byte 8, not 4",
-    ),
-    "bytes after the last tensor": (safetensors({"a": tensor()}, bytes(5)), "but 5 follow"),
+HOSTILE_TENSORS: dict[str, bytes] = {
+    "empty": b"",
+    "pickle": pickle.dumps({"weight": [0.0]}, protocol=4),
+    "huge header length": safetensors({}, length=2**63),
+    "header longer than the file": safetensors({}, length=3),
+    "header over the limit": safetensors(b"{}" + b" " * (4 * 2**20)),
+    "nested header": safetensors(b"[" * 100_000),
+    "unknown dtype": safetensors({"a": tensor(dtype="O8")}, bytes(4)),
+    "shape overflow": safetensors({"a": tensor(shape=[2**32, 2**32])}, bytes(4)),
+    "shape and offsets disagree": safetensors({"a": tensor(shape=[2])}, bytes(4)),
+    "far more data than the file has": safetensors({"a": tensor(shape=[2**40], offsets=[0, 2**42])}, bytes(64)),
+    "overlapping tensors": safetensors({"a": tensor(), "b": tensor(offsets=[2, 6])}, bytes(6)),
+    "a hole between tensors": safetensors({"a": tensor(), "b": tensor(offsets=[8, 12])}, bytes(12)),
+    "bytes after the last tensor": safetensors({"a": tensor()}, bytes(5)),
 }
 
 
 @pytest.mark.parametrize("attack", HOSTILE_TENSORS)
-def test_hostile_tensors_are_refused_before_they_are_parsed(
-    bundle: Path, attack: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content, message = HOSTILE_TENSORS[attack]
-    plant(bundle, "model.safetensors", content)
-    monkeypatch.setattr(worldline.bundle, "load_tensors", lambda content: pytest.fail("parsed"))
-    with pytest.raises(BundleError, match=re.escape(message)) as caught:
-        read_bundle(bundle)
-    assert f"{bundle / 'model.safetensors'}" in str(caught.value)
-
-
-def test_nothing_is_allocated_for_what_a_header_claims(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opening reads the header in one piece of its own length; the data only passes through the hash."""
-    content = safetensors({"a": tensor(shape=[2**40], offsets=[0, 2**42])}, bytes(64))
-    plant(bundle, "model.safetensors", content)
-    for name in ("empty", "zeros", "frombuffer"):
-        monkeypatch.setattr(torch, name, lambda *args, **kwargs: pytest.fail("allocated"))
-    with pytest.raises(BundleError, match=f"describes {2**42} bytes of data, but 64 follow"):
-        read_bundle(bundle)
+def test_hostile_tensors_are_refused(bundle: Path, attack: str) -> None:
+    plant(bundle, "model.safetensors", HOSTILE_TENSORS[attack])
+    with pytest.raises(BundleError, match=r"model\.safetensors: (a header of|not a valid safetensors file)"):
+        read_bundle(bundle).tensors("model.safetensors")
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -128,13 +128,6 @@ def test_a_wrong_type_names_the_place_and_the_value(change: dict[str, object], p
     assert f"(got {value})" in message
 
 
-def test_a_repeated_key_is_named_also_inside() -> None:
-    text = json.dumps(GIVEN)
-    for twice in (text[:-1] + ', "name": "other"}', text.replace('"rate"', '"rate": 0.5, "rate"', 1)):
-        with pytest.raises(ConfigError, match=r"runs/x.json: the key '(name|rate)' is there twice"):
-            from_json(Outer, twice, where="runs/x.json")
-
-
 def test_a_missing_key_is_named() -> None:
     assert "runs/x.json: parts: Field required" in refused({"name": "a"})
 

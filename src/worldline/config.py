@@ -118,7 +118,7 @@ def from_json(cls: type[T], text: str | bytes, *, where: str | Path) -> T:
         where: the file or place, named in errors.
 
     Raises:
-        ConfigError: malformed JSON, an unknown, missing or repeated key, a value of the wrong type or out of range.
+        ConfigError: malformed JSON, an unknown or missing key, a value of the wrong type or out of range.
     """
     adapter = TypeAdapter(cls)
     try:
@@ -130,25 +130,8 @@ def from_json(cls: type[T], text: str | bytes, *, where: str | Path) -> T:
             raise ConfigError(": ".join(filter(None, (str(where), place, str(first["ctx"]["error"]))))) from error
         place = place or "the document"
         raise ConfigError(f"{where}: {place}: {first['msg']} (got {first['input']!r:.200}).") from error
-    try:
-        given = json.loads(text, object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: {error}.") from error
-    _refuse_unknown_keys(given, adapter.dump_python(value, mode="json"), str(where))
+    _refuse_unknown_keys(parse_json(text), adapter.dump_python(value, mode="json"), str(where))
     return value
-
-
-def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """The object of these keys and values, for `json.loads(object_pairs_hook=)`.
-
-    Raises:
-        ValueError: a key is there twice; two parsers could read different values.
-    """
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-        raise ValueError(f"the key {twice[:100]!r} is there twice; keep one")
-    return found
 
 
 def replace_at(config: T, values: Mapping[str, object], *, where: str = "settings") -> T:
