@@ -22,7 +22,7 @@ from worldline.models.layers.predictors import (
     MlpPredictorConfig,
     TransformerPredictorConfig,
 )
-from worldline.models.layers.regularizers import SigregConfig, VicregConfig
+from worldline.models.layers.regularizers import SigregConfig
 from worldline.models.lewm import LewmConfig
 from worldline.models.rssm import Rssm, RssmConfig
 from worldline.models.token import TokenConfig, TokenModel
@@ -46,7 +46,6 @@ WRONG: dict[type, dict[str, Any]] = {
     TokenConfig: {"num_bins": 11, "context_steps": 0, "depth": 0, "num_samples": 0, "smoothing": -1.0, "hidden": 1.0},
     ObservationEncoderConfig: {"channels": -1},
     SigregConfig: {"num_slices": 0, "weight": -1.0},
-    VicregConfig: {"variance_weight": -1.0},
     MlpPredictorConfig: {"width": 0},
     GruPredictorConfig: {"memory_size": 0},
     BlockPredictorConfig: {"frameskip": 0},

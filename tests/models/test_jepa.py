@@ -24,9 +24,8 @@ from worldline.models.layers.predictors import (
     MlpPredictorConfig,
     TransformerPredictorConfig,
 )
-from worldline.models.layers.regularizers import SigregConfig, Vicreg, VicregConfig
+from worldline.models.layers.regularizers import Sigreg, SigregConfig
 from worldline.models.layers.sigreg import sigreg
-from worldline.models.layers.vicreg import covariance, variance
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.window_edits import pick_entries
@@ -50,10 +49,6 @@ SMALL = JepaConfig(
     predictor=MLP,
     regularizer=SigregConfig(num_slices=8),
 )
-VICREG: dict[str, Any] = {
-    "regularizer": VicregConfig(),
-    "auxiliary": AuxiliaryConfig(similarity_weight=12.0, inverse_weight=1.0, width=16),
-}
 BATCH, LENGTH = 4, 4
 NUM_LAW_WINDOWS = 400
 """Enough to fit a conservation law on the toy."""
@@ -99,7 +94,6 @@ FAST: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("position", "heat"), {"signal_weight": 1.0}),
     (("camera", "rear", "position"), {"signal_weight": 1.0, "constant_size": 2}),
     (("lamp", "heading"), {"signal_weight": 1.0}),
-    (("position",), VICREG),
     (("position",), {"constant_size": 2, "auxiliary": auxiliary(delta_weight=1.0, straightening_weight=0.1)}),
     (("camera", "heading"), {"predictor": TRANSFORMER, "signal_weight": 1.0, "constant_size": 2, "timed": True}),
     (("position",), {"predictor": GRU, "gradient_steps": 1}),
@@ -110,7 +104,7 @@ FAST: list[tuple[tuple[str, ...], dict[str, Any]]] = [
 ]
 LONG: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("camera",), {"regularizer": FREE, "signal_weight": 1.0}),
-    (("camera", "heat"), {**VICREG, "constant_size": 2, "signal_weight": 1.0}),
+    (("camera", "heat"), {"constant_size": 2, "signal_weight": 1.0}),
     (("position",), {"predictor": TRANSFORMER, "gradient_steps": 1}),
     (("camera", "lamp"), {"predictor": GRU, "signal_weight": 1.0, "constant_size": 2}),
     (("position",), {"predictor": BLOCK}),
@@ -131,11 +125,11 @@ def test_conforms(inputs: tuple[str, ...], settings: dict[str, Any]) -> None:
 def test_the_parts_may_be_modules_of_the_user() -> None:
     """They do the work in the place of those that the config describes."""
     encoder = ObservationEncoder(SMALL.encoder, schema=schema(), inputs=("position",), size=8)
-    gru, vicreg = GruPredictor(GRU, encoder.layout), Vicreg(VicregConfig())
+    gru, free = GruPredictor(GRU, encoder.layout), Sigreg(SigregConfig(weight=0.0))
     config = replace(SMALL, inputs=("position",))
-    made = Jepa(schema=schema(), config=config, encoder=encoder, predictor=gru, regularizer=vicreg)
+    made = Jepa(schema=schema(), config=config, encoder=encoder, predictor=gru, regularizer=free)
     assert (made.encoder, made.predictor, made.context) == (encoder, gru, 3)
-    assert {"variance", "covariance"} < set(loss(made, window()).terms)
+    assert set(loss(made, window()).terms) == {"prediction"}
     check_model(made, window())
 
 
@@ -432,7 +426,7 @@ def test_actions_that_are_not_there_cannot_be_decoded() -> None:
 
 @pytest.mark.parametrize("predictor", [MLP, GRU, TRANSFORMER, BLOCK, linear(), conserving()])
 def test_the_config_survives_a_file(predictor: Any) -> None:
-    config = replace(SMALL, predictor=predictor, **VICREG)
+    config = replace(SMALL, predictor=predictor)
     assert from_json(JepaConfig, to_json(config), where="here") == config
 
 
@@ -440,22 +434,6 @@ def test_a_part_of_an_unknown_kind_is_refused() -> None:
     text = to_json(SMALL).replace('"mlp"', '"lstm"')
     with pytest.raises(ConfigError, match=r"predictor: Input tag 'lstm'.*'mlp', 'gru'"):
         from_json(JepaConfig, text, where="here")
-
-
-def test_vicreg_is_variance_covariance_similarity_and_the_action() -> None:
-    net, seen = model("position", **VICREG).eval(), window()
-    net.fit_normaliser(seen)
-    latents = torch.stack([encoded(net, seen, step) for step in range(LENGTH)], 1)
-    found = loss(net, seen)
-    assert found.weights == {"prediction": 1, "variance": 16, "covariance": 8, "similarity": 12, "inverse": 1}
-    torch.testing.assert_close(found.terms["variance"], variance(latents.transpose(0, 1)))
-    torch.testing.assert_close(found.terms["covariance"], covariance(latents.transpose(0, 1)))
-    torch.testing.assert_close(found.terms["similarity"], (latents[:, 1:] - latents[:, :-1]).square().mean())
-    assert net.auxiliary.inverse is not None
-    decoded = net.auxiliary.inverse(torch.cat([latents[:, :-1], latents[:, 1:]], -1))
-    actions = seen.past.actions[:, 0]
-    scores = (actions - actions.mean((0, 1))) / actions.flatten(0, 1).std(0)
-    torch.testing.assert_close(found.terms["inverse"], (decoded - scores).square().mean())
 
 
 @pytest.mark.parametrize(("steps", "used"), [(2, 2), (3, 3), (5, 3)])
@@ -492,11 +470,10 @@ def test_straightening_is_one_minus_the_cosine_between_changes() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
 
 
-@pytest.mark.parametrize("regularizer", [SMALL.regularizer, VicregConfig()])
-def test_steps_at_which_nothing_was_seen_shape_nothing(regularizer: Any) -> None:
+def test_steps_at_which_nothing_was_seen_shape_nothing() -> None:
     """But for the batch itself: the terms are those of the entries that saw something."""
-    weights = {"delta_weight": 1.0, "straightening_weight": 1.0, "similarity_weight": 1.0, "inverse_weight": 1.0}
-    settings: dict[str, Any] = {"regularizer": regularizer, "auxiliary": auxiliary(**weights), "constant_size": 2}
+    weights = {"delta_weight": 1.0, "straightening_weight": 1.0}
+    settings: dict[str, Any] = {"auxiliary": auxiliary(**weights), "constant_size": 2}
     net, seen = model("position", **settings).eval(), window()
     blind = hide(seen, 3, slice(None), "position")
     kept = pick_entries(seen, torch.arange(3))
