@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -174,35 +175,21 @@ class Fit:
             network.eval().requires_grad_(False)
             return  # the first optimiser of a process takes seconds, because torch imports its compiler
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate)
-        best = None if error is None else _BestWeights(network, error)
-        between = max(1, self.updates // NUM_LOOKS)
-        for update in range(self.updates):
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate * (1 - update / self.updates)
-            yield optimizer
-            self.tick()
-            if best is not None and ((update + 1) % between == 0 or update + 1 == self.updates):
-                best.look()
-        if best is not None:
-            network.load_state_dict(best.weights)
+        between, smallest, best = max(1, self.updates // NUM_LOOKS), math.inf, dict[str, Tensor]()
+        for update in range(self.updates + 1):
+            if error is not None and (update % between == 0 or update == self.updates):
+                with torch.no_grad():
+                    now = error()
+                if now < smallest or not best:
+                    smallest, best = now, {name: value.clone() for name, value in network.state_dict().items()}
+            if update < self.updates:
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rate * (1 - update / self.updates)
+                yield optimizer
+                self.tick()
+        if best:
+            network.load_state_dict(best)
         network.eval().requires_grad_(False)
-
-
-class _BestWeights:
-    """The weights of a network with the smallest error so far."""
-
-    def __init__(self, network: nn.Module, error: Callable[[], float]) -> None:
-        self._network, self._error_now = network, error
-        self._error = float("inf")
-        self.weights: dict[str, Tensor] = {}
-        self.look()
-
-    @torch.no_grad()
-    def look(self) -> None:
-        error = self._error_now()
-        if error < self._error or not self.weights:
-            self._error = error
-            self.weights = {name: value.clone() for name, value in self._network.state_dict().items()}
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
