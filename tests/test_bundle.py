@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import pickle
 import re
@@ -78,44 +77,6 @@ def test_what_is_written_is_read(bundle: Path) -> None:
     assert found.text("report.html") == "<!doctype html><p>± 1 px</p>"
     assert torch.equal(found.tensors("model.safetensors")["weight"], torch.arange(6.0).reshape(2, 3))
     assert found.tensors("heads/readout.safetensors")["bias"].dtype is torch.bfloat16
-
-
-stems = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,8}", fullmatch=True)
-file_names = st.tuples(stems, stems, st.booleans()).map(lambda t: f"{t[0]}_dir/{t[1]}" if t[2] else t[1])
-dtypes = st.sampled_from([torch.float64, torch.float32, torch.float16, torch.int64, torch.uint8, torch.bool])
-shapes = st.lists(st.integers(0, 3), max_size=3)
-tensors = st.tuples(shapes, dtypes).map(lambda t: torch.arange(math.prod(t[0])).reshape(t[0]).to(t[1]))
-
-
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    texts=st.dictionaries(file_names.map("{}.json".format), st.text(st.characters(codec="utf-8")), max_size=3),
-    weights=st.dictionaries(
-        file_names.map("{}.safetensors".format),
-        st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), tensors, max_size=4),
-        max_size=3,
-    ),
-    notes=st.dictionaries(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")), max_size=2),
-)
-def test_any_contents_survive(
-    tmp_path_factory: pytest.TempPathFactory,
-    texts: dict[str, str],
-    weights: dict[str, dict[str, Tensor]],
-    notes: dict[str, str],
-) -> None:
-    texts = {f"t_{name}": text for name, text in texts.items()}
-    weights = {name: {k: v for k, v in named.items() if k != "__metadata__"} for name, named in weights.items()}
-    folder = tmp_path_factory.mktemp("bundles") / "world"
-    write_bundle(folder, {**texts, **weights}, model="m", notes=notes)
-    found = read_bundle(folder)
-    assert {name: found.text(name) for name in texts} == texts
-    assert found.manifest.notes == notes
-    for name, named in weights.items():
-        read = found.tensors(name)
-        assert read.keys() == named.keys()
-        for key, value in named.items():
-            assert read[key].dtype is value.dtype
-            assert torch.equal(read[key], value)
 
 
 def test_tied_and_transposed_tensors_are_kept(tmp_path: Path) -> None:

@@ -230,24 +230,6 @@ def test_a_repeated_belief_goes_on_with_other_draws_that_all_candidates_share() 
     assert len(paths.unique(dim=0)) == 10
 
 
-def test_the_normaliser_knows_physical_units() -> None:
-    """In metres or feet, whatever the unit of rewards: once fitted, the model is the same."""
-    seen = window(told=True)
-    scaled = replace(
-        seen,
-        observations={**seen.observations, "position": 3.28 * seen.observations["position"] + 32},
-        past=replace(seen.past, actions=100 * seen.past.actions, exogenous=3 * seen.past.exogenous - 7),
-        reward=1e-4 * seen.reward,
-    )
-    terms = []
-    for one in (seen, scaled):
-        net = model("position", reward=True)
-        net.fit_normaliser(one)
-        terms.append(net.loss(one, generator=seeded()).terms)
-    for name, term in terms[0].items():
-        torch.testing.assert_close(terms[1][name], term, rtol=1e-4, atol=1e-5)
-
-
 def test_signals_that_it_cannot_take_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'camera'"):
         model("camra")

@@ -114,21 +114,6 @@ def test_what_a_memory_knows_of_the_actions_does_not_count() -> None:
     assert measured(Remembering(slice(2))).control <= 0
 
 
-def test_to_move_where_the_truth_stands_still_is_the_worst() -> None:
-    class Restless(Exact):
-        """Sees nothing, and expects to see what an integrator would."""
-
-        def __init__(self, gain: float) -> None:
-            super().__init__(size=0.0)
-            self.integrator = Exact(gain=gain)
-
-        def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-            return self.integrator.rollout(belief, inputs, generator=generator)
-
-    assert measured(Restless(gain=1.0)).open_loop_skill == -1
-    assert measured(Restless(gain=0.0)).open_loop_skill == 0
-
-
 def test_noise_does_not_show_the_actions_however_windows_overlap() -> None:
     generator = torch.Generator().manual_seed(0)
     episode = torch.arange(64) // 16

@@ -26,8 +26,6 @@ from worldline.models.layers.predictors import MlpPredictorConfig
 from worldline.models.layers.regularizers import SigregConfig
 from worldline.progress import Progress
 from worldline.testing.toys import Integrator
-from worldline.training import distributed as parallel
-from worldline.training import loop
 from worldline.training.loop import Trained, recompute_batch_norm, train
 from worldline.training.tracking import JsonLines
 from worldline.training.updates import TrainingConfig
@@ -304,21 +302,6 @@ def test_batch_normalisation_ends_with_exact_statistics(store: Store, build: Bui
     assert not model.training
     assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_exact_statistics_can_be_shared_by_any_number_of_processes(
-    store: Store, build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (loop, parallel):
-        monkeypatch.setattr(module, "num_processes", lambda: 3)
-    monkeypatch.setattr(parallel.distributed, "get_rank", lambda: 0)
-    seen: list[int] = []
-    model = normed(build)
-    layer = next(one for one in model.modules() if isinstance(one, nn.BatchNorm1d))
-    layer.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    windows = Windows(store, 4, range(len(store)), ["position", "push", "wind"])
-    recompute_batch_norm(model, windows, store, num_batches=1, seed=0)
-    assert seen == [22 * 4]  # a third of 66 windows of 4 observations
 
 
 class FrozenNorm(nn.BatchNorm1d):

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from worldline.data.store import Store
 from worldline.episode import Episode
-from worldline.models.layers.image_decoder import ImageDecoder
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import Trace
 from worldline.training.heads.base import Fit, Head, HeadData, HeadsConfig
-from worldline.training.heads.decoder import MIN_BATCH, Decoder
+from worldline.training.heads.decoder import Decoder
 from worldline.training.heads.readout import Readout
 from worldline.training.heads.reward import Reward
 from worldline.training.heads.termination import Termination
@@ -242,21 +241,3 @@ def test_a_missing_picture_does_not_matter(tmp_path: object) -> None:
 
 def test_a_model_without_images_has_no_decoder(dots: Store) -> None:
     assert not Decoder.can_fit(replace(data(dots), inputs=("position",)))
-
-
-@pytest.mark.parametrize(("most", "frames"), [(2**30, 64), (32 * 32 * 20, 20), (1, MIN_BATCH)])
-def test_an_update_takes_fewer_frames_where_they_are_large(
-    dots: Store, monkeypatch: pytest.MonkeyPatch, most: int, frames: int
-) -> None:
-    taken: list[int] = []
-    forward = ImageDecoder.forward
-
-    def counting(self: ImageDecoder, latents: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            taken.append(len(latents))
-        return forward(self, latents)
-
-    monkeypatch.setattr(ImageDecoder, "forward", counting)
-    monkeypatch.setattr("worldline.training.heads.decoder.UPDATE_PIXELS", most)
-    fitted(Decoder, dots, updates=2)
-    assert taken == [frames, frames]

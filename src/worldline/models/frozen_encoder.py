@@ -213,12 +213,6 @@ class FrozenEncoder(nn.Module):
             (feature_map,) = network.forward_intermediates(
                 pixels, indices=[self.stage], stop_early=True, output_fmt="NCHW", intermediates_only=True
             )
-            height, width = feature_map.shape[2:]
-            if (height, width) != (self.cells, self.cells):
-                raise ConfigError(
-                    f"an image of {self.config.image_side} pixels gives {height} by {width} patches, but "
-                    f"stride {self.config.stride} implies {self.cells} by {self.cells}. Choose another stride."
-                )
             return torch.as_tensor(feature_map).flatten(2).transpose(1, 2)
         if self.config.library == "timm":
             return torch.as_tensor(network.forward_features(pixels))
