@@ -259,7 +259,6 @@ class WorldModel(nn.Module, ABC):
             sample: returns the given number of windows of the training data; the same windows at every call.
             share: completed share of the training, above 0 to 1.
         """
-        del sample, share
 
     @abstractmethod
     def encode(self, window: Window, *, generator: torch.Generator) -> Belief:

@@ -193,7 +193,6 @@ class Ensemble(WorldModel):
 
     def encode(self, window: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The last observations, with gaps filled by each member's prediction; draws nothing."""
-        del generator
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
         now = self.inputs(window.past)[:, 0]
         if not seen.all():
@@ -203,7 +202,6 @@ class Ensemble(WorldModel):
 
     def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The belief one step later; draws nothing."""
-        del generator
         codes, seen = self.codes(step.observations, step.observed), self._seen(step.observed)
         return self._update(_memory(belief), self.inputs(step.past)[:, 0, 0], codes[:, 0], seen[:, 0])
 

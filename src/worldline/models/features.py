@@ -272,7 +272,6 @@ class Features(WorldModel):
 
     def encode(self, window: Window, *, generator: torch.Generator) -> FrameBelief:
         """The last frame with the caches of all frames before; missing parts of a frame are predicted."""
-        del generator
         frames, flags = self._frames(window.observations, window.observed)
         known = self.inputs(window.past)[:, 0]
         belief = self.belief(frames[:, 0])
@@ -282,14 +281,12 @@ class Features(WorldModel):
 
     def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> FrameBelief:
         """The new frame; its missing parts are predicted."""
-        del generator
         assert isinstance(belief, FrameBelief)
         frames, flags = self._frames(step.observations, step.observed)
         return self._update(belief, self.inputs(step.past)[:, 0, 0], frames[:, 0], flags[:, 0])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused. Needs no encoder."""
-        del generator
         assert isinstance(belief, FrameBelief)
         batch, versions, steps, _ = inputs.actions.shape
         known = self.inputs(inputs).flatten(0, 1)

@@ -166,7 +166,6 @@ class FrozenEncoder(nn.Module):
 
     def train(self, mode: bool = True) -> FrozenEncoder:
         """Returns the module in evaluation mode; `mode` is ignored."""
-        del mode
         super().train(False)
         return self
 

@@ -222,13 +222,11 @@ class Jepa(WorldModel, Adapts):
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the last observation; missing parts are predicted from the steps before."""
-        del generator
         complete = self.encoder.flags(window.observed).all(-1)
         return self._encode(window, 0 if self.predictor.remembers else last_whole(complete))[-1]
 
     def encode_each(self, window: Window, count: int, *, generator: torch.Generator) -> list[Belief]:
         """The latents of the last `count` observations; all observations pass the encoder in one batch."""
-        del generator
         if self.predictor.remembers or not bool(self.encoder.flags(window.observed).all()):
             return list[Belief](self._encode(window, 0)[-count:])
         seen = self.encoder.encode(window, window.past.step_s.shape[1] + 1 - count)
@@ -249,7 +247,6 @@ class Jepa(WorldModel, Adapts):
         If it is partly observed, missing vectors in the latent are predicted. The learned part is encoded if only such
         vectors are missing, or if the training data had gaps too; otherwise it is predicted.
         """
-        del generator
         latent, known = _latent(belief), self.encoder.inputs(step.past)[:, 0, 0]
         if latent.correction is None and not self.encoder.flags(step.observed).any():
             return self._step(latent, known)
@@ -257,7 +254,6 @@ class Jepa(WorldModel, Adapts):
 
     def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Latent:
         """Like `encode`, with the predictor's last layer corrected on the window (docs/design/adaptation.md)."""
-        del generator
         complete = self.encoder.flags(window.observed)[:, 0].all(-1)
         none = window.past.step_s.new_zeros(len(complete), 0, 0)
         correction = Correction(hidden=none, residuals=none, complete=complete, trust=trust, num_steps=num_steps)
@@ -265,7 +261,6 @@ class Jepa(WorldModel, Adapts):
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused."""
-        del generator
         batch, versions, steps, _ = inputs.actions.shape
         known = self.encoder.inputs(inputs).flatten(0, 1)
         latent = _latent(belief).repeat(versions)

@@ -115,7 +115,6 @@ class LinearModel(WorldModel):
 
     def encode(self, window: Window, *, generator: torch.Generator) -> LinearBelief:
         """The last values and inputs; missing values are predicted from the steps before."""
-        del generator
         scored = self._scores(window)
         # Without gaps, steps before the history have no effect.
         start = max(0, window.length - self.config.history) if scored.observed.all() else 0
@@ -127,14 +126,12 @@ class LinearModel(WorldModel):
 
     def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> LinearBelief:
         """The belief one step later; draws nothing."""
-        del generator
         scored = self._scores(step)
         predicted = self._step(_linear(belief), scored.known[:, 0])
         return self._correct(predicted, scored.values[:, 0], scored.observed[:, 0])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused."""
-        del generator
         batch, versions, steps, _ = inputs.actions.shape
         known = self.inputs(inputs).flatten(0, 1)
         present = _linear(belief)
@@ -153,7 +150,6 @@ class LinearModel(WorldModel):
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """The open-loop error after `context` observations, at most half of the window, relative to persistence."""
-        del generator
         scored = self._scores(window)
         warm = min(self.context, (scored.values.shape[1] + 1) // 2)
         path = self.forecast.unroll(**vars(scored), warm=warm)

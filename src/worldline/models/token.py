@@ -348,7 +348,6 @@ class TokenModel(WorldModel):
 
     def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> TokenState:
         """The state with the tokens of this step appended. Draws nothing."""
-        del generator
         assert isinstance(belief, TokenState)
         scores, known = self._scores(step)
         tokens = self._given(step.past)[:, 0, 0].repeat_interleave(self.config.num_samples, 0)

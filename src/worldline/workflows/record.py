@@ -216,7 +216,7 @@ class _PausableEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self,
         *,
         seed: int | None = None,
-        options: dict[str, Any] | None = None,  # noqa: ARG002 (Gymnasium's signature)
+        options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         self._paused = seed is None
         if seed is not None:

@@ -113,7 +113,6 @@ class ForecastingPredictor(AdaptablePredictor, ABC):
 
     def restore(self, latent: Latents, flat: Float[Tensor, "B numbers"]) -> Past:
         """The past of the features."""
-        del latent
         return self.linear.past(flat)
 
     def prepare(self, latent: Latents, known: Float[Tensor, "B I"], memory: Memory | None) -> Prepared:

@@ -120,7 +120,6 @@ class Head(nn.Module, ABC):
     @classmethod
     def can_fit(cls, data: HeadData) -> bool:
         """Whether these settings ask for the head, and these logs can train it."""
-        del data
         return True
 
     @classmethod

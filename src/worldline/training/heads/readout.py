@@ -79,7 +79,6 @@ class Readout(Head):
         predicted latents too. Each component keeps the regression unless the second stage reduces its error on held-out
         episodes. With 0 updates there is no second stage.
         """
-        del heads
         table, imagination = data.table, data.imagination
         signals = tuple(signal for signal in data.store.schema.observations if signal.kind is not Kind.IMAGE)
         head = cls(ReadoutConfig(latent_size=table.features.shape[1], signals=signals, width=fit.width))
