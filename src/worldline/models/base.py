@@ -110,33 +110,24 @@ class Belief(ABC):
 def concatenate(beliefs: Sequence[Belief]) -> Belief | None:
     """The entries of all beliefs in one batch, in order; None if their parts differ in size, as growing caches do."""
     try:
-        joined = _concatenated(beliefs)
-    except _SizeError:
+        joined: Belief = _concatenated(beliefs)
+    except (RuntimeError, ValueError):  # of `torch.cat`, or below
         return None
-    assert isinstance(joined, Belief)  # as its parts
     return joined
-
-
-class _SizeError(Exception):
-    pass
 
 
 def _concatenated(parts: Sequence[Any]) -> Any:
     first = parts[0]
     if isinstance(first, Tensor):
-        if any(part.shape[1:] != first.shape[1:] for part in parts):
-            raise _SizeError
         return torch.cat(list(parts))
     if is_dataclass(first):
         names = [field.name for field in fields(first)]
         joined = {name: _concatenated([getattr(part, name) for part in parts]) for name in names}
         return replace(cast("Any", first), **joined)
     if isinstance(first, tuple | list):
-        if any(len(part) != len(first) for part in parts):
-            raise _SizeError
         return type(first)(_concatenated(group) for group in zip(*parts, strict=True))
     if any(part != first for part in parts):
-        raise _SizeError
+        raise ValueError(f"{parts} differ")
     return first
 
 
