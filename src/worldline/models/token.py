@@ -363,9 +363,6 @@ class TokenModel(WorldModel):
         rows = torch.arange(batch * samples, device=device).reshape(batch, 1, samples)
         rows = rows.expand(-1, versions, -1).flatten()
         last, cache = belief.last[rows], belief.cache.select(rows)
-        if not torch.is_grad_enabled():
-            num_tokens = len(self.told) + len(self.given)
-            cache = cache.ring(steps * num_tokens, self.transformer.span + num_tokens)
         ahead = self._given(inputs).repeat_interleave(samples, 1).flatten(0, 1)
         path = []
         for step in range(steps):
@@ -375,11 +372,7 @@ class TokenModel(WorldModel):
             scores, last, cache = self._imagine(last, ahead[:, step], share, cache)
             path.append(scores)
         features = torch.stack(path, 1).reshape(batch, versions, samples, steps, -1)
-        final = TokenState(
-            scores=features[..., -1, :].flatten(0, 1),
-            last=last,
-            cache=cache.in_order().within(self.transformer.span - 1),
-        )
+        final = TokenState(scores=features[..., -1, :].flatten(0, 1), last=last, cache=cache)
         return LatentRollout(features=features, final=final)
 
     def belief(self, features: Float[Tensor, "B D"]) -> TokenState:
