@@ -19,6 +19,7 @@ from importlib.metadata import version
 from io import BufferedReader
 from pathlib import Path
 
+import torch
 from pydantic_core import from_json as parse_json
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors

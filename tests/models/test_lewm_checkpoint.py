@@ -159,9 +159,7 @@ def test_every_weight_counts(small: Reference, tmp_path: Path) -> None:
 def test_actions_that_do_not_fit_are_refused(small: Reference, tmp_path: Path) -> None:
     schema = small.schema()
     odd = Schema(signals=(schema["top"], Signal(name="block", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,))))
-    with pytest.raises(
-        ConfigError, match=r"expected shape \(10, 2\) for to_codes.0.weight, got \(10, 6\).* frameskip block"
-    ):
+    with pytest.raises(ConfigError, match=r"(?s)size mismatch for to_codes.0.weight.* frameskip block"):
         read_lewm(small.write(tmp_path), schema=odd, camera="top")
 
 
@@ -200,7 +198,7 @@ def test_no_code_is_run(small: Reference, tmp_path: Path) -> None:
     ("name", "content"),
     [
         ("config.json", b"{"),
-        ("config.json", b"[]"),
+        ("config.json", b"[1]"),
         ("config.json", b"\xff"),
         ("weights.safetensors", b"cut"),
         ("weights.pt", b"no checkpoint"),

@@ -110,22 +110,28 @@ class Belief(ABC):
 def concatenate(beliefs: Sequence[Belief]) -> Belief | None:
     """The entries of all beliefs in one batch, in order; None if their parts differ in size, as growing caches do."""
     try:
-        joined: Belief = _concatenated(beliefs)
+        joined: Belief = join_parts(beliefs)
     except (RuntimeError, ValueError):  # of `torch.cat`, or below
         return None
     return joined
 
 
-def _concatenated(parts: Sequence[Any]) -> Any:
+def join_parts(parts: Sequence[Any]) -> Any:
+    """Tensors, or dataclasses and sequences of tensors, concatenated along the first axis.
+
+    Raises:
+        RuntimeError: tensors differ in the size of another axis.
+        ValueError: other values differ.
+    """
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat(list(parts))
     if is_dataclass(first):
         names = [field.name for field in fields(first)]
-        joined = {name: _concatenated([getattr(part, name) for part in parts]) for name in names}
+        joined = {name: join_parts([getattr(part, name) for part in parts]) for name in names}
         return replace(cast("Any", first), **joined)
     if isinstance(first, tuple | list):
-        return type(first)(_concatenated(group) for group in zip(*parts, strict=True))
+        return type(first)(join_parts(group) for group in zip(*parts, strict=True))
     if any(part != first for part in parts):
         raise ValueError(f"{parts} differ")
     return first
@@ -142,6 +148,24 @@ class LatentRollout:
 
     features: Float[Tensor, "B N S T D"]
     final: Belief
+
+
+def unroll(
+    start: AnyBelief, known: Float[Tensor, "B N T I"], step: Callable[[AnyBelief, Tensor], AnyBelief]
+) -> LatentRollout:
+    """A rollout without random numbers, S = 1.
+
+    Args:
+        start: the belief of each candidate, B*N entries.
+        known: the inputs of each step.
+        step: returns the belief after a step with inputs [B*N, I].
+    """
+    belief, path = start, list[Tensor]()
+    for now in known.flatten(0, 1).unbind(1):
+        belief = step(belief, now)
+        path.append(belief.features()[:, 0])
+    features = torch.stack(path, 1).unflatten(0, known.shape[:2])
+    return LatentRollout(features=features[:, :, None], final=belief)
 
 
 @dataclass(frozen=True, kw_only=True)

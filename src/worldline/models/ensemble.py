@@ -552,9 +552,8 @@ class Ensemble(WorldModel):
         return torch.stack([observed[signal.name] for signal in self.codes.signals], -1)
 
 
-def _memory(belief: Belief) -> EnsembleBelief:
-    if not isinstance(belief, EnsembleBelief):
-        raise InputError(f"belief is a {type(belief).__name__}. Pass a belief that `encode` of this model returned.")
+def _memory(belief: Belief | None) -> EnsembleBelief:
+    assert isinstance(belief, EnsembleBelief), f"a {type(belief).__name__} is not a belief of this model"
     return belief
 
 

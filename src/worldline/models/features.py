@@ -19,7 +19,7 @@ TimeSformer (2102.05095) for divided space-time attention; LeWM (2603.19312) for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from worldline.config import Depth, Size, SizeOrZero
 from worldline.device import autocast, device_of
 from worldline.errors import ConfigError
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, unroll
 from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Library, Memo, View, encoder_config
 from worldline.models.layers.codes import code_size, join_codes, split_signals
 from worldline.models.layers.gather import share_mean, whole_mean
@@ -288,15 +288,9 @@ class Features(WorldModel):
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused. Needs no encoder."""
         assert isinstance(belief, FrameBelief)
-        batch, versions, steps, _ = inputs.actions.shape
-        known = self.inputs(inputs).flatten(0, 1)
-        frames = belief.select(torch.arange(batch, device=known.device).repeat_interleave(versions))
-        path = []
-        for step in range(steps):
-            present, past = self._predict(frames.present[:, None], known[:, step : step + 1], frames.past)
-            frames = FrameBelief(present=present[:, 0], past=past, num_tokens=frames.num_tokens)
-            path.append(frames.present)
-        return LatentRollout(features=torch.stack(path, 1).reshape(batch, versions, 1, steps, -1), final=frames)
+        known = self.inputs(inputs)
+        index = torch.arange(len(known), device=known.device).repeat_interleave(known.shape[1])
+        return unroll(belief.select(index), known, self._step)
 
     def belief(self, features: Float[Tensor, "B D"]) -> FrameBelief:
         """The frame, without earlier frames."""
@@ -380,8 +374,13 @@ class Features(WorldModel):
         frame: Float[Tensor, "B D"],
         flags: Bool[Tensor, "B D"],
     ) -> FrameBelief:
-        predicted, past = self._predict(belief.present[:, None], known[:, None], belief.past)
-        return FrameBelief(present=frame.where(flags, predicted[:, 0]), past=past, num_tokens=belief.num_tokens)
+        predicted = self._step(belief, known)
+        return replace(predicted, present=frame.where(flags, predicted.present))
+
+    def _step(self, belief: FrameBelief, known: Float[Tensor, "B I"]) -> FrameBelief:
+        """The predicted frame one step later."""
+        present, past = self._predict(belief.present[:, None], known[:, None], belief.past)
+        return FrameBelief(present=present[:, 0], past=past, num_tokens=belief.num_tokens)
 
     def _predict(
         self, frames: Float[Tensor, "B T D"], known: Float[Tensor, "B T I"], past: tuple[Cache, ...]

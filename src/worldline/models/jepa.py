@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from worldline.config import Size, SizeOrZero, Weight
-from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
+from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, unroll
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig, AuxiliaryLosses
 from worldline.models.layers.correction import Correction
 from worldline.models.layers.forecasting_predictors import (
@@ -261,15 +261,8 @@ class Jepa(WorldModel, Adapts):
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused."""
-        batch, versions, steps, _ = inputs.actions.shape
-        known = self.encoder.inputs(inputs).flatten(0, 1)
-        latent = _latent(belief).repeat(versions)
-        path = []
-        for step in range(steps):
-            latent = self._step(latent, known[:, step])
-            path.append(latent.features()[:, 0])
-        features = torch.stack(path, 1).reshape(batch, versions, 1, steps, -1)
-        return LatentRollout(features=features, final=latent)
+        known = self.encoder.inputs(inputs)
+        return unroll(_latent(belief).repeat(known.shape[1]), known, self._step)
 
     def belief(self, features: Float[Tensor, "B D"]) -> Latent:
         """The belief of `features`; a transformer starts without a past, a frameskip block at its first step."""

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldline.config import Positive, Size
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, unroll
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.lag_selection import ScoredWindows, choose_forecast
@@ -132,16 +132,9 @@ class LinearModel(WorldModel):
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused."""
-        batch, versions, steps, _ = inputs.actions.shape
-        known = self.inputs(inputs).flatten(0, 1)
-        present = _linear(belief)
-        present = present.select(torch.arange(batch, device=known.device).repeat_interleave(versions))
-        path = []
-        for step in range(steps):
-            present = self._step(present, known[:, step])
-            path.append(present.features()[:, 0])
-        features = torch.stack(path, 1).reshape(batch, versions, 1, steps, -1)
-        return LatentRollout(features=features, final=present)
+        known = self.inputs(inputs)
+        index = torch.arange(len(known), device=known.device).repeat_interleave(known.shape[1])
+        return unroll(_linear(belief).select(index), known, self._step)
 
     def belief(self, features: Float[Tensor, "B D"]) -> LinearBelief:
         """The belief of `features`."""
