@@ -77,8 +77,7 @@ def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: Lib
         library: that wrote the folder, "transformers" or "timm"; inferred from `config.json` by default.
 
     Raises:
-        ConfigError: the folder does not exist, a file is missing or damaged, the weights are pickled, or timm does not
-            know the architecture.
+        ConfigError: the folder does not exist, a file is missing or damaged, or timm does not know the architecture.
         MissingExtraError: timm wrote the folder and is not installed.
     """
     return FeaturesConfig(inputs=inputs, **asdict(encoder_config(folder, library)))
@@ -406,7 +405,7 @@ def load_encoder(model: Features, folder: Path | str) -> None:
         folder: see `features_config`.
 
     Raises:
-        ConfigError: the weights in the folder are pickled or damaged, or the config belongs to other weights.
+        ConfigError: the weights in the folder are damaged, or the config belongs to other weights.
     """
     model.encoder.load(Path(folder))
     model.memo.forget()

@@ -45,12 +45,6 @@ ROW_OVERHEAD_BYTES: Final = 1000
 """Memory of one row of a `Memo` in addition to its values: the key, the dictionary entry and the tensor's header."""
 MAX_ENCODER_SIZE, MAX_ENCODER_DEPTH = 20_000, 100
 """Largest numbers in the architecture of an encoder: of a size, and of layers. A bundle could ask for any."""
-PICKLE_SUFFIXES: Final = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
-CONVERT_COMMAND: Final = (
-    "python -c \"import torch, safetensors.torch as s; w = torch.load('{0}', weights_only=True); "
-    "s.save_file({{k: v.clone() for k, v in w.items()}}, 'model.safetensors', metadata={{'format': 'pt'}})\""
-)
-
 
 Library = Literal["transformers", "timm"]
 
@@ -479,13 +473,8 @@ def _weight_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder. Pass the folder that holds config.json and model.safetensors.")
     files = sorted(folder.glob("model*.safetensors"))
-    pickled = sorted(file for file in folder.iterdir() if file.suffix in PICKLE_SUFFIXES)
-    if not files and pickled:
-        raise ConfigError(
-            f"{pickled[0]} is a pickle file and is not opened. Convert it: {CONVERT_COMMAND.format(pickled[0].name)}"
-        )
     if not files:
-        raise ConfigError(f"{folder} holds no model.safetensors. Download it into the folder first.")
+        raise ConfigError(f"{folder} holds no model.safetensors. Download it, or convert pickled weights to it first.")
     return files
 
 
@@ -493,8 +482,7 @@ def _sha256(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
-            while piece := stream.read(1 << 20):
-                digest.update(piece)
+            hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()
 
 
