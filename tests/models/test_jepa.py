@@ -582,42 +582,6 @@ def test_memory_sees_a_velocity_that_no_observation_shows() -> None:
     assert errors["transformer"] < 0.4 * errors["none"]
 
 
-def driven(batch: int, generator: torch.Generator, *, every: int, length: int = 5) -> Window:
-    """A point that is pushed, and a thermometer that is read every so many steps."""
-    push = torch.randn(batch, length - 1, 2, generator=generator)
-    position, heat = [torch.randn(batch, 2, generator=generator)], [torch.randn(batch, 1, generator=generator)]
-    for step in range(length - 1):
-        heat.append(0.9 * heat[-1] + 0.2 * position[-1][:, :1])
-        position.append(0.9 * position[-1] + push[:, step].tanh())
-    seen = (torch.arange(length) + torch.randint(every, (batch, 1), generator=generator)) % every == 0
-    known = torch.stack(heat, 1).masked_fill(~seen[..., None], torch.nan)
-    whole = complete({"position": torch.stack(position, 1), "heat": known}, push)
-    return replace(whole, observed={**whole.observed, "heat": seen})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("signal_weight", [1.0, 0.0])
-def test_a_slow_sensor_takes_little_from_a_fast_one(signal_weight: float) -> None:
-    """Error of the position four steps on, by a linear map from what is imagined, as a share of its variance."""
-    regularizer = SigregConfig(weight=0.1 if signal_weight else 1.0, num_slices=8)
-    sizes = {"encoder": ObservationEncoderConfig(width=32), "predictor": MlpPredictorConfig(width=64)}
-    small = replace(SMALL, signal_weight=signal_weight, regularizer=regularizer, **sizes)
-    errors = []
-    for inputs, every in ((("position",), 1), (("position", "heat"), 5)):
-        torch.manual_seed(0)
-        net = Jepa(schema=Schema(signals=(POSITION, HEAT, PUSH)), config=replace(small, inputs=inputs))
-        trained(net, lambda batch, generator, every=every: driven(batch, generator, every=every), 150)
-        seen = driven(2000, seeded(2), every=every, length=13)
-        with torch.no_grad():
-            belief = net.encode(seen.first(9), generator=seeded())
-            path = net.rollout(belief, seen.past.steps(slice(8, 12)), generator=seeded()).features[:, 0, 0, -1]
-        numbers, due = torch.cat([path, torch.ones(2000, 1)], -1), seen.observations["position"][:, -1]
-        read = numbers[1000:] @ torch.linalg.lstsq(numbers[:1000], due[:1000]).solution
-        errors.append(float((read - due[1000:]).square().mean() / due[1000:].var()))
-    assert errors[1] < 0.02
-    assert errors[1] < 6 * errors[0]
-
-
 def test_a_missing_vector_is_filled_in_with_what_is_predicted() -> None:
     """The rest is encoded as if the prediction had been observed."""
     net, seen = model("camera", "position", "heat", signal_weight=1.0).eval(), window()

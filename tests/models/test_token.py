@@ -276,13 +276,6 @@ def test_a_world_without_noise_is_learned() -> None:
     assert (imagined - due[:, 1:]).square().mean().sqrt() < 0.6 * standing_still
 
 
-def test_one_that_only_watches_is_no_better_than_blind() -> None:
-    """What is pushed cannot be foreseen, so that the best that it can do is to err by all of it."""
-    watching, seen = learned(num_updates=100, actions=False), window_of(TOY.episodes(256, 6, seed=2), TOY.schema)
-    optimum = float(seen.past.actions[:, :, -1].square().mean().sqrt())
-    assert 0.97 * optimum < one_step_errors(watching, seen) < 1.4 * optimum
-
-
 def test_a_discrete_signal_is_learned() -> None:
     """A lamp that goes round by one with gear 0 and by two with gear 1."""
 

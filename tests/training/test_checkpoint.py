@@ -97,15 +97,6 @@ def test_a_crash_while_saving_leaves_the_one_before(tmp_path: Path, monkeypatch:
     assert all(torch.equal(value, kept[name]) for name, value in other.model.state_dict().items())
 
 
-def test_another_run_is_refused_and_left_alone(tmp_path: Path) -> None:
-    Run().save(tmp_path)
-    other = Run(seed=1)
-    before = other.model.state_dict()["0.weight"].clone()
-    with pytest.raises(BundleError, match="another configuration"):
-        other.load(tmp_path, fingerprint="other")
-    assert torch.equal(other.model.state_dict()["0.weight"], before)
-
-
 def test_where_there_is_none_it_is_said(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no checkpoint"):
         Run().load(tmp_path)

@@ -15,14 +15,6 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("rank", [1, 2, 5])
-def test_the_effective_rank_of_an_isotropic_subspace_is_its_dimension(rank: int) -> None:
-    latents = torch.zeros(2 * rank, 1, 6)
-    latents[:, 0, :rank] = torch.cat([torch.eye(rank), -torch.eye(rank)])
-    health = measure_health(latents.expand(-1, 3, -1))
-    assert health.effective_rank == pytest.approx(rank, rel=1e-6)
-
-
 def test_the_effective_rank_of_unequal_directions_by_hand() -> None:
     """Singular values 3 : 1, so shares 3/4 and 1/4."""
     latents = torch.tensor([[3.0, 0], [-3, 0], [0, 1], [0, -1]])[:, None].expand(-1, 3, -1)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.errors import ConfigError
-from worldline.models.layers.codes import join_codes, to_code
+from worldline.models.layers.codes import to_code
 from worldline.schema import Kind, Role, Signal
 from worldline.training.heads.readout import Readout, ReadoutConfig
 
@@ -111,25 +111,6 @@ def test_an_angle_is_read_across_the_seam(middle: float, seed: int) -> None:
     assert gap.abs().max() < 0.1
     assert (read >= -180).all()
     assert (read <= 180).all()
-
-
-def test_a_discrete_signal_is_read_without_an_error_where_it_can_be() -> None:
-    gear = torch.randint(3, (200,), generator=torch.Generator().manual_seed(0))
-    latents = torch.nn.functional.one_hot(gear, 3).float() @ normal(1, 3, 4) + 0.01 * normal(2, 200, 4)
-    net = fit(head(POSITION, GEAR), latents, join_codes((POSITION, GEAR), {"position": latents[:, :2], "gear": gear}))
-    read = net(latents)
-    assert (read["gear"] == gear).all()
-    torch.testing.assert_close(read["position"], latents[:, :2], rtol=1e-4, atol=1e-4)
-
-
-def test_columns_can_be_taken_from_another() -> None:
-    net, other, latents = head(), head(), normal(0, 6, 4)
-    for number, parameter in enumerate(net.parameters()):
-        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
-    before = net.scores(latents)
-    net.take(other, torch.tensor([False, True, False]))
-    assert torch.equal(net.scores(latents)[:, [0, 2]], before[:, [0, 2]])
-    torch.testing.assert_close(net.scores(latents)[:, 1], other.scores(latents)[:, 1])
 
 
 def test_images_are_left_to_the_decoder() -> None:
