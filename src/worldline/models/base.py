@@ -69,23 +69,19 @@ class Window:
         return next(iter(self.observations.values())).shape[1]
 
     def first(self, length: int) -> Window:
-        """The first `length` observations (at least 1) and the inputs between them."""
-        return replace(
-            self,
-            observations={name: values[:, :length] for name, values in self.observations.items()},
-            observed={name: values[:, :length] for name, values in self.observed.items()},
-            past=self.past.steps(slice(length - 1)),
-            reward=None if self.reward is None else self.reward[:, : length - 1],
-            terminated=None if self.terminated is None else self.terminated[:, : length - 1],
-        )
+        """The first `length` observations (at least 1) and the inputs between them, for `WorldModel.encode`."""
+        return self._part(slice(length), slice(length - 1))
 
     def step(self, at: int) -> Window:
-        """Observation `at` and the input that leads to it, as `WorldModel.update` takes them."""
+        """Observation `at` and the input that leads to it, for `WorldModel.update`."""
         place = at - self.length + self.past.step_s.shape[1]
+        return self._part(slice(at, at + 1), slice(place, place + 1))
+
+    def _part(self, observations: slice, inputs: slice) -> Window:
         return Window(
-            observations={name: values[:, at : at + 1] for name, values in self.observations.items()},
-            observed={name: values[:, at : at + 1] for name, values in self.observed.items()},
-            past=self.past.steps(slice(place, place + 1)),
+            observations={name: values[:, observations] for name, values in self.observations.items()},
+            observed={name: values[:, observations] for name, values in self.observed.items()},
+            past=self.past.steps(inputs),
         )
 
 
