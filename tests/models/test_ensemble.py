@@ -243,7 +243,7 @@ def without_networks(model: Ensemble) -> Ensemble:
     return model
 
 
-def moving(batch: int, length: int, speed: Tensor) -> Window:
+def moving(batch: int, length: int, speed: torch.Tensor) -> Window:
     """Positions that move by `speed` [batch, 1, 2] in every step."""
     seen = window(exogenous=False, batch=batch, length=length)
     start = torch.randn(batch, 1, 2, generator=torch.Generator().manual_seed(5))
