@@ -284,8 +284,7 @@ class Version:
             return each(this, window, *given, **rest)
 
         def update(this: Any, *given: Any, **rest: Any) -> Any:
-            observations = given[2] if len(given) > 2 else given[1].observations
-            counts["frames"] += len(next(iter(observations.values())))
+            counts["frames"] += len(next(iter(given[2].values())))
             return originals["update"](this, *given, **rest)
 
         def rollout(this: Any, *given: Any, **rest: Any) -> Any:
