@@ -78,19 +78,10 @@ def test_what_is_not_finite_is_written_as_any_reader_reads_it_and_is_read_again(
     assert to_json(from_json(Outer, to_json(one), where="x.json")) == to_json(one), "as it was written before"
 
 
-def test_strict_json_of_what_is_finite_is_the_same_text() -> None:
-    one = Outer(name="é", parts=(Inner(rate=0.1),), steps=3)
-    assert to_strict_json(one) == to_json(one)
-
-
 def test_text_that_is_no_number_is_refused_beside_what_is_spelled_out() -> None:
     parts = [{"rate": "NaN"}, {"rate": "fast"}]
     assert "parts.1.rate" in refused({**GIVEN, "parts": parts})
     assert "'stepz'" in refused({**GIVEN, "parts": parts[:1], "stepz": 3})
-
-
-def test_defaults_fill_what_is_left_out() -> None:
-    assert from_json(Inner, '{"rate": 1.0}', where="x.json") == Inner(rate=1.0, layers=(64, 64))
 
 
 def refused(given: object) -> str:
@@ -126,13 +117,6 @@ def test_a_wrong_type_names_the_place_and_the_value(change: dict[str, object], p
     message = refused({**GIVEN, **change})
     assert f"runs/x.json: {place}" in message
     assert f"(got {value})" in message
-
-
-def test_a_repeated_key_is_named_also_inside() -> None:
-    text = json.dumps(GIVEN)
-    for twice in (text[:-1] + ', "name": "other"}', text.replace('"rate"', '"rate": 0.5, "rate"', 1)):
-        with pytest.raises(ConfigError, match=r"runs/x.json: the key '(name|rate)' is there twice"):
-            from_json(Outer, twice, where="runs/x.json")
 
 
 def test_a_missing_key_is_named() -> None:

@@ -39,15 +39,6 @@ def test_a_history_ends_where_asked_and_keeps_the_convention(data: st.DataObject
     assert np.array_equal(history.observed["x"], times % 2 == 0)
 
 
-def test_an_episode_cannot_be_changed() -> None:
-    with pytest.raises(AttributeError):
-        episode(2).terminated = True
-
-
-def test_an_episode_is_cut_by_the_log_unless_it_says_otherwise() -> None:
-    assert (episode(2).terminated, episode(2).truncated, episode(2).seed) == (False, True, None)
-
-
 def test_a_history_without_arguments_is_the_whole_episode() -> None:
     whole = episode(4)
     np.testing.assert_equal(vars(whole.history()), {name: getattr(whole, name) for name in vars(whole.history())})

@@ -52,6 +52,8 @@ def test_size_and_dtype_follow_the_kind(
         ({"kind": Kind.IMAGE, "shape": (1, 2, 1), "low": (0.0, 0.0)}, "low needs 2 numbers"),
         ({"low": (0.0, 1.0), "high": (1.0, 0.0)}, "exceeds high"),
         ({"components": ("x",)}, "1 component names"),
+        ({"period": 0.0}, "period must be a positive number"),
+        ({"kind": Kind.DISCRETE, "shape": (), "num_values": 2, "period": 1.0}, "period must be a positive number"),
         ({"kind": Kind.IMAGE, "shape": (1, 2, 1), "components": ("a", "b")}, "2 component names"),
     ],
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json as parse_json
@@ -69,7 +69,7 @@ Share = Annotated[float, Bounds(at_least=0, below=1)]
 
 
 class BoundedConfig:
-    """Base of frozen dataclasses that check their numbers against the `Bounds` in the types of their fields.
+    """Base of frozen dataclasses that check their values against the `Bounds` or `Literal` types of their fields.
 
     A file of settings is untrusted. Its numbers are checked here before anything of their size is built, so each whole
     number that becomes a size needs an upper bound.
@@ -77,8 +77,11 @@ class BoundedConfig:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                raise ConfigError(f"{name} is {value!r}. Choose {' or '.join(map(repr, get_args(hint)))}.")
             for bounds in getattr(hint, "__metadata__", ()):
-                if isinstance(bounds, Bounds) and (value := getattr(self, name)) not in bounds:
+                if isinstance(bounds, Bounds) and value not in bounds:
                     raise ConfigError(f"{name} is {value}. It must be {bounds}.")
 
 
@@ -115,7 +118,7 @@ def from_json(cls: type[T], text: str | bytes, *, where: str | Path) -> T:
         where: the file or place, named in errors.
 
     Raises:
-        ConfigError: malformed JSON, an unknown, missing or repeated key, a value of the wrong type or out of range.
+        ConfigError: malformed JSON, an unknown or missing key, a value of the wrong type or out of range.
     """
     adapter = TypeAdapter(cls)
     try:
@@ -127,25 +130,8 @@ def from_json(cls: type[T], text: str | bytes, *, where: str | Path) -> T:
             raise ConfigError(": ".join(filter(None, (str(where), place, str(first["ctx"]["error"]))))) from error
         place = place or "the document"
         raise ConfigError(f"{where}: {place}: {first['msg']} (got {first['input']!r:.200}).") from error
-    try:
-        given = json.loads(text, object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: {error}.") from error
-    _refuse_unknown_keys(given, adapter.dump_python(value, mode="json"), str(where))
+    _refuse_unknown_keys(parse_json(text), adapter.dump_python(value, mode="json"), str(where))
     return value
-
-
-def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """The object of these keys and values, for `json.loads(object_pairs_hook=)`.
-
-    Raises:
-        ValueError: a key is there twice; two parsers could read different values.
-    """
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-        raise ValueError(f"the key {twice[:100]!r} is there twice; keep one")
-    return found
 
 
 def replace_at(config: T, values: Mapping[str, object], *, where: str = "settings") -> T:

@@ -72,16 +72,7 @@ class DataError(WorldlineError, ValueError):
 
     def __reduce__(self) -> tuple[Callable[..., DataError], tuple[()]]:
         """For worker processes, which send their errors home."""
-        again = partial(
-            DataError,
-            self.problem,
-            fix=self.fix,
-            file=self.file,
-            episode=self.episode,
-            signal=self.signal,
-            step=self.step,
-        )
-        return again, ()
+        return partial(DataError, **vars(self)), ()
 
 
 class UnknownNameError(WorldlineError, LookupError):

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pydantic_core import from_json as parse_json
+
 BUNDLE_FORMAT: Final = 2
 """The format that this version writes. It reads this format and all earlier ones."""
 
@@ -31,26 +33,14 @@ _MODEL_TENSORS: Final = {
         (r"predictor\.(?=\d)", "predictor.layers."),
         (r"linear\.", "predictor.linear."),
         (r"conserved\.", "predictor.law."),
-        (r"(inverse|delta)\.", r"auxiliary.\1."),
-        (r"told\.", "auxiliary.targets."),
+        (r"told\.", "auxiliary."),
     ),
 }
 """Renamed tensors of models: per family, starts of names in format 1 and replacements, applied in order."""
 
 _JEPA_SETTINGS: Final = {
     "encoder": {"channels": "channels", "encoder_width": "width"},
-    "auxiliary": {
-        name: name
-        for name in (
-            "similarity_weight",
-            "inverse_weight",
-            "delta_weight",
-            "delta_steps",
-            "straightening_weight",
-            "targets",
-            "target_weight",
-        )
-    },
+    "auxiliary": {name: name for name in ("targets", "target_weight")},
 }
 """Settings of the model family `jepa` that moved in format 2: per part, earlier name to current name."""
 
@@ -63,6 +53,11 @@ _JEPA_PREDICTORS: Final = {
     "mlp": ("gated",),
 }
 """Per predictor its earlier settings, in addition to `predictor_width`."""
+
+_REMOVED: Final = {
+    "delta_weight", "delta_steps", "straightening_weight", "similarity_weight", "inverse_weight", "width",
+}  # fmt: skip
+"""Settings of the auxiliary losses that are gone. Only a training would notice, and bundles are not trained further."""
 
 
 def current_file(name: str, number: int) -> str:
@@ -93,20 +88,22 @@ def current_tensor(file: str, name: str, number: int, model: str) -> str:
 
 def current_text(file: str, text: str, number: int, model: str) -> str:
     """The current content of a JSON file; arguments as for `current_tensor`."""
-    if number != 1 or model != "jepa" or file != "model.json":
+    if model != "jepa" or file != "model.json":
         return text
     try:
-        settings = json.loads(text)
+        settings = parse_json(text)
     except ValueError:
         return text  # the reader reports what is wrong
-    return json.dumps(_current_jepa(settings)) if isinstance(settings, dict) else text
+    if not isinstance(settings, dict):
+        return text
+    settings = _current_jepa(settings) if number == 1 else settings
+    if isinstance(auxiliary := settings.get("auxiliary"), dict):
+        settings["auxiliary"] = {name: value for name, value in auxiliary.items() if name not in _REMOVED}
+    return json.dumps(settings)
 
 
 def _current_jepa(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested settings; those that did not move stay as they are.
-
-    SIGReg together with VICReg becomes SIGReg alone: only a training would notice, and bundles are not trained further.
-    """
+    """The nested settings; those that did not move stay as they are."""
     left = dict(settings)
 
     def taken(names: Mapping[str, str]) -> dict[str, Any]:
@@ -122,17 +119,13 @@ def _current_jepa(settings: Mapping[str, Any]) -> dict[str, Any]:
     own = _JEPA_PREDICTORS.get(kind, ()) if isinstance(kind, str) else ()
     predictor = {"kind": kind, **width, **taken({name: name.removeprefix("linear_") for name in own})}
     sigreg = taken({"sigreg_weight": "weight", "num_slices": "num_slices"})
-    vicreg = taken({name: name for name in ("variance_weight", "covariance_weight")})
-    if any(vicreg.values()) and not sigreg.get("weight"):
-        regularizer = {"kind": "vicreg", **vicreg}
-    else:
-        regularizer = {"kind": "sigreg", **sigreg}
     encoder, auxiliary = (taken(_JEPA_SETTINGS[part]) for part in ("encoder", "auxiliary"))
-    without_effect = {"conserves"}.union(*_JEPA_PREDICTORS.values())  # settings of the other predictors
+    removed = {*_REMOVED, "variance_weight", "covariance_weight", "conserves"}
+    without_effect = removed.union(*_JEPA_PREDICTORS.values())  # settings of the other predictors
     return {
         **{name: value for name, value in left.items() if name not in without_effect},
         "encoder": encoder,
         "predictor": predictor,
-        "regularizer": regularizer,
-        "auxiliary": {**auxiliary, **width},
+        "regularizer": sigreg,
+        "auxiliary": auxiliary,
     }

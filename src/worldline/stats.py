@@ -234,29 +234,24 @@ def _explained(sums: Floats) -> Floats:
     return np.asarray(1 - ratio(error.sum(-1), (square - ratio(total**2, count)).sum(-1)))
 
 
-def wilson(successes: int, trials: int, level: float = 0.95, *, effective_trials: float | None = None) -> Rate:
-    """The share of successes with its Wilson score interval.
+def wilson(successes: int, trials: int, *, effective_trials: float | None = None) -> Rate:
+    """The share of successes with its 95 % Wilson score interval.
 
     Args:
         successes: 0 to `trials`.
         trials: at least 1.
-        level: coverage of the interval, in (0, 1).
         effective_trials: equivalent number of independent trials, above 0; None if all are independent.
 
     Raises:
-        InputError: a count or the level is out of range.
+        InputError: a count is out of range.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference"; the effective
     number of trials: Kish 1965, "Survey sampling", section 8.2.
     """
     if not (trials >= 1 and 0 <= successes <= trials):
         raise InputError(f"{successes} successes in {trials} trials. Give at least one trial and no more successes.")
-    if not 0 < level < 1:
-        raise InputError(f"level is {level}. It must be between 0 and 1, such as 0.95.")
     n = trials if effective_trials is None else effective_trials
-    if not n > 0:
-        raise InputError(f"effective_trials is {n}. It must be above 0.")
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = NormalDist().inv_cdf(0.975)
     share, shrink = successes / trials, 1 + z**2 / n
     centre = (share + z**2 / (2 * n)) / shrink
     half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / shrink

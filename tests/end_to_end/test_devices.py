@@ -33,7 +33,6 @@ from worldline.registry import names
 from worldline.testing.toys import Integrator
 from worldline.training.loop import Run
 from worldline.training.updates import TrainingConfig
-from worldline.training.weight_average import Average
 from worldline.workflows.evaluation import drawn_imagination, readout_quality
 from worldline.workflows.training import learn_world
 from worldline.world.base import PlanStatus
@@ -100,7 +99,7 @@ def toy_logs(spec: Spec, folder: Path) -> Store:
 
 def small_steps(recipe: Recipe) -> Recipe:
     """The recipe with two updates of the model, unless it has none, and of each head."""
-    found = brief(recipe, batch_size=8, accumulate=2)
+    found = brief(recipe, batch_size=8)
     heads = replace(found.heads, dynamics_updates=found.training.num_updates)
     return replace(found, heads=heads, horizon=2, num_windows=1, split=split_store)
 
@@ -151,7 +150,7 @@ def toy_run(folder: Path, device: torch.device) -> Run:
         sizes = {"encoder.width": 16, "predictor.width": 16, "regularizer.num_slices": 8}
         config = replace_at(JepaConfig(inputs=("position",), latent_size=8), sizes)
         model = Jepa(schema=toy.schema, config=config)
-    training = TrainingConfig(num_updates=6, batch_size=8, num_checks=6, min_rank=1.0, min_deviation=0.0, average=0.5)
+    training = TrainingConfig(num_updates=6, batch_size=8, num_checks=6, min_rank=1.0, min_deviation=0.0)
     return Run(model.to(device), store, split_store(store), ("position",), training, folder / "run")
 
 
@@ -163,7 +162,7 @@ def assert_checkpoint_moves(folder: Path, device: torch.device) -> None:
         run = toy_run(folder, there)
         run.load()
         assert device_of(run.model).type == there.type
-        for part in ("model", "updates.average", "updates.optimizer", "updates.generator", "updates.batches"):
+        for part in ("model", "updates.optimizer", "updates.generator", "updates.batches"):
             kept, found = (plain(attrgetter(part)(one)) for one in (before, run))
             assert found == kept, part
         run.advance()
@@ -177,8 +176,6 @@ def plain(state: object) -> object:
         return state.tolist()
     if isinstance(state, Mapping):
         return {name: plain(value) for name, value in state.items()}
-    if isinstance(state, Average):
-        return plain(state.values)
     if isinstance(state, torch.Generator):
         return state.get_state().tolist()
     if isinstance(state, np.random.Generator):

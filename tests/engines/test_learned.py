@@ -2,13 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tests.engines.heads_of import distance, novelty_ahead, propose
-from tests.models.partial_model import PartialModel, Seen
+from tests.models.partial_model import PartialModel
 from torch import Tensor
 
 from worldline.config import replace_at
@@ -30,7 +29,6 @@ from worldline.testing.engine_case import EngineCase
 from worldline.testing.engines import CLAUSES, novelty_grows
 from worldline.testing.predictions import timing
 from worldline.testing.toys import Integrator
-from worldline.testing.window_edits import step_to
 from worldline.training.batches import to_inputs
 from worldline.training.heads.base import by_name
 from worldline.training.heads.distance import Distance, DistanceConfig
@@ -389,13 +387,13 @@ class Drift(PartialModel):
         place, seen = window.observations["position"], window.observed["position"]
         belief = Members(self._look(place[:, 0].where(seen[:, :1], 0.0), generator))
         for step in range(window.past.step_s.shape[1]):
-            belief = self.update(belief, *step_to(window, step + 1), generator=generator)
+            belief = self.update(belief, window.step(step + 1), generator=generator)
         return belief
 
-    def update(self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any) -> Members:
-        predicted = self.rollout(belief, inputs, generator=generator).final.features()
-        looked = self._look(observation["position"], generator)
-        return Members(looked.where(observed["position"][:, None, None], predicted))
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> Members:
+        predicted = self.rollout(belief, step.past, generator=generator).final.features()
+        looked = self._look(step.observations["position"][:, 0], generator)
+        return Members(looked.where(step.observed["position"][:, :, None], predicted))
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         batch, versions, steps, _ = inputs.actions.shape

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, Window, WorldModel
-
-Seen = Mapping[str, Tensor]
-"""Values or masks of one observation, per signal."""
 
 
 class PartialModel(WorldModel):
@@ -23,7 +17,7 @@ class PartialModel(WorldModel):
     def encode(self, window: Window, *, generator: torch.Generator) -> Belief:
         raise NotImplementedError
 
-    def update(self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any) -> Belief:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> Belief:
         raise NotImplementedError
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:

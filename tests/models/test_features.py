@@ -69,19 +69,6 @@ def test_conforms(name: str, inputs: tuple[str, ...], settings: dict[str, Any], 
     check_model(steered(model(folders[name], *inputs, **settings)), window(), horizon=3)
 
 
-def test_conforms_once_its_normaliser_is_fitted_and_without_exogenous_inputs(folders: dict[str, Path]) -> None:
-    schema = Schema(signals=(CAMERA, HEAT, PUSH))
-    net = steered(model(folders["dinov2"], "camera", "heat", schema=schema))
-    net.fit_normaliser(window(exogenous=False))
-    check_model(net, window(exogenous=False), horizon=3)
-
-
-def test_inputs_do_nothing_until_it_is_trained(folders: dict[str, Path]) -> None:
-    check_model(model(folders["timm"]), window(), horizon=2, expect_action_effect=False)
-    with pytest.raises(AssertionError, match="actions_matter"):
-        check_model(model(folders["timm"]), window(), horizon=2)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_state_brings_everything_into_a_model_built_without_memory(name: str, folders: dict[str, Path]) -> None:
     net = steered(model(folders[name], "camera", "heat"))
@@ -243,14 +230,6 @@ def test_the_error_of_vectors_is_relative_to_standing_still(folders: dict[str, P
         due = (still / (still + usual)).mean()
         torch.testing.assert_close(terms["open_loop_signals"], due, rtol=1e-2, atol=0)
         torch.testing.assert_close(terms["one_step_signals"], torch.tensor(0.5), rtol=1e-2, atol=0)
-
-
-def test_nothing_observed_at_all_is_no_division_by_zero(folders: dict[str, Path]) -> None:
-    seen, net = window(), model(folders["dinov2"], "camera", "heat")
-    blind = replace(seen, observed={name: torch.zeros_like(flags) for name, flags in seen.observed.items()})
-    losses = net.loss(blind, generator=seeded())
-    assert losses.total == 0
-    assert features(net, blind).isfinite().all()
 
 
 def test_learns_to_see_ahead(folders: dict[str, Path]) -> None:

@@ -15,7 +15,6 @@ from worldline.models import lewm
 from worldline.models.base import Window
 from worldline.models.layers.sigreg import sigreg
 from worldline.models.lewm import HalfAttention, Lewm, LewmConfig, WholeLinear
-from worldline.models.lewm_predictor import Dropout
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.window_edits import pick_entries
@@ -129,17 +128,6 @@ def test_pixels_are_normalised_as_those_of_imagenet() -> None:
     assert not blank.any()
 
 
-def test_the_image_reaches_the_latent_patch_by_patch() -> None:
-    net, seen = model().eval(), window(length=1)
-    due = encoded(net, seen).latents
-    for row in range(2):
-        for column in range(3):
-            images = seen.observations["camera"].clone()
-            images[:, :, 8 * row + 3, 8 * column + 5] ^= 128
-            other = encoded(net, replace(seen, observations={"camera": images})).latents
-            assert (other - due).abs().amax(-1).min() > 1e-6, (row, column)
-
-
 def test_what_lies_further_back_than_the_history_is_forgotten() -> None:
     net, seen = model(history=3).eval(), window()
     long, short = encoded(net, seen), encoded(net, cut(seen, slice(LENGTH - 3, None)))
@@ -231,13 +219,6 @@ def test_the_predicted_latent_takes_the_place_of_a_missing_image(missing: int) -
     torch.testing.assert_close(gap.latents[[0, 2, 3], -1], whole.latents[[0, 2, 3], -1])
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
-    dropped = Dropout(rate=0.25, generator=seeded())(torch.ones(40_000))
-    torch.testing.assert_close(dropped[dropped != 0].unique(), torch.tensor([4 / 3]))
-    assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
-    assert torch.equal(Dropout(rate=0.0, generator=seeded())(torch.ones(9)), torch.ones(9))
-
-
 def test_dropout_is_drawn_in_training_alone_and_from_the_generator() -> None:
     net, seen = model(dropout=0.5), window()
 
@@ -252,17 +233,6 @@ def test_dropout_is_drawn_in_training_alone_and_from_the_generator() -> None:
     net.eval()
     first, _, other = losses()
     assert first == other
-
-
-def test_the_normaliser_knows_physical_units() -> None:
-    seen = window(exogenous=True)
-    scaled = replace(
-        seen, past=replace(seen.past, actions=100 * seen.past.actions - 3, exogenous=7 * seen.past.exogenous)
-    )
-    nets = [model(exogenous=True).eval() for _ in range(2)]
-    for net, on in zip(nets, (seen, scaled), strict=True):
-        net.fit_normaliser(on)
-    torch.testing.assert_close(prediction(nets[1], scaled), prediction(nets[0], seen), rtol=1e-4, atol=1e-6)
 
 
 def test_it_learns_what_an_action_does() -> None:

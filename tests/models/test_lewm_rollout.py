@@ -87,16 +87,6 @@ def test_it_takes_weights_as_they_are_now(part: str) -> None:
     torch.testing.assert_close(after, due, rtol=1e-4, atol=1e-5)
 
 
-def test_it_takes_statistics_that_training_has_moved() -> None:
-    net = model().eval()
-    belief, inputs = asked(net, batch=2, candidates=2, steps=4, past=0)
-    before, _ = both(net, belief, inputs)
-    net.train().loss(window(), generator=seeded())
-    after, due = both(net.eval(), belief, inputs)
-    assert (after - before).abs().max() > 1e-3
-    torch.testing.assert_close(after, due, rtol=1e-4, atol=1e-5)
-
-
 def test_a_copy_goes_its_own_way() -> None:
     net = model().eval()
     belief, inputs = asked(net, batch=1, candidates=2, steps=3, past=2)
@@ -120,20 +110,6 @@ def test_products_in_half_precision_are_near() -> None:
     assert 0 < error < 2 * usual + 1e-3
     again, _ = both(net, belief, inputs)
     assert torch.equal(again, whole)
-
-
-def test_each_precision_keeps_weights_of_its_own() -> None:
-    net = model().eval()
-    belief, inputs = asked(net, batch=1, candidates=2, steps=3, past=0)
-    folded = []
-    for half in (False, True, False, True):
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
-            net.rollout(belief, inputs, generator=seeded())
-            folded.append(net._folded())
-    assert folded[0] is folded[2]
-    assert folded[1] is folded[3]
-    assert folded[0].wide.dtype is torch.float32
-    assert folded[1].wide.dtype is torch.bfloat16
 
 
 def test_a_model_that_was_made_in_inference_mode_imagines_too() -> None:

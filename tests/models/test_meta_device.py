@@ -65,11 +65,7 @@ def test_shapes_run_through(name: str, assumed: None, tmp_path: Path) -> None:
     window = to_window(batch, schema, META)
     now = CONTEXT - 1
     belief = model.encode(window.first(now), generator=generator)
-    observation, observed = (
-        {name: values[:, now] for name, values in part.items()} for part in (window.observations, window.observed)
-    )
-    inputs = window.past.steps(slice(now - 1, now))
-    belief = model.update(belief, inputs, observation, observed, generator=generator)
+    belief = model.update(belief, window.step(now), generator=generator)
     features = belief.features()
     assert (features.device, features.shape[0]) == (META, BATCH)
     imagined = model.rollout(belief, window.past.steps(slice(now, None)), generator=generator).features

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pytest
 import torch
-from tests.models.partial_model import Seen
 from tests.testing.planted import altered, catches, instead
 from tests.testing.toy_windows import window_of
 from torch import Tensor, nn
@@ -32,7 +30,6 @@ from worldline.testing.models import (
     update_equals_encode,
 )
 from worldline.testing.toys import Integrator
-from worldline.testing.window_edits import step_to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +66,13 @@ class LinearModel(WorldModel):
         first = self.seen(position[:, 0], observed[:, 0])
         belief: Belief = State(state=first[:, None].expand(-1, self.num_samples, -1))
         for step in range(1, position.shape[1]):
-            belief = self.update(belief, *step_to(window, step), generator=generator)
+            belief = self.update(belief, window.step(step), generator=generator)
         return belief
 
-    def update(self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any) -> Belief:
-        predicted = self.rollout(belief, inputs, generator=generator).features[:, 0, :, 0]
-        mask = observed["position"]
-        seen = self.seen(observation["position"], mask)[:, None]
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> Belief:
+        predicted = self.rollout(belief, step.past, generator=generator).features[:, 0, :, 0]
+        mask = step.observed["position"][:, 0]
+        seen = self.seen(step.observations["position"][:, 0], mask)[:, None]
         return State(state=torch.where(mask[:, None, None], 0.5 * (predicted + seen), predicted))
 
     def seen(self, position: Tensor, observed: Tensor) -> Tensor:
@@ -154,16 +151,16 @@ class Adaptive(LinearModel, Adapts):
             trust=trust,
         )
         for step in range(1, window.observations["position"].shape[1]):
-            belief = self.update(belief, *step_to(window, step), generator=generator)
+            belief = self.update(belief, window.step(step), generator=generator)
         return belief
 
-    def update(self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any) -> Belief:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> Belief:
         plain = State(state=belief.features())
-        found = super().update(plain, inputs, observation, observed, generator=generator)
+        found = super().update(plain, step, generator=generator)
         if not isinstance(belief, Corrected):
             return found
-        predicted = self.rollout(plain, inputs, generator=generator).features[:, 0, :, 0]
-        whole = observed["position"]
+        predicted = self.rollout(plain, step.past, generator=generator).features[:, 0, :, 0]
+        whole = step.observed["position"][:, 0]
         lack = self.lack(found.features() - predicted)[:, None]
         count = self.count(belief.whole & whole)[:, None]
         return self.kept(
@@ -223,11 +220,11 @@ class NeverForgets(Adaptive):
 
 
 class LearnsFromTheUnseen(Adaptive):
-    def update(self, belief, inputs, observation, observed, *, generator):
-        found = super().update(belief, inputs, observation, observed, generator=generator)
+    def update(self, belief, step, *, generator):
+        found = super().update(belief, step, generator=generator)
         if not isinstance(found, Corrected):
             return found
-        lack = found.lacks[:, -1:] + observation["position"].mean(-1)[:, None, None, None]
+        lack = found.lacks[:, -1:] + step.observations["position"].mean(-1)[:, :, None, None]
         return replace(found, lacks=torch.cat([found.lacks[:, :-1], lack], 1))
 
 
@@ -247,8 +244,8 @@ class StopsAdapting(Adaptive):
     def adapt(self, window, *, num_steps, trust, generator):
         return Final(**vars(super().adapt(window, num_steps=num_steps, trust=trust, generator=generator)))
 
-    def update(self, belief, inputs, observation, observed, *, generator):
-        found = super().update(belief, inputs, observation, observed, generator=generator)
+    def update(self, belief, step, *, generator):
+        found = super().update(belief, step, generator=generator)
         return replace(belief, state=found.features()) if isinstance(belief, Final) else found
 
 

@@ -14,7 +14,6 @@ from tests.data.stores import stored
 
 from worldline.data.store import Store
 from worldline.data.windows import Windows
-from worldline.device import autocast
 from worldline.episode import Episode
 from worldline.models.base import Belief
 from worldline.models.jepa import Jepa
@@ -55,13 +54,6 @@ def test_without_exogenous_signals_there_is_none_and_an_unknown_step_lasts_a_sec
     inputs = to_inputs({"turn": np.zeros((2, 3, 4, 1), np.float32)}, {}, Schema(signals=(TURN,)))
     assert inputs.exogenous is None
     assert torch.equal(inputs.step_s, torch.ones(2, 4))
-
-
-def test_inputs_may_be_views_that_run_backwards_and_read_only() -> None:
-    turn = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
-    view = turn[:, ::-1].copy()[:, ::-1]
-    view.flags.writeable = False
-    assert to_inputs({"turn": view}, {}, Schema(signals=(TURN,))).actions.tolist() == turn.tolist()
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 3), st.integers(0, 5), st.integers(0, 1000))
@@ -168,19 +160,6 @@ def test_episodes_of_different_lengths_take_few_more_updates_than_equal_ones(
     different = traced(model, tmp_path / "different", mixed, monkeypatch)
     assert equal == 2 * mean
     assert different <= 1.3 * equal
-
-
-def test_episodes_of_one_length_are_traced_in_batches_of_32(tmp_path: Path, build: Build) -> None:
-    model, store = build().eval(), stored(tmp_path / "store", TOY.schema, TOY.episodes(40, 4, seed=0))
-    order = np.random.default_rng(0).permutation(40)
-    found = trace(model, store, order.tolist(), ["position"], generator=seeded())
-    windows = Windows(store, 5, range(40), ["position", "push", "wind"])
-    for some in (order[:32], order[32:]):
-        window = to_window(windows.read(np.stack([some, np.zeros_like(some)], 1)), store.schema)
-        with autocast(torch.device("cpu")):
-            features = fold(model, window, generator=seeded())
-        for number, due in zip(some, features, strict=True):
-            assert torch.equal(found[order.tolist().index(number)].features, due)
 
 
 def test_a_trace_needs_no_exogenous_signals(tmp_path: Path, build: Build) -> None:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from tests.models.partial_model import PartialModel, Seen
+from tests.models.partial_model import PartialModel
 from tests.testing.toy_windows import window_of
 from torch import Tensor
 
@@ -27,8 +25,8 @@ class Exact(PartialModel):
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
         return Latent(latent=self.size * window.observations["position"][:, -1])
 
-    def update(self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any) -> Latent:
-        return Latent(latent=self.size * observation["position"])
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> Latent:
+        return Latent(latent=self.size * step.observations["position"][:, 0])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         latent, path = belief.features(), []
@@ -69,10 +67,8 @@ def test_a_model_that_draws_is_measured_by_what_it_expects() -> None:
         def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
             return self._drawn(super().encode(window, generator=generator).latent, generator)
 
-        def update(
-            self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any
-        ) -> Latent:
-            return self._drawn(observation["position"], generator)
+        def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> Latent:
+            return self._drawn(step.observations["position"][:, 0], generator)
 
         def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
             found = super().rollout(belief, inputs, generator=generator)
@@ -104,10 +100,8 @@ def test_what_a_memory_knows_of_the_actions_does_not_count() -> None:
             super().__init__(gain=0.0)
             self.present = present
 
-        def update(
-            self, belief: Belief, inputs: Inputs, observation: Seen, observed: Seen, *, generator: Any
-        ) -> Latent:
-            return Latent(latent=torch.cat([torch.zeros(64, 2), inputs.actions[:, 0, 0]], -1))
+        def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> Latent:
+            return Latent(latent=torch.cat([torch.zeros(64, 2), step.past.actions[:, 0, 0]], -1))
 
         def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
             return Latent(latent=torch.zeros(64, 4))
@@ -118,21 +112,6 @@ def test_what_a_memory_knows_of_the_actions_does_not_count() -> None:
 
     assert measured(Remembering(slice(None))).control > 0.5
     assert measured(Remembering(slice(2))).control <= 0
-
-
-def test_to_move_where_the_truth_stands_still_is_the_worst() -> None:
-    class Restless(Exact):
-        """Sees nothing, and expects to see what an integrator would."""
-
-        def __init__(self, gain: float) -> None:
-            super().__init__(size=0.0)
-            self.integrator = Exact(gain=gain)
-
-        def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-            return self.integrator.rollout(belief, inputs, generator=generator)
-
-    assert measured(Restless(gain=1.0)).open_loop_skill == -1
-    assert measured(Restless(gain=0.0)).open_loop_skill == 0
 
 
 def test_noise_does_not_show_the_actions_however_windows_overlap() -> None:

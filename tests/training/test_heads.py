@@ -19,7 +19,7 @@ from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
-from worldline.training.batches import to_window, trace
+from worldline.training.batches import to_window
 from worldline.training.heads.base import Head, HeadsConfig
 from worldline.training.heads.fitting import GOAL_HEADS, fit_heads, refine_dynamics
 
@@ -134,10 +134,7 @@ def test_a_map_is_made_on_request(build: Build, tmp_path: Path) -> None:
     assert later.keys() == {"distance", "inverse"}
 
 
-@pytest.mark.parametrize("settings", [{"num_landmarks": -1}, {"reach": float("inf")}, {"reach": 1.0}])
-def test_a_map_that_cannot_be_made_is_refused_at_once(settings: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="num_landmarks"):
-        HeadsConfig(**settings)
+def test_a_map_without_goals_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match="but goals is False"):
         HeadsConfig(goals=False, num_landmarks=5)
 
@@ -157,15 +154,6 @@ def test_the_model_s_images_are_decoded_on_request(tmp_path: Path) -> None:
     heads = fit_heads(model, store, parts, ("camera",), replace(NONE, decoder_updates=2))
     shown = heads["decoder"](torch.zeros(3, 8))
     assert {name: value.shape for name, value in shown.items()} == {"camera": (3, 64, 64, 3)}
-
-
-def test_the_readout_tells_the_position(store: Store, build: Build, parts: Split) -> None:
-    model, heads = fitted(build, store, parts, replace(NONE, readout_updates=300))
-    episode = store.episode(parts.held_out[0])
-    seen = trace(model, store, parts.held_out[:1], ("position",), generator=torch.Generator())[0]
-    read = heads["readout"](seen.features)["position"].numpy()
-    spread = np.concatenate([store.episode(number).observations["position"] for number in parts.train]).std(0)
-    assert (np.sqrt(((read - episode.observations["position"]) ** 2).mean(0)) < 0.5 * spread).all()
 
 
 def test_goals_are_refused_where_something_acts_from_outside(store: Store, build: Build, parts: Split) -> None:

@@ -26,8 +26,6 @@ from worldline.models.layers.predictors import MlpPredictorConfig
 from worldline.models.layers.regularizers import SigregConfig
 from worldline.progress import Progress
 from worldline.testing.toys import Integrator
-from worldline.training import distributed as parallel
-from worldline.training import loop
 from worldline.training.loop import Trained, recompute_batch_norm, train
 from worldline.training.tracking import JsonLines
 from worldline.training.updates import TrainingConfig
@@ -227,27 +225,6 @@ def test_a_run_that_breaks_again_and_again_is_stopped(store: Store, build: Build
         run(failing(build, set(range(8, 20)), scaled(math.nan)), store, SHORT, tmp_path)
 
 
-def test_a_batch_in_pieces_is_the_batch(store: Store, build: Build, tmp_path: Path) -> None:
-    config = replace(SHORT, num_updates=3, precision="float32", choose="last")
-    one, four = build(regularizer=FREE), build(regularizer=FREE)
-    run(one, store, config, tmp_path / "one")
-    run(four, store, replace(config, accumulate=4), tmp_path / "four")
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(four.state_dict()[name], value, rtol=1e-4, atol=1e-6)
-
-
-def test_the_average_is_kept_in_place_of_the_last_weights(store: Store, build: Build, tmp_path: Path) -> None:
-    last, average, again = build(), build(), build()
-    config = replace(SHORT, choose="last")
-    run(last, store, config, tmp_path / "last")
-    averaged = replace(config, average=0.9)
-    run(average, store, averaged, tmp_path / "average")
-    interrupted(again, store, tmp_path / "again", 5, averaged)
-    run(again, store, averaged, tmp_path / "again", resume=True)
-    assert not same(last, average)
-    assert same(again, average)
-
-
 @pytest.mark.parametrize(
     ("choose", "sign", "worse"), [("control", 1, 0.1), pytest.param("validation", -1, 0.0, marks=pytest.mark.slow)]
 )
@@ -325,21 +302,6 @@ def test_batch_normalisation_ends_with_exact_statistics(store: Store, build: Bui
     assert not model.training
     assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_exact_statistics_can_be_shared_by_any_number_of_processes(
-    store: Store, build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (loop, parallel):
-        monkeypatch.setattr(module, "num_processes", lambda: 3)
-    monkeypatch.setattr(parallel.distributed, "get_rank", lambda: 0)
-    seen: list[int] = []
-    model = normed(build)
-    layer = next(one for one in model.modules() if isinstance(one, nn.BatchNorm1d))
-    layer.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    windows = Windows(store, 4, range(len(store)), ["position", "push", "wind"])
-    recompute_batch_norm(model, windows, store, num_batches=1, seed=0)
-    assert seen == [22 * 4]  # a third of 66 windows of 4 observations
 
 
 class FrozenNorm(nn.BatchNorm1d):

@@ -35,12 +35,6 @@ def test_json_lines_go_on_where_the_run_does(tmp_path: Path) -> None:
     assert lines[1:] == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 1.0}]
 
 
-def test_a_new_run_starts_a_new_file(tmp_path: Path) -> None:
-    for _ in range(2):
-        report(JsonLines(tmp_path))
-    assert len((tmp_path / "run.jsonl").read_text().splitlines()) == 3
-
-
 def test_tensorboard(tmp_path: Path) -> None:
     loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     report(TensorBoard(tmp_path))

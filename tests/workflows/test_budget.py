@@ -58,11 +58,10 @@ def recipe(store: Store, **training: object) -> Recipe:
     return replace(made, training=replace(made.training, num_updates=10_000, batch_size=16, **training))
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
-def test_a_batch_in_four_pieces_is_four_times_the_work(logs: Store, counter: Counter, accumulate: int) -> None:
-    found = within(logs, recipe(logs, accumulate=accumulate), train_s=4000.0, heads_s=1.0, clock=counter.clock(1.0))
-    assert found.num_updates == (4000 - NUM_CHECKS) // accumulate
-    assert set(counter.sizes[:-1]) == {16 // accumulate}
+def test_each_update_computes_one_batch(logs: Store, counter: Counter) -> None:
+    found = within(logs, recipe(logs), train_s=4000.0, heads_s=1.0, clock=counter.clock(1.0))
+    assert found.num_updates == 4000 - NUM_CHECKS
+    assert set(counter.sizes[:-1]) == {16}
 
 
 def test_checks_that_would_take_most_of_the_time_are_fewer(logs: Store, counter: Counter) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -39,16 +39,8 @@ class Grey(PartialModel):
     def encode(self, window: Window, *, generator: torch.Generator) -> Belief:
         return self.seen(window.observations["camera"][:, -1])
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Tensor],
-        *,
-        generator: torch.Generator,
-    ) -> Belief:
-        return self.seen(observation["camera"])
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> Belief:
+        return self.seen(step.observations["camera"][:, 0])
 
     def seen(self, frames: Tensor) -> Belief:
         return Latent(latent=frames[:, 0, 0].float())

@@ -216,14 +216,8 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
             return self.model.encode(window, generator=generator)
         held = _belief(belief)
         for step in range(length):
-            held = self._update(held, window, step, window.past.steps(slice(step, step + 1)), generator)
+            held = self.model.update(held, window.step(step), generator=generator)
         return held
-
-    def _update(self, belief: Belief, window: Window, at: int, inputs: Inputs, generator: torch.Generator) -> Belief:
-        """The belief after observation `at` of the window."""
-        observation = {name: values[:, at] for name, values in window.observations.items()}
-        observed = {name: flags[:, at] for name, flags in window.observed.items()}
-        return self.model.update(belief, inputs, observation, observed, generator=generator)
 
     @torch.no_grad()
     def imagine(
@@ -257,9 +251,7 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         else:
             beliefs = [self.observe(None, steps.window(0, length - num_steps, axis=1), seed=seed)]
             for now in range(length - num_steps, length):
-                beliefs.append(
-                    self._update(beliefs[-1], window, now, window.past.steps(slice(now - 1, now)), generator)
-                )
+                beliefs.append(self.model.update(beliefs[-1], window.step(now), generator=generator))
         if not num_steps:
             return ReplayedHistory(belief=beliefs[-1], signals={})
         before, inputs = concatenate(beliefs[:-1]), window.past.steps(slice(length - 1 - num_steps, None))

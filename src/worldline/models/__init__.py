@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         Predictor,
         TransformerPredictorConfig,
     )
-    from worldline.models.layers.regularizers import Regularizer, SigregConfig, VicregConfig
+    from worldline.models.layers.regularizers import Regularizer, SigregConfig
 
 __all__ = [
     "Adapts",
@@ -42,7 +42,6 @@ __all__ = [
     "Regularizer",
     "SigregConfig",
     "TransformerPredictorConfig",
-    "VicregConfig",
     "Window",
     "WorldModel",
 ]

@@ -45,10 +45,12 @@ class Inputs:
 class Window:
     """H observations and the H-1 inputs between them. Input i leads from observation i to i+1.
 
+    A window that continues a belief has H inputs; the first one leads to the first observation.
+
     Args:
         observations: per signal [B, H, *shape], in the dtype of the store.
         observed: per signal [B, H]; the model must ignore values where it is False.
-        past: inputs with N = 1 and T = H-1.
+        past: inputs with N = 1 and T = H-1 (or H).
         reward: sum over all reward signals, per step; None if the schema has no reward.
         terminated: whether observation i+1 is terminal; None if it was not read.
         episode: number of the logged episode; None if it was not read.
@@ -61,15 +63,25 @@ class Window:
     terminated: Bool[Tensor, "B T"] | None = None
     episode: Int[Tensor, " B"] | None = None
 
+    @property
+    def length(self) -> int:
+        """H."""
+        return next(iter(self.observations.values())).shape[1]
+
     def first(self, length: int) -> Window:
-        """The first `length` observations (at least 1) and the inputs between them."""
-        return replace(
-            self,
-            observations={name: values[:, :length] for name, values in self.observations.items()},
-            observed={name: values[:, :length] for name, values in self.observed.items()},
-            past=self.past.steps(slice(length - 1)),
-            reward=None if self.reward is None else self.reward[:, : length - 1],
-            terminated=None if self.terminated is None else self.terminated[:, : length - 1],
+        """The first `length` observations (at least 1) and the inputs between them, for `WorldModel.encode`."""
+        return self._part(slice(length), slice(length - 1))
+
+    def step(self, at: int) -> Window:
+        """Observation `at` and the input that leads to it, for `WorldModel.update`."""
+        place = at - self.length + self.past.step_s.shape[1]
+        return self._part(slice(at, at + 1), slice(place, place + 1))
+
+    def _part(self, observations: slice, inputs: slice) -> Window:
+        return Window(
+            observations={name: values[:, observations] for name, values in self.observations.items()},
+            observed={name: values[:, observations] for name, values in self.observed.items()},
+            past=self.past.steps(inputs),
         )
 
 
@@ -94,33 +106,30 @@ class Belief(ABC):
 def concatenate(beliefs: Sequence[Belief]) -> Belief | None:
     """The entries of all beliefs in one batch, in order; None if their parts differ in size, as growing caches do."""
     try:
-        joined = _concatenated(beliefs)
-    except _SizeError:
+        joined: Belief = join_parts(beliefs)
+    except (RuntimeError, ValueError):  # of `torch.cat`, or below
         return None
-    assert isinstance(joined, Belief)  # as its parts
     return joined
 
 
-class _SizeError(Exception):
-    pass
+def join_parts(parts: Sequence[Any]) -> Any:
+    """Tensors, or dataclasses and sequences of tensors, concatenated along the first axis.
 
-
-def _concatenated(parts: Sequence[Any]) -> Any:
+    Raises:
+        RuntimeError: tensors differ in the size of another axis.
+        ValueError: other values differ.
+    """
     first = parts[0]
     if isinstance(first, Tensor):
-        if any(part.shape[1:] != first.shape[1:] for part in parts):
-            raise _SizeError
         return torch.cat(list(parts))
     if is_dataclass(first):
         names = [field.name for field in fields(first)]
-        joined = {name: _concatenated([getattr(part, name) for part in parts]) for name in names}
+        joined = {name: join_parts([getattr(part, name) for part in parts]) for name in names}
         return replace(cast("Any", first), **joined)
     if isinstance(first, tuple | list):
-        if any(len(part) != len(first) for part in parts):
-            raise _SizeError
-        return type(first)(_concatenated(group) for group in zip(*parts, strict=True))
+        return type(first)(join_parts(group) for group in zip(*parts, strict=True))
     if any(part != first for part in parts):
-        raise _SizeError
+        raise ValueError(f"{parts} differ")
     return first
 
 
@@ -135,6 +144,24 @@ class LatentRollout:
 
     features: Float[Tensor, "B N S T D"]
     final: Belief
+
+
+def unroll(
+    start: AnyBelief, known: Float[Tensor, "B N T I"], step: Callable[[AnyBelief, Tensor], AnyBelief]
+) -> LatentRollout:
+    """A rollout without random numbers, S = 1.
+
+    Args:
+        start: the belief of each candidate, B*N entries.
+        known: the inputs of each step.
+        step: returns the belief after a step with inputs [B*N, I].
+    """
+    belief, path = start, list[Tensor]()
+    for now in known.flatten(0, 1).unbind(1):
+        belief = step(belief, now)
+        path.append(belief.features()[:, 0])
+    features = torch.stack(path, 1).unflatten(0, known.shape[:2])
+    return LatentRollout(features=features[:, :, None], final=belief)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +270,6 @@ class WorldModel(nn.Module, ABC):
             sample: returns the given number of windows of the training data; the same windows at every call.
             share: completed share of the training, above 0 to 1.
         """
-        del sample, share
 
     @abstractmethod
     def encode(self, window: Window, *, generator: torch.Generator) -> Belief:
@@ -251,32 +277,19 @@ class WorldModel(nn.Module, ABC):
 
     def encode_each(self, window: Window, count: int, *, generator: torch.Generator) -> list[Belief]:
         """The beliefs after each of the last `count` observations, oldest first. Encodes each observation once."""
-        length = next(iter(window.observations.values())).shape[1]
-        beliefs = [self.encode(window.first(length - count + 1), generator=generator)]
-        for step in range(length - count + 1, length):
-            observation = {name: values[:, step] for name, values in window.observations.items()}
-            observed = {name: values[:, step] for name, values in window.observed.items()}
-            inputs = window.past.steps(slice(step - 1, step))
-            beliefs.append(self.update(beliefs[-1], inputs, observation, observed, generator=generator))
+        first = window.length - count + 1
+        beliefs = [self.encode(window.first(first), generator=generator)]
+        for at in range(first, window.length):
+            beliefs.append(self.update(beliefs[-1], window.step(at), generator=generator))
         return beliefs
 
     @abstractmethod
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> Belief:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> Belief:
         """The belief one step later. Repeated updates over a window must equal `encode` of the window.
 
         Args:
             belief: from `encode` or `update`.
-            inputs: the inputs of this step, N = 1 and T = 1.
-            observation: per signal [B, *shape].
-            observed: per signal; the model must ignore values where it is False.
+            step: one observation (H = 1) and the input that leads to it (T = 1).
             generator: for random draws.
         """
 

@@ -23,7 +23,7 @@ from torch.nn.functional import softplus
 from worldline.config import Bounds, Depth, Share, Size, Weight
 from worldline.device import normal, uniform
 from worldline.errors import InputError, UnsupportedError
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, concatenate
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.gather import share_draw, share_mean, whole_mean
 from worldline.models.layers.inputs import InputNormaliser
@@ -81,6 +81,25 @@ class EnsembleConfig(ModelConfig):
     linear: bool = False
     noise: bool = True
     folds: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """What both errors of the loss are computed from.
+
+    Args:
+        codes: z-scores.
+        seen: whether each signal was observed.
+        now: inputs between the observations.
+        share: weight of each window for each member.
+        memories: belief after each observation; None without gaps.
+    """
+
+    codes: Float[Tensor, "B H size"]
+    seen: Bool[Tensor, "B H signals"]
+    now: Float[Tensor, "B T I"]
+    share: Float[Tensor, "B M 1"]
+    memories: list[EnsembleBelief] | None
 
 
 class Ensemble(WorldModel):
@@ -193,7 +212,6 @@ class Ensemble(WorldModel):
 
     def encode(self, window: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The last observations, with gaps filled by each member's prediction; draws nothing."""
-        del generator
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
         now = self.inputs(window.past)[:, 0]
         if not seen.all():
@@ -201,19 +219,10 @@ class Ensemble(WorldModel):
         last = torch.tensor([codes.shape[1] - 1], device=codes.device)
         return self._windows(codes, now, last).of_members(self.config.num_members)
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> EnsembleBelief:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The belief one step later; draws nothing."""
-        del generator
-        codes, seen = self.codes(observation, observed), self._seen(observed)
-        return self._update(_memory(belief), self.inputs(inputs)[:, 0, 0], codes, seen)
+        codes, seen = self.codes(step.observations, step.observed), self._seen(step.observed)
+        return self._update(_memory(belief), self.inputs(step.past)[:, 0, 0], codes[:, 0], seen[:, 0])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """One particle per member, each with independent noise at every step (TS-infinity) if the config adds it."""
@@ -307,52 +316,39 @@ class Ensemble(WorldModel):
             visible = seen & (chance >= config.blanked)
         elif self.num_folds and window.episode is not None:
             share = self._fold(window)[..., None].to(codes.dtype)  # validation, by the member that never saw a window
-        memories = None
-        if not visible.all():
-            with torch.no_grad():
-                memories = self._encode(codes, visible, now)
+        with torch.no_grad():
+            memories = None if visible.all() else self._encode(codes, visible, now)
+        batch = _Batch(codes=codes, seen=seen, now=now, share=share, memories=memories)
         terms, weights = dict[str, Tensor](), dict[str, float]()
         if self.open_loop is not True:
-            terms["step"] = self._step_loss(memories, codes, seen, now, share, generator)
+            terms["step"] = self._step_loss(batch, generator)
             weights["step"] = 1.0
             if config.noise:
                 terms["bounds"], weights["bounds"] = (self.upper - self.lower).mean(), BOUND_WEIGHT
         if self.open_loop or (config.path_weight and self.open_loop is None):
-            terms["path"] = self._path_loss(memories, codes, seen, now, share, generator)
+            terms["path"] = self._path_loss(batch, generator)
             weights["path"] = config.path_weight or 1.0
         return Losses(terms=terms, weights=weights)
 
-    def _step_loss(
-        self,
-        memories: list[EnsembleBelief] | None,
-        codes: Tensor,
-        seen: Tensor,
-        now: Tensor,
-        share: Tensor,
-        generator: torch.Generator,
-    ) -> Float[Tensor, ""]:
+    def _step_loss(self, batch: _Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Squared error or beta-NLL of each observed value given the observations before it, in units of `_unit`."""
         # Without gaps all members share the beliefs, which are cut from the window. With gaps each has its own.
+        codes, now = batch.codes, batch.now
         starts = self._starts(now.shape[1], generator, now.device)
-        if memories is None:
+        if batch.memories is None:
             memory = self._windows(codes, now, starts)
         else:
-            chosen = [memories[start] for start in starts.tolist()]
-            memory = EnsembleBelief(
-                codes=torch.cat([part.codes for part in chosen]),
-                stale=torch.cat([part.stale for part in chosen]),
-                inputs=torch.cat([part.inputs for part in chosen]),
-            )
+            memory = _memory(concatenate([batch.memories[start] for start in starts.tolist()]))
         mean, hidden = self._predict(memory, _by_step(now[:, starts]))
         target = _by_step(codes[:, 1 + starts])[:, None]
-        known = _by_step(seen[:, 1 + starts][..., self.codes.owner])[:, None] & ~self._never(memory)
+        known = _by_step(batch.seen[:, 1 + starts][..., self.codes.owner])[:, None] & ~self._never(memory)
         unit = self._unit(memory)[:, None]
         # beta-NLL: the detached factor keeps the likelihood from neglecting errors where the variance is large.
         loss = 0.5 * ((mean - target) / unit).square()
         if self.config.noise:
             variance = self._variance(memory, hidden) / unit.square()
             loss = (loss / variance + 0.5 * variance.log()) * variance.detach() ** self.config.beta
-        return share_mean(loss, known * share.repeat(len(starts), 1, 1), 0).mean()
+        return share_mean(loss, known * batch.share.repeat(len(starts), 1, 1), 0).mean()
 
     def _starts(self, length: int, generator: torch.Generator, device: torch.device) -> Int[Tensor, " P"]:
         """The observations of a window from which a step is predicted; a sample of them in training."""
@@ -364,36 +360,29 @@ class Ensemble(WorldModel):
         chosen = first + ((torch.arange(count, device=device) + draw[0]) * ((length - first) / count)).long()
         return torch.as_tensor(torch.cat([(draw[1:] * first).long(), chosen]).unique())
 
-    def _path_loss(
-        self,
-        memories: list[EnsembleBelief] | None,
-        codes: Tensor,
-        seen: Tensor,
-        now: Tensor,
-        share: Tensor,
-        generator: torch.Generator,
-    ) -> Float[Tensor, ""]:
+    def _path_loss(self, batch: _Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Open-loop squared error of each member's means, divided by that of persistence (docs/design/vectors.md).
 
         Some predictions in training begin after fewer observations than the history, and are as long as the others.
         """
+        codes, seen, now = batch.codes, batch.seen, batch.now
         start = min(self.config.history, now.shape[1]) - 1
         if self.training and start:
             steps, draw = now.shape[1] - start, uniform((2,), generator, now.device)
             start = int(draw[0] * start / SHORT_SHARE) if draw[0] < SHORT_SHARE else start
             now, codes, seen = now[:, : start + steps], codes[:, : start + steps + 1], seen[:, : start + steps + 1]
-        if memories is None:
+        if batch.memories is None:
             memory = self._windows(codes, now, torch.tensor([start], device=now.device))
             memory = memory.of_members(self.config.num_members)
         else:
-            memory = memories[start]
+            memory = batch.memories[start]
         observed_before = ~self._never(memory)
         path = self._unroll(memory, now[:, start:]).permute(2, 0, 1, 3)
         target, known = codes[:, start + 1 :].transpose(0, 1), seen[:, start:, self.codes.owner].transpose(0, 1)
         both = (known[1:] & known[0]).float()
         persistence = whole_mean((target - codes[:, start]).square(), both, 1)
         error = (path - target[:, :, None]).square()
-        weight = (known[1:, :, None] & observed_before) * share
+        weight = (known[1:, :, None] & observed_before) * batch.share
         relative = (persistence + self.codes.change.square())[:, None]
         if self.open_loop:  # the gradient of the root: all steps count alike
             squared = whole_mean(error, weight, 1) + MIN_ERROR * self._unit(memory)[0].square()
@@ -563,9 +552,8 @@ class Ensemble(WorldModel):
         return torch.stack([observed[signal.name] for signal in self.codes.signals], -1)
 
 
-def _memory(belief: Belief) -> EnsembleBelief:
-    if not isinstance(belief, EnsembleBelief):
-        raise InputError(f"belief is a {type(belief).__name__}. Pass a belief that `encode` of this model returned.")
+def _memory(belief: Belief | None) -> EnsembleBelief:
+    assert isinstance(belief, EnsembleBelief), f"a {type(belief).__name__} is not a belief of this model"
     return belief
 
 

@@ -19,7 +19,7 @@ TimeSformer (2102.05095) for divided space-time attention; LeWM (2603.19312) for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from worldline.config import Depth, Size, SizeOrZero
 from worldline.device import autocast, device_of
 from worldline.errors import ConfigError
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
-from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Memo, View, encoder_config
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, unroll
+from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Library, Memo, View, encoder_config
 from worldline.models.layers.codes import code_size, join_codes, split_signals
 from worldline.models.layers.gather import share_mean, whole_mean
 from worldline.models.layers.inputs import InputNormaliser
@@ -66,7 +66,7 @@ class FeaturesConfig(ModelConfig, EncoderConfig):
     span: Size = 3
 
 
-def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: str | None = None) -> FeaturesConfig:
+def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: Library | None = None) -> FeaturesConfig:
     """The config for the encoder in a folder, with default sizes for its type; `dataclasses.replace` changes them.
 
     Args:
@@ -77,8 +77,7 @@ def features_config(*, inputs: tuple[str, ...], folder: Path | str, library: str
         library: that wrote the folder, "transformers" or "timm"; inferred from `config.json` by default.
 
     Raises:
-        ConfigError: the folder does not exist, a file is missing or damaged, the weights are pickled, or timm does not
-            know the architecture.
+        ConfigError: the folder does not exist, a file is missing or damaged, or timm does not know the architecture.
         MissingExtraError: timm wrote the folder and is not installed.
     """
     return FeaturesConfig(inputs=inputs, **asdict(encoder_config(folder, library)))
@@ -272,7 +271,6 @@ class Features(WorldModel):
 
     def encode(self, window: Window, *, generator: torch.Generator) -> FrameBelief:
         """The last frame with the caches of all frames before; missing parts of a frame are predicted."""
-        del generator
         frames, flags = self._frames(window.observations, window.observed)
         known = self.inputs(window.past)[:, 0]
         belief = self.belief(frames[:, 0])
@@ -280,33 +278,18 @@ class Features(WorldModel):
             belief = self._update(belief, known[:, step], frames[:, step + 1], flags[:, step + 1])
         return belief
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> FrameBelief:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> FrameBelief:
         """The new frame; its missing parts are predicted."""
-        del generator
         assert isinstance(belief, FrameBelief)
-        return self._update(belief, self.inputs(inputs)[:, 0, 0], *self._frames(observation, observed))
+        frames, flags = self._frames(step.observations, step.observed)
+        return self._update(belief, self.inputs(step.past)[:, 0, 0], frames[:, 0], flags[:, 0])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused. Needs no encoder."""
-        del generator
         assert isinstance(belief, FrameBelief)
-        batch, versions, steps, _ = inputs.actions.shape
-        known = self.inputs(inputs).flatten(0, 1)
-        frames = belief.select(torch.arange(batch, device=known.device).repeat_interleave(versions))
-        path = []
-        for step in range(steps):
-            present, past = self._predict(frames.present[:, None], known[:, step : step + 1], frames.past)
-            frames = FrameBelief(present=present[:, 0], past=past, num_tokens=frames.num_tokens)
-            path.append(frames.present)
-        return LatentRollout(features=torch.stack(path, 1).reshape(batch, versions, 1, steps, -1), final=frames)
+        known = self.inputs(inputs)
+        index = torch.arange(len(known), device=known.device).repeat_interleave(known.shape[1])
+        return unroll(belief.select(index), known, self._step)
 
     def belief(self, features: Float[Tensor, "B D"]) -> FrameBelief:
         """The frame, without earlier frames."""
@@ -390,8 +373,13 @@ class Features(WorldModel):
         frame: Float[Tensor, "B D"],
         flags: Bool[Tensor, "B D"],
     ) -> FrameBelief:
-        predicted, past = self._predict(belief.present[:, None], known[:, None], belief.past)
-        return FrameBelief(present=frame.where(flags, predicted[:, 0]), past=past, num_tokens=belief.num_tokens)
+        predicted = self._step(belief, known)
+        return replace(predicted, present=frame.where(flags, predicted.present))
+
+    def _step(self, belief: FrameBelief, known: Float[Tensor, "B I"]) -> FrameBelief:
+        """The predicted frame one step later."""
+        present, past = self._predict(belief.present[:, None], known[:, None], belief.past)
+        return FrameBelief(present=present[:, 0], past=past, num_tokens=belief.num_tokens)
 
     def _predict(
         self, frames: Float[Tensor, "B T D"], known: Float[Tensor, "B T I"], past: tuple[Cache, ...]
@@ -417,7 +405,7 @@ def load_encoder(model: Features, folder: Path | str) -> None:
         folder: see `features_config`.
 
     Raises:
-        ConfigError: the weights in the folder are pickled or damaged, or the config belongs to other weights.
+        ConfigError: the weights in the folder are damaged, or the config belongs to other weights.
     """
     model.encoder.load(Path(folder))
     model.memo.forget()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from worldline.config import BoundedConfig, Size, SizeOrZero
-from worldline.errors import ConfigError, MissingExtraError, UnknownNameError
+from worldline.errors import ConfigError, MissingExtraError
 
 ENCODERS: Final = {
     "dinov2": ("Dinov2Config", "Dinov2Model"),
@@ -45,11 +45,8 @@ ROW_OVERHEAD_BYTES: Final = 1000
 """Memory of one row of a `Memo` in addition to its values: the key, the dictionary entry and the tensor's header."""
 MAX_ENCODER_SIZE, MAX_ENCODER_DEPTH = 20_000, 100
 """Largest numbers in the architecture of an encoder: of a size, and of layers. A bundle could ask for any."""
-PICKLE_SUFFIXES: Final = {".bin", ".ckpt", ".pkl", ".pt", ".pth"}
-CONVERT_COMMAND: Final = (
-    "python -c \"import torch, safetensors.torch as s; w = torch.load('{0}', weights_only=True); "
-    "s.save_file({{k: v.clone() for k, v in w.items()}}, 'model.safetensors', metadata={{'format': 'pt'}})\""
-)
+
+Library = Literal["transformers", "timm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,24 +71,21 @@ class EncoderConfig(BoundedConfig):
     encoder: str
     architecture: str
     weights_sha256: str
-    library: str = "transformers"
+    library: Library = "transformers"
     pixel_mean: tuple[float, float, float] = IMAGENET[0]
     pixel_deviation: tuple[float, float, float] = IMAGENET[1]
     image_side: Size = 112
     stride: SizeOrZero = 0
-    pooling: str = "patches"
+    pooling: Literal["patches", "mean", "cls"] = "patches"
     grid: Size = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("library", ("transformers", "timm")), ("pooling", ("patches", "mean", "cls"))):
-            if getattr(self, name) not in known:
-                raise ConfigError(str(UnknownNameError(name, getattr(self, name), known)))
         if min(self.pixel_deviation) <= 0:
             raise ConfigError(f"pixel_deviation is {self.pixel_deviation}. Each must be positive.")
 
 
-def encoder_config(folder: Path | str, library: str | None) -> EncoderConfig:
+def encoder_config(folder: Path | str, library: Library | None) -> EncoderConfig:
     """The config for the encoder in a folder; arguments and errors as for `features_config`."""
     path = Path(folder)
     files = _weight_files(path)
@@ -166,7 +160,6 @@ class FrozenEncoder(nn.Module):
 
     def train(self, mode: bool = True) -> FrozenEncoder:
         """Returns the module in evaluation mode; `mode` is ignored."""
-        del mode
         super().train(False)
         return self
 
@@ -213,12 +206,6 @@ class FrozenEncoder(nn.Module):
             (feature_map,) = network.forward_intermediates(
                 pixels, indices=[self.stage], stop_early=True, output_fmt="NCHW", intermediates_only=True
             )
-            height, width = feature_map.shape[2:]
-            if (height, width) != (self.cells, self.cells):
-                raise ConfigError(
-                    f"an image of {self.config.image_side} pixels gives {height} by {width} patches, but "
-                    f"stride {self.config.stride} implies {self.cells} by {self.cells}. Choose another stride."
-                )
             return torch.as_tensor(feature_map).flatten(2).transpose(1, 2)
         if self.config.library == "timm":
             return torch.as_tensor(network.forward_features(pixels))
@@ -486,13 +473,8 @@ def _weight_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder. Pass the folder that holds config.json and model.safetensors.")
     files = sorted(folder.glob("model*.safetensors"))
-    pickled = sorted(file for file in folder.iterdir() if file.suffix in PICKLE_SUFFIXES)
-    if not files and pickled:
-        raise ConfigError(
-            f"{pickled[0]} is a pickle file and is not opened. Convert it: {CONVERT_COMMAND.format(pickled[0].name)}"
-        )
     if not files:
-        raise ConfigError(f"{folder} holds no model.safetensors. Download it into the folder first.")
+        raise ConfigError(f"{folder} holds no model.safetensors. Download it, or convert pickled weights to it first.")
     return files
 
 
@@ -500,8 +482,7 @@ def _sha256(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
-            while piece := stream.read(1 << 20):
-                digest.update(piece)
+            hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()
 
 

@@ -4,15 +4,14 @@ It is composed of an encoder of observations, a predictor of the next latent, an
 It predicts the latents of future observations, open loop, and reconstructs no pixels. In training, every step with at
 least one observed signal counts. Vectors that are part of the latent (`signal_weight`) are compared one by one.
 
-Sources: LeWM (arXiv 2603.19312) for prediction + SIGReg; LeJEPA (2511.08544) for SIGReg; PLDM (2502.14819) and eb_jepa
-for VICReg.
+Sources: LeWM (arXiv 2603.19312) for prediction + SIGReg; LeJEPA (2511.08544) for SIGReg.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,8 +19,8 @@ from pydantic import Field
 from torch import Tensor
 
 from worldline.config import Size, SizeOrZero, Weight
-from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
-from worldline.models.layers.auxiliary_losses import AuxiliaryConfig, AuxiliaryLosses
+from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, unroll
+from worldline.models.layers.auxiliary_losses import AuxiliaryConfig, AuxiliaryTargets
 from worldline.models.layers.correction import Correction
 from worldline.models.layers.forecasting_predictors import (
     ConservedPredictor,
@@ -52,7 +51,7 @@ from worldline.models.layers.predictors import (
     TransformerPredictor,
     TransformerPredictorConfig,
 )
-from worldline.models.layers.regularizers import Regularizer, Sigreg, SigregConfig, Vicreg, VicregConfig
+from worldline.models.layers.regularizers import Regularizer, Sigreg, SigregConfig
 from worldline.schema import Schema
 
 PredictorConfig = Annotated[
@@ -64,17 +63,14 @@ PredictorConfig = Annotated[
     | ConservedPredictorConfig,
     Field(discriminator="kind"),
 ]
-RegularizerConfig = Annotated[SigregConfig | VicregConfig, Field(discriminator="kind")]
 
-_PARTS: Final[Mapping[type, Callable[..., Any]]] = {
+_PREDICTORS: Final[Mapping[type, Callable[..., Predictor]]] = {
     MlpPredictorConfig: MlpPredictor,
     GruPredictorConfig: GruPredictor,
     TransformerPredictorConfig: TransformerPredictor,
     BlockPredictorConfig: BlockPredictor,
     LinearResidualPredictorConfig: LinearResidualPredictor,
     ConservedPredictorConfig: ConservedPredictor,
-    SigregConfig: Sigreg,
-    VicregConfig: Vicreg,
 }
 """The module of each configuration."""
 NUM_REFIT_WINDOWS: Final = 2000
@@ -101,7 +97,7 @@ class JepaConfig(ModelConfig):
         predictor: of the next latent. Choose one with memory if one observation does not determine the state, for
             example the velocity.
         regularizer: prevents collapse.
-        auxiliary: further losses.
+        auxiliary: signals that the latents must predict, besides the inputs.
     """
 
     latent_size: Size = 64
@@ -111,7 +107,7 @@ class JepaConfig(ModelConfig):
     gradient_steps: SizeOrZero = 0
     encoder: ObservationEncoderConfig = field(default_factory=ObservationEncoderConfig)
     predictor: PredictorConfig = field(default_factory=MlpPredictorConfig)
-    regularizer: RegularizerConfig = field(default_factory=SigregConfig)
+    regularizer: SigregConfig = field(default_factory=SigregConfig)
     auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
 
 
@@ -192,9 +188,10 @@ class Jepa(WorldModel, Adapts):
             timed=config.timed,
         )
         layout = self.encoder.layout
-        self.predictor: Predictor = predictor or _PARTS[type(config.predictor)](config.predictor, layout)
-        self.regularizer: Regularizer = regularizer or _PARTS[type(config.regularizer)](config.regularizer)
-        self.auxiliary = AuxiliaryLosses(config.auxiliary, schema=schema, layout=layout)
+        self.predictor: Predictor = predictor or _PREDICTORS[type(config.predictor)](config.predictor, layout)
+        self.regularizer: Regularizer = regularizer or Sigreg(config.regularizer)
+        targets = tuple(schema[name] for name in config.auxiliary.targets)
+        self.auxiliary = AuxiliaryTargets(targets, layout.size) if targets else None
         self.layout, self.num_exact = layout, layout.num_exact
         self.present, self.targets = slice(layout.size), config.auxiliary.targets
         self.context, self.can_adapt = self.predictor.context, isinstance(self.predictor, AdaptablePredictor)
@@ -203,7 +200,8 @@ class Jepa(WorldModel, Adapts):
     def fit_normaliser(self, window: Window) -> None:
         """Fits scales on observed values, and a linear forecast; never observed signals keep their scale."""
         self.encoder.fit(window)
-        self.auxiliary.fit(window)
+        if self.auxiliary is not None:
+            self.auxiliary.fit(window)
         exact = self.encoder.exact_scores(window)
         self.predictor.fit(exact, self.encoder.inputs(window.past)[:, 0], self.encoder.exact_flags(window.observed))
 
@@ -226,13 +224,11 @@ class Jepa(WorldModel, Adapts):
 
     def encode(self, window: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the last observation; missing parts are predicted from the steps before."""
-        del generator
         complete = self.encoder.flags(window.observed).all(-1)
         return self._encode(window, 0 if self.predictor.remembers else last_whole(complete))[-1]
 
     def encode_each(self, window: Window, count: int, *, generator: torch.Generator) -> list[Belief]:
         """The latents of the last `count` observations; all observations pass the encoder in one batch."""
-        del generator
         if self.predictor.remembers or not bool(self.encoder.flags(window.observed).all()):
             return list[Belief](self._encode(window, 0)[-count:])
         seen = self.encoder.encode(window, window.past.step_s.shape[1] + 1 - count)
@@ -247,34 +243,19 @@ class Jepa(WorldModel, Adapts):
             beliefs.append(self._update(beliefs[-1], known[:, step], seen.at(step + 1)))
         return beliefs
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> Latent:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> Latent:
         """The latent of the new observation if it is complete; the predicted latent if nothing was observed.
 
         If it is partly observed, missing vectors in the latent are predicted. The learned part is encoded if only such
         vectors are missing, or if the training data had gaps too; otherwise it is predicted.
         """
-        del generator
-        latent, known = _latent(belief), self.encoder.inputs(inputs)[:, 0, 0]
-        if latent.correction is None and not self.encoder.flags(observed).any():
+        latent, known = _latent(belief), self.encoder.inputs(step.past)[:, 0, 0]
+        if latent.correction is None and not self.encoder.flags(step.observed).any():
             return self._step(latent, known)
-        window = Window(
-            observations={name: observation[name][:, None] for name in self.config.inputs},
-            observed={name: observed[name][:, None] for name in self.config.inputs},
-            past=inputs.steps(slice(0)),
-        )
-        return self._update(latent, known, self.encoder.encode(window).at(0))
+        return self._update(latent, known, self.encoder.encode(step).at(0))
 
     def adapt(self, window: Window, *, num_steps: int, trust: float, generator: torch.Generator) -> Latent:
         """Like `encode`, with the predictor's last layer corrected on the window (docs/design/adaptation.md)."""
-        del generator
         complete = self.encoder.flags(window.observed)[:, 0].all(-1)
         none = window.past.step_s.new_zeros(len(complete), 0, 0)
         correction = Correction(hidden=none, residuals=none, complete=complete, trust=trust, num_steps=num_steps)
@@ -282,16 +263,8 @@ class Jepa(WorldModel, Adapts):
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused."""
-        del generator
-        batch, versions, steps, _ = inputs.actions.shape
-        known = self.encoder.inputs(inputs).flatten(0, 1)
-        latent = _latent(belief).repeat(versions)
-        path = []
-        for step in range(steps):
-            latent = self._step(latent, known[:, step])
-            path.append(latent.features()[:, 0])
-        features = torch.stack(path, 1).reshape(batch, versions, 1, steps, -1)
-        return LatentRollout(features=features, final=latent)
+        known = self.encoder.inputs(inputs)
+        return unroll(_latent(belief).repeat(known.shape[1]), known, self._step)
 
     def belief(self, features: Float[Tensor, "B D"]) -> Latent:
         """The belief of `features`; a transformer starts without a past, a frameskip block at its first step."""
@@ -318,8 +291,9 @@ class Jepa(WorldModel, Adapts):
         if exact:
             flags = encoder.exact_flags(window.observed)
             parts["signals"] = self.config.signal_weight, self._signal_error(latents, imagined, flags, shown, warm)
-        actions = known[..., : self.layout.inputs.num_actions]
-        parts |= self.auxiliary(latents, imagined, window, shown=shown, actions=actions)
+        if self.auxiliary is not None:  # encoded and predicted latents alike must hold the targets
+            error = (self.auxiliary(latents, window) + self.auxiliary(imagined, window)) / 2
+            parts["targets"] = self.config.auxiliary.target_weight, error
         return Losses(
             terms={name: term for name, (_, term) in parts.items()},
             weights={name: weight for name, (weight, _) in parts.items()},

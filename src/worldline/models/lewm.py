@@ -8,7 +8,7 @@ Source: LeWM (arXiv 2603.19312); the encoder is ViT (arXiv 2010.11929).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -362,20 +362,12 @@ class Lewm(WorldModel):
             belief = self._update(belief, now, latents[:, step], seen[:, start + step], generator)
         return belief
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> LatentHistory:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> LatentHistory:
         """The history with the latent of the new image, or the predicted one if it is missing."""
         assert isinstance(belief, LatentHistory)
-        images, seen = observation[self.camera], observed[self.camera]
-        latents = self._encode_images(images[:, None], seen[:, None])[:, 0]
-        return self._update(belief, self.inputs(inputs)[:, 0], latents, seen, generator)
+        seen = step.observed[self.camera]
+        latents = self._encode_images(step.observations[self.camera], seen)
+        return self._update(belief, self.inputs(step.past)[:, 0], latents[:, 0], seen[:, 0], generator)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Predicts each step from up to `history` steps before it; S is 1. Only dropout in training draws.

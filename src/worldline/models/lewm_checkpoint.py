@@ -88,34 +88,28 @@ def read_lewm(folder: Path | str, *, schema: Schema, camera: str) -> Lewm:
     grid = tuple(side // config.patch for side in schema[camera].shape[:2])
     tensors["encoder.position"] = _scaled(tensors["encoder.position"], grid)
     tensors |= {k: v for k, v in model.state_dict().items() if k.startswith("inputs.")}
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    stored = {name: tuple(value.shape) for name, value in tensors.items()}
-    wrong = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))
-    if wrong:
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
         raise ConfigError(
-            f"{files[0]}: expected shape {expected.get(wrong[0])} for {wrong[0]}, got {stored.get(wrong[0])}. Check "
-            "that it is a LeWM, and that the schema's actions are the concatenated raw actions of a frameskip block."
-        )
-    model.load_state_dict(tensors)
+            f"{files[0]}: {error} Check that it is a LeWM, and that the schema's actions are the concatenated raw "
+            "actions of a frameskip block."
+        ) from error
     return model.eval()
 
 
 def _read(tree: Path, weights: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     file = tree
     try:
-        settings = json.loads(tree.read_text())
+        settings = dict(json.loads(tree.read_text()))
         file = weights
         loaded = load_file(weights) if weights.suffix == ".safetensors" else torch.load(weights, weights_only=True)
-    except (OSError, ValueError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        pickled = isinstance(error, UnpicklingError)
-        fix = "Save only the model's state_dict(): pickled code is not run." if pickled else "Download it again."
-        raise ConfigError(f"{file} cannot be read ({type(error).__name__}). {fix}") from error
-    for path, value in ((tree, settings), (weights, loaded)):
-        if not isinstance(value, dict):
-            raise ConfigError(
-                f"{path} holds a {type(value).__name__}, not a dict. Pass the settings and the state dict of a LeWM."
-            )
-    return settings, loaded
+        return settings, dict(loaded)
+    except (OSError, ValueError, TypeError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        raise ConfigError(
+            f"{file} cannot be read ({type(error).__name__}). Download it again, or save only the model's "
+            "state_dict(): pickled code is not run."
+        ) from error
 
 
 def published_config(tree: Mapping[str, Any], tensors: Mapping[str, Tensor], camera: str) -> LewmConfig:

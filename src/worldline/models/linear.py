@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldline.config import Positive, Size
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
+from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, unroll
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.lag_selection import ScoredWindows, choose_forecast
@@ -115,43 +115,26 @@ class LinearModel(WorldModel):
 
     def encode(self, window: Window, *, generator: torch.Generator) -> LinearBelief:
         """The last values and inputs; missing values are predicted from the steps before."""
-        del generator
-        if self._observed(window.observed).all():  # earlier steps have no effect
-            window = _last(window, self.config.history)
         scored = self._scores(window)
-        belief = self._begin(scored.values[:, 0], scored.observed[:, 0])
-        for step in range(scored.known.shape[1]):
+        # Without gaps, steps before the history have no effect.
+        start = max(0, window.length - self.config.history) if scored.observed.all() else 0
+        belief = self._begin(scored.values[:, start], scored.observed[:, start])
+        for step in range(start, scored.known.shape[1]):
             belief = self._step(belief, scored.known[:, step])
             belief = self._correct(belief, scored.values[:, step + 1], scored.observed[:, step + 1])
         return belief
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> LinearBelief:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> LinearBelief:
         """The belief one step later; draws nothing."""
-        del generator
-        predicted = self._step(_linear(belief), self.inputs(inputs)[:, 0, 0])
-        return self._correct(predicted, self.codes(observation, observed), self._observed(observed))
+        scored = self._scores(step)
+        predicted = self._step(_linear(belief), scored.known[:, 0])
+        return self._correct(predicted, scored.values[:, 0], scored.observed[:, 0])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Deterministic: S is 1 and `generator` is unused."""
-        del generator
-        batch, versions, steps, _ = inputs.actions.shape
-        known = self.inputs(inputs).flatten(0, 1)
-        present = _linear(belief)
-        present = present.select(torch.arange(batch, device=known.device).repeat_interleave(versions))
-        path = []
-        for step in range(steps):
-            present = self._step(present, known[:, step])
-            path.append(present.features()[:, 0])
-        features = torch.stack(path, 1).reshape(batch, versions, 1, steps, -1)
-        return LatentRollout(features=features, final=present)
+        known = self.inputs(inputs)
+        index = torch.arange(len(known), device=known.device).repeat_interleave(known.shape[1])
+        return unroll(_linear(belief).select(index), known, self._step)
 
     def belief(self, features: Float[Tensor, "B D"]) -> LinearBelief:
         """The belief of `features`."""
@@ -160,7 +143,6 @@ class LinearModel(WorldModel):
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """The open-loop error after `context` observations, at most half of the window, relative to persistence."""
-        del generator
         scored = self._scores(window)
         warm = min(self.context, (scored.values.shape[1] + 1) // 2)
         path = self.forecast.unroll(**vars(scored), warm=warm)
@@ -210,15 +192,6 @@ def choose_lags(schema: Schema, config: LinearConfig, window: Window) -> LinearC
     penalised = [model.candidate(history, ridge) for ridge in RIDGES]
     ridge = RIDGES[choose_forecast(penalised, scored, warm=longest, slack=0.0)]
     return replace(config, history=history, ridge=ridge)
-
-
-def _last(window: Window, length: int) -> Window:
-    """The last `length` observations and the inputs between them."""
-    return Window(
-        observations={name: values[:, -length:] for name, values in window.observations.items()},
-        observed={name: flags[:, -length:] for name, flags in window.observed.items()},
-        past=window.past.steps(slice(max(0, window.past.step_s.shape[1] + 1 - length), None)),
-    )
 
 
 def _linear(belief: Belief) -> LinearBelief:

@@ -10,7 +10,6 @@ symlog. Their scale is known, because logs exist before training, and z-scores k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
@@ -22,16 +21,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from worldline.config import Bounds, Size, Weight
 from worldline.device import uniform
-from worldline.errors import UnsupportedError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
-from worldline.models.layers.codes import code_size, from_code, split_signals
+from worldline.models.layers.codes import split_signals
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
 from worldline.models.layers.gather import share_draw, share_mean
 from worldline.models.layers.image_decoder import ImageDecoder
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.normaliser import Normaliser
-from worldline.models.layers.two_hot import expected, symexp_bins, two_hot_loss
+from worldline.models.layers.two_hot import symexp_bins, two_hot_loss
 from worldline.schema import Role, Schema
 
 UNIFORM_SHARE: Final = 0.01
@@ -60,7 +58,7 @@ class RssmConfig(ModelConfig):
         dynamics_weight: of the loss that moves the prior towards the posterior.
         representation_weight: of the loss that moves the posterior towards the prior.
         free_nats: divergence per step below which there is no loss.
-        continuation: whether to learn the probability that an episode does not terminate; see `Window.terminated`.
+        continuation: whether the state also learns if an episode terminates; see `Window.terminated`.
         num_samples: S, posterior samples of a belief.
         context: number of observations that a belief needs for its full accuracy.
     """
@@ -172,7 +170,7 @@ class Rssm(WorldModel):
     """The model.
 
     Args:
-        schema: the signals; actions and exogenous inputs are used in its order. Rewards in it are learned.
+        schema: the signals; actions and exogenous inputs are used in its order. Predicting rewards shapes the state.
         config: see `RssmConfig`.
 
     Raises:
@@ -231,21 +229,12 @@ class Rssm(WorldModel):
         states = self._filter(window, num_samples=self.config.num_samples, generator=generator).states
         return [RssmBelief(state=state) for state in states[:, -count:].unbind(1)]
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> RssmBelief:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> RssmBelief:
         """The state one step later; sampled from the prior if nothing was observed."""
         state = belief.features()
-        known = self.inputs(inputs)[:, 0].expand(-1, state.shape[1], -1)
-        seen = torch.stack([observed[name] for name in self.config.inputs], -1)
-        embedded = self._embed(observation, observed)
-        state, _, _ = self._update(self.recurrence(state, known), embedded, seen, generator)
+        known = self.inputs(step.past)[:, 0].expand(-1, state.shape[1], -1)
+        embedded, seen = self._embed(step)
+        state, _, _ = self._update(self.recurrence(state, known), embedded[:, 0], seen[:, 0], generator)
         return RssmBelief(state=state)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
@@ -291,59 +280,8 @@ class Rssm(WorldModel):
             terms["continuation"], weights["continuation"] = self._continuation_error(states[:, 1:], window), 1.0
         return Losses(terms=terms, weights=weights)
 
-    def decode(self, features: Float[Tensor, "*lead D"]) -> dict[str, Tensor]:
-        """The reconstructed observation of each input [*lead, *shape], physical units; images as float from 0 to 255.
-
-        Args:
-            features: of a belief or a rollout.
-        """
-        lead, flat = features.shape[:-1], features.reshape(-1, features.shape[-1])
-        decoded = dict[str, Tensor]()
-        for name, decoder in zip(self.cameras, self.image_decoders, strict=True):
-            assert isinstance(decoder, ImageDecoder)  # for the type checker
-            decoded[name] = decoder.images(flat).reshape(*lead, *self.schema[name].shape)
-        if self.vectors is not None and self.vector_decoder is not None:
-            codes = self.vectors.normaliser.inverse(self.vector_decoder(features).float())
-            sizes = [code_size(signal) for signal in self.vectors.signals]
-            for signal, code in zip(self.vectors.signals, codes.split(sizes, -1), strict=True):
-                decoded[signal.name] = from_code(signal, code)
-        return decoded
-
-    def reward(self, features: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead"]:
-        """The expected reward of the step before a state, in logged units.
-
-        Args:
-            features: of a belief or a rollout.
-
-        Raises:
-            UnsupportedError: the schema has no reward.
-        """
-        if self.reward_head is None:
-            raise UnsupportedError(
-                "this model has no reward head: its schema has no reward signal. Log one and retrain."
-            )
-        bins = symexp_bins(NUM_REWARD_BINS, limit=MAX_SYMLOG_REWARD, device=features.device)
-        scores = expected(self.reward_head(features).float(), bins)
-        return self.rewards.inverse(scores[..., None])[..., 0]
-
-    def continuation(self, features: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead"]:
-        """The probability that a state is not terminal.
-
-        Args:
-            features: of a belief or a rollout.
-
-        Raises:
-            UnsupportedError: `config.continuation` is False.
-        """
-        if self.continuation_head is None:
-            raise UnsupportedError("this model has no continuation head. Train a model with `continuation=True`.")
-        return torch.as_tensor(self.continuation_head(features).float()[..., 0].sigmoid())
-
     def _filter(self, window: Window, *, num_samples: int, generator: torch.Generator) -> Path:
-        seen = torch.stack([window.observed[name] for name in self.config.inputs], -1)
-        flat = {name: window.observations[name].flatten(0, 1) for name in self.config.inputs}
-        flags = {name: window.observed[name].flatten(0, 1) for name in self.config.inputs}
-        embedded = self._embed(flat, flags).unflatten(0, seen.shape[:2])
+        embedded, seen = self._embed(window)
         known = self.inputs(window.past)[:, 0, :, None].expand(-1, -1, num_samples, -1)
         hidden = embedded.new_zeros(len(seen), num_samples, self.config.hidden_size, dtype=torch.float32)
         states, priors, posteriors = list[Tensor](), list[Tensor](), list[Tensor]()
@@ -381,14 +319,17 @@ class Rssm(WorldModel):
         draw = partial(uniform, generator=generator, device=like.device)
         return share_draw(draw, shape) if self.training else draw(shape)
 
-    def _embed(self, observations: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Float[Tensor, "M E"]:
-        parts = [
-            encoder(observations[name], observed[name]) * observed[name][:, None]
-            for name, encoder in zip(self.cameras, self.images, strict=True)
-        ]
+    def _embed(self, window: Window) -> tuple[Float[Tensor, "B H E"], Bool[Tensor, "B H signals"]]:
+        """The features of each observation, and whether each signal was observed."""
+        observed = window.observed
+        seen = torch.stack([observed[name] for name in self.config.inputs], -1)
+        parts = list[Tensor]()
+        for name, encoder in zip(self.cameras, self.images, strict=True):
+            features = encoder(window.observations[name].flatten(0, 1), observed[name].flatten())
+            parts.append(features.unflatten(0, seen.shape[:2]) * observed[name][..., None])
         if self.vectors is not None:
-            parts.append(self.vectors(observations, observed))
-        return torch.as_tensor(torch.stack(parts).sum(0))
+            parts.append(self.vectors(window.observations, observed))
+        return torch.stack(parts).sum(0), seen
 
     def _image_error(self, states: Float[Tensor, "B H D"], window: Window) -> Float[Tensor, "B H"]:
         error = states.new_zeros(states.shape[:2])

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -341,31 +340,18 @@ class TokenModel(WorldModel):
 
     def encode(self, window: Window, *, generator: torch.Generator) -> TokenState:
         """The state after all observations. Draws nothing: features of missing values are predicted means."""
-
-        def at(values: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
-            return {name: values[name][:, step] for name in self.config.inputs}
-
-        belief = self._begin(*self._scores(at(window.observations, 0), at(window.observed, 0)))
-        for step in range(window.past.step_s.shape[1]):
-            seen = at(window.observations, step + 1), at(window.observed, step + 1)
-            belief = self.update(belief, window.past.steps(slice(step, step + 1)), *seen, generator=generator)
+        scores, known = self._scores(window)
+        belief = self._begin(scores[:, 0], known[:, 0])
+        for at in range(1, window.length):
+            belief = self.update(belief, window.step(at), generator=generator)
         return belief
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, "B"]],
-        *,
-        generator: torch.Generator,
-    ) -> TokenState:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> TokenState:
         """The state with the tokens of this step appended. Draws nothing."""
-        del generator
         assert isinstance(belief, TokenState)
-        scores, known = self._scores(observation, observed)
-        tokens = self._given(inputs)[:, 0, 0].repeat_interleave(self.config.num_samples, 0)
-        return self._append(belief.last, tokens, scores, known, belief.cache)
+        scores, known = self._scores(step)
+        tokens = self._given(step.past)[:, 0, 0].repeat_interleave(self.config.num_samples, 0)
+        return self._append(belief.last, tokens, scores[:, 0], known[:, 0], belief.cache)
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Draws every token from its distribution given all tokens before it."""
@@ -377,9 +363,6 @@ class TokenModel(WorldModel):
         rows = torch.arange(batch * samples, device=device).reshape(batch, 1, samples)
         rows = rows.expand(-1, versions, -1).flatten()
         last, cache = belief.last[rows], belief.cache.select(rows)
-        if not torch.is_grad_enabled():
-            num_tokens = len(self.told) + len(self.given)
-            cache = cache.ring(steps * num_tokens, self.transformer.span + num_tokens)
         ahead = self._given(inputs).repeat_interleave(samples, 1).flatten(0, 1)
         path = []
         for step in range(steps):
@@ -389,11 +372,7 @@ class TokenModel(WorldModel):
             scores, last, cache = self._imagine(last, ahead[:, step], share, cache)
             path.append(scores)
         features = torch.stack(path, 1).reshape(batch, versions, samples, steps, -1)
-        final = TokenState(
-            scores=features[..., -1, :].flatten(0, 1),
-            last=last,
-            cache=cache.in_order().within(self.transformer.span - 1),
-        )
+        final = TokenState(scores=features[..., -1, :].flatten(0, 1), last=last, cache=cache)
         return LatentRollout(features=features, final=final)
 
     def belief(self, features: Float[Tensor, "B D"]) -> TokenState:
@@ -403,7 +382,7 @@ class TokenModel(WorldModel):
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """Mean cross-entropy of each observed component given all tokens before it."""
-        scores, known = self._scores(window.observations, window.observed)
+        scores, known = self._scores(window)
         shown = known
         if self.training and self.config.hidden:
             chance = share_draw(lambda shape: uniform(shape, generator, known.device), known.shape)
@@ -464,13 +443,11 @@ class TokenModel(WorldModel):
             unread = token.embed(scores[-1])[:, None]
         return torch.cat(scores, -1), unread, cache
 
-    def _scores(
-        self, observations: Mapping[str, Tensor], observed: Mapping[str, Bool[Tensor, "*lead"]]
-    ) -> tuple[Float[Tensor, "*lead D"], Bool[Tensor, "*lead C"]]:
+    def _scores(self, window: Window) -> tuple[Float[Tensor, "B H D"], Bool[Tensor, "B H C"]]:
         """The features, and which tokens were observed; missing values count as 0."""
         codes, known = [], []
         for signal in self.signals:
-            seen, values = observed[signal.name], observations[signal.name]
+            seen, values = window.observed[signal.name], window.observations[signal.name]
             codes.append(to_code(signal, values.where(seen.reshape(seen.shape + (1,) * len(signal.shape)), 0)))
             known += [seen] * _num_tokens(signal)
         scores = [token.scores(code) for token, code in _parts(self.told, torch.cat(codes, -1))]

@@ -38,7 +38,6 @@ from worldline.testing.window_edits import (
     pick_entries,
     redraw,
     splice,
-    step_to,
 )
 
 
@@ -156,8 +155,7 @@ def update_equals_encode(case: ModelCase) -> None:
     future = case.future()
     folded = model.encode(case.window.first(1), generator=generator)
     for step in range(1, case.context):
-        inputs, observation, observed = step_to(case.window, step)
-        folded = model.update(folded, inputs, observation, observed, generator=generator)
+        folded = model.update(folded, case.window.step(step), generator=generator)
         encoded = case.encode(model, case.window.first(step + 1))
         where = f"after observation {step} the folded belief differs from the encoded one"
         equal(folded.features(), encoded.features(), where, within=case.tolerance)
@@ -251,10 +249,10 @@ def masks_hide(case: ModelCase) -> None:
 
     def results(values: str) -> dict[str, Tensor]:
         window = hide(case.window, some, values)
-        step = step_to(hide(case.window, everything, values), 1)
+        step = hide(case.window, everything, values).step(1)
         return {
             "encode": case.encode(model, window).features(),
-            "update": model.update(start, *step, generator=case.generator()).features(),
+            "update": model.update(start, step, generator=case.generator()).features(),
             "loss": torch.stack([*model.loss(window, generator=case.generator()).terms.values()]),
         }
 
@@ -268,14 +266,14 @@ def masks_hide(case: ModelCase) -> None:
 def pure(case: ModelCase) -> None:
     """Calls have no side effects, and every draw comes from the generator."""
     model = case.frozen()
-    inputs, step = case.future(), step_to(case.window, 1)
+    inputs, step = case.future(), case.window.step(1)
     state = dict(model.state_dict())
     with unchanged(case.window, inputs, step, state):
         belief = case.encode(model)
         features = belief.features().clone()
         imagined = case.rollout(model, belief, inputs)
-        model.update(case.encode(model), *step, generator=case.generator())
-        model.update(belief, *step, generator=case.generator())
+        model.update(case.encode(model), step, generator=case.generator())
+        model.update(belief, step, generator=case.generator())
     equal(belief.features(), features, "the belief was changed by rollout or update")
     again = case.rollout(model, belief, inputs)
     equal(again, imagined, "equal seeds gave different rollouts from one belief")
@@ -395,7 +393,7 @@ def adapts(case: ModelCase) -> None:
     if model.deterministic:
         _continues(case, model, belief, future)
     start = adapted(case.window.first(case.context - 1))
-    folded = model.update(start, *step_to(case.window, case.context - 1), generator=case.generator())
+    folded = model.update(start, case.window.step(case.context - 1), generator=case.generator())
     alike("update does not keep the correction", folded, belief)
 
     hidden = case.hidden(slice(None), slice(1, -1))

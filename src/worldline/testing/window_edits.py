@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -64,15 +63,6 @@ def splice(first: Inputs, second: Inputs, step: int) -> Inputs:
         actions=torch.cat([early.actions, late.actions], 2),
         exogenous=torch.cat(pair, 1) if pair else None,
         step_s=torch.cat([early.step_s, late.step_s], 1),
-    )
-
-
-def step_to(window: Window, step: int) -> tuple[Inputs, Mapping[str, Tensor], Mapping[str, Tensor]]:
-    """The arguments of `update` for observation `step`: the input before it, the observation and its masks."""
-    return (
-        window.past.steps(slice(step - 1, step)),
-        {name: value[:, step] for name, value in window.observations.items()},
-        {name: value[:, step] for name, value in window.observed.items()},
     )
 
 

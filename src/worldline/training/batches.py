@@ -15,7 +15,7 @@ from torch import Tensor
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
 from worldline.device import CPU, autocast, device_of, move
-from worldline.models.base import Belief, Inputs, Window, WorldModel
+from worldline.models.base import Belief, Inputs, Window, WorldModel, join_parts
 from worldline.schema import Kind, Role, Schema, Signal
 
 NUM_FITTED_WINDOWS: Final = 512
@@ -167,11 +167,8 @@ def _fold(
     if belief is None:
         belief = model.encode(window.first(1), generator=generator)
         features.append(belief.features().mean(1))
-    for step in range(window.past.step_s.shape[1]):
-        inputs = window.past.steps(slice(step, step + 1))
-        observation = {name: values[:, step + 1] for name, values in window.observations.items()}
-        observed = {name: values[:, step + 1] for name, values in window.observed.items()}
-        belief = model.update(belief, inputs, observation, observed, generator=generator)
+    for at in range(1, window.length):
+        belief = model.update(belief, window.step(at), generator=generator)
         features.append(belief.features().mean(1))
     return torch.stack(features, 1).float(), belief
 
@@ -306,15 +303,4 @@ def _trace_batch(
             )
             parts[episode].append(part)
         start = stop
-    return {episode: _joined(pieces) for episode, pieces in parts.items()}
-
-
-def _joined(parts: Sequence[Trace]) -> Trace:
-    known = [part.exogenous for part in parts if part.exogenous is not None]
-    return Trace(
-        features=torch.cat([part.features for part in parts]),
-        actions=torch.cat([part.actions for part in parts]),
-        exogenous=torch.cat(known) if known else None,
-        step_s=torch.cat([part.step_s for part in parts]),
-        whole=torch.cat([part.whole for part in parts]),
-    )
+    return {episode: join_parts(pieces) for episode, pieces in parts.items()}

@@ -6,13 +6,12 @@ import json
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -46,29 +45,13 @@ class Checkpoint:
     notes: list[str] = field(default_factory=list)
 
 
-Weights = Mapping[str, torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Restored:
-    """The contents of a checkpoint except model, optimizer and generator, which are restored in place.
-
-    Args:
-        state: everything except tensors.
-        others: further named tensors, per group.
-    """
-
-    state: Checkpoint
-    others: Mapping[str, Weights]
-
-
 def save_checkpoint(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     state: Checkpoint,
-    others: Mapping[str, Weights],
+    best: Mapping[str, torch.Tensor],
 ) -> None:
     """Writes a checkpoint. An existing checkpoint stays valid until the new one is complete.
 
@@ -78,14 +61,13 @@ def save_checkpoint(
         optimizer: its state is written.
         generator: for the draws of the loss.
         state: everything except tensors.
-        others: further named tensors, in groups; names of groups must not contain a dot.
+        best: the model's weights with the best validation so far; empty if there are none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in slots.items()}
-    for group, values in others.items():
-        tensors |= {f"{group}.{name}": value for name, value in values.items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
     tensors["generator"] = generator.get_state()
     name = f"checkpoint-{state.step}-{secrets.token_hex(4)}.safetensors"  # a new name: the old file must stay valid
     with name_in_errors(folder / name):
@@ -101,8 +83,8 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, fingerprint: str
-) -> Restored:
-    """Restores model, optimizer and generator in place; returns the other contents of the checkpoint.
+) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
+    """Restores model, optimizer and generator in place; returns the state and the best weights so far.
 
     Raises:
         BundleError: there is no checkpoint, or it belongs to another configuration or other data.
@@ -119,53 +101,31 @@ def load_checkpoint(
             "Resume with the original configuration and data, or start without --resume."
         )
     generator.set_state(tensors.pop("generator"))
-    groups: dict[str, dict[str, torch.Tensor]] = {}
+    groups: dict[str, dict[str, torch.Tensor]] = {"optimizer": {}, "best": {}}
     for key, value in tensors.items():
         group, _, name = key.partition(".")
         groups.setdefault(group, {})[name] = value
-    model.load_state_dict(groups.pop("model"))
+    model.load_state_dict(groups["model"])
     slots: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in groups.pop("optimizer", {}).items():
+    for key, value in groups["optimizer"].items():
         number, _, name = key.partition(".")
         slots.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    return Restored(state=state, others=groups)
-
-
-def restore_batches(state: dict[str, Any]) -> np.random.Generator:
-    """The generator of windows in a saved state."""
-    generator = np.random.default_rng()
-    generator.bit_generator.state = state
-    return generator
+    return state, groups["best"]
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], None]]:
-    """Defers Ctrl-C until the program reaches a safe point.
+def deferred_interrupt() -> Iterator[threading.Event]:
+    """Sets the event on Ctrl-C instead of raising KeyboardInterrupt, so that the program can reach a safe point.
 
-    While active, SIGINT is only recorded. The yielded function passes it to the previous handler, which usually raises
-    KeyboardInterrupt; so does the end of the context. Nothing is deferred without a previous handler, or outside of the
-    main thread, which receives no signals.
+    Nothing is deferred outside of the main thread, or if the program handles Ctrl-C in another way.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield lambda: None
+    pressed, handler = threading.Event(), signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or handler is not signal.default_int_handler:
+        yield pressed
         return
-    pending = False
-
-    def record(*_: object) -> None:
-        nonlocal pending
-        pending = True
-
-    def pass_on() -> None:
-        nonlocal pending
-        if pending:
-            pending = False
-            handler(signal.SIGINT, None)
-
-    signal.signal(signal.SIGINT, record)
+    signal.signal(signal.SIGINT, lambda *_: pressed.set())
     try:
-        yield pass_on
+        yield pressed
     finally:
         signal.signal(signal.SIGINT, handler)
-    pass_on()

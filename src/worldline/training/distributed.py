@@ -94,8 +94,8 @@ def share_of(starts: NDArray[np.int64]) -> NDArray[np.int64]:
     count = num_processes()
     if len(starts) % count:
         raise ConfigError(
-            f"{len(starts)} windows cannot be divided equally among {count} processes. Make batch_size / accumulate a "
-            f"multiple of {count}, or start fewer processes."
+            f"{len(starts)} windows cannot be divided equally among {count} processes. Make batch_size a multiple of "
+            f"{count}, or start fewer processes."
         )
     return starts if count == 1 else np.split(starts, count)[distributed.get_rank()]
 

@@ -6,8 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,13 +24,7 @@ from worldline.models.base import Losses, Window, WorldModel
 from worldline.models.layers.gather import num_processes
 from worldline.progress import OnProgress, tell
 from worldline.training.batches import fold, to_tensor, to_window, window_signals
-from worldline.training.checkpoint import (
-    Checkpoint,
-    deferred_interrupt,
-    load_checkpoint,
-    restore_batches,
-    save_checkpoint,
-)
+from worldline.training.checkpoint import Checkpoint, deferred_interrupt, load_checkpoint, save_checkpoint
 from worldline.training.control_measures import measure_control
 from worldline.training.distributed import is_main, share_of, wait_for_all
 from worldline.training.latent_health import guard, measure_health
@@ -129,7 +122,7 @@ def train(
     for tracker in active:
         tracker.start(f"{name}-seed{config.seed}", settings, step=run.step)
     try:
-        with deferred_interrupt() as pass_on_interrupt:
+        with deferred_interrupt() as interrupted:
             try:
                 while run.step < config.num_updates:
                     row = run.advance()
@@ -137,7 +130,8 @@ def train(
                         for tracker in active:
                             tracker.log(run.step, {name: value for name, value in row.items() if name != "step"})
                     tell(progress, "learn", run.step, config.num_updates, loss=run.loss)
-                    pass_on_interrupt()
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
             except (KeyboardInterrupt, StoppedError):
                 if num_processes() == 1:  # several may stop at different updates; their last checkpoint remains
                     run.save()
@@ -191,10 +185,10 @@ class Run:
         self.typical = LOSS_AVERAGE_DECAY * usual + (1 - LOSS_AVERAGE_DECAY) * total
         if self.step % self.every and self.step not in (self.config.first_open_loop, self.config.num_updates):
             return None
-        with self._kept_weights():
-            self.model.on_validation(self._sample, self.step / self.config.num_updates)
-            row = {"step": float(self.step), **_named("train", summary.losses), **self.evaluate()}
-            self._remember_best(row)
+        self.model.on_validation(self._sample, self.step / self.config.num_updates)
+        row = {"step": float(self.step), **_named("train", summary.losses), **self.evaluate()}
+        if all(self._score(row) >= self._score(earlier) for earlier in self.curves):
+            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.curves.append(row)
         self.save()
         return row
@@ -208,8 +202,6 @@ class Run:
         """Loads the kept weights, recomputes batch statistics and sets evaluation mode."""
         if self.config.choose != "last" and self.best:
             self.model.load_state_dict(self.best)
-        elif self.updates.average is not None:
-            self.model.load_state_dict(self.updates.average.values, strict=False)
         self.model.open_loop = None
         self.recalibrate_batch_norm(RECALIBRATION_BATCHES, seed=self.config.seed)
         self.model.eval()
@@ -232,23 +224,17 @@ class Run:
                 typical_loss=self.typical,
                 notes=self.notes,
             )
-            others = {"best": self.best, "average": {} if self.updates.average is None else self.updates.average.values}
-            save_checkpoint(self.folder, self.model, self.updates.optimizer, self.updates.generator, state, others)
+            save_checkpoint(self.folder, self.model, self.updates.optimizer, self.updates.generator, state, self.best)
         wait_for_all()
 
-    def load(self) -> Checkpoint:
+    def load(self) -> None:
         """Restores the run from its checkpoint."""
-        checkpoint = load_checkpoint(
+        state, self.best = load_checkpoint(
             self.folder, self.model, self.updates.optimizer, self.updates.generator, self.fingerprint
         )
-        state = checkpoint.state
-        self.updates.batches, self.curves, self.step = restore_batches(state.batches), list(state.curves), state.step
-        self.typical, self.notes = state.typical_loss, list(state.notes)
-        self.best = dict(checkpoint.others.get("best", {}))
-        if self.updates.average is not None:
-            self.updates.average.load(checkpoint.others["average"])
-        self.started = time.monotonic() - state.elapsed_s
-        return state
+        self.updates.batches.bit_generator.state = state.batches
+        self.step, self.curves, self.notes = state.step, state.curves, state.notes
+        self.typical, self.started = state.typical_loss, time.monotonic() - state.elapsed_s
 
     def _problem(self, summary: GradientSummary) -> str:
         """The problem of a loss or of the norm of its gradient; "" without one."""
@@ -263,25 +249,15 @@ class Run:
 
     def _go_back(self, problem: str) -> None:
         """Returns to the last checkpoint; later windows and a lower learning rate follow."""
-        batches, notes = self.updates.batches, self.notes
+        batches, notes, started = self.updates.batches.bit_generator.state, self.notes, self.started
         note = f"after {self.step} updates {problem}"
         if len(notes) == MAX_RETURNS:
             raise CollapseError(
                 f"{note}, for the {MAX_RETURNS + 1}th time. Lower the learning rate, or check the data for outliers."
             )
-        started = self.started
-        state = self.load()
-        self.updates.batches, self.started = batches, started
-        self.notes = [*notes, f"{note}: returned to update {state.step} and halved the learning rate"]
-
-    @contextmanager
-    def _kept_weights(self) -> Iterator[None]:
-        """Lets the model use the averaged weights, if there are any."""
-        if self.updates.average is None:
-            yield
-            return
-        with self.updates.average.in_place():
-            yield
+        self.load()
+        self.updates.batches.bit_generator.state, self.started = batches, started
+        self.notes = [*notes, f"{note}: returned to update {self.step} and halved the learning rate"]
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -310,10 +286,6 @@ class Run:
         """Replaces running batch statistics by exact ones over `num_batches` batches."""
         with self.updates.precision():
             recompute_batch_norm(self.model, self.updates.windows, self.store, num_batches=num_batches, seed=seed)
-
-    def _remember_best(self, row: Mapping[str, float]) -> None:
-        if all(self._score(row) >= self._score(earlier) for earlier in self.curves):
-            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def _chosen(self) -> int:
         if self.config.choose == "last" or not self.curves:

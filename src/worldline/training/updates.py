@@ -6,22 +6,21 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
+from worldline.config import BoundedConfig, Bounds, Positive, Share, Size, Weight
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
 from worldline.device import autocast, device_of, generator_on
-from worldline.errors import ConfigError
 from worldline.models.base import Losses, Window, WorldModel
 from worldline.training.batches import to_window, window_signals
 from worldline.training.distributed import average_gradients, mean_over_processes, share_of
-from worldline.training.weight_average import Average
 
 FUSED: Final = ("cpu", "cuda")
 """Devices on which one kernel updates all weights."""
@@ -30,19 +29,17 @@ OPEN_LOOP_RATE: Final = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(BoundedConfig):
     """Settings of training.
 
     Args:
         num_updates: optimiser steps; 0 for a family in closed form.
         window: observations per window, at least 3.
         batch_size: windows per update, over all processes.
-        accumulate: parts in which each batch is computed, to save memory; batch regularisers see one part.
         learning_rate: maximum of the schedule: linear warm-up, then a cosine to 0.
         warm_up: share of the updates in the warm-up, 0 to 1.
         weight_decay: of AdamW.
         clip_norm: maximum norm of the gradient.
-        average: decay of a moving average of the parameters, which is validated and kept instead of them; 0 for none.
         num_checks: number of validations; each writes a checkpoint.
         num_validation: maximum number of validation windows.
         open_loop_share: share of the updates that use open-loop predictions only; they follow updates on single steps
@@ -55,45 +52,21 @@ class TrainingConfig:
         seed: of initial weights, batches and the draws of the loss.
     """
 
-    num_updates: int
-    window: int = 5
-    batch_size: int = 64
-    accumulate: int = 1
-    learning_rate: float = 2e-3
-    warm_up: float = 0.1
-    weight_decay: float = 1e-4
-    clip_norm: float = 1.0
-    average: float = 0.0
-    num_checks: int = 20
-    num_validation: int = 256
-    open_loop_share: float = 0.0
+    num_updates: Annotated[int, Bounds(at_least=0)]
+    window: Annotated[int, Bounds(at_least=3)] = 5
+    batch_size: Annotated[int, Bounds(at_least=2)] = 64
+    learning_rate: Positive = 2e-3
+    warm_up: Annotated[float, Bounds(at_least=0, at_most=1)] = 0.1
+    weight_decay: Weight = 1e-4
+    clip_norm: Positive = 1.0
+    num_checks: Size = 20
+    num_validation: Annotated[int, Bounds(at_least=4)] = 256
+    open_loop_share: Share = 0.0
     choose: Literal["control", "validation", "last"] = "control"
     min_rank: float = 2.0
     min_deviation: float = 0.05
     precision: Literal["auto", "float32"] = "auto"
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        minima = {"num_updates": 0, "window": 3, "batch_size": 2, "num_checks": 1, "accumulate": 1, "num_validation": 4}
-        for name, bound in minima.items():
-            if getattr(self, name) < bound:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be at least {bound}.")
-        if self.batch_size % self.accumulate or self.batch_size // self.accumulate < 2:
-            raise ConfigError(
-                f"accumulate is {self.accumulate} and batch_size is {self.batch_size}. batch_size must be a multiple "
-                "of accumulate, at least twice."
-            )
-        for name, choices in (("choose", ("control", "validation", "last")), ("precision", ("auto", "float32"))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}. Choose {' or '.join(choices)}.")
-        if not (0 <= self.warm_up <= 1 and self.learning_rate > 0 and self.clip_norm > 0):
-            raise ConfigError(
-                f"warm_up is {self.warm_up}, learning_rate is {self.learning_rate}, clip_norm is {self.clip_norm}. "
-                "warm_up must be in [0, 1], the others above 0."
-            )
-        for name in ("average", "open_loop_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}. It must be in [0, 1).")
 
     @property
     def first_open_loop(self) -> int:
@@ -106,7 +79,7 @@ class GradientSummary:
     """Losses and gradient norm of a batch; the clipped gradient itself is in the model.
 
     Args:
-        losses: without gradient; means over the parts of the batch, and over all processes.
+        losses: without gradient; means over all processes.
         norm: of the gradient before clipping.
     """
 
@@ -138,7 +111,6 @@ class Updates:
             weight_decay=config.weight_decay,
             fused=self.device.type in FUSED,
         )
-        self.average = Average(model, config.average) if config.average else None
         self.generator = torch.Generator("cpu").manual_seed(config.seed)
         self.batches = np.random.default_rng(config.seed)
         self._batch: WindowBatch | None = None  # reused buffer, which saves allocations
@@ -149,27 +121,20 @@ class Updates:
         config = self.config
         self.model.open_loop = step >= config.first_open_loop if config.open_loop_share else None
         self.optimizer.zero_grad()
-        generator, pieces = generator_on(self.device, self.generator), list[Losses]()
-        for starts in self._draw(self.batches):
-            window = self._read(starts)
-            with self.precision():
-                losses = self.model.loss(window, generator=generator)
-            (losses.total / config.accumulate).backward()
-            pieces.append(losses)
+        window = self._read(self.windows.draw(config.batch_size, self.batches))
+        with self.precision():
+            losses = self.model.loss(window, generator=generator_on(self.device, self.generator))
+        losses.total.backward()
         average_gradients(self.model)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         if self.device.type != "cpu":  # reads while the GPU computes; the next update repeats the draw
-            starts = self._draw(deepcopy(self.batches))[0]
+            starts = self.windows.draw(config.batch_size, deepcopy(self.batches))
             self._ahead = starts, self._read(starts)
-        return GradientSummary(losses=_mean(pieces), norm=float(norm))
+        return GradientSummary(losses=_mean(losses), norm=float(norm))
 
     def precision(self) -> torch.autocast:
         """The autocast context for losses."""
         return autocast(self.device, enabled=self.config.precision == "auto")
-
-    def _draw(self, batches: np.random.Generator) -> list[NDArray[np.int64]]:
-        """The starts of the next windows, in parts that are computed one after the other."""
-        return np.split(self.windows.draw(self.config.batch_size, batches), self.config.accumulate)
 
     def _read(self, starts: NDArray[np.int64]) -> Window:
         """The windows of this process, unless they were read ahead."""
@@ -180,7 +145,7 @@ class Updates:
         return to_window(self._batch, self.schema, self.device)
 
     def apply(self, step: int, *, caution: float = 1.0) -> None:
-        """Applies the last gradient to the weights, and updates their average.
+        """Applies the last gradient to the weights.
 
         Args:
             step: number of updates before this one.
@@ -189,8 +154,6 @@ class Updates:
         for group in self.optimizer.param_groups:
             group["lr"] = caution * _learning_rate(self.config, step)
         self.optimizer.step()
-        if self.average is not None:
-            self.average.update(step + 1)
 
 
 def _learning_rate(config: TrainingConfig, step: int) -> float:
@@ -208,10 +171,8 @@ def _schedule(warm_up: float, step: int, num_updates: int) -> float:
     return (1 + math.cos(math.pi * (step - warm) / max(1, num_updates - warm))) / 2
 
 
-def _mean(pieces: Sequence[Losses]) -> Losses:
-    """Each term's mean over the parts of a batch, and over all processes; without gradient."""
-    terms = dict[str, Tensor]()
-    for name in pieces[0].terms:
-        mean = float(sum(piece.terms[name].detach() for piece in pieces)) / len(pieces)
-        terms[name] = torch.tensor(mean_over_processes(mean), device="cpu")
-    return Losses(terms=terms, weights=pieces[0].weights)
+def _mean(losses: Losses) -> Losses:
+    """Each term's mean over all processes, without gradient."""
+    means = {name: mean_over_processes(float(term.detach())) for name, term in losses.terms.items()}
+    terms = {name: torch.tensor(mean, device="cpu") for name, mean in means.items()}
+    return Losses(terms=terms, weights=losses.weights)

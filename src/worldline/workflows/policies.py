@@ -31,7 +31,7 @@ class RandomPolicy(Policy):
         """Seeds the draws of the episode."""
         self._space.seed(int(generator.integers(2**31)))
 
-    def act(self, observation: Any, generator: np.random.Generator) -> Any:  # noqa: ARG002 (a `Policy` takes them)
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
         """A random action."""
         return self._space.sample()
 

@@ -348,7 +348,7 @@ def _load(
 ) -> Module:
     """The network of the bundle, whose tensors must match its configuration exactly."""
     config = _settings(bundle, f"{name}.json", config_class)
-    # Tensors on the meta device have a shape but no memory, so sizes are compared before anything of them is allocated.
+    # Tensors on the meta device have a shape but no memory, so no size in the configuration is allocated.
     try:
         with torch.device("meta"):
             network = build(config)
@@ -356,14 +356,16 @@ def _load(
         raise
     except (ConfigError, RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         raise BundleError(f"{bundle.folder}: no network has the settings in {name}.json: {error}") from error
-    expected = {key: (tuple(value.shape), value.dtype) for key, value in network.state_dict().items()}
-    stored = bundle.layout(f"{name}.safetensors")
+    tensors = bundle.tensors(f"{name}.safetensors")
+    expected, stored = (
+        {key: (tuple(value.shape), value.dtype) for key, value in values.items()}
+        for values in (network.state_dict(), tensors)
+    )
     if wrong := sorted(key for key in expected.keys() | stored.keys() if expected.get(key) != stored.get(key)):
         raise BundleError(
             f"{bundle.folder}: {name}.safetensors does not fit {name}.json: expected {expected.get(wrong[0])} for "
             f"{wrong[0]}, got {stored.get(wrong[0])}. {_AGAIN}."
         )
-    tensors = bundle.tensors(f"{name}.safetensors")
     _check_finite(network, tensors, bundle.folder / f"{name}.safetensors")
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False).to(device)

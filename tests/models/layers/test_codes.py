@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 
-from worldline.errors import ConfigError
 from worldline.models.layers.codes import code_size, from_code, join_codes, to_code
 from worldline.schema import Kind, Role, Signal
 
@@ -44,11 +42,3 @@ def test_an_angle_comes_round() -> None:
 def test_codes_lie_side_by_side() -> None:
     joined = join_codes((LAMP, PLACE), {"lamp": torch.tensor([1]), "place": torch.tensor([[4.0, 5.0]])})
     assert joined.tolist() == [[0, 1, 0, 4, 5]]
-
-
-@pytest.mark.parametrize("period", [0.0, -1.0, math.inf, math.nan])
-def test_a_period_is_a_positive_number_of_a_vector(period: float) -> None:
-    with pytest.raises(ConfigError, match="period"):
-        Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), period=period)
-    with pytest.raises(ConfigError, match="period"):
-        Signal(name="x", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=2, period=1.0)

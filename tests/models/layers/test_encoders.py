@@ -7,7 +7,6 @@ import torch
 from tests.models.windows import HEADING, LAMP, POSITION, seeded
 
 from worldline.errors import ConfigError
-from worldline.models.layers.batch_norm import BatchNorm
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
 from worldline.schema import Kind, Role, Signal
 
@@ -63,13 +62,6 @@ def test_a_missing_image_is_the_mean_image() -> None:
     torch.testing.assert_close(found[0], made(images[:1], torch.tensor([True]))[0])
 
 
-def test_images_of_floats_stay_as_they_are() -> None:
-    images = pictures(2).float()
-    before = images.clone()
-    camera()(images, torch.tensor([True, False]))
-    assert torch.equal(images, before)
-
-
 @pytest.mark.parametrize("shape", [(32, 32, 3), (96, 96, 3), (64, 256, 1), (48, 32, 4)])
 def test_any_size_in_range_is_taken(shape: tuple[int, int, int]) -> None:
     assert camera(shape)(pictures(2, shape=shape), torch.ones(2, dtype=torch.bool)).shape == (2, 5)
@@ -79,10 +71,6 @@ def test_any_size_in_range_is_taken(shape: tuple[int, int, int]) -> None:
 def test_other_sizes_are_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(ConfigError, match="multiples of 16 from 32 to 256"):
         camera(shape)
-
-
-def test_its_batch_statistics_span_all_processes() -> None:
-    assert [type(layer) for layer in camera().layers if isinstance(layer, torch.nn.BatchNorm1d)] == [BatchNorm]
 
 
 def test_scores_are_those_of_the_codes() -> None:

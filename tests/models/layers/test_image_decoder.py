@@ -34,13 +34,6 @@ def test_pictures_of_every_size(shape: tuple[int, int, int]) -> None:
     assert (images[0] != images[1]).any()
 
 
-def test_a_size_that_is_no_multiple_of_16_loses_what_lies_beyond() -> None:
-    odd, whole = decoder(camera(40, 33)), decoder(camera(48, 48))
-    odd.layers.load_state_dict(whole.layers.state_dict())
-    latents = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(odd(latents), whole(latents)[:, :40, :33])
-
-
 def test_each_number_of_a_patch_is_the_pixel_it_stands_for() -> None:
     """The last layer gives rows, columns and colours of each patch, in this order."""
     net = decoder(camera(32, 48))
@@ -52,20 +45,6 @@ def test_each_number_of_a_patch_is_the_pixel_it_stands_for() -> None:
     image = net(torch.randn(1, 6))[0]
     row, column, colour = torch.meshgrid(torch.arange(32), torch.arange(48), torch.arange(3), indexing="ij")
     assert torch.equal(image, ((row % 8 * 8 + column % 8) * 3 + colour).float())
-
-
-def test_patches_lie_where_the_grid_has_them() -> None:
-    """A change in one cell of the coarse grid changes the picture around that cell only."""
-    net = decoder(camera(64, 96))
-    net.layers = net.layers[3:]  # the grid itself comes in
-    cells = torch.zeros(1, 4, 4, 6)
-    changed = cells.clone()
-    changed[0, :, 1, 4] = 1.0
-    moved = (net(changed.flatten(1)) != net(cells.flatten(1)))[0].any(-1)
-    assert moved[16:32, 64:80].all()
-    rows, columns = moved.any(1).nonzero()[:, 0], moved.any(0).nonzero()[:, 0]
-    assert (rows.min(), rows.max()) == (0, 39)
-    assert (columns.min(), columns.max()) == (48, 87)
 
 
 def test_the_scale_is_that_of_each_pixel_where_it_was_observed() -> None:
@@ -80,18 +59,6 @@ def test_the_scale_is_that_of_each_pixel_where_it_was_observed() -> None:
     for parameter in net.layers[-1].parameters():
         nn.init.zeros_(parameter)
     torch.testing.assert_close(net.images(torch.randn(1, 6))[0], net.mean)
-
-
-def test_a_speck_counts_as_much_as_all_else_that_moves_and_what_never_changes_not_at_all() -> None:
-    """A wall of stripes, and a white pixel that is in each of 16 places in turn."""
-    wall = (torch.arange(32) % 2 * 200).to(torch.uint8).expand(32, 32)
-    images = wall.repeat(16, 1, 1)[..., None].repeat(1, 1, 1, 3)
-    images[torch.arange(16), 0, 2 * torch.arange(16)] = 255
-    net = decoder(camera(32, 32))
-    net.fit(images[:, None], torch.ones(16, 1, dtype=torch.bool))
-    scores = net.scores(images)
-    torch.testing.assert_close(scores[:, 0, ::2].square().mean(), torch.tensor(1.0))
-    assert not scores[:, 1:].any()
 
 
 def test_nothing_observed_leaves_the_scale_and_a_flat_picture_is_not_blown_up() -> None:

@@ -58,13 +58,6 @@ def test_stretches_with_gaps_do_not_count() -> None:
     assert net.weight.any()
 
 
-def test_where_nothing_is_known_no_change_is_foretold() -> None:
-    values, push = oscillator(4, 3)
-    net = fitted(values, push, torch.zeros(4, 4, 1, dtype=torch.bool), history=2)
-    change, _ = net(values[:, 0], push[:, 0], net.begin(4, values.device))
-    assert not change.any()
-
-
 def test_the_past_can_be_laid_out_flat_and_taken_up_again() -> None:
     values, push = oscillator(5, 4)
     net = LinearForecast(size=1, num_inputs=1, history=3)
@@ -92,12 +85,6 @@ def test_few_values_leave_rows_between_gaps_to_solve_for_late_inputs() -> None:
     due[0, 0], due[4, 1] = -0.3, 1.0
     torch.testing.assert_close(rows, due, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(whole.weight[5, 9], torch.ones(1), atol=0.5)
-
-
-def test_as_many_values_as_steps_are_all_of_them() -> None:
-    values, push = oscillator(64, 8)
-    first, *others = (fitted(values, push, history=3, values=number) for number in (0, 3, 9))
-    assert all(torch.equal(net.weight, first.weight) for net in others)
 
 
 def test_a_leap_to_what_is_seen_is_no_speed() -> None:

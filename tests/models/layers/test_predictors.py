@@ -38,31 +38,6 @@ def test_a_block_takes_steps_until_it_is_full_and_then_sets_out_anew() -> None:
     assert taken.inputs[:, :, 0].tolist() == [[5.0, 7.0, 5.0], [8.0, 0.0, 0.0]]
 
 
-def test_a_block_can_be_left_and_picked_from() -> None:
-    observed = torch.zeros(2, 0, dtype=torch.bool)
-    ended = block(3, [1, 2]).correct(torch.zeros(2, 2), observed, torch.tensor([False, True]))
-    assert ended.count.tolist() == [1, 3]
-    assert ended.select(torch.tensor([1, 1, 0])).count.tolist() == [3, 3, 1]
-
-
-def test_a_block_changes_nothing_that_it_came_from() -> None:
-    first = block(2, [1])
-    first.take(torch.ones(1, 2), torch.ones(1, 1))
-    assert first.inputs.tolist() == [[[5.0], [5.0]]]
-    assert first.count.tolist() == [1]
-
-
-def test_a_recurrent_state_remembers_what_the_latent_does_not_say() -> None:
-    torch.manual_seed(0)
-    made, latent = GruPredictor(GRU, layout(PUSH)), torch.zeros(2, 2)
-    blank = made.begin(latent)
-    _, hidden = made(latent, torch.tensor([[1.0], [-1.0]]), blank)
-    change, _ = made(latent, torch.zeros(2, 1), hidden)
-    assert (change[0] != change[1]).all()
-    swapped, _ = made(latent, torch.zeros(2, 1), hidden.select(torch.tensor([1, 0])))
-    torch.testing.assert_close(swapped, change.flip(0))
-
-
 def test_a_recurrent_state_stays_in_full_precision() -> None:
     torch.manual_seed(0)
     made, latent = GruPredictor(GRU, layout(PUSH)), torch.ones(1, 2).bfloat16()

@@ -61,28 +61,6 @@ def test_entries_that_are_chosen_more_than_once_go_on_each_by_itself(chosen: lis
             _, cache, story = told(cache, story, steer(len(story), steps, 16 + condition))
 
 
-@pytest.mark.parametrize("condition", [0, 3])
-@pytest.mark.parametrize("index", [[0, 0, 1, 1], [2, 0, 1], [1]], ids=["in common", "apart", "one"])
-@pytest.mark.parametrize("pieces", [[1] * 14, [2, 1, 1] * 4, [3, 1]])
-def test_a_ring_holds_what_a_copy_holds(condition: int, index: list[int], pieces: list[int]) -> None:
-    """It is written over several times, and goes on as any other where it is put in order or chosen from."""
-    made, steer = network(condition=condition, span=6), partial(torch.randn, generator=torch.Generator().manual_seed(2))
-    _, copied = made(*_split(steer(3, 7, 16 + condition), condition))
-    copied = copied.select(torch.tensor(index))
-    ring = copied.ring(sum(pieces), 6 + 3)
-    held = [keys.data_ptr() for pair in ring.kept for keys in pair]
-    for size in pieces:
-        tokens = _split(steer(len(index), size, 16 + condition), condition)
-        (due, copied), (found, ring) = made(*tokens, copied), made(*tokens, ring)
-        torch.testing.assert_close(found, due, rtol=1e-4, atol=1e-5)
-    assert held == [keys.data_ptr() for pair in ring.kept for keys in pair]
-    chosen = torch.zeros(2, dtype=torch.long)
-    for one, other in ((ring.in_order(), copied), (ring.select(chosen), copied.select(chosen))):
-        tokens = _split(steer(2 if other is not copied else len(index), 2, 16 + condition), condition)
-        for _ in range(2):  # in order it is not written to
-            torch.testing.assert_close(made(*tokens, one)[0], made(*tokens, other)[0], rtol=1e-4, atol=1e-5)
-
-
 def test_what_futures_have_in_common_is_held_once() -> None:
     made = network(span=8)
     _, cache = made(torch.randn(3, 5, 16))
@@ -129,12 +107,6 @@ def test_positions_are_relative() -> None:
     late, _ = made(torch.cat([torch.randn(1, 50, 16), tokens], 1))
     alone, _ = made(tokens)
     torch.testing.assert_close(late[:, -4:], alone[:, -4:], rtol=1e-4, atol=1e-4)
-
-
-def test_order_matters() -> None:
-    made, tokens = network(span=6), torch.randn(1, 6, 16)
-    turned = tokens[:, [1, 0, 2, 3, 4, 5]]
-    assert not torch.allclose(made(tokens)[0][:, -1], made(turned)[0][:, -1], atol=1e-4)
 
 
 def test_a_width_that_does_not_divide_is_refused() -> None:

@@ -37,15 +37,6 @@ def test_it_is_a_norm_and_the_largest_rise() -> None:
     assert float(distance.between(goal, start)) == pytest.approx(5 + 3)
 
 
-@given(SEEDS)
-def test_leading_axes_are_broadcast(seed: int) -> None:
-    distance, start, goal = head(seed), latents(seed, 4, 1, 5), latents(seed + 1, 2, 1)
-    every = distance(start, goal)
-    assert every.shape == (4, 2, 5)
-    torch.testing.assert_close(every[2, 1], distance(start[2, 0], goal[1]))
-    torch.testing.assert_close(every, distance.between(distance.embed(start), distance.embed(goal)))
-
-
 def test_the_gradient_is_finite_from_a_latent_to_itself() -> None:
     x = latents(0, 5).requires_grad_()
     head(0)(x, x.detach().clone()).sum().backward()

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.errors import ConfigError
 from worldline.training.heads.inverse import Inverse, InverseConfig
 
 SOON = torch.tensor(1)
@@ -38,35 +36,9 @@ def test_the_whole_range_can_be_reached() -> None:
         torch.testing.assert_close(net(torch.ones(3), torch.ones(3), SOON), torch.tensor(due))
 
 
-def test_goal_and_present_are_told_apart() -> None:
-    latent, goal = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
-    net = head((-1.0,), (1.0,))
-    assert not torch.allclose(net(latent, goal, SOON), net(goal, latent, SOON))
-    assert not torch.allclose(net(latent, goal, SOON), net(latent, goal + 1, SOON))
-
-
-def test_the_bounds_are_saved_with_the_weights() -> None:
-    net, other = head((-1.0,), (1.0,)), head((0.0,), (9.0,), seed=1)
-    other.load_state_dict(net.state_dict())
-    latent = torch.randn(4, 3)
-    assert torch.equal(other(latent, latent, SOON), net(latent, latent, SOON))
-
-
-def test_the_steps_left_do_not_matter_until_training_says_so() -> None:
-    net, latent, goal = head((-1.0,), (1.0,)), torch.randn(5, 3), torch.randn(5, 3)
-    assert torch.equal(net(latent, goal, torch.full((5,), 1)), net(latent, goal, torch.full((5,), 7)))
-    torch.nn.init.normal_(net.haste.weight)
-    assert not torch.allclose(net(latent, goal, torch.full((5,), 1)), net(latent, goal, torch.full((5,), 7)))
-
-
 def test_more_steps_than_it_knows_are_as_many_as_it_knows() -> None:
     net, latent, goal = head((-1.0,), (1.0,)), torch.randn(5, 3), torch.randn(5, 3)
     torch.nn.init.normal_(net.haste.weight)
     some, most, more = (net(latent, goal, torch.full((5,), steps)) for steps in (11, 12, 400))
     assert torch.equal(most, more)
     assert not torch.allclose(some, most)
-
-
-def test_it_needs_a_step() -> None:
-    with pytest.raises(ConfigError, match="longest is 0"):
-        InverseConfig(latent_size=3, low=(0.0,), high=(1.0,), longest=0)

@@ -11,11 +11,11 @@ from tests.training.hairpin import LENGTH, WAY, Straight, straight, walks
 from tests.training.head_data import head_data
 from torch import Tensor
 
-from worldline.errors import ConfigError, DataError
+from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.heads.base import Fit, HeadsConfig, by_name
 from worldline.training.heads.distance import Distance, DistanceConfig
-from worldline.training.heads.landmarks import Landmarks, LandmarksConfig
+from worldline.training.heads.landmarks import Landmarks
 from worldline.training.stored_latents import LatentTable
 
 REACH = 5.0
@@ -116,9 +116,3 @@ def test_where_nothing_was_seen_whole_no_landmark_can_be_chosen() -> None:
     blind.whole[:] = False
     with pytest.raises(DataError, match="no landmark"):
         fitted(blind)
-
-
-@pytest.mark.parametrize(("count", "reach"), [(0, 1.0), (3, 0.0), (3, float("nan")), (3, float("inf"))])
-def test_what_makes_no_map_is_refused(count: int, reach: float) -> None:
-    with pytest.raises(ConfigError, match=r"num_landmarks is 0|reach is"):
-        LandmarksConfig(latent_size=2, num_landmarks=count, reach=reach)

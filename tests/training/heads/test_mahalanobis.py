@@ -38,9 +38,3 @@ def test_a_direction_without_variance_still_tells_the_new() -> None:
     on, off = head(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
     assert 50 < off / on < 1000
     assert fitted(torch.ones(50, 3))(torch.ones(50, 3)).isfinite().all()
-
-
-def test_it_is_saved_with_its_bundle() -> None:
-    head, other = fitted(normal(0, 100, 3) * 7), MahalanobisScore(MahalanobisConfig(latent_size=3))
-    other.load_state_dict(head.state_dict())
-    assert torch.equal(other(torch.ones(3)), head(torch.ones(3)))

@@ -18,17 +18,6 @@ def test_an_untrained_reward_is_the_mean() -> None:
     torch.testing.assert_close(found, rewards.mean().expand(2, 4))
 
 
-def test_a_reward_is_in_its_own_unit() -> None:
-    head, rewards = Reward(RewardConfig(latent_size=3, action_size=2, width=8)), 5 + 100 * normal(0, 50)
-    head.fit_normaliser(normal(1, 50, 3), normal(2, 50, 2), rewards)
-    torch.nn.init.normal_(head.layers[-1].weight, generator=torch.Generator().manual_seed(0))
-    latents, actions = normal(3, 6, 3), normal(4, 6, 2)
-    due = head.scores(latents, actions) * rewards.std() + rewards.mean()
-    torch.testing.assert_close(head(latents, actions), due)
-    assert not torch.allclose(head(latents, actions), head(latents, actions + 1))
-    assert not torch.allclose(head(latents, actions), head(latents + 1, actions))
-
-
 @pytest.mark.parametrize("ends", [1, 25, 99])
 def test_an_untrained_termination_is_the_share_of_ends(ends: int) -> None:
     head = Termination(TerminationConfig(latent_size=3, width=8))

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldline.errors import ConfigError
-from worldline.models.layers.codes import join_codes, to_code
+from worldline.models.layers.codes import to_code
 from worldline.schema import Kind, Role, Signal
-from worldline.training.heads.readout import PENALTIES, Readout, ReadoutConfig
+from worldline.training.heads.readout import Readout, ReadoutConfig
 
 
 def vector(name: str, size: int, **more: float) -> Signal:
@@ -50,15 +50,6 @@ def test_each_signal_has_its_name_shape_and_kind() -> None:
         assert read["gear"].dtype == torch.int64
 
 
-def test_values_are_in_physical_units() -> None:
-    net, values = head(), torch.tensor([[0.0, 10.0, 280.0], [4.0, 30.0, 300.0]])
-    net.normaliser.fit(values)
-    latents = torch.randn(7, 4)
-    joined = torch.cat(list(net(latents).values()), -1)
-    torch.testing.assert_close(joined, net.normaliser.inverse(net.scores(latents)))
-    torch.testing.assert_close(net.normaliser(joined), net.scores(latents), rtol=1e-4, atol=1e-4)
-
-
 def test_a_linear_map_is_found_exactly_whatever_is_missing() -> None:
     generator = torch.Generator().manual_seed(0)
     latents, weights = torch.randn(200, 4, generator=generator), torch.randn(4, 3, generator=generator)
@@ -66,13 +57,6 @@ def test_a_linear_map_is_found_exactly_whatever_is_missing() -> None:
     known = torch.rand(200, 3, generator=generator) < 0.7
     net = fit(head(), latents, truth.where(known, torch.nan), known)
     torch.testing.assert_close(torch.cat(list(net(latents).values()), -1), truth, rtol=1e-5, atol=1e-4)
-
-
-def test_the_least_penalty_leaves_a_linear_map_as_it_is() -> None:
-    latents = normal(0, 400, 4) * torch.tensor([1.0, 10.0, 0.1, 1.0]) + 3
-    net = fit(head(), latents, latents[:, :3])
-    slope = net.linear.weight * net.normaliser.deviation[:, None]
-    torch.testing.assert_close(slope, torch.eye(4)[:3], rtol=0, atol=1e-5)
 
 
 def test_a_signal_never_seen_and_an_idle_latent_do_no_harm() -> None:
@@ -96,17 +80,6 @@ def test_latents_of_more_numbers_than_rows_do_not_hide_what_they_hold() -> None:
     error, unpenalised = (float((one(others)["heat"] - others[:, :1]).square().mean()) for one in (net, free))
     assert error < 0.2
     assert unpenalised > 3 * error
-
-
-def test_noise_takes_the_largest_penalty_and_leaves_the_mean() -> None:
-    latents, values = normal(0, 500, 300), 7 + normal(1, 500, 1)
-    net = fit(head(HEAT, latent_size=300), latents, values)
-    free = head(HEAT, latent_size=300)
-    none, every = torch.zeros(500, dtype=torch.bool), torch.ones(500, 1, dtype=torch.bool)
-    free.fit_linear(latents, values, every, none, whole=True)
-    shrunk = float(net.linear.weight.norm() / free.linear.weight.norm())
-    assert shrunk < 3 / (1 + PENALTIES[-1])
-    torch.testing.assert_close(net(latents)["heat"], values.mean().expand(500, 1), rtol=0, atol=0.1)
 
 
 def test_each_number_has_its_own_penalty() -> None:
@@ -138,30 +111,6 @@ def test_an_angle_is_read_across_the_seam(middle: float, seed: int) -> None:
     assert gap.abs().max() < 0.1
     assert (read >= -180).all()
     assert (read <= 180).all()
-
-
-def test_a_discrete_signal_is_read_without_an_error_where_it_can_be() -> None:
-    gear = torch.randint(3, (200,), generator=torch.Generator().manual_seed(0))
-    latents = torch.nn.functional.one_hot(gear, 3).float() @ normal(1, 3, 4) + 0.01 * normal(2, 200, 4)
-    net = fit(head(POSITION, GEAR), latents, join_codes((POSITION, GEAR), {"position": latents[:, :2], "gear": gear}))
-    read = net(latents)
-    assert (read["gear"] == gear).all()
-    torch.testing.assert_close(read["position"], latents[:, :2], rtol=1e-4, atol=1e-4)
-
-
-def test_columns_can_be_taken_from_another() -> None:
-    net, other, latents = head(), head(), normal(0, 6, 4)
-    for number, parameter in enumerate(net.parameters()):
-        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
-    before = net.scores(latents)
-    net.take(other, torch.tensor([False, True, False]))
-    assert torch.equal(net.scores(latents)[:, [0, 2]], before[:, [0, 2]])
-    torch.testing.assert_close(net.scores(latents)[:, 1], other.scores(latents)[:, 1])
-
-
-def test_no_signal_at_all_is_nothing_to_read() -> None:
-    net = Readout(ReadoutConfig(latent_size=4, signals=(), width=8))
-    assert net(torch.zeros(3, 4)) == {}
 
 
 def test_images_are_left_to_the_decoder() -> None:

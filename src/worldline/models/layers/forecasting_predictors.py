@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -71,7 +70,7 @@ def forecast_of(config: ForecastConfig, layout: LatentLayout) -> LinearForecast:
     return LinearForecast(**sizes, values=config.values, taken=config.taken, trim=config.trim)
 
 
-class ForecastingPredictor(AdaptablePredictor, ABC):
+class LinearResidualPredictor(AdaptablePredictor):
     """Forecasts the exact vectors linearly from the last h steps; a network learns the residual and all other features.
 
     The forecast is solved for before training. Linear parts of a world so become exact.
@@ -113,7 +112,6 @@ class ForecastingPredictor(AdaptablePredictor, ABC):
 
     def restore(self, latent: Latents, flat: Float[Tensor, "B numbers"]) -> Past:
         """The past of the features."""
-        del latent
         return self.linear.past(flat)
 
     def prepare(self, latent: Latents, known: Float[Tensor, "B I"], memory: Memory | None) -> Prepared:
@@ -141,10 +139,6 @@ class LinearResidualPredictorConfig(ForecastConfig):
     kind: Literal["linear-residual"] = "linear-residual"
 
 
-class LinearResidualPredictor(ForecastingPredictor):
-    """A linear forecast and a network for its residual."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ConservedPredictorConfig(ForecastConfig):
     """Configures `ConservedPredictor`."""
@@ -152,8 +146,8 @@ class ConservedPredictorConfig(ForecastConfig):
     kind: Literal["conserved"] = "conserved"
 
 
-class ConservedPredictor(ForecastingPredictor):
-    """A forecasting predictor whose predictions obey a conservation law, such as of an energy, if the logs show one.
+class ConservedPredictor(LinearResidualPredictor):
+    """A linear forecast and a network that obey a conservation law, such as of an energy, if the logs show one.
 
     The law (`models/layers/conserved_quantity.py`) is fitted at each validation in the second half of training.
     """

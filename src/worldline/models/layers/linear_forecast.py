@@ -49,7 +49,6 @@ class Past(Memory):
             observed: whether each value is observed.
             shown: unused.
         """
-        del shown
         size, before = observed.shape[1], torch.arange(self.steps.shape[1], device=observed.device)
         predicted = observed[:, None] & (before[:, None] < self.guessed[:, None] - 1)
         values = self.steps[..., :size] + torch.where(predicted, residual[:, None, :size].to(self.steps.dtype), 0.0)

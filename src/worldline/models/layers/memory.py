@@ -38,7 +38,6 @@ class Memory:
             observed: whether each exact vector was observed.
             shown: whether anything was observed.
         """
-        del residual, observed, shown
         return self
 
     def _each(self: AnyMemory, change: Callable[[Tensor], Tensor]) -> AnyMemory:

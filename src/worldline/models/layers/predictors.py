@@ -83,7 +83,6 @@ class Predictor(nn.Module, ABC):
         self, exact: Float[Tensor, "B H exact"], known: Float[Tensor, "B T I"], observed: Bool[Tensor, "B H exact"]
     ) -> None:
         """Fits parts that are solved for before training, on the exact vectors (z-scores); by default none."""
-        del exact, known, observed
 
     def refit(self, paths: Callable[[], ObservedPaths], share: float) -> None:
         """Fits parts that depend on the present weights, at each validation; by default none.
@@ -92,21 +91,17 @@ class Predictor(nn.Module, ABC):
             paths: draws windows of the training data, and predicts them.
             share: completed share of the training.
         """
-        del paths, share
 
     def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> Memory | None:
         """The memory of a latent without earlier steps; `observed` is True for vectors that are not predictions."""
-        del latent, observed
         return None
 
     def after_observation(self, memory: Memory | None, shown: Bool[Tensor, " B"]) -> Memory | None:
         """The memory after a step that ended with an observation where `shown` is True; by default the same."""
-        del shown
         return memory
 
     def restore(self, latent: Latents, flat: Float[Tensor, "B numbers"]) -> Memory | None:
         """The memory whose `Memory.flat` is `flat`; one without earlier steps if the memory is not in the features."""
-        del flat
         return self.begin(latent)
 
     def unit(self) -> Float[Tensor, " exact"] | None:
@@ -243,7 +238,6 @@ class GruPredictor(Predictor):
 
     def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> RecurrentState:
         """A state of zeros."""
-        del observed
         return self.restore(latent, latent.new_zeros(len(latent), self.memory_size))
 
     def restore(self, latent: Latents, flat: Float[Tensor, "B numbers"]) -> RecurrentState:
@@ -374,7 +368,6 @@ class Block(Memory):
         self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"], shown: Bool[Tensor, " B"]
     ) -> Block:
         """A full block where anything was observed, so that the next step starts a new one from the observation."""
-        del residual, observed
         return replace(self, count=self.count.masked_fill(shown, self.inputs.shape[1]))
 
 
@@ -391,7 +384,6 @@ class BlockPredictor(Predictor):
 
     def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> Block:
         """A full block, so that the next step starts a new one at `latent`."""
-        del observed
         inputs = latent.new_zeros(len(latent), self.frameskip, self.layout.inputs.size)
         full = torch.full((len(latent),), self.frameskip, device=latent.device)
         return Block(base=latent, inputs=inputs, count=full)

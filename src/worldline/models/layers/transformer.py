@@ -31,67 +31,30 @@ class Cache(Memory):
 
     Args:
         past: per layer [B / R, heads, P, size], the common past; empty if there is none.
-        kept: per layer [B, heads, C, size], the steps since then; P + C is below the span. In a ring buffer step t is
-            at t % C, and C may be larger.
+        kept: per layer [B, heads, C, size], the steps since then; P + C is below the span.
         position: number of steps so far.
-        since: first step in the ring buffer; None if `kept` is in order.
     """
 
     past: tuple[Pair, ...] = ()
     kept: tuple[Pair, ...] = ()
     position: int = 0
-    since: int | None = None
 
-    def ring(self, more: int, reach: int) -> Cache:
-        """A ring buffer, which is written in place instead of copied at each step; for one path without gradients.
-
-        Args:
-            more: number of future steps.
-            reach: span of attention plus the number of tokens per call.
-        """
-        if not self.kept:
-            return self
-        places = min(self._num_kept + more, reach)
-        at = torch.arange(self._first, self.position, device=self.kept[0][0].device) % places
-
-        def to_ring(values: Tensor) -> Tensor:
-            ring = values.new_zeros(*values.shape[:2], places, values.shape[3])
-            ring[:, :, at] = values
-            return ring
-
-        return replace(self, kept=_each(self.kept, to_ring), since=self._first)
-
-    def in_order(self) -> Cache:
-        """The cache without a ring buffer, from which several paths can continue."""
-        if self.since is None:
-            return self
-        places = self._num_kept
-        first, device = max(self.since, self.position - places), self.kept[0][0].device
-        at = torch.arange(first, self.position, device=device) % places
-        return replace(self, kept=_each(self.kept, lambda values: values[:, :, at]), since=None)
-
-    def steps(self, more: int, device: torch.device) -> Int[Tensor, "keys"]:
-        """The step of each key after `more` further steps; unused places of a ring get a future step."""
-        last = self.position + more
-        if self.since is None:
-            return torch.arange(self._first - self._num_past, last, device=device)
-        own = last - 1 - (last - 1 - torch.arange(self._num_kept, device=device)) % self._num_kept
-        common = torch.arange(self.since - self._num_past, self.since, device=device)
-        return torch.cat([common, own.where(own >= self.since, last)])
+    @property
+    def length(self) -> int:
+        """P + C."""
+        return self._num_past + self._num_kept
 
     def within(self, reach: int) -> Cache:
-        """The cache of the last `reach` steps. A ring buffer overwrites older steps itself."""
-        old = max(0, self.position - reach - (self._first - self._num_past))
+        """The cache of the last `reach` steps."""
+        old = max(0, self.length - reach)
         past = _each(self.past, lambda values: values[:, :, old:]) if old < self._num_past else ()
-        own = 0 if self.since is not None else max(0, old - self._num_past)
+        own = max(0, old - self._num_past)
         return replace(self, past=past, kept=_each(self.kept, lambda values: values[:, :, own:]))
 
     def select(self, index: Tensor) -> Cache:
         """The cache of the batch entries in `index`."""
         if not self.kept:
             return self
-        if self.since is not None:
-            return self.in_order().select(index)
         groups, counts = torch.unique_consecutive(index // self._repeats, return_counts=True)
         if not len(index) or (counts * len(groups) != len(index)).any():  # no entries, or groups of different sizes
             return Cache(kept=_pick(self._expanded(), index), position=self.position)
@@ -113,11 +76,6 @@ class Cache(Memory):
         return self.past[0][0].shape[2] if self.past else 0
 
     @property
-    def _first(self) -> int:
-        """The first step after the common past."""
-        return self.position - self._num_kept if self.since is None else self.since
-
-    @property
     def _repeats(self) -> int:
         return len(self.kept[0][0]) // len(self.past[0][0]) if self.past else 1
 
@@ -136,8 +94,7 @@ class _Places:
     """Positions and attention mask of T tokens."""
 
     turn: Tensor  # [T, size / 2], rotary angles
-    seen: Tensor  # [T, P + C], keys to which each token attends
-    ring: Tensor | None  # [T], places in the ring buffer
+    seen: Tensor  # [T, P + C + T], keys to which each token attends
 
 
 class TransformerBlock(nn.Module):
@@ -173,12 +130,9 @@ class TransformerBlock(nn.Module):
     def _attend(self, tokens: Tensor, past: Pair | None, kept: Pair | None, places: _Places) -> tuple[Tensor, Pair]:
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = _rotate(_precise(query), places.turn), _rotate(_precise(key), places.turn), _precise(value)
-        if kept is None:
-            kept = key, value
-        elif places.ring is None:
-            kept = torch.cat([kept[0], key], 2), torch.cat([kept[1], value], 2)
-        else:
-            kept = kept[0].index_copy_(2, places.ring, key), kept[1].index_copy_(2, places.ring, value)
+        if kept is not None:
+            key, value = torch.cat([kept[0], key], 2), torch.cat([kept[1], value], 2)
+        kept = key, value
         with torch.autocast(tokens.device.type, enabled=False):
             if past is None:
                 mixed = scaled_dot_product_attention(query, *kept, attn_mask=places.seen)
@@ -219,16 +173,15 @@ class CausalTransformer(nn.Module):
         Args:
             tokens: the next T tokens of a sequence.
             condition: of each token; None if and only if the layer has no condition.
-            cache: of the steps before; None at the start. A ring buffer is overwritten: do not reuse it.
+            cache: of the steps before; None at the start.
         """
-        # Positions, mask and places in the ring are the same in all layers.
+        # Positions and mask are the same in all layers.
         before = cache if cache is not None else Cache()
         now = torch.arange(before.position, before.position + tokens.shape[1], device=tokens.device)
-        keys = before.steps(tokens.shape[1], tokens.device)
+        keys = torch.arange(before.position - before.length, before.position + len(now), device=tokens.device)
         places = _Places(
             turn=_angles(now, self.size),
             seen=(keys <= now[:, None]) & (keys > now[:, None] - self.span),
-            ring=None if before.since is None else now % before.kept[0][0].shape[2],
         )
         kepts = []
         for number, block in enumerate(self.blocks):

@@ -10,30 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import ConfigError
-
-
-def symexp(values: Float[Tensor, "*lead"]) -> Float[Tensor, "*lead"]:
-    """sign(x) (exp(|x|) - 1): the inverse of symlog, sign(x) ln(|x| + 1)."""
-    return values.sign() * values.abs().expm1()
-
 
 def symexp_bins(num_bins: int, *, limit: float, device: torch.device | None = None) -> Float[Tensor, " K"]:
-    """Bins in increasing order, symmetric about an exact 0, evenly spaced after symlog.
+    """Bins in increasing order, symmetric about an exact 0, evenly spaced after symlog, sign(x) ln(|x| + 1).
 
     Args:
         num_bins: K, odd and at least 3.
         limit: symlog of the largest bin, above 0.
         device: of the result.
-
-    Raises:
-        ConfigError: `num_bins` is even or below 3, or `limit` is not positive.
     """
-    if num_bins < 3 or num_bins % 2 == 0 or limit <= 0:
-        raise ConfigError(
-            f"num_bins is {num_bins} and limit is {limit}. num_bins must be odd and at least 3, limit above 0."
-        )
-    positive = symexp(torch.linspace(0.0, limit, num_bins // 2 + 1, device=device))
+    positive = torch.linspace(0.0, limit, num_bins // 2 + 1, device=device).expm1()
     return torch.cat([-positive[1:].flip(0), positive])
 
 
@@ -52,10 +38,3 @@ def two_hot_loss(
 ) -> Float[Tensor, "*lead"]:
     """Cross-entropy between the predicted distribution and the two-hot encoding of `values`."""
     return -(two_hot(values, bins) * logits.log_softmax(-1)).sum(-1)
-
-
-def expected(logits: Float[Tensor, "*lead K"], bins: Float[Tensor, " K"]) -> Float[Tensor, "*lead"]:
-    """The mean of the predicted distribution."""
-    # Adds each bin to its mirror image first: rounding errors of the large outer bins would exceed the mean.
-    weighted = logits.softmax(-1) * bins
-    return (weighted + weighted.flip(-1)).sum(-1) / 2

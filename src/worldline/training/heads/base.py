@@ -6,11 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from worldline.config import BoundedConfig, Bounds, SizeOrZero
 from worldline.data.store import Store
 from worldline.errors import ConfigError
 from worldline.schema import Kind, Signal
@@ -21,7 +22,7 @@ NUM_LOOKS: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadsConfig:
+class HeadsConfig(BoundedConfig):
     """Settings of the fit of all heads.
 
     Args:
@@ -56,17 +57,13 @@ class HeadsConfig:
     batch_size: int = 256
     unroll: int = 6
     far: float = 15.0
-    num_landmarks: int = 0
-    reach: float = 40.0
+    num_landmarks: SizeOrZero = 0
+    reach: Annotated[float, Bounds(at_least=2)] = 40.0
     learning_rate: float = 1e-3
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_landmarks < 0 or not 2 <= self.reach < math.inf:
-            raise ConfigError(
-                f"num_landmarks is {self.num_landmarks} and reach is {self.reach}. num_landmarks must be at least 0, "
-                "reach at least 2 and finite."
-            )
+        super().__post_init__()
         if self.num_landmarks and not self.goals:
             raise ConfigError(
                 f"num_landmarks is {self.num_landmarks}, but goals is False. Set it to 0, or goals to True."
@@ -123,7 +120,6 @@ class Head(nn.Module, ABC):
     @classmethod
     def can_fit(cls, data: HeadData) -> bool:
         """Whether these settings ask for the head, and these logs can train it."""
-        del data
         return True
 
     @classmethod
@@ -178,35 +174,21 @@ class Fit:
             network.eval().requires_grad_(False)
             return  # the first optimiser of a process takes seconds, because torch imports its compiler
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate)
-        best = None if error is None else _BestWeights(network, error)
-        between = max(1, self.updates // NUM_LOOKS)
-        for update in range(self.updates):
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate * (1 - update / self.updates)
-            yield optimizer
-            self.tick()
-            if best is not None and ((update + 1) % between == 0 or update + 1 == self.updates):
-                best.look()
-        if best is not None:
-            network.load_state_dict(best.weights)
+        between, smallest, best = max(1, self.updates // NUM_LOOKS), math.inf, dict[str, Tensor]()
+        for update in range(self.updates + 1):
+            if error is not None and (update % between == 0 or update == self.updates):
+                with torch.no_grad():
+                    now = error()
+                if now < smallest or not best:
+                    smallest, best = now, {name: value.clone() for name, value in network.state_dict().items()}
+            if update < self.updates:
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rate * (1 - update / self.updates)
+                yield optimizer
+                self.tick()
+        if best:
+            network.load_state_dict(best)
         network.eval().requires_grad_(False)
-
-
-class _BestWeights:
-    """The weights of a network with the smallest error so far."""
-
-    def __init__(self, network: nn.Module, error: Callable[[], float]) -> None:
-        self._network, self._error_now = network, error
-        self._error = float("inf")
-        self.weights: dict[str, Tensor] = {}
-        self.look()
-
-    @torch.no_grad()
-    def look(self) -> None:
-        error = self._error_now()
-        if error < self._error or not self.weights:
-            self._error = error
-            self.weights = {name: value.clone() for name, value in self._network.state_dict().items()}
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -96,7 +96,6 @@ class Decoder(Head):
 
         Updates use fewer frames than states if images are large, and a higher learning rate.
         """
-        del heads
         table, images, generator = data.table, data.images, data.imagination.generator
         head = cls(DecoderConfig(latent_size=table.features.shape[1], images=images)).to(table.device)
         # Random frames of all episodes, as many as fit into memory.

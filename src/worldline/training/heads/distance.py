@@ -103,7 +103,6 @@ class Distance(Head):
     @classmethod
     def fit_to(cls, data: HeadData, fit: Fit, heads: Mapping[str, Head]) -> Distance:
         """The head with large distances of far pairs, at most 1 per step, and 0 from a state to its images."""
-        del heads
         table, imagination, far = data.table, data.imagination, data.config.far
         now = imagination.present  # a goal is one observation without a past
         kept, pictures = table.changing[now], table.pictures

@@ -97,7 +97,6 @@ class Landmarks(Head):
         Raises:
             DataError: no observation is complete.
         """
-        del fit
         table, distance = data.table, heads[Distance.name]
         assert isinstance(distance, Distance)
         num_landmarks, reach = data.config.num_landmarks, data.config.reach

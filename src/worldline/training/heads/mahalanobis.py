@@ -44,7 +44,6 @@ class MahalanobisScore(Head):
     @classmethod
     def fit_to(cls, data: HeadData, fit: Fit, heads: Mapping[str, Head]) -> MahalanobisScore:
         """The head of the training latents."""
-        del fit, heads
         head = cls(MahalanobisConfig(latent_size=data.table.features.shape[1])).to(data.table.device)
         head.fit(data.table.features.cpu())
         return head

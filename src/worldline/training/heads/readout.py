@@ -29,6 +29,9 @@ exact and only handles constant directions. The others are for latents with more
 DOUBLE_PRECISION_ROWS: Final = 8192
 """Rows that are converted to double precision at once, which bounds memory."""
 
+LinearMap = tuple[Float[Tensor, "D C"], Float[Tensor, " C"]]
+"""Weight and bias."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadoutConfig(BoundedConfig):
@@ -76,7 +79,6 @@ class Readout(Head):
         predicted latents too. Each component keeps the regression unless the second stage reduces its error on held-out
         episodes. With 0 updates there is no second stage.
         """
-        del heads
         table, imagination = data.table, data.imagination
         signals = tuple(signal for signal in data.store.schema.observations if signal.kind is not Kind.IMAGE)
         head = cls(ReadoutConfig(latent_size=table.features.shape[1], signals=signals, width=fit.width))
@@ -135,9 +137,9 @@ class Readout(Head):
         patterns, pattern = known.unique(dim=1, return_inverse=True)
         for number, rows in enumerate(patterns.unbind(1)):
             columns = (pattern == number).nonzero()[:, 0]
-            fitted = _ridge(latents, target[:, columns], rows, held_out, whole=whole)
-            self.linear.weight[columns] = fitted.weight.T.float()
-            self.linear.bias[columns] = fitted.bias.float()
+            weight, bias = _ridge(latents, target[:, columns], rows, held_out, whole=whole)
+            self.linear.weight[columns] = weight.T.float()
+            self.linear.bias[columns] = bias.float()
 
     @torch.no_grad()
     def take(self, other: Readout, columns: Bool[Tensor, " size"]) -> None:
@@ -167,12 +169,6 @@ class Readout(Head):
             last = first + code_size(signal)
             read[signal.name], first = from_code(signal, codes[..., first:last]), last
         return read
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Map:
-    weight: Float[Tensor, "D C"]
-    bias: Float[Tensor, " C"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,11 +209,11 @@ class _Moments:
             products=directions.T @ products,
         )
 
-    def solve(self, penalty: float) -> _Map:
+    def solve(self, penalty: float) -> LinearMap:
         """The ridge regression with this penalty."""
         added = penalty * self.variation.mean().clamp(min=1e-30)
         weight = self.directions @ (self.products / (self.variation + added)[:, None])
-        return _Map(weight=weight, bias=self.target - self.latent @ weight)
+        return weight, self.target - self.latent @ weight
 
 
 def _ridge(
@@ -227,22 +223,21 @@ def _ridge(
     held_out: Bool[Tensor, " M"],
     *,
     whole: bool,
-) -> _Map:
+) -> LinearMap:
     """The linear map; each column has the penalty with the smallest error on the held-out rows."""
     validation = (rows & held_out).nonzero()[:, 0]
     moments = _Moments.of(latents, target, rows & ~held_out)
     errors = target.new_zeros(len(PENALTIES), target.shape[1], dtype=torch.double)
     for number, penalty in enumerate(PENALTIES):
-        fitted = moments.solve(penalty)
+        weight, bias = moments.solve(penalty)
         for block in validation.split(DOUBLE_PRECISION_ROWS):
-            residual = latents[block].double() @ fitted.weight + fitted.bias - target[block].double()
+            residual = latents[block].double() @ weight + bias - target[block].double()
             errors[number] += residual.square().sum(0)
     if whole and len(validation):
         moments = _Moments.of(latents, target, rows)
-    solved = [moments.solve(penalty) for penalty in PENALTIES]
+    weights, biases = map(torch.stack, zip(*(moments.solve(penalty) for penalty in PENALTIES), strict=True))
     best, columns = errors.argmin(0), torch.arange(target.shape[1], device=target.device)
-    weights, biases = torch.stack([fitted.weight for fitted in solved]), torch.stack([fitted.bias for fitted in solved])
-    return _Map(weight=weights[best, :, columns].T, bias=biases[best, columns])
+    return weights[best, :, columns].T, biases[best, columns]
 
 
 def _codes(

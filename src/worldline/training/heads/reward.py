@@ -80,7 +80,6 @@ class Reward(Head):
     @classmethod
     def fit_to(cls, data: HeadData, fit: Fit, heads: Mapping[str, Head]) -> Reward:
         """The head for the reward of a step, the sum over all reward signals."""
-        del heads
         store, table, imagination = data.store, data.table, data.imagination
         signals, steps = store.schema.of(Role.REWARD), table.steps_after > 0
         earned = [_rewards(store, signals, episode) for episode in table.numbers]

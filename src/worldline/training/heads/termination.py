@@ -69,7 +69,6 @@ class Termination(Head):
     @classmethod
     def fit_to(cls, data: HeadData, fit: Fit, heads: Mapping[str, Head]) -> Termination:
         """The head for terminal states."""
-        del heads
         table, imagination, terminal = data.table, data.imagination, _terminal(data)
         held_out = table.held_out
         if not (terminal & held_out).any() or not (terminal & ~held_out).any():

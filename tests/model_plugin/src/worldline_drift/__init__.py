@@ -65,18 +65,11 @@ class Drift(WorldModel):
             values = seen[:, step + 1].where(known[:, step + 1], self.next(values, inputs[:, step]))
         return DriftBelief(values=values)
 
-    def update(
-        self,
-        belief: Belief,
-        inputs: Inputs,
-        observation: Mapping[str, Tensor],
-        observed: Mapping[str, Tensor],
-        *,
-        generator: torch.Generator,
-    ) -> DriftBelief:
+    def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> DriftBelief:
         """One step of `encode`."""
-        predicted = self.next(belief.features()[:, 0], self.inputs(inputs)[:, 0, 0])
-        return DriftBelief(values=self.values(observation, observed).where(self.known(observed), predicted))
+        predicted = self.next(belief.features()[:, 0], self.inputs(step.past)[:, 0, 0])
+        seen, known = self.values(step.observations, step.observed)[:, 0], self.known(step.observed)[:, 0]
+        return DriftBelief(values=seen.where(known, predicted))
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """Repeated predictions for each of N candidates."""
