@@ -32,6 +32,7 @@ from worldline.models.layers.regularizers import SigregConfig
                 "encoder": ObservationEncoderConfig(channels=8, width=16),
                 "predictor": MlpPredictorConfig(width=32, gated=True),
                 "regularizer": SigregConfig(weight=2.0),
+                "auxiliary": AuxiliaryConfig(width=32),
             },
         ),
         (

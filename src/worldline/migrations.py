@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic_core import from_json as parse_json
-
 BUNDLE_FORMAT: Final = 2
 """The format that this version writes. It reads this format and all earlier ones."""
 
@@ -33,14 +31,24 @@ _MODEL_TENSORS: Final = {
         (r"predictor\.(?=\d)", "predictor.layers."),
         (r"linear\.", "predictor.linear."),
         (r"conserved\.", "predictor.law."),
-        (r"told\.", "auxiliary."),
+        (r"(inverse|delta)\.", r"auxiliary.\1."),
+        (r"told\.", "auxiliary.targets."),
     ),
 }
 """Renamed tensors of models: per family, starts of names in format 1 and replacements, applied in order."""
 
 _JEPA_SETTINGS: Final = {
     "encoder": {"channels": "channels", "encoder_width": "width"},
-    "auxiliary": {name: name for name in ("targets", "target_weight")},
+    "auxiliary": {
+        name: name
+        for name in (
+            "delta_weight",
+            "delta_steps",
+            "straightening_weight",
+            "targets",
+            "target_weight",
+        )
+    },
 }
 """Settings of the model family `jepa` that moved in format 2: per part, earlier name to current name."""
 
@@ -53,11 +61,6 @@ _JEPA_PREDICTORS: Final = {
     "mlp": ("gated",),
 }
 """Per predictor its earlier settings, in addition to `predictor_width`."""
-
-_REMOVED: Final = {
-    "delta_weight", "delta_steps", "straightening_weight", "similarity_weight", "inverse_weight", "width",
-}  # fmt: skip
-"""Settings of the auxiliary losses that are gone. Only a training would notice, and bundles are not trained further."""
 
 
 def current_file(name: str, number: int) -> str:
@@ -88,22 +91,20 @@ def current_tensor(file: str, name: str, number: int, model: str) -> str:
 
 def current_text(file: str, text: str, number: int, model: str) -> str:
     """The current content of a JSON file; arguments as for `current_tensor`."""
-    if model != "jepa" or file != "model.json":
+    if number != 1 or model != "jepa" or file != "model.json":
         return text
     try:
-        settings = parse_json(text)
+        settings = json.loads(text)
     except ValueError:
         return text  # the reader reports what is wrong
-    if not isinstance(settings, dict):
-        return text
-    settings = _current_jepa(settings) if number == 1 else settings
-    if isinstance(auxiliary := settings.get("auxiliary"), dict):
-        settings["auxiliary"] = {name: value for name, value in auxiliary.items() if name not in _REMOVED}
-    return json.dumps(settings)
+    return json.dumps(_current_jepa(settings)) if isinstance(settings, dict) else text
 
 
 def _current_jepa(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested settings; those that did not move stay as they are."""
+    """The nested settings; those that did not move stay as they are.
+
+    VICReg is left out: only a training would notice, and bundles are not trained further.
+    """
     left = dict(settings)
 
     def taken(names: Mapping[str, str]) -> dict[str, Any]:
@@ -120,12 +121,12 @@ def _current_jepa(settings: Mapping[str, Any]) -> dict[str, Any]:
     predictor = {"kind": kind, **width, **taken({name: name.removeprefix("linear_") for name in own})}
     sigreg = taken({"sigreg_weight": "weight", "num_slices": "num_slices"})
     encoder, auxiliary = (taken(_JEPA_SETTINGS[part]) for part in ("encoder", "auxiliary"))
-    removed = {*_REMOVED, "variance_weight", "covariance_weight", "conserves"}
+    removed = {"variance_weight", "covariance_weight", "similarity_weight", "inverse_weight", "conserves"}
     without_effect = removed.union(*_JEPA_PREDICTORS.values())  # settings of the other predictors
     return {
         **{name: value for name, value in left.items() if name not in without_effect},
         "encoder": encoder,
         "predictor": predictor,
         "regularizer": sigreg,
-        "auxiliary": auxiliary,
+        "auxiliary": {**auxiliary, **width},
     }

@@ -75,6 +75,10 @@ def conserving(history: int = 1, **settings: Any) -> ConservedPredictorConfig:
     return ConservedPredictorConfig(width=16, history=history, **settings)
 
 
+def auxiliary(**settings: Any) -> AuxiliaryConfig:
+    return AuxiliaryConfig(width=16, **settings)
+
+
 def window(*, exogenous: bool = True, batch: int = BATCH, length: int = LENGTH) -> Window:
     seen = random_window(schema(exogenous=exogenous), batch, length)
     seen.observations["heat"].mul_(5).add_(20)
@@ -90,13 +94,13 @@ CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("position", "heat"), {"signal_weight": 1.0}),
     (("camera", "rear", "position"), {"signal_weight": 1.0, "constant_size": 2}),
     (("lamp", "heading"), {"signal_weight": 1.0}),
-    (("position",), {"constant_size": 2}),
+    (("position",), {"constant_size": 2, "auxiliary": auxiliary(delta_weight=1.0, straightening_weight=0.1)}),
     (("camera", "heading"), {"predictor": TRANSFORMER, "signal_weight": 1.0, "constant_size": 2, "timed": True}),
     (("position",), {"predictor": GRU, "gradient_steps": 1}),
     (("camera", "position"), {"predictor": linear(3, values=2), "signal_weight": 1.0, "constant_size": 2}),
     (("position", "heading"), {"predictor": conserving(2, gated=True), "signal_weight": 1.0}),
     (("lamp", "heat"), {"predictor": replace(BLOCK, frameskip=2, gated=True), "timed": True}),
-    (("camera",), {"auxiliary": AuxiliaryConfig(targets=("position", "lamp", "heading"))}),
+    (("camera",), {"auxiliary": auxiliary(targets=("position", "lamp", "heading"))}),
 ]
 
 
@@ -389,6 +393,14 @@ def test_signals_that_it_cannot_take_are_refused() -> None:
         Jepa(schema=Schema(signals=(odd, PUSH)), config=JepaConfig(inputs=("camera",)))
 
 
+def test_actions_that_are_not_there_cannot_be_decoded() -> None:
+    with pytest.raises(ConfigError, match="decodes actions, but the schema has none"):
+        Jepa(
+            schema=Schema(signals=(POSITION, WIND)),
+            config=replace(SMALL, inputs=("position",), auxiliary=auxiliary(delta_weight=1.0)),
+        )
+
+
 @pytest.mark.parametrize("predictor", [MLP, GRU, TRANSFORMER, BLOCK, linear(), conserving()])
 def test_the_config_survives_a_file(predictor: Any) -> None:
     config = replace(SMALL, predictor=predictor)
@@ -401,9 +413,45 @@ def test_a_part_of_an_unknown_kind_is_refused() -> None:
         from_json(JepaConfig, text, where="here")
 
 
+@pytest.mark.parametrize(("steps", "used"), [(2, 2), (3, 3), (5, 3)])
+def test_the_actions_between_are_decoded_from_the_change_of_the_latent(steps: int, used: int) -> None:
+    """A window of 4 observations has 3 actions: those of each start are compared one by one."""
+    delta = auxiliary(delta_weight=1.0, delta_steps=steps)
+    net, seen = model("position", constant_size=2, auxiliary=delta).eval(), window()
+    latents = torch.stack([encoded(net, seen, step) for step in range(LENGTH)], 1)[..., :-2]
+    assert net.auxiliary.delta is not None
+    errors = []
+    for start in range(LENGTH - used):
+        change = latents[:, start + used] - latents[:, start]
+        decoded = torch.as_tensor(net.auxiliary.delta(change)).unflatten(-1, (steps, 2))
+        errors.append(decoded[:, :used] - seen.past.actions[:, 0, start : start + used])
+    torch.testing.assert_close(loss(net, seen).terms["delta"], torch.stack(errors).square().mean())
+
+
+def test_straightening_is_one_minus_the_cosine_between_changes() -> None:
+    """The latents are the positions: a right turn costs 1, straight on 0, back 2, and a pause has no direction."""
+    net = model("position", latent_size=2, auxiliary=auxiliary(straightening_weight=0.1))
+    assert net.encoder.vectors is not None
+    net.encoder.vectors.layers = torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False))
+    with torch.no_grad():
+        net.encoder.vectors.layers[0].weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    paths = torch.tensor(
+        [[[0.0, 0.0], [1.0, 0.0], [1.0, 2.0], [1.0, 3.0]], [[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]
+    )
+    seen = window(batch=2)
+    seen = replace(seen, observations={**seen.observations, "position": paths})
+    found = loss(net, seen)
+    assert found.weights["straightening"] == 0.1
+    torch.testing.assert_close(found.terms["straightening"], torch.tensor((1.0 + 0.0 + 2.0) / 3))
+    found.total.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
 def test_steps_at_which_nothing_was_seen_shape_nothing() -> None:
     """But for the batch itself: the terms are those of the entries that saw something."""
-    net, seen = model("position", constant_size=2).eval(), window()
+    weights = {"delta_weight": 1.0, "straightening_weight": 1.0}
+    settings: dict[str, Any] = {"auxiliary": auxiliary(**weights), "constant_size": 2}
+    net, seen = model("position", **settings).eval(), window()
     blind = hide(seen, 3, slice(None), "position")
     kept = pick_entries(seen, torch.arange(3))
     found, due = loss(net, blind).terms, loss(net, kept).terms
@@ -611,7 +659,7 @@ def encoded(net: Jepa, on: Window, step: int) -> torch.Tensor:
 
 def test_targets_are_learned_from_where_they_are_known() -> None:
     """Two that are never seen at once, one of them a choice of which -1 stands for none."""
-    net, seen = model("position", auxiliary=AuxiliaryConfig(targets=("heat", "lamp"))), window()
+    net, seen = model("position", auxiliary=auxiliary(targets=("heat", "lamp"))), window()
     lamp = torch.randint(3, (BATCH, LENGTH), generator=seeded())
     lamp[:, ::2] = -1
     observed = {**seen.observed, "lamp": lamp >= 0, "heat": lamp < 0}
@@ -623,7 +671,7 @@ def test_targets_are_learned_from_where_they_are_known() -> None:
     hidden = replace(partial, observations={**partial.observations, "heat": values})
     torch.testing.assert_close(loss(net, hidden).terms["targets"], term)
     with pytest.raises(ConfigError, match="contain an image"):
-        model("position", auxiliary=AuxiliaryConfig(targets=("camera",)))
+        model("position", auxiliary=auxiliary(targets=("camera",)))
 
 
 def test_targets_show_in_the_latents_once_they_are_asked_for() -> None:
@@ -637,11 +685,11 @@ def test_targets_show_in_the_latents_once_they_are_asked_for() -> None:
         "position",
         exogenous=False,
         encoder=ObservationEncoderConfig(width=64),
-        auxiliary=AuxiliaryConfig(targets=("heat",), target_weight=3.0),
+        auxiliary=auxiliary(targets=("heat",), target_weight=3.0),
     )
     trained(net, lambda *_: seen, 60)
-    assert net.auxiliary is not None
-    real = net.auxiliary(torch.stack([encoded(net, seen, step) for step in range(3)], 1), seen)
+    assert net.auxiliary.targets is not None
+    real = net.auxiliary.targets.error(torch.stack([encoded(net, seen, step) for step in range(3)], 1), seen)
     assert float(real.detach()) < 0.4
 
 

@@ -51,8 +51,8 @@ def sigreg(schema: Schema, encoder: Path) -> WorldModel:
 
 
 def signals(schema: Schema, encoder: Path) -> WorldModel:
-    """What the other one leaves out: exact vectors, targets, a constant part."""
-    auxiliary = AuxiliaryConfig(targets=("speed",))
+    """What the other one leaves out: exact vectors, targets, the shape of the path, a constant part."""
+    auxiliary = AuxiliaryConfig(delta_weight=1.0, straightening_weight=0.1, targets=("speed",), width=32)
     return Jepa(schema=schema, config=replace(JEPA, signal_weight=1.0, constant_size=2, auxiliary=auxiliary))
 
 

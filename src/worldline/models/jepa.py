@@ -20,7 +20,7 @@ from torch import Tensor
 
 from worldline.config import Size, SizeOrZero, Weight
 from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, unroll
-from worldline.models.layers.auxiliary_losses import AuxiliaryConfig, AuxiliaryTargets
+from worldline.models.layers.auxiliary_losses import AuxiliaryConfig, AuxiliaryLosses
 from worldline.models.layers.correction import Correction
 from worldline.models.layers.forecasting_predictors import (
     ConservedPredictor,
@@ -97,7 +97,7 @@ class JepaConfig(ModelConfig):
         predictor: of the next latent. Choose one with memory if one observation does not determine the state, for
             example the velocity.
         regularizer: prevents collapse.
-        auxiliary: signals that the latents must predict, besides the inputs.
+        auxiliary: further losses.
     """
 
     latent_size: Size = 64
@@ -190,8 +190,7 @@ class Jepa(WorldModel, Adapts):
         layout = self.encoder.layout
         self.predictor: Predictor = predictor or _PREDICTORS[type(config.predictor)](config.predictor, layout)
         self.regularizer: Regularizer = regularizer or Sigreg(config.regularizer)
-        targets = tuple(schema[name] for name in config.auxiliary.targets)
-        self.auxiliary = AuxiliaryTargets(targets, layout.size) if targets else None
+        self.auxiliary = AuxiliaryLosses(config.auxiliary, schema=schema, layout=layout)
         self.layout, self.num_exact = layout, layout.num_exact
         self.present, self.targets = slice(layout.size), config.auxiliary.targets
         self.context, self.can_adapt = self.predictor.context, isinstance(self.predictor, AdaptablePredictor)
@@ -200,8 +199,7 @@ class Jepa(WorldModel, Adapts):
     def fit_normaliser(self, window: Window) -> None:
         """Fits scales on observed values, and a linear forecast; never observed signals keep their scale."""
         self.encoder.fit(window)
-        if self.auxiliary is not None:
-            self.auxiliary.fit(window)
+        self.auxiliary.fit(window)
         exact = self.encoder.exact_scores(window)
         self.predictor.fit(exact, self.encoder.inputs(window.past)[:, 0], self.encoder.exact_flags(window.observed))
 
@@ -291,9 +289,8 @@ class Jepa(WorldModel, Adapts):
         if exact:
             flags = encoder.exact_flags(window.observed)
             parts["signals"] = self.config.signal_weight, self._signal_error(latents, imagined, flags, shown, warm)
-        if self.auxiliary is not None:  # encoded and predicted latents alike must hold the targets
-            error = (self.auxiliary(latents, window) + self.auxiliary(imagined, window)) / 2
-            parts["targets"] = self.config.auxiliary.target_weight, error
+        actions = known[..., : self.layout.inputs.num_actions]
+        parts |= self.auxiliary(latents, imagined, window, shown=shown, actions=actions)
         return Losses(
             terms={name: term for name, (_, term) in parts.items()},
             weights={name: weight for name, (weight, _) in parts.items()},

@@ -1,12 +1,21 @@
-"""The relative error of predicted signals along paths."""
+"""Loss terms of paths: the relative error of predicted signals, and the curvature of latent paths.
+
+Source: 2603.12231 for straightening.
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
-from worldline.models.layers.gather import gather
+from worldline.models.layers.gather import gather, share_mean
+
+MIN_CHANGE_NORM: Final = 1e-3
+"""Norm of a change of the latent below which its direction is undefined."""
 
 
 def signal_error(
@@ -36,3 +45,11 @@ def signal_error(
     # One usual step squared in the denominator bounds the weight of signals that hardly change in this batch.
     relative = mean(error, observed) / (mean(persistence, observed) + change.square())
     return (relative + mean(error, unobserved)).mean()
+
+
+def bend(latents: Float[Tensor, "B H L"], both: Float[Tensor, "B T"]) -> Float[Tensor, ""]:
+    """Mean of 1 - cosine between successive changes; changes shorter than `MIN_CHANGE_NORM` do not count."""
+    change = latents.diff(dim=1)
+    goes = both * (change.detach().norm(dim=-1) > MIN_CHANGE_NORM)
+    bend = 1 - cosine_similarity(change[:, :-1], change[:, 1:], dim=-1, eps=MIN_CHANGE_NORM)
+    return share_mean(bend, goes[:, :-1] * goes[:, 1:])
