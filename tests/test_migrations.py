@@ -13,7 +13,7 @@ from worldline.models.jepa import JepaConfig
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
 from worldline.models.layers.observation_encoder import ObservationEncoderConfig
 from worldline.models.layers.predictors import BlockPredictorConfig, MlpPredictorConfig
-from worldline.models.layers.regularizers import SigregConfig
+from worldline.models.layers.regularizers import SigregConfig, VicregConfig
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,10 @@ from worldline.models.layers.regularizers import SigregConfig
                 "regularizer": SigregConfig(weight=2.0),
                 "auxiliary": AuxiliaryConfig(width=32),
             },
+        ),
+        (
+            {"sigreg_weight": 0.0, "variance_weight": 16.0, "covariance_weight": 4.0, "delta_weight": 1.0},
+            {"regularizer": VicregConfig(covariance_weight=4.0), "auxiliary": AuxiliaryConfig(delta_weight=1.0)},
         ),
         (
             {"frameskip": 3, "targets": ["heat"]},

@@ -42,6 +42,8 @@ _JEPA_SETTINGS: Final = {
     "auxiliary": {
         name: name
         for name in (
+            "similarity_weight",
+            "inverse_weight",
             "delta_weight",
             "delta_steps",
             "straightening_weight",
@@ -103,7 +105,7 @@ def current_text(file: str, text: str, number: int, model: str) -> str:
 def _current_jepa(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The nested settings; those that did not move stay as they are.
 
-    VICReg is left out: only a training would notice, and bundles are not trained further.
+    SIGReg together with VICReg becomes SIGReg alone: only a training would notice, and bundles are not trained further.
     """
     left = dict(settings)
 
@@ -120,13 +122,17 @@ def _current_jepa(settings: Mapping[str, Any]) -> dict[str, Any]:
     own = _JEPA_PREDICTORS.get(kind, ()) if isinstance(kind, str) else ()
     predictor = {"kind": kind, **width, **taken({name: name.removeprefix("linear_") for name in own})}
     sigreg = taken({"sigreg_weight": "weight", "num_slices": "num_slices"})
+    vicreg = taken({name: name for name in ("variance_weight", "covariance_weight")})
+    if any(vicreg.values()) and not sigreg.get("weight"):
+        regularizer = {"kind": "vicreg", **vicreg}
+    else:
+        regularizer = {"kind": "sigreg", **sigreg}
     encoder, auxiliary = (taken(_JEPA_SETTINGS[part]) for part in ("encoder", "auxiliary"))
-    removed = {"variance_weight", "covariance_weight", "similarity_weight", "inverse_weight", "conserves"}
-    without_effect = removed.union(*_JEPA_PREDICTORS.values())  # settings of the other predictors
+    without_effect = {"conserves"}.union(*_JEPA_PREDICTORS.values())  # settings of the other predictors
     return {
         **{name: value for name, value in left.items() if name not in without_effect},
         "encoder": encoder,
         "predictor": predictor,
-        "regularizer": sigreg,
+        "regularizer": regularizer,
         "auxiliary": {**auxiliary, **width},
     }

@@ -17,7 +17,7 @@ from worldline.models.layers.forecasting_predictors import ConservedPredictorCon
 from worldline.models.layers.predictors import (
     TransformerPredictorConfig,
 )
-from worldline.models.layers.regularizers import SigregConfig
+from worldline.models.layers.regularizers import SigregConfig, VicregConfig
 from worldline.models.lewm import LewmConfig
 from worldline.models.rssm import Rssm, RssmConfig
 from worldline.models.token import TokenConfig, TokenModel
@@ -38,6 +38,7 @@ WRONG: list[tuple[type, dict[str, Any]]] = [
     (LewmConfig, {"dropout": 1.0}),
     (RssmConfig, {"num_classes": 1}),
     (TokenConfig, {"hidden": 1.0}),
+    (VicregConfig, {"variance_weight": -1.0}),
     (ConservedPredictorConfig, {"trim": 0.5}),
     (TrainingConfig, {"num_updates": -1}),
     (TrainingConfig, {"num_updates": 10, "window": 2}),

@@ -24,8 +24,9 @@ from worldline.models.layers.predictors import (
     MlpPredictorConfig,
     TransformerPredictorConfig,
 )
-from worldline.models.layers.regularizers import Sigreg, SigregConfig
+from worldline.models.layers.regularizers import SigregConfig, Vicreg, VicregConfig
 from worldline.models.layers.sigreg import sigreg
+from worldline.models.layers.vicreg import covariance, variance
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.window_edits import pick_entries
@@ -49,6 +50,10 @@ SMALL = JepaConfig(
     predictor=MLP,
     regularizer=SigregConfig(num_slices=8),
 )
+VICREG: dict[str, Any] = {
+    "regularizer": VicregConfig(),
+    "auxiliary": AuxiliaryConfig(similarity_weight=12.0, inverse_weight=1.0, width=16),
+}
 BATCH, LENGTH = 4, 4
 NUM_LAW_WINDOWS = 400
 """Enough to fit a conservation law on the toy."""
@@ -94,6 +99,7 @@ CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("position", "heat"), {"signal_weight": 1.0}),
     (("camera", "rear", "position"), {"signal_weight": 1.0, "constant_size": 2}),
     (("lamp", "heading"), {"signal_weight": 1.0}),
+    (("position",), VICREG),
     (("position",), {"constant_size": 2, "auxiliary": auxiliary(delta_weight=1.0, straightening_weight=0.1)}),
     (("camera", "heading"), {"predictor": TRANSFORMER, "signal_weight": 1.0, "constant_size": 2, "timed": True}),
     (("position",), {"predictor": GRU, "gradient_steps": 1}),
@@ -113,11 +119,11 @@ def test_conforms(inputs: tuple[str, ...], settings: dict[str, Any]) -> None:
 def test_the_parts_may_be_modules_of_the_user() -> None:
     """They do the work in the place of those that the config describes."""
     encoder = ObservationEncoder(SMALL.encoder, schema=schema(), inputs=("position",), size=8)
-    gru, free = GruPredictor(GRU, encoder.layout), Sigreg(SigregConfig(weight=0.0))
+    gru, vicreg = GruPredictor(GRU, encoder.layout), Vicreg(VicregConfig())
     config = replace(SMALL, inputs=("position",))
-    made = Jepa(schema=schema(), config=config, encoder=encoder, predictor=gru, regularizer=free)
+    made = Jepa(schema=schema(), config=config, encoder=encoder, predictor=gru, regularizer=vicreg)
     assert (made.encoder, made.predictor, made.context) == (encoder, gru, 3)
-    assert set(loss(made, window()).terms) == {"prediction"}
+    assert {"variance", "covariance"} < set(loss(made, window()).terms)
     check_model(made, window())
 
 
@@ -403,7 +409,7 @@ def test_actions_that_are_not_there_cannot_be_decoded() -> None:
 
 @pytest.mark.parametrize("predictor", [MLP, GRU, TRANSFORMER, BLOCK, linear(), conserving()])
 def test_the_config_survives_a_file(predictor: Any) -> None:
-    config = replace(SMALL, predictor=predictor)
+    config = replace(SMALL, predictor=predictor, **VICREG)
     assert from_json(JepaConfig, to_json(config), where="here") == config
 
 
@@ -411,6 +417,22 @@ def test_a_part_of_an_unknown_kind_is_refused() -> None:
     text = to_json(SMALL).replace('"mlp"', '"lstm"')
     with pytest.raises(ConfigError, match=r"predictor: Input tag 'lstm'.*'mlp', 'gru'"):
         from_json(JepaConfig, text, where="here")
+
+
+def test_vicreg_is_variance_covariance_similarity_and_the_action() -> None:
+    net, seen = model("position", **VICREG).eval(), window()
+    net.fit_normaliser(seen)
+    latents = torch.stack([encoded(net, seen, step) for step in range(LENGTH)], 1)
+    found = loss(net, seen)
+    assert found.weights == {"prediction": 1, "variance": 16, "covariance": 8, "similarity": 12, "inverse": 1}
+    torch.testing.assert_close(found.terms["variance"], variance(latents.transpose(0, 1)))
+    torch.testing.assert_close(found.terms["covariance"], covariance(latents.transpose(0, 1)))
+    torch.testing.assert_close(found.terms["similarity"], (latents[:, 1:] - latents[:, :-1]).square().mean())
+    assert net.auxiliary.inverse is not None
+    decoded = net.auxiliary.inverse(torch.cat([latents[:, :-1], latents[:, 1:]], -1))
+    actions = seen.past.actions[:, 0]
+    scores = (actions - actions.mean((0, 1))) / actions.flatten(0, 1).std(0)
+    torch.testing.assert_close(found.terms["inverse"], (decoded - scores).square().mean())
 
 
 @pytest.mark.parametrize(("steps", "used"), [(2, 2), (3, 3), (5, 3)])
@@ -447,10 +469,11 @@ def test_straightening_is_one_minus_the_cosine_between_changes() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
 
 
-def test_steps_at_which_nothing_was_seen_shape_nothing() -> None:
+@pytest.mark.parametrize("regularizer", [SMALL.regularizer, VicregConfig()])
+def test_steps_at_which_nothing_was_seen_shape_nothing(regularizer: Any) -> None:
     """But for the batch itself: the terms are those of the entries that saw something."""
-    weights = {"delta_weight": 1.0, "straightening_weight": 1.0}
-    settings: dict[str, Any] = {"auxiliary": auxiliary(**weights), "constant_size": 2}
+    weights = {"delta_weight": 1.0, "straightening_weight": 1.0, "similarity_weight": 1.0, "inverse_weight": 1.0}
+    settings: dict[str, Any] = {"regularizer": regularizer, "auxiliary": auxiliary(**weights), "constant_size": 2}
     net, seen = model("position", **settings).eval(), window()
     blind = hide(seen, 3, slice(None), "position")
     kept = pick_entries(seen, torch.arange(3))

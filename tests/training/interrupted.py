@@ -26,7 +26,7 @@ from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
 from worldline.models.layers.observation_encoder import ObservationEncoderConfig
 from worldline.models.layers.predictors import MlpPredictorConfig
-from worldline.models.layers.regularizers import SigregConfig
+from worldline.models.layers.regularizers import SigregConfig, VicregConfig
 from worldline.models.lewm import Lewm, LewmConfig
 from worldline.models.rssm import Rssm, RssmConfig
 from worldline.models.token import TokenConfig, TokenModel
@@ -50,8 +50,13 @@ def sigreg(schema: Schema, encoder: Path) -> WorldModel:
     return Jepa(schema=schema, config=JEPA)
 
 
+def vicreg(schema: Schema, encoder: Path) -> WorldModel:
+    auxiliary = AuxiliaryConfig(similarity_weight=12.0, inverse_weight=1.0, width=32)
+    return Jepa(schema=schema, config=replace(JEPA, regularizer=VicregConfig(), auxiliary=auxiliary))
+
+
 def signals(schema: Schema, encoder: Path) -> WorldModel:
-    """What the other one leaves out: exact vectors, targets, the shape of the path, a constant part."""
+    """What the other two leave out: exact vectors, targets, the shape of the path, a constant part."""
     auxiliary = AuxiliaryConfig(delta_weight=1.0, straightening_weight=0.1, targets=("speed",), width=32)
     return Jepa(schema=schema, config=replace(JEPA, signal_weight=1.0, constant_size=2, auxiliary=auxiliary))
 
@@ -103,7 +108,7 @@ def freeze(model: WorldModel, *names: str) -> WorldModel:
 
 
 MODELS: dict[str, Callable[[Schema, Path], WorldModel]] = {
-    make.__name__: make for make in (sigreg, signals, rssm, ensemble, token, features, lewm)
+    make.__name__: make for make in (sigreg, vicreg, signals, rssm, ensemble, token, features, lewm)
 }
 
 

@@ -87,7 +87,7 @@ def test_a_run_that_is_killed_ten_times_ends_with_the_same_weights(logs: Path, t
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("loss", ["sigreg", "signals", "rssm", "ensemble", "token", "features", "lewm"])
+@pytest.mark.parametrize("loss", ["sigreg", "vicreg", "signals", "rssm", "ensemble", "token", "features", "lewm"])
 def test_two_processes_reach_the_weights_of_one(logs: Path, tmp_path: Path, loss: str) -> None:
     """Each process sees another number of gaps and draws of its own; they end as one process that saw it all."""
     if loss == "features" and not (logs.parent / "encoder").exists():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         Predictor,
         TransformerPredictorConfig,
     )
-    from worldline.models.layers.regularizers import Regularizer, SigregConfig
+    from worldline.models.layers.regularizers import Regularizer, SigregConfig, VicregConfig
 
 __all__ = [
     "Adapts",
@@ -42,6 +42,7 @@ __all__ = [
     "Regularizer",
     "SigregConfig",
     "TransformerPredictorConfig",
+    "VicregConfig",
     "Window",
     "WorldModel",
 ]

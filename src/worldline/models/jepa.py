@@ -4,14 +4,15 @@ It is composed of an encoder of observations, a predictor of the next latent, an
 It predicts the latents of future observations, open loop, and reconstructs no pixels. In training, every step with at
 least one observed signal counts. Vectors that are part of the latent (`signal_weight`) are compared one by one.
 
-Sources: LeWM (arXiv 2603.19312) for prediction + SIGReg; LeJEPA (2511.08544) for SIGReg.
+Sources: LeWM (arXiv 2603.19312) for prediction + SIGReg; LeJEPA (2511.08544) for SIGReg; PLDM (2502.14819) and eb_jepa
+for VICReg.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import torch
 from jaxtyping import Bool, Float
@@ -51,7 +52,7 @@ from worldline.models.layers.predictors import (
     TransformerPredictor,
     TransformerPredictorConfig,
 )
-from worldline.models.layers.regularizers import Regularizer, Sigreg, SigregConfig
+from worldline.models.layers.regularizers import Regularizer, Sigreg, SigregConfig, Vicreg, VicregConfig
 from worldline.schema import Schema
 
 PredictorConfig = Annotated[
@@ -63,14 +64,17 @@ PredictorConfig = Annotated[
     | ConservedPredictorConfig,
     Field(discriminator="kind"),
 ]
+RegularizerConfig = Annotated[SigregConfig | VicregConfig, Field(discriminator="kind")]
 
-_PREDICTORS: Final[Mapping[type, Callable[..., Predictor]]] = {
+_PARTS: Final[Mapping[type, Callable[..., Any]]] = {
     MlpPredictorConfig: MlpPredictor,
     GruPredictorConfig: GruPredictor,
     TransformerPredictorConfig: TransformerPredictor,
     BlockPredictorConfig: BlockPredictor,
     LinearResidualPredictorConfig: LinearResidualPredictor,
     ConservedPredictorConfig: ConservedPredictor,
+    SigregConfig: Sigreg,
+    VicregConfig: Vicreg,
 }
 """The module of each configuration."""
 NUM_REFIT_WINDOWS: Final = 2000
@@ -107,7 +111,7 @@ class JepaConfig(ModelConfig):
     gradient_steps: SizeOrZero = 0
     encoder: ObservationEncoderConfig = field(default_factory=ObservationEncoderConfig)
     predictor: PredictorConfig = field(default_factory=MlpPredictorConfig)
-    regularizer: SigregConfig = field(default_factory=SigregConfig)
+    regularizer: RegularizerConfig = field(default_factory=SigregConfig)
     auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
 
 
@@ -188,8 +192,8 @@ class Jepa(WorldModel, Adapts):
             timed=config.timed,
         )
         layout = self.encoder.layout
-        self.predictor: Predictor = predictor or _PREDICTORS[type(config.predictor)](config.predictor, layout)
-        self.regularizer: Regularizer = regularizer or Sigreg(config.regularizer)
+        self.predictor: Predictor = predictor or _PARTS[type(config.predictor)](config.predictor, layout)
+        self.regularizer: Regularizer = regularizer or _PARTS[type(config.regularizer)](config.regularizer)
         self.auxiliary = AuxiliaryLosses(config.auxiliary, schema=schema, layout=layout)
         self.layout, self.num_exact = layout, layout.num_exact
         self.present, self.targets = slice(layout.size), config.auxiliary.targets

@@ -1,6 +1,7 @@
-"""Auxiliary losses on successive latents: decoded actions, straight paths, and auxiliary targets.
+"""Auxiliary losses on successive latents: similarity, decoded actions, straight paths, and auxiliary targets.
 
-Sources: arXiv 2606.31232 for decoding actions from the change of a latent; 2603.12231 for straightening.
+Sources: PLDM (arXiv 2502.14819) and eb_jepa for similarity and inverse dynamics; 2606.31232 for decoding actions from
+the change of a latent; 2603.12231 for straightening.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class AuxiliaryConfig(BoundedConfig):
     """Weights of the auxiliary losses; a weight of 0 leaves a loss out.
 
     Args:
+        similarity_weight: of the squared change of the latent in one step.
+        inverse_weight: of the error of the action, decoded from the latents before and after it.
         delta_weight: of the error of `delta_steps` actions, decoded from the change of the latent over them. Keeps
             moving objects in the latent if walls or backgrounds differ between episodes. Published values: 10 alone, 1
             together with SIGReg.
@@ -40,6 +43,8 @@ class AuxiliaryConfig(BoundedConfig):
         target_weight: of the error of the auxiliary targets.
     """
 
+    similarity_weight: Weight = 0.0
+    inverse_weight: Weight = 0.0
     delta_weight: Weight = 0.0
     delta_steps: Size = 5
     width: Size = 256
@@ -64,9 +69,11 @@ class AuxiliaryLosses(nn.Module):
     def __init__(self, config: AuxiliaryConfig, *, schema: Schema, layout: LatentLayout) -> None:
         super().__init__()
         self.config, self.moving = config, slice(layout.num_exact, layout.num_outputs)
-        size, width, num_actions = layout.num_outputs - layout.num_exact, config.width, layout.inputs.num_actions
-        if config.delta_weight and not num_actions:
-            raise ConfigError("delta_weight decodes actions, but the schema has none. Set it to 0.")
+        self.learned, num_actions = slice(layout.num_exact, layout.size), layout.inputs.num_actions
+        if (config.inverse_weight or config.delta_weight) and not num_actions:
+            raise ConfigError("inverse_weight and delta_weight decode actions, but the schema has none. Set both to 0.")
+        size, width = layout.num_outputs - layout.num_exact, config.width
+        self.inverse = mlp([2 * size, width, num_actions]) if config.inverse_weight else None
         self.delta = mlp([size, width, config.delta_steps * num_actions]) if config.delta_weight else None
         signals = tuple(schema[name] for name in config.targets)
         self.targets = AuxiliaryTargets(signals, layout.size) if signals else None
@@ -96,6 +103,12 @@ class AuxiliaryLosses(nn.Module):
         """
         config, moving, parts = self.config, latents[..., self.moving], dict[str, tuple[float, Tensor]]()
         both = (shown[:, 1:] & shown[:, :-1]).float()
+        if config.similarity_weight:
+            change = latents[..., self.learned].diff(dim=1).square().mean(-1)
+            parts["similarity"] = config.similarity_weight, share_mean(change, both)
+        if self.inverse is not None:
+            error = self.inverse(torch.cat([moving[:, :-1], moving[:, 1:]], -1)).float() - actions
+            parts["inverse"] = config.inverse_weight, share_mean(error.square().mean(-1), both)
         if self.delta is not None:
             count = min(config.delta_steps, actions.shape[1])
             # Near the end of an episode a window has fewer actions than the head decodes.

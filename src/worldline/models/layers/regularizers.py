@@ -1,4 +1,4 @@
-"""Regularisers, which prevent the collapse of latents."""
+"""Regularisers, which prevent the collapse of latents: SIGReg and VICReg."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from worldline.config import BoundedConfig, Size, Weight
 from worldline.models.layers.sigreg import sigreg
+from worldline.models.layers.vicreg import covariance, variance
 
 Latents = Float[Tensor, "T B L"]
 Flags = Bool[Tensor, "T B"]
@@ -68,4 +69,34 @@ class Sigreg(Regularizer):
         return {
             name: (config.weight, sigreg(group, num_slices=config.num_slices, generator=generator, counted=seen))
             for name, (group, seen) in groups.items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class VicregConfig(BoundedConfig):
+    """Configures `Vicreg`. Use it with `AuxiliaryConfig(similarity_weight=12.0, inverse_weight=1.0)` (eb_jepa).
+
+    Args:
+        variance_weight: of the shortfall of each component's standard deviation from 1.
+        covariance_weight: of the squared covariance of two components.
+    """
+
+    kind: Literal["vicreg"] = "vicreg"
+    variance_weight: Weight = 16.0
+    covariance_weight: Weight = 8.0
+
+
+class Vicreg(Regularizer):
+    """Keeps each component's standard deviation at 1 or more, and components uncorrelated."""
+
+    def __init__(self, config: VicregConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, latents: Latents, counted: Flags, constant_size: int, generator: torch.Generator) -> Terms:
+        """The terms `variance` and `covariance`. Constants are features like the others."""
+        del constant_size, generator
+        return {
+            "variance": (self.config.variance_weight, variance(latents, counted=counted)),
+            "covariance": (self.config.covariance_weight, covariance(latents, counted=counted)),
         }
