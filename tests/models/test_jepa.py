@@ -400,7 +400,7 @@ def test_signals_that_it_cannot_take_are_refused() -> None:
 
 
 def test_actions_that_are_not_there_cannot_be_decoded() -> None:
-    with pytest.raises(ConfigError, match="decodes actions, but the schema has none"):
+    with pytest.raises(ConfigError, match="decode actions, but the schema has none"):
         Jepa(
             schema=Schema(signals=(POSITION, WIND)),
             config=replace(SMALL, inputs=("position",), auxiliary=auxiliary(delta_weight=1.0)),
