@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import Tensor
 
-from worldline.bundle import MAX_MANIFEST_BYTES, read_bundle, write_bundle
+from worldline.bundle import BUNDLE_FORMAT, MAX_MANIFEST_BYTES, read_bundle, write_bundle
 from worldline.errors import BundleError
-from worldline.migrations import BUNDLE_FORMAT
 
 CONTENTS: Mapping[str, str | bytes | Mapping[str, Tensor]] = {
     "schema.json": '{"signals": []}',
@@ -244,9 +243,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pickle for a manifest": (write("manifest.json", pickle.dumps({"format": 1})), r"manifest\.json: not JSON"),
     "future format": (
         set_key("format", BUNDLE_FORMAT + 1),
-        rf"format {BUNDLE_FORMAT + 1}, but .* reads 1 to {BUNDLE_FORMAT}\. Upgrade",
+        rf"format {BUNDLE_FORMAT + 1}, but .* reads {BUNDLE_FORMAT}\. Upgrade",
     ),
-    "boolean format": (set_key("format", True), r"format True"),
+    "earlier format": (set_key("format", 1), rf"format 1, but .* reads {BUNDLE_FORMAT}\. Learn the world again"),
+    "boolean format": (set_key("format", False), r"format False"),
     "unknown key": (set_key("run", "os.system"), r"'run'"),
     "model of the wrong type": (set_key("model", ["jepa"]), r"model: .*string"),
     "files of the wrong type": (set_key("files", []), r"files: "),
@@ -268,7 +268,7 @@ def test_hostile_folders_are_refused(bundle: Path, attack: str) -> None:
     with pytest.raises(BundleError, match=message) as caught:
         read_bundle(bundle)
     assert str(bundle) in str(caught.value)
-    assert re.search(r"Fetch|Upgrade|Raise", str(caught.value)), "says what to do"
+    assert re.search(r"Fetch|Upgrade|Raise|Learn", str(caught.value)), "says what to do"
     assert sorted(bundle.parent.rglob("*")) == before
 
 

@@ -29,9 +29,10 @@ from torch import Tensor
 from worldline.config import from_json, to_json
 from worldline.data.fsync import name_in_errors
 from worldline.errors import BundleError, ConfigError, UnknownNameError
-from worldline.migrations import BUNDLE_FORMAT, current_file, current_tensor, current_text, stored_file
 
 MANIFEST = "manifest.json"
+BUNDLE_FORMAT = 2
+"""The format that this version writes and reads."""
 # As Python objects, JSON takes up to 40 times its size. These limits keep it and the tensors below 50 MB.
 MAX_MANIFEST_BYTES = 2**19
 MAX_HEADER_BYTES = 2**20
@@ -92,7 +93,7 @@ class Bundle:
     @property
     def files(self) -> tuple[str, ...]:
         """The names of the files, sorted, without the manifest."""
-        return tuple(sorted(current_file(name, self.manifest.format) for name in self.manifest.files))
+        return tuple(sorted(self.manifest.files))
 
     def text(self, name: str) -> str:
         """The content of a text file.
@@ -102,10 +103,9 @@ class Bundle:
         """
         content = self._content(name)
         try:
-            text = content.decode()
+            return content.decode()
         except UnicodeDecodeError as error:
             raise _refusal(self.folder / name, f"not UTF-8 text ({error.reason} at byte {error.start})") from error
-        return current_text(name, text, self.manifest.format, self.manifest.model)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of a safetensors file, on the CPU.
@@ -119,22 +119,15 @@ class Bundle:
         if (length := int.from_bytes(content[:8], "little")) > MAX_HEADER_BYTES:
             raise _refusal(self.folder / name, f"a header of {length} bytes, more than {MAX_HEADER_BYTES}")
         try:
-            tensors = load_tensors(content)
+            return load_tensors(content)
         except (SafetensorError, KeyError) as error:  # KeyError: a dtype that torch lacks
             raise _refusal(self.folder / name, f"not a valid safetensors file ({error})") from error
-        about = self.manifest.format, self.manifest.model
-        return {current_tensor(name, key, *about): value for key, value in tensors.items()}
-
-    def _stored(self, name: str) -> str:
-        stored = stored_file(name, self.manifest.format)
-        if stored not in self.manifest.files:
-            raise BundleError(f"{self.folder}: {UnknownNameError('file', name, self.files)}")
-        return stored
 
     def _content(self, name: str) -> bytes:
-        stored = self._stored(name)
-        entry, path = self.manifest.files[stored], self.folder / stored
-        with _opened(self.folder, stored) as file:
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.folder}: {UnknownNameError('file', name, self.files)}")
+        entry, path = self.manifest.files[name], self.folder / name
+        with _opened(self.folder, name) as file:
             content = file.read(entry.size + 1)
         if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
             raise BundleError(f"{path}: the file changed since it was checked. Open the bundle again.")
@@ -276,10 +269,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise _refusal(path, f"not JSON ({error})") from error
     # Check the version first, because another version may have other keys.
     number = found.get("format") if isinstance(found, dict) else None
-    if type(number) is not int or not 1 <= number <= BUNDLE_FORMAT:
-        raise BundleError(
-            f"{path}: format {number!r}, but this version of worldline reads 1 to {BUNDLE_FORMAT}. Upgrade worldline."
-        )
+    if type(number) is not int or number != BUNDLE_FORMAT:
+        advice = "Learn the world again" if number == 1 else "Upgrade worldline"
+        raise BundleError(f"{path}: format {number!r}, but this version of worldline reads {BUNDLE_FORMAT}. {advice}.")
     try:
         manifest = from_json(Manifest, text, where=path)
     except ConfigError as error:

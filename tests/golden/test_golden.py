@@ -87,7 +87,7 @@ def test_a_bundle_answers_as_it_did(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ensemble", "jepa"])
-def test_a_migrated_bundle_is_saved_and_opened_again(name: str, tmp_path: Path) -> None:
+def test_a_bundle_is_saved_and_opened_again(name: str, tmp_path: Path) -> None:
     save_world(tmp_path / "again", open_world(BUNDLES / name))
     expected = read_answers(CASES / f"{name}.answers.npz")
     assert differences(answers_of(tmp_path / "again", name), expected) == []
