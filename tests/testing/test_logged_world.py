@@ -64,9 +64,9 @@ def test_episodes_and_a_goal_of_the_logs(tmp_path: Path) -> None:
 def test_no_more_is_read_than_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logs, read, episode = stored(tmp_path / "logs", list(toy_episodes())), [], Store.episode
 
-    def counted(store: Store, number: int) -> Episode:
+    def counted(store: Store, number: int, *, images: bool = True) -> Episode:
         read.append(number)
-        return episode(store, number)
+        return episode(store, number, images=images)
 
     monkeypatch.setattr(Store, "episode", counted)
     assert len(case_of(Exact(), logs, num_episodes=3).episodes) == 3

@@ -38,14 +38,14 @@ def json_schemas(
         requests: per name of a component a dataclass, and its fields that the message must not hold.
         answers: per name the type of an answer, of the contract. Components are named after their classes.
     """
-    components = _Components()
+    components = _SchemaParts()
     schemas = {name: components.of_class(kind, name, without) for name, (kind, without) in requests.items()}
     components.is_answer = True
     schemas |= {name: components.of_type(kind) for name, kind in answers.items()}
     return schemas, components.by_name
 
 
-class _Components:
+class _SchemaParts:
     """The schemas of classes, each written once.
 
     A class of a request has no further fields. A number of an answer may be null, which is NaN.
