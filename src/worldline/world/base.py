@@ -116,14 +116,14 @@ class Prediction(Result):
 
     def series(self, world: int | None) -> Sequence[ResultSeries]:
         """The signals without images, from step 1."""
-        found = list[ResultSeries]()
+        series = list[ResultSeries]()
         for name, forecast in self.signals.items():
             mean = _one(forecast.mean, world)
             signal = signal_of(self.schema, name, mean)
             if signal.kind is Kind.IMAGE:
                 continue
             edges = {"low": forecast.low, "high": forecast.high}
-            found.append(
+            series.append(
                 ResultSeries(
                     signal=signal,
                     values=mean,
@@ -133,7 +133,7 @@ class Prediction(Result):
                     heading="predicted observations",
                 )
             )
-        return found
+        return series
 
     def images_of(self, world: int | None) -> Arrays:
         """The images of one world."""
@@ -163,9 +163,9 @@ class Scores(Result):
         first = None if self.num_worlds() is None else 0
         cost, feasible = _one(self.cost, first), ~(_one(self.violation, first) > 0).any(-1)
         best = int(np.where(feasible, cost, np.inf).argmin()) if feasible.any() else int(cost.argmin())
-        found = plural(len(cost), "candidate")
-        found += f", {feasible.sum()} feasible" if self.violation.shape[-1] else ""
-        return f"{found}, the best is {best} at cost {number(float(cost[best]))}, {trust_text(self.trust)}"
+        text = plural(len(cost), "candidate")
+        text += f", {feasible.sum()} feasible" if self.violation.shape[-1] else ""
+        return f"{text}, the best is {best} at cost {number(float(cost[best]))}, {trust_text(self.trust)}"
 
     def num_worlds(self) -> int | None:
         """W; None without an axis of worlds."""
@@ -174,13 +174,13 @@ class Scores(Result):
     def series(self, world: int | None) -> Sequence[ResultSeries]:
         """Cost and violations of the candidates."""
         cost, violation = _one(self.cost, world), _one(self.violation, world)
-        found = [ResultSeries(signal=plain_signal("cost"), values=cost[:, None], drawn="points", heading="candidates")]
+        series = [ResultSeries(signal=plain_signal("cost"), values=cost[:, None], drawn="points", heading="candidates")]
         for k in range(violation.shape[-1]):
             signal = plain_signal(f"violation of constraint {k}")
-            found.append(
+            series.append(
                 ResultSeries(signal=signal, values=violation[:, k, None], drawn="points", heading="candidates")
             )
-        return found
+        return series
 
 
 class PlanStatus(StrEnum):
@@ -238,13 +238,13 @@ class Plan(Result):
     def series(self, world: int | None) -> Sequence[ResultSeries]:
         """The actions, after pending ones, and the expected path."""
         path = [] if self.prediction is None else self.prediction.series(world)
-        found = list[ResultSeries]()
+        series = list[ResultSeries]()
         for name, value in self.actions.items():
             values = _one(value, world)
-            start = max((len(one.values) for one in path), default=len(values)) - len(values)
+            start = max((len(curve.values) for curve in path), default=len(values)) - len(values)
             signal = signal_of(self.schema, name, values)
-            found.append(ResultSeries(signal=signal, values=values, first=start, drawn="held", heading="actions"))
-        return [*found, *path]
+            series.append(ResultSeries(signal=signal, values=values, first=start, drawn="held", heading="actions"))
+        return [*series, *path]
 
 
 class Abduction(StrEnum):
@@ -291,15 +291,15 @@ class WhatIf(Result):
     def series(self, world: int | None) -> Sequence[ResultSeries]:
         """The signals without images, under other and under logged actions, from step 1."""
         del world
-        found = list[ResultSeries]()
+        series = list[ResultSeries]()
         for name, values in self.signals.items():
             signal = signal_of(self.schema, name, values)
             if signal.kind is not Kind.IMAGE:
                 others = {"logged": self.factual[name]}
-                found.append(
+                series.append(
                     ResultSeries(signal=signal, values=values, others=others, first=1, heading="other actions")
                 )
-        return found
+        return series
 
     def images_of(self, world: int | None) -> Arrays:
         """The images under the other actions."""

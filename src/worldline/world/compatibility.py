@@ -26,22 +26,22 @@ def differences(before: Card, after: Card) -> tuple[str, ...]:
         after: card of the replacement.
     """
     shared = {*before.inputs, *before.predicts} & {*after.inputs, *after.predicts}
-    found = list(clashes(before.schema, after.schema, shared))
-    found += [f"{name!r} is no longer predicted" for name in before.predicts if name not in after.predicts]
-    found += [f"{name!r} is a new required observation" for name in after.inputs if name not in before.inputs]
+    messages = list(clashes(before.schema, after.schema, shared))
+    messages += [f"{name!r} is no longer predicted" for name in before.predicts if name not in after.predicts]
+    messages += [f"{name!r} is a new required observation" for name in after.inputs if name not in before.inputs]
     if before.action_conditioned and not after.action_conditioned:
-        found.append("it is no longer action-conditioned, so it cannot plan")
+        messages.append("it is no longer action-conditioned, so it cannot plan")
     if after.band_horizon < before.band_horizon:
-        found.append(f"bands reach {plural(after.band_horizon, 'step')}, not {before.band_horizon}")
+        messages.append(f"bands reach {plural(after.band_horizon, 'step')}, not {before.band_horizon}")
     if before.band_horizon and after.band_level < (wanted := min(before.band_level, DEFAULT_LEVEL)):
-        found.append(f"bands have levels up to {after.band_level:.3g}, not {wanted:.3g}; it needs more episodes")
+        messages.append(f"bands have levels up to {after.band_level:.3g}, not {wanted:.3g}; it needs more episodes")
     for name in ("max_batch", "max_candidates"):
         old, new = vars(before)[name], vars(after)[name]
         if new < old:
-            found.append(f"{name} is {new}, not {old}")
+            messages.append(f"{name} is {new}, not {old}")
     if "reaches" in before.abilities and "reaches" not in after.abilities:
-        found.append("it has no distance to goals (ability 'reaches'); `worldline goals` adds it to a learned world")
-    return tuple(found)
+        messages.append("it has no distance to goals (ability 'reaches'); `worldline goals` adds it to a learned world")
+    return tuple(messages)
 
 
 def clashes(before: Schema, after: Schema, observations: Collection[str]) -> tuple[str, ...]:
@@ -52,27 +52,27 @@ def clashes(before: Schema, after: Schema, observations: Collection[str]) -> tup
         after: schema of the other world.
         observations: names to compare. Names that only one schema has are skipped.
     """
-    found = []
+    messages = []
     if None not in (before.step_s, after.step_s) and before.step_s != after.step_s:
-        found.append(f"a step takes {after.step_s} s, not {before.step_s} s")
+        messages.append(f"a step takes {after.step_s} s, not {before.step_s} s")
     for role in (Role.ACTION, Role.EXOGENOUS):
         old, new = ({signal.name for signal in schema.of(role)} for schema in (before, after))
-        found += [f"the {role} signal {name!r} is missing" for name in sorted(old - new)]
-        found += [
+        messages += [f"the {role} signal {name!r} is missing" for name in sorted(old - new)]
+        messages += [
             f"the {role} signal {name!r} is required by the new version but not provided by the application"
             for name in sorted(new - old)
         ]
     for signal in after.signals:
-        known = [one for one in before.of(signal.role) if one.name == signal.name]
+        known = [other for other in before.of(signal.role) if other.name == signal.name]
         if not known or signal.role is Role.REWARD:
             continue
         if signal.role is Role.OBSERVATION and signal.name not in observations:
             continue
         fields = _SAME_OF_ACTIONS if signal.role is Role.ACTION else _SAME
         was, now = vars(known[0]), vars(signal)
-        found += [
+        messages += [
             f"{field} of {signal.name!r} is {now[field]}, not {was[field]}"
             for field in fields
             if now[field] != was[field]
         ]
-    return tuple(found)
+    return tuple(messages)

@@ -99,8 +99,8 @@ class OODScore:
 
     def of(self, seen: StepErrors | None, novelty: Floats, row: int) -> Floats:
         """The score [W] of step errors of at least `lengths[row]` steps; None if there are no steps."""
-        found = self.statistics(seen, novelty, row)
-        return np.asarray(((found - self.usual[row]) / self.tail[row]).max(1))
+        statistics = self.statistics(seen, novelty, row)
+        return np.asarray(((statistics - self.usual[row]) / self.tail[row]).max(1))
 
     def statistics(self, seen: StepErrors | None, novelty: Floats, row: int) -> Float[np.ndarray, "W M"]:
         """The statistics of the last `lengths[row]` steps; without steps, all but novelty are -inf."""
@@ -108,17 +108,17 @@ class OODScore:
         if seen is None or num_steps == 0:
             return np.concatenate([novelty[:, None], np.full((len(novelty), num - 1), -np.inf)], 1)
         x, known = self._drive(seen, num_steps)
-        found = [novelty[:, None]]
+        columns = [novelty[:, None]]
         for kind, z in enumerate(self._errors(seen, num_steps)):
             fit = _regression(z, x, known)
             rest = z - np.einsum("wtf,wfd->wtd", _with_one(x, known), fit)
             for energy in (_energy(z, known), _energy(rest, known)):
-                found += [energy[:, None], -energy[:, None]]
-            found.append(np.log(_bias_and_drive(z, x, known) ** 2 + 1e-9))
+                columns += [energy[:, None], -energy[:, None]]
+            columns.append(np.log(_bias_and_drive(z, x, known) ** 2 + 1e-9))
             if self.pattern.shape[-1]:
                 apart = (fit.reshape(len(fit), -1) - self.centres[kind, row]) @ self.pattern[kind, row]
-                found += [np.log(reduce(apart**2, axis=1, keepdims=True) + 1e-9) for reduce in (np.mean, np.max)]
-        return np.concatenate(found, 1)
+                columns += [np.log(reduce(apart**2, axis=1, keepdims=True) + 1e-9) for reduce in (np.mean, np.max)]
+        return np.concatenate(columns, 1)
 
     def _drive(self, seen: StepErrors, num_steps: int) -> tuple[Floats, Floats]:
         """The standardised drive [W, L, F], clipped at 4 deviations, and the mask [W, L] as numbers."""
@@ -267,15 +267,15 @@ def step_errors_at(engine: Engine, places: Places, num_steps: int, *, seed: int)
     for episode, _ in places:
         by_length.setdefault(episode.num_steps, {})[id(episode)] = episode
     pictures = any(s.kind is Kind.IMAGE and s.name in places[0][0].observations for s in card.schema.observations)
-    found = dict[int, StepErrors]()
+    errors = dict[int, StepErrors]()
     for length, group in by_length.items():
         size = max(1, (MAX_PICTURES if pictures else MAX_STEPS) // length)
         for part in _batches(list(group), size):
             history = History.stack([group[key].select(names).history() for key in part])
             seen, _ = step_errors(engine, history, length - first, seed=seed)
             assert seen is not None  # there is at least one step
-            found |= {key: seen.worlds(slice(row, row + 1)) for row, key in enumerate(part)}
-    return _concatenated([found[id(one)].steps(slice(at - num_steps - first, at - first)) for one, at in places])
+            errors |= {key: seen.worlds(slice(row, row + 1)) for row, key in enumerate(part)}
+    return _concatenated([errors[id(log)].steps(slice(at - num_steps - first, at - first)) for log, at in places])
 
 
 def _batches(keys: Sequence[int], size: int) -> Iterator[Sequence[int]]:
@@ -297,7 +297,7 @@ def fit_ood_score(seen: StepErrors | None, novelty: Floats, lengths: Sequence[in
         lengths: the first few of `LENGTHS`. Steps are scored only if two consecutive observations were ever complete.
     """
     if seen is None or not seen.known.any():  # only the novelty of the present can be scored
-        nothing, one = np.zeros(0), np.ones((1, 1))
+        nothing, ones = np.zeros(0), np.ones((1, 1))
         plain = OODScore(
             law=np.zeros((1, 0)),
             centre=np.zeros((2, 0)),
@@ -307,8 +307,8 @@ def fit_ood_score(seen: StepErrors | None, novelty: Floats, lengths: Sequence[in
             drive_scale=nothing,
             centres=np.zeros((2, 1, 0)),
             pattern=np.zeros((2, 1, 0, 0)),
-            usual=one,
-            tail=one,
+            usual=ones,
+            tail=ones,
         )
         return _with_quantiles(plain, None, novelty)
     drive, change = seen.drive[seen.known], seen.change[seen.known]
@@ -367,10 +367,10 @@ def _with_quantiles(fitted: OODScore, seen: StepErrors | None, novelty: Floats) 
     """Sets the median and the tail of each statistic."""
     usual, tail = np.zeros_like(fitted.usual), np.ones_like(fitted.tail)
     for row in range(len(usual)):
-        found = fitted.statistics(seen, novelty, row)
-        finite = np.isfinite(found).all(0)
-        usual[row, finite] = np.median(found[:, finite], axis=0)
-        above = np.quantile(found[:, finite], 0.95, axis=0) - usual[row, finite]
+        statistics = fitted.statistics(seen, novelty, row)
+        finite = np.isfinite(statistics).all(0)
+        usual[row, finite] = np.median(statistics[:, finite], axis=0)
+        above = np.quantile(statistics[:, finite], 0.95, axis=0) - usual[row, finite]
         tail[row, finite] = np.where(above > 0, above, 1e-9 + np.abs(usual[row, finite]) * 1e-6)
     return replace(fitted, usual=usual, tail=tail)
 

@@ -63,7 +63,7 @@ def differences(
         truth: per signal [W, T, *shape].
         known: per signal [W, T], whether the value was observed.
     """
-    found: dict[str, NDArray[np.floating]] = {}
+    signal_errors: dict[str, NDArray[np.floating]] = {}
     for name, value in truth.items():
         signal, mask = schema[name], known[name]
         value = np.where(mask.reshape(mask.shape + (1,) * (value.ndim - 2)), value, 0)
@@ -73,8 +73,8 @@ def differences(
             error = signal.difference(value.astype(np.float64), mean_of(signal, predicted[name]))
         if signal.kind is Kind.IMAGE:
             error = np.abs(error).mean((2, 3, 4))[..., None]
-        found[name] = np.where(mask[..., None], error, 0.0)
-    return found
+        signal_errors[name] = np.where(mask[..., None], error, 0.0)
+    return signal_errors
 
 
 def step_differences(
@@ -93,9 +93,9 @@ def step_differences(
     known = dict.fromkeys(card.predicts, np.zeros(shape, bool))
     known |= {name: after.mask(name) for name in logged}
     samples = {name: np.moveaxis(predicted[name], 2, 1) for name in logged}
-    found = differences(card.schema, samples, {name: after.observations[name] for name in logged}, known)
+    signal_errors = differences(card.schema, samples, {name: after.observations[name] for name in logged}, known)
     nothing = dict.fromkeys(card.predicts, np.zeros((*shape, 1)))
-    return nothing | {name: np.abs(value) for name, value in found.items()}, known
+    return nothing | {name: np.abs(value) for name, value in signal_errors.items()}, known
 
 
 def errors(engine: Engine, windows: ForecastWindows, *, seed: int) -> dict[str, NDArray[np.floating]]:

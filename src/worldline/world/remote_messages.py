@@ -101,8 +101,8 @@ def awaited(
     method: Callable[Concatenate[Any, P], Answer],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, Answer]]:
     """The same method, for a class whose `answer` is a coroutine."""
-    found: Any = method
-    return cast(Callable[Concatenate[Any, P], Coroutine[Any, Any, Answer]], found)
+    untyped: Any = method
+    return cast(Callable[Concatenate[Any, P], Coroutine[Any, Any, Answer]], untyped)
 
 
 class _Listed(msgspec.Struct):
@@ -337,9 +337,9 @@ def _checked(text: str) -> httpx.URL:
     return url
 
 
-def _token(given: str | None, url: httpx.URL, insecure: bool) -> str:
+def _token(explicit: str | None, url: httpx.URL, insecure: bool) -> str:
     """The token to send; empty for none."""
-    token = (os.environ.get(TOKEN_VARIABLE, "") if given is None else given).strip()
+    token = (os.environ.get(TOKEN_VARIABLE, "") if explicit is None else explicit).strip()
     if not re.fullmatch(r"[!-~]*", token):
         raise InputError("the token has characters that no token has. Copy it as `worldline token` printed it.")
     if token and url.userinfo:

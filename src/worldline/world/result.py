@@ -55,7 +55,7 @@ class Result(ABC):
         many = self.num_worlds()
         if many is not None:
             return f"{type(self).__name__} of {plural(many, 'world')}; the first: {self.headline()}"
-        lines = [f"  {_line(one)}" for one in self.series(None) if one.drawn != "points"]
+        lines = [f"  {_line(curve)}" for curve in self.series(None) if curve.drawn != "points"]
         more = len(lines) - MAX_LINES
         if more > 0:
             lines[MAX_LINES - 1 :] = [f"  and {plural(more + 1, 'more signal')}"]
@@ -78,7 +78,7 @@ class Result(ABC):
 
         shown = self._world(world)
         series, images = self.series(shown), self.images_of(shown)
-        ends = [one.first + len(one.values) - (one.drawn != "held") for one in series]
+        ends = [curve.first + len(curve.values) - (curve.drawn != "held") for curve in series]
         ends += [len(frames) for frames in images.values()]
         if max(ends, default=0) < 1:
             raise UnsupportedError(f"there is nothing to plot: {self.headline()}.")
@@ -112,9 +112,9 @@ class Result(ABC):
 
         `units` has the unit of each signal. The schema is left out.
         """
-        found = {name: _plain(value) for name, value in _fields(self).items()}
+        plain_fields = {name: _plain(value) for name, value in _fields(self).items()}
         units = {} if self.schema is None else {signal.name: signal.unit for signal in self.schema.signals}
-        return {**found, "units": units}
+        return {**plain_fields, "units": units}
 
     def _step_s(self) -> float | None:
         return None if self.schema is None else self.schema.step_s
@@ -127,15 +127,15 @@ class Result(ABC):
 
     def _columns(self, world: int | None) -> Iterator[tuple[str, range, NDArray[np.generic]]]:
         """Name, rows and values of each column of one world."""
-        for one in self.series(world):
-            rows = range(one.first, one.first + len(one.values))
-            for label, values in {"": one.values, **one.others}.items():
-                for name, column in zip(one.names, columns(values).T, strict=True):
+        for curve in self.series(world):
+            rows = range(curve.first, curve.first + len(curve.values))
+            for label, values in {"": curve.values, **curve.others}.items():
+                for name, column in zip(curve.names, columns(values).T, strict=True):
                     yield f"{name}.{label}" if label else name, rows, column
 
     def _units(self, names: Sequence[str]) -> dict[str, str]:
         first = None if self.num_worlds() is None else 0
-        units = {name: one.signal.unit for one in self.series(first) for name in one.names}
+        units = {name: curve.signal.unit for curve in self.series(first) for name in curve.names}
         return {name: units.get(name, units.get(name.rpartition(".")[0], "1")) for name in names}
 
 

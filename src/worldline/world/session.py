@@ -279,8 +279,8 @@ class Session(SessionVerbs):
         Raises:
             InputError: a signal is missing, new or does not fit the schema. The step is then not added.
         """
-        for what, given in (("observations", observations), ("actions", actions), ("exogenous", exogenous)):
-            require_mapping({} if given is None else given, what)
+        for what, arrays in (("observations", observations), ("actions", actions), ("exogenous", exogenous)):
+            require_mapping({} if arrays is None else arrays, what)
         self.test()
         episode = self._longer(observations, actions or {}, exogenous or {}, observed or {})
         self._update(episode)
@@ -378,11 +378,11 @@ class Session(SessionVerbs):
             level=self.level,
         )
 
-    def _adapted(self, found: Prediction) -> Prediction:
+    def _adapted(self, forecast: Prediction) -> Prediction:
         """The prediction with adapted bands."""
         schema, width = self.world.describe().schema, self._widening
-        signals = {name: _widened(schema[name], one, width.get(name, 1.0)) for name, one in found.signals.items()}
-        return replace(found, signals=signals)
+        signals = {name: _widened(schema[name], band, width.get(name, 1.0)) for name, band in forecast.signals.items()}
+        return replace(forecast, signals=signals)
 
     def use(self, world: World) -> None:
         """Continues with another world: same history, with bands as calibrated.
@@ -391,9 +391,9 @@ class Session(SessionVerbs):
             InputError: the new world takes or predicts other signals than the application uses.
         """
         old, new = self.world.describe(), world.describe()
-        found = differences(old, new)
-        if found:
-            raise InputError(f"{new.name} cannot replace {old.name}: {'; '.join(found)}.")
+        changes = differences(old, new)
+        if changes:
+            raise InputError(f"{new.name} cannot replace {old.name}: {'; '.join(changes)}.")
         if self.num_kept <= new.context + self.horizon:
             raise InputError(
                 f"{new.name} needs num_kept above {new.context + self.horizon}, got {self.num_kept}. Use a new session."
@@ -470,18 +470,18 @@ class Session(SessionVerbs):
         self._widening[signal.name] = min(max(width, 1 / _WIDEST), _WIDEST)
 
 
-def _appended(before: Arrays, one: Arrays) -> dict[str, NDArray[np.generic]]:
+def _appended(before: Arrays, step: Arrays) -> dict[str, NDArray[np.generic]]:
     """Arrays [T, *shape] with one more step [*shape]."""
-    _check_known(one, before)
+    _check_known(step, before)
     for name, value in before.items():
-        if name not in one or np.shape(one[name]) != value.shape[1:]:
-            problem = f", got {np.shape(one[name])}" if name in one else "; the signal is missing"
+        if name not in step or np.shape(step[name]) != value.shape[1:]:
+            problem = f", got {np.shape(step[name])}" if name in step else "; the signal is missing"
             raise InputError(f"{name!r}: expected shape {value.shape[1:]} for one step{problem}.")
-    return {name: np.concatenate([value, np.asarray(one[name])[None]]) for name, value in before.items()}
+    return {name: np.concatenate([value, np.asarray(step[name])[None]]) for name, value in before.items()}
 
 
-def _check_known(given: Mapping[str, object], known: Mapping[str, object]) -> None:
-    for name in given:
+def _check_known(arrays: Mapping[str, object], known: Mapping[str, object]) -> None:
+    for name in arrays:
         if name not in known:
             raise InputError(
                 f"{name[:100]!r} is not a signal here. Leave it out; known are: {', '.join(known) or 'none'}."

@@ -194,8 +194,8 @@ def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str
         InputError: the goal has no target and no cost, or a target has the wrong name or shape. Also if a tolerance,
             discount or risk is out of range, or a tolerance has no target.
     """
-    for group, given in (("targets", goal.targets), ("tolerance", goal.tolerance)):
-        require_mapping(given, group, schema.observations[0].name)
+    for group, values in (("targets", goal.targets), ("tolerance", goal.tolerance)):
+        require_mapping(values, group, schema.observations[0].name)
     if not goal.targets and not goal.costs:
         raise InputError(
             "the goal has no target and no cost. Add a target value for at least one observation signal, or a cost."

@@ -132,7 +132,7 @@ def _inferred_pair(
     if case.num_known < MIN_STEPS:
         few = f"what_if needs at least {MIN_STEPS} complete steps; the episode has {case.num_known}"
         return None, f"{case.unknown}, and {few}"
-    taken, others = (case.follow(one) for one in (case.taken, actions))
+    taken, others = (case.follow(plan) for plan in (case.taken, actions))
     pair = CounterfactualPair(taken=taken, others=others, abduction=Abduction.HIDDEN_CAUSE, reason=case.unknown)
     return pair, ""
 
@@ -154,23 +154,23 @@ def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> Hidd
     if isinstance(engine, Abducts) or obstacle(card) or len(episodes) < MIN_EPISODES:
         return None
     tables, lines = (_tables(engine, card, episodes, still, seed) for still in (False, True))
-    found, line = fit_causes(tables), fit_causes(lines)
+    causes, line = fit_causes(tables), fit_causes(lines)
     if line is None or any(card.schema[name].kind is not Kind.VECTOR for name in card.predicts):
-        return found
-    left = np.diag(found.noise) if found else np.mean(np.concatenate([rest for _, rest in tables]) ** 2, 0)
-    return replace(line, still=True) if (np.diag(line.noise) <= MAX_NOISE_RATIO * left).all() else found
+        return causes
+    left = np.diag(causes.noise) if causes else np.mean(np.concatenate([rest for _, rest in tables]) ** 2, 0)
+    return replace(line, still=True) if (np.diag(line.noise) <= MAX_NOISE_RATIO * left).all() else causes
 
 
 def _tables(
     engine: Engine, card: Card, episodes: Sequence[Episode], still: bool, seed: int
 ) -> list[tuple[Floats, Floats]]:
     """Features [n, P] and residuals [n, D] of each episode with enough complete steps."""
-    found = []
+    tables = []
     for episode in episodes:
         case = _Case(engine=engine, card=card, episode=_relevant(card, episode), still=still, seed=seed)
         if case.logged_signals and case.logged_signals == case.signals and case.complete.sum() >= MIN_STEPS:
-            found.append((case.table[case.complete], case.joined[case.complete]))
-    return found
+            tables.append((case.table[case.complete], case.joined[case.complete]))
+    return tables
 
 
 def obstacle(card: Card) -> str:
@@ -299,7 +299,7 @@ class _Case:
         if self.still:
             changes = {s.name: self._change(s) for s in self.logged_signals}
             return {name: np.where(self.known[name][:, None], value, 0.0) for name, value in changes.items()}
-        found = {s.name: np.zeros((self.episode.num_steps, s.size)) for s in self.logged_signals}
+        errors = {s.name: np.zeros((self.episode.num_steps, s.size)) for s in self.logged_signals}
         for steps in self._batches():
             windows = forecast_windows(
                 [(self.episode, step) for step in steps],
@@ -309,8 +309,8 @@ class _Case:
                 targets=[signal.name for signal in self.logged_signals],
             )
             for name, value in residuals(self.engine, windows, seed=self.seed).items():
-                found[name][steps] = value[:, 0]
-        return found
+                errors[name][steps] = value[:, 0]
+        return errors
 
     @cached_property
     def table(self) -> Floats:

@@ -105,5 +105,5 @@ class _SchemaParts:
 def _texts(kind: Any) -> tuple[str, dict[str, dict[str, str]]]:
     """The summary of a docstring, and per argument its description."""
     summary, _, rest = (getdoc(kind) or "").partition("\n\nArgs:\n")
-    found = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", rest.partition("\n\n")[0], re.MULTILINE)
-    return summary, {name: {"description": " ".join(text.split())} for name, text in found}
+    arguments = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", rest.partition("\n\n")[0], re.MULTILINE)
+    return summary, {name: {"description": " ".join(text.split())} for name, text in arguments}
