@@ -116,8 +116,8 @@ def _add_errors(app: FastAPI, routes: Sequence[Route]) -> None:
         """Unknown paths and methods, found by the router."""
         if error.status_code == 404:
             raise NotFoundError("path", request.url.path)
-        found = [route.methods or () for route in routes if route.path_regex.match(request.url.path)]
-        allow = ", ".join(sorted({method for methods in found for method in methods}))
+        allowed = [route.methods or () for route in routes if route.path_regex.match(request.url.path)]
+        allow = ", ".join(sorted({method for methods in allowed for method in methods}))
         raise MethodError(f"{request.method} is not possible here. Use {allow}.", allow)
 
 
@@ -151,8 +151,8 @@ def _worlds(service: Service) -> APIRouter:
     async def list_worlds(request: Request) -> Response:
         """The served worlds."""
         await service.authorize(request.headers.get("authorization"), Scope.READ)
-        found = await asyncio.to_thread(lambda: tuple(summary_of(one) for one in service.hosts.values()))
-        return Response(wire.encode_json_answer(WorldList(worlds=found)), media_type=JSON)
+        worlds = await asyncio.to_thread(lambda: tuple(summary_of(hosted) for hosted in service.hosts.values()))
+        return Response(wire.encode_json_answer(WorldList(worlds=worlds)), media_type=JSON)
 
     @router.get("/{name}", openapi_extra=operation(Scope.READ, answer="WorldView", msgpack=True))
     async def describe_world(name: str, request: Request) -> Response:
@@ -162,8 +162,8 @@ def _worlds(service: Service) -> APIRouter:
         if (kind := answer_type(request)) != JSON:
             _, world = await asyncio.to_thread(hosted.current)
             return Response(ENCODERS[kind](world.describe()), media_type=kind)
-        found = await asyncio.to_thread(view_of, hosted)
-        return Response(wire.encode_json_answer(found), media_type=JSON)
+        view = await asyncio.to_thread(view_of, hosted)
+        return Response(wire.encode_json_answer(view), media_type=JSON)
 
     return router
 
@@ -178,7 +178,7 @@ async def _call_world(service: Service, request: Request) -> Response:
     request.state.labels = name, verb
     wait_s, answer = deadline_s(request), answer_type(request)
     call = await read_content(request, service.limits, verb, CALLS[verb])
-    found = await service.ask(
+    body = await service.ask(
         caller, name, call, encode=ENCODERS[answer], deadline_s=wait_s, gone=partial(left, request)
     )
-    return Response(found, media_type=answer)
+    return Response(body, media_type=answer)

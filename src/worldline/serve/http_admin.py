@@ -63,8 +63,8 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
         caller = await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
         body = await read_content(request, service.limits, "add_world", NewWorld)
         hosted, is_new = await registry.add(caller, body.name, body.reference)
-        found = await asyncio.to_thread(summary_of, hosted)
-        return Response(wire.encode_json_answer(found), 201 if is_new else 200, media_type=JSON)
+        summary = await asyncio.to_thread(summary_of, hosted)
+        return Response(wire.encode_json_answer(summary), 201 if is_new else 200, media_type=JSON)
 
     @router.delete("/worlds/{name}", status_code=204, openapi_extra=operation(Scope.ADMIN))
     async def remove_world(name: str, request: Request) -> Response:
@@ -89,8 +89,8 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
             raise InputError(f"reason has {len(body.reason)} characters. Use at most 1000.")
         world, reason = Reference.parse(reference).name, f"{body.reason} ({caller.name})"
         version = await asyncio.to_thread(Catalog().point, world, alias, body.version, reason=reason)
-        found = AliasView(name=name, alias=alias, version=version.number)
-        return Response(wire.encode_json_answer(found), media_type=JSON)
+        view = AliasView(name=name, alias=alias, version=version.number)
+        return Response(wire.encode_json_answer(view), media_type=JSON)
 
     @router.get("/usage", openapi_extra=operation(Scope.ADMIN, answer="UsageReport"))
     async def get_usage(request: Request, days: Annotated[int, Query(ge=1, le=366)] = 30) -> Response:

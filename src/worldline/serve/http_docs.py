@@ -129,8 +129,8 @@ def _schemas() -> dict[str, Any]:
     unions = {name: schema for name, schema in zip(_JOBS, schemas, strict=True) if "$ref" not in schema}
     # Docstrings name the null of JSON as in Python.
     text = re.sub(rb"\bNone\b", b"null", msgspec.json.encode(components | of_jobs | unions))
-    found: dict[str, Any] = msgspec.json.decode(text)
-    return dict(sorted(found.items()))
+    by_name: dict[str, Any] = msgspec.json.decode(text)
+    return dict(sorted(by_name.items()))
 
 
 def render(document: Mapping[str, Any], *, needs_token: bool, server: str) -> str:
@@ -175,8 +175,8 @@ def _curl(stated: Mapping[str, Any], url: str, method: str, needs_token: bool) -
 
 def _pretty(value: object) -> str:
     """JSON with each list of numbers on one line."""
-    found = json.dumps(value, indent=2)
-    return re.sub(r"\[\n([^\[\]{}\"]*)\n\s*\]", lambda one: f"[{' '.join(one[1].split())}]", found)
+    text = json.dumps(value, indent=2)
+    return re.sub(r"\[\n([^\[\]{}\"]*)\n\s*\]", lambda match: f"[{' '.join(match[1].split())}]", text)
 
 
 def _prose(text: str) -> Markup:
@@ -187,16 +187,16 @@ def _prose(text: str) -> Markup:
 
 def _address(request: Request) -> str:
     """The address that the caller used, if it cannot mean anything else in HTML or in a shell."""
-    found = f"{request.url.scheme}://{request.headers.get('host', '')}"
-    return found if re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]{1,255}", found) else "http://localhost:8000"
+    address = f"{request.url.scheme}://{request.headers.get('host', '')}"
+    return address if re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]{1,255}", address) else "http://localhost:8000"
 
 
 @cache
 def _environment() -> Environment:
     loader = PackageLoader("worldline.serve")
-    found = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    found.filters |= {"prose": _prose, "pretty": _pretty}
-    return found
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"prose": _prose, "pretty": _pretty}
+    return environment
 
 
 @cache

@@ -149,5 +149,5 @@ def _event(job: JobView | None) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (b"end" if ended else b"progress", data)
 
 
-def _json(found: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(found), status, headers, JSON)
+def _json(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(content), status, headers, JSON)

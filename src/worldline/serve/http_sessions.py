@@ -103,8 +103,8 @@ def _add_calls(router: APIRouter, service: Service, sessions: Sessions) -> None:
     async def ask(kind: type[PredictCall | PlanCall], session: str, request: Request) -> Response:
         caller, answer, wait_s = await begin(request, kind.verb), answer_type(request), deadline_s(request)
         call = await read_content(request, limits, kind.verb, kind, FILLED_IN)
-        found = await sessions.ask(caller, session, call, encode=ENCODERS[answer], deadline_s=wait_s)
-        return Response(found, media_type=answer)
+        body = await sessions.ask(caller, session, call, encode=ENCODERS[answer], deadline_s=wait_s)
+        return Response(body, media_type=answer)
 
     @router.post("/{session}:predict", openapi_extra=_CALL(body="SessionPredictCall", answer="Prediction"))
     async def predict_session(session: str, request: Request) -> Response:
@@ -124,6 +124,6 @@ async def _begin(service: Service, request: Request, verb: str | None = None) ->
     return await service.authorize(request.headers.get("authorization"), Scope.SESSION)
 
 
-def _response(request: Request, found: SessionView, status: int = 200) -> Response:
+def _response(request: Request, view: SessionView, status: int = 200) -> Response:
     kind = answer_type(request)
-    return Response(ENCODERS[kind](found), status, media_type=kind)
+    return Response(ENCODERS[kind](view), status, media_type=kind)

@@ -24,10 +24,10 @@ def _listed(value: object) -> list[Any]:
     """The rows of a signal. Stops at the first bad value, so that a long list has one short message."""
     rows = value if isinstance(value, list) else [value]
     for number, row in enumerate(rows):
-        for one in row if isinstance(row, list) else [row]:
-            numeric = isinstance(one, int | float) and not isinstance(one, bool)
-            if one is not None and not (numeric and abs(one) <= _LARGEST):
-                raise ValueError(f"row {number} is {one!r:.40}. Give a number, a list of numbers, or null.")
+        for entry in row if isinstance(row, list) else [row]:
+            numeric = isinstance(entry, int | float) and not isinstance(entry, bool)
+            if entry is not None and not (numeric and abs(entry) <= _LARGEST):
+                raise ValueError(f"row {number} is {entry!r:.40}. Give a number, a list of numbers, or null.")
     return rows
 
 
@@ -121,13 +121,13 @@ def futures_of(
     Raises:
         InputError: `steps` is not between 1 and `limit`, or as in `history_of`.
     """
-    groups = [_arrays(card, Role.ACTION, one) for one in plans]
+    groups = [_arrays(card, Role.ACTION, plan) for plan in plans]
     fixed = _arrays(card, Role.EXOGENOUS, exogenous)
     longest = max((len(value) for group in [*groups, fixed] for value in group.values()), default=0)
     count = longest if steps is None else steps
     if not 1 <= count <= limit:
         raise InputError(f"steps is {count}. Give steps between 1 and {limit}.")
-    return [_typed(card, _held(one, count)) for one in groups], _typed(card, _held(fixed, count)) or None
+    return [_typed(card, _held(group, count)) for group in groups], _typed(card, _held(fixed, count)) or None
 
 
 def goal_of(card: Card, given: GoalInput) -> Goal:
@@ -149,18 +149,18 @@ def constraints_of(given: Sequence[BoundInput]) -> list[Constraint]:
     Raises:
         InputError: a bound has no value.
     """
-    found = list[Constraint]()
-    for one in given:
+    constraints = list[Constraint]()
+    for bound in given:
         sides: list[Constraint] = []
-        if one.at_most is not None:
-            sides.append(AtMost(signal=one.signal, bound=one.at_most))
-        if one.at_least is not None:
-            sides.append(AtLeast(signal=one.signal, bound=one.at_least))
+        if bound.at_most is not None:
+            sides.append(AtMost(signal=bound.signal, bound=bound.at_most))
+        if bound.at_least is not None:
+            sides.append(AtLeast(signal=bound.signal, bound=bound.at_least))
         if not sides:
-            raise InputError(f"the constraint on {one.signal!r} has no bound. Add at_most or at_least.")
-        level = one.probability
-        found += sides if level is None else [Chance(constraint=side, level=level) for side in sides]
-    return found
+            raise InputError(f"the constraint on {bound.signal!r} has no bound. Add at_most or at_least.")
+        level = bound.probability
+        constraints += sides if level is None else [Chance(constraint=side, level=level) for side in sides]
+    return constraints
 
 
 def _held(arrays: Arrays, steps: int) -> dict[str, NDArray[Any]]:
@@ -173,13 +173,13 @@ def _held(arrays: Arrays, steps: int) -> dict[str, NDArray[Any]]:
     return {name: np.concatenate([value, rest[name]]) for name, value in arrays.items()}
 
 
-def _arrays(card: Card, role: Role, given: Mapping[str, list[Any]]) -> dict[str, NDArray[np.float64]]:
+def _arrays(card: Card, role: Role, signal_rows: Mapping[str, list[Any]]) -> dict[str, NDArray[np.float64]]:
     """Per signal [rows, *shape]; NaN where the value is null."""
     signals = {signal.name: signal for signal in card.schema.of(role)}
-    for name in given:
+    for name in signal_rows:
         if name not in signals:
             raise UnknownNameError(f"{role.value} signal", name, signals)
-    return {name: _array(signals[name], rows) for name, rows in given.items()}
+    return {name: _array(signals[name], rows) for name, rows in signal_rows.items()}
 
 
 def _array(signal: Signal, rows: list[Any]) -> NDArray[np.float64]:
@@ -205,10 +205,10 @@ def _typed(card: Card, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[
     Raises:
         InputError: a discrete value is not an integer.
     """
-    found = dict(arrays)
+    typed = dict(arrays)
     for name, value in arrays.items():
         if card.schema[name].kind is Kind.DISCRETE:
             if not np.array_equal(value, np.round(value)):
                 raise InputError(f"{name!r} is discrete, got {value.ravel()[:8].tolist()}. Give integers.")
-            found[name] = np.clip(value, -(2**53), 2**53).astype(np.int64)
-    return found
+            typed[name] = np.clip(value, -(2**53), 2**53).astype(np.int64)
+    return typed

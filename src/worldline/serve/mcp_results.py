@@ -69,11 +69,11 @@ def fit(build: Callable[[Detail], Mapping[str, Any]]) -> dict[str, Any]:
         UnsupportedError: it does not fit with the least detail.
     """
     for detail in _DETAILS:
-        found = dict(build(detail))
+        result = dict(build(detail))
         if detail is not FULL:
-            found["shortened"] = "parts are left out to keep this short; the handle, if any, has them"
-        if len(encoded(found).encode()) <= MAX_BYTES:
-            return found
+            result["shortened"] = "parts are left out to keep this short; the handle, if any, has them"
+        if len(encoded(result).encode()) <= MAX_BYTES:
+            return result
     raise UnsupportedError(f"the result exceeds {MAX_BYTES} bytes even if it is shortened. Ask for less.")
 
 
@@ -99,7 +99,7 @@ def trust_meaning(trust: float) -> str:
 def plain(value: Any, digits: int = 5) -> Any:
     """Numbers for JSON with `digits` significant digits; null if not finite."""
     if isinstance(value, list):
-        return [plain(one, digits) for one in value]
+        return [plain(item, digits) for item in value]
     if isinstance(value, float):
         return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value
@@ -121,24 +121,24 @@ def summary(series: Sequence[ResultSeries], detail: Detail) -> dict[str, Any]:
     if not shown or not len(shown[0].values):
         return {"signals": {}}
     rows = even_steps(len(shown[0].values), detail.steps)
-    found: dict[str, Any] = {"at_steps": [shown[0].first + row for row in rows]}
-    found["signals"] = {one.signal.name: _curves(one, rows, detail.components) for one in shown}
+    content: dict[str, Any] = {"at_steps": [shown[0].first + row for row in rows]}
+    content["signals"] = {curve.signal.name: _curves(curve, rows, detail.components) for curve in shown}
     if len(shown) < len(series):
-        found["more_signals"] = len(series) - len(shown)
-    return found
+        content["more_signals"] = len(series) - len(shown)
+    return content
 
 
-def _curves(one: ResultSeries, rows: Sequence[int], components: int, digits: int = 5) -> dict[str, Any]:
+def _curves(curve: ResultSeries, rows: Sequence[int], components: int, digits: int = 5) -> dict[str, Any]:
     """Unit, and values of each curve at some rows; of a vector its first components."""
-    found: dict[str, Any] = {"unit": one.signal.unit[:20]}
-    if one.signal.components and one.signal.kind is Kind.VECTOR:
-        found["components"] = [name[:20] for name in one.signal.components[:components]]
-    for label, values in {_LABELS.get(one.heading, "value"): one.values, **one.others}.items():
+    facts: dict[str, Any] = {"unit": curve.signal.unit[:20]}
+    if curve.signal.components and curve.signal.kind is Kind.VECTOR:
+        facts["components"] = [name[:20] for name in curve.signal.components[:components]]
+    for label, values in {_LABELS.get(curve.heading, "value"): curve.values, **curve.others}.items():
         table = columns(values[list(rows)])[:, :components]
-        found[label] = plain((table[:, 0] if one.signal.size == 1 or not values[0].ndim else table).tolist(), digits)
-    if math.prod(one.values.shape[1:]) > components:
-        found["num_components"] = math.prod(one.values.shape[1:])
-    return found
+        facts[label] = plain((table[:, 0] if curve.signal.size == 1 or not values[0].ndim else table).tolist(), digits)
+    if math.prod(curve.values.shape[1:]) > components:
+        facts["num_components"] = math.prod(curve.values.shape[1:])
+    return facts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,15 +174,15 @@ class ResultStore:
 
     def put(self, owner: str, series: Mapping[str, ResultSeries]) -> str | None:
         """Stores a result for one caller; its handle, or None if the result is too large to be kept."""
-        size = sum(value.nbytes for one in series.values() for value in (one.values, *one.others.values()))
+        size = sum(value.nbytes for curve in series.values() for value in (curve.values, *curve.others.values()))
         if size > self._num_bytes:
             return None
         handle, now = secrets.token_urlsafe(12), time.monotonic()
         expires = now + self._lifetime_s
         self._stored[handle] = StoredResult(owner=owner, expires=expires, num_bytes=size, series=series)
-        for old in [name for name, one in self._stored.items() if one.expires <= now]:
+        for old in [name for name, res in self._stored.items() if res.expires <= now]:
             del self._stored[old]
-        while len(self._stored) > self._count or sum(one.num_bytes for one in self._stored.values()) > self._num_bytes:
+        while len(self._stored) > self._count or sum(res.num_bytes for res in self._stored.values()) > self._num_bytes:
             self._stored.popitem(last=False)
         return handle
 
@@ -200,50 +200,50 @@ class ResultStore:
             InputError: the caller has no such handle, or the signal has no such steps.
             UnknownNameError: the result has no such signal.
         """
-        found = self._stored.get(handle)
-        if found is None or found.owner != owner or found.expires <= time.monotonic():
+        stored = self._stored.get(handle)
+        if stored is None or stored.owner != owner or stored.expires <= time.monotonic():
             raise InputError(
                 f"there is no result {handle!r:.40}. It expired, or the handle is wrong. Call the tool again."
             )
         self._stored.move_to_end(handle)
         if name is None:
-            return fit(lambda detail: _contents(found, detail))
-        return _rows(name, _named(found.series, name), first, last)
+            return fit(lambda detail: _contents(stored, detail))
+        return _rows(name, _named(stored.series, name), first, last)
 
 
-def _contents(found: StoredResult, detail: Detail) -> dict[str, Any]:
-    listed = list(found.series.items())[: detail.parts]
-    signals = {name: {"first_step": one.first, "last_step": one.first + len(one.values) - 1} for name, one in listed}
-    return {"signals": signals, "num_signals": len(found.series), "hint": "pass signal to get its values"}
+def _contents(stored: StoredResult, detail: Detail) -> dict[str, Any]:
+    listed = list(stored.series.items())[: detail.parts]
+    signals = {name: {"first_step": sig.first, "last_step": sig.first + len(sig.values) - 1} for name, sig in listed}
+    return {"signals": signals, "num_signals": len(stored.series), "hint": "pass signal to get its values"}
 
 
 def _named(series: Mapping[str, ResultSeries], name: str) -> ResultSeries:
     """A signal, or one component of it, such as "position.x"."""
     if name in series:
         return series[name]
-    for known, one in series.items():
-        labels = [known + label.removeprefix(one.signal.name) for label in one.names]
+    for known, curve in series.items():
+        labels = [known + label.removeprefix(curve.signal.name) for label in curve.names]
         if name in labels:
             at = labels.index(name)
-            curves = {label: columns(value)[:, at] for label, value in {"": one.values, **one.others}.items()}
-            part = replace(one.signal, shape=(1,), components=(), low=None, high=None)
-            return replace(one, signal=part, values=curves.pop(""), others=curves)
+            curves = {label: columns(value)[:, at] for label, value in {"": curve.values, **curve.others}.items()}
+            part = replace(curve.signal, shape=(1,), components=(), low=None, high=None)
+            return replace(curve, signal=part, values=curves.pop(""), others=curves)
     raise UnknownNameError("signal of this result", name, series)
 
 
-def _rows(name: str, one: ResultSeries, first: int | None, last: int | None) -> dict[str, Any]:
+def _rows(name: str, curve: ResultSeries, first: int | None, last: int | None) -> dict[str, Any]:
     """Consecutive rows, as many as fit; `next_first_step` continues."""
-    end = one.first + len(one.values) - 1
-    start, stop = one.first if first is None else first, end if last is None else min(last, end)
-    if not one.first <= start <= stop:
+    end = curve.first + len(curve.values) - 1
+    start, stop = curve.first if first is None else first, end if last is None else min(last, end)
+    if not curve.first <= start <= stop:
         raise InputError(
-            f"{name!r:.80} has steps {one.first} to {end}, got {start} to {stop}. Choose steps in this range."
+            f"{name!r:.80} has steps {curve.first} to {end}, got {start} to {stop}. Choose steps in this range."
         )
-    components = math.prod(one.values.shape[1:])
+    components = math.prod(curve.values.shape[1:])
     count = min(stop - start + 1, max(1, MAX_BYTES // (4 * components)))
     while count and components:
-        rows = range(start - one.first, start - one.first + count)
-        page = {"first_step": start, "last_step": start + count - 1, **_curves(one, rows, components, digits=7)}
+        rows = range(start - curve.first, start - curve.first + count)
+        page = {"first_step": start, "last_step": start + count - 1, **_curves(curve, rows, components, digits=7)}
         if start + count <= stop:
             page["next_first_step"] = start + count
         if len(encoded(page).encode()) <= MAX_BYTES:
@@ -254,27 +254,27 @@ def _rows(name: str, one: ResultSeries, first: int | None, last: int | None) -> 
 
 def end_values(series: Sequence[ResultSeries], detail: Detail) -> dict[str, Any]:
     """Per signal its last values: {name: {"unit", "mean", "low", "high"}}."""
-    found = dict[str, Any]()
-    for one in series[: detail.parts]:
-        curves = _curves(one, [len(one.values) - 1], detail.components)
-        found[one.signal.name] = {
+    last_values = dict[str, Any]()
+    for curve in series[: detail.parts]:
+        curves = _curves(curve, [len(curve.values) - 1], detail.components)
+        last_values[curve.signal.name] = {
             name: value[0] if isinstance(value, list) and name != "components" else value
             for name, value in curves.items()
         }
-    return found
+    return last_values
 
 
 def largest_difference(first: Sequence[ResultSeries], second: Sequence[ResultSeries]) -> dict[str, Any]:
     """The signal in which the last values of two predictions differ most, relative to half the width of the band."""
-    found = [(-1.0, dict[str, Any]())]
-    for one, other in zip(first, second, strict=True):
-        best, following = (columns(part.values)[-1].astype(float) for part in (one, other))
-        edges = [columns(one.others[name])[-1].astype(float) for name in ("low", "high") if name in one.others]
+    differences = [(-1.0, dict[str, Any]())]
+    for curve, other in zip(first, second, strict=True):
+        best, following = (columns(part.values)[-1].astype(float) for part in (curve, other))
+        edges = [columns(curve.others[name])[-1].astype(float) for name in ("low", "high") if name in curve.others]
         half = (edges[1] - edges[0]) / 2 if edges else np.zeros(len(best))
         banded = np.isfinite(half) & (half > 0)
         ratio = np.abs(best - following) / np.where(banded, half, np.abs(best) + 1e-9)
         at = int(ratio.argmax())
-        facts = {"signal": one.names[min(at, len(one.names) - 1)], "unit": one.signal.unit[:20]}
+        facts = {"signal": curve.names[min(at, len(curve.names) - 1)], "unit": curve.signal.unit[:20]}
         facts |= {"best": plain(float(best[at])), "next": plain(float(following[at]))}
-        found.append((float(ratio[at]), facts | ({"bands_overlap": bool(ratio[at] < 2)} if banded[at] else {})))
-    return max(found, key=lambda pair: pair[0])[1]
+        differences.append((float(ratio[at]), facts | ({"bands_overlap": bool(ratio[at] < 2)} if banded[at] else {})))
+    return max(differences, key=lambda pair: pair[0])[1]

@@ -297,22 +297,22 @@ class WorldTools:
         return {"handle": self._store.put(current_caller().id, series)}
 
     def _forecast(
-        self, world: str, found: Prediction, facts: Mapping[str, Any], actions: Sequence[ResultSeries]
+        self, world: str, prediction: Prediction, facts: Mapping[str, Any], actions: Sequence[ResultSeries]
     ) -> CallToolResult:
         """A prediction, and the actions of a plan."""
-        series = series_of(found)
-        handle = self._put({one.signal.name: one for one in [*actions, *series]})
-        steps = max((len(one.values) for one in series), default=0)
-        skill = {name: int(np.ravel(one.horizon)[0]) for name, one in found.signals.items()}
+        series = series_of(prediction)
+        handle = self._put({curve.signal.name: curve for curve in [*actions, *series]})
+        steps = max((len(curve.values) for curve in series), default=0)
+        skill = {name: int(np.ravel(forecast.horizon)[0]) for name, forecast in prediction.signals.items()}
 
         def build(detail: Detail) -> dict[str, Any]:
             shown = summary(series, detail)
             for name, curves in shown["signals"].items():
-                if found.calibrated and skill[name] < steps:
+                if prediction.calibrated and skill[name] < steps:
                     curves["skill_until_step"] = skill[name]
             taken = {"actions": summary(actions, detail)} if actions else {}
-            level = {"level": plain(found.level) if found.calibrated else None, "steps": steps}
-            return {"world": world, **facts, **_trust(found.trust), **level, **handle, **taken, **shown}
+            level = {"level": plain(prediction.level) if prediction.calibrated else None, "steps": steps}
+            return {"world": world, **facts, **_trust(prediction.trust), **level, **handle, **taken, **shown}
 
         return _answer(build)
 
@@ -323,7 +323,7 @@ class WorldTools:
         worst = scores.violation.max(-1, initial=0.0)
         order = sorted(range(len(names)), key=lambda n: (worst[n], np.nan_to_num(scores.cost[n], nan=np.inf)))
         series = [series_of(path) for path in paths]
-        handle = self._put({f"{names[n]}/{one.signal.name}": one for n in order for one in series[n]})
+        handle = self._put({f"{names[n]}/{curve.signal.name}": curve for n in order for curve in series[n]})
         differs = {"difference_at_end": largest_difference(series[order[0]], series[order[1]])} if order[1:] else {}
 
         def build(detail: Detail) -> dict[str, Any]:
@@ -521,8 +521,8 @@ def http_app(service: Service, *, url: str, names: Sequence[str]) -> Starlette:
 
 def _answer(build: Callable[[Detail], Mapping[str, Any]]) -> CallToolResult:
     """The result, as text and as structured content."""
-    found = fit(build)
-    return CallToolResult(content=[TextContent(type="text", text=encoded(found))], structured_content=found)
+    result = fit(build)
+    return CallToolResult(content=[TextContent(type="text", text=encoded(result))], structured_content=result)
 
 
 def _trust(trust: Any) -> dict[str, Any]:
@@ -531,32 +531,32 @@ def _trust(trust: Any) -> dict[str, Any]:
 
 
 def _listed(name: str, card: Card, detail: Detail) -> dict[str, Any]:
-    actions = [one.name[:60] for one in card.schema.actions[: detail.components]]
-    return {"name": name, "predicts": [one[:60] for one in card.predicts[: detail.components]], "actions": actions}
+    actions = [signal.name[:60] for signal in card.schema.actions[: detail.components]]
+    return {"name": name, "predicts": [text[:60] for text in card.predicts[: detail.components]], "actions": actions}
 
 
 def _described(name: str, card: Card, detail: Detail) -> dict[str, Any]:
     signals = card.schema.signals
-    found: dict[str, Any] = {
+    description: dict[str, Any] = {
         "world": name,
         "step_s": card.schema.step_s,
-        "signals": [_signal(one, detail) for one in signals[: detail.parts]],
-        "needs": [one[:60] for one in card.inputs[: detail.components]],
-        "predicts": [one[:60] for one in card.predicts[: detail.components]],
+        "signals": [_signal(signal, detail) for signal in signals[: detail.parts]],
+        "needs": [needed[:60] for needed in card.inputs[: detail.components]],
+        "predicts": [predicted[:60] for predicted in card.predicts[: detail.components]],
         "history_steps": card.context,
         "band_steps": card.band_horizon,
         "can_plan": card.action_conditioned,
     }
     if len(signals) > detail.parts:
-        found["more_signals"] = len(signals) - detail.parts
-        found["hint"] = "pass signal to get the others"
-    return found
+        description["more_signals"] = len(signals) - detail.parts
+        description["hint"] = "pass signal to get the others"
+    return description
 
 
 def _signal(signal: Signal, detail: Detail) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": signal.name, "role": signal.role.value, "kind": signal.kind.value}
-    found |= {"unit": signal.unit[:20], "shape": list(signal.shape)}
+    facts: dict[str, Any] = {"name": signal.name, "role": signal.role.value, "kind": signal.kind.value}
+    facts |= {"unit": signal.unit[:20], "shape": list(signal.shape)}
     for name in ("low", "high", "components"):
         if values := getattr(signal, name):
-            found[name] = plain([one[:20] if isinstance(one, str) else one for one in values[: detail.components]])
-    return found | ({"num_values": signal.num_values} if signal.num_values else {})
+            facts[name] = plain([item[:20] if isinstance(item, str) else item for item in values[: detail.components]])
+    return facts | ({"num_values": signal.num_values} if signal.num_values else {})

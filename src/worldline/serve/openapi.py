@@ -52,16 +52,16 @@ def operation(
         headers: names of request headers, of those in the template.
     """
     other = _MSGPACK if msgpack else {}
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "security": [{"bearer": [scope.value]}],
         "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in headers],
     }
     if body is not None:
-        found["requestBody"] = {"required": True, "content": {JSON: _schema(body), **other}}
+        fields["requestBody"] = {"required": True, "content": {JSON: _schema(body), **other}}
     if answer is not None:
         shown = {"description": "The answer.", "content": {JSON: _schema(answer), **other}}
-        found["responses"] = {str(status): shown for status in statuses}
-    return found
+        fields["responses"] = {str(status): shown for status in statuses}
+    return fields
 
 
 def _schema(name: str) -> dict[str, Any]:

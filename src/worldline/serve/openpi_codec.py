@@ -38,8 +38,8 @@ def decode_request(frame: bytes) -> Request:
         InputError: the frame is damaged, or a value is none of these.
     """
     try:
-        found = msgspec.msgpack.decode(frame, type=Annotated[dict[str, Raw], Meta(max_length=MAX_KEYS)])
-        return {name: _value(name, raw) for name, raw in found.items()}
+        raw_values = msgspec.msgpack.decode(frame, type=Annotated[dict[str, Raw], Meta(max_length=MAX_KEYS)])
+        return {name: _value(name, raw) for name, raw in raw_values.items()}
     except _DAMAGED as error:
         raise InputError(f"the request is damaged: {error}. Send a map of arrays with openpi-client.") from error
 
@@ -80,10 +80,10 @@ def _dtype(name: str, text: str) -> np.dtype[Any]:
 
 
 def _number(name: str, value: float | str) -> NDArray[Any]:
-    found = np.asarray(value)
-    if found.dtype.kind == "O":
+    array = np.asarray(value)
+    if array.dtype.kind == "O":
         raise InputError(f"{name!r:.60} does not fit into 64 bits.")
-    return found
+    return array
 
 
 def _packed(value: Any) -> Any:

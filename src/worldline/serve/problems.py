@@ -118,12 +118,12 @@ _KINDS: Final[tuple[tuple[type[WorldlineError], int, str], ...]] = (
 
 
 def _texts() -> dict[int, dict[str, str]]:
-    found: dict[int, dict[str, str]] = {}
+    texts: dict[int, dict[str, str]] = {}
     for kind, status, code in _KINDS:
-        found.setdefault(status, {}).setdefault(code, (kind.__doc__ or "").partition("\n")[0])
-    found[500] = {"internal": "The server failed."}
-    found[503] = {"unavailable": "The world or the database is not available. Try again later."}
-    return found
+        texts.setdefault(status, {}).setdefault(code, (kind.__doc__ or "").partition("\n")[0])
+    texts[500] = {"internal": "The server failed."}
+    texts[503] = {"unavailable": "The world or the database is not available. Try again later."}
+    return texts
 
 
 STATUSES: Final[Mapping[int, Mapping[str, str]]] = _texts()
@@ -154,7 +154,7 @@ class Problem:
 
     def to_json(self, request_id: str) -> dict[str, Any]:
         """The problem details."""
-        found = {
+        details = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
@@ -162,7 +162,7 @@ class Problem:
             "detail": str(self.error),
             "request_id": request_id,
         }
-        return found if self.pointer is None else {**found, "pointer": self.pointer}
+        return details if self.pointer is None else {**details, "pointer": self.pointer}
 
 
 def problem_of(error: Exception) -> Problem:

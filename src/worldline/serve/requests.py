@@ -154,8 +154,8 @@ def refusal(keep_alive: bool) -> bytes:
 
 def request_id_of(connection: HTTPConnection) -> str:
     """The id that the caller chose, if it is valid; else a new one."""
-    given = connection.headers.get("request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else _new_id()
+    request_id = connection.headers.get("request-id", "")
+    return request_id if _REQUEST_ID.fullmatch(request_id) else _new_id()
 
 
 def _new_id() -> str:
@@ -164,8 +164,8 @@ def _new_id() -> str:
 
 def claimed_id(authorization: str) -> str:
     """The id in the token of a header, which is not checked; empty if there is none."""
-    found = _CLAIMED.search(authorization)
-    return found[1] if found else ""
+    match = _CLAIMED.search(authorization)
+    return match[1] if match else ""
 
 
 def problem_response(request: Request, problem: Problem) -> Response:
@@ -192,17 +192,17 @@ def content_type(request: Request) -> str:
         MediaTypeError: the service does not read it. Web pages cannot send the accepted ones to another origin without
             asking first, so they cannot reach a local service.
     """
-    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if found not in ENCODERS:
-        raise MediaTypeError(f"the content type is {found[:100]!r}. Send {' or '.join(ENCODERS)}.")
-    return found
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in ENCODERS:
+        raise MediaTypeError(f"the content type is {media_type[:100]!r}. Send {' or '.join(ENCODERS)}.")
+    return media_type
 
 
 def answer_type(request: Request) -> str:
     """The content type of the answer: what the caller accepts, else that of the body, else JSON."""
     accepted = request.headers.get("accept", "*/*").lower()
-    given = request.headers.get("content-type", "").lower() if "*/*" in accepted else ""
-    return MSGPACK if MSGPACK in accepted or MSGPACK in given else JSON
+    body_type = request.headers.get("content-type", "").lower() if "*/*" in accepted else ""
+    return MSGPACK if MSGPACK in accepted or MSGPACK in body_type else JSON
 
 
 def deadline_s(request: Request) -> float | None:
@@ -211,12 +211,12 @@ def deadline_s(request: Request) -> float | None:
     Raises:
         InputError: it is not a whole number above 0.
     """
-    given = request.headers.get("deadline-ms")
-    if given is None:
+    milliseconds = request.headers.get("deadline-ms")
+    if milliseconds is None:
         return None
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", given):
-        raise InputError(f"Deadline-Ms is {given[:40]!r}. Send milliseconds, a whole number above 0.")
-    return int(given) / 1000
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", milliseconds):
+        raise InputError(f"Deadline-Ms is {milliseconds[:40]!r}. Send milliseconds, a whole number above 0.")
+    return int(milliseconds) / 1000
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -225,10 +225,10 @@ def idempotency_key(request: Request) -> str | None:
     Raises:
         InputError: it is longer than 64 characters, or has other characters than letters, digits, `-` and `_`.
     """
-    given = request.headers.get("idempotency-key")
-    if given is not None and not _REQUEST_ID.fullmatch(given):
-        raise InputError(f"Idempotency-Key is {given[:80]!r}. Send 1 to 64 letters, digits, '-' and '_'.")
-    return given
+    key = request.headers.get("idempotency-key")
+    if key is not None and not _REQUEST_ID.fullmatch(key):
+        raise InputError(f"Idempotency-Key is {key[:80]!r}. Send 1 to 64 letters, digits, '-' and '_'.")
+    return key
 
 
 async def read_content(

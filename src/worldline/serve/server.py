@@ -257,8 +257,8 @@ class TimedProtocol(HttpToolsProtocol):
         self._num_bytes = 0
         app: Any = self.config.loaded_app
         if self._admission is not None and not self.parser.should_upgrade():
-            given = next((value for name, value in self.headers if name == b"authorization"), b"")
-            admitted = self._admission.enter(self.url.decode("latin-1"), claimed_id(given.decode("latin-1")), app)
+            header = next((value for name, value in self.headers if name == b"authorization"), b"")
+            admitted = self._admission.enter(self.url.decode("latin-1"), claimed_id(header.decode("latin-1")), app)
             cycle: Any = self.cycle  # None before the first request
             if admitted is None and (cycle is None or cycle.response_complete):
                 self._refuse()

@@ -150,11 +150,11 @@ class Sessions:
             "created": now,
             "expires": now + limits.session_s,
         }
-        found = await self._database.write_async(lambda connection: self._added(connection, caller, row))
-        if found is row:
+        stored = await self._database.write_async(lambda connection: self._added(connection, caller, row))
+        if stored is row:
             self._live[name] = _Live(session=session, created=now)
             self._evict()
-        return _view(found)
+        return _view(stored)
 
     async def get(self, caller: Caller, name: str) -> SessionView:
         """The present state of a session.
@@ -262,10 +262,10 @@ class Sessions:
         new, now = new_id(caller, f"fork of {name}", key), time.time()
 
         def write(connection: Connection) -> dict[str, Any]:
-            found = connection.execute(select(sessions).where(sessions.c.id == name)).mappings().one_or_none()
-            if found is None:
+            stored = connection.execute(select(sessions).where(sessions.c.id == name)).mappings().one_or_none()
+            if stored is None:
                 raise NotFoundError("session", name)
-            row = {**found, "id": new, "created": now, "expires": now + self._service.limits.session_s}
+            row = {**stored, "id": new, "created": now, "expires": now + self._service.limits.session_s}
             if (added := self._added(connection, caller, row)) is row:
                 columns = select(literal(new), session_steps.c.step, session_steps.c.body)
                 steps = columns.where(session_steps.c.session_id == name)
@@ -311,14 +311,14 @@ class Sessions:
         assert session is not None
         try:
             run = partial(function, session)
-            found = await self._service.scheduler.run(run, lane=lane, caller=caller.id, deadline_s=deadline_s)
+            result = await self._service.scheduler.run(run, lane=lane, caller=caller.id, deadline_s=deadline_s)
         except DeadlineError:
             raise  # a worker may still change the session, so it is built again
         except WorldlineError:
             live.session = session  # unchanged
             raise
         live.session = session
-        return found
+        return result
 
     @asynccontextmanager
     async def _used(self, caller: Caller, name: str) -> AsyncIterator[tuple[dict[str, Any], _Live, Session]]:
@@ -365,8 +365,8 @@ class Sessions:
 
     def _body(self, name: str, step: int) -> bytes | None:
         """The stored message of a step."""
-        one = select(session_steps.c.body).where(session_steps.c.session_id == name, session_steps.c.step == step)
-        return self._database.read(lambda connection: connection.execute(one).scalar_one_or_none())
+        query = select(session_steps.c.body).where(session_steps.c.session_id == name, session_steps.c.step == step)
+        return self._database.read(lambda connection: connection.execute(query).scalar_one_or_none())
 
     def _state(self, schema: Schema, row: Mapping[str, Any]) -> SessionState:
         """The state of a session from its row and its kept steps."""
@@ -380,16 +380,16 @@ class Sessions:
 
     def _added(self, connection: Connection, caller: Caller, row: dict[str, Any]) -> dict[str, Any]:
         """The row after it was added; the one that an earlier request with the same key added, if there is one."""
-        found = connection.execute(select(sessions).where(sessions.c.id == row["id"])).mappings().one_or_none()
-        if found is None:
+        stored = connection.execute(select(sessions).where(sessions.c.id == row["id"])).mappings().one_or_none()
+        if stored is None:
             self._check_count(connection, caller)
             connection.execute(insert(sessions).values(row))
             return row
-        if found["expires"] < time.time():
+        if stored["expires"] < time.time():
             raise GoneError("the session of this Idempotency-Key has expired. Use another key.")
-        if any(found[name] != row[name] for name in ("world", "settings")):
+        if any(stored[name] != row[name] for name in ("world", "settings")):
             raise ConflictError("this Idempotency-Key was used for another world or other settings. Use another key.")
-        return dict(found)
+        return dict(stored)
 
     def _check_count(self, connection: Connection, caller: Caller) -> None:
         mine = (sessions.c.token_id == caller.id, sessions.c.expires > time.time())
@@ -461,9 +461,9 @@ def _packed(state: SessionState) -> Any:
 
 
 def _decoded(body: bytes) -> ObservedStep:
-    found = decode_answer(ObservedStep, body)
-    assert isinstance(found, ObservedStep)  # the service wrote it
-    return found
+    step = decode_answer(ObservedStep, body)
+    assert isinstance(step, ObservedStep)  # the service wrote it
+    return step
 
 
 def _episode(schema: Schema, steps: Sequence[ObservedStep]) -> Episode:

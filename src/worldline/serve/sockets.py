@@ -75,12 +75,12 @@ class Connection:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                found = await self._frames.get()
+                received = await self._frames.get()
         except TimeoutError as error:
             raise SlowRequestError(f"no message for {timeout_s:g} s. Connect again.") from error
-        if found is None:
+        if received is None:
             raise WebSocketDisconnect
-        frame, received_s = found
+        frame, received_s = received
         limit = min(max_bytes, self.limits.frame_bytes)
         if len(frame) > limit:
             raise TooLargeError(f"the message has {len(frame)} bytes, more than {limit}. Send less in one message.")

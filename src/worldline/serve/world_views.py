@@ -124,8 +124,8 @@ def _catalogued(hosted: HostedWorld) -> tuple[tuple[WorldVersion, ...], dict[str
     name = Reference.parse(hosted.reference).name
     try:
         catalog = Catalog()
-        found = catalog.versions(name)
-        aliases = {alias: one.now.version for alias, one in catalog.shelf(name).aliases().items()}
+        records = catalog.versions(name)
+        aliases = {alias: target.now.version for alias, target in catalog.shelf(name).aliases().items()}
     except UnknownNameError:  # removed from the catalog after it was opened
         return (), {}
-    return tuple(WorldVersion(number=one.number, created=one.created, engine=one.model) for one in found), aliases
+    return tuple(WorldVersion(number=info.number, created=info.created, engine=info.model) for info in records), aliases
