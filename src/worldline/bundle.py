@@ -264,11 +264,11 @@ def read_manifest(folder: Path) -> Manifest:
     if len(text) > MAX_MANIFEST_BYTES:
         raise _refusal(path, f"larger than {MAX_MANIFEST_BYTES} bytes")
     try:
-        found = parse_json(text)
+        content = parse_json(text)
     except ValueError as error:
         raise _refusal(path, f"not JSON ({error})") from error
     # Check the version first, because another version may have other keys.
-    number = found.get("format") if isinstance(found, dict) else None
+    number = content.get("format") if isinstance(content, dict) else None
     if type(number) is not int or number != BUNDLE_FORMAT:
         advice = "Learn the world again" if number == 1 else "Upgrade worldline"
         raise BundleError(f"{path}: format {number!r}, but this version of worldline reads {BUNDLE_FORMAT}. {advice}.")
@@ -286,16 +286,16 @@ def read_manifest(folder: Path) -> Manifest:
 def _present(folder: Path, manifest: Manifest) -> set[str]:
     """Names in the folder. Lists only subfolders that the manifest names, so a deep tree costs nothing."""
     subfolders = {name.partition("/")[0] for name in manifest.files if "/" in name}
-    found = set()
+    names = set()
     try:
         for path in folder.iterdir():
             if path.name in subfolders and not path.is_symlink() and path.is_dir():
-                found |= {f"{path.name}/{inner.name}" for inner in path.iterdir()}
+                names |= {f"{path.name}/{inner.name}" for inner in path.iterdir()}
             else:
-                found.add(path.name)
+                names.add(path.name)
     except OSError as error:
         raise _refusal(folder, f"cannot be listed ({error.strerror})") from error
-    return found
+    return names
 
 
 def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
