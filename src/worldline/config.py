@@ -149,9 +149,9 @@ def replace_at(config: T, values: Mapping[str, object], *, where: str = "setting
         UnknownNameError: there is no such field; the message suggests the nearest and lists the fields there.
         ConfigError: a value has the wrong type or is out of range.
     """
-    given = nested(values)
-    _check_names(config, given, where)
-    text = json.dumps(merged(_tree(config), given), default=lambda value: _plain(value, where))
+    changes = nested(values)
+    _check_names(config, changes, where)
+    text = json.dumps(merged(_tree(config), changes), default=lambda value: _plain(value, where))
     return from_json(type(config), text, where=where)
 
 
@@ -247,23 +247,23 @@ def _validated(adapter: Any, text: str | bytes) -> Any:
     try:
         return adapter.validate_json(text, strict=True)
     except ValidationError as error:
-        found = [one for one in error.errors() if one["type"] == "float_type" and str(one["input"]) in _SPELLED]
-        if not found:
+        flaws = [flaw for flaw in error.errors() if flaw["type"] == "float_type" and str(flaw["input"]) in _SPELLED]
+        if not flaws:
             raise
         tree = parse_json(text)
-        for one in found:
-            *path, last = one["loc"]
-            reduce(getitem, path, tree)[last] = _SPELLED[one["input"]]
+        for flaw in flaws:
+            *path, last = flaw["loc"]
+            reduce(getitem, path, tree)[last] = _SPELLED[flaw["input"]]
         return adapter.validate_json(json.dumps(tree), strict=True)
 
 
-def _refuse_unknown_keys(given: Any, kept: Any, where: str) -> None:
-    """Raises if `given` has a key that validation dropped."""
-    if isinstance(given, dict) and isinstance(kept, dict):
-        for key, inner in given.items():
+def _refuse_unknown_keys(document: Any, kept: Any, where: str) -> None:
+    """Raises if `document` has a key that validation dropped."""
+    if isinstance(document, dict) and isinstance(kept, dict):
+        for key, inner in document.items():
             if key not in kept:
                 raise ConfigError(f"{where}: {UnknownNameError('setting', key, kept)}")
             _refuse_unknown_keys(inner, kept[key], f"{where}: {key}")
-    elif isinstance(given, list) and isinstance(kept, list):
-        for number, (inner, same) in enumerate(zip(given, kept, strict=True)):
+    elif isinstance(document, list) and isinstance(kept, list):
+        for number, (inner, same) in enumerate(zip(document, kept, strict=True)):
             _refuse_unknown_keys(inner, same, f"{where}[{number}]")
