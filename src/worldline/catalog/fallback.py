@@ -129,12 +129,12 @@ class FallbackWorld(World):
         failures: Failures = {}
         for number in range(len(self._names)) if order is None else order:
             try:
-                found = ask(number)
+                answer = ask(number)
             except (UnsupportedError, UnavailableError) as error:
                 failures[self._names[number]] = error
                 continue
             self._count(number)
-            return found
+            return answer
         raise _combined_error(failures) from next(iter(failures.values()))
 
     def _trusted(self, call: PredictCall | ScoreCall) -> Any:
@@ -294,11 +294,11 @@ def _price(call: CallCost | None) -> str:
 def _check_same(first: Card, first_name: str, card: Card, name: str) -> None:
     """Raises if the signals of a world differ from those of the first."""
     names = {signal.name for signal in first.schema.observations}
-    found = clashes(first.schema, card.schema, names)
-    found += tuple(f"it takes {n!r}, which {first_name!r} does not know" for n in card.inputs if n not in names)
-    if found:
+    differences = clashes(first.schema, card.schema, names)
+    differences += tuple(f"it takes {n!r}, which {first_name!r} does not know" for n in card.inputs if n not in names)
+    if differences:
         fix = f"Create it with the schema of {first_name!r}."
-        raise ConfigError(f"{name!r} cannot replace {first_name!r}: {'; '.join(found)}. {fix}")
+        raise ConfigError(f"{name!r} cannot replace {first_name!r}: {'; '.join(differences)}. {fix}")
 
 
 def _stacked(scores: Sequence[Scores]) -> Scores:

@@ -133,7 +133,7 @@ class NamedWorld(World):
         """The version that the alias points to now; `serving` if it cannot be opened."""
         stamp = self._directory.stamp()  # before the file is read, so that the next call sees a change in between
         try:
-            found = self._open(serving, stamp)
+            current = self._open(serving, stamp)
         except Exception as error:
             if serving is None:
                 raise
@@ -147,9 +147,9 @@ class NamedWorld(World):
                 type(error).__name__,
                 name,
             )
-            found = replace(serving, stamp=stamp)  # retry when the file changes, not at every call
-        self._serving = found
-        return found
+            current = replace(serving, stamp=stamp)  # retry when the file changes, not at every call
+        self._serving = current
+        return current
 
     def _open(self, serving: _Serving | None, stamp: Stamp | None) -> _Serving:
         alias = self._directory.alias(self._alias)
