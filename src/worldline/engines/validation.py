@@ -116,9 +116,9 @@ def _check(arrays: Arrays, signals: Sequence[Signal], leading: tuple[int, ...], 
     for signal in signals:
         if signal.name not in arrays:
             raise InputError(f"{role} signal {signal.name!r} is missing. Add it as {layout}, shape {signal.shape}.")
-        found = arrays[signal.name].shape
-        if found != (*leading, *signal.shape):
+        shape = arrays[signal.name].shape
+        if shape != (*leading, *signal.shape):
             raise InputError(
-                f"{role} signal {signal.name!r} has shape {found}. Give it as {layout} with *shape {signal.shape}, "
+                f"{role} signal {signal.name!r} has shape {shape}. Give it as {layout} with *shape {signal.shape}, "
                 "and the same leading sizes as the other signals."
             )
