@@ -71,10 +71,10 @@ class History:
             axis: position of the new axis.
         """
         return cls(
-            observations=_stacked([one.observations for one in histories], axis),
-            actions=_stacked([one.actions for one in histories], axis),
-            exogenous=_stacked([one.exogenous for one in histories], axis),
-            observed=_stacked_masks([one.observed for one in histories], axis),
+            observations=_stacked([history.observations for history in histories], axis),
+            actions=_stacked([history.actions for history in histories], axis),
+            exogenous=_stacked([history.exogenous for history in histories], axis),
+            observed=_stacked_masks([history.observed for history in histories], axis),
         )
 
     def map(self, function: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> History:
@@ -192,9 +192,9 @@ class Episode:
         """
         stop = (self.num_steps if at is None else at) + 1
         if not 0 <= stop - (stop if length is None else length) < stop <= self.num_steps + 1:
-            given = f"at is {stop - 1}{'' if length is None else f', length is {length}'}"
+            arguments = f"at is {stop - 1}{'' if length is None else f', length is {length}'}"
             limits = f"Give at from 0 to {self.num_steps}, and length from 1 to at + 1."
-            raise InputError(f"{given}, but the episode has {self.num_steps + 1} observations. {limits}")
+            raise InputError(f"{arguments}, but the episode has {self.num_steps + 1} observations. {limits}")
         whole = History(
             observations=self.observations, actions=self.actions, exogenous=self.exogenous, observed=self.observed
         )

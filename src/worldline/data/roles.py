@@ -171,33 +171,33 @@ def role_of_name(name: str, unit: str | None = None) -> RoleGuess | None:
     words, short = words_of(name), (unit or "").strip().lower()
     known = set(words)
 
-    def found(group: frozenset[str]) -> str:
+    def word_in(group: frozenset[str]) -> str:
         return next((word for word in words if word in group), "")
 
-    if word := found(_LOGGER):
+    if word := word_in(_LOGGER):
         return RoleGuess(role=None, reason=f"the word '{word}' names a value of the logger")
-    if word := found(_TEXTS):
+    if word := word_in(_TEXTS):
         return RoleGuess(role=None, reason=f"the word '{word}' names a text for people")
     if words and words[-1] in _COUNTERS and (len(words) == 1 or known <= _COUNTERS | {"episode", "frame", "ep"}):
         return RoleGuess(role=None, reason=f"the word '{words[-1]}' names a counter")
-    if word := found(_GOALS):
+    if word := word_in(_GOALS):
         return RoleGuess(role=None, reason=f"the word '{word}' names the task, not the state")
-    if (word := found(_DIFFERENCES)) and known & _TARGETS:
+    if (word := word_in(_DIFFERENCES)) and known & _TARGETS:
         return RoleGuess(role=None, reason=f"the word '{word}' names a value derived from a target")
-    if (word := found(_REWARDS)) or words in (("return",), ("returns",)):
+    if (word := word_in(_REWARDS)) or words in (("return",), ("returns",)):
         return RoleGuess(role=Role.REWARD, reason=f"the word '{word or words[0]}' names a reward")
-    if word := found(_FEEDBACK):
+    if word := word_in(_FEEDBACK):
         return RoleGuess(role=Role.OBSERVATION, reason=f"the word '{word}' names a measurement")
-    if word := found(_COMMANDS):
+    if word := word_in(_COMMANDS):
         return RoleGuess(role=Role.ACTION, reason=f"the word '{word}' names a command")
-    if word := found(_SURROUNDINGS):
+    if word := word_in(_SURROUNDINGS):
         return RoleGuess(role=Role.EXOGENOUS, reason=f"the word '{word}' names the surroundings")
-    if word := found(_MEASURED):
+    if word := word_in(_MEASURED):
         return RoleGuess(role=Role.OBSERVATION, reason=f"the word '{word}' names a measured quantity")
     if short in _MEASURED_UNITS:
         return RoleGuess(role=Role.OBSERVATION, reason=f"the unit {unit} is of a measured quantity")
-    if word := found(_DEVICES):
-        quantity = found(_QUANTITIES) or (unit if short in _QUANTITY_UNITS else "")
+    if word := word_in(_DEVICES):
+        quantity = word_in(_QUANTITIES) or (unit if short in _QUANTITY_UNITS else "")
         reason = f"the word '{word}' names an actuator"
         return RoleGuess(role=Role.ACTION, reason=reason, sure=not quantity)
     if len(words) == 1 and words[0] in _LETTERS:

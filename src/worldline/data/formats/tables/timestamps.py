@@ -252,8 +252,8 @@ def _nearest(
     import pandas as pd
 
     nearest = pd.Index(times).get_indexer(grid, method="nearest", tolerance=step / 2)
-    held = np.maximum(np.searchsorted(times, grid) - 1, 0)
-    return values[np.where(nearest >= 0, nearest, held)], nearest >= 0
+    previous = np.maximum(np.searchsorted(times, grid) - 1, 0)
+    return values[np.where(nearest >= 0, nearest, previous)], nearest >= 0
 
 
 def _linear(
