@@ -113,7 +113,7 @@ def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
     split = _split(run)
     if card.notes.get("data") != store.content_hash():
         known = _known(run)
-        return {n: known.get(one, "") for n, one in enumerate(fingerprints(store, card.schema))} if known else {}
+        return {n: known.get(digest, "") for n, digest in enumerate(fingerprints(store, card.schema))} if known else {}
     if not split:
         raise DataError(
             f"{card.name} was learned from these logs, but {opened_from or 'a world that is already open'} does not "

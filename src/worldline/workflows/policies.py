@@ -69,8 +69,8 @@ def policy_maker(policy: Policy | type[Policy] | Act | str | None, env: AnyEnv) 
     lab = env.unwrapped if isinstance(env.unwrapped, Lab) else None
     if lab is not None and policy in (None, "explorer"):
         return lab.explorer
-    given: Any = imported("policy", policy) if isinstance(policy, str) and ":" in policy else policy
-    made = RandomPolicy(env.action_space) if policy in (None, "random") else given
+    chosen: Any = imported("policy", policy) if isinstance(policy, str) and ":" in policy else policy
+    made = RandomPolicy(env.action_space) if policy in (None, "random") else chosen
     if isinstance(made, type):
         made = made()
     if not isinstance(made, Policy) and callable(made):

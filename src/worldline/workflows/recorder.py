@@ -53,10 +53,10 @@ class EpisodeRecord:
         self._observations = SpaceLayout(environment.observation_space, Role.OBSERVATION)
         self._actions = SpaceLayout(environment.action_space, Role.ACTION)
         self._rounded = {
-            signal.name: given
+            signal.name: stored
             for signal in self._actions.signals
-            for given in schema.actions
-            if given.name == signal.name and given.dtype != signal.dtype
+            for stored in schema.actions
+            if stored.name == signal.name and stored.dtype != signal.dtype
         }
         self._rows: dict[Role, list[dict[str, Array]]] = {}
         self._seed: int | None = None
@@ -245,10 +245,10 @@ def _compare(store: Store, wanted: Schema, *, exactly: bool) -> None:
     """Raises InputError if the episodes do not fit into the store."""
     if store.schema == wanted:
         return
-    stored, given = (
+    stored, recorded = (
         {s.name: (s.role, s.kind, s.shape, s.num_values) for s in x.signals} for x in (store.schema, wanted)
     )
-    different = sorted({name for name, _ in stored.items() ^ given.items()})
+    different = sorted({name for name, _ in stored.items() ^ recorded.items()})
     if different:
         raise InputError(
             f"the store {store.path} and the environment differ in the signals {', '.join(different)}. Record into a "

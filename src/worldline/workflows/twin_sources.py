@@ -35,15 +35,15 @@ def twin_source(name: str, required: Schema) -> TwinSource:
         UnsupportedError: the world takes exogenous signals that the environment does not have.
     """
     source: TwinSource = GreenhouseTwins() if name == GREENHOUSE else EnvironmentTwins(name=name)
-    given = {signal.name for signal in source.schema.signals}
-    known = [signal for signal in required.exogenous if signal.name in given]
+    available = {signal.name for signal in source.schema.signals}
+    known = [signal for signal in required.exogenous if signal.name in available]
     check_signals(
         source.schema,
         (*required.actions, *required.observations, *known),
         f"the environment {name}",
         "Give the environment of the logs, or audit without --env.",
     )
-    lacking = [signal.name for signal in required.exogenous if signal.name not in given]
+    lacking = [signal.name for signal in required.exogenous if signal.name not in available]
     if lacking:
         raise UnsupportedError(
             f"the environment {name} lacks the exogenous signals {', '.join(lacking)}. Audit without --env."
