@@ -133,9 +133,9 @@ def _print_next(report: ImportReport, source: Path, roles: Mapping[str, Sequence
         print(replace(late.finding, fix=fix))
         lag += late.lag
     if _is_too_short(report):
-        given = [part for role, texts in roles.items() if texts for part in (f"--{role}", ",".join(texts))]
-        given += ["--action-lag", str(lag)] if lag else []
-        print_next("import", source, store.with_name(f"{store.name}-cut"), *given, "--max-steps", "100")
+        options = [part for role, texts in roles.items() if texts for part in (f"--{role}", ",".join(texts))]
+        options += ["--action-lag", str(lag)] if lag else []
+        print_next("import", source, store.with_name(f"{store.name}-cut"), *options, "--max-steps", "100")
     elif late is not None:
         print_next(*late.command)
     else:
@@ -186,12 +186,12 @@ def _edits(roles: Mapping[str, Sequence[str] | None]) -> dict[str, dict[str, str
     Raises:
         InputError: two options name the same column.
     """
-    found: dict[str, dict[str, str]] = {}
+    edits: dict[str, dict[str, str]] = {}
     for role, texts in roles.items():
         for name in (name.strip() for text in texts or () for name in text.split(",") if name.strip()):
-            if (before := found.setdefault(name, {"role": role})["role"]) != role:
+            if (before := edits.setdefault(name, {"role": role})["role"]) != role:
                 raise InputError(f"{name!r} is given to --{before} and to --{role}. Name it once.")
-    return found
+    return edits
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
