@@ -129,8 +129,8 @@ class Mlflow(Tracker):
         self._folder.mkdir(parents=True, exist_ok=True)
         place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._folder.resolve() / 'mlflow.db'}"
         self._client = self._make(tracking_uri=place)
-        found = self._client.get_experiment_by_name("worldline")
-        experiment = found.experiment_id if found is not None else self._client.create_experiment("worldline")
+        existing = self._client.get_experiment_by_name("worldline")
+        experiment = existing.experiment_id if existing is not None else self._client.create_experiment("worldline")
         created = self._client.create_run(experiment, run_name=run, tags={"first_step": str(step)})
         self._run_id = created.info.run_id
         for name, value in _flat(settings).items():
