@@ -78,9 +78,9 @@ def choose_device(name: str = "auto") -> torch.device:
         raise InputError(f"device {name!r} is unknown. Choose auto, cpu, cuda, cuda:N or mps.")
     index = int(number or os.environ.get("LOCAL_RANK", "0")) if kind == "cuda" else 0
     if index >= counts[kind]:
-        found = [f"{other}:{n}" if other == "cuda" else other for other in counts for n in range(counts[other])]
+        devices = [f"{other}:{n}" if other == "cuda" else other for other in counts for n in range(counts[other])]
         wanted = f"{kind}:{index}" if kind == "cuda" else kind
-        raise InputError(f"device {name!r} is not available: {wanted} is not among {', '.join(found)}. Choose auto.")
+        raise InputError(f"device {name!r} is not available: {wanted} is not among {', '.join(devices)}. Choose auto.")
     return CPU if kind == "cpu" else torch.device(kind, index)
 
 

@@ -40,4 +40,4 @@ def _type_checking_imports(package: str) -> dict[str, tuple[str, str]]:
     tree = ast.parse(Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8"))
     blocks = [node.body for node in tree.body if isinstance(node, ast.If)]
     imports = [node for body in blocks for node in body if isinstance(node, ast.ImportFrom)]
-    return {one.asname or one.name: (str(node.module), one.name) for node in imports for one in node.names}
+    return {alias.asname or alias.name: (str(node.module), alias.name) for node in imports for alias in node.names}

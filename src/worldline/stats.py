@@ -118,7 +118,7 @@ def cluster_rate(hits: NDArray[np.bool_], cluster: NDArray[np.integer]) -> Rate:
     if share in (0.0, 1.0) or len(present) < 2:
         effective = float(len(present))
     else:
-        residual = np.array([(hits[cluster == one] - share).sum() for one in present])
+        residual = np.array([(hits[cluster == episode] - share).sum() for episode in present])
         variance = len(present) / (len(present) - 1) * (residual**2).sum() / trials**2
         effective = min(float(trials), share * (1 - share) / variance) if variance > 0 else float(trials)
     return wilson(int(hits.sum()), trials, effective_trials=max(effective, 1.0))
