@@ -112,9 +112,9 @@ class AbstentionTest(FleetTest):
         context = self.num_steps + 1
 
         def answers(engine: ConfoundedOracle) -> Arrays:
-            found = calibrate(engine, episodes, horizon=1, num_windows=NUM_WINDOWS, seed=0, trust_steps=0,
-                              with_causes=False)  # fmt: skip
-            return self.answers_of(engine, scenes, found)
+            calibration = calibrate(engine, episodes, horizon=1, num_windows=NUM_WINDOWS, seed=0, trust_steps=0,
+                                    with_causes=False)  # fmt: skip
+            return self.answers_of(engine, scenes, calibration)
 
         oracle, blind = (
             answers(ConfoundedOracle.lawful(lab, context)),
@@ -154,8 +154,8 @@ class AbstentionTest(FleetTest):
         places = range(len(SCORED))
         worlds = {"this world": answers, BLIND: blind, "knows the law": references.oracle}
         lines = [FigureLine.of("truth", (0, len(SCORED) - 1), (0.9, 0.9))]
-        for name, one in worlds.items():
-            share = _inside(scenes, one, "do")[..., list(SCORED)].mean((0, 1))
+        for name, predicted in worlds.items():
+            share = _inside(scenes, predicted, "do")[..., list(SCORED)].mean((0, 1))
             lines.append(FigureLine.of(name, places, share, points=True))
         kinds = ", ".join(BOATS[boat].name for boat in SCORED)
         coverage = FigurePanel.of("Coverage under random motors", kinds, "coverage of the 90 % band", lines)
@@ -174,32 +174,32 @@ def _infinite(answers: Arrays) -> Arrays:
 
 def _wider(answers: Arrays, times: float) -> Arrays:
     """The same means with bands `times` as wide."""
-    found: dict[str, NDArray[np.generic]] = dict(answers)
+    wider: dict[str, NDArray[np.generic]] = dict(answers)
     for group in GROUPS:
         mean = answers[f"{group}.mean"].astype(float)
         for edge in (f"{group}.low", f"{group}.high"):
-            found[edge] = mean + times * (answers[edge].astype(float) - mean)
-    return found
+            wider[edge] = mean + times * (answers[edge].astype(float) - mean)
+    return wider
 
 
 def _undrilled(scenes: Arrays, adjusted: Arrays, confounded: Arrays) -> Arrays:
     """The adjusted answers, but drilled boats have the confounded mean and bands that hold 90 % around it."""
-    found = {name: value.astype(float) for name, value in adjusted.items()}
+    undrilled = {name: value.astype(float) for name, value in adjusted.items()}
     for group in GROUPS:
         mean = confounded[f"{group}.mean"].astype(float)
         reach = np.quantile(np.abs(scenes[f"{group}.drifts"] - mean), 0.9, axis=(0, 1))
-        found[f"{group}.mean"][..., DRILLED] = mean[..., DRILLED]
+        undrilled[f"{group}.mean"][..., DRILLED] = mean[..., DRILLED]
         for edge, sign in (("low", -1), ("high", 1)):
-            band = found[f"{group}.{edge}"]
+            band = undrilled[f"{group}.{edge}"]
             band[..., DRILLED] = (mean + sign * reach)[..., DRILLED]
             band[..., GUSTY] = sign * np.inf
-    return found
+    return undrilled
 
 
 def _inside(scenes: Arrays, answers: Arrays, group: str) -> Floats:
     """Whether the true drift is in the band [E, K, B]."""
     low, drifts, high = (
-        one.astype(float) for one in (answers[f"{group}.low"], scenes[f"{group}.drifts"], answers[f"{group}.high"])
+        value.astype(float) for value in (answers[f"{group}.low"], scenes[f"{group}.drifts"], answers[f"{group}.high"])
     )
     return np.asarray((low <= drifts) & (drifts <= high), dtype=float)
 
@@ -260,12 +260,12 @@ def _coverage(inside: Mapping[str, Floats]) -> Condition:
     off: dict[str, float] = {}
     for group in GROUPS:
         for boat in IDENTIFIABLE:
-            held = inside[group][..., boat].mean(1)
-            found = score(accuracy(held, chance=0.0), len(held))
-            assert found is not None  # shares are finite
+            covered = inside[group][..., boat].mean(1)
+            coverage = score(accuracy(covered, chance=0.0), len(covered))
+            assert coverage is not None  # shares are finite
             kind = "observed" if group == "seen" else "interventional"
-            name = f"{held.mean():.2f} [{found.low:.2f}, {found.high:.2f}] {kind}"
-            off[f"{name}, {BOATS[boat].name}"] = max(MIN_COVERAGE - found.high, found.low - MAX_COVERAGE)
+            name = f"{covered.mean():.2f} [{coverage.low:.2f}, {coverage.high:.2f}] {kind}"
+            off[f"{name}, {BOATS[boat].name}"] = max(MIN_COVERAGE - coverage.high, coverage.low - MAX_COVERAGE)
     worst = max(off, key=lambda name: off[name])
     return Condition(
         name=f"identifiable boats: observational and interventional coverage {MIN_COVERAGE} to {MAX_COVERAGE}",
@@ -296,8 +296,8 @@ def _bands(scenes: Arrays, answers: Arrays, blind: Arrays, boat: int) -> FigureP
     motors = scenes["do.motors"][first, 0, boat].astype(float)
     order = np.argsort(motors)
 
-    def line(name: str, one: Arrays) -> FigureLine:
-        mean, low, high = (one[f"do.{part}"][first, 0, boat].astype(float)[order] for part in ("mean", "low", "high"))
+    def line(name: str, bands: Arrays) -> FigureLine:
+        mean, low, high = (bands[f"do.{part}"][first, 0, boat].astype(float)[order] for part in ("mean", "low", "high"))
         return FigureLine.of(name, motors[order], mean, low=np.clip(low, -15, 15), high=np.clip(high, -15, 15))
 
     drifts = scenes["do.drifts"][first, 0, boat].astype(float)[order]

@@ -143,12 +143,12 @@ class ArrowOfTimeTest(ExamTest):
                 Persistence.fit(episodes, schema),
                 ConstantVelocity.fit(episodes, schema),
             )
-            for one, engine in zip(worlds.values(), engines, strict=True):
-                one[table] = _calibrated(engine, episodes)
-        found = {name: self._surprises(one, scenes) for name, one in worlds.items()}
+            for by_table, engine in zip(worlds.values(), engines, strict=True):
+                by_table[table] = _calibrated(engine, episodes)
+        surprises = {name: self._surprises(by_table, scenes) for name, by_table in worlds.items()}
         return References(
-            oracle=found.pop("oracle"),
-            must_fail={"frame differences": _frame_differences(scenes), **found},
+            oracle=surprises.pop("oracle"),
+            must_fail={"frame differences": _frame_differences(scenes), **surprises},
             floor_name="chance",
         )
 
@@ -211,8 +211,8 @@ def _surprise(world: World, clips: Arrays, number: int) -> Float[np.ndarray, "T"
     shows = {name: value[number] for name, value in clips.items()}
     num_steps = len(shows[SIGNALS[0]]) - 1
     episode = Episode(observations=shows, actions={"push": np.zeros((num_steps, 2), np.float32)})
-    found = world.surprise(episode).p_values
-    return np.asarray(-np.log(np.stack([found[name] for name in SIGNALS])).sum(0))
+    p_values = world.surprise(episode).p_values
+    return np.asarray(-np.log(np.stack([p_values[name] for name in SIGNALS])).sum(0))
 
 
 def _band_errors(world: World, clips: Arrays) -> Float[np.ndarray, "E T"]:
@@ -281,11 +281,11 @@ def _frame_differences(scenes: Arrays) -> dict[str, NDArray[np.generic]]:
 def _scatter(table: str, answers: Arrays, others: Mapping[str, Arrays]) -> FigurePanel:
     """Total surprise of each clip, forwards and backwards."""
 
-    def points(name: str, found: Arrays) -> FigureLine:
-        x, y = (found[f"{table}.{way}"].astype(float).sum(-1) for way in ("forward", "backward"))
+    def points(name: str, surprises: Arrays) -> FigureLine:
+        x, y = (surprises[f"{table}.{way}"].astype(float).sum(-1) for way in ("forward", "backward"))
         return FigureLine.of(name, x, y, points=True)
 
-    lines = tuple(points(name, found) for name, found in {**others, "this world": answers}.items())
+    lines = tuple(points(name, surprises) for name, surprises in {**others, "this world": answers}.items())
     edge = max(max(*line.x, *line.y) for line in lines)
     diagonal = FigureLine.of("no difference", (0.0, edge), (0.0, edge))
     forwards, backwards = (f"surprise {way} [nat]" for way in ("forwards", "backwards"))

@@ -198,8 +198,8 @@ class BeyondRangeTest(ExamTest):
             laws = {name: as_world(LabOracle(schema=lab.schema, law=law)) for name, law in _false_laws(lab).items()}
             trivial = bank(episodes, lab.schema)
             on_scenes, on_pilot = (
-                {name: self._answers(kind, world, one) for name, world in {**trivial, **laws}.items()}
-                for one in (scenes, pilot)
+                {name: self._answers(kind, world, scene_set) for name, world in {**trivial, **laws}.items()}
+                for scene_set in (scenes, pilot)
             )
             names = []
             for cell in CELLS[kind]:
@@ -246,7 +246,7 @@ class BeyondRangeTest(ExamTest):
     def _throws(self, rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
         """Initial states of throws, cell by cell."""
         speed, gravity = (
-            np.concatenate(one) for one in zip(*(self._drawn(rng, b) for b in THROWS.values()), strict=True)
+            np.concatenate(parts) for parts in zip(*(self._drawn(rng, b) for b in THROWS.values()), strict=True)
         )
         place = np.stack([rng.uniform(*THROW_X, len(speed)), rng.uniform(*THROW_Y, len(speed))], -1)
         made = {
@@ -260,11 +260,11 @@ class BeyondRangeTest(ExamTest):
         """Initial states of collisions, cell by cell. Balls in uniform motion have already collided."""
         pairs = [self._drawn(rng, bands) for bands in COLLISIONS.values()]
         parting = [-speed for speed in self._drawn(rng, ((PARTING, PARTING),))]
-        left, right = (np.concatenate(one) for one in zip(*pairs, parting, strict=True))
+        left, right = (np.concatenate(parts) for parts in zip(*pairs, parting, strict=True))
         time = rng.uniform(*CONTACT_TIME, len(left))
         time = np.where(left < 0, -CONTACT_TIME[0], time)
-        found = self._collision().approach(left, right, rng.uniform(*CONTACT_PLACE, len(left)), time)
-        return dict(found)
+        states = self._collision().approach(left, right, rng.uniform(*CONTACT_PLACE, len(left)), time)
+        return dict(states)
 
     def _drawn(self, rng: np.random.Generator, bands: tuple[tuple[Band, Band], ...]) -> list[Floats]:
         """Two factors of each scene of a cell, each drawn from one of its pairs of bands."""
@@ -334,7 +334,7 @@ def _slow_throw(lab: Parabola) -> Law:
 def _best(kind: str, cell: str, answers: Mapping[str, Arrays], pilot: Arrays) -> str:
     """Name of the trivial model that is best in one cell of the pilot."""
     rows = _in_cell(kind, cell, pilot)
-    return best_of(answers, lambda one: _loss(kind, pilot, one)[rows])
+    return best_of(answers, lambda predicted: _loss(kind, pilot, predicted)[rows])
 
 
 def _in_cell(kind: str, cell: str, scenes: Arrays) -> NDArray[np.bool_]:
@@ -356,13 +356,13 @@ def _answers_by_cell(
 def _cells(kind: str, scenes: Arrays, answers: Arrays, floor: Arrays) -> list[Cell]:
     """The scored cell, and the gated cell of uniform motion if the motion has one."""
     loss, trivial = _loss(kind, scenes, answers), _loss(kind, scenes, floor)
-    found = []
+    cells = []
     for name in (HEADLINE, UNIFORM):
         if name not in CELLS[kind]:
             continue
         rows = _in_cell(kind, name, scenes)
-        found.append(skill_cell(f"{kind} {name}", loss[rows], trivial[rows], marginal=_marginal(kind, scenes, rows)))
-    return [replace(found[0], raw={**found[0].raw, **_raw_figures(kind, scenes, answers, floor)}), *found[1:]]
+        cells.append(skill_cell(f"{kind} {name}", loss[rows], trivial[rows], marginal=_marginal(kind, scenes, rows)))
+    return [replace(cells[0], raw={**cells[0].raw, **_raw_figures(kind, scenes, answers, floor)}), *cells[1:]]
 
 
 def _raw_figures(kind: str, scenes: Arrays, answers: Arrays, floor: Arrays) -> dict[str, float]:
@@ -386,11 +386,11 @@ def _inside(kind: str, scenes: Arrays, answers: Arrays, floor: Arrays) -> Condit
     """Condition: the world has learned the range of its logs."""
     rows = _in_cell(kind, "inside", scenes)
     loss, trivial = _loss(kind, scenes, answers)[rows], _loss(kind, scenes, floor)[rows]
-    found = score(skill(loss, trivial, np.zeros_like(trivial)), len(loss))
+    inside = score(skill(loss, trivial, np.zeros_like(trivial)), len(loss))
     return Condition(
         name=f"{kind} inside the range of the logs: skill significantly above {MIN_INSIDE_SKILL}",
-        met=found is not None and found.low > MIN_INSIDE_SKILL,
-        found="undefined" if found is None else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]",
+        met=inside is not None and inside.low > MIN_INSIDE_SKILL,
+        found="undefined" if inside is None else f"{inside.value:.2f} [{inside.low:.2f}, {inside.high:.2f}]",
     )
 
 
@@ -423,8 +423,8 @@ def _marginal(kind: str, scenes: Arrays, rows: NDArray[np.bool_]) -> float:
 def _velocity_error(kind: str, scenes: Arrays, answers: Arrays) -> Floats:
     """Mean absolute error [E] of velocities, m/s, from differences of positions in the graded steps."""
     rates = [
-        np.diff(_displacement(kind, scenes, one), axis=1, prepend=0.0) / STEP_S
-        for one in (unpacked(answers, kind), unpacked(scenes, f"{kind}.truth"))
+        np.diff(_displacement(kind, scenes, arrays), axis=1, prepend=0.0) / STEP_S
+        for arrays in (unpacked(answers, kind), unpacked(scenes, f"{kind}.truth"))
     ]
     return _mean_graded(kind, scenes, np.abs(rates[0] - rates[1]).mean(-1))
 
@@ -438,9 +438,9 @@ def _speed_panel(kind: str, scenes: Arrays, named_answers: Mapping[str, Arrays])
     for name, answers in named_answers.items():
         velocity_error = _velocity_error(kind, scenes, answers)
         bins = [counted & (speed >= low) & (speed < low + SPEED_BIN) for low in np.arange(1.0, 7.0, SPEED_BIN)]
-        bins = [one for one in bins if one.any()]
+        bins = [rows for rows in bins if rows.any()]
         lines.append(
-            FigureLine.of(name, (speed[one].mean() for one in bins), (velocity_error[one].mean() for one in bins))
+            FigureLine.of(name, (speed[rows].mean() for rows in bins), (velocity_error[rows].mean() for rows in bins))
         )
     lines += [FigureLine.of("range of the logs", band, (0.0, 0.0)) for band in (SLOW, FAST)]
     what = "speed of the throw" if kind == "parabola" else "mean speed of the two balls"

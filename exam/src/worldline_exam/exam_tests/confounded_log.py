@@ -96,9 +96,9 @@ class ConfoundedLogTest(FleetTest):
         true, by_wind = scenes["law"][0]
         cells = []
         for boat in SHOWN:
-            found, logged = _slope_of(answers, scenes, boat), _logged_slope(scenes, boat)
+            predicted, logged = _slope_of(answers, scenes, boat), _logged_slope(scenes, boat)
             raw = rounded(
-                b_hat=found(_unit_weights(scenes))[0],
+                b_hat=predicted(_unit_weights(scenes))[0],
                 b_obs=logged(_unit_weights(scenes))[0],
                 b_obs_closed_form=true + by_wind * BOATS[boat].confounding,
                 b=true,
@@ -107,7 +107,7 @@ class ConfoundedLogTest(FleetTest):
                 note = f"{UNKNOWABLE}: {NOT_IDENTIFIABLE_REASON}"
                 cells.append(Cell(name=BOATS[boat].name, score=None, raw=raw, note=note))
                 continue
-            share = _recovered_share(found, logged, float(true))
+            share = _recovered_share(predicted, logged, float(true))
             cells.append(cell(BOATS[boat].name, share, len(scenes["law"]), raw=raw))
         gain = float(_slope_of(answers, scenes, PLAIN)(_unit_weights(scenes))[0] / true)
         unconfounded = Condition(
@@ -172,11 +172,11 @@ def _slope(motors: Floats, drifts: Floats) -> Statistic:
     return statistic
 
 
-def _recovered_share(found: Statistic, logged: Statistic, true: float) -> Statistic:
+def _recovered_share(predicted: Statistic, logged: Statistic, true: float) -> Statistic:
     """1 - |b_hat - b| / |b_obs - b|."""
 
     def statistic(weights: Floats) -> Floats:
-        return 1 - ratio(np.abs(found(weights) - true), np.abs(logged(weights) - true))
+        return 1 - ratio(np.abs(predicted(weights) - true), np.abs(logged(weights) - true))
 
     return statistic
 

@@ -110,15 +110,15 @@ class ContactTest(ExamTest):
             kept.append(self._draw_rich(lab, rng))
             if sum(len(part["tilt"]) for part in kept) >= self.num_scenes:
                 break
-        found = {name: np.concatenate([part[name] for part in kept])[: self.num_scenes] for name in kept[0]}
-        if len(found["tilt"]) < self.num_scenes:
+        rollouts = {name: np.concatenate([part[name] for part in kept])[: self.num_scenes] for name in kept[0]}
+        if len(rollouts["tilt"]) < self.num_scenes:
             raise InputError(
-                f"only {len(found['tilt'])} of {self.num_scenes} rollouts have enough contacts. Raise num_steps."
+                f"only {len(rollouts['tilt'])} of {self.num_scenes} rollouts have enough contacts. Raise num_steps."
             )
-        tilt = found.pop("tilt")
-        shown = {name: value[:, :HISTORY] for name, value in found.items()}
+        tilt = rollouts.pop("tilt")
+        shown = {name: value[:, :HISTORY] for name, value in rollouts.items()}
         history = History(observations=shown, actions={"tilt": tilt[:, : HISTORY - 1]})
-        truth = {name: found[name][:, HISTORY:] for name in _positions(lab)}
+        truth = {name: rollouts[name][:, HISTORY:] for name in _positions(lab)}
         return {
             **packed_history(history),
             **packed("actions", {"tilt": tilt[:, HISTORY - 1 :]}),
@@ -156,8 +156,8 @@ class ContactTest(ExamTest):
         lab, table = self._lab(), self._table()
         num_scenes = len(scenes["actions.tilt"])
         truth = self._path(lab, scenes, unpacked(scenes, "truth"))
-        path, floor = (self._path(lab, scenes, one) for one in (answers, references.floor))
-        touched, predicted, by_floor = (_ahead(contacts(one, table)) for one in (truth, path, floor))
+        path, floor = (self._path(lab, scenes, answer) for answer in (answers, references.floor))
+        touched, predicted, by_floor = (_ahead(contacts(positions, table)) for positions in (truth, path, floor))
         mine, theirs = tally(touched, predicted, table), tally(touched, by_floor, table)
         own = depth(truth, table).max(1, keepdims=True)
         # Positions that are not finite penetrate nothing; `miscounted` counts them as gone.
@@ -179,7 +179,7 @@ class ContactTest(ExamTest):
             later_contacts_a_rollout=(mine.hits + mine.missed).mean(),
         )
         for kind in ("rim", "pen", "discs"):
-            of_kind = np.array([one == kind for one in table.kinds])
+            of_kind = np.array([surface_kind == kind for surface_kind in table.kinds])
             part = tally(touched & of_kind, predicted & of_kind, table)
             raw |= rounded(**{f"f1_{kind}": _f1(part.hits, part.missed, part.false, ones)[0]})
         return Grade(cells=(cell("later contacts", statistic, num_scenes, raw=raw),))
@@ -248,9 +248,9 @@ def _tilts(lab: Containers, rng: np.random.Generator, num_scenes: int, num_steps
     return np.asarray(scenes, dtype=np.float32)
 
 
-def _ahead(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _ahead(touched: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The contacts after the history."""
-    return np.where(np.arange(found.shape[1])[None, :, None] >= HISTORY, found, False)
+    return np.where(np.arange(touched.shape[1])[None, :, None] >= HISTORY, touched, False)
 
 
 def _finite(values: Floats) -> Floats:

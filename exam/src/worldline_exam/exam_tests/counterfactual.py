@@ -81,15 +81,15 @@ class CounterfactualTest(ExamTest):
         seeds = rng.choice(2**31, self.num_scenes, replace=False)
         taken, drawn = (draw(lab, self.num_scenes, self.num_steps, rng).pushes for _ in range(2))
         others = np.concatenate([taken[:, :AT], drawn[:, AT:]], 1)
-        episodes = [replay(lab, int(one), {"push": taken[e]}) for e, one in enumerate(seeds)]
-        twins = [replay(lab, int(one), {"push": others[e]}) for e, one in enumerate(seeds)]
+        episodes = [replay(lab, int(episode_seed), {"push": taken[e]}) for e, episode_seed in enumerate(seeds)]
+        twins = [replay(lab, int(episode_seed), {"push": others[e]}) for e, episode_seed in enumerate(seeds)]
         shuffled = []
         for scene, other in enumerate(np.roll(seeds, 1)):
             start = {name.removeprefix("puck_"): episodes[scene].observations[name][0] for name in SIGNALS}
             shuffled.append(replay(lab, int(other), {"push": taken[scene]}, start))
         return {
             "seed": seeds,
-            "friction": np.array([lab.hidden(int(one))["friction"] for one in seeds]),
+            "friction": np.array([lab.hidden(int(episode_seed))["friction"] for episode_seed in seeds]),
             "others": others[:, AT:],
             "taken": taken,
             **packed("factual", stacked(episodes).observations),
@@ -132,7 +132,7 @@ class CounterfactualTest(ExamTest):
         """The cells "hidden cause" and "noise"."""
         truth = unpacked(scenes, "truth")
         loss, unknown, known = (
-            squared_error(unpacked(one, "path"), truth) for one in (answers, references.floor, references.ceiling)
+            squared_error(unpacked(answer, "path"), truth) for answer in (answers, references.floor, references.ceiling)
         )
         typical = {name: value.mean((0, 1), keepdims=True) + 0 * value for name, value in truth.items()}
         marginal = squared_error(typical, truth)
@@ -179,8 +179,8 @@ def _counterfactuals(
         )
         for scene in range(len(scenes["seed"]))
     ]
-    found = counterfactuals(world, episodes, AT, {"push": scenes["others"]}, signals=SIGNALS)
-    return packed("path", found)
+    predicted = counterfactuals(world, episodes, AT, {"push": scenes["others"]}, signals=SIGNALS)
+    return packed("path", predicted)
 
 
 def _after(observations: Arrays) -> dict[str, NDArray[np.generic]]:

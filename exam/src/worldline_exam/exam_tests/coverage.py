@@ -189,7 +189,7 @@ class JointCoverageTest(ExamTest):
         }
         panels = []
         for name in SIGNALS:
-            shares = {row: _inside(one, scenes, name).mean(0) for row, one in rows.items()}
+            shares = {row: _inside(bands, scenes, name).mean(0) for row, bands in rows.items()}
             lines = [FigureLine.of("truth", (0.0, 1.0), (0.0, 1.0))]
             lines += [FigureLine.of(row, LEVELS, share) for row, share in shares.items()]
             labels = (f"Joint coverage, {name}", "claimed level", "share inside at every step")
@@ -217,17 +217,17 @@ def _answers(world: World, scenes: Arrays) -> dict[str, NDArray[np.generic]]:
     """Means and bands of a world at all levels."""
     history, actions = history_of(scenes), {"push": scenes["future"]}
     by_level = [forecasts(world, history, actions, signals=SIGNALS, level=level) for level in LEVELS]
-    found: dict[str, NDArray[np.generic]] = {}
+    arrays: dict[str, NDArray[np.generic]] = {}
     for name in SIGNALS:
-        lows, highs = [one[name].low for one in by_level], [one[name].high for one in by_level]
+        lows, highs = [by_signal[name].low for by_signal in by_level], [by_signal[name].high for by_signal in by_level]
         if any(edge is None for edge in (*lows, *highs)):
             raise UnsupportedError(
                 f"{world.describe().name} gives no band of {name}. Calibrate it on held-out episodes."
             )
-        found[f"mean.{name}"] = by_level[0][name].mean.astype(np.float64)
-        found[f"low.{name}"] = np.stack([edge for edge in lows if edge is not None], 1)
-        found[f"high.{name}"] = np.stack([edge for edge in highs if edge is not None], 1)
-    return found
+        arrays[f"mean.{name}"] = by_level[0][name].mean.astype(np.float64)
+        arrays[f"low.{name}"] = np.stack([edge for edge in lows if edge is not None], 1)
+        arrays[f"high.{name}"] = np.stack([edge for edge in highs if edge is not None], 1)
+    return arrays
 
 
 def _calibrated(engine: Engine, episodes: Sequence[Episode]) -> Calibration:

@@ -114,7 +114,7 @@ class DelayedEffectTest(ExamTest):
         lab, rng = self.make_lab(), np.random.default_rng(seed)
         cases = [(lag, way) for lag in LAGS for way in (False, True) if lag or not way]
         lag, way = (np.repeat(column, self.num_pulses) for column in zip(*cases, strict=True))
-        tank = np.array([lab.lags.index(int(one)) for one in lag])
+        tank = np.array([lab.lags.index(int(steps)) for steps in lag])
         back = np.where(way, 1 + np.floor(rng.random(len(lag)) * lag).astype(int), 0)
         valves = use_valves(rng, SETTLED + HISTORY - 1 + HORIZON, (len(lag),))
         at, scenes = SETTLED + HISTORY - 1 - back, dict[str, NDArray[np.generic]]()
@@ -175,8 +175,8 @@ class DelayedEffectTest(ExamTest):
         for lag, way in shown:
             scene = int(np.flatnonzero((scenes["lag"] == lag) & (scenes["on_its_way"] == way))[0])
             tank, back = int(scenes["tank"][scene]), int(scenes["back"][scene])
-            responses = {name: _response(found)[scene, :, tank] for name, found in named_answers.items()}
-            lines = (FigureLine.of(name, range(1, len(one) + 1), one) for name, one in responses.items())
+            responses = {name: _response(predicted)[scene, :, tank] for name, predicted in named_answers.items()}
+            lines = (FigureLine.of(name, range(1, len(response) + 1), response) for name, response in responses.items())
             title = f"Pulse {back} steps ago, lag {lag}" if way else f"Pulse now, lag {lag}"
             panels.append(FigurePanel.of(title, "step", "difference [degC]", lines))
         caption = (
@@ -216,14 +216,14 @@ class DelayLine(ReferenceEngine):
 
     def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
         """The temperatures under the law of the lab."""
-        held = each_version(own_belief(belief, dict), actions)
+        tank = each_version(own_belief(belief, dict), actions)
         longest = max(self.lab.lags)
         forgotten = 0 if self.reach is None else max(longest - self.reach, 0)
 
         def move(excess: Floats, pipe: Floats, valves: Floats) -> tuple[Floats, Floats]:
             return self.lab.move(excess, np.where(np.arange(pipe.shape[1])[:, None] < forgotten, 0.0, pipe), valves)
 
-        excess, _ = unrolled(move, (held["excess"].astype(float), held["pipe"].astype(float)), flat(actions)["valves"])
+        excess, _ = unrolled(move, (tank["excess"].astype(float), tank["pipe"].astype(float)), flat(actions)["valves"])
         return {SIGNAL: excess + AMBIENT}
 
 
@@ -231,9 +231,9 @@ def _truth(scenes: Arrays) -> dict[str, NDArray[np.generic]]:
     return {twin: scenes[f"truth.{twin}"] for twin in TWINS}
 
 
-def _response(found: Arrays) -> Floats:
+def _response(predicted: Arrays) -> Floats:
     """Effect of the pulse on each temperature [E, T, 5], degC."""
-    return np.asarray(found["pulse"].astype(float) - found["none"].astype(float))
+    return np.asarray(predicted["pulse"].astype(float) - predicted["none"].astype(float))
 
 
 def _scene(lab: DelayedActuator, twin: str, done: Float[np.ndarray, "E N 5"]) -> dict[str, NDArray[np.generic]]:

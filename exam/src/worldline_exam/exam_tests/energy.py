@@ -101,10 +101,10 @@ class WorkAndEnergyTest(DrivenTest):
         for system in SYSTEMS:
             lab = self.lab(system)
             true = energies(lab, scenes, unpacked(scenes, f"{system}.truth"), system)
-            found = energies(lab, scenes, unpacked(answers, system), system)
+            predicted = energies(lab, scenes, unpacked(answers, system), system)
             for damping in DAMPINGS:
                 rows = damped_by(scenes, system, damping)
-                loss = energy_error(found[rows, 1:], true[rows, 1:])
+                loss = energy_error(predicted[rows, 1:], true[rows, 1:])
                 floor = energy_error(np.repeat(true[rows, :1], self.num_steps, 1), true[rows, 1:])
                 cells.append(skill_cell(f"{system}, damping {damping:g}", loss, floor))
             conditions.append(_path_condition(lab, scenes, answers, system))

@@ -73,13 +73,13 @@ class TrustedHorizonTest(DrivenTest):
         scenes: dict[str, NDArray[np.generic]] = {}
         for number, system in enumerate(SYSTEMS):
             rng, lab = np.random.default_rng((seed, 100 + number)), self.lab(system)
-            found = packed(system, rollouts(lab, self.num_scenes, self.num_steps, rng))
-            truth, start = unpacked(found, f"{system}.truth"), present(found, system)
+            packed_rollouts = packed(system, rollouts(lab, self.num_scenes, self.num_steps, rng))
+            truth, start = unpacked(packed_rollouts, f"{system}.truth"), present(packed_rollouts, system)
             for signal in lab.moving:
                 error = READOUT_ERROR * truth[signal.name].std((0, 1)) * rng.standard_normal(start[signal.name].shape)
                 start[signal.name] = (start[signal.name] + error).astype(np.float32)
-            twin = lab.simulate(start, unpacked(found, f"{system}.future"))
-            scenes |= {**found, **packed(f"{system}.twin", twin)}
+            twin = lab.simulate(start, unpacked(packed_rollouts, f"{system}.future"))
+            scenes |= {**packed_rollouts, **packed(f"{system}.twin", twin)}
         return scenes
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
@@ -93,9 +93,9 @@ class TrustedHorizonTest(DrivenTest):
         floor: dict[str, NDArray[np.generic]] = {name: np.zeros_like(v) for name, v in trivial[names[0]].items()}
         num_chosen: Counter[str] = Counter()
         for system, damping in _cells():
-            losses = np.stack([self._error(pilot, one, system, damping).mean(0) for one in on_pilot])
+            losses = np.stack([self._error(pilot, predicted, system, damping).mean(0) for predicted in on_pilot])
             best = losses.argmin(0)
-            num_chosen.update(names[one] for one in best)
+            num_chosen.update(names[index] for index in best)
             rows = np.flatnonzero(damped_by(scenes, system, damping))[:, None]
             for key in floor:
                 if key.startswith(f"{system}."):
@@ -128,7 +128,7 @@ class TrustedHorizonTest(DrivenTest):
         for damping in DAMPINGS[:2]:
             for system in SYSTEMS:
                 worlds = {"this world": answers, **references.must_fail}
-                lines = [self._line(name, scenes, one, references, (system, damping)) for name, one in worlds.items()]
+                lines = [self._line(name, scenes, path, references, (system, damping)) for name, path in worlds.items()]
                 last = self.horizon(scenes, system, damping)
                 lines.append(FigureLine.of("h*", (last, last), (-1.0, 1.0)))
                 panels.append(FigurePanel.of(f"{system}, damping {damping:g} 1/s", "step", "skill", lines))
@@ -140,13 +140,13 @@ class TrustedHorizonTest(DrivenTest):
 
     def _unscored_steps(self, scenes: Arrays, answers: Arrays, references: References) -> Condition:
         """Condition: at steps whose floor is too good to score against, the world is not worse."""
-        found = []
+        excesses = []
         for system, damping in _cells():
-            loss, floor = (self._error(scenes, one, system, damping).mean(0) for one in (answers, references.floor))
+            loss, floor = (self._error(scenes, path, system, damping).mean(0) for path in (answers, references.floor))
             gated = np.flatnonzero(floor[: self.horizon(scenes, system, damping)] <= GATE)
             place = f"{system}, damping {damping:g}, step"
-            found += [(float(loss[step] - floor[step]), f"{place} {step + 1}") for step in gated]
-        worst, where = max(found, key=lambda one: np.nan_to_num(one[0], nan=np.inf), default=(0.0, "none"))
+            excesses += [(float(loss[step] - floor[step]), f"{place} {step + 1}") for step in gated]
+        worst, where = max(excesses, key=lambda pair: np.nan_to_num(pair[0], nan=np.inf), default=(0.0, "none"))
         return Condition(
             name=f"unscored steps: error at most {GATE:g} of the climatology above that of the floor",
             met=worst <= GATE,
@@ -179,8 +179,8 @@ class TrustedHorizonTest(DrivenTest):
         """Squared error of a cell's scenes over the climatology, averaged over components."""
         rows, lab, group = damped_by(scenes, system, damping), self.lab(system), f"{system}.truth"
         truth = lab.join(unpacked(scenes, group))[rows]
-        found = lab.join(unpacked(answers, system))[rows]
-        return np.asarray(((found - truth) ** 2 / truth.var((0, 1))).mean(-1))
+        predicted = lab.join(unpacked(answers, system))[rows]
+        return np.asarray(((predicted - truth) ** 2 / truth.var((0, 1))).mean(-1))
 
     def _line(
         self, name: str, scenes: Arrays, answers: Arrays, references: References, place: tuple[str, float]

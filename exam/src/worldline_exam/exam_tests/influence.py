@@ -114,8 +114,8 @@ class InfluenceTest(ExamTest):
         since = rng.integers(1, self.num_steps, len(velocity))
         late = np.arange(self.num_steps)[None, :, None] >= since[:, None, None]
         other = np.asarray(np.where(late, velocity[:, 1], velocity[:, 0]))
-        truth = concatenated([true_branches(lab, one.state, actions) for one, actions in parts])
-        begun = Beginnings.joined([one for one, _ in parts])
+        truth = concatenated([true_branches(lab, beginning.state, actions) for beginning, actions in parts])
+        begun = Beginnings.joined([beginning for beginning, _ in parts])
         return {
             **packed_history(history_before(begun)),
             "seed": begun.seed,
@@ -140,22 +140,22 @@ class InfluenceTest(ExamTest):
         apart = np.abs(gap[:, :, None] - gap[:, None])
         fits = (size[:, :, None] > MIN_EFFECT) & (size[:, None] < MIN_EFFECT / 10)
         flat = np.where(fits, apart, np.inf).reshape(num, -1)
-        best, found = flat.argmin(1), np.flatnonzero(np.isfinite(flat.min(1)))
+        best, paired = flat.argmin(1), np.flatnonzero(np.isfinite(flat.min(1)))
         influenced, uninfluenced = best // CANDIDATES, best % CANDIDATES
         rows = np.stack([influenced, uninfluenced], 1) + CANDIDATES * np.arange(num)[:, None]
-        rows = rows[found].reshape(-1)
+        rows = rows[paired].reshape(-1)
         kept, sequences = begun.some(rows), actions[rows]
-        if len(found) == num:
+        if len(paired) == num:
             return kept, sequences
-        more, others = self._draw_couples(touching, num - len(found), rng)
+        more, others = self._draw_couples(touching, num - len(paired), rng)
         return Beginnings.joined([kept, more]), np.concatenate([sequences, others])
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Predictions under each of the three sequences, per signal [E, T, 2]."""
         groups = ("first", "second", "changed")
         velocity = np.stack([scenes[f"actions.{group}"].astype(np.float32) for group in groups], 1)
-        found = branch_answers(only(worlds), history_of(scenes), velocity)
-        return {f"{group}.{name}": value[:, at] for at, group in enumerate(groups) for name, value in found.items()}
+        predicted = branch_answers(only(worlds), history_of(scenes), velocity)
+        return {f"{group}.{name}": value[:, at] for at, group in enumerate(groups) for name, value in predicted.items()}
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """The lab as oracle, and three models that must fail."""
@@ -209,7 +209,7 @@ class InfluenceTest(ExamTest):
 
 def leaks(scenes: Arrays, answers: Arrays) -> tuple[str, ...]:
     """Predictions that changed before the changed action, one line for each signal; empty if there are none."""
-    found, since = [], scenes["changed_since"].astype(int)
+    messages, since = [], scenes["changed_since"].astype(int)
     for name in STATE:
         first, changed = (answers[f"{group}.{name}"].astype(float) for group in ("first", "changed"))
         before = np.arange(first.shape[1])[None] < since[:, None]
@@ -217,18 +217,18 @@ def leaks(scenes: Arrays, answers: Arrays) -> tuple[str, ...]:
         # NaN counts as a leak, too; hence "not <=" instead of ">".
         wrong = ~(moved <= MAX_LEAK)
         if wrong.any():
-            found.append(
+            messages.append(
                 f"a later action changes earlier predictions: {name} in {int(wrong.sum())} of {len(wrong)} "
                 f"states, by up to {float(moved.max()):.1e} of its largest value"
             )
-    return tuple(found)
+    return tuple(messages)
 
 
 def _twin_condition(part: str, name: str, scenes: Arrays, answers: Arrays) -> Condition:
     """Condition: the effect score of C1 for the two sequences is significantly above 0."""
     predicted = np.stack([answers[f"{group}.{name}"] for group in ("first", "second")], 1)
-    found = effect_of(predicted, scenes[f"truth.{name}"])
-    twin = score(_by_couples(found.statistic), len(predicted) // 2)
+    effect = effect_of(predicted, scenes[f"truth.{name}"])
+    twin = score(_by_couples(effect.statistic), len(predicted) // 2)
     return Condition(
         name=f"twin effect of {part} (C1) significantly above 0 in these states",
         met=twin is not None and twin.low > 0,

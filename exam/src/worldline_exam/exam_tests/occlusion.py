@@ -131,8 +131,8 @@ class OcclusionTest(ExamTest):
 
     def question(self, worlds: Mapping[str, World], scenes: Arrays) -> Arrays:
         """Positions [E, 2] after the lid."""
-        found = means(only(worlds), history_of(scenes), {"push": scenes["next.push"]}, signals=(SIGNAL,))
-        return {"position": found[SIGNAL][:, 0]}
+        predicted = means(only(worlds), history_of(scenes), {"push": scenes["next.push"]}, signals=(SIGNAL,))
+        return {"position": predicted[SIGNAL][:, 0]}
 
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:
         """The oracle, two models that must fail, and the best trivial model at each length as floor."""
@@ -161,7 +161,7 @@ class OcclusionTest(ExamTest):
         path = scenes["truth.path"].astype(float)
         end, last = path[:, -1], _last_seen(scenes)
         inferred = answers["position"].astype(float)
-        loss, floor = (((one - end) ** 2).sum(1) for one in (inferred, references.floor["position"].astype(float)))
+        loss, floor = (((place - end) ** 2).sum(1) for place in (inferred, references.floor["position"].astype(float)))
         spread = ((end - end.mean(0)) ** 2).sum(1)
         cells, conditions = list[Cell](), list[Condition]()
         for gap in GAPS:
@@ -186,8 +186,8 @@ class OcclusionTest(ExamTest):
         panels = []
         for gap in GAPS:
             rows = _moving(scenes, gap)
-            moved = [(one[rows].astype(float) - last[rows]).ravel() for one in ends.values()]
-            lines = (FigureLine.of(name, moved[0], one, points=True) for name, one in zip(ends, moved, strict=True))
+            moved = [(place[rows].astype(float) - last[rows]).ravel() for place in ends.values()]
+            lines = (FigureLine.of(name, moved[0], shift, points=True) for name, shift in zip(ends, moved, strict=True))
             panels.append(FigurePanel.of(f"Hidden for {gap} frames", "true [m]", "predicted [m]", lines, equal=True))
         caption = (
             "Progress of each puck since it was last seen, along both axes. A good world lies on the diagonal of the "
@@ -238,19 +238,19 @@ class OcclusionOracle(ReferenceEngine):
         seen = steps.mask(SIGNAL)
         values, pushes = steps.observations[SIGNAL].astype(float), steps.actions["push"].astype(float)
         none, zeros = np.zeros(num_worlds, int), np.zeros((num_worlds, 2))
-        held = FollowedMotion(position=zeros, velocity=zeros, num_seen=none, since=none)
+        puck = FollowedMotion(position=zeros, velocity=zeros, num_seen=none, since=none)
         if belief is None:
             pushes = np.concatenate([zeros[:, None], pushes], 1)
         else:
-            held = own_belief(belief, FollowedMotion)
+            puck = own_belief(belief, FollowedMotion)
         for frame in range(length):
-            held = self._update(held, pushes[:, frame], values[:, frame], seen[:, frame])
-        return held
+            puck = self._update(puck, pushes[:, frame], values[:, frame], seen[:, frame])
+        return puck
 
     def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
         """The path under the law of the lab."""
-        held = own_belief(belief, FollowedMotion)
-        state = {"puck_position": held.position, "puck_velocity": held.velocity, "since": held.since}
+        puck = own_belief(belief, FollowedMotion)
+        state = {"puck_position": puck.position, "puck_velocity": puck.velocity, "since": puck.since}
         start = each_version(state, actions)
         path = self.lab.simulate(start, flat(actions))[SIGNAL].astype(float)
         if self.forgets is not None:
@@ -258,21 +258,21 @@ class OcclusionOracle(ReferenceEngine):
             path = np.where((start["since"].astype(int) < after)[:, None, None], path, says)
         return {SIGNAL: path}
 
-    def _update(self, held: FollowedMotion, push: Floats, value: Floats, seen: Bool[np.ndarray, "W"]) -> FollowedMotion:
+    def _update(self, puck: FollowedMotion, push: Floats, value: Floats, seen: Bool[np.ndarray, "W"]) -> FollowedMotion:
         """The belief one frame later; an unexpected position updates the velocity."""
         fade, reach, lift = self.lab.response
-        position, velocity = self.lab.move(held.position, held.velocity, push)
+        position, velocity = self.lab.move(puck.position, puck.velocity, push)
         force = push / self.lab.mass
         # Wrong if the puck hit a wall in this step.
-        inferred = fade * (value - held.position - lift * force) / reach + reach * force
-        fresh, first = seen & (held.since == 0) & (held.num_seen > 0), held.num_seen == 0
-        wrong = (np.abs(position - value) > 1e-4) | (held.num_seen < 2)[:, None]
+        inferred = fade * (value - puck.position - lift * force) / reach + reach * force
+        fresh, first = seen & (puck.since == 0) & (puck.num_seen > 0), puck.num_seen == 0
+        wrong = (np.abs(position - value) > 1e-4) | (puck.num_seen < 2)[:, None]
         velocity = np.where(fresh[:, None] & wrong, inferred, velocity)
         velocity = np.where(first[:, None], 0.0, velocity)
-        position = np.where(seen[:, None], value, np.where(first[:, None], held.position, position))
-        num_seen = np.where(seen, np.minimum(held.num_seen + 1, 2), held.num_seen)
+        position = np.where(seen[:, None], value, np.where(first[:, None], puck.position, position))
+        num_seen = np.where(seen, np.minimum(puck.num_seen + 1, 2), puck.num_seen)
         return FollowedMotion(
-            position=position, velocity=velocity, num_seen=num_seen, since=np.where(seen, 0, held.since + 1)
+            position=position, velocity=velocity, num_seen=num_seen, since=np.where(seen, 0, puck.since + 1)
         )
 
 
@@ -289,9 +289,9 @@ def _paths(
         "puck_position": rng.uniform(-lab.half_side, lab.half_side, (num_tried, 2)),
         "puck_velocity": START_SPEED * rng.standard_normal((num_tried, 2)),
     }
-    found = lab.simulate(start, {"push": push})
-    path = np.concatenate([start["puck_position"][:, None], found["puck_position"]], 1)
-    speed = np.linalg.norm(found["puck_velocity"][:, HISTORY - gap - 2], axis=-1)  # in the last observed frame
+    path_of = lab.simulate(start, {"push": push})
+    path = np.concatenate([start["puck_position"][:, None], path_of["puck_position"]], 1)
+    speed = np.linalg.norm(path_of["puck_velocity"][:, HISTORY - gap - 2], axis=-1)  # in the last observed frame
     moving = np.flatnonzero(speed >= MIN_SPEED)[:num_scenes]
     return path[moving].astype(np.float32), push[moving]
 

@@ -191,12 +191,12 @@ class OODDetectionTest(ExamTest):
         """All references; trivial models are calibrated on the last logged episodes and fitted on the others."""
         lab, episodes = puck(self.pool), next(iter(logs.values()))
         num = min(NUM_CALIBRATION, len(episodes) // 2)
-        held, lawful = episodes[-num:], PuckOracle(lab=lab)
-        trivial = {name: _trusted(one, held) for name, one in engines(episodes[:-num], lab.schema).items()}
+        held_out, lawful = episodes[-num:], PuckOracle(lab=lab)
+        trivial = {name: _trusted(engine, held_out) for name, engine in engines(episodes[:-num], lab.schema).items()}
         apart = {name: _detection(_answers(world, pilot), pilot) for name, world in trivial.items()}
         best = max(apart, key=lambda name: apart[name])
         own = recorded(lab, NUM_CALIBRATION, np.random.default_rng(9))
-        oracle = _answers(_trusted(lawful, held), scenes)
+        oracle = _answers(_trusted(lawful, held_out), scenes)
         ordinary = _InputDistribution.of_logs(episodes)
         novelty, push_distance = ordinary.novelty(history_of(scenes)), ordinary.parts(history_of(scenes))[:, -1]
         atypicality = 1 - np.exp(-np.abs(np.log(push_distance / 2)))
@@ -210,7 +210,7 @@ class OODDetectionTest(ExamTest):
                 NOVELTY: {**oracle, "trust": 1 / (1 + novelty)},
                 PUSHES: {**oracle, "trust": atypicality},
                 f"{PUSHES}, beside the floor": {**oracle, "trust": floor["trust"] * atypicality},
-                PRESENT: _answers(_trusted(lawful, held, steps=0), scenes),
+                PRESENT: _answers(_trusted(lawful, held_out, steps=0), scenes),
                 CONSTANT: {**oracle, "trust": np.full(len(novelty), 0.5)},
             },
             floor_name=f"{best} with the toolkit's trust",
@@ -251,10 +251,10 @@ class OODDetectionTest(ExamTest):
         harmful, level = _harmful(scenes), scenes["level"].astype(int)
         groups = (("harmful", harmful), ("harmless", ~harmful))
         panels = []
-        for name, one in (("this world", answers), (references.floor_name, references.floor)):
+        for name, predicted in (("this world", answers), (references.floor_name, references.floor)):
             lines = []
             for group, rows in groups:
-                parts = [one["trust"][rows & (level == number)].astype(float) for number in range(NUM_LEVELS)]
+                parts = [predicted["trust"][rows & (level == number)].astype(float) for number in range(NUM_LEVELS)]
                 low, middle, high = ([np.quantile(part, share) for part in parts] for share in (0.25, 0.5, 0.75))
                 lines.append(FigureLine.of(group, range(1, NUM_LEVELS + 1), middle, low=low, high=high))
             panels.append(FigurePanel.of(f"Trust: {name}", "severity of the shift", "trust", lines))
@@ -288,8 +288,8 @@ class _InputDistribution:
     def of_logs(cls, episodes: Sequence[Episode]) -> _InputDistribution:
         """The distribution of logged episodes."""
         rows = [
-            _rows({name: one.observations[name][None, :-1] for name in SIGNALS}, one.actions["push"][None])
-            for one in episodes
+            _rows({name: episode.observations[name][None, :-1] for name in SIGNALS}, episode.actions["push"][None])
+            for episode in episodes
         ]
         return cls._of_rows(np.concatenate(rows, 1))
 
@@ -308,7 +308,7 @@ class _InputDistribution:
         rows = _rows({name: history.observations[name][:, :-1] for name in SIGNALS}, history.actions["push"])
         away, covariance = rows - self.centre, np.linalg.inv(self.inverse)
         pairs = [slice(first, first + 2) for first in range(0, rows.shape[-1], 2)]
-        return np.asarray(np.stack([_squared(away[..., one], np.linalg.inv(covariance[one, one])) for one in pairs], 1))
+        return np.asarray(np.stack([_squared(away[..., xy], np.linalg.inv(covariance[xy, xy])) for xy in pairs], 1))
 
     def unusual(self, history: History) -> Float[np.ndarray, "E 4"]:
         """The logarithms of all four distances, by which scenes are matched."""
@@ -332,14 +332,14 @@ def _shifted(pool: Any, level: Int[np.ndarray, "E"], kind: Int[np.ndarray, "E"],
         for number, name in enumerate(KINDS):
             every = np.flatnonzero((level == severity) & (kind == number))
             each = list(every[:, None]) if name == "tilt" else [every]  # each scene has its own direction of tilt
-            for rows in (one for one in each if len(one)):
+            for rows in (part for part in each if len(part)):
                 changed = _changed(pool, name, SEVERITY[name][severity], rng)
                 some = draws.at(rows)
                 if name == "friction":
                     some = replace(some, friction=np.full(len(rows), changed.friction[1]))
                 parts.append((rows, _scenes(changed, some, rng)))
     order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-    return {name: np.concatenate([one[name] for _, one in parts])[order] for name in parts[0][1]}
+    return {name: np.concatenate([part[name] for _, part in parts])[order] for name in parts[0][1]}
 
 
 def _changed(pool: Any, name: str, size: float, rng: np.random.Generator) -> GustyPuck:
@@ -421,10 +421,10 @@ def _error(scenes: Arrays, answers: Arrays) -> Float[np.ndarray, "E"]:
     )
 
 
-def _trusted(engine: Engine, held: Sequence[Episode], *, steps: int = TRUST_STEPS) -> World:
+def _trusted(engine: Engine, held_out: Sequence[Episode], *, steps: int = TRUST_STEPS) -> World:
     """An engine as a world with the toolkit's trust."""
-    found = calibrate(engine, held, horizon=AHEAD, num_windows=4, seed=0, trust_steps=steps, with_causes=False)
-    return as_world(engine, found)
+    fitted = calibrate(engine, held_out, horizon=AHEAD, num_windows=4, seed=0, trust_steps=steps, with_causes=False)
+    return as_world(engine, fitted)
 
 
 def _detection(answers: Arrays, scenes: Arrays) -> float:
@@ -440,7 +440,7 @@ def _harmful(scenes: Arrays) -> Bool[np.ndarray, "E"]:
 def _detection_skill(scenes: Arrays, answers: Arrays, references: References) -> Statistic:
     """2 AUROC - 1 rescaled so that the floor is 0 and the ceiling 1; NaN if those are too close."""
     own, floor, ceiling = (
-        auroc(_uncertainty(one), _harmful(scenes)) for one in (answers, references.floor, references.ceiling)
+        auroc(_uncertainty(answer), _harmful(scenes)) for answer in (answers, references.floor, references.ceiling)
     )
 
     def statistic(weights: Floats) -> Floats:
@@ -453,13 +453,13 @@ def _detection_skill(scenes: Arrays, answers: Arrays, references: References) ->
 
 def _reference_rank(error: Floats, level: Int[np.ndarray, "E"], kind: Int[np.ndarray, "E"]) -> Float[np.ndarray, "E"]:
     """Mean rank of the errors within each level and kind of change: the reference ranking."""
-    found = np.zeros(len(error))
+    ranks = np.zeros(len(error))
     for number in np.unique(level):
         rows = np.flatnonzero(level == number)
         rank = _ranks(error[rows], np.ones((1, len(rows))))[0]
-        for one in np.unique(kind[rows]):
-            found[rows[kind[rows] == one]] = rank[kind[rows] == one].mean()
-    return found
+        for change_kind in np.unique(kind[rows]):
+            ranks[rows[kind[rows] == change_kind]] = rank[kind[rows] == change_kind].mean()
+    return ranks
 
 
 def _ranking(uncertainty: Floats, error: Floats, reference_rank: Floats, level: Int[np.ndarray, "E"]) -> Statistic:
@@ -482,12 +482,12 @@ def _reference_correlation(reference_rank: Floats, error: Floats, level: Int[np.
 
     Source: Ezekiel 1930, adjusted coefficient of determination.
     """
-    found, num_levels = _spearman(reference_rank, error, level), len(np.unique(level))
+    correlation, num_levels = _spearman(reference_rank, error, level), len(np.unique(level))
     degrees_of_freedom = len(error) - len(np.unique(np.stack([level, reference_rank], 1), axis=0))
     inflation = (len(error) - num_levels) / max(degrees_of_freedom, 1)
 
     def statistic(weights: Floats) -> Floats:
-        return np.asarray(np.sqrt(np.maximum(0.0, 1 - (1 - found(weights) ** 2) * inflation)))
+        return np.asarray(np.sqrt(np.maximum(0.0, 1 - (1 - correlation(weights) ** 2) * inflation)))
 
     return statistic
 
@@ -497,14 +497,14 @@ def _spearman(first: Floats, second: Floats, group: Int[np.ndarray, "E"]) -> Sta
     members = [np.flatnonzero(group == number) for number in np.unique(group)]
 
     def statistic(weights: Floats) -> Floats:
-        found = []
+        correlations = []
         for rows in members:
             w = weights[:, rows]
             a, b = (_ranks(values[rows], w) for values in (first, second))
-            a, b = (one - ratio((w * one).sum(-1), w.sum(-1))[:, None] for one in (a, b))
+            a, b = (ranks - ratio((w * ranks).sum(-1), w.sum(-1))[:, None] for ranks in (a, b))
             size = np.sqrt((w * a**2).sum(-1) * (w * b**2).sum(-1))
-            found.append(np.where(size > 0, ratio((w * a * b).sum(-1), size), 0.0))
-        return np.asarray(np.mean(found, axis=0))
+            correlations.append(np.where(size > 0, ratio((w * a * b).sum(-1), size), 0.0))
+        return np.asarray(np.mean(correlations, axis=0))
 
     return statistic
 

@@ -124,8 +124,8 @@ class SpuriousChannelTest(ExamTest):
     def generate(self, seed: int) -> Arrays:
         """The history; `lamps` [E, 2, K], `levers` [E, 2, K, 2], and the `truth` [E, 2, K] of either levers."""
         lab, rng = lamp_of(self.pool), np.random.default_rng([3, seed])
-        seeds = [int(one) for one in rng.integers(2**31, size=self.num_scenes)]
-        past = stacked([explore(lab, one, self.num_steps) for one in seeds])
+        seeds = [int(number) for number in rng.integers(2**31, size=self.num_scenes)]
+        past = stacked([explore(lab, episode_seed, self.num_steps) for episode_seed in seeds])
         shape = (self.num_scenes, len(STATIONS))
         lit, joined = (rng.random(shape) < HALF for _ in range(2))
         lamps = np.stack([lit, ~lit], 1)
@@ -147,8 +147,8 @@ class SpuriousChannelTest(ExamTest):
             for way in range(2):
                 levers = scenes["levers"][:, way]
                 actions = {station.levers: levers[:, None, number] for number, station in enumerate(STATIONS)}
-                found = means(world, history, actions, signals=HEATS)
-                parts.append(np.stack([found[name][:, 0, 0] for name in HEATS], -1))
+                predicted = means(world, history, actions, signals=HEATS)
+                parts.append(np.stack([predicted[name][:, 0, 0] for name in HEATS], -1))
         every = np.stack(parts, 1)
         return {"heats": every.reshape(len(every), 2, 2, len(STATIONS))}
 
@@ -175,20 +175,20 @@ class SpuriousChannelTest(ExamTest):
         """A cell for each station, one of them scored, and the condition on its action effect."""
         cells, conditions = [], []
         for number, station in enumerate(STATIONS):
-            found, tempted = (_effects(scenes, one, number) for one in (answers, references.must_fail[TEMPTED]))
+            own, tempted = (_effects(scenes, answer, number) for answer in (answers, references.must_fail[TEMPTED]))
             right_form = _effects(scenes, {"heats": references.ceiling[RIGHT_FORM]}, number)
             tempted_score, right_form_score = (
-                float(_action_share(one)(np.ones((1, len(one.lamp))))[0]) for one in (tempted, right_form)
+                float(_action_share(effects)(np.ones((1, len(effects.lamp))))[0]) for effects in (tempted, right_form)
             )
-            raw = rounded(lamp_effect=found.lamp.mean(), action_effect=found.action.mean(),
-                          true_effect=found.true.mean(), tempted=tempted_score,
+            raw = rounded(lamp_effect=own.lamp.mean(), action_effect=own.action.mean(),
+                          true_effect=own.true.mean(), tempted=tempted_score,
                           right_form=right_form_score)  # fmt: skip
             if station.name != SCORED:
                 note = f"gated: its lamp tempts too little, {TEMPTED} scores {tempted_score:.2f}"
                 cells.append(Cell(name=station.name, score=None, raw=raw, note=note))
                 continue
-            cells.append(cell(station.name, _action_share(found), len(found.lamp), raw=raw))
-            share = float(found.action.mean() / found.true.mean())
+            cells.append(cell(station.name, _action_share(own), len(own.lamp), raw=raw))
+            share = float(own.action.mean() / own.true.mean())
             conditions.append(
                 Condition(
                     name=f"{station.name}: predicted lever effect {MIN_EFFECT} to {MAX_EFFECT} of the true effect",
@@ -210,9 +210,9 @@ class SpuriousChannelTest(ExamTest):
         }
         places = tuple(100 * station.follows for station in STATIONS)
         lines: dict[str, list[FigureLine]] = {"levers": [], "lamp": []}
-        for name, one in shown.items():
-            effects = [_effects(scenes, one, number) for number in range(len(STATIONS))]
-            sizes = {"levers": [found.action for found in effects], "lamp": [found.lamp for found in effects]}
+        for name, predicted in shown.items():
+            effects = [_effects(scenes, predicted, number) for number in range(len(STATIONS))]
+            sizes = {"levers": [effect.action for effect in effects], "lamp": [effect.lamp for effect in effects]}
             for what, each in sizes.items():
                 middle = np.array([size.mean() for size in each])
                 half = np.array([1.96 * float(size.std()) / np.sqrt(len(size)) for size in each])
@@ -291,14 +291,14 @@ class LampOracle(ReferenceEngine):
         belief = own_belief(belief, dict)
         heats = np.concatenate([belief[name] for name in HEATS], -1)[:, None].astype(float)
         lit = np.concatenate([belief[station.lamp] for station in STATIONS], -1)[:, None] > HALF
-        every = np.stack([actions[one.levers].astype(float) for one in STATIONS], -2)
+        every = np.stack([actions[station.levers].astype(float) for station in STATIONS], -2)
         path = []
         for levers in np.moveaxis(every, 2, 0):
             by_levers = self.joined * _joined(levers) + self.product * _product(levers)
             heats = self.keep * heats + self.lamp * np.where(lit, 1.0, -1.0) + by_levers
             path.append(heats)
-        found = np.stack(path, 2)
-        return {name: found[..., [number]] for number, name in enumerate(HEATS)}
+        heat_path = np.stack(path, 2)
+        return {name: heat_path[..., [number]] for number, name in enumerate(HEATS)}
 
 
 def _product(levers: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n"]:
@@ -342,9 +342,9 @@ def _effects(scenes: Arrays, answers: Arrays, station: int) -> _Effects:
     )
 
 
-def _action_share(found: _Effects) -> Statistic:
+def _action_share(effects: _Effects) -> Statistic:
     """1 - w; negative if the action effect has the wrong sign, 0 if there is no effect at all."""
-    parts = np.stack([found.lamp, found.action * np.sign(found.true)], 1)
+    parts = np.stack([effects.lamp, effects.action * np.sign(effects.true)], 1)
 
     def statistic(weights: Floats) -> Floats:
         lamp, action = np.moveaxis(weights @ parts, -1, 0)

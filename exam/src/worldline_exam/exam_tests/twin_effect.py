@@ -110,7 +110,7 @@ class TwinEffectTest(ExamTest):
         kept: list[tuple[Beginnings, Floats]] = []
         for touching in (True, False):
             kept += self._draw_anchors(touching, self.num_scenes // 2, rng)
-        begun = Beginnings.joined([one for one, _ in kept])
+        begun = Beginnings.joined([beginning for beginning, _ in kept])
         velocity = np.concatenate([actions for _, actions in kept])
         return {
             **packed_history(history_before(begun)),
@@ -123,19 +123,19 @@ class TwinEffectTest(ExamTest):
 
     def _draw_anchors(self, touching: bool, num: int, rng: np.random.Generator) -> list[tuple[Beginnings, Floats]]:
         """`num` anchors of this kind with their branches [E, B, T, 2], in batches."""
-        lab, found = make_lab(self.pool), []
+        lab, anchors = make_lab(self.pool), []
         while num:
             begun = beginnings(lab, max(8 * num, MIN_DRAWN), rng)
             begun = begun.some(np.flatnonzero(begun.touching == touching)[: 2 * num])
             velocity = self._branches(begun, rng)
             truth = true_branches(lab, begun.state, velocity)
             apart = [_deviations(truth[f"{part}_position"]) for part in PARTS]
-            sizes = [np.sqrt((one**2).sum(-1).mean((1, 2))) for one in apart]
+            sizes = [np.sqrt((deviation**2).sum(-1).mean((1, 2))) for deviation in apart]
             rows = np.flatnonzero(np.min(sizes, 0) >= MIN_EFFECT)[:num]
             if len(rows):
-                found.append((begun.some(rows), velocity[rows]))
+                anchors.append((begun.some(rows), velocity[rows]))
                 num -= len(rows)
-        return found
+        return anchors
 
     def _branches(self, begun: Beginnings, rng: np.random.Generator) -> Floats:
         num = len(begun.seed)
@@ -171,11 +171,11 @@ class TwinEffectTest(ExamTest):
         truth, cells, conditions = unpacked(scenes, "truth"), [], []
         turn = effect_of(answers["block_angle"], truth["block_angle"])
         for part in PARTS:
-            found = effect_of(place_of(part, answers, half), place_of(part, truth, half))
-            cells.append(found.cell(part, **({"turn": turn.score} if part == "block" else {})))
+            effect = effect_of(place_of(part, answers, half), place_of(part, truth, half))
+            cells.append(effect.cell(part, **({"turn": turn.score} if part == "block" else {})))
             low, high = GAIN_RANGE
-            name, met = f"gain of {part} in [{low}, {high}]", low <= found.gain <= high
-            conditions.append(Condition(name=name, met=met, found=f"{found.gain:.2f}"))
+            name, met = f"gain of {part} in [{low}, {high}]", low <= effect.gain <= high
+            conditions.append(Condition(name=name, met=met, found=f"{effect.gain:.2f}"))
         return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:

@@ -242,7 +242,7 @@ class ViolationOfExpectationTest(ExamTest):
     def grade(self, scenes: Arrays, answers: Arrays, references: References) -> Grade:
         """Two cells for each part."""
         del references
-        return Grade(cells=tuple(one for part in PARTS for one in _cells(part, scenes, answers)))
+        return Grade(cells=tuple(part_cell for part in PARTS for part_cell in _cells(part, scenes, answers)))
 
     def figure(self, scenes: Arrays, answers: Arrays, references: References) -> ExamFigure:
         """Surprise over frames of possible and impossible outcomes."""
@@ -267,8 +267,8 @@ class ViolationOfExpectationTest(ExamTest):
             history = _flat(history_of(scenes, f"{part.name}.history"))
             outcome = _outcomes(scenes, part)
             actions = {"push": np.zeros((NUM_CONTEXTS * len(outcome), HORIZON, 1), np.float32)}
-            found = part.asked(means(world, history, actions, signals=part.signals))
-            answers |= _surprises(part, scenes, found.reshape(outcome.shape))
+            predicted = part.asked(means(world, history, actions, signals=part.signals))
+            answers |= _surprises(part, scenes, predicted.reshape(outcome.shape))
         return answers
 
 
@@ -310,7 +310,7 @@ def _paths(
         "immutability": ("colour", bright, dull),
     }[part.name]
     both = [{**shared, str(differs[0]): context} for context in differs[1:]]
-    start = lab.start(**{name: np.concatenate([one[name] for one in (*both, *both)]) for name in shared})
+    start = lab.start(**{name: np.concatenate([values[name] for values in (*both, *both)]) for name in shared})
     pushes = np.zeros((NUM_CONTEXTS, count, part.length - 1 + HORIZON, 1))
     pushes[:, :, part.length - 1 - NUM_PUSHED : part.length - 1] = draw(*PUSH_RANGE)[:, None]
     pushes[NUM_CONTEXTS // 2 :] *= -1
@@ -370,11 +370,11 @@ def _cells(part: Part, scenes: Arrays, answers: Arrays) -> tuple[Cell, Cell]:
 
 def _alternating(answers: Sequence[Arrays]) -> dict[str, NDArray[np.generic]]:
     """Takes the scenes from the members of `answers` in turn."""
-    found: dict[str, NDArray[np.generic]] = {}
+    mixed: dict[str, NDArray[np.generic]] = {}
     for name, first in answers[0].items():
         turn = np.arange(len(first)) % len(answers)
-        found[name] = np.stack([one[name] for one in answers])[turn, np.arange(len(first))]
-    return found
+        mixed[name] = np.stack([member[name] for member in answers])[turn, np.arange(len(first))]
+    return mixed
 
 
 def _regressions(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]:
@@ -421,9 +421,9 @@ def _surprise_panel(part: Part, answers: Arrays, copy: Arrays) -> FigurePanel:
     """The mean surprise of possible and impossible outcomes at each frame."""
     contexts = np.arange(NUM_CONTEXTS)
 
-    def line(name: str, found: Arrays, outcome: int) -> FigureLine:
+    def line(name: str, predicted: Arrays, outcome: int) -> FigureLine:
         """The outcome of the context that differs in these bits: 1 for the cue, 2 for the push."""
-        surprise = found[f"{part.name}.surprise"].astype(float)[:, contexts, contexts ^ outcome]
+        surprise = predicted[f"{part.name}.surprise"].astype(float)[:, contexts, contexts ^ outcome]
         return FigureLine.of(name, range(1, HORIZON + 1), surprise.mean((0, 1)))
 
     lines = (
