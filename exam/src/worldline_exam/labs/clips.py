@@ -73,8 +73,8 @@ class Clips(ExamLab):
         return (*seen, action("push", 2, "m/s^2", entity="red", ends=(-MAX_PUSH, MAX_PUSH)))
 
     def _start(self, options: Options) -> None:
-        given = read_options(options, {"state": (len(BALLS), 2, 2)})
-        self._state = given.get("state", self.starts(1, self.np_random)[0])
+        initial = read_options(options, {"state": (len(BALLS), 2, 2)})
+        self._state = initial.get("state", self.starts(1, self.np_random)[0])
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         self._state = self.advance(self._state[None], action["push"][None])[0]

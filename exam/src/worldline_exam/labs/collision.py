@@ -85,8 +85,8 @@ class Collision(ExamLab):
         left, right = (draw(*band) for band in self.meetings[self.np_random.integers(len(self.meetings))])
         place, time = np.array([draw(*MEETING_PLACE)]), np.array([draw(*MEETING_TIME)])
         drawn = self.approach(np.array([left]), np.array([right]), place, time)
-        given = read_options(options, dict.fromkeys(_NAMES, (1,)))
-        self._state = {name: np.array(given.get(name, drawn[name][0]), np.float32) for name in _NAMES}
+        initial = read_options(options, dict.fromkeys(_NAMES, (1,)))
+        self._state = {name: np.array(initial.get(name, drawn[name][0]), np.float32) for name in _NAMES}
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         start = {name: value[None] for name, value in self._state.items()}

@@ -105,10 +105,10 @@ class Containers(ExamLab):
         return (*seen, action("tilt", 2, "m/s2", entity="table", ends=(-MAX_TILT, MAX_TILT)))
 
     def _start(self, options: Options) -> None:
-        given = read_options(options, dict.fromkeys(("position", "velocity"), (self.num_discs, 2)))
+        initial = read_options(options, dict.fromkeys(("position", "velocity"), (self.num_discs, 2)))
         position, velocity = self.draw_start(self.np_random)
-        self._position = np.asarray(given.get("position", position), dtype=np.float32).astype(float)
-        self._velocity = np.asarray(given.get("velocity", velocity), dtype=np.float32).astype(float)
+        self._position = np.asarray(initial.get("position", position), dtype=np.float32).astype(float)
+        self._velocity = np.asarray(initial.get("velocity", velocity), dtype=np.float32).astype(float)
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         position, velocity = self.move(self._position[None], self._velocity[None], action["tilt"][None])
@@ -138,7 +138,7 @@ class Containers(ExamLab):
             tries += 1
             place = generator.uniform(self.radius, self.size - self.radius, 2)
             clear = np.hypot(*self._to_wall(place)) > self.radius + WALL_HALF_WIDTH
-            if clear and all(np.hypot(*(place - one)) > 2 * self.radius for one in places):
+            if clear and all(np.hypot(*(place - other)) > 2 * self.radius for other in places):
                 places.append(place)
         angle = generator.uniform(0, 2 * np.pi, self.num_discs)
         speed = generator.uniform(*START_SPEED, self.num_discs)

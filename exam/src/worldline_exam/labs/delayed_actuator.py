@@ -71,12 +71,12 @@ class DelayedActuator(ExamLab):
         )
 
     def _start(self, options: Options) -> None:
-        given = read_options(options, {"before": (None, len(NAMES))})
+        initial = read_options(options, {"before": (None, len(NAMES))})
         before = use_valves(self.np_random, SETTLED)
         self._excess = np.zeros(len(NAMES))
         self._pipe = np.zeros((max(self.lags), len(NAMES)))
         self._valves = np.zeros(len(NAMES))
-        for valves in given.get("before", before):
+        for valves in initial.get("before", before):
             self._set(valves)
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:

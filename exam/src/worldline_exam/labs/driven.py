@@ -50,7 +50,7 @@ class Driven(ExamLab):
 
     def __init__(self, moving: tuple[Signal, ...], pushes: tuple[Signal, ...], *, pictures: bool) -> None:
         self.moving, self.pushes = moving, pushes
-        self._state: Floats = np.zeros((1, sum(one.size for one in moving)))
+        self._state: Floats = np.zeros((1, sum(signal.size for signal in moving)))
         self._damping: Floats = np.zeros(1)
         super().__init__(pictures=pictures)
 
@@ -84,10 +84,10 @@ class Driven(ExamLab):
     def _start(self, options: Options) -> None:
         damping = self.np_random.choice(DAMPINGS)
         drawn = self.split(self.draw_states(self.np_random, 1))
-        shapes = {one.name: one.shape for one in (*self.moving, DAMPING)}
-        given = {name: value[None] for name, value in read_options(options, shapes).items()}
-        self._damping = np.asarray(given.get("damping", np.array([[damping]]))[:, 0], np.float32).astype(float)
-        self._state = rounded(self.join({**drawn, **{name: v for name, v in given.items() if name in drawn}}))
+        shapes = {signal.name: signal.shape for signal in (*self.moving, DAMPING)}
+        initial = {name: value[None] for name, value in read_options(options, shapes).items()}
+        self._damping = np.asarray(initial.get("damping", np.array([[damping]]))[:, 0], np.float32).astype(float)
+        self._state = rounded(self.join({**drawn, **{name: v for name, v in initial.items() if name in drawn}}))
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         force = self._force({name: value[None] for name, value in action.items()})
@@ -106,33 +106,33 @@ class Driven(ExamLab):
         state, damping = rounded(self.join(start)), start["damping"][:, 0].astype(float)
         forces = self._force(actions)
         (path,) = unrolled(lambda at, force: (rounded(self.advance(at, force, damping)),), (state,), forces)
-        held = np.broadcast_to(damping[:, None, None], (*path.shape[:2], 1))
-        return {name: value.astype(np.float32) for name, value in {**self.split(path), "damping": held}.items()}
+        dampings = np.broadcast_to(damping[:, None, None], (*path.shape[:2], 1))
+        return {name: value.astype(np.float32) for name, value in {**self.split(path), "damping": dampings}.items()}
 
     def explorer(self) -> Policy:
         """Uniform pushes, held for five steps on average."""
         return HeldActions(
-            lambda generator: {one.name: generator.uniform(*bounds(one)) for one in self.pushes},
+            lambda generator: {signal.name: generator.uniform(*bounds(signal)) for signal in self.pushes},
             lambda generator: generator.random() > HOLDS,
         )
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera image of an observation. The background is bluer for larger damping."""
-        if not shown.keys() >= {one.name for one in (*self.moving, DAMPING)}:
+        if not shown.keys() >= {signal.name for signal in (*self.moving, DAMPING)}:
             return None
         return self._painted(self.join(shown), float(shown["damping"][0]))
 
     def split(self, state: Float[np.ndarray, "*M D"]) -> dict[str, Floats]:
         """A state as vector observations, without the damping."""
-        ends = np.cumsum([one.size for one in self.moving])[:-1]
-        return {one.name: part for one, part in zip(self.moving, np.split(state, ends, -1), strict=True)}
+        ends = np.cumsum([signal.size for signal in self.moving])[:-1]
+        return {signal.name: part for signal, part in zip(self.moving, np.split(state, ends, -1), strict=True)}
 
     def join(self, observations: Arrays) -> Float[np.ndarray, "*M D"]:
         """The state of vector observations [*M, *shape]."""
-        return np.concatenate([observations[one.name].astype(float) for one in self.moving], -1)
+        return np.concatenate([observations[signal.name].astype(float) for signal in self.moving], -1)
 
     def _force(self, actions: Arrays) -> Floats:
-        parts = [np.clip(np.asarray(actions[one.name], float), *bounds(one)) for one in self.pushes]
+        parts = [np.clip(np.asarray(actions[signal.name], float), *bounds(signal)) for signal in self.pushes]
         return np.concatenate(parts, -1)
 
     def _look(self) -> NDArray[np.uint8]:

@@ -133,16 +133,16 @@ class Fleet(ExamLab, NoisyLab):
 
     def _start(self, options: Options) -> None:
         names = (*(_wind(boat) for boat in BOATS if _steady(boat)), *(boat.drift for boat in BOATS))
-        given = read_options(options, dict.fromkeys(names, ()))
+        initial = read_options(options, dict.fromkeys(names, ()))
         steady = self.np_random.standard_normal(len(BOATS))
-        known = [float(given.get(_wind(boat), wind)) for boat, wind in zip(BOATS, steady, strict=True)]
+        known = [float(initial.get(_wind(boat), wind)) for boat, wind in zip(BOATS, steady, strict=True)]
         before, own, noise = self.np_random.standard_normal((3, len(BOATS)))
         # The initial drifts follow one earlier step with its own gusts.
         winds = np.where(STEADY, steady, before)
         drilled = DRILLED & (self.np_random.random() < DRILL_SHARE)
         motors = np.where(drilled, self.np_random.uniform(-MAX_MOTOR, MAX_MOTOR, len(BOATS)), leaning(winds, own))
         drifts = self.move(motors, winds) + self.noise * noise
-        self._drifts = np.array([float(given.get(boat.drift, x)) for boat, x in zip(BOATS, drifts, strict=True)])
+        self._drifts = np.array([float(initial.get(boat.drift, x)) for boat, x in zip(BOATS, drifts, strict=True)])
         self._winds = np.array(known)
         self._turn()
 

@@ -92,11 +92,11 @@ class GustyPuck(ExamLab, NoisyLab):
         )
 
     def _start(self, options: Options) -> None:
-        given = read_options(options, {"friction": (), "position": (2,), "velocity": (2,)})
-        self._friction = float(given.get("friction", self._draw_friction(self.np_random)))
+        initial = read_options(options, {"friction": (), "position": (2,), "velocity": (2,)})
+        self._friction = float(initial.get("friction", self._draw_friction(self.np_random)))
         position, velocity = self.np_random.standard_normal((2, 2)) * np.array(START_SPREAD)[:, None]
-        self._position = np.array(given.get("position", position), dtype=float)
-        self._velocity = np.array(given.get("velocity", velocity), dtype=float)
+        self._position = np.array(initial.get("position", position), dtype=float)
+        self._velocity = np.array(initial.get("velocity", velocity), dtype=float)
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         push = np.clip(action["push"], -MAX_PUSH, MAX_PUSH)
@@ -210,5 +210,5 @@ def explored(num_episodes: int, num_steps: int, generator: np.random.Generator) 
     shape = num_episodes, num_steps, 2
     fresh, renewed = generator.uniform(-MAX_PUSH, MAX_PUSH, shape), generator.random(shape[:2]) < RENEWAL_PROBABILITY
     chosen = np.maximum.accumulate(np.where(renewed, np.arange(num_steps), 0), axis=1)
-    held = np.take_along_axis(fresh, chosen[..., None], axis=1)
-    return np.clip(held + TREMOR_STD * generator.standard_normal(shape), -MAX_PUSH, MAX_PUSH).astype(np.float32)
+    pushes = np.take_along_axis(fresh, chosen[..., None], axis=1)
+    return np.clip(pushes + TREMOR_STD * generator.standard_normal(shape), -MAX_PUSH, MAX_PUSH).astype(np.float32)

@@ -93,15 +93,15 @@ class HiddenMover(ExamLab, Hides):
         return {"puck_position": not int(observation["lid_down"])}
 
     def _start(self, options: Options) -> None:
-        given = read_options(options, {"position": (2,), "velocity": (2,), "lid": (None, 2)})
+        initial = read_options(options, {"position": (2,), "velocity": (2,), "lid": (None, 2)})
         rng = self.np_random
         position = rng.uniform(-self.half_side, self.half_side, 2)
         velocity = START_SPEED * rng.standard_normal(2) * float(rng.random() >= REST_PROBABILITY)
         lid = _draw_lid(rng)
-        self._position = given.get("position", position)
-        self._velocity = given.get("velocity", velocity)
-        if "lid" in given:
-            lid = _lid_of(given["lid"].astype(int).tolist())
+        self._position = initial.get("position", position)
+        self._velocity = initial.get("velocity", velocity)
+        if "lid" in initial:
+            lid = _lid_of(initial["lid"].astype(int).tolist())
         self._lid = lid
         self._frame = 0
 

@@ -97,20 +97,20 @@ class Lamp(ExamLab):
     @property
     def signals(self) -> tuple[Signal, ...]:
         """Heats, lamps and levers, without the decisions."""
-        heats = (observation(one.heat, 1, "degC", entity=one.name) for one in STATIONS)
-        lamps = (observation(one.lamp, 1, entity=one.name, ends=(0.0, 1.0)) for one in STATIONS)
+        heats = (observation(site.heat, 1, "degC", entity=site.name) for site in STATIONS)
+        lamps = (observation(site.lamp, 1, entity=site.name, ends=(0.0, 1.0)) for site in STATIONS)
         sides = ("left", "right")
-        levers = (action(one.levers, 2, entity=one.name, ends=(-1.0, 1.0), components=sides) for one in STATIONS)
+        levers = (action(site.levers, 2, entity=site.name, ends=(-1.0, 1.0), components=sides) for site in STATIONS)
         return (*heats, *lamps, *levers)
 
     def _start(self, options: Options) -> None:
-        names = (name for one in STATIONS for name in (one.heat, one.lamp))
-        given = read_options(options, dict.fromkeys(names, ()))
+        names = (name for site in STATIONS for name in (site.heat, site.lamp))
+        state = read_options(options, dict.fromkeys(names, ()))
         # About the stationary distribution under the explorer.
         start = self.np_random.normal(0, abs(self.effect) / np.sqrt(1 - KEEP**2), len(STATIONS))
-        self._heats = np.array([float(given.get(one.heat, x)) for one, x in zip(STATIONS, start, strict=True)])
+        self._heats = np.array([float(state.get(site.heat, x)) for site, x in zip(STATIONS, start, strict=True)])
         self._announce()
-        self._lamps = np.array([bool(given.get(one.lamp, x)) for one, x in zip(STATIONS, self._lamps, strict=True)])
+        self._lamps = np.array([bool(state.get(site.lamp, x)) for site, x in zip(STATIONS, self._lamps, strict=True)])
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         levers = np.stack([action[station.levers] for station in STATIONS])
@@ -169,7 +169,7 @@ class Lamp(ExamLab):
 
     def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
         """The camera image of an observation."""
-        if not shown.keys() >= {name for one in STATIONS for name in (one.heat, one.lamp)}:
+        if not shown.keys() >= {name for site in STATIONS for name in (site.heat, site.lamp)}:
             return None
         heats = np.concatenate([shown[station.heat] for station in STATIONS]).astype(float)
         return self.picture(heats, np.array([bool(shown[station.lamp][0]) for station in STATIONS]))

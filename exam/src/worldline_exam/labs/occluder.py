@@ -124,8 +124,8 @@ class Occluder(ExamLab, Hides):
             "door": (LEVEL if way == UPPER else 0.0) + draw(-DOOR_PLAY, DOOR_PLAY),
         }
         chosen = read_options(options, dict.fromkeys(drawn, ()))
-        given: dict[str, float] = {**drawn, **{name: float(value) for name, value in chosen.items()}}
-        self._state = self.start(**{name: np.array([[value]]) for name, value in given.items()})
+        initial: dict[str, float] = {**drawn, **{name: float(value) for name, value in chosen.items()}}
+        self._state = self.start(**{name: np.array([[value]]) for name, value in initial.items()})
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         self._state = self.advance(self._state, action["push"][None])
@@ -161,7 +161,7 @@ class Occluder(ExamLab, Hides):
         for step in range(actions["push"].shape[1]):
             state = self.advance(state, actions["push"][:, step].astype(float))
             path.append(state)
-        return {name: np.stack([one[name] for one in path], 1).astype(np.float32) for name in path[0]}
+        return {name: np.stack([step_state[name] for step_state in path], 1).astype(np.float32) for name in path[0]}
 
     def hidden(self, states: Arrays) -> dict[str, NDArray[np.bool_]]:
         """Masks [...] of hidden values of states [..., *shape], by signal."""
@@ -182,21 +182,21 @@ class Occluder(ExamLab, Hides):
             push: [M, 1] m/s².
         """
         (x, y), (vx, vy) = state["ball_position"].T, state["ball_velocity"].T
-        held = (vx == 0) & (vy == 0)
+        at_rest = (vx == 0) & (vy == 0)
         level = np.where(y > LEVEL - MAX_DEPTH - RADIUS, LEVEL, 0.0)
         rail = np.where(level > 0, UPPER, LOWER)
-        rolls = (y == level) & ~held
+        rolls = (y == level) & ~at_rest
         pushed = np.clip(vx + STEP_S * np.clip(push[:, 0], -MAX_PUSH, MAX_PUSH), *SPEEDS)
         vx = np.where(rolls, pushed, vx)
         ahead = x + STEP_S * vx
-        falls = ~held & ((y < level) | ((state["pit"][:, 0] == rail) & (ahead > EDGE) & (x <= EDGE)))
+        falls = ~at_rest & ((y < level) | ((state["pit"][:, 0] == rail) & (ahead > EDGE) & (x <= EDGE)))
         vy = np.where(falls, vy - STEP_S * GRAVITY, 0.0)
         below = np.where(falls, y + STEP_S * vy, y)
         stop = np.full_like(x, END - RADIUS)
         barred = np.abs(state["door"][:, 0] - level) > DOOR - RADIUS
         for place, blocks in ((BARRIER, barred), (0.0, state["wall"][:, 0] == rail)):
             stop = np.where(blocks & (x <= place - RADIUS), place - RADIUS, stop)
-        met = held | (~falls & (ahead >= stop)) | (falls & (below <= level - self.depth))
+        met = at_rest | (~falls & (ahead >= stop)) | (falls & (below <= level - self.depth))
         after = dict(state)
         after["ball_position"] = np.stack([np.where(falls, ahead, np.minimum(ahead, stop)), below], 1)
         after["ball_position"][:, 1] = np.maximum(below, level - self.depth)

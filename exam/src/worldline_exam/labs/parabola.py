@@ -78,8 +78,8 @@ class Parabola(ExamLab):
             "ball_velocity": [speed, 0.0],
             "gravity": [gravity],
         }
-        given = read_options(options, {name: (len(value),) for name, value in drawn.items()})
-        self._state = {name: np.array(given.get(name, value), np.float32) for name, value in drawn.items()}
+        initial = read_options(options, {name: (len(value),) for name, value in drawn.items()})
+        self._state = {name: np.array(initial.get(name, value), np.float32) for name, value in drawn.items()}
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         start = {name: value[None] for name, value in self._state.items()}

@@ -97,7 +97,7 @@ class PusherBlock(ExamLab):
         )
 
     def _start(self, options: Options) -> None:
-        given, draw = read_options(options, dict.fromkeys(STATE, (2,))), self.np_random.uniform
+        initial, draw = read_options(options, dict.fromkeys(STATE, (2,))), self.np_random.uniform
         block, angle = draw(-START, START, 2), draw(-np.pi, np.pi)
         reach, clear = ROOM - self.pusher_radius, np.sqrt(2) * self.block_half + self.pusher_radius
         pusher = draw(-reach, reach, 2)
@@ -108,7 +108,7 @@ class PusherBlock(ExamLab):
             "block_position": block,
             "block_angle": np.array([np.cos(angle), np.sin(angle)]),
         }
-        self._state = {name: np.array(given.get(name, value), np.float32)[None] for name, value in drawn.items()}
+        self._state = {name: np.array(initial.get(name, value), np.float32)[None] for name, value in drawn.items()}
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         self._state = self._moved(self._state, action["velocity"][None])
@@ -150,7 +150,7 @@ class PusherBlock(ExamLab):
         for step in range(actions["velocity"].shape[1]):
             state = self._moved(state, actions["velocity"][:, step])
             path.append(state)
-        return {name: np.stack([one[name] for one in path], 1) for name in state}
+        return {name: np.stack([step_state[name] for step_state in path], 1) for name in state}
 
     def gap(self, state: Arrays) -> Floats:
         """Gap between pusher and block [...] m, for the signals [..., 2]; about 0 in contact."""

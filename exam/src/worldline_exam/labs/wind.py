@@ -66,11 +66,11 @@ class Wind(ExamLab, NoisyLab):
         )
 
     def _start(self, options: Options) -> None:
-        given = read_options(options, {"wind": (), "position": ()})
+        initial = read_options(options, {"wind": (), "position": ()})
         wind = self._draw_wind(self.np_random)
         # Stationary for noise and a motor of deviation 1; independent of the wind.
         start = self.np_random.normal(0, np.sqrt((MOTOR_EFFECT**2 + self.noise**2) / (1 - DECAY**2)))
-        self._wind, self._position = (float(given.get(n, v)) for n, v in (("wind", wind), ("position", start)))
+        self._wind, self._position = (float(initial.get(n, v)) for n, v in (("wind", wind), ("position", start)))
 
     def _advance(self, action: dict[str, NDArray[Any]]) -> None:
         motor = np.clip(action["motor"], -MAX_MOTOR, MAX_MOTOR)

@@ -92,21 +92,21 @@ def scenes_of(lab: Fleet, seed: int, *, num_scenes: int, num_motors: int, num_st
         reach: motors of the group "do" are uniform in [-reach, reach], m/s.
     """
     rng = np.random.default_rng([2, seed])
-    seeds = [int(one) for one in rng.integers(2**31, size=num_scenes)]
-    past = stacked([explore(lab, one, num_steps) for one in seeds])
-    steady = np.array([[lab.hidden(one).get(f"{boat.name}_wind", 0.0) for boat in BOATS] for one in seeds])
+    seeds = [int(number) for number in rng.integers(2**31, size=num_scenes)]
+    past = stacked([explore(lab, log_seed, num_steps) for log_seed in seeds])
+    steady = np.array([[lab.hidden(log_seed).get(f"{boat.name}_wind", 0.0) for boat in BOATS] for log_seed in seeds])
     shape = (num_scenes, num_motors, len(BOATS))
-    found: dict[str, NDArray[np.generic]] = {}
+    drawn: dict[str, NDArray[np.generic]] = {}
     for group in GROUPS:
         winds = np.where(STEADY, steady[:, None], rng.standard_normal(shape))
         motors = leaning(winds, rng.standard_normal(shape))
         if group == "do":
             motors = rng.uniform(-reach, reach, shape)
         motors = motors.astype(np.float32)
-        found[f"{group}.motors"] = motors
-        found[f"{group}.drifts"] = lab.move(motors.astype(float), winds) + lab.noise * rng.standard_normal(shape)
+        drawn[f"{group}.motors"] = motors
+        drawn[f"{group}.drifts"] = lab.move(motors.astype(float), winds) + lab.noise * rng.standard_normal(shape)
     history = History(observations=past.observations, actions=past.actions)
-    return {**packed_history(history), **found}
+    return {**packed_history(history), **drawn}
 
 
 def drift_forecasts(world: World, scenes: Arrays, *, groups: Sequence[str], bands: bool) -> Arrays:
@@ -122,26 +122,26 @@ def drift_forecasts(world: World, scenes: Arrays, *, groups: Sequence[str], band
         UnreadableError: the world does not predict the drifts.
         UnsupportedError: bands are requested and the world gives none.
     """
-    found: dict[str, NDArray[np.generic]] = {}
+    drifts: dict[str, NDArray[np.generic]] = {}
     for group in groups:
         history, motors = _with_flag(scenes, group), scenes[f"{group}.motors"]
         parts = []
         for number in range(motors.shape[1]):
             actions = {boat.motor: motors[:, number, b][:, None, None] for b, boat in enumerate(BOATS)}
             parts.append(forecasts(world, history, actions, signals=DRIFTS))
-        found[f"{group}.mean"] = np.stack(
+        drifts[f"{group}.mean"] = np.stack(
             [np.stack([part[name].mean[:, 0, 0] for name in DRIFTS], -1) for part in parts], 1
         ).astype(np.float64)
         if not bands:
             continue
         for edge in ("low", "high"):
             edges = [[getattr(part[name], edge) for name in DRIFTS] for part in parts]
-            if any(one is None for part in edges for one in part):
+            if any(side is None for part in edges for side in part):
                 raise UnsupportedError(
                     f"{world.describe().name} gives no bands, which this test needs. Calibrate the world."
                 )
-            found[f"{group}.{edge}"] = np.stack([np.stack([one[:, 0, 0] for one in part], -1) for part in edges], 1)
-    return found
+            drifts[f"{group}.{edge}"] = np.stack([np.stack([side[:, 0, 0] for side in part], -1) for part in edges], 1)
+    return drifts
 
 
 @final

@@ -83,27 +83,27 @@ class Gaps:
 
 def gaps(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> Gaps:
     """The gaps of all discs to all surfaces and to each other."""
-    found, normals, places = [], [], []
+    distances, normals, places = [], [], []
     rims = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
     for disc in range(table.num_discs):
         place = position[:, :, disc]
         for axis, normal in enumerate(rims):
             inner = place[..., axis // 2]
-            found.append((inner if axis % 2 == 0 else table.size - inner) - table.radius)
+            distances.append((inner if axis % 2 == 0 else table.size - inner) - table.radius)
             normals.append(np.broadcast_to(np.array(normal), place.shape))
             places.append(place)
         away = away_from_wall(torch.from_numpy(place), *table.wall).numpy()
         distance = np.linalg.norm(away, axis=-1)
-        found.append(distance - table.radius - table.half_width)
+        distances.append(distance - table.radius - table.half_width)
         normals.append(away / np.maximum(distance, 1e-9)[..., None])
         places.append(place)
-    for one, other in table.pairs:
-        away = position[:, :, one] - position[:, :, other]
+    for first, other in table.pairs:
+        away = position[:, :, first] - position[:, :, other]
         distance = np.linalg.norm(away, axis=-1)
-        found.append(distance - 2 * table.radius)
+        distances.append(distance - 2 * table.radius)
         normals.append(away / np.maximum(distance, 1e-9)[..., None])
         places.append(away)
-    return Gaps(gap=np.stack(found, 2), normal=np.stack(normals, 2), place=np.stack(places, 2))
+    return Gaps(gap=np.stack(distances, 2), normal=np.stack(normals, 2), place=np.stack(places, 2))
 
 
 def contacts(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> Bool[np.ndarray, "E T K"]:
@@ -144,7 +144,7 @@ def tally(truth: Bool[np.ndarray, "E T K"], found: Bool[np.ndarray, "E T K"], ta
         free = list(np.flatnonzero(found[scene, :, surface]))
         for frame in np.flatnonzero(truth[scene, :, surface]):
             # Greedy in time with the earliest match in the window is optimal: no other choice matches more.
-            match = next((one for one in free if abs(one - frame) <= WINDOW), None)
+            match = next((candidate for candidate in free if abs(candidate - frame) <= WINDOW), None)
             if match is not None:
                 free.remove(match)
             if late_truth[scene, frame, surface]:
@@ -167,18 +167,18 @@ def miscounted(position: Float[np.ndarray, "E T D 2"], table: ContactScene) -> B
     """
     gone = ~np.isfinite(position) | (position < 0) | (position > table.size)
     wrong = gone.any((-1, -2))
-    for one, other in table.pairs:
-        apart = np.linalg.norm(position[:, :, one] - position[:, :, other], axis=-1)
+    for first, other in table.pairs:
+        apart = np.linalg.norm(position[:, :, first] - position[:, :, other], axis=-1)
         wrong |= apart < table.radius
     return np.asarray(wrong)
 
 
-def _later(found: Bool[np.ndarray, "E T K"], table: ContactScene) -> Bool[np.ndarray, "E T K"]:
+def _later(touched: Bool[np.ndarray, "E T K"], table: ContactScene) -> Bool[np.ndarray, "E T K"]:
     """The contacts of discs that had a contact at an earlier frame."""
-    later = np.zeros_like(found)
+    later = np.zeros_like(touched)
     for disc in range(table.num_discs):
         own = np.array([disc in discs for discs in table.discs_of])
-        any_yet = np.logical_or.accumulate(found[:, :, own].any(-1), axis=1)
+        any_yet = np.logical_or.accumulate(touched[:, :, own].any(-1), axis=1)
         before = np.concatenate([np.zeros_like(any_yet[:, :1]), any_yet[:, :-1]], 1)
-        later |= found & before[..., None] & own
+        later |= touched & before[..., None] & own
     return later

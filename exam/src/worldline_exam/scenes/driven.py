@@ -141,5 +141,5 @@ def _held_pushes(lab: Driven, num: int, num_steps: int, rng: np.random.Generator
     changes = rng.random((num, num_steps)) > HOLDS
     changes[:, 0] = True
     last = np.maximum.accumulate(np.where(changes, np.arange(num_steps), 0), 1)
-    drawn = {one.name: rng.uniform(*bounds(one), (num, num_steps, *one.shape)) for one in lab.pushes}
+    drawn = {signal.name: rng.uniform(*bounds(signal), (num, num_steps, *signal.shape)) for signal in lab.pushes}
     return {name: np.take_along_axis(value, last[..., None], 1).astype(np.float32) for name, value in drawn.items()}

@@ -95,9 +95,9 @@ def draw(lab: GustyPuck, num_scenes: int, num_steps: int, generator: np.random.G
 
 def paths(lab: GustyPuck, draws: EpisodeDraws) -> dict[str, NDArray[np.float32]]:
     """Simulated paths per signal [M, T + 1, 2], including the start."""
-    found = lab.simulate(draws.start, {"push": draws.pushes}, draws.friction, lab.gust * draws.gusts)
+    path_of = lab.simulate(draws.start, {"push": draws.pushes}, draws.friction, lab.gust * draws.gusts)
     return {
-        name: np.concatenate([draws.start[name][:, None].astype(np.float32), found[name]], 1, dtype=np.float32)
+        name: np.concatenate([draws.start[name][:, None].astype(np.float32), path_of[name]], 1, dtype=np.float32)
         for name in SIGNALS
     }
 
@@ -119,8 +119,8 @@ def twins(
     start = {name: np.repeat(value[:, -1], num, 0) for name, value in history.observations.items()}
     pushes = np.repeat(future, num, 0)
     gusts = lab.gust * generator.standard_normal(pushes.shape)
-    found = lab.simulate(start, {"push": pushes}, np.repeat(friction, num), gusts)
-    return {name: value.reshape(-1, num, *value.shape[1:]) for name, value in found.items()}
+    twin_paths = lab.simulate(start, {"push": pushes}, np.repeat(friction, num), gusts)
+    return {name: value.reshape(-1, num, *value.shape[1:]) for name, value in twin_paths.items()}
 
 
 def window(values: Floats, first: Int[np.ndarray, "M"], length: int) -> Floats:

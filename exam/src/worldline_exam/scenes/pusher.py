@@ -79,8 +79,8 @@ class Beginnings:
     @classmethod
     def joined(cls, parts: Sequence[Beginnings]) -> Beginnings:
         """The scenes of all parts."""
-        found = concatenated([{"seed": one.seed, "prelude": one.prelude, "gap": one.gap} for one in parts])
-        return cls(**found, path=concatenated([one.path for one in parts]))
+        fields = concatenated([{"seed": part.seed, "prelude": part.prelude, "gap": part.gap} for part in parts])
+        return cls(**fields, path=concatenated([part.path for part in parts]))
 
     def some(self, rows: NDArray[np.integer]) -> Beginnings:
         """The scenes of these rows."""
@@ -90,14 +90,14 @@ class Beginnings:
 
 def concatenated(parts: Sequence[Arrays]) -> dict[str, NDArray[np.generic]]:
     """The scenes of all parts, by name."""
-    return {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def beginnings(lab: PusherBlock, num: int, rng: np.random.Generator) -> Beginnings:
     """`num` scenes up to the branches; half of the preludes head for the block."""
     seeds = rng.integers(0, 2**31, num)
     shown = [lab.reset(seed=int(seed))[0] for seed in seeds]
-    start = {name: np.stack([one[name] for one in shown]) for name in STATE}
+    start = {name: np.stack([observation[name] for observation in shown]) for name in STATE}
     heading = np.where(rng.random(num) < 0.5, towards(start, rng), rng.uniform(-np.pi, np.pi, num))
     prelude = motions(heading, PRELUDE, rng)
     after = lab.simulate(start, {"velocity": prelude})
@@ -139,7 +139,7 @@ def branch_answers(world: World, history: History, velocity: Floats) -> dict[str
     predicted = [
         means(world, history, {"velocity": velocity[:, branch]}, signals=STATE) for branch in range(velocity.shape[1])
     ]
-    return {name: np.stack([one[name] for one in predicted], 1) for name in STATE}
+    return {name: np.stack([branch[name] for branch in predicted], 1) for name in STATE}
 
 
 def true_branches(lab: PusherBlock, state: Arrays, velocity: Floats) -> dict[str, Floats]:
