@@ -45,8 +45,8 @@ class ReferenceEngine(NumpyEngine):
         schema = self.describe().schema
         size = check_future(future, schema)
         lead = (size.num_worlds, size.num_versions, 1, size.horizon)
-        found = self.predict(belief, future.actions)
-        return Samples(signals={n: v.reshape(lead + schema[n].shape).astype(np.float32) for n, v in found.items()})
+        predicted = self.predict(belief, future.actions)
+        return Samples(signals={n: v.reshape(lead + schema[n].shape).astype(np.float32) for n, v in predicted.items()})
 
 
 def reference_card(

@@ -29,7 +29,7 @@ def undamped(lab: Driven) -> Law:
 
 def unpushed(lab: Driven) -> Law:
     """The law of a driven lab without pushes."""
-    return lambda start, actions: lab.simulate(start, {name: np.zeros_like(one) for name, one in actions.items()})
+    return lambda start, actions: lab.simulate(start, {name: np.zeros_like(value) for name, value in actions.items()})
 
 
 def passing() -> Law:
@@ -137,5 +137,5 @@ def _time_to_touch(lab: Collision, state: Floats) -> Floats:
 
 def _signals(path: list[Floats]) -> dict[str, NDArray[np.float32]]:
     """Signals [M, T, 1] from T states [4, M]."""
-    found = np.stack(path, -1).astype(np.float32)
-    return {name: value[..., None] for name, value in zip(_NAMES, found, strict=True)}
+    values = np.stack(path, -1).astype(np.float32)
+    return {name: value[..., None] for name, value in zip(_NAMES, values, strict=True)}

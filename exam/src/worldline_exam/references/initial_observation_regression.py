@@ -71,7 +71,7 @@ class InitialObservationRegression(ReferenceEngine):
             when: "any" for all frames, "late" for frames from `late` on, "each" for one answer per frame.
             late: first fitted frame for "late".
         """
-        first = np.stack([np.concatenate([one.observations[name][0] for name in inputs]) for one in episodes])
+        first = np.stack([np.concatenate([episode.observations[name][0] for name in inputs]) for episode in episodes])
         first = first.astype(float)
         spread = first.std(0)
         scale, centre = np.where(spread > 0, spread, 1.0), first.mean(0)
@@ -81,8 +81,8 @@ class InitialObservationRegression(ReferenceEngine):
         )
         design, weights = engine._design(first), dict[str, NDArray[np.generic]]()
         for name in predicts:
-            value = np.stack([one.observations[name] for one in episodes]).astype(float)
-            seen = np.stack([one.mask(name) for one in episodes])
+            value = np.stack([episode.observations[name] for episode in episodes]).astype(float)
+            seen = np.stack([episode.mask(name) for episode in episodes])
             frames = [slice(frame, frame + 1) for frame in range(value.shape[1])]
             fitted = {"any": [slice(None)], "late": [slice(late, None)], "each": frames}[when]
             weights[name] = np.stack([_ridge(design, value[:, rows], seen[:, rows]) for rows in fitted])
@@ -107,23 +107,23 @@ class InitialObservationRegression(ReferenceEngine):
         belief = own_belief(belief, np.ndarray)
         versions, steps = next(iter(actions.values())).shape[1:3]
         design, frames = self._design(belief[:, :-1]), belief[:, -1:].astype(int) + np.arange(steps)
-        found = {}
+        predicted = {}
         for name, weights in self.weights.items():
             every = np.einsum("wk,nkd->wnd", design, weights.astype(float))
             path = np.take_along_axis(every, np.minimum(frames, len(weights) - 1)[..., None], 1)
-            found[name] = np.repeat(path[:, None], versions, 1)
-        return found
+            predicted[name] = np.repeat(path[:, None], versions, 1)
+        return predicted
 
     def _design(self, first: Float[np.ndarray, "M F"]) -> Float[np.ndarray, "M K"]:
         inputs = (first - self.centre) / self.scale
-        one = np.ones((len(inputs), 1))
+        ones = np.ones((len(inputs), 1))
         if self.terms == "linear":
-            return np.concatenate([inputs, one], 1)
+            return np.concatenate([inputs, ones], 1)
         if self.terms == "products":
             left, right = np.triu_indices(inputs.shape[1])
-            return np.concatenate([inputs[:, left] * inputs[:, right], inputs, one], 1)
+            return np.concatenate([inputs[:, left] * inputs[:, right], inputs, ones], 1)
         apart = (inputs**2).sum(1)[:, None] + (self.kernels**2).sum(1) - 2 * inputs @ self.kernels.T
-        return np.concatenate([np.exp(-apart / inputs.shape[1]), one], 1)
+        return np.concatenate([np.exp(-apart / inputs.shape[1]), ones], 1)
 
 
 def _ridge(

@@ -113,8 +113,8 @@ class Untrained(ReferenceEngine):
         """The network of a seed; `episodes` give only mean and standard deviation of observations."""
         rows = {signal: [_observed(episode, signal) for episode in episodes] for signal in vectors_of(schema)}
         joined = [np.concatenate(parts) for parts in rows.values()]
-        centre = np.concatenate([one.mean(0) for one in joined])
-        spread = np.concatenate([one.std(0) for one in joined])
+        centre = np.concatenate([values.mean(0) for values in joined])
+        spread = np.concatenate([values.std(0) for values in joined])
         size, num_inputs = len(centre), sum(signal.size for signal in schema.actions)
         rng, taken = np.random.default_rng(seed), CONTEXT * size + num_inputs
         return cls(
@@ -145,17 +145,17 @@ class Untrained(ReferenceEngine):
     def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
         """The network applied to its own output."""
         belief = own_belief(belief, np.ndarray)
-        pushes = np.concatenate([actions[one.name] for one in self.schema.actions], -1).astype(float)
+        pushes = np.concatenate([actions[signal.name] for signal in self.schema.actions], -1).astype(float)
         past = np.repeat(belief[:, None], pushes.shape[1], 1)
         path = []
         for step in range(pushes.shape[2]):
             taken = np.concatenate([past.reshape(*past.shape[:2], -1), pushes[:, :, step]], -1)
             path.append(past[:, :, -1] + np.tanh(taken @ self.first) @ self.last)
             past = np.concatenate([past[:, :, 1:], path[-1][:, :, None]], 2)
-        found = np.stack(path, 2) * self.scale + self.centre
+        path_values = np.stack(path, 2) * self.scale + self.centre
         names = vectors_of(self.schema)
         ends = np.cumsum([self.schema[name].size for name in names])[:-1]
-        return dict(zip(names, np.split(found, ends, -1), strict=True))
+        return dict(zip(names, np.split(path_values, ends, -1), strict=True))
 
 
 def _observed(episode: Episode, name: str) -> Floats:

@@ -61,17 +61,17 @@ class NearestCase(ReferenceEngine):
 
     def _cases(self, horizon: int) -> dict[str, NDArray[np.generic]]:
         """All windows: observations [n, T + 1, *shape] and actions [n, T, *shape], by name."""
-        found: dict[str, list[NDArray[np.generic]]] = {}
+        windows: dict[str, list[NDArray[np.generic]]] = {}
         for episode in self.episodes:
             for first in range(episode.num_steps - horizon + 1):
                 for name in vectors_of(self.schema):
-                    found.setdefault(name, []).append(episode.observations[name][first : first + horizon + 1])
+                    windows.setdefault(name, []).append(episode.observations[name][first : first + horizon + 1])
                 for signal in self.schema.actions:
                     cut = episode.actions[signal.name][first : first + horizon]
-                    found.setdefault(f"action {signal.name}", []).append(cut)
-        if not found:
+                    windows.setdefault(f"action {signal.name}", []).append(cut)
+        if not windows:
             raise DataError(f"no episode has {horizon} steps", fix="Record longer episodes.")
-        return {name: np.stack(parts) for name, parts in found.items()}
+        return {name: np.stack(parts) for name, parts in windows.items()}
 
     def _features(self, state: Arrays, actions: Arrays) -> Floats:
         """Features [n, F] by which cases are compared."""

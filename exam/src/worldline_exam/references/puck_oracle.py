@@ -83,9 +83,9 @@ class PuckOracle(ReferenceEngine):
             evidence = before.evidence
         pushes = steps.actions["push"].astype(float)
         rows = [slice(first, first + BATCH) for first in range(0, num_worlds, BATCH)]
-        found = [self._evidence({name: value[part] for name, value in path.items()}, pushes[part]) for part in rows]
+        parts = [self._evidence({name: value[part] for name, value in path.items()}, pushes[part]) for part in rows]
         return FrictionBelief(
-            state={name: value[:, -1] for name, value in path.items()}, evidence=evidence + np.concatenate(found)
+            state={name: value[:, -1] for name, value in path.items()}, evidence=evidence + np.concatenate(parts)
         )
 
     def predict(self, belief: EngineBelief, actions: Arrays) -> Arrays:
