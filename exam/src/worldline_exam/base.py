@@ -134,12 +134,12 @@ class ExamTest(ABC):
         """
         if not self.pixels:
             return self.question(worlds, scenes)
-        labs = {one.name: one.make_lab for one in self.datasets()}
+        labs = {dataset.name: dataset.make_lab for dataset in self.datasets()}
         unknown = [name for name in worlds if name not in labs]
         if unknown:
             raise InputError(f"{', '.join(unknown)} is no dataset of {self.code}. Choose from {', '.join(labs)}.")
         return self.question(
-            {name: PixelsOnlyWorld(world=one, lab=labs[name]()) for name, one in worlds.items()}, scenes
+            {name: PixelsOnlyWorld(world=world, lab=labs[name]()) for name, world in worlds.items()}, scenes
         )
 
     @abstractmethod
@@ -154,8 +154,8 @@ class ExamTest(ABC):
     @final
     def answers_of(self, engine: Engine, scenes: Arrays, calibration: Calibration | None = None) -> Arrays:
         """Answers of a reference engine to the scenes of a test with one dataset."""
-        (one,) = self.datasets()
-        return self.question({one.name: as_world(engine, calibration)}, scenes)
+        (dataset,) = self.datasets()
+        return self.question({dataset.name: as_world(engine, calibration)}, scenes)
 
     @abstractmethod
     def references(self, scenes: Arrays, pilot: Arrays, logs: Mapping[str, Sequence[Episode]]) -> References:

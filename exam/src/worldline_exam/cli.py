@@ -124,9 +124,9 @@ def regrade(folder: Annotated[Path, typer.Argument(help="Folder of an exam.")]) 
     from worldline_exam.run import regrade as run
 
     before = read_exam(folder).result
-    again = tuple(without_draws(one) for one in run(folder))
+    again = tuple(without_draws(test) for test in run(folder))
     _print(again, ExamResult(subject=before.subject, facts={}, command="", tests=again).passed)
-    different = [one.code for one, other in zip(again, before.tests, strict=True) if not same_figures(one, other)]
+    different = [test.code for test, other in zip(again, before.tests, strict=True) if not same_figures(test, other)]
     print(f"Different from {folder}: {', '.join(different)}" if different else f"Identical to {folder}, bit for bit.")
     print_next("compare", folder, "OTHER")
     if different:
@@ -153,15 +153,15 @@ def compare(
     from worldline_exam.folder import read_exam
     from worldline_exam.run import compare as run
 
-    found = run(ours, theirs, trainings)
+    comparison = run(ours, theirs, trainings)
     names = [read_exam(folder).result.subject for folder in (ours, theirs)]
     titles = names if trainings is None else [f"{n}, training {t}" for n, t in zip(names, trainings, strict=True)]
-    _print_comparison(found, titles)
-    write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(found)}))
+    _print_comparison(comparison, titles)
+    write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(comparison)}))
     print_next("regrade", ours)
 
 
-def _print_comparison(found: ExamComparison, titles: Sequence[str]) -> None:
+def _print_comparison(comparison: ExamComparison, titles: Sequence[str]) -> None:
     """Prints the differences and the parts that were not compared."""
     from worldline.cli import print_table
 
@@ -169,17 +169,17 @@ def _print_comparison(found: ExamComparison, titles: Sequence[str]) -> None:
         f"{titles[0]} minus {titles[1]}",
         ("test", "part", "difference", "95 %", "trainings"),
         [
-            (one.code, one.cell, f"{one.value:+.3f}", f"{one.low:+.3f} to {one.high:+.3f}", _trainings(one.pairs))
-            for one in found.differences
+            (diff.code, diff.cell, f"{diff.value:+.3f}", f"{diff.low:+.3f} to {diff.high:+.3f}", _trainings(diff.pairs))
+            for diff in comparison.differences
         ],
     )
-    alike = sum(one.includes_zero for one in found.differences)
-    print(f"{alike} of {len(found.differences)} intervals include 0.")
-    if any(len(one.pairs) == 1 for one in found.differences):
+    alike = sum(diff.includes_zero for diff in comparison.differences)
+    print(f"{alike} of {len(comparison.differences)} intervals include 0.")
+    if any(len(diff.pairs) == 1 for diff in comparison.differences):
         print(
             "With one training each, intervals cover scenes only; retraining may change more. Run with --num-seeds 3."
         )
-    for lost in found.unpaired:
+    for lost in comparison.unpaired:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in (("A", lost.ours), ("B", lost.theirs)) if reason)
         where = f" ({_trainings((lost.pair,))})" if lost.pair else ""
         print(f"Not compared: {lost.code} {lost.cell or 'all parts'}{where}. {reasons}")
@@ -187,7 +187,7 @@ def _print_comparison(found: ExamComparison, titles: Sequence[str]) -> None:
 
 def _trainings(pairs: Sequence[tuple[int, int]]) -> str:
     """Such as "0, 1, 2", or "0 with 1"."""
-    return ", ".join(str(one) if one == other else f"{one} with {other}" for one, other in pairs)
+    return ", ".join(str(seed) if seed == other else f"{seed} with {other}" for seed, other in pairs)
 
 
 class _ChatOptions(NamedTuple):
@@ -213,7 +213,7 @@ def _subject(name: str, model: str | None, device: str, chat_options: _ChatOptio
         raise InputError(f"--model {model} does not apply: {name} is no recipe. Omit --model or give a recipe.")
     if name == NAME:
         return _language(chat_options)
-    if any(one is not None for one in chat_options):
+    if any(option is not None for option in chat_options):
         raise InputError(
             f"endpoint, limit and transcript options apply to the subject {NAME!r} only, got {name!r}. Omit them."
         )
@@ -263,14 +263,14 @@ def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
     from worldline_exam.results import deciding_part, is_any_graded, is_fully_graded
 
     rows = []
-    for one in tests:
-        part = deciding_part(one)
+    for test in tests:
+        part = deciding_part(test)
         score, name = (None, "") if part is None else (part.score, part.name)
         interval = "" if score is None else f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})"
-        lost = "not fully graded" if part is not None and not is_fully_graded(one) else ""
-        reason = next((f"training {seed.seed}: {seed.reason}" for seed in one.seeds if seed.grade is None), "")
+        lost = "not fully graded" if part is not None and not is_fully_graded(test) else ""
+        reason = next((f"training {seed.seed}: {seed.reason}" for seed in test.seeds if seed.grade is None), "")
         rows.append(
-            (one.code, one.title, str(one.verdict), interval, "; ".join(filter(None, (name, lost, reason[:60]))))
+            (test.code, test.title, str(test.verdict), interval, "; ".join(filter(None, (name, lost, reason[:60]))))
         )
     print_table("Understanding", ("", "test", "verdict", "weakest part", ""), rows)
     summary = f"Passed: {len(passed)} of {len(tests)}{': ' if passed else ''}{', '.join(passed)} (Holm over the tests)."
@@ -291,9 +291,9 @@ def _command() -> str:
     """The command line without output paths, which depend on the user, and without --resume."""
     typed = iter(sys.argv[1:])
     kept = ["worldline"]
-    for one in typed:
-        if one in ("--out", "--json"):
+    for argument in typed:
+        if argument in ("--out", "--json"):
             next(typed, None)
-        elif one != "--resume" and not one.startswith(("--out=", "--json=")):
-            kept.append(one)
+        elif argument != "--resume" and not argument.startswith(("--out=", "--json=")):
+            kept.append(argument)
     return shlex.join(kept)

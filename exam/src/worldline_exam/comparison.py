@@ -112,11 +112,11 @@ def compared(
     unpaired: list[Unpaired] = []
     for code in dict.fromkeys([*ours, *theirs]):
         if code in ours and code in theirs:
-            found = _test(ours[code], theirs[code], trainings)
-            differences += found.differences
-            unpaired += found.unpaired
+            part = _test(ours[code], theirs[code], trainings)
+            differences += part.differences
+            unpaired += part.unpaired
         else:
-            reasons = ["" if code in one else "not run" for one in (ours, theirs)]
+            reasons = ["" if code in results else "not run" for results in (ours, theirs)]
             unpaired.append(Unpaired(code=code, cell="", ours=reasons[0], theirs=reasons[1]))
     return ExamComparison(differences=tuple(differences), unpaired=tuple(unpaired))
 
@@ -140,20 +140,20 @@ def _test(ours: TestResult, theirs: TestResult, trainings: Pair | None) -> ExamC
             unpaired.append(Unpaired(code=ours.code, cell="", ours=_why(left), theirs=_why(right), pair=pair))
             continue
         for name in dict.fromkeys([*left, *right]):
-            one, other = left.get(name, "no such part"), right.get(name, "no such part")
-            if isinstance(one, str) or isinstance(other, str):
-                unpaired.append(Unpaired(code=ours.code, cell=name, ours=_why(one), theirs=_why(other), pair=pair))
+            score, other = left.get(name, "no such part"), right.get(name, "no such part")
+            if isinstance(score, str) or isinstance(other, str):
+                unpaired.append(Unpaired(code=ours.code, cell=name, ours=_why(score), theirs=_why(other), pair=pair))
             else:
-                scored.setdefault(name, []).append((pair, one, other))
-    found = tuple(_difference(ours.code, name, rows) for name, rows in scored.items())
-    return ExamComparison(differences=found, unpaired=tuple(unpaired))
+                scored.setdefault(name, []).append((pair, score, other))
+    differences = tuple(_difference(ours.code, name, rows) for name, rows in scored.items())
+    return ExamComparison(differences=differences, unpaired=tuple(unpaired))
 
 
 def _same_references(ours: TestResult, theirs: TestResult) -> bool:
     """Whether oracle and must-fail models have the same scores in both, up to `SCORE_TOLERANCE`."""
     scores = []
-    for one in (ours, theirs):
-        graded = {"the oracle": one.oracle, **one.must_fail}
+    for result in (ours, theirs):
+        graded = {"the oracle": result.oracle, **result.must_fail}
         cells = [(name, cell) for name, grade in graded.items() if grade is not None for cell in grade.cells]
         scores.append({(name, cell.name): cell.score.value if cell.score else np.nan for name, cell in cells})
     if scores[0].keys() != scores[1].keys():
@@ -163,7 +163,7 @@ def _same_references(ours: TestResult, theirs: TestResult) -> bool:
 
 
 def _pairs(ours: TestResult, theirs: TestResult, trainings: Pair | None) -> tuple[Pair, ...]:
-    seeds = [[one.seed for one in result.seeds] for result in (ours, theirs)]
+    seeds = [[seed_grade.seed for seed_grade in result.seeds] for result in (ours, theirs)]
     if trainings is not None:
         for has, seed in zip(seeds, trainings, strict=True):
             if seed not in has:
@@ -175,16 +175,16 @@ def _pairs(ours: TestResult, theirs: TestResult, trainings: Pair | None) -> tupl
     return common
 
 
-def _scores(one: TestResult, training: int) -> dict[str, Score | str] | str:
+def _scores(result: TestResult, training: int) -> dict[str, Score | str] | str:
     """The score of each part or why it is missing; if there is no grade, the reason."""
-    seed: SeedGrade = next(seed for seed in one.seeds if seed.seed == training)
+    seed: SeedGrade = next(seed for seed in result.seeds if seed.seed == training)
     if seed.grade is None:
         return f"{seed.verdict}: {seed.reason}"
     return {cell.name: cell.score or cell.note for cell in seed.grade.cells}
 
 
-def _why(found: object) -> str:
-    return found if isinstance(found, str) else ""
+def _why(score: object) -> str:
+    return score if isinstance(score, str) else ""
 
 
 def _difference(code: str, cell: str, rows: Sequence[tuple[Pair, Score, Score]]) -> Difference:

@@ -76,7 +76,7 @@ def begun_with(subject: ExamSubject, options: ExamOptions) -> Begun:
     """The record that a later `--resume` of this exam is checked against."""
     code = hashlib.sha256()
     packages = (Path(worldline.__file__).parent, Path(__file__).parent)
-    for path in (*(one for package in packages for one in sorted(package.rglob("*.py"))), *subject.sources):
+    for path in (*(source for package in packages for source in sorted(package.rglob("*.py"))), *subject.sources):
         code.update(path.read_bytes())
     return Begun(
         subject=subject.title,
@@ -125,9 +125,9 @@ def keep_examined(place: Path, examined: Examined) -> None:
     """Saves the scenes and references of a test."""
     references = examined.references
     parts = {"floor": references.floor, "ceiling": references.ceiling, "oracle": references.oracle}
-    parts |= {f"must_fail/{name}": one for name, one in references.must_fail.items()}
+    parts |= {f"must_fail/{name}": arrays for name, arrays in references.must_fail.items()}
     keep(place / SCENES, examined.scenes)
-    named = {f"{part}/{name}": value for part, one in parts.items() for name, value in one.items()}
+    named = {f"{part}/{name}": value for part, arrays in parts.items() for name, value in arrays.items()}
     keep(place / "references.npz", {**named, "floor_name": np.array(references.floor_name)})
 
 
@@ -139,7 +139,7 @@ def kept_examined(test: ExamTest, place: Path) -> Examined:
     for key, value in arrays.items():
         part, _, name = key.rpartition("/")
         parts.setdefault(part, {})[name] = value
-    named = {part.removeprefix("must_fail/"): one for part, one in parts.items() if part.startswith("must_fail/")}
+    named = {part.removeprefix("must_fail/"): values for part, values in parts.items() if part.startswith("must_fail/")}
     references = References(
         floor=parts["floor"],
         ceiling=parts["ceiling"],

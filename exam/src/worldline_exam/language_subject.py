@@ -190,13 +190,13 @@ class LanguageSubject(ExamSubject):
 
 def without_settings(schema: Schema) -> Schema:
     """The schema with neutral names for entities that are named after a setting, such as "gusty_90"."""
-    entities = dict.fromkeys(one.entity for one in schema.signals if re.search(r"_\d+$", one.entity or ""))
+    entities = dict.fromkeys(signal.entity for signal in schema.signals if re.search(r"_\d+$", signal.entity or ""))
     neutral = {entity: f"entity_{number}" for number, entity in enumerate(entities, start=1)}
     signals = (
-        one
-        if one.entity is None or one.entity not in neutral
-        else replace(one, name=one.name.replace(one.entity, neutral[one.entity]), entity=neutral[one.entity])
-        for one in schema.signals
+        old
+        if old.entity is None or old.entity not in neutral
+        else replace(old, name=old.name.replace(old.entity, neutral[old.entity]), entity=neutral[old.entity])
+        for old in schema.signals
     )
     return replace(schema, signals=tuple(signals))
 
@@ -231,8 +231,8 @@ class _Renamed(NumpyEngine):
     ) -> Samples:
         """Delegates with the inner names."""
         renamed = Future(actions=self._renamed(future.actions), exogenous=self._renamed(future.exogenous))
-        found = self.engine.imagine(belief, renamed, num_samples=num_samples, noise=noise, seed=seed).signals
-        return Samples(signals={name: found[inner] for name, inner in self._names.items() if inner in found})
+        samples = self.engine.imagine(belief, renamed, num_samples=num_samples, noise=noise, seed=seed).signals
+        return Samples(signals={name: samples[inner] for name, inner in self._names.items() if inner in samples})
 
     @property
     def _names(self) -> dict[str, str]:
@@ -274,16 +274,16 @@ def _file(transcript: Path) -> Path:
 def _check(file: Path, endpoint: Endpoint | None) -> None:
     """Raises `InputError` unless all answers have the same model and settings, and those of the endpoint if given."""
     names = ("model", "temperature", "max_tokens")
-    found = {tuple(one.request.get(name) for name in names) for one in exchanges(file)} if file.is_file() else set()
-    if not found:
+    used = {tuple(call.request.get(name) for name in names) for call in exchanges(file)} if file.is_file() else set()
+    if not used:
         raise InputError(f"{file} holds no answers of a language model. Give a transcript or the folder of an exam.")
-    shown = [f"{model!r} (temperature {temperature}, max_tokens {tokens})" for model, temperature, tokens in found]
-    if len(found) > 1:
+    shown = [f"{model!r} (temperature {temperature}, max_tokens {tokens})" for model, temperature, tokens in used]
+    if len(used) > 1:
         raise InputError(
             f"{file} holds answers of more than one model or setting: {', '.join(sorted(shown))}. "
             "Give a transcript of one."
         )
-    if endpoint is not None and found != {(endpoint.model, endpoint.temperature, endpoint.max_tokens)}:
+    if endpoint is not None and used != {(endpoint.model, endpoint.temperature, endpoint.max_tokens)}:
         raise InputError(
             f"{file} holds answers of {shown[0]}, not of {endpoint.model!r} (temperature {endpoint.temperature}, "
             f"max_tokens {endpoint.max_tokens}). Give a transcript of the latter, or omit --transcript."
@@ -295,12 +295,12 @@ def _transcript_facts(path: Path | None) -> dict[str, str]:
     if path is None or not path.exists():
         return {"Transcript": "no answers"}
     num, tries, unknown, tokens_in, tokens_out = 0, 0, 0, 0, 0
-    for one in exchanges(path):
+    for exchange in exchanges(path):
         num += 1
-        tries += one.num_tries or 0
-        unknown += one.num_tries is None
-        tokens_in += one.input_tokens or 0
-        tokens_out += one.output_tokens or 0
+        tries += exchange.num_tries or 0
+        unknown += exchange.num_tries is None
+        tokens_in += exchange.input_tokens or 0
+        tokens_out += exchange.output_tokens or 0
     known = f"{tries:,} for {num - unknown:,} answers (a retry includes the error message)"
     rest = f"not recorded for {unknown:,} answers"
     return {

@@ -60,6 +60,6 @@ class ExamOptions:
 
 
 def _sized(test: ExamTest, sizes: Mapping[str, int]) -> ExamTest:
-    known = {one.name for one in fields(test)}
+    known = {field.name for field in fields(test)}
     changed: dict[str, Any] = {name: value for name, value in sizes.items() if name in known}
     return replace(test, **changed)

@@ -54,25 +54,25 @@ def read_from(episodes: Sequence[Episode], engine: LearnedEngine, signals: Seque
     """
     length = max(engine.describe().context, MIN_FRAMES)
     places = [
-        (one, int(at))
-        for one in episodes
-        if one.num_steps >= length
-        for at in np.unique(np.linspace(length - 1, one.num_steps, MOMENTS_PER_EPISODE).astype(int))
+        (log, int(at))
+        for log in episodes
+        if log.num_steps >= length
+        for at in np.unique(np.linspace(length - 1, log.num_steps, MOMENTS_PER_EPISODE).astype(int))
     ]
     predicted = set(engine.describe().predicts)
     if not places or not predicted.intersection(signals):
         return dict.fromkeys(signals, -np.inf)
-    history = without_vectors(History.stack([one.history(at, length) for one, at in places]), engine.schema)
+    history = without_vectors(History.stack([log.history(at, length) for log, at in places]), engine.schema)
     belief = engine.observe(None, history, seed=0)
     assert isinstance(belief, Belief)  # the belief type of learned engines
     with torch.no_grad():
         read = {name: value.cpu().double().numpy() for name, value in engine.readout(belief.features().mean(1)).items()}
-    found = {}
+    share = {}
     for name in signals:
-        rows = [n for n, (one, at) in enumerate(places) if name not in one.observed or one.observed[name][at]]
+        rows = [n for n, (log, at) in enumerate(places) if name not in log.observed or log.observed[name][at]]
         truth = np.array([places[n][0].observations[name][places[n][1]] for n in rows], dtype=float)
-        found[name] = explained(engine.schema[name], truth, read[name][rows]) if name in predicted and rows else -np.inf
-    return found
+        share[name] = explained(engine.schema[name], truth, read[name][rows]) if name in predicted and rows else -np.inf
+    return share
 
 
 def explained(signal: Signal, truth: Floats, read: Floats) -> float:

@@ -106,10 +106,10 @@ def _top(result: ExamResult) -> Header:
 def _lede(result: ExamResult) -> str:
     """Summary sentences; together they mention every test."""
     having: dict[Verdict, list[TestResult]] = {}
-    for one in result.tests:
-        having.setdefault(one.verdict, []).append(one)
+    for test in result.tests:
+        having.setdefault(test.verdict, []).append(test)
     passes = having.get(Verdict.PASS, [])
-    passed, alone = ([one for one in passes if (one.code in result.passed) is kept] for kept in (True, False))
+    passed, alone = ([test for test in passes if (test.code in result.passed) is kept] for kept in (True, False))
     parts = ["It observes images only."] if result.facts.get("Seen") == "pictures" else []
     if passed:
         parts.append(f"It passes {_quoted(passed)}.")
@@ -125,80 +125,80 @@ def _lede(result: ExamResult) -> str:
 
 
 def _quoted(tests: Sequence[TestResult]) -> str:
-    return listing([f"\N{LEFT DOUBLE QUOTATION MARK}{one.title}\N{RIGHT DOUBLE QUOTATION MARK}" for one in tests])
+    return listing([f"\N{LEFT DOUBLE QUOTATION MARK}{test.title}\N{RIGHT DOUBLE QUOTATION MARK}" for test in tests])
 
 
 def _codes(tests: Sequence[TestResult]) -> str:
-    return listing([one.code for one in tests])
+    return listing([test.code for test in tests])
 
 
 def _sections(tests: Sequence[TestResult]) -> list[Section]:
     """The sections of these tests, ordered by their weakest lower bound."""
 
     def low(section: Section) -> float:
-        found = section_weakest(tests, section)
-        return -math.inf if found is None else found[1].low
+        lowest = section_weakest(tests, section)
+        return -math.inf if lowest is None else lowest[1].low
 
-    return sorted({one.section for one in tests}, key=lambda section: (low(section), section))
+    return sorted({test.section for test in tests}, key=lambda section: (low(section), section))
 
 
 def _card_row(tests: Sequence[TestResult], section: Section) -> Chips:
     """A section with its weakest lower bound and a chip for each test."""
-    found = section_weakest(tests, section)
-    bound = "not graded" if found is None else f"at least {_plain(found[1].low)}"
-    where = "" if found is None else f" in {found[0].code}"
-    lost = sum(one.section is section and not is_fully_graded(one) for one in tests)
-    where += f", {lost} not fully graded" if found is not None and lost else ""
+    lowest = section_weakest(tests, section)
+    bound = "not graded" if lowest is None else f"at least {_plain(lowest[1].low)}"
+    where = "" if lowest is None else f" in {lowest[0].code}"
+    lost = sum(test.section is section and not is_fully_graded(test) for test in tests)
+    where += f", {lost} not fully graded" if lowest is not None and lost else ""
     chips = [
-        (one.code, str(one.verdict).lower(), f"#{one.code}", f"chip {_tone(one.verdict)}")
-        for one in tests
-        if one.section is section
+        (test.code, str(test.verdict).lower(), f"#{test.code}", f"chip {_tone(test.verdict)}")
+        for test in tests
+        if test.section is section
     ]
     return Chips(chips, _TITLES[section], f"{bound}{where}")
 
 
 def _section(result: ExamResult, section: Section) -> Chapter:
     """A chapter with a block for each of its tests."""
-    tests = [one for one in result.tests if one.section is section]
-    return Chapter(_TITLES[section], [_test(one, result.command) for one in tests])
+    tests = [test for test in result.tests if test.section is section]
+    return Chapter(_TITLES[section], [_test(test, result.command) for test in tests])
 
 
-def _test(one: TestResult, command: str) -> FindingBlock:
+def _test(test: TestResult, command: str) -> FindingBlock:
     """Block of a test: verdict, claim, figure, scores, conditions and how to reproduce it."""
-    parts: list[PagePart] = [Note(f"A pass means: {one.claim}"), *_trainings(one), *_reasons(one)]
-    parts += [] if one.figure is None else _figure(one.figure)
-    parts += [*_scores(one), *_raw(one)]
-    parts += [_conditions(one)] if any(seed.grade and seed.grade.conditions for seed in one.seeds) else []
-    result = Phrase(str(one.verdict), f"verdict {_tone(one.verdict)}")
-    return FindingBlock(f"{one.title}.", [*parts, _reproduce(one, command)], anchor=one.code, result=result)
+    parts: list[PagePart] = [Note(f"A pass means: {test.claim}"), *_trainings(test), *_reasons(test)]
+    parts += [] if test.figure is None else _figure(test.figure)
+    parts += [*_scores(test), *_raw(test)]
+    parts += [_conditions(test)] if any(seed.grade and seed.grade.conditions for seed in test.seeds) else []
+    result = Phrase(str(test.verdict), f"verdict {_tone(test.verdict)}")
+    return FindingBlock(f"{test.title}.", [*parts, _reproduce(test, command)], anchor=test.code, result=result)
 
 
-def _reasons(one: TestResult) -> list[PagePart]:
+def _reasons(test: TestResult) -> list[PagePart]:
     """Reasons for missing grades or scores and bugs of the world, with the trainings that they affect."""
-    meaning = _MEANINGS.get(one.verdict)
-    reasons = [(seed.reason, seed.seed) for seed in one.seeds if seed.reason]
-    graded = [(seed.grade, seed.seed) for seed in one.seeds if seed.grade is not None]
+    meaning = _MEANINGS.get(test.verdict)
+    reasons = [(seed.reason, seed.seed) for seed in test.seeds if seed.reason]
+    graded = [(seed.grade, seed.seed) for seed in test.seeds if seed.grade is not None]
     reasons += [(f"{cell.name}: {cell.note}", at) for grade, at in graded for cell in grade.cells if cell.score is None]
     reasons += [(f"A bug: {bug}", at) for grade, at in graded for bug in grade.bugs]
     of: dict[str, list[str]] = {}
     for text, training in dict.fromkeys(reasons):
         of.setdefault(text, []).append(str(training))
-    lines = [f"{_of(trainings, one)}{text}" for text, trainings in of.items()]
+    lines = [f"{_of(trainings, test)}{text}" for text, trainings in of.items()]
     return [Note(text, "note reason") for text in ([meaning] if meaning else []) + lines]
 
 
-def _of(trainings: Sequence[str], one: TestResult) -> str:
+def _of(trainings: Sequence[str], test: TestResult) -> str:
     """Such as "Training 1: "; empty if it is all of them."""
-    if len(trainings) == len(one.seeds):
+    if len(trainings) == len(test.seeds):
         return ""
     return f"Training{'s' if len(trainings) > 1 else ''} {listing(trainings)}: "
 
 
-def _trainings(one: TestResult) -> list[PagePart]:
+def _trainings(test: TestResult) -> list[PagePart]:
     """The verdict of each training, if they differ."""
-    if len({seed.verdict for seed in one.seeds}) == 1:
+    if len({seed.verdict for seed in test.seeds}) == 1:
         return []
-    verdicts = ", ".join(f"{seed.seed} {seed.verdict}" for seed in one.seeds)
+    verdicts = ", ".join(f"{seed.seed} {seed.verdict}" for seed in test.seeds)
     return [Note(f"Training {verdicts}.")]
 
 
@@ -235,33 +235,33 @@ def _panel(panel: FigurePanel, styles: dict[str, str]) -> LineChart:
     )
 
 
-def _scores(one: TestResult) -> list[PagePart]:
+def _scores(test: TestResult) -> list[PagePart]:
     """Scores of every part and training, then the weakest part of the oracle and of each must-fail model."""
     rows: list[Dot] = []
-    many = _many(one)
-    for seed in one.seeds:
+    many = _many(test)
+    for seed in test.seeds:
         for cell in () if seed.grade is None else seed.grade.cells:
             if cell.score is not None:
                 name = f"{cell.name}{_reach(cell)}{f', training {seed.seed}' if many else ''}"
                 rows.append(_dot(name, cell.score, _DOTS.get(_tone(seed.verdict), "world")))
-    references = [("the oracle", one.oracle, "ceiling")] if one.oracle else []
-    references += [(f"must fail: {name}", grade, "floor") for name, grade in one.must_fail.items()]
+    references = [("the oracle", test.oracle, "ceiling")] if test.oracle else []
+    references += [(f"must fail: {name}", grade, "floor") for name, grade in test.must_fail.items()]
     unscored: list[PagePart] = []
     for name, grade, style in references:
-        found = weakest(grade)
+        weakest_cell = weakest(grade)
         gated = any(condition.gate and not condition.met for condition in grade.conditions)
         label = f"{name}{', gate not met' if gated else ''}"
-        if found is not None and found.score is not None:
-            rows.append(_dot(label, found.score, style))
+        if weakest_cell is not None and weakest_cell.score is not None:
+            rows.append(_dot(label, weakest_cell.score, style))
         else:
             why = "; ".join(f"{cell.name}: {cell.note}" for cell in grade.cells)
             unscored.append(Note(f"Without a score: {label} ({why})."))
     if not rows:
         return unscored
-    floor = f"0 is the best trivial baseline ({one.floor})" if one.floor else "0 is the floor of the test"
+    floor = f"0 is the best trivial baseline ({test.floor})" if test.floor else "0 is the floor of the test"
     chart = IntervalChart(
         title=f"Score: {floor}, 1 is the upper bound",
-        alt=f"Scores of {one.title} with 95 % intervals over scenes",
+        alt=f"Scores of {test.title} with 95 % intervals over scenes",
         rows=rows,
         ticks=_AXIS,
         show=_plain,
@@ -278,24 +278,24 @@ def _reach(cell: Cell) -> str:
     return f" (h* {number(cell.raw[HORIZON])}, skill to step {number(cell.raw[LAST])})"
 
 
-def _raw(one: TestResult) -> list[PagePart]:
+def _raw(test: TestResult) -> list[PagePart]:
     """Collapsed table of the raw figures of each part and training, in the units of the test."""
-    found = [(cell, seed.seed) for seed in one.seeds if seed.grade for cell in seed.grade.cells if cell.raw]
-    names = list(dict.fromkeys(name for cell, _ in found for name in cell.raw))
+    cells = [(cell, seed.seed) for seed in test.seeds if seed.grade for cell in seed.grade.cells if cell.raw]
+    names = list(dict.fromkeys(name for cell, _ in cells for name in cell.raw))
     if not names:
         return []
-    many = _many(one)
+    many = _many(test)
     rows = [
         [
             cell.name,
             *([str(training)] if many else []),
             *(number(cell.raw[name], 4) if name in cell.raw else "" for name in names),
         ]
-        for cell, training in found
+        for cell, training in cells
     ]
     head = ("part", *(["training"] if many else []), *(_RAW.get(name, name.replace("_", " ")) for name in names))
     units = "in the units of the test; a ceiling of 0 is ground truth"
-    return [Table(f"Raw figures of {one.code}, {units}", head, rows, folded="Raw figures")]
+    return [Table(f"Raw figures of {test.code}, {units}", head, rows, folded="Raw figures")]
 
 
 def _dot(name: str, score: Score, style: str) -> Dot:
@@ -309,7 +309,7 @@ def _plain(value: float) -> str:
     return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
 
 
-def _conditions(one: TestResult) -> Table:
+def _conditions(test: TestResult) -> Table:
     rows = [
         [
             f"{condition.name}{' (a gate)' if condition.gate else ''}",
@@ -317,18 +317,18 @@ def _conditions(one: TestResult) -> Table:
             condition.found,
             "met" if condition.met else "NOT met",
         ]
-        for seed in one.seeds
+        for seed in test.seeds
         if seed.grade is not None
         for condition in seed.grade.conditions
     ]
     return Table("Conditions", ("condition", "training", "found", ""), rows, style="prose")
 
 
-def _reproduce(one: TestResult, command: str) -> Note:
+def _reproduce(test: TestResult, command: str) -> Note:
     """The command that reproduces the test. A resumed exam reuses stored answers, so its time excludes them."""
-    took = f"graded (and queried, without stored answers) in {number(one.elapsed_s, 2)} s"
-    text = f"Scenes {one.scenes[:12]}, {took}. " if one.scenes else "Not run. "
-    return Note(text, code=f"{command} --tests {one.code}" if command else "")  # the last --tests counts
+    took = f"graded (and queried, without stored answers) in {number(test.elapsed_s, 2)} s"
+    text = f"Scenes {test.scenes[:12]}, {took}. " if test.scenes else "Not run. "
+    return Note(text, code=f"{command} --tests {test.code}" if command else "")  # the last --tests counts
 
 
 def _notes(result: ExamResult) -> list[PagePart]:
@@ -345,8 +345,8 @@ def _notes(result: ExamResult) -> list[PagePart]:
     return [*again, *map(Note, texts)]
 
 
-def _many(one: TestResult) -> bool:
-    return len(one.seeds) > 1
+def _many(test: TestResult) -> bool:
+    return len(test.seeds) > 1
 
 
 def _tone(verdict: Verdict) -> str:

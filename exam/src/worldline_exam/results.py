@@ -89,12 +89,12 @@ class ExamResult:
     @property
     def passed(self) -> tuple[str, ...]:
         """Codes of the tests that every training passes, by Holm's method with a family-wise error rate of 5 %."""
-        return holm({one.code: worst_p_value(one) for one in self.tests})
+        return holm({test.code: worst_p_value(test) for test in self.tests})
 
     @property
     def failed_to_grade(self) -> tuple[str, ...]:
         """Codes of the tests that ended in an error."""
-        return tuple(one.code for one in self.tests if one.verdict is Verdict.ERROR)
+        return tuple(test.code for test in self.tests if test.verdict is Verdict.ERROR)
 
 
 def result(
@@ -108,8 +108,8 @@ def result(
         answers: answers by training seed, or the reason why there are none.
         elapsed_s: wall time so far, s.
     """
-    seeds = [_graded(test, examined, seed, one) for seed, one in answers.items()]
-    shown = next((one for one in answers.values() if not isinstance(one, SeedGrade)), None)
+    seeds = [_graded(test, examined, seed, answer) for seed, answer in answers.items()]
+    shown = next((answer for answer in answers.values() if not isinstance(answer, SeedGrade)), None)
     return replace(
         _with(test, seeds),
         oracle=examined.oracle,
@@ -138,7 +138,7 @@ def _with(test: ExamTest, seeds: Sequence[SeedGrade]) -> TestResult:
         section=test.section,
         title=test.title,
         claim=test.claim,
-        verdict=worst([one.verdict for one in seeds]),
+        verdict=worst([seed.verdict for seed in seeds]),
         seeds=tuple(seeds),
     )
 
@@ -168,18 +168,18 @@ def deciding_part(one: TestResult) -> Cell | None:
 
 def is_any_graded(tests: Sequence[TestResult]) -> bool:
     """Whether any training of any test has a grade. Without one, a count of passes has no meaning."""
-    return any(seed.grade is not None for one in tests for seed in one.seeds)
+    return any(seed.grade is not None for test in tests for seed in test.seeds)
 
 
 def section_weakest(tests: Sequence[TestResult], section: Section) -> tuple[TestResult, Score] | None:
     """The test of a section with the smallest lower end and that score; None if no test has a score."""
-    found = []
-    for one in tests:
-        cells = [weakest(seed.grade) for seed in one.seeds if seed.grade is not None]
+    lowest = []
+    for test in tests:
+        cells = [weakest(seed.grade) for seed in test.seeds if seed.grade is not None]
         scores = [cell.score for cell in cells if cell is not None and cell.score is not None]
-        if one.section is section and scores:
-            found.append((one, min(scores, key=lambda score: score.low)))
-    return min(found, key=lambda pair: pair[1].low) if found else None
+        if test.section is section and scores:
+            lowest.append((test, min(scores, key=lambda score: score.low)))
+    return min(lowest, key=lambda pair: pair[1].low) if lowest else None
 
 
 def without_draws(one: TestResult) -> TestResult:
@@ -199,12 +199,12 @@ def same_figures(one: TestResult, other: TestResult) -> bool:
 
 def digest(arrays: Arrays) -> str:
     """sha256 of the names, dtypes, shapes and bytes of arrays."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
-        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
+        hasher.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        hasher.update(array.tobytes())
+    return hasher.hexdigest()
 
 
 def _graded(test: ExamTest, examined: Examined, seed: int, answers: Arrays | SeedGrade) -> SeedGrade:

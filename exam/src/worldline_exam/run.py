@@ -115,9 +115,9 @@ def exam(
         folder.mkdir(parents=True, exist_ok=True)
         if not subject.pays:
             write(folder / BEGUN, to_json(begun))
-    skipped = {test.code: one for test in tests if (one := _skipped(subject, test, seeds)) is not None}
-    learned, found = _run(subject, folder, options, [test for test in tests if test.code not in skipped], progress)
-    graded = tuple(skipped.get(test.code) or found[test.code] for test in tests)
+    skipped = {test.code: skip for test in tests if (skip := _skipped(subject, test, seeds)) is not None}
+    learned, results = _run(subject, folder, options, [test for test in tests if test.code not in skipped], progress)
+    graded = tuple(skipped.get(test.code) or results[test.code] for test in tests)
     elapsed = f"{time.monotonic() - start:.0f} s{', resumed' if resumed else ''}"
     facts = {**_facts(options, learned), "Wall time": elapsed, **subject.facts}
     examined = ExamResult(subject=subject.title, facts=facts, command=command, tests=graded)
@@ -137,7 +137,7 @@ def regrade(folder: Path) -> tuple[TestResult, ...]:
         DataError: scenes, references or answers are missing, damaged or have another shape.
     """
     stored = read_exam(folder)
-    before = {one.code: one for one in stored.result.tests}
+    before = {test.code: test for test in stored.result.tests}
     return tuple(
         _regraded(test, folder, before[test.code]) if before[test.code].scenes else before[test.code]
         for test in replace(stored.options, tests=tuple(before)).make_tests()  # not the tests that are registered now
@@ -162,7 +162,7 @@ def compare(ours: Path, theirs: Path, trainings: Pair | None = None) -> ExamComp
             f"the worlds of {ours} observed {seen[0]}, those of {theirs} {seen[1]}. Run both exams on vectors or both "
             "on pictures."
         )
-    left, right = ({one.code: one for one in regrade(folder)} for folder in (ours, theirs))
+    left, right = ({test.code: test for test in regrade(folder)} for folder in (ours, theirs))
     return compared(left, right, trainings)
 
 
@@ -193,8 +193,8 @@ def _run(
     """Facts about the learned worlds, and the result of each test by code."""
     if not tests:
         return [], {}
-    seeds, datasets = range(options.num_seeds), _longest_first(one for test in tests for one in test.datasets())
-    owners = {one.name: test for test in reversed(tests) for one in test.datasets()}
+    seeds, datasets = range(options.num_seeds), _longest_first(dataset for test in tests for dataset in test.datasets())
+    owners = {dataset.name: test for test in reversed(tests) for dataset in test.datasets()}
     with workers(1 if subject.pays else options.num_processes) as pool:
         logged = {name: pool.submit(_record, owners[name], name, options.seed, folder) for name in datasets}
         lost = {name: error for name, error in _finished(logged, "record", progress) if error is not None}
@@ -204,37 +204,37 @@ def _run(
                 subject,
                 logs_of(folder, name),
                 Terms(
-                    num_calibration=one.num_calibration,
-                    horizon=one.horizon,
-                    read=one.asked if options.pixels else (),
+                    num_calibration=dataset.num_calibration,
+                    horizon=dataset.horizon,
+                    read=dataset.asked if options.pixels else (),
                 ),
                 seed,
                 folder,
             )
             for seed in seeds
-            for name, one in datasets.items()
+            for name, dataset in datasets.items()
             if name not in lost
         }
         learned: dict[tuple[str, int], LearnRecord] = {}
         running: dict[str, Future[TestResult]] = {}
-        for key, one in _finished(tasks, "learn", progress):
-            learned[key] = _or_reason(key[1], one)
+        for key, outcome in _finished(tasks, "learn", progress):
+            learned[key] = _or_reason(key[1], outcome)
             for test in tests:  # starts as soon as its worlds exist, while other worlds still train
-                needed = {(one.name, seed) for one in test.datasets() for seed in seeds}
+                needed = {(dataset.name, seed) for dataset in test.datasets() for seed in seeds}
                 if key in needed and needed <= learned.keys():
                     missing = _missing(test, learned)
                     running[test.code] = pool.submit(
                         _run_test, subject, test, options.seed, tuple(seeds), missing, folder
                     )
         ended = _finished(running, "query and grade", progress)
-        found = dict(ended)
-    known = [one.facts for one in learned.values() if one.lost is None]
-    return known, {test.code: _or_broken(test, seeds, found, lost) for test in tests}
+        results = dict(ended)
+    known = [learn_record.facts for learn_record in learned.values() if learn_record.lost is None]
+    return known, {test.code: _or_broken(test, seeds, results, lost) for test in tests}
 
 
 def _longest_first(datasets: Iterable[DatasetSpec]) -> dict[str, DatasetSpec]:
     """Datasets by name, the longest first to balance the processes."""
-    return {one.name: one for one in sorted(datasets, key=lambda one: -one.num_episodes * one.num_steps)}
+    return {spec.name: spec for spec in sorted(datasets, key=lambda spec: -spec.num_episodes * spec.num_steps)}
 
 
 def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
@@ -244,8 +244,8 @@ def _record(test: ExamTest, name: str, seed: int, folder: Path) -> None:
         return
     part = logs.with_name(f"{name}.partial")
     shutil.rmtree(part, ignore_errors=True)
-    one = next(one for one in test.datasets() if one.name == name)
-    lab, episodes = one.make_lab(), (one.num_episodes, one.num_steps)
+    dataset = next(dataset for dataset in test.datasets() if dataset.name == name)
+    lab, episodes = dataset.make_lab(), (dataset.num_episodes, dataset.num_steps)
     record(lab, part, num_episodes=episodes[0], max_steps=episodes[1], seed=seed + LOG_SEED)
     lab.close()
     part.rename(logs)
@@ -257,19 +257,19 @@ def _learn(subject: ExamSubject, logs: Path, terms: Terms, seed: int, folder: Pa
     known = out.with_name(f"{out.name}.json")
     if (before := _before(known, out)) is not None:
         return before
-    found = _learned(subject, open_store(logs), terms, seed, out)
-    found = replace(found, facts={**found.facts, "dataset": logs.name})
-    write(known, to_json(found))
-    return found
+    learn_record = _learned(subject, open_store(logs), terms, seed, out)
+    learn_record = replace(learn_record, facts={**learn_record.facts, "dataset": logs.name})
+    write(known, to_json(learn_record))
+    return learn_record
 
 
 def _before(known: Path, out: Path) -> LearnRecord | None:
     """The stored record of a world; None if it cannot be read or the world is missing."""
     try:
-        found = read(LearnRecord, known)
+        learn_record = read(LearnRecord, known)
     except ConfigError:
         return None
-    return found if found.lost is not None or out.exists() else None
+    return learn_record if learn_record.lost is not None or out.exists() else None
 
 
 def _learned(subject: ExamSubject, store: Store, terms: Terms, seed: int, out: Path) -> LearnRecord:
@@ -313,7 +313,7 @@ def _run_test(
 ) -> TestResult:
     """Checks the test, queries the worlds of every training and grades the answers. Runs in a worker process."""
     start = time.monotonic()
-    stores = {one.name: open_store(logs_of(folder, one.name)) for one in test.datasets()}
+    stores = {dataset.name: open_store(logs_of(folder, dataset.name)) for dataset in test.datasets()}
     examined = examine(test, seed, {name: _episodes(store) for name, store in stores.items()})
     place = answers_of(folder, test.code)
     stored = _kept(place / SCENES)
@@ -340,9 +340,9 @@ def _kept(path: Path) -> Arrays | None:
 def _answers(subject: ExamSubject, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays | SeedGrade:
     """Queries the worlds of a training and saves the answers; if that fails, the verdict and reason."""
     try:
-        given = _asked(subject, test, training, scenes, folder)
-        keep(answers_of(folder, test.code) / f"answers-{training}.npz", given)
-        return given
+        answers = _asked(subject, test, training, scenes, folder)
+        keep(answers_of(folder, test.code) / f"answers-{training}.npz", answers)
+        return answers
     except UnreadableError as error:
         return SeedGrade(seed=training, verdict=Verdict.UNREADABLE, grade=None, reason=str(error))
     except UnsupportedError as error:
@@ -359,15 +359,15 @@ def _answers(subject: ExamSubject, test: ExamTest, training: int, scenes: Arrays
 
 def _asked(subject: ExamSubject, test: ExamTest, training: int, scenes: Arrays, folder: Path) -> Arrays:
     worlds = {}
-    for one in test.datasets():
-        store = open_store(logs_of(folder, one.name))
-        worlds[one.name] = subject.open(world_of(folder, one.name, training), store)
+    for dataset in test.datasets():
+        store = open_store(logs_of(folder, dataset.name))
+        worlds[dataset.name] = subject.open(world_of(folder, dataset.name, training), store)
     return test.ask(worlds, scenes)
 
 
 def _regraded(test: ExamTest, folder: Path, before: TestResult) -> TestResult:
     place = answers_of(folder, test.code)
-    answers = {one.seed: _stored_answers(place / f"answers-{one.seed}.npz", one) for one in before.seeds}
+    answers = {seed.seed: _stored_answers(place / f"answers-{seed.seed}.npz", seed) for seed in before.seeds}
     try:
         return result(test, kept_examined(test, place), answers, before.elapsed_s)
     except KeyError as error:
@@ -403,10 +403,10 @@ def _finished(
 def _missing(test: ExamTest, learned: Mapping[tuple[str, int], LearnRecord]) -> dict[int, SeedGrade]:
     """The reason for each training that lacks a world of the test."""
     losses: dict[int, list[tuple[str, SeedGrade]]] = {}
-    for one in test.datasets():
-        for (name, seed), found in learned.items():
-            if name == one.name and found.lost is not None:
-                losses.setdefault(seed, []).append((name, found.lost))
+    for dataset in test.datasets():
+        for (name, seed), learn_record in learned.items():
+            if name == dataset.name and learn_record.lost is not None:
+                losses.setdefault(seed, []).append((name, learn_record.lost))
     return {seed: _merged(seed, lost) for seed, lost in losses.items()}
 
 
@@ -417,36 +417,36 @@ def _merged(seed: int, losses: Sequence[tuple[str, SeedGrade]]) -> SeedGrade:
     return SeedGrade(seed=seed, verdict=verdict, grade=None, reason=f"{reasons}.")
 
 
-def _or_reason(seed: int, found: LearnRecord | BaseException) -> LearnRecord:
-    if isinstance(found, LearnRecord):
-        return found
-    reason = f"training failed: {type(found).__name__}: {found}"
+def _or_reason(seed: int, outcome: LearnRecord | BaseException) -> LearnRecord:
+    if isinstance(outcome, LearnRecord):
+        return outcome
+    reason = f"training failed: {type(outcome).__name__}: {outcome}"
     return LearnRecord(facts={}, lost=SeedGrade(seed=seed, verdict=Verdict.ERROR, grade=None, reason=reason))
 
 
 def _or_broken(
     test: ExamTest,
     seeds: Sequence[int],
-    found: Mapping[str, TestResult | BaseException],
+    outcomes: Mapping[str, TestResult | BaseException],
     lost: Mapping[str, BaseException],
 ) -> TestResult:
     """The result of a test, or an ERROR result if queries, grading or recording failed."""
-    if test.code in found:
-        one = found[test.code]
-        return one if isinstance(one, TestResult) else broken(test, seeds, f"{type(one).__name__}: {one}")
-    reasons = [f"recording {one.name}: {lost[one.name]}" for one in test.datasets() if one.name in lost]
+    if test.code in outcomes:
+        ended = outcomes[test.code]
+        return ended if isinstance(ended, TestResult) else broken(test, seeds, f"{type(ended).__name__}: {ended}")
+    reasons = [f"recording {dataset.name}: {lost[dataset.name]}" for dataset in test.datasets() if dataset.name in lost]
     return broken(test, seeds, "; ".join(reasons))
 
 
 def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Details for the report."""
     kinds = {
-        name: sorted({one[name] for one in learned if name in one}, key=lambda text: (len(text), text))
+        name: sorted({facts[name] for facts in learned if name in facts}, key=lambda text: (len(text), text))
         for name in ("parameters", "updates", "batches", "device")
     }
     known = {name.capitalize(): ", ".join(values) for name, values in kinds.items() if values}
-    contexts = sorted({(one["context"], one["dataset"]) for one in learned if "context" in one})
-    shared = {seen: [name for one, name in contexts if one == seen] for seen, _ in contexts}
+    contexts = sorted({(facts["context"], facts["dataset"]) for facts in learned if "context" in facts})
+    shared = {seen: [name for context, name in contexts if context == seen] for seen, _ in contexts}
     if shared:
         known["Context"] = "; ".join(f"{seen} ({', '.join(names)})" for seen, names in shared.items())
     return {
@@ -462,12 +462,12 @@ def _facts(options: ExamOptions, learned: Sequence[Mapping[str, str]]) -> dict[s
 
 def _sizes(options: ExamOptions) -> str:
     """Sizes of the tests that differ from a full exam."""
-    full = {one.code: one for one in replace(options, paid=False, sizes=None).make_tests()}
+    full = {test.code: test for test in replace(options, paid=False, sizes=None).make_tests()}
     changed = {
         test.code: [
-            f"{one.name} {getattr(test, one.name)} of {getattr(full[test.code], one.name)}"
-            for one in fields(test)
-            if getattr(test, one.name) != getattr(full[test.code], one.name)
+            f"{field.name} {getattr(test, field.name)} of {getattr(full[test.code], field.name)}"
+            for field in fields(test)
+            if getattr(test, field.name) != getattr(full[test.code], field.name)
         ]
         for test in options.make_tests()
     }

@@ -49,7 +49,7 @@ def graded(test: ExamTest, scenes: Arrays, references: References) -> Examined:
     """Grades the given references on the given scenes."""
     oracle = test.grade(scenes, references.oracle, references)
     must_fail = {
-        name: test.grade_must_fail(name, scenes, one, references) for name, one in references.must_fail.items()
+        name: test.grade_must_fail(name, scenes, answer, references) for name, answer in references.must_fail.items()
     }
     return Examined(
         scenes=scenes,

@@ -171,7 +171,7 @@ class RecipeSubject(ExamSubject):
         if (count := terms.num_calibration) is not None:
             recipe = replace(recipe, split=lambda of: kept_last(of, count))
         learned = learn_world(store, recipe, folder=folder, device=choose_device(self.device))
-        size = sum(one.numel() for one in learned.engine.model.parameters())
+        size = sum(parameter.numel() for parameter in learned.engine.model.parameters())
         training = recipe.training
         facts = {
             "parameters": f"{size:,}",
@@ -188,15 +188,15 @@ class RecipeSubject(ExamSubject):
 
     def _recipe(self, store: Store) -> Recipe:
         """The recipe for this store. Another family gets the width with the closest number of parameters."""
-        given: Recipe = (imported("recipe", self.recipe) if ":" in self.recipe else load("recipe", self.recipe))(store)
-        if self.family is None or self.family == given.model:
-            return given
-        changed = with_family(given, store, self.family.removesuffix("-blind"))
+        recipe: Recipe = (imported("recipe", self.recipe) if ":" in self.recipe else load("recipe", self.recipe))(store)
+        if self.family is None or self.family == recipe.model:
+            return recipe
+        changed = with_family(recipe, store, self.family.removesuffix("-blind"))
         if self.family == BLIND:
             changed = replace(changed, model_config=replace(changed.model_config, actions=False))
-        target = _num_parameters(store, given)
+        target = _num_parameters(store, recipe)
         sizes = [resized(changed, size) for size in _RELATIVE_WIDTHS]
-        return min(sizes, key=lambda one: abs(np.log(_num_parameters(store, one) / target)))
+        return min(sizes, key=lambda candidate: abs(np.log(_num_parameters(store, candidate) / target)))
 
 
 @final
@@ -233,11 +233,11 @@ class TrivialSubject(ExamSubject):
         del folder
         count = terms.num_calibration
         split = split_store(store) if count is None else kept_last(store, count)
-        train, held = ([store.episode(number) for number in part] for part in (split.train, split.calibration))
+        train, held_out = ([store.episode(number) for number in part] for part in (split.train, split.calibration))
         engine: Engine = load("engine", self.name).fit(train, store.schema)
         longest = terms.horizon or CALIBRATED_STEPS
         horizon = max(1, min(longest, int(store.num_steps.min()) - engine.describe().context + 1))
-        calibration = calibrate(engine, held, horizon=horizon, num_windows=8, seed=seed)
+        calibration = calibrate(engine, held_out, horizon=horizon, num_windows=8, seed=seed)
         return LearnedWorld(world=LocalWorld(engine, calibration, CrossEntropy()), facts={})
 
 
@@ -267,4 +267,4 @@ def kept_last(store: Store, num_calibration: int) -> Split:
 
 def _num_parameters(store: Store, recipe: Recipe) -> int:
     with torch.random.fork_rng(devices=[]):
-        return sum(one.numel() for one in build_model(store, recipe.split(store), recipe).parameters())
+        return sum(parameter.numel() for parameter in build_model(store, recipe.split(store), recipe).parameters())
