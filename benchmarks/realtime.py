@@ -108,7 +108,7 @@ class Watched(Planner):
             deadline_s=deadline_s if self.with_deadline else None,
         )
         self.evaluated.append(found.num_evaluated)
-        self.cut.append(not found.converged)
+        self.cut.append(not found.finished)
         self.proposed.append(0 if proposals is None else proposals.shape[1])
         return found
 
@@ -143,9 +143,9 @@ class StopsAfter(Planner):
             try:
                 actions = candidates.send(found)
             except StopIteration:
-                return best.best(num_evaluated=count, converged=True)
+                return best.best(num_evaluated=count, finished=True)
             if deadline_s is not None and time.monotonic() - started >= deadline_s:
-                return best.best(num_evaluated=count, converged=False)
+                return best.best(num_evaluated=count, finished=False)
 
 
 class Rooms:

@@ -55,7 +55,7 @@ class Line(gymnasium.Env[dict[str, Any], dict[str, Any]]):
 class LineWorld(World):
     """Plans exactly, with the sign of its pushes as given; remembers what it was asked."""
 
-    def __init__(self, sign: float = 1.0, status: PlanStatus = PlanStatus.CONVERGED) -> None:
+    def __init__(self, sign: float = 1.0, status: PlanStatus = PlanStatus.SEARCHED) -> None:
         self.sign, self.status = sign, status
         self.histories: list[History] = []
         self.proposals: list[Arrays | None] = []

@@ -136,7 +136,7 @@ def test_a_planner_searches(name: str, device: torch.device) -> None:
     world = open_world(BUNDLES / "jepa", planner=name)
     proposals = {"push": episode.actions["push"][None, 5:8]}
     plan = world.plan(episode.history(5, 3), goal, horizon=3, proposals=proposals)
-    assert plan.status in (PlanStatus.CONVERGED, PlanStatus.BUDGET_EXHAUSTED), plan.reason
+    assert plan.status in (PlanStatus.SEARCHED, PlanStatus.OUT_OF_TIME), plan.reason
     assert np.isfinite(plan.cost)
 
 

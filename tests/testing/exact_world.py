@@ -313,7 +313,7 @@ class Exact(World):
         scores = self.score(history, whole, goal, constraints, exogenous=exogenous)
         feasible = not scores.violation.any()
         expected = self.expected(history, {"push": np.concatenate([sent, best])}, exogenous)
-        status = PlanStatus.CONVERGED if searched else PlanStatus.BUDGET_EXHAUSTED
+        status = PlanStatus.SEARCHED if searched else PlanStatus.OUT_OF_TIME
         return Plan(
             actions={"push": best},
             status=status if feasible else PlanStatus.INFEASIBLE,

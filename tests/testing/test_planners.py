@@ -58,7 +58,7 @@ class Descent(Planner):
             cost=value.cost[:, 0],
             violation=value.violation[:, 0],
             num_evaluated=num_evaluated,
-            converged=rounds == self.num_rounds,
+            finished=rounds == self.num_rounds,
         )
         return self.reported(result, space)
 
@@ -159,7 +159,7 @@ PLANNER_FAULTS = [
     (reporting(num_evaluated=lambda result: result.num_evaluated - 1), count, ""),
     (PrefersTheInfeasible, feasible_first, ""),
     (altered(Descent, "IgnoresDeadline", late=lambda _: False), deadline, ""),
-    (reporting(converged=True), deadline, ""),
+    (reporting(finished=True), deadline, ""),
     (Unseeded, deterministic, ""),
     (KeepsState, deterministic, ""),
     (altered(Descent, "MutatesProposals", proposed=lambda proposals: proposals.mul_(0.99)), deterministic, ""),

@@ -41,8 +41,8 @@ def hurried(**fields: Any) -> type[Exact]:
 IgnoresActions = with_card(Exact, action_conditioned=False)
 
 
-def converged(found: Plan) -> PlanStatus:
-    return PlanStatus.CONVERGED if found.status is PlanStatus.INFEASIBLE else found.status
+def searched(found: Plan) -> PlanStatus:
+    return PlanStatus.SEARCHED if found.status is PlanStatus.INFEASIBLE else found.status
 
 
 class PlansAtRandom(Exact):
@@ -125,14 +125,14 @@ WORLD_FAULTS = [
     (PlansAtRandom, plan_honest, "but sequences from the log cost"),
     (PlansUnseeded, plan_honest, "equal seeds gave different plans"),
     (ForgetsPendingActions, plan_after_pending, "the cost is not that of the whole sequence"),
-    (planning(status=converged, reason=""), plan_constrained, "status converged"),
+    (planning(status=searched, reason=""), plan_constrained, "status searched"),
     (planning(reason=""), plan_constrained, "status infeasible, reason ''"),
     (altered(Exact, "NeverRefuses", refused=lambda _: False), plan_refuses, "not refused"),
     (AlwaysRefuses, plan_refuses, "status refused for trust"),
     (IgnoresProposals, plan_uses_proposals, "budget .* the plan costs .* the best proposal costs"),
     (TakesTheFirstProposal, plan_uses_proposals, r"budget None s: the plan costs"),
     (IgnoresProposalsInAHurry, plan_uses_proposals, r"budget 1e-06 s: the plan costs"),
-    (StatusOfTheFirst, plan_of_batch, r"status converged, reason ''"),
+    (StatusOfTheFirst, plan_of_batch, r"status searched, reason ''"),
     (OnePlanForAll, plan_of_batch, r"the cost of the plan for world 1"),
     (CostOfTheBatch, plan_of_batch, r"cost has shape \(\), expected \(2,\)"),
     (IgnoresActions, plan_needs_actions, r"a plan was returned"),

@@ -106,7 +106,7 @@ def test_a_plan_whose_path_diverges_is_not_trusted_and_refused_on_request() -> N
     )
     world = replace(world, planner=FirstProposal())
     plan = world.answer(no_plan)
-    assert plan.status is PlanStatus.CONVERGED
+    assert plan.status is PlanStatus.SEARCHED
     assert plan.trust == smallest_trust(world)
     assert plan.prediction is not None
     assert plan.prediction.trust == plan.trust
@@ -255,7 +255,7 @@ def test_a_goal_that_the_logs_never_came_near_is_named() -> None:
     assert "goal_outside_logs (goal outside the logged range" in plan.headline()
     assert plan.actions["push"][:, 0].min() > 0.5, "it still approaches the goal"
     near = Goal(targets={"position": high + 0.09 * (high - low)})
-    assert world.plan(at(0, 0), near, horizon=3).status is PlanStatus.CONVERGED
+    assert world.plan(at(0, 0), near, horizon=3).status is PlanStatus.SEARCHED
     beyond_it = world.plan(at(0, 0), Goal(targets={"position": high + 0.11 * (high - low)}), horizon=3)
     assert beyond_it.status is PlanStatus.GOAL_OUTSIDE_LOGS
 

@@ -375,7 +375,7 @@ def test_a_plan_of_a_search_without_time_left_is_not_evaluated_again() -> None:
     engine = Drawn()
     goal = Goal(targets={"position": np.array([4.0, -3.0])}, tolerance={"position": 1.0})
     plan = LocalWorld(engine, None, CrossEntropy()).plan(CALM_ORIGIN, goal, horizon=2, budget_s=1e-9)
-    assert (engine.asked, plan.status) == ([5, 16], PlanStatus.BUDGET_EXHAUSTED)
+    assert (engine.asked, plan.status) == ([5, 16], PlanStatus.OUT_OF_TIME)
 
 
 class Local(Steep, Novelty):

@@ -32,7 +32,7 @@ THOROUGH = CrossEntropy(num_candidates=128, num_iterations=30, min_deviation=0.0
 
 def test_a_goal_within_reach_is_reached_at_once_and_held(world: LocalWorld, history: History) -> None:
     plan = replace(world, planner=THOROUGH).plan(history, NEAR, horizon=3)
-    assert plan.status is PlanStatus.CONVERGED
+    assert plan.status is PlanStatus.SEARCHED
     assert plan.reason == ""
     # position' = 0.9 position + push, from (1, -1): one push to get there, then what is lost each step.
     np.testing.assert_allclose(plan.actions["push"], [[-0.4, 0.9], [0.05, 0], [0.05, 0]], atol=0.05)
@@ -46,7 +46,8 @@ def test_what_cannot_be_kept_is_said(world: LocalWorld, history: History, histor
     rules = [AtMost(signal="position", bound=99.0), AtMost(signal="position", bound=(-2.0, np.inf))]
     plan = world.plan(history, NEAR, constraints=rules, horizon=2)
     assert plan.status is PlanStatus.INFEASIBLE
-    assert "satisfies constraint 1; the best one violates it by" in plan.reason
+    assert "keeps constraint 1; the best one violates it by" in plan.reason
+    assert plan.reason.endswith(" m, in 'position' at step 1. The present violates it by 3 already")
     assert plan.actions["push"].shape == (2, 2)  # the least bad one
     assert plan.actions["push"][0, 0] == pytest.approx(-1, abs=0.05)
     goals = Goal(targets={"position": np.zeros((3, 2), np.float32)})
@@ -54,7 +55,7 @@ def test_what_cannot_be_kept_is_said(world: LocalWorld, history: History, histor
 
 
 def test_what_is_unlike_the_calibration_is_refused(world: LocalWorld, history: History, histories: History) -> None:
-    assert world.plan(history, NEAR, horizon=2, min_trust=0.05).status is PlanStatus.CONVERGED
+    assert world.plan(history, NEAR, horizon=2, min_trust=0.05).status is PlanStatus.SEARCHED
     far = replace(history, observations={"position": history.observations["position"] + 30})
     plan = world.plan(far, NEAR, constraints=[AtMost(signal="position", bound=9.0)], horizon=2, min_trust=0.05)
     assert plan.status is PlanStatus.REFUSED
@@ -74,7 +75,7 @@ def test_what_is_unlike_the_calibration_is_refused(world: LocalWorld, history: H
 def test_trust_that_is_not_known_is_not_enough(engine: Linear, history: History) -> None:
     world = LocalWorld(engine, None, CrossEntropy())
     goal = replace(NEAR, tolerance={"position": 1.0})
-    assert world.plan(history, goal, horizon=2).status is PlanStatus.CONVERGED
+    assert world.plan(history, goal, horizon=2).status is PlanStatus.SEARCHED
     plan = world.plan(history, goal, horizon=2, min_trust=0.01)
     assert plan.status is PlanStatus.REFUSED
     assert "not calibrated" in plan.reason
@@ -83,7 +84,7 @@ def test_trust_that_is_not_known_is_not_enough(engine: Linear, history: History)
 def test_a_budget_ends_the_search(world: LocalWorld, history: History) -> None:
     endless = replace(world, planner=CrossEntropy(num_iterations=1_000))
     plan = endless.plan(history, NEAR, horizon=3, budget_s=0.05)
-    assert plan.status is PlanStatus.BUDGET_EXHAUSTED
+    assert plan.status is PlanStatus.OUT_OF_TIME
     assert plan.actions["push"].shape == (3, 2)
 
 

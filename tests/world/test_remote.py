@@ -203,12 +203,12 @@ def test_errors_cross(error: Exception, seen: str | None, world: LocalWorld, fre
 
 def test_a_plan_passes_its_budget_on_and_counts_the_whole_wait(world: LocalWorld, history: History) -> None:
     expected = world.plan(history, GOAL, horizon=2)
-    scripted = Scripted(world, lambda: replace(expected, status=PlanStatus.BUDGET_EXHAUSTED, elapsed_s=-1.0))
+    scripted = Scripted(world, lambda: replace(expected, status=PlanStatus.OUT_OF_TIME, elapsed_s=-1.0))
     with serving_world(scripted) as url, RemoteWorld(url) as remote:
         found = [remote.plan(history, GOAL, horizon=2, budget_s=budget_s) for budget_s in (0.25, None, float("inf"))]
     assert scripted.budgets == [0.25, Limits().plan_s, 0.8 * Limits().deadline_s]  # those of the service apply
     assert all(plan.elapsed_s > 0 for plan in found)
-    assert {plan.status for plan in found} == {PlanStatus.BUDGET_EXHAUSTED}
+    assert {plan.status for plan in found} == {PlanStatus.OUT_OF_TIME}
 
 
 def test_a_server_that_is_gone_is_named(world: LocalWorld, history: History) -> None:

@@ -53,7 +53,7 @@ def plan(num_pending: int = 1) -> Plan:
     actions = {"power": np.array([[1.0], [2.0]], np.float32)}
     return Plan(
         actions=actions,
-        status=PlanStatus.CONVERGED,
+        status=PlanStatus.SEARCHED,
         cost=1.5,
         violation=np.zeros(0),
         trust=0.25,

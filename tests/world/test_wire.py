@@ -101,7 +101,7 @@ SIGNALS = st.sampled_from(
 VALID: dict[str, st.SearchStrategy[Any]] = {
     "PredictCall.level": st.none() | SHARES,
     "PredictCall.num_samples": st.integers(0, 2**63 - 1),
-    "PlanCall.horizon": st.integers(1, 2**63 - 1),
+    "PlanCall.horizon": st.integers(1, 10_000),
     "PlanCall.budget_s": st.none() | st.floats(0, exclude_min=True),
     "PlanCall.min_trust": st.floats(0, 1),
     "Goal.costs": st.lists(

@@ -71,7 +71,7 @@ class Card:
         context: observations that `observe` needs for full accuracy; fewer are accepted.
         deterministic: whether all samples of one future are equal.
         action_conditioned: whether predictions depend on the actions. If not, planning is not possible.
-        abilities: names of the optional abilities, such as "abducts".
+        abilities: names of the optional abilities, such as "abducts". "linear": predictions are affine in the actions.
         call: latency and price of a prediction; None if not measured.
         notes: short facts as text, such as the hash of the training data.
         band_horizon: of a world: longest prediction with bands, steps; 0 without a calibration.

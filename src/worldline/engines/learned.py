@@ -194,6 +194,7 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
             abilities=(
                 "differentiable",
                 "novelty",
+                *(("linear",) if self.model.linear else ()),
                 *(() if self.head(Distance) is None else ("reaches",)),
                 *(() if self.head(Decoder) is None else ("decodes",)),
             ),

@@ -221,6 +221,8 @@ class WorldModel(nn.Module, ABC):
     present: slice = slice(None)
     """The features that describe the present state. The others hold past inputs or past observations."""
 
+    linear: bool = False
+    """Whether predicted signals are affine in the actions, so that convex plans are exact. Planning tests it."""
     closed_form: bool = False
     """Whether `fit_normaliser` fits the whole model. It then gets all training data, and there is no training."""
 

@@ -89,6 +89,7 @@ class LinearModel(WorldModel):
 
     Config = LinearConfig
     closed_form = True
+    linear = True
 
     def __init__(self, *, schema: Schema, config: LinearConfig) -> None:
         super().__init__()

@@ -18,6 +18,9 @@ from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError
 from worldline.planning.base import Constraint, Goal
 
+MAX_HORIZON: Final = 10_000
+"""Largest number of steps of a plan."""
+
 
 def check_level(level: float) -> None:
     """Checks the probability of a band.
@@ -100,7 +103,7 @@ class PlanCall:
         history: as in `PredictCall`.
         goal: defines the cost.
         constraints: as in `ScoreCall`.
-        horizon: T, number of steps, at least 1.
+        horizon: T, number of steps, 1 to 10,000.
         exogenous: per signal [T, *shape], or [D + T, *shape] with D pending steps; None if the schema has none.
         proposals: per action signal [P, T, *shape], start sequences of the search, such as the last plan
             shifted. The plan is never worse than the best of them.
@@ -137,10 +140,14 @@ class PlanCall:
     expected: bool = True
 
     def __post_init__(self) -> None:
-        in_range = self.horizon >= 1 and 0 <= self.min_trust <= 1 and (self.budget_s is None or self.budget_s > 0)
+        in_range = (
+            1 <= self.horizon <= MAX_HORIZON
+            and 0 <= self.min_trust <= 1
+            and (self.budget_s is None or self.budget_s > 0)
+        )
         if not in_range:
             raise InputError(
-                f"horizon {self.horizon} must be at least 1, min_trust {self.min_trust} in [0, 1], budget_s "
+                f"horizon {self.horizon} must be in 1 to {MAX_HORIZON}, min_trust {self.min_trust} in [0, 1], budget_s "
                 f"{self.budget_s} above 0 or None."
             )
 

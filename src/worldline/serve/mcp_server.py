@@ -199,7 +199,7 @@ class WorldTools:
     ) -> CallToolResult:
         """Searches actions towards a goal.
 
-        status: converged, budget_exhausted, or one of these with a reason: goal_outside_logs, infeasible, refused.
+        status: optimal, searched, out_of_time, or one of these with a reason: goal_outside_logs, infeasible, refused.
         """
         card = self._card(world)
         _, fixed = futures_of(card, [], exogenous, horizon, limit=self._limits.horizon)

@@ -278,9 +278,9 @@ def choices(case: PlannerCase) -> None:
         holds(one_hot, f"the choice of {what} actions is not a one-hot vector")
 
 
-@clause("deadline_s; the best sequence so far is returned, converged is False")
+@clause("deadline_s; the best sequence so far is returned, finished is False")
 def deadline(case: PlannerCase) -> None:
-    """At most one batch is evaluated after the deadline, and a search that was cut short has not converged."""
+    """At most one batch is evaluated after the deadline, and a search that was cut short has not finished."""
     limit_s = 0.02
     proposals = case.uniform(2)
     free = case.plan(Bowl(_centers(case)), proposals=proposals)
@@ -290,7 +290,7 @@ def deadline(case: PlannerCase) -> None:
     late = sum(started > start + limit_s for started in cost.started_s)
     holds(late <= 1, f"{late} batches were evaluated after the deadline, expected at most 1")
     cut = planned.num_evaluated < free.num_evaluated
-    holds(not (cut and planned.converged), "converged is True, but the deadline cut the search short")
+    holds(not (cut and planned.finished), "finished is True, but the deadline cut the search short")
     best = cost.value(proposals).cost.amin(1)
     true, _ = cost.of(planned.actions)
     holds(bool((true <= best * (1 + case.tolerance)).all()), "the best sequence so far was not returned")

@@ -9,6 +9,7 @@ Notation: H observations in the history, T predicted steps, N candidate plans, C
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -186,10 +187,14 @@ class Scores(Result):
 class PlanStatus(StrEnum):
     """How a plan search ended, from the best status to the worst."""
 
-    CONVERGED = "converged"
-    BUDGET_EXHAUSTED = "budget_exhausted"
+    OPTIMAL = "optimal"
+    """No plan costs less than `Plan.bound`, and the cost of this plan is within 0.1 % of it."""
+    SEARCHED = "searched"
+    """The search ended. There may be better plans."""
+    OUT_OF_TIME = "out_of_time"
+    """The time was over before the search ended."""
     GOAL_OUTSIDE_LOGS = "goal_outside_logs"
-    """The search ended in one of these two ways, and a target is more than 10 % of its logged range outside of it.
+    """The search ended in one of these ways, and a target is more than 10 % of its logged range outside of it.
 
     The plan approaches the goal as far as the world predicts. `Plan.reason` names the target and its range.
     """
@@ -209,6 +214,7 @@ class Plan(Result):
         trust: that of `prediction`; without one, as in `Prediction` for the history only.
         reason: why the plan was refused or is infeasible, or which target the logs never came near; else empty.
         elapsed_s: planning time in seconds.
+        bound: no plan costs less, as far as the world predicts; NaN if not known. Also [W] in a batch.
         prediction: the expected path, with bands if the world is calibrated: D + T steps with D pending actions. None
             if the plan was refused.
         schema: as in `Prediction`.
@@ -221,6 +227,7 @@ class Plan(Result):
     trust: float | NDArray[np.floating]
     reason: str
     elapsed_s: float
+    bound: float | NDArray[np.floating] = math.nan
     prediction: Prediction | None = None
     schema: Schema | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from worldline.world.calibration import DEFAULT_LEVEL, Calibration
 from worldline.world.logged_range import excess_of, far_target, history_excess, leaves_range, lowered, widening_of
 from worldline.world.objective import Objective, objective
 from worldline.world.ood import errors_of, step_errors
-from worldline.world.plan_search import SearchBudget, action_space, refusal_reason, search
+from worldline.world.plan_search import SearchBudget, action_space, outcome, refusal_reason, search
 from worldline.world.prediction_errors import mean_of, step_differences
 from worldline.world.prediction_errors import num_samples as samples_of
 from worldline.world.surprise import surprise_of
@@ -321,7 +322,7 @@ class LocalWorld(World):
             space=space,
             budget=budget,
         )
-        status, reason = _status(planned.violation.cpu().numpy(), planned.converged, start.single)
+        status, reason = outcome(costs, planned, single=start.single)
         far = far_target(schema, self._ranges, targets)
         if far and status is not PlanStatus.INFEASIBLE:
             status, reason = PlanStatus.GOAL_OUTSIDE_LOGS, far
@@ -329,11 +330,12 @@ class LocalWorld(World):
         plan = Plan(
             actions={name: value[0] if start.single else value for name, value in sequences.items()},
             status=status,
-            cost=float(planned.cost[0]) if start.single else planned.cost.cpu().numpy(),
+            cost=_single(planned.cost, start),
             violation=planned.violation.cpu().numpy()[0 if start.single else slice(None)],
             trust=trust,
             reason=reason,
             elapsed_s=budget.elapsed_s(),
+            bound=_single(planned.bound, start) if planned.bound is not None else math.nan,
             schema=schema,
         )
         if not call.expected:
@@ -507,16 +509,9 @@ class LocalWorld(World):
         )
 
 
-def _status(violation: NDArray[np.floating], converged: bool, single: bool) -> tuple[PlanStatus, str]:
-    """How a search with this violation [W, C] of its best plans ended, and why it found none."""
-    if (violation > 0).any():
-        world, number = (int(i) for i in np.argwhere(violation > 0)[0])
-        where = "" if single else f" in world {world}"
-        return PlanStatus.INFEASIBLE, (
-            f"no candidate satisfies constraint {number}{where}; the best one violates it by "
-            f"{violation[world, number]:.3g}"
-        )
-    return (PlanStatus.CONVERGED if converged else PlanStatus.BUDGET_EXHAUSTED), ""
+def _single(values: Tensor, start: WorldBelief) -> float | NDArray[np.floating]:
+    """A number per world [W], as in results."""
+    return float(values[0]) if start.single else values.cpu().numpy()
 
 
 def _refused(

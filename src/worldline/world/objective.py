@@ -91,24 +91,36 @@ class Objective:
             raise UnsupportedError(
                 f"the target {discrete[0]!r} is discrete and has no gradient. Use the planner 'cem'."
             )
-        if self.pending is not None:
-            actions = torch.cat([self.pending[:, None].expand(-1, actions.shape[1], -1, -1), actions], 2)
         costs, violations = list[Tensor](), list[Tensor]()
-        limit = self.engine.max_candidates(self.belief, actions.shape[2], self.num_samples)
+        limit = self.engine.max_candidates(self.belief, self.num_steps(actions), self.num_samples)
         with torch.set_grad_enabled(actions.requires_grad):
             for part in actions.split(limit, 1):
-                size = part.shape[:3]
-                predicted = self.engine.rollout(
-                    self.belief, part, self.exogenous, num_samples=self.num_samples, seed=self.seed
-                )
-                self._check_finite(predicted)
-                if self.watch is not None:
-                    self.watch(predicted.signals)
-                rollout = self._completed(predicted, part)
+                size = (*part.shape[:2], self.num_steps(part))
+                rollout = self.rolled_out(part)
                 each = [self._violation(number, rollout, size) for number in range(len(self.constraints))]
                 violations.append(torch.stack(each, -1) if each else part.new_zeros(*size[:2], 0))
                 costs.append(self._total(self._steps(rollout, size), size))
         return PlanCosts(cost=torch.cat(costs, 1), violation=torch.cat(violations, 1))
+
+    def num_steps(self, actions: Float[Tensor, "W N T A"]) -> int:
+        """The number of predicted steps: pending ones and those of the plan."""
+        return actions.shape[2] + (0 if self.pending is None else self.pending.shape[1])
+
+    def rolled_out(self, actions: Float[Tensor, "W N T A"]) -> Rollout:
+        """The rollout of candidate plans that costs and constraints read.
+
+        Raises:
+            EngineError: predictions are not finite.
+        """
+        if self.pending is not None:
+            actions = torch.cat([self.pending[:, None].expand(-1, actions.shape[1], -1, -1), actions], 2)
+        predicted = self.engine.rollout(
+            self.belief, actions, self.exogenous, num_samples=self.num_samples, seed=self.seed
+        )
+        self._check_finite(predicted)
+        if self.watch is not None:
+            self.watch(predicted.signals)
+        return self._completed(predicted, actions)
 
     def _completed(self, predicted: Rollout, actions: Float[Tensor, "W N T A"]) -> Rollout:
         """The rollout of the engine with inputs, present, periods and trust."""
@@ -136,8 +148,7 @@ class Objective:
 
     def _violation(self, number: int, rollout: Rollout, size: Sequence[int]) -> Float[Tensor, "W N"]:
         constraint, name = self.constraints[number], f"constraint {number}"
-        if isinstance(constraint, Chance):
-            rollout = replace(rollout, margin=self._margin(size[2], constraint.level))
+        rollout = self.with_margin(rollout, constraint, size[2])
         violation = self._evaluated(name, constraint, rollout, size[:2])
         if isinstance(constraint, Chance) and bool(violation.isinf().any()):
             raise UnsupportedError(
@@ -203,6 +214,12 @@ class Objective:
         line = -score / (reference[-1] - reference[0]).clamp(min=torch.finfo(score.dtype).tiny)
         return (p_values.to(score) + (line - line.detach()))[:, :, None]
 
+    def with_margin(self, rollout: Rollout, constraint: Constraint, num_steps: int) -> Rollout:
+        """The rollout, with bands if the constraint is a `Chance`."""
+        if not isinstance(constraint, Chance):
+            return rollout
+        return replace(rollout, margin=self._margin(num_steps, constraint.level))
+
     def _margin(self, horizon: int, level: float) -> Mapping[str, Tensor]:
         """Half the width of the bands at a level."""
         if self.calibration is None or not self.calibration.has_error_scores:
@@ -231,11 +248,16 @@ class Objective:
             total = total + self._evaluated(f"cost {number}", cost, rollout, (*size[:2], num_drawn, size[2]))
         return total
 
-    def _total(self, steps: Float[Tensor, "#W #N S #T"], size: Sequence[int]) -> Float[Tensor, "W N"]:
-        """The weighted sum over the steps, averaged over the worst share of the samples."""
-        weights = self.goal.discount ** torch.arange(size[2], dtype=steps.dtype, device=steps.device)
+    def step_weights(self, num_steps: int, like: Tensor) -> Float[Tensor, "T"]:
+        """The weight of each step in the cost, with the type and the device of `like`."""
+        weights = self.goal.discount ** torch.arange(num_steps, dtype=like.dtype, device=like.device)
         if self.goal.last_only:
             weights[:-1] = 0.0
+        return weights
+
+    def _total(self, steps: Float[Tensor, "#W #N S #T"], size: Sequence[int]) -> Float[Tensor, "W N"]:
+        """The weighted sum over the steps, averaged over the worst share of the samples."""
+        weights = self.step_weights(size[2], steps)
         cost = (steps.expand(*size[:2], -1, size[2]) * weights).sum(-1)
         num_worst = math.ceil(self.goal.risk * cost.shape[-1] - 1e-9)
         # Ranks instead of a threshold, so that ties never add up to more than the worst share.

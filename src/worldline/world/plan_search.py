@@ -14,10 +14,14 @@ from torch import Tensor
 
 from worldline.engines.base import GoalDistance
 from worldline.errors import UnsupportedError
+from worldline.planning.base import Chance, Rollout
 from worldline.planning.calls import PlanCall
+from worldline.planning.costs.convex import LinearConstraint
 from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions, Planner
 from worldline.planning.planners.population import Population, ranked
 from worldline.schema import Kind, Signal
+from worldline.world.base import PlanStatus
+from worldline.world.exact_plan import exact_plan
 from worldline.world.objective import Objective
 
 MAX_PROPOSAL_SHARE: Final = 0.5
@@ -122,6 +126,10 @@ def search(
         space: bounds of the actions.
         budget: limits proposals and search.
     """
+    if planner.searches and "linear" in objective.card.abilities:
+        exact = exact_plan(objective, space, batch=batch, horizon=call.horizon)
+        if exact is not None:
+            return exact
     # The search starts from the proposals of the caller and of the engine.
     starts = [] if proposals is None else [proposals]
     engine = objective.engine
@@ -155,7 +163,46 @@ def search(
     best = planned.actions[:, None]
     if shortlist.best is not None:
         best = torch.cat([best, shortlist.best.actions], 1)
-    return ranked(best, objective(best)).best(num_evaluated=planned.num_evaluated, converged=planned.converged)
+    return ranked(best, objective(best)).best(num_evaluated=planned.num_evaluated, finished=planned.finished)
+
+
+def outcome(objective: Objective, planned: PlannedActions, *, single: bool) -> tuple[PlanStatus, str]:
+    """How a search ended, and why it found no plan.
+
+    Args:
+        objective: of the search.
+        planned: its result.
+        single: whether the history had no W axis.
+    """
+    violation = planned.violation.cpu().numpy()
+    if (violation > 0).any():
+        world, number = (int(i) for i in np.argwhere(violation > 0)[0])
+        where = "" if single else f" in world {world}"
+        return PlanStatus.INFEASIBLE, (
+            f"no plan was found that keeps constraint {number}{where}; the best one violates it by "
+            f"{violation[world, number]:.3g}{_place(objective, planned, world, number)}"
+        )
+    if planned.bound is not None:
+        return PlanStatus.OPTIMAL, ""
+    return (PlanStatus.SEARCHED if planned.finished else PlanStatus.OUT_OF_TIME), ""
+
+
+def _place(objective: Objective, planned: PlannedActions, world: int, number: int) -> str:
+    """The unit of a violation, its signal and step, and whether the present has it too; empty if it is not linear."""
+    constraint = objective.constraints[number]
+    rule = constraint.constraint if isinstance(constraint, Chance) else constraint
+    if not isinstance(rule, LinearConstraint):
+        return ""
+    rollout = objective.rolled_out(planned.actions[:, None])
+    excess = rule.excess(objective.with_margin(rollout, constraint, objective.num_steps(planned.actions[:, None])))
+    step = int(excess[min(world, len(excess) - 1)].amax(-1).flatten(0, 1).amax(0).argmax()) + 1
+    unit = objective.card.schema[rule.signal].unit
+    text = f"{f' {unit}' if unit else ''}, in {rule.signal!r} at step {step}"
+    if rule.signal not in objective.present:
+        return text
+    now = rule.excess(Rollout(signals={rule.signal: objective.present[rule.signal][:, None, None, None]}))
+    already = float(now[min(world, len(now) - 1)].amax())
+    return f"{text}. The present violates it by {already:.3g} already" if already > 0 else text
 
 
 class _Shortlist:

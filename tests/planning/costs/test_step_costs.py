@@ -46,7 +46,9 @@ def test_prices_of_what_is_done() -> None:
 def test_each_component_has_its_price_and_its_tolerance() -> None:
     both = rollout_of({"pair": np.array([1.0, 2.0]).reshape(1, 1, 1, 1, 2)})
     assert Price(signal="pair", price=(10.0, -1.0))(both).item() == 8.0
-    assert Track(signal="pair", reference=[[0.0, 0.0]], tolerance=(1.0, 4.0))(both).item() == (1 + 0.25) / 2
+    assert Track(signal="pair", reference=[[0.0, 0.0]], tolerance=(1.0, 4.0))(both).item() == pytest.approx(
+        (1 + 0.25) / 2
+    )
 
 
 def test_changes_count_from_what_is_done_now() -> None:

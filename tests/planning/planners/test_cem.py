@@ -63,7 +63,7 @@ def test_gradient_steps_need_a_gradient_and_time() -> None:
     space = ActionSpace(low=torch.tensor([-2.0]), high=torch.tensor([2.0]))
     late = planner.plan(slow, space, batch=1, horizon=8, generator=torch.Generator().manual_seed(0), deadline_s=0.1)
     assert late.num_evaluated < 3 * 64 + 9
-    assert not late.converged
+    assert not late.finished
 
 
 def test_noise_persists_over_steps_as_far_as_correlation_says() -> None:

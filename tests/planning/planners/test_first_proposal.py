@@ -26,7 +26,7 @@ def test_returns_the_first_proposal_inside_the_bounds_however_good_the_others_ar
     assert found.cost.tolist() == [3.0, 3.0]
     assert found.violation.tolist() == [[1.0], [1.0]]
     assert found.num_evaluated == 1
-    assert found.converged
+    assert found.finished
 
 
 def test_needs_a_proposal() -> None:

@@ -43,7 +43,7 @@ def test_merge_keeps_the_earlier_of_two_equals() -> None:
 
 def test_best_says_which_problem_has_no_finite_cost() -> None:
     with pytest.raises(InputError, match=r"none of the 2 sequences for problem 0 .*1 of 1"):
-        population([float("nan"), 1.0], [[0.0], [float("nan")]]).best(num_evaluated=2, converged=True)
+        population([float("nan"), 1.0], [[0.0], [float("nan")]]).best(num_evaluated=2, finished=True)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_returns_the_best_of_all_that_was_yielded() -> None:
     found = search(candidates(), total, SPACE, deadline_s=None)
     assert found.actions.item() == found.cost.item() == -0.75
     assert found.num_evaluated == 6
-    assert found.converged
+    assert found.finished
     assert told[0].cost.tolist() == [[-0.25, 0.5]]
     assert told[1].actions.flatten().tolist() == [-0.75, 0.0, 1.0]
 
@@ -93,7 +93,7 @@ def test_a_deadline_closes_the_algorithm(deadline_s: float, cut: bool) -> None:
             raise
 
     found = search(candidates(), total, SPACE, deadline_s=deadline_s)
-    assert found.converged is not cut
+    assert found.finished is not cut
     assert found.cost.item() == (0.5 if cut else -0.5)
     assert closed == ([True] if cut else [])
 
@@ -109,7 +109,7 @@ def test_a_population_that_would_end_too_late_is_not_begun(deadline_s: float, co
     found = search(candidates(), clock.slow(total, per_call_s=1.0), SPACE, deadline_s=deadline_s, clock=clock)
     assert found.num_evaluated == costed  # each takes 1 s, and is taken to need 1.5 s
     assert clock.now_s <= deadline_s
-    assert not found.converged
+    assert not found.finished
 
 
 def test_a_population_too_large_for_the_time_is_costed_in_parts() -> None:
@@ -130,7 +130,7 @@ def test_a_population_too_large_for_the_time_is_costed_in_parts() -> None:
     assert found.num_evaluated == sum(sizes)
     assert 0.75 <= clock.now_s <= 1.0
     assert found.cost.item() == 0.0
-    assert not found.converged
+    assert not found.finished
 
 
 def test_all_proposals_are_costed_however_short_the_time() -> None:

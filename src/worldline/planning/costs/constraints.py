@@ -12,11 +12,12 @@ from torch import Tensor
 
 from worldline.errors import ConfigError
 from worldline.planning.base import Rollout, Rule
+from worldline.planning.costs.convex import LinearConstraint
 from worldline.planning.costs.rollout_signals import PerComponent, constant, end, worst
 
 
 @final
-class AtMost(Rule, frozen=True, kw_only=True):
+class AtMost(LinearConstraint, frozen=True, kw_only=True):
     """Constrains a signal to stay at or below a bound. The violation [W, N] is in the signal's unit.
 
     The violation of one sample is its largest excess over all steps and components.
@@ -35,14 +36,14 @@ class AtMost(Rule, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _check(self.quantile, self.bound)
 
-    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N"]:
-        """The violation; 0 if the bound holds."""
+    def excess(self, rollout: Rollout) -> Float[Tensor, "W N S T size"]:
+        """The excess over the bound."""
         upper = end(rollout, self.signal, 1, self.bound)
-        return worst((upper - constant(self.bound, upper)).amax(-1), self.quantile)
+        return upper - constant(self.bound, upper)
 
 
 @final
-class AtLeast(Rule, frozen=True, kw_only=True):
+class AtLeast(LinearConstraint, frozen=True, kw_only=True):
     """Constrains a signal to stay at or above a bound; otherwise as `AtMost`.
 
     Args:
@@ -58,10 +59,10 @@ class AtLeast(Rule, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _check(self.quantile, self.bound)
 
-    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N"]:
-        """The violation; 0 if the bound holds."""
+    def excess(self, rollout: Rollout) -> Float[Tensor, "W N S T size"]:
+        """How far the signal is below the bound."""
         lower = end(rollout, self.signal, -1, self.bound)
-        return worst((constant(self.bound, lower) - lower).amax(-1), self.quantile)
+        return constant(self.bound, lower) - lower
 
 
 @final

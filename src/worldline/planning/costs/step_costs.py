@@ -5,6 +5,7 @@ The signals may be predictions or inputs, such as actions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import final
 
@@ -15,14 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldline.errors import ConfigError, InputError
-from worldline.planning.base import Rollout, Rule
+from worldline.planning.base import Rollout
+from worldline.planning.costs.convex import ConvexCost, Form
 from worldline.planning.costs.rollout_signals import PerComponent, components, constant, shorter
 
 Setting = PerComponent | NDArray[np.floating] | Sequence[Sequence[float]]
 
 
 @final
-class Track(Rule, frozen=True, kw_only=True, eq=False):
+class Track(ConvexCost, frozen=True, kw_only=True, eq=False):
     """The squared error to a reference trajectory, averaged over components.
 
     Args:
@@ -31,6 +33,8 @@ class Track(Rule, frozen=True, kw_only=True, eq=False):
             be longer than the plan.
         tolerance: the error with cost 1 per step, above 0.
     """
+
+    form = Form.SQUARE
 
     signal: str
     reference: NDArray[np.floating] | Sequence[Sequence[float]]
@@ -44,16 +48,16 @@ class Track(Rule, frozen=True, kw_only=True, eq=False):
                 f"the reference of {self.signal!r} has shape {reference.shape}. Give finite values [T, size]."
             )
 
-    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
-        """The cost of each step."""
+    def expressions(self, rollout: Rollout) -> Float[Tensor, "W N S T K"]:
+        """See `ConvexCost`."""
         values = components(rollout, self.signal, self.tolerance)
         reference = _over_time("the reference", self.signal, self.reference, values)
         error = shorter(rollout, self.signal, values - reference)
-        return (error / constant(self.tolerance, values)).square().mean(-1)
+        return _per_component_share(error / constant(self.tolerance, values))
 
 
 @final
-class Within(Rule, frozen=True, kw_only=True, eq=False):
+class Within(ConvexCost, frozen=True, kw_only=True, eq=False):
     """The squared excess beyond a range, averaged over components; 0 inside it.
 
     Args:
@@ -63,6 +67,8 @@ class Within(Rule, frozen=True, kw_only=True, eq=False):
         high: upper end, in the same form; infinity for none.
         tolerance: the excess with cost 1 per step, above 0.
     """
+
+    form = Form.HINGE
 
     signal: str
     low: PerComponent | NDArray[np.floating]
@@ -81,17 +87,18 @@ class Within(Rule, frozen=True, kw_only=True, eq=False):
         if not np.all(lows <= highs):
             raise ConfigError(f"low {self.low} of {self.signal!r} is above high {self.high}. Set low to at most high.")
 
-    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
-        """The cost of each step."""
+    def expressions(self, rollout: Rollout) -> Float[Tensor, "W N S T K"]:
+        """See `ConvexCost`."""
         values = components(rollout, self.signal, *_per_component(self.low), *_per_component(self.high), self.tolerance)
         low, high = (_over_time("an end", self.signal, end, values) for end in (self.low, self.high))
         # At most one of the differences is above 0, because low <= high.
-        excess = torch.maximum(low - values, values - high).clamp(min=0.0)
-        return (excess / constant(self.tolerance, values)).square().mean(-1)
+        unit = constant(self.tolerance, values)
+        below, above = ((difference / unit).expand_as(values) for difference in (low - values, values - high))
+        return torch.cat([_per_component_share(below), _per_component_share(above)], -1)
 
 
 @final
-class Price(Rule, frozen=True, kw_only=True, eq=False):
+class Price(ConvexCost, frozen=True, kw_only=True, eq=False):
     """A price per unit of a signal and step, summed over components: energy, water, wear. Negative prices are gains.
 
     Args:
@@ -99,6 +106,8 @@ class Price(Rule, frozen=True, kw_only=True, eq=False):
         price: per unit and step: a number, one per component, or [T, size] over time. T begins at the first predicted
             step, which may be a pending one.
     """
+
+    form = Form.LINEAR
 
     signal: str
     price: PerComponent | NDArray[np.floating]
@@ -110,14 +119,14 @@ class Price(Rule, frozen=True, kw_only=True, eq=False):
         if isinstance(self.price, np.ndarray) and price.ndim != 2:
             raise ConfigError(f"the price of {self.signal!r} has shape {price.shape}. Give an array [T, size].")
 
-    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
-        """The cost of each step."""
+    def expressions(self, rollout: Rollout) -> Float[Tensor, "W N S T K"]:
+        """See `ConvexCost`."""
         values = components(rollout, self.signal, *_per_component(self.price))
-        return (values * _over_time("the price", self.signal, self.price, values)).sum(-1)
+        return values * _over_time("the price", self.signal, self.price, values)
 
 
 @final
-class Change(Rule, frozen=True, kw_only=True):
+class Change(ConvexCost, frozen=True, kw_only=True):
     """The squared change of a signal per step, averaged over components; for smooth actions.
 
     The change of the first step is relative to the present value, if it is known.
@@ -127,14 +136,16 @@ class Change(Rule, frozen=True, kw_only=True):
         tolerance: the change with cost 1 per step, above 0.
     """
 
+    form = Form.SQUARE
+
     signal: str
     tolerance: PerComponent
 
     def __post_init__(self) -> None:
         _check("tolerance", self.tolerance)
 
-    def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
-        """The cost of each step."""
+    def expressions(self, rollout: Rollout) -> Float[Tensor, "W N S T K"]:
+        """See `ConvexCost`."""
         values = components(rollout, self.signal, self.tolerance)
         # Without a present value the first step has no change: it is compared with itself.
         before = values[:, :, :, :1]
@@ -143,7 +154,12 @@ class Change(Rule, frozen=True, kw_only=True):
             now = rollout.present[self.signal].to(values)[:, None, None, None]
             before = torch.where(now.isnan(), before, now).expand_as(before)
         change = shorter(rollout, self.signal, values.diff(dim=3, prepend=before))
-        return (change / constant(self.tolerance, values)).square().mean(-1)
+        return _per_component_share(change / constant(self.tolerance, values))
+
+
+def _per_component_share(values: Float[Tensor, "W N S T size"]) -> Float[Tensor, "W N S T size"]:
+    """The values, scaled so that the sum of their squares is the mean square of the components."""
+    return values / math.sqrt(values.shape[-1])
 
 
 def _check(name: str, value: PerComponent) -> None:

@@ -32,14 +32,14 @@ def target_cost(
     """
     if not targets:
         raise InputError("the goal has no target. Give at least one signal and its target value.")
-    errors = [_scaled_error(rollout, name, target, scale) for name, target in targets.items()]
+    errors = [scaled_error(rollout, name, target, scale) for name, target in targets.items()]
     # A mean over components, so that a vector of many components weighs as much as one of few.
     squares = [error.square().flatten(4).mean(-1) if error.ndim > 4 else error.square() for error in errors]
     # An axis may have size 1 in some signals only.
     return torch.stack(torch.broadcast_tensors(*squares)).sum(0)
 
 
-def _scaled_error(rollout: Rollout, name: str, target: Tensor, scale: Mapping[str, Numbers]) -> Tensor:
+def scaled_error(rollout: Rollout, name: str, target: Tensor, scale: Mapping[str, Numbers]) -> Tensor:
     """The error of a signal to its target [W, N, S, T, *shape], divided by its scale."""
     values = signal_in(rollout, name)
     if name not in scale:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -60,18 +60,23 @@ class PlannedActions:
         cost: its cost.
         violation: its violation of each constraint.
         num_evaluated: number of evaluated sequences per problem.
-        converged: whether the search ended by its own criterion, not by the deadline.
+        finished: whether the search ended by its own criterion, not by the deadline.
+        bound: no sequence without more violation costs less; None if nothing is known.
     """
 
     actions: Float[Tensor, "B T A"]
     cost: Float[Tensor, "B"]
     violation: Float[Tensor, "B C"]
     num_evaluated: int
-    converged: bool
+    finished: bool
+    bound: Float[Tensor, "B"] | None = None
 
 
 class Planner(BoundedConfig, ABC):
     """Searches for the action sequence of lowest cost among those of lowest total violation."""
+
+    searches: ClassVar[bool] = True
+    """Whether the planner looks for the best sequence, so that an exact solution may stand in for it."""
 
     @abstractmethod
     def plan(

@@ -82,13 +82,13 @@ class CrossEntropy(PopulationPlanner):
         searched = super().plan(
             cost, space, batch=batch, horizon=horizon, proposals=proposals, generator=generator, deadline_s=deadline_s
         )
-        if not (self.num_gradient_steps and searched.converged):
+        if not (self.num_gradient_steps and searched.finished):
             return searched
         # The first gradient step has no time limit and was never timed. The time of the search so far is its bound.
         used_s = time.monotonic() - begun_s
         left_s = None if deadline_s is None else deadline_s - used_s
         if left_s is not None and left_s < used_s:
-            return replace(searched, converged=False)
+            return replace(searched, finished=False)
         # The descent evaluates its first sequence too, so its best costs no more than the best of the search.
         try:
             descended = descend(

@@ -20,6 +20,8 @@ class FirstProposal(Planner):
     It ignores other proposals by design, so it satisfies the contract of `Planner` for one proposal only.
     """
 
+    searches = False
+
     def plan(
         self,
         cost: CostFunction,
@@ -43,4 +45,4 @@ class FirstProposal(Planner):
             raise UnsupportedError("the planner first_proposal needs a proposal. Pass one, or use the planner 'cem'.")
         # Its evaluation is needed for the cost in the result, not for a choice.
         first = evaluated(cost, space, proposals[:, :1].to(space.low))
-        return first.best(num_evaluated=1, converged=True)
+        return first.best(num_evaluated=1, finished=True)

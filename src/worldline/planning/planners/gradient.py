@@ -101,11 +101,11 @@ def descend(
     actions, moved = start, torch.zeros_like(start)
     optimizer = torch.optim.Adam([moved], lr=learning_rate)
     best: Population | None = None
-    num_evaluated, converged = 0, True
+    num_evaluated, finished = 0, True
     # One evaluation more than steps: the last step is evaluated too.
     for number in range(num_iterations + 1):
         if batcher.next(start.shape[1]) < start.shape[1]:
-            converged = False
+            finished = False
             break
         value, slope = _slope(cost, actions)
         population = ranked(actions, value)
@@ -119,7 +119,7 @@ def descend(
         # Adam continues from the projected sequence, not from beyond the bounds.
         moved.copy_((actions - start) / width.where(width > 0, 1.0))
     assert best is not None  # the first batch has no time limit
-    return best.best(num_evaluated=num_evaluated, converged=converged)
+    return best.best(num_evaluated=num_evaluated, finished=finished)
 
 
 def _slope(cost: CostFunction, actions: Float[Tensor, "B N T A"]) -> tuple[PlanCosts, Float[Tensor, "B N T A"]]:

@@ -74,23 +74,23 @@ class AugmentedLagrangian(Planner):
         )
         penalized = _PenalizedCost(cost, probes, self.penalty)
         probes_s = time.monotonic() - started_s
-        starts, converged = penalized.best.actions, True
+        starts, finished = penalized.best.actions, True
         for number in range(self.num_rounds):
             # A round always evaluates a first few sequences, which take about as long as the probes.
             left_s = None if deadline_s is None else deadline_s - (time.monotonic() - started_s)
             if left_s is not None and left_s <= HEADROOM * probes_s:
-                converged = False
+                finished = False
                 break
             # Minimize the penalized cost. The search sees no constraints, so it may pass through infeasible sequences.
             planned = self.search.plan(
                 penalized, space, batch=batch, horizon=horizon, proposals=starts, generator=generator, deadline_s=left_s
             )
-            converged &= planned.converged
+            finished &= planned.finished
             # Multipliers are valid at a minimum of the penalized cost only, not where the deadline ended the search.
-            if planned.converged and number < self.num_rounds - 1:
+            if planned.finished and number < self.num_rounds - 1:
                 penalized.update_multipliers(planned.actions, self.growth)
                 starts = torch.cat([penalized.best.actions, planned.actions[:, None]], 1)
-        return penalized.best.best(num_evaluated=penalized.num_evaluated, converged=converged)
+        return penalized.best.best(num_evaluated=penalized.num_evaluated, finished=finished)
 
 
 class _PenalizedCost:

@@ -41,7 +41,7 @@ class Population:
             torch.cat([self.violation, other.violation], 1),
         )
 
-    def best(self, *, num_evaluated: int, converged: bool) -> PlannedActions:
+    def best(self, *, num_evaluated: int, finished: bool) -> PlannedActions:
         """The best sequence of each problem.
 
         Raises:
@@ -58,7 +58,7 @@ class Population:
             cost=self.cost[:, 0],
             violation=self.violation[:, 0],
             num_evaluated=num_evaluated,
-            converged=converged,
+            finished=finished,
         )
 
 

@@ -88,4 +88,4 @@ class PopulationPlanner(Planner):
             except StopIteration:
                 break
         assert best is not None  # the first sequences are always evaluated
-        return best.best(num_evaluated=num_evaluated, converged=population is not None and not left.shape[1])
+        return best.best(num_evaluated=num_evaluated, finished=population is not None and not left.shape[1])

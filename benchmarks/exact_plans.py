@@ -1,0 +1,184 @@
+"""Plans over linear worlds: time, and cost against an independent optimum, on random plants.
+
+Run: .venv/bin/python benchmarks/exact_plans.py [--plants 40] [--first 5000000]
+Writes benchmarks/results/exact_plans.json. About 10 minutes on one core.
+
+The recipe `linear` learns the logs of `stranger_plants.py`. Each world gets five problems of 20 steps: a target for its
+first output, drawn inside the logged range, the cost of changes of every action, and in every other problem an upper
+bound on this output. The optimum comes from SLSQP (scipy) in double precision, on the affine map that batches of
+`predict` give. The baseline is the search that the same world makes with its planner (`cem`).
+
+Rows, per plant: processor time of a plan without its expected path, per problem the cost of the plan and of the search
+over the optimum, the violations, and how the plan ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from stranger_plants import draw_case
+from strangers import frame_of, history_of, roles_of
+
+import worldline
+from worldline.episode import History
+from worldline.planning.base import Goal
+from worldline.planning.costs import AtMost, Change
+from worldline.world import plan_search
+
+RESULT: Final = Path(__file__).parent / "results" / "exact_plans.json"
+HORIZON, PROBLEMS, ROWS = 20, 5, 40
+Table = NDArray[np.float64]
+
+
+def repeated(history: History, count: int) -> History:
+    """The history of `count` equal worlds."""
+    return history.map(lambda value: np.repeat(value[None], count, 0))
+
+
+def optimum(
+    world: Any,
+    history: History,
+    actions: Mapping[str, Table],
+    exogenous: Mapping[str, Table],
+    goal: float,
+    bound: float,
+) -> float:
+    """The smallest cost, computed without the toolkit's planners.
+
+    Args:
+        world: linear in the actions.
+        history: without an axis of worlds.
+        actions: the bounds of each action, [2].
+        exogenous: the inputs [T, 1].
+        goal: target of y0, with tolerance `scale`.
+        bound: of y0; infinite for none.
+    """
+    names, size = list(actions), len(actions) * HORIZON
+    low, high = (np.repeat([actions[name][end] for name in names], HORIZON) for end in (0, 1))
+    middle, half = (low + high) / 2, (high - low) / 2
+    plans = np.concatenate([middle[None], middle + np.diag(half)]).reshape(-1, len(names), HORIZON, 1)
+    past = repeated(history, len(plans))
+    later = {name: np.repeat(value[None], len(plans), 0) for name, value in exogenous.items()}
+    path = world.predict(past, {n: plans[:, i] for i, n in enumerate(names)}, exogenous=later).signals["y0"].mean
+    start, slope = path[0, :, 0].astype(float), (path[1:, :, 0] - path[0, :, 0]).T.astype(float)
+    now = np.array([history.actions[name][-1, 0] for name in names])
+    width = np.array([actions[name][1] - actions[name][0] for name in names])
+
+    def cost(z: Table) -> float:
+        error = (start + slope @ z - goal) / SCALE[world]
+        steps = np.diff((middle + half * z).reshape(len(names), HORIZON), prepend=now[:, None]) / (width[:, None] / 4)
+        return float((error**2).sum() + (steps**2).sum())
+
+    rules = (
+        []
+        if np.isinf(bound)
+        else [{"type": "ineq", "fun": lambda z: bound - start - slope @ z, "jac": lambda _: -slope}]
+    )
+    best = minimize(
+        cost, np.zeros(size), bounds=[(-1, 1)] * size, constraints=rules, method="SLSQP",
+        options={"maxiter": 500, "ftol": 1e-12},
+    )  # fmt: skip
+    return float(best.fun)
+
+
+SCALE: dict[Any, float] = {}
+"""The tolerance of the target, per world."""
+
+
+def row(seed: int, folder: Path) -> dict[str, Any] | None:
+    """One plant; None if its log is refused."""
+    case, draw = draw_case(seed), np.random.default_rng(seed)
+    try:
+        world: Any = worldline.learn(
+            frame_of(case), folder / f"{seed}", recipe="linear", edits=roles_of(case), horizon=HORIZON
+        )
+    except worldline.errors.WorldlineError as error:
+        return {"seed": seed, "kind": case.plant.kind, "refused": str(error)}
+    card = world.describe()
+    past, _, future, _ = history_of(case, min(max(card.context, 2), ROWS))
+    logged = np.concatenate([episode[0][:, 0] for episode in case.episodes])
+    low, high = np.nanquantile(logged, [0.05, 0.95])
+    SCALE[world] = (high - low) / 10
+    ends = {s.name: np.array([s.low[0], s.high[0]]) for s in card.schema.actions}
+    problems, seconds = [], 0.0
+    for number in range(PROBLEMS):
+        history = past.worlds(slice(number, number + 1)).map(lambda value: value[0])
+        later = {name: value[number, :HORIZON] for name, value in future.items()}
+        if len(next(iter(later.values()), np.zeros(HORIZON))) < HORIZON:
+            return None
+        target = float(draw.uniform(low, high))
+        now = float(history.observations["y0"][-1, 0])
+        bound = np.inf if number % 2 else float(max(target, now) - 0.02 * (high - low))
+        goal = Goal(
+            targets={"y0": np.array([target])},
+            tolerance={"y0": SCALE[world]},
+            costs=[Change(signal=name, tolerance=float(end[1] - end[0]) / 4) for name, end in ends.items()],
+        )
+        rules = [] if np.isinf(bound) else [AtMost(signal="y0", bound=bound)]
+        ask: Any = {"constraints": rules, "horizon": HORIZON, "exogenous": later, "expected": False}
+        world.plan(history, goal, **ask)
+        started = time.process_time()
+        plan = world.plan(history, goal, **ask)
+        seconds += time.process_time() - started
+        with patch.object(plan_search, "exact_plan", lambda *_, **__: None):
+            searched = world.plan(history, goal, **ask)
+        feasible = plan.status.value == "optimal"
+        best = optimum(world, history, ends, later, target, bound) if feasible else float("nan")
+        problems.append(
+            {
+                "status": plan.status.value,
+                "ratio": (plan.cost + 1e-3) / (best + 1e-3) if feasible else None,
+                "search": (searched.cost + 1e-3) / (best + 1e-3) if feasible else None,
+                "violation": plan.violation.tolist(),
+                "violation_of_search": searched.violation.tolist(),
+            }
+        )
+    return {"seed": seed, "kind": case.plant.kind, "plan_ms": 1e3 * seconds / PROBLEMS, "problems": problems}
+
+
+def main() -> None:
+    """Parses the command line and measures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plants", type=int, default=40)
+    parser.add_argument("--first", type=int, default=5_000_000, help="seed of the first plant")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(options.first, options.first + options.plants):
+            measured = row(seed, Path(folder))
+            if measured is not None:
+                rows.append(measured)
+                print(json.dumps(measured), flush=True)
+    solved = [problem for one in rows for problem in one.get("problems", []) if problem["ratio"] is not None]
+    ratios, searched = ([problem[name] for problem in solved] for name in ("ratio", "search"))
+    times = [one["plan_ms"] for one in rows if "plan_ms" in one]
+    statuses = [problem["status"] for one in rows for problem in one.get("problems", [])]
+    summary = {
+        "plants": len(times),
+        "problems": len(statuses),
+        "statuses": {name: statuses.count(name) for name in sorted(set(statuses))},
+        "cost over the optimum, quantiles 0.5, 0.99, 1": np.quantile(ratios, [0.5, 0.99, 1]).tolist(),
+        "cost of the search over the optimum, quantiles 0.5, 0.99, 1": np.quantile(searched, [0.5, 0.99, 1]).tolist(),
+        "processor time of a plan in ms, quantiles 0.5, 0.9, 1": np.quantile(times, [0.5, 0.9, 1]).tolist(),
+        "cores": os.cpu_count(),
+    }
+    options.out.write_text(json.dumps({"summary": summary, "plants": rows}, indent=1) + "\n")
+    print(json.dumps(summary, indent=1))
+
+
+if __name__ == "__main__":
+    main()

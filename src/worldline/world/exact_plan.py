@@ -1,0 +1,249 @@
+"""Exact plans over worlds that are linear in the actions, by a convex quadratic program.
+
+All predicted signals are then affine in the actions. One rollout of the centre of the action space and of one candidate
+per variable gives the affine map of every expression in a `ConvexCost` or `LinearConstraint`. In the variables z, the
+actions scaled to [-1, 1], the program is
+
+    minimise    sum over expressions of  w (x + J z)^2,  w (x + J z)  or  w s^2
+    subject to  x + J z <= s for a hinge,  x + J z <= v for a constraint,  -1 <= z <= 1,  s >= 0
+
+with the weight w of the step. v is 0, or the smallest total violation if no plan satisfies the constraints.
+
+Source: Rawlings, Mayne, Diehl, Model Predictive Control (2017), chapter 1; the solver is DAQP (Arnstrom, Bemporad,
+Axehill 2022, IEEE TAC 67(8)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import daqp
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldline.errors import UnknownNameError
+from worldline.planning.base import Chance, Constraint, Rollout
+from worldline.planning.costs.convex import ConvexCost, Form, LinearConstraint
+from worldline.planning.costs.target_error import scaled_error
+from worldline.planning.planners.base import ActionSpace, PlannedActions
+from worldline.schema import Kind
+from worldline.world.objective import Objective
+
+Floats = NDArray[np.floating]
+
+MAX_VARIABLES: Final = 400
+"""Largest number of variables, steps times actions. One rollout has as many candidates."""
+STRETCH: Final = 16.0
+"""Size of the candidates' actions in half ranges. Large ones resolve small effects in single precision."""
+NUM_TESTED: Final = 2
+"""Random candidates that test whether the world is affine in the actions."""
+MAX_CURVATURE: Final = 1e-3
+"""Largest deviation from the affine map in this test, as a share of an expression's largest range."""
+MAX_GAP: Final = 1e-3
+"""Largest gap between the cost of the plan and the bound of the program, as a share of the bound."""
+MAX_ROUNDING: Final = 1e-5
+"""Error of the map that counts as rounding, as a share of an expression's size."""
+TIGHTENING: Final = 4.0
+"""Room for rounding in constraints, in errors of the map."""
+OPTIMAL: Final = 1
+"""Exit flag of the solver."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Affine:
+    """M affine expressions in the variables z of one world.
+
+    Args:
+        start: [M], their values at z = 0.
+        slope: [M, n].
+        weight: [M], of each in the cost; 1 in a constraint.
+        rounding: largest error of the map that was found at random candidates.
+    """
+
+    start: Floats
+    slope: Floats
+    weight: Floats
+    rounding: float
+
+    @property
+    def reach(self) -> Floats:
+        """[M], the largest distance to `start` over all z in [-1, 1]."""
+        return np.asarray(np.abs(self.slope).sum(1))
+
+    def rows(self, index: NDArray[np.bool_]) -> _Affine:
+        """Some of the expressions."""
+        return replace(self, start=self.start[index], slope=self.slope[index], weight=self.weight[index])
+
+
+def exact_plan(objective: Objective, space: ActionSpace, *, batch: int, horizon: int) -> PlannedActions | None:
+    """The optimal plan of each world, with `PlannedActions.bound`; None if the problem is no quadratic program.
+
+    Args:
+        objective: of an engine that is linear in the actions.
+        space: bounds of the actions.
+        batch: W, number of worlds.
+        horizon: T, number of steps.
+    """
+    size = horizon * len(space.low)
+    costs = [cost for cost in objective.goal.costs if isinstance(cost, ConvexCost)]
+    rules = [constraint for constraint in objective.constraints if isinstance(_inner(constraint), LinearConstraint)]
+    is_convex = len(costs) == len(objective.goal.costs) and len(rules) == len(objective.constraints)
+    if not is_convex or size > MAX_VARIABLES or objective.encoded_goal is not None or space.choices:
+        return None
+    if any(objective.card.schema[name].kind is not Kind.VECTOR for name in objective.targets):
+        return None
+    # The centre of the space, one stretched candidate per variable, and random ones for the test.
+    tested = np.random.default_rng(0).uniform(-1, 1, (NUM_TESTED, size))
+    scaled = np.concatenate([np.zeros((1, size)), STRETCH * np.eye(size), tested])
+    centre, half = (space.high + space.low) / 2, (space.high - space.low) / 2
+    candidates = centre + half * torch.from_numpy(scaled).to(centre).reshape(-1, horizon, len(centre))
+    num_steps = objective.num_steps(candidates[None])
+    if objective.engine.max_candidates(objective.belief, num_steps, objective.num_samples) < batch * len(candidates):
+        return None
+    rollout = objective.rolled_out(candidates.expand(batch, -1, -1, -1))
+    weights = objective.step_weights(num_steps, centre.double()).cpu().numpy()
+    try:
+        parts = [(Form.SQUARE, values) for values in _target_expressions(objective, rollout)]
+        parts += [(cost.form, cost.expressions(rollout)) for cost in costs]
+        limits = [_excess(objective, rule, rollout, num_steps) for rule in rules]
+    except UnknownNameError:  # the search reports it
+        return None
+    plans, bounds = list[Floats](), list[float]()
+    for world in range(batch):
+        terms = [(form, _affine(values, world, tested, weights)) for form, values in parts]
+        rows = [_affine(values, world, tested, np.ones(num_steps)) for values in limits]
+        known = [(form, term) for form, term in terms if term is not None]
+        bounded = [row for row in rows if row is not None]
+        if len(known) < len(terms) or len(bounded) < len(rows):
+            return None  # not affine
+        solved = _solve(known, bounded, size)
+        if solved is None:
+            return None
+        plans.append(solved[0])
+        bounds.append(solved[1])
+    scaled_plans = torch.from_numpy(np.stack(plans)).to(centre).reshape(batch, horizon, len(centre))
+    actions = torch.minimum(torch.maximum(centre + half * scaled_plans, space.low), space.high)
+    value, bound = objective(actions[:, None]), torch.tensor(bounds, device=centre.device)
+    cost = value.cost[:, 0]
+    if not bool((cost - bound <= MAX_GAP * bound.abs() + MAX_ROUNDING * (1 + cost.abs())).all()):
+        return None  # a wrapped signal, or predictions that are affine only near the tested candidates
+    return PlannedActions(
+        actions=actions,
+        cost=cost,
+        violation=value.violation[:, 0],
+        num_evaluated=len(candidates) + 1,
+        finished=True,
+        bound=torch.minimum(bound, cost),
+    )
+
+
+def _inner(constraint: Constraint) -> Constraint:
+    return constraint.constraint if isinstance(constraint, Chance) else constraint
+
+
+def _target_expressions(objective: Objective, rollout: Rollout) -> list[Tensor]:
+    """The errors to the targets [W, N, S, T, K], so scaled that the cost is the sum of their squares."""
+    errors = [scaled_error(rollout, n, target, objective.scale) for n, target in objective.targets.items()]
+    flat = [error.flatten(4) if error.ndim > 4 else error[..., None] for error in errors]
+    return [error / error.shape[-1] ** 0.5 for error in flat]
+
+
+def _excess(objective: Objective, constraint: Constraint, rollout: Rollout, num_steps: int) -> Tensor:
+    inner = _inner(constraint)
+    assert isinstance(inner, LinearConstraint)
+    return inner.excess(objective.with_margin(rollout, constraint, num_steps))
+
+
+def _affine(values: Tensor, world: int, tested: Floats, weights: Floats) -> _Affine | None:
+    """The affine expressions of one world, from their values [W, N, 1, T, K] at all candidates; None if not affine.
+
+    Expressions that are not finite, such as the distance to an infinite bound, are left out.
+    """
+    num_tested, size = tested.shape
+    shape = (size + 1 + num_tested, 1, len(weights), values.shape[-1])
+    own = values[min(world, len(values) - 1)].detach().cpu().double().expand(shape).numpy()[:, 0]
+    flat, weight = own.reshape(len(own), -1), np.repeat(weights, own.shape[-1])
+    finite = np.isfinite(flat).all(0) & (weight > 0)
+    flat, weight = flat[:, finite], weight[finite]
+    start, slope = flat[0], (flat[1 : size + 1] - flat[0]).T / STRETCH
+    error = np.abs(flat[size + 1 :] - (start + tested @ slope.T)).max(initial=0.0)
+    largest = np.abs(slope).sum(1).max(initial=0.0)
+    if error > MAX_CURVATURE * largest + MAX_ROUNDING * np.abs(start).max(initial=0.0):
+        return None
+    return _Affine(start=start, slope=slope, weight=weight, rounding=float(error))
+
+
+def _solve(terms: Sequence[tuple[Form, _Affine]], limits: Sequence[_Affine], size: int) -> tuple[Floats, float] | None:
+    """The variables [n] of the optimal plan and its cost; None if the solver fails."""
+    # Hinges and limits that no plan reaches are left out.
+    hinges = [term.rows(term.start + term.reach > 0) for form, term in terms if form is Form.HINGE]
+    tight = [_tightened(limit.rows(limit.start + limit.reach > 0)) for limit in limits]
+    num_hinges = sum(len(hinge.start) for hinge in hinges)
+    hessian, linear, constant = np.zeros((size + num_hinges,) * 2), np.zeros(size + num_hinges), 0.0
+    for form, term in terms:
+        if form is Form.SQUARE:
+            weighted = term.slope.T * (2 * term.weight)
+            hessian[:size, :size] += weighted @ term.slope
+            linear[:size] += weighted @ term.start
+            constant += float(term.weight @ term.start**2)
+        elif form is Form.LINEAR:
+            linear[:size] += term.weight @ term.slope
+            constant += float(term.weight @ term.start)
+    rows, upper = np.zeros((num_hinges, size + num_hinges)), np.zeros(num_hinges)
+    first = 0
+    for hinge in hinges:
+        own = np.arange(first, first + len(hinge.start))
+        hessian[size + own, size + own] = 2 * hinge.weight
+        rows[own, :size], rows[own, size + own], upper[own] = hinge.slope, -1.0, -hinge.start
+        first += len(hinge.start)
+    low = np.concatenate([-np.ones(size), np.zeros(num_hinges)])
+    high = np.concatenate([np.ones(size), np.full(num_hinges, np.inf)])
+    bounds = np.concatenate([limit.slope for limit in tight] or [np.zeros((0, size))])
+    padded = np.concatenate([rows, np.pad(bounds, ((0, 0), (0, num_hinges)))])
+    for violation in (np.zeros(len(tight)), None):
+        allowed = _smallest_violation(tight, size) if violation is None else violation
+        if allowed is None:
+            return None
+        ends = [amount - limit.start for amount, limit in zip(allowed, tight, strict=True)]
+        variables, cost, flag = _quadratic_program(hessian, linear, padded, np.concatenate([upper, *ends]), low, high)
+        if flag == OPTIMAL:
+            return np.clip(variables[:size], -1, 1), cost + constant
+    return None
+
+
+def _tightened(limit: _Affine) -> _Affine:
+    """The limit with room for rounding, so that a plan on it is not judged a violation."""
+    return replace(limit, start=limit.start + TIGHTENING * limit.rounding)
+
+
+def _smallest_violation(limits: Sequence[_Affine], size: int) -> Floats | None:
+    """The violation of each constraint in a plan with the smallest total; None if the solver fails."""
+    num = len(limits)
+    rows = [np.pad(limit.slope, ((0, 0), (0, num))) for limit in limits]
+    for number, row in enumerate(rows):
+        row[:, size + number] = -1.0
+    linear = np.concatenate([np.zeros(size), np.ones(num)])
+    low, high = np.concatenate([-np.ones(size), np.zeros(num)]), np.concatenate([np.ones(size), np.full(num, np.inf)])
+    upper = np.concatenate([-limit.start for limit in limits])
+    variables, _, flag = _quadratic_program(np.zeros((size + num,) * 2), linear, np.concatenate(rows), upper, low, high)
+    return variables[size:] * (1 + 1e-6) + 1e-9 if flag == OPTIMAL else None
+
+
+def _quadratic_program(
+    hessian: Floats, linear: Floats, rows: Floats, upper: Floats, low: Floats, high: Floats
+) -> tuple[Floats, float, int]:
+    """The solution of min x' H x / 2 + f' x with rows x <= upper and low <= x <= high, its cost and the exit flag."""
+    least = np.concatenate([low, np.full(len(rows), -np.inf)])
+    solved, cost, flag, _ = daqp.solve(
+        np.ascontiguousarray(hessian),
+        np.ascontiguousarray(linear),
+        np.ascontiguousarray(rows),
+        np.concatenate([high, upper]),
+        least,
+        np.zeros(len(least), np.int32),
+    )
+    return np.asarray(solved), float(cost), int(flag)
