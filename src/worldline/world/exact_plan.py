@@ -4,10 +4,11 @@ All predicted signals are then affine in the actions. One rollout of the centre 
 per variable gives the affine map of every expression in a `ConvexCost` or `LinearConstraint`. In the variables z, the
 actions scaled to [-1, 1], the program is
 
-    minimise    sum over expressions of  w (x + J z)^2,  w (x + J z)  or  w s^2
-    subject to  x + J z <= s for a hinge,  x + J z <= v for a constraint,  -1 <= z <= 1,  s >= 0
+    minimise    the sum of w (x + J z)^2 for squares, w (x + J z) for linear costs, and w s^2 for hinges
 
-with the weight w of the step. v is 0, or the smallest total violation if no plan satisfies the constraints.
+    subject to  x + J z <= s for a hinge, x + J z <= v for a constraint, -1 <= z <= 1, and s >= 0.
+
+w is the weight of the step. v is 0, or the smallest total violation if no plan satisfies the constraints.
 
 Source: Rawlings, Mayne, Diehl, Model Predictive Control (2017), chapter 1; the solver is DAQP (Arnstrom, Bemporad,
 Axehill 2022, IEEE TAC 67(8)).
