@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,16 @@ def test_free_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_cores() == 5
     monkeypatch.setattr("os.getloadavg", lambda: (20.0, 0.0, 0.0))
     assert free_cores() == 1
+
+
+@pytest.mark.parametrize("asked", [["-h"], ["learn", "-h"], ["token", "-h"]])
+def test_the_short_option_shows_the_help(asked: list[str]) -> None:
+    shown = RUN.invoke(app, asked)
+    assert shown.exit_code == 0
+    assert "Usage: " in shown.output
+
+
+def test_the_version_is_printed() -> None:
+    shown = RUN.invoke(app, ["--version"])
+    assert shown.exit_code == 0
+    assert shown.output == f"worldline {metadata.version('worldline')}\n"

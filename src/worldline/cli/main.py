@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Any, Final
+from importlib import metadata
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -88,11 +89,28 @@ EVALUATING: Final = ("exam", "regrade", "compare")
 
 app = typer.Typer(
     cls=_Commands,
-    help="Learn world models from logs. Then predict, score and plan, and evaluate counterfactuals.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"worldline {metadata.version('worldline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Learn world models from logs. Then predict, score and plan, and evaluate counterfactuals."""
+    del version  # its callback ends the command
+
+
 for name, command, group in COMMANDS:
     app.command(name, rich_help_panel=group)(with_help(command))
 app.add_typer(token, name="token", rich_help_panel=RUN)
