@@ -86,7 +86,7 @@ def test_every_page_is_listed() -> None:
 def test_the_page_knows_every_family_and_names_no_option_that_is_not_there() -> None:
     text = PAGE.read_text()
     table = text.split("## Seven families")[1].split("\n\n")[1]
-    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(names("model"))
+    assert set(re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE)) == set(names("model"))
     offered = CliRunner().invoke(app, ["learn", "--help"], env={"COLUMNS": "200"}).output
     missing = set(re.findall(r"`(--[a-z][a-z-]*)", text)) - options(offered)
     assert not missing
@@ -176,7 +176,7 @@ def test_the_page_on_trust_runs_and_does_what_it_says(room: Path, monkeypatch: p
 
 def test_the_page_on_planning_names_every_planner() -> None:
     table = PLANNING.read_text().split("## Choose a planner")[1]
-    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(names("planner"))
+    assert set(re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE)) == set(names("planner"))
 
 
 def test_the_page_on_understanding_has_a_test_that_holds(tmp_path: Path) -> None:

@@ -7,10 +7,22 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
+    from worldline.models.base import (
+        Adapts,
+        Belief,
+        Inputs,
+        LatentRollout,
+        Losses,
+        ModelConfig,
+        Window,
+        WorldModel,
+        unroll,
+    )
     from worldline.models.jepa import Jepa, JepaConfig
     from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
+    from worldline.models.layers.codes import vector_signals
     from worldline.models.layers.forecasting_predictors import ConservedPredictorConfig, LinearResidualPredictorConfig
+    from worldline.models.layers.inputs import InputNormaliser
     from worldline.models.layers.observation_encoder import ObservationEncoder, ObservationEncoderConfig
     from worldline.models.layers.predictors import (
         BlockPredictorConfig,
@@ -20,6 +32,7 @@ if TYPE_CHECKING:
         TransformerPredictorConfig,
     )
     from worldline.models.layers.regularizers import Regularizer, SigregConfig, VicregConfig
+    from worldline.models.layers.standardizer import Standardizer
 
 __all__ = [
     "Adapts",
@@ -28,6 +41,7 @@ __all__ = [
     "BlockPredictorConfig",
     "ConservedPredictorConfig",
     "GruPredictorConfig",
+    "InputNormaliser",
     "Inputs",
     "Jepa",
     "JepaConfig",
@@ -41,10 +55,13 @@ __all__ = [
     "Predictor",
     "Regularizer",
     "SigregConfig",
+    "Standardizer",
     "TransformerPredictorConfig",
     "VicregConfig",
     "Window",
     "WorldModel",
+    "unroll",
+    "vector_signals",
 ]
 
 __getattr__ = lazy_names(__name__)

@@ -9,10 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from worldline.config import Size
-from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
-from worldline.models.layers.codes import vector_signals
-from worldline.models.layers.inputs import InputNormaliser
-from worldline.models.layers.standardizer import Standardizer
+from worldline.models import (
+    Belief,
+    InputNormaliser,
+    Inputs,
+    LatentRollout,
+    Losses,
+    ModelConfig,
+    Standardizer,
+    Window,
+    WorldModel,
+    vector_signals,
+)
 from worldline.schema import Schema
 
 
