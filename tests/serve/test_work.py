@@ -285,7 +285,6 @@ ATTACKS: dict[str, tuple[Callable[[], Call], Card]] = {
     "constraints": (lambda: score(65_000, 1, 10_000), CARD),
     "no world": (lambda: predict(5, past(10_001, 0)), CARD),
     "history of a large model": (lambda: predict(5, past(10_000, 30)), LEARNED),
-    "long plan": (lambda: plan(horizon=10_001), CARD),
     "plan of a large model": (lambda: plan(horizon=1000), LEARNED),
     "proposals": (lambda: plan(proposals={"push": fake(70_000, 5, 2)}), CARD),
     "pending": (lambda: plan(pending={"push": fake(10_000, 2)}), CARD),

@@ -265,7 +265,7 @@ def test_an_infeasible_or_refused_plan_keeps_its_status() -> None:
     never = AtMost(signal="position", bound=-90.0)
     found = world.plan(at(0, 0), goal, constraints=[never], horizon=2)
     assert found.status is PlanStatus.INFEASIBLE
-    assert found.reason.startswith("no candidate satisfies constraint 0")
+    assert found.reason.startswith("no plan was found that keeps constraint 0")
     assert world.plan(at(900, 0), goal, horizon=2, min_trust=0.5).status is PlanStatus.REFUSED
 
 
