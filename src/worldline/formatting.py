@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Final
 
 from worldline.stats import Estimate, Rate
@@ -20,6 +21,7 @@ __all__ = [
     "duration",
     "first_of",
     "growth",
+    "html_table",
     "label",
     "listing",
     "number",
@@ -122,6 +124,14 @@ def between(estimate: Estimate | Rate) -> str:
 def listing(parts: Sequence[str]) -> str:
     """A list in words: "a, b and c"."""
     return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def html_table(caption: str, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for notebooks; the texts are escaped. Without titles there is no first row."""
+    body = ["".join(f"<td>{escape(text)}</td>" for text in row) for row in rows]
+    head = ["".join(f"<th>{escape(title)}</th>" for title in titles)] if titles else []
+    lines = "".join(f"<tr>{cells}</tr>" for cells in (*head, *body))
+    return f"<table><caption>{escape(caption)}</caption>{lines}</table>"
 
 
 def first_of(parts: Sequence[str], most: int = 6) -> str:

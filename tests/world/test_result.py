@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.data.stores import stored
 
 from worldline.engines.baselines import Persistence
 from worldline.episode import Episode, History
@@ -192,3 +195,15 @@ def test_other_objects_are_short_as_text(world: LocalWorld, fresh: list[Episode]
         "episode": "Episode(12 steps, truncated; observations: position [13, 2]; actions: push [12, 2])",
     }
     assert repr(shown).replace("\u00a0", " ") == expected[name]
+
+
+def test_notebooks_show_text_plot_and_tables(world: LocalWorld, tmp_path: Path) -> None:
+    shown = prediction()._repr_html_()
+    assert "<pre>Prediction" in shown
+    assert 'src="data:image/png;base64,' in shown
+    assert "<img" not in prediction(signals={}, schema=None)._repr_html_()  # nothing to plot
+    assert "<td>predicts</td><td>position</td>" in world._repr_html_()
+    signal = replace(ROOM["temperature"], name="a<b")
+    store = stored(tmp_path / "logs", replace(ROOM, signals=(signal, POWER)), [])
+    assert "<td>a&lt;b</td><td>observation</td>" in store._repr_html_()
+    assert "0\xa0episodes, 0\xa0steps" in store._repr_html_()

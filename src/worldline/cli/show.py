@@ -52,27 +52,10 @@ def _show_world(folder: Path, json: Path | None) -> None:
     """The card of a world as a table."""
     from dataclasses import asdict
 
-    from worldline.formatting import number, plural, round_percent, size
     from worldline.world.bundle_io import open_world
 
     card = open_world(folder).describe()
-    bands, memory, call = card.band_horizon, card.bytes_per_candidate, card.call
-    rows = {
-        "name": card.name,
-        "engine": card.engine,
-        "inputs": ", ".join(card.inputs),
-        "actions": ", ".join(signal.name for signal in card.schema.actions),
-        "exogenous": ", ".join(signal.name for signal in card.schema.exogenous),
-        "predicts": ", ".join(card.predicts),
-        "context": plural(card.context, "observation"),
-        "abilities": ", ".join(card.abilities),
-        "bands": f"up to {plural(bands, 'step')} and {round_percent(card.band_level)}" if bands else "none",
-        "one prediction": f"{number(1e3 * call.latency_s)} ms" if call else "not measured",
-        "worlds in one call": f"at most {number(card.max_batch)}",
-        "candidates in one call": f"at most {number(card.max_candidates)}",
-        "memory per candidate": size(memory) if memory else "not measured",
-    }
-    print_table(f"World {folder.name}", ("", ""), [(name, text) for name, text in rows.items() if text])
+    print_table(f"World {folder.name}", ("", ""), list(card.facts().items()))
     write_json(json, {**asdict(card), "schema": {signal.name: str(signal.role) for signal in card.schema.signals}})
     print_next("audit", folder, "LOGS")
 

@@ -55,7 +55,7 @@ from worldline.data.index import (
 )
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
-from worldline.formatting import first_of
+from worldline.formatting import first_of, html_table, plural
 from worldline.schema import Kind, Role, Schema
 
 Array = NDArray[np.generic]
@@ -121,6 +121,12 @@ class Store:
                     files[blocks / f"{signal.name}{_VALUES}"] = b""
             write_durably({file: (0, content) for file, content in files.items()})
         return cls(path, schema, card)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the signals, and the numbers of episodes and steps."""
+        rows = [(s.name, s.role.value, s.kind.value, str(list(s.shape)), s.unit) for s in self.schema.signals]
+        counts = f"{plural(len(self), 'episode')}, {plural(int(self.num_steps.sum()), 'step')}"
+        return html_table(f"{self.path}: {counts}", ("signal", "role", "kind", "shape", "unit"), rows)
 
     def __repr__(self) -> str:
         signals = first_of([f"{signal.name} ({signal.role.value})" for signal in self.schema.signals])

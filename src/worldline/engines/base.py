@@ -20,6 +20,7 @@ from torch import Tensor
 from worldline.device import CPU
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError
+from worldline.formatting import html_table, number, plural, round_percent, size
 from worldline.planning.base import Rollout
 from worldline.schema import Schema
 from worldline.training.batches import to_inputs
@@ -99,6 +100,30 @@ class Card:
     max_batch: int = MAX_WORLDS
     max_candidates: int = MAX_WORLDS
     bytes_per_candidate: int = 0
+
+    def facts(self) -> dict[str, str]:
+        """The facts that apply, by name, for readers."""
+        bands, memory, call = self.band_horizon, self.bytes_per_candidate, self.call
+        facts = {
+            "name": self.name,
+            "engine": self.engine,
+            "inputs": ", ".join(self.inputs),
+            "actions": ", ".join(signal.name for signal in self.schema.actions),
+            "exogenous": ", ".join(signal.name for signal in self.schema.exogenous),
+            "predicts": ", ".join(self.predicts),
+            "context": plural(self.context, "observation"),
+            "abilities": ", ".join(self.abilities),
+            "bands": f"up to {plural(bands, 'step')} and {round_percent(self.band_level)}" if bands else "none",
+            "one prediction": f"{number(1e3 * call.latency_s)} ms" if call else "not measured",
+            "worlds in one call": f"at most {number(self.max_batch)}",
+            "candidates in one call": f"at most {number(self.max_candidates)}",
+            "memory per candidate": size(memory) if memory else "not measured",
+        }
+        return {name: text for name, text in facts.items() if text}
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return html_table("Card of a world", (), self.facts().items())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from worldline.formatting import tick, with_unit
 from worldline.plots.episode_plot import EpisodeView, Strip, episode_figure, num_frames
+from worldline.plots.figure import PlotFigure
 from worldline.plots.panels import (
     COLOURS,
     MAX_CURVES,
@@ -31,7 +31,7 @@ _NONE: Final = np.empty(0)
 
 def result_figure(
     title: str, subtitle: str, series: Sequence[ResultSeries], axis: TimeAxis, images: Mapping[str, NDArray[np.generic]]
-) -> Figure:
+) -> PlotFigure:
     """The figure of a result.
 
     Args:

@@ -396,6 +396,10 @@ class World(ABC):
     def describe(self) -> Card:
         """The card of this world: schema, predicted signals, context, abilities and cost of a call."""
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the card."""
+        return self.describe()._repr_html_()
+
     def __repr__(self) -> str:
         card = self.describe()
         actions = first_of([signal.name for signal in card.schema.actions]) or "no actions"

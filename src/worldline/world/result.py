@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -18,8 +20,9 @@ from worldline.plots.result_series import ResultSeries, columns
 from worldline.schema import Kind, Role, Schema, Signal
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
+
+    from worldline.plots.figure import PlotFigure
 
 MAX_LINES: Final = 4
 """Largest number of lines of a `repr` after its first."""
@@ -61,7 +64,16 @@ class Result(ABC):
             lines[MAX_LINES - 1 :] = [f"  and {plural(more + 1, 'more signal')}"]
         return "\n".join([f"{type(self).__name__}: {self.headline()}", *lines])
 
-    def plot(self, *, world: int = 0) -> Figure:
+    def _repr_html_(self) -> str:
+        """For notebooks: the text and the plot, if there is one."""
+        text = f"<pre>{escape(repr(self))}</pre>"
+        try:
+            png = b64encode(self.plot().png()).decode()
+        except UnsupportedError:
+            return text
+        return f'{text}<img src="data:image/png;base64,{png}" alt="{type(self).__name__}" style="max-width: 100%">'
+
+    def plot(self, *, world: int = 0) -> PlotFigure:
         """A figure of matplotlib: one panel per signal, with bands and samples if there are any.
 
         Notebooks show it. Save it with `result.plot().savefig("result.png")`.
