@@ -113,7 +113,7 @@ def exact_plan(objective: Objective, space: ActionSpace, *, batch: int, horizon:
         limits = [_excess(objective, rule, rollout, num_steps) for rule in rules]
     except UnknownNameError:  # the search reports it
         return None
-    plans, bounds = list[Floats](), list[float]()
+    plans, optima, bounds = list[Floats](), list[float](), list[float]()
     for world in range(batch):
         terms = [(form, _affine(values, world, tested, weights)) for form, values in parts]
         rows = [_affine(values, world, tested, np.ones(num_steps)) for values in limits]
@@ -121,16 +121,19 @@ def exact_plan(objective: Objective, space: ActionSpace, *, batch: int, horizon:
         bounded = [row for row in rows if row is not None]
         if len(known) < len(terms) or len(bounded) < len(rows):
             return None  # not affine
-        solved = _solve(known, bounded, size)
-        if solved is None:
+        # The plan keeps room for rounding in the constraints; the bound must not.
+        solved, loose = _solve(known, [_tightened(row) for row in bounded], size), _solve(known, bounded, size)
+        if solved is None or loose is None:
             return None
         plans.append(solved[0])
-        bounds.append(solved[1])
+        optima.append(solved[1])
+        bounds.append(loose[1])
     scaled_plans = torch.from_numpy(np.stack(plans)).to(centre).reshape(batch, horizon, len(centre))
     actions = torch.minimum(torch.maximum(centre + half * scaled_plans, space.low), space.high)
-    value, bound = objective(actions[:, None]), torch.tensor(bounds, device=centre.device)
+    value = objective(actions[:, None])
     cost = value.cost[:, 0]
-    if not bool((cost - bound <= MAX_GAP * bound.abs() + MAX_ROUNDING * (1 + cost.abs())).all()):
+    expected, bound = (torch.tensor(numbers, device=centre.device).to(cost) for numbers in (optima, bounds))
+    if not is_close(cost, expected):
         return None  # a wrapped signal, or predictions that are affine only near the tested candidates
     return PlannedActions(
         actions=actions,
@@ -140,6 +143,11 @@ def exact_plan(objective: Objective, space: ActionSpace, *, batch: int, horizon:
         finished=True,
         bound=torch.minimum(bound, cost),
     )
+
+
+def is_close(cost: Tensor, bound: Tensor) -> bool:
+    """Whether the costs [W] are within `MAX_GAP` of their bounds."""
+    return bool((cost - bound <= MAX_GAP * bound.abs() + MAX_ROUNDING * (1 + cost.abs())).all())
 
 
 def _inner(constraint: Constraint) -> Constraint:
@@ -182,7 +190,7 @@ def _solve(terms: Sequence[tuple[Form, _Affine]], limits: Sequence[_Affine], siz
     """The variables [n] of the optimal plan and its cost; None if the solver fails."""
     # Hinges and limits that no plan reaches are left out.
     hinges = [term.rows(term.start + term.reach > 0) for form, term in terms if form is Form.HINGE]
-    tight = [_tightened(limit.rows(limit.start + limit.reach > 0)) for limit in limits]
+    tight = [limit.rows(limit.start + limit.reach > 0) for limit in limits]
     num_hinges = sum(len(hinge.start) for hinge in hinges)
     hessian, linear, constant = np.zeros((size + num_hinges,) * 2), np.zeros(size + num_hinges), 0.0
     for form, term in terms:

@@ -21,7 +21,7 @@ from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActi
 from worldline.planning.planners.population import Population, ranked
 from worldline.schema import Kind, Signal
 from worldline.world.base import PlanStatus
-from worldline.world.exact_plan import exact_plan
+from worldline.world.exact_plan import exact_plan, is_close
 from worldline.world.objective import Objective
 
 MAX_PROPOSAL_SHARE: Final = 0.5
@@ -182,7 +182,7 @@ def outcome(objective: Objective, planned: PlannedActions, *, single: bool) -> t
             f"no plan was found that keeps constraint {number}{where}; the best one violates it by "
             f"{violation[world, number]:.3g}{_place(objective, planned, world, number)}"
         )
-    if planned.bound is not None:
+    if planned.bound is not None and is_close(planned.cost, planned.bound):
         return PlanStatus.OPTIMAL, ""
     return (PlanStatus.SEARCHED if planned.finished else PlanStatus.OUT_OF_TIME), ""
 

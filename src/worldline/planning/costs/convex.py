@@ -37,7 +37,7 @@ class ConvexCost(Rule, frozen=True, kw_only=True, eq=False):
 
     def expressions(self, rollout: Rollout) -> Float[Tensor, "W N S T K"]:
         """The values of the K expressions; affine in the signals, except where a periodic signal is wrapped."""
-        raise NotImplementedError
+        raise NotImplementedError  # a struct of msgspec cannot be abstract
 
     def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
         """The cost of each step."""
@@ -60,7 +60,7 @@ class LinearConstraint(Rule, frozen=True, kw_only=True):
 
     def excess(self, rollout: Rollout) -> Float[Tensor, "W N S T K"]:
         """The values of the K expressions, in the unit of the signal."""
-        raise NotImplementedError
+        raise NotImplementedError  # a struct of msgspec cannot be abstract
 
     def __call__(self, rollout: Rollout) -> Float[Tensor, "W N"]:
         """The violation; 0 if the constraint holds."""
