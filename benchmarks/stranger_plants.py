@@ -435,8 +435,13 @@ def _scaled(plant: Plant, draw: Generator) -> Plant | None:
     return replace(plant, scale=scale, offset=offset, noise=log_uniform(draw, 0.001, 0.05, p) * spread)
 
 
-def draw_case(seed: int) -> Case:
-    """The case of a seed."""
+def draw_case(seed: int, horizon: int = HORIZON) -> Case:
+    """The case of a seed.
+
+    Args:
+        seed: of all draws.
+        horizon: rows of a later window after the present; with more than `HORIZON` at most half of an episode.
+    """
     draw = np.random.default_rng([seed, 20261130])
     plant = None
     while plant is None:
@@ -449,25 +454,26 @@ def draw_case(seed: int) -> Case:
     if layout == "episodes":
         length = int(log_uniform(draw, 40, 250))
         count = int(min(float(log_uniform(draw, 30, 300)), 30_000 / length))
+        horizon = min(horizon, max(HORIZON, length // 2))
         begin = plant.rest(count + NUM_WINDOWS)
         from_rest = draw.random() < 0.4
         begin = plant.simulate(begin, 5 if from_rest else 150, draw).end
-        rows = plant.simulate(begin, max(length, HORIZON + 4), draw)
+        rows = plant.simulate(begin, max(length, horizon + 4), draw)
         episodes = [_episode(rows, number, length, step_s) for number in range(count)]
         if draw.random() < 0.3:
             flaws.append("short last episode")
             stop = int(draw.integers(1, 6))
             observed, actions, exogenous, durations = episodes[-1]
             episodes[-1] = observed[: stop + 1], actions[:stop], exogenous[:stop], durations[:stop]
-        past = min(PAST, length + 1 - HORIZON)
-        later, clean = _windows(rows, np.arange(count, count + NUM_WINDOWS), past, step_s, draw)
+        past = min(PAST, length + 1 - horizon)
+        later, clean = _windows(rows, np.arange(count, count + NUM_WINDOWS), past, horizon, step_s, draw)
     else:
         length = int(log_uniform(draw, 800, 50_000))
         begin = plant.simulate(plant.rest(1), 300, draw).end
         first = plant.simulate(begin, length, draw)
         episodes, past = [_episode(first, 0, length, step_s)], PAST
-        rest = plant.simulate(first.end, NUM_WINDOWS * (PAST + HORIZON), draw)
-        later, clean = _windows(rest, np.zeros(NUM_WINDOWS, np.int64), past, step_s, None)
+        rest = plant.simulate(first.end, NUM_WINDOWS * (PAST + horizon), draw)
+        later, clean = _windows(rest, np.zeros(NUM_WINDOWS, np.int64), past, horizon, step_s, None)
     episodes, step = _with_flaws(episodes, flaws, draw)
     later = (np.where(step > 0, step * np.round(later[0] / np.where(step > 0, step, 1)), later[0]), *later[1:])
     return Case(
@@ -482,10 +488,10 @@ def _episode(rows: Rows, number: int, length: int, step_s: float) -> Episode:
 
 
 def _windows(
-    rows: Rows, episodes: NDArray[np.int64], past: int, step_s: float, draw: Generator | None
+    rows: Rows, episodes: NDArray[np.int64], past: int, horizon: int, step_s: float, draw: Generator | None
 ) -> tuple[Episode, Table]:
     """Windows at random places of episodes, or side by side in one recording without `draw`."""
-    size, total = past + HORIZON, rows.actions.shape[1]
+    size, total = past + horizon, rows.actions.shape[1]
     starts = size * np.arange(len(episodes)) if draw is None else draw.integers(0, total + 2 - size, len(episodes))
     at = starts[:, None] + np.arange(size)
     groups = [table[episodes[:, None], at] for table in (rows.observed, rows.clean)]

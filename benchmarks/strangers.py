@@ -99,7 +99,7 @@ def history_of(case: Case, rows: int) -> tuple[History, dict[str, Table], dict[s
     first, now = case.past - rows, case.past - 1
     names = {letter: [f"{letter}{i}" for i in range(t.shape[2])] for letter, t in zip("yud", case.later, strict=False)}
 
-    def split(table: Table, letter: str, begin: int, end: int) -> dict[str, Table]:
+    def split(table: Table, letter: str, begin: int, end: int | None) -> dict[str, Table]:
         return {name: table[:, begin:end, i : i + 1] for i, name in enumerate(names[letter])}
 
     history = History(
@@ -107,7 +107,7 @@ def history_of(case: Case, rows: int) -> tuple[History, dict[str, Table], dict[s
         actions=split(actions, "u", first, now),
         exogenous=split(exogenous, "d", first, now),
     )
-    inputs = [split(table, letter, now, now + HORIZON) for table, letter in ((actions, "u"), (exogenous, "d"))]
+    inputs = [split(table, letter, now, None) for table, letter in ((actions, "u"), (exogenous, "d"))]
     return history, inputs[0], inputs[1], observed[:, now + 1 :]
 
 
