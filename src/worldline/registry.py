@@ -67,6 +67,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "greenhouse": "worldline.recipes.greenhouse:greenhouse",
         "ensemble": "worldline.recipes.ensemble:ensemble",
         "ensemble-memory": "worldline.recipes.ensemble:ensemble_memory",
+        "ensemble-delays": "worldline.recipes.ensemble:ensemble_delays",
         "linear": "worldline.recipes.linear:linear",
         "memory": "worldline.recipes.memory:memory",
         "film": "worldline.recipes.pixels:film",

@@ -405,3 +405,40 @@ def test_it_beats_standing_still_and_is_near_the_best(noisy: Ensemble, steps: in
 def test_a_sensor_that_is_missing_half_of_the_time_teaches_nearly_as_much(noisy: Ensemble) -> None:
     toy = Integrator(noise=NOISE, camera=False)
     assert open_loop(trained(toy, missing=0.5, updates=250), toy, 5)[0] < 1.1 * open_loop(noisy, toy, 5)[0]
+
+
+def test_members_learn_single_steps_of_other_folds_and_validations_choose_their_share() -> None:
+    model = build(POSITION, exogenous=False, history=2, linear=True, noise=False, folds=True)
+    seen = replace(window(exogenous=False, batch=40, length=9), episode=torch.arange(40))
+    model.num_episodes = 40
+    model.fit_normaliser(seen)
+    steps = model.single_steps(seen)
+    assert steps is not None
+    linear = [part.clone() for part in model.layers.parameters()]
+    optimizer = torch.optim.Adam(model.layers.parameters(), 1e-2)
+    first = float(steps(seeded()).total.detach())
+    for _ in range(200):
+        optimizer.zero_grad()
+        steps(seeded()).total.backward()
+        optimizer.step()
+    assert float(steps(seeded()).total.detach()) < 0.5 * first
+    # Shares: all of it, none of it, and all of it again.
+    model.eval()
+
+    def predicted() -> torch.Tensor:
+        belief = model.encode(seen.first(3), generator=seeded())
+        return model.rollout(belief, seen.past.steps(range(3, 5)), generator=seeded()).features[..., 0]
+
+    whole = predicted()
+    with model.shrunk(0.0):
+        none = predicted()
+    assert torch.equal(predicted(), whole)
+    assert (whole - none).abs().max() > 0.01
+    for part, start in zip(model.layers.parameters(), linear, strict=True):
+        part.data.copy_(0 * start)
+    torch.testing.assert_close(predicted(), none)
+
+
+def test_several_kinds_of_ensembles_learn_from_windows() -> None:
+    for settings in ({"linear": False, "noise": False}, {"linear": True, "noise": True}):
+        assert build(POSITION, history=2, **settings).single_steps(window()) is None

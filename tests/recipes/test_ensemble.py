@@ -39,7 +39,7 @@ def tank(path: Path, num_episodes: int, num_steps: int) -> Store:
 
 @pytest.mark.parametrize(
     ("make", "num_steps", "history", "window"),
-    [(ensemble, 100, 3, 27), (ensemble_memory, 100, 12, 36), (ensemble_memory, 24, 8, 25), (ensemble_memory, 2, 1, 3)],
+    [(ensemble, 100, 5, 29), (ensemble_memory, 100, 12, 36), (ensemble_memory, 24, 8, 25), (ensemble_memory, 2, 1, 3)],
 )
 def test_histories_leave_room_for_predictions(
     tmp_path: Path, make: Callable[[Store], Recipe], num_steps: int, history: int, window: int

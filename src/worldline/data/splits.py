@@ -47,6 +47,11 @@ class Split:
     held_out: tuple[int, ...]
     rule: str = ""
 
+    @property
+    def not_held_out(self) -> list[int]:
+        """The episodes of the other parts, in the order of the logs."""
+        return sorted({*self.train, *self.validation, *self.calibration})
+
 
 def too_short(store: Store) -> tuple[Finding, ...]:
     """A warning for each episode that no part gets, such as the rest of a recording that was cut.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -226,6 +227,12 @@ class WorldModel(nn.Module, ABC):
     closed_form: bool = False
     """Whether `fit_normaliser` fits the whole model. It then gets all training data, and there is no training."""
 
+    fits_linear: bool = False
+    """Whether `fit_normaliser` fits a linear part, so that it gets all training data as for a model in closed form."""
+
+    shares: tuple[float, ...] = (1.0,)
+    """Shares of the trained part, of which validations choose; the rest is a part that was fitted before."""
+
     num_episodes: int = 0
     """Number of episodes in the logs, for families that leave out some in a part of the fit. Training sets it."""
 
@@ -264,6 +271,21 @@ class WorldModel(nn.Module, ABC):
 
         A model in closed form gets windows that cover the training data, in the order of the logs.
         """
+
+    def single_steps(self, window: Window) -> Callable[[torch.Generator], Losses] | None:
+        """A loss on random single steps of `window`, which replaces `loss` while `open_loop` is False.
+
+        Args:
+            window: covers the training data, as for a model in closed form.
+
+        Returns:
+            None by default: the model learns from windows.
+        """
+        return None
+
+    def shrunk(self, share: float) -> AbstractContextManager[None]:
+        """A context in which only a share of the trained part counts, see `shares`."""
+        return nullcontext()
 
     def on_validation(self, sample: Callable[[int], Window], share: float) -> None:
         """Fits parts that depend on the current weights. Called at each validation; does nothing by default.

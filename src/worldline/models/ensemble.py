@@ -10,7 +10,8 @@ docs/design/vectors.md explains the path loss and the scaling of changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Annotated, Final
@@ -24,11 +25,14 @@ from worldline.config import Bounds, Depth, Share, Size, Weight
 from worldline.device import normal, uniform
 from worldline.errors import InputError, UnsupportedError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, concatenate
+from worldline.models.layers.changes import interpolated
 from worldline.models.layers.codes import vector_signals
-from worldline.models.layers.gather import share_draw, share_mean, whole_mean
+from worldline.models.layers.gather import num_processes, share_draw, share_mean, whole_mean
 from worldline.models.layers.inputs import InputNormaliser
+from worldline.models.layers.linear_forecast import ENOUGH_ROWS
 from worldline.models.layers.member_beliefs import EnsembleBelief, Spread
 from worldline.models.layers.member_networks import LinearBase, MemberNetworks, Slices
+from worldline.models.layers.single_steps import SingleSteps
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Schema
 
@@ -36,6 +40,10 @@ MARGIN: Final = 0.05
 """Share of the logged range by which inputs of the networks may exceed it."""
 SHORT_SHARE: Final = 0.2
 """Share of the open-loop predictions in training that begin after fewer observations than the history."""
+ROWS: Final = 256
+"""Rows of each member in an update on single steps."""
+ROWS_SHORT: Final = 0.125
+"""Share of these rows with fewer observations than the history."""
 STARTS_PER_WINDOW: Final = 8
 """Predicted steps per training window; neighbouring ones are nearly the same."""
 MIN_ERROR: Final = 1e-4
@@ -102,6 +110,27 @@ class _Batch:
     memories: list[EnsembleBelief] | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _LoggedSteps:
+    """Steps of logs.
+
+    Args:
+        inputs: of the networks: lagged values, then covariates.
+        change: of the z-scores.
+        known: whether a value was observed before and after the step.
+        complete: whether all values of the history were observed.
+        counts: number of observations in the history.
+        used: whether each member may be fitted to the step.
+    """
+
+    inputs: Float[Tensor, "R inputs"]
+    change: Float[Tensor, "R size"]
+    known: Bool[Tensor, "R size"]
+    complete: Bool[Tensor, " R"]
+    counts: Int[Tensor, " R"]
+    used: Bool[Tensor, "R M"]
+
+
 class Ensemble(WorldModel):
     """The model. Its belief holds the last `history` observations, once per member.
 
@@ -147,6 +176,7 @@ class Ensemble(WorldModel):
             self.lower = nn.Parameter(torch.full((members, size), -10.0))  # bound in the units of `_unit`
         self.base = None
         if config.linear:
+            self.fits_linear, self.shares = True, (0.0, 0.5, 1.0)
             # Networks that predict a residual see no value beyond the logged ones, where they would extrapolate.
             self.register_buffer("lowest", torch.full((lagged + covariates,), -torch.inf))
             self.register_buffer("highest", torch.full((lagged + covariates,), torch.inf))
@@ -165,28 +195,69 @@ class Ensemble(WorldModel):
         self.inputs.fit(window.past)
         if self.base is None:
             return
-        inputs, change, used = self._logged_steps(window)
-        if not len(inputs):
+        steps = self._logged_steps(window)
+        rows = steps.known.all(-1) & (steps.counts == self.config.history)
+        if (rows & steps.complete).sum() >= ENOUGH_ROWS * steps.inputs.shape[1]:
+            rows &= steps.complete
+        if not rows.any():
             return
+        inputs = steps.inputs[rows]
         low, high = inputs.amin(0), inputs.amax(0)
         self.lowest.copy_(low - MARGIN * (high - low))
         self.highest.copy_(high + MARGIN * (high - low))
         ages = slice(self.layers.lagged, self.layers.lagged + self.config.history * len(self.codes.signals))
         self.lowest[ages], self.highest[ages] = 0.0, 1.0  # logs without gaps show no ages
-        self.base.fit(inputs, change, used[:, : len(self.base.weight)], ages.stop - ages.start)
+        change = steps.change[rows] / self.codes.change
+        self.base.fit(inputs, change, steps.used[rows, : len(self.base.weight)], ages.stop - ages.start)
 
-    def _logged_steps(self, window: Window) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps with a complete history: inputs of the networks, changes, and whether each member may use them."""
-        codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
+    def shrunk(self, share: float) -> AbstractContextManager[None]:
+        """A context in which the networks contribute a share of what they learned; 0 leaves the linear forecast."""
+        return self.layers.shrunk(share) if self.base is not None else nullcontext()
+
+    @torch.no_grad()
+    def single_steps(self, window: Window) -> Callable[[torch.Generator], Losses] | None:
+        """The squared error in random rows, other ones for each member.
+
+        None without a linear forecast, with noise, or with several processes.
+        """
+        if self.base is None or self.config.noise or num_processes() > 1:
+            return None
+        steps, wide = self._logged_steps(window), self.layers.lagged
+        lagged, covariates = steps.inputs[:, :wide], steps.inputs[:, wide:]
+        missed = steps.change.repeat(len(self.base.weight), 1, 1)
+        for count in steps.counts.unique().tolist():
+            rows = steps.counts == count
+            forecast = self.base(lagged[rows][None], self.base.contribution(covariates[rows], count), count)
+            missed[:, rows] -= forecast * self.codes.change
+        known, whole = steps.known.any(-1), steps.counts == self.config.history
+        table = SingleSteps(
+            inputs=steps.inputs.clamp(self.lowest, self.highest),
+            targets=missed / (self.base.residual[steps.counts - 1] * self.codes.change),
+            known=steps.known.float(),
+            whole=tuple((known & whole & member).nonzero()[:, 0].cpu() for member in steps.used.T),
+            short=tuple((known & ~whole & member).nonzero()[:, 0].cpu() for member in steps.used.T),
+        )
+
+        def loss(generator: torch.Generator) -> Losses:
+            error = table.loss(self.layers, table.draw(ROWS, ROWS_SHORT, generator))
+            return Losses(terms={"step": error}, weights={"step": 1.0})
+
+        return loss
+
+    def _logged_steps(self, window: Window) -> _LoggedSteps:
+        """All steps of logged windows; gaps in the histories are interpolated."""
+        seen = self._seen(window.observed)[..., self.codes.owner]
+        codes = interpolated(self.codes(window.observations, window.observed), seen)
         now, starts = self.inputs(window.past)[:, 0], torch.arange(window.past.step_s.shape[1], device=codes.device)
         memory = self._windows(codes, now, starts)
-        complete = self._windows(seen[..., self.codes.owner].to(codes.dtype), now, starts).codes[:, 0].flatten(1).bool()
-        rows = complete.all(-1) & _by_step(seen[:, 1:]).all(-1) & (self._count(memory) == self.config.history)
-        covariates = self._covariates(memory, _by_step(now))
-        inputs = torch.cat([self._lagged(memory)[:, 0].flatten(1), covariates], -1)
-        change = _by_step(codes.diff(dim=1)) / self.codes.change
-        used = self._fold(window).repeat(len(starts), 1)
-        return inputs[rows], change[rows], ~used[rows]
+        return _LoggedSteps(
+            inputs=torch.cat([self._lagged(memory)[:, 0].flatten(1), self._covariates(memory, _by_step(now))], -1),
+            change=_by_step(codes.diff(dim=1)),
+            known=_by_step(seen[:, 1:] & seen[:, :-1]),
+            complete=self._windows(seen.float(), now, starts).codes[:, 0].flatten(1).bool().all(-1),
+            counts=self._count(memory),
+            used=~self._fold(window).repeat(len(starts), 1),
+        )
 
     def _fold(self, window: Window) -> Bool[Tensor, "B M"]:
         """Whether each member is fitted without the part of the logs that a window belongs to."""

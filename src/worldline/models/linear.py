@@ -26,10 +26,12 @@ from worldline.models.layers.path_errors import signal_error
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Schema
 
-HISTORIES: Final = (1, 2, 3, 5, 8, 12, 24)
+HISTORIES: Final = (1, 2, 3, 5, 8, 12, 18, 24)
 """Candidates for the number of steps that a prediction uses."""
 RIDGES: Final = (1e-3, 1e-4, 1e-6, RIDGE)
 """Candidates for the penalty, tried with the chosen history."""
+FIRST_RIDGE: Final = 1e-6
+"""Penalty while the history is chosen; long ones of few rows need some."""
 MAX_COLUMNS: Final = 600
 """Maximum number of values and inputs in all steps of a history; the time of a fit grows with its square."""
 MAX_EXTRA_ERROR: Final = 0.01
@@ -188,7 +190,7 @@ def choose_lags(schema: Schema, config: LinearConfig, window: Window) -> LinearC
     scored = model.fit_scales(window)
     longest = max(1, min(config.history, MAX_COLUMNS // model.forecast.both))
     histories = [history for history in HISTORIES if history <= longest]
-    lags = [model.candidate(history, RIDGE) for history in histories]
+    lags = [model.candidate(history, FIRST_RIDGE) for history in histories]
     history = histories[choose_forecast(lags, scored, warm=longest, slack=MAX_EXTRA_ERROR)]
     penalised = [model.candidate(history, ridge) for ridge in RIDGES]
     ridge = RIDGES[choose_forecast(penalised, scored, warm=longest, slack=0.0)]

@@ -18,14 +18,16 @@ from worldline.recipes.recipe import Recipe, vector_planner
 from worldline.recipes.vectors import vectors
 from worldline.schema import Role, Signal
 
-SHORT_HISTORY: Final = 3
-"""Observations from which velocities and accelerations follow."""
+SHORT_HISTORY: Final = 5
+"""Observations from which velocities and accelerations follow, with some noise."""
 LONG_HISTORY: Final = 12
-"""Observations that show hidden states and delays."""
+"""Observations that show hidden states and short delays."""
+LONGEST_HISTORY: Final = 24
+"""Observations that show long delays and slow hidden states."""
 MAX_OPEN_LOOP_STEPS: Final = 24
 """Steps of a training window after its history."""
-UPDATES: Final = (3000, 20_000)
-"""Fewest and most updates; between them one update per training step."""
+UPDATES: Final = (5000, 40_000)
+"""Fewest and most updates; between them two updates per training step."""
 MAX_COLUMNS: Final = 400
 """Maximum number of values and inputs in all steps of a history; more shorten it."""
 
@@ -46,6 +48,15 @@ def ensemble_memory(store: Store) -> Recipe:
         UnsupportedError: the logs hold no vector observation.
     """
     return _with_history(store, "ensemble-memory", LONG_HISTORY)
+
+
+def ensemble_delays(store: Store) -> Recipe:
+    """Predicts all vector observations from the last 24; discrete observations are left out. For long delays.
+
+    Raises:
+        UnsupportedError: the logs hold no vector observation.
+    """
+    return _with_history(store, "ensemble-delays", LONGEST_HISTORY)
 
 
 def _is_read(signal: Signal, inputs: Sequence[str]) -> bool:
@@ -75,13 +86,14 @@ def _with_history(store: Store, name: str, history: int) -> Recipe:
     )
     training = replace(
         plain.training,
-        num_updates=int(np.clip(store.num_steps.sum(), *UPDATES)),
-        num_checks=8,
+        num_updates=int(np.clip(2 * store.num_steps.sum(), *UPDATES)),
+        num_checks=12,
+        num_validation=128,
         window=min(history + MAX_OPEN_LOOP_STEPS, num_steps + 1),
         batch_size=32,
         learning_rate=3e-3,
         warm_up=0.05,
-        open_loop_share=0.15,
+        open_loop_share=0.1,
         choose="validation",
         precision="float32",  # the networks are too small to gain from half precision
     )

@@ -34,7 +34,7 @@ def with_linear(recipe: Recipe, store: Store) -> Recipe:
     """The recipe with a linear model, without training and without distance and inverse heads.
 
     A history has up to 24 steps, at most a third of what four in five episodes have. Its length and the ridge penalty
-    are chosen by open-loop errors on parts of the training episodes.
+    are chosen by open-loop errors in cross-validation over all episodes but the held-out ones.
 
     Args:
         recipe: its inputs are vectors or discrete values.
@@ -44,7 +44,7 @@ def with_linear(recipe: Recipe, store: Store) -> Recipe:
     # A third of an episode, so that two thirds remain for predictions.
     longest = max(1, min(MAX_HISTORY_STEPS, int(np.quantile(store.num_steps, 0.2)) // 3))
     base = LinearConfig(inputs=config.inputs, history=longest, timed=getattr(config, "timed", False))
-    window = covering_window(store, recipe.split(store).train, base.inputs, history=longest)
+    window = covering_window(store, recipe.split(store).not_held_out, base.inputs, history=longest)
     return replace(
         recipe,
         name=f"{recipe.name}, linear",

@@ -55,7 +55,7 @@ def _reward(batch: WindowBatch, device: torch.device) -> Float[Tensor, "B T"] | 
 def fit_normaliser(model: WorldModel, store: Store, numbers: Sequence[int], inputs: Sequence[str], window: int) -> None:
     """Fits a model's normaliser, and whatever else it fits before training, on a sample of windows.
 
-    A model in closed form is fitted on `covering_window`.
+    A model in closed form, or with a part in closed form, is fitted on `covering_window`.
 
     Args:
         model: untrained, on the CPU, because fits need double precision.
@@ -65,7 +65,7 @@ def fit_normaliser(model: WorldModel, store: Store, numbers: Sequence[int], inpu
         window: minimum number of observations per window. Windows have twice the model's context if episodes are long
             enough, because a linear forecast needs windows longer than its history.
     """
-    if model.closed_form:
+    if model.closed_form or model.fits_linear:
         model.fit_normaliser(covering_window(store, numbers, inputs, history=model.context))
         return
     length = max(window, min(2 * model.context, int(np.quantile(store.num_steps, 0.2)) + 1))
@@ -73,7 +73,9 @@ def fit_normaliser(model: WorldModel, store: Store, numbers: Sequence[int], inpu
     model.fit_normaliser(to_window(windows.sample(NUM_FITTED_WINDOWS, np.random.default_rng(0)), store.schema))
 
 
-def covering_window(store: Store, numbers: Sequence[int], inputs: Sequence[str], *, history: int) -> Window:
+def covering_window(
+    store: Store, numbers: Sequence[int], inputs: Sequence[str], *, history: int, device: torch.device = CPU
+) -> Window:
     """Windows that cover the episodes, in order; at most about `MAX_COVER_STEPS` steps of them.
 
     Windows are as long as four in five episodes allow, up to `COVER_LENGTH`; shorter episodes are left out.
@@ -83,6 +85,7 @@ def covering_window(store: Store, numbers: Sequence[int], inputs: Sequence[str],
         numbers: of the episodes.
         inputs: observation signals to read.
         history: observations by which successive windows overlap, so that each prediction from so many counts once.
+        device: of the result.
     """
     steps = store.num_steps
     length = min(max(COVER_LENGTH, 2 * history), int(np.quantile(steps[list(numbers)], 0.2)) + 1)
@@ -96,7 +99,7 @@ def covering_window(store: Store, numbers: Sequence[int], inputs: Sequence[str],
         if last >= 0
     ]
     chosen = np.linspace(0, len(starts) - 1, min(len(starts), max(1, MAX_COVER_STEPS // length))).astype(int)
-    return to_window(windows.read(np.array(starts)[chosen]), store.schema)
+    return to_window(windows.read(np.array(starts)[chosen]), store.schema, device)
 
 
 def window_signals(schema: Schema, inputs: Sequence[str]) -> list[str]:

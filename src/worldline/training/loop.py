@@ -50,7 +50,9 @@ class Trained:
     Args:
         curves: one row per validation, none for a model in closed form: `step`, each loss term as `train_<term>` and
             `validation_<term>`, the total `validation` loss (open loop only with `TrainingConfig.open_loop_share`),
-            `effective_rank`, `deviation`, `straightness`, each of `ControlMeasures`, and `control`.
+            `effective_rank`, `deviation`, `straightness`, and `control`: the control score with each of
+            `ControlMeasures`, or the negative validation loss where that chooses the weights. `share` is that of
+            `WorldModel.shares` with the lowest validation loss.
         chosen_step: number of updates of the kept weights.
         notes: one entry with the reason for each return to a checkpoint.
         elapsed_s: wall time, including earlier parts of a resumed run, s.
@@ -63,7 +65,7 @@ class Trained:
 
     @property
     def control(self) -> float:
-        """The control score of the kept weights, see `ControlMeasures.control`; 0 without a training."""
+        """The score of the kept weights by which seeds are compared, see `curves`; 0 without a training."""
         return next((row["control"] for row in self.curves if row["step"] == self.chosen_step), 0.0)
 
 
@@ -116,6 +118,8 @@ def train(
     if resume:
         run.load()
     else:
+        if model.fits_linear:  # training may not improve on what was fitted before, or on pretrained weights
+            run.validate({})
         run.save()
     active = trackers if is_main() else ()
     settings = {"training": json.loads(to_json(config)), "model": json.loads(to_json(model.config))}
@@ -186,9 +190,18 @@ class Run:
         if self.step % self.every and self.step not in (self.config.first_open_loop, self.config.num_updates):
             return None
         self.model.on_validation(self._sample, self.step / self.config.num_updates)
-        row = {"step": float(self.step), **_named("train", summary.losses), **self.evaluate()}
+        return self.validate(_named("train", summary.losses))
+
+    def validate(self, training: Mapping[str, float]) -> dict[str, float]:
+        """Validates, keeps the weights if they are the best, and writes a checkpoint; returns the row of the curves.
+
+        Args:
+            training: further columns of the row.
+        """
+        row = {"step": float(self.step), **training, **self.evaluate()}
         if all(self._score(row) >= self._score(earlier) for earlier in self.curves):
-            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+            with self.model.shrunk(row.get("share", 1.0)):
+                self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.curves.append(row)
         self.save()
         return row
@@ -269,18 +282,27 @@ class Run:
         generator = torch.Generator(self.updates.device).manual_seed(config.seed)
         with self.updates.precision():
             losses = model.loss(self.validation, generator=generator)
-            total = losses.total
+            total, chosen = float(losses.total), {}
             if config.open_loop_share:
                 model.open_loop = True
-                total = model.loss(self.validation, generator=generator).total
+                tried = {share: self._shrunk_loss(share, generator) for share in model.shares}
+                share = min(tried, key=tried.__getitem__)
+                total, chosen = tried[share], {"share": share} if len(tried) > 1 else {}
             draws = 1 if model.deterministic else 2
             features = torch.stack([fold(model, self.validation, generator=generator) for _ in range(draws)])
-            control = measure_control(model, self.validation, features, self.episodes, seed=config.seed)
+            control = {"control": -total}
+            if config.choose != "validation":
+                measures = measure_control(model, self.validation, features, self.episodes, seed=config.seed)
+                control = asdict(measures) | {"control": measures.control}
         model.train()
         health = measure_health(features[0, ..., model.present])
         guard(health, step=self.step, min_rank=config.min_rank, min_deviation=config.min_deviation)
-        row = _named("validation", losses) | asdict(health) | asdict(control)
-        return row | {"control": control.control, "validation": float(total)}
+        return _named("validation", losses) | asdict(health) | control | chosen | {"validation": total}
+
+    def _shrunk_loss(self, share: float, generator: torch.Generator) -> float:
+        """The validation loss with a share of the trained part."""
+        with self.model.shrunk(share):
+            return float(self.model.loss(self.validation, generator=generator).total)
 
     def recalibrate_batch_norm(self, num_batches: int, *, seed: int) -> None:
         """Replaces running batch statistics by exact ones over `num_batches` batches."""

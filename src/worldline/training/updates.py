@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
@@ -19,7 +19,7 @@ from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
 from worldline.device import autocast, device_of, generator_on
 from worldline.models.base import Losses, Window, WorldModel
-from worldline.training.batches import to_window, window_signals
+from worldline.training.batches import covering_window, to_window, window_signals
 from worldline.training.distributed import average_gradients, mean_over_processes, share_of
 
 FUSED: Final = ("cpu", "cuda")
@@ -113,6 +113,10 @@ class Updates:
         )
         self.generator = torch.Generator("cpu").manual_seed(config.seed)
         self.batches = np.random.default_rng(config.seed)
+        self.single_steps: Callable[[torch.Generator], Losses] | None = None
+        if config.open_loop_share and model.fits_linear:
+            covering = covering_window(store, split.train, signals, history=model.context, device=self.device)
+            self.single_steps = model.single_steps(covering)
         self._batch: WindowBatch | None = None  # reused buffer, which saves allocations
         self._ahead: tuple[NDArray[np.int64], Window] | None = None  # the next windows, and where they start
 
@@ -121,13 +125,17 @@ class Updates:
         config = self.config
         self.model.open_loop = step >= config.first_open_loop if config.open_loop_share else None
         self.optimizer.zero_grad()
-        window = self._read(self.windows.draw(config.batch_size, self.batches))
+        on_rows = self.single_steps is not None and self.model.open_loop is False
         with self.precision():
-            losses = self.model.loss(window, generator=generator_on(self.device, self.generator))
+            if self.single_steps is not None and on_rows:
+                losses = self.single_steps(self.generator)
+            else:
+                window = self._read(self.windows.draw(config.batch_size, self.batches))
+                losses = self.model.loss(window, generator=generator_on(self.device, self.generator))
         losses.total.backward()
         average_gradients(self.model)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        if self.device.type != "cpu":  # reads while the GPU computes; the next update repeats the draw
+        if self.device.type != "cpu" and not on_rows:  # reads while the GPU computes; the next update repeats the draw
             starts = self.windows.draw(config.batch_size, deepcopy(self.batches))
             self._ahead = starts, self._read(starts)
         return GradientSummary(losses=_mean(losses), norm=float(norm))

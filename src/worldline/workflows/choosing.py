@@ -1,4 +1,4 @@
-"""Chooses the recipe of a world of vectors: every candidate is tried, and the best on validation episodes is trained.
+"""Chooses the recipe of a world of vectors: every candidate is tried, and the best is trained further.
 
 A linear model is fitted first, in seconds. It is the reference of all candidates, and the result if none of them beats
 it. docs/howto/how-learning-chooses.md explains the rule, and benchmarks/foreign.py measures it.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,10 @@ from worldline.audit.report_evidence import Choice, Trial
 from worldline.data.splits import Split, split_store
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
+from worldline.engines.learned import LearnedEngine
 from worldline.errors import CollapseError, ConfigError, DataError, InputError, UnsupportedError
+from worldline.models.base import WorldModel
+from worldline.planning.planners.base import Planner
 from worldline.progress import OnProgress, tell
 from worldline.recipes.families import with_family
 from worldline.recipes.recipe import Recipe
@@ -33,31 +36,39 @@ from worldline.training.distributed import world_size
 from worldline.training.heads.distance import check_goals
 from worldline.workflows.budget import within
 from worldline.workflows.learn_options import AUTO, Options, seconds
-from worldline.workflows.training import Learned, evenly_chosen, learn_engine, not_held_out
+from worldline.workflows.training import (
+    HEAD_EPISODES,
+    Learned,
+    Unseen,
+    evenly_chosen,
+    fitted_to_all,
+    learn_engine,
+    unseen_engines,
+)
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
 LINEAR: Final = "linear"
-CANDIDATES: Final = (LINEAR, "ensemble", "ensemble-memory")
+CANDIDATES: Final = (LINEAR, "ensemble", "ensemble-memory", "ensemble-delays")
 """Registered names of recipes, in the order of trial."""
 TRIAL_SHARE: Final = 0.25
 """Share of a recipe's updates in its trial."""
 DEFAULT_S: Final = 180.0
 """Time budget without one by the user, s."""
-BUDGET_SHARE: Final = 0.18
+TRIAL_CHECKS: Final = 6
+BUDGET_SHARE: Final = 0.35
 """Share of a time budget for all trials together."""
-TRIAL_CHECKS: Final = 2
-VALIDATED_SHARE: Final = 0.2
-"""Share of the training episodes that a trial is validated on, besides the validation part."""
 CONTEXT: Final = 25
 """Largest number of observations before a forecast."""
 STEPS: Final = (1, 10, 48)
 """Steps ahead that are compared, as far as the horizon goes."""
-PER_EPISODE: Final = 8
+PER_EPISODE: Final = 4
+"""Fewest windows of an episode; fewer episodes have more each."""
+MIN_WINDOWS: Final = 128
 TOLERATED: Final = 1.1
 """Ratio to the linear model's error at a single horizon above which the excess is added to the score."""
-MIN_COMPARED: Final = 3
-"""Fewest validation episodes for a comparison; the bootstrap knows nothing of the spread between fewer."""
+MIN_GAIN: Final = 0.02
+"""Smallest gain over the linear model, which plans exactly and answers faster, as a share of its error."""
 MIN_ERROR: Final = 1e-4
 """Errors below this share of a standard deviation count as this share: nobody can use the difference."""
 
@@ -191,11 +202,12 @@ class ComparisonData:
     """The data that candidates are compared on.
 
     Args:
-        split: its training part leaves out a share of the training episodes, which its validation part contains.
-        windows: of the validation part.
+        split: of the logs.
+        windows: of episodes that are not held out.
         numbers: [W] number of the episode of each window in the store.
         steps: steps ahead.
-        spreads: standard deviation of each vector signal over the training episodes; constant ones are left out.
+        spreads: standard deviation of each vector signal over these episodes; constant ones are left out.
+        planner: of the worlds, which forecasts do not use.
     """
 
     split: Split
@@ -203,32 +215,26 @@ class ComparisonData:
     numbers: Sequence[int]
     steps: tuple[int, ...]
     spreads: Mapping[str, Floats]
+    planner: Planner
 
-    def errors(self, world: World) -> Errors:
-        """The errors of a world."""
-        return measure(world, _means(world, self.windows), self)
-
-    def unseen_errors(self, learned: Learned) -> Errors:
-        """The errors of a learned world in episodes that it was fitted to, as if it had not been.
+    def unseen_errors(self, engine: LearnedEngine, unseen: Unseen) -> Errors:
+        """The errors of an engine in episodes that it was fitted to, as if it had not been.
 
         Each episode is predicted by the fit without it. If that is a member of an ensemble, its squared error exceeds
         that of the mean of M members by their variance, times 1 - 1 / M.
 
         Source: Krogh and Vedelsby 1995, "Neural network ensembles, cross validation, and active learning".
         """
-        unseen, split = learned.unseen, learned.split
-        if unseen is None:
-            return self.errors(learned.world)
-        engines = list({unseen(number): None for number in not_held_out(split)})
-        fits = [_means(LocalWorld(engine, None, learned.recipe.planner), self.windows) for engine in engines]
+        engines = list({unseen(number): None for number in self.split.not_held_out})
+        fits = [_means(LocalWorld(fit, None, self.planner), self.windows) for fit in engines]
         predictions = {name: np.stack([fit[name] for fit in fits]) for name in fits[0]}
         chosen = [engines.index(unseen(number)) for number in self.numbers]
         means = {name: values[chosen, np.arange(len(chosen))] for name, values in predictions.items()}
-        if learned.engine.model.closed_form:
-            return measure(learned.world, means, self)
-        share = 1 - 1 / len(engines)
+        world, share = LocalWorld(engine, None, self.planner), 1 - 1 / len(engines)
+        if engine.model.closed_form or len(engines) < 2:
+            return measure(world, means, self)
         surplus = {name: share * values.var(0, ddof=1) for name, values in predictions.items()}
-        return measure(learned.world, means, self, surplus)
+        return measure(world, means, self, surplus)
 
 
 def _means(world: World, windows: ForecastWindows) -> dict[str, Floats]:
@@ -236,39 +242,40 @@ def _means(world: World, windows: ForecastWindows) -> dict[str, Floats]:
     return {name: forecast.mean.astype(float) for name, forecast in window_forecasts(world, windows).items()}
 
 
-def comparison_data(store: Store, recipe: Recipe, share: float = VALIDATED_SHARE) -> ComparisonData:
-    """Windows of the validation episodes and of a share of the training episodes.
+def comparison_data(store: Store, recipe: Recipe) -> ComparisonData:
+    """Windows of episodes that are not held out, evenly spread over the logs.
 
     Raises:
         DataError: no episode is long enough.
     """
     split = recipe.split(store)
-    order = np.random.default_rng(0).permutation(split.train).tolist()
-    cut = max(1, round(share * len(order))) if share and len(order) > 2 else 0
-    part = tuple(sorted((*split.validation, *order[:cut])))
-    trial = replace(split, train=tuple(sorted(order[cut:])), validation=part)
-    horizon = max(1, min(recipe.horizon, int(np.quantile(store.num_steps[list(part)], 0.2) * 2 / 3)))
-    context = max(1, min(CONTEXT, int(np.quantile(store.num_steps[list(part)], 0.2)) - horizon + 1))
-    long = [number for number in part if store.num_steps[number] >= context - 1 + horizon]
+    used = evenly_chosen(split.not_held_out)
+    usual = int(np.quantile(store.num_steps[used], 0.2))
+    horizon = max(1, min(recipe.horizon, usual * 2 // 3))
+    context = max(1, min(CONTEXT, usual - horizon + 1))
+    long = [number for number in used if store.num_steps[number] >= context - 1 + horizon]
     if not long:
         raise DataError("no episode is long enough to compare models", fix="Log longer episodes.", file=store.path)
     names = [signal.name for signal in store.schema.observations if signal.name in recipe.model_config.inputs]
-    episodes = {number: store.episode(number) for number in long}
+    episodes, per_episode = (
+        {number: store.episode(number) for number in long},
+        max(PER_EPISODE, MIN_WINDOWS // len(long)),
+    )
     places = [
         (number, at)
         for number, episode in episodes.items()
-        for at in evenly_spaced(episode.num_steps, context, horizon, PER_EPISODE)
+        for at in evenly_spaced(episode.num_steps, context, horizon, per_episode)
     ]
     windows = forecast_windows(
         [(episodes[number], at) for number, at in places], length=context, horizon=horizon, targets=names
     )
-    steps = tuple(sorted({min(step, horizon) for step in STEPS}))
     return ComparisonData(
-        split=trial,
+        split=split,
         windows=windows,
         numbers=[number for number, _ in places],
-        steps=steps,
-        spreads=_spreads(store, trial.train, names),
+        steps=tuple(sorted({min(step, horizon) for step in STEPS})),
+        spreads=_spreads(store, used, names),
+        planner=recipe.planner,
     )
 
 
@@ -284,33 +291,48 @@ def _spreads(store: Store, episodes: Sequence[int], names: Sequence[str]) -> dic
 
 
 def beats(store: Store, trained: Sequence[Learned], linear: Learned) -> bool:
-    """Whether one of the trained worlds has a smaller error than the linear one, in episodes that neither has seen.
+    """Whether one of the trained worlds has a smaller error than the linear one, in episodes that neither has seen."""
+    data = comparison_data(store, linear.recipe)
+    reference = _errors(data, linear)
+    return any(_errors(data, world).relative(reference).value < 1 for world in trained)
 
-    All episodes but the held-out ones count, because each is predicted by fits without it. Worlds that were fitted to
-    the training part alone are compared on the validation part.
+
+def _errors(data: ComparisonData, learned: Learned) -> Errors:
+    assert learned.unseen is not None, "candidates are fitted without parts of the logs"
+    return data.unseen_errors(learned.engine, learned.unseen)
+
+
+class Begun(NamedTuple):
+    """A training that continues after the comparison.
+
+    Args:
+        model: of the trial.
+        update_s: seconds per update, validation included.
     """
-    split = linear.split
-    if all(world.unseen is not None for world in trained):
-        split = replace(split, validation=tuple(evenly_chosen(not_held_out(split))))
-    data = comparison_data(store, linear.recipe.with_split(split), share=0.0)
-    reference = data.unseen_errors(linear)
-    return any(data.unseen_errors(world).relative(reference).value < 1 for world in trained)
+
+    model: WorldModel
+    update_s: float
 
 
 def compare_models(
     store: Store,
     make: Callable[[str], Recipe],
+    linear: Learned,
     *,
     folder: Path,
     budget_s: float | None = None,
     device: torch.device,
     progress: OnProgress | None = None,
-) -> Choice:
-    """The comparison of all candidates; its `chosen` is one of `CANDIDATES`.
+) -> tuple[Choice, Begun | None]:
+    """The comparison of all candidates, and the begun training of the chosen one; its `chosen` is one of `CANDIDATES`.
+
+    All are fitted to the episodes that are not held out. The errors are those of block cross-validation: each episode
+    is predicted by fits without it and its neighbours.
 
     Args:
         store: the logs.
         make: the recipe of a candidate, with the options of the run.
+        linear: the linear world, the reference.
         folder: for checkpoints of the trials.
         budget_s: seconds of the whole run; None for a share of each recipe's updates.
         device: of the trials.
@@ -321,36 +343,44 @@ def compare_models(
         DataError: there are too few episodes.
     """
     recipes, reasons = _candidates(make)
+    recipes = {name: _without_heads(recipe) for name, recipe in recipes.items()}
     data = comparison_data(store, recipes[LINEAR])
-    errors, times_s = dict[str, Errors](), dict[str, float]()
+    errors, times_s = {LINEAR: _errors(data, linear)}, {LINEAR: linear.learn_s}
+    begun, updates = dict[str, Begun](), math.inf
+    if budget_s is not None and len(recipes) > 1:  # the last one has the slowest updates
+        each_s = BUDGET_SHARE * budget_s / (len(recipes) - 1)
+        updates = within(store, fitted_to_all(store, list(recipes.values())[-1]), train_s=each_s).num_updates
     for number, (name, recipe) in enumerate(recipes.items()):
         tell(progress, "compare models", number, len(recipes))
-        each_s = None if budget_s is None else BUDGET_SHARE * budget_s / max(1, len(recipes) - 1)
+        if name == LINEAR:
+            continue
         place = folder / f"trial-{name}"
         try:
-            learned = learn_engine(store, _trial_recipe(store, recipe, data.split, each_s), folder=place, device=device)
+            trial = _trial_recipe(store, recipe, updates)
+            learned = learn_engine(store, trial, folder=place, device=device, head_episodes=HEAD_EPISODES)
+            unseen = unseen_engines(store, recipe, learned.engine, place)
+            assert unseen is not None
+            errors[name] = data.unseen_errors(learned.engine, unseen)
         except (CollapseError, ConfigError, DataError) as error:
-            if name == LINEAR:
-                raise
             reasons[name] = str(error)  # the linear world suffices
             continue
         finally:
             shutil.rmtree(place, ignore_errors=True)
-        errors[name] = data.errors(LocalWorld(learned.engine, None, recipe.planner))
-        times_s[name] = learned.trained.elapsed_s + learned.heads_s
+        times_s[name] = learned.trained.elapsed_s
+        begun[name] = Begun(learned.engine.model, learned.trained.elapsed_s / trial.training.num_updates)
     tell(progress, "compare models", len(recipes), len(recipes))
     trials = tuple(_trial(name, own, errors[LINEAR], times_s[name]) for name, own in errors.items())
-    num_episodes = len(np.unique(data.windows.episode))
-    chosen = best(trials) if num_episodes >= MIN_COMPARED else LINEAR
-    return Choice(
+    chosen = best(trials)
+    choice = Choice(
         chosen=chosen,
-        reason=_reason(chosen, num_episodes),
+        reason="no other model was clearly better" if chosen == LINEAR else "lowest error in the trials",
         steps=data.steps,
         step_s=store.schema.step_s,
-        num_episodes=num_episodes,
+        num_episodes=len(np.unique(data.windows.episode)),
         trials=trials,
         failed=reasons,
     )
+    return choice, begun.get(chosen)
 
 
 def _candidates(make: Callable[[str], Recipe]) -> tuple[dict[str, Recipe], dict[str, str]]:
@@ -371,27 +401,22 @@ def _trial(name: str, errors: Errors, linear: Errors, learn_s: float) -> Trial:
     return Trial(name=name, errors=tuple(map(float, errors.value)), relative=relative, learn_s=learn_s)
 
 
-def _reason(chosen: str, num_episodes: int) -> str:
-    if num_episodes < MIN_COMPARED:
-        return f"{num_episodes} validation episodes are too few for a comparison; {MIN_COMPARED} are needed"
-    return "no other model was significantly better" if chosen == LINEAR else "lowest error in the trials"
-
-
 def best(trials: Sequence[Trial]) -> str:
-    """The candidate with the lowest error among those that are significantly better than the linear model, or it."""
-    better = [trial for trial in trials if trial.name != LINEAR and trial.relative.high < 1]
-    return min(better, key=lambda trial: trial.relative.value).name if better else LINEAR
+    """The candidate with the lowest error; the linear model unless this error is lower by `MIN_GAIN`."""
+    lowest = min(trials, key=lambda trial: trial.relative.value)
+    return lowest.name if lowest.relative.value < 1 - MIN_GAIN else LINEAR
 
 
-def _trial_recipe(store: Store, recipe: Recipe, split: Split, budget_s: float | None) -> Recipe:
-    """The recipe with a share of its updates and without heads for goals, reward and images."""
+def _without_heads(recipe: Recipe) -> Recipe:
+    """The recipe without heads for goals, reward and images."""
     heads = replace(
         recipe.heads, goals=False, num_landmarks=0, outcome_updates=0, decoder_updates=0, dynamics_updates=0
     )
-    trial = replace(recipe, heads=heads).with_split(split)
-    if not recipe.training.num_updates:
-        return trial
-    checks, updates = TRIAL_CHECKS, max(1, math.ceil(TRIAL_SHARE * recipe.training.num_updates))
-    if budget_s is not None:
-        updates = min(updates, within(store, trial, train_s=budget_s).num_updates)
-    return replace(trial, training=replace(recipe.training, num_updates=updates, num_checks=checks))
+    return replace(recipe, heads=heads)
+
+
+def _trial_recipe(store: Store, recipe: Recipe, updates: float) -> Recipe:
+    """The recipe with a share of its updates, at most `updates`, for all episodes but the held-out ones."""
+    updates = min(updates, max(1, math.ceil(TRIAL_SHARE * recipe.training.num_updates)))
+    training = replace(recipe.training, num_updates=int(updates), num_checks=TRIAL_CHECKS)
+    return replace(fitted_to_all(store, recipe), training=training)

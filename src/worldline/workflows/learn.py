@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeGuard, Unpack
@@ -41,6 +41,7 @@ from worldline.data.splits import MIN_EPISODES
 from worldline.data.store import Store, is_store, open_store
 from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
+from worldline.models.base import WorldModel
 from worldline.progress import OnProgress, stoppable, tell
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
@@ -50,7 +51,16 @@ from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
 from worldline.workflows.budget import Sizing, size_for, within
 from worldline.workflows.check import LateActions, review_log
-from worldline.workflows.choosing import LINEAR, beats, chooses, compare_models, for_candidate, make_recipe, time_for
+from worldline.workflows.choosing import (
+    LINEAR,
+    Begun,
+    beats,
+    chooses,
+    compare_models,
+    for_candidate,
+    make_recipe,
+    time_for,
+)
 from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.evaluation import Evaluation, evaluate
 from worldline.workflows.learn_options import AUTO, Options, OptionsDict, seconds
@@ -142,13 +152,13 @@ def learn_logs(
     store = run.store
 
     # Without a named recipe, a linear world comes first, and several models are compared with it.
-    choice, failures = None, list[CollapseError]()
+    choice, trial, failures = None, None, list[CollapseError]()
     if chooses(store, options):
         begun, linear_options = time.monotonic(), for_candidate(options, LINEAR)
         linear = _learn_linear(run, linear_options)
-        choice, options = _choose(run, options, begun)
+        choice, trial, options = _choose(run, options, linear, begun)
     if choice is None or choice.chosen != LINEAR:
-        worlds, failures = _train(run, options)  # trains, fits heads and calibrates, per seed
+        worlds, failures = _train(run, options, trial)  # trains, fits heads and calibrates, per seed
         if choice is None and not worlds:
             raise failures[0]
         if choice is not None and not (worlds and beats(store, worlds, linear)):
@@ -384,12 +394,13 @@ def _learn_linear(run: _OpenedLogs, options: Options) -> Learned:
     return linear
 
 
-def _choose(run: _OpenedLogs, options: Options, begun: float) -> tuple[Choice, Options]:
-    """The comparison of models, and the options for the chosen one, with lengths that fit the rest of the time.
+def _choose(run: _OpenedLogs, options: Options, linear: Learned, begun: float) -> tuple[Choice, Begun | None, Options]:
+    """The comparison, the training to continue, and the options for it, with lengths that fit the rest of the time.
 
     Args:
         run: the logs.
         options: of the call.
+        linear: the linear world.
         begun: time at which the budget began.
     """
     budget_s, saved = time_for(options), run.unfinished / "choice.json"
@@ -399,11 +410,12 @@ def _choose(run: _OpenedLogs, options: Options, begun: float) -> tuple[Choice, O
         return make_recipe(run.store, for_candidate(options, name)).with_seed(options.seeds.start)
 
     if options.resume and saved.exists():
-        choice = from_json(Choice, saved.read_text(), where=saved)
+        choice, trial = from_json(Choice, saved.read_text(), where=saved), None
     else:
-        choice = compare_models(
+        choice, trial = compare_models(
             run.store,
             make,
+            linear,
             folder=run.unfinished,
             budget_s=budget_s,
             device=choose_device(options.device),
@@ -412,15 +424,19 @@ def _choose(run: _OpenedLogs, options: Options, begun: float) -> tuple[Choice, O
         saved.write_text(to_json(choice))
     chosen = for_candidate(options, choice.chosen)
     if choice.chosen == LINEAR or budget_s is None:
-        return choice, chosen
+        return choice, trial, chosen
 
     def sizing() -> Sizing:
         left_s = max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s) / len(options.seeds)
-        return within(run.store, make(choice.chosen), train_s=TRAINED_SHARE * left_s)
+        if trial is None:
+            return within(run.store, make(choice.chosen), train_s=TRAINED_SHARE * left_s)
+        training = make(choice.chosen).training
+        updates = max(1, min(training.num_updates, int(TRAINED_SHARE * left_s / trial.update_s)))
+        return Sizing(size=1.0, num_updates=updates, num_checks=training.num_checks, heads=1.0)
 
     sized = _stored_sizing(run.unfinished, options, sizing)
     lengths = {"training": {"num_updates": sized.num_updates, "num_checks": sized.num_checks}}
-    return choice, replace(chosen, set=merged(chosen.set, lengths), budget=None)
+    return choice, trial, replace(chosen, set=merged(chosen.set, lengths), budget=None)
 
 
 def _stored_sizing(unfinished: Path, options: Options, measure: Callable[[], Sizing]) -> Sizing:
@@ -434,12 +450,20 @@ def _stored_sizing(unfinished: Path, options: Options, measure: Callable[[], Siz
     return sizing
 
 
-def _train(run: _OpenedLogs, options: Options) -> tuple[list[Learned], list[CollapseError]]:
-    """The world of each seed, and the errors of the others; a failed seed does not end the run."""
+def _train(run: _OpenedLogs, options: Options, begun: Begun | None) -> tuple[list[Learned], list[CollapseError]]:
+    """The world of each seed, and the errors of the others; a failed seed does not end the run.
+
+    Args:
+        run: the logs.
+        options: of the chosen recipe.
+        begun: a training of the first seed to continue; None to start anew.
+    """
     worlds, failures = list[Learned](), list[CollapseError]()
     trackers = [load("tracker", name)(log_folder(run.out)) for name in dict.fromkeys(("jsonl", *options.track))]
     for recipe in recipes(run.store, run.unfinished, options, run.progress):
         folder = _seed_folder(run.unfinished, recipe, options)
+        if begun is not None and recipe.training.seed == options.seeds.start:
+            recipe = replace(recipe, pretrained=partial(_copy_weights, begun.model))
         try:
             learned = learn_world(
                 run.store,
@@ -457,6 +481,10 @@ def _train(run: _OpenedLogs, options: Options) -> tuple[list[Learned], list[Coll
         else:
             worlds.append(learned)
     return worlds, failures
+
+
+def _copy_weights(begun: WorldModel, model: WorldModel) -> None:
+    model.load_state_dict(begun.state_dict())
 
 
 def run_worker(logs: Path | str | object, out: Path, options: Options) -> None:

@@ -43,6 +43,8 @@ NUM_FOLDS = 5
 """Consecutive folds of the calibration of a model in closed form; each is predicted by a fit to the others."""
 MIN_WINDOWS = 128
 """Fewest windows of such a calibration; fewer episodes give more windows each."""
+HEAD_EPISODES = 8
+"""Episodes on which the heads of engines are fitted that only forecast vectors."""
 MAX_CALIBRATION = 64
 """Most episodes of the training that a model is calibrated and compared on."""
 
@@ -144,7 +146,7 @@ def learn_world(
     """
     split, progress = recipe.split(store), options.get("progress")
     in_folds = load("model", recipe.model).closed_form or getattr(recipe.model_config, "folds", False)
-    fitted = recipe.with_split(_fitted_to(split, not_held_out(split))) if in_folds else recipe
+    fitted = fitted_to_all(store, recipe) if in_folds else recipe
     model = learn_engine(store, fitted, folder=folder, device=device, **options)
 
     # Calibrate: on the calibration episodes, or on episodes of the training that a fit has not seen.
@@ -153,7 +155,7 @@ def learn_world(
     episodes: Sequence[Episode] = [store.episode(number) for number in split.calibration]
     horizon = _horizon(store, split, recipe, engine.describe().context)
     call = measure_call(engine, episodes, horizon=horizon)
-    unseen = _unseen(store, recipe, engine, folder)
+    unseen = unseen_engines(store, recipe, engine, folder)
     calibration, episodes = _calibrated(store, recipe, engine, unseen, horizon)
     tell(progress, "calibrate", 1)
 
@@ -167,7 +169,7 @@ def learn_world(
         bytes_per_candidate=candidate_bytes(engine, horizon=horizon),
         windows=smoke_windows(engine.describe(), episodes, horizon=horizon, seed=recipe.training.seed),
     )
-    used = {*not_held_out(split), *split.held_out}
+    used = {*split.not_held_out, *split.held_out}
     left_out = Windows(store, recipe.training.window, split.train, recipe.model_config.inputs).left_out
     return Learned(
         **vars(model),
@@ -182,11 +184,21 @@ def learn_world(
 
 
 def learn_engine(
-    store: Store, recipe: Recipe, *, folder: Path, device: torch.device = CPU, **options: Unpack[TrainingOptions]
+    store: Store,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    device: torch.device = CPU,
+    head_episodes: int | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> LearnedModel:
-    """Like `learn_world`, without the calibration."""
+    """Like `learn_world`, without the calibration.
+
+    With `head_episodes`, heads are fitted on so many episodes, which suffices for forecasts of vectors.
+    """
     model, trained = train_model(store, recipe, folder=folder, device=device, **options)
     split, inputs, progress = recipe.split(store), recipe.model_config.inputs, options.get("progress")
+    split = replace(split, train=tuple(evenly_chosen(split.train, head_episodes or len(split.train))))
     model.requires_grad_(False)
     refinement, refine_s = None, 0.0
     if recipe.heads.dynamics_updates:
@@ -229,7 +241,7 @@ def _calibrated(
 ) -> tuple[Calibration, list[Episode]]:
     """The calibration and its episodes: the calibration part, or some of all that the world did not hold out."""
     split, num_windows = recipe.split(store), recipe.num_windows
-    used, numbers = not_held_out(split), list(split.calibration)
+    used, numbers = split.not_held_out, list(split.calibration)
     if unseen is not None:
         numbers = evenly_chosen(used)
         num_windows = max(num_windows, -(-MIN_WINDOWS // len(numbers)))
@@ -246,14 +258,15 @@ def _calibrated(
     return calibration, episodes
 
 
-def not_held_out(split: Split) -> list[int]:
-    """The episodes of the other parts, in the order of the logs."""
-    return sorted({*split.train, *split.validation, *split.calibration})
+def evenly_chosen(numbers: Sequence[int], count: int = MAX_CALIBRATION) -> list[int]:
+    """At most `count` of these episodes, evenly spread."""
+    return [numbers[at] for at in np.linspace(0, len(numbers) - 1, min(len(numbers), count)).astype(int)]
 
 
-def evenly_chosen(numbers: Sequence[int]) -> list[int]:
-    """At most `MAX_CALIBRATION` of these episodes, evenly spread."""
-    return [numbers[at] for at in np.linspace(0, len(numbers) - 1, min(len(numbers), MAX_CALIBRATION)).astype(int)]
+def fitted_to_all(store: Store, recipe: Recipe) -> Recipe:
+    """The recipe with all episodes but the held-out ones for training and validation, for a model with folds."""
+    split = recipe.split(store)
+    return recipe.with_split(_fitted_to(split, split.not_held_out))
 
 
 def _fitted_to(split: Split, numbers: Sequence[int]) -> Split:
@@ -261,10 +274,10 @@ def _fitted_to(split: Split, numbers: Sequence[int]) -> Split:
     return replace(split, train=tuple(numbers), validation=tuple(numbers))
 
 
-def _unseen(store: Store, recipe: Recipe, engine: LearnedEngine, folder: Path) -> Unseen | None:
+def unseen_engines(store: Store, recipe: Recipe, engine: LearnedEngine, folder: Path) -> Unseen | None:
     """The engine for each episode of the training that was fitted without it; None for other families."""
     model, split = engine.model, recipe.split(store)
-    numbers = not_held_out(split)
+    numbers = split.not_held_out
     num_folds = NUM_FOLDS if model.closed_form else model.num_folds
     if not num_folds:
         return None
@@ -275,7 +288,8 @@ def _unseen(store: Store, recipe: Recipe, engine: LearnedEngine, folder: Path) -
         if not model.closed_form:
             return replace(engine, model=model.without_fold(fold))
         rest = [number for number in numbers if fold_of[number] != fold]
-        return learn_engine(store, recipe.with_split(_fitted_to(split, rest)), folder=folder).engine
+        fitted = recipe.with_split(_fitted_to(split, rest))
+        return learn_engine(store, fitted, folder=folder, head_episodes=HEAD_EPISODES).engine
 
     return lambda number: fitted_without(fold_of[number])
 

@@ -8,13 +8,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from worldline.models.layers.changes import changes
+from worldline.models.layers.changes import changes, interpolated
 from worldline.models.layers.memory import Memory
 
 RIDGE = 1e-9
 """Smallest relative penalty on the squared weights; needed for inputs that never change."""
 MIN_RESIDUAL_SHARE = 1e-5
 """Lower bound of the residual scale, as a share of a step's change, so that the network can always add something."""
+ENOUGH_ROWS = 10
+"""Rows per column from which a fit uses rows without gaps only; with fewer it interpolates."""
 MAX_CONCENTRATION_STEPS = 10
 """Iterations of least trimmed squares."""
 
@@ -195,7 +197,7 @@ class LinearForecast(nn.Module):
         known: Float[Tensor, "B T inputs"],
         observed: Bool[Tensor, "B H size"],
     ) -> None:
-        """Fits least squares on all windows in which every needed value was observed; without any it forecasts 0."""
+        """Fits least squares on observed changes, see `ENOUGH_ROWS`; without any it forecasts 0."""
         unseen, gap = changes(values.double(), observed)
         self.misses = []
         for count in range(1, self.history + 1):
@@ -224,17 +226,19 @@ class LinearForecast(nn.Module):
         self, values: Tensor, known: Tensor, observed: Tensor, count: int
     ) -> tuple[Bool[Tensor, "B n"], Float[Tensor, "rows size"]] | None:
         """Fits the map of `count` known steps; returns its rows and their residuals, None if there are too few."""
-        both = torch.cat([values[:, :-1], known], -1).double()
+        filled = interpolated(values, observed)
+        both = torch.cat([filled[:, :-1], known], -1).double()
         change, all_observed = values.diff(dim=1).double(), observed.all(-1)
         num = both.shape[1] - count + 1
         if num < 1:
             return None
         nearest_first = [both[:, count - 1 - back :][:, :num] for back in range(count)]
         rows = torch.cat([*nearest_first, torch.ones_like(both[:, :num, :1])], -1)
-        used = min(count, self.values)
+        used, columns = min(count, self.values), self._columns(count, values.device)
         complete = [all_observed[:, place:][:, :num] for place in range(count - used, count + 1)]
         usable = torch.stack(complete).all(0)
-        columns = self._columns(count, values.device)
+        if usable.sum() < ENOUGH_ROWS * columns.sum():
+            usable = complete[-1] & complete[-2]  # gaps before are interpolated
         inputs, target = rows[usable][:, columns], change[:, count - 1 :][usable]
         if len(inputs) <= inputs.shape[1]:
             return None

@@ -6,7 +6,8 @@ advance, so a rollout computes their contribution for all steps at once.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -82,8 +83,8 @@ class MemberNetworks(nn.ModuleList):
         first.weight[:, self.lagged :][:, ages] = 0
         last.weight[..., : self.size] *= 0.1
 
-    def contribution(self, rows: Float[Tensor, "R S"]) -> Float[Tensor, "M R width"]:
-        """What the covariates contribute to the first layer."""
+    def contribution(self, rows: Float[Tensor, "*M R S"]) -> Float[Tensor, "M R width"]:
+        """What the covariates contribute to the first layer; `rows` may be the same for all members."""
         first, _ = self._ends()
         return torch.baddbmm(first.bias, rows.expand(self.num_members, -1, -1), first.weight[:, self.lagged :])
 
@@ -105,6 +106,19 @@ class MemberNetworks(nn.ModuleList):
         """The logarithmic variance, without bounds."""
         _, last = self._ends()
         return torch.baddbmm(last.bias[..., self.size :], hidden, last.weight[..., self.size :]).float()
+
+    @contextmanager
+    def shrunk(self, share: float) -> Iterator[None]:
+        """Multiplies the outputs by a share meanwhile."""
+        _, last = self._ends()
+        kept = last.weight.detach().clone(), last.bias.detach().clone()
+        with torch.no_grad():
+            last.weight.mul_(share)
+            last.bias.mul_(share)
+        yield
+        with torch.no_grad():
+            last.weight.copy_(kept[0])
+            last.bias.copy_(kept[1])
 
     def _ends(self) -> tuple[MemberLinear, MemberLinear]:
         first, last = self[0], self[-1]
