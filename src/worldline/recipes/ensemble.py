@@ -75,7 +75,7 @@ def _with_history(store: Store, name: str, history: int) -> Recipe:
     config = EnsembleConfig(
         inputs=inputs,
         history=history,
-        width=96,
+        width=64,
         layers=2,
         blanked=0.0,
         bootstrap=False,
@@ -91,7 +91,8 @@ def _with_history(store: Store, name: str, history: int) -> Recipe:
         num_validation=128,
         window=min(history + MAX_OPEN_LOOP_STEPS, num_steps + 1),
         batch_size=32,
-        learning_rate=3e-3,
+        learning_rate=6e-3,
+        clip_norm=10.0,
         warm_up=0.05,
         open_loop_share=0.1,
         choose="validation",
