@@ -1,9 +1,9 @@
 """Exporters of CSV and Parquet tables: one row per observation, with the action that is chosen then.
 
-A table has the columns `episode`, `time`, one per component of a signal with its unit in the header, end flags and
-seeds if the defaults of the importer differ, and the properties of the episodes that a table can hold. A missing value
-is an empty cell; so is an action in the last row of an episode. The schema is written next to the table, as
-`FILE.schema.json`. With it, an import gives the same episodes. Dates are in UTC, with microseconds.
+A table has the columns `episode` and `time`, and one per component of a signal, with its unit in the header. It has
+end flags and seeds if the defaults of the importer differ, and the properties of the episodes that a table can hold. A
+missing value is an empty cell; so is an action in the last row of an episode. The schema is written next to the table,
+as `FILE.schema.json`. With it, an import gives the same episodes. Dates are in UTC, with microseconds.
 """
 
 from __future__ import annotations
