@@ -1,4 +1,4 @@
-"""Keeps a tank warm with a world learned from its log: `python examples/closed_loop.py --plot loop.png`.
+"""Keeps a tank warm with a world learned from its log: `python examples/heated_tank.py --plot loop.png`.
 
 The outdoor temperature is a measured disturbance. Every ten minutes, a plan for the next four hours uses its forecast,
 and the first action is executed. A PI controller takes over if the world does not trust the history, or if no plan is
