@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.errors import InputError
+from worldline.schema import Role, Schema
+
+if TYPE_CHECKING:
+    from worldline.plots.figure import PlotFigure
 
 __all__ = ["Arrays", "Episode", "Future", "History"]
 
@@ -167,9 +171,11 @@ class Episode:
                 require_mapping(getattr(self, group), group)
 
     def __repr__(self) -> str:
-        end = "terminated" if self.terminated else "truncated" if self.truncated else "no end"
         sizes = _sizes({group: getattr(self, group) for group in _GROUPS})
-        return f"Episode({self.num_steps} steps, {end}; {sizes})"
+        return f"Episode({self.num_steps} steps, {self._end()}; {sizes})"
+
+    def _end(self) -> str:
+        return "terminated" if self.terminated else "truncated" if self.truncated else "no end"
 
     @property
     def num_steps(self) -> int:
@@ -179,6 +185,36 @@ class Episode:
     def mask(self, name: str) -> NDArray[np.bool_]:
         """Where a signal was observed [T + 1]; everywhere without a mask."""
         return self.observed[name].astype(bool) if name in self.observed else np.ones(self.num_steps + 1, bool)
+
+    def plot(self, schema: Schema | None = None, *, signals: Sequence[str] = ()) -> PlotFigure:
+        """A figure of matplotlib: one panel per signal over time, and the images of cameras. Notebooks show it.
+
+        Args:
+            schema: gives units, names of components, and the time; None to draw the arrays over steps.
+            signals: names of the signals; default is the first 12 and 4 cameras.
+
+        Raises:
+            UnknownNameError: there is no such signal.
+        """
+        from worldline.plots.episode_plot import episode_figure
+        from worldline.plots.episode_view import drawn, schema_of_arrays, view_rows
+        from worldline.plots.panels import time_axis
+
+        groups = {role: getattr(self, group) for role, group in zip(Role, _GROUPS, strict=False)}
+        schema = schema_of_arrays(groups) if schema is None else schema
+        view = view_rows(
+            "Episode",
+            f"{self.num_steps} steps, {self._end()}",
+            time_axis(self.num_steps, schema.step_s if self.step_s is None else self.step_s),
+            schema,
+            [schema[name] for name in signals],
+            rows=lambda signal: (
+                drawn(groups[signal.role][signal.name]),
+                self.mask(signal.name)[: len(groups[signal.role][signal.name])],
+            ),
+            frame=lambda camera, at: self.observations[camera.name][at] if self.mask(camera.name)[at] else None,
+        )
+        return episode_figure(view)
 
     def history(self, at: int | None = None, length: int | None = None) -> History:
         """The `length` observations that end with observation `at`, and the inputs between them.

@@ -1,13 +1,24 @@
-"""Progress of long calls, and how a caller ends one."""
+"""Progress of long calls, its bars on a terminal or in a notebook, and how a caller ends a call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
 
 from worldline.errors import StoppedError
 
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
 __all__ = ["OnProgress", "Progress", "tell"]
+
+_REFRESH_S: Final = 0.2
+"""Seconds between two updates of the bars in a notebook."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,3 +65,71 @@ def stoppable(progress: OnProgress | None, stop: Callable[[], bool] | None) -> O
             raise StoppedError(f"stopped in the stage {now.stage!r}, after {now.step} of {now.total} steps")
 
     return report
+
+
+@contextmanager
+def shown(progress: OnProgress | Literal["auto"] | None) -> Iterator[OnProgress | None]:
+    """Yields the receiver of a call: for "auto", bars on a terminal or in a notebook, and nothing elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if progress == "auto" and (console.is_terminal or console.is_jupyter):
+        with progress_bars() as report:
+            yield report
+    else:
+        yield None if progress == "auto" else progress
+
+
+@contextmanager
+def progress_bars() -> Iterator[OnProgress]:
+    """Yields a receiver of progress that shows one bar per stage: on stderr, or in the cell of a notebook.
+
+    A stage whose steps are not counted has an indeterminate bar.
+    """
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TextColumn, TimeElapsedColumn
+
+    _, bar, share, left = Bars.get_default_columns()
+    columns = (TextColumn("{task.description:<26}"), bar, share, TimeElapsedColumn(), left)
+    tasks: dict[str, TaskID] = {}
+    console = Console(stderr=True)
+    with Bars(*columns, console=console, disable=console.is_jupyter) as bars:
+        draw = _notebook_output(bars) if console.is_jupyter else None
+
+        def report(now: Progress) -> None:
+            if now.stage not in tasks:
+                tasks[now.stage] = bars.add_task(now.stage)
+            counted = now.total > 1 or now.step >= now.total
+            loss = "" if now.loss is None else f" (loss {now.loss:.3g})"
+            bars.update(
+                tasks[now.stage],
+                description=f"{now.stage}{loss}",
+                completed=now.step,
+                total=now.total if counted else None,
+            )
+            if draw is not None:
+                draw(now.step in (0, now.total))
+
+        yield report
+
+
+def _notebook_output(bars: Bars) -> Callable[[bool], None]:
+    """A function that draws the bars below the cell, at most every 0.2 s unless it must.
+
+    The display of rich itself needs ipywidgets.
+    """
+    from IPython.display import HTML, display
+    from rich.console import Console
+
+    output, drawn_s = display(HTML(""), display_id=True), -_REFRESH_S
+
+    def draw(must: bool) -> None:
+        nonlocal drawn_s
+        if must or time.monotonic() - drawn_s >= _REFRESH_S:
+            drawn_s = time.monotonic()
+            page = Console(file=io.StringIO(), record=True, width=100, force_jupyter=False)
+            page.print(bars.get_renderable())
+            output.update(HTML(page.export_html(inline_styles=True, code_format="<pre>{code}</pre>")))
+
+    return draw

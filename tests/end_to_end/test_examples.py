@@ -45,7 +45,7 @@ def example() -> Iterator[Callable[[str], Any]]:
             return __import__(name)
 
         yield get
-    for name in ("thermostat", "navigate", "pictures"):
+    for name in ("thermostat", "navigate", "heated_tank", "pictures"):
         sys.modules.pop(name, None)
 
 
@@ -217,3 +217,20 @@ def test_the_agent_asks_the_world_before_it_acts(capfd: pytest.CaptureFixture[st
     assert max(room.temperatures) < 22.2
     assert shown.count("trust") == shown.count("agent:") == 4
     assert "full: ends at 22.4 (22.2 to 22.5) degC, exceeds the bound" in shown
+
+
+def test_the_tank_is_warm_in_time_and_has_a_fallback(
+    example: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = example("heated_tank")
+    world = worldline.learn(loop.log(2500), tmp_path / "world", recipe="linear")
+    planned, ruled = loop.run(world, 60), loop.run(None, 60)
+    deficit, of_the_rule = ((one.low - one.water).clip(lower=0).mean() for one in (planned, ruled))
+    assert deficit < 0.5 * of_the_rule
+    assert planned.fallback.mean() < 0.2
+    loop.draw(str(tmp_path / "loop.png"), planned, ruled)
+    assert (tmp_path / "loop.png").read_bytes().startswith(PNG)
+    monkeypatch.setattr(loop, "MIN_TRUST", 1.0)
+    distrusted = loop.run(world, 20)
+    assert distrusted.fallback.all()
+    assert distrusted.heater.equals(loop.run(None, 20).heater)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from worldline.report.store_figures import KeyFigures, bounds, drawn_signals, origin, size
+from worldline.report.store_figures import KeyFigures, bounds, origin, size
 from worldline.schema import Kind, Role, Signal
 
 
@@ -37,12 +37,3 @@ def test_origin_lists_few_values_and_counts_many() -> None:
     assert origin(KeyFigures(name="file", num_episodes=9, num_values=2, examples=("a", "b"))) == "a, b"
     many = KeyFigures(name="file", num_episodes=9, num_values=9, examples=("a", "b", "c"))
     assert origin(many).replace("\u00a0", " ") == "9 values: a, b, c, …"
-
-
-def test_of_many_signals_each_role_is_drawn() -> None:
-    signals = [vector(f"o{k}", Role.OBSERVATION) for k in range(100)]
-    signals += [Signal(name="eye", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(2, 2, 3))]
-    signals += [vector("r", Role.REWARD), vector("a", Role.ACTION)]
-    assert [one.name for one in drawn_signals(signals, 5)] == ["o0", "o1", "o2", "a", "r"]
-    assert len(drawn_signals(signals, 12)) == 12
-    assert drawn_signals([], 12) == []

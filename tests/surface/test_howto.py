@@ -152,6 +152,7 @@ def test_the_page_on_planning_runs_and_does_what_it_says(room: Path, monkeypatch
     tracked = world.predict(now, plans[2].actions, level=0.8).signals["temperature"].mean[:, 0]
     assert tracked[5] > tracked[10] + 1.5
     assert known["sure"].violation.max() <= 0
+    assert known["temperature"] == pytest.approx(20.0, abs=0.7)  # of the loop
     assert known["careful"].status.value in ("searched", "infeasible")
     safe = world.predict(now, known["sure"].actions, level=0.8).signals["temperature"]
     assert safe.high.max() <= 22.0 + 1e-4

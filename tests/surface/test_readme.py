@@ -73,7 +73,7 @@ def test_the_python_runs(
     monkeypatch.setattr(two_rooms, "two_rooms", tiny)
     monkeypatch.setattr(worldline, "record", short_record)
     names: dict[str, Any] = {}
-    (code,) = blocks(README)
+    code, _ = blocks(README)
     assert len([line for line in code.splitlines() if line]) == 8
     exec(compile(code, str(README), "exec"), names)  # noqa: S102 (our own README)
     assert names["plan"].actions["move"].shape == (12, 2)
@@ -87,19 +87,36 @@ def test_the_commands_for_a_table_run(tmp_path: Path, monkeypatch: pytest.Monkey
     draw = np.random.default_rng(0)
     with Path("plant.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["time", "episode", "temperature", "valve"])
+        table.writerow(["time", "episode", "temperature", "heater", "outdoor"])
         for episode in range(EPISODES):
             temperature = draw.uniform(15, 25)
             for step in range(13):
-                valve = draw.uniform()
-                table.writerow([episode * 100 + step, episode, f"{temperature:.6f}", f"{valve:.6f}"])
-                temperature += 0.1 * (12 - temperature) + valve + 0.05 * draw.standard_normal()
+                heater, outdoor = draw.uniform(0, 2), draw.uniform(10, 14)
+                cells = [f"{value:.6f}" for value in (temperature, heater, outdoor)]
+                table.writerow([episode * 100 + step, episode, *cells])
+                temperature += 0.1 * (outdoor - temperature) + heater + 0.05 * draw.standard_normal()
     found = commands(README, "You have a table of sensors")
-    assert [line.split()[0] for line in found] == ["import", "check", "learn"]
-    for line in found:
+    assert [line.split()[0] for line in found] == ["import", "check", "learn", "serve"]
+    for line in found[:3]:
         run(line)
-    assert {"temperature", "valve"} == {signal.name for signal in worldline.open_store("store").schema.signals}
+    signals = {signal.name for signal in worldline.open_store("store").schema.signals}
+    assert signals == {"temperature", "heater", "outdoor"}
     assert (tmp_path / "world" / "report.html").exists()
+    room, steps = [15.0], iter(range(8))
+
+    def send(heater: np.ndarray) -> None:
+        room.append(room[-1] + 0.1 * (12 - room[-1]) + heater.item())
+
+    functions = {
+        "running": lambda: next(steps, None) is not None,
+        "measured": lambda: np.array([room[-1]]),
+        "forecast": lambda: np.full((12, 1), 12.0),
+        "outdoor": lambda: np.array([12.0]),
+        "rule": lambda: np.array([0.9]),
+        "send": send,
+    }
+    exec(compile(blocks(README)[1], str(README), "exec"), {"worldline": worldline, "np": np, **functions})  # noqa: S102
+    assert room[-1] == pytest.approx(21, abs=0.7)
 
 
 def test_the_commands_for_cameras_run(
@@ -168,7 +185,11 @@ def test_every_command_is_in_the_table() -> None:
     assert listed == {command.name or command.callback.__name__ for command in known if command.callback} | GROUPS
 
 
-@pytest.mark.parametrize("page", [README, COMMANDS, ROOT / "CONTRIBUTING.md", *HOWTO], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [README, COMMANDS, ROOT / "CONTRIBUTING.md", ROOT / "docs" / "glossary.md", *HOWTO],
+    ids=lambda page: page.stem,
+)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"(?<!!)\[[^]]*\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert links

@@ -16,10 +16,14 @@ import pytest
 from worldline import episode, schema
 from worldline.models import base as world_model
 from worldline.planning import base as planning
+from worldline.plots.figure import PlotFigure
 from worldline.world import base as world
 from worldline.world import local
 
 TORCH = {repr(hint) for hint in (planning.Cost, planning.Constraint, planning.Rollout, planning.Chance)}
+
+LATE = {"PlotFigure": PlotFigure}
+"""Types that are imported only where they are used."""
 
 
 def hints_of(thing: Any) -> Iterator[tuple[str, Any]]:
@@ -32,7 +36,7 @@ def hints_of(thing: Any) -> Iterator[tuple[str, Any]]:
         for name, member in vars(thing).items():
             function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
             if inspect.isfunction(function) and not name.startswith("_"):
-                yield from get_type_hints(function).items()
+                yield from get_type_hints(function, localns=LATE).items()
 
 
 def torch_in(module: ModuleType) -> list[str]:

@@ -8,9 +8,11 @@ import pytest
 from tests.data.stores import random_episode, stored
 
 from worldline.data.store import Store
+from worldline.data.store_plot import view_episode
 from worldline.errors import InputError, UnknownNameError
+from worldline.plots.episode_view import MAX_PANELS
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.workflows.show import MAX_PANELS, measure, sample_images, show, view_episode
+from worldline.workflows.show import measure, sample_images, show
 
 
 def signal(name: str, role: Role, kind: Kind = Kind.VECTOR, shape: tuple[int, ...] = (1,), **more: object) -> Signal:

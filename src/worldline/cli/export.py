@@ -13,8 +13,9 @@ def export(store: Path, destination: Path, exporter: str | None = None) -> None:
     Args:
         store: folder of the store.
         destination: new file or folder.
-        exporter: format: hdf5, minari or lerobot. Default: hdf5 for .h5 and .hdf5.
+        exporter: format: csv, parquet, hdf5, minari or lerobot. Default: by the suffix .csv, .parquet, .h5 or .hdf5.
     """
+    from worldline.data.base import sidecar
     from worldline.data.exporting import export_store
     from worldline.data.store import open_store
 
@@ -22,4 +23,6 @@ def export(store: Path, destination: Path, exporter: str | None = None) -> None:
     with progress_bars() as progress:
         name = export_store(opened, destination, exporter=exporter, progress=progress)
     print(f"Exported {len(opened)} episodes as {name}: {destination}")
+    if (schema := sidecar(destination)).is_file():
+        print(f"Roles, units and bounds: {schema}. Keep it next to the table.")
     print_next("import", destination, "copy/")

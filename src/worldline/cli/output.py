@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from worldline.progress import OnProgress, Progress
+from worldline.progress import progress_bars
+
+__all__ = ["print_list", "print_next", "print_table", "print_wrapped", "progress_bars", "write_json"]
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -65,33 +66,3 @@ def write_json(path: Path | None, figures: Mapping[str, object]) -> None:
     if path is not None:
         with name_in_errors(path):
             path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def progress_bars() -> Iterator[OnProgress]:
-    """Yields a receiver of progress that shows one bar per stage on stderr.
-
-    A stage whose steps are not counted has an indeterminate bar.
-    """
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID, TextColumn, TimeElapsedColumn
-
-    _, bar, share, left = Bars.get_default_columns()
-    columns = (TextColumn("{task.description:<26}"), bar, share, TimeElapsedColumn(), left)
-    tasks: dict[str, TaskID] = {}
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-
-        def report(now: Progress) -> None:
-            if now.stage not in tasks:
-                tasks[now.stage] = bars.add_task(now.stage)
-            counted = now.total > 1 or now.step >= now.total
-            loss = "" if now.loss is None else f" (loss {now.loss:.3g})"
-            bars.update(
-                tasks[now.stage],
-                description=f"{now.stage}{loss}",
-                completed=now.step,
-                total=now.total if counted else None,
-            )
-
-        yield report

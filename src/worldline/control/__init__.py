@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.control.controller import ReplanningController
-    from worldline.control.realtime import RealTimeLoop
+    from worldline.control.controller import Actor, ReplanningController, Situation, WorldActor
+    from worldline.control.realtime import Period, PlantReading, RealTimeLoop
 
-__all__ = ["RealTimeLoop", "ReplanningController"]
+__all__ = ["Actor", "Period", "PlantReading", "RealTimeLoop", "ReplanningController", "Situation", "WorldActor"]
 
 __getattr__ = lazy_names(__name__)

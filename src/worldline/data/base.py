@@ -24,6 +24,8 @@ ACTION_LAG: Final = "action_lag"
 """Name of the option, and of the note in a store."""
 PIECE: Final = "piece"
 """Key of the sources: the number of an episode among the pieces that a recording was cut into."""
+SIDECAR: Final = f".{SCHEMA_FILE}"
+"""End of the name of the schema of a single file: `plant.csv.schema.json` is that of `plant.csv`."""
 BYTES_A_JSON_BYTE: Final = 32
 """Memory that a byte of a schema in JSON takes until it is checked."""
 
@@ -151,7 +153,7 @@ class Logs(ABC):
 
 
 def schema_beside(path: Path) -> Schema | None:
-    """The schema in the `schema.json` next to the logs, which the user may have corrected.
+    """The schema next to the logs, which the user may have corrected: `FILE.schema.json`, or `schema.json`.
 
     None without that file, and for a partial one: `open_logs` merges it over the inferred schema.
 
@@ -178,7 +180,14 @@ def edits_beside(path: Path) -> SchemaEdits:
 
 
 def _schema_file(path: Path) -> Path:
-    return (path.parent if path.is_file() else path) / SCHEMA_FILE
+    if not path.is_file():
+        return path / SCHEMA_FILE
+    return own if (own := sidecar(path)).is_file() else path.parent / SCHEMA_FILE
+
+
+def sidecar(file: Path) -> Path:
+    """The path of the schema that belongs to a single file."""
+    return file.with_name(f"{file.name}{SIDECAR}")
 
 
 def _schema_text(file: Path) -> bytes:

@@ -23,7 +23,7 @@ from worldline.progress import OnProgress, tell
 from worldline.registry import load, names
 from worldline.schema import Schema
 
-_ENDINGS = {".h5": "hdf5", ".hdf5": "hdf5"}
+_ENDINGS = {".h5": "hdf5", ".hdf5": "hdf5", ".csv": "csv", ".parquet": "parquet"}
 SCHEMA_ATTRIBUTE = "worldline_schema"
 _CHUNK_BYTES = 1 << 16
 

@@ -27,8 +27,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,9 @@ from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.formatting import first_of, html_table, plural
 from worldline.schema import Kind, Role, Schema
+
+if TYPE_CHECKING:
+    from worldline.plots.figure import PlotFigure
 
 Array = NDArray[np.generic]
 
@@ -350,6 +354,25 @@ class Store:
             seed=entry.seed,
             step_s=self.step_s(number, 0, entry.num_steps),
         )
+
+    def plot(self, episodes: int | Sequence[int] | None = None, *, signals: Sequence[str] = ()) -> PlotFigure:
+        """A figure of matplotlib: one panel per signal over time. Notebooks show it.
+
+        Save it with `store.plot().savefig("store.png")`. Several episodes are drawn over each other, from the start of
+        each, without images.
+
+        Args:
+            episodes: number of the episode, or up to 8 numbers. None for up to 5 episodes that are spread evenly.
+            signals: names of the signals; default is the first 12, and 4 cameras of a single episode.
+
+        Raises:
+            InputError: there is no such episode, or no or too many episodes.
+            UnknownNameError: there is no such signal.
+        """
+        from worldline.data.store_plot import view_store
+        from worldline.plots.episode_plot import episode_figure
+
+        return episode_figure(view_store(self, episodes, signals))
 
     def verify(self, number: int) -> Episode:
         """A whole episode, checked with its digest.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Final
 
 from worldline.formatting import NBSP, listing, number, percent, plural, pretty_unit, size, tick
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.schema import Schema, Signal
 
 SIGNAL_TITLES: Final = ("signal", "role", "kind", "shape", "unit", "bounds")
 
@@ -170,13 +169,3 @@ def missing(figures: SignalFigures) -> str:
     if figures.missing is None:
         return ""
     return percent(figures.missing) if figures.missing else "none"
-
-
-def drawn_signals(signals: Sequence[Signal], limit: int) -> list[Signal]:
-    """The first signals that can be drawn as curves: at least one of each role, grouped by role."""
-    roles, curves = list(Role), [signal for signal in signals if signal.kind is not Kind.IMAGE]
-    by_role = sorted(curves, key=lambda signal: roles.index(signal.role))
-    firsts = [next(group) for _, group in groupby(by_role, lambda signal: signal.role)]
-    rest = [signal for signal in curves if signal not in firsts]
-    chosen = [*firsts, *rest][:limit]
-    return [signal for signal in by_role if signal in chosen]

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, TypeGuard, Unpack
+from typing import Any, Literal, TypeGuard, Unpack
 
 from worldline.audit.report_evidence import Choice, Evidence
 from worldline.bundle import MANIFEST
@@ -42,7 +42,7 @@ from worldline.data.store import Store, is_store, open_store
 from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
 from worldline.models.base import WorldModel
-from worldline.progress import OnProgress, stoppable, tell
+from worldline.progress import OnProgress, shown, stoppable, tell
 from worldline.recipes.recipe import Recipe
 from worldline.registry import imported, load
 from worldline.report.learn_page import Report, render
@@ -88,7 +88,7 @@ def learn(
     out: Path | str | None = None,
     options: Options | None = None,
     *,
-    progress: OnProgress | None = None,
+    progress: OnProgress | Literal["auto"] | None = "auto",
     stop: Callable[[], bool] | None = None,
     **shortcuts: Unpack[OptionsDict],
 ) -> World:
@@ -104,6 +104,7 @@ def learn(
             `world-2` and so on in the working directory, whose path is printed.
         options: recipe, settings, budget and others, see `Options`; None for the defaults.
         progress: called with a `Progress` after each step: stage, completed steps, their total, and the training loss.
+            "auto" shows bars on a terminal and in a notebook, and nothing elsewhere; None shows nothing.
         stop: called after each step, such as an update of the training. If it returns True, the call saves what can be
             resumed and raises `StoppedError`, as Ctrl-C does in the command. No world is returned or written.
         shortcuts: fields of `options` by name, such as `recipe="memory"` or `budget="10min"`; they replace those there.
@@ -130,7 +131,8 @@ def learn(
         barrier()
         return open_world(out, device=options.device)
     try:
-        world = learn_logs(logs, out, options, progress=stoppable(progress, stop)).world
+        with shown(progress) as report:
+            world = learn_logs(logs, out, options, progress=stoppable(report, stop)).world
     except StoppedError as error:
         again = f"out={str(out)!r} and resume=True"  # the next call without `out` would choose another folder
         raise StoppedError(f"{error}. {saved_work(logs, Path(out), resume=again)}") from error

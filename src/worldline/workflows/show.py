@@ -12,29 +12,27 @@ from numpy.typing import NDArray
 
 from worldline.data.fsync import name_in_errors
 from worldline.data.store import Store, is_store
-from worldline.errors import InputError
-from worldline.formatting import duration, number, plural
-from worldline.plots.episode_plot import EpisodeView, Strip, num_frames
-from worldline.plots.panels import (
-    MAX_CURVES,
-    SignalPanel,
-    TimeAxis,
-    elapsed_s,
-    envelope_note,
-    make_panel,
-    time_axis,
+from worldline.data.store_plot import (
+    duration_s_of,
+    ending_of,
+    frame_of,
+    length_of,
+    spread,
+    step_s_of,
+    view_episode,
 )
+from worldline.errors import InputError
+from worldline.formatting import plural
+from worldline.plots.episode_view import MAX_CAMERAS
+from worldline.plots.panels import time_axis
 from worldline.progress import OnProgress, tell
-from worldline.report.store_figures import KeyFigures, SignalFigures, StoreFigures, drawn_signals
+from worldline.report.store_figures import KeyFigures, SignalFigures, StoreFigures
 from worldline.report.store_page import Reel, SampleImages, episode_page, index_page
 from worldline.schema import Kind, Role, Signal
 
-MAX_PANELS: Final = 12
-MAX_CAMERAS: Final = 4
 SAMPLE_EPISODES: Final = 8
 SAMPLE_MOMENTS: Final = 8
 _EXAMPLES: Final = 3
-_CHUNK_BYTES: Final = 1 << 24
 
 
 def show(
@@ -121,12 +119,15 @@ def measure(store: Store) -> StoreFigures:
 
 def sample_images(store: Store) -> SampleImages | None:
     """Images of up to 8 episodes, evenly spread; None without episodes or cameras."""
-    numbers, cameras = _spread(len(store), SAMPLE_EPISODES), _cameras(store)
+    numbers, cameras = (
+        spread(len(store), SAMPLE_EPISODES),
+        [signal for signal in store.schema.observations if signal.kind is Kind.IMAGE],
+    )
     if not numbers or not cameras:
         return None
     shown, left = cameras[:MAX_CAMERAS], len(cameras[MAX_CAMERAS:])
     return SampleImages(
-        episodes=[(f"episode {number}", _length(store, number), _ending(store, number)) for number in numbers],
+        episodes=[(f"episode {number}", length_of(store, number), ending_of(store, number)) for number in numbers],
         reels=[
             Reel(name=c.name, shape=c.shape, rows=[_moments(store, c, number) for number in numbers]) for c in shown
         ],
@@ -134,77 +135,12 @@ def sample_images(store: Store) -> SampleImages | None:
     )
 
 
-def view_episode(store: Store, number_: int, signals: Sequence[Signal] = ()) -> EpisodeView:
-    """The plot data of an episode; reads only the frames and components that are drawn.
-
-    Args:
-        store: the store.
-        number_: 0 to len - 1.
-        signals: to plot; default is the first 12 and 4 cameras, with each role represented.
-
-    Raises:
-        InputError: there is no such episode.
-    """
-    entry, schema = store.entry(number_), store.schema
-    axis = time_axis(entry.num_steps, _step_s(store, number_))
-    cameras = [camera for camera in _cameras(store) if not signals or camera in signals]
-    shown = cameras if signals else cameras[:MAX_CAMERAS]
-    curves = drawn_signals(signals or schema.signals, len(signals) or MAX_PANELS)
-    count = num_frames([camera.shape for camera in shown])
-    moments = _moments_between(axis, count) if shown else []
-    left = len(schema.signals) - len(shown) - len(curves)
-    notes = [envelope_note(entry.num_steps + 1)] if any(p.kind is Kind.VECTOR for p in curves) else []
-    if left:
-        listed = f"{plural(left, 'signal')} of {number(len(schema.signals))}"
-        notes.append(f"{listed} left out. Choose with --signals NAME.")
-    return EpisodeView(
-        title=f"Episode {number_}",
-        subtitle=f"{store.path.absolute().name} · {_length(store, number_)} · {_ending(store, number_)}",
-        axis=axis,
-        moments=moments,
-        strips=[
-            Strip(name=c.name, shape=c.shape, frames=[_frame(store, c, number_, at) for at in moments]) for c in shown
-        ],
-        panels=[_panel(store, signal, number_, axis) for signal in curves],
-        notes=[note for note in notes if note],
-    )
-
-
-def _cameras(store: Store) -> list[Signal]:
-    return [signal for signal in store.schema.observations if signal.kind is Kind.IMAGE]
-
-
-def _spread(count: int, max_numbers: int) -> list[int]:
-    """Up to `max_numbers` evenly spread numbers below `count`, with the first and the last."""
-    return sorted({round(k) for k in np.linspace(0, count - 1, min(count, max_numbers)).tolist()})
-
-
-def _moments_between(axis: TimeAxis, count: int) -> list[int]:
-    """Indices of up to `count` observations, nearest to the middles of `count` equal parts of the axis."""
-    if len(axis.times) <= count:
-        return list(range(len(axis.times)))
-    middles = axis.span[1] * (np.arange(count) + 0.5) / count
-    return sorted({int(np.abs(axis.times - middle).argmin()) for middle in middles})
-
-
-def _step_s(store: Store, number_: int) -> float | NDArray[np.float32] | None:
-    """Seconds per step of an episode: a number, an array over steps, or None if unknown."""
-    own = store.step_s(number_, 0, int(store.num_steps[number_]))
-    return store.schema.step_s if own is None else own
-
-
 def _time_s(store: Store) -> float | None:
     """Seconds of all episodes; None if unknown for one."""
     if not store.has_step_s():
         return None if store.schema.step_s is None else store.schema.step_s * int(store.num_steps.sum())
-    times_s = [_duration_s(store, k) for k in range(len(store))]
+    times_s = [duration_s_of(store, k) for k in range(len(store))]
     return None if None in times_s else sum(time_s for time_s in times_s if time_s is not None)
-
-
-def _duration_s(store: Store, number_: int) -> float | None:
-    """Seconds of an episode; None if unknown."""
-    step_s = _step_s(store, number_)
-    return None if step_s is None else float(elapsed_s(int(store.num_steps[number_]), step_s)[-1])
 
 
 def _missing(store: Store, signal: Signal, num_rows: int) -> float | None:
@@ -240,42 +176,8 @@ def _source(store: Store, number_: int) -> list[tuple[str, str]]:
     return [(key, str(value)) for key, value in entry.source.items()] + seed
 
 
-def _length(store: Store, number_: int) -> str:
-    counted, time_s = plural(int(store.num_steps[number_]), "step"), _duration_s(store, number_)
-    return counted if time_s is None else f"{counted}, {duration(time_s)}"
-
-
-def _ending(store: Store, number_: int) -> str:
-    entry = store.entry(number_)
-    words = [text for text, holds in (("terminated", entry.terminated), ("truncated", entry.truncated)) if holds]
-    return " and ".join(words) or "open end"
-
-
 def _moments(store: Store, camera: Signal, number_: int) -> list[tuple[str, NDArray[np.uint8] | None]]:
     """The time and the frame of up to 8 evenly spread observations."""
     steps = int(store.num_steps[number_])
-    axis = time_axis(steps, _step_s(store, number_))
-    return [(axis.text(at), _frame(store, camera, number_, at)) for at in _spread(steps + 1, SAMPLE_MOMENTS)]
-
-
-def _frame(store: Store, camera: Signal, number_: int, at: int) -> NDArray[np.uint8] | None:
-    """One frame; None if it was not observed."""
-    if not store.observed(camera.name, number_, at, at + 1)[0]:
-        return None
-    frame: NDArray[np.uint8] = store.read(camera.name, number_, at, at + 1)[0]
-    return frame
-
-
-def _panel(store: Store, signal: Signal, number_: int, axis: TimeAxis) -> SignalPanel:
-    """One signal of an episode; only drawn components of a wide vector stay in memory."""
-    rows = int(store.num_steps[number_]) + (signal.role is Role.OBSERVATION)
-    width = signal.shape[0] if signal.kind is Kind.VECTOR else 1
-    chunk = max(1, _CHUNK_BYTES // (8 * width))
-    # Copies, because a view would keep the whole array in memory.
-    parts = [
-        store.read(signal.name, number_, k, min(k + chunk, rows)).reshape(-1, width)[:, :MAX_CURVES].copy()
-        for k in range(0, rows, chunk)
-    ]
-    known = signal.role is not Role.OBSERVATION
-    observed = np.ones(rows, np.bool_) if known else store.observed(signal.name, number_, 0, rows)
-    return make_panel(signal, np.concatenate(parts), observed, axis)
+    axis = time_axis(steps, step_s_of(store, number_))
+    return [(axis.text(at), frame_of(store, camera, number_, at)) for at in spread(steps + 1, SAMPLE_MOMENTS)]

@@ -192,7 +192,7 @@ def _clean(header: str) -> str:
     return re.sub(r"[/\\\0]", ".", header).strip().lstrip(".")
 
 
-def _name_and_unit(header: str) -> tuple[str, str | None]:
+def name_and_unit(header: str) -> tuple[str, str | None]:
     """Returns name and unit of a header; only the name is cleaned, since units may have slashes."""
     if (parts := _UNIT.match(header.strip())) and (name := _clean(parts["name"])):
         unit = (parts["square"] or parts["round"]).strip()
@@ -204,7 +204,7 @@ def _name_and_unit(header: str) -> tuple[str, str | None]:
 def _column(header: str, cells: pa.ChunkedArray, file: Path) -> Column | Finding:
     """Returns the column, or a warning if no signal can hold its type."""
     values, missing = _values(header, cells, file)
-    name, unit = _name_and_unit(header)
+    name, unit = name_and_unit(header)
     if values is None:
         fix = "If it is a signal, write it as numbers, texts or times."
         problem = f"the column has the unsupported type {cells.type} and is left out"

@@ -256,7 +256,7 @@ def _flag(draft: EpisodeDraft, piece: EpisodeRows, name: str) -> bool | None:
 def _seed(draft: EpisodeDraft, piece: EpisodeRows) -> int | None:
     """Returns the reset seed if the column `seed` holds one whole number in all rows, else adds a warning."""
     column = piece.table.columns.get("seed")
-    if column is None:
+    if column is None or column.missing[piece.rows].all():
         return None
     seeds = np.unique(column.values[piece.rows])
     if column.values.dtype.kind in "iu" and len(seeds) == 1 and not column.missing[piece.rows].any():

@@ -58,7 +58,7 @@ class TableLayout:
         schema: the signals; signals without a column are missing in every episode.
         codes: the texts of each discrete column, in the order of their codes.
         stale: columns of slow sensors, which repeat their values between two readings.
-        facts: columns of texts that are constant within each episode.
+        facts: columns that are constant within each episode: texts, and in an export numbers too.
         known: columns that are part of a signal or used otherwise; the others are left out.
         unclear: assumptions, in full sentences.
         columns: what was inferred of each column; empty if the schema was given.
@@ -208,13 +208,16 @@ class Survey:
             elif column.is_number:
                 _look_at_numbers(seen, column, episodes)
 
-    def layout(self, schema: Schema | None, step_s: float | None, cameras: Sequence[Signal] = ()) -> TableLayout:
+    def layout(
+        self, schema: Schema | None, step_s: float | None, cameras: Sequence[Signal] = (), *, exact: bool = False
+    ) -> TableLayout:
         """Returns the layout of the tables.
 
         Args:
             schema: given by the user; None to infer it.
             step_s: seconds per step, for an inferred schema.
             cameras: image signals, for an inferred schema.
+            exact: whether the schema is that of an export: all other columns are facts, and no repeats are missing.
         """
         self._draft = SchemaDraft(unclear=())
         is_given, unnamed = schema is not None, set[str]()
@@ -225,7 +228,7 @@ class Survey:
         if is_given:
             self._compare_units(used)
         own = {*used, *self._reserved, *FLAGS, "seed", *unnamed}
-        facts = {name for name, seen in self._seen.items() if name not in own and _is_fact(seen)}
+        facts = {name for name, seen in self._seen.items() if name not in own and (exact or _is_fact(seen))}
         chosen = {name: signal for name, signal in used.items() if signal.kind is Kind.DISCRETE}
         texts = {name: tuple(sorted(self._seen[name].texts)) for name in chosen}
         codes = {name: signal.components or texts[name] for name, signal in chosen.items() if texts[name]}
@@ -234,7 +237,7 @@ class Survey:
         return TableLayout(
             schema=schema,
             codes=codes,
-            stale=self._stale(used),
+            stale=frozenset() if exact else self._stale(used),
             facts=frozenset(facts),
             known=frozenset(own | facts),
             unclear=tuple(self._draft.unclear),

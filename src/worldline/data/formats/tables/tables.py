@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.data.base import PIECE, LoggedEpisode, Logs, ReadOptions, schema_beside
+from worldline.data.base import PIECE, LoggedEpisode, Logs, ReadOptions, schema_beside, sidecar
 from worldline.data.checks import Finding, warning
 from worldline.data.formats.reading import EpisodeDraft, Metadata, readable, unread
 from worldline.data.formats.tables.columns import ColumnTable, read_table, tables_in
@@ -42,6 +42,7 @@ class TableLogs(Logs):
         read: reads a file.
         cameras: image signals, for an inferred schema.
         step_s: seconds per step, for an inferred schema if the rows have no times.
+        exact: whether the table is an export, with its schema: nothing in it is assumed.
     """
 
     def __init__(
@@ -54,13 +55,16 @@ class TableLogs(Logs):
         *,
         cameras: Sequence[Signal] = (),
         step_s: float | None = None,
+        exact: bool = False,
     ) -> None:
-        layout = scan.survey.layout(schema, step_s if scan.step_s is None else scan.step_s, cameras)
+        step_s = step_s if scan.step_s is None else scan.step_s
+        layout = scan.survey.layout(schema, step_s, cameras, exact=exact)
         dropped = "The action in the last row of an episode has no following observation and is dropped."
-        super().__init__(layout.schema, [*scan.assumptions, *layout.unclear, *resampling_notes(reading), dropped])
+        assumed = [] if exact else [*scan.assumptions, *layout.unclear, dropped]
+        super().__init__(layout.schema, [*assumed, *resampling_notes(reading)])
         self.columns = layout.columns
         self._files, self._scan, self._layout, self._reading = tuple(files), scan, layout, reading
-        self._open_file = read
+        self._open_file, self._exact = read, exact
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -74,13 +78,15 @@ class TableLogs(Logs):
         """Opens the logs; scans all tables once."""
         if not (files := tables_in(path)):
             raise DataError("there are no tables at this path", fix="Give CSV or Parquet files.", file=path)
-        logs = TableLogs(files, scan_tables(files, reading), schema or schema_beside(path), reading)
+        beside = schema_beside(path)
+        exact = beside is not None and sidecar(path).is_file()
+        logs = TableLogs(files, scan_tables(files, reading), schema or beside, reading, exact=exact)
         logs.unclear = (*logs.unclear, *unread(path, files, "not tables"))
         return logs
 
     def with_schema(self, schema: Schema) -> TableLogs | None:
         """The same tables with another schema, from the first pass over them."""
-        return TableLogs(self._files, self._scan, schema, self._reading, self._open_file)
+        return TableLogs(self._files, self._scan, schema, self._reading, self._open_file, exact=self._exact)
 
     def __len__(self) -> int:
         return sum(map(len, self._scan.labels))
@@ -101,7 +107,7 @@ class TableLogs(Logs):
         reported = {column.name for column in self.columns}
         of_table = [*table.findings, *_left_out(table, self._layout.known | reported)]
         for piece, draft in self._drafts(file, pieces, times):
-            draft.source = _source_of(piece, self._layout, times)
+            draft.source = _source_of(piece, self._layout, times, exact=self._exact)
             draft.findings = of_table + draft.findings
             of_table = []  # those of the table are reported once, with its first episode
             yield draft.logged(self.schema, file.name, next(numbers))
@@ -218,8 +224,11 @@ def _left_out(table: ColumnTable, known: Collection[str]) -> Iterator[Finding]:
             yield warning(problem=problem, fix="Add a signal of this name to schema.json to keep it.", signal=name)
 
 
-def _source_of(piece: EpisodeRows, layout: TableLayout, times: Times | None) -> Metadata:
-    """Returns what a store keeps with an episode: file, number, label, piece, start time and constant texts."""
+def _source_of(piece: EpisodeRows, layout: TableLayout, times: Times | None, *, exact: bool) -> Metadata:
+    """Returns what a store keeps with an episode: file, number, label, piece, start time and constant columns.
+
+    In an export, the columns `file`, `label` and `piece` are those of the exported episodes.
+    """
     source: Metadata = {"file": piece.table.file.name, "episode": piece.number}
     if piece.label:
         source["label"] = piece.label
@@ -229,6 +238,7 @@ def _source_of(piece: EpisodeRows, layout: TableLayout, times: Times | None) -> 
         source["start_s"] = times.start_s + float(piece.times[0])
     for name in sorted(layout.facts & piece.table.columns.keys()):
         column = piece.table.columns[name]
-        if column.is_text and len(piece.rows) and not column.missing[piece.rows[0]]:
-            source[f"column.{name}" if name in source else name] = str(column.values[piece.rows[0]])
+        if (exact or column.is_text) and len(piece.rows) and not column.missing[piece.rows[0]]:
+            value = column.values[piece.rows[:1]].tolist()[0]
+            source[f"column.{name}" if name in source and not exact else name] = value
     return source
