@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import chain, count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeGuard, Unpack
 
 from worldline.audit.report_evidence import Choice, Evidence
@@ -42,7 +43,7 @@ from worldline.data.store import Store, is_store, open_store
 from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
 from worldline.progress import OnProgress, stoppable, tell
-from worldline.recipes.recipe import Recipe
+from worldline.recipes.recipe import Recipe, check_settings
 from worldline.registry import imported, load
 from worldline.report.learn_page import Report, render
 from worldline.schema import Schema
@@ -181,15 +182,26 @@ def _new_folder() -> Path:
 
 
 def _check_call(out: Path, options: Options) -> None:
-    """Checks folders, and loads named recipes, families and trackers, before hours of importing.
+    """Checks folders and names of settings, and loads recipes, families and trackers, before hours of importing.
 
     Raises:
-        InputError: `out` is not a bundle.
+        InputError: `out` is not a bundle, or it cannot be written.
         BundleError: there is nothing to resume.
-        UnknownNameError: there is no such recipe, family or tracker.
+        UnknownNameError: there is no such recipe, family, tracker or setting.
     """
+    for path in (log_folder(out), store_folder(out), partial_folder(out)):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file, and learning writes a folder there. Move it, or choose another --out.")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
         raise InputError(f"{out} exists and is no bundle. Choose another folder for the world, or delete it first.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
+        raise InputError(f"{out} cannot be written ({reason}). Choose another folder for the world.") from error
+    check_settings(options.set)
     recipe = None if options.recipe == AUTO else options.recipe
     names = [("recipe", recipe), ("model", options.model), *(("tracker", name) for name in options.track)]
     for kind, name in names:
