@@ -140,7 +140,7 @@ def test_readout() -> None:
     assert plain(worst).startswith("door_y can be read from the latent only roughly, to within 0.300 px")
     assert worst.verdict == "unclear"
     lost = readout(("wall", Estimate(value=-0.1, low=-0.2, high=0.1)))
-    assert plain(lost).startswith("Wall cannot be read from the latent (R² −0.100")
+    assert plain(lost).startswith("wall cannot be read from the latent (R² −0.100")
     assert lost.verdict == "bad"
     assert readout(("wall", None)).verdict == "plain"
 
