@@ -103,7 +103,7 @@ def peer_row(case: Case, method: str, python: str, cpu_s: float) -> dict[str, An
     episodes = [one for one in case.episodes if len(one[1]) >= past + horizon]
     if len(episodes) < 4:
         episodes = [
-            (one[0][first : first + PIECE + 1], *(table[first : first + PIECE] for table in one[1:]))
+            (one[0][first : first + PIECE + 1], one[1][first:][:PIECE], one[2][first:][:PIECE], one[3][first:][:PIECE])
             for one in episodes
             for first in range(0, len(one[1]) - PIECE + 1, PIECE)
         ]

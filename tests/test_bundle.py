@@ -78,6 +78,23 @@ def test_what_is_written_is_read(bundle: Path) -> None:
     assert found.tensors("heads/readout.safetensors")["bias"].dtype is torch.bfloat16
 
 
+def test_all_files_have_the_mode_of_new_files(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_bundle(tmp_path / "w", CONTENTS, model="m", notes={})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "w").rglob("*.*")} == {0o640}
+
+
+def test_a_bundle_opens_without_its_page(bundle: Path) -> None:
+    (bundle / "report.html").unlink()
+    assert read_bundle(bundle).files == tuple(sorted(CONTENTS.keys() - {"report.html"}))
+    (bundle / "report.html").symlink_to("absent")
+    with pytest.raises(BundleError, match="a link or a special file"):
+        read_bundle(bundle)
+
+
 def test_tied_and_transposed_tensors_are_kept(tmp_path: Path) -> None:
     weight = torch.arange(6.0).reshape(2, 3)
     written = write_bundle(

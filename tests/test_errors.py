@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from worldline.errors import (
     UnknownNameError,
     UnsupportedError,
     WorldlineError,
+    install_command,
 )
 
 BASES = {
@@ -70,9 +72,23 @@ def test_an_unknown_name_among_none_says_so() -> None:
     assert str(UnknownNameError("lab", "x", [])) == "no lab is called 'x'. Known: none."
 
 
-def test_a_missing_extra_gives_the_pip_line() -> None:
-    message = "'lettuce_greenhouse_gym' is not installed. Run: pip install 'worldline[envs]'"
+@pytest.mark.parametrize(
+    ("source", "extra", "exam"),
+    [
+        (None, "'worldline[envs]'", "worldline-exam"),
+        ('{"url": "https://host/w.whl", "archive_info": {}}', "'worldline[envs]'", "worldline-exam"),
+        ('{"url": "file:///a%20b", "dir_info": {"editable": true}}', "-e '/a b[envs]'", "-e '/a b/exam'"),
+        ('{"url": "file:///clone", "dir_info": {}}', "'/clone[envs]'", "/clone/exam"),
+    ],
+)
+def test_a_missing_extra_gives_the_pip_line(
+    monkeypatch: pytest.MonkeyPatch, source: str | None, extra: str, exam: str
+) -> None:
+    monkeypatch.setattr(metadata.Distribution, "read_text", lambda self, name: source, raising=False)
+    monkeypatch.setattr(metadata.PathDistribution, "read_text", lambda self, name: source)
+    message = f"'lettuce_greenhouse_gym' is not installed. Run: pip install {extra}"
     assert str(MissingExtraError("lettuce_greenhouse_gym", "envs")) == message
+    assert install_command() == f"pip install {exam}"
 
 
 @pytest.mark.parametrize(

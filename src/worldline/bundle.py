@@ -13,7 +13,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from io import BufferedReader
@@ -197,6 +197,8 @@ def holds_bundle(folder: Path) -> bool:
 def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
     """Validates and opens the bundle at `folder`: names, sizes and hashes. Only the manifest is parsed.
 
+    A page that the manifest lists may be missing; the result does not list it.
+
     Args:
         folder: that holds the bundle. If a writer was killed between its two renames, the previous bundle is read.
         max_bytes: limit on the total size of the files.
@@ -214,9 +216,13 @@ def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
     if total > max_bytes:
         problem = f"the files have {total} bytes, more than {max_bytes}"
         raise BundleError(f"{folder}: {problem}. Raise max_bytes if you trust the source.")
-    extra = sorted(_present(folder, manifest) - {MANIFEST, *manifest.files})
+    present = _present(folder, manifest)
+    extra = sorted(present - {MANIFEST, *manifest.files})
     if extra:
         raise _refusal(folder / extra[0], f"not listed in {MANIFEST}")
+    # Pages are for people; a world without them is complete.
+    files = {n: entry for n, entry in manifest.files.items() if n in present or not n.endswith(".html")}
+    manifest = replace(manifest, files=files)
     for name, entry in manifest.files.items():
         _check_file(folder, name, entry)
     return Bundle(folder=folder, manifest=manifest)
@@ -337,9 +343,12 @@ def _write_file(path: Path, content: str | bytes | Mapping[str, Tensor]) -> File
     path.parent.mkdir(exist_ok=True)
     with name_in_errors(path):
         if isinstance(content, Mapping):
+            path.touch()
+            mode = path.stat().st_mode
             # Copies, because safetensors refuses tensors that share memory, such as tied weights.
             layout = torch.contiguous_format
             save_file({k: v.detach().cpu().clone(memory_format=layout) for k, v in content.items()}, path)
+            path.chmod(mode)  # safetensors writes files that only the owner can read
         else:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
     with path.open("rb") as file:

@@ -98,8 +98,30 @@ class UnknownNameError(WorldlineError, LookupError):
         return UnknownNameError, (self.kind, self.name, self.known)
 
 
+def install_command(extra: str = "") -> str:
+    """The command that installs an extra, or worldline-exam; from the clone that worldline was installed from, if any.
+
+    Args:
+        extra: of worldline; "" for the package worldline-exam, which is a folder of the clone.
+    """
+    import json  # here, because most programs never need these modules
+    import shlex
+    from importlib import metadata
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        source = json.loads(metadata.distribution("worldline").read_text("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:  # the code is on the path only
+        source = {}
+    if "dir_info" not in source:
+        return f"pip install 'worldline[{extra}]'" if extra else "pip install worldline-exam"
+    folder = unquote(urlsplit(source["url"]).path)
+    option = "-e " if source["dir_info"].get("editable") else ""
+    return f"pip install {option}{shlex.quote(f'{folder}[{extra}]' if extra else str(Path(folder) / 'exam'))}"
+
+
 class MissingExtraError(WorldlineError, ImportError):
-    """An optional package is needed; the message gives the pip line.
+    """An optional package is needed; the message gives the command that installs it.
 
     Args:
         package: the import name that was not found.
@@ -107,7 +129,7 @@ class MissingExtraError(WorldlineError, ImportError):
     """
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package!r} is not installed. Run: pip install 'worldline[{extra}]'")
+        super().__init__(f"{package!r} is not installed. Run: {install_command(extra)}")
         self.package, self.extra = package, extra
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:

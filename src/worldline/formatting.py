@@ -16,6 +16,7 @@ __all__ = [
     "MINUTE_S",
     "NBSP",
     "Number",
+    "baseline",
     "between",
     "clock",
     "duration",
@@ -42,6 +43,7 @@ Number = float | int
 NBSP: Final = "\u00a0"
 """Keeps a number and its unit on one line."""
 _UNITS: Final = {"degC": "°C", "1": "", "?": "", "percent": "%"}
+_BASELINES: Final = {"linear": "linear baseline", "action_blind": "action-blind baseline"}
 MAX_GROWTH: Final = 10.0
 """Relative change from which a factor replaces the percentage."""
 MINUTE_S: Final = 60.0
@@ -111,8 +113,13 @@ def with_interval(found: Estimate) -> str:
 
 
 def label(name: str) -> str:
-    """A name as words."""
-    return name.replace("action_blind", "action-blind").replace("_", " ")
+    """The name of a baseline or a measure as words; names of signals are shown as they are."""
+    return _BASELINES.get(name, name.replace("_", " "))
+
+
+def baseline(name: str) -> str:
+    """The name of a baseline in a sentence: "persistence", "the linear baseline"."""
+    return f"the {label(name)}" if name in _BASELINES else label(name)
 
 
 def between(estimate: Estimate | Rate) -> str:

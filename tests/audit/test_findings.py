@@ -133,14 +133,14 @@ def readout(*rows: tuple[str, Estimate | None]) -> ReportFinding:
 def test_readout() -> None:
     high, middle = Estimate(value=0.99, low=0.98, high=0.995), Estimate(value=0.7, low=0.6, high=0.8)
     assert plain(readout(("position", high))).startswith(
-        "Position can be read from the latent to within 0.300 px (R² 0.990"
+        "position can be read from the latent to within 0.300 px (R² 0.990"
     )
     assert readout(("position", high), ("wall", None)).verdict == "good"
     worst = readout(("position", high), ("door_y", middle))
-    assert plain(worst).startswith("Door y can be read from the latent only roughly, to within 0.300 px")
+    assert plain(worst).startswith("door_y can be read from the latent only roughly, to within 0.300 px")
     assert worst.verdict == "unclear"
     lost = readout(("wall", Estimate(value=-0.1, low=-0.2, high=0.1)))
-    assert plain(lost).startswith("Wall cannot be read from the latent (R² −0.100")
+    assert plain(lost).startswith("wall cannot be read from the latent (R² −0.100")
     assert lost.verdict == "bad"
     assert readout(("wall", None)).verdict == "plain"
 
@@ -177,15 +177,18 @@ GOOD, BAD, OPEN = (0.4, 0.6), (-0.6, -0.4), (-0.1, 0.3)
 def test_margins() -> None:
     found = findings.margins(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD}))
     assert plain(found) == (
-        "After 4 steps its error is 50 % smaller than linear's on a (reduction: 40.0 to 60.0 %) and "
-        "50 % larger than linear's on b (reduction: −60.0 to −40.0 %)."
+        "After 4 steps its error is 50 % smaller than that of the linear baseline on a (reduction: 40.0 to 60.0 %) and "
+        "50 % larger than that of the linear baseline on b (reduction: −60.0 to −40.0 %)."
     )
     assert found.verdict == "unclear"
     tied = findings.margins(diagnosis({("a", "linear"): OPEN}))
-    assert plain(tied) == "After 4 steps its error is tied with linear's on a (reduction: −10.0 to 30.0 %)."
+    assert (
+        plain(tied)
+        == "After 4 steps its error is tied with that of the linear baseline on a (reduction: −10.0 to 30.0 %)."
+    )
     assert tied.verdict == "unclear"
     lost = findings.margins(diagnosis({("a", "linear"): (-24.0, -22.0)}))
-    assert plain(lost) == "After 4 steps its error is 24 times linear's on a."
+    assert plain(lost) == "After 4 steps its error is 24 times that of the linear baseline on a."
     assert lost.verdict == "bad"
     assert findings.margins(diagnosis({("a", "linear"): GOOD})).verdict == "good"
     assert "No baseline has an error at every step" in plain(findings.margins(diagnosis({})))
@@ -195,7 +198,7 @@ def test_open_loop() -> None:
     good = findings.open_loops(diagnosis({("a", "persistence"): GOOD, ("a", "action_blind"): GOOD}))
     assert plain(good) == (
         "The error of a is 1 px after 1 step and 1 px after 4 steps. "
-        "It is below that of persistence at 4 of 4 steps and below that of action-blind at 4 of 4 steps."
+        "It is below that of persistence at 4 of 4 steps and below that of the action-blind baseline at 4 of 4 steps."
     )
     assert good.verdict == "good"
     tied = findings.open_loops(diagnosis({("a", "persistence"): OPEN}))

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from tests.data.stores import stored
 from typer.testing import CliRunner
 
+from worldline.cli import main
 from worldline.cli.main import app
 from worldline.cli.options import free_cores
 from worldline.data.store import open_store
@@ -61,6 +62,29 @@ def test_a_place_for_results_is_checked_first(
     said = failed(*arguments, place)
     assert f"{arguments[-1]} {place} is not a file in an existing folder" in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--out", "logs.csv/world"), "logs.csv/world cannot be written"),
+        (("--out", "world"), "world.log is a file"),
+        (("--out", "w", "--set", "training.num_update=3"), "Did you mean 'training.num_updates'"),
+        (("--out", "w", "--set", "trainin.num_updates=3"), "Did you mean 'training'"),
+    ],
+)
+def test_learn_checks_its_arguments_before_it_reads_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("logs.csv", "world.log"):
+        Path(name).write_text("not a log")
+    assert said in failed("learn", "logs.csv", *arguments)
+
+
+def test_a_command_of_the_exam_without_its_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "EVALUATING", ("examine",))
+    assert "'examine' needs the package worldline-exam. Run: pip install" in failed("examine")
 
 
 OWN_RECIPE = """
@@ -116,7 +140,7 @@ def test_a_file_where_a_folder_is_needed_is_one_line(toy: Path, tmp_path: Path, 
     (tmp_path / "file").touch()
     said = failed(command, toy, "--out", tmp_path / "file" / "out")
     assert f"worldline: {tmp_path / 'file' / 'out'}" in said
-    assert "Not a directory. Check the path" in said
+    assert "Not a directory" in said
 
 
 @pytest.mark.parametrize(

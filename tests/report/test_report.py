@@ -124,9 +124,9 @@ TRUST = TrustedHorizons(
 def test_without_plans_the_headline_is_an_error_in_units(report: Report, diagnostics: Diagnostics) -> None:
     page = ParsedPage(render(replace(report, sections=(diagnostics, TRUST))))
     text = " ".join(page.text.split())
-    assert page.headings[0].replace("\u00a0", " ") == "Place: error 0.60 m after 30 min, 62 % below persistence."
+    assert page.headings[0].replace("\u00a0", " ") == "place: error 0.60 m after 30 min, 62 % below persistence."
     assert "place 0.10 m 0.60 m 62 % 100 % 20 min" in text
-    assert "Place can be trusted only until 20 min: at the next step it is not significantly better" in text
+    assert "place can be trusted only until 20 min: at the next step it is not significantly better" in text
     assert "One sensor was frozen." in text
     assert "worldline audit world NEW-LOGS" in text
 
@@ -145,12 +145,12 @@ def skilled(diagnostics: Diagnostics, against: str, low: float, high: float) -> 
 @pytest.mark.parametrize(
     ("ends", "deviation", "cell", "said"),
     [
-        ((0.3, 0.5), 1.5, "40 %", "40 % below the best linear model"),
-        ((-0.1, 0.3), 1.5, "tie", "tied with the best linear model"),
-        ((-0.6, -0.4), 1.5, "50 % above", "50 % above the best linear model"),
-        ((-0.6, -0.4), 100.0, "tie", "tied with persistence and the best linear model"),
-        ((-24.0, -22.0), 1.5, "×24", "24 times that of the best linear model"),
-        ((0.998, 0.9999), 1.5, "over 99 %", "over 99 % below the best linear model"),
+        ((0.3, 0.5), 1.5, "40 %", "40 % below the best linear baseline"),
+        ((-0.1, 0.3), 1.5, "tie", "tied with the best linear baseline"),
+        ((-0.6, -0.4), 1.5, "50 % above", "50 % above the best linear baseline"),
+        ((-0.6, -0.4), 100.0, "tie", "tied with persistence and the best linear baseline"),
+        ((-24.0, -22.0), 1.5, "×24", "24 times that of the best linear baseline"),
+        ((0.998, 0.9999), 1.5, "over 99 %", "over 99 % below the best linear baseline"),
     ],
 )
 def test_ties_are_ties_and_no_percentage_exceeds_a_thousand(
@@ -172,7 +172,7 @@ def test_constant_signals_are_left_out(report: Report, diagnostics: Diagnostics)
 def test_baselines_that_see_more_than_the_world_are_left_out(report: Report, diagnostics: Diagnostics) -> None:
     trust = TrustedHorizons(trusted=(), deviation={"place": 1.5}, unseen=("place",))
     page = ParsedPage(render(replace(report, sections=(skilled(diagnostics, "linear", -0.6, -0.4), trust))))
-    assert page.headings[0].replace("\u00a0", " ") == "Place: error 0.60 m after 30 min."
+    assert page.headings[0].replace("\u00a0", " ") == "place: error 0.60 m after 30 min."
     assert "The world does not see place" in page.text
     assert "worse than" not in page.text
 

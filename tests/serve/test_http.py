@@ -261,13 +261,12 @@ def test_invalid_bodies_are_problems(client: Client) -> None:
 
 def test_unknown_paths_verbs_worlds_and_methods(client: Client) -> None:
     for method, path, status in (
-        ("GET", "/", 404),
         ("GET", "/docs/../etc", 404),
         ("POST", "/v1/worlds/toy:describe", 404),
         ("POST", "/v1/worlds/toy:__init__", 404),
         ("POST", "/v1/worlds/other:predict", 404),
         ("GET", "/v1/worlds/other", 404),
-        ("GET", PREDICT, 404),
+        ("GET", PREDICT, 405),
         ("POST", "/healthz", 405),
         ("DELETE", "/v1/worlds", 405),
     ):
@@ -275,6 +274,8 @@ def test_unknown_paths_verbs_worlds_and_methods(client: Client) -> None:
         assert response.status_code == status, (method, path)
         problem(response)
     assert client.ask("POST", "/v1/worlds/toy").headers["allow"] == "GET"
+    assert client.ask("GET", PREDICT).headers["allow"] == "POST"
+    assert client.ask("GET", "/").headers["location"] == "docs"
     for method, path in (("GET", "/v1/worlds/tyo"), ("POST", "/v1/worlds/tyo:predict")):
         assert "'toy'" in client.ask(method, path, headers=JSON).json()["detail"]
 

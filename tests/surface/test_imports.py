@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import worldline
+from worldline.errors import install_command
 
 HEAVY = {
     "torch",
@@ -64,8 +65,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
     asked = json.dumps([case[:2] for case in cases])
     done = subprocess.run([sys.executable, "-c", code, asked], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        f"MissingExtraError: {package!r} is not installed. Run: pip install 'worldline[{extra}]'"
-        for _, package, extra in cases
+        f"MissingExtraError: {package!r} is not installed. Run: {install_command(extra)}" for _, package, extra in cases
     ]
 
 

@@ -93,10 +93,10 @@ def test_the_highest_level_of_few_calibration_episodes_is_named(tmp_path: Path) 
     found = audit(LocalWorld(engine, few, CrossEntropy()), write(tmp_path / "logs"))
     assert {one.level for one in measured(found).coverage} == {0.8}
     assert any(
-        one.startswith("The highest level of its bands is 80\u00a0%, set by 5\u00a0episodes")
+        one.startswith("Its bands are graded at the level 80\u00a0%, set by 5\u00a0episodes")
         for one in found.decision.limits
     )
-    assert found.facts["Bands"] == "highest level 80\u00a0%, set by 5\u00a0episodes"
+    assert found.facts["Bands"] == "graded at the level 80\u00a0%; set by 5\u00a0episodes"
 
 
 def test_half_of_the_range_is_a_limit(tmp_path: Path) -> None:

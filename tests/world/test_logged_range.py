@@ -19,7 +19,7 @@ from worldline.testing.toys import Integrator
 from worldline.world.base import PlanStatus
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
-from worldline.world.logged_range import far_target, history_excess, leaves_range, ranges_of
+from worldline.world.logged_range import far_value, history_excess, leaves_range, ranges_of
 from worldline.world.session import Session
 
 GOAL = Goal(targets={"position": np.zeros(2, np.float32)})
@@ -204,6 +204,9 @@ def test_history_and_exogenous_outside_reduce_the_trust_of_every_verb() -> None:
     assert world.score(at(0, 0), plans, GOAL, exogenous=windy).trust == smallest_trust(world)
     refused = world.plan(at(0, 0), GOAL, horizon=4, exogenous=windy, min_trust=2 * smallest_trust(world))
     assert (refused.status, refused.trust) == (PlanStatus.REFUSED, smallest_trust(world))
+    assert "; exogenous outside the logged range: wind" in refused.reason
+    far = world.plan(at(500.0, 0), GOAL, horizon=4, exogenous=usual)
+    assert far.reason.startswith("history outside the logged range: position[0] 500 m, logged")
     past = History(
         observations={"position": np.zeros((2, 2))},
         actions={"push": np.zeros((1, 2))},
@@ -274,5 +277,8 @@ def test_a_far_target_of_one_world_is_named_with_its_component_and_unit() -> Non
     schema = Schema(signals=(level, *SCHEMA.signals[1:]))
     ranges = {"level": np.array([[3.1, 0.0], [9.8, 1.0]])}
     targets = {"angle": np.array([[9e9]]), "level": np.array([[5.0, 0.5], [5.0, 90.5]])}
-    assert far_target(schema, ranges, targets) == "goal outside the logged range: level[base] 90.5 °C, logged 0 to 1"
-    assert far_target(schema, ranges, {"level": targets["level"][:1]}) == ""
+    assert (
+        far_value(schema, ranges, targets, "goal")
+        == "goal outside the logged range: level[base] 90.5 °C, logged 0 to 1"
+    )
+    assert far_value(schema, ranges, {"level": targets["level"][:1]}, "goal") == ""

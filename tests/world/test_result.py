@@ -190,7 +190,7 @@ def test_results_without_a_schema_have_unknown_units() -> None:
 def test_other_objects_are_short_as_text(world: LocalWorld, fresh: list[Episode], name: str) -> None:
     shown = {"world": world, "history": fresh[0].history(3), "episode": fresh[0]}[name]
     expected = {
-        "world": "LocalWorld(linear: push -> position; engine linear, bands up to 99 % and 8 steps)",
+        "world": "LocalWorld(linear: push -> position; engine linear, bands up to 8 steps, highest level 99 %)",
         "history": "History(observations: position [4, 2]; actions: push [3, 2])",
         "episode": "Episode(12 steps, truncated; observations: position [13, 2]; actions: push [12, 2])",
     }

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from worldline.episode import Episode, History
 from worldline.errors import InputError
 from worldline.planning.base import Goal
+from worldline.planning.calls import PlanCall
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.world.validation import check_actions, check_episode, check_goal, check_group, check_history
 
@@ -121,9 +122,20 @@ def test_actions_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         check_actions(SCHEMA.actions, {"push": np.zeros(shape)}, (None, None))
 
 
+def test_calls_without_a_step_are_refused() -> None:
+    with pytest.raises(InputError, match="'push' has no steps"):
+        check_actions(SCHEMA.actions, {"push": np.zeros((0, 2))}, (None,))
+    with pytest.raises(InputError, match="horizon is 0"):
+        PlanCall(history=good(), goal=Goal(), horizon=0)
+
+
 def test_goals() -> None:
     targets = {"position": np.ones(2), "camera": np.zeros((4, 4, 3), np.uint8)}
     assert check_goal(SCHEMA, Goal(targets=targets), ())["position"].shape == (1, 2)
+    level = Schema(signals=(replace(SCHEMA["position"], name="level", shape=(1,), components=None),))
+    assert check_goal(level, Goal(targets={"level": 1.5}), ())["level"].tolist() == [[1.5]]
+    with pytest.raises(InputError, match=r"got \(4,\)\. Add an axis: values\[\.\.\., None\]"):
+        check_history(level, History(observations={"level": np.zeros(4)}))
     with pytest.raises(InputError, match="no target"):
         check_goal(SCHEMA, Goal(targets={}), ())
     with pytest.raises(InputError, match=r"target 'position': expected shape \(3, 2\), got \(2,\)"):

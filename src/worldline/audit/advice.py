@@ -154,7 +154,7 @@ def _finite(measured: Measured) -> Measured:
 def _not_finite(measured: Measured) -> list[str]:
     lost = not_finite(measured)
     if lost:
-        places = [f"{label(name)} from step {step} on" for name, step in lost.items()]
+        places = [f"{name} from step {step} on" for name, step in lost.items()]
         return [f"Predictions are not finite: {listing(places)}."]
     values = [gap.increase.value for gap in measured.diagnostics.gaps] + [
         effect.world.value for effect in measured.effects
@@ -166,7 +166,7 @@ def _broken(measured: Measured) -> Iterable[str]:
     leak = measured.leak
     if leak.leaks:
         yield (
-            f"Predictions depend on later actions: these change {label(leak.signal)} by {percent(leak.worst)}. "
+            f"Predictions depend on later actions: these change {leak.signal} by {percent(leak.worst)}. "
             "This is a bug in the world, and it makes the other figures too good."
         )
     if measured.rank.collapsed:
@@ -177,7 +177,7 @@ def _broken(measured: Measured) -> Iterable[str]:
     for band in measured.coverage:
         if band.inside.high < band.level - MAX_COVERAGE_GAP:
             yield (
-                f"Its bands are far too narrow: the {round_percent(band.level)} band of {label(band.signal)} contains "
+                f"Its bands are far too narrow: the {round_percent(band.level)} band of {band.signal} contains "
                 f"{band.inside.successes} of {band.inside.trials} trajectories."
             )
 
@@ -215,7 +215,7 @@ def _wrong_effects(measured: Measured) -> list[str]:
     wrong = [row for row in rows if row.agreement == "opposite"]
     return [
         f"It predicts the wrong direction for {len(wrong)} of {plural(len(rows), 'effect')} in the logs, "
-        f"such as {label(wrong[0].action)} on {label(wrong[0].signal)}."
+        f"such as {wrong[0].action} on {wrong[0].signal}."
     ]
 
 
@@ -272,10 +272,6 @@ def end_reason(name: str) -> str:
     return "a linear model is better" if name == LINEAR else f"{_BASELINE_NAMES.get(name, label(name))} is as good"
 
 
-def _labels(names: Iterable[str]) -> str:
-    return listing([label(name) for name in names])
-
-
 def _end_reasons(trusted: Iterable[Trusted]) -> str:
     return listing(list(dict.fromkeys(end_reason(horizon.stops) for horizon in trusted)))
 
@@ -297,10 +293,10 @@ def _horizons(measured: Measured) -> Iterable[str]:
     shortened = [horizon for horizon in trusted_signals(measured) if horizon.steps < horizon.of]
     for steps in sorted({horizon.steps for horizon in shortened}):
         group = [horizon for horizon in shortened if horizon.steps == steps]
-        names, longest = _labels(horizon.signal for horizon in group), span(steps, measured.diagnostics.step_s)
+        names, longest = listing([horizon.signal for horizon in group]), span(steps, measured.diagnostics.step_s)
         yield f"Predict {names} for at most {longest}: after that, {_end_reasons(group)}."
     if useless and trusted_signals(measured):
-        names = _labels(horizon.signal for horizon in useless)
+        names = listing([horizon.signal for horizon in useless])
         yield f"Do not use predictions of {names}: {_end_reasons(useless)} from the first step."
 
 
@@ -312,12 +308,12 @@ def _bands(measured: Measured) -> Iterable[str]:
         if narrow(band):
             chance = "" if band.verdict == "narrow" else " With few calibration episodes, this may be chance."
             yield (
-                f"Recalibrate the bands of {label(band.signal)} before you rely on them: the "
+                f"Recalibrate the bands of {band.signal} before you rely on them: the "
                 f"{round_percent(band.level)} band contains {count} trajectories.{chance}"
             )
         elif band.verdict == "wide":
             yield (
-                f"The bands of {label(band.signal)} are wider than necessary: the {round_percent(band.level)} band "
+                f"The bands of {band.signal} are wider than necessary: the {round_percent(band.level)} band "
                 f"contains {count} trajectories. Constraints may reject safe plans."
             )
 
@@ -334,7 +330,7 @@ def _unidentified(measured: Measured, known: bool) -> Iterable[str]:
     hidden = [] if known else sorted({placebo.action for placebo in measured.placebo if placebo.found})
     followed = [row for row in dull if row.num_changes >= MIN_CHANGES]
     if followed:
-        names = [f"{label(row.action)} (excitation {number(row.left.value, 2)})" for row in followed]
+        names = [f"{row.action} (excitation {number(row.left.value, 2)})" for row in followed]
         yield (
             f"Do not plan with {listing(names)}: the history explains nearly all of the variance, so effects are "
             "NOT IDENTIFIABLE. Forecasts are valid while actions are chosen as in the logs."
@@ -343,12 +339,12 @@ def _unidentified(measured: Measured, known: bool) -> Iterable[str]:
         if row not in followed:
             times = "once" if row.num_changes == 1 else f"{row.num_changes} times"
             yield (
-                f"Do not plan with {label(row.action)}: it changes only {times} in these logs, so effects are NOT "
+                f"Do not plan with {row.action}: it changes only {times} in these logs, so effects are NOT "
                 "IDENTIFIABLE. Forecasts are valid while it stays as in the logs."
             )
     if hidden:
         yield (
-            f"Do not treat effects of {_labels(hidden)} as causal: errors of the world predict "
+            f"Do not treat effects of {listing(list(hidden))} as causal: errors of the world predict "
             "the next action, so an unlogged cause may drive both (NOT IDENTIFIABLE)."
         )
 
@@ -381,7 +377,7 @@ def _different_effects(measured: Measured) -> Iterable[str]:
             how = f"{quantity(worst.world.value, worst.unit)}, and the logs show no effect"
         when = span(worst.lag, measured.diagnostics.step_s)
         yield (
-            f"Check the effect of {label(pair[0])} on {label(pair[1])}: after {when} the world predicts {how}. The "
+            f"Check the effect of {pair[0]} on {pair[1]}: after {when} the world predicts {how}. The "
             "logs are fitted by a linear model; if the effect depends on the state, both may be right."
         )
 
@@ -405,14 +401,14 @@ def _regions(measured: Measured) -> Iterable[str]:
             continue
         if max(least - low, high - greatest) / (high - low) >= 0.2:
             yield (
-                f"Keep {label(action.name)} between {number(least)} and {number(greatest)}: no other values of its "
+                f"Keep {action.name} between {number(least)} and {number(greatest)}: no other values of its "
                 f"range ({number(low)} to {number(high)}) were logged."
             )
         elif action.used < 0.8:
-            yield f"The logs use only {percent(action.used)} of the range of {label(action.name)}."
+            yield f"The logs use only {percent(action.used)} of the range of {action.name}."
     for action in measured.data.actions:
         if action.never:
-            yield f"Do not choose {', '.join(map(str, action.never))} for {label(action.name)}: never logged."
+            yield f"Do not choose {', '.join(map(str, action.never))} for {action.name}: never logged."
 
 
 def _few(measured: Measured) -> Iterable[str]:
@@ -432,7 +428,7 @@ def _good(measured: Measured) -> Iterable[str]:
     longest: dict[str, list[str]] = {}
     for horizon in trusted_signals(measured):
         if horizon.steps == best:
-            longest.setdefault(baselines_beaten(measured, horizon), []).append(label(horizon.signal))
+            longest.setdefault(baselines_beaten(measured, horizon), []).append(horizon.signal)
     for how, names in longest.items():
         ahead = span(best, measured.diagnostics.step_s)
         yield f"It predicts {listing(names)} {how} at every step up to {ahead}."
@@ -446,7 +442,7 @@ def _good(measured: Measured) -> Iterable[str]:
     if valid:
         worst = min(valid, key=lambda band: band.inside.value)
         all_valid = len(valid) == len(measured.coverage)
-        which = "Its bands" if all_valid else f"The bands of {_labels(band.signal for band in valid)}"
+        which = "Its bands" if all_valid else f"The bands of {listing([band.signal for band in valid])}"
         yield (
             f"{which} are calibrated: the {round_percent(worst.level)} band contains at least {worst.inside.successes} "
             f"of {plural(worst.inside.trials, 'trajectory')} of each signal."
@@ -456,7 +452,7 @@ def _good(measured: Measured) -> Iterable[str]:
 
 def _data(measured: Measured, known: bool) -> Iterable[str]:
     for row in measured.excitation:
-        name = label(row.action)
+        name = row.action
         if not known and not row.enough and row.num_changes < MIN_CHANGES:
             yield (
                 f"More changes of {name}, to levels drawn at random: these logs have {row.num_changes}, and at least "
@@ -469,12 +465,12 @@ def _data(measured: Measured, known: bool) -> Iterable[str]:
             )
     for action in sorted({placebo.action for placebo in measured.placebo if placebo.found}):
         yield (
-            f"Log everything that determines {label(action)}, or randomise it in 10\u00a0% of steps and flag them in a "
+            f"Log everything that determines {action}, or randomise it in 10\u00a0% of steps and flag them in a "
             "signal 'randomised'. Check the clocks with `worldline check`."
         )
     if measured.diagnostics.num_episodes < MIN_EPISODES:
         yield f"More held-out episodes: at least {MIN_EPISODES}, and 100 for narrow intervals."
-    short = [label(band.signal) for band in measured.coverage if narrow(band)]
+    short = [band.signal for band in measured.coverage if narrow(band)]
     if short:
         yield f"New episodes, logged as in later use, to recalibrate the bands of {listing(short)}."
 
@@ -484,10 +480,10 @@ def _learning(measured: Measured) -> Iterable[str]:
     if _not_finite(measured):
         yield "Another training, with another seed or a smaller learning rate: predictions are not finite."
     linear = [curve for curve in measured.diagnostics.skills if curve.against == LINEAR]
-    behind = [label(curve.signal) for curve in linear if any(high < -GATE for high in curve.skill.high)]
+    behind = [curve.signal for curve in linear if any(high < -GATE for high in curve.skill.high)]
     if behind:
         yield f"More training episodes, or a longer training: a linear model predicts {listing(behind)} better."
-    varied = listing([label(excitation.action) for excitation in measured.excitation if excitation.enough])
+    varied = listing([excitation.action for excitation in measured.excitation if excitation.enough])
     if any(effect.agreement == "opposite" for effect in identified_effects(measured)):
         yield "Correct signs and clocks in the training logs (`worldline check`): effects have the opposite direction."
     elif varied and _ignores_actions(measured) and not _reaches_goals(measured):

@@ -13,6 +13,7 @@ from worldline.audit.audit_evidence import GoalRanking
 from worldline.audit.diagnostics import HEADLINE_LEVEL, Band, Diagnostics, ErrorCurve, Gap, SkillCurve
 from worldline.formatting import (
     MAX_GROWTH,
+    baseline,
     between,
     duration,
     label,
@@ -80,7 +81,7 @@ def goal_reaching(ranking: GoalRanking) -> ReportFinding:
     if rank.value < MIN_PREFERRED or rank.low <= CHANCE:
         verdict = "bad"
     how = {"good": "can plan", "unclear": "can plan roughly", "bad": "cannot plan"}[verdict]
-    goals = listing(list(map(label, ranking.goals)))
+    goals = listing(list(ranking.goals))
     text = (
         f"The world {how} to logged goals of {goals}, {plural(ranking.steps, 'step')} ahead: it prefers the logged "
         f"actions to {percent(rank.value)} of other actions ({between(rank)}; 50\u00a0% by chance)."
@@ -171,15 +172,15 @@ def readout(quality: evidence.ReadoutQuality) -> ReportFinding:
     if not rows:
         return ReportFinding("No signal varies on the held-out episodes, so readouts cannot be graded.", "plain")
     worst, r2 = min(rows, key=lambda pair: pair[1].value)
-    name, error = label(worst.signal), quantity(worst.rmse, worst.unit)
+    name, error = worst.signal, quantity(worst.rmse, worst.unit)
     explained = f"R² {share_explained(r2.value)}, {share_explained(r2.low)} to {share_explained(r2.high)}"
     explained = f"R² {share_explained(r2.value)}" if r2.low > NEARLY_ALL else explained
     if r2.low >= WELL_READ:
-        which = capital(name) if len(rows) == 1 else f"Every signal, including {name},"
+        which = name if len(rows) == 1 else f"Every signal, including {name},"
         return ReportFinding(f"{which} can be read from the latent to within {error} ({explained}).", "good")
     if r2.high < POORLY_READ:
-        return ReportFinding(f"{capital(name)} cannot be read from the latent ({explained}).", "bad")
-    text = f"{capital(name)} can be read from the latent only roughly, to within {error} ({explained})."
+        return ReportFinding(f"{name} cannot be read from the latent ({explained}).", "bad")
+    text = f"{name} can be read from the latent only roughly, to within {error} ({explained})."
     return ReportFinding(text, "unclear")
 
 
@@ -202,8 +203,8 @@ def margins(measured: Diagnostics) -> ReportFinding:
 
 
 def margin(curve: SkillCurve, step: int) -> str:
-    """The error compared with that of a baseline at this step: "50 % smaller than linear's on a"."""
-    skill, whose = curve.skill.at(step), f"{label(curve.against)}'s on {label(curve.signal)}"
+    """The error compared with that of a baseline at this step: "50 % smaller than that of persistence on a"."""
+    skill, whose = curve.skill.at(step), f"that of {baseline(curve.against)} on {curve.signal}"
     if compare_errors(skill) in ("equivalent", "unclear"):
         return f"tied with {whose} (reduction: {between(skill)})"
     if skill.value < -MAX_GROWTH:
@@ -221,7 +222,7 @@ def open_loops(measured: Diagnostics) -> ReportFinding:
     end = span(measured.horizon, measured.step_s)
     if not graded:
         return ReportFinding(f"The open-loop error was measured over {end} on {len(own)} signals.", "plain")
-    verdicts = {label(error.signal): open_loop(measured, error).verdict for error in graded}
+    verdicts = {error.signal: open_loop(measured, error).verdict for error in graded}
     better = [name for name, verdict in verdicts.items() if verdict == "good"]
     where = listing(better) if better else "no signal"
     text = f"Its error is below that of every baseline at every step up to {end} on {where}."
@@ -234,7 +235,7 @@ def open_loop(measured: Diagnostics, error: ErrorCurve) -> ReportFinding:
     """Error of one signal over the horizon, and the steps at which it is significantly below each baseline."""
     unit, last, rmse = measured.units[error.signal], measured.horizon, error.rmse
     text = (
-        f"The error of {label(error.signal)} is {quantity(rmse.value[0], unit)} after "
+        f"The error of {error.signal} is {quantity(rmse.value[0], unit)} after "
         f"{span(1, measured.step_s)} and {quantity(rmse.value[-1], unit)} after {span(last, measured.step_s)}."
     )
     curves = [curve for curve in measured.skills if curve.signal == error.signal]
@@ -243,7 +244,7 @@ def open_loop(measured: Diagnostics, error: ErrorCurve) -> ReportFinding:
     ahead = {curve.against: sum(low > 0 for low in curve.skill.low) for curve in curves}
     behind = {curve.against: sum(high < 0 for high in curve.skill.high) for curve in curves}
     parts = [
-        f"below that of {label(name)} at {number(steps)} of {plural(last, 'step')}"
+        f"below that of {baseline(name)} at {number(steps)} of {plural(last, 'step')}"
         + (f" and above it at {number(behind[name])}" if behind[name] else "")
         for name, steps in ahead.items()
     ]
@@ -289,7 +290,7 @@ def coverage(graded: Sequence[Band]) -> ReportFinding:
     wide = [band for band in bands if band.coverage.low > level]
     worst = max(narrow or wide or bands, key=lambda band: abs(band.coverage.value - level))
     rate = worst.coverage
-    count = f"{number(rate.successes)} of {plural(rate.trials, 'true trajectory')} of {label(worst.signal)}"
+    count = f"{number(rate.successes)} of {plural(rate.trials, 'true trajectory')} of {worst.signal}"
     measured = f"the {round_percent(level)} band contains {count}, {_share(rate)}"
     if narrow:
         return ReportFinding(f"The bands are too narrow: {measured}.", "bad")

@@ -134,7 +134,7 @@ def _costs(world: World, windows: ForecastWindows, goal: Goal, others: NDArray[n
         actions: Arrays = {
             name: np.concatenate([value[rows, None], value[others[rows]]], 1) for name, value in windows.actions.items()
         }
-        targets = {name: value[rows] for name, value in goal.targets.items()}
+        targets = {name: np.asarray(value)[rows] for name, value in goal.targets.items()}
         scores = world.score(
             some.history, actions, replace(goal, targets=targets), exogenous=dict(some.exogenous) or None
         )

@@ -33,7 +33,7 @@ from worldline.data.windows import ForecastWindows, evenly_spaced_windows
 from worldline.engines.base import Card
 from worldline.episode import Episode
 from worldline.errors import DataError, UnsupportedError
-from worldline.formatting import label, listing, plural, round_percent
+from worldline.formatting import listing, plural, round_percent
 from worldline.schema import Kind, Schema, Signal
 from worldline.stats import Floats
 from worldline.world.base import World
@@ -250,7 +250,7 @@ def deviation(windows: ForecastWindows, signal: Signal) -> float:
 def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]:
     """A limit that names the predicted signals without a grade."""
     kinds = {Kind.DISCRETE: "discrete", Kind.IMAGE: "image", Kind.VECTOR: "not logged"}
-    names = [f"{label(signal.name)} ({kinds[signal.kind]})" for signal in predicted if signal not in graded]
+    names = [f"{signal.name} ({kinds[signal.kind]})" for signal in predicted if signal not in graded]
     return [f"Not graded: {listing(names)}. Do not rely on these predictions."] if names else []
 
 
@@ -260,7 +260,7 @@ def _lower_level(material: Material) -> list[str]:
         return []
     episodes = "" if material.num_calibration is None else f" by {plural(material.num_calibration, 'episode')}"
     return [
-        f"The highest level of its bands is {round_percent(material.level or 0.0)}, set{episodes}: calibrate on more "
+        f"Its bands are graded at the level {round_percent(material.level or 0.0)}, set{episodes}: calibrate on more "
         f"episodes for {round_percent(HEADLINE_LEVEL)}."
     ]
 
@@ -268,7 +268,7 @@ def _lower_level(material: Material) -> list[str]:
 def _without_regressions(diagnostics: Diagnostics, trusted: Sequence[Trusted]) -> list[str]:
     """A limit that names the signals with persistence as their only baseline."""
     fitted = {error.signal for error in diagnostics.errors if error.world == "linear"}
-    alone = [label(horizon.signal) for horizon in trusted if horizon.steps and horizon.signal not in fitted]
+    alone = [horizon.signal for horizon in trusted if horizon.steps and horizon.signal not in fitted]
     text = "were compared with persistence only: the logs have too few complete rows to fit a linear model"
     return [f"Predictions of {listing(alone)} {text}."] if alone else []
 
@@ -278,6 +278,6 @@ def _without_placebo(signals: Sequence[Signal], placebos: Sequence[Placebo], twi
     if any(test.name == "C1" and test.verdict is Verdict.PASS for test in twins):
         return []
     tested = {placebo.signal for placebo in placebos}
-    lacking = [label(signal.name) for signal in signals if tested.isdisjoint(names_of(signal))]
+    lacking = [signal.name for signal in signals if tested.isdisjoint(names_of(signal))]
     text = "were not checked: too few steps or episodes have a known error"
     return [f"Hidden common causes of the actions and {listing(lacking)} {text}."] if lacking else []

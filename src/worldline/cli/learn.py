@@ -88,6 +88,8 @@ def learn(
     print(f"Report: {out / 'report.html'}")
     if result.learned.trained.curves:
         print(f"Curves: {log_folder(out)}")
+    if bands := result.world.describe().facts()["bands"]:
+        print(f"Bands:  {bands}")
     print(f"World:  {out}")
     print_next(*(("audit", out, result.store.path) if result.late is None else result.late.command))
 
@@ -123,26 +125,15 @@ def _print_choice(result: LearnResult) -> None:
 
 
 def _print(result: LearnResult) -> None:
-    """Error of each signal and baseline at each reported horizon."""
-    from worldline.formatting import span
+    """The table of the signals of the report."""
+    from worldline.report.signal_rows import measured_signals, signal_table
 
-    diagnostics = result.diagnostics
-    if diagnostics is None:
-        print("The logs have no vector observation, so no error was measured.")
+    measured = measured_signals(result.sections)
+    if measured is None or (table := signal_table(*measured)) is None:
+        print("The logs have no vector observation that varies, so no error was measured.")
         return
-    worlds = list(dict.fromkeys(error.world for error in diagnostics.errors))
-    curves = {(error.world, error.signal): error.rmse for error in diagnostics.errors}
-    rows = [
-        [f"{signal} [{unit}]", span(step, diagnostics.step_s)]
-        + [f"{curves[world, signal].value[step - 1]:.3g}" if (world, signal) in curves else "" for world in worlds]
-        for signal, unit in diagnostics.units.items()
-        for step in diagnostics.horizons
-    ]
-    print_table(
-        f"Error (RMSE) on {diagnostics.num_episodes} held-out episodes",
-        ("signal", "ahead", *(world.replace("_", " ") or "this world" for world in worlds)),
-        rows,
-    )
+    head, *rows = ([str(getattr(cell, "text", cell)) for cell in row] for row in (table.head, *table.rows))
+    print_table(table.caption, head, rows)
 
 
 def _print_seeds(result: LearnResult) -> None:

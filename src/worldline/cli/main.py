@@ -27,7 +27,7 @@ from worldline.cli.serve import serve
 from worldline.cli.show import show
 from worldline.cli.token import token
 from worldline.cli.version import version
-from worldline.errors import WorldlineError
+from worldline.errors import WorldlineError, install_command
 from worldline.registry import load, names
 
 _REMEDIES = {
@@ -38,6 +38,13 @@ _REMEDIES = {
 
 class _Commands(TyperGroup):
     """Prints errors of worldline and of the operating system in one line, without a traceback."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name; commands of the exam may not be installed."""
+        command = super().get_command(ctx, cmd_name)
+        if command is None and cmd_name in EVALUATING:
+            raise WorldlineError(f"{cmd_name!r} needs the package worldline-exam. Run: {install_command()}")
+        return command
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; the exit status after an error is 1."""

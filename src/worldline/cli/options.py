@@ -76,10 +76,15 @@ def checked_file(option: str) -> Callable[[Path | None], Path | None]:
     """
 
     def checked(path: Path | None) -> Path | None:
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        if path is None:
+            return path
+        folder = path.absolute().parent
+        if path.is_dir() or not folder.is_dir():
             raise InputError(
                 f"{option} {path} is not a file in an existing folder. Give the path of a file in an existing folder."
             )
+        if not os.access(path if path.exists() else folder, os.W_OK):
+            raise InputError(f"{option} {path} cannot be written. Get write access, or give another path.")
         return path
 
     return checked

@@ -167,7 +167,8 @@ def _values(store: Store, sources: Mapping[int, Source], key: str) -> dict[int, 
 def _assign(groups: Sequence[Sequence[int]], generator: np.random.Generator | None, rule: str, noun: str) -> Split:
     """Assigns groups of episodes to the four parts; without a generator in order: training first, held out last."""
     if len(groups) < MIN_EPISODES:
-        problem = f"{len(groups)} {noun} cannot be split into training, validation, calibration and held-out parts"
+        counted = f"{len(groups)} {noun.removesuffix('s') if len(groups) == 1 else noun}"
+        problem = f"{counted} cannot be split into training, validation, calibration and held-out parts"
         raise DataError(
             problem, fix=f"At least {MIN_EPISODES} {noun} are needed; about 50 give reliable figures. {CUT}"
         )

@@ -113,7 +113,9 @@ class Card:
             "predicts": ", ".join(self.predicts),
             "context": plural(self.context, "observation"),
             "abilities": ", ".join(self.abilities),
-            "bands": f"up to {plural(bands, 'step')} and {round_percent(self.band_level)}" if bands else "none",
+            "bands": f"up to {plural(bands, 'step')}, highest level {round_percent(self.band_level)}"
+            if bands
+            else "none",
             "one prediction": f"{number(1e3 * call.latency_s)} ms" if call else "not measured",
             "worlds in one call": f"at most {number(self.max_batch)}",
             "candidates in one call": f"at most {number(self.max_candidates)}",

@@ -111,7 +111,7 @@ class _Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _LoggedSteps:
+class _StepTable:
     """Steps of logs.
 
     Args:
@@ -244,13 +244,13 @@ class Ensemble(WorldModel):
 
         return loss
 
-    def _logged_steps(self, window: Window) -> _LoggedSteps:
+    def _logged_steps(self, window: Window) -> _StepTable:
         """All steps of logged windows; gaps in the histories are interpolated."""
         seen = self._seen(window.observed)[..., self.codes.owner]
         codes = interpolated(self.codes(window.observations, window.observed), seen)
         now, starts = self.inputs(window.past)[:, 0], torch.arange(window.past.step_s.shape[1], device=codes.device)
         memory = self._windows(codes, now, starts)
-        return _LoggedSteps(
+        return _StepTable(
             inputs=torch.cat([self._lagged(memory)[:, 0].flatten(1), self._covariates(memory, _by_step(now))], -1),
             change=_by_step(codes.diff(dim=1)),
             known=_by_step(seen[:, 1:] & seen[:, :-1]),

@@ -8,10 +8,11 @@ from functools import cache
 from typing import final
 
 import msgspec
+import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.episode import Arrays
 from worldline.errors import ConfigError
 
 
@@ -129,7 +130,8 @@ class Goal:
     distance is the squared error divided by the squared tolerance, or the number of steps to a goal observation.
 
     Args:
-        targets: per observation signal the target value [*shape], physical units. A target image is a goal observation
+        targets: per observation signal the target value [*shape], physical units; a number for a signal of one
+            component. A target image is a goal observation
             and needs a distance head.
         tolerance: per vector signal the error that counts as reached, physical units; default is one standard
             deviation of the signal in the calibration data.
@@ -144,7 +146,7 @@ class Goal:
             mean over the samples.
     """
 
-    targets: Arrays = field(default_factory=dict)
+    targets: Mapping[str, NDArray[np.generic] | float] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
     costs: Sequence[Cost] = ()
     in_steps: bool = False

@@ -140,16 +140,12 @@ class PlanCall:
     expected: bool = True
 
     def __post_init__(self) -> None:
-        in_range = (
-            1 <= self.horizon <= MAX_HORIZON
-            and 0 <= self.min_trust <= 1
-            and (self.budget_s is None or self.budget_s > 0)
-        )
-        if not in_range:
-            raise InputError(
-                f"horizon {self.horizon} must be in 1 to {MAX_HORIZON}, min_trust {self.min_trust} in [0, 1], budget_s "
-                f"{self.budget_s} above 0 or None."
-            )
+        if not 1 <= self.horizon <= MAX_HORIZON:
+            raise InputError(f"horizon is {self.horizon}. Give the number of steps to plan, from 1 to {MAX_HORIZON}.")
+        if not 0 <= self.min_trust <= 1:
+            raise InputError(f"min_trust is {self.min_trust}. Give a value from 0 to 1.")
+        if self.budget_s is not None and not self.budget_s > 0:
+            raise InputError(f"budget_s is {self.budget_s}. Give seconds above 0, or None for no limit.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

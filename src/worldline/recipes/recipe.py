@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from json import loads
 from typing import Any, Final
@@ -27,6 +27,8 @@ PARTS: Final[Mapping[str, str]] = {
     "planner": "planner",
 }
 """Parts of a recipe with settings of their own: name in paths and in `run.toml`, and field of `Recipe`."""
+_KINDS: Final[Mapping[str, type[Any]]] = {"training": TrainingConfig, "heads": HeadsConfig}
+"""Configuration of the parts that every recipe has."""
 NUMBERS: Final = ("horizon", "num_windows", "num_proposals")
 """Settings of the recipe itself."""
 
@@ -107,6 +109,25 @@ class Recipe:
     def _example(self, part: str) -> str:
         name, value = next(item for item in self.settings()[part].items() if not isinstance(item[1], dict | list))
         return f"{part}.{name}={value}"
+
+
+def check_settings(values: Mapping[str, object]) -> None:
+    """Checks the names of settings that do not depend on the recipe, before the logs are read.
+
+    Args:
+        values: nested mappings, as in `Recipe.with_settings`.
+
+    Raises:
+        UnknownNameError: there is no such setting.
+    """
+    for name, value in values.items():
+        if name not in (*PARTS, *NUMBERS):
+            raise UnknownNameError("setting", name, (*PARTS, *NUMBERS))
+        if name in _KINDS and isinstance(value, Mapping):
+            known = [f"{name}.{field.name}" for field in fields(_KINDS[name])]
+            for path in [f"{name}.{key}" for key in value]:
+                if path not in known:
+                    raise UnknownNameError("setting", path, known)
 
 
 def _constant_split(split: Split, store: Store) -> Split:

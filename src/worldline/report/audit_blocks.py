@@ -105,7 +105,7 @@ def _effect_row(group: Sequence[Effect], worst: Effect, measured: Measured) -> l
     details = f"+{change}; figures after {plural(worst.lag, 'step')}{unknown}"
     logs = None if worst.agreement == "not identifiable" else worst.logs
     return [
-        Phrase(f"{label(worst.action)} → {label(worst.signal)}", small=details),
+        Phrase(f"{worst.action} → {worst.signal}", small=details),
         effect_sketch(group),
         _value(worst.world, worst.unit),
         "–" if logs is None else _value(logs, worst.unit),
@@ -154,7 +154,7 @@ def effect_sketch(effects: Sequence[Effect]) -> Sketch:
 def _effects_finding(measured: Measured) -> ReportFinding:
     effects = identified_rows(measured)
     words = [effect.agreement for effect in effect_rows(measured)]
-    dull = [label(row.action) for row in measured.excitation if not row.enough]
+    dull = [row.action for row in measured.excitation if not row.enough]
     unknown = f" In these logs, effects of {listing(dull)} are NOT IDENTIFIABLE." if dull else ""
     if num_open := words.count("not resolved"):
         unknown = f" {plural(num_open, 'effect')} {'is' if num_open == 1 else 'are'} not resolved.{unknown}"
@@ -191,16 +191,16 @@ def horizon_block(measured: Measured) -> FindingBlock:
         reason = "it is not finite" if row.signal in lost else end_reason(row.stops)
         text = span(row.steps, step_s) + (f"; then {reason}" if row.stops else " (all)")
         style = "world" if row.steps == row.of else "floor" if row.steps else "missed"
-        rows.append(Dot(label=label(row.signal), value=row.steps, low=0, high=row.steps, text=text, style=style))
+        rows.append(Dot(label=row.signal, value=row.steps, low=0, high=row.steps, text=text, style=style))
     title = "Trusted horizon in steps"
     ticks = [mark for mark in nice_ticks(0, end, 5) if mark <= end] if end > 1 else [0, 1]
     ticks = ticks if ticks[-1] == end else [*ticks, end]
     chart = IntervalChart(title=title, rows=rows, ticks=ticks, head=("signal", "steps"))
     good = trusted_signals(measured)
-    bad = [label(row.signal) for row in measured.trusted if not row.steps]
+    bad = [row.signal for row in measured.trusted if not row.steps]
     if not good:
         return block(ReportFinding("No signal can be trusted.", "bad"), chart, Note(_TRUSTED))
-    shortest, names = min(row.steps for row in good), [label(row.signal) for row in good]
+    shortest, names = min(row.steps for row in good), [row.signal for row in good]
     text = f"Predictions of {listing(names)} can be trusted for at least {span(shortest, step_s)}."
     ways = list(dict.fromkeys(baselines_beaten(measured, row).rstrip(",") for row in good))
     if bad or len(ways) == 1:
@@ -213,7 +213,7 @@ def leak_block(measured: Measured) -> FindingBlock:
     """Dependence of predictions on later actions."""
     leak = measured.leak
     if leak.leaks:
-        text = f"Predictions depend on later actions: these change {label(leak.signal)} by {percent(leak.worst)}."
+        text = f"Predictions depend on later actions: these change {leak.signal} by {percent(leak.worst)}."
         return block(ReportFinding(text, "bad"))
     text = f"None of {plural(leak.num_checked, 'predicted value')} depends on later actions"
     text += f", except for rounding (relative change {number(leak.worst, 2)})." if leak.worst else "."
@@ -239,8 +239,8 @@ def joint_block(measured: Measured) -> FindingBlock:
     rows: list[list[str | PagePart]] = []
     for band in measured.coverage:
         counts = [f"{band.inside.successes} of {band.inside.trials}", number(band.too_few, 2), number(band.too_many, 2)]
-        rows.append([label(band.signal), round_percent(band.level), *counts, verdict(*_COVERAGE[band.verdict])])
-    narrow = [label(band.signal) for band in measured.coverage if band.verdict == "narrow"]
+        rows.append([band.signal, round_percent(band.level), *counts, verdict(*_COVERAGE[band.verdict])])
+    narrow = [band.signal for band in measured.coverage if band.verdict == "narrow"]
     text = "No band is significantly too narrow with this number of episodes."
     if narrow:
         text = f"The bands of {listing(narrow)} are too narrow."
@@ -254,10 +254,10 @@ def excitation_block(measured: Measured) -> FindingBlock:
     rows = []
     for row in measured.excitation:
         style = "world" if row.enough else "missed"
-        rows.append(Dot.of(label(row.action), row.left, percent(row.left.value), style, target=MIN_EXCITATION))
+        rows.append(Dot.of(row.action, row.left, percent(row.left.value), style, target=MIN_EXCITATION))
     title = "Share of each action, or of its changes, that the history does not predict"
     chart = share_chart(title, ("action", "excitation"), rows)
-    dull = [label(row.action) for row in measured.excitation if not row.enough]
+    dull = [row.action for row in measured.excitation if not row.enough]
     text = "Every action has enough excitation to identify its effects."
     if dull:
         text = f"Excitation of {listing(dull)} is too low to identify effects."
@@ -276,13 +276,13 @@ def placebo_block(measured: Measured) -> PagePart:
         return Note("The placebo test was not run: too few steps are complete.")
     rows = []
     for placebo in sorted(measured.placebo, key=lambda placebo: -abs(placebo.value.value))[:MAX_PLACEBOS]:
-        name, style = f"{label(placebo.signal)}, {label(placebo.action)}", "missed" if placebo.found else "world"
+        name, style = f"{placebo.signal}, {placebo.action}", "missed" if placebo.found else "world"
         rows.append(Dot.of(name, placebo.value, number(placebo.value.value, 2), style, target=0.0))
     ends = max(0.2, *(max(abs(row.low), abs(row.high)) for row in rows))
     title = "Correlation of the last error with the next action, given the last observation and action"
     head = ("error, action", "correlation")
     chart = IntervalChart(title=title, rows=rows, ticks=zero_ticks([-ends], [ends]), zero=True, head=head)
-    actions = listing(sorted({label(placebo.action) for placebo in measured.placebo if placebo.found}))
+    actions = listing(sorted({placebo.action for placebo in measured.placebo if placebo.found}))
     finding = _placebo_finding(actions, measured.placebo[0].num_episodes)
     largest = max(measured.placebo, key=lambda placebo: abs(placebo.raw.value))
     details = (
@@ -313,7 +313,7 @@ def cover_block(measured: Measured) -> FindingBlock:
         logged = f"{number(action.least)} to {number(action.greatest)}"
         rows.append(
             [
-                with_unit(label(action.name), measured.units.get(action.name, "1")),
+                with_unit(action.name, measured.units.get(action.name, "1")),
                 logged,
                 possible,
                 percent(action.used),
@@ -325,7 +325,7 @@ def cover_block(measured: Measured) -> FindingBlock:
     )
     text += "." if data.spread is None else f"; {percent(data.spread)} of the combinations of two components occur."
     few = [pair for pair in data.narrow if pair.share < 0.5]
-    pairs = [f"{label(pair.one)} and {label(pair.other)} ({percent(pair.share)})" for pair in few]
+    pairs = [f"{pair.one} and {pair.other} ({percent(pair.share)})" for pair in few]
     details = Note(f"Pairs with few combinations: {listing(pairs)}.") if pairs else None
     caption = "Logged range of each action; predictions outside of it are unreliable"
     used = Table(caption, ["action", "logged", "possible", "share used"], rows)

@@ -162,7 +162,7 @@ def _first_charts(content: _Content) -> list[PagePart]:
         return []
     first = [sample for sample in content.samples if _component(sample) == _component(content.samples[0])]
     band = f", with its {round_percent(content.level)} band" if any(sample.low for sample in content.samples) else ""
-    rival = [("best linear model", "soft")] if any(sample.rival for sample in content.samples) else []
+    rival = [("best linear baseline", "soft")] if any(sample.rival for sample in content.samples) else []
     legend = Legend([("measured", "real"), (f"predicted{band}", "world"), *rival])
     return [Group.gallery([_forecast_chart(sample, content.step_s) for sample in first]), legend]
 
@@ -179,7 +179,7 @@ def _forecast_chart(sample: evidence.ForecastSample, step_s: float | None) -> Li
         ChartLine(label="measured", style="real", x=[*before, *ahead[1:]], y=(*sample.past, *sample.real)),
     ]
     if sample.rival:
-        lines.insert(0, ChartLine(label="best linear model", style="soft", x=ahead, y=(*present, *sample.rival)))
+        lines.insert(0, ChartLine(label="best linear baseline", style="soft", x=ahead, y=(*present, *sample.rival)))
     name = _component(sample)
     ends = [quantity(values[-1], sample.unit) for values in (sample.mean, sample.real)]
     return LineChart(
@@ -194,7 +194,7 @@ def _forecast_chart(sample: evidence.ForecastSample, step_s: float | None) -> Li
 
 
 def _component(sample: evidence.ForecastSample) -> str:
-    return label(sample.signal) + (f" · {label(sample.component)}" if sample.component else "")
+    return sample.signal + (f" · {sample.component}" if sample.component else "")
 
 
 def _chapters(content: _Content) -> list[Chapter]:
@@ -257,8 +257,8 @@ def _choice_block(choice: evidence.Choice) -> FindingBlock:
         rows.append([verdict(style, trial.name), *trial_cells(trial)])
     caption = (
         f"Errors in {plural(choice.num_episodes, 'validation episode')}, in standard deviations of the signal. The "
-        "ratio to the linear model is a mean over the steps, in which an excess of over 10 % counts twice; below 1 is "
-        "better."
+        "ratio to the linear world is a mean over the steps, in which an excess of over 10 % counts twice; below 1 is "
+        "better. The linear baselines of other tables are plain regressions on the last observations."
     )
     notes = map(Note, failures(choice))
     table = Table(caption, trial_head(choice), rows, style="number")
@@ -331,7 +331,7 @@ def _readout_block(readout: evidence.ReadoutQuality) -> FindingBlock:
     share = findings.share_explained
     rows = [
         [
-            label(row.signal),
+            row.signal,
             share(row.r2.value),
             "" if row.r2.low > findings.NEARLY_ALL else f"{share(row.r2.low)} to {share(row.r2.high)}",
             quantity(row.rmse, row.unit),
@@ -352,7 +352,7 @@ def _decoded_figure(decoded: evidence.Decoded) -> Captioned:
     for window in decoded.windows:
         rows += [["true", *_frames("true", window.real, moments)]]
         rows += [["predicted", *_frames("predicted", window.drawn, moments)]]
-    title = f"{label(decoded.camera)}: true and predicted frames"
+    title = f"{decoded.camera}: true and predicted frames"
     return Captioned(title, [Table(title, [f"{unit_name} ahead", "now", *ahead], rows, style="frames")], "decoded")
 
 
@@ -377,7 +377,7 @@ def _decoded_block(decoded: evidence.Decoded) -> FindingBlock:
     rows = [[when, *(with_interval(curve.at(k)) for curve in curves.values())] for k, when in enumerate(ahead, 1)]
     counted = f"{plural(decoded.num_windows, 'window')} of {plural(decoded.num_episodes, 'episode')}, held out"
     caption = (
-        f"{label(decoded.camera)}: error (RMSE) in grey levels of 0 to 255 with 95\u00a0% bootstrap intervals over "
+        f"{decoded.camera}: error (RMSE) in grey levels of 0 to 255 with 95\u00a0% bootstrap intervals over "
         f"episodes, over {counted}"
     )
     details = (

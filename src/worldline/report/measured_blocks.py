@@ -49,7 +49,7 @@ def skill_block(measured: Diagnostics) -> FindingBlock:
         curves = [errors.get((name, signal)) for name in ["", *against]]
         for step in measured.horizons:
             style = "" if step == measured.horizons[0] else "again"
-            title = Phrase(with_unit(label(signal), measured.units[signal]), style)
+            title = Phrase(with_unit(signal, measured.units[signal]), style)
             values = ["–" if curve is None else number(curve.at(step).value) for curve in curves]
             rows.append([title, span(step, measured.step_s), *values, _contest(measured, signal, step)])
     head = ["signal", "ahead", "this world", *map(label, against), "verdict"]
@@ -94,7 +94,7 @@ def _error_chart(measured: Diagnostics, own: ErrorCurve) -> LineChart:
         lines.append(ChartLine(label=label(error.world), style=f"other{k % 6}", x=x, y=error.rmse.value))
     rmse = own.rmse
     lines.append(ChartLine(label="this world", style="world", x=x, y=rmse.value, low=rmse.low, high=rmse.high))
-    title, y_label = label(own.signal), with_unit("error (RMSE)", measured.units[own.signal])
+    title, y_label = own.signal, with_unit("error (RMSE)", measured.units[own.signal])
     last = "; ".join(f"{line.label} {number(line.y[-1])}" for line in reversed(lines))
     alt = f"Error of {title} over the horizon; after {span(measured.horizon, measured.step_s)}: {last}"
     return LineChart(title=title, alt=alt, x_label=f"{unit_name} ahead", y_label=y_label, lines=lines, zero=True)
@@ -109,7 +109,7 @@ def gaps_block(measured: Diagnostics) -> FindingBlock | None:
     large = any(gap.increase.value >= MAX_GROWTH for gap in shown)  # then the axis has factors
     rows = []
     for gap in shown:
-        name, style = gap.signal and label(gap.signal), "world" if gap.increase.low > 0 else "floor"
+        name, style = gap.signal and gap.signal, "world" if gap.increase.low > 0 else "floor"
         dot = Dot.of(f"{name or 'all signals'}, {gap.change}", gap.increase, growth(gap.increase.value), style)
         rows.append(replace(dot, value=1 + dot.value, low=1 + dot.low, high=1 + dot.high) if large else dot)
     title = "Growth of the error without the true actions"
@@ -130,7 +130,7 @@ def coverage_block(measured: Diagnostics) -> FindingBlock | None:
     rows = []
     for band in bands:
         widths = [number(band.width[step - 1]) for step in steps]
-        title = with_unit(label(band.signal), measured.units[band.signal])
+        title = with_unit(band.signal, measured.units[band.signal])
         rows.append([title, *widths, span(band.horizon, measured.step_s)])
     head = ["signal", *(f"after {span(step, measured.step_s)}" for step in steps), "informative up to"]
     caption = f"Mean width of the {round_percent(bands[0].level)} band"
@@ -145,4 +145,4 @@ def _coverage_chart(bands: Sequence[Band]) -> IntervalChart:
         rate, name = band.coverage, f"{round_percent(band.level)} band"
         style = "world" if rate.low <= band.level <= rate.high else "missed"
         rows.append(Dot.of(name, rate, percent(rate.value), style, target=band.level))
-    return share_chart(f"Trajectories inside, {label(bands[0].signal)}", ("band", "inside"), rows)
+    return share_chart(f"Trajectories inside, {bands[0].signal}", ("band", "inside"), rows)

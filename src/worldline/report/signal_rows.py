@@ -11,7 +11,18 @@ from worldline.audit import findings
 from worldline.audit import report_evidence as evidence
 from worldline.audit.audit_evidence import Trusted
 from worldline.audit.diagnostics import HEADLINE_LEVEL, Band, Diagnostics
-from worldline.formatting import MAX_GROWTH, NBSP, label, listing, number, percent, pretty_unit, round_percent, span
+from worldline.formatting import (
+    MAX_GROWTH,
+    NBSP,
+    baseline,
+    first_of,
+    listing,
+    number,
+    percent,
+    pretty_unit,
+    round_percent,
+    span,
+)
 from worldline.report.parts import Header, PagePart, Phrase, Table
 
 MAX_TIE_SHARE: Final = 0.01
@@ -151,18 +162,19 @@ def signal_table(measured: Diagnostics, trust: evidence.TrustedHorizons | None) 
     level = next((row.band.level for row in rows if row.band is not None), HEADLINE_LEVEL)
     ahead = [f"after {span(step, measured.step_s)}" for step in measured.horizons]
     inside = f"inside {round_percent(level)} band"
-    head = ["signal", *ahead, "below persistence", "below best linear", inside, "trusted until"]
+    head = ["signal", *ahead, "below persistence", "below best linear baseline", inside, "trusted until"]
     cells: list[list[str | PagePart]] = []
     for row in rows:
         errors = [_quantity(value, row.unit) for value in row.errors]
         rivals = ["–" if rivalry is None else rivalry.cell for rivalry in (row.persistence, row.linear)]
-        cells.append([label(row.signal), *errors, *rivals, _inside(row.band), _trusted(row.trusted, measured.step_s)])
+        cells.append([row.signal, *errors, *rivals, _inside(row.band), _trusted(row.trusted, measured.step_s)])
     caption = (
-        f"Error (RMSE) on {measured.num_windows} held-out windows. Comparisons {ahead[-1]}; "
+        f"Error (RMSE) on {measured.num_windows} held-out windows; signals that the actions affect most come first. "
+        f"Comparisons {ahead[-1]}; "
         "a tie is a difference that is not significant or below 1\u00a0% of the standard deviation of the signal."
     )
     if trust is not None and trust.unseen:
-        unseen = listing([label(name) for name in trust.unseen])
+        unseen = listing(trust.unseen)
         caption += f" The world does not see {unseen}: baselines that do are left out."
     kept = [k for k in range(len(head)) if any(row[k] != "–" for row in cells)]
     return Table(caption, [head[k] for k in kept], [[row[k] for k in kept] for row in cells], style="number signals")
@@ -189,12 +201,12 @@ def headline(measured: Diagnostics, trust: evidence.TrustedHorizons | None) -> H
     if not rows:
         return None
     first, when = rows[0], span(measured.horizons[-1], measured.step_s)
-    rivals = [(first.persistence, "persistence"), (first.linear, "the best linear model")]
+    rivals = [(first.persistence, "persistence"), (first.linear, "the best linear baseline")]
     parts = [f"error {_quantity(first.errors[-1], first.unit)} after {when}"]
     parts += [rivalry.sentence(name) for rivalry, name in rivals if rivalry is not None and rivalry.skill is not None]
     tied = [name for rivalry, name in rivals if rivalry is not None and rivalry.skill is None]
     parts += [f"tied with {listing(tied)}"] if tied else []
-    return Header(title=f"{findings.capital(label(first.signal))}: {', '.join(parts)}.", lede=_lede(rows, measured))
+    return Header(title=f"{first.signal}: {', '.join(parts)}.", lede=_lede(rows, measured))
 
 
 def _lede(rows: Sequence[SignalRow], measured: Diagnostics) -> str:
@@ -206,11 +218,11 @@ def _lede(rows: Sequence[SignalRow], measured: Diagnostics) -> str:
             f"{_share(inside.value)} of {inside.trials} held-out paths stay inside their "
             f"{round_percent(first.band.level)} band."
         )
-    whole = [label(row.signal) for row in rows if row.trusted and row.trusted.steps == row.trusted.of]
+    whole = [row.signal for row in rows if row.trusted and row.trusted.steps == row.trusted.of]
     if whole:
-        which = "All signals" if len(whole) == len(rows) > 1 else findings.capital(listing(whole[:4]))
-        more = f" and {len(whole) - 4} more" if len(whole) > 4 and len(whole) < len(rows) else ""
-        texts.append(f"{which}{more} can be trusted for all of the {span(measured.horizon, measured.step_s)}.")
+        which = listing(whole) if len(whole) <= 4 else first_of(whole, 4)
+        which = "All signals" if len(whole) == len(rows) > 1 else which
+        texts.append(f"{which} can be trusted for all of the {span(measured.horizon, measured.step_s)}.")
     return " ".join(texts)
 
 
@@ -240,16 +252,25 @@ def weaknesses(
     return [text for _, text in sorted(ranked, key=lambda weakness: weakness[0])]
 
 
+def measured_signals(sections: Iterable[evidence.Evidence]) -> tuple[Diagnostics, evidence.TrustedHorizons] | None:
+    """The measurements of the signals that vary, from the sections of a report; None without any."""
+    parts = {type(section): section for section in sections}
+    measured, trust = parts.get(Diagnostics), parts.get(evidence.TrustedHorizons)
+    if not isinstance(measured, Diagnostics) or not isinstance(trust, evidence.TrustedHorizons):
+        return None
+    return comparable(measured, trust), trust
+
+
 def _if_bad(rank: int, finding: findings.ReportFinding) -> list[tuple[int, str]]:
     return [(rank, finding.text)] if finding.verdict == "bad" else []
 
 
 def _signal_weaknesses(row: SignalRow, measured: Diagnostics) -> list[tuple[int, str]]:
-    name, texts, horizon = findings.capital(label(row.signal)), [], row.trusted
+    name, texts, horizon = row.signal, [], row.trusted
     if horizon is not None and horizon.steps < horizon.of:
-        reason = f"it is not significantly better than {label(horizon.stops)}"
+        reason = f"it is not significantly better than {baseline(horizon.stops)}"
         if horizon.stops == "linear":
-            reason = "a linear model is better"
+            reason = "a linear baseline is better"
         until = "at no step:"
         if horizon.steps:
             until = f"only until {span(horizon.steps, measured.step_s)}: at the next step"
@@ -258,7 +279,7 @@ def _signal_weaknesses(row: SignalRow, measured: Diagnostics) -> list[tuple[int,
         narrow = row.band.coverage.high < row.band.level
         share = f"{percent(row.band.coverage.value)} of the paths are inside the {round_percent(row.band.level)} band"
         how = "narrow" if narrow else "wide"
-        texts.append((1 if narrow else 3, f"The bands of {label(row.signal)} are too {how}: {share}."))
+        texts.append((1 if narrow else 3, f"The bands of {row.signal} are too {how}: {share}."))
     return texts
 
 

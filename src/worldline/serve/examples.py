@@ -1,8 +1,12 @@
-"""Examples of requests for the documentation, from the card of a served world. The world is not called."""
+"""Examples of requests for the documentation, from the card and the logged ranges of a served world.
+
+The world is not called.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -23,13 +27,15 @@ from worldline.world.session import FILLED_IN
 MAX_BYTES: Final = 2**17
 """Larger requests, such as those with many images, are left out."""
 
+Ranges = Mapping[str, NDArray[np.floating]]
+
 STEPS: Final = 3
 """Steps of predictions and plans."""
 
 
 def examples_of(hosted: HostedWorld) -> dict[str, Any]:
     """Bodies of requests as JSON, by name of the operation."""
-    calls = _calls(hosted.card)
+    calls = _calls(hosted.card, hosted.ranges)
     bodies: dict[str, Any] = dict(calls)
     for verb in {"predict", "plan"} & calls.keys():
         bodies[f"{verb}_session"] = {name: value for name, value in vars(calls[verb]).items() if name not in FILLED_IN}
@@ -45,26 +51,32 @@ def examples_of(hosted: HostedWorld) -> dict[str, Any]:
 
 
 def _compact(value: Any) -> Any:
-    """The value without null and empty maps and lists, which are defaults."""
+    """The value without null and empty maps and lists, which are defaults, and numbers without the noise of float32."""
+    if isinstance(value, list):
+        return [_compact(inner) for inner in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
     if not isinstance(value, dict):
         return value
     kept = {name: _compact(inner) for name, inner in value.items()}
     return {name: inner for name, inner in kept.items() if inner is not None and inner not in ({}, [])}
 
 
-def _calls(card: Card) -> dict[str, Call]:
+def _calls(card: Card, ranges: Ranges) -> dict[str, Call]:
     """A call of each verb that the world has."""
+    arrays = partial(_arrays, ranges)
     schema = card.schema
     seen = [signal for signal in schema.observations if signal.name in {*card.inputs, *card.predicts}]
     length = 2 if any(signal.kind is Kind.IMAGE for signal in seen) else max(card.context, 2)
     history = History(
-        observations=_arrays(seen, length),
-        actions=_arrays(schema.actions, length - 1),
-        exogenous=_arrays(schema.exogenous, length - 1),
+        observations=arrays(seen, length),
+        actions=arrays(schema.actions, length - 1),
+        exogenous=arrays(schema.exogenous, length - 1),
     )
-    actions, exogenous = _arrays(schema.actions, STEPS), _arrays(schema.exogenous, STEPS)
-    episode = Episode(observations=_arrays(seen, STEPS + 1), actions=actions, exogenous=exogenous)
-    plans, goal = _arrays(schema.actions, 2, STEPS), _goal(card)
+    actions, exogenous = arrays(schema.actions, STEPS), arrays(schema.exogenous, STEPS)
+    episode = Episode(observations=arrays(seen, STEPS + 1), actions=actions, exogenous=exogenous)
+    lower, higher = (arrays(schema.actions, STEPS, share=share) for share in (0.25, 0.75))
+    plans, goal = {name: np.stack([lower[name], higher[name]]) for name in lower}, _goal(card, ranges)
     calls: list[Call] = [
         PredictCall(history=history, actions=actions, exogenous=exogenous),
         ScoreCall(history=history, actions=plans, goal=goal, exogenous=exogenous),
@@ -76,16 +88,29 @@ def _calls(card: Card) -> dict[str, Call]:
     return {call.verb: call for call in calls}
 
 
-def _goal(card: Card) -> Goal:
+def _goal(card: Card, ranges: Ranges) -> Goal:
     """A target for the first vector; for a world that predicts none, smooth actions."""
     for name in card.predicts:
         if card.schema[name].kind is Kind.VECTOR:
-            return Goal(targets=_arrays([card.schema[name]]), tolerance={name: 1.0})
+            size = float(np.diff(ranges[name], axis=0).max()) if name in ranges else 0.0
+            tolerance = {name: _short(size / 20) if size else 1.0}
+            return Goal(targets=_arrays(ranges, [card.schema[name]], share=0.6), tolerance=tolerance)
     actions = [signal.name for signal in card.schema.actions if signal.kind is Kind.VECTOR]
     return Goal(costs=[Change(signal=name, tolerance=1.0) for name in actions])
 
 
-def _arrays(signals: Sequence[Signal], *axes: int) -> dict[str, NDArray[Any]]:
-    """Per signal [*axes, *shape]: 0, or the nearest value within the bounds."""
-    zeros = {signal.name: np.zeros((*axes, *signal.shape), signal.dtype) for signal in signals}
-    return {signal.name: signal.bounded(zeros[signal.name]) for signal in signals}
+def _arrays(ranges: Ranges, signals: Sequence[Signal], *axes: int, share: float = 0.5) -> dict[str, NDArray[Any]]:
+    """Per signal [*axes, *shape]: the value at this share of the logged range, else 0; within the bounds."""
+    values = {}
+    for signal in signals:
+        value = np.zeros((*axes, *signal.shape), signal.dtype)
+        if signal.name in ranges:
+            low, high = ranges[signal.name]
+            value[...] = np.vectorize(_short)(low + share * (high - low)).reshape(signal.shape)
+        values[signal.name] = signal.bounded(value)
+    return values
+
+
+def _short(value: float) -> float:
+    """The value with three significant digits."""
+    return float(f"{value:.3g}")

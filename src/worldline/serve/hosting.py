@@ -8,6 +8,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Final, final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from worldline.catalog.aliases import Reference
 from worldline.catalog.named import NamedWorld
 from worldline.catalog.opening import is_reference
@@ -16,6 +19,7 @@ from worldline.errors import InputError
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.problems import ConflictError, NotFoundError
 from worldline.world.base import World
+from worldline.world.local import LocalWorld
 
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 """Names of served worlds, which stand in URLs."""
@@ -38,12 +42,17 @@ class HostedWorld:
         self.name, self.reference, self.world = name, reference, world
         self._fixed = None if reference is None else Reference.parse(reference).version
         self.version, opened = self._serving()
-        self._card = opened.describe()
+        self._card, self._ranges = opened.describe(), _ranges_of(opened)
 
     @property
     def card(self) -> Card:
         """The card of the version that answered last. Takes no time, so the event loop may ask."""
         return self._card
+
+    @property
+    def ranges(self) -> Mapping[str, NDArray[np.floating]]:
+        """The logged range [2, n] of the signals of this version; empty if unknown."""
+        return self._ranges
 
     def current(self) -> tuple[int | None, World]:
         """The number of the current version (None for a folder), and its world in this process.
@@ -52,7 +61,7 @@ class HostedWorld:
         """
         version, world = self._serving()
         if version != self.version:
-            self.version, self._card = version, world.describe()
+            self.version, self._card, self._ranges = version, world.describe(), _ranges_of(world)
         return version, world
 
     def _serving(self) -> tuple[int | None, World]:
@@ -159,6 +168,11 @@ class Hosts(Mapping[str, HostedWorld]):
         for hosted in self._hosted.values():
             if isinstance(hosted.world, NamedWorld):
                 hosted.world.close()
+
+
+def _ranges_of(world: World) -> Mapping[str, NDArray[np.floating]]:
+    """The logged ranges of a world that is open in this process."""
+    return {} if not isinstance(world, LocalWorld) or world.calibration is None else world.calibration.logged_range
 
 
 def name_of(target: str) -> tuple[str, str]:

@@ -154,7 +154,7 @@ def _worlds(service: Service) -> APIRouter:
         worlds = await asyncio.to_thread(lambda: tuple(summary_of(hosted) for hosted in service.hosts.values()))
         return Response(wire.encode_json_answer(WorldList(worlds=worlds)), media_type=JSON)
 
-    @router.get("/{name}", openapi_extra=operation(Scope.READ, answer="WorldView", msgpack=True))
+    @router.get("/{name:plain}", openapi_extra=operation(Scope.READ, answer="WorldView", msgpack=True))
     async def describe_world(name: str, request: Request) -> Response:
         """The card of a world, its versions and aliases."""
         caller = await service.authorize(request.headers.get("authorization"), Scope.READ)

@@ -66,7 +66,7 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
         summary = await asyncio.to_thread(summary_of, hosted)
         return Response(wire.encode_json_answer(summary), 201 if is_new else 200, media_type=JSON)
 
-    @router.delete("/worlds/{name}", status_code=204, openapi_extra=operation(Scope.ADMIN))
+    @router.delete("/worlds/{name:plain}", status_code=204, openapi_extra=operation(Scope.ADMIN))
     async def remove_world(name: str, request: Request) -> Response:
         """Stops serving a world that was added."""
         await service.authorize(request.headers.get("authorization"), Scope.ADMIN)

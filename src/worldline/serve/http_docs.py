@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi import utils
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 from starlette.routing import BaseRoute
@@ -58,6 +58,10 @@ def docs_router(service: Service, app: FastAPI) -> APIRouter:
         app: has the documented routes, but those of verbs.
     """
     router = APIRouter(tags=["documentation"])
+
+    @router.get("/", include_in_schema=False)
+    async def get_root() -> Response:
+        return RedirectResponse("docs")  # relative, so that a proxy may add a prefix
 
     @router.get("/openapi.json", openapi_extra=operation(Scope.READ))
     async def get_openapi(request: Request) -> Response:

@@ -74,12 +74,12 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
         caller, key = await begin(request, "fork"), idempotency_key(request)
         return _response(request, await sessions.fork(caller, session, key=key), 201)
 
-    @router.get("/{session}", openapi_extra=_VIEW)
+    @router.get("/{session:plain}", openapi_extra=_VIEW)
     async def get_session(session: str, request: Request) -> Response:
         """The present state of a session."""
         return _response(request, await sessions.get(await begin(request), session))
 
-    @router.delete("/{session}", status_code=204, openapi_extra=operation(Scope.SESSION))
+    @router.delete("/{session:plain}", status_code=204, openapi_extra=operation(Scope.SESSION))
     async def delete_session(session: str, request: Request) -> Response:
         """Ends a session."""
         await sessions.delete(await begin(request), session)

@@ -8,6 +8,7 @@ from inspect import getdoc
 from typing import Any, Final
 
 from fastapi import APIRouter
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.routing import BaseRoute
 
 from worldline.planning.calls import CALLS
@@ -30,6 +31,15 @@ PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
 
 _MSGPACK: Final = {wire.CONTENT_TYPE: {"schema": {"description": f"Its layout is in `{wire.__name__}`."}}}
 """The content of messages in msgpack, which have no schema."""
+
+
+class _Plain(StringConvertor):
+    """A part of a path without a colon, behind which verbs stand: `{name:plain}`."""
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("plain", _Plain())
 
 
 def operation(

@@ -62,9 +62,9 @@ def case_from_logs(
             break
     if len(kept) < 2:
         raise DataError(
-            f"{len(kept)} episodes have the {need} steps that the checks need ({max(card.context, 2)} observations, "
-            f"{horizon} steps ahead); at least two are needed",
-            fix="Give longer episodes, or a shorter --horizon.",
+            f"too few episodes are long enough: {len(kept)} have the {need} steps that the checks need "
+            f"({max(card.context, 2)} observations, {horizon} steps ahead), and 2 are needed",
+            fix=f"Give logs with more or longer episodes, or a --horizon below {horizon}; 2 is the shortest.",
             file=logs,
         )
     if num_calibration is None and isinstance(world, LocalWorld) and world.calibration is not None:

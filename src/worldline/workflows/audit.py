@@ -144,7 +144,7 @@ def _describe_bands(material: Material) -> str:
         return "none"
     if not material.num_calibration:
         return "number of calibration episodes unknown; levels are treated as exact"
-    return f"highest level {round_percent(material.level)}, set by {plural(material.num_calibration, 'episode')}"
+    return f"graded at the level {round_percent(material.level)}; set by {plural(material.num_calibration, 'episode')}"
 
 
 def _material(world: World, seen: list[WorldEpisode], goals: tuple[str, ...], seed: int) -> tuple[World, Material]:

@@ -302,7 +302,7 @@ def _errors(data: ComparisonData, learned: Learned) -> Errors:
     return data.unseen_errors(learned.engine, learned.unseen)
 
 
-class Begun(NamedTuple):
+class Continued(NamedTuple):
     """A training that continues after the comparison.
 
     Args:
@@ -323,7 +323,7 @@ def compare_models(
     budget_s: float | None = None,
     device: torch.device,
     progress: OnProgress | None = None,
-) -> tuple[Choice, Begun | None]:
+) -> tuple[Choice, Continued | None]:
     """The comparison of all candidates, and the begun training of the chosen one; its `chosen` is one of `CANDIDATES`.
 
     All are fitted to the episodes that are not held out. The errors are those of block cross-validation: each episode
@@ -346,7 +346,7 @@ def compare_models(
     recipes = {name: _without_heads(recipe) for name, recipe in recipes.items()}
     data = comparison_data(store, recipes[LINEAR])
     errors, times_s = {LINEAR: _errors(data, linear)}, {LINEAR: linear.learn_s}
-    begun, updates = dict[str, Begun](), math.inf
+    begun, updates = dict[str, Continued](), math.inf
     if budget_s is not None and len(recipes) > 1:  # the last one has the slowest updates
         each_s = BUDGET_SHARE * budget_s / (len(recipes) - 1)
         updates = within(store, fitted_to_all(store, list(recipes.values())[-1]), train_s=each_s).num_updates
@@ -367,7 +367,7 @@ def compare_models(
         finally:
             shutil.rmtree(place, ignore_errors=True)
         times_s[name] = learned.trained.elapsed_s
-        begun[name] = Begun(learned.engine.model, learned.trained.elapsed_s / trial.training.num_updates)
+        begun[name] = Continued(learned.engine.model, learned.trained.elapsed_s / trial.training.num_updates)
     tell(progress, "compare models", len(recipes), len(recipes))
     trials = tuple(_trial(name, own, errors[LINEAR], times_s[name]) for name, own in errors.items())
     chosen = best(trials)

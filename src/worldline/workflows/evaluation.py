@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -138,7 +138,10 @@ def _findings(
     if unused:
         notes.append(f"Not among the model's inputs: {', '.join(unused)}.")
     notes += [*map(str, learned.findings), *learned.trained.notes, *map(str, failures)]
-    if diagnostics is not None and "linear" not in {error.world for error in diagnostics.errors}:
+    baselines = set() if diagnostics is None else {error.world for error in diagnostics.errors}
+    if "linear" in baselines and learned.engine.model.closed_form:
+        notes.append("This world is a linear model, like the linear baseline: ties and small differences are expected.")
+    if diagnostics is not None and "linear" not in baselines:
         notes.append("No part of the logs is completely observed: persistence is the only baseline.")
     numbers = list(learned.split.calibration)
     long = int((store.num_steps[numbers] >= learned.engine.describe().context - 1 + horizon).sum())
@@ -197,7 +200,7 @@ def diagnosis(store: Store, learned: Learned, baselines: Mapping[str, World]) ->
             fix="Log more or longer episodes.",
             file=store.path,
         )
-    return diagnose(
+    measured = diagnose(
         honest(learned),
         [store.episode(number) for number in learned.split.held_out],
         comparisons=baselines,
@@ -208,6 +211,19 @@ def diagnosis(store: Store, learned: Learned, baselines: Mapping[str, World]) ->
         levels=[level for level in LEVELS if level <= learned.calibration.highest_level],
         seed=learned.recipe.training.seed,
     )
+    return _controlled_first(measured)
+
+
+def _controlled_first(measured: Diagnostics) -> Diagnostics:
+    """The diagnostics with the signals in falling order of the effect of the actions; those without one stay last."""
+    effects = {gap.signal: max(gap.increase.value, 0) if gap.increase.low > 0 else 0 for gap in measured.gaps}
+    names = sorted(measured.units, key=lambda name: -effects.get(name, 0))
+    place: dict[str | None, int] = {name: number for number, name in enumerate(names)}
+    parts: dict[str, Any] = {
+        part: tuple(sorted(getattr(measured, part), key=lambda row: place.get(row.signal, -1)))
+        for part in ("errors", "skills", "gaps", "bands")
+    }
+    return replace(measured, units={name: measured.units[name] for name in names}, **parts)
 
 
 def longest_horizon(store: Store, learned: Learned) -> int:
@@ -296,7 +312,8 @@ def held_out_evidence(
     places = [(n, now) for n in long for now in evenly_spaced(int(store.num_steps[n]), context, horizon, PER_EPISODE)]
     episodes = {n: store.episode(n) for n in long}
     windows = forecast_windows([(episodes[n], now) for n, now in places], length=context, horizon=horizon)
-    signals = predicted_vectors(world, windows.truth)
+    order = list(diagnostics.units)
+    signals = sorted(predicted_vectors(world, windows.truth), key=lambda signal: order.index(signal.name))
     spreads, sizes = (
         {signal.name: size_of(windows, signal) for signal in signals} for size_of in (deviation, largest_value)
     )
@@ -314,10 +331,10 @@ def held_out_evidence(
     trusted = tuple(
         horizon for horizon in trusted_horizons(diagnostics, spreads, sizes) if horizon.signal not in unseen
     )
-    return (
-        evidence.TrustedHorizons(trusted=trusted, deviation=spreads, unseen=unseen),
-        evidence.sample_forecasts(world, cases, context=context, horizon=horizon, level=level, rivals=rivals),
-    )
+    shown = evidence.sample_forecasts(world, cases, context=context, horizon=horizon, level=level, rivals=rivals)
+    ordered = tuple(sorted(shown.samples, key=lambda sample: order.index(sample.signal)))
+    trust = evidence.TrustedHorizons(trusted=trusted, deviation=spreads, unseen=unseen)
+    return trust, replace(shown, samples=ordered)
 
 
 def _cases(forecast: Forecast, windows: ForecastWindows, signal: Signal) -> dict[str, int]:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from itertools import chain, count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal, TypeGuard, Unpack
 
 from worldline.audit.report_evidence import Choice, Evidence
@@ -43,7 +44,7 @@ from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
 from worldline.models.base import WorldModel
 from worldline.progress import OnProgress, shown, stoppable, tell
-from worldline.recipes.recipe import Recipe
+from worldline.recipes.recipe import Recipe, check_settings
 from worldline.registry import imported, load
 from worldline.report.learn_page import Report, render
 from worldline.schema import Schema
@@ -53,7 +54,7 @@ from worldline.workflows.budget import Sizing, size_for, within
 from worldline.workflows.check import LateActions, review_log
 from worldline.workflows.choosing import (
     LINEAR,
-    Begun,
+    Continued,
     beats,
     chooses,
     compare_models,
@@ -193,15 +194,26 @@ def _new_folder() -> Path:
 
 
 def _check_call(out: Path, options: Options) -> None:
-    """Checks folders, and loads named recipes, families and trackers, before hours of importing.
+    """Checks folders and names of settings, and loads recipes, families and trackers, before hours of importing.
 
     Raises:
-        InputError: `out` is not a bundle.
+        InputError: `out` is not a bundle, or it cannot be written.
         BundleError: there is nothing to resume.
-        UnknownNameError: there is no such recipe, family or tracker.
+        UnknownNameError: there is no such recipe, family, tracker or setting.
     """
+    for path in (log_folder(out), store_folder(out), partial_folder(out)):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file, and learning writes a folder there. Move it, or choose another --out.")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
         raise InputError(f"{out} exists and is no bundle. Choose another folder for the world, or delete it first.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
+        raise InputError(f"{out} cannot be written ({reason}). Choose another folder for the world.") from error
+    check_settings(options.set)
     recipe = None if options.recipe == AUTO else options.recipe
     names = [("recipe", recipe), ("model", options.model), *(("tracker", name) for name in options.track)]
     for kind, name in names:
@@ -396,7 +408,9 @@ def _learn_linear(run: _OpenedLogs, options: Options) -> Learned:
     return linear
 
 
-def _choose(run: _OpenedLogs, options: Options, linear: Learned, begun: float) -> tuple[Choice, Begun | None, Options]:
+def _choose(
+    run: _OpenedLogs, options: Options, linear: Learned, begun: float
+) -> tuple[Choice, Continued | None, Options]:
     """The comparison, the training to continue, and the options for it, with lengths that fit the rest of the time.
 
     Args:
@@ -452,7 +466,7 @@ def _stored_sizing(unfinished: Path, options: Options, measure: Callable[[], Siz
     return sizing
 
 
-def _train(run: _OpenedLogs, options: Options, begun: Begun | None) -> tuple[list[Learned], list[CollapseError]]:
+def _train(run: _OpenedLogs, options: Options, begun: Continued | None) -> tuple[list[Learned], list[CollapseError]]:
     """The world of each seed, and the errors of the others; a failed seed does not end the run.
 
     Args:

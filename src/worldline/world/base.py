@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Final, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -404,6 +404,15 @@ class World(ABC):
         card = self.describe()
         actions = first_of([signal.name for signal in card.schema.actions]) or "no actions"
         return f"{type(self).__name__}({card.name}: {actions} -> {first_of(card.predicts)}; engine {card.engine})"
+
+    if not TYPE_CHECKING:  # a type checker knows the attributes
+
+        def __getattr__(self, name: str) -> object:
+            """Names where parts of the card are."""
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name == "card" or name in Card.__dataclass_fields__:
+                text += f". Use describe(){'' if name == 'card' else f'.{name}'}"
+            raise AttributeError(text, name=name, obj=self)
 
     @overload
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -84,5 +84,5 @@ def _stacked(parts: Sequence[Arrays]) -> Arrays:
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
 
-def _taken(arrays: Arrays, worlds: int | NDArray[np.integer]) -> Arrays:
+def _taken(arrays: Mapping[str, NDArray[np.generic] | float], worlds: int | NDArray[np.integer]) -> Arrays:
     return {name: np.asarray(value)[worlds] for name, value in arrays.items()}

@@ -18,7 +18,6 @@ from worldline.engines.base import CallCost, Card, Engine, Novelty
 from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
-from worldline.formatting import plural, round_percent
 from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Schema, Signal
@@ -26,7 +25,7 @@ from worldline.training.batches import join, split, to_inputs
 from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World, band_around
 from worldline.world.belief import WorldBelief, values_of
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration
-from worldline.world.logged_range import excess_of, far_target, history_excess, leaves_range, lowered, widening_of
+from worldline.world.logged_range import excess_of, far_value, history_excess, leaves_range, lowered, widening_of
 from worldline.world.objective import Objective, objective
 from worldline.world.ood import errors_of, step_errors
 from worldline.world.plan_search import SearchBudget, action_space, outcome, refusal_reason, search
@@ -105,8 +104,7 @@ class LocalWorld(World):
     def __repr__(self) -> str:
         bands = "not calibrated"
         if self.calibration is not None and self.calibration.has_error_scores:
-            steps = plural(self.calibration.horizon, "step")
-            bands = f"bands up to {round_percent(self.calibration.highest_level)} and {steps}"
+            bands = f"bands {self.describe().facts()['bands']}"
         text = super().__repr__().removesuffix(")")
         return f"{text}, {bands})"
 
@@ -304,9 +302,10 @@ class LocalWorld(World):
             costs = replace(costs, pending=join(schema.actions, pending, device))
         # Refuse if the trust in the present is too small, before anything is searched.
         trust = self._lowered(start, self._excess(start, exogenous).max(1)).shown_trust
+        outside = self._outside(start, {name: value for name, value in exogenous.items() if value.size})
         reason = refusal_reason(call.min_trust, trust, "history")
         if reason:
-            return _refused(call, start, trust, schema, reason, budget)
+            return _refused(call, start, trust, schema, "; ".join(filter(None, (reason, outside))), budget)
         if not card.action_conditioned:
             raise UnsupportedError(
                 f"{card.name} is not action-conditioned, so it cannot compare plans. Plan with an action-conditioned "
@@ -323,9 +322,10 @@ class LocalWorld(World):
             budget=budget,
         )
         status, reason = outcome(costs, planned, single=start.single)
-        far = far_target(schema, self._ranges, targets)
+        far = far_value(schema, self._ranges, targets, "goal")
         if far and status is not PlanStatus.INFEASIBLE:
             status, reason = PlanStatus.GOAL_OUTSIDE_LOGS, far
+        reason = reason or outside
         sequences = {name: value.cpu().numpy() for name, value in split(schema.actions, planned.actions).items()}
         plan = Plan(
             actions={name: value[0] if start.single else value for name, value in sequences.items()},
@@ -399,6 +399,14 @@ class LocalWorld(World):
     def _excess(self, start: WorldBelief, inputs: Arrays) -> NDArray[np.floating]:
         """The excess [W, T] of inputs [W, T, *shape] over the logged range; [W, 1] if it is 0 at all steps."""
         return excess_of(self._ranges, inputs, (start.num_worlds, 1))
+
+    def _outside(self, start: WorldBelief, exogenous: Arrays) -> str:
+        """Names an input of the present or an exogenous one [W, T, n] far outside its range; empty for none."""
+        card = self._card
+        read = {*card.inputs, *(signal.name for signal in (*card.schema.actions, *card.schema.exogenous))}
+        present = {name: value for name, value in start.values.items() if name in read}
+        reason = far_value(card.schema, self._ranges, present, "history")
+        return reason or far_value(card.schema, self._ranges, exogenous, "exogenous")
 
     def _lowered(self, belief: WorldBelief, excess: NDArray[np.floating]) -> WorldBelief:
         """`belief` with the trust in predictions from inputs of this excess [W]."""

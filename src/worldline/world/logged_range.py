@@ -120,16 +120,24 @@ def history_excess(ranges: Mapping[str, Floats], inputs: Iterable[str], history:
     return excess
 
 
-def far_target(schema: Schema, ranges: Mapping[str, Floats], targets: Arrays) -> str:
-    """Names the first target [W, n] more than `MAX_EXCESS` outside the logged range; empty for none."""
-    for name in [name for name in targets if name in ranges]:
-        excess, signal = _excess(ranges[name], targets[name]), schema[name]
-        world, part = np.unravel_index(excess.argmax(), excess.shape)
-        if excess[world, part] > MAX_EXCESS:
+def far_value(schema: Schema, ranges: Mapping[str, Floats], values: Arrays, what: str) -> str:
+    """A sentence on the first signal with values [*lead, n] more than `MAX_EXCESS` outside its range; empty for none.
+
+    Args:
+        schema: of the signals.
+        ranges: from `ranges_of`.
+        values: per signal. NaN means missing.
+        what: the values are, for the sentence.
+    """
+    for name in [name for name in values if name in ranges]:
+        signal, numbers = schema[name], values[name].reshape(-1, schema[name].size)
+        excess = np.nan_to_num(_excess(ranges[name], numbers), nan=0.0, posinf=np.inf)
+        row, part = np.unravel_index(excess.argmax(), excess.shape)
+        if excess[row, part] > MAX_EXCESS:
             label = f"{name}[{(signal.components or range(signal.size))[part]}]" if signal.size > 1 else name
-            target = f"{targets[name][world, part]:.4g} {pretty_unit(signal.unit)}".rstrip()
+            value = f"{numbers[row, part]:.4g} {pretty_unit(signal.unit)}".rstrip()
             low, high = ranges[name][:, part]
-            return f"goal outside the logged range: {label} {target}, logged {low:.4g} to {high:.4g}"
+            return f"{what} outside the logged range: {label} {value}, logged {low:.4g} to {high:.4g}"
     return ""
 
 

@@ -57,9 +57,10 @@ def check_history(schema: Schema, history: History) -> ValidatedHistory:
     signal, axes = _signal(schema.observations, name, "observation"), np.ndim(value)
     extra = axes - len(signal.shape)
     if extra not in (1, 2):
+        axis = " Add an axis: values[..., None]." if axes == 1 and signal.shape == (1,) else ""
         raise InputError(
             f"observation {name!r}: expected shape [H, *shape] for one world or [W, H, *shape] for a batch, with "
-            f"*shape {signal.shape}, got {np.shape(value)}."
+            f"*shape {signal.shape}, got {np.shape(value)}.{axis}"
         )
     leading = np.shape(value)[:extra]
     if 0 in leading:
@@ -129,6 +130,8 @@ def check_actions(
     for signal in signals:
         if signal.name in actions:
             shape = np.shape(actions[signal.name])[: len(leading)]
+            if shape[-1:] == (0,):
+                raise InputError(f"action {signal.name!r} has no steps. Give actions of at least one step.")
             break
     expected = tuple(
         max(1, shape[i]) if size is None and i < len(shape) else size or 1 for i, size in enumerate(leading)
@@ -167,7 +170,8 @@ def check_values(
     value, where = np.asarray(value), f"{role} {signal.name!r}"
     expected = (*leading, *signal.shape)
     if value.shape != expected:
-        raise InputError(f"{where}: expected shape {expected}, got {value.shape}.")
+        axis = " Add an axis: values[..., None]." if (*value.shape, 1) == expected else ""
+        raise InputError(f"{where}: expected shape {expected}, got {value.shape}.{axis}")
     if value.dtype.kind not in _NUMBERS[signal.kind] or (signal.kind is Kind.IMAGE and value.dtype != np.uint8):
         raise InputError(f"{where} has dtype {value.dtype}. Convert it to {_WANTED[signal.kind]} ({signal.dtype}).")
     if observed is not None and not observed.all():
@@ -204,7 +208,7 @@ def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str
         if not 0 < share <= 1:
             raise InputError(f"the goal's {name} is {share}. It must be above 0 and at most 1.")
     targets = {
-        name: check_values(_signal(schema.observations, name, "target"), value, leading, "target", None)
+        name: check_values(_signal(schema.observations, name, "target"), _one_component(value), leading, "target", None)
         for name, value in goal.targets.items()
     }
     for name, tolerance in goal.tolerance.items():
@@ -213,6 +217,11 @@ def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str
         if not (np.isfinite(tolerance) and tolerance > 0):
             raise InputError(f"the tolerance of {name!r} is {tolerance}. Give a number above 0.")
     return targets if leading else {name: value[None] for name, value in targets.items()}
+
+
+def _one_component(value: Array | float) -> Array:
+    """A number as a value of one component."""
+    return np.reshape(value, 1) if np.ndim(value) == 0 else np.asarray(value)
 
 
 def check_episode(schema: Schema, episode: Episode) -> Episode:

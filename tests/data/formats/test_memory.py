@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import datetime as dt
+import decimal
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 
 from worldline.data.base import ReadOptions
+from worldline.data.formats.tables.columns import table_of
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.data.store import open_store
@@ -41,6 +47,37 @@ def test_a_frame_is_a_table(tmp_path, kind):
     assert episode.step_s is None
     assert episode.observations["tank level"][:, 0].tolist() == LEVEL.tolist()
     assert episode.actions["heater"][:, 0].tolist() == HEATER[:-1].tolist()
+
+
+def test_columns_of_every_kind_have_their_type_without_pyarrow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    kinds = {
+        "count": pd.array([1, None, 3], "Int32"),
+        "share": [0.5, np.nan, 1.5],
+        "flag": pd.Series([True, None, False], dtype=object),
+        "word": pd.Categorical(["a", None, "b"]),
+        "list": [[1, 2], [3, 4], [5, 6]],
+        "price": [decimal.Decimal("1.5")] * 3,
+        "day": [dt.date(2024, 5, 31), None, dt.date(2024, 6, 1)],
+        "clock": [dt.time(1, 2)] * 3,
+        "bytes": [b"1"] * 3,
+    }
+    table = table_of(pd.DataFrame(kinds), Path("frame"))
+    assert [finding.signal for finding in table.findings] == ["bytes"]
+    found = {name: (column.values.dtype.str[1:3], column.missing.tolist()) for name, column in table.columns.items()}
+    missing = [False, True, False]
+    whole = [False] * 3
+    assert found == {
+        "count": ("i4", missing),
+        "share": ("f8", missing),
+        "flag": ("b1", missing),
+        "word": ("O", missing),
+        "list": ("i8", whole),
+        "price": ("f8", whole),
+        "day": ("M8", missing),
+        "clock": ("m8", whole),
+    }
+    assert table.columns["clock"].values[0] == np.timedelta64(62, "m")
 
 
 def test_several_frames_and_a_selection_of_rows(tmp_path):

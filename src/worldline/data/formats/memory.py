@@ -38,6 +38,7 @@ from worldline.errors import InputError, MissingExtraError
 from worldline.schema import Role, Schema
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 _WANTED = "Give a pandas or polars frame, a mapping of arrays, a list of these, or a list of episodes."
@@ -55,7 +56,7 @@ def logs_in_memory(logs: object, schema: Schema | None, reading: ReadOptions) ->
     Raises:
         InputError: the object is of another type.
         DataError: it holds no usable episode.
-        MissingExtraError: a frame is given, and pyarrow is not installed.
+        MissingExtraError: a polars frame is given, and pyarrow is not installed.
     """
     parts: list[Any] = list(logs) if isinstance(logs, list | tuple) else [logs]
     if not parts:
@@ -71,7 +72,7 @@ def logs_in_memory(logs: object, schema: Schema | None, reading: ReadOptions) ->
     tables = {}
     for number, part in enumerate(parts):
         name = f"frame {number}" if len(parts) > 1 else "frame"
-        tables[name] = _arrow(part, name)
+        tables[name] = _table(part, name)
 
     def read(file: Path) -> ColumnTable:
         return table_of(tables[file.name], file)
@@ -85,22 +86,23 @@ def _is_episode(arrays: Mapping[str, Any]) -> bool:
     return len({len(values) for values in arrays.values() if values.ndim}) > 1
 
 
-def _arrow(part: object, name: str) -> pa.Table:
+def _table(part: object, name: str) -> pa.Table | pd.DataFrame:
     """Returns a frame or a mapping of columns as a table."""
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "tables") from error
+    import pandas as pd
+
     module = type(part).__module__.partition(".")[0]
     frame: Any = part
     with converted(f"{name} cannot be read", fix="Give columns of numbers, texts or times.", errors=(Exception,)):
         if module == "pandas" and hasattr(frame, "columns"):
-            return pa.Table.from_pandas(_with_index(frame), preserve_index=False)
+            return _with_index(frame)
         if module == "polars" and hasattr(frame, "to_arrow"):
-            return frame.to_arrow()
+            try:
+                return frame.to_arrow()
+            except ImportError as error:
+                raise MissingExtraError("pyarrow", "tables") from error
         if isinstance(part, Mapping):
             columns = {str(key): np.asarray(values) for key, values in part.items()}
-            return pa.table({key: list(cells) if cells.ndim > 1 else pa.array(cells) for key, cells in columns.items()})
+            return pd.DataFrame({key: list(cells) if cells.ndim > 1 else cells for key, cells in columns.items()})
     hint = " Call collect() first." if module == "polars" else ""
     raise InputError(f"the logs are of the type {type(part).__qualname__}.{hint} {_WANTED}")
 

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import sys
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from worldline.data.checks import Severity
 from worldline.data.formats.tables.columns import read_table, tables_in
-from worldline.errors import DataError
+from worldline.errors import DataError, MissingExtraError
 
 
 def write(folder, text, name="a.csv"):
@@ -34,6 +36,21 @@ def test_csv_columns_have_types_units_and_masks(tmp_path):
     assert table.columns["on"].missing.tolist() == [False, True, False]
     assert table.columns["mode"].missing.tolist() == [False, False, True]
     assert (table.num_rows, table.findings) == (3, ())
+
+
+def test_csv_dates_and_words_for_missing_cells_are_read_without_pyarrow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    lines = ["at,clock,valve", "2024-05-31T12:00:00.25Z,1:05,None", "2024-06-01 00:00Z,1:06,", ",1:07,shut"]
+    at, clock, valve = read_table(write(tmp_path, "\n".join(lines) + "\n")).columns.values()
+    assert at.values[:2].astype("M8[ms]").tolist() == [
+        dt.datetime(2024, 5, 31, 12, 0, 0, 250_000),
+        dt.datetime(2024, 6, 1),
+    ]
+    assert at.missing.tolist() == [False, False, True]
+    assert (clock.values / np.timedelta64(1, "m")).tolist() == [65, 66, 67]
+    assert (valve.values.tolist(), valve.missing.tolist()) == (["None", "", "shut"], [False, True, False])
+    with pytest.raises(MissingExtraError, match="pyarrow"):
+        read_table(write(tmp_path, "", "a.parquet"))
 
 
 def test_parquet_columns_of_every_kind(tmp_path):
@@ -73,11 +90,11 @@ def test_parquet_columns_of_every_kind(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a,b\n1,2\n3\n", "Row #3"),
-        ("a,b\n1,2\n3,4,5\n", "Row #3"),
+        ("a,b\n1,2\n3\n", "line 3 has 1 cells, and the header has 2"),
+        ("a,b\n1,2\n3,4,5\n", "line 3 has 3 cells"),
         ("a,b,a\n1,2,3\n", "the columns 'a', 'a' would all get the name 'a'"),
-        (b"a,b\n1,x\n2,\xff\n", "column 'b' is not UTF-8"),
-        (b"a\xff,b\n1,2\n", "cannot be read"),
+        (b"a,b\n1,x\n2,\xff\n", "line 3 is not UTF-8"),
+        (b"a\xff,b\n1,2\n", "line 1 is not UTF-8"),
         ("", "cannot be read"),
         ("a,b".encode("utf-16"), "UTF-16"),
         ("x [m],x (m),x [m] \n1,2,3\n", "all get the name"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,23 +16,20 @@ from numpy.typing import NDArray
 from worldline.data.array_size import check_size
 from worldline.data.checks import Finding, warning
 from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate, natural
+from worldline.data.formats.tables.frames import CSV_FIX, read_csv, values_of
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 TABLE_SUFFIXES = (".csv", ".parquet")
-NULLS = ("", "NaN", "nan", "-nan", "NA", "N/A", "n/a", "#N/A", "NULL", "Null", "null", "None", "none")
-"""Spellings of a missing cell in a CSV file; in columns of text only the empty one counts."""
-
 MAX_COLUMNS = 4096
 
 _UNIT = re.compile(r"^(?P<name>.*\S)\s*(\[(?P<square>[^\[\]]+)\]|\((?P<round>[^()]+)\))$")
-_CSV_FIX = "Repair the line, or write the file again in UTF-8, with one header and as many cells in each row."
 _PARQUET_FIX = "Write the file again; it may be truncated or damaged."
-_BLOCK_BYTES = 1 << 24  # maximum length of a row
-BYTES_A_CELL, BYTES_A_CSV_BYTE = 32, 8
-"""Memory that a cell of a Parquet file, and a byte of a CSV file, takes until it is imported."""
+BYTES_A_CELL = 32
+"""Memory that a cell of a Parquet file takes until it is imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,32 +99,33 @@ def read_table(file: Path) -> ColumnTable:
         DataError: it cannot be read; the message names the line or column.
         MissingExtraError: the package pyarrow is not installed.
     """
+    if file.suffix.lower() == ".csv":
+        with converted("the file cannot be read", fix=CSV_FIX, file=file, errors=(csv.Error, *UNREADABLE)):
+            return table_of(read_csv(file), file, _cut(file))
     try:
         import pyarrow as pa
     except ImportError as error:
         raise MissingExtraError("pyarrow", "tables") from error
-    is_csv = file.suffix.lower() == ".csv"
-    errors, fix = (pa.ArrowException, *UNREADABLE), _CSV_FIX if is_csv else _PARQUET_FIX
-    with converted("the file cannot be read", fix=fix, file=file, errors=errors):
-        return table_of(_read_csv(file) if is_csv else _read_parquet(file), file, _cut(file) if is_csv else ())
+    with converted("the file cannot be read", fix=_PARQUET_FIX, file=file, errors=(pa.ArrowException, *UNREADABLE)):
+        return table_of(_read_parquet(file), file)
 
 
-def table_of(raw: pa.Table, file: Path, findings: Iterable[Finding] = ()) -> ColumnTable:
+def table_of(raw: pa.Table | pd.DataFrame, file: Path, findings: Iterable[Finding] = ()) -> ColumnTable:
     """Returns the typed columns of a table.
 
     Args:
-        raw: the table.
+        raw: an Arrow table or a pandas frame.
         file: its path or name.
         findings: of reading it.
 
     Raises:
         DataError: two columns have the same name, a text is not UTF-8, or there are more than `MAX_COLUMNS`.
     """
-    headers = list(raw.column_names)
+    headers = list(raw.column_names if hasattr(raw, "column_names") else map(str, raw.columns))
     if len(headers) > MAX_COLUMNS:
         fix = "Keep the columns that the world needs; a picture or a spectrum belongs in one array (.npz, HDF5)."
         raise DataError(f"the table has {len(headers)} columns, and the limit is {MAX_COLUMNS}", fix=fix, file=file)
-    columns = [_column(header, raw.column(number), file) for number, header in enumerate(headers)]
+    columns = [_column(header, cells, file) for header, cells in zip(headers, _cells(raw), strict=True)]
     noticed = list(findings)
     for number, header in enumerate(headers, 1):
         if not _clean(header):
@@ -134,7 +133,7 @@ def table_of(raw: pa.Table, file: Path, findings: Iterable[Finding] = ()) -> Col
             noticed.append(warning(problem=problem, fix="If it is a signal, name it.", file=file.name))
     kept = {column.name: column for column in _distinct([c for c in columns if isinstance(c, Column) and c.name], file)}
     noticed += [column for column in columns if isinstance(column, Finding)]
-    return ColumnTable(file=file, num_rows=raw.num_rows, columns=kept, findings=tuple(noticed))
+    return ColumnTable(file=file, num_rows=len(raw), columns=kept, findings=tuple(noticed))
 
 
 def as_numbers(column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -149,32 +148,6 @@ def as_numbers(column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
     bad = np.isnan(numbers) & ~column.missing
     return np.where(bad, 0.0, numbers), bad
-
-
-def _read_csv(file: Path) -> pa.Table:
-    from pyarrow import csv
-
-    with file.open("rb") as stream:
-        header, first = stream.readline(_BLOCK_BYTES), stream.readline(_BLOCK_BYTES)
-    if header.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError("the text is encoded in UTF-16", fix="Save it again in UTF-8.", file=file)
-    delimiter = max(",;\t", key=lambda mark: header.count(mark.encode()))
-    check_size(BYTES_A_CSV_BYTE * file.stat().st_size, "the table", file=file)
-    return csv.read_csv(
-        file,
-        # pyarrow names the row in errors only if it uses one thread.
-        read_options=csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-        parse_options=csv.ParseOptions(
-            delimiter=delimiter,
-            newlines_in_values=True,
-            ignore_empty_lines=header.count(delimiter.encode()) > 0,  # with one column, empty lines are missing cells
-        ),
-        convert_options=csv.ConvertOptions(
-            null_values=list(NULLS),
-            strings_can_be_null=False,
-            decimal_point="," if delimiter != "," and re.search(rb"\d,\d", first) else ".",
-        ),
-    )
 
 
 def _read_parquet(file: Path) -> pa.Table:
@@ -201,18 +174,25 @@ def name_and_unit(header: str) -> tuple[str, str | None]:
     return _clean(header), None
 
 
-def _column(header: str, cells: pa.ChunkedArray, file: Path) -> Column | Finding:
+def _cells(raw: Any) -> list[Any]:
+    """The columns of an Arrow table or of a pandas frame, whose names may repeat."""
+    return list(raw.columns) if hasattr(raw, "column_names") else [raw.iloc[:, k] for k in range(raw.shape[1])]
+
+
+def _column(header: str, cells: Any, file: Path) -> Column | Finding:
     """Returns the column, or a warning if no signal can hold its type."""
-    values, missing = _values(header, cells, file)
+    kind, (values, missing) = (
+        (cells.type, _values(cells)) if hasattr(cells, "type") else (cells.dtype, values_of(cells))
+    )
     name, unit = name_and_unit(header)
     if values is None:
         fix = "If it is a signal, write it as numbers, texts or times."
-        problem = f"the column has the unsupported type {cells.type} and is left out"
+        problem = f"the column has the unsupported type {kind} and is left out"
         return warning(problem=problem, fix=fix, file=file.name, signal=name)
     return Column(name=name, header=header, unit=unit, values=values, missing=missing)
 
 
-def _values(header: str, cells: pa.ChunkedArray, file: Path) -> tuple[Array | None, NDArray[np.bool_]]:
+def _values(cells: pa.ChunkedArray) -> tuple[Array | None, NDArray[np.bool_]]:
     """Returns values and a mask of missing ones; None instead of values for an unsupported type."""
     import pyarrow as pa
     from pyarrow import types
@@ -223,10 +203,6 @@ def _values(header: str, cells: pa.ChunkedArray, file: Path) -> tuple[Array | No
     missing = _mask(cells)
     if types.is_null(kind):
         return np.full(len(cells), "", object), missing
-    if types.is_binary(kind) or types.is_large_binary(kind):
-        if file.suffix.lower() == ".csv":
-            raise DataError(f"the column {header!r} is not UTF-8 text", fix=_CSV_FIX, file=file, signal=header)
-        return None, missing
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         texts = np.array([text or "" for text in cells.to_pylist()], object)
         return texts, missing | (texts == "")

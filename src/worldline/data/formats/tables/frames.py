@@ -1,0 +1,156 @@
+"""Reading of CSV files with pandas, and typed columns of pandas frames."""
+
+from __future__ import annotations
+
+import csv
+import re
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.data.array_size import check_size
+from worldline.data.formats.reading import Array
+from worldline.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NULLS = ("", "NaN", "nan", "-nan", "NA", "N/A", "n/a", "#N/A", "NULL", "Null", "null", "None", "none")
+"""Spellings of a missing cell in a CSV file; in columns of text only the empty one counts."""
+CSV_FIX = "Repair the line, or write the file again in UTF-8, with one header and as many cells in each row."
+BYTES_A_CSV_BYTE = 8
+"""Memory that a byte of a CSV file takes until it is imported."""
+
+_LINE_BYTES = 1 << 24
+_DATE, _TIME = r"\d{4}-\d\d-\d\d(?:[T ].*)?", r"\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?"
+
+
+def read_csv(file: Path) -> pd.DataFrame:
+    """Returns the columns of a CSV file in UTF-8; a missing cell is NA, ISO dates and times of day are parsed.
+
+    Raises:
+        DataError: the text is not UTF-8, or a row has more or fewer cells than the header.
+        ValueError: the file is no table.
+    """
+    import pandas as pd
+
+    check_size(BYTES_A_CSV_BYTE * file.stat().st_size, "the table", file=file)
+    with file.open("rb") as stream:
+        head, first = stream.readline(_LINE_BYTES), stream.readline(_LINE_BYTES)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError("the text is encoded in UTF-16", fix="Save it again in UTF-8.", file=file)
+    delimiter = max(",;\t", key=lambda mark: head.count(mark.encode()))
+    headers = _headers(file, delimiter)
+    form: dict[str, Any] = {
+        "sep": delimiter,
+        "header": 0,
+        "names": range(len(headers)),
+        "index_col": False,
+        "decimal": "," if delimiter != "," and re.search(rb"\d,\d", first) else ".",
+        "keep_default_na": False,
+        "skip_blank_lines": len(headers) > 1,  # with one column, empty lines are missing cells
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
+            frame = pd.read_csv(
+                file,
+                na_values=list(NULLS),
+                dtype_backend="numpy_nullable",
+                low_memory=False,
+                **form,
+            )
+    except (pd.errors.ParserError, pd.errors.ParserWarning):
+        _check_rows(file, delimiter, len(headers))
+        raise
+    if frame.iloc[:, -1].isna().any():  # pandas fills short rows
+        _check_rows(file, delimiter, len(headers))
+    texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name].dtype)]
+    if any(frame[name].isna().any() for name in texts):  # words such as "none" count as texts there
+        frame[texts] = pd.read_csv(file, na_values=[""], dtype=str, usecols=texts, **form)
+    columns = [_parsed(frame[name]) if name in texts else frame[name] for name in frame]
+    return pd.concat(columns, axis=1).set_axis(headers, axis=1)
+
+
+def _headers(file: Path, delimiter: str) -> list[str]:
+    """The cells of the first line; raises if a line is not UTF-8."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.isascii():
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    problem = f"line {number} is not UTF-8 text ({error.reason} at byte {error.start})"
+                    raise DataError(problem, fix=CSV_FIX, file=file) from error
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        headers = next(csv.reader(stream, delimiter=delimiter), None)
+    if not headers:
+        raise ValueError("there is no header")
+    return headers
+
+
+def _check_rows(file: Path, delimiter: str, width: int) -> None:
+    """Raises if a row has more or fewer cells than the header."""
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        rows = csv.reader(stream, delimiter=delimiter)
+        for row in rows:
+            if row and len(row) != width:
+                problem = f"line {rows.line_num} has {len(row)} cells, and the header has {width}"
+                raise DataError(problem, fix=CSV_FIX, file=file)
+
+
+def _parsed(cells: pd.Series[Any]) -> pd.Series[Any]:
+    """A column of texts; dates or times of day if all of its texts are such."""
+    import pandas as pd
+
+    texts = cells.dropna()
+    first = str(texts.iloc[0]) if len(texts) else ""
+    with suppress(ValueError):
+        if re.fullmatch(_DATE, first):
+            return pd.Series(pd.to_datetime(cells, format="ISO8601", utc=True))
+        if re.fullmatch(_TIME, first):
+            return pd.Series(pd.to_timedelta(cells.where(cells.str.count(":") > 1, cells + ":00")))
+    return cells
+
+
+def values_of(cells: pd.Series[Any]) -> tuple[Array | None, NDArray[np.bool_]]:
+    """Returns the values of a column, and a mask of missing ones; None instead of values for an unsupported type."""
+    import pandas as pd
+
+    if isinstance(cells.dtype, pd.CategoricalDtype):
+        cells = cells.astype(cells.cat.categories.dtype)
+    missing, kind = cells.isna().to_numpy(np.bool_), pd.api.types.infer_dtype(cells, skipna=True)
+    known = cells[~missing]
+    if kind in ("string", "empty"):
+        texts = cells.astype(object).where(~missing, "").to_numpy(object)
+        return texts, missing | (texts == "")
+    if kind in ("date", "datetime", "datetime64"):
+        known = pd.Series(pd.to_datetime(known, utc=True)).dt.tz_localize(None)
+    elif kind == "time":
+        known = pd.Series(pd.to_timedelta(known.astype(str)))
+    elif kind == "decimal":
+        known = known.astype(np.float64)
+    elif kind.startswith("mixed") and all(np.ndim(cell) == 1 for cell in known):
+        return _lists(known, missing)
+    elif kind not in ("boolean", "integer", "floating", "mixed-integer-float", "timedelta", "timedelta64"):
+        return None, missing
+    known = known.infer_objects()
+    dtype = getattr(known.dtype, "numpy_dtype", known.dtype)  # of a nullable type
+    values = np.zeros(len(cells), dtype)
+    values[~missing] = known.to_numpy(dtype)
+    return values, missing
+
+
+def _lists(known: pd.Series[Any], missing: NDArray[np.bool_]) -> tuple[Array | None, NDArray[np.bool_]]:
+    """Lists of numbers of equal length as [rows, n]; a list with a missing number is missing."""
+    lengths = {len(cell) for cell in known}
+    parts = np.array(known.tolist()) if len(lengths) == 1 else np.zeros(0, object)
+    if parts.dtype.kind not in "iuf" or not parts.size:
+        return None, missing
+    values = np.zeros((len(missing), parts.shape[1]), parts.dtype)
+    values[~missing] = parts
+    return values, missing | (np.isnan(values).any(1) if parts.dtype.kind == "f" else False)
