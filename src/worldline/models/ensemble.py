@@ -29,6 +29,7 @@ from worldline.models.layers.gather import share_draw, share_mean, whole_mean
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.member_beliefs import EnsembleBelief, Spread
 from worldline.models.layers.member_networks import LinearBase, MemberNetworks, Slices
+from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Schema
 
@@ -67,6 +68,7 @@ class EnsembleConfig(ModelConfig):
             are the members' expected paths.
         folds: whether each member is fitted without one of M parts of the logs. `without_episode` then predicts every
             logged episode with a member that never saw it.
+        gain: of each member's estimate of a constant disturbance, see `layers.offset`; 0 for none.
     """
 
     num_members: Annotated[int, Bounds(at_least=2, at_most=1000)] = 5
@@ -81,6 +83,7 @@ class EnsembleConfig(ModelConfig):
     linear: bool = False
     noise: bool = True
     folds: bool = False
+    gain: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +220,16 @@ class Ensemble(WorldModel):
         if not seen.all():
             return self._encode(codes, seen, now)[-1]
         last = torch.tensor([codes.shape[1] - 1], device=codes.device)
-        return self._windows(codes, now, last).of_members(self.config.num_members)
+        belief = self._windows(codes, now, last).of_members(self.config.num_members)
+        observed_errors = self.config.gain and now.shape[1] >= self.config.history
+        return replace(belief, errors=self._errors(codes, now)) if observed_errors else belief
+
+    def _errors(self, codes: Float[Tensor, "B H size"], now: Tensor) -> Float[Tensor, "B M rows size"]:
+        """The errors of all steps that are predicted from a complete history."""
+        starts = torch.arange(self.config.history - 1, now.shape[1], device=codes.device)
+        predicted, _ = self._predict(self._windows(codes, now, starts), _by_step(now[:, starts]))
+        error = (_by_step(codes[:, 1 + starts])[:, None] - predicted).unflatten(0, (len(starts), len(codes)))
+        return all_errors(error.permute(1, 2, 0, 3), self.config.gain)
 
     def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The belief one step later; draws nothing."""
@@ -248,6 +260,7 @@ class Ensemble(WorldModel):
             codes=codes.unflatten(-1, (config.history, -1)),
             stale=stale.unflatten(-1, (config.history, signals)),
             inputs=inputs.unflatten(-1, (config.history - 1, self.inputs.size)),
+            errors=no_errors(shared[..., : len(self.codes.owner)], config.gain),
         )
 
     @torch.no_grad()
@@ -398,7 +411,7 @@ class Ensemble(WorldModel):
         before_first = (back < history - 1).to(codes.dtype)
         stale = before_first[None, ..., None].expand(batch, -1, -1, len(self.codes.signals))
         past, stale, inputs = (_by_step(part)[:, None] for part in (past, stale, inputs))
-        return EnsembleBelief(codes=past, stale=stale, inputs=inputs)
+        return EnsembleBelief(codes=past, stale=stale, inputs=inputs, errors=no_errors(past[:, :, 0], self.config.gain))
 
     def _encode(
         self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
@@ -412,6 +425,7 @@ class Ensemble(WorldModel):
             codes=first[:, None, None].expand(-1, members, history, -1),
             stale=stale,
             inputs=torch.zeros(len(codes), members, history - 1, self.inputs.size, device=codes.device),
+            errors=no_errors(first[:, None].expand(-1, members, -1), self.config.gain),
         )
         memories = [memory]
         for step in range(1, codes.shape[1]):
@@ -422,10 +436,17 @@ class Ensemble(WorldModel):
         self, memory: EnsembleBelief, now: Tensor, codes: Tensor, seen: Bool[Tensor, "B signals"]
     ) -> EnsembleBelief:
         stale = (~seen)[:, None] / (2 - memory.stale[:, :, 0])
-        present = codes[:, None].expand(-1, memory.codes.shape[1], -1)
-        if not seen.all():
-            present = present.where(seen[:, None, self.codes.owner], self._predict(memory, now)[0])
-        return memory.push(present, stale, now)
+        present, gain = codes[:, None].expand(-1, memory.codes.shape[1], -1), self.config.gain
+        if seen.all() and not gain:
+            return memory.push(present, stale, now)
+        predicted, known = self._predict(memory, now)[0], seen[:, None, self.codes.owner]
+        following = memory.push(present.where(known, predicted), stale, now)
+        if not gain:
+            return following
+        counts = known & (memory.stale[:, :, 0, self.codes.owner] == 0)
+        counts = counts & (self._count(memory) == self.config.history)[:, None, None]
+        error = following.codes[:, :, 0] - predicted
+        return replace(following, errors=add_error(memory.errors, error, counts, gain))
 
     def _predict(
         self, memory: EnsembleBelief, now: Float[Tensor, "B I"]
@@ -436,7 +457,10 @@ class Ensemble(WorldModel):
         base = None if self.base is None else self.base.contribution(covariates, count)
         parts = self.layers.contribution(self._clamped(covariates, lagged=False)), base
         change, hidden = self._change(lagged, parts, self._unit(memory), self.layers.slices(), count)
-        return memory.codes[:, :, 0] + change.transpose(0, 1).where(~self._never(memory), 0.0), hidden
+        change = change.transpose(0, 1)
+        if self.config.gain:
+            change = change + offset_of(memory.errors)
+        return memory.codes[:, :, 0] + change.where(~self._never(memory), 0.0), hidden
 
     def _change(
         self,
@@ -502,9 +526,11 @@ class Ensemble(WorldModel):
         present, *moved = self._lagged(memory).permute(2, 1, 0, 3).unbind()
         unseen, slices, path = self._never(memory).transpose(0, 1), self.layers.slices(), list[Tensor]()
         units = [self._unit(memory, step) for step in range(min(steps, history))]  # constant from then on
+        offset = offset_of(memory.errors).transpose(0, 1) if self.config.gain else None
         for step, contributions in enumerate(zip(networks, bases, strict=True)):
             lagged, unit = torch.cat([present, *moved], -1), units[min(step, history - 1)]
             change, hidden = self._change(lagged, contributions, unit, slices, counts[step])
+            change = change if offset is None else change + offset
             if not step:
                 change = change.where(~unseen, 0.0)
             if noise is not None:
