@@ -454,9 +454,9 @@ class Ensemble(WorldModel):
         """Each member's expected codes after the step with inputs `now`, and its last hidden layer."""
         lagged, covariates = self._lagged(memory).flatten(2).transpose(0, 1), self._covariates(memory, now)
         count = self._common(self._count(memory))
-        base = None if self.base is None else self.base.contribution(covariates, count)
-        parts = self.layers.contribution(self._clamped(covariates, lagged=False)), base
-        change, hidden = self._change(lagged, parts, self._unit(memory), self.layers.slices(), count)
+        base = None if self.base is None else self.base.parts(covariates, count, self.codes.change)
+        known = self.layers.contribution(self._clamped(covariates, lagged=False))
+        change, hidden = self._change(lagged, known, base, self._unit(memory), self.layers.slices())
         change = change.transpose(0, 1)
         if self.config.gain:
             change = change + offset_of(memory.errors)
@@ -465,17 +465,24 @@ class Ensemble(WorldModel):
     def _change(
         self,
         lagged: Float[Tensor, "M1 R columns"],
-        contributions: tuple[Tensor, Tensor | None],
+        known: Float[Tensor, "M R width"],
+        base: tuple[Tensor, Tensor] | None,
         unit: Float[Tensor, "#R size"],
         slices: Slices,
-        count: int | Tensor,
     ) -> tuple[Float[Tensor, "M R size"], Float[Tensor, "M R width"]]:
-        """The expected change of the codes, and the last hidden layer; `contributions` are those of the covariates."""
-        change, hidden = self.layers.change(self._clamped(lagged, lagged=True), contributions[0], slices)
-        change = change * unit
-        if self.base is not None and contributions[1] is not None:
-            change = change + self.base(lagged, contributions[1], count) * self.codes.change
-        return change, hidden
+        """The expected change of the codes, and the last hidden layer.
+
+        Args:
+            lagged: values and changes before.
+            known: what the covariates contribute to the networks.
+            base: of the linear forecast, see `LinearBase.parts`.
+            unit: of the networks' changes.
+            slices: of the networks.
+        """
+        change, hidden = self.layers.change(self._clamped(lagged, lagged=True), known, slices)
+        if self.base is None or base is None:
+            return change * unit, hidden
+        return torch.addcmul(self.base(lagged, *base), change, unit), hidden
 
     def _clamped(self, values: Float[Tensor, "*rows columns"], *, lagged: bool) -> Float[Tensor, "*rows columns"]:
         """Lagged values or covariates, limited to the logged range and a margin if there is a linear forecast."""
@@ -514,33 +521,49 @@ class Ensemble(WorldModel):
         networks = (
             self.layers.contribution(self._clamped(covariates, lagged=False)).unflatten(1, (steps, batch)).unbind(1)
         )
-        first = self._common(self._count(memory))
-        counts: list[int | Tensor] = [
-            min(first + step, history) if isinstance(first, int) else (first + step).clamp(max=history)
-            for step in range(steps)
-        ]
-        bases: Sequence[Tensor | None] = [None] * steps
-        if self.base is not None:
-            rows = covariates.unflatten(0, (steps, batch))
-            bases = [self.base.contribution(*pair) for pair in zip(rows, counts, strict=True)]
-        present, *moved = self._lagged(memory).permute(2, 1, 0, 3).unbind()
+        bases = self._bases(covariates.unflatten(0, (steps, batch)), self._count(memory))
+        offset = offset_of(memory.errors).transpose(0, 1) if self.config.gain else None
+        lagged = self._lagged(memory).flatten(2).transpose(0, 1)
+        size, present = len(self.codes.owner), memory.codes[:, :, 0].transpose(0, 1)
         unseen, slices, path = self._never(memory).transpose(0, 1), self.layers.slices(), list[Tensor]()
         units = [self._unit(memory, step) for step in range(min(steps, history))]  # constant from then on
-        offset = offset_of(memory.errors).transpose(0, 1) if self.config.gain else None
-        for step, contributions in enumerate(zip(networks, bases, strict=True)):
-            lagged, unit = torch.cat([present, *moved], -1), units[min(step, history - 1)]
-            change, hidden = self._change(lagged, contributions, unit, slices, counts[step])
+        for step, (contribution, base) in enumerate(zip(networks, bases, strict=True)):
+            unit = units[min(step, history - 1)]
+            change, hidden = self._change(lagged, contribution, base, unit, slices)
             change = change if offset is None else change + offset
             if not step:
                 change = change.where(~unseen, 0.0)
             if noise is not None:
                 variance = self._noise_variance(hidden, unit)
                 change = change + (variance if step else variance + unseen).sqrt() * noise[step].transpose(0, 1)
-            last = change / self.codes.change
-            moved = [last if step else last.where(~unseen, 0.0), *moved][: history - 1]
             present = present + change
             path.append(present)
+            moved = [change / self.codes.change, lagged[..., size:-size]] if history > 1 else []
+            if not step and moved:
+                moved[0] = moved[0].where(~unseen, 0.0)
+            lagged = torch.cat([present, *moved], -1)
         return torch.stack(path, 2).transpose(0, 1)
+
+    def _bases(
+        self, covariates: Float[Tensor, "T B covariates"], count: Int[Tensor, " B"]
+    ) -> Sequence[tuple[Tensor, Tensor] | None]:
+        """The parts of the linear forecast for each of T steps after `count` known observations; None without one."""
+        steps, history = len(covariates), self.config.history
+        if self.base is None:
+            return [None] * steps
+        first = self._common(count)
+        # From step `late` on, all rows have a whole history, so that one product serves these steps.
+        late = min(steps, history - (first if isinstance(first, int) else 1))
+        parts = [
+            self.base.parts(
+                rows, first + step if isinstance(first, int) else (first + step).clamp(max=history), self.codes.change
+            )
+            for step, rows in enumerate(covariates[:late])
+        ]
+        if late < steps:
+            contributions, weight = self.base.parts(covariates[late:].flatten(0, 1), history, self.codes.change)
+            parts += [(known, weight) for known in contributions.unflatten(1, (steps - late, -1)).unbind(1)]
+        return parts
 
     def _noise_variance(self, hidden: Float[Tensor, "M R width"], unit: Tensor) -> Float[Tensor, "M R size"]:
         """The variance of the noise of one step, z-scores."""
