@@ -355,7 +355,7 @@ class Ensemble(WorldModel):
         mean, hidden = self._predict(memory, _by_step(now[:, starts]))
         target = _by_step(codes[:, 1 + starts])[:, None]
         known = _by_step(batch.seen[:, 1 + starts][..., self.codes.owner])[:, None] & ~self._never(memory)
-        unit = self._unit(memory)[:, None]
+        unit = self._unit(self._count(memory))[:, None]
         # beta-NLL: the detached factor keeps the likelihood from neglecting errors where the variance is large.
         loss = 0.5 * ((mean - target) / unit).square()
         if self.config.noise:
@@ -398,7 +398,7 @@ class Ensemble(WorldModel):
         weight = (known[1:, :, None] & observed_before) * batch.share
         relative = (persistence + self.codes.change.square())[:, None]
         if self.open_loop:  # the gradient of the root: all steps count alike
-            squared = whole_mean(error, weight, 1) + MIN_ERROR * self._unit(memory)[0].square()
+            squared = whole_mean(error, weight, 1) + MIN_ERROR * self._unit(self._count(memory))[0].square()
             relative = 2 * (relative * squared).sqrt()
         return (share_mean(error, weight, 1) / relative).mean()
 
@@ -456,7 +456,7 @@ class Ensemble(WorldModel):
         count = self._common(self._count(memory))
         base = None if self.base is None else self.base.parts(covariates, count, self.codes.change)
         known = self.layers.contribution(self._clamped(covariates, lagged=False))
-        change, hidden = self._change(lagged, known, base, self._unit(memory), self.layers.slices())
+        change, hidden = self._change(lagged, known, base, self._unit(count), self.layers.slices())
         change = change.transpose(0, 1)
         if self.config.gain:
             change = change + offset_of(memory.errors)
@@ -480,9 +480,9 @@ class Ensemble(WorldModel):
             slices: of the networks.
         """
         change, hidden = self.layers.change(self._clamped(lagged, lagged=True), known, slices)
-        if self.base is None or base is None:
+        if base is None:
             return change * unit, hidden
-        return torch.addcmul(self.base(lagged, *base), change, unit), hidden
+        return torch.addcmul(LinearBase.change(lagged, *base), change, unit), hidden
 
     def _clamped(self, values: Float[Tensor, "*rows columns"], *, lagged: bool) -> Float[Tensor, "*rows columns"]:
         """Lagged values or covariates, limited to the logged range and a margin if there is a linear forecast."""
@@ -500,7 +500,7 @@ class Ensemble(WorldModel):
 
     def _variance(self, memory: EnsembleBelief, hidden: Float[Tensor, "M B width"]) -> Float[Tensor, "B M size"]:
         """The variance of the next codes, z-scores; 1, the variance of z-scores, if there was no observation."""
-        variance = self._noise_variance(hidden, self._unit(memory)).transpose(0, 1)
+        variance = self._noise_variance(hidden, self._unit(self._count(memory))).transpose(0, 1)
         return variance + self._never(memory).float()
 
     def _unroll(
@@ -521,14 +521,18 @@ class Ensemble(WorldModel):
         networks = (
             self.layers.contribution(self._clamped(covariates, lagged=False)).unflatten(1, (steps, batch)).unbind(1)
         )
-        bases = self._bases(covariates.unflatten(0, (steps, batch)), self._count(memory))
+        first = self._common(self._count(memory))
+        # From step `late` on, all rows have a whole history.
+        late = min(steps, history - (first if isinstance(first, int) else 1))
+        counts = [first + n if isinstance(first, int) else (first + n).clamp(max=history) for n in range(late)]
+        units = [self._unit(count) for count in [*counts, history]]
+        bases = self._bases(covariates.unflatten(0, (steps, batch)), counts)
         offset = offset_of(memory.errors).transpose(0, 1) if self.config.gain else None
         lagged = self._lagged(memory).flatten(2).transpose(0, 1)
         size, present = len(self.codes.owner), memory.codes[:, :, 0].transpose(0, 1)
         unseen, slices, path = self._never(memory).transpose(0, 1), self.layers.slices(), list[Tensor]()
-        units = [self._unit(memory, step) for step in range(min(steps, history))]  # constant from then on
         for step, (contribution, base) in enumerate(zip(networks, bases, strict=True)):
-            unit = units[min(step, history - 1)]
+            unit = units[min(step, late)]
             change, hidden = self._change(lagged, contribution, base, unit, slices)
             change = change if offset is None else change + offset
             if not step:
@@ -545,24 +549,21 @@ class Ensemble(WorldModel):
         return torch.stack(path, 2).transpose(0, 1)
 
     def _bases(
-        self, covariates: Float[Tensor, "T B covariates"], count: Int[Tensor, " B"]
+        self, covariates: Float[Tensor, "T B covariates"], counts: Sequence[int | Tensor]
     ) -> Sequence[tuple[Tensor, Tensor] | None]:
-        """The parts of the linear forecast for each of T steps after `count` known observations; None without one."""
-        steps, history = len(covariates), self.config.history
+        """The parts of the linear forecast for each of T steps; None without one.
+
+        Args:
+            covariates: of the networks.
+            counts: known observations at the first steps; all steps after them have a whole history.
+        """
         if self.base is None:
-            return [None] * steps
-        first = self._common(count)
-        # From step `late` on, all rows have a whole history, so that one product serves these steps.
-        late = min(steps, history - (first if isinstance(first, int) else 1))
-        parts = [
-            self.base.parts(
-                rows, first + step if isinstance(first, int) else (first + step).clamp(max=history), self.codes.change
-            )
-            for step, rows in enumerate(covariates[:late])
-        ]
-        if late < steps:
-            contributions, weight = self.base.parts(covariates[late:].flatten(0, 1), history, self.codes.change)
-            parts += [(known, weight) for known in contributions.unflatten(1, (steps - late, -1)).unbind(1)]
+            return [None] * len(covariates)
+        parts = [self.base.parts(*pair, self.codes.change) for pair in zip(covariates, counts, strict=False)]
+        rest = covariates[len(counts) :]
+        if len(rest):
+            contributions, weight = self.base.parts(rest.flatten(0, 1), self.config.history, self.codes.change)
+            parts += [(known, weight) for known in contributions.unflatten(1, rest.shape[:2]).unbind(1)]
         return parts
 
     def _noise_variance(self, hidden: Float[Tensor, "M R width"], unit: Tensor) -> Float[Tensor, "M R size"]:
@@ -572,12 +573,11 @@ class Ensemble(WorldModel):
         spread = upper - softplus(upper - spread)
         return (lower + softplus(spread - lower)).exp() * unit.square()
 
-    def _unit(self, memory: EnsembleBelief, steps: int = 0) -> Float[Tensor, "#R size"]:
-        """The unit of the networks' changes `steps` steps later: what the linear base misses, or a usual change."""
+    def _unit(self, count: int | Tensor) -> Float[Tensor, "#R size"]:
+        """The unit of the networks' changes after so many observations: the base's usual error, or a usual change."""
         if self.base is None:
             return self.codes.change[None]
-        count = (self._count(memory) + steps).clamp(max=self.config.history)
-        return self.base.residual[count - 1] * self.codes.change
+        return self.base.residual[count - 1].view(-1, len(self.codes.change)) * self.codes.change
 
     def _count(self, memory: EnsembleBelief) -> Int[Tensor, " R"]:
         """The number of known observations, at least 1."""

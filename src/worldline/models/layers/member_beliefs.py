@@ -44,9 +44,14 @@ class EnsembleBelief(Belief):
         ahead = known[:, None].expand(-1, members, -1, -1)
         groups = (self.codes, path), (self.stale, ages), (self.inputs, ahead)
         codes, stale, inputs = (torch.cat([old.flip(2), new], 2) for old, new in groups)  # newest last
-        lags, gaps = range(history, 0, -1), range(history - 1, 0, -1)
-        parts = [whole[:, :, lag : lag + steps] for whole in (codes, stale) for lag in lags]
-        features = torch.cat([*parts, *(inputs[:, :, gap : gap + steps] for gap in gaps)], -1)
+        ends = torch.arange(steps, device=codes.device)[:, None]
+        back = ends + torch.arange(history, 0, -1, device=codes.device)
+        # Newest first; the inputs lie between observations, so that there is one fewer.
+        parts = [
+            whole.index_select(2, index.flatten()).unflatten(2, index.shape).flatten(3)
+            for whole, index in ((codes, back), (stale, back), (inputs, back[:, : history - 1] - 1))
+        ]
+        features = torch.cat(parts, -1)
         final = EnsembleBelief(
             codes=codes[:, :, -history:].flip(2),
             stale=stale[:, :, -history:].flip(2),

@@ -6,6 +6,7 @@ advance, so a rollout computes their contribution for all steps at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -48,6 +49,8 @@ class Slices(NamedTuple):
     """Parts of the weights for one rollout; each slice anew would have a gradient of the whole weight's size."""
 
     first: Tensor
+    hidden: Sequence[tuple[Tensor, Tensor]]
+    """Bias and weight of each layer between the first and the last."""
     last: Tensor
     bias: Tensor
 
@@ -91,15 +94,16 @@ class MemberNetworks(nn.ModuleList):
         """The weights that `change` uses in every step."""
         first, last = self._ends()
         narrow = last.weight[..., : self.size].mT.contiguous().mT  # four times as fast in products
-        return Slices(first.weight[:, : self.lagged], narrow, last.bias[..., : self.size])
+        between = [(layer.bias, layer.weight) for layer in self if isinstance(layer, MemberLinear)][1:-1]
+        return Slices(first.weight[:, : self.lagged], between, narrow, last.bias[..., : self.size])
 
     def change(
         self, lagged: Float[Tensor, "M1 R lagged"], covariates: Float[Tensor, "M R width"], slices: Slices
     ) -> tuple[Float[Tensor, "M R size"], Float[Tensor, "M R width"]]:
         """The changes, and the last hidden layer; `lagged` may be the same for all members (M1 = 1)."""
         hidden = silu(torch.baddbmm(covariates, lagged.expand(self.num_members, -1, -1), slices.first))
-        for layer in list(self)[1:-1]:
-            hidden = silu(layer(hidden))
+        for bias, weight in slices.hidden:
+            hidden = silu(torch.baddbmm(bias, hidden, weight))
         return torch.baddbmm(slices.bias, hidden, slices.last).float(), hidden
 
     def log_variance(self, hidden: Float[Tensor, "M R width"]) -> Float[Tensor, "M R size"]:
@@ -172,7 +176,7 @@ class LinearBase(nn.Module):
     def parts(
         self, rows: Float[Tensor, "R S"], count: int | Tensor, unit: Float[Tensor, " size"]
     ) -> tuple[Float[Tensor, "M R size"], Tensor]:
-        """What the covariates contribute, and the weights of the lagged values, as `forward` takes them.
+        """What the covariates contribute, and the weights of the lagged values, as `change` takes them.
 
         Args:
             rows: covariates.
@@ -184,8 +188,9 @@ class LinearBase(nn.Module):
             known = _product(rows.float()[None], weight[..., self.lagged : -1, :]) + weight[..., -1:, :].flatten(1, -2)
         return known, weight[..., : self.lagged, :]
 
-    def forward(
-        self, lagged: Float[Tensor, "M1 R lagged"], covariates: Float[Tensor, "M R size"], weight: Tensor
+    @staticmethod
+    def change(
+        lagged: Float[Tensor, "M1 R lagged"], covariates: Float[Tensor, "M R size"], weight: Tensor
     ) -> Float[Tensor, "M2 R size"]:
         """The change, with the contribution `covariates` of the covariates."""
         with _exact(lagged):
