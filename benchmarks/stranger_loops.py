@@ -4,10 +4,9 @@ Run: .venv/bin/python benchmarks/stranger_loops.py [--plants 7000000:7000010] [-
      [--evaluations 200] [--recipe auto] [--set planner.num_candidates=64] [--out FILE]
 Writes benchmarks/results/stranger_loops.json, one plant at a time.
 
-The last state of the cascade is controlled. References are values that it reaches
-under constant actions, within the middle 80 % of the log. The world and
-the linear controller learn from the log of the plant, whose gaps are interpolated for both. The PID controller has one
-loop per action and is tuned on the plant.
+The last state of the cascade is controlled. References are values that it reaches under constant actions, within the
+middle 80 % of the log. The world and the linear controller learn from the log of the plant, whose gaps are interpolated
+for both. The PID controller has one loop per action and is tuned on the plant.
 
 Targets: the ratio to the cost of the better of PID and linear MPC is at most 1.05 for each plant, and below 0.9 in the
 mean of the nonlinear ones.
@@ -94,10 +93,10 @@ def task_of(seed: int) -> Task:
     )
 
     def references(draws: np.random.Generator) -> Table:
-        values = [[reached(plant, draws.uniform(-0.6, 0.6, num_actions))] for _ in range(2)]
-        return np.clip(values, *logged_range)
+        shares = draws.uniform(-0.6, 0.6, (2, num_actions))
+        return np.asarray(np.clip([[reached(plant, share)] for share in shares], *logged_range))
 
-    rise = [np.subtract(*(reached(plant, sign * unit) for sign in (0.5, -0.5))) for unit in np.eye(num_actions)]
+    rise = [reached(plant, 0.5 * unit) - reached(plant, -0.5 * unit) for unit in np.eye(num_actions)]
     return Task(
         case=Case(record=lambda *_: runs, quantities=quantities, step_s=case.step_s, counts=(len(runs), 0)),
         plant=lambda draws: Loop(plant, draws),
