@@ -49,7 +49,8 @@ def window(*, exogenous: bool = True, batch: int = 4, length: int = 5) -> Window
 )
 def test_conforms(signals: tuple[Signal, ...], history: int, exogenous: bool, linear: bool) -> None:
     seen = window(exogenous=exogenous)
-    model = build(*signals, exogenous=exogenous, history=history, linear=linear, noise=not linear)
+    gain = 0.1 if linear else 0.0
+    model = build(*signals, exogenous=exogenous, history=history, linear=linear, noise=not linear, gain=gain)
     check_model(model, seen)
     model.fit_normaliser(seen)
     check_model(model, seen)
@@ -241,6 +242,26 @@ def without_networks(model: Ensemble) -> Ensemble:
         last_layer(model).weight.zero_()
         last_layer(model).bias.zero_()
     return model
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.05])
+def test_an_offset_removes_the_bias_on_a_plant_that_drifts(gain: float) -> None:
+    def logs(drift: float) -> Window:
+        seen = window(exogenous=False, batch=100, length=30)
+        push, position = seen.past.actions[:, 0], seen.observations["position"]
+        for step in range(29):
+            position[:, step + 1] = 0.9 * position[:, step] + 0.5 * push[:, step] + drift
+        return seen
+
+    model = build(POSITION, exogenous=False, history=1, linear=True, noise=False, gain=gain).eval()
+    model.fit_normaliser(logs(0.0))
+    without_networks(model)
+    seen = logs(0.3)
+    belief = model.encode(seen.first(12), generator=seeded())
+    path = model.rollout(belief, seen.past.steps(slice(11, None)), generator=seeded()).features.detach()[:, 0, :, :, :2]
+    miss = model.codes.normalisers[0].inverse(path) - seen.observations["position"][:, None, 12:]
+    bias = 0.3 * (1 - 0.9**18) / 0.1  # after 18 steps
+    assert float(miss[:, :, -1].mean()) == pytest.approx(0.0 if gain else -bias, abs=0.02)
 
 
 def moving(batch: int, length: int, speed: torch.Tensor) -> Window:

@@ -8,6 +8,7 @@ from torch import Tensor
 from worldline.models.base import Inputs, Window
 from worldline.models.linear import LinearConfig, LinearModel, choose_lags
 from worldline.schema import Kind, Role, Schema, Signal
+from worldline.testing import check_model
 
 LEVEL = Signal(name="level", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
 VALVE = Signal(name="valve", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
@@ -37,14 +38,14 @@ def delayed(batch: int, steps: int, seed: int = 0) -> Window:
     return window(torch.stack(levels, 1), valve)
 
 
-def hidden(batch: int, steps: int, seed: int = 0) -> Window:
-    """The position of a pushed spring with a damper; the speed is not measured."""
+def hidden(batch: int, steps: int, seed: int = 0, leak: float = 0.0) -> Window:
+    """The position of a pushed spring with a damper; the speed is not measured, and the leak not logged."""
     valve, levels = noise(batch, steps, seed=seed).repeat_interleave(5, 1)[:, :steps], list[Tensor]()
     place, speed = noise(2, batch, seed=seed + 1)
     for step in range(steps + 1):
         levels.append(place)
         if step < steps:
-            speed = 0.9 * speed - 0.1 * place + 0.1 * valve[:, step]
+            speed = 0.9 * speed - 0.1 * place + 0.1 * (valve[:, step] + leak)
             place = place + speed
     return window(torch.stack(levels, 1) + 0.02 * noise(batch, steps + 1, seed=seed + 2), valve)
 
@@ -120,3 +121,21 @@ def test_many_gaps_leave_a_fit() -> None:
     config = choose_lags(SCHEMA, BASE, gapped)
     whole = error(fitted(choose_lags(SCHEMA, BASE, logs), logs), fresh, 24)
     assert error(fitted(config, gapped), fresh, 24) < 1.1 * whole
+
+
+def test_an_offset_removes_the_bias_on_a_plant_that_differs_and_changes_nothing_otherwise() -> None:
+    logs, usual = hidden(60, 99), hidden(60, 99, seed=7)
+    config = choose_lags(SCHEMA, BASE, logs)
+    assert config.gain > 0
+    # The valve of another plant leaks: it is half a unit further open than logged.
+    leaking = hidden(60, 99, seed=7, leak=0.5)
+    model, without = fitted(config, logs), fitted(replace(config, gain=0.0), logs)
+    assert error(model, leaking, 60) < 0.4 * error(without, leaking, 60)
+    assert error(model, usual, 60) < 1.02 * error(without, usual, 60)
+    torch.testing.assert_close(open_loop(model, leaking, 5), open_loop(without, leaking, 5))  # too few errors
+
+
+def test_conforms_with_an_offset() -> None:
+    logs = hidden(60, 99)
+    model = fitted(replace(BASE, history=3, gain=0.1), logs)
+    check_model(model, hidden(4, 30, seed=7, leak=0.5))

@@ -32,6 +32,7 @@ from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.linear_forecast import ENOUGH_ROWS
 from worldline.models.layers.member_beliefs import EnsembleBelief, Spread
 from worldline.models.layers.member_networks import LinearBase, MemberNetworks, Slices
+from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
 from worldline.models.layers.single_steps import SingleSteps
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Schema
@@ -75,6 +76,7 @@ class EnsembleConfig(ModelConfig):
             are the members' expected paths.
         folds: whether each member is fitted without one of M parts of the logs. `without_episode` then predicts every
             logged episode with a member that never saw it.
+        gain: of each member's estimate of a constant disturbance, see `layers.offset`; 0 for none.
     """
 
     num_members: Annotated[int, Bounds(at_least=2, at_most=1000)] = 5
@@ -89,6 +91,7 @@ class EnsembleConfig(ModelConfig):
     linear: bool = False
     noise: bool = True
     folds: bool = False
+    gain: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,8 +230,9 @@ class Ensemble(WorldModel):
         missed = steps.change.repeat(len(self.base.weight), 1, 1)
         for count in steps.counts.unique().tolist():
             rows = steps.counts == count
-            forecast = self.base(lagged[rows][None], self.base.contribution(covariates[rows], count), count)
-            missed[:, rows] -= forecast * self.codes.change
+            missed[:, rows] -= self.base.change(
+                lagged[rows][None], *self.base.parts(covariates[rows], count, self.codes.change)
+            )
         known, whole = steps.known.any(-1), steps.counts == self.config.history
         table = SingleSteps(
             inputs=steps.inputs.clamp(self.lowest, self.highest),
@@ -288,7 +292,16 @@ class Ensemble(WorldModel):
         if not seen.all():
             return self._encode(codes, seen, now)[-1]
         last = torch.tensor([codes.shape[1] - 1], device=codes.device)
-        return self._windows(codes, now, last).of_members(self.config.num_members)
+        belief = self._windows(codes, now, last).of_members(self.config.num_members)
+        observed_errors = self.config.gain and now.shape[1] >= self.config.history
+        return replace(belief, errors=self._errors(codes, now)) if observed_errors else belief
+
+    def _errors(self, codes: Float[Tensor, "B H size"], now: Tensor) -> Float[Tensor, "B M rows size"]:
+        """The errors of all steps that are predicted from a complete history."""
+        starts = torch.arange(self.config.history - 1, now.shape[1], device=codes.device)
+        predicted, _ = self._predict(self._windows(codes, now, starts), _by_step(now[:, starts]))
+        error = (_by_step(codes[:, 1 + starts])[:, None] - predicted).unflatten(0, (len(starts), len(codes)))
+        return all_errors(error.permute(1, 2, 0, 3), self.config.gain)
 
     def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The belief one step later; draws nothing."""
@@ -319,6 +332,7 @@ class Ensemble(WorldModel):
             codes=codes.unflatten(-1, (config.history, -1)),
             stale=stale.unflatten(-1, (config.history, signals)),
             inputs=inputs.unflatten(-1, (config.history - 1, self.inputs.size)),
+            errors=no_errors(shared[..., : len(self.codes.owner)], config.gain),
         )
 
     @torch.no_grad()
@@ -413,7 +427,7 @@ class Ensemble(WorldModel):
         mean, hidden = self._predict(memory, _by_step(now[:, starts]))
         target = _by_step(codes[:, 1 + starts])[:, None]
         known = _by_step(batch.seen[:, 1 + starts][..., self.codes.owner])[:, None] & ~self._never(memory)
-        unit = self._unit(memory)[:, None]
+        unit = self._unit(self._count(memory))[:, None]
         # beta-NLL: the detached factor keeps the likelihood from neglecting errors where the variance is large.
         loss = 0.5 * ((mean - target) / unit).square()
         if self.config.noise:
@@ -456,7 +470,7 @@ class Ensemble(WorldModel):
         weight = (known[1:, :, None] & observed_before) * batch.share
         relative = (persistence + self.codes.change.square())[:, None]
         if self.open_loop:  # the gradient of the root: all steps count alike
-            squared = whole_mean(error, weight, 1) + MIN_ERROR * self._unit(memory)[0].square()
+            squared = whole_mean(error, weight, 1) + MIN_ERROR * self._unit(self._count(memory))[0].square()
             relative = 2 * (relative * squared).sqrt()
         return (share_mean(error, weight, 1) / relative).mean()
 
@@ -469,7 +483,7 @@ class Ensemble(WorldModel):
         before_first = (back < history - 1).to(codes.dtype)
         stale = before_first[None, ..., None].expand(batch, -1, -1, len(self.codes.signals))
         past, stale, inputs = (_by_step(part)[:, None] for part in (past, stale, inputs))
-        return EnsembleBelief(codes=past, stale=stale, inputs=inputs)
+        return EnsembleBelief(codes=past, stale=stale, inputs=inputs, errors=no_errors(past[:, :, 0], self.config.gain))
 
     def _encode(
         self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
@@ -483,6 +497,7 @@ class Ensemble(WorldModel):
             codes=first[:, None, None].expand(-1, members, history, -1),
             stale=stale,
             inputs=torch.zeros(len(codes), members, history - 1, self.inputs.size, device=codes.device),
+            errors=no_errors(first[:, None].expand(-1, members, -1), self.config.gain),
         )
         memories = [memory]
         for step in range(1, codes.shape[1]):
@@ -493,10 +508,17 @@ class Ensemble(WorldModel):
         self, memory: EnsembleBelief, now: Tensor, codes: Tensor, seen: Bool[Tensor, "B signals"]
     ) -> EnsembleBelief:
         stale = (~seen)[:, None] / (2 - memory.stale[:, :, 0])
-        present = codes[:, None].expand(-1, memory.codes.shape[1], -1)
-        if not seen.all():
-            present = present.where(seen[:, None, self.codes.owner], self._predict(memory, now)[0])
-        return memory.push(present, stale, now)
+        present, gain = codes[:, None].expand(-1, memory.codes.shape[1], -1), self.config.gain
+        if seen.all() and not gain:
+            return memory.push(present, stale, now)
+        predicted, known = self._predict(memory, now)[0], seen[:, None, self.codes.owner]
+        following = memory.push(present.where(known, predicted), stale, now)
+        if not gain:
+            return following
+        counts = known & (memory.stale[:, :, 0, self.codes.owner] == 0)
+        counts = counts & (self._count(memory) == self.config.history)[:, None, None]
+        error = following.codes[:, :, 0] - predicted
+        return replace(following, errors=add_error(memory.errors, error, counts, gain))
 
     def _predict(
         self, memory: EnsembleBelief, now: Float[Tensor, "B I"]
@@ -504,25 +526,35 @@ class Ensemble(WorldModel):
         """Each member's expected codes after the step with inputs `now`, and its last hidden layer."""
         lagged, covariates = self._lagged(memory).flatten(2).transpose(0, 1), self._covariates(memory, now)
         count = self._common(self._count(memory))
-        base = None if self.base is None else self.base.contribution(covariates, count)
-        parts = self.layers.contribution(self._clamped(covariates, lagged=False)), base
-        change, hidden = self._change(lagged, parts, self._unit(memory), self.layers.slices(), count)
-        return memory.codes[:, :, 0] + change.transpose(0, 1).where(~self._never(memory), 0.0), hidden
+        base = None if self.base is None else self.base.parts(covariates, count, self.codes.change)
+        known = self.layers.contribution(self._clamped(covariates, lagged=False))
+        change, hidden = self._change(lagged, known, base, self._unit(count), self.layers.slices())
+        change = change.transpose(0, 1)
+        if self.config.gain:
+            change = change + offset_of(memory.errors)
+        return memory.codes[:, :, 0] + change.where(~self._never(memory), 0.0), hidden
 
     def _change(
         self,
         lagged: Float[Tensor, "M1 R columns"],
-        contributions: tuple[Tensor, Tensor | None],
+        known: Float[Tensor, "M R width"],
+        base: tuple[Tensor, Tensor] | None,
         unit: Float[Tensor, "#R size"],
         slices: Slices,
-        count: int | Tensor,
     ) -> tuple[Float[Tensor, "M R size"], Float[Tensor, "M R width"]]:
-        """The expected change of the codes, and the last hidden layer; `contributions` are those of the covariates."""
-        change, hidden = self.layers.change(self._clamped(lagged, lagged=True), contributions[0], slices)
-        change = change * unit
-        if self.base is not None and contributions[1] is not None:
-            change = change + self.base(lagged, contributions[1], count) * self.codes.change
-        return change, hidden
+        """The expected change of the codes, and the last hidden layer.
+
+        Args:
+            lagged: values and changes before.
+            known: what the covariates contribute to the networks.
+            base: of the linear forecast, see `LinearBase.parts`.
+            unit: of the networks' changes.
+            slices: of the networks.
+        """
+        change, hidden = self.layers.change(self._clamped(lagged, lagged=True), known, slices)
+        if base is None:
+            return change * unit, hidden
+        return torch.addcmul(LinearBase.change(lagged, *base), change, unit), hidden
 
     def _clamped(self, values: Float[Tensor, "*rows columns"], *, lagged: bool) -> Float[Tensor, "*rows columns"]:
         """Lagged values or covariates, limited to the logged range and a margin if there is a linear forecast."""
@@ -540,7 +572,7 @@ class Ensemble(WorldModel):
 
     def _variance(self, memory: EnsembleBelief, hidden: Float[Tensor, "M B width"]) -> Float[Tensor, "B M size"]:
         """The variance of the next codes, z-scores; 1, the variance of z-scores, if there was no observation."""
-        variance = self._noise_variance(hidden, self._unit(memory)).transpose(0, 1)
+        variance = self._noise_variance(hidden, self._unit(self._count(memory))).transpose(0, 1)
         return variance + self._never(memory).float()
 
     def _unroll(
@@ -562,30 +594,49 @@ class Ensemble(WorldModel):
             self.layers.contribution(self._clamped(covariates, lagged=False)).unflatten(1, (steps, batch)).unbind(1)
         )
         first = self._common(self._count(memory))
-        counts: list[int | Tensor] = [
-            min(first + step, history) if isinstance(first, int) else (first + step).clamp(max=history)
-            for step in range(steps)
-        ]
-        bases: Sequence[Tensor | None] = [None] * steps
-        if self.base is not None:
-            rows = covariates.unflatten(0, (steps, batch))
-            bases = [self.base.contribution(*pair) for pair in zip(rows, counts, strict=True)]
-        present, *moved = self._lagged(memory).permute(2, 1, 0, 3).unbind()
+        # From step `late` on, all rows have a whole history.
+        late = min(steps, history - (first if isinstance(first, int) else 1))
+        counts = [first + n if isinstance(first, int) else (first + n).clamp(max=history) for n in range(late)]
+        units = [self._unit(count) for count in [*counts, history]]
+        bases = self._bases(covariates.unflatten(0, (steps, batch)), counts)
+        offset = offset_of(memory.errors).transpose(0, 1) if self.config.gain else None
+        lagged = self._lagged(memory).flatten(2).transpose(0, 1)
+        size, present = len(self.codes.owner), memory.codes[:, :, 0].transpose(0, 1)
         unseen, slices, path = self._never(memory).transpose(0, 1), self.layers.slices(), list[Tensor]()
-        units = [self._unit(memory, step) for step in range(min(steps, history))]  # constant from then on
-        for step, contributions in enumerate(zip(networks, bases, strict=True)):
-            lagged, unit = torch.cat([present, *moved], -1), units[min(step, history - 1)]
-            change, hidden = self._change(lagged, contributions, unit, slices, counts[step])
+        for step, (contribution, base) in enumerate(zip(networks, bases, strict=True)):
+            unit = units[min(step, late)]
+            change, hidden = self._change(lagged, contribution, base, unit, slices)
+            change = change if offset is None else change + offset
             if not step:
                 change = change.where(~unseen, 0.0)
             if noise is not None:
                 variance = self._noise_variance(hidden, unit)
                 change = change + (variance if step else variance + unseen).sqrt() * noise[step].transpose(0, 1)
-            last = change / self.codes.change
-            moved = [last if step else last.where(~unseen, 0.0), *moved][: history - 1]
             present = present + change
             path.append(present)
+            moved = [change / self.codes.change, lagged[..., size:-size]] if history > 1 else []
+            if not step and moved:
+                moved[0] = moved[0].where(~unseen, 0.0)
+            lagged = torch.cat([present, *moved], -1)
         return torch.stack(path, 2).transpose(0, 1)
+
+    def _bases(
+        self, covariates: Float[Tensor, "T B covariates"], counts: Sequence[int | Tensor]
+    ) -> Sequence[tuple[Tensor, Tensor] | None]:
+        """The parts of the linear forecast for each of T steps; None without one.
+
+        Args:
+            covariates: of the networks.
+            counts: known observations at the first steps; all steps after them have a whole history.
+        """
+        if self.base is None:
+            return [None] * len(covariates)
+        parts = [self.base.parts(*pair, self.codes.change) for pair in zip(covariates, counts, strict=False)]
+        rest = covariates[len(counts) :]
+        if len(rest):
+            contributions, weight = self.base.parts(rest.flatten(0, 1), self.config.history, self.codes.change)
+            parts += [(known, weight) for known in contributions.unflatten(1, rest.shape[:2]).unbind(1)]
+        return parts
 
     def _noise_variance(self, hidden: Float[Tensor, "M R width"], unit: Tensor) -> Float[Tensor, "M R size"]:
         """The variance of the noise of one step, z-scores."""
@@ -594,12 +645,11 @@ class Ensemble(WorldModel):
         spread = upper - softplus(upper - spread)
         return (lower + softplus(spread - lower)).exp() * unit.square()
 
-    def _unit(self, memory: EnsembleBelief, steps: int = 0) -> Float[Tensor, "#R size"]:
-        """The unit of the networks' changes `steps` steps later: what the linear base misses, or a usual change."""
+    def _unit(self, count: int | Tensor) -> Float[Tensor, "#R size"]:
+        """The unit of the networks' changes after so many observations: the base's usual error, or a usual change."""
         if self.base is None:
             return self.codes.change[None]
-        count = (self._count(memory) + steps).clamp(max=self.config.history)
-        return self.base.residual[count - 1] * self.codes.change
+        return self.base.residual[count - 1].view(-1, len(self.codes.change)) * self.codes.change
 
     def _count(self, memory: EnsembleBelief) -> Int[Tensor, " R"]:
         """The number of known observations, at least 1."""

@@ -16,12 +16,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from worldline.config import Positive, Size
+from worldline.config import Positive, Share, Size
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, unroll
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.lag_selection import ScoredWindows, choose_forecast
 from worldline.models.layers.linear_forecast import RIDGE, LinearForecast, Past
+from worldline.models.layers.offset import GAIN
 from worldline.models.layers.path_errors import signal_error
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Schema
@@ -37,6 +38,9 @@ MAX_COLUMNS: Final = 600
 MAX_EXTRA_ERROR: Final = 0.01
 """Relative increase of the error that is accepted for a shorter history. Each step makes beliefs larger."""
 
+MAX_OFFSET_ERROR: Final = 0.005
+"""Relative increase of the error that is accepted for an offset, without which plans have steady errors."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinearConfig(ModelConfig):
@@ -47,11 +51,13 @@ class LinearConfig(ModelConfig):
         history: h, number of last observations and inputs in a prediction, at least 1.
         ridge: penalty on the squared weights, relative to the mean square of the z-scores; above 0.
         timed: whether the duration of each step is an input; for logs with steps of different durations.
+        gain: of the estimate of a constant disturbance from recent errors, see `layers.offset`; 0 for none.
     """
 
     history: Size = 1
     ridge: Positive = RIDGE
     timed: bool = False
+    gain: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +106,12 @@ class LinearModel(WorldModel):
         self.codes = Standardizer(signals)
         self.inputs = InputNormaliser(schema, timed=config.timed)
         self.present = slice(len(self.codes.owner))
-        self.forecast = self.candidate(config.history, config.ridge)
+        self.forecast = self.candidate(config.history, config.ridge, config.gain)
 
-    def candidate(self, history: int, ridge: float) -> LinearForecast:
+    def candidate(self, history: int, ridge: float, gain: float = 0.0) -> LinearForecast:
         """A forecast of the values of this model that is not fitted."""
-        return LinearForecast(size=len(self.codes.owner), num_inputs=self.inputs.size, history=history, ridge=ridge)
+        size, num_inputs = len(self.codes.owner), self.inputs.size
+        return LinearForecast(size=size, num_inputs=num_inputs, history=history, ridge=ridge, gain=gain)
 
     def fit_normaliser(self, window: Window) -> None:
         """Fits scales and forecast. A signal that was never observed keeps its scale and is predicted not to change."""
@@ -119,10 +126,11 @@ class LinearModel(WorldModel):
     def encode(self, window: Window, *, generator: torch.Generator) -> LinearBelief:
         """The last values and inputs; missing values are predicted from the steps before."""
         scored = self._scores(window)
-        # Without gaps, steps before the history have no effect.
-        start = max(0, window.length - self.config.history) if scored.observed.all() else 0
-        belief = self._begin(scored.values[:, start], scored.observed[:, start])
-        for step in range(start, scored.known.shape[1]):
+        if scored.observed.all():
+            values, past = self.forecast.observe(scored.values, scored.known)
+            return LinearBelief(values=values, past=past)
+        belief = self._begin(scored.values[:, 0], scored.observed[:, 0])
+        for step in range(scored.known.shape[1]):
             belief = self._step(belief, scored.known[:, step])
             belief = self._correct(belief, scored.values[:, step + 1], scored.observed[:, step + 1])
         return belief
@@ -181,6 +189,8 @@ class LinearModel(WorldModel):
 def choose_lags(schema: Schema, config: LinearConfig, window: Window) -> LinearConfig:
     """The configuration with the history and the penalty that predict held-out windows best in open loop.
 
+    It has an offset, unless that makes these predictions worse.
+
     Args:
         schema: the signals.
         config: its history is the largest that is tried.
@@ -194,7 +204,10 @@ def choose_lags(schema: Schema, config: LinearConfig, window: Window) -> LinearC
     history = histories[choose_forecast(lags, scored, warm=longest, slack=MAX_EXTRA_ERROR)]
     penalised = [model.candidate(history, ridge) for ridge in RIDGES]
     ridge = RIDGES[choose_forecast(penalised, scored, warm=longest, slack=0.0)]
-    return replace(config, history=history, ridge=ridge)
+    gains = [model.candidate(history, ridge, gain) for gain in (GAIN, 0.0)]
+    half = max(longest, scored.values.shape[1] // 2)  # observations that an offset is estimated from
+    gain = (GAIN, 0.0)[choose_forecast(gains, scored, warm=half, slack=MAX_OFFSET_ERROR)]
+    return replace(config, history=history, ridge=ridge, gain=gain)
 
 
 def _linear(belief: Belief) -> LinearBelief:

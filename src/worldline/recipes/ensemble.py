@@ -14,6 +14,7 @@ import numpy as np
 
 from worldline.data.store import Store
 from worldline.models.ensemble import EnsembleConfig
+from worldline.models.layers.offset import GAIN
 from worldline.recipes.recipe import Recipe, vector_planner
 from worldline.recipes.vectors import vectors
 from worldline.schema import Role, Signal
@@ -83,6 +84,7 @@ def _with_history(store: Store, name: str, history: int) -> Recipe:
         linear=True,
         noise=False,
         folds=True,
+        gain=GAIN,
     )
     training = replace(
         plain.training,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from worldline.models.layers.changes import changes, interpolated
 from worldline.models.layers.memory import Memory
+from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
 
 RIDGE = 1e-9
 """Smallest relative penalty on the squared weights; needed for inputs that never change."""
@@ -27,17 +28,20 @@ class Past(Memory):
 
     Args:
         steps: concatenated values and inputs of each step; 0 beyond the first step.
-        count: number of known steps, at most h - 1.
+        count: number of steps before the present, at most h. The most recent h - 1 are known.
         guessed: per value, the number of most recent steps, including the present, at which it was predicted.
+        errors: recent one-step errors, see `layers.offset`; without rows if there is no offset.
     """
 
     steps: Float[Tensor, "B before both"]
     count: Int[Tensor, " B"]
     guessed: Int[Tensor, "B size"]
+    errors: Float[Tensor, "B rows size"]
 
     def flat(self) -> Float[Tensor, "B numbers"]:
-        """All parts concatenated, the count last. `guessed` is not included: predicted values count as observed."""
-        return torch.cat([self.steps.flatten(1), self.count[:, None].to(self.steps.dtype)], -1)
+        """Steps and number of known steps. Predicted values count as observed, and errors as 0."""
+        known = self.count.clamp(max=self.steps.shape[1])
+        return torch.cat([self.steps.flatten(1), known[:, None].to(self.steps.dtype)], -1)
 
     def correct(
         self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B size"], shown: Bool[Tensor, " B"]
@@ -70,6 +74,7 @@ class LinearForecast(nn.Module):
         taken: number of steps that the residual network receives (see `shown`); 0 for as many as `values`.
         trim: share of the steps, those with the largest residuals, that the fit ignores; 0 to below 1.
         ridge: penalty on the squared weights, relative to the mean square of the columns; above 0.
+        gain: of the offset that is added to each change, see `layers.offset`; 0 for none.
     """
 
     weight: Tensor
@@ -89,9 +94,10 @@ class LinearForecast(nn.Module):
         taken: int = 0,
         trim: float = 0.0,
         ridge: float = RIDGE,
+        gain: float = 0.0,
     ) -> None:
         super().__init__()
-        self.size, self.both, self.history = size, size + num_inputs, history
+        self.size, self.both, self.history, self.gain = size, size + num_inputs, history, gain
         self.values, self.trim, self.in_part = min(values or history, history), trim, values > 0
         self.taken, self.ridge = min(taken or self.values, history), ridge
         self.register_buffer("weight", torch.zeros(history, history * self.both + 1, size))  # one map per count
@@ -139,15 +145,18 @@ class LinearForecast(nn.Module):
     def begin(self, batch: int, device: torch.device) -> Past:
         """An empty past with an observed present."""
         steps = torch.zeros(batch, self.history - 1, self.both, device=device)
-        zeros = torch.zeros(batch, self.size, dtype=torch.long, device=device)
-        return Past(steps=steps, count=zeros[:, 0], guessed=zeros)
+        return self._past(steps, torch.zeros(batch, dtype=torch.long, device=device))
 
     def correct(
         self, predicted: Float[Tensor, "B size"], past: Past, scores: Float[Tensor, "B size"], observed: Tensor
     ) -> tuple[Float[Tensor, "B size"], Past]:
         """Values and past after an observation; a value that was not observed keeps its prediction."""
         values = torch.where(observed, scores, predicted)
-        return values, past.correct(values - predicted, observed, observed.any(-1))
+        following = past.correct(values - predicted, observed, observed.any(-1))
+        if self.gain:
+            counts = observed & (past.guessed == 1) & (past.count == self.history)[:, None]
+            following = replace(following, errors=add_error(past.errors, values - predicted, counts, self.gain))
+        return values, following
 
     def start(
         self, scores: Float[Tensor, "B size"], observed: Bool[Tensor, "B size"]
@@ -155,6 +164,24 @@ class LinearForecast(nn.Module):
         """Values and past of a first observation; values that were not observed are 0."""
         past = replace(self.begin(len(scores), scores.device), guessed=(~observed).long())
         return scores.where(observed, 0.0), past
+
+    def observe(
+        self, values: Float[Tensor, "B H size"], known: Float[Tensor, "B H1 inputs"]
+    ) -> tuple[Float[Tensor, "B size"], Past]:
+        """Values and past after the last of H complete observations, as `start` and `correct` give them in turn."""
+        both, before = torch.cat([values[:, :-1], known], -1), self.history - 1
+        length = both.shape[1]
+        steps = both[:, max(0, length - before) :].flip(1)
+        padded = torch.cat([steps, steps.new_zeros(len(steps), before - steps.shape[1], self.both)], 1)
+        count = torch.full((len(values),), min(length, self.history), device=values.device)
+        past = self._past(padded, count)
+        if self.gain and length >= self.history:
+            lags = self.weight[-1, :-1].unflatten(0, (self.history, self.both))
+            change = self.weight[-1, -1] + sum(
+                both[:, before - lag : length - lag] @ weight for lag, weight in enumerate(lags)
+            )
+            past = replace(past, errors=all_errors(values.diff(dim=1)[:, before:] - change, self.gain))
+        return values[:, -1], past
 
     def unroll(
         self,
@@ -171,10 +198,11 @@ class LinearForecast(nn.Module):
             observed: whether each value was observed.
             warm: number of observations that the predictions use, at least 1.
         """
-        # Observations before the history have no effect if those in it are complete.
-        first = max(0, warm - self.history) if observed[:, :warm].all() else 0
-        now, past = self.start(values[:, first], observed[:, first])
-        path = []
+        first, path = 0, list[Tensor]()
+        if observed[:, :warm].all():
+            first, (now, past) = warm - 1, self.observe(values[:, :warm], known[:, : warm - 1])
+        else:
+            now, past = self.start(values[:, 0], observed[:, 0])
         for step in range(first, known.shape[1]):
             change, past = self(now, known[:, step], past)
             now = now + change
@@ -187,8 +215,12 @@ class LinearForecast(nn.Module):
     def past(self, flat: Float[Tensor, "B numbers"]) -> Past:
         """The inverse of `Past.flat`."""
         steps = flat[:, :-1].unflatten(1, (self.history - 1, self.both))
-        zeros = torch.zeros(len(flat), self.size, dtype=torch.long, device=flat.device)
-        return Past(steps=steps, count=flat[:, -1].round().long(), guessed=zeros)
+        return self._past(steps, flat[:, -1].round().long())
+
+    def _past(self, steps: Float[Tensor, "B before both"], count: Int[Tensor, " B"]) -> Past:
+        """A past without predicted values and errors."""
+        zeros = steps.new_zeros(len(steps), self.size)
+        return Past(steps=steps, count=count, guessed=zeros.long(), errors=no_errors(zeros, self.gain))
 
     @torch.no_grad()
     def fit(
@@ -274,14 +306,17 @@ class LinearForecast(nn.Module):
             now = torch.cat([values, known], -1).float()[:, None]
             steps = torch.cat([now, past.steps.float()], 1)
             row = torch.cat([steps.flatten(1), torch.ones_like(now[:, 0, :1])], -1)
-            first = past.count[0]
-            if (past.count == first).all():
+            known_steps = past.count.clamp(max=self.history - 1)
+            first = known_steps[0]
+            if (known_steps == first).all():
                 change = row @ self.weight[first]
             else:
                 every = torch.einsum("bn,cns->bcs", row, self.weight)
-                change = every[torch.arange(len(row), device=row.device), past.count]
-        count = (past.count + 1).clamp(max=self.history - 1)
-        return change, Past(steps=steps[:, : self.history - 1], count=count, guessed=past.guessed + 1)
+                change = every[torch.arange(len(row), device=row.device), known_steps]
+            if self.gain:
+                change = change + offset_of(past.errors)
+        count = (past.count + 1).clamp(max=self.history)
+        return change, replace(past, steps=steps[:, : self.history - 1], count=count, guessed=past.guessed + 1)
 
 
 def _solve(

@@ -20,14 +20,16 @@ class EnsembleBelief(Belief):
         stale: age of each value. 0 if it was observed or predicted in a rollout, k / (k + 1) after k steps without an
             observation, 1 if it was never observed.
         inputs: z-scores of the inputs between the observations, newest first.
+        errors: recent one-step errors, see `layers.offset`; without rows if there is no offset.
     """
 
     codes: Float[Tensor, "B M history size"]
     stale: Float[Tensor, "B M history signals"]
     inputs: Float[Tensor, "B M gaps I"]
+    errors: Float[Tensor, "B M rows size"]
 
     def features(self) -> Float[Tensor, "B M D"]:
-        """All parts concatenated; the present z-scores come first."""
+        """All parts but the errors concatenated; the present z-scores come first."""
         return torch.cat([self.codes.flatten(2), self.stale.flatten(2), self.inputs.flatten(2)], -1)
 
     def of_members(self, count: int) -> EnsembleBelief:
@@ -42,13 +44,19 @@ class EnsembleBelief(Belief):
         ahead = known[:, None].expand(-1, members, -1, -1)
         groups = (self.codes, path), (self.stale, ages), (self.inputs, ahead)
         codes, stale, inputs = (torch.cat([old.flip(2), new], 2) for old, new in groups)  # newest last
-        lags, gaps = range(history, 0, -1), range(history - 1, 0, -1)
-        parts = [whole[:, :, lag : lag + steps] for whole in (codes, stale) for lag in lags]
-        features = torch.cat([*parts, *(inputs[:, :, gap : gap + steps] for gap in gaps)], -1)
+        ends = torch.arange(steps, device=codes.device)[:, None]
+        back = ends + torch.arange(history, 0, -1, device=codes.device)
+        # Newest first; the inputs lie between observations, so that there is one fewer.
+        parts = [
+            whole.index_select(2, index.flatten()).unflatten(2, index.shape).flatten(3)
+            for whole, index in ((codes, back), (stale, back), (inputs, back[:, : history - 1] - 1))
+        ]
+        features = torch.cat(parts, -1)
         final = EnsembleBelief(
             codes=codes[:, :, -history:].flip(2),
             stale=stale[:, :, -history:].flip(2),
             inputs=inputs[:, :, inputs.shape[2] - history + 1 :].flip(2),
+            errors=self.errors,
         )
         return LatentRollout(features=features[:, None], final=final)
 
@@ -59,6 +67,7 @@ class EnsembleBelief(Belief):
             codes=torch.cat([codes[:, :, None], self.codes[:, :, :-1]], 2),
             stale=torch.cat([stale[:, :, None], self.stale[:, :, :-1]], 2),
             inputs=torch.cat([inputs, self.inputs], 2)[:, :, : self.inputs.shape[2]],
+            errors=self.errors,
         )
 
     def imagine(self, codes: Float[Tensor, "B M size"], now: Float[Tensor, "B I"]) -> EnsembleBelief:
