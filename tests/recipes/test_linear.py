@@ -19,6 +19,7 @@ from worldline.recipes.linear import linear
 from worldline.recipes.pixels import pixels
 from worldline.recipes.vectors import vectors
 from worldline.registry import load
+from worldline.testing import check_world
 from worldline.testing.toys import Integrator
 from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import Options
@@ -111,3 +112,11 @@ def test_a_model_of_few_episodes_is_fitted_to_all_but_the_held_out_ones(tmp_path
         second = fitted(part)
         is_changed = any(not torch.equal(first[name], second[name]) for name in first)
         assert is_changed == (part != "held_out"), part
+
+
+def test_a_world_with_exact_plans_conforms(tmp_path: Path) -> None:
+    toy = Integrator(noise=0.05, wind=False, camera=False)
+    store = stored(tmp_path / "store", toy.schema, toy.episodes(40, 30, seed=0))
+    world = learn_world(store, linear(store), folder=tmp_path / "run").world
+    assert "linear" in world.describe().abilities
+    check_world(world, toy.episodes(30, 30, seed=1), Goal(targets={"position": np.array([0.5, -0.5])}))

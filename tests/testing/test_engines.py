@@ -22,6 +22,7 @@ from worldline.testing.engines import (
     arguments_unchanged,
     belief_immutable,
     deterministic_claim,
+    linear_claim,
     novelty,
     novelty_grows,
     observe_continues,
@@ -115,6 +116,13 @@ class UnseededNovelty(Able):
         return super().novelty_ahead(belief, future, seed=None)
 
 
+class ClaimsToBeLinear(Exact):
+    abilities = ("linear",)
+
+    def pushes(self, future):
+        return np.abs(super().pushes(future))
+
+
 class InTensors(Exact):
     """Of a push there is left, after each further step, what decays."""
 
@@ -192,6 +200,7 @@ class Draws(Exact, Decodes):
 test_an_engine_that_draws_passes = passes([Draws], [abilities_honest], engine_case)
 
 ENGINE_FAULTS = [
+    (ClaimsToBeLinear, linear_claim, "not affine"),
     (altered(Exact, "Shuffled", result=lambda path: path[:, ::-1]), versions_independent, "candidate 0 alone"),
     (NoisePerVersion, versions_independent, ""),
     (Unseeded, seeds_reproduce, "equal seeds gave different results"),

@@ -26,6 +26,7 @@ from worldline.stats import separation
 from worldline.testing import engine_parts, predictions
 from worldline.testing.clauses import (
     all_equal,
+    as_float,
     clause,
     clauses_of,
     difference,
@@ -67,7 +68,7 @@ def abilities_honest(case: EngineCase) -> None:
         if name in listed:
             has = isinstance(case.engine, ability)
             holds(has, f"the card lists {name!r}, but the engine is not a {ability.__name__}")
-        elif name not in ("reaches", "decodes", "differentiable"):
+        elif name not in ("reaches", "decodes", "differentiable", "linear"):
             lacks = not isinstance(case.engine, ability)
             holds(lacks, f"the card does not list {name!r}, but the engine is a {ability.__name__}")
     problem = f"the card {'lists' if 'decodes' in listed else 'does not list'} 'decodes', but images are "
@@ -113,6 +114,22 @@ def action_conditioned(case: EngineCase) -> None:
     predicted = case.answer(windows.history, case.future(windows))
     differs = max(difference(value, np.broadcast_to(value[:, :1], value.shape)) for value in predicted.values())
     holds((differs > 0) == claim, f"the card states {claim}, but actions change signals by {differs:.3g}")
+
+
+def _is_linear(case: EngineCase) -> bool:
+    return "linear" in case.card.abilities
+
+
+@clause("Card.abilities; 'linear' is for predictions that are affine in the actions", applies=_is_linear)
+def linear_claim(case: EngineCase) -> None:
+    """The mean of two action sequences gives the mean of their predictions (if the card lists `linear`)."""
+    windows = case.windows()
+    belief, future = case.observe(windows.history), windows.future(3, case.seed)
+    for values in future.actions.values():
+        values[:, 2] = as_float(values[:, :2]).mean(1)
+    for name, value in case.imagine(belief, future).items():
+        between, middle = as_float(value[:, :2]).mean(1), as_float(value[:, 2])
+        equal(middle, between, f"{name!r} is not affine in the actions", within=case.tolerance)
 
 
 @clause("the seed arguments; equal seeds give equal draws, no other source is used")

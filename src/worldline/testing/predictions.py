@@ -34,6 +34,7 @@ ABILITIES: Final[dict[str, type]] = {
     "abducts": Abducts,
     "decodes": Decodes,
     "differentiable": Engine,
+    "linear": Engine,
     "reaches": GoalDistance,
     "novelty": Novelty,
 }
