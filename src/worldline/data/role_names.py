@@ -146,7 +146,7 @@ def named_role(name: str, unit: str | None) -> NamedRole | None:
 
 
 def _word_in(words: Sequence[str], group: str) -> str:
-    """The first word in a group, as it is written."""
+    """The first word in a group, with its accents."""
     return next((word for word in words if _WORDS[group].fullmatch(_folded(word))), "")
 
 
