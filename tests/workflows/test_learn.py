@@ -214,7 +214,7 @@ def test_a_frame_is_imported_next_to_a_new_world(
     assert "uncertain" not in caplog.text
     with pytest.raises(Stopped):
         learn(frame | {"pump": frame["feed"]}, "third", recipe=vectors, progress=at("learn"))
-    assert "edits={'feed': {'role': 'observation'}, 'level': {'role': 'observation'}}" in caplog.text
+    assert "edits={'feed': {'role': 'action'}, 'level': {'role': 'observation'}}" in caplog.text
 
 
 def short(logs: Store) -> Recipe:

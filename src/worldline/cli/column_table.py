@@ -91,7 +91,8 @@ def require_certain(columns: Sequence[ColumnGuess], commands: Sequence[Sequence[
     from worldline.data.roles import uncertain
     from worldline.errors import InputError
 
-    doubtful = uncertain(columns)
+    # In files with arrays of T+1 and T rows, the lengths tell inputs from observations.
+    doubtful = [column for column in uncertain(columns) if column.behaviour is not None]
     if not doubtful or all(column.guess.role != "action" for column in columns):
         return  # the import refuses logs without an action, and names columns that may be one
     listed = ", ".join(f"{column.name} ({_guessed(column)})" for column in doubtful)

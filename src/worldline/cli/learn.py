@@ -79,8 +79,8 @@ def learn(
     if rank():  # not the first process of torchrun
         run_worker(logs, out, options)
         return
-    if not yes:
-        options = _with_certain_roles(logs, out, options, typed_command(context))
+    with _saved_work_named(logs, out):
+        options = options if yes else _with_certain_roles(logs, out, options, typed_command(context))
     with _saved_work_named(logs, out), progress_bars() as progress:
         result = learn_logs(logs, out, options, progress=progress)
     for line in (*result.findings, *result.unclear):
@@ -111,7 +111,7 @@ def _with_certain_roles(logs: Path, out: Path, options: Options, words: list[str
     from worldline.workflows.learn import is_stored, store_folder
 
     store = store_folder(out)
-    if is_stored(logs) or (is_store(store) and not options.force):
+    if not logs.exists() or is_stored(logs) or (is_store(store) and not options.force):
         return options
     columns = open_logs(logs, reading=ReadOptions(action_lag=options.action_lag)).columns
     if not (doubtful := uncertain(columns)):
