@@ -300,7 +300,7 @@ def main() -> None:
     parser.add_argument("--errors", action="store_true", help="print wrong unmarked roles")
     options = parser.parse_args()
     first, stop = map(int, options.plants.split(":"))
-    stranger_plants.NUM_WINDOWS = 1  # windows after the end of the log are not used
+    stranger_plants.NUM_WINDOWS = 1  # type: ignore[misc]  # windows after the end of the log are not used
     console, columns, num_logs, begun = Console(), list[dict[str, Any]](), 0, time.process_time()
     for number in range(first, stop):
         case = draw_case(SEEDS[options.population] + number)
