@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -132,20 +133,71 @@ def plant(tmp_path: Path) -> Path:
     return tmp_path / "plant.csv"
 
 
-def test_each_guess_is_printed_with_its_reason_and_the_option_that_corrects_it(tmp_path: Path, plant: Path) -> None:
-    said = run(plant, tmp_path / "store")
+def test_each_guess_is_printed_with_its_reason(tmp_path: Path, plant: Path) -> None:
+    said = run(plant, tmp_path / "store", "--yes")
     for line in (
-        r"inflow +action\? +0.01 to 4.99 l/min\n    .*it holds for about 10 rows",
-        r"tank level +observation ",
-        r"motor_temperature +observation .*\n    .*the word 'temperature' names a measured",
+        r"inflow +action\? +0.01 to 4.99 l/min\n    .*the word 'inflow' may name",
+        r"tank level +observation\? .*\n    .*the word 'level' names a measured",
+        r"motor_temperature +observation\? .*\n    .*the word 'temperature' names a measured",
         r"Mass +ignore .*\n    it never changes \(always 7.5\)\n",
     ):
         assert re.search(f"(?m)^{line}", said), line
-    assert "To correct a role, add for example: --exogenous inflow" in said
     schema = open_store(tmp_path / "store").schema
     assert [(one.name, one.role) for one in schema.signals if one.role is not Role.OBSERVATION] == [
-        ("inflow", "action")
+        ("inflow", "action"),
+        ("door", "action"),
     ]
+    said = RUN.invoke(app, ["check", str(tmp_path / "store")]).output
+    assert "Uncertain roles: inflow (action?), door (action?), tank level (observation?)" in " ".join(said.split())
+    assert re.search(r"inflow +action\?", RUN.invoke(app, ["schema", str(tmp_path / "store")]).output)
+
+
+def test_a_pipe_stops_at_uncertain_roles_with_the_command_that_confirms_them(tmp_path: Path, plant: Path) -> None:
+    store = tmp_path / "my store"
+    said = run(plant, store, "--max-steps", 100, "--ignore", "door", code=1)
+    assert "3 roles are uncertain, and nothing was written: inflow (action?), " in said
+    assert not store.exists()
+    (command,) = re.findall(r"(?m)^  worldline import (.*)", said)
+    assert "--max-steps 100 --ignore door --action inflow --observation" in command
+    assert said.endswith("--max-steps 100 --ignore door --yes\n")
+    run(*shlex.split(command))
+    assert [signal.name for signal in open_store(store).schema.actions] == ["inflow"]
+    assert "Uncertain" not in RUN.invoke(app, ["check", str(store)]).output
+    run(plant, tmp_path / "other", "--action", "door")  # one named action settles the others
+
+
+def test_learn_stops_at_uncertain_roles_before_it_imports(tmp_path: Path, plant: Path) -> None:
+    world = tmp_path / "world"
+    shown = RUN.invoke(app, ["learn", str(plant), "--out", str(world), "--horizon", "2"])
+    assert shown.exit_code == 1
+    assert list(tmp_path.iterdir()) == [plant]
+    said = shown.output
+    assert re.search(rf"(?m)^  worldline import {plant} {world}.store --action inflow,door --observation ", said)
+    assert f"\n  worldline learn {world}.store --out {world} --horizon 2\n" in said
+    assert f"worldline learn {plant} --out {world} --horizon 2 --yes\n" in said
+
+
+def test_actuators_of_a_ph_plant_are_proposed(tmp_path: Path) -> None:
+    """An acid pump that steps, a base pump in a closed loop that reaches its limits, a valve and a feed."""
+    draw, rows = np.random.default_rng(1), 3000
+    acid, valve = (np.repeat(draw.uniform(10, 90, rows), every)[:rows] for every in (40, 70))
+    feed, base, level, charge = np.zeros(rows), np.zeros(rows), np.ones(rows), np.zeros(rows)
+    for t in range(rows - 1):
+        base[t] = np.clip(6 - 8 * charge[t] + 0.3 * draw.normal(), 0, 12)
+        feed[t + 1] = 0.98 * feed[t] + 0.1 * draw.normal()
+        charge[t + 1] = 0.95 * charge[t] + 0.02 * (base[t] - 6) - 0.004 * (acid[t] - 50) + 0.02 * feed[t]
+        level[t + 1] = 0.97 * level[t] + 0.0006 * valve[t] + 0.003 * draw.normal()
+    columns = {"time": np.arange(rows), "pH": 7 + 2 * np.tanh(charge) + 0.01 * draw.normal(size=rows), "level": level}
+    inputs = {"acid_pump_duty": acid, "base_pump_V": base, "inflow_valve": valve, "feed_ph": feed, "T": level**2 + 20}
+    table = np.stack(list((columns | inputs).values()), 1)
+    np.savetxt(tmp_path / "ph.csv", table, "%.5g", ",", header=",".join(columns | inputs), comments="")
+    run(tmp_path / "ph.csv", tmp_path / "store", "--yes")
+    roles = {signal.name: signal.role for signal in open_store(tmp_path / "store").schema.signals}
+    assert roles == {
+        **dict.fromkeys(("pH", "level", "T"), Role.OBSERVATION),
+        **dict.fromkeys(("acid_pump_duty", "base_pump_V", "inflow_valve"), Role.ACTION),
+        "feed_ph": Role.EXOGENOUS,
+    }
 
 
 def test_options_give_roles_and_wrong_names_are_listed(tmp_path: Path, plant: Path) -> None:
@@ -168,18 +220,29 @@ def test_a_terminal_is_asked_where_a_guess_is_unsure(
     tmp_path: Path, plant: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worldline.cli.import_logs.is_terminal", lambda: True)
-    answers = "e\n\nnope\ndoor\n"  # inflow is exogenous, the door stays; then there is no action
-    shown = RUN.invoke(app, ["import", str(plant), str(tmp_path / "store")], input=answers)
+    arguments = ["import", str(plant), str(tmp_path / "store"), "--ignore", "motor_temperature"]
+    answers = "e\no\n\nnope\ndoor\n"  # inflow is exogenous, the others stay; then there is no action
+    shown = RUN.invoke(app, arguments, input=answers)
     assert shown.exit_code == 0, shown.output
     assert "There is no column 'nope'" in shown.output
     schema = open_store(tmp_path / "store").schema
     assert (schema["inflow"].role, schema["door"].role) == (Role.EXOGENOUS, Role.ACTION)
 
 
+def test_many_unsure_guesses_are_one_question(tmp_path: Path, plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worldline.cli.import_logs.is_terminal", lambda: True)
+    shown = RUN.invoke(app, ["import", str(plant), str(tmp_path / "s")], input="dor=action\ndoor=action, Mass=a\n\n")
+    assert shown.exit_code == 0, shown.output
+    assert "4 roles are uncertain" in shown.output
+    assert "'dor=action' is no correction" in shown.output
+    assert "'Mass=a' is no correction" in shown.output
+    assert [signal.name for signal in open_store(tmp_path / "s").schema.actions] == ["inflow", "door"]
+
+
 def test_a_schema_is_printed_and_corrected(tmp_path: Path, plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     store = tmp_path / "store"
-    run(plant, store)
+    run(plant, store, "--yes")
     edits = ["inflow.low=0", "inflow.high=6", "tank level.unit=cm", "door=ignore", "motor_temperature.entity=pump"]
     shown = RUN.invoke(app, ["schema", str(store), *edits, "--json", str(tmp_path / "schema.json")])
     assert shown.exit_code == 0, shown.output

@@ -1,15 +1,30 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from worldline.data.roles import Behaviour, behaviour_of, guess_role, may_be_actuator, role_of_input, words_of
-from worldline.schema import Role
+from worldline.data.role_names import RoleGuess, may_be_actuator, role_of_input, words_of
+from worldline.data.roles import (
+    GIVEN,
+    Behaviour,
+    ColumnGuess,
+    behaviour_of,
+    guess_role,
+    likely_actions,
+    uncertain,
+)
+from worldline.schema import Kind, Role, Signal
 
 OBSERVATION, ACTION, EXOGENOUS, REWARD = Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS, Role.REWARD
 HELD = Behaviour(num_steps=500, num_changes=50, memory=0.02)
 SMOOTH = Behaviour(num_steps=500, num_changes=490, memory=0.99)
 SLOW = Behaviour(num_steps=500, num_changes=50, memory=0.95)
+FREE = replace(SMOOTH, driven=0.0, drives=0.0)
+DISTURBING = replace(FREE, drives=0.5)
+DRIVEN = replace(SMOOTH, driven=0.5, drives=0.0)
+LIMITED = replace(SMOOTH, limited=0.02)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +68,19 @@ def test_words_of_a_name(name, words):
         ("Row No.", None, None),
         ("remark", None, None),
         ("state", None, OBSERVATION),
+        ("Säurepumpe Stellgrad", None, ACTION),
+        ("Kuehlwasserventil", None, ACTION),
+        ("Reaktortemperatur", None, OBSERVATION),
+        ("Außentemperatur", None, EXOGENOUS),
+        ("válvula de vapor", None, ACTION),
+        ("temperatura_agua", None, OBSERVATION),
+        ("consigne_température", "degC", ACTION),
+        ("Débit mesuré", None, OBSERVATION),
+        ("FIC101.OP", None, ACTION),
+        ("FIC101.PV", None, OBSERVATION),
+        ("TI_204", None, OBSERVATION),
+        ("12-FCV", None, ACTION),
+        ("tank_level_m", None, OBSERVATION),
     ],
 )
 def test_roles_follow_from_whole_words_and_units(name, unit, role):
@@ -65,11 +93,25 @@ def test_roles_follow_from_whole_words_and_units(name, unit, role):
     ("name", "behaviour", "role", "is_sure"),
     [
         ("valve_position", HELD, ACTION, True),
-        ("valve_position", SMOOTH, OBSERVATION, False),
+        ("valve_position", SMOOTH, ACTION, False),
         ("Q1", HELD, ACTION, True),
         ("inflow", HELD, ACTION, False),
         ("inflow", SLOW, OBSERVATION, False),
-        ("inflow", SMOOTH, OBSERVATION, True),
+        ("inflow", SMOOTH, OBSERVATION, False),
+        ("X17", SMOOTH, OBSERVATION, False),
+        ("X17", HELD, ACTION, False),
+        ("X17", LIMITED, ACTION, False),
+        ("X17", DISTURBING, EXOGENOUS, False),
+        ("pump_speed", FREE, ACTION, True),
+        ("pump_speed", DRIVEN, ACTION, False),
+        ("motor_speed", DRIVEN, OBSERVATION, False),
+        ("tank_level", DRIVEN, OBSERVATION, True),
+        ("tank_level", FREE, OBSERVATION, False),
+        ("feed_concentration", FREE, EXOGENOUS, True),
+        ("feed_concentration", DRIVEN, OBSERVATION, False),
+        ("outside_temperature", DRIVEN, EXOGENOUS, False),
+        ("pump_valv", FREE, ACTION, True),
+        ("tank_leve", DRIVEN, OBSERVATION, False),
         ("motor_temperature", HELD, OBSERVATION, True),
         ("heater", SMOOTH, ACTION, True),
     ],
@@ -88,6 +130,8 @@ def test_behaviour_tells_steps_from_smooth_signals():
     smooth = behaviour_of([np.sin(np.arange(500) / 20)])
     assert (smooth.is_held, smooth.is_independent, str(smooth)) == (False, False, "changes in 100 % of the rows")
     assert behaviour_of([draw.normal(size=500)]).is_independent
+    assert behaviour_of([np.clip(draw.normal(size=500).cumsum(), -5, 5)]).is_like_actuator
+    assert behaviour_of([np.round(np.sin(np.arange(500) / 20), 1)]).limited == 0
     never = behaviour_of([np.full(9, 2.0)])
     assert (never.is_held, str(never)) == (False, "never changes")
     assert behaviour_of([]).num_steps == 0
@@ -108,3 +152,17 @@ def test_arrays_of_inputs_are_actions_unless_a_word_says_otherwise():
     assert role_of_input("reward") == (REWARD, "")
     role, doubt = role_of_input("thrust")
     assert (role, "if it is not chosen" in doubt) == (ACTION, True)
+
+
+def test_uncertain_roles_name_likely_actions_first_and_end_when_an_action_is_named():
+    signals = {
+        name: Signal(name=name, role=OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="?") for name in ("x", "h", "pump")
+    }
+    columns = [
+        ColumnGuess(name=name, guess=guess_role(name, None, behaviour), signal=signals[name], behaviour=behaviour)
+        for name, behaviour in (("x", DRIVEN), ("h", SLOW), ("pump", HELD))
+    ]
+    assert [column.name for column in uncertain(columns)] == ["h", "x"]
+    assert [column.name for column in likely_actions(columns)] == ["pump", "h", "x"]
+    named = replace(columns[0], guess=RoleGuess(role=ACTION, reason=GIVEN))
+    assert uncertain([named, *columns[1:]]) == ()

@@ -188,7 +188,10 @@ def test_an_import_that_fails_leaves_nothing_to_resume(tmp_path: Path) -> None:
 
 
 def test_a_frame_is_imported_next_to_a_new_world(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     draw = np.random.default_rng(0)
@@ -208,6 +211,10 @@ def test_a_frame_is_imported_next_to_a_new_world(
     assert open_store("world-2.store").episode(0).observations["level"][0, 0] == frame["level"][0] + 1
     with pytest.raises(InputError, match="is a store"):
         learn("world-2.store", "other", edits=edits, recipe=vectors)
+    assert "uncertain" not in caplog.text
+    with pytest.raises(Stopped):
+        learn(frame | {"pump": frame["feed"]}, "third", recipe=vectors, progress=at("learn"))
+    assert "edits={'feed': {'role': 'action'}, 'level': {'role': 'observation'}}" in caplog.text
 
 
 def short(logs: Store) -> Recipe:

@@ -27,10 +27,15 @@ def check(store: Path, delay: Annotated[int, typer.Option(min=0)] = 0, seed: int
         delay: known delay between action and effect, in steps.
         seed: random seed of the samples.
     """
+    from worldline.data.importing import uncertain_roles
+    from worldline.data.store import open_store
     from worldline.workflows.check import check as run
 
     with progress_bars() as progress:
         report = run(store, delay=delay, seed=seed, progress=progress)
+    if doubtful := uncertain_roles(open_store(store)):
+        listed = ", ".join(f"{name} ({role}?)" for name, role in doubtful.items())
+        print_wrapped(f"Uncertain roles: {listed}. To correct one: worldline schema {store} NAME=ROLE")
     _print(report)
     write_json(json, _figures(report))
     if report.failed:

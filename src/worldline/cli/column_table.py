@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from worldline.data.roles import ColumnGuess
     from worldline.data.schema_edits import SchemaEdits
 
+MANY: Final = 4
+"""Uncertain roles from which on one question asks for all."""
 _ANSWERS: Final = {"o": "observation", "a": "action", "e": "exogenous", "r": "reward", "i": "ignore"}
 
 
@@ -42,9 +44,12 @@ def print_columns(columns: Sequence[ColumnGuess]) -> None:
 
 
 def print_correction(columns: Sequence[ColumnGuess]) -> None:
-    """Prints the options that correct a guess, with a column as example."""
-    doubtful = [column for column in columns if not column.guess.sure]
-    examples = doubtful or [column for column in columns if column.is_signal and column.guess.role == "observation"]
+    """Prints the options that correct a guess, with the likeliest action as example."""
+    from worldline.data.roles import likely_actions
+
+    likely = likely_actions(columns)
+    # A column that is an action already is no example of --action, unless all of them are.
+    examples = [column for column in likely if column.guess.role != "action"] or likely
     if not examples:
         return
     name, role = examples[0].name, "--exogenous" if examples[0].guess.role == "action" else "--action"
@@ -54,15 +59,78 @@ def print_correction(columns: Sequence[ColumnGuess]) -> None:
 
 
 def ask_roles(columns: Sequence[ColumnGuess]) -> SchemaEdits:
-    """Asks for the role of each uncertain column, and for an action if there is none; Enter keeps the guess."""
-    edits: dict[str, dict[str, str]] = {}
-    for column in (column for column in columns if not column.guess.sure and column.signal is not None):
-        if (answer := _asked(column)) != _role(column):
-            edits[column.name] = {"role": answer}
-    roles = {column.name: edits.get(column.name, {}).get("role", _role(column)) for column in columns}
-    if "action" not in roles.values():
-        edits |= _asked_for_action(columns)
-    return edits
+    """Asks for the role of each uncertain column, and for an action if there is none; Enter keeps the guesses."""
+    from worldline.data.roles import uncertain
+
+    doubtful = uncertain(columns)
+    answers = {column.name: _asked(column) for column in doubtful} if len(doubtful) < MANY else _asked_at_once(doubtful)
+    edits = {name: {"role": role} for name, role in answers.items()}
+    roles = {column.name: answers.get(column.name, _role(column)) for column in columns}
+    return edits if "action" in roles.values() else edits | _asked_for_action(columns)
+
+
+def proposal(columns: Sequence[ColumnGuess]) -> list[str]:
+    """The options with the guessed roles of columns."""
+    names: dict[str, list[str]] = {}
+    for column in columns:
+        names.setdefault(_role(column), []).append(column.name)
+    return [part for role, group in names.items() for part in (f"--{role}", ",".join(group))]
+
+
+def require_certain(columns: Sequence[ColumnGuess], commands: Sequence[Sequence[str]], accept: Sequence[str]) -> None:
+    """Stops a command that nobody can answer, if roles are uncertain.
+
+    Args:
+        columns: of the logs.
+        commands: what to type, with the guessed roles.
+        accept: what to type to accept all guesses.
+
+    Raises:
+        InputError: there are uncertain roles.
+    """
+    from worldline.data.roles import uncertain
+    from worldline.errors import InputError
+
+    # In files with arrays of T+1 and T rows, the lengths tell inputs from observations.
+    doubtful = [column for column in uncertain(columns) if column.behaviour is not None]
+    if not doubtful or all(column.guess.role != "action" for column in columns):
+        return  # the import refuses logs without an action, and names columns that may be one
+    listed = ", ".join(f"{column.name} ({_guessed(column)})" for column in doubtful)
+    lines = [f"  {shlex.join(['worldline', *command])}" for command in commands]
+    raise InputError(
+        f"{uncertain_text(len(doubtful))}, and nothing was written: {listed}.\n"
+        "Type this to confirm them, or correct them in it:\n"
+        + "\n".join(lines)
+        + f"\nTo accept all guesses: {shlex.join(['worldline', *accept])}"
+    )
+
+
+def uncertain_text(count: int) -> str:
+    """A clause with the number of uncertain roles."""
+    return "1 role is uncertain" if count == 1 else f"{count} roles are uncertain"
+
+
+def _asked_at_once(columns: Sequence[ColumnGuess]) -> dict[str, str]:
+    """The roles of many columns, from one question."""
+    from rich.prompt import Prompt
+
+    known = {column.name: _role(column) for column in columns}
+    listed = ", ".join(f"{name} ({role}?)" for name, role in known.items())
+    print_wrapped(f"{uncertain_text(len(known))}: {listed}.")
+    while True:
+        answer = Prompt.ask(
+            "Enter accepts them; else type corrections such as NAME=action, NAME=ignore", default="", show_default=False
+        )
+        pairs = [text.rpartition("=") for text in answer.split(",") if text.strip()]
+        answers = {name.strip(): role.strip() for name, _, role in pairs}
+        wrong = [
+            f"{name}={role}" for name, role in answers.items() if name not in known or role not in _ANSWERS.values()
+        ]
+        if not wrong:
+            return known | answers
+        print_wrapped(
+            f"{wrong[0]!r} is no correction. Columns: {', '.join(known)}. Roles: {', '.join(_ANSWERS.values())}."
+        )
 
 
 def _asked(column: ColumnGuess) -> str:

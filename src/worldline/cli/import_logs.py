@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from worldline.cli.column_table import ask_roles, is_terminal, print_columns, print_correction
-from worldline.cli.options import Json
+from worldline.cli.column_table import (
+    ask_roles,
+    is_terminal,
+    print_columns,
+    print_correction,
+    proposal,
+    require_certain,
+)
+from worldline.cli.options import Json, typed_command
 from worldline.cli.output import print_next, progress_bars, write_json
 from worldline.errors import InputError
 
@@ -28,6 +35,7 @@ Places = Annotated[list[str] | None, typer.Option(metavar="LIST")]
 
 
 def import_logs(
+    context: typer.Context,
     source: Path,
     destination: Path,
     importer: str | None = None,
@@ -51,6 +59,7 @@ def import_logs(
     exogenous: Names = None,
     reward: Names = None,
     ignore: Names = None,
+    yes: bool = False,
     json: Json = None,
 ) -> None:
     """Import logs of any known format into a store. Run it again to resume, or to add new logs.
@@ -80,6 +89,7 @@ def import_logs(
         exogenous: columns with this role, separated by commas.
         reward: columns with this role, separated by commas.
         ignore: columns with this role, separated by commas.
+        yes: accept uncertain roles without a question.
     """
     from worldline.data.base import ReadOptions
     from worldline.data.checks import raise_errors
@@ -110,7 +120,7 @@ def import_logs(
         print_columns(report.columns)
         print_correction(report.columns)
     else:
-        logs = _reviewed(edits, partial(open_logs, source, known, **opening))
+        logs = _reviewed(edits, partial(open_logs, source, known, **opening), typed_command(context), yes=yes)
         with progress_bars() as progress:
             report = how(logs, destination, progress=progress)
     _print(report, is_table_shown=bool(report.columns))
@@ -167,16 +177,24 @@ def _is_too_short(report: ImportReport) -> bool:
     return report.importer == "table" and report.num_episodes + num_present < MIN_EPISODES
 
 
-def _reviewed(edits: SchemaEdits, opened: Callable[..., Logs]) -> Logs:
-    """Opens the logs and prints their columns; in a terminal, asks for uncertain roles and applies the answers."""
+def _reviewed(edits: SchemaEdits, opened: Callable[..., Logs], words: list[str], *, yes: bool) -> Logs:
+    """Opens the logs and prints their columns; asks for uncertain roles, or stops where nobody can answer.
+
+    Raises:
+        InputError: roles are uncertain, and this is no terminal.
+    """
+    from worldline.data.roles import uncertain
+    from worldline.data.schema_edits import merged
+
     logs = opened(edits=edits)
     print_columns(logs.columns)
-    if not is_terminal():
-        print_correction(logs.columns)
-    elif logs.columns and (answered := ask_roles(logs.columns)):
-        from worldline.data.schema_edits import merged
-
-        return opened(edits=merged(edits, answered))
+    if not yes and is_terminal():
+        answered = ask_roles(logs.columns) if logs.columns else {}
+        return opened(edits=merged(edits, answered)) if answered else logs
+    if not yes:
+        doubtful = uncertain(logs.columns)
+        require_certain(logs.columns, [[*words, *proposal(doubtful)]], [*words, "--yes"])
+    print_correction(logs.columns)
     return logs
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from worldline.cli.options import Device, Json, Threads, described, documentation, use_threads, with_help
+from worldline.cli.column_table import ask_roles, is_terminal, print_columns, proposal, require_certain
+from worldline.cli.options import Device, Json, Threads, described, documentation, typed_command, use_threads, with_help
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
 from worldline.workflows.learn_options import Options, parse_settings
 
@@ -42,18 +43,20 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
                 kind = Annotated[kind, typer.Option(metavar=_METAVARS[name])]
             field = inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
             options.append(described(field, text))
-    logs, out, *others, _ = signature.parameters.values()
+    context, logs, out, *others, _ = signature.parameters.values()
     # Typer reads the signature; a function has no such attribute for the type checker.
-    command.__signature__ = signature.replace(parameters=[logs, out, *options, *others])  # type: ignore[attr-defined]
+    command.__signature__ = signature.replace(parameters=[context, logs, out, *options, *others])  # type: ignore[attr-defined]
     return command
 
 
 @_with_options
 def learn(
+    context: typer.Context,
     logs: Path,
     out: Annotated[Path, typer.Option()],
     device: Device = "auto",
     threads: Threads = None,
+    yes: bool = False,
     json: Json = None,
     **fields: Any,
 ) -> None:
@@ -62,6 +65,7 @@ def learn(
     Args:
         logs: a store, or logs in any format that `worldline import` reads.
         out: folder for the world; an earlier world is replaced.
+        yes: accept uncertain roles without a question, if logs are imported.
     """
     from worldline.training.distributed import rank
     from worldline.workflows.learn import learn_logs, log_folder, run_worker
@@ -75,6 +79,8 @@ def learn(
     if rank():  # not the first process of torchrun
         run_worker(logs, out, options)
         return
+    with _saved_work_named(logs, out):
+        options = options if yes else _with_certain_roles(logs, out, options, typed_command(context))
     with _saved_work_named(logs, out), progress_bars() as progress:
         result = learn_logs(logs, out, options, progress=progress)
     for line in (*result.findings, *result.unclear):
@@ -92,6 +98,34 @@ def learn(
         print(f"Bands:  {bands}")
     print(f"World:  {out}")
     print_next(*(("audit", out, result.store.path) if result.late is None else result.late.command))
+
+
+def _with_certain_roles(logs: Path, out: Path, options: Options, words: list[str]) -> Options:
+    """The options with the roles that the user confirms, if the logs are imported for the first time.
+
+    Raises:
+        InputError: roles are uncertain, and this is no terminal.
+    """
+    from worldline.data.base import ReadOptions
+    from worldline.data.open_logs import open_logs
+    from worldline.data.roles import uncertain
+    from worldline.data.store import is_store
+    from worldline.workflows.learn import is_stored, store_folder
+
+    store = store_folder(out)
+    if not logs.exists() or is_stored(logs) or (is_store(store) and not options.force):
+        return options
+    columns = open_logs(logs, reading=ReadOptions(action_lag=options.action_lag)).columns
+    if not (doubtful := uncertain(columns)):
+        return options
+    print_columns(columns)
+    if is_terminal():
+        return options.replaced({"edits": ask_roles(columns)})
+    lag = ["--action-lag", str(options.action_lag)] if options.action_lag else []
+    imported = ["import", str(logs), str(store), *lag, *proposal(doubtful)]
+    again = [words[0], str(store), *words[2:]]
+    require_certain(columns, [imported, again], [*words, "--yes"])
+    return options
 
 
 @contextmanager

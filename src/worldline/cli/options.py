@@ -69,6 +69,22 @@ def described(parameter: inspect.Parameter, text: str) -> inspect.Parameter:
     return parameter.replace(annotation=Annotated[kind, info])
 
 
+def typed_command(context: typer.Context) -> list[str]:
+    """The words of the running command without `worldline`: its name, arguments and options as the user typed them."""
+    words, options = [context.info_name or ""], list[str]()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if getattr(context.get_parameter_source(name), "name", "") != "COMMANDLINE":
+            continue  # a default
+        value = context.params[name]
+        values = [str(one) for one in (value if isinstance(value, list | tuple) else [value])]
+        if parameter.param_type_name == "argument":
+            words += values
+        else:
+            options += [parameter.opts[0]] if value is True else [w for one in values for w in (parameter.opts[0], one)]
+    return words + options
+
+
 def checked_file(option: str) -> Callable[[Path | None], Path | None]:
     """A callback that checks the path of an output file while the arguments are parsed.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_text
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,7 @@ def schema(
     """
     from worldline.config import to_json
     from worldline.data.correcting import correct_schema
+    from worldline.data.importing import uncertain_roles
     from worldline.data.schema_edits import parse_edits
     from worldline.data.store import open_store
     from worldline.progress import tell
@@ -44,7 +46,7 @@ def schema(
             )
         print(f"Corrected: {', '.join(edits)}")
         known = changed
-    _print(known.schema)
+    _print(known.schema, uncertain_roles(known))
     write_json(json, json_text.loads(to_json(known.schema)))
     if known.schema.actions:
         print_next("check", store)
@@ -53,9 +55,18 @@ def schema(
         print_next("schema", store, f"{known.schema.signals[0].name}=action")
 
 
-def _print(schema: Schema) -> None:
+def _print(schema: Schema, uncertain: Collection[str]) -> None:
+    marks = dict.fromkeys(uncertain, "?")
     rows = [
-        (signal.name, signal.role, signal.kind, _size(signal), signal.unit, _bounds(signal), signal.entity or "")
+        (
+            signal.name,
+            f"{signal.role}{marks.get(signal.name, '')}",
+            signal.kind,
+            _size(signal),
+            signal.unit,
+            _bounds(signal),
+            signal.entity or "",
+        )
         for signal in schema.signals
     ]
     print_table("Signals", ("name", "role", "kind", "size", "unit", "bounds", "entity"), rows)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from worldline.data.roles import ColumnGuess, RoleGuess
+from worldline.data.role_names import RoleGuess
+from worldline.data.roles import ColumnGuess
 from worldline.data.schema_edits import SchemaEdits, apply_edits
 from worldline.data.store import Store, change_schema, open_store
 from worldline.schema import Kind, Role, Signal

@@ -25,7 +25,7 @@ from worldline.data.index import Source
 from worldline.data.limited_process import limit_process, run_limited
 from worldline.data.log_edits import LOG_EDITS, NO_EDITS, LogEdits, suggested_edits
 from worldline.data.open_logs import open_logs
-from worldline.data.roles import ColumnGuess
+from worldline.data.roles import ColumnGuess, likely_actions, uncertain
 from worldline.data.schema_edits import SchemaEdits, edit_command
 from worldline.data.store import SCHEMA_FILE, Store, is_store, open_store
 from worldline.episode import Arrays
@@ -33,7 +33,7 @@ from worldline.errors import DataError, InputError, WorldlineError
 from worldline.progress import OnProgress, tell
 from worldline.schema import Kind, Role, Schema
 
-_BOUNDS_NOTE = "inferred_bounds"
+_BOUNDS_NOTE, _ROLES_NOTE = "inferred_bounds", "uncertain_roles"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,12 +305,13 @@ def _require_roles(logs: Logs) -> None:
     Raises:
         DataError: they have none; the message names columns that may be one, and the option to type.
     """
-    possible = [column.name for column in logs.columns if not column.guess.sure and column.signal is not None]
+    likely = likely_actions(logs.columns)
+    possible = [column.name for column in likely if not column.guess.sure]
     known = [signal.name for signal in logs.schema.signals if signal.kind is not Kind.IMAGE]
     for role, verb in ((Role.ACTION, "chosen"), (Role.OBSERVATION, "measured")):
         if logs.schema.of(role):
             continue
-        name = next(iter(possible or known), "NAME")
+        name = next(iter([*possible, *(column.name for column in likely), *known]), "NAME")
         doubt = f"These may be {verb}: {', '.join(possible)}. " if possible else ""
         command = shlex.join(["worldline", "import", "LOGS", "STORE", f"--{role}", name])
         raise DataError(
@@ -318,6 +319,13 @@ def _require_roles(logs: Logs) -> None:
             fix=f'{doubt}Name what is {verb}: {command} (in Python: edits={{"{name}": {{"role": "{role}"}}}}).',
             file=logs.origin or None,
         )
+
+
+def uncertain_roles(store: Store) -> dict[str, str]:
+    """The roles by signal that were guessed at the import and that no user confirmed or changed since."""
+    noted = json.loads(store.card.notes.get(_ROLES_NOTE, "{}"))
+    roles = {signal.name: str(signal.role) for signal in store.schema.signals}
+    return {name: role for name, role in noted.items() if roles.get(name) == role}
 
 
 def inferred_bounds(store: Store) -> tuple[str, ...]:
@@ -392,6 +400,8 @@ def _target(logs: Logs, destination: Path, old: Store | None, *, max_error: int,
         _require_roles(logs)
         notes = {"importer": logs.importer, "source": logs.origin, "assumed": " ".join(logs.unclear)}
         notes |= _bounds_note(logs)
+        doubtful = {column.name: str(column.guess.role) for column in uncertain(logs.columns) if column.is_signal}
+        notes |= {_ROLES_NOTE: json.dumps(doubtful)} if doubtful else {}
         notes |= {"size": f"{size[0]}x{size[1]}"} if size else {}
         notes |= {LOG_EDITS: ""} if logs.notes.get(LOG_EDITS) == NO_EDITS else {}
         return _create(destination, schema, max_error, {**logs.notes, **notes}, logs.max_error)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.checks import CONVENTION
-from worldline.data.roles import Behaviour, ColumnGuess, RoleGuess, role_of_input, role_of_name
+from worldline.data.role_names import RoleGuess, role_of_input, role_of_name
+from worldline.data.roles import Behaviour, ColumnGuess
 from worldline.errors import ConfigError, DataError
 from worldline.schema import Kind, Role, Schema, Signal
 

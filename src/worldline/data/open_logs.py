@@ -12,7 +12,8 @@ from worldline.data.checks import Finding
 from worldline.data.formats.memory import logs_in_memory
 from worldline.data.infer import NO_ACTION
 from worldline.data.log_edits import EditedLogs, LogEdits
-from worldline.data.roles import ColumnGuess, RoleGuess
+from worldline.data.role_names import RoleGuess
+from worldline.data.roles import GIVEN, ColumnGuess
 from worldline.data.schema_edits import IGNORE, SchemaEdits, apply_edits, merged
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import DataError
@@ -152,5 +153,5 @@ def _given(column: ColumnGuess, role: str | None) -> ColumnGuess:
     """The column with a role that the user gave."""
     if role is None:
         return column
-    guess = RoleGuess(role=None if role == IGNORE else Role(role), reason="given by you")
+    guess = RoleGuess(role=None if role == IGNORE else Role(role), reason=GIVEN)
     return replace(column, guess=guess, is_signal=role != IGNORE)

@@ -2,63 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.schema import Role, Signal
+from worldline.data.role_names import RoleGuess, named_role
+from worldline.schema import Kind, Role, Signal
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_LOGGER: Final = _words("render rendering fps walltime wallclock uuid guid unnamed checksum")
-_COUNTERS: Final = _words("step steps timestep index idx row rows id iteration no nr")
-_TEXTS: Final = _words("note notes remark remarks comment comments message description")
-_GOALS: Final = _words("goal goals")
-_DIFFERENCES: Final = _words("distance error deviation residual progress remaining")
-_TARGETS: Final = _words("target targets setpoint reference goal")
-_REWARDS: Final = _words("reward rewards")
-_FEEDBACK: Final = _words(
-    "feedback fb measured measurement sensor actual reading observed observation estimated estimate pv status state "
-    "alarm fault running counter consumption energy"
-)
-_COMMANDS: Final = _words(
-    "action actions act control controls command commands commanded cmd setpoint setpoints manipulated mv throttle "
-    "duty dutycycle pwm move steering steer pedal actuator actuators"
-)
-_SURROUNDINGS: Final = _words(
-    "exogenous weather outdoor outdoors outside ambient disturbance disturbances forecast wind irradiance rain tariff "
-    "price"
-)
-_MEASURED: Final = _words(
-    "temperature temperatures temp temps level pressure humidity concentration moisture ph co2 mass weight vibration "
-    "velocity acceleration altitude heading"
-)
-_DEVICES: Final = (
-    _words("heater heaters heating cooler cooling valve valves pump pumps motor motors fan fans blower damper burner")
-    | _words("compressor chiller boiler furnace brake rudder thruster gripper shutter lamp vent mixer agitator")
-    | _words("stirrer relay switch inverter")
-)
-_QUANTITIES: Final = _words("position speed rpm flow power current voltage torque opening angle frequency load output")
-_LETTERS: Final = _words("a u q")
-"""Names of inputs in textbooks, if the name has no other word: u, a1, Q2."""
-
-_MEASURED_UNITS: Final = _words(
-    "c °c degc celsius k kelvin f °f degf bar mbar pa kpa mpa hpa psi ppm g/m3 kg/m3 g/l mg/l mol/l m/s m/s2 ph"
-)
-_QUANTITY_UNITS: Final = _words("a ma v mv rpm 1/min hz nm n·m n*m kwh wh j m mm cm rad deg °")
+GIVEN: Final = "given by you"
+"""Reason of a role that the user named."""
+_UNKNOWN: Final = "its name does not tell its role"
 
 MIN_CHANGES: Final = 20
 """Smallest number of changes from which the dependence of a column on its own past follows."""
 HELD_SHARE: Final = 0.5
 """Smallest share of steps that repeat the value of a held column."""
+MIN_INFLUENCE: Final = 0.02
+"""Smallest share of a column's changes from which an influence of other columns follows."""
+STRONG_INFLUENCE: Final = 0.3
+"""Share of an actuator's changes from which its column is rather a measurement."""
+LIMITED_SHARE: Final = 0.005
+"""Smallest share of values at its limits of a column that is limited."""
 _SIGNIFICANCE: Final = 3.0
 """A correlation below this number of standard errors counts as none."""
 
@@ -71,11 +39,18 @@ class Behaviour:
         num_steps: pairs of successive known values.
         num_changes: pairs that differ.
         memory: correlation of the value after a change with the value before it; 1 for a smooth signal.
+        limited: share of values that equal the lowest or the highest one, if this is far more than of the next values.
+        driven: share of its changes, as far as its own past does not explain them, that the past of other columns
+            explains; None if unknown.
+        drives: the largest share that it explains of another column's changes in this sense; None if unknown.
     """
 
     num_steps: int
     num_changes: int
     memory: float
+    limited: float = 0.0
+    driven: float | None = None
+    drives: float | None = None
 
     @property
     def is_held(self) -> bool:
@@ -87,27 +62,33 @@ class Behaviour:
         """Whether new values do not depend on the column's own past."""
         return self.num_changes >= MIN_CHANGES and abs(self.memory) < _SIGNIFICANCE / sqrt(self.num_changes)
 
+    @property
+    def varies_freely(self) -> bool:
+        """Whether it holds its value, or takes values that do not depend on its own past."""
+        return self.is_held or self.is_independent
+
+    @property
+    def is_like_actuator(self) -> bool:
+        """Whether it holds values that nothing predicts, or stays at its limits."""
+        is_stepped = self.is_held and (self.is_independent or self.is_free)
+        return is_stepped or self.limited >= LIMITED_SHARE
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether other columns change it."""
+        return self.driven is not None and self.driven >= MIN_INFLUENCE
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no other column changes it, as far as a linear law tells."""
+        return self.driven is not None and self.driven < MIN_INFLUENCE
+
     def __str__(self) -> str:
         if not self.num_changes:
             return "never changes"
         if self.is_held:
             return f"holds for about {self.num_steps / self.num_changes:.0f} rows"
         return f"changes in {round(100 * self.num_changes / max(self.num_steps, 1))} % of the rows"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoleGuess:
-    """A guess of a role.
-
-    Args:
-        role: None if the column should be left out.
-        reason: a clause without a subject, such as "the word 'heater' names an actuator".
-        sure: whether a user need not confirm it.
-    """
-
-    role: Role | None
-    reason: str
-    sure: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +114,32 @@ class ColumnGuess:
     is_signal: bool = True
 
 
+def uncertain(columns: Iterable[ColumnGuess]) -> tuple[ColumnGuess, ...]:
+    """Returns the columns whose role a user should confirm, likely actions first; none if the user named an action."""
+    signals = [column for column in columns if column.signal is not None]
+    if any(column.guess.reason == GIVEN and column.guess.role is Role.ACTION for column in signals):
+        return ()
+    return tuple(sorted((column for column in signals if not column.guess.sure), key=_unlikeliness))
+
+
+def likely_actions(columns: Iterable[ColumnGuess]) -> tuple[ColumnGuess, ...]:
+    """Returns the columns that may be actions, the likeliest first."""
+    possible = [
+        column
+        for column in columns
+        if column.signal is not None and column.signal.kind is not Kind.IMAGE and column.guess.role is not None
+    ]
+    return tuple(sorted(possible, key=_unlikeliness))
+
+
+def _unlikeliness(column: ColumnGuess) -> tuple[bool, ...]:
+    """A key that sorts likely actions first."""
+    guess = column.guess
+    behaviour = column.behaviour or Behaviour(num_steps=0, num_changes=0, memory=1.0)
+    known = (guess.role is not Role.ACTION, guess.sure, guess.role is not Role.OBSERVATION)
+    return (*known, not behaviour.is_like_actuator, not behaviour.varies_freely, not behaviour.is_free)
+
+
 def behaviour_of(episodes: Sequence[NDArray[np.float64]]) -> Behaviour:
     """Returns how a column changes.
 
@@ -149,60 +156,17 @@ def behaviour_of(episodes: Sequence[NDArray[np.float64]]) -> Behaviour:
     old, new = old / scale, new / scale  # squares of large values would overflow
     varies = len(old) > 1 and old.std() > 0 and new.std() > 0
     memory = float(np.corrcoef(old, new)[0, 1]) if varies else 1.0
-    return Behaviour(num_steps=len(before), num_changes=int(moved.sum()), memory=memory)
+    limited = _limited(np.concatenate([*episodes, np.zeros(0)]))
+    return Behaviour(num_steps=len(before), num_changes=int(moved.sum()), memory=memory, limited=limited)
 
 
-def words_of(name: str) -> tuple[str, ...]:
-    """Returns the words of a name in lower case, split at signs, digits and changes to upper case."""
-    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.replace("CO2", "co2").replace("pH", "ph"))
-    return tuple(word for word in re.split(r"(?<!co)[\W\d_]+", parted.lower()) if word)
-
-
-def role_of_name(name: str, unit: str | None = None) -> RoleGuess | None:
-    """Returns the role that follows from the words of a name and its unit; None if none follows.
-
-    Words for feedback come before words for commands, and these before quantities, because `valve_command_feedback` is
-    measured, and `temperature_setpoint` is chosen.
-
-    Args:
-        name: of the column.
-        unit: None if unknown.
-    """
-    words, short = words_of(name), (unit or "").strip().lower()
-    known = set(words)
-
-    def word_in(group: frozenset[str]) -> str:
-        return next((word for word in words if word in group), "")
-
-    if word := word_in(_LOGGER):
-        return RoleGuess(role=None, reason=f"the word '{word}' names a value of the logger")
-    if word := word_in(_TEXTS):
-        return RoleGuess(role=None, reason=f"the word '{word}' names a text for people")
-    if words and words[-1] in _COUNTERS and (len(words) == 1 or known <= _COUNTERS | {"episode", "frame", "ep"}):
-        return RoleGuess(role=None, reason=f"the word '{words[-1]}' names a counter")
-    if word := word_in(_GOALS):
-        return RoleGuess(role=None, reason=f"the word '{word}' names the task, not the state")
-    if (word := word_in(_DIFFERENCES)) and known & _TARGETS:
-        return RoleGuess(role=None, reason=f"the word '{word}' names a value derived from a target")
-    if (word := word_in(_REWARDS)) or words in (("return",), ("returns",)):
-        return RoleGuess(role=Role.REWARD, reason=f"the word '{word or words[0]}' names a reward")
-    if word := word_in(_FEEDBACK):
-        return RoleGuess(role=Role.OBSERVATION, reason=f"the word '{word}' names a measurement")
-    if word := word_in(_COMMANDS):
-        return RoleGuess(role=Role.ACTION, reason=f"the word '{word}' names a command")
-    if word := word_in(_SURROUNDINGS):
-        return RoleGuess(role=Role.EXOGENOUS, reason=f"the word '{word}' names the surroundings")
-    if word := word_in(_MEASURED):
-        return RoleGuess(role=Role.OBSERVATION, reason=f"the word '{word}' names a measured quantity")
-    if short in _MEASURED_UNITS:
-        return RoleGuess(role=Role.OBSERVATION, reason=f"the unit {unit} is of a measured quantity")
-    if word := word_in(_DEVICES):
-        quantity = word_in(_QUANTITIES) or (unit if short in _QUANTITY_UNITS else "")
-        reason = f"the word '{word}' names an actuator"
-        return RoleGuess(role=Role.ACTION, reason=reason, sure=not quantity)
-    if len(words) == 1 and words[0] in _LETTERS:
-        return RoleGuess(role=Role.ACTION, reason=f"'{name}' is a usual name of an input", sure=False)
-    return None
+def _limited(values: NDArray[np.float64]) -> float:
+    """The share of values at the lowest or the highest one; 0 if rounding explains it."""
+    levels, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+    if len(levels) < MIN_CHANGES:
+        return 0.0
+    ends = ((counts[0], counts[1:6]), (counts[-1], counts[-6:-1]))
+    return float(sum(end for end, near in ends if end > 5 * near.max()) / counts.sum())
 
 
 def guess_role(name: str, unit: str | None = None, behaviour: Behaviour | None = None) -> RoleGuess:
@@ -213,45 +177,46 @@ def guess_role(name: str, unit: str | None = None, behaviour: Behaviour | None =
         unit: None if unknown.
         behaviour: of the values; None if unknown.
     """
-    named = role_of_name(name, unit)
-    if behaviour is None or (named is not None and named.sure):
-        return named or RoleGuess(role=Role.OBSERVATION, reason="no word names an actuator")
-    varies, words = behaviour.is_held or behaviour.is_independent, _clause(behaviour)
-    if named is not None and varies:
-        return RoleGuess(role=Role.ACTION, reason=f"{named.reason}, and it {words}")
-    if named is not None:
-        is_smooth = behaviour.num_changes >= MIN_CHANGES and _is_quantity(name, unit)
-        reason = f"{named.reason}, but its values follow from its past"
-        return RoleGuess(role=Role.OBSERVATION, reason=reason, sure=False) if is_smooth else named
-    if behaviour.is_held:
-        role = Role.ACTION if behaviour.is_independent else Role.OBSERVATION
-        return RoleGuess(role=role, reason=f"it {words}, as an actuator does", sure=False)
-    reason = "no word names an actuator" + (f", but it {words}" if varies else "")
-    return RoleGuess(role=Role.OBSERVATION, reason=reason, sure=not varies)
+    named = named_role(name, unit)
+    if behaviour is None:
+        return RoleGuess(role=Role.OBSERVATION, reason="no word names an actuator") if named is None else named.guess
+    if named is None:
+        return _guess_of_values(behaviour)
+    guess, joint = named.guess, f"{named.guess.reason}, and it {_clause(behaviour)}"
+    if named.is_final:
+        return guess
+    if not guess.sure and guess.role is Role.ACTION and behaviour.varies_freely and not behaviour.is_driven:
+        return replace(guess, reason=joint, sure=True)
+    if not guess.sure and guess.role is Role.OBSERVATION and behaviour.is_like_actuator:
+        return replace(guess, role=Role.ACTION, reason=joint)
+    if behaviour.driven is None:
+        return guess
+    role, sure = named.driven if behaviour.is_driven else named.free
+    if not sure and behaviour.is_driven and behaviour.driven < STRONG_INFLUENCE:
+        role = guess.role or role  # a controller reacts to other columns, too
+    if (role, sure) == (guess.role, guess.sure):
+        return guess
+    found = "other columns predict it" if behaviour.is_driven else "no other column predicts it"
+    return RoleGuess(role=role, reason=f"{guess.reason}, {'and' if sure else 'but'} {found}", sure=sure)
 
 
-def _is_quantity(name: str, unit: str | None) -> bool:
-    """Whether the name or the unit tells a quantity that is measured or set, such as the speed of a pump."""
-    return bool(set(words_of(name)) & _QUANTITIES) or (unit or "").strip().lower() in _QUANTITY_UNITS
-
-
-def may_be_actuator(name: str, unit: str | None = None) -> bool:
-    """Whether neither the name nor the unit tells a measurement."""
-    named = role_of_name(name, unit)
-    return named is None or named.role is Role.ACTION
-
-
-def role_of_input(name: str) -> tuple[Role, str]:
-    """The role of an array of T rows, and a sentence that states the assumption, or ""."""
-    named = role_of_name(name)
-    if named is not None and named.role is Role.EXOGENOUS:
-        return Role.EXOGENOUS, "assumed to be exogenous (known but not chosen) because of its name."
-    if named is not None and named.role in (Role.REWARD, Role.ACTION):
-        return named.role, ""
-    return Role.ACTION, "assumed to be an action; if it is not chosen, give it the role exogenous."
+def _guess_of_values(behaviour: Behaviour) -> RoleGuess:
+    """The uncertain guess of a column whose name says nothing."""
+    role, reason = Role.OBSERVATION, _UNKNOWN
+    if behaviour.is_like_actuator:
+        role, reason = Role.ACTION, f"it {_clause(behaviour)}, as an actuator does"
+    elif behaviour.is_driven:
+        reason = f"{_UNKNOWN}, and other columns predict it"
+    elif behaviour.is_free and (behaviour.drives or 0.0) >= MIN_INFLUENCE:
+        role, reason = Role.EXOGENOUS, "it predicts other columns, and no other column predicts it"
+    elif behaviour.varies_freely:
+        reason = f"{_UNKNOWN}, but it {_clause(behaviour)}"
+    return RoleGuess(role=role, reason=reason, sure=False)
 
 
 def _clause(behaviour: Behaviour) -> str:
     if behaviour.is_held and behaviour.is_independent:
         return f"{behaviour} and steps to values that do not depend on its past"
-    return str(behaviour) if behaviour.is_held else "takes values that do not depend on its past"
+    if behaviour.is_held:
+        return str(behaviour)
+    return "takes values that do not depend on its past" if behaviour.is_independent else "stays at its limits"

@@ -33,6 +33,7 @@ from worldline.data.importing import (
     import_logs,
     logged_actions,
     realign_command,
+    uncertain_roles,
     wider_bounds,
     with_lag_of,
 )
@@ -294,9 +295,14 @@ def _open_store(
     else:
         report = _import(logs, out, options, progress)
         store = open_store(report.destination)
+    guessed = uncertain_roles(store)
+    if guessed and report is not None:
+        edits = {name: {"role": role} for name, role in guessed.items()}
+        _logger.warning("Roles are uncertain. Confirm or correct them in Python with edits=%s", edits)
     if wider := wider_bounds(store):
         store = correct_schema(store, wider)
     widened = tuple(f"{name}: its inferred bounds were widened to the range of all logs." for name in wider)
+    widened += tuple(f"{name}: its role {role} is uncertain ({role}?)." for name, role in guessed.items())
     if report is None:
         findings, unclear = check_actions(store.schema, logged_actions(store)), widened
     else:

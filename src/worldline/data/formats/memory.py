@@ -32,7 +32,7 @@ from worldline.data.formats.reading import (
 from worldline.data.formats.tables.columns import ColumnTable, table_of
 from worldline.data.formats.tables.tables import TableLogs, scan_tables
 from worldline.data.infer import SchemaDraft, infer_schema, summarise
-from worldline.data.roles import RoleGuess
+from worldline.data.role_names import RoleGuess
 from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError
 from worldline.schema import Role, Schema

@@ -273,26 +273,34 @@ def test_times_that_do_not_rise_are_an_error_that_names_the_row(tmp_path, times,
 
 
 def test_texts_become_choices_facts_or_are_left_out_with_a_word(tmp_path):
-    texts = {"mode": ["on", "off"] * 6, "task": ["sweep"] * 12, "note": [f"n{i}" for i in range(12)] * 1}
+    texts = {
+        "valve": ["on", "off"] * 6,
+        "mode": ["a", "b"] * 6,
+        "task": ["sweep"] * 12,
+        "note": [f"n{i}" for i in range(12)] * 1,
+    }
     for name in "abc":
         write_csv(tmp_path / f"{name}.csv", rows_of(**{**texts, "note": [f"{name}{i}" for i in range(12)]}))
     logs, found = read(tmp_path)
-    assert found[0].episode.observations["mode"].tolist() == [1, 0] * 6
-    assert logs.schema["mode"].num_values == 2
-    assert "mode: its texts were encoded: off = 0, on = 1." in logs.unclear
+    assert found[0].episode.actions["valve"].tolist() == [1, 0] * 5 + [1]
+    assert logs.schema["valve"].num_values == 2
+    assert "valve: its texts were encoded: off = 0, on = 1." in logs.unclear
+    left_out = "it holds 2 different texts, such as 'a'; give it a role to use it as a discrete signal"
+    assert f"mode: left out, because {left_out}." in logs.unclear
+    mode = apply_edits(logs.schema, {"mode": {"role": "exogenous"}}, logs.columns)["mode"]
+    assert (mode.kind, mode.role, mode.components) == (DISCRETE, Role.EXOGENOUS, ("a", "b"))
     assert found[0].source["task"] == "sweep"
-    assert logs.schema["mode"].components == ("off", "on")
-    assert "note: left out, because it holds 36 different texts." in logs.unclear
+    assert "note: left out, because it holds 36 different texts, such as 'a0'." in logs.unclear
     assert found[0].findings == ()
 
 
 def test_texts_keep_their_numbers_under_the_schema_of_an_earlier_import(tmp_path):
-    first = write_csv(tmp_path / "a.csv", rows_of(mode=["off", "on", "wait"] * 4))
-    later = write_csv(tmp_path / "b.csv", rows_of(mode=["wait", "on"] * 6))
-    ood_scores = write_csv(tmp_path / "c.csv", rows_of(mode=["wait", "fly"] * 6))
+    first = write_csv(tmp_path / "a.csv", rows_of(valve=["off", "on", "wait"] * 4))
+    later = write_csv(tmp_path / "b.csv", rows_of(valve=["wait", "on"] * 6))
+    ood_scores = write_csv(tmp_path / "c.csv", rows_of(valve=["wait", "fly"] * 6))
     schema = TableLogs.open(first, None, ReadOptions()).schema
     (found,) = TableLogs.open(later, schema, ReadOptions()).read()
-    assert found.episode.observations["mode"].tolist() == [2, 1] * 6
+    assert found.episode.actions["valve"].tolist() == [2, 1] * 5 + [2]
     (refused,) = TableLogs.open(ood_scores, schema, ReadOptions()).read()
     assert any("'fly'" in finding.problem and finding.step == 1 for finding in refused.findings)
 

@@ -67,7 +67,8 @@ from worldline.data.formats.reading import (
     too_short,
 )
 from worldline.data.infer import NO_ACTION, SchemaDraft, Summary, summarise
-from worldline.data.roles import guess_role, role_of_input
+from worldline.data.role_names import role_of_input
+from worldline.data.roles import guess_role
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError

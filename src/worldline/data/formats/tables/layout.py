@@ -11,20 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data import influence
 from worldline.data.base import ReadOptions
 from worldline.data.formats.reading import FLAGS, FOREIGN_ENDS
 from worldline.data.formats.tables.columns import Column, ColumnTable, as_numbers
 from worldline.data.formats.tables.timestamps import Times, refresh_period, repeats, time_names
 from worldline.data.infer import NO_ACTION, SchemaDraft, Summary, infer_signal, is_rare, summarise
-from worldline.data.roles import (
-    Behaviour,
-    ColumnGuess,
-    RoleGuess,
-    behaviour_of,
-    guess_role,
-    may_be_actuator,
-    role_of_input,
-)
+from worldline.data.role_names import ASSUMED_EXOGENOUS, RoleGuess, may_be_actuator
+from worldline.data.roles import Behaviour, ColumnGuess, behaviour_of, guess_role
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -42,6 +36,8 @@ MIN_COUNT = 20
 """A column with fewer values is not left out as a counter."""
 MIN_LEVELS = 6
 """A column with fewer different values is no slow sensor."""
+BLOCK_ROWS = 500
+"""Rows of the blocks from which influences between columns follow."""
 MAX_SAMPLED_ROWS = 200_000
 """Rows of a column from which its behaviour follows."""
 _MOSTLY_NUMBERS = 0.9
@@ -176,6 +172,8 @@ class Survey:
         self._seen: dict[str, _ColumnSummary] = {}
         self._more_times: dict[str, None] = {}
         self._draft = SchemaDraft(unclear=())
+        self._blocks: list[dict[str, NDArray[np.float64]]] = []
+        self._influences: dict[str, tuple[float, float]] = {}
 
     def reserve(self, names: Mapping[str, str]) -> None:
         """Excludes columns from inference; the user's schema may still use them.
@@ -207,6 +205,20 @@ class Survey:
                 _look_at_texts(seen, column, episodes)
             elif column.is_number:
                 _look_at_numbers(seen, column, episodes)
+        self._sample(columns, episodes)
+
+    def _sample(self, columns: Mapping[str, Column], episodes: Sequence[NDArray[np.intp]]) -> None:
+        """Keeps rows from all parts of a table, from which influences between columns follow."""
+        wanted = influence.MAX_ROWS - sum(len(next(iter(block.values()))) for block in self._blocks)
+        numbers = [
+            c for name, c in columns.items() if c.is_number and c.values.ndim == 1 and name not in self._reserved
+        ]
+        if wanted <= 0 or not numbers:
+            return
+        parts = [part for rows in episodes for part in np.array_split(rows, -(-len(rows) // BLOCK_ROWS))]
+        every = max(1, sum(map(len, parts)) // wanted)
+        for rows in parts[::every]:
+            self._blocks.append({c.name: np.where(c.missing[rows], np.nan, c.values[rows]) for c in numbers})
 
     def layout(
         self, schema: Schema | None, step_s: float | None, cameras: Sequence[Signal] = (), *, exact: bool = False
@@ -250,6 +262,7 @@ class Survey:
         for camera in cameras:
             self._draft.add_guess(camera, RoleGuess(role=Role.OBSERVATION, reason="it is a camera"))
         contents: dict[bytes, str] = {}
+        self._influences = influence.influences(self._blocks)
         for name, seen in self._seen.items():
             if (reason := self._not_a_signal(name, seen)) is not None:
                 self._draft.leave_out(name, reason, is_noted=name not in self._reserved and not _is_fact(seen))
@@ -276,13 +289,18 @@ class Survey:
             return f"only {seen.files} of {self.num_tables} files have it"
         if seen.is_number or (not _is_fact(seen) and 1 < len(seen.texts) <= MAX_TEXTS):
             return None
-        return "it is a fact about each episode" if _is_fact(seen) else f"it holds {len(seen.texts)} different texts"
+        if _is_fact(seen):
+            return "it is a fact about each episode"
+        return f"it holds {len(seen.texts)} different texts, such as {min(seen.texts)!r}"
 
     def _guess(self, name: str, seen: _ColumnSummary, same: str) -> RoleGuess:
         """Guesses the role of a column; `same` is the first column with the same values."""
-        guess = guess_role(name, seen.unit, seen.behaviour)
+        guess = guess_role(name, seen.unit, self._behaviour(name, seen))
         if guess.role in (Role.REWARD, None):
             return guess
+        if not seen.is_number and not (guess.role is Role.ACTION and guess.sure):
+            texts = f"it holds {len(seen.texts)} different texts, such as {min(seen.texts)!r}"
+            return RoleGuess(role=None, reason=f"{texts}; give it a role to use it as a discrete signal")
         if seen.is_constant:
             value = next(summary.low[0] for summary in seen.summaries if summary.low)
             return RoleGuess(role=None, reason=f"it never changes (always {value:g})")
@@ -293,6 +311,11 @@ class Survey:
         if same != name and seen.is_number and seen.cells >= MIN_ROWS:
             return RoleGuess(role=None, reason=f"it has the values of {same}")
         return guess
+
+    def _behaviour(self, name: str, seen: _ColumnSummary) -> Behaviour | None:
+        """How a column changes, with its influences."""
+        driven, drives = self._influences.get(name, (None, None))
+        return seen.behaviour and replace(seen.behaviour, driven=driven, drives=drives)
 
     def _add_signal(self, name: str, seen: _ColumnSummary, same: str) -> None:
         """Infers the signal in a column."""
@@ -306,14 +329,14 @@ class Survey:
             texts = tuple(sorted(seen.texts))
             signal = Signal(name=name, role=role, kind=Kind.DISCRETE, shape=(), num_values=len(texts), components=texts)
         if role is Role.EXOGENOUS:
-            doubts = [role_of_input(name)[1], *doubts]
+            doubts = [ASSUMED_EXOGENOUS, *doubts]
         if seen.texts and seen.is_number:
             doubts.append("some of its cells are not numbers; their episodes are left out.")
         if len(seen.units) > 1:
             doubts.append(f"its headers have several units ({', '.join(seen.units)}); the first one is used.")
         if signal.kind is Kind.VECTOR:
             signal = replace(signal, unit=seen.unit or signal.unit)
-        self._draft.add_guess(signal, guess, seen.summaries, doubts, seen.behaviour)
+        self._draft.add_guess(signal, guess, seen.summaries, doubts, self._behaviour(name, seen))
 
     def _note_gaps(self, schema: Schema) -> None:
         if unknown := [signal.name for signal in schema.signals if signal.unit == "?"]:

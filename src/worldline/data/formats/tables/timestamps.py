@@ -18,7 +18,10 @@ from worldline.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-TIME_NAMES = ("time", "timestamp", "timestamps", "t", "datetime", "date_time", "date", "clock", "elapsed", "seconds")
+TIME_NAMES: Final = (
+    *("time", "timestamp", "timestamps", "t", "datetime", "date_time", "date", "clock", "elapsed", "seconds"),
+    *("zeit", "zeitstempel", "datum", "tiempo", "fecha", "hora", "temps", "heure", "horodatage"),
+)
 SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "milliseconds": 1e-3}
 SECONDS |= {"us": 1e-6, "µs": 1e-6, "microseconds": 1e-6, "ns": 1e-9, "nanoseconds": 1e-9}
 SECONDS |= {"min": 60.0, "minutes": 60.0, "h": 3600.0, "hours": 3600.0, "d": 86400.0, "days": 86400.0}
