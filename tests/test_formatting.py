@@ -80,7 +80,7 @@ def test_units_and_names() -> None:
     assert wording.quantity(0.5, "1") == "0.500"
     assert wording.with_unit("heat", "W/m2") == "heat [W/m²]"
     assert wording.with_unit("count", "?") == "count"
-    assert wording.label("action_blind") == "action-blind"
+    assert wording.label("action_blind") == "action-blind baseline"
     assert wording.label("air_temperature") == "air temperature"
     assert wording.listing(["a"]) == "a"
     assert wording.listing(["a", "b", "c"]) == "a, b and c"

@@ -123,7 +123,7 @@ def test_it_prints_the_card_of_a_world(tmp_path: Path) -> None:
     text = shown.output.replace("\u202f", " ").replace("\xa0", " ")
     for line in (
         r"actions +push",
-        r"bands +up to 6 steps and 92.3 %",
+        r"bands +up to 6 steps, highest level 92.3 %",
         r"one prediction +12.5 ms",
         r"worlds in one call +at most 65,?.?536",
         r"memory per candidate +235 kB",

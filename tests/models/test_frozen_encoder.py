@@ -268,7 +268,7 @@ def test_a_missing_library_is_named_with_its_extra(
 ) -> None:
     made = config(folders[name])
     monkeypatch.setitem(sys.modules, made.library, None)
-    with pytest.raises(MissingExtraError, match=rf"'{made.library}' is not installed.*worldline\[features\]"):
+    with pytest.raises(MissingExtraError, match=rf"'{made.library}' is not installed.*\[features\]"):
         Features(schema=SCHEMA, config=made)
 
 

@@ -112,7 +112,7 @@ def test_of_the_store_that_a_bundle_was_learned_from_only_what_was_held_out(tmp_
 
 def test_logs_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     short = stored(tmp_path / "short", TOY.episodes(3, 5, seed=1))
-    with pytest.raises(DataError, match="0 episodes have the 8 steps that the checks need"):
+    with pytest.raises(DataError, match="0 have the 8 steps that the checks need"):
         case_of(Exact(), short)
     calm = Integrator(noise=0.3, wind=False)
     with pytest.raises(UnreadableError, match=r"signal 'wind' of the world is not in .*calm"):

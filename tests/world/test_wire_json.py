@@ -215,7 +215,7 @@ WRONG = [
     ("predict", predict({"dtype": "uint8", "shape": [1], "data": 0}), "no further array", "/actions/push"),
     ("predict", body(history=HISTORY, actions={"a/b~.c": "x"}), "got `str`", "/actions/a~1b~0.c"),
     ("predict", body(history=HISTORY, actions={}, num_samples=10**4000), "64 bits", "/num_samples"),
-    ("plan", planned(horizon=0), "must be in 1 to 10000", ""),
+    ("plan", planned(horizon=0), "from 1 to 10000", ""),
     ("plan", planned(goal={"tolerance": {"x": None}}), "null", "/goal/tolerance/x"),
     ("score", rules({"rule": "os"}), "Invalid value 'os'", "/goal/costs/0/rule"),
     ("score", rules(AT_MOST | {"bound": [[1]]}),

@@ -190,7 +190,7 @@ class Ensemble(WorldModel):
                 history=config.history,
                 size=size,
             )
-            self.layers.start_small(slice(ages))
+            self.layers.start_at_zero(slice(ages))
 
     def fit_normaliser(self, window: Window) -> None:
         """Fits each component on its observed values. A signal that was never observed keeps its scale."""

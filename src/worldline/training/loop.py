@@ -39,6 +39,8 @@ RECALIBRATION_BATCH_SIZE = 64
 """Minimum number of windows per batch for the statistics of batch normalisation."""
 RECALIBRATION_BATCHES = 50
 """Number of batches for these statistics at the end of training."""
+SHARE_PENALTY = 0.02
+"""Relative decrease of the validation loss that a trained part must bring, see `WorldModel.shares`."""
 LOSS_AVERAGE_DECAY = 0.98
 """Decay of the running average of the loss."""
 
@@ -286,7 +288,7 @@ class Run:
             if config.open_loop_share:
                 model.open_loop = True
                 tried = {share: self._shrunk_loss(share, generator) for share in model.shares}
-                share = min(tried, key=tried.__getitem__)
+                share = min(tried, key=lambda one: tried[one] * (1 + SHARE_PENALTY * one))
                 total, chosen = tried[share], {"share": share} if len(tried) > 1 else {}
             draws = 1 if model.deterministic else 2
             features = torch.stack([fold(model, self.validation, generator=generator) for _ in range(draws)])

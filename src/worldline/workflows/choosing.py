@@ -221,7 +221,8 @@ class ComparisonData:
         """The errors of an engine in episodes that it was fitted to, as if it had not been.
 
         Each episode is predicted by the fit without it. If that is a member of an ensemble, its squared error exceeds
-        that of the mean of M members by their variance, times 1 - 1 / M.
+        that of the mean of M members by their variance, times 1 - 1 / M. The variance is that of the other members:
+        they have seen the episode, so they are nearer to each other than to the one that has not.
 
         Source: Krogh and Vedelsby 1995, "Neural network ensembles, cross validation, and active learning".
         """
@@ -231,10 +232,17 @@ class ComparisonData:
         chosen = [engines.index(unseen(number)) for number in self.numbers]
         means = {name: values[chosen, np.arange(len(chosen))] for name, values in predictions.items()}
         world, share = LocalWorld(engine, None, self.planner), 1 - 1 / len(engines)
-        if engine.model.closed_form or len(engines) < 2:
+        if engine.model.closed_form or len(engines) < 3:
             return measure(world, means, self)
-        surplus = {name: share * values.var(0, ddof=1) for name, values in predictions.items()}
+        surplus = {name: share * _variance_of_others(values, means[name]) for name, values in predictions.items()}
         return measure(world, means, self, surplus)
+
+
+def _variance_of_others(values: Floats, one: Floats) -> Floats:
+    """The variance [...] of M values [M, ...] without `one` of them."""
+    apart, others = values - one, len(values) - 1
+    squared = np.square(apart).sum(0) - np.square(apart.sum(0)) / others
+    return np.asarray(np.maximum(squared, 0.0) / (others - 1))
 
 
 def _means(world: World, windows: ForecastWindows) -> dict[str, Floats]:

@@ -207,21 +207,17 @@ def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str
     for name, share in (("discount", goal.discount), ("risk", goal.risk)):
         if not 0 < share <= 1:
             raise InputError(f"the goal's {name} is {share}. It must be above 0 and at most 1.")
-    targets = {
-        name: check_values(_signal(schema.observations, name, "target"), _one_component(value), leading, "target", None)
-        for name, value in goal.targets.items()
-    }
+    targets = dict[str, Array]()
+    for name, given in goal.targets.items():
+        signal = _signal(schema.observations, name, "target")
+        value = np.reshape(given, 1) if np.ndim(given) == 0 and signal.shape == (1,) else np.asarray(given)
+        targets[name] = check_values(signal, value, leading, "target", None)
     for name, tolerance in goal.tolerance.items():
         if name not in targets:
             raise InputError(f"tolerance for {name!r}, which is not a target. Targets: {', '.join(targets)}.")
         if not (np.isfinite(tolerance) and tolerance > 0):
             raise InputError(f"the tolerance of {name!r} is {tolerance}. Give a number above 0.")
     return targets if leading else {name: value[None] for name, value in targets.items()}
-
-
-def _one_component(value: Array | float) -> Array:
-    """A number as a value of one component."""
-    return np.reshape(value, 1) if np.ndim(value) == 0 else np.asarray(value)
 
 
 def check_episode(schema: Schema, episode: Episode) -> Episode:

@@ -271,9 +271,10 @@ def _build_rule(value: Any, arrays: Arrays, where: Place) -> Rule:
 def _build_numbers(options: Sequence[Any], value: Any, arrays: Arrays, where: Place, null: float) -> Any:
     """A number, numbers per component, or an array if that is an option."""
     scalars = [get_args(get_args(option)[1])[0] for option in options if get_origin(option) is np.ndarray]
-    if isinstance(value, dict):
-        if not scalars:
-            raise refusal("expected a number, or a list of numbers, got an array.", where)
+    if isinstance(value, dict) and not scalars:
+        raise refusal("expected a number, or a list of numbers, got an array.", where)
+    has_lists = any(get_origin(option) is tuple for option in options)
+    if isinstance(value, dict) or (isinstance(value, list) and scalars and not has_lists):
         return build_array(scalars[0], value, arrays, where)
     if int in options and isinstance(value, int):
         return value

@@ -76,14 +76,15 @@ class MemberNetworks(nn.ModuleList):
         self.num_members, self.lagged, self.size = num_members, lagged, size
 
     @torch.no_grad()
-    def start_small(self, ages: slice) -> None:
-        """Scales down the first changes, and sets the weights of the covariates `ages` to 0.
+    def start_at_zero(self, ages: slice) -> None:
+        """Makes the first changes 0, and sets the weights of the covariates `ages` to 0.
 
         Ages are constant in logs without gaps, so training would leave their weights random.
         """
         first, last = self._ends()
         first.weight[:, self.lagged :][:, ages] = 0
-        last.weight[..., : self.size] *= 0.1
+        last.weight[..., : self.size] = 0
+        last.bias[..., : self.size] = 0
 
     def contribution(self, rows: Float[Tensor, "*M R S"]) -> Float[Tensor, "M R width"]:
         """What the covariates contribute to the first layer; `rows` may be the same for all members."""
