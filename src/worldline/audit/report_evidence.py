@@ -79,14 +79,14 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A choice between models by their errors on validation episodes.
+    """A choice between models by block cross-validation.
 
     Args:
         chosen: name of the recipe.
         reason: completes "... was chosen: ".
         steps: compared steps ahead.
         step_s: seconds per step; None if unknown.
-        num_episodes: validation episodes.
+        num_episodes: compared episodes, each predicted by fits without it.
         trials: the candidates in the order of trial.
         failed: per candidate that could not be tried, the reason.
     """

@@ -153,7 +153,7 @@ def _print_choice(result: LearnResult) -> None:
         return
     names = [f"{trial.name} (chosen)" if trial.name == choice.chosen else trial.name for trial in choice.trials]
     rows = [[name, *trial_cells(trial)] for name, trial in zip(names, choice.trials, strict=True)]
-    title = f"Models tried; error / standard deviation on {choice.num_episodes} validation episodes"
+    title = f"Models tried; error / standard deviation on {choice.num_episodes} episodes, cross-validated"
     print_table(title, trial_head(choice), rows)
     print("\n".join([*failures(choice), f"Chosen: {choice.chosen} ({choice.reason})."]))
 

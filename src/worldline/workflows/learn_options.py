@@ -66,7 +66,7 @@ class Options:
         recipe: registered name such as linear, ensemble, memory, pixels or pixels-and-vectors, or "module:name" of a
             function that maps a store to a recipe; in Python also such a function. By default, or with "auto", it is
             chosen. With images it is pixels-and-vectors or pixels. Without, a linear model and several learned ones are
-            compared on validation episodes, and the best is trained.
+            compared by cross-validation, and the best is trained.
         model: registered name of a model family that replaces the recipe's, such as jepa, rssm, ensemble, token,
             features, lewm, or one of your own.
         weights: folder of pretrained weights, for families that need them, such as features.
