@@ -258,7 +258,8 @@ def _choice_block(choice: evidence.Choice) -> FindingBlock:
     caption = (
         f"Errors in {plural(choice.num_episodes, 'episode')}, each predicted by fits without it, in standard "
         "deviations of the signal. The ratio to the linear world is a mean over the steps, in which an excess of over "
-        "10 % counts twice; below 1 is better. The linear baselines of other tables are plain regressions on the last observations."
+        "10 % counts twice; below 1 is better. The linear baselines of other tables are plain regressions on the last "
+        "observations."
     )
     notes = map(Note, failures(choice))
     table = Table(caption, trial_head(choice), rows, style="number")
