@@ -58,6 +58,7 @@ def test_a_loss_at_one_step_counts_more_than_an_equal_gain_at_another() -> None:
     [
         ([trial("a", 0.98, 0.99, 1.0), trial("b", 0.9, 1.2, 1.5)], LINEAR),
         ([trial("a", 0.5, 0.6, 0.7), trial("b", 0.4, 0.55, 0.8)], "b"),
+        ([trial("a", 0.5, 0.57, 0.7), trial("b", 0.4, 0.55, 0.8)], "a"),
         ([], LINEAR),
     ],
 )

@@ -69,6 +69,8 @@ TOLERATED: Final = 1.1
 """Ratio to the linear model's error at a single horizon above which the excess is added to the score."""
 MIN_GAIN: Final = 0.02
 """Smallest gain over the linear model, which plans exactly and answers faster, as a share of its error."""
+NEARLY: Final = 0.05
+"""Relative difference of errors in short trials that does not decide: a shorter history gains more from training."""
 MIN_ERROR: Final = 1e-4
 """Errors below this share of a standard deviation count as this share: nobody can use the difference."""
 
@@ -410,9 +412,10 @@ def _trial(name: str, errors: Errors, linear: Errors, learn_s: float) -> Trial:
 
 
 def best(trials: Sequence[Trial]) -> str:
-    """The candidate with the lowest error; the linear model unless this error is lower by `MIN_GAIN`."""
-    lowest = min(trials, key=lambda trial: trial.relative.value)
-    return lowest.name if lowest.relative.value < 1 - MIN_GAIN else LINEAR
+    """The first candidate whose error is nearly the lowest; the linear model unless this is lower by `MIN_GAIN`."""
+    lowest = min(trial.relative.value for trial in trials)
+    near = [trial for trial in trials if trial.relative.value <= (1 + NEARLY) * lowest and trial.name != LINEAR]
+    return near[0].name if near and lowest < 1 - MIN_GAIN else LINEAR
 
 
 def _without_heads(recipe: Recipe) -> Recipe:
