@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import stranger_plants
 from numpy.random import Generator
 from rich.console import Console
 from rich.table import Table as Printed
@@ -300,10 +299,9 @@ def main() -> None:
     parser.add_argument("--errors", action="store_true", help="print wrong unmarked roles")
     options = parser.parse_args()
     first, stop = map(int, options.plants.split(":"))
-    stranger_plants.NUM_WINDOWS = 1  # type: ignore[misc]  # windows after the end of the log are not used
     console, columns, num_logs, begun = Console(), list[dict[str, Any]](), 0, time.process_time()
     for number in range(first, stop):
-        case = draw_case(SEEDS[options.population] + number)
+        case = draw_case(SEEDS[options.population] + number, num_windows=1)
         for language in LANGUAGES:
             columns += graded(named_log(case, language, options.population))
             num_logs += 1

@@ -435,12 +435,13 @@ def _scaled(plant: Plant, draw: Generator) -> Plant | None:
     return replace(plant, scale=scale, offset=offset, noise=log_uniform(draw, 0.001, 0.05, p) * spread)
 
 
-def draw_case(seed: int, horizon: int = HORIZON) -> Case:
+def draw_case(seed: int, horizon: int = HORIZON, num_windows: int = NUM_WINDOWS) -> Case:
     """The case of a seed.
 
     Args:
         seed: of all draws.
         horizon: rows of a later window after the present; with more than `HORIZON` at most half of an episode.
+        num_windows: number of later windows.
     """
     draw = np.random.default_rng([seed, 20261130])
     plant = None
@@ -455,7 +456,7 @@ def draw_case(seed: int, horizon: int = HORIZON) -> Case:
         length = int(log_uniform(draw, 40, 250))
         count = int(min(float(log_uniform(draw, 30, 300)), 30_000 / length))
         horizon = min(horizon, max(HORIZON, length // 2))
-        begin = plant.rest(count + NUM_WINDOWS)
+        begin = plant.rest(count + num_windows)
         from_rest = draw.random() < 0.4
         begin = plant.simulate(begin, 5 if from_rest else 150, draw).end
         rows = plant.simulate(begin, max(length, horizon + 4), draw)
@@ -466,14 +467,14 @@ def draw_case(seed: int, horizon: int = HORIZON) -> Case:
             observed, actions, exogenous, durations = episodes[-1]
             episodes[-1] = observed[: stop + 1], actions[:stop], exogenous[:stop], durations[:stop]
         past = min(PAST, length + 1 - horizon)
-        later, clean = _windows(rows, np.arange(count, count + NUM_WINDOWS), past, horizon, step_s, draw)
+        later, clean = _windows(rows, np.arange(count, count + num_windows), past, horizon, step_s, draw)
     else:
         length = int(log_uniform(draw, 800, 50_000))
         begin = plant.simulate(plant.rest(1), 300, draw).end
         first = plant.simulate(begin, length, draw)
         episodes, past = [_episode(first, 0, length, step_s)], PAST
-        rest = plant.simulate(first.end, NUM_WINDOWS * (PAST + horizon), draw)
-        later, clean = _windows(rest, np.zeros(NUM_WINDOWS, np.int64), past, horizon, step_s, None)
+        rest = plant.simulate(first.end, num_windows * (PAST + horizon), draw)
+        later, clean = _windows(rest, np.zeros(num_windows, np.int64), past, horizon, step_s, None)
     episodes, step = _with_flaws(episodes, flaws, draw)
     later = (np.where(step > 0, step * np.round(later[0] / np.where(step > 0, step, 1)), later[0]), *later[1:])
     return Case(

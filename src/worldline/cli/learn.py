@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from worldline.cli.column_table import ask_roles, is_terminal, print_columns, proposal, require_certain
-from worldline.cli.options import Device, Json, Threads, described, documentation, typed_command, use_threads, with_help
+from worldline.cli.options import (
+    Device,
+    Json,
+    Threads,
+    described,
+    documentation,
+    typed_command,
+    use_threads,
+    with_help,
+    with_parameters,
+)
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
 from worldline.workflows.learn_options import Options, parse_settings
 
@@ -44,9 +54,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
             field = inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
             options.append(described(field, text))
     context, logs, out, *others, _ = signature.parameters.values()
-    # Typer reads the signature; a function has no such attribute for the type checker.
-    command.__signature__ = signature.replace(parameters=[context, logs, out, *options, *others])  # type: ignore[attr-defined]
-    return command
+    return with_parameters(command, [context, logs, out, *options, *others])
 
 
 @_with_options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import wraps
 from pathlib import Path
@@ -37,9 +37,14 @@ def with_help(command: Callable[..., None]) -> Callable[..., None]:
         command(**values)
 
     run.__doc__ = description
-    # Typer reads the signature; a function has no such attribute for the type checker.
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return run
+    return with_parameters(run, parameters)
+
+
+def with_parameters(command: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """The command with these parameters for Typer, which reads the signature."""
+    signature = inspect.Signature(parameters, return_annotation=None)
+    command.__signature__ = signature  # type: ignore[attr-defined]  # PEP 362; typeshed's functions lack it
+    return command
 
 
 def documentation(documented: object) -> tuple[str, dict[str, str]]:

@@ -383,7 +383,7 @@ def compare_models(
     chosen = best(trials)
     choice = Choice(
         chosen=chosen,
-        reason="no other model was clearly better" if chosen == LINEAR else "lowest error in the trials",
+        reason=_reason(chosen, trials),
         steps=data.steps,
         step_s=store.schema.step_s,
         num_episodes=len(np.unique(data.windows.episode)),
@@ -416,6 +416,13 @@ def best(trials: Sequence[Trial]) -> str:
     lowest = min(trial.relative.value for trial in trials)
     near = [trial for trial in trials if trial.relative.value <= (1 + NEARLY) * lowest and trial.name != LINEAR]
     return near[0].name if near and lowest < 1 - MIN_GAIN else LINEAR
+
+
+def _reason(chosen: str, trials: Sequence[Trial]) -> str:
+    if chosen == LINEAR:
+        return "no other model was clearly better"
+    lowest = min(trials, key=lambda trial: trial.relative.value).name
+    return "lowest error in the trials" if lowest == chosen else f"nearly the error of {lowest}, from a shorter history"
 
 
 def _without_heads(recipe: Recipe) -> Recipe:

@@ -166,7 +166,7 @@ def learn_logs(
         if choice is None and not worlds:
             raise failures[0]
         if choice is not None and not (worlds and beats(store, worlds, linear)):
-            reason = f"{choice.chosen} was best in the trials, but not after the whole training"
+            reason = f"{choice.chosen} was better in the trials, but not after the whole training"
             choice = replace(choice, chosen=LINEAR, reason=reason)
     if choice is not None and choice.chosen == LINEAR:
         worlds, options = [linear], linear_options

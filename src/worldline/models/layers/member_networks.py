@@ -120,10 +120,12 @@ class MemberNetworks(nn.ModuleList):
         with torch.no_grad():
             last.weight.mul_(share)
             last.bias.mul_(share)
-        yield
-        with torch.no_grad():
-            last.weight.copy_(kept[0])
-            last.bias.copy_(kept[1])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                last.weight.copy_(kept[0])
+                last.bias.copy_(kept[1])
 
     def _ends(self) -> tuple[MemberLinear, MemberLinear]:
         first, last = self[0], self[-1]

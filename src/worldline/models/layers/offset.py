@@ -1,7 +1,7 @@
 """An observer of constant disturbances, which a plant has that differs a little from a model.
 
 The offset of a value is the mean of its recent one-step errors, with weights that fall by `gain` per step. It is added
-to every predicted change. At rest the predicted change is then 0, so that plans have no steady error. The mean is
+to every predicted change. At rest the predicted change is then 0, so that plans have less steady error. The mean is
 shrunk by its standard error. It stays 0 while errors cancel, because the noise of an offset would grow with every
 predicted step.
 
