@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
@@ -56,6 +56,8 @@ TRIAL_SHARE: Final = 0.25
 DEFAULT_S: Final = 180.0
 """Time budget without one by the user, s."""
 TRIAL_CHECKS: Final = 6
+CONTINUED_SHARE: Final = 0.4
+"""Least share of open-loop updates after the comparison: trials have learned single steps."""
 BUDGET_SHARE: Final = 0.35
 """Share of a time budget for all trials together."""
 CONTEXT: Final = 25
@@ -312,18 +314,6 @@ def _errors(data: ComparisonData, learned: Learned) -> Errors:
     return data.unseen_errors(learned.engine, learned.unseen)
 
 
-class Continued(NamedTuple):
-    """A training that continues after the comparison.
-
-    Args:
-        model: of the trial.
-        update_s: seconds per update, validation included.
-    """
-
-    model: WorldModel
-    update_s: float
-
-
 def compare_models(
     store: Store,
     make: Callable[[str], Recipe],
@@ -333,8 +323,8 @@ def compare_models(
     budget_s: float | None = None,
     device: torch.device,
     progress: OnProgress | None = None,
-) -> tuple[Choice, Continued | None]:
-    """The comparison of all candidates, and the begun training of the chosen one; its `chosen` is one of `CANDIDATES`.
+) -> tuple[Choice, WorldModel | None]:
+    """The comparison of all candidates, and the model of the chosen one's trial; its `chosen` is one of `CANDIDATES`.
 
     All are fitted to the episodes that are not held out. The errors are those of block cross-validation: each episode
     is predicted by fits without it and its neighbours.
@@ -356,7 +346,7 @@ def compare_models(
     recipes = {name: _without_heads(recipe) for name, recipe in recipes.items()}
     data = comparison_data(store, recipes[LINEAR])
     errors, times_s = {LINEAR: _errors(data, linear)}, {LINEAR: linear.learn_s}
-    begun, updates = dict[str, Continued](), math.inf
+    begun, updates = dict[str, WorldModel](), math.inf
     if budget_s is not None and len(recipes) > 1:  # the last one has the slowest updates
         each_s = BUDGET_SHARE * budget_s / (len(recipes) - 1)
         updates = within(store, fitted_to_all(store, list(recipes.values())[-1]), train_s=each_s).num_updates
@@ -377,7 +367,7 @@ def compare_models(
         finally:
             shutil.rmtree(place, ignore_errors=True)
         times_s[name] = learned.trained.elapsed_s
-        begun[name] = Continued(learned.engine.model, learned.trained.elapsed_s / trial.training.num_updates)
+        begun[name] = learned.engine.model
     tell(progress, "compare models", len(recipes), len(recipes))
     trials = tuple(_trial(name, own, errors[LINEAR], times_s[name]) for name, own in errors.items())
     chosen = best(trials)
@@ -438,3 +428,9 @@ def _trial_recipe(store: Store, recipe: Recipe, updates: float) -> Recipe:
     updates = min(updates, max(1, math.ceil(TRIAL_SHARE * recipe.training.num_updates)))
     training = replace(recipe.training, num_updates=int(updates), num_checks=TRIAL_CHECKS)
     return replace(fitted_to_all(store, recipe), training=training)
+
+
+def continued(recipe: Recipe) -> Recipe:
+    """The recipe of the training that continues a trial."""
+    share = max(CONTINUED_SHARE, recipe.training.open_loop_share)
+    return replace(recipe, training=replace(recipe.training, open_loop_share=share))

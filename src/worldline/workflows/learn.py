@@ -55,10 +55,10 @@ from worldline.workflows.budget import Sizing, size_for, within
 from worldline.workflows.check import LateActions, review_log
 from worldline.workflows.choosing import (
     LINEAR,
-    Continued,
     beats,
     chooses,
     compare_models,
+    continued,
     for_candidate,
     make_recipe,
     time_for,
@@ -416,7 +416,7 @@ def _learn_linear(run: _OpenedLogs, options: Options) -> Learned:
 
 def _choose(
     run: _OpenedLogs, options: Options, linear: Learned, begun: float
-) -> tuple[Choice, Continued | None, Options]:
+) -> tuple[Choice, WorldModel | None, Options]:
     """The comparison, the training to continue, and the options for it, with lengths that fit the rest of the time.
 
     Args:
@@ -448,16 +448,14 @@ def _choose(
     if choice.chosen == LINEAR or budget_s is None:
         return choice, trial, chosen
 
+    recipe = continued(make(choice.chosen))
+
     def sizing() -> Sizing:
         left_s = max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s) / len(options.seeds)
-        if trial is None:
-            return within(run.store, make(choice.chosen), train_s=TRAINED_SHARE * left_s)
-        training = make(choice.chosen).training
-        updates = max(1, min(training.num_updates, int(TRAINED_SHARE * left_s / trial.update_s)))
-        return Sizing(size=1.0, num_updates=updates, num_checks=training.num_checks, heads=1.0)
+        return within(run.store, recipe, train_s=TRAINED_SHARE * left_s)
 
-    sized = _stored_sizing(run.unfinished, options, sizing)
-    lengths = {"training": {"num_updates": sized.num_updates, "num_checks": sized.num_checks}}
+    sized = _stored_sizing(run.unfinished, options, sizing).apply(recipe).training
+    lengths = {"training": {name: getattr(sized, name) for name in ("num_updates", "num_checks", "open_loop_share")}}
     return choice, trial, replace(chosen, set=merged(chosen.set, lengths), budget=None)
 
 
@@ -472,7 +470,7 @@ def _stored_sizing(unfinished: Path, options: Options, measure: Callable[[], Siz
     return sizing
 
 
-def _train(run: _OpenedLogs, options: Options, begun: Continued | None) -> tuple[list[Learned], list[CollapseError]]:
+def _train(run: _OpenedLogs, options: Options, begun: WorldModel | None) -> tuple[list[Learned], list[CollapseError]]:
     """The world of each seed, and the errors of the others; a failed seed does not end the run.
 
     Args:
@@ -485,7 +483,7 @@ def _train(run: _OpenedLogs, options: Options, begun: Continued | None) -> tuple
     for recipe in recipes(run.store, run.unfinished, options, run.progress):
         folder = _seed_folder(run.unfinished, recipe, options)
         if begun is not None and recipe.training.seed == options.seeds.start:
-            recipe = replace(recipe, pretrained=partial(_copy_weights, begun.model))
+            recipe = replace(recipe, pretrained=partial(_copy_weights, begun))
         try:
             learned = learn_world(
                 run.store,
