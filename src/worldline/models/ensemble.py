@@ -31,8 +31,9 @@ from worldline.models.layers.gather import num_processes, share_draw, share_mean
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.linear_forecast import ENOUGH_ROWS
 from worldline.models.layers.member_beliefs import EnsembleBelief, Spread
-from worldline.models.layers.member_networks import LinearBase, MemberNetworks, Slices
+from worldline.models.layers.member_networks import LinearBase, MemberNetworks, Slices, half_precision
 from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
+from worldline.models.layers.open_loop import Fixed, open_loop
 from worldline.models.layers.single_steps import SingleSteps
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Schema
@@ -103,13 +104,15 @@ class _Batch:
         seen: whether each signal was observed.
         now: inputs between the observations.
         share: weight of each window for each member.
-        memories: belief after each observation; None without gaps.
+        visible: whether each signal is seen by the model; masked values are not.
+        memories: belief after each observation; None without gaps, or if only open-loop errors are wanted.
     """
 
     codes: Float[Tensor, "B H size"]
     seen: Bool[Tensor, "B H signals"]
     now: Float[Tensor, "B T I"]
     share: Float[Tensor, "B M 1"]
+    visible: Bool[Tensor, "B H signals"]
     memories: list[EnsembleBelief] | None
 
 
@@ -402,8 +405,8 @@ class Ensemble(WorldModel):
         elif self.num_folds and window.episode is not None:
             share = self._fold(window)[..., None].to(codes.dtype)  # validation, by the member that never saw a window
         with torch.no_grad():
-            memories = None if visible.all() else self._encode(codes, visible, now)
-        batch = _Batch(codes=codes, seen=seen, now=now, share=share, memories=memories)
+            memories = None if self.open_loop or visible.all() else self._encode(codes, visible, now)
+        batch = _Batch(codes=codes, seen=seen, now=now, share=share, visible=visible, memories=memories)
         terms, weights = dict[str, Tensor](), dict[str, float]()
         if self.open_loop is not True:
             terms["step"] = self._step_loss(batch, generator)
@@ -456,9 +459,13 @@ class Ensemble(WorldModel):
             steps, draw = now.shape[1] - start, uniform((2,), generator, now.device)
             start = int(draw[0] * start / SHORT_SHARE) if draw[0] < SHORT_SHARE else start
             now, codes, seen = now[:, : start + steps], codes[:, : start + steps + 1], seen[:, : start + steps + 1]
-        if batch.memories is None:
+        visible = batch.visible[:, : start + 1]
+        if visible.all():
             memory = self._windows(codes, now, torch.tensor([start], device=now.device))
             memory = memory.of_members(self.config.num_members)
+        elif batch.memories is None:
+            with torch.no_grad():
+                memory = self._encode(codes[:, : start + 1], visible, now[:, :start])[-1]
         else:
             memory = batch.memories[start]
         observed_before = ~self._never(memory)
@@ -590,9 +597,7 @@ class Ensemble(WorldModel):
         ages = torch.cat([ages_before, ages_before.new_zeros(batch, steps - 1, ages_before.shape[-1])], 1)
         inputs = torch.cat([memory.inputs[:, 0].flip(1), known], 1)
         covariates = _by_step(torch.cat([ages[:, back].flatten(2), inputs[:, back].flatten(2)], -1))
-        networks = (
-            self.layers.contribution(self._clamped(covariates, lagged=False)).unflatten(1, (steps, batch)).unbind(1)
-        )
+        networks = self.layers.contribution(self._clamped(covariates, lagged=False)).unflatten(1, (steps, batch))
         first = self._common(self._count(memory))
         # From step `late` on, all rows have a whole history.
         late = min(steps, history - (first if isinstance(first, int) else 1))
@@ -603,7 +608,21 @@ class Ensemble(WorldModel):
         lagged = self._lagged(memory).flatten(2).transpose(0, 1)
         size, present = len(self.codes.owner), memory.codes[:, :, 0].transpose(0, 1)
         unseen, slices, path = self._never(memory).transpose(0, 1), self.layers.slices(), list[Tensor]()
-        for step, (contribution, base) in enumerate(zip(networks, bases, strict=True)):
+        if noise is None and self._differentiates(known, offset):
+            contributions, weights = zip(*(base for base in bases if base is not None), strict=True)
+            fixed = Fixed(
+                units=[units[min(step, late)] for step in range(steps)],
+                weights=weights,
+                low=self.lowest[: self.layers.lagged],
+                high=self.highest[: self.layers.lagged],
+                change=self.codes.change,
+                offset=offset,
+                unseen=unseen,
+            )
+            linear = torch.stack([each.expand(self.config.num_members, -1, -1) for each in contributions])
+            steps_first = open_loop(fixed, linear, networks.transpose(0, 1), lagged, present, slices)
+            return steps_first.permute(2, 1, 0, 3)
+        for step, (contribution, base) in enumerate(zip(networks.unbind(1), bases, strict=True)):
             unit = units[min(step, late)]
             change, hidden = self._change(lagged, contribution, base, unit, slices)
             change = change if offset is None else change + offset
@@ -619,6 +638,13 @@ class Ensemble(WorldModel):
                 moved[0] = moved[0].where(~unseen, 0.0)
             lagged = torch.cat([present, *moved], -1)
         return torch.stack(path, 2).transpose(0, 1)
+
+    def _differentiates(self, values: Tensor, offset: Tensor | None) -> bool:
+        """Whether `open_loop` serves: a residual ensemble in full precision needs gradients, but not of an offset."""
+        if self.base is None or not torch.is_grad_enabled() or half_precision(values):
+            return False
+        wanted = values.requires_grad or any(weight.requires_grad for weight in self.parameters())
+        return wanted and not (offset is not None and offset.requires_grad)
 
     def _bases(
         self, covariates: Float[Tensor, "T B covariates"], counts: Sequence[int | Tensor]

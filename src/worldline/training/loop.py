@@ -172,6 +172,7 @@ class Run:
         self.step, self.curves, self.notes = 0, list[dict[str, float]](), list[str]()
         self.typical: float | None = None
         self.loss: float | None = None
+        self.untrained: float | None = None
         self.best: dict[str, Tensor] = {}
         self.every = math.ceil(config.num_updates / config.num_checks)
         self.started = time.monotonic()
@@ -302,9 +303,14 @@ class Run:
         return _named("validation", losses) | asdict(health) | control | chosen | {"validation": total}
 
     def _shrunk_loss(self, share: float, generator: torch.Generator) -> float:
-        """The validation loss with a share of the trained part."""
-        with self.model.shrunk(share):
-            return float(self.model.loss(self.validation, generator=generator).total)
+        """The validation loss with a share of the trained part; without it, training does not change the loss."""
+        if share or self.untrained is None:
+            with self.model.shrunk(share):
+                loss = float(self.model.loss(self.validation, generator=generator).total)
+            if share:
+                return loss
+            self.untrained = loss
+        return self.untrained
 
     def recalibrate_batch_norm(self, num_batches: int, *, seed: int) -> None:
         """Replaces running batch statistics by exact ones over `num_batches` batches."""
