@@ -36,6 +36,8 @@ CHECKS = 0.25
 """Highest share of the training time for validation checks; with slow checks there are fewer."""
 MAX_UPDATES_RATIO = 4.0
 """Highest number of updates relative to the recipe's; a larger model makes better use of the time."""
+BUDGET = "budget.json"
+"""File of the sizes that fit the budget, in the folder of an unfinished run."""
 TIMED, TIMED_S = 10, 2.0
 """Number of timed updates after one for warm-up, and seconds after which timing ends."""
 
@@ -60,7 +62,7 @@ class Sizing:
         """The recipe with this size and these lengths."""
         sized = resized(recipe, self.size)
         training = replace(sized.training, num_updates=self.num_updates, num_checks=self.num_checks)
-        return replace(sized, training=training, heads=_shortened(sized.heads, self.heads))
+        return replace(sized, training=training, heads=shortened(sized.heads, self.heads))
 
 
 def size_for(
@@ -183,7 +185,7 @@ def _time_heads(model: WorldModel, store: Store, split: Split, recipe: Recipe, c
     shares, times_s = (0.01, 0.03), []
     for share in shares:
         started = clock()
-        fit_heads(model, store, few, recipe.model_config.inputs, _shortened(recipe.heads, share))
+        fit_heads(model, store, few, recipe.model_config.inputs, shortened(recipe.heads, share))
         times_s.append(clock() - started)
     updates_s = (times_s[1] - times_s[0]) / (shares[1] - shares[0])
     encode_s = max(0.0, times_s[0] - shares[0] * updates_s) * len(split.train) / len(few.train)
@@ -195,7 +197,7 @@ def _updated(heads: HeadsConfig) -> bool:
     return bool(heads.goals or heads.readout_updates or heads.dynamics_updates or heads.decoder_updates)
 
 
-def _shortened(heads: HeadsConfig, share: float) -> HeadsConfig:
+def shortened(heads: HeadsConfig, share: float) -> HeadsConfig:
     """The heads with a share of their updates; 0 stays 0."""
     names = [name for name in vars(heads) if name.endswith("_updates")]
     return replace(heads, **{name: math.ceil(share * getattr(heads, name)) for name in names})
