@@ -27,6 +27,7 @@ from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, Windows
 from worldline.engines.learned import LearnedEngine
 from worldline.errors import CollapseError, ConfigError, DataError, UnsupportedError
+from worldline.models.base import WorldModel
 from worldline.progress import OnProgress, tell
 from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind
@@ -40,7 +41,6 @@ from worldline.workflows.choosing import (
     TRIAL_CHECKS,
     TRIAL_SHARE,
     ComparisonData,
-    Continued,
     Errors,
     comparison_data,
     has,
@@ -51,7 +51,7 @@ from worldline.workflows.choosing import (
     trial_of,
 )
 from worldline.workflows.learn_options import Options, seconds
-from worldline.workflows.training import evenly_chosen, learn_engine
+from worldline.workflows.training import LearnedModel, evenly_chosen, learn_engine
 from worldline.world.local import LocalWorld
 
 GOALS_GAIN: Final = 0.1
@@ -75,21 +75,19 @@ class Tried(NamedTuple):
         errors: of its forecasts, and with goals of the order of its distances.
         recipe: of the whole training.
         sizing: within the budget; None without one.
-        begun: the training, which can be continued.
-        learn_s: seconds of the training.
+        learned: the trained model, which can be trained further.
     """
 
     errors: Errors
     recipe: Recipe
     sizing: Sizing | None
-    begun: Continued
-    learn_s: float
+    learned: LearnedModel
 
 
 def choose_recipe(
     store: Store, options: Options, *, folder: Path, device: torch.device, progress: OnProgress | None = None
-) -> tuple[Choice, Continued | None, Options]:
-    """The comparison, the begun training of the chosen recipe, and the options for it.
+) -> tuple[Choice, WorldModel | None, Options]:
+    """The comparison, the model of the chosen recipe's trial, and the options for it.
 
     Candidates get short trainings, and are compared in episodes of the validation part, which none is fitted to.
     Without a budget, all trials together take less time than the whole training of the usual recipe.
@@ -129,7 +127,7 @@ def choose_recipe(
         share = min(1.0, left / (1 - BUDGET_SHARE))
         updates, heads = max(1, int(share * chosen.sizing.num_updates)), share * chosen.sizing.heads
         (folder / BUDGET).write_text(to_json(replace(chosen.sizing, num_updates=updates, heads=heads)))
-    return choice, None if chosen is None else chosen.begun, candidates[choice.chosen]
+    return choice, None if chosen is None else chosen.learned.engine.model, candidates[choice.chosen]
 
 
 def candidate_options(store: Store, options: Options) -> dict[str, Options]:
@@ -161,7 +159,7 @@ def _try(store: Store, options: Options, data: ComparisonData, *, folder: Path, 
     heads = replace(shortened(recipe.heads, TRIAL_SHARE), goals=goals, **unused)
     trial = replace(recipe, training=training, heads=heads)
     learned = learn_engine(store, trial, folder=folder, device=device, head_episodes=MAX_EPISODES)
-    engine, learn_s = learned.engine, learned.trained.elapsed_s
+    engine = learned.engine
     if data.spreads:
         world = LocalWorld(engine, None, recipe.planner)
         forecasts = window_forecasts(world, data.windows)
@@ -173,7 +171,7 @@ def _try(store: Store, options: Options, data: ComparisonData, *, folder: Path, 
         draws = draw_clusters(len(order), 0) @ order / len(order)
         value = np.append(errors.value, order.mean())
         errors = replace(errors, value=value, draws=np.column_stack([errors.draws, draws]))
-    return Tried(errors, recipe, sizing, Continued(engine.model, learn_s / updates), learn_s)
+    return Tried(errors, recipe, sizing, learned)
 
 
 def _comparison_data(store: Store, recipe: Recipe, part: str) -> ComparisonData:
@@ -188,7 +186,10 @@ def _choice(
 ) -> Choice:
     """The comparison with the first candidate that could be tried."""
     goals, reference = _wants_goals(options), next(iter(tried), str(named_recipe(store, options)))
-    trials = tuple(trial_of(name, one.errors, tried[reference].errors, one.learn_s) for name, one in tried.items())
+    trials = tuple(
+        trial_of(name, one.errors, tried[reference].errors, one.learned.trained.elapsed_s)
+        for name, one in tried.items()
+    )
     loses_goals = reference in tried and tried[reference].recipe.heads.goals and not goals
     chosen, reason = best_recipe(trials, reference, loses_goals=loses_goals)
     return Choice(
