@@ -141,10 +141,10 @@ def test_a_candidate_that_fails_is_left_out_with_its_reason(
 
 
 def test_the_lengths_fit_the_rest_of_a_budget_and_a_resumed_run_keeps_the_choice(tmp_path: Path) -> None:
-    store, whole = stripes(tmp_path / "store", num_episodes=12), Options(budget=30, set=SHORT)
-    choice, begun, _ = choose_recipe(store, whole.resolved(), folder=tmp_path, device=CPU)
+    store, whole = stripes(tmp_path / "store", num_episodes=12), {"budget": 30, "set": SHORT}
+    choice, begun, _ = choose_recipe(store, Options(**whole).resolved(), folder=tmp_path, device=CPU)
     sizing = from_json(Sizing, (tmp_path / BUDGET).read_text(), where=tmp_path)
     assert begun is not None
-    assert 1 <= sizing.num_updates <= 4 * SHORT["training.num_updates"]
-    again = choose_recipe(store, Options(budget=30, set=SHORT, resume=True).resolved(), folder=tmp_path, device=CPU)
+    assert 1 <= sizing.num_updates <= 8 * SHORT["training.num_updates"]
+    again = choose_recipe(store, Options(**whole, resume=True).resolved(), folder=tmp_path, device=CPU)
     assert again[:2] == (choice, None)

@@ -81,9 +81,7 @@ def size_for(
         ConfigError: the smallest model gets less than a tenth of the recipe's updates.
     """
     split, planned = recipe.split(store), recipe.training.num_updates
-    train_s = TRAINING * budget_s
-    if not _updated(recipe.heads):
-        train_s += HEADS * budget_s
+    train_s = training_share(recipe.heads) * budget_s
     for size in SIZES:
         sized = resized(recipe, size)
         model = build_model(store, split, sized).to(device)
@@ -192,9 +190,10 @@ def _time_heads(model: WorldModel, store: Store, split: Split, recipe: Recipe, c
     return max(1.0, updates_s + encode_s)
 
 
-def _updated(heads: HeadsConfig) -> bool:
-    """Whether heads are fitted by updates of more than a readout of vectors in closed form."""
-    return bool(heads.goals or heads.readout_updates or heads.dynamics_updates or heads.decoder_updates)
+def training_share(heads: HeadsConfig) -> float:
+    """Share of the budget for the training: more if no head is fitted by updates, but a readout in closed form."""
+    updated = heads.goals or heads.readout_updates or heads.dynamics_updates or heads.decoder_updates
+    return TRAINING if updated else TRAINING + HEADS
 
 
 def shortened(heads: HeadsConfig, share: float) -> HeadsConfig:

@@ -306,7 +306,8 @@ def comparison_data(store: Store, recipe: Recipe) -> ComparisonData:
 
 def _known_steps(windows: ForecastWindows, horizon: int) -> tuple[int, ...]:
     """`STEPS` up to the horizon, each moved to the nearest step at which a signal was observed."""
-    known = 1 + np.flatnonzero(np.any([mask.any(0) for mask in windows.known.values()], 0))
+    observed = np.any([mask.any(0) for mask in windows.known.values()], 0)
+    known = 1 + np.flatnonzero(observed if observed.any() else ~observed)
     return tuple(sorted({int(known[np.abs(known - min(step, horizon)).argmin()]) for step in STEPS}))
 
 

@@ -34,7 +34,7 @@ from worldline.schema import Kind
 from worldline.stats import Floats, draw_clusters
 from worldline.training.batches import goal_latents, to_inputs, to_window, trace, window_signals
 from worldline.training.heads.distance import Distance
-from worldline.workflows.budget import BUDGET, Sizing, shortened, size_for
+from worldline.workflows.budget import BUDGET, Sizing, shortened, size_for, training_share
 from worldline.workflows.choosing import (
     BUDGET_SHARE,
     MIN_GAIN,
@@ -83,6 +83,11 @@ class Tried(NamedTuple):
     sizing: Sizing | None
     learned: LearnedModel
 
+    @property
+    def update_s(self) -> float:
+        """Seconds per update in the trial."""
+        return self.learned.trained.elapsed_s / math.ceil(TRIAL_SHARE * self.recipe.training.num_updates)
+
 
 def choose_recipe(
     store: Store, options: Options, *, folder: Path, device: torch.device, progress: OnProgress | None = None
@@ -123,10 +128,12 @@ def choose_recipe(
     saved.write_text(to_json(choice))
     chosen = tried.get(choice.chosen)
     if options.budget is not None and chosen is not None and chosen.sizing is not None:
-        left = max(MIN_LEFT, 1 - (time.monotonic() - begun_s) / seconds(options.budget))
-        share = min(1.0, left / (1 - BUDGET_SHARE))
-        updates, heads = max(1, int(share * chosen.sizing.num_updates)), share * chosen.sizing.heads
-        (folder / BUDGET).write_text(to_json(replace(chosen.sizing, num_updates=updates, heads=heads)))
+        budget_s, planned = seconds(options.budget), chosen.recipe.training.num_updates
+        left = max(MIN_LEFT, 1 - (time.monotonic() - begun_s) / budget_s)
+        updates = training_share(chosen.recipe.heads) * left * budget_s / len(options.seeds) / chosen.update_s
+        updates, heads = max(1, min(int(updates), 2 * planned)), min(1.0, left / (1 - BUDGET_SHARE))
+        sizing = replace(chosen.sizing, num_updates=updates, heads=heads * chosen.sizing.heads)
+        (folder / BUDGET).write_text(to_json(sizing))
     return choice, None if chosen is None else chosen.learned.engine.model, candidates[choice.chosen]
 
 
