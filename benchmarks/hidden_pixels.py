@@ -63,7 +63,7 @@ def new_episodes(lab: HiddenMover) -> tuple[History, np.ndarray[Any, Any], np.nd
 
 
 def measure(name: str, seed: int, budget_s: float, cache: Path) -> dict[str, Any]:
-    """Squared errors of each episode, and what was learned; kept in the cache."""
+    """Squared errors of each episode, with recipe and trials; kept in the cache."""
     path, lab = cache / f"{name}-{seed}.json", HiddenMover(pictures=True)
     if not path.exists():
         logs = cache / f"logs-{seed}"
@@ -74,12 +74,10 @@ def measure(name: str, seed: int, budget_s: float, cache: Path) -> dict[str, Any
         history, push, truth, down = new_episodes(lab)
         forecast = result.world.predict(history, {"push": push}).signals["puck_position"].mean
         squared = np.square(forecast - truth).mean(-1) / truth.var((0, 1)).mean()
-        parts = {"hidden": (squared * down).sum(1), "after": (squared * ~down).sum(1)}
-        counts = {"hidden": down.sum(1), "after": (~down).sum(1)}
         trials = {} if result.choice is None else {one.name: one.relative.value for one in result.choice.trials}
         row = {"recipe": result.learned.recipe.name, "trials": trials, "learn_s": result.total_s}
-        for part in parts:
-            row |= {part: parts[part].tolist(), f"{part} steps": counts[part].tolist()}
+        for part, mask in {"hidden": down, "after": ~down}.items():
+            row |= {part: (squared * mask).sum(1).tolist(), f"{part} steps": mask.sum(1).tolist()}
         path.write_text(json.dumps(row))
     return dict(json.loads(path.read_text()))
 

@@ -19,6 +19,7 @@ from worldline.recipes.families import resized
 from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import Estimate
+from worldline.training import loop
 from worldline.workflows import choosing_images, learn
 from worldline.workflows.budget import BUDGET, Sizing
 from worldline.workflows.choosing import make_recipe
@@ -40,7 +41,8 @@ SHORT |= {"heads.readout_updates": 0, "heads.dynamics_updates": 0, "heads.decode
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes all networks narrow."""
+    """Makes all networks narrow, and batch norms cheap."""
+    monkeypatch.setattr(loop, "RECALIBRATION_BATCHES", 2)
 
     def small(store: Store, options: Options) -> Recipe:
         return resized(make_recipe(store, options), 0.17)
@@ -79,7 +81,7 @@ def test_a_velocity_that_no_picture_shows_is_learned_by_a_recipe_with_a_memory(t
     choice, begun, chosen = choose_recipe(stripes(tmp_path / "store"), options, folder=tmp_path / "run", device=CPU)
     assert [one.name for one in choice.trials] == list(RECIPES)
     assert choice.chosen == chosen.recipe == "film"
-    assert choice.trials[1].relative.high < 0.5
+    assert choice.trials[1].relative.high < 0.8
     assert choice.reason.endswith("plans to pictures need --goals or --recipe pixels")
     assert choice.compared == "images"
     assert begun is not None
