@@ -74,6 +74,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "memory": "worldline.recipes.memory:memory",
         "film": "worldline.recipes.pixels:film",
         "pixels": "worldline.recipes.pixels:pixels",
+        "film-and-vectors": "worldline.recipes.pixels:film_and_vectors",
         "pixels-and-vectors": "worldline.recipes.pixels:pixels_and_vectors",
         "two-rooms": "worldline.recipes.two_rooms:two_rooms",
         "two-rooms-random": "worldline.recipes.two_rooms:two_rooms_random",

@@ -126,7 +126,8 @@ def test_the_commands_for_cameras_run(
     found = commands(README, "You have a robot with cameras")
     assert [line.split()[0] for line in found] == ["import", "show", "learn"]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pixels, "pixels_and_vectors", tiny)
+    for recipe in ("pixels_and_vectors", "film_and_vectors"):
+        monkeypatch.setattr(pixels, recipe, tiny)
     write_recordings(tmp_path / "recordings", 30)
     for line in found:
         run(line.replace(" --budget 30min", ""))
@@ -166,7 +167,8 @@ def test_the_page_on_logs_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[Any], Recipe], capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pixels, "pixels_and_vectors", tiny)
+    for recipe in ("pixels_and_vectors", "film_and_vectors"):
+        monkeypatch.setattr(pixels, recipe, tiny)
     write_recordings(tmp_path / "LOGS", 8)
     found = commands(IMPORT)[:5]
     assert [line.split()[0] for line in found] == ["import", "schema", "check", "show", "learn"]

@@ -229,9 +229,11 @@ def test_a_run_takes_three_minutes_unless_the_user_sets_its_time_or_its_training
     assert choosing.time_for(options) == time_s
 
 
-def test_logs_with_images_keep_their_recipe(tmp_path: Path) -> None:
+def test_logs_with_images_are_compared_unless_settings_of_a_model_are_given(tmp_path: Path) -> None:
     toy = Integrator()
-    assert not chooses(stored(tmp_path / "images", toy.schema, toy.episodes(4, 8, seed=0)), Options())
+    store = stored(tmp_path / "images", toy.schema, toy.episodes(4, 8, seed=0))
+    assert chooses(store, Options())
+    assert not chooses(store, Options(set={"model.latent_size": 8}).resolved())
 
 
 def test_settings_of_a_model_need_a_named_recipe(tmp_path: Path) -> None:

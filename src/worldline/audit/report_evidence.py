@@ -67,7 +67,7 @@ class Trial:
     Args:
         name: of the recipe.
         errors: at each compared step, mean over the signals of the root mean square error / standard deviation.
-        relative: to the errors of the linear model, mean over the steps; below 1 is better.
+        relative: to the errors of the reference, mean over the steps; below 1 is better.
         learn_s: seconds of the trial.
     """
 
@@ -79,16 +79,19 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A choice between models by block cross-validation.
+    """A choice between models, by block cross-validation if the reference is the linear one.
 
     Args:
         chosen: name of the recipe.
         reason: completes "... was chosen: ".
         steps: compared steps ahead.
         step_s: seconds per step; None if unknown.
-        num_episodes: compared episodes, each predicted by fits without it.
+        num_episodes: compared episodes; no fit that predicts one has seen it.
         trials: the candidates in the order of trial.
         failed: per candidate that could not be tried, the reason.
+        reference: name of the recipe that the errors are relative to.
+        compared: what the errors are of.
+        goals: whether the last error of a trial is that of the order of predicted distances.
     """
 
     chosen: str
@@ -98,6 +101,9 @@ class Choice:
     num_episodes: int
     trials: tuple[Trial, ...]
     failed: Mapping[str, str]
+    reference: str = "linear"
+    compared: Literal["vectors", "images"] = "vectors"
+    goals: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

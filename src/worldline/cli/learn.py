@@ -154,15 +154,15 @@ def _saved_work_named(logs: Path, out: Path) -> Iterator[None]:
 
 def _print_choice(result: LearnResult) -> None:
     """The compared models and their errors; nothing if a recipe was given."""
-    from worldline.report.trial_rows import failures, trial_cells, trial_head
+    from worldline.report.trial_rows import failures, trial_cells, trial_figures, trial_head
 
     choice = result.choice
     if choice is None:
         return
     names = [f"{trial.name} (chosen)" if trial.name == choice.chosen else trial.name for trial in choice.trials]
     rows = [[name, *trial_cells(trial)] for name, trial in zip(names, choice.trials, strict=True)]
-    title = f"Models tried; error / standard deviation on {choice.num_episodes} episodes, cross-validated"
-    print_table(title, trial_head(choice), rows)
+    if rows:
+        print_table(f"Models tried; {trial_figures(choice)}", trial_head(choice), rows)
     print("\n".join([*failures(choice), f"Chosen: {choice.chosen} ({choice.reason})."]))
 
 

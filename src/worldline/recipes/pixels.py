@@ -140,3 +140,22 @@ def pixels_and_vectors(store: Store) -> Recipe:
             readout_updates=base.heads.readout_updates if any(s.kind is Kind.DISCRETE for s in observations) else 0,
         ),
     )
+
+
+def film_and_vectors(store: Store) -> Recipe:
+    """Takes sequences of images and vectors, for worlds whose state neither shows at once.
+
+    It has the memory of `film`. The vectors are part of the latent, as in `pixels_and_vectors`. It fits no distance and
+    inverse heads unless they are asked for.
+
+    Raises:
+        UnsupportedError: the logs have no image, or no vector observation.
+    """
+    base, both = film(store), pixels_and_vectors(store)
+    taken = {name: getattr(both.model_config, name) for name in ("inputs", "latent_size", "signal_weight", "auxiliary")}
+    return replace(
+        base,
+        name="film-and-vectors",
+        model_config=replace(base.model_config, **taken),
+        heads=replace(base.heads, readout_updates=both.heads.readout_updates),
+    )

@@ -47,7 +47,7 @@ from worldline.report.parts import (
     Table,
 )
 from worldline.report.signal_rows import comparable, headline, sentences, signal_table, weaknesses
-from worldline.report.trial_rows import failures, trial_cells, trial_head
+from worldline.report.trial_rows import failures, trial_cells, trial_figures, trial_head
 
 MAX_FINDINGS: Final = 3
 _MAX_SHARP_SIZE: Final = 128
@@ -256,14 +256,14 @@ def _choice_block(choice: evidence.Choice) -> FindingBlock:
         style = "good" if trial.name == choice.chosen else "soft"
         rows.append([verdict(style, trial.name), *trial_cells(trial)])
     caption = (
-        f"Errors in {plural(choice.num_episodes, 'episode')}, each predicted by fits without it, in standard "
-        "deviations of the signal. The ratio to the linear world is a mean over the steps, in which an excess of over "
-        "10 % counts twice; below 1 is better. The linear baselines of other tables are plain regressions on the last "
-        "observations."
+        f"{trial_figures(choice).capitalize()}. The ratio to {choice.reference} is a mean over the columns, in which "
+        "an excess of over 10 % counts twice; below 1 is better."
     )
+    if choice.reference == "linear":
+        caption += " The linear baselines of other tables are plain regressions on the last observations."
     notes = map(Note, failures(choice))
-    table = Table(caption, trial_head(choice), rows, style="number")
-    return FindingBlock(f"The model {choice.chosen} was chosen: {choice.reason}.", [table, *notes])
+    tables = [Table(caption, trial_head(choice), rows, style="number")] if rows else []
+    return FindingBlock(f"The model {choice.chosen} was chosen: {choice.reason}.", [*tables, *notes])
 
 
 def _planning_block(planning: evidence.Planning) -> FindingBlock:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from worldline.audit.report_evidence import Choice, Trial
-from worldline.formatting import number, span
+from worldline.formatting import number, plural, span
 
 
 def trial_head(choice: Choice) -> list[str]:
-    """The titles of the columns: model, each compared step, ratio, time."""
-    return ["model", *(span(step, choice.step_s) for step in choice.steps), "ratio to linear", "time"]
+    """The titles of the columns: model, each compared step, order of goals, ratio, time."""
+    steps = (span(step, choice.step_s) for step in choice.steps)
+    return ["model", *steps, *(["goals"] if choice.goals else []), f"ratio to {choice.reference}", "time"]
+
+
+def trial_figures(choice: Choice) -> str:
+    """What the figures of a trial are, and of which episodes."""
+    episodes = plural(choice.num_episodes, "episode")
+    if choice.reference == "linear":
+        return f"error / standard deviation on {episodes}, cross-validated"
+    what = "" if choice.compared == "vectors" else " of the colours of 4 x 4 patches"
+    order = "; goals: 1 - rank correlation of predicted distances with logged steps" if choice.goals else ""
+    return f"error / standard deviation{what} on {episodes} of the validation part{order}"
 
 
 def trial_cells(trial: Trial) -> list[str]:

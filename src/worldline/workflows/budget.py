@@ -36,6 +36,8 @@ CHECKS = 0.25
 """Highest share of the training time for validation checks; with slow checks there are fewer."""
 MAX_UPDATES_RATIO = 4.0
 """Highest number of updates relative to the recipe's; a larger model makes better use of the time."""
+BUDGET = "budget.json"
+"""File of the sizes that fit the budget, in the folder of an unfinished run."""
 TIMED, TIMED_S = 10, 2.0
 """Number of timed updates after one for warm-up, and seconds after which timing ends."""
 
@@ -60,7 +62,7 @@ class Sizing:
         """The recipe with this size and these lengths."""
         sized = resized(recipe, self.size)
         training = replace(sized.training, num_updates=self.num_updates, num_checks=self.num_checks)
-        return replace(sized, training=training, heads=_shortened(sized.heads, self.heads))
+        return replace(sized, training=training, heads=shortened(sized.heads, self.heads))
 
 
 def size_for(
@@ -79,9 +81,7 @@ def size_for(
         ConfigError: the smallest model gets less than a tenth of the recipe's updates.
     """
     split, planned = recipe.split(store), recipe.training.num_updates
-    train_s = TRAINING * budget_s
-    if not _updated(recipe.heads):
-        train_s += HEADS * budget_s
+    train_s = training_share(recipe.heads) * budget_s
     for size in SIZES:
         sized = resized(recipe, size)
         model = build_model(store, split, sized).to(device)
@@ -183,19 +183,20 @@ def _time_heads(model: WorldModel, store: Store, split: Split, recipe: Recipe, c
     shares, times_s = (0.01, 0.03), []
     for share in shares:
         started = clock()
-        fit_heads(model, store, few, recipe.model_config.inputs, _shortened(recipe.heads, share))
+        fit_heads(model, store, few, recipe.model_config.inputs, shortened(recipe.heads, share))
         times_s.append(clock() - started)
     updates_s = (times_s[1] - times_s[0]) / (shares[1] - shares[0])
     encode_s = max(0.0, times_s[0] - shares[0] * updates_s) * len(split.train) / len(few.train)
     return max(1.0, updates_s + encode_s)
 
 
-def _updated(heads: HeadsConfig) -> bool:
-    """Whether heads are fitted by updates of more than a readout of vectors in closed form."""
-    return bool(heads.goals or heads.readout_updates or heads.dynamics_updates or heads.decoder_updates)
+def training_share(heads: HeadsConfig) -> float:
+    """Share of the budget for the training: more if no head is fitted by updates, but a readout in closed form."""
+    updated = heads.goals or heads.readout_updates or heads.dynamics_updates or heads.decoder_updates
+    return TRAINING if updated else TRAINING + HEADS
 
 
-def _shortened(heads: HeadsConfig, share: float) -> HeadsConfig:
+def shortened(heads: HeadsConfig, share: float) -> HeadsConfig:
     """The heads with a share of their updates; 0 stays 0."""
     names = [name for name in vars(heads) if name.endswith("_updates")]
     return replace(heads, **{name: math.ceil(share * getattr(heads, name)) for name in names})

@@ -109,19 +109,24 @@ def named_recipe(store: Store, options: Options) -> str | Callable[[Store], Reci
     """The recipe of the options; by default the one for the kinds of observations."""
     if options.recipe is not None and options.recipe != AUTO:
         return options.recipe
-    kinds = {signal.kind for signal in store.schema.observations}
-    with_images = "pixels-and-vectors" if Kind.VECTOR in kinds else "pixels"
-    return with_images if Kind.IMAGE in kinds else "vectors"
+    with_images = "pixels-and-vectors" if has(store, Kind.VECTOR) else "pixels"
+    return with_images if has(store, Kind.IMAGE) else "vectors"
 
 
 def chooses(store: Store, options: Options) -> bool:
-    """Whether learning chooses among `CANDIDATES`: the user named neither recipe nor family, and there are no images.
+    """Whether learning chooses among models: the user named neither recipe nor family.
 
-    Several processes of `torchrun` do not choose, because each would choose for itself.
+    With images, settings of the model are those of the usual recipe, so there is no choice. Several processes of
+    `torchrun` do not choose, because each would choose for itself.
     """
-    kinds = {signal.kind for signal in store.schema.observations}
     named = options.recipe not in (None, AUTO) or options.model is not None or options.weights is not None
-    return not named and Kind.VECTOR in kinds and Kind.IMAGE not in kinds and world_size() == 1
+    able = "model" not in options.set if has(store, Kind.IMAGE) else has(store, Kind.VECTOR)
+    return not named and able and world_size() == 1
+
+
+def has(store: Store, kind: Kind) -> bool:
+    """Whether there are observations of a kind."""
+    return any(signal.kind is kind for signal in store.schema.observations)
 
 
 def for_candidate(options: Options, name: str) -> Options:
@@ -185,20 +190,26 @@ def measure(
         data: the windows.
         surplus: per signal [W, T, n], squared error that the predictions have in excess; None for none.
     """
-    windows, steps, spreads = data.windows, data.steps, data.spreads
-    at, weights = np.array(steps) - 1, draw_clusters(int(windows.episode.max()) + 1, 0)
-    value, draws = [], []
+    windows, spreads, at, parts = data.windows, data.spreads, np.array(data.steps) - 1, list[tuple[Floats, Floats]]()
     for signal in predicted_vectors(world, spreads):
         known = windows.known[signal.name][:, at].astype(float)
         miss = signal.difference(means[signal.name][:, at], windows.truth[signal.name][:, at].astype(float))
         squared = np.square(miss)
         if surplus is not None and signal.period is None:
             squared = squared - surplus[signal.name][:, at]
-        squared = (squared / np.square(spreads[signal.name])).mean(-1) * known
-        sums, counts = (cluster_sums(values, windows.episode, weights.shape[1]) for values in (squared, known))
+        parts.append(((squared / np.square(spreads[signal.name])).mean(-1), known))
+    return pooled(data, parts)
+
+
+def pooled(data: ComparisonData, parts: Sequence[tuple[Floats, Floats]]) -> Errors:
+    """The errors from squared errors [W, steps] of each signal, and 1 where it was observed, else 0."""
+    weights, value, draws = draw_clusters(int(data.windows.episode.max()) + 1, 0), [], []
+    for squared, known in parts:
+        totals = squared * known, known
+        sums, counts = (cluster_sums(values, data.windows.episode, weights.shape[1]) for values in totals)
         value.append(np.sqrt(np.maximum(ratio(sums.sum(0), counts.sum(0)), 0.0)))
         draws.append(np.sqrt(np.maximum(ratio(weights @ sums, weights @ counts), 0.0)))
-    return Errors(steps=tuple(steps), value=np.nanmean(value, 0), draws=np.nanmean(draws, 0))
+    return Errors(steps=data.steps, value=np.nanmean(value, 0), draws=np.nanmean(draws, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +279,9 @@ def comparison_data(store: Store, recipe: Recipe) -> ComparisonData:
     long = [number for number in used if store.num_steps[number] >= context - 1 + horizon]
     if not long:
         raise DataError("no episode is long enough to compare models", fix="Log longer episodes.", file=store.path)
-    names = [signal.name for signal in store.schema.observations if signal.name in recipe.model_config.inputs]
+    taken = [signal for signal in store.schema.observations if signal.name in recipe.model_config.inputs]
+    vectors = [signal.name for signal in taken if signal.kind is Kind.VECTOR]
+    names = vectors or [signal.name for signal in taken if signal.kind is Kind.IMAGE]
     episodes, per_episode = (
         {number: store.episode(number) for number in long},
         max(PER_EPISODE, MIN_WINDOWS // len(long)),
@@ -285,10 +298,17 @@ def comparison_data(store: Store, recipe: Recipe) -> ComparisonData:
         split=split,
         windows=windows,
         numbers=[number for number, _ in places],
-        steps=tuple(sorted({min(step, horizon) for step in STEPS})),
-        spreads=_spreads(store, used, names),
+        steps=_known_steps(windows, horizon),
+        spreads=_spreads(store, used, vectors),
         planner=recipe.planner,
     )
+
+
+def _known_steps(windows: ForecastWindows, horizon: int) -> tuple[int, ...]:
+    """`STEPS` up to the horizon, each moved to the nearest step at which a signal was observed."""
+    observed = np.any([mask.any(0) for mask in windows.known.values()], 0)
+    known = 1 + np.flatnonzero(observed if observed.any() else ~observed)
+    return tuple(sorted({int(known[np.abs(known - min(step, horizon)).argmin()]) for step in STEPS}))
 
 
 def _spreads(store: Store, episodes: Sequence[int], names: Sequence[str]) -> dict[str, Floats]:
@@ -369,7 +389,7 @@ def compare_models(
         times_s[name] = learned.trained.elapsed_s
         begun[name] = learned.engine.model
     tell(progress, "compare models", len(recipes), len(recipes))
-    trials = tuple(_trial(name, own, errors[LINEAR], times_s[name]) for name, own in errors.items())
+    trials = tuple(trial_of(name, own, errors[LINEAR], times_s[name]) for name, own in errors.items())
     chosen = best(trials)
     choice = Choice(
         chosen=chosen,
@@ -396,8 +416,9 @@ def _candidates(make: Callable[[str], Recipe]) -> tuple[dict[str, Recipe], dict[
     return recipes, reasons
 
 
-def _trial(name: str, errors: Errors, linear: Errors, learn_s: float) -> Trial:
-    relative = errors.relative(linear)
+def trial_of(name: str, errors: Errors, reference: Errors, learn_s: float) -> Trial:
+    """A candidate with its errors, also relative to the reference."""
+    relative = errors.relative(reference)
     return Trial(name=name, errors=tuple(map(float, errors.value)), relative=relative, learn_s=learn_s)
 
 

@@ -48,10 +48,10 @@ from worldline.progress import OnProgress, shown, stoppable, tell
 from worldline.recipes.recipe import Recipe, check_settings
 from worldline.registry import imported, load
 from worldline.report.learn_page import Report, render
-from worldline.schema import Schema
+from worldline.schema import Kind, Schema
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
-from worldline.workflows.budget import Sizing, size_for, within
+from worldline.workflows.budget import BUDGET, Sizing, size_for, within
 from worldline.workflows.check import LateActions, review_log
 from worldline.workflows.choosing import (
     LINEAR,
@@ -60,9 +60,11 @@ from worldline.workflows.choosing import (
     compare_models,
     continued,
     for_candidate,
+    has,
     make_recipe,
     time_for,
 )
+from worldline.workflows.choosing_images import choose_recipe
 from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.evaluation import Evaluation, evaluate
 from worldline.workflows.learn_options import AUTO, Options, OptionsDict, seconds
@@ -81,8 +83,6 @@ MIN_LEFT = 0.3
 """Smallest share of a time budget that is left for the chosen model."""
 TRAINED_SHARE = 0.9
 """Share of this time for its training; the rest is for calibration and report."""
-BUDGET = "budget.json"
-"""File of the sizes that fit the budget, in the folder of an unfinished run."""
 
 
 def learn(
@@ -155,20 +155,23 @@ def learn_logs(
     run = _open(logs, out, options, progress, started)
     store = run.store
 
-    # Without a named recipe, a linear world comes first, and several models are compared with it.
-    choice, trial, failures = None, None, list[CollapseError]()
-    if chooses(store, options):
+    # Without a named recipe, several models are compared; without images, a linear world comes first.
+    choice, trial, linear, failures = None, None, None, list[CollapseError]()
+    if chooses(store, options) and has(store, Kind.IMAGE):
+        device = choose_device(options.device)
+        choice, trial, options = choose_recipe(store, options, folder=run.unfinished, device=device, progress=progress)
+    elif chooses(store, options):
         begun, linear_options = time.monotonic(), for_candidate(options, LINEAR)
         linear = _learn_linear(run, linear_options)
         choice, trial, options = _choose(run, options, linear, begun)
     if choice is None or choice.chosen != LINEAR:
         worlds, failures = _train(run, options, trial)  # trains, fits heads and calibrates, per seed
-        if choice is None and not worlds:
+        if linear is None and not worlds:
             raise failures[0]
-        if choice is not None and not (worlds and beats(store, worlds, linear)):
+        if choice is not None and linear is not None and not (worlds and beats(store, worlds, linear)):
             reason = f"{choice.chosen} was better in the trials, but not after the whole training"
             choice = replace(choice, chosen=LINEAR, reason=reason)
-    if choice is not None and choice.chosen == LINEAR:
+    if choice is not None and linear is not None and choice.chosen == LINEAR:
         worlds, options = [linear], linear_options
 
     evaluation = evaluate(store, worlds, failures=failures, progress=progress)
@@ -454,15 +457,15 @@ def _choose(
         left_s = max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s) / len(options.seeds)
         return within(run.store, recipe, train_s=TRAINED_SHARE * left_s)
 
-    sized = _stored_sizing(run.unfinished, options, sizing).apply(recipe).training
+    sized = _stored_sizing(run.unfinished, sizing).apply(recipe).training
     lengths = {"training": {name: getattr(sized, name) for name in ("num_updates", "num_checks", "open_loop_share")}}
     return choice, trial, replace(chosen, set=merged(chosen.set, lengths), budget=None)
 
 
-def _stored_sizing(unfinished: Path, options: Options, measure: Callable[[], Sizing]) -> Sizing:
-    """The sizes that fit the budget; a resumed run keeps those that are stored with its checkpoint."""
+def _stored_sizing(unfinished: Path, measure: Callable[[], Sizing]) -> Sizing:
+    """The sizes that fit the budget; those of a choice or an interrupted run are stored."""
     plan = unfinished / BUDGET
-    if options.resume and plan.exists():
+    if plan.exists():
         return from_json(Sizing, plan.read_text(), where=plan)
     sizing = measure()
     unfinished.mkdir(parents=True, exist_ok=True)
@@ -533,7 +536,7 @@ def recipes(store: Store, unfinished: Path, options: Options, progress: OnProgre
             raise ConfigError("a budget needs a single process. Leave it out, or learn without torchrun.")
         tell(progress, "fit to the budget", 0)
         budget_s, device = seconds(options.budget) / len(options.seeds), choose_device(options.device)
-        sizing = _stored_sizing(unfinished, options, lambda: size_for(store, recipe, budget_s, device=device))
+        sizing = _stored_sizing(unfinished, lambda: size_for(store, recipe, budget_s, device=device))
         recipe = sizing.apply(recipe)
         tell(progress, "fit to the budget", 1)
     for seed in options.seeds:

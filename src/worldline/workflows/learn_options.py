@@ -30,7 +30,7 @@ REPEATED: Final[Mapping[str, type]] = {
 }
 """The options in this table, which the result depends on, and their types."""
 AUTO: Final = "auto"
-"""Recipe that chooses: by kinds of observations if there are images, else by comparison (`workflows/choosing.py`)."""
+"""Recipe that is chosen by comparison (`workflows/choosing.py`, with images `workflows/choosing_images.py`)."""
 UNNAMED: Final = "a function in Python"
 """Name in a TOML file of a recipe that cannot be imported."""
 _SECONDS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
@@ -65,8 +65,8 @@ class Options:
     Args:
         recipe: registered name such as linear, ensemble, memory, pixels or pixels-and-vectors, or "module:name" of a
             function that maps a store to a recipe; in Python also such a function. By default, or with "auto", it is
-            chosen. With images it is pixels-and-vectors or pixels. Without, a linear model and several learned ones are
-            compared by cross-validation, and the best is trained.
+            chosen: a linear model and several learned ones are compared by cross-validation, or with images recipes
+            with and without a memory, and the best is trained.
         model: registered name of a model family that replaces the recipe's, such as jepa, rssm, ensemble, token,
             features, lewm, or one of your own.
         weights: folder of pretrained weights, for families that need them, such as features.
@@ -74,7 +74,7 @@ class Options:
         horizon: number of steps for which bands are calibrated and errors are reported; the same as the setting
             `horizon`. By default that of the recipe, shortened if episodes are shorter.
         goals: whether to fit goal heads, for plans to pictures and in steps; the same as the setting `heads.goals`. By
-            default with images only. `worldline goals` adds them later.
+            default with images only, and without a memory. `worldline goals` adds them later.
         set: settings of the recipe by path, such as training.num_updates=3000; see `Recipe.with_settings`. In Python a
             mapping.
         config: TOML file with such settings, and with options in its table [learn], such as the run.toml of a world,

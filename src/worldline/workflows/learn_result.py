@@ -34,7 +34,7 @@ class LearnResult(Evaluation):
     Args:
         bundle: folder of the world.
         store: the imported logs with the schema that was used.
-        choice: the comparison of models; None if a recipe was given, or the world sees images.
+        choice: the comparison of models; None if a recipe was given.
         late: actions that are logged too late; None if they are not.
         unclear: ambiguities in the logs and the assumptions made.
         total_s: total wall time.
