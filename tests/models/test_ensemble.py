@@ -464,37 +464,3 @@ def test_members_learn_single_steps_of_other_folds_and_validations_choose_their_
 def test_several_kinds_of_ensembles_learn_from_windows() -> None:
     for settings in ({"linear": False, "noise": False}, {"linear": True, "noise": True}):
         assert build(POSITION, history=2, **settings).single_steps(window()) is None
-
-
-@pytest.mark.parametrize(
-    ("history", "layers", "folds", "known"), [(1, 1, False, 4), (2, 2, True, 2), (4, 3, True, 4), (4, 2, False, 1)]
-)
-def test_open_loop_paths_have_the_gradient_of_their_steps(
-    history: int, layers: int, folds: bool, known: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With gaps, after histories of different lengths, with offsets, and beyond the logged range."""
-    seen = window(batch=60, length=12)
-    settings: dict[str, Any] = {"linear": True, "noise": False, "gain": 0.1, "folds": folds}
-    model = build(POSITION, LAMP, history=history, layers=layers, **settings)
-    model.fit_normaliser(seen)
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight, 0.0, 0.3)
-    few = pick_entries(seen, torch.arange(6)).first(6)
-    few.observed["position"][:2, :known] = False
-    few.observed["lamp"][1] = False
-    with torch.no_grad():
-        belief = model.encode(few, generator=seeded())
-    ahead = pick_entries(seen, torch.arange(6)).past.steps(slice(5, None))
-    coefficients = torch.randn(6, 1, 5, ahead.step_s.shape[1], 3, generator=seeded())
-
-    def gradients() -> list[torch.Tensor]:
-        actions = ahead.actions.clone().requires_grad_()
-        features = model.rollout(belief, replace(ahead, actions=actions), generator=seeded()).features
-        loss = (features.tanh()[..., :3] * coefficients[..., : features.shape[3], :]).sum()
-        return list(torch.autograd.grad(loss, [actions, *model.parameters()]))
-
-    fast = gradients()
-    monkeypatch.setattr(Ensemble, "_differentiates", lambda *_: False)
-    for ours, automatic in zip(fast, gradients(), strict=True):
-        torch.testing.assert_close(ours, automatic, rtol=1e-3, atol=1e-4)
-        assert automatic.abs().max() > 0

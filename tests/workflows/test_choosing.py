@@ -156,7 +156,7 @@ def test_a_candidate_that_fails_is_left_out_with_its_reason(tmp_path: Path, monk
     store = plant(tmp_path / "store", cubic=False, num_episodes=12, num_steps=16)
     result = learn_logs(store.path, tmp_path / "world", Options(set=SHORT))
     assert result.choice.failed == {"ensemble": "the loss diverged"}
-    assert [one.name for one in result.choice.trials] == [LINEAR, "ensemble-memory", "ensemble-delays"]
+    assert [one.name for one in result.choice.trials] == [LINEAR, "recurrent", "ensemble-memory", "ensemble-delays"]
     assert "ensemble failed: the loss diverged" in (tmp_path / "world" / "report.html").read_text()
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -31,9 +31,8 @@ from worldline.models.layers.gather import num_processes, share_draw, share_mean
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.linear_forecast import ENOUGH_ROWS
 from worldline.models.layers.member_beliefs import EnsembleBelief, Spread
-from worldline.models.layers.member_networks import LinearBase, MemberNetworks, Slices, half_precision
+from worldline.models.layers.member_networks import LinearBase, MemberNetworks, Slices
 from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
-from worldline.models.layers.open_loop import Fixed, open_loop
 from worldline.models.layers.single_steps import SingleSteps
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Schema
@@ -137,6 +136,23 @@ class _StepTable:
     used: Bool[Tensor, "R M"]
 
 
+class Ahead(NamedTuple):
+    """An open-loop prediction of T steps."""
+
+    covariates: Float[Tensor, "T B covariates"]
+    bases: Sequence[tuple[Tensor, Tensor] | None]
+    """Parts of the linear forecast in each step."""
+    units: Sequence[Float[Tensor, "#R size"]]
+    """Of the networks' changes in each step."""
+    offset: Float[Tensor, "M R size"] | None
+    lagged: Float[Tensor, "M R lagged"]
+    """At the start."""
+    present: Float[Tensor, "M R size"]
+    """At the start."""
+    unseen: Bool[Tensor, "M R size"]
+    """Values that were never observed."""
+
+
 class Ensemble(WorldModel):
     """The model. Its belief holds the last `history` observations, once per member.
 
@@ -154,6 +170,10 @@ class Ensemble(WorldModel):
     """
 
     Config = EnsembleConfig
+    state_size: int = 0
+    """Size of the hidden state of recurrent networks."""
+    paths_only: bool = False
+    """Whether the loss has open-loop errors only."""
     lowest: Tensor
     highest: Tensor
 
@@ -165,18 +185,10 @@ class Ensemble(WorldModel):
         self.codes = Standardizer(signals)
         self.present = slice(len(self.codes.owner))
         self.inputs = InputNormaliser(schema, timed=config.timed)
-        members, width, size = config.num_members, config.width, len(self.codes.owner)
+        members, size = config.num_members, len(self.codes.owner)
         lagged, ages = config.history * size, config.history * len(signals)
         covariates = ages + config.history * self.inputs.size
-        self.layers = MemberNetworks(
-            num_members=members,
-            lagged=lagged,
-            covariates=covariates,
-            width=width,
-            layers=config.layers,
-            size=size,
-            noisy=config.noise,
-        )
+        self.layers = self._networks(lagged, covariates)
         if config.noise:
             self.upper = nn.Parameter(torch.full((members, size), 0.5))  # bound of the log variance of z-scores
             self.lower = nn.Parameter(torch.full((members, size), -10.0))  # bound in the units of `_unit`
@@ -194,6 +206,17 @@ class Ensemble(WorldModel):
                 size=size,
             )
             self.layers.start_at_zero(slice(ages))
+
+    def _networks(self, lagged: int, covariates: int) -> MemberNetworks:
+        return MemberNetworks(
+            num_members=self.config.num_members,
+            lagged=lagged,
+            covariates=covariates,
+            width=self.config.width,
+            layers=self.config.layers,
+            size=len(self.codes.owner),
+            noisy=self.config.noise,
+        )
 
     def fit_normaliser(self, window: Window) -> None:
         """Fits each component on its observed values. A signal that was never observed keeps its scale."""
@@ -256,12 +279,12 @@ class Ensemble(WorldModel):
         seen = self._seen(window.observed)[..., self.codes.owner]
         codes = interpolated(self.codes(window.observations, window.observed), seen)
         now, starts = self.inputs(window.past)[:, 0], torch.arange(window.past.step_s.shape[1], device=codes.device)
-        memory = self._windows(codes, now, starts)
+        memory = self._cut(codes, now, starts)
         return _StepTable(
             inputs=torch.cat([self._lagged(memory)[:, 0].flatten(1), self._covariates(memory, _by_step(now))], -1),
             change=_by_step(codes.diff(dim=1)),
             known=_by_step(seen[:, 1:] & seen[:, :-1]),
-            complete=self._windows(seen.float(), now, starts).codes[:, 0].flatten(1).bool().all(-1),
+            complete=self._cut(seen.float(), now, starts).codes[:, 0].flatten(1).bool().all(-1),
             counts=self._count(memory),
             used=~self._fold(window).repeat(len(starts), 1),
         )
@@ -319,7 +342,7 @@ class Ensemble(WorldModel):
         noise = None
         if self.config.noise:
             like = known.new_empty(batch, members, len(self.codes.owner))
-            noise = [_noise(like, generator).repeat_interleave(versions, 0) for _ in range(steps)]
+            noise = [normal(like.shape, generator, like.device).repeat_interleave(versions, 0) for _ in range(steps)]
         start = _repeat(_memory(belief), versions)
         rollout = start.rollout(self._unroll(start, known, noise), known)
         features = rollout.features.unflatten(0, (batch, versions)).flatten(1, 2)
@@ -336,6 +359,7 @@ class Ensemble(WorldModel):
             stale=stale.unflatten(-1, (config.history, signals)),
             inputs=inputs.unflatten(-1, (config.history - 1, self.inputs.size)),
             errors=no_errors(shared[..., : len(self.codes.owner)], config.gain),
+            hidden=shared.new_zeros(*shared.shape[:2], 1, self.state_size),
         )
 
     @torch.no_grad()
@@ -376,7 +400,7 @@ class Ensemble(WorldModel):
             within = variance.unflatten(0, (batch, versions, num_particles)).mean(2) + mean.var(2, correction=0)
             aleatoric.append(within.mean(2))
             epistemic.append(mean.mean(2).var(2, correction=0))
-            half = _noise(mean[:, :1, : num_particles // 2], generator)
+            half = normal(mean[:, :1, : num_particles // 2].shape, generator, mean[:, :1, : num_particles // 2].device)
             noise = torch.cat([half, -half], 2).expand_as(mean).flatten(0, 2)
             memory = memory.imagine(expected + variance.sqrt() * noise, known[:, step])
         unit = self.codes.deviation.square()
@@ -404,16 +428,17 @@ class Ensemble(WorldModel):
             visible = seen & (chance >= config.blanked)
         elif self.num_folds and window.episode is not None:
             share = self._fold(window)[..., None].to(codes.dtype)  # validation, by the member that never saw a window
+        only_paths = self.open_loop or self.paths_only
         with torch.no_grad():
-            memories = None if self.open_loop or visible.all() else self._encode(codes, visible, now)
+            memories = None if only_paths or visible.all() else self._encode(codes, visible, now)
         batch = _Batch(codes=codes, seen=seen, now=now, share=share, visible=visible, memories=memories)
         terms, weights = dict[str, Tensor](), dict[str, float]()
-        if self.open_loop is not True:
+        if not only_paths:
             terms["step"] = self._step_loss(batch, generator)
             weights["step"] = 1.0
             if config.noise:
                 terms["bounds"], weights["bounds"] = (self.upper - self.lower).mean(), BOUND_WEIGHT
-        if self.open_loop or (config.path_weight and self.open_loop is None):
+        if only_paths or (config.path_weight and self.open_loop is None):
             terms["path"] = self._path_loss(batch, generator)
             weights["path"] = config.path_weight or 1.0
         return Losses(terms=terms, weights=weights)
@@ -454,20 +479,17 @@ class Ensemble(WorldModel):
         Some predictions in training begin after fewer observations than the history, and are as long as the others.
         """
         codes, seen, now = batch.codes, batch.seen, batch.now
-        start = min(self.config.history, now.shape[1]) - 1
+        start = min(self.context, now.shape[1]) - 1
         if self.training and start:
             steps, draw = now.shape[1] - start, uniform((2,), generator, now.device)
             start = int(draw[0] * start / SHORT_SHARE) if draw[0] < SHORT_SHARE else start
             now, codes, seen = now[:, : start + steps], codes[:, : start + steps + 1], seen[:, : start + steps + 1]
         visible = batch.visible[:, : start + 1]
         if visible.all():
-            memory = self._windows(codes, now, torch.tensor([start], device=now.device))
-            memory = memory.of_members(self.config.num_members)
-        elif batch.memories is None:
-            with torch.no_grad():
-                memory = self._encode(codes[:, : start + 1], visible, now[:, :start])[-1]
+            last = torch.tensor([start], device=now.device)
+            memory = self._windows(codes, now, last).of_members(self.config.num_members)
         else:
-            memory = batch.memories[start]
+            memory = self._after_gaps(codes[:, : start + 1], visible, now[:, :start])
         observed_before = ~self._never(memory)
         path = self._unroll(memory, now[:, start:]).permute(2, 0, 1, 3)
         target, known = codes[:, start + 1 :].transpose(0, 1), seen[:, start:, self.codes.owner].transpose(0, 1)
@@ -476,12 +498,23 @@ class Ensemble(WorldModel):
         error = (path - target[:, :, None]).square()
         weight = (known[1:, :, None] & observed_before) * batch.share
         relative = (persistence + self.codes.change.square())[:, None]
-        if self.open_loop:  # the gradient of the root: all steps count alike
+        if self.open_loop or self.paths_only:  # the gradient of the root: all steps count alike
             squared = whole_mean(error, weight, 1) + MIN_ERROR * self._unit(self._count(memory))[0].square()
             relative = 2 * (relative * squared).sqrt()
         return (share_mean(error, weight, 1) / relative).mean()
 
+    @torch.no_grad()
+    def _after_gaps(
+        self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
+    ) -> EnsembleBelief:
+        """The belief after the last observation of a training window with gaps."""
+        return self._encode(codes, seen, now)[-1]
+
     def _windows(self, codes: Float[Tensor, "B H size"], now: Tensor, starts: Int[Tensor, " P"]) -> EnsembleBelief:
+        """The beliefs at the observations `starts` of logs without gaps, [P B, 1 or M, ...]."""
+        return self._cut(codes, now, starts)
+
+    def _cut(self, codes: Float[Tensor, "B H size"], now: Tensor, starts: Int[Tensor, " P"]) -> EnsembleBelief:
         """The beliefs at the observations `starts` of logs without gaps, [P B, 1, ...]: all members share them."""
         history, batch = self.config.history, len(codes)
         back = _back(starts, history)
@@ -490,7 +523,9 @@ class Ensemble(WorldModel):
         before_first = (back < history - 1).to(codes.dtype)
         stale = before_first[None, ..., None].expand(batch, -1, -1, len(self.codes.signals))
         past, stale, inputs = (_by_step(part)[:, None] for part in (past, stale, inputs))
-        return EnsembleBelief(codes=past, stale=stale, inputs=inputs, errors=no_errors(past[:, :, 0], self.config.gain))
+        errors = no_errors(past[:, :, 0], self.config.gain)
+        hidden = past.new_zeros(len(past), 1, 1, self.state_size)
+        return EnsembleBelief(codes=past, stale=stale, inputs=inputs, errors=errors, hidden=hidden)
 
     def _encode(
         self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
@@ -505,6 +540,7 @@ class Ensemble(WorldModel):
             stale=stale,
             inputs=torch.zeros(len(codes), members, history - 1, self.inputs.size, device=codes.device),
             errors=no_errors(first[:, None].expand(-1, members, -1), self.config.gain),
+            hidden=first.new_zeros(len(first), members, 1, self.state_size),
         )
         memories = [memory]
         for step in range(1, codes.shape[1]):
@@ -592,38 +628,14 @@ class Ensemble(WorldModel):
             known: the inputs of each step.
             noise: per step [B, M, size], in standard deviations; None for the expected path.
         """
-        history, (batch, steps, _) = self.config.history, known.shape
-        back, ages_before = _back(torch.arange(steps, device=known.device), history), memory.stale[:, 0].flip(1)
-        ages = torch.cat([ages_before, ages_before.new_zeros(batch, steps - 1, ages_before.shape[-1])], 1)
-        inputs = torch.cat([memory.inputs[:, 0].flip(1), known], 1)
-        covariates = _by_step(torch.cat([ages[:, back].flatten(2), inputs[:, back].flatten(2)], -1))
-        networks = self.layers.contribution(self._clamped(covariates, lagged=False)).unflatten(1, (steps, batch))
-        first = self._common(self._count(memory))
-        # From step `late` on, all rows have a whole history.
-        late = min(steps, history - (first if isinstance(first, int) else 1))
-        counts = [first + n if isinstance(first, int) else (first + n).clamp(max=history) for n in range(late)]
-        units = [self._unit(count) for count in [*counts, history]]
-        bases = self._bases(covariates.unflatten(0, (steps, batch)), counts)
-        offset = offset_of(memory.errors).transpose(0, 1) if self.config.gain else None
-        lagged = self._lagged(memory).flatten(2).transpose(0, 1)
-        size, present = len(self.codes.owner), memory.codes[:, :, 0].transpose(0, 1)
-        unseen, slices, path = self._never(memory).transpose(0, 1), self.layers.slices(), list[Tensor]()
-        if noise is None and self._differentiates(known, offset):
-            contributions, weights = zip(*(base for base in bases if base is not None), strict=True)
-            fixed = Fixed(
-                units=[units[min(step, late)] for step in range(steps)],
-                weights=weights,
-                low=self.lowest[: self.layers.lagged],
-                high=self.highest[: self.layers.lagged],
-                change=self.codes.change,
-                offset=offset,
-                unseen=unseen,
-            )
-            linear = torch.stack([each.expand(self.config.num_members, -1, -1) for each in contributions])
-            steps_first = open_loop(fixed, linear, networks.transpose(0, 1), lagged, present, slices)
-            return steps_first.permute(2, 1, 0, 3)
-        for step, (contribution, base) in enumerate(zip(networks.unbind(1), bases, strict=True)):
-            unit = units[min(step, late)]
+        ahead, history = self._ahead(memory, known), self.config.history
+        covariates = self._clamped(ahead.covariates.flatten(0, 1), lagged=False)
+        networks = self.layers.contribution(covariates).unflatten(1, ahead.covariates.shape[:2])
+        lagged, present, offset, unseen = ahead.lagged, ahead.present, ahead.offset, ahead.unseen
+        size, slices, path = len(self.codes.owner), self.layers.slices(), list[Tensor]()
+        for step, (contribution, base, unit) in enumerate(
+            zip(networks.unbind(1), ahead.bases, ahead.units, strict=True)
+        ):
             change, hidden = self._change(lagged, contribution, base, unit, slices)
             change = change if offset is None else change + offset
             if not step:
@@ -639,12 +651,27 @@ class Ensemble(WorldModel):
             lagged = torch.cat([present, *moved], -1)
         return torch.stack(path, 2).transpose(0, 1)
 
-    def _differentiates(self, values: Tensor, offset: Tensor | None) -> bool:
-        """Whether `open_loop` serves: a residual ensemble in full precision needs gradients, but not of an offset."""
-        if self.base is None or not torch.is_grad_enabled() or half_precision(values):
-            return False
-        wanted = values.requires_grad or any(weight.requires_grad for weight in self.parameters())
-        return wanted and not (offset is not None and offset.requires_grad)
+    def _ahead(self, memory: EnsembleBelief, known: Float[Tensor, "B T I"]) -> Ahead:
+        """What an open-loop prediction from `memory` with the inputs `known` needs."""
+        history, (batch, steps, _) = self.config.history, known.shape
+        back, ages_before = _back(torch.arange(steps, device=known.device), history), memory.stale[:, 0].flip(1)
+        ages = torch.cat([ages_before, ages_before.new_zeros(batch, steps - 1, ages_before.shape[-1])], 1)
+        inputs = torch.cat([memory.inputs[:, 0].flip(1), known], 1)
+        covariates = torch.cat([ages[:, back].flatten(2), inputs[:, back].flatten(2)], -1).transpose(0, 1)
+        first = self._common(self._count(memory))
+        # From step `late` on, all rows have a whole history.
+        late = min(steps, history - (first if isinstance(first, int) else 1))
+        counts = [first + n if isinstance(first, int) else (first + n).clamp(max=history) for n in range(late)]
+        units = [self._unit(count) for count in [*counts, history]]
+        return Ahead(
+            covariates=covariates,
+            bases=self._bases(covariates, counts),
+            units=[units[min(step, late)] for step in range(steps)],
+            offset=offset_of(memory.errors).transpose(0, 1) if self.config.gain else None,
+            lagged=self._lagged(memory).flatten(2).transpose(0, 1),
+            present=memory.codes[:, :, 0].transpose(0, 1),
+            unseen=self._never(memory).transpose(0, 1),
+        )
 
     def _bases(
         self, covariates: Float[Tensor, "T B covariates"], counts: Sequence[int | Tensor]
@@ -717,7 +744,3 @@ def _back(at: Int[Tensor, " P"], history: int) -> Int[Tensor, "P history"]:
 def _repeat(memory: EnsembleBelief, times: int) -> EnsembleBelief:
     index = torch.arange(len(memory.codes), device=memory.codes.device)
     return memory.select(index.repeat_interleave(times))
-
-
-def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    return normal(like.shape, generator, like.device)

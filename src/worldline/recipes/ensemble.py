@@ -15,6 +15,7 @@ import numpy as np
 from worldline.data.store import Store
 from worldline.models.ensemble import EnsembleConfig
 from worldline.models.layers.offset import GAIN
+from worldline.models.recurrent import RecurrentConfig
 from worldline.recipes.recipe import Recipe, vector_planner
 from worldline.recipes.vectors import vectors
 from worldline.schema import Role, Signal
@@ -25,6 +26,8 @@ LONG_HISTORY: Final = 12
 """Observations that show hidden states and short delays."""
 LONGEST_HISTORY: Final = 24
 """Observations that show long delays and slow hidden states."""
+CONTEXT: Final = 24
+"""Observations from which a recurrent state is computed in training."""
 MAX_OPEN_LOOP_STEPS: Final = 24
 """Steps of a training window after its history."""
 UPDATES: Final = (5000, 40_000)
@@ -58,6 +61,34 @@ def ensemble_delays(store: Store) -> Recipe:
         UnsupportedError: the logs hold no vector observation.
     """
     return _with_history(store, "ensemble-delays", LONGEST_HISTORY)
+
+
+def recurrent(store: Store) -> Recipe:
+    """Predicts all vector observations with recurrent networks; discrete observations are left out. For noisy sensors.
+
+    Raises:
+        UnsupportedError: the logs hold no vector observation.
+    """
+    base = _with_history(store, "recurrent", LONG_HISTORY)
+    num_steps = max(2, int(np.quantile(store.num_steps, 0.2)))
+    context = max(1, min(CONTEXT, num_steps // 3))
+    config = RecurrentConfig(
+        inputs=base.model_config.inputs,
+        history=min(base.model_config.history, context),
+        context=context,
+        timed=base.model_config.timed,
+        folds=True,
+        gain=GAIN,
+    )
+    training = replace(
+        base.training,
+        window=min(context + MAX_OPEN_LOOP_STEPS, num_steps + 1),
+        batch_size=16,
+        learning_rate=0.02,  # a third of it for open-loop paths
+        open_loop_share=1.0,
+        clip_norm=1.0,
+    )
+    return replace(base, model="recurrent", model_config=config, training=training)
 
 
 def _is_read(signal: Signal, inputs: Sequence[str]) -> bool:

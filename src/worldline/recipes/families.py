@@ -68,7 +68,7 @@ def with_family(recipe: Recipe, store: Store, name: str, *, weights: Path | None
             "Use a recipe that has it, such as --recipe pixels or vectors, or write one."
         )
     images = [signal for signal in recipe.model_config.inputs if store.schema[signal].kind is Kind.IMAGE]
-    if images and name in ("ensemble", "linear", "token"):
+    if images and name in ("ensemble", "linear", "recurrent", "token"):
         raise UnsupportedError(
             f"the family {name!r} has no encoder for images, and {recipe.name!r} learns from {', '.join(images)}. "
             "Choose jepa, rssm, features or lewm; or learn from the vector signals alone: --recipe vectors."

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from worldline.config import BoundedConfig, Bounds, Positive, Share, Size, Weight
+from worldline.config import BoundedConfig, Bounds, Positive, Size, Weight
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows
@@ -61,7 +61,7 @@ class TrainingConfig(BoundedConfig):
     clip_norm: Positive = 1.0
     num_checks: Size = 20
     num_validation: Annotated[int, Bounds(at_least=4)] = 256
-    open_loop_share: Share = 0.0
+    open_loop_share: Annotated[float, Bounds(at_least=0, at_most=1)] = 0.0
     choose: Literal["control", "validation", "last"] = "control"
     min_rank: float = 2.0
     min_deviation: float = 0.05

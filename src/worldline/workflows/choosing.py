@@ -49,8 +49,8 @@ from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
 LINEAR: Final = "linear"
-CANDIDATES: Final = (LINEAR, "ensemble", "ensemble-memory", "ensemble-delays")
-"""Registered names of recipes, in the order of trial."""
+CANDIDATES: Final = (LINEAR, "recurrent", "ensemble", "ensemble-memory", "ensemble-delays")
+"""Registered names of recipes, in the order of trial and of preference in near ties."""
 TRIAL_SHARE: Final = 0.25
 """Share of a recipe's updates in its trial."""
 DEFAULT_S: Final = 180.0
@@ -72,7 +72,8 @@ TOLERATED: Final = 1.1
 MIN_GAIN: Final = 0.02
 """Smallest gain over the linear model, which plans exactly and answers faster, as a share of its error."""
 NEARLY: Final = 0.05
-"""Relative difference of errors in short trials that does not decide: a shorter history gains more from training."""
+"""Relative difference of errors in short trials that does not decide. Recurrent networks and shorter histories
+gain more from further training."""
 MIN_ERROR: Final = 1e-4
 """Errors below this share of a standard deviation count as this share: nobody can use the difference."""
 
@@ -242,7 +243,7 @@ class ComparisonData:
         Source: Krogh and Vedelsby 1995, "Neural network ensembles, cross validation, and active learning".
         """
         engines = list({unseen(number): None for number in self.split.not_held_out})
-        fits = [_means(LocalWorld(fit, None, self.planner), self.windows) for fit in engines]
+        fits = [predicted_means(LocalWorld(fit, None, self.planner), self.windows) for fit in engines]
         predictions = {name: np.stack([fit[name] for fit in fits]) for name in fits[0]}
         chosen = [engines.index(unseen(number)) for number in self.numbers]
         means = {name: values[chosen, np.arange(len(chosen))] for name, values in predictions.items()}
@@ -260,7 +261,7 @@ def _variance_of_others(values: Floats, one: Floats) -> Floats:
     return np.asarray(np.maximum(squared, 0.0) / (others - 1))
 
 
-def _means(world: World, windows: ForecastWindows) -> dict[str, Floats]:
+def predicted_means(world: World, windows: ForecastWindows) -> dict[str, Floats]:
     """The predicted means [W, T, n] of each signal."""
     return {name: forecast.mean.astype(float) for name, forecast in window_forecasts(world, windows).items()}
 
@@ -366,17 +367,15 @@ def compare_models(
     recipes = {name: _without_heads(recipe) for name, recipe in recipes.items()}
     data = comparison_data(store, recipes[LINEAR])
     errors, times_s = {LINEAR: _errors(data, linear)}, {LINEAR: linear.learn_s}
-    begun, updates = dict[str, WorldModel](), math.inf
-    if budget_s is not None and len(recipes) > 1:  # the last one has the slowest updates
-        each_s = BUDGET_SHARE * budget_s / (len(recipes) - 1)
-        updates = within(store, fitted_to_all(store, list(recipes.values())[-1]), train_s=each_s).num_updates
+    begun = dict[str, WorldModel]()
+    each_s = math.inf if budget_s is None else BUDGET_SHARE * budget_s / max(1, len(recipes) - 1)
     for number, (name, recipe) in enumerate(recipes.items()):
         tell(progress, "compare models", number, len(recipes))
         if name == LINEAR:
             continue
         place = folder / f"trial-{name}"
         try:
-            trial = _trial_recipe(store, recipe, updates)
+            trial = _trial_recipe(store, recipe, each_s)
             learned = learn_engine(store, trial, folder=place, device=device, head_episodes=HEAD_EPISODES)
             unseen = unseen_engines(store, recipe, learned.engine, place)
             assert unseen is not None
@@ -433,7 +432,7 @@ def _reason(chosen: str, trials: Sequence[Trial]) -> str:
     if chosen == LINEAR:
         return "no other model was clearly better"
     lowest = min(trials, key=lambda trial: trial.relative.value).name
-    return "lowest error in the trials" if lowest == chosen else f"nearly the error of {lowest}, from a shorter history"
+    return "lowest error in the trials" if lowest == chosen else f"nearly the error of {lowest}, and more to gain"
 
 
 def _without_heads(recipe: Recipe) -> Recipe:
@@ -444,11 +443,12 @@ def _without_heads(recipe: Recipe) -> Recipe:
     return replace(recipe, heads=heads)
 
 
-def _trial_recipe(store: Store, recipe: Recipe, updates: float) -> Recipe:
-    """The recipe with a share of its updates, at most `updates`, for all episodes but the held-out ones."""
-    updates = min(updates, max(1, math.ceil(TRIAL_SHARE * recipe.training.num_updates)))
-    training = replace(recipe.training, num_updates=int(updates), num_checks=TRIAL_CHECKS)
-    return replace(fitted_to_all(store, recipe), training=training)
+def _trial_recipe(store: Store, recipe: Recipe, each_s: float) -> Recipe:
+    """The recipe with a share of its updates, as far as they fit into the time, for all but the held-out episodes."""
+    fitted, updates = fitted_to_all(store, recipe), max(1, math.ceil(TRIAL_SHARE * recipe.training.num_updates))
+    if each_s < math.inf:
+        updates = min(updates, within(store, fitted, train_s=each_s).num_updates)
+    return replace(fitted, training=replace(fitted.training, num_updates=updates, num_checks=TRIAL_CHECKS))
 
 
 def continued(recipe: Recipe) -> Recipe:

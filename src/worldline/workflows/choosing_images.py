@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from worldline.audit.queries import window_forecasts
 from worldline.audit.report_evidence import Choice, Trial
 from worldline.config import from_json, to_json
 from worldline.data.store import Store
@@ -28,28 +27,16 @@ from worldline.data.windows import ForecastWindows, Windows
 from worldline.engines.learned import LearnedEngine
 from worldline.errors import CollapseError, ConfigError, DataError, UnsupportedError
 from worldline.models.base import WorldModel
+from worldline.models.layers.linear_forecast import least_squares
 from worldline.progress import OnProgress, tell
 from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind
 from worldline.stats import Floats, draw_clusters
 from worldline.training.batches import goal_latents, to_inputs, to_window, trace, window_signals
 from worldline.training.heads.distance import Distance
+from worldline.workflows import choosing
 from worldline.workflows.budget import BUDGET, Sizing, shortened, size_for, training_share
-from worldline.workflows.choosing import (
-    BUDGET_SHARE,
-    MIN_GAIN,
-    TRIAL_CHECKS,
-    TRIAL_SHARE,
-    ComparisonData,
-    Errors,
-    comparison_data,
-    has,
-    make_recipe,
-    measure,
-    named_recipe,
-    pooled,
-    trial_of,
-)
+from worldline.workflows.choosing import ComparisonData, Errors, has, make_recipe, named_recipe
 from worldline.workflows.learn_options import Options, seconds
 from worldline.workflows.training import LearnedModel, evenly_chosen, learn_engine
 from worldline.world.local import LocalWorld
@@ -82,11 +69,6 @@ class Tried(NamedTuple):
     recipe: Recipe
     sizing: Sizing | None
     learned: LearnedModel
-
-    @property
-    def update_s(self) -> float:
-        """Seconds per update in the trial."""
-        return self.learned.trained.elapsed_s / math.ceil(TRIAL_SHARE * self.recipe.training.num_updates)
 
 
 def choose_recipe(
@@ -130,8 +112,9 @@ def choose_recipe(
     if options.budget is not None and chosen is not None and chosen.sizing is not None:
         budget_s, planned = seconds(options.budget), chosen.recipe.training.num_updates
         left = max(MIN_LEFT, 1 - (time.monotonic() - begun_s) / budget_s)
-        updates = training_share(chosen.recipe.heads) * left * budget_s / len(options.seeds) / chosen.update_s
-        updates, heads = max(1, min(int(updates), 2 * planned)), min(1.0, left / (1 - BUDGET_SHARE))
+        update_s = chosen.learned.trained.elapsed_s / math.ceil(choosing.TRIAL_SHARE * planned)
+        updates = training_share(chosen.recipe.heads) * left * budget_s / len(options.seeds) / update_s
+        updates, heads = max(1, min(int(updates), 2 * planned)), min(1.0, left / (1 - choosing.BUDGET_SHARE))
         sizing = replace(chosen.sizing, num_updates=updates, heads=heads * chosen.sizing.heads)
         (folder / BUDGET).write_text(to_json(sizing))
     return choice, None if chosen is None else chosen.learned.engine.model, candidates[choice.chosen]
@@ -157,20 +140,19 @@ def _try(store: Store, options: Options, data: ComparisonData, *, folder: Path, 
     """A short training, without heads for reward, images and, unless wanted, goals."""
     recipe, sizing, goals = make_recipe(store, options).with_seed(options.seeds.start), None, _wants_goals(options)
     if options.budget is not None:
-        later_s = (1 - BUDGET_SHARE) * seconds(options.budget) / len(options.seeds)
+        later_s = (1 - choosing.BUDGET_SHARE) * seconds(options.budget) / len(options.seeds)
         sizing = size_for(store, recipe, later_s, device=device)
         recipe = sizing.apply(recipe)
-    updates = max(1, math.ceil(TRIAL_SHARE * recipe.training.num_updates))
-    training = replace(recipe.training, num_updates=updates, num_checks=TRIAL_CHECKS)
+    updates = max(1, math.ceil(choosing.TRIAL_SHARE * recipe.training.num_updates))
+    training = replace(recipe.training, num_updates=updates, num_checks=choosing.TRIAL_CHECKS)
     unused = {"num_landmarks": 0, "outcome_updates": 0, "decoder_updates": 0, "inverse_updates": 0}
-    heads = replace(shortened(recipe.heads, TRIAL_SHARE), goals=goals, **unused)
+    heads = replace(shortened(recipe.heads, choosing.TRIAL_SHARE), goals=goals, **unused)
     trial = replace(recipe, training=training, heads=heads)
     learned = learn_engine(store, trial, folder=folder, device=device, head_episodes=MAX_EPISODES)
     engine = learned.engine
     if data.spreads:
         world = LocalWorld(engine, None, recipe.planner)
-        forecasts = window_forecasts(world, data.windows)
-        errors = measure(world, {name: forecast.mean.astype(float) for name, forecast in forecasts.items()}, data)
+        errors = choosing.measure(world, choosing.predicted_means(world, data.windows), data)
     else:
         errors = picture_errors(engine, _comparison_data(store, recipe, "train"), data)
     if goals:
@@ -185,7 +167,8 @@ def _comparison_data(store: Store, recipe: Recipe, part: str) -> ComparisonData:
     """Windows of episodes of one part of the logs."""
     split = recipe.split(store)
     chosen = tuple(evenly_chosen(getattr(split, part), MAX_EPISODES))
-    return comparison_data(store, recipe.with_split(replace(split, train=(), calibration=(), validation=chosen)))
+    split = replace(split, train=(), calibration=(), validation=chosen)
+    return choosing.comparison_data(store, recipe.with_split(split))
 
 
 def _choice(
@@ -194,7 +177,7 @@ def _choice(
     """The comparison with the first candidate that could be tried."""
     goals, reference = _wants_goals(options), next(iter(tried), str(named_recipe(store, options)))
     trials = tuple(
-        trial_of(name, one.errors, tried[reference].errors, one.learned.trained.elapsed_s)
+        choosing.trial_of(name, one.errors, tried[reference].errors, one.learned.trained.elapsed_s)
         for name, one in tried.items()
     )
     loses_goals = reference in tried and tried[reference].recipe.heads.goals and not goals
@@ -224,7 +207,7 @@ def best_recipe(trials: Sequence[Trial], reference: str, *, loses_goals: bool) -
     if len(trials) < 2:
         return reference, "no other recipe could be tried"
     lowest = min(trials, key=lambda trial: trial.relative.value)
-    if lowest.relative.high < 1 and lowest.relative.value <= 1 - (GOALS_GAIN if loses_goals else MIN_GAIN):
+    if lowest.relative.high < 1 and lowest.relative.value <= 1 - (GOALS_GAIN if loses_goals else choosing.MIN_GAIN):
         lost = f"; plans to pictures need --goals or --recipe {reference}" if loses_goals else ""
         return lowest.name, f"lowest error in the trials{lost}"
     return reference, "no other recipe was clearly better"
@@ -253,8 +236,7 @@ def goal_error(store: Store, engine: LearnedEngine, number: int) -> float:
     embedded = (head.embed if head.pictures is None else head.embed_pictures)(goals)
     start, goal = (frames[rows] for rows in np.triu_indices(len(frames), 1))
     steps = head.between(head.embed(states)[start], embedded[goal])
-    order = float(spearmanr(steps.cpu(), goal - start).statistic)
-    return 1 - order if math.isfinite(order) else 1.0
+    return 1 - float(np.nan_to_num(spearmanr(steps.cpu(), goal - start).statistic))
 
 
 def picture_errors(engine: LearnedEngine, train: ComparisonData, data: ComparisonData) -> Errors:
@@ -268,12 +250,10 @@ def picture_errors(engine: LearnedEngine, train: ComparisonData, data: Compariso
     (rows, targets, seen), (features, truth, shown) = (_futures(engine, part.windows) for part in (train, data))
     rows, targets = rows[seen], targets[seen]
     centre, mean = rows.mean(0), targets.mean(0)
-    products = (rows - centre).T @ (rows - centre)
-    penalty = RIDGE * np.trace(products) / len(products) * np.eye(len(products))
-    weights = np.linalg.solve(products + penalty, (rows - centre).T @ (targets - mean))
+    weights = least_squares(torch.from_numpy(rows - centre), torch.from_numpy(targets - mean), RIDGE).numpy()
     squared = np.square((features - centre) @ weights + mean - truth).mean(-1) / np.square(targets - mean).mean()
     at = np.array(data.steps) - 1
-    return pooled(data, [(squared[:, at], shown[:, at].astype(float))])
+    return choosing.pooled(data, [(squared[:, at], shown[:, at].astype(float))])
 
 
 @torch.no_grad()
@@ -288,5 +268,4 @@ def _futures(engine: LearnedEngine, windows: ForecastWindows) -> tuple[Floats, F
         *lead, height, width, _ = images.shape
         parts = images.reshape(*lead, PATCHES, height // PATCHES, PATCHES, width // PATCHES, -1)
         patches.append(parts.mean((3, 5)).reshape(*lead, -1))
-    known = np.all(list(windows.known.values()), 0)
-    return features.double().cpu().numpy(), np.concatenate(patches, -1), known
+    return features.double().cpu().numpy(), np.concatenate(patches, -1), np.all(list(windows.known.values()), 0)

@@ -453,11 +453,9 @@ def _choose(
 
     recipe = continued(make(choice.chosen))
 
-    def sizing() -> Sizing:
-        left_s = max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s) / len(options.seeds)
-        return within(run.store, recipe, train_s=TRAINED_SHARE * left_s)
-
-    sized = _stored_sizing(run.unfinished, sizing).apply(recipe).training
+    left_s = max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s) / len(options.seeds)
+    sizing = _stored_sizing(run.unfinished, lambda: within(run.store, recipe, train_s=TRAINED_SHARE * left_s))
+    sized = sizing.apply(recipe).training
     lengths = {"training": {name: getattr(sized, name) for name in ("num_updates", "num_checks", "open_loop_share")}}
     return choice, trial, replace(chosen, set=merged(chosen.set, lengths), budget=None)
 

@@ -21,15 +21,17 @@ class EnsembleBelief(Belief):
             observation, 1 if it was never observed.
         inputs: z-scores of the inputs between the observations, newest first.
         errors: recent one-step errors, see `layers.offset`; without rows if there is no offset.
+        hidden: state of recurrent networks before the present observation; of size 0 without them.
     """
 
     codes: Float[Tensor, "B M history size"]
     stale: Float[Tensor, "B M history signals"]
     inputs: Float[Tensor, "B M gaps I"]
     errors: Float[Tensor, "B M rows size"]
+    hidden: Float[Tensor, "B M 1 state"]
 
     def features(self) -> Float[Tensor, "B M D"]:
-        """All parts but the errors concatenated; the present z-scores come first."""
+        """All parts but the errors and the hidden state concatenated; the present z-scores come first."""
         return torch.cat([self.codes.flatten(2), self.stale.flatten(2), self.inputs.flatten(2)], -1)
 
     def of_members(self, count: int) -> EnsembleBelief:
@@ -57,6 +59,7 @@ class EnsembleBelief(Belief):
             stale=stale[:, :, -history:].flip(2),
             inputs=inputs[:, :, inputs.shape[2] - history + 1 :].flip(2),
             errors=self.errors,
+            hidden=self.hidden,
         )
         return LatentRollout(features=features[:, None], final=final)
 
@@ -68,6 +71,7 @@ class EnsembleBelief(Belief):
             stale=torch.cat([stale[:, :, None], self.stale[:, :, :-1]], 2),
             inputs=torch.cat([inputs, self.inputs], 2)[:, :, : self.inputs.shape[2]],
             errors=self.errors,
+            hidden=self.hidden,
         )
 
     def imagine(self, codes: Float[Tensor, "B M size"], now: Float[Tensor, "B I"]) -> EnsembleBelief:

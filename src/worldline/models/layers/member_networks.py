@@ -210,27 +210,14 @@ class LinearBase(nn.Module):
     ) -> Float[Tensor, "M2 R size"]:
         """The change, with the contribution `covariates` of the covariates."""
         with _exact(lagged):
-            return added_product(covariates, lagged.float(), weight)
-
-
-def added_product(
-    added: Float[Tensor, "M1 R m"], values: Float[Tensor, "M2 R n"], weight: Tensor
-) -> Float[Tensor, "M3 R m"]:
-    """The products of rows with a matrix of each member, or of each member and row, plus `added`."""
-    if weight.ndim == 3 and len(weight) == len(values) == len(added):
-        return torch.baddbmm(added, values, weight)
-    return added + _product(values, weight)
+            return _product(lagged.float(), weight) + covariates
 
 
 def _product(values: Float[Tensor, "M1 R n"], weight: Tensor) -> Float[Tensor, "M2 R m"]:
     return values @ weight if weight.ndim == 3 else (values[..., None, :] @ weight).squeeze(-2)
 
 
-def half_precision(values: Tensor) -> bool:
-    """Whether products are computed in half precision."""
-    return torch.is_autocast_enabled(values.device.type)
-
-
 def _exact(values: Tensor) -> AbstractContextManager[object]:
     """A context without half precision, which would spoil exact linear forecasts; nothing if there is none anyway."""
-    return torch.autocast(values.device.type, enabled=False) if half_precision(values) else nullcontext()
+    device = values.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
