@@ -36,7 +36,8 @@ from worldline.world.base import PlanStatus, World
 from worldline.world.local import LocalWorld
 
 SIZES = {**SMALL, "rssm": {**SMALL["rssm"], "channels": 8, "image_width": 32}}
-OF_VECTORS, OF_PICTURES = ("jepa", "rssm", "ensemble", "token", "linear"), ("rssm", "features", "lewm")
+OF_VECTORS = ("jepa", "rssm", "ensemble", "recurrent", "token", "linear")
+OF_PICTURES = ("rssm", "features", "lewm")
 
 
 @pytest.fixture(scope="module")

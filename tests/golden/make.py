@@ -133,6 +133,9 @@ SPECS: Mapping[str, Spec] = {
         heads={"goals": True},
     ),
     "ensemble": Spec(recipe=vectors, family="ensemble", wind=True, model={"num_members": 2, "width": 16}),
+    "recurrent": Spec(
+        recipe=vectors, family="recurrent", wind=True, model={"num_members": 2, "history": 3, "width": 16, "context": 4}
+    ),
     "linear-model": Spec(
         recipe=vectors, family="linear", wind=True, training={"num_updates": 0}, heads={"goals": False}
     ),

@@ -85,7 +85,7 @@ def test_every_page_is_listed() -> None:
 
 def test_the_page_knows_every_family_and_names_no_option_that_is_not_there() -> None:
     text = PAGE.read_text()
-    table = text.split("## Seven families")[1].split("\n\n")[1]
+    table = text.split("## Eight families")[1].split("\n\n")[1]
     assert set(re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE)) == set(names("model"))
     offered = CliRunner().invoke(app, ["learn", "--help"], env={"COLUMNS": "200"}).output
     missing = set(re.findall(r"`(--[a-z][a-z-]*)", text)) - options(offered)

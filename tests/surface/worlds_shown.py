@@ -57,6 +57,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "worlds.md"
 SIZES: dict[str, dict[str, Any]] = {
     "jepa": {"latent_size": 8, "encoder.width": 16, "predictor.width": 16, "regularizer.num_slices": 8},
     "ensemble": {"num_members": 2, "width": 16},
+    "recurrent": {"num_members": 2, "history": 3, "width": 16, "context": 3},
     "linear": {},
     "token": {"num_bins": 24, "width": 16, "depth": 1, "num_heads": 2, "context_steps": 4},
     "rssm": {"hidden_size": 16, "num_groups": 4, "num_classes": 4, "width": 16, "context": 3},

@@ -97,6 +97,12 @@ def fitted_linear() -> tuple[WorldModel, Schema]:
     return model, schema
 
 
+def fitted_recurrent() -> tuple[WorldModel, Schema]:
+    model, schema = small("recurrent", history=2, width=16, context=3)
+    model.fit_normaliser(window_of(TOY.episodes(20, 5, seed=4), schema))
+    return model, schema
+
+
 def small(name: str, **sizes: Any) -> tuple[WorldModel, Schema]:
     family = load("model", name)
     return family(schema=TOY.schema, config=family.Config(inputs=("position",), **sizes)), TOY.schema
@@ -106,6 +112,7 @@ MODELS: dict[str, Callable[[], tuple[WorldModel, Schema]]] = {
     "ensemble": lambda: small("ensemble", width=16),
     "jepa": jepa_of_vectors,
     "linear": fitted_linear,
+    "recurrent": fitted_recurrent,
     "rssm": lambda: small("rssm", hidden_size=16, num_groups=4, num_classes=4, width=16),
     "token": lambda: small("token", width=16, num_heads=2, num_bins=16, context_steps=3),
 }
