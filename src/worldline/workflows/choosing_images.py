@@ -207,7 +207,7 @@ def best_recipe(trials: Sequence[Trial], reference: str, *, loses_goals: bool) -
     if len(trials) < 2:
         return reference, "no other recipe could be tried"
     lowest = min(trials, key=lambda trial: trial.relative.value)
-    if lowest.relative.high < 1 and lowest.relative.value <= 1 - (GOALS_GAIN if loses_goals else choosing.MIN_GAIN):
+    if lowest.relative.value <= 1 - (GOALS_GAIN if loses_goals else choosing.MIN_GAIN):
         lost = f"; plans to pictures need --goals or --recipe {reference}" if loses_goals else ""
         return lowest.name, f"lowest error in the trials{lost}"
     return reference, "no other recipe was clearly better"
