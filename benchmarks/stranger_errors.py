@@ -24,6 +24,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -134,8 +135,7 @@ def peer_row(case: Case, method: str, python: str, cpu_s: float) -> dict[str, An
 
 def measure(seed: int, budgets: Sequence[float], last_more: int, python: str, cache: Path) -> dict[str, Any]:
     """All figures of a plant; kept in the cache. The longer budget is for seeds below `last_more`."""
-    import torch._dynamo  # noqa: F401  optimisers import it; this takes 4 s once per process
-
+    import_module("torch._dynamo")  # optimisers import it; this takes 4 s once per process
     budgets = budgets if seed < last_more else budgets[:1]
     path, case = cache / f"{seed}.json", draw_case(seed, HORIZON)
     row: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}

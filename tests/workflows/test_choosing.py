@@ -240,3 +240,17 @@ def test_settings_of_a_model_need_a_named_recipe(tmp_path: Path) -> None:
     store = plant(tmp_path / "store", cubic=False, num_episodes=12, num_steps=16)
     with pytest.raises(ConfigError, match="Name the recipe"):
         learn_logs(store.path, tmp_path / "world", Options(set={"model.latent_size": 8}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"), [({}, choosing.CONTINUED_SHARE), ({"training.open_loop_share": 0.2}, 0.2)]
+)
+def test_training_after_the_comparison_has_more_paths_unless_the_user_set_their_share(
+    settings: dict[str, Any], share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "CANDIDATES", (LINEAR, "ensemble"))
+    monkeypatch.setattr(choosing, "best", lambda trials: trials[-1].name)
+    monkeypatch.setattr("worldline.workflows.learn.beats", lambda *_: True)
+    store = plant(tmp_path / "store", cubic=True, num_episodes=12, num_steps=16)
+    result = learn_logs(store.path, tmp_path / "world", Options(budget=1.0, set={"num_windows": 2, **settings}))
+    assert (result.learned.recipe.name, result.learned.recipe.training.open_loop_share) == ("ensemble", share)

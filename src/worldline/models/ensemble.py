@@ -136,7 +136,7 @@ class _StepTable:
     used: Bool[Tensor, "R M"]
 
 
-class Ahead(NamedTuple):
+class _Ahead(NamedTuple):
     """An open-loop prediction of T steps."""
 
     covariates: Float[Tensor, "T B covariates"]
@@ -281,9 +281,9 @@ class Ensemble(WorldModel):
         now, starts = self.inputs(window.past)[:, 0], torch.arange(window.past.step_s.shape[1], device=codes.device)
         memory = self._cut(codes, now, starts)
         return _StepTable(
-            inputs=torch.cat([self._lagged(memory)[:, 0].flatten(1), self._covariates(memory, _by_step(now))], -1),
-            change=_by_step(codes.diff(dim=1)),
-            known=_by_step(seen[:, 1:] & seen[:, :-1]),
+            inputs=torch.cat([self._lagged(memory)[:, 0].flatten(1), self._covariates(memory, by_step(now))], -1),
+            change=by_step(codes.diff(dim=1)),
+            known=by_step(seen[:, 1:] & seen[:, :-1]),
             complete=self._cut(seen.float(), now, starts).codes[:, 0].flatten(1).bool().all(-1),
             counts=self._count(memory),
             used=~self._fold(window).repeat(len(starts), 1),
@@ -325,14 +325,14 @@ class Ensemble(WorldModel):
     def _errors(self, codes: Float[Tensor, "B H size"], now: Tensor) -> Float[Tensor, "B M rows size"]:
         """The errors of all steps that are predicted from a complete history."""
         starts = torch.arange(self.config.history - 1, now.shape[1], device=codes.device)
-        predicted, _ = self._predict(self._windows(codes, now, starts), _by_step(now[:, starts]))
-        error = (_by_step(codes[:, 1 + starts])[:, None] - predicted).unflatten(0, (len(starts), len(codes)))
+        predicted, _ = self._predict(self._windows(codes, now, starts), by_step(now[:, starts]))
+        error = (by_step(codes[:, 1 + starts])[:, None] - predicted).unflatten(0, (len(starts), len(codes)))
         return all_errors(error.permute(1, 2, 0, 3), self.config.gain)
 
     def update(self, belief: Belief, step: Window, *, generator: torch.Generator) -> EnsembleBelief:
         """The belief one step later; draws nothing."""
         codes, seen = self.codes(step.observations, step.observed), self._seen(step.observed)
-        return self._update(_memory(belief), self.inputs(step.past)[:, 0, 0], codes[:, 0], seen[:, 0])
+        return self._update(memory_of(belief), self.inputs(step.past)[:, 0, 0], codes[:, 0], seen[:, 0])
 
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """One particle per member, each with independent noise at every step (TS-infinity) if the config adds it."""
@@ -343,7 +343,7 @@ class Ensemble(WorldModel):
         if self.config.noise:
             like = known.new_empty(batch, members, len(self.codes.owner))
             noise = [normal(like.shape, generator, like.device).repeat_interleave(versions, 0) for _ in range(steps)]
-        start = _repeat(_memory(belief), versions)
+        start = repeated(memory_of(belief), versions)
         rollout = start.rollout(self._unroll(start, known, noise), known)
         features = rollout.features.unflatten(0, (batch, versions)).flatten(1, 2)
         return replace(rollout, features=features)
@@ -391,7 +391,7 @@ class Ensemble(WorldModel):
         batch, versions, steps, _ = inputs.actions.shape
         # Each candidate has its own particles, along the batch axis.
         known = self.inputs(inputs).flatten(0, 1).repeat_interleave(num_particles, 0)
-        memory = _repeat(_memory(belief), versions * num_particles)
+        memory = repeated(memory_of(belief), versions * num_particles)
         aleatoric, epistemic = [], []
         for step in range(steps):
             expected, hidden = self._predict(memory, known[:, step])
@@ -400,7 +400,8 @@ class Ensemble(WorldModel):
             within = variance.unflatten(0, (batch, versions, num_particles)).mean(2) + mean.var(2, correction=0)
             aleatoric.append(within.mean(2))
             epistemic.append(mean.mean(2).var(2, correction=0))
-            half = normal(mean[:, :1, : num_particles // 2].shape, generator, mean[:, :1, : num_particles // 2].device)
+            first_half = mean[:, :1, : num_particles // 2]
+            half = normal(first_half.shape, generator, first_half.device)
             noise = torch.cat([half, -half], 2).expand_as(mean).flatten(0, 2)
             memory = memory.imagine(expected + variance.sqrt() * noise, known[:, step])
         unit = self.codes.deviation.square()
@@ -451,10 +452,10 @@ class Ensemble(WorldModel):
         if batch.memories is None:
             memory = self._windows(codes, now, starts)
         else:
-            memory = _memory(concatenate([batch.memories[start] for start in starts.tolist()]))
-        mean, hidden = self._predict(memory, _by_step(now[:, starts]))
-        target = _by_step(codes[:, 1 + starts])[:, None]
-        known = _by_step(batch.seen[:, 1 + starts][..., self.codes.owner])[:, None] & ~self._never(memory)
+            memory = memory_of(concatenate([batch.memories[start] for start in starts.tolist()]))
+        mean, hidden = self._predict(memory, by_step(now[:, starts]))
+        target = by_step(codes[:, 1 + starts])[:, None]
+        known = by_step(batch.seen[:, 1 + starts][..., self.codes.owner])[:, None] & ~self._never(memory)
         unit = self._unit(self._count(memory))[:, None]
         # beta-NLL: the detached factor keeps the likelihood from neglecting errors where the variance is large.
         loss = 0.5 * ((mean - target) / unit).square()
@@ -522,7 +523,7 @@ class Ensemble(WorldModel):
         inputs = torch.cat([now.new_zeros(batch, history - 1, now.shape[2]), now], 1)[:, back[:, 1:]]
         before_first = (back < history - 1).to(codes.dtype)
         stale = before_first[None, ..., None].expand(batch, -1, -1, len(self.codes.signals))
-        past, stale, inputs = (_by_step(part)[:, None] for part in (past, stale, inputs))
+        past, stale, inputs = (by_step(part)[:, None] for part in (past, stale, inputs))
         errors = no_errors(past[:, :, 0], self.config.gain)
         hidden = past.new_zeros(len(past), 1, 1, self.state_size)
         return EnsembleBelief(codes=past, stale=stale, inputs=inputs, errors=errors, hidden=hidden)
@@ -651,7 +652,7 @@ class Ensemble(WorldModel):
             lagged = torch.cat([present, *moved], -1)
         return torch.stack(path, 2).transpose(0, 1)
 
-    def _ahead(self, memory: EnsembleBelief, known: Float[Tensor, "B T I"]) -> Ahead:
+    def _ahead(self, memory: EnsembleBelief, known: Float[Tensor, "B T I"]) -> _Ahead:
         """What an open-loop prediction from `memory` with the inputs `known` needs."""
         history, (batch, steps, _) = self.config.history, known.shape
         back, ages_before = _back(torch.arange(steps, device=known.device), history), memory.stale[:, 0].flip(1)
@@ -663,7 +664,7 @@ class Ensemble(WorldModel):
         late = min(steps, history - (first if isinstance(first, int) else 1))
         counts = [first + n if isinstance(first, int) else (first + n).clamp(max=history) for n in range(late)]
         units = [self._unit(count) for count in [*counts, history]]
-        return Ahead(
+        return _Ahead(
             covariates=covariates,
             bases=self._bases(covariates, counts),
             units=[units[min(step, late)] for step in range(steps)],
@@ -726,12 +727,13 @@ class Ensemble(WorldModel):
         return torch.stack([observed[signal.name] for signal in self.codes.signals], -1)
 
 
-def _memory(belief: Belief | None) -> EnsembleBelief:
+def memory_of(belief: Belief | None) -> EnsembleBelief:
+    """The belief of an ensemble, for the type checker."""
     assert isinstance(belief, EnsembleBelief), f"a {type(belief).__name__} is not a belief of this model"
     return belief
 
 
-def _by_step(values: Shaped[Tensor, "B P *rest"]) -> Shaped[Tensor, "PB *rest"]:
+def by_step(values: Shaped[Tensor, "B P *rest"]) -> Shaped[Tensor, "PB *rest"]:
     """All rows of the first step, then all rows of the second, and so on."""
     return values.transpose(0, 1).flatten(0, 1)
 
@@ -741,6 +743,7 @@ def _back(at: Int[Tensor, " P"], history: int) -> Int[Tensor, "P history"]:
     return at[:, None] + history - 1 - torch.arange(history, device=at.device)
 
 
-def _repeat(memory: EnsembleBelief, times: int) -> EnsembleBelief:
+def repeated(memory: EnsembleBelief, times: int) -> EnsembleBelief:
+    """The belief with each entry of the batch `times` in a row."""
     index = torch.arange(len(memory.codes), device=memory.codes.device)
     return memory.select(index.repeat_interleave(times))

@@ -15,7 +15,7 @@ from torch import Tensor
 from worldline.config import Size
 from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Window
-from worldline.models.ensemble import Ensemble, EnsembleConfig, _by_step, _memory, _repeat
+from worldline.models.ensemble import Ensemble, EnsembleConfig, by_step, memory_of, repeated
 from worldline.models.layers.changes import interpolated
 from worldline.models.layers.member_beliefs import EnsembleBelief
 from worldline.models.layers.member_cells import MemberCells
@@ -26,7 +26,7 @@ from worldline.schema import Schema
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentConfig(EnsembleConfig):
-    """As of an ensemble with a linear forecast and without noise. `layers`, `beta` and `blanked` have no effect.
+    """As of an ensemble with a linear forecast and without noise. `layers` and `beta` have no effect.
 
     Args:
         context: observations that the state is computed from in training; predictions use all that are given.
@@ -99,7 +99,7 @@ class Recurrent(Ensemble):
         """As in an ensemble, for each member with its hidden state."""
         members, batch, steps = self.config.num_members, len(codes), int(starts.max())
         present = codes[:, :steps].transpose(0, 1).flatten(0, 1).expand(members, -1, -1)
-        taken = self._taken(present, _by_step(now[:, :steps])).unflatten(1, (steps, batch))
+        taken = self._taken(present, by_step(now[:, :steps])).unflatten(1, (steps, batch))
         states = [codes.new_zeros(members, batch, self.state_size)]
         for step in range(steps):
             states.append(self.layers.step(taken[:, step], states[-1]))
@@ -136,11 +136,11 @@ class Recurrent(Ensemble):
     def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
         """One path per member."""
         batch, versions, _, _ = inputs.actions.shape
-        known, start = self.inputs(inputs).flatten(0, 1), _repeat(_memory(belief), versions)
+        known, start = self.inputs(inputs).flatten(0, 1), repeated(memory_of(belief), versions)
         path, state = self._paths(start, known)
         rollout = start.rollout(path, known)
         features = rollout.features.unflatten(0, (batch, versions)).flatten(1, 2)
-        final = replace(_memory(rollout.final), hidden=state.transpose(0, 1)[:, :, None])
+        final = replace(memory_of(rollout.final), hidden=state.transpose(0, 1)[:, :, None])
         return replace(rollout, features=features, final=final)
 
     def _unroll(

@@ -304,13 +304,13 @@ class Run:
 
     def _shrunk_loss(self, share: float, generator: torch.Generator) -> float:
         """The validation loss with a share of the trained part; without it, training does not change the loss."""
-        if share or self.untrained is None:
-            with self.model.shrunk(share):
-                loss = float(self.model.loss(self.validation, generator=generator).total)
-            if share:
-                return loss
+        if not share and self.untrained is not None:
+            return self.untrained
+        with self.model.shrunk(share):
+            loss = float(self.model.loss(self.validation, generator=generator).total)
+        if not share:
             self.untrained = loss
-        return self.untrained
+        return loss
 
     def recalibrate_batch_norm(self, num_batches: int, *, seed: int) -> None:
         """Replaces running batch statistics by exact ones over `num_batches` batches."""

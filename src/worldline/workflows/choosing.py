@@ -57,7 +57,7 @@ DEFAULT_S: Final = 180.0
 """Time budget without one by the user, s."""
 TRIAL_CHECKS: Final = 6
 CONTINUED_SHARE: Final = 0.4
-"""Least share of open-loop updates after the comparison: trials have learned single steps."""
+"""Share of open-loop updates after the comparison, if the recipe has no higher one."""
 BUDGET_SHARE: Final = 0.35
 """Share of a time budget for all trials together."""
 CONTEXT: Final = 25
@@ -449,9 +449,3 @@ def _trial_recipe(store: Store, recipe: Recipe, each_s: float) -> Recipe:
     if each_s < math.inf:
         updates = min(updates, within(store, fitted, train_s=each_s).num_updates)
     return replace(fitted, training=replace(fitted.training, num_updates=updates, num_checks=TRIAL_CHECKS))
-
-
-def continued(recipe: Recipe) -> Recipe:
-    """The recipe of the training that continues a trial."""
-    share = max(CONTINUED_SHARE, recipe.training.open_loop_share)
-    return replace(recipe, training=replace(recipe.training, open_loop_share=share))

@@ -54,11 +54,11 @@ from worldline.training.distributed import barrier, rank, world_size
 from worldline.workflows.budget import BUDGET, Sizing, size_for, within
 from worldline.workflows.check import LateActions, review_log
 from worldline.workflows.choosing import (
+    CONTINUED_SHARE,
     LINEAR,
     beats,
     chooses,
     compare_models,
-    continued,
     for_candidate,
     has,
     make_recipe,
@@ -451,8 +451,10 @@ def _choose(
     if choice.chosen == LINEAR or budget_s is None:
         return choice, trial, chosen
 
-    recipe = continued(make(choice.chosen))
-
+    # Trials have learned single steps, so the training goes on with paths, unless the user set their share.
+    recipe = make(choice.chosen)
+    share = max(CONTINUED_SHARE, recipe.training.open_loop_share)
+    recipe = recipe.with_settings(merged({"training": {"open_loop_share": share}}, chosen.set))
     left_s = max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s) / len(options.seeds)
     sizing = _stored_sizing(run.unfinished, lambda: within(run.store, recipe, train_s=TRAINED_SHARE * left_s))
     sized = sizing.apply(recipe).training

@@ -12,6 +12,8 @@ from worldline.models.layers.member_networks import MemberLinear, MemberNetworks
 class MemberCells(MemberNetworks):
     """One gated recurrent unit per member, and a linear layer from its state to a change.
 
+    Layer 0 gives the gates' inputs from the taken values, layer 1 those from the state, layer 2 the change.
+
     Args:
         num_members: M.
         lagged: number of lagged values of the linear forecast.
