@@ -28,6 +28,7 @@ from train import machine
 import worldline
 from worldline.planning.base import Goal
 from worldline.planning.costs import Change
+from worldline.planning.planners.cem import CrossEntropy
 
 RESULT: Final = Path(__file__).parent / "results" / "searched_plans.json"
 PROBLEMS: Final = 10
@@ -57,12 +58,12 @@ def plans(world: Any, case: Any, seed: int) -> tuple[list[float], list[float]]:
 
 def row(seed: int, folder: Path) -> dict[str, Any]:
     """One plant."""
-    case, measured = draw_case(seed, HORIZON), dict[str, Any](seed=seed)
+    case, measured, place = draw_case(seed, HORIZON), dict[str, Any](seed=seed), folder / str(seed)
+    options: dict[str, Any] = {"recipe": "ensemble-memory", "set": {"training.num_updates": 300}}
+    worldline.learn(frame_of(case), place, progress=None, edits=roles_of(case), **options)
     for name, (steps, rate) in SETTINGS.items():
-        settings = {"planner.num_gradient_steps": steps, "planner.learning_rate": rate, "training.num_updates": 300}
-        options: dict[str, Any] = {"recipe": "ensemble-memory", "set": settings, "edits": roles_of(case)}
-        world = worldline.learn(frame_of(case), folder / f"{seed}-{steps}", progress=None, **options)
-        times_ms, costs = plans(world, case, seed)
+        planner = CrossEntropy(num_candidates=64, num_iterations=3, num_gradient_steps=steps, learning_rate=rate)
+        times_ms, costs = plans(worldline.open(place, planner=planner), case, seed)
         measured[name] = {"ms": float(np.median(times_ms)), "cost": float(np.mean(costs))}
     return measured
 
