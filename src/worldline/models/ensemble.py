@@ -488,7 +488,7 @@ class Ensemble(WorldModel):
         visible = batch.visible[:, : start + 1]
         if visible.all():
             last = torch.tensor([start], device=now.device)
-            memory = self._windows(codes, now, last).of_members(self.config.num_members)
+            memory = self._windows(codes[:, : start + 1], now[:, :start], last).of_members(self.config.num_members)
         else:
             memory = self._after_gaps(codes[:, : start + 1], visible, now[:, :start])
         observed_before = ~self._never(memory)

@@ -97,13 +97,13 @@ class Recurrent(Ensemble):
 
     def _windows(self, codes: Float[Tensor, "B H size"], now: Tensor, starts: Int[Tensor, " P"]) -> EnsembleBelief:
         """As in an ensemble, for each member with its hidden state."""
-        members, batch, steps = self.config.num_members, len(codes), int(starts.max())
+        members, batch, steps = self.config.num_members, len(codes), now.shape[1]
         present = codes[:, :steps].transpose(0, 1).flatten(0, 1).expand(members, -1, -1)
         taken = self._taken(present, by_step(now[:, :steps])).unflatten(1, (steps, batch))
         states = [codes.new_zeros(members, batch, self.state_size)]
         for step in range(steps):
             states.append(self.layers.step(taken[:, step], states[-1]))
-        hidden = torch.cat([states[start] for start in starts.tolist()], 1).transpose(0, 1)[:, :, None]
+        hidden = torch.stack(states)[starts].transpose(1, 2).flatten(0, 1)[:, :, None]
         return replace(self._cut(codes, now, starts).of_members(members), hidden=hidden)
 
     def _after_gaps(
