@@ -12,8 +12,8 @@ the middle of an episode without notice. Future exogenous inputs are unknown, so
 * The PID controllers are tuned on the plant itself: differential evolution minimises the cost of `TUNING` episodes.
 * The linear controller fits an autoregression with inputs to the log and chooses its lags by validation. It solves the
   bounded least-squares problem exactly. Its horizon and its filter for a constant disturbance are tuned on the plant.
-* The world is learned from the same log by `worldline learn` in `--budget` seconds and plans with its default planner.
-  Nothing is tuned on the plant.
+* The world is learned from the same log by `worldline learn` in `--budget` s of processor time. It plans with its
+  default planner. Nothing is tuned on the plant.
 
 The cost ratio is paired over test episodes. Its 95 % interval is a bootstrap interval over episodes of all seeds.
 Target: the upper end is at most 1.05, against the better of the two others.
@@ -37,6 +37,7 @@ from foreign_peers import LAGS, Problem, arx
 from foreign_worlds import episodes_of, schema_of
 from numpy.typing import NDArray
 from plants import CartPole, FourTanks, HeaterLab, Pendulum, Plant, Run, StirredTank, Table
+from processor_time import CLOCK
 from rich.console import Console
 from rich.table import Table as RichTable
 from scipy.optimize import differential_evolution, lsq_linear
@@ -556,6 +557,7 @@ def measure(name: str, options: argparse.Namespace, console: Console) -> Row:
         "seeds": options.seeds,
         "episodes": options.episodes,
         "budget_s": options.budget,
+        "clock": CLOCK,
         "settings": list(options.set),
         "recipe": options.recipe,
         "worlds": recipes,

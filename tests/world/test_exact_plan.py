@@ -41,7 +41,7 @@ class Bends(Claims):
 
     def imagine(self, belief: EngineBelief, future: Future, **rest: Any) -> Samples:
         samples = super().imagine(belief, future, **rest)
-        return replace(samples, signals={name: np.sin(value) for name, value in samples.signals.items()})
+        return replace(samples, signals={name: np.tanh(value) for name, value in samples.signals.items()})
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,12 @@ def test_no_search_finds_a_better_plan(
     thorough = replace(linear, engine=linear.engine.engine, planner=CrossEntropy(num_candidates=256, num_iterations=15))
     other = thorough.plan(history, goal, constraints=rules, horizon=HORIZON, expected=False)
     slack = 1e-3 * (1 + abs(float(other.cost)))
+    # One Gauss-Newton step from a poor plan solves the same problem without the claim that the world is linear.
+    newton = replace(thorough, planner=CrossEntropy(num_candidates=8, num_iterations=1, num_newton_steps=1))
+    stepped = newton.plan(history, goal, constraints=rules, horizon=HORIZON, expected=False)
+    np.testing.assert_allclose(stepped.violation, plan.violation, atol=1e-3)
+    # It keeps some distance to constraints, and least violations.
+    assert plan.violation.any() or stepped.cost <= plan.cost + (30 if rules else 1) * slack
     if plan.violation.sum() < other.violation.sum() - 1e-5:
         return
     np.testing.assert_allclose(plan.violation, other.violation, atol=1e-3)
@@ -126,6 +132,27 @@ def test_pending_actions_and_batches(linear: LocalWorld, histories: History) -> 
         one = histories.map(lambda value, n=number: value[n])
         alone = solved(linear, one, at(*targets[number]), rule, pending={"push": sent["push"][number]})
         np.testing.assert_allclose(together.actions["push"][number], alone.actions["push"], atol=1e-4)
+
+
+def test_newton_steps_on_a_bent_world(linear: LocalWorld, histories: History) -> None:
+    """They find what a long search finds, for each world of a batch."""
+    world = replace(linear, engine=Bends(linear.engine.engine))
+    goal = Goal(targets={"position": np.array([[0.5, 0.0], [0.3, 0.6], [-0.2, 0.1]], np.float32)})
+    costs = list[Any]()
+    short, long = CrossEntropy(num_candidates=64, num_iterations=2), CrossEntropy(num_candidates=256, num_iterations=30)
+    for planner in (short, replace(short, num_newton_steps=1), replace(short, num_newton_steps=4), long):
+        plan = replace(world, planner=planner).plan(histories, goal, horizon=HORIZON, expected=False)
+        costs.append(plan.cost)
+        assert plan.status.value == "searched"
+    assert (costs[1] < costs[0]).all()
+    assert (costs[2] < costs[3] + 1e-3).all()
+
+
+def test_newton_steps_without_time_are_left_out(linear: LocalWorld, history: History) -> None:
+    planner = CrossEntropy(num_candidates=8, num_iterations=1, num_newton_steps=100)
+    world = replace(linear, engine=linear.engine.engine, planner=planner)
+    plan = world.plan(history, at(0.5, 0.0), horizon=HORIZON, expected=False, budget_s=0.01)
+    assert plan.status.value == "out_of_time"
 
 
 @pytest.mark.parametrize("rule", [KeepOut(low={"position": 5.0}, high={"position": 6.0}), None])

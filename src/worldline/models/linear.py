@@ -38,7 +38,7 @@ MAX_COLUMNS: Final = 600
 MAX_EXTRA_ERROR: Final = 0.01
 """Relative increase of the error that is accepted for a shorter history. Each step makes beliefs larger."""
 
-MAX_OFFSET_ERROR: Final = 0.005
+MAX_OFFSET_ERROR: Final = 0.02
 """Relative increase of the error that is accepted for an offset, without which plans have steady errors."""
 
 

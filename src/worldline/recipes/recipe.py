@@ -152,5 +152,5 @@ def planner_for(schema: Schema, numbers: CrossEntropy) -> Planner:
 
 
 def vector_planner(schema: Schema) -> Planner:
-    """For worlds of vectors without goal heads: a short search, then gradient steps that smooth its plan."""
-    return planner_for(schema, CrossEntropy(num_gradient_steps=4, learning_rate=0.06))
+    """For worlds of vectors without goal heads: a short search, then steps along the slope, which smooth its plan."""
+    return planner_for(schema, CrossEntropy(num_newton_steps=1, num_gradient_steps=4, learning_rate=0.06))

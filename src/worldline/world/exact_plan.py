@@ -1,8 +1,8 @@
-"""Exact plans over worlds that are linear in the actions, by a convex quadratic program.
+"""Plans by a convex quadratic program: exact over worlds that are linear in the actions, else Gauss-Newton steps.
 
-All predicted signals are then affine in the actions. One rollout of the centre of the action space and of one candidate
-per variable gives the affine map of every expression in a `ConvexCost` or `LinearConstraint`. In the variables z, the
-actions scaled to [-1, 1], the program is
+If a world is linear, all predicted signals are affine in the actions. One rollout of the centre of the action space and
+of one candidate per variable gives the affine map of every expression in a `ConvexCost` or `LinearConstraint`. In the
+variables z, the actions scaled to [-1, 1], the program is
 
     minimise    the sum of w (x + J z)^2 for squares, w (x + J z) for linear costs, and w s^2 for hinges
 
@@ -10,8 +10,11 @@ actions scaled to [-1, 1], the program is
 
 w is the weight of the step. v is 0, or the smallest total violation if no plan satisfies the constraints.
 
-Source: Rawlings, Mayne, Diehl, Model Predictive Control (2017), chapter 1; the solver is DAQP (Arnstrom, Bemporad,
-Axehill 2022, IEEE TAC 67(8)).
+Over other worlds, a Gauss-Newton step solves the same program for small changes of a plan. Of some shares of the change
+to its solution it takes the best.
+
+Source: Rawlings, Mayne, Diehl, Model Predictive Control (2017), chapters 1 and 8; the solver is DAQP (Arnstrom,
+Bemporad, Axehill 2022, IEEE TAC 67(8)).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import Final
 import daqp
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,15 +35,22 @@ from worldline.planning.base import Chance, Constraint, Rollout
 from worldline.planning.costs.convex import ConvexCost, Form, LinearConstraint
 from worldline.planning.costs.target_error import scaled_error
 from worldline.planning.planners.base import ActionSpace, PlannedActions
+from worldline.planning.planners.population import evaluated
 from worldline.schema import Kind
 from worldline.world.objective import Objective
 
 Floats = NDArray[np.floating]
+_Linear = tuple[list[tuple[Form, "_Affine"]], list["_Affine"]]
+"""The affine costs and limits of one world."""
 
 MAX_VARIABLES: Final = 400
 """Largest number of variables, steps times actions. One rollout has as many candidates."""
 STRETCH: Final = 16.0
 """Size of the candidates' actions in half ranges. Large ones resolve small effects in single precision."""
+NEWTON_CHANGE: Final = 0.05
+"""The same for a Gauss-Newton step, whose map holds near the plan only."""
+NEWTON_SHARES: Final = (1.0, 0.5, 0.25, 0.1)
+"""Shares of the change to the program's solution that a Gauss-Newton step tries."""
 NUM_TESTED: Final = 2
 """Random candidates that test whether the world is affine in the actions."""
 MAX_CURVATURE: Final = 1e-3
@@ -62,7 +73,7 @@ class _Affine:
         start: [M], their values at z = 0.
         slope: [M, n].
         weight: [M], of each in the cost; 1 in a constraint.
-        rounding: largest error of the map that was found at random candidates.
+        rounding: largest error of the map that was found at random candidates; without any, an allowance.
     """
 
     start: Floats
@@ -80,6 +91,37 @@ class _Affine:
         return replace(self, start=self.start[index], slope=self.slope[index], weight=self.weight[index])
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Program:
+    """The expressions of a problem at all candidates of W worlds.
+
+    Args:
+        costs: per term its form and values [W, N, S, T, K].
+        limits: per constraint the values of expressions that should be at most 0.
+        weights: [T], of each step in the cost.
+    """
+
+    costs: Sequence[tuple[Form, Tensor]]
+    limits: Sequence[Tensor]
+    weights: Floats
+
+    def at(self, world: int, base: Floats, changes: Floats, tested: Floats) -> _Linear | None:
+        """The affine maps of costs and limits of a world; None if an expression is not affine.
+
+        Args:
+            world: index of the world.
+            base: [n], the variables of the first candidate.
+            changes: [n], of one variable each in the next n candidates.
+            tested: [M, n], the variables of the other candidates.
+        """
+        ones = np.ones(len(self.weights))
+        costs = [(form, _affine(values, world, base, changes, tested, self.weights)) for form, values in self.costs]
+        limits = [_affine(values, world, base, changes, tested, ones) for values in self.limits]
+        known = [(form, term) for form, term in costs if term is not None]
+        bounded = [row for row in limits if row is not None]
+        return (known, bounded) if len(known) + len(bounded) == len(costs) + len(limits) else None
+
+
 def exact_plan(objective: Objective, space: ActionSpace, *, batch: int, horizon: int) -> PlannedActions | None:
     """The optimal plan of each world, with `PlannedActions.bound`; None if the problem is no quadratic program.
 
@@ -90,37 +132,22 @@ def exact_plan(objective: Objective, space: ActionSpace, *, batch: int, horizon:
         horizon: T, number of steps.
     """
     size = horizon * len(space.low)
-    costs = [cost for cost in objective.goal.costs if isinstance(cost, ConvexCost)]
-    rules = [constraint for constraint in objective.constraints if isinstance(_inner(constraint), LinearConstraint)]
-    is_convex = len(costs) == len(objective.goal.costs) and len(rules) == len(objective.constraints)
-    if not is_convex or size > MAX_VARIABLES or objective.encoded_goal is not None or space.choices:
-        return None
-    if any(objective.card.schema[name].kind is not Kind.VECTOR for name in objective.targets):
+    if not is_convex(objective, space, horizon=horizon):
         return None
     # The centre of the space, one stretched candidate per variable, and random ones for the test.
     tested = np.random.default_rng(0).uniform(-1, 1, (NUM_TESTED, size))
     scaled = np.concatenate([np.zeros((1, size)), STRETCH * np.eye(size), tested])
     centre, half = (space.high + space.low) / 2, (space.high - space.low) / 2
     candidates = centre + half * torch.from_numpy(scaled).to(centre).reshape(-1, horizon, len(centre))
-    num_steps = objective.num_steps(candidates[None])
-    if objective.engine.max_candidates(objective.belief, num_steps, objective.num_samples) < batch * len(candidates):
-        return None
-    rollout = objective.rolled_out(candidates.expand(batch, -1, -1, -1))
-    weights = objective.step_weights(num_steps, centre.double()).cpu().numpy()
-    try:
-        parts = [(Form.SQUARE, values) for values in _target_expressions(objective, rollout)]
-        parts += [(cost.form, cost.expressions(rollout)) for cost in costs]
-        limits = [_excess(objective, rule, rollout, num_steps) for rule in rules]
-    except UnknownNameError:  # the search reports it
+    program = _program(objective, candidates.expand(batch, -1, -1, -1))
+    if program is None:
         return None
     plans, optima, bounds = list[Floats](), list[float](), list[float]()
     for world in range(batch):
-        terms = [(form, _affine(values, world, tested, weights)) for form, values in parts]
-        rows = [_affine(values, world, tested, np.ones(num_steps)) for values in limits]
-        known = [(form, term) for form, term in terms if term is not None]
-        bounded = [row for row in rows if row is not None]
-        if len(known) < len(terms) or len(bounded) < len(rows):
+        linear = program.at(world, np.zeros(size), np.full(size, STRETCH), tested)
+        if linear is None:
             return None  # not affine
+        known, bounded = linear
         # The plan keeps room for rounding in the constraints; the bound must not.
         solved, loose = _solve(known, [_tightened(row) for row in bounded], size), _solve(known, bounded, size)
         if solved is None or loose is None:
@@ -145,6 +172,50 @@ def exact_plan(objective: Objective, space: ActionSpace, *, batch: int, horizon:
     )
 
 
+def newton_step(objective: Objective, space: ActionSpace, planned: PlannedActions) -> PlannedActions:
+    """`planned` after a Gauss-Newton step, which never raises the total violation, or the cost at the same violation.
+
+    Args:
+        objective: convex, see `is_convex`.
+        space: bounds of the actions.
+        planned: the plans that change.
+    """
+    batch, horizon, width = planned.actions.shape
+    centre, half = (space.high + space.low) / 2, (space.high - space.low) / 2
+    base = ((planned.actions - centre) / half).nan_to_num().flatten(1).cpu().double().numpy()
+    # The plan, and one candidate per variable with a small change away from its nearer bound.
+    changes = np.where(base > 0, -NEWTON_CHANGE, NEWTON_CHANGE)
+    scaled = base[:, None] + np.concatenate([0 * changes[:, None], changes[:, :, None] * np.eye(base.shape[1])], 1)
+    program = _program(objective, centre + half * torch.from_numpy(scaled).to(centre).unflatten(2, (horizon, width)))
+    if program is None:
+        return planned
+    targets = base.copy()
+    for world in range(batch):
+        linear = program.at(world, base[world], changes[world], np.zeros((0, base.shape[1])))
+        if linear is None:
+            continue
+        costs, limits = linear
+        solved = _solve(costs, [_tightened(limit) for limit in limits], base.shape[1])
+        targets[world] = base[world] if solved is None else solved[0]
+    change = half * torch.from_numpy(targets - base).to(centre).reshape(batch, 1, horizon, width)
+    shares = torch.tensor((0.0, *NEWTON_SHARES)).to(centre)[:, None, None]
+    tried = evaluated(objective, space, planned.actions[:, None] + shares * change)
+    num_evaluated = planned.num_evaluated + scaled.shape[1] + tried.actions.shape[1]
+    return tried.best(num_evaluated=num_evaluated, finished=planned.finished)
+
+
+def is_convex(objective: Objective, space: ActionSpace, *, horizon: int) -> bool:
+    """Whether a plan over a linear world would be a quadratic program of at most `MAX_VARIABLES` variables."""
+    return (
+        all(isinstance(cost, ConvexCost) for cost in objective.goal.costs)
+        and all(isinstance(_inner(constraint), LinearConstraint) for constraint in objective.constraints)
+        and all(objective.card.schema[name].kind is Kind.VECTOR for name in objective.targets)
+        and objective.encoded_goal is None
+        and not space.choices
+        and horizon * len(space.low) <= MAX_VARIABLES
+    )
+
+
 def is_close(cost: Tensor, bound: Tensor) -> bool:
     """Whether the costs [W] are within `MAX_GAP` of their bounds."""
     return bool((cost - bound <= MAX_GAP * bound.abs() + MAX_ROUNDING * (1 + cost.abs())).all())
@@ -152,6 +223,25 @@ def is_close(cost: Tensor, bound: Tensor) -> bool:
 
 def _inner(constraint: Constraint) -> Constraint:
     return constraint.constraint if isinstance(constraint, Chance) else constraint
+
+
+def _program(objective: Objective, candidates: Float[Tensor, "W N T A"]) -> _Program | None:
+    """The expressions of a problem; None if the candidates exceed the memory, or a signal is not predicted."""
+    num_steps = objective.num_steps(candidates)
+    limit = objective.engine.max_candidates(objective.belief, num_steps, objective.num_samples)
+    if limit < candidates.shape[0] * candidates.shape[1]:
+        return None
+    rollout = objective.rolled_out(candidates)
+    costs = [(cost.form, cost.expressions) for cost in objective.goal.costs if isinstance(cost, ConvexCost)]
+    try:
+        return _Program(
+            costs=[(Form.SQUARE, values) for values in _target_expressions(objective, rollout)]
+            + [(form, expressions(rollout)) for form, expressions in costs],
+            limits=[_excess(objective, rule, rollout, num_steps) for rule in objective.constraints],
+            weights=objective.step_weights(num_steps, candidates.double()).cpu().numpy(),
+        )
+    except UnknownNameError:  # the search reports it
+        return None
 
 
 def _target_expressions(objective: Objective, rollout: Rollout) -> list[Tensor]:
@@ -167,23 +257,27 @@ def _excess(objective: Objective, constraint: Constraint, rollout: Rollout, num_
     return inner.excess(objective.with_margin(rollout, constraint, num_steps))
 
 
-def _affine(values: Tensor, world: int, tested: Floats, weights: Floats) -> _Affine | None:
-    """The affine expressions of one world, from their values [W, N, 1, T, K] at all candidates; None if not affine.
+def _affine(
+    values: Tensor, world: int, base: Floats, changes: Floats, tested: Floats, weights: Floats
+) -> _Affine | None:
+    """The affine expressions of one world, from their values [W, N, S, T, K] at all candidates; None if not affine.
 
     Expressions that are not finite, such as the distance to an infinite bound, are left out.
     """
-    num_tested, size = tested.shape
-    shape = (size + 1 + num_tested, 1, len(weights), values.shape[-1])
-    own = values[min(world, len(values) - 1)].detach().cpu().double().expand(shape).numpy()[:, 0]
-    flat, weight = own.reshape(len(own), -1), np.repeat(weights, own.shape[-1])
+    size = len(base)
+    shape = (size + 1 + len(tested), -1, len(weights), values.shape[-1])
+    own = values[min(world, len(values) - 1)].detach().cpu().double().expand(shape).numpy()
+    flat, weight = own.reshape(len(own), -1), np.tile(np.repeat(weights / own.shape[1], own.shape[-1]), own.shape[1])
     finite = np.isfinite(flat).all(0) & (weight > 0)
     flat, weight = flat[:, finite], weight[finite]
-    start, slope = flat[0], (flat[1 : size + 1] - flat[0]).T / STRETCH
+    slope = ((flat[1 : size + 1] - flat[0]) / changes[:, None]).T
+    start = flat[0] - slope @ base
     error = np.abs(flat[size + 1 :] - (start + tested @ slope.T)).max(initial=0.0)
     largest = np.abs(slope).sum(1).max(initial=0.0)
     if error > MAX_CURVATURE * largest + MAX_ROUNDING * np.abs(start).max(initial=0.0):
         return None
-    return _Affine(start=start, slope=slope, weight=weight, rounding=float(error))
+    rounding = error if len(tested) else MAX_CURVATURE * largest
+    return _Affine(start=start, slope=slope, weight=weight, rounding=float(rounding))
 
 
 def _solve(terms: Sequence[tuple[Form, _Affine]], limits: Sequence[_Affine], size: int) -> tuple[Floats, float] | None:

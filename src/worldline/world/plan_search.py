@@ -18,10 +18,11 @@ from worldline.planning.base import Chance, Rollout
 from worldline.planning.calls import PlanCall
 from worldline.planning.costs.convex import LinearConstraint
 from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions, Planner
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.population import Population, ranked
 from worldline.schema import Kind, Signal
 from worldline.world.base import PlanStatus
-from worldline.world.exact_plan import exact_plan, is_close
+from worldline.world.exact_plan import exact_plan, is_close, is_convex, newton_step
 from worldline.world.objective import Objective
 
 MAX_PROPOSAL_SHARE: Final = 0.5
@@ -34,6 +35,8 @@ SHORTLIST_SIZE: Final = 8
 """Best sequences of the search that are evaluated again with all samples."""
 SHORTLIST_SHARE: Final = 0.1
 """Share of the remaining budget that is reserved for this."""
+NEWTON_ROOM: Final = 2.0
+"""Time that must be left for a Gauss-Newton step, in the expected time of its candidates."""
 MAX_PREDICTION_SHARE: Final = 0.25
 """Largest share of the budget that is reserved for `Plan.prediction`."""
 
@@ -149,6 +152,11 @@ def search(
     # with all samples.
     with_few = objective.num_samples > SEARCH_SAMPLES and call.goal.risk == 1
     shortlist = _Shortlist(replace(objective, num_samples=SEARCH_SAMPLES))
+    num_newton_steps = 0
+    if isinstance(planner, CrossEntropy) and is_convex(objective, space, horizon=call.horizon):
+        num_newton_steps = planner.num_newton_steps
+        planner = replace(planner, num_gradient_steps=0) if num_newton_steps else planner
+    begun_s = budget.elapsed_s()
     planned = planner.plan(
         shortlist if with_few else objective,
         space,
@@ -158,6 +166,14 @@ def search(
         generator=torch.Generator("cpu").manual_seed(call.seed),
         deadline_s=budget.left_s(1 - SHORTLIST_SHARE if with_few else 1.0),
     )
+    # A Gauss-Newton step evaluates one sequence per variable.
+    newton_s = (budget.elapsed_s() - begun_s) * call.horizon * len(space.low) / planned.num_evaluated
+    for _ in range(num_newton_steps if planned.finished else 0):
+        left_s = budget.left_s()
+        if left_s is not None and left_s < NEWTON_ROOM * newton_s:
+            planned = replace(planned, finished=False)
+            break
+        planned = newton_step(shortlist.objective if with_few else objective, space, planned)
     if not with_few or budget.left_s() == 0:
         return planned
     best = planned.actions[:, None]

@@ -39,6 +39,8 @@ class CrossEntropy(PopulationPlanner):
         correlation: of the noise of neighbouring steps, in [0, 1). Above 0, candidates persist in a direction.
         num_gradient_steps: steps of Adam from the best sequence after the last population, at least 0. The
             plan never costs more after them. Without effect if the cost has no gradient, as with discrete actions.
+        num_newton_steps: Gauss-Newton steps after the search, at least 0, instead of gradient steps. Without effect
+            unless all costs and constraints are convex in the signals, see `is_convex`.
         learning_rate: initial rate of Adam, as a share of each component's range; above 0. It falls linearly to 0.
 
     Source: de Boer et al. 2005, "A tutorial on the cross-entropy method", section 4; kept elites and correlated
@@ -54,6 +56,7 @@ class CrossEntropy(PopulationPlanner):
     min_deviation: Weight = 0.02
     correlation: Share = 0.6
     num_gradient_steps: Annotated[int, Bounds(at_least=0, at_most=1_000)] = 0
+    num_newton_steps: Annotated[int, Bounds(at_least=0, at_most=100)] = 0
     learning_rate: Positive = 0.03
 
     def __post_init__(self) -> None:
