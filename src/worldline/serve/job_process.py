@@ -34,6 +34,8 @@ REPORT: Final = "report.html"
 """The report in the folder of a job."""
 WORK: Final = "work"
 """Folder with everything that a job needs only while it runs, in its folder."""
+WORLD: Final = "world"
+"""Folder with the learned world, in the folder for work. The caller chose the name of the world."""
 FIGURES: Final = "figures.json"
 """Figures of a learned world, in the folder for work. It is there as soon as the world is complete."""
 
@@ -105,7 +107,10 @@ def run(task: JobTask, progress: OnProgress, stop: Callable[[], bool]) -> dict[s
     work.mkdir(parents=True, exist_ok=True)
     match task.request:
         case LearnJob():
-            figures, page = _learn(task, task.request, work, stoppable(progress, stop)), work / task.request.name
+            figures, page = (
+                _learn(task, task.request, work, stoppable(progress, stop)),
+                work / WORLD / task.request.name,
+            )
         case AuditJob():
             figures, page = _audit(task, task.request, work, progress), work
         case ExamJob():
@@ -124,7 +129,7 @@ def _learn(task: JobTask, request: LearnJob, work: Path, progress: OnProgress | 
     from worldline.workflows.learn_options import Options
     from worldline.workflows.learn_result import learn_figures
 
-    out, figures, catalog = work / request.name, work / FIGURES, Catalog()
+    out, figures, catalog = work / WORLD / request.name, work / FIGURES, Catalog()
     if not figures.exists():
         options = Options(
             recipe=request.recipe,
