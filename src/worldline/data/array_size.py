@@ -23,10 +23,6 @@ EPISODE_BYTES: Final = 2000
 """Memory that an episode in a list takes until it is imported."""
 
 
-_FIX: Final = "Split the file, or check whether it is damaged."
-_FEWER: Final = "Correct num_values, or log the signal as a number."
-
-
 def memory_bytes() -> int:
     """The memory of this machine, or the limit of the data of this process if that is less."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -39,13 +35,7 @@ def memory_bytes() -> int:
 
 
 def check_size(
-    num_bytes: int,
-    what: str,
-    *,
-    file: Path | None = None,
-    signal: str | None = None,
-    stored_bytes: float = math.inf,
-    fix: str = _FIX,
+    num_bytes: int, what: str, *, file: Path | None = None, signal: str | None = None, stored_bytes: float = math.inf
 ) -> None:
     """Checks the declared size of an array, or of what is read of a file at once.
 
@@ -55,17 +45,16 @@ def check_size(
         file: for the message.
         signal: for the message.
         stored_bytes: size of the file, if more than `EXPANSION` times this size is too much.
-        fix: for the message.
 
     Raises:
         DataError: it is larger than a quarter of the memory, or than a file of this size can hold.
     """
     own, shared = EXPANSION * stored_bytes, memory_bytes() // SHARE
     if num_bytes > (limit := int(min(own, shared))):
-        bound = f"the limit is {in_words(limit)}{' for a file of this size' if own < shared else ''}"
-        raise DataError(
-            f"{what} would take {in_words(num_bytes)} of memory, and {bound}", fix=fix, file=file, signal=signal
-        )
+        problem = f"{what} would take {in_words(num_bytes)} of memory, and the limit is {in_words(limit)}"
+        problem += " for a file of this size" if own < shared else ""
+        fix = "Split the file, or correct the size that it declares."
+        raise DataError(problem, fix=fix, file=file, signal=signal)
 
 
 def check_episodes(count: int, file: Path) -> None:
@@ -85,7 +74,7 @@ def check_one_hot(signal: Signal, num_rows: int = ONE_HOT_ROWS) -> None:
     """
     if signal.num_values is not None:
         what = f"{num_rows} rows with a column for each of its {signal.num_values} values (num_values)"
-        check_size(8 * num_rows * signal.num_values, what, signal=signal.name, fix=_FEWER)
+        check_size(8 * num_rows * signal.num_values, what, signal=signal.name)
 
 
 def in_words(num_bytes: int) -> str:

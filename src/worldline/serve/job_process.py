@@ -34,8 +34,6 @@ REPORT: Final = "report.html"
 """The report in the folder of a job."""
 WORK: Final = "work"
 """Folder with everything that a job needs only while it runs, in its folder."""
-WORLD: Final = "world"
-"""Folder with the learned world, in the folder for work. The caller chose the name of the world."""
 FIGURES: Final = "figures.json"
 """Figures of a learned world, in the folder for work. It is there as soon as the world is complete."""
 
@@ -109,7 +107,7 @@ def run(task: JobTask, progress: OnProgress, stop: Callable[[], bool]) -> dict[s
         case LearnJob():
             figures, page = (
                 _learn(task, task.request, work, stoppable(progress, stop)),
-                work / WORLD / task.request.name,
+                work / "world" / task.request.name,
             )
         case AuditJob():
             figures, page = _audit(task, task.request, work, progress), work
@@ -129,7 +127,8 @@ def _learn(task: JobTask, request: LearnJob, work: Path, progress: OnProgress | 
     from worldline.workflows.learn_options import Options
     from worldline.workflows.learn_result import learn_figures
 
-    out, figures, catalog = work / WORLD / request.name, work / FIGURES, Catalog()
+    # In a folder of its own, since the caller chose the name.
+    out, figures, catalog = work / "world" / request.name, work / FIGURES, Catalog()
     if not figures.exists():
         options = Options(
             recipe=request.recipe,

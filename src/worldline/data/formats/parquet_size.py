@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow import parquet
 
-_TEXT_BYTES = 8
 _LISTS_EXPANSION = 100
 """Lists may expand this many times more than lists of episodes, since padding compresses well."""
 
@@ -34,17 +33,15 @@ def check_parquet(
     """
     groups = [reader.metadata.row_group(number) for number in range(reader.metadata.num_row_groups)]
     num_rows = max(reader.metadata.num_rows, sum(group.num_rows for group in groups))
+    leaves = [(field, *leaf) for field in reader.schema_arrow for leaf in _leaves(field.type)]
     num_bytes = {False: 0, True: 0}  # of lists: True
-    leaf = 0
-    for field in reader.schema_arrow:
-        is_list = _storage(field.type).num_fields > 0
-        for per_row, per_value, width in _leaves(field.type):
-            if names is None or field.name in names:
-                declared = sum(group.column(leaf).num_values for group in groups) if is_list else num_rows
-                # A missing list of fixed length counts as one value there, but arrow allocates all of them.
-                num_values = max(num_rows * per_row, declared * per_value)
-                num_bytes[is_list] += max(copies * width, least_bytes) * num_values
-            leaf += 1
+    for number, (field, per_row, per_value, width) in enumerate(leaves):
+        if names is None or field.name in names:
+            is_list = getattr(field.type, "storage_type", field.type).num_fields > 0
+            declared = sum(group.column(number).num_values for group in groups) if is_list else num_rows
+            # A missing list of fixed length counts as one value there, but arrow allocates all of them.
+            num_values = max(num_rows * per_row, declared * per_value)
+            num_bytes[is_list] += max(copies * width, least_bytes) * num_values
     check_size(num_bytes[True], "its lists", file=file, stored_bytes=_LISTS_EXPANSION * file.stat().st_size)
     check_size(sum(num_bytes.values()), "the table", file=file)
 
@@ -58,7 +55,7 @@ def _leaves(
     """
     from pyarrow import types
 
-    kind = _storage(kind)
+    kind = getattr(kind, "storage_type", kind)  # of an extension of arrow
     if types.is_fixed_size_list(kind):
         per_row, per_value = (per_row, per_value * kind.list_size) if in_list else (per_row * kind.list_size, per_value)
     elif kind.num_fields and not types.is_struct(kind):
@@ -68,10 +65,5 @@ def _leaves(
     if not kind.num_fields:
         try:
             yield per_row, per_value, -(-kind.bit_width // 8)
-        except ValueError:  # values of any length
-            yield per_row, per_value, _TEXT_BYTES
-
-
-def _storage(kind: pa.DataType) -> pa.DataType:
-    """The type as which a file stores values, also those of an extension of arrow."""
-    return getattr(kind, "storage_type", kind)
+        except ValueError:  # texts have any length
+            yield per_row, per_value, 8

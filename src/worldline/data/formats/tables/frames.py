@@ -81,18 +81,16 @@ def read_csv(file: Path) -> tuple[pd.DataFrame, list[Finding]]:
     texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name].dtype)]
     if any(frame[name].isna().any() for name in texts):  # words such as "none" count as texts there
         frame[texts] = pd.read_csv(file, na_values=[""], dtype=str, usecols=texts, **form)
-    columns, findings = list[Any](), list[Finding]()
-    for name in frame:
-        cells, problem = frame[name], ""
-        if name in texts:
-            cells, problem = _parsed(
-                cells, form["decimal"] == "," or (delimiter != "," and cells.str.contains(",").any())
-            )
-        if problem:
-            fix = "If this is wrong, write its numbers without separators of thousands."
-            findings.append(warning(problem=problem, fix=fix, file=file.name, signal=headers[name]))
-        columns.append(cells)
-    return pd.concat(columns, axis=1).set_axis(headers, axis=1), findings
+    parsed = {
+        name: _parsed(frame[name], delimiter, form["decimal"]) if name in texts else (frame[name], "") for name in frame
+    }
+    fix = "If this is wrong, write its numbers without separators of thousands."
+    findings = [
+        warning(problem=problem, fix=fix, file=file.name, signal=headers[name])
+        for name, (_, problem) in parsed.items()
+        if problem
+    ]
+    return pd.concat([cells for cells, _ in parsed.values()], axis=1).set_axis(headers, axis=1), findings
 
 
 def _headers(file: Path, delimiter: str) -> list[str]:
@@ -122,7 +120,7 @@ def _check_rows(file: Path, delimiter: str, width: int) -> None:
                 raise DataError(problem, fix=CSV_FIX, file=file)
 
 
-def _parsed(cells: pd.Series[Any], may_be_comma: bool) -> tuple[pd.Series[Any], str]:
+def _parsed(cells: pd.Series[Any], delimiter: str, decimal: str) -> tuple[pd.Series[Any], str]:
     """A column of texts; dates, times of day or numbers if all of its texts are such. See `_with_numbers`."""
     import pandas as pd
 
@@ -133,15 +131,16 @@ def _parsed(cells: pd.Series[Any], may_be_comma: bool) -> tuple[pd.Series[Any], 
             return pd.Series(pd.to_datetime(cells, format="ISO8601", utc=True)), ""
         if re.fullmatch(_TIME, first):
             return pd.Series(pd.to_timedelta(cells.where(cells.str.count(":") > 1, cells + ":00"))), ""
-    return _with_numbers(cells, may_be_comma)
+    return _with_numbers(cells, delimiter, decimal)
 
 
-def _with_numbers(cells: pd.Series[Any], may_be_comma: bool) -> tuple[pd.Series[Any], str]:
+def _with_numbers(cells: pd.Series[Any], delimiter: str, decimal: str) -> tuple[pd.Series[Any], str]:
     """A column of texts with its numbers without separators of thousands; as numbers if it has no other texts.
 
     Args:
         cells: texts.
-        may_be_comma: whether a comma is rather the decimal sign than a separator.
+        delimiter: between cells; other ones than a comma suggest decimal commas.
+        decimal: decimal sign of the first row.
 
     Returns:
         The column and a sentence about it; unchanged and empty if most of its texts are no such numbers.
@@ -149,7 +148,8 @@ def _with_numbers(cells: pd.Series[Any], may_be_comma: bool) -> tuple[pd.Series[
     import pandas as pd
 
     texts = pd.Series(cells[~cells.isin(NULLS)].dropna().unique(), dtype=object)
-    signs = ",." if may_be_comma else ".,"
+    has_commas = delimiter != "," and texts.str.contains(",").any()
+    signs = ",." if decimal == "," or has_commas else ".,"
     fits = {sign: texts.str.fullmatch(_NUMBERS[sign]).astype(np.bool_) for sign in signs}
     for sign in signs:
         if 2 * fits[sign].sum() > len(texts):
