@@ -127,7 +127,7 @@ def _learn(task: JobTask, request: LearnJob, work: Path, progress: OnProgress | 
     from worldline.workflows.learn_options import Options
     from worldline.workflows.learn_result import learn_figures
 
-    # In a folder of its own, since the caller chose the name.
+    # Below a fixed folder, because the caller chose the name.
     out, figures, catalog = work / "world" / request.name, work / FIGURES, Catalog()
     if not figures.exists():
         options = Options(
