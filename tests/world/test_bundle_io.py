@@ -337,10 +337,9 @@ def test_a_calibration_of_other_signals_is_refused(stored: Path) -> None:
 
 @pytest.mark.parametrize("name", ["calibration", "engine"])
 def test_types_that_numpy_lacks_are_refused(stored: Path, name: str) -> None:
-    def narrow(tensors: dict[str, torch.Tensor]) -> None:
-        tensors.update({key: value.bfloat16() for key, value in tensors.items()})
-
-    tamper_tensors(stored, f"{name}.safetensors", narrow)
+    tamper_tensors(
+        stored, f"{name}.safetensors", lambda found: found.update((k, v.bfloat16()) for k, v in found.items())
+    )
     with pytest.raises(BundleError, match=rf"{name}\.safetensors: .* has the type torch\.bfloat16, which NumPy lacks"):
         open_world(stored)
 
