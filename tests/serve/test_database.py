@@ -216,6 +216,13 @@ def test_the_default_file_is_readable_by_its_owner_only(tmp_path: Path, monkeypa
     assert default_url() == "postgresql://h/d"
 
 
+@pytest.mark.parametrize("end", ["", "-journal", "-wal"])
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path, end: str) -> None:
+    (tmp_path / f"service.sqlite{end}" / "1").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=rf"service\.sqlite{end} is a folder.*Move the folder"):
+        Database(tmp_path / "service.sqlite")
+
+
 def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("text" * 1000)
     with pytest.raises(UnavailableError):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import TypeVar
 from zipfile import BadZipFile
 
@@ -33,7 +34,7 @@ V = TypeVar("V")
 
 UNREADABLE = (
     *(OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, EOFError, SyntaxError),
-    *(struct.error, zlib.error, BadZipFile, DecodeError),
+    *(struct.error, zlib.error, BadZipFile, DecodeError, TokenError),  # TokenError: of the header of an npz array
 )
 """Exceptions of libraries for damaged files; they include `DataError` (a `ValueError`)."""
 

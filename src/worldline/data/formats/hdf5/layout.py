@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.array_size import check_episodes
 from worldline.data.conversion import steps_s
 from worldline.data.formats.hdf5.access import MAX_TEXT_LENGTH, is_numeric, is_text, read_rows, texts_in
 from worldline.data.formats.reading import (
@@ -111,6 +112,7 @@ def _counts(dataset: h5py.Dataset, name: str, file: Path) -> NDArray[np.int64]:
     if len(dataset.shape or ()) != 1 or dataset.dtype.kind not in "iu":
         problem = f"expected one whole number per episode, got shape {dataset.shape} and dtype {dataset.dtype}"
         raise DataError(problem, fix="Write one int64 for each episode.", file=file, signal=name)
+    check_episodes(len(dataset), file)
     return read_rows(dataset, 0, len(dataset), name).astype(np.int64)
 
 

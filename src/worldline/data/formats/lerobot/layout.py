@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from worldline.data.array_size import check_episodes
 from worldline.data.checks import Finding
 from worldline.data.formats.lerobot.tables import FIX, ParquetRows, within
 from worldline.data.formats.reading import converted
@@ -286,6 +287,7 @@ def _rows(root: Path) -> Iterator[tuple[str, int, Any]]:
         file = path.relative_to(root).as_posix()
         try:
             rows = ParquetRows(within(root, file))
+            check_episodes(len(rows), path)
             table = rows.read([name for name in rows.names if not name.startswith("stats/")]).to_pylist()
         except DataError as error:
             table = [error]

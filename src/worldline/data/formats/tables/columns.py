@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.array_size import check_size
 from worldline.data.checks import Finding, warning
+from worldline.data.formats.parquet_size import check_parquet
 from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate, natural
 from worldline.data.formats.tables.frames import CSV_FIX, read_csv, values_of
 from worldline.errors import DataError, MissingExtraError
@@ -29,7 +29,7 @@ MAX_COLUMNS = 4096
 _UNIT = re.compile(r"^(?P<name>.*\S)\s*(\[(?P<square>[^\[\]]+)\]|\((?P<round>[^()]+)\))$")
 _PARQUET_FIX = "Write the file again; it may be truncated or damaged."
 BYTES_A_CELL = 32
-"""Memory that a cell of a Parquet file takes until it is imported."""
+"""Memory that a number or text in a Parquet file takes at least until it is imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,9 @@ def read_table(file: Path) -> ColumnTable:
     """
     if file.suffix.lower() == ".csv":
         with converted("the file cannot be read", fix=CSV_FIX, file=file, errors=(csv.Error, *UNREADABLE)):
-            return table_of(read_csv(file), file, _cut(file))
+            frame, findings = read_csv(file)
+            named = (replace(finding, signal=name_and_unit(str(finding.signal))[0]) for finding in findings)
+            return table_of(frame, file, [*named, *_cut(file)])
     try:
         import pyarrow as pa
     except ImportError as error:
@@ -154,7 +156,7 @@ def _read_parquet(file: Path) -> pa.Table:
     from pyarrow import parquet
 
     with parquet.ParquetFile(file, page_checksum_verification=True) as reader:
-        check_size(BYTES_A_CELL * reader.metadata.num_rows * reader.metadata.num_columns, "the table", file=file)
+        check_parquet(reader, file, copies=8, least_bytes=BYTES_A_CELL)
         table = reader.read()
     table.validate(full=True)
     return table
