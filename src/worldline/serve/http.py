@@ -177,8 +177,8 @@ async def _call_world(service: Service, request: Request) -> Response:
         raise NotFoundError("verb", verb, CALLS)
     request.state.labels = name, verb
     wait_s, answer = deadline_s(request), answer_type(request)
-    call = await read_content(request, service.limits, verb, CALLS[verb])
+    call = await read_content(request, service, caller, verb, CALLS[verb])
     body = await service.ask(
-        caller, name, call, encode=ENCODERS[answer], deadline_s=wait_s, gone=partial(left, request)
+        caller, name, call, encode=ENCODERS[answer], deadline_s=wait_s, gone=partial(left, request), checked=True
     )
     return Response(body, media_type=answer)

@@ -24,6 +24,7 @@ from worldline.serve.jobs import JobSettings
 from worldline.serve.limits import Limits
 from worldline.serve.requests import claimed_id, refusal
 from worldline.serve.service import Service
+from worldline.serve.socket_protocol import SocketProtocol
 
 try:
     import uvicorn
@@ -193,7 +194,7 @@ def _config(app: ASGIApp, limits: Limits, admission: Admission | None) -> uvicor
     return uvicorn.Config(
         app,
         http=cast(type[HttpToolsProtocol], partial(TimedProtocol, limits, admission)),  # uvicorn only calls it
-        ws="websockets-sansio",
+        ws=SocketProtocol,
         ws_max_size=limits.frame_bytes,
         ws_per_message_deflate=False,  # a small message could expand beyond every limit
         lifespan="on",

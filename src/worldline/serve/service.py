@@ -12,13 +12,14 @@ from typing import Any, TypeVar, final
 
 from worldline.errors import UnavailableError
 from worldline.planning.calls import Call, PlanCall, PredictCall
-from worldline.serve.admission import Admission, BodyMemory
+from worldline.serve.admission import Admission
 from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
 from worldline.serve.metrics import Metrics
 from worldline.serve.problems import problem_of
 from worldline.serve.scheduler import CallerLeftError, Gone, Lane, Scheduler
+from worldline.serve.shares import Shares
 from worldline.serve.tokens import Tokens
 from worldline.serve.usage import Usage
 from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
@@ -62,7 +63,10 @@ class Service:
         self.scheduler = Scheduler(self.limits, workers=workers, observe=self.metrics.batch)
         self.metrics.watch(self.scheduler)
         self.admission = Admission(self.limits, self.metrics.refused.inc)
-        self.bodies = BodyMemory(self.limits.open_bytes)
+        self.memory = Shares(self.limits.open_bytes, "bytes in open requests and waiting messages")
+        self.bodies = Shares(self.limits.bodies, "open requests")
+        self.sockets = Shares(self.limits.sockets, "WebSockets")
+        self.streams = Shares(self.limits.sockets, "streams of events")
         self.stopping = list[Callable[[], None]]()
         """Called when the server stops, before it waits for open connections."""
 
@@ -95,13 +99,15 @@ class Service:
         return caller
 
     @asynccontextmanager
-    async def metered(self, caller: Caller, hosted: HostedWorld, verb: str, steps: int = 0) -> AsyncIterator[None]:
-        """Counts the block as one call of the caller.
+    async def metered(
+        self, caller: Caller, hosted: HostedWorld, verb: str, steps: int = 0, *, checked: bool = False
+    ) -> AsyncIterator[None]:
+        """Counts the block as one call of the caller; `checked` as in `Usage.admit`.
 
         Raises:
             RateLimitedError: the caller exceeds its rate or quota.
         """
-        self.usage.admit(caller)
+        self.usage.admit(caller, checked=checked)
         started_s, status = time.monotonic(), 200
         try:
             yield
@@ -130,6 +136,7 @@ class Service:
         encode: Encode = None,
         deadline_s: float | None = None,
         gone: Gone = None,
+        checked: bool = False,
     ) -> Any:
         """The answer of a world to a call.
 
@@ -140,6 +147,7 @@ class Service:
             encode: as in `Encode`.
             deadline_s: seconds until the caller gives up; None for the limit of the service.
             gone: what it returns completes when the caller has left.
+            checked: as in `Usage.admit`.
 
         Raises:
             WorldlineError: as the verb raises; or the call exceeds a limit, or too many calls wait.
@@ -148,7 +156,7 @@ class Service:
         call, card = with_budget(call, self.limits, deadline_s), hosted.card
         size = size_of(call, card, self.limits)
         pieces = -(-size.num_bytes // self.limits.piece_bytes)
-        async with self.metered(caller, hosted, call.verb, size.steps):
+        async with self.metered(caller, hosted, call.verb, size.steps, checked=checked):
             if pieces <= 1 and (group := group_of(call, card)) is not None:
                 return await self.scheduler.run_batched(
                     (call, encode),

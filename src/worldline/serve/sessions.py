@@ -104,6 +104,8 @@ class _Live:
 class Sessions:
     """The sessions of a service. Processes with one database share them.
 
+    The transport has checked the rate of requests with a body (`Usage.check`).
+
     A step is acknowledged after it is in the database. The belief in memory is used as long as no other process has
     continued the session; else it is built again from the kept steps.
 
@@ -135,7 +137,7 @@ class Sessions:
             GoneError: the session of the key has expired.
         """
         hosted, limits = self._service.hosts.find(world, caller), self._service.limits
-        async with self._service.metered(caller, hosted, "create_session"):
+        async with self._service.metered(caller, hosted, "create_session", checked=True):
             opening = partial(_opened, hosted, settings, limits.session_steps)
             session, version = await self._service.scheduler.run(opening, caller=caller.id)
         name, now = new_id(caller, "session", key), time.time()
@@ -193,7 +195,7 @@ class Sessions:
                 raise StepConflictError(f"step is {step}, expected {row['step']}: the number of observations so far.")
             hosted = self._service.hosts[row["world"]]
             run = partial(_observed, hosted, observed)
-            async with self._service.metered(caller, hosted, "observe", session.horizon):
+            async with self._service.metered(caller, hosted, "observe", session.horizon, checked=True):
                 version = await self._compute(caller, live, run, deadline_s=deadline_s)
             live.session = None  # until the step is in the database
             row |= {"version": version, "state": _packed(session.state), "step": step + 1}
@@ -244,7 +246,7 @@ class Sessions:
                 answered: object = current.answer(whole)
                 return answered if encode is None else encode(answered)
 
-            async with self._service.metered(caller, hosted, call.verb, size.steps):
+            async with self._service.metered(caller, hosted, call.verb, size.steps, checked=True):
                 result = await self._compute(caller, live, answer, lane=lane_of(whole), deadline_s=deadline_s)
             if row["expires"] - time.time() < (1 - _REFRESH) * limits.session_s:
                 await self._database.write_async(partial(_refresh, name, limits.session_s))
