@@ -25,7 +25,7 @@ def test_a_caller_gets_half_and_a_further_one_always_finds_something() -> None:
     with ExitStack() as stack:
         assert [grasp(shares, stack, caller) for caller in "abcde"] == [30, 15, 8, 4, 2]
         with pytest.raises(OverloadedError, match=r"31 sockets of this token .* 1 of 60"):
-            shares.change("a", 1)
+            shares.open("a", 1).__enter__()
     assert shares.used == 0
     with ExitStack() as stack:
         assert grasp(shares, stack, "b") == 30
@@ -33,11 +33,11 @@ def test_a_caller_gets_half_and_a_further_one_always_finds_something() -> None:
 
 def test_a_share_that_cannot_grow_stays_as_it_is() -> None:
     shares = Shares(100, "bytes")
-    with shares.open("a", 20) as share:
-        share.resize(50)
+    with shares.open("a", 20) as resize:
+        resize(50)
         with pytest.raises(OverloadedError):
-            share.resize(80)
+            resize(80)
         assert shares.used == 50
-        share.resize(10)
+        resize(10)
         assert shares.used == 10
     assert shares.used == 0

@@ -34,7 +34,7 @@ try:
     from worldline.serve.requests import ENCODERS, JSON, Guard, answer_type, deadline_s, left, read_content
     from worldline.serve.service import Service
     from worldline.serve.sessions import Sessions
-    from worldline.serve.sockets import Sockets
+    from worldline.serve.sockets import serve_socket
     from worldline.serve.world_views import WorldList, summary_of, view_of
     from worldline.world import wire
 except ModuleNotFoundError as error:
@@ -92,9 +92,8 @@ def create_app(
     routers += [_state(service), docs_router(service, app)]
     for router in routers:
         app.include_router(router)
-    sockets = Sockets(service)
     for path, endpoint in (("/v1/control", CONTROL), ("/v1/openpi", OPENPI)):
-        app.router.routes.append(WebSocketRoute(path, partial(sockets.serve, endpoint=endpoint)))
+        app.router.routes.append(WebSocketRoute(path, partial(serve_socket, service=service, endpoint=endpoint)))
     app.add_middleware(Guard, service=service, any_host=any_host)
 
     _add_errors(app, [verbs, *(route for router in routers for route in router.routes if isinstance(route, Route))])

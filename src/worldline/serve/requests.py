@@ -289,14 +289,14 @@ async def read_body(
         raise too_large
     held: ExitStack = request.state.held
     held.enter_context(service.bodies.open(caller.id, 1))
-    share = held.enter_context(service.memory.open(caller.id))
+    resize = held.enter_context(service.memory.open(caller.id))
     body, limit_s = bytearray(), service.limits.body_s
     try:
         async with asyncio.timeout(limit_s):
             async for piece in request.stream():
                 if len(body) + len(piece) > limit_bytes:
                     raise too_large
-                share.resize(weight * (len(body) + len(piece)))
+                resize(weight * (len(body) + len(piece)))
                 body += piece
     except TimeoutError:
         raise SlowRequestError(f"the body was not complete after {limit_s:g} s. Send it again.") from None

@@ -25,6 +25,7 @@ from worldline.schema import Schema, Signal
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld
+from worldline.serve.prices import Price
 from worldline.serve.problems import (
     ConflictError,
     DeadlineError,
@@ -33,8 +34,7 @@ from worldline.serve.problems import (
     RateLimitedError,
     StepConflictError,
 )
-from worldline.serve.scheduler import Lane
-from worldline.serve.service import Service, lane_of
+from worldline.serve.service import Service
 from worldline.serve.tables import session_blobs, session_steps, sessions
 from worldline.serve.work import size_of, with_budget
 from worldline.world.compatibility import clashes
@@ -200,7 +200,8 @@ class Sessions:
             hosted = self._service.hosts[row["world"]]
             run = partial(_observed, hosted, observed)
             async with self._service.metered(caller, hosted, "observe", session.horizon, checked=True):
-                version = await self._compute(caller, live, run, deadline_s=deadline_s)
+                price = self._service.prices.of(row["world"], "observe", hosted.card, length=1 + session.horizon)
+                version = await self._compute(caller, live, run, price=price, deadline_s=deadline_s)
             live.session = None  # until the step is in the database
             changed = {"version": version, "state": _packed(session.state), "step": step + 1}
             changed["expires"] = time.time() + self._service.limits.session_s
@@ -252,8 +253,12 @@ class Sessions:
                 answered: object = current.answer(whole)
                 return answered if encode is None else encode(answered)
 
+            search_s = whole.budget_s if isinstance(whole, PlanCall) else 0.0
+            price = self._service.prices.of(
+                row["world"], f"session {call.verb}", hosted.card, length=1 + size.steps, search_s=search_s
+            )
             async with self._service.metered(caller, hosted, call.verb, size.steps, checked=True):
-                result = await self._compute(caller, live, answer, lane=lane_of(whole), deadline_s=deadline_s)
+                result = await self._compute(caller, live, answer, price=price, deadline_s=deadline_s)
             if row["expires"] - time.time() < (1 - _REFRESH) * limits.session_s:
                 await self._database.write_async(partial(_refresh, name, limits.session_s))
             return result
@@ -311,15 +316,15 @@ class Sessions:
         live: _Live,
         function: Callable[[Session], T],
         *,
-        lane: Lane = Lane.QUICK,
+        price: Price,
         deadline_s: float | None = None,
     ) -> T:
         """The result of a function of a session, computed in a worker."""
         session, live.session = live.session, None
         assert session is not None
         try:
-            run = partial(function, session)
-            result = await self._service.scheduler.run(run, lane=lane, caller=caller.id, deadline_s=deadline_s)
+            run = partial(self._service.prices.timed, price, partial(function, session))
+            result = await self._service.scheduler.run(run, lane=price.lane, caller=caller.id, deadline_s=deadline_s)
         except DeadlineError:
             raise  # a worker may still change the session, so it is built again
         except WorldlineError:
@@ -360,7 +365,10 @@ class Sessions:
         state = await asyncio.to_thread(self._state, hosted.card.schema, row)
         opening = partial(_opened, hosted, settings, self._service.limits.session_steps, state, row["version"])
         live.session = None  # also if this fails
-        live.session, _ = await self._service.scheduler.run(opening, caller=row["token_id"])
+        kept = 0 if state.episode is None else state.episode.num_steps
+        price = self._service.prices.of(row["world"], "open", hosted.card, length=1 + kept)
+        run = partial(self._service.prices.timed, price, opening)
+        live.session, _ = await self._service.scheduler.run(run, lane=price.lane, caller=row["token_id"])
         live.created, live.step = row["created"], row["step"]
 
     def _row(self, caller: Caller, name: str) -> dict[str, Any]:

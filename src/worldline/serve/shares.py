@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import final
 
 from worldline.serve.problems import OverloadedError
+
+Resize = Callable[[int], None]
+"""Changes the amount that a share holds."""
 
 
 @final
@@ -30,58 +33,40 @@ class Shares:
         self.used = 0
 
     @contextmanager
-    def open(self, caller: str, amount: int = 0) -> Iterator[Share]:
-        """A share that is given back after the block.
+    def open(self, caller: str, amount: int = 0) -> Iterator[Resize]:
+        """What one request or connection holds, until the end of the block.
 
         Args:
             caller: id of the caller.
             amount: that it holds at first.
 
-        Raises:
-            OverloadedError: the caller holds too much.
-        """
-        share = Share(self, caller)
-        share.resize(amount)
-        try:
-            yield share
-        finally:
-            share.resize(0)
-
-    def change(self, caller: str, by: int) -> None:
-        """Changes what a caller holds.
+        Yields:
+            A function that changes the amount. If it raises `OverloadedError`, nothing changes.
 
         Raises:
             OverloadedError: the caller would hold more than is free.
         """
-        held = self._held[caller]
-        if by > 0 and held + by > self._limit - self.used:
+        held = 0
+
+        def resize(amount: int) -> None:
+            nonlocal held
+            self._change(caller, amount - held)
+            held = amount
+
+        resize(amount)
+        try:
+            yield resize
+        finally:
+            resize(0)
+
+    def _change(self, caller: str, by: int) -> None:
+        held, free = self._held[caller], self._limit - self.used
+        if by > 0 and held + by > free:
             raise OverloadedError(
-                f"{held + by} {self._what} of this token are more than are free: {self._limit - self.used} of "
-                f"{self._limit}. End some, or try again in 1 s."
+                f"{held + by} {self._what} of this token are more than are free: {free} of {self._limit}. End some, or "
+                "try again in 1 s."
             )
         self._held[caller] += by
         self.used += by
         if not self._held[caller]:
             del self._held[caller]
-
-
-@final
-class Share:
-    """What one request or connection of a caller holds.
-
-    Args:
-        shares: of all callers.
-        caller: id of the caller.
-    """
-
-    def __init__(self, shares: Shares, caller: str) -> None:
-        self._shares, self._caller, self._amount = shares, caller, 0
-
-    def resize(self, amount: int) -> None:
-        """Holds another amount.
-
-        Raises:
-            OverloadedError: as in `Shares.change`. Then nothing changes.
-        """
-        self._shares.change(self._caller, amount - self._amount)
-        self._amount = amount

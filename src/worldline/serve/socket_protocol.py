@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any, Final, final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
 from websockets.http11 import Request
 
 from worldline.serve.problems import OverloadedError
-from worldline.serve.shares import Share
+from worldline.serve.shares import Resize
 
 UNCOUNTED_BYTES: Final = 2**16
 """Largest size of what arrives before the caller is known."""
@@ -36,12 +35,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.close_timeout = CLOSE_S
-        self._share: Share | None = None
+        self._share: Resize | None = None
         self._refuse: Callable[[OverloadedError], None] | None = None
-        self._sizes, self._message_bytes, self._whole_bytes = deque[int](), 0, 0
+        self._sizes, self._whole_bytes = deque[int](), 0
         self._is_full = False
 
-    def count(self, share: Share | None, refuse: Callable[[OverloadedError], None] | None = None) -> None:
+    def count(self, share: Resize | None, refuse: Callable[[OverloadedError], None] | None = None) -> None:
         """Counts as part of a share from now on.
 
         Args:
@@ -72,37 +71,22 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             self.scope["state"]["protocol"] = self
 
-    def handle_text(self, event: Frame) -> None:
-        """Counts the first fragment of a text."""
-        self._message_bytes += TEXT_WEIGHT * len(event.data) + MESSAGE_BYTES
-        super().handle_text(event)
-
-    def handle_bytes(self, event: Frame) -> None:
-        """Counts the first fragment of a binary message."""
-        self._message_bytes += len(event.data) + MESSAGE_BYTES
-        super().handle_bytes(event)
-
-    def handle_cont(self, event: Frame) -> None:
-        """Counts a further fragment."""
-        weight = TEXT_WEIGHT if self.curr_msg_data_type == "text" else 1
-        self._message_bytes += weight * len(event.data) + MESSAGE_BYTES
-        super().handle_cont(event)
-
     def send_receive_event_to_app(self) -> None:
         """Counts a whole message."""
-        self._sizes.append(self._message_bytes)
-        self._whole_bytes += self._message_bytes
-        self._message_bytes = 0
+        weight = TEXT_WEIGHT if self.curr_msg_data_type == "text" else 1
+        self._sizes.append(MESSAGE_BYTES * len(self.frames) + weight * sum(map(len, self.frames)))
+        self._whole_bytes += self._sizes[-1]
         super().send_receive_event_to_app()
 
     def _update(self) -> None:
-        held = len(self.conn.reader.buffer) + self._message_bytes + self._whole_bytes
+        fragments = MESSAGE_BYTES * len(self.frames) + (self.conn.current_size or 0)
+        held = len(self.conn.reader.buffer) + fragments + self._whole_bytes
         if self._share is None:
             if held > UNCOUNTED_BYTES:
                 self.transport.abort()
             return
         try:
-            self._share.resize(held)
+            self._share(held)
         except OverloadedError as error:
             self._is_full = True
             if self._refuse is not None:

@@ -16,11 +16,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from worldline.schema import Schema
 from worldline.serve.callers import Caller, ForbiddenError, Scope
 from worldline.serve.hosting import HostedWorld
+from worldline.serve.prices import QUICK_S
 from worldline.serve.problems import OverloadedError, Problem, SlowRequestError, TooLargeError, fault_text, problem_of
 from worldline.serve.requests import request_id_of
 from worldline.serve.scheduler import Lane
-from worldline.serve.service import QUICK_PLAN_S, Service
-from worldline.serve.shares import Share
+from worldline.serve.service import Service
+from worldline.serve.shares import Resize
 from worldline.serve.socket_protocol import SocketProtocol
 from worldline.world.base import World
 
@@ -51,21 +52,21 @@ class Connection:
     Args:
         socket: not accepted yet.
         service: computes.
+        share: of the caller in the memory for messages.
         caller: who connected.
         hosted: the world.
         request_id: for messages and logs.
-        share: of the caller in the memory for messages.
     """
 
     def __init__(
         self,
         socket: WebSocket,
         service: Service,
+        share: Resize,
         *,
         caller: Caller,
         hosted: HostedWorld,
         request_id: str,
-        share: Share,
     ) -> None:
         self.socket, self.limits, self.caller, self.request_id = socket, service.limits, caller, request_id
         self.name, self.card, self.version = hosted.name, hosted.card, hosted.version
@@ -118,7 +119,7 @@ class Connection:
             function: gets the world.
             plan_s: about how long it takes.
         """
-        lane = Lane.QUICK if plan_s <= QUICK_PLAN_S else Lane.SLOW
+        lane = Lane.QUICK_LOOP if plan_s <= QUICK_S else Lane.SLOW_LOOP
         return await self._service.compute(self.caller, self.name, "plan", function, lane=lane)
 
     async def unless_gone(self, work: Coroutine[Any, Any, Value]) -> Value:
@@ -182,43 +183,33 @@ class SocketEndpoint:
     failed: int | None = None
 
 
-@final
-class Sockets:
-    """Serves the WebSockets of a service.
+async def serve_socket(socket: WebSocket, service: Service, endpoint: SocketEndpoint) -> None:
+    """Serves one WebSocket until it ends. Raises nothing."""
+    request_id = request_id_of(socket)
+    try:
+        await _serve(socket, service, endpoint, request_id)
+    except WebSocketDisconnect:
+        pass
+    except Exception as error:  # noqa: BLE001  # every error becomes an answer
+        problem = problem_of(error)
+        if problem.status == 500:
+            _logger.error("WebSocket %s failed: %s", request_id, fault_text(error))
+        await _refuse(socket, endpoint, request_id, problem)
 
-    Args:
-        service: authorizes and computes.
-    """
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    async def serve(self, socket: WebSocket, endpoint: SocketEndpoint) -> None:
-        """Serves one WebSocket until it ends. Raises nothing."""
-        request_id = request_id_of(socket)
+async def _serve(socket: WebSocket, service: Service, endpoint: SocketEndpoint, request_id: str) -> None:
+    origin = socket.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != socket.headers.get("host"):
+        # Browsers let any page open a WebSocket to any server, so a page could reach a service without tokens.
+        raise ForbiddenError("pages of other origins may not connect. Use a program.")
+    caller = await service.authorize(socket.headers.get("authorization"), Scope.SESSION)
+    hosted = service.hosts.find(socket.query_params.get("world", ""), caller)
+    with service.sockets.open(caller.id, 1), service.memory.open(caller.id) as share:
+        connection = Connection(socket, service, share, caller=caller, hosted=hosted, request_id=request_id)
         try:
-            await self._serve(socket, endpoint, request_id)
-        except WebSocketDisconnect:
-            pass
-        except Exception as error:  # noqa: BLE001  # every error becomes an answer
-            problem = problem_of(error)
-            if problem.status == 500:
-                _logger.error("WebSocket %s failed: %s", request_id, fault_text(error))
-            await _refuse(socket, endpoint, request_id, problem)
-
-    async def _serve(self, socket: WebSocket, endpoint: SocketEndpoint, request_id: str) -> None:
-        service, origin = self._service, socket.headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != socket.headers.get("host"):
-            # Browsers let any page open a WebSocket to any server, so a page could reach a service without tokens.
-            raise ForbiddenError("pages of other origins may not connect. Use a program.")
-        caller = await service.authorize(socket.headers.get("authorization"), Scope.SESSION)
-        hosted = service.hosts.find(socket.query_params.get("world", ""), caller)
-        with service.sockets.open(caller.id, 1), service.memory.open(caller.id) as share:
-            connection = Connection(socket, service, caller=caller, hosted=hosted, request_id=request_id, share=share)
-            try:
-                await endpoint.handle(connection)
-            finally:
-                await connection.close()
+            await endpoint.handle(connection)
+        finally:
+            await connection.close()
 
 
 def error_message(problem: Problem, request_id: str) -> dict[str, Any]:

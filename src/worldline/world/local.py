@@ -25,15 +25,7 @@ from worldline.training.batches import join, split, to_inputs
 from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World, band_around
 from worldline.world.belief import WorldBelief, values_of
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration
-from worldline.world.logged_range import (
-    check_magnitudes,
-    excess_of,
-    far_value,
-    history_excess,
-    leaves_range,
-    lowered,
-    widening_of,
-)
+from worldline.world.logged_range import excess_of, far_value, history_excess, leaves_range, lowered, widening_of
 from worldline.world.objective import Objective, objective
 from worldline.world.ood import errors_of, step_errors
 from worldline.world.plan_search import SearchBudget, action_space, outcome, refusal_reason, search
@@ -135,11 +127,10 @@ class LocalWorld(World):
 
         Raises:
             InputError: as in `World.predict`.
-            UnsupportedError: there are more than `Card.max_batch` worlds, or as in `check_magnitudes`.
+            UnsupportedError: there are more than `Card.max_batch` worlds, or a value is too large.
         """
         card, calibration = self._card, self.calibration
-        checked = check_history(card.schema, history)
-        check_magnitudes(card.schema, self._ranges, checked.history)
+        checked = check_history(card.schema, history, self._ranges)
         check_limit(checked.num_worlds, card.max_batch, "world", "max_batch")
         past, errors = checked.history, None
         num_tested = np.zeros(checked.num_worlds, int)
@@ -173,11 +164,10 @@ class LocalWorld(World):
 
         Raises:
             InputError: as in `World.predict`.
-            UnsupportedError: as in `check_magnitudes`.
+            UnsupportedError: a value is too large.
         """
         card = self._card
-        history = check_history(card.schema, recent).history
-        check_magnitudes(card.schema, self._ranges, history)
+        history = check_history(card.schema, recent, self._ranges).history
         num_observed = before.num_observed + 1
         belief = self.engine.observe(before.belief, history.step(1), seed=_seed_after(before))
         excess = np.concatenate([before.excess, history_excess(self._ranges, card.inputs, history)[:, 1:]], 1)

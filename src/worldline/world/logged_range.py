@@ -141,7 +141,7 @@ def check_magnitudes(schema: Schema, ranges: Mapping[str, Floats], history: Hist
             low, high = low - reach, high + reach
         far = (values < low) | (values > high)
         if name in history.observed:
-            far &= history.mask(name).astype(bool)[..., None]
+            far &= history.observed[name].astype(bool)[..., None]
         if far.any():
             value = f"{values[far][0]:.4g} {pretty_unit(signal.unit)}".rstrip()
             part = far.any(tuple(range(far.ndim - 1))).argmax() % len(low)
