@@ -1,7 +1,7 @@
 """The service under load: batching, tail latency, overload, memory, overhead and control.
 
-Run: .venv/bin/python benchmarks/serve.py [FOLDER] [--parts batching tail memory overhead control beside]
-     [--calls 100000] [--steps 10000] [--seconds 10] [--repeats 3]
+Run: .venv/bin/python benchmarks/serve.py [FOLDER] [--parts PART ...] [--calls 100000] [--steps 10000]
+     [--seconds 10] [--repeats 3]
 Learns the demo world, a greenhouse and a linear greenhouse into FOLDER (default: a temporary one) if it holds none.
 Writes benchmarks/results/serve.json.
 

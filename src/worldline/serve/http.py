@@ -38,7 +38,7 @@ try:
     from worldline.serve.world_views import WorldList, summary_of, view_of
     from worldline.world import wire
 except ModuleNotFoundError as error:
-    raise MissingExtraError(str(error.name), "serve") from error
+    raise MissingExtraError(str(error.name).partition(".")[0], "serve") from error
 
 
 VERBS_PATH = "/v1/worlds/{name}:{verb}"

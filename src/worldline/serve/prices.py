@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Price:
+class CallPrice:
     """The estimated time of a call.
 
     Args:
@@ -53,7 +53,7 @@ class Prices:
 
     def of(
         self, world: str, verb: str, card: Card, *, length: int, rollouts: int = 1, search_s: float | None = 0.0
-    ) -> Price:
+    ) -> CallPrice:
         """The price of a call.
 
         Args:
@@ -62,7 +62,7 @@ class Prices:
             card: its measured latency is the estimate for the first call of a kind.
             length: observations that are encoded, and steps that follow one another.
             rollouts: worlds, times candidates and samples.
-            search_s: as in `Price`; None for no limit.
+            search_s: as in `CallPrice`; None for no limit.
         """
         kind = (world, verb, length.bit_length(), rollouts.bit_length())
         first = STEP_S
@@ -70,16 +70,16 @@ class Prices:
             first = card.call.latency_s / (card.context + max(card.band_horizon, 1))
         work = length * max(1.0, rollouts / VECTOR)
         limit_s = math.inf if search_s is None else search_s
-        return Price(kind=kind, work=work, seconds=work * self._rates.get(kind, first), search_s=limit_s)
+        return CallPrice(kind=kind, work=work, seconds=work * self._rates.get(kind, first), search_s=limit_s)
 
-    def timed(self, price: Price, function: Callable[[], T]) -> T:
+    def timed(self, price: CallPrice, function: Callable[[], T]) -> T:
         """The result of a call, whose duration corrects its price. That of a call that fails would be too short."""
         began_s = time.perf_counter()
         result = function()
         self.learn(price, time.perf_counter() - began_s)
         return result
 
-    def learn(self, price: Price, took_s: float) -> None:
+    def learn(self, price: CallPrice, took_s: float) -> None:
         """Corrects a price by the duration of one call: the geometric mean, so that a busy moment does not decide."""
         if not price.search_s:
             self._rates[price.kind] = math.sqrt(price.seconds * took_s) / price.work

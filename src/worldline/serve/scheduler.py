@@ -32,13 +32,13 @@ class Lane(StrEnum):
     SLOW = "slow"
     """Long calls of all callers."""
     QUICK_LOOP = "quick-loop"
-    """Steps of control loops with short deadlines. Each caller has workers of its own."""
+    """Steps of control loops with short deadlines. Each caller has separate workers."""
     SLOW_LOOP = "slow-loop"
-    """Steps of other control loops. Each caller has workers of its own."""
+    """Steps of other control loops. Each caller has separate workers."""
 
 
 OWN: Final = (Lane.QUICK_LOOP, Lane.SLOW_LOOP)
-"""The lanes in which each caller has workers of its own."""
+"""The lanes in which each caller has separate workers."""
 
 
 class CallerLeftError(WorldlineError):

@@ -24,12 +24,13 @@ from worldline.serve.jobs import JobSettings
 from worldline.serve.limits import Limits
 from worldline.serve.requests import claimed_id, refusal
 from worldline.serve.service import Service
-from worldline.serve.socket_protocol import SocketProtocol
 
 try:
     import uvicorn
     from starlette.types import ASGIApp
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    from worldline.serve.socket_protocol import SocketProtocol
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
 

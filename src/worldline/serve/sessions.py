@@ -25,7 +25,7 @@ from worldline.schema import Schema, Signal
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld
-from worldline.serve.prices import Price
+from worldline.serve.prices import CallPrice
 from worldline.serve.problems import (
     ConflictError,
     DeadlineError,
@@ -316,7 +316,7 @@ class Sessions:
         live: _Live,
         function: Callable[[Session], T],
         *,
-        price: Price,
+        price: CallPrice,
         deadline_s: float | None = None,
     ) -> T:
         """The result of a function of a session, computed in a worker."""
