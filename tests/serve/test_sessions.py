@@ -492,15 +492,8 @@ def test_a_value_that_the_model_cannot_hold_is_refused_and_the_session_goes_on(d
             assert problem_of(refused.value).status == 422
         await add(found, name, STEPS[3:6], 3)
         await assert_same(found, name, local(STEPS[:6]))
-
-    play(database, run)
-
-
-def test_a_missing_value_may_be_any_number(database: Database) -> None:
-    async def run(found: Sessions) -> None:
-        name = (await found.create(ANN, "toy", SETTINGS)).id
-        hidden = replace(STEPS[0], observations={"position": np.full(2, 3e38)}, observed={"position": False})
-        assert (await found.observe(ANN, name, 0, hidden)).step == 1
+        missing = replace(STEPS[6], observations={"position": np.full(2, 3e38)}, observed={"position": False})
+        await add(found, name, [missing], 6)
 
     play(database, run)
 

@@ -269,7 +269,7 @@ class Scheduler:
         took_s = self.last_answer_s - started_s
         self._mean_s[lane] = 0.9 * self._mean_s[lane] + 0.1 * took_s / len(batch)
         self._running[lane] -= 1
-        self._running_of -= Counter([(lane, batch[0].caller)])
+        self._running_of[lane, batch[0].caller] -= 1
         if self._observe is not None:
             self._observe(lane, len(batch), took_s)
         self._start(lane)
