@@ -490,7 +490,7 @@ def _check_signals(row: Mapping[str, Any], schema: Schema) -> None:
     changes = [f"the observation signal {name!r} is missing" for name in names if name not in known]
     if changes := changes + list(clashes(before, schema, names)):
         raise GoneError(
-            f"the world {row['world']!r} was replaced by another one: {'; '.join(changes)}. Open a new session."
+            f"the world {row['world']!r} was replaced by another one: {'; '.join(changes[:3])}. Open a new session."
         )
 
 
