@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from worldline.serve.job_process import run
 from worldline.serve.job_requests import AuditJob, JobRequest, LearnJob
 from worldline.serve.jobs import ENDED, Jobs, JobSettings, JobView
 from worldline.serve.limits import Limits
-from worldline.serve.problems import ConflictError, RateLimitedError
+from worldline.serve.problems import ConflictError, NotFoundError, OverloadedError, RateLimitedError
 from worldline.serve.service import Service
 from worldline.serve.sessions import new_id
 from worldline.serve.tables import jobs as table
@@ -71,7 +72,7 @@ def service() -> Iterator[Service]:
     hosts.add(
         HostedWorld("toy", None, LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy()))
     )
-    made = Service(hosts, Limits(jobs=3))
+    made = Service(hosts, Limits(jobs=3, sockets=6))
     yield made
     made.close()
 
@@ -344,8 +345,15 @@ def test_a_job_continues_after_a_stop_and_after_its_lease_but_not_forever(
         async with working(make(file)) as jobs:
             job = await jobs.create(ANYONE, request(WAIT))
             await begin(tmp_path)
-            events = jobs.events(ANYONE, job.id)
-            await anext(events)
+            streams = [jobs.events(ANYONE, job.id) for _ in range(4)]
+            for stream in streams[:3]:
+                await anext(stream)
+            with pytest.raises(OverloadedError, match="4 streams of events of this token"):
+                await anext(streams[3])
+            bob = replace(ANYONE, id="bob")
+            with pytest.raises(NotFoundError):  # it is not Bob's job, but there is room for his stream
+                await anext(jobs.events(bob, job.id))
+            events = streams[0]
             jobs.end_streams()
             async with asyncio.timeout(20):
                 assert len([event async for event in events]) < 3

@@ -43,7 +43,7 @@ def serve(
         port: port; 0 for any free port.
         data: folder with the logs that callers may name in jobs. Default: no logs.
         insecure: allow calls from other machines without a token.
-        workers: threads for predictions, and as many for plans.
+        workers: threads for short calls, for long ones, and for control loops of each token.
         batch: predictions that are computed as one, at most.
     """
     from worldline.catalog.opening import is_reference

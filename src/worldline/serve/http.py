@@ -34,11 +34,11 @@ try:
     from worldline.serve.requests import ENCODERS, JSON, Guard, answer_type, deadline_s, left, read_content
     from worldline.serve.service import Service
     from worldline.serve.sessions import Sessions
-    from worldline.serve.sockets import Sockets
+    from worldline.serve.sockets import serve_socket
     from worldline.serve.world_views import WorldList, summary_of, view_of
     from worldline.world import wire
 except ModuleNotFoundError as error:
-    raise MissingExtraError(str(error.name), "serve") from error
+    raise MissingExtraError(str(error.name).partition(".")[0], "serve") from error
 
 
 VERBS_PATH = "/v1/worlds/{name}:{verb}"
@@ -92,9 +92,8 @@ def create_app(
     routers += [_state(service), docs_router(service, app)]
     for router in routers:
         app.include_router(router)
-    sockets = Sockets(service)
     for path, endpoint in (("/v1/control", CONTROL), ("/v1/openpi", OPENPI)):
-        app.router.routes.append(WebSocketRoute(path, partial(sockets.serve, endpoint=endpoint)))
+        app.router.routes.append(WebSocketRoute(path, partial(serve_socket, service=service, endpoint=endpoint)))
     app.add_middleware(Guard, service=service, any_host=any_host)
 
     _add_errors(app, [verbs, *(route for router in routers for route in router.routes if isinstance(route, Route))])
@@ -177,8 +176,8 @@ async def _call_world(service: Service, request: Request) -> Response:
         raise NotFoundError("verb", verb, CALLS)
     request.state.labels = name, verb
     wait_s, answer = deadline_s(request), answer_type(request)
-    call = await read_content(request, service.limits, verb, CALLS[verb])
+    call = await read_content(request, service, caller, verb, CALLS[verb])
     body = await service.ask(
-        caller, name, call, encode=ENCODERS[answer], deadline_s=wait_s, gone=partial(left, request)
+        caller, name, call, encode=ENCODERS[answer], deadline_s=wait_s, gone=partial(left, request), checked=True
     )
     return Response(body, media_type=answer)

@@ -61,7 +61,7 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
     async def add_world(request: Request) -> Response:
         """Serves a world of the catalog. Adding it again changes nothing."""
         caller = await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
-        body = await read_content(request, service.limits, "add_world", NewWorld)
+        body = await read_content(request, service, caller, "add_world", NewWorld)
         hosted, is_new = await registry.add(caller, body.name, body.reference)
         summary = await asyncio.to_thread(summary_of, hosted)
         return Response(wire.encode_json_answer(summary), 201 if is_new else 200, media_type=JSON)
@@ -84,7 +84,7 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
             raise UnsupportedError(
                 f"{name!r} is served from a folder, which has no versions. Publish it in the catalog."
             )
-        body = await read_content(request, service.limits, "move_alias", NewAlias)
+        body = await read_content(request, service, caller, "move_alias", NewAlias)
         if len(body.reason) > 1000:
             raise InputError(f"reason has {len(body.reason)} characters. Use at most 1000.")
         world, reason = Reference.parse(reference).name, f"{body.reason} ({caller.name})"

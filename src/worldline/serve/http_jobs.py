@@ -78,7 +78,7 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
         caller = await caller_of(request)
         if content_type(request) != JSON:
             raise MediaTypeError(f"jobs are described in JSON. Send {JSON}.")
-        body = await read_body(request, MAX_BYTES, service.limits.body_s)
+        body = await read_body(request, service, caller, MAX_BYTES)
         created = await jobs.create(caller, decode_request(body), key=idempotency_key(request))
         return _json(created, 202, {"location": f"/v1/jobs/{created.id}"})
 

@@ -63,7 +63,7 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
     async def create_session(request: Request) -> Response:
         """Opens a session. It ends when it is deleted, or when it was not used for some time."""
         caller, key = await begin(request), idempotency_key(request)
-        body = await read_content(request, service.limits, "create_session", NewSession)
+        body = await read_content(request, service, caller, "create_session", NewSession)
         return _response(request, await sessions.create(caller, body.world, body.settings, key=key), 201)
 
     _add_calls(router, service, sessions)
@@ -90,19 +90,19 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
 
 def _add_calls(router: APIRouter, service: Service, sessions: Sessions) -> None:
     """Adds the routes of calls of a session, which a worker computes."""
-    limits, begin = service.limits, partial(_begin, service)
+    begin = partial(_begin, service)
 
     @router.post("/{session}:observe", openapi_extra=_CALL(body="NewStep", answer="SessionView"))
     async def observe_session(session: str, request: Request) -> Response:
         """Adds an observation. Sending the last step again changes nothing."""
         caller, wait_s = await begin(request, "observe"), deadline_s(request)
-        arguments = {**vars(await read_content(request, limits, "observe", NewStep))}
+        arguments = {**vars(await read_content(request, service, caller, "observe", NewStep))}
         step, observed = arguments.pop("step"), ObservedStep(**arguments)
         return _response(request, await sessions.observe(caller, session, step, observed, deadline_s=wait_s))
 
     async def ask(kind: type[PredictCall | PlanCall], session: str, request: Request) -> Response:
         caller, answer, wait_s = await begin(request, kind.verb), answer_type(request), deadline_s(request)
-        call = await read_content(request, limits, kind.verb, kind, FILLED_IN)
+        call = await read_content(request, service, caller, kind.verb, kind, FILLED_IN)
         body = await sessions.ask(caller, session, call, encode=ENCODERS[answer], deadline_s=wait_s)
         return Response(body, media_type=answer)
 

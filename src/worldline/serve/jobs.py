@@ -120,7 +120,7 @@ class Jobs:
         self._owner = secrets.token_hex(8)
         self._wake, self._closing = asyncio.Event(), asyncio.Event()
         self._tasks = list[asyncio.Task[None]]()
-        self._streams = 0
+        self._streams = service.streams
 
     def start(self) -> None:
         """Begins to work on the queue, in the running event loop."""
@@ -248,12 +248,9 @@ class Jobs:
 
         Raises:
             NotFoundError: as in `get`.
-            RateLimitedError: too many streams are open.
+            OverloadedError: the caller has too many open streams.
         """
-        if self._streams >= self._limits.sockets:
-            raise RateLimitedError(f"{self._streams} streams are open. Read the job instead.", 10.0)
-        self._streams += 1
-        try:
+        with self._streams.open(caller.id, 1):
             sent, sent_s = None, time.monotonic()
             while True:
                 job, now_s = await self.get(caller, name), time.monotonic()
@@ -263,8 +260,6 @@ class Jobs:
                 if job.status in ENDED or self._closing.is_set():
                     return
                 await _wait(self._closing, self._settings.beat_s / 2)
-        finally:
-            self._streams -= 1
 
     async def clean(self) -> None:
         """Deletes jobs that ended long ago, and the files of jobs that do not exist."""
