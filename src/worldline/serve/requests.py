@@ -80,12 +80,10 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
+        if scope["type"] == "websocket" and not self._is_known_host(HTTPConnection(scope)):
+            return await send({"type": "websocket.close"})  # before it is accepted, this is status 403
         if scope["type"] != "http":
-            if scope["type"] == "websocket" and not self._is_known_host(HTTPConnection(scope)):
-                await send({"type": "websocket.close"})  # before it is accepted, this is status 403
-                return
-            await self._app(scope, receive, send)
-            return
+            return await self._app(scope, receive, send)
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         request = Request(scope, receive)
         request_id = request_id_of(request)
@@ -141,15 +139,9 @@ def refusal(keep_alive: bool) -> bytes:
     """
     error = OverloadedError("too many calls are waiting. Try again in 1 s, or send fewer at once.")
     body = msgspec.json.encode(problem_of(error).to_json(request_id := _new_id()))
-    headers = {
-        b"content-type": problems.MEDIA_TYPE.encode(),
-        b"content-length": str(len(body)).encode(),
-        b"connection": b"keep-alive" if keep_alive else b"close",
-        b"retry-after": b"1",
-        b"request-id": request_id.encode(),
-        **dict(_SAFE_HEADERS),
-    }
-    lines = (b"%s: %s\r\n" % (name, value) for name, value in headers.items())
+    kept = {"connection": "keep-alive" if keep_alive else "close", "retry-after": "1", "request-id": request_id}
+    response = Response(body, 429, kept, problems.MEDIA_TYPE)
+    lines = (b"%s: %s\r\n" % header for header in (*response.raw_headers, *_SAFE_HEADERS))
     return b"HTTP/1.1 429 Too Many Requests\r\n%s\r\n%s" % (b"".join(lines), body)
 
 
