@@ -6,20 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worldline.cli.column_table import (
-    ask_roles,
-    is_terminal,
-    print_columns,
-    print_correction,
-    proposal,
-    require_certain,
-)
+from worldline.cli.column_table import confirmed_roles, is_terminal, print_columns, print_correction, proposal
 from worldline.cli.options import Json, typed_command
 from worldline.cli.output import print_next, progress_bars, write_json
+from worldline.data.read_options import ReadOptions
 from worldline.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,19 +32,14 @@ def import_logs(
     context: typer.Context,
     source: Path,
     destination: Path,
+    *,
     importer: str | None = None,
     schema: Path | None = None,
     keep_going: bool = False,
     max_error: Annotated[int, typer.Option(min=0, max=64)] = 0,
     size: str | None = None,
-    episode: str | None = None,
-    time: str | None = None,
-    gap_s: float | None = None,
-    rate_hz: float | None = None,
-    rule: Literal["hold", "linear", "nearest"] = "hold",
-    max_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    reading: ReadOptions,
     untrusted: bool = False,
-    action_lag: int | None = None,
     drop: Places = None,
     split: Places = None,
     mask: Places = None,
@@ -72,15 +61,7 @@ def import_logs(
         keep_going: skip unusable data and report it.
         max_error: largest error of a pixel in grey levels; 0 is lossless.
         size: scale images to HEIGHTxWIDTH, or to a square. Default: unchanged.
-        episode: column with the episode of each row. Default: by name.
-        time: column with times. Default: by name.
-        gap_s: gap in seconds that ends an episode. Default: ten typical steps.
-        rate_hz: resample to this number of steps per second. Default: no resampling.
-        rule: interpolation of resampled signals.
-        max_steps: cut longer episodes into this number of steps. Default: whole.
         untrusted: read the files in a process with limits of memory and time.
-        action_lag: steps by which the logs hold actions too late: 1 if a row holds the action that led to its
-            measurements. -1 if a row holds the action that is applied one row later. Default: as in the store, else 0.
         drop: episodes to leave out, such as 12,40-55.
         split: rows where episodes are split: 7@310.
         mask: rows to mark as missing: level:3@100-200.
@@ -91,22 +72,12 @@ def import_logs(
         ignore: columns with this role, separated by commas.
         yes: accept uncertain roles without a question.
     """
-    from worldline.data.base import ReadOptions
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
     from worldline.data.importing import with_lag_of
     from worldline.data.log_edits import LogEdits
     from worldline.data.open_logs import open_logs
 
-    reading = ReadOptions(
-        action_lag=action_lag,
-        episode=episode,
-        time=time,
-        gap_s=gap_s,
-        rate_hz=rate_hz,
-        rule=rule,
-        max_steps=max_steps,
-    )
     reading = with_lag_of(destination, source, reading)
     known = _known_schema(schema, destination)
     roles = {"action": action, "observation": observation, "exogenous": exogenous, "reward": reward, "ignore": ignore}
@@ -178,23 +149,17 @@ def _is_too_short(report: ImportReport) -> bool:
 
 
 def _reviewed(edits: SchemaEdits, opened: Callable[..., Logs], words: list[str], *, yes: bool) -> Logs:
-    """Opens the logs and prints their columns; asks for uncertain roles, or stops where nobody can answer.
-
-    Raises:
-        InputError: roles are uncertain, and this is no terminal.
-    """
+    """Opens the logs and prints their columns; asks for uncertain roles, or stops where nobody can answer."""
     from worldline.data.roles import uncertain
     from worldline.data.schema_edits import merged
 
     logs = opened(edits=edits)
     print_columns(logs.columns)
-    if not yes and is_terminal():
-        answered = ask_roles(logs.columns) if logs.columns else {}
-        return opened(edits=merged(edits, answered)) if answered else logs
-    if not yes:
-        doubtful = uncertain(logs.columns)
-        require_certain(logs.columns, [[*words, *proposal(doubtful)]], [*words, "--yes"])
-    print_correction(logs.columns)
+    typed = [*words, *proposal(uncertain(logs.columns))]
+    if not yes and (answered := confirmed_roles(logs.columns, [typed], [*words, "--yes"])):
+        return opened(edits=merged(edits, answered))
+    if yes or not is_terminal():
+        print_correction(logs.columns)
     return logs
 
 
