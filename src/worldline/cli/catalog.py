@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import worldline.catalog
 from worldline.cli.options import Json
 from worldline.cli.output import print_next, print_table, write_json
+from worldline.errors import InputError
 
 if TYPE_CHECKING:
     from worldline.catalog.comparison import ShadowComparison
@@ -25,9 +27,7 @@ def publish(world: Path, name: str, alias: str | None = None, json: Json = None)
         name: name of the world, such as greenhouse.
         alias: alias for this version, such as prod. Default: none.
     """
-    from worldline.catalog.versions import Catalog
-
-    version = Catalog().publish(world, name, alias=alias)
+    version = worldline.catalog.Catalog().publish(world, name, alias=alias)
     print(f"{name}@{version.number}: {version.path}")
     none = "not run, because the bundle stores no windows; worlds of `worldline learn` do"
     print(f"smoke test: {'passed' if version.smoke_tested else none}")
@@ -36,9 +36,7 @@ def publish(world: Path, name: str, alias: str | None = None, json: Json = None)
 
 def worlds(json: Json = None) -> None:
     """List published worlds with versions and aliases."""
-    from worldline.catalog.versions import Catalog
-
-    catalog = Catalog()
+    catalog = worldline.catalog.Catalog()
     versions = [version for name in catalog.names() for version in catalog.versions(name)]
     rows = []
     for version in versions:
@@ -71,8 +69,6 @@ def shadow(name: Named, version: Annotated[str | None, typer.Argument()] = None,
     Args:
         version: version to run in shadow, or none to end it. Default: show the comparison.
     """
-    from worldline.errors import InputError
-
     catalog, world, which = _begin(name)
     if version is None:
         comparison = catalog.comparison(world, which)
@@ -107,13 +103,11 @@ def rollback(name: Named, json: Json = None) -> None:
 
 def _begin(name: str) -> tuple[Catalog, str, str]:
     from worldline.catalog.aliases import Reference
-    from worldline.catalog.versions import Catalog
-    from worldline.errors import InputError
 
     reference = Reference.parse(name)
     if reference.alias is None:
         raise InputError(f"{name} is a version, which never changes. Give an alias, such as {reference.name}@prod.")
-    return Catalog(), reference.name, reference.alias
+    return worldline.catalog.Catalog(), reference.name, reference.alias
 
 
 def _finish(version: Version, json: Path | None, *next_command: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +27,6 @@ def check(store: Path, delay: Annotated[int, typer.Option(min=0)] = 0, seed: int
         delay: known delay between action and effect, in steps.
         seed: random seed of the samples.
     """
-    from dataclasses import asdict
-
     from worldline.data.importing import uncertain_roles
     from worldline.data.store import open_store
     from worldline.workflows.check import check as run

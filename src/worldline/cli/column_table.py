@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from worldline.cli.output import print_title, print_wrapped
+from worldline.errors import InputError
 
 if TYPE_CHECKING:
     from worldline.data.roles import ColumnGuess
@@ -57,7 +58,7 @@ def print_correction(columns: Sequence[ColumnGuess]) -> None:
     )
 
 
-def proposal(columns: Sequence[ColumnGuess]) -> list[str]:
+def _proposal(columns: Sequence[ColumnGuess]) -> list[str]:
     """The options with the guessed roles of columns."""
     names: dict[str, list[str]] = {}
     for column in columns:
@@ -65,36 +66,34 @@ def proposal(columns: Sequence[ColumnGuess]) -> list[str]:
     return [part for role, group in names.items() for part in (f"--{role}", ",".join(group))]
 
 
-def confirmed_roles(
-    columns: Sequence[ColumnGuess], commands: Sequence[Sequence[str]], accept: Sequence[str]
-) -> SchemaEdits:
+def confirmed_roles(columns: Sequence[ColumnGuess], words: Sequence[str], *commands: Sequence[str]) -> SchemaEdits:
     """The roles of uncertain columns that the user gives on a terminal, with an action if there is none.
 
     Args:
         columns: of the logs.
-        commands: what to type where nobody can answer, with the guessed roles.
-        accept: what to type to accept all guesses.
+        words: the running command; where nobody can answer, the option to type is --yes.
+        commands: or what to type instead; the first of them takes the guessed roles as options.
 
     Raises:
         InputError: roles are uncertain, and this is no terminal.
     """
     from worldline.data.roles import uncertain
-    from worldline.errors import InputError
 
-    doubtful = uncertain(columns)
+    uncertain_columns = uncertain(columns)
     if is_terminal():
-        return _asked_roles(columns, doubtful) if columns else {}
+        return _asked_roles(columns, uncertain_columns) if columns else {}
     # In files with arrays of T+1 and T rows, the lengths tell inputs from observations.
-    doubtful = tuple(column for column in doubtful if column.behaviour is not None)
+    doubtful = [column for column in uncertain_columns if column.behaviour is not None]
     if not doubtful or all(column.guess.role != "action" for column in columns):
         return {}  # the import refuses logs without an action, and names columns that may be one
     listed = ", ".join(f"{column.name} ({_guessed(column)})" for column in doubtful)
-    lines = [f"  {shlex.join(['worldline', *command])}" for command in commands]
+    typed = [[*commands[0], *_proposal(uncertain_columns)], *commands[1:]]
+    lines = [f"  {shlex.join(['worldline', *command])}" for command in typed]
     raise InputError(
         f"{_uncertain_text(len(doubtful))}, and nothing was written: {listed}.\n"
         "Type this to confirm them, or correct them in it:\n"
         + "\n".join(lines)
-        + f"\nTo accept all guesses: {shlex.join(['worldline', *accept])}"
+        + f"\nTo accept all guesses: {shlex.join(['worldline', *words, '--yes'])}"
     )
 
 
@@ -120,7 +119,7 @@ def _asked_at_once(columns: Sequence[ColumnGuess]) -> dict[str, str]:
     print_wrapped(f"{_uncertain_text(len(known))}: {listed}.")
     question = "Enter accepts them; else type corrections such as NAME=action, NAME=ignore"
     while True:
-        pairs = [text.rpartition("=") for text in _names(Prompt.ask(question, default="", show_default=False))]
+        pairs = [text.rpartition("=") for text in split_names(Prompt.ask(question, default="", show_default=False))]
         answers = {name.strip(): role.strip() for name, _, role in pairs}
         wrong = [f"{name}={role}" for name, role in answers.items() if not (name in known and role in allowed)]
         if not wrong:
@@ -143,14 +142,14 @@ def _asked_for_action(columns: Sequence[ColumnGuess]) -> list[str]:
 
     known = {column.name for column in columns if column.signal is not None}
     question = "No column is an action. Which columns are chosen by an operator or a controller?"
-    names = _names(Prompt.ask(question, default=""))
+    names = split_names(Prompt.ask(question, default=""))
     while unknown := [name for name in names if name not in known]:
         print(f"There is no column {unknown[0]!r}. Columns: {', '.join(sorted(known))}.")
-        names = _names(Prompt.ask(question, default=""))
+        names = split_names(Prompt.ask(question, default=""))
     return names
 
 
-def _names(text: str) -> list[str]:
+def split_names(text: str) -> list[str]:
     """The parts of a list with commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 

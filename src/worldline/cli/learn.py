@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.column_table import confirmed_roles, print_columns, proposal
+from worldline.cli.column_table import confirmed_roles, print_columns
 from worldline.cli.options import Json, Threads, typed_command, use_threads
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
 from worldline.workflows.learn_options import Options
@@ -80,13 +80,12 @@ def _with_certain_roles(logs: Path, out: Path, options: Options, words: list[str
     if not logs.exists() or is_stored(logs) or (is_store(store) and not options.force):
         return options
     columns = open_logs(logs, reading=ReadOptions(action_lag=options.action_lag)).columns
-    if not (doubtful := uncertain(columns)):
+    if not uncertain(columns):
         return options
     print_columns(columns)
     lag = ["--action-lag", str(options.action_lag)] if options.action_lag else []
-    imported = ["import", str(logs), str(store), *lag, *proposal(doubtful)]
     again = [words[0], str(store), *words[2:]]
-    edits = confirmed_roles(columns, [imported, again], [*words, "--yes"])
+    edits = confirmed_roles(columns, words, ["import", str(logs), str(store), *lag], again)
     return replace(options, edits=edits) if edits else options
 
 

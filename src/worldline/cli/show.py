@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,8 +30,6 @@ def show(
         out: folder for the pages.
         signals: a plotted signal; repeat for more. Default: the first 12.
     """
-    from dataclasses import asdict
-
     from worldline.bundle import holds_bundle
     from worldline.data.store import open_store
     from worldline.workflows.show import show as run
@@ -49,8 +48,6 @@ def show(
 
 def _show_world(folder: Path, json: Path | None) -> None:
     """The card of a world as a table."""
-    from dataclasses import asdict
-
     from worldline.world.bundle_io import open_world
 
     card = open_world(folder).describe()
