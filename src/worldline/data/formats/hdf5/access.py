@@ -175,11 +175,10 @@ def attributes(item: h5py.HLObject) -> Metadata:
     kept: Metadata = {}
     with converted("its attributes cannot be read"):
         for name, value in item.attrs.items():
-            single = value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value
-            if isinstance(single, bytes):
-                single = single.decode()
-            elif isinstance(single, np.generic):
-                single = single.item()
+            if np.size(value) != 1:
+                continue
+            single = np.asarray(value).item()
+            single = single.decode() if isinstance(single, bytes) else single
             is_text = isinstance(single, str) and len(single) <= MAX_TEXT_LENGTH
             # A store keeps attributes as JSON, which has no NaN.
             if is_text or (isinstance(single, int | float) and np.isfinite(single)):

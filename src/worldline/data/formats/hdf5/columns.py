@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -114,10 +114,8 @@ class Hdf5Logs(EpisodeLogs):
                 unclear += [f"Not read, because they are links to other files: {', '.join(links)}."]
         read, files = partial(_read_episode, path, layout, schema, shifts), [path.name] * len(layout.lengths)
 
-        @contextmanager
-        def reader() -> Iterator[ReadEpisode]:
-            with access.opened(path) as file:
-                yield partial(read, access.arrays_in(file, path))
+        def reader(stack: ExitStack) -> ReadEpisode:
+            return partial(read, access.arrays_in(stack.enter_context(access.opened(path)), path))
 
         return cls(schema, unclear, root=path.parent, files=files, reader=reader, columns=draft.columns)
 
