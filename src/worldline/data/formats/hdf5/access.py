@@ -157,15 +157,6 @@ def external_links(group: h5py.Group) -> list[str]:
     return [name for name in group if isinstance(group.get(name, getlink=True), h5py.ExternalLink)]
 
 
-def texts_in(dataset: h5py.Dataset, start: int, stop: int) -> list[str]:
-    """Returns the texts in rows `start` to `stop` of a column of texts.
-
-    Raises:
-        DataError: they cannot be read.
-    """
-    return [str(text) for text in read_rows(dataset, start, stop).reshape(stop - start)]
-
-
 def attributes(item: h5py.HLObject) -> Metadata:
     """Returns the attributes that are a single number or a short text.
 

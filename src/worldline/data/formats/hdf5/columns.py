@@ -26,6 +26,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -44,9 +45,9 @@ from worldline.data.formats.hdf5.access import is_numeric, read_rows
 from worldline.data.formats.hdf5.layout import (
     STEP_S,
     Columns,
+    EpisodeColumns,
     Hdf5Layout,
     add_metadata,
-    end_of,
     is_metadata,
     read_layout,
     shift_of,
@@ -63,6 +64,7 @@ from worldline.data.formats.reading import (
     EpisodeDraft,
     EpisodeLogs,
     ReadEpisode,
+    flag_at_end,
     source_of,
     too_short,
 )
@@ -133,32 +135,32 @@ def _read_episode(
         columns: of the open file.
         number: of the episode.
     """
-    start, rows, num_episodes = int(layout.starts[number]), int(layout.lengths[number]), len(layout.lengths)
-    if rows < 2:
-        return too_short("row", rows)
-    note = access.embedded_json(columns[layout.index[0]], EPISODE_ATTRIBUTE.format(number))
-    draft = EpisodeDraft()
+    episode = EpisodeColumns(columns=columns, layout=layout, number=number)
+    if len(episode) < 2:
+        return too_short("row", len(episode))
+    draft, steps = EpisodeDraft(), len(episode) - 1
     for signal in (signal for signal in schema.signals if signal.name in columns):
         name, mask = signal.name, None
         if signal.role is not Role.OBSERVATION:
-            first = start + shifts[name]
-            draft.add(signal, read_rows(columns[name], first, first + rows - 1, name))
+            draft.add(signal, episode.read(name, num=steps, shift=shifts[name]))
             continue
         if (column := MASK_PREFIX + name) in columns:
-            mask = read_rows(columns[column], start, start + rows, column).reshape(rows).astype(np.bool_)
-        draft.add(signal, read_rows(columns[name], start, start + rows, name), mask)
+            mask = episode.read(column).reshape(len(episode)).astype(np.bool_)
+        draft.add(signal, episode.read(name), mask)
     names = {signal.name for signal in schema.signals} | set(layout.index)
-    others = {name: dataset for name, dataset in columns.items() if name not in names}
-    ends = {name: end_of(others[name], name, start, rows) for name in FLAGS if name in others}
+    others = replace(episode, columns={name: dataset for name, dataset in columns.items() if name not in names})
+    fix = "Correct the lengths; they seem to join several episodes."
+    ends = {name: flag_at_end(others.read(name), name, fix=fix) for name in FLAGS if name in others.columns}
     draft.end(ends.get("terminated"), ends.get("truncated"))
+    note = access.embedded_json(columns[layout.index[0]], EPISODE_ATTRIBUTE.format(number))
     if note is None:
-        add_metadata(draft, others, number, start, rows, num_episodes)
+        add_metadata(draft, others)
         seed = draft.source.pop("seed", None)
     else:
         noted = json.loads(note)
         seed, draft.source = noted["seed"], noted["source"]
     draft.seed = None if seed is None else int(seed)
-    draft.step_s = step_s_of(others, start, rows, schema.step_s)
+    draft.step_s = step_s_of(others, schema.step_s)
     draft.source = source_of(path.name, number, draft.source)
     return draft
 

@@ -175,15 +175,20 @@ class Storage:
         group = self._file.get(f"episode_{number}")
         if not isinstance(group, h5py.Group):
             raise DataError(f"the group episode_{number} is missing", fix="Restore it, or correct total_episodes.")
-        metadata = access.attributes(group)
-        columns = {name: self._column(group, name) for name in _COLUMNS}
+        metadata, datasets = access.attributes(group), access.arrays_in(group, self._path)
+        columns = {name: _column(datasets, name) for name in _COLUMNS}
         num_steps = len(columns["rewards"])
         if (total := metadata.pop("total_steps", num_steps)) != num_steps:
             raise DataError(f"total_steps is {total}, but the episode has {num_steps} rewards", fix=DAMAGED)
         note = access.embedded_json(group, NOTE_ATTRIBUTE)
         parts: dict[str, dict[str, Array]] = {part: {} for part in PARTS}
         for part, key in PARTS.items():
-            for name, dataset in self._datasets(group, key, tuples=note is None).items():
+            if part != INFOS and key not in group:
+                raise DataError("the dataset is missing", fix=DAMAGED, signal=key)
+            inner = {name: dataset for name, dataset in datasets.items() if name.partition(".")[0] == key}
+            for path, dataset in inner.items():
+                name = path.removeprefix(key).removeprefix(".")
+                name = _INDEX.sub(r"\1", name) if note is None else name  # a member of a tuple
                 space = self._metadata.space(part, name)
                 if space is not None and self._metadata.is_jpeg(part, name):
                     parts[part][name] = _decode(dataset, space, name or part, self._max_images)
@@ -192,23 +197,11 @@ class Storage:
         noted = None if note is None else json.loads(note)
         return RawEpisode(parts=parts, metadata=metadata, note=noted, **columns)
 
-    def _column(self, group: h5py.Group, name: str) -> Array:
-        dataset = group.get(name)
-        if not isinstance(dataset, h5py.Dataset) or not access.is_numeric(dataset):
-            raise DataError("the dataset is missing or not numeric", fix=DAMAGED, signal=name)
-        return access.read_rows(dataset, 0, len(dataset), name)
 
-    def _datasets(self, group: h5py.Group, key: str, *, tuples: bool) -> dict[str, h5py.Dataset]:
-        """Returns the datasets of a part by dotted name; members of tuples are named by index."""
-        if key == INFOS and key not in list(group):
-            return {}
-        part = group.get(key)
-        if isinstance(part, h5py.Dataset):
-            return {"": part}
-        if not isinstance(part, h5py.Group):
-            raise DataError("the dataset is missing", fix=DAMAGED, signal=key)
-        datasets = access.arrays_in(part, self._path)
-        return {_INDEX.sub(r"\1", name): dataset for name, dataset in datasets.items()} if tuples else datasets
+def _column(datasets: Mapping[str, h5py.Dataset], name: str) -> Array:
+    if name not in datasets or not access.is_numeric(datasets[name]):
+        raise DataError("the dataset is missing or not numeric", fix=DAMAGED, signal=name)
+    return access.read_rows(datasets[name], 0, len(datasets[name]), name)
 
 
 def _decode(dataset: h5py.Dataset, space: Space, name: str, max_rows: int | None) -> Array:
