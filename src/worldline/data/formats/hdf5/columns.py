@@ -24,7 +24,7 @@ source of each episode are attributes of `ep_len`. Masks and step durations are 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -260,48 +260,33 @@ def export_hdf5(store: Store, destination: Path) -> None:
     with drafted(destination) as draft, new_hdf5(draft, schema) as file:
         create_dataset(file, "ep_len", lengths.astype(np.int32), len(store))
         create_dataset(file, "ep_offset", (np.cumsum(lengths) - lengths).astype(np.int64), len(store))
-        for name, shape, dtype in _columns(store):
-            create_dataset(file, name, np.empty((0, *shape), dtype), int(lengths.sum()))
-        actions = schema.actions
-        if len(actions) == 1 and "action" not in [signal.name for signal in schema.signals]:
-            file["action"] = h5py.SoftLink(f"/{actions[0].name}")
-        start = 0
+        if len(schema.actions) == 1 and "action" not in [signal.name for signal in schema.signals]:
+            file["action"] = h5py.SoftLink(f"/{schema.actions[0].name}")
+        has_missing, has_step_s, start = store.has_missing(), store.has_step_s(), 0
         for number in range(len(store)):
-            _write(file, store.verify(number), schema, start)
+            for name, values in _columns(store.verify(number), schema, has_missing, has_step_s).items():
+                if name not in file:
+                    create_dataset(file, name, values[:0], int(lengths.sum()))
+                file[name][start : start + len(values)] = values
             file["ep_len"].attrs[EPISODE_ATTRIBUTE.format(number)] = note_of(store.entry(number))
             start += int(lengths[number])
 
 
-def _columns(store: Store) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Yields name, shape of a row, and dtype of every column."""
-    for signal in store.schema.signals:
-        yield signal.name, signal.shape, signal.dtype
-    if store.has_missing():
-        for signal in store.schema.observations:
-            yield MASK_PREFIX + signal.name, (), "bool"
-    if store.has_step_s():
-        yield STEP_S, (), "float32"
-    for name in FLAGS:
-        yield name, (), "bool"
-
-
-def _write(file: h5py.File, episode: Episode, schema: Schema, start: int) -> None:
-    """Writes the rows of an episode; rows without a step get NaN, -1 or 0, by dtype."""
+def _columns(episode: Episode, schema: Schema, has_missing: bool, has_step_s: bool) -> dict[str, Array]:
+    """Returns the rows of an episode in each column; rows without a step get NaN, -1 or 0, by dtype."""
     rows = episode.num_steps + 1
     columns: dict[str, Array] = {}
     for signal in schema.signals:
         values = arrays_of(episode, signal.role)[signal.name]
         if signal.role is not Role.OBSERVATION:
             beyond = np.full((1, *signal.shape), {"f": np.nan, "i": -1, "u": 0}[values.dtype.kind], values.dtype)
-            first = usual_shift(signal.role)
-            values = np.concatenate([beyond, values] if first else [values, beyond])
-        columns[signal.name] = values
-        if MASK_PREFIX + signal.name in file:
+            values = np.concatenate([beyond, values] if usual_shift(signal.role) else [values, beyond])
+        elif has_missing:
             columns[MASK_PREFIX + signal.name] = episode.mask(signal.name)
-    if STEP_S in file:
+        columns[signal.name] = values
+    if has_step_s:
         own = episode.step_s if episode.step_s is not None else np.full(rows - 1, np.nan, np.float32)
         columns[STEP_S] = np.append(own, np.float32(np.nan))
     for name, is_set in zip(FLAGS, (episode.terminated, episode.truncated), strict=True):
         columns[name] = np.arange(rows) == (rows - 1 if is_set else -1)
-    for name, values in columns.items():
-        file[name][start : start + rows] = values
+    return columns

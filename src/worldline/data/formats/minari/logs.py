@@ -207,23 +207,19 @@ def _space(signal: Signal) -> dict[str, Any]:
 
 def _write(group: h5py.Group, episode: Episode, schema: Schema) -> None:
     """Writes an episode to its group."""
-    actions, reward, num_steps = schema.actions, _plain_reward(schema), episode.num_steps
-    for name in ("observations", "actions") if len(actions) != 1 else ("observations",):
-        group.create_group(name)
-    for name, values in episode.observations.items():
-        create_dataset(group["observations"], name, values)
-    for name, values in episode.actions.items():
-        create_dataset(group, "actions" if len(actions) == 1 else f"actions/{name}", values)
-    rewards = np.full(num_steps, np.nan) if reward is None else episode.rewards[reward.name][:, 0]
-    create_dataset(group, "rewards", rewards)
+    reward, num_steps, is_alone = _plain_reward(schema), episode.num_steps, len(schema.actions) == 1
     last = np.arange(num_steps) == num_steps - 1
-    create_dataset(group, "terminations", last & episode.terminated)
-    create_dataset(group, "truncations", last & episode.truncated)
-    infos = {f"{storage.INFOS}/observed/{name}": mask for name, mask in episode.observed.items()}
-    infos |= {f"{storage.INFOS}/exogenous/{name}": values for name, values in episode.exogenous.items()}
+    arrays: dict[str, Array] = {f"observations/{name}": values for name, values in episode.observations.items()}
+    arrays |= {"actions" if is_alone else f"actions/{name}": values for name, values in episode.actions.items()}
+    arrays["rewards"] = np.full(num_steps, np.nan) if reward is None else episode.rewards[reward.name][:, 0]
+    arrays |= {"terminations": last & episode.terminated, "truncations": last & episode.truncated}
+    arrays |= {f"{storage.INFOS}/observed/{name}": mask for name, mask in episode.observed.items()}
+    arrays |= {f"{storage.INFOS}/exogenous/{name}": values for name, values in episode.exogenous.items()}
     if reward is None:
-        infos |= {f"{storage.INFOS}/rewards/{name}": values for name, values in episode.rewards.items()}
+        arrays |= {f"{storage.INFOS}/rewards/{name}": values for name, values in episode.rewards.items()}
     if episode.step_s is not None:
-        infos[f"{storage.INFOS}/{_STEP_S}"] = episode.step_s
-    for path, values in infos.items():
+        arrays[f"{storage.INFOS}/{_STEP_S}"] = episode.step_s
+    for path, values in arrays.items():
         create_dataset(group, path, values)
+    for name in ("observations",) if is_alone else ("observations", "actions"):
+        group.require_group(name)  # also without members
