@@ -200,6 +200,17 @@ def _lists(known: pd.Series[Any], missing: NDArray[np.bool_]) -> tuple[Array | N
     parts = np.array(known.tolist()) if len(lengths) == 1 else np.zeros(0, object)
     if parts.dtype.kind not in "iuf" or not parts.size:
         return None, missing
-    values = np.zeros((len(missing), parts.shape[1]), parts.dtype)
-    values[~missing] = parts
-    return values, missing | (np.isnan(values).any(1) if parts.dtype.kind == "f" else False)
+    return rows_of(parts, parts != parts, missing)
+
+
+def rows_of(parts: Array, holes: NDArray[np.bool_], missing: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
+    """Returns lists as [rows, n], and a mask [rows] of lists that are missing or have a missing number.
+
+    Args:
+        parts: [known rows, n].
+        holes: [known rows, n] bool, True for missing numbers.
+        missing: [rows] bool, True for missing lists.
+    """
+    values, gone = np.zeros((len(missing), parts.shape[1]), parts.dtype), missing.copy()
+    values[~missing], gone[~missing] = parts, holes.any(1)
+    return values, gone
