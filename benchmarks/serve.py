@@ -1,14 +1,15 @@
 """The service under load: batching, tail latency, overload, memory, overhead and control.
 
-Run: .venv/bin/python benchmarks/serve.py [FOLDER] [--parts batching tail memory overhead control]
-     [--calls 100000] [--steps 10000] [--seconds 10] [--repeats 3]
+Run: .venv/bin/python benchmarks/serve.py [FOLDER] [--parts PART ...] [--calls 100000] [--steps 10000]
+     [--seconds 10] [--repeats 3]
 Learns the demo world, a greenhouse and a linear greenhouse into FOLDER (default: a temporary one) if it holds none.
 Writes benchmarks/results/serve.json.
 
 `worldline serve` runs in a second process with one thread per worker. This process sends requests over loopback, with
 uvloop. In the part batching, a number of clients send their next request when the last one is answered. In the part
 tail, requests arrive at random times (Poisson) that do not depend on the answers; latency counts from the scheduled
-time. In the part overhead, served and local calls take turns.
+time. In the part overhead, served and local calls take turns. In the part beside, another token sends long predictions,
+scores and plans, and short plans, while the loop of the part control runs.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ import argparse
 import asyncio
 import json
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,6 +76,8 @@ BARS: Final = {
     "overhead_ms": "at most 2",
     "control deadlines_met": "at least 0.999",
     "control fresh": "at least 0.95",
+    "beside deadlines_met": "at least 0.99",
+    "beside fresh": "at least 0.95",
 }
 
 
@@ -164,10 +169,12 @@ class Connection:
 
 
 @contextmanager
-def served(worlds: dict[str, Path], folder: Path, *, batch: int) -> Iterator[tuple[int, int]]:
+def served(
+    worlds: dict[str, Path], folder: Path, *, batch: int, database: str = "service"
+) -> Iterator[tuple[int, int]]:
     """`worldline serve` in another process; yields port and process id."""
     command = [WORLDLINE, "serve", *(f"{name}={path}" for name, path in worlds.items())]
-    options = [*f"--port 0 --threads 1 --batch {batch} --database".split(), str(folder / f"service-{batch}.sqlite")]
+    options = [*f"--port 0 --threads 1 --batch {batch} --database".split(), str(folder / f"{database}-{batch}.sqlite")]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
@@ -366,11 +373,75 @@ def overhead(worlds: dict[str, Path], folder: Path, seconds: float, repeats: int
 
 def control(worlds: dict[str, Path], folder: Path, steps: int, repeats: int) -> Row:
     """Loops over `/v1/control` with a simulated greenhouse: deadlines that were met, and actions of fresh plans."""
-    runs = [controlled(worlds, folder, steps) for _ in range(repeats)]
+    runs = []
+    for _ in range(repeats):
+        with served({"greenhouse": worlds["greenhouse"]}, folder, batch=CLIENTS) as (port, _):
+            runs.append(controlled(port, steps))
+    return spreads(runs)
+
+
+def spreads(runs: Sequence[Row]) -> Row:
+    """The results of loops."""
     return {name: spread([run[name] for run in runs]) for name in ("deadlines_met", "fresh")} | {"runs": runs}
 
 
-def controlled(worlds: dict[str, Path], folder: Path, steps: int) -> Row:
+def beside(worlds: dict[str, Path], folder: Path, steps: int, repeats: int) -> Row:
+    """The loop of one token while another one sends long calls, and short plans."""
+    database, tokens, runs = f"tokens-{secrets.token_hex(4)}", dict[str, str](), []
+    for name, scope in (("loop", "session"), ("load", "infer")):
+        command = [WORLDLINE, "token", "create", name, "--scope", scope, "--database"]
+        created = subprocess.run(
+            [*command, str(folder / f"{database}-{CLIENTS}.sqlite")], check=True, capture_output=True, text=True
+        )
+        tokens[name] = re.findall(r"wl_\S+", created.stdout)[0]
+    card = worldline.open(worlds["greenhouse"], device="cpu").describe()
+    loads = [[long_predict("greenhouse", card), plan("greenhouse", card, 5.0)], [plan("greenhouse", card, 0.04)]]
+    for _ in range(repeats):
+        with (
+            served({"greenhouse": worlds["greenhouse"]}, folder, batch=CLIENTS, database=database) as (port, _),
+            loading(port, tokens["load"], loads) as statuses,
+        ):
+            runs.append(controlled(port, steps, tokens["loop"]) | {"load": statuses})
+    return spreads(runs)
+
+
+def long_predict(world: str, card: Card) -> Request:
+    """A prediction from 10,000 observations."""
+    call = predict(world, card).call
+    assert isinstance(call, PredictCall)
+    seen = {name: np.repeat(value[-1:], 10_000, 0) for name, value in call.history.observations.items()}
+    past, known = ahead(card, "actions", 9_999), ahead(card, "exogenous", 9_999)
+    return request(world, replace(call, history=History(observations=seen, actions=past, exogenous=known)))
+
+
+@contextmanager
+def loading(port: int, token: str, loads: Sequence[Sequence[Request]]) -> Iterator[Counter[str]]:
+    """Sends the requests of each load in turn while the block runs; yields statuses by verb."""
+    statuses, ended = Counter[str](), threading.Event()
+
+    async def send(one: Request, connection: Connection) -> None:
+        message = one.message.replace(b"host:", b"authorization: Bearer %s\r\nhost:" % token.encode(), 1)
+        statuses[f"{one.call.verb} {await connection.send(message)}"] += 1
+
+    async def run(load: Sequence[Request]) -> None:
+        connection = Connection(port)
+        while not ended.is_set():
+            for one in load:
+                await send(one, connection)
+        await connection.close()
+
+    threads = [threading.Thread(target=uvloop.run, args=(run(load),)) for load in loads]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def controlled(port: int, steps: int, token: str = "") -> Row:
     """One loop."""
     plants = [Plant(start_day=60.0 + 3 * number, seed=number) for number in range(-(-steps // NUM_STEPS))]
     settings = {
@@ -379,10 +450,9 @@ def controlled(worlds: dict[str, Path], folder: Path, steps: int) -> Row:
         "period_s": PERIOD_S,
     }
     sources, statuses, delays_s, late = Counter[str](), Counter[str](), list[float](), 0
-    with (
-        served({"greenhouse": worlds["greenhouse"]}, folder, batch=CLIENTS) as (port, _),
-        connect(f"ws://127.0.0.1:{port}/v1/control?world=greenhouse", compression=None) as service,
-    ):
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    url = f"ws://127.0.0.1:{port}/v1/control?world=greenhouse"
+    with connect(url, compression=None, additional_headers=headers) as service:
         service.send(json.dumps(settings))
         service.recv()
         started_s = time.perf_counter() + 1.0
@@ -445,10 +515,10 @@ def learned(folder: Path) -> dict[str, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="folder of the worlds; default: a temporary one")
-    parts = ("batching", "tail", "memory", "overhead", "control")
+    parts = ("batching", "tail", "memory", "overhead", "control", "beside")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--calls", type=int, default=100_000, help="calls of the part memory")
-    parser.add_argument("--steps", type=int, default=10_000, help="steps of the part control")
+    parser.add_argument("--steps", type=int, default=10_000, help="steps of the parts control and beside")
     parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions of each part but memory")
     given = parser.parse_args()
@@ -466,8 +536,9 @@ def main() -> None:
                 figures[part] = tail(worlds, folder, given.seconds, given.repeats)
             elif part == "memory":
                 figures[part] = memory(worlds, folder, given.calls)
-            elif part == "control":
-                figures[part] = control(worlds, folder, given.steps, given.repeats)
+            elif part in ("control", "beside"):
+                measure = control if part == "control" else beside
+                figures[part] = measure(worlds, folder, given.steps, given.repeats)
             else:
                 figures[part] = overhead(worlds, folder, given.seconds, given.repeats)
             print(part, json.dumps(figures[part], indent=2))

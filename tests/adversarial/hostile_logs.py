@@ -5,6 +5,7 @@ Each function writes the logs into a folder and returns their path. A scale belo
 
 from __future__ import annotations
 
+import json
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -198,6 +199,76 @@ def many_columns(folder: Path, scale: float = 1.0) -> Path:
     return folder / "columns.h5"
 
 
+def repeated_lists(folder: Path, scale: float = 1.0) -> Path:
+    """A Parquet file of 2 kB with 4 lists, together of 10^8 zeros."""
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(int(scale * 10**8), np.uint8)), int(scale * 10**8) // 4)
+    columns = {"valve_command": np.arange(4) % 3, "temperature": np.arange(4.0), "spectrum": lists}
+    pq.write_table(pa.table(columns), folder / "lists.parquet", compression="zstd")
+    return folder / "lists.parquet"
+
+
+def missing_lists(folder: Path, scale: float = 1.0) -> Path:
+    """A Parquet file of 2 kB with 4 lists of 10^8 numbers, all of which are missing."""
+    lists = pa.array([None] * 4, pa.list_(pa.float32(), int(scale * 10**8)))
+    columns = {"valve_command": np.arange(4) % 3, "temperature": np.arange(4.0), "spectrum": lists}
+    pq.write_table(pa.table(columns), folder / "lists.parquet")
+    return folder / "lists.parquet"
+
+
+def many_choices(folder: Path, scale: float = 1.0) -> Path:
+    """A table of a few rows and a schema.json of a signal with 10^9 values."""
+    _write_rows(folder / "log.csv", 100)
+    choice = {
+        "name": "valve_command",
+        "role": "action",
+        "kind": "discrete",
+        "shape": [],
+        "num_values": int(scale * 1e9),
+    }
+    other = {"name": "temperature", "role": "observation", "kind": "vector", "shape": [1]}
+    (folder / "schema.json").write_text(json.dumps({"signals": [choice, other]}))
+    return folder / "log.csv"
+
+
+def many_lengths(folder: Path, scale: float = 1.0) -> Path:
+    """An HDF5 file of 0.1 MB with 10^7 episodes of one row."""
+    count = int(scale * 10**7)
+    with h5py.File(folder / "lengths.h5", "w") as file:
+        for name, dtype in (("observation", np.float32), ("action", np.float32), ("ep_len", np.uint8)):
+            values = np.ones((count, 1) if name != "ep_len" else count, dtype)
+            file.create_dataset(name, data=values, chunks=(count // 10, *values.shape[1:]), compression="gzip")
+    return folder / "lengths.h5"
+
+
+def many_entries(folder: Path, scale: float = 1.0) -> Path:
+    """A LeRobot dataset whose list of a million episodes takes 0.1 MB."""
+    count = int(scale * 10**6)
+    place = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+    features = {name: {"dtype": "float32", "shape": [1]} for name in ("observation.state", "action")}
+    info = {"codebase_version": "v3.0", "fps": 10, "data_path": f"data/{place}", "features": features}
+    info |= {"total_episodes": count, "total_frames": count}
+    numbers = np.arange(count)
+    entries = {"episode_index": numbers, "dataset_from_index": numbers, "dataset_to_index": numbers + 1}
+    entries |= dict.fromkeys(("data/chunk_index", "data/file_index"), numbers * 0) | {"length": numbers * 0 + 1}
+    (folder / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
+    (folder / "meta" / "info.json").write_text(json.dumps(info))
+    (file := folder / "meta" / "episodes" / "chunk-000" / "file-000.parquet").touch()
+    packed = dict.fromkeys(entries, "DELTA_BINARY_PACKED")
+    pq.write_table(pa.table(entries), file, compression="zstd", use_dictionary=False, column_encoding=packed)
+    return folder
+
+
+def long_header(folder: Path, scale: float = 1.0) -> Path:
+    """An npz file of 2 MB with an array whose header has 500 MB."""
+    length, block = int(scale * 5 * 10**8), bytes(1 << 20)
+    archive = zipfile.ZipFile(folder / "header.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=LEVEL)
+    with archive, archive.open("action.npy", "w") as member:
+        member.write(b"\x93NUMPY\x02\x00" + length.to_bytes(4, "little"))
+        for _ in range(-(-length >> 20)):
+            member.write(block)
+    return folder / "header.npz"
+
+
 _TOO_LARGE = "would take .* of memory, and the limit is 100 MB"
 ATTACKS: dict[str, tuple[Callable[[Path, float], Path], float, str]] = {
     "zip bomb": (zip_bomb, 0.02, f"the arrays in it {_TOO_LARGE}"),
@@ -209,6 +280,12 @@ ATTACKS: dict[str, tuple[Callable[[Path, float], Path], float, str]] = {
     "empty rows": (empty_rows, 0.1, f"a mask of its rows {_TOO_LARGE}"),
     "long video": (long_video, 0.01, rf"images of shape \(1080, 1920, 3\) {_TOO_LARGE}"),
     "understated video": (understated_video, 0.1, r"it declares 3 frames and holds more"),
+    "repeated lists": (repeated_lists, 0.05, f"its lists {_TOO_LARGE}"),
+    "missing lists": (missing_lists, 0.05, f"its lists {_TOO_LARGE}"),
+    "many choices": (many_choices, 0.1, rf"valve_command.*\(num_values\) {_TOO_LARGE}"),
+    "many lengths": (many_lengths, 0.1, "a list of 1000000 episodes would take 2 GB .* for a file of this size"),
+    "many entries": (many_entries, 0.1, "a list of 100000 episodes would take 200 MB .* for a file of this size"),
+    "long header": (long_header, 0.2, "the header of action has 100000000 bytes, and the limit is 16384"),
     "many pictures": (many_pictures, 0.005, rf"images of shape \(1000, 1000, 3\) {_TOO_LARGE}"),
 }
 """The attacks, with the scale of a quick test, and the message if one array may take 100 MB."""

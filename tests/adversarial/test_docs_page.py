@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
+from worldline.catalog.opening import open_target
 from worldline.engines.base import CallCost, Card
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.serve.examples import examples_of
-from worldline.serve.hosting import HostedWorld
+from worldline.serve.hosting import HostedWorld, Hosts
+from worldline.serve.http import create_app
 from worldline.serve.http_docs import create_openapi, render
-from worldline.serve.openapi import verb_routes
+from worldline.serve.service import Service
 from worldline.world.base import World
 
 NAMES = (
@@ -53,7 +56,9 @@ def test_names_of_signals_are_data(name: str, tmp_path: Path) -> None:
     seen = Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
     moved = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
     hosted = HostedWorld("named", None, Named(Schema(signals=(seen, moved))))
-    document = create_openapi(verb_routes(), hosted, needs_token=True)
+    app = create_app(Service(Hosts(open_target)))
+    assert isinstance(app, FastAPI)
+    document = create_openapi(app.routes, hosted, needs_token=True)
     page = render(document, needs_token=True, server="http://server.invalid")
     assert not re.search(r"<(script|img)|1337", page)
     command = re.search(r"<pre>(curl .*?)</pre>", page.partition('id="predict"')[2], re.DOTALL)

@@ -12,13 +12,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tests.adversarial.hostile_logs import ATTACKS, SUMS
+from tests.adversarial.hostile_logs import ATTACKS, SUMS, many_choices
 
 from worldline.data import array_size, limited_process
+from worldline.data.correcting import correct_schema
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.data.store import open_store
 from worldline.errors import ConfigError, DataError, InputError
+from worldline.workflows.check import check
 
 LIMIT = 10**8
 MAX_PEAK_KB, MAX_S = 500_000, 60.0
@@ -118,3 +120,23 @@ def test_links_to_other_files_are_named(tmp_path: Path) -> None:
     logs = open_logs(tmp_path / "log.h5")
     assert "pressure" not in {signal.name for signal in logs.schema.signals}
     assert "Not read, because they are links to other files: pressure." in logs.unclear
+
+
+def test_a_store_whose_schema_declares_too_many_values(tmp_path: Path) -> None:
+    logs, store = many_choices(tmp_path, 1e-8), tmp_path / "store"
+    import_logs(logs, store)
+    text = (store / "schema.json").read_text()
+    (store / "schema.json").write_text(text.replace('"num_values": 10', f'"num_values": {10**9}'))
+    with pytest.raises(DataError, match=r"valve_command.*1000000000 values \(num_values\) would take"):
+        check(store)
+    changed = correct_schema(store, {"valve_command": {"role": "exogenous"}})
+    assert changed.schema["valve_command"].num_values == 10**9
+
+
+def test_many_short_episodes_are_no_attack(tmp_path: Path) -> None:
+    count, rng = 20_000, np.random.default_rng(0)
+    with h5py.File(tmp_path / "short.h5", "w") as file:
+        file.create_dataset("observation", data=rng.integers(0, 2, (2 * count, 1)) / 10, compression="gzip")
+        file.create_dataset("action", data=rng.integers(0, 2, (2 * count, 1)) / 10, compression="gzip")
+        file.create_dataset("ep_len", data=np.full(count, 2), compression="gzip")
+    assert len(open_logs(tmp_path / "short.h5")) == count

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.serve.scripted import ARGUMENTS, BODY, ScriptedWorld, service_of
+from tests.serve.scripted import ARGUMENTS, BODY, FewTokens, ScriptedWorld, service_of
 
+from worldline.serve.callers import Scope
 from worldline.serve.limits import Limits
 from worldline.serve.scheduler import Lane
 from worldline.serve.server import HEADER_BYTES, PIPELINE, serving
@@ -54,8 +55,8 @@ class Server:
 
 
 @contextmanager
-def server(world: World | None = None, **limits: Any) -> Iterator[Server]:
-    service = service_of(world, Limits(**{"header_s": 0.3, "body_s": 0.3, "drain_s": 1.0, **limits}))
+def server(world: World | None = None, tokens: FewTokens | None = None, **limits: Any) -> Iterator[Server]:
+    service = service_of(world, Limits(**{"header_s": 0.3, "body_s": 0.3, "drain_s": 1.0, **limits}), tokens=tokens)
     with serving(service) as url:
         yield Server(service, url)
 
@@ -279,20 +280,46 @@ def test_pipelined_calls_whose_client_leaves_keep_no_place() -> None:
             time.sleep(0.01)
 
 
-def test_bodies_in_memory_have_a_common_limit() -> None:
+@pytest.mark.parametrize("limit", ["open_bytes", "bodies"])
+def test_half_sent_bodies_of_one_token_do_not_keep_others_out(limit: str) -> None:
     body = BODY + b" " * 1000
-    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
-    with server(open_bytes=2 * 8 * len(body), body_s=HANG_S) as found, ExitStack() as stack:
-        open_bodies = [stack.enter_context(found.connect(request + body[:-1])) for _ in range(2)]
-        while found.service.bodies.used_bytes < 2 * 8 * (len(body) - 1):
+
+    def request(token: bytes) -> bytes:
+        return HEAD + b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n" % (token, len(body)) + body
+
+    limits = {limit: {"open_bytes": 4 * 8 * len(body), "bodies": 4}[limit], "body_s": HANG_S}
+    known = FewTokens({"ann": {Scope.INFER}, "bob": {Scope.INFER}})
+    with server(tokens=known, **limits) as found, ExitStack() as stack:
+        service = found.service
+        open_bodies = [stack.enter_context(found.connect(request(b"ann")[:-1])) for _ in range(2)]
+        while service.memory.used < 2 * 8 * (len(body) - 1):
             time.sleep(0.01)
-        with found.connect(request + body) as further:
-            assert status_of(further) == 429
+        for token, expected in ((b"ann", 429), (b"bob", 200)):
+            with found.connect(request(token)) as further:
+                assert status_of(further) == expected
         open_bodies[0].close()
         open_bodies[1].sendall(body[-1:])
         assert status_of(open_bodies[1]) == 200
-        while found.service.bodies.used_bytes:
+        while service.memory.used or service.bodies.used:
             time.sleep(0.01)
+
+
+UPGRADE = (
+    b"GET /v1/control HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+HUGE_UPGRADES = [
+    UPGRADE + b"X: " + b"x" * 8192 + b"\r\n\r\n",
+    UPGRADE + b"".join(b"X-%d: x\r\n" % number for number in range(129)) + b"\r\n",
+    UPGRADE.replace(b"control", b"control?world=" + b"x" * 8192) + b"\r\n",
+]
+
+
+def test_upgrades_with_huge_headers_are_answered_and_keep_nobody_out() -> None:
+    with server(connections=9) as found, ExitStack() as stack:
+        for number in range(12):
+            connection = stack.enter_context(found.connect(HUGE_UPGRADES[number % 3]))
+            assert rest_of(connection)[9:12] in (b"431", b"414")  # closed by the server
         assert found.answers()
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from tests.serve.socket_server import Server, serving_sockets, toy
+from tests.serve.socket_server import OTHER, TOKEN, Server, Slow, serving_sockets, toy
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from worldline.serve.openpi_codec import encode_reply
 
@@ -114,3 +115,45 @@ def test_frames_above_the_limit_are_refused(server: Server) -> None:
             assert end.value.rcvd is not None
             assert end.value.rcvd.code == 1009
     assert outcome(f"{server.url}/control?world=toy", [json.dumps(SETTINGS), json.dumps(STEP)]) == "action"
+
+
+def test_sockets_and_waiting_frames_of_one_token_leave_room_for_others() -> None:
+    """Frames that wait behind a plan, and half of a frame, are counted; beyond its share a token loses a socket."""
+    world = Slow(toy(), delays=[3.0])
+    tokens, step = [TOKEN, OTHER], json.dumps(STEP)
+    with serving_sockets(world, tokens=True, open_bytes=2**20, sockets=12) as server, ExitStack() as stack:
+
+        def client(token: str) -> ClientConnection:
+            headers = {"Authorization": f"Bearer {token}"}
+            opened = connect(f"{server.url}/control?world=toy", additional_headers=headers, compression=None)
+            found = stack.enter_context(opened)
+            with suppress(ConnectionClosed):
+                found.send(json.dumps(SETTINGS))
+            return found
+
+        greedy = [client(tokens[0]) for _ in range(7)]
+        assert [json.loads(one.recv(30))["type"] for one in greedy] == ["ready"] * 6 + ["error"]
+        for one in greedy[:6]:
+            with suppress(ConnectionClosed):
+                one.send(step)
+                for _ in range(3):
+                    one.send(json.dumps(STEP | {"observations": {"position": [0.0] * 10_000}}))
+        ends = [code for one in greedy[:6] if (code := last_code(one)) is not None]
+        assert set(ends) == {4429}
+        assert server.service.memory.used <= 2**19
+        other = client(tokens[1])
+        assert json.loads(other.recv(30))["type"] == "ready"
+        other.send(step)
+        assert json.loads(other.recv(30))["type"] == "action"
+    assert server.service.memory.used == server.service.sockets.used == 0
+
+
+def last_code(client: ClientConnection) -> int | None:
+    """The close code; None for a connection that stays open for a second without a message."""
+    try:
+        while client.recv(1.0):
+            pass
+    except TimeoutError:
+        return None
+    except ConnectionClosed as end:
+        return -1 if end.rcvd is None else end.rcvd.code

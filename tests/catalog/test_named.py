@@ -96,7 +96,7 @@ def test_a_damaged_or_missing_file_of_aliases_stops_nothing(
     catalog: Catalog, world: NamedWorld, caplog: pytest.LogCaptureFixture, content: str | None
 ) -> None:
     assert told(world) == 1.0
-    path = catalog.folder / "toy" / "aliases.json"
+    path = catalog.folder / "worlds" / "toy" / "aliases.json"
     kept = path.read_text()
     path.unlink()
     if content is not None:
@@ -231,7 +231,7 @@ def test_shadow_writes_down_every_verb_and_changes_no_answer(
     with pytest.raises(UnsupportedError):
         world.surprise(EPISODE)
     world.flush()
-    found = read_records(catalog.folder / "toy" / "shadow" / "prod-1-2.jsonl")
+    found = read_records(catalog.folder / "worlds" / "toy" / "shadow" / "prod-1-2.jsonl")
     assert [one.verb for one in found] == ["predict", "score", "plan", "what_if"]
     assert [bool(one.unscored) for one in found] == [True, True, True, False]
     assert not any(one.error for one in found)
@@ -249,7 +249,7 @@ def test_surprise_is_shadowed_too(
     catalog.shadow("toy", "prod", 2)
     with NamedWorld(catalog.shelf("toy"), "prod", open_bundle=open_calibrated) as asked:
         asked.surprise(EPISODE)
-    (record,) = read_records(catalog.folder / "toy" / "shadow" / "prod-1-2.jsonl")
+    (record,) = read_records(catalog.folder / "worlds" / "toy" / "shadow" / "prod-1-2.jsonl")
     assert (record.verb, record.error) == ("surprise", "")
     assert record.outcomes["position"].inside_serving in (0.0, 1.0)
 
@@ -272,7 +272,7 @@ def test_the_candidate_is_asked_what_was_asked_then(catalog: Catalog, open_toy: 
         assert opening.wait(60)
         position[:] = np.nan
         may_open.set()
-    (record,) = read_records(catalog.folder / "toy" / "shadow" / "prod-1-2.jsonl")
+    (record,) = read_records(catalog.folder / "worlds" / "toy" / "shadow" / "prod-1-2.jsonl")
     assert record.outcomes
 
 
@@ -299,4 +299,4 @@ def test_after_closing_it_still_answers_and_follows(catalog: Catalog, world: Nam
     assert told(world) == 1.0
     catalog.point("toy", "prod", 3)
     assert told(world) == 3.0
-    assert not (catalog.folder / "toy" / "shadow").exists()
+    assert not (catalog.folder / "worlds" / "toy" / "shadow").exists()

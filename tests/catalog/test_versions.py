@@ -76,7 +76,7 @@ def test_a_version_is_a_copy_that_counts_on(catalog: Catalog, toy_bundle: Write,
     for path in sorted(source.rglob("*"), reverse=True):
         path.unlink()
     assert (first.number, first.aliases, first.model) == (1, (), "toy")
-    assert first.path == tmp_path / "catalog" / "toy" / "1"
+    assert first.path == tmp_path / "catalog" / "worlds" / "toy" / "1"
     assert (first.path / "manifest.json").read_bytes() == manifest
     assert json.loads(read_bundle(first.path).text("toy.json"))["bias"] == 0.5
     second = catalog.publish(toy_bundle(0.25), "toy", alias="prod")
@@ -105,6 +105,29 @@ def test_names_that_are_not_there(catalog: Catalog, toy_bundle: Write) -> None:
         with pytest.raises(InputError, match="not allowed"):
             catalog.versions(name)
     assert catalog.names() == ("toy",)
+
+
+NO_NEW_WORLDS = ("TOY", "Toy", "12", "aliases.json", "Shadow", "nul", "CON.x", "toy.", "toy\n", "toy ", "..")
+
+
+def test_names_that_no_new_world_can_have(catalog: Catalog, toy_bundle: Write) -> None:
+    published(catalog, toy_bundle, 0.0)
+    for name in NO_NEW_WORLDS:
+        with pytest.raises(InputError, match=r"not allowed as world name|differs from the world 'toy'"):
+            catalog.publish(toy_bundle(0.0), name)
+    assert [path.name for path in (catalog.folder / "worlds").iterdir()] == ["toy"]
+
+
+def test_older_worlds_are_found_where_they_are(catalog: Catalog, toy_bundle: Write) -> None:
+    published(catalog, toy_bundle, 0.5, 1.0)
+    for name in (old := ("12", "jobs", "old", "service.sqlite-journal", "toy.", "worlds")):
+        shutil.copytree(catalog.folder / "worlds" / "toy", catalog.folder / name, dirs_exist_ok=True)
+    assert catalog.names() == tuple(sorted((*old, "toy")))
+    for name in old:
+        assert catalog.resolve(f"{name}@prod") == catalog.folder / name / "1"
+        assert catalog.publish(toy_bundle(2.0), name, alias="next").path == catalog.folder / name / "3"
+    assert catalog.publish(toy_bundle(2.0), "new").path == catalog.folder / "worlds" / "new" / "1"
+    assert catalog.resolve("toy@prod") == catalog.folder / "worlds" / "toy" / "1"
 
 
 def test_a_damaged_bundle_is_not_published(catalog: Catalog, toy_bundle: Write) -> None:
@@ -214,7 +237,7 @@ def test_what_speaks_otherwise_is_refused_with_the_differences(
 
 def test_a_damaged_file_of_aliases_is_named(catalog: Catalog, toy_bundle: Write) -> None:
     published(catalog, toy_bundle, 0.0, 1.0)
-    (catalog.folder / "toy" / "aliases.json").write_text("{")
+    (catalog.folder / "worlds" / "toy" / "aliases.json").write_text("{")
     for refused in (
         lambda: catalog.resolve("toy@prod"),
         lambda: catalog.point("toy", "prod", 2),

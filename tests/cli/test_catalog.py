@@ -39,7 +39,7 @@ def test_the_life_of_a_version(learned_bundle: Path, home: Path, tmp_path: Path)
     assert "Worlds in" in run("worlds").output
     shown = run("publish", learned_bundle, "toy", "--alias", "prod", "--json", figures)
     assert "smoke test: not run, because the bundle stores no windows" in shown.output
-    assert f"toy@1: {home / 'toy' / '1'}" in shown.output
+    assert f"toy@1: {home / 'worlds' / 'toy' / '1'}" in shown.output
     assert "toy@prod points to version 1" in shown.output
     assert json.loads(figures.read_text())["aliases"] == ["prod"]
     run("publish", learned_bundle, "toy")

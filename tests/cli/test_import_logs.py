@@ -219,7 +219,7 @@ def test_options_give_roles_and_wrong_names_are_listed(tmp_path: Path, plant: Pa
 def test_a_terminal_is_asked_where_a_guess_is_unsure(
     tmp_path: Path, plant: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worldline.cli.import_logs.is_terminal", lambda: True)
+    monkeypatch.setattr("worldline.cli.column_table.is_terminal", lambda: True)
     arguments = ["import", str(plant), str(tmp_path / "store"), "--ignore", "motor_temperature"]
     answers = "e\no\n\nnope\ndoor\n"  # inflow is exogenous, the others stay; then there is no action
     shown = RUN.invoke(app, arguments, input=answers)
@@ -230,7 +230,7 @@ def test_a_terminal_is_asked_where_a_guess_is_unsure(
 
 
 def test_many_unsure_guesses_are_one_question(tmp_path: Path, plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worldline.cli.import_logs.is_terminal", lambda: True)
+    monkeypatch.setattr("worldline.cli.column_table.is_terminal", lambda: True)
     shown = RUN.invoke(app, ["import", str(plant), str(tmp_path / "s")], input="dor=action\ndoor=action, Mass=a\n\n")
     assert shown.exit_code == 0, shown.output
     assert "4 roles are uncertain" in shown.output

@@ -25,7 +25,7 @@ from worldline.testing.toys import Integrator
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
-TOKEN, READER = "wl_secret", "wl_reader"
+TOKEN, OTHER, READER = "wl_secret", "wl_other", "wl_reader"
 
 
 def toy(*, wind: bool = False, camera: bool = False, noise: float = 0.0) -> LocalWorld:
@@ -68,7 +68,7 @@ class Server:
 @contextmanager
 def serving_sockets(world: World, *, name: str = "toy", tokens: bool = False, **limits: float) -> Iterator[Server]:
     """Serves `world` on loopback."""
-    known = FewTokens({TOKEN: {Scope.SESSION}, READER: {Scope.READ}})
+    known = FewTokens({TOKEN: {Scope.SESSION}, OTHER: {Scope.SESSION, Scope.INFER}, READER: {Scope.READ}})
     service = service_of(limits=Limits(**limits), tokens=known if tokens else None, **{name: world})
     listener = listen("127.0.0.1", 0)
     server = server_of(create_app(service), service.limits)

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from worldline.serve.admission import Admission, BodyMemory
+from worldline.serve.admission import Admission
 from worldline.serve.limits import Limits
-from worldline.serve.problems import OverloadedError
 
 PREDICT = "/v1/worlds/toy:predict"
 
@@ -101,14 +100,3 @@ def test_one_call_begins_per_iteration_of_the_loop(cancelled: tuple[int, ...]) -
 
 def _run_numbered(app: Any, number: int) -> asyncio.Task[None]:
     return asyncio.ensure_future(app({"number": number}, _nothing, _nothing))
-
-
-def test_memory_for_bodies_is_limited_and_given_back() -> None:
-    memory = BodyMemory(2**21)
-    memory.take(2**20)
-    with pytest.raises(OverloadedError, match="more than 2 MiB"):
-        memory.take(2**20 + 1)
-    memory.take(2**20)
-    memory.give_back(2**20)
-    memory.take(2**20)
-    assert memory.used_bytes == 2**21

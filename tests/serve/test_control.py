@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
-from tests.serve.socket_server import READER, TOKEN, Server, Slow, serving_sockets, toy
+from tests.serve.socket_server import OTHER, READER, TOKEN, Server, Slow, serving_sockets, toy
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode
+from worldline.planning.calls import Call, PredictCall, ScoreCall
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.serve.following import MAX_GAP, FollowedStep, Follower
@@ -341,6 +345,42 @@ def test_connections_are_limited_in_number_and_idle_time() -> None:
             assert closed(client) == ("request_timeout", 4408)
         with connect(url) as client:  # its place is free again
             assert tell(client, SETTINGS)["type"] == "ready"
+
+
+class Held(Slow):
+    """Holds calls over more than one step, except plans."""
+
+    go = threading.Event()
+
+    def answer(self, call: Call) -> Any:
+        if isinstance(call, ScoreCall | PredictCall) and call.actions["push"].shape[-2] > 1:
+            assert self.go.wait(60)
+        return super().answer(call)
+
+
+def test_calls_of_another_token_leave_the_workers_of_a_loop_free() -> None:
+    world, past = Held(toy()), {"history": {"observations": {"position": [[0.0, 0.0]]}}}
+    bodies = {"predict": {"actions": {"push": [[0.0, 0.0]] * 2}}, "score": {"actions": {"push": [[[0.0, 0.0]] * 2]}}}
+    bodies["score"]["goal"] = GOAL
+    with serving_sockets(world, tokens=True) as server, ThreadPoolExecutor() as threads:
+        url, key = server.url.replace("ws", "http", 1), {"authorization": f"Bearer {OTHER}"}
+
+        def post(verb: str) -> int:
+            body = past | bodies[verb]
+            path = f"{url}/worlds/toy:{verb}"
+            return httpx.post(path, json=body, headers=key, timeout=60, trust_env=False).status_code
+
+        calls = [threads.submit(post, verb) for verb in bodies]
+        try:
+            while sum(server.service.scheduler.running(lane) for lane in Lane) == 0:
+                time.sleep(0.01)
+            own = {"Authorization": f"Bearer {TOKEN}"}
+            with connect(f"{server.url}/control?world=toy", additional_headers=own) as client:
+                tell(client, SETTINGS | {"period_s": 5.0, "deadline_s": 4.0})
+                assert tell(client, step(0))["source"] == "fresh"
+        finally:
+            world.go.set()
+        assert [call.result() for call in calls] == [200, 200]
 
 
 def test_a_stop_closes_every_connection() -> None:

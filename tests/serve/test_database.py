@@ -38,22 +38,37 @@ def run(url: str, task: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+def differences(connection: Connection) -> list[Any]:
+    """Between the tables of a database and those of this version."""
+    context = MigrationContext.configure(connection, opts={"version_table": REVISIONS, "compare_type": True})
+    return list(compare_metadata(context, tables.metadata))
+
+
 def test_one_chain_of_revisions_builds_the_tables(database: Database) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(tables.__file__).with_name("migrations")))
     assert len(ScriptDirectory.from_config(config).get_heads()) == 1
-
-    def differences(connection: Connection) -> list[Any]:
-        context = MigrationContext.configure(connection, opts={"version_table": REVISIONS, "compare_type": True})
-        return compare_metadata(context, tables.metadata)
-
     assert database.read(differences) == []
+
+
+def test_a_database_of_the_first_revision_is_upgraded(database_url: str) -> None:
+    undo = (
+        "DROP INDEX ix_session_steps_blob",
+        "ALTER TABLE session_steps DROP COLUMN blob",
+        "ALTER TABLE sessions DROP COLUMN signals",
+        "DROP TABLE session_blobs",
+        f"UPDATE {REVISIONS} SET version_num = '0001'",
+    )
+    with Database(database_url) as database:
+        database.write(lambda connection: [connection.execute(text(line)) for line in undo])
+    with Database(database_url) as database:
+        assert database.read(differences) == []
 
 
 def test_a_database_of_a_later_version_is_refused(database_url: str) -> None:
     with Database(database_url) as database:
         database.write(lambda connection: connection.execute(text(f"UPDATE {REVISIONS} SET version_num = 'x9'")))
-    with pytest.raises(ConfigError, match=r"revision x9, .* up to 0001"):
+    with pytest.raises(ConfigError, match=r"revision x9, .* up to 0002"):
         Database(database_url)
 
 
@@ -214,6 +229,13 @@ def test_the_default_file_is_readable_by_its_owner_only(tmp_path: Path, monkeypa
         os.umask(before)
     monkeypatch.setenv("WORLDLINE_DATABASE", "postgresql://h/d")
     assert default_url() == "postgresql://h/d"
+
+
+@pytest.mark.parametrize("end", ["", "-journal", "-wal"])
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path, end: str) -> None:
+    (tmp_path / f"service.sqlite{end}" / "1").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=rf"service\.sqlite{end} is a folder.*Move the folder"):
+        Database(tmp_path / "service.sqlite")
 
 
 def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,9 @@ from worldline.serve.job_process import run
 from worldline.serve.job_requests import AuditJob, JobRequest, LearnJob
 from worldline.serve.jobs import ENDED, Jobs, JobSettings, JobView
 from worldline.serve.limits import Limits
-from worldline.serve.problems import RateLimitedError
+from worldline.serve.problems import ConflictError, NotFoundError, OverloadedError, RateLimitedError
 from worldline.serve.service import Service
+from worldline.serve.sessions import new_id
 from worldline.serve.tables import jobs as table
 from worldline.serve.tokens import Tokens
 from worldline.testing.toys import Integrator
@@ -69,7 +72,7 @@ def service() -> Iterator[Service]:
     hosts.add(
         HostedWorld("toy", None, LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy()))
     )
-    made = Service(hosts, Limits(jobs=3))
+    made = Service(hosts, Limits(jobs=3, sockets=6))
     yield made
     made.close()
 
@@ -151,6 +154,10 @@ def test_a_job_over_http_with_events_in_order(service: Service, make: Make, file
             assert (await http.post("/v1/jobs", **given)).json()["id"] == created.json()["id"]
             path = f"/v1/jobs/{created.json()['id']}"
             assert (created.status_code, created.headers["location"]) == (202, path)
+            for other in ({**LEARN, "seed": FINISH}, {"kind": "exam", "recipe": "linear"}):
+                answer = await http.post("/v1/jobs", json=other, headers={"idempotency-key": "one"})
+                assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+                assert "used for another job" in answer.text
             await until(jobs, JobView(**created.json()), "running")
             early = await http.get(f"{path}/result")
             assert (early.status_code, early.json()["code"]) == (409, "conflict")
@@ -193,6 +200,7 @@ def test_a_job_over_http_with_events_in_order(service: Service, make: Make, file
         ({"logs": "out"}, "invalid_request", "no logs"),
         ({"logs": "inside"}, "unsupported", "a link"),
         ({"name": "../greenhouse"}, "invalid_request", "not allowed"),
+        ({"name": "aliases.json"}, "invalid_request", "is reserved"),
         ({"recipe": "os:system"}, "invalid_request", "no recipe"),
         ({"budget": "soon"}, "invalid_request", "no duration"),
         ({"alias": "prod"}, "forbidden", "admin"),
@@ -258,6 +266,24 @@ def test_unfinished_jobs_are_limited_and_a_waiting_one_can_be_cancelled(make: Ma
     asyncio.run(main())
 
 
+def test_a_key_stands_for_one_audit_even_if_its_alias_moves(
+    make: Make, file: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {"toy@prod": "toy@1", "toy@2": "toy@2", "other@prod": "other@1"}
+    monkeypatch.setattr(Jobs, "_pinned", lambda _, world, caller: versions[world])
+
+    async def main() -> None:
+        create = partial(make(file, workers=0).create, ANYONE, key="one")
+        first = await create(AuditJob(world="toy@prod", logs="toy"))
+        versions["toy@prod"] = "toy@2"
+        assert await create(AuditJob(world="toy@prod", logs="toy")) == first
+        for world, seed in (("toy@2", 0), ("other@prod", 0), ("toy@prod", 1)):
+            with pytest.raises(ConflictError, match="used for another job"):
+                await create(AuditJob(world=world, logs="toy", seed=seed))
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("seed", [WAIT, IGNORE])
 def test_a_running_job_is_cancelled(
     make: Make, file: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -319,8 +345,15 @@ def test_a_job_continues_after_a_stop_and_after_its_lease_but_not_forever(
         async with working(make(file)) as jobs:
             job = await jobs.create(ANYONE, request(WAIT))
             await begin(tmp_path)
-            events = jobs.events(ANYONE, job.id)
-            await anext(events)
+            streams = [jobs.events(ANYONE, job.id) for _ in range(4)]
+            for stream in streams[:3]:
+                await anext(stream)
+            with pytest.raises(OverloadedError, match="4 streams of events of this token"):
+                await anext(streams[3])
+            bob = replace(ANYONE, id="bob")
+            with pytest.raises(NotFoundError):  # it is not Bob's job, but there is room for his stream
+                await anext(jobs.events(bob, job.id))
+            events = streams[0]
             jobs.end_streams()
             async with asyncio.timeout(20):
                 assert len([event async for event in events]) < 3
@@ -347,12 +380,12 @@ def test_old_jobs_and_their_files_are_removed(make: Make, file: Database, tmp_pa
     async def main() -> None:
         jobs = make(file, workers=0)
         old, kept = [await jobs.create(ANYONE, request(FINISH)) for _ in range(2)]
-        for name in (old.id, kept.id, "stray"):
+        for name in (old.id, kept.id, new_id(ANYONE, "job", "stray"), "1"):  # 1: version of an older world named jobs
             (tmp_path / "jobs" / name / "work").mkdir(parents=True)
         ended = {"status": "done", "finished": time.time() - 31 * 86400}
         await file.write_async(lambda c: c.execute(update(table).where(table.c.id == old.id).values(ended)))
         await jobs.clean()
-        assert [path.name for path in (tmp_path / "jobs").iterdir()] == [kept.id]
+        assert {path.name for path in (tmp_path / "jobs").iterdir()} == {kept.id, "1"}
         assert [job.id for job in await jobs.list_jobs(ANYONE)] == [kept.id]
 
     asyncio.run(main())
@@ -405,17 +438,17 @@ def test_learning_resumes_and_publishes_once_and_answers_name_no_paths(
         task = jobs._task({"id": name, "kind": arguments.pop("kind"), "arguments": arguments})
         return run(task, lambda now: steps.append((now.stage, now.step)), stop)
 
-    learn = LearnJob(logs="toy", name="greenhouse", recipe="ensemble", alias="prod")
+    learn = LearnJob(logs="toy", name="figures.json", recipe="ensemble", alias="prod")  # also a file of the job
     with pytest.raises(StoppedError):
         answer(learn, "one", lambda: steps[-1] == ("learn", 20))
     first = len(steps)
     learned = answer(learn, "one")
     assert [step for stage, step in steps[first:] if stage == "learn"] == list(range(21, 41))
     assert answer(learn, "one", lambda: pytest.fail("learned again")) == learned
-    assert learned["world"] == "greenhouse@1"
+    assert learned["world"] == "figures.json@1"
     assert learned["figures"]["episodes"] == 24
-    assert [one.aliases for one in Catalog().versions("greenhouse")] == [("prod",)]
-    audited = answer(AuditJob(world="greenhouse@1", logs="toy"), "two")
+    assert [one.aliases for one in Catalog().versions("figures.json")] == [("prod",)]
+    audited = answer(AuditJob(world="figures.json@1", logs="toy"), "two")
     assert audited["decision"]["advice"] in ("deploy", "deploy with limits", "do not deploy")
     pages = [(tmp_path / "jobs" / name / "report.html").read_text() for name in ("one", "two")]
     assert all(page.startswith("<!doctype html>") for page in pages)

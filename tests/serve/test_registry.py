@@ -164,7 +164,7 @@ def test_a_world_that_cannot_be_opened_is_tried_again_and_harms_no_other(
             await upkeep.once()
         assert set(hosts) == {"c"}
         assert tries == ["odd@prod", "late@prod", "toy@prod"]
-        Catalog().publish(home / "toy" / "2", "late", alias="prod")
+        Catalog().publish(home / "worlds" / "toy" / "2", "late", alias="prod")
         now[0] += module.RETRY_S
         await upkeep.once()
         assert set(hosts) == {"b", "c"}
@@ -289,7 +289,7 @@ def test_added_worlds_answer_from_the_first_call_after_a_restart(database: Datab
 
 
 def test_errors_of_the_catalog_name_no_path(database: Database, home: Path) -> None:
-    shutil.rmtree(home / "toy" / "1")
+    shutil.rmtree(home / "worlds" / "toy" / "1")
     with client(database, hosts_of(), Scope.ADMIN) as http:
         answer = http.post("/v1/worlds", json={"name": "b", "reference": "toy@prod"})
     assert answer.status_code >= 400

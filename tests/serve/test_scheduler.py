@@ -240,3 +240,16 @@ def test_every_call_gets_its_own_answer_once(
     for works in seen:
         groups = {call[1] for _, call in works}
         assert len(works) == 1 or (len(works) <= batch and len(groups) == 1 and groups != {None})
+
+
+def test_each_caller_has_workers_of_its_own_for_control_loops() -> None:
+    async def body(desk: Desk) -> None:
+        first = desk.ask("gate", group=None, lane=Lane.QUICK_LOOP, caller="greedy")
+        await asyncio.to_thread(desk.entered.wait, SECONDS)
+        waiting = await desk.queued("g2", "g3", group="own", lane=Lane.QUICK_LOOP, caller="greedy")
+        assert await desk.ask("m1", lane=Lane.QUICK_LOOP, caller="modest") == "answer to m1"
+        assert desk.scheduler.waiting(Lane.QUICK_LOOP) == 2
+        desk.gate.set()
+        await asyncio.gather(first, *waiting)
+
+    assert trial(body).batches == [["gate"], ["m1"], ["g2", "g3"]]

@@ -14,9 +14,11 @@ import pytest
 from sqlalchemy import func, select
 from tests.serve.toy_sessions import ANN, BOB, SwitchedWorld, changing, opened, steps_of, toy_world
 
-from worldline.errors import InputError, UnavailableError, WorldlineError
+from worldline.engines.baselines import Linear
+from worldline.errors import InputError, UnavailableError, UnsupportedError, WorldlineError
 from worldline.planning.base import Goal
 from worldline.planning.calls import PlanCall, PredictCall
+from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve import sessions as module
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
@@ -28,9 +30,11 @@ from worldline.serve.problems import (
     NotFoundError,
     RateLimitedError,
     StepConflictError,
+    problem_of,
 )
 from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings, SessionView
-from worldline.serve.tables import session_steps, sessions
+from worldline.serve.tables import session_blobs, session_steps, sessions
+from worldline.testing.toys import Integrator
 from worldline.world.local import LocalWorld
 from worldline.world.session import NO_HISTORY, Session
 from worldline.world.wire import decode_answer
@@ -472,3 +476,81 @@ def test_services_that_share_a_database_neither_lose_nor_repeat_a_step(database_
             thread.join()
         assert len(acknowledged) > 10
         play(database, check)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_value_that_the_model_cannot_hold_is_refused_and_the_session_goes_on(database: Database, again: bool) -> None:
+    async def run(found: Sessions) -> None:
+        name = (await found.create(ANN, "toy", SETTINGS)).id
+        await add(found, name, STEPS[:3])
+        if again:
+            found = Sessions(found._service, database)
+        for position in ([3e38, 0.0], [0.0, -1e9]):
+            wrong = replace(STEPS[3], observations={"position": np.array(position, np.float32)})
+            with pytest.raises(UnsupportedError, match=r"'position' is (3e\+38|-1e\+09) m. .* to ") as refused:
+                await found.observe(ANN, name, 3, wrong)
+            assert problem_of(refused.value).status == 422
+        await add(found, name, STEPS[3:6], 3)
+        await assert_same(found, name, local(STEPS[:6]))
+        missing = replace(STEPS[6], observations={"position": np.full(2, 3e38)}, observed={"position": False})
+        await add(found, name, [missing], 6)
+
+    play(database, run)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_session_whose_world_was_replaced_by_one_with_other_signals_is_gone(database: Database, live: bool) -> None:
+    other = Integrator(camera=False, wind=False)
+    engine = Linear.fit(other.episodes(9, 20, seed=0), other.schema)
+    world = LocalWorld(engine, None, CrossEntropy())
+    hosted = SwitchedWorld(1, toy_world())
+
+    async def run(found: Sessions) -> None:
+        name = (await found.create(ANN, "toy", SETTINGS)).id
+        await add(found, name, STEPS[:3])
+        hosted.version, hosted.world = 2, world
+        after = found if live else Sessions(found._service, database)
+        for call in (after.observe(ANN, name, 3, STEPS[3]), after.ask(ANN, name, PREDICT), after.ask(ANN, name, PLAN)):
+            with pytest.raises(GoneError, match=r"the exogenous signal 'wind' is missing.* Open a new session"):
+                await call
+        hosted.version, hosted.world = 1, toy_world()  # put back
+        await add(after, name, STEPS[3:5], 3)
+
+    play(database, run, hosted=hosted)
+
+
+def test_forks_share_large_observations_and_a_token_has_a_limit(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SHARED_BYTES", 1)
+    sizes = select(func.count(), func.coalesce(func.sum(session_blobs.c.size), 0))
+
+    def total() -> tuple[int, int]:
+        number, size = database.read(lambda connection: connection.execute(sizes).one())
+        return number, size
+
+    async def run(found: Sessions) -> None:
+        first = (await found.create(ANN, "toy", SETTINGS)).id
+        await add(found, first, STEPS[:8])
+        number, size = total()
+        assert number == 8
+        forks = [(await found.fork(ANN, first)).id for _ in range(5)]
+        assert total() == (number, size)
+        await found.delete(ANN, first)
+        await add(found, forks[0], STEPS[8:12], 8)
+        for name, seen in ((forks[0], 12), (forks[1], 8)):
+            await assert_same(Sessions(found._service, database), name, local(STEPS[:seen]))
+        assert total()[0] == 12
+        found._service.limits = replace(found._service.limits, session_bytes=total()[1] + 10)
+        with pytest.raises(RateLimitedError, match="Delete a session"):
+            await found.observe(ANN, forks[1], 8, STEPS[8])
+        bob = (await found.create(BOB, "toy", SETTINGS)).id
+        await found.observe(BOB, bob, 0, STEPS[0])
+        for name in forks:
+            await found.delete(ANN, name)
+        assert total()[0] == 1
+        monkeypatch.setattr(module, "KEPT_EXPIRED_S", -1e9)
+        await found.clean()
+        assert total() == (0, 0)
+
+    play(database, run)

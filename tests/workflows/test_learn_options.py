@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-import inspect
 import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from tests.data.stores import stored
 
 import worldline
-from worldline.cli.learn import learn as learn_command
+from worldline.cli.main import app
 from worldline.config import nested
 from worldline.data.splits import split_store
 from worldline.data.store import Store
@@ -287,5 +287,5 @@ def test_stop_is_for_a_single_process(store: Store, tmp_path: Path, monkeypatch:
 
 
 def test_the_command_has_every_option_but_corrections_of_the_schema() -> None:
-    parameters = inspect.signature(learn_command).parameters
-    assert {option.name for option in fields(Options)} - parameters.keys() == {"edits"}
+    parameters = {parameter.name for parameter in typer.main.get_group(app).commands["learn"].params}
+    assert {option.name for option in fields(Options)} - parameters == {"edits"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.world.tampering import Change, replace_arrays, tamper
+from tests.world.tampering import Change, replace_arrays, tamper, tamper_tensors
 from tests.world.wrapped import Wrapped
 
 from worldline.bundle import read_bundle
@@ -332,6 +332,15 @@ def test_a_calibration_of_other_signals_is_refused(stored: Path) -> None:
     renamed = {name.replace("/position", "/place"): value for name, value in calibration.to_arrays().items()}
     replace_arrays(stored, "calibration.safetensors", renamed)
     with pytest.raises(BundleError, match=r"calibration.safetensors: its signals differ"):
+        open_world(stored)
+
+
+@pytest.mark.parametrize("name", ["calibration", "engine"])
+def test_types_that_numpy_lacks_are_refused(stored: Path, name: str) -> None:
+    tamper_tensors(
+        stored, f"{name}.safetensors", lambda found: found.update((k, v.bfloat16()) for k, v in found.items())
+    )
+    with pytest.raises(BundleError, match=rf"{name}\.safetensors: .* has the type torch\.bfloat16, which NumPy lacks"):
         open_world(stored)
 
 

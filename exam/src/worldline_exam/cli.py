@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -14,79 +15,67 @@ from worldline.cli import Device, Json, Threads, free_cores, use_threads
 
 if TYPE_CHECKING:
     from worldline_exam.comparison import ExamComparison
-    from worldline_exam.results import ExamResult, TestResult
+    from worldline_exam.results import TestResult
     from worldline_exam.subjects import ExamSubject
 
-TEXT: Final = "Language model"
 MAX_REQUESTS: Final = 25_000
 
 
-Subject = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE",
-        help="Recipe name or module:name; persistence, constant_velocity, linear, action_blind; or language.",
-    ),
-]
-Family = Annotated[
-    str | None,
-    typer.Option(
-        help="Model family with as many parameters; token-blind receives no actions.", show_default="the recipe's"
-    ),
-]
-PoolName = Annotated[
-    Literal["report", "development"],
-    typer.Option(help="Scene generators: for published figures, or for the development of models."),
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Resume the exam in the folder; more trainings or tests may be added.")
-]
-Endpoint = Annotated[
-    str | None, typer.Option(help="URL of the chat endpoint, without /chat/completions.", rich_help_panel=TEXT)
-]
-EndpointModel = Annotated[str | None, typer.Option(help="Model name at the endpoint.", rich_help_panel=TEXT)]
-KeyVariable = Annotated[
-    str | None, typer.Option(help="Environment variable that holds the API key.", rich_help_panel=TEXT)
-]
-Transcript = Annotated[
-    Path | None,
-    typer.Option(
-        help="Transcript of another exam, or its folder; without --endpoint, no request is sent.", rich_help_panel=TEXT
-    ),
-]
-MaxRequests = Annotated[
-    int | None,
-    typer.Option(min=0, help="Limit on requests in total.", show_default=str(MAX_REQUESTS), rich_help_panel=TEXT),
-]
-Prices = Annotated[
-    str | None,
-    typer.Option(help="Prices per million input and output tokens, such as 2.5,10,USD.", rich_help_panel=TEXT),
-]
-MaxCost = Annotated[float | None, typer.Option(help="Limit on the total cost at these prices.", rich_help_panel=TEXT)]
+_TEXT: Final = {"rich_help_panel": "Language model"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatOptions:
+    """Options of a language model.
+
+    Args:
+        endpoint: URL of the chat endpoint, without /chat/completions.
+        endpoint_model: model name at the endpoint.
+        api_key_env: environment variable that holds the API key.
+        transcript: transcript of another exam, or its folder; without --endpoint, no request is sent.
+        max_requests: limit on requests in total.
+        prices: prices per million input and output tokens, such as 2.5,10,USD.
+        max_cost: limit on the total cost at these prices.
+    """
+
+    endpoint: str | None = field(default=None, metadata={"option": _TEXT})
+    endpoint_model: str | None = field(default=None, metadata={"option": _TEXT})
+    api_key_env: str | None = field(default=None, metadata={"option": _TEXT})
+    transcript: Path | None = field(default=None, metadata={"option": _TEXT})
+    max_requests: int = field(default=MAX_REQUESTS, metadata={"option": {"min": 0, **_TEXT}})
+    prices: str | None = field(default=None, metadata={"option": _TEXT})
+    max_cost: float | None = field(default=None, metadata={"option": _TEXT})
 
 
 def exam(
-    subject: Subject,
-    out: Annotated[Path, typer.Option(help="New folder for report, figures, logs, worlds and answers.")] = Path("exam"),
-    model: Family = None,
-    tests: Annotated[str | None, typer.Option(help="Test codes, such as C1,P2.", show_default="all sixteen")] = None,
-    pixels: Annotated[bool, typer.Option("--pixels", help="Worlds observe images instead of vectors.")] = False,
-    pool: PoolName = "report",
-    num_seeds: Annotated[int, typer.Option(min=1, help="Number of trainings; the worst verdict counts.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of logs and scenes; use a fresh one for each report.")] = 0,
-    resume: Resume = False,
-    endpoint: Endpoint = None,
-    endpoint_model: EndpointModel = None,
-    api_key_env: KeyVariable = None,
-    transcript: Transcript = None,
-    max_requests: MaxRequests = None,
-    prices: Prices = None,
-    max_cost: MaxCost = None,
+    subject: Annotated[str, typer.Argument(metavar="RECIPE")],
+    *,
+    out: Path = Path("exam"),
+    model: str | None = None,
+    tests: str | None = None,
+    pixels: bool = False,
+    pool: Literal["report", "development"] = "report",
+    num_seeds: Annotated[int, typer.Option(min=1)] = 1,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    resume: bool = False,
+    chat_options: ChatOptions,
     device: Device = "auto",
     threads: Threads = None,
     json: Json = None,
 ) -> None:
-    """Train a recipe on the logs of each lab and grade its predictions against ground truth from simulators."""
+    """Train a recipe on the logs of each lab and grade its predictions against ground truth from simulators.
+
+    Args:
+        subject: recipe name or module:name; persistence, constant_velocity, linear, action_blind; or language.
+        out: new folder for report, figures, logs, worlds and answers.
+        model: model family with as many parameters; token-blind receives no actions. Default: the recipe's.
+        tests: test codes, such as C1,P2. Default: all sixteen.
+        pixels: worlds observe images instead of vectors.
+        pool: scene generators: for published figures, or for the development of models.
+        num_seeds: number of trainings; the worst verdict counts.
+        seed: seed of logs and scenes; use a fresh one for each report.
+        resume: resume the exam in the folder; more trainings or tests may be added.
+    """
     from worldline.cli import print_next, progress_bars, write_json
     from worldline_exam.base import Pool
     from worldline_exam.folder import REPORT
@@ -95,7 +84,6 @@ def exam(
 
     if ":" in subject:
         sys.path.append(str(Path.cwd()))  # finds the user's recipe module; installed packages take precedence
-    chat_options = _ChatOptions(endpoint, endpoint_model, api_key_env, transcript, max_requests, prices, max_cost)
     options = ExamOptions(
         tests=() if tests is None else tuple(code.strip() for code in tests.split(",")),
         pool=Pool(pool),
@@ -109,15 +97,19 @@ def exam(
         chosen = _subject(subject, model, device, chat_options)
         result = run(chosen, out, options, resume=resume, command=_command(), progress=progress)
     _print(result.tests, result.passed)
-    write_json(json, {"passed": result.passed, **_figures(result)})
+    write_json(json, {"passed": result.passed, **asdict(result)})
     print(f"Report: {out / REPORT}")
     print_next("compare", out, "OTHER")
     if result.failed_to_grade:
         raise typer.Exit(1)
 
 
-def regrade(folder: Annotated[Path, typer.Argument(help="Folder of an exam.")]) -> None:
-    """Grade the stored answers of an exam again. The exit status is 1 if a figure differs."""
+def regrade(folder: Path) -> None:
+    """Grade the stored answers of an exam again. The exit status is 1 if a figure differs.
+
+    Args:
+        folder: folder of an exam.
+    """
     from worldline.cli import print_next
     from worldline_exam.folder import read_exam
     from worldline_exam.results import ExamResult, same_figures, without_draws
@@ -134,22 +126,20 @@ def regrade(folder: Annotated[Path, typer.Argument(help="Folder of an exam.")]) 
 
 
 def compare(
-    ours: Annotated[Path, typer.Argument(metavar="A", help="Folder of an exam.")],
-    theirs: Annotated[Path, typer.Argument(metavar="B", help="Folder of another exam with the same seed and pool.")],
-    trainings: Annotated[
-        tuple[int, int] | None,
-        typer.Option(
-            help="One training of A and one of B; A A --trainings 0 1 measures the effect of retraining.",
-            show_default="all common trainings, paired by seed",
-        ),
-    ] = None,
+    ours: Annotated[Path, typer.Argument(metavar="A")],
+    theirs: Annotated[Path, typer.Argument(metavar="B")],
+    trainings: tuple[int, int] | None = None,
     json: Json = None,
 ) -> None:
-    """Score differences A minus B, paired by scene and training, with 95 % intervals over scenes and trainings."""
-    from dataclasses import asdict
+    """Score differences A minus B, paired by scene and training, with 95 % intervals over scenes and trainings.
 
+    Args:
+        ours: folder of an exam.
+        theirs: folder of another exam with the same seed and pool.
+        trainings: one training of A and one of B; A A --trainings 0 1 measures the effect of retraining. Default: all
+            common trainings, paired by seed.
+    """
     from worldline.cli import print_next, write_json
-    from worldline.config import spelled
     from worldline_exam.folder import read_exam
     from worldline_exam.run import compare as run
 
@@ -157,7 +147,7 @@ def compare(
     names = [read_exam(folder).result.subject for folder in (ours, theirs)]
     titles = names if trainings is None else [f"{n}, training {t}" for n, t in zip(names, trainings, strict=True)]
     _print_comparison(comparison, titles)
-    write_json(json, spelled({"ours": names[0], "theirs": names[1], **asdict(comparison)}))
+    write_json(json, {"ours": names[0], "theirs": names[1], **asdict(comparison)})
     print_next("regrade", ours)
 
 
@@ -190,19 +180,7 @@ def _trainings(pairs: Sequence[tuple[int, int]]) -> str:
     return ", ".join(str(seed) if seed == other else f"{seed} with {other}" for seed, other in pairs)
 
 
-class _ChatOptions(NamedTuple):
-    """Options of a language model on the command line."""
-
-    url: str | None
-    model: str | None
-    api_key_env: str | None
-    transcript: Path | None
-    max_requests: int | None
-    prices: str | None
-    max_cost: float | None
-
-
-def _subject(name: str, model: str | None, device: str, chat_options: _ChatOptions) -> ExamSubject:
+def _subject(name: str, model: str | None, device: str, chat_options: ChatOptions) -> ExamSubject:
     """Raises `InputError` for options that do not apply to the subject, and for a trained world."""
     from worldline.errors import InputError
     from worldline.registry import names
@@ -213,7 +191,7 @@ def _subject(name: str, model: str | None, device: str, chat_options: _ChatOptio
         raise InputError(f"--model {model} does not apply: {name} is no recipe. Omit --model or give a recipe.")
     if name == NAME:
         return _language(chat_options)
-    if any(option is not None for option in chat_options):
+    if chat_options != ChatOptions():
         raise InputError(
             f"endpoint, limit and transcript options apply to the subject {NAME!r} only, got {name!r}. Omit them."
         )
@@ -227,21 +205,20 @@ def _subject(name: str, model: str | None, device: str, chat_options: _ChatOptio
     return RecipeSubject(recipe=name, family=model, device=device)
 
 
-def _language(options: _ChatOptions) -> ExamSubject:
+def _language(options: ChatOptions) -> ExamSubject:
     from worldline.errors import InputError
     from worldline_exam.language_subject import LanguageSubject, endpoint_of
 
-    if (options.url is None) != (options.model is None):
+    if (options.endpoint is None) != (options.endpoint_model is None):
         raise InputError("--endpoint and --endpoint-model require each other. Give both, or only --transcript.")
     endpoint = None
-    if options.url is not None and options.model is not None:
+    if options.endpoint is not None and options.endpoint_model is not None:
         prices = None if options.prices is None else _prices(options.prices)
-        endpoint = endpoint_of(options.url, options.model, api_key_env=options.api_key_env, prices=prices)
+        endpoint = endpoint_of(options.endpoint, options.endpoint_model, api_key_env=options.api_key_env, prices=prices)
     elif options.prices is not None or options.max_cost is not None or options.api_key_env is not None:
         raise InputError("--api-key-env, --prices and --max-cost require --endpoint. Give one, or omit them.")
-    limit = MAX_REQUESTS if options.max_requests is None else options.max_requests
     return LanguageSubject(
-        endpoint=endpoint, transcript=options.transcript, max_requests=limit, max_price=options.max_cost
+        endpoint=endpoint, transcript=options.transcript, max_requests=options.max_requests, max_price=options.max_cost
     )
 
 
@@ -275,16 +252,6 @@ def _print(tests: Sequence[TestResult], passed: Sequence[str]) -> None:
     print_table("Understanding", ("", "test", "verdict", "weakest part", ""), rows)
     summary = f"Passed: {len(passed)} of {len(tests)}{': ' if passed else ''}{', '.join(passed)} (Holm over the tests)."
     print(summary if is_any_graded(tests) else "No test was graded.")
-
-
-def _figures(result: ExamResult) -> dict[str, Any]:
-    """The result as JSON: subject, facts, command and tests."""
-    import json
-
-    from worldline.config import to_strict_json
-
-    figures: dict[str, Any] = json.loads(to_strict_json(result))
-    return figures
 
 
 def _command() -> str:

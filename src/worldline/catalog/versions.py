@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import final
 
 from worldline.bundle import MANIFEST, read_bundle, read_manifest
-from worldline.catalog.aliases import Alias, Reference, Turn, WorldDirectory, check_name
+from worldline.catalog.aliases import Alias, Reference, Turn, WorldDirectory, check_name, check_new_world
 from worldline.catalog.comparison import ShadowComparison, ShadowVerdict, compare, read_records
 from worldline.catalog.named import NamedWorld
 from worldline.data.fsync import sync
@@ -29,6 +29,8 @@ from worldline.world.smoke_test import smoke_test
 
 HOME = "WORLDLINE_HOME"
 """The environment variable that names the folder of the catalog."""
+WORLDS = "worlds"
+"""The folder of the worlds in that of the catalog, which also holds the files of the service."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ def open_named(
 @final
 @dataclass(frozen=True)
 class Catalog:
-    """Worlds by name and version, in a folder.
+    """Worlds by name and version, in the folder `worlds` of a folder. Older worlds stay where they are, beside it.
 
     Several processes can use it at once. Writing takes a lock, reading takes none.
 
@@ -125,7 +127,7 @@ class Catalog:
             UnknownNameError: the bundle needs a model, engine or planner that is not installed.
             InputError: a name is not allowed, or the version behind `alias` is incompatible. Nothing is published.
         """
-        directory = self._directory(name)
+        directory = self.check_name(name)
         if alias is not None:
             check_name("alias", alias)
         source = read_bundle(Path(bundle))
@@ -151,8 +153,20 @@ class Catalog:
 
     def names(self) -> tuple[str, ...]:
         """The worlds that have a version, sorted."""
-        paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        return tuple(sorted(path.name for path in paths if WorldDirectory(folder=path).numbers()))
+        folders = [folder for folder in (self.folder / WORLDS, self.folder) if folder.is_dir()]
+        paths = (path for folder in folders for path in folder.iterdir())
+        return tuple(sorted({path.name for path in paths if WorldDirectory(folder=path).numbers()}))
+
+    def check_name(self, name: str) -> WorldDirectory:
+        """The folder for the next version of `name`, which may be a new world.
+
+        Raises:
+            InputError: there is no such world, and none can have this name.
+        """
+        directory = self._directory(name)
+        if name not in (known := self.names()):
+            check_new_world(name, known)
+        return directory
 
     def versions(self, name: str) -> tuple[Version, ...]:
         """The versions of a world, in order.
@@ -302,12 +316,16 @@ class Catalog:
             UnknownNameError: there is no such world.
         """
         directory = self._directory(name)
-        if not directory.numbers():
+        # Some systems ignore upper and lower case in paths, so the name must be in the list, too.
+        if not directory.numbers() or name not in {path.name for path in directory.folder.parent.iterdir()}:
             raise UnknownNameError("world", name, self.names())
         return directory
 
     def _directory(self, name: str) -> WorldDirectory:
-        return WorldDirectory(folder=Path(self.folder).absolute() / check_name("world", name))
+        """The folder of a world; without a version, the one for a new world."""
+        folder = Path(self.folder).absolute()
+        new, old = (WorldDirectory(folder=place / check_name("world", name)) for place in (folder / WORLDS, folder))
+        return old if old.numbers() and not new.numbers() else new
 
     def _version(self, directory: WorldDirectory, number: int, known: Mapping[str, Alias]) -> Version:
         manifest = read_manifest(directory.path(number))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as text
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +12,15 @@ from worldline.cli.output import (
     print_list,
     print_next,
     print_table,
+    print_title,
     print_wrapped,
     progress_bars,
     write_json,
 )
 
 if TYPE_CHECKING:
-    from worldline.audit.audit_evidence import Audit, Decision, Measured
+    from worldline.audit.audit_evidence import Audit, Measured
+    from worldline.stats import Estimate
 
 
 def audit(
@@ -46,7 +47,6 @@ def audit(
         out: also write a report to this HTML file.
         seed: random seed.
     """
-    from worldline.config import to_strict_json
     from worldline.data.fsync import name_in_errors
     from worldline.data.store import is_store
     from worldline.report.audit_page import render_audit
@@ -56,7 +56,7 @@ def audit(
     with progress_bars() as progress:
         report = run(world, logs, env=env, goals=goals or None, seed=seed, device=device, progress=progress)
     _print(report)
-    write_json(json, text.loads(to_strict_json(report)))
+    write_json(json, report)
     if out is not None:
         with name_in_errors(out):
             out.write_text(render_audit(report), encoding="utf-8")
@@ -68,22 +68,19 @@ def audit(
 
 
 def _print(report: Audit) -> None:
-    _print_decision(report.decision, f"{report.world} on {report.logs}")
-    if report.measured is not None:
-        _print_effects(report.measured)
-        _print_horizons(report.measured)
-        _print_goals(report.measured)
+    from worldline.audit.findings import goal_reaching
 
-
-def _print_decision(decision: Decision, title: str) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    Console().print(Text(f"{title}: {decision.advice.value}", style="bold"))
+    decision = report.decision
+    print_title(f"{report.world} on {report.logs}: {decision.advice.value}")
     print_list("Reasons", decision.reasons)
     print_list("Limits" if decision.advice == "deploy with limits" else "Further findings", decision.limits)
     print_list("Data that would help", decision.help)
     print()
+    if report.measured is not None:
+        _print_effects(report.measured)
+        _print_horizons(report.measured)
+        if report.measured.goals is not None:
+            print_wrapped(goal_reaching(report.measured.goals).text)
 
 
 def _print_effects(measured: Measured) -> None:
@@ -92,24 +89,19 @@ def _print_effects(measured: Measured) -> None:
     from worldline.audit.effects import MARGIN
     from worldline.formatting import round_percent
 
-    print_table(
-        "Effect of one standard deviation of an action, held over the horizon; agreement within "
-        f"{round_percent(MARGIN)} of the logs",
-        ("action", "signal", "after", "world", "logs", "result"),
-        [
-            (
-                effect.action,
-                f"{effect.signal} [{effect.unit}]",
-                f"{effect.lag}",
-                f"{effect.world.value:.3g} ({effect.world.low:.3g} to {effect.world.high:.3g})",
-                ""
-                if effect.logs is None
-                else f"{effect.logs.value:.3g} ({effect.logs.low:.3g} to {effect.logs.high:.3g})",
-                "NOT IDENTIFIABLE" if effect.agreement == "not identifiable" else effect.agreement,
-            )
-            for effect in effect_rows(measured)
-        ],
-    )
+    def interval(estimate: Estimate | None) -> str:
+        return "" if estimate is None else f"{estimate.value:.3g} ({estimate.low:.3g} to {estimate.high:.3g})"
+
+    rows = []
+    for effect in effect_rows(measured):
+        signal, result = (
+            f"{effect.signal} [{effect.unit}]",
+            effect.agreement.replace("not identifiable", "NOT IDENTIFIABLE"),
+        )
+        rows.append((effect.action, signal, effect.lag, interval(effect.world), interval(effect.logs), result))
+    title = "Effect of one standard deviation of an action, held over the horizon; agreement within "
+    head = ("action", "signal", "after", "world", "logs", "result")
+    print_table(f"{title}{round_percent(MARGIN)} of the logs", head, rows)
 
 
 def _print_horizons(measured: Measured) -> None:
@@ -120,24 +112,10 @@ def _print_horizons(measured: Measured) -> None:
     bands = {row.signal: f"{row.inside.successes} of {row.inside.trials} ({row.verdict})" for row in measured.coverage}
     level = round_percent(max((row.level for row in measured.coverage), default=0.9))
     rows = [
-        (
-            row.signal,
-            span(row.steps, step_s),
-            span(row.of, step_s),
-            row.stops.replace("_", " "),
-            bands.get(row.signal, ""),
-        )
+        (row.signal, span(row.steps, step_s), span(row.of, step_s), row.stops.replace("_", " "), bands.get(row.signal))
         for row in measured.trusted
     ]
     print_table("Trusted horizon", ("signal", "trusted", "examined", "ended by", f"inside the {level} band"), rows)
     for test in measured.twins:
         scores = [f"{cell.name} {cell.score.value:.2f}" for cell in test.grade.cells if cell.score is not None]
         print(f"{test.name}, {test.title}: {test.verdict} ({', '.join(scores) or 'not scored'})")
-
-
-def _print_goals(measured: Measured) -> None:
-    """The rank of the logged actions to a goal."""
-    from worldline.audit.findings import goal_reaching
-
-    if measured.goals is not None:
-        print_wrapped(goal_reaching(measured.goals).text)

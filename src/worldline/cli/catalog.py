@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import worldline.catalog
 from worldline.cli.options import Json
 from worldline.cli.output import print_next, print_table, write_json
+from worldline.errors import InputError
 
 if TYPE_CHECKING:
     from worldline.catalog.comparison import ShadowComparison
@@ -26,37 +27,23 @@ def publish(world: Path, name: str, alias: str | None = None, json: Json = None)
         name: name of the world, such as greenhouse.
         alias: alias for this version, such as prod. Default: none.
     """
-    from worldline.catalog.versions import Catalog
-
-    version = Catalog().publish(world, name, alias=alias)
+    version = worldline.catalog.Catalog().publish(world, name, alias=alias)
     print(f"{name}@{version.number}: {version.path}")
     none = "not run, because the bundle stores no windows; worlds of `worldline learn` do"
     print(f"smoke test: {'passed' if version.smoke_tested else none}")
-    _finish(version, json)
-    print_next("serve", f"{name}@{alias or version.number}")
+    _finish(version, json, "serve", f"{name}@{alias or version.number}")
 
 
 def worlds(json: Json = None) -> None:
     """List published worlds with versions and aliases."""
-    from worldline.catalog.versions import Catalog
-
-    catalog = Catalog()
+    catalog = worldline.catalog.Catalog()
     versions = [version for name in catalog.names() for version in catalog.versions(name)]
-    print_table(
-        f"Worlds in {catalog.folder}",
-        ("name", "version", "aliases", "created", "engine"),
-        [
-            (
-                version.name,
-                str(version.number),
-                ", ".join((*version.aliases, *(f"{name} (shadow)" for name in version.shadows))),
-                version.created,
-                version.model,
-            )
-            for version in versions
-        ],
-    )
-    write_json(json, {"folder": str(catalog.folder), "versions": [_figures(version) for version in versions]})
+    rows = []
+    for version in versions:
+        aliases = ", ".join((*version.aliases, *(f"{name} (shadow)" for name in version.shadows)))
+        rows.append((version.name, version.number, aliases, version.created, version.model))
+    print_table(f"Worlds in {catalog.folder}", ("name", "version", "aliases", "created", "engine"), rows)
+    write_json(json, {"folder": catalog.folder, "versions": versions})
     if versions:
         print_next("serve", f"{versions[-1].name}@{versions[-1].number}")
     else:
@@ -73,8 +60,7 @@ def alias(
         reason: reason, stored with the change.
     """
     catalog, world, which = _begin(name)
-    _finish(catalog.point(world, which, version, reason=reason), json)
-    print_next("serve", name)
+    _finish(catalog.point(world, which, version, reason=reason), json, "serve", name)
 
 
 def shadow(name: Named, version: Annotated[str | None, typer.Argument()] = None, json: Json = None) -> None:
@@ -83,13 +69,11 @@ def shadow(name: Named, version: Annotated[str | None, typer.Argument()] = None,
     Args:
         version: version to run in shadow, or none to end it. Default: show the comparison.
     """
-    from worldline.errors import InputError
-
     catalog, world, which = _begin(name)
     if version is None:
         comparison = catalog.comparison(world, which)
         _print(name, comparison)
-        write_json(json, asdict(comparison))
+        write_json(json, comparison)
         print_next("promote", name)
         return
     if version != "none" and not version.isdecimal():
@@ -97,11 +81,8 @@ def shadow(name: Named, version: Annotated[str | None, typer.Argument()] = None,
     ends = version == "none"
     catalog.shadow(world, which, None if ends else int(version))
     print(f"{name}: {'no version' if ends else f'version {version}'} runs in its shadow")
-    write_json(json, asdict(catalog.alias(world, which)))
-    if ends:
-        print_next("worlds")
-    else:
-        print_next("shadow", name)
+    write_json(json, catalog.alias(world, which))
+    print_next(*(("worlds",) if ends else ("shadow", name)))
 
 
 def promote(name: Named, despite: bool = False, json: Json = None) -> None:
@@ -111,53 +92,43 @@ def promote(name: Named, despite: bool = False, json: Json = None) -> None:
         despite: even if it is worse, or has too few calls.
     """
     catalog, world, which = _begin(name)
-    _finish(catalog.promote(world, which, despite=despite), json)
-    print_next("rollback", name)
+    _finish(catalog.promote(world, which, despite=despite), json, "rollback", name)
 
 
-def roll_back(name: Named, json: Json = None) -> None:
+def rollback(name: Named, json: Json = None) -> None:
     """Point an alias to its previous version. Running applications switch to it."""
     catalog, world, which = _begin(name)
-    _finish(catalog.roll_back(world, which), json)
-    print_next("worlds")
+    _finish(catalog.roll_back(world, which), json, "worlds")
 
 
 def _begin(name: str) -> tuple[Catalog, str, str]:
     from worldline.catalog.aliases import Reference
-    from worldline.catalog.versions import Catalog
-    from worldline.errors import InputError
 
     reference = Reference.parse(name)
     if reference.alias is None:
         raise InputError(f"{name} is a version, which never changes. Give an alias, such as {reference.name}@prod.")
-    return Catalog(), reference.name, reference.alias
+    return worldline.catalog.Catalog(), reference.name, reference.alias
 
 
-def _finish(version: Version, json: Path | None) -> None:
+def _finish(version: Version, json: Path | None, *next_command: str) -> None:
     for name in version.aliases:
         print(f"{version.name}@{name} points to version {version.number}")
-    write_json(json, _figures(version))
-
-
-def _figures(version: Version) -> dict[str, object]:
-    return {**asdict(version), "path": str(version.path)}
+    write_json(json, version)
+    print_next(*next_command)
 
 
 def _print(name: str, compared: ShadowComparison) -> None:
-    def number(value: float | None, factor: float, unit: str) -> str:
-        return "?" if value is None else f"{factor * value:.4g}{unit}"
+    def row(title: str, measure: str, factor: float, unit: str) -> tuple[str, ...]:
+        values = [getattr(compared, f"{side}_{measure}") for side in ("serving", "candidate")]
+        return title, *("?" if value is None else f"{factor * value:.4g}{unit}" for value in values)
 
-    measured = (
-        ("error relative to the variation of the signals", compared.serving_error, compared.candidate_error, 1, ""),
-        ("coverage of the 90 % band", compared.serving_coverage, compared.candidate_coverage, 100, " %"),
-        ("median time per call", compared.serving_s, compared.candidate_s, 1000, " ms"),
-    )
     print_table(
         f"Shadow of {name}",
         ("", f"version {compared.serving}", f"version {compared.candidate} (shadow)"),
         [
-            (title, number(serving, factor, unit), number(candidate, factor, unit))
-            for title, serving, candidate, factor, unit in measured
+            row("error relative to the variation of the signals", "error", 1, ""),
+            row("coverage of the 90 % band", "coverage", 100, " %"),
+            row("median time per call", "s", 1000, " ms"),
         ],
     )
     print(

@@ -37,7 +37,7 @@ def check(store: Path, delay: Annotated[int, typer.Option(min=0)] = 0, seed: int
         listed = ", ".join(f"{name} ({role}?)" for name, role in doubtful.items())
         print_wrapped(f"Uncertain roles: {listed}. To correct one: worldline schema {store} NAME=ROLE")
     _print(report)
-    write_json(json, _figures(report))
+    write_json(json, {**asdict(report), "failed": report.failed})
     if report.failed:
         print_next(*(report.realign or report.edit or ("show", store)))
         raise typer.Exit(1)
@@ -105,11 +105,8 @@ def _print_findings(findings: tuple[Finding, ...]) -> None:
         table.add_column(column, justify="right" if column in ("episode", "step") else "left", overflow="fold")
     table.add_column("problem", ratio=1)
     for finding in findings[:MAX_LINES]:
-        place = (
-            finding.signal or "",
-            *("" if number is None else str(number) for number in (finding.episode, finding.step)),
-        )
-        table.add_row(*(Text(cell) for cell in (finding.severity.value, *place, finding.problem)))
+        cells = (finding.severity.value, finding.signal, finding.episode, finding.step, finding.problem)
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
     Console().print(table)
     if len(findings) > MAX_LINES:
         print_wrapped(f"{len(findings) - MAX_LINES} more findings; --json writes all of them.", "  ")
@@ -122,31 +119,15 @@ def _print_coverage(report: CheckReport) -> None:
     covered = report.coverage
     if covered is None:
         return
-    print_table(
-        "Coverage of the actions",
-        ("action", "logged", "possible", "share used", "predictable from the past"),
-        [
-            (
-                signal.name,
-                f"{signal.least:.4g} to {signal.greatest:.4g}",
-                "?" if signal.low is None or signal.high is None else f"{signal.low:.4g} to {signal.high:.4g}",
-                _percent(signal.used),
-                _percent(signal.predictable),
-            )
-            for signal in covered.actions
-        ],
-    )
+    rows = []
+    for signal in covered.actions:
+        logged = f"{signal.least:.4g} to {signal.greatest:.4g}"
+        possible = "?" if signal.low is None or signal.high is None else f"{signal.low:.4g} to {signal.high:.4g}"
+        rows.append((signal.name, logged, possible, _percent(signal.used), _percent(signal.predictable)))
+    head = ("action", "logged", "possible", "share used", "predictable from the past")
+    print_table("Coverage of the actions", head, rows)
     dimension = f"{covered.effective_dimension:.1f} (of {covered.num_components} components)"
     print_wrapped(f"Effective dimension of the observations: {dimension}.", "  ")
     if covered.spread is not None:
         print_wrapped(f"Combinations of two components that occur: {_percent(covered.spread)}.", "  ")
     print()
-
-
-def _figures(report: CheckReport) -> dict[str, object]:
-    """The report as values for JSON."""
-    return {
-        **asdict(report),
-        "path": str(report.path),
-        "failed": report.failed,
-    }

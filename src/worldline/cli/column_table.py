@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from worldline.cli.output import print_wrapped
+from worldline.cli.output import print_title, print_wrapped
+from worldline.errors import InputError
 
 if TYPE_CHECKING:
     from worldline.data.roles import ColumnGuess
@@ -31,13 +32,12 @@ def print_columns(columns: Sequence[ColumnGuess]) -> None:
 
     if not columns:
         return
-    console = Console()
     cells = [(column.name, _guessed(column), _range(column)) for column in columns]
     wide = [max(map(len, texts)) for texts in zip(*cells, strict=True)]
-    console.print(Text("Columns", style="bold"))
+    print_title("Columns")
     for column, texts in zip(columns, cells, strict=True):
         row = "  ".join(text.ljust(width) for text, width in zip(texts, wide, strict=True)).rstrip()
-        console.print(Text(row, style="bold" if column.is_signal else "dim"), soft_wrap=True)
+        Console().print(Text(row, style="bold" if column.is_signal else "dim"), soft_wrap=True)
         changes, reason = str(column.behaviour or ""), column.guess.reason
         print_wrapped(reason if not changes or changes in reason else f"{changes}; {reason}", "    ")
     print()
@@ -58,18 +58,7 @@ def print_correction(columns: Sequence[ColumnGuess]) -> None:
     )
 
 
-def ask_roles(columns: Sequence[ColumnGuess]) -> SchemaEdits:
-    """Asks for the role of each uncertain column, and for an action if there is none; Enter keeps the guesses."""
-    from worldline.data.roles import uncertain
-
-    doubtful = uncertain(columns)
-    answers = {column.name: _asked(column) for column in doubtful} if len(doubtful) < MANY else _asked_at_once(doubtful)
-    edits = {name: {"role": role} for name, role in answers.items()}
-    roles = {column.name: answers.get(column.name, _role(column)) for column in columns}
-    return edits if "action" in roles.values() else edits | _asked_for_action(columns)
-
-
-def proposal(columns: Sequence[ColumnGuess]) -> list[str]:
+def _proposal(columns: Sequence[ColumnGuess]) -> list[str]:
     """The options with the guessed roles of columns."""
     names: dict[str, list[str]] = {}
     for column in columns:
@@ -77,35 +66,46 @@ def proposal(columns: Sequence[ColumnGuess]) -> list[str]:
     return [part for role, group in names.items() for part in (f"--{role}", ",".join(group))]
 
 
-def require_certain(columns: Sequence[ColumnGuess], commands: Sequence[Sequence[str]], accept: Sequence[str]) -> None:
-    """Stops a command that nobody can answer, if roles are uncertain.
+def confirmed_roles(columns: Sequence[ColumnGuess], words: Sequence[str], *commands: Sequence[str]) -> SchemaEdits:
+    """The roles of uncertain columns that the user gives on a terminal, with an action if there is none.
 
     Args:
         columns: of the logs.
-        commands: what to type, with the guessed roles.
-        accept: what to type to accept all guesses.
+        words: the running command; where nobody can answer, the option to type is --yes.
+        commands: or what to type instead; the first of them takes the guessed roles as options.
 
     Raises:
-        InputError: there are uncertain roles.
+        InputError: roles are uncertain, and this is no terminal.
     """
     from worldline.data.roles import uncertain
-    from worldline.errors import InputError
 
+    uncertain_columns = uncertain(columns)
+    if is_terminal():
+        return _asked_roles(columns, uncertain_columns) if columns else {}
     # In files with arrays of T+1 and T rows, the lengths tell inputs from observations.
-    doubtful = [column for column in uncertain(columns) if column.behaviour is not None]
+    doubtful = [column for column in uncertain_columns if column.behaviour is not None]
     if not doubtful or all(column.guess.role != "action" for column in columns):
-        return  # the import refuses logs without an action, and names columns that may be one
+        return {}  # the import refuses logs without an action, and names columns that may be one
     listed = ", ".join(f"{column.name} ({_guessed(column)})" for column in doubtful)
-    lines = [f"  {shlex.join(['worldline', *command])}" for command in commands]
+    typed = [[*commands[0], *_proposal(uncertain_columns)], *commands[1:]]
+    lines = [f"  {shlex.join(['worldline', *command])}" for command in typed]
     raise InputError(
-        f"{uncertain_text(len(doubtful))}, and nothing was written: {listed}.\n"
+        f"{_uncertain_text(len(doubtful))}, and nothing was written: {listed}.\n"
         "Type this to confirm them, or correct them in it:\n"
         + "\n".join(lines)
-        + f"\nTo accept all guesses: {shlex.join(['worldline', *accept])}"
+        + f"\nTo accept all guesses: {shlex.join(['worldline', *words, '--yes'])}"
     )
 
 
-def uncertain_text(count: int) -> str:
+def _asked_roles(columns: Sequence[ColumnGuess], doubtful: Sequence[ColumnGuess]) -> SchemaEdits:
+    """The roles that the user gives: of each uncertain column, and of an action if there is none."""
+    answers = {column.name: _asked(column) for column in doubtful} if len(doubtful) < MANY else _asked_at_once(doubtful)
+    roles = {column.name: _role(column) for column in columns} | answers
+    names = [] if "action" in roles.values() else _asked_for_action(columns)
+    return {name: {"role": role} for name, role in (answers | dict.fromkeys(names, "action")).items()}
+
+
+def _uncertain_text(count: int) -> str:
     """A clause with the number of uncertain roles."""
     return "1 role is uncertain" if count == 1 else f"{count} roles are uncertain"
 
@@ -114,23 +114,17 @@ def _asked_at_once(columns: Sequence[ColumnGuess]) -> dict[str, str]:
     """The roles of many columns, from one question."""
     from rich.prompt import Prompt
 
-    known = {column.name: _role(column) for column in columns}
+    known, allowed = {column.name: _role(column) for column in columns}, tuple(_ANSWERS.values())
     listed = ", ".join(f"{name} ({role}?)" for name, role in known.items())
-    print_wrapped(f"{uncertain_text(len(known))}: {listed}.")
+    print_wrapped(f"{_uncertain_text(len(known))}: {listed}.")
+    question = "Enter accepts them; else type corrections such as NAME=action, NAME=ignore"
     while True:
-        answer = Prompt.ask(
-            "Enter accepts them; else type corrections such as NAME=action, NAME=ignore", default="", show_default=False
-        )
-        pairs = [text.rpartition("=") for text in answer.split(",") if text.strip()]
+        pairs = [text.rpartition("=") for text in split_names(Prompt.ask(question, default="", show_default=False))]
         answers = {name.strip(): role.strip() for name, _, role in pairs}
-        wrong = [
-            f"{name}={role}" for name, role in answers.items() if name not in known or role not in _ANSWERS.values()
-        ]
+        wrong = [f"{name}={role}" for name, role in answers.items() if not (name in known and role in allowed)]
         if not wrong:
             return known | answers
-        print_wrapped(
-            f"{wrong[0]!r} is no correction. Columns: {', '.join(known)}. Roles: {', '.join(_ANSWERS.values())}."
-        )
+        print_wrapped(f"{wrong[0]!r} is no correction. Columns: {', '.join(known)}. Roles: {', '.join(allowed)}.")
 
 
 def _asked(column: ColumnGuess) -> str:
@@ -142,20 +136,22 @@ def _asked(column: ColumnGuess) -> str:
     return _ANSWERS[Prompt.ask(question, choices=list(_ANSWERS), default=guessed, show_choices=False)]
 
 
-def _asked_for_action(columns: Sequence[ColumnGuess]) -> dict[str, dict[str, str]]:
+def _asked_for_action(columns: Sequence[ColumnGuess]) -> list[str]:
     """The columns that the user names as actions; none after an empty answer."""
     from rich.prompt import Prompt
 
     known = {column.name for column in columns if column.signal is not None}
-    while True:
-        answer = Prompt.ask(
-            "No column is an action. Which columns are chosen by an operator or a controller?", default=""
-        )
-        names = [name.strip() for name in answer.split(",") if name.strip()]
-        if unknown := [name for name in names if name not in known]:
-            print(f"There is no column {unknown[0]!r}. Columns: {', '.join(sorted(known))}.")
-        else:
-            return {name: {"role": "action"} for name in names}
+    question = "No column is an action. Which columns are chosen by an operator or a controller?"
+    names = split_names(Prompt.ask(question, default=""))
+    while unknown := [name for name in names if name not in known]:
+        print(f"There is no column {unknown[0]!r}. Columns: {', '.join(sorted(known))}.")
+        names = split_names(Prompt.ask(question, default=""))
+    return names
+
+
+def split_names(text: str) -> list[str]:
+    """The parts of a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _guessed(column: ColumnGuess) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,17 +14,9 @@ from worldline.progress import tell
 from worldline.registry import load
 
 if TYPE_CHECKING:
-    from worldline.testing.clauses import ClauseOutcome
     from worldline.testing.engine_case import EngineCase
     from worldline.testing.models import ModelCase
-
-
-class PartKind(StrEnum):
-    """Kinds of registered parts with a contract."""
-
-    PLANNER = "planner"
-    MODEL = "model"
-    ENGINE = "engine"
+    from worldline.testing.world_case import WorldCase
 
 
 def conform(
@@ -51,75 +42,52 @@ def conform(
         num_calibration: number of episodes that calibrated the bands. Default: number in the bundle.
         seed: random seed.
     """
-    from worldline.testing.clauses import ClauseStatus
+    from worldline.testing.clauses import ClauseStatus, outcomes
 
-    kind, name = (subject, second) if subject in list(PartKind) else ("world", subject)
+    kind, name = (subject, second) if subject in ("planner", "model", "engine") else ("world", subject)
+    sizes = {"horizon": horizon, "num_episodes": num_episodes, "num_calibration": num_calibration, "seed": seed}
+    results = []
     with progress_bars() as progress:
         tell(progress, "prepare", 0)
-        if kind == "world":
-            clauses, outcomes = _world(name, Path(second), horizon, num_episodes, num_calibration, seed, device)
-        else:
-            clauses, outcomes = _part(PartKind(kind), name)
+        clauses, case = _world(name, Path(second), device, sizes) if kind == "world" else _part(kind, name)
         tell(progress, "prepare", 1)
-        results = []
-        for result in outcomes:
+        for result in outcomes(case, clauses):
             results.append(result)
             tell(progress, "check", len(results), len(clauses))
     print_table(f"{kind} {name}", ("clause", "result"), [(result.clause, result.verdict) for result in results])
     for result in results:
         if result.text:
             print(result.text)
-    rows = [
-        {"clause": result.clause, "verdict": str(result.verdict).lower(), "text": result.text} for result in results
-    ]
+    rows = [{**asdict(result), "verdict": result.verdict.lower()} for result in results]
     write_json(json, {"kind": kind, "name": name, "clauses": rows})
-    if kind == "world":
-        print_next("audit", name, second)
-    elif kind == PartKind.MODEL:
-        print_next("learn", "LOGS", "--out", "world/", "--model", name)
-    else:
-        print_next("conform", "WORLD", "LOGS")
+    model = ("learn", "LOGS", "--out", "world/", "--model", name)
+    print_next(*{"world": ("audit", name, second), "model": model}.get(kind, ("conform", "WORLD", "LOGS")))
     if any(result.verdict is not ClauseStatus.HOLDS for result in results):
         raise typer.Exit(1)
 
 
-def _world(
-    name: str, logs: Path, horizon: int, num_episodes: int, num_calibration: int | None, seed: int, device: str
-) -> tuple[Sized, Iterator[ClauseOutcome]]:
-    """The clauses of `World` and their results."""
+def _world(name: str, logs: Path, device: str, sizes: dict[str, Any]) -> tuple[tuple[Any, ...], WorldCase]:
+    """The clauses of `World`, and the world with logs."""
     import worldline
     from worldline.catalog.opening import is_reference
     from worldline.catalog.versions import Catalog
-    from worldline.testing.clauses import outcomes
     from worldline.testing.logged_world import case_from_logs
     from worldline.testing.worlds import CLAUSES
 
     # The bundle of a name in the catalog lists the held-out episodes.
     opened_from = str(Catalog().resolve(name)) if is_reference(name) else name
-    case = case_from_logs(
-        worldline.open(opened_from, device=device),
-        logs,
-        opened_from=opened_from,
-        horizon=horizon,
-        num_episodes=num_episodes,
-        num_calibration=num_calibration,
-        seed=seed,
-    )
-    print(f"{len(case.episodes)} episodes of {logs}, {horizon} steps ahead.")
-    return CLAUSES, outcomes(case, CLAUSES)
+    case = case_from_logs(worldline.open(opened_from, device=device), logs, opened_from=opened_from, **sizes)
+    print(f"{len(case.episodes)} episodes of {logs}, {case.horizon} steps ahead.")
+    return CLAUSES, case
 
 
-def _part(kind: PartKind, name: str) -> tuple[Sized, Iterator[ClauseOutcome]]:
-    """The clauses of the part's contract and their results."""
+def _part(kind: str, name: str) -> tuple[tuple[Any, ...], Any]:
+    """The clauses of the part's contract, and the part with toy logs."""
     from worldline.testing import engines, models, planners
-    from worldline.testing.clauses import outcomes
 
-    if kind is PartKind.PLANNER:
-        case = planners.PlannerCase(planner=load("planner", name)())
-        return planners.CLAUSES, outcomes(case, planners.CLAUSES)
-    if kind is PartKind.MODEL:
-        return models.CLAUSES, outcomes(_model(name), models.CLAUSES)
-    return engines.CLAUSES, outcomes(_engine(name), engines.CLAUSES)
+    if kind == "planner":
+        return planners.CLAUSES, planners.PlannerCase(planner=load("planner", name)())
+    return (models.CLAUSES, _model(name)) if kind == "model" else (engines.CLAUSES, _engine(name))
 
 
 def _model(name: str) -> ModelCase:

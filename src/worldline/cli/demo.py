@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -33,23 +33,14 @@ def demo(
         num_episodes: number of recorded episodes. Default: 500 fixed, 1600 random.
         num_pairs: number of planned goals; even.
     """
-    from dataclasses import asdict
-
     from worldline.workflows.demo import demo as run
 
     use_threads(threads)
     with progress_bars() as progress:
-        result = run(
-            out,
-            walls=walls,
-            seed=seed,
-            num_episodes=num_episodes,
-            num_pairs=num_pairs,
-            device=device,
-            progress=progress,
-        )
+        sizes: dict[str, Any] = {"num_episodes": num_episodes, "num_pairs": num_pairs}
+        result = run(out, walls=walls, seed=seed, device=device, progress=progress, **sizes)
     _print(result, walls)
-    write_json(json, asdict(result))
+    write_json(json, result)
     print(f"Report: {out / 'report.html'}")
     print(f"World:  {out / 'world'}")
     print("Your own logs: a CSV file, or a folder of tables, videos, HDF5, LeRobot or NumPy files, in place of LOGS.")

@@ -6,25 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worldline.cli.column_table import (
-    ask_roles,
-    is_terminal,
-    print_columns,
-    print_correction,
-    proposal,
-    require_certain,
-)
+from worldline.cli.column_table import confirmed_roles, is_terminal, print_columns, print_correction, split_names
 from worldline.cli.options import Json, typed_command
 from worldline.cli.output import print_next, progress_bars, write_json
+from worldline.data.read_options import ReadOptions
 from worldline.errors import InputError
 
 if TYPE_CHECKING:
     from worldline.data.base import Logs
-    from worldline.data.importing import ImportReport
+    from worldline.data.importing import ImportedFile, ImportReport
     from worldline.data.schema_edits import SchemaEdits
     from worldline.schema import Schema
 
@@ -38,19 +32,14 @@ def import_logs(
     context: typer.Context,
     source: Path,
     destination: Path,
+    *,
     importer: str | None = None,
     schema: Path | None = None,
     keep_going: bool = False,
     max_error: Annotated[int, typer.Option(min=0, max=64)] = 0,
     size: str | None = None,
-    episode: str | None = None,
-    time: str | None = None,
-    gap_s: float | None = None,
-    rate_hz: float | None = None,
-    rule: Literal["hold", "linear", "nearest"] = "hold",
-    max_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    reading: ReadOptions,
     untrusted: bool = False,
-    action_lag: int | None = None,
     drop: Places = None,
     split: Places = None,
     mask: Places = None,
@@ -72,15 +61,7 @@ def import_logs(
         keep_going: skip unusable data and report it.
         max_error: largest error of a pixel in grey levels; 0 is lossless.
         size: scale images to HEIGHTxWIDTH, or to a square. Default: unchanged.
-        episode: column with the episode of each row. Default: by name.
-        time: column with times. Default: by name.
-        gap_s: gap in seconds that ends an episode. Default: ten typical steps.
-        rate_hz: resample to this number of steps per second. Default: no resampling.
-        rule: interpolation of resampled signals.
-        max_steps: cut longer episodes into this number of steps. Default: whole.
         untrusted: read the files in a process with limits of memory and time.
-        action_lag: steps by which the logs hold actions too late: 1 if a row holds the action that led to its
-            measurements. -1 if a row holds the action that is applied one row later. Default: as in the store, else 0.
         drop: episodes to leave out, such as 12,40-55.
         split: rows where episodes are split: 7@310.
         mask: rows to mark as missing: level:3@100-200.
@@ -91,22 +72,12 @@ def import_logs(
         ignore: columns with this role, separated by commas.
         yes: accept uncertain roles without a question.
     """
-    from worldline.data.base import ReadOptions
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
     from worldline.data.importing import with_lag_of
     from worldline.data.log_edits import LogEdits
     from worldline.data.open_logs import open_logs
 
-    reading = ReadOptions(
-        action_lag=action_lag,
-        episode=episode,
-        time=time,
-        gap_s=gap_s,
-        rate_hz=rate_hz,
-        rule=rule,
-        max_steps=max_steps,
-    )
     reading = with_lag_of(destination, source, reading)
     known = _known_schema(schema, destination)
     roles = {"action": action, "observation": observation, "exogenous": exogenous, "reward": reward, "ignore": ignore}
@@ -123,7 +94,7 @@ def import_logs(
         logs = _reviewed(edits, partial(open_logs, source, known, **opening), typed_command(context), yes=yes)
         with progress_bars() as progress:
             report = how(logs, destination, progress=progress)
-    _print(report, is_table_shown=bool(report.columns))
+    _print(report)
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
     raise_errors(finding for finding in report.findings if finding.episode is None)
@@ -173,28 +144,20 @@ def _is_too_short(report: ImportReport) -> bool:
     """Whether a table gives too few episodes for learning, so that long ones should be cut."""
     from worldline.data.splits import MIN_EPISODES
 
-    num_present = sum(file.present for file in report.files)
-    return report.importer == "table" and report.num_episodes + num_present < MIN_EPISODES
+    counts = _counts(report.files)
+    return report.importer == "table" and counts["added"] + counts["present"] < MIN_EPISODES
 
 
 def _reviewed(edits: SchemaEdits, opened: Callable[..., Logs], words: list[str], *, yes: bool) -> Logs:
-    """Opens the logs and prints their columns; asks for uncertain roles, or stops where nobody can answer.
-
-    Raises:
-        InputError: roles are uncertain, and this is no terminal.
-    """
-    from worldline.data.roles import uncertain
+    """Opens the logs and prints their columns; asks for uncertain roles, or stops where nobody can answer."""
     from worldline.data.schema_edits import merged
 
     logs = opened(edits=edits)
     print_columns(logs.columns)
-    if not yes and is_terminal():
-        answered = ask_roles(logs.columns) if logs.columns else {}
-        return opened(edits=merged(edits, answered)) if answered else logs
-    if not yes:
-        doubtful = uncertain(logs.columns)
-        require_certain(logs.columns, [[*words, *proposal(doubtful)]], [*words, "--yes"])
-    print_correction(logs.columns)
+    if not yes and (answered := confirmed_roles(logs.columns, words, words)):
+        return opened(edits=merged(edits, answered))
+    if yes or not is_terminal():
+        print_correction(logs.columns)
     return logs
 
 
@@ -206,7 +169,7 @@ def _edits(roles: Mapping[str, Sequence[str] | None]) -> dict[str, dict[str, str
     """
     edits: dict[str, dict[str, str]] = {}
     for role, texts in roles.items():
-        for name in (name.strip() for text in texts or () for name in text.split(",") if name.strip()):
+        for name in split_names(",".join(texts or ())):
             if (before := edits.setdefault(name, {"role": role})["role"]) != role:
                 raise InputError(f"{name!r} is given to --{before} and to --{role}. Name it once.")
     return edits
@@ -222,39 +185,38 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(numbers[0]), int(numbers[-1])
 
 
-def _print(report: ImportReport, *, is_table_shown: bool) -> None:
+def _print(report: ImportReport) -> None:
     """Prints findings, assumptions and totals; a table of columns already says what is left out."""
     from worldline.data.splits import MIN_EPISODES
 
-    assumed = [line for line in report.unclear if not (is_table_shown and ": left out, because " in line)]
+    assumed = [line for line in report.unclear if not (report.columns and ": left out, because " in line)]
     lines = [*map(str, report.findings), *assumed]
     for line in lines[:MAX_LINES]:
         print(line)
     if len(lines) > MAX_LINES:
         print(f"{len(lines) - MAX_LINES} more findings; --json FILE writes all of them.")
-    left_out = sum(file.left_out for file in report.files)
-    present = sum(file.present for file in report.files)
-    print(
-        f"Read as {report.importer}: {report.num_episodes} episode{'' if report.num_episodes == 1 else 's'} added"
-        + (f", {present} already present" if present else "")
-        + (f", {left_out} left out" if left_out else "")
-        + "."
-    )
+    counts = _counts(report.files)
+    totals = [f"{counts['added']} episode{'' if counts['added'] == 1 else 's'} added"]
+    totals += [f"{counts['present']} already present"] if counts["present"] else []
+    totals += [f"{counts['left_out']} left out"] if counts["left_out"] else []
+    print(f"Read as {report.importer}: {', '.join(totals)}.")
     if _is_too_short(report):
         print(f"Note:   learning needs {MIN_EPISODES} episodes. Cut a long one with --max-steps into another store.")
     print(f"Signals: {', '.join(f'{signal.name} ({signal.role})' for signal in report.schema.signals)}")
     print(f"Store:  {report.destination}")
 
 
+def _counts(files: Sequence[ImportedFile]) -> dict[str, int]:
+    """The numbers of episodes of these files."""
+    fields = {"added": "kept", "present": "present", "left_out": "left_out"}
+    return {name: sum(getattr(file, field) for file in files) for name, field in fields.items()}
+
+
 def _figures(report: ImportReport) -> dict[str, object]:
     return {
         "importer": report.importer,
-        "added": report.num_episodes,
-        "present": sum(file.present for file in report.files),
-        "left_out": sum(file.left_out for file in report.files),
-        "files": {
-            file.file: {"added": file.kept, "present": file.present, "left_out": file.left_out} for file in report.files
-        },
+        **_counts(report.files),
+        "files": {file.file: _counts([file]) for file in report.files},
         "findings": list(map(str, report.findings)),
-        "unclear": list(report.unclear),
+        "unclear": report.unclear,
     }

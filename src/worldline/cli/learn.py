@@ -2,71 +2,33 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worldline.cli.column_table import ask_roles, is_terminal, print_columns, proposal, require_certain
-from worldline.cli.options import (
-    Device,
-    Json,
-    Threads,
-    described,
-    documentation,
-    typed_command,
-    use_threads,
-    with_help,
-    with_parameters,
-)
+from worldline.cli.column_table import confirmed_roles, print_columns
+from worldline.cli.options import Json, Threads, typed_command, use_threads
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
-from worldline.workflows.learn_options import Options, parse_settings
+from worldline.workflows.learn_options import Options
 
 if TYPE_CHECKING:
     from worldline.workflows.learn_result import LearnResult
 
-_TYPES: Final[dict[str, Any]] = {
-    **dict.fromkeys(("recipe", "model", "split", "budget"), str | None),
-    **dict.fromkeys(("horizon", "action_lag", "seed", "num_seeds"), int | None),
-    **dict.fromkeys(("weights", "config"), Path | None),
-    **dict.fromkeys(("set", "track"), list[str] | None),
-    "goals": bool | None,
-    **dict.fromkeys(("force", "resume"), bool),
-}
-"""The fields of `Options` that are options of the command only, with their types there."""
-_METAVARS: Final = {"set": "PATH=VALUE"}
 
-
-def _with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the fields of `Options` as options, whose help is their documentation."""
-    command = with_help(command)
-    signature = inspect.signature(command)
-    options = list[inspect.Parameter]()
-    for name, text in documentation(Options)[1].items():
-        if name in _TYPES:
-            kind, default = _TYPES[name], False if _TYPES[name] is bool else None
-            if name in _METAVARS:
-                kind = Annotated[kind, typer.Option(metavar=_METAVARS[name])]
-            field = inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
-            options.append(described(field, text))
-    context, logs, out, *others, _ = signature.parameters.values()
-    return with_parameters(command, [context, logs, out, *options, *others])
-
-
-@_with_options
 def learn(
     context: typer.Context,
     logs: Path,
     out: Annotated[Path, typer.Option()],
-    device: Device = "auto",
+    *,
+    options: Options,
     threads: Threads = None,
     yes: bool = False,
     json: Json = None,
-    **fields: Any,
 ) -> None:
     """Train a world from logs. The result is a bundle with a report.
 
@@ -79,8 +41,6 @@ def learn(
     from worldline.workflows.learn import learn_logs, log_folder, run_worker
     from worldline.workflows.learn_result import learn_figures
 
-    fields |= {"set": parse_settings(fields["set"] or ()), "track": tuple(fields["track"] or ())}
-    options = Options(**fields, device=device)
     use_threads(threads)
     if isinstance(options.recipe, str) and ":" in options.recipe:
         sys.path.append(str(Path.cwd()))  # recipes are imported from the working directory, after installed packages
@@ -109,11 +69,7 @@ def learn(
 
 
 def _with_certain_roles(logs: Path, out: Path, options: Options, words: list[str]) -> Options:
-    """The options with the roles that the user confirms, if the logs are imported for the first time.
-
-    Raises:
-        InputError: roles are uncertain, and this is no terminal.
-    """
+    """The options with the roles that the user confirms, if the logs are imported for the first time."""
     from worldline.data.base import ReadOptions
     from worldline.data.open_logs import open_logs
     from worldline.data.roles import uncertain
@@ -124,16 +80,13 @@ def _with_certain_roles(logs: Path, out: Path, options: Options, words: list[str
     if not logs.exists() or is_stored(logs) or (is_store(store) and not options.force):
         return options
     columns = open_logs(logs, reading=ReadOptions(action_lag=options.action_lag)).columns
-    if not (doubtful := uncertain(columns)):
+    if not uncertain(columns):
         return options
     print_columns(columns)
-    if is_terminal():
-        return options.replaced({"edits": ask_roles(columns)})
     lag = ["--action-lag", str(options.action_lag)] if options.action_lag else []
-    imported = ["import", str(logs), str(store), *lag, *proposal(doubtful)]
     again = [words[0], str(store), *words[2:]]
-    require_certain(columns, [imported, again], [*words, "--yes"])
-    return options
+    edits = confirmed_roles(columns, words, ["import", str(logs), str(store), *lag], again)
+    return replace(options, edits=edits) if edits else options
 
 
 @contextmanager
@@ -159,9 +112,8 @@ def _print_choice(result: LearnResult) -> None:
     choice = result.choice
     if choice is None:
         return
-    names = [f"{trial.name} (chosen)" if trial.name == choice.chosen else trial.name for trial in choice.trials]
-    rows = [[name, *trial_cells(trial)] for name, trial in zip(names, choice.trials, strict=True)]
-    if rows:
+    marks = {choice.chosen: " (chosen)"}
+    if rows := [[trial.name + marks.get(trial.name, ""), *trial_cells(trial)] for trial in choice.trials]:
         print_table(f"Models tried; {trial_figures(choice)}", trial_head(choice), rows)
     print("\n".join([*failures(choice), f"Chosen: {choice.chosen} ({choice.reason})."]))
 
@@ -184,11 +136,9 @@ def _print_seeds(result: LearnResult) -> None:
         return
     columns = [(signal, step) for signal, errors in result.seeds[0].rmse.items() for step in errors]
     kept = result.learned.recipe.training.seed
-    print_table(
-        f"{len(result.seeds)} trainings; error (RMSE) by signal and steps ahead; seed {kept} was kept",
-        ("seed", "control", *(f"{signal} {step}" for signal, step in columns)),
-        [
-            [str(row.seed), f"{row.control:.3f}", *(f"{row.rmse[signal][step]:.3g}" for signal, step in columns)]
-            for row in result.seeds
-        ],
-    )
+    rows = [
+        (row.seed, f"{row.control:.3f}", *(f"{row.rmse[signal][step]:.3g}" for signal, step in columns))
+        for row in result.seeds
+    ]
+    title = f"{len(rows)} trainings; error (RMSE) by signal and steps ahead; seed {kept} was kept"
+    print_table(title, ("seed", "control", *(f"{signal} {step}" for signal, step in columns)), rows)

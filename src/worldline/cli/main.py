@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import errno
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
-from worldline.cli.audit import audit
-from worldline.cli.catalog import alias, promote, publish, roll_back, shadow, worlds
-from worldline.cli.check import check
-from worldline.cli.conform import conform
-from worldline.cli.demo import demo
-from worldline.cli.export import export
-from worldline.cli.goals import goals
-from worldline.cli.import_logs import import_logs
-from worldline.cli.learn import learn
-from worldline.cli.mcp import mcp
 from worldline.cli.options import with_help
-from worldline.cli.record import record
-from worldline.cli.schema import schema
-from worldline.cli.serve import serve
-from worldline.cli.show import show
-from worldline.cli.token import token
-from worldline.cli.version import version
 from worldline.errors import WorldlineError, install_command
 from worldline.registry import load, names
 
@@ -50,13 +34,10 @@ class _Commands(TyperGroup):
         """Runs the command; the exit status after an error is 1."""
         try:
             return super().invoke(ctx)
-        except WorldlineError as error:
-            print(f"worldline: {error}", file=sys.stderr)
-            raise typer.Exit(1) from error
-        except OSError as error:
-            if error.errno in (None, errno.EPIPE):  # not a system error, or a closed pipe, which click handles
-                raise
-            print(f"worldline: {_system_error(error)}", file=sys.stderr)
+        except (WorldlineError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (None, errno.EPIPE):
+                raise  # not a system error, or a closed pipe, which click handles
+            print(f"worldline: {_system_error(error) if isinstance(error, OSError) else error}", file=sys.stderr)
             raise typer.Exit(1) from error
 
 
@@ -67,30 +48,20 @@ def _system_error(error: OSError) -> str:
     return " ".join((f"{where}{error.strerror}. {remedy}", *getattr(error, "__notes__", ())))
 
 
-START, DATA, LEARN, EVALUATE, RUN, EXTEND = "Start", "Data", "Learn", "Evaluate", "Run", "Extend"
-COMMANDS: Final = (
-    ("demo", demo, START),
-    ("version", version, START),
-    ("record", record, DATA),
-    ("import", import_logs, DATA),
-    ("schema", schema, DATA),
-    ("check", check, DATA),
-    ("show", show, DATA),
-    ("export", export, DATA),
-    ("learn", learn, LEARN),
-    ("goals", goals, LEARN),
-    ("audit", audit, EVALUATE),
-    ("serve", serve, RUN),
-    ("mcp", mcp, RUN),
-    ("publish", publish, RUN),
-    ("worlds", worlds, RUN),
-    ("alias", alias, RUN),
-    ("shadow", shadow, RUN),
-    ("promote", promote, RUN),
-    ("rollback", roll_back, RUN),
-    ("conform", conform, EXTEND),
-)
-"""Name, function and help group of each command of this package."""
+COMMANDS: Final = {
+    "Start": ("demo", "version"),
+    "Data": ("record", "import", "schema", "check", "show", "export"),
+    "Learn": ("learn", "goals"),
+    "Evaluate": ("audit",),
+    "Run": ("serve", "mcp", "publish", "worlds", "alias", "shadow", "promote", "rollback", "token"),
+    "Extend": ("conform",),
+}
+"""The commands of this package by help group, in the order of the help."""
+_PLACES: Final = {
+    "import": "import_logs:import_logs",
+    **{name: f"catalog:{name}" for name in ("publish", "worlds", "alias", "shadow", "promote", "rollback")},
+}
+"""Module and function of the commands that are not in a module of their name."""
 EVALUATING: Final = ("exam", "regrade", "compare")
 """Commands of the exam package; they have another help group than commands of other packages."""
 
@@ -118,8 +89,16 @@ def _options(
     del version  # its callback ends the command
 
 
-for name, command, group in COMMANDS:
-    app.command(name, rich_help_panel=group)(with_help(command))
-app.add_typer(token, name="token", rich_help_panel=RUN)
+def _add(name: str, command: Any, group: str) -> None:
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name, rich_help_panel=group)
+    else:
+        app.command(name, rich_help_panel=group)(with_help(command))
+
+
+for group, members in COMMANDS.items():
+    for name in members:
+        module, function = _PLACES.get(name, f"{name}:{name}").split(":")
+        _add(name, getattr(import_module(f"worldline.cli.{module}"), function), group)
 for name in names("command"):
-    app.command(name, rich_help_panel=EVALUATE if name in EVALUATING else EXTEND)(with_help(load("command", name)))
+    _add(name, load("command", name), "Evaluate" if name in EVALUATING else "Extend")

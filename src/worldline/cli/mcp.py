@@ -10,7 +10,7 @@ import typer
 
 from worldline.cli.options import Device, Threads, use_threads
 from worldline.cli.output import print_next
-from worldline.cli.serve import LOOPBACK, Port, check_reachable, open_hosts
+from worldline.cli.serve import LOOPBACK, Port, open_hosts, opened_service
 from worldline.cli.token import Where
 
 if TYPE_CHECKING:
@@ -61,16 +61,9 @@ def _serve_stdio(hosts: Hosts) -> None:
 
 def _serve_http(hosts: Hosts, host: str, port: int, names: list[str], database: str | None, *, insecure: bool) -> None:
     from worldline.serve import server
-    from worldline.serve.database import Database, default_url
     from worldline.serve.mcp_server import http_app
-    from worldline.serve.service import Service
-    from worldline.serve.tokens import Tokens
-    from worldline.serve.usage import Usage
 
-    with Database(database or default_url()) as opened:
-        tokens = Tokens(opened)
-        check_reachable(host, tokens, insecure=insecure)
-        service = Service(hosts, tokens=tokens, usage=Usage(opened))
+    with opened_service(hosts, host, database, insecure=insecure) as (service, _):
         listener = server.listen(host, port)
         url = server.url_of(listener)
         needed = "need a token" if service.needs_token else "need no token, because none was created"

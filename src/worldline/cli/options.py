@@ -1,12 +1,13 @@
-"""Options that several commands share, and the help of all options, which is in the docstrings of the commands."""
+"""Options that several commands share, and the help of all options, which is in docstrings."""
 
 from __future__ import annotations
 
 import inspect
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -14,6 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from worldline.errors import InputError
+from worldline.workflows.learn_options import parse_settings
 
 Count = Annotated[int, typer.Option(min=1)]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of threads.", show_default="number of free cores")]
@@ -24,27 +26,60 @@ def with_help(command: Callable[..., None]) -> Callable[..., None]:
 
     A parameter without a default is an argument, others are options. A text may end with "Default: none.", which is
     shown in place of the value. Parameters without a text stay as they are.
+
+    A parameter whose type is a dataclass becomes one option per field, with the documentation of the dataclass. The
+    metadata `option` of a field has keywords of `typer.Option`, or is None for a field that is no option.
     """
     description, texts = documentation(command)
-    signature = inspect.signature(command, eval_str=True)
-    parameters = [
-        described(parameter, texts[name]) if name in texts else parameter
-        for name, parameter in signature.parameters.items()
-    ]
+    signature = inspect.signature(command, eval_str=True).parameters
+    groups = {name: parameter.annotation for name, parameter in signature.items() if is_dataclass(parameter.annotation)}
+    parameters = list[inspect.Parameter]()
+    for name, parameter in signature.items():
+        if name in groups:
+            parameters += _options_of(groups[name])
+        else:
+            parameters.append(described(parameter, texts[name]) if name in texts else parameter)
 
     @wraps(command)
     def run(**values: Any) -> None:
-        command(**values)
+        built = {name: _from_options(group, values) for name, group in groups.items()}
+        command(**{name: value for name, value in values.items() if name in signature}, **built)
 
     run.__doc__ = description
-    return with_parameters(run, parameters)
+    run.__signature__ = inspect.Signature(parameters, return_annotation=None)  # type: ignore[attr-defined]  # PEP 362
+    return run
 
 
-def with_parameters(command: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
-    """The command with these parameters for Typer, which reads the signature."""
-    signature = inspect.Signature(parameters, return_annotation=None)
-    command.__signature__ = signature  # type: ignore[attr-defined]  # PEP 362; typeshed's functions lack it
-    return command
+def _options_of(kind: Any) -> Iterator[inspect.Parameter]:
+    """A parameter for each field of a dataclass that is an option. Of several types, the first one is parsed."""
+    types, texts = inspect.get_annotations(kind, eval_str=True), documentation(kind)[1]
+    for field in fields(kind):
+        settings, hint = field.metadata.get("option", {}), types[field.name]
+        if settings is None:
+            continue
+        first = get_args(hint)[0] if type(None) in get_args(hint) else hint
+        is_repeated = get_origin(first) in (Mapping, Sequence)
+        default = None if is_repeated else field.default
+        parsed = list[str] if is_repeated else first
+        parsed = parsed if default is not None else parsed | None
+        option = inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[parsed, typer.Option(**settings)] if settings else parsed,
+        )
+        yield option.replace(annotation=Device) if field.name == "device" else described(option, texts[field.name])
+
+
+def _from_options(kind: Any, values: Mapping[str, Any]) -> Any:
+    """The dataclass with the values of its options; a mapping was typed as texts PATH=VALUE."""
+    built = {field.name: values[field.name] for field in fields(kind) if field.name in values}
+    for field in fields(kind):
+        if field.default_factory is dict:
+            built[field.name] = parse_settings(built[field.name] or ())
+        elif field.default == ():
+            built[field.name] = tuple(built[field.name] or ())
+    return kind(**built)
 
 
 def documentation(documented: object) -> tuple[str, dict[str, str]]:

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from worldline.progress import progress_bars
 
-__all__ = ["print_list", "print_next", "print_table", "print_wrapped", "progress_bars", "write_json"]
+__all__ = ["print_list", "print_next", "print_table", "print_title", "print_wrapped", "progress_bars", "write_json"]
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_title(title: str) -> None:
+    """Prints a line in bold; brackets are not rich markup."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console().print(Text(title, style="bold"))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a table; the first column is left-aligned, and brackets are not rich markup.
 
-    Cells wrap between words and never inside one, so that names can be copied. Columns without any text are left out.
+    Cells wrap between words and never inside one, so that names can be copied. None is an empty cell. Columns without
+    any text are left out.
     """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console, shown = Console(), [n for n in range(len(columns)) if not rows or any(row[n] for row in rows)]
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), show_header=any(columns))
+    shown = [n for n in range(len(columns)) if not cells or any(row[n] for row in cells)]
     for n in shown:
-        words = [word for text in (columns[n], *(row[n] for row in rows)) for word in text.split()]
+        words = [word for text in (columns[n], *(row[n] for row in cells)) for word in text.split()]
         table.add_column(Text(columns[n]), justify="right" if n else "left", min_width=max(map(len, words), default=0))
-    for row in rows:
+    for row in cells:
         table.add_row(*(Text(row[n]) for n in shown))
-    console.print(Text(title, style="bold"))
-    console.print(table, crop=False)
+    print_title(title)
+    Console().print(table, crop=False)
     print()
 
 
@@ -59,10 +68,12 @@ def print_next(*parts: object) -> None:
     print(f"Next:   {shlex.join(['worldline', *map(str, parts)])}", flush=True)
 
 
-def write_json(path: Path | None, figures: Mapping[str, object]) -> None:
-    """Writes the results as JSON, if a path is given."""
+def write_json(path: Path | None, figures: object) -> None:
+    """Writes the results as JSON, if a path is given: dataclasses as objects, numbers that are not finite as text."""
+    from pydantic_core import to_json
+
     from worldline.data.fsync import name_in_errors
 
     if path is not None:
         with name_in_errors(path):
-            path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            path.write_bytes(to_json(figures, indent=2, inf_nan_mode="strings") + b"\n")

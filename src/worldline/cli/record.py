@@ -48,18 +48,9 @@ def record(
 
     if policy is not None and ":" in policy:
         sys.path.append(str(Path.cwd()))  # policies are imported from the working directory, after installed packages
+    sizes: dict[str, Any] = {"num_episodes": num_episodes, "max_steps": max_steps, "num_processes": num_processes}
     with progress_bars() as progress:
-        store = run(
-            environment,
-            out,
-            policy=policy,
-            num_episodes=num_episodes,
-            max_steps=max_steps,
-            seed=seed,
-            num_processes=num_processes,
-            env_kwargs=env_kwargs,
-            progress=progress,
-        )
+        store = run(environment, out, policy=policy, seed=seed, env_kwargs=env_kwargs, progress=progress, **sizes)
     if note := store.card.notes.get("left_out"):
         print(note)
     signals = ", ".join(f"{signal.name} ({signal.role})" for signal in store.schema.signals)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json as json_text
 import math
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +30,6 @@ def schema(
         store: folder of the store.
         edits: corrections, such as heater=action, temperature.unit=degC, power.low=0 or note=ignore.
     """
-    from worldline.config import to_json
     from worldline.data.correcting import correct_schema
     from worldline.data.importing import uncertain_roles
     from worldline.data.schema_edits import parse_edits
@@ -41,13 +40,11 @@ def schema(
     if edits:
         parsed = parse_edits(edits, [signal.name for signal in known.schema.signals])
         with progress_bars() as report:
-            changed = correct_schema(
-                known, parsed, progress=lambda done, total: tell(report, "correct the episodes", done, total)
-            )
+            progress = partial(tell, report, "correct the episodes")
+            known = correct_schema(known, parsed, progress=progress)
         print(f"Corrected: {', '.join(edits)}")
-        known = changed
     _print(known.schema, uncertain_roles(known))
-    write_json(json, json_text.loads(to_json(known.schema)))
+    write_json(json, known.schema)
     if known.schema.actions:
         print_next("check", store)
     else:
@@ -56,19 +53,10 @@ def schema(
 
 
 def _print(schema: Schema, uncertain: Collection[str]) -> None:
-    marks = dict.fromkeys(uncertain, "?")
-    rows = [
-        (
-            signal.name,
-            f"{signal.role}{marks.get(signal.name, '')}",
-            signal.kind,
-            _size(signal),
-            signal.unit,
-            _bounds(signal),
-            signal.entity or "",
-        )
-        for signal in schema.signals
-    ]
+    rows = []
+    for signal in schema.signals:
+        role = f"{signal.role}?" if signal.name in uncertain else signal.role
+        rows.append((signal.name, role, signal.kind, _size(signal), signal.unit, _bounds(signal), signal.entity))
     print_table("Signals", ("name", "role", "kind", "size", "unit", "bounds", "entity"), rows)
     print(f"Step:   {'unknown' if schema.step_s is None else f'{schema.step_s:g} s'}")
 

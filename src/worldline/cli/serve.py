@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from worldline.cli.options import Device, Threads, use_threads
 from worldline.cli.output import print_next
-from worldline.cli.token import Where
+from worldline.cli.token import Where, opened_tokens
 from worldline.errors import InputError
 
 if TYPE_CHECKING:
+    from worldline.serve.database import Database
     from worldline.serve.hosting import Hosts
     from worldline.serve.service import Service
-    from worldline.serve.tokens import Tokens
 
 Port = Annotated[int, typer.Option(min=0, max=65535)]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -43,26 +44,20 @@ def serve(
         port: port; 0 for any free port.
         data: folder with the logs that callers may name in jobs. Default: no logs.
         insecure: allow calls from other machines without a token.
-        workers: threads for predictions, and as many for plans.
+        workers: threads for short calls, for long ones, and for control loops of each token.
         batch: predictions that are computed as one, at most.
     """
     from worldline.catalog.opening import is_reference
     from worldline.catalog.versions import default_folder
     from worldline.serve import server
-    from worldline.serve.database import Database, default_url
     from worldline.serve.hosting import name_of
     from worldline.serve.jobs import JobSettings
     from worldline.serve.limits import Limits
-    from worldline.serve.service import Service
-    from worldline.serve.tokens import Tokens
-    from worldline.serve.usage import Usage
 
     use_threads(threads)
     hosts = open_hosts(worlds or [], device)
-    with Database(database or default_url()) as opened:
-        tokens = Tokens(opened)
-        check_reachable(host, tokens, insecure=insecure)
-        service = Service(hosts, Limits(batch=batch), tokens=tokens, usage=Usage(opened), workers=workers)
+    settings = {"limits": Limits(batch=batch), "workers": workers}
+    with opened_service(hosts, host, database, insecure=insecure, **settings) as (service, opened):
         folders = {name: Path(world) for name, world in map(name_of, worlds or []) if not is_reference(world)}
         job_settings = JobSettings(folder=default_folder(), logs=data, worlds=folders, device=device)
         listener = server.listen(host, port)
@@ -85,17 +80,25 @@ def open_hosts(worlds: Sequence[str], device: str) -> Hosts:
     return hosts
 
 
-def check_reachable(host: str, tokens: Tokens, *, insecure: bool) -> None:
-    """Refuses a service that other machines could call without a token.
+@contextmanager
+def opened_service(
+    hosts: Hosts, host: str, database: str | None, *, insecure: bool, **settings: Any
+) -> Iterator[tuple[Service, Database]]:
+    """The service with the tokens and the usage of a database, and this database.
 
     Raises:
-        InputError: there is no token, and the host is not this machine.
+        InputError: other machines could call the service without a token.
     """
-    if host not in LOOPBACK and not insecure and not tokens.any():
-        raise InputError(
-            f"other machines could call a service on {host} without a token. Create one with: worldline token "
-            "create NAME --scope infer. Or allow it with --insecure."
-        )
+    from worldline.serve.service import Service
+    from worldline.serve.usage import Usage
+
+    with opened_tokens(database) as (tokens, opened):
+        if host not in LOOPBACK and not insecure and not tokens.any():
+            raise InputError(
+                f"other machines could call a service on {host} without a token. Create one with: worldline token "
+                "create NAME --scope infer. Or allow it with --insecure."
+            )
+        yield Service(hosts, tokens=tokens, usage=Usage(opened), **settings), opened
 
 
 def _announce(hosts: Hosts, service: Service, url: str) -> None:
@@ -104,9 +107,6 @@ def _announce(hosts: Hosts, service: Service, url: str) -> None:
         version = "" if hosted.version is None else f", version {hosted.version}"
         print(f"{name} ({hosted.card.name}{version}): {url}/v1/worlds/{name}")
     print(f"Documentation: {url}/docs. Stop with Ctrl-C.")
-    if service.needs_token:
-        print("Callers need a token.")
-    else:
-        print("Callers need no token, because none was created.")
+    print("Callers need a token." if service.needs_token else "Callers need no token, because none was created.")
     if len(hosts):
         print_next("audit", f"{url}/v1/worlds/{next(iter(hosts))}", "LOGS")

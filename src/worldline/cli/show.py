@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,10 +30,7 @@ def show(
         out: folder for the pages.
         signals: a plotted signal; repeat for more. Default: the first 12.
     """
-    from json import loads as parsed
-
     from worldline.bundle import holds_bundle
-    from worldline.config import to_strict_json
     from worldline.data.store import open_store
     from worldline.workflows.show import show as run
 
@@ -42,7 +40,7 @@ def show(
     with progress_bars() as progress:
         figures, files = run(open_store(store), out, episode=episode, signals=signals or (), progress=progress)
     _print(figures)
-    write_json(json, {**parsed(to_strict_json(figures)), "num_bytes": figures.num_bytes})
+    write_json(json, {**asdict(figures), "num_bytes": figures.num_bytes})
     for title, path in zip(("Page:", *[""] * len(files)), files, strict=False):
         print(f"{title:8}{path}")
     print_next("check", store)
@@ -50,8 +48,6 @@ def show(
 
 def _show_world(folder: Path, json: Path | None) -> None:
     """The card of a world as a table."""
-    from dataclasses import asdict
-
     from worldline.world.bundle_io import open_world
 
     card = open_world(folder).describe()
@@ -65,23 +61,17 @@ def _print(figures: StoreFigures) -> None:
     from worldline.formatting import duration, number, size
     from worldline.report import store_figures as say
 
-    print_table(
-        f"Signals of {figures.name}",
-        say.SIGNAL_TITLES,
-        [say.signal_cells(signal.signal) for signal in figures.signals],
-    )
-    print_table(
-        "Episodes",
-        ("", ""),
-        [
-            ("episodes", number(figures.num_episodes)),
-            ("steps", number(figures.num_steps)),
-            ("on disk", size(figures.num_bytes)),
-            ("logged time", "unknown" if figures.time_s is None else duration(figures.time_s)),
-            ("length", say.lengths(figures)),
-            ("endings", say.endings(figures)),
-            ("with a seed", number(figures.seeded)),
-            *((f"source: {key.name}", say.origin(key)) for key in figures.keys),
-            *((f"note: {name}", text) for name, text in figures.notes.items()),
-        ],
-    )
+    signals = [say.signal_cells(signal.signal) for signal in figures.signals]
+    print_table(f"Signals of {figures.name}", say.SIGNAL_TITLES, signals)
+    facts = {
+        "episodes": number(figures.num_episodes),
+        "steps": number(figures.num_steps),
+        "on disk": size(figures.num_bytes),
+        "logged time": "unknown" if figures.time_s is None else duration(figures.time_s),
+        "length": say.lengths(figures),
+        "endings": say.endings(figures),
+        "with a seed": number(figures.seeded),
+        **{f"source: {key.name}": say.origin(key) for key in figures.keys},
+        **{f"note: {name}": text for name, text in figures.notes.items()},
+    }
+    print_table("Episodes", ("", ""), list(facts.items()))

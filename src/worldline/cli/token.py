@@ -18,6 +18,7 @@ from worldline.errors import InputError
 from worldline.serve.callers import Scope
 
 if TYPE_CHECKING:
+    from worldline.serve.database import Database
     from worldline.serve.tokens import TokenRecord, Tokens
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -56,7 +57,7 @@ def create(
         quota: calls per day (UTC). Default: no limit.
     """
     expires_s = None if expires is None else _seconds(expires)
-    with _opened(database) as tokens:
+    with opened_tokens(database) as (tokens, _):
         text = tokens.create(name, scope, expires_s=expires_s, rate=rate, quota=quota)
     print(text)
     print("Store it now: it cannot be shown again.")
@@ -70,23 +71,15 @@ def create(
 @token.command("list")
 def list_tokens(database: Where = None, json: Json = None) -> None:
     """List the tokens, without their secrets."""
-    with _opened(database) as tokens:
+    with opened_tokens(database) as (tokens, _):
         records = tokens.list()
-    print_table(
-        "Tokens",
-        ("name", "status", "scopes", "calls/s", "calls/day", "created", "expires", "last used"),
-        [
-            (
-                record.name,
-                _status(record),
-                ", ".join(sorted(record.scopes)),
-                "" if record.rate is None else f"{record.rate:g}",
-                "" if record.quota is None else str(record.quota),
-                *(_time(at) or "" for at in (record.created, record.expires, record.last_used)),
-            )
-            for record in records
-        ],
-    )
+    rows = []
+    for record in records:
+        rate = None if record.rate is None else f"{record.rate:g}"
+        times = map(_time, (record.created, record.expires, record.last_used))
+        rows.append((record.name, _status(record), ", ".join(sorted(record.scopes)), rate, record.quota, *times))
+    head = ("name", "status", "scopes", "calls/s", "calls/day", "created", "expires", "last used")
+    print_table("Tokens", head, rows)
     write_json(json, {"tokens": [_figures(record) for record in records]})
     if valid := [record.name for record in records if record.is_valid(time.time())]:
         print_next("token", "revoke", valid[-1])
@@ -102,7 +95,7 @@ def revoke(name: str, database: Where = None, json: Json = None) -> None:
     Args:
         name: name of the token.
     """
-    with _opened(database) as tokens:
+    with opened_tokens(database) as (tokens, _):
         tokens.revoke(name)
     print(f"{name}: revoked; services refuse it within 5 s")
     write_json(json, {"name": name, "status": "revoked"})
@@ -110,12 +103,13 @@ def revoke(name: str, database: Where = None, json: Json = None) -> None:
 
 
 @contextmanager
-def _opened(database: str | None) -> Iterator[Tokens]:
+def opened_tokens(database: str | None) -> Iterator[tuple[Tokens, Database]]:
+    """The tokens in a database, and the database; without a URL, that of the catalog."""
     from worldline.serve.database import Database, default_url
     from worldline.serve.tokens import Tokens
 
     with Database(database or default_url()) as opened:
-        yield Tokens(opened)
+        yield Tokens(opened), opened
 
 
 def _seconds(text: str) -> float:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Final
 
 from worldline.errors import DataError
 from worldline.formatting import NBSP, size
+from worldline.schema import Signal
 
 SHARE: Final = 4
 """One array may take one part in this many of the memory."""
+
+
+EXPANSION: Final = 1000
+"""A list of episodes may take this many times the size of its file: such lists compress, but not that much."""
+ONE_HOT_ROWS: Final = 256
+"""Rows of a discrete signal that are in memory at once, at least."""
+EPISODE_BYTES: Final = 2000
+"""Memory that an episode in a list takes until it is imported."""
 
 
 def memory_bytes() -> int:
@@ -24,7 +34,9 @@ def memory_bytes() -> int:
     return memory if limit == resource.RLIM_INFINITY else min(memory, limit)
 
 
-def check_size(num_bytes: int, what: str, *, file: Path | None = None, signal: str | None = None) -> None:
+def check_size(
+    num_bytes: int, what: str, *, file: Path | None = None, signal: str | None = None, stored_bytes: float = math.inf
+) -> None:
     """Checks the declared size of an array, or of what is read of a file at once.
 
     Args:
@@ -32,13 +44,37 @@ def check_size(num_bytes: int, what: str, *, file: Path | None = None, signal: s
         what: is read, such as "the arrays in it".
         file: for the message.
         signal: for the message.
+        stored_bytes: size of the file, if more than `EXPANSION` times this size is too much.
 
     Raises:
-        DataError: it is larger than a quarter of the memory.
+        DataError: it is larger than a quarter of the memory, or than a file of this size can hold.
     """
-    if num_bytes > (limit := memory_bytes() // SHARE):
+    own, shared = EXPANSION * stored_bytes, memory_bytes() // SHARE
+    if num_bytes > (limit := int(min(own, shared))):
         problem = f"{what} would take {in_words(num_bytes)} of memory, and the limit is {in_words(limit)}"
-        raise DataError(problem, fix="Split the file, or check whether it is damaged.", file=file, signal=signal)
+        problem += " for a file of this size" if own < shared else ""
+        fix = "Split the file, or correct the size that it declares."
+        raise DataError(problem, fix=fix, file=file, signal=signal)
+
+
+def check_episodes(count: int, file: Path) -> None:
+    """Checks the declared number of episodes in a file, before its list is read.
+
+    Raises:
+        DataError: as in `check_size`.
+    """
+    check_size(EPISODE_BYTES * count, f"a list of {count} episodes", file=file, stored_bytes=file.stat().st_size)
+
+
+def check_one_hot(signal: Signal, num_rows: int = ONE_HOT_ROWS) -> None:
+    """Checks the declared number of values of a discrete signal, before rows get a column for each value.
+
+    Raises:
+        DataError: as in `check_size`.
+    """
+    if signal.num_values is not None:
+        what = f"{num_rows} rows with a column for each of its {signal.num_values} values (num_values)"
+        check_size(8 * num_rows * signal.num_values, what, signal=signal.name)
 
 
 def in_words(num_bytes: int) -> str:

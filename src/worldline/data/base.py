@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from worldline.config import from_json
 from worldline.data.array_size import check_size
 from worldline.data.checks import Finding
 from worldline.data.index import Source
+from worldline.data.read_options import ReadOptions as ReadOptions  # for importers: part of their contract
 from worldline.data.roles import ColumnGuess
 from worldline.data.schema_edits import SchemaEdits, partial_edits
 from worldline.data.store import SCHEMA_FILE
@@ -28,38 +28,6 @@ SIDECAR: Final = f".{SCHEMA_FILE}"
 """End of the name of the schema of a single file: `plant.csv.schema.json` is that of `plant.csv`."""
 BYTES_A_JSON_BYTE: Final = 32
 """Memory that a byte of a schema in JSON takes until it is checked."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadOptions:
-    """Settings for reading logs. Formats without timestamped rows accept only `action_lag`.
-
-    Args:
-        action_lag: steps by which the logs hold actions too late: 1 if a row holds the action that led to its
-            observations, -1 if a row holds the action that is applied one step after it. The actions are moved, and
-            each episode becomes shorter by this number of steps. None for that of an existing store, else 0.
-        episode: the column that identifies the episode; None to find one by name.
-        time: the column of times; None to find one by name.
-        gap_s: seconds; a longer gap between two rows ends an episode. None for ten times the median gap.
-        rate_hz: steps per second to resample all signals to; None to keep the rows.
-        rule: interpolation between rows when resampling: previous value, linear, or nearest value.
-        max_steps: longer episodes are cut into episodes of this number of steps; None to keep them whole.
-    """
-
-    action_lag: int | None = None
-    episode: str | None = None
-    time: str | None = None
-    gap_s: float | None = None
-    rate_hz: float | None = None
-    rule: Literal["hold", "linear", "nearest"] = "hold"
-    max_steps: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.rule != "hold" and self.rate_hz is None:
-            raise InputError(f"rule is {self.rule!r}, but rows are only resampled with rate_hz. Set rate_hz.")
-        for name in ("gap_s", "rate_hz", "max_steps"):
-            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
-                raise InputError(f"{name} is {value}. It must be a positive number.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def correct_schema(
 
 def _column(store: Store, signal: Signal) -> ColumnGuess:
     """The signal with its logged range, without missing values."""
-    low, high = np.full(signal.size, np.inf), np.full(signal.size, -np.inf)
+    low, high = (np.full(math.prod(signal.shape), end) for end in (np.inf, -np.inf))
     for number, steps in enumerate(store.num_steps.tolist()) if signal.kind is not Kind.IMAGE else ():
         rows = steps + (signal.role is Role.OBSERVATION)
         values = store.read(signal.name, number, 0, rows).reshape(rows, -1)

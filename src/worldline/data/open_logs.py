@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from worldline.data.array_size import check_one_hot
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions, edits_beside, refuse
 from worldline.data.changed_logs import MovedActions
 from worldline.data.checks import Finding
@@ -111,6 +112,8 @@ def open_logs(
     """
     reading, edits = reading or ReadOptions(), edits or {}
     opened = _opened(logs, schema, importer, reading, edits)
+    for signal in opened.schema.signals:
+        check_one_hot(signal)
     opened = opened if log_edits is None else EditedLogs(opened, log_edits)
     return MovedActions(opened, reading.action_lag) if reading.action_lag else opened
 

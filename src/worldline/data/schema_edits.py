@@ -16,11 +16,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from worldline.data.read_options import SchemaEdits as SchemaEdits
 from worldline.data.roles import ColumnGuess
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.schema import Kind, Role, Schema, Signal
-
-SchemaEdits = Mapping[str, Mapping[str, Any]]
 
 IGNORE: Final = "ignore"
 WHOLE: Final = ""

@@ -1,4 +1,4 @@
-"""Admission of calls before anything of them is read, and a common limit for the bodies in memory."""
+"""Admission of calls before anything of them is read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from urllib.parse import unquote
 
 from worldline.planning.calls import CALLS
 from worldline.serve.limits import Limits
-from worldline.serve.problems import OverloadedError
 from worldline.serve.scheduler import may_displace
 
 if TYPE_CHECKING:
@@ -104,32 +103,3 @@ class _Place:
         self._places[self._caller] -= 1
         if not self._places[self._caller]:
             del self._places[self._caller]
-
-
-@final
-class BodyMemory:
-    """Limits the memory of all request bodies that are read, waiting or answered.
-
-    Args:
-        limit_bytes: of all of them.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes, self.used_bytes = limit_bytes, 0
-
-    def take(self, num_bytes: int) -> None:
-        """Reserves memory.
-
-        Raises:
-            OverloadedError: there is not enough.
-        """
-        if self.used_bytes + num_bytes > self._limit_bytes:
-            raise OverloadedError(
-                f"the bodies of open requests need more than {self._limit_bytes / 2**20:.0f} MiB. Try again in 1 s, or "
-                "send fewer at once."
-            )
-        self.used_bytes += num_bytes
-
-    def give_back(self, num_bytes: int) -> None:
-        """Frees memory that `take` reserved."""
-        self.used_bytes -= num_bytes

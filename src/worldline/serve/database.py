@@ -183,6 +183,12 @@ def _engine(url: URL, *, writes: bool, connections: int) -> Engine:
 
 def _sqlite(url: URL, writes: bool, options: dict[str, Any]) -> Engine:
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    for path in (Path(f"{url.database}{end}") for end in ("", "-journal", "-wal", "-shm")):
+        if path.is_dir():
+            raise ConfigError(
+                f"{path} is a folder, and the database needs this path for a file. Move the folder; a published world "
+                "belongs in the folder worlds beside it."
+            )
     # SQLite gives its further files the mode of this one.
     os.close(os.open(str(url.database), os.O_RDWR | os.O_CREAT, 0o600))
     engine = create_engine(url, connect_args={"timeout": WAIT_S}, **options)

@@ -5,17 +5,17 @@ The world is not called.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.catalog.aliases import Reference
 from worldline.engines.base import Card
-from worldline.episode import Episode, History
+from worldline.episode import Episode
 from worldline.planning.base import Goal
 from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.planning.costs import Change
@@ -35,11 +35,10 @@ STEPS: Final = 3
 
 def examples_of(hosted: HostedWorld) -> dict[str, Any]:
     """Bodies of requests as JSON, by name of the operation."""
-    calls = _calls(hosted.card, hosted.ranges)
-    bodies: dict[str, Any] = dict(calls)
-    for verb in {"predict", "plan"} & calls.keys():
-        bodies[f"{verb}_session"] = {name: value for name, value in vars(calls[verb]).items() if name not in FILLED_IN}
-    seen = bodies["surprise"].episode.observations
+    bodies: dict[str, Any] = {call.verb: vars(call) for call in _calls(hosted.card, hosted.ranges)}
+    for verb in {"predict", "plan"} & bodies.keys():
+        bodies[f"{verb}_session"] = {name: value for name, value in bodies[verb].items() if name not in FILLED_IN}
+    seen = bodies["surprise"]["episode"].observations
     bodies["observe_session"] = {"step": 0, "observations": {name: value[0] for name, value in seen.items()}}
     bodies["create_session"] = {"world": hosted.name}
     if hosted.reference is not None:
@@ -47,45 +46,38 @@ def examples_of(hosted: HostedWorld) -> dict[str, Any]:
         if Reference.parse(hosted.reference).alias is not None:
             bodies["move_alias"] = {"version": hosted.version}
     encoded = {name: wire.encode_json_answer(body) for name, body in bodies.items()}
-    return {name: _compact(msgspec.json.decode(body)) for name, body in encoded.items() if len(body) <= MAX_BYTES}
+    return {
+        name: json.loads(body, object_hook=_without_empty) for name, body in encoded.items() if len(body) <= MAX_BYTES
+    }
 
 
-def _compact(value: Any) -> Any:
-    """The value without null and empty maps and lists, which are defaults, and numbers without the noise of float32."""
-    if isinstance(value, list):
-        return [_compact(inner) for inner in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if not isinstance(value, dict):
-        return value
-    kept = {name: _compact(inner) for name, inner in value.items()}
-    return {name: inner for name, inner in kept.items() if inner is not None and inner not in ({}, [])}
+def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
+    """The value without null and empty maps and lists, which are defaults."""
+    return {name: inner for name, inner in value.items() if inner not in (None, {}, [])}
 
 
-def _calls(card: Card, ranges: Ranges) -> dict[str, Call]:
+def _calls(card: Card, ranges: Ranges) -> list[Call]:
     """A call of each verb that the world has."""
-    arrays = partial(_arrays, ranges)
-    schema = card.schema
+    schema, arrays = card.schema, partial(_arrays, ranges)
     seen = [signal for signal in schema.observations if signal.name in {*card.inputs, *card.predicts}]
-    length = 2 if any(signal.kind is Kind.IMAGE for signal in seen) else max(card.context, 2)
-    history = History(
+    num_known = 2 if any(signal.kind is Kind.IMAGE for signal in seen) else max(card.context, 2)
+    length = max(num_known, STEPS + 1)
+    whole = Episode(
         observations=arrays(seen, length),
         actions=arrays(schema.actions, length - 1),
         exogenous=arrays(schema.exogenous, length - 1),
     )
-    actions, exogenous = arrays(schema.actions, STEPS), arrays(schema.exogenous, STEPS)
-    episode = Episode(observations=arrays(seen, STEPS + 1), actions=actions, exogenous=exogenous)
+    history, episode, goal = whole.history(length=num_known), whole.last(STEPS + 1), _goal(card, ranges)
+    future: dict[str, Any] = {"history": history, "exogenous": episode.exogenous}
     lower, higher = (arrays(schema.actions, STEPS, share=share) for share in (0.25, 0.75))
-    plans, goal = {name: np.stack([lower[name], higher[name]]) for name in lower}, _goal(card, ranges)
+    plans = {name: np.stack([lower[name], higher[name]]) for name in lower}
     calls: list[Call] = [
-        PredictCall(history=history, actions=actions, exogenous=exogenous),
-        ScoreCall(history=history, actions=plans, goal=goal, exogenous=exogenous),
-        WhatIfCall(episode=episode, at=0, actions=actions),
+        PredictCall(**future, actions=episode.actions),
+        ScoreCall(**future, actions=plans, goal=goal),
+        WhatIfCall(episode=episode, at=0, actions=episode.actions),
         SurpriseCall(episode=episode),
     ]
-    if card.action_conditioned:
-        calls.append(PlanCall(history=history, goal=goal, horizon=STEPS, budget_s=1.0, exogenous=exogenous))
-    return {call.verb: call for call in calls}
+    return [*calls, PlanCall(**future, goal=goal, horizon=STEPS, budget_s=1.0)] if card.action_conditioned else calls
 
 
 def _goal(card: Card, ranges: Ranges) -> Goal:
@@ -103,11 +95,11 @@ def _arrays(ranges: Ranges, signals: Sequence[Signal], *axes: int, share: float 
     """Per signal [*axes, *shape]: the value at this share of the logged range, else 0; within the bounds."""
     values = {}
     for signal in signals:
-        value = np.zeros((*axes, *signal.shape), signal.dtype)
+        value = np.zeros(signal.shape, signal.dtype)
         if signal.name in ranges:
             low, high = ranges[signal.name]
-            value[...] = np.vectorize(_short)(low + share * (high - low)).reshape(signal.shape)
-        values[signal.name] = signal.bounded(value)
+            value = np.array([_short(number) for number in low + share * (high - low)])
+        values[signal.name] = np.broadcast_to(signal.bounded(value), (*axes, *signal.shape))
     return values
 
 

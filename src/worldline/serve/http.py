@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from inspect import getdoc
+from typing import Annotated
 
 from worldline.errors import InputError, MissingExtraError
 
@@ -19,7 +21,7 @@ try:
 
     from worldline.planning.calls import CALLS
     from worldline.serve.background import kept_up
-    from worldline.serve.callers import Scope
+    from worldline.serve.callers import Caller, Scope
     from worldline.serve.control import CONTROL
     from worldline.serve.database import Database
     from worldline.serve.http_admin import admin_router
@@ -27,21 +29,22 @@ try:
     from worldline.serve.http_jobs import jobs_router
     from worldline.serve.http_sessions import sessions_router
     from worldline.serve.jobs import Jobs, JobSettings
-    from worldline.serve.openapi import PROBLEM, operation
+    from worldline.serve.openapi import PROBLEM, needs, operation
     from worldline.serve.openpi import OPENPI
     from worldline.serve.problems import MethodError, NotFoundError
     from worldline.serve.registry import Registry
     from worldline.serve.requests import ENCODERS, JSON, Guard, answer_type, deadline_s, left, read_content
     from worldline.serve.service import Service
     from worldline.serve.sessions import Sessions
-    from worldline.serve.sockets import Sockets
+    from worldline.serve.sockets import serve_socket
     from worldline.serve.world_views import WorldList, summary_of, view_of
     from worldline.world import wire
+    from worldline.world.base import ANSWERS
 except ModuleNotFoundError as error:
-    raise MissingExtraError(str(error.name), "serve") from error
+    raise MissingExtraError(str(error.name).partition(".")[0], "serve") from error
 
 
-VERBS_PATH = "/v1/worlds/{name}:{verb}"
+Reader = Annotated[Caller, needs(Scope.READ)]
 
 
 def create_app(
@@ -81,8 +84,9 @@ def create_app(
         responses=PROBLEM,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.state.service = service
     # Most requests take this route, so it comes first and skips the request handling of FastAPI.
-    verbs = Route(VERBS_PATH, partial(_call_world, service), methods=["POST"])
+    verbs = Route("/v1/worlds/{name}:{verb}", partial(_call_world, service), methods=["POST"])
     app.router.routes.insert(0, verbs)
     routers = [_worlds(service)]
     if sessions is not None and registry is not None:
@@ -92,9 +96,8 @@ def create_app(
     routers += [_state(service), docs_router(service, app)]
     for router in routers:
         app.include_router(router)
-    sockets = Sockets(service)
     for path, endpoint in (("/v1/control", CONTROL), ("/v1/openpi", OPENPI)):
-        app.router.routes.append(WebSocketRoute(path, partial(sockets.serve, endpoint=endpoint)))
+        app.router.routes.append(WebSocketRoute(path, partial(serve_socket, service=service, endpoint=endpoint)))
     app.add_middleware(Guard, service=service, any_host=any_host)
 
     _add_errors(app, [verbs, *(route for router in routers for route in router.routes if isinstance(route, Route))])
@@ -135,10 +138,9 @@ def _state(service: Service) -> APIRouter:
         is_ready = await service.ready()
         return PlainTextResponse("OK" if is_ready else "the workers do not answer", 200 if is_ready else 503)
 
-    @router.get("/metrics", response_class=PlainTextResponse, openapi_extra=operation(Scope.READ))
-    async def metrics(request: Request) -> Response:
+    @router.get("/metrics", response_class=PlainTextResponse, dependencies=[needs(Scope.READ)])
+    async def metrics() -> Response:
         """Metrics for Prometheus."""
-        await service.authorize(request.headers.get("authorization"), Scope.READ)
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
@@ -147,17 +149,28 @@ def _state(service: Service) -> APIRouter:
 def _worlds(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1/worlds", tags=["worlds"])
 
-    @router.get("", openapi_extra=operation(Scope.READ, answer="WorldList"))
-    async def list_worlds(request: Request) -> Response:
+    for verb, kind in CALLS.items():
+        router.add_api_route(
+            f"/{{name}}:{verb}",
+            _describe_verb,
+            methods=["POST"],
+            name=verb,
+            description=(getdoc(kind) or "").partition("\n\nArgs:")[0],
+            dependencies=[needs(Scope.INFER)],
+            openapi_extra=operation(
+                body=kind.__name__, answer=ANSWERS[kind].__name__, msgpack=True, headers=["Deadline-Ms"]
+            ),
+        )
+
+    @router.get("", dependencies=[needs(Scope.READ)], openapi_extra=operation(answer="WorldList"))
+    async def list_worlds() -> Response:
         """The served worlds."""
-        await service.authorize(request.headers.get("authorization"), Scope.READ)
         worlds = await asyncio.to_thread(lambda: tuple(summary_of(hosted) for hosted in service.hosts.values()))
         return Response(wire.encode_json_answer(WorldList(worlds=worlds)), media_type=JSON)
 
-    @router.get("/{name:plain}", openapi_extra=operation(Scope.READ, answer="WorldView", msgpack=True))
-    async def describe_world(name: str, request: Request) -> Response:
+    @router.get("/{name:plain}", openapi_extra=operation(answer="WorldView", msgpack=True))
+    async def describe_world(name: str, request: Request, caller: Reader) -> Response:
         """The card of a world, its versions and aliases."""
-        caller = await service.authorize(request.headers.get("authorization"), Scope.READ)
         hosted = service.hosts.find(name, caller)
         if (kind := answer_type(request)) != JSON:
             _, world = await asyncio.to_thread(hosted.current)
@@ -166,6 +179,11 @@ def _worlds(service: Service) -> APIRouter:
         return Response(wire.encode_json_answer(view), media_type=JSON)
 
     return router
+
+
+def _describe_verb(name: str) -> None:
+    """Stands in the document for a verb, which `_call_world` answers."""
+    raise NotImplementedError(name)
 
 
 async def _call_world(service: Service, request: Request) -> Response:
@@ -177,8 +195,8 @@ async def _call_world(service: Service, request: Request) -> Response:
         raise NotFoundError("verb", verb, CALLS)
     request.state.labels = name, verb
     wait_s, answer = deadline_s(request), answer_type(request)
-    call = await read_content(request, service.limits, verb, CALLS[verb])
+    call = await read_content(request, service, caller, verb, CALLS[verb])
     body = await service.ask(
-        caller, name, call, encode=ENCODERS[answer], deadline_s=wait_s, gone=partial(left, request)
+        caller, name, call, encode=ENCODERS[answer], deadline_s=wait_s, gone=partial(left, request), checked=True
     )
     return Response(body, media_type=answer)

@@ -11,14 +11,16 @@ from fastapi import APIRouter, Query, Request, Response
 from worldline.catalog.aliases import Reference
 from worldline.catalog.versions import Catalog
 from worldline.errors import InputError, UnsupportedError
-from worldline.serve.callers import Scope
-from worldline.serve.openapi import operation
+from worldline.serve.callers import Caller, Scope
+from worldline.serve.openapi import needs, operation
 from worldline.serve.registry import Registry
 from worldline.serve.requests import JSON, read_content
 from worldline.serve.service import Service
 from worldline.serve.usage import UsageReport
 from worldline.serve.world_views import AliasView, summary_of
 from worldline.world import wire
+
+Administrator = Annotated[Caller, needs(Scope.ADMIN)]
 
 
 @final
@@ -51,40 +53,33 @@ class NewAlias:
 
 def admin_router(service: Service, registry: Registry) -> APIRouter:
     """The routes of administrators."""
-    router = APIRouter(prefix="/v1", tags=["administration"])
+    router = APIRouter(prefix="/v1", tags=["administration"], dependencies=[needs(Scope.ADMIN)])
 
-    @router.post(
-        "/worlds",
-        status_code=201,
-        openapi_extra=operation(Scope.ADMIN, body="NewWorld", answer="WorldSummary", statuses=(201, 200)),
-    )
-    async def add_world(request: Request) -> Response:
+    added = operation(body="NewWorld", answer="WorldSummary", statuses=(201, 200))
+
+    @router.post("/worlds", status_code=201, openapi_extra=added)
+    async def add_world(request: Request, caller: Administrator) -> Response:
         """Serves a world of the catalog. Adding it again changes nothing."""
-        caller = await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
-        body = await read_content(request, service.limits, "add_world", NewWorld)
+        body = await read_content(request, service, caller, "add_world", NewWorld)
         hosted, is_new = await registry.add(caller, body.name, body.reference)
         summary = await asyncio.to_thread(summary_of, hosted)
         return Response(wire.encode_json_answer(summary), 201 if is_new else 200, media_type=JSON)
 
-    @router.delete("/worlds/{name:plain}", status_code=204, openapi_extra=operation(Scope.ADMIN))
-    async def remove_world(name: str, request: Request) -> Response:
+    @router.delete("/worlds/{name:plain}", status_code=204)
+    async def remove_world(name: str) -> Response:
         """Stops serving a world that was added."""
-        await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
         await registry.remove(name)
         return Response(status_code=204)
 
-    @router.put(
-        "/worlds/{name}/aliases/{alias}", openapi_extra=operation(Scope.ADMIN, body="NewAlias", answer="AliasView")
-    )
-    async def move_alias(name: str, alias: str, request: Request) -> Response:
+    @router.put("/worlds/{name}/aliases/{alias}", openapi_extra=operation(body="NewAlias", answer="AliasView"))
+    async def move_alias(name: str, alias: str, request: Request, caller: Administrator) -> Response:
         """Points an alias to another version; sessions and calls follow."""
-        caller = await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
         reference = service.hosts.find(name, caller).reference
         if reference is None:
             raise UnsupportedError(
                 f"{name!r} is served from a folder, which has no versions. Publish it in the catalog."
             )
-        body = await read_content(request, service.limits, "move_alias", NewAlias)
+        body = await read_content(request, service, caller, "move_alias", NewAlias)
         if len(body.reason) > 1000:
             raise InputError(f"reason has {len(body.reason)} characters. Use at most 1000.")
         world, reason = Reference.parse(reference).name, f"{body.reason} ({caller.name})"
@@ -92,10 +87,9 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
         view = AliasView(name=name, alias=alias, version=version.number)
         return Response(wire.encode_json_answer(view), media_type=JSON)
 
-    @router.get("/usage", openapi_extra=operation(Scope.ADMIN, answer="UsageReport"))
-    async def get_usage(request: Request, days: Annotated[int, Query(ge=1, le=366)] = 30) -> Response:
+    @router.get("/usage", openapi_extra=operation(answer="UsageReport"))
+    async def get_usage(days: Annotated[int, Query(ge=1, le=366)] = 30) -> Response:
         """Calls per token, day, world and verb, up to today (UTC). Calls of the last second may be missing."""
-        await service.authorize(request.headers.get("authorization"), Scope.ADMIN)
         report = UsageReport(usage=await asyncio.to_thread(service.usage.report, days))
         return Response(wire.encode_json_answer(report), media_type=JSON)
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib import resources
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import msgspec
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi import utils
 from fastapi.responses import HTMLResponse, RedirectResponse
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup, escape
 from starlette.routing import BaseRoute
 
@@ -30,7 +30,7 @@ from worldline.serve.http_jobs import JobList, LogList
 from worldline.serve.http_sessions import NewSession, NewStep
 from worldline.serve.job_requests import JobRequest
 from worldline.serve.jobs import JobView
-from worldline.serve.openapi import REF, operation, verb_routes
+from worldline.serve.openapi import REF, needs
 from worldline.serve.requests import JSON
 from worldline.serve.service import Service
 from worldline.serve.usage import UsageReport
@@ -46,95 +46,86 @@ _BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
 }
 """Per name the type of a body, and its fields that the service fills in."""
 _ANSWERS: Final = (*ANSWERS.values(), SessionView, WorldList, WorldSummary, WorldView, AliasView, UsageReport)
-_JOBS: Final[Mapping[str, Any]] = {"JobRequest": JobRequest, "JobView": JobView, "JobList": JobList, "LogList": LogList}
-"""Types of msgspec, which are sent in JSON only."""
+_JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList, LogList)
+"""Types of msgspec, which are sent in JSON only. The first is a union."""
 
 
 def docs_router(service: Service, app: FastAPI) -> APIRouter:
     """The routes of the documentation.
 
     Args:
-        service: its world is that of the examples.
-        app: has the documented routes, but those of verbs.
+        service: its first world is that of the examples.
+        app: has the documented routes.
     """
     router = APIRouter(tags=["documentation"])
+    create = lru_cache(maxsize=4)(partial(create_openapi, app.routes))
+
+    async def document(*, has_examples: bool) -> dict[str, Any]:
+        """The document, with examples of the first world if the caller may see its signals."""
+        hosted = next(iter(service.hosts.values()), None) if has_examples else None
+        version = None if hosted is None else hosted.version
+        return await asyncio.to_thread(create, hosted, version, needs_token=service.needs_token)
 
     @router.get("/", include_in_schema=False)
     async def get_root() -> Response:
         return RedirectResponse("docs")  # relative, so that a proxy may add a prefix
 
-    @router.get("/openapi.json", openapi_extra=operation(Scope.READ))
-    async def get_openapi(request: Request) -> Response:
+    @router.get("/openapi.json", dependencies=[needs(Scope.READ)])
+    async def get_openapi() -> Response:
         """This interface as OpenAPI 3.1."""
-        await service.authorize(request.headers.get("authorization"), Scope.READ)
-        return Response(msgspec.json.encode(await documented(has_examples=True)), media_type=JSON)
+        return Response(msgspec.json.encode(await document(has_examples=True)), media_type=JSON)
 
     @router.get("/docs", response_class=HTMLResponse)
     async def get_docs(request: Request) -> Response:
         """This page. Without a token, it shows no examples from served worlds."""
         authorization = request.headers.get("authorization")
-        has_examples = authorization is not None or not service.needs_token
-        if has_examples:
+        if has_examples := authorization is not None or not service.needs_token:
             await service.authorize(authorization, Scope.READ)
-        document, server = await documented(has_examples=has_examples), _address(request)
-        page = render(document, needs_token=service.needs_token, server=server)
+        shown = await document(has_examples=has_examples)
+        page = render(shown, needs_token=service.needs_token, server=_address(request))
         return HTMLResponse(page, headers={"content-security-policy": _policy()})
-
-    @lru_cache(maxsize=4)
-    def make(hosted: HostedWorld | None, version: int | None, needs_token: bool) -> dict[str, Any]:
-        del version  # another one may have another card
-        return create_openapi([*verb_routes(), *app.routes], hosted, needs_token=needs_token)
-
-    async def documented(*, has_examples: bool) -> dict[str, Any]:
-        """The document, with examples of the first world if the caller may see its signals."""
-        hosted = next(iter(service.hosts.values()), None) if has_examples else None
-        version = None if hosted is None else hosted.version
-        return await asyncio.to_thread(make, hosted, version, service.needs_token)
 
     return router
 
 
 def create_openapi(
-    routes: Sequence[BaseRoute], hosted: HostedWorld | None = None, *, needs_token: bool
+    routes: Sequence[BaseRoute], hosted: HostedWorld | None, version: int | None = None, *, needs_token: bool
 ) -> dict[str, Any]:
     """The document.
 
     Args:
         routes: in the order of the document.
         hosted: the world of the examples; None for no examples.
+        version: of this world; another one may have another card.
         needs_token: whether callers need a token.
     """
-    template = json.loads(resources.files("worldline.serve").joinpath("templates/openapi.json").read_text("utf-8"))
+    del version
+    template = json.loads(_text("worldline.serve", "templates/openapi.json"))
     document: dict[str, Any] = utils.get_openapi(routes=routes, **template["about"])
-    bodies = {} if hosted is None else examples_of(hosted)
-    for methods in document["paths"].values():
-        for method, stated in methods.items():
-            if "security" in stated and not needs_token:
-                stated["security"].append({})
-            if stated["operationId"] in bodies:
-                stated["requestBody"]["content"][JSON]["example"] = bodies[stated["operationId"]]
-            for parameter in stated.get("parameters", ()):
-                # What is deleted must be chosen by the caller.
-                if hosted is not None and parameter.get("name") == "name" and method != "delete":
-                    parameter["example"] = hosted.name
-    parts = template["components"]
-    parts["schemas"] |= _schemas()
-    parts["schemas"]["Problem"]["properties"]["code"]["enum"] = sorted(
-        code for texts in problems.STATUSES.values() for code in texts
-    )
-    return document | {"components": parts}
+    examples = {} if hosted is None else examples_of(hosted)
+    for method, stated in ((method, stated) for path in document["paths"].values() for method, stated in path.items()):
+        if "security" in stated and not needs_token:
+            stated["security"].append({})
+        if stated["operationId"] in examples:
+            stated["requestBody"]["content"][JSON]["example"] = examples[stated["operationId"]]
+        for parameter in stated.get("parameters", ()):
+            # What is deleted must be chosen by the caller.
+            if hosted is not None and parameter.get("name") == "name" and method != "delete":
+                parameter["example"] = hosted.name
+    codes = sorted(code for texts in problems.STATUSES.values() for code in texts)
+    template["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] = codes
+    template["components"]["schemas"] |= _schemas()
+    return document | {"components": template["components"]}
 
 
 @cache
 def _schemas() -> dict[str, Any]:
     """The schemas of all bodies and answers, and those that they use, by name."""
     _, components = json_schemas(_BODIES, {kind.__name__: kind for kind in _ANSWERS})
-    schemas, of_jobs = msgspec.json.schema_components(_JOBS.values(), ref_template=REF)
-    unions = {name: schema for name, schema in zip(_JOBS, schemas, strict=True) if "$ref" not in schema}
+    (job_request, *_), of_jobs = msgspec.json.schema_components(_JOBS, ref_template=REF)
     # Docstrings name the null of JSON as in Python.
-    text = re.sub(rb"\bNone\b", b"null", msgspec.json.encode(components | of_jobs | unions))
-    by_name: dict[str, Any] = msgspec.json.decode(text)
-    return dict(sorted(by_name.items()))
+    text = re.sub(rb"\bNone\b", b"null", msgspec.json.encode({**components, **of_jobs, "JobRequest": job_request}))
+    return dict(sorted(msgspec.json.decode(text).items()))
 
 
 def render(document: Mapping[str, Any], *, needs_token: bool, server: str) -> str:
@@ -145,36 +136,15 @@ def render(document: Mapping[str, Any], *, needs_token: bool, server: str) -> st
         needs_token: whether callers need a token.
         server: address of the service.
     """
-    operations = [
-        {**stated, "path": path, "method": method, "curl": _curl(stated, f"{server}{path}", method, needs_token)}
-        for path, methods in document["paths"].items()
-        for method, stated in methods.items()
-    ]
-    page = _environment().get_template("docs.html")
-    return page.render(
-        document=document,
-        operations=operations,
-        problems=problems.STATUSES,
-        needs_token=needs_token,
-        style=_style(),
-        server=server,
-    )
+    return _page().render(document=document, needs_token=needs_token, server=server)
 
 
-def _curl(stated: Mapping[str, Any], url: str, method: str, needs_token: bool) -> str:
-    """A command that sends the example; ids that only the caller knows are variables of the shell."""
-    for parameter in stated.get("parameters", ()):
-        if parameter.get("in") == "path":
-            name = parameter["name"]
-            url = url.replace(f"{{{name}}}", parameter.get("example") or f"${{{name.upper()}}}")
-    body = stated.get("requestBody", {}).get("content", {}).get(JSON, {})
-    verb = "" if method == ("post" if body else "get") else f"-X {method.upper()} "
-    parts = [f'curl {verb}"{url}"']
-    if "security" in stated and needs_token:
-        parts.append('-H "Authorization: Bearer $TOKEN"')
-    if body:
-        parts += [f'-H "Content-Type: {JSON}"', f"--data-binary @- <<'JSON'\n{_pretty(body.get('example', {}))}\nJSON"]
-    return " \\\n  ".join(parts)
+@cache
+def _page() -> Template:
+    loader = PackageLoader("worldline.serve")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"prose": _prose, "pretty": _pretty}
+    return environment.get_template("docs.html", globals={"style": _style(), "problems": problems.STATUSES})
 
 
 def _pretty(value: object) -> str:
@@ -196,17 +166,8 @@ def _address(request: Request) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    loader = PackageLoader("worldline.serve")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"prose": _prose, "pretty": _pretty}
-    return environment
-
-
-@cache
 def _style() -> Markup:
-    parts = (("worldline.plots", "colours.css"), ("worldline.serve", "templates/docs.css"))
-    return Markup("\n".join(resources.files(package).joinpath(name).read_text("utf-8") for package, name in parts))
+    return Markup(_text("worldline.plots", "colours.css") + "\n" + _text("worldline.serve", "templates/docs.css"))
 
 
 @cache
@@ -214,3 +175,7 @@ def _policy() -> str:
     digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
     rest = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     return f"default-src 'none'; style-src 'sha256-{digest}'; {rest}"
+
+
+def _text(package: str, name: str) -> str:
+    return resources.files(package).joinpath(name).read_text("utf-8")

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, final
+from typing import Annotated, Any, Final, final
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 
 from worldline.errors import WorldlineError
@@ -18,13 +17,22 @@ from worldline.report.page import page_policy
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.job_requests import MAX_BYTES, decode_request
 from worldline.serve.jobs import ENDED, Jobs, JobView
-from worldline.serve.openapi import operation
+from worldline.serve.openapi import needs, operation
 from worldline.serve.problems import MediaTypeError
 from worldline.serve.requests import JSON, content_type, idempotency_key, read_body
 from worldline.serve.service import Service
 
 _EVENTS: Final = "text/event-stream"
-_operation = partial(operation, Scope.JOB)
+
+
+async def _within_rate(request: Request, caller: Annotated[Caller, needs(Scope.JOB)]) -> Caller:
+    """The caller, whose rate is checked."""
+    service: Service = request.app.state.service
+    service.usage.check_rate(caller)
+    return caller
+
+
+JobCaller = Annotated[Caller, Depends(_within_rate)]
 
 
 @final
@@ -58,80 +66,67 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
         service: knows the callers.
         jobs: does the work.
     """
-    router = APIRouter(prefix="/v1", tags=["jobs"])
+    router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[Depends(_within_rate)])
 
-    caller_of = partial(_caller_of, service)
-
-    @router.get("/logs", openapi_extra=_operation(answer="LogList"))
-    async def list_logs(request: Request) -> Response:
+    @router.get("/logs", openapi_extra=operation(answer="LogList"))
+    async def list_logs() -> Response:
         """The names of the logs."""
-        await caller_of(request)
         return _json(LogList(logs=tuple(await asyncio.to_thread(jobs.logs.names))))
 
-    @router.post(
-        "/jobs",
-        status_code=202,
-        openapi_extra=_operation(body="JobRequest", answer="JobView", statuses=(202,), headers=["Idempotency-Key"]),
-    )
-    async def create_job(request: Request) -> Response:
+    created = operation(body="JobRequest", answer="JobView", statuses=(202,), headers=["Idempotency-Key"])
+
+    @router.post("/jobs", status_code=202, openapi_extra=created)
+    async def create_job(request: Request, caller: JobCaller) -> Response:
         """Adds a job to the queue: learn, audit or exam."""
-        caller = await caller_of(request)
         if content_type(request) != JSON:
             raise MediaTypeError(f"jobs are described in JSON. Send {JSON}.")
-        body = await read_body(request, MAX_BYTES, service.limits.body_s)
-        created = await jobs.create(caller, decode_request(body), key=idempotency_key(request))
-        return _json(created, 202, {"location": f"/v1/jobs/{created.id}"})
+        body = await read_body(request, service, caller, MAX_BYTES)
+        job = await jobs.create(caller, decode_request(body), key=idempotency_key(request))
+        return _json(job, 202, {"location": f"/v1/jobs/{job.id}"})
 
-    @router.get("/jobs", openapi_extra=_operation(answer="JobList"))
-    async def list_jobs(request: Request) -> Response:
+    @router.get("/jobs", openapi_extra=operation(answer="JobList"))
+    async def list_jobs(caller: JobCaller) -> Response:
         """The jobs of the caller, the newest first."""
-        return _json(JobList(jobs=tuple(await jobs.list_jobs(await caller_of(request)))))
+        return _json(JobList(jobs=tuple(await jobs.list_jobs(caller))))
 
-    @router.get("/jobs/{job}", openapi_extra=_operation(answer="JobView"))
-    async def get_job(job: str, request: Request) -> Response:
+    @router.get("/jobs/{job}", openapi_extra=operation(answer="JobView"))
+    async def get_job(job: str, caller: JobCaller) -> Response:
         """A job with its progress."""
-        return _json(await jobs.get(await caller_of(request), job))
+        return _json(await jobs.get(caller, job))
 
-    @router.delete("/jobs/{job}", openapi_extra=_operation(answer="JobView"))
-    async def cancel_job(job: str, request: Request) -> Response:
+    @router.delete("/jobs/{job}", openapi_extra=operation(answer="JobView"))
+    async def cancel_job(job: str, caller: JobCaller) -> Response:
         """Cancels a job."""
-        return _json(await jobs.cancel(await caller_of(request), job))
+        return _json(await jobs.cancel(caller, job))
 
-    _add_results(router, service, jobs)
+    _add_results(router, jobs)
     return router
 
 
-def _add_results(router: APIRouter, service: Service, jobs: Jobs) -> None:
+def _add_results(router: APIRouter, jobs: Jobs) -> None:
     """Adds the routes of results, reports and events."""
-    caller_of = partial(_caller_of, service)
 
-    @router.get("/jobs/{job}/result", openapi_extra=_operation())
-    async def get_result(job: str, request: Request) -> Response:
+    @router.get("/jobs/{job}/result")
+    async def get_result(job: str, caller: JobCaller) -> Response:
         """The figures of a job that is done."""
-        return _json(await jobs.result(await caller_of(request), job))
+        return _json(await jobs.result(caller, job))
 
-    @router.get("/jobs/{job}/report", response_class=HTMLResponse, openapi_extra=_operation())
-    async def get_report(job: str, request: Request) -> Response:
+    @router.get("/jobs/{job}/report", response_class=HTMLResponse)
+    async def get_report(job: str, caller: JobCaller) -> Response:
         """The report of a job that is done, an HTML page."""
-        page = await jobs.report(await caller_of(request), job)
+        page = await jobs.report(caller, job)
         policy = f"{page_policy()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
         return HTMLResponse(page, headers={"content-security-policy": policy})
 
     # Without a schema, which would be that of each event.
-    described = {"responses": {"200": {"content": {_EVENTS: {}}}}, **_operation()}
+    described: dict[str, Any] = {"responses": {"200": {"content": {_EVENTS: {}}}}}
 
     @router.get("/jobs/{job}/events", response_class=Response, openapi_extra=described)
-    async def get_events(job: str, request: Request) -> Response:
+    async def get_events(job: str, caller: JobCaller) -> Response:
         """Server-sent events: `progress`, then `end` with the job as it ended."""
-        events = jobs.events(await caller_of(request), job)
+        events = jobs.events(caller, job)
         first = await anext(events)  # raises errors before the answer begins
         return StreamingResponse(_stream(first, events), media_type=_EVENTS)
-
-
-async def _caller_of(service: Service, request: Request) -> Caller:
-    caller = await service.authorize(request.headers.get("authorization"), Scope.JOB)
-    service.usage.check_rate(caller)
-    return caller
 
 
 async def _stream(first: JobView | None, events: AsyncIterator[JobView | None]) -> AsyncIterator[bytes]:

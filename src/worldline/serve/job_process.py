@@ -105,7 +105,10 @@ def run(task: JobTask, progress: OnProgress, stop: Callable[[], bool]) -> dict[s
     work.mkdir(parents=True, exist_ok=True)
     match task.request:
         case LearnJob():
-            figures, page = _learn(task, task.request, work, stoppable(progress, stop)), work / task.request.name
+            figures, page = (
+                _learn(task, task.request, work, stoppable(progress, stop)),
+                work / "world" / task.request.name,
+            )
         case AuditJob():
             figures, page = _audit(task, task.request, work, progress), work
         case ExamJob():
@@ -124,7 +127,8 @@ def _learn(task: JobTask, request: LearnJob, work: Path, progress: OnProgress | 
     from worldline.workflows.learn_options import Options
     from worldline.workflows.learn_result import learn_figures
 
-    out, figures, catalog = work / request.name, work / FIGURES, Catalog()
+    # Below a fixed folder, because the caller chose the name.
+    out, figures, catalog = work / "world" / request.name, work / FIGURES, Catalog()
     if not figures.exists():
         options = Options(
             recipe=request.recipe,

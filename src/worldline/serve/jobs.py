@@ -26,10 +26,10 @@ from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.job_child import COMMAND, JobChild
 from worldline.serve.job_process import REPORT, WORK, JobTask
-from worldline.serve.job_requests import AuditJob, ExamJob, JobRequest, LogsFolder, check_request
+from worldline.serve.job_requests import AuditJob, ExamJob, JobRequest, LearnJob, LogsFolder, check_request
 from worldline.serve.problems import ConflictError, FaultLog, GoneError, NotFoundError, RateLimitedError, problem_of
 from worldline.serve.service import Service
-from worldline.serve.sessions import new_id
+from worldline.serve.sessions import ID_LENGTH, new_id
 from worldline.serve.tables import jobs
 
 ATTEMPTS: Final = 3
@@ -120,7 +120,7 @@ class Jobs:
         self._owner = secrets.token_hex(8)
         self._wake, self._closing = asyncio.Event(), asyncio.Event()
         self._tasks = list[asyncio.Task[None]]()
-        self._streams = 0
+        self._streams = service.streams
 
     def start(self) -> None:
         """Begins to work on the queue, in the running event loop."""
@@ -142,15 +142,16 @@ class Jobs:
         Args:
             caller: from `Service.authorize`.
             request: what to do.
-            key: an idempotency key; a request with the same key gets the same job. None for none.
+            key: an idempotency key; the same request with the same key gets the same job. None for none.
 
         Raises:
             RateLimitedError: the caller has too many unfinished jobs.
+            ConflictError: the key was used for another job.
             WorldlineError: the request is not valid, as in `check_request` and `LogsFolder.path`; or there is no such
                 world.
         """
         check_request(request, caller)
-        request = await asyncio.to_thread(self._resolved, request, caller)
+        asked, request = request, await asyncio.to_thread(self._resolved, request, caller)
         arguments = msgspec.to_builtins(request)
         row: dict[str, Any] = dict.fromkeys(jobs.c.keys()) | {
             "id": (name := new_id(caller, "job", key)),
@@ -166,6 +167,8 @@ class Jobs:
         def add(connection: Connection) -> JobView:
             known = connection.execute(select(*_VIEW).where(jobs.c.id == name)).mappings().one_or_none()
             if known is not None:
+                if not _is_same(_request_of(known), request, asked):
+                    raise ConflictError("this Idempotency-Key was used for another job. Use another key.")
                 return _view(known)
             mine = (jobs.c.token_id == caller.id, jobs.c.status.not_in(ENDED))
             count = connection.execute(select(func.count()).select_from(jobs).where(*mine)).scalar_one()
@@ -245,12 +248,9 @@ class Jobs:
 
         Raises:
             NotFoundError: as in `get`.
-            RateLimitedError: too many streams are open.
+            OverloadedError: the caller has too many open streams.
         """
-        if self._streams >= self._limits.sockets:
-            raise RateLimitedError(f"{self._streams} streams are open. Read the job instead.", 10.0)
-        self._streams += 1
-        try:
+        with self._streams.open(caller.id, 1):
             sent, sent_s = None, time.monotonic()
             while True:
                 job, now_s = await self.get(caller, name), time.monotonic()
@@ -260,8 +260,6 @@ class Jobs:
                 if job.status in ENDED or self._closing.is_set():
                     return
                 await _wait(self._closing, self._settings.beat_s / 2)
-        finally:
-            self._streams -= 1
 
     async def clean(self) -> None:
         """Deletes jobs that ended long ago, and the files of jobs that do not exist."""
@@ -272,7 +270,7 @@ class Jobs:
             folders = list(self._folder.iterdir()) if self._folder.is_dir() else []  # before jobs are read
             known = self._database.read(lambda connection: connection.execute(select(jobs.c.id)).scalars().all())
             for folder in folders:
-                if folder.name not in known:
+                if len(folder.name) == ID_LENGTH and folder.name not in known:  # others may be of a world named jobs
                     shutil.rmtree(folder, ignore_errors=True)
 
         await asyncio.to_thread(remove)
@@ -288,6 +286,8 @@ class Jobs:
         """The request with its world as name and version, after its names were checked."""
         if isinstance(request, ExamJob):
             return request
+        if isinstance(request, LearnJob):
+            Catalog().check_name(request.name)
         self.logs.path(request.logs)
         if isinstance(request, AuditJob):
             return msgspec.structs.replace(request, world=self._pinned(request.world, caller))
@@ -305,7 +305,7 @@ class Jobs:
 
     def _task(self, row: Mapping[str, Any]) -> JobTask:
         """What the process of a job is to do."""
-        request: JobRequest = msgspec.convert({"kind": row["kind"], **row["arguments"]}, JobRequest)
+        request = _request_of(row)
         settings, folder = self._settings, self._folder / row["id"]
         roots, logs, world = [folder / WORK, default_folder().absolute()], None, None
         if not isinstance(request, ExamJob):
@@ -444,6 +444,25 @@ def _existing(name: str, row: RowMapping | None) -> JobView:
     if row is None:
         raise NotFoundError("job", name)
     return _view(row)
+
+
+def _request_of(row: RowMapping | Mapping[str, Any]) -> JobRequest:
+    request: JobRequest = msgspec.convert({"kind": row["kind"], **row["arguments"]}, JobRequest)
+    return request
+
+
+def _is_same(known: JobRequest, request: JobRequest, asked: JobRequest) -> bool:
+    """Whether a job was created by the same request, even if its alias has moved to another version since.
+
+    Args:
+        known: of the job, with the version of its world.
+        request: with the version of its world now.
+        asked: by the caller.
+    """
+    if isinstance(known, AuditJob) and isinstance(request, AuditJob) and request != asked:
+        name, version = request.world.partition("@")[0], known.world.partition("@")[2]
+        request = msgspec.structs.replace(request, world=f"{name}@{version}")
+    return known == request
 
 
 def _progress(child: JobChild | None) -> dict[str, Any]:

@@ -16,7 +16,9 @@ class Limits:
     Args:
         body_bytes: largest request body in msgpack.
         json_bytes: largest request body in JSON, which takes several times its size in memory.
-        open_bytes: all request bodies in memory, from reading to the answer. JSON counts eight times.
+        open_bytes: all request bodies and messages in memory, from reading to the answer, over all tokens (see
+            `Shares`). JSON bodies count eight times.
+        bodies: requests with a body that are read or answered, over all tokens.
         header_s: seconds until the headers of a request are complete, from the connection or the last answer.
         body_s: seconds until the body of a request is complete, from its headers, and until its answer is read.
         connections: open connections.
@@ -35,8 +37,9 @@ class Limits:
         sessions: open sessions per token.
         session_s: seconds after which an unused session expires.
         session_steps: observations of a session that are kept.
+        session_bytes: kept observations of all sessions of a token. Forks share them.
         frame_bytes: largest message of a WebSocket.
-        sockets: open WebSockets.
+        sockets: open WebSockets over all tokens, and as many streams of events. One token gets at most half.
         jobs: unfinished jobs per token.
         mcp_bytes: largest request body of MCP.
         results: full results that MCP keeps for `get_result`.
@@ -50,6 +53,7 @@ class Limits:
     body_bytes: int = 64 * 2**20
     json_bytes: int = 8 * 2**20
     open_bytes: int = 2**30
+    bodies: int = 500
     header_s: float = 10.0
     body_s: float = 60.0
     connections: int = 1000
@@ -67,8 +71,9 @@ class Limits:
     sessions: int = 100
     session_s: float = 3600.0
     session_steps: int = 1000
+    session_bytes: int = 512 * 2**20
     frame_bytes: int = 16 * 2**20
-    sockets: int = 100
+    sockets: int = 200
     jobs: int = 10
     mcp_bytes: int = 2**20
     results: int = 1000

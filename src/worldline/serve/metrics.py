@@ -31,7 +31,6 @@ class Metrics:
         self.refused = Counter(
             "worldline_refused_calls", "Calls refused before they were read.", registry=self._registry
         )
-        self.sockets = Gauge("worldline_open_sockets", "Open WebSockets.", ("route",), registry=self._registry)
 
     def watch(self, scheduler: Scheduler) -> None:
         """Shows the queues of a scheduler."""

@@ -1,22 +1,19 @@
-"""What the OpenAPI document of FastAPI cannot know of a route: its scope, its messages and its headers."""
+"""What FastAPI needs for the document of a route: the scope of its callers, its messages and its headers."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from inspect import getdoc
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer, SecurityScopes
 from starlette.convertors import StringConvertor, register_url_convertor
-from starlette.routing import BaseRoute
 
-from worldline.planning.calls import CALLS
 from worldline.serve import problems
-from worldline.serve.callers import Scope
+from worldline.serve.callers import Caller, Scope
 from worldline.serve.requests import JSON
+from worldline.serve.service import Service
 from worldline.world import wire
-from worldline.world.base import ANSWERS
 
 REF: Final = "#/components/schemas/{name}"
 """A reference to a schema of the document."""
@@ -32,6 +29,9 @@ PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
 _MSGPACK: Final = {wire.CONTENT_TYPE: {"schema": {"description": f"Its layout is in `{wire.__name__}`."}}}
 """The content of messages in msgpack, which have no schema."""
 
+_BEARER: Final = HTTPBearer(scheme_name="bearer", auto_error=False)
+"""For the document only: the service reads the header itself."""
+
 
 class _Plain(StringConvertor):
     """A part of a path without a colon, behind which verbs stand: `{name:plain}`."""
@@ -42,8 +42,18 @@ class _Plain(StringConvertor):
 register_url_convertor("plain", _Plain())
 
 
+async def authorize(request: Request, needed: SecurityScopes, _: Annotated[object, Depends(_BEARER)]) -> Caller:
+    """The caller of a request, who has the scope that the route needs."""
+    service: Service = request.app.state.service
+    return await service.authorize(request.headers.get("authorization"), Scope(needed.scopes[0]))
+
+
+def needs(scope: Scope) -> Any:
+    """The dependency of a route that callers need a scope for. Its value is the `Caller`."""
+    return Security(authorize, scopes=[scope.value])
+
+
 def operation(
-    scope: Scope,
     *,
     body: str | None = None,
     answer: str | None = None,
@@ -54,48 +64,20 @@ def operation(
     """The argument `openapi_extra` of a route.
 
     Args:
-        scope: what callers need.
         body: name of the schema of the body; None without a body.
         answer: name of the schema of the answer; None if it is no message.
         statuses: of the answer.
         msgpack: whether body and answer may be in msgpack.
         headers: names of request headers, of those in the template.
     """
-    other = _MSGPACK if msgpack else {}
-    fields: dict[str, Any] = {
-        "security": [{"bearer": [scope.value]}],
-        "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in headers],
-    }
+
+    def content(name: str) -> dict[str, Any]:
+        return {JSON: {"schema": {"$ref": REF.format(name=name)}}, **(_MSGPACK if msgpack else {})}
+
+    fields: dict[str, Any] = {"parameters": [{"$ref": f"#/components/parameters/{name}"} for name in headers]}
     if body is not None:
-        fields["requestBody"] = {"required": True, "content": {JSON: _schema(body), **other}}
+        fields["requestBody"] = {"required": True, "content": content(body)}
     if answer is not None:
-        shown = {"description": "The answer.", "content": {JSON: _schema(answer), **other}}
+        shown = {"description": "The answer.", "content": content(answer)}
         fields["responses"] = {str(status): shown for status in statuses}
     return fields
-
-
-def _schema(name: str) -> dict[str, Any]:
-    return {"schema": {"$ref": REF.format(name=name)}}
-
-
-def verb_routes() -> list[BaseRoute]:
-    """Routes that document the verbs of worlds. One faster route answers them all."""
-    router = APIRouter(prefix="/v1/worlds", tags=["worlds"])
-
-    def call_world(name: str) -> None:
-        raise NotImplementedError(name)
-
-    for verb, kind in CALLS.items():
-        router.add_api_route(
-            f"/{{name}}:{verb}",
-            call_world,
-            methods=["POST"],
-            name=verb,
-            operation_id=verb,
-            description=re.split(r"\n\n(?:Args|Raises):", getdoc(kind) or "")[0],
-            responses=PROBLEM,
-            openapi_extra=operation(
-                Scope.INFER, body=kind.__name__, answer=ANSWERS[kind].__name__, msgpack=True, headers=["Deadline-Ms"]
-            ),
-        )
-    return list(router.routes)

@@ -10,6 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import ExitStack
 from typing import Any, Final, TypeVar, final
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from worldline.engines.language.endpoint import LOOPBACK
 from worldline.errors import InputError
 from worldline.serve import problems
-from worldline.serve.limits import Limits
+from worldline.serve.callers import Caller
 from worldline.serve.problems import (
     MediaTypeError,
     MethodError,
@@ -79,17 +80,15 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
+        if scope["type"] == "websocket" and not self._is_known_host(HTTPConnection(scope)):
+            return await send({"type": "websocket.close"})  # before it is accepted, this is status 403
         if scope["type"] != "http":
-            if scope["type"] == "websocket" and not self._is_known_host(HTTPConnection(scope)):
-                await send({"type": "websocket.close"})  # before it is accepted, this is status 403
-                return
-            await self._app(scope, receive, send)
-            return
+            return await self._app(scope, receive, send)
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         request = Request(scope, receive)
         request_id = request_id_of(request)
         state["request_id"], started_s, status = request_id, time.monotonic(), 0
-        state["bodies"], state["body_bytes"] = self._service.bodies, 0
+        held = state["held"] = ExitStack()
 
         async def send_safely(message: Message) -> None:
             nonlocal status
@@ -114,7 +113,7 @@ class Guard:
             if not status:
                 await problem_response(request, problem)(scope, receive, send_safely)
         finally:
-            self._service.bodies.give_back(state["body_bytes"])
+            held.close()
             world, verb = state.get("labels", ("", "other"))
             self._service.metrics.request(world, verb, status, time.monotonic() - started_s)
 
@@ -140,15 +139,9 @@ def refusal(keep_alive: bool) -> bytes:
     """
     error = OverloadedError("too many calls are waiting. Try again in 1 s, or send fewer at once.")
     body = msgspec.json.encode(problem_of(error).to_json(request_id := _new_id()))
-    headers = {
-        b"content-type": problems.MEDIA_TYPE.encode(),
-        b"content-length": str(len(body)).encode(),
-        b"connection": b"keep-alive" if keep_alive else b"close",
-        b"retry-after": b"1",
-        b"request-id": request_id.encode(),
-        **dict(_SAFE_HEADERS),
-    }
-    lines = (b"%s: %s\r\n" % (name, value) for name, value in headers.items())
+    kept = {"connection": "keep-alive" if keep_alive else "close", "retry-after": "1", "request-id": request_id}
+    response = Response(body, 429, kept, problems.MEDIA_TYPE)
+    lines = (b"%s: %s\r\n" % header for header in (*response.raw_headers, *_SAFE_HEADERS))
     return b"HTTP/1.1 429 Too Many Requests\r\n%s\r\n%s" % (b"".join(lines), body)
 
 
@@ -232,13 +225,19 @@ def idempotency_key(request: Request) -> str | None:
 
 
 async def read_content(
-    request: Request, limits: Limits, name: str, kind: type[Content], filled: Mapping[str, Any] = wire.NOTHING
+    request: Request,
+    service: Service,
+    caller: Caller,
+    name: str,
+    kind: type[Content],
+    filled: Mapping[str, Any] = wire.NOTHING,
 ) -> Content:
-    """The content of the body of a request.
+    """The content of the body of a request. Rate and quota are checked before it is decoded.
 
     Args:
         request: its body has one of the content types.
-        limits: of the body.
+        service: has the limits.
+        caller: who sent it.
         name: of the message in msgpack.
         kind: as in `wire.decode`.
         filled: as in `wire.decode`.
@@ -246,10 +245,12 @@ async def read_content(
     Raises:
         MediaTypeError: as in `content_type`.
         InputError: the body cannot be decoded.
+        RateLimitedError: the caller exceeds its rate, or its quota is used up.
     """
-    is_json = content_type(request) == JSON
+    is_json, limits = content_type(request) == JSON, service.limits
     limit_bytes, weight = (limits.json_bytes, JSON_WEIGHT) if is_json else (limits.body_bytes, 1)
-    body = await read_body(request, limit_bytes, limits.body_s, weight)
+    body = await read_body(request, service, caller, limit_bytes, weight)
+    service.usage.check(caller)
 
     def decode() -> Content:
         return wire.decode_json(kind, body, filled) if is_json else wire.decode(kind, name, body, filled)
@@ -257,32 +258,37 @@ async def read_content(
     return decode() if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode)
 
 
-async def read_body(request: Request, limit_bytes: int, limit_s: float, weight: int = JSON_WEIGHT) -> bytes:
-    """The body of a request. Its memory is counted until the request ends.
+async def read_body(
+    request: Request, service: Service, caller: Caller, limit_bytes: int, weight: int = JSON_WEIGHT
+) -> bytes:
+    """The body of a request. It counts in the shares of the caller until the request ends.
 
     Args:
         request: behind `Guard`.
+        service: has the limits and the shares.
+        caller: who sent it.
         limit_bytes: largest size.
-        limit_s: seconds until it is complete.
         weight: memory of the body and what is decoded from it, in sizes of the body.
 
     Raises:
-        OverloadedError: the bodies of all requests need too much memory.
+        OverloadedError: the caller has too many open requests, or their bodies need too much memory.
         TooLargeError: it has more than `limit_bytes`. Reading stops there.
-        SlowRequestError: it is not complete after `limit_s` seconds.
+        SlowRequestError: it is not complete after `Limits.body_s` seconds.
     """
     too_large = TooLargeError(f"the body has more than {limit_bytes} bytes. Send less at once, or msgpack.")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit_bytes:
         raise too_large
-    body = bytearray()
+    held: ExitStack = request.state.held
+    held.enter_context(service.bodies.open(caller.id, 1))
+    resize = held.enter_context(service.memory.open(caller.id))
+    body, limit_s = bytearray(), service.limits.body_s
     try:
         async with asyncio.timeout(limit_s):
             async for piece in request.stream():
                 if len(body) + len(piece) > limit_bytes:
                     raise too_large
-                request.state.bodies.take(weight * len(piece))
-                request.state.body_bytes += weight * len(piece)
+                resize(weight * (len(body) + len(piece)))
                 body += piece
     except TimeoutError:
         raise SlowRequestError(f"the body was not complete after {limit_s:g} s. Send it again.") from None

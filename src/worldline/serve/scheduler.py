@@ -25,10 +25,20 @@ MAX_RETRY_S: Final = 30.0
 
 
 class Lane(StrEnum):
-    """Separate workers, so that a long search does not delay a prediction."""
+    """Separate workers, so that a long call does not delay a short one, and no call delays a control loop."""
 
     QUICK = "quick"
+    """Short calls of all callers."""
     SLOW = "slow"
+    """Long calls of all callers."""
+    QUICK_LOOP = "quick-loop"
+    """Steps of control loops with short deadlines. Each caller has separate workers."""
+    SLOW_LOOP = "slow-loop"
+    """Steps of other control loops. Each caller has separate workers."""
+
+
+OWN: Final = (Lane.QUICK_LOOP, Lane.SLOW_LOOP)
+"""The lanes in which each caller has separate workers."""
 
 
 class CallerLeftError(WorldlineError):
@@ -60,7 +70,7 @@ class Scheduler:
 
     Args:
         limits: `queue` and `batch` apply to each lane.
-        workers: threads per lane.
+        workers: threads per lane, or per lane and caller.
         observe: called after each batch with lane, number of calls and seconds; None for nothing.
     """
 
@@ -76,7 +86,9 @@ class Scheduler:
         self._turns = dict.fromkeys(Lane, 0)
         self._running = dict.fromkeys(Lane, 0)
         self._mean_s = dict.fromkeys(Lane, 0.01)
-        self._pools = {lane: ThreadPoolExecutor(workers, thread_name_prefix=f"worldline-{lane}") for lane in Lane}
+        self._running_of = Counter[tuple[Lane, str]]()
+        threads = dict.fromkeys(Lane, workers) | dict.fromkeys(OWN, limits.sockets)  # a pool starts them when needed
+        self._pools = {lane: ThreadPoolExecutor(threads[lane], f"worldline-{lane}") for lane in Lane}
         self._closed = False
         self.last_answer_s = time.monotonic()
         self._changed_s = dict.fromkeys(Lane, self.last_answer_s)
@@ -210,20 +222,24 @@ class Scheduler:
     def _start(self, lane: Lane) -> None:
         """Gives work to free workers."""
         loop = asyncio.get_running_loop()
-        while self._running[lane] < self._workers and (batch := self._next(lane)):
+        while batch := self._next(lane):
             self._running[lane] += 1
+            self._running_of[lane, batch[0].caller] += 1
             started_s = self._changed_s[lane] = time.monotonic()
             work = [waiting.work for waiting in batch]
             computed = loop.run_in_executor(self._pools[lane], _results, batch[0].run, work)
             computed.add_done_callback(partial(self._finish, lane, batch, started_s))
 
     def _next(self, lane: Lane) -> list[_Waiting]:
-        """The first call that is still wanted and the calls of its group; empty if there is none."""
+        """The first call that is wanted and has a free worker, and the calls of its group; empty if there is none."""
         queue = [waiting for waiting in self._queues[lane] if not waiting.future.done()]
         if not queue:
             self._queues[lane].clear()
             return []
-        first = min(queue, key=lambda waiting: waiting.turn)  # the oldest of these
+        ready = [waiting for waiting in queue if self._has_worker(lane, waiting.caller)]
+        if not ready:
+            return []
+        first = min(ready, key=lambda waiting: waiting.turn)  # the oldest of these
         self._turns[lane] = first.turn
         queue.remove(first)
         others = [waiting for waiting in queue if first.group is not None and waiting.group == first.group]
@@ -231,6 +247,10 @@ class Scheduler:
         chosen = set(batch)
         self._queues[lane] = deque(waiting for waiting in queue if waiting not in chosen)
         return batch
+
+    def _has_worker(self, lane: Lane, caller: str) -> bool:
+        busy = self._running_of[lane, caller] if lane in OWN else self._running[lane]
+        return busy < self._workers
 
     def _finish(
         self, lane: Lane, batch: list[_Waiting], started_s: float, computed: asyncio.Future[Sequence[Any]]
@@ -249,6 +269,7 @@ class Scheduler:
         took_s = self.last_answer_s - started_s
         self._mean_s[lane] = 0.9 * self._mean_s[lane] + 0.1 * took_s / len(batch)
         self._running[lane] -= 1
+        self._running_of[lane, batch[0].caller] -= 1
         if self._observe is not None:
             self._observe(lane, len(batch), took_s)
         self._start(lane)

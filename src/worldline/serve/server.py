@@ -29,6 +29,8 @@ try:
     import uvicorn
     from starlette.types import ASGIApp
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    from worldline.serve.socket_protocol import SocketProtocol
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "serve") from error
 
@@ -193,7 +195,7 @@ def _config(app: ASGIApp, limits: Limits, admission: Admission | None) -> uvicor
     return uvicorn.Config(
         app,
         http=cast(type[HttpToolsProtocol], partial(TimedProtocol, limits, admission)),  # uvicorn only calls it
-        ws="websockets-sansio",
+        ws=SocketProtocol,
         ws_max_size=limits.frame_bytes,
         ws_per_message_deflate=False,  # a small message could expand beyond every limit
         lifespan="on",

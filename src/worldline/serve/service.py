@@ -11,14 +11,16 @@ from functools import partial
 from typing import Any, TypeVar, final
 
 from worldline.errors import UnavailableError
-from worldline.planning.calls import Call, PlanCall, PredictCall
-from worldline.serve.admission import Admission, BodyMemory
+from worldline.planning.calls import Call, PlanCall
+from worldline.serve.admission import Admission
 from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
 from worldline.serve.metrics import Metrics
+from worldline.serve.prices import Prices
 from worldline.serve.problems import problem_of
 from worldline.serve.scheduler import CallerLeftError, Gone, Lane, Scheduler
+from worldline.serve.shares import Shares
 from worldline.serve.tokens import Tokens
 from worldline.serve.usage import Usage
 from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
@@ -30,9 +32,6 @@ Encode = Callable[[object], object] | None
 
 CALLER_LEFT = 499
 """The status, in usage and metrics, of a call whose caller left."""
-
-QUICK_PLAN_S = 0.05
-"""Plans with at most this time limit are computed beside predictions: they belong to control loops."""
 
 
 @final
@@ -59,10 +58,14 @@ class Service:
         self.hosts, self.limits, self.metrics = hosts, limits or Limits(), Metrics()
         self.usage, self._tokens = usage or Usage(None), tokens
         self.needs_token = tokens is not None and tokens.any()
+        self.prices = Prices()
         self.scheduler = Scheduler(self.limits, workers=workers, observe=self.metrics.batch)
         self.metrics.watch(self.scheduler)
         self.admission = Admission(self.limits, self.metrics.refused.inc)
-        self.bodies = BodyMemory(self.limits.open_bytes)
+        self.memory = Shares(self.limits.open_bytes, "bytes in open requests and waiting messages")
+        self.bodies = Shares(self.limits.bodies, "open requests")
+        self.sockets = Shares(self.limits.sockets, "WebSockets")
+        self.streams = Shares(self.limits.sockets, "streams of events")
         self.stopping = list[Callable[[], None]]()
         """Called when the server stops, before it waits for open connections."""
 
@@ -95,13 +98,15 @@ class Service:
         return caller
 
     @asynccontextmanager
-    async def metered(self, caller: Caller, hosted: HostedWorld, verb: str, steps: int = 0) -> AsyncIterator[None]:
-        """Counts the block as one call of the caller.
+    async def metered(
+        self, caller: Caller, hosted: HostedWorld, verb: str, steps: int = 0, *, checked: bool = False
+    ) -> AsyncIterator[None]:
+        """Counts the block as one call of the caller; `checked` as in `Usage.admit`.
 
         Raises:
             RateLimitedError: the caller exceeds its rate or quota.
         """
-        self.usage.admit(caller)
+        self.usage.admit(caller, checked=checked)
         started_s, status = time.monotonic(), 200
         try:
             yield
@@ -130,6 +135,7 @@ class Service:
         encode: Encode = None,
         deadline_s: float | None = None,
         gone: Gone = None,
+        checked: bool = False,
     ) -> Any:
         """The answer of a world to a call.
 
@@ -140,6 +146,7 @@ class Service:
             encode: as in `Encode`.
             deadline_s: seconds until the caller gives up; None for the limit of the service.
             gone: what it returns completes when the caller has left.
+            checked: as in `Usage.admit`.
 
         Raises:
             WorldlineError: as the verb raises; or the call exceeds a limit, or too many calls wait.
@@ -148,21 +155,27 @@ class Service:
         call, card = with_budget(call, self.limits, deadline_s), hosted.card
         size = size_of(call, card, self.limits)
         pieces = -(-size.num_bytes // self.limits.piece_bytes)
-        async with self.metered(caller, hosted, call.verb, size.steps):
+        search_s = call.budget_s if isinstance(call, PlanCall) else 0.0
+        extent = {"length": size.length, "rollouts": size.rollouts}
+        price = self.prices.of(world, call.verb, card, **extent, search_s=search_s)
+        lane = price.lane if pieces <= 1 else Lane.SLOW
+        async with self.metered(caller, hosted, call.verb, size.steps, checked=checked):
             if pieces <= 1 and (group := group_of(call, card)) is not None:
                 return await self.scheduler.run_batched(
                     (call, encode),
-                    partial(_answers, hosted),
+                    partial(_answers, hosted, partial(self.prices.learn, price)),
                     group=(world, group),
+                    lane=lane,
                     caller=caller.id,
                     limit=min(card.max_batch, self.limits.piece_bytes // max(size.num_bytes, 1)),
                     deadline_s=deadline_s,
                     gone=gone,
                 )
-            unwanted, lane = threading.Event(), lane_of(call, pieces)
+            unwanted = threading.Event()
             run = partial(_in_pieces, hosted, call, pieces, encode, unwanted)
+            timed = partial(self.prices.timed, price, run)
             try:
-                return await self.scheduler.run(run, lane=lane, caller=caller.id, deadline_s=deadline_s, gone=gone)
+                return await self.scheduler.run(timed, lane=lane, caller=caller.id, deadline_s=deadline_s, gone=gone)
             finally:
                 unwanted.set()
 
@@ -213,10 +226,16 @@ class Service:
         return idle
 
 
-def _answers(hosted: HostedWorld, work: Sequence[tuple[Call, Encode]]) -> Sequence[object]:
+def _answers(
+    hosted: HostedWorld, learn: Callable[[float], None], work: Sequence[tuple[Call, Encode]]
+) -> Sequence[object]:
+    began_s = time.perf_counter()
     hosted.current()  # the card of a version that an alias was moved to
     answers = answer_calls(hosted.world, [call for call, _ in work])
-    return [_encoded(answer, encode) for answer, (_, encode) in zip(answers, work, strict=True)]
+    encoded = [_encoded(answer, encode) for answer, (_, encode) in zip(answers, work, strict=True)]
+    if not any(isinstance(answer, Exception) for answer in answers):
+        learn((time.perf_counter() - began_s) / len(work))
+    return encoded
 
 
 def _encoded(answer: object, encode: Encode) -> object:
@@ -233,10 +252,3 @@ def _in_pieces(hosted: HostedWorld, call: Call, pieces: int, encode: Encode, unw
     hosted.current()
     answer = answer_in_pieces(hosted.world, call, hosted.card, pieces, lambda: not unwanted.is_set())
     return answer if encode is None else encode(answer)
-
-
-def lane_of(call: Call, pieces: int = 1) -> Lane:
-    """The slow lane for searches, replays and large calls."""
-    if isinstance(call, PlanCall):
-        return Lane.QUICK if call.budget_s is not None and call.budget_s <= QUICK_PLAN_S else Lane.SLOW
-    return Lane.QUICK if pieces <= 1 and isinstance(call, PredictCall) else Lane.SLOW

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, final
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, literal, select, update
 
 from worldline.episode import Arrays, Episode
 from worldline.errors import ConfigError, InputError, WorldlineError
@@ -25,6 +25,7 @@ from worldline.schema import Schema, Signal
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld
+from worldline.serve.prices import CallPrice
 from worldline.serve.problems import (
     ConflictError,
     DeadlineError,
@@ -33,18 +34,21 @@ from worldline.serve.problems import (
     RateLimitedError,
     StepConflictError,
 )
-from worldline.serve.scheduler import Lane
-from worldline.serve.service import Service, lane_of
-from worldline.serve.tables import session_steps, sessions
+from worldline.serve.service import Service
+from worldline.serve.tables import session_blobs, session_steps, sessions
 from worldline.serve.work import size_of, with_budget
+from worldline.world.compatibility import clashes
 from worldline.world.session import Session, SessionState, SessionView
 from worldline.world.wire import decode_answer, encode_answer
 
 MAX_LIVE: Final = 256
 """Sessions whose beliefs stay in memory. Others are built again from their steps when they are used."""
+ID_LENGTH: Final = 22
+"""Characters of an id of `new_id`."""
 KEPT_EXPIRED_S: Final = 86400.0
 """Seconds for which an expired session is reported as such; then it is deleted."""
 _TRIM: Final = 64  # steps after which old steps are deleted
+_SHARED_BYTES: Final = 1024  # size from which a step is stored once for a session and its forks
 _REFRESH: Final = 0.1  # share of the lifetime after which a use is stored, so that not each one is
 
 T = TypeVar("T")
@@ -104,6 +108,8 @@ class _Live:
 class Sessions:
     """The sessions of a service. Processes with one database share them.
 
+    The transport has checked the rate of requests with a body (`Usage.check`).
+
     A step is acknowledged after it is in the database. The belief in memory is used as long as no other process has
     continued the session; else it is built again from the kept steps.
 
@@ -135,7 +141,7 @@ class Sessions:
             GoneError: the session of the key has expired.
         """
         hosted, limits = self._service.hosts.find(world, caller), self._service.limits
-        async with self._service.metered(caller, hosted, "create_session"):
+        async with self._service.metered(caller, hosted, "create_session", checked=True):
             opening = partial(_opened, hosted, settings, limits.session_steps)
             session, version = await self._service.scheduler.run(opening, caller=caller.id)
         name, now = new_id(caller, "session", key), time.time()
@@ -149,6 +155,7 @@ class Sessions:
             "step": 0,
             "created": now,
             "expires": now + limits.session_s,
+            "signals": msgspec.to_builtins(hosted.card.schema),
         }
         stored = await self._database.write_async(lambda connection: self._added(connection, caller, row))
         if stored is row:
@@ -182,6 +189,7 @@ class Sessions:
         Raises:
             StepConflictError: another number of observations was added so far.
             InputError: as in `Session.observe`. The step is not added.
+            RateLimitedError: the caller exceeds its rate or quota, or its sessions keep too much.
             NotFoundError: as in `get`.
             GoneError: as in `get`.
         """
@@ -193,21 +201,24 @@ class Sessions:
                 raise StepConflictError(f"step is {step}, expected {row['step']}: the number of observations so far.")
             hosted = self._service.hosts[row["world"]]
             run = partial(_observed, hosted, observed)
-            async with self._service.metered(caller, hosted, "observe", session.horizon):
-                version = await self._compute(caller, live, run, deadline_s=deadline_s)
+            async with self._service.metered(caller, hosted, "observe", session.horizon, checked=True):
+                price = self._service.prices.of(row["world"], "observe", hosted.card, length=1 + session.horizon)
+                version = await self._compute(caller, live, run, price=price, deadline_s=deadline_s)
             live.session = None  # until the step is in the database
-            row |= {"version": version, "state": _packed(session.state), "step": step + 1}
-            row["expires"] = time.time() + self._service.limits.session_s
+            changed = {"version": version, "state": _packed(session.state), "step": step + 1}
+            changed["expires"] = time.time() + self._service.limits.session_s
+            if version != row["version"]:
+                changed["signals"] = msgspec.to_builtins(session.world.describe().schema)
+            row |= changed
 
             def write(connection: Connection) -> None:
-                changed = {key: row[key] for key in ("version", "state", "step", "expires")}
                 mine = (sessions.c.id == name, sessions.c.step == step)
                 if connection.execute(update(sessions).where(*mine).values(changed)).rowcount != 1:
                     raise StepConflictError(f"another request added step {step} first. Read the session again.")
-                connection.execute(insert(session_steps).values(session_id=name, step=step, body=body))
+                self._add_step(connection, caller, name, step, body)
                 if (step + 1) % _TRIM == 0:
-                    old = (session_steps.c.session_id == name, session_steps.c.step <= step - session.num_kept)
-                    connection.execute(delete(session_steps).where(*old))
+                    is_old = session_steps.c.step <= step - session.num_kept
+                    _drop_steps(connection, (session_steps.c.session_id == name) & is_old)
 
             await self._database.write_async(write)
             live.session, live.step = session, step + 1
@@ -244,8 +255,12 @@ class Sessions:
                 answered: object = current.answer(whole)
                 return answered if encode is None else encode(answered)
 
-            async with self._service.metered(caller, hosted, call.verb, size.steps):
-                result = await self._compute(caller, live, answer, lane=lane_of(whole), deadline_s=deadline_s)
+            search_s = whole.budget_s if isinstance(whole, PlanCall) else 0.0
+            price = self._service.prices.of(
+                row["world"], f"session {call.verb}", hosted.card, length=1 + size.steps, search_s=search_s
+            )
+            async with self._service.metered(caller, hosted, call.verb, size.steps, checked=True):
+                result = await self._compute(caller, live, answer, price=price, deadline_s=deadline_s)
             if row["expires"] - time.time() < (1 - _REFRESH) * limits.session_s:
                 await self._database.write_async(partial(_refresh, name, limits.session_s))
             return result
@@ -267,9 +282,10 @@ class Sessions:
                 raise NotFoundError("session", name)
             row = {**stored, "id": new, "created": now, "expires": now + self._service.limits.session_s}
             if (added := self._added(connection, caller, row)) is row:
-                columns = select(literal(new), session_steps.c.step, session_steps.c.body)
+                copied = ["step", "body", "blob"]
+                columns = select(literal(new), *(session_steps.c[column] for column in copied))
                 steps = columns.where(session_steps.c.session_id == name)
-                connection.execute(insert(session_steps).from_select(["session_id", "step", "body"], steps))
+                connection.execute(insert(session_steps).from_select(["session_id", *copied], steps))
             return added
 
         async with self._service.metered(caller, self._service.hosts[source["world"]], "fork"):
@@ -285,8 +301,7 @@ class Sessions:
         self._service.usage.check_rate(caller)
 
         def write(connection: Connection) -> bool:
-            mine = (sessions.c.id == name, sessions.c.token_id == caller.id)
-            return connection.execute(delete(sessions).where(*mine)).rowcount == 1
+            return _drop_sessions(connection, (sessions.c.id == name) & (sessions.c.token_id == caller.id)) == 1
 
         if not await self._database.write_async(write):
             raise NotFoundError("session", name)
@@ -295,7 +310,7 @@ class Sessions:
     async def clean(self) -> None:
         """Deletes sessions that expired long ago."""
         old = sessions.c.expires < time.time() - KEPT_EXPIRED_S
-        await self._database.write_async(lambda connection: connection.execute(delete(sessions).where(old)))
+        await self._database.write_async(lambda connection: _drop_sessions(connection, old))
 
     async def _compute(
         self,
@@ -303,15 +318,15 @@ class Sessions:
         live: _Live,
         function: Callable[[Session], T],
         *,
-        lane: Lane = Lane.QUICK,
+        price: CallPrice,
         deadline_s: float | None = None,
     ) -> T:
         """The result of a function of a session, computed in a worker."""
         session, live.session = live.session, None
         assert session is not None
         try:
-            run = partial(function, session)
-            result = await self._service.scheduler.run(run, lane=lane, caller=caller.id, deadline_s=deadline_s)
+            run = partial(self._service.prices.timed, price, partial(function, session))
+            result = await self._service.scheduler.run(run, lane=price.lane, caller=caller.id, deadline_s=deadline_s)
         except DeadlineError:
             raise  # a worker may still change the session, so it is built again
         except WorldlineError:
@@ -348,10 +363,14 @@ class Sessions:
     async def _build(self, row: Mapping[str, Any], live: _Live) -> None:
         """Builds a session from its row and its steps."""
         hosted, settings = self._service.hosts[row["world"]], SessionSettings(**row["settings"])
+        _check_signals(row, hosted.card.schema)
         state = await asyncio.to_thread(self._state, hosted.card.schema, row)
         opening = partial(_opened, hosted, settings, self._service.limits.session_steps, state, row["version"])
         live.session = None  # also if this fails
-        live.session, _ = await self._service.scheduler.run(opening, caller=row["token_id"])
+        kept = 0 if state.episode is None else state.episode.num_steps
+        price = self._service.prices.of(row["world"], "open", hosted.card, length=1 + kept)
+        run = partial(self._service.prices.timed, price, opening)
+        live.session, _ = await self._service.scheduler.run(run, lane=price.lane, caller=row["token_id"])
         live.created, live.step = row["created"], row["step"]
 
     def _row(self, caller: Caller, name: str) -> dict[str, Any]:
@@ -365,12 +384,12 @@ class Sessions:
 
     def _body(self, name: str, step: int) -> bytes | None:
         """The stored message of a step."""
-        query = select(session_steps.c.body).where(session_steps.c.session_id == name, session_steps.c.step == step)
+        query = _bodies().where(session_steps.c.session_id == name, session_steps.c.step == step)
         return self._database.read(lambda connection: connection.execute(query).scalar_one_or_none())
 
     def _state(self, schema: Schema, row: Mapping[str, Any]) -> SessionState:
         """The state of a session from its row and its kept steps."""
-        kept = select(session_steps.c.body).where(session_steps.c.session_id == row["id"])
+        kept = _bodies().where(session_steps.c.session_id == row["id"])
         kept = kept.where(session_steps.c.step < row["step"]).order_by(session_steps.c.step.desc())
         kept = kept.limit(self._service.limits.session_steps)
         bodies = self._database.read(lambda connection: connection.execute(kept).scalars().all())
@@ -390,6 +409,22 @@ class Sessions:
         if any(stored[name] != row[name] for name in ("world", "settings")):
             raise ConflictError("this Idempotency-Key was used for another world or other settings. Use another key.")
         return dict(stored)
+
+    def _add_step(self, connection: Connection, caller: Caller, name: str, step: int, body: bytes) -> None:
+        """Stores a step, if the caller may store so much."""
+        row: dict[str, Any] = {"session_id": name, "step": step, "body": body}
+        if len(body) >= _SHARED_BYTES:
+            limit = self._service.limits.session_bytes
+            mine = select(func.coalesce(func.sum(session_blobs.c.size), 0)).where(session_blobs.c.token_id == caller.id)
+            if (stored := connection.execute(mine).scalar_one()) + len(body) > limit:
+                raise RateLimitedError(
+                    f"sessions of this token keep {stored} bytes, and {limit} are allowed. Delete a session, or keep "
+                    "fewer steps (num_kept)."
+                )
+            blob = {"id": secrets.token_urlsafe(16), "token_id": caller.id, "size": len(body), "body": body}
+            connection.execute(insert(session_blobs).values(blob))
+            row |= {"body": b"", "blob": blob["id"]}
+        connection.execute(insert(session_steps).values(row))
 
     def _check_count(self, connection: Connection, caller: Caller) -> None:
         mine = (sessions.c.token_id == caller.id, sessions.c.expires > time.time())
@@ -437,8 +472,28 @@ def _follow(hosted: HostedWorld, session: Session) -> int | None:
     """Continues with the current version of the world, and returns its number."""
     version, world = hosted.current()
     if world is not session.world:
-        session.use(world)
+        try:
+            session.use(world)
+        except InputError as error:
+            raise GoneError(f"{error} Open a new session.") from error
     return version
+
+
+def _check_signals(row: Mapping[str, Any], schema: Schema) -> None:
+    """Checks that the world of a session still has its signals, also if its folder was replaced.
+
+    Raises:
+        GoneError: it has others.
+    """
+    if row["signals"] is None:  # of an older version of the service
+        return
+    before = msgspec.convert(row["signals"], Schema)
+    names, known = ([signal.name for signal in one.observations] for one in (before, schema))
+    changes = [f"the observation signal {name!r} is missing" for name in names if name not in known]
+    if changes := changes + list(clashes(before, schema, names)):
+        raise GoneError(
+            f"the world {row['world']!r} was replaced by another one: {'; '.join(changes[:3])}. Open a new session."
+        )
 
 
 def _observed(hosted: HostedWorld, step: ObservedStep, session: Session) -> int | None:
@@ -448,6 +503,28 @@ def _observed(hosted: HostedWorld, step: ObservedStep, session: Session) -> int 
         step.observations, actions=step.actions or None, exogenous=step.exogenous or None, observed=step.observed
     )
     return version
+
+
+def _bodies() -> Select[Any]:
+    """The messages of steps."""
+    body = func.coalesce(session_blobs.c.body, session_steps.c.body)
+    return select(body).select_from(session_steps).outerjoin(session_blobs, session_blobs.c.id == session_steps.c.blob)
+
+
+def _drop_steps(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Deletes steps, and large ones that no other session keeps."""
+    dropped = connection.execute(delete(session_steps).where(which).returning(session_steps.c.blob)).scalars()
+    blobs = [blob for blob in dropped if blob is not None]
+    kept = exists().where(session_steps.c.blob == session_blobs.c.id)
+    for first in range(0, len(blobs), 1000):  # SQLite limits the values of a statement
+        some = session_blobs.c.id.in_(blobs[first : first + 1000])
+        connection.execute(delete(session_blobs).where(some, ~kept))
+
+
+def _drop_sessions(connection: Connection, which: ColumnElement[bool]) -> int:
+    """Deletes sessions with their steps; returns their number."""
+    _drop_steps(connection, session_steps.c.session_id.in_(select(sessions.c.id).where(which)))
+    return connection.execute(delete(sessions).where(which)).rowcount
 
 
 def _refresh(name: str, session_s: float, connection: Connection) -> None:

@@ -16,14 +16,20 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from worldline.schema import Schema
 from worldline.serve.callers import Caller, ForbiddenError, Scope
 from worldline.serve.hosting import HostedWorld
+from worldline.serve.prices import QUICK_S
 from worldline.serve.problems import OverloadedError, Problem, SlowRequestError, TooLargeError, fault_text, problem_of
 from worldline.serve.requests import request_id_of
 from worldline.serve.scheduler import Lane
-from worldline.serve.service import QUICK_PLAN_S, Service
+from worldline.serve.service import Service
+from worldline.serve.shares import Resize
+from worldline.serve.socket_protocol import SocketProtocol
 from worldline.world.base import World
 
 QUEUE: Final = 8
 """Received frames that wait; a client that sends more is slowed down by TCP."""
+
+QUEUE_BYTES: Final = 2**22
+"""Size of the frames that wait, beyond which no further one is read."""
 
 INTERNAL: Final = 1011
 """Close code of a failed service (RFC 6455)."""
@@ -46,19 +52,32 @@ class Connection:
     Args:
         socket: not accepted yet.
         service: computes.
+        share: of the caller in the memory for messages.
         caller: who connected.
         hosted: the world.
         request_id: for messages and logs.
     """
 
     def __init__(
-        self, socket: WebSocket, service: Service, *, caller: Caller, hosted: HostedWorld, request_id: str
+        self,
+        socket: WebSocket,
+        service: Service,
+        share: Resize,
+        *,
+        caller: Caller,
+        hosted: HostedWorld,
+        request_id: str,
     ) -> None:
         self.socket, self.limits, self.caller, self.request_id = socket, service.limits, caller, request_id
         self.name, self.card, self.version = hosted.name, hosted.card, hosted.version
         self._service = service
         self._frames = asyncio.Queue[tuple[str | bytes, float] | None](QUEUE)
         self._reader: asyncio.Task[None] | None = None
+        self._waiting_bytes, self._has_room = 0, asyncio.Event()
+        self._is_handling = False
+        self._failure: OverloadedError | None = None
+        self._protocol: SocketProtocol = socket.scope["state"]["protocol"]
+        self._protocol.count(share, self._fail)
 
     async def accept(self) -> None:
         """Accepts the WebSocket; before, an error is the HTTP response of an endpoint that denies."""
@@ -72,15 +91,22 @@ class Connection:
             WebSocketDisconnect: the client is gone.
             SlowRequestError: there was no frame in time.
             TooLargeError: it is too large.
+            OverloadedError: the messages of the caller need too much memory.
         """
+        if self._is_handling:
+            self._protocol.handled()
+        self._is_handling = False
         try:
             async with asyncio.timeout(timeout_s):
                 received = await self._frames.get()
         except TimeoutError as error:
             raise SlowRequestError(f"no message for {timeout_s:g} s. Connect again.") from error
-        if received is None:
-            raise WebSocketDisconnect
+        if received is None or self._failure is not None:
+            raise self._failure or WebSocketDisconnect
         frame, received_s = received
+        self._is_handling = True
+        self._waiting_bytes -= len(frame)
+        self._has_room.set()
         limit = min(max_bytes, self.limits.frame_bytes)
         if len(frame) > limit:
             raise TooLargeError(f"the message has {len(frame)} bytes, more than {limit}. Send less in one message.")
@@ -93,7 +119,7 @@ class Connection:
             function: gets the world.
             plan_s: about how long it takes.
         """
-        lane = Lane.QUICK if plan_s <= QUICK_PLAN_S else Lane.SLOW
+        lane = Lane.QUICK_LOOP if plan_s <= QUICK_S else Lane.SLOW_LOOP
         return await self._service.compute(self.caller, self.name, "plan", function, lane=lane)
 
     async def unless_gone(self, work: Coroutine[Any, Any, Value]) -> Value:
@@ -101,19 +127,21 @@ class Connection:
 
         Raises:
             WebSocketDisconnect: the client is gone.
+            OverloadedError: as in `receive`.
         """
         assert self._reader is not None
         task = asyncio.ensure_future(work)
         try:
             await asyncio.wait({task, self._reader}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise WebSocketDisconnect
+                raise self._failure or WebSocketDisconnect
             return task.result()
         finally:
             task.cancel()
 
     async def close(self) -> None:
         """Ends reading."""
+        self._protocol.count(None)
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.wait({self._reader})
@@ -122,8 +150,21 @@ class Connection:
         """Receives until the client leaves, so that the time of receipt is exact while a plan is searched."""
         while (message := await self.socket.receive())["type"] == "websocket.receive":
             text = message.get("text")
-            await self._frames.put((message["bytes"] if text is None else text, time.monotonic()))
+            frame = message["bytes"] if text is None else text
+            self._waiting_bytes += len(frame)
+            await self._frames.put((frame, time.monotonic()))
+            while self._waiting_bytes > QUEUE_BYTES:
+                self._has_room.clear()
+                await self._has_room.wait()
         await self._frames.put(None)
+
+    def _fail(self, error: OverloadedError) -> None:
+        """Ends the connection with an error at the next `receive`, and a call in `unless_gone` at once."""
+        self._failure = error
+        if self._reader is not None:
+            self._reader.cancel()
+        if self._frames.empty():
+            self._frames.put_nowait(None)
 
 
 @final
@@ -142,45 +183,29 @@ class SocketEndpoint:
     failed: int | None = None
 
 
-@final
-class Sockets:
-    """All open WebSockets of a service.
+async def serve_socket(socket: WebSocket, service: Service, endpoint: SocketEndpoint) -> None:
+    """Serves one WebSocket until it ends. Raises nothing."""
+    request_id = request_id_of(socket)
+    try:
+        await _serve(socket, service, endpoint, request_id)
+    except WebSocketDisconnect:
+        pass
+    except Exception as error:  # noqa: BLE001  # every error becomes an answer
+        problem = problem_of(error)
+        if problem.status == 500:
+            _logger.error("WebSocket %s failed: %s", request_id, fault_text(error))
+        await _refuse(socket, endpoint, request_id, problem)
 
-    Args:
-        service: authorizes and computes.
-    """
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self.num_open = 0
-
-    async def serve(self, socket: WebSocket, endpoint: SocketEndpoint) -> None:
-        """Serves one WebSocket until it ends. Raises nothing."""
-        request_id = request_id_of(socket)
-        self.num_open += 1
-        try:
-            await self._serve(socket, endpoint, request_id)
-        except WebSocketDisconnect:
-            pass
-        except Exception as error:  # noqa: BLE001  # every error becomes an answer
-            problem = problem_of(error)
-            if problem.status == 500:
-                _logger.error("WebSocket %s failed: %s", request_id, fault_text(error))
-            await _refuse(socket, endpoint, request_id, problem)
-        finally:
-            self.num_open -= 1
-
-    async def _serve(self, socket: WebSocket, endpoint: SocketEndpoint, request_id: str) -> None:
-        limit = self._service.limits.sockets
-        if self.num_open > limit:
-            raise OverloadedError(f"{limit} WebSockets are open. Try again later.")
-        origin = socket.headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != socket.headers.get("host"):
-            # Browsers let any page open a WebSocket to any server, so a page could reach a service without tokens.
-            raise ForbiddenError("pages of other origins may not connect. Use a program.")
-        caller = await self._service.authorize(socket.headers.get("authorization"), Scope.SESSION)
-        hosted = self._service.hosts.find(socket.query_params.get("world", ""), caller)
-        connection = Connection(socket, self._service, caller=caller, hosted=hosted, request_id=request_id)
+async def _serve(socket: WebSocket, service: Service, endpoint: SocketEndpoint, request_id: str) -> None:
+    origin = socket.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != socket.headers.get("host"):
+        # Browsers let any page open a WebSocket to any server, so a page could reach a service without tokens.
+        raise ForbiddenError("pages of other origins may not connect. Use a program.")
+    caller = await service.authorize(socket.headers.get("authorization"), Scope.SESSION)
+    hosted = service.hosts.find(socket.query_params.get("world", ""), caller)
+    with service.sockets.open(caller.id, 1), service.memory.open(caller.id) as share:
+        connection = Connection(socket, service, share, caller=caller, hosted=hosted, request_id=request_id)
         try:
             await endpoint.handle(connection)
         finally:

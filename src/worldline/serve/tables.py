@@ -59,8 +59,9 @@ sessions: Final = sa.Table(
     sa.Column("step", sa.Integer, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("expires", sa.Double, nullable=False, index=True),
+    sa.Column("signals", _JSON),
 )
-"""Open sessions; `step` counts the observations."""
+"""Open sessions; `step` counts the observations, `signals` is the schema of the world at the last one."""
 
 session_steps: Final = sa.Table(
     "session_steps",
@@ -68,8 +69,19 @@ session_steps: Final = sa.Table(
     sa.Column("session_id", sa.Text, sa.ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("step", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("blob", sa.Text, index=True),
 )
-"""The steps that a session keeps, from which it is built again after a restart."""
+"""The steps that a session keeps, from which it is built again after a restart. A large one is in `session_blobs`."""
+
+session_blobs: Final = sa.Table(
+    "session_blobs",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("token_id", sa.Text, nullable=False, index=True),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+"""Large steps, which a session shares with its forks. The last session that keeps one deletes it."""
 
 jobs: Final = sa.Table(
     "jobs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import final
 
@@ -80,8 +80,8 @@ class Usage:
         self._today: dict[str, int] = {}
         self._day = _day()
 
-    def admit(self, caller: Caller) -> None:
-        """Counts a call against rate and quota.
+    def check(self, caller: Caller) -> None:
+        """Counts a request against the rate, and checks the quota, before any work is done for it.
 
         Raises:
             RateLimitedError: the caller exceeds one of them.
@@ -89,15 +89,26 @@ class Usage:
         self.check_rate(caller)
         if self._day != (day := _day()):
             self._day, self._today = day, {}
-        used = self._today.get(caller.id, 0)
-        if caller.quota is not None and used >= caller.quota:
+        if caller.quota is not None and self._today.get(caller.id, 0) >= caller.quota:
             now = datetime.now(UTC)
             midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
             raise RateLimitedError(
                 f"the quota of {caller.quota} calls per day is used up. It starts again at midnight (UTC).",
                 (midnight - now).total_seconds(),
             )
-        self._today[caller.id] = used + 1
+
+    def admit(self, caller: Caller, *, checked: bool = False) -> None:
+        """Counts a call against rate and quota.
+
+        Args:
+            caller: who calls.
+            checked: whether `check` counted the request against the rate.
+
+        Raises:
+            RateLimitedError: as in `check`.
+        """
+        self.check(replace(caller, rate=None) if checked else caller)
+        self._today[caller.id] = self._today.get(caller.id, 0) + 1
 
     def record(self, caller: Caller, *, world: str, verb: str, status: int, seconds: float, steps: int) -> None:
         """Counts a finished call.

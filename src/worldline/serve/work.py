@@ -38,10 +38,14 @@ class CallSize:
     Args:
         num_bytes: estimated memory.
         steps: predicted steps, over all worlds and candidates; of a plan, those of one candidate.
+        length: observations and steps that follow one another; of a plan, its observations.
+        rollouts: worlds, times candidates and samples; of a plan, its worlds.
     """
 
     num_bytes: int
     steps: int
+    length: int
+    rollouts: int
 
 
 def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
@@ -64,7 +68,10 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
     ):
         if number > limit:
             raise TooLargeError(f"the call needs {number} {what}. This service accepts {limit}: send less at once.")
-    return CallSize(num_bytes=num_bytes, steps=predicted)
+    if isinstance(call, PlanCall):  # its search has a time limit
+        return CallSize(num_bytes=num_bytes, steps=predicted, length=observed, rollouts=worlds)
+    rollouts = worlds * candidates * max(1, samples)
+    return CallSize(num_bytes=num_bytes, steps=predicted, length=observed + steps, rollouts=rollouts)
 
 
 def _num_bytes(call: Call, card: Card, worlds: int, candidates: int, samples: int, steps: int, observed: int) -> int:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
+from worldline.data.read_options import SchemaEdits
 from worldline.errors import ConfigError, InputError, UnknownNameError
 
 if TYPE_CHECKING:  # the command shows these options without importing torch
-    from worldline.data.schema_edits import SchemaEdits
     from worldline.data.store import Store
     from worldline.recipes.recipe import Recipe
 
@@ -21,12 +21,8 @@ MakeRecipe = Callable[["Store"], "Recipe"]
 TABLE: Final = "learn"
 """Table of a TOML file with options of the command; all other keys are settings of the recipe."""
 REPEATED: Final[Mapping[str, type]] = {
-    "recipe": str,
-    "model": str,
-    "weights": str,
-    "split": str,
-    "seed": int,
-    "num_seeds": int,
+    **dict.fromkeys(("recipe", "model", "weights", "split"), str),
+    **dict.fromkeys(("seed", "num_seeds"), int),
 }
 """The options in this table, which the result depends on, and their types."""
 AUTO: Final = "auto"
@@ -105,9 +101,9 @@ class Options:
     split: str | None = None
     horizon: int | None = None
     goals: bool | None = None
-    set: Mapping[str, object] = field(default_factory=dict)
+    set: Mapping[str, object] = field(default_factory=dict, metadata={"option": {"metavar": "PATH=VALUE"}})
     config: Path | str | None = None
-    edits: SchemaEdits | None = None
+    edits: SchemaEdits | None = field(default=None, metadata={"option": None})
     action_lag: int | None = None
     force: bool = False
     seed: int | None = None

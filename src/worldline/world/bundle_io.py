@@ -372,7 +372,14 @@ def _load(
 
 
 def _arrays(bundle: Bundle, name: str) -> dict[str, NDArray[np.generic]]:
-    return {key: tensor.numpy() for key, tensor in bundle.tensors(f"{name}.safetensors").items()}
+    arrays = dict[str, NDArray[np.generic]]()
+    for key, tensor in bundle.tensors(file := f"{name}.safetensors").items():
+        try:
+            arrays[key] = tensor.numpy()
+        except TypeError as error:
+            problem = f"{key} has the type {tensor.dtype}, which NumPy lacks; expected float32 or another type of NumPy"
+            raise BundleError(f"{bundle.folder / file}: {problem}. {_AGAIN}.") from error
+    return arrays
 
 
 def _tensors(arrays: Arrays) -> dict[str, Tensor]:

@@ -127,10 +127,10 @@ class LocalWorld(World):
 
         Raises:
             InputError: as in `World.predict`.
-            UnsupportedError: there are more than `Card.max_batch` worlds.
+            UnsupportedError: there are more than `Card.max_batch` worlds, or a value is too large.
         """
         card, calibration = self._card, self.calibration
-        checked = check_history(card.schema, history)
+        checked = check_history(card.schema, history, self._ranges)
         check_limit(checked.num_worlds, card.max_batch, "world", "max_batch")
         past, errors = checked.history, None
         num_tested = np.zeros(checked.num_worlds, int)
@@ -164,9 +164,10 @@ class LocalWorld(World):
 
         Raises:
             InputError: as in `World.predict`.
+            UnsupportedError: a value is too large.
         """
         card = self._card
-        history = check_history(card.schema, recent).history
+        history = check_history(card.schema, recent, self._ranges).history
         num_observed = before.num_observed + 1
         belief = self.engine.observe(before.belief, history.step(1), seed=_seed_after(before))
         excess = np.concatenate([before.excess, history_excess(self._ranges, card.inputs, history)[:, 1:]], 1)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import DataError
+from worldline.errors import DataError, UnsupportedError
 from worldline.formatting import pretty_unit
 from worldline.schema import Kind, Schema
 
@@ -33,6 +33,11 @@ MAX_EXCESS: Final = 0.1
 FAR_RANGES: Final = 2.0
 """Distance from the logged range, in ranges, beyond which a predicted path is not trusted. A path towards a goal may
 leave the range; one that is three ranges wide was never near the logs."""
+MAX_REACH: Final = 1e6
+"""Distance from the logged range, in ranges or in the largest logged value, beyond which a value of a history is
+refused. A belief that holds it could overflow, and every later answer with it."""
+MAX_VALUE: Final = 1e15
+"""Largest absolute value of a signal without a logged range; float32 holds its square."""
 
 
 def ranges_of(schema: Schema, episodes: Iterable[Episode]) -> dict[str, Floats]:
@@ -118,6 +123,32 @@ def history_excess(ranges: Mapping[str, Floats], inputs: Iterable[str], history:
     before = excess_of(ranges, {**history.actions, **history.exogenous}, (lead[0], lead[1] - 1))
     excess[:, 1:] = np.maximum(excess[:, 1:], before)
     return excess
+
+
+def check_magnitudes(schema: Schema, ranges: Mapping[str, Floats], history: History) -> None:
+    """Checks that the arithmetic of a world can hold the vector signals of a history.
+
+    Raises:
+        UnsupportedError: a value is more than `MAX_REACH` outside its range, or above `MAX_VALUE` without one.
+    """
+    for name, values in {**history.observations, **history.actions, **history.exogenous}.items():
+        if (signal := schema[name]).kind is not Kind.VECTOR:
+            continue
+        low, high = (edge.astype(np.float64) for edge in ranges.get(name, np.outer([-1, 1], [MAX_VALUE])))
+        if name in ranges:
+            size = np.maximum(np.abs(low), np.abs(high))
+            reach = MAX_REACH * np.maximum(high - low, np.where(size > 0, size, 1.0))
+            low, high = low - reach, high + reach
+        far = (values < low) | (values > high)
+        if name in history.observed:
+            far &= history.observed[name].astype(bool)[..., None]
+        if far.any():
+            value = f"{values[far][0]:.4g} {pretty_unit(signal.unit)}".rstrip()
+            part = far.any(tuple(range(far.ndim - 1))).argmax() % len(low)
+            raise UnsupportedError(
+                f"{name!r} is {value}. This world computes with {low[part]:.4g} to {high[part]:.4g}. Check the sensor, "
+                "or mark the value as missing in `observed`."
+            )
 
 
 def far_value(schema: Schema, ranges: Mapping[str, Floats], values: Arrays, what: str) -> str:

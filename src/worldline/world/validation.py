@@ -15,7 +15,7 @@ from worldline.errors import InputError, UnknownNameError, UnsupportedError
 from worldline.formatting import plural
 from worldline.planning.base import Goal
 from worldline.schema import Kind, Schema, Signal
-from worldline.world.logged_range import MAX_EXCESS
+from worldline.world.logged_range import MAX_EXCESS, check_magnitudes
 
 Array = NDArray[np.generic]
 
@@ -44,11 +44,19 @@ class ValidatedHistory:
         return () if self.single else (self.num_worlds,)
 
 
-def check_history(schema: Schema, history: History) -> ValidatedHistory:
+def check_history(
+    schema: Schema, history: History, ranges: Mapping[str, NDArray[np.floating]] | None = None
+) -> ValidatedHistory:
     """The history with a W axis, in the schema's dtypes. Observation signals may be missing.
+
+    Args:
+        schema: of the signals.
+        history: of one world or W worlds.
+        ranges: logged ranges, for `check_magnitudes`; None to accept every finite value.
 
     Raises:
         InputError: an array has an unknown name, the wrong shape or dtype, or is not finite.
+        UnsupportedError: as in `check_magnitudes`.
     """
     if not history.observations:
         names = ", ".join(signal.name for signal in schema.observations)
@@ -82,6 +90,8 @@ def check_history(schema: Schema, history: History) -> ValidatedHistory:
         observed=observed,
     )
     single = extra == 1
+    if ranges is not None:
+        check_magnitudes(schema, ranges, checked)
     return ValidatedHistory(
         history=add_world_axis(checked) if single else checked, single=single, num_worlds=1 if single else leading[0]
     )

@@ -120,7 +120,7 @@ def frames(
     """
     with _open(path) as video:
         decoded = _decode_from(video, start_s)
-        for time, frame in decoded if decoded is not None else ():
+        for time, _, frame in decoded if decoded is not None else ():
             if time >= stop_s:
                 return
             if time >= start_s:
@@ -243,14 +243,9 @@ class _Packets:
                 self._seen += 1
                 self._last = max(self._last, packet.pts or 0)
                 self._shown += not packet.is_discard
-                self._check_declared()
+                if 0 < (declared := self._video.stream.frames) < self._seen:  # 0 is unknown
+                    raise self._video.error(f"it declares {declared} frames and holds more")
             yield packet
-
-    def _check_declared(self) -> None:
-        """Raises if the file holds more frames than it declares; a declared number of 0 is unknown."""
-        declared = self._video.stream.frames
-        if 0 < declared < self._seen:
-            raise self._video.error(f"it declares {declared} frames and holds more")
 
     def check_end(self, num_frames: int) -> None:
         """Raises if the file, read from start to end, held fewer frames than it declares or fewer could be decoded."""
@@ -261,8 +256,8 @@ class _Packets:
             raise self._video.error(f"only {num_frames} of the {self._shown} frames in the file can be decoded")
 
 
-def _decode(video: _VideoStream, first: int | None) -> Iterator[tuple[float, VideoFrame]]:
-    """Yields frames with their times, from the container's current position.
+def _decode(video: _VideoStream, first: int | None) -> Iterator[tuple[float, int, VideoFrame]]:
+    """Yields times, time stamps and frames, from the container's current position.
 
     Args:
         video: the stream.
@@ -289,16 +284,16 @@ def _decode(video: _VideoStream, first: int | None) -> Iterator[tuple[float, Vid
             if (frame.width, frame.height) != size:
                 raise video.error(f"{what} has {frame.width} by {frame.height} pixels, the first frame has {size}")
             last, number = stamp, number + 1
-            yield (stamp - zero) * video.tick_s, frame
+            yield (stamp - zero) * video.tick_s, stamp, frame
     if first is None:
         packets.check_end(number)
 
 
-def _decode_from(video: _VideoStream, start_s: float) -> Iterator[tuple[float, VideoFrame]] | None:
+def _decode_from(video: _VideoStream, start_s: float) -> Iterator[tuple[float, int, VideoFrame]] | None:
     """Yields frames from a key frame at or before `start_s`; returns None if seeking leads to a later one."""
     if start_s <= 0:
         return _decode(video, None)
-    first = _first_stamp(video)
+    _, first, _ = next(_decode(video, None))
     with _damage(video, f"the place at {start_s:.3f} s"):
         video.container.seek(first + math.floor(start_s / video.tick_s), stream=video.stream, backward=True)
     frames_from_key = _decode(video, first)
@@ -306,18 +301,6 @@ def _decode_from(video: _VideoStream, start_s: float) -> Iterator[tuple[float, V
     if head is None or head[0] > start_s:
         return None
     return chain([head], frames_from_key)
-
-
-def _first_stamp(video: _VideoStream) -> int:
-    """Returns the presentation time stamp of the first frame."""
-    stamps = []
-    for packet in _Packets(video):
-        stamps.append(packet.pts)
-        with _damage(video, "frame 0"):
-            decoded = packet.decode()
-        for frame in decoded:
-            return video.stamp(stamps[0] if video.counts_slots else frame.pts, "frame 0")
-    raise video.error("no frame can be decoded")
 
 
 def _picture(frame: VideoFrame, video: _VideoStream, time: float) -> NDArray[np.uint8]:

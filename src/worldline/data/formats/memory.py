@@ -12,7 +12,6 @@ An index of times becomes the column `time`; named levels of an index become col
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +134,7 @@ def _episode_logs(episodes: Sequence[Episode | Mapping[str, Any]], schema: Schem
         unclear,
         root=Path(),
         files=files,
-        reader=lambda: nullcontext(lambda number: _draft_of(episodes[number], number)),
+        reader=lambda _: lambda number: _draft_of(episodes[number], number),
         columns=draft.columns,
     )
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from io import BytesIO
 from math import prod
 from pathlib import Path
 
@@ -48,6 +49,8 @@ Array = NDArray[np.generic]
 _Header = tuple[tuple[int, ...], np.dtype[np.generic]]
 """Shape and dtype."""
 
+_HEADER_BYTES = 1 << 14
+"""Longest start of an array that is read; numpy refuses headers above 10,000 characters."""
 _FIX = "Save it again with numpy.savez; arrays of Python objects cannot be read."
 _SEVERAL = "The file seems to hold several episodes. Save each episode in a separate file."
 
@@ -75,7 +78,7 @@ class NpzLogs(EpisodeLogs):
             [*unclear, *unread(path, files, "not .npz files")],
             root=files[0].parent,
             files=[file.name for file in files],
-            reader=lambda: nullcontext(lambda number: _read_file(files[number], known)),
+            reader=lambda _: lambda number: _read_file(files[number], known),
             columns=draft.columns,
         )
 
@@ -154,8 +157,12 @@ def _summarise(file: Path) -> tuple[dict[str, Summary], dict[str, NDArray[np.flo
 
 def _header(archive: zipfile.ZipFile, key: str) -> _Header:
     """Reads shape and dtype of an array without its values."""
-    with archive.open(f"{key}.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)
+    with archive.open(f"{key}.npy") as member:
+        stream = BytesIO(start := member.read(_HEADER_BYTES))
+    version = np.lib.format.read_magic(stream)
+    length = int.from_bytes(start[8 : 10 if version == (1, 0) else 12], "little")
+    if length > _HEADER_BYTES:  # numpy would read it before it refuses it
+        raise ValueError(f"the header of {key} has {length} bytes, and the limit is {_HEADER_BYTES}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
     return shape, dtype

@@ -7,9 +7,10 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import TypeVar
 from zipfile import BadZipFile
 
@@ -33,7 +34,7 @@ V = TypeVar("V")
 
 UNREADABLE = (
     *(OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, EOFError, SyntaxError),
-    *(struct.error, zlib.error, BadZipFile, DecodeError),
+    *(struct.error, zlib.error, BadZipFile, DecodeError, TokenError),  # TokenError: of the header of an npz array
 )
 """Exceptions of libraries for damaged files; they include `DataError` (a `ValueError`)."""
 
@@ -323,7 +324,7 @@ class EpisodeLogs(Logs):
         unclear: see `Logs`.
         root: the folder of the logs.
         files: of each episode, relative to the folder.
-        reader: opens the source and gives the function that reads an episode of it.
+        reader: opens the source until the stack is closed, and returns the function that reads an episode of it.
         columns: see `Logs`.
     """
 
@@ -334,7 +335,7 @@ class EpisodeLogs(Logs):
         *,
         root: Path,
         files: Sequence[str],
-        reader: Callable[[], AbstractContextManager[ReadEpisode]],
+        reader: Callable[[ExitStack], ReadEpisode],
         columns: Sequence[ColumnGuess] = (),
     ) -> None:
         super().__init__(schema, unclear)
@@ -348,7 +349,7 @@ class EpisodeLogs(Logs):
         """Yields every episode in order."""
         with ExitStack() as stack:
             try:
-                read_episode = stack.enter_context(self._reader())
+                read_episode = self._reader(stack)
             except DataError as error:
                 yield from (self.failed(error, number) for number in range(len(self)))
                 return

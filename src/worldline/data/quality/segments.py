@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.array_size import check_one_hot
 from worldline.data.checks import arrays_of
 from worldline.data.formats.reading import filled
 from worldline.data.store import Store
@@ -126,8 +127,8 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0, length:
         states=states,
         pictures=pictures,
         known=known,
-        actions=_table(episode, schema, Role.ACTION)[start:stop],
-        inputs=np.concatenate([_table(episode, schema, Role.EXOGENOUS)[start:stop], times], 1),
+        actions=_table(episode, schema, Role.ACTION, slice(start, stop)),
+        inputs=np.concatenate([_table(episode, schema, Role.EXOGENOUS, slice(start, stop)), times], 1),
         start=start,
     )
 
@@ -186,15 +187,16 @@ def _num_columns(signal: Signal) -> int:
     return max(1, signal.size - 1)
 
 
-def _table(episode: Episode, schema: Schema, role: Role) -> Floats:
+def _table(episode: Episode, schema: Schema, role: Role, steps: slice) -> Floats:
     arrays = arrays_of(episode, role)
-    parts = [_columns(arrays[s.name], s) for s in schema.of(role) if s.kind is not Kind.IMAGE]
-    return np.concatenate([np.empty((episode.num_steps, 0)), *parts], 1)
+    parts = [_columns(arrays[s.name][steps], s) for s in schema.of(role) if s.kind is not Kind.IMAGE]
+    return np.concatenate([np.empty((steps.stop - steps.start, 0)), *parts], 1)
 
 
 def _columns(values: NDArray[np.generic], signal: Signal) -> Floats:
     if signal.num_values is None:
         return values.reshape(len(values), -1).astype(np.float64)
+    check_one_hot(signal, len(values))
     return np.asarray(values[:, None] == np.arange(_num_columns(signal)), np.float64)
 
 

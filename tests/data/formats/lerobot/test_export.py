@@ -144,7 +144,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_by_a_failure(tmp_path, schem
     (tmp_path / "full").write_text("mine")
     with pytest.raises(InputError, match="exists"):
         export_lerobot(store, tmp_path / "full")
-    monkeypatch.setattr(lerobot_export, "_tasks_table", lambda tasks: 1 / 0)
+    monkeypatch.setattr(lerobot_export, "_merge", lambda parts: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_lerobot(store, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "store"]

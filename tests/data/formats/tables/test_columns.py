@@ -148,3 +148,25 @@ def test_tables_in_a_folder_are_sorted_and_hidden_files_left(tmp_path):
         write(tmp_path, "a\n1\n", name)
     assert [file.name for file in tables_in(tmp_path)] == ["a.parquet", "b.CSV"]
     assert tables_in(tmp_path / "d.txt") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "problem"),
+    [
+        ("p [bar];q\n1.900,5;1\n950,25;2\n-1.234.567;3\nNA;4\n", [1900.5, 950.25, -1234567, None], "'-1.234.567'"),
+        ("p;q\n950;1\n7,5;2\n", [950, 7.5], "'7,5' are read as numbers, here as 7.5"),
+        ("p;q\n1,5;1.900\n", [1.5], "'1.900' are read as numbers, here as 1900"),
+        ('p,q\n"1,900.5",1\n"2,000",2\n', [1900.5, 2000], "'1,900.5' are read as numbers, here as 1900.5"),
+        ("p;q\n1 900,5;1\n2\u00a0000;2\n3’000;3\n", [1900.5, 2000, 3000], "here as 1900.5"),
+        ("p;q\n1.900,5;1\n1,900.5;2\n", ["1.900,5", "1,900.5"], "some numbers have a comma as decimal sign"),
+        ("p;q\n01.02.2024;1\n192.168.1.10;2\n1.2.3;3\n1,5;4\n", ["01.02.2024", "192.168.1.10", "1.2.3", "1,5"], ""),
+        ("p;q\n1.900;1\nerr;2\n2.755;3\n", ["1.900", "err", "2.755"], ""),
+    ],
+)
+def test_separators_of_thousands(tmp_path, text, values, problem):
+    table = read_table(write(tmp_path, text))
+    column = table.columns["p"]
+    expected = [0 if value is None else value for value in values]
+    assert column.values.tolist() == expected
+    assert column.missing.tolist() == [value is None for value in values]
+    assert [problem in finding.problem for finding in table.findings] == ([True] if problem else [])

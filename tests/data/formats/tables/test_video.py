@@ -270,6 +270,13 @@ def test_dates_start_with_the_video_and_other_clocks_are_warned_of(tmp_path):
     assert "start at 100.0 s, after the end of the video (0.300 s)" in logged.findings[0].problem
 
 
+def test_a_table_of_one_row_is_left_out(tmp_path):
+    write_video(tmp_path / "run.mp4", [0, 0.1, 0.2])
+    write_rows(tmp_path / "run.csv", 1, time=[0.0], x=[1.0])
+    _, (logged,) = read(tmp_path)
+    assert "a single row (row 0) and is left out" in logged.findings[0].problem
+
+
 def test_everything_is_brought_to_a_rate(tmp_path):
     write_video(tmp_path / "run.mp4", TENTHS)
     write_rows(tmp_path / "run.csv", 4, time=[0.0, 0.25, 0.5, 0.75])

@@ -157,15 +157,6 @@ def external_links(group: h5py.Group) -> list[str]:
     return [name for name in group if isinstance(group.get(name, getlink=True), h5py.ExternalLink)]
 
 
-def texts_in(dataset: h5py.Dataset, start: int, stop: int) -> list[str]:
-    """Returns the texts in rows `start` to `stop` of a column of texts.
-
-    Raises:
-        DataError: they cannot be read.
-    """
-    return [str(text) for text in read_rows(dataset, start, stop).reshape(stop - start)]
-
-
 def attributes(item: h5py.HLObject) -> Metadata:
     """Returns the attributes that are a single number or a short text.
 
@@ -175,11 +166,10 @@ def attributes(item: h5py.HLObject) -> Metadata:
     kept: Metadata = {}
     with converted("its attributes cannot be read"):
         for name, value in item.attrs.items():
-            single = value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value
-            if isinstance(single, bytes):
-                single = single.decode()
-            elif isinstance(single, np.generic):
-                single = single.item()
+            if np.size(value) != 1:
+                continue
+            single = np.asarray(value).item()
+            single = single.decode() if isinstance(single, bytes) else single
             is_text = isinstance(single, str) and len(single) <= MAX_TEXT_LENGTH
             # A store keeps attributes as JSON, which has no NaN.
             if is_text or (isinstance(single, int | float) and np.isfinite(single)):

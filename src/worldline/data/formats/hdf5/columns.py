@@ -24,8 +24,9 @@ source of each episode are attributes of `ep_len`. Masks and step durations are 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -44,9 +45,9 @@ from worldline.data.formats.hdf5.access import is_numeric, read_rows
 from worldline.data.formats.hdf5.layout import (
     STEP_S,
     Columns,
+    EpisodeColumns,
     Hdf5Layout,
     add_metadata,
-    end_of,
     is_metadata,
     read_layout,
     shift_of,
@@ -63,6 +64,7 @@ from worldline.data.formats.reading import (
     EpisodeDraft,
     EpisodeLogs,
     ReadEpisode,
+    flag_at_end,
     source_of,
     too_short,
 )
@@ -114,10 +116,8 @@ class Hdf5Logs(EpisodeLogs):
                 unclear += [f"Not read, because they are links to other files: {', '.join(links)}."]
         read, files = partial(_read_episode, path, layout, schema, shifts), [path.name] * len(layout.lengths)
 
-        @contextmanager
-        def reader() -> Iterator[ReadEpisode]:
-            with access.opened(path) as file:
-                yield partial(read, access.arrays_in(file, path))
+        def reader(stack: ExitStack) -> ReadEpisode:
+            return partial(read, access.arrays_in(stack.enter_context(access.opened(path)), path))
 
         return cls(schema, unclear, root=path.parent, files=files, reader=reader, columns=draft.columns)
 
@@ -135,32 +135,32 @@ def _read_episode(
         columns: of the open file.
         number: of the episode.
     """
-    start, rows, num_episodes = int(layout.starts[number]), int(layout.lengths[number]), len(layout.lengths)
-    if rows < 2:
-        return too_short("row", rows)
-    note = access.embedded_json(columns[layout.index[0]], EPISODE_ATTRIBUTE.format(number))
-    draft = EpisodeDraft()
+    episode = EpisodeColumns(columns=columns, layout=layout, number=number)
+    if len(episode) < 2:
+        return too_short("row", len(episode))
+    draft, steps = EpisodeDraft(), len(episode) - 1
     for signal in (signal for signal in schema.signals if signal.name in columns):
         name, mask = signal.name, None
         if signal.role is not Role.OBSERVATION:
-            first = start + shifts[name]
-            draft.add(signal, read_rows(columns[name], first, first + rows - 1, name))
+            draft.add(signal, episode.read(name, num=steps, shift=shifts[name]))
             continue
         if (column := MASK_PREFIX + name) in columns:
-            mask = read_rows(columns[column], start, start + rows, column).reshape(rows).astype(np.bool_)
-        draft.add(signal, read_rows(columns[name], start, start + rows, name), mask)
+            mask = episode.read(column).reshape(len(episode)).astype(np.bool_)
+        draft.add(signal, episode.read(name), mask)
     names = {signal.name for signal in schema.signals} | set(layout.index)
-    others = {name: dataset for name, dataset in columns.items() if name not in names}
-    ends = {name: end_of(others[name], name, start, rows) for name in FLAGS if name in others}
+    others = replace(episode, columns={name: dataset for name, dataset in columns.items() if name not in names})
+    fix = "Correct the lengths; they seem to join several episodes."
+    ends = {name: flag_at_end(others.read(name), name, fix=fix) for name in FLAGS if name in others.columns}
     draft.end(ends.get("terminated"), ends.get("truncated"))
+    note = access.embedded_json(columns[layout.index[0]], EPISODE_ATTRIBUTE.format(number))
     if note is None:
-        add_metadata(draft, others, number, start, rows, num_episodes)
+        add_metadata(draft, others)
         seed = draft.source.pop("seed", None)
     else:
         noted = json.loads(note)
         seed, draft.source = noted["seed"], noted["source"]
     draft.seed = None if seed is None else int(seed)
-    draft.step_s = step_s_of(others, start, rows, schema.step_s)
+    draft.step_s = step_s_of(others, schema.step_s)
     draft.source = source_of(path.name, number, draft.source)
     return draft
 
@@ -260,48 +260,33 @@ def export_hdf5(store: Store, destination: Path) -> None:
     with drafted(destination) as draft, new_hdf5(draft, schema) as file:
         create_dataset(file, "ep_len", lengths.astype(np.int32), len(store))
         create_dataset(file, "ep_offset", (np.cumsum(lengths) - lengths).astype(np.int64), len(store))
-        for name, shape, dtype in _columns(store):
-            create_dataset(file, name, np.empty((0, *shape), dtype), int(lengths.sum()))
-        actions = schema.actions
-        if len(actions) == 1 and "action" not in [signal.name for signal in schema.signals]:
-            file["action"] = h5py.SoftLink(f"/{actions[0].name}")
-        start = 0
+        if len(schema.actions) == 1 and "action" not in [signal.name for signal in schema.signals]:
+            file["action"] = h5py.SoftLink(f"/{schema.actions[0].name}")
+        has_missing, has_step_s, start = store.has_missing(), store.has_step_s(), 0
         for number in range(len(store)):
-            _write(file, store.verify(number), schema, start)
+            for name, values in _columns(store.verify(number), schema, has_missing, has_step_s).items():
+                if name not in file:
+                    create_dataset(file, name, values[:0], int(lengths.sum()))
+                file[name][start : start + len(values)] = values
             file["ep_len"].attrs[EPISODE_ATTRIBUTE.format(number)] = note_of(store.entry(number))
             start += int(lengths[number])
 
 
-def _columns(store: Store) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Yields name, shape of a row, and dtype of every column."""
-    for signal in store.schema.signals:
-        yield signal.name, signal.shape, signal.dtype
-    if store.has_missing():
-        for signal in store.schema.observations:
-            yield MASK_PREFIX + signal.name, (), "bool"
-    if store.has_step_s():
-        yield STEP_S, (), "float32"
-    for name in FLAGS:
-        yield name, (), "bool"
-
-
-def _write(file: h5py.File, episode: Episode, schema: Schema, start: int) -> None:
-    """Writes the rows of an episode; rows without a step get NaN, -1 or 0, by dtype."""
+def _columns(episode: Episode, schema: Schema, has_missing: bool, has_step_s: bool) -> dict[str, Array]:
+    """Returns the rows of an episode in each column; rows without a step get NaN, -1 or 0, by dtype."""
     rows = episode.num_steps + 1
     columns: dict[str, Array] = {}
     for signal in schema.signals:
         values = arrays_of(episode, signal.role)[signal.name]
         if signal.role is not Role.OBSERVATION:
             beyond = np.full((1, *signal.shape), {"f": np.nan, "i": -1, "u": 0}[values.dtype.kind], values.dtype)
-            first = usual_shift(signal.role)
-            values = np.concatenate([beyond, values] if first else [values, beyond])
-        columns[signal.name] = values
-        if MASK_PREFIX + signal.name in file:
+            values = np.concatenate([beyond, values] if usual_shift(signal.role) else [values, beyond])
+        elif has_missing:
             columns[MASK_PREFIX + signal.name] = episode.mask(signal.name)
-    if STEP_S in file:
+        columns[signal.name] = values
+    if has_step_s:
         own = episode.step_s if episode.step_s is not None else np.full(rows - 1, np.nan, np.float32)
         columns[STEP_S] = np.append(own, np.float32(np.nan))
     for name, is_set in zip(FLAGS, (episode.terminated, episode.truncated), strict=True):
         columns[name] = np.arange(rows) == (rows - 1 if is_set else -1)
-    for name, values in columns.items():
-        file[name][start : start + rows] = values
+    return columns

@@ -11,8 +11,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.array_size import check_episodes
 from worldline.data.conversion import steps_s
-from worldline.data.formats.hdf5.access import MAX_TEXT_LENGTH, is_numeric, is_text, read_rows, texts_in
+from worldline.data.formats.hdf5.access import MAX_TEXT_LENGTH, is_numeric, is_text, read_rows
 from worldline.data.formats.reading import (
     FLAGS,
     MASK_PREFIX,
@@ -20,7 +21,6 @@ from worldline.data.formats.reading import (
     UNREADABLE,
     Array,
     EpisodeDraft,
-    flag_at_end,
 )
 from worldline.errors import DataError
 from worldline.schema import Role
@@ -56,6 +56,38 @@ class Hdf5Layout:
     def num_rows(self) -> int:
         """Number of rows of all episodes."""
         return int(self.lengths.sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeColumns:
+    """The rows of one episode in the columns of a file.
+
+    Args:
+        columns: by name.
+        layout: of the file.
+        number: of the episode.
+    """
+
+    columns: Columns
+    layout: Hdf5Layout
+    number: int
+
+    def __len__(self) -> int:
+        return int(self.layout.lengths[self.number])
+
+    def read(self, name: str, *, num: int | None = None, shift: int = 0) -> Array:
+        """Returns rows of a column.
+
+        Args:
+            name: of the column.
+            num: of rows; None for all.
+            shift: the first row.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        first = int(self.layout.starts[self.number]) + shift
+        return read_rows(self.columns[name], first, first + (len(self) if num is None else num), name)
 
 
 def read_layout(datasets: Mapping[str, h5py.Dataset], file: Path) -> Hdf5Layout:
@@ -111,6 +143,7 @@ def _counts(dataset: h5py.Dataset, name: str, file: Path) -> NDArray[np.int64]:
     if len(dataset.shape or ()) != 1 or dataset.dtype.kind not in "iu":
         problem = f"expected one whole number per episode, got shape {dataset.shape} and dtype {dataset.dtype}"
         raise DataError(problem, fix="Write one int64 for each episode.", file=file, signal=name)
+    check_episodes(len(dataset), file)
     return read_rows(dataset, 0, len(dataset), name).astype(np.int64)
 
 
@@ -172,42 +205,21 @@ def is_of_episodes(dataset: h5py.Dataset, num_rows: int, num_episodes: int) -> b
     return is_numeric(dataset) and dataset.shape == (num_episodes,) and num_rows != num_episodes
 
 
-def end_of(dataset: h5py.Dataset, name: str, start: int, rows: int) -> bool:
-    """Whether the flag is set in the last row of an episode.
-
-    Args:
-        dataset: the column of flags.
-        name: of the column.
-        start: first row of the episode.
-        rows: of the episode.
-
-    Raises:
-        DataError: the flag is set in an earlier row, or the column cannot be read.
-    """
-    flags = read_rows(dataset, start, start + rows, name)
-    return flag_at_end(flags, name, fix="Correct the lengths; they seem to join several episodes.")
-
-
-def step_s_of(columns: Columns, start: int, rows: int, step_s: float | None) -> NDArray[np.float32] | None:
+def step_s_of(episode: EpisodeColumns, step_s: float | None) -> NDArray[np.float32] | None:
     """Returns the seconds of each step of an episode; None if all steps take the usual time.
 
     Args:
-        columns: by name.
-        start: first row of the episode.
-        rows: of the episode.
+        episode: its columns.
         step_s: the usual time.
 
     Raises:
         DataError: a time cannot be read.
     """
-    if STEP_S in columns:
-        own = read_rows(columns[STEP_S], start, start + rows - 1, STEP_S).reshape(rows - 1).astype(np.float32)
+    if STEP_S in episode.columns:
+        own = episode.read(STEP_S, num=len(episode) - 1).reshape(len(episode) - 1).astype(np.float32)
         return None if np.isnan(own).all() else own
-    for name in TIMES:
-        if name in columns and is_numeric(columns[name]):
-            times = read_rows(columns[name], start, start + rows, name)
-            return steps_s(times, step_s)
-    return None
+    name = next((name for name in TIMES if name in episode.columns and is_numeric(episode.columns[name])), None)
+    return None if name is None else steps_s(episode.read(name), step_s)
 
 
 def add_text(draft: EpisodeDraft, name: str, texts: set[str]) -> None:
@@ -225,26 +237,22 @@ def add_text(draft: EpisodeDraft, name: str, texts: set[str]) -> None:
         draft.warn(problem, f"Use one text of at most {MAX_TEXT_LENGTH} characters per episode.", signal=name)
 
 
-def add_metadata(draft: EpisodeDraft, columns: Columns, number: int, start: int, rows: int, num_episodes: int) -> None:
+def add_metadata(draft: EpisodeDraft, episode: EpisodeColumns) -> None:
     """Adds numbers and texts that are constant in an episode to its source, and warnings for texts that are not.
 
     Args:
         draft: of the episode.
-        columns: that are not signals, by name.
-        number: of the episode.
-        start: its first row.
-        rows: its number of rows.
-        num_episodes: in the file.
+        episode: its columns that are not signals.
 
     Raises:
         DataError: the rows contradict the lengths of the episodes, or cannot be read.
     """
-    for name, dataset in columns.items():
+    num_episodes = len(episode.layout.lengths)
+    for name, dataset in episode.columns.items():
         if is_text(dataset):
-            is_column = len(dataset.shape or ()) == 1
-            add_text(draft, name, set(texts_in(dataset, start, start + rows)) if is_column else set())
+            add_text(draft, name, set(episode.read(name).tolist()) if dataset.ndim == 1 else set())
         elif name in EPISODE_IDS and is_metadata(name, dataset, -1, num_episodes):
-            ids = read_rows(dataset, start, start + rows, name).reshape(rows)
+            ids = episode.read(name).reshape(len(episode))
             changes = np.flatnonzero(ids != ids[0])
             if not len(changes):
                 draft.source[name] = int(ids[0])
@@ -252,9 +260,9 @@ def add_metadata(draft: EpisodeDraft, columns: Columns, number: int, start: int,
                 problem = f"{name} changes from {ids[0]} to {ids[changes[0]]} within one episode"
                 raise DataError(problem, fix="Correct the lengths, or leave the column out.", step=int(changes[0]))
         elif name in STEP_IDS and is_metadata(name, dataset, -1, num_episodes):
-            _check_steps(read_rows(dataset, start, start + rows, name).reshape(rows), name)
+            _check_steps(episode.read(name).reshape(len(episode)), name)
         elif is_of_episodes(dataset, len(dataset) + 1, num_episodes) and name not in (*FLAGS, *TIMES, STEP_S):
-            value = read_rows(dataset, number, number + 1, name)[0].item()
+            value = read_rows(dataset, episode.number, episode.number + 1, name)[0].item()
             if np.isfinite(value):
                 draft.source[name] = value
 

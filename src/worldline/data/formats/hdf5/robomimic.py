@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,10 +103,8 @@ class RobomimicLogs(EpisodeLogs):
             unclear += _doubts_of_rows(first, schema)
         read, files = partial(_read_demo, path, names, common, schema), [path.name] * len(names)
 
-        @contextmanager
-        def reader() -> Iterator[ReadEpisode]:
-            with access.opened(path) as file:
-                yield partial(read, file)
+        def reader(stack: ExitStack) -> ReadEpisode:
+            return partial(read, stack.enter_context(access.opened(path)))
 
         return cls(schema, unclear, root=path.parent, files=files, reader=reader)
 

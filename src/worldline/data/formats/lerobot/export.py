@@ -30,6 +30,7 @@ from worldline.errors import InputError, MissingExtraError, UnsupportedError
 from worldline.schema import Kind, Role, Schema, Signal
 
 try:
+    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 except ImportError as error:
@@ -147,19 +148,38 @@ class _Export:
             episode, entry = store.verify(number), store.entry(number)
             arrays = self._rows(episode, number, self._tasks.setdefault(_task(entry), len(self._tasks)))
             place = {"chunk_index": number // _FILES_A_CHUNK, "file_index": number % _FILES_A_CHUNK}
-            _write(self._root / "data" / _PATTERN.format(**place), self._table(arrays))
+            cells = {column.key: column.cells(arrays[column.key]) for column in self._columns}
+            _write(self._root / "data" / _PATTERN.format(**place), pa.table(arrays | cells))
             statistics.append({key: _statistics(values) for key, values in arrays.items()})
-            self._list(episode, entry, number, place, statistics[-1])
+            rows = {"from": self._num_rows, "to": self._num_rows + len(arrays["index"])}
+            self._episodes.append(
+                {
+                    "episode_index": number,
+                    "tasks": [_task(entry)],
+                    "length": len(arrays["index"]),
+                    **{f"data/{name}": value for name, value in place.items()},
+                    **{f"dataset_{end}_index": row for end, row in rows.items()},
+                    "meta/episodes/chunk_index": 0,
+                    "meta/episodes/file_index": 0,
+                    NOTE: msgspec.json.encode(_note(episode, entry)).decode(),
+                    **{
+                        f"stats/{key}/{name}": values.tolist()
+                        for key, figures in statistics[-1].items()
+                        for name, values in figures.items()
+                    },
+                }
+            )
+            self._num_rows = rows["to"]
         self._write_meta(store, statistics)
 
     def _rows(self, episode: Episode, number: int, task: int) -> dict[str, Array]:
         """Returns every column [T+1, *shape]; the last of T inputs is repeated."""
         rows = np.arange(episode.num_steps + 1)
+        steps = np.minimum(rows, episode.num_steps - 1)
         arrays: dict[str, Array] = {}
         for column in self._columns:
             values = arrays_of(episode, column.signal.role)[column.signal.name]
-            is_short = column.signal.role is not Role.OBSERVATION
-            arrays[column.key] = np.concatenate([values, values[-1:]]) if is_short else values
+            arrays[column.key] = values if column.signal.role is Role.OBSERVATION else values[steps]
         return arrays | {
             "timestamp": (rows / self._fps).astype(np.float32),
             "frame_index": rows,
@@ -167,36 +187,6 @@ class _Export:
             "index": rows + self._num_rows,
             "task_index": np.full(len(rows), task),
         }
-
-    def _table(self, arrays: Mapping[str, Array]) -> pa.Table:
-        cells = {column.key: column.cells(arrays[column.key]) for column in self._columns}
-        return pa.table(cells | {key: pa.array(values) for key, values in arrays.items() if key not in cells})
-
-    def _list(
-        self,
-        episode: Episode,
-        entry: Entry,
-        number: int,
-        place: Mapping[str, int],
-        statistics: Mapping[str, Mapping[str, Array]],
-    ) -> None:
-        """Adds an episode to the list of episodes."""
-        length = episode.num_steps + 1
-        row: dict[str, Any] = {
-            "episode_index": number,
-            "tasks": [_task(entry)],
-            "length": length,
-            **{f"data/{name}": value for name, value in place.items()},
-            "dataset_from_index": self._num_rows,
-            "dataset_to_index": self._num_rows + length,
-            "meta/episodes/chunk_index": 0,
-            "meta/episodes/file_index": 0,
-            NOTE: msgspec.json.encode(_note(episode, entry)).decode(),
-        }
-        for key, figures in statistics.items():
-            row |= {f"stats/{key}/{name}": values.tolist() for name, values in figures.items()}
-        self._episodes.append(row)
-        self._num_rows += length
 
     def _write_meta(self, store: Store, statistics: Sequence[Mapping[str, Mapping[str, Array]]]) -> None:
         """Writes the metadata, which is complete only after all episodes."""
@@ -217,13 +207,17 @@ class _Export:
             "video_path": None,
             "features": features,
         }
-        merged = {key: _merge([figures[key] for figures in statistics]) for key in statistics[0]}
-        stats = {key: {name: values.tolist() for name, values in figures.items()} for key, figures in merged.items()}
+        stats = {key: _merge([figures[key] for figures in statistics]) for key in statistics[0]}
         own = {"signals": {column.key: column.signal.name for column in self._columns}}
         for file, content in ((INFO_FILE, info), ("meta/stats.json", stats), (OWN_FILE, own)):
-            (self._root / file).write_text(json.dumps(content, indent=4, ensure_ascii=False), "utf-8")
+            text = json.dumps(content, indent=4, ensure_ascii=False, default=np.ndarray.tolist)
+            (self._root / file).write_text(text, "utf-8")
         (self._root / SCHEMA_FILE).write_text(to_json(store.schema), "utf-8")
-        _write(self._root / TASKS_FILE, _tasks_table(self._tasks))
+        # The lerobot package expects the texts as the index of pandas.
+        tasks = pd.DataFrame(
+            {"task_index": list(self._tasks.values())}, pd.Index(list(self._tasks), dtype=object, name="task")
+        )
+        _write(self._root / TASKS_FILE, pa.Table.from_pandas(tasks))
         episodes = pa.Table.from_pylist(self._episodes)
         _write(self._root / EPISODES_FOLDER / _PATTERN.format(chunk_index=0, file_index=0), episodes)
 
@@ -265,17 +259,6 @@ def _task(entry: Entry) -> str:
     """Returns the task description; empty if there is none."""
     task = entry.source.get("task", "")
     return task if isinstance(task, str) else ""
-
-
-def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
-    """Returns the list of tasks, marked so that pandas uses the texts as index, which the lerobot package expects."""
-    columns = [
-        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype, "metadata": None}
-        for name, kind, dtype in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
-    ]
-    pandas = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.0.0"}
-    table = pa.table({"task_index": pa.array(tasks.values(), pa.int64()), "task": pa.array(tasks, pa.string())})
-    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
 
 
 def _write(path: Path, table: pa.Table) -> None:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from worldline.data.array_size import check_episodes
 from worldline.data.checks import Finding
 from worldline.data.formats.lerobot.tables import FIX, ParquetRows, within
 from worldline.data.formats.reading import converted
@@ -128,6 +129,7 @@ class _RowV2(msgspec.Struct):
     episode_index: _Whole
     length: _Whole
     tasks: str | list[str] | None = None
+    note: str | None = msgspec.field(name=NOTE, default=None)
 
 
 class _RowV3(_RowV2, kw_only=True):
@@ -137,7 +139,6 @@ class _RowV3(_RowV2, kw_only=True):
     stop: _Whole = msgspec.field(name="dataset_to_index")
     chunk: _Whole = msgspec.field(name="data/chunk_index")
     file: _Whole = msgspec.field(name="data/file_index")
-    note: str | None = msgspec.field(name=NOTE, default=None)
 
 
 class _Video(msgspec.Struct):
@@ -152,10 +153,6 @@ class _Video(msgspec.Struct):
 class _Task(msgspec.Struct):
     task_index: _Whole
     task: str
-
-
-class _Own(msgspec.Struct):
-    signals: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +236,9 @@ def read_layout(root: Path) -> LeRobotLayout:
         lost.append(Finding.of(error))
     if is_own:
         with converted("the names of the signals are invalid", fix=FIX, file=OWN_FILE):
-            signals = msgspec.json.decode(within(root, OWN_FILE).read_bytes(), type=_Own).signals
+            signals = msgspec.json.decode(within(root, OWN_FILE).read_bytes(), type=dict[str, dict[str, str]])[
+                "signals"
+            ]
     return LeRobotLayout(
         root=root,
         fps=info.fps,
@@ -286,6 +285,7 @@ def _rows(root: Path) -> Iterator[tuple[str, int, Any]]:
         file = path.relative_to(root).as_posix()
         try:
             rows = ParquetRows(within(root, file))
+            check_episodes(len(rows), path)
             table = rows.read([name for name in rows.names if not name.startswith("stats/")]).to_pylist()
         except DataError as error:
             table = [error]
@@ -295,13 +295,8 @@ def _rows(root: Path) -> Iterator[tuple[str, int, Any]]:
 def _place_v2(info: _Info, entry: Any) -> EpisodePlace:
     row = msgspec.json.decode(entry, type=_RowV2)
     fields = {"episode_chunk": row.episode_index // info.chunks_size, "episode_index": row.episode_index}
-    return EpisodePlace(
-        number=row.episode_index,
-        num_rows=row.length,
-        tasks=_texts(row.tasks),
-        data=_fill(info.data_path, fields),
-        videos={key: VideoPlace(file=_fill(info.video_path, fields | {"video_key": key})) for key in info.videos},
-    )
+    videos = {key: VideoPlace(file=_fill(info.video_path, fields | {"video_key": key})) for key in info.videos}
+    return _place(row, _fill(info.data_path, fields), videos)
 
 
 def _place_v3(info: _Info, entry: Any) -> EpisodePlace:
@@ -314,23 +309,16 @@ def _place_v3(info: _Info, entry: Any) -> EpisodePlace:
         start = f"videos/{key}/"
         video = msgspec.convert({k.removeprefix(start): v for k, v in entry.items() if k.startswith(start)}, _Video)
         fields = {"video_key": key, "chunk_index": video.chunk_index, "file_index": video.file_index}
-        videos[key] = VideoPlace(
-            file=_fill(info.video_path, fields),
-            start_s=video.from_timestamp,
-            length_s=video.to_timestamp - video.from_timestamp,
-        )
-    return EpisodePlace(
-        number=row.episode_index,
-        num_rows=row.length,
-        tasks=_texts(row.tasks),
-        data=_fill(info.data_path, {"chunk_index": row.chunk, "file_index": row.file}),
-        videos=videos,
-        note=None if row.note is None else msgspec.json.decode(row.note, type=EpisodeNote),
-    )
+        length_s = video.to_timestamp - video.from_timestamp
+        file = _fill(info.video_path, fields)
+        videos[key] = VideoPlace(file=file, start_s=video.from_timestamp, length_s=length_s)
+    return _place(row, _fill(info.data_path, {"chunk_index": row.chunk, "file_index": row.file}), videos)
 
 
-def _texts(tasks: str | list[str] | None) -> tuple[str, ...]:
-    return (tasks,) if isinstance(tasks, str) else tuple(tasks or ())
+def _place(row: _RowV2, data: str, videos: Mapping[str, VideoPlace]) -> EpisodePlace:
+    note = None if row.note is None else msgspec.json.decode(row.note, type=EpisodeNote)
+    tasks = (row.tasks,) if isinstance(row.tasks, str) else tuple(row.tasks or ())
+    return EpisodePlace(number=row.episode_index, num_rows=row.length, tasks=tasks, data=data, videos=videos, note=note)
 
 
 def _fill(template: str | None, values: Mapping[str, Any]) -> str:

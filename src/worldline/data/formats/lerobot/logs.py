@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -247,10 +247,9 @@ class LeRobotLogs(EpisodeLogs):
         if schema is None and (path / SCHEMA_FILE).exists():
             within(path, SCHEMA_FILE)  # refuses a link out of the dataset
             schema = schema_beside(path)
-        schema, unclear = (schema, _assumptions(layout, schema)) if schema is not None else _infer(layout)
-        reader = EpisodeReader(layout, schema)
+        schema, unclear = _infer(layout) if schema is None else (schema, _assumptions(layout, schema))
         files = [*(place.data for place in layout.episodes), *(finding.file or INFO_FILE for finding in layout.lost)]
-        return cls(schema, unclear, root=path, files=files, reader=lambda: nullcontext(reader.read))
+        return cls(schema, unclear, root=path, files=files, reader=lambda _: EpisodeReader(layout, schema).read)
 
 
 def _infer(layout: LeRobotLayout) -> tuple[Schema, list[str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.formats.parquet_size import check_parquet
 from worldline.data.formats.reading import UNREADABLE, Array, converted
 from worldline.errors import DataError, MissingExtraError
 
@@ -82,6 +83,7 @@ class ParquetRows:
             DataError: the file is damaged, or does not have exactly one column of each name.
         """
         with self._damage("the rows"):
+            check_parquet(self._parquet, self.file, names, copies=2)
             # pyarrow treats names with dots as prefixes, so the exact columns are selected afterwards.
             table = self._parquet.read(columns=list(names), use_threads=False).select(list(names))
             table.validate(full=True)
@@ -203,7 +205,7 @@ class DataFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._last: tuple[str, ParquetRows, Array] | None = None
+        self._last: tuple[str, ParquetRows, Array, tuple[Array, ...]] | None = None
 
     def locate(self, file: str, number: int, num_rows: int) -> RowRange:
         """Finds the rows of an episode.
@@ -219,10 +221,12 @@ class DataFiles:
         if self._last is None or self._last[0] != file:
             rows = ParquetRows(within(self._root, file))
             all_rows = RowRange(rows=rows, start=0, stop=len(rows))
-            self._last = (file, rows, all_rows.known("episode_index", "iu"))
-        _, rows, numbers_of_rows = self._last
-        where = np.flatnonzero(numbers_of_rows == number)
-        if len(where) != num_rows or not len(where) or where[-1] - where[0] + 1 != len(where):
-            problem = f"the file has {len(where)} rows of episode_index {number}, but the list has {num_rows} in a row"
+            indices = all_rows.known("episode_index", "iu")
+            self._last = (file, rows, indices, np.unique(indices, return_index=True, return_counts=True))
+        _, rows, indices, (known, firsts, counts) = self._last
+        at = int(np.searchsorted(known, number))
+        start, count = (int(firsts[at]), int(counts[at])) if at < len(known) and known[at] == number else (0, 0)
+        if count != num_rows or not count or (indices[start : start + count] != number).any():
+            problem = f"the file has {count} rows of episode_index {number}, but the list has {num_rows} in a row"
             raise rows.error(problem)
-        return RowRange(rows=rows, start=int(where[0]), stop=int(where[-1]) + 1)
+        return RowRange(rows=rows, start=start, stop=start + count)

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, new_hdf5,
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.layout import add_text
 from worldline.data.formats.minari import storage
-from worldline.data.formats.minari.storage import infer_signals, named_arrays, names_of
+from worldline.data.formats.minari.storage import infer_signals, members_of
 from worldline.data.formats.reading import Array, EpisodeDraft, EpisodeLogs, ReadEpisode, flag_at_end, source_of
 from worldline.data.store import Store
 from worldline.episode import Episode
@@ -70,10 +70,9 @@ class MinariLogs(EpisodeLogs):
             unclear.append(f"The dataset declares {metadata.total_episodes} episodes; {len(dataset.numbers)} are read.")
         read, files = partial(_read_episode, metadata.dataset_id, schema, exported), [_MAIN_FILE] * len(dataset.numbers)
 
-        @contextmanager
-        def reader() -> Iterator[ReadEpisode]:
-            with access.opened(folder / _MAIN_FILE) as file:
-                yield partial(read, storage.Storage(file, folder / _MAIN_FILE, metadata, None))
+        def reader(stack: ExitStack) -> ReadEpisode:
+            file = stack.enter_context(access.opened(folder / _MAIN_FILE))
+            return partial(read, storage.Storage(file, folder / _MAIN_FILE, metadata, None))
 
         return cls(schema, unclear, root=folder, files=files, reader=reader)
 
@@ -96,10 +95,10 @@ def _read_episode(
         arrays, masks = _exported_arrays(raw, exported)
         seed, draft.source = raw.note["seed"], raw.note["source"]
     else:
-        arrays, masks = named_arrays(raw), {}
-        for (part, member), name in names_of(raw).items():
-            if member in raw.texts[part]:
-                add_text(draft, name, set(raw.texts[part][member]))
+        arrays, masks = {member.name: member.values for member in members_of(raw)}, {}
+        for member in members_of(raw):
+            if member.is_text and member.part != storage.INFOS:
+                add_text(draft, member.name, set(member.values.tolist()))
         seed = draft.source.pop("seed", None)
     for signal in (signal for signal in schema.signals if signal.name in arrays):
         draft.add(signal, arrays[signal.name], masks.get(signal.name))
@@ -208,23 +207,19 @@ def _space(signal: Signal) -> dict[str, Any]:
 
 def _write(group: h5py.Group, episode: Episode, schema: Schema) -> None:
     """Writes an episode to its group."""
-    actions, reward, num_steps = schema.actions, _plain_reward(schema), episode.num_steps
-    for name in ("observations", "actions") if len(actions) != 1 else ("observations",):
-        group.create_group(name)
-    for name, values in episode.observations.items():
-        create_dataset(group["observations"], name, values)
-    for name, values in episode.actions.items():
-        create_dataset(group, "actions" if len(actions) == 1 else f"actions/{name}", values)
-    rewards = np.full(num_steps, np.nan) if reward is None else episode.rewards[reward.name][:, 0]
-    create_dataset(group, "rewards", rewards)
+    reward, num_steps, is_alone = _plain_reward(schema), episode.num_steps, len(schema.actions) == 1
     last = np.arange(num_steps) == num_steps - 1
-    create_dataset(group, "terminations", last & episode.terminated)
-    create_dataset(group, "truncations", last & episode.truncated)
-    infos = {f"{storage.INFOS}/observed/{name}": mask for name, mask in episode.observed.items()}
-    infos |= {f"{storage.INFOS}/exogenous/{name}": values for name, values in episode.exogenous.items()}
+    arrays: dict[str, Array] = {f"observations/{name}": values for name, values in episode.observations.items()}
+    arrays |= {"actions" if is_alone else f"actions/{name}": values for name, values in episode.actions.items()}
+    arrays["rewards"] = np.full(num_steps, np.nan) if reward is None else episode.rewards[reward.name][:, 0]
+    arrays |= {"terminations": last & episode.terminated, "truncations": last & episode.truncated}
+    arrays |= {f"{storage.INFOS}/observed/{name}": mask for name, mask in episode.observed.items()}
+    arrays |= {f"{storage.INFOS}/exogenous/{name}": values for name, values in episode.exogenous.items()}
     if reward is None:
-        infos |= {f"{storage.INFOS}/rewards/{name}": values for name, values in episode.rewards.items()}
+        arrays |= {f"{storage.INFOS}/rewards/{name}": values for name, values in episode.rewards.items()}
     if episode.step_s is not None:
-        infos[f"{storage.INFOS}/{_STEP_S}"] = episode.step_s
-    for path, values in infos.items():
+        arrays[f"{storage.INFOS}/{_STEP_S}"] = episode.step_s
+    for path, values in arrays.items():
         create_dataset(group, path, values)
+    for name in ("observations",) if is_alone else ("observations", "actions"):
+        group.require_group(name)  # also without members

@@ -36,8 +36,18 @@ _INDEX = re.compile(r"_index_(\d+)")
 _ROLES = {OBSERVATION: Role.OBSERVATION, ACTION: Role.ACTION}
 
 
-class _MetadataFile(msgspec.Struct):
-    """The file metadata.json."""
+class DatasetMetadata(msgspec.Struct, kw_only=True):
+    """The file metadata.json.
+
+    Args:
+        observation_space: of observations, in JSON.
+        action_space: of actions, in JSON.
+        total_episodes: declared number of episodes.
+        data_format: how the episodes are stored.
+        jpeg_encoding: whether large images are stored as JPEG.
+        dataset_id: its name; empty if unknown.
+        spaces: leaf spaces of observation and action by dotted name; see `leaves`.
+    """
 
     observation_space: str
     action_space: str
@@ -45,23 +55,11 @@ class _MetadataFile(msgspec.Struct):
     data_format: str
     jpeg_encoding: bool = True
     dataset_id: str = ""
+    spaces: dict[str, dict[str, Any]] = {}
 
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetMetadata:
-    """The metadata of a dataset.
-
-    Args:
-        dataset_id: its name; empty if unknown.
-        total_episodes: declared number of episodes.
-        spaces: leaf spaces of observation and action by dotted name; see `leaves`.
-        has_jpeg: whether large images are stored as JPEG.
-    """
-
-    dataset_id: str
-    total_episodes: int
-    spaces: Mapping[str, Mapping[str, Space]]
-    has_jpeg: bool
+    def __post_init__(self) -> None:
+        texts = {OBSERVATION: self.observation_space, ACTION: self.action_space}
+        self.spaces = {part: leaves(json.loads(text)) for part, text in texts.items()}
 
     def space(self, part: str, member: str) -> Space | None:
         """The space of a member of observation or action; None if unknown."""
@@ -70,7 +68,7 @@ class DatasetMetadata:
     def is_jpeg(self, part: str, member: str) -> bool:
         """Whether the values of a member are stored as JPEG images."""
         space = self.space(part, member)
-        if space is None or space.get("type") != "Box" or space["dtype"] != "uint8" or not self.has_jpeg:
+        if space is None or space.get("type") != "Box" or space["dtype"] != "uint8" or not self.jpeg_encoding:
             return False
         is_large = len(space["shape"]) in (2, 3) and min(space["shape"][:2]) >= 32
         return is_large and bool(np.all(np.array(space["low"]) == 0) and np.all(np.array(space["high"]) == 255))
@@ -82,7 +80,6 @@ class RawEpisode:
 
     Args:
         parts: arrays of each part (observation, action, infos) by dotted name; the empty name for a single array.
-        texts: texts of each part, in the same form.
         rewards: [T].
         terminations: [T].
         truncations: [T].
@@ -91,12 +88,33 @@ class RawEpisode:
     """
 
     parts: Mapping[str, Mapping[str, Array]]
-    texts: Mapping[str, Mapping[str, list[str]]]
     rewards: Array
     terminations: Array
     truncations: Array
     metadata: Metadata = field(default_factory=dict)
     note: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """An array of an episode.
+
+    Args:
+        name: of the signal.
+        part: of the episode that holds it.
+        key: its dotted name in this part.
+        values: [rows, ...]; texts are objects.
+    """
+
+    name: str
+    part: str
+    key: str
+    values: Array
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds texts."""
+        return self.values.dtype.kind == "O"
 
 
 def read_metadata(folder: Path) -> DatasetMetadata:
@@ -108,18 +126,11 @@ def read_metadata(folder: Path) -> DatasetMetadata:
     file = folder / "metadata.json"
     fix = "Write observation_space, action_space, total_episodes and data_format into it."
     with converted("the metadata cannot be read", fix=fix, file=file):
-        content = msgspec.json.decode(file.read_bytes(), type=_MetadataFile)
-        texts = {OBSERVATION: content.observation_space, ACTION: content.action_space}
-        spaces = {part: leaves(json.loads(text)) for part, text in texts.items()}
-    if content.data_format != "hdf5":
+        metadata = msgspec.json.decode(file.read_bytes(), type=DatasetMetadata)
+    if metadata.data_format != "hdf5":
         fix = "Write the dataset with Minari's default data_format, which is hdf5."
-        raise DataError(f"its data_format is {content.data_format!r}", fix=fix, file=folder)
-    return DatasetMetadata(
-        dataset_id=content.dataset_id,
-        total_episodes=content.total_episodes,
-        spaces=spaces,
-        has_jpeg=content.jpeg_encoding,
-    )
+        raise DataError(f"its data_format is {metadata.data_format!r}", fix=fix, file=folder)
+    return metadata
 
 
 def leaves(space: Space, prefix: str = "") -> dict[str, Space]:
@@ -164,43 +175,33 @@ class Storage:
         group = self._file.get(f"episode_{number}")
         if not isinstance(group, h5py.Group):
             raise DataError(f"the group episode_{number} is missing", fix="Restore it, or correct total_episodes.")
-        metadata = access.attributes(group)
-        columns = {name: self._column(group, name) for name in _COLUMNS}
+        metadata, datasets = access.attributes(group), access.arrays_in(group, self._path)
+        columns = {name: _column(datasets, name) for name in _COLUMNS}
         num_steps = len(columns["rewards"])
         if (total := metadata.pop("total_steps", num_steps)) != num_steps:
             raise DataError(f"total_steps is {total}, but the episode has {num_steps} rewards", fix=DAMAGED)
         note = access.embedded_json(group, NOTE_ATTRIBUTE)
         parts: dict[str, dict[str, Array]] = {part: {} for part in PARTS}
-        texts: dict[str, dict[str, list[str]]] = {part: {} for part in PARTS}
         for part, key in PARTS.items():
-            for name, dataset in self._datasets(group, key, tuples=note is None).items():
+            if part != INFOS and key not in group:
+                raise DataError("the dataset is missing", fix=DAMAGED, signal=key)
+            inner = {name: dataset for name, dataset in datasets.items() if name.partition(".")[0] == key}
+            for path, dataset in inner.items():
+                name = path.removeprefix(key).removeprefix(".")
+                name = _INDEX.sub(r"\1", name) if note is None else name  # a member of a tuple
                 space = self._metadata.space(part, name)
                 if space is not None and self._metadata.is_jpeg(part, name):
                     parts[part][name] = _decode(dataset, space, name or part, self._max_images)
-                elif access.is_text(dataset) and len(dataset.shape or ()) == 1:
-                    texts[part][name] = access.texts_in(dataset, 0, len(dataset))
-                elif access.is_numeric(dataset):
+                elif access.is_numeric(dataset) or (access.is_text(dataset) and dataset.ndim == 1):
                     parts[part][name] = access.read_rows(dataset, 0, len(dataset), name or part)
         noted = None if note is None else json.loads(note)
-        return RawEpisode(parts=parts, texts=texts, metadata=metadata, note=noted, **columns)
+        return RawEpisode(parts=parts, metadata=metadata, note=noted, **columns)
 
-    def _column(self, group: h5py.Group, name: str) -> Array:
-        dataset = group.get(name)
-        if not isinstance(dataset, h5py.Dataset) or not access.is_numeric(dataset):
-            raise DataError("the dataset is missing or not numeric", fix=DAMAGED, signal=name)
-        return access.read_rows(dataset, 0, len(dataset), name)
 
-    def _datasets(self, group: h5py.Group, key: str, *, tuples: bool) -> dict[str, h5py.Dataset]:
-        """Returns the datasets of a part by dotted name; members of tuples are named by index."""
-        if key == INFOS and key not in list(group):
-            return {}
-        part = group.get(key)
-        if isinstance(part, h5py.Dataset):
-            return {"": part}
-        if not isinstance(part, h5py.Group):
-            raise DataError("the dataset is missing", fix=DAMAGED, signal=key)
-        datasets = access.arrays_in(part, self._path)
-        return {_INDEX.sub(r"\1", name): dataset for name, dataset in datasets.items()} if tuples else datasets
+def _column(datasets: Mapping[str, h5py.Dataset], name: str) -> Array:
+    if name not in datasets or not access.is_numeric(datasets[name]):
+        raise DataError("the dataset is missing or not numeric", fix=DAMAGED, signal=name)
+    return access.read_rows(datasets[name], 0, len(datasets[name]), name)
 
 
 def _decode(dataset: h5py.Dataset, space: Space, name: str, max_rows: int | None) -> Array:
@@ -218,29 +219,24 @@ def _decode(dataset: h5py.Dataset, space: Space, name: str, max_rows: int | None
     return images
 
 
-def names_of(raw: RawEpisode) -> dict[tuple[str, str], str]:
-    """Returns the signal name of each member of observation and action, texts included.
+def members_of(raw: RawEpisode) -> list[Member]:
+    """Returns the arrays of an episode with the names of their signals.
 
     Members of tuples, and members whose names would collide, get the part's name as prefix.
 
     Args:
         raw: an episode.
     """
-    members = [(part, member) for part in _ROLES for member in (*raw.parts[part], *raw.texts[part])]
-    plain = [member.replace("/", ".") or part for part, member in members]
-    names = {}
-    for (part, member), name in zip(members, plain, strict=True):
+    inner = [(part, key, values) for part in _ROLES for key, values in raw.parts[part].items()]
+    plain = [key.replace("/", ".") or part for part, key, _ in inner]
+    members = [
+        Member(name=f"{INFOS}.{key}" if key else INFOS, part=INFOS, key=key, values=values)
+        for key, values in raw.parts[INFOS].items()
+    ]
+    for (part, key, values), name in zip(inner, plain, strict=True):
         shared = plain.count(name) > 1 or name == REWARD or name.startswith(f"{INFOS}.") or name[0].isdigit()
-        names[part, member] = f"{part}.{name}" if member and shared else name
-    return names
-
-
-def named_arrays(raw: RawEpisode) -> dict[str, Array]:
-    """Returns the arrays of an episode by signal name."""
-    names = names_of(raw)
-    arrays = {name: raw.parts[part][member] for (part, member), name in names.items() if member in raw.parts[part]}
-    infos = {f"{INFOS}.{member}" if member else INFOS: values for member, values in raw.parts[INFOS].items()}
-    return {**infos, **arrays, REWARD: raw.rewards}
+        members.append(Member(name=f"{part}.{name}" if key and shared else name, part=part, key=key, values=values))
+    return [*members, Member(name=REWARD, part=REWARD, key="", values=raw.rewards)]
 
 
 def infer_signals(storage: Storage, metadata: DatasetMetadata, folder: Path) -> tuple[Schema, list[str]]:
@@ -257,19 +253,20 @@ def infer_signals(storage: Storage, metadata: DatasetMetadata, folder: Path) -> 
     seen: dict[tuple[str, str], tuple[str, list[Summary]]] = {}
     left = dict[str, None]()
     for _, raw in readable(storage.numbers, storage.read, what="episodes", file=folder):
-        parts = {**raw.parts, REWARD: {"": raw.rewards}}
-        for (part, member), name in (names_of(raw) | {(REWARD, ""): REWARD}).items():
-            if member in parts[part]:
-                seen.setdefault((part, member), (name, []))[1].append(summarise(parts[part][member]))
-        left |= dict.fromkeys(f"{INFOS}.{member}" for member in (*raw.parts[INFOS], *raw.texts[INFOS]))
+        for member in members_of(raw):
+            if member.part == INFOS:
+                left[member.name] = None
+            elif not member.is_text:
+                summaries = seen.setdefault((member.part, member.key), (member.name, []))[1]
+                summaries.append(summarise(member.values))
     if not any(part == OBSERVATION for part, _ in seen):
         raise DataError("no episode has observations", fix=DAMAGED, file=folder)
     draft = SchemaDraft(folder)
     draft.note("The step duration is not in the logs: step_s is left empty.")
-    for (part, member), (name, summaries) in seen.items():
+    for (part, key), (name, summaries) in seen.items():
         signal, doubts = draft.infer(name, _ROLES.get(part, Role.REWARD), summaries)
-        signal, doubts = _bounded(signal, doubts, metadata.space(part, member), summaries)
-        if metadata.is_jpeg(part, member):
+        signal, doubts = _bounded(signal, doubts, metadata.space(part, key), summaries)
+        if metadata.is_jpeg(part, key):
             doubts = [*doubts, "its images were stored as JPEG, which loses detail."]
         draft.add(signal, doubts)
     if left:

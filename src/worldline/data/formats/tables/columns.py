@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.array_size import check_size
 from worldline.data.checks import Finding, warning
+from worldline.data.formats.parquet_size import check_parquet
 from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate, natural
-from worldline.data.formats.tables.frames import CSV_FIX, read_csv, values_of
+from worldline.data.formats.tables.frames import CSV_FIX, read_csv, rows_of, values_of
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MAX_COLUMNS = 4096
 _UNIT = re.compile(r"^(?P<name>.*\S)\s*(\[(?P<square>[^\[\]]+)\]|\((?P<round>[^()]+)\))$")
 _PARQUET_FIX = "Write the file again; it may be truncated or damaged."
 BYTES_A_CELL = 32
-"""Memory that a cell of a Parquet file takes until it is imported."""
+"""Memory that a number or text in a Parquet file takes at least until it is imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,9 @@ def read_table(file: Path) -> ColumnTable:
     """
     if file.suffix.lower() == ".csv":
         with converted("the file cannot be read", fix=CSV_FIX, file=file, errors=(csv.Error, *UNREADABLE)):
-            return table_of(read_csv(file), file, _cut(file))
+            frame, findings = read_csv(file)
+            named = (replace(finding, signal=name_and_unit(str(finding.signal))[0]) for finding in findings)
+            return table_of(frame, file, [*named, *_cut(file)])
     try:
         import pyarrow as pa
     except ImportError as error:
@@ -154,7 +156,7 @@ def _read_parquet(file: Path) -> pa.Table:
     from pyarrow import parquet
 
     with parquet.ParquetFile(file, page_checksum_verification=True) as reader:
-        check_size(BYTES_A_CELL * reader.metadata.num_rows * reader.metadata.num_columns, "the table", file=file)
+        check_parquet(reader, file, copies=8, least_bytes=BYTES_A_CELL)
         table = reader.read()
     table.validate(full=True)
     return table
@@ -193,68 +195,38 @@ def _column(header: str, cells: Any, file: Path) -> Column | Finding:
 
 
 def _values(cells: pa.ChunkedArray) -> tuple[Array | None, NDArray[np.bool_]]:
-    """Returns values and a mask of missing ones; None instead of values for an unsupported type."""
+    """As `values_of`, for a column of Arrow."""
+    import pandas as pd
     import pyarrow as pa
     from pyarrow import types
 
     kind = cells.type
-    if types.is_dictionary(kind):
-        cells, kind = cells.cast(kind.value_type), kind.value_type
-    missing = _mask(cells)
-    if types.is_null(kind):
-        return np.full(len(cells), "", object), missing
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        texts = np.array([text or "" for text in cells.to_pylist()], object)
-        return texts, missing | (texts == "")
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return _lists(cells, missing)
+        return _lists(cells, cells.is_null().to_numpy().astype(np.bool_))
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind) or types.is_nested(kind):
+        return None, np.zeros(0, np.bool_)
+    if types.is_dictionary(kind):
+        return _values(cells.cast(kind.value_type))
     if types.is_decimal(kind):
         cells = cells.cast(pa.float64())
-    elif types.is_date(kind):
-        cells = cells.cast(pa.timestamp("ms"))
     elif types.is_time(kind):
         ticks = cells.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
         cells = ticks.cast(pa.int64()).cast(pa.duration(kind.unit))
-    elif not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_temporal(kind)):
-        return None, missing
-    values = _numpy(cells)
-    return values, missing | np.isnan(values) if values.dtype.kind == "f" else missing
-
-
-def _mask(cells: Any) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = cells.is_null().to_numpy()
-    return mask.astype(np.bool_)
-
-
-def _numpy(cells: Any) -> Array:
-    """Converts cells to an array of their type; missing ones become zero (or the epoch)."""
-    import pyarrow as pa
-
-    if cells.null_count:
-        fill = cells.type
-        bare = pa.int64() if pa.types.is_temporal(fill) else fill
-        cells = cells.cast(bare).fill_null(pa.scalar(False if pa.types.is_boolean(fill) else 0, bare)).cast(fill)
-    values: Array = np.ascontiguousarray(cells.to_numpy())
-    return values
+    has_gaps = types.is_integer(kind) or types.is_boolean(kind)  # NumPy cannot mark their missing cells
+    return values_of(cells.to_pandas(types_mapper=pd.ArrowDtype if has_gaps else None, date_as_object=False))
 
 
 def _lists(cells: Any, missing: NDArray[np.bool_]) -> tuple[Array | None, NDArray[np.bool_]]:
-    """Converts lists of numbers of equal length to [rows, n]; a list with a missing number is missing."""
-    import pyarrow as pa
-    from pyarrow import compute
+    """Lists of numbers of equal length as [rows, n]; a list with a missing number is missing."""
+    from pyarrow import compute, types
 
     kind = cells.type.value_type
     lengths = compute.list_value_length(cells).drop_null().unique().to_pylist()
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)) or len(lengths) != 1 or lengths[0] < 1:
+    if not (types.is_integer(kind) or types.is_floating(kind)) or len(lengths) != 1 or lengths[0] < 1:
         return None, missing
-    flat = compute.list_flatten(cells)
-    parts = _numpy(flat)
-    holes = _mask(flat) | (np.isnan(parts) if parts.dtype.kind == "f" else False)
-    values = np.zeros((len(cells), lengths[0]), parts.dtype)
-    values[~missing] = parts.reshape(-1, lengths[0])
-    missing = missing.copy()
-    missing[~missing] = holes.reshape(-1, lengths[0]).any(1)
-    return values, missing
+    parts, holes = _values(compute.list_flatten(cells))
+    assert parts is not None
+    return rows_of(parts.reshape(-1, *lengths), holes.reshape(-1, *lengths), missing)
 
 
 def _cut(file: Path) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -94,13 +94,9 @@ def _frames(store: Store) -> Iterator[pd.DataFrame]:
     """Yields the rows of many episodes at a time."""
     import pandas as pd
 
-    table, frames, num_rows = _Table(store), list[Any](), 0
-    for number in range(len(store)):
-        frames.append(pd.DataFrame(table.cells(number)))
-        num_rows += len(frames[-1])
-        if num_rows >= _BATCH_ROWS or number == len(store) - 1:
-            yield pd.concat(frames, ignore_index=True)
-            frames, num_rows = [], 0
+    table, batch_of = _Table(store), np.cumsum(store.num_steps + 1) // _BATCH_ROWS
+    for _, numbers in groupby(range(len(store)), key=batch_of.tolist().__getitem__):
+        yield pd.concat([pd.DataFrame(table.cells(number)) for number in numbers], ignore_index=True)
 
 
 class _Table:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.array_size import check_size
+from worldline.data.checks import Finding, warning
 from worldline.data.formats.reading import Array
 from worldline.errors import DataError
 
@@ -26,11 +27,19 @@ BYTES_A_CSV_BYTE = 8
 """Memory that a byte of a CSV file takes until it is imported."""
 
 _LINE_BYTES = 1 << 24
+_SEPARATORS = {",": r"[.'’ \u00a0\u202f]", ".": r"[,'’ \u00a0\u202f]"}
+"""Separators of thousands, by decimal sign."""
+_NUMBERS = {
+    sign: rf"[+-]?(?:\d+|\d{{1,3}}({marks})\d{{3}}(?:\1\d{{3}})*)(?:[{sign}]\d+)?"
+    for sign, marks in _SEPARATORS.items()
+}
 _DATE, _TIME = r"\d{4}-\d\d-\d\d(?:[T ].*)?", r"\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?"
 
 
-def read_csv(file: Path) -> pd.DataFrame:
+def read_csv(file: Path) -> tuple[pd.DataFrame, list[Finding]]:
     """Returns the columns of a CSV file in UTF-8; a missing cell is NA, ISO dates and times of day are parsed.
+
+    So are numbers with separators of thousands, such as "1.900,5"; the findings name their columns.
 
     Raises:
         DataError: the text is not UTF-8, or a row has more or fewer cells than the header.
@@ -72,8 +81,16 @@ def read_csv(file: Path) -> pd.DataFrame:
     texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name].dtype)]
     if any(frame[name].isna().any() for name in texts):  # words such as "none" count as texts there
         frame[texts] = pd.read_csv(file, na_values=[""], dtype=str, usecols=texts, **form)
-    columns = [_parsed(frame[name]) if name in texts else frame[name] for name in frame]
-    return pd.concat(columns, axis=1).set_axis(headers, axis=1)
+    parsed = {
+        name: _parsed(frame[name], delimiter, form["decimal"]) if name in texts else (frame[name], "") for name in frame
+    }
+    fix = "If this is wrong, write its numbers without separators of thousands."
+    findings = [
+        warning(problem=problem, fix=fix, file=file.name, signal=headers[name])
+        for name, (_, problem) in parsed.items()
+        if problem
+    ]
+    return pd.concat([cells for cells, _ in parsed.values()], axis=1).set_axis(headers, axis=1), findings
 
 
 def _headers(file: Path, delimiter: str) -> list[str]:
@@ -103,18 +120,50 @@ def _check_rows(file: Path, delimiter: str, width: int) -> None:
                 raise DataError(problem, fix=CSV_FIX, file=file)
 
 
-def _parsed(cells: pd.Series[Any]) -> pd.Series[Any]:
-    """A column of texts; dates or times of day if all of its texts are such."""
+def _parsed(cells: pd.Series[Any], delimiter: str, decimal: str) -> tuple[pd.Series[Any], str]:
+    """A column of texts; dates, times of day or numbers if all of its texts are such. See `_with_numbers`."""
     import pandas as pd
 
     texts = cells.dropna()
     first = str(texts.iloc[0]) if len(texts) else ""
     with suppress(ValueError):
         if re.fullmatch(_DATE, first):
-            return pd.Series(pd.to_datetime(cells, format="ISO8601", utc=True))
+            return pd.Series(pd.to_datetime(cells, format="ISO8601", utc=True)), ""
         if re.fullmatch(_TIME, first):
-            return pd.Series(pd.to_timedelta(cells.where(cells.str.count(":") > 1, cells + ":00")))
-    return cells
+            return pd.Series(pd.to_timedelta(cells.where(cells.str.count(":") > 1, cells + ":00"))), ""
+    return _with_numbers(cells, delimiter, decimal)
+
+
+def _with_numbers(cells: pd.Series[Any], delimiter: str, decimal: str) -> tuple[pd.Series[Any], str]:
+    """A column of texts with its numbers without separators of thousands; as numbers if it has no other texts.
+
+    Args:
+        cells: texts.
+        delimiter: between cells; other ones than a comma suggest decimal commas.
+        decimal: decimal sign of the first row.
+
+    Returns:
+        The column and a sentence about it; unchanged and empty if most of its texts are no such numbers.
+    """
+    import pandas as pd
+
+    texts = pd.Series(cells[~cells.isin(NULLS)].dropna().unique(), dtype=object)
+    has_commas = delimiter != "," and texts.str.contains(",").any()
+    signs = ",." if decimal == "," or has_commas else ".,"
+    fits = {sign: texts.str.fullmatch(_NUMBERS[sign]).astype(np.bool_) for sign in signs}
+    for sign in signs:
+        if 2 * fits[sign].sum() > len(texts):
+            known = texts[fits[sign]]
+            numbers = known.str.replace(_SEPARATORS[sign], "", regex=True).str.replace(sign, ".")
+            if not (changed := {text: number for text, number in zip(known, numbers, strict=True) if text != number}):
+                return cells, ""
+            cells = cells.mask(cells.isin(NULLS)).map(lambda text: changed.get(text, text), na_action="ignore")
+            text = max(changed, key=len)
+            cells = pd.to_numeric(cells).astype("Float64") if fits[sign].all() else cells
+            return cells, f"cells such as {text!r} are read as numbers, here as {changed[text]}"
+    if 2 * (fits[","] | fits["."]).sum() > len(texts):
+        return cells, "some numbers have a comma as decimal sign and others a point, so its cells are read as texts"
+    return cells, ""
 
 
 def values_of(cells: pd.Series[Any]) -> tuple[Array | None, NDArray[np.bool_]]:
@@ -151,6 +200,17 @@ def _lists(known: pd.Series[Any], missing: NDArray[np.bool_]) -> tuple[Array | N
     parts = np.array(known.tolist()) if len(lengths) == 1 else np.zeros(0, object)
     if parts.dtype.kind not in "iuf" or not parts.size:
         return None, missing
-    values = np.zeros((len(missing), parts.shape[1]), parts.dtype)
-    values[~missing] = parts
-    return values, missing | (np.isnan(values).any(1) if parts.dtype.kind == "f" else False)
+    return rows_of(parts, parts != parts, missing)
+
+
+def rows_of(parts: Array, holes: NDArray[np.bool_], missing: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
+    """Returns lists as [rows, n], and a mask [rows] of lists that are missing or have a missing number.
+
+    Args:
+        parts: [known rows, n].
+        holes: [known rows, n] bool, True for missing numbers.
+        missing: [rows] bool, True for missing lists.
+    """
+    values, gone = np.zeros((len(missing), parts.shape[1]), parts.dtype), missing.copy()
+    values[~missing], gone[~missing] = parts, holes.any(1)
+    return values, gone

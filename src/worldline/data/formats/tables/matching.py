@@ -129,12 +129,10 @@ def build_with_pictures(
         by_row = {name: _by_row(rows, clip) for name, clip in opened.items()}
         piece = rows.piece
         if piece.times is None:
-            candidates = (
-                _times_of(clip, frames) for clip, frames in zip(opened.values(), by_row.values(), strict=True)
-            )
-            piece = replace(piece, times=next((times for times in candidates if times is not None), None))
+            known = (_times_of(clip, by_row[name]) for name, clip in opened.items())
+            piece = replace(piece, times=next((times for times in known if times is not None), None))
         draft = build(piece, layout, reading)
-        for name, clip in opened.items() if not draft.failed else ():
+        for name, clip in opened.items() if not (draft.failed or draft.is_left_out) else ():
             _add(draft, name, _by_step(piece, by_row[name], draft.times, reading), clip, rows)
     except DataError as error:
         problem = f"{error.file}: {error.problem}" if error.file else error.problem

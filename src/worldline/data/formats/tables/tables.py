@@ -181,9 +181,7 @@ def scan_tables(files: Sequence[Path], reading: ReadOptions, read: ReadTable = r
     for file, (table, times, pieces) in opened:
         labels[file] = tuple(piece.label for piece in pieces)
         by = episode_name(table.columns, reading.episode)
-        reserved = {
-            name: what for name, what in ((by, "the episodes"), (times.name if times else None, "the times")) if name
-        }
+        reserved = ({by: "the episodes"} if by else {}) | ({times.name: "the times"} if times else {})
         survey.add(table.columns, [piece.rows for piece in pieces], reserved)
         assumptions |= dict.fromkeys(_assumptions(times, pieces, by, reading))
         gaps = [np.diff(piece.times) for piece in pieces if piece.times is not None]

@@ -242,21 +242,15 @@ def resample(
     times, values = times[observed], values[observed]
     step = float(grid[-1] - grid[0]) / (len(grid) - 1)
     if rule == "nearest":
-        return _nearest(times, values, grid, step)
+        import pandas as pd
+
+        nearest = pd.Index(times).get_indexer(grid, method="nearest", tolerance=step / 2)
+        previous = np.maximum(np.searchsorted(times, grid) - 1, 0)
+        return values[np.where(nearest >= 0, nearest, previous)], nearest >= 0
     if rule == "linear" and values.dtype.kind == "f":
         return _linear(times, values, grid, step)
     last = np.searchsorted(times, np.concatenate([grid[:1] - step, grid]) + SLACK * step, side="right") - 1
     return values[np.maximum(last[1:], 0)], np.diff(last) > 0
-
-
-def _nearest(
-    times: NDArray[np.float64], values: Array, grid: NDArray[np.float64], step: float
-) -> tuple[Array, NDArray[np.bool_]]:
-    import pandas as pd
-
-    nearest = pd.Index(times).get_indexer(grid, method="nearest", tolerance=step / 2)
-    previous = np.maximum(np.searchsorted(times, grid) - 1, 0)
-    return values[np.where(nearest >= 0, nearest, previous)], nearest >= 0
 
 
 def _linear(
