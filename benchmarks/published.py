@@ -33,6 +33,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from processor_time import CLOCK
 from scipy.io import loadmat
 from train import machine
 
@@ -196,11 +197,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="with the three files")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--budget", type=float, default=600, help="seconds for learning each case")
+    parser.add_argument("--budget", type=float, default=600, help="seconds of processor time for learning each case")
     parser.add_argument("--worlds", type=Path, help="keep the worlds in this folder")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    result: dict[str, Any] = {"machine": machine(), "budget": options.budget, "cases": {}}
+    result: dict[str, Any] = {"machine": machine(), "budget": options.budget, "clock": CLOCK, "cases": {}}
     cases = {name: CASES[name](options.folder) for name in options.cases}
     with tempfile.TemporaryDirectory() as temporary:
         for name, case in cases.items():
