@@ -181,6 +181,7 @@ def summary(rows: Sequence[dict[str, Any]], budgets: Sequence[float]) -> dict[st
         longer = np.array(
             [np.array(row[name]["errors"]) / one for row, one in zip(rows, ours, strict=True) if name in row]
         )
+        assert len(longer), "--more-plants must be at least 1"
         found["error with more time"] = {"plants": len(longer), "mean": float(longer.mean()), **quantiles(longer)}
     return found
 
@@ -196,7 +197,7 @@ def main() -> None:
     parser.add_argument("--plants", default="3000000:3000040", help="seeds, A:B without B")
     parser.add_argument("--budget", type=float, default=20.0, help="seconds of processor time for each method")
     parser.add_argument("--more", type=float, help="a longer budget for learn")
-    parser.add_argument("--more-plants", type=int, default=10**9, help="number of plants with the longer budget")
+    parser.add_argument("--more-plants", type=int, default=10**9, help="number of plants with the longer budget, from 1")
     parser.add_argument("--peer-python", default=sys.executable, help="Python of the peers' environment")
     parser.add_argument("--jobs", type=int, default=1, help="plants at once, one thread each")
     parser.add_argument("--cache", type=Path, help="folder that keeps the figures of each plant")
