@@ -220,7 +220,11 @@ ENGINE_FAULTS = [
     (altered(Drawing, "LiesAboutDeterminism", deterministic=True), deterministic_claim, "two seeds differ"),
     (altered(Exact, "FalselyModest", deterministic=False), deterministic_claim, "all samples are equal"),
     (altered(Draws, "HidesImages", abilities=()), abilities_honest, "does not list 'decodes', but images are answered"),
-    (altered(Draws, "FloatImages", pixels=torch.float64), abilities_honest, "dtype float64, expected uint8"),
+    (
+        altered(Draws, "FloatImages", pixels=torch.float64),
+        abilities_honest,
+        r"dtype torch\.float64, expected torch\.uint8",
+    ),
     (altered(Exact, "ListsAnAbility", abilities=("abducts",)), abilities_honest, "the engine is not a Abducts"),
     (altered(Able, "HidesAnAbility", abilities=("novelty", "reaches")), abilities_honest, "does not list 'abducts'"),
     (answering(lambda found: found.astype(np.float64)), samples_shape, "has dtype float64"),

@@ -73,9 +73,9 @@ WORLD_FAULTS = [
     (altered(BlindAfterTwo, "OneTooFar", claimed=3), horizon_honest, "step 3 is within the horizon, but without skill"),
     (altered(BlindAfterTwo, "TooShort", claimed=1), horizon_honest, "step 2 is just after the horizon, but with skill"),
     (HorizonNever, horizon_honest, "step 1 is just after the horizon, but with skill"),
-    (BeyondTheEnd, horizon_honest, "for T = 6"),
+    (BeyondTheEnd, horizon_honest, "expected 0 to 6"),
     (OneForTheBatch, horizon_honest, r"horizon has shape \(1,\), expected \(40,\)"),
-    (UncalibratedWithHorizon, horizon_honest, "the horizon is 2, expected 0 without a calibration"),
+    (UncalibratedWithHorizon, horizon_honest, "expected 0 without a calibration"),
 ]
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)
 

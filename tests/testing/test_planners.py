@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.testing.planted import altered, catches, instead, replacing
 
-from worldline.errors import InputError, UnsupportedError
+from worldline.errors import ConfigError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions, Planner
 from worldline.testing import check_planner
 from worldline.testing.clauses import breaches
@@ -199,5 +199,5 @@ def test_a_crash_breaks_the_clause_and_the_check_goes_on() -> None:
 
 
 def test_a_case_that_tells_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match="at least 2"):
+    with pytest.raises(ConfigError, match="at least 2"):
         check_planner(Descent(), batch=1)

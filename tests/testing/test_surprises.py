@@ -56,7 +56,7 @@ NAMELESS = surprising(moments=lambda found: tuple(replace(one, signals=()) for o
 WORLD_FAULTS = [
     (surprising(entities={}), surprise_parts, r"entities \[\], expected \['body'\]"),
     (TOO_MANY, surprise_parts, r"entities \['body', 'position'\]"),
-    (surprising(steps=lambda found: found.steps[:-1]), surprise_parts, r"every step have shape \(13,\)"),
+    (surprising(steps=lambda found: found.steps[:-1]), surprise_parts, r"every step has shape \(13,\)"),
     (surprising(entities=lambda found: {"body": found.steps * 2}), surprise_parts, "p-values of body are outside"),
     (CONSTANT, surprise_is_p_value, "at jumps of 'position', the p-value of 'position'"),
     (altered(Exact, "Uncalibrated", p_values=lambda found: found**4), surprise_is_p_value, "p-values of 'position' on"),

@@ -59,5 +59,5 @@ def test_the_camera_shows_where_it_is() -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ConfigError, match="decay 1"):
+    with pytest.raises(ConfigError, match="decay is 1"):
         Integrator(decay=1.0)

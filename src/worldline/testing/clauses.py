@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
-from enum import StrEnum
+from dataclasses import fields, is_dataclass, replace
 from functools import update_wrapper
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldline.config import BoundedConfig, Bounds
 from worldline.episode import Arrays
 from worldline.errors import InputError, UnsupportedError, WorldlineError
 from worldline.schema import Signal
@@ -24,15 +24,43 @@ Answer = TypeVar("Answer")
 Nested = TypeVar("Nested")
 
 Values = NDArray[np.generic] | Tensor | float | np.number
+Named = Mapping[str, NDArray[np.generic]] | Mapping[str, Tensor]
+"""Arrays or tensors by name."""
+NamedT = TypeVar("NamedT", bound=Named)
+
+TwoOrMore = Annotated[int, Bounds(at_least=2)]
+"""A size of a test problem, checked when the case is made."""
 
 Wanted = str | float | tuple[int, ...]
 """A word, a number or a shape that a message must contain."""
 
 
-class Case:
-    """What is checked, with its test data. `kind` begins the name of each clause, such as "world"."""
+class Case(BoundedConfig):
+    """What is checked, with its test data.
+
+    Attributes:
+        kind: begins the name of each clause, such as "world".
+        tolerance: largest relative difference between two results that must be equal.
+    """
 
     kind: ClassVar[str]
+    tolerance: float
+
+    def equal(self, first: Values | Named, second: Values | Named, problem: str) -> None:
+        """Raises BreachError if two results differ by more than the tolerance; see the function `equal`."""
+        equal(first, second, problem, within=self.tolerance)
+
+    def ignores_masked(self, results: Callable[[str], NamedT], what: str) -> NamedT:
+        """The results with true masked values; raises BreachError if wrong values or NaN there change them.
+
+        Args:
+            results: takes the content of masked values: "kept", "other" or "nan".
+            what: description of the results.
+        """
+        expected = results("kept")
+        for values in ("other", "nan"):
+            self.equal(results(values), expected, f"masked values (filled with {values!r}) change {what}")
+        return expected
 
 
 class BreachError(AssertionError):
@@ -89,45 +117,56 @@ def clause(
 
 def clauses_of(*modules: Mapping[str, object]) -> tuple[Clause[Any], ...]:
     """The clauses that modules define, in order of definition; `modules` are their namespaces."""
-    return tuple(
-        member
-        for module in modules
-        for member in module.values()
-        if isinstance(member, Clause) and member.__module__ == module["__name__"]
-    )
+    members = ((module["__name__"], member) for module in modules for member in module.values())
+    return tuple(member for name, member in members if isinstance(member, Clause) and member.__module__ == name)
 
 
-def holds(condition: bool | np.bool_, problem: str) -> None:
-    """Raises BreachError if `condition` is False.
+def holds(condition: bool | np.bool_ | NDArray[np.bool_] | Tensor, problem: str) -> None:
+    """Raises BreachError if `condition` is False, or not True everywhere.
 
     Args:
         condition: required by the contract.
         problem: description of the violation, with the values.
     """
-    if not condition:
+    if not (condition if isinstance(condition, bool) else condition.all()):
         raise BreachError(problem)
 
 
-def equal(first: Values, second: Values, problem: str, *, within: float = 0.0) -> None:
-    """Raises BreachError if two arrays differ; NaN differs from everything.
+def existing(value: Answer | None, problem: str) -> Answer:
+    """The value; raises BreachError if it is None."""
+    if value is None:
+        raise BreachError(problem)
+    return value
+
+
+def equal(first: Values | Named, second: Values | Named, problem: str, *, within: float = 0.0) -> None:
+    """Raises BreachError if two arrays differ, or two mappings of arrays; NaN differs from everything.
 
     Args:
-        first: any array or tensor.
-        second: the same shape.
+        first: any array or tensor, or a mapping of these.
+        second: the same shape or names.
         problem: meaning of a difference.
         within: largest difference, relative to the largest magnitude in either.
     """
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        holds(set(first) == set(second), f"{problem} (names {sorted(first)} and {sorted(second)})")
+        for name in first:
+            equal(first[name], second[name], f"{problem}: {name!r}", within=within)
+        return
+    assert not isinstance(first, Mapping)
+    assert not isinstance(second, Mapping)
     a, b = as_float(first), as_float(second)
     holds(a.shape == b.shape, f"{problem} (shapes {a.shape} and {b.shape})")
     gap = difference(a, b)
     holds(gap <= within, f"{problem} (relative difference {gap:.3g}, allowed {within:.3g})")
 
 
-def all_equal(first: Arrays, second: Arrays, problem: str, *, within: float = 0.0) -> None:
-    """`equal` for all arrays; the names must be equal too."""
-    holds(set(first) == set(second), f"{problem} (names {sorted(first)} and {sorted(second)})")
-    for name in first:
-        equal(first[name], second[name], f"{problem}, signal {name!r}", within=within)
+def candidate_orders(num: int) -> Iterator[tuple[list[int], str]]:
+    """Choices of N candidates whose results must be those of all candidates, with the meaning of a difference."""
+    for number in range(num):
+        yield [number], f"candidate {number} alone differs from its result in the batch"
+    yield [*range(1, num), 0], "another order of candidates changes their results"
+    yield [0] * num, "identical candidates give different results"
 
 
 def has_shape(what: str, value: Values, expected: tuple[int, ...]) -> None:
@@ -197,9 +236,8 @@ def lacks(what: str, ask: Callable[[], object], *names: str) -> bool:
         ask()
     except UnsupportedError as refusal:
         text = str(refusal)
-        holds(
-            any(_says(text, name) for name in names), f"{what}: the message {text!r} names none of {', '.join(names)}"
-        )
+        named = any(_says(text, name) for name in names)
+        holds(named, f"{what}: the message {text!r} names none of {', '.join(names)}")
         holds(bool(re.search(r"[.:;] +\S", text)), f"{what}: {text!r} does not state what provides it")
         return True
     return False
@@ -208,10 +246,16 @@ def lacks(what: str, ask: Callable[[], object], *names: str) -> bool:
 @contextmanager
 def unchanged(*arguments: object) -> Iterator[None]:
     """Raises BreachError if the block changes arrays in `arguments` or the global random state."""
-    before = [snapshot(argument) for argument in arguments]
-    with _own_random_state() as state:
-        yield
-        after = _random_state()
+    before, numpy_state = [snapshot(argument) for argument in arguments], np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=()):
+        torch.rand(1)  # reseeding is detected in a perturbed state only
+        np.random.random()  # noqa: NPY002
+        try:
+            state = _random_state()
+            yield
+            after = _random_state()
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
     for argument, kept in zip(arguments, before, strict=True):
         place = changed_place(kept, snapshot(argument))
         holds(place is None, f"an argument was changed in place: {place} of {type(argument).__name__}")
@@ -233,45 +277,23 @@ def breaches(case: CaseT, clauses: Iterable[Clause[CaseT]]) -> list[str]:
         case: argument of each clause.
         clauses: each is checked. An unexpected error of what is checked breaks a clause, too.
     """
-    return [outcome.text for outcome in outcomes(case, clauses) if outcome.verdict is ClauseStatus.BROKEN]
+    return [text for _, text in outcomes(case, clauses) if text]
 
 
-class ClauseStatus(StrEnum):
-    """Result of the check of a clause."""
-
-    HOLDS = "holds"
-    BROKEN = "BROKEN"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClauseOutcome:
-    """Result of the check of one clause.
-
-    Args:
-        clause: its name, such as "no peek".
-        verdict: holds or broken.
-        text: message of the breach; empty if the clause holds.
-    """
-
-    clause: str
-    verdict: ClauseStatus
-    text: str = ""
-
-
-def outcomes(case: CaseT, clauses: Iterable[Clause[CaseT]]) -> Iterator[ClauseOutcome]:
-    """The outcome of each clause.
+def outcomes(case: CaseT, clauses: Iterable[Clause[CaseT]]) -> Iterator[tuple[str, str]]:
+    """The name of each clause, such as "no peek", and the message of its breach; empty if it holds.
 
     Args:
         case: argument of each clause.
         clauses: as in `breaches`.
     """
     for rule in clauses:
-        verdict, text = ClauseStatus.HOLDS, ""
+        text = ""
         try:
             rule(case)
         except AssertionError as breach:
-            verdict, text = ClauseStatus.BROKEN, str(breach)
-        yield ClauseOutcome(clause=rule.__name__.replace("_", " "), verdict=verdict, text=text)
+            text = str(breach)
+        yield rule.__name__.replace("_", " "), text
 
 
 def as_float(values: Values) -> NDArray[np.float64]:
@@ -311,14 +333,13 @@ def snapshot(value: object) -> dict[str, object]:
     if isinstance(value, (Tensor, np.ndarray, float)):
         return {"": (as_float(value) if isinstance(value, Tensor) else np.asarray(value)).tobytes()}
     if is_dataclass(value) and not isinstance(value, type):
-        inner: Mapping[Any, object] = {item.name: vars(value)[item.name] for item in fields(value)}
-    elif isinstance(value, (Mapping, list, tuple)):
-        inner = value if isinstance(value, Mapping) else dict(enumerate(value))
-    else:
+        value = {item.name: vars(value)[item.name] for item in fields(value)}
+    elif isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
         return {"": value}
-    return {
-        f"{name}.{place}".rstrip("."): copy for name, part in inner.items() for place, copy in snapshot(part).items()
-    }
+    parts = {name: snapshot(part) for name, part in value.items()}
+    return {f"{name}.{place}".rstrip("."): copy for name, part in parts.items() for place, copy in part.items()}
 
 
 def changed_place(before: Mapping[str, object], after: Mapping[str, object]) -> str | None:
@@ -336,19 +357,6 @@ def _says(text: str, wanted: Wanted) -> bool:
     if isinstance(wanted, tuple):
         return all(size in numbers for size in wanted)
     return any(abs(number - wanted) <= 1e-3 * max(1.0, abs(wanted)) for number in numbers)
-
-
-@contextmanager
-def _own_random_state() -> Iterator[object]:
-    """Perturbs the global random state for the block, so that reseeding is detected; restores it afterwards."""
-    kept = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
-    torch.rand(1)
-    np.random.random()  # noqa: NPY002
-    try:
-        yield _random_state()
-    finally:
-        torch.set_rng_state(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
 
 
 def _random_state() -> tuple[bytes, str]:

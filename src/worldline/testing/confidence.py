@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from worldline.data.windows import ForecastWindows
 from worldline.episode import Episode
 from worldline.stats import separation, tails
-from worldline.testing.clauses import as_float, clause, holds
+from worldline.testing.clauses import as_float, clause, existing, holds
 from worldline.testing.log_windows import random_windows
 from worldline.testing.prediction_case import corrupt, observed_values
-from worldline.testing.world_case import WorldCase, query_of
+from worldline.testing.world_case import WorldCase, one_world
 from worldline.world.base import Prediction
 
 LEVELS: Final = (0.5, 0.8, 0.95)
@@ -49,10 +49,10 @@ def bands_ordered(case: WorldCase) -> None:
         mean = as_float(asked[0].signals[name].mean)
         slack = 1e-6 * (np.abs(mean).max() + 1)
         for level, (low, high) in zip(levels, bands, strict=True):
-            holds(bool((low <= mean + slack).all()), f"signal {name!r}, level {level}: low is above the mean")
-            holds(bool((mean <= high + slack).all()), f"signal {name!r}, level {level}: high is below the mean")
+            holds(low <= mean + slack, f"signal {name!r}, level {level}: low is above the mean")
+            holds(mean <= high + slack, f"signal {name!r}, level {level}: high is below the mean")
         for inner, outer in pairwise(bands):
-            inside = bool((outer[0] <= inner[0] + slack).all() and (inner[1] <= outer[1] + slack).all())
+            inside = (outer[0] <= inner[0] + slack) & (inner[1] <= outer[1] + slack)
             holds(inside, f"signal {name!r}: a band does not contain the band of a lower level")
         narrow, wide = (float(np.mean(high - low)) for low, high in (bands[0], bands[-1]))
         problem = f"signal {name!r}: the band has the width {narrow:.4g} at every level"
@@ -86,7 +86,7 @@ def trust_is_p_value(case: WorldCase) -> None:
     for name, value in (("real", real), ("corrupted", wild)):
         holds(value.shape == (windows.num_worlds,), f"trust has shape {value.shape} for {windows.num_worlds} worlds")
         fine = ((value >= 0) & (value <= 1)) | (np.isnan(value) & (not prediction.calibrated))
-        holds(bool(fine.all()), f"trust of {name} histories is outside [0, 1]")
+        holds(fine, f"trust of {name} histories is outside [0, 1]")
     if prediction.calibrated:
         seldom_small(case, real, "trust of real histories")
         detects(wild, real, f"trust of corrupted histories (mean {wild.mean():.3g}, of real ones {real.mean():.3g})")
@@ -132,7 +132,7 @@ def detects(odd: Floats, real: Floats, what: str) -> None:
 
 def _min_p_values(case: WorldCase, windows: ForecastWindows, at: int) -> Floats:
     """The smallest p-value over signals of the step that leads to observation `at` of each history [W]."""
-    episodes = [Episode(**vars(query_of(windows, world).history)) for world in range(windows.num_worlds)]
+    episodes = [Episode(**vars(one_world(windows, world).history)) for world in range(windows.num_worlds)]
     p_values = [case.world.surprise(episode).p_values.values() for episode in episodes]
     return np.asarray([min(float(value[at - 1]) for value in values) for values in p_values])
 
@@ -145,11 +145,8 @@ def levels_of(case: WorldCase) -> list[float]:
 
 def band_of(prediction: Prediction, name: str) -> tuple[Floats, Floats]:
     """The edges of a band; raises BreachError if there is none."""
-    low, high = prediction.signals[name].low, prediction.signals[name].high
-    holds(low is not None and high is not None, f"signal {name!r}: a calibrated vector signal has no band")
-    assert low is not None  # for the type checker
-    assert high is not None
-    return as_float(low), as_float(high)
+    forecast, problem = prediction.signals[name], f"signal {name!r}: a calibrated vector signal has no band"
+    return as_float(existing(forecast.low, problem)), as_float(existing(forecast.high, problem))
 
 
 def _inside(windows: ForecastWindows, name: str, low: Floats, high: Floats) -> NDArray[np.bool_]:

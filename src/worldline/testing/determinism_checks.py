@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.errors import WorldlineError
-from worldline.testing.clauses import changed_place, clause, holds, map_arrays, snapshot
+from worldline.testing.clauses import BreachError, changed_place, clause, holds, map_arrays, snapshot
 from worldline.testing.world_case import WorldCase
 from worldline.world.base import Plan
 
@@ -27,17 +27,15 @@ def same_from_eight_threads(case: WorldCase) -> None:
     expected = [{name: _answer(ask) for name, ask in questions.items()} for questions in every]
     start = threading.Barrier(NUM_THREADS)
 
-    def ask_all(number: int) -> dict[str, Mapping[str, object]]:
+    def ask_all(questions: Mapping[str, Callable[[], object]]) -> dict[str, Mapping[str, object]]:
         start.wait()
-        return {name: _answer(ask) for name, ask in every[number].items()}
+        return {name: _answer(ask) for name, ask in questions.items()}
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        answers = list(pool.map(ask_all, range(NUM_THREADS)))
-    for number in range(NUM_THREADS):
-        for name, value in expected[number].items():
-            place = changed_place(value, answers[number][name])
-            problem = f"{name} returned another result while {NUM_THREADS - 1} threads were calling: {place} differs"
-            holds(place is None, problem)
+        answers = list(pool.map(ask_all, every))
+    for alone, together in zip(expected, answers, strict=True):
+        for name, value in alone.items():
+            _same(value, together[name], f"{name} returned another result while {NUM_THREADS - 1} threads were calling")
 
 
 @clause("the verbs; a result depends on the arguments only, not on earlier calls")
@@ -46,9 +44,8 @@ def same_in_any_order(case: WorldCase) -> None:
     asks = {f"{name} {number}": ask for number in (0, 1) for name, ask in _questions(case, number, plans=True).items()}
     first = {name: _answer(ask) for name, ask in asks.items()}
     for name in reversed(asks):
-        place = changed_place(first[name], _answer(asks[name]))
-        problem = f"{name.split()[0]} returned another result for equal arguments after other calls: {place} differs"
-        holds(place is None, problem)
+        problem = f"{name.split()[0]} returned another result for equal arguments after other calls"
+        _same(first[name], _answer(asks[name]), problem)
 
 
 @clause("the verbs; NumPy arrays in any memory layout are accepted, read-only ones too")
@@ -57,16 +54,22 @@ def any_layout(case: WorldCase) -> None:
     query, plans = case.query(), case.plans()
     odd, turned = map_arrays(query, _backwards), map_arrays(plans, _backwards)
     asks: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "predict": (partial(case.predict_one, query), partial(case.predict_one, odd)),
-        "score": (partial(case.score_one, query, plans), partial(case.score_one, odd, turned)),
+        "predict": (partial(case.predict, query), partial(case.predict, odd)),
+        "score": (partial(case.score, query, plans), partial(case.score, odd, turned)),
     }
     for verb, (plain, other) in asks.items():
         try:
-            place = changed_place(snapshot(plain()), snapshot(other()))
+            answers = snapshot(plain()), snapshot(other())
         except (TypeError, ValueError) as error:
-            holds(False, f"{verb} of views and read-only arrays raised {type(error).__name__} ({error})")
-            return
-        holds(place is None, f"{verb} of views and read-only arrays differs from copies in {place}")
+            problem = f"{verb} of views and read-only arrays raised {type(error).__name__} ({error})"
+            raise BreachError(problem) from error
+        _same(*answers, f"{verb} of views and read-only arrays differs from copies")
+
+
+def _same(expected: Mapping[str, object], answer: Mapping[str, object], problem: str) -> None:
+    """Raises BreachError if two snapshots differ."""
+    place = changed_place(expected, answer)
+    holds(place is None, f"{problem}: {place} differs")
 
 
 def _backwards(value: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -82,12 +85,12 @@ def _questions(case: WorldCase, number: int, *, plans: bool) -> dict[str, Callab
     query, episode, seed = case.query(world), case.episodes[world], case.seed + number
     others = {name: value[::-1] for name, value in case.taken(episode).items()}
     asks: dict[str, Callable[[], object]] = {
-        "predict": partial(case.predict_one, query),
-        "score": partial(case.score_one, query, replace(case, seed=seed).plans(world)),
+        "predict": partial(case.predict, query),
+        "score": partial(case.score, query, replace(case, seed=seed).plans(world)),
         "what_if": partial(case.world.what_if, episode, case.length - 1, others),
         "surprise": partial(case.world.surprise, episode),
     }
-    return {**asks, "plan": partial(case.plan_one, query, seed=seed)} if plans else asks
+    return {**asks, "plan": partial(case.plan, query, seed=seed)} if plans else asks
 
 
 def _answer(ask: Callable[[], object]) -> Mapping[str, object]:

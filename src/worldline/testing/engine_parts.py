@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath, PureWindowsPath
 
 from worldline.engines.base import Engine, Parts, Storable
 from worldline.errors import DataError, UnsupportedError
-from worldline.testing.clauses import all_equal, clause, holds, refuses, without
+from worldline.testing.clauses import BreachError, clause, equal, holds, refuses, snapshot, without
 from worldline.testing.engine_case import EngineCase
 
 
@@ -30,29 +29,19 @@ def parts_restore(case: EngineCase) -> None:
     try:
         config = json.loads(json.dumps(parts.config, allow_nan=False))
     except (TypeError, ValueError) as error:
-        holds(False, f"config is not plain JSON: {error}")
+        raise BreachError(f"config is not plain JSON: {error}") from error
     holds(config == parts.config, "config changes by a round trip through JSON")
-    places = sorted(text for text in _strings(config) if _is_path(text))
+    places = sorted(text for text in snapshot(config).values() if isinstance(text, str) and _is_path(text))
     holds(not places, f"config contains absolute paths: {places}")
     again = type(engine).from_parts(schema, Parts(config=config, arrays=parts.arrays))
-    holds(isinstance(again, Engine), f"from_parts returned a {type(again).__name__}, expected an Engine")
-    assert isinstance(again, Engine)  # for the type checker
+    if not isinstance(again, Engine):
+        raise BreachError(f"from_parts returned a {type(again).__name__}, expected an Engine")
     holds(again.describe() == case.card, "the restored engine has another card")
-    windows = case.windows()
-    subjects = replace(case, engine=again), case
-    predicted, expected = (subject.answer(windows.history, case.future(windows)) for subject in subjects)
-    all_equal(predicted, expected, "the restored engine predicts something else")
+    equal(replace(case, engine=again).predicted(), case.predicted(), "the restored engine predicts something else")
     wrong = {f"without the array {name!r}": replace(parts, arrays=without(parts.arrays, name)) for name in parts.arrays}
     wrong["of another engine"] = Parts(config={"nonsense": 1}, arrays={})
     for what, bad in wrong.items():
         refuses(f"parts {what}", partial(type(engine).from_parts, schema, bad), expected=DataError)
-
-
-def _strings(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return [text for part in inner for text in _strings(part)]
 
 
 def _is_path(text: str) -> bool:

@@ -6,10 +6,11 @@ one. The clauses that engines and worlds share are in `predictions.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,13 @@ from worldline.schema import Kind
 from worldline.stats import separation
 from worldline.testing import engine_parts, predictions
 from worldline.testing.clauses import (
-    all_equal,
     as_float,
+    candidate_orders,
     clause,
     clauses_of,
     difference,
     equal,
+    existing,
     has_shape,
     holds,
     inside_bounds,
@@ -41,7 +43,7 @@ from worldline.testing.clauses import (
 from worldline.testing.engine_case import EngineCase
 from worldline.testing.log_windows import squared_error
 from worldline.testing.prediction_case import corrupt
-from worldline.testing.predictions import ABILITIES
+from worldline.testing.predictions import BASE_CLASSES
 from worldline.training.batches import join, split
 
 
@@ -64,25 +66,22 @@ def check_engine(engine: Engine, episodes: Sequence[Episode], **settings: Any) -
 def abilities_honest(case: EngineCase) -> None:
     """The card lists exactly the abilities of the engine; `reaches` and `decodes` may be unlisted if refused."""
     listed = set(case.card.abilities)
-    for name, ability in ABILITIES.items():
+    for name, ability in BASE_CLASSES.items():
+        has = isinstance(case.engine, ability)
         if name in listed:
-            has = isinstance(case.engine, ability)
             holds(has, f"the card lists {name!r}, but the engine is not a {ability.__name__}")
-        elif name not in ("reaches", "decodes", "differentiable", "linear"):
-            lacks = not isinstance(case.engine, ability)
-            holds(lacks, f"the card does not list {name!r}, but the engine is a {ability.__name__}")
-    problem = f"the card {'lists' if 'decodes' in listed else 'does not list'} 'decodes', but images are "
-    holds(("decodes" in listed) == _decodes(case), f"{problem}{'refused' if 'decodes' in listed else 'answered'}")
-    measured = _distances(case)
-    problem = f"the card {'lists' if 'reaches' in listed else 'does not list'} 'reaches'"
-    holds(("reaches" in listed) == bool(measured), f"{problem}; distances are answered to {sorted(measured)}")
+        elif name not in ("reaches", "decodes"):
+            holds(not has, f"the card does not list {name!r}, but the engine is a {ability.__name__}")
+    for name, what, answered in (("decodes", "images", _images(case)), ("reaches", "distances", _distances(case))):
+        lists = "lists" if name in listed else "does not list"
+        answers = f"answered for {sorted(answered)}" if answered else "refused"
+        holds((name in listed) == bool(answered), f"the card {lists} {name!r}, but {what} are {answers}")
 
 
 @clause("Engine.imagine; each predicted signal is [W, N, S, T, *shape], finite")
 def samples_shape(case: EngineCase) -> None:
     """`imagine` returns finite samples of every predicted signal, in the signal's shape and dtype."""
-    card, windows = case.card, case.windows()
-    belief = case.observe(windows.history)
+    card, (windows, belief, _) = case.card, case.ready()
     num_samples = 1 if card.deterministic else case.num_samples
     for num_versions in (1, case.num_versions):
         predicted = case.imagine(belief, windows.future(num_versions, case.seed))
@@ -96,9 +95,9 @@ def samples_shape(case: EngineCase) -> None:
 @clause("Card.deterministic; whether all samples are equal")
 def deterministic_claim(case: EngineCase) -> None:
     """Results depend on the seed if and only if the card does not state deterministic."""
-    windows = case.windows()
-    future = case.future(windows)
-    first, second = (replace(case, seed=case.seed + more).answer(windows.history, future) for more in (0, 1))
+    windows, _, future = case.ready()
+    others = (replace(case, seed=case.seed + more) for more in (0, 1))
+    first, second = (other.imagine(other.observe(windows.history), future) for other in others)
     differs = max(difference(first[name], second[name]) for name in first)
     if case.card.deterministic:
         holds(differs == 0, f"the card states deterministic, but two seeds differ by {differs:.3g}")
@@ -110,8 +109,7 @@ def deterministic_claim(case: EngineCase) -> None:
 @clause("Card.action_conditioned; whether actions change the predicted signals")
 def action_conditioned(case: EngineCase) -> None:
     """Actions change the predicted signals if and only if the card states `action_conditioned`."""
-    windows, claim = case.windows(), case.card.action_conditioned
-    predicted = case.answer(windows.history, case.future(windows))
+    predicted, claim = case.predicted(), case.card.action_conditioned
     differs = max(difference(value, np.broadcast_to(value[:, :1], value.shape)) for value in predicted.values())
     holds((differs > 0) == claim, f"the card states {claim}, but actions change signals by {differs:.3g}")
 
@@ -129,32 +127,24 @@ def linear_claim(case: EngineCase) -> None:
         values[:, 2] = as_float(values[:, :2]).mean(1)
     for name, value in case.imagine(belief, future).items():
         between, middle = as_float(value[:, :2]).mean(1), as_float(value[:, 2])
-        equal(middle, between, f"{name!r} is not affine in the actions", within=case.tolerance)
+        case.equal(middle, between, f"{name!r} is not affine in the actions")
 
 
 @clause("the seed arguments; equal seeds give equal draws, no other source is used")
 def seeds_reproduce(case: EngineCase) -> None:
     """Equal seeds give equal results."""
-    windows = case.windows()
-    first, second = (case.answer(windows.history, case.future(windows)) for _ in range(2))
-    all_equal(first, second, "equal seeds gave different results")
+    equal(case.predicted(), case.predicted(), "equal seeds gave different results")
 
 
 @clause("Engine.imagine; the same draws for each of N candidates")
 def versions_independent(case: EngineCase) -> None:
     """Each candidate gives the same result alone and in any order; equal candidates give equal results."""
-    windows, num = case.windows(), case.num_versions
-    belief, future = case.observe(windows.history), case.future(windows)
+    _, belief, future = case.ready()
     together = case.imagine(belief, future)
-
-    def compare(index: list[int], problem: str) -> None:
-        chosen, expected = ({n: v[:, index] for n, v in arrays.items()} for arrays in (future.actions, together))
-        all_equal(case.imagine(belief, replace(future, actions=chosen)), expected, problem, within=case.tolerance)
-
-    for number in range(num):
-        compare([number], f"candidate {number} alone differs from its result in the batch")
-    compare([*range(1, num), 0], "another order of candidates changes their results")
-    compare([0] * num, "identical candidates give different results")
+    for index, problem in candidate_orders(case.num_versions):
+        chosen = itemgetter((slice(None), index))
+        actions, expected = (map_arrays(arrays, chosen) for arrays in (future.actions, together))
+        case.equal(case.imagine(belief, replace(future, actions=actions)), expected, problem)
 
 
 @clause("EngineBelief; imagine and observe must not change it")
@@ -165,9 +155,9 @@ def belief_immutable(case: EngineCase) -> None:
     belief, future = case.observe(start), case.future(windows)
     first = case.imagine(belief, future)
     case.imagine(belief, case.future(case.turned(windows)))
-    all_equal(case.imagine(belief, future), first, "imagine changed the belief")
+    equal(case.imagine(belief, future), first, "imagine changed the belief")
     case.observe(last, belief)
-    all_equal(case.imagine(belief, future), first, "observe changed the belief")
+    equal(case.imagine(belief, future), first, "observe changed the belief")
 
 
 @clause("Engine.observe; continuing a belief equals starting over")
@@ -178,8 +168,7 @@ def observe_continues(case: EngineCase) -> None:
     windows = case.windows()
     start, last = _split(windows.history)
     folded = case.imagine(case.observe(last, case.observe(start)), case.future(windows))
-    whole = case.answer(windows.history, case.future(windows))
-    all_equal(folded, whole, "the updated belief differs from the whole history", within=case.tolerance)
+    case.equal(folded, case.predicted(), "the updated belief differs from the whole history")
 
 
 @clause("observe and imagine; they must not change arguments or the global random state")
@@ -197,19 +186,16 @@ def arguments_unchanged(case: EngineCase) -> None:
 @clause("observe and imagine; a batch of W worlds equals W single worlds")
 def worlds_independent(case: EngineCase) -> None:
     """The prediction for a world does not depend on the other worlds of the batch."""
-    windows = case.windows()
-    future, every = case.future(windows), np.arange(windows.num_worlds)
-    together = case.answer(windows.history, future)
+    windows, _, future = case.ready()
+    together, every = case.predicted(), np.arange(windows.num_worlds)
     for kept in (0, windows.num_worlds - 1):
         # The draws depend on the number of worlds.
         chosen = [kept] if case.card.deterministic else np.where(every == kept, every, np.roll(every, -1)).tolist()
         place = 0 if case.card.deterministic else kept
         inputs = map_arrays(future, partial(np.take, indices=chosen, axis=0))
-        predicted = case.answer(windows.history.worlds(chosen), inputs)
-        problem = f"the prediction of world {kept} changed with the other worlds of the batch"
-        alone = {name: value[place] for name, value in predicted.items()}
-        expected = {name: value[kept] for name, value in together.items()}
-        all_equal(alone, expected, problem, within=case.tolerance)
+        alone = map_arrays(case.imagine(case.observe(windows.history.worlds(chosen)), inputs), itemgetter(place))
+        expected = map_arrays(together, itemgetter(kept))
+        case.equal(alone, expected, f"the prediction of world {kept} changed with the other worlds of the batch")
 
 
 @clause("Abducts.abduct; its noise replays the draws for every seed")
@@ -223,7 +209,7 @@ def abducts(case: EngineCase) -> None:
     future = windows.future(case.num_versions, case.seed)
     replay = partial(case.engine.imagine, belief, future, num_samples=1, noise=noise)
     first, second = (replay(seed=seed).signals for seed in (case.seed, case.seed + 1))
-    all_equal(first, second, "two seeds differ with the same noise")
+    equal(first, second, "two seeds differ with the same noise")
     past = case.imagine(case.observe(windows.history), future)
     for name, value in first.items():
         means = (samples[:, 0].astype(np.float64).mean(1) for samples in (value, past[name]))
@@ -240,10 +226,10 @@ def reaches(case: EngineCase) -> None:
     windows = case.windows()
     expected = (windows.num_worlds, case.num_versions, case.horizon)
     distances = _distances(case)
-    all_equal(distances, _distances(case), "equal seeds gave different distances")
+    equal(distances, _distances(case), "equal seeds gave different distances")
     for name, steps in distances.items():
         has_shape(f"the distance to {name!r}", steps, expected)
-        holds(bool((steps >= 0).all()), f"the distance to {name!r} is negative")
+        holds(steps >= 0, f"the distance to {name!r} is negative")
         holds(float(np.ptp(steps)) > 0, f"the distance to {name!r} is always {steps.flat[0]:.4g}")
         _check_proposals(case, case.engine, case.observe(windows.history), _goals(windows)[name])
 
@@ -256,24 +242,18 @@ def tensors_agree(case: EngineCase) -> None:
     """
     if "differentiable" not in case.card.abilities:
         return
-    windows, schema = case.windows(), case.card.schema
-    belief, future = case.observe(windows.history), case.future(windows)
+    schema, (_, belief, future) = case.card.schema, case.ready()
     actions = join(schema.actions, future.actions)
-    device = case.engine.device
-    exogenous = join(schema.exogenous, future.exogenous, device) if schema.exogenous else None
 
     def signals(actions: Tensor) -> dict[str, Tensor]:
-        rollout = case.engine.rollout(
-            belief, actions.to(device), exogenous, num_samples=case.num_samples, seed=case.seed
-        )
-        return {name: value.cpu() for name, value in rollout.signals.items()}
+        return {name: value.cpu() for name, value in case.rollout(belief, future, actions).signals.items()}
 
     with torch.no_grad():
-        rolled = {name: value.numpy() for name, value in signals(actions).items()}
-    all_equal(rolled, case.imagine(belief, future), "rollout is not imagine", within=case.tolerance)
+        rolled = signals(actions)
+    case.equal(rolled, case.imagine(belief, future), "rollout is not imagine")
     generator = torch.Generator().manual_seed(case.seed)
     weights = {
-        name: torch.randn(value.shape, generator=generator) / (float(value.astype(float).std()) + 1e-6)
+        name: torch.randn(value.shape, generator=generator) / (float(as_float(value).std()) + 1e-6)
         for name, value in rolled.items()
         if schema[name].kind is Kind.VECTOR and schema[name].period is None
     }
@@ -292,7 +272,7 @@ def tensors_agree(case: EngineCase) -> None:
         total = weighted(leaf)
     holds(total.requires_grad, "the signals of rollout have no gradient in the actions")
     (slope,) = torch.autograd.grad(total.sum(), leaf)
-    holds(bool(slope.isfinite().all()), "the gradient is not finite")
+    holds(slope.isfinite(), "the gradient is not finite")
     way = torch.randn(actions.shape, generator=generator) * torch.from_numpy(vectors) * (float(actions.std()) or 1.0)
     small = 1e-2
     with torch.no_grad():
@@ -307,14 +287,12 @@ def novelty(case: EngineCase) -> None:
     """The score is finite, one per world, and differs between worlds (if the engine has the ability)."""
     if not isinstance(case.engine, Novelty):
         return
-    windows = case.windows()
-    belief, future = case.observe(windows.history), case.future(windows)
+    windows, belief, future = case.ready()
     score = case.engine.novelty(belief)
     has_shape("the score", score, (windows.num_worlds,))
     holds(float(np.ptp(score)) > 0, f"the score is {score[0]:.4g} for every world")
-    scores = [case.rollout(belief, future).ood_score for _ in range(2)]
-    assert None not in scores, "Rollout.ood_score is None"
-    ahead, again = (score().detach().cpu().numpy() for score in scores if score is not None)
+    rollouts = [case.rollout(belief, future) for _ in range(2)]
+    ahead, again = (as_float(existing(rollout.ood_score, "Rollout.ood_score is None")()) for rollout in rollouts)
     has_shape("the score of the future", ahead, next(iter(future.actions.values())).shape[:3])
     equal(ahead, again, "equal seeds gave different scores of the future")
     holds(float(np.ptp(ahead, axis=(1, 2)).max()) > 0, "the score of the future is constant")
@@ -333,35 +311,33 @@ def novelty_grows(case: EngineCase) -> None:
     holds(share >= 0.75, problem)
 
 
-def _decodes(case: EngineCase) -> bool:
-    """Whether the engine draws images; raises BreachError if they have the wrong shape or dtype."""
+def _images(case: EngineCase) -> Mapping[str, Tensor]:
+    """The images that the engine draws, if any; raises BreachError if they have the wrong shape or dtype."""
     if not isinstance(case.engine, Decodes):
-        return False
+        return {}
     windows = case.windows()
     try:
         draw = case.rollout(case.observe(windows.history), windows.future(2, case.seed)).images
-        images = {} if draw is None else {name: value.detach().cpu().numpy() for name, value in draw().items()}
+        images = {} if draw is None else draw()
     except UnsupportedError:
-        return False
+        return {}
     for name, value in images.items():
-        expected = (windows.num_worlds, 2, case.horizon, *case.card.schema[name].shape)
-        has_shape(f"images of {name!r}", value, expected)
-        holds(value.dtype == np.uint8, f"images of {name!r} have dtype {value.dtype}, expected uint8")
-    return bool(images)
+        has_shape(f"images of {name!r}", value, (windows.num_worlds, 2, case.horizon, *case.card.schema[name].shape))
+        holds(value.dtype == torch.uint8, f"images of {name!r} have dtype {value.dtype}, expected torch.uint8")
+    return images
 
 
-def _distances(case: EngineCase) -> dict[str, NDArray[np.floating]]:
+def _distances(case: EngineCase) -> dict[str, NDArray[np.float64]]:
     """Steps [W, N, T] to each goal of `_goals`, except the goals that are refused."""
     if not isinstance(case.engine, GoalDistance):
         return {}
-    windows, distances = case.windows(), {}
-    belief, future = case.observe(windows.history), case.future(windows)
+    distances, (windows, belief, future) = {}, case.ready()
     for label, goal in _goals(windows).items():
         try:
             encoded = case.engine.encode_goal(belief, goal)
             distance = case.rollout(belief, future).goal_distance
             if distance is not None:
-                distances[label] = distance(encoded).detach().cpu().numpy()
+                distances[label] = as_float(distance(encoded))
         except UnsupportedError:
             continue
     return distances
@@ -376,19 +352,18 @@ def _goals(windows: ForecastWindows) -> dict[str, Arrays]:
 def _check_proposals(case: EngineCase, engine: GoalDistance, belief: EngineBelief, goal: Arrays) -> None:
     signals, device = case.card.schema.actions, case.engine.device
 
-    def propose(**settings: Any) -> Arrays | None:
+    def propose(**settings: Any) -> Arrays:
         encoded = engine.encode_goal(belief, goal)
         sequences = engine.proposals(belief, encoded, case.horizon, num_proposals=5, seed=case.seed, **settings)
-        return None if sequences is None else {n: v.cpu().numpy() for n, v in split(signals, sequences).items()}
+        return {} if sequences is None else {n: as_float(v) for n, v in split(signals, sequences).items()}
 
     try:
         plain, again = propose(), propose()
     except UnsupportedError:
         return
-    if plain is None or again is None:
-        holds(plain is None and again is None, "equal seeds gave proposals once, and none the other time")
+    equal(plain, again, "equal seeds gave different proposals")
+    if not plain:
         return
-    all_equal(plain, again, "equal seeds gave different proposals")
     sent = {name: value[:, :2] for name, value in case.windows().actions.items()}
     after = propose(pending=join(signals, sent, device)) or plain
     vectors = [s.name for s in case.card.schema.actions if s.kind is Kind.VECTOR and plain[s.name].size]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,57 +15,28 @@ from worldline.errors import UnsupportedError
 from worldline.planning.base import Chance, Constraint, Cost, Goal
 from worldline.planning.costs import AtLeast, AtMost, Change, Price, Track
 from worldline.schema import Kind, Signal
-from worldline.testing.clauses import as_float, clause, equal, has_shape, holds, refuses
+from worldline.testing.clauses import as_float, clause, equal, has_shape, holds, map_arrays, refuses
 from worldline.testing.prediction_case import observed_values
-from worldline.testing.world_case import Query, WorldCase
+from worldline.testing.world_case import WorldCase
 from worldline.world.base import Forecast
 
 Floats = NDArray[np.floating]
-
-
-class Candidates:
-    """Four plans for the first world of a case."""
-
-    def __init__(self, case: WorldCase) -> None:
-        self.case, self.query, self.plans = case, case.query(), case.plans()
-
-    def cost(self, goal: Goal) -> Floats:
-        """Of each plan [N]."""
-        return as_float(self.case.score_one(self.query, self.plans, goal).cost)
-
-    def violation(self, rule: Constraint) -> Floats:
-        """Of each plan [N]."""
-        return as_float(self.case.score_one(self.query, self.plans, constraints=[rule]).violation)[:, 0]
-
-    def forecasts(self, name: str) -> list[Forecast]:
-        """Of a signal under each plan."""
-        plans = [{n: value[number] for n, value in self.plans.items()} for number in range(4)]
-        return [self.case.predict_one(replace(self.query, actions=plan)).signals[name] for plan in plans]
-
-    def means(self, name: str) -> Floats:
-        """Of a signal under each plan [N, T, size]."""
-        return np.stack([as_float(forecast.mean) for forecast in self.forecasts(name)])
-
-    def pays(self, cost: Cost, expected: Floats, signal: Signal) -> None:
-        """Raises BreachError if a cost alone is another one."""
-        problem = f"{type(cost).__name__} of {signal.role.value} {signal.name!r} is not computed from its values"
-        equal(self.cost(Goal(costs=(cost,))), expected, problem, within=self.case.tolerance)
 
 
 @clause("Scores; cost [N], violation [N, C], independent for each plan")
 def scores_each_plan(case: WorldCase) -> None:
     """Scores are independent: one cost and C violations per plan, in the order of the plans."""
     query, plans = case.query(), case.plans()
-    rules, expected = rules_of(case, query, plans)
-    scores = case.score_one(query, plans, constraints=rules)
+    rules, expected = rules_of(case, plans)
+    scores = case.score(query, plans, constraints=rules)
     has_shape("cost", scores.cost, (4,))
     has_shape("violation", scores.violation, (4, len(rules)))
     problem, known = "violation is not that of the constraints", ~np.isnan(expected)
     equal(np.where(known, scores.violation, 0.0), np.where(known, expected, 0.0), problem, within=1e-6)
-    holds(bool((scores.violation[~known] > 0).all()), problem)
+    holds(scores.violation[~known] > 0, problem)
     turned = {name: value[::-1] for name, value in plans.items()}
-    other = case.score_one(query, turned, constraints=rules)
-    equal(other.cost[::-1], scores.cost, "another order of plans changes their costs", within=case.tolerance)
+    other = case.score(query, turned, constraints=rules)
+    case.equal(other.cost[::-1], scores.cost, "another order of plans changes their costs")
 
 
 @clause("Goal.costs, discount, last_only; costs see actions by name and are summed over steps")
@@ -73,8 +45,7 @@ def costs_add_up(case: WorldCase) -> None:
 
     Not checked without a vector input, because no other cost is known in advance.
     """
-    four = Candidates(case)
-    vector_input = _vector_input(case, four.query, four.plans)
+    vector_input = _vector_input(case, case.plans())
     if vector_input is None:
         return
     name, values = vector_input
@@ -83,66 +54,60 @@ def costs_add_up(case: WorldCase) -> None:
     plain, only = replace(case.goal, discount=1.0, last_only=False), Goal(costs=(dear,))
     both = replace(plain, costs=(*plain.costs, dear))
     for goal, expected, problem in (
-        (both, four.cost(plain) + steps, "the cost is not the sum of targets and a cost"),
+        (both, _cost(case, plain) + steps, "the cost is not the sum of targets and a cost"),
         (replace(only, costs=(dear, dear)), 2 * steps, "the cost is not the sum of two costs"),
         (replace(only, discount=0.5), (taken * half).sum(1), "discount 0.5 does not halve the weight of each step"),
         (replace(only, last_only=True), taken[:, -1], "last_only does not use the last step alone"),
     ):
-        equal(four.cost(goal), expected, problem, within=case.tolerance)
+        case.equal(_cost(case, goal), expected, problem)
 
 
 @clause("Goal.tolerance; the error that counts as 1, by default a standard deviation")
 def tolerance_scales(case: WorldCase) -> None:
     """Twice the tolerance gives a quarter of the cost; the default tolerance is a standard deviation."""
-    four = Candidates(case)
     calibrated = case.calibrated()
     for name in case.vectors:
         target = as_float(case.windows().truth[name][1, -1]).astype(case.card.schema[name].dtype)
         spread = observed_values(case.episodes, name).std(0)
         goal, widest = Goal(targets={name: target}), float(spread.max())
-        once, twice = (four.cost(replace(goal, tolerance={name: more * (widest or 1.0)})) for more in (1, 2))
-        problem = f"twice the tolerance of {name!r} does not give a quarter of the cost"
-        equal(4 * twice, once, problem, within=case.tolerance)
+        once, twice = (_cost(case, replace(goal, tolerance={name: more * (widest or 1.0)})) for more in (1, 2))
+        case.equal(4 * twice, once, f"twice the tolerance of {name!r} does not give a quarter of the cost")
         if calibrated and spread.min() > 0:
-            usual, high = four.cost(goal), four.cost(replace(goal, tolerance={name: float(spread.min()) / 2}))
+            usual, high = _cost(case, goal), _cost(case, replace(goal, tolerance={name: float(spread.min()) / 2}))
             problem = f"{name!r} by default tolerance costs {usual[0]:.4g}, expected {twice[0]:.4g} to {high[0]:.4g}"
-            holds(bool(((twice <= usual) & (usual <= high)).all()), problem)
+            holds((twice <= usual) & (usual <= high), problem)
 
 
 @clause("Rollout; predicted signals, inputs and the present, by name")
 def rollout_is_complete(case: WorldCase) -> None:
     """Constraints see the predictions; costs see actions, exogenous inputs and the last action before the plan."""
-    four = Candidates(case)
     for name in _plain(case):
-        means = four.means(name)
+        means = _means(case, name)
         bound = float(np.quantile(means, 0.3))
         low, high = ((sign * (means - bound)).max((1, 2)).clip(0) for sign in (-1, 1))
         for rule, expected in ((AtMost(signal=name, bound=bound), high), (AtLeast(signal=name, bound=bound), low)):
-            violation, word = four.violation(rule), f"{type(rule).__name__}({name!r}, {bound:.4g})"
+            violation, word = _violation(case, rule), f"{type(rule).__name__}({name!r}, {bound:.4g})"
             if case.card.deterministic:
-                equal(
-                    violation, expected, f"the violation of {word} is not that of the prediction", within=case.tolerance
-                )
+                case.equal(violation, expected, f"the violation of {word} is not that of the prediction")
             else:
                 problem = f"the violation of {word} is {violation}, below that of the mean prediction, {expected}"
-                holds(bool((violation >= expected - case.tolerance * (1 + abs(expected))).all()), problem)
+                holds(violation >= expected - case.tolerance * (1 + abs(expected)), problem)
     for signal in case.card.schema.exogenous:
         if signal.kind is Kind.VECTOR:
-            paid = as_float((four.query.exogenous or {})[signal.name]).sum()
-            four.pays(Price(signal=signal.name, price=1.0), np.full(4, paid), signal)
+            paid = as_float(case.query().exogenous[signal.name]).sum()
+            _pays(case, Price(signal=signal.name, price=1.0), np.full(4, paid), signal)
     for signal in case.card.schema.actions:
-        past = four.query.history.actions[signal.name]
+        past = case.query().history.actions[signal.name]
         if signal.kind is Kind.VECTOR and len(past):
-            values = as_float(four.plans[signal.name])
+            values = as_float(case.plans()[signal.name])
             before = np.concatenate([np.broadcast_to(past[-1], values[:, :1].shape), values[:, :-1]], 1)
             steps = np.square(signal.difference(values, before)).mean(-1)
-            four.pays(Change(signal=signal.name, tolerance=1.0), steps.sum(-1), signal)
+            _pays(case, Change(signal=signal.name, tolerance=1.0), steps.sum(-1), signal)
 
 
 @clause("Signal.period; targets and costs use the shorter way round")
 def periods_respected(case: WorldCase) -> None:
     """A target or reference of a periodic signal costs the same after a shift by one period."""
-    four = Candidates(case)
     for name in case.vectors:
         signal = case.card.schema[name]
         if signal.period is None:
@@ -151,43 +116,40 @@ def periods_respected(case: WorldCase) -> None:
         for aim in (target, target + signal.period):
             track = Track(signal=name, reference=np.tile(aim, (case.horizon, 1)), tolerance=1.0)
             goals = Goal(targets={name: aim.astype(signal.dtype)}, tolerance={name: 1.0}), Goal(costs=(track,))
-            costs.append([four.cost(goal) for goal in goals])
+            costs.append([_cost(case, goal) for goal in goals])
         for word, before, after in zip(("target", "reference"), *costs, strict=True):
             problem = f"a shift of the {word} of {name!r} by one period, {signal.period:g}, changes the cost"
-            equal(after, before, problem, within=case.tolerance)
+            case.equal(after, before, problem)
 
 
 @clause("Chance; the constraint holds for the whole prediction band of its level")
 def chance_uses_the_band(case: WorldCase) -> None:
     """Under `Chance` a constraint must hold for the band of its level; a world without bands refuses it."""
-    four = Candidates(case)
     for name in _plain(case):
-        bound = float(np.median(four.means(name)[0]))
+        bound = float(np.median(_means(case, name)[0]))
         rule = Chance(constraint=AtMost(signal=name, bound=bound), level=0.8)
         if not case.calibrated():
-            refuses("Chance without bands", partial(four.violation, rule), 0.8, expected=UnsupportedError)
+            refuses("Chance without bands", partial(_violation, case, rule), 0.8, expected=UnsupportedError)
             return
-        highest = [
-            -np.inf if forecast.high is None else float(forecast.high.max()) for forecast in four.forecasts(name)
-        ]
+        forecasts = _forecasts(case, name)
+        highest = [-np.inf if forecast.high is None else float(forecast.high.max()) for forecast in forecasts]
         problem = f"the violation of {name!r} <= {bound:.4g} with probability 0.8 is not that of its band"
-        equal(four.violation(rule), np.maximum(0.0, np.subtract(highest, bound)), problem, within=10 * case.tolerance)
+        equal(_violation(case, rule), np.maximum(0.0, np.subtract(highest, bound)), problem, within=10 * case.tolerance)
 
 
 @clause("Goal.risk, quantile and Card.deterministic; deterministic worlds have equal samples")
 def worst_samples(case: WorldCase) -> None:
     """The worst samples cost at least the mean; all samples are equal if and only if the card states deterministic."""
-    four, apart = Candidates(case), list[float]()
+    apart = list[float]()
     for name in _plain(case):
-        means = four.means(name)[0]
+        means = _means(case, name)[0]
         bound = float(means.min() - 10 * np.ptp(means) - 1)
-        best, worst = (four.violation(AtMost(signal=name, bound=bound, quantile=share)) for share in (0.0, 1.0))
+        best, worst = (_violation(case, AtMost(signal=name, bound=bound, quantile=share)) for share in (0.0, 1.0))
         problem = f"the violation of a bound on {name!r} is {worst} for the worst sample, but {best} for the best"
-        holds(bool((worst >= best - 1e-6 * abs(best)).all()), problem)
+        holds(worst >= best - 1e-6 * abs(best), problem)
         goal = Goal(targets={name: means[-1].astype(case.card.schema[name].dtype)}, tolerance={name: 1.0})
-        every, few = (four.cost(replace(goal, risk=risk)) for risk in (1.0, 0.1))
-        problem = f"plans cost {few} with risk 0.1, but {every} with all samples"
-        holds(bool((few >= every - 1e-6 * (1 + abs(every))).all()), problem)
+        every, few = (_cost(case, replace(goal, risk=risk)) for risk in (1.0, 0.1))
+        holds(few >= every - 1e-6 * (1 + abs(every)), f"plans cost {few} with risk 0.1, but {every} with all samples")
         differs = max((worst - best).max() / abs(best).max(), (few - every).max() / (1 + abs(every).max()))
         problem = f"the card states deterministic, but samples of {name!r} differ by {differs:.2g} (relative)"
         holds(not case.card.deterministic or differs <= 1e-5, problem)
@@ -196,13 +158,13 @@ def worst_samples(case: WorldCase) -> None:
         holds(max(apart) > 0, "the card does not state deterministic, but the worst sample is as good as the best")
 
 
-def rules_of(case: WorldCase, query: Query, plans: Arrays) -> tuple[list[Constraint], Floats]:
+def rules_of(case: WorldCase, plans: Arrays) -> tuple[list[Constraint], Floats]:
     """A constraint that every plan satisfies, one that none can, and the violations of `plans` [N, 2].
 
     They are on a vector input, else on a predicted vector, with NaN for violations that are not known in advance.
     Empty if the world has neither.
     """
-    vector_input, num = _vector_input(case, query, plans), len(next(iter(plans.values())))
+    vector_input, num = _vector_input(case, plans), len(next(iter(plans.values())))
     if vector_input is not None:
         name, values = vector_input
         low = case.card.schema[name].low
@@ -219,12 +181,39 @@ def rules_of(case: WorldCase, query: Query, plans: Arrays) -> tuple[list[Constra
     return rules, np.stack([np.zeros(num), worst], 1)
 
 
-def _vector_input(case: WorldCase, query: Query, plans: Arrays) -> tuple[str, Floats] | None:
+def _cost(case: WorldCase, goal: Goal) -> Floats:
+    """Of each of four plans [N]."""
+    return as_float(case.score(case.query(), case.plans(), goal).cost)
+
+
+def _violation(case: WorldCase, rule: Constraint) -> Floats:
+    """Of each of four plans [N]."""
+    return as_float(case.score(case.query(), case.plans(), constraints=[rule]).violation)[:, 0]
+
+
+def _forecasts(case: WorldCase, name: str) -> list[Forecast]:
+    """Of a signal under each of four plans."""
+    plans = [map_arrays(case.plans(), itemgetter(number)) for number in range(4)]
+    return [case.predict(replace(case.query(), actions=plan)).signals[name] for plan in plans]
+
+
+def _means(case: WorldCase, name: str) -> Floats:
+    """Of a signal under each of four plans [N, T, size]."""
+    return np.stack([as_float(forecast.mean) for forecast in _forecasts(case, name)])
+
+
+def _pays(case: WorldCase, cost: Cost, expected: Floats, signal: Signal) -> None:
+    """Raises BreachError if a cost alone is another one."""
+    problem = f"{type(cost).__name__} of {signal.role.value} {signal.name!r} is not computed from its values"
+    case.equal(_cost(case, Goal(costs=(cost,))), expected, problem)
+
+
+def _vector_input(case: WorldCase, plans: Arrays) -> tuple[str, Floats] | None:
     """A vector input with its values [N, T, size], an action if possible; None if there is none."""
     schema, num = case.card.schema, len(next(iter(plans.values())))
-    repeated = {name: np.stack([value] * num) for name, value in (query.exogenous or {}).items()}
+    values = {**map_arrays(case.query().exogenous, lambda value: np.stack([value] * num)), **plans}
     names = [signal.name for signal in (*schema.actions, *schema.exogenous) if signal.kind is Kind.VECTOR]
-    return next(((name, as_float({**repeated, **plans}[name])) for name in names), None)
+    return next(((name, as_float(values[name])) for name in names), None)
 
 
 def _plain(case: WorldCase) -> list[str]:

@@ -28,29 +28,24 @@ MAX_SKILLED_ERROR: Final = 0.05
 def horizon_honest(case: WorldCase) -> None:
     """Up to `horizon` the world beats persistence and the mean, or is nearly exact; the next step lacks skill."""
     rounds = [replace(case, seed=case.seed + number).windows() for number in range(ROUNDS)]
-    prediction, num = case.predict(rounds[0]), rounds[0].num_worlds
+    answers = list(map(case.predict, rounds))
+    calibrated = answers[0].calibrated
     for name in case.card.predicts:
-        reached = np.asarray(prediction.signals[name].horizon)
-        has_shape(f"signal {name!r}: horizon", reached, (num,))
-        problem = f"signal {name!r}: horizon {reached.tolist()} for T = {case.horizon}"
-        holds(bool((reached >= 0).all() and (reached <= case.horizon).all()), problem)
-        problem = f"signal {name!r}: the horizon is {reached.max()}, expected 0 without a calibration"
-        holds(prediction.calibrated or bool((reached == 0).all()), problem)
-    if not prediction.calibrated or not case.vectors:
-        return
-    answers = [prediction, *(case.predict(windows) for windows in rounds[1:])]
-    for name in case.vectors:
-        pairs = [(windows, answer.signals[name]) for windows, answer in zip(rounds, answers, strict=True)]
-        errors = np.stack([_errors(case, name, *pair) for pair in pairs], 1)
-        reached = np.stack([np.asarray(forecast.horizon) for _, forecast in pairs])
+        reached = np.asarray(answers[0].signals[name].horizon)
+        has_shape(f"signal {name!r}: horizon", reached, (rounds[0].num_worlds,))
+        most = case.horizon if calibrated else 0
+        expected = f"0 to {most}" if calibrated else "0 without a calibration"
+        holds((reached >= 0) & (reached <= most), f"signal {name!r}: horizon {reached.tolist()}, expected {expected}")
+    for name in case.vectors if calibrated else ():
+        forecasts = [answer.signals[name] for answer in answers]
+        errors = np.stack([_errors(case, name, *pair) for pair in zip(rounds, forecasts, strict=True)], 1)
+        reached = np.stack([np.asarray(forecast.horizon) for forecast in forecasts])
         for step in range(case.horizon):
             what = f"signal {name!r}: step {step + 1} is"
             within = _by_episode(errors[..., step], reached > step)
-            problem = f"{what} within the horizon, but without skill: {_figures(within)}"
-            holds(not _lacks_skill(case, *within), problem)
+            holds(not _lacks_skill(case, *within), f"{what} within the horizon, but without skill: {_figures(within)}")
             after = _by_episode(errors[..., step], reached == step)
-            problem = f"{what} just after the horizon, but with skill: {_figures(after)}"
-            holds(not _has_skill(case, *after), problem)
+            holds(not _has_skill(case, *after), f"{what} just after the horizon, but with skill: {_figures(after)}")
 
 
 def _errors(case: WorldCase, name: str, windows: ForecastWindows, forecast: Forecast) -> Floats:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,14 +25,7 @@ MARGIN = 2
 
 
 def case_from_logs(
-    world: World,
-    logs: Path,
-    *,
-    opened_from: str,
-    horizon: int,
-    num_episodes: int,
-    num_calibration: int | None,
-    seed: int,
+    world: World, logs: Path, *, opened_from: str, horizon: int, num_episodes: int, **settings: Any
 ) -> WorldCase:
     """The world with episodes and a goal from logs.
 
@@ -42,8 +37,7 @@ def case_from_logs(
         opened_from: path or URL of the world; the folder of a bundle holds the split.
         horizon: T, at least 2.
         num_episodes: maximal number of episodes; the first long ones are used.
-        num_calibration: see `WorldCase`; None for the number of a local world's calibration.
-        seed: of all draws.
+        settings: other arguments of `WorldCase`. `num_calibration` is by default that of a local world's calibration.
 
     Raises:
         UnreadableError: a signal of the world is missing in the logs, or has another shape or unit.
@@ -54,12 +48,8 @@ def case_from_logs(
     """
     card = world.describe()
     need = max(card.context, 2) - 1 + horizon + MARGIN
-    kept: list[Episode] = []
-    for entry in read_episodes(card, logs, opened_from, parts=("", "held_out")):
-        if entry.episode.num_steps >= need:
-            kept.append(entry.episode)
-        if len(kept) >= num_episodes:
-            break
+    every = (entry.episode for entry in read_episodes(card, logs, opened_from, parts=("", "held_out")))
+    kept = list(islice((episode for episode in every if episode.num_steps >= need), num_episodes))
     if len(kept) < 2:
         raise DataError(
             f"too few episodes are long enough: {len(kept)} have the {need} steps that the checks need "
@@ -67,16 +57,10 @@ def case_from_logs(
             fix=f"Give logs with more or longer episodes, or a --horizon below {horizon}; 2 is the shortest.",
             file=logs,
         )
-    if num_calibration is None and isinstance(world, LocalWorld) and world.calibration is not None:
-        num_calibration = world.calibration.num_episodes
-    return WorldCase(
-        world=world,
-        episodes=kept,
-        goal=logged_goal(card, kept, horizon),
-        horizon=horizon,
-        num_calibration=num_calibration,
-        seed=seed,
-    )
+    if settings.get("num_calibration") is None and isinstance(world, LocalWorld) and world.calibration is not None:
+        settings["num_calibration"] = world.calibration.num_episodes
+    goal = logged_goal(card, kept, horizon)
+    return WorldCase(world=world, episodes=kept, goal=goal, horizon=horizon, **settings)
 
 
 def logged_goal(card: Card, episodes: Sequence[Episode], horizon: int) -> Goal:

@@ -18,27 +18,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldline.errors import InputError
-from worldline.models.base import Adapts, Belief, Inputs, Losses, Window, WorldModel
+from worldline.models.base import Adapts, Belief, Inputs, Window, WorldModel
 from worldline.testing.clauses import (
     Case,
     Clause,
+    TwoOrMore,
+    candidate_orders,
     clause,
     clauses_of,
     difference,
     equal,
+    existing,
     has_shape,
     holds,
+    map_arrays,
     run,
     unchanged,
 )
-from worldline.testing.window_edits import (
-    hide,
-    one_candidate_each,
-    pick_candidates,
-    pick_entries,
-    redraw,
-    splice,
-)
+from worldline.testing.window_edits import hide, one_candidate_each, pick_candidates, pick_entries, redraw, splice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +56,20 @@ class ModelCase(Case):
 
     model: WorldModel
     window: Window
-    horizon: int = 4
-    num_candidates: int = 3
+    horizon: TwoOrMore = 4
+    num_candidates: TwoOrMore = 3
     expect_action_effect: bool = True
     tolerance: float = 1e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         past = self.window.past.actions
         if past.shape[0] < 2 or past.shape[2] < 2 or bool((past == past[:1, :1, :1]).all()):
             raise InputError(
                 f"the window has past actions of shape {tuple(past.shape)}. The check needs at least 2 entries, "
                 "3 observations, and actions that vary. Give a larger window."
             )
-        if self.horizon < 2 or self.num_candidates < 2:
-            raise InputError(f"horizon {self.horizon} and num_candidates {self.num_candidates} must be at least 2.")
 
     @property
     def batch(self) -> int:
@@ -145,38 +141,33 @@ def encode_shapes(case: ModelCase) -> None:
         features = case.encode(case.frozen(), case.window.first(length)).features()
         problem = f"features have shape {tuple(features.shape)}, expected [{case.batch}, S, D], for H = {length}"
         holds(features.ndim == 3 and features.shape[0] == case.batch, problem)
-        holds(bool(features.isfinite().all()), f"features are not finite, for H = {length}")
+        holds(features.isfinite(), f"features are not finite, for H = {length}")
 
 
 @_clause("WorldModel.update; folded over a window it equals encode")
 def update_equals_encode(case: ModelCase) -> None:
     """Folding `update` over the window gives the belief of `encode`, after every step."""
-    model, generator = case.frozen(), case.generator()
-    future = case.future()
+    model, generator, future = case.frozen(), case.generator(), case.future()
     folded = model.encode(case.window.first(1), generator=generator)
     for step in range(1, case.context):
         folded = model.update(folded, case.window.step(step), generator=generator)
         encoded = case.encode(model, case.window.first(step + 1))
         where = f"after observation {step} the folded belief differs from the encoded one"
-        equal(folded.features(), encoded.features(), where, within=case.tolerance)
-        pair = case.rollout(model, folded, future), case.rollout(model, encoded, future)
-        equal(*pair, f"{where}: their rollouts", within=case.tolerance)
+        case.equal(folded.features(), encoded.features(), where)
+        first, second = (case.rollout(model, belief, future) for belief in (folded, encoded))
+        case.equal(first, second, f"{where}: their rollouts")
 
 
 @_clause("WorldModel.rollout; LatentRollout.features is [B, N, S, T, D]")
 def rollout_shapes(case: ModelCase) -> None:
     """`rollout` returns finite features [B, N, S, T, D], with S and D of the belief, for one step too."""
-    model = case.frozen()
-    belief = case.encode(model)
+    model, belief, _ = case.ready()
     _, samples, size = belief.features().shape
     for num, horizon in ((case.num_candidates, case.horizon), (1, 1)):
         inputs = pick_candidates(case.future(horizon=horizon), slice(num))
         imagined = model.rollout(belief, inputs, generator=case.generator())
-        for name, features, expected in (
-            ("features", imagined.features, (case.batch, num, samples, horizon, size)),
-            ("final.features()", imagined.final.features(), (case.batch * num, samples, size)),
-        ):
-            has_shape(name, features, expected)
+        has_shape("features", imagined.features, (case.batch, num, samples, horizon, size))
+        has_shape("final.features()", imagined.final.features(), (case.batch * num, samples, size))
 
 
 @_clause("LatentRollout.final; after the last input, batch B*N with B outermost")
@@ -186,7 +177,7 @@ def rollout_final(case: ModelCase) -> None:
     whole = case.rollout(model, belief, inputs)
     first = model.rollout(belief, inputs.steps(slice(case.horizon // 2)), generator=case.generator())
     last = first.features[..., -1, :].flatten(0, 1)
-    equal(first.final.features(), last, "final is not the last predicted state", within=case.tolerance)
+    case.equal(first.final.features(), last, "final is not the last predicted state")
     again = model.rollout(belief, inputs, generator=case.generator(1)).features
     if difference(whole, again) == 0:  # the two halves of a stochastic model draw other noise
         _continues(case, model, belief, inputs)
@@ -200,48 +191,40 @@ def no_peek(case: ModelCase) -> None:
     for step in range(1, case.horizon):
         after = case.rollout(model, belief, splice(inputs, others, step))
         pair = before[..., :step, :], after[..., :step, :]
-        equal(*pair, f"features before step {step} changed with later inputs", within=case.tolerance)
+        case.equal(*pair, f"features before step {step} changed with later inputs")
 
 
 @_clause("WorldModel.rollout; the same noise for all N")
 def candidates_independent(case: ModelCase) -> None:
     """Each candidate gives the same result alone and in any order; equal candidates give equal results."""
-    (model, belief, inputs), within = case.ready(), case.tolerance
+    model, belief, inputs = case.ready()
     together = case.rollout(model, belief, inputs)
-    for number in range(case.num_candidates):
-        alone = case.rollout(model, belief, pick_candidates(inputs, slice(number, number + 1)))
-        problem = f"candidate {number} alone differs from its result in the batch"
-        equal(alone, together[:, number : number + 1], problem, within=within)
-    turned = [*range(1, case.num_candidates), 0]
-    other = case.rollout(model, belief, pick_candidates(inputs, turned))
-    equal(other, together[:, turned], "the order of candidates changes results", within=within)
-    twins = case.rollout(model, belief, pick_candidates(inputs, [0] * case.num_candidates))
-    first = twins[:, :1].expand_as(twins)
-    equal(twins, first, "identical candidates give different results", within=within)
+    for index, problem in candidate_orders(case.num_candidates):
+        case.equal(case.rollout(model, belief, pick_candidates(inputs, index)), together[:, index], problem)
 
 
 @_clause("encode, rollout, select; batch statistics or swapped axes")
 def batch_independent(case: ModelCase) -> None:
     """Results of an entry do not depend on other entries; `select` picks entries and nothing else."""
-    (model, belief, inputs), within = case.ready(), case.tolerance
+    model, belief, inputs = case.ready()
     features, imagined = belief.features(), case.rollout(model, belief, inputs)
     index = torch.arange(case.batch, device=features.device)
     for kept in (0, case.batch - 1):
         others = torch.where(index == kept, index, (index + 1) % case.batch)
         other = case.encode(model, pick_entries(case.window, others))
         problem = f"entry {kept} changed with other entries of the batch"
-        equal(other.features()[kept], features[kept], problem, within=within)
+        case.equal(other.features()[kept], features[kept], problem)
         after = case.rollout(model, other, pick_entries(inputs, others))
-        equal(after[kept], imagined[kept], f"the rollout of {problem}", within=within)
+        case.equal(after[kept], imagined[kept], f"the rollout of {problem}")
     chosen = torch.cat([index.flip(0), index[:1]])
     selected = belief.select(chosen).features()
-    equal(selected, features[chosen], "select does not return the chosen entries", within=within)
+    case.equal(selected, features[chosen], "select does not return the chosen entries")
 
 
 @_clause("Window.observed; values where it is False, NaN too, have no effect")
 def masks_hide(case: ModelCase) -> None:
     """Unobserved values, NaN too, change neither the beliefs nor the loss."""
-    model, within = case.frozen(), case.tolerance
+    model = case.frozen()
     entries = torch.arange(0, case.batch, 2)
     some = case.hidden(entries, (entries + case.context - 1) % case.context)  # the present of entry 0, too
     everything = case.hidden(slice(None), slice(None))
@@ -256,10 +239,7 @@ def masks_hide(case: ModelCase) -> None:
             "loss": torch.stack([*model.loss(window, generator=case.generator()).terms.values()]),
         }
 
-    expected = results("kept")
-    for values in ("other", "nan"):
-        for name, value in results(values).items():
-            equal(value, expected[name], f"{name} depends on masked values (filled with {values!r})", within=within)
+    case.ignores_masked(results, "results")
 
 
 @_clause("encode, update, rollout; no side effects, all draws from the generator")
@@ -296,11 +276,10 @@ def differentiable(case: ModelCase) -> None:
         moved = difference(case.rollout(model, belief, _with_step(inputs, others, step))[..., -1, :], last)
         if moved <= case.tolerance:
             continue
-        holds(gradient is not None, "the features have no gradient with respect to the actions")
-        assert gradient is not None  # for the type checker
-        holds(bool(gradient.isfinite().all()), "the gradient with respect to the actions is not finite")
+        slope = existing(gradient, "the features have no gradient with respect to the actions")
+        holds(slope.isfinite(), "the gradient with respect to the actions is not finite")
         problem = f"action {step} changes the last features by {moved:.3g}, but its gradient is 0"
-        holds(bool(gradient[..., step, :].any()), problem)
+        holds(bool(slope[..., step, :].any()), problem)
 
 
 @_clause("WorldModel.rollout; input k must act on features[..., k, :]")
@@ -322,9 +301,9 @@ def stored_features(case: ModelCase) -> None:
     model = case.frozen()
     features = case.encode(model).features().mean(1)
     belief = model.belief(features)
-    equal(belief.features().mean(1), features, "the belief has other features", within=case.tolerance)
+    case.equal(belief.features().mean(1), features, "the belief has other features")
     imagined = case.rollout(model, belief, case.future())
-    holds(bool(imagined.isfinite().all()), "the rollout from the belief is not finite")
+    holds(imagined.isfinite(), "the rollout from the belief is not finite")
 
 
 @_clause("WorldModel.fit_normaliser; masked values, or zero variance")
@@ -337,12 +316,8 @@ def normaliser_fits(case: ModelCase) -> None:
         model.fit_normaliser(hide(case.window, hidden, values))
         return model.state_dict()
 
-    expected = fitted("kept")
-    for values in ("other", "nan"):
-        for name, value in fitted(values).items():
-            problem = f"{name} depends on masked values (filled with {values!r})"
-            equal(value, expected[name], problem, within=case.tolerance)
-    holds(all(bool(value.isfinite().all()) for value in expected.values()), "the fitted model is not finite")
+    state = case.ignores_masked(fitted, "the fitted state")
+    holds(all(bool(value.isfinite().all()) for value in state.values()), "the fitted model is not finite")
 
 
 @_clause("Adapts.adapt; a correction of the prediction, kept in the belief alone")
@@ -356,8 +331,7 @@ def adapts(case: ModelCase) -> None:
     model = case.frozen()
     if not isinstance(model, Adapts) or not model.can_adapt:
         return
-    within, state, future = case.tolerance, copy.deepcopy(dict(model.state_dict())), case.future()
-    still = _standing_still(case.window)
+    state, future, still = copy.deepcopy(dict(model.state_dict())), case.future(), _standing_still(case.window)
     taken = still.past.steps(slice(1))
 
     def adapted(window: Window, *, num_steps: int = 50, trust: float = 0.01) -> Belief:
@@ -365,7 +339,7 @@ def adapts(case: ModelCase) -> None:
 
     def alike(problem: str, *beliefs: Belief, entries: slice = slice(None)) -> None:
         first, second = (case.rollout(model, belief, future)[entries] for belief in beliefs)
-        equal(first, second, problem, within=within)
+        case.equal(first, second, problem)
 
     def step(belief: Belief) -> Tensor:
         return case.rollout(model, belief, taken)[:, 0, :, 0][..., model.present]
@@ -373,7 +347,7 @@ def adapts(case: ModelCase) -> None:
     before, after = case.encode(model, still.first(1)), adapted(still)
     expected = before.features()[..., model.present]
     error, corrected = ((step(belief) - expected).square().mean((1, 2)) for belief in (before, after))
-    holds(bool((corrected <= 0.5 * error).all()), "the error on a repeated step is not halved by adaptation")
+    holds(corrected <= 0.5 * error, "the error on a repeated step is not halved by adaptation")
     alike("adaptation with full trust changes the rollout", adapted(case.window, trust=1e9), case.encode(model))
     pair = (case.rollout(model, adapted(case.window, num_steps=count), future) for count in (1, case.context))
     holds(difference(*pair) > 1e-7, "steps before the last `num_steps` have no effect at all, or all steps have")
@@ -387,9 +361,9 @@ def adapts(case: ModelCase) -> None:
     belief, turned = adapted(case.window), torch.arange(case.batch, device=expected.device).flip(0)
     together = case.rollout(model, belief, future)
     picked = case.rollout(model, belief.select(turned), pick_entries(future, turned))
-    equal(picked, together[turned], "select does not return the chosen corrections", within=within)
+    case.equal(picked, together[turned], "select does not return the chosen corrections")
     alone = case.rollout(model, belief, pick_candidates(future, slice(1, 2)))
-    equal(alone, together[:, 1:2], "a candidate alone gives another result", within=within)
+    case.equal(alone, together[:, 1:2], "a candidate alone gives another result")
     if model.deterministic:
         _continues(case, model, belief, future)
     start = adapted(case.window.first(case.context - 1))
@@ -397,11 +371,12 @@ def adapts(case: ModelCase) -> None:
     alike("update does not keep the correction", folded, belief)
 
     hidden = case.hidden(slice(None), slice(1, -1))
-    kept, *others = (adapted(hide(case.window, hidden, values)) for values in ("kept", "other", "nan"))
-    for other in others:
-        alike("the correction depends on unobserved values", other, kept)
-    same = all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    holds(same, "adaptation changed a weight")
+
+    def rolled(values: str) -> dict[str, Tensor]:
+        return {"rollout": case.rollout(model, adapted(hide(case.window, hidden, values)), future)}
+
+    case.ignores_masked(rolled, "the correction")
+    equal(model.state_dict(), state, "adaptation changed a weight")
 
 
 @clause("WorldModel.loss; finite scalar terms with weights, gradients for all parameters")
@@ -414,7 +389,12 @@ def loss_terms(case: ModelCase) -> None:
     model.zero_grad(set_to_none=True)
     state = copy.deepcopy(model.state_dict())
     losses = model.loss(case.window, generator=case.generator())
-    _check_terms(losses)
+    holds(len(losses.terms) > 0, "the loss has no term")
+    names = f"terms {sorted(losses.terms)}, but weights {sorted(losses.weights)}"
+    holds(set(losses.terms) == set(losses.weights), f"the loss has {names}")
+    for name, term in losses.terms.items():
+        has_shape(f"term {name!r}", term, ())
+        holds(math.isfinite(losses.weights[name]), f"the weight of {name!r} is {losses.weights[name]}")
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if model.closed_form:
         holds(not trainable, f"closed_form is True, but {', '.join(trainable)} can be trained; use buffers")
@@ -434,7 +414,7 @@ def _continues(case: ModelCase, model: WorldModel, belief: Belief, inputs: Input
     rest = case.rollout(model, first.final, one_candidate_each(inputs.steps(slice(half, None))))
     joined = rest.reshape(case.batch, case.num_candidates, *rest.shape[2:])
     whole = case.rollout(model, belief, inputs)[..., half:, :]
-    equal(joined, whole, "continuing from final differs from one long rollout", within=case.tolerance)
+    case.equal(joined, whole, "continuing from final differs from one long rollout")
 
 
 def _with_step(inputs: Inputs, others: Inputs, step: int) -> Inputs:
@@ -446,33 +426,18 @@ def _with_step(inputs: Inputs, others: Inputs, step: int) -> Inputs:
 
 def _standing_still(window: Window) -> Window:
     """A window that repeats the first observation and input."""
-    first, length = window.first(1), window.past.actions.shape[2] + 1
-    repeat = partial(torch.repeat_interleave, repeats=length, dim=1)
-    return replace(
-        first,
-        observations={name: repeat(values) for name, values in first.observations.items()},
-        observed={name: repeat(flags) for name, flags in first.observed.items()},
-        past=window.past.steps([0] * (length - 1)),
-    )
+    first, num_steps = window.first(1), window.past.actions.shape[2]
+    still = map_arrays(first, partial(torch.repeat_interleave, repeats=num_steps + 1, dim=1))
+    return replace(still, past=window.past.steps([0] * num_steps))
 
 
 def _check_gradients(gradients: Mapping[str, Tensor | None]) -> None:
     """Raises BreachError unless every gradient exists and is finite, and some are not 0."""
     unreached = sorted(name for name, gradient in gradients.items() if gradient is None)
     holds(not unreached, f"no gradient reaches {', '.join(unreached)}; freeze parameters that are not trained")
-    reached = [gradient for gradient in gradients.values() if gradient is not None]
-    holds(all(bool(gradient.isfinite().all()) for gradient in reached), "a gradient is not finite")
-    holds(any(bool(gradient.any()) for gradient in reached), "every gradient is 0")
-
-
-def _check_terms(losses: Losses) -> None:
-    terms, weights = losses.terms, losses.weights
-    holds(len(terms) > 0, "the loss has no term")
-    holds(set(terms) == set(weights), f"the loss has terms {sorted(terms)}, but weights {sorted(weights)}")
-    for name, term in terms.items():
-        holds(term.ndim == 0, f"term {name!r} has shape {tuple(term.shape)}, expected a scalar")
-        holds(bool(term.isfinite()), f"term {name!r} is {term.item()}")
-        holds(math.isfinite(weights[name]), f"the weight of {name!r} is {weights[name]}")
+    every = torch.cat([gradient.flatten() for gradient in gradients.values() if gradient is not None])
+    holds(every.isfinite(), "a gradient is not finite")
+    holds(every.any(), "every gradient is 0")
 
 
 CLAUSES = clauses_of(globals())

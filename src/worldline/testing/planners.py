@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldline.errors import InputError, UnsupportedError
+from worldline.config import Bounds, Size
+from worldline.errors import UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
-from worldline.testing.clauses import Case, clause, clauses_of, equal, has_shape, holds, run, unchanged
+from worldline.testing.clauses import Case, TwoOrMore, clause, clauses_of, equal, has_shape, holds, run, unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +36,11 @@ class PlannerCase(Case):
     kind: ClassVar[str] = "planner"
 
     planner: Planner
-    optimality: float = 0.6
-    batch: int = 3
-    horizon: int = 4
+    optimality: Annotated[float, Bounds(above=0, below=1)] = 0.6
+    batch: TwoOrMore = 3
+    horizon: Size = 4
     tolerance: float = 1e-5
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.batch < 2 or self.horizon < 1 or not 0 < self.optimality < 1:
-            raise InputError(
-                f"got batch {self.batch}, horizon {self.horizon}, optimality {self.optimality}; expected at least 2, "
-                "at least 1, and a value between 0 and 1."
-            )
 
     @property
     def space(self) -> ActionSpace:
@@ -63,24 +57,14 @@ class PlannerCase(Case):
         share = torch.rand(self.batch, num, self.horizon, len(low), generator=self.generator(offset))
         return low + (high - low) * share
 
-    def plan(
-        self,
-        cost: CostFunction,
-        *,
-        space: ActionSpace | None = None,
-        proposals: Float[Tensor, "B P T A"] | None = None,
-        deadline_s: float | None = None,
-    ) -> PlannedActions:
-        """The planner's result, with fixed draws."""
-        return self.planner.plan(
-            cost,
-            space or self.space,
-            batch=self.batch,
-            horizon=self.horizon,
-            proposals=proposals,
-            generator=self.generator(),
-            deadline_s=deadline_s,
-        )
+    def bowl(self, *, limit: float | None = None, sleep_s: float = 0.0) -> Bowl:
+        """A cost with a different optimum inside the space for each problem."""
+        return Bowl(self.uniform(1, offset=7)[:, 0], limit=limit, sleep_s=sleep_s)
+
+    def plan(self, cost: CostFunction, *, space: ActionSpace | None = None, **options: Any) -> PlannedActions:
+        """The planner's result, with fixed draws; `options` are other arguments of `Planner.plan`."""
+        options = {"batch": self.batch, "horizon": self.horizon, "generator": self.generator(), **options}
+        return self.planner.plan(cost, space or self.space, **options)
 
 
 class Bowl:
@@ -92,25 +76,20 @@ class Bowl:
         sleep_s: duration of one call.
 
     Attributes:
-        actions: [B, N, T, A] of every call.
-        values: returned by every call.
+        calls: actions [B, N, T, A] of every call.
         started_s: start of every call on the monotonic clock.
     """
 
     def __init__(self, center: Float[Tensor, "B T A"], *, limit: float | None = None, sleep_s: float = 0.0) -> None:
         self.center, self.limit, self.sleep_s = center, limit, sleep_s
-        self.actions: list[Tensor] = []
-        self.values: list[PlanCosts] = []
-        self.started_s: list[float] = []
+        self.calls, self.started_s = list[Tensor](), list[float]()
 
     def __call__(self, actions: Tensor) -> PlanCosts:
         """The cost of actions [B, N, T, A]."""
         self.started_s.append(time.monotonic())
         time.sleep(self.sleep_s)
-        value = self.value(actions)
-        self.actions.append(actions.detach().clone())
-        self.values.append(PlanCosts(cost=value.cost.detach(), violation=value.violation.detach()))
-        return value
+        self.calls.append(actions.detach().clone())
+        return self.value(actions)
 
     def value(self, actions: Tensor) -> PlanCosts:
         """The cost, without recording the call."""
@@ -123,6 +102,14 @@ class Bowl:
         """The cost [B] and violation [B, C] of one sequence per problem, without recording the call."""
         value = self.value(actions[:, None])
         return value.cost[:, 0], value.violation[:, 0]
+
+    def evaluated(self) -> PlanCosts:
+        """The costs of all evaluated sequences."""
+        return self.value(torch.cat(self.calls, 1))
+
+    def described_actions(self, planned: PlannedActions) -> list[tuple[str, Tensor]]:
+        """The returned actions and those of every call, each with its description."""
+        return [("returned", planned.actions), *(("evaluated", actions) for actions in self.calls)]
 
 
 def check_planner(planner: Planner, **settings: Any) -> None:
@@ -141,18 +128,14 @@ def check_planner(planner: Planner, **settings: Any) -> None:
 @clause("PlannedActions; finite actions [B, T, A], cost [B], violation [B, C]")
 def result_shapes(case: PlannerCase) -> None:
     """The result is finite with the shapes of the contract; each cost call gets all B problems."""
-    cost = Bowl(_centers(case), limit=1.0)
+    cost = case.bowl(limit=1.0)
     planned = case.plan(cost)
     size = len(case.space.low)
-    for name, value, expected in (
-        ("actions", planned.actions, (case.batch, case.horizon, size)),
-        ("cost", planned.cost, (case.batch,)),
-        ("violation", planned.violation, (case.batch, 1)),
-    ):
-        has_shape(name, value, expected)
-    for evaluated in cost.actions:
-        shape = tuple(evaluated.shape)
-        wanted = (case.batch, evaluated.shape[1], case.horizon, size)
+    has_shape("actions", planned.actions, (case.batch, case.horizon, size))
+    has_shape("cost", planned.cost, (case.batch,))
+    has_shape("violation", planned.violation, (case.batch, 1))
+    for shape in (tuple(actions.shape) for actions in cost.calls):
+        wanted = (case.batch, shape[1], case.horizon, size)
         holds(shape == wanted, f"the cost function was called with shape {shape}, expected {wanted}")
 
 
@@ -162,10 +145,10 @@ def bounds(case: PlannerCase) -> None:
     outside = torch.tensor([9.0, -9.0])
     cost = Bowl(outside.expand(case.batch, case.horizon, 2))
     planned = case.plan(cost, proposals=case.uniform(2) + outside)
-    for what, actions in [("returned", planned.actions), *(("evaluated", evaluated) for evaluated in cost.actions)]:
-        low, high = actions.amin(tuple(range(actions.ndim - 1))), actions.amax(tuple(range(actions.ndim - 1)))
-        slack = 1e-6 * (case.space.high - case.space.low)  # one rounding
-        inside = bool((low >= case.space.low - slack).all() and (high <= case.space.high + slack).all())
+    slack = 1e-6 * (case.space.high - case.space.low)  # one rounding
+    for what, actions in cost.described_actions(planned):
+        low, high = actions.flatten(0, -2).aminmax(dim=0)
+        inside = (low >= case.space.low - slack) & (high <= case.space.high + slack)
         bound = f"outside {case.space.low.tolist()} to {case.space.high.tolist()}"
         holds(inside, f"{what} actions range from {low.tolist()} to {high.tolist()}, {bound}")
 
@@ -191,11 +174,11 @@ def proposals_kept(case: PlannerCase) -> None:
 @clause("PlannedActions.cost and violation; equal those of the returned actions")
 def best_found(case: PlannerCase) -> None:
     """The returned sequence is as good as the best evaluated one, and its cost is correct."""
-    cost = Bowl(_centers(case))
+    cost = case.bowl()
     planned = case.plan(cost, proposals=case.uniform(2))
     true, _ = cost.of(planned.actions)
-    equal(planned.cost, true, "the cost is not that of the actions", within=case.tolerance)
-    best = torch.cat([value.cost for value in cost.values], 1).amin(1)
+    case.equal(planned.cost, true, "the cost is not that of the actions")
+    best = cost.evaluated().cost.amin(1)
     behind = float((true - best).max())
     problem = f"the returned sequence costs {behind:.4g} more than the best evaluated one"
     holds(behind <= case.tolerance * float(1 + best.max()), problem)
@@ -204,18 +187,18 @@ def best_found(case: PlannerCase) -> None:
 @clause("PlannedActions.num_evaluated; evaluated sequences per problem")
 def count(case: PlannerCase) -> None:
     """`num_evaluated` equals the number of sequences that the cost function got."""
-    cost = Bowl(_centers(case))
+    cost = case.bowl()
     for proposals in (None, case.uniform(2)):
-        cost.actions.clear()
+        cost.calls.clear()
         planned = case.plan(cost, proposals=proposals)
-        counted = sum(evaluated.shape[1] for evaluated in cost.actions)
+        counted = sum(actions.shape[1] for actions in cost.calls)
         holds(planned.num_evaluated == counted, f"num_evaluated is {planned.num_evaluated}, expected {counted}")
 
 
 @clause("Planner.plan; a quadratic bowl, compared with random sequences")
 def optimum(case: PlannerCase) -> None:
     """On a quadratic bowl the cost is at most `optimality` times that of random sequences."""
-    cost = Bowl(_centers(case))
+    cost = case.bowl()
     reached, _ = cost.of(case.plan(cost).actions)
     random = cost.value(case.uniform(1000)).cost.mean(1)
     share = float((reached / random).max())
@@ -225,13 +208,13 @@ def optimum(case: PlannerCase) -> None:
 @clause("Planner.plan; a problem must not see the costs of others")
 def batch_independent(case: PlannerCase) -> None:
     """The plan of a problem does not depend on the other problems of the batch."""
-    centers = _centers(case)
+    centers = case.bowl().center
     for kept in (0, case.batch - 1):
         others = centers.flip(1, 2) * 3.0
         others[kept] = centers[kept]
         first, second = case.plan(Bowl(centers)), case.plan(Bowl(others))
         problem = f"the plan of problem {kept} changed with the other problems of the batch"
-        equal(first.actions[kept], second.actions[kept], problem, within=case.tolerance)
+        case.equal(first.actions[kept], second.actions[kept], problem)
 
 
 @clause("Planner.plan; draws come from the generator, without other state")
@@ -239,7 +222,7 @@ def deterministic(case: PlannerCase) -> None:
     """Equal seeds give equal plans; only the generator is used, and no argument is changed."""
     space, proposals = case.space, case.uniform(2)
     with unchanged(space, proposals):
-        plans = [case.plan(Bowl(_centers(case)), space=space, proposals=proposals) for _ in range(2)]
+        plans = [case.plan(case.bowl(), space=space, proposals=proposals) for _ in range(2)]
     equal(plans[0].actions, plans[1].actions, "equal seeds gave different plans")
 
 
@@ -252,11 +235,11 @@ def feasible_first(case: PlannerCase) -> None:
     planned = case.plan(cost, proposals=center[:, None].clone())
     true, violation = cost.of(planned.actions)
     holds(not violation.any(), f"violation {float(violation.max()):.4g}, but plans without one exist")
-    equal(planned.violation, violation, "violation is not that of the actions", within=case.tolerance)
-    equal(planned.cost, true, "the cost is not that of the actions", within=case.tolerance)
+    case.equal(planned.violation, violation, "violation is not that of the actions")
+    case.equal(planned.cost, true, "the cost is not that of the actions")
     never = Bowl(center, limit=float(case.space.low[0]) - 1.0)
     _, violation = never.of(case.plan(never).actions)
-    least = torch.cat([value.violation.sum(-1) for value in never.values], 1).amin(1)
+    least = never.evaluated().violation.sum(-1).amin(1)
     behind = float((violation.sum(-1) - least).max())
     holds(behind <= case.tolerance, f"a plan with {behind:.4g} less violation was evaluated")
 
@@ -272,9 +255,8 @@ def choices(case: PlannerCase) -> None:
         planned = case.plan(cost, space=space, proposals=low + (high - low) * share)
     except UnsupportedError:
         return
-    for what, actions in [("returned", planned.actions), *(("evaluated", evaluated) for evaluated in cost.actions)]:
-        chosen = actions[..., 1:]
-        one_hot = bool(((chosen == 0) | (chosen == 1)).all() and (chosen.sum(-1) == 1).all())
+    for what, actions in cost.described_actions(planned):
+        one_hot = (actions[..., 1:].amax(-1) == 1) & (actions[..., 1:].count_nonzero(-1) == 1)
         holds(one_hot, f"the choice of {what} actions is not a one-hot vector")
 
 
@@ -283,8 +265,8 @@ def deadline(case: PlannerCase) -> None:
     """At most one batch is evaluated after the deadline, and a search that was cut short has not finished."""
     limit_s = 0.02
     proposals = case.uniform(2)
-    free = case.plan(Bowl(_centers(case)), proposals=proposals)
-    cost = Bowl(_centers(case), sleep_s=1.5 * limit_s)
+    free = case.plan(case.bowl(), proposals=proposals)
+    cost = case.bowl(sleep_s=1.5 * limit_s)
     start = time.monotonic()
     planned = case.plan(cost, proposals=proposals, deadline_s=limit_s)
     late = sum(started > start + limit_s for started in cost.started_s)
@@ -293,12 +275,7 @@ def deadline(case: PlannerCase) -> None:
     holds(not (cut and planned.finished), "finished is True, but the deadline cut the search short")
     best = cost.value(proposals).cost.amin(1)
     true, _ = cost.of(planned.actions)
-    holds(bool((true <= best * (1 + case.tolerance)).all()), "the best sequence so far was not returned")
-
-
-def _centers(case: PlannerCase) -> Float[Tensor, "B T A"]:
-    """A different optimum inside the space for each problem."""
-    return case.uniform(1, offset=7)[:, 0]
+    holds(true <= best * (1 + case.tolerance), "the best sequence so far was not returned")
 
 
 CLAUSES = clauses_of(globals())

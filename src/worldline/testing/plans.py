@@ -6,15 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final
 
 import numpy as np
 
+from worldline.data.windows import ForecastWindows
+from worldline.episode import Arrays
 from worldline.planning.base import Constraint
 from worldline.planning.costs import AtMost
-from worldline.testing.clauses import all_equal, as_float, clause, equal, has_shape, holds, inside_bounds, lacks
+from worldline.testing.clauses import clause, equal, existing, has_shape, holds, inside_bounds, lacks, map_arrays
 from worldline.testing.goals import rules_of
-from worldline.testing.world_case import Query, WorldCase, one_plan, query_of
+from worldline.testing.world_case import WorldCase, one_plan, one_world
 from worldline.world.base import Plan, PlanStatus
 
 TINY_S: Final = 1e-6
@@ -31,61 +34,53 @@ def plan_honest(case: WorldCase) -> None:
     """A plan is inside the bounds, reproducible, and cheaper than the log, and states its true cost."""
     for world in (0, case.windows().num_worlds - 1):
         query = case.query(world)
-        plan, again = case.plan_one(query), case.plan_one(query)
+        plan, again = case.plan(query), case.plan(query)
         _check_plan(case, query, plan)
-        costs = case.score_one(query, case.plans(world)).cost
+        costs = case.score(query, case.plans(world)).cost
         problem = f"the plan costs {float(plan.cost):.4g}, but sequences from the log cost {costs.mean():.4g}"
         holds(float(plan.cost) <= costs.mean() + case.tolerance * abs(costs.mean()) + 1e-9, problem)
-        all_equal(again.actions, plan.actions, "equal seeds gave different plans")
+        equal(again.actions, plan.actions, "equal seeds gave different plans")
 
 
 @clause("Plan.prediction; the prediction under the actions of the plan", applies=_plans)
 def plan_holds_path(case: WorldCase) -> None:
     """The expected path of a plan is the prediction under its actions, after pending ones."""
     query = case.query()
-    pending = {name: value[:1] for name, value in query.actions.items()}
-    plan = case.plan_one(query, horizon=case.horizon - 1, pending=pending, budget_s=TINY_S)
-    holds(plan.prediction is not None, "the plan has no prediction")
-    assert plan.prediction is not None  # for the type checker
-    actions = {name: np.concatenate([value, plan.actions[name]]) for name, value in pending.items()}
-    expected = case.predict_one(replace(query, actions=actions)).signals
-    for name, forecast in plan.prediction.signals.items():
+    plan, actions = _after_pending(case, query, budget_s=TINY_S)
+    expected = case.predict(replace(query, actions=actions)).signals
+    for name, forecast in existing(plan.prediction, "the plan has no prediction").signals.items():
         has_shape(f"the path of {name!r}", forecast.mean, expected[name].mean.shape)
         if case.card.deterministic:
-            problem = f"the path of {name!r} is not the prediction under the plan"
-            equal(forecast.mean, expected[name].mean, problem, within=case.tolerance)
+            case.equal(forecast.mean, expected[name].mean, f"the path of {name!r} is not the prediction under the plan")
 
 
 @clause("World.plan(pending=...); the cost includes the pending actions and the plan", applies=_plans)
 def plan_after_pending(case: WorldCase) -> None:
     """The plan follows the pending actions, and its cost includes them."""
     query = case.query()
-    pending = {name: value[:1] for name, value in query.actions.items()}
-    plan = case.plan_one(query, horizon=case.horizon - 1, pending=pending)
+    plan, actions = _after_pending(case, query)
     for signal in case.card.schema.actions:
         has_shape(repr(signal.name), plan.actions[signal.name], (case.horizon - 1, *signal.shape))
-    whole = one_plan({name: np.concatenate([value, plan.actions[name]]) for name, value in pending.items()})
-    expected = case.score_one(query, whole).cost[0]
-    equal(plan.cost, expected, "the cost is not that of the whole sequence", within=case.tolerance)
+    expected = case.score(query, one_plan(actions)).cost[0]
+    case.equal(plan.cost, expected, "the cost is not that of the whole sequence")
 
 
 @clause("Plan.status and reason; infeasible if and only if violated", applies=_plans)
 def plan_constrained(case: WorldCase) -> None:
     """The status states whether constraints hold; an impossible one makes the plan infeasible."""
     query = case.query()
-    free = case.plan_one(query)
-    rules, _ = rules_of(case, query, one_plan(free.actions))
+    free = case.plan(query)
+    rules, _ = rules_of(case, one_plan(free.actions))
     if not rules:
         return
     kept, never = rules[:1], rules[1:]
     for name in case.vectors[:1]:
-        prediction = case.world.predict(query.history, free.actions, exogenous=query.exogenous)
-        reached = as_float(prediction.signals[name].mean)
+        reached = case.means(replace(query, actions=free.actions))[name]
         # The bound restricts one component; the others are free.
         bound = (float(reached[-1, 0]), *[math.inf] * (reached.shape[1] - 1))
         kept.append(AtMost(signal=name, bound=bound))
-    _check_plan(case, query, case.plan_one(query, constraints=kept), kept)
-    plan = case.plan_one(query, constraints=never)
+    _check_plan(case, query, case.plan(query, constraints=kept), kept)
+    plan = case.plan(query, constraints=never)
     _check_plan(case, query, plan, never)
     problem = f"status {plan.status.value} with a constraint that cannot hold, expected infeasible"
     holds(plan.status is PlanStatus.INFEASIBLE, problem)
@@ -94,19 +89,19 @@ def plan_constrained(case: WorldCase) -> None:
 @clause("World.plan, min_trust; refused below it, with a reason and without actions", applies=_plans)
 def plan_refuses(case: WorldCase) -> None:
     """A plan is refused, with a reason and without actions, if and only if trust is below `min_trust`."""
-    trust = as_float(case.predict(case.windows()).trust)
+    trust = np.asarray(case.predict(case.windows()).trust)
     query, least = case.query(int(trust.argmin())), float(trust.min())
     if np.isnan(least) or least >= 1.0:
         return
-    plan = case.plan_one(query, min_trust=(least + 1) / 2)
+    plan = case.plan(query, min_trust=(least + 1) / 2)
     problem = f"status {plan.status.value} for trust {least:.3g} and min_trust {(least + 1) / 2:.3g}, not refused"
     holds(plan.status is PlanStatus.REFUSED, problem)
     holds(bool(plan.reason), "the plan is refused without a reason")
-    lengths = {name: len(value) for name, value in plan.actions.items()}
-    holds(not any(lengths.values()), f"the plan is refused, but has actions of length {lengths}")
-    allowed = case.plan_one(query, min_trust=least / 2)
+    lengths = {name: len(value) for name, value in plan.actions.items() if len(value)}
+    holds(not lengths, f"the plan is refused, but has actions of length {lengths}")
+    allowed = case.plan(query, min_trust=least / 2)
     # The path of a plan may be trusted less than the history.
-    enough = float(np.min(as_float(allowed.trust))) >= least / 2
+    enough = float(np.min(allowed.trust)) >= least / 2
     problem = f"status {allowed.status.value} for trust {allowed.trust:.3g} and min_trust {least / 2:.3g}"
     holds((allowed.status is PlanStatus.REFUSED) != enough, problem)
 
@@ -115,7 +110,7 @@ def plan_refuses(case: WorldCase) -> None:
 def plan_in_time(case: WorldCase) -> None:
     """Without time for a search there is still a complete plan, and its status states how the search ended."""
     query = case.query()
-    plan = case.plan_one(query, budget_s=TINY_S)
+    plan = case.plan(query, budget_s=TINY_S)
     ended = (PlanStatus.OPTIMAL, PlanStatus.SEARCHED, PlanStatus.OUT_OF_TIME, PlanStatus.GOAL_OUTSIDE_LOGS)
     holds(plan.status in ended, f"budget {TINY_S} s, no constraint: status {plan.status.value}")
     _check_plan(case, query, plan, what=f"budget {TINY_S} s: ")
@@ -126,13 +121,12 @@ def plan_uses_proposals(case: WorldCase) -> None:
     """A plan costs at most as much as the best proposal, with and without time for a search."""
     for world in range(min(2, case.windows().num_worlds)):
         query = case.query(world)
-        good = [case.plan_one(query, seed=case.seed + 1 + number).actions for number in range(2)]
-        proposals = {}
-        for name, logged in case.plans(world, 2).items():
-            proposals[name] = np.concatenate([logged, np.stack([plan[name] for plan in good])])
-        least = float(case.score_one(query, proposals).cost.min())
+        good = [one_plan(case.plan(query, seed=case.seed + 1 + number).actions) for number in range(2)]
+        parts = [case.plans(world, 2), *good]
+        proposals = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        least = float(case.score(query, proposals).cost.min())
         for budget_s in (None, TINY_S):
-            cost = float(case.plan_one(query, proposals=proposals, budget_s=budget_s).cost)
+            cost = float(case.plan(query, proposals=proposals, budget_s=budget_s).cost)
             problem = f"budget {budget_s} s: the plan costs {cost:.6g}, but the best proposal costs {least:.6g}"
             holds(cost <= least + 1e-5 * abs(least) + 1e-9, problem)
 
@@ -142,27 +136,23 @@ def plan_of_batch(case: WorldCase) -> None:
     """Plans of W worlds have a leading axis, cost the same as alone, and share the worst status."""
     windows, chosen, rules = case.windows(), [0, 1], list[Constraint]()
     for name in case.vectors[:1]:
-        first = as_float(case.predict(windows).signals[name].mean)[:, 0, 0]
+        first = case.means(windows)[name][:, 0, 0]
         chosen = [int(first.argmin()), int(first.argmax())]
         # A bound on the first component that the first of the two worlds satisfies easily, the second hardly.
         bound = (float(first[chosen].mean()), *(np.inf,) * (case.card.schema[name].size - 1))
         rules = [AtMost(signal=name, bound=bound)]
     two = windows.select(chosen)
-    whole = Query(history=two.history, actions=two.actions, exogenous=two.exogenous or None)
-    plan = case.plan_one(whole, case.batch_goal(2), rules)
+    plan = case.plan(two, case.batch_goal(2), constraints=rules)
     for signal in case.card.schema.actions:
         has_shape(repr(signal.name), plan.actions[signal.name], (2, case.horizon, *signal.shape))
     has_shape("cost", plan.cost, (2,))
     has_shape("violation", plan.violation, (2, len(rules)))
     for world in range(2):
-        alone = one_plan({name: value[world] for name, value in plan.actions.items()})
-        scores = case.score_one(query_of(two, world), alone, constraints=rules)
-        for label, batched, single in (
-            ("cost", as_float(plan.cost)[world], scores.cost[0]),
-            ("violation", plan.violation[world], scores.violation[0]),
-        ):
-            problem = f"the {label} of the plan for world {world} of a batch differs from World.score"
-            equal(batched, single, problem, within=case.tolerance)
+        alone = map_arrays(plan.actions, itemgetter(slice(world, world + 1)))
+        scores = case.score(one_world(two, world), alone, constraints=rules)
+        problem = f"of the plan for world {world} of a batch differs from World.score"
+        case.equal(np.asarray(plan.cost)[world], scores.cost[0], f"the cost {problem}")
+        case.equal(plan.violation[world], scores.violation[0], f"the violation {problem}")
     _check_status(plan)
 
 
@@ -170,13 +160,13 @@ def plan_of_batch(case: WorldCase) -> None:
 def trust_agrees(case: WorldCase) -> None:
     """`trust` of scores and plans equals that of predictions under the same actions (plans: if deterministic)."""
     query = case.query()
-    asks = [("score", query, case.score_one(query, one_plan(query.actions)).trust)]
+    asks = [("score", query, case.score(query, one_plan(query.actions)).trust)]
     if case.card.deterministic and case.card.action_conditioned:
-        planned = case.plan_one(query)
+        planned = case.plan(query)
         asks.append(("plan", replace(query, actions=planned.actions), planned.trust))
     for verb, same, trust in asks:
-        actual, expected = (np.nan_to_num(as_float(value), nan=-1.0) for value in (trust, case.predict_one(same).trust))
-        equal(actual, expected, f"{verb} has another trust than predict", within=case.tolerance)
+        actual, expected = (np.nan_to_num(value, nan=-1.0) for value in (trust, case.predict(same).trust))
+        case.equal(actual, expected, f"{verb} has another trust than predict")
 
 
 @clause("Card.action_conditioned and World.plan; UnsupportedError if actions have no effect")
@@ -184,22 +174,28 @@ def plan_needs_actions(case: WorldCase) -> None:
     """A world that is not action-conditioned raises UnsupportedError from `plan`: all plans would be equal."""
     if _plans(case):
         return
-    refused = lacks("a plan", partial(case.plan_one, case.query()), "action-conditioned")
+    refused = lacks("a plan", partial(case.plan, case.query()), "action-conditioned")
     holds(refused, "a plan was returned, but the card states that the world is not action-conditioned")
 
 
+def _after_pending(case: WorldCase, query: ForecastWindows, **options: Any) -> tuple[Plan, Arrays]:
+    """A plan after the first logged action, which is pending, and the whole sequence of actions."""
+    pending = map_arrays(query.actions, itemgetter(slice(1)))
+    plan = case.plan(query, horizon=case.horizon - 1, pending=pending, **options)
+    return plan, {name: np.concatenate([value, plan.actions[name]]) for name, value in pending.items()}
+
+
 def _check_plan(
-    case: WorldCase, query: Query, plan: Plan, constraints: Sequence[Constraint] = (), what: str = ""
+    case: WorldCase, query: ForecastWindows, plan: Plan, constraints: Sequence[Constraint] = (), what: str = ""
 ) -> None:
     """Raises BreachError if bounds, cost, violation or status of a plan are wrong."""
     holds(plan.elapsed_s >= 0, f"elapsed_s is {plan.elapsed_s}")
     for signal in case.card.schema.actions:
         has_shape(f"{what}{signal.name!r}", plan.actions[signal.name], (case.horizon, *signal.shape))
         inside_bounds(signal, plan.actions[signal.name], what)
-    scores = case.score_one(query, one_plan(plan.actions), constraints=constraints)
-    equal(plan.cost, scores.cost[0], f"{what}Plan.cost differs from World.score", within=case.tolerance)
-    problem = f"{what}Plan.violation differs from World.score"
-    equal(plan.violation, scores.violation[0], problem, within=case.tolerance)
+    scores = case.score(query, one_plan(plan.actions), constraints=constraints)
+    case.equal(plan.cost, scores.cost[0], f"{what}Plan.cost differs from World.score")
+    case.equal(plan.violation, scores.violation[0], f"{what}Plan.violation differs from World.score")
     _check_status(plan)
 
 

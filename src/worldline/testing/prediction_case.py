@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from worldline.data.windows import ForecastWindows
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode
-from worldline.testing.clauses import Case, as_float
+from worldline.testing.clauses import Case, TwoOrMore, as_float
 from worldline.testing.log_windows import random_windows
 
 
@@ -36,7 +36,7 @@ class PredictionCase(Case, ABC):
     validates: ClassVar[bool]
 
     episodes: Sequence[Episode]
-    horizon: int = 4
+    horizon: TwoOrMore = 4
     tolerance: float = 1e-4
     seed: int = 0
 

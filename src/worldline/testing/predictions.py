@@ -4,58 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
 from worldline.data.windows import ForecastWindows
-from worldline.engines.base import Abducts, Decodes, Engine, GoalDistance, Novelty
+from worldline.engines.base import Abducts, Decodes, GoalDistance, Novelty
 from worldline.episode import Arrays
 from worldline.errors import InputError, WorldlineError
 from worldline.schema import Kind, Signal
-from worldline.testing.clauses import (
-    Wanted,
-    accepts,
-    all_equal,
-    clause,
-    difference,
-    has_shape,
-    holds,
-    refusal_of,
-    refuses,
-    without,
-)
+from worldline.testing.clauses import Wanted, accepts, clause, difference, equal, has_shape, holds, refusal_of, refuses
 from worldline.testing.log_windows import alignment_errors, hide, some_hidden, wider
 from worldline.testing.prediction_case import PredictionCase
 
-ABILITIES: Final[dict[str, type]] = {
-    "abducts": Abducts,
-    "decodes": Decodes,
-    "differentiable": Engine,
-    "linear": Engine,
-    "reaches": GoalDistance,
-    "novelty": Novelty,
-}
-"""Abilities that a card may list, with their base classes."""
+BASE_CLASSES: Final = {"abducts": Abducts, "decodes": Decodes, "reaches": GoalDistance, "novelty": Novelty}
+"""The base classes of abilities."""
+
+ABILITIES: Final = {*BASE_CLASSES, "differentiable", "linear"}
+"""Abilities that a card may list."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mistake:
-    """An invalid query.
-
-    Args:
-        what: description of the error.
-        windows: history and inputs.
-        wanted: parts of the message.
-        optional: whether the signal may be ignored instead.
-    """
-
-    what: str
-    windows: ForecastWindows
-    wanted: tuple[Wanted, ...] = ()
-    optional: bool = False
+Mistake = tuple[str, ForecastWindows, tuple[Wanted, ...], bool]
+"""An invalid query: its description, history and inputs, parts of the message, and whether it must be refused."""
 
 
 @clause("describe; a Card with existing names and valid numbers")
@@ -88,26 +60,24 @@ def inputs_honest(case: PredictionCase) -> None:
     windows = case.windows()
     history, expected = windows.history, case.means(windows)
     for name in history.observations:
-        observations, observed = without(history.observations, name), without(history.observed, name)
-        fewer = replace(history, observations=observations, observed=observed)
+        every = (*history.observations, *history.actions, *history.exogenous)
+        fewer = history.select([other for other in every if other != name])
         ask = partial(case.means, replace(windows, history=fewer))
         if name in case.card.inputs:
             refuses(f"the history lacks {name!r}, an input of the card", ask, name)
         elif len(history.observations) > 1:
             problem = f"the prediction changes without {name!r}, which is not an input of the card"
-            all_equal(accepts(problem, ask), expected, problem)
+            equal(accepts(problem, ask), expected, problem)
 
 
 @clause("World.predict and Engine.imagine; finite up to the longest horizon of the logs")
 def long_horizon(case: PredictionCase) -> None:
     """The prediction is finite up to the longest horizon that all episodes have."""
     longest = min(episode.num_steps for episode in case.episodes) - case.length + 1
-    if longest <= case.horizon:
-        return
-    long = replace(case, horizon=longest)
+    long = replace(case, horizon=max(longest, case.horizon))
     for name, mean in long.means(long.windows()).items():
-        expected = (len(case.episodes), longest, *case.card.schema[name].shape)
-        has_shape(f"{name!r} of {longest} steps", mean, expected)
+        expected = (len(case.episodes), long.horizon, *case.card.schema[name].shape)
+        has_shape(f"{name!r} of {long.horizon} steps", mean, expected)
 
 
 @clause("Card.context; shorter histories are accepted and only cost accuracy")
@@ -118,7 +88,7 @@ def short_history(case: PredictionCase) -> None:
         asked = f"{length} of the {case.card.context} observations that the card states as context"
         short = replace(windows, history=windows.history.last(length, axis=1))
         for name, mean in accepts(asked, partial(case.means, short)).items():
-            holds(bool(np.isfinite(mean).all()), f"{asked}: the mean of {name!r} is not finite")
+            holds(np.isfinite(mean), f"{asked}: the mean of {name!r} is not finite")
 
 
 @clause("History.observed; values where it is False, NaN too, have no effect")
@@ -126,16 +96,14 @@ def masks_hide(case: PredictionCase) -> None:
     """Unobserved values, NaN too, do not change the prediction, and are not taken for 0."""
     windows = case.windows()
     hidden = some_hidden(windows.num_worlds, case.length)
-    expected, *others = (
-        case.means(replace(windows, history=hide(windows.history, hidden, values)))
-        for values in ("kept", "other", "nan")
-    )
-    for values, means in zip(("other", "nan"), others, strict=True):
-        problem = f"masked values (filled with {values!r}) change the prediction"
-        all_equal(means, expected, problem, within=case.tolerance)
+
+    def means(values: str) -> Arrays:
+        return case.means(replace(windows, history=hide(windows.history, hidden, values)))
+
+    expected = case.ignores_masked(means, "the prediction")
     # A world sets unobserved values to 0 before its engine sees them, so only this finds an engine without masks.
     try:
-        zero = case.means(replace(windows, history=hide(windows.history, hidden, "zero")))
+        zero = means("zero")
     except InputError:  # 0 is no valid observation
         return
     matters = max(difference(value, zero[name]) for name, value in case.means(windows).items())
@@ -157,7 +125,7 @@ def no_peek(case: PredictionCase) -> None:
         exogenous = spliced(windows.exogenous, others.exogenous, step)
         after = case.means(replace(windows, actions=actions, exogenous=exogenous))
         first, second = ({name: value[:, :step] for name, value in means.items()} for means in (before, after))
-        all_equal(first, second, f"the prediction before step {step} changed with later inputs", within=case.tolerance)
+        case.equal(first, second, f"the prediction before step {step} changed with later inputs")
 
 
 @clause("the transition convention; action t leads from observation t to t+1")
@@ -172,9 +140,8 @@ def timing(case: PredictionCase) -> None:
         return
     errors = alignment_errors(case.means, case.episodes, length=case.length, horizon=case.horizon, seed=case.seed)
     for shift in (-1, 1):
-        finite = bool(np.isfinite(errors[0]).all() and np.isfinite(errors[shift]).all())
-        holds(finite, "predictions are not finite")
         gain = errors[0] - errors[shift]
+        holds(np.isfinite(gain), "predictions are not finite")
         doubt = 2 * float(gain.std()) / len(gain) ** 0.5
         pair = f"{errors[0].mean():.4g} with the logged actions, {errors[shift].mean():.4g} shifted by {shift:+}"
         holds(float(gain.mean()) <= doubt, f"the error is {pair}")
@@ -187,15 +154,12 @@ def invalid_inputs_refused(case: PredictionCase) -> None:
     hidden = some_hidden(windows.num_worlds, case.length)  # makes past inputs relevant
     windows = replace(windows, history=hide(windows.history, hidden, "kept"))
     expected = case.means(windows)
-    for mistake in _mistakes(case, windows):
-        ask = partial(case.means, mistake.windows)
-        if not mistake.optional:
-            refuses(mistake.what, ask, *mistake.wanted)
-            continue
-        answer = refusal_of(mistake.what, ask)
-        if not isinstance(answer, WorldlineError):
-            problem = f"{mistake.what}: no InputError, but another prediction"
-            all_equal(answer, expected, problem, within=case.tolerance)
+    for what, wrong, wanted, required in _mistakes(case, windows):
+        ask = partial(case.means, wrong)
+        if required:
+            refuses(what, ask, *wanted)
+        elif not isinstance(answer := refusal_of(what, ask), WorldlineError):
+            case.equal(answer, expected, f"{what}: no InputError, but another prediction")
 
 
 def _mistakes(case: PredictionCase, windows: ForecastWindows) -> Iterator[Mistake]:
@@ -209,8 +173,8 @@ def _mistakes(case: PredictionCase, windows: ForecastWindows) -> Iterator[Mistak
         observed = {n: mask for n, mask in history.observed.items() if group != "observations" or n in new}
         return replace(windows, history=replace(history, **{"observed": observed, **changed}))
 
-    yield Mistake(what="no observation at all", windows=put("observations", {}, past=True))
-    yield Mistake(what="no action at all", windows=put("actions", {}, past=False))
+    yield "no observation at all", put("observations", {}, past=True), (), True
+    yield "no action at all", put("actions", {}, past=False), (), True
     known = tuple(signal for signal in schema.observations if signal.name in history.observations)
     for place, group, past, signals in (
         ("history", "observations", True, known),
@@ -223,21 +187,16 @@ def _mistakes(case: PredictionCase, windows: ForecastWindows) -> Iterator[Mistak
         for signal in signals:
             required = not past or (signal.name in case.card.inputs if group == "observations" else case.validates)
             for what, wrong, wanted in _wrong(signal, arrays, validates=case.validates):
-                yield Mistake(
-                    what=f"{what} in the {place}",
-                    windows=put(group, wrong, past=past),
-                    wanted=(signal.name, *wanted),
-                    optional=not required,
-                )
+                yield f"{what} in the {place}", put(group, wrong, past=past), (signal.name, *wanted), required
         if signals and case.validates:
-            what, new = f"an unknown signal in the {place}", {**arrays, "nonsense": arrays[signals[0].name]}
-            yield Mistake(what=what, windows=put(group, new, past=past), wanted=("nonsense", signals[0].name))
+            name, new = signals[0].name, {**arrays, "nonsense": arrays[signals[0].name]}
+            yield f"an unknown signal in the {place}", put(group, new, past=past), ("nonsense", name), True
 
 
 def _wrong(signal: Signal, arrays: Arrays, *, validates: bool) -> Iterator[tuple[str, Arrays, tuple[Wanted, ...]]]:
     """A description, arrays with one wrong signal, and the parts of the message in addition to its name."""
     name, value = signal.name, arrays[signal.name]
-    yield f"no {name!r}", without(arrays, name), ()
+    yield f"no {name!r}", {other: kept for other, kept in arrays.items() if other != name}, ()
     wide = wider(value, signal)
     yield f"{name!r} misshapen", {**arrays, name: wide}, (signal.shape, wide.shape)
     if validates and signal.kind is Kind.VECTOR:

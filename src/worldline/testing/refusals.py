@@ -13,7 +13,7 @@ from worldline.errors import UnsupportedError
 from worldline.planning.base import Goal
 from worldline.planning.costs import OODPenalty
 from worldline.schema import Kind, Signal
-from worldline.testing.clauses import Wanted, accepts, clause, equal, holds, inside_bounds, lacks, refuses, without
+from worldline.testing.clauses import Wanted, accepts, clause, holds, inside_bounds, lacks, map_arrays, refuses, without
 from worldline.testing.log_windows import wider
 from worldline.testing.plans import TINY_S
 from worldline.testing.world_case import WorldCase, one_plan
@@ -28,17 +28,18 @@ def bounds_kept(case: WorldCase) -> None:
         for bound, other, sign in ((signal.low, signal.high, -1.0), (signal.high, signal.low, 1.0)):
             if bound is None or not np.isfinite(bound[0]):
                 continue
-            edge, span = float(bound[0]), 0.0 if other is None else abs(float(other[0]) - float(bound[0]))
-            if 0 < span < np.inf:
+            edge = float(bound[0])
+            span = 0.0 if other is None or not np.isfinite(other[0]) else abs(float(other[0]) - edge)
+            if span:
                 slight = edge + sign * MAX_EXCESS / 2 * span
                 what = f"predict with {signal.name!r} at {slight:g}, slightly outside"
-                accepts(what, partial(case.predict_one, replace(query, actions=_first(query.actions, signal, slight))))
-            value = edge + sign * (1.0 + abs(edge) + (span if span < np.inf else 0.0))
+                accepts(what, partial(case.predict, replace(query, actions=_first(query.actions, signal, slight))))
+            value = edge + sign * (1.0 + abs(edge) + span)
             actions = _first(query.actions, signal, value)
             asks: dict[str, Callable[[], object]] = {
-                "predict": partial(case.predict_one, replace(query, actions=actions)),
-                "score": partial(case.score_one, query, one_plan(actions)),
-                "plan with proposals": partial(case.plan_one, query, proposals=one_plan(actions)),
+                "predict": partial(case.predict, replace(query, actions=actions)),
+                "score": partial(case.score, query, one_plan(actions)),
+                "plan with proposals": partial(case.plan, query, proposals=one_plan(actions)),
                 "what_if": partial(case.world.what_if, episode, at, actions),
             }
             for verb, ask in asks.items():
@@ -57,11 +58,11 @@ def clipped_on_request(case: WorldCase) -> None:
             stretched = wild[signal.name] + 2 * (high - low)
             wild[signal.name] = stretched.astype(signal.dtype)
             inside[signal.name] = np.clip(stretched, low, high).astype(signal.dtype)
-    cost = accepts("score with clip", partial(case.score_one, query, wild, clip=True)).cost
-    expected = case.score_one(query, inside).cost
-    equal(cost, expected, "clipped candidates cost something else", within=case.tolerance)
+    cost = accepts("score with clip", partial(case.score, query, wild, clip=True)).cost
+    expected = case.score(query, inside).cost
+    case.equal(cost, expected, "clipped candidates cost something else")
     if case.card.action_conditioned:
-        ask = partial(case.plan_one, query, proposals=wild, clip=True, budget_s=TINY_S)
+        ask = partial(case.plan, query, proposals=wild, clip=True, budget_s=TINY_S)
         planned = accepts("plan with clip", ask)
         for signal in case.card.schema.actions:
             inside_bounds(signal, planned.actions[signal.name])
@@ -71,16 +72,15 @@ def clipped_on_request(case: WorldCase) -> None:
 def exogenous_needed(case: WorldCase) -> None:
     """Predictions, scores and plans without an exogenous signal of the schema are refused; the message names it."""
     query, names = case.query(), [signal.name for signal in case.card.schema.exogenous]
-    lacking = [(name, without(query.exogenous or {}, name)) for name in names]
-    for name, exogenous in [*((name, None) for name in names[:1]), *lacking]:
-        fewer = replace(query, exogenous=exogenous)
-        asks: dict[str, Callable[[], object]] = {
-            "predict": partial(case.predict_one, fewer),
-            "score": partial(case.score_one, fewer, one_plan(query.actions)),
-            "plan": partial(case.plan_one, fewer),
-        }
+    asks: dict[str, Callable[..., object]] = {
+        "predict": partial(case.predict, query),
+        "score": partial(case.score, query, one_plan(query.actions)),
+        "plan": partial(case.plan, query),
+    }
+    lacking = [(name, name, without(query.exogenous, name)) for name in names]
+    for what, name, exogenous in [*(("any", name, None) for name in names[:1]), *lacking]:
         for verb, ask in asks.items():
-            refuses(f"{verb} without {'any' if exogenous is None else name} of the exogenous signals", ask, name)
+            refuses(f"{verb} without {what} of the exogenous signals", partial(ask, exogenous=exogenous), name)
 
 
 @clause("level, horizon, min_trust, budget_s and Goal; InputError if one is out of range")
@@ -88,38 +88,37 @@ def ranges_kept(case: WorldCase) -> None:
     """Arguments and goals that are out of range are refused; the message has the value."""
     query = case.query()
     for level in (0.0, 1.0, 1.5):
-        refuses(f"level {level}", partial(case.predict_one, query, level=level), "level", level)
-    nothing = {name: value[:0] for name, value in (query.exogenous or {}).items()} or None
-    no_steps = partial(case.plan_one, query, horizon=0, exogenous=nothing)
-    refuses("horizon 0", no_steps, "horizon", 0.0)
-    refuses("min_trust 2", partial(case.plan_one, query, min_trust=2.0), "min_trust", 2.0)
-    refuses("budget_s -1", partial(case.plan_one, query, budget_s=-1.0), "budget_s", -1.0)
+        refuses(f"level {level}", partial(case.predict, query, level=level), "level", level)
+    nothing = map_arrays(query.exogenous, lambda value: value[:0])
+    refuses("horizon 0", partial(case.plan, replace(query, exogenous=nothing), horizon=0), "horizon", 0.0)
+    refuses("min_trust 2", partial(case.plan, query, min_trust=2.0), "min_trust", 2.0)
+    refuses("budget_s -1", partial(case.plan, query, budget_s=-1.0), "budget_s", -1.0)
     for what, goal, *wanted in _bad_goals(case):
-        refuses(f"score with {what}", partial(case.score_one, query, one_plan(query.actions), goal), *wanted)
-        refuses(f"plan with {what}", partial(case.plan_one, query, goal), *wanted)
+        refuses(f"score with {what}", partial(case.score, query, one_plan(query.actions), goal), *wanted)
+        refuses(f"plan with {what}", partial(case.plan, query, goal), *wanted)
 
 
 @clause("World.what_if and surprise; InputError if the episode does not fit")
 def episodes_fit(case: WorldCase) -> None:
     """A branch outside the episode, or an invalid signal in the episode, is refused; the message names it."""
     episode, world, calibrated = case.episodes[0], case.world, case.calibrated()
-    last, taken = episode.num_steps, {name: value[:1] for name, value in episode.actions.items()}
-    twice = {name: np.concatenate([value, value]) for name, value in taken.items()}
+    last, taken = episode.num_steps, map_arrays(episode.actions, lambda value: value[:1])
+    twice = map_arrays(taken, lambda value: np.concatenate([value, value]))
     for at, actions, steps in ((-1, taken, 1), (last, taken, 1), (last + 1, taken, 1), (last - 1, twice, 2)):
         what = f"what_if with {steps} step(s) from observation {at} of {last}"
         refuses(what, partial(world.what_if, episode, at, actions), float(at), float(steps))
-    bad: list[tuple[str, Episode, tuple[Wanted, ...]]] = []
-    for name in episode.actions:
-        fewer = replace(episode, actions=without(episode.actions, name))
-        bad.append((f"no {name!r} in the episode", fewer, (name,)))
-    for name in case.card.inputs:
-        wide, expected = wider(episode.observations[name], case.card.schema[name]), case.card.schema[name].shape
-        odd = replace(episode, observations={**episode.observations, name: wide})
-        bad.append((f"{name!r} misshapen in the episode", odd, (name, expected, wide.shape)))
-    for what, wrong, wanted in bad:
-        refuses(f"what_if: {what}", partial(world.what_if, wrong, 0, taken), *wanted)
+
+    def refused(what: str, wrong: Episode, *wanted: Wanted) -> None:
+        refuses(f"what_if: {what} in the episode", partial(world.what_if, wrong, 0, taken), *wanted)
         if calibrated:
-            refuses(f"surprise: {what}", partial(world.surprise, wrong), *wanted)
+            refuses(f"surprise: {what} in the episode", partial(world.surprise, wrong), *wanted)
+
+    for name in episode.actions:
+        refused(f"no {name!r}", replace(episode, actions=without(episode.actions, name)), name)
+    for name in case.card.inputs:
+        signal, wide = case.card.schema[name], wider(episode.observations[name], case.card.schema[name])
+        odd = replace(episode, observations={**episode.observations, name: wide})
+        refused(f"{name!r} misshapen", odd, name, signal.shape, wide.shape)
 
 
 @clause("UnsupportedError; it names the missing ability or head, and what provides it")
@@ -128,7 +127,7 @@ def refusals_name_what_is_missing(case: WorldCase) -> None:
     card, query, plans, heads = case.card, case.query(), case.plans(), ("distance", "reaches")
     for signal in card.schema.observations:
         goal = Goal(targets={signal.name: np.asarray(case.windows().truth[signal.name][0, -1])})
-        for verb, ask in (("score", partial(case.score_one, query, plans)), ("plan", partial(case.plan_one, query))):
+        for verb, ask in (("score", partial(case.score, query, plans)), ("plan", partial(case.plan, query))):
             what = f"{verb} towards {signal.name!r}"
             refused = lacks(f"{what} in steps", partial(ask, replace(goal, in_steps=True)), *heads)
             problem = "was answered, but the card does not list 'reaches'"
@@ -136,7 +135,7 @@ def refusals_name_what_is_missing(case: WorldCase) -> None:
             measured = signal.kind is not Kind.IMAGE and signal.name in card.predicts
             if not measured and not lacks(what, partial(ask, goal), *heads):
                 holds("reaches" in card.abilities, f"{what} {problem}")
-                costs = case.score_one(query, plans, goal).cost
+                costs = case.score(query, plans, goal).cost
                 holds(float(np.ptp(costs)) > 0, f"every plan towards {signal.name!r} costs {costs[0]:.4g}")
     refused = lacks("surprise", partial(case.world.surprise, case.episodes[0]), "calibrat")
     calibrated = case.calibrated()
@@ -150,7 +149,7 @@ def trust_ahead(case: WorldCase) -> None:
     query = case.query()
 
     def score(trust: float) -> object:
-        return case.score_one(query, one_plan(query.actions), Goal(costs=(OODPenalty(trust=trust),))).cost
+        return case.score(query, one_plan(query.actions), Goal(costs=(OODPenalty(trust=trust),))).cost
 
     if lacks("trust of predictions", partial(score, 0.2), "novelty", "calibrat"):
         return

@@ -10,11 +10,11 @@ import numpy as np
 
 from worldline.episode import Arrays, Episode
 from worldline.stats import tails
-from worldline.testing.clauses import as_float, clause, holds
+from worldline.testing.clauses import as_float, clause, has_shape, holds
 from worldline.testing.confidence import detects, seldom_small
 from worldline.testing.log_windows import places
 from worldline.testing.world_case import WorldCase, jump
-from worldline.world.base import Moment, Surprise
+from worldline.world.base import Surprise
 
 MAX_MOMENTS, MAX_P_VALUE = 10, 0.1
 
@@ -24,9 +24,7 @@ MAX_EPISODES: Final = 40
 """Episodes in which jumps are evaluated; each takes one call per signal."""
 
 
-@clause(
-    "Surprise; p-values [T] of each predicted signal, each entity with one, and each step", applies=WorldCase.calibrated
-)
+@clause("Surprise; p-values [T] of each predicted signal, entity and step", applies=WorldCase.calibrated)
 def surprise_parts(case: WorldCase) -> None:
     """Each predicted signal, each entity with a predicted signal and the steps have p-values [T] in [0, 1]."""
     signals, entities = set(case.card.predicts), set(_entities(case))
@@ -35,16 +33,11 @@ def surprise_parts(case: WorldCase) -> None:
         holds(set(surprise.p_values) == signals, f"p-values of {sorted(surprise.p_values)}, expected {sorted(signals)}")
         holds(set(surprise.entities) == entities, f"entities {sorted(surprise.entities)}, expected {sorted(entities)}")
         for name, value in _p_values(surprise).items():
-            expected = (episode.num_steps,)
-            holds(value.shape == expected, f"p-values of {name} have shape {value.shape}, expected {expected}")
-            inside = bool(((as_float(value) >= 0) & (as_float(value) <= 1)).all())
-            holds(inside, f"p-values of {name} are outside [0, 1]")
+            has_shape(f"p-value of {name}", value, (episode.num_steps,))
+            holds((as_float(value) >= 0) & (as_float(value) <= 1), f"p-values of {name} are outside [0, 1]")
 
 
-@clause(
-    "Surprise; p-values are shares of calibration steps that are at least as surprising, small at anomalies",
-    applies=WorldCase.calibrated,
-)
+@clause("Surprise; p-values are uniform on real steps, and small at anomalies", applies=WorldCase.calibrated)
 def surprise_is_p_value(case: WorldCase) -> None:
     """P-values of signals, entities and steps are uniform on real steps, and small where one of their signals jumps.
 
@@ -75,9 +68,7 @@ def surprise_is_p_value(case: WorldCase) -> None:
             holds(chance >= case.alpha, f"{problem} (chance {chance:.2g})")
 
 
-@clause(
-    "Surprise; signals, entities and steps have p-value 1 where all values are missing", applies=WorldCase.calibrated
-)
+@clause("Surprise; p-value 1 of a part where all of its values are missing", applies=WorldCase.calibrated)
 def surprise_of_missing(case: WorldCase) -> None:
     """A missing value has p-value 1; so has an entity or step if all of its values are missing."""
     episode = case.episodes[0]
@@ -88,14 +79,10 @@ def surprise_of_missing(case: WorldCase) -> None:
         observed = {name: episode.mask(name) for name in episode.observations}
         hidden = {name: mask & ((np.arange(at + 1) != at) | (name not in names)) for name, mask in observed.items()}
         value = float(_p_values(case.world.surprise(replace(episode, observed=hidden)))[part][at - 1])
-        problem = f"all of {part} is missing at observation {at}: its p-value is {value:.3g}, expected 1"
-        holds(value == 1, problem)
+        holds(value == 1, f"all of {part} is missing at observation {at}: its p-value is {value:.3g}, expected 1")
 
 
-@clause(
-    "Surprise.moments; at most ten steps, smallest p-value first, none above 0.1, equal to steps",
-    applies=WorldCase.calibrated,
-)
+@clause("Surprise.moments; at most ten, smallest p-value first, none above 0.1", applies=WorldCase.calibrated)
 def moments_in_order(case: WorldCase) -> None:
     """Moments are the most surprising steps, smallest p-value first, with their signals in the same order."""
     for number, episode in enumerate(case.episodes[:10]):
@@ -111,36 +98,27 @@ def _p_values(surprise: Surprise) -> Arrays:
 
 
 def _entities(case: WorldCase) -> dict[str, tuple[str, ...]]:
-    entities: dict[str, tuple[str, ...]] = {}
-    for name in case.card.predicts:
-        entity = case.card.schema[name].entity
-        if entity is not None:
-            entities[entity] = (*entities.get(entity, ()), name)
-    return entities
+    """The predicted signals of each entity."""
+    entity_of = {name: case.card.schema[name].entity for name in case.card.predicts}
+    return {entity: tuple(n for n in entity_of if entity_of[n] == entity) for entity in entity_of.values() if entity}
 
 
 def _check_moments(case: WorldCase, episode: Episode) -> None:
     surprise = case.world.surprise(episode)
-    small = int((surprise.steps <= MAX_P_VALUE).sum())
-    expected = min(MAX_MOMENTS, small)
-    problem = f"{len(surprise.moments)} moments, but {small} steps have a p-value of at most {MAX_P_VALUE}"
-    holds(len(surprise.moments) == expected, f"{problem}; expected {expected}")
-    steps = [moment.step for moment in surprise.moments]
+    steps, values = ([getattr(moment, name) for moment in surprise.moments] for name in ("step", "p_value"))
+    small = np.sort(surprise.steps[surprise.steps <= MAX_P_VALUE]).tolist()
+    expected = small[:MAX_MOMENTS]
+    problem = f"{len(values)} moments, but {len(small)} steps have a p-value of at most {MAX_P_VALUE}"
+    holds(len(values) == len(expected), f"{problem}; expected {len(expected)}")
     holds(len(set(steps)) == len(steps), f"a step occurs twice in the moments: {steps}")
-    values = [moment.p_value for moment in surprise.moments]
     holds(values == sorted(values), f"the p-values of the moments are not in ascending order: {values}")
-    smallest = np.sort(surprise.steps)[:expected].tolist()
-    holds(values == smallest, f"the moments have p-values {values}, the smallest are {smallest}")
+    holds(values == expected, f"the moments have p-values {values}, the smallest are {expected}")
     for moment in surprise.moments:
-        _check_moment(case, surprise, moment)
-
-
-def _check_moment(case: WorldCase, surprise: Surprise, moment: Moment) -> None:
-    what = f"the moment at step {moment.step}"
-    holds(0 <= moment.step < len(surprise.steps), f"{what} is outside 0 to {len(surprise.steps) - 1}")
-    p_value = float(surprise.steps[moment.step])
-    holds(moment.p_value == p_value, f"{what} has p-value {moment.p_value:.3g}, but the step has {p_value:.3g}")
-    names, expected = sorted(moment.signals), sorted(case.card.predicts)
-    holds(names == expected, f"{what} names {names}, expected {expected}")
-    p_values = [float(surprise.p_values[name][moment.step]) for name in moment.signals]
-    holds(p_values == sorted(p_values), f"the signals of {what} are not in ascending order of p-values: {p_values}")
+        what = f"the moment at step {moment.step}"
+        holds(0 <= moment.step < len(surprise.steps), f"{what} is outside 0 to {len(surprise.steps) - 1}")
+        p_value = float(surprise.steps[moment.step])
+        holds(moment.p_value == p_value, f"{what} has p-value {moment.p_value:.3g}, but the step has {p_value:.3g}")
+        names, predicts = sorted(moment.signals), sorted(case.card.predicts)
+        holds(names == predicts, f"{what} names {names}, expected {predicts}")
+        p_values = [float(surprise.p_values[name][moment.step]) for name in moment.signals]
+        holds(p_values == sorted(p_values), f"the signals of {what} are not in ascending order of p-values: {p_values}")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from worldline.config import BoundedConfig, Share, Weight
 from worldline.episode import Episode
-from worldline.errors import ConfigError
 from worldline.schema import Kind, Role, Schema, Signal
+
+Metres = Float[np.ndarray, "*#any 2"]
 
 SIDE = 8
 """Height and width of the camera picture, pixels."""
@@ -21,7 +24,7 @@ LOW, HIGH = (-1.0, -1.0), (1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Integrator:
+class Integrator(BoundedConfig):
     """position' = decay * position + push + wind + noise, in each of two components.
 
     Pushes are independent between steps, so that a shift by one step is detectable.
@@ -33,36 +36,24 @@ class Integrator:
         camera: whether there is an image signal `camera` that shows the position.
     """
 
-    decay: float = 0.9
-    noise: float = 0.0
+    decay: Share = 0.9
+    noise: Weight = 0.0
     wind: bool = True
     camera: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1 or self.noise < 0:
-            raise ConfigError(
-                f"got decay {self.decay}, noise {self.noise}; expected decay in [0, 1), noise at least 0."
-            )
 
     @property
     def schema(self) -> Schema:
         """`position` [m], `push` [m] in [-1, 1], and optionally `wind` [m] and `camera`."""
-        signals = [
-            Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m"),
-            Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="m", low=LOW, high=HIGH),
-        ]
+        vector = partial(Signal, kind=Kind.VECTOR, shape=(2,), unit="m")
+        signals = [vector(name="position", role=Role.OBSERVATION)]
+        signals.append(vector(name="push", role=Role.ACTION, low=LOW, high=HIGH))
         if self.wind:
-            signals.append(Signal(name="wind", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(2,), unit="m"))
+            signals.append(vector(name="wind", role=Role.EXOGENOUS))
         if self.camera:
             signals.append(Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(SIDE, SIDE, 1)))
         return Schema(signals=tuple(signals), step_s=0.1)
 
-    def step(
-        self,
-        position: Float[np.ndarray, "*#any 2"],
-        push: Float[np.ndarray, "*#any 2"],
-        wind: Float[np.ndarray, "*#any 2"],
-    ) -> Float[np.ndarray, "*#any 2"]:
+    def step(self, position: Metres, push: Metres, wind: Metres) -> Metres:
         """The next position without noise, metres."""
         return np.asarray(self.decay * position + push + wind)
 

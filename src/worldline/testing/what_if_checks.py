@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from worldline.episode import Arrays, Episode
-from worldline.testing.clauses import all_equal, clause, difference, has_shape, holds
+from worldline.testing.clauses import clause, difference, has_shape, holds
 from worldline.testing.world_case import WorldCase
 from worldline.world.base import Abduction
 
@@ -22,17 +22,16 @@ def what_if_factual(case: WorldCase) -> None:
         holds(set(same.signals) == names, f"signals {sorted(same.signals)}, the card predicts {sorted(names)}")
         for name, value in same.signals.items():
             has_shape(repr(name), value, (case.horizon, *case.card.schema[name].shape))
-        problem = "the logged actions do not lead to factual"
-        all_equal(same.signals, same.factual, problem, within=case.tolerance)
+        case.equal(same.signals, same.factual, "the logged actions do not lead to factual")
         if same.abduction is Abduction.FULL:
             logged = {n: episode.observations[n][at + 1 : at + 1 + case.horizon] for n in case.card.predicts}
             problem = "abduction is full, but the logged actions do not lead to the logged observations"
-            all_equal(same.factual, logged, problem, within=case.tolerance)
+            case.equal(same.factual, logged, problem)
         turned = {n: np.concatenate([value[:half], value[half:][::-1] * 0]) for n, value in taken.items()}
         other = case.world.what_if(episode, at, turned)
-        all_equal(other.factual, same.factual, "factual changed with the queried actions", within=case.tolerance)
+        case.equal(other.factual, same.factual, "factual changed with the queried actions")
         early, expected = ({n: value[:half] for n, value in answer.signals.items()} for answer in (other, same))
-        all_equal(early, expected, "later actions changed earlier signals", within=case.tolerance)
+        case.equal(early, expected, "later actions changed earlier signals")
 
 
 @clause("WhatIf.abduction and reason; exactly what was inferred from the episode")
@@ -59,8 +58,7 @@ def abduction_honest(case: WorldCase) -> None:
     holds(matters or Abduction.HIDDEN_CAUSE not in kinds, problem)
     listed, infers = "abducts" in case.card.abilities, bool(kinds - {Abduction.NONE})
     was = " and ".join(sorted(kind.value for kind in kinds))
-    problem = f"the card {'lists' if listed else 'does not list'} 'abducts', but abduction was {was}"
-    holds(listed == infers, problem)
+    holds(listed == infers, f"the card {'lists' if listed else 'does not list'} 'abducts', but abduction was {was}")
 
 
 def _ends_as(episode: Episode, other: Episode, at: int) -> Episode:

@@ -57,13 +57,11 @@ def one_candidate_each(inputs: Inputs) -> Inputs:
 
 def splice(first: Inputs, second: Inputs, step: int) -> Inputs:
     """`first` before `step`, `second` from `step` on."""
-    early, late = first.steps(slice(step)), second.steps(slice(step, None))
-    pair = [inputs.exogenous for inputs in (early, late) if inputs.exogenous is not None]
-    return Inputs(
-        actions=torch.cat([early.actions, late.actions], 2),
-        exogenous=torch.cat(pair, 1) if pair else None,
-        step_s=torch.cat([early.step_s, late.step_s], 1),
-    )
+    mixed = map_arrays(first, torch.clone)
+    mixed.actions[:, :, step:], mixed.step_s[:, step:] = second.actions[:, :, step:], second.step_s[:, step:]
+    if mixed.exogenous is not None and second.exogenous is not None:
+        mixed.exogenous[:, step:] = second.exogenous[:, step:]
+    return mixed
 
 
 def hide(window: Window, hidden: Bool[Tensor, "B H"], values: str) -> Window:
@@ -81,6 +79,4 @@ def hide(window: Window, hidden: Bool[Tensor, "B H"], values: str) -> Window:
             wrong = torch.full_like(value, torch.nan) if values == "nan" else wrong + 1.0
         place = hidden.reshape(hidden.shape + (1,) * (value.ndim - 2))
         observations[name] = value if values == "kept" else torch.where(place, wrong, value)
-    return replace(
-        window, observations=observations, observed={name: value & ~hidden for name, value in window.observed.items()}
-    )
+    return replace(window, observations=observations, observed=map_arrays(window.observed, lambda mask: mask & ~hidden))

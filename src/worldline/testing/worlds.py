@@ -30,7 +30,7 @@ from worldline.testing import (
     surprises,
     what_if_checks,
 )
-from worldline.testing.clauses import as_float, clause, clauses_of, equal, holds, run, unchanged
+from worldline.testing.clauses import as_float, clause, clauses_of, has_shape, holds, run, unchanged
 from worldline.testing.world_case import WorldCase
 from worldline.world.base import World
 
@@ -55,7 +55,7 @@ def check_world(world: World, episodes: Sequence[Episode], goal: Goal, **setting
 def prediction_shapes(case: WorldCase) -> None:
     """A prediction has a mean and a band in the signal's shape for each predicted signal, for one world or W."""
     windows = case.windows()
-    alone = case.predict_one(case.query())
+    alone = case.predict(case.query())
     holds(np.ndim(alone.trust) == 0, f"trust of one world has shape {np.shape(alone.trust)}")
     for leading, prediction in (((), alone), ((windows.num_worlds,), case.predict(windows))):
         names = set(prediction.signals)
@@ -64,13 +64,12 @@ def prediction_shapes(case: WorldCase) -> None:
         for name, forecast in prediction.signals.items():
             signal = case.card.schema[name]
             expected = (*leading, case.horizon, *signal.shape)
-            wants_band = signal.kind is Kind.VECTOR and prediction.calibrated
-            for label, value in (("mean", forecast.mean), ("low", forecast.low), ("high", forecast.high)):
-                if value is None:
-                    holds(label != "mean" and not wants_band, f"{label} of {name!r} is None")
-                    continue
-                holds(value.shape == expected, f"{label} of {name!r} has shape {value.shape}, not {expected}")
-                holds(label != "mean" or bool(np.isfinite(value).all()), f"mean of {name!r} is not finite")
+            has_shape(f"mean of {name!r}", forecast.mean, expected)
+            for label, edge in (("low", forecast.low), ("high", forecast.high)):
+                wants_band = signal.kind is Kind.VECTOR and prediction.calibrated
+                holds(edge is not None or not wants_band, f"{label} of {name!r} is None")
+                shape = expected if edge is None else edge.shape
+                holds(shape == expected, f"{label} of {name!r} has shape {shape}, expected {expected}")
             no_band = signal.kind is Kind.IMAGE or not prediction.calibrated
             holds(not no_band or forecast.low is None, f"{name!r} has a band without a calibration")
 
@@ -78,22 +77,22 @@ def prediction_shapes(case: WorldCase) -> None:
 @clause("the verbs; a batch of W worlds equals W single worlds, without the batch axis")
 def batch_is_loop(case: WorldCase) -> None:
     """Predictions and scores of a batch of W worlds equal those of single worlds."""
-    windows, within = case.windows(), case.tolerance
+    windows = case.windows()
     together = case.predict(windows)
-    scores = case.world.score(windows.history, *_batch(case), exogenous=windows.exogenous or None).cost
+    scores = case.score(windows, *_batch(case)).cost
     for world in (0, windows.num_worlds - 1):
         query = case.query(world)
-        alone = case.predict_one(query)
+        alone = case.predict(query)
         problem = f"world {world} alone differs from its result in the batch"
-        trust = [np.nan_to_num(value, nan=-1.0) for value in (alone.trust, as_float(together.trust)[world])]
-        equal(trust[0], trust[1], f"{problem}: trust", within=within)  # NaN where not calibrated
+        trust = np.nan_to_num([alone.trust, as_float(together.trust)[world]], nan=-1.0)  # NaN where not calibrated
+        case.equal(trust[0], trust[1], f"{problem}: trust")
         for name, label in product(together.signals, ("mean", "low", "high")):
             part, whole = (getattr(prediction.signals[name], label) for prediction in (alone, together))
             holds((part is None) == (whole is None), f"{problem}: {label} of {name!r}")
             if part is not None:
-                equal(part, whole[world], f"{problem}: {label} of {name!r}", within=within)
-        cost = case.score_one(query, case.plans(world)).cost
-        equal(cost, scores[world], f"{problem}: cost", within=within)
+                case.equal(part, whole[world], f"{problem}: {label} of {name!r}")
+        cost = case.score(query, case.plans(world)).cost
+        case.equal(cost, scores[world], f"{problem}: cost")
 
 
 @clause("the verbs; they do not change arguments or the global random state")
@@ -103,9 +102,9 @@ def arguments_unchanged(case: WorldCase) -> None:
     (plans, goal), taken = _batch(case), case.taken(episode)
     with unchanged(windows, plans, query, episode, goal, taken, case.goal):
         case.predict(windows)
-        case.world.score(windows.history, plans, goal, exogenous=windows.exogenous or None)
+        case.score(windows, plans, goal)
         case.world.what_if(episode, at, taken)
-        for ask in (partial(case.plan_one, query), partial(case.world.surprise, episode)):
+        for ask in (partial(case.plan, query), partial(case.world.surprise, episode)):
             with suppress(UnsupportedError):  # abilities have their own clauses
                 ask()
 
@@ -116,17 +115,6 @@ def _batch(case: WorldCase) -> tuple[Arrays, Goal]:
     return windows.future(4, case.seed).actions, case.batch_goal(windows.num_worlds)
 
 
-CLAUSES = clauses_of(
-    vars(predictions),
-    globals(),
-    vars(confidence),
-    vars(horizons),
-    vars(options),
-    vars(goals),
-    vars(plans),
-    vars(what_if_checks),
-    vars(surprises),
-    vars(refusals),
-    vars(determinism_checks),
-)
+_SUBJECTS = (confidence, horizons, options, goals, plans, what_if_checks, surprises, refusals, determinism_checks)
+CLAUSES = clauses_of(vars(predictions), globals(), *map(vars, _SUBJECTS))
 """Every clause, in the order in which a report lists them."""
