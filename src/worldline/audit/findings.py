@@ -238,11 +238,11 @@ def open_loop(measured: Diagnostics, error: ErrorCurve) -> ReportFinding:
         f"The error of {error.signal} is {quantity(rmse.value[0], unit)} after "
         f"{span(1, measured.step_s)} and {quantity(rmse.value[-1], unit)} after {span(last, measured.step_s)}."
     )
-    curves = [curve for curve in measured.skills if curve.signal == error.signal]
-    if not curves:
+    skills = measured.skills_of(error.signal)
+    if not skills:
         return ReportFinding(text, "plain")
-    ahead = {curve.against: sum(low > 0 for low in curve.skill.low) for curve in curves}
-    behind = {curve.against: sum(high < 0 for high in curve.skill.high) for curve in curves}
+    ahead = {name: sum(low > 0 for low in skill.low) for name, skill in skills.items()}
+    behind = {name: sum(high < 0 for high in skill.high) for name, skill in skills.items()}
     parts = [
         f"below that of {baseline(name)} at {number(steps)} of {plural(last, 'step')}"
         + (f" and above it at {number(behind[name])}" if behind[name] else "")

@@ -7,6 +7,7 @@ from typing import Final
 
 from worldline.audit.advice import (
     baselines_beaten,
+    confounded_actions,
     effect_pairs,
     effect_rows,
     effect_size,
@@ -132,9 +133,7 @@ def effect_sketch(effects: Sequence[Effect]) -> Sketch:
     plane = Plane((0, len(effects)), (min(ends) - margin, max(ends) + margin))
     drawn = [plane.horizontal("level", 0.0)]
     if logs:
-        xs, low, value, high = zip(
-            *((x, estimate.low, estimate.value, estimate.high) for x, estimate in logs), strict=True
-        )
+        xs, low, value, high = zip(*((x, logged.low, logged.value, logged.high) for x, logged in logs), strict=True)
         drawn += [plane.area("band logs", xs, low, high), plane.curve("line logs", xs, value)]
     drawn.append(plane.curve("line world", [x for x, _ in worlds], [estimate.value for _, estimate in worlds]))
     for x, estimate in worlds:
@@ -282,8 +281,7 @@ def placebo_block(measured: Measured) -> PagePart:
     title = "Correlation of the last error with the next action, given the last observation and action"
     head = ("error, action", "correlation")
     chart = IntervalChart(title=title, rows=rows, ticks=zero_ticks([-ends], [ends]), zero=True, head=head)
-    actions = listing(sorted({placebo.action for placebo in measured.placebo if placebo.found}))
-    finding = _placebo_finding(actions, measured.placebo[0].num_episodes)
+    finding = _placebo_finding(listing(confounded_actions(measured)), measured.placebo[0].num_episodes)
     largest = max(measured.placebo, key=lambda placebo: abs(placebo.raw.value))
     details = (
         "Placebo test: an action cannot cause an earlier error. The part of the action that the last observation and "
@@ -312,12 +310,7 @@ def cover_block(measured: Measured) -> FindingBlock:
             possible = f"{number(action.low)} to {number(action.high)}"
         logged = f"{number(action.least)} to {number(action.greatest)}"
         rows.append(
-            [
-                with_unit(action.name, measured.units.get(action.name, "1")),
-                logged,
-                possible,
-                percent(action.used),
-            ]
+            [with_unit(action.name, measured.units.get(action.name, "1")), logged, possible, percent(action.used)]
         )
     text = (
         f"Observations have an effective dimension of {number(data.effective_dimension, 2)} with "
@@ -339,23 +332,18 @@ def twins_block(measured: Measured) -> FindingBlock | None:
     rows, notes = [], []
     for test in measured.twins:
         for cell in test.grade.cells:
-            if cell.score is None:
-                notes.append(f"{test.name} {label(cell.name)}: {cell.note}.")
+            name, score = f"{test.name} {label(cell.name)}", cell.score
+            if score is None:
+                notes.append(f"{name}: {cell.note}.")
                 continue
-            score = cell.score
             style = "world" if score.low > 0.5 else "floor" if score.high > 0 else "missed"
-            name = f"{test.name} {label(cell.name)}"
             rows.append(Dot.of(name, score, number(score.value, 2), style))
         unmet = [condition for condition in test.grade.conditions if not condition.met]
         notes += [f"{test.name}: {condition.name}: {condition.found}." for condition in unmet]
     verdicts = [f"{test.name} ({test.title}): {test.verdict.value}" for test in measured.twins]
     kinds = {test.verdict for test in measured.twins}
     tone: Tone = "bad" if Verdict.FAIL in kinds else "good" if kinds == {Verdict.PASS} else "unclear"
-    parts: list[PagePart] = [*map(Note, notes)]
-    if rows:
-        low = min(0.0, max(-1.0, min(row.low for row in rows)))
-        title = "Score: 0 is the best trivial baseline, 1 the ground truth"
-        head = ("test and signal", "score")
-        chart = IntervalChart(title=title, rows=rows, ticks=nice_ticks(low, 1.0, 5), zero=True, head=head)
-        parts.insert(0, chart)
-    return block(ReportFinding(f"{'; '.join(verdicts)}.", tone), *parts)
+    low = min([0.0, *(max(-1.0, row.low) for row in rows)])
+    title, head = "Score: 0 is the best trivial baseline, 1 the ground truth", ("test and signal", "score")
+    chart = IntervalChart(title=title, rows=rows, ticks=nice_ticks(low, 1.0, 5), zero=True, head=head)
+    return block(ReportFinding(f"{'; '.join(verdicts)}.", tone), chart if rows else None, *map(Note, notes))
