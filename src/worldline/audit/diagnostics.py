@@ -9,7 +9,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit.queries import LOWEST_LEVEL, leaves_band, predicted_vectors, window_forecasts
+from worldline.audit.queries import LOWEST_LEVEL, inside_band, predicted_vectors, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
 from worldline.errors import InputError
@@ -285,11 +285,9 @@ def rows_of_other_episodes(
 def _bands(world: World, windows: ForecastWindows, signals: Sequence[Signal], level: float) -> list[Band]:
     predicted, bands = window_forecasts(world, windows, level=level), []
     for signal in [signal for signal in signals if signal.name in predicted]:
-        name = signal.name
-        low, high, horizon = predicted[name].low, predicted[name].high, predicted[name].horizon
-        if low is None or high is None:
-            continue
-        coverage = cluster_rate(~leaves_band(windows, signal, low, high), windows.episode)
-        width = tuple(map(float, (high - low).mean((0, 2))))
-        bands.append(Band(signal=name, level=level, coverage=coverage, width=width, horizon=int(np.median(horizon))))
+        low, high, horizon = predicted[signal.name].low, predicted[signal.name].high, predicted[signal.name].horizon
+        if low is not None and high is not None:
+            coverage = cluster_rate(inside_band(windows, signal, low, high), windows.episode)
+            width, last = tuple(map(float, (high - low).mean((0, 2)))), int(np.median(horizon))
+            bands.append(Band(signal=signal.name, level=level, coverage=coverage, width=width, horizon=last))
     return bands

@@ -52,14 +52,12 @@ class Innovations:
         rows: used rows, subsampled if there are many.
         linear: [n, m] residuals of a linear regression on the history.
         bent: [n, m] residuals of a nonlinear regression on the history.
-        least: [n, m] residuals of the better regression for each component.
         unexplained: [n, m] the same, given only the last observation, the last action and the inputs.
     """
 
     rows: RegressionRows
     linear: Floats
     bent: Floats
-    least: Floats
     unexplained: Floats
 
 
@@ -78,7 +76,7 @@ def innovations(rows: RegressionRows, *, seed: int) -> Innovations:
     fold = folds(np.unique(rows.episode, return_inverse=True)[1], draw)
     linear, bent = residuals(rows.history, rows.action, fold, draw)
     present = residuals(rows.present, rows.action, fold, draw)
-    return Innovations(rows=rows, linear=linear, bent=bent, least=better(linear, bent), unexplained=better(*present))
+    return Innovations(rows=rows, linear=linear, bent=bent, unexplained=better(*present))
 
 
 def excitations(regressed: Innovations, schema: Schema, *, seed: int) -> tuple[Excitation, ...]:
@@ -102,7 +100,7 @@ def excitations(regressed: Innovations, schema: Schema, *, seed: int) -> tuple[E
     for k, name in enumerate(action_names(schema)):
         linear, bent, left, changing = (
             _share(residual[:, k], rows.action[:, k], rows, weights)
-            for residual in (regressed.linear, regressed.bent, regressed.least, at_changes)
+            for residual in (regressed.linear, regressed.bent, better(regressed.linear, regressed.bent), at_changes)
         )
         random, num_changes = rows.action[rows.randomised, k], int(changed[:, k].sum())
         varies = flagged and float(random.var()) >= MIN_EXCITATION * float(rows.action[:, k].var()) > 0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from worldline.audit.audit_evidence import JointCoverage, LeakCheck, Rank, Trusted
 from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.queries import LOWEST_LEVEL, leaves_band, window_forecasts
+from worldline.audit.queries import LOWEST_LEVEL, inside_band, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
 from worldline.schema import Signal
@@ -168,7 +168,7 @@ def joint_coverage(
         if low is None or high is None:
             continue
         known = np.asarray(windows.known[signal.name].any(-1))
-        inside = ~leaves_band(windows, signal, low, high)[kept[known[kept]]]
+        inside = inside_band(windows, signal, low, high)[kept[known[kept]]]
         if not len(inside):
             continue
         count, trials = int(inside.sum()), len(inside)

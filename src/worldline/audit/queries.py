@@ -92,8 +92,8 @@ def predicted_vectors(world: World, among: Container[str]) -> list[Signal]:
     return [signal for signal in signals if signal.name in among]
 
 
-def leaves_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Floats) -> NDArray[np.bool_]:
-    """Whether the known truth [W, T, n] is outside the band at any step [W].
+def inside_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Floats) -> NDArray[np.bool_]:
+    """Whether the known truth [W, T, n] is inside the band at every step [W].
 
     An unbounded band contains everything, a NaN band nothing.
     """
@@ -101,8 +101,8 @@ def leaves_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Flo
         middle = (low + high) / 2
     truth = middle + signal.difference(windows.truth[signal.name].astype(float), middle)
     truth = np.where(np.isfinite(middle), truth, 0.0)
-    outside = (~((truth >= low) & (truth <= high))).any(-1)
-    return np.asarray((outside & windows.known[signal.name]).any(-1))
+    inside = ((truth >= low) & (truth <= high)).all(-1)
+    return np.asarray((inside | ~windows.known[signal.name]).all(-1))
 
 
 def window_forecasts(

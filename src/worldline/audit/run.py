@@ -107,8 +107,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     rows = rows_of([without(segment, rare) for segment in tracks], material.flags[: len(tracks)])
     excitation, placebo, effects = _action_evidence(world, material, windows, signals, rows, often, seed)
     twins, twin_limits = _twins(world, material, source, seed)
-    spreads, sizes = ({s.name: of(windows, s) for s in signals} for of in (deviation, largest_value))
-    trusted = trusted_horizons(diagnostics, spreads, sizes)
+    trusted = trusted_horizons(diagnostics, *scales(windows, signals))
     coverage: tuple[JointCoverage, ...] = ()
     if material.level is not None:
         known = material.num_calibration
@@ -219,19 +218,16 @@ def _lags(horizon: int) -> tuple[int, ...]:
     return tuple(lag for lag in EFFECT_LAGS if lag <= horizon)
 
 
-def largest_value(windows: ForecastWindows, signal: Signal) -> float:
-    """The largest absolute value."""
-    known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
-    return float(np.abs(known).max(initial=0.0))
-
-
-def deviation(windows: ForecastWindows, signal: Signal) -> float:
-    """Standard deviation; 0 for a constant signal."""
-    known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
-    if not len(known):
-        return 0.0
-    spread = float(np.sqrt(signal.deviations(known).var(0).mean()))
-    return spread if spread > MAX_STILL_DEVIATION * (1 + largest_value(windows, signal)) else 0.0
+def scales(windows: ForecastWindows, signals: Sequence[Signal]) -> tuple[dict[str, float], dict[str, float]]:
+    """The standard deviation of each signal, 0 for a constant one, and its largest absolute value."""
+    spreads, sizes = {}, {}
+    for signal in signals:
+        known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
+        size = float(np.abs(known).max(initial=0.0))
+        spread = float(np.sqrt(signal.deviations(known).var(0).mean())) if len(known) else 0.0
+        spreads[signal.name] = spread if spread > MAX_STILL_DEVIATION * (1 + size) else 0.0
+        sizes[signal.name] = size
+    return spreads, sizes
 
 
 def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]:

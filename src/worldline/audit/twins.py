@@ -154,8 +154,7 @@ def branches(
     source: TwinSource, schema: Schema, episodes: Sequence[Episode], *, context: int, horizon: int, seed: int
 ) -> TwinEpisodes:
     """Twins under logged actions of other episodes."""
-    draw = np.random.default_rng([seed, 17])
-    before = context - 1 + PREFIX
+    draw, before = np.random.default_rng([seed, 17]), context - 1 + PREFIX
 
     def paths(_: int) -> list[Arrays]:
         first = _slice(episodes, schema, before + horizon, draw)

@@ -108,8 +108,8 @@ def gaps_block(measured: Diagnostics) -> FindingBlock | None:
     large = any(gap.increase.value >= MAX_GROWTH for gap in shown)  # then the axis has factors
     rows = []
     for gap in shown:
-        name, style = gap.signal and gap.signal, "world" if gap.increase.low > 0 else "floor"
-        dot = Dot.of(f"{name or 'all signals'}, {gap.change}", gap.increase, growth(gap.increase.value), style)
+        name, style = gap.signal or "all signals", "world" if gap.increase.low > 0 else "floor"
+        dot = Dot.of(f"{name}, {gap.change}", gap.increase, growth(gap.increase.value), style)
         rows.append(replace(dot, value=1 + dot.value, low=1 + dot.low, high=1 + dot.high) if large else dot)
     title = "Growth of the error without the true actions"
     show: Callable[[Number], str] = (lambda factor: f"×{number(factor)}") if large else growth
@@ -122,7 +122,7 @@ def coverage_block(measured: Diagnostics) -> FindingBlock | None:
     """Nominal and measured coverage, and the width of the bands; None without bands."""
     if not measured.bands:
         return None
-    signals = list(dict.fromkeys(band.signal for band in measured.bands))
+    signals = dict.fromkeys(band.signal for band in measured.bands)
     charts = [_coverage_chart([band for band in measured.bands if band.signal == name]) for name in signals]
     bands = findings.headline_bands(measured.bands)
     steps = measured.horizons or (measured.horizon,)

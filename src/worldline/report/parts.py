@@ -207,7 +207,7 @@ class PageImage(PagePart, frozen=True):
     """An image.
 
     Args:
-        src: data URI, see `images.data_uri`.
+        src: data URI, see `images.picture`.
         alt: alternative text.
         style: class of the style sheet.
     """

@@ -61,7 +61,6 @@ class SignalRow:
 
     Args:
         error: of the world.
-        unit: of the signal.
         persistence: comparison with persistence.
         linear: comparison with the better linear model.
         band: its prediction band; None without one.
@@ -69,7 +68,6 @@ class SignalRow:
     """
 
     error: ErrorCurve
-    unit: str
     persistence: Rivalry
     linear: Rivalry
     band: Band | None
@@ -96,7 +94,6 @@ def signal_rows(measured: Diagnostics, trust: evidence.TrustedHorizons | None) -
     return [
         SignalRow(
             error=error,
-            unit=measured.units[error.signal],
             persistence=_rivalry(measured, trust, error.signal, ("persistence",)),
             linear=_rivalry(measured, trust, error.signal, _LINEAR),
             band=bands.get(error.signal),
@@ -147,7 +144,7 @@ def signal_table(measured: Diagnostics, trust: evidence.TrustedHorizons | None) 
     head = ["signal", *ahead, "below persistence", "below best linear baseline", inside, "trusted until"]
     cells: list[list[str | PagePart]] = []
     for row in rows:
-        errors = [_quantity(row.error.rmse.at(step).value, row.unit) for step in measured.horizons]
+        errors = [_error(row.error, step, measured) for step in measured.horizons]
         rivals = map(_rivalry_cell, (row.persistence, row.linear))
         cells.append([row.error.signal, *errors, *rivals, _inside(row.band), _trusted(row.trusted, measured.step_s)])
     caption = (
@@ -184,8 +181,7 @@ def headline(measured: Diagnostics, trust: evidence.TrustedHorizons | None) -> H
         return None
     first, step = rows[0], measured.horizons[-1]
     rivals = {"persistence": first.persistence, "the best linear baseline": first.linear}
-    error = _quantity(first.error.rmse.at(step).value, first.unit)
-    parts = [f"error {error} after {span(step, measured.step_s)}"]
+    parts = [f"error {_error(first.error, step, measured)} after {span(step, measured.step_s)}"]
     parts += [_rivalry_text(skill, name) for name, skill in rivals.items() if isinstance(skill, float)]
     tied = [name for name, rivalry in rivals.items() if rivalry == "tie"]
     parts += [f"tied with {listing(tied)}"] if tied else []
@@ -261,6 +257,6 @@ def _signal_weaknesses(row: SignalRow, measured: Diagnostics) -> list[tuple[int,
     return texts
 
 
-def _quantity(value: float, unit: str) -> str:
-    """A value with two digits and its unit."""
-    return f"{number(value, 2)}{NBSP}{pretty_unit(unit)}".rstrip()
+def _error(curve: ErrorCurve, step: int, measured: Diagnostics) -> str:
+    """The error after `step` steps, with two digits and its unit."""
+    return f"{number(curve.rmse.at(step).value, 2)}{NBSP}{pretty_unit(measured.units[curve.signal])}".rstrip()
