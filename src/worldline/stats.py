@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final, TypeVar
@@ -24,6 +25,7 @@ __all__ = [
     "draw_clusters",
     "r_squared",
     "ratio",
+    "ratio_estimate",
     "rmse_curve",
     "separation",
     "skill_curve",
@@ -169,6 +171,22 @@ def curve(value: Floats, draws: Floats) -> Curve:
         low=tuple(map(float, np.minimum(low, value))),
         high=tuple(map(float, np.maximum(high, value))),
     )
+
+
+def ratio_estimate(
+    parts: Floats, cluster: NDArray[np.integer], weights: Floats, transform: Callable[[Floats], Floats] = np.asarray
+) -> Estimate:
+    """The ratio of two sums over windows, with its bootstrap interval over clusters.
+
+    Args:
+        parts: [W, 2], the terms of numerator and denominator in each window.
+        cluster: [W], the episode of each window, from 0.
+        weights: [draws, E], from `draw_clusters`.
+        transform: of the ratio, increasing.
+    """
+    sums = cluster_sums(parts, cluster, weights.shape[1])
+    value, draws = (transform(ratio(*np.moveaxis(rows @ sums, -1, 0))) for rows in (np.ones_like(weights[:1]), weights))
+    return curve(value, draws[:, None]).at(1)
 
 
 def rmse_curve(squared: Floats, known: NDArray[np.bool_], cluster: NDArray[np.integer], weights: Floats) -> Curve:

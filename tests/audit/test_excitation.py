@@ -178,7 +178,7 @@ def of_noise(draw: np.random.Generator, lengths: list[int], memory: float) -> tu
         states=none[:, None], before=actions[:, None], action=actions, inputs=none, after=none, episode=episode,
         step=step, randomised=np.zeros(len(episode), bool), num_episodes=len(lengths),
     )  # fmt: skip
-    left = Innovations(rows=found, linear=actions, bent=actions, least=actions, unexplained=actions)
+    left = Innovations(rows=found, linear=actions, bent=actions, unexplained=actions)
     return placebos(left, errors, episode, step, (list("abcd"), list("vwxyz")))
 
 

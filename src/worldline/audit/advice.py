@@ -20,7 +20,7 @@ from worldline.audit.audit_evidence import (
 from worldline.audit.diagnostics import Gap
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.excitation import MIN_EPISODES, MIN_EXCITATION
-from worldline.audit.findings import NEGLIGIBLE, ReportFinding, compare_errors, goal_reaching, grown
+from worldline.audit.findings import NEGLIGIBLE, compare_errors, goal_reaching, grown
 from worldline.audit.grades import Verdict
 from worldline.audit.measures import GATE
 from worldline.audit.verdicts import weakest
@@ -44,7 +44,8 @@ def decide(measured: Measured) -> Decision:
         measured: all measurements.
     """
     known = cause_of(measured) is Verdict.PASS
-    graded, goals, reaches = _finite(measured), _goal_reaching(measured), _reaches_goals(measured)
+    graded, reaches = _finite(measured), _reaches_goals(measured)
+    goals = None if measured.goals is None else goal_reaching(measured.goals)
     ignores, wrong = _ignores_actions(graded), _wrong_effects(graded)
     against = [*_broken(measured), *_not_finite(measured)]
     limits: list[str] = []
@@ -53,7 +54,7 @@ def decide(measured: Measured) -> Decision:
     # A world that plans to logged goals is useful although a baseline predicts better, so that is only a limit then.
     (limits if reaches else against).extend([*_no_skill(graded), *ignores])
     against += wrong
-    against += [f"It fails the twin test {test.name} ({test.title})." for test in _failed_tests(measured)]
+    against += [f"It fails the twin test {test.name} ({test.title})." for test in measured.twins if _is_fatal(test)]
     if goals is not None and goals.verdict == "unclear":
         limits.append(f"{goals.text} Replan often, and measure success before you rely on its plans.")
     limits += [*_horizons(graded), *_bands(measured), *_unidentified(measured, known), *_unchecked(measured, known)]
@@ -109,6 +110,11 @@ def effect_size(effect: Effect) -> float:
     return abs((effect.logs or effect.world).value)
 
 
+def confounded_actions(measured: Measured) -> list[str]:
+    """The actions that the errors of the world predict, sorted."""
+    return sorted({placebo.action for placebo in measured.placebo if placebo.found})
+
+
 def identified_rows(measured: Measured) -> list[Effect]:
     """The rows of pairs with an effect in the logs; texts count these, as tables show them."""
     return [effect for effect in effect_rows(measured) if effect.agreement in _IDENTIFIED]
@@ -126,15 +132,13 @@ def not_finite(measured: Measured) -> dict[str, int]:
 
     Steps that were never observed have no known error, neither of the world nor of a baseline. They are ignored.
     """
-    errors = measured.diagnostics.errors
     first: dict[str, int] = {}
-    for own in errors:
-        if own.world:
-            continue
-        others = [error.rmse.value for error in errors if error.world and error.signal == own.signal]
-        for step, (value, *theirs) in enumerate(zip(own.rmse.value, *others, strict=True), 1):
-            if not isfinite(value) and any(map(isfinite, theirs)):
-                first.setdefault(own.signal, step)
+    for signal in (error.signal for error in measured.diagnostics.own):
+        errors = measured.diagnostics.errors_of(signal)
+        values = [errors.pop("").value, *(theirs.value for theirs in errors.values())]
+        for step, (own, *others) in enumerate(zip(*values, strict=True), 1):
+            if not isfinite(own) and any(map(isfinite, others)):
+                first.setdefault(signal, step)
     return first
 
 
@@ -196,13 +200,7 @@ def _reaches_goals(measured: Measured) -> bool:
     Such a world is useful although a baseline predicts better. It also uses its actions: without them, it prefers the
     logged ones to half of the others, as by chance.
     """
-    finding = _goal_reaching(measured)
-    return finding is not None and finding.verdict != "bad"
-
-
-def _goal_reaching(measured: Measured) -> ReportFinding | None:
-    """Whether the world can plan to logged goals; None if it was not measured."""
-    return None if measured.goals is None else goal_reaching(measured.goals)
+    return measured.goals is not None and goal_reaching(measured.goals).verdict != "bad"
 
 
 def _wrong_effects(measured: Measured) -> list[str]:
@@ -247,24 +245,15 @@ def weakest_gap(gaps: Sequence[Gap]) -> Gap | None:
 
 def baselines_beaten(measured: Measured, horizon: Trusted) -> str:
     """The baselines that the world beats, equals, or is not worse than, up to the trusted horizon, in words."""
-    curves = {curve.against: curve.skill for curve in measured.diagnostics.skills if curve.signal == horizon.signal}
-    names = [error.world for error in measured.diagnostics.errors if error.world and error.signal == horizon.signal]
-    orders = {name: {compare_errors(curves[name].at(step)) for step in range(1, horizon.steps + 1)} for name in curves}
+    curves = measured.diagnostics.skills_of(horizon.signal)
     groups: dict[str, list[str]] = {"better than": [], "as well as": [], "no worse than": []}
-    for name in names:
-        outcomes = orders.get(name, {"unclear"})
-        if outcomes == {"better"}:
-            groups["better than"].append(name)
-        elif outcomes <= {"better", "equivalent"}:
-            groups["as well as"].append(name)
-        else:
-            groups["no worse than"].append(name)
-    parts = [f"{how} {_names(group)}" for how, group in groups.items() if group]
+    for name in filter(None, measured.diagnostics.errors_of(horizon.signal)):
+        skills = [curves[name].at(step) for step in range(1, horizon.steps + 1)] if name in curves else []
+        outcomes = set(map(compare_errors, skills)) or {"unclear"}
+        equal = "as well as" if outcomes <= {"better", "equivalent"} else "no worse than"
+        groups["better than" if outcomes == {"better"} else equal].append(_BASELINE_NAMES.get(name, label(name)))
+    parts = [f"{how} {listing(names)}" for how, names in groups.items() if names]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}, and {parts[-1]},"
-
-
-def _names(names: Iterable[str]) -> str:
-    return listing([_BASELINE_NAMES.get(name, label(name)) for name in names])
 
 
 def end_reason(name: str) -> str:
@@ -280,8 +269,9 @@ def _any_excited(measured: Measured) -> bool:
     return any(excitation.enough for excitation in measured.excitation)
 
 
-def _failed_tests(measured: Measured) -> list[TwinTest]:
-    return [test for test in measured.twins if test.verdict is Verdict.FAIL and test.name in ("C1", "T1")]
+def _is_fatal(test: TwinTest) -> bool:
+    """Whether the failure of the test is a reason against deployment."""
+    return test.verdict is Verdict.FAIL and test.name in ("C1", "T1")
 
 
 # Limits of use.
@@ -327,7 +317,6 @@ def _unidentified(measured: Measured, known: bool) -> Iterable[str]:
     """Actions with unidentified effects; only actions that are constant in the logs if twins confirm the effects."""
     constant = {action.name for action in measured.data.actions if action.least == action.greatest}
     dull = [row for row in measured.excitation if not row.enough and (not known or row.action in constant)]
-    hidden = [] if known else sorted({placebo.action for placebo in measured.placebo if placebo.found})
     followed = [row for row in dull if row.num_changes >= MIN_CHANGES]
     if followed:
         names = [f"{row.action} (excitation {number(row.left.value, 2)})" for row in followed]
@@ -336,15 +325,15 @@ def _unidentified(measured: Measured, known: bool) -> Iterable[str]:
             "NOT IDENTIFIABLE. Forecasts are valid while actions are chosen as in the logs."
         )
     for row in dull:
-        if row not in followed:
+        if row.num_changes < MIN_CHANGES:
             times = "once" if row.num_changes == 1 else f"{row.num_changes} times"
             yield (
                 f"Do not plan with {row.action}: it changes only {times} in these logs, so effects are NOT "
                 "IDENTIFIABLE. Forecasts are valid while it stays as in the logs."
             )
-    if hidden:
+    if not known and (hidden := confounded_actions(measured)):
         yield (
-            f"Do not treat effects of {listing(list(hidden))} as causal: errors of the world predict "
+            f"Do not treat effects of {listing(hidden)} as causal: errors of the world predict "
             "the next action, so an unlogged cause may drive both (NOT IDENTIFIABLE)."
         )
 
@@ -364,32 +353,28 @@ def _unchecked(measured: Measured, known: bool) -> list[str]:
 
 def _different_effects(measured: Measured) -> Iterable[str]:
     """Effects that differ from the logs, by action and signal."""
-    different = [effect for effect in identified_effects(measured) if effect.agreement != "agrees"]
-    for pair in dict.fromkeys((effect.action, effect.signal) for effect in different):
-        wrong = [effect for effect in different if (effect.action, effect.signal) == pair]
-        worst = max(
-            wrong,
-            key=lambda effect: abs(effect.world.value - (effect.logs.value if effect.logs else 0.0)) / effect.spread,
-        )
-        assert worst.logs is not None  # for the type checker
-        how = f"{number(worst.world.value / worst.logs.value, 2)} times the effect in the logs"
-        if worst.logs.low * worst.logs.high <= 0:
+    for pair in effect_pairs(measured):
+        different = [(row, row.logs) for row in pair if row.agreement in ("apart", "opposite") and row.logs is not None]
+        if not different:
+            continue
+        worst, logs = max(different, key=lambda row: abs(row[0].world.value - row[1].value) / row[0].spread)
+        how = f"{number(worst.world.value / logs.value, 2)} times the effect in the logs"
+        if logs.low * logs.high <= 0:
             how = f"{quantity(worst.world.value, worst.unit)}, and the logs show no effect"
         when = span(worst.lag, measured.diagnostics.step_s)
         yield (
-            f"Check the effect of {pair[0]} on {pair[1]}: after {when} the world predicts {how}. The "
+            f"Check the effect of {worst.action} on {worst.signal}: after {when} the world predicts {how}. The "
             "logs are fitted by a linear model; if the effect depends on the state, both may be right."
         )
 
 
 def _weak_twin_tests(measured: Measured) -> list[str]:
     """Tests against twins that were run and not passed, except those that are reasons against deployment."""
-    fatal = _failed_tests(measured)
     return [
         f"Do not rely on the predicted {test.title}: the twin test {test.name} is {test.verdict}"
         + (f", weakest in {cell.name}." if (cell := weakest(test.grade)) else ".")
         for test in measured.twins
-        if test.verdict not in (Verdict.PASS, Verdict.UNSUPPORTED, Verdict.ERROR) and test not in fatal
+        if test.verdict not in (Verdict.PASS, Verdict.UNSUPPORTED, Verdict.ERROR) and not _is_fatal(test)
     ]
 
 
@@ -421,8 +406,7 @@ def _few(measured: Measured) -> Iterable[str]:
 
 
 def _good(measured: Measured) -> Iterable[str]:
-    goals = _goal_reaching(measured)
-    if goals is not None and goals.verdict != "unclear":
+    if measured.goals is not None and (goals := goal_reaching(measured.goals)).verdict != "unclear":
         yield goals.text
     best = max((horizon.steps for horizon in trusted_signals(measured)), default=0)
     longest: dict[str, list[str]] = {}
@@ -451,19 +435,18 @@ def _good(measured: Measured) -> Iterable[str]:
 
 
 def _data(measured: Measured, known: bool) -> Iterable[str]:
-    for row in measured.excitation:
-        name = row.action
-        if not known and not row.enough and row.num_changes < MIN_CHANGES:
+    for row in [] if known else [row for row in measured.excitation if not row.enough]:
+        if row.num_changes < MIN_CHANGES:
             yield (
-                f"More changes of {name}, to levels drawn at random: these logs have {row.num_changes}, and at least "
-                f"{MIN_CHANGES} are needed."
+                f"More changes of {row.action}, to levels drawn at random: these logs have {row.num_changes}, and at "
+                f"least {MIN_CHANGES} are needed."
             )
-        elif not known and not row.enough:
+        else:
             yield (
-                f"Randomise {name} in 10\u00a0% of steps, and flag them in a signal 'randomised': its excitation is "
-                f"{number(row.left.value, 2)} and must be at least {number(MIN_EXCITATION)}."
+                f"Randomise {row.action} in 10\u00a0% of steps, and flag them in a signal 'randomised': its excitation "
+                f"is {number(row.left.value, 2)} and must be at least {number(MIN_EXCITATION)}."
             )
-    for action in sorted({placebo.action for placebo in measured.placebo if placebo.found}):
+    for action in confounded_actions(measured):
         yield (
             f"Log everything that determines {action}, or randomise it in 10\u00a0% of steps and flag them in a "
             "signal 'randomised'. Check the clocks with `worldline check`."

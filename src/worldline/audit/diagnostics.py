@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit.queries import LOWEST_LEVEL, leaves_band, predicted_vectors, window_forecasts
+from worldline.audit.queries import LOWEST_LEVEL, inside_band, predicted_vectors, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
 from worldline.errors import InputError
@@ -20,10 +20,8 @@ from worldline.stats import (
     Floats,
     Rate,
     cluster_rate,
-    cluster_sums,
-    curve,
     draw_clusters,
-    ratio,
+    ratio_estimate,
     rmse_curve,
     skill_curve,
 )
@@ -129,6 +127,19 @@ class Diagnostics:
     gaps: tuple[Gap, ...]
     bands: tuple[Band, ...]
 
+    @property
+    def own(self) -> list[ErrorCurve]:
+        """The errors of the world under test."""
+        return [error for error in self.errors if not error.world]
+
+    def errors_of(self, signal: str) -> dict[str, Curve]:
+        """The error of each world that predicts the signal; "" is the world under test."""
+        return {error.world: error.rmse for error in self.errors if error.signal == signal}
+
+    def skills_of(self, signal: str) -> dict[str, Curve]:
+        """The skill of the signal against each baseline that has one."""
+        return {curve.against: curve.skill for curve in self.skills if curve.signal == signal}
+
 
 def diagnose(
     world: World,
@@ -165,6 +176,7 @@ def diagnose(
         raise InputError(f"{card.name} predicts no vector signal of these episodes. Fit a readout head first.")
     num_episodes = int(windows.episode.max()) + 1
     weights = draw_clusters(num_episodes, seed)
+    clusters = windows.episode, weights
     level = min(levels, default=LOWEST_LEVEL)
     means = {name: _means(source, windows, level) for name, source in {"": world, **comparisons}.items()}
     errors = {name: _squared_errors(mean, windows, signals) for name, mean in means.items()}
@@ -176,8 +188,12 @@ def diagnose(
         num_episodes=num_episodes,
         num_short=len(episodes) - num_episodes,
         num_windows=len(windows.episode),
-        errors=_error_curves(errors, windows, weights),
-        skills=_skill_curves(errors, windows, weights),
+        errors=tuple(
+            ErrorCurve(world=name, signal=signal, rmse=rmse_curve(error, windows.known[signal], *clusters))
+            for name, per_signal in errors.items()
+            for signal, error in per_signal.items()
+        ),
+        skills=tuple(_skill_curves(errors, windows, weights)),
         gaps=_gaps(world, errors[""], windows, signals, weights, level, seed),
         bands=tuple(band for level in levels for band in _bands(world, windows, signals, level)),
     )
@@ -201,29 +217,16 @@ def _squared_errors(
     return errors
 
 
-def _error_curves(
-    errors: Mapping[str, Mapping[str, Floats]], windows: ForecastWindows, weights: Floats
-) -> tuple[ErrorCurve, ...]:
-    return tuple(
-        ErrorCurve(world=world, signal=name, rmse=rmse_curve(squared, windows.known[name], windows.episode, weights))
-        for world, per_signal in errors.items()
-        for name, squared in per_signal.items()
-    )
-
-
 def _skill_curves(
     errors: Mapping[str, Mapping[str, Floats]], windows: ForecastWindows, weights: Floats
-) -> tuple[SkillCurve, ...]:
+) -> Iterator[SkillCurve]:
     """Skill is defined only if the baseline has an error above 0 at every step."""
-    curves = []
     for against in [name for name in errors if name]:
-        for name, theirs in errors[against].items():
-            if name not in errors[""]:
-                continue
-            skill = skill_curve(errors[""][name], theirs, windows.known[name], windows.episode, weights)
+        for name in [name for name in errors[against] if name in errors[""]]:
+            own, theirs = errors[""][name], errors[against][name]
+            skill = skill_curve(own, theirs, windows.known[name], windows.episode, weights)
             if skill is not None:
-                curves.append(SkillCurve(against=against, signal=name, skill=skill))
-    return tuple(curves)
+                yield SkillCurve(against=against, signal=name, skill=skill)
 
 
 def _gaps(
@@ -251,27 +254,15 @@ def _gaps(
             pairs = {None: (overall[0], overall[1]), **pairs}
         for name, (before, after) in pairs.items():
             if before.sum() > 0:
-                gaps.append(Gap(change=change, signal=name, increase=_increase(before, after, windows, weights)))
+                sums = np.stack([after.sum(1), before.sum(1)], 1)
+                increase = ratio_estimate(sums, windows.episode, weights, lambda growth: np.sqrt(growth) - 1)
+                gaps.append(Gap(change=change, signal=name, increase=increase))
     return tuple(gaps)
-
-
-def _increase(before: Floats, after: Floats, windows: ForecastWindows, weights: Floats) -> Estimate:
-    """Relative growth of the root of the summed squared errors [W, T]."""
-    sums = [cluster_sums(squared.sum(1), windows.episode, weights.shape[1]) for squared in (after, before)]
-    value = np.sqrt(ratio(sums[0].sum(keepdims=True), sums[1].sum(keepdims=True))) - 1
-    draws = np.sqrt(ratio(weights @ sums[0], weights @ sums[1])) - 1
-    return curve(value, draws[:, None]).at(1)
 
 
 def _zeroed(actions: Arrays, schema: Schema) -> Arrays:
     """Zeros, clipped to the bounds of each signal."""
-    zeros = {}
-    for name, values in actions.items():
-        signal = schema[name]
-        zeros[name] = np.zeros_like(values)
-        if signal.low is not None or signal.high is not None:
-            zeros[name] = np.clip(zeros[name], signal.low, signal.high).astype(values.dtype)
-    return zeros
+    return {name: schema[name].bounded(np.zeros_like(values)) for name, values in actions.items()}
 
 
 def rows_of_other_episodes(
@@ -294,11 +285,9 @@ def rows_of_other_episodes(
 def _bands(world: World, windows: ForecastWindows, signals: Sequence[Signal], level: float) -> list[Band]:
     predicted, bands = window_forecasts(world, windows, level=level), []
     for signal in [signal for signal in signals if signal.name in predicted]:
-        name = signal.name
-        low, high, horizon = predicted[name].low, predicted[name].high, predicted[name].horizon
-        if low is None or high is None:
-            continue
-        coverage = cluster_rate(~leaves_band(windows, signal, low, high), windows.episode)
-        width = tuple(map(float, (high - low).mean((0, 2))))
-        bands.append(Band(signal=name, level=level, coverage=coverage, width=width, horizon=int(np.median(horizon))))
+        low, high, horizon = predicted[signal.name].low, predicted[signal.name].high, predicted[signal.name].horizon
+        if low is not None and high is not None:
+            coverage = cluster_rate(inside_band(windows, signal, low, high), windows.episode)
+            width, last = tuple(map(float, (high - low).mean((0, 2)))), int(np.median(horizon))
+            bands.append(Band(signal=signal.name, level=level, coverage=coverage, width=width, horizon=last))
     return bands

@@ -71,21 +71,16 @@ class ActionChange:
 def changes(schema: Schema, rows: RegressionRows) -> tuple[ActionChange, ...]:
     """One standard deviation for each vector component; each logged value instead of `base` for a discrete action."""
     changed, column = [], 0
-    for signal in schema.actions:
-        if signal.kind is Kind.IMAGE:
-            continue
-        names = names_of(signal)
+    for signal in [signal for signal in schema.actions if signal.kind is not Kind.IMAGE]:
+        names, discrete = names_of(signal), signal.kind is Kind.DISCRETE
         own = rows.action[:, column : column + len(names)]
-        base = 0 if signal.kind is not Kind.DISCRETE else _base(own)
+        base = _base(own) if discrete else 0
         for part, name in enumerate(names):
-            size = float(own[:, part].std())
-            if signal.kind is Kind.DISCRETE:
-                size = float(size > 0 and part != base)
-            changed.append(
-                ActionChange(name=name, signal=signal, column=column + part, part=part, size=size, base=base)
-            )
+            if (spread := float(own[:, part].std())) > 0 and not (discrete and part == base):
+                size, place = 1.0 if discrete else spread, column + part
+                changed.append(ActionChange(name=name, signal=signal, column=place, part=part, size=size, base=base))
         column += len(names)
-    return tuple(change for change in changed if change.size > 0)
+    return tuple(changed)
 
 
 def _base(columns: Floats) -> int:
@@ -161,11 +156,8 @@ def _angles(schema: Schema) -> list[tuple[Signal, slice]]:
 
 def _products(left: Floats, right: Floats, rows: RegressionRows) -> Floats:
     """Sums of products [E, columns, columns] of each episode."""
-    products = np.zeros((rows.num_episodes, left.shape[1], right.shape[1]))
-    for number in np.unique(rows.episode):
-        own = rows.episode == number
-        products[number] = left[own].T @ right[own]
-    return products
+    each = (rows.episode == number for number in range(rows.num_episodes))
+    return np.stack([left[own].T @ right[own] for own in each])
 
 
 def _responses(fitted: Floats, size: int, width: int, changed: Sequence[ActionChange], shares: Floats) -> Floats:

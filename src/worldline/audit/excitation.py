@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -24,7 +25,7 @@ from worldline.audit.regression_rows import RegressionRows, action_names
 from worldline.data.quality.predictability import MIN_CHANGES, better, changes, residuals, residuals_at_changes
 from worldline.data.quality.segments import folds
 from worldline.schema import Schema
-from worldline.stats import Estimate, Floats, cluster_sums, curve, draw_clusters, ratio, student_quantile
+from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio, ratio_estimate, student_quantile
 
 MIN_EXCITATION: Final = 0.05
 """Share of unexplained variance of an action below which its effects are not identifiable."""
@@ -51,14 +52,12 @@ class Innovations:
         rows: used rows, subsampled if there are many.
         linear: [n, m] residuals of a linear regression on the history.
         bent: [n, m] residuals of a nonlinear regression on the history.
-        least: [n, m] residuals of the better regression for each component.
         unexplained: [n, m] the same, given only the last observation, the last action and the inputs.
     """
 
     rows: RegressionRows
     linear: Floats
     bent: Floats
-    least: Floats
     unexplained: Floats
 
 
@@ -77,7 +76,7 @@ def innovations(rows: RegressionRows, *, seed: int) -> Innovations:
     fold = folds(np.unique(rows.episode, return_inverse=True)[1], draw)
     linear, bent = residuals(rows.history, rows.action, fold, draw)
     present = residuals(rows.present, rows.action, fold, draw)
-    return Innovations(rows=rows, linear=linear, bent=bent, least=better(linear, bent), unexplained=better(*present))
+    return Innovations(rows=rows, linear=linear, bent=bent, unexplained=better(*present))
 
 
 def excitations(regressed: Innovations, schema: Schema, *, seed: int) -> tuple[Excitation, ...]:
@@ -101,7 +100,7 @@ def excitations(regressed: Innovations, schema: Schema, *, seed: int) -> tuple[E
     for k, name in enumerate(action_names(schema)):
         linear, bent, left, changing = (
             _share(residual[:, k], rows.action[:, k], rows, weights)
-            for residual in (regressed.linear, regressed.bent, regressed.least, at_changes)
+            for residual in (regressed.linear, regressed.bent, better(regressed.linear, regressed.bent), at_changes)
         )
         random, num_changes = rows.action[rows.randomised, k], int(changed[:, k].sum())
         varies = flagged and float(random.var()) >= MIN_EXCITATION * float(rows.action[:, k].var()) > 0
@@ -124,10 +123,8 @@ def _share(left: Floats, action: Floats, rows: RegressionRows, weights: Floats) 
     left, centred = left[known], action[known] - (action[known].mean() if known.any() else 0.0)
     if not (centred**2).sum() > 0:
         return Estimate(value=0.0, low=0.0, high=0.0)
-    sums = cluster_sums(np.stack([left**2, centred**2], 1), rows.episode[known], rows.num_episodes)
-    draws = weights @ sums
-    value = min(1.0, float(sums[:, 0].sum() / sums[:, 1].sum()))
-    return curve(np.array([value]), np.minimum(1.0, ratio(draws[:, 0], draws[:, 1]))[:, None]).at(1)
+    squares = np.stack([left**2, centred**2], 1)
+    return ratio_estimate(squares, rows.episode[known], weights, lambda share: np.minimum(1.0, share))
 
 
 def placebos(
@@ -150,46 +147,27 @@ def placebos(
     """
     rows = regressed.rows
     # Pairs of an error and the row of the same step.
-    place = {key: k for k, key in enumerate(zip(rows.episode.tolist(), rows.step.tolist(), strict=True))}
-    keys = enumerate(zip(episode.tolist(), step.tolist(), strict=True))
-    pairs = np.array([(k, place[key]) for k, key in keys if key in place], np.int64).reshape(-1, 2)
-    needed = min(MIN_EPISODES, len(np.unique(episode[pairs[:, 0]])))
+    length = 1 + max(int(steps.max(initial=0)) for steps in (step, rows.step))
+    places = (episode * length + step, rows.episode * length + rows.step)
+    _, mine, theirs = np.intersect1d(*places, assume_unique=True, return_indices=True)
+    needed = min(MIN_EPISODES, len(np.unique(episode[mine])))
     tested = []
     for column, signal in enumerate(names[1]):
-        mine, theirs = pairs[np.isfinite(errors[pairs[:, 0], column])].T
-        if len(mine) >= MIN_PAIRS and len(np.unique(episode[mine])) >= needed:
-            tested.append((signal, mine, theirs, errors[mine, column]))
+        known = np.isfinite(errors[mine, column])
+        own, row, cluster = mine[known], theirs[known], np.unique(episode[mine[known]], return_inverse=True)[1]
+        if len(own) >= MIN_PAIRS and int(cluster.max()) + 1 >= needed:
+            tested.append((signal, errors[own, column], row, cluster))
     alpha = ALPHA / max(1, len(tested) * rows.action.shape[1])
-    return tuple(
-        _placebo(
-            (action, signal), error, rows.action[theirs, a], regressed.unexplained[theirs, a], episode[mine], alpha
+    found = []
+    for (a, action), (signal, error, row, cluster) in product(enumerate(names[0]), tested):
+        raw = _correlation(error, rows.action[row, a], cluster, 0.05)
+        value, strict = (_correlation(error, regressed.unexplained[row, a], cluster, p) for p in (0.05, alpha))
+        count = int(cluster.max()) + 1
+        is_found = count >= MIN_EPISODES and (strict.low > 0 or strict.high < 0) and abs(value.value) >= MIN_CORRELATION
+        found.append(
+            Placebo(action=action, signal=signal, raw=raw, value=value, num_episodes=count, found=bool(is_found))
         )
-        for a, action in enumerate(names[0])
-        for signal, mine, theirs, error in tested
-    )
-
-
-def _placebo(
-    names: tuple[str, str],
-    error: Floats,
-    action: Floats,
-    unexplained: Floats,
-    episode: Int[np.ndarray, "k"],
-    alpha: float,
-) -> Placebo:
-    """Correlation of one action component with the errors of one signal component."""
-    cluster = np.unique(episode, return_inverse=True)[1]
-    num_episodes = int(cluster.max()) + 1
-    own, strict = (_correlation(error, unexplained, cluster, level) for level in (0.05, alpha))
-    significant = num_episodes >= MIN_EPISODES and (strict.low > 0 or strict.high < 0)
-    return Placebo(
-        action=names[0],
-        signal=names[1],
-        raw=_correlation(error, action, cluster, 0.05),
-        value=own,
-        num_episodes=num_episodes,
-        found=bool(significant and abs(own.value) >= MIN_CORRELATION),
-    )
+    return tuple(found)
 
 
 def _correlation(first: Floats, other: Floats, cluster: Int[np.ndarray, "k"], alpha: float) -> Estimate:

@@ -77,9 +77,8 @@ def compare_errors(skill: Estimate) -> Comparison:
 def goal_reaching(ranking: GoalRanking) -> ReportFinding:
     """Whether a planner prefers what led to a goal."""
     rank = ranking.preferred
-    verdict: Literal["good", "bad", "unclear"] = "good" if rank.value >= WELL_PREFERRED else "unclear"
-    if rank.value < MIN_PREFERRED or rank.low <= CHANCE:
-        verdict = "bad"
+    is_bad = rank.value < MIN_PREFERRED or rank.low <= CHANCE
+    verdict: Tone = "bad" if is_bad else "good" if rank.value >= WELL_PREFERRED else "unclear"
     how = {"good": "can plan", "unclear": "can plan roughly", "bad": "cannot plan"}[verdict]
     goals = listing(list(ranking.goals))
     text = (
@@ -139,10 +138,8 @@ def learning(losses: evidence.Learning) -> ReportFinding:
         text = f"The {name} did not fall: it went from {number(start)} to {number(end)} over {steps}.{time}"
         return ReportFinding(text, "bad")
     if end > 1.2 * series.values[best]:
-        text = (
-            f"The {name} fell from {number(start)} to {number(series.values[best])} by step "
-            f"{number(series.steps[best])}, then rose again to {number(end)}."
-        )
+        lowest = f"{number(series.values[best])} by step {number(series.steps[best])}"
+        text = f"The {name} fell from {number(start)} to {lowest}, then rose again to {number(end)}."
         return ReportFinding(text, "unclear")
     times = f", {number(start / end, 2)} times lower" if end > 0 and start / end >= 2 else ""
     text = f"The {name} fell from {number(start)} to {number(end)}{times}, over {steps}.{time}"
@@ -152,9 +149,11 @@ def learning(losses: evidence.Learning) -> ReportFinding:
 def latent_health(health: evidence.LatentHealth) -> ReportFinding:
     """Whether every measure stayed above its threshold."""
     guarded = [(vital, vital.threshold) for vital in health.vitals if vital.threshold is not None]
-    fallen = [(vital, limit) for vital, limit in guarded if not vital.series.values[-1] >= limit]
+    fallen = [(vital.series, limit) for vital, limit in guarded if not vital.series.values[-1] >= limit]
     if fallen:
-        parts = [f"{v.series.name} fell to {number(v.series.values[-1])}, below {number(limit)}" for v, limit in fallen]
+        parts = [
+            f"{series.name} fell to {number(series.values[-1])}, below {number(limit)}" for series, limit in fallen
+        ]
         return ReportFinding(f"The latent collapsed: {listing(parts)}.", "bad")
     ends = [
         f"{vital.series.name} ended at {number(vital.series.values[-1])}"
@@ -215,8 +214,8 @@ def margin(curve: SkillCurve, step: int) -> str:
 
 def open_loops(measured: Diagnostics) -> ReportFinding:
     """On which signals the world beats every baseline at every step; the errors of a single signal."""
-    own = [error for error in measured.errors if not error.world]
-    graded = [error for error in own if any(curve.signal == error.signal for curve in measured.skills)]
+    own = measured.own
+    graded = [error for error in own if measured.skills_of(error.signal)]
     if len(own) == 1 or len(graded) == 1:
         return open_loop(measured, graded[0] if graded else own[0])
     end = span(measured.horizon, measured.step_s)
@@ -224,7 +223,7 @@ def open_loops(measured: Diagnostics) -> ReportFinding:
         return ReportFinding(f"The open-loop error was measured over {end} on {len(own)} signals.", "plain")
     verdicts = {error.signal: open_loop(measured, error).verdict for error in graded}
     better = [name for name, verdict in verdicts.items() if verdict == "good"]
-    where = listing(better) if better else "no signal"
+    where = listing(better) or "no signal"
     text = f"Its error is below that of every baseline at every step up to {end} on {where}."
     if len(better) == len(verdicts):
         return ReportFinding(text, "good")
@@ -238,11 +237,11 @@ def open_loop(measured: Diagnostics, error: ErrorCurve) -> ReportFinding:
         f"The error of {error.signal} is {quantity(rmse.value[0], unit)} after "
         f"{span(1, measured.step_s)} and {quantity(rmse.value[-1], unit)} after {span(last, measured.step_s)}."
     )
-    curves = [curve for curve in measured.skills if curve.signal == error.signal]
-    if not curves:
+    skills = measured.skills_of(error.signal)
+    if not skills:
         return ReportFinding(text, "plain")
-    ahead = {curve.against: sum(low > 0 for low in curve.skill.low) for curve in curves}
-    behind = {curve.against: sum(high < 0 for high in curve.skill.high) for curve in curves}
+    ahead = {name: sum(low > 0 for low in skill.low) for name, skill in skills.items()}
+    behind = {name: sum(high < 0 for high in skill.high) for name, skill in skills.items()}
     parts = [
         f"below that of {baseline(name)} at {number(steps)} of {plural(last, 'step')}"
         + (f" and above it at {number(behind[name])}" if behind[name] else "")
@@ -292,11 +291,9 @@ def coverage(graded: Sequence[Band]) -> ReportFinding:
     rate = worst.coverage
     count = f"{number(rate.successes)} of {plural(rate.trials, 'true trajectory')} of {worst.signal}"
     measured = f"the {round_percent(level)} band contains {count}, {_share(rate)}"
-    if narrow:
-        return ReportFinding(f"The bands are too narrow: {measured}.", "bad")
-    if wide:
-        return ReportFinding(f"The bands are too wide: {measured}.", "unclear")
-    return ReportFinding(f"The bands are calibrated: {measured}.", "good")
+    verdict: Tone = "bad" if narrow else "unclear" if wide else "good"
+    how = {"bad": "too narrow", "unclear": "too wide", "good": "calibrated"}[verdict]
+    return ReportFinding(f"The bands are {how}: {measured}.", verdict)
 
 
 def headline_bands(bands: Sequence[Band]) -> list[Band]:
@@ -330,9 +327,7 @@ def films(plans: evidence.Films) -> ReportFinding:
 
 def _best(outcomes: Sequence[evidence.GoalOutcome], role: str) -> evidence.GoalOutcome | None:
     """The outcome of this role with the highest success rate."""
-    return max(
-        (outcome for outcome in outcomes if outcome.role == role), key=lambda outcome: outcome.all.value, default=None
-    )
+    return max((one for one in outcomes if one.role == role), key=lambda one: one.all.value, default=None)
 
 
 def _order(ours: Rate, theirs: Rate) -> Literal["good", "bad", "unclear"]:

@@ -24,7 +24,7 @@ from worldline.episode import Arrays, Episode
 from worldline.errors import UnknownNameError
 from worldline.planning.base import Goal
 from worldline.schema import Kind
-from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio
+from worldline.stats import Floats, draw_clusters, ratio_estimate
 from worldline.world.base import World
 
 MAX_STEPS: Final = 10
@@ -80,20 +80,15 @@ def goal_ranking(
     sequences = rows_of_other_episodes(windows.episode, NUM_OTHERS, np.random.default_rng([seed, 31]))
     costs = _costs(world, windows, _goal(world.describe(), windows, goals), sequences)
     own, others = costs[:, :1], costs[:, 1:]
-    # The share of other sequences that cost more, and a count, whose sums give the mean of each bootstrap draw.
-    preferred = ((own < others) + 0.5 * (own == others)).mean(1)
-    shares = np.stack([preferred, np.ones(len(own))], 1)
-    sums = cluster_sums(shares, windows.episode, num_episodes)
-    draws = draw_clusters(num_episodes, seed) @ sums
-    value = float(preferred.mean())
-    low, high = np.quantile(ratio(draws[:, 0], draws[:, 1]), (0.025, 0.975))
+    # The share of other sequences that cost more, and a count, whose sums give the mean.
+    shares = np.stack([((own < others) + 0.5 * (own == others)).mean(1), np.ones(len(own))], 1)
     return GoalRanking(
         goals=tuple(goals),
         steps=steps,
         num_segments=len(own),
         num_episodes=num_episodes,
         num_others=others.shape[1],
-        preferred=Estimate.around(value, low, high),
+        preferred=ratio_estimate(shares, windows.episode, draw_clusters(num_episodes, seed)),
     )
 
 

@@ -44,19 +44,6 @@ def needs_images(card: Card) -> bool:
     return needs_readouts(card) and any(card.schema[name].kind is Kind.IMAGE for name in card.inputs)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SignalReadout:
-    """A linear readout of one signal.
-
-    Args:
-        grid: rows and columns to which images are reduced.
-        weights: [P + 1, size], from the features and a constant. A periodic signal is read as its cosine and sine.
-    """
-
-    grid: int
-    weights: Floats
-
-
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InputReadouts:
@@ -65,12 +52,13 @@ class InputReadouts:
     Args:
         inputs: vectors and images.
         targets: signals that are read.
-        readouts: per target.
+        readouts: per target, the rows and columns to which images are reduced, and the weights [P + 1, size] of the
+            features and a constant. A periodic signal is read as its cosine and sine.
     """
 
     inputs: tuple[Signal, ...]
     targets: tuple[Signal, ...]
-    readouts: Mapping[str, SignalReadout]
+    readouts: Mapping[str, tuple[int, Floats]]
 
     @classmethod
     def fit(cls, episodes: Sequence[Episode], card: Card, rare: Sequence[str] = ()) -> InputReadouts:
@@ -102,14 +90,15 @@ class InputReadouts:
 
     def __call__(self, observations: Arrays) -> dict[str, NDArray[np.generic]]:
         """The vector inputs without change, and the targets [..., size] that are read."""
-        grids = {readout.grid for readout in self.readouts.values()}
-        features = {grid: _features(observations, self.inputs, grid) for grid in grids}
+        features = {
+            grid: _features(observations, self.inputs, grid) for grid in {grid for grid, _ in self.readouts.values()}
+        }
         arrays: dict[str, NDArray[np.generic]] = {
             signal.name: observations[signal.name] for signal in self.inputs if signal.kind is Kind.VECTOR
         }
         for signal in self.targets:
-            readout = self.readouts[signal.name]
-            value = features[readout.grid] @ readout.weights[:-1] + readout.weights[-1]
+            grid, weights = self.readouts[signal.name]
+            value = features[grid] @ weights[:-1] + weights[-1]
             if signal.period is not None:
                 cosine, sine = np.split(value, 2, -1)
                 value = np.arctan2(sine, cosine) * signal.period / (2 * np.pi)
@@ -169,8 +158,8 @@ def _rows(tables: Sequence[Floats], known: Sequence[NDArray[np.bool_]]) -> list[
     return [table[mask] for table, mask in zip(tables, known, strict=True)]
 
 
-def _best_readout(tables: Mapping[int, Sequence[Floats]], targets: Sequence[Floats]) -> SignalReadout:
-    """The readout with the best grid, fitted on all episodes.
+def _best_readout(tables: Mapping[int, Sequence[Floats]], targets: Sequence[Floats]) -> tuple[int, Floats]:
+    """The best grid, and the weights fitted on all episodes.
 
     Args:
         tables: per grid the features [n, P] of each episode.
@@ -184,7 +173,7 @@ def _best_readout(tables: Mapping[int, Sequence[Floats]], targets: Sequence[Floa
         return float(sum((error**2).sum() for error in errors))
 
     grid = min(tables, key=lambda size: held_out_error(tables[size])) if rest else min(tables)
-    return SignalReadout(grid=grid, weights=_ridge(tables[grid], targets))
+    return grid, _ridge(tables[grid], targets)
 
 
 def _ridge(tables: Sequence[Floats], targets: Sequence[Floats]) -> Floats:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from worldline.audit.audit_evidence import JointCoverage, LeakCheck, Rank, Trusted
 from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.queries import LOWEST_LEVEL, leaves_band, window_forecasts
+from worldline.audit.queries import LOWEST_LEVEL, inside_band, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
 from worldline.schema import Signal
@@ -108,35 +108,31 @@ def trusted_horizons(
         deviation: standard deviation of each signal; 0 for a constant signal.
         size: largest absolute value of each signal.
     """
-    rmse = {(error.world, error.signal): np.array(error.rmse.value) for error in measured.errors}
     trusted = []
-    for signal in dict.fromkeys(error.signal for error in measured.errors if not error.world):
+    for signal in (error.signal for error in measured.own):
+        rmse = {world: np.array(error.value) for world, error in measured.errors_of(signal).items()}
+        own = rmse.pop("")
         if not deviation.get(signal):
-            still = rmse["", signal] <= MAX_STILL_ERROR * (size[signal] or 1.0)  # NaN is not still
-            if (~still & ~np.isnan(rmse[PERSISTENCE, signal])).any():
+            still = own <= MAX_STILL_ERROR * (size[signal] or 1.0)  # NaN is not still
+            if (~still & ~np.isnan(rmse[PERSISTENCE])).any():
                 trusted.append(Trusted(signal=signal, steps=0, of=measured.horizon, stops=PERSISTENCE))
             continue
         last, stops = measured.horizon, ""
         small = np.sqrt(GATE) * deviation[signal]
-        skills = {curve.against: curve.skill for curve in measured.skills if curve.signal == signal}
-        # Per baseline, whether the world is good enough at each step. Baselines with skill come first: in a tie of
-        # horizons, the first one stops it.
-        fine: dict[str, NDArray[np.bool_]] = {}
-        for against in [*skills, *(name for name, other in rmse if name and other == signal and name not in skills)]:
-            theirs, own = rmse[against, signal], rmse["", signal]
+        skills = measured.skills_of(signal)
+        # Baselines with skill come first: in a tie of horizons, the first one stops it.
+        for against, theirs in sorted(rmse.items(), key=lambda baseline: baseline[0] not in skills):
             if against in skills:
                 low, high = np.array(skills[against].low), np.array(skills[against].high)
                 negligible = (theirs < small) | (against == "linear")
-                if against == ACTION_BLIND and ("linear", signal) in rmse:
-                    negligible |= rmse["linear", signal] > (1 - GATE) * theirs
+                if against == ACTION_BLIND and "linear" in rmse:
+                    negligible |= rmse["linear"] > (1 - GATE) * theirs
                 good = np.where(negligible, high >= -GATE, low > 0)
             else:  # the baseline is exact at some step, so there is no skill
                 good = np.where(theirs < small, own <= small, own < theirs)
-            fine[against] = good | np.isnan(theirs)
-        for against, good in fine.items():
-            steps = int(np.argmin(good)) if not good.all() else measured.horizon
-            if steps < last:
-                last, stops = steps, against
+            bad_steps = np.flatnonzero(~(good | np.isnan(theirs)))
+            if len(bad_steps) and bad_steps[0] < last:
+                last, stops = int(bad_steps[0]), against
         trusted.append(Trusted(signal=signal, steps=last, of=measured.horizon, stops=stops))
     return tuple(trusted)
 
@@ -172,7 +168,7 @@ def joint_coverage(
         if low is None or high is None:
             continue
         known = np.asarray(windows.known[signal.name].any(-1))
-        inside = ~leaves_band(windows, signal, low, high)[kept[known[kept]]]
+        inside = inside_band(windows, signal, low, high)[kept[known[kept]]]
         if not len(inside):
             continue
         count, trials = int(inside.sum()), len(inside)

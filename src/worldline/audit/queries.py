@@ -77,7 +77,7 @@ def forecasts(
         NoGoodAnswerError: a mean has a wrong shape or is not finite.
     """
     check_readable(world, signals)
-    predicted = _in_batches(world, history, actions, signals, exogenous, level=level, size=BATCH)
+    predicted = _predicted(world, history, actions, signals, exogenous, level, BATCH)
     if checked:
         check_numbers(world, {name: forecast.mean for name, forecast in predicted.items()}, actions)
     return predicted
@@ -92,8 +92,8 @@ def predicted_vectors(world: World, among: Container[str]) -> list[Signal]:
     return [signal for signal in signals if signal.name in among]
 
 
-def leaves_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Floats) -> NDArray[np.bool_]:
-    """Whether the known truth [W, T, n] is outside the band at any step [W].
+def inside_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Floats) -> NDArray[np.bool_]:
+    """Whether the known truth [W, T, n] is inside the band at every step [W].
 
     An unbounded band contains everything, a NaN band nothing.
     """
@@ -101,8 +101,8 @@ def leaves_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Flo
         middle = (low + high) / 2
     truth = middle + signal.difference(windows.truth[signal.name].astype(float), middle)
     truth = np.where(np.isfinite(middle), truth, 0.0)
-    outside = (~((truth >= low) & (truth <= high))).any(-1)
-    return np.asarray((outside & windows.known[signal.name]).any(-1))
+    inside = ((truth >= low) & (truth <= high)).all(-1)
+    return np.asarray((inside | ~windows.known[signal.name]).all(-1))
 
 
 def window_forecasts(
@@ -119,49 +119,43 @@ def window_forecasts(
     card = world.describe()
     vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
     asked = windows.actions if actions is None else actions
-    return _in_batches(
-        world, windows.history, asked, vectors, windows.exogenous or None, level=level, size=WINDOW_BATCH
-    )
+    return _predicted(world, windows.history, asked, vectors, windows.exogenous, level, WINDOW_BATCH)
 
 
-def _in_batches(
+def _predicted(
     world: World,
     history: History,
     actions: Arrays,
     signals: Sequence[str],
     exogenous: Arrays | None,
-    *,
     level: float,
     size: int,
 ) -> dict[str, Forecast]:
-    """The forecasts of `signals`; each call of the world gets at most `size` histories."""
-    parts = []
-    for first in range(0, len(next(iter(history.observations.values()))), size):
-        rows = slice(first, first + size)
-        inputs = None if exogenous is None else _rows(exogenous, rows)
-        parts.append(_predicted(world, history.worlds(rows), _rows(actions, rows), signals, inputs, level))
-    return {name: _joined([part[name] for part in parts]) for name in signals}
+    """The forecasts of `signals`; each call of the world gets at most `size` histories.
 
-
-def _predicted(
-    world: World, history: History, actions: Arrays, signals: Sequence[str], exogenous: Arrays | None, level: float
-) -> dict[str, Forecast]:
-    """The forecasts of `signals`; NaN from the first step on that a world cannot predict as finite."""
+    NaN from the first step on that the world cannot predict as finite.
+    """
+    count, inputs = len(next(iter(history.observations.values()))), dict(exogenous or {})
+    if count > size:
+        parts = [
+            _predicted(world, history.worlds(rows), _cut(actions, rows), signals, _cut(inputs, rows), level, size)
+            for rows in (slice(first, first + size) for first in range(0, count, size))
+        ]
+        return {name: _joined([part[name] for part in parts]) for name in signals}
     try:
-        predicted = world.predict(history, actions, exogenous=exogenous, level=level).signals
-        return {name: predicted[name] for name in signals}
+        predicted = world.predict(history, actions, exogenous=inputs or None, level=level).signals
+        return {name: _joined([predicted[name]]) for name in signals}
     except EngineError as error:
-        count, horizon = next(iter(actions.values())).shape[:2]
         if count > 1:  # the others may be finite
-            return _in_batches(world, history, actions, signals, exogenous, level=level, size=(count + 1) // 2)
+            return _predicted(world, history, actions, signals, inputs, level, (count + 1) // 2)
+        horizon = next(iter(actions.values())).shape[1]
         kept = min(error.step or 1, horizon) - 1
         if not kept:
             shapes = {name: (1, horizon, *world.describe().schema[name].shape) for name in signals}
             lost = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
             return {n: Forecast(mean=v, low=v, high=v, horizon=np.zeros(1, int)) for n, v in lost.items()}
-        first = {name: value[:, :kept] for name, value in actions.items()}
-        inputs = None if exogenous is None else {name: value[:, :kept] for name, value in exogenous.items()}
-        begun = _predicted(world, history, first, signals, inputs, level)
+        steps = (slice(None), slice(kept))
+        begun = _predicted(world, history, _cut(actions, steps), signals, _cut(inputs, steps), level, size)
         return {name: _padded(forecast, horizon - kept) for name, forecast in begun.items()}
 
 
@@ -281,5 +275,5 @@ def only(worlds: Mapping[str, World]) -> World:
     return next(iter(worlds.values()))
 
 
-def _rows(arrays: Arrays, rows: slice) -> dict[str, Array]:
-    return {name: value[rows] for name, value in arrays.items()}
+def _cut(arrays: Arrays, part: slice | tuple[slice, slice]) -> dict[str, Array]:
+    return {name: value[part] for name, value in arrays.items()}

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
-from worldline.data.quality.segments import Segment, component_names, track
+from worldline.data.quality.segments import Segment, component_names, names_of, track
 from worldline.episode import Episode
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema
@@ -121,11 +121,9 @@ def action_names(schema: Schema) -> tuple[str, ...]:
 def state_columns(schema: Schema, signal: str) -> slice:
     """Columns of `RegressionRows.after` that hold a vector signal."""
     first = 0
-    for observation in schema.observations:
-        if observation.kind is Kind.IMAGE:
-            continue
-        size = observation.size if observation.kind is Kind.VECTOR else max(1, observation.size - 1)
+    for observation in [observation for observation in schema.observations if observation.kind is not Kind.IMAGE]:
+        last = first + len(names_of(observation))
         if observation.name == signal:
-            return slice(first, first + size)
-        first += size
+            return slice(first, last)
+        first = last
     raise DataError("it is not a numeric observation", fix="Name a vector observation.", signal=signal)

@@ -14,7 +14,6 @@ from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import HEADLINE_LEVEL, LEVELS, Diagnostics, diagnose
 from worldline.audit.effects import (
     MAX_STILL_DEVIATION,
-    ActionChange,
     changes,
     effects_table,
     log_effects,
@@ -86,13 +85,12 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         DataError: the logs have no row without missing values.
     """
     card = world.describe()
-    schema = card.schema
+    schema, lengths = card.schema, {"context": material.context, "horizon": material.horizon}
     diagnostics = diagnose(
         world,
         material.graded,
         comparisons=comparisons(material.fitted, card),
-        context=material.context,
-        horizon=material.horizon,
+        **lengths,
         horizons=material.horizons,
         per_episode=PER_EPISODE,
         levels=[level for level in LEVELS if level <= (material.level or 0.0)],
@@ -107,30 +105,26 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     rare = seldom_seen(tracks)  # rarely sampled signals would leave no complete row
     often = replace(numbers, signals=tuple(signal for signal in numbers.signals if signal.name not in rare))
     rows = rows_of([without(segment, rare) for segment in tracks], material.flags[: len(tracks)])
-    history = _history(world, material, rows, signals, seed)
+    excitation, placebo, effects = _action_evidence(world, material, windows, signals, rows, often, seed)
     twins, twin_limits = _twins(world, material, source, seed)
-    spreads, sizes = ({s.name: of(windows, s) for s in signals} for of in (deviation, largest_value))
-    trusted = trusted_horizons(diagnostics, spreads, sizes)
+    trusted = trusted_horizons(diagnostics, *scales(windows, signals))
     coverage: tuple[JointCoverage, ...] = ()
     if material.level is not None:
-        coverage = joint_coverage(
-            world, windows, signals, level=material.level, num_calibration=material.num_calibration, seed=seed
-        )
+        known = material.num_calibration
+        coverage = joint_coverage(world, windows, signals, level=material.level, num_calibration=known, seed=seed)
     goals = None
     if material.goals:
-        goals = goal_ranking(
-            world, material.graded, goals=material.goals, context=material.context, horizon=material.horizon, seed=seed
-        )
+        goals = goal_ranking(world, material.graded, goals=material.goals, **lengths, seed=seed)
     return Measured(
         diagnostics=diagnostics,
         trusted=trusted,
-        excitation=history[0],
-        placebo=history[1],
+        excitation=excitation,
+        placebo=placebo,
         leak=leak_check(world, windows),
         coverage=coverage,
         rank=rank_of(world, windows, signals),
         data=survey(tracks, numbers, seed),
-        effects=_effects(world, often, windows, rows, signals, history, material.horizon, seed),
+        effects=effects,
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
         goals=goals,
@@ -140,7 +134,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
             *_lower_level(material),
             *twin_limits,
             *_without_regressions(diagnostics, trusted),
-            *_without_placebo(signals, history[1], twins),
+            *_without_placebo(signals, placebo, twins),
         ),
     )
 
@@ -176,75 +170,64 @@ def _twins(
 
 def _regressed_episodes(material: Material) -> list[Episode]:
     """The graded episodes, and others up to a limit of steps, so that regressions take seconds."""
-    kept, steps = list(material.graded), sum(episode.num_steps for episode in material.graded)
-    for episode in material.fitted:
-        if steps >= MAX_STEPS:
-            break
-        kept.append(episode)
-        steps += episode.num_steps
-    return kept
+    episodes = [*material.graded, *material.fitted]
+    before = np.cumsum([0, *(episode.num_steps for episode in episodes)])
+    return episodes[: max(len(material.graded), int(np.searchsorted(before, MAX_STEPS)))]
 
 
-def _history(
-    world: World, material: Material, rows: RegressionRows, signals: Sequence[Signal], seed: int
-) -> tuple[tuple[Excitation, ...], tuple[Placebo, ...]]:
-    """Excitation of the actions, and the placebo test."""
-    schema = world.describe().schema
+def _action_evidence(
+    world: World,
+    material: Material,
+    windows: ForecastWindows,
+    signals: Sequence[Signal],
+    rows: RegressionRows,
+    schema: Schema,
+    seed: int,
+) -> tuple[tuple[Excitation, ...], tuple[Placebo, ...], tuple[Effect, ...]]:
+    """Excitation of the actions, the placebo test, and the effects table of the signals in the rows.
+
+    Effects in the logs are estimated from the randomised steps if enough are flagged.
+    """
     left, names = innovations(rows, seed=seed), action_names(schema)
     count = max(1, NUM_ERRORS // len(material.graded))
     errors = one_step_errors(world, material.graded, signals, context=material.context, per_episode=count)
     parts = [part for signal in signals for part in names_of(signal)]
-    return excitations(left, schema, seed=seed), placebos(left, *errors, (names, parts))
-
-
-def _effects(
-    world: World,
-    schema: Schema,
-    windows: ForecastWindows,
-    rows: RegressionRows,
-    signals: Sequence[Signal],
-    history: tuple[Sequence[Excitation], Sequence[Placebo]],
-    horizon: int,
-    seed: int,
-) -> tuple[Effect, ...]:
-    """The effects table of signals in the rows; estimated from randomised steps if enough are flagged."""
-    covered = [signal for signal in signals if signal in schema.signals]
-    changed: Sequence[ActionChange] = changes(schema, rows)
+    excitation, placebo = excitations(left, schema, seed=seed), placebos(left, *errors, (names, parts))
+    changed = changes(schema, rows)
     flagged = int(rows.randomised.sum()) >= MIN_RANDOMISED
     used = rows.of(rows.randomised) if flagged else rows
-    hidden = set() if flagged else {placebo.action for placebo in history[1] if placebo.found}
-    predicted, shares = world_effects(world, windows, changed, covered)
-    return effects_table(
+    hidden = set() if flagged else {pair.action for pair in placebo if pair.found}
+    predicted, shares = world_effects(world, windows, changed, [s for s in signals if s in schema.signals])
+    logged = log_effects(schema, used, changed, shares, seed=seed)
+    effects = effects_table(
         schema,
         changed,
         predicted,
-        log_effects(schema, used, changed, shares, seed=seed),
+        logged,
         used,
         windows,
-        lags=_lags(horizon),
-        identifiable={row.action: row.enough and row.action not in hidden for row in history[0]},
+        lags=_lags(material.horizon),
+        identifiable={row.action: row.enough and row.action not in hidden for row in excitation},
         at_once=flagged and len(used.episode) < len(rows.episode),
         seed=seed,
     )
+    return excitation, placebo, effects
 
 
 def _lags(horizon: int) -> tuple[int, ...]:
     return tuple(lag for lag in EFFECT_LAGS if lag <= horizon)
 
 
-def largest_value(windows: ForecastWindows, signal: Signal) -> float:
-    """The largest absolute value."""
-    known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
-    return float(np.abs(known).max(initial=0.0))
-
-
-def deviation(windows: ForecastWindows, signal: Signal) -> float:
-    """Standard deviation; 0 for a constant signal."""
-    known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
-    if not len(known):
-        return 0.0
-    spread = float(np.sqrt(signal.deviations(known).var(0).mean()))
-    return spread if spread > MAX_STILL_DEVIATION * (1 + largest_value(windows, signal)) else 0.0
+def scales(windows: ForecastWindows, signals: Sequence[Signal]) -> tuple[dict[str, float], dict[str, float]]:
+    """The standard deviation of each signal, 0 for a constant one, and its largest absolute value."""
+    spreads, sizes = {}, {}
+    for signal in signals:
+        known = windows.truth[signal.name].astype(float)[windows.known[signal.name]]
+        size = float(np.abs(known).max(initial=0.0))
+        spread = float(np.sqrt(signal.deviations(known).var(0).mean())) if len(known) else 0.0
+        spreads[signal.name] = spread if spread > MAX_STILL_DEVIATION * (1 + size) else 0.0
+        sizes[signal.name] = size
+    return spreads, sizes
 
 
 def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product, takewhile
 from typing import Final
 
 import numpy as np
@@ -77,14 +79,12 @@ class TwinEpisodes:
         actions: per signal [E, K, T, *shape], the executed actions.
         exogenous: per signal [E, T, *shape].
         truth: per observation [E, K, T, *shape].
-        present: per observation [E, *shape], at the branch.
     """
 
     history: History
     actions: Arrays
     exogenous: Arrays
     truth: Arrays
-    present: Arrays
 
 
 def twin_tests(
@@ -154,8 +154,7 @@ def branches(
     source: TwinSource, schema: Schema, episodes: Sequence[Episode], *, context: int, horizon: int, seed: int
 ) -> TwinEpisodes:
     """Twins under logged actions of other episodes."""
-    draw = np.random.default_rng([seed, 17])
-    before = context - 1 + PREFIX
+    draw, before = np.random.default_rng([seed, 17]), context - 1 + PREFIX
 
     def paths(_: int) -> list[Arrays]:
         first = _slice(episodes, schema, before + horizon, draw)
@@ -203,13 +202,10 @@ def _complete_anchors(
     """
     kept: list[Sequence[Episode]] = []
     for tried in range(MAX_DRAWS):
-        runs: list[Episode] = []
-        for path in paths(len(kept)):
-            runs.append(source.run(int(seed * 1000 + tried), path))
-            if runs[-1].num_steps < length:
-                break
-        else:
-            kept.append(runs)
+        branches = paths(len(kept))
+        runs = (source.run(int(seed * 1000 + tried), path) for path in branches)
+        complete = list(takewhile(lambda run: run.num_steps >= length, runs))
+        kept += [complete] if len(complete) == len(branches) else []
         if len(kept) == NUM_ANCHORS:
             break
     if len(kept) < MIN_ANCHORS:
@@ -239,41 +235,32 @@ def _twins(worlds: Sequence[Sequence[Episode]], schema: Schema, at: int, context
     Raises:
         UnsupportedError: they differ before; the environment cannot be replayed.
     """
-    for branches in worlds:
-        for name, value in branches[0].observations.items():
-            for other in branches[1:]:
-                shared = value[: at + 1], other.observations[name][: at + 1]
-                if not np.array_equal(*shared, equal_nan=value.dtype.kind == "f"):
-                    raise UnsupportedError(
-                        f"the environment cannot be replayed: {name!r} differs after the same seed and actions. "
-                        "Give an environment that is deterministic for a given seed, or audit without --env."
-                    )
+    for first, *others in worlds:
+        for other, (name, value) in product(others, first.observations.items()):
+            shared = value[: at + 1], other.observations[name][: at + 1]
+            if not np.array_equal(*shared, equal_nan=value.dtype.kind == "f"):
+                raise UnsupportedError(
+                    f"the environment cannot be replayed: {name!r} differs after the same seed and actions. "
+                    "Give an environment that is deterministic for a given seed, or audit without --env."
+                )
     windows = [
         forecast_windows([(run, at) for run in runs], length=context, horizon=runs[0].num_steps - at, schema=schema)
         for runs in zip(*worlds, strict=True)
     ]
-    history = windows[0].history
-    return TwinEpisodes(
-        history=replace(history, observed={}),  # a replayed environment observes every step
-        actions={name: np.stack([branch.actions[name] for branch in windows], 1) for name in windows[0].actions},
-        exogenous=windows[0].exogenous,
-        truth={name: np.stack([branch.truth[name] for branch in windows], 1) for name in windows[0].truth},
-        present={name: value[:, -1] for name, value in history.observations.items()},
+    actions, truth = (
+        {name: np.stack([branch[name] for branch in branches], 1) for name in branches[0]}
+        for branches in ([window.actions for window in windows], [window.truth for window in windows])
     )
+    history = replace(windows[0].history, observed={})  # a replayed environment observes every step
+    return TwinEpisodes(history=history, actions=actions, exogenous=windows[0].exogenous, truth=truth)
 
 
 def answers(world: World, twins: TwinEpisodes, signals: Sequence[Signal]) -> dict[str, Floats]:
     """Predicted mean of every branch, per signal [E, K, T, n]."""
     names, count = [signal.name for signal in signals], next(iter(twins.actions.values())).shape[1]
-    exogenous = twins.exogenous or None
-    parts = []
-    for k in range(count):
-        actions = {name: value[:, k] for name, value in twins.actions.items()}
-        parts.append(
-            forecasts(
-                world, twins.history, actions, signals=names, exogenous=exogenous, level=LOWEST_LEVEL, checked=False
-            )
-        )
+    ask = partial(forecasts, world, twins.history, signals=names, exogenous=twins.exogenous or None, checked=False)
+    branches = ({name: value[:, k] for name, value in twins.actions.items()} for k in range(count))
+    parts = [ask(actions, level=LOWEST_LEVEL) for actions in branches]
     return {name: np.stack([part[name].mean.astype(float) for part in parts], 1) for name in names}
 
 
@@ -282,20 +269,38 @@ def branch_effect(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Sign
 
     A signal whose branches hardly differ is gated and has no gain condition.
     """
+
+    def gain(signal: Signal, own: Floats, true: Floats) -> Condition:
+        figure = ratio((own * true).sum(keepdims=True), (true**2).sum(keepdims=True)).item()
+        name = f"gain of {signal.name} in [{GAIN_BOUNDS[0]}, {GAIN_BOUNDS[1]}]"
+        return Condition(name=name, met=GAIN_BOUNDS[0] <= figure <= GAIN_BOUNDS[1], found=f"{figure:.2f}")
+
+    return _difference_grade(twins, predicted, signals, slice(None), gain)
+
+
+def _difference_grade(
+    twins: TwinEpisodes,
+    predicted: Arrays,
+    signals: Sequence[Signal],
+    steps: slice | list[int],
+    condition: Callable[[Signal, Floats, Floats], Condition],
+) -> Grade:
+    """Scores of the predicted differences to the first branch [E, K-1, T, n] at some steps.
+
+    Args:
+        twins: the true branches.
+        predicted: the predicted ones.
+        signals: one cell each.
+        steps: scored steps.
+        condition: made from a signal, its predicted differences and the true ones, unless its cell is gated.
+    """
     cells, conditions = [], []
     for signal in signals:
         own, true = (_between(arrays[signal.name], signal) for arrays in (predicted, twins.truth))
-        cells.append(_cell(signal, (own - true) ** 2, true**2, _squares(twins.truth[signal.name], signal)[:, 1:]))
-        if cells[-1].note.startswith(GATED):
-            continue
-        gain = ratio((own * true).sum(keepdims=True), (true**2).sum(keepdims=True)).item()
-        conditions.append(
-            Condition(
-                name=f"gain of {signal.name} in [{GAIN_BOUNDS[0]}, {GAIN_BOUNDS[1]}]",
-                met=GAIN_BOUNDS[0] <= gain <= GAIN_BOUNDS[1],
-                found=f"{gain:.2f}",
-            )
-        )
+        spread = _squares(twins.truth[signal.name], signal)[:, 1:]
+        cells.append(_cell(signal, *(part[:, :, steps] for part in ((own - true) ** 2, true**2, spread))))
+        if not cells[-1].note.startswith(GATED):
+            conditions.append(condition(signal, own, true))
     return Grade(cells=tuple(cells), conditions=tuple(conditions))
 
 
@@ -332,7 +337,8 @@ def beyond_persistence(twins: TwinEpisodes, predicted: Arrays, signals: Sequence
     for signal in signals:
         true = twins.truth[signal.name].astype(float)
         loss = signal.difference(predicted[signal.name], true) ** 2
-        unmoved = signal.difference(twins.present[signal.name].astype(float)[:, None, None], true) ** 2
+        present = twins.history.observations[signal.name][:, -1].astype(float)
+        unmoved = signal.difference(present[:, None, None], true) ** 2
         spread = _squares(twins.truth[signal.name], signal)
         size = unmoved.sum((0, 1, 3))
         moved = size > MIN_SQUARED_DIFFERENCE * spread.sum() / spread.shape[2]
@@ -349,20 +355,14 @@ def pulse_response(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Sig
 
     A signal that the pulse hardly moves is gated and has no peak condition.
     """
-    cells, conditions = [], []
-    for signal in signals:
-        own, true = (_between(arrays[signal.name], signal)[:, 0] for arrays in (predicted, twins.truth))
-        steps, spread = [lag - 1 for lag in lags], _squares(twins.truth[signal.name], signal)[:, 1]
-        cells.append(_cell(signal, (own - true)[:, steps] ** 2, true[:, steps] ** 2, spread[:, steps]))
-        if cells[-1].note.startswith(GATED):
-            continue
-        own_size, true_size = (np.abs(response).sum(-1).mean(0) for response in (own, true))
+
+    def peak(signal: Signal, own: Floats, true: Floats) -> Condition:
+        own_size, true_size = (np.abs(response[:, 0]).sum(-1).mean(0) for response in (own, true))
         own_peak, true_peak = int(own_size.argmax()), int(true_size.argmax())
-        conditions.append(
-            Condition(
-                name=f"true response of {signal.name} at the predicted peak at least {MIN_PEAK_SHARE} of its largest",
-                met=bool(true_size[own_peak] >= MIN_PEAK_SHARE * true_size[true_peak]),
-                found=f"predicted peak after {own_peak + 1} steps, true peak after {true_peak + 1}",
-            )
+        return Condition(
+            name=f"true response of {signal.name} at the predicted peak at least {MIN_PEAK_SHARE} of its largest",
+            met=bool(true_size[own_peak] >= MIN_PEAK_SHARE * true_size[true_peak]),
+            found=f"predicted peak after {own_peak + 1} steps, true peak after {true_peak + 1}",
         )
-    return Grade(cells=tuple(cells), conditions=tuple(conditions))
+
+    return _difference_grade(twins, predicted, signals, [lag - 1 for lag in lags], peak)

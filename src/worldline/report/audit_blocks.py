@@ -5,18 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from worldline.audit.advice import (
-    baselines_beaten,
-    effect_pairs,
-    effect_rows,
-    effect_size,
-    end_reason,
-    identified_rows,
-    not_finite,
-    share_that_agrees,
-    trusted_signals,
-    worst_effect,
-)
+from worldline.audit import advice
 from worldline.audit.audit_evidence import Agreement, Effect, Measured
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.excitation import MIN_CORRELATION, MIN_EPISODES, MIN_EXCITATION
@@ -74,11 +63,11 @@ def effects_block(measured: Measured) -> FindingBlock | None:
     """
     if not measured.effects:
         return None
-    groups = sorted(effect_pairs(measured), key=_relative_size, reverse=True)
+    groups = sorted(advice.effect_pairs(measured), key=_relative_size, reverse=True)
     step_s = measured.diagnostics.step_s
     shown = groups[:MAX_ROWS]
     lags = Group([Phrase(str(effect.lag)) for effect in groups[0]], "lags")
-    rows = [_effect_row(group, worst_effect(group), measured) for group in shown]
+    rows = [_effect_row(group, advice.worst_effect(group), measured) for group in shown]
     duration = f" of {span(1, step_s)}" if step_s is not None and step_s >= MINUTE_S else ""
     caption = (
         "Effect of one standard deviation of an action, held from the first step on, after the given number of steps"
@@ -93,7 +82,7 @@ def effects_block(measured: Measured) -> FindingBlock | None:
 
 def _relative_size(group: Sequence[Effect]) -> float:
     """The largest effect divided by the standard deviation of the signal."""
-    return max(effect_size(effect) / (effect.spread or 1.0) for effect in group)
+    return max(advice.effect_size(effect) / (effect.spread or 1.0) for effect in group)
 
 
 def _effect_row(group: Sequence[Effect], worst: Effect, measured: Measured) -> list[str | PagePart]:
@@ -132,9 +121,7 @@ def effect_sketch(effects: Sequence[Effect]) -> Sketch:
     plane = Plane((0, len(effects)), (min(ends) - margin, max(ends) + margin))
     drawn = [plane.horizontal("level", 0.0)]
     if logs:
-        xs, low, value, high = zip(
-            *((x, estimate.low, estimate.value, estimate.high) for x, estimate in logs), strict=True
-        )
+        xs, low, value, high = zip(*((x, logged.low, logged.value, logged.high) for x, logged in logs), strict=True)
         drawn += [plane.area("band logs", xs, low, high), plane.curve("line logs", xs, value)]
     drawn.append(plane.curve("line world", [x for x, _ in worlds], [estimate.value for _, estimate in worlds]))
     for x, estimate in worlds:
@@ -152,8 +139,8 @@ def effect_sketch(effects: Sequence[Effect]) -> Sketch:
 
 
 def _effects_finding(measured: Measured) -> ReportFinding:
-    effects = identified_rows(measured)
-    words = [effect.agreement for effect in effect_rows(measured)]
+    effects = advice.identified_rows(measured)
+    words = [effect.agreement for effect in advice.effect_rows(measured)]
     dull = [row.action for row in measured.excitation if not row.enough]
     unknown = f" In these logs, effects of {listing(dull)} are NOT IDENTIFIABLE." if dull else ""
     if num_open := words.count("not resolved"):
@@ -167,7 +154,7 @@ def _effects_finding(measured: Measured) -> ReportFinding:
     sign = f"; {wrong} {'has' if wrong == 1 else 'have'} the opposite sign" if wrong else ""
     all_agree = all(effect.agreement == "agrees" for effect in effects)
     tone: Tone = "bad" if wrong else "good" if all_agree and not dull else "unclear"
-    return ReportFinding(f"{share_that_agrees(effects)}{sign}.{unknown}", tone)
+    return ReportFinding(f"{advice.share_that_agrees(effects)}{sign}.{unknown}", tone)
 
 
 def goals_block(measured: Measured) -> FindingBlock | None:
@@ -185,10 +172,10 @@ def goals_block(measured: Measured) -> FindingBlock | None:
 
 def horizon_block(measured: Measured) -> FindingBlock:
     """The trusted horizon of each signal."""
-    step_s, end, lost = measured.diagnostics.step_s, measured.diagnostics.horizon, not_finite(measured)
+    step_s, end, lost = measured.diagnostics.step_s, measured.diagnostics.horizon, advice.not_finite(measured)
     rows = []
     for row in measured.trusted:
-        reason = "it is not finite" if row.signal in lost else end_reason(row.stops)
+        reason = "it is not finite" if row.signal in lost else advice.end_reason(row.stops)
         text = span(row.steps, step_s) + (f"; then {reason}" if row.stops else " (all)")
         style = "world" if row.steps == row.of else "floor" if row.steps else "missed"
         rows.append(Dot(label=row.signal, value=row.steps, low=0, high=row.steps, text=text, style=style))
@@ -196,13 +183,13 @@ def horizon_block(measured: Measured) -> FindingBlock:
     ticks = [mark for mark in nice_ticks(0, end, 5) if mark <= end] if end > 1 else [0, 1]
     ticks = ticks if ticks[-1] == end else [*ticks, end]
     chart = IntervalChart(title=title, rows=rows, ticks=ticks, head=("signal", "steps"))
-    good = trusted_signals(measured)
+    good = advice.trusted_signals(measured)
     bad = [row.signal for row in measured.trusted if not row.steps]
     if not good:
         return block(ReportFinding("No signal can be trusted.", "bad"), chart, Note(_TRUSTED))
     shortest, names = min(row.steps for row in good), [row.signal for row in good]
     text = f"Predictions of {listing(names)} can be trusted for at least {span(shortest, step_s)}."
-    ways = list(dict.fromkeys(baselines_beaten(measured, row).rstrip(",") for row in good))
+    ways = list(dict.fromkeys(advice.baselines_beaten(measured, row).rstrip(",") for row in good))
     if bad or len(ways) == 1:
         text += f" Predictions of {listing(bad)} cannot." if bad else f" They are {ways[0]}."
     tone: Tone = "unclear" if bad or shortest < end else "good"
@@ -241,9 +228,8 @@ def joint_block(measured: Measured) -> FindingBlock:
         counts = [f"{band.inside.successes} of {band.inside.trials}", number(band.too_few, 2), number(band.too_many, 2)]
         rows.append([band.signal, round_percent(band.level), *counts, verdict(*_COVERAGE[band.verdict])])
     narrow = [band.signal for band in measured.coverage if band.verdict == "narrow"]
-    text = "No band is significantly too narrow with this number of episodes."
-    if narrow:
-        text = f"The bands of {listing(narrow)} are too narrow."
+    calibrated = "No band is significantly too narrow with this number of episodes."
+    text = f"The bands of {listing(narrow)} are too narrow." if narrow else calibrated
     head = ["signal", "nominal", "inside", "P(this or fewer)", "P(this or more)", "result"]
     caption = "Trajectories inside the band, one per episode, and the probability of this count under nominal coverage"
     return block(ReportFinding(text, "bad" if narrow else "good"), Table(caption, head, rows))
@@ -258,9 +244,8 @@ def excitation_block(measured: Measured) -> FindingBlock:
     title = "Share of each action, or of its changes, that the history does not predict"
     chart = share_chart(title, ("action", "excitation"), rows)
     dull = [row.action for row in measured.excitation if not row.enough]
-    text = "Every action has enough excitation to identify its effects."
-    if dull:
-        text = f"Excitation of {listing(dull)} is too low to identify effects."
+    excited = "Every action has enough excitation to identify its effects."
+    text = f"Excitation of {listing(dull)} is too low to identify effects." if dull else excited
     if measured.randomised is not None:
         text += f" {percent(measured.randomised)} of the steps are flagged as randomised."
     details = (
@@ -282,8 +267,7 @@ def placebo_block(measured: Measured) -> PagePart:
     title = "Correlation of the last error with the next action, given the last observation and action"
     head = ("error, action", "correlation")
     chart = IntervalChart(title=title, rows=rows, ticks=zero_ticks([-ends], [ends]), zero=True, head=head)
-    actions = listing(sorted({placebo.action for placebo in measured.placebo if placebo.found}))
-    finding = _placebo_finding(actions, measured.placebo[0].num_episodes)
+    finding = _placebo_finding(measured)
     largest = max(measured.placebo, key=lambda placebo: abs(placebo.raw.value))
     details = (
         "Placebo test: an action cannot cause an earlier error. The part of the action that the last observation and "
@@ -294,10 +278,10 @@ def placebo_block(measured: Measured) -> PagePart:
     return block(finding, chart, Note(details))
 
 
-def _placebo_finding(actions: str, num_episodes: int) -> ReportFinding:
-    if num_episodes < MIN_EPISODES:
-        return ReportFinding(f"The placebo test needs {MIN_EPISODES} episodes; there are {num_episodes}.", "unclear")
-    if actions:
+def _placebo_finding(measured: Measured) -> ReportFinding:
+    if (count := measured.placebo[0].num_episodes) < MIN_EPISODES:
+        return ReportFinding(f"The placebo test needs {MIN_EPISODES} episodes; there are {count}.", "unclear")
+    if actions := listing(advice.confounded_actions(measured)):
         text = f"Errors predict {actions}: a controller with a memory or an unlogged cause affects both."
         return ReportFinding(text, "bad")
     return ReportFinding("Errors do not predict the next action.", "good")
@@ -307,17 +291,11 @@ def cover_block(measured: Measured) -> FindingBlock:
     """Coverage of actions and states by the logs."""
     data, rows = measured.data, []
     for action in data.actions:
-        possible = "not known"
-        if action.low is not None and action.high is not None:
-            possible = f"{number(action.low)} to {number(action.high)}"
+        known = action.low is not None and action.high is not None
+        possible = f"{number(action.low or 0.0)} to {number(action.high or 0.0)}" if known else "not known"
         logged = f"{number(action.least)} to {number(action.greatest)}"
         rows.append(
-            [
-                with_unit(action.name, measured.units.get(action.name, "1")),
-                logged,
-                possible,
-                percent(action.used),
-            ]
+            [with_unit(action.name, measured.units.get(action.name, "1")), logged, possible, percent(action.used)]
         )
     text = (
         f"Observations have an effective dimension of {number(data.effective_dimension, 2)} with "
@@ -339,23 +317,18 @@ def twins_block(measured: Measured) -> FindingBlock | None:
     rows, notes = [], []
     for test in measured.twins:
         for cell in test.grade.cells:
-            if cell.score is None:
-                notes.append(f"{test.name} {label(cell.name)}: {cell.note}.")
+            name, score = f"{test.name} {label(cell.name)}", cell.score
+            if score is None:
+                notes.append(f"{name}: {cell.note}.")
                 continue
-            score = cell.score
             style = "world" if score.low > 0.5 else "floor" if score.high > 0 else "missed"
-            name = f"{test.name} {label(cell.name)}"
             rows.append(Dot.of(name, score, number(score.value, 2), style))
         unmet = [condition for condition in test.grade.conditions if not condition.met]
         notes += [f"{test.name}: {condition.name}: {condition.found}." for condition in unmet]
     verdicts = [f"{test.name} ({test.title}): {test.verdict.value}" for test in measured.twins]
     kinds = {test.verdict for test in measured.twins}
     tone: Tone = "bad" if Verdict.FAIL in kinds else "good" if kinds == {Verdict.PASS} else "unclear"
-    parts: list[PagePart] = [*map(Note, notes)]
-    if rows:
-        low = min(0.0, max(-1.0, min(row.low for row in rows)))
-        title = "Score: 0 is the best trivial baseline, 1 the ground truth"
-        head = ("test and signal", "score")
-        chart = IntervalChart(title=title, rows=rows, ticks=nice_ticks(low, 1.0, 5), zero=True, head=head)
-        parts.insert(0, chart)
-    return block(ReportFinding(f"{'; '.join(verdicts)}.", tone), *parts)
+    low = min([0.0, *(max(-1.0, row.low) for row in rows)])
+    title, head = "Score: 0 is the best trivial baseline, 1 the ground truth", ("test and signal", "score")
+    chart = IntervalChart(title=title, rows=rows, ticks=nice_ticks(low, 1.0, 5), zero=True, head=head)
+    return block(ReportFinding(f"{'; '.join(verdicts)}.", tone), chart if rows else None, *map(Note, notes))

@@ -55,8 +55,7 @@ class ChartLine:
         return ChartLine(label=self.label, style=self.style, points=self.points, **parts)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LineChart(PagePart):
+class LineChart(PagePart, frozen=True, kw_only=True, dict=True):
     """Curves over a common axis.
 
     Args:
@@ -205,8 +204,7 @@ class Dot:
         return cls(label=label, value=value, low=low, high=high, text=text, style=style, target=target)
 
 
-@dataclass(frozen=True, kw_only=True)
-class IntervalChart(PagePart):
+class IntervalChart(PagePart, frozen=True, kw_only=True):
     """Figures with intervals, one per row.
 
     Args:
@@ -251,8 +249,7 @@ class IntervalChart(PagePart):
         return Table(self.title, [*self.head, "low", "high"], rows, folded="Numbers")
 
 
-@dataclass(frozen=True)
-class Sketch(PagePart):
+class Sketch(PagePart, frozen=True):
     """A small drawing without axes.
 
     Args:

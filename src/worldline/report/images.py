@@ -46,11 +46,6 @@ def _encoded(image: Pillow.Image, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def data_uri(content: bytes) -> str:
-    """PNG bytes as a data URI."""
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
-
-
 def picture(content: bytes, alt: str, style: str) -> PageImage:
-    """An image of class `style` with the alternative text `alt`."""
-    return PageImage(data_uri(content), alt, style)
+    """A PNG image of class `style` with the alternative text `alt`."""
+    return PageImage(f"data:image/png;base64,{base64.b64encode(content).decode()}", alt, style)

@@ -46,7 +46,7 @@ from worldline.report.parts import (
     PagePart,
     Table,
 )
-from worldline.report.signal_rows import comparable, headline, sentences, signal_table, weaknesses
+from worldline.report.signal_rows import comparable, first_of_kind, headline, sentences, signal_table, weaknesses
 from worldline.report.trial_rows import failures, trial_cells, trial_figures, trial_head
 
 MAX_FINDINGS: Final = 3
@@ -91,7 +91,7 @@ def render(report: Report) -> str:
     ]
     return render_page(
         report.title,
-        Header(title=top.title, eyebrow=eyebrow, lede=top.lede, parts=[*_pictures(content), *_first_charts(content)]),
+        Header(title=top.title, eyebrow=eyebrow, lede=top.lede, parts=_first_figures(content)),
         content.signals,
         Group(columns, "columns"),
         *_chapters(content),
@@ -104,23 +104,22 @@ class _Content:
 
     def __init__(self, report: Report) -> None:
         self.sections = report.sections
-        self.trust, self.diagnostics = self.first(evidence.TrustedHorizons), self.first(Diagnostics)
-        forecasts = self.first(evidence.Forecasts)
+        self.trust = first_of_kind(report.sections, evidence.TrustedHorizons)
+        self.diagnostics = first_of_kind(report.sections, Diagnostics)
+        forecasts = first_of_kind(report.sections, evidence.Forecasts)
         self.samples: tuple[evidence.ForecastSample, ...] = () if forecasts is None else forecasts.samples
         if self.trust is not None:
             deviation = self.trust.deviation
             self.samples = tuple(sample for sample in self.samples if deviation.get(sample.signal))
             self.diagnostics = None if self.diagnostics is None else comparable(self.diagnostics, self.trust)
         self.level, self.step_s = (forecasts.level, forecasts.step_s) if forecasts else (0.0, None)
-        self.planning, self.decoded = self.first(evidence.Planning), list(self.all(evidence.Decoded))
+        self.planning = first_of_kind(report.sections, evidence.Planning)
+        self.decoded = list(self.all(evidence.Decoded))
         self.weak = weaknesses(self.sections, self.diagnostics, self.trust, report.notices)
         self.signals = None if self.diagnostics is None else signal_table(self.diagnostics, self.trust)
 
     def all(self, kind: type[_T]) -> Iterable[_T]:
         return (section for section in self.sections if isinstance(section, kind))
-
-    def first(self, kind: type[_T]) -> _T | None:
-        return next(iter(self.all(kind)), None)
 
     @property
     def headline(self) -> Header | None:
@@ -150,21 +149,25 @@ class _Content:
         return texts
 
 
-def _pictures(content: _Content) -> list[PagePart]:
-    """Imagined beside real pictures, the first of all if the world sees images."""
+def _first_figures(content: _Content) -> list[PagePart]:
+    """Imagined beside real pictures if the world sees images, then forecasts of the first component."""
     parts: list[PagePart] = [_outcomes(content.planning, None)] if content.planning is not None else []
-    return parts + [_decoded_figure(decoded) for decoded in content.decoded]
+    parts += map(_decoded_figure, content.decoded)
+    if content.samples:
+        any_band, any_rival = (any(getattr(sample, part) for sample in content.samples) for part in ("low", "rival"))
+        band = f", with its {round_percent(content.level)} band" if any_band else ""
+        rival = [("best linear baseline", "soft")] if any_rival else []
+        parts += [next(iter(_galleries(content).values()))]
+        parts += [Legend([("measured", "real"), (f"predicted{band}", "world"), *rival])]
+    return parts
 
 
-def _first_charts(content: _Content) -> list[PagePart]:
-    """Measured against predicted in a few held-out episodes, for the first component of the first signal."""
-    if not content.samples:
-        return []
-    first = [sample for sample in content.samples if _component(sample) == _component(content.samples[0])]
-    band = f", with its {round_percent(content.level)} band" if any(sample.low for sample in content.samples) else ""
-    rival = [("best linear baseline", "soft")] if any(sample.rival for sample in content.samples) else []
-    legend = Legend([("measured", "real"), (f"predicted{band}", "world"), *rival])
-    return [Group.gallery([_forecast_chart(sample, content.step_s) for sample in first]), legend]
+def _galleries(content: _Content) -> dict[str, Group]:
+    """Measured against predicted in a few held-out episodes, for each component."""
+    rows: dict[str, list[PagePart]] = {}
+    for sample in content.samples:
+        rows.setdefault(_component(sample), []).append(_forecast_chart(sample, content.step_s))
+    return {name: Group.gallery(charts) for name, charts in rows.items()}
 
 
 def _forecast_chart(sample: evidence.ForecastSample, step_s: float | None) -> LineChart:
@@ -199,16 +202,12 @@ def _component(sample: evidence.ForecastSample) -> str:
 
 def _chapters(content: _Content) -> list[Chapter]:
     """The chapters in reading order; latents, ranks and losses are folded."""
-    diagnostics = content.diagnostics
     measured: list[PagePart | None] = []
     errors: list[PagePart | None] = []
-    if diagnostics is not None:
+    if (diagnostics := content.diagnostics) is not None:
         measured = [gaps_block(diagnostics), coverage_block(diagnostics)]
-        if diagnostics.errors:
-            errors = [skill_block(diagnostics) if diagnostics.skills else None, open_loop_block(diagnostics)]
-    seen = list(map(_decoded_block, content.decoded))
+        errors = [skill_block(diagnostics) if diagnostics.skills else None, open_loop_block(diagnostics)]
     planning = [] if content.planning is None else [_planning_block(content.planning)]
-    planning += map(_films_block, content.all(evidence.Films))
     training = [
         *map(_learning_block, content.all(evidence.Learning)),
         *map(_health_block, content.all(evidence.LatentHealth)),
@@ -216,8 +215,8 @@ def _chapters(content: _Content) -> list[Chapter]:
     ]
     return [
         Chapter("Choice of the model", list(map(_choice_block, content.all(evidence.Choice)))),
-        Chapter("Planning", planning),
-        Chapter("Images", seen),
+        Chapter("Planning", [*planning, *map(_films_block, content.all(evidence.Films))]),
+        Chapter("Images", list(map(_decoded_block, content.decoded))),
         Chapter("Use of actions and calibration", measured),
         Chapter("All signals in these episodes", _all_forecasts(content), folded=True),
         Chapter("Errors and baselines", errors, folded=True),
@@ -227,34 +226,30 @@ def _chapters(content: _Content) -> list[Chapter]:
 
 def _all_forecasts(content: _Content) -> list[PagePart]:
     """One row of charts for every further component."""
-    rows: dict[str, list[PagePart]] = {}
-    for sample in content.samples:
-        rows.setdefault(_component(sample), []).append(_forecast_chart(sample, content.step_s))
-    further = list(rows)[1:]
+    galleries = _galleries(content)
+    further = list(galleries)[1:]
     left = [Note(f"Not shown: {listing(further[_MAX_ROWS:])}.")] if further[_MAX_ROWS:] else []
-    return [*(Group.gallery(rows[name]) for name in further[:_MAX_ROWS]), *left]
+    return [*(galleries[name] for name in further[:_MAX_ROWS]), *left]
 
 
 def _outcomes(planning: evidence.Planning, kind: str | None) -> IntervalChart:
     """Success rate of every method with its interval, over all pairs or one kind."""
-    rows, texts, trials = [], [], 0
-    for outcome in planning.outcomes:
-        rate = outcome.all if kind is None else outcome.split.get(kind)
-        if rate is not None:
-            style = "world" if outcome.role == "planner" else outcome.role
-            rows.append(Dot.of(outcome.name, rate, percent(rate.value), style))
-            texts.append(f"{outcome.name} {percent(rate.value)} ({between(rate)})")
-            trials = trials or rate.trials
-    title = f"Goals reached, {kind or 'all pairs'} ({trials} each)"
+    rates = [(outcome, outcome.all if kind is None else outcome.split.get(kind)) for outcome in planning.outcomes]
+    known = [(outcome.name, outcome.role, rate) for outcome, rate in rates if rate is not None]
+    rows = [
+        Dot.of(name, rate, percent(rate.value), "world" if role == "planner" else role) for name, role, rate in known
+    ]
+    texts = [f"{name} {percent(rate.value)} ({between(rate)})" for name, _, rate in known]
+    title = f"Goals reached, {kind or 'all pairs'} ({known[0][2].trials} each)"
     return share_chart(title, ("method", "goals reached"), rows, alt=f"{title}: {'; '.join(texts)}")
 
 
 def _choice_block(choice: evidence.Choice) -> FindingBlock:
     """The compared models with their errors in the order of trial, and what won."""
-    rows: list[list[str | PagePart]] = []
-    for trial in choice.trials:
-        style = "good" if trial.name == choice.chosen else "soft"
-        rows.append([verdict(style, trial.name), *trial_cells(trial)])
+    styles = {choice.chosen: "good"}
+    rows: list[list[str | PagePart]] = [
+        [verdict(styles.get(trial.name, "soft"), trial.name), *trial_cells(trial)] for trial in choice.trials
+    ]
     caption = (
         f"{trial_figures(choice).capitalize()}. The ratio to {choice.reference} is a mean over the columns, in which "
         "an excess of over 10 % counts twice; below 1 is better."

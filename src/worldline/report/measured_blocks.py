@@ -43,10 +43,9 @@ def skill_block(measured: Diagnostics) -> FindingBlock:
     if not measured.skills or not measured.horizons:
         return block(findings.margins(measured))
     against = list(dict.fromkeys(curve.against for curve in measured.skills))
-    errors = {(error.world, error.signal): error.rmse for error in measured.errors}
     rows: list[list[str | PagePart]] = []
     for signal in dict.fromkeys(curve.signal for curve in measured.skills):
-        curves = [errors.get((name, signal)) for name in ["", *against]]
+        curves = [measured.errors_of(signal).get(name) for name in ["", *against]]
         for step in measured.horizons:
             style = "" if step == measured.horizons[0] else "again"
             title = Phrase(with_unit(signal, measured.units[signal]), style)
@@ -59,7 +58,7 @@ def skill_block(measured: Diagnostics) -> FindingBlock:
 
 def _contest(measured: Diagnostics, signal: str, step: int) -> Phrase:
     """Verdict at this step."""
-    skills = {curve.against: curve.skill.at(step) for curve in measured.skills if curve.signal == signal}
+    skills = {name: skill.at(step) for name, skill in measured.skills_of(signal).items()}
     if any(np.isnan(skill.value) for skill in skills.values()):
         return verdict("bad", "✗ not finite")
     orders = {name: findings.compare_errors(skill) for name, skill in skills.items()}
@@ -74,25 +73,25 @@ def _contest(measured: Diagnostics, signal: str, step: int) -> Phrase:
 
 def open_loop_block(measured: Diagnostics) -> FindingBlock | None:
     """Error over the horizon by signal, with the baselines; None without errors."""
-    own = [error for error in measured.errors if not error.world]
-    if not own:
+    if not measured.own:
         return None
     summary = findings.open_loops(measured)
-    texts = [findings.open_loop(measured, error).text for error in own]
+    texts = [findings.open_loop(measured, error).text for error in measured.own]
     notes = [Note(text) for text in texts if text != summary.text]
     details = Note("Open loop: no observation after the start. Shaded: 95\u00a0% interval over episodes.")
-    return block(summary, Group.gallery([_error_chart(measured, error) for error in own]), *notes, details)
+    return block(summary, Group.gallery([_error_chart(measured, error) for error in measured.own]), *notes, details)
 
 
 def _error_chart(measured: Diagnostics, own: ErrorCurve) -> LineChart:
     """Curves of one signal; the world on top with its interval."""
     unit, unit_name = clock(measured.horizon, measured.step_s)
     x = [unit * (k + 1) for k in range(measured.horizon)]
-    others = [error for error in measured.errors if error.world and error.signal == own.signal]
-    lines = []
-    for k, error in enumerate(others):
-        lines.append(ChartLine(label=label(error.world), style=f"other{k % 6}", x=x, y=error.rmse.value))
-    rmse = own.rmse
+    others, rmse = measured.errors_of(own.signal), own.rmse
+    del others[""]
+    lines = [
+        ChartLine(label=label(name), style=f"other{k % 6}", x=x, y=curve.value)
+        for k, (name, curve) in enumerate(others.items())
+    ]
     lines.append(ChartLine(label="this world", style="world", x=x, y=rmse.value, low=rmse.low, high=rmse.high))
     title, y_label = own.signal, with_unit("error (RMSE)", measured.units[own.signal])
     last = "; ".join(f"{line.label} {number(line.y[-1])}" for line in reversed(lines))
@@ -109,8 +108,8 @@ def gaps_block(measured: Diagnostics) -> FindingBlock | None:
     large = any(gap.increase.value >= MAX_GROWTH for gap in shown)  # then the axis has factors
     rows = []
     for gap in shown:
-        name, style = gap.signal and gap.signal, "world" if gap.increase.low > 0 else "floor"
-        dot = Dot.of(f"{name or 'all signals'}, {gap.change}", gap.increase, growth(gap.increase.value), style)
+        name, style = gap.signal or "all signals", "world" if gap.increase.low > 0 else "floor"
+        dot = Dot.of(f"{name}, {gap.change}", gap.increase, growth(gap.increase.value), style)
         rows.append(replace(dot, value=1 + dot.value, low=1 + dot.low, high=1 + dot.high) if large else dot)
     title = "Growth of the error without the true actions"
     show: Callable[[Number], str] = (lambda factor: f"×{number(factor)}") if large else growth
@@ -123,7 +122,7 @@ def coverage_block(measured: Diagnostics) -> FindingBlock | None:
     """Nominal and measured coverage, and the width of the bands; None without bands."""
     if not measured.bands:
         return None
-    signals = list(dict.fromkeys(band.signal for band in measured.bands))
+    signals = dict.fromkeys(band.signal for band in measured.bands)
     charts = [_coverage_chart([band for band in measured.bands if band.signal == name]) for name in signals]
     bands = findings.headline_bands(measured.bands)
     steps = measured.horizons or (measured.horizon,)

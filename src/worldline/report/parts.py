@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-class PagePart:
+class PagePart(Struct, frozen=True):
     """An element of a page, rendered by the macro with the name of its class. Its strings are escaped."""
 
 
-@dataclass(frozen=True)
-class Note(PagePart):
+class Note(PagePart, frozen=True):
     """A paragraph.
 
     Args:
@@ -25,8 +25,7 @@ class Note(PagePart):
     code: str = ""
 
 
-@dataclass(frozen=True)
-class Phrase(PagePart):
+class Phrase(PagePart, frozen=True):
     """A text within a table or a line.
 
     Args:
@@ -40,8 +39,7 @@ class Phrase(PagePart):
     small: str = ""
 
 
-@dataclass(frozen=True)
-class Table(PagePart):
+class Table(PagePart, frozen=True):
     """A table that scrolls horizontally if necessary.
 
     Args:
@@ -59,8 +57,7 @@ class Table(PagePart):
     style: str = ""
 
 
-@dataclass(frozen=True)
-class Facts(PagePart):
+class Facts(PagePart, frozen=True):
     """Names and values; nothing without rows.
 
     Args:
@@ -72,8 +69,7 @@ class Facts(PagePart):
     style: str = "facts"
 
 
-@dataclass(frozen=True)
-class Commands(PagePart):
+class Commands(PagePart, frozen=True):
     """Lines to type.
 
     Args:
@@ -85,8 +81,7 @@ class Commands(PagePart):
     title: str = "Next"
 
 
-@dataclass(frozen=True)
-class Items(PagePart):
+class Items(PagePart, frozen=True):
     """A list whose further items are folded.
 
     Args:
@@ -100,8 +95,7 @@ class Items(PagePart):
     most: int
 
 
-@dataclass(frozen=True)
-class Group(PagePart):
+class Group(PagePart, frozen=True):
     """Elements in a box of the style sheet.
 
     Args:
@@ -121,8 +115,7 @@ class Group(PagePart):
         return cls(figures, kinds.get(len(figures), "gallery"))
 
 
-@dataclass(frozen=True)
-class Captioned(PagePart):
+class Captioned(PagePart, frozen=True):
     """A figure with a title.
 
     Args:
@@ -138,8 +131,7 @@ class Captioned(PagePart):
     aside: str = ""
 
 
-@dataclass(frozen=True)
-class Chips(PagePart):
+class Chips(PagePart, frozen=True):
     """Short links in a row.
 
     Args:
@@ -153,8 +145,7 @@ class Chips(PagePart):
     aside: str = ""
 
 
-@dataclass(frozen=True)
-class Legend(PagePart):
+class Legend(PagePart, frozen=True):
     """A legend of lines.
 
     Args:
@@ -164,8 +155,7 @@ class Legend(PagePart):
     entries: Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class FindingBlock(PagePart):
+class FindingBlock(PagePart, frozen=True):
     """A finding with its figures.
 
     Args:
@@ -183,8 +173,7 @@ class FindingBlock(PagePart):
     result: Phrase | None = None
 
 
-@dataclass(frozen=True)
-class Chapter(PagePart):
+class Chapter(PagePart, frozen=True):
     """A part of the page with a title; nothing without content.
 
     Args:
@@ -198,8 +187,7 @@ class Chapter(PagePart):
     folded: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Header(PagePart):
+class Header(PagePart, frozen=True, kw_only=True):
     """The top of a page.
 
     Args:
@@ -215,12 +203,11 @@ class Header(PagePart):
     parts: Sequence[PagePart | None] = ()
 
 
-@dataclass(frozen=True)
-class PageImage(PagePart):
+class PageImage(PagePart, frozen=True):
     """An image.
 
     Args:
-        src: data URI, see `images.data_uri`.
+        src: data URI, see `images.picture`.
         alt: alternative text.
         style: class of the style sheet.
     """
@@ -230,8 +217,7 @@ class PageImage(PagePart):
     style: str = "pixels"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Animation(PagePart):
+class Animation(PagePart, frozen=True, kw_only=True):
     """A looping image with a pause switch, and a still image for readers who prefer reduced motion.
 
     Args:
@@ -249,8 +235,7 @@ class Animation(PagePart):
     key: str
 
 
-@dataclass(frozen=True)
-class Grid(PagePart):
+class Grid(PagePart, frozen=True):
     """Cells in columns that scroll horizontally if necessary.
 
     Args:
@@ -264,8 +249,7 @@ class Grid(PagePart):
     cells: Sequence[PagePart]
 
 
-@dataclass(frozen=True)
-class GridCell(PagePart):
+class GridCell(PagePart, frozen=True):
     """A cell of a grid; empty by default.
 
     Args:

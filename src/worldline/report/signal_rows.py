@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Final
+from typing import Final, Literal, TypeVar
 
 from worldline.audit import findings
 from worldline.audit import report_evidence as evidence
 from worldline.audit.audit_evidence import Trusted
-from worldline.audit.diagnostics import HEADLINE_LEVEL, Band, Diagnostics
+from worldline.audit.diagnostics import HEADLINE_LEVEL, Band, Diagnostics, ErrorCurve
 from worldline.formatting import (
     MAX_GROWTH,
     NBSP,
@@ -29,37 +29,30 @@ MAX_TIE_SHARE: Final = 0.01
 """Share of a signal's standard deviation below which a difference of two errors counts as a tie."""
 _LINEAR: Final = ("linear", "action_blind")
 """The linear models among the baselines."""
+_T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Rivalry:
-    """The error of the world compared with that of a baseline.
+Rivalry = float | Literal["tie"] | None
+"""The error of the world compared with that of a baseline at the last reported step: the skill, or a tie.
 
-    Args:
-        skill: 1 - error / error of the baseline; None for a tie.
-    """
+None without such a baseline or a finite skill.
+"""
 
-    skill: float | None
 
-    @property
-    def cell(self) -> Phrase:
-        """Its cell in the table: "40 %" below, "tie", "30 % above" or "×24"."""
-        if self.skill is None:
-            return Phrase("tie", "verdict soft")
-        if self.skill > 0:
-            return Phrase(_share(self.skill), "verdict good")
-        above = f"{_share(-self.skill)} above" if -self.skill < MAX_GROWTH else f"×{number(1 - self.skill, 2)}"
-        return Phrase(above, "verdict bad")
+def _rivalry_cell(rivalry: Rivalry) -> Phrase | str:
+    """A cell of the table: "40 %" below, "tie", "30 % above" or "×24"."""
+    if rivalry is None or rivalry == "tie":
+        return "–" if rivalry is None else Phrase("tie", "verdict soft")
+    if rivalry > 0:
+        return Phrase(_share(rivalry), "verdict good")
+    return Phrase(f"{_share(-rivalry)} above" if -rivalry < MAX_GROWTH else f"×{number(1 - rivalry, 2)}", "verdict bad")
 
-    def sentence(self, name: str) -> str:
-        """A part of a sentence: "40 % below the best linear model"; empty for a tie."""
-        if self.skill is None:
-            return ""
-        if self.skill > 0:
-            return f"{_share(self.skill)} below {name}"
-        if -self.skill < MAX_GROWTH:
-            return f"{_share(-self.skill)} above {name}"
-        return f"{number(1 - self.skill, 2)} times that of {name}"
+
+def _rivalry_text(skill: float, name: str) -> str:
+    """A part of a sentence: "40 % below the best linear model"."""
+    if skill > 0:
+        return f"{_share(skill)} below {name}"
+    return f"{_share(-skill)} above {name}" if -skill < MAX_GROWTH else f"{number(1 - skill, 2)} times that of {name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +60,16 @@ class SignalRow:
     """Measurements of one signal on held-out episodes.
 
     Args:
-        signal: its name.
-        unit: its unit.
-        errors: root mean square error at each reported step.
-        persistence: comparison at the last reported step; None without such a baseline or a finite skill.
+        error: of the world.
+        persistence: comparison with persistence.
         linear: comparison with the better linear model.
         band: its prediction band; None without one.
         trusted: trusted horizon; None if it was not measured.
     """
 
-    signal: str
-    unit: str
-    errors: tuple[float, ...]
-    persistence: Rivalry | None
-    linear: Rivalry | None
+    error: ErrorCurve
+    persistence: Rivalry
+    linear: Rivalry
     band: Band | None
     trusted: Trusted | None
 
@@ -102,51 +91,41 @@ def signal_rows(measured: Diagnostics, trust: evidence.TrustedHorizons | None) -
     """One row per predicted signal."""
     bands = {band.signal: band for band in findings.headline_bands(measured.bands)} if measured.bands else {}
     trusted = {horizon.signal: horizon for horizon in trust.trusted} if trust else {}
-    rows = []
-    for error in measured.errors:
-        if error.world:
-            continue
-        name = error.signal
-        rows.append(
-            SignalRow(
-                signal=name,
-                unit=measured.units[name],
-                errors=tuple(float(error.rmse.value[step - 1]) for step in measured.horizons),
-                persistence=_rivalry(measured, trust, name, ("persistence",)),
-                linear=_rivalry(measured, trust, name, _LINEAR),
-                band=bands.get(name),
-                trusted=trusted.get(name),
-            )
+    return [
+        SignalRow(
+            error=error,
+            persistence=_rivalry(measured, trust, error.signal, ("persistence",)),
+            linear=_rivalry(measured, trust, error.signal, _LINEAR),
+            band=bands.get(error.signal),
+            trusted=trusted.get(error.signal),
         )
-    return rows
+        for error in measured.own
+    ]
 
 
 def best_linear(measured: Diagnostics, signal: str, step: int) -> str | None:
     """Name of the linear model with the smallest error after `step` steps; None without one."""
-    return _strongest(_errors_at(measured, signal, step), _LINEAR)
+    return _strongest(measured, signal, step, _LINEAR)
 
 
-def _errors_at(measured: Diagnostics, signal: str, step: int) -> dict[str, float]:
-    """The error of each world after `step` steps."""
-    return {error.world: error.rmse.value[step - 1] for error in measured.errors if error.signal == signal}
-
-
-def _strongest(errors: Mapping[str, float], names: Iterable[str]) -> str | None:
-    return min((name for name in names if name in errors), key=lambda name: errors[name], default=None)
+def _strongest(measured: Diagnostics, signal: str, step: int, names: Iterable[str]) -> str | None:
+    """The world with the smallest error after `step` steps, among those of `names` that predict the signal."""
+    errors = measured.errors_of(signal)
+    return min((name for name in names if name in errors), key=lambda name: errors[name].at(step).value, default=None)
 
 
 def _rivalry(
     measured: Diagnostics, trust: evidence.TrustedHorizons | None, signal: str, names: Sequence[str]
-) -> Rivalry | None:
+) -> Rivalry:
     step = measured.horizons[-1] if measured.horizons else measured.horizon
-    errors = _errors_at(measured, signal, step)
-    name = _strongest(errors, names) or ""
-    skills = {curve.against: curve.skill.at(step) for curve in measured.skills if curve.signal == signal}
-    if name not in skills or not isfinite(skills[name].value):
+    name, skills = _strongest(measured, signal, step, names) or "", measured.skills_of(signal)
+    if name not in skills or not isfinite(skills[name].at(step).value):
         return None
+    skill, errors = skills[name].at(step), measured.errors_of(signal)
     close = MAX_TIE_SHARE * (trust.deviation.get(signal, 0.0) if trust else 0.0)
-    is_tied = findings.compare_errors(skills[name]) in ("equivalent", "unclear")
-    return Rivalry(None if is_tied or abs(errors[""] - errors[name]) < close else skills[name].value)
+    is_tied = findings.compare_errors(skill) in ("equivalent", "unclear")
+    is_tied = is_tied or abs(errors[""].at(step).value - errors[name].at(step).value) < close
+    return "tie" if is_tied else skill.value
 
 
 def _share(share: float) -> str:
@@ -165,9 +144,9 @@ def signal_table(measured: Diagnostics, trust: evidence.TrustedHorizons | None) 
     head = ["signal", *ahead, "below persistence", "below best linear baseline", inside, "trusted until"]
     cells: list[list[str | PagePart]] = []
     for row in rows:
-        errors = [_quantity(value, row.unit) for value in row.errors]
-        rivals = ["–" if rivalry is None else rivalry.cell for rivalry in (row.persistence, row.linear)]
-        cells.append([row.signal, *errors, *rivals, _inside(row.band), _trusted(row.trusted, measured.step_s)])
+        errors = [_error(row.error, step, measured) for step in measured.horizons]
+        rivals = map(_rivalry_cell, (row.persistence, row.linear))
+        cells.append([row.error.signal, *errors, *rivals, _inside(row.band), _trusted(row.trusted, measured.step_s)])
     caption = (
         f"Error (RMSE) on {measured.num_windows} held-out windows; signals that the actions affect most come first. "
         f"Comparisons {ahead[-1]}; "
@@ -200,13 +179,13 @@ def headline(measured: Diagnostics, trust: evidence.TrustedHorizons | None) -> H
     rows = signal_rows(measured, trust)
     if not rows:
         return None
-    first, when = rows[0], span(measured.horizons[-1], measured.step_s)
-    rivals = [(first.persistence, "persistence"), (first.linear, "the best linear baseline")]
-    parts = [f"error {_quantity(first.errors[-1], first.unit)} after {when}"]
-    parts += [rivalry.sentence(name) for rivalry, name in rivals if rivalry is not None and rivalry.skill is not None]
-    tied = [name for rivalry, name in rivals if rivalry is not None and rivalry.skill is None]
+    first, step = rows[0], measured.horizons[-1]
+    rivals = {"persistence": first.persistence, "the best linear baseline": first.linear}
+    parts = [f"error {_error(first.error, step, measured)} after {span(step, measured.step_s)}"]
+    parts += [_rivalry_text(skill, name) for name, skill in rivals.items() if isinstance(skill, float)]
+    tied = [name for name, rivalry in rivals.items() if rivalry == "tie"]
     parts += [f"tied with {listing(tied)}"] if tied else []
-    return Header(title=f"{first.signal}: {', '.join(parts)}.", lede=_lede(rows, measured))
+    return Header(title=f"{first.error.signal}: {', '.join(parts)}.", lede=_lede(rows, measured))
 
 
 def _lede(rows: Sequence[SignalRow], measured: Diagnostics) -> str:
@@ -218,7 +197,7 @@ def _lede(rows: Sequence[SignalRow], measured: Diagnostics) -> str:
             f"{_share(inside.value)} of {inside.trials} held-out paths stay inside their "
             f"{round_percent(first.band.level)} band."
         )
-    whole = [row.signal for row in rows if row.trusted and row.trusted.steps == row.trusted.of]
+    whole = [row.error.signal for row in rows if row.trusted and row.trusted.steps == row.trusted.of]
     if whole:
         which = listing(whole) if len(whole) <= 4 else first_of(whole, 4)
         which = "All signals" if len(whole) == len(rows) > 1 else which
@@ -239,14 +218,12 @@ def weaknesses(
     notices: Sequence[str],
 ) -> list[str]:
     """What a user of the world should know, the worst first."""
+    graded = [(0, findings.latent_health(part)) for part in sections if isinstance(part, evidence.LatentHealth)]
+    graded += [(1, findings.learning(part)) for part in sections if isinstance(part, evidence.Learning)]
+    graded += [(0, findings.gaps(measured.gaps))] if measured is not None and measured.gaps else []
     ranked = [(2, text) for text in notices]
-    for section in sections:
-        if isinstance(section, evidence.LatentHealth):
-            ranked += _if_bad(0, findings.latent_health(section))
-        elif isinstance(section, evidence.Learning):
-            ranked += _if_bad(1, findings.learning(section))
+    ranked += [(rank, finding.text) for rank, finding in graded if finding.verdict == "bad"]
     if measured is not None:
-        ranked += _if_bad(0, findings.gaps(measured.gaps)) if measured.gaps else []
         for row in signal_rows(measured, trust):
             ranked += _signal_weaknesses(row, measured)
     return [text for _, text in sorted(ranked, key=lambda weakness: weakness[0])]
@@ -254,35 +231,32 @@ def weaknesses(
 
 def measured_signals(sections: Iterable[evidence.Evidence]) -> tuple[Diagnostics, evidence.TrustedHorizons] | None:
     """The measurements of the signals that vary, from the sections of a report; None without any."""
-    parts = {type(section): section for section in sections}
-    measured, trust = parts.get(Diagnostics), parts.get(evidence.TrustedHorizons)
-    if not isinstance(measured, Diagnostics) or not isinstance(trust, evidence.TrustedHorizons):
-        return None
-    return comparable(measured, trust), trust
+    measured, trust = first_of_kind(sections, Diagnostics), first_of_kind(sections, evidence.TrustedHorizons)
+    return None if measured is None or trust is None else (comparable(measured, trust), trust)
 
 
-def _if_bad(rank: int, finding: findings.ReportFinding) -> list[tuple[int, str]]:
-    return [(rank, finding.text)] if finding.verdict == "bad" else []
+def first_of_kind(sections: Iterable[evidence.Evidence], kind: type[_T]) -> _T | None:
+    """The first section of this kind; None without one."""
+    return next((section for section in sections if isinstance(section, kind)), None)
 
 
 def _signal_weaknesses(row: SignalRow, measured: Diagnostics) -> list[tuple[int, str]]:
-    name, texts, horizon = row.signal, [], row.trusted
+    name, texts, horizon = row.error.signal, [], row.trusted
     if horizon is not None and horizon.steps < horizon.of:
-        reason = f"it is not significantly better than {baseline(horizon.stops)}"
-        if horizon.stops == "linear":
-            reason = "a linear baseline is better"
-        until = "at no step:"
-        if horizon.steps:
-            until = f"only until {span(horizon.steps, measured.step_s)}: at the next step"
+        tied = f"it is not significantly better than {baseline(horizon.stops)}"
+        reason = "a linear baseline is better" if horizon.stops == "linear" else tied
+        until = (
+            f"only until {span(horizon.steps, measured.step_s)}: at the next step" if horizon.steps else "at no step:"
+        )
         texts.append((1 if horizon.steps else 0, f"{name} can be trusted {until} {reason}."))
     if row.band is not None and not row.band.coverage.low <= row.band.level <= row.band.coverage.high:
         narrow = row.band.coverage.high < row.band.level
         share = f"{percent(row.band.coverage.value)} of the paths are inside the {round_percent(row.band.level)} band"
         how = "narrow" if narrow else "wide"
-        texts.append((1 if narrow else 3, f"The bands of {row.signal} are too {how}: {share}."))
+        texts.append((1 if narrow else 3, f"The bands of {name} are too {how}: {share}."))
     return texts
 
 
-def _quantity(value: float, unit: str) -> str:
-    """A value with two digits and its unit."""
-    return f"{number(value, 2)}{NBSP}{pretty_unit(unit)}".rstrip()
+def _error(curve: ErrorCurve, step: int, measured: Diagnostics) -> str:
+    """The error after `step` steps, with two digits and its unit."""
+    return f"{number(curve.rmse.at(step).value, 2)}{NBSP}{pretty_unit(measured.units[curve.signal])}".rstrip()

@@ -17,7 +17,7 @@ from worldline.audit.diagnostics import HEADLINE_LEVEL, LEVELS, Diagnostics, dia
 from worldline.audit.input_baselines import MAX_FITTED_FRAMES, needs_images
 from worldline.audit.measures import trusted_horizons
 from worldline.audit.queries import predicted_vectors, window_forecasts
-from worldline.audit.run import deviation, largest_value
+from worldline.audit.run import scales
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
 from worldline.errors import CollapseError, DataError
@@ -314,9 +314,7 @@ def held_out_evidence(
     windows = forecast_windows([(episodes[n], now) for n, now in places], length=context, horizon=horizon)
     order = list(diagnostics.units)
     signals = sorted(predicted_vectors(world, windows.truth), key=lambda signal: order.index(signal.name))
-    spreads, sizes = (
-        {signal.name: size_of(windows, signal) for signal in signals} for size_of in (deviation, largest_value)
-    )
+    spreads, sizes = scales(windows, signals)
     first = next((signal for signal in signals if spreads[signal.name]), signals[0])
     rivals = dict[str, World]()
     unseen = tuple(signal.name for signal in signals if signal.name not in learned.engine.inputs)
