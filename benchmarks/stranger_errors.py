@@ -197,7 +197,9 @@ def main() -> None:
     parser.add_argument("--plants", default="3000000:3000040", help="seeds, A:B without B")
     parser.add_argument("--budget", type=float, default=20.0, help="seconds of processor time for each method")
     parser.add_argument("--more", type=float, help="a longer budget for learn")
-    parser.add_argument("--more-plants", type=int, default=10**9, help="number of plants with the longer budget, from 1")
+    parser.add_argument(
+        "--more-plants", type=int, default=10**9, help="number of plants with the longer budget, from 1"
+    )
     parser.add_argument("--peer-python", default=sys.executable, help="Python of the peers' environment")
     parser.add_argument("--jobs", type=int, default=1, help="plants at once, one thread each")
     parser.add_argument("--cache", type=Path, help="folder that keeps the figures of each plant")
