@@ -537,6 +537,7 @@ class World(ABC):
 
         Raises:
             InputError: `at` or T does not fit the episode.
+            UnsupportedError: a value of the episode is too large for the arithmetic of the world.
         """
         return self.answer(WhatIfCall(episode=episode, at=at, actions=actions))
 

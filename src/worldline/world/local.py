@@ -25,7 +25,15 @@ from worldline.training.batches import join, split, to_inputs
 from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World, band_around
 from worldline.world.belief import WorldBelief, values_of
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration
-from worldline.world.logged_range import excess_of, far_value, history_excess, leaves_range, lowered, widening_of
+from worldline.world.logged_range import (
+    check_magnitudes,
+    excess_of,
+    far_value,
+    history_excess,
+    leaves_range,
+    lowered,
+    widening_of,
+)
 from worldline.world.objective import Objective, objective
 from worldline.world.ood import errors_of, step_errors
 from worldline.world.plan_search import SearchBudget, action_space, outcome, refusal_reason, search
@@ -357,6 +365,7 @@ class LocalWorld(World):
     def _what_if(self, call: WhatIfCall) -> WhatIf:
         card = self._card
         episode = check_episode(card.schema, call.episode)
+        check_magnitudes(card.schema, self._ranges, episode)
         actions = check_actions(card.schema.actions, call.actions, (None,))
         num_steps = len(next(iter(actions.values())))
         if call.at < 0 or num_steps > episode.num_steps - call.at:
@@ -379,6 +388,7 @@ class LocalWorld(World):
         if calibration is None or not calibration.has_error_scores:
             raise UnsupportedError("surprise needs a calibration. Run `calibrate` on held-out episodes.")
         episode = check_episode(card.schema, call.episode)
+        check_magnitudes(card.schema, self._ranges, episode)
         if episode.num_steps < 1:
             raise InputError("the episode has one observation and no step. surprise needs at least two observations.")
         history = add_world_axis(episode.history())

@@ -125,8 +125,8 @@ def history_excess(ranges: Mapping[str, Floats], inputs: Iterable[str], history:
     return excess
 
 
-def check_magnitudes(schema: Schema, ranges: Mapping[str, Floats], history: History) -> None:
-    """Checks that the arithmetic of a world can hold the vector signals of a history.
+def check_magnitudes(schema: Schema, ranges: Mapping[str, Floats], history: History | Episode) -> None:
+    """Checks that the arithmetic of a world can hold the vector signals of a history or an episode.
 
     Raises:
         UnsupportedError: a value is more than `MAX_REACH` outside its range, or above `MAX_VALUE` without one.
