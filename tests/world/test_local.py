@@ -173,7 +173,7 @@ def test_a_branch_that_does_not_fit_is_refused(world: LocalWorld, fresh: list[Ep
 def test_an_episode_with_a_value_beyond_the_arithmetic_is_refused(world: LocalWorld, fresh: list[Episode]) -> None:
     position = fresh[0].observations["position"].copy()
     position[2, 1] = 1e30
-    with pytest.raises(UnsupportedError, match="position.* is 1e.30 m"):
+    with pytest.raises(UnsupportedError, match="This world computes with"):
         world.what_if(replace(fresh[0], observations={"position": position}), 3, PUSH)
 
 
