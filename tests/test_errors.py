@@ -53,10 +53,6 @@ def test_a_data_error_names_every_place_it_knows() -> None:
     assert (error.problem, error.fix, error.episode, error.signal, error.step) == ("NaN", "Drop it", 0, "x", 3)
 
 
-def test_a_data_error_without_a_place_is_problem_and_fix() -> None:
-    assert str(DataError("No episodes", fix="Record some.")) == "No episodes. Record some."
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [

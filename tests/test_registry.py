@@ -51,10 +51,6 @@ def test_a_third_partys_name_is_listed_without_loading_it(guest: Path) -> None:
     assert "guest_of_worldline" not in sys.modules
 
 
-def test_a_third_partys_part_is_loaded_when_asked_for(guest: Path) -> None:
-    assert load("planner", "guess").__module__ == "guest_of_worldline"
-
-
 def test_a_third_party_cannot_take_a_builtins_place(guest: Path) -> None:
     (guest / "guest-1.0.dist-info" / "entry_points.txt").write_text("[worldline.planners]\ncem = nowhere:Nothing\n")
     assert names("planner").count("cem") == 1

@@ -53,18 +53,13 @@ def saved(folder: Path, family: str = "jepa") -> Path:
 TOO_LARGE: list[tuple[str, str, str, int]] = [
     ("transformer", "model.json", "predictor.depth", HUGE),
     ("transformer", "model.json", "predictor.depth", 100_000),
-    ("transformer", "model.json", "predictor.width", HUGE),
     ("gru", "model.json", "predictor.memory_size", HUGE),
-    ("gru", "model.json", "predictor.context", HUGE),
     ("jepa", "model.json", "predictor.width", 2**62),
     ("jepa", "model.json", "latent_size", 100_000),
-    ("rssm", "model.json", "num_samples", HUGE),
     ("rssm", "model.json", "num_classes", 100_000),
     ("jepa", "heads/distance.json", "width", HUGE),
     ("jepa", "planner.json", "num_iterations", HUGE),
-    ("jepa", "planner.json", "num_candidates", HUGE),
     ("jepa", "planner.json", "num_iterations", 100_000),
-    ("jepa", "planner.json", "num_gradient_steps", HUGE),
     ("jepa", "card.json", "num_proposals", HUGE),
 ]
 """Family, file, setting and value."""

@@ -123,16 +123,10 @@ CANNOT: dict[str, tuple[LocalWorld, Ask]] = {
     "surprise": (UNCALIBRATED, lambda world: world.surprise(EPISODE)),
 }
 WRONG: dict[str, Ask] = {
-    "level": lambda world: world.predict(HISTORY, pushes(2), level=1.5),
-    "number of samples": lambda world: world.predict(HISTORY, pushes(2), num_samples=-1),
     "NaN": lambda world: world.predict(HISTORY, {"push": np.full((2, 2), np.nan)}),
-    "shape": lambda world: world.predict(HISTORY, {"push": np.zeros((2, 3))}),
-    "bounds": lambda world: world.score(HISTORY, {"push": np.full((1, 2, 2), 99.0)}, GOAL),
     "unknown signal": lambda world: world.predict(
         replace(HISTORY, observations={**HISTORY.observations, "sped": np.zeros((1, 2))}), pushes(2)
     ),
-    "unknown target": lambda world: world.score(HISTORY, plans(2), Goal(targets={"psition": np.zeros(2)})),
-    "no goal": lambda world: world.plan(HISTORY, Goal(), horizon=2),
     "horizon": lambda world: world.plan(HISTORY, GOAL, horizon=-1),
     "branch": lambda world: world.what_if(EPISODE, 11, pushes(4)),
     "no step": lambda world: world.surprise(EPISODE.window(0, 1)),

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.serve.scripted import ARGUMENTS, BODY, FewTokens, ScriptedWorld, service_of
+from tests.serve.test_server import status_of
 
 from worldline.serve.callers import Scope
 from worldline.serve.limits import Limits
@@ -67,13 +68,6 @@ def quick() -> Iterator[Server]:
         yield found
 
 
-def status_of(connection: socket.socket) -> int:
-    response = http.client.HTTPResponse(connection)
-    response.begin()
-    response.read()
-    return response.status
-
-
 def rest_of(connection: socket.socket) -> bytes:
     """What arrives until the server closes the connection. A timeout is a failure of the server."""
     parts = list[bytes]()
@@ -83,6 +77,17 @@ def rest_of(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return b"".join(parts)
+
+
+def waiting_world() -> tuple[ScriptedWorld, threading.Event, threading.Event]:
+    """A world whose calls wait, with the events that a call has begun and that calls may end."""
+    entered, go = threading.Event(), threading.Event()
+
+    def wait(*_: Any) -> None:
+        entered.set()
+        assert go.wait(HANG_S)
+
+    return ScriptedWorld(wait), entered, go
 
 
 SLOW: dict[str, list[bytes]] = {
@@ -183,14 +188,9 @@ def test_pipelined_requests_are_answered_in_order_and_bounded(quick: Server) -> 
 
 
 def test_half_a_pipelined_request_does_not_end_the_one_before() -> None:
-    entered, go = threading.Event(), threading.Event()
-
-    def wait(*args: Any, **options: Any) -> None:
-        entered.set()
-        assert go.wait(HANG_S)
-
+    world, entered, go = waiting_world()
     sent = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY + b"GET /hea"
-    with server(ScriptedWorld(wait), header_s=0.1) as found, found.connect(sent) as connection:
+    with server(world, header_s=0.1) as found, found.connect(sent) as connection:
         assert entered.wait(HANG_S)
         time.sleep(0.3)  # beyond header_s
         go.set()
@@ -233,14 +233,9 @@ def test_idle_connections_up_to_the_limit_leave_room() -> None:
 
 
 def test_a_full_queue_refuses_before_a_body_is_read_but_leaves_others_their_turn() -> None:
-    began, go = threading.Event(), threading.Event()
-
-    def wait(*_: Any, **__: Any) -> None:
-        began.set()
-        assert go.wait(HANG_S)
-
+    world, began, go = waiting_world()
     request = HEAD + b"Content-Length: %d\r\n" % len(BODY)
-    with server(ScriptedWorld(wait), queue=2, batch=1) as found, ExitStack() as stack:
+    with server(world, queue=2, batch=1) as found, ExitStack() as stack:
         running = [stack.enter_context(found.connect(request + b"\r\n" + BODY))]
         assert began.wait(HANG_S)
         running += [stack.enter_context(found.connect(request + b"\r\n" + BODY)) for _ in range(2)]
@@ -263,14 +258,9 @@ def test_a_full_queue_refuses_before_a_body_is_read_but_leaves_others_their_turn
 
 
 def test_pipelined_calls_whose_client_leaves_keep_no_place() -> None:
-    entered, go = threading.Event(), threading.Event()
-
-    def wait(*_: Any, **__: Any) -> None:
-        entered.set()
-        assert go.wait(HANG_S)
-
+    world, entered, go = waiting_world()
     request = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-    with server(ScriptedWorld(wait), queue=2, batch=1) as found:
+    with server(world, queue=2, batch=1) as found:
         with found.connect(3 * request):
             assert entered.wait(HANG_S)
         go.set()
@@ -324,14 +314,9 @@ def test_upgrades_with_huge_headers_are_answered_and_keep_nobody_out() -> None:
 
 
 def test_a_client_that_leaves_frees_its_place() -> None:
-    entered, go = threading.Event(), threading.Event()
-
-    def wait(*args: Any, **options: Any) -> None:
-        entered.set()
-        assert go.wait(HANG_S)
-
+    world, entered, go = waiting_world()
     request = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-    with server(ScriptedWorld(wait), queue=2) as found:
+    with server(world, queue=2) as found:
         running, waiting = found.connect(request), Lane.QUICK
         assert entered.wait(HANG_S)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.data.stores import stored
 
@@ -84,9 +82,3 @@ def test_a_store_works_in_other_processes(store: Store, method: str) -> None:
     expected = mean_of(store)  # files are open before the fork
     with multiprocessing.get_context(method).Pool(2) as pool:
         assert pool.map(mean_of, [store] * 4) == [expected] * 4
-
-
-def test_a_copy_of_a_store_reads_the_same(store: Store) -> None:
-    again = copy.copy(store)  # by the method that pickle uses; the test above pickles
-    assert (again.path, again.schema, len(again)) == (store.path.absolute(), store.schema, 14)
-    np.testing.assert_array_equal(again.read("push", 0, 0, 40), store.read("push", 0, 0, 40))

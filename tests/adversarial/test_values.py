@@ -162,17 +162,13 @@ def shortened(part: str) -> Change:
 
 
 SPOILED = {
-    "scale of 0": spoil("scale/position", (0, 0), 0.0),
     "negative scale": spoil("scale/position", (1, 0), -1.0),
     "scale of NaN": spoil("scale/position", (1, 0), np.nan),
     "unsorted scores": unsorted("scores/position"),
     "a gap in the scores": spoil("scores/position", (0, 0), np.nan),
-    "infinite score": spoil("scores/position", (0, -1), np.inf),
     "unsorted one-step scores": unsorted("one_step/position"),
     "unit of 0": spoil("unit/position", (), 0.0),
     "spread of NaN": spoil("spread/position", 0, np.nan),
-    "skill of NaN": spoil("skill/position", (), np.nan),
-    "novelty of NaN": spoil("novelty", 0, np.nan),
     "unsorted novelty": unsorted("novelty"),
     "too few novelties": shortened("novelty"),
     "no windows": spoil("num_windows", (), 0),

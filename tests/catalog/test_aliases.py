@@ -33,11 +33,6 @@ def test_an_alias_is_no_number() -> None:
         check_name("alias", "42")
 
 
-def test_references() -> None:
-    assert Reference.parse("greenhouse@prod") == Reference(name="greenhouse", alias="prod", version=None)
-    assert Reference.parse("greenhouse@3") == Reference(name="greenhouse", alias=None, version=3)
-
-
 @pytest.mark.parametrize("text", ["greenhouse", "greenhouse@", "@prod", "a/b@prod", "a@../b", "a@0", "a@b@c"])
 def test_what_is_no_reference(text: str) -> None:
     with pytest.raises(InputError):
@@ -49,18 +44,6 @@ def test_versions_are_folders_that_are_numbers(shelf: WorldDirectory) -> None:
     assert shelf.check_version(10) == 10
     with pytest.raises(UnknownNameError, match="no version of 'greenhouse' is called '3'"):
         shelf.check_version(3)
-
-
-def test_what_is_written_is_read(shelf: WorldDirectory) -> None:
-    assert shelf.aliases() == {}
-    known = {"prod": Alias(now=NOW, earlier=(Turn(version=1, since="then", reason="published"),), shadow=10)}
-    with shelf.locked():
-        shelf.write(known)
-    assert shelf.aliases() == known
-    assert shelf.alias("prod").shadow == 10
-    with pytest.raises(UnknownNameError, match="Did you mean 'prod'"):
-        shelf.alias("prd")
-    assert [path.name for path in shelf.folder.iterdir() if "partial" in path.name] == []
 
 
 def test_a_change_always_shows_in_the_stamp(shelf: WorldDirectory) -> None:

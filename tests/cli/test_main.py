@@ -51,7 +51,7 @@ def test_an_error_is_one_line_on_stderr(tmp_path: Path) -> None:
     "arguments",
     [
         ("demo", "--out", "demo", "--json"), ("learn", "logs", "--out", "world", "--json"), ("worlds", "--json"),
-        ("audit", "world", "logs", "--json"), ("check", "logs", "--json"),
+        ("audit", "world", "logs", "--json"), ("check", "logs", "--json"), ("show", "logs", "--json"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("place", [".", "no/figures.json"])

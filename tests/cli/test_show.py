@@ -97,13 +97,6 @@ def test_the_default_folder_is_show(logs: Path, tmp_path: Path, monkeypatch: pyt
     assert "air_temperature" not in page
 
 
-@pytest.mark.parametrize("arguments", [["9"], ["--signals", "pull"], ["--json", "/nowhere/figures.json"]])
-def test_mistakes_are_errors_that_say_so(logs: Path, tmp_path: Path, arguments: list[str]) -> None:
-    shown = RUN.invoke(APP, [str(logs), *arguments, "--out", str(tmp_path / "pages")])
-    assert isinstance(shown.exception, WorldlineError)
-    assert not (tmp_path / "pages").exists()
-
-
 def test_it_takes_stores_only(tmp_path: Path) -> None:
     shown = RUN.invoke(APP, [str(tmp_path)])
     assert isinstance(shown.exception, WorldlineError)

@@ -78,18 +78,6 @@ def test_all_that_is_good_is_kept_and_all_else_is_named(tmp_path, mixed):
     assert [entry.source["file"] for entry in store.entries()] == [f"good{n}.npz" for n in range(5)]
 
 
-def test_the_first_error_stops_the_import_and_says_what_is_there(tmp_path, mixed):
-    for path in mixed.glob("bad_*"):
-        path.rename(path.with_name(path.name.replace("bad", "poor")))  # after the good ones
-    with pytest.raises(DataError, match=r"poor_action\.npz.*signal 'action'.*holds 5 episodes; --keep-going"):
-        import_logs(mixed, tmp_path / "store")
-    assert len(open_store(tmp_path / "store")) == 5
-    report = import_logs(mixed, tmp_path / "store", keep_going=True)
-    assert (report.num_episodes, sum(file.present for file in report.files)) == (0, 5)
-    assert sum(file.left_out for file in report.files) == 6
-    assert len(open_store(tmp_path / "store")) == 5
-
-
 def test_an_error_in_the_first_episode_leaves_nothing(tmp_path, mixed):
     with pytest.raises(DataError, match=r"bad_action\.npz"):
         import_logs(mixed, tmp_path / "store")

@@ -57,7 +57,6 @@ def test_words_of_a_name(name, words):
         ("ActuatorCmd", None, ACTION),
         ("temperature_setpoint", "degC", ACTION),
         ("motive_force", None, OBSERVATION),
-        ("removable", None, OBSERVATION),
         ("outside_temperature", "degC", EXOGENOUS),
         ("return_temperature", None, OBSERVATION),
         ("return", None, REWARD),

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
 import textwrap
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -337,40 +335,6 @@ APPENDER = """
         mask = {"x": np.arange(len(rows)) > 0} if i % 5 == 0 else {}
         store.append(Episode(observations={"x": rows}, actions={"a": rows[1:, :1]}, observed=mask), {"i": i})
 """
-
-WRITER = """
-    import sys
-    import numpy as np
-    from worldline.episode import Episode
-    from worldline.schema import Kind, Role, Schema, Signal
-    from worldline.data.store import Store
-    x = Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(500,))
-    a = Signal(name="a", role=Role.ACTION, kind=Kind.VECTOR, shape=(500,))
-    store = Store.create(sys.argv[1], Schema(signals=(x, a)))
-    for i in range(100_000):
-        rows = np.full((i % 7 + 3, 500), i, np.float32)
-        store.append(Episode(observations={"x": rows}, actions={"a": rows[1:]}))
-        print(i, flush=True)
-"""
-
-
-def test_a_process_that_is_killed_leaves_every_episode_it_finished(tmp_path):
-    writer = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True
-    )
-    for line in writer.stdout:
-        if int(line) == 20:
-            break
-    time.sleep(0.003)
-    writer.send_signal(signal.SIGKILL)
-    finished = [int(line) for line in writer.stdout.read().split()]
-    writer.stdout.close()
-    writer.wait()
-    store = open_store(tmp_path / "store")
-    assert len(store) >= max(finished, default=20) + 1
-    for i in range(len(store)):
-        assert store.num_steps[i] == i % 7 + 2
-        assert (store.read("x", i, 0, i % 7 + 3) == i).all()
 
 
 def test_descriptors_are_closed_with_the_store(tmp_path, schema, make_episode):

@@ -14,9 +14,7 @@ from worldline.models.ensemble import EnsembleConfig
 from worldline.models.features import FeaturesConfig
 from worldline.models.jepa import JepaConfig
 from worldline.models.layers.forecasting_predictors import ConservedPredictorConfig
-from worldline.models.layers.predictors import (
-    TransformerPredictorConfig,
-)
+from worldline.models.layers.predictors import TransformerPredictorConfig
 from worldline.models.layers.regularizers import SigregConfig, VicregConfig
 from worldline.models.lewm import LewmConfig
 from worldline.models.rssm import Rssm, RssmConfig

@@ -29,14 +29,6 @@ def view(*panels: SignalPanel, strips: tuple[Strip, ...] = (), moments: tuple[in
     )
 
 
-def test_a_curve_spans_the_axis_and_is_named() -> None:
-    (axes,) = episode_figure(view(panel([0, 1, 0, 1, 0]))).axes
-    assert axes.get_xlim() == AXIS.span
-    np.testing.assert_array_equal(axes.lines[0].get_xdata(), AXIS.times)
-    assert (axes.get_title("left"), axes.get_title("center")) == ("height [m]", "observations")
-    assert axes.get_xlabel() == "time [s]"
-
-
 def test_what_is_missing_is_a_gap_and_a_lone_point_is_a_dot() -> None:
     (axes,) = episode_figure(view(panel([0, 0, 0, 0, 0], [True, True, False, True, False]))).axes
     curve, dots = axes.lines

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -46,24 +45,6 @@ def test_steps_may_vary() -> None:
     assert axis.label == "time [s]"
 
 
-def test_without_times_steps_are_counted() -> None:
-    axis = time_axis(3, None)
-    assert axis.label == "step"
-    assert axis.text(2) == "step\u00a02"
-    assert axis.ticks == [0, 1, 2, 3]
-
-
-def test_an_observed_vector_goes_from_point_to_point() -> None:
-    panel = make_panel(HEIGHT, np.array([[0.0], [2.0], [1.0]], np.float32), all_seen(3), time_axis(2, 1.0))
-    assert panel.title == "height [m]"
-    assert panel.note == ""
-    (curve,) = panel.curves
-    assert curve.x.tolist() == [0, 1, 2]
-    assert curve.y.tolist() == [0, 2, 1]
-    assert (panel.ranges[0].least, panel.ranges[0].mean, panel.ranges[0].most) == (0, 1, 2)
-    assert panel.ticks[0] <= 0 < 2 <= panel.ticks[-1]
-
-
 def test_an_action_holds_for_its_step() -> None:
     values = np.array([[1.0, 0.0], [1.0, 5.0], [3.0, 5.0]], np.float32)
     left, right = make_panel(PUSH, values, all_seen(3), time_axis(3, None)).curves
@@ -87,13 +68,6 @@ def test_what_is_missing_is_a_gap() -> None:
     assert panel.note == "40.0\u00a0% missing"
     assert panel.ranges[0].least == 0
     assert panel.ranges[0].most == 4
-
-
-def test_nothing_observed_at_all_still_has_an_axis() -> None:
-    panel = make_panel(HEIGHT, np.zeros((2, 1)), np.zeros(2, bool), time_axis(1, None))
-    assert math.isnan(panel.ranges[0].mean)
-    assert panel.ticks[0] < panel.ticks[-1]
-    assert [(gap.start, gap.stop) for gap in panel.missing] == [(0, 1)]
 
 
 def test_only_the_first_components_of_a_wide_vector_are_drawn() -> None:

@@ -13,16 +13,10 @@ def frame(height: int, width: int, channels: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, channels)).astype(np.uint8)
 
 
-def test_one_or_two_channels_are_grey() -> None:
-    for channels in (1, 2):
-        image = frame(4, 5, channels)
-        np.testing.assert_array_equal(colours(image), np.repeat(image[..., :1], 3, -1))
-
-
-def test_of_more_channels_the_first_three_are_colours() -> None:
-    for channels in (3, 4, 9):
-        image = frame(4, 5, channels)
-        np.testing.assert_array_equal(colours(image), image[..., :3])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 9])
+def test_one_or_two_channels_are_grey_and_of_more_the_first_three_are_colours(channels: int) -> None:
+    image = frame(4, 5, channels)
+    np.testing.assert_array_equal(colours(image), image[..., :3] if channels > 2 else image[..., :1].repeat(3, -1))
 
 
 def test_a_small_frame_grows_by_a_whole_factor_with_sharp_pixels() -> None:

@@ -77,14 +77,6 @@ def test_a_line_goes_through_its_points() -> None:
     assert 'role="img" aria-label="what it shows"' in html
 
 
-def test_gaps_stay_gaps_and_lone_points_are_dots() -> None:
-    html = chart(ChartLine(label="l", style="world", x=[0, 1, 2, 3, 4], y=[0.0, math.nan, 1.0, math.nan, 0.0]))
-    found = re.search(r'<path class="line world" d="([^"]*)"', html)
-    assert found is not None
-    assert found[1].count("M") == 3
-    assert "nan" not in html
-
-
 def test_a_band_surrounds_its_line() -> None:
     html = chart(ChartLine(label="l", style="world", x=[0, 1], y=[1.0, 1.0], low=[0.0, 0.0], high=[2.0, 2.0]))
     assert points(html, "band world") == [(0, 0), (1000, 0), (1000, 1000), (0, 1000)]
@@ -133,16 +125,6 @@ def test_the_interactive_chart_has_the_axes_of_the_drawing_and_no_numbers_that_j
     assert (data["lines"][0]["y"], data["lines"][0]["low"]) == ([None, 2.0], [None, 1.0])
     assert (data["now"], data["levels"]) == (0.5, [-1.0])
     assert LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line], equal=True).data is None
-
-
-def test_names_replace_numbers_on_the_axis() -> None:
-    line = ChartLine(label="mode", x=(0, 1), y=(0.0, 1.0), style="world")
-    chart = LineChart(
-        title="t", alt="a", x_label="x", y_label="", lines=[line], y_ticks=(0.0, 1.0), tick_texts=("off", "on")
-    )
-    assert [text for _, text in chart.y_marks] == ["off", "on"]
-    assert chart.data is not None
-    assert chart.data["ticks"] == [[0.0, "off"], [1.0, "on"]]
 
 
 def test_a_logarithmic_chart_has_the_same_ticks_with_and_without_script() -> None:

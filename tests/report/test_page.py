@@ -5,14 +5,13 @@ import hashlib
 import json
 import re
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.report.parsed_page import ParsedPage
 
 from worldline.report.charts import ChartLine, LineChart
 from worldline.report.page import render_page, show
-from worldline.report.parts import Chapter, Facts, Header, Items, Note, PagePart, Phrase, Table
+from worldline.report.parts import Facts, Items, Note
 
 
 def chart(label: str) -> LineChart:
@@ -52,17 +51,6 @@ def test_data_of_a_chart_cannot_leave_their_script(label: str) -> None:
     assert ParsedPage(html).counts() == ParsedPage(str(show(chart("word")))).counts()
 
 
-@pytest.mark.parametrize("empty", [Chapter("title", []), Chapter("title", [None]), Facts([])])
-def test_a_part_without_content_is_left_out(empty: PagePart) -> None:
-    assert show(empty).strip() == ""
-
-
-def test_strings_are_escaped_in_text_and_attributes() -> None:
-    html = show(Table('"c>', ["<a>"], [["<b>"], [Phrase("<c>", "verdict good", "<d>")]]))
-    assert 'aria-label="&#34;c&gt;"' in html
-    assert '<th scope="row"><div><span class="verdict good">&lt;c&gt;<small>&lt;d&gt;</small></span></div></th>' in html
-
-
 def test_facts_may_repeat_a_name() -> None:
     assert show(Facts([("file", "a"), ("file", "b")])).count("<dt>file</dt>") == 2
 
@@ -71,7 +59,3 @@ def test_further_items_are_folded() -> None:
     html = show(Items("Limits", ["one", "two", "three"], 2))
     assert html.index("two") < html.index("and 1 more") < html.index("three")
     assert "details" not in show(Items("Limits", ["one"], 2))
-
-
-def test_a_header_has_only_what_is_given() -> None:
-    assert show(Header(title="t")) == "<header><h1>t</h1></header>"

@@ -8,22 +8,16 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import torch
-from tests.testing.toy_windows import window_of
 
-from worldline.config import replace_at
 from worldline.engines.base import Engine
 from worldline.engines.oracle import OracleEngine
 from worldline.engines.simulator import SimulatorEngine
 from worldline.episode import Episode
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
-from worldline.models.base import WorldModel
-from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.base import Goal
 from worldline.registry import load, names
-from worldline.schema import Schema
-from worldline.testing import check_engine, check_model, check_planner, check_world
+from worldline.testing import check_engine, check_planner, check_world
 from worldline.testing.clauses import breaches
 from worldline.testing.planners import PlannerCase, bounds, deterministic
 from worldline.testing.toys import Integrator
@@ -83,45 +77,6 @@ SERVED = {"language"}
 """Engines that need a server; checked where one runs, in tests/engines/language/test_engine.py."""
 
 
-def jepa_of_vectors() -> tuple[WorldModel, Schema]:
-    config = replace_at(
-        JepaConfig(inputs=("position",), latent_size=16, signal_weight=1.0),
-        {"encoder.width": 32, "predictor.width": 32},
-    )
-    return Jepa(schema=TOY.schema, config=config), TOY.schema
-
-
-def fitted_linear() -> tuple[WorldModel, Schema]:
-    model, schema = small("linear", history=2)
-    model.fit_normaliser(window_of(TOY.episodes(20, 5, seed=4), schema))
-    return model, schema
-
-
-def fitted_recurrent() -> tuple[WorldModel, Schema]:
-    model, schema = small("recurrent", history=2, width=16, context=3)
-    model.fit_normaliser(window_of(TOY.episodes(20, 5, seed=4), schema))
-    return model, schema
-
-
-def small(name: str, **sizes: Any) -> tuple[WorldModel, Schema]:
-    family = load("model", name)
-    return family(schema=TOY.schema, config=family.Config(inputs=("position",), **sizes)), TOY.schema
-
-
-MODELS: dict[str, Callable[[], tuple[WorldModel, Schema]]] = {
-    "ensemble": lambda: small("ensemble", width=16),
-    "jepa": jepa_of_vectors,
-    "linear": fitted_linear,
-    "recurrent": fitted_recurrent,
-    "rssm": lambda: small("rssm", hidden_size=16, num_groups=4, num_classes=4, width=16),
-    "token": lambda: small("token", width=16, num_heads=2, num_bins=16, context_steps=3),
-}
-"""Per name, what builds the model, small and untrained except in closed form, and the schema that it speaks: that of
-`TOY`."""
-
-OF_IMAGES = {"features", "lewm"}
-"""Families that need a picture; checked in tests of their own."""
-
 SEARCHES = {
     "categorical": 0.2,
     "cem": 0.2,
@@ -134,13 +89,6 @@ SEARCHES = {
     "shooting": 0.6,
 }
 """Per planner how near the optimum of a bowl it has to get; see `PlannerCase.optimality`."""
-
-
-@pytest.mark.parametrize("name", sorted(set(names("model")) - OF_IMAGES))
-def test_models(name: str) -> None:
-    torch.manual_seed(0)
-    model, schema = MODELS[name]()
-    check_model(model, window_of(TOY.episodes(4, 4, seed=3), schema))
 
 
 @pytest.mark.parametrize("name", sorted(set(names("planner")) - {"first_proposal"}))

@@ -66,16 +66,6 @@ class WarmStart(Exact):
         return best
 
 
-class CountsItsCalls(Exact):
-    """Trusts the present less, the more often it was asked."""
-
-    asked = 0
-
-    def trust(self, history):
-        self.asked += 1
-        return super().trust(history) * 0.999**self.asked
-
-
 class RecalibratesOnWhatItIsAsked(Exact):
     seen_so_far = 1.0
 
@@ -112,7 +102,6 @@ WORLD_FAULTS = [
     (SharedDraws, same_from_eight_threads, "score returned another result while 7 threads were calling"),
     (RemembersTheLast, same_in_any_order, "(plan|predict|score) returned another result for equal arguments after"),
     (WarmStart, same_in_any_order, "plan returned another result for equal arguments after other calls:"),
-    (CountsItsCalls, same_in_any_order, "(predict|score|plan) returned another"),
     (RecalibratesOnWhatItIsAsked, same_in_any_order, "surprise returned another result for equal arguments after"),
 ]
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

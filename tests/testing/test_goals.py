@@ -41,7 +41,6 @@ class Turning(Exact):
 
 
 TargetsTheLongWay = instead(Turning, error=lambda self, values, target: values - target)
-ChanceIgnored = instead(Exact, banded=lambda self, rollout, constraint: rollout)
 
 
 class ChanceOfAnotherLevel(Exact):
@@ -87,11 +86,6 @@ WORLD_FAULTS = [
         costs_add_up,
         "not the sum of",
     ),
-    (
-        altered(Exact, "ForgetsTolerance", tolerance=lambda _: Exact().spread()),
-        tolerance_scales,
-        r"twice the tolerance of 'position' does not give a quarter",
-    ),
     (altered(Exact, "ToleranceNotSquared", tolerance=np.sqrt), tolerance_scales, r"twice the tolerance of 'position'"),
     (DefaultToleranceOfOneTenth, tolerance_scales, "'position' by default tolerance costs"),
     (
@@ -114,7 +108,6 @@ WORLD_FAULTS = [
     ),
     (TargetsTheLongWay, periods_respected, r"a shift of the target of 'position' by one period"),
     (altered(Turning, "HidesPeriods", periods=lambda _: {}), periods_respected, "a shift of the reference of"),
-    (ChanceIgnored, chance_uses_the_band, "the violation of 'position' <= .* with probability 0.8"),
     (ChanceOfAnotherLevel, chance_uses_the_band, "the violation of 'position' <= .* with probability 0.8"),
     (ChanceWithoutBands, chance_uses_the_band, "Chance without bands: expected UnsupportedError"),
     (altered(Drawing, "ClaimsToBeDeterministic", deterministic=True), worst_samples, "the card states"),

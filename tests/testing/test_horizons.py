@@ -29,11 +29,6 @@ class BlindAfterTwo(Exact):
         return np.full_like(horizon, self.claimed) if isinstance(horizon, np.ndarray) else self.claimed
 
 
-class HorizonNever(Exact):
-    def forecast(self, mean, half, horizon):
-        return super().forecast(mean, half, np.zeros_like(horizon))
-
-
 class Persistent(Exact):
     """Everything stays as it is: no better than persistence at any step."""
 
@@ -69,10 +64,8 @@ def test_an_honest_horizon_passes(world: Callable[[], Exact], seed: int) -> None
 
 
 WORLD_FAULTS = [
-    (altered(BlindAfterTwo, "HorizonForever", claimed=HORIZON), horizon_honest, "step 3 is within the horizon,"),
     (altered(BlindAfterTwo, "OneTooFar", claimed=3), horizon_honest, "step 3 is within the horizon, but without skill"),
     (altered(BlindAfterTwo, "TooShort", claimed=1), horizon_honest, "step 2 is just after the horizon, but with skill"),
-    (HorizonNever, horizon_honest, "step 1 is just after the horizon, but with skill"),
     (BeyondTheEnd, horizon_honest, "expected 0 to 6"),
     (OneForTheBatch, horizon_honest, r"horizon has shape \(1,\), expected \(40,\)"),
     (UncalibratedWithHorizon, horizon_honest, "expected 0 without a calibration"),

@@ -267,19 +267,10 @@ class NoisePerCandidate(LinearModel):
 Unseeded = instead(LinearModel, draw=lambda self, state, generator: 0.1 * torch.randn(state[:, :1].shape))
 
 
-class Reseeding(LinearModel):
-    def draw(self, state, generator):
-        torch.manual_seed(7)
-        return 0.1 * torch.randn(state[:, :1].shape)
-
-
 class LastObservationOnly(LinearModel):
     def encode(self, window, *, generator):
         state = self.seen(window.observations["position"][:, -1], window.observed["position"][:, -1])
         return State(state=state[:, None])
-
-
-WrongFinal = instead(LinearModel, last=lambda self, features: features[..., 0, :].flatten(0, 1))
 
 
 class FinalInAnotherOrder(LinearModel):
@@ -288,7 +279,6 @@ class FinalInAnotherOrder(LinearModel):
 
 
 IgnoresMasks = instead(LinearModel, seen=lambda self, position, observed: self.encoder(position.nan_to_num()))
-NanTimesZero = instead(LinearModel, seen=lambda self, position, observed: self.encoder(position * observed[:, None]))
 
 
 class LossIgnoresMasks(LinearModel):
@@ -383,24 +373,15 @@ MODEL_FAULTS = [
     (Late, actions_matter, ""),
     (altered(LinearModel, "Shuffled", ordered=lambda features: features.flip(1)), candidates_independent, ""),
     (NoisePerCandidate, candidates_independent, ""),
-    (
-        altered(LinearModel, "CandidateMean", drive=lambda drive: drive - drive.mean(1, keepdim=True)),
-        candidates_independent,
-        "",
-    ),
     (Unseeded, pure, ""),
-    (Reseeding, pure, ""),
-    (altered(LinearModel, "BatchStatistics", seen=lambda seen: seen - seen.mean(0)), batch_independent, ""),
     (
         altered(LinearModel, "BatchStatisticsInRollout", drive=lambda drive: drive - drive.mean(0)),
         batch_independent,
         "",
     ),
     (LastObservationOnly, update_equals_encode, ""),
-    (WrongFinal, rollout_final, ""),
     (FinalInAnotherOrder, rollout_final, ""),
     (IgnoresMasks, masks_hide, ""),
-    (NanTimesZero, masks_hide, ""),
     (LossIgnoresMasks, masks_hide, ""),
     (MutatesBelief, pure, ""),
     (MutatesArguments, pure, ""),
@@ -412,7 +393,6 @@ MODEL_FAULTS = [
     (ForgetsStored, stored_features, ""),
     (NormaliserIgnoresMasks, normaliser_fits, ""),
     (NormaliserDividesByNothing, normaliser_fits, ""),
-    (altered(Adaptive, "AdaptsToNothing", lack=torch.zeros_like), adapts, ""),
     (AdaptsForGood, adapts, ""),
     (altered(Adaptive, "AdaptsAllAlike", lack=lambda lack: lack.mean(0, keepdim=True).expand_as(lack)), adapts, ""),
     (TrustsNothing, adapts, ""),

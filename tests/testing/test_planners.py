@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +10,7 @@ from tests.testing.planted import altered, catches, instead, replacing
 from worldline.errors import ConfigError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions, Planner
 from worldline.testing import check_planner
-from worldline.testing.clauses import breaches
 from worldline.testing.planners import (
-    CLAUSES,
     PlannerCase,
     batch_independent,
     best_found,
@@ -105,12 +102,6 @@ class IgnoresBoundsOfProposals(Descent):
 ReturnsWorst = instead(Descent, rank=lambda self, value: -value.cost)
 
 
-class CostsAnotherSequence(Descent):
-    def reported(self, result, space):
-        middle = (space.low + space.high) / 2
-        return replace(result, actions=0.9 * result.actions + 0.1 * middle)
-
-
 PrefersTheInfeasible = instead(Descent, rank=lambda self, value: value.cost)
 Unseeded = instead(Descent, uniform=lambda self, shape, generator: torch.rand(shape))
 
@@ -153,7 +144,6 @@ PLANNER_FAULTS = [
     (reporting(actions=lambda result: result.actions * 1.5), bounds, ""),
     (altered(Descent, "ForgetsProposals", proposed=lambda proposals: proposals + 0.01), proposals_kept, ""),
     (ReturnsWorst, best_found, ""),
-    (CostsAnotherSequence, best_found, ""),
     (reporting(cost=lambda result: 0.5 * result.cost), best_found, ""),
     (reporting(violation=lambda result: torch.ones_like(result.violation)), feasible_first, ""),
     (reporting(num_evaluated=lambda result: result.num_evaluated - 1), count, ""),
@@ -180,11 +170,6 @@ test_a_planted_fault_is_caught = catches(PLANNER_FAULTS, lambda planner: Planner
 def test_optimality_is_a_matter_of_degree() -> None:
     with pytest.raises(AssertionError, match=r"\[planner.optimum\]"):
         check_planner(Descent(), optimality=1e-6)
-
-
-def test_clauses_can_be_called_one_by_one() -> None:
-    case = PlannerCase(planner=Descent(), seed=3)
-    assert [breaches(case, [clause]) for clause in CLAUSES] == [[]] * len(CLAUSES)
 
 
 def test_a_crash_breaks_the_clause_and_the_check_goes_on() -> None:

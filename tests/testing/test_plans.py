@@ -65,9 +65,6 @@ class ForgetsPendingActions(Exact):
         return super().plan(*args, horizon=horizon, exogenous=shown, **rest)
 
 
-IgnoresProposals = instead(Exact, started=lambda self, proposals, horizon: Exact.started(self, None, horizon))
-
-
 class TakesTheFirstProposal(Exact):
     def started(self, proposals, horizon):
         return super().started(proposals, horizon)[:1]
@@ -129,7 +126,6 @@ WORLD_FAULTS = [
     (planning(reason=""), plan_constrained, "status infeasible, reason ''"),
     (altered(Exact, "NeverRefuses", refused=lambda _: False), plan_refuses, "not refused"),
     (AlwaysRefuses, plan_refuses, "status refused for trust"),
-    (IgnoresProposals, plan_uses_proposals, "budget .* the plan costs .* the best proposal costs"),
     (TakesTheFirstProposal, plan_uses_proposals, r"budget None s: the plan costs"),
     (IgnoresProposalsInAHurry, plan_uses_proposals, r"budget 1e-06 s: the plan costs"),
     (StatusOfTheFirst, plan_of_batch, r"status searched, reason ''"),

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from worldline.data.checks import check_episode
 from worldline.errors import ConfigError
-from worldline.schema import Role
 from worldline.testing.toys import SIDE, Integrator, picture
 
 
@@ -13,17 +13,8 @@ from worldline.testing.toys import SIDE, Integrator, picture
 def test_episodes_fit_the_schema(wind: bool, camera: bool) -> None:
     toy = Integrator(noise=0.1, wind=wind, camera=camera)
     for episode in toy.episodes(3, 7, seed=0):
-        groups = {
-            Role.OBSERVATION: (episode.observations, 8),
-            Role.ACTION: (episode.actions, 7),
-            Role.EXOGENOUS: (episode.exogenous, 7),
-        }
-        for role, (arrays, length) in groups.items():
-            signals = toy.schema.of(role)
-            assert set(arrays) == {signal.name for signal in signals}
-            for signal in signals:
-                assert arrays[signal.name].shape == (length, *signal.shape)
-                assert arrays[signal.name].dtype == signal.dtype
+        assert check_episode(episode, toy.schema) == ()
+        assert episode.num_steps == 7
 
 
 def test_the_dynamics_are_exact_without_noise() -> None:

@@ -11,7 +11,7 @@ from tests.data.stores import stored
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity
 from worldline.data.importing import import_logs
-from worldline.data.quality.alignment import AlignmentVerdict, alignment
+from worldline.data.quality.alignment import AlignmentVerdict
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
@@ -49,13 +49,6 @@ def test_a_good_store_passes(tmp_path: Path) -> None:
     assert ticks == [*((number, 12) for number in range(1, 13)), (0, 1), (1, 1)]
     assert report.alignment is not None
     assert report.alignment.verdict is AlignmentVerdict.ALIGNED
-
-
-def test_it_says_what_its_parts_say(tmp_path: Path) -> None:
-    store = write(tmp_path / "store")
-    report = check(tmp_path / "store", seed=3)
-    assert report.alignment == alignment(store, seed=3)
-    assert report == check(store, seed=3)
 
 
 @pytest.mark.parametrize(("late", "verdict"), [(1, AlignmentVerdict.LAG), (-1, AlignmentVerdict.LEAD)])

@@ -116,12 +116,6 @@ def test_without_a_finite_range_no_action_may_leave_its_bounds(low: tuple[float,
         check_actions((push,), {"push": np.array([[1.01, 0.0]])}, (None,))
 
 
-@pytest.mark.parametrize("shape", [(2,), (5, 2), (5, 4, 3, 2), (0, 4, 2)])
-def test_actions_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match="'push': expected shape"):
-        check_actions(SCHEMA.actions, {"push": np.zeros(shape)}, (None, None))
-
-
 def test_calls_without_a_step_are_refused() -> None:
     with pytest.raises(InputError, match="'push' has no steps"):
         check_actions(SCHEMA.actions, {"push": np.zeros((0, 2))}, (None,))

@@ -227,11 +227,6 @@ def test_code_is_not_sent(code: Any) -> None:
 ERRORS = (
     WorldlineError("no"),
     InputError("position is NaN. Fill it."),
-    errors.ConfigError("no"),
-    UnsupportedError("no"),
-    errors.CollapseError("no"),
-    errors.BundleError("no"),
-    errors.StoppedError("no"),
     errors.UnavailableError("no"),
     UnknownNameError("signal", "psition", ["position", "push"]),
     errors.MissingExtraError("av", "video"),

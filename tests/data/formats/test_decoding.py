@@ -86,25 +86,6 @@ def test_a_damaged_frame_is_named_by_its_number_and_time(videos, tmp_path):
     assert len(frame_times(tmp_path / "a.mp4")) == 13
 
 
-@given(name=st.sampled_from(NAMES), at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), share=st.floats(0, 1))
-@settings(max_examples=12)
-def test_damage_ends_in_an_error_or_in_whole_frames(videos, name, at, bit, share):
-    content = bytearray((videos / name).read_bytes())
-    content[int(at * len(content))] ^= 1 << bit
-    file = videos / f"damaged{Path(name).suffix}"
-    file.write_bytes(content if share > 0.4 else content[: int(2.5 * share * len(content))])
-    named: list[bool] = []
-    for read in (frames, lambda file: frames(file, 0.35, 1.0)):
-        try:
-            found = list(read(file))
-        except DataError as error:
-            named.append(file.name in str(error))
-        else:
-            assert all(np.diff([time for time, _ in found]) > 0)
-            assert len({picture.shape for _, picture in found}) <= 1
-    assert all(named)
-
-
 def test_nothing_stays_open(videos):
     before = len(list(Path("/dev/fd").iterdir()))
     some = frames(videos / "a.mp4")

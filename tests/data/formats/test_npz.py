@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from worldline.config import to_json
 from worldline.data.base import ReadOptions
@@ -124,27 +123,6 @@ def test_a_signal_that_is_named_twice_is_an_error(tmp_path, names):
     assert f"two arrays named {names[1]}" in finding.problem
 
 
-@given(
-    position=arrays(np.float64, (4, 2), elements=st.floats(-1e300, 1e300)),
-    action=arrays(np.float32, (3, 1), elements=st.floats(-(2.0**99), 2.0**99, width=32)),
-    gear=arrays(np.int64, 4, elements=st.integers(0, 9)),
-    mask=arrays(np.bool_, 4),
-    seed=st.none() | st.integers(0, 2**40),
-)
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_was_saved_is_read_bit_for_bit(tmp_path_factory, position, action, gear, mask, seed):
-    path = tmp_path_factory.mktemp("npz") / "a.npz"
-    saved = {"position": position, "action": action, "gear": gear, "observed.position": mask}
-    np.savez(path, **saved, **({} if seed is None else {"seed": seed}))
-    (logged,) = NpzLogs.open(path, None, ReadOptions()).read()
-    episode = logged.episode
-    np.testing.assert_array_equal(episode.observations["position"], position, strict=True)
-    np.testing.assert_array_equal(episode.observations["gear"], gear, strict=True)
-    np.testing.assert_array_equal(episode.actions["action"], action, strict=True)
-    np.testing.assert_array_equal(episode.observed["position"], mask, strict=True)
-    assert episode.seed == seed
-
-
 @example(cut=0.0, where=0.8546426351091011, bit=0, flip=True)  # says that a part is encrypted
 @given(cut=st.floats(0, 1), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), flip=st.booleans())
 @settings(max_examples=24, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -186,12 +164,6 @@ def test_an_unreadable_file_among_good_ones_is_a_finding(tmp_path):
     for logged in results[1:]:
         assert logged.findings[-1].file == logged.file
         assert "cannot be read" in logged.findings[-1].problem
-
-
-def test_nothing_readable_is_an_error(tmp_path):
-    (tmp_path / "a.npz").write_bytes(b"junk")
-    with pytest.raises(DataError, match="none of the 1 files"):
-        NpzLogs.open(tmp_path, None, ReadOptions())
 
 
 def test_several_episodes_in_one_file_are_found(tmp_path):

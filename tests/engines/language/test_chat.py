@@ -227,23 +227,6 @@ def test_an_endpoint_from_a_bundle_is_asked_only_where_it_is_listed(
     assert [one.authorization for one in server.seen] == ["Bearer my-key"]
 
 
-def test_a_transcript_replays_without_a_server(tmp_path: Path) -> None:
-    path = tmp_path / "t.jsonl"
-    with ChatServer(doubled, noise=1.0) as server:
-        chat = chat_of(server, transcript=path)
-        asked = [ask(chat, 1.0, seed) for seed in range(20)]
-        due = chat.answers(asked, read)
-    assert len(set(due)) == 20
-    replayed = Chat(chat.endpoint, transcript=path, replay_only=True)
-    assert replayed.answers(asked, read) == due
-    assert replayed.num_requests == 0
-    with pytest.raises(UnavailableError, match=r"not in the transcript .*t\.jsonl"):
-        replayed.answers([ask(chat, 9.0)], read)
-    line = json.loads(path.read_text().splitlines()[0])
-    assert (line["input_tokens"], line["output_tokens"]) == (100, 20)
-    assert line["seconds"] > 0
-
-
 def test_a_transcript_says_how_often_a_model_had_to_try(server: ChatServer, tmp_path: Path) -> None:
     chat = chat_of(server, num_concurrent=1, transcript=tmp_path / "t.jsonl")
     server.next(Fault.WORDS, Fault.BROKEN, Fault.OUTSIDE)  # what the server breaks is no try of the model

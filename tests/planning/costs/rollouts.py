@@ -7,8 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from worldline.planning.base import Rollout
+
+SHAPE = (2, 3, 4, 5)  # W, N, S, T
+numbers = st.floats(-100, 100)
+vectors = arrays(np.float64, (*SHAPE, 2), elements=numbers)
+
+
+def rollout(**signals: np.ndarray) -> Rollout:
+    return rollout_of(signals)
 
 
 def rollout_of(signals: Mapping[str, np.ndarray], **groups: Any) -> Rollout:
@@ -17,5 +27,5 @@ def rollout_of(signals: Mapping[str, np.ndarray], **groups: Any) -> Rollout:
     return Rollout(signals=_tensors(signals), **made, **groups)
 
 
-def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+def _tensors(signals: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(value)) for name, value in signals.items()}

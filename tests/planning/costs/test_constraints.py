@@ -4,20 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from tests.planning.costs.rollouts import rollout_of
+from tests.planning.costs.rollouts import SHAPE, numbers, rollout, rollout_of, vectors
 
 from worldline.errors import ConfigError, InputError, UnknownNameError
 from worldline.planning.base import Rollout
 from worldline.planning.costs import AtLeast, AtMost, KeepOut
-
-SHAPE = (2, 3, 4, 5)  # W, N, S, T
-numbers = st.floats(-100, 100)
-vectors = arrays(np.float64, (*SHAPE, 2), elements=numbers)
-
-
-def rollout(**signals: np.ndarray) -> Rollout:
-    return rollout_of(signals)
 
 
 def constant(value: list[float]) -> Rollout:

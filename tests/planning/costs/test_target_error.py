@@ -3,21 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from tests.planning.costs.rollouts import rollout_of
+from tests.planning.costs.rollouts import SHAPE, rollout, rollout_of
 
 from worldline.errors import InputError, UnknownNameError
 from worldline.planning.base import Rollout
 from worldline.planning.costs import target_error
-
-SHAPE = (2, 3, 4, 5)  # W, N, S, T
-numbers = st.floats(-100, 100)
-vectors = arrays(np.float64, (*SHAPE, 2), elements=numbers)
-
-
-def rollout(**signals: np.ndarray) -> Rollout:
-    return rollout_of(signals)
 
 
 def target_cost(seen: Rollout, targets: dict, scale: dict) -> np.ndarray:

@@ -15,18 +15,6 @@ def after(*laps: tuple[int, float], left_s: float = 12.0) -> DeadlineBatcher:
     return pace
 
 
-def test_without_a_limit_everything_fits_and_no_clock_is_read() -> None:
-    def clock() -> float:
-        raise AssertionError
-
-    assert [DeadlineBatcher(None, first=1, clock=clock).next(count) for count in (1, 10**6)] == [1, 10**6]
-
-
-def test_the_first_are_costed_however_late_it_is() -> None:
-    assert DeadlineBatcher(-1.0, first=4, clock=lambda: 0.0).next(9) == 4
-    assert DeadlineBatcher(-1.0, first=4, clock=lambda: 0.0).next(3) == 3
-
-
 @pytest.mark.parametrize(
     ("laps", "count", "expected"),
     [

@@ -26,24 +26,12 @@ def test_orders_by_total_violation_then_by_cost_then_as_they_came() -> None:
     assert ranked.actions.flatten().tolist() == [-0.5, 0.5, 0.0, -1.0, 1.0]
 
 
-@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_finite_comes_last_even_if_it_is_feasible(odd: float) -> None:
-    ranked = population([odd, 9.0, 1.0], [[0.0], [3.0], [odd]])
-    assert ranked.cost[0, 0] == 9.0
-    assert ranked.cost[0, 1:].isinf().all()
-
-
 def test_merge_keeps_the_earlier_of_two_equals() -> None:
     first, second = population([1.0], [[0.0]]), population([1.0, 0.5], [[0.0], [0.0]])
     merged = first.merge(second)
     assert merged.cost.tolist() == [[0.5, 1.0, 1.0]]
     assert merged.actions.flatten().tolist() == [1.0, -1.0, -1.0]
     assert merged.first(2).cost.tolist() == [[0.5, 1.0]]
-
-
-def test_best_says_which_problem_has_no_finite_cost() -> None:
-    with pytest.raises(InputError, match=r"none of the 2 sequences for problem 0 .*1 of 1"):
-        population([float("nan"), 1.0], [[0.0], [float("nan")]]).best(num_evaluated=2, finished=True)
 
 
 @pytest.mark.parametrize(

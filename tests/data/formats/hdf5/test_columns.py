@@ -126,7 +126,7 @@ def test_missing_observations_become_masks_and_missing_inputs_findings(tmp_path)
     second = read(tmp_path / "a.h5")[1]
     assert second.episode.observations["proprio"][1].tolist() == [10, 11]
     assert second.episode.observed["proprio"].tolist() == [True, False, True, True]
-    assert [(f.signal, f.severity) for f in second.findings] == [("proprio", Severity.WARNING)]
+    assert [(f.signal, f.severity, f.step) for f in second.findings] == [("proprio", Severity.WARNING, 1)]
 
 
 def test_times_texts_and_numbers_are_kept(tmp_path):
