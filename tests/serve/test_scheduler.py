@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -171,6 +173,19 @@ def test_lanes_do_not_block_each_other() -> None:
         assert (desk.scheduler.running(Lane.SLOW), desk.scheduler.waiting(Lane.SLOW)) == (0, 0)
         desk.gate.set()
         await first
+
+    trial(body)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+def test_only_workers_for_long_calls_yield_to_others() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    async def body(desk: Desk) -> None:
+        usual = niceness()
+        found = {lane: await desk.scheduler.run(niceness, lane=lane) for lane in Lane}
+        assert {lane for lane, value in found.items() if value > usual} == {Lane.SLOW}
 
     trial(body)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -20,6 +23,8 @@ Answer = TypeVar("Answer")
 Gone = Callable[[], Awaitable[object]] | None
 """Returns what completes when the caller has left. Not the awaitable itself: a refused call never awaits it."""
 
+NICE: Final = 10
+"""Niceness of the workers for long calls, which would otherwise delay control loops on a machine with few cores."""
 MAX_RETRY_S: Final = 30.0
 """Largest `Retry-After`."""
 
@@ -88,7 +93,12 @@ class Scheduler:
         self._mean_s = dict.fromkeys(Lane, 0.01)
         self._running_of = Counter[tuple[Lane, str]]()
         threads = dict.fromkeys(Lane, workers) | dict.fromkeys(OWN, limits.sockets)  # a pool starts them when needed
-        self._pools = {lane: ThreadPoolExecutor(threads[lane], f"worldline-{lane}") for lane in Lane}
+        self._pools = {
+            lane: ThreadPoolExecutor(
+                threads[lane], f"worldline-{lane}", _wait_for_others if lane is Lane.SLOW else None
+            )
+            for lane in Lane
+        }
         self._closed = False
         self.last_answer_s = time.monotonic()
         self._changed_s = dict.fromkeys(Lane, self.last_answer_s)
@@ -303,3 +313,9 @@ def _error(error: BaseException) -> Exception:
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
+
+
+def _wait_for_others() -> None:
+    """Lets other threads of the service run first, on systems with priorities of threads."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
