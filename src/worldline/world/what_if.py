@@ -458,7 +458,9 @@ class _Case:
             near = log[place] + signal.difference(value, log[place])
             if signal.low is None:
                 return np.asarray(near)
-            return np.asarray(signal.low + np.mod(near - np.asarray(signal.low), signal.period))
+            turned = np.mod(near - np.asarray(signal.low), signal.period)
+            # The path is in single precision, in which a value just below the end of the turn is the end.
+            return np.asarray(signal.low + np.where(np.float32(turned) < np.float32(signal.period), turned, 0.0))
         low = np.full(signal.shape, -np.inf) if signal.low is None else np.minimum(signal.low, log.min(0))
         high = np.full(signal.shape, np.inf) if signal.high is None else np.maximum(signal.high, log.max(0))
         return np.clip(value, low, high)
