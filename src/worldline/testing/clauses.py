@@ -246,6 +246,7 @@ def lacks(what: str, ask: Callable[[], object], *names: str) -> bool:
 @contextmanager
 def unchanged(*arguments: object) -> Iterator[None]:
     """Raises BreachError if the block changes arrays in `arguments` or the global random state."""
+    # NPY002 demands a Generator, but the legacy global state is what this checks.
     before, numpy_state = [snapshot(argument) for argument in arguments], np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=()):
         torch.rand(1)  # reseeding is detected in a perturbed state only

@@ -133,21 +133,7 @@ def search(
         exact = exact_plan(objective, space, batch=batch, horizon=call.horizon)
         if exact is not None:
             return exact
-    # The search starts from the proposals of the caller and of the engine.
-    starts = [] if proposals is None else [proposals]
-    engine = objective.engine
-    if objective.encoded_goal is not None and num_proposals and isinstance(engine, GoalDistance):
-        suggested = engine.proposals(
-            objective.belief,
-            objective.encoded_goal,
-            call.horizon,
-            num_proposals=num_proposals,
-            pending=objective.pending,
-            budget_s=budget.left_s(MAX_PROPOSAL_SHARE),
-            seed=call.seed,
-        )
-        starts += [] if suggested is None else [suggested]
-    starts = [start for start in starts if start.shape[1]]
+    starts = _starts(objective, call, proposals, num_proposals=num_proposals, budget=budget)
     # A tail of the samples needs all of them; their mean is close with a few. The best sequences are then compared
     # with all samples.
     with_few = objective.num_samples > SEARCH_SAMPLES and call.goal.risk == 1
@@ -166,20 +152,53 @@ def search(
         generator=torch.Generator("cpu").manual_seed(call.seed),
         deadline_s=budget.left_s(1 - SHORTLIST_SHARE if with_few else 1.0),
     )
-    # A Gauss-Newton step evaluates one sequence per variable.
-    newton_s = (budget.elapsed_s() - begun_s) * call.horizon * len(space.low) / planned.num_evaluated
-    for _ in range(num_newton_steps if planned.finished else 0):
-        left_s = budget.left_s()
-        if left_s is not None and left_s < NEWTON_ROOM * newton_s:
-            planned = replace(planned, finished=False)
-            break
-        planned = newton_step(shortlist.objective if with_few else objective, space, planned)
+    search_s = budget.elapsed_s() - begun_s
+    for _ in range(num_newton_steps):
+        planned = _stepped(shortlist.objective if with_few else objective, space, planned, search_s, budget)
     if not with_few or budget.left_s() == 0:
         return planned
     best = planned.actions[:, None]
     if shortlist.best is not None:
         best = torch.cat([best, shortlist.best.actions], 1)
     return ranked(best, objective(best)).best(num_evaluated=planned.num_evaluated, finished=planned.finished)
+
+
+def _starts(
+    objective: Objective,
+    call: PlanCall,
+    proposals: Float[Tensor, "W P T A"] | None,
+    *,
+    num_proposals: int,
+    budget: SearchBudget,
+) -> list[Tensor]:
+    """The proposals of the caller and of the engine, from which the search starts."""
+    starts = [] if proposals is None else [proposals]
+    engine = objective.engine
+    if objective.encoded_goal is not None and num_proposals and isinstance(engine, GoalDistance):
+        suggested = engine.proposals(
+            objective.belief,
+            objective.encoded_goal,
+            call.horizon,
+            num_proposals=num_proposals,
+            pending=objective.pending,
+            budget_s=budget.left_s(MAX_PROPOSAL_SHARE),
+            seed=call.seed,
+        )
+        starts += [] if suggested is None else [suggested]
+    return [start for start in starts if start.shape[1]]
+
+
+def _stepped(
+    objective: Objective, space: ActionSpace, planned: PlannedActions, search_s: float, budget: SearchBudget
+) -> PlannedActions:
+    """`planned` after a Gauss-Newton step; unfinished if it would take longer than the time that is left."""
+    if not planned.finished:
+        return planned
+    num_variables = planned.actions[0].numel()  # of each, one sequence is evaluated
+    left_s = budget.left_s()
+    if left_s is not None and left_s < NEWTON_ROOM * search_s * num_variables / planned.num_evaluated:
+        return replace(planned, finished=False)
+    return newton_step(objective, space, planned)
 
 
 def outcome(objective: Objective, planned: PlannedActions, *, single: bool) -> tuple[PlanStatus, str]:
