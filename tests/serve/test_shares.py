@@ -24,7 +24,7 @@ def test_a_caller_gets_half_and_a_further_one_always_finds_something() -> None:
     shares = Shares(60, "sockets")
     with ExitStack() as stack:
         assert [grasp(shares, stack, caller) for caller in "abcde"] == [30, 15, 8, 4, 2]
-        with pytest.raises(OverloadedError, match=r"31 sockets of this token .* 1 of 60"):
+        with pytest.raises(OverloadedError, match=r"31 sockets of this token .* 0 of 60"):
             shares.open("a", 1).__enter__()
     assert shares.used == 0
     with ExitStack() as stack:
@@ -35,6 +35,8 @@ def test_a_share_that_cannot_grow_stays_as_it_is() -> None:
     shares = Shares(100, "bytes")
     with shares.open("a", 20) as resize:
         resize(50)
+        with pytest.raises(OverloadedError):
+            resize(55)
         with pytest.raises(OverloadedError):
             resize(80)
         assert shares.used == 50

@@ -17,8 +17,8 @@ Resize = Callable[[int], None]
 class Shares:
     """Divides a resource among callers, without a fixed number of them.
 
-    A caller may hold at most as much as is free. So one caller gets half of all, two get a third each, and a further
-    one always finds as much as each of the others can hold. All methods run in the event loop.
+    A caller may hold as much as it leaves free, or one more. So one caller gets half of all, two get a third each, and
+    a further one always finds as much as each of the others can hold. All methods run in the event loop.
 
     Args:
         limit: of all callers together.
@@ -60,13 +60,13 @@ class Shares:
             resize(0)
 
     def _change(self, caller: str, by: int) -> None:
-        held, free = self._held[caller], self._limit - self.used
-        if by > 0 and held + by > free:
+        held, free = self._held[caller] + by, self._limit - self.used - by
+        if by > 0 and held > free + 1:
             raise OverloadedError(
-                f"{held + by} {self._what} of this token are more than are free: {free} of {self._limit}. End some, or "
+                f"{held} {self._what} of this token would leave {free} of {self._limit} for others. End some, or "
                 "try again in 1 s."
             )
-        self._held[caller] += by
+        self._held[caller] = held
         self.used += by
         if not self._held[caller]:
             del self._held[caller]
