@@ -18,10 +18,12 @@ from tests.world.tiny import CALM, _jepa, _rssm
 
 from worldline.config import replace_at
 from worldline.engines.learned import LearnedEngine
-from worldline.errors import BundleError
+from worldline.errors import BundleError, ConfigError
 from worldline.models.jepa import Jepa
 from worldline.models.layers.predictors import GruPredictorConfig, TransformerPredictorConfig
+from worldline.models.layers.standardizer import Standardizer
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Kind, Role, Signal
 from worldline.world.bundle_io import open_world, save_world
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
@@ -196,7 +198,7 @@ ATTACKS: dict[str, Callable[[Path], None]] = {
 
 OPENING = """
 import ctypes, gc, json, sys, time
-from worldline.errors import BundleError
+from worldline.errors import BundleError, ConfigError
 from worldline.world.bundle_io import open_world
 
 def memory(field):
@@ -234,3 +236,11 @@ def test_opening_takes_bounded_memory_and_time(tmp_path: Path) -> None:
         assert bool(error) == (folder.name not in HEALTHY), folder.name
         assert grown <= 2 * size + 50e6, (folder.name, size, grown)
         assert took_s < 10, folder.name
+
+
+@pytest.mark.parametrize("size", [HUGE, 10**12])
+def test_sizes_of_signals_beyond_memory_are_refused(size: int) -> None:
+    """A list of the components would take gigabytes, before the weights are compared."""
+    signal = Signal(name="position", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(size,))
+    with pytest.raises(ConfigError, match=f"the signals have {size} components; at most"):
+        Standardizer((signal,))

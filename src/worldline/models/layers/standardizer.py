@@ -8,10 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from worldline.errors import ConfigError
 from worldline.models.layers.codes import code_size, to_code
 from worldline.models.layers.encoders import MIN_CHANGE
 from worldline.models.layers.normaliser import Normaliser
 from worldline.schema import Signal
+
+MAX_SIZE = 2**20
 
 
 class Standardizer(nn.Module):
@@ -19,6 +22,9 @@ class Standardizer(nn.Module):
 
     Args:
         signals: at least one.
+
+    Raises:
+        ConfigError: they have more than `MAX_SIZE` components together.
     """
 
     change: Tensor
@@ -26,6 +32,8 @@ class Standardizer(nn.Module):
     def __init__(self, signals: tuple[Signal, ...]) -> None:
         super().__init__()
         self.signals = signals
+        if (size := sum(map(code_size, signals))) > MAX_SIZE:
+            raise ConfigError(f"the signals have {size} components; at most {MAX_SIZE} are standardised. Name fewer.")
         self.owner = [number for number, signal in enumerate(signals) for _ in range(code_size(signal))]
         self.normalisers = nn.ModuleList(Normaliser(code_size(signal)) for signal in signals)
         self.register_buffer("change", torch.ones(len(self.owner)))  # standard deviation of one step's change, z-scores
