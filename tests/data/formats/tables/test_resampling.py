@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.data.formats.tables.timestamps import (
+from worldline.data.formats.tables.resampling import (
     SLACK,
     USUAL_GAP,
     grid_times,
@@ -92,9 +92,7 @@ def test_sums_keep_the_total(num, ratio, start):
 
 
 def period_of(*columns):
-    none_missing = [np.zeros(len(column), np.bool_) for column in columns]
-    pairs = zip(columns, none_missing, strict=True)
-    return refresh_period([np.flatnonzero(~repeats(column, missing))[1:] for column, missing in pairs])
+    return refresh_period(columns)
 
 
 @settings(max_examples=40, deadline=None)

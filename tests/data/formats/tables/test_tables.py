@@ -13,7 +13,8 @@ from worldline.config import to_json
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.tables.columns import read_table
-from worldline.data.formats.tables.tables import TableLogs, scan_tables
+from worldline.data.formats.tables.survey import scan_tables
+from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import apply_edits
@@ -215,12 +216,12 @@ def test_another_schema_takes_no_second_pass_over_the_tables(tmp_path):
         return read_table(file)
 
     files, reading = [tmp_path / "a.csv"], ReadOptions()
-    logs = TableLogs(files, scan_tables(files, reading, read), None, reading, read)
+    logs = TableLogs(scan_tables(files, reading, read), None, reading, read)
     corrected = apply_edits(logs.schema, {"heater": {"role": "observation"}}, logs.columns)
     again = logs.with_schema(corrected)
     assert len(files_read) == 1
     assert again.schema == corrected
-    known = TableLogs(files, scan_tables(files, reading), corrected, reading)
+    known = TableLogs(scan_tables(files, reading, read_table), corrected, reading)
     assert again.unclear == known.unclear
     (one,), (other,) = again.read(), known.read()
     assert one.episode.observations["heater"].tolist() == other.episode.observations["heater"].tolist()
