@@ -29,7 +29,7 @@ from worldline.data.formats.reading import (
     draft_of_arrays,
 )
 from worldline.data.formats.tables.columns import ColumnTable, table_of
-from worldline.data.formats.tables.survey import scan_tables
+from worldline.data.formats.tables.layout import scan_tables
 from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.infer import SchemaDraft, infer_schema, summarise
 from worldline.data.role_names import RoleGuess

@@ -5,15 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.data.formats.tables.resampling import (
-    SLACK,
-    USUAL_GAP,
-    grid_times,
-    refresh_period,
-    repeats,
-    resample,
-    summed,
-)
+from worldline.data.formats.tables.episode_arrays import SLACK, USUAL_GAP, grid_times, resample, summed
+from worldline.data.formats.tables.layout import refresh_period, repeats
 
 
 def slow_resample(times, values, observed, grid, rule, gap):

@@ -13,7 +13,7 @@ from worldline.config import to_json
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.tables.columns import read_table
-from worldline.data.formats.tables.survey import scan_tables
+from worldline.data.formats.tables.layout import scan_tables
 from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.data.array_size import check_size
 from worldline.data.checks import Finding, warning
 from worldline.data.formats.parquet_size import check_parquet
 from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate, natural
-from worldline.data.formats.tables.csv_files import CSV_FIX, read_csv
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -25,12 +27,21 @@ if TYPE_CHECKING:
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 MAX_COLUMNS = 4096
-BYTES_A_CELL = 32
-"""Memory that a number or text in a Parquet file takes at least until it is imported."""
+BYTES_A_CSV_BYTE, BYTES_A_CELL = 8, 32
+"""Memory that a byte of a CSV file, and a number or text in a Parquet file, takes at least until it is imported."""
+NULLS = ("", "NaN", "nan", "-nan", "NA", "N/A", "n/a", "#N/A", "NULL", "Null", "null", "None", "none")
+"""Spellings of a missing cell in a CSV file; in columns of text only the empty one counts."""
 
+_CSV_FIX = "Repair the line, or write the file again in UTF-8, with one header and as many cells in each row."
+_LINE_BYTES = 1 << 24
 _UNIT = re.compile(r"^(?P<name>.*\S)\s*(\[(?P<square>[^\[\]]+)\]|\((?P<round>[^()]+)\))$")
-_NUMBERS = ("boolean", "integer", "floating", "mixed-integer-float", "timedelta", "timedelta64")
-"""Kinds of cells, as pandas names them, that need no conversion."""
+_DATE, _TIME = r"\d{4}-\d\d-\d\d(?:[T ].*)?", r"\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?"
+_SEPARATORS = {",": r"[.'’ \u00a0\u202f]", ".": r"[,'’ \u00a0\u202f]"}
+"""Separators of thousands, by decimal sign."""
+_NUMBERS = {
+    sign: rf"[+-]?(?:\d+|\d{{1,3}}({marks})\d{{3}}(?:\1\d{{3}})*)(?:[{sign}]\d+)?"
+    for sign, marks in _SEPARATORS.items()
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +111,16 @@ def read_table(file: Path) -> ColumnTable:
         DataError: it cannot be read.
         MissingExtraError: the package pyarrow is not installed.
     """
+    problem = "the file cannot be read"
     if file.suffix.lower() == ".csv":
-        with converted("the file cannot be read", fix=CSV_FIX, file=file, errors=(csv.Error, *UNREADABLE)):
-            frame, notes = read_csv(file)
-            return table_of(frame, file, [*_thousands(notes, file), *_truncated(file)])
+        with converted(problem, fix=_CSV_FIX, file=file, errors=(csv.Error, Warning, *UNREADABLE)):
+            return table_of(*_read_csv(file))
     try:
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError as error:
         raise MissingExtraError("pyarrow", "tables") from error
-    fix = "Write the file again; it may be truncated or damaged."
-    with converted("the file cannot be read", fix=fix, file=file, errors=(pa.ArrowException, *UNREADABLE)):
+    with converted(problem, file=file, errors=(pa.ArrowException, *UNREADABLE)):
         with parquet.ParquetFile(file, page_checksum_verification=True) as reader:
             check_parquet(reader, file, copies=8, least_bytes=BYTES_A_CELL)
             table = reader.read()
@@ -118,22 +128,92 @@ def read_table(file: Path) -> ColumnTable:
         return table_of(table, file)
 
 
-def _thousands(notes: Mapping[str, str], file: Path) -> list[Finding]:
-    """A warning for each column whose numbers had separators of thousands."""
-    fix = "If this is wrong, write its numbers without separators of thousands."
-    named = {name_and_unit(header)[0]: problem for header, problem in notes.items()}
-    return [warning(problem=problem, fix=fix, file=file.name, signal=name) for name, problem in named.items()]
+def _read_csv(file: Path) -> tuple[pd.DataFrame, Path, list[Finding]]:
+    """Reads a CSV file with pandas: a missing cell is NA; ISO dates and times of day are parsed."""
+    import pandas as pd
 
-
-def _truncated(file: Path) -> list[Finding]:
-    """A warning if the last line has no line end, since its last cell may have lost digits."""
+    check_size(BYTES_A_CSV_BYTE * file.stat().st_size, "the table", file=file)
     with file.open("rb") as stream:
-        stream.seek(-1, 2)
-        if stream.read(1) in (b"\n", b"\r"):
-            return []
-    problem = "the last line has no line end; the file may be truncated and its last value wrong"
-    fix = "Compare it with the original; if it is complete, add a line end."
-    return [warning(problem=problem, fix=fix, file=file.name)]
+        head, first = stream.readline(_LINE_BYTES), stream.readline(_LINE_BYTES)
+        stream.seek(-min(1, file.stat().st_size), 2)
+        end = stream.read()
+    delimiter = max(",;\t", key=lambda mark: head.count(mark.encode()))
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        headers = next(csv.reader(lines, delimiter=delimiter), [])
+    if not headers:
+        raise ValueError("there is no header")
+    form: dict[str, Any] = {
+        "sep": delimiter,
+        "header": 0,
+        "names": range(len(headers)),
+        "index_col": False,
+        "decimal": "," if delimiter != "," and re.search(rb"\d,\d", first) else ".",
+        "keep_default_na": False,
+        "skip_blank_lines": len(headers) > 1,  # with one column, empty lines are missing cells
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
+            frame = pd.read_csv(file, na_values=[*NULLS], dtype_backend="numpy_nullable", low_memory=False, **form)
+    except (pd.errors.ParserError, pd.errors.ParserWarning):
+        _check_rows(file, delimiter, len(headers))
+        raise
+    if frame.iloc[:, -1].isna().any():  # pandas fills short rows
+        _check_rows(file, delimiter, len(headers))
+    texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name].dtype)]
+    if any(frame[name].isna().any() for name in texts):  # words such as "none" count as texts there
+        frame[texts] = pd.read_csv(file, na_values=[""], dtype=str, usecols=texts, **form)
+    columns, findings = [frame[name] for name in frame], list[Finding]()
+    for name in texts:
+        has_commas = form["decimal"] == "," or (delimiter != "," and frame[name].str.contains(",").any())
+        columns[name], problem = _parsed(frame[name], ",." if has_commas else ".,")
+        if problem:
+            fix, signal = "If this is wrong, write its numbers without separators of thousands.", headers[name]
+            findings.append(warning(problem=problem, fix=fix, file=file.name, signal=name_and_unit(signal)[0]))
+    if end not in b"\r\n":
+        problem = "the last line has no line end; the file may be truncated and its last value wrong"
+        fix = "Compare it with the original; if it is complete, add a line end."
+        findings.append(warning(problem=problem, fix=fix, file=file.name))
+    return pd.concat(columns, axis=1).set_axis(headers, axis=1), file, findings
+
+
+def _check_rows(file: Path, delimiter: str, width: int) -> None:
+    """Raises if a row has more or fewer cells than the header."""
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        rows = csv.reader(stream, delimiter=delimiter)
+        for row in rows:
+            if row and len(row) != width:
+                problem = f"line {rows.line_num} has {len(row)} cells, and the header has {width}"
+                raise DataError(problem, fix=_CSV_FIX, file=file)
+
+
+def _parsed(cells: pd.Series[Any], signs: str) -> tuple[pd.Series[Any], str]:
+    """A column of texts as dates, times of day or numbers if all of its texts are such; a sentence about numbers.
+
+    Args:
+        cells: texts.
+        signs: possible decimal signs; the separators of thousands, as in "1.900,5", follow from them.
+    """
+    import pandas as pd
+
+    texts = pd.Series(cells[~cells.isin(NULLS)].dropna().unique(), dtype=object)
+    first = str(texts.iloc[0]) if len(texts) else ""
+    with suppress(ValueError):
+        if re.fullmatch(_DATE, first):
+            return pd.Series(pd.to_datetime(cells, format="ISO8601", utc=True)), ""
+        if re.fullmatch(_TIME, first):
+            return pd.Series(pd.to_timedelta(cells.where(cells.str.count(":") > 1, cells + ":00"))), ""
+    fits = {sign: texts.str.fullmatch(_NUMBERS[sign]).astype(bool) for sign in signs}
+    sign = next((sign for sign in signs if 2 * fits[sign].sum() > len(texts)), None)
+    known = texts[fits[sign]] if sign is not None else texts[:0]
+    plain = known.str.replace(_SEPARATORS[sign or "."], "", regex=True).str.replace(sign or ".", ".")
+    changed = {text: number for text, number in zip(known, plain, strict=True) if text != number}
+    if not changed:
+        return cells, ""
+    cells = cells.mask(cells.isin(NULLS)).map(lambda text: changed.get(text, text), na_action="ignore")
+    cells = pd.to_numeric(cells).astype("Float64") if len(known) == len(texts) else cells
+    text = max(changed, key=len)
+    return cells, f"cells such as {text!r} are read as numbers, here as {changed[text]}"
 
 
 def table_of(raw: pa.Table | pd.DataFrame, file: Path, findings: Iterable[Finding] = ()) -> ColumnTable:
@@ -156,13 +236,11 @@ def table_of(raw: pa.Table | pd.DataFrame, file: Path, findings: Iterable[Findin
     for number, (name, unit) in enumerate(_names(headers, file)):
         cells: Any = raw.column(number) if is_arrow else raw.iloc[:, number]
         values, missing = _of_arrow(cells) if is_arrow else _of_pandas(cells)
-        if not name:
-            problem, fix = f"column {number + 1} has no name and is left out", "If it is a signal, name it."
-            noticed.append(warning(problem=problem, fix=fix, file=file.name))
-        elif values is None:
-            problem = f"the column has the unsupported type {cells.type if is_arrow else cells.dtype} and is left out"
-            fix = "If it is a signal, write it as numbers, texts or times."
-            noticed.append(warning(problem=problem, fix=fix, file=file.name, signal=name))
+        if not name or values is None:
+            kind = cells.type if is_arrow else cells.dtype
+            problem = f"the column has the unsupported type {kind}" if name else f"column {number + 1} has no name"
+            fix = "If it is a signal, write it as numbers, texts or times, with a name."
+            noticed.append(warning(problem=f"{problem} and is left out", fix=fix, file=file.name, signal=name or None))
         else:
             columns[name] = Column(name=name, header=headers[number], unit=unit, values=values, missing=missing)
     return ColumnTable(file=file, num_rows=len(raw), columns=columns, findings=tuple(noticed))
@@ -210,9 +288,8 @@ def _of_arrow(cells: pa.ChunkedArray) -> tuple[Array | None, NDArray[np.bool_]]:
 
     kind = cells.type
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        missing = cells.is_null().to_numpy().astype(np.bool_)
-        parts, holes = _of_arrow(compute.list_flatten(cells))
-        return _rows_of(parts, holes, compute.list_value_length(cells).drop_null().unique().to_pylist(), missing)
+        lengths = compute.list_value_length(cells).drop_null().unique().to_pylist()
+        return _rows_of(*_of_arrow(compute.list_flatten(cells)), lengths, cells.is_null().to_numpy().astype(np.bool_))
     has_gaps = types.is_integer(kind) or types.is_boolean(kind)  # NumPy cannot mark their missing cells
     return _of_pandas(cells.to_pandas(types_mapper=pd.ArrowDtype if has_gaps else None, date_as_object=False))
 
@@ -236,8 +313,8 @@ def _of_pandas(cells: pd.Series[Any]) -> tuple[Array | None, NDArray[np.bool_]]:
         known = known.astype(np.float64)
     elif kind.startswith("mixed") and all(np.ndim(cell) == 1 for cell in known):
         parts = np.concatenate([*known])
-        return _rows_of(parts, parts != parts, [*{len(cell) for cell in known}], missing)
-    elif kind not in _NUMBERS:
+        return _rows_of(parts, parts != parts, list(set(map(len, known))), missing)
+    elif kind not in ("boolean", "integer", "floating", "mixed-integer-float", "timedelta", "timedelta64"):
         return None, missing
     known = known.infer_objects()
     dtype = getattr(known.dtype, "numpy_dtype", known.dtype)  # of a nullable type

@@ -1,4 +1,4 @@
-"""Conversion of an episode's rows from typed columns to arrays of signals.
+"""Conversion of an episode's rows from typed columns to arrays of signals, as logged or resampled to a rate.
 
 A row holds the observations at its time and the action that leads to the next row. So R rows give R observations and
 R-1 actions; the action of the last row is dropped.
@@ -6,8 +6,9 @@ R-1 actions; the action of the last row is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,16 @@ from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding, warning
 from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft, filled, too_short
 from worldline.data.formats.tables.columns import Column, as_numbers
-from worldline.data.formats.tables.layout import TableLayout, parts_of
-from worldline.data.formats.tables.resampling import grid_times, repeats, resample, summed
-from worldline.data.formats.tables.survey import EpisodeRows
+from worldline.data.formats.tables.layout import EpisodeRows, TableLayout, parts_of, repeats
+from worldline.errors import DataError
 from worldline.schema import Kind, Role, Signal
 
+Rule = Literal["hold", "linear", "nearest"]
+
+SLACK = 0.05
+"""Share of a step by which a sample may be late and still count as on time, because logged times are rounded."""
+USUAL_GAP = 1.5
+"""In usual steps of the signal: linear interpolation does not bridge larger gaps."""
 _MAX_STEPS_A_ROW = 10_000  # more means a damaged time or a wrong unit, and would fill the memory
 
 
@@ -42,36 +48,33 @@ class SignalCells:
 
 
 def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> EpisodeDraft:
-    """Builds the arrays of an episode; they are incomplete if a finding is an error.
+    """Builds the arrays of an episode.
 
     Args:
         piece: its rows.
         layout: of the logs.
         reading: if it has a rate, all signals are resampled to it.
+
+    Raises:
+        DataError: its times, flags or cells are wrong, or an input is missing.
     """
-    piece, repeated = _without_repeats(piece)
-    if piece.label is not None and len(piece.rows) < 2:
-        where = f" (row {piece.rows[0]})" if len(piece.rows) else ""
-        return too_short("row", len(piece.rows), where=where)
-    draft = EpisodeDraft(times=piece.times, findings=[*_times(piece, reading.rate_hz), *repeated])
-    terminated, truncated = (_flag(draft, piece, name) for name in FLAGS)
+    piece, findings = _without_repeats(piece)
     if piece.label is None:
         problem = f"{len(piece.rows)} rows have no episode label, the first is row {piece.rows[0]}"
-        fix = "Fill in the column of episodes, or drop these rows."
-        draft.findings.append(Finding(problem=problem, fix=fix))
-    if draft.failed:
-        return draft
-    named = ((signal, parts_of(signal, piece.table.columns)) for signal in layout.schema.signals)
-    read = [_cells(draft, signal, parts, piece, layout) for signal, parts in named if parts]
-    cells = [cell for cell in read if cell is not None]
-    is_whole = True
-    if reading.rate_hz is not None and piece.times is not None:
-        is_whole = _add_resampled(draft, cells, piece.times, reading, reading.rate_hz)
-    else:
-        for cell in cells:
-            _add_rows(draft, cell, piece)
-    draft.end(is_whole and terminated, truncated if is_whole else None)
+        raise DataError(problem, fix="Fill in the column of episodes, or drop these rows.")
+    if len(piece.rows) < 2:
+        return too_short("row", len(piece.rows), where=f" (row {piece.rows[0]})" if len(piece.rows) else "")
+    _check_times(piece, reading.rate_hz)
+    draft = EpisodeDraft(times=piece.times, findings=findings)
+    terminated, truncated = (_flag(draft, piece, name) for name in FLAGS)
+    draft.end(terminated, truncated)
     draft.seed = _seed(draft, piece)
+    named = ((signal, parts_of(signal, piece.table.columns)) for signal in layout.schema.signals)
+    cells = [_cells(signal, parts, piece, layout) for signal, parts in named if parts]
+    if reading.rate_hz is not None and piece.times is not None:
+        draft.times = _grid(draft, piece.times, cells, reading, reading.rate_hz)
+    for cell in cells:
+        _add(draft, cell, piece, reading)
     return draft
 
 
@@ -89,50 +92,74 @@ def _without_repeats(piece: EpisodeRows) -> tuple[EpisodeRows, list[Finding]]:
     return replace(piece, rows=piece.rows[~same], times=piece.times[~same]), [repeated] if same.any() else []
 
 
-def _times(piece: EpisodeRows, rate_hz: float | None) -> Iterator[Finding]:
-    """Yields an error for times that are missing, do not rise, or do not suit the rate."""
+def _check_times(piece: EpisodeRows, rate_hz: float | None) -> None:
+    """Raises if times are missing, do not rise, or do not suit the rate."""
     if (times := piece.times) is None:
         if rate_hz is not None:
             fix = "Name the column of times, or leave the rate out."
-            yield Finding(problem="rows without times cannot be resampled", fix=fix)
+            raise DataError("rows without times cannot be resampled", fix=fix)
     elif missing := np.flatnonzero(np.isnan(times)).tolist():
         problem = f"row {piece.rows[missing[0]]} of the file has no readable time ({len(missing)} rows in total)"
-        yield Finding(problem=problem, fix="Fill it in, or drop the row.", step=missing[0])
+        raise DataError(problem, fix="Fill it in, or drop the row.", step=missing[0])
     elif fallen := (np.flatnonzero(np.diff(times) <= 0) + 1).tolist():
         before, after = times[fallen[0] - 1], times[fallen[0]]
         how = "repeats the time of the row before" if before == after else f"goes back from {before} s to"
         problem = f"row {piece.rows[fallen[0]]} of the file {how} {after} s ({len(fallen)} such rows in total)"
         fix = "Sort the rows and drop repeats. If a new episode starts there, add a column of episodes."
-        yield Finding(problem=problem, fix=fix, step=fallen[0])
+        raise DataError(problem, fix=fix, step=fallen[0])
     elif rate_hz is not None and np.ptp(times) * rate_hz > _MAX_STEPS_A_ROW * len(times):
         problem = f"{len(times)} rows in {np.ptp(times):g} s cannot be resampled to {rate_hz} Hz"
-        yield Finding(problem=problem, fix="Repair the times, or give a lower rate.")
+        raise DataError(problem, fix="Repair the times, or give a lower rate.")
 
 
-def _cells(
-    draft: EpisodeDraft, signal: Signal, parts: tuple[str, ...], piece: EpisodeRows, layout: TableLayout
-) -> SignalCells | None:
-    """Returns the cells of a signal, or adds an error; a discrete signal accepts whole numbers in a float column."""
-    values, known, is_good = [], np.ones(len(piece.rows), np.bool_), True
+def _flag(draft: EpisodeDraft, piece: EpisodeRows, name: str) -> bool | None:
+    """Whether a flag is set at the end: in the row of the last transition or in the last row."""
+    column = piece.table.columns.get(name)
+    if column is None or not column.is_number:
+        if column is not None:
+            draft.warn("the column holds no flags and is left out", "Write 0 or 1 in each row.", signal=name)
+        return None
+    is_set = column.values[piece.rows].astype(np.bool_) & ~column.missing[piece.rows]
+    if steps := np.flatnonzero(is_set[:-2]).tolist():
+        problem = f"{name} is set in row {piece.rows[steps[0]]} of the file, before the end of the episode"
+        raise DataError(problem, fix="Add a column of episodes.", step=steps[0])
+    return bool(is_set[-2:].any())
+
+
+def _seed(draft: EpisodeDraft, piece: EpisodeRows) -> int | None:
+    """Returns the reset seed if the column `seed` holds one whole number in all rows, else adds a warning."""
+    column = piece.table.columns.get("seed")
+    if column is None or column.missing[piece.rows].all():
+        return None
+    seeds = np.unique(column.values[piece.rows])
+    if column.values.dtype.kind in "iu" and len(seeds) == 1 and not column.missing[piece.rows].any():
+        return int(seeds.item())
+    fix = "Write one whole number in all rows of an episode."
+    draft.warn("the column does not hold a seed for each episode and is left out", fix, signal="seed")
+    return None
+
+
+def _cells(signal: Signal, parts: tuple[str, ...], piece: EpisodeRows, layout: TableLayout) -> SignalCells:
+    """Returns the cells of a signal; a discrete signal accepts whole numbers in a float column."""
+    values, known = [], np.ones(len(piece.rows), np.bool_)
     repeated = np.full(len(piece.rows), all(part in layout.stale for part in parts))
     for column in (piece.table.columns[part] for part in parts):
-        part, bad = _numbers(column, piece.rows, layout.codes.get(column.name))
-        values.append(part)
-        missing = column.missing[piece.rows]
-        known &= ~missing
+        missing, codes = column.missing[piece.rows], layout.codes.get(column.name)
+        part, bad = _numbers(column, piece.rows, codes)
         if wrong := np.flatnonzero(bad).tolist():
-            is_good, row = False, piece.rows[wrong[0]]
+            row = piece.rows[wrong[0]]
             problem = f"row {row} of the file has {column.values[row]!r} in the column {column.header!r}"
-            fix = f"Repair it: the column should hold {'texts' if column.name in layout.codes else 'numbers'}."
-            draft.findings.append(Finding(problem=problem, fix=fix, signal=signal.name, step=wrong[0]))
-        elif repeated.any():
+            fix = f"Repair it: the column should hold {'numbers' if codes is None else 'texts'}."
+            raise DataError(problem, fix=fix, signal=signal.name, step=wrong[0])
+        values.append(part)
+        known &= ~missing
+        if repeated.any():
             repeated &= repeats(part, missing)
     table = values[0] if len(values) == 1 else np.stack(values, 1)
     if signal.kind is Kind.DISCRETE and table.dtype.kind == "f":
         whole = np.where(known, table, 0)
-        if np.isfinite(whole).all() and (whole == np.round(whole)).all():
-            table = whole.astype(np.int64)
-    return SignalCells(signal=signal, values=table, known=known, fresh=known & ~repeated) if is_good else None
+        table = whole.astype(np.int64) if (whole == np.round(whole)).all() and np.isfinite(whole).all() else table
+    return SignalCells(signal=signal, values=table, known=known, fresh=known & ~repeated)
 
 
 def _numbers(
@@ -153,48 +180,8 @@ def _numbers(
     return as_numbers(cells, missing) if column.is_text else (np.zeros(len(rows)), ~missing)
 
 
-def _add_rows(draft: EpisodeDraft, cell: SignalCells, piece: EpisodeRows) -> None:
-    """Adds a signal without resampling."""
-    if cell.signal.role is Role.OBSERVATION:
-        _add_observation(draft, cell, filled(cell.values, cell.known), cell.fresh)
-        return
-    if missing := np.flatnonzero(~cell.known[:-1]).tolist():
-        problem = f"row {piece.rows[missing[0]]} of the file has no value ({len(missing)} rows in total)"
-        fix = "Fill it in, end the episode before it, or give a rate and a rule for resampling."
-        draft.findings.append(Finding(problem=problem, fix=fix, signal=cell.signal.name, step=missing[0]))
-    draft.put(cell.signal.name, cell.values[:-1])
-
-
-def _add_observation(draft: EpisodeDraft, cell: SignalCells, values: Array, observed: NDArray[np.bool_]) -> None:
-    if not cell.known.any():
-        problem = "it has no value in the whole episode and is marked as not observed"
-        fix = "Leave the episode out, or remove the signal from schema.json."
-        draft.warn(problem, fix, signal=cell.signal.name)
-    draft.put(cell.signal.name, values, observed)
-
-
-def _add_resampled(
-    draft: EpisodeDraft, cells: list[SignalCells], times: NDArray[np.float64], reading: ReadOptions, rate_hz: float
-) -> bool:
-    """Adds all signals at a rate; returns whether the end of the episode is among its steps."""
-    draft.times = grid = _grid(times, cells, reading, rate_hz)
-    if len(grid) < 2:
-        problem = f"all inputs are known at only {len(grid)} times of this rate; two are needed"
-        fix = "Give a higher rate, or log actions and exogenous signals for longer."
-        draft.findings.append(Finding(problem=problem, fix=fix))
-        return False
-    step = grid[1] - grid[0]
-    before, after = int((times < grid[0] - step / 2).sum()), int((times >= grid[-1] + step).sum())
-    if before or after:
-        problem = f"{before} rows at the start and {after} at the end are left out: not all inputs are known there"
-        draft.warn(problem, "Log actions and exogenous signals from the first row to the last.")
-    for cell in cells:
-        _add_at_times(draft, cell, times, reading)
-    return bool(times[-1] - grid[-1] < step)
-
-
 def _grid(
-    times: NDArray[np.float64], cells: list[SignalCells], reading: ReadOptions, rate_hz: float
+    draft: EpisodeDraft, times: NDArray[np.float64], cells: list[SignalCells], reading: ReadOptions, rate_hz: float
 ) -> NDArray[np.float64]:
     """Returns the times of the steps: from where all inputs are known to where the first of them ends.
 
@@ -207,53 +194,110 @@ def _grid(
             start = max(start, float(own[0]))
             longest = float(np.diff(own).max()) if len(own) > 1 else np.inf
             stop = min(stop, float(own[-1]) + (longest if reading.rule == "hold" else 0.0))
-    return grid_times(start, stop, rate_hz)
+    grid = grid_times(start, stop, rate_hz)
+    if len(grid) < 2:
+        problem = f"all inputs are known at only {len(grid)} times of this rate; two are needed"
+        raise DataError(problem, fix="Give a higher rate, or log actions and exogenous signals for longer.")
+    before, after = int((times < grid[0] - 0.5 / rate_hz).sum()), int((times >= grid[-1] + 1 / rate_hz).sum())
+    if before or after:
+        problem = f"{before} rows at the start and {after} at the end are left out: not all inputs are known there"
+        draft.warn(problem, "Log actions and exogenous signals from the first row to the last.")
+    if after:
+        draft.end(None, None)
+    return grid
 
 
-def _add_at_times(draft: EpisodeDraft, cell: SignalCells, times: NDArray[np.float64], reading: ReadOptions) -> None:
-    """Adds a signal at the times of the draft."""
-    signal, known, values, grid = cell.signal, cell.fresh, cell.values, draft.times
-    assert grid is not None
-    if signal.kind is Kind.VECTOR and values.dtype.kind != "f":
-        values = values.astype(np.float64)
-    if signal.role is Role.REWARD and known.any():
-        draft.put(signal.name, summed(times[known], values[known], grid))
+def _add(draft: EpisodeDraft, cell: SignalCells, piece: EpisodeRows, reading: ReadOptions) -> None:
+    """Adds a signal in the rows, or at the times of the draft."""
+    signal, name, values, is_resampled = cell.signal, cell.signal.name, cell.values, draft.times is not piece.times
+    missing = np.flatnonzero(~cell.known[:-1]).tolist()
+    if signal.role is not Role.OBSERVATION and missing and (not is_resampled or not cell.known.any()):
+        problem = f"row {piece.rows[missing[0]]} of the file has no value ({len(missing)} rows in total)"
+        fix = "Fill it in, end the episode before it, or give a rate and a rule for resampling."
+        raise DataError(problem, fix=fix, signal=name, step=missing[0])
+    observed = cell.fresh
+    if is_resampled and draft.times is not None and piece.times is not None:
+        values = values.astype(np.float64) if signal.kind is Kind.VECTOR and values.dtype.kind != "f" else values
+        if signal.role is Role.REWARD:
+            draft.put(name, summed(piece.times[observed], values[observed], draft.times))
+            return
+        values, observed = resample(piece.times, values, observed, draft.times, reading.rule)
+    elif signal.role is Role.OBSERVATION:
+        values = filled(values, cell.known)
+    if signal.role is not Role.OBSERVATION:
+        draft.put(name, values[:-1])
         return
-    if known.any():
-        resampled, observed = resample(times, values, known, grid, reading.rule)
-    else:
-        resampled, observed = np.zeros((len(grid), *values.shape[1:]), values.dtype), np.zeros(len(grid), np.bool_)
-    if signal.role is Role.OBSERVATION:
-        _add_observation(draft, cell, resampled, observed)
-        return
-    draft.put(signal.name, resampled[:-1])
-    if not known.any():
-        problem, fix = "it has no value in the whole episode", "Fill it in, or remove it from schema.json."
-        draft.findings.append(Finding(problem=problem, fix=fix, signal=signal.name))
+    if not cell.known.any():
+        problem = "it has no value in the whole episode and is marked as not observed"
+        draft.warn(problem, "Leave the episode out, or remove the signal from schema.json.", signal=name)
+    draft.put(name, values, observed)
 
 
-def _flag(draft: EpisodeDraft, piece: EpisodeRows, name: str) -> bool | None:
-    """Whether a flag is set at the end: in the row of the last transition or in the last row. Adds findings."""
-    column = piece.table.columns.get(name)
-    if column is None or not column.is_number:
-        if column is not None:
-            draft.warn("the column holds no flags and is left out", "Write 0 or 1 in each row.", signal=name)
-        return None
-    is_set = column.values[piece.rows].astype(np.bool_) & ~column.missing[piece.rows]
-    if steps := np.flatnonzero(is_set[:-2]).tolist():
-        problem = f"{name} is set in row {piece.rows[steps[0]]} of the file, before the end of the episode"
-        draft.findings.append(Finding(problem=problem, fix="Add a column of episodes.", step=steps[0]))
-    return bool(is_set[-2:].any())
+def grid_times(start_s: float, stop_s: float, rate_hz: float) -> NDArray[np.float64]:
+    """Returns times from `start_s` to at most `stop_s`, in seconds, at `rate_hz`."""
+    num = int(np.floor((stop_s - start_s) * rate_hz + SLACK)) + 1
+    return start_s + np.arange(max(num, 0)) / rate_hz
 
 
-def _seed(draft: EpisodeDraft, piece: EpisodeRows) -> int | None:
-    """Returns the reset seed if the column `seed` holds one whole number in all rows, else adds a warning."""
-    column = piece.table.columns.get("seed")
-    if column is None or column.missing[piece.rows].all():
-        return None
-    seeds = np.unique(column.values[piece.rows])
-    if column.values.dtype.kind in "iu" and len(seeds) == 1 and not column.missing[piece.rows].any():
-        return int(seeds.item())
-    fix = "Write one whole number in all rows of an episode."
-    draft.warn("the column does not hold a seed for each episode and is left out", fix, signal="seed")
-    return None
+def resample(
+    times: NDArray[np.float64], values: Array, observed: NDArray[np.bool_], grid: NDArray[np.float64], rule: Rule
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Returns a signal at the times of the grid in its dtype, and a mask [grid] of times at which it is observed.
+
+    `hold` takes the last sample at or before a time; it counts as observed if it is newer than the previous time.
+    `linear` interpolates between the neighbours. The value counts as observed if they are at most `USUAL_GAP` usual
+    steps of the samples apart. Values that are not floating point are held. `nearest` takes the nearest sample within
+    half a step; without one it holds the last sample, which counts as not observed. Before the first sample, its value
+    is held backwards. Without a sample, values are 0.
+
+    Args:
+        times: [samples] seconds, rising.
+        values: [samples, ...].
+        observed: [samples] bool; samples with False are ignored.
+        grid: [grid] seconds, evenly rising, at least two.
+        rule: how values between samples are found.
+    """
+    if not observed.any():
+        return np.zeros((len(grid), *values.shape[1:]), values.dtype), np.zeros(len(grid), np.bool_)
+    times, values = times[observed], values[observed]
+    step = float(grid[-1] - grid[0]) / (len(grid) - 1)
+    if rule == "nearest":
+        import pandas as pd
+
+        nearest = pd.Index(times).get_indexer(grid, method="nearest", tolerance=step / 2)
+        previous = np.maximum(np.searchsorted(times, grid) - 1, 0)
+        return values[np.where(nearest >= 0, nearest, previous)], nearest >= 0
+    if rule == "linear" and values.dtype.kind == "f":
+        return _linear(times, values, grid, step)
+    last = np.searchsorted(times, np.concatenate([grid[:1] - step, grid]) + SLACK * step, side="right") - 1
+    return values[np.maximum(last[1:], 0)], np.diff(last) > 0
+
+
+def _linear(
+    times: NDArray[np.float64], values: Array, grid: NDArray[np.float64], step: float
+) -> tuple[Array, NDArray[np.bool_]]:
+    after = np.searchsorted(times, grid - SLACK * step)
+    at, before = np.minimum(after, len(times) - 1), np.maximum(after - 1, 0)
+    exact = np.abs(times[at] - grid) <= SLACK * step
+    gap_s = USUAL_GAP * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    is_near = (after > 0) & (after < len(times)) & (times[at] - times[before] <= gap_s * (1 + 1e-9))
+    wanted = np.where(exact, times[at], grid)
+    with np.errstate(over="ignore", invalid="ignore"):  # `check_episode` reports infinite values
+        components = values.reshape(len(values), -1).astype(np.float64).T
+        drawn = np.stack([np.interp(wanted, times, component) for component in components], 1)
+        return drawn.reshape(len(grid), *values.shape[1:]).astype(values.dtype), exact | is_near
+
+
+def summed(times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]) -> Array:
+    """Returns the sum of the samples within each step of the grid, [grid - 1, ...].
+
+    Args:
+        times: [samples] seconds, rising.
+        values: [samples, ...].
+        grid: [grid] seconds, evenly rising, at least two.
+    """
+    step = float(grid[-1] - grid[0]) / (len(grid) - 1)
+    edges = np.searchsorted(times, grid - SLACK * step).tolist()
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = [np.sum(values[start:stop], 0, dtype=values.dtype) for start, stop in pairwise(edges)]
+    return np.array(sums, values.dtype)

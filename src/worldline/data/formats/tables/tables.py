@@ -8,7 +8,6 @@ column becomes a signal, and its role follows from its name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -19,9 +18,8 @@ from worldline.data.checks import Finding, warning
 from worldline.data.formats.reading import EpisodeDraft, Metadata, unread
 from worldline.data.formats.tables.columns import ColumnTable, read_table, tables_in
 from worldline.data.formats.tables.episode_arrays import build
-from worldline.data.formats.tables.layout import TableLayout, layout_of
+from worldline.data.formats.tables.layout import EpisodeRows, ReadTable, Survey, layout_of, open_table, scan_tables
 from worldline.data.formats.tables.pictures import clips_in
-from worldline.data.formats.tables.survey import EpisodeRows, ReadTable, Survey, open_table, scan_tables
 from worldline.data.formats.tables.timestamps import Times
 from worldline.errors import DataError
 from worldline.schema import Schema, Signal
@@ -69,9 +67,8 @@ class TableLogs(Logs):
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Whether `path` is a CSV or Parquet file, or a folder with one and without videos or images."""
-        if path.is_dir() and ((path / LEROBOT_FILE).is_file() or clips_in(path)):
-            return False
-        return bool(tables_in(path))
+        is_other = path.is_dir() and ((path / LEROBOT_FILE).is_file() or clips_in(path))
+        return not is_other and bool(tables_in(path))
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> TableLogs:
@@ -95,32 +92,32 @@ class TableLogs(Logs):
         """Yields the episodes of all tables."""
         numbers = count()
         for file in self._survey.labels:
-            yield from self._read_table(file, numbers)
+            for draft in self._drafts(file):
+                yield draft.logged(self.schema, file.name, next(numbers))
 
-    def _read_table(self, file: Path, numbers: Iterator[int]) -> Iterator[LoggedEpisode]:
-        """Yields the episodes of a table."""
+    def _drafts(self, file: Path) -> Iterator[EpisodeDraft]:
+        """Yields the arrays of each episode in a table, or an error in their place."""
         try:
             table, times, pieces = open_table(file, self._reading, self._open_file)
         except DataError as error:
-            yield from self._without_table(file, error, numbers)
+            yield failed(error, file.name)
             return
         of_table = [*table.findings, *self._left_out(table)]
-        for piece, draft in self._drafts(file, pieces, times):
-            draft.source = _source_of(piece, self._layout, times, exact=self._exact)
-            draft.findings = of_table + draft.findings
-            of_table = []  # those of the table are reported once, with its first episode
-            yield draft.logged(self.schema, file.name, next(numbers))
-
-    def _without_table(self, file: Path, error: DataError, numbers: Iterator[int]) -> Iterator[LoggedEpisode]:
-        """Yields an error in the place of the episodes of an unreadable table."""
-        yield failed(Finding.of(error, file=file.name), next(numbers))
-
-    def _drafts(
-        self, _file: Path, pieces: Sequence[EpisodeRows], _times: Times | None
-    ) -> Iterator[tuple[EpisodeRows, EpisodeDraft]]:
-        """Yields the rows and the arrays of each episode in a table."""
         for piece in pieces:
-            yield piece, build(piece, self._layout, self._reading)
+            if (draft := self._draft(file, piece, pieces, times)) is not None:
+                draft.source = self._source_of(piece, times)
+                draft.findings = of_table + draft.findings
+                of_table = []  # those of the table are reported once, with its first episode
+                yield draft
+
+    def _draft(
+        self, _file: Path, piece: EpisodeRows, _pieces: Sequence[EpisodeRows], _times: Times | None
+    ) -> EpisodeDraft | None:
+        """Returns the arrays of an episode; None if it is not part of the logs."""
+        try:
+            return build(piece, self._layout, self._reading)
+        except DataError as error:
+            return EpisodeDraft(findings=[Finding.of(error)])
 
     def _left_out(self, table: ColumnTable) -> Iterator[Finding]:
         """Yields a warning for each column of a table that is neither known nor reported."""
@@ -131,35 +128,24 @@ class TableLogs(Logs):
                 problem = f"the column is not in the schema and is left out (it {what})"
                 yield warning(problem=problem, fix="Add a signal of this name to schema.json to keep it.", signal=name)
 
+    def _source_of(self, piece: EpisodeRows, times: Times | None) -> Metadata:
+        """Returns what a store keeps with an episode: file, number, label, piece, start time and constant columns.
 
-def failed(finding: Finding, number: int) -> LoggedEpisode:
-    """Returns an episode that cannot be read.
+        In an export, the columns `file`, `label` and `piece` are those of the exported episodes.
+        """
+        source: Metadata = {"file": piece.table.file.name, "episode": piece.number}
+        source |= {"label": piece.label} if piece.label else {}
+        source |= {PIECE: piece.piece} if piece.piece is not None else {}
+        if times is not None and piece.times is not None and len(piece.times) and np.isfinite(piece.times[0]):
+            source["start_s"] = times.start_s + float(piece.times[0])
+        for name in sorted(self._layout.facts & piece.table.columns.keys()):
+            column = piece.table.columns[name]
+            if (self._exact or column.is_text) and len(piece.rows) and not column.missing[piece.rows[0]]:
+                value = column.values[piece.rows[:1]].tolist()[0]
+                source[f"column.{name}" if name in source and not self._exact else name] = value
+        return source
 
-    Args:
-        finding: the reason, with the file.
-        number: of the episode in the logs.
-    """
-    file = finding.file or ""
-    findings = (replace(finding, episode=number),)
-    source: Metadata = {"file": file, "episode": 0}
-    return LoggedEpisode(file=file, number=number, episode=None, findings=findings, source=source)
 
-
-def _source_of(piece: EpisodeRows, layout: TableLayout, times: Times | None, *, exact: bool) -> Metadata:
-    """Returns what a store keeps with an episode: file, number, label, piece, start time and constant columns.
-
-    In an export, the columns `file`, `label` and `piece` are those of the exported episodes.
-    """
-    source: Metadata = {"file": piece.table.file.name, "episode": piece.number}
-    if piece.label:
-        source["label"] = piece.label
-    if piece.piece is not None:
-        source[PIECE] = piece.piece
-    if times is not None and piece.times is not None and len(piece.times) and np.isfinite(piece.times[0]):
-        source["start_s"] = times.start_s + float(piece.times[0])
-    for name in sorted(layout.facts & piece.table.columns.keys()):
-        column = piece.table.columns[name]
-        if (exact or column.is_text) and len(piece.rows) and not column.missing[piece.rows[0]]:
-            value = column.values[piece.rows[:1]].tolist()[0]
-            source[f"column.{name}" if name in source and not exact else name] = value
-    return source
+def failed(error: DataError, file: str) -> EpisodeDraft:
+    """Returns the draft of an episode in a file that cannot be read."""
+    return EpisodeDraft(findings=[Finding.of(error)], source={"file": file, "episode": 0})

@@ -83,88 +83,67 @@ def read_times(table: ColumnTable, requested: str | None) -> Times | None:
     how = ""
     if column.is_text:
         column, how = _parsed(column, table)
-    if column.values.ndim != 1 or column.values.dtype.kind not in "iufMm":
-        problem = f"the column of times holds neither numbers nor dates (dtype {column.values.dtype})"
-        fix = "Write seconds or ISO dates, or name another column of times."
-        raise DataError(problem, fix=fix, file=table.file, signal=name)
     dates = [c for c in table.columns.values() if c.name.lower() == "date" and c.values.dtype.kind == "M"]
     if column.values.dtype.kind == "m" and dates:  # a date and a time of day
         values, missing = np.add(dates[0].values, column.values), column.missing | dates[0].missing
         column = replace(column, values=values, missing=missing)
-    return _in_seconds(column, how)
-
-
-def _in_seconds(column: Column, how: str) -> Times:
-    """Converts a column of numbers, dates or durations; `how` is added to the assumption."""
     values, missing, kind = column.values, column.missing, column.values.dtype.kind
+    if values.ndim != 1 or kind not in "iufMm":
+        problem = f"the column of times holds neither numbers nor dates (dtype {values.dtype})"
+        fix = "Write seconds or ISO dates, or name another column of times."
+        raise DataError(problem, fix=fix, file=table.file, signal=name)
     if kind == "f":
         missing = missing | ~np.isfinite(values)
-        values = np.where(missing, 0.0, values)
-    if kind in "Mm":
-        scale, is_date = SECONDS[values.dtype.str[4:-1]], kind == "M"
-        assumption = f"read as {'dates' if is_date else 'times of day or durations'}{how}"
-    else:
-        scale, is_date, assumption = _scale(column)
+    scale, is_date, assumption = _scale(column)
     # Subtract the first date as an integer: seconds since 1970 in float64 would lose precision.
-    ticks = values if kind == "f" else values.astype(np.int64)
+    ticks = np.where(missing, 0, values) if kind == "f" else values.astype(np.int64)
     first = ticks[np.argmin(missing)] if is_date and not missing.all() else ticks.dtype.type(0)
     seconds = np.subtract(ticks, first).astype(np.float64) * scale
     seconds[missing | ~(np.abs(seconds) < _MAX_SECONDS)] = np.nan
-    start_s = float(first) * scale
-    return Times(
-        name=column.name,
-        seconds=seconds,
-        start_s=start_s,
-        is_date=is_date,
-        assumption=f"{column.name}: {assumption}.",
-    )
+    assumption, start_s = f"{name}: read as {assumption}{how}.", float(first) * scale
+    return Times(name=name, seconds=seconds, start_s=start_s, is_date=is_date, assumption=assumption)
 
 
 def _scale(column: Column) -> tuple[float, bool, str]:
-    """Returns seconds per unit, whether the numbers are dates, and a clause about it."""
+    """Returns seconds per unit, whether the values are dates, and a clause about it."""
+    if column.values.dtype.kind in "Mm":
+        is_date = column.values.dtype.kind == "M"
+        return SECONDS[column.values.dtype.str[4:-1]], is_date, "dates" if is_date else "times of day or durations"
     known = column.values[~column.missing].astype(np.float64)
     size = float(np.median(np.abs(known))) if len(known) else 0.0
     head, _, tail = column.name.rpartition("_")
     unit = column.unit if column.unit in SECONDS else tail if head and tail in SECONDS else None
     if unit is not None:
-        return SECONDS[unit], size * SECONDS[unit] >= EPOCHS[0][0], f"read as times in {unit}, the unit of its header"
+        return SECONDS[unit], size * SECONDS[unit] >= EPOCHS[0][0], f"times in {unit}, the unit of its header"
     for low, high, unit, scale in EPOCHS:
         if low <= size < high:
-            return scale, True, f"read as {unit} since 1970, because its numbers are so large"
-    return 1.0, False, "read as seconds"
+            return scale, True, f"{unit} since 1970, because its numbers are so large"
+    return 1.0, False, "seconds"
 
 
 def _parsed(column: Column, table: ColumnTable) -> tuple[Column, str]:
     """Parses texts as numbers or dates, and returns an assumption; a minority of unreadable cells counts as missing."""
-    values: NDArray[np.generic]
-    values, bad = as_numbers(column.values, column.missing)
-    how, few = "", (~column.missing).sum() // 2
-    if bad.sum() > few:
-        values, bad, how = _dates(column, table)
-    if bad.sum() > few:
-        row = int(np.argmax(bad))
-        problem = f"row {row} (from 0) of the column of times is {column.values[row]!r}"
-        fix = "Write times in seconds, or as dates such as 2024-05-31T12:00:00.5."
-        raise DataError(problem, fix=fix, file=table.file, signal=column.name)
-    return replace(column, values=values, missing=column.missing | bad), how
-
-
-def _dates(column: Column, table: ColumnTable) -> tuple[NDArray[np.generic], NDArray[np.bool_], str]:
-    """Parses texts as dates, all with or all without a time zone; returns a mask of texts that are no dates."""
     import pandas as pd
 
-    texts = pd.Series(column.values[~column.missing].astype(str)).str.strip()
+    numbers, bad = as_numbers(column.values, column.missing)
+    most = (~column.missing).sum() / 2
+    if bad.sum() <= most:
+        return replace(column, values=numbers, missing=column.missing | bad), ""
+    texts = pd.Series(column.values, dtype=object).mask(column.missing).str.strip()
     dates, how = pd.to_datetime(texts, **_READ, format="ISO8601"), ""
-    zoned = texts.str.contains(_ZONE)
+    zoned = texts.str.contains(_ZONE, na=False)
     if zoned.any() and dates[~zoned].notna().any():
         problem = "some times have a time zone and others do not"
         raise DataError(problem, fix="Write all times in UTC.", file=table.file, signal=column.name)
-    if 2 * dates.isna().sum() > len(dates):
+    if dates.notna().sum() < most:
         dates, how = _local_dates(texts)
-    values, bad = np.zeros(len(column.values), "datetime64[us]"), np.zeros(len(column.values), np.bool_)
-    bad[~column.missing] = dates.isna()
-    values[~column.missing & ~bad] = dates.dropna().dt.tz_localize(None).to_numpy("datetime64[us]")
-    return values, bad, how
+    if dates.notna().sum() < most:
+        row = int(np.argmax(dates.isna() & ~column.missing))
+        problem = f"row {row} (from 0) of the column of times is {column.values[row]!r}"
+        fix = "Write times in seconds, or as dates such as 2024-05-31T12:00:00.5."
+        raise DataError(problem, fix=fix, file=table.file, signal=column.name)
+    values = dates.dt.tz_localize(None).to_numpy("datetime64[us]")
+    return replace(column, values=values, missing=dates.isna().to_numpy()), how
 
 
 def _local_dates(texts: pd.Series[str]) -> tuple[pd.Series[Any], str]:
@@ -176,9 +155,9 @@ def _local_dates(texts: pd.Series[str]) -> tuple[pd.Series[Any], str]:
     for order, day_first in ((", day first", True), (", month first", False)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a format that contradicts the order
-            form = guess_datetime_format(texts.iloc[0], dayfirst=day_first)
+            form = guess_datetime_format(texts.dropna().iloc[0], dayfirst=day_first)
             orders[order] = pd.to_datetime(texts, **_READ, format=form or "mixed", dayfirst=day_first)
-    backward = {order: (dates.diff().dt.total_seconds() < 0).sum() for order, dates in orders.items()}
+    backward = {order: (dates.dropna().diff().dt.total_seconds() < 0).sum() for order, dates in orders.items()}
     best = min(orders, key=lambda order: (orders[order].isna().sum(), backward[order]))
     is_clear = orders[", day first"].equals(orders[", month first"])
     return orders[best], "" if is_clear else best

@@ -7,25 +7,26 @@
 
 A row takes the frame number in its column `frame` (from 0). Without that column it takes the last frame at or before
 its time. Without times, rows and frames are matched in order if their numbers are equal. Rows without a frame are
-masked as not observed.
+masked as not observed; missing frames are reported, never replaced.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldline.data.base import LoggedEpisode, ReadOptions, schema_beside
 from worldline.data.checks import Finding
-from worldline.data.formats.reading import EpisodeDraft, unread
+from worldline.data.formats.reading import EpisodeDraft, filled, unread
 from worldline.data.formats.tables.columns import read_table, tables_in
-from worldline.data.formats.tables.matching import FRAME_NAMES, Recording, build_with_pictures
+from worldline.data.formats.tables.episode_arrays import SLACK, build, resample
+from worldline.data.formats.tables.layout import EpisodeRows, Survey, scan_tables
 from worldline.data.formats.tables.pictures import VIDEO_SUFFIXES, Clip, clips_in
-from worldline.data.formats.tables.survey import EpisodeRows, Survey, scan_tables
 from worldline.data.formats.tables.tables import LEROBOT_FILE, TableLogs, failed
 from worldline.data.formats.tables.timestamps import Times
 from worldline.errors import DataError
@@ -33,9 +34,15 @@ from worldline.schema import Kind, Role, Schema, Signal
 
 CAMERA = "camera"
 """The signal name if there is one camera."""
+FRAME_NAMES = ("frame", "frame_index", "frame_idx", "frame_id", "frame_number")
+"""A column with one of these names holds the frame number of each row, from 0."""
+MAX_FRAME_AGE = 1.5
+"""Maximum age of a row's frame, in frame intervals; an older frame means that the next one was dropped."""
 
 Recordings = dict[str, dict[str, Path]]
 """By the recording's name in tables: a video file or a folder of images per camera."""
+Frames = NDArray[np.int64]
+"""[rows or steps] number of the frame in its clip, -1 for none."""
 
 _MATCHING = (
     "Rows are matched to frames by a column `frame` (from 0), else by time, else in order if their numbers are equal. "
@@ -63,17 +70,15 @@ class VideoLogs(TableLogs):
         schema: Schema | None,
         reading: ReadOptions,
     ) -> None:
-        used, unused = names.values(), list[str]()
-        if schema is None:
-            with_rows = [clips for name, clips in recordings.items() if name in used]
-            cameras, step_s = _look(with_rows or recordings.values())
-        else:
-            cameras, step_s = (), None
-            recordings, unused = _cameras_of(schema, recordings, [name for name in recordings if name in used])
+        with_rows = {name: clips for name, clips in recordings.items() if name in names.values()}
+        self._without_rows = [next(iter(recordings[name].values())) for name in recordings if name not in with_rows]
+        unused = list[str]()
+        cameras, step_s = _look(with_rows or recordings) if schema is None else ((), None)
+        if schema is not None:
+            recordings, unused = _cameras_of(schema, recordings)
         super().__init__(survey, schema, reading, cameras=cameras, step_s=step_s)
         self.unclear = (*self.unclear, _MATCHING, *unused)
         self._recordings, self._names = recordings, names
-        self._without_rows = [name for name in recordings if name not in used]
 
     def with_schema(self, schema: Schema) -> None:
         """None: the cameras of another schema are read again."""
@@ -116,46 +121,129 @@ class VideoLogs(TableLogs):
     def read(self) -> Iterator[LoggedEpisode]:
         """Yields the episodes of all tables, then an error for each recording without rows."""
         yield from super().read()
-        for number, name in enumerate(self._without_rows, len(self) - len(self._without_rows)):
-            file = next(iter(self._recordings[name].values())).name
+        for number, clip in enumerate(self._without_rows, len(self) - len(self._without_rows)):
             fix = "Add a table with the same name, or a table with a column of episodes that contains this name."
-            problem = "no table has the actions of this recording"
-            yield failed(Finding(problem=problem, fix=fix, file=file), number)
+            error = DataError("no table has the actions of this recording", fix=fix)
+            yield failed(error, clip.name).logged(self.schema, clip.name, number)
 
-    def _without_table(self, file: Path, error: DataError, numbers: Iterator[int]) -> Iterator[LoggedEpisode]:
-        if (file, None) in self._names:
-            yield from super()._without_table(file, error, numbers)
+    def _drafts(self, file: Path) -> Iterator[EpisodeDraft]:
+        if any(file == table for table, _ in self._names):
+            yield from super()._drafts(file)
 
-    def _drafts(
-        self, file: Path, pieces: Sequence[EpisodeRows], times: Times | None
-    ) -> Iterator[tuple[EpisodeRows, EpisodeDraft]]:
-        for label, same in groupby(pieces, key=lambda piece: piece.label):
-            parts, name = list(same), self._names.get((file, label))
-            if name is None:
-                which = f"named {label!r}" if label else "for these rows"
-                problem = f"there is no video {which} (found: {', '.join(self._recordings)})"
-                fix = "Name the video like the table, or like the episode in its column."
-                missing = EpisodeDraft(findings=[Finding(problem=problem, fix=fix)])
-                yield from ((piece, missing) for piece in parts if (file, label) in self._names)
-                continue
-            rows = np.unique(np.concatenate([piece.rows for piece in parts]))
-            start_s = float(times.seconds[rows[0]]) if times is not None and len(rows) else 0.0
-            is_date = times is not None and times.is_date
-            recording = Recording(cameras=self._recordings[name], rows=rows, start_s=start_s, is_date=is_date)
-            for piece in parts:
-                yield piece, build_with_pictures(piece, recording, self._layout, self._reading)
+    def _draft(
+        self, file: Path, piece: EpisodeRows, pieces: Sequence[EpisodeRows], times: Times | None
+    ) -> EpisodeDraft | None:
+        if (file, piece.label) not in self._names:
+            return None
+        name = self._names[file, piece.label]
+        if name is None:
+            which = f"named {piece.label!r}" if piece.label else "for these rows"
+            problem = f"there is no video {which} (found: {', '.join(self._recordings)})"
+            fix = "Name the video like the table, or like the episode in its column."
+            return EpisodeDraft(findings=[Finding(problem=problem, fix=fix)])
+        rows = np.unique(np.concatenate([other.rows for other in pieces if other.label == piece.label]))
+        try:
+            return self._with_pictures(piece, rows, times, {n: Clip(p) for n, p in self._recordings[name].items()})
+        except DataError as error:
+            problem = f"{error.file}: {error.problem}" if error.file else error.problem
+            return EpisodeDraft(findings=[replace(Finding.of(error), problem=problem)])
+
+    def _with_pictures(
+        self, piece: EpisodeRows, rows: NDArray[np.intp], times: Times | None, clips: Mapping[str, Clip]
+    ) -> EpisodeDraft:
+        """Builds the arrays of an episode, including its cameras; `rows` are those of its whole recording."""
+        by_row = {name: _by_row(piece, rows, clip) for name, clip in clips.items()}
+        if piece.times is None:
+            known = (_times_of(clip, by_row[name]) for name, clip in clips.items())
+            piece = replace(piece, times=next((seconds for seconds in known if seconds is not None), None))
+        draft = build(piece, self._layout, self._reading)
+        for name, clip in clips.items() if not draft.is_left_out else ():
+            if (frames := by_row[name]) is None:
+                start_s, is_date = (float(times.seconds[rows[0]]), times.is_date) if times is not None else (0.0, False)
+                frames = _by_time(draft, name, clip, start_s, is_date)
+            elif self._reading.rate_hz is not None and piece.times is not None and draft.times is not None:
+                frames = _at_times(piece.times, frames, draft.times)
+            _add(draft, name, frames, clip, is_whole=len(piece.rows) == len(rows))
+        return draft
 
 
-def _recordings(clips: Sequence[Path], table_names: Iterable[str]) -> Recordings:
-    """Groups clips by recording and camera.
+def _times_of(clip: Clip, frames: Frames | None) -> NDArray[np.float64] | None:
+    """Returns the times of the rows' frames, for rows without times; None unless all are known and rise."""
+    is_known = clip.times is not None and frames is not None and frames.min() >= 0 and (np.diff(frames) > 0).all()
+    return clip.times[frames] if is_known and clip.times is not None else None
 
-    Args:
-        clips: video files and folders.
-        table_names: names of recordings in tables.
-    """
+
+def _by_row(piece: EpisodeRows, rows: NDArray[np.intp], clip: Clip) -> Frames | None:
+    """Returns the frame of each row by the column of frames or by order; None if times decide."""
+    columns = piece.table.columns
+    column = next((columns[name] for name in FRAME_NAMES if name in columns and columns[name].is_number), None)
+    if column is None:
+        if piece.times is not None and clip.times is not None:
+            return None
+        if len(rows) == len(clip):
+            return np.searchsorted(rows, piece.rows)
+        problem = f"{len(rows)} rows and {len(clip)} frames cannot be matched without times or a column of frames"
+        fix = "Add a column `frame` that counts from 0, or a column of times."
+        raise DataError(problem, fix=fix, file=clip.path)
+    cells, missing = column.values[piece.rows].astype(np.float64), column.missing[piece.rows]
+    every, problem = column.values[~column.missing], ""
+    if len(wrong := np.flatnonzero(~missing & ~((cells >= 0) & (cells == np.round(cells)) & (cells < 2**62)))):
+        problem = f"row {piece.rows[wrong[0]]} of the table names frame {cells[wrong[0]]:g}"
+    elif len(rows) == len(column.values) and every.min() == 1 and every.max() == len(clip):
+        problem = f"the column {column.name} counts the {len(clip)} frames from 1"
+    if problem:
+        raise DataError(problem, fix=f"Let the column {column.name} count frames from 0.", file=clip.path)
+    return np.where(missing | (cells >= len(clip)), -1, cells).astype(np.int64)
+
+
+def _at_times(row_times: NDArray[np.float64], by_row: Frames, times: NDArray[np.float64]) -> Frames:
+    """Returns the frame of each step of a resampled episode."""
+    known = by_row >= 0
+    held, _ = resample(row_times, by_row, known, times, "hold")
+    return np.where(known.any() & (times >= row_times[np.argmax(known)] - 1e-9), held, -1).astype(np.int64)
+
+
+def _by_time(draft: EpisodeDraft, name: str, clip: Clip, start_s: float, is_date: bool) -> Frames:
+    """Returns the last frame at or before each time, -1 if it is older than `MAX_FRAME_AGE`."""
+    assert draft.times is not None
+    assert clip.times is not None
+    times, end_s = draft.times, float(clip.times[-1])
+    if is_date or start_s > end_s:
+        times = times - start_s
+    if not is_date and start_s > end_s:
+        problem = f"the rows start at {start_s} s, after the end of the video ({end_s:.3f} s)"
+        fix = "If they did not start together, count both times from the same moment."
+        draft.warn(f"{problem}; assumed that both start together", fix, signal=name)
+    interval = float(np.median(np.diff(clip.times))) if len(clip) > 1 else 0.0
+    frames = np.searchsorted(clip.times, times + SLACK * interval, side="right") - 1
+    age = times - clip.times[np.maximum(frames, 0)]
+    return np.where(age <= (MAX_FRAME_AGE + SLACK) * interval, frames, -1).astype(np.int64)
+
+
+def _add(draft: EpisodeDraft, name: str, frames: Frames, clip: Clip, *, is_whole: bool) -> None:
+    """Adds the frames of one camera, with warnings about missing frames, and unused ones of a whole recording."""
+    known = frames >= 0
+    if not known.any():
+        problem = f"no row matches any of the {len(clip)} frames of {clip.path.name}"
+        raise DataError(problem, fix="Make the times or frame numbers of the table agree with the video.", signal=name)
+    if lost := np.flatnonzero(~known).tolist():
+        problem = f"{len(lost)} of {len(frames)} rows have no frame in {clip.path.name}, the first is row {lost[0]}"
+        fix = "They are marked as not observed. If the video should have these frames, export it again."
+        draft.warn(problem, fix, signal=name, step=lost[0])
+    before, after = int(frames[known].min()), len(clip) - 1 - int(frames.max())
+    if (before or after) and is_whole:
+        problem = f"{before} frames before the first row and {after} after the last row are left out"
+        draft.warn(problem, "If they matter, log rows for the whole video.", signal=name)
+    use = filled(frames, known).astype(np.int64)
+    fresh = known & (np.diff(use, prepend=-1) != 0)
+    fresh[np.argmax(known)] = True
+    draft.put(name, clip.load(use), fresh)
+
+
+def _recordings(clips: Sequence[Path], table_names: set[str]) -> Recordings:
+    """Groups clips by recording and camera; `table_names` are the names of recordings in tables."""
     stems = [clip.name if clip.is_dir() else clip.stem for clip in clips]
-    heads, table_names = [stem.rpartition(".")[0] for stem in stems], set(table_names)
-    recordings: Recordings = {}
+    heads, recordings = [stem.rpartition(".")[0] for stem in stems], Recordings()
     for clip, stem, head in zip(clips, stems, heads, strict=True):
         several = stem not in table_names and head and (head in table_names or heads.count(head) > 1)
         name, camera = (head, stem.rpartition(".")[2]) if several else (stem, CAMERA)
@@ -167,16 +255,14 @@ def _recordings(clips: Sequence[Path], table_names: Iterable[str]) -> Recordings
 
 def _name(table: Path, label: str | None, recordings: Recordings) -> str | None:
     """Finds the recording of a table's episode by the table's name, or by the episode's label or number."""
-    for name in (table.stem, label):
-        if name is not None and name in recordings:
-            return name
-    numbers = {name: re.search(r"\d+$", name) for name in recordings}
-    is_number = label is not None and label.isdecimal()
-    same = [name for name, digits in numbers.items() if is_number and digits and int(digits[0]) == int(label or 0)]
+    if (name := next((name for name in (table.stem, label) if name in recordings), None)) is not None:
+        return name
+    numbers = {name: re.search(r"\d+$", name) for name in recordings} if label and label.isdecimal() else {}
+    same = [name for name, digits in numbers.items() if digits and int(digits[0]) == int(label or "")]
     return same[0] if len(same) == 1 else None
 
 
-def _cameras_of(schema: Schema, recordings: Recordings, with_rows: Sequence[str]) -> tuple[Recordings, list[str]]:
+def _cameras_of(schema: Schema, recordings: Recordings) -> tuple[Recordings, list[str]]:
     """Keeps the schema's cameras and returns sentences about the others; a single camera takes the schema's name."""
     images = [s.name for s in schema.signals if s.kind is Kind.IMAGE and s.role is Role.OBSERVATION]
     cameras = list(dict.fromkeys(camera for clips in recordings.values() for camera in clips))
@@ -185,15 +271,12 @@ def _cameras_of(schema: Schema, recordings: Recordings, with_rows: Sequence[str]
     if not {*cameras} & {*images}:
         problem = f"the schema has no image signal for any camera ({', '.join(cameras)})"
         raise DataError(problem, fix="Add an image signal with the name of a camera to schema.json.")
+    kept = {name: {c: clip for c, clip in clips.items() if c in images} for name, clips in recordings.items()}
     unused = [camera for camera in cameras if camera not in images]
-    kept = {
-        name: {camera: clip for camera, clip in clips.items() if camera in images or name not in with_rows}
-        for name, clips in recordings.items()
-    }
     return kept, [f"{camera}: left out, because the schema has no image signal of this name." for camera in unused]
 
 
-def _look(recordings: Iterable[Mapping[str, Path]]) -> tuple[tuple[Signal, ...], float | None]:
+def _look(recordings: Recordings) -> tuple[tuple[Signal, ...], float | None]:
     """Reads the first frame of each camera from its first readable clip.
 
     Returns the cameras, and the usual seconds between frames; None if there are only images.
@@ -201,20 +284,18 @@ def _look(recordings: Iterable[Mapping[str, Path]]) -> tuple[tuple[Signal, ...],
     Raises:
         DataError: a camera has no readable clip.
     """
-    cameras, failures = dict[str, Signal](), dict[str, DataError]()
-    step_s: float | None = None
-    for name, path in ((camera, path) for clips in recordings for camera, path in clips.items()):
-        if name in cameras:
-            continue
-        try:
-            clip = Clip(path)
-            picture = next(clip.between(0, 0))
-        except DataError as error:
-            failures.setdefault(name, error)
-            continue
-        cameras[name] = Signal(name=name, role=Role.OBSERVATION, kind=Kind.IMAGE, shape=picture.shape)
-        if step_s is None and clip.times is not None and len(clip) > 1:
-            step_s = float(f"{np.median(np.diff(clip.times)):.9g}")
+    cameras, failures, step_s = dict[str, Signal](), dict[str, DataError](), None
+    for name, path in ((camera, path) for clips in recordings.values() for camera, path in clips.items()):
+        if name not in cameras:
+            try:
+                clip = Clip(path)
+                shape = next(clip.between(0, 0)).shape
+            except DataError as error:
+                failures.setdefault(name, error)
+                continue
+            cameras[name] = Signal(name=name, role=Role.OBSERVATION, kind=Kind.IMAGE, shape=shape)
+            if step_s is None and clip.times is not None and len(clip) > 1:
+                step_s = float(f"{np.median(np.diff(clip.times)):.9g}")
     if missing := [failure for name, failure in failures.items() if name not in cameras]:
         raise missing[0]
     return tuple(cameras.values()), step_s
