@@ -280,6 +280,8 @@ def test_folders_of_pictures_in_natural_order(tmp_path, shared):
     assert frames_of(logged.episode) == list(range(11))
     assert logs.schema["camera"].shape == (6, 8, 3)
     np.testing.assert_array_equal(logged.episode.observations["camera"][3], np.full((6, 8, 3), shade(3), np.uint8))
+    _, pieces = read(tmp_path, max_steps=5)
+    assert [frames_of(piece.episode) for piece in pieces] == [[0, 1, 2, 3, 4, 5], [5, 6, 7, 8, 9, 10]]
 
 
 def test_a_schema_names_the_only_camera_and_leaves_others_out(tmp_path):

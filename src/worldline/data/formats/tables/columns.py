@@ -133,16 +133,45 @@ def _read_csv(file: Path) -> tuple[pd.DataFrame, Path, list[Finding]]:
     import pandas as pd
 
     check_size(BYTES_A_CSV_BYTE * file.stat().st_size, "the table", file=file)
+    headers, form, is_whole = _form(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
+            frame = pd.read_csv(file, na_values=[*NULLS], dtype_backend="numpy_nullable", low_memory=False, **form)
+    except (pd.errors.ParserError, pd.errors.ParserWarning):
+        _check_rows(file, form["sep"], len(headers))
+        raise
+    if frame.iloc[:, -1].isna().any():  # pandas fills short rows
+        _check_rows(file, form["sep"], len(headers))
+    texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name].dtype)]
+    if any(frame[name].isna().any() for name in texts):  # words such as "none" count as texts there
+        frame[texts] = pd.read_csv(file, na_values=[""], dtype=str, usecols=texts, **form)
+    columns, findings = [frame[name] for name in frame], list[Finding]()
+    for name in texts:
+        has_commas = form["decimal"] == "," or (form["sep"] != "," and frame[name].str.contains(",").any())
+        columns[name], problem = _parsed(frame[name], ",." if has_commas else ".,")
+        if problem:
+            fix, signal = "If this is wrong, write its numbers without separators of thousands.", headers[name]
+            findings.append(warning(problem=problem, fix=fix, file=file.name, signal=name_and_unit(signal)[0]))
+    if not is_whole:
+        problem = "the last line has no line end; the file may be truncated and its last value wrong"
+        fix = "Compare it with the original; if it is complete, add a line end."
+        findings.append(warning(problem=problem, fix=fix, file=file.name))
+    return pd.concat(columns, axis=1).set_axis(headers, axis=1), file, findings
+
+
+def _form(file: Path) -> tuple[list[str], dict[str, Any], bool]:
+    """Returns the headers of a CSV file, the options with which pandas reads it, and whether its last line ends."""
     with file.open("rb") as stream:
         head, first = stream.readline(_LINE_BYTES), stream.readline(_LINE_BYTES)
         stream.seek(-min(1, file.stat().st_size), 2)
-        end = stream.read()
+        is_whole = stream.read() in b"\r\n"
     delimiter = max(",;\t", key=lambda mark: head.count(mark.encode()))
     with file.open(encoding="utf-8-sig", newline="") as lines:
         headers = next(csv.reader(lines, delimiter=delimiter), [])
     if not headers:
         raise ValueError("there is no header")
-    form: dict[str, Any] = {
+    form = {
         "sep": delimiter,
         "header": 0,
         "names": range(len(headers)),
@@ -151,30 +180,7 @@ def _read_csv(file: Path) -> tuple[pd.DataFrame, Path, list[Finding]]:
         "keep_default_na": False,
         "skip_blank_lines": len(headers) > 1,  # with one column, empty lines are missing cells
     }
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
-            frame = pd.read_csv(file, na_values=[*NULLS], dtype_backend="numpy_nullable", low_memory=False, **form)
-    except (pd.errors.ParserError, pd.errors.ParserWarning):
-        _check_rows(file, delimiter, len(headers))
-        raise
-    if frame.iloc[:, -1].isna().any():  # pandas fills short rows
-        _check_rows(file, delimiter, len(headers))
-    texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name].dtype)]
-    if any(frame[name].isna().any() for name in texts):  # words such as "none" count as texts there
-        frame[texts] = pd.read_csv(file, na_values=[""], dtype=str, usecols=texts, **form)
-    columns, findings = [frame[name] for name in frame], list[Finding]()
-    for name in texts:
-        has_commas = form["decimal"] == "," or (delimiter != "," and frame[name].str.contains(",").any())
-        columns[name], problem = _parsed(frame[name], ",." if has_commas else ".,")
-        if problem:
-            fix, signal = "If this is wrong, write its numbers without separators of thousands.", headers[name]
-            findings.append(warning(problem=problem, fix=fix, file=file.name, signal=name_and_unit(signal)[0]))
-    if end not in b"\r\n":
-        problem = "the last line has no line end; the file may be truncated and its last value wrong"
-        fix = "Compare it with the original; if it is complete, add a line end."
-        findings.append(warning(problem=problem, fix=fix, file=file.name))
-    return pd.concat(columns, axis=1).set_axis(headers, axis=1), file, findings
+    return headers, form, is_whole
 
 
 def _check_rows(file: Path, delimiter: str, width: int) -> None:

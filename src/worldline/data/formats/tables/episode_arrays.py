@@ -170,10 +170,9 @@ def _numbers(
     if column.is_empty:
         return np.zeros(cells.shape), none
     if codes is not None:
-        import pandas as pd
-
-        numbers = pd.Index(codes).get_indexer(pd.Index(cells, dtype=object))
-        return np.maximum(numbers, 0), (numbers < 0) & ~missing
+        numbers = {text: number for number, text in enumerate(codes)}
+        coded = np.array([numbers.get(cell, -1) if isinstance(cell, str) else -1 for cell in cells.tolist()])
+        return np.maximum(coded, 0), (coded < 0) & ~missing
     if column.is_number:
         # `is_number` implies a number dtype, which the type checker does not know.
         return cells.astype(np.int64) if cells.dtype == np.bool_ else cells, none  # type: ignore[return-value]

@@ -103,21 +103,20 @@ class TableLogs(Logs):
             yield failed(error, file.name)
             return
         of_table = [*table.findings, *self._left_out(table)]
-        for piece in pieces:
-            if (draft := self._draft(file, piece, pieces, times)) is not None:
+        for piece, draft in zip(pieces, self._built(file, pieces, times), strict=True):
+            if draft is not None:
                 draft.source = self._source_of(piece, times)
                 draft.findings = of_table + draft.findings
                 of_table = []  # those of the table are reported once, with its first episode
                 yield draft
 
-    def _draft(
-        self, _file: Path, piece: EpisodeRows, _pieces: Sequence[EpisodeRows], _times: Times | None
-    ) -> EpisodeDraft | None:
-        """Returns the arrays of an episode; None if it is not part of the logs."""
-        try:
-            return build(piece, self._layout, self._reading)
-        except DataError as error:
-            return EpisodeDraft(findings=[Finding.of(error)])
+    def _built(self, _file: Path, pieces: Sequence[EpisodeRows], _times: Times | None) -> Iterator[EpisodeDraft | None]:
+        """Yields the arrays of each episode in a table; None if it is not part of the logs."""
+        for piece in pieces:
+            try:
+                yield build(piece, self._layout, self._reading)
+            except DataError as error:
+                yield EpisodeDraft(findings=[Finding.of(error)])
 
     def _left_out(self, table: ColumnTable) -> Iterator[Finding]:
         """Yields a warning for each column of a table that is neither known nor reported."""

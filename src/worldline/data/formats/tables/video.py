@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -130,23 +131,26 @@ class VideoLogs(TableLogs):
         if any(file == table for table, _ in self._names):
             yield from super()._drafts(file)
 
-    def _draft(
-        self, file: Path, piece: EpisodeRows, pieces: Sequence[EpisodeRows], times: Times | None
-    ) -> EpisodeDraft | None:
-        if (file, piece.label) not in self._names:
-            return None
-        name = self._names[file, piece.label]
-        if name is None:
-            which = f"named {piece.label!r}" if piece.label else "for these rows"
-            problem = f"there is no video {which} (found: {', '.join(self._recordings)})"
-            fix = "Name the video like the table, or like the episode in its column."
-            return EpisodeDraft(findings=[Finding(problem=problem, fix=fix)])
-        rows = np.unique(np.concatenate([other.rows for other in pieces if other.label == piece.label]))
-        try:
-            return self._with_pictures(piece, rows, times, {n: Clip(p) for n, p in self._recordings[name].items()})
-        except DataError as error:
-            problem = f"{error.file}: {error.problem}" if error.file else error.problem
-            return EpisodeDraft(findings=[replace(Finding.of(error), problem=problem)])
+    def _built(self, file: Path, pieces: Sequence[EpisodeRows], times: Times | None) -> Iterator[EpisodeDraft | None]:
+        for label, same in groupby(pieces, key=lambda piece: piece.label):
+            parts, clips = list(same), dict[str, Clip]()
+            rows = np.unique(np.concatenate([piece.rows for piece in parts]))
+            for piece in parts if (file, label) in self._names else ():
+                try:
+                    clips = clips or self._clips(self._names[file, label], label)
+                    yield self._with_pictures(piece, rows, times, clips)
+                except DataError as error:
+                    problem = f"{error.file}: {error.problem}" if error.file else error.problem
+                    yield EpisodeDraft(findings=[replace(Finding.of(error), problem=problem)])
+            yield from () if (file, label) in self._names else [None] * len(parts)
+
+    def _clips(self, name: str | None, label: str | None) -> dict[str, Clip]:
+        """Opens the cameras of a recording."""
+        if name is not None:
+            return {camera: Clip(path) for camera, path in self._recordings[name].items()}
+        which = f"named {label!r}" if label else "for these rows"
+        problem = f"there is no video {which} (found: {', '.join(self._recordings)})"
+        raise DataError(problem, fix="Name the video like the table, or like the episode in its column.")
 
     def _with_pictures(
         self, piece: EpisodeRows, rows: NDArray[np.intp], times: Times | None, clips: Mapping[str, Clip]
