@@ -83,6 +83,13 @@ def huge_schema(folder: Path, scale: float = 1.0) -> Path:
     return folder / "log.csv"
 
 
+def single_rows(folder: Path, scale: float = 1.0) -> Path:
+    """A CSV file of 7.5 MB with a million episodes of one row."""
+    rows = (f"{number},0,{number % 2}\n" for number in range(int(scale * 10**6)))
+    (folder / "rows.csv").write_text("episode,temperature,valve_command\n" + "".join(rows))
+    return folder / "rows.csv"
+
+
 def wide_table(folder: Path, scale: float = 1.0) -> Path:
     """A CSV file of 20,000 columns."""
     names = ["time", "valve_command", *(f"sensor_{number}" for number in range(20_000))]
@@ -275,6 +282,7 @@ ATTACKS: dict[str, tuple[Callable[[Path, float], Path], float, str]] = {
     "huge chunks": (huge_chunks, 0.17, f"its values {_TOO_LARGE}"),
     "long table": (long_table, 0.1, f"the table {_TOO_LARGE}"),
     "huge schema": (huge_schema, 0.1, f"the schema {_TOO_LARGE}"),
+    "single rows": (single_rows, 0.1, "100000 of the 100000 episodes have a single row, and an episode needs two"),
     "wide table": (wide_table, 0.1, r"the table has 20002 columns, and the limit is 4096"),
     "nested schema": (nested_schema, 0.1, r"recursion limit exceeded"),
     "empty rows": (empty_rows, 0.1, f"a mask of its rows {_TOO_LARGE}"),

@@ -15,7 +15,9 @@ import pytest
 from tests.adversarial.hostile_logs import ATTACKS, SUMS, many_choices
 
 from worldline.data import array_size, limited_process
+from worldline.data.base import ReadOptions
 from worldline.data.correcting import correct_schema
+from worldline.data.formats.tables.layout import MANY_EPISODES
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.data.store import open_store
@@ -23,7 +25,7 @@ from worldline.errors import ConfigError, DataError, InputError
 from worldline.workflows.check import check
 
 LIMIT = 10**8
-MAX_PEAK_KB, MAX_S = 500_000, 60.0
+MAX_PEAK_KB, MAX_S, MAX_TABLE_S = 500_000, 60.0, 5.0
 SMALL_PROCESS = 600_000_000
 """A limit of memory with which libraries load, but not much more."""
 
@@ -72,6 +74,18 @@ def test_the_command_refuses_them_at_full_size(tmp_path: Path, name: str) -> Non
     status, peak = done.stdout.split()[-2:]
     assert status == "1", done.stdout + done.stderr
     assert int(peak) < MAX_PEAK_KB
+
+
+@pytest.mark.parametrize(("header", "gap_s"), [("episode,other", None), ("number,time", 0.5)])
+def test_episodes_of_a_single_row_are_counted_before_they_are_read(
+    tmp_path: Path, header: str, gap_s: float | None
+) -> None:
+    rows = "".join(f"{row},{row},{row % 3},{row % 2}\n" for row in range(20 * MANY_EPISODES))
+    (tmp_path / "log.csv").write_text(f"{header},temperature,valve_command\n{rows}")
+    started = time.process_time()
+    with pytest.raises(DataError, match=r"20000 of the 20000 episodes have a single row.*--episode.*--gap-s"):
+        open_logs(tmp_path / "log.csv", reading=ReadOptions(gap_s=gap_s))
+    assert time.process_time() - started < MAX_TABLE_S
 
 
 def write_log(path: Path, texts: list[str]) -> None:

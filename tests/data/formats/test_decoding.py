@@ -12,7 +12,7 @@ from tests.data.formats.lerobot.lerobot_fixture import pictures, write_video
 from worldline.data.formats.decoding import frame_times, frames
 from worldline.errors import DataError
 
-NAMES = ["a.mp4", "a.avi", "a.mkv"]
+NAMES = ["a.mp4", "a.avi", "a.mkv", "a.mov"]
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,8 @@ from worldline.data.formats.reading import (
     draft_of_arrays,
 )
 from worldline.data.formats.tables.columns import ColumnTable, table_of
-from worldline.data.formats.tables.tables import TableLogs, scan_tables
+from worldline.data.formats.tables.layout import scan_tables
+from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.infer import SchemaDraft, infer_schema, summarise
 from worldline.data.role_names import RoleGuess
 from worldline.episode import Episode
@@ -76,8 +77,7 @@ def logs_in_memory(logs: object, schema: Schema | None, reading: ReadOptions) ->
     def read(file: Path) -> ColumnTable:
         return table_of(tables[file.name], file)
 
-    files = [Path(name) for name in tables]
-    return TableLogs(files, scan_tables(files, reading, read), schema, reading, read)
+    return TableLogs(scan_tables([*map(Path, tables)], reading, read), schema, reading, read)
 
 
 def _is_episode(arrays: Mapping[str, Any]) -> bool:

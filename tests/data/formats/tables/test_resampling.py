@@ -5,15 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.data.formats.tables.timestamps import (
-    SLACK,
-    USUAL_GAP,
-    grid_times,
-    refresh_period,
-    repeats,
-    resample,
-    summed,
-)
+from worldline.data.formats.tables.episode_arrays import SLACK, USUAL_GAP, grid_times, resample, summed
+from worldline.data.formats.tables.layout import refresh_period, repeats
 
 
 def slow_resample(times, values, observed, grid, rule, gap):
@@ -92,9 +85,7 @@ def test_sums_keep_the_total(num, ratio, start):
 
 
 def period_of(*columns):
-    none_missing = [np.zeros(len(column), np.bool_) for column in columns]
-    pairs = zip(columns, none_missing, strict=True)
-    return refresh_period([np.flatnonzero(~repeats(column, missing))[1:] for column, missing in pairs])
+    return refresh_period(columns)
 
 
 @settings(max_examples=40, deadline=None)
@@ -114,12 +105,6 @@ def test_a_slow_sensor_is_found(seed, period, phase, readings, digits):
     assert masked.tolist() == [False, *(column[1:] == column[:-1]).tolist()]
 
 
-def test_the_resolution_of_a_slow_sensor_does_not_hide_it():
-    drawn = np.random.default_rng(3)
-    column = np.repeat(np.round(20 + np.cumsum(drawn.normal(0, 0.08, 80)), 1), 10)
-    assert period_of(column) == 10
-
-
 NOT_SLOW = {
     "quantised walk": lambda draw: np.round(np.cumsum(draw.normal(0, 0.3, 400)), 0) * 0.1,
     "fresh": lambda draw: draw.normal(size=400),
@@ -136,12 +121,6 @@ def test_what_only_looks_slow_is_left_alone(name, seed):
     draw, make = np.random.default_rng(seed), NOT_SLOW[name]
     assert period_of(make(draw)) is None
     assert period_of(make(draw), make(draw)) is None or name == "too short"
-
-
-def test_repeats_pass_over_missing_cells():
-    values, missing = np.array([1.0, 9.0, 1.0, 2.0, 2.0]), np.array([False, True, False, False, False])
-    assert repeats(values, missing).tolist() == [False, False, True, False, True]
-    assert refresh_period([]) is None
 
 
 def test_choices_and_pictures_are_held_where_a_line_is_asked_for():

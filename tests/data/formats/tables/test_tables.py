@@ -12,8 +12,7 @@ from pyarrow import parquet
 from worldline.config import to_json
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Severity, check_episode
-from worldline.data.formats.tables.columns import read_table
-from worldline.data.formats.tables.tables import TableLogs, scan_tables
+from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import apply_edits
@@ -203,27 +202,6 @@ def test_derived_constant_and_counting_columns_are_left_out_unless_named(tmp_pat
         assert line in "\n".join(logs.unclear)
     named = open_logs(path, edits={name: {"role": "observation"} for name in ("count", "goal_state")})
     assert {signal.name for signal in named.schema.observations} == {"x", "count", "goal_state"}
-
-
-def test_another_schema_takes_no_second_pass_over_the_tables(tmp_path):
-    rows = [f"{k},{k * 0.5},{k % 7}.5" for k in range(40)]
-    (tmp_path / "a.csv").write_text("\n".join(["time,level,heater", *rows]) + "\n")
-    files_read = []
-
-    def read(file):
-        files_read.append(file)
-        return read_table(file)
-
-    files, reading = [tmp_path / "a.csv"], ReadOptions()
-    logs = TableLogs(files, scan_tables(files, reading, read), None, reading, read)
-    corrected = apply_edits(logs.schema, {"heater": {"role": "observation"}}, logs.columns)
-    again = logs.with_schema(corrected)
-    assert len(files_read) == 1
-    assert again.schema == corrected
-    known = TableLogs(files, scan_tables(files, reading), corrected, reading)
-    assert again.unclear == known.unclear
-    (one,), (other,) = again.read(), known.read()
-    assert one.episode.observations["heater"].tolist() == other.episode.observations["heater"].tolist()
 
 
 def test_a_long_recording_can_be_cut_without_loss_of_a_step(tmp_path):

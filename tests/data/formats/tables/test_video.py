@@ -106,28 +106,6 @@ def test_logs_are_recognised_by_name(tmp_path):
     assert not VideoLogs.recognises(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "codec"), [("mp4", "libx264"), ("mkv", "libx264"), ("mov", "mpeg4"), ("avi", "mpeg4")]
-)
-def test_every_container(tmp_path, suffix, codec):
-    path = tmp_path / f"run.{suffix}"
-    if suffix == "avi":  # has a rate, not times
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=10)
-            stream.width = stream.height = SIDE
-            stream.pix_fmt = "yuv420p"
-            for number in range(10):
-                picture = np.full((SIDE, SIDE, 3), shade(number), np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode(None))
-    else:
-        write_video(path, TENTHS, codec=codec)
-    write_rows(tmp_path / "run.csv", 10, time=TENTHS)
-    _, (logged,) = read(tmp_path)
-    assert frames_of(logged.episode) == list(range(10))
-    assert logged.findings == ()
-
-
 def test_dropped_frames_are_marked_counted_and_never_made_up(tmp_path):
     numbers = [0, 1, 2, 6, 7, 8, 9]  # the camera lost three
     write_video(tmp_path / "run.mp4", [n / 10 for n in numbers], numbers)
@@ -302,6 +280,8 @@ def test_folders_of_pictures_in_natural_order(tmp_path, shared):
     assert frames_of(logged.episode) == list(range(11))
     assert logs.schema["camera"].shape == (6, 8, 3)
     np.testing.assert_array_equal(logged.episode.observations["camera"][3], np.full((6, 8, 3), shade(3), np.uint8))
+    _, pieces = read(tmp_path, max_steps=5)
+    assert [frames_of(piece.episode) for piece in pieces] == [[0, 1, 2, 3, 4, 5], [5, 6, 7, 8, 9, 10]]
 
 
 def test_a_schema_names_the_only_camera_and_leaves_others_out(tmp_path):

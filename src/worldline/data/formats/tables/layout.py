@@ -1,21 +1,21 @@
-"""Classification of table columns into signals, times, flags and metadata, and splitting of rows into episodes."""
+"""The first pass over tables: their episodes, and the meaning of their columns."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data import influence
 from worldline.data.base import ReadOptions
-from worldline.data.formats.reading import FLAGS, FOREIGN_ENDS
+from worldline.data.formats.reading import FLAGS, FOREIGN_ENDS, readable
 from worldline.data.formats.tables.columns import Column, ColumnTable, as_numbers
-from worldline.data.formats.tables.timestamps import Times, refresh_period, repeats, time_names
+from worldline.data.formats.tables.timestamps import Times, read_times, time_names
 from worldline.data.infer import NO_ACTION, SchemaDraft, Summary, infer_signal, is_rare, summarise
 from worldline.data.role_names import ASSUMED_EXOGENOUS, RoleGuess, may_be_actuator
 from worldline.data.roles import Behaviour, ColumnGuess, behaviour_of, guess_role
@@ -27,23 +27,44 @@ EPISODE_NAMES: tuple[str, ...] = (
     *("trial", "trial_id", "trajectory", "trajectory_id", "traj", "demo", "batch", "batch_id"),
     *("session", "session_id"),
 )
+USUAL_GAPS = 10
+"""Without a column of episodes, a gap of more usual steps than this ends an episode."""
+MANY_EPISODES = 1000
+"""A table with more episodes than this is refused if most of them have a single row."""
 MAX_TEXTS = 32
 """A column with more different texts than this is not a discrete signal."""
-
-MIN_ROWS = 10
-"""A column with fewer values is not left out as constant."""
-MIN_COUNT = 20
-"""A column with fewer values is not left out as a counter."""
-MIN_LEVELS = 6
-"""A column with fewer different values is no slow sensor."""
+MIN_ROWS, MIN_COUNT, MIN_LEVELS = 10, 20, 6
+"""A column with fewer values is not left out as constant, not as a counter; with fewer levels it is no slow sensor."""
 BLOCK_ROWS = 500
 """Rows of the blocks from which influences between columns follow."""
 MAX_SAMPLED_ROWS = 200_000
 """Rows of a column from which its behaviour follows."""
-_MOSTLY_NUMBERS = 0.9
-_BUSY = 0.8
-USUAL_GAPS = 10
-"""Without a column of episodes, a gap of more usual steps than this ends an episode."""
+MIN_GAPS, MIN_REGULAR, MIN_BITS = 5, 0.9, 8.0
+"""Of a slow sensor: number of gaps between its changes, share of multiples of its period, and improbability [bits]."""
+_MOSTLY_NUMBERS, _BUSY = 0.9, 0.8
+
+ReadTable = Callable[[Path], ColumnTable]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRows:
+    """The rows of one episode in a table.
+
+    Args:
+        table: the table.
+        number: of the episode in the table, from 0.
+        rows: row numbers of the table, in order.
+        label: value of the column of episodes; empty without such a column; None if the cell is missing.
+        times: [rows] seconds; None without times.
+        piece: its number among the pieces of a recording that was cut, from 0; None if it is whole.
+    """
+
+    table: ColumnTable
+    number: int
+    rows: NDArray[np.intp]
+    label: str | None
+    times: NDArray[np.float64] | None = None
+    piece: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +90,266 @@ class TableLayout:
     columns: tuple[ColumnGuess, ...] = ()
 
 
+def open_table(
+    file: Path, reading: ReadOptions, read: ReadTable
+) -> tuple[ColumnTable, Times | None, list[EpisodeRows]]:
+    """Reads a table, its times and its episodes.
+
+    The column of episodes separates them, else gaps in time do. An explicit gap also splits the episodes of a column.
+
+    Raises:
+        DataError: it cannot be read, lacks a column that the user named, or has too many episodes of a single row.
+    """
+    table = read(file)
+    times, name = read_times(table, reading.time), episode_name(table.columns, reading.episode)
+    codes, labels = _labels(table, name)
+    order = np.argsort(codes, kind="stable")
+    is_first = np.diff(codes[order], prepend=-1) != 0
+    if times is not None and (name is None or reading.gap_s is not None):
+        steps = np.diff(times.seconds[order], prepend=np.nan)
+        forward = steps[steps > 0]
+        usual_gap = USUAL_GAPS * float(np.median(forward)) if len(forward) else np.inf
+        is_first |= steps > (usual_gap if reading.gap_s is None else reading.gap_s)
+    starts = np.flatnonzero(is_first)
+    num_single = int((np.diff(starts, append=len(order)) == 1).sum())
+    if len(starts) > MANY_EPISODES and 2 * num_single > len(starts):
+        problem = f"{num_single} of the {len(starts)} episodes have a single row, and an episode needs two"
+        fix = "Name the column that separates episodes (--episode), or give a larger gap in time (--gap-s)."
+        raise DataError(problem, fix=fix, file=file, signal=name)
+    pieces = list[EpisodeRows]()
+    for whole in np.split(order, starts[1:]):
+        firsts = range(0, max(len(whole) - 1, 1), reading.max_steps or max(len(whole), 1))
+        for piece, first in enumerate(firsts):  # pieces share their end rows, so that no step is lost
+            rows = whole[first : first + reading.max_steps + 1] if reading.max_steps else whole
+            pieces.append(
+                EpisodeRows(
+                    table=table,
+                    number=len(pieces),
+                    rows=rows,
+                    label=labels[codes[rows[0]]] if len(rows) else "",
+                    times=times.seconds[rows] if times is not None else None,
+                    piece=piece if len(firsts) > 1 else None,
+                )
+            )
+    return table, times, pieces
+
+
+def episode_name(columns: Iterable[str], requested: str | None) -> str | None:
+    """Returns the column of episodes: the requested one, or else one with a name in `EPISODE_NAMES`."""
+    by_word = {name.lower(): name for name in columns}
+    return requested or next((by_word[word] for word in EPISODE_NAMES if word in by_word), None)
+
+
+def _labels(table: ColumnTable, name: str | None) -> tuple[NDArray[np.intp], list[str | None]]:
+    """The number of each row's episode, in order of first appearance, and their labels; None for missing cells."""
+    import pandas as pd
+
+    codes = np.zeros(table.num_rows, np.intp)
+    if name is None:
+        return codes, [""]
+    if (column := table.columns.get(name)) is None:
+        problem = f"the table has no column of episodes {name!r}; its columns are {', '.join(table.columns)}"
+        raise DataError(problem, fix="Name one of them.", file=table.file)
+    codes[~column.missing], values = pd.factorize(column.values[~column.missing])
+    codes[column.missing] = len(values)
+    codes, order = pd.factorize(codes)
+    labels = [*map(str, values.tolist()), None]
+    return codes, [labels[number] for number in order.tolist()]
+
+
+@dataclass(kw_only=True)
+class ColumnSummary:
+    """Statistics of one column over all tables."""
+
+    files: int = 0
+    cells: int = 0
+    numbers: int = 0
+    texts: set[str] = field(default_factory=set)
+    is_constant_text: bool = True
+    units: dict[str, None] = field(default_factory=dict)
+    summaries: list[Summary] = field(default_factory=list)
+    samples: list[NDArray[np.float64]] = field(default_factory=list)
+    content: bytes = b""
+
+    def add(self, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
+        """Adds a column of a table with the rows of its episodes."""
+        self.files += 1
+        self.units |= {column.unit: None} if column.unit is not None else {}
+        if not (column.is_text or column.is_number):
+            return
+        known, dtype = column.values[~column.missing], column.values.dtype
+        if column.is_text:
+            numbers, bad = as_numbers(known, np.zeros(len(known), np.bool_))
+            numbers, dtype = numbers[~bad], np.result_type(np.float64)
+            self.texts |= set(known.tolist())
+            self.content += column.name.encode()  # texts are never compared with other columns
+            cells = (column.values[rows] for rows in episodes)
+            self.is_constant_text &= all(bool((texts == texts[:1]).all()) for texts in cells)
+        else:
+            numbers, self.is_constant_text = known.astype(np.float64), False
+            digest = hashlib.blake2b(self.content)
+            digest.update(numbers.data)
+            digest.update(column.missing.data)
+            self.content = digest.digest()
+            self._sample(column, episodes)
+        self.cells += len(known)
+        self.numbers += len(numbers)
+        self.summaries += [replace(summarise(numbers), dtype=dtype)] if len(numbers) else []
+
+    def _sample(self, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
+        num_rows = sum(map(len, self.samples))
+        for rows in episodes if column.values.ndim == 1 else ():
+            if num_rows < MAX_SAMPLED_ROWS:
+                self.samples.append(np.where(column.missing[rows], np.nan, column.values[rows].astype(np.float64)))
+                num_rows += len(rows)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether nearly all cells are numbers."""
+        return self.cells > 0 and self.numbers >= _MOSTLY_NUMBERS * self.cells
+
+    @property
+    def is_fact(self) -> bool:
+        """Whether it holds texts that are constant within each episode."""
+        return bool(self.texts) and self.is_constant_text and not self.is_number
+
+    @property
+    def unit(self) -> str | None:
+        """The first unit in its headers."""
+        return next(iter(self.units), None)
+
+    @cached_property
+    def behaviour(self) -> Behaviour | None:
+        """How it changes; None for lists and texts."""
+        return behaviour_of([sample[~np.isnan(sample)] for sample in self.samples]) if self.samples else None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it changes in most rows."""
+        changes = self.behaviour
+        return changes is not None and 0 < _BUSY * changes.num_steps <= changes.num_changes
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all its values are equal."""
+        extremes = {value for summary in self.summaries for value in (*summary.low, *summary.high)}
+        return self.is_number and self.cells >= MIN_ROWS and len(extremes) == 1
+
+    @property
+    def is_counter(self) -> bool:
+        """Whether it holds whole numbers that grow by the same amount in nearly each row."""
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_episode` reports infinite values
+            gaps = np.concatenate([np.diff(sample[~np.isnan(sample)]) for sample in self.samples] or [np.zeros(0)])
+        usual = float(np.median(gaps)) if len(gaps) >= MIN_COUNT else 0.0
+        return usual > 0 and usual % 1 == 0 and bool((gaps == usual).mean() > 0.95 and (gaps >= 0).all())
+
+    @property
+    def refresh_period(self) -> int | None:
+        """Rows between two readings, if it holds floating-point numbers of a slow sensor; else None."""
+        is_float = self.samples and all(summary.dtype.kind == "f" for summary in self.summaries)
+        levels = np.unique(np.concatenate(self.samples)) if is_float else np.zeros(0)
+        return refresh_period(self.samples) if np.isfinite(levels).sum() >= MIN_LEVELS else None
+
+
+def repeats(values: NDArray[np.number], missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Returns a mask [rows] of rows that repeat the previous known value."""
+    known = np.flatnonzero(~missing)
+    repeated, table = np.zeros(len(values), np.bool_), values[known].astype(np.float64)
+    repeated[known[1:]] = table[1:] == table[:-1]
+    return repeated
+
+
+def refresh_period(episodes: Sequence[NDArray[np.float64]]) -> int | None:
+    """Returns the number of rows between two readings of a slow sensor; None if the signal is not clearly one.
+
+    Nearly all changes must lie on a common period of at least two rows. Chance may explain this with a probability of
+    at most 1 in 256.
+
+    Args:
+        episodes: [rows] values of each episode; NaN for a missing one.
+    """
+    changes = [np.flatnonzero(~np.isnan(values) & ~repeats(values, np.isnan(values)))[1:] for values in episodes]
+    gaps = np.concatenate([np.diff(rows) for rows in changes] or [np.zeros(0, np.intp)])
+    if len(gaps) < MIN_GAPS:
+        return None
+    period = int(np.bincount(gaps).argmax())  # the most frequent gap; two equal readings in a row make longer ones
+    is_clear = (gaps % period == 0).mean() >= MIN_REGULAR and len(gaps) * np.log2(period) >= MIN_BITS
+    return period if period >= 2 and is_clear else None
+
+
+@dataclass(kw_only=True)
+class Survey:
+    """What a first pass over all tables found.
+
+    Args:
+        labels: of the episodes of each file; a single None for an unreadable file.
+        reserved: columns that are not inferred, each with what it gives, such as "the times".
+        seen: statistics by column.
+        more_times: further columns that look like times.
+        num_tables: that could be read.
+        steps: usual seconds between the rows of each table.
+        assumptions: about times and episodes, in full sentences.
+        blocks: rows from all parts of the tables, from which influences between columns follow.
+    """
+
+    labels: dict[Path, tuple[str | None, ...]]
+    reserved: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, ColumnSummary] = field(default_factory=dict)
+    more_times: set[str] = field(default_factory=set)
+    num_tables: int = 0
+    steps: list[float] = field(default_factory=list)
+    assumptions: dict[str, None] = field(default_factory=dict)
+    blocks: list[dict[str, NDArray[np.float64]]] = field(default_factory=list)
+
+    @property
+    def step_s(self) -> float | None:
+        """Usual seconds between rows; None without times."""
+        return float(f"{np.median(self.steps):.9g}") if self.steps else None  # removes rounding errors of the times
+
+    def add(self, table: ColumnTable, times: Times | None, pieces: Sequence[EpisodeRows], reading: ReadOptions) -> None:
+        """Adds one table with its times and episodes."""
+        self.num_tables += 1
+        by, episodes = episode_name(table.columns, reading.episode), [piece.rows for piece in pieces]
+        self.labels[table.file] = tuple(piece.label for piece in pieces)
+        self.reserved |= ({by: "the episodes"} if by else {}) | ({times.name: "the times"} if times else {})
+        self.more_times.update(name for name in time_names(table.columns) if name not in self.reserved)
+        if times is not None:
+            self.assumptions[times.assumption] = None
+        if by is not None and reading.episode is None:
+            self.assumptions[f"{by}: used as the column of episodes."] = None
+        elif by is None and len(pieces) > 1:
+            gap = "ten usual steps" if reading.gap_s is None else f"{reading.gap_s} s"
+            self.assumptions[f"Episodes end at gaps in time of more than {gap}."] = None
+        for name, column in table.columns.items():
+            self.seen.setdefault(name, ColumnSummary()).add(column, episodes)
+        gaps = np.concatenate([np.diff(piece.times) for piece in pieces if piece.times is not None] or [np.zeros(0)])
+        self.steps += [float(np.median(gaps[gaps > 0]))] if (gaps > 0).any() else []
+        self._sample(table.columns, episodes)
+
+    def _sample(self, columns: Mapping[str, Column], episodes: Sequence[NDArray[np.intp]]) -> None:
+        """Keeps rows from all parts of a table."""
+        numbers = {name: c for name, c in columns.items() if c.is_number and c.values.ndim == 1}
+        numbers = {name: c for name, c in numbers.items() if name not in self.reserved}
+        wanted = influence.MAX_ROWS - sum(len(next(iter(block.values()))) for block in self.blocks)
+        if wanted > 0 and numbers:
+            parts = [part for rows in episodes for part in np.array_split(rows, -(-len(rows) // BLOCK_ROWS))]
+            for rows in parts[:: max(1, sum(map(len, parts)) // wanted)]:
+                self.blocks.append({n: np.where(c.missing[rows], np.nan, c.values[rows]) for n, c in numbers.items()})
+
+
+def scan_tables(files: Sequence[Path], reading: ReadOptions, read: ReadTable) -> Survey:
+    """Scans all tables; `TableLogs.read` reports the unreadable ones.
+
+    Raises:
+        DataError: no table can be read.
+    """
+    survey = Survey(labels=dict.fromkeys(files, (None,)))
+    opened = readable(files, lambda file: open_table(file, reading, read), what="tables", file=files[0].parent)
+    for _, (table, times, pieces) in opened:
+        survey.add(table, times, pieces, reading)
+    return survey
+
+
 def parts_of(signal: Signal, columns: Iterable[str]) -> tuple[str, ...]:
     """Returns the columns of a signal, in order; empty if one is missing.
 
@@ -80,410 +361,143 @@ def parts_of(signal: Signal, columns: Iterable[str]) -> tuple[str, ...]:
         columns: names of the existing columns.
     """
     known = set(columns)
-    if signal.kind is Kind.IMAGE:
-        return ()
-    if signal.name in known and (len(signal.components) <= 1 or signal.kind is Kind.DISCRETE):
-        return (signal.name,)
-    if signal.kind is Kind.DISCRETE:
-        return ()
+    own = (signal.name,) if signal.name in known and signal.kind is not Kind.IMAGE else ()
+    if signal.kind is not Kind.VECTOR or (own and len(signal.components) <= 1):
+        return own
     parts = signal.components or tuple(map(str, range(signal.shape[0])))
     forms = ["{0}.{1}", "{0}_{1}", "{1}" if signal.components else "{0}[{1}]"]
-    named = [[name for f in forms if (name := f.format(signal.name, part)) in known] for part in parts]
-    if parts and all(named):
-        return tuple(names[0] for names in named)
-    return (signal.name,) if signal.name in known else ()
+    named = [[name for form in forms if (name := form.format(signal.name, part)) in known] for part in parts]
+    return tuple(names[0] for names in named) if parts and all(named) else own
 
 
-def episode_name(columns: Iterable[str], requested: str | None) -> str | None:
-    """Returns the column of episodes: the requested one, or else one with a name in `EPISODE_NAMES`."""
-    if requested is not None:
-        return requested
-    by_word = {name.lower(): name for name in columns}
-    return next((by_word[word] for word in EPISODE_NAMES if word in by_word), None)
+def layout_of(
+    survey: Survey, schema: Schema | None, step_s: float | None, cameras: Sequence[Signal] = (), *, exact: bool = False
+) -> TableLayout:
+    """Returns the layout of the tables.
+
+    Args:
+        survey: of the tables.
+        schema: given by the user; None to infer it.
+        step_s: seconds per step, for an inferred schema.
+        cameras: image signals, for an inferred schema.
+        exact: whether the schema is that of an export: all other columns are facts, and no repeats are missing.
+    """
+    draft, seen, unnamed = SchemaDraft(unclear=()), survey.seen, set[str]()
+    if schema is None:
+        unnamed = {*survey.more_times, *(name for name in seen if name.lower() in FOREIGN_ENDS)}
+        schema = _inferred(survey, draft, step_s, cameras)
+    used = {name: signal for signal in schema.signals for name in parts_of(signal, seen)}
+    for name, signal in used.items() if not draft.columns else ():
+        for unit in seen[name].units.keys() - {signal.unit} if signal.unit != "?" else ():
+            draft.note(f"{name}: its header has the unit {unit}, the schema {signal.unit}; not converted.")
+    own = {*used, *survey.reserved, *FLAGS, "seed", *unnamed}
+    facts = {name for name in seen if name not in own and (exact or seen[name].is_fact)}
+    discrete = {name: signal.components for name, signal in used.items() if signal.kind is Kind.DISCRETE}
+    codes = {name: known or tuple(sorted(seen[name].texts)) for name, known in discrete.items() if seen[name].texts}
+    for name, known in codes.items():
+        draft.note(f"{name}: its texts were encoded: {', '.join(f'{t} = {i}' for i, t in enumerate(known))}.")
+    periods = {} if exact else _slow(survey, used)
+    for name, period in sorted(periods.items()):
+        how = f"it changes only every {period} rows, other columns in every row"
+        draft.note(f"{name}: {how}; its repeats are marked as not observed.")
+    return TableLayout(
+        schema=schema,
+        codes=codes,
+        stale=frozenset(periods),
+        facts=frozenset(facts),
+        known=frozenset(own | facts),
+        unclear=tuple(draft.unclear),
+        columns=tuple(draft.columns),
+    )
 
 
-@dataclass(kw_only=True)
-class _ColumnSummary:
-    """Statistics of one column over all tables."""
-
-    files: int = 0
-    cells: int = 0
-    numbers: int = 0
-    texts: set[str] = field(default_factory=set)
-    is_fact: bool = True
-    units: dict[str, None] = field(default_factory=dict)
-    summaries: list[Summary] = field(default_factory=list)
-    changes: list[NDArray[np.intp]] = field(default_factory=list)
-    samples: list[NDArray[np.float64]] = field(default_factory=list)
-    num_sampled: int = 0
-    content: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
-
-    @property
-    def is_number(self) -> bool:
-        """Whether nearly all cells are numbers."""
-        return self.cells > 0 and self.numbers >= _MOSTLY_NUMBERS * self.cells
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        kinds = [summary.dtype for summary in self.summaries]
-        return np.result_type(np.float64 if self.numbers and self.texts else kinds[0], *kinds)
-
-    @cached_property
-    def behaviour(self) -> Behaviour | None:
-        """How it changes; None for lists and texts."""
-        return behaviour_of(self.samples) if self.samples else None
-
-    @property
-    def unit(self) -> str | None:
-        return next(iter(self.units), None)
-
-    @property
-    def is_busy(self) -> bool:
-        behaviour = self.behaviour
-        return (
-            behaviour is not None and behaviour.num_steps > 0 and behaviour.num_changes >= _BUSY * behaviour.num_steps
-        )
-
-    @property
-    def is_float(self) -> bool:
-        """Whether it holds floating-point numbers, one per row: integers are counters or switches."""
-        return bool(self.samples) and all(summary.dtype.kind == "f" for summary in self.summaries)
-
-    @property
-    def is_constant(self) -> bool:
-        extremes = {value for summary in self.summaries for value in (*summary.low, *summary.high)}
-        return self.is_number and self.cells >= MIN_ROWS and len(extremes) == 1
-
-    @property
-    def is_counter(self) -> bool:
-        """Whether it holds whole numbers that grow by the same amount in nearly each row."""
-        with np.errstate(over="ignore", invalid="ignore"):  # `check_episode` reports infinite values
-            gaps = np.concatenate([np.diff(sample) for sample in self.samples] or [np.zeros(0)])
-        usual = float(np.median(gaps)) if len(gaps) >= MIN_COUNT else 0.0
-        return usual > 0 and usual % 1 == 0 and bool((gaps == usual).mean() > 0.95 and (gaps >= 0).all())
+def _inferred(survey: Survey, draft: SchemaDraft, step_s: float | None, cameras: Sequence[Signal]) -> Schema:
+    """Infers the schema from the columns."""
+    for camera in cameras:
+        survey.reserved[camera.name] = "a camera"
+        draft.add_guess(camera, RoleGuess(role=Role.OBSERVATION, reason="it is a camera"))
+    influences, first_of = influence.influences(survey.blocks), dict[bytes, str]()
+    for name, seen in survey.seen.items():
+        if (reason := _not_a_signal(survey, name, seen)) is not None:
+            draft.leave_out(name, reason, is_noted=name not in survey.reserved and not seen.is_fact)
+            continue
+        driven, drives = influences.get(name, (None, None))
+        behaviour = seen.behaviour and replace(seen.behaviour, driven=driven, drives=drives)
+        _add_signal(draft, name, seen, first_of.setdefault(seen.content, name), behaviour)
+    schema, _ = draft.result(step_s)
+    if unknown := [signal.name for signal in schema.signals if signal.unit == "?"]:
+        draft.note(f"The logs have no units for {', '.join(unknown)}: set to '?'.")
+    if schema.step_s is None:
+        draft.note("The step duration is not in the logs (no column is named time): step_s is left empty.")
+    draft.note(*([] if schema.actions else [NO_ACTION]))
+    return schema
 
 
-class Survey:
-    """Collects statistics of all tables in one pass, and derives their layout."""
+def _not_a_signal(survey: Survey, name: str, seen: ColumnSummary) -> str | None:
+    """Returns why a column cannot be a signal; None if it can."""
+    is_choice = not seen.is_fact and 1 < len(seen.texts) <= MAX_TEXTS
+    reasons = {
+        f"it gives {survey.reserved.get(name)}": name in survey.reserved,
+        "it looks like another column of times": name in survey.more_times,
+        "it looks like an end flag; log `terminated` and `truncated` instead": name.lower() in FOREIGN_ENDS,
+        "it gives the end or the seed of an episode": name.lower() in (*FLAGS, "seed"),
+        "it has no values": not seen.cells,
+        f"only {seen.files} of {survey.num_tables} files have it": is_rare(seen.files, survey.num_tables),
+        "it is a fact about each episode": seen.is_fact,
+        _texts(seen): not seen.is_number and not is_choice,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
-    def __init__(self) -> None:
-        self.num_tables = 0
-        self._reserved: dict[str, str] = {}
-        self._seen: dict[str, _ColumnSummary] = {}
-        self._more_times: dict[str, None] = {}
-        self._draft = SchemaDraft(unclear=())
-        self._blocks: list[dict[str, NDArray[np.float64]]] = []
-        self._influences: dict[str, tuple[float, float]] = {}
 
-    def reserve(self, names: Mapping[str, str]) -> None:
-        """Excludes columns from inference; the user's schema may still use them.
+def _texts(seen: ColumnSummary) -> str:
+    return f"it holds {len(seen.texts)} different texts, such as {min(seen.texts, default='')!r}"
 
-        Args:
-            names: of the columns, each with what it gives, such as "the times".
-        """
-        self._reserved |= names
 
-    def add(
-        self, columns: Mapping[str, Column], episodes: Sequence[NDArray[np.intp]], reserved: Mapping[str, str]
-    ) -> None:
-        """Adds one table.
-
-        Args:
-            columns: by name.
-            episodes: row numbers of each episode.
-            reserved: as `names` of `reserve`.
-        """
-        self.num_tables += 1
-        self.reserve(reserved)
-        self._more_times.update(dict.fromkeys(name for name in time_names(columns) if name not in self._reserved))
-        for name, column in columns.items():
-            seen = self._seen.setdefault(name, _ColumnSummary())
-            seen.files += 1
-            if column.unit is not None:
-                seen.units[column.unit] = None
-            if column.is_text:
-                _look_at_texts(seen, column, episodes)
-            elif column.is_number:
-                _look_at_numbers(seen, column, episodes)
-        self._sample(columns, episodes)
-
-    def _sample(self, columns: Mapping[str, Column], episodes: Sequence[NDArray[np.intp]]) -> None:
-        """Keeps rows from all parts of a table, from which influences between columns follow."""
-        wanted = influence.MAX_ROWS - sum(len(next(iter(block.values()))) for block in self._blocks)
-        numbers = [
-            c for name, c in columns.items() if c.is_number and c.values.ndim == 1 and name not in self._reserved
-        ]
-        if wanted <= 0 or not numbers:
-            return
-        parts = [part for rows in episodes for part in np.array_split(rows, -(-len(rows) // BLOCK_ROWS))]
-        every = max(1, sum(map(len, parts)) // wanted)
-        for rows in parts[::every]:
-            self._blocks.append({c.name: np.where(c.missing[rows], np.nan, c.values[rows]) for c in numbers})
-
-    def layout(
-        self, schema: Schema | None, step_s: float | None, cameras: Sequence[Signal] = (), *, exact: bool = False
-    ) -> TableLayout:
-        """Returns the layout of the tables.
-
-        Args:
-            schema: given by the user; None to infer it.
-            step_s: seconds per step, for an inferred schema.
-            cameras: image signals, for an inferred schema.
-            exact: whether the schema is that of an export: all other columns are facts, and no repeats are missing.
-        """
-        self._draft = SchemaDraft(unclear=())
-        is_given, unnamed = schema is not None, set[str]()
-        if schema is None:
-            unnamed = {*self._more_times, *(name for name in self._seen if name.lower() in FOREIGN_ENDS)}
-            schema = self._inferred(step_s, cameras)
-        used = {name: signal for signal in schema.signals for name in parts_of(signal, self._seen)}
-        if is_given:
-            self._compare_units(used)
-        own = {*used, *self._reserved, *FLAGS, "seed", *unnamed}
-        facts = {name for name, seen in self._seen.items() if name not in own and (exact or _is_fact(seen))}
-        chosen = {name: signal for name, signal in used.items() if signal.kind is Kind.DISCRETE}
-        texts = {name: tuple(sorted(self._seen[name].texts)) for name in chosen}
-        codes = {name: signal.components or texts[name] for name, signal in chosen.items() if texts[name]}
-        for name, known in codes.items():
-            self._draft.note(f"{name}: its texts were encoded: {', '.join(f'{t} = {i}' for i, t in enumerate(known))}.")
-        return TableLayout(
-            schema=schema,
-            codes=codes,
-            stale=frozenset() if exact else self._stale(used),
-            facts=frozenset(facts),
-            known=frozenset(own | facts),
-            unclear=tuple(self._draft.unclear),
-            columns=tuple(self._draft.columns),
-        )
-
-    def _inferred(self, step_s: float | None, cameras: Sequence[Signal]) -> Schema:
-        """Infers the schema from the columns."""
-        self.reserve({camera.name: "a camera" for camera in cameras})
-        for camera in cameras:
-            self._draft.add_guess(camera, RoleGuess(role=Role.OBSERVATION, reason="it is a camera"))
-        contents: dict[bytes, str] = {}
-        self._influences = influence.influences(self._blocks)
-        for name, seen in self._seen.items():
-            if (reason := self._not_a_signal(name, seen)) is not None:
-                self._draft.leave_out(name, reason, is_noted=name not in self._reserved and not _is_fact(seen))
-            else:
-                self._add_signal(name, seen, contents.setdefault(seen.content.digest(), name))
-        schema, _ = self._draft.result(step_s)
-        self._note_gaps(schema)
-        return schema
-
-    def _not_a_signal(self, name: str, seen: _ColumnSummary) -> str | None:
-        """Returns why a column cannot be a signal; None if it can."""
-        word = name.lower()
-        if name in self._reserved:
-            return f"it gives {self._reserved[name]}"
-        if name in self._more_times:
-            return "it looks like another column of times"
-        if word in FOREIGN_ENDS:
-            return "it looks like an end flag; log `terminated` and `truncated` instead"
-        if word in (*FLAGS, "seed"):
-            return "it gives the end or the seed of an episode"
-        if not seen.cells:
-            return "it has no values"
-        if is_rare(seen.files, self.num_tables):
-            return f"only {seen.files} of {self.num_tables} files have it"
-        if seen.is_number or (not _is_fact(seen) and 1 < len(seen.texts) <= MAX_TEXTS):
-            return None
-        if _is_fact(seen):
-            return "it is a fact about each episode"
-        return f"it holds {len(seen.texts)} different texts, such as {min(seen.texts)!r}"
-
-    def _guess(self, name: str, seen: _ColumnSummary, same: str) -> RoleGuess:
-        """Guesses the role of a column; `same` is the first column with the same values."""
-        guess = guess_role(name, seen.unit, self._behaviour(name, seen))
-        if guess.role in (Role.REWARD, None):
-            return guess
-        if not seen.is_number and not (guess.role is Role.ACTION and guess.sure):
-            texts = f"it holds {len(seen.texts)} different texts, such as {min(seen.texts)!r}"
-            return RoleGuess(role=None, reason=f"{texts}; give it a role to use it as a discrete signal")
-        if seen.is_constant:
-            value = next(summary.low[0] for summary in seen.summaries if summary.low)
-            return RoleGuess(role=None, reason=f"it never changes (always {value:g})")
-        if guess.role is Role.ACTION:
-            return guess
-        if seen.is_counter:
-            return RoleGuess(role=None, reason="it counts the rows")
-        if same != name and seen.is_number and seen.cells >= MIN_ROWS:
-            return RoleGuess(role=None, reason=f"it has the values of {same}")
+def _guess(name: str, seen: ColumnSummary, same: str, behaviour: Behaviour | None) -> RoleGuess:
+    """Guesses the role of a column; `same` is the first column with the same values."""
+    guess, reason = guess_role(name, seen.unit, behaviour), ""
+    if guess.role in (Role.REWARD, None):
         return guess
-
-    def _behaviour(self, name: str, seen: _ColumnSummary) -> Behaviour | None:
-        """How a column changes, with its influences."""
-        driven, drives = self._influences.get(name, (None, None))
-        return seen.behaviour and replace(seen.behaviour, driven=driven, drives=drives)
-
-    def _add_signal(self, name: str, seen: _ColumnSummary, same: str) -> None:
-        """Infers the signal in a column."""
-        guess = self._guess(name, seen, same)
-        role = guess.role or Role.OBSERVATION
-        doubts: list[str] = []
-        if seen.is_number:
-            dtype = np.dtype(np.float64) if seen.units and seen.dtype.kind in "iu" else seen.dtype
-            signal, doubts = infer_signal(name, role, [replace(summary, dtype=dtype) for summary in seen.summaries])
-        else:
-            texts = tuple(sorted(seen.texts))
-            signal = Signal(name=name, role=role, kind=Kind.DISCRETE, shape=(), num_values=len(texts), components=texts)
-        if role is Role.EXOGENOUS:
-            doubts = [ASSUMED_EXOGENOUS, *doubts]
-        if seen.texts and seen.is_number:
-            doubts.append("some of its cells are not numbers; their episodes are left out.")
-        if len(seen.units) > 1:
-            doubts.append(f"its headers have several units ({', '.join(seen.units)}); the first one is used.")
-        if signal.kind is Kind.VECTOR:
-            signal = replace(signal, unit=seen.unit or signal.unit)
-        self._draft.add_guess(signal, guess, seen.summaries, doubts, self._behaviour(name, seen))
-
-    def _note_gaps(self, schema: Schema) -> None:
-        if unknown := [signal.name for signal in schema.signals if signal.unit == "?"]:
-            self._draft.note(f"The logs have no units for {', '.join(unknown)}: set to '?'.")
-        if schema.step_s is None:
-            self._draft.note("The step duration is not in the logs (no column is named time): step_s is left empty.")
-        if not schema.actions:
-            self._draft.note(NO_ACTION)
-
-    def _compare_units(self, used: Mapping[str, Signal]) -> None:
-        """Notes headers whose unit differs from the schema; the values are not converted."""
-        for name, signal in used.items():
-            for unit in self._seen[name].units:
-                if signal.unit not in ("?", unit):
-                    self._draft.note(
-                        f"{name}: its header has the unit {unit}, the schema {signal.unit}; not converted."
-                    )
-
-    def _stale(self, used: Mapping[str, Signal]) -> frozenset[str]:
-        """Finds columns of measurements that update less often than other columns."""
-        periods: dict[str, int] = {}
-        for name, signal in used.items():
-            seen = self._seen[name]
-            is_sensor = signal.role is Role.OBSERVATION and seen.is_float and not may_be_actuator(name, seen.unit)
-            others = (other for key, other in self._seen.items() if key in used and key != name)
-            if is_sensor and any(other.is_busy for other in others):
-                period = refresh_period(seen.changes)
-                if period is not None and len(np.unique(np.concatenate(seen.samples))) >= MIN_LEVELS:
-                    periods[name] = period
-        # A signal is missing as a whole, so all its components must be slow.
-        slow = {name for name in periods if all(key in periods for key in used if used[key] is used[name])}
-        for name in sorted(slow):
-            how = f"it changes only every {periods[name]} rows, other columns in every row"
-            self._draft.note(f"{name}: {how}; its repeats are marked as not observed.")
-        return frozenset(slow)
+    if not seen.is_number and not (guess.role is Role.ACTION and guess.sure):
+        reason = f"{_texts(seen)}; give it a role to use it as a discrete signal"
+    elif seen.is_constant:
+        value = next(summary.low[0] for summary in seen.summaries if summary.low)
+        reason = f"it never changes (always {value:g})"
+    elif guess.role is not Role.ACTION and seen.is_counter:
+        reason = "it counts the rows"
+    elif guess.role is not Role.ACTION and same != name and seen.is_number and seen.cells >= MIN_ROWS:
+        reason = f"it has the values of {same}"
+    return RoleGuess(role=None, reason=reason) if reason else guess
 
 
-def _is_fact(seen: _ColumnSummary) -> bool:
-    return bool(seen.texts) and seen.is_fact and not seen.is_number
+def _add_signal(draft: SchemaDraft, name: str, seen: ColumnSummary, same: str, behaviour: Behaviour | None) -> None:
+    """Infers the signal in a column; `same` is the first column with the same values."""
+    guess = _guess(name, seen, same, behaviour)
+    role, doubts = guess.role or Role.OBSERVATION, list[str]()
+    if seen.is_number:
+        dtype = np.result_type(*(summary.dtype for summary in seen.summaries))
+        dtype = np.dtype(np.float64) if seen.texts or (seen.units and dtype.kind in "iu") else dtype
+        signal, doubts = infer_signal(name, role, [replace(summary, dtype=dtype) for summary in seen.summaries])
+    else:
+        texts = tuple(sorted(seen.texts))
+        signal = Signal(name=name, role=role, kind=Kind.DISCRETE, shape=(), num_values=len(texts), components=texts)
+    doubts = [ASSUMED_EXOGENOUS, *doubts] if role is Role.EXOGENOUS else doubts
+    if seen.texts and seen.is_number:
+        doubts.append("some of its cells are not numbers; their episodes are left out.")
+    if len(seen.units) > 1:
+        doubts.append(f"its headers have several units ({', '.join(seen.units)}); the first one is used.")
+    if signal.kind is Kind.VECTOR:
+        signal = replace(signal, unit=seen.unit or signal.unit)
+    draft.add_guess(signal, guess, seen.summaries, doubts, behaviour)
 
 
-def _look_at_texts(seen: _ColumnSummary, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
-    """Adds a column of a table."""
-    known = column.values[~column.missing]
-    numbers, bad = as_numbers(column)
-    good = numbers[~bad & ~column.missing]
-    seen.cells += len(known)
-    seen.numbers += len(good)
-    if len(good):
-        seen.summaries.append(summarise(good))
-    seen.texts |= set(map(str, known))
-    seen.content.update(repr((column.name, len(known))).encode())  # texts are never compared with other columns
-    for rows in episodes:
-        cells = column.values[rows]
-        seen.is_fact &= bool((cells == cells[:1]).all())
-
-
-def _look_at_numbers(seen: _ColumnSummary, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
-    """Adds a column of a table."""
-    known = column.values[~column.missing].astype(np.float64)
-    seen.content.update(known.tobytes() + column.missing.tobytes())
-    seen.cells += len(known)
-    seen.numbers += len(known)
-    seen.summaries.append(replace(summarise(known), dtype=column.values.dtype))
-    seen.is_fact = False
-    for rows in episodes if column.values.ndim == 1 else ():
-        if seen.num_sampled >= MAX_SAMPLED_ROWS:
-            break
-        values, missing = column.values[rows].astype(np.float64), column.missing[rows]
-        seen.samples.append(values[~missing])
-        seen.num_sampled += len(rows)
-        seen.changes.append(np.flatnonzero(~missing & ~repeats(values, missing))[1:])
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpisodeRows:
-    """The rows of one episode in a table.
-
-    Args:
-        table: the table.
-        number: of the episode in the table, from 0.
-        rows: row numbers of the table, in order.
-        label: value of the column of episodes; empty without such a column; None if the cell is missing.
-        times: [rows] seconds; None without times.
-        piece: its number among the pieces of a recording that was cut, from 0; None if it is whole.
-    """
-
-    table: ColumnTable
-    number: int
-    rows: NDArray[np.intp]
-    label: str | None = ""
-    times: NDArray[np.float64] | None = None
-    piece: int | None = None
-
-
-def split(table: ColumnTable, times: Times | None, reading: ReadOptions) -> list[EpisodeRows]:
-    """Splits a table by its column of episodes, else by gaps in time, else into one episode.
-
-    Args:
-        table: of one file.
-        times: of its rows.
-        reading: the user's options; an explicit gap also splits the episodes of a column.
-
-    Raises:
-        DataError: the requested column of episodes does not exist.
-    """
-    name = episode_name(table.columns, reading.episode)
-    if name is not None and name not in table.columns:
-        problem = f"the table has no column of episodes {name!r}; its columns are {', '.join(table.columns)}"
-        raise DataError(problem, fix="Name one of them.", file=table.file)
-    groups = _by_label(table.columns[name]) if name is not None else [("", np.arange(table.num_rows))]
-    if times is not None and (name is None or reading.gap_s is not None):
-        groups = [(label, part) for label, rows in groups for part in _by_gap(rows, times.seconds, reading.gap_s)]
-    pieces = [(label, rows, piece) for label, whole in groups for piece, rows in _cut(whole, reading.max_steps)]
-    return [
-        EpisodeRows(
-            table=table,
-            number=number,
-            rows=rows,
-            label=label,
-            times=times.seconds[rows] if times is not None else None,
-            piece=piece,
-        )
-        for number, (label, rows, piece) in enumerate(pieces)
-    ]
-
-
-def _cut(rows: NDArray[np.intp], max_steps: int | None) -> list[tuple[int | None, NDArray[np.intp]]]:
-    """Numbered pieces that share their end rows, so that no step is lost; a short recording stays whole."""
-    if max_steps is None or len(rows) - 1 <= max_steps:
-        return [(None, rows)]
-    firsts = range(0, len(rows) - 1, max_steps)
-    return [(number, rows[first : first + max_steps + 1]) for number, first in enumerate(firsts)]
-
-
-def _by_label(column: Column) -> list[tuple[str | None, NDArray[np.intp]]]:
-    """Groups rows by value, in order of first appearance."""
-    labels = [None if missing else str(v) for v, missing in zip(column.values.tolist(), column.missing, strict=True)]
-    rows: dict[str | None, list[int]] = {}
-    for row, label in enumerate(labels):
-        rows.setdefault(label, []).append(row)
-    return [(label, np.array(rows_of_label, np.intp)) for label, rows_of_label in rows.items()]
-
-
-def _by_gap(rows: NDArray[np.intp], seconds: NDArray[np.float64], gap_s: float | None) -> Iterator[NDArray[np.intp]]:
-    steps = np.diff(seconds[rows])
-    forward = steps[steps > 0]
-    if gap_s is None:
-        gap_s = USUAL_GAPS * float(np.median(forward)) if len(forward) else np.inf
-    yield from np.split(rows, np.flatnonzero(steps > gap_s) + 1)
+def _slow(survey: Survey, used: Mapping[str, Signal]) -> dict[str, int]:
+    """Finds columns of measurements that update less often than other columns, with their periods in rows."""
+    periods, busy = dict[str, int](), [name for name in used if survey.seen[name].is_busy]
+    for name, signal in used.items():
+        seen = survey.seen[name]
+        is_sensor = signal.role is Role.OBSERVATION and not may_be_actuator(name, seen.unit)
+        if is_sensor and busy not in ([], [name]) and (period := seen.refresh_period) is not None:
+            periods[name] = period
+    # A signal is missing as a whole, so all its components must be slow.
+    return {name: n for name, n in periods.items() if all(key in periods for key in used if used[key] is used[name])}
