@@ -22,9 +22,10 @@ from tests.serve.scripted import ARGUMENTS, BODY, FewTokens, ScriptedWorld, serv
 from tests.serve.test_server import status_of
 
 from worldline.serve.callers import Scope
+from worldline.serve.connections import HEADER_BYTES, PIPELINE
 from worldline.serve.limits import Limits
 from worldline.serve.scheduler import Lane
-from worldline.serve.server import HEADER_BYTES, PIPELINE, serving
+from worldline.serve.server import serving
 from worldline.serve.service import Service
 from worldline.world.base import Forecast, Prediction, World
 
@@ -210,26 +211,36 @@ def test_an_answer_that_is_not_read_is_dropped() -> None:
         assert found.answers()
 
 
-def test_idle_connections_up_to_the_limit_leave_room() -> None:
+def test_idle_connections_give_way_to_new_clients() -> None:
     with server(connections=60, header_s=60.0) as found, ExitStack() as stack:
-        for _ in range(50):
-            stack.enter_context(found.connect(b"GET /"))
-        assert found.answers()
+        idle = [stack.enter_context(found.connect(start)) for start in 35 * (b"", b"GET /")]
         for _ in range(20):
-            stack.enter_context(found.connect(b"GET /"))
+            began_s = time.monotonic()
+            with found.connect(HEALTH) as further:
+                assert status_of(further) == 200
+            assert time.monotonic() - began_s < 5.0  # far below `header_s`
+        assert rest_of(idle[0]) == b""  # the one that waited longest
+        idle[-1].sendall(HEALTH.removeprefix(b"GET /"))
+        assert status_of(idle[-1]) == 200
+
+
+def test_connections_with_requests_do_not_give_way() -> None:
+    world, entered, go = waiting_world()
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    with server(world, connections=4) as found, ExitStack() as stack:
+        running = [stack.enter_context(found.connect(request)) for _ in range(3)]
+        assert entered.wait(HANG_S)
         with found.connect(HEALTH) as further:
             assert status_of(further) == 503
         for _ in range(found.service.limits.queue + found.service.limits.batch):
             with found.connect(HEAD + b"\r\n") as further:
                 assert status_of(further) == 503  # none of them keeps a place in the queue
-        stack.close()
+        go.set()
+        assert [status_of(one) for one in running] == [200, 200, 200]
+        running.pop().close()
         until_s = time.monotonic() + HANG_S
-        while time.monotonic() < until_s:
-            with found.connect(HEALTH) as again:
-                if status_of(again) == 200:
-                    assert found.answers()
-                    return
-        pytest.fail("the connections are still counted")
+        while not found.answers():
+            assert time.monotonic() < until_s
 
 
 def test_a_full_queue_refuses_before_a_body_is_read_but_leaves_others_their_turn() -> None:
