@@ -28,21 +28,19 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.ensemble import ensemble
 from worldline.recipes.recipe import Recipe
 from worldline.registry import BUILTIN
-from worldline.serve import job_process, job_requests
+from worldline.serve import job_requests
 from worldline.serve import jobs as jobs_module
 from worldline.serve.callers import ANYONE, Scope
 from worldline.serve.database import ENVIRONMENT, Database
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
 from worldline.serve.http_jobs import jobs_router
-from worldline.serve.job_child import COMMAND
-from worldline.serve.job_process import run
+from worldline.serve.job_process import failure, run
 from worldline.serve.job_requests import AuditJob, JobRequest, LearnJob
-from worldline.serve.jobs import ENDED, Jobs, JobSettings, JobView
+from worldline.serve.jobs import COMMAND, ENDED, Jobs, JobSettings, JobView
 from worldline.serve.limits import Limits
 from worldline.serve.problems import ConflictError, NotFoundError, OverloadedError, RateLimitedError
 from worldline.serve.service import Service
-from worldline.serve.sessions import new_id
 from worldline.serve.tables import jobs as table
 from worldline.serve.tokens import Tokens
 from worldline.testing.toys import Integrator
@@ -269,15 +267,15 @@ def test_unfinished_jobs_are_limited_and_a_waiting_one_can_be_cancelled(make: Ma
 def test_a_key_stands_for_one_audit_even_if_its_alias_moves(
     make: Make, file: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    versions = {"toy@prod": "toy@1", "toy@2": "toy@2", "other@prod": "other@1"}
-    monkeypatch.setattr(Jobs, "_pinned", lambda _, world, caller: versions[world])
+    versions = {"toy@prod": "1", "other@prod": "1"}
+    monkeypatch.setattr(Catalog, "resolve", lambda _, world: Path(versions[world]))
 
     async def main() -> None:
         create = partial(make(file, workers=0).create, ANYONE, key="one")
         first = await create(AuditJob(world="toy@prod", logs="toy"))
-        versions["toy@prod"] = "toy@2"
+        versions["toy@prod"] = "2"
         assert await create(AuditJob(world="toy@prod", logs="toy")) == first
-        for world, seed in (("toy@2", 0), ("other@prod", 0), ("toy@prod", 1)):
+        for world, seed in (("other@prod", 0), ("toy@prod", 1)):
             with pytest.raises(ConflictError, match="used for another job"):
                 await create(AuditJob(world=world, logs="toy", seed=seed))
 
@@ -380,7 +378,7 @@ def test_old_jobs_and_their_files_are_removed(make: Make, file: Database, tmp_pa
     async def main() -> None:
         jobs = make(file, workers=0)
         old, kept = [await jobs.create(ANYONE, request(FINISH)) for _ in range(2)]
-        for name in (old.id, kept.id, new_id(ANYONE, "job", "stray"), "1"):  # 1: version of an older world named jobs
+        for name in (old.id, kept.id, "1"):  # 1: version of an older world named jobs
             (tmp_path / "jobs" / name / "work").mkdir(parents=True)
         ended = {"status": "done", "finished": time.time() - 31 * 86400}
         await file.write_async(lambda c: c.execute(update(table).where(table.c.id == old.id).values(ended)))
@@ -435,7 +433,7 @@ def test_learning_resumes_and_publishes_once_and_answers_name_no_paths(
 
     def answer(request: JobRequest, name: str, stop: Callable[[], bool] = bool) -> dict[str, Any]:
         arguments = msgspec.to_builtins(request)
-        task = jobs._task({"id": name, "kind": arguments.pop("kind"), "arguments": arguments})
+        task = jobs.task({"id": name, "kind": arguments.pop("kind"), "arguments": arguments})
         return run(task, lambda now: steps.append((now.stage, now.step)), stop)
 
     learn = LearnJob(logs="toy", name="figures.json", recipe="ensemble", alias="prod")  # also a file of the job
@@ -465,4 +463,4 @@ def test_learning_resumes_and_publishes_once_and_answers_name_no_paths(
     ],
 )
 def test_errors_are_told_without_paths_and_secrets(error: Exception, message: str) -> None:
-    assert job_process._failure(error, ["/srv/logs"]).message == message
+    assert failure(error, ["/srv/logs"])["error"]["message"] == message
