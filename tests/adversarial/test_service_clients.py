@@ -334,7 +334,7 @@ def test_a_client_that_leaves_frees_its_place() -> None:
         def wait_for(number: int) -> None:
             until_s = time.monotonic() + HANG_S
             scheduler = found.service.scheduler
-            while sum(not one.future.done() for one in scheduler._queues[waiting]) != number:
+            while scheduler.waiting(waiting) != number:
                 assert time.monotonic() < until_s
                 time.sleep(0.01)
 

@@ -31,7 +31,6 @@ def predict(observed: int, steps: int = 2) -> PredictCall:
 def test_the_first_price_is_that_of_the_card() -> None:
     prices = Prices()
     assert prices.of("toy", "predict", CARD, length=10).seconds == pytest.approx(0.02)
-    assert prices.of("toy", "predict", CARD, length=10, rollouts=640).seconds == pytest.approx(0.2)
     lanes = {length: prices.of("toy", "predict", CARD, length=length).lane for length in (10, 25, 26, 10_000)}
     assert lanes == {10: Lane.QUICK, 25: Lane.QUICK, 26: Lane.SLOW, 10_000: Lane.SLOW}
     for search_s, lane in ((0.01, Lane.QUICK), (QUICK_S, Lane.SLOW), (None, Lane.SLOW)):

@@ -30,9 +30,10 @@ from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.callers import ANYONE
 from worldline.serve.limits import Limits
+from worldline.serve.prices import size_of, with_budget
 from worldline.serve.problems import DeadlineError, TooLargeError
 from worldline.serve.scheduler import CallerLeftError
-from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
+from worldline.serve.work import answer_calls, answer_in_pieces, group_of
 from worldline.testing.toys import Integrator
 from worldline.world.base import Prediction
 from worldline.world.batches import stack_calls
@@ -343,7 +344,8 @@ CHILD = textwrap.dedent(
     import numpy as np
     from tests.serve.test_work import CARD, LIMITS, named, plan, predict, score
     from worldline.serve.problems import TooLargeError
-    from worldline.serve.work import answer_in_pieces, size_of, with_budget
+    from worldline.serve.prices import size_of
+    from worldline.serve.work import answer_in_pieces
     from worldline.world.wire import encode_json_answer
 
     def peak(name):

@@ -17,13 +17,13 @@ from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, Unaut
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
 from worldline.serve.metrics import Metrics
-from worldline.serve.prices import Prices
+from worldline.serve.prices import Prices, size_of, with_budget
 from worldline.serve.problems import problem_of
 from worldline.serve.scheduler import CallerLeftError, Gone, Lane, Scheduler
 from worldline.serve.shares import Shares
 from worldline.serve.tokens import Tokens
 from worldline.serve.usage import Usage
-from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
+from worldline.serve.work import answer_calls, answer_in_pieces, group_of
 from worldline.world.base import World
 
 T = TypeVar("T")
@@ -156,8 +156,7 @@ class Service:
         size = size_of(call, card, self.limits)
         pieces = -(-size.num_bytes // self.limits.piece_bytes)
         search_s = call.budget_s if isinstance(call, PlanCall) else 0.0
-        extent = {"length": size.length, "rollouts": size.rollouts}
-        price = self.prices.of(world, call.verb, card, **extent, search_s=search_s)
+        price = self.prices.of(world, call.verb, card, length=size.length, search_s=search_s)
         lane = price.lane if pieces <= 1 else Lane.SLOW
         async with self.metered(caller, hosted, call.verb, size.steps, checked=checked):
             if pieces <= 1 and (group := group_of(call, card)) is not None:
