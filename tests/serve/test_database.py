@@ -68,7 +68,7 @@ def test_a_database_of_the_first_revision_is_upgraded(database_url: str) -> None
 def test_a_database_of_a_later_version_is_refused(database_url: str) -> None:
     with Database(database_url) as database:
         database.write(lambda connection: connection.execute(text(f"UPDATE {REVISIONS} SET version_num = 'x9'")))
-    with pytest.raises(ConfigError, match=r"revision x9, .* up to 0002"):
+    with pytest.raises(ConfigError, match="revision x9, which"):
         Database(database_url)
 
 
@@ -231,10 +231,9 @@ def test_the_default_file_is_readable_by_its_owner_only(tmp_path: Path, monkeypa
     assert default_url() == "postgresql://h/d"
 
 
-@pytest.mark.parametrize("end", ["", "-journal", "-wal"])
-def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path, end: str) -> None:
-    (tmp_path / f"service.sqlite{end}" / "1").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=rf"service\.sqlite{end} is a folder.*Move the folder"):
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "service.sqlite" / "1").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"service\.sqlite is a folder.*Move the folder"):
         Database(tmp_path / "service.sqlite")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import math
 import re
@@ -57,8 +56,6 @@ _SAFE_HEADERS: Final = (
     (b"cache-control", b"no-store"),
     (b"referrer-policy", b"no-referrer"),
 )
-_PROCESS: Final = secrets.token_hex(4)
-_NUMBERS: Final = itertools.count(1)
 
 _logger = logging.getLogger(__name__)
 
@@ -97,7 +94,9 @@ class Guard:
             await send(message)
 
         try:
-            self._check_host(request)
+            if not self._is_known_host(request):
+                host = request.headers.get("host")
+                raise InputError(f"the host is {host!r:.100}. A service without tokens answers only to localhost.")
             async with self._service.admission.place(scope["path"], request.headers.get("authorization", "")):
                 await self._app(scope, receive, send_safely)
         except (ClientDisconnect, CallerLeftError):
@@ -116,13 +115,8 @@ class Guard:
             world, verb = state.get("labels", ("", "other"))
             self._service.metrics.request(world, verb, status, time.monotonic() - started_s)
 
-    def _check_host(self, request: Request) -> None:
-        """Refuses other names of this machine, which a web page can use, if no token protects the service."""
-        if not self._is_known_host(request):
-            host = request.headers.get("host")
-            raise InputError(f"the host is {host!r:.100}. A service without tokens answers only to localhost.")
-
     def _is_known_host(self, connection: HTTPConnection) -> bool:
+        """False for other names of this machine, which a web page can use, if no token protects the service."""
         try:
             host = urlsplit(f"//{connection.headers.get('host', '')}").hostname
         except ValueError:  # such as "["
@@ -133,11 +127,7 @@ class Guard:
 def request_id_of(connection: HTTPConnection) -> str:
     """The id that the caller chose, if it is valid; else a new one."""
     request_id = connection.headers.get("request-id", "")
-    return request_id if _REQUEST_ID.fullmatch(request_id) else _new_id()
-
-
-def _new_id() -> str:
-    return f"{_PROCESS}-{next(_NUMBERS):x}"
+    return request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(8)
 
 
 def problem_response(request: Request, problem: Problem) -> Response:
