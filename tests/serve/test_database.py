@@ -146,7 +146,7 @@ def test_two_processes_open_a_new_database_and_lose_no_increment(database_url: s
 
 
 def test_a_killed_process_loses_no_acknowledged_write(database_url: str) -> None:
-    after = random.randrange(1, 2000)
+    after = random.randrange(1, 500)
     acknowledged = list[str]()
     with run(database_url, "insert") as other:
         for line in other.stdout or ():
