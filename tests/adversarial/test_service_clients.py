@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from tests.serve.scripted import ARGUMENTS, BODY, FewTokens, ScriptedWorld, service_of
 from tests.serve.test_server import status_of
 
+from worldline.episode import Episode
+from worldline.planning.calls import WhatIfCall
 from worldline.serve.callers import Scope
 from worldline.serve.connections import HEADER_BYTES, PIPELINE
 from worldline.serve.limits import Limits
@@ -28,6 +30,7 @@ from worldline.serve.scheduler import Lane
 from worldline.serve.server import serving
 from worldline.serve.service import Service
 from worldline.world.base import Forecast, Prediction, World
+from worldline.world.wire import encode_call
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = b"POST /v1/worlds/toy:predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -241,6 +244,20 @@ def test_connections_with_requests_do_not_give_way() -> None:
         until_s = time.monotonic() + HANG_S
         while not found.answers():
             assert time.monotonic() < until_s
+
+
+def test_a_what_if_of_many_steps_is_refused_before_it_begins(quick: Server) -> None:
+    steps = 9_000
+    episode = Episode(
+        observations={"position": np.zeros((steps + 1, 2), np.float32)}, actions={"push": np.zeros((steps, 2))}
+    )
+    call = WhatIfCall(episode=episode, at=0, actions=episode.actions)
+    headers = {"content-type": "application/msgpack", "accept": "application/json"}
+    url, began_s = f"{quick.url}/v1/worlds/toy:what_if", time.monotonic()
+    answer = httpx.post(url, content=encode_call(call), headers=headers, trust_env=False, timeout=HANG_S)
+    assert (answer.status_code, "9000 steps" in answer.json()["detail"]) == (413, True)
+    assert time.monotonic() - began_s < 5.0
+    assert quick.answers()
 
 
 def test_a_full_queue_refuses_before_a_body_is_read_but_leaves_others_their_turn() -> None:

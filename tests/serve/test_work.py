@@ -95,7 +95,7 @@ def test_answers_of_a_batch_equal_single_answers(name: str) -> None:
     groups = {group_of(call, case.world.describe()) for call in calls}
     assert len(groups) == 1
     assert None not in groups
-    found = answer_calls(case.world, calls)
+    found = answer_calls(case.world, calls, case.world.describe())
     for one, call in zip(found, calls, strict=True):
         compare(one, case.world.answer(call))
 
@@ -105,7 +105,7 @@ def test_an_invalid_call_spoils_no_other() -> None:
     calls = [prediction(one) for one in case.episodes]
     far = {name: 1e9 * np.ones_like(value) for name, value in calls[1].actions.items()}
     calls[1] = replace(calls[1], actions=far)
-    found = answer_calls(case.world, calls)
+    found = answer_calls(case.world, calls, case.world.describe())
     assert isinstance(found[1], InputError)
     for number in (0, 2, 3):
         compare(found[number], case.world.answer(calls[number]))

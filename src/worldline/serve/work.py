@@ -31,8 +31,10 @@ def group_of(call: Call, card: Card) -> Hashable | None:
     return call.level, call.images, *shapes
 
 
-def answer_calls(world: World, calls: Sequence[Call]) -> list[object]:
-    """The answer to each call of one group, or its error; several as one batch."""
+def answer_calls(
+    world: World, calls: Sequence[Call], card: Card, pieces: int = 1, wanted: Callable[[], bool] = lambda: True
+) -> list[object]:
+    """The answer to each call of one group, or its error; several as one batch. For the rest see `answer_in_pieces`."""
     if len(calls) > 1:
         try:
             batch = world.answer(stack_calls([call for call in calls if isinstance(call, PredictCall)]))
@@ -42,7 +44,7 @@ def answer_calls(world: World, calls: Sequence[Call]) -> list[object]:
     answers = list[object]()
     for call in calls:
         try:
-            answers.append(world.answer(call))
+            answers.append(answer_in_pieces(world, call, card, pieces, wanted))
         except Exception as error:  # noqa: BLE001  # the caller gets it
             answers.append(error)
     return answers
