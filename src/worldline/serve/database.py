@@ -152,17 +152,18 @@ def _parse(text: str) -> URL:
     """The URL with its driver. Messages never contain the text, which may have a password."""
     if "://" not in text:
         return URL.create("sqlite", database=text)
-    remedy = "Give the path of a file, sqlite:///PATH or postgresql://USER@HOST/NAME."
+    refused = ConfigError(
+        "the URL names no database that is supported. Give the path of a file, sqlite:///PATH or "
+        "postgresql://USER@HOST/NAME."
+    )
     try:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:
-        raise ConfigError(f"the URL of the database cannot be parsed. {remedy}") from error
+        raise refused from error
     if url.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         return url.set(drivername="postgresql+psycopg")
-    if url.drivername != "sqlite":
-        raise ConfigError(f"{url.drivername!r} is not a supported database. {remedy}")
-    if url.database in (None, "", ":memory:"):
-        raise ConfigError(f"the database has no file, so connections cannot share it. {remedy}")
+    if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):  # connections cannot share the last ones
+        raise refused
     return URL.create("sqlite", database=url.database)
 
 

@@ -346,30 +346,38 @@ class Jobs:
             return
         process = await _start(self.settings.command, task)
         try:
-            reason = await self._attend(row, process)
+            stopped = await self._attend(row, process)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # also what it started
             await process.wait()
-        if reason != "lost":
-            await self._settle(row, self._outcome(row, process.returncode, reason))
+        if stopped is not None:
+            await self._settle(row, self._end_of(row) or stopped or _vanished(row, process.returncode))
 
-    async def _attend(self, row: Mapping[str, Any], process: Process) -> str:
-        """Waits for a process, with signs of life. Returns why it ended: itself, cancel, close, late or lost."""
+    async def _attend(self, row: Mapping[str, Any], process: Process) -> dict[str, Any] | None:
+        """Waits for a process, with signs of life. Returns the columns of a job that was stopped; {} if it ended.
+
+        None if another process has the job, or may take it soon.
+        """
         begun_s = kept_s = time.monotonic()
-        while not await _has_ended(process, self.settings.beat_s):
+        stopped = dict[str, Any]()
+        while not stopped and not await _has_ended(process, self.settings.beat_s):
             cancel: bool | None = False
             with suppress(UnavailableError):
                 cancel = await self._database.write_async(partial(self._beat, row))
                 kept_s = time.monotonic()
-            late = time.monotonic() - begun_s > self._limits.job_s
             if cancel is None or time.monotonic() - kept_s > self.settings.lease_s / 2:
-                return "lost"  # another process has the job, or may take it soon
-            if cancel or late or self._closing.is_set():
-                process.terminate()
-                await _has_ended(process, _GRACE_S)
-                return "cancel" if cancel else "late" if late else "close"
-        return "itself"
+                return None
+            if cancel:
+                stopped = _ended("cancelled")
+            elif time.monotonic() - begun_s > (limit_s := self._limits.job_s):
+                stopped = _failed(f"the job was stopped after {limit_s:g} s, the limit of this service.")
+            elif self._closing.is_set():
+                stopped = _queued(row)
+        if stopped:
+            process.terminate()
+            await _has_ended(process, _GRACE_S)
+        return stopped
 
     def _beat(self, row: Mapping[str, Any], connection: Connection) -> bool | None:
         """Stores a sign of life and the progress. Returns whether to cancel the job; None if another process has it."""
@@ -396,24 +404,12 @@ class Jobs:
         progress = _read(self._folder / row["id"] / PROGRESS)
         return {"progress": progress} if progress else {}
 
-    def _outcome(self, row: Mapping[str, Any], status: int | None, reason: str) -> dict[str, Any]:
-        """The columns that say how a run ended."""
+    def _end_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of a job that ended by itself; empty if it did not."""
         end = _read(self._folder / row["id"] / END)
-        if end.get("fault"):
-            _logger.error("job %s failed: %s", row["id"], end["fault"])
-        if "result" in end:
-            return {**_ended("done"), "result": end["result"]}
-        if "error" in end:
-            return {**_ended("failed"), "error": end["error"]}
-        if reason == "cancel":
-            return _ended("cancelled")
-        if reason == "late":
-            return _failed(f"the job was stopped after {self._limits.job_s:g} s, the limit of this service.")
-        # A service manager may stop processes before the service: that is no attempt.
-        if reason == "close" or status in (-signal.SIGTERM, STOPPED):
-            return {"status": "queued", "owner": None, "attempts": row["attempts"] - 1}
-        cause = "It may have needed too much memory, or too much time to read its logs."
-        return _failed(f"the process ended without a result (status {status}). {cause}")
+        if fault := end.pop("fault", ""):
+            _logger.error("job %s failed: %s", row["id"], fault)
+        return end and {**_ended("done" if "result" in end else "failed"), **end}
 
 
 async def _start(command: Sequence[str], task: JobTask) -> Process:
@@ -473,3 +469,15 @@ def _ended(status: str) -> dict[str, Any]:
 
 def _failed(message: str, name: str = "UnavailableError") -> dict[str, Any]:
     return {**_ended("failed"), "error": {"class": name, "message": message}}
+
+
+def _queued(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"status": "queued", "owner": None, "attempts": row["attempts"] - 1}
+
+
+def _vanished(row: Mapping[str, Any], status: int | None) -> dict[str, Any]:
+    """The columns of a job whose process ended without a word."""
+    if status in (-signal.SIGTERM, STOPPED):  # a service manager may stop processes before the service
+        return _queued(row)
+    cause = "It may have needed too much memory, or too much time to read its logs."
+    return _failed(f"the process ended without a result (status {status}). {cause}")

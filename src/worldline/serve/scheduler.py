@@ -139,7 +139,6 @@ class Scheduler:
         self._limits, self._workers, self._observe = limits, workers, observe
         self._queues = {lane: _Queue(lane, workers, limits) for lane in Lane}
         self._closed = False
-        self.last_answer_s = time.monotonic()
 
     def waiting(self, lane: Lane) -> int:
         """Number of calls in the queue of a lane."""
@@ -255,10 +254,10 @@ class Scheduler:
                 call.future.set_exception(result)
             else:
                 call.future.set_result(result)
-        self.last_answer_s = queue.changed_s = time.monotonic()
+        queue.changed_s = time.monotonic()
         queue.busy[batch[0].caller] -= 1
         if self._observe is not None:
-            self._observe(queue.lane, len(batch), self.last_answer_s - started_s)
+            self._observe(queue.lane, len(batch), queue.changed_s - started_s)
         self._start(queue)
 
 

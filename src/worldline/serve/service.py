@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar, final
 
-from worldline.errors import UnavailableError
 from worldline.planning.calls import Call, PlanCall
 from worldline.serve.admission import Admission
 from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
@@ -201,18 +200,9 @@ class Service:
                 lambda: function(hosted.current()[1]), lane=lane, caller=caller.id, deadline_s=deadline_s
             )
 
-    async def ready(self, limit_s: float = 5.0) -> bool:
-        """Whether the workers answer: one did in the last seconds, or one does now."""
-        if any(self.scheduler.stuck(lane) for lane in Lane):
-            return False
-        if time.monotonic() - self.scheduler.last_answer_s < limit_s:
-            return True
-        if any(self.scheduler.running(lane) for lane in Lane):
-            return True
-        try:
-            return await self.scheduler.run(lambda: True, deadline_s=limit_s)
-        except UnavailableError:
-            return False
+    def ready(self) -> bool:
+        """Whether the workers answer: no lane is stuck."""
+        return not any(self.scheduler.stuck(lane) for lane in Lane)
 
     def close(self) -> bool:
         """Stops the workers; whether they are idle."""
