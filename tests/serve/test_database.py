@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import stat
@@ -21,7 +20,6 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import IntegrityError
 from tests.serve import database_process
-from tests.serve.conftest import execute
 from tests.serve.database_process import INCREMENTS, add_world
 
 from worldline.errors import ConfigError, MissingExtraError, UnavailableError
@@ -132,10 +130,6 @@ def test_closing_completes_the_writes_that_wait(database_url: str) -> None:
         assert again.read(names) == set("def")
 
 
-def test_coroutines_wait_for_writes(database: Database) -> None:
-    assert asyncio.run(database.write_async(partial(add_world, "a"))) == "a"
-
-
 def test_two_processes_open_a_new_database_and_lose_no_increment(database_url: str) -> None:
     with run(database_url, "increment") as one, run(database_url, "increment") as other:
         assert [one.wait(120), other.wait(120)] == [0, 0]
@@ -186,17 +180,6 @@ def test_a_server_that_refuses_is_unavailable_without_its_address(
     assert "127.0.0.1" in caplog.text
     assert "secret" not in caplog.text
     assert "wrong-password" not in caplog.text
-
-
-def test_a_role_without_rights_gets_no_sql_in_its_error(
-    postgresql: Callable[[], str], caplog: pytest.LogCaptureFixture
-) -> None:
-    url = postgresql()
-    for statement in ("REVOKE CREATE ON SCHEMA public FROM public", "CREATE ROLE guest LOGIN PASSWORD 'secret'"):
-        execute(url, statement)
-    with pytest.raises(UnavailableError, match="The log has the reason"):
-        Database(url.replace("tests:", "guest:"))
-    assert "database: permission denied for schema public" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -357,9 +357,7 @@ CHILD = textwrap.dedent(
     for name, call in {
         "samples": predict(3, None, 10, num_samples=10_000),
         "worlds": predict(20, None, 4000),
-        "steps": predict(10_000),
         "candidates": score(30_000, 20),
-        "constraints": score(20_000, 5, 50),
     }.items():
         size = size_of(call, card, LIMITS).num_bytes
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
