@@ -375,7 +375,8 @@ class Jobs:
             elif self._closing.is_set():
                 stopped = _queued(row)
         if stopped:
-            process.terminate()
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                process.terminate()
             await _has_ended(process, _GRACE_S)
         return stopped
 
