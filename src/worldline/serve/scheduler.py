@@ -153,19 +153,9 @@ class Scheduler:
         since_s = time.monotonic() - self._queues[lane].changed_s
         return self.running(lane) >= self._workers and since_s > self._limits.deadline_s
 
-    async def run(
-        self,
-        function: Callable[[], Answer],
-        *,
-        lane: Lane = Lane.QUICK,
-        caller: str = "",
-        deadline_s: float | None = None,
-        gone: Gone = None,
-    ) -> Answer:
-        """The result of `function`, computed in a worker. Other arguments and errors as in `run_batched`."""
-        answer: Answer = await self.run_batched(
-            None, lambda _: [function()], group=None, lane=lane, caller=caller, deadline_s=deadline_s, gone=gone
-        )
+    async def run(self, function: Callable[[], Answer], **options: Any) -> Answer:
+        """The result of `function`, computed in a worker. Options and errors as in `run_batched`."""
+        answer: Answer = await self.run_batched(None, lambda _: [function()], group=None, **options)
         return answer
 
     async def run_batched(
