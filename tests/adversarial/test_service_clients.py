@@ -21,12 +21,16 @@ from hypothesis import strategies as st
 from tests.serve.scripted import ARGUMENTS, BODY, FewTokens, ScriptedWorld, service_of
 from tests.serve.test_server import status_of
 
+from worldline.episode import Episode
+from worldline.planning.calls import WhatIfCall
 from worldline.serve.callers import Scope
+from worldline.serve.connections import HEADER_BYTES, PIPELINE
 from worldline.serve.limits import Limits
 from worldline.serve.scheduler import Lane
-from worldline.serve.server import HEADER_BYTES, PIPELINE, serving
+from worldline.serve.server import serving
 from worldline.serve.service import Service
 from worldline.world.base import Forecast, Prediction, World
+from worldline.world.wire import encode_call
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = b"POST /v1/worlds/toy:predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -210,26 +214,50 @@ def test_an_answer_that_is_not_read_is_dropped() -> None:
         assert found.answers()
 
 
-def test_idle_connections_up_to_the_limit_leave_room() -> None:
+def test_idle_connections_give_way_to_new_clients() -> None:
     with server(connections=60, header_s=60.0) as found, ExitStack() as stack:
-        for _ in range(50):
-            stack.enter_context(found.connect(b"GET /"))
-        assert found.answers()
+        idle = [stack.enter_context(found.connect(start)) for start in 35 * (b"", b"GET /")]
         for _ in range(20):
-            stack.enter_context(found.connect(b"GET /"))
+            began_s = time.monotonic()
+            with found.connect(HEALTH) as further:
+                assert status_of(further) == 200
+            assert time.monotonic() - began_s < 5.0  # far below `header_s`
+        assert rest_of(idle[0]) == b""  # the one that waited longest
+        idle[-1].sendall(HEALTH.removeprefix(b"GET /"))
+        assert status_of(idle[-1]) == 200
+
+
+def test_connections_with_requests_do_not_give_way() -> None:
+    world, entered, go = waiting_world()
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    with server(world, connections=4) as found, ExitStack() as stack:
+        running = [stack.enter_context(found.connect(request)) for _ in range(3)]
+        assert entered.wait(HANG_S)
         with found.connect(HEALTH) as further:
             assert status_of(further) == 503
         for _ in range(found.service.limits.queue + found.service.limits.batch):
             with found.connect(HEAD + b"\r\n") as further:
                 assert status_of(further) == 503  # none of them keeps a place in the queue
-        stack.close()
+        go.set()
+        assert [status_of(one) for one in running] == [200, 200, 200]
+        running.pop().close()
         until_s = time.monotonic() + HANG_S
-        while time.monotonic() < until_s:
-            with found.connect(HEALTH) as again:
-                if status_of(again) == 200:
-                    assert found.answers()
-                    return
-        pytest.fail("the connections are still counted")
+        while not found.answers():
+            assert time.monotonic() < until_s
+
+
+def test_a_what_if_of_many_steps_is_refused_before_it_begins(quick: Server) -> None:
+    steps = 9_000
+    episode = Episode(
+        observations={"position": np.zeros((steps + 1, 2), np.float32)}, actions={"push": np.zeros((steps, 2))}
+    )
+    call = WhatIfCall(episode=episode, at=0, actions=episode.actions)
+    headers = {"content-type": "application/msgpack", "accept": "application/json"}
+    url, began_s = f"{quick.url}/v1/worlds/toy:what_if", time.monotonic()
+    answer = httpx.post(url, content=encode_call(call), headers=headers, trust_env=False, timeout=HANG_S)
+    assert (answer.status_code, "9000 steps" in answer.json()["detail"]) == (413, True)
+    assert time.monotonic() - began_s < 5.0
+    assert quick.answers()
 
 
 def test_a_full_queue_refuses_before_a_body_is_read_but_leaves_others_their_turn() -> None:
@@ -323,7 +351,7 @@ def test_a_client_that_leaves_frees_its_place() -> None:
         def wait_for(number: int) -> None:
             until_s = time.monotonic() + HANG_S
             scheduler = found.service.scheduler
-            while sum(not one.future.done() for one in scheduler._queues[waiting]) != number:
+            while scheduler.waiting(waiting) != number:
                 assert time.monotonic() < until_s
                 time.sleep(0.01)
 

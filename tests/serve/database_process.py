@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 from worldline.serve.database import Database
 from worldline.serve.tables import worlds
 
-INCREMENTS = 200
+INCREMENTS = 50
 
 
 def add_world(name: str, connection: Connection) -> str:

@@ -22,6 +22,7 @@ from worldline.episode import Episode
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.serve import server
+from worldline.serve.connections import BoundedServer
 from worldline.serve.limits import Limits
 from worldline.serve.mcp_server import create_server, http_app
 from worldline.testing.toys import Integrator
@@ -124,7 +125,7 @@ def served(worlds: Mapping[str, World], tokens: FewTokens | None = None, **limit
     service = service_of(limits=Limits(mcp_bytes=20_000, **limits), tokens=tokens, **worlds)
     listener = server.listen("127.0.0.1", 0)
     url = server.url_of(listener)
-    running = server.server_of(http_app(service, url=url, names=["127.0.0.1"]), service.limits)
+    running = BoundedServer(http_app(service, url=url, names=["127.0.0.1"]), service.limits)
     thread = Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -17,9 +17,10 @@ from worldline.episode import History
 from worldline.planning.calls import Call, PlanCall
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.callers import Scope
+from worldline.serve.connections import BoundedServer
 from worldline.serve.http import create_app
 from worldline.serve.limits import Limits
-from worldline.serve.server import listen, server_of, url_of
+from worldline.serve.server import listen, url_of
 from worldline.serve.service import Service
 from worldline.testing.toys import Integrator
 from worldline.world.base import World
@@ -71,7 +72,7 @@ def serving_sockets(world: World, *, name: str = "toy", tokens: bool = False, **
     known = FewTokens({TOKEN: {Scope.SESSION}, OTHER: {Scope.SESSION, Scope.INFER}, READER: {Scope.READ}})
     service = service_of(limits=Limits(**limits), tokens=known if tokens else None, **{name: world})
     listener = listen("127.0.0.1", 0)
-    server = server_of(create_app(service), service.limits)
+    server = BoundedServer(create_app(service), service.limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
 

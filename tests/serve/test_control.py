@@ -254,7 +254,7 @@ def test_trust_follows_the_action_unless_the_plan_depends_on_it(min_trust: float
 
 
 def test_an_overloaded_service_loses_no_observation(slow: tuple[Server, Slow], monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(lane: Lane, caller: str) -> None:
+    async def full(*_: object, **__: object) -> None:
         raise OverloadedError("the queue is full")
 
     server, world = slow
@@ -262,7 +262,7 @@ def test_an_overloaded_service_loses_no_observation(slow: tuple[Server, Slow], m
         tell(client, SETTINGS)
         assert tell(client, step(0))["source"] == "fresh"
         with monkeypatch.context() as patch:
-            patch.setattr(server.service.scheduler, "_make_room", full)
+            patch.setattr(server.service.scheduler, "run", full)
             refused = tell(client, step(1, [0.5, 0.5]))
         assert (refused["source"], refused["status"], refused["planned_at_step"]) == ("fallback", "overloaded", 0)
         assert tell(client, step(2))["source"] == "fresh"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from tests.data.stores import stored
-from tests.serve import job_stub, jobs_process
+from tests.serve import job_stub
 from tests.serve.job_stub import FAIL, FINISH, IGNORE, VANISH, WAIT
 
 from worldline.catalog.versions import HOME, Catalog
@@ -28,21 +28,19 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.ensemble import ensemble
 from worldline.recipes.recipe import Recipe
 from worldline.registry import BUILTIN
-from worldline.serve import job_process, job_requests
+from worldline.serve import job_requests
 from worldline.serve import jobs as jobs_module
 from worldline.serve.callers import ANYONE, Scope
 from worldline.serve.database import ENVIRONMENT, Database
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
 from worldline.serve.http_jobs import jobs_router
-from worldline.serve.job_child import COMMAND
-from worldline.serve.job_process import run
+from worldline.serve.job_process import failure, run
 from worldline.serve.job_requests import AuditJob, JobRequest, LearnJob
-from worldline.serve.jobs import ENDED, Jobs, JobSettings, JobView
+from worldline.serve.jobs import COMMAND, ENDED, Jobs, JobSettings, JobView
 from worldline.serve.limits import Limits
 from worldline.serve.problems import ConflictError, NotFoundError, OverloadedError, RateLimitedError
 from worldline.serve.service import Service
-from worldline.serve.sessions import new_id
 from worldline.serve.tables import jobs as table
 from worldline.serve.tokens import Tokens
 from worldline.testing.toys import Integrator
@@ -58,7 +56,7 @@ Make = Callable[..., Jobs]
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of logs, beside a folder that is no business of callers."""
     root = tmp_path_factory.mktemp("data")
-    stored(root / "logs" / "toy", TOY.schema, Integrator(camera=False, wind=False, noise=0.1).episodes(24, 30, seed=0))
+    stored(root / "logs" / "toy", TOY.schema, Integrator(camera=False, wind=False, noise=0.1).episodes(16, 20, seed=0))
     stored(root / "private", TOY.schema, TOY.episodes(1, 5, seed=0))
     (root / "logs" / "out").symlink_to(root / "private")
     (root / "logs" / "inside").mkdir()
@@ -269,15 +267,15 @@ def test_unfinished_jobs_are_limited_and_a_waiting_one_can_be_cancelled(make: Ma
 def test_a_key_stands_for_one_audit_even_if_its_alias_moves(
     make: Make, file: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    versions = {"toy@prod": "toy@1", "toy@2": "toy@2", "other@prod": "other@1"}
-    monkeypatch.setattr(Jobs, "_pinned", lambda _, world, caller: versions[world])
+    versions = {"toy@prod": "1", "other@prod": "1"}
+    monkeypatch.setattr(Catalog, "resolve", lambda _, world: Path(versions[world]))
 
     async def main() -> None:
         create = partial(make(file, workers=0).create, ANYONE, key="one")
         first = await create(AuditJob(world="toy@prod", logs="toy"))
-        versions["toy@prod"] = "toy@2"
+        versions["toy@prod"] = "2"
         assert await create(AuditJob(world="toy@prod", logs="toy")) == first
-        for world, seed in (("toy@2", 0), ("other@prod", 0), ("toy@prod", 1)):
+        for world, seed in (("other@prod", 0), ("toy@prod", 1)):
             with pytest.raises(ConflictError, match="used for another job"):
                 await create(AuditJob(world=world, logs="toy", seed=seed))
 
@@ -380,7 +378,7 @@ def test_old_jobs_and_their_files_are_removed(make: Make, file: Database, tmp_pa
     async def main() -> None:
         jobs = make(file, workers=0)
         old, kept = [await jobs.create(ANYONE, request(FINISH)) for _ in range(2)]
-        for name in (old.id, kept.id, new_id(ANYONE, "job", "stray"), "1"):  # 1: version of an older world named jobs
+        for name in (old.id, kept.id, "1"):  # 1: version of an older world named jobs
             (tmp_path / "jobs" / name / "work").mkdir(parents=True)
         ended = {"status": "done", "finished": time.time() - 31 * 86400}
         await file.write_async(lambda c: c.execute(update(table).where(table.c.id == old.id).values(ended)))
@@ -391,40 +389,31 @@ def test_old_jobs_and_their_files_are_removed(make: Make, file: Database, tmp_pa
     asyncio.run(main())
 
 
-def test_a_killed_service_loses_no_job_and_leaves_no_process(
-    make: Make, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if sys.dont_write_bytecode:  # three processes load torch
-        monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-        monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "bytecode"))
-    url = str(tmp_path / "service.sqlite")
-
-    async def kill(jobs: Jobs) -> JobView:
-        """Kills a service after the first steps of a job."""
-        job = await jobs.create(ANYONE, LearnJob(logs="toy", name="greenhouse", recipe="linear"))
-        service = subprocess.Popen([sys.executable, jobs_process.__file__, url, str(tmp_path), str(root / "logs")])
-        while (await jobs.get(ANYONE, job.id)).progress is None:
-            await asyncio.sleep(0.02)
-        (child,) = subprocess.run(["pgrep", "-P", str(service.pid)], stdout=subprocess.PIPE).stdout.split()
-        service.kill()
-        service.wait()
-        async with asyncio.timeout(20):
-            while is_alive(int(child)):
-                await asyncio.sleep(0.02)
-        return job
+def test_a_killed_service_loses_no_job_and_leaves_no_process(make: Make, file: Database) -> None:
+    """The kill of a whole service is in tests/adversarial/test_kills.py; here its process of a job is the real one."""
 
     async def main() -> None:
-        with Database(url) as file:
-            job = await kill(make(file, workers=0))
-            async with working(make(file, command=COMMAND, lease_s=4)) as jobs:
-                assert (await until(jobs, job, *ENDED)).error is None
-                assert (await jobs.result(ANYONE, job.id))["world"] == "greenhouse@1"
+        job = await make(file, workers=0).create(ANYONE, LearnJob(logs="toy", name="greenhouse", recipe="linear"))
+        jobs = make(file, command=COMMAND, lease_s=4)
+        row = await file.read_async(lambda connection: connection.execute(select(table)).mappings().one())
+        child = await jobs_module._start(COMMAND, jobs.task(row))
+        while not (jobs._folder / job.id / "progress.json").exists():
+            await asyncio.sleep(0.02)
+        assert child.stdin is not None
+        child.stdin.close()  # as the system does if the service is killed
+        async with asyncio.timeout(20):
+            assert await child.wait() == -signal.SIGKILL
+        gone = {"status": "running", "owner": "gone", "heartbeat": time.time() - 50}
+        await file.write_async(lambda connection: connection.execute(update(table).values(gone)))
+        async with working(jobs):
+            assert (await until(jobs, job, *ENDED)).error is None
+            assert (await jobs.result(ANYONE, job.id))["world"] == "greenhouse@1"
 
     asyncio.run(main())
 
 
 def brief(store: Store) -> Recipe:
-    return ensemble(store).with_settings({"training.num_updates": 40})
+    return ensemble(store).with_settings({"training.num_updates": 20})
 
 
 def test_learning_resumes_and_publishes_once_and_answers_name_no_paths(
@@ -435,18 +424,18 @@ def test_learning_resumes_and_publishes_once_and_answers_name_no_paths(
 
     def answer(request: JobRequest, name: str, stop: Callable[[], bool] = bool) -> dict[str, Any]:
         arguments = msgspec.to_builtins(request)
-        task = jobs._task({"id": name, "kind": arguments.pop("kind"), "arguments": arguments})
+        task = jobs.task({"id": name, "kind": arguments.pop("kind"), "arguments": arguments})
         return run(task, lambda now: steps.append((now.stage, now.step)), stop)
 
     learn = LearnJob(logs="toy", name="figures.json", recipe="ensemble", alias="prod")  # also a file of the job
     with pytest.raises(StoppedError):
-        answer(learn, "one", lambda: steps[-1] == ("learn", 20))
+        answer(learn, "one", lambda: steps[-1] == ("learn", 10))
     first = len(steps)
     learned = answer(learn, "one")
-    assert [step for stage, step in steps[first:] if stage == "learn"] == list(range(21, 41))
+    assert [step for stage, step in steps[first:] if stage == "learn"] == list(range(11, 21))
     assert answer(learn, "one", lambda: pytest.fail("learned again")) == learned
     assert learned["world"] == "figures.json@1"
-    assert learned["figures"]["episodes"] == 24
+    assert learned["figures"]["episodes"] == 16
     assert [one.aliases for one in Catalog().versions("figures.json")] == [("prod",)]
     audited = answer(AuditJob(world="figures.json@1", logs="toy"), "two")
     assert audited["decision"]["advice"] in ("deploy", "deploy with limits", "do not deploy")
@@ -465,4 +454,4 @@ def test_learning_resumes_and_publishes_once_and_answers_name_no_paths(
     ],
 )
 def test_errors_are_told_without_paths_and_secrets(error: Exception, message: str) -> None:
-    assert job_process._failure(error, ["/srv/logs"]).message == message
+    assert failure(error, ["/srv/logs"])["error"]["message"] == message

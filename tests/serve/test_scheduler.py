@@ -85,17 +85,6 @@ def test_calls_of_a_group_that_wait_are_one_batch_and_the_oldest_is_first() -> N
     assert seen == [(Lane.QUICK, 1), (Lane.QUICK, 2)] + 3 * [(Lane.QUICK, 1)]
 
 
-def test_a_batch_has_a_limit() -> None:
-    async def body(desk: Desk) -> None:
-        first = await desk.occupied()
-        tasks = [*await desk.queued(1, 2, 3, 4), *await desk.queued(5, 6, 7, limit=2, group="small")]
-        desk.gate.set()
-        await asyncio.gather(first, *tasks)
-
-    assert trial(body, Limits(batch=3)).batches == [["gate"], [1, 2, 3], [4], [5, 6], [7]]
-    assert trial(body, Limits(batch=1)).batches == [["gate"], *([one] for one in range(1, 8))]
-
-
 def test_a_full_queue_refuses_and_a_caller_who_leaves_frees_the_place() -> None:
     async def body(desk: Desk) -> None:
         first, left = await desk.occupied(), asyncio.Event()

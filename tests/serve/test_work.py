@@ -30,9 +30,10 @@ from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.callers import ANYONE
 from worldline.serve.limits import Limits
+from worldline.serve.prices import size_of, with_budget
 from worldline.serve.problems import DeadlineError, TooLargeError
 from worldline.serve.scheduler import CallerLeftError
-from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
+from worldline.serve.work import answer_calls, answer_in_pieces, group_of
 from worldline.testing.toys import Integrator
 from worldline.world.base import Prediction
 from worldline.world.batches import stack_calls
@@ -94,7 +95,7 @@ def test_answers_of_a_batch_equal_single_answers(name: str) -> None:
     groups = {group_of(call, case.world.describe()) for call in calls}
     assert len(groups) == 1
     assert None not in groups
-    found = answer_calls(case.world, calls)
+    found = answer_calls(case.world, calls, case.world.describe())
     for one, call in zip(found, calls, strict=True):
         compare(one, case.world.answer(call))
 
@@ -104,7 +105,7 @@ def test_an_invalid_call_spoils_no_other() -> None:
     calls = [prediction(one) for one in case.episodes]
     far = {name: 1e9 * np.ones_like(value) for name, value in calls[1].actions.items()}
     calls[1] = replace(calls[1], actions=far)
-    found = answer_calls(case.world, calls)
+    found = answer_calls(case.world, calls, case.world.describe())
     assert isinstance(found[1], InputError)
     for number in (0, 2, 3):
         compare(found[number], case.world.answer(calls[number]))
@@ -343,7 +344,8 @@ CHILD = textwrap.dedent(
     import numpy as np
     from tests.serve.test_work import CARD, LIMITS, named, plan, predict, score
     from worldline.serve.problems import TooLargeError
-    from worldline.serve.work import answer_in_pieces, size_of, with_budget
+    from worldline.serve.prices import size_of
+    from worldline.serve.work import answer_in_pieces
     from worldline.world.wire import encode_json_answer
 
     def peak(name):
@@ -355,9 +357,7 @@ CHILD = textwrap.dedent(
     for name, call in {
         "samples": predict(3, None, 10, num_samples=10_000),
         "worlds": predict(20, None, 4000),
-        "steps": predict(10_000),
         "candidates": score(30_000, 20),
-        "constraints": score(20_000, 5, 50),
     }.items():
         size = size_of(call, card, LIMITS).num_bytes
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak

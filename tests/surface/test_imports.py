@@ -49,7 +49,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
         ("worldline.world.remote", "httpx", "client"),
         ("worldline.engines.language.http_client", "openai", "language"),
         ("worldline.serve.http", "fastapi", "serve"),
-        ("worldline.serve.server", "uvicorn", "serve"),
+        ("worldline.serve.connections", "uvicorn", "serve"),
         ("worldline.serve.mcp_server", "mcp", "mcp"),
     )
     code = """if True:

@@ -61,6 +61,7 @@ def _serve_stdio(hosts: Hosts) -> None:
 
 def _serve_http(hosts: Hosts, host: str, port: int, names: list[str], database: str | None, *, insecure: bool) -> None:
     from worldline.serve import server
+    from worldline.serve.connections import BoundedServer
     from worldline.serve.mcp_server import http_app
 
     with opened_service(hosts, host, database, insecure=insecure) as (service, _):
@@ -71,4 +72,4 @@ def _serve_http(hosts: Hosts, host: str, port: int, names: list[str], database: 
         print_next("token", "list")
         app = http_app(service, url=url, names=[*LOOPBACK, "[::1]", host, *names])
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean shutdown
-            server.server_of(app, service.limits).run(sockets=[listener])
+            BoundedServer(app, service.limits).run(sockets=[listener])

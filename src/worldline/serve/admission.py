@@ -1,21 +1,21 @@
-"""Admission of calls before anything of them is read."""
+"""Admission of calls before anything of their bodies is read."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, final
-from urllib.parse import unquote
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, final
 
 from worldline.planning.calls import CALLS
 from worldline.serve.limits import Limits
+from worldline.serve.problems import OverloadedError
 from worldline.serve.scheduler import may_displace
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
 _CALLS: Final = "/v1/worlds/"
+_CLAIMED: Final = re.compile(r"wl_([0-9a-f]{16})_")
 
 
 @final
@@ -33,73 +33,36 @@ class Admission:
     def __init__(self, limits: Limits, refused: Callable[[], None]) -> None:
         self._limit, self._refused = limits.queue + limits.batch, refused
         self._open = {verb: Counter[str]() for verb in CALLS}
-        self._beginners = deque[asyncio.Future[None]]()
-        self._begins = False
+        self._beginning = asyncio.Lock()
 
-    def enter(self, path: str, caller: str, app: ASGIApp) -> ASGIApp | None:
-        """The application for one request; None if the request is refused. It counts until it ends or is dropped.
+    @asynccontextmanager
+    async def place(self, path: str, authorization: str) -> AsyncIterator[None]:
+        """Counts one request during the block.
 
         Args:
             path: of the request.
-            caller: id of the caller, not checked. If all places are taken, `may_displace` decides.
-            app: answers the request.
+            authorization: header with the token, whose id is not checked here. If all places are taken, `may_displace`
+                decides.
+
+        Raises:
+            OverloadedError: there is no place.
         """
-        world, _, verb = unquote(path.partition("?")[0]).rpartition(":")
+        world, _, verb = path.rpartition(":")
         if not world.startswith(_CALLS) or verb not in self._open:
-            return app
-        places = self._open[verb]
+            yield
+            return
+        claimed, places = _CLAIMED.search(authorization), self._open[verb]
+        caller = claimed[1] if claimed else ""
         if places.total() >= self._limit and not may_displace(places, caller):
             self._refused()
-            return None
-        return _Place(self, places, caller, app)
-
-    async def turn(self) -> None:
-        """Lets one call begin per iteration of the event loop. Sockets are read in between, and refusals sent."""
-        loop = asyncio.get_running_loop()
-        if self._begins:
-            future = loop.create_future()
-            self._beginners.append(future)
-            await future
-        else:
-            self._begins = True
-            loop.call_soon(self._next)
-
-    def _next(self) -> None:
-        while self._beginners:
-            future = self._beginners.popleft()
-            if not future.done():
-                future.set_result(None)
-                future.get_loop().call_soon(self._next)
-                return
-        self._begins = False
-
-
-@final
-class _Place:
-    """An application that holds a place until it ends, or until the server drops it without a run.
-
-    The server drops it if the connection closes while an earlier request is answered, or beyond its own limits.
-    """
-
-    def __init__(self, admission: Admission, places: Counter[str], caller: str, app: ASGIApp) -> None:
-        self._admission, self._places, self._caller, self._app = admission, places, caller, app
-        self._is_held = True
+            raise OverloadedError("too many calls are waiting. Try again in 1 s, or send fewer at once.")
         places[caller] += 1
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._admission.turn()
-            await self._app(scope, receive, send)
+            # One call begins per iteration of the event loop. Sockets are read in between, and refusals sent.
+            await self._beginning.acquire()
+            asyncio.get_running_loop().call_soon(self._beginning.release)
+            yield
         finally:
-            self._leave()
-
-    def __del__(self) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
-        if not self._is_held:
-            return
-        self._is_held = False
-        self._places[self._caller] -= 1
-        if not self._places[self._caller]:
-            del self._places[self._caller]
+            places[caller] -= 1
+            if not places[caller]:
+                del places[caller]

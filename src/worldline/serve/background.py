@@ -21,15 +21,13 @@ INTERVAL_S: Final = 1.0
 CLEAN_S: Final = 600.0
 """Seconds between two deletions of what has expired."""
 
-_logger = logging.getLogger(__name__)
-
-
 Task = Callable[[], Awaitable[None]]
+_logger = logging.getLogger(__name__)
 
 
 @final
 class Upkeep:
-    """Keeps the state of a service up to date.
+    """Keeps the state of a service up to date. The failure of a task is logged when it begins and when it has ended.
 
     Args:
         often: tasks of every interval.
@@ -41,21 +39,14 @@ class Upkeep:
         self._cleaned_s, self._faults = -math.inf, FaultLog(_logger)
 
     async def once(self) -> None:
-        """Does everything that must be done now. A failure does not keep the rest from being done.
-
-        It is logged when it begins and when it has ended.
-        """
-        due = time.monotonic() - self._cleaned_s >= CLEAN_S
-        if due:
+        """Does everything that must be done now."""
+        tasks = [*self._often]
+        if time.monotonic() - self._cleaned_s >= CLEAN_S:
             self._cleaned_s = time.monotonic()
-        for task in (*self._often, *(self._seldom if due else ())):
-            name = getattr(task, "__qualname__", "")
-            try:
+            tasks += self._seldom
+        for task in tasks:
+            with self._faults.logged(getattr(task, "__qualname__", "")):
                 await task()
-            except Exception as error:  # noqa: BLE001  # it is logged, and the other tasks must still be done
-                self._faults.begin(name, error)
-            else:
-                self._faults.end(name)
 
     async def run(self) -> None:
         """Runs until it is cancelled."""

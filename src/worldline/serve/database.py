@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, TypeVar, final
 
 from worldline.errors import ConfigError, MissingExtraError, UnavailableError
@@ -19,6 +18,7 @@ try:
     from alembic.config import Config
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
     from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
     from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
     from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -92,9 +92,7 @@ class Database:
     def __enter__(self) -> Database:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def write(self, function: Callable[[Connection], T]) -> T:
@@ -154,41 +152,43 @@ def _parse(text: str) -> URL:
     """The URL with its driver. Messages never contain the text, which may have a password."""
     if "://" not in text:
         return URL.create("sqlite", database=text)
-    remedy = "Give the path of a file, sqlite:///PATH or postgresql://USER@HOST/NAME."
+    refused = ConfigError(
+        "the URL names no database that is supported. Give the path of a file, sqlite:///PATH or "
+        "postgresql://USER@HOST/NAME."
+    )
     try:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:
-        raise ConfigError(f"the URL of the database cannot be parsed. {remedy}") from error
+        raise refused from error
     if url.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         return url.set(drivername="postgresql+psycopg")
-    if url.drivername != "sqlite":
-        raise ConfigError(f"{url.drivername!r} is not a supported database. {remedy}")
-    if url.database in (None, "", ":memory:"):
-        raise ConfigError(f"the database has no file, so connections cannot share it. {remedy}")
+    if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):  # connections cannot share the last ones
+        raise refused
     return URL.create("sqlite", database=url.database)
 
 
 def _engine(url: URL, *, writes: bool, connections: int) -> Engine:
     """An engine whose transactions all write, or all read."""
     make = _sqlite if url.get_backend_name() == "sqlite" else _postgresql
+    options = {"pool_size": connections, "max_overflow": 0, "pool_timeout": WAIT_S, "hide_parameters": True}
     try:
-        return make(
-            url,
-            writes,
-            {"pool_size": connections, "max_overflow": 0, "pool_timeout": WAIT_S, "hide_parameters": True},
-        )
+        engine, begins = make(url, writes, options)
     except ImportError as error:
         raise MissingExtraError("psycopg", "postgres") from error
 
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if begins:
+            connection.exec_driver_sql(begins)
 
-def _sqlite(url: URL, writes: bool, options: dict[str, Any]) -> Engine:
+    return engine
+
+
+def _sqlite(url: URL, writes: bool, options: dict[str, Any]) -> tuple[Engine, str]:
+    """The engine, and what begins a transaction."""
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-    for path in (Path(f"{url.database}{end}") for end in ("", "-journal", "-wal", "-shm")):
-        if path.is_dir():
-            raise ConfigError(
-                f"{path} is a folder, and the database needs this path for a file. Move the folder; a published world "
-                "belongs in the folder worlds beside it."
-            )
+    if Path(str(url.database)).is_dir():
+        raise ConfigError(f"{url.database} is a folder, and the database needs this path for a file. Move the folder.")
     # SQLite gives its further files the mode of this one.
     os.close(os.open(str(url.database), os.O_RDWR | os.O_CREAT, 0o600))
     engine = create_engine(url, connect_args={"timeout": WAIT_S}, **options)
@@ -200,37 +200,25 @@ def _sqlite(url: URL, writes: bool, options: dict[str, Any]) -> Engine:
         for pragma in (*pragmas, "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
+    return engine, "BEGIN IMMEDIATE" if writes else "BEGIN"
 
 
-def _postgresql(url: URL, writes: bool, options: dict[str, Any]) -> Engine:
-    settings = {
-        "statement_timeout": int(1000 * STATEMENT_S),
-        "lock_timeout": int(1000 * WAIT_S),
-        "idle_in_transaction_session_timeout": int(1000 * STATEMENT_S),
-        "synchronous_commit": "on",
-        "default_transaction_read_only": "off" if writes else "on",
-    }
-    chosen = url.query.get("options", "")
-    words = [chosen if isinstance(chosen, str) else " ".join(chosen), *(f"-c {k}={v}" for k, v in settings.items())]
+def _postgresql(url: URL, writes: bool, options: dict[str, Any]) -> tuple[Engine, str]:
+    """The engine, and what begins a transaction that writes: the lock of writers."""
+    statement_ms, read_only = int(1000 * STATEMENT_S), "off" if writes else "on"
+    settings = (
+        f"{url.query.get('options', '')} -c statement_timeout={statement_ms} -c lock_timeout={int(1000 * WAIT_S)}"
+        f" -c idle_in_transaction_session_timeout={statement_ms} -c synchronous_commit=on"
+        f" -c default_transaction_read_only={read_only}"
+    )
     engine = create_engine(
         url,
-        connect_args={"connect_timeout": int(WAIT_S), "options": " ".join(words)},
+        connect_args={"connect_timeout": int(WAIT_S), "options": settings},
         isolation_level="READ COMMITTED" if writes else "REPEATABLE READ",
         pool_pre_ping=True,
         **options,
     )
-    if writes:
-
-        @event.listens_for(engine, "begin")
-        def begin(connection: Connection) -> None:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
-
-    return engine
+    return engine, f"SELECT pg_advisory_xact_lock({_LOCK})" if writes else ""
 
 
 def _upgrade(connection: Connection) -> None:
@@ -238,16 +226,15 @@ def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes.update(connection=connection, version_table=REVISIONS)
-    script = ScriptDirectory.from_config(config)
     context = MigrationContext.configure(connection, opts={"version_table": REVISIONS})
-    current, head = context.get_current_revision(), script.get_current_head()
-    if current is None:
+    if (current := context.get_current_revision()) is None:
         metadata.create_all(connection)
-        context.stamp(script, "head")
-    elif current not in {revision.revision for revision in script.walk_revisions()}:
-        raise ConfigError(
-            f"the database has revision {current}, and this version of worldline knows those up to {head}. "
-            "Install the version that wrote it, or a later one."
-        )
-    elif current != head:
+        context.stamp(ScriptDirectory.from_config(config), "head")
+        return
+    try:
         command.upgrade(config, "head")
+    except CommandError as error:
+        raise ConfigError(
+            f"the database has revision {current}, which this version of worldline does not know. Install the version "
+            "that wrote it, or a later one."
+        ) from error

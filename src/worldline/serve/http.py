@@ -134,8 +134,8 @@ def _state(service: Service) -> APIRouter:
 
     @router.get("/readyz", response_class=PlainTextResponse)
     async def readyz() -> Response:
-        """Answers OK if the workers answered lately, and 503 if they did not."""
-        is_ready = await service.ready()
+        """Answers OK if the workers answer, and 503 if they do not."""
+        is_ready = service.ready()
         return PlainTextResponse("OK" if is_ready else "the workers do not answer", 200 if is_ready else 503)
 
     @router.get("/metrics", response_class=PlainTextResponse, dependencies=[needs(Scope.READ)])

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from worldline.errors import WorldlineError
 from worldline.report.page import page_policy
 from worldline.serve.callers import Caller, Scope
-from worldline.serve.job_requests import MAX_BYTES, decode_request
+from worldline.serve.job_requests import MAX_BYTES, decode_request, log_names
 from worldline.serve.jobs import ENDED, Jobs, JobView
 from worldline.serve.openapi import needs, operation
 from worldline.serve.problems import MediaTypeError
@@ -71,7 +71,7 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
     @router.get("/logs", openapi_extra=operation(answer="LogList"))
     async def list_logs() -> Response:
         """The names of the logs."""
-        return _json(LogList(logs=tuple(await asyncio.to_thread(jobs.logs.names))))
+        return _json(LogList(logs=tuple(await asyncio.to_thread(log_names, jobs.settings.logs))))
 
     created = operation(body="JobRequest", answer="JobView", statuses=(202,), headers=["Idempotency-Key"])
 

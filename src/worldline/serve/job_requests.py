@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
-from typing import Annotated, Final, final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -107,57 +106,45 @@ def check_request(request: JobRequest, caller: Caller) -> None:
         ForbiddenError: an alias is given without the scope admin.
         UnsupportedError: the exam is not installed.
     """
-    match request:
-        case LearnJob():
-            check_name("world", request.name)
-            if request.recipe not in (known := [AUTO, *names("recipe")]):  # never module:name, which is code
-                raise UnknownNameError("recipe", request.recipe, known)
-            if request.alias is not None:
-                check_name("alias", request.alias)
-                if Scope.ADMIN not in caller.scopes:
-                    raise ForbiddenError("an alias needs a token with the scope 'admin'. Leave it out.")
-            try:
-                seconds(1.0 if request.budget is None else request.budget)
-            except ConfigError as error:
-                raise MessageError(str(error), "/budget") from error
-        case ExamJob():
-            if "exam" not in names("command"):
-                raise UnsupportedError("the exam is not installed on the server. Ask the operator for worldline-exam.")
-            check_name("recipe", request.recipe)
-        case AuditJob():
-            pass
+    if isinstance(request, ExamJob):
+        if "exam" not in names("command"):
+            raise UnsupportedError("the exam is not installed on the server. Ask the operator for worldline-exam.")
+        check_name("recipe", request.recipe)
+    if not isinstance(request, LearnJob):
+        return
+    check_name("world", request.name)
+    if request.recipe not in (known := [AUTO, *names("recipe")]):  # never module:name, which is code
+        raise UnknownNameError("recipe", request.recipe, known)
+    if request.alias is not None:
+        check_name("alias", request.alias)
+        if Scope.ADMIN not in caller.scopes:
+            raise ForbiddenError("an alias needs a token with the scope 'admin'. Leave it out.")
+    try:
+        seconds(request.budget or 1.0)
+    except ConfigError as error:
+        raise MessageError(str(error), "/budget") from error
 
 
-@final
-class LogsFolder:
-    """Logs by name: the entries of one folder.
+def log_names(root: Path | None) -> list[str]:
+    """The names of the logs in a folder, sorted; none without a folder."""
+    if root is None or not root.is_dir():
+        return []
+    return sorted(path.name for path in root.iterdir() if NAME.fullmatch(path.name) and _is_within(root, path))
 
-    Args:
-        root: the folder; None for no logs.
+
+def log_path(root: Path | None, name: str) -> Path:
+    """The path of the logs with this name.
+
+    Raises:
+        UnknownNameError: there are none.
+        UnsupportedError: they hold a link that leads out of the folder.
     """
+    if root is None or name not in log_names(root):
+        raise UnknownNameError("logs", name, log_names(root))
+    if any(path.is_symlink() and not _is_within(root, path) for path in (root / name).rglob("*")):
+        raise UnsupportedError(f"the logs {name!r} hold a link to another folder. Replace it with a copy.")
+    return root.resolve() / name
 
-    def __init__(self, root: Path | None) -> None:
-        self.root = None if root is None else root.resolve()
 
-    def names(self) -> list[str]:
-        """The names, sorted."""
-        entries = () if self.root is None or not self.root.is_dir() else self.root.iterdir()
-        return sorted(entry.name for entry in entries if NAME.fullmatch(entry.name) and self._holds(entry))
-
-    def path(self, name: str) -> Path:
-        """The path of the logs with this name.
-
-        Raises:
-            UnknownNameError: there are none.
-            UnsupportedError: they hold a link that leads out of the folder.
-        """
-        if self.root is None or name not in self.names():
-            raise UnknownNameError("logs", name, self.names())
-        for folder, folders, files in os.walk(path := self.root / name):
-            for entry in (Path(folder, entry_name) for entry_name in (*folders, *files)):
-                if entry.is_symlink() and not self._holds(entry):
-                    raise UnsupportedError(f"the logs {name!r} hold a link to another folder. Replace it with a copy.")
-        return path
-
-    def _holds(self, path: Path) -> bool:
-        return self.root is not None and self.root in path.resolve().parents
+def _is_within(root: Path, path: Path) -> bool:
+    return root.resolve() in path.resolve().parents

@@ -1,4 +1,4 @@
-"""Jobs of callers: a queue in the database, and processes that work on it."""
+"""Jobs of callers: a queue in the database, and a process for each job that runs."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, func, insert, select, update
 
 from worldline.catalog.aliases import Reference
-from worldline.catalog.versions import Catalog, default_folder
+from worldline.catalog.versions import Catalog
 from worldline.errors import UnavailableError, UnknownNameError, UnsupportedError, WorldlineError
 from worldline.serve.callers import Caller
-from worldline.serve.database import Database
-from worldline.serve.job_child import COMMAND, JobChild
-from worldline.serve.job_process import REPORT, WORK, JobTask
-from worldline.serve.job_requests import AuditJob, ExamJob, JobRequest, LearnJob, LogsFolder, check_request
+from worldline.serve.database import ENVIRONMENT, Database
+from worldline.serve.job_process import END, PROGRESS, REPORT, STOPPED, WORK, JobTask
+from worldline.serve.job_requests import AuditJob, ExamJob, JobRequest, LearnJob, check_request, log_path
 from worldline.serve.problems import ConflictError, FaultLog, GoneError, NotFoundError, RateLimitedError, problem_of
 from worldline.serve.service import Service
-from worldline.serve.sessions import ID_LENGTH, new_id
+from worldline.serve.sessions import new_id
 from worldline.serve.tables import jobs
 
+COMMAND: Final = (sys.executable, "-m", "worldline.serve.job_process")
+"""The process of a job."""
 ATTEMPTS: Final = 3
 """How often a job begins whose service is killed."""
-
 ENDED: Final = ("done", "failed", "cancelled")
 """States in which a job stays."""
 
@@ -114,17 +116,15 @@ class Jobs:
     """
 
     def __init__(self, service: Service, database: Database, settings: JobSettings) -> None:
-        self.logs = LogsFolder(settings.logs)
-        self._hosts, self._limits, self._database, self._settings = service.hosts, service.limits, database, settings
+        self._service, self._limits, self._database, self.settings = service, service.limits, database, settings
         self._folder = settings.folder.resolve() / "jobs"
         self._owner = secrets.token_hex(8)
         self._wake, self._closing = asyncio.Event(), asyncio.Event()
         self._tasks = list[asyncio.Task[None]]()
-        self._streams = service.streams
 
     def start(self) -> None:
         """Begins to work on the queue, in the running event loop."""
-        self._tasks = [asyncio.create_task(self._work()) for _ in range(self._settings.workers)]
+        self._tasks = [asyncio.create_task(self._work()) for _ in range(self.settings.workers)]
 
     def end_streams(self) -> None:
         """Ends the streams of events, and lets no further job begin. Call it before connections are drained."""
@@ -147,35 +147,25 @@ class Jobs:
         Raises:
             RateLimitedError: the caller has too many unfinished jobs.
             ConflictError: the key was used for another job.
-            WorldlineError: the request is not valid, as in `check_request` and `LogsFolder.path`; or there is no such
-                world.
+            WorldlineError: the request is not valid, as in `check_request` and `log_path`; or there is no such world.
         """
         check_request(request, caller)
-        asked, request = request, await asyncio.to_thread(self._resolved, request, caller)
-        arguments = msgspec.to_builtins(request)
-        row: dict[str, Any] = dict.fromkeys(jobs.c.keys()) | {
-            "id": (name := new_id(caller, "job", key)),
-            "token_id": caller.id,
-            "kind": arguments.pop("kind"),
-            "arguments": arguments,
-            "status": "queued",
-            "created": time.time(),
-            "cancel": False,
-            "attempts": 0,
-        }
+        pinned = await asyncio.to_thread(self._pinned, request, caller)
+        arguments = msgspec.to_builtins(pinned)
+        row = {"id": new_id(caller, "job", key), "token_id": caller.id, "kind": arguments.pop("kind")}
+        row |= {"arguments": arguments, "status": "queued", "created": time.time(), "cancel": False, "attempts": 0}
 
         def add(connection: Connection) -> JobView:
-            known = connection.execute(select(*_VIEW).where(jobs.c.id == name)).mappings().one_or_none()
-            if known is not None:
-                if not _is_same(_request_of(known), request, asked):
-                    raise ConflictError("this Idempotency-Key was used for another job. Use another key.")
-                return _view(known)
-            mine = (jobs.c.token_id == caller.id, jobs.c.status.not_in(ENDED))
-            count = connection.execute(select(func.count()).select_from(jobs).where(*mine)).scalar_one()
-            if count >= self._limits.jobs:
-                raise RateLimitedError(f"{count} jobs are not finished. Wait for one, or cancel one.", 60.0)
-            connection.execute(insert(jobs).values(row))
-            return _view(row)
+            known = connection.execute(select(jobs).where(jobs.c.id == row["id"])).mappings().one_or_none()
+            if known is None:
+                mine = (jobs.c.token_id == caller.id, jobs.c.status.not_in(ENDED))
+                count = connection.execute(select(func.count()).select_from(jobs).where(*mine)).scalar_one()
+                if count >= self._limits.jobs:
+                    raise RateLimitedError(f"{count} jobs are not finished. Wait for one, or cancel one.", 60.0)
+                connection.execute(insert(jobs).values(row))
+            elif _without_version(_request_of(known)) != _without_version(pinned):
+                raise ConflictError("this Idempotency-Key was used for another job. Use another key.")
+            return _view(caller, row["id"], connection)
 
         job = await self._database.write_async(add)
         self._wake.set()
@@ -187,15 +177,13 @@ class Jobs:
         Raises:
             NotFoundError: the caller has no such job.
         """
-        mine = select(*_VIEW).where(jobs.c.id == name, jobs.c.token_id == caller.id)
-        row = await self._database.read_async(lambda connection: connection.execute(mine).mappings().one_or_none())
-        return _existing(name, row)
+        return await self._database.read_async(partial(_view, caller, name))
 
     async def list_jobs(self, caller: Caller) -> list[JobView]:
         """The jobs of the caller, the newest first; at most 100."""
         mine = select(*_VIEW).where(jobs.c.token_id == caller.id).order_by(jobs.c.created.desc()).limit(100)
         rows = await self._database.read_async(lambda connection: connection.execute(mine).mappings().all())
-        return [_view(row) for row in rows]
+        return [JobView(**row) for row in rows]
 
     async def cancel(self, caller: Caller, name: str) -> JobView:
         """Ends a job; one that runs ends within seconds. A job that has ended does not change.
@@ -203,12 +191,12 @@ class Jobs:
         Raises:
             NotFoundError: as in `get`.
         """
-        mine = (jobs.c.id == name, jobs.c.token_id == caller.id)
 
         def mark(connection: Connection) -> JobView:
-            connection.execute(update(jobs).where(*mine, jobs.c.status == "queued").values(_ended("cancelled")))
-            connection.execute(update(jobs).where(*mine, jobs.c.status == "running").values(cancel=True))
-            return _existing(name, connection.execute(select(*_VIEW).where(*mine)).mappings().one_or_none())
+            for status, values in (("queued", _ended("cancelled")), ("running", {"cancel": True})):
+                which = (jobs.c.id == name, jobs.c.token_id == caller.id, jobs.c.status == status)
+                connection.execute(update(jobs).where(*which).values(values))
+            return _view(caller, name, connection)
 
         return await self._database.write_async(mark)
 
@@ -219,7 +207,10 @@ class Jobs:
             NotFoundError: as in `get`.
             ConflictError: the job is not done.
         """
-        await self._done(caller, name)
+        job = await self.get(caller, name)
+        if job.status != "done":
+            reason = f": {job.error['message']}" if job.error else "."
+            raise ConflictError(f"the job has no result. It is {job.status}{reason}")
         stored = select(jobs.c.result).where(jobs.c.id == name)
         return dict(await self._database.read_async(lambda connection: connection.execute(stored).scalar_one()))
 
@@ -231,9 +222,9 @@ class Jobs:
             ConflictError: the job is not done.
             GoneError: the report is not on this server.
         """
-        job = await self._done(caller, name)
+        await self.result(caller, name)
         try:
-            return await asyncio.to_thread((self._folder / job.id / REPORT).read_bytes)
+            return await asyncio.to_thread((self._folder / name / REPORT).read_bytes)
         except OSError:
             raise GoneError("the report is not on this server. The result has the figures.") from None
 
@@ -250,7 +241,7 @@ class Jobs:
             NotFoundError: as in `get`.
             OverloadedError: the caller has too many open streams.
         """
-        with self._streams.open(caller.id, 1):
+        with self._service.streams.open(caller.id, 1):
             sent, sent_s = None, time.monotonic()
             while True:
                 job, now_s = await self.get(caller, name), time.monotonic()
@@ -259,176 +250,188 @@ class Jobs:
                     sent, sent_s = job, now_s
                 if job.status in ENDED or self._closing.is_set():
                     return
-                await _wait(self._closing, self._settings.beat_s / 2)
+                await _wait(self._closing, self.settings.beat_s / 2)
 
     async def clean(self) -> None:
-        """Deletes jobs that ended long ago, and the files of jobs that do not exist."""
-        old = jobs.c.finished < time.time() - self._limits.job_kept_s
-        await self._database.write_async(lambda connection: connection.execute(delete(jobs).where(old)))
+        """Deletes jobs that ended long ago, with their files."""
+        old = delete(jobs).where(jobs.c.finished < time.time() - self._limits.job_kept_s).returning(jobs.c.id)
+        for name in await self._database.write_async(lambda connection: connection.execute(old).scalars().all()):
+            await asyncio.to_thread(shutil.rmtree, self._folder / name, ignore_errors=True)
 
-        def remove() -> None:
-            folders = list(self._folder.iterdir()) if self._folder.is_dir() else []  # before jobs are read
-            known = self._database.read(lambda connection: connection.execute(select(jobs.c.id)).scalars().all())
-            for folder in folders:
-                if len(folder.name) == ID_LENGTH and folder.name not in known:  # others may be of a world named jobs
-                    shutil.rmtree(folder, ignore_errors=True)
+    def task(self, row: Mapping[str, Any]) -> JobTask:
+        """What the process of a job is to do.
 
-        await asyncio.to_thread(remove)
-
-    async def _done(self, caller: Caller, name: str) -> JobView:
-        job = await self.get(caller, name)
-        if job.status != "done":
-            reason = f": {job.error['message']}" if job.error else "."
-            raise ConflictError(f"the job has no result. It is {job.status}{reason}")
-        return job
-
-    def _resolved(self, request: JobRequest, caller: Caller) -> JobRequest:
-        """The request with its world as name and version, after its names were checked."""
-        if isinstance(request, ExamJob):
-            return request
-        if isinstance(request, LearnJob):
-            Catalog().check_name(request.name)
-        self.logs.path(request.logs)
-        if isinstance(request, AuditJob):
-            return msgspec.structs.replace(request, world=self._pinned(request.world, caller))
-        return request
-
-    def _pinned(self, world: str, caller: Caller) -> str:
-        """`NAME@NUMBER` of a world of the catalog; the name of another one."""
-        if "@" not in world:
-            reference = self._hosts.find(world, caller).reference
-            return world if reference is None else self._pinned(reference, caller)
-        try:
-            return f"{Reference.parse(world).name}@{Catalog().resolve(world).name}"
-        except UnknownNameError as error:
-            raise NotFoundError(error.kind, error.name) from error  # callers cannot list the catalog
-
-    def _task(self, row: Mapping[str, Any]) -> JobTask:
-        """What the process of a job is to do."""
-        request = _request_of(row)
-        settings, folder = self._settings, self._folder / row["id"]
-        roots, logs, world = [folder / WORK, default_folder().absolute()], None, None
+        Raises:
+            WorldlineError: its logs or its world are no longer there.
+        """
+        request, settings, logs, world = _request_of(row), self.settings, "", ""
         if not isinstance(request, ExamJob):
-            logs = self.logs.path(request.logs)
-            roots.append(logs.parent)
+            logs = str(log_path(settings.logs, request.logs))
         if isinstance(request, AuditJob):
-            world = Catalog().resolve(request.world) if "@" in request.world else settings.worlds.get(request.world)
-            if world is None:
+            path = Catalog().resolve(request.world) if "@" in request.world else settings.worlds.get(request.world)
+            if path is None:
                 raise UnsupportedError(f"the folder of {request.world!r} is not known. Publish the world and name it.")
-            roots.append(world.resolve().parent)
+            world = str(path.resolve())
         return JobTask(
             request=request,
-            folder=str(folder),
-            logs=str(logs or ""),
-            world="" if world is None else str(world.resolve()),
-            roots=tuple(map(str, roots)),
+            folder=str(self._folder / row["id"]),
+            logs=logs,
+            world=world,
             device=settings.device,
             threads=settings.threads,
             memory_bytes=self._limits.job_bytes,
         )
 
+    def _pinned(self, request: JobRequest, caller: Caller) -> JobRequest:
+        """The request with its world as name and version, after its names were checked."""
+        if isinstance(request, LearnJob):
+            Catalog().check_name(request.name)
+        if not isinstance(request, ExamJob):
+            log_path(self.settings.logs, request.logs)
+        if not isinstance(request, AuditJob):
+            return request
+        world = request.world
+        if "@" not in world:
+            world = self._service.hosts.find(world, caller).reference or world
+        if "@" in world:
+            try:
+                world = f"{Reference.parse(world).name}@{Catalog().resolve(world).name}"
+            except UnknownNameError as error:
+                raise NotFoundError(error.kind, error.name) from error  # callers cannot list the catalog
+        return msgspec.structs.replace(request, world=world)
+
     async def _work(self) -> None:
         """Runs one job after the other."""
-        faults, task = FaultLog(_logger), "the queue of jobs"
+        faults = FaultLog(_logger)
         while not self._closing.is_set():
-            try:
-                self._wake.clear()
-                row = await self._claim()
-                faults.end(task)
-                if row is None:
-                    await _wait(self._wake, self._settings.beat_s)
-                else:
+            self._wake.clear()
+            with faults.logged("the queue of jobs"):
+                if (row := await self._claim()) is not None:
                     await self._run(row)
-            except Exception as error:  # noqa: BLE001  # the next job may run
-                faults.begin(task, error)
-                await _wait(self._closing, self._settings.beat_s)
-
-    def _next(self, connection: Connection) -> RowMapping | None:
-        """The oldest job that waits, or whose process is gone."""
-        lost = (jobs.c.status == "running") & (jobs.c.heartbeat < time.time() - self._settings.lease_s)
-        waiting = select(jobs).where((jobs.c.status == "queued") | lost).order_by(jobs.c.created).limit(1)
-        return connection.execute(waiting).mappings().one_or_none()
+                    continue
+            await _wait(self._wake, self.settings.beat_s)
 
     async def _claim(self) -> Mapping[str, Any] | None:
-        """The next job, which this process now owns."""
-        if await self._database.read_async(self._next) is None:
-            return None
+        """The next job, which this process now owns: the oldest one that waits, or whose process is gone."""
+
+        def waiting(connection: Connection) -> RowMapping | None:
+            lost = (jobs.c.status == "running") & (jobs.c.heartbeat < time.time() - self.settings.lease_s)
+            query = select(jobs).where((jobs.c.status == "queued") | lost).order_by(jobs.c.created).limit(1)
+            return connection.execute(query).mappings().one_or_none()
 
         def take(connection: Connection) -> Mapping[str, Any] | None:
-            while (row := self._next(connection)) is not None:
-                now = time.time()
-                if row["cancel"]:
-                    values = _ended("cancelled")
-                elif row["attempts"] >= ATTEMPTS:
-                    values = _failed("UnavailableError", f"the service was stopped {ATTEMPTS} times while the job ran.")
-                else:
-                    values = {"status": "running", "owner": self._owner, "heartbeat": now}
-                    values |= {"started": row["started"] or now, "attempts": row["attempts"] + 1}
-                connection.execute(update(jobs).where(jobs.c.id == row["id"]).values(values))
-                if values["status"] == "running":
-                    return {**row, **values}
-            return None
+            if (row := waiting(connection)) is None:
+                return None
+            now = time.time()
+            values = {"status": "running", "owner": self._owner, "heartbeat": now}
+            values |= {"started": row["started"] or now, "attempts": row["attempts"] + 1}
+            if row["cancel"]:
+                values = _ended("cancelled")
+            elif row["attempts"] >= ATTEMPTS:
+                values = _failed(f"the service was stopped {ATTEMPTS} times while the job ran.")
+            connection.execute(update(jobs).where(jobs.c.id == row["id"]).values(values))
+            return {**row, **values} if values["status"] == "running" else None
 
+        if await self._database.read_async(waiting) is None:  # so that idle processes do not write
+            return None
         return await self._database.write_async(take)
 
     async def _run(self, row: Mapping[str, Any]) -> None:
         """Runs a job until it ends, is cancelled, or this process closes."""
         try:
-            task = await asyncio.to_thread(self._task, row)
+            task = await asyncio.to_thread(self.task, row)
         except WorldlineError as error:
             shown = problem_of(error).error
-            await self._settle(row, None, _failed(type(shown).__name__, str(shown)))
+            await self._settle(row, _failed(str(shown), type(shown).__name__))
             return
-        child = await JobChild.start(self._settings.command, task)
+        process = await _start(self.settings.command, task)
         try:
-            reason = await self._attend(row, child)
+            stopped = await self._attend(row, process)
         finally:
-            await child.kill()
-        if reason == "lost":
-            return
-        await self._settle(row, child, _outcome(row, child, reason, self._limits.job_s))
-        if child.end is not None and child.end.failure is not None and child.end.failure.fault:
-            _logger.error("job %s failed: %s", row["id"], child.end.failure.fault)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # also what it started
+            await process.wait()
+        if stopped is not None:
+            await self._settle(row, self._end_of(row) or stopped or _vanished(row, process.returncode))
 
-    async def _attend(self, row: Mapping[str, Any], child: JobChild) -> str | None:
-        """Waits for a process, with signs of life. Returns why it was stopped: cancel, close, late or lost."""
+    async def _attend(self, row: Mapping[str, Any], process: Process) -> dict[str, Any] | None:
+        """Waits for a process, with signs of life. Returns the columns of a job that was stopped; {} if it ended.
+
+        None if another process has the job, or may take it soon.
+        """
         begun_s = kept_s = time.monotonic()
-        reason = None
-        while reason is None:
-            if await child.ended(self._settings.beat_s):
-                return None
+        stopped = dict[str, Any]()
+        while not stopped and not await _has_ended(process, self.settings.beat_s):
             cancel: bool | None = False
             with suppress(UnavailableError):
-                cancel = await self._database.write_async(partial(self._beat, row, child))
+                cancel = await self._database.write_async(partial(self._beat, row))
                 kept_s = time.monotonic()
-            now_s = time.monotonic()
-            if cancel is None or now_s - kept_s > self._settings.lease_s / 2:
-                return "lost"  # another process has the job, or may take it soon
-            late = now_s - begun_s > self._limits.job_s
-            reason = "cancel" if cancel else "close" if self._closing.is_set() else "late" if late else None
-        child.stop()
-        await child.ended(_GRACE_S)
-        return reason
+            if cancel is None or time.monotonic() - kept_s > self.settings.lease_s / 2:
+                return None
+            if cancel:
+                stopped = _ended("cancelled")
+            elif time.monotonic() - begun_s > (limit_s := self._limits.job_s):
+                stopped = _failed(f"the job was stopped after {limit_s:g} s, the limit of this service.")
+            elif self._closing.is_set():
+                stopped = _queued(row)
+        if stopped:
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                process.terminate()
+            await _has_ended(process, _GRACE_S)
+        return stopped
 
-    def _beat(self, row: Mapping[str, Any], child: JobChild, connection: Connection) -> bool | None:
+    def _beat(self, row: Mapping[str, Any], connection: Connection) -> bool | None:
         """Stores a sign of life and the progress. Returns whether to cancel the job; None if another process has it."""
-        mine = (jobs.c.id == row["id"], jobs.c.owner == self._owner, jobs.c.status == "running")
-        values = {"heartbeat": time.time(), **_progress(child)}
-        if connection.execute(update(jobs).where(*mine).values(values)).rowcount != 1:
-            return None
-        return bool(connection.execute(select(jobs.c.cancel).where(jobs.c.id == row["id"])).scalar_one())
+        values = {"heartbeat": time.time(), **self._progress(row)}
+        kept = update(jobs).where(self._owned(row)).values(values).returning(jobs.c.cancel)
+        return connection.execute(kept).scalar_one_or_none()
 
-    async def _settle(self, row: Mapping[str, Any], child: JobChild | None, values: Mapping[str, Any]) -> None:
+    async def _settle(self, row: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Stores how a run ended, and removes what it needed only while it ran.
 
         If the database fails, the lease ends, and the job runs again.
         """
-        mine = (jobs.c.id == row["id"], jobs.c.owner == self._owner, jobs.c.status == "running")
-
-        changed = update(jobs).where(*mine).values({**_progress(child), **values})
-        stored = await self._database.write_async(lambda connection: connection.execute(changed).rowcount == 1)
-        if stored and values["status"] in ENDED:
+        changed = update(jobs).where(self._owned(row)).values({**self._progress(row), **values})
+        is_stored = await self._database.write_async(lambda connection: connection.execute(changed).rowcount == 1)
+        if is_stored and values["status"] in ENDED:
             await asyncio.to_thread(shutil.rmtree, self._folder / row["id"] / WORK, ignore_errors=True)
+
+    def _owned(self, row: Mapping[str, Any]) -> ColumnElement[bool]:
+        """Whether the job still belongs to this process."""
+        return and_(jobs.c.id == row["id"], jobs.c.owner == self._owner, jobs.c.status == "running")
+
+    def _progress(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The column of the progress, if there is any."""
+        progress = _read(self._folder / row["id"] / PROGRESS)
+        return {"progress": progress} if progress else {}
+
+    def _end_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of a job that ended by itself; empty if it did not."""
+        end = _read(self._folder / row["id"] / END)
+        if fault := end.pop("fault", ""):
+            _logger.error("job %s failed: %s", row["id"], fault)
+        return end and {**_ended("done" if "result" in end else "failed"), **end}
+
+
+async def _start(command: Sequence[str], task: JobTask) -> Process:
+    """Starts the process of a job, which leads a group."""
+    (Path(task.folder) / END).unlink(missing_ok=True)  # of an attempt whose service was killed
+    env = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}  # it may hold a password
+    env |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(task.threads))
+    env["PYTHONSAFEPATH"] = "1"  # no module from the working directory
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True, env=env
+    )
+    assert process.stdin is not None
+    process.stdin.write(msgspec.json.encode(task) + b"\n")
+    return process
+
+
+async def _has_ended(process: Process, limit_s: float) -> bool:
+    """Whether a process ends within this time."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), limit_s)
+    return process.returncode is not None
 
 
 async def _wait(event: asyncio.Event, limit_s: float) -> None:
@@ -436,14 +439,17 @@ async def _wait(event: asyncio.Event, limit_s: float) -> None:
         await asyncio.wait_for(event.wait(), limit_s)
 
 
-def _view(row: RowMapping | Mapping[str, Any]) -> JobView:
-    return JobView(**{item.name: row[item.name] for item in fields(JobView)})
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a file of a job; empty if there is none."""
+    content: dict[str, Any] = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
+    return content
 
 
-def _existing(name: str, row: RowMapping | None) -> JobView:
-    if row is None:
+def _view(caller: Caller, name: str, connection: Connection) -> JobView:
+    mine = select(*_VIEW).where(jobs.c.id == name, jobs.c.token_id == caller.id)
+    if (row := connection.execute(mine).mappings().one_or_none()) is None:
         raise NotFoundError("job", name)
-    return _view(row)
+    return JobView(**row)
 
 
 def _request_of(row: RowMapping | Mapping[str, Any]) -> JobRequest:
@@ -451,46 +457,28 @@ def _request_of(row: RowMapping | Mapping[str, Any]) -> JobRequest:
     return request
 
 
-def _is_same(known: JobRequest, request: JobRequest, asked: JobRequest) -> bool:
-    """Whether a job was created by the same request, even if its alias has moved to another version since.
-
-    Args:
-        known: of the job, with the version of its world.
-        request: with the version of its world now.
-        asked: by the caller.
-    """
-    if isinstance(known, AuditJob) and isinstance(request, AuditJob) and request != asked:
-        name, version = request.world.partition("@")[0], known.world.partition("@")[2]
-        request = msgspec.structs.replace(request, world=f"{name}@{version}")
-    return known == request
-
-
-def _progress(child: JobChild | None) -> dict[str, Any]:
-    """The column of the progress, if there is any."""
-    return {} if child is None or child.progress is None else {"progress": asdict(child.progress)}
+def _without_version(request: JobRequest) -> JobRequest:
+    """The request without the version of its world, to which an alias may have moved since."""
+    if not isinstance(request, AuditJob):
+        return request
+    return msgspec.structs.replace(request, world=request.world.partition("@")[0])
 
 
 def _ended(status: str) -> dict[str, Any]:
     return {"status": status, "finished": time.time(), "owner": None}
 
 
-def _failed(name: str, message: str) -> dict[str, Any]:
+def _failed(message: str, name: str = "UnavailableError") -> dict[str, Any]:
     return {**_ended("failed"), "error": {"class": name, "message": message}}
 
 
-def _outcome(row: Mapping[str, Any], child: JobChild, reason: str | None, limit_s: float) -> dict[str, Any]:
-    """The columns that say how a run ended."""
-    end = child.end
-    if end is not None and end.result is not None:
-        return {**_ended("done"), "result": end.result}
-    if end is not None and end.failure is not None:
-        return _failed(end.failure.error, end.failure.message)
-    if reason == "cancel":
-        return _ended("cancelled")
-    if reason == "late":
-        return _failed("UnavailableError", f"the job was stopped after {limit_s:g} s, the limit of this service.")
-    # A service manager may stop processes before the service: that is no attempt.
-    if reason == "close" or child.status == -signal.SIGTERM or (end is not None and end.stopped):
-        return {"status": "queued", "owner": None, "attempts": row["attempts"] - 1}
-    reason = "It may have needed too much memory, or too much time to read its logs."
-    return _failed("UnavailableError", f"the process ended without a result (status {child.status}). {reason}")
+def _queued(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"status": "queued", "owner": None, "attempts": row["attempts"] - 1}
+
+
+def _vanished(row: Mapping[str, Any], status: int | None) -> dict[str, Any]:
+    """The columns of a job whose process ended without a word."""
+    if status in (-signal.SIGTERM, STOPPED):  # a service manager may stop processes before the service
+        return _queued(row)
+    cause = "It may have needed too much memory, or too much time to read its logs."
+    return _failed(f"the process ended without a result (status {status}). {cause}")

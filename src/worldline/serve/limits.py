@@ -25,6 +25,7 @@ class Limits:
         queue: calls that wait for a worker, over all worlds, in each lane (see `Scheduler`).
         batch: calls that are computed as one.
         horizon: longest plan or prediction, in steps.
+        what_if: steps under other actions in `what_if`, each of which is a call of the engine.
         candidates: candidate plans in one call, over all worlds of its batch.
         steps: predicted steps of one call, over worlds, candidates and samples. Scores of 1000 candidates for a day in
             steps of 5 minutes have 288,000.
@@ -60,6 +61,7 @@ class Limits:
     queue: int = 64
     batch: int = 32
     horizon: int = 10_000
+    what_if: int = 2000
     candidates: int = 65_536
     steps: int = 20_000_000
     call_bytes: int = 2 * 2**30

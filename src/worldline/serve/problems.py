@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from logging import Logger
@@ -209,14 +210,16 @@ class FaultLog:
     def __init__(self, logger: Logger) -> None:
         self._logger, self._failing = logger, set[str]()
 
-    def begin(self, task: str, error: BaseException) -> None:
-        """The task failed."""
-        if task not in self._failing:
-            self._logger.error("%s fails, and is repeated: %s", task, fault_text(error))
-        self._failing.add(task)
-
-    def end(self, task: str) -> None:
-        """The task did not fail."""
-        if task in self._failing:
-            self._logger.warning("%s no longer fails", task)
-        self._failing.discard(task)
+    @contextmanager
+    def logged(self, task: str) -> Iterator[None]:
+        """Ends the block, and nothing else, if it raises an error."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # it is logged, and other tasks must still be done
+            if task not in self._failing:
+                self._logger.error("%s fails, and is repeated: %s", task, fault_text(error))
+            self._failing.add(task)
+        else:
+            if task in self._failing:
+                self._logger.warning("%s no longer fails", task)
+            self._failing.discard(task)

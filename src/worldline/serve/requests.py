@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import math
 import re
@@ -26,7 +25,6 @@ from worldline.serve.callers import Caller
 from worldline.serve.problems import (
     MediaTypeError,
     MethodError,
-    OverloadedError,
     Problem,
     SlowRequestError,
     TooLargeError,
@@ -58,9 +56,6 @@ _SAFE_HEADERS: Final = (
     (b"cache-control", b"no-store"),
     (b"referrer-policy", b"no-referrer"),
 )
-_PROCESS: Final = secrets.token_hex(4)
-_NUMBERS: Final = itertools.count(1)
-_CLAIMED: Final = re.compile(r"wl_([0-9a-f]{16})_")
 
 _logger = logging.getLogger(__name__)
 
@@ -99,8 +94,11 @@ class Guard:
             await send(message)
 
         try:
-            self._check_host(request)
-            await self._app(scope, receive, send_safely)
+            if not self._is_known_host(request):
+                host = request.headers.get("host")
+                raise InputError(f"the host is {host!r:.100}. A service without tokens answers only to localhost.")
+            async with self._service.admission.place(scope["path"], request.headers.get("authorization", "")):
+                await self._app(scope, receive, send_safely)
         except (ClientDisconnect, CallerLeftError):
             status = status or CALLER_LEFT  # for the metrics; nobody reads it
         except asyncio.CancelledError:  # at the end of the time to drain
@@ -117,13 +115,8 @@ class Guard:
             world, verb = state.get("labels", ("", "other"))
             self._service.metrics.request(world, verb, status, time.monotonic() - started_s)
 
-    def _check_host(self, request: Request) -> None:
-        """Refuses other names of this machine, which a web page can use, if no token protects the service."""
-        if not self._is_known_host(request):
-            host = request.headers.get("host")
-            raise InputError(f"the host is {host!r:.100}. A service without tokens answers only to localhost.")
-
     def _is_known_host(self, connection: HTTPConnection) -> bool:
+        """False for other names of this machine, which a web page can use, if no token protects the service."""
         try:
             host = urlsplit(f"//{connection.headers.get('host', '')}").hostname
         except ValueError:  # such as "["
@@ -131,34 +124,10 @@ class Guard:
         return self._any_host or self._service.needs_token or host in LOOPBACK
 
 
-def refusal(keep_alive: bool) -> bytes:
-    """The whole response to a request for which there is no room, as bytes.
-
-    Args:
-        keep_alive: whether the connection stays open.
-    """
-    error = OverloadedError("too many calls are waiting. Try again in 1 s, or send fewer at once.")
-    body = msgspec.json.encode(problem_of(error).to_json(request_id := _new_id()))
-    kept = {"connection": "keep-alive" if keep_alive else "close", "retry-after": "1", "request-id": request_id}
-    response = Response(body, 429, kept, problems.MEDIA_TYPE)
-    lines = (b"%s: %s\r\n" % header for header in (*response.raw_headers, *_SAFE_HEADERS))
-    return b"HTTP/1.1 429 Too Many Requests\r\n%s\r\n%s" % (b"".join(lines), body)
-
-
 def request_id_of(connection: HTTPConnection) -> str:
     """The id that the caller chose, if it is valid; else a new one."""
     request_id = connection.headers.get("request-id", "")
-    return request_id if _REQUEST_ID.fullmatch(request_id) else _new_id()
-
-
-def _new_id() -> str:
-    return f"{_PROCESS}-{next(_NUMBERS):x}"
-
-
-def claimed_id(authorization: str) -> str:
-    """The id in the token of a header, which is not checked; empty if there is none."""
-    match = _CLAIMED.search(authorization)
-    return match[1] if match else ""
+    return request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(8)
 
 
 def problem_response(request: Request, problem: Problem) -> Response:

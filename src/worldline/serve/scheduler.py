@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,8 +26,6 @@ Gone = Callable[[], Awaitable[object]] | None
 
 NICE: Final = 10
 """Niceness of the workers for long calls, which would otherwise delay control loops on a machine with few cores."""
-MAX_RETRY_S: Final = 30.0
-"""Largest `Retry-After`."""
 
 
 class Lane(StrEnum):
@@ -65,6 +64,61 @@ class _Waiting:
 
 
 @final
+class _Queue:
+    """The calls of a lane that wait, and its workers."""
+
+    def __init__(self, lane: Lane, workers: int, limits: Limits) -> None:
+        self.lane, self._workers, self._limits = lane, workers, limits
+        self.busy = Counter[str]()
+        self.changed_s = time.monotonic()
+        self._calls, self._turn = list[_Waiting](), 0
+        threads = limits.sockets if lane in OWN else workers  # a pool starts them when needed
+        self.pool = ThreadPoolExecutor(threads, f"worldline-{lane}", _wait_for_others if lane is Lane.SLOW else None)
+
+    def waiting(self) -> list[_Waiting]:
+        """The calls that somebody waits for."""
+        self._calls = [call for call in self._calls if not call.future.done()]
+        return self._calls
+
+    def add(self, call: _Waiting) -> None:
+        """Adds a call; in a full queue, at the expense of a caller with at least two waiting calls more."""
+        if len(calls := self.waiting()) >= self._limits.queue:
+            refused = OverloadedError(
+                f"{self._limits.queue} calls are waiting. Try again in 1 s, or send fewer at once."
+            )
+            counts = Counter(waiting.caller for waiting in calls)
+            if not may_displace(counts, call.caller):
+                raise refused
+            [(busiest, _)] = counts.most_common(1)
+            newest = max((waiting for waiting in calls if waiting.caller == busiest), key=lambda waiting: waiting.turn)
+            newest.future.set_exception(refused)
+        call.turn = max([self._turn, *(waiting.turn + 1 for waiting in calls if waiting.caller == call.caller)])
+        self._calls.append(call)
+
+    def take(self) -> list[_Waiting]:
+        """The oldest call that has a free worker, and the calls of its group; empty if there is none."""
+        calls = self.waiting()
+        ready = [call for call in calls if self._has_worker(call.caller)]
+        if not ready:
+            return []
+        first = min(ready, key=lambda call: call.turn)  # the oldest of these
+        self._turn = first.turn
+        others = [call for call in calls if call is not first and call.group == first.group is not None]
+        batch = [first, *others[: first.limit - 1]]
+        self._calls = [call for call in calls if call not in batch]
+        return batch
+
+    def close(self) -> None:
+        """Cancels the calls that wait, and ends the threads once they are idle."""
+        for call in self.waiting():
+            call.future.cancel()
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def _has_worker(self, caller: str) -> bool:
+        return (self.busy[caller] if self.lane in OWN else self.busy.total()) < self._workers
+
+
+@final
 class Scheduler:
     """Runs calls in worker threads. Calls of one group that wait at the same time are computed as one batch.
 
@@ -80,77 +134,28 @@ class Scheduler:
     """
 
     def __init__(
-        self,
-        limits: Limits,
-        *,
-        workers: int = 1,
-        observe: Callable[[Lane, int, float], None] | None = None,
+        self, limits: Limits, *, workers: int = 1, observe: Callable[[Lane, int, float], None] | None = None
     ) -> None:
         self._limits, self._workers, self._observe = limits, workers, observe
-        self._queues: dict[Lane, deque[_Waiting]] = {lane: deque() for lane in Lane}
-        self._turns = dict.fromkeys(Lane, 0)
-        self._running = dict.fromkeys(Lane, 0)
-        self._mean_s = dict.fromkeys(Lane, 0.01)
-        self._running_of = Counter[tuple[Lane, str]]()
-        threads = dict.fromkeys(Lane, workers) | dict.fromkeys(OWN, limits.sockets)  # a pool starts them when needed
-        self._pools = {
-            lane: ThreadPoolExecutor(
-                threads[lane], f"worldline-{lane}", _wait_for_others if lane is Lane.SLOW else None
-            )
-            for lane in Lane
-        }
+        self._queues = {lane: _Queue(lane, workers, limits) for lane in Lane}
         self._closed = False
-        self.last_answer_s = time.monotonic()
-        self._changed_s = dict.fromkeys(Lane, self.last_answer_s)
 
     def waiting(self, lane: Lane) -> int:
         """Number of calls in the queue of a lane."""
-        return len(self._queues[lane])
+        return len(self._queues[lane].waiting())
 
     def running(self, lane: Lane) -> int:
         """Number of busy workers of a lane."""
-        return self._running[lane]
+        return self._queues[lane].busy.total()
 
     def stuck(self, lane: Lane) -> bool:
         """Whether all workers of a lane are busy, and none began or ended a call within `Limits.deadline_s`."""
-        since_s = time.monotonic() - self._changed_s[lane]
-        return self._running[lane] >= self._workers and since_s > self._limits.deadline_s
+        since_s = time.monotonic() - self._queues[lane].changed_s
+        return self.running(lane) >= self._workers and since_s > self._limits.deadline_s
 
-    def _make_room(self, lane: Lane, caller: str) -> None:
-        """Makes room in a full queue, at the expense of a caller with at least two waiting calls more, or refuses."""
-        queue = self._queues[lane]
-        if len(queue) < self._limits.queue:
-            return
-        for ended in [waiting for waiting in queue if waiting.future.done()]:
-            queue.remove(ended)
-        if len(queue) < self._limits.queue:
-            return
-        per_s = self._workers / self._mean_s[lane]
-        after_s = min(max(1.0, len(queue) / per_s), MAX_RETRY_S)
-        refused = OverloadedError(
-            f"{self._limits.queue} calls are waiting. Try again in {after_s:.0f} s, or send fewer at once.", after_s
-        )
-        counts = Counter(waiting.caller for waiting in queue)
-        if not may_displace(counts, caller):
-            raise refused
-        [(busiest, _)] = counts.most_common(1)
-        newest = max((call for call in queue if call.caller == busiest), key=lambda call: call.turn)
-        queue.remove(newest)
-        newest.future.set_exception(refused)
-
-    async def run(
-        self,
-        function: Callable[[], Answer],
-        *,
-        lane: Lane = Lane.QUICK,
-        caller: str = "",
-        deadline_s: float | None = None,
-        gone: Gone = None,
-    ) -> Answer:
-        """The result of `function`, computed in a worker. Other arguments and errors as in `run_batched`."""
-        answer: Answer = await self.run_batched(
-            None, lambda _: [function()], group=None, lane=lane, caller=caller, deadline_s=deadline_s, gone=gone
-        )
+    async def run(self, function: Callable[[], Answer], **options: Any) -> Answer:
+        """The result of `function`, computed in a worker. Options and errors as in `run_batched`."""
+        answer: Answer = await self.run_batched(None, lambda _: [function()], group=None, **options)
         return answer
 
     async def run_batched(
@@ -185,104 +190,65 @@ class Scheduler:
         """
         if self._closed:
             raise stopping_error()
-        self._make_room(lane, caller)
         future = asyncio.get_running_loop().create_future()
-        after_own = [waiting.turn + 1 for waiting in self._queues[lane] if waiting.caller == caller]
-        waiting = _Waiting(
-            work=work,
-            run=run,
-            group=group,
-            limit=min(self._limits.batch, limit or self._limits.batch),
-            future=future,
-            caller=caller,
-            turn=max([self._turns[lane], *after_own]),
-        )
-        self._queues[lane].append(waiting)
-        self._start(lane)
-        limit_s = self._limits.deadline_s if deadline_s is None else min(deadline_s, self._limits.deadline_s)
-        return await self._wait(future, limit_s, gone)
+        limit = min(self._limits.batch, limit or self._limits.batch)
+        call = _Waiting(work=work, run=run, group=group, limit=limit, future=future, caller=caller, turn=0)
+        self._queues[lane].add(call)
+        self._start(self._queues[lane])
+        return await self._wait(future, min(deadline_s or math.inf, self._limits.deadline_s), gone)
 
     def close(self) -> None:
         """Ends the threads once they are idle. Queued calls are cancelled, and further ones are refused."""
         self._closed = True
-        for lane, queue in self._queues.items():
-            while queue:
-                queue.popleft().future.cancel()
-            self._pools[lane].shutdown(wait=False, cancel_futures=True)
+        for queue in self._queues.values():
+            queue.close()
 
     async def _wait(self, future: asyncio.Future[Any], limit_s: float, gone: Gone) -> Any:
         left = None if gone is None else asyncio.ensure_future(gone())
         try:
-            await asyncio.wait(
-                [future] if left is None else [future, left], timeout=limit_s, return_when="FIRST_COMPLETED"
-            )
+            awaited = [future] if left is None else [future, left]
+            await asyncio.wait(awaited, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            has_left = left is not None and left.done()
         finally:
-            if left is not None and not left.done():
+            if left is not None:
                 left.cancel()
             if not future.cancel() and not future.cancelled():
                 future.exception()  # or asyncio logs its text if this caller was cancelled
         if not future.cancelled():
             return future.result()
-        if left is not None and left.done() and not left.cancelled():
+        if has_left:
             raise CallerLeftError("the caller left before the answer.")
         if self._closed:
             raise stopping_error()
         raise DeadlineError(f"no answer within {limit_s:g} s. Ask for less, or raise the deadline.")
 
-    def _start(self, lane: Lane) -> None:
+    def _start(self, queue: _Queue) -> None:
         """Gives work to free workers."""
         loop = asyncio.get_running_loop()
-        while batch := self._next(lane):
-            self._running[lane] += 1
-            self._running_of[lane, batch[0].caller] += 1
-            started_s = self._changed_s[lane] = time.monotonic()
-            work = [waiting.work for waiting in batch]
-            computed = loop.run_in_executor(self._pools[lane], _results, batch[0].run, work)
-            computed.add_done_callback(partial(self._finish, lane, batch, started_s))
-
-    def _next(self, lane: Lane) -> list[_Waiting]:
-        """The first call that is wanted and has a free worker, and the calls of its group; empty if there is none."""
-        queue = [waiting for waiting in self._queues[lane] if not waiting.future.done()]
-        if not queue:
-            self._queues[lane].clear()
-            return []
-        ready = [waiting for waiting in queue if self._has_worker(lane, waiting.caller)]
-        if not ready:
-            return []
-        first = min(ready, key=lambda waiting: waiting.turn)  # the oldest of these
-        self._turns[lane] = first.turn
-        queue.remove(first)
-        others = [waiting for waiting in queue if first.group is not None and waiting.group == first.group]
-        batch = [first, *others[: first.limit - 1]]
-        chosen = set(batch)
-        self._queues[lane] = deque(waiting for waiting in queue if waiting not in chosen)
-        return batch
-
-    def _has_worker(self, lane: Lane, caller: str) -> bool:
-        busy = self._running_of[lane, caller] if lane in OWN else self._running[lane]
-        return busy < self._workers
+        while batch := queue.take():
+            queue.busy[batch[0].caller] += 1
+            queue.changed_s = time.monotonic()
+            computed = loop.run_in_executor(queue.pool, _results, batch[0].run, [call.work for call in batch])
+            computed.add_done_callback(partial(self._finish, queue, batch, queue.changed_s))
 
     def _finish(
-        self, lane: Lane, batch: list[_Waiting], started_s: float, computed: asyncio.Future[Sequence[Any]]
+        self, queue: _Queue, batch: list[_Waiting], started_s: float, computed: asyncio.Future[Sequence[Any]]
     ) -> None:
         """Gives each call its result, and the worker its next batch."""
         if computed.cancelled():  # the scheduler was closed before it began
             return
-        for waiting, result in zip(batch, computed.result(), strict=True):
-            if waiting.future.done():
+        for call, result in zip(batch, computed.result(), strict=True):
+            if call.future.done():
                 continue
             if isinstance(result, Exception):
-                waiting.future.set_exception(result)
+                call.future.set_exception(result)
             else:
-                waiting.future.set_result(result)
-        self.last_answer_s = self._changed_s[lane] = time.monotonic()
-        took_s = self.last_answer_s - started_s
-        self._mean_s[lane] = 0.9 * self._mean_s[lane] + 0.1 * took_s / len(batch)
-        self._running[lane] -= 1
-        self._running_of[lane, batch[0].caller] -= 1
+                call.future.set_result(result)
+        queue.changed_s = time.monotonic()
+        queue.busy[batch[0].caller] -= 1
         if self._observe is not None:
-            self._observe(lane, len(batch), took_s)
-        self._start(lane)
+            self._observe(queue.lane, len(batch), queue.changed_s - started_s)
+        self._start(queue)
 
 
 def may_displace(counts: Counter[str], caller: str) -> bool:

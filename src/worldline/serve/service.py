@@ -10,20 +10,19 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar, final
 
-from worldline.errors import UnavailableError
 from worldline.planning.calls import Call, PlanCall
 from worldline.serve.admission import Admission
 from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
 from worldline.serve.metrics import Metrics
-from worldline.serve.prices import Prices
+from worldline.serve.prices import Prices, size_of, with_budget
 from worldline.serve.problems import problem_of
 from worldline.serve.scheduler import CallerLeftError, Gone, Lane, Scheduler
 from worldline.serve.shares import Shares
 from worldline.serve.tokens import Tokens
 from worldline.serve.usage import Usage
-from worldline.serve.work import answer_calls, answer_in_pieces, group_of, size_of, with_budget
+from worldline.serve.work import answer_calls, group_of
 from worldline.world.base import World
 
 T = TypeVar("T")
@@ -156,28 +155,24 @@ class Service:
         size = size_of(call, card, self.limits)
         pieces = -(-size.num_bytes // self.limits.piece_bytes)
         search_s = call.budget_s if isinstance(call, PlanCall) else 0.0
-        extent = {"length": size.length, "rollouts": size.rollouts}
-        price = self.prices.of(world, call.verb, card, **extent, search_s=search_s)
+        price = self.prices.of(world, call.verb, card, length=size.length, search_s=search_s)
         lane = price.lane if pieces <= 1 else Lane.SLOW
+        group, unwanted = None if pieces > 1 else group_of(call, card), threading.Event()
         async with self.metered(caller, hosted, call.verb, size.steps, checked=checked):
-            if pieces <= 1 and (group := group_of(call, card)) is not None:
+            try:
                 return await self.scheduler.run_batched(
                     (call, encode),
-                    partial(_answers, hosted, partial(self.prices.learn, price)),
-                    group=(world, group),
+                    partial(_answers, hosted, pieces, unwanted, partial(self.prices.learn, price)),
+                    group=None if group is None else (world, group),
                     lane=lane,
                     caller=caller.id,
                     limit=min(card.max_batch, self.limits.piece_bytes // max(size.num_bytes, 1)),
                     deadline_s=deadline_s,
                     gone=gone,
                 )
-            unwanted = threading.Event()
-            run = partial(_in_pieces, hosted, call, pieces, encode, unwanted)
-            timed = partial(self.prices.timed, price, run)
-            try:
-                return await self.scheduler.run(timed, lane=lane, caller=caller.id, deadline_s=deadline_s, gone=gone)
             finally:
-                unwanted.set()
+                if group is None:  # others may wait for the rest of a batch
+                    unwanted.set()
 
     async def compute(
         self,
@@ -205,18 +200,9 @@ class Service:
                 lambda: function(hosted.current()[1]), lane=lane, caller=caller.id, deadline_s=deadline_s
             )
 
-    async def ready(self, limit_s: float = 5.0) -> bool:
-        """Whether the workers answer: one did in the last seconds, or one does now."""
-        if any(self.scheduler.stuck(lane) for lane in Lane):
-            return False
-        if time.monotonic() - self.scheduler.last_answer_s < limit_s:
-            return True
-        if any(self.scheduler.running(lane) for lane in Lane):
-            return True
-        try:
-            return await self.scheduler.run(lambda: True, deadline_s=limit_s)
-        except UnavailableError:
-            return False
+    def ready(self) -> bool:
+        """Whether the workers answer: no lane is stuck."""
+        return not any(self.scheduler.stuck(lane) for lane in Lane)
 
     def close(self) -> bool:
         """Stops the workers; whether they are idle."""
@@ -227,13 +213,19 @@ class Service:
 
 
 def _answers(
-    hosted: HostedWorld, learn: Callable[[float], None], work: Sequence[tuple[Call, Encode]]
+    hosted: HostedWorld,
+    pieces: int,
+    unwanted: threading.Event,
+    learn: Callable[[float], None],
+    work: Sequence[tuple[Call, Encode]],
 ) -> Sequence[object]:
+    """The results of calls of one group, or of one call; or their errors."""
     began_s = time.perf_counter()
     hosted.current()  # the card of a version that an alias was moved to
-    answers = answer_calls(hosted.world, [call for call, _ in work])
+    calls = [call for call, _ in work]
+    answers = answer_calls(hosted.world, calls, hosted.card, pieces, lambda: not unwanted.is_set())
     encoded = [_encoded(answer, encode) for answer, (_, encode) in zip(answers, work, strict=True)]
-    if not any(isinstance(answer, Exception) for answer in answers):
+    if not any(isinstance(answer, Exception) for answer in answers):  # the time of such a call would be too short
         learn((time.perf_counter() - began_s) / len(work))
     return encoded
 
@@ -246,9 +238,3 @@ def _encoded(answer: object, encode: Encode) -> object:
         return encode(answer)
     except Exception as error:  # noqa: BLE001  # only this caller gets it
         return error
-
-
-def _in_pieces(hosted: HostedWorld, call: Call, pieces: int, encode: Encode, unwanted: threading.Event) -> object:
-    hosted.current()
-    answer = answer_in_pieces(hosted.world, call, hosted.card, pieces, lambda: not unwanted.is_set())
-    return answer if encode is None else encode(answer)

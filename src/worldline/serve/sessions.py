@@ -25,7 +25,7 @@ from worldline.schema import Schema, Signal
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld
-from worldline.serve.prices import CallPrice
+from worldline.serve.prices import CallPrice, size_of, with_budget
 from worldline.serve.problems import (
     ConflictError,
     DeadlineError,
@@ -36,7 +36,6 @@ from worldline.serve.problems import (
 )
 from worldline.serve.service import Service
 from worldline.serve.tables import session_blobs, session_steps, sessions
-from worldline.serve.work import size_of, with_budget
 from worldline.world.compatibility import clashes
 from worldline.world.session import Session, SessionState, SessionView
 from worldline.world.wire import decode_answer, encode_answer

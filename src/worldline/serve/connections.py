@@ -1,0 +1,143 @@
+"""Connections of the server: their limits in number, time and size."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, cast, final
+
+from worldline.errors import MissingExtraError
+from worldline.serve.limits import Limits
+
+try:
+    import uvicorn
+    from starlette.types import ASGIApp
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    from worldline.serve.socket_protocol import SocketProtocol
+except ModuleNotFoundError as error:
+    raise MissingExtraError(str(error.name), "serve") from error
+
+HEADER_BYTES: Final = 2**16
+"""Largest size of headers that arrive in several parts."""
+PIPELINE: Final = 32
+"""Requests on one connection that wait for the answer before them."""
+
+
+@final
+class BoundedServer(uvicorn.Server):
+    """Serves a web application, and closes connections that wait too long for their clients.
+
+    Args:
+        app: the application.
+        limits: of connections, headers and shutdown.
+        stopping: called before connections are drained, to end what keeps them open.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, stopping: Sequence[Callable[[], None]] = ()) -> None:
+        self._limits, self._stopping, self._idle = limits, stopping, Idle()
+        config = uvicorn.Config(
+            app,
+            http=cast(type[HttpToolsProtocol], partial(BoundedProtocol, self._idle)),  # uvicorn only calls it
+            ws=SocketProtocol,
+            ws_max_size=limits.frame_bytes,
+            ws_per_message_deflate=False,  # a small message could expand beyond every limit
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=limits.connections,
+            timeout_graceful_shutdown=max(1, round(limits.drain_s)),
+        )
+        super().__init__(config)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Closes slow connections. uvicorn calls it ten times per second."""
+        now_s = time.monotonic()
+        for connection, since_s in [*self._idle.items()]:
+            reads_answer = connection.transport.get_write_buffer_size() > 0
+            if now_s - since_s > (self._limits.body_s if reads_answer else self._limits.header_s):
+                connection.drop()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answers running calls."""
+        for stop in self._stopping:
+            stop()
+        await super().shutdown(sockets)
+
+
+Idle = dict["BoundedProtocol", float]
+"""The connections without a request, and since when (monotonic seconds); the one that waits longest is the first."""
+
+
+@final
+class BoundedProtocol(HttpToolsProtocol):
+    """Bounds what uvicorn does not: sizes of headers, requests that wait, and connections without a request.
+
+    A connection has no request until its headers are complete, and after the answer. At the limit of connections, a new
+    one takes the place of the one that has had none for the longest time.
+
+    Args:
+        idle: of the server.
+        args: of uvicorn.
+        options: of uvicorn.
+    """
+
+    def __init__(self, idle: Idle, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._idle, self._num_bytes = idle, 0  # received since the last event that needs no memory
+
+    def drop(self) -> None:
+        """Closes the connection, which no longer counts."""
+        self._idle.pop(self, None)
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Makes room."""
+        super().connection_made(transport)
+        self._idle[self] = time.monotonic()
+        # uvicorn refuses requests as soon as there are as many connections as the limit.
+        longest = next(iter(self._idle))
+        if longest is not self and len(self.connections) >= (self.config.limit_concurrency or math.inf):
+            longest.drop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Counts the connection no longer."""
+        self._idle.pop(self, None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Cuts off endless headers and trailers."""
+        self._num_bytes += len(data)
+        super().data_received(data)
+        if self._num_bytes > HEADER_BYTES:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """Limits the requests that wait."""
+        if len(self.pipeline) >= PIPELINE:
+            raise ValueError("too many requests before an answer")  # uvicorn then answers 400
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Counts bytes anew."""
+        self._idle.pop(self, None)
+        self._num_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Counts bytes anew: the application limits bodies."""
+        self._num_bytes = 0
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Waits for the next request."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():  # no further request is running
+            self._idle[self] = time.monotonic()
