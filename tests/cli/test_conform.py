@@ -14,10 +14,9 @@ from worldline.catalog.versions import Catalog
 from worldline.cli.main import app
 from worldline.engines.learned import LearnedEngine
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.testing.clauses import Clause
+from worldline.testing.cases import WorldCase
+from worldline.testing.clauses import CLAUSES, Clause
 from worldline.testing.toys import Integrator
-from worldline.testing.world_case import WorldCase
-from worldline.testing.worlds import CLAUSES
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world, save_world
 from worldline.world.local import LocalWorld
@@ -86,7 +85,9 @@ def test_a_world_that_conforms(logs: Path, tmp_path: Path, monkeypatch: pytest.M
     assert "40 episodes of" in shown.output
     found = json.loads(figures.read_text())
     assert (found["kind"], found["name"]) == ("world", "worlds/toy")
-    assert [row["clause"] for row in found["clauses"]] == [clause.__name__.replace("_", " ") for clause in CLAUSES]
+    assert [row["clause"] for row in found["clauses"]] == [
+        clause.__name__.replace("_", " ") for clause in CLAUSES["world"]
+    ]
     assert {row["verdict"] for row in found["clauses"]} == {"holds"}
 
 
@@ -110,7 +111,7 @@ def test_a_world_of_the_catalog_is_checked_as_its_bundle_is(
     def noted(case: WorldCase) -> None:
         cases.append(case)
 
-    monkeypatch.setattr("worldline.testing.worlds.CLAUSES", (Clause(noted, "nowhere"),))
+    monkeypatch.setitem(CLAUSES, "world", [Clause(noted, "nowhere")])
     shown = RUN.invoke(app, ["conform", name, str(store.path)])
     assert shown.exit_code == 0, shown.output
     assert "2 episodes of" in shown.output
@@ -134,7 +135,7 @@ def test_an_error_does_not_hide_the_other_clauses(logs: Path, tmp_path: Path, mo
     shown = RUN.invoke(app, ["conform", "toy", str(logs), "--horizon", "6", "--json", str(figures)])
     assert shown.exit_code == 1
     rows = {row["clause"]: row for row in json.loads(figures.read_text())["clauses"]}
-    assert len(rows) == len(CLAUSES)
+    assert len(rows) == len(CLAUSES["world"])
     assert rows["surprise parts"]["verdict"] == "broken"
     assert "the world raised RuntimeError: the buffer is gone. Look at" in rows["surprise parts"]["text"]
     assert rows["plan honest"]["verdict"] == "holds"

@@ -4,7 +4,6 @@ import numpy as np
 from tests.testing.exact_world import GRID, SIZES, WITHIN, Exact, share_within
 from tests.testing.planted import altered, catches, instead, passes, world_case
 
-from worldline.testing.confidence import bands_ordered, coverage, trust_depends_on_steps, trust_is_p_value
 from worldline.world.base import Forecast
 
 PerStepQuantiles = instead(Exact, half_width=lambda self, level: np.interp(level, WITHIN, GRID) * SIZES)
@@ -40,21 +39,25 @@ class Surprised(TrustOfThePresent):
         return np.random.default_rng(episode.num_steps).uniform(size=episode.num_steps)
 
 
-test_what_surprise_cannot_tell_is_not_asked_of_trust = passes([Surprised], [trust_depends_on_steps], world_case)
+test_what_surprise_cannot_tell_is_not_asked_of_trust = passes([Surprised], ["trust_depends_on_steps"], world_case)
 
 WORLD_FAULTS = [
-    (altered(Exact, "ConstantBand", half_width=np.ones_like), bands_ordered, "the band has the width 2 at every level"),
-    (altered(Exact, "EdgesCrossed", half_width=lambda half: -half), bands_ordered, "low is above the mean"),
-    (MeanOutsideItsBand, bands_ordered, "high is below the mean"),
-    (altered(Exact, "BandTooWide", half_width=lambda half: 3.0 * half), coverage, "too many"),
-    (PerStepQuantiles, coverage, "too few"),
+    (
+        altered(Exact, "ConstantBand", half_width=np.ones_like),
+        "bands_ordered",
+        "the band has the width 2 at every level",
+    ),
+    (altered(Exact, "EdgesCrossed", half_width=lambda half: -half), "bands_ordered", "low is above the mean"),
+    (MeanOutsideItsBand, "bands_ordered", "high is below the mean"),
+    (altered(Exact, "BandTooWide", half_width=lambda half: 3.0 * half), "coverage", "too many"),
+    (PerStepQuantiles, "coverage", "too few"),
     (
         altered(Exact, "TrustConstant", trust=lambda trust: np.full(len(trust), 0.8)),
-        trust_is_p_value,
+        "trust_is_p_value",
         "in 50% of pairs",
     ),
-    (altered(Exact, "TrustAboveOne", trust=lambda trust: 100 * trust), trust_is_p_value, r"outside \[0, 1\]"),
-    (TrustOfThePresent, trust_depends_on_steps, "one observation is from another episode: surprise detects it in 9"),
-    (TrustFallsWithLength, trust_depends_on_steps, "trust of long histories are at most 0.1"),
+    (altered(Exact, "TrustAboveOne", trust=lambda trust: 100 * trust), "trust_is_p_value", r"outside \[0, 1\]"),
+    (TrustOfThePresent, "trust_depends_on_steps", "one observation is from another episode: surprise detects it in 9"),
+    (TrustFallsWithLength, "trust_depends_on_steps", "trust of long histories are at most 0.1"),
 ]
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from tests.testing.planted import named
 
 from worldline.engines.base import Engine
 from worldline.engines.oracle import OracleEngine
@@ -19,7 +20,7 @@ from worldline.planning.base import Goal
 from worldline.registry import load, names
 from worldline.testing import check_engine, check_planner, check_world
 from worldline.testing.clauses import breaches
-from worldline.testing.planners import PlannerCase, bounds, deterministic
+from worldline.testing.planners import PlannerCase
 from worldline.testing.toys import Integrator
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
@@ -99,7 +100,7 @@ def test_planners(name: str) -> None:
 def test_a_planner_that_does_not_search() -> None:
     # It keeps what does not depend on searching: the rest of the contract is given up on purpose, as it says.
     case = PlannerCase(planner=load("planner", "first_proposal")())
-    assert breaches(case, (bounds, deterministic)) == []
+    assert breaches(case, [named("planner", name) for name in ("bounds", "deterministic")]) == []
 
 
 @pytest.mark.parametrize("name", sorted({*names("engine"), "oracle"} - TRAINED - SERVED))

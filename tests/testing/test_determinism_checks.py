@@ -8,7 +8,7 @@ import torch
 from tests.testing.exact_world import Drawing, Exact
 from tests.testing.planted import catches, instead, world_case
 
-from worldline.testing.determinism_checks import NUM_THREADS, any_layout, same_from_eight_threads, same_in_any_order
+from worldline.testing.worlds import NUM_THREADS
 
 
 class SharedBuffer(Exact):
@@ -95,13 +95,13 @@ class WritesBesideTheValues(Exact):
 
 
 WORLD_FAULTS = [
-    (TorchTakesAll, any_layout, r"score of views and read-only arrays raised ValueError \(At least one stride"),
-    (TakesForwardViewsOnly, any_layout, "predict of views and read-only arrays differs from copies"),
-    (WritesBesideTheValues, any_layout, "predict of views and read-only arrays raised ValueError"),
-    (SharedBuffer, same_from_eight_threads, "predict returned another result while 7 threads were calling:"),
-    (SharedDraws, same_from_eight_threads, "score returned another result while 7 threads were calling"),
-    (RemembersTheLast, same_in_any_order, "(plan|predict|score) returned another result for equal arguments after"),
-    (WarmStart, same_in_any_order, "plan returned another result for equal arguments after other calls:"),
-    (RecalibratesOnWhatItIsAsked, same_in_any_order, "surprise returned another result for equal arguments after"),
+    (TorchTakesAll, "any_layout", r"score of views and read-only arrays raised ValueError \(At least one stride"),
+    (TakesForwardViewsOnly, "any_layout", "predict of views and read-only arrays differs from copies"),
+    (WritesBesideTheValues, "any_layout", "predict of views and read-only arrays raised ValueError"),
+    (SharedBuffer, "same_from_eight_threads", "predict returned another result while 7 threads were calling:"),
+    (SharedDraws, "same_from_eight_threads", "score returned another result while 7 threads were calling"),
+    (RemembersTheLast, "same_in_any_order", "(plan|predict|score) returned another result for equal arguments after"),
+    (WarmStart, "same_in_any_order", "plan returned another result for equal arguments after other calls:"),
+    (RecalibratesOnWhatItIsAsked, "same_in_any_order", "surprise returned another result for equal arguments after"),
 ]
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

@@ -9,7 +9,6 @@ from tests.testing.planted import altered, catches, engine_case, passes
 
 from worldline.engines.base import Parts, Storable
 from worldline.errors import DataError
-from worldline.testing.engine_parts import parts_restore
 
 
 class Stored(Exact, Storable):
@@ -57,15 +56,15 @@ class CrashesOnMissingParts(Stored):
         return cls(parts.config["drift"], parts.arrays["target"])
 
 
-test_a_correct_engine_passes = passes([Stored], [parts_restore], engine_case)
+test_a_correct_engine_passes = passes([Stored], ["parts_restore"], engine_case)
 
 ENGINE_FAULTS = [
-    (storing(config={"drift": (0.25,)}), parts_restore, "config changes by a round trip through JSON"),
-    (storing(config={"drift": np.ones(2)}), parts_restore, "config is not plain JSON"),
-    (storing(config={"drift": 0.25, "logs": ["/home/someone/logs"]}), parts_restore, "config contains absolute"),
-    (storing(config={"drift": 0.2}), parts_restore, "the restored engine predicts something else"),
-    (AnotherCard, parts_restore, "the restored engine has another card"),
-    (TakesAnything, parts_restore, "parts without the array 'target': expected DataError"),
-    (CrashesOnMissingParts, parts_restore, "parts without the array 'target': expected DataError, got KeyError"),
+    (storing(config={"drift": (0.25,)}), "parts_restore", "config changes by a round trip through JSON"),
+    (storing(config={"drift": np.ones(2)}), "parts_restore", "config is not plain JSON"),
+    (storing(config={"drift": 0.25, "logs": ["/home/someone/logs"]}), "parts_restore", "config contains absolute"),
+    (storing(config={"drift": 0.2}), "parts_restore", "the restored engine predicts something else"),
+    (AnotherCard, "parts_restore", "the restored engine has another card"),
+    (TakesAnything, "parts_restore", "parts without the array 'target': expected DataError"),
+    (CrashesOnMissingParts, "parts_restore", "parts without the array 'target': expected DataError, got KeyError"),
 ]
 test_a_planted_fault_is_caught = catches(ENGINE_FAULTS, engine_case)

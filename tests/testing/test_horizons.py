@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.testing.exact_world import HORIZON, Exact, toy_case, toy_episodes
-from tests.testing.planted import WORLD_EPISODES, altered, catches, gappy, instead, world_case
+from tests.testing.planted import WORLD_EPISODES, altered, catches, gappy, instead, named, world_case
 
 from worldline.testing.clauses import breaches
-from worldline.testing.horizons import horizon_honest
+
+HORIZON_HONEST = named("world", "horizon_honest")
 
 
 class BlindAfterTwo(Exact):
@@ -60,15 +61,23 @@ class UncalibratedWithHorizon(Exact):
 @pytest.mark.parametrize("world", [BlindAfterTwo, PersistentWithoutHorizon])
 @pytest.mark.parametrize("seed", range(3))
 def test_an_honest_horizon_passes(world: Callable[[], Exact], seed: int) -> None:
-    assert breaches(toy_case(world(), toy_episodes(seed)), [horizon_honest]) == []
+    assert breaches(toy_case(world(), toy_episodes(seed)), [HORIZON_HONEST]) == []
 
 
 WORLD_FAULTS = [
-    (altered(BlindAfterTwo, "OneTooFar", claimed=3), horizon_honest, "step 3 is within the horizon, but without skill"),
-    (altered(BlindAfterTwo, "TooShort", claimed=1), horizon_honest, "step 2 is just after the horizon, but with skill"),
-    (BeyondTheEnd, horizon_honest, "expected 0 to 6"),
-    (OneForTheBatch, horizon_honest, r"horizon has shape \(1,\), expected \(40,\)"),
-    (UncalibratedWithHorizon, horizon_honest, "expected 0 without a calibration"),
+    (
+        altered(BlindAfterTwo, "OneTooFar", claimed=3),
+        "horizon_honest",
+        "step 3 is within the horizon, but without skill",
+    ),
+    (
+        altered(BlindAfterTwo, "TooShort", claimed=1),
+        "horizon_honest",
+        "step 2 is just after the horizon, but with skill",
+    ),
+    (BeyondTheEnd, "horizon_honest", "expected 0 to 6"),
+    (OneForTheBatch, "horizon_honest", r"horizon has shape \(1,\), expected \(40,\)"),
+    (UncalibratedWithHorizon, "horizon_honest", "expected 0 without a calibration"),
 ]
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)
 
@@ -83,11 +92,11 @@ def test_a_nearly_exact_prediction_is_skill_though_persistence_is_better() -> No
         def path(self, history, push, wind):
             return super().path(history, push, wind) + 0.1
 
-    assert breaches(toy_case(NearlyStill(), calm), [horizon_honest]) == []
+    assert breaches(toy_case(NearlyStill(), calm), [HORIZON_HONEST]) == []
 
 
 def test_missing_values_do_not_count() -> None:
     episodes = gappy(WORLD_EPISODES, 4, 1e3)
-    horizon_honest(toy_case(Exact(), episodes))
+    HORIZON_HONEST(toy_case(Exact(), episodes))
     with pytest.raises(AssertionError, match="without skill"):
-        horizon_honest(toy_case(altered(BlindAfterTwo, "HorizonForever", claimed=HORIZON)(), episodes))
+        HORIZON_HONEST(toy_case(altered(BlindAfterTwo, "HorizonForever", claimed=HORIZON)(), episodes))

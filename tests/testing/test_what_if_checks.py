@@ -7,7 +7,6 @@ import numpy as np
 from tests.testing.exact_world import Exact
 from tests.testing.planted import catches, passes, replacing, with_card, world_case
 
-from worldline.testing.what_if_checks import abduction_honest, what_if_factual
 from worldline.world.base import Abduction, WhatIf
 
 
@@ -47,25 +46,25 @@ def answering(base: type[Exact], **fields: Any) -> type[Exact]:
 
 Peeks = answering(with_card(Exact, abilities=()), abduction=Abduction.NONE, reason="nothing was inferred.")
 OfThePast = answering(with_card(FromThePast, abilities=("abducts",)), abduction=Abduction.HIDDEN_CAUSE)
-test_a_correct_world_passes = passes([FromThePast, HiddenDrift], [abduction_honest], world_case)
+test_a_correct_world_passes = passes([FromThePast, HiddenDrift], ["abduction_honest"], world_case)
 
 WORLD_FAULTS = [
     (
         answering(Exact, factual=lambda found: found.signals),
-        what_if_factual,
+        "what_if_factual",
         "factual changed with the queried actions",
     ),
-    (answering(Exact, signals=shaken), what_if_factual, "the logged actions do not lead to factual"),
+    (answering(Exact, signals=shaken), "what_if_factual", "the logged actions do not lead to factual"),
     (
         answering(FromThePast, abduction=Abduction.FULL, reason=""),
-        what_if_factual,
+        "what_if_factual",
         "abduction is full, but the logged actions do not lead to the logged obs",
     ),
-    (Peeks, abduction_honest, "abduction is none, but other observations after the branch change the"),
-    (OfThePast, abduction_honest, "abduction is hidden_cause, but the answer does not depend on"),
-    (with_card(Exact, abilities=()), abduction_honest, "the card does not list 'abducts', but"),
-    (with_card(FromThePast, abilities=("abducts",)), abduction_honest, "the card lists 'abducts',"),
-    (answering(FromThePast, reason=""), abduction_honest, "abduction is none with the reason ''"),
-    (answering(Exact, reason="well, nearly."), abduction_honest, "full with the reason 'well, nearly.'"),
+    (Peeks, "abduction_honest", "abduction is none, but other observations after the branch change the"),
+    (OfThePast, "abduction_honest", "abduction is hidden_cause, but the answer does not depend on"),
+    (with_card(Exact, abilities=()), "abduction_honest", "the card does not list 'abducts', but"),
+    (with_card(FromThePast, abilities=("abducts",)), "abduction_honest", "the card lists 'abducts',"),
+    (answering(FromThePast, reason=""), "abduction_honest", "abduction is none with the reason ''"),
+    (answering(Exact, reason="well, nearly."), "abduction_honest", "full with the reason 'well, nearly.'"),
 ]
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.testing.exact_world import HORIZON, Drawing, Exact, toy_case, toy_episodes, toy_goal
-from tests.testing.planted import WORLD_EPISODES, altered, catches, world_case
+from tests.testing.planted import WORLD_EPISODES, altered, catches, named, world_case
 
 from worldline.engines.base import Card
 from worldline.engines.baselines import Persistence
@@ -14,10 +14,8 @@ from worldline.planning.base import Goal
 from worldline.planning.planners.categorical import Categorical
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_world
-from worldline.testing.clauses import breaches
-from worldline.testing.goals import scores_each_plan
-from worldline.testing.world_case import WorldCase
-from worldline.testing.worlds import CLAUSES, arguments_unchanged, batch_is_loop, prediction_shapes
+from worldline.testing.cases import WorldCase
+from worldline.testing.clauses import CLAUSES, breaches
 from worldline.world.base import Prediction, World
 from worldline.world.local import LocalWorld
 
@@ -46,13 +44,13 @@ class MutatesPlans(Exact):
 
 
 WORLD_FAULTS = [
-    (altered(Exact, "NoBand", predict=without_band), prediction_shapes, "low of 'position' is None"),
-    (altered(Exact, "WrongLevel", predict=lambda found: replace(found, level=0.9)), prediction_shapes, "level 0.9"),
-    (altered(Exact, "BatchMean", path=lambda path: path + 0.1 * path.mean(0)), batch_is_loop, "mean of 'position'"),
-    (altered(Exact, "TrustOfTheBatch", trust=lambda trust: np.full_like(trust, trust.min())), batch_is_loop, "trust"),
-    (MutatesHistory, arguments_unchanged, "history.observations.position of"),
-    (MutatesPlans, arguments_unchanged, "push of"),
-    (MutatesTheGoal, arguments_unchanged, "targets.position of Goal"),
+    (altered(Exact, "NoBand", predict=without_band), "prediction_shapes", "low of 'position' is None"),
+    (altered(Exact, "WrongLevel", predict=lambda found: replace(found, level=0.9)), "prediction_shapes", "level 0.9"),
+    (altered(Exact, "BatchMean", path=lambda path: path + 0.1 * path.mean(0)), "batch_is_loop", "mean of 'position'"),
+    (altered(Exact, "TrustOfTheBatch", trust=lambda trust: np.full_like(trust, trust.min())), "batch_is_loop", "trust"),
+    (MutatesHistory, "arguments_unchanged", "ForecastWindows, was changed in place: history.observations.position"),
+    (MutatesPlans, "arguments_unchanged", "was changed in place: push"),
+    (MutatesTheGoal, "arguments_unchanged", "Goal, was changed in place: targets.position"),
 ]
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)
 
@@ -85,7 +83,7 @@ def test_every_broken_clause_is_listed() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_chance_alone_breaks_nothing(seed: int) -> None:
     case = replace(toy_case(Exact(), toy_episodes(100 + seed)), seed=seed)
-    assert breaches(case, CLAUSES) == []
+    assert breaches(case, CLAUSES["world"]) == []
 
 
 def geared(*observations: Signal) -> tuple[LocalWorld, list[Episode]]:
@@ -132,4 +130,4 @@ def test_constraints_on_what_is_predicted_are_not_to_be_forgotten() -> None:
     world, episodes = geared(PLACE)
     goal = Goal(targets={"place": np.zeros(2)}, tolerance=TOLERANCE)
     with pytest.raises(AssertionError, match=r"world\.scores_each_plan. violation is not that of the constraints"):
-        scores_each_plan(WorldCase(world=Forgetful(world), episodes=episodes, goal=goal))
+        named("world", "scores_each_plan")(WorldCase(world=Forgetful(world), episodes=episodes, goal=goal))

@@ -18,9 +18,9 @@ from worldline.errors import DataError, InputError, UnreadableError
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.testing.logged_world import case_from_logs, logged_goal
+from worldline.testing.cases import WorldCase
+from worldline.testing.named_cases import case_from_logs, logged_goal
 from worldline.testing.toys import Integrator
-from worldline.testing.world_case import WorldCase
 from worldline.training.heads.base import by_name
 from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.training.heads.readout import Readout, ReadoutConfig
