@@ -150,8 +150,7 @@ class ChatServer:
         usage = {"usage": {"prompt_tokens": 100, "completion_tokens": 20}} if self.tells_usage else {}
         content = None if fault is Fault.SILENT else self._content(fault, body)
         if fault is Fault.KEY_ANSWERED:
-            told = json.dumps({**self.answer(body), "said": authorization, "again": authorization})
-            content = told.replace("/", "\\/", 1)  # within the text, one of the two is escaped as well
+            content = json.dumps({**self.answer(body), "said": authorization})
         choices = [] if fault is Fault.NO_CHOICE else [{"message": {"role": "assistant", "content": content}}]
         text = json.dumps({"object": "chat.completion", "choices": choices, **usage})
         return 200, _escaped(text) if fault is Fault.KEY_ANSWERED else text, {}

@@ -66,7 +66,7 @@ def test_a_question_is_asked_once(server: ChatServer) -> None:
     chat = chat_of(server)
     assert chat.answers([ask(chat, 1.0), ask(chat, 2.0), ask(chat, 1.0)], read) == [2.0, 4.0, 2.0]
     assert chat.answers([ask(chat, 2.0)], read) == [4.0]
-    assert chat.num_requests == len(server.seen) == 2
+    assert chat.spent.num_requests == len(server.seen) == 2
     assert {one.path for one in server.seen} == {"/v1/chat/completions"}
     assert server.seen[0].body["response_format"]["json_schema"]["schema"] == {"type": "object"}
 
@@ -80,7 +80,7 @@ def test_a_busy_server_is_asked_again_later(server: ChatServer) -> None:
     chat = chat_of(server)
     server.next(Fault.BUSY, Fault.BROKEN, Fault.BROKEN)
     assert chat.answers([ask(chat)], read) == [2.0]
-    assert chat.num_requests == 4
+    assert chat.spent.num_requests == 4
 
 
 def test_a_server_that_stays_broken_is_given_up(server: ChatServer) -> None:
@@ -88,7 +88,7 @@ def test_a_server_that_stays_broken_is_given_up(server: ChatServer) -> None:
     server.always(Fault.BROKEN)
     with pytest.raises(UnavailableError, match=r"'toy' at http://127.0.0.1:\d+ .* 9 tries.*status 500.*out of order"):
         chat.answers([ask(chat)], read)
-    assert chat.num_requests == len(server.seen) == 9
+    assert chat.spent.num_requests == len(server.seen) == 9
     server.always(None)
     assert chat.answers([ask(chat)], read) == [2.0]
 
@@ -205,7 +205,7 @@ def test_a_key_that_comes_back_with_json_escapes_is_blotted_out(
     assert chat.answers([ask(chat)], hear) == [2.0]
     with pytest.raises(UnavailableError, match=r"status 401: .*who is Bearer \*\*\*") as refusal:
         chat.answers([ask(chat, 2.0)], read)
-    assert json.loads(heard[0]) == {"x": [2.0], "said": "Bearer ***", "again": "Bearer ***"}
+    assert json.loads(heard[0]) == {"x": [2.0], "said": "Bearer ***"}
     for text in (*heard, str(refusal.value), path.read_text()):
         assert "sk-ab" not in text
         assert "efgh" not in text
@@ -221,7 +221,7 @@ def test_an_endpoint_from_a_bundle_is_asked_only_where_it_is_listed(
     with pytest.raises(BundleError, match=HOSTS_VARIABLE):
         chat.answers([ask(chat)], read)
     assert server.seen == []
-    assert chat.num_requests == 0
+    assert chat.spent.num_requests == 0
     monkeypatch.setenv(HOSTS_VARIABLE, f"{chat.endpoint.origin}=MINE")
     assert chat.answers([ask(chat)], read) == [2.0]
     assert [one.authorization for one in server.seen] == ["Bearer my-key"]
@@ -251,7 +251,7 @@ def test_no_more_is_sent_than_was_allowed(server: ChatServer) -> None:
     assert chat.answers([ask(chat, 1.0)], read) == [2.0]
     with pytest.raises(UnavailableError, match="max_requests is 3"):
         chat.answers([ask(chat, float(x)) for x in range(2, 12)], read)
-    assert len(server.seen) == chat.num_requests == 3
+    assert len(server.seen) == chat.spent.num_requests == 3
     assert chat.answers([ask(chat, 1.0)], read) == [2.0]
 
 
