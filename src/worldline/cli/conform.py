@@ -51,16 +51,12 @@ def conform(
         for result in outcomes(case, CLAUSES[kind]):
             results.append(result)
             tell(progress, "check", len(results), len(CLAUSES[kind]))
-    rows = [(rule, "BROKEN" if text else "holds") for rule, text in results]
-    print_table(f"{kind} {name}", ("clause", "result"), rows)
-    for _, text in results:
-        if text:
-            print(text)
-    verdicts = [
-        {"clause": rule, "verdict": verdict.lower(), "text": text}
-        for (rule, text), (_, verdict) in zip(results, rows, strict=True)
-    ]
-    write_json(json, {"kind": kind, "name": name, "clauses": verdicts})
+    print_table(
+        f"{kind} {name}", ("clause", "result"), [(rule, "BROKEN" if text else "holds") for rule, text in results]
+    )
+    print(*(f"{text}\n" for _, text in results if text), sep="", end="")
+    rows = [{"clause": rule, "verdict": "broken" if text else "holds", "text": text} for rule, text in results]
+    write_json(json, {"kind": kind, "name": name, "clauses": rows})
     model = ("learn", "LOGS", "--out", "world/", "--model", name)
     print_next(*{"world": ("audit", name, second), "model": model}.get(kind, ("conform", "WORLD", "LOGS")))
     if any(text for _, text in results):
