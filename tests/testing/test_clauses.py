@@ -1,10 +1,16 @@
+"""The machinery of the kit; the table of clauses is complete."""
+
 from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from worldline.testing.clauses import Case, Clause, breaches
+from worldline.testing.clauses import CLAUSES, Case, Clause, breaches
 from worldline.testing.comparing import difference, equal, holds, unchanged
 
 
@@ -57,3 +63,16 @@ def test_use_of_the_global_random_state_is_seen_and_undone(draw) -> None:
     with pytest.raises(AssertionError, match="global random state"), unchanged():
         draw()
     assert (float(torch.rand(1)), np.random.random()) == first  # noqa: NPY002
+
+
+TESTS = [import_module(f"tests.testing.{path.stem}") for path in Path(__file__).parent.glob("test_*.py")]
+
+
+@pytest.mark.parametrize("kind", CLAUSES)
+def test_every_clause_has_its_name_a_sentence_and_a_planted_fault(kind: str) -> None:
+    names = [clause.__name__ for clause in CLAUSES[kind]]
+    assert len(set(names)) == len(names)
+    planted = {fault[1] for test in TESTS for fault in getattr(test, f"{kind.upper()}_FAULTS", ())}
+    assert set(names) == planted
+    for clause in CLAUSES[kind]:
+        assert re.fullmatch(r"[A-Z`].{20,}\.", (clause.__doc__ or "").splitlines()[0])

@@ -25,7 +25,6 @@ class Fault(StrEnum):
     BUSY = "429 with Retry-After"
     BROKEN = "500"
     KEY = "401, repeating the key"
-    KEY_ESCAPED = "401, repeating the key with JSON escapes"
     KEY_ANSWERED = "the right answer, and the key with JSON escapes"
     MOVED = "307 to the same address"
     GARBLED = "a body that is not the gzip that it says"
@@ -137,8 +136,6 @@ class ChatServer:
             return 500, "out of order", {}
         if fault is Fault.KEY:
             return 401, f"who is {authorization}?", {}
-        if fault is Fault.KEY_ESCAPED:
-            return 401, _escaped(json.dumps({"error": f"who is {authorization}?"})), {}
         if fault is Fault.MOVED:
             return 307, "", {"Location": f"{self.base_url}/chat/completions"}
         if fault is Fault.GARBLED:
