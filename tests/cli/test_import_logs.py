@@ -221,10 +221,9 @@ def test_a_terminal_is_asked_where_a_guess_is_unsure(
 ) -> None:
     monkeypatch.setattr("worldline.cli.column_table.is_terminal", lambda: True)
     arguments = ["import", str(plant), str(tmp_path / "store"), "--ignore", "motor_temperature"]
-    answers = "e\no\n\nnope\ndoor\n"  # inflow is exogenous, the others stay; then there is no action
-    shown = RUN.invoke(app, arguments, input=answers)
+    shown = RUN.invoke(app, arguments, input="nope=action\ninflow=exogenous\n")
     assert shown.exit_code == 0, shown.output
-    assert "There is no column 'nope'" in shown.output
+    assert "'nope=action' is no correction" in shown.output
     schema = open_store(tmp_path / "store").schema
     assert (schema["inflow"].role, schema["door"].role) == (Role.EXOGENOUS, Role.ACTION)
 

@@ -60,7 +60,7 @@ def test_a_place_for_results_is_checked_first(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said = failed(*arguments, place)
-    assert f"{arguments[-1]} {place} is not a file in an existing folder" in said
+    assert f"{arguments[-1]} {place} cannot be written" in said
     assert not list(tmp_path.iterdir())
 
 

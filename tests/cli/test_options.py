@@ -14,7 +14,7 @@ from worldline.catalog.versions import Catalog
 from worldline.cli.main import app
 from worldline.data import ReadOptions, export_store, import_logs
 from worldline.serve import server
-from worldline.testing.logged_world import case_from_logs
+from worldline.testing.named_cases import case_from_logs
 from worldline.workflows.audit import audit
 from worldline.workflows.check import check
 from worldline.workflows.demo import demo

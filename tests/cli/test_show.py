@@ -54,31 +54,16 @@ def logs(tmp_path: Path) -> Path:
     return store.path
 
 
-def test_it_prints_tables_and_where_the_files_are(logs: Path, tmp_path: Path) -> None:
-    shown = RUN.invoke(APP, [str(logs), "1", "--out", str(tmp_path / "pages")])
+def test_it_prints_tables_and_where_the_files_are_and_writes_figures(logs: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    shown = RUN.invoke(APP, [str(logs), "1", "--out", str(tmp_path / "pages"), "--json", str(figures)])
     assert shown.exit_code == 0, shown.output
     said = shown.output.replace("\u00a0", " ")
-    for text in (
-        "4 × 6 × 3",
-        "°C",
-        "from −1",
-        "3 truncated",
-        "6 s",
-        "4 steps",
-        "a.npz",
-        "0, 1, 2",
-        "a toy",
-    ):
+    for text in ("4 × 6 × 3", "°C", "from −1", "3 truncated", "6 s", "4 steps", "a.npz", "0, 1, 2", "a toy"):
         assert text in said, text
     for name in ("index.html", "episode-1.html"):
         assert str(tmp_path / "pages" / name) in said.replace("\n", "")
         assert (tmp_path / "pages" / name).stat().st_size > 1000
-
-
-def test_figures_as_json(logs: Path, tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
-    shown = RUN.invoke(APP, [str(logs), "--out", str(tmp_path / "pages"), "--json", str(figures)])
-    assert shown.exit_code == 0, shown.output
     found = json.loads(figures.read_text())
     assert (found["num_episodes"], found["num_steps"], found["time_s"], found["seeded"]) == (3, 12, 6.0, 3)
     assert found["num_bytes"] == sum(file.stat().st_size for file in logs.rglob("*") if file.is_file())

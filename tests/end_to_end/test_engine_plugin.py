@@ -22,8 +22,8 @@ from worldline.errors import DataError, InputError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.registry import load, names
 from worldline.testing import check_engine
+from worldline.testing.clauses import CLAUSES
 from worldline.testing.toys import Integrator
-from worldline.testing.worlds import CLAUSES
 from worldline.world.bundle_io import save_world
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
@@ -68,7 +68,7 @@ def test_its_bundle_conforms_in_a_process_of_its_own(
     clauses = json.loads((tmp_path / "found.json").read_text())["clauses"]
     assert {one["verdict"] for one in clauses} == {"holds"}
     assert worldline.open(bundle).describe().engine == "nearest"
-    assert len(clauses) == len(CLAUSES)
+    assert len(clauses) == len(CLAUSES["world"])
 
 
 def test_it_knows_where_the_trend_does_not_hold(engine: Any) -> None:

@@ -16,8 +16,8 @@ from worldline.models.layers.member_networks import MemberLinear
 from worldline.models.layers.normaliser import Normaliser
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
+from worldline.testing.rollouts import pick_entries
 from worldline.testing.toys import Integrator
-from worldline.testing.window_edits import pick_entries
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))
 

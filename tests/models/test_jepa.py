@@ -29,7 +29,7 @@ from worldline.models.layers.sigreg import sigreg
 from worldline.models.layers.vicreg import covariance, variance
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
-from worldline.testing.window_edits import pick_entries
+from worldline.testing.rollouts import pick_entries
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 3))
 

@@ -17,7 +17,7 @@ from worldline.models.layers.sigreg import sigreg
 from worldline.models.lewm import HalfAttention, Lewm, LewmConfig, WholeLinear
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
-from worldline.testing.window_edits import pick_entries
+from worldline.testing.rollouts import pick_entries
 
 
 def prediction(net: Lewm, on: Window) -> Tensor:

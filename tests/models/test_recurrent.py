@@ -12,7 +12,7 @@ from worldline.models.base import Window
 from worldline.models.recurrent import Recurrent, RecurrentConfig
 from worldline.schema import Schema, Signal
 from worldline.testing import check_model
-from worldline.testing.window_edits import pick_entries
+from worldline.testing.rollouts import pick_entries
 
 
 def build(*signals: Signal, **settings: Any) -> Recurrent:

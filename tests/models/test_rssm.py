@@ -17,8 +17,8 @@ from worldline.models.layers.two_hot import symexp_bins, two_hot_loss
 from worldline.models.rssm import Rssm, RssmConfig, divergence, draw, log_probabilities
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
+from worldline.testing.rollouts import pick_entries
 from worldline.testing.toys import Integrator
-from worldline.testing.window_edits import pick_entries
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 3))
 

@@ -18,7 +18,7 @@ from worldline.planning.base import Goal
 from worldline.recipes.pixels import film, pixels, pixels_and_vectors
 from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.testing.models import check_model
+from worldline.testing import check_model
 from worldline.training.batches import to_window, window_signals
 from worldline.workflows.learn import recipes
 from worldline.workflows.learn_options import Options

@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from worldline.testing import engines, worlds
+from worldline.testing.clauses import CLAUSES, Clause
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "conform.md"
-CLAUSES: dict[str, Sequence[Callable[[Any], None]]] = {"worlds": worlds.CLAUSES, "engines": engines.CLAUSES}
 
 
-def table(clauses: Sequence[Callable[[Any], None]]) -> str:
+def table(clauses: Sequence[Clause]) -> str:
     """The expected rows."""
     rows = [
         f"| {(clause.__doc__ or '').splitlines()[0]} | `{clause.__module__.split('.')[-1]}.{clause.__name__}` |"
@@ -26,10 +24,10 @@ def table(clauses: Sequence[Callable[[Any], None]]) -> str:
 
 def with_tables(page: str) -> str:
     """The page with the tables of this version."""
-    for kind, clauses in CLAUSES.items():
-        begin, end = f"<!-- {kind}: begin -->\n", f"\n<!-- {kind}: end -->"
+    for kind in ("world", "engine"):
+        begin, end = f"<!-- {kind}s: begin -->\n", f"\n<!-- {kind}s: end -->"
         before, rest = page.split(begin)
-        page = before + begin + table(clauses) + end + rest.split(end)[1]
+        page = before + begin + table(CLAUSES[kind]) + end + rest.split(end)[1]
     return page
 
 

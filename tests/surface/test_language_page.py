@@ -49,5 +49,5 @@ def test_the_page_on_language_models_runs_and_does_what_it_says(
     assert plan.actions["power"].shape == (4, 1)
     assert known["world"].describe().call == engine.call
     lines = [json.loads(line) for line in (tmp_path / "room.jsonl").read_text().splitlines()]
-    assert len(lines) == engine.chat.num_requests == len(server.seen)
+    assert len(lines) == engine.chat.spent.num_requests == len(server.seen)
     assert "about" in json.loads(lines[0]["request"]["messages"][1]["content"])

@@ -14,9 +14,9 @@ from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Chance, Goal, Rollout
 from worldline.schema import Schema
-from worldline.testing.clauses import map_arrays
+from worldline.testing.cases import WorldCase
+from worldline.testing.comparing import map_arrays
 from worldline.testing.toys import Integrator
-from worldline.testing.world_case import WorldCase
 from worldline.world.base import (
     Abduction,
     Forecast,

@@ -11,13 +11,12 @@ import pytest
 from tests.testing.exact_world import toy_case, toy_episodes
 
 from worldline.episode import Episode
-from worldline.testing.clauses import Clause, breaches
-from worldline.testing.engine_case import EngineCase
+from worldline.testing.cases import EngineCase, WorldCase
+from worldline.testing.clauses import CLAUSES, Clause, breaches
 from worldline.testing.toys import Integrator
-from worldline.testing.world_case import WorldCase
 
 Part = TypeVar("Part")
-Fault = tuple[type, Clause[Any], str]
+Fault = tuple[type, str, str]
 """A class with a fault, the clause that catches it, and a part of the message (a regular expression)."""
 
 WORLD_EPISODES = toy_episodes()
@@ -75,12 +74,18 @@ def replacing(base: type[Part], method: str, **fields: Any) -> type[Part]:
     return altered(base, f"{method}_{'_'.join(fields)}", **{method: lambda found: changed(found, **fields)})
 
 
-def passes(parts: Sequence[type], clauses: Sequence[Clause[Any]], case_of: Callable[[Any], Any]) -> Callable[..., None]:
+def named(kind: str, name: str) -> Clause:
+    """The clause of a kind with this name."""
+    return {clause.__name__: clause for clause in CLAUSES[kind]}[name]
+
+
+def passes(parts: Sequence[type], names: Sequence[str], case_of: Callable[[Any], Any]) -> Callable[..., None]:
     """A test of each correct part."""
 
     @pytest.mark.parametrize("part", parts)
     def test(part: type) -> None:
-        assert breaches(case_of(part()), clauses) == []
+        case = case_of(part())
+        assert breaches(case, [named(case.kind, name) for name in names]) == []
 
     return test
 
@@ -97,7 +102,7 @@ def catches(faults: Sequence[Fault], case_of: Callable[[Any], Any]) -> Callable[
     @pytest.mark.parametrize(("fault", "clause", "seen"), faults, ids=[fault.__name__ for fault, *_ in faults])
     def test(fault: type, clause: Clause[Any], seen: str) -> None:
         case = case_of(fault())
-        with pytest.raises(AssertionError, match=rf"^\[{case.kind}\.{clause.__name__}\] .*{seen}"):
-            clause(case)
+        with pytest.raises(AssertionError, match=rf"^\[{case.kind}\.{clause}\] .*{seen}"):
+            named(case.kind, clause)(case)
 
     return test

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from tests.testing.planted import named
 
 from worldline.engines.base import Engine
 from worldline.engines.oracle import OracleEngine
@@ -16,10 +17,11 @@ from worldline.episode import Episode
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.planning.base import Goal
+from worldline.planning.planners.shooting import Shooting
 from worldline.registry import load, names
 from worldline.testing import check_engine, check_planner, check_world
 from worldline.testing.clauses import breaches
-from worldline.testing.planners import PlannerCase, bounds, deterministic
+from worldline.testing.planners import PlannerCase
 from worldline.testing.toys import Integrator
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
@@ -99,7 +101,7 @@ def test_planners(name: str) -> None:
 def test_a_planner_that_does_not_search() -> None:
     # It keeps what does not depend on searching: the rest of the contract is given up on purpose, as it says.
     case = PlannerCase(planner=load("planner", "first_proposal")())
-    assert breaches(case, (bounds, deterministic)) == []
+    assert breaches(case, [named("planner", name) for name in ("bounds", "deterministic")]) == []
 
 
 @pytest.mark.parametrize("name", sorted({*names("engine"), "oracle"} - TRAINED - SERVED))
@@ -117,10 +119,10 @@ def test_engines(name: str) -> None:
 )
 def test_local_world(name: str, num_windows: int) -> None:
     engine, _ = fitted(name)
-    calibration = calibrate(engine, TOY.episodes(120, 14, seed=4), horizon=6, num_windows=num_windows, seed=0)
+    calibration = calibrate(engine, TOY.episodes(80, 14, seed=4), horizon=6, num_windows=num_windows, seed=0)
     world = LocalWorld(engine, calibration, load("planner", "cem")())
     goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)})
-    check_world(world, TOY.episodes(80, 14, seed=5), goal, horizon=6, num_calibration=calibration.num_episodes)
+    check_world(world, TOY.episodes(40, 14, seed=5), goal, horizon=6, num_calibration=calibration.num_episodes)
 
 
 def test_local_world_without_calibration() -> None:
@@ -133,6 +135,6 @@ def test_local_world_over_a_simulator() -> None:
     schema = Integrator(wind=False, camera=False).schema
     engine = SimulatorEngine(make_environment=Walk, schema=schema, locate=dict)
     calibration = calibrate(engine, [walk(seed) for seed in range(100, 140)], horizon=4, num_windows=1, seed=0)
-    world = LocalWorld(engine, calibration, load("planner", "cem")())
+    world = LocalWorld(engine, calibration, Shooting(num_candidates=16))
     goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)})
     check_world(world, [walk(seed) for seed in range(12)], goal, num_calibration=calibration.num_episodes)

@@ -1,6 +1,9 @@
+"""Faults of engines."""
+
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,28 +11,10 @@ import torch
 from tests.testing.exact_engine import Able, Drawing, Exact
 from tests.testing.planted import ENGINE_EPISODES, altered, catches, engine_case, gappy, instead, passes
 
-from worldline.engines.base import Decodes, Samples
-from worldline.errors import InputError
+from worldline.engines.base import Decodes, Parts, Samples, Storable
+from worldline.errors import DataError, InputError
 from worldline.planning.base import Rollout
 from worldline.testing import check_engine
-from worldline.testing.engines import (
-    abducts,
-    abilities_honest,
-    action_conditioned,
-    arguments_unchanged,
-    belief_immutable,
-    deterministic_claim,
-    linear_claim,
-    novelty,
-    novelty_grows,
-    observe_continues,
-    reaches,
-    samples_shape,
-    seeds_reproduce,
-    tensors_agree,
-    versions_independent,
-    worlds_independent,
-)
 
 
 def answering(change) -> type[Exact]:
@@ -188,60 +173,63 @@ class Draws(Exact, Decodes):
         return replace(super().rollout(belief, actions, exogenous, **rest), images=lambda: {"camera": black})
 
 
-test_an_engine_that_draws_passes = passes([Draws], [abilities_honest], engine_case)
+test_an_engine_that_draws_passes = passes([Draws], ["abilities_honest"], engine_case)
 
 ENGINE_FAULTS = [
-    (ClaimsToBeLinear, linear_claim, "not affine"),
-    (altered(Exact, "Shuffled", result=lambda path: path[:, ::-1]), versions_independent, "candidate 0 alone"),
-    (NoisePerVersion, versions_independent, ""),
-    (Unseeded, seeds_reproduce, "equal seeds gave different results"),
-    (GlobalRandomness, arguments_unchanged, "global random state"),
-    (BeliefMutatedByImagine, belief_immutable, "imagine changed the belief"),
-    (BeliefMutatedByObserve, belief_immutable, "observe changed the belief"),
-    (MutatesHistory, arguments_unchanged, "observations.position of History"),
-    (MutatesFuture, arguments_unchanged, "actions.push of Future"),
-    (altered(Exact, "WorldsMean", closed=lambda now: now - now.mean(0)), worlds_independent, "of world 0 changed"),
-    (ForgetsOnObserve, observe_continues, "the updated belief differs"),
-    (altered(Exact, "IgnoresActions", pushes=np.zeros_like), action_conditioned, "the card states True"),
+    (ClaimsToBeLinear, "linear_claim", "not affine"),
+    (altered(Exact, "Shuffled", result=lambda path: path[:, ::-1]), "candidates_independent", "candidate 0 alone"),
+    (NoisePerVersion, "candidates_independent", ""),
+    (Unseeded, "seeds_reproduce", "equal seeds gave different results"),
+    (GlobalRandomness, "arguments_unchanged", "global random state"),
+    (BeliefMutatedByImagine, "belief_immutable", "a prediction changed the belief"),
+    (BeliefMutatedByObserve, "belief_immutable", "an update changed the belief"),
+    (MutatesHistory, "arguments_unchanged", "History, was changed in place: observations.position"),
+    (MutatesFuture, "arguments_unchanged", "Future, was changed in place: actions.push"),
+    (altered(Exact, "WorldsMean", closed=lambda now: now - now.mean(0)), "batch_independent", "of entry 0 changed"),
+    (ForgetsOnObserve, "observe_continues", "the updated belief differs"),
+    (altered(Exact, "IgnoresActions", pushes=np.zeros_like), "action_conditioned", "the card states True"),
     (
         altered(Exact, "DeniesActions", describe=lambda card: replace(card, action_conditioned=False)),
-        action_conditioned,
+        "action_conditioned",
         "the card states False",
     ),
-    (altered(Drawing, "LiesAboutDeterminism", deterministic=True), deterministic_claim, "two seeds differ"),
-    (altered(Exact, "FalselyModest", deterministic=False), deterministic_claim, "all samples are equal"),
-    (altered(Draws, "HidesImages", abilities=()), abilities_honest, "does not list 'decodes', but images are answered"),
+    (altered(Drawing, "LiesAboutDeterminism", deterministic=True), "deterministic_claim", "two seeds differ"),
+    (altered(Exact, "FalselyModest", deterministic=False), "deterministic_claim", "all samples are equal"),
+    (
+        altered(Draws, "HidesImages", abilities=()),
+        "abilities_honest",
+        "does not list 'decodes', but its results are answered",
+    ),
     (
         altered(Draws, "FloatImages", pixels=torch.float64),
-        abilities_honest,
+        "abilities_honest",
         r"dtype torch\.float64, expected torch\.uint8",
     ),
-    (altered(Exact, "ListsAnAbility", abilities=("abducts",)), abilities_honest, "the engine is not a Abducts"),
-    (altered(Able, "HidesAnAbility", abilities=("novelty", "reaches")), abilities_honest, "does not list 'abducts'"),
-    (answering(lambda found: found.astype(np.float64)), samples_shape, "has dtype float64"),
-    (answering(lambda found: found[:, :, 0]), samples_shape, "has shape"),
-    (Infinite, samples_shape, "is not finite"),
-    (NoiseNotReplayed, abducts, "two seeds differ"),
-    (AbductsFromTheStart, abducts, "the error of 'position' after abduct"),
-    (FakedDistance, reaches, "the distance to 'camera' is always 0"),
-    (UnseededDistance, reaches, "equal seeds gave different distances"),
+    (altered(Exact, "ListsAnAbility", abilities=("abducts",)), "abilities_honest", "the engine is not a Abducts"),
+    (altered(Able, "HidesAnAbility", abilities=("novelty", "reaches")), "abilities_honest", "does not list 'abducts'"),
+    (answering(lambda found: found.astype(np.float64)), "samples_shape", "has dtype float64"),
+    (answering(lambda found: found[:, :, 0]), "samples_shape", "has shape"),
+    (Infinite, "samples_shape", "is not finite"),
+    (NoiseNotReplayed, "abducts", "two seeds differ"),
+    (AbductsFromTheStart, "abducts", "the error of 'position' after abduct"),
+    (FakedDistance, "reaches", "the distance to 'camera' is always 0"),
+    (UnseededDistance, "reaches", "equal seeds gave different distances"),
     (
         altered(Able, "ProposesOutside", propose=lambda found: {"push": 3.0 * found["push"] + 1.0}),
-        reaches,
+        "reaches",
         "proposals: 'push' is outside",
     ),
-    (CutsSequencesShort, reaches, "proposals of 'push' has shape"),
-    (ProposesPendingActions, reaches, "proposals of 'push' has shape"),
-    (ForgetsPendingActions, reaches, "do not depend on the pending actions"),
-    (altered(InTensors, "GradientOfTheNextStepOnly", kept=torch.Tensor.detach), tensors_agree, "differs from finite"),
-    (altered(InTensors, "NoGradient", finished=torch.Tensor.detach), tensors_agree, "have no gradient"),
-    (altered(InTensors, "OtherTensors", finished=lambda path: 1.1 * path), tensors_agree, "rollout is not imagine"),
-    (altered(Able, "ConstantNovelty", novelty=lambda score: np.full(len(score), 0.8)), novelty, "is 0.8 for every"),
-    (UnseededNovelty, novelty, "equal seeds gave different scores"),
-    (NoveltyOfThePresent, novelty, "the score of the future is constant"),
-    (altered(Able, "NoveltyReversed", novelty=lambda score: -score), novelty_grows, "above that of real ones"),
+    (CutsSequencesShort, "reaches", "proposals of 'push' has shape"),
+    (ProposesPendingActions, "reaches", "proposals of 'push' has shape"),
+    (ForgetsPendingActions, "reaches", "do not depend on the pending actions"),
+    (altered(InTensors, "GradientOfTheNextStepOnly", kept=torch.Tensor.detach), "tensors_agree", "differs from finite"),
+    (altered(InTensors, "NoGradient", finished=torch.Tensor.detach), "tensors_agree", "have no gradient"),
+    (altered(InTensors, "OtherTensors", finished=lambda path: 1.1 * path), "tensors_agree", "rollout is not imagine"),
+    (altered(Able, "ConstantNovelty", novelty=lambda score: np.full(len(score), 0.8)), "novelty", "is 0.8 for every"),
+    (UnseededNovelty, "novelty", "equal seeds gave different scores"),
+    (NoveltyOfThePresent, "novelty", "the score of the future is constant"),
+    (altered(Able, "NoveltyReversed", novelty=lambda score: -score), "novelty_grows", "above that of real ones"),
 ]
-test_a_planted_fault_is_caught = catches(ENGINE_FAULTS, engine_case)
 
 
 @pytest.mark.parametrize("engine", [Exact, Drawing, Able, InTensors])
@@ -254,5 +242,68 @@ def test_missing_values_in_the_log_do_not_disturb() -> None:
 
 
 def test_episodes_that_tell_nothing_are_refused() -> None:
-    with pytest.raises(InputError, match="longer ones"):
+    with pytest.raises(InputError, match=r"\[0, 1, .* have fewer than the 42 steps .* longer ones"):
         check_engine(Exact(), ENGINE_EPISODES, horizon=40)
+    with pytest.raises(InputError, match="at least two"):
+        check_engine(Exact(), ENGINE_EPISODES[:1])
+
+
+class Stored(Exact, Storable):
+    """Keeps a setting and an array: what is drawn to, and how strongly."""
+
+    def __init__(self, drift: float = 0.25, target: np.ndarray | None = None) -> None:
+        super().__init__()
+        self.drift, self.target = drift, np.array([1.0, -1.0]) if target is None else target
+
+    def result(self, path):
+        return path + self.drift * (self.target - path)
+
+    def to_parts(self) -> Parts:
+        return Parts(config={"drift": self.drift}, arrays={"target": self.target})
+
+    @classmethod
+    def from_parts(cls, schema, parts):
+        if set(parts.config) != {"drift"} or set(parts.arrays) != {"target"}:
+            raise DataError("these are not the parts of the toy", fix="Store it again.")
+        return cls(parts.config["drift"], parts.arrays["target"])
+
+
+def storing(**changes: Any) -> type[Stored]:
+    """The engine with other parts."""
+    return altered(Stored, f"Storing{changes}", to_parts=lambda parts: replace(parts, **changes))
+
+
+class AnotherCard(Stored):
+    @classmethod
+    def from_parts(cls, schema, parts):
+        engine = super().from_parts(schema, parts)
+        engine.abilities = ("abducts",)
+        return engine
+
+
+class TakesAnything(Stored):
+    @classmethod
+    def from_parts(cls, schema, parts):
+        return cls(parts.config.get("drift", 0.25), parts.arrays.get("target"))
+
+
+class CrashesOnMissingParts(Stored):
+    @classmethod
+    def from_parts(cls, schema, parts):
+        return cls(parts.config["drift"], parts.arrays["target"])
+
+
+test_an_engine_in_parts_passes = passes([Stored], ["parts_restore"], engine_case)
+
+ENGINE_FAULTS += [
+    (storing(config={"drift": (0.25,)}), "parts_restore", "config changes by a round trip through JSON"),
+    (storing(config={"drift": np.ones(2)}), "parts_restore", "config is not plain JSON"),
+    (storing(config={"drift": 0.25, "logs": ["/home/someone/logs"]}), "parts_restore", "config contains absolute"),
+    (storing(config={"drift": 0.2}), "parts_restore", "the restored engine predicts something else"),
+    (AnotherCard, "parts_restore", "the restored engine has another card"),
+    (TakesAnything, "parts_restore", "parts without the array 'target': expected DataError"),
+    (CrashesOnMissingParts, "parts_restore", "parts without the array 'target': expected DataError, got KeyError"),
+]
+
+
+test_a_planted_fault_is_caught = catches(ENGINE_FAULTS, engine_case)

@@ -1,21 +1,18 @@
+"""Faults of scores, and goals in other words."""
+
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from tests.testing.exact_world import Drawing, Exact
-from tests.testing.planted import altered, catches, instead, passes, world_case
+import pytest
+from tests.testing.exact_world import Drawing, Exact, toy_case, toy_episodes, toy_goal
+from tests.testing.planted import altered, catches, instead, named, passes, world_case
 
 from worldline.planning.base import Chance
-from worldline.testing.goals import (
-    chance_uses_the_band,
-    costs_add_up,
-    periods_respected,
-    rollout_is_complete,
-    scores_each_plan,
-    tolerance_scales,
-    worst_samples,
-)
+from worldline.planning.costs import Price
+from worldline.testing.clauses import breaches
 
 DefaultToleranceOfOneTenth = instead(Exact, tolerance=lambda self, goal: goal.tolerance.get("position", 0.1))
 
@@ -69,49 +66,73 @@ CostsTheLastOnly = instead(Exact, with_costs=lambda self, steps, costs: steps + 
 ForgetsCosts = instead(Exact, with_costs=lambda self, steps, costs: steps)
 
 
-CLAUSES = (tolerance_scales, rollout_is_complete, periods_respected, chance_uses_the_band, worst_samples)
+CLAUSES = ("tolerance_scales", "rollout_is_complete", "periods_respected", "chance_uses_the_band", "worst_samples")
 
 
 test_a_correct_world_passes = passes([Turning], CLAUSES, world_case)
 
 WORLD_FAULTS = [
-    (altered(Exact, "ShuffledScores", total=np.sort), scores_each_plan, "another order of plans"),
-    (altered(Exact, "ForgetsConstraints", violations=lambda found: 0 * found), scores_each_plan, "not that of the con"),
-    (ForgetsCosts, costs_add_up, "not the sum of targets and a cost"),
-    (CostsTheLastOnly, costs_add_up, "not the sum of two costs"),
-    (ForgetsDiscount, costs_add_up, "discount 0.5"),
-    (ForgetsLastOnly, costs_add_up, "last_only"),
+    (altered(Exact, "ShuffledScores", total=np.sort), "scores_each_plan", "another order of plans"),
+    (
+        altered(Exact, "ForgetsConstraints", violations=lambda found: 0 * found),
+        "scores_each_plan",
+        "not that of the con",
+    ),
+    (ForgetsCosts, "costs_add_up", "not the sum of targets and a cost"),
+    (CostsTheLastOnly, "costs_add_up", "not the sum of two costs"),
+    (ForgetsDiscount, "costs_add_up", "discount 0.5"),
+    (ForgetsLastOnly, "costs_add_up", "last_only"),
     (
         altered(Exact, "ShowsOtherActions", inputs=lambda found: {"push": np.roll(found["push"], 1, axis=1)}),
-        costs_add_up,
+        "costs_add_up",
         "not the sum of",
     ),
-    (altered(Exact, "ToleranceNotSquared", tolerance=np.sqrt), tolerance_scales, r"twice the tolerance of 'position'"),
-    (DefaultToleranceOfOneTenth, tolerance_scales, "'position' by default tolerance costs"),
+    (
+        altered(Exact, "ToleranceNotSquared", tolerance=np.sqrt),
+        "tolerance_scales",
+        r"twice the tolerance of 'position'",
+    ),
+    (DefaultToleranceOfOneTenth, "tolerance_scales", "'position' by default tolerance costs"),
     (
         altered(Exact, "ShowsTheFirstPlan", samples=lambda path: np.broadcast_to(path[:, :1], path.shape)),
-        rollout_is_complete,
+        "rollout_is_complete",
         r"the violation of AtMost\('position'",
     ),
     (
         altered(Exact, "ShowsOneStepLess", samples=lambda path: path[:, :, :, [0, *range(path.shape[3] - 1)]]),
-        rollout_is_complete,
+        "rollout_is_complete",
         r"the violation of At(Most|Least)\('position'",
     ),
-    (HidesExogenous, rollout_is_complete, r"Price of exogenous 'wind'"),
-    (altered(Exact, "ForgetsThePresent", present=lambda _: {}), rollout_is_complete, r"Change of action 'push'"),
-    (PresentOfTheFirstStep, rollout_is_complete, r"Change of action 'push'"),
+    (HidesExogenous, "rollout_is_complete", r"Price of exogenous 'wind'"),
+    (altered(Exact, "ForgetsThePresent", present=lambda _: {}), "rollout_is_complete", r"Change of action 'push'"),
+    (PresentOfTheFirstStep, "rollout_is_complete", r"Change of action 'push'"),
     (
         altered(Drawing, "BelowTheMean", samples=lambda path: path - np.ptp(path, 2, keepdims=True) - 0.1),
-        rollout_is_complete,
+        "rollout_is_complete",
         r"the violation of At(Most|Least)\('position'.* below that of the mean",
     ),
-    (TargetsTheLongWay, periods_respected, r"a shift of the target of 'position' by one period"),
-    (altered(Turning, "HidesPeriods", periods=lambda _: {}), periods_respected, "a shift of the reference of"),
-    (ChanceOfAnotherLevel, chance_uses_the_band, "the violation of 'position' <= .* with probability 0.8"),
-    (ChanceWithoutBands, chance_uses_the_band, "Chance without bands: expected UnsupportedError"),
-    (altered(Drawing, "ClaimsToBeDeterministic", deterministic=True), worst_samples, "the card states"),
-    (altered(Exact, "FalselyModest", deterministic=False), worst_samples, "the card does not state deterministic,"),
-    (RiskOfTheBest, worst_samples, r"plans cost .* with risk 0.1"),
+    (TargetsTheLongWay, "periods_respected", r"a shift of the target of 'position' by one period"),
+    (altered(Turning, "HidesPeriods", periods=lambda _: {}), "periods_respected", "a shift of the reference of"),
+    (ChanceOfAnotherLevel, "chance_uses_the_band", "the violation of 'position' <= .* with probability 0.8"),
+    (ChanceWithoutBands, "chance_uses_the_band", "Chance without bands: expected UnsupportedError"),
+    (altered(Drawing, "ClaimsToBeDeterministic", deterministic=True), "worst_samples", "the card states"),
+    (altered(Exact, "FalselyModest", deterministic=False), "worst_samples", "the card does not state deterministic,"),
+    (RiskOfTheBest, "worst_samples", r"plans cost .* with risk 0.1"),
 ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"discount": 0.5}, {"last_only": True}, {"risk": 0.25}, {"costs": (Price(signal="push", price=1.0),)}],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "clause", ["batch_is_loop", "plan_of_batch", "costs_add_up", "plan_honest", "plan_uses_proposals"]
+)
+def test_a_goal_may_say_how_costs_add_up(clause: str, change: dict[str, Any]) -> None:
+    world = Drawing() if "risk" in change else Exact()
+    case = replace(toy_case(world, toy_episodes()[:6]), goal=replace(toy_goal(), **change))
+    assert breaches(case, [named("world", clause)]) == []
+
+
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

@@ -7,24 +7,24 @@ from typing import Any
 
 import numpy as np
 from tests.testing import exact_engine, exact_world
-from tests.testing.planted import ENGINE_EPISODES, altered, catches, engine_case, instead, passes, with_card, world_case
+from tests.testing.planted import (
+    ENGINE_EPISODES,
+    altered,
+    catches,
+    engine_case,
+    instead,
+    named,
+    passes,
+    with_card,
+    world_case,
+)
 
 from worldline.engines.base import CallCost
 from worldline.errors import InputError
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.testing.cases import WorldCase
 from worldline.testing.clauses import breaches
-from worldline.testing.predictions import (
-    card_honest,
-    inputs_honest,
-    invalid_inputs_refused,
-    long_horizon,
-    masks_hide,
-    no_peek,
-    short_history,
-    timing,
-)
-from worldline.testing.world_case import WorldCase
 from worldline.world.local import LocalWorld
 
 World, Engine = exact_world.Exact, exact_engine.Exact
@@ -38,8 +38,8 @@ FALSE_CARDS: list[tuple[dict[str, Any], str]] = [
     ({"inputs": ("push",)}, "inputs .*'push'"),
     ({"context": 0}, "context is 0"),
     ({"abilities": ("abduct",)}, r"unknown abilities \['abduct'\]; known are .*'abducts'"),
-    ({"max_batch": 0}, "'max_batch': 0"),
-    ({"bytes_per_candidate": -1}, "-1 bytes"),
+    ({"max_batch": 0}, "max_batch is 0"),
+    ({"bytes_per_candidate": -1}, "bytes_per_candidate is -1"),
     ({"call": CallCost(latency_s=0.1, price=0.1, currency="dollars")}, "in the currency 'dollars'"),
     ({"call": CallCost(latency_s=0.1, currency="USD")}, "a call costs 0.0 in the currency 'USD'"),
 ]
@@ -160,25 +160,25 @@ class NeedsNoPast(World):
 
 
 WORLD_FAULTS = [
-    *((with_card(World, **changes), card_honest, seen) for changes, seen in FALSE_CARDS),
-    (AnotherCardEachTime, card_honest, "two calls of describe returned different cards"),
-    (LooksAtTheCamera, inputs_honest, "the prediction changes without 'camera', which is not an input"),
-    (NeedsTheCamera, inputs_honest, r"the prediction changes without 'camera', .* InputError \(obs"),
-    (with_card(World, inputs=("position", "camera")), inputs_honest, "the history lacks 'camera'.*expected"),
-    (WithoutPositionFromZero, inputs_honest, "the history lacks 'position'.*expected InputError"),
-    (RefusesShortHistories, short_history, "1 of the 3 observations .* InputError"),
-    (NanOfShortHistories, short_history, "1 of the 3 observations .*'position' is not finite"),
-    (Diverges, long_horizon, "'position' of .* steps is not finite"),
-    (altered(World, "IgnoresMasks", masks=False), masks_hide, ""),
-    (Peeking, no_peek, "before step 1 changed with later inputs"),
-    (Late, timing, "shifted by"),
-    (AcceptsNan, invalid_inputs_refused, "NaN as 'position' in the history: expected InputError"),
-    (Curt, invalid_inputs_refused, "no 'position' .*: the message 'bad input.' does not contain"),
-    (altered(Curt, "NamesNoShape", text=""), invalid_inputs_refused, "'position' misshapen .* does not contain"),
-    (TakesFloatPictures, invalid_inputs_refused, "'camera' of floats in the history: expected InputError"),
-    (NeedsNoPast, invalid_inputs_refused, "no 'push' in the past actions: expected InputError, got IndexError"),
-    (DiesOfUnknownActions, invalid_inputs_refused, "no action at all: expected InputError, got KeyError"),
-    (IgnoresUnknownActions, invalid_inputs_refused, "an unknown signal in the plan: expected InputError"),
+    *((with_card(World, **changes), "card_honest", seen) for changes, seen in FALSE_CARDS),
+    (AnotherCardEachTime, "card_honest", "two calls of describe returned different cards"),
+    (LooksAtTheCamera, "inputs_honest", "the prediction changes without 'camera', which is not an input"),
+    (NeedsTheCamera, "inputs_honest", r"the prediction changes without 'camera', .* InputError \(obs"),
+    (with_card(World, inputs=("position", "camera")), "inputs_honest", "the history lacks 'camera'.*expected"),
+    (WithoutPositionFromZero, "inputs_honest", "the history lacks 'position'.*expected InputError"),
+    (RefusesShortHistories, "short_history", "1 of the 3 observations .* InputError"),
+    (NanOfShortHistories, "short_history", "1 of the 3 observations .*'position' is not finite"),
+    (Diverges, "long_horizon", "'position' of .* steps is not finite"),
+    (altered(World, "IgnoresMasks", masks=False), "masks_hide", ""),
+    (Peeking, "no_peek", "before step 1 changed with later inputs"),
+    (Late, "timing", "shifted by"),
+    (AcceptsNan, "invalid_inputs_refused", "NaN as 'position' in the history: expected InputError"),
+    (Curt, "invalid_inputs_refused", "no 'position' .*: the message 'bad input.' does not contain"),
+    (altered(Curt, "NamesNoShape", text=""), "invalid_inputs_refused", "'position' misshapen .* does not contain"),
+    (TakesFloatPictures, "invalid_inputs_refused", "'camera' of floats in the history: expected InputError"),
+    (NeedsNoPast, "invalid_inputs_refused", "no 'push' in the past actions: expected InputError, got IndexError"),
+    (DiesOfUnknownActions, "invalid_inputs_refused", "no action at all: expected InputError, got KeyError"),
+    (IgnoresUnknownActions, "invalid_inputs_refused", "an unknown signal in the plan: expected InputError"),
 ]
 test_a_fault_of_a_world_is_caught = catches(WORLD_FAULTS, world_case)
 
@@ -232,28 +232,32 @@ class CalmWithoutWind(Engine):
 
 
 ENGINE_FAULTS = [
-    (with_card(Engine, call=CallCost(latency_s=0.1, price=0.2, currency="dollars")), card_honest, "a call costs 0.2"),
-    (with_card(Engine, inputs=("position", "camera")), inputs_honest, "the history lacks 'camera', .*expected"),
-    (EngineNanOfShortHistories, short_history, "1 of the 3 .*'position' is not finite"),
-    (EngineDiverges, long_horizon, "'position' of .* steps is not finite"),
-    (EngineIgnoresMasks, masks_hide, ""),
-    (NanTimesZero, masks_hide, "'nan'"),
-    (altered(Engine, "PeekingAtPushes", pushes=lambda push: push[:, :, ::-1]), no_peek, ""),
-    (altered(Engine, "PeekingAtWind", winds=lambda wind: wind[:, :, ::-1]), no_peek, ""),
-    (altered(Engine, "Early", pushes=lambda push: np.roll(push, -1, 2)), timing, "shifted by"),
-    (KeyErrors, invalid_inputs_refused, "no observation at all: expected InputError, got KeyError"),
-    (KeyErrorOfThePast, invalid_inputs_refused, "no 'wind' in the past exogenous inputs: .* got KeyError"),
-    (MissingMeansZero, invalid_inputs_refused, "no 'push' in the past actions: no InputError, but another prediction"),
-    (CalmWithoutWind, invalid_inputs_refused, "no 'wind' in the exogenous inputs: expected InputError"),
+    (with_card(Engine, call=CallCost(latency_s=0.1, price=0.2, currency="dollars")), "card_honest", "a call costs 0.2"),
+    (with_card(Engine, inputs=("position", "camera")), "inputs_honest", "the history lacks 'camera', .*expected"),
+    (EngineNanOfShortHistories, "short_history", "1 of the 3 .*'position' is not finite"),
+    (EngineDiverges, "long_horizon", "'position' of .* steps is not finite"),
+    (EngineIgnoresMasks, "masks_hide", ""),
+    (NanTimesZero, "masks_hide", "'nan'"),
+    (altered(Engine, "PeekingAtPushes", pushes=lambda push: push[:, :, ::-1]), "no_peek", ""),
+    (altered(Engine, "PeekingAtWind", winds=lambda wind: wind[:, :, ::-1]), "no_peek", ""),
+    (altered(Engine, "Early", pushes=lambda push: np.roll(push, -1, 2)), "timing", "shifted by"),
+    (KeyErrors, "invalid_inputs_refused", "no observation at all: expected InputError, got KeyError"),
+    (KeyErrorOfThePast, "invalid_inputs_refused", "no 'wind' in the past exogenous inputs: .* got KeyError"),
+    (
+        MissingMeansZero,
+        "invalid_inputs_refused",
+        "no 'push' in the past actions: no InputError, but another prediction",
+    ),
+    (CalmWithoutWind, "invalid_inputs_refused", "no 'wind' in the exogenous inputs: expected InputError"),
 ]
 test_a_fault_of_an_engine_is_caught = catches(ENGINE_FAULTS, engine_case)
 
 
 CALLS = [None, CallCost(latency_s=0.01), CallCost(latency_s=0.0, price=0.002, currency="EUR")]
 HONEST = [with_card(World, call=call, abilities=("abducts", "novelty")) for call in CALLS]
-test_an_honest_card_passes = passes(HONEST, [card_honest], world_case)
+test_an_honest_card_passes = passes(HONEST, ["card_honest"], world_case)
 
-CLAUSES = [inputs_honest, short_history, invalid_inputs_refused]
+CLAUSES = ["inputs_honest", "short_history", "invalid_inputs_refused"]
 test_a_correct_world_passes = passes([Seeing], CLAUSES, world_case)
 test_a_correct_engine_passes = passes([Patient], CLAUSES, engine_case)
 
@@ -263,6 +267,6 @@ def test_an_engine_that_ignores_masks_is_found_in_a_world() -> None:
     goal = Goal(targets={"position": np.zeros(2)})
     for engine, broken in ((Engine(), False), (EngineIgnoresMasks(), True)):
         world = LocalWorld(engine, None, CrossEntropy())
-        found = breaches(WorldCase(world=world, episodes=ENGINE_EPISODES, goal=goal), [masks_hide])
+        found = breaches(WorldCase(world=world, episodes=ENGINE_EPISODES, goal=goal), [named("world", "masks_hide")])
         assert bool(found) == broken
         assert not broken or "masks are ignored" in str(found[0])

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from worldline.data.checks import check_episode
-from worldline.errors import ConfigError
 from worldline.testing.toys import SIDE, Integrator, picture
 
 
@@ -47,8 +46,3 @@ def test_the_camera_shows_where_it_is() -> None:
     seen = picture(np.array([2.5, -1.5]))
     assert seen.shape == (SIDE, SIDE, 1)
     assert np.unravel_index(seen.argmax(), seen.shape)[:2] == (2, 6)
-
-
-def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ConfigError, match="decay is 1"):
-        Integrator(decay=1.0)

@@ -1,23 +1,27 @@
+"""Faults of worlds in shapes, options and determinism, and correct worlds."""
+
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.testing.exact_world import HORIZON, Drawing, Exact, toy_case, toy_episodes, toy_goal
-from tests.testing.planted import WORLD_EPISODES, altered, catches, world_case
+import torch
+from tests.testing.exact_world import HORIZON, Drawing, Exact, residual_paths, toy_case, toy_episodes, toy_goal
+from tests.testing.planted import WORLD_EPISODES, altered, catches, instead, named, passes, with_card, world_case
 
 from worldline.engines.base import Card
 from worldline.engines.baselines import Persistence
 from worldline.episode import Episode
+from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Goal
 from worldline.planning.planners.categorical import Categorical
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_world
+from worldline.testing.cases import WorldCase
 from worldline.testing.clauses import breaches
-from worldline.testing.goals import scores_each_plan
-from worldline.testing.world_case import WorldCase
-from worldline.testing.worlds import CLAUSES, arguments_unchanged, batch_is_loop, prediction_shapes
+from worldline.testing.worlds import NUM_THREADS
 from worldline.world.base import Prediction, World
 from worldline.world.local import LocalWorld
 
@@ -46,15 +50,14 @@ class MutatesPlans(Exact):
 
 
 WORLD_FAULTS = [
-    (altered(Exact, "NoBand", predict=without_band), prediction_shapes, "low of 'position' is None"),
-    (altered(Exact, "WrongLevel", predict=lambda found: replace(found, level=0.9)), prediction_shapes, "level 0.9"),
-    (altered(Exact, "BatchMean", path=lambda path: path + 0.1 * path.mean(0)), batch_is_loop, "mean of 'position'"),
-    (altered(Exact, "TrustOfTheBatch", trust=lambda trust: np.full_like(trust, trust.min())), batch_is_loop, "trust"),
-    (MutatesHistory, arguments_unchanged, "history.observations.position of"),
-    (MutatesPlans, arguments_unchanged, "push of"),
-    (MutatesTheGoal, arguments_unchanged, "targets.position of Goal"),
+    (altered(Exact, "NoBand", predict=without_band), "prediction_shapes", "low of 'position' is None"),
+    (altered(Exact, "WrongLevel", predict=lambda found: replace(found, level=0.9)), "prediction_shapes", "level 0.9"),
+    (altered(Exact, "BatchMean", path=lambda path: path + 0.1 * path.mean(0)), "batch_is_loop", "mean of 'position'"),
+    (altered(Exact, "TrustOfTheBatch", trust=lambda trust: np.full_like(trust, trust.min())), "batch_is_loop", "trust"),
+    (MutatesHistory, "arguments_unchanged", "ForecastWindows, was changed in place: history.observations.position"),
+    (MutatesPlans, "arguments_unchanged", "was changed in place: push"),
+    (MutatesTheGoal, "arguments_unchanged", "Goal, was changed in place: targets.position"),
 ]
-test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)
 
 
 class Uncalibrated(Exact):
@@ -66,26 +69,16 @@ def test_a_correct_world_passes(world: type[Exact]) -> None:
     check_world(world(), WORLD_EPISODES, toy_goal(), horizon=HORIZON)
 
 
-def test_every_broken_clause_is_listed() -> None:
-    class Broken(Exact):
-        def half_width(self, level):
-            return np.ones(HORIZON)
-
-        def refused(self, trust, min_trust):
-            return False
-
-    with pytest.raises(AssertionError) as raised:
-        check_world(Broken(), WORLD_EPISODES, toy_goal(), horizon=HORIZON)
-    message = str(raised.value)
-    assert message.startswith("Broken breaks")
-    assert "[world.bands_ordered] signal 'position': the band has the width 2 at every level" in message
-    assert "[world.plan_refuses]" in message
+STATISTICAL = (
+    *("bands_ordered", "coverage", "trust_is_p_value", "trust_depends_on_steps", "horizon_honest"),
+    *("samples_calibrated", "surprise_is_p_value"),
+)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_chance_alone_breaks_nothing(seed: int) -> None:
     case = replace(toy_case(Exact(), toy_episodes(100 + seed)), seed=seed)
-    assert breaches(case, CLAUSES) == []
+    assert breaches(case, [named("world", name) for name in STATISTICAL]) == []
 
 
 def geared(*observations: Signal) -> tuple[LocalWorld, list[Episode]]:
@@ -132,4 +125,202 @@ def test_constraints_on_what_is_predicted_are_not_to_be_forgotten() -> None:
     world, episodes = geared(PLACE)
     goal = Goal(targets={"place": np.zeros(2)}, tolerance=TOLERANCE)
     with pytest.raises(AssertionError, match=r"world\.scores_each_plan. violation is not that of the constraints"):
-        scores_each_plan(WorldCase(world=Forgetful(world), episodes=episodes, goal=goal))
+        named("world", "scores_each_plan")(WorldCase(world=Forgetful(world), episodes=episodes, goal=goal))
+
+
+class SharedBuffer(Exact):
+    """Keeps the history that it works on where every thread can write to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meeting = threading.Barrier(NUM_THREADS, timeout=20)
+        self.mine = threading.local()
+
+    def path(self, history, push, wind):
+        self.history = history
+        self.meet()
+        return super().path(self.history, push, wind)
+
+    def meet(self) -> None:
+        """In each thread but the first, waits once until all have written: then all read what the last one wrote."""
+        met = getattr(self.mine, "met", False)
+        self.mine.met = True
+        if not met and threading.current_thread() is not threading.main_thread():
+            self.meeting.wait()
+
+
+class SharedDraws(Drawing):
+    """Draws from one generator: what a thread gets depends on who drew before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng(0)
+
+    def samples(self, path):
+        return path[:, :, None] + 0.1 * self.rng.standard_normal((16, path.shape[2], 2))
+
+
+class RemembersTheLast(Exact):
+    """Blends in where it was asked about before."""
+
+    last = np.zeros(2)
+
+    def path(self, history, push, wind):
+        before, self.last = self.last, history.observations["position"][0, -1].astype(float)
+        return super().path(history, push, wind) + 1e-9 * before
+
+
+class WarmStart(Exact):
+    """Starts its search from the plan before, whoever asked for it."""
+
+    before = None
+
+    def search(self, history, goal, constraints, horizon, exogenous, seed, sent, started, num_rounds):
+        if self.before is not None and self.before.shape == started[0].shape:
+            started = np.concatenate([started, self.before[None]])
+        best = super().search(history, goal, constraints, horizon, exogenous, seed, sent, started, num_rounds)
+        self.before = best
+        return best
+
+
+class RecalibratesOnWhatItIsAsked(Exact):
+    seen_so_far = 1.0
+
+    def surprise(self, episode):
+        found = super().surprise(episode)
+        self.seen_so_far *= 0.99
+        return replace(found, p_values={"position": found.steps * self.seen_so_far})
+
+
+# Which torch does not.
+TorchTakesAll = instead(Exact, inputs=lambda self, push: Exact.inputs(self, torch.from_numpy(push).numpy()))
+
+
+class TakesForwardViewsOnly(Exact):
+    """And sees nothing in others."""
+
+    def path(self, history, push, wind):
+        return super().path(history, push if min(push.strides) >= 0 else 0 * push, wind)
+
+
+class WritesBesideTheValues(Exact):
+    """Puts them back, but may not write at all."""
+
+    def seen(self, history):
+        history.observations["position"][:] = history.observations["position"]
+        return super().seen(history)
+
+
+WORLD_FAULTS += [
+    (TorchTakesAll, "any_layout", r"score of views and read-only arrays raised ValueError \(At least one stride"),
+    (TakesForwardViewsOnly, "any_layout", "predict of views and read-only arrays differs from copies"),
+    (WritesBesideTheValues, "any_layout", "predict of views and read-only arrays raised ValueError"),
+    (SharedBuffer, "same_from_eight_threads", "predict returned another result while 7 threads were calling:"),
+    (SharedDraws, "same_from_eight_threads", "score returned another result while 7 threads were calling"),
+    (RemembersTheLast, "same_in_any_order", "(plan|predict|score) returned another result for equal arguments after"),
+    (WarmStart, "same_in_any_order", "plan returned another result for equal arguments after other calls:"),
+    (RecalibratesOnWhatItIsAsked, "same_in_any_order", "surprise returned another result for equal arguments after"),
+]
+
+
+CLAUSES = ["any_horizon", "bands_as_stated", "level_available", "samples_calibrated", "images_drawn", "one_observation"]
+
+
+class FewEpisodes(Exact):
+    """Bands up to the level 0.875 only."""
+
+    default_level = 0.875
+    says = "The highest available level is 0.875."
+    error = UnsupportedError
+
+    def check_level(self, level):
+        if 0.875 < level < 1:
+            raise self.error(f"level {level} is not calibrated. {self.says}")
+        super().check_level(level)
+
+
+test_a_world_with_options_passes = passes([Exact, Drawing, Uncalibrated], CLAUSES, world_case)
+test_few_episodes_pass = passes([FewEpisodes], ["level_available"], world_case)
+
+
+class ShortOnly(Exact):
+    def check(self, history, actions, exogenous, *, plans):
+        if actions["push"].shape[-2] > 6:
+            raise InputError("bands are calibrated up to 6 steps. Predict fewer.")
+        super().check(history, actions, exogenous, plans=plans)
+
+
+class NanAfterTheHorizon(Exact):
+    def forecast(self, mean, half, horizon):
+        return super().forecast(mean, np.where(np.isinf(half), np.nan, half), horizon)
+
+
+class FiniteAgain(Exact):
+    def forecast(self, mean, half, horizon):
+        half = np.array(half)
+        half[:, 12:] = 1.0
+        return super().forecast(mean, half, horizon)
+
+
+class OtherBandByDefault(Exact):
+    def predict(self, *args, level=None, **rest):
+        found = super().predict(*args, level=level, **rest)
+        return replace(found, level=0.5) if level is None else found
+
+
+InventsSamples = instead(Uncalibrated, check_options=lambda *_, **__: None)
+
+
+class RefusesSamples(Exact):
+    def check_options(self, num_samples, images):
+        if num_samples:
+            raise UnsupportedError("sampled paths need a calibration. Calibrate.")
+        super().check_options(num_samples, images)
+
+
+class FloatImages(Exact):
+    def predict(self, *args, images=False, **rest):
+        found = super().predict(*args, **rest)
+        camera = self.schema["camera"]
+        frames = {"camera": np.zeros((len(found.signals["position"].mean), *camera.shape))}
+        return replace(found, images=frames) if images else found
+
+
+class NeedsEmptyArrays(Exact):
+    def check_present(self, history):
+        super().check_present(history)
+        if "push" not in history.actions:
+            raise InputError("past action 'push' is missing. Add it.")
+
+
+def independent(num_samples: int) -> np.ndarray:
+    """Paths with the right spread at each step, but without memory."""
+    paths = residual_paths(num_samples)
+    rng = np.random.default_rng(0)
+    return np.stack([rng.permutation(paths[:, step]) for step in range(paths.shape[1])], 1)
+
+
+WORLD_FAULTS += [
+    (ShortOnly, "any_horizon", "expected an answer, got InputError"),
+    (NanAfterTheHorizon, "any_horizon", "neither finite nor -inf and inf"),
+    (FiniteAgain, "any_horizon", "finite after infinite steps"),
+    (altered(FewEpisodes, "Blames", error=InputError), "level_available", "expected UnsupportedError, got InputError"),
+    (with_card(Exact, band_horizon=HORIZON + 1), "bands_as_stated", "bands of 7 steps .* is infinite at step 7"),
+    (with_card(Exact, band_horizon=HORIZON - 1), "bands_as_stated", "bands of 5 steps .* is finite at step 6"),
+    (with_card(Exact, band_level=0.99999), "bands_as_stated", "raised UnsupportedError: level 0.99999 needs"),
+    (with_card(Exact, band_level=0.5), "bands_as_stated", "at level 0.75: expected UnsupportedError, got an answer"),
+    (with_card(Exact, band_horizon=0, band_level=0.0), "bands_as_stated", "bands of 0 steps .* predictions have some"),
+    (with_card(Uncalibrated, band_horizon=6, band_level=0.9), "bands_as_stated", "predictions have none"),
+    (OtherBandByDefault, "level_available", "not that of the stated level 0.5"),
+    (altered(Exact, "LevelOne", predict=lambda found: replace(found, level=1.0)), "level_available", "is 1.0"),
+    (altered(FewEpisodes, "NamesNoLevel", says="Log more."), "level_available", "names no level that is available"),
+    (altered(Exact, "Narrow", draws=lambda draws: 0.5 * draws), "samples_calibrated", "of the samples are inside"),
+    (altered(Exact, "NoMemory", draws=lambda draws: independent(len(draws))), "samples_calibrated", "are inside"),
+    (InventsSamples, "samples_calibrated", "returned, but predictions are not calibrated"),
+    (RefusesSamples, "samples_calibrated", "refused, but predictions are calibrated"),
+    (FloatImages, "images_drawn", "dtype float64, expected uint8"),
+    (NeedsEmptyArrays, "one_observation", "expected an answer, got InputError"),
+]
+
+
+test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

@@ -122,15 +122,13 @@ def _print(name: str, compared: ShadowComparison) -> None:
         values = [getattr(compared, f"{side}_{measure}") for side in ("serving", "candidate")]
         return title, *("?" if value is None else f"{factor * value:.4g}{unit}" for value in values)
 
-    print_table(
-        f"Shadow of {name}",
-        ("", f"version {compared.serving}", f"version {compared.candidate} (shadow)"),
-        [
-            row("error relative to the variation of the signals", "error", 1, ""),
-            row("coverage of the 90 % band", "coverage", 100, " %"),
-            row("median time per call", "s", 1000, " ms"),
-        ],
-    )
+    rows = [
+        row("error relative to the variation of the signals", "error", 1, ""),
+        row("coverage of the 90 % band", "coverage", 100, " %"),
+        row("median time per call", "s", 1000, " ms"),
+    ]
+    head = ("", f"version {compared.serving}", f"version {compared.candidate} (shadow)")
+    print_table(f"Shadow of {name}", head, rows)
     print(
         f"{compared.num_calls} calls: {compared.num_scored} scored, {compared.num_failed} failed in the shadow, "
         f"{compared.num_dropped} skipped because it was busy"

@@ -90,24 +90,14 @@ def _percent(share: float) -> str:
 
 
 def _print_findings(findings: tuple[Finding, ...]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from worldline.data.quality.false_alarms import FALSE_ALARM_RATE
 
     if not findings:
         print_wrapped("Signals: no findings.")
         print()
         return
-    table = Table(title="Findings", title_justify="left", title_style="bold")
-    for column in ("", "signal", "episode", "step"):
-        table.add_column(column, justify="right" if column in ("episode", "step") else "left", overflow="fold")
-    table.add_column("problem", ratio=1)
-    for finding in findings[:MAX_LINES]:
-        cells = (finding.severity.value, finding.signal, finding.episode, finding.step, finding.problem)
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
-    Console().print(table)
+    rows = [(f.severity.value, f.signal, f.episode, f.step, f.problem) for f in findings[:MAX_LINES]]
+    print_table("Findings", ("", "signal", "episode", "step", "problem"), rows, left=("signal", "problem"))
     if len(findings) > MAX_LINES:
         print_wrapped(f"{len(findings) - MAX_LINES} more findings; --json writes all of them.", "  ")
     rate = f"{100 * FALSE_ALARM_RATE:.0f} %"

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from worldline.data.roles import ColumnGuess
     from worldline.data.schema_edits import SchemaEdits
 
-MANY: Final = 4
-"""Uncertain roles from which on one question asks for all."""
-_ANSWERS: Final = {"o": "observation", "a": "action", "e": "exogenous", "r": "reward", "i": "ignore"}
+ROLES: Final = ("observation", "action", "exogenous", "reward", "ignore")
 
 
 def is_terminal() -> bool:
@@ -98,55 +96,31 @@ def confirmed_roles(columns: Sequence[ColumnGuess], words: Sequence[str], *comma
 
 
 def _asked_roles(columns: Sequence[ColumnGuess], doubtful: Sequence[ColumnGuess]) -> SchemaEdits:
-    """The roles that the user gives: of each uncertain column, and of an action if there is none."""
-    answers = {column.name: _asked(column) for column in doubtful} if len(doubtful) < MANY else _asked_at_once(doubtful)
-    roles = {column.name: _role(column) for column in columns} | answers
-    names = [] if "action" in roles.values() else _asked_for_action(columns)
-    return {name: {"role": role} for name, role in (answers | dict.fromkeys(names, "action")).items()}
+    """The roles that the user gives, in one question: of the uncertain columns, and of an action if there is none."""
+    from rich.prompt import Prompt
+
+    roles = {column.name: _role(column) for column in columns if column.signal is not None}
+    guesses = {column.name: _role(column) for column in doubtful}
+    if guesses:
+        listed = ", ".join(f"{name} ({role}?)" for name, role in guesses.items())
+        print_wrapped(f"{_uncertain_text(len(guesses))}: {listed}.")
+    if "action" not in roles.values():
+        print_wrapped("No column is an action. Name those that an operator or a controller chooses: NAME=action.")
+    elif not guesses:
+        return {}
+    question = "Enter accepts the roles; else type corrections such as NAME=action, NAME=ignore"
+    while True:
+        pairs = [text.rpartition("=") for text in split_names(Prompt.ask(question, default="", show_default=False))]
+        answers = {name.strip(): role.strip() for name, _, role in pairs}
+        wrong = [f"{name}={role}" for name, role in answers.items() if name not in roles or role not in ROLES]
+        if not wrong:
+            return {name: {"role": role} for name, role in (guesses | answers).items()}
+        print_wrapped(f"{wrong[0]!r} is no correction. Columns: {', '.join(roles)}. Roles: {', '.join(ROLES)}.")
 
 
 def _uncertain_text(count: int) -> str:
     """A clause with the number of uncertain roles."""
     return "1 role is uncertain" if count == 1 else f"{count} roles are uncertain"
-
-
-def _asked_at_once(columns: Sequence[ColumnGuess]) -> dict[str, str]:
-    """The roles of many columns, from one question."""
-    from rich.prompt import Prompt
-
-    known, allowed = {column.name: _role(column) for column in columns}, tuple(_ANSWERS.values())
-    listed = ", ".join(f"{name} ({role}?)" for name, role in known.items())
-    print_wrapped(f"{_uncertain_text(len(known))}: {listed}.")
-    question = "Enter accepts them; else type corrections such as NAME=action, NAME=ignore"
-    while True:
-        pairs = [text.rpartition("=") for text in split_names(Prompt.ask(question, default="", show_default=False))]
-        answers = {name.strip(): role.strip() for name, _, role in pairs}
-        wrong = [f"{name}={role}" for name, role in answers.items() if not (name in known and role in allowed)]
-        if not wrong:
-            return known | answers
-        print_wrapped(f"{wrong[0]!r} is no correction. Columns: {', '.join(known)}. Roles: {', '.join(allowed)}.")
-
-
-def _asked(column: ColumnGuess) -> str:
-    """The role that the user gives a column."""
-    from rich.prompt import Prompt
-
-    question = f"{column.name} ({column.guess.reason}): o)bservation, a)ction, e)xogenous, r)eward, i)gnore"
-    guessed = _role(column)[0]
-    return _ANSWERS[Prompt.ask(question, choices=list(_ANSWERS), default=guessed, show_choices=False)]
-
-
-def _asked_for_action(columns: Sequence[ColumnGuess]) -> list[str]:
-    """The columns that the user names as actions; none after an empty answer."""
-    from rich.prompt import Prompt
-
-    known = {column.name for column in columns if column.signal is not None}
-    question = "No column is an action. Which columns are chosen by an operator or a controller?"
-    names = split_names(Prompt.ask(question, default=""))
-    while unknown := [name for name in names if name not in known]:
-        print(f"There is no column {unknown[0]!r}. Columns: {', '.join(sorted(known))}.")
-        names = split_names(Prompt.ask(question, default=""))
-    return names
 
 
 def split_names(text: str) -> list[str]:

@@ -49,31 +49,26 @@ def demo(
 
 def _print(result: DemoResult, walls: str) -> None:
     """Two tables: success rates, and time and memory."""
-    interval = f"{result.success_low:.1%} to {result.success_high:.1%}"
-    detours = "" if result.detour_success is None else f"{result.detour_success:.1%}"
-    print_table(
-        f"Goals reached, Two Rooms, {walls} wall, {result.pairs} held-out pairs",
-        ("method", "reached", "95 % interval"),
-        [
-            ("learned planner", f"{result.success:.1%}", interval),
-            (f"  where a straight line fails ({result.detours} pairs)", detours, ""),
-            ("inverse head alone", f"{result.inverse:.1%}", ""),
-            ("random actions", f"{result.random:.1%}", ""),
-            ("no move", f"{result.no_move:.1%}", ""),
-            ("straight line to the goal", f"{result.straight:.1%}", ""),
-            ("true dynamics", f"{result.oracle:.1%}", ""),
-        ],
-    )
-    print_table(
-        f"Time and memory ({result.device})",
-        ("", ""),
-        [
-            ("training", f"{result.learn_s:.0f} s"),
-            ("  refinement of the dynamics", f"{result.refine_s:.0f} s"),
-            ("  heads", f"{result.heads_s:.0f} s"),
-            ("total", f"{result.total_s:.0f} s"),
-            ("single plan", f"{result.plan_ms:.1f} ms"),
-            ("plan in a batch", f"{result.plan_batched_ms:.1f} ms"),
-            ("peak memory", f"{result.peak_memory_gb:.2f} GB"),
-        ],
-    )
+    reached = {
+        "learned planner": result.success,
+        f"  where a straight line fails ({result.detours} pairs)": result.detour_success,
+        "inverse head alone": result.inverse,
+        "random actions": result.random,
+        "no move": result.no_move,
+        "straight line to the goal": result.straight,
+        "true dynamics": result.oracle,
+    }
+    interval = {"learned planner": f"{result.success_low:.1%} to {result.success_high:.1%}"}
+    rows = [(name, "" if v is None else f"{v:.1%}", interval.get(name)) for name, v in reached.items()]
+    title = f"Goals reached, Two Rooms, {walls} wall, {result.pairs} held-out pairs"
+    print_table(title, ("method", "reached", "95 % interval"), rows)
+    spent = {
+        "training": f"{result.learn_s:.0f} s",
+        "  refinement of the dynamics": f"{result.refine_s:.0f} s",
+        "  heads": f"{result.heads_s:.0f} s",
+        "total": f"{result.total_s:.0f} s",
+        "single plan": f"{result.plan_ms:.1f} ms",
+        "plan in a batch": f"{result.plan_batched_ms:.1f} ms",
+        "peak memory": f"{result.peak_memory_gb:.2f} GB",
+    }
+    print_table(f"Time and memory ({result.device})", ("", ""), list(spent.items()))

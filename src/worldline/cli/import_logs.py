@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from worldline.cli.column_table import confirmed_roles, is_terminal, print_columns, print_correction, split_names
-from worldline.cli.options import Json, typed_command
+from worldline.cli.options import Json
 from worldline.cli.output import print_next, progress_bars, write_json
 from worldline.data.read_options import ReadOptions
 from worldline.errors import InputError
@@ -91,7 +91,7 @@ def import_logs(
         print_columns(report.columns)
         print_correction(report.columns)
     else:
-        logs = _reviewed(edits, partial(open_logs, source, known, **opening), typed_command(context), yes=yes)
+        logs = _reviewed(edits, partial(open_logs, source, known, **opening), context.meta["typed"], yes=yes)
         with progress_bars() as progress:
             report = how(logs, destination, progress=progress)
     _print(report)

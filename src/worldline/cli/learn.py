@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.column_table import confirmed_roles, print_columns
-from worldline.cli.options import Json, Threads, typed_command, use_threads
+from worldline.cli.options import Json, Threads, use_threads
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
 from worldline.workflows.learn_options import Options
 
@@ -48,7 +48,7 @@ def learn(
         run_worker(logs, out, options)
         return
     with _saved_work_named(logs, out):
-        options = options if yes else _with_certain_roles(logs, out, options, typed_command(context))
+        options = options if yes else _with_certain_roles(logs, out, options, context.meta["typed"])
     with _saved_work_named(logs, out), progress_bars() as progress:
         result = learn_logs(logs, out, options, progress=progress)
     for line in (*result.findings, *result.unclear):
@@ -84,7 +84,7 @@ def _with_certain_roles(logs: Path, out: Path, options: Options, words: list[str
         return options
     print_columns(columns)
     lag = ["--action-lag", str(options.action_lag)] if options.action_lag else []
-    again = [words[0], str(store), *words[2:]]
+    again = [str(store) if word == str(logs) else word for word in words]
     edits = confirmed_roles(columns, words, ["import", str(logs), str(store), *lag], again)
     return replace(options, edits=edits) if edits else options
 

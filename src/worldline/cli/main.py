@@ -30,6 +30,11 @@ class _Commands(TyperGroup):
             raise WorldlineError(f"{cmd_name!r} needs the package worldline-exam. Run: {install_command()}")
         return command
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the arguments, and keeps them for commands that print a variant of themselves."""
+        ctx.meta["typed"] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; the exit status after an error is 1."""
         try:

@@ -109,38 +109,18 @@ def described(parameter: inspect.Parameter, text: str) -> inspect.Parameter:
     return parameter.replace(annotation=Annotated[kind, info])
 
 
-def typed_command(context: typer.Context) -> list[str]:
-    """The words of the running command without `worldline`: its name, arguments and options as the user typed them."""
-    words, options = [context.info_name or ""], list[str]()
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if getattr(context.get_parameter_source(name), "name", "") != "COMMANDLINE":
-            continue  # a default
-        value = context.params[name]
-        values = [str(one) for one in (value if isinstance(value, list | tuple) else [value])]
-        if parameter.param_type_name == "argument":
-            words += values
-        else:
-            options += [parameter.opts[0]] if value is True else [w for one in values for w in (parameter.opts[0], one)]
-    return words + options
-
-
 def checked_file(option: str) -> Callable[[Path | None], Path | None]:
     """A callback that checks the path of an output file while the arguments are parsed.
 
-    It raises `InputError` if the path is a folder, or its folder does not exist.
+    It raises `InputError` if the path is a folder, its folder does not exist, or it cannot be written.
     """
 
     def checked(path: Path | None) -> Path | None:
         if path is None:
             return path
         folder = path.absolute().parent
-        if path.is_dir() or not folder.is_dir():
-            raise InputError(
-                f"{option} {path} is not a file in an existing folder. Give the path of a file in an existing folder."
-            )
-        if not os.access(path if path.exists() else folder, os.W_OK):
-            raise InputError(f"{option} {path} cannot be written. Get write access, or give another path.")
+        if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+            raise InputError(f"{option} {path} cannot be written. Give a file in an existing folder with write access.")
         return path
 
     return checked

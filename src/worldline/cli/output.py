@@ -6,6 +6,7 @@ import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from worldline.progress import progress_bars
 
@@ -20,8 +21,8 @@ def print_title(title: str) -> None:
     Console().print(Text(title, style="bold"))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table; the first column is left-aligned, and brackets are not rich markup.
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: Sequence[str] = ()) -> None:
+    """Prints a table; the first column and those in `left` are left-aligned, and brackets are not rich markup.
 
     Cells wrap between words and never inside one, so that names can be copied. None is an empty cell. Columns without
     any text are left out.
@@ -36,7 +37,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     shown = [n for n in range(len(columns)) if not cells or any(row[n] for row in cells)]
     for n in shown:
         words = [word for text in (columns[n], *(row[n] for row in cells)) for word in text.split()]
-        table.add_column(Text(columns[n]), justify="right" if n else "left", min_width=max(map(len, words), default=0))
+        justify: Literal["left", "right"] = "right" if n and columns[n] not in left else "left"
+        table.add_column(Text(columns[n]), justify=justify, min_width=max(map(len, words), default=0))
     for row in cells:
         table.add_row(*(Text(row[n]) for n in shown))
     print_title(title)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from worldline.testing.engines import check_engine
-from worldline.testing.models import check_model
-from worldline.testing.planners import check_planner
-from worldline.testing.worlds import check_world
+from importlib import import_module
+
+from worldline.testing.checks import check_engine, check_model, check_planner, check_world
 
 __all__ = ["check_engine", "check_model", "check_planner", "check_world"]
+
+# Each of these files adds its clauses to the table `clauses.CLAUSES`.
+for _name in ("predictions", "rollouts", "engines", "worlds", "bands", "goals", "plans", "surprises", "refusals"):
+    import_module(f"worldline.testing.{_name}")

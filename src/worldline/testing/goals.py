@@ -8,22 +8,20 @@ from functools import partial
 from operator import itemgetter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldline.episode import Arrays
 from worldline.errors import UnsupportedError
 from worldline.planning.base import Chance, Constraint, Cost, Goal
 from worldline.planning.costs import AtLeast, AtMost, Change, Price, Track
 from worldline.schema import Kind, Signal
-from worldline.testing.clauses import as_float, clause, equal, has_shape, holds, map_arrays, refuses
-from worldline.testing.prediction_case import observed_values
-from worldline.testing.world_case import WorldCase
+from worldline.testing.cases import WorldCase
+from worldline.testing.clauses import clause
+from worldline.testing.comparing import Floats, as_float, equal, has_shape, holds, map_arrays, refuses
+from worldline.testing.log_edits import observed_values
 from worldline.world.base import Forecast
 
-Floats = NDArray[np.floating]
 
-
-@clause("Scores; cost [N], violation [N, C], independent for each plan")
+@clause("world", "Scores; cost [N], violation [N, C], independent for each plan")
 def scores_each_plan(case: WorldCase) -> None:
     """Scores are independent: one cost and C violations per plan, in the order of the plans."""
     query, plans = case.query(), case.plans()
@@ -39,7 +37,7 @@ def scores_each_plan(case: WorldCase) -> None:
     case.equal(other.cost[::-1], scores.cost, "another order of plans changes their costs")
 
 
-@clause("Goal.costs, discount, last_only; costs see actions by name and are summed over steps")
+@clause("world", "Goal.costs, discount, last_only; costs see actions by name and are summed over steps")
 def costs_add_up(case: WorldCase) -> None:
     """Costs of inputs are added to the error to the targets, with discount and `last_only` of the goal.
 
@@ -62,7 +60,7 @@ def costs_add_up(case: WorldCase) -> None:
         case.equal(_cost(case, goal), expected, problem)
 
 
-@clause("Goal.tolerance; the error that counts as 1, by default a standard deviation")
+@clause("world", "Goal.tolerance; the error that counts as 1, by default a standard deviation")
 def tolerance_scales(case: WorldCase) -> None:
     """Twice the tolerance gives a quarter of the cost; the default tolerance is a standard deviation."""
     calibrated = case.calibrated()
@@ -78,7 +76,7 @@ def tolerance_scales(case: WorldCase) -> None:
             holds((twice <= usual) & (usual <= high), problem)
 
 
-@clause("Rollout; predicted signals, inputs and the present, by name")
+@clause("world", "Rollout; predicted signals, inputs and the present, by name")
 def rollout_is_complete(case: WorldCase) -> None:
     """Constraints see the predictions; costs see actions, exogenous inputs and the last action before the plan."""
     for name in _plain(case):
@@ -105,7 +103,7 @@ def rollout_is_complete(case: WorldCase) -> None:
             _pays(case, Change(signal=signal.name, tolerance=1.0), steps.sum(-1), signal)
 
 
-@clause("Signal.period; targets and costs use the shorter way round")
+@clause("world", "Signal.period; targets and costs use the shorter way round")
 def periods_respected(case: WorldCase) -> None:
     """A target or reference of a periodic signal costs the same after a shift by one period."""
     for name in case.vectors:
@@ -122,7 +120,7 @@ def periods_respected(case: WorldCase) -> None:
             case.equal(after, before, problem)
 
 
-@clause("Chance; the constraint holds for the whole prediction band of its level")
+@clause("world", "Chance; the constraint holds for the whole prediction band of its level")
 def chance_uses_the_band(case: WorldCase) -> None:
     """Under `Chance` a constraint must hold for the band of its level; a world without bands refuses it."""
     for name in _plain(case):
@@ -137,7 +135,7 @@ def chance_uses_the_band(case: WorldCase) -> None:
         equal(_violation(case, rule), np.maximum(0.0, np.subtract(highest, bound)), problem, within=10 * case.tolerance)
 
 
-@clause("Goal.risk, quantile and Card.deterministic; deterministic worlds have equal samples")
+@clause("world", "Goal.risk, quantile and Card.deterministic; deterministic worlds have equal samples")
 def worst_samples(case: WorldCase) -> None:
     """The worst samples cost at least the mean; all samples are equal if and only if the card states deterministic."""
     apart = list[float]()

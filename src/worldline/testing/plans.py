@@ -15,9 +15,10 @@ from worldline.data.windows import ForecastWindows
 from worldline.episode import Arrays
 from worldline.planning.base import Constraint
 from worldline.planning.costs import AtMost
-from worldline.testing.clauses import clause, equal, existing, has_shape, holds, inside_bounds, lacks, map_arrays
+from worldline.testing.cases import WorldCase, one_plan, one_world
+from worldline.testing.clauses import clause
+from worldline.testing.comparing import equal, existing, has_shape, holds, inside_bounds, lacks, map_arrays
 from worldline.testing.goals import rules_of
-from worldline.testing.world_case import WorldCase, one_plan, one_world
 from worldline.world.base import Plan, PlanStatus
 
 TINY_S: Final = 1e-6
@@ -29,7 +30,7 @@ def _plans(case: WorldCase) -> bool:
     return case.card.action_conditioned
 
 
-@clause("World.plan; reproducible, and cheaper than sequences from the logs", applies=_plans)
+@clause("world", "World.plan; reproducible, and cheaper than sequences from the logs", applies=_plans)
 def plan_honest(case: WorldCase) -> None:
     """A plan is inside the bounds, reproducible, and cheaper than the log, and states its true cost."""
     for world in (0, case.windows().num_worlds - 1):
@@ -42,7 +43,7 @@ def plan_honest(case: WorldCase) -> None:
         equal(again.actions, plan.actions, "equal seeds gave different plans")
 
 
-@clause("Plan.prediction; the prediction under the actions of the plan", applies=_plans)
+@clause("world", "Plan.prediction; the prediction under the actions of the plan", applies=_plans)
 def plan_holds_path(case: WorldCase) -> None:
     """The expected path of a plan is the prediction under its actions, after pending ones."""
     query = case.query()
@@ -54,7 +55,7 @@ def plan_holds_path(case: WorldCase) -> None:
             case.equal(forecast.mean, expected[name].mean, f"the path of {name!r} is not the prediction under the plan")
 
 
-@clause("World.plan(pending=...); the cost includes the pending actions and the plan", applies=_plans)
+@clause("world", "World.plan(pending=...); the cost includes the pending actions and the plan", applies=_plans)
 def plan_after_pending(case: WorldCase) -> None:
     """The plan follows the pending actions, and its cost includes them."""
     query = case.query()
@@ -65,7 +66,7 @@ def plan_after_pending(case: WorldCase) -> None:
     case.equal(plan.cost, expected, "the cost is not that of the whole sequence")
 
 
-@clause("Plan.status and reason; infeasible if and only if violated", applies=_plans)
+@clause("world", "Plan.status and reason; infeasible if and only if violated", applies=_plans)
 def plan_constrained(case: WorldCase) -> None:
     """The status states whether constraints hold; an impossible one makes the plan infeasible."""
     query = case.query()
@@ -86,7 +87,7 @@ def plan_constrained(case: WorldCase) -> None:
     holds(plan.status is PlanStatus.INFEASIBLE, problem)
 
 
-@clause("World.plan, min_trust; refused below it, with a reason and without actions", applies=_plans)
+@clause("world", "World.plan, min_trust; refused below it, with a reason and without actions", applies=_plans)
 def plan_refuses(case: WorldCase) -> None:
     """A plan is refused, with a reason and without actions, if and only if trust is below `min_trust`."""
     trust = np.asarray(case.predict(case.windows()).trust)
@@ -106,7 +107,7 @@ def plan_refuses(case: WorldCase) -> None:
     holds((allowed.status is PlanStatus.REFUSED) != enough, problem)
 
 
-@clause("World.plan, budget_s; the best plan so far, complete and in bounds", applies=_plans)
+@clause("world", "World.plan, budget_s; the best plan so far, complete and in bounds", applies=_plans)
 def plan_in_time(case: WorldCase) -> None:
     """Without time for a search there is still a complete plan, and its status states how the search ended."""
     query = case.query()
@@ -116,7 +117,7 @@ def plan_in_time(case: WorldCase) -> None:
     _check_plan(case, query, plan, what=f"budget {TINY_S} s: ")
 
 
-@clause("World.plan, proposals; the plan is never worse than these", applies=_plans)
+@clause("world", "World.plan, proposals; the plan is never worse than these", applies=_plans)
 def plan_uses_proposals(case: WorldCase) -> None:
     """A plan costs at most as much as the best proposal, with and without time for a search."""
     for world in range(min(2, case.windows().num_worlds)):
@@ -131,7 +132,7 @@ def plan_uses_proposals(case: WorldCase) -> None:
             holds(cost <= least + 1e-5 * abs(least) + 1e-9, problem)
 
 
-@clause("Plan of W worlds; actions [W, T, *shape], one status, the worst of all", applies=_plans)
+@clause("world", "Plan of W worlds; actions [W, T, *shape], one status, the worst of all", applies=_plans)
 def plan_of_batch(case: WorldCase) -> None:
     """Plans of W worlds have a leading axis, cost the same as alone, and share the worst status."""
     windows, chosen, rules = case.windows(), [0, 1], list[Constraint]()
@@ -156,7 +157,7 @@ def plan_of_batch(case: WorldCase) -> None:
     _check_status(plan)
 
 
-@clause("Scores.trust and Plan.trust; equal Prediction.trust under the same actions")
+@clause("world", "Scores.trust and Plan.trust; equal Prediction.trust under the same actions")
 def trust_agrees(case: WorldCase) -> None:
     """`trust` of scores and plans equals that of predictions under the same actions (plans: if deterministic)."""
     query = case.query()
@@ -169,7 +170,7 @@ def trust_agrees(case: WorldCase) -> None:
         case.equal(actual, expected, f"{verb} has another trust than predict")
 
 
-@clause("Card.action_conditioned and World.plan; UnsupportedError if actions have no effect")
+@clause("world", "Card.action_conditioned and World.plan; UnsupportedError if actions have no effect")
 def plan_needs_actions(case: WorldCase) -> None:
     """A world that is not action-conditioned raises UnsupportedError from `plan`: all plans would be equal."""
     if _plans(case):

@@ -10,14 +10,25 @@ from typing import Any, Final
 
 import numpy as np
 
-from worldline.data.windows import ForecastWindows
+from worldline.data.windows import ForecastWindows, forecast_windows
 from worldline.engines.base import Abducts, Decodes, GoalDistance, Novelty
 from worldline.episode import Arrays
 from worldline.errors import InputError, WorldlineError
 from worldline.schema import Kind, Signal
-from worldline.testing.clauses import Wanted, accepts, clause, difference, equal, has_shape, holds, refusal_of, refuses
-from worldline.testing.log_windows import alignment_errors, hide, some_hidden, wider
-from worldline.testing.prediction_case import PredictionCase
+from worldline.testing.cases import PredictionCase
+from worldline.testing.clauses import clause
+from worldline.testing.comparing import (
+    Floats,
+    Wanted,
+    accepts,
+    difference,
+    equal,
+    has_shape,
+    holds,
+    refusal_of,
+    refuses,
+)
+from worldline.testing.log_edits import hide, some_hidden, squared_error, wider, without
 
 BASE_CLASSES: Final = {"abducts": Abducts, "decodes": Decodes, "reaches": GoalDistance, "novelty": Novelty}
 """The base classes of abilities."""
@@ -25,36 +36,37 @@ BASE_CLASSES: Final = {"abducts": Abducts, "decodes": Decodes, "reaches": GoalDi
 ABILITIES: Final = {*BASE_CLASSES, "differentiable", "linear"}
 """Abilities that a card may list."""
 
+ROUNDS: Final = 4
+"""Windows of each episode on which timing and horizon are measured."""
 
 Mistake = tuple[str, ForecastWindows, tuple[Wanted, ...], bool]
 """An invalid query: its description, history and inputs, parts of the message, and whether it must be refused."""
 
 
-@clause("describe; a Card with existing names and valid numbers")
+@clause("engine world", "describe; a Card with existing names and valid numbers")
 def card_honest(case: PredictionCase) -> None:
     """The card is constant, names existing signals and abilities, and has valid numbers."""
     card = case.card
-    known = {signal.name for signal in card.schema.observations}
+    known, unknown = {signal.name for signal in card.schema.observations}, sorted(set(card.abilities) - ABILITIES)
     holds(bool(card.name and card.engine), f"name {card.name!r} or engine {card.engine!r} is empty")
     holds(bool(card.predicts), "Card.predicts is empty")
     for label, names in (("predicts", card.predicts), ("inputs", card.inputs)):
         holds(set(names) <= known, f"{label} {names}, expected a subset of the observations {sorted(known)}")
         holds(len(set(names)) == len(names), f"{label} {names}; a name occurs twice")
-    holds(card.context >= 1, f"context is {card.context}, expected at least 1")
-    valid = card.band_horizon >= 0 and 0 <= card.band_level < 1 and (card.band_horizon > 0) == (card.band_level > 0)
+    least = {"context": 1, "band_horizon": 0, "band_level": 0, "max_batch": 1, "max_candidates": 1}
+    for label, value in {**least, "bytes_per_candidate": 0}.items():
+        holds(getattr(card, label) >= value, f"{label} is {getattr(card, label)}, expected at least {value}")
+    valid = card.band_level < 1 and (card.band_horizon > 0) == (card.band_level > 0)
     holds(valid, f"bands of {card.band_horizon} steps up to level {card.band_level}")
-    limits = {name: vars(card)[name] for name in ("max_batch", "max_candidates")}
-    holds(min(limits.values()) >= 1 and card.bytes_per_candidate >= 0, f"{limits}, {card.bytes_per_candidate} bytes")
-    unknown = sorted(set(card.abilities) - set(ABILITIES))
     holds(not unknown, f"the card lists unknown abilities {unknown}; known are {sorted(ABILITIES)}")
     if (call := card.call) is not None:
-        valid = re.fullmatch("[A-Z]{3}", call.currency) is not None if call.price else not call.currency
+        valid = bool(re.fullmatch("[A-Z]{3}", call.currency)) if call.price else not call.currency
         rule = "expected three capital letters if and only if there is a price"
         holds(valid, f"a call costs {call.price} in the currency {call.currency!r}; {rule}")
     holds(case.card == case.card, "two calls of describe returned different cards")
 
 
-@clause("Card.inputs; every listed signal is required, no other signal is read")
+@clause("engine world", "Card.inputs; every listed signal is required, no other signal is read")
 def inputs_honest(case: PredictionCase) -> None:
     """A missing input signal is refused; a missing signal that is no input does not change the prediction."""
     windows = case.windows()
@@ -70,7 +82,7 @@ def inputs_honest(case: PredictionCase) -> None:
             equal(accepts(problem, ask), expected, problem)
 
 
-@clause("World.predict and Engine.imagine; finite up to the longest horizon of the logs")
+@clause("engine world", "World.predict and Engine.imagine; finite up to the longest horizon of the logs")
 def long_horizon(case: PredictionCase) -> None:
     """The prediction is finite up to the longest horizon that all episodes have."""
     longest = min(episode.num_steps for episode in case.episodes) - case.length + 1
@@ -80,7 +92,7 @@ def long_horizon(case: PredictionCase) -> None:
         has_shape(f"{name!r} of {long.horizon} steps", mean, expected)
 
 
-@clause("Card.context; shorter histories are accepted and only cost accuracy")
+@clause("engine world", "Card.context; shorter histories are accepted and only cost accuracy")
 def short_history(case: PredictionCase) -> None:
     """Histories shorter than `Card.context` are accepted, down to one observation."""
     windows = case.windows()
@@ -91,7 +103,7 @@ def short_history(case: PredictionCase) -> None:
             holds(np.isfinite(mean), f"{asked}: the mean of {name!r} is not finite")
 
 
-@clause("History.observed; values where it is False, NaN too, have no effect")
+@clause("engine world", "History.observed; values where it is False, NaN too, have no effect")
 def masks_hide(case: PredictionCase) -> None:
     """Unobserved values, NaN too, do not change the prediction, and are not taken for 0."""
     windows = case.windows()
@@ -111,7 +123,7 @@ def masks_hide(case: PredictionCase) -> None:
     holds(not (same and matters), "the prediction is the same as if masked values were 0: masks are ignored")
 
 
-@clause("World.predict and Engine.imagine; step k may depend on inputs 0 to k only")
+@clause("engine world", "World.predict and Engine.imagine; step k may depend on inputs 0 to k only")
 def no_peek(case: PredictionCase) -> None:
     """Inputs from step k on do not change the prediction before k."""
     windows = case.windows()
@@ -128,7 +140,7 @@ def no_peek(case: PredictionCase) -> None:
         case.equal(first, second, f"the prediction before step {step} changed with later inputs")
 
 
-@clause("the transition convention; action t leads from observation t to t+1")
+@clause("engine world", "the transition convention; action t leads from observation t to t+1")
 def timing(case: PredictionCase) -> None:
     """The logged actions fit the log better than actions that are shifted by a step.
 
@@ -138,16 +150,26 @@ def timing(case: PredictionCase) -> None:
     logged, other = case.means(windows), case.means(replace(windows, actions=case.turned(windows).actions))
     if all(difference(value, other[name]) <= case.tolerance for name, value in logged.items()):
         return
-    errors = alignment_errors(case.means, case.episodes, length=case.length, horizon=case.horizon, seed=case.seed)
+    errors: dict[int, list[Floats]] = {-1: [], 0: [], 1: []}
+    for number in range(ROUNDS):
+        at = replace(case, seed=case.seed + number).places(margin=1)
+        cut = partial(forecast_windows, length=case.length, horizon=case.horizon)
+        for shift, rounds in errors.items():
+            moved = replace(cut(at), actions=cut([(episode, now + shift) for episode, now in at]).actions)
+            rounds.append(np.mean([squared_error(moved, *mean) for mean in case.means(moved).items()], axis=0))
+    joined = {shift: np.concatenate(rounds) for shift, rounds in errors.items()}
     for shift in (-1, 1):
-        gain = errors[0] - errors[shift]
+        gain = joined[0] - joined[shift]
         holds(np.isfinite(gain), "predictions are not finite")
         doubt = 2 * float(gain.std()) / len(gain) ** 0.5
-        pair = f"{errors[0].mean():.4g} with the logged actions, {errors[shift].mean():.4g} shifted by {shift:+}"
+        pair = f"{joined[0].mean():.4g} with the logged actions, {joined[shift].mean():.4g} shifted by {shift:+}"
         holds(float(gain.mean()) <= doubt, f"the error is {pair}")
 
 
-@clause("InputError if an input does not fit the schema; it names the signal, the expected and the given value")
+@clause(
+    "engine world",
+    "InputError if an input does not fit the schema; it names the signal, the expected and the given value",
+)
 def invalid_inputs_refused(case: PredictionCase) -> None:
     """A missing or invalid signal is refused, and the message names it; a signal that is never read may be ignored."""
     windows = case.windows()
@@ -164,7 +186,7 @@ def invalid_inputs_refused(case: PredictionCase) -> None:
 
 def _mistakes(case: PredictionCase, windows: ForecastWindows) -> Iterator[Mistake]:
     """Invalid queries; those about signals that the contract requires are not optional."""
-    schema, history = case.card.schema, windows.history
+    schema, history, validates = case.card.schema, windows.history, case.kind == "world"
 
     def put(group: str, new: Arrays, *, past: bool) -> ForecastWindows:
         changed: dict[str, Any] = {group: new}
@@ -185,10 +207,10 @@ def _mistakes(case: PredictionCase, windows: ForecastWindows) -> Iterator[Mistak
     ):
         arrays: Arrays = getattr(history if past else windows, group)
         for signal in signals:
-            required = not past or (signal.name in case.card.inputs if group == "observations" else case.validates)
-            for what, wrong, wanted in _wrong(signal, arrays, validates=case.validates):
+            required = not past or (signal.name in case.card.inputs if group == "observations" else validates)
+            for what, wrong, wanted in _wrong(signal, arrays, validates=validates):
                 yield f"{what} in the {place}", put(group, wrong, past=past), (signal.name, *wanted), required
-        if signals and case.validates:
+        if signals and validates:
             name, new = signals[0].name, {**arrays, "nonsense": arrays[signals[0].name]}
             yield f"an unknown signal in the {place}", put(group, new, past=past), ("nonsense", name), True
 
@@ -196,7 +218,7 @@ def _mistakes(case: PredictionCase, windows: ForecastWindows) -> Iterator[Mistak
 def _wrong(signal: Signal, arrays: Arrays, *, validates: bool) -> Iterator[tuple[str, Arrays, tuple[Wanted, ...]]]:
     """A description, arrays with one wrong signal, and the parts of the message in addition to its name."""
     name, value = signal.name, arrays[signal.name]
-    yield f"no {name!r}", {other: kept for other, kept in arrays.items() if other != name}, ()
+    yield f"no {name!r}", without(arrays, name), ()
     wide = wider(value, signal)
     yield f"{name!r} misshapen", {**arrays, name: wide}, (signal.shape, wide.shape)
     if validates and signal.kind is Kind.VECTOR:

@@ -13,14 +13,15 @@ from worldline.errors import UnsupportedError
 from worldline.planning.base import Goal
 from worldline.planning.costs import OODPenalty
 from worldline.schema import Kind, Signal
-from worldline.testing.clauses import Wanted, accepts, clause, holds, inside_bounds, lacks, map_arrays, refuses, without
-from worldline.testing.log_windows import wider
+from worldline.testing.cases import WorldCase, one_plan
+from worldline.testing.clauses import clause
+from worldline.testing.comparing import Wanted, accepts, holds, inside_bounds, lacks, map_arrays, refuses
+from worldline.testing.log_edits import wider, without
 from worldline.testing.plans import TINY_S
-from worldline.testing.world_case import WorldCase, one_plan
 from worldline.world.logged_range import MAX_EXCESS
 
 
-@clause("the verbs that take actions; actions far outside the schema's bounds are refused")
+@clause("world", "the verbs that take actions; actions far outside the schema's bounds are refused")
 def bounds_kept(case: WorldCase) -> None:
     """Every verb refuses actions far outside their bounds, and predicts slightly outside; the message has the value."""
     query, episode, at = case.query(), case.episodes[0], case.length - 1
@@ -47,7 +48,7 @@ def bounds_kept(case: WorldCase) -> None:
                 refuses(what, ask, signal.name, edge, value)
 
 
-@clause("clip; World.score and plan clip actions to the bounds instead of refusing them")
+@clause("world", "clip; World.score and plan clip actions to the bounds instead of refusing them")
 def clipped_on_request(case: WorldCase) -> None:
     """With `clip`, candidates outside their bounds cost as much as clipped ones, and proposals are accepted."""
     query, bounded = case.query(), [s for s in case.card.schema.actions if s.low is not None and s.high is not None]
@@ -68,7 +69,7 @@ def clipped_on_request(case: WorldCase) -> None:
             inside_bounds(signal, planned.actions[signal.name])
 
 
-@clause("the argument exogenous; every verb requires all exogenous signals")
+@clause("world", "the argument exogenous; every verb requires all exogenous signals")
 def exogenous_needed(case: WorldCase) -> None:
     """Predictions, scores and plans without an exogenous signal of the schema are refused; the message names it."""
     query, names = case.query(), [signal.name for signal in case.card.schema.exogenous]
@@ -83,7 +84,7 @@ def exogenous_needed(case: WorldCase) -> None:
             refuses(f"{verb} without {what} of the exogenous signals", partial(ask, exogenous=exogenous), name)
 
 
-@clause("level, horizon, min_trust, budget_s and Goal; InputError if one is out of range")
+@clause("world", "level, horizon, min_trust, budget_s and Goal; InputError if one is out of range")
 def ranges_kept(case: WorldCase) -> None:
     """Arguments and goals that are out of range are refused; the message has the value."""
     query = case.query()
@@ -98,7 +99,7 @@ def ranges_kept(case: WorldCase) -> None:
         refuses(f"plan with {what}", partial(case.plan, query, goal), *wanted)
 
 
-@clause("World.what_if and surprise; InputError if the episode does not fit")
+@clause("world", "World.what_if and surprise; InputError if the episode does not fit")
 def episodes_fit(case: WorldCase) -> None:
     """A branch outside the episode, or an invalid signal in the episode, is refused; the message names it."""
     episode, world, calibrated = case.episodes[0], case.world, case.calibrated()
@@ -121,7 +122,7 @@ def episodes_fit(case: WorldCase) -> None:
         refused(f"{name!r} misshapen", odd, name, signal.shape, wide.shape)
 
 
-@clause("UnsupportedError; it names the missing ability or head, and what provides it")
+@clause("world", "UnsupportedError; it names the missing ability or head, and what provides it")
 def refusals_name_what_is_missing(case: WorldCase) -> None:
     """UnsupportedError names the missing ability, head or calibration; goals that are not refused distinguish plans."""
     card, query, plans, heads = case.card, case.query(), case.plans(), ("distance", "reaches")
@@ -143,7 +144,7 @@ def refusals_name_what_is_missing(case: WorldCase) -> None:
     holds(refused != calibrated, f"{problem}{'' if calibrated else 'not '}calibrated")
 
 
-@clause("OODPenalty; p-values of predicted states, or UnsupportedError")
+@clause("world", "OODPenalty; p-values of predicted states, or UnsupportedError")
 def trust_ahead(case: WorldCase) -> None:
     """The trust of predicted states is a p-value of stated resolution, or UnsupportedError names what is missing."""
     query = case.query()

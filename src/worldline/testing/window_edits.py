@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from worldline.models.base import Inputs, Window
-from worldline.testing.clauses import map_arrays
-
-Batch = TypeVar("Batch", Inputs, Window)
+from worldline.testing.comparing import map_arrays
 
 
 def redraw(past: Inputs, shape: tuple[int, int, int], generator: torch.Generator) -> Inputs:
-    """Inputs whose steps are drawn from those of `past`.
-
-    Args:
-        past: from a window.
-        shape: B, N and T.
-        generator: for the draws.
-    """
+    """Inputs [B, N, T] whose steps are drawn from those of `past`."""
     batch, _, horizon = shape
 
     def draw(rows: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -35,23 +26,12 @@ def redraw(past: Inputs, shape: tuple[int, int, int], generator: torch.Generator
     )
 
 
-def pick_candidates(inputs: Inputs, index: slice | list[int]) -> Inputs:
-    """The candidates with the indices `index`, in this order."""
-    return replace(inputs, actions=inputs.actions[:, index])
-
-
-def pick_entries(batch: Batch, index: Tensor) -> Batch:
-    """The batch entries with the indices `index`, in this order."""
-    return map_arrays(batch, lambda value: value[index])
-
-
 def one_candidate_each(inputs: Inputs) -> Inputs:
     """The B*N candidates as entries with one candidate each, B outermost."""
     num = inputs.actions.shape[1]
-    return Inputs(
+    return replace(
+        map_arrays(inputs, lambda value: value.repeat_interleave(num, 0)),
         actions=inputs.actions.flatten(0, 1).unsqueeze(1),
-        exogenous=None if inputs.exogenous is None else inputs.exogenous.repeat_interleave(num, 0),
-        step_s=inputs.step_s.repeat_interleave(num, 0),
     )
 
 

@@ -46,7 +46,7 @@ def test_an_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
         ({"max_tokens": 0}, "max_tokens"),
         ({"timeout_s": 0.0}, "timeout_s"),
         ({"num_retries": 21}, "num_retries"),
-        ({"price_per_million_input_tokens": -1.0, "currency": "USD"}, "prices"),
+        ({"price_per_million_input_tokens": -1.0, "currency": "USD"}, "price_per_million_input_tokens"),
         ({"price_per_million_input_tokens": 1.0}, "currency"),
         ({"currency": "USD"}, "currency"),
     ],

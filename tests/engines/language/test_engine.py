@@ -274,11 +274,11 @@ def test_the_card_says_what_stands_behind_it(server: ChatServer) -> None:
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"inputs": ("camera",)}, "'camera', which is an image"),
-        ({"inputs": ("push",)}, "'push', which is no observation"),
+        ({"inputs": ("camera",)}, "'camera'. Name vector"),
+        ({"inputs": ("push",)}, "'push'. Name vector"),
         ({"schema": Schema(signals=TOY.schema.signals[1:])}, "no vector and no discrete observation"),
-        ({"context": 0}, "context 0"),
-        ({"digits": 1}, "digits 1"),
+        ({"context": 0}, "context is 0"),
+        ({"digits": 1}, "digits is 1"),
         ({"about": "x" * 30_000}, "30000"),
     ],
 )
@@ -290,7 +290,7 @@ def test_what_a_text_model_cannot_take_is_refused(settings: dict[str, Any], word
 def test_inputs_that_do_not_fit_are_refused(server: ChatServer) -> None:
     engine = engine_of(server)
     belief = engine.observe(None, start(), seed=0)
-    with pytest.raises(InputError, match="of 1 worlds, and the future is of 2"):
+    with pytest.raises(InputError, match="of 1 worlds, and the other arguments are of 2"):
         engine.imagine(belief, future(pushes(2, 1, 2)), num_samples=1, seed=0)
     with pytest.raises(InputError, match="belief is a str"):
         engine.imagine("belief", future(pushes(1, 1, 2)), num_samples=1, seed=0)
@@ -301,7 +301,7 @@ def test_inputs_that_do_not_fit_are_refused(server: ChatServer) -> None:
         actions={"push": np.zeros((2, 1, 2), np.float32)},
         exogenous={"wind": np.zeros((2, 1, 2), np.float32)},
     )
-    with pytest.raises(InputError, match="belief is of 1 worlds, and the steps are of 2"):
+    with pytest.raises(InputError, match="of 1 worlds, and the other arguments are of 2"):
         engine.observe(belief, longer, seed=0)
     assert server.seen == []
 

@@ -17,21 +17,24 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from typing import Annotated
 from urllib.parse import urlsplit
 
+from worldline.config import BoundedConfig, Bounds
 from worldline.errors import BundleError, ConfigError
 
 HOSTS_VARIABLE = "WORLDLINE_LANGUAGE_HOSTS"
 """The environment variable that lists the origins that bundles may contact."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_Price = Annotated[float, Bounds(at_least=0, below=math.inf)]
 _PORTS = {"http": 80, "https": 443}
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names of this machine, which are contacted without a proxy."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpoint:
+class Endpoint(BoundedConfig):
     """An OpenAI-compatible chat endpoint and its request settings. Holds no secret.
 
     Args:
@@ -50,34 +53,26 @@ class Endpoint:
     base_url: str
     model: str
     api_key_env: str | None = None
-    temperature: float = 1.0
+    temperature: Annotated[float, Bounds(at_least=0, at_most=2)] = 1.0
     max_tokens: int | None = 1024
-    timeout_s: float = 60.0
-    num_retries: int = 3
-    price_per_million_input_tokens: float = 0.0
-    price_per_million_output_tokens: float = 0.0
+    timeout_s: Annotated[float, Bounds(above=0, below=math.inf)] = 60.0
+    num_retries: Annotated[int, Bounds(at_least=0, at_most=20)] = 3
+    price_per_million_input_tokens: _Price = 0.0
+    price_per_million_output_tokens: _Price = 0.0
     currency: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         origin_of(self.base_url)
         if not self.model:
             raise ConfigError("model is empty. Give the name of the model on the server.")
         if self.api_key_env is not None and not _VARIABLE.fullmatch(self.api_key_env):
             # The value is left out of the message: it may be the key itself.
             raise ConfigError("api_key_env is not the name of an environment variable. Give the name, not the key.")
-        if not 0 <= self.temperature <= 2:
-            raise ConfigError(f"temperature is {self.temperature}. Give a number from 0 to 2.")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ConfigError(f"max_tokens is {self.max_tokens}. Give at least 1, or None.")
-        if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
-            raise ConfigError(f"timeout_s is {self.timeout_s}. Give a positive number of seconds.")
-        if not 0 <= self.num_retries <= 20:
-            raise ConfigError(f"num_retries is {self.num_retries}. Give a number from 0 to 20.")
-        prices = (self.price_per_million_input_tokens, self.price_per_million_output_tokens)
-        if not all(math.isfinite(price) and price >= 0 for price in prices):
-            raise ConfigError(f"the prices are {prices}. Give numbers that are at least 0.")
         if self.has_price != bool(re.fullmatch("[A-Z]{3}", self.currency)):
-            raise ConfigError(f"prices {prices} in currency {self.currency!r}. Give both, the currency as in 'USD'.")
+            raise ConfigError(f"currency is {self.currency!r}. Give prices and a currency as in 'USD', or neither.")
 
     @property
     def origin(self) -> str:
@@ -132,36 +127,26 @@ def listed_variable(endpoint: Endpoint) -> str | None:
         BundleError: the user did not list the origin, or listed it without a variable although a key is needed.
         ConfigError: the list cannot be read.
     """
-    listed = _listed()
-    wants = "=VARIABLE" if endpoint.api_key_env is not None else ""
-    hint = f"Set {HOSTS_VARIABLE} to {endpoint.origin}{wants}"
+    listed: dict[str, str | None] = {}
+    for entry in os.environ.get(HOSTS_VARIABLE, "").replace(",", " ").split():
+        url, _, name = entry.partition("=")
+        try:
+            listed[origin_of(url)] = name or None
+        except ConfigError as error:
+            raise ConfigError(f"{HOSTS_VARIABLE} has an entry that is no origin such as https://host:8000.") from error
+        if name and not _VARIABLE.fullmatch(name):
+            raise ConfigError(f"{HOSTS_VARIABLE}: the text after {url}= is no name of an environment variable.")
+    needed = endpoint.api_key_env is not None
+    hint = f"Set {HOSTS_VARIABLE} to {endpoint.origin}{'=VARIABLE' if needed else ''} if you trust that address"
     if endpoint.origin not in listed:
         raise BundleError(
-            f"this world comes from a bundle and would send its inputs to {endpoint.origin}. {hint} if you trust that "
-            f"address{', where VARIABLE is the environment variable with your key for it' if wants else ''}."
+            f"this world comes from a bundle and would send its inputs to {endpoint.origin}. {hint}"
+            f"{', where VARIABLE is the environment variable with your key for it' if needed else ''}."
         )
     variable = listed[endpoint.origin]
-    if wants and variable is None:
+    if needed and variable is None:
         raise BundleError(f"{endpoint.origin} wants a key, and it is listed without one. {hint}, with your variable.")
     return variable
-
-
-def _listed() -> dict[str, str | None]:
-    """Per listed origin the variable with its key."""
-    listed: dict[str, str | None] = {}
-    for entry in re.split(r"[,\s]+", os.environ.get(HOSTS_VARIABLE, "")):
-        if not entry:
-            continue
-        url, _, variable = entry.partition("=")
-        if variable and not _VARIABLE.fullmatch(variable):
-            raise ConfigError(f"{HOSTS_VARIABLE}: the text after {url}= is no name of an environment variable.")
-        try:
-            listed[origin_of(url)] = variable or None
-        except ConfigError as error:
-            raise ConfigError(
-                f"{HOSTS_VARIABLE} has an entry that is not an origin such as https://host:8000."
-            ) from error
-    return listed
 
 
 def key_in(variable: str) -> str:

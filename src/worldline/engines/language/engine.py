@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Set, Sized
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import product
-from typing import Any, final
+from typing import Annotated, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.config import from_json, to_json
+from worldline.config import BoundedConfig, Bounds, from_json, to_json
 from worldline.engines.base import CallCost, Card, EngineBelief, Noise, Parts, ReplayedHistory, Samples, Storable
 from worldline.engines.language.chat import Chat, Request
 from worldline.engines.language.endpoint import Endpoint
@@ -35,7 +35,6 @@ from worldline.schema import Kind, Schema, Signal
 Row = Mapping[str, Any]
 """A step as in the prompt: "observations" and, except in the last step, "inputs"."""
 
-MAX_CONTEXT = 10_000
 MAX_ABOUT = 20_000
 
 
@@ -51,26 +50,28 @@ class PromptHistory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stored:
-    """The settings of the engine in a bundle."""
+class _Settings(BoundedConfig):
+    """The settings that a bundle stores as they are; see `LanguageEngine`."""
+
+    inputs: tuple[str, ...] = ()
+    context: Annotated[int, Bounds(at_least=1, at_most=10_000)] = 8
+    about: str = ""
+    digits: Annotated[int, Bounds(at_least=2, at_most=17)] = 6
+    name: str = "language"
+    call: CallCost | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored(_Settings):
+    """All that a bundle stores."""
 
     endpoint: Endpoint
-    inputs: tuple[str, ...]
-    context: int
-    about: str
-    digits: int
-    name: str
-    call: CallCost | None
     prompt: str
-
-
-_SETTINGS = ("inputs", "context", "about", "digits", "name", "call")
-"""The fields of `LanguageEngine` that are stored as they are."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LanguageEngine(NumpyEngine, Storable):
+class LanguageEngine(_Settings, NumpyEngine, Storable):
     """Predicts one step per request: the prompt holds the history and one input, and the answer extends the history.
 
     Later actions cannot leak into an earlier step, because its prompt does not hold them. T steps of S samples of N
@@ -96,29 +97,20 @@ class LanguageEngine(NumpyEngine, Storable):
 
     schema: Schema
     chat: Chat
-    inputs: tuple[str, ...] = ()
-    context: int = 8
-    about: str = ""
-    digits: int = 6
-    name: str = "language"
-    call: CallCost | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = {signal.name: signal for signal in self.schema.observations}
         for name in self.inputs:
             if name not in known or known[name].kind is Kind.IMAGE:
-                what = "an image" if name in known else "no observation signal"
-                raise ConfigError(f"inputs names {name!r}, which is {what}. Name vector or discrete observations.")
+                raise ConfigError(f"inputs names {name!r}. Name vector or discrete observations.")
         if not self.signals:
             raise ConfigError(
                 "the schema has no vector and no discrete observation signal, and a language model takes no others. "
                 "Use an engine that learns from images."
             )
-        if not (1 <= self.context <= MAX_CONTEXT and 2 <= self.digits <= 17 and len(self.about) <= MAX_ABOUT):
-            raise ConfigError(
-                f"context {self.context} must be in 1 to {MAX_CONTEXT}, digits {self.digits} in 2 to 17, and about "
-                f"must have at most {MAX_ABOUT} characters; it has {len(self.about)}."
-            )
+        if len(self.about) > MAX_ABOUT:
+            raise ConfigError(f"about has {len(self.about)} characters. Give at most {MAX_ABOUT}.")
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -164,14 +156,13 @@ class LanguageEngine(NumpyEngine, Storable):
         before = None if belief is None else own_belief(belief, PromptHistory)
         num_worlds, length = check_observations(steps, self.signals)
         check_inputs(steps, self.schema, length - 1 if before is None else length)
-        if before is not None and len(before.worlds) != num_worlds:
-            raise InputError(f"the belief is of {len(before.worlds)} worlds, and the steps are of {num_worlds}.")
         rows: tuple[tuple[Row, ...], ...] = ((),) * num_worlds if before is None else before.worlds
+        _same_number(rows, num_worlds)
         return PromptHistory(worlds=tuple(self._grown(rows[world], steps, world) for world in range(num_worlds)))
 
     def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> ReplayedHistory:
         """As in `Engine`; the requests of all steps are sent together, not one after the other."""
-        num_worlds, length = check_observations(steps, self.signals)
+        length = check_observations(steps, self.signals)[1]
         beliefs = [self.observe(None, steps.window(0, length - num_steps, axis=1), seed=seed)]
         for now in range(length - num_steps, length):
             beliefs.append(self.observe(beliefs[-1], steps.step(now), seed=seed))
@@ -180,8 +171,7 @@ class LanguageEngine(NumpyEngine, Storable):
 
         def by_step(values: NDArray[np.generic]) -> NDArray[np.generic]:
             """The last inputs [W, L, *shape] as [L * W, 1, *shape]."""
-            last = np.moveaxis(values[:, values.shape[1] - num_steps :], 1, 0)
-            return last.reshape(num_steps * num_worlds, 1, *values.shape[2:])
+            return np.concatenate([values[:, [step]] for step in range(-num_steps, 0)])
 
         future = Future(
             actions={name: by_step(value)[:, None] for name, value in steps.actions.items()},
@@ -189,10 +179,7 @@ class LanguageEngine(NumpyEngine, Storable):
         )
         together = PromptHistory(worlds=tuple(world for belief in beliefs[:-1] for world in belief.worlds))
         samples = self.imagine(together, future, num_samples=num_samples, seed=seed).signals
-        signals = {}
-        for name, value in samples.items():
-            one_step = value[:, 0, :, 0]
-            signals[name] = np.moveaxis(one_step.reshape(num_steps, num_worlds, *one_step.shape[1:]), 0, 1)
+        signals = {n: np.stack(np.split(value[:, 0, :, 0], num_steps), axis=1) for n, value in samples.items()}
         return ReplayedHistory(belief=beliefs[-1], signals=signals)
 
     def imagine(
@@ -207,8 +194,7 @@ class LanguageEngine(NumpyEngine, Storable):
         """
         del noise  # the endpoint draws
         history, size = own_belief(belief, PromptHistory), check_future(future, self.schema)
-        if len(history.worlds) != size.num_worlds:
-            raise InputError(f"the belief is of {len(history.worlds)} worlds, and the future is of {size.num_worlds}.")
+        _same_number(history.worlds, size.num_worlds)
         shape = (size.num_worlds, size.num_versions, 1 if self.deterministic else num_samples)
         imagined: dict[str, NDArray[np.generic]] = {
             signal.name: np.zeros((*shape, size.horizon, *signal.shape), signal.dtype) for signal in self.signals
@@ -217,7 +203,12 @@ class LanguageEngine(NumpyEngine, Storable):
         paths = {place: history.worlds[place[0]] for place in places}
         read = partial(read_answer, signals=self.signals)
         for step in range(size.horizon):
-            inputs = {place: self._applied(future, place[0], place[1], step) for place in places}
+            inputs: dict[tuple[int, ...], Row] = {}
+            for place in places:
+                world, version, _ = place
+                actions = {name: value[world, version, step, ...] for name, value in future.actions.items()}
+                exogenous = {name: value[world, step, ...] for name, value in future.exogenous.items()}
+                inputs[place] = self._inputs({**actions, **exogenous})
             seeds = [0 if self.deterministic else _seed(seed, sample, step) for sample in range(shape[2])]
             requests = [self._request(paths[place], inputs[place], seeds[place[2]]) for place in places]
             for place, answer in zip(places, self.chat.answers(requests, read), strict=True):
@@ -228,7 +219,7 @@ class LanguageEngine(NumpyEngine, Storable):
 
     def to_parts(self) -> Parts:
         """All settings except the transcript and the limits on requests, which belong to the machine and the user."""
-        settings = {name: getattr(self, name) for name in _SETTINGS}
+        settings = {item.name: getattr(self, item.name) for item in fields(_Settings)}
         stored = _Stored(endpoint=self.chat.endpoint, prompt=PROMPT_HASH, **settings)
         return Parts(config=json.loads(to_json(stored)))
 
@@ -250,7 +241,7 @@ class LanguageEngine(NumpyEngine, Storable):
             if stored.prompt != PROMPT_HASH:
                 fix = "Calibrate the engine again and save it"
                 raise ConfigError(f"the bundle has prompt hash {stored.prompt!r}, expected {PROMPT_HASH}.")
-            settings = {name: getattr(stored, name) for name in _SETTINGS}
+            settings = {item.name: getattr(stored, item.name) for item in fields(_Settings)}
             return cls(schema=schema, chat=Chat(stored.endpoint, listed_only=True), **settings)
         except (ConfigError, TypeError, ValueError) as error:
             raise DataError(str(error).rstrip("."), fix=f"{fix}.") from error
@@ -290,11 +281,6 @@ class LanguageEngine(NumpyEngine, Storable):
     def _value(self, signal: Signal, values: Arrays) -> PromptValue:
         return to_prompt_value(signal, values[signal.name], digits=self.digits)
 
-    def _applied(self, future: Future, world: int, version: int, step: int) -> Row:
-        actions = {name: value[world, version, step, ...] for name, value in future.actions.items()}
-        exogenous = {name: value[world, step, ...] for name, value in future.exogenous.items()}
-        return self._inputs({**actions, **exogenous})
-
     def _request(self, rows: tuple[Row, ...], inputs: Row, seed: int) -> Request:
         question = {
             "about": self.about,
@@ -307,6 +293,11 @@ class LanguageEngine(NumpyEngine, Storable):
         }
         messages = [("system", PROMPT), ("user", json.dumps(question, ensure_ascii=False))]
         return self.chat.request(messages, schema=answer_schema(self.signals), seed=seed)
+
+
+def _same_number(worlds: Sized, num_worlds: int) -> None:
+    if len(worlds) != num_worlds:
+        raise InputError(f"the belief is of {len(worlds)} worlds, and the other arguments are of {num_worlds}.")
 
 
 def _seed(seed: int, sample: int, step: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, final
@@ -13,6 +12,7 @@ from worldline.errors import MissingExtraError, UnavailableError
 try:
     import httpx2
     from openai import APIConnectionError, APIStatusError, Omit, OpenAI
+    from openai.types.chat import ChatCompletion
 except ImportError as error:
     raise MissingExtraError("openai", "language") from error
 
@@ -22,16 +22,19 @@ _HEADERS = {"accept", "accept-encoding", "authorization", "connection", "content
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 """Errors after which nothing was charged."""
 
+Tokens = tuple[int, int]
+"""Charged input and output tokens."""
+
 
 @final
 class ChatConnection:
-    """Posts to one endpoint. Thread-safe; repeats failures, keeps its connections open, follows no redirects.
+    """Sends requests to one endpoint. Thread-safe; repeats failures, keeps connections open, follows no redirects.
 
     Args:
         endpoint: address, time limit and number of repetitions.
         num_connections: largest number at a time.
         before_attempt: called before anything is sent, repetitions included; its exceptions reach the caller.
-        on_lost_reply: called for each attempt that the server may have charged although no readable response came.
+        on_reply: called with the charged tokens of each reply; None if they are unknown or the reply was lost.
 
     Raises:
         MissingExtraError: openai is not installed (on import of this module).
@@ -40,14 +43,13 @@ class ChatConnection:
     def __init__(
         self,
         endpoint: Endpoint,
-        *,
         num_connections: int,
         before_attempt: Callable[[], None],
-        on_lost_reply: Callable[[], None],
+        on_reply: Callable[[Tokens | None], None],
     ) -> None:
         limits = httpx2.Limits(max_connections=num_connections, max_keepalive_connections=num_connections)
-        http = _HttpClient(before_attempt, on_lost_reply, limits=limits, trust_env=not endpoint.is_loopback)
-        self._endpoint = endpoint
+        http = _HttpClient(before_attempt, on_reply, limits=limits, trust_env=not endpoint.is_loopback)
+        self._endpoint, self._on_reply, self._takes_format = endpoint, on_reply, True
         self._client = OpenAI(
             base_url=endpoint.base_url,
             api_key="given with each request",
@@ -57,32 +59,56 @@ class ChatConnection:
         )
         weakref.finalize(self, http.close)
 
-    def post(self, body: Mapping[str, Any], *, key: str | None) -> tuple[int, str]:
-        """Status and body of the response, with the key masked.
+    def complete(self, request: Mapping[str, Any], *, key: str | None) -> tuple[str, Tokens | None]:
+        """The text of the answer, empty if there is none, and the charged tokens, None if they are unknown.
+
+        The request is repeated without `response_format` if the endpoint rejects that.
 
         Args:
-            body: plain JSON values.
-            key: sent as a bearer token; None for none.
+            request: the body, plain JSON values.
+            key: sent as a bearer token, and masked in the answer and in errors; None for none.
 
         Raises:
-            UnavailableError: the server was busy, failed or did not answer, in every attempt.
+            UnavailableError: the server refused the request, was busy or did not answer, or sent something else.
         """
-        failed = f"{self._endpoint.title} did not answer within {self._endpoint.num_retries + 1} tries."
-        headers = {"Authorization": Omit() if key is None else f"Bearer {key}"}
+        plain = {name: value for name, value in request.items() if name != "response_format"}
         try:
-            response = self._client.post(
-                "/chat/completions", body=dict(body), cast_to=httpx2.Response, options={"headers": headers}
-            )
-        except APIStatusError as error:
-            response = error.response
-        except APIConnectionError as error:
+            try:
+                completion = self._post(dict(request) if self._takes_format else plain, key)
+            except APIStatusError as error:
+                if error.status_code not in (400, 422) or not self._takes_format:
+                    raise
+                completion = self._post(plain, key)
+                self._takes_format = False
+        except (APIStatusError, APIConnectionError) as error:
+            raise UnavailableError(_masked(key, self._reason(error))) from error
+        usage = getattr(completion, "usage", None)
+        charged = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+        tokens: Any = charged if all(isinstance(count, int) for count in charged) else None
+        self._on_reply(tokens)
+        if not isinstance(completion, ChatCompletion):
+            problem = f"{self._endpoint.title} sent no chat completion: {str(completion)[:300]!r}. Check base_url."
+            raise UnavailableError(_masked(key, problem))
+        # The client does not validate replies, and a reasoning model may run out of tokens before it answers.
+        choices: Any = getattr(completion, "choices", None) or [None]
+        content = getattr(getattr(choices[0], "message", None), "content", None)
+        return _masked(key, content if isinstance(content, str) else ""), tokens
+
+    def _post(self, body: dict[str, Any], key: str | None) -> Any:
+        """The parsed reply; a text if it is no JSON."""
+        headers = {"Authorization": Omit() if key is None else f"Bearer {key}"}
+        return self._client.post("/chat/completions", body=body, cast_to=ChatCompletion, options={"headers": headers})
+
+    def _reason(self, error: APIStatusError | APIConnectionError) -> str:
+        """What failed, with the reply of the server."""
+        who, failed = self._endpoint.title, f"did not answer within {self._endpoint.num_retries + 1} tries."
+        if isinstance(error, APIConnectionError):
             cause = error.__cause__ or error
-            reason = f"{type(cause).__name__}: {_without(key, str(cause)) or 'no answer in time'}"
-            raise UnavailableError(f"{failed} {reason}") from error
-        status, text = response.status_code, _without(key, response.text)
+            return f"{who} {failed} {type(cause).__name__}: {str(cause) or 'no answer in time'}"
+        status, text = error.status_code, str(error.body)[:300]
         if status in (408, 409, 429) or status >= 500:  # those that the openai client repeats
-            raise UnavailableError(f"{failed} status {status}: {text[:300]}")
-        return status, text
+            return f"{who} {failed} status {status}: {text}"
+        return f"{who} refused the request with status {status}: {text}"
 
 
 class _HttpClient(httpx2.Client):
@@ -92,10 +118,11 @@ class _HttpClient(httpx2.Client):
     `OPENAI_ORG_ID` and `OPENAI_CUSTOM_HEADERS`, to any endpoint.
     """
 
-    def __init__(self, before_attempt: Callable[[], None], on_lost_reply: Callable[[], None], **settings: Any) -> None:
+    def __init__(
+        self, before_attempt: Callable[[], None], on_reply: Callable[[Tokens | None], None], **settings: Any
+    ) -> None:
         super().__init__(**settings)
-        self._before_attempt = before_attempt
-        self._on_lost_reply = on_lost_reply
+        self._before_attempt, self._on_reply = before_attempt, on_reply
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         self._before_attempt()
@@ -106,16 +133,10 @@ class _HttpClient(httpx2.Client):
         except _NEVER_SENT:
             raise
         except httpx2.RequestError:
-            self._on_lost_reply()
+            self._on_reply(None)
             raise
 
 
-def _without(key: str | None, text: str) -> str:
-    """`text` with the key masked, in case the server repeats it; keys below 8 characters are not masked.
-
-    JSON, and JSON within JSON, may escape any letter, so escaped forms of the key are masked too.
-    """
-    if key is None or len(key) < 8:
-        return text
-    letters = (rf"(?:\\{{0,4}}{re.escape(letter)}|\\{{1,4}}u(?i:{ord(letter):04x}))" for letter in key)
-    return re.sub("".join(letters), "***", text)
+def _masked(key: str | None, text: str) -> str:
+    """`text` without the key, which a server may repeat; keys below 8 characters are not masked."""
+    return text if key is None or len(key) < 8 else text.replace(key, "***")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -15,29 +16,7 @@ from worldline.episode import Arrays
 from worldline.errors import InputError, UnavailableError
 from worldline.schema import Kind, Signal
 
-PROMPT = """\
-You tell how a world goes on, one step at a time.
-
-You are given a JSON object:
-- "about": facts on this world, in words; may be empty.
-- "step_s": seconds from one step to the next; null where it is not known.
-- "signals": what is measured and what is done. "role" is "observation" (what the world shows), "action" (what is done
-  to it) or "exogenous" (what comes from outside, such as weather). A signal has a "unit" and a "size", the number of
-  its components, with their "low" and "high" bounds (null for none); or it is one of "num_values" labels, told as an
-  integer from 0. "period" is after how much a value repeats, as an angle does. "entity" is the thing that it belongs
-  to.
-- "history": steps, the oldest first, the present last. "observations" are the values at that time, null where they
-  were not measured. "inputs" are the actions and exogenous values from that time until the next one.
-- "apply": the actions and exogenous values from the present until the next time.
-- "predict": names of the observations to tell.
-- "answer": "expectation" for what is to be expected; "draw" for one outcome drawn from all that may come, each as
-  often as it is likely.
-
-Answer with the values at the next time, and with nothing else: one JSON object that has each name in "predict" as a
-key. The value is a list of numbers, one a component, in the signal's unit and within its bounds; or the integer of a
-label. Work out from the history how each signal follows from the last values and the inputs, and apply that to the
-present.
-"""
+PROMPT = (files(__package__) / "prompt.txt").read_text("utf-8")
 """The system message. The user message after it is the JSON object that it describes."""
 
 PROMPT_HASH = hashlib.sha256(PROMPT.encode()).hexdigest()[:12]
@@ -144,9 +123,8 @@ def _last_object(text: str) -> Mapping[str, Any]:
 def _value(signal: Signal, answer: object) -> NDArray[np.generic]:
     if signal.num_values is not None:
         if type(answer) is not int or not 0 <= answer < signal.num_values:
-            raise UnavailableError(
-                f"{signal.name!r} is {answer!r:.100}, and an integer from 0 to {signal.size - 1} is due."
-            )
+            due = f"an integer from 0 to {signal.size - 1} is due"
+            raise UnavailableError(f"{signal.name!r} is {answer!r:.100}, and {due}.")
         return np.asarray(answer, signal.dtype)
     numbers = answer if isinstance(answer, list) else []
     if len(numbers) != signal.size or any(type(number) not in (int, float) for number in numbers):

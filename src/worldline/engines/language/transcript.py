@@ -62,22 +62,16 @@ def exchanges(path: Path) -> Iterator[Exchange]:
     """
     with path.open("rb") as file:
         for number, text in enumerate(file, start=1):
+            fix = "Give the path of a transcript, or of a new file."
             try:
                 exchange = msgspec.json.decode(text, type=Exchange)
             except (msgspec.DecodeError, RecursionError) as error:
                 if text.startswith(_OPENING[: len(text.rstrip(b"\n"))]):
                     continue
-                raise DataError(
-                    f"line {number} is not a line of a transcript",
-                    fix="Give the path of a transcript, or of a new file.",
-                    file=path,
-                ) from error
+                raise DataError(f"line {number} is not a line of a transcript", fix=fix, file=path) from error
             if request_hash(exchange.request) != exchange.hash:
-                raise DataError(
-                    f"line {number} is not what was written there",
-                    fix="Restore the original transcript, or remove the line.",
-                    file=path,
-                )
+                fix = "Restore the original transcript, or remove the line."
+                raise DataError(f"line {number} is not what was written there", fix=fix, file=path)
             yield exchange
 
 

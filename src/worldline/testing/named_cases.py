@@ -1,21 +1,32 @@
-"""A `WorldCase` from logs: held-out episodes and a goal."""
+"""What `worldline conform` checks: a world on logs, or a part by its name on a toy environment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 
+from worldline.data.store import Store
+from worldline.data.windows import Windows
 from worldline.engines.base import Card
+from worldline.engines.fixed_lag import FixedLagBaseline
 from worldline.episode import Episode
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.planning.base import Goal
+from worldline.registry import load
 from worldline.schema import Kind
-from worldline.testing.prediction_case import observed_values
-from worldline.testing.world_case import WorldCase
+from worldline.testing.cases import EngineCase, WorldCase
+from worldline.testing.clauses import Case
+from worldline.testing.log_edits import observed_values
+from worldline.testing.models import ModelCase
+from worldline.testing.planners import PlannerCase
+from worldline.testing.toys import Integrator
+from worldline.training.batches import to_window, window_signals
 from worldline.workflows.held_out import read_episodes
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
@@ -85,3 +96,41 @@ def logged_goal(card: Card, episodes: Sequence[Episode], horizon: int) -> Goal:
         f"the world predicts {', '.join(card.predicts)}, and none of these can be a goal. "
         "Fit a readout or a distance head."
     )
+
+
+def named_case(kind: str, name: str) -> Case:
+    """A registered part with toy data.
+
+    Args:
+        kind: "planner", "model" or "engine".
+        name: the registered name.
+
+    Raises:
+        UnknownNameError: there is no such part.
+        UnsupportedError: the engine cannot be fitted to logs alone.
+    """
+    part, toy = load(kind, name), Integrator(noise=0.2)
+    if kind == "planner":
+        return PlannerCase(planner=part())
+    if kind == "model":
+        return _untrained(part, toy)
+    if not issubclass(part, FixedLagBaseline):
+        raise UnsupportedError(
+            f"the engine {name!r} cannot be built from logs alone. Build it in a test and call "
+            "worldline.testing.check_engine."
+        )
+    engine = part.fit(toy.episodes(60, 14, seed=1), toy.schema)
+    return EngineCase(engine=engine, episodes=toy.episodes(20, 14, seed=2))
+
+
+def _untrained(family: Any, toy: Integrator) -> ModelCase:
+    """An untrained model of the toy environment, with logs."""
+    torch.manual_seed(0)
+    model = family(schema=toy.schema, config=family.Config(inputs=("position",)))
+    with TemporaryDirectory() as folder:
+        store = Store.create(Path(folder) / "toy", toy.schema)
+        for episode in toy.episodes(6, 5, seed=3):
+            store.append(episode)
+        windows = Windows(store, 6, range(6), window_signals(toy.schema, ("position",)))
+        batch = windows.sample(6, np.random.default_rng(0))
+    return ModelCase(model=model, window=to_window(batch, toy.schema))

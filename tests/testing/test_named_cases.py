@@ -11,16 +11,15 @@ from tests.testing.exact_world import Exact, toy_episodes
 
 from worldline.config import replace_at
 from worldline.data.store import Store, open_store
-from worldline.engines.baselines import Linear
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError, UnreadableError
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.testing.logged_world import case_from_logs, logged_goal
+from worldline.testing.cases import WorldCase
+from worldline.testing.named_cases import case_from_logs, logged_goal
 from worldline.testing.toys import Integrator
-from worldline.testing.world_case import WorldCase
 from worldline.training.heads.base import by_name
 from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
 from worldline.training.heads.readout import Readout, ReadoutConfig
@@ -71,15 +70,6 @@ def test_no_more_is_read_than_is_taken(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Store, "episode", counted)
     assert len(case_of(Exact(), logs, num_episodes=3).episodes) == 3
     assert read == [0, 1, 2]
-
-
-def test_a_world_in_this_process_says_what_it_was_calibrated_on(tmp_path: Path) -> None:
-    engine = Linear.fit(TOY.episodes(20, 14, seed=1), TOY.schema)
-    calibration = calibrate(engine, TOY.episodes(40, 14, seed=2), horizon=4, num_windows=1, seed=0)
-    case = case_of(
-        LocalWorld(engine, calibration, CrossEntropy()), stored(tmp_path / "logs", TOY.episodes(9, 14, seed=3))
-    )
-    assert case.num_calibration == calibration.num_episodes == 30
 
 
 def test_of_the_store_that_a_bundle_was_learned_from_only_what_was_held_out(tmp_path: Path) -> None:

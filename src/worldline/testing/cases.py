@@ -1,0 +1,253 @@
+"""Engines and worlds with their test data: the same windows of logs, and calls with fixed draws."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from worldline.config import Bounds
+from worldline.data.windows import ForecastWindows, forecast_windows
+from worldline.engines.base import Card, Engine, EngineBelief
+from worldline.episode import Arrays, Episode, Future, History
+from worldline.planning.base import Goal, Rollout
+from worldline.schema import Kind
+from worldline.testing.clauses import Case, CaseError, TwoOrMore
+from worldline.testing.comparing import as_float, map_arrays
+from worldline.testing.rollouts import RolloutCase
+from worldline.training.batches import to_inputs
+from worldline.world.base import Plan, Prediction, Scores, World
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionCase(Case, ABC):
+    """Something that predicts, with the logs on which it is checked.
+
+    Args:
+        episodes: at least 2 of a world that it models; `timing` needs about 20.
+        horizon: T, predicted steps, at least 2.
+        tolerance: largest relative difference between two results that must be equal.
+        seed: of all draws.
+    """
+
+    episodes: Sequence[Episode]
+    horizon: TwoOrMore = 4
+    tolerance: float = 1e-4
+    seed: int = 0
+
+    @property
+    @abstractmethod
+    def card(self) -> Card:
+        """Its card."""
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """H, observations in the history."""
+
+    @abstractmethod
+    def means(self, windows: ForecastWindows) -> Arrays:
+        """The mean prediction per signal [W, T, *shape] under the inputs of the windows, with fixed draws."""
+
+    def places(self, *, margin: int = 0, length: int | None = None) -> list[tuple[Episode, int]]:
+        """Each episode with a random index of the present, always the same.
+
+        Args:
+            margin: unused steps before the history and after the future.
+            length: H, another one than that of the case.
+
+        Raises:
+            CaseError: an episode is too short, or there are fewer than two.
+        """
+        first = (length or self.length) - 1 + margin
+        need = first + self.horizon + margin
+        short = [number for number, episode in enumerate(self.episodes) if episode.num_steps < need]
+        if short or len(self.episodes) < 2:
+            raise CaseError(
+                f"got {len(self.episodes)} episodes, of which {short} have fewer than the {need} steps that the check "
+                f"needs ({first + 1 - margin} observations, {self.horizon} steps ahead). Give at least two, and longer "
+                "ones."
+            )
+        rng = np.random.default_rng(self.seed)
+        last = [episode.num_steps - self.horizon - margin for episode in self.episodes]
+        return [
+            (episode, int(rng.integers(first, stop + 1))) for episode, stop in zip(self.episodes, last, strict=True)
+        ]
+
+    def windows(self, length: int | None = None) -> ForecastWindows:
+        """One window of each episode, always the same."""
+        length = length or self.length
+        return forecast_windows(self.places(length=length), length=length, horizon=self.horizon)
+
+    def turned(self, windows: ForecastWindows) -> ForecastWindows:
+        """The windows of other episodes: each in the place of the one before."""
+        return windows.select(np.roll(np.arange(windows.num_worlds), 1).tolist())
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineCase(PredictionCase, RolloutCase):
+    """An engine and the logs on which it is checked; see also `PredictionCase`.
+
+    Args:
+        engine: the engine.
+        num_candidates: N, at least 2.
+        num_samples: S, requested samples, at least 2.
+    """
+
+    kind: ClassVar[str] = "engine"
+
+    engine: Engine
+    num_candidates: TwoOrMore = 3
+    num_samples: TwoOrMore = 3
+
+    @property
+    def card(self) -> Card:
+        """The engine's card."""
+        return self.engine.describe()
+
+    @property
+    def draws(self) -> bool:
+        """Whether the engine draws samples."""
+        return not self.card.deterministic
+
+    @property
+    def length(self) -> int:
+        """H, one observation more than `Card.context`, at least 3."""
+        return max(self.card.context, 2) + 1
+
+    @property
+    def batch(self) -> int:
+        """W."""
+        return len(self.episodes)
+
+    def means(self, windows: ForecastWindows) -> Arrays:
+        """The mean over samples per signal [W, T, *shape] under the inputs of the windows."""
+        predicted = self.roll(self.observe(windows.history), windows.future())
+        return {name: as_float(value)[:, 0].mean(1) for name, value in predicted.items()}
+
+    def future(self, windows: ForecastWindows) -> Future:
+        """The logged inputs of the windows with N - 1 alternative actions."""
+        return windows.future(self.num_candidates, self.seed)
+
+    def ready(self) -> tuple[History, EngineBelief, Future]:
+        """The histories of the windows, the belief after them, and their inputs with alternative actions."""
+        windows = self.windows()
+        return windows.history, self.observe(windows.history), self.future(windows)
+
+    def split(self, history: History) -> tuple[History, History]:
+        """All but the last step, and the last one."""
+        return map_arrays(history, lambda value: value[:, :-1]), map_arrays(history, lambda value: value[:, -1:])
+
+    def observe(self, history: History, belief: EngineBelief | None = None) -> EngineBelief:
+        """The belief after `history`."""
+        return self.engine.observe(belief, history, seed=self.seed)
+
+    def predicted(self) -> Arrays:
+        """The prediction for the windows of the case under all candidates."""
+        return self.roll(*self.ready()[1:])
+
+    def pick(self, inputs: Future, index: list[int]) -> Future:
+        """The candidates with these indices, in this order."""
+        return replace(inputs, actions=map_arrays(inputs.actions, lambda value: value[:, index]))
+
+    def rollout(self, belief: EngineBelief, future: Future, actions: Tensor | None = None) -> Rollout:
+        """The rollout of `future`, with fixed draws; `actions` [W, N, T, A] replaces its actions."""
+        inputs = to_inputs(future.actions, future.exogenous, self.card.schema, self.engine.device)
+        actions = inputs.actions if actions is None else actions.to(self.engine.device)
+        return self.engine.rollout(belief, actions, inputs.exogenous, num_samples=self.num_samples, seed=self.seed)
+
+    def roll(self, belief: EngineBelief, future: Future) -> Arrays:
+        """The predicted signals [W, N, S, T, *shape]."""
+        return self.engine.imagine(belief, future, num_samples=self.num_samples, seed=self.seed).signals
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldCase(PredictionCase):
+    """A world with the logs and the goal on which it is checked; see also `PredictionCase`.
+
+    The episodes are held out from training and calibration. The statistical clauses (coverage, trust, surprise)
+    need 30 or more.
+
+    Args:
+        world: the world.
+        goal: one that the world supports, for a single world.
+        num_calibration: number of calibration episodes of the world; None treats its levels as exact.
+        alpha: false alarm rate of each statistical clause.
+    """
+
+    kind: ClassVar[str] = "world"
+
+    world: World
+    goal: Goal
+    num_calibration: int | None = None
+    alpha: Annotated[float, Bounds(above=0, below=0.5)] = 1e-3
+    tolerance: float = 1e-3
+
+    @property
+    def card(self) -> Card:
+        """The world's card."""
+        return self.world.describe()
+
+    @property
+    def length(self) -> int:
+        """H, the observations of `Card.context`, at least 2."""
+        return max(self.card.context, 2)
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """The predicted signals that are vectors."""
+        return tuple(name for name in self.card.predicts if self.card.schema[name].kind is Kind.VECTOR)
+
+    def calibrated(self) -> bool:
+        """Whether predictions have bands."""
+        return self.predict(self.query()).calibrated
+
+    def means(self, windows: ForecastWindows) -> Arrays:
+        """The mean prediction per signal [W, T, *shape]."""
+        return {name: forecast.mean for name, forecast in self.predict(windows).signals.items()}
+
+    def query(self, world: int = 0) -> ForecastWindows:
+        """The query about one world of `windows`, without the batch axis."""
+        return one_world(self.windows(), world)
+
+    def taken(self, episode: Episode) -> Arrays:
+        """The logged actions after observation H - 1 of an episode."""
+        return map_arrays(episode.actions, lambda value: value[self.length - 1 :][: self.horizon])
+
+    def plans(self, world: int = 0, num_plans: int = 4) -> Arrays:
+        """Plans [N, T, *shape] for one world of `windows`: the logged actions, then steps drawn from the logs."""
+        return {name: value[world] for name, value in self.windows().future(num_plans, self.seed).actions.items()}
+
+    def predict(self, query: ForecastWindows, **options: Any) -> Prediction:
+        """The prediction for one world or W under the actions of the query; `options` are those of `World.predict`."""
+        options = {"exogenous": query.exogenous or None, "level": 0.8, **options}
+        return self.world.predict(query.history, query.actions, **options)
+
+    def score(self, query: ForecastWindows, plans: Arrays, goal: Goal | None = None, **options: Any) -> Scores:
+        """The scores of N plans [N, T, *shape], for the goal of the case by default; see also `predict`."""
+        options = {"exogenous": query.exogenous or None, **options}
+        return self.world.score(query.history, plans, goal or self.goal, **options)
+
+    def plan(self, query: ForecastWindows, goal: Goal | None = None, **options: Any) -> Plan:
+        """A plan, for the goal of the case by default; `options` are other arguments of `World.plan`."""
+        options = {"horizon": self.horizon, "exogenous": query.exogenous or None, "seed": self.seed, **options}
+        return self.world.plan(query.history, goal or self.goal, **options)
+
+    def batch_goal(self, num_worlds: int) -> Goal:
+        """The goal, the same for each of W worlds."""
+        targets = {name: np.stack([value] * num_worlds) for name, value in self.goal.targets.items()}
+        return replace(self.goal, targets=targets)
+
+
+def one_world(windows: ForecastWindows, world: int) -> ForecastWindows:
+    """The window of the world with this index, without the batch axis."""
+    return map_arrays(windows, lambda value: value[world])
+
+
+def one_plan(actions: Arrays) -> Arrays:
+    """Actions [T, *shape] as plans [1, T, *shape]."""
+    return map_arrays(actions, lambda value: value[None])

@@ -1,0 +1,223 @@
+"""Requirements on values, results and errors: each function raises `BreachError` if the contract is broken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldline.errors import InputError, UnsupportedError, WorldlineError
+from worldline.schema import Signal
+
+Answer = TypeVar("Answer")
+
+Wanted = str | float | tuple[int, ...]
+"""A word, a number or a shape that a message must contain."""
+
+Floats = NDArray[np.floating]
+
+
+class BreachError(AssertionError):
+    """A violation of the clause that is checked. The text describes it, with the values."""
+
+
+def holds(condition: bool | np.bool_ | NDArray[np.bool_] | Tensor, problem: str) -> None:
+    """Raises BreachError if `condition` is False, or not True everywhere.
+
+    Args:
+        condition: required by the contract.
+        problem: description of the violation, with the values.
+    """
+    if not (condition if isinstance(condition, bool) else condition.all()):
+        raise BreachError(problem)
+
+
+def existing(value: Answer | None, problem: str) -> Answer:
+    """The value; raises BreachError if it is None."""
+    holds(value is not None, problem)
+    return cast(Answer, value)
+
+
+def equal(first: Any, second: Any, problem: str, *, within: float = 0.0) -> None:
+    """Raises BreachError if two arrays differ, or two mappings of arrays; NaN differs from everything.
+
+    Args:
+        first: any array or tensor, or a mapping of these.
+        second: the same shape or names.
+        problem: meaning of a difference.
+        within: largest difference, relative to the largest magnitude in either.
+    """
+    if isinstance(first, Mapping):
+        holds(set(first) == set(second), f"{problem} (names {sorted(first)} and {sorted(second)})")
+        for name in first:
+            equal(first[name], second[name], f"{problem}: {name!r}", within=within)
+        return
+    holds(np.shape(first) == np.shape(second), f"{problem} (shapes {np.shape(first)} and {np.shape(second)})")
+    gap = difference(first, second)
+    holds(gap <= within, f"{problem} (relative difference {gap:.3g}, allowed {within:.3g})")
+
+
+def candidate_orders(num: int) -> Iterator[tuple[list[int], str]]:
+    """Choices of N candidates whose results must be those of all candidates, with the meaning of a difference."""
+    for number in range(num):
+        yield [number], f"candidate {number} alone differs from its result in the batch"
+    yield [*range(1, num), 0], "another order of candidates changes their results"
+    yield [0] * num, "identical candidates give different results"
+
+
+def has_shape(what: str, value: Any, expected: tuple[int, ...]) -> None:
+    """Raises BreachError if an array has another shape, or is not finite."""
+    shape = tuple(np.shape(value))
+    holds(shape == expected, f"{what} has shape {shape}, expected {expected}")
+    holds(np.isfinite(as_float(value)), f"{what} is not finite")
+
+
+def inside_bounds(signal: Signal, value: Any, what: str = "") -> None:
+    """Raises BreachError if values of a signal are outside its bounds, by more than a rounding error."""
+    values, low, high = as_float(value), np.asarray(signal.low or -np.inf), np.asarray(signal.high or np.inf)
+    inside = difference(values, np.clip(values, low, high)) <= 1e-6
+    holds(inside, f"{what}{signal.name!r} is outside {signal.low} to {signal.high}")
+
+
+def accepts(what: str, ask: Callable[[], Answer]) -> Answer:
+    """The result of a valid call; raises BreachError if it raises InputError."""
+    try:
+        return ask()
+    except InputError as refusal:
+        raise BreachError(f"{what}: expected an answer, got InputError ({refusal})") from refusal
+
+
+def refusal_of(what: str, ask: Callable[[], Answer], expected: type[WorldlineError] = InputError) -> Any:
+    """The error of type `expected` that `ask` raises, or its result; other errors of a bad argument are breaches."""
+    try:
+        return ask()
+    except expected as refusal:
+        return refusal
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise BreachError(f"{what}: expected {expected.__name__}, got {type(error).__name__} ({error})") from error
+
+
+def refuses(what: str, ask: Callable[[], object], *wanted: Wanted, expected: type[WorldlineError] = InputError) -> None:
+    """Raises BreachError unless `ask` raises an error with a complete message.
+
+    Args:
+        what: description of the invalid input.
+        ask: makes the call.
+        wanted: parts of the message, such as the name of the signal, the expected shape and the given one.
+        expected: type of the error.
+    """
+    refusal = refusal_of(what, ask, expected)
+    holds(isinstance(refusal, expected), f"{what}: expected {expected.__name__}, got an answer")
+    missing = [part for part in wanted if not _says(str(refusal), part)]
+    holds(not missing, f"{what}: the message {str(refusal)!r} does not contain {', '.join(map(str, missing))}")
+
+
+def lacks(what: str, ask: Callable[[], object], *names: str) -> bool:
+    """Whether `ask` raised UnsupportedError; raises BreachError if its message is incomplete.
+
+    Args:
+        what: description of the call.
+        ask: makes the call.
+        names: of the ability, or of the head or calibration that provides it. The message must contain one of
+            them, and a second sentence that states what provides it.
+    """
+    try:
+        ask()
+    except UnsupportedError as refusal:
+        text = str(refusal)
+        named = any(_says(text, name) for name in names)
+        holds(named, f"{what}: the message {text!r} names none of {', '.join(names)}")
+        holds(bool(re.search(r"[.:;] +\S", text)), f"{what}: {text!r} does not state what provides it")
+        return True
+    return False
+
+
+@contextmanager
+def unchanged(*arguments: object) -> Iterator[None]:
+    """Raises BreachError if the block changes arrays in `arguments` or the global random state."""
+    # NPY002 demands a Generator, but the legacy global state is what this checks.
+    before, numpy_state = [snapshot(argument) for argument in arguments], np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=()):
+        torch.rand(1)  # reseeding is detected in a perturbed state only
+        np.random.random()  # noqa: NPY002
+        try:
+            state = _random_state()
+            yield
+            after = _random_state()
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+    for argument, kept in zip(arguments, before, strict=True):
+        same_snapshots(kept, snapshot(argument), f"an argument, {type(argument).__name__}, was changed in place")
+    problem = "the global random state of torch or NumPy was used; every draw must come from the seed"
+    holds(state == after, problem)
+
+
+def _random_state() -> tuple[bytes, str]:
+    """State of the global generators, except `random`: runtime type checkers draw from it."""
+    legacy = np.random.get_state(legacy=False)  # noqa: NPY002
+    return torch.get_rng_state().numpy().tobytes(), repr(legacy)
+
+
+def as_float(values: Any) -> NDArray[np.float64]:
+    """A float64 array of the same shape."""
+    return np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
+
+
+def difference(first: Any, second: Any) -> float:
+    """The largest difference relative to the largest finite magnitude; infinite for NaN or one infinite value."""
+    a, b = as_float(first), as_float(second)
+    with np.errstate(invalid="ignore"):
+        gap = np.where(a == b, 0.0, np.abs(a - b))
+    magnitude = np.where(np.isfinite(a) & np.isfinite(b), np.maximum(np.abs(a), np.abs(b)), 0.0)
+    share = float(gap.max(initial=0.0) / magnitude.max(initial=1e-12))
+    return share if np.isfinite(share) else float("inf")
+
+
+def map_arrays(value: Answer, function: Callable[[Any], Any]) -> Answer:
+    """`value` with `function` applied to all arrays and tensors in its mappings and dataclasses."""
+    mapped: Any = value
+    if isinstance(value, (Tensor, np.ndarray)):
+        mapped = function(value)
+    elif isinstance(value, Mapping):
+        mapped = {name: map_arrays(inner, function) for name, inner in value.items()}
+    elif is_dataclass(value) and not isinstance(value, type):
+        mapped = replace(value, **{item.name: map_arrays(vars(value)[item.name], function) for item in fields(value)})
+    return cast(Answer, mapped)
+
+
+def snapshot(value: object) -> dict[str, object]:
+    """Copies of all values in mappings, sequences and dataclasses, by place, such as "observations.camera"."""
+    if isinstance(value, (Tensor, np.ndarray, float)):
+        return {"": (as_float(value) if isinstance(value, Tensor) else np.asarray(value)).tobytes()}
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {item.name: vars(value)[item.name] for item in fields(value)}
+    elif isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
+        return {"": value}
+    parts = {name: snapshot(part) for name, part in value.items()}
+    return {f"{name}.{place}".rstrip("."): copy for name, part in parts.items() for place, copy in part.items()}
+
+
+def same_snapshots(before: Mapping[str, object], after: Mapping[str, object], problem: str) -> None:
+    """Raises BreachError with the first place where two snapshots differ, such as "observations.camera"."""
+    holds(set(before) == set(after), f"{problem}: the names {sorted(before)} became {sorted(after)}")
+    place = next((place for place, value in before.items() if value != after[place]), None)
+    holds(place is None, f"{problem}: {place} differs")
+
+
+def _says(text: str, wanted: Wanted) -> bool:
+    """Whether a message contains a word (any case), a number, or every size of a shape."""
+    if isinstance(wanted, str):
+        return wanted.lower() in text.lower()
+    numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", text)]
+    if isinstance(wanted, tuple):
+        return all(size in numbers for size in wanted)
+    return any(abs(number - wanted) <= 1e-3 * max(1.0, abs(wanted)) for number in numbers)
