@@ -62,13 +62,6 @@ def filled(values: Array, known: NDArray[np.bool_]) -> Array:
     return values[last_known]
 
 
-def _gone(values: Array) -> NDArray[np.bool_]:
-    """[rows, components], True for NaN; without columns if the dtype has no NaN."""
-    if values.dtype.kind != "f" or not len(values):
-        return np.zeros((len(values) if values.ndim else 0, 0), np.bool_)
-    return np.isnan(values.reshape(len(values), -1))
-
-
 def natural(path: Path) -> tuple[tuple[int, str], ...]:
     """Returns a sort key that puts frame_9 before frame_10."""
     parts = re.split(r"(\d+)", path.name)
@@ -190,13 +183,13 @@ def flag_at_end(flags: Array, name: str, *, fix: str) -> bool:
 
 
 @dataclass(kw_only=True)
-class EpisodeDraft:
-    """What was read of an episode so far.
+class RawEpisode:
+    """What an importer reads of one episode.
 
     Args:
-        source: as in `LoggedEpisode`.
-        values: by signal, T+1 rows of observations and T of other roles.
-        observed: masks of observations with missing values.
+        source: origin of the episode, kept with it in a store, such as its task.
+        values: by signal, T+1 rows of observations and T of other roles; action t leads from observation t to t+1.
+        observed: by observation [T+1] bool, False if its value is missing.
         findings: problems; the file and the number of the episode are added at the end.
         is_left_out: whether the episode is not read, without an error; a finding says why.
         terminated: as in `Episode`.
@@ -204,6 +197,8 @@ class EpisodeDraft:
         seed: as in `Episode`.
         times: [T+1] seconds; None if unknown.
         step_s: as in `Episode`, if `times` is None.
+        roles: by signal "observation", "action", "exogenous" or "reward", where the format tells the role.
+        units: by signal, where the format tells the unit.
     """
 
     source: Metadata = field(default_factory=dict)
@@ -216,6 +211,8 @@ class EpisodeDraft:
     seed: int | None = None
     times: NDArray[np.float64] | None = None
     step_s: NDArray[np.float32] | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -240,7 +237,9 @@ class EpisodeDraft:
         Raises:
             DataError: a value of an action, exogenous signal or reward is missing.
         """
-        gone = _gone(values)
+        gone = (
+            np.isnan(values.reshape(len(values), -1)) if values.dtype.kind == "f" else np.zeros((len(values), 0), bool)
+        )
         missing = np.asarray(gone.any(1))
         if signal.role is not Role.OBSERVATION and (steps := np.flatnonzero(missing).tolist()):
             problem = f"the value is missing ({len(steps)} steps)"
@@ -273,7 +272,11 @@ class EpisodeDraft:
         return LoggedEpisode(file=file, number=number, episode=episode, findings=findings, source=self.source)
 
 
-def draft_of_arrays(arrays: Mapping[str, Array], source: Metadata, *, fix: str) -> EpisodeDraft:
+EpisodeDraft = RawEpisode
+"""Its name in the built-in importers."""
+
+
+def draft_of_arrays(arrays: Mapping[str, Array], source: Metadata, *, fix: str) -> RawEpisode:
     """Returns the draft of an episode in arrays by name, as the head of `worldline.data.formats.npz` describes them.
 
     Args:
@@ -285,7 +288,7 @@ def draft_of_arrays(arrays: Mapping[str, Array], source: Metadata, *, fix: str) 
         DataError: an end flag is set before the last row.
     """
     masks = {name.removeprefix(MASK_PREFIX): mask for name, mask in arrays.items() if name.startswith(MASK_PREFIX)}
-    draft = EpisodeDraft(source=source, values=dict(arrays), observed=masks)
+    draft = RawEpisode(source=source, values=dict(arrays), observed=masks)
     ends = {name: flag_at_end(arrays[name], name, fix=fix) for name in FLAGS if name in arrays}
     draft.end(ends.get("terminated"), ends.get("truncated"))
     if "seed" in arrays and arrays["seed"].size == 1:
@@ -307,12 +310,12 @@ def without_step(what: str, count: int, *, where: str = "") -> Finding:
     return warning(problem=problem, fix="Nothing to do, if it is no loss.")
 
 
-def too_short(what: str, count: int, *, where: str = "") -> EpisodeDraft:
+def too_short(what: str, count: int, *, where: str = "") -> RawEpisode:
     """Returns the draft of an episode that is left out, because it has no step; arguments as in `without_step`."""
-    return EpisodeDraft(findings=[without_step(what, count, where=where)], is_left_out=True)
+    return RawEpisode(findings=[without_step(what, count, where=where)], is_left_out=True)
 
 
-ReadEpisode = Callable[[int], EpisodeDraft]
+ReadEpisode = Callable[[int], RawEpisode]
 """Reads an episode by its number; raises one of `UNREADABLE` if it cannot."""
 
 
@@ -362,10 +365,22 @@ class EpisodeLogs(Logs):
 
     def failed(self, error: Exception, number: int) -> LoggedEpisode:
         """Returns the episode that cannot be read because of an error."""
-        if not isinstance(error, DataError):
-            error = DataError(f"it cannot be read ({reason(error)})", fix=DAMAGED)
-        finding = Finding.of(error, file=relative(self._root, error.file) or self._files[number], episode=number)
-        return LoggedEpisode(file=self._files[number], number=number, episode=None, findings=(finding,))
+        return unreadable(error, self._files[number], number, self._root)
+
+
+def unreadable(error: Exception, file: str, number: int, root: Path = Path()) -> LoggedEpisode:
+    """Returns an episode that cannot be read.
+
+    Args:
+        error: the reason.
+        file: of the episode, unless the error names another one in the folder `root`.
+        number: of the episode.
+        root: the folder of the logs.
+    """
+    if not isinstance(error, DataError):
+        error = DataError(f"it cannot be read ({reason(error)})", fix=DAMAGED)
+    finding = Finding.of(error, file=relative(root, error.file) or file, episode=number)
+    return LoggedEpisode(file=file, number=number, episode=None, findings=(finding,))
 
 
 def relative(root: Path, file: Path | str | None) -> str | None:
