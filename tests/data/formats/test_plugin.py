@@ -44,7 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_the_page_shows_the_package_as_it_is() -> None:
     assert only("toml", "[project") == (PLUGIN / "pyproject.toml").read_text()
-    assert only("python", "class TapeLogs") == (PLUGIN / "src" / "worldline_tape" / "__init__.py").read_text()
+    assert only("python", "@importer") == (PLUGIN / "src" / "worldline_tape" / "__init__.py").read_text()
 
 
 def test_the_round_trip_of_the_page_passes(tmp_path: Path, site: Path) -> None:
