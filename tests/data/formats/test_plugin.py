@@ -16,6 +16,7 @@ from tests.installed import installed
 from typer.testing import CliRunner
 
 import worldline
+from worldline import registry
 from worldline.cli.main import app
 from worldline.data.open_logs import open_logs
 from worldline.registry import names as registered
@@ -23,6 +24,7 @@ from worldline.schema import Kind, Role, Schema, Signal
 
 ROOT = Path(__file__).parents[3]
 PLUGIN = ROOT / "tests" / "plugin"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGE = ROOT / "docs" / "howto" / "import-your-format.md"
 
 
@@ -81,6 +83,16 @@ def test_the_plugin_is_named_and_not_loaded_unless_it_is_needed(
     open_logs(tmp_path)
     assert "tape" in registered("importer")
     assert "worldline_tape" not in sys.modules
+
+
+def test_the_importer_of_the_contribution_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = CONTRIBUTING.read_text().partition("## Adding an importer")[2].partition("\n## ")[0]
+    code, check = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(code, str(CONTRIBUTING), "exec", dont_inherit=True), names)  # noqa: S102 (our own page)
+    monkeypatch.setitem(registry._REGISTERED, "importer", {"lamp": names["read"]})
+    exec(compile(check, str(CONTRIBUTING), "exec", dont_inherit=True), names)  # noqa: S102 (our own page)
+    names["test_lamp_logs"](tmp_path)  # type: ignore[operator]  # the page defined it
 
 
 def test_the_function_for_rlds() -> None:
