@@ -94,7 +94,7 @@ class FileLogs(Logs):
         if schema is None and not seen:
             first = failures[0].findings[0]
             raise replace(first, problem=f"no episode can be read; the first: {first.problem}").error()
-        draft = SchemaDraft(files[0])
+        draft = SchemaDraft(files[0], ()) if any(raw.units for raw in raws) else SchemaDraft(files[0])
         super().__init__(*((schema, ()) if schema is not None else _inferred(seen, raws, draft)))
         self.columns = tuple(draft.columns)
 
