@@ -543,10 +543,8 @@ def open_store(path: Path | str) -> Store:
     """
     path = Path(path)
     if not is_store(path):
-        old = (path / "index.jsonl").is_file()
-        problem = "the store was written by an earlier version" if old else "the folder is no store"
-        fix = "Record or import the logs again." if old else "Check the path, or import the logs first."
-        raise DataError(f"{problem}: {SCHEMA_FILE}, {CARD_FILE} or {INDEX_FILE} is missing", fix=fix, file=path)
+        problem = f"the folder is no store: {SCHEMA_FILE}, {CARD_FILE} or {INDEX_FILE} is missing"
+        raise DataError(problem, fix="Check the path, or import the logs first.", file=path)
     refuse_special_files(path)
     schema = from_json(Schema, (path / SCHEMA_FILE).read_bytes(), where=path / SCHEMA_FILE)
     card = from_json(DataCard, (path / CARD_FILE).read_bytes(), where=path / CARD_FILE)
