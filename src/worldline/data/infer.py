@@ -20,7 +20,7 @@ from worldline.schema import Kind, Role, Schema, Signal
 MAX_VALUES = 256
 """Integer signals with larger values are vectors, not discrete signals."""
 NO_ACTION = "No column has the name of an action."
-_NO_UNITS = "Units are not in the logs: every unit is '?'. Write them into schema.json."
+NO_UNITS = "Units are not in the logs: every unit is '?'. Write them into schema.json."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class SchemaDraft:
         unclear: the first assumptions.
     """
 
-    def __init__(self, file: Path | str | None = None, unclear: Sequence[str] = (_NO_UNITS,)) -> None:
+    def __init__(self, file: Path | str | None = None, unclear: Sequence[str] = (NO_UNITS,)) -> None:
         self._file, self._signals = file, list[Signal]()
         self.unclear = dict.fromkeys(unclear)
         self.columns = list[ColumnGuess]()

@@ -9,21 +9,31 @@ The schema is inferred in a first pass over the files, unless the user gives one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
-from worldline.data.formats.reading import UNREADABLE, RawEpisode, natural, source_of, unreadable
-from worldline.data.infer import SchemaDraft, Summary, infer_schema, summarise
+from worldline.data.base import ReadOptions, refuse, schema_beside
+from worldline.data.formats.reading import (
+    UNREADABLE,
+    EpisodeLogs,
+    RawEpisode,
+    ReadEpisode,
+    natural,
+    readable,
+    source_of,
+)
+from worldline.data.infer import NO_UNITS, SchemaDraft, Summary, infer_schema, summarise
 from worldline.errors import DataError
 from worldline.schema import Role, Schema
 
 ReadFile = Callable[[Path, ReadOptions], Iterable[RawEpisode]]
 """Yields the episodes of a file, or of a folder that counts as one; raises any error of its library."""
+FileEpisode = tuple[Path, int, RawEpisode | Exception]
+"""A file, the number of an episode in it, and the episode or the error that ends the file."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +60,41 @@ class Importer:
         """Whether `path` has one of the endings, or is a folder with such files; reads no data."""
         return any(file.suffix in self.endings for file in self.files(path))
 
-    def open(self, path: Path, schema: Schema | None, reading: ReadOptions) -> FileLogs:
+    def open(self, path: Path, schema: Schema | None, reading: ReadOptions) -> EpisodeLogs:
         """The logs at `path`; arguments and errors as in `Logs.open`."""
         refuse(reading, " and ".join(self.endings), self.takes)
         if not (files := self.files(path)):
             raise DataError(f"no file ends with {' or '.join(self.endings)}", fix="Check the path.", file=path)
-        return FileLogs(self.read, files, reading, schema or schema_beside(path))
+        names, draft = list[str](), SchemaDraft(unclear=())
+
+        def listed() -> Iterator[FileEpisode]:
+            for item in self._episodes(files, reading):
+                names.append(item[0].name)
+                yield item
+
+        looks = [look for _, look in readable(listed(), _look, what="episodes", file=path)]
+        known, unclear = schema or schema_beside(path), list[str]()
+        if known is None:
+            known, unclear = _inferred(looks, draft)
+
+        def reader(_: ExitStack) -> ReadEpisode:
+            episodes = self._episodes(files, reading)
+            return lambda _: _draft_of(*next(episodes), known)
+
+        return EpisodeLogs(known, unclear, root=path, files=names, reader=reader, columns=draft.columns)
+
+    def _episodes(self, files: Sequence[Path], reading: ReadOptions) -> Iterator[FileEpisode]:
+        """The episodes of all files in order."""
+        for file in files:
+            index = 0
+            try:
+                for raw in self.read(file, reading):
+                    yield file, index, raw
+                    index += 1
+                if not index:
+                    raise DataError("it holds no episode", fix="Leave the file out, or record it again.")
+            except UNREADABLE as error:
+                yield file, index, error
 
 
 def importer(*endings: str, takes: Sequence[str] = ()) -> Callable[[ReadFile], Importer]:
@@ -68,88 +107,36 @@ def importer(*endings: str, takes: Sequence[str] = ()) -> Callable[[ReadFile], I
     return lambda read: Importer(read, endings, tuple(takes))
 
 
-class FileLogs(Logs):
-    """The episodes of several files.
-
-    Args:
-        read: reads one file.
-        files: in order, at least one.
-        reading: options of the user.
-        schema: None to infer it.
-
-    Raises:
-        DataError: no episode can be read, or no schema can be inferred.
-    """
-
-    def __init__(self, read: ReadFile, files: Sequence[Path], reading: ReadOptions, schema: Schema | None) -> None:
-        self._read, self._files, self._reading, self._count = read, files, reading, 0
-        seen, raws, failures = dict[str, dict[str, Summary]](), list[RawEpisode](), list[LoggedEpisode]()
-        for file, index, raw in self._episodes():
-            self._count += 1
-            if isinstance(raw, Exception):
-                failures.append(unreadable(raw, file.name, index))
-            elif schema is None:
-                seen[f"{file.name}, episode {index}"] = {n: summarise(np.asarray(v)) for n, v in raw.values.items()}
-                raws.append(replace(raw, values={}, observed={}))
-        if schema is None and not seen:
-            first = failures[0].findings[0]
-            raise replace(first, problem=f"no episode can be read; the first: {first.problem}").error()
-        draft = SchemaDraft(files[0], ()) if any(raw.units for raw in raws) else SchemaDraft(files[0])
-        super().__init__(*((schema, ()) if schema is not None else _inferred(seen, raws, draft)))
-        self.columns = tuple(draft.columns)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def with_schema(self, schema: Schema) -> FileLogs:
-        """The same logs with another schema."""
-        other = copy(self)
-        other.schema = schema
-        return other
-
-    def read(self) -> Iterator[LoggedEpisode]:
-        """Every episode in order; a file that cannot be read any further becomes a finding."""
-        for number, (file, index, raw) in enumerate(self._episodes()):
-            try:
-                if isinstance(raw, Exception):
-                    raise raw
-                draft = _checked(raw, self.schema)
-                draft.source = source_of(file.name, index, draft.source)
-                logged = draft.logged(self.schema, file.name, number)
-            except UNREADABLE as error:
-                logged = unreadable(error, file.name, number)
-            yield logged
-
-    def _episodes(self) -> Iterator[tuple[Path, int, RawEpisode | Exception]]:
-        """The episodes with their files and numbers in them, and the error that ends a file."""
-        for file in self._files:
-            index = 0
-            try:
-                for raw in self._read(file, self._reading):
-                    yield file, index, raw
-                    index += 1
-                if not index:
-                    raise DataError("it holds no episode", fix="Leave the file out, or record it again.")
-            except UNREADABLE as error:
-                yield file, index, error
+def _look(item: FileEpisode) -> tuple[dict[str, Summary], RawEpisode]:
+    """The summaries of an episode, and the episode without its arrays."""
+    _, _, raw = item
+    if isinstance(raw, Exception):
+        raise raw
+    summaries = {name: summarise(np.asarray(values)) for name, values in raw.values.items()}
+    return summaries, replace(raw, values={}, observed={})
 
 
-def _inferred(
-    seen: Mapping[str, Mapping[str, Summary]], raws: Sequence[RawEpisode], draft: SchemaDraft
-) -> tuple[Schema, list[str]]:
-    """The schema of some episodes, and the assumptions."""
-    roles = {name: Role(role) for raw in raws for name, role in raw.roles.items()}
+def _inferred(looks: Sequence[tuple[dict[str, Summary], RawEpisode]], draft: SchemaDraft) -> tuple[Schema, list[str]]:
+    """The schema of the episodes, and the assumptions."""
+    raws = [raw for _, raw in looks]
     units = {name: unit for raw in raws for name, unit in raw.units.items()}
-    timed = [np.diff(raw.times) for raw in raws if raw.times is not None and len(raw.times) > 1]
-    step_s = draft.usual_step("time", np.concatenate(timed)) if timed else None
+    roles = {name: Role(role) for raw in raws for name, role in raw.roles.items()}
+    gaps = [np.diff(raw.times) for raw in raws if raw.times is not None and len(raw.times) > 1]
+    if not units:
+        draft.note(NO_UNITS)
+    step_s = draft.usual_step("time", np.concatenate(gaps)) if gaps else None
+    seen = {f"episode {number}": summaries for number, (summaries, _) in enumerate(looks)}
     schema, unclear = infer_schema(seen, step_s, draft, roles=roles)
     signals = tuple(replace(signal, unit=units.get(signal.name, signal.unit)) for signal in schema.signals)
     return replace(schema, signals=signals), unclear
 
 
-def _checked(raw: RawEpisode, schema: Schema) -> RawEpisode:
+def _draft_of(file: Path, index: int, raw: RawEpisode | Exception, schema: Schema) -> RawEpisode:
     """The episode with NaN as missing values, and with a warning about each array that is no signal."""
-    draft = replace(raw, values={}, observed={}, findings=list(raw.findings))
+    if isinstance(raw, Exception):
+        raise raw
+    source = source_of(file.name, index, raw.source)
+    draft = replace(raw, source=source, values={}, observed={}, findings=list(raw.findings))
     signals = {signal.name: signal for signal in schema.signals}
     for name, values in raw.values.items():
         if name in signals:

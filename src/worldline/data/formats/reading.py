@@ -116,7 +116,7 @@ def converted(
         raise DataError(f"{problem} ({reason(error):.300})", fix=fix, file=file, signal=signal) from error
 
 
-def readable(items: Sequence[K], read: Callable[[K], V], *, what: str, file: Path) -> Iterator[tuple[K, V]]:
+def readable(items: Iterable[K], read: Callable[[K], V], *, what: str, file: Path) -> Iterator[tuple[K, V]]:
     """Yields each item with what was read of it, without the unreadable ones, which `Logs.read` reports.
 
     Args:
@@ -128,24 +128,23 @@ def readable(items: Sequence[K], read: Callable[[K], V], *, what: str, file: Pat
     Raises:
         DataError: none can be read; the first reason.
     """
-    failure: Exception | None = None
-    num_read = 0
+    failures, is_any = list[Exception](), False
     for item in items:
         try:
             content = read(item)
         except UNREADABLE as error:
-            failure = failure or error
-            continue
-        num_read += 1
-        yield item, content
-    if failure is not None and not num_read:
-        first = failure if isinstance(failure, DataError) else DataError(reason(failure), fix=DAMAGED)
-        problem = f"none of the {len(items)} {what} can be read; the first: {first.problem}"
-        raise replace(Finding.of(first, file=str(first.file or file)), problem=problem).error() from failure
+            failures.append(error)
+        else:
+            is_any = True
+            yield item, content
+    if failures and not is_any:
+        first = failures[0] if isinstance(failures[0], DataError) else DataError(reason(failures[0]), fix=DAMAGED)
+        problem = f"none of the {len(failures)} {what} can be read; the first: {first.problem}"
+        raise replace(Finding.of(first, file=str(first.file or file)), problem=problem).error() from failures[0]
 
 
 def summaries_of(
-    items: Sequence[K], read: Callable[[K], Mapping[str, Summary]], *, what: str, file: Path
+    items: Iterable[K], read: Callable[[K], Mapping[str, Summary]], *, what: str, file: Path
 ) -> dict[str, list[Summary]]:
     """Returns the summaries of all readable items by the name of the array; arguments as in `readable`.
 
@@ -365,22 +364,10 @@ class EpisodeLogs(Logs):
 
     def failed(self, error: Exception, number: int) -> LoggedEpisode:
         """Returns the episode that cannot be read because of an error."""
-        return unreadable(error, self._files[number], number, self._root)
-
-
-def unreadable(error: Exception, file: str, number: int, root: Path = Path()) -> LoggedEpisode:
-    """Returns an episode that cannot be read.
-
-    Args:
-        error: the reason.
-        file: of the episode, unless the error names another one in the folder `root`.
-        number: of the episode.
-        root: the folder of the logs.
-    """
-    if not isinstance(error, DataError):
-        error = DataError(f"it cannot be read ({reason(error)})", fix=DAMAGED)
-    finding = Finding.of(error, file=relative(root, error.file) or file, episode=number)
-    return LoggedEpisode(file=file, number=number, episode=None, findings=(finding,))
+        if not isinstance(error, DataError):
+            error = DataError(f"it cannot be read ({reason(error)})", fix=DAMAGED)
+        finding = Finding.of(error, file=relative(self._root, error.file) or self._files[number], episode=number)
+        return LoggedEpisode(file=self._files[number], number=number, episode=None, findings=(finding,))
 
 
 def relative(root: Path, file: Path | str | None) -> str | None:
