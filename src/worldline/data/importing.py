@@ -363,20 +363,20 @@ def _require_roles(logs: Logs) -> None:
     Raises:
         DataError: they have none; the message names columns that may be one, and the option to type.
     """
-    likely = likely_actions(logs.columns)
+    lacking = [role for role in (Role.ACTION, Role.OBSERVATION) if not logs.schema.of(role)]
+    if not lacking:
+        return
+    role, likely = lacking[0], likely_actions(logs.columns)
     possible = [column.name for column in likely if not column.guess.sure]
     known = [signal.name for signal in logs.schema.signals if signal.kind is not Kind.IMAGE]
-    for role, verb in ((Role.ACTION, "chosen"), (Role.OBSERVATION, "measured")):
-        if logs.schema.of(role):
-            continue
-        name = next(iter([*possible, *(column.name for column in likely), *known]), "NAME")
-        doubt = f"These may be {verb}: {', '.join(possible)}. " if possible else ""
-        command = shlex.join(["worldline", "import", "LOGS", "STORE", f"--{role}", name])
-        raise DataError(
-            f"no column is known to be an {role}, so nothing can be learned; nothing was written",
-            fix=f'{doubt}Name what is {verb}: {command} (in Python: edits={{"{name}": {{"role": "{role}"}}}}).',
-            file=logs.origin or None,
-        )
+    name = next(iter([*possible, *(column.name for column in likely), *known]), "NAME")
+    doubt = f"These may be {role}s: {', '.join(possible)}. " if possible else ""
+    command = shlex.join(["worldline", "import", "LOGS", "STORE", f"--{role}", name])
+    raise DataError(
+        f"no column is known to be an {role}, so nothing can be learned; nothing was written",
+        fix=f'{doubt}Name one: {command} (in Python: edits={{"{name}": {{"role": "{role}"}}}}).',
+        file=logs.origin or None,
+    )
 
 
 def _origin(source: Source) -> str:

@@ -97,8 +97,8 @@ class LogEdits:
     @property
     def options(self) -> tuple[str, ...]:
         """The options of `worldline import` with these edits, in a fixed order; empty without edits."""
-        counted = groupby(enumerate(sorted(set(self.drop))), key=lambda numbered: numbered[1] - numbered[0])
-        runs = [[number for _, number in run] for _, run in counted]
+        # Successive numbers have the same distance to their places in the list.
+        runs = [[n for _, n in run] for _, run in groupby(enumerate(sorted(set(self.drop))), lambda at: at[1] - at[0])]
         texts = {
             "--drop": ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs),
             "--split": ",".join(f"{episode}@{row}" for episode, row in sorted(set(self.splits))),
