@@ -14,10 +14,10 @@ from tests.data.stores import stored
 from worldline.data import LogEdits, MaskedRows, ReadOptions, import_logs, open_store
 from worldline.data import open as open_logs
 from worldline.data.checks import Finding, FindingKind, Place
-from worldline.data.importing import edit_logs_command, realign_command
 from worldline.data.log_edits import LOG_EDITS
 from worldline.data.splits import split_store
 from worldline.data.store import Store
+from worldline.data.store_notes import edit_logs_command, realign_command
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError, UnknownNameError, WorldlineError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -143,10 +143,10 @@ def test_malformed_texts_are_refused_with_an_example(option: str, text: str, res
     [
         ({"drop": "3"}, InputError, "there is no episode 3. The logs hold 3"),
         ({"split": "9@1"}, InputError, "there is no episode 9"),
-        ({"split": "1@0"}, InputError, "split 1@0: the episode begins at row 0"),
+        ({"split": "1@0"}, InputError, "split 1@0: episode 1 has 11 rows. Give a row from 1 to 10"),
         ({"mask": "lamb:1"}, UnknownNameError, "no signal is called 'lamb'. Did you mean 'lamp'"),
         ({"mask": "heater:1"}, InputError, "has the role action, and only observations can be missing.*--drop 1"),
-        ({"split": "1@11"}, InputError, "split 1@11: episode 1 has 11 rows. Give a row below 11"),
+        ({"split": "1@11"}, InputError, "split 1@11: episode 1 has 11 rows. Give a row from 1 to 10"),
         ({"mask": "lamp:1@5-11"}, InputError, "mask lamp:1@5-11: episode 1 has the rows 0 to 10"),
     ],
 )
@@ -251,7 +251,7 @@ def test_a_table_that_was_cut_keeps_its_pieces_together(tmp_path: Path) -> None:
 def test_logs_that_are_open_take_no_edits(tmp_path: Path) -> None:
     logs = open_logs(as_episodes(tmp_path), log_edits=LogEdits.parse(drop="1", split="0@5"))
     assert len(logs) == len(list(logs.read())) == 3
-    with pytest.raises(InputError, match="for logs that are open"):
+    with pytest.raises(InputError, match="given for open logs"):
         import_logs(logs, tmp_path / "store", log_edits=LogEdits())
     import_logs(logs, tmp_path / "store")
     assert open_store(tmp_path / "store").card.notes[LOG_EDITS] == "--drop 1 --split 0@5"

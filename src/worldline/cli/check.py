@@ -27,8 +27,8 @@ def check(store: Path, delay: Annotated[int, typer.Option(min=0)] = 0, seed: int
         delay: known delay between action and effect, in steps.
         seed: random seed of the samples.
     """
-    from worldline.data.importing import uncertain_roles
     from worldline.data.store import open_store
+    from worldline.data.store_notes import uncertain_roles
     from worldline.workflows.check import check as run
 
     with progress_bars() as progress:

@@ -31,9 +31,9 @@ def schema(
         edits: corrections, such as heater=action, temperature.unit=degC, power.low=0 or note=ignore.
     """
     from worldline.data.correcting import correct_schema
-    from worldline.data.importing import uncertain_roles
     from worldline.data.schema_edits import parse_edits
     from worldline.data.store import open_store
+    from worldline.data.store_notes import uncertain_roles
     from worldline.progress import tell
 
     known = open_store(store)

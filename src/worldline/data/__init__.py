@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from worldline.data.conversion import steps_s, to_episode
     from worldline.data.correcting import correct_schema
     from worldline.data.exporting import export_store
+    from worldline.data.formats.importer import importer
+    from worldline.data.formats.reading import RawEpisode
     from worldline.data.importing import import_logs
     from worldline.data.log_edits import LogEdits, MaskedRows
     from worldline.data.open_logs import open_logs as open
@@ -24,12 +26,14 @@ __all__ = [
     "LoggedEpisode",
     "Logs",
     "MaskedRows",
+    "RawEpisode",
     "ReadOptions",
     "Split",
     "Store",
     "correct_schema",
     "export_store",
     "import_logs",
+    "importer",
     "open",
     "open_store",
     "refuse",

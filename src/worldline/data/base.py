@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
@@ -131,10 +131,8 @@ def schema_beside(path: Path) -> Schema | None:
     Raises:
         ConfigError: the file cannot be read.
     """
-    file = _schema_file(path)
-    if not file.is_file() or partial_edits(text := _schema_text(file)) is not None:
-        return None
-    return from_json(Schema, text, where=file)
+    file, text = _beside(path)
+    return None if text is None or partial_edits(text) is not None else from_json(Schema, text, where=file)
 
 
 def edits_beside(path: Path) -> SchemaEdits:
@@ -143,14 +141,18 @@ def edits_beside(path: Path) -> SchemaEdits:
     Args:
         path: a file, or the folder of the logs.
     """
-    file = _schema_file(path)
-    return (partial_edits(_schema_text(file)) or {}) if file.is_file() else {}
+    return partial_edits(_beside(path)[1] or b"") or {}
 
 
-def _schema_file(path: Path) -> Path:
-    if not path.is_file():
-        return path / SCHEMA_FILE
-    return own if (own := sidecar(path)).is_file() else path.parent / SCHEMA_FILE
+def _beside(path: Path) -> tuple[Path, bytes | None]:
+    """The file with the schema next to the logs, and its content; None without a file."""
+    file = path / SCHEMA_FILE
+    if path.is_file():
+        file = own if (own := sidecar(path)).is_file() else path.parent / SCHEMA_FILE
+    if not file.is_file():
+        return file, None
+    check_size(BYTES_A_JSON_BYTE * file.stat().st_size, "the schema", file=file)
+    return file, file.read_bytes()
 
 
 def sidecar(file: Path) -> Path:
@@ -158,27 +160,24 @@ def sidecar(file: Path) -> Path:
     return file.with_name(f"{file.name}{SIDECAR}")
 
 
-def _schema_text(file: Path) -> bytes:
-    check_size(BYTES_A_JSON_BYTE * file.stat().st_size, "the schema", file=file)
-    return file.read_bytes()
-
-
 def noted_lag(notes: Mapping[str, str]) -> int:
     """The `action_lag` in the notes of logs or of a store: the steps by which their actions were moved."""
     return int(notes.get(ACTION_LAG, 0))
 
 
-def refuse(reading: ReadOptions, what: str) -> None:
+def refuse(reading: ReadOptions, what: str, takes: Collection[str] = ()) -> None:
     """Raises if an option of timestamped rows is set. For formats without such rows.
 
     Args:
         reading: as given by the user.
         what: the format's name, for the message.
+        takes: the options that the format supports nevertheless.
 
     Raises:
         InputError: an option differs from its default.
     """
+    known = {ACTION_LAG, *takes}
     if changed := [
-        f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default and f.name != ACTION_LAG
+        f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default and f.name not in known
     ]:
         raise InputError(f"{what} logs take no {', '.join(changed)}: only timestamped rows do. Leave it out.")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,57 +19,59 @@ class ChangedLogs(Logs):
 
     Args:
         logs: to read from.
+        change: yields what becomes of an episode.
         unclear: sentences about the change, added to those of the logs.
         notes: added to those of the logs.
+        num_more: number of episodes that the change adds; below 0 if it leaves some out.
     """
 
-    def __init__(self, logs: Logs, unclear: Sequence[str], notes: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        logs: Logs,
+        change: Callable[[LoggedEpisode], Iterator[LoggedEpisode]],
+        unclear: Sequence[str],
+        notes: Mapping[str, str],
+        num_more: int = 0,
+    ) -> None:
         super().__init__(
             logs.schema, (*logs.unclear, *unclear), max_error=logs.max_error, notes={**logs.notes, **notes}
         )
         self.columns, self.importer, self.origin = logs.columns, logs.importer, logs.origin
-        self._logs = logs
+        self._logs, self._change, self._num_more = logs, change, num_more
 
     def __len__(self) -> int:
-        return len(self._logs)
-
-    @abstractmethod
-    def changed(self, logged: LoggedEpisode) -> Iterator[LoggedEpisode]:
-        """What becomes of an episode."""
+        return len(self._logs) + self._num_more
 
     def read(self) -> Iterator[LoggedEpisode]:
-        """Every episode in order, changed."""
+        """Every episode in order, changed. One with wrong lengths is unchanged, and `check_episode` reports it."""
         for logged in self._logs.read():
-            yield from self.changed(logged)
+            yield from self._change(logged)
 
 
-class MovedActions(ChangedLogs):
-    """Logs with their actions moved to the step that they lead.
+def moved_actions(logs: Logs, lag: int) -> Logs:
+    """The logs with their actions moved to the step that they lead.
 
     Args:
         logs: to read from.
         lag: steps by which the actions are logged too late; below 0 if too early.
     """
 
-    def __init__(self, logs: Logs, lag: int) -> None:
-        by = plural(abs(lag), "step")
-        note = f"The actions were moved {by} {'earlier' if lag > 0 else 'later'}, and each episode is {by} shorter."
-        super().__init__(logs, (note,), {ACTION_LAG: str(noted_lag(logs.notes) + lag)})
-        self._lag = lag
-
-    def changed(self, logged: LoggedEpisode) -> Iterator[LoggedEpisode]:
-        """The episode; a warning in its place if no step remains."""
-        if logged.episode is None or not is_regular(logged.episode):  # `check_episode` reports it
+    def change(logged: LoggedEpisode) -> Iterator[LoggedEpisode]:
+        episode = logged.episode
+        if episode is None or not is_regular(episode):
             yield logged
-        elif logged.episode.num_steps <= abs(self._lag):
-            steps = plural(logged.episode.num_steps, "step")
-            problem = f"the episode has {steps} and is left out: no step remains when its actions are moved"
-            finding = warning(
-                problem=problem, fix="Nothing to do, if it is no loss.", file=logged.file, episode=logged.number
-            )
-            yield replace(logged, episode=None, findings=(*logged.findings, finding))
+        elif episode.num_steps > abs(lag):
+            yield replace(logged, episode=with_moved_actions(episode, lag))
         else:
-            yield replace(logged, episode=with_moved_actions(logged.episode, self._lag))
+            steps = plural(episode.num_steps, "step")
+            problem = f"the episode has {steps} and is left out: no step remains when its actions are moved"
+            fix = "Nothing to do, if it is no loss."
+            finding = warning(problem=problem, fix=fix, file=logged.file, episode=logged.number)
+            yield replace(logged, episode=None, findings=(*logged.findings, finding))
+
+    by = plural(abs(lag), "step")
+    note = f"The actions were moved {by} {'earlier' if lag > 0 else 'later'}, and each episode is {by} shorter."
+    return ChangedLogs(logs, change, [note], {ACTION_LAG: str(noted_lag(logs.notes) + lag)})
 
 
 def is_regular(episode: Episode) -> bool:

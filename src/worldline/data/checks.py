@@ -182,30 +182,19 @@ def check_episode(
         problem = "the episode has no step" if num_steps == 0 else "the episode has no array of the schema"
         return (finding(problem=problem, fix="An episode needs at least one action and two observations."),)
     findings: list[Finding] = []
-    for role in Role:
-        arrays, rows = arrays_of(episode, role), num_steps + (role is Role.OBSERVATION)
-        signals = {signal.name: signal for signal in schema.of(role)}
-        for name, signal in signals.items():
-            place = partial(finding, signal=name)
-            if name not in arrays:
-                fix = f"Add the array (role {role}, {rows} rows), or remove the signal from schema.json."
-                findings.append(place(problem="the array is missing", fix=fix))
-                continue
-            mask = episode.observed.get(name) if role is Role.OBSERVATION else None
-            observed = np.ones(rows, np.bool_) if mask is None else mask
-            bounded = replace(signal, low=None, high=None) if name in unbounded else signal
-            findings += _check_array(arrays[name], bounded, rows, observed, place)
-        for name in sorted(arrays.keys() - signals.keys()):
+    for signal in schema.signals:
+        bounded = replace(signal, low=None, high=None) if signal.name in unbounded else signal
+        findings += _check_signal(episode, bounded, num_steps, partial(finding, signal=signal.name))
+    unknown = [(f"the schema has no {role} of this name", arrays_of(episode, role), schema.of(role)) for role in Role]
+    unknown.append(("the mask belongs to no observation signal", episode.observed, schema.observations))
+    for problem, arrays, signals in unknown:
+        for name in sorted(arrays.keys() - {signal.name for signal in signals}):
             fix = "Add the signal to schema.json, or leave the array out."
-            findings.append(finding(problem=f"the schema has no {role} of this name", fix=fix, signal=name))
+            findings.append(finding(problem=problem, fix=fix, signal=name))
     if episode.seed is not None and not -(2**63) <= episode.seed < 2**63:
         fix = "A seed must fit into 64 bits: leave it out."
         findings.append(finding(problem=f"the seed is {episode.seed}", fix=fix))
-    if episode.step_s is not None:
-        findings += _check_step_s(episode.step_s, num_steps, finding)
-    for name in sorted(episode.observed.keys() - {signal.name for signal in schema.observations}):
-        fix = "Only observation signals have masks: rename it or leave it out."
-        findings.append(finding(problem="the mask belongs to no observation signal", fix=fix, signal=name))
+    findings += _check_step_s(episode.step_s, num_steps, finding)
     return tuple(findings)
 
 
@@ -225,48 +214,32 @@ def check_actions(schema: Schema, actions: Iterable[Arrays]) -> tuple[Finding, .
         for name, changed in changes.items():
             value = first.setdefault(name, episode[name][0])
             changes[name] = changed | (episode[name] != value).any(0)
-    if not first or all(changed.all() for changed in changes.values()):
-        return ()
     reason = "the effect of an action that never changes cannot be learned"
-    if not any(changed.any() for changed in changes.values()):
+    if first and not any(changed.any() for changed in changes.values()):
         values = ", ".join(f"{name} is always {value.tolist()}" for name, value in first.items())
         fix = "Log episodes in which the actions vary, or give signals that are not chosen the role exogenous."
         return (Finding(problem=f"no action ever changes in the whole log ({values}): {reason}", fix=fix),)
-    findings = []
-    for name, changed in changes.items():
-        if not changed.all():
-            fixed = ", ".join(map(str, np.flatnonzero(~changed)))
-            which = f"component {fixed} of the action" if changed.any() else "it"
-            problem = f"{which} never changes in the whole log (its first value: {first[name].tolist()}): {reason}"
-            fix = "Log episodes in which it varies, or remove it from the schema."
-            findings.append(warning(problem=problem, fix=fix, signal=name))
-    return tuple(findings)
-
-
-def check_lengths(num_steps: Sequence[int] | NDArray[np.integer], num_observations: int) -> tuple[Finding, ...]:
-    """Warnings about episodes that are too short for a window: they stay in the store but give no window.
-
-    Args:
-        num_steps: T of each episode.
-        num_observations: H, observations of a window.
-    """
     return tuple(
         warning(
-            problem=f"the episode has {steps + 1} observations, fewer than a window of {num_observations}",
-            fix=f"Log longer episodes, or use windows of at most {steps + 1} observations.",
-            episode=number,
+            problem=f"component {', '.join(map(str, np.flatnonzero(~changed)))} of the action never changes in the "
+            f"whole log (the first value of the action: {first[name].tolist()}): {reason}",
+            fix="Log episodes in which it varies, or remove it from the schema.",
+            signal=name,
         )
-        for number, steps in enumerate(num_steps)
-        if steps + 1 < num_observations
+        for name, changed in changes.items()
+        if first and not changed.all()
     )
 
 
-def _check_step_s(step_s: NDArray[np.float32], num_steps: int, finding: Callable[..., Finding]) -> Iterator[Finding]:
+def _check_step_s(
+    step_s: NDArray[np.float32] | None, num_steps: int, finding: Callable[..., Finding]
+) -> Iterator[Finding]:
+    if step_s is None:
+        return
     if step_s.shape != (num_steps,) or step_s.dtype != np.float32:
         fix = f"Give step_s in seconds as float32 of shape ({num_steps},)."
         yield finding(problem=f"step_s is {step_s.dtype} of shape {step_s.shape}", fix=fix)
-        return
-    if wrong := np.flatnonzero(~(np.isfinite(step_s) & (step_s > 0))).tolist():
+    elif wrong := np.flatnonzero(~(np.isfinite(step_s) & (step_s > 0))).tolist():
         problem = f"a step takes {step_s[wrong[0]]} s ({_how_often(wrong)})"
         yield finding(problem=problem, fix="Times must increase: sort or repair the rows.", step=wrong[0])
 
@@ -284,32 +257,31 @@ def _rows(values: Array) -> int:
     return values.shape[0] if values.ndim else 0
 
 
-def _check_array(
-    values: Array, signal: Signal, rows: int, observed: Array, finding: Callable[..., Finding]
+def _check_signal(
+    episode: Episode, signal: Signal, num_steps: int, finding: Callable[..., Finding]
 ) -> Iterator[Finding]:
     """Checks length, shape, dtype, mask and values of one array in this order; stops at the first that is wrong."""
-    if _rows(values) != rows:
-        problem = f"expected {rows} rows, got {_rows(values)}: {CONVENTION}"
-        yield finding(problem=problem, fix=_length_fix(signal, _rows(values) - rows))
+    values, is_seen = arrays_of(episode, signal.role).get(signal.name), signal.role is Role.OBSERVATION
+    rows = num_steps + is_seen
+    mask = episode.observed.get(signal.name) if is_seen else None
+    known = np.ones(rows, np.bool_) if mask is None else mask
+    if values is None:
+        fix = f"Add the array (role {signal.role}, {rows} rows), or remove the signal from schema.json."
+        yield finding(problem="the array is missing", fix=fix)
+    elif _rows(values) != rows:
+        fix = "Add or drop the row at its end or start, or find where the recording ends, and cut all arrays there."
+        yield finding(problem=f"expected {rows} rows, got {_rows(values)}: {CONVENTION}", fix=fix)
     elif values.shape[1:] != signal.shape:
         fix = "Reshape the array, or correct the signal's shape in schema.json."
         yield finding(problem=f"expected values of shape {signal.shape}, got {values.shape[1:]}", fix=fix)
     elif values.dtype != signal.dtype:
         fix = f"Convert it with .astype({signal.dtype!r}), or correct the signal's kind ({signal.kind}) in schema.json."
         yield finding(problem=f"expected dtype {signal.dtype}, got {values.dtype}", fix=fix)
-    elif observed.dtype != np.bool_ or observed.shape != (rows,):
+    elif known.dtype != np.bool_ or known.shape != (rows,):
         fix = f"A mask is a bool array of shape ({rows},), False where the value is missing."
-        yield finding(problem=f"the mask is {observed.dtype} of shape {observed.shape}", fix=fix)
+        yield finding(problem=f"the mask is {known.dtype} of shape {known.shape}", fix=fix)
     elif signal.kind is not Kind.IMAGE:
-        yield from _check_values(values, signal, observed.astype(np.bool_), finding)
-
-
-def _length_fix(signal: Signal, surplus: int) -> str:
-    if signal.role is Role.OBSERVATION and surplus == -1:
-        return "Add the observation that followed the last action, or drop the last action."
-    if signal.role is not Role.OBSERVATION and surplus == 1:
-        return "Drop the row after the last observation (or the first row, if it is a placeholder for the reset)."
-    return "Find where the recording of this array ends, and cut the other arrays there."
+        yield from _check_values(values, signal, known.astype(np.bool_), finding)
 
 
 def _check_values(

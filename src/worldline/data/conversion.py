@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from worldline.data.checks import Finding, arrays_of, check_episode, grouped, raise_errors, with_values
+from worldline.data.checks import arrays_of, check_episode, grouped, raise_errors, with_values
 from worldline.episode import Arrays, Episode
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -102,54 +103,43 @@ def convert(values: Array, signal: Signal) -> Array:
     return values
 
 
-def with_schema(episode: Episode, old: Schema, new: Schema) -> Episode:
-    """The episode with other roles and kinds of its signals.
+def refitted(episode: Episode, old: Schema, new: Schema, *, file: Path, number: int) -> Episode:
+    """The episode with other roles and kinds of its signals, checked.
 
     A signal that becomes an observation has no value after the last step: it is marked as missing there. A signal that
-    was an observation loses its last row. Values of a signal that becomes discrete must be whole numbers.
+    was an observation loses its last row.
 
     Args:
         episode: that fits `old`.
         old: schema of the episode.
         new: with some of its signals, in any order.
+        file: for errors.
+        number: of the episode, for errors.
 
     Raises:
-        DataError: an observation with missing values would become an input, or a value cannot be converted.
+        DataError: an observation with missing values would become an input, or a value does not fit the new schema.
     """
-    observed = dict(episode.observed)
-    arrays = dict[str, Array]()
+    observed, arrays = dict(episode.observed), dict[str, Array]()
     for signal in new.signals:
-        before = old[signal.name]
+        before, mask = old[signal.name], observed.get(signal.name)
         values: Array = arrays_of(episode, before.role)[signal.name]
+        failed = partial(DataError, file=file, episode=number, signal=signal.name)
         was_seen, is_seen = before.role is Role.OBSERVATION, signal.role is Role.OBSERVATION
         if was_seen and not is_seen:
-            values, mask = values[:-1], observed.pop(signal.name, None)
+            values, _ = values[:-1], observed.pop(signal.name, None)
             if mask is not None and not mask[:-1].all():
                 fix = f"It must stay an observation, because inputs (here: {signal.role}) must be known at every step."
-                step = int(np.argmin(mask[:-1]))
-                raise DataError("it has missing values", fix=fix, signal=signal.name, step=step)
+                raise failed("it has missing values", fix=fix, step=int(np.argmin(mask[:-1])))
         elif is_seen and not was_seen:
             values = np.concatenate([values, values[-1:]])
             observed[signal.name] = np.arange(len(values)) < len(values) - 1
         if signal.kind is Kind.DISCRETE and before.kind is Kind.VECTOR:
             if (values % 1 != 0).any():
-                fix = "Only whole numbers can be discrete."
-                raise DataError(f"it has the value {values[values % 1 != 0][0]:g}", fix=fix, signal=signal.name)
+                problem = f"it has the value {values[values % 1 != 0][0]:g}"
+                raise failed(problem, fix="Only whole numbers can be discrete.")
             values = values.astype(np.int64)
         arrays[signal.name] = convert(values, signal)
-    return replace(episode, **grouped(new.signals, lambda signal: arrays[signal.name]), observed=observed)
-
-
-def refitted(episode: Episode, old: Schema, new: Schema, *, file: Path, number: int) -> Episode:
-    """As `with_schema`; then checks the episode. Errors name `file` and `number`.
-
-    Raises:
-        DataError: as in `with_schema`, or a value does not fit the new schema.
-    """
-    try:
-        fitted = with_schema(episode, old, new)
-    except DataError as error:
-        raise Finding.of(error, file=str(file), episode=number).error() from error
+    fitted = replace(episode, **grouped(new.signals, lambda signal: arrays[signal.name]), observed=observed)
     raise_errors(check_episode(fitted, new, file=str(file), number=number))
     return fitted
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldline.data.role_names import RoleGuess
 from worldline.data.roles import ColumnGuess
@@ -45,7 +46,14 @@ def correct_schema(
 
 
 def _column(store: Store, signal: Signal) -> ColumnGuess:
-    """The signal with its logged range, without missing values."""
+    """The signal with its logged range."""
+    guess = RoleGuess(role=signal.role, reason="its role in the store")
+    low, high = logged_range(store, signal)
+    return ColumnGuess(name=signal.name, guess=guess, signal=signal, low=tuple(low.tolist()), high=tuple(high.tolist()))
+
+
+def logged_range(store: Store, signal: Signal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Smallest and largest known value of each component in all episodes, [size]; infinite if none is known."""
     low, high = (np.full(math.prod(signal.shape), end) for end in (np.inf, -np.inf))
     for number, steps in enumerate(store.num_steps.tolist()) if signal.kind is not Kind.IMAGE else ():
         rows = steps + (signal.role is Role.OBSERVATION)
@@ -54,5 +62,4 @@ def _column(store: Store, signal: Signal) -> ColumnGuess:
             values = values[store.observed(signal.name, number, 0, rows)]
         if len(values):
             low, high = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
-    guess = RoleGuess(role=signal.role, reason="its role in the store")
-    return ColumnGuess(name=signal.name, guess=guess, signal=signal, low=tuple(low.tolist()), high=tuple(high.tolist()))
+    return low, high

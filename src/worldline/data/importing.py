@@ -8,32 +8,30 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from worldline.config import from_json, to_json, to_strict_json
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions, noted_lag
-from worldline.data.checks import Finding, Severity, check_actions, check_episode, raise_errors, warning
+from worldline.data.checks import Finding, Severity, check_episode, raise_errors, warning
 from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
 from worldline.data.formats.reading import DAMAGED, reason, without_step
 from worldline.data.fsync import locked
 from worldline.data.index import Source
 from worldline.data.limited_process import limit_process, run_limited
-from worldline.data.log_edits import LOG_EDITS, NO_EDITS, LogEdits, suggested_edits
+from worldline.data.log_edits import LOG_EDITS, NO_EDITS, LogEdits
 from worldline.data.open_logs import open_logs
-from worldline.data.roles import ColumnGuess, likely_actions, uncertain
-from worldline.data.schema_edits import SchemaEdits, edit_command
+from worldline.data.roles import ColumnGuess, likely_actions
+from worldline.data.schema_edits import SchemaEdits
 from worldline.data.store import SCHEMA_FILE, Store, is_store, open_store
-from worldline.episode import Arrays
+from worldline.data.store_notes import findings_about_actions, guess_notes, inferred_bounds
+from worldline.episode import Episode
 from worldline.errors import DataError, InputError, WorldlineError
 from worldline.progress import OnProgress, tell
 from worldline.schema import Kind, Role, Schema
-
-_BOUNDS_NOTE, _ROLES_NOTE = "inferred_bounds", "uncertain_roles"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +106,8 @@ def import_logs(
         importer: name of the format; default is to detect it.
         reading: as for `open_logs`.
         edits: as for `open_logs`; corrections of the schema.
-        log_edits: as for `open_logs`. The card of the store notes them, and later imports into it must have the same.
-            An empty `LogEdits()` adds the episodes of other logs as they are.
+        log_edits: as for `open_logs`. Later imports into the store must have the same; an empty `LogEdits()` adds other
+            logs as they are.
         keep_going: skip and report episodes that cannot be used, instead of stopping at the first.
         max_error: of a new store: largest error of a pixel, in grey levels from 0 (lossless) to 64.
         size: of a new store: height and width that images are scaled to; default is to keep their size.
@@ -118,72 +116,22 @@ def import_logs(
         progress: called after each processed episode; if `untrusted`, at the start and at the end.
 
     Raises:
-        DataError: an episode cannot be used (without `keep_going`), or none can; the message says what was imported.
-            No signal of a new store is an action, or none an observation; nothing is written then. With `untrusted`,
-            the process reached a limit or crashed; complete episodes stay in the store.
+        DataError: an episode cannot be used (without `keep_going`), or none can, or the logs have no action or no
+            observation. With `untrusted`, the process reached a limit. Complete episodes stay in the store.
         ConfigError: as for `open_logs`.
-        InputError: the destination is not a store, has another schema, `action_lag` or `log_edits`, or another import
-            into it is running. With `only`, it holds other episodes. Or `log_edits` name what the logs do not hold, or
-            are given for `Logs` that are open; a new store is then removed. Or `untrusted` is set for logs in memory.
+        InputError: an argument does not fit the logs or the store, or another import into the store is running.
     """
-    destination = Path(destination)
-    if untrusted:
-        if not isinstance(source, Path | str):
-            raise InputError("untrusted applies to files, and the logs are in memory. Leave it out.")
-        request = _ImportRequest(
-            source=Path(source),
-            destination=destination,
-            schema=schema,
-            importer=importer,
-            reading=reading,
-            edits=edits,
-            log_edits=log_edits,
-            keep_going=keep_going,
-            max_error=max_error,
-            size=size,
-            only=only,
-        )
-        return _import_in_process(request, progress)
-    old = open_store(destination) if is_store(destination) else None
-    if isinstance(source, Logs):
-        if log_edits is not None:
-            raise InputError("log_edits are given for logs that are open. Give them to worldline.data.open instead.")
-        logs = source
-    else:
-        known = old.schema if schema is None and old else schema
-        reading = with_lag_of(destination, source, reading)
-        logs = open_logs(source, known, importer=importer, reading=reading, edits=edits, log_edits=log_edits)
-    store = _target(logs, destination, old, max_error=max_error, size=size)
-    problem = f"another import into {store.path} is running. Wait until it has ended."
-    with locked(store.path / CARD_FILE, busy=problem):
-        store.refresh()
-        try:
-            scaled = size is not None or "size" in store.card.notes
-            files, findings = _add_all(logs, store, scaled=scaled, keep_going=keep_going, only=only, progress=progress)
-            if not len(store):
-                raise _no_episode_error(findings, logs.origin)
-        except (DataError, InputError) as error:  # an edit of a row that an episode lacks is an InputError
-            if len(store) and isinstance(error, DataError):
-                raise _with_progress(error, store) from error
-            if old is None:
-                shutil.rmtree(store.path)
-            raise
-    return ImportReport(
-        destination=store.path,
-        importer=logs.importer,
-        schema=store.schema,
-        files=files,
-        findings=(*findings, *_findings_about_actions(store)),
-        unclear=logs.unclear,
-        columns=logs.columns,
+    task = _Import(
+        source, Path(destination), schema, importer, reading, edits, log_edits, keep_going, max_error, size, only
     )
+    return _run_limited(task, progress) if untrusted else task.run(progress)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ImportRequest:
-    """The arguments of `import_logs` for another process."""
+@dataclass(frozen=True)
+class _Import:
+    """An import; its fields are the arguments of `import_logs`, and another process reads them from JSON."""
 
-    source: Path
+    source: Any
     destination: Path
     schema: Schema | None
     importer: str | None
@@ -195,25 +143,166 @@ class _ImportRequest:
     size: tuple[int, int] | None
     only: bool
 
+    def run(self, progress: OnProgress | None = None) -> ImportReport:
+        """Imports the logs; removes a new store that would be empty."""
+        old = open_store(self.destination) if is_store(self.destination) else None
+        logs = self._logs(old)
+        if self.size is not None and min(self.size) < 1:
+            raise InputError(f"size is {self.size[0]}x{self.size[1]}. Height and width must be at least 1 pixel.")
+        schema = logs.schema if self.size is None else scaled_schema(logs.schema, self.size)
+        store = self._new_store(logs, schema) if old is None else self._same_store(old, logs, schema)
+        problem = f"another import into {store.path} is running. Wait until it has ended."
+        with locked(store.path / CARD_FILE, busy=problem):
+            store.refresh()
+            try:
+                files, findings = self._add_all(logs, store, progress)
+                if not len(store):
+                    raise _no_episode_error(findings, logs.origin)
+            except (DataError, InputError) as error:  # an edit of a row that an episode lacks is an InputError
+                if len(store) and isinstance(error, DataError):
+                    raise _with_progress(error, store) from error
+                if old is None:
+                    shutil.rmtree(store.path)
+                raise
+        return ImportReport(
+            destination=store.path,
+            importer=logs.importer,
+            schema=store.schema,
+            files=files,
+            findings=(*findings, *findings_about_actions(store)),
+            unclear=logs.unclear,
+            columns=logs.columns,
+        )
+
+    def _logs(self, old: Store | None) -> Logs:
+        if isinstance(self.source, Logs):
+            if self.log_edits is not None:
+                raise InputError("log_edits are given for open logs. Give them to worldline.data.open instead.")
+            return self.source
+        schema = old.schema if self.schema is None and old else self.schema
+        reading = with_lag_of(self.destination, self.source, self.reading)
+        return open_logs(
+            self.source, schema, importer=self.importer, reading=reading, edits=self.edits, log_edits=self.log_edits
+        )
+
+    def _new_store(self, logs: Logs, schema: Schema) -> Store:
+        """A store whose card notes the origin. Images of a copied store keep the error that they already have."""
+        _require_roles(logs)
+        images = [signal.name for signal in schema.signals if signal.kind is Kind.IMAGE]
+        if not images and (self.max_error or self.size):
+            raise InputError("max_error and size apply to images, but the logs hold none. Leave them out.")
+        notes = {**logs.notes, "importer": logs.importer, "source": logs.origin, "assumed": " ".join(logs.unclear)}
+        notes |= guess_notes(logs) | ({"size": f"{self.size[0]}x{self.size[1]}"} if self.size else {})
+        notes |= {LOG_EDITS: ""} if logs.notes.get(LOG_EDITS) == NO_EDITS else {}
+        lost = {name: max(self.max_error, logs.max_error.get(name, 0)) for name in images}
+        return Store.create(self.destination, schema, max_error=lost, notes=notes)
+
+    def _same_store(self, old: Store, logs: Logs, schema: Schema) -> Store:
+        """The store, if the logs are read as those that it holds.
+
+        Raises:
+            InputError: it has another schema, `action_lag`, `max_error` or edits.
+        """
+        lag, before = noted_lag(logs.notes), noted_lag(old.card.notes)
+        if logs.importer != "store" and lag != before:
+            raise InputError(
+                f"{old.path} was imported with --action-lag {before}, and these logs are read with {lag}. Leave the "
+                "option out to use the same, or import into a new folder."
+            )
+        ours, theirs = logs.notes.get(LOG_EDITS, ""), old.card.notes.get(LOG_EDITS, "")
+        if ours not in (theirs, NO_EDITS):
+            raise InputError(
+                f"{old.path} was imported with the edits {theirs or NO_EDITS}, and these logs with {ours or NO_EDITS}. "
+                "Give the same edits to import the same logs. To add other logs, import them into a new store, and "
+                f"then add its episodes: worldline import NEW {old.path} --drop {NO_EDITS}"
+            )
+        if old.schema != schema or (self.max_error and self.max_error not in old.card.max_error.values()):
+            raise InputError(
+                f"{old.path} is a store with another schema or max_error. Import into a new folder, or correct the "
+                f"schema of the store first: worldline schema {old.path}"
+            )
+        return old
+
+    def _add_all(
+        self, logs: Logs, store: Store, progress: OnProgress | None
+    ) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
+        """Adds the usable episodes that the store does not hold yet.
+
+        With `only`, nothing is added before every episode of the store was found in the logs. Logs in another order
+        than the store therefore take a second pass.
+        """
+        stored = Counter((_origin(entry.source), entry.digest) for entry in store.entries())
+        origins = {origin for origin, _ in stored}
+        num_not_found, is_postponed = len(store) if self.only else 0, False
+        findings, counts = list[Finding](), dict[str, Counter[str]]()
+        inferred = inferred_bounds(store)
+        for number, logged in enumerate(logs.read(), start=1):
+            episode, problems = _checked(
+                logged, store, inferred, is_scaled=bool(self.size or "size" in store.card.notes)
+            )
+            findings += problems
+            if not self.keep_going:
+                raise_errors(problems)
+            outcome = "left_out"
+            if episode is not None:
+                origin, digest = _origin(logged.source), store.digest(episode)
+                if stored[origin, digest]:
+                    stored[origin, digest] -= 1
+                    num_not_found -= self.only
+                    outcome = "present"
+                elif num_not_found:
+                    is_postponed = True
+                else:
+                    findings += [_changed_finding(logged)] if logged.source and origin in origins else []
+                    store.append_checked(episode, logged.source, digest=digest)
+                    outcome = "kept"
+            counts.setdefault(logged.file, Counter())[outcome] += 1
+            tell(progress, "import", number, len(logs))
+        if num_not_found:
+            raise _other_episodes_error(store, num_not_found, findings)
+        if is_postponed:
+            return replace(self, only=False)._add_all(logs, store, progress)
+        outcomes = ("kept", "present", "left_out")
+        return tuple(
+            ImportedFile(file=file, **{n: count[n] for n in outcomes}) for file, count in counts.items()
+        ), findings
+
+
+def _checked(
+    logged: LoggedEpisode, store: Store, unbounded: Sequence[str], *, is_scaled: bool
+) -> tuple[Episode | None, list[Finding]]:
+    """The episode as the store takes it, or None, and what is wrong with it."""
+    episode, problems = logged.episode, list(logged.findings)
+    if episode is not None and is_scaled:
+        episode = scale(episode, store.schema)
+    if episode is not None and episode.num_steps < 1:
+        problems.append(replace(without_step("observation", 1), file=logged.file, episode=logged.number))
+        episode = None
+    if episode is not None:
+        problems += check_episode(episode, store.schema, file=logged.file, number=logged.number, unbounded=unbounded)
+    return None if any(finding.severity is Severity.ERROR for finding in problems) else episode, problems
+
 
 @dataclass(frozen=True, kw_only=True)
 class _ImportAnswer:
-    """What the process returns: a report, a failure of the data, or the text of another error."""
+    """What the limited process returns: a report, a failure of the data, or the text of another error."""
 
     report: ImportReport | None = None
     failure: Finding | None = None
     refusal: str = ""
 
 
-def _import_in_process(request: _ImportRequest, progress: OnProgress | None) -> ImportReport:
+def _run_limited(task: _Import, progress: OnProgress | None) -> ImportReport:
     """Imports in a limited process; an interrupted one leaves complete episodes, or no new store."""
-    is_new = not is_store(request.destination)
+    if not isinstance(task.source, Path | str):
+        raise InputError("untrusted applies to files, and the logs are in memory. Leave it out.")
+    is_new = not is_store(task.destination)
     tell(progress, "import", 0)
     try:
-        text = run_limited(__name__, to_json(request), file=request.source)
+        text = run_limited(__name__, to_json(task), file=Path(task.source))
     except DataError:
-        if is_new and is_store(request.destination) and not len(open_store(request.destination)):
-            shutil.rmtree(request.destination)
+        if is_new and is_store(task.destination) and not len(open_store(task.destination)):
+            shutil.rmtree(task.destination)
         raise
     answer = from_json(_ImportAnswer, text, where="the answer of the process")
     if answer.failure is not None:
@@ -229,16 +318,16 @@ def _main() -> None:
     limit_process(int(sys.argv[1]), int(sys.argv[2]))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
-    request = from_json(_ImportRequest, sys.stdin.buffer.read(), where="the request")
+    task = from_json(_Import, sys.stdin.buffer.read(), where="the request")
     try:
-        answer = _ImportAnswer(report=import_logs(**vars(request)))
+        answer = _ImportAnswer(report=task.run())
     except DataError as error:
         answer = _ImportAnswer(failure=Finding.of(error))
     except WorldlineError as error:
         answer = _ImportAnswer(refusal=str(error))
     except Exception as error:  # noqa: BLE001  # damaged files raise any error of a library
         problem = f"it cannot be read ({reason(error)})"
-        answer = _ImportAnswer(failure=Finding(problem=problem, fix=DAMAGED, file=str(request.source)))
+        answer = _ImportAnswer(failure=Finding(problem=problem, fix=DAMAGED, file=task.source))
     with answers:
         answers.write(to_strict_json(answer))
 
@@ -268,224 +357,26 @@ def with_lag_of(destination: Path, source: object, reading: ReadOptions | None) 
     return reading
 
 
-def realign_command(store: Path, lag: int) -> tuple[str, ...]:
-    """The command, without its first word, that imports a store into another one with its actions moved.
-
-    Args:
-        store: its folder.
-        lag: steps by which its actions are logged too late.
-    """
-    return "import", str(store), _beside(store, "aligned"), "--action-lag", str(lag)
-
-
-def edit_logs_command(store: Path, findings: Iterable[Finding], num_episodes: int) -> tuple[str, ...]:
-    """The command, without its first word, that imports a store into another one with the edits that findings suggest.
-
-    Args:
-        store: its folder.
-        findings: about the store.
-        num_episodes: of the store.
-
-    Returns:
-        The words; empty if no edit is suggested.
-    """
-    options = suggested_edits(findings, num_episodes).options
-    return ("import", str(store), _beside(store, "edited"), *options) if options else ()
-
-
-def _beside(store: Path, ending: str) -> str:
-    """The path of a changed copy of a store."""
-    store = store if store.name else store.resolve()  # the working directory has no name
-    return str(store.with_name(f"{store.name}-{ending}"))
-
-
 def _require_roles(logs: Logs) -> None:
     """Checks that the logs have an action and an observation.
 
     Raises:
         DataError: they have none; the message names columns that may be one, and the option to type.
     """
-    likely = likely_actions(logs.columns)
+    lacking = [role for role in (Role.ACTION, Role.OBSERVATION) if not logs.schema.of(role)]
+    if not lacking:
+        return
+    role, likely = lacking[0], likely_actions(logs.columns)
     possible = [column.name for column in likely if not column.guess.sure]
     known = [signal.name for signal in logs.schema.signals if signal.kind is not Kind.IMAGE]
-    for role, verb in ((Role.ACTION, "chosen"), (Role.OBSERVATION, "measured")):
-        if logs.schema.of(role):
-            continue
-        name = next(iter([*possible, *(column.name for column in likely), *known]), "NAME")
-        doubt = f"These may be {verb}: {', '.join(possible)}. " if possible else ""
-        command = shlex.join(["worldline", "import", "LOGS", "STORE", f"--{role}", name])
-        raise DataError(
-            f"no column is known to be an {role}, so nothing can be learned; nothing was written",
-            fix=f'{doubt}Name what is {verb}: {command} (in Python: edits={{"{name}": {{"role": "{role}"}}}}).',
-            file=logs.origin or None,
-        )
-
-
-def uncertain_roles(store: Store) -> dict[str, str]:
-    """The roles by signal that were guessed at the import and that no user confirmed or changed since."""
-    noted = json.loads(store.card.notes.get(_ROLES_NOTE, "{}"))
-    roles = {signal.name: str(signal.role) for signal in store.schema.signals}
-    return {name: role for name, role in noted.items() if roles.get(name) == role}
-
-
-def inferred_bounds(store: Store) -> tuple[str, ...]:
-    """The actions whose bounds are the range of the first logs, and were not corrected since."""
-    noted = json.loads(store.card.notes.get(_BOUNDS_NOTE, "{}"))
-    bounds = {signal.name: [list(signal.low or ()), list(signal.high or ())] for signal in store.schema.actions}
-    return tuple(name for name in noted if bounds.get(name) == noted[name])
-
-
-def _bounds_note(logs: Logs) -> dict[str, str]:
-    """The note about the actions whose bounds are the logged range."""
-    ranges = {column.name: (column.low, column.high) for column in logs.columns if column.low}
-    inferred = {
-        signal.name: (signal.low, signal.high)
-        for signal in logs.schema.actions
-        if signal.low is not None and ranges.get(signal.name) == (signal.low, signal.high)
-    }
-    return {_BOUNDS_NOTE: json.dumps(inferred)} if inferred else {}
-
-
-def wider_bounds(store: Store) -> SchemaEdits:
-    """The edits that widen inferred bounds of actions to the range of all logs; empty if no action goes beyond them."""
-    signals = [store.schema[name] for name in inferred_bounds(store)]
-    known = {
-        signal.name: (np.array(signal.low, signal.dtype), np.array(signal.high, signal.dtype)) for signal in signals
-    }
-    reached = dict(known)
-    for actions in logged_actions(store) if known else ():
-        for name, (low, high) in reached.items():
-            values = actions[name]
-            reached[name] = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
-    edits: dict[str, dict[str, list[float]]] = {}
-    for name in known:
-        for bound, before, now in zip(("low", "high"), known[name], reached[name], strict=True):
-            if (before != now).any():
-                # The text of a number is its shortest form that is exact in its dtype.
-                edits.setdefault(name, {})[bound] = [float(str(value)) for value in now]
-    return edits
-
-
-def _findings_about_actions(store: Store) -> tuple[Finding, ...]:
-    beyond = []
-    for name, wider in wider_bounds(store).items():
-        texts = [
-            f"{name}.{bound}={','.join(str(value).removesuffix('.0') for value in values)}"
-            for bound, values in wider.items()
-        ]
-        problem = "it goes beyond its bounds, which were inferred from earlier logs"
-        fix = f"If the actuator allows it, type: {edit_command(store.path, texts)}"
-        beyond.append(warning(problem=problem, fix=fix, signal=name))
-    return (*check_actions(store.schema, logged_actions(store)), *beyond)
-
-
-def logged_actions(store: Store) -> Iterator[Arrays]:
-    """Yields the actions of each episode, per signal [T, *shape]."""
-    signals = [signal.name for signal in store.schema.actions]
-    for number, steps in enumerate(store.num_steps.tolist()):
-        yield {name: store.read(name, number, 0, steps) for name in signals}
-
-
-def _target(logs: Logs, destination: Path, old: Store | None, *, max_error: int, size: tuple[int, int] | None) -> Store:
-    """The store that is there already, or else a new one.
-
-    Raises:
-        DataError: as for `import_logs`; a new store would lack an action or an observation.
-        InputError: `old` has another schema, `action_lag`, `max_error` or edits, or an option does not fit the logs.
-    """
-    if size is not None and min(size) < 1:
-        raise InputError(f"size is {size[0]}x{size[1]}. Height and width must be at least 1 pixel.")
-    schema = logs.schema if size is None else scaled_schema(logs.schema, size)
-    if old is None:
-        _require_roles(logs)
-        notes = {"importer": logs.importer, "source": logs.origin, "assumed": " ".join(logs.unclear)}
-        notes |= _bounds_note(logs)
-        doubtful = {column.name: str(column.guess.role) for column in uncertain(logs.columns) if column.is_signal}
-        notes |= {_ROLES_NOTE: json.dumps(doubtful)} if doubtful else {}
-        notes |= {"size": f"{size[0]}x{size[1]}"} if size else {}
-        notes |= {LOG_EDITS: ""} if logs.notes.get(LOG_EDITS) == NO_EDITS else {}
-        return _create(destination, schema, max_error, {**logs.notes, **notes}, logs.max_error)
-    if logs.importer != "store" and (lag := noted_lag(logs.notes)) != (before := noted_lag(old.card.notes)):
-        raise InputError(
-            f"{destination} was imported with --action-lag {before}, and these logs are read with {lag}. Leave the "
-            "option out to use the same, or import into a new folder."
-        )
-    ours, theirs = logs.notes.get(LOG_EDITS, ""), old.card.notes.get(LOG_EDITS, "")
-    if ours not in (theirs, NO_EDITS):
-        raise InputError(
-            f"{destination} was imported with the edits {theirs or NO_EDITS}, and these logs with {ours or NO_EDITS}. "
-            "Give the same edits to import the same logs. To add other logs, import them into a new store, and then "
-            f"add its episodes: worldline import NEW {destination} --drop {NO_EDITS}"
-        )
-    if old.schema == schema and (not max_error or max_error in old.card.max_error.values()):
-        return old
-    raise InputError(
-        f"{destination} is a store with another schema or max_error. Import into a new folder, or correct the "
-        f"schema of the store first: worldline schema {destination}"
+    name = next(iter([*possible, *(column.name for column in likely), *known]), "NAME")
+    doubt = f"These may be {role}s: {', '.join(possible)}. " if possible else ""
+    command = shlex.join(["worldline", "import", "LOGS", "STORE", f"--{role}", name])
+    raise DataError(
+        f"no column is known to be an {role}, so nothing can be learned; nothing was written",
+        fix=f'{doubt}Name one: {command} (in Python: edits={{"{name}": {{"role": "{role}"}}}}).',
+        file=logs.origin or None,
     )
-
-
-def _create(path: Path, schema: Schema, max_error: int, notes: Mapping[str, str], before: Mapping[str, int]) -> Store:
-    """A new store. Its card includes the error `before` that images of a copied store already have."""
-    images = [signal.name for signal in schema.signals if signal.kind is Kind.IMAGE]
-    if not images and (max_error or "size" in notes):
-        raise InputError("max_error and size apply to images, but the logs hold none. Leave them out.")
-    lost = {name: max(max_error, before.get(name, 0)) for name in images}
-    return Store.create(path, schema, max_error=lost, notes=notes)
-
-
-def _add_all(
-    logs: Logs, store: Store, *, scaled: bool, keep_going: bool, only: bool, progress: OnProgress | None
-) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
-    """Adds the usable episodes that the store does not hold yet.
-
-    With `only`, nothing is added before every episode of the store was found in the logs. Logs in another order than
-    the store therefore take a second pass.
-    """
-    inferred = inferred_bounds(store)
-    postponed, num_not_found = False, len(store) if only else 0
-    stored = Counter((_origin(entry.source), entry.digest) for entry in store.entries())
-    origins = {origin for origin, _ in stored}
-    findings: list[Finding] = []
-    tried, kept, present = Counter[str](), Counter[str](), Counter[str]()
-    for number, logged in enumerate(logs.read(), start=1):
-        if scaled and logged.episode is not None:
-            logged = replace(logged, episode=scale(logged.episode, store.schema))
-        problems = list(logged.findings)
-        if logged.episode is not None and logged.episode.num_steps < 1:
-            problems.append(replace(without_step("observation", 1), file=logged.file, episode=logged.number))
-            logged = replace(logged, episode=None)
-        if logged.episode is not None:
-            problems += check_episode(
-                logged.episode, store.schema, file=logged.file, number=logged.number, unbounded=inferred
-            )
-        findings += problems
-        tried[logged.file] += 1
-        if not keep_going:
-            raise_errors(problems)
-        if logged.episode is not None and not any(finding.severity is Severity.ERROR for finding in problems):
-            origin, digest = _origin(logged.source), store.digest(logged.episode)
-            known = origin, digest
-            if stored[known]:
-                stored[known] -= 1
-                num_not_found -= only
-                present[logged.file] += 1
-            elif num_not_found:
-                postponed = True
-            else:
-                findings += [_changed_finding(logged)] if logged.source and origin in origins else []
-                store.append_checked(logged.episode, logged.source, digest=digest)
-                kept[logged.file] += 1
-        tell(progress, "import", number, len(logs))
-    if num_not_found:
-        raise _other_episodes_error(store, num_not_found, findings)
-    if postponed:
-        return _add_all(logs, store, scaled=scaled, keep_going=keep_going, only=False, progress=progress)
-    files = (
-        ImportedFile(file=f, kept=kept[f], present=present[f], left_out=n - kept[f] - present[f])
-        for f, n in tried.items()
-    )
-    return tuple(files), findings
 
 
 def _origin(source: Source) -> str:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from worldline.schema import Kind, Role, Schema, Signal
 MAX_VALUES = 256
 """Integer signals with larger values are vectors, not discrete signals."""
 NO_ACTION = "No column has the name of an action."
-_NO_UNITS = "Units are not in the logs: every unit is '?'. Write them into schema.json."
+NO_UNITS = "Units are not in the logs: every unit is '?'. Write them into schema.json."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +38,11 @@ class Summary:
     dtype: np.dtype[np.generic]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        """Length of the first axis; 0 of a single value."""
+        return self.shape[0] if self.shape else 0
 
 
 def summarise(values: NDArray[np.generic]) -> Summary:
@@ -62,7 +66,7 @@ class SchemaDraft:
         unclear: the first assumptions.
     """
 
-    def __init__(self, file: Path | str | None = None, unclear: Sequence[str] = (_NO_UNITS,)) -> None:
+    def __init__(self, file: Path | str | None = None, unclear: Sequence[str] = (NO_UNITS,)) -> None:
         self._file, self._signals = file, list[Signal]()
         self.unclear = dict.fromkeys(unclear)
         self.columns = list[ColumnGuess]()
@@ -98,22 +102,13 @@ class SchemaDraft:
             doubts: as in `add`; none are kept of a signal that is left out.
             behaviour: of its values.
         """
-        if guess.role is None:
-            self.note(f"{signal.name}: left out, because {guess.reason}.")
-        else:
+        is_signal, (low, high) = guess.role is not None, _range(seen)
+        if is_signal:
             self.add(signal, doubts)
-        low, high = _range(seen)
-        self.columns.append(
-            ColumnGuess(
-                name=signal.name,
-                guess=guess,
-                signal=signal,
-                low=low,
-                high=high,
-                behaviour=behaviour,
-                is_signal=guess.role is not None,
-            )
-        )
+        else:
+            self.note(f"{signal.name}: left out, because {guess.reason}.")
+        column = ColumnGuess(name=signal.name, guess=guess, signal=signal, low=low, high=high, behaviour=behaviour)
+        self.columns.append(column if is_signal else replace(column, is_signal=False))
 
     def leave_out(self, name: str, reason: str, *, is_noted: bool = True) -> None:
         """Records a column that cannot be a signal.
@@ -128,18 +123,16 @@ class SchemaDraft:
         self.columns.append(ColumnGuess(name=name, guess=RoleGuess(role=None, reason=reason), is_signal=False))
 
     def infer(self, name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal, list[str]]:
-        """As `infer_signal`, without summaries that know no value.
+        """As `infer_signal`.
 
         Raises:
             DataError: the array cannot be a signal.
         """
-        known = [summary for summary in seen if summary.low]
         try:
-            return infer_signal(name, role, known or seen)
+            return infer_signal(name, role, seen)
         except ConfigError as error:
-            raise DataError(
-                f"it cannot be a signal ({error})", fix="Rename it.", file=self._file, signal=name
-            ) from error
+            problem = f"it cannot be a signal ({error})"
+            raise DataError(problem, fix="Rename it.", file=self._file, signal=name) from error
 
     def usual_step(self, name: str, gaps: NDArray[np.float64]) -> float:
         """Returns the median step duration, and notes that an array holds the times.
@@ -166,47 +159,61 @@ class SchemaDraft:
 
 
 def infer_schema(
-    episodes: Mapping[str, Mapping[str, Summary]], step_s: float | None, draft: SchemaDraft | None = None
+    episodes: Mapping[str, Mapping[str, Summary]],
+    step_s: float | None,
+    draft: SchemaDraft | None = None,
+    *,
+    roles: Mapping[str, Role] | None = None,
 ) -> tuple[Schema, list[str]]:
     """The schema that most episodes agree with, and assumptions that the arrays do not confirm, as full sentences.
 
-    Roles follow from lengths and names. Arrays of T+1 rows are observations. Arrays of T rows are actions, unless their
-    name suggests a reward or an exogenous signal. Kinds follow from dtype and dimensions. Bounds of actions are the
-    logged range.
+    Roles that the logs do not give follow from lengths and names. Arrays of T+1 rows are observations. Arrays of T rows
+    are actions, unless their name suggests a reward or an exogenous signal. Kinds follow from dtype and dimensions.
+    Bounds of actions are the logged range.
 
     Args:
         episodes: per file, per array; without masks, end flags, seeds and times. At least one.
         step_s: seconds per step; None if unknown.
         draft: without signals; its assumptions are kept. None for a new one.
+        roles: those that the logs give.
 
     Raises:
-        DataError: no episode has arrays of T+1 and T rows.
+        DataError: roles are missing, and no episode has arrays of T+1 and T rows.
     """
-    steps = {file: _num_steps(arrays) for file, arrays in episodes.items()}
-    usable = [(arrays, num) for file, arrays in episodes.items() if (num := steps[file]) is not None]
+    draft, roles = draft or SchemaDraft(), roles or {}
+    names = dict.fromkeys(name for arrays in episodes.values() for name in arrays)
+    is_complete = bool(names) and roles.keys() >= names.keys()
+    usable = [arrays for arrays in episodes.values() if is_complete or _has_two_lengths(arrays)]
     if not usable:
         raise _no_lengths(*next(iter(episodes.items())))
-    names = Counter(name for arrays, _ in usable for name in arrays)
-    draft = draft or SchemaDraft()
     if step_s is None:
         draft.note("The time between two steps is not in the logs (no array is called time): step_s is left empty.")
-    for name, count in names.items():
-        if is_rare(count, len(usable)):
-            draft.note(f"{name}: left out, because only {count} of {len(usable)} files hold it.")
+    for name in names:
+        holders = [arrays for arrays in usable if name in arrays]
+        if is_rare(len(holders), len(usable)):
+            if holders:
+                draft.note(f"{name}: left out, because only {len(holders)} of {len(usable)} files hold it.")
             continue
-        seen = [(arrays[name], num) for arrays, num in usable if name in arrays]
-        longer = Counter(summary.shape[0] > num for summary, num in seen).most_common(1)[0][0]
-        named = role_of_name(name)
-        role, doubt = (Role.OBSERVATION, "") if longer else role_of_input(name)
-        guess = RoleGuess(role=role, reason=f"it has {'T+1' if longer else 'T'} rows", sure=not doubt)
-        if named is not None and named.role is None:
-            guess = named
-        elif named is not None and not longer and named.role is role:
-            guess = replace(guess, reason=f"{guess.reason}, and {named.reason}")
-        summaries = [summary for summary, _ in seen]
-        signal, doubts = infer_signal(name, role, summaries)
-        draft.add_guess(signal, guess, summaries, [doubt, *doubts])
+        guess, role, doubt = _role(name, holders, roles.get(name))
+        seen = [arrays[name] for arrays in holders]
+        signal, doubts = draft.infer(name, role, seen)
+        draft.add_guess(signal, guess, seen, [doubt, *doubts])
     return draft.result(step_s)
+
+
+def _role(name: str, holders: Sequence[Mapping[str, Summary]], role: Role | None) -> tuple[RoleGuess, Role, str]:
+    """The guess, the role of the signal even if the guess is to leave it out, and the assumption, or ""."""
+    if role is not None:
+        return RoleGuess(role=role, reason="its role in the logs"), role, ""
+    longer = 2 * sum(arrays[name].num_rows > _num_steps(arrays) for arrays in holders) > len(holders)
+    role, doubt = (Role.OBSERVATION, "") if longer else role_of_input(name)
+    guess = RoleGuess(role=role, reason=f"it has {'T+1' if longer else 'T'} rows", sure=not doubt)
+    named = role_of_name(name)
+    if named is not None and named.role is None:
+        guess = named
+    elif named is not None and not longer and named.role is role:
+        guess = replace(guess, reason=f"{guess.reason}, and {named.reason}")
+    return guess, role, doubt
 
 
 def is_rare(count: int, num_files: int) -> bool:
@@ -216,23 +223,28 @@ def is_rare(count: int, num_files: int) -> bool:
 
 def _range(seen: Sequence[Summary]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The smallest and the largest value of each component; empty if unknown or if shapes differ."""
-    low, high = [summary.low for summary in seen if summary.low], [summary.high for summary in seen if summary.high]
-    if not low or len({len(values) for values in low}) > 1:
+    known = [summary for summary in seen if summary.low]
+    if len({len(summary.low) for summary in known}) != 1:
         return (), ()
-    return tuple(np.min(low, 0).tolist()), tuple(np.max(high, 0).tolist())
+    low = np.min([summary.low for summary in known], 0)
+    high = np.max([summary.high for summary in known], 0)
+    return tuple(low.tolist()), tuple(high.tolist())
 
 
-def _num_steps(arrays: Mapping[str, Summary]) -> int | None:
-    """T if every array has T+1 or T rows and both lengths occur, with T at least 1; else None."""
-    lengths = {summary.shape[0] if summary.shape else 0 for summary in arrays.values()}
-    fits = len(lengths) == 2 and min(lengths) >= 1 and max(lengths) - min(lengths) == 1
-    return min(lengths) if fits else None
+def _num_steps(arrays: Mapping[str, Summary]) -> int:
+    return min(summary.num_rows for summary in arrays.values())
+
+
+def _has_two_lengths(arrays: Mapping[str, Summary]) -> bool:
+    """Whether every array has T+1 or T rows and both lengths occur, with T at least 1."""
+    lengths = sorted({summary.num_rows for summary in arrays.values()})
+    return len(lengths) == 2 and lengths[0] >= 1 and lengths[1] == lengths[0] + 1
 
 
 def _no_lengths(file: str, arrays: Mapping[str, Summary]) -> DataError:
     if not arrays:
         return DataError("the file holds no array of a signal", fix="Save one array for each signal.", file=file)
-    listed = ", ".join(f"{name} has {summary.shape[0] if summary.shape else 0}" for name, summary in arrays.items())
+    listed = ", ".join(f"{name} has {summary.num_rows}" for name, summary in arrays.items())
     fix = "Add the last observation or drop the last action; repeat constants for each step, or add a schema.json."
     problem = f"the arrays do not have T+1 and T rows ({listed}), so observations cannot be distinguished from actions"
     return DataError(f"{problem}: {CONVENTION}", fix=fix, file=file)
@@ -244,33 +256,27 @@ def infer_signal(name: str, role: Role, seen: Sequence[Summary]) -> tuple[Signal
     Args:
         name: of the signal.
         role: of the signal.
-        seen: one summary per episode, at least one.
+        seen: one summary per episode, at least one. Those without a known value count only if there is no other.
     """
-    layout = Counter((summary.shape[1:], summary.dtype) for summary in seen).most_common(1)[0][0]
-    shape, dtype = layout
-    alike = [summary for summary in seen if (summary.shape[1:], summary.dtype) == layout]
+    seen = [summary for summary in seen if summary.low] or seen
+    (shape, dtype), _ = Counter((summary.shape[1:], summary.dtype) for summary in seen).most_common(1)[0]
     if dtype == np.uint8 and len(shape) in (2, 3):
-        doubts = []
-        if len(shape) == 2:
-            doubts.append(f"assumed to be a grey image of {shape[0]} by {shape[1]} pixels.")
-        elif shape[2] not in (1, 3, 4):
+        doubts = [f"assumed to be a grey image of {shape[0]} by {shape[1]} pixels."] if len(shape) == 2 else []
+        if len(shape) == 3 and shape[2] not in (1, 3, 4):
             doubts.append(f"assumed to be an image with {shape[2]} channels; channels come last.")
         return Signal(name=name, role=role, kind=Kind.IMAGE, shape=(*shape, 1)[:3], unit="1"), doubts
-    size = max(1, math.prod(shape))
-    low = np.array([summary.low for summary in alike if summary.low] or [(np.nan,) * size]).min(0)
-    high = np.array([summary.high for summary in alike if summary.high] or [(np.nan,) * size]).max(0)
+    low, high = _range([summary for summary in seen if (summary.shape[1:], summary.dtype) == (shape, dtype)])
     is_integer = dtype.kind in "iub"
-    if is_integer and not shape and low[0] >= 0 and high[0] < MAX_VALUES:
+    if is_integer and not shape and low and low[0] >= 0 and high[0] < MAX_VALUES:
         num_values = max(int(high[0]) + 1, 2)
         doubt = f"assumed to be discrete with {num_values} values; the largest logged value is {int(high[0])}."
         return Signal(name=name, role=role, kind=Kind.DISCRETE, shape=(), num_values=num_values), [doubt]
     doubts = ["its integers are assumed to be measured numbers."] if is_integer else []
-    if len(shape) > 1:
-        doubts.append(f"its shape {shape} is flattened to one vector.")
-    is_wide = dtype == np.float64 or (is_integer and dtype.itemsize > 2)
-    precision: Literal["float32", "float64"] = "float64" if is_wide else "float32"
-    signal = Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), unit="?", precision=precision)
-    if role is Role.ACTION and np.isfinite([low, high]).all():
-        signal = replace(signal, low=tuple(low.tolist()), high=tuple(high.tolist()))
+    doubts += [f"its shape {shape} is flattened to one vector."] if len(shape) > 1 else []
+    size, is_wide = max(1, math.prod(shape)), dtype == np.float64 or (is_integer and dtype.itemsize > 2)
+    signal = Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), unit="?")
+    signal = replace(signal, precision="float64") if is_wide else signal
+    if role is Role.ACTION and low:
+        signal = replace(signal, low=low, high=high)
         doubts.append("its bounds are the logged range; widen them if the actuator allows more.")
     return signal, doubts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
@@ -98,8 +97,8 @@ class LogEdits:
     @property
     def options(self) -> tuple[str, ...]:
         """The options of `worldline import` with these edits, in a fixed order; empty without edits."""
-        counted = groupby(enumerate(sorted(set(self.drop))), key=lambda numbered: numbered[1] - numbered[0])
-        runs = [[number for _, number in run] for _, run in counted]
+        # Successive numbers have the same distance to their places in the list.
+        runs = [[n for _, n in run] for _, run in groupby(enumerate(sorted(set(self.drop))), lambda at: at[1] - at[0])]
         texts = {
             "--drop": ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs),
             "--split": ",".join(f"{episode}@{row}" for episode, row in sorted(set(self.splits))),
@@ -131,63 +130,55 @@ def suggested_edits(findings: Iterable[Finding], num_episodes: int) -> LogEdits:
     )
 
 
-class EditedLogs(ChangedLogs):
+def edited_logs(logs: Logs, edits: LogEdits) -> Logs:
     """Logs of which episodes are left out or split, and observations are marked as missing.
 
     Args:
         logs: to read from.
-        edits: their episodes and rows are those of `logs`.
+        edits: their episodes and rows are those of `logs`. A wrong row is an `InputError` when its episode is read.
 
     Raises:
         InputError: the logs have no such episode, a split is at row 0, or a masked signal is no observation.
         UnknownNameError: a masked signal does not exist.
     """
+    drop = frozenset(edits.drop)
+    splits = {split for split in edits.splits if split[0] not in drop}
+    for mask in edits.masks:
+        if (role := logs.schema[mask.signal].role) is not Role.OBSERVATION:
+            raise InputError(
+                f"mask {mask}: {mask.signal!r} has the role {role}, and only observations can be missing. "
+                f"Leave the episode out instead: --drop {mask.episode}"
+            )
+    for number in sorted({*drop, *(number for number, _ in edits.splits), *(mask.episode for mask in edits.masks)}):
+        if not 0 <= number < len(logs):
+            raise InputError(f"there is no episode {number}. The logs hold {len(logs)}, counted from 0.")
+    text = shlex.join(edits.options)
+    notes = {LOG_EDITS: " then ".join(filter(None, (logs.notes.get(LOG_EDITS), text))) if text else NO_EDITS}
+    unclear = [f"The logs were edited: {text}."] if text else []
+    return ChangedLogs(
+        logs,
+        lambda logged: iter(()) if logged.number in drop else _edited(logged, edits),
+        unclear,
+        notes,
+        len(splits) - len(drop),
+    )
 
-    def __init__(self, logs: Logs, edits: LogEdits) -> None:
-        text = shlex.join(edits.options)
-        notes = {LOG_EDITS: " then ".join(filter(None, (logs.notes.get(LOG_EDITS), text))) if text else NO_EDITS}
-        super().__init__(logs, (f"The logs were edited: {text}.",) if text else (), notes)
-        self._drop = frozenset(edits.drop)
-        self._splits, self._masks = defaultdict[int, set[int]](set), defaultdict[int, list[MaskedRows]](list)
-        for number, row in edits.splits:
-            if row < 1:
-                raise InputError(f"split {number}@{row}: the episode begins at row 0. Give a row from 1 on.")
-            self._splits[number].add(row)
-        for mask in edits.masks:
-            if (role := logs.schema[mask.signal].role) is not Role.OBSERVATION:
-                raise InputError(
-                    f"mask {mask}: {mask.signal!r} has the role {role}, and only observations can be missing. "
-                    f"Leave the episode out instead: --drop {mask.episode}"
-                )
-            self._masks[mask.episode].append(mask)
-        for number in sorted({*self._drop, *self._splits, *self._masks}):
-            if not 0 <= number < len(logs):
-                raise InputError(f"there is no episode {number}. The logs hold {len(logs)}, counted from 0.")
 
-    def __len__(self) -> int:
-        added = sum(len(rows) for number, rows in self._splits.items() if number not in self._drop)
-        return super().__len__() + added - len(self._drop)
-
-    def changed(self, logged: LoggedEpisode) -> Iterator[LoggedEpisode]:
-        """The parts that remain of an episode.
-
-        Raises:
-            InputError: the episode has no row of an edit.
-        """
-        number, episode = logged.number, logged.episode
-        if number in self._drop:
-            return
-        if episode is None or not is_regular(episode):  # `check_episode` reports it
-            yield logged
-            return
-        episode, end = _masked(episode, self._masks.get(number, ())), episode.num_steps + 1
-        rows = [0, *sorted(self._splits.get(number, ())), end]
-        if rows[-2] >= end:
-            raise InputError(f"split {number}@{rows[-2]}: episode {number} has {end} rows. Give a row below {end}.")
-        for part, (start, stop) in enumerate(pairwise(rows)):
-            source = _source_of(logged, part) if len(rows) > 2 else logged.source
-            findings = () if part else logged.findings
-            yield replace(logged, episode=episode.window(start, stop), source=source, findings=findings)
+def _edited(logged: LoggedEpisode, edits: LogEdits) -> Iterator[LoggedEpisode]:
+    """The parts of an episode that is kept."""
+    number, episode = logged.number, logged.episode
+    if episode is None or not is_regular(episode):
+        yield logged
+        return
+    episode, end = _masked(episode, [mask for mask in edits.masks if mask.episode == number]), episode.num_steps + 1
+    rows = [0, *sorted({row for part, row in edits.splits if part == number}), end]
+    for row in rows[1:-1]:
+        if not 0 < row < end:
+            raise InputError(f"split {number}@{row}: episode {number} has {end} rows. Give a row from 1 to {end - 1}.")
+    for part, (start, stop) in enumerate(pairwise(rows)):
+        source = _source_of(logged, part) if len(rows) > 2 else logged.source
+        findings = () if part else logged.findings
+        yield replace(logged, episode=episode.window(start, stop), source=source, findings=findings)
 
 
 def _masked(episode: Episode, masks: Sequence[MaskedRows]) -> Episode:

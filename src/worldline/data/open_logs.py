@@ -8,11 +8,11 @@ from pathlib import Path
 
 from worldline.data.array_size import check_one_hot
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions, edits_beside, refuse
-from worldline.data.changed_logs import MovedActions
+from worldline.data.changed_logs import moved_actions
 from worldline.data.checks import Finding
 from worldline.data.formats.memory import logs_in_memory
 from worldline.data.infer import NO_ACTION
-from worldline.data.log_edits import EditedLogs, LogEdits
+from worldline.data.log_edits import LogEdits, edited_logs
 from worldline.data.role_names import RoleGuess
 from worldline.data.roles import GIVEN, ColumnGuess
 from worldline.data.schema_edits import IGNORE, SchemaEdits, apply_edits, merged
@@ -114,8 +114,8 @@ def open_logs(
     opened = _opened(logs, schema, importer, reading, edits)
     for signal in opened.schema.signals:
         check_one_hot(signal)
-    opened = opened if log_edits is None else EditedLogs(opened, log_edits)
-    return MovedActions(opened, reading.action_lag) if reading.action_lag else opened
+    opened = opened if log_edits is None else edited_logs(opened, log_edits)
+    return moved_actions(opened, reading.action_lag) if reading.action_lag else opened
 
 
 def _opened(

@@ -48,7 +48,17 @@ ASSUMED_EXOGENOUS: Final = "assumed to be exogenous (known but not chosen) becau
 _PARTS: Final = ("episode", "frame", "ep")
 _SHORT: Final = 5
 """Words up to this length may be cut."""
-_FINAL: Final = {"logger": "a value of the logger", "texts": "a text for people"}
+_FINAL: Final = (
+    ("logger", None, "a value of the logger"),
+    ("texts", None, "a text for people"),
+    ("goals", None, "the task, not the state"),
+    ("rewards", Role.REWARD, "a reward"),
+    ("feedback", Role.OBSERVATION, "a measurement"),
+    ("commands", Role.ACTION, "a command"),
+)
+"""Groups of words that no values contradict, in their order, each with the role and what its words name."""
+_ALONE: Final = {"return": "rewards", "returns": "rewards", "mv": "commands"}
+"""Words that belong to a group only if they are the whole name."""
 _LETTERS: Final = {
     "letters": ("input", "an input"),
     "output_letters": ("motion", "an output"),
@@ -169,26 +179,15 @@ def _split_unit(name: str, unit: str | None) -> tuple[str, str | None]:
 
 def _final(words: tuple[str, ...]) -> RoleGuess | None:
     """The guess from words that no values contradict."""
-    for group, meaning in _FINAL.items():
-        if word := _word_in(words, group):
-            return RoleGuess(role=None, reason=f"the word '{word}' names {meaning}")
-    known = set(words)
-    if (
-        words
-        and _WORDS["counters"].fullmatch(words[-1])
-        and all(_WORDS["counters"].fullmatch(w) or w in _PARTS for w in words)
-    ):
+    is_counter = [bool(_word_in([word], "counters")) for word in words]
+    if any(is_counter[-1:]) and all(word in _PARTS or known for word, known in zip(words, is_counter, strict=True)):
         return RoleGuess(role=None, reason=f"the word '{words[-1]}' names a counter")
-    if word := _word_in(words, "goals"):
-        return RoleGuess(role=None, reason=f"the word '{word}' names the task, not the state")
-    if (word := _word_in(words, "differences")) and any(map(_WORDS["targets"].fullmatch, known)):
+    if (word := _word_in(words, "differences")) and _word_in(words, "targets"):
         return RoleGuess(role=None, reason=f"the word '{word}' names a value derived from a target")
-    if (word := _word_in(words, "rewards")) or words in (("return",), ("returns",)):
-        return RoleGuess(role=Role.REWARD, reason=f"the word '{word or words[0]}' names a reward")
-    if word := _word_in(words, "feedback"):
-        return RoleGuess(role=Role.OBSERVATION, reason=f"the word '{word}' names a measurement")
-    if (word := _word_in(words, "commands")) or words == ("mv",):
-        return RoleGuess(role=Role.ACTION, reason=f"the word '{word or words[0]}' names a command")
+    for group, role, meaning in _FINAL:
+        is_alone = len(words) == 1 and _ALONE.get(words[0]) == group
+        if word := words[0] if is_alone else _word_in(words, group):
+            return RoleGuess(role=role, reason=f"the word '{word}' names {meaning}")
     return None
 
 
@@ -198,37 +197,30 @@ def _kind(kind: str, reason: str) -> NamedRole:
 
 
 def _by_words(words: tuple[str, ...], unit: str | None) -> NamedRole | None:
-    """The guess from words and the unit, which values may change."""
-    short = (unit or "").strip().lower()
-    measured, supply, device = (_word_in(words, group) for group in ("measured", "supply", "devices"))
-    quantity, machine = _word_in(words, "quantities"), _word_in(words, "machines")
-    if word := _word_in(words, "surroundings"):
-        return _kind("surroundings", f"the word '{word}' names the surroundings")
-    if word := _word_in(words, "loads"):
-        return _kind("load", f"the word '{word}' may name a command, a disturbance or a measurement")
-    if device and device == words[-1] and measured and device != measured:
-        return _kind("quantity of an actuator", f"the word '{device}' names an actuator")
-    if measured or (short in _UNITS["measured_units"] and not (device and quantity)):
-        reason = f"the word '{measured}' names a measured quantity" if measured else ""
-        reason = reason or f"the unit {unit} is of a measured quantity"
-        return _kind("supply" if supply else "measured", reason)
-    if device:
-        is_quantity = bool(quantity) or short in _UNITS["quantity_units"]
-        return _kind("quantity of an actuator" if is_quantity else "actuator", f"the word '{device}' names an actuator")
-    if len(words) > 1 and (word := _word_in(words, "kinematic")):
-        return _kind("motion", f"the word '{word}' names a motion")
-    if machine and (quantity or short in _UNITS["quantity_units"]):
-        return _kind("quantity of a machine", f"the word '{machine}' names a machine")
-    if (word := _word_in(words, "outlet")) and quantity:
-        return _kind("measured", f"the word '{word}' names an outlet")
-    if len(words) == 2 and words[0] == "t":
-        return _kind("supply" if supply else "measured", "'T' is a usual name of a temperature")
-    if word := quantity or supply:
-        return _kind("quantity", f"the word '{word}' may name a command or a measurement")
-    for group, (kind, meaning) in _LETTERS.items() if len(words) == 1 else ():
-        if word := _word_in(words, group):
-            return _kind(kind, f"'{word}' is a usual name of {meaning}")
-    return None
+    """The guess from words and the unit, which values may change: that of the first rule that holds."""
+    word = {group: _word_in(words, group) for group in _WORDS}
+    measured, device, quantity = word["measured"], word["devices"], word["quantities"]
+    short, is_single = (unit or "").strip().lower(), len(words) == 1
+    has_unit = short in _UNITS["measured_units"] and not (device and quantity)
+    is_sized = bool(quantity) or short in _UNITS["quantity_units"]
+    measurement, flow = "supply" if word["supply"] else "measured", quantity or word["supply"]
+    actuator, sized = f"the word '{device}' names an actuator", "quantity of an actuator"
+    rules = [
+        (word["surroundings"], "surroundings", f"the word '{word['surroundings']}' names the surroundings"),
+        (word["loads"], "load", f"the word '{word['loads']}' may name a command, a disturbance or a measurement"),
+        (device and measured and measured != device == words[-1], sized, actuator),
+        (measured, measurement, f"the word '{measured}' names a measured quantity"),
+        (has_unit, measurement, f"the unit {unit} is of a measured quantity"),
+        (device, sized if is_sized else "actuator", actuator),
+        (word["kinematic"] and not is_single, "motion", f"the word '{word['kinematic']}' names a motion"),
+        (word["machines"] and is_sized, "quantity of a machine", f"the word '{word['machines']}' names a machine"),
+        (word["outlet"] and quantity, "measured", f"the word '{word['outlet']}' names an outlet"),
+        (len(words) == 2 and words[0] == "t", measurement, "'T' is a usual name of a temperature"),
+        (flow, "quantity", f"the word '{flow}' may name a command or a measurement"),
+    ]
+    letters = _LETTERS.items() if is_single else ()
+    rules += [(word[group], kind, f"'{word[group]}' is a usual name of {what}") for group, (kind, what) in letters]
+    return next((_kind(kind, reason) for holds, kind, reason in rules if holds), None)
 
 
 def _tagged(name: str) -> NamedRole | None:

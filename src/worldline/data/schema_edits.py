@@ -118,27 +118,27 @@ def apply_edits(schema: Schema, edits: SchemaEdits, columns: Iterable[ColumnGues
     """
     known = {column.name: column for column in columns}
     signals: dict[str, Signal] = {signal.name: signal for signal in schema.signals}
-    problems = list[str]()
+    whole, problems = edits.get(WHOLE, {}), list[str]()
     for name, values in edits.items():
         if name == WHOLE:
-            problems += [f"no setting is called {key!r}; known: step_s" for key in values if key != "step_s"]
-        elif name not in signals and name not in known:
+            continue
+        if name not in signals and name not in known:
             problems.append(str(UnknownNameError("column", name, {*signals, *known})).rstrip("."))
         elif values.get("role") == IGNORE:
             signals.pop(name, None)
         elif (before := signals.get(name) or known[name].signal) is None:
             problems.append(f"{name} cannot be a signal: {known[name].guess.reason}")
-        else:
-            wrong = _mistakes(name, values)
+        elif wrong := _mistakes(name, values):
             problems += wrong
+        else:
             try:
-                signals[name] = before if wrong else _changed(before, values, known.get(name))
+                signals[name] = _changed(before, values, known.get(name))
             except ConfigError as error:
                 problems.append(str(error).rstrip("."))
-    step_s = edits.get(WHOLE, {}).get("step_s", schema.step_s)
+    problems += [f"no setting is called {key!r}; known: step_s" for key in whole if key != "step_s"]
+    step_s = whole.get("step_s", schema.step_s)
     if not (step_s is None or (isinstance(step_s, int | float) and step_s > 0 and math.isfinite(step_s))):
         problems.append(f"step_s must be a positive number of seconds, not {step_s!r}")
-        step_s = None
     _raise(problems, where)
     return replace(schema, signals=tuple(signals.values()), step_s=None if step_s is None else float(step_s))
 
@@ -186,30 +186,32 @@ def _mistakes(name: str, values: Mapping[str, Any]) -> list[str]:
 
 def _changed(signal: Signal, values: Mapping[str, Any], column: ColumnGuess | None) -> Signal:
     """The signal with other fields, and with what follows from them."""
-    new = dict(values)
-    kind = Kind(new.pop("kind", signal.kind))
-    role = Role(new.pop("role", signal.role))
-    if kind is not signal.kind:
-        if Kind.IMAGE in (kind, signal.kind):
-            raise ConfigError(f"{signal.name}: kind is {signal.kind} and cannot become {kind}. Import other logs.")
-        is_vector = kind is Kind.VECTOR
-        highest = column.high[0] if column is not None and column.high else math.nan
-        new.setdefault("num_values", None if is_vector else max(2, int(highest) + 1) if highest < 1e6 else None)
-        if not is_vector and new["num_values"] is None:
-            raise ConfigError(f"{signal.name}: a discrete signal needs num_values. Set {signal.name}.num_values too.")
-        new = {"shape": (1,) if is_vector else (), "low": None, "high": None, "period": None, "components": ()} | new
-        new = {"unit": "?" if is_vector else "1", "precision": "float64" if is_vector else "float32"} | new
+    role, kind = Role(values.get("role", signal.role)), Kind(values.get("kind", signal.kind))
+    new = (_of_kind(signal, kind, column) if kind is not signal.kind else {}) | {**values, "role": role, "kind": kind}
+    if kind is Kind.DISCRETE and new.get("num_values", signal.num_values) is None:
+        raise ConfigError(f"{signal.name}: a discrete signal needs num_values. Set {signal.name}.num_values too.")
     size = math.prod(new.get("shape", signal.shape))
-    for bound in ("low", "high"):
-        if bound in new and new[bound] is not None:
-            limit = new[bound]
-            new[bound] = tuple(map(float, limit)) if isinstance(limit, list | tuple) else (float(limit),) * size
+    for bound in {"low", "high"} & {name for name, value in new.items() if value is not None}:
+        limit = new[bound]
+        new[bound] = tuple(map(float, limit)) if isinstance(limit, list | tuple) else (float(limit),) * size
     is_new_action = role is Role.ACTION and signal.role is not Role.ACTION and kind is Kind.VECTOR
     if is_new_action and column is not None and len(column.low) == size:
         new = _logged_bounds(signal, column) | new
     if "components" in new:
         new["components"] = tuple(new["components"])
-    return replace(signal, role=role, kind=kind, **new)
+    return replace(signal, **new)
+
+
+def _of_kind(signal: Signal, kind: Kind, column: ColumnGuess | None) -> dict[str, Any]:
+    """The fields that follow from another kind."""
+    if Kind.IMAGE in (kind, signal.kind):
+        raise ConfigError(f"{signal.name}: kind is {signal.kind} and cannot become {kind}. Import other logs.")
+    plain = {"low": None, "high": None, "period": None, "components": ()}
+    if kind is Kind.VECTOR:
+        return {**plain, "shape": (1,), "unit": "?", "precision": "float64", "num_values": None}
+    highest = column.high[0] if column is not None and column.high else math.nan
+    num_values = max(2, int(highest) + 1) if highest < 1e6 else None
+    return {**plain, "shape": (), "unit": "1", "precision": "float32", "num_values": num_values}
 
 
 def _logged_bounds(signal: Signal, column: ColumnGuess) -> dict[str, Any]:

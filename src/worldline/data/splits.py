@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,41 +100,42 @@ def split_store(store: Store, rule: str = "episode", *, seed: int = 0) -> Split:
     kind, _, key = rule.partition(":")
     short = {finding.episode for finding in too_short(store)}
     sources = {number: entry.source for number, entry in enumerate(store.entries()) if number not in short}
-    episodes = "long episodes" if short else "episodes"
+    draw, single = np.random.default_rng(seed), [[number] for number in sources]
+    noun = "long episodes" if short else "episodes"
     if rule == "episode":
-        recordings = _recordings(sources)
+        recordings = _groups(sources, _recording)
         if len(recordings) == len(sources):
-            return _assign(recordings, np.random.default_rng(seed), f"episodes at random, seed {seed}", episodes)
+            return _assign(single, draw, f"episodes at random, seed {seed}", noun)
         if len(recordings) >= FEW:
-            return _assign(recordings, np.random.default_rng(seed), f"recordings at random, seed {seed}", "recordings")
+            return _assign(recordings, draw, f"recordings at random, seed {seed}", "recordings")
         return _in_order(list(sources))
     if rule == "time":
-        return _assign([[number] for number in sources], None, "in the order of the store", episodes)
+        return _assign(single, None, "in the order of the store", noun)
     if kind not in ("key", "time") or not key:
         raise InputError(
             f"split is {rule!r}. Use 'episode', 'time', 'time:NAME' or 'key:NAME', where NAME is a key of the sources."
         )
-    values = _values(store, sources, key)
-    if kind == "time":
-        kinds = {isinstance(value, str) for value in values.values()}
-        if len(kinds) > 1:
-            raise DataError(f"{key!r} is text in some sources and a number in others", fix="Log one type only.")
-        order = sorted(values, key=lambda number: (values[number], number))
-        return _assign([[number] for number in order], None, f"in the order of {key}", episodes)
-    groups: dict[str | int | float, list[int]] = {}
-    for number, value in values.items():
-        groups.setdefault(value, []).append(number)
-    noun = f"values of {key!r}"
-    return _assign(list(groups.values()), np.random.default_rng(seed), f"by {key} at random, seed {seed}", noun)
+    _require_key(store, sources, key)
+    if kind == "key":
+        groups = _groups(sources, lambda _, source: source[key])
+        return _assign(groups, draw, f"by {key} at random, seed {seed}", f"values of {key!r}")
+    if len({isinstance(source[key], str) for source in sources.values()}) > 1:
+        raise DataError(f"{key!r} is text in some sources and a number in others", fix="Log one type only.")
+    order = sorted(sources, key=lambda number: (sources[number][key], number))
+    return _assign([[number] for number in order], None, f"in the order of {key}", noun)
 
 
-def _recordings(sources: Mapping[int, Source]) -> list[list[int]]:
-    """The episodes of each recording; one episode each if no recording was cut."""
-    recordings: dict[tuple[object, ...], list[int]] = {}
+def _recording(number: int, source: Source) -> object:
+    """What the pieces of a recording have in common; an episode that was not cut has nothing in common with others."""
+    return (source.get("file"), source.get("label")) if PIECE in source else number
+
+
+def _groups(sources: Mapping[int, Source], key: Callable[[int, Source], object]) -> list[list[int]]:
+    """The episodes with the same key."""
+    groups: dict[object, list[int]] = {}
     for number, source in sources.items():
-        key = (source.get("file"), source.get("label")) if PIECE in source else (number,)
-        recordings.setdefault(key, []).append(number)
-    return list(recordings.values())
+        groups.setdefault(key(number, source), []).append(number)
+    return list(groups.values())
 
 
 def _in_order(pieces: Sequence[int]) -> Split:
@@ -153,15 +154,14 @@ def _in_order(pieces: Sequence[int]) -> Split:
     )
 
 
-def _values(store: Store, sources: Mapping[int, Source], key: str) -> dict[int, str | int | float]:
-    """The value of `key` in each source."""
-    if not any(key in source for source in sources.values()):
+def _require_key(store: Store, sources: Mapping[int, Source], key: str) -> None:
+    """Checks that every source has a key."""
+    without = [number for number, source in sources.items() if key not in source]
+    if len(without) == len(sources):
         raise UnknownNameError("key of the sources", key, {name for source in sources.values() for name in source})
-    for number, source in sources.items():
-        if key not in source:
-            fix = "Split by another key, or log this key for every episode."
-            raise DataError(f"the source has no {key!r}", fix=fix, file=store.path, episode=number)
-    return {number: source[key] for number, source in sources.items()}
+    if without:
+        fix = "Split by another key, or log this key for every episode."
+        raise DataError(f"the source has no {key!r}", fix=fix, file=store.path, episode=without[0])
 
 
 def _assign(groups: Sequence[Sequence[int]], generator: np.random.Generator | None, rule: str, noun: str) -> Split:

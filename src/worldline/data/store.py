@@ -165,15 +165,14 @@ class Store:
             InputError: the episode does not exist.
         """
         self._check_rows(number, 0, 0, Role.OBSERVATION)
-        begin, end = self._source_begin(number), int(self._index.records[number]["source_end"])
+        begin, end = self._source_range(number)
         return self._entry(number, read_bytes(self._files[SOURCES_FILE], end - begin, begin))
 
     def entries(self) -> Iterator[Entry]:
         """The metadata of each episode, in order; faster than `entry` in a loop."""
         lines = read_bytes(self._files[SOURCES_FILE], self._index.source_end, 0)
         for number in range(len(self)):
-            begin, end = self._source_begin(number), int(self._index.records[number]["source_end"])
-            yield self._entry(number, lines[begin:end])
+            yield self._entry(number, lines[slice(*self._source_range(number))])
 
     def append(self, episode: Episode, source: Source | None = None) -> None:
         """Adds an episode; it is on disk when this returns.
@@ -207,9 +206,15 @@ class Store:
 
     def as_stored(self, episode: Episode) -> Episode:
         """The episode with its images rounded as this store keeps them."""
-        if not any(self.card.max_error.values()):
+        errors = {name: error for name, error in self.card.max_error.items() if error}
+        if not errors:
             return episode
-        return with_values(episode, self._rounded)
+        return with_values(
+            episode,
+            lambda name, values: (
+                round_off(values.astype(np.uint8, copy=False), errors[name]) if name in errors else values
+            ),
+        )
 
     def read(self, signal: str, episode: int, start: int, stop: int) -> Array:
         """Rows `start` to `stop` of one signal, [stop - start, *shape].
@@ -232,40 +237,31 @@ class Store:
         return values
 
     def read_into(self, signal: str, places: NDArray[np.int64], out: Array, stride: int = 1) -> None:
-        """Fills `out` [B, rows, *shape] with every `stride`-th row of B windows, without a copy and without checks.
+        """Fills `out` with every `stride`-th row of B windows, without a copy and without checks.
 
         Args:
             signal: name of the signal.
             places: [B, 2]: episode, and first row.
-            out: contiguous, in the dtype of the signal; the rows must lie within their episodes.
+            out: [B, rows, *shape], contiguous; the rows must lie within their episodes.
             stride: distance between rows, at least 1.
-
-        Raises:
-            DataError: the data is damaged.
         """
         if not out.size:
             return
         rows = self._rows(signal, places)
         if signal in self._pictures:
             self._pictures[signal].read(rows, out, stride)
-        elif stride == 1:
-            read_pieces(self._files[f"{BLOCKS_FOLDER}/{signal}{_VALUES}"], out, rows * self._row_bytes[signal])
-        else:
-            contiguous = np.empty((len(out), (out.shape[1] - 1) * stride + 1, *out.shape[2:]), out.dtype)
-            read_pieces(self._files[f"{BLOCKS_FOLDER}/{signal}{_VALUES}"], contiguous, rows * self._row_bytes[signal])
-            out[:] = contiguous[:, ::stride]
+            return
+        whole = out
+        if stride > 1:
+            whole = np.empty((len(out), (out.shape[1] - 1) * stride + 1, *out.shape[2:]), out.dtype)
+        read_pieces(self._files[f"{BLOCKS_FOLDER}/{signal}{_VALUES}"], whole, rows * self._row_bytes[signal])
+        if stride > 1:
+            out[:] = whole[:, ::stride]
 
     def observed(self, signal: str, episode: int, start: int, stop: int) -> NDArray[np.bool_]:
         """Mask of an observation signal, [stop - start]; False for missing values.
 
-        Args:
-            signal: the name of an observation signal.
-            episode: 0 to len - 1.
-            start: first row.
-            stop: end, at most T+1.
-
-        Raises:
-            InputError: the episode or the rows do not exist.
+        Arguments and errors are those of `read`.
         """
         self._check_rows(episode, start, stop, Role.OBSERVATION)
         self.schema[signal]  # raises on an unknown name
@@ -274,24 +270,19 @@ class Store:
         return mask
 
     def observed_into(self, signal: str, episode: int, start: int, out: NDArray[np.bool_], stride: int = 1) -> None:
-        """Sets `out` [rows] to False in missing rows, without checks.
+        """Sets `out` to False in missing rows, without checks.
 
         Args:
             signal: the name of an observation signal.
             episode: 0 to len - 1.
             start: first row.
-            out: all True.
+            out: [rows], all True.
             stride: distance between rows, at least 1.
         """
         if episode <= self._index.last_masked:
-            missing = np.zeros((len(out) - 1) * stride + 1 if len(out) else 0, np.uint8)
-            rows = os.pread(
-                self._files[f"{BLOCKS_FOLDER}/{signal}{_MISSING}"],
-                len(missing),
-                self._first_row(signal, episode) + start,
-            )
-            missing[: len(rows)] = np.frombuffer(rows, np.uint8)
-            out[missing[::stride] != 0] = False
+            file, first = self._files[f"{BLOCKS_FOLDER}/{signal}{_MISSING}"], self._first_row(signal, episode) + start
+            missing = np.frombuffer(os.pread(file, max(0, (len(out) - 1) * stride + 1), first), np.uint8)[::stride]
+            out[: len(missing)][missing != 0] = False
 
     def has_missing(self) -> bool:
         """Whether any observation of any episode is missing."""
@@ -356,10 +347,9 @@ class Store:
         )
 
     def plot(self, episodes: int | Sequence[int] | None = None, *, signals: Sequence[str] = ()) -> PlotFigure:
-        """A figure of matplotlib: one panel per signal over time. Notebooks show it.
+        """A figure of matplotlib: one panel per signal over time; `store.plot().savefig("store.png")` saves it.
 
-        Save it with `store.plot().savefig("store.png")`. Several episodes are drawn over each other, from the start of
-        each, without images.
+        Several episodes are drawn over each other, from the start of each, without images.
 
         Args:
             episodes: number of the episode, or up to 8 numbers. None for up to 5 episodes that are spread evenly.
@@ -397,8 +387,9 @@ class Store:
         for signal in self.schema.signals:
             parts.update(signal.name.encode())
             parts.update(np.ascontiguousarray(arrays_of(episode, signal.role)[signal.name]).data.cast("B"))
-            if signal.name in episode.observed and not episode.observed[signal.name].all():
-                parts.update(episode.observed[signal.name].tobytes())
+            mask = episode.observed.get(signal.name)
+            if mask is not None and not mask.all():
+                parts.update(mask.tobytes())
         if episode.step_s is not None:
             parts.update(episode.step_s.tobytes())
         return parts.hexdigest()
@@ -471,12 +462,9 @@ class Store:
         end, size = self._index.source_end, (self.path / SOURCES_FILE).stat().st_size
         return read_bytes(self._files[SOURCES_FILE], max(0, size - end), end).count(b"\n")
 
-    def _source_begin(self, number: int) -> int:
-        return int(self._index.records[number - 1]["source_end"]) if number else 0
-
-    def _rounded(self, name: str, values: Array) -> Array:
-        error = self.card.max_error.get(name, 0)
-        return round_off(values.astype(np.uint8, copy=False), error) if error else values
+    def _source_range(self, number: int) -> tuple[int, int]:
+        ends = self._index.records["source_end"]
+        return int(ends[number - 1]) if number else 0, int(ends[number])
 
     def _record(self, episode: Episode, line_bytes: int, digest: str) -> tuple[int, int, int, int, int, bytes, int]:
         flags = TERMINATED * episode.terminated | TRUNCATED * episode.truncated | SEEDED * (episode.seed is not None)
@@ -522,6 +510,7 @@ class Store:
 
 
 def _lacks_any(episode: Episode) -> bool:
+    """Whether a value is missing."""
     return not all(mask.all() for mask in episode.observed.values())
 
 
@@ -543,23 +532,20 @@ def open_store(path: Path | str) -> Store:
     """
     path = Path(path)
     if not is_store(path):
-        old = (path / "index.jsonl").is_file()
-        problem = "the store was written by an earlier version" if old else "the folder is no store"
-        fix = "Record or import the logs again." if old else "Check the path, or import the logs first."
-        raise DataError(f"{problem}: {SCHEMA_FILE}, {CARD_FILE} or {INDEX_FILE} is missing", fix=fix, file=path)
+        problem = f"the folder is no store: {SCHEMA_FILE}, {CARD_FILE} or {INDEX_FILE} is missing"
+        raise DataError(problem, fix="Check the path, or import the logs first.", file=path)
     refuse_special_files(path)
-    schema = from_json(Schema, (path / SCHEMA_FILE).read_bytes(), where=path / SCHEMA_FILE)
-    card = from_json(DataCard, (path / CARD_FILE).read_bytes(), where=path / CARD_FILE)
-    layout = path / LAYOUT_FILE
+    file, layout, card = (path / name for name in (SCHEMA_FILE, LAYOUT_FILE, CARD_FILE))
+    schema = from_json(Schema, file.read_bytes(), where=file)
     written = from_json(Schema, layout.read_bytes(), where=layout) if layout.is_file() else schema
-    store = Store(path, written, card)
+    store = Store(path, written, from_json(DataCard, card.read_bytes(), where=card))
     store.refresh()
     if written == schema:
         return store
     names = {signal.name for signal in schema.signals}
     if gone := [signal.name for signal in written.signals if signal.name not in names]:
         fix = f"Write it back, or leave the signal out of the store: worldline schema {path} {gone[0]}=ignore"
-        raise InputError(f"{path / SCHEMA_FILE}: the signal {gone[0]!r} of the store is missing. {fix}")
+        raise InputError(f"{file}: the signal {gone[0]!r} of the store is missing. {fix}")
     return change_schema(store, schema)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.checks import Finding, check_lengths, grouped
+from worldline.data.checks import Finding, grouped, warning
 from worldline.data.store import Store
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import DataError, InputError
@@ -93,8 +93,15 @@ class Windows:
     @property
     def left_out(self) -> tuple[Finding, ...]:
         """A warning for each episode that is too short for a window."""
-        chosen = set(self._episodes.tolist())
-        return tuple(f for f in check_lengths(self._num_steps, self.num_inputs + 1) if f.episode in chosen)
+        return tuple(
+            warning(
+                problem=f"the episode has {steps + 1} observations, fewer than a window of {self.num_inputs + 1}",
+                fix=f"Log longer episodes, or use windows of at most {steps + 1} observations.",
+                episode=number,
+            )
+            for number in sorted(set(self._episodes.tolist()))
+            if (steps := int(self._num_steps[number])) < self.num_inputs
+        )
 
     def all_starts(self) -> NDArray[np.int64]:
         """The start of every window, [len, 2]: episode, and step of the first observation."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldline.data.checks import Finding, Severity, warning
-from worldline.data.importing import edit_logs_command, realign_command
 from worldline.data.quality.alignment import Alignment, AlignmentVerdict, alignment, judge
 from worldline.data.quality.anomalies import Inspection, with_saturated_parts
 from worldline.data.quality.consistency import inconsistencies
 from worldline.data.quality.coverage import Coverage, survey
 from worldline.data.quality.segments import Sample
 from worldline.data.store import Store, open_store
+from worldline.data.store_notes import edit_logs_command, realign_command
 from worldline.errors import DataError, InputError
 from worldline.progress import OnProgress, tell
 

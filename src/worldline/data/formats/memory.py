@@ -23,8 +23,8 @@ from worldline.data.formats.reading import (
     FLAGS,
     MASK_PREFIX,
     TIMES,
-    EpisodeDraft,
     EpisodeLogs,
+    RawEpisode,
     converted,
     draft_of_arrays,
 )
@@ -32,7 +32,6 @@ from worldline.data.formats.tables.columns import ColumnTable, table_of
 from worldline.data.formats.tables.layout import scan_tables
 from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.infer import SchemaDraft, infer_schema, summarise
-from worldline.data.role_names import RoleGuess
 from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError
 from worldline.schema import Role, Schema
@@ -66,23 +65,18 @@ def logs_in_memory(logs: object, schema: Schema | None, reading: ReadOptions) ->
         return _episode_logs(parts, schema)
     if all(isinstance(part, Mapping) for part in parts):
         arrays = [{str(name): np.asarray(values) for name, values in part.items()} for part in parts]
-        if any(_is_episode(part) for part in arrays):
+        # T+1 observations and T actions make an episode; columns of a table have one length.
+        if any(len({len(values) for values in part.values() if values.ndim}) > 1 for part in arrays):
             refuse(reading, "episode")
             return _episode_logs(arrays, schema)
-    tables = {}
-    for number, part in enumerate(parts):
-        name = f"frame {number}" if len(parts) > 1 else "frame"
-        tables[name] = _table(part, name)
+    names = ["frame"] if len(parts) == 1 else [f"frame {number}" for number in range(len(parts))]
+    tables = {name: _table(part, name) for name, part in zip(names, parts, strict=True)}
+    files = [Path(name) for name in tables]
 
     def read(file: Path) -> ColumnTable:
         return table_of(tables[file.name], file)
 
-    return TableLogs(scan_tables([*map(Path, tables)], reading, read), schema, reading, read)
-
-
-def _is_episode(arrays: Mapping[str, Any]) -> bool:
-    """Whether the arrays have different lengths, as the T+1 observations and T actions of an episode."""
-    return len({len(values) for values in arrays.values() if values.ndim}) > 1
+    return TableLogs(scan_tables(files, reading, read), schema, reading, read)
 
 
 def _table(part: object, name: str) -> pa.Table | pd.DataFrame:
@@ -126,55 +120,44 @@ def _episode_logs(episodes: Sequence[Episode | Mapping[str, Any]], schema: Schem
     """
     files, draft, unclear = [f"episode {number}" for number in range(len(episodes))], SchemaDraft(), list[str]()
     if schema is None:
-        whole = [episode for episode in episodes if isinstance(episode, Episode)]
-        arrays = {file: part for file, part in zip(files, episodes, strict=True) if not isinstance(part, Episode)}
-        schema, unclear = _infer_from_episodes(whole, draft) if whole else _infer_from_arrays(arrays, draft)
+        arrays = {file: _signals(part) for file, part in zip(files, episodes, strict=True)}
+        seen = {file: {name: summarise(values) for name, values in part.items()} for file, part in arrays.items()}
+        whole, parts = [p for p in episodes if isinstance(p, Episode)], [p for p in episodes if isinstance(p, Mapping)]
+        roles = {name: role for episode in whole for role in Role for name in arrays_of(episode, role)}
+        gaps = [np.median(np.diff(part[name])) for part in parts for name in TIMES if name in part]
+        schema, unclear = infer_schema(seen, float(np.median(gaps)) if gaps else None, draft, roles=roles)
     return EpisodeLogs(
         schema,
         unclear,
         root=Path(),
         files=files,
-        reader=lambda _: lambda number: _draft_of(episodes[number], number),
+        reader=lambda _: lambda number: _raw(episodes[number], number),
         columns=draft.columns,
     )
 
 
-def _draft_of(episode: Episode | Mapping[str, Any], number: int) -> EpisodeDraft:
+def _signals(episode: Episode | Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of signals."""
+    if isinstance(episode, Episode):
+        return {name: values for role in Role for name, values in arrays_of(episode, role).items()}
+    others = (*FLAGS, *TIMES, "seed")
+    return {
+        name: values
+        for name, values in episode.items()
+        if values.ndim and name not in others and not name.startswith(MASK_PREFIX)
+    }
+
+
+def _raw(episode: Episode | Mapping[str, Any], number: int) -> RawEpisode:
     if not isinstance(episode, Episode):
-        is_mask = {name: name.startswith(MASK_PREFIX) for name in episode}
-        arrays = {name: values.astype(np.bool_) if is_mask[name] else values for name, values in episode.items()}
-        return draft_of_arrays(arrays, {"episode": number}, fix=_ENDS)
-    return EpisodeDraft(
+        masks = {name: values.astype(np.bool_) for name, values in episode.items() if name.startswith(MASK_PREFIX)}
+        return draft_of_arrays({**episode, **masks}, {"episode": number}, fix=_ENDS)
+    return RawEpisode(
         source={"episode": number},
-        values={name: values for role in Role for name, values in arrays_of(episode, role).items()},
+        values=_signals(episode),
         observed=dict(episode.observed),
         terminated=episode.terminated,
         truncated=episode.truncated,
         seed=episode.seed,
         step_s=episode.step_s,
     )
-
-
-def _infer_from_episodes(episodes: Sequence[Episode], draft: SchemaDraft) -> tuple[Schema, list[str]]:
-    """Infers the schema of episodes; the roles of their signals are known."""
-    for role in Role:
-        arrays_of_role = [arrays_of(episode, role) for episode in episodes]
-        for name in arrays_of_role[0]:
-            seen = [summarise(arrays[name]) for arrays in arrays_of_role if name in arrays]
-            signal, doubts = draft.infer(name, role, seen)
-            draft.add_guess(signal, RoleGuess(role=role, reason="its role in the episodes"), seen, doubts)
-    return draft.result()
-
-
-def _infer_from_arrays(episodes: Mapping[str, Mapping[str, Any]], draft: SchemaDraft) -> tuple[Schema, list[str]]:
-    """Infers the schema of mappings of arrays."""
-    summaries = {
-        file: {
-            name: summarise(values)
-            for name, values in arrays.items()
-            if values.ndim and name not in (*FLAGS, *TIMES, "seed") and not name.startswith(MASK_PREFIX)
-        }
-        for file, arrays in episodes.items()
-    }
-    gaps = [np.median(np.diff(arrays[name])) for arrays in episodes.values() for name in TIMES if name in arrays]
-    return infer_schema(summaries, float(np.median(gaps)) if gaps else None, draft)

@@ -62,13 +62,6 @@ def filled(values: Array, known: NDArray[np.bool_]) -> Array:
     return values[last_known]
 
 
-def _gone(values: Array) -> NDArray[np.bool_]:
-    """[rows, components], True for NaN; without columns if the dtype has no NaN."""
-    if values.dtype.kind != "f" or not len(values):
-        return np.zeros((len(values) if values.ndim else 0, 0), np.bool_)
-    return np.isnan(values.reshape(len(values), -1))
-
-
 def natural(path: Path) -> tuple[tuple[int, str], ...]:
     """Returns a sort key that puts frame_9 before frame_10."""
     parts = re.split(r"(\d+)", path.name)
@@ -123,7 +116,7 @@ def converted(
         raise DataError(f"{problem} ({reason(error):.300})", fix=fix, file=file, signal=signal) from error
 
 
-def readable(items: Sequence[K], read: Callable[[K], V], *, what: str, file: Path) -> Iterator[tuple[K, V]]:
+def readable(items: Iterable[K], read: Callable[[K], V], *, what: str, file: Path) -> Iterator[tuple[K, V]]:
     """Yields each item with what was read of it, without the unreadable ones, which `Logs.read` reports.
 
     Args:
@@ -135,24 +128,23 @@ def readable(items: Sequence[K], read: Callable[[K], V], *, what: str, file: Pat
     Raises:
         DataError: none can be read; the first reason.
     """
-    failure: Exception | None = None
-    num_read = 0
+    failures, is_any = list[Exception](), False
     for item in items:
         try:
             content = read(item)
         except UNREADABLE as error:
-            failure = failure or error
-            continue
-        num_read += 1
-        yield item, content
-    if failure is not None and not num_read:
-        first = failure if isinstance(failure, DataError) else DataError(reason(failure), fix=DAMAGED)
-        problem = f"none of the {len(items)} {what} can be read; the first: {first.problem}"
-        raise replace(Finding.of(first, file=str(first.file or file)), problem=problem).error() from failure
+            failures.append(error)
+        else:
+            is_any = True
+            yield item, content
+    if failures and not is_any:
+        first = failures[0] if isinstance(failures[0], DataError) else DataError(reason(failures[0]), fix=DAMAGED)
+        problem = f"none of the {len(failures)} {what} can be read; the first: {first.problem}"
+        raise replace(Finding.of(first, file=str(first.file or file)), problem=problem).error() from failures[0]
 
 
 def summaries_of(
-    items: Sequence[K], read: Callable[[K], Mapping[str, Summary]], *, what: str, file: Path
+    items: Iterable[K], read: Callable[[K], Mapping[str, Summary]], *, what: str, file: Path
 ) -> dict[str, list[Summary]]:
     """Returns the summaries of all readable items by the name of the array; arguments as in `readable`.
 
@@ -190,13 +182,13 @@ def flag_at_end(flags: Array, name: str, *, fix: str) -> bool:
 
 
 @dataclass(kw_only=True)
-class EpisodeDraft:
-    """What was read of an episode so far.
+class RawEpisode:
+    """What an importer reads of one episode.
 
     Args:
-        source: as in `LoggedEpisode`.
-        values: by signal, T+1 rows of observations and T of other roles.
-        observed: masks of observations with missing values.
+        source: origin of the episode, kept with it in a store, such as its task.
+        values: by signal, T+1 rows of observations and T of other roles; action t leads from observation t to t+1.
+        observed: by observation [T+1] bool, False if its value is missing.
         findings: problems; the file and the number of the episode are added at the end.
         is_left_out: whether the episode is not read, without an error; a finding says why.
         terminated: as in `Episode`.
@@ -204,6 +196,8 @@ class EpisodeDraft:
         seed: as in `Episode`.
         times: [T+1] seconds; None if unknown.
         step_s: as in `Episode`, if `times` is None.
+        roles: by signal "observation", "action", "exogenous" or "reward", where the format tells the role.
+        units: by signal, where the format tells the unit.
     """
 
     source: Metadata = field(default_factory=dict)
@@ -216,6 +210,8 @@ class EpisodeDraft:
     seed: int | None = None
     times: NDArray[np.float64] | None = None
     step_s: NDArray[np.float32] | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -240,7 +236,9 @@ class EpisodeDraft:
         Raises:
             DataError: a value of an action, exogenous signal or reward is missing.
         """
-        gone = _gone(values)
+        gone = (
+            np.isnan(values.reshape(len(values), -1)) if values.dtype.kind == "f" else np.zeros((len(values), 0), bool)
+        )
         missing = np.asarray(gone.any(1))
         if signal.role is not Role.OBSERVATION and (steps := np.flatnonzero(missing).tolist()):
             problem = f"the value is missing ({len(steps)} steps)"
@@ -273,7 +271,11 @@ class EpisodeDraft:
         return LoggedEpisode(file=file, number=number, episode=episode, findings=findings, source=self.source)
 
 
-def draft_of_arrays(arrays: Mapping[str, Array], source: Metadata, *, fix: str) -> EpisodeDraft:
+EpisodeDraft = RawEpisode
+"""Its name in the built-in importers."""
+
+
+def draft_of_arrays(arrays: Mapping[str, Array], source: Metadata, *, fix: str) -> RawEpisode:
     """Returns the draft of an episode in arrays by name, as the head of `worldline.data.formats.npz` describes them.
 
     Args:
@@ -285,7 +287,7 @@ def draft_of_arrays(arrays: Mapping[str, Array], source: Metadata, *, fix: str) 
         DataError: an end flag is set before the last row.
     """
     masks = {name.removeprefix(MASK_PREFIX): mask for name, mask in arrays.items() if name.startswith(MASK_PREFIX)}
-    draft = EpisodeDraft(source=source, values=dict(arrays), observed=masks)
+    draft = RawEpisode(source=source, values=dict(arrays), observed=masks)
     ends = {name: flag_at_end(arrays[name], name, fix=fix) for name in FLAGS if name in arrays}
     draft.end(ends.get("terminated"), ends.get("truncated"))
     if "seed" in arrays and arrays["seed"].size == 1:
@@ -307,12 +309,12 @@ def without_step(what: str, count: int, *, where: str = "") -> Finding:
     return warning(problem=problem, fix="Nothing to do, if it is no loss.")
 
 
-def too_short(what: str, count: int, *, where: str = "") -> EpisodeDraft:
+def too_short(what: str, count: int, *, where: str = "") -> RawEpisode:
     """Returns the draft of an episode that is left out, because it has no step; arguments as in `without_step`."""
-    return EpisodeDraft(findings=[without_step(what, count, where=where)], is_left_out=True)
+    return RawEpisode(findings=[without_step(what, count, where=where)], is_left_out=True)
 
 
-ReadEpisode = Callable[[int], EpisodeDraft]
+ReadEpisode = Callable[[int], RawEpisode]
 """Reads an episode by its number; raises one of `UNREADABLE` if it cannot."""
 
 

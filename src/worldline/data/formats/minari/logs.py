@@ -120,7 +120,7 @@ def _end(flags: Array, num_steps: int, name: str) -> bool:
     return flag_at_end(flags, name, fix=fix)
 
 
-def _exported_arrays(raw: storage.RawEpisode, schema: Schema) -> tuple[dict[str, Array], dict[str, Array]]:
+def _exported_arrays(raw: storage.MinariEpisode, schema: Schema) -> tuple[dict[str, Array], dict[str, Array]]:
     """Returns values and masks of an episode that `export_minari` wrote."""
     infos = raw.parts[storage.INFOS]
     arrays = dict(raw.parts[storage.OBSERVATION])

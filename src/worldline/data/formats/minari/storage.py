@@ -75,7 +75,7 @@ class DatasetMetadata(msgspec.Struct, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RawEpisode:
+class MinariEpisode:
     """The stored data of one episode.
 
     Args:
@@ -166,7 +166,7 @@ class Storage:
         self.numbers = tuple(sorted(existing | set(declared)))
         """Numbers of the episodes that exist or should exist."""
 
-    def read(self, number: int) -> RawEpisode:
+    def read(self, number: int) -> MinariEpisode:
         """Reads one episode.
 
         Raises:
@@ -195,7 +195,7 @@ class Storage:
                 elif access.is_numeric(dataset) or (access.is_text(dataset) and dataset.ndim == 1):
                     parts[part][name] = access.read_rows(dataset, 0, len(dataset), name or part)
         noted = None if note is None else json.loads(note)
-        return RawEpisode(parts=parts, metadata=metadata, note=noted, **columns)
+        return MinariEpisode(parts=parts, metadata=metadata, note=noted, **columns)
 
 
 def _column(datasets: Mapping[str, h5py.Dataset], name: str) -> Array:
@@ -219,7 +219,7 @@ def _decode(dataset: h5py.Dataset, space: Space, name: str, max_rows: int | None
     return images
 
 
-def members_of(raw: RawEpisode) -> list[Member]:
+def members_of(raw: MinariEpisode) -> list[Member]:
     """Returns the arrays of an episode with the names of their signals.
 
     Members of tuples, and members whose names would collide, get the part's name as prefix.

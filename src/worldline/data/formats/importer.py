@@ -1,0 +1,147 @@
+"""Importers that are one function. It reads the episodes of a file; everything else happens here, once for all.
+
+    @importer(".tape")
+    def read(path, options):
+        yield RawEpisode(values={"level": level, "heater": heater}, roles={"heater": "action"})
+
+The schema is inferred in a first pass over the files, unless the user gives one. NaN marks a missing observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from worldline.data.base import ReadOptions, refuse, schema_beside
+from worldline.data.formats.reading import (
+    UNREADABLE,
+    EpisodeLogs,
+    RawEpisode,
+    ReadEpisode,
+    natural,
+    readable,
+    source_of,
+)
+from worldline.data.infer import NO_UNITS, SchemaDraft, Summary, infer_schema, summarise
+from worldline.errors import DataError
+from worldline.schema import Role, Schema
+
+ReadFile = Callable[[Path, ReadOptions], Iterable[RawEpisode]]
+"""Yields the episodes of a file, or of a folder that counts as one; raises any error of its library."""
+FileEpisode = tuple[Path, int, RawEpisode | Exception]
+"""A file, the number of an episode in it, and the episode or the error that ends the file."""
+
+
+@dataclass(frozen=True)
+class Importer:
+    """An importer of files with certain endings; made by `importer`.
+
+    Args:
+        read: reads one file.
+        endings: of its name, such as ".tape".
+        takes: the fields of `ReadOptions` that `read` uses; all others are refused.
+    """
+
+    read: ReadFile
+    endings: tuple[str, ...]
+    takes: tuple[str, ...] = ()
+
+    def files(self, path: Path) -> list[Path]:
+        """The file itself, or those with the endings in a folder, in natural order."""
+        if path.is_file() or path.suffix in self.endings:
+            return [path]
+        return sorted((file for file in path.iterdir() if file.suffix in self.endings), key=natural)
+
+    def recognises(self, path: Path) -> bool:
+        """Whether `path` has one of the endings, or is a folder with such files; reads no data."""
+        return any(file.suffix in self.endings for file in self.files(path))
+
+    def open(self, path: Path, schema: Schema | None, reading: ReadOptions) -> EpisodeLogs:
+        """The logs at `path`; arguments and errors as in `Logs.open`."""
+        refuse(reading, " and ".join(self.endings), self.takes)
+        if not (files := self.files(path)):
+            raise DataError(f"no file ends with {' or '.join(self.endings)}", fix="Check the path.", file=path)
+        names, draft = list[str](), SchemaDraft(unclear=())
+
+        def listed() -> Iterator[FileEpisode]:
+            for item in self._episodes(files, reading):
+                names.append(item[0].name)
+                yield item
+
+        looks = [look for _, look in readable(listed(), _look, what="episodes", file=path)]
+        known, unclear = schema or schema_beside(path), list[str]()
+        if known is None:
+            known, unclear = _inferred(looks, draft)
+
+        def reader(_: ExitStack) -> ReadEpisode:
+            episodes = self._episodes(files, reading)
+            return lambda _: _draft_of(*next(episodes), known)
+
+        return EpisodeLogs(known, unclear, root=path, files=names, reader=reader, columns=draft.columns)
+
+    def _episodes(self, files: Sequence[Path], reading: ReadOptions) -> Iterator[FileEpisode]:
+        """The episodes of all files in order."""
+        for file in files:
+            index = 0
+            try:
+                for raw in self.read(file, reading):
+                    yield file, index, raw
+                    index += 1
+                if not index:
+                    raise DataError("it holds no episode", fix="Leave the file out, or record it again.")
+            except UNREADABLE as error:
+                yield file, index, error
+
+
+def importer(*endings: str, takes: Sequence[str] = ()) -> Callable[[ReadFile], Importer]:
+    """Makes an importer of a function that yields the episodes of one file.
+
+    Args:
+        endings: of the files, such as ".tape"; a folder may have one, too.
+        takes: the fields of `ReadOptions` that the function uses; all others are refused.
+    """
+    return lambda read: Importer(read, endings, tuple(takes))
+
+
+def _look(item: FileEpisode) -> tuple[dict[str, Summary], RawEpisode]:
+    """The summaries of an episode, and the episode without its arrays."""
+    _, _, raw = item
+    if isinstance(raw, Exception):
+        raise raw
+    summaries = {name: summarise(np.asarray(values)) for name, values in raw.values.items()}
+    return summaries, replace(raw, values={}, observed={})
+
+
+def _inferred(looks: Sequence[tuple[dict[str, Summary], RawEpisode]], draft: SchemaDraft) -> tuple[Schema, list[str]]:
+    """The schema of the episodes, and the assumptions."""
+    raws = [raw for _, raw in looks]
+    units = {name: unit for raw in raws for name, unit in raw.units.items()}
+    roles = {name: Role(role) for raw in raws for name, role in raw.roles.items()}
+    gaps = [np.diff(raw.times) for raw in raws if raw.times is not None and len(raw.times) > 1]
+    if not units:
+        draft.note(NO_UNITS)
+    step_s = draft.usual_step("time", np.concatenate(gaps)) if gaps else None
+    seen = {f"episode {number}": summaries for number, (summaries, _) in enumerate(looks)}
+    schema, unclear = infer_schema(seen, step_s, draft, roles=roles)
+    signals = tuple(replace(signal, unit=units.get(signal.name, signal.unit)) for signal in schema.signals)
+    return replace(schema, signals=signals), unclear
+
+
+def _draft_of(file: Path, index: int, raw: RawEpisode | Exception, schema: Schema) -> RawEpisode:
+    """The episode with NaN as missing values, and with a warning about each array that is no signal."""
+    if isinstance(raw, Exception):
+        raise raw
+    source = source_of(file.name, index, raw.source)
+    draft = replace(raw, source=source, values={}, observed={}, findings=list(raw.findings))
+    signals = {signal.name: signal for signal in schema.signals}
+    for name, values in raw.values.items():
+        if name in signals:
+            draft.add(signals[name], np.asarray(values), raw.observed.get(name))
+        else:
+            fix = "Add a signal of this name to schema.json to keep it."
+            draft.warn("the array is not in the schema and is left out", fix, signal=name)
+    return draft
