@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.report.parsed_page import ParsedPage
 
-from worldline.report.charts import ChartLine, LineChart
+from worldline.plots.charts import ChartLine, LineChart
+from worldline.plots.parts import Facts, Items, Note
 from worldline.report.page import render_page, show
-from worldline.report.parts import Facts, Items, Note
 
 
 def chart(label: str) -> LineChart:

@@ -88,10 +88,10 @@ def test_everything_seen_is_also_said(report: Report) -> None:
     assert targets == set(ids)
 
 
-def test_every_chart_folds_its_numbers(report: Report) -> None:
+def test_every_chart_of_intervals_folds_its_numbers(report: Report) -> None:
     html = render(report)
-    charts = re.findall(r'<figure class="(?:chart|intervals)[^"]*">.*?</figure>', html, re.DOTALL)
-    assert len(charts) > 8
+    charts = re.findall(r'<figure class="intervals">.*?</figure>', html, re.DOTALL)
+    assert len(charts) > 4
     assert all("<details>" in chart and "<table" in chart for chart in charts)
 
 

@@ -25,11 +25,10 @@ from worldline.formatting import (
     span,
     with_unit,
 )
+from worldline.plots.charts import Dot, IntervalChart, Plane, Sketch, share_chart
+from worldline.plots.parts import FindingBlock, Group, Note, PagePart, Phrase, Table
 from worldline.plots.ticks import nice_ticks, zero_ticks
-from worldline.report.charts import Dot, IntervalChart, Sketch, share_chart
 from worldline.report.measured_blocks import block, verdict
-from worldline.report.parts import FindingBlock, Group, Note, PagePart, Phrase, Table
-from worldline.report.svg import Plane
 from worldline.stats import Estimate
 
 MAX_ROWS: Final = 24
@@ -182,7 +181,7 @@ def horizon_block(measured: Measured) -> FindingBlock:
     title = "Trusted horizon in steps"
     ticks = [mark for mark in nice_ticks(0, end, 5) if mark <= end] if end > 1 else [0, 1]
     ticks = ticks if ticks[-1] == end else [*ticks, end]
-    chart = IntervalChart(title=title, rows=rows, ticks=ticks, head=("signal", "steps"))
+    chart = IntervalChart(title=title, rows=rows, ticks=ticks)
     good = advice.trusted_signals(measured)
     bad = [row.signal for row in measured.trusted if not row.steps]
     if not good:
@@ -242,7 +241,7 @@ def excitation_block(measured: Measured) -> FindingBlock:
         style = "world" if row.enough else "missed"
         rows.append(Dot.of(row.action, row.left, percent(row.left.value), style, target=MIN_EXCITATION))
     title = "Share of each action, or of its changes, that the history does not predict"
-    chart = share_chart(title, ("action", "excitation"), rows)
+    chart = share_chart(title, rows)
     dull = [row.action for row in measured.excitation if not row.enough]
     excited = "Every action has enough excitation to identify its effects."
     text = f"Excitation of {listing(dull)} is too low to identify effects." if dull else excited
@@ -265,8 +264,7 @@ def placebo_block(measured: Measured) -> PagePart:
         rows.append(Dot.of(name, placebo.value, number(placebo.value.value, 2), style, target=0.0))
     ends = max(0.2, *(max(abs(row.low), abs(row.high)) for row in rows))
     title = "Correlation of the last error with the next action, given the last observation and action"
-    head = ("error, action", "correlation")
-    chart = IntervalChart(title=title, rows=rows, ticks=zero_ticks([-ends], [ends]), zero=True, head=head)
+    chart = IntervalChart(title=title, rows=rows, ticks=zero_ticks([-ends], [ends]), zero=True)
     finding = _placebo_finding(measured)
     largest = max(measured.placebo, key=lambda placebo: abs(placebo.raw.value))
     details = (
@@ -329,6 +327,6 @@ def twins_block(measured: Measured) -> FindingBlock | None:
     kinds = {test.verdict for test in measured.twins}
     tone: Tone = "bad" if Verdict.FAIL in kinds else "good" if kinds == {Verdict.PASS} else "unclear"
     low = min([0.0, *(max(-1.0, row.low) for row in rows)])
-    title, head = "Score: 0 is the best trivial baseline, 1 the ground truth", ("test and signal", "score")
-    chart = IntervalChart(title=title, rows=rows, ticks=nice_ticks(low, 1.0, 5), zero=True, head=head)
+    title = "Score: 0 is the best trivial baseline, 1 the ground truth"
+    chart = IntervalChart(title=title, rows=rows, ticks=nice_ticks(low, 1.0, 5), zero=True)
     return block(ReportFinding(f"{'; '.join(verdicts)}.", tone), chart if rows else None, *map(Note, notes))

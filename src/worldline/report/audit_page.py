@@ -10,10 +10,10 @@ from worldline.audit.audit_evidence import Advice, Audit, Decision, Measured
 from worldline.audit.effects import MARGIN, MIN_EFFECT_SHARE, NUM_FITS, TEST_LEVEL
 from worldline.audit.grades import Verdict
 from worldline.formatting import growth, percent, plural, round_percent, span
+from worldline.plots.parts import Chapter, Facts, Group, Header, Items, Note
 from worldline.report import audit_blocks as blocks
 from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block
 from worldline.report.page import render_page
-from worldline.report.parts import Chapter, Facts, Group, Header, Items, Note
 
 _COLOURS: Final[Mapping[Advice, str]] = {Advice.DEPLOY: "good", Advice.LIMITS: "unclear"}
 """Any other advice is bad."""

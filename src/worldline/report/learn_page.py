@@ -25,12 +25,10 @@ from worldline.formatting import (
     with_interval,
     with_unit,
 )
-from worldline.plots.thumbnails import thumbnail
-from worldline.report import images
-from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, share_chart
-from worldline.report.measured_blocks import block, coverage_block, gaps_block, open_loop_block, skill_block, verdict
-from worldline.report.page import render_page
-from worldline.report.parts import (
+from worldline.plots import images
+from worldline.plots.charts import ChartLine, Dot, IntervalChart, LineChart, share_chart
+from worldline.plots.images import thumbnail
+from worldline.plots.parts import (
     Animation,
     Captioned,
     Chapter,
@@ -46,6 +44,8 @@ from worldline.report.parts import (
     PagePart,
     Table,
 )
+from worldline.report.measured_blocks import block, coverage_block, gaps_block, open_loop_block, skill_block, verdict
+from worldline.report.page import render_page
 from worldline.report.signal_rows import comparable, first_of_kind, headline, sentences, signal_table, weaknesses
 from worldline.report.trial_rows import failures, trial_cells, trial_figures, trial_head
 
@@ -241,7 +241,7 @@ def _outcomes(planning: evidence.Planning, kind: str | None) -> IntervalChart:
     ]
     texts = [f"{name} {percent(rate.value)} ({between(rate)})" for name, _, rate in known]
     title = f"Goals reached, {kind or 'all pairs'} ({known[0][2].trials} each)"
-    return share_chart(title, ("method", "goals reached"), rows, alt=f"{title}: {'; '.join(texts)}")
+    return share_chart(title, rows, alt=f"{title}: {'; '.join(texts)}")
 
 
 def _choice_block(choice: evidence.Choice) -> FindingBlock:

@@ -23,9 +23,9 @@ from worldline.formatting import (
     span,
     with_unit,
 )
+from worldline.plots.charts import ChartLine, Dot, IntervalChart, LineChart, share_chart
+from worldline.plots.parts import FindingBlock, Group, Note, PagePart, Phrase, Table
 from worldline.plots.ticks import zero_ticks
-from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart, share_chart
-from worldline.report.parts import FindingBlock, Group, Note, PagePart, Phrase, Table
 
 
 def block(finding: ReportFinding, *parts: PagePart | None) -> FindingBlock:
@@ -114,7 +114,7 @@ def gaps_block(measured: Diagnostics) -> FindingBlock | None:
     title = "Growth of the error without the true actions"
     show: Callable[[Number], str] = (lambda factor: f"×{number(factor)}") if large else growth
     ticks = zero_ticks([row.low for row in rows], [0.1, *(row.high for row in rows)])
-    chart = IntervalChart(title=title, rows=rows, ticks=ticks, show=show, zero=True, head=("actions", "growth"))
+    chart = IntervalChart(title=title, rows=rows, ticks=ticks, show=show, zero=True)
     return block(findings.gaps(measured.gaps), chart)
 
 
@@ -144,4 +144,4 @@ def _coverage_chart(bands: Sequence[Band]) -> IntervalChart:
         rate, name = band.coverage, f"{round_percent(band.level)} band"
         style = "world" if rate.low <= band.level <= rate.high else "missed"
         rows.append(Dot.of(name, rate, percent(rate.value), style, target=band.level))
-    return share_chart(f"Trajectories inside, {bands[0].signal}", ("band", "inside"), rows)
+    return share_chart(f"Trajectories inside, {bands[0].signal}", rows)

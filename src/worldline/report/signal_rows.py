@@ -23,7 +23,7 @@ from worldline.formatting import (
     round_percent,
     span,
 )
-from worldline.report.parts import Header, PagePart, Phrase, Table
+from worldline.plots.parts import Header, PagePart, Phrase, Table
 
 MAX_TIE_SHARE: Final = 0.01
 """Share of a signal's standard deviation below which a difference of two errors counts as a tie."""
