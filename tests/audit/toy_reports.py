@@ -8,24 +8,11 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from worldline.audit.audit_evidence import Trusted
 from worldline.audit.diagnostics import Diagnostics, diagnose
-from worldline.audit.report_evidence import (
-    Decoded,
-    DecodedWindow,
-    Film,
-    Films,
-    GoalOutcome,
-    LatentHealth,
-    Learning,
-    Planning,
-    ReadoutQuality,
-    ReadoutRow,
-    Series,
-    TrustedHorizons,
-    Vital,
-    sample_forecasts,
-)
+from worldline.audit.forecast_measurements import Decoded, DecodedWindow, TrustedHorizons, sample_forecasts
+from worldline.audit.measured import Trusted
+from worldline.audit.planning_measurements import Film, Films, GoalOutcome, Planning
+from worldline.audit.training_measurements import LatentHealth, Learning, ReadoutQuality, ReadoutRow, Series, Vital
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.calls import PredictCall

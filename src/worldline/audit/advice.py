@@ -7,7 +7,12 @@ from dataclasses import replace
 from math import isfinite
 from typing import Final
 
-from worldline.audit.audit_evidence import (
+from worldline.audit.diagnostics import Gap
+from worldline.audit.effects import MIN_EFFECT_SHARE
+from worldline.audit.errors import NEGLIGIBLE, grown
+from worldline.audit.excitation import MIN_EPISODES, MIN_EXCITATION
+from worldline.audit.grades import Verdict
+from worldline.audit.measured import (
     AGREEMENTS,
     Advice,
     Decision,
@@ -17,11 +22,7 @@ from worldline.audit.audit_evidence import (
     Trusted,
     TwinTest,
 )
-from worldline.audit.diagnostics import Gap
-from worldline.audit.effects import MIN_EFFECT_SHARE
-from worldline.audit.excitation import MIN_EPISODES, MIN_EXCITATION
-from worldline.audit.findings import NEGLIGIBLE, compare_errors, goal_reaching, grown
-from worldline.audit.grades import Verdict
+from worldline.audit.measurement import compare_errors
 from worldline.audit.measures import GATE
 from worldline.audit.verdicts import weakest
 from worldline.data.quality.predictability import MIN_CHANGES
@@ -45,7 +46,7 @@ def decide(measured: Measured) -> Decision:
     """
     known = cause_of(measured) is Verdict.PASS
     graded, reaches = _finite(measured), _reaches_goals(measured)
-    goals = None if measured.goals is None else goal_reaching(measured.goals)
+    goals = None if measured.goals is None else measured.goals.sentence()
     ignores, wrong = _ignores_actions(graded), _wrong_effects(graded)
     against = [*_broken(measured), *_not_finite(measured)]
     limits: list[str] = []
@@ -200,7 +201,7 @@ def _reaches_goals(measured: Measured) -> bool:
     Such a world is useful although a baseline predicts better. It also uses its actions: without them, it prefers the
     logged ones to half of the others, as by chance.
     """
-    return measured.goals is not None and goal_reaching(measured.goals).verdict != "bad"
+    return measured.goals is not None and measured.goals.verdict != "bad"
 
 
 def _wrong_effects(measured: Measured) -> list[str]:
@@ -406,8 +407,8 @@ def _few(measured: Measured) -> Iterable[str]:
 
 
 def _good(measured: Measured) -> Iterable[str]:
-    if measured.goals is not None and (goals := goal_reaching(measured.goals)).verdict != "unclear":
-        yield goals.text
+    if measured.goals is not None and measured.goals.verdict != "unclear":
+        yield measured.goals.sentence().text
     best = max((horizon.steps for horizon in trusted_signals(measured)), default=0)
     longest: dict[str, list[str]] = {}
     for horizon in trusted_signals(measured):

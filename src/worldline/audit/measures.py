@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from worldline.audit.audit_evidence import JointCoverage, LeakCheck, Rank, Trusted
 from worldline.audit.diagnostics import Diagnostics
+from worldline.audit.measured import JointCoverage, LeakCheck, Rank, Trusted
 from worldline.audit.queries import LOWEST_LEVEL, inside_band, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows
 from worldline.episode import Arrays, Episode

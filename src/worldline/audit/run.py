@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 
-from worldline.audit.audit_evidence import Effect, Excitation, JointCoverage, Measured, Placebo, Trusted, TwinTest
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import HEADLINE_LEVEL, LEVELS, Diagnostics, diagnose
 from worldline.audit.effects import (
@@ -22,6 +21,7 @@ from worldline.audit.effects import (
 from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations, placebos
 from worldline.audit.goal_ranking import goal_ranking
 from worldline.audit.grades import Verdict
+from worldline.audit.measured import Effect, Excitation, JointCoverage, Measured, Placebo, Trusted, TwinTest
 from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons
 from worldline.audit.queries import predicted_vectors
 from worldline.audit.regression_rows import RegressionRows, action_names, rows_of, tracks_of

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal, TypeGuard, Unpack
 
-from worldline.audit.report_evidence import Choice, Evidence
+from worldline.audit.training_measurements import Choice
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, merged, to_json
 from worldline.data.base import Logs, ReadOptions, noted_lag, schema_beside
@@ -48,6 +48,7 @@ from worldline.progress import OnProgress, shown, stoppable, tell
 from worldline.recipes.recipe import Recipe, check_settings
 from worldline.registry import imported, load
 from worldline.report.learn_page import Report, render
+from worldline.report.signal_rows import Section
 from worldline.schema import Kind, Schema
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
@@ -569,7 +570,7 @@ def _write(
     choice: Choice | None = None,
 ) -> None:
     """Writes the world with its settings and report; without evaluation, one to be used while others are compared."""
-    times_s, findings, sections = {"import": run.imported_s, **learned.times_s}, run.findings, list[Evidence]()
+    times_s, findings, sections = {"import": run.imported_s, **learned.times_s}, run.findings, list[Section]()
     subtitle = "A linear world, which can be used while learning compares others."
     measured = dict[str, Any]()
     if evaluation is not None:
