@@ -20,7 +20,7 @@ from worldline.audit.queries import predicted_vectors, window_forecasts
 from worldline.audit.run import scales
 from worldline.audit.training_measurements import LatentHealth, Learning, ReadoutQuality, Series, Vital, readout_row
 from worldline.data.store import Store
-from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
+from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows, forecast_windows
 from worldline.errors import CollapseError, DataError
 from worldline.progress import OnProgress, tell
 from worldline.report.signal_rows import Section, best_linear
@@ -201,14 +201,18 @@ def diagnosis(store: Store, learned: Learned, baselines: Mapping[str, World]) ->
             fix="Log more or longer episodes.",
             file=store.path,
         )
+    windows = evenly_spaced_windows(
+        [store.episode(number) for number in learned.split.held_out],
+        length=given_context(store, learned),
+        horizon=horizon,
+        per_episode=PER_EPISODE,
+    )
     measured = diagnose(
         honest(learned),
-        [store.episode(number) for number in learned.split.held_out],
+        windows,
         comparisons=baselines,
-        context=given_context(store, learned),
-        horizon=horizon,
         horizons=reported_steps(horizon, store.schema.step_s),
-        per_episode=PER_EPISODE,
+        num_given=len(learned.split.held_out),
         levels=[level for level in LEVELS if level <= learned.calibration.highest_level],
         seed=learned.recipe.training.seed,
     )
