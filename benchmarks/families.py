@@ -157,14 +157,15 @@ def goals(learned: Learned, store: Store, walls: Walls, seed: int) -> Figures:
 def errors(task: Task, store: Store, learned: Learned) -> list[Figures]:
     """Per signal and horizon the errors of the world and of the floors, and the skill against the best floor."""
     rivals = comparisons(store, learned)
+    windows = evenly_spaced_windows(
+        [store.episode(number) for number in learned.split.held_out],
+        length=max(3, learned.engine.describe().context),
+        horizon=max(task.steps),
+        per_episode=8,
+    )
     found = diagnose(
         honest(learned),
-        evenly_spaced_windows(
-            [store.episode(number) for number in learned.split.held_out],
-            length=max(3, learned.engine.describe().context),
-            horizon=max(task.steps),
-            per_episode=8,
-        ),
+        windows,
         comparisons={name: rivals[name] for name in RIVALS},
         horizons=task.steps,
         levels=(0.9,),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
-from worldline.audit.errors import ActionUse, BandCoverage, OpenLoop, Skill
+from worldline.audit.errors import ActionUse, BandCoverage, Skill
 from worldline.audit.forecast_measurements import Decoded
 from worldline.audit.measurement import ReportFinding, compare_errors
 from worldline.audit.planning_measurements import Film, Films, GoalOutcome, Planning
@@ -179,21 +179,6 @@ def test_margins() -> None:
     assert lost.verdict == "bad"
     assert Skill(diagnosis({("a", "linear"): GOOD})).sentence().verdict == "good"
     assert "No baseline has an error at every step" in plain(Skill(diagnosis({})).sentence())
-
-
-@pytest.mark.parametrize(
-    ("skills", "where", "tone"),
-    [
-        ({("a", "persistence"): GOOD, ("a", "action_blind"): GOOD}, "a", "good"),
-        ({("a", "persistence"): OPEN}, "no signal", "unclear"),
-        ({("a", "persistence"): BAD}, "no signal", "bad"),
-        ({("a", "linear"): GOOD, ("b", "linear"): BAD}, "a", "unclear"),
-    ],
-)
-def test_open_loop(skills: dict[tuple[str, str], tuple[float, float]], where: str, tone: str) -> None:
-    found = OpenLoop(diagnosis(skills)).sentence()
-    assert plain(found) == f"Its error is below that of every baseline at every step up to 4 steps on {where}."
-    assert found.verdict == tone
 
 
 def gap(value: float, low: float, high: float) -> Gap:

@@ -127,7 +127,8 @@ def test_the_page_says_what_to_do_and_shows_everything() -> None:
         "Reasons",
         "Effects of actions",
         "Tests against twins",
-        "Trusted horizon",
+        "Errors and baselines",
+        "trusted until",
         "Prediction bands",
     ):
         assert part in text

@@ -11,9 +11,11 @@ from worldline.audit import advice
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.errors import error_measurements
 from worldline.audit.excitation import MIN_CORRELATION, MIN_EPISODES, MIN_EXCITATION
+from worldline.audit.forecast_measurements import TrustedHorizons
 from worldline.audit.grades import Verdict
 from worldline.audit.measured import Agreement, Effect, JointCoverage, Measured
 from worldline.audit.measurement import Measurement, ReportFinding, Tone, verdict
+from worldline.audit.signal_table import signal_table
 from worldline.data.quality.predictability import MIN_CHANGES
 from worldline.formatting import (
     MINUTE_S,
@@ -250,17 +252,10 @@ class TrustedHorizon(_OfAudit):
             text += f" Predictions of {listing(bad)} cannot." if bad else f" They are {ways[0]}."
         return ReportFinding(text, "unclear" if bad or shortest < self.measured.diagnostics.horizon else "good")
 
-    def figure(self) -> Sequence[PagePart]:
-        """The trusted steps of each signal, and what ends them."""
-        step_s, end = self.measured.diagnostics.step_s, self.measured.diagnostics.horizon
-        lost, rows = advice.not_finite(self.measured), []
-        for row in self.measured.trusted:
-            reason = "it is not finite" if row.signal in lost else advice.end_reason(row.stops)
-            text = span(row.steps, step_s) + (f"; then {reason}" if row.stops else " (all)")
-            style = "world" if row.steps == row.of else "floor" if row.steps else "missed"
-            rows.append(Dot(label=row.signal, value=row.steps, low=0, high=row.steps, text=text, style=style))
-        ticks = [mark for mark in nice_ticks(0, end, 5) if mark < end] if end > 1 else [0]
-        return [IntervalChart(title="Trusted horizon in steps", rows=rows, ticks=[*ticks, end]), Note(_TRUSTED)]
+    def figure(self) -> Sequence[PagePart | None]:
+        """The table of the signals."""
+        trust = TrustedHorizons(trusted=self.measured.trusted, deviation={})
+        return [signal_table(self.measured.diagnostics, trust), Note(_TRUSTED)]
 
 
 class JointBands(_OfAudit):

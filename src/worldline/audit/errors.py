@@ -1,4 +1,4 @@
-"""Measurements of the diagnostics of a world: skill, open-loop error, use of actions, and coverage of the bands."""
+"""Measurements of the diagnostics of a world: skill, use of actions, and coverage of the bands."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 from msgspec.structs import replace
 
 from worldline.audit.diagnostics import HEADLINE_LEVEL, Band, Diagnostics, ErrorCurve, Gap, SkillCurve
-from worldline.audit.measurement import Measurement, ReportFinding, Tone, compare_errors, verdict
+from worldline.audit.measurement import Measurement, ReportFinding, Tone, compare_errors
 from worldline.formatting import (
     MAX_GROWTH,
     Number,
@@ -29,7 +28,7 @@ from worldline.formatting import (
     with_unit,
 )
 from worldline.plots.charts import ChartLine, Dot, IntervalChart, LineChart, share_chart
-from worldline.plots.parts import Group, Note, PagePart, Phrase, Table
+from worldline.plots.parts import Group, Note, PagePart, Table
 from worldline.plots.ticks import zero_ticks
 from worldline.stats import Estimate, Rate
 
@@ -39,7 +38,7 @@ NEGLIGIBLE: Final = 0.05
 
 def error_measurements(measured: Diagnostics) -> list[Measurement]:
     """The measurements of these diagnostics, in the order of a page; without those that have no numbers."""
-    parts: list[Measurement] = [Skill(measured), OpenLoop(measured)] if measured.own else [Skill(measured)]
+    parts: list[Measurement] = [Skill(measured)]
     parts += [ActionUse(measured)] if measured.gaps else []
     return [*parts, BandCoverage(measured)] if measured.bands else parts
 
@@ -56,7 +55,7 @@ class _OfDiagnostics(Measurement, ABC):
 
 
 class Skill(_OfDiagnostics):
-    """Errors compared with those of the baselines, by signal and reported step."""
+    """Open-loop errors compared with those of the baselines."""
 
     chapter = "Errors and baselines"
 
@@ -83,84 +82,10 @@ class Skill(_OfDiagnostics):
         return ReportFinding(text, "good" if worst.low > 0 else "bad" if lost else "unclear")
 
     def figure(self) -> Sequence[PagePart]:
-        """The errors of all worlds at the reported steps, with verdicts; nothing without skill."""
-        measured = self.measured
-        if not measured.skills:
-            return []
-        against = list(dict.fromkeys(curve.against for curve in measured.skills))
-        rows: list[list[str | PagePart]] = []
-        for signal in dict.fromkeys(curve.signal for curve in measured.skills):
-            curves = [measured.errors_of(signal).get(name) for name in ["", *against]]
-            for step in measured.horizons:
-                style = "" if step == measured.horizons[0] else "again"
-                title = Phrase(with_unit(signal, measured.units[signal]), style)
-                values = ["–" if curve is None else number(curve.at(step).value) for curve in curves]
-                rows.append([title, span(step, measured.step_s), *values, _contest(measured, signal, step)])
-        head = ["signal", "ahead", "this world", *map(label, against), "verdict"]
-        caption = "Error (RMSE) on the same held-out windows; a tie is a difference whose 95\u00a0% interval includes 0"
-        return [Table(caption, head, rows)]
-
-
-def _margin(curve: SkillCurve, step: int) -> str:
-    """The error compared with that of a baseline at this step: "50 % smaller than that of persistence on a"."""
-    skill, whose = curve.skill.at(step), f"that of {baseline(curve.against)} on {curve.signal}"
-    if compare_errors(skill) in ("equivalent", "unclear"):
-        return f"tied with {whose} (reduction: {between(skill)})"
-    if skill.value < -MAX_GROWTH:
-        return f"{number(1 - skill.value, 2)} times {whose}"
-    how = f"{round_percent(abs(skill.value))} {'smaller' if skill.value >= 0 else 'larger'}"
-    return f"{how} than {whose} (reduction: {between(skill)})"
-
-
-def _contest(measured: Diagnostics, signal: str, step: int) -> Phrase:
-    """Verdict at this step."""
-    skills = {label(name): skill.at(step) for name, skill in measured.skills_of(signal).items()}
-    if any(np.isnan(skill.value) for skill in skills.values()):
-        return verdict("bad", "✗ not finite")
-    orders = {name: compare_errors(skill) for name, skill in skills.items()}
-    if lost := [name for name, order in orders.items() if order == "worse"]:
-        return verdict("bad", f"✗ worse than {listing(lost)}")
-    if tied := [name for name, order in orders.items() if order != "better"]:
-        return verdict("unclear", f"≈ tie with {listing(tied)}")
-    return verdict("good", "✓ better")
-
-
-class OpenLoop(_OfDiagnostics):
-    """Error over the horizon by signal, with the baselines."""
-
-    chapter = "Errors and baselines"
-
-    @property
-    def value(self) -> float:
-        """The last error of the first signal, in its unit."""
-        return self.measured.own[0].rmse.value[-1]
-
-    def sentence(self) -> ReportFinding:
-        """On which signals the world beats every baseline at every step."""
-        end, verdicts = span(self.measured.horizon, self.measured.step_s), self._verdicts()
-        if not verdicts:
-            count = plural(len(self.measured.own), "signal")
-            return ReportFinding(f"The open-loop error was measured over {end} on {count}.", "plain")
-        where = listing([name for name, tone in verdicts.items() if tone == "good"]) or "no signal"
-        text = f"Its error is below that of every baseline at every step up to {end} on {where}."
-        tones = set(verdicts.values())
-        return ReportFinding(text, tones.pop() if len(tones) == 1 else "unclear")
-
-    def _verdicts(self) -> dict[str, Tone]:
-        """Per signal: good if the world beats every baseline at every step, bad if it only loses against one."""
-        verdicts: dict[str, Tone] = {}
-        for signal in (error.signal for error in self.measured.own):
-            skills = self.measured.skills_of(signal).values()
-            if skills:
-                lost = any(any(e < 0 for e in s.high) and not any(e > 0 for e in s.low) for s in skills)
-                every = all(end > 0 for skill in skills for end in skill.low)
-                verdicts[signal] = "bad" if lost else "good" if every else "unclear"
-        return verdicts
-
-    def figure(self) -> Sequence[PagePart]:
         """Curves of each signal; the world on top with its interval."""
         details = Note("Open loop: no observation after the start. Shaded: 95\u00a0% interval over episodes.")
-        return [Group.gallery([self._chart(error) for error in self.measured.own]), details]
+        charts = [self._chart(error) for error in self.measured.own]
+        return [Group.gallery(charts), details] if charts else []
 
     def _chart(self, own: ErrorCurve) -> LineChart:
         measured, rmse = self.measured, own.rmse
@@ -181,6 +106,17 @@ class OpenLoop(_OfDiagnostics):
             lines=lines,
             zero=True,
         )
+
+
+def _margin(curve: SkillCurve, step: int) -> str:
+    """The error compared with that of a baseline at this step: "50 % smaller than that of persistence on a"."""
+    skill, whose = curve.skill.at(step), f"that of {baseline(curve.against)} on {curve.signal}"
+    if compare_errors(skill) in ("equivalent", "unclear"):
+        return f"tied with {whose} (reduction: {between(skill)})"
+    if skill.value < -MAX_GROWTH:
+        return f"{number(1 - skill.value, 2)} times {whose}"
+    how = f"{round_percent(abs(skill.value))} {'smaller' if skill.value >= 0 else 'larger'}"
+    return f"{how} than {whose} (reduction: {between(skill)})"
 
 
 class ActionUse(_OfDiagnostics):

@@ -118,7 +118,7 @@ def _print_choice(result: LearnResult) -> None:
 
 def _print(result: LearnResult) -> None:
     """The table of the signals of the report."""
-    from worldline.report.signal_rows import measured_signals, signal_table
+    from worldline.audit.signal_table import measured_signals, signal_table
 
     measured, trust = measured_signals(result.sections)
     if measured is None or trust is None or (table := signal_table(measured, trust)) is None:

@@ -14,10 +14,7 @@ from worldline.audit.errors import error_measurements
 from worldline.audit.forecast_measurements import Decoded, Forecasts, TrustedHorizons
 from worldline.audit.measurement import Measurement
 from worldline.audit.planning_measurements import Planning
-from worldline.formatting import plural, round_percent
-from worldline.plots.parts import Chapter, Commands, Facts, Group, Header, Items, Legend, Note, PagePart
-from worldline.report.page import render_page
-from worldline.report.signal_rows import (
+from worldline.audit.signal_table import (
     Section,
     first_of_kind,
     headline,
@@ -26,6 +23,9 @@ from worldline.report.signal_rows import (
     signal_table,
     weaknesses,
 )
+from worldline.formatting import plural, round_percent
+from worldline.plots.parts import Chapter, Commands, Facts, Group, Header, Items, Legend, Note, PagePart
+from worldline.report.page import render_page
 
 MAX_FINDINGS: Final = 3
 CHAPTERS: Final = {

@@ -18,12 +18,12 @@ from worldline.audit.input_baselines import MAX_FITTED_FRAMES, needs_images
 from worldline.audit.measures import trusted_horizons
 from worldline.audit.queries import predicted_vectors, window_forecasts
 from worldline.audit.run import scales
+from worldline.audit.signal_table import Section, best_linear
 from worldline.audit.training_measurements import LatentHealth, Learning, ReadoutQuality, Series, Vital, readout_row
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows, forecast_windows
 from worldline.errors import CollapseError, DataError
 from worldline.progress import OnProgress, tell
-from worldline.report.signal_rows import Section, best_linear
 from worldline.schema import Kind, Signal
 from worldline.training.batches import trace
 from worldline.workflows.decoded_windows import decoded_frames

@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal, TypeGuard, Unpack
 
+from worldline.audit.signal_table import Section
 from worldline.audit.training_measurements import Choice
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, merged, to_json
@@ -48,7 +49,6 @@ from worldline.progress import OnProgress, shown, stoppable, tell
 from worldline.recipes.recipe import Recipe, check_settings
 from worldline.registry import imported, load
 from worldline.report.learn_page import Report, render
-from worldline.report.signal_rows import Section
 from worldline.schema import Kind, Schema
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
