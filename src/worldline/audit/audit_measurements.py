@@ -13,7 +13,7 @@ from worldline.audit.errors import error_measurements
 from worldline.audit.excitation import MIN_CORRELATION, MIN_EPISODES, MIN_EXCITATION
 from worldline.audit.forecast_measurements import TrustedHorizons
 from worldline.audit.grades import Verdict
-from worldline.audit.measured import Agreement, Effect, JointCoverage, Measured
+from worldline.audit.measured import Agreement, Effect, Measured
 from worldline.audit.measurement import Measurement, ReportFinding, Tone, verdict
 from worldline.audit.signal_table import signal_table
 from worldline.data.quality.predictability import MIN_CHANGES
@@ -28,7 +28,6 @@ from worldline.formatting import (
     quantity,
     round_percent,
     span,
-    with_unit,
 )
 from worldline.plots.charts import Dot, IntervalChart, Plane, Sketch, share_chart
 from worldline.plots.parts import Group, Note, PagePart, Phrase, Table
@@ -72,7 +71,6 @@ def audit_measurements(measured: Measured) -> list[Measurement]:
         *([JointBands(measured)] if measured.coverage else []),
         ActionExcitation(measured),
         *([ErrorPlacebo(measured)] if measured.placebo else []),
-        LoggedRanges(measured),
     ]
     return views
 
@@ -210,7 +208,7 @@ class TwinScores(_OfAudit):
         return ReportFinding(f"{'; '.join(verdicts)}.", tone)
 
     def figure(self) -> Sequence[PagePart]:
-        """The score of each signal, and what is not scored or not met."""
+        """The score of each signal, with notes on cells without a score and on unmet conditions."""
         rows, notes = [], []
         for test in self.measured.twins:
             for cell in test.grade.cells:
@@ -264,18 +262,9 @@ class JointBands(_OfAudit):
     chapter = "Prediction bands"
 
     @property
-    def _worst(self) -> JointCoverage:
-        return min(self.measured.coverage, key=lambda band: band.inside.value)
-
-    @property
     def value(self) -> Rate:
         """The lowest coverage of a signal."""
-        return self._worst.inside
-
-    @property
-    def level(self) -> float:
-        """Nominal coverage of the lowest band."""
-        return self._worst.level
+        return min((band.inside for band in self.measured.coverage), key=lambda inside: inside.value)
 
     def sentence(self) -> ReportFinding:
         """Which bands are significantly too narrow."""
@@ -375,36 +364,3 @@ class ErrorPlacebo(_OfAudit):
             "The test does not detect a hidden cause that is independent at every step."
         )
         return [chart, Note(details)]
-
-
-class LoggedRanges(_OfAudit):
-    """Coverage of actions and states by the logs."""
-
-    chapter = "Evidence in the logs"
-
-    @property
-    def value(self) -> float:
-        """The effective dimension of the observations."""
-        return self.measured.data.effective_dimension
-
-    def sentence(self) -> ReportFinding:
-        """The effective dimension, and the share of combinations that occur."""
-        data = self.measured.data
-        text = f"Observations have an effective dimension of {number(data.effective_dimension, 2)}"
-        text += f" with {plural(data.num_components, 'component')}"
-        text += "." if data.spread is None else f"; {percent(data.spread)} of the combinations of two components occur."
-        return ReportFinding(text, "plain")
-
-    def figure(self) -> Sequence[PagePart]:
-        """The logged range of each action, and the pairs of components with few combinations."""
-        data, rows = self.measured.data, []
-        for action in data.actions:
-            known = action.low is not None and action.high is not None
-            possible = f"{number(action.low or 0.0)} to {number(action.high or 0.0)}" if known else "not known"
-            title = with_unit(action.name, self.measured.units.get(action.name, "1"))
-            logged = f"{number(action.least)} to {number(action.greatest)}"
-            rows.append([title, logged, possible, percent(action.used)])
-        caption = "Logged range of each action; predictions outside of it are unreliable"
-        pairs = [f"{pair.one} and {pair.other} ({percent(pair.share)})" for pair in data.narrow if pair.share < 0.5]
-        notes = [Note(f"Pairs with few combinations: {listing(pairs)}.")] if pairs else []
-        return [Table(caption, ["action", "logged", "possible", "share used"], rows), *notes]

@@ -150,7 +150,7 @@ def signal_table(measured: Diagnostics, trust: TrustedHorizons | None) -> Table 
         rivals = map(_rivalry_cell, (row.persistence, row.linear))
         cells.append([row.error.signal, *errors, *rivals, _inside(row.band), _trusted(row.trusted, measured.step_s)])
     caption = (
-        f"Error (RMSE) on {measured.num_windows} held-out windows; signals that the actions affect most come first. "
+        f"Error (RMSE) on {measured.num_windows} held-out windows. "
         f"Comparisons {ahead[-1]}; "
         "a tie is a difference that is not significant or below 1\u00a0% of the standard deviation of the signal."
     )
@@ -227,7 +227,7 @@ def weaknesses(
 
 
 def measured_signals(sections: Iterable[Section]) -> tuple[Diagnostics | None, TrustedHorizons | None]:
-    """The diagnostics of the signals that vary, and their trusted horizons; None for what was not measured."""
+    """The diagnostics of the signals that vary, and their trusted horizons; None if there are none."""
     sections = list(sections)
     measured, trust = first_of_kind(sections, Diagnostics), first_of_kind(sections, TrustedHorizons)
     return measured if measured is None or trust is None else comparable(measured, trust), trust

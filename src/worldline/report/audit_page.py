@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from worldline.audit.advice import NO_TWINS, identified_rows, weakest_gap
-from worldline.audit.audit_measurements import (
-    ActionEffects,
-    ActionExcitation,
-    JointBands,
-    TrustedHorizon,
-    audit_measurements,
-)
+from worldline.audit.advice import NO_TWINS
+from worldline.audit.audit_measurements import ActionEffects, audit_measurements
 from worldline.audit.effects import MARGIN, MIN_EFFECT_SHARE, NUM_FITS, TEST_LEVEL
 from worldline.audit.grades import Verdict
 from worldline.audit.measured import Advice, Audit, Decision, Measured
-from worldline.formatting import growth, percent, plural, round_percent, span
+from worldline.formatting import plural, round_percent, span
 from worldline.plots.parts import Chapter, Facts, Group, Header, Items, Note
 from worldline.report.page import render_page
 
@@ -38,12 +32,11 @@ def render_audit(audit: Audit) -> str:
         count = plural(measured.diagnostics.num_episodes, "episode")
         graded = f": {count} graded over {span(measured.diagnostics.horizon, measured.diagnostics.step_s)}"
     title = f"Audit of {audit.world}"
-    tiles = None if measured is None else Facts(_tiles(measured), "glance")
     lede = f"Logs {audit.logs}{graded}"
     methods = [] if measured is None else map(Note, _METHODS)
     return render_page(
         title,
-        Header(title=title, lede=lede, parts=[_card(audit.decision), tiles]),
+        Header(title=title, lede=lede, parts=[_card(audit.decision)]),
         *([] if measured is None else _chapters(measured)),
         Chapter("Methods and details", [Facts(list(audit.facts.items())), *methods], folded=True),
     )
@@ -72,28 +65,6 @@ def _cause(decision: Decision) -> str:
     if decision.cause is Verdict.NOT_MEASURED:
         return NO_TWINS
     return f"Causal effects, tested against twins in a replayed environment: {decision.cause.value}."
-
-
-def _tiles(measured: Measured) -> list[tuple[str, str]]:
-    """Key figures by label."""
-    tiles = {
-        "longest trusted horizon of a signal": span(int(TrustedHorizon(measured).value), measured.diagnostics.step_s)
-    }
-    gap = weakest_gap(measured.diagnostics.gaps)
-    if gap is not None:
-        tiles[f"change of the error with actions {gap.change}"] = growth(gap.increase.value)
-    effects = identified_rows(measured)
-    if effects:
-        agreeing = sum(effect.agreement == "agrees" for effect in effects)
-        tiles["effects that agree with the logs"] = f"{agreeing} of {len(effects)}"
-    if measured.goals is not None:
-        tiles["logged actions preferred to others on the way to a goal"] = percent(measured.goals.value.value)
-    if measured.coverage:
-        bands = JointBands(measured)
-        tiles[f"lowest coverage of the {round_percent(bands.level)} bands"] = percent(bands.value.value)
-    excitation = ActionExcitation(measured).value
-    tiles["lowest excitation of an action"] = percent(0.0 if excitation is None else excitation.value)
-    return list(tiles.items())
 
 
 def _chapters(measured: Measured) -> list[Chapter]:
