@@ -38,15 +38,6 @@ def test_nothing_observed_is_said() -> None:
     assert paths(html, "line world") == [""]
 
 
-def test_an_envelope_is_a_band() -> None:
-    long = time_axis(2000, None)
-    values = np.random.default_rng(0).normal(size=(2001, 2))
-    html = show(signal_chart(HEIGHT, values, np.ones(2001, bool), long))
-    (band,) = paths(html, "band world")
-    assert band.endswith("Z")
-    assert len(html) < 150_000
-
-
 def test_a_missing_frame_keeps_its_shape() -> None:
     assert "aspect-ratio:7/5" in show(still(None, (5, 7, 3), "a", "0 s"))
     assert 'class="pixels"' in show(still(np.zeros((5, 7, 1), np.uint8), (5, 7, 1), "a", "0 s"))
