@@ -27,6 +27,7 @@ from push_t_task import push_t, record_push_t
 
 from worldline.audit.diagnostics import diagnose
 from worldline.data.store import Store, is_store, open_store
+from worldline.data.windows import evenly_spaced_windows
 from worldline.errors import UnsupportedError, WorldlineError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.families import with_family
@@ -156,14 +157,17 @@ def goals(learned: Learned, store: Store, walls: Walls, seed: int) -> Figures:
 def errors(task: Task, store: Store, learned: Learned) -> list[Figures]:
     """Per signal and horizon the errors of the world and of the floors, and the skill against the best floor."""
     rivals = comparisons(store, learned)
+    windows = evenly_spaced_windows(
+        [store.episode(number) for number in learned.split.held_out],
+        length=max(3, learned.engine.describe().context),
+        horizon=max(task.steps),
+        per_episode=8,
+    )
     found = diagnose(
         honest(learned),
-        [store.episode(number) for number in learned.split.held_out],
+        windows,
         comparisons={name: rivals[name] for name in RIVALS},
-        context=max(3, learned.engine.describe().context),
-        horizon=max(task.steps),
         horizons=task.steps,
-        per_episode=8,
         levels=(0.9,),
         seed=0,
     )

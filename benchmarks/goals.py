@@ -51,8 +51,8 @@ from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.planning.planners.guided import Guided
+from worldline.plots.images import animation
 from worldline.recipes.recipe import Recipe
-from worldline.report.images import animation
 from worldline.stats import cluster_rate
 from worldline.workflows.training import Learned, learn_world
 from worldline.world.local import LocalWorld

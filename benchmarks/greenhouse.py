@@ -24,6 +24,7 @@ from greenhouse_logs import record_greenhouse
 
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.data.store import Store, is_store, open_store
+from worldline.data.windows import evenly_spaced_windows
 from worldline.episode import Episode
 from worldline.recipes.greenhouse import BLOCK_DAYS, FIRST_DAY, greenhouse
 from worldline.workflows.evaluation import comparisons, honest
@@ -43,12 +44,9 @@ def measure(learned: Learned, store: Store, episodes: Sequence[Episode], levels:
     rivals = comparisons(store, learned)
     return diagnose(
         honest(learned),
-        episodes,
+        evenly_spaced_windows(episodes, length=CONTEXT, horizon=max(STEPS.values()), per_episode=PER_EPISODE),
         comparisons={name: rivals[name] for name in RIVALS},
-        context=CONTEXT,
-        horizon=max(STEPS.values()),
         horizons=tuple(STEPS.values()),
-        per_episode=PER_EPISODE,
         levels=levels,
         seed=0,
     )

@@ -196,9 +196,9 @@ class Episode:
         Raises:
             UnknownNameError: there is no such signal.
         """
-        from worldline.plots.episode_plot import episode_figure
         from worldline.plots.episode_view import drawn, schema_of_arrays, view_rows
-        from worldline.plots.panels import time_axis
+        from worldline.plots.figure import episode_figure
+        from worldline.plots.signal_chart import time_axis
 
         groups = {role: getattr(self, group) for role, group in zip(Role, _GROUPS, strict=False)}
         schema = schema_of_arrays(groups) if schema is None else schema

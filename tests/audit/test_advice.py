@@ -12,9 +12,9 @@ from tests.audit.carts import SCHEMA
 from tests.report.test_audit_page import made
 
 from worldline.audit.advice import cause_of, decide, effect_rows
-from worldline.audit.audit_evidence import Advice, Agreement, Decision, GoalRanking, Measured
 from worldline.audit.diagnostics import Gap, SkillCurve
 from worldline.audit.grades import Verdict
+from worldline.audit.measured import Advice, Agreement, Decision, GoalRanking, Measured
 from worldline.audit.run import ungraded
 from worldline.schema import Kind, Role, Signal
 from worldline.stats import Curve, Estimate, wilson

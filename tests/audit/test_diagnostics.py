@@ -8,6 +8,7 @@ import pytest
 
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.config import from_json, to_json
+from worldline.data.windows import evenly_spaced_windows
 from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.world.base import World
@@ -24,12 +25,10 @@ def measure(
 ) -> Diagnostics:
     return diagnose(
         world,
-        episodes,
+        evenly_spaced_windows(episodes, length=2, horizon=6, per_episode=3),
+        num_given=len(episodes),
         comparisons=comparisons or {},
-        context=2,
-        horizon=6,
         horizons=(1, 6),
-        per_episode=3,
         levels=levels,
         seed=seed,
     )
@@ -120,12 +119,9 @@ def test_what_was_not_observed_does_not_count(episodes: list[Episode], worlds: W
 
     found = diagnose(
         worlds["linear_error"](lambda level: 10 * level),
-        [spoiled(episode) for episode in episodes],
+        evenly_spaced_windows([spoiled(episode) for episode in episodes], length=1, horizon=8, per_episode=1),
         comparisons={"off": worlds["still"]()},
-        context=1,
-        horizon=8,
         horizons=(8,),
-        per_episode=1,
         seed=0,
     )
     assert np.isnan(found.errors[0].rmse.value[4])

@@ -10,7 +10,6 @@ from scipy.stats import binom
 from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, carts, thermostat, world
 
 from worldline.audit.advice import worst_effect
-from worldline.audit.audit_evidence import Effect
 from worldline.audit.baselines import as_world
 from worldline.audit.effects import (
     MIN_EFFECT_SHARE,
@@ -21,6 +20,7 @@ from worldline.audit.effects import (
     log_effects,
     world_effects,
 )
+from worldline.audit.measured import Effect
 from worldline.audit.regression_rows import rows_of, tracks_of
 from worldline.data.windows import ForecastWindows, evenly_spaced_windows
 from worldline.episode import Episode

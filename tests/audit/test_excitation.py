@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tests.audit.carts import SCHEMA, Cart, Push, at_random, cart, carts, thermostat, world
 
-from worldline.audit.audit_evidence import Excitation, Placebo
 from worldline.audit.excitation import Innovations, excitations, innovations, placebos
+from worldline.audit.measured import Excitation, Placebo
 from worldline.audit.measures import one_step_errors
 from worldline.audit.regression_rows import RegressionRows, action_names, rows_of, state_columns, tracks_of
 from worldline.data.quality.segments import component_names

@@ -10,9 +10,9 @@ from tests.audit.carts import Cart, cart, carts, world
 from tests.report.test_audit_page import material
 
 from worldline.audit.advice import decide
-from worldline.audit.audit_evidence import Advice, Audit, GoalRanking
 from worldline.audit.baselines import as_world
 from worldline.audit.goal_ranking import check_goals, default_goals, goal_ranking
+from worldline.audit.measured import Advice, Audit, GoalRanking
 from worldline.audit.run import measure
 from worldline.errors import UnknownNameError
 from worldline.report.audit_page import render_audit

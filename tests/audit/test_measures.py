@@ -22,12 +22,9 @@ WINDOWS = evenly_spaced_windows(EPISODES, length=3, horizon=6, per_episode=2)
 def diagnosed(engine: Cart) -> Diagnostics:
     return diagnose(
         world(engine),
-        EPISODES,
+        WINDOWS,
         comparisons=comparisons(carts(100, 40), Cart().describe()),
-        context=3,
-        horizon=6,
         horizons=(1, 6),
-        per_episode=2,
         levels=(0.9,),
         seed=0,
     )

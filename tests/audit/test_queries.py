@@ -76,8 +76,7 @@ def test_no_world_is_told_the_seed_of_a_scene(code: str, shown: list[Episode]) -
     assert bool(shown) == (code in SHOWN_WHOLE)
 
 
-@pytest.mark.parametrize("says", [math.nan, math.inf])
-@pytest.mark.parametrize("code", ["C1", "P3", "T4"])
+@pytest.mark.parametrize(("code", "says"), [("C1", math.nan), ("P3", math.nan), ("T4", math.inf)])
 def test_what_is_no_number_is_an_error_and_no_grade(code: str, says: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """A score of it would be that of something else, or a p-value like any other."""
     said = Linear.path

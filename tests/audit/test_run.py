@@ -11,9 +11,9 @@ from tests.audit.test_twins import MARKED, Forgetful, MarkedCart, ShortTwins
 from tests.report.test_audit_page import material
 
 from worldline.audit.advice import decide
-from worldline.audit.audit_evidence import Advice, Audit
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Verdict
+from worldline.audit.measured import Advice, Audit
 from worldline.audit.queries import window_forecasts
 from worldline.audit.run import comparisons, measure
 from worldline.audit.twins import TwinSource, twin_horizon

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, CartTwins, carts, world
 
-from worldline.audit.audit_evidence import TwinTest
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Verdict
+from worldline.audit.measured import TwinTest
 from worldline.audit.twins import branches, pulses, twin_tests
 from worldline.engines.base import Card, EngineBelief, Noise, Samples
 from worldline.episode import Arrays, Episode, Future, History

@@ -8,24 +8,12 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from worldline.audit.audit_evidence import Trusted
 from worldline.audit.diagnostics import Diagnostics, diagnose
-from worldline.audit.report_evidence import (
-    Decoded,
-    DecodedWindow,
-    Film,
-    Films,
-    GoalOutcome,
-    LatentHealth,
-    Learning,
-    Planning,
-    ReadoutQuality,
-    ReadoutRow,
-    Series,
-    TrustedHorizons,
-    Vital,
-    sample_forecasts,
-)
+from worldline.audit.forecast_measurements import Decoded, DecodedWindow, TrustedHorizons, sample_forecasts
+from worldline.audit.measured import Trusted
+from worldline.audit.planning_measurements import Film, Films, GoalOutcome, Planning
+from worldline.audit.training_measurements import LatentHealth, Learning, ReadoutQuality, ReadoutRow, Series, Vital
+from worldline.data.windows import evenly_spaced_windows
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.calls import PredictCall
@@ -132,12 +120,9 @@ def worlds() -> Mapping[str, Callable[..., Toy]]:
 def diagnostics(episodes: list[Episode]) -> Diagnostics:
     return diagnose(
         Toy(off_by(lambda step, _: 0.1 * step), lambda level: level),
-        episodes,
+        evenly_spaced_windows(episodes, length=2, horizon=6, per_episode=3),
         comparisons={"persistence": Toy(still)},
-        context=2,
-        horizon=6,
         horizons=(1, 6),
-        per_episode=3,
         seed=0,
     )
 

@@ -8,6 +8,7 @@ from greenhouse_logs import record_greenhouse
 
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.data.store import Store
+from worldline.data.windows import evenly_spaced_windows
 from worldline.recipes.greenhouse import SCHEMA, greenhouse, greenhouse_split
 from worldline.recipes.vectors import vectors
 from worldline.registry import load
@@ -25,14 +26,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def measure(learned: Learned, store: Store) -> Diagnostics:
+    episodes = [store.episode(number) for number in learned.split.held_out]
+    windows = evenly_spaced_windows(episodes, length=3, horizon=48, per_episode=6)
     return diagnose(
         honest(learned),
-        [store.episode(number) for number in learned.split.held_out],
+        windows,
         comparisons=comparisons(store, learned),
-        context=3,
-        horizon=48,
         horizons=(2, 12, 48),
-        per_episode=6,
         levels=(),
         seed=0,
     )

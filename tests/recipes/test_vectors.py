@@ -9,6 +9,7 @@ from tests.data.stores import stored
 
 from worldline.audit.diagnostics import diagnose
 from worldline.data.store import Store
+from worldline.data.windows import evenly_spaced_windows
 from worldline.episode import Episode
 from worldline.recipes.vectors import vectors
 from worldline.schema import Kind, Role, Schema, Signal
@@ -70,14 +71,13 @@ def test_it_beats_standing_still_on_the_fast_and_on_the_slow(tmp_path: Path, sto
     short = replace(recipe.training, num_updates=160, batch_size=64, num_checks=2)
     learned = learn_world(store, replace(recipe, training=short, horizon=10), folder=tmp_path)
     assert "reaches" not in learned.engine.describe().abilities  # a goal on vectors is a cost in units
+    episodes = [store.episode(number) for number in learned.split.held_out]
+    windows = evenly_spaced_windows(episodes, length=3, horizon=10, per_episode=8)
     found = diagnose(
         honest(learned),
-        [store.episode(number) for number in learned.split.held_out],
+        windows,
         comparisons=comparisons(store, learned),
-        context=3,
-        horizon=10,
         horizons=(1, 10),
-        per_episode=8,
         levels=(),
         seed=0,
     )

@@ -11,13 +11,13 @@ from tests.audit.carts import SCHEMA, Cart, CartTwins, carts, thermostat, world
 from tests.report.parsed_page import ParsedPage
 
 from worldline.audit.advice import NO_TWINS, decide
-from worldline.audit.audit_evidence import Advice, Agreement, Audit, Decision, TwinTest
+from worldline.audit.audit_measurements import ActionEffects, TwinScores
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Cell, Grade, Score, Verdict
+from worldline.audit.measured import Advice, Agreement, Audit, Decision, TwinTest
 from worldline.audit.run import Material, measure
 from worldline.engines.base import Card, EngineBelief, Noise, Samples
 from worldline.episode import Episode, Future
-from worldline.report.audit_blocks import effects_block, twins_block
 from worldline.report.audit_page import render_audit
 from worldline.report.page import show
 from worldline.schema import Kind, Role, Signal
@@ -127,7 +127,8 @@ def test_the_page_says_what_to_do_and_shows_everything() -> None:
         "Reasons",
         "Effects of actions",
         "Tests against twins",
-        "Trusted horizon",
+        "Errors and baselines",
+        "trusted until",
         "Prediction bands",
     ):
         assert part in text
@@ -188,7 +189,7 @@ def test_a_pair_is_told_by_the_steps_that_can_be_told() -> None:
     assert found is not None
     first, *later = found.effects
     hidden = replace(found, effects=(first, *(replace(one, agreement="not identifiable") for one in later)))
-    row = show(effects_block(hidden)).split("<tbody>")[1].split("</tr>")[0]
+    row = show(ActionEffects(hidden).block()).split("<tbody>")[1].split("</tr>")[0]
     assert "✓ agrees" in row
     assert "figures after 1\u00a0step; after 2 and 5 NOT IDENTIFIABLE" in row
     assert "–" not in row
@@ -210,7 +211,7 @@ def test_the_sentence_on_effects_agrees_with_the_table(agreement: Agreement, sen
     found = made(twins=False).measured
     assert found is not None
     effects = tuple(replace(one, agreement=agreement) for one in found.effects)
-    page = show(effects_block(replace(found, effects=effects)))
+    page = show(ActionEffects(replace(found, effects=effects)).block())
     assert sentence in page
     assert "held from the first step on" in page
     assert cell in page.split("<tbody>")[1].split("</tr>")[0]
@@ -224,5 +225,5 @@ def test_scores_below_the_trivial_are_drawn_where_they_are(others: tuple[float, 
     test = TwinTest(name="C1", title="", grade=Grade(cells=cells, conditions=()), verdict=Verdict.FAIL)
     found = made(twins=False).measured
     assert found is not None
-    drawn = show(twins_block(replace(found, twins=(test,))))
+    drawn = show(TwinScores(replace(found, twins=(test,))).block())
     assert re.findall(r'x-tick"[^>]*>([^<]*)<', drawn)[0] == marks

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.report.parsed_page import ParsedPage
 
-from worldline.report.charts import ChartLine, LineChart
+from worldline.plots.charts import ChartLine, LineChart
+from worldline.plots.parts import Facts, Items, Note
 from worldline.report.page import render_page, show
-from worldline.report.parts import Facts, Items, Note
 
 
 def chart(label: str) -> LineChart:
     line = ChartLine(label=label, style="world", x=[0, 1], y=[1.0, 2.0])
-    return LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line])
+    return LineChart(title="the title", alt="a", x_label="x", y_label="y", lines=[line])
 
 
 def test_a_page_is_complete_and_blocks_everything_from_outside() -> None:

@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 
-from worldline.plots.panels import make_panel, time_axis
+from worldline.plots.signal_chart import signal_chart, time_axis
 from worldline.report.page import show
-from worldline.report.store_page import panel_chart, still
+from worldline.report.store_page import still
 from worldline.schema import Kind, Role, Signal
 
 AXIS = time_axis(4, 0.5)
@@ -20,7 +20,7 @@ def paths(html: str, style: str) -> list[str]:
 def test_curves_gaps_and_their_words() -> None:
     values = np.array([[0.0, 1.0]] * 5)
     observed = np.array([True, True, False, True, False])
-    html = show(panel_chart(make_panel(HEIGHT, values, observed, AXIS), AXIS))
+    html = show(signal_chart(HEIGHT, values, observed, AXIS))
     (first,) = paths(html, "line world")
     assert first.count("M") == 2
     assert first.startswith("M0.0 1000.0L250.0 1000.0")
@@ -33,18 +33,9 @@ def test_curves_gaps_and_their_words() -> None:
 
 
 def test_nothing_observed_is_said() -> None:
-    html = show(panel_chart(make_panel(HEIGHT, np.zeros((5, 2)), np.zeros(5, bool), AXIS), AXIS))
+    html = show(signal_chart(HEIGHT, np.zeros((5, 2)), np.zeros(5, bool), AXIS))
     assert "not observed" in html
     assert paths(html, "line world") == [""]
-
-
-def test_an_envelope_is_a_band() -> None:
-    long = time_axis(2000, None)
-    values = np.random.default_rng(0).normal(size=(2001, 2))
-    html = show(panel_chart(make_panel(HEIGHT, values, np.ones(2001, bool), long), long))
-    (band,) = paths(html, "band world")
-    assert band.endswith("Z")
-    assert len(html) < 150_000
 
 
 def test_a_missing_frame_keeps_its_shape() -> None:
@@ -55,6 +46,6 @@ def test_a_missing_frame_keeps_its_shape() -> None:
 
 def test_names_of_a_discrete_signal_are_its_axis() -> None:
     mode = Signal(name="mode", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=2, components=("off", "on"))
-    html = show(panel_chart(make_panel(mode, np.array([0, 1, 1, 0]), np.ones(4, bool), AXIS), AXIS))
+    html = show(signal_chart(mode, np.array([0, 1, 1, 0]), np.ones(4, bool), AXIS))
     assert ">off</span>" in html
     assert '"ticks": [[0.0, "off"], [1.0, "on"]]' in html

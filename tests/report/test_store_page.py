@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.report.parsed_page import ParsedPage
 
-from worldline.plots.episode_plot import EpisodeView
-from worldline.plots.panels import make_panel, time_axis
+from worldline.plots.figure import EpisodeView
+from worldline.plots.signal_chart import signal_chart, time_axis
 from worldline.report.store_figures import KeyFigures, SignalFigures, StoreFigures
 from worldline.report.store_page import Reel, SampleImages, episode_page, index_page
 from worldline.schema import Kind, Role, Schema, Signal
@@ -95,14 +95,14 @@ def test_pictures_fill_a_grid(figures: StoreFigures) -> None:
 
 
 def test_an_episode_has_a_page() -> None:
-    panel = make_panel(HEIGHT, np.array([[0.5], [1.5]]), np.ones(2, bool), time_axis(1, None))
+    panel = signal_chart(HEIGHT, np.array([[0.5], [1.5]]), np.ones(2, bool), time_axis(1, None))
     view = EpisodeView(
         title="Episode 7",
         subtitle="short",
         axis=time_axis(1, None),
         moments=(),
         strips=(),
-        panels=(panel,),
+        charts=(panel,),
         notes=("n.",),
     )
     html = episode_page("logs", view, [("file", "<a>")], {"index.html": "logs"})

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tests.audit.carts import HORIZON, Cart, at_random, carts, thermostat, timid, world, write
 
-from worldline.audit.audit_evidence import Advice, Audit, Measured
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Verdict
+from worldline.audit.measured import Advice, Audit, Measured
 from worldline.data.store import Store
 from worldline.engines.baselines import Linear, Persistence
 from worldline.episode import Episode

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.data.stores import stored
 
-from worldline.audit.report_evidence import Choice, Trial
+from worldline.audit.training_measurements import Choice, Trial
 from worldline.config import to_json
 from worldline.data.store import Store
 from worldline.engines.baselines import Persistence

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.data.stores import stored
 
-from worldline.audit.report_evidence import Trial
+from worldline.audit.training_measurements import Trial
 from worldline.config import from_json
 from worldline.data.store import Store
 from worldline.device import CPU

@@ -10,7 +10,7 @@ import torch
 from tests.models.partial_model import PartialModel
 from torch import Tensor
 
-from worldline.audit.report_evidence import Decoded
+from worldline.audit.forecast_measurements import Decoded
 from worldline.data.store import Store
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode

@@ -94,11 +94,11 @@ def test_of_many_signals_the_first_are_drawn_and_the_rest_counted(tmp_path: Path
     many = tuple(signal(f"s{k}", Role.OBSERVATION) for k in range(110))
     store = store_of(tmp_path / "logs", (*many, PUSH), 4)
     view = view_episode(store, 0)
-    assert len(view.panels) == MAX_PANELS
-    assert [panel.signal.name for panel in view.panels][-2:] == ["s10", "push"]
+    assert len(view.charts) == MAX_PANELS
+    assert [panel.title.split(" [")[0] for panel in view.charts][-2:] == ["s10", "push"]
     assert "99\u00a0signals of 111 left out" in view.notes[-1]
     chosen = view_episode(store, 0, [store.schema["s109"]])
-    assert [panel.signal.name for panel in chosen.panels] == ["s109"]
+    assert [panel.title.split(" [")[0] for panel in chosen.panels] == ["s109"]
 
 
 def test_cameras_show_the_same_moments_and_their_gaps(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_wide_signal_is_not_held_in_memory(tmp_path: Path) -> None:
     view = view_episode(store, 0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(view.panels[0].curves) == 8
+    assert len(view.charts[0].lines) == 8
     assert peak < 40e6  # the signal takes 80 MB
 
 

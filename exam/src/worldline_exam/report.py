@@ -227,7 +227,7 @@ def _panel(panel: FigurePanel, styles: dict[str, str]) -> LineChart:
                 y=line.y,
                 low=line.low,
                 high=line.high,
-                points=line.points,
+                drawn="points" if line.points else "line",
             )
             for line in lines
         ],
@@ -266,7 +266,6 @@ def _scores(test: TestResult) -> list[PagePart]:
         ticks=_AXIS,
         show=_plain,
         zero=True,
-        head=("part", "score"),
     )
     return [chart, *unscored]
 

@@ -7,7 +7,11 @@ from dataclasses import replace
 from math import isfinite
 from typing import Final
 
-from worldline.audit.audit_evidence import (
+from worldline.audit.effects import MIN_EFFECT_SHARE
+from worldline.audit.errors import NEGLIGIBLE, grown
+from worldline.audit.excitation import MIN_EPISODES, MIN_EXCITATION
+from worldline.audit.grades import Verdict
+from worldline.audit.measured import (
     AGREEMENTS,
     Advice,
     Decision,
@@ -17,11 +21,7 @@ from worldline.audit.audit_evidence import (
     Trusted,
     TwinTest,
 )
-from worldline.audit.diagnostics import Gap
-from worldline.audit.effects import MIN_EFFECT_SHARE
-from worldline.audit.excitation import MIN_EPISODES, MIN_EXCITATION
-from worldline.audit.findings import NEGLIGIBLE, compare_errors, goal_reaching, grown
-from worldline.audit.grades import Verdict
+from worldline.audit.measurement import compare_errors
 from worldline.audit.measures import GATE
 from worldline.audit.verdicts import weakest
 from worldline.data.quality.predictability import MIN_CHANGES
@@ -45,7 +45,7 @@ def decide(measured: Measured) -> Decision:
     """
     known = cause_of(measured) is Verdict.PASS
     graded, reaches = _finite(measured), _reaches_goals(measured)
-    goals = None if measured.goals is None else goal_reaching(measured.goals)
+    goals = None if measured.goals is None else measured.goals.sentence()
     ignores, wrong = _ignores_actions(graded), _wrong_effects(graded)
     against = [*_broken(measured), *_not_finite(measured)]
     limits: list[str] = []
@@ -200,7 +200,7 @@ def _reaches_goals(measured: Measured) -> bool:
     Such a world is useful although a baseline predicts better. It also uses its actions: without them, it prefers the
     logged ones to half of the others, as by chance.
     """
-    return measured.goals is not None and goal_reaching(measured.goals).verdict != "bad"
+    return measured.goals is not None and measured.goals.verdict != "bad"
 
 
 def _wrong_effects(measured: Measured) -> list[str]:
@@ -222,7 +222,9 @@ def _ignores_actions(measured: Measured) -> list[str]:
 
     It is only a limit of a world that plans to logged goals, which needs effects of actions.
     """
-    weakest, effects = weakest_gap(measured.diagnostics.gaps), identified_effects(measured)
+    overall = [gap for gap in measured.diagnostics.gaps if gap.signal is None and isfinite(gap.increase.high)]
+    weakest = min(overall, key=lambda gap: gap.increase.high, default=None)
+    effects = identified_effects(measured)
     if weakest is None or not (effects or _any_excited(measured)):
         return []
     if any(gap.increase.high >= NEGLIGIBLE for gap in measured.diagnostics.gaps if gap.change == weakest.change):
@@ -235,12 +237,6 @@ def _ignores_actions(measured: Measured) -> list[str]:
     if moved or weakest.increase.high < -NEGLIGIBLE or _reaches_goals(measured):
         return [f"Its error does not grow with wrong actions: with actions {how} it changes by {change}."]
     return [f"It ignores its actions: with actions {how} its error changes by {change}."]
-
-
-def weakest_gap(gaps: Sequence[Gap]) -> Gap | None:
-    """The change of the actions with the smallest growth of the error over all signals."""
-    overall = [gap for gap in gaps if gap.signal is None and isfinite(gap.increase.high)]
-    return min(overall, key=lambda gap: gap.increase.high, default=None)
 
 
 def baselines_beaten(measured: Measured, horizon: Trusted) -> str:
@@ -256,13 +252,11 @@ def baselines_beaten(measured: Measured, horizon: Trusted) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}, and {parts[-1]},"
 
 
-def end_reason(name: str) -> str:
-    """Why the trusted horizon ends: the linear model is better, or another baseline is as good."""
-    return "a linear model is better" if name == LINEAR else f"{_BASELINE_NAMES.get(name, label(name))} is as good"
-
-
 def _end_reasons(trusted: Iterable[Trusted]) -> str:
-    return listing(list(dict.fromkeys(end_reason(horizon.stops) for horizon in trusted)))
+    """Why trusted horizons end: the linear model is better, or another baseline is as good."""
+    reasons = {LINEAR: "a linear model is better"}
+    names = dict.fromkeys(horizon.stops for horizon in trusted)
+    return listing([reasons.get(name, f"{_BASELINE_NAMES.get(name, label(name))} is as good") for name in names])
 
 
 def _any_excited(measured: Measured) -> bool:
@@ -406,8 +400,8 @@ def _few(measured: Measured) -> Iterable[str]:
 
 
 def _good(measured: Measured) -> Iterable[str]:
-    if measured.goals is not None and (goals := goal_reaching(measured.goals)).verdict != "unclear":
-        yield goals.text
+    if measured.goals is not None and measured.goals.verdict != "unclear":
+        yield measured.goals.sentence().text
     best = max((horizon.steps for horizon in trusted_signals(measured)), default=0)
     longest: dict[str, list[str]] = {}
     for horizon in trusted_signals(measured):

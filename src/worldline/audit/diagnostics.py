@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.audit.queries import LOWEST_LEVEL, inside_band, predicted_vectors, window_forecasts
-from worldline.data.windows import ForecastWindows, evenly_spaced_windows
-from worldline.episode import Arrays, Episode
+from worldline.data.windows import ForecastWindows
+from worldline.episode import Arrays
 from worldline.errors import InputError
 from worldline.schema import Schema, Signal
 from worldline.stats import (
@@ -143,34 +143,29 @@ class Diagnostics:
 
 def diagnose(
     world: World,
-    episodes: Sequence[Episode],
+    windows: ForecastWindows,
     *,
     comparisons: Mapping[str, World],
-    context: int,
-    horizon: int,
     horizons: Sequence[int],
-    per_episode: int,
     levels: Sequence[float] = LEVELS,
+    num_given: int | None = None,
     seed: int,
 ) -> Diagnostics:
-    """Measures `world` on held-out `episodes`, which it must not have been fitted or calibrated on.
+    """Measures `world` on windows of held-out episodes, which it must not have been fitted or calibrated on.
 
     Args:
         world: world under test.
-        episodes: at least two with `context + horizon` observations.
+        windows: see `evenly_spaced_windows`.
         comparisons: baselines to measure on the same windows, by name; "" is reserved.
-        context: H, observations given.
-        horizon: T, steps predicted.
         horizons: steps to report, each from 1 to T.
-        per_episode: windows cut from each episode, evenly spread; fewer from short episodes.
         levels: levels of the bands, each in (0, 1).
+        num_given: episodes including those that were too short for a window; None for the episodes of the windows.
         seed: seed of the bootstrap and the shuffling.
 
     Raises:
-        InputError: too few episodes are long enough, or the world predicts no vector signal.
+        InputError: the world predicts no vector signal.
     """
     card = world.describe()
-    windows = evenly_spaced_windows(episodes, length=context, horizon=horizon, per_episode=per_episode)
     signals = predicted_vectors(world, windows.truth)
     if not signals:
         raise InputError(f"{card.name} predicts no vector signal of these episodes. Fit a readout head first.")
@@ -183,10 +178,10 @@ def diagnose(
     return Diagnostics(
         units={signal.name: signal.unit for signal in signals},
         step_s=card.schema.step_s,
-        horizon=horizon,
+        horizon=windows.horizon,
         horizons=tuple(horizons),
         num_episodes=num_episodes,
-        num_short=len(episodes) - num_episodes,
+        num_short=(num_given or num_episodes) - num_episodes,
         num_windows=len(windows.episode),
         errors=tuple(
             ErrorCurve(world=name, signal=signal, rmse=rmse_curve(error, windows.known[signal], *clusters))

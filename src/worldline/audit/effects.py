@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float
 
-from worldline.audit.audit_evidence import Agreement, Effect
+from worldline.audit.measured import Agreement, Effect
 from worldline.audit.queries import window_forecasts
 from worldline.audit.regression_rows import LAGS, RegressionRows, state_columns
 from worldline.audit.verdicts import holm

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float, Int
 
-from worldline.audit.audit_evidence import Excitation, Placebo
+from worldline.audit.measured import Excitation, Placebo
 from worldline.audit.regression_rows import RegressionRows, action_names
 from worldline.data.quality.predictability import MIN_CHANGES, better, changes, residuals, residuals_at_changes
 from worldline.data.quality.segments import folds

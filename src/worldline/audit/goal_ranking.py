@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit.audit_evidence import GoalRanking
 from worldline.audit.diagnostics import rows_of_other_episodes
+from worldline.audit.measured import GoalRanking
 from worldline.audit.queries import WINDOW_BATCH
 from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
 from worldline.engines.base import Card

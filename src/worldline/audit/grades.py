@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from worldline.stats import Estimate
+
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class Score(Estimate):
     """A skill score with its bootstrap interval over scenes: 0 is the baseline, 1 the upper bound.
 
     Args:
@@ -20,9 +22,6 @@ class Score:
         draws: bootstrap draws, with the same scenes for every model, so that scores can be compared; not stored.
     """
 
-    value: float
-    low: float
-    high: float
     surely: float
     p_half: float
     draws: tuple[float, ...] = field(default=(), compare=False, repr=False)

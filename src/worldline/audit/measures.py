@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from worldline.audit.audit_evidence import JointCoverage, LeakCheck, Rank, Trusted
 from worldline.audit.diagnostics import Diagnostics
+from worldline.audit.measured import JointCoverage, LeakCheck, Rank, Trusted
 from worldline.audit.queries import LOWEST_LEVEL, inside_band, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
@@ -142,7 +142,7 @@ def joint_coverage(
     windows: ForecastWindows,
     signals: Sequence[Signal],
     *,
-    level: float,
+    level: float | None,
     num_calibration: int | None,
     seed: int,
 ) -> tuple[JointCoverage, ...]:
@@ -154,10 +154,12 @@ def joint_coverage(
         world: world under audit.
         windows: of at least one episode.
         signals: vector observations that the world predicts.
-        level: level of the band.
+        level: level of the band; None without bands.
         num_calibration: episodes that calibrated the band; None if unknown, then the level is taken as exact.
         seed: chooses the window of each episode.
     """
+    if level is None:
+        return ()
     draw = np.random.default_rng([seed, 13])
     rows = [np.flatnonzero(windows.episode == number) for number in np.unique(windows.episode)]
     kept = np.array([int(draw.choice(row)) for row in rows])

@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 
-from worldline.audit.audit_evidence import Effect, Excitation, JointCoverage, Measured, Placebo, Trusted, TwinTest
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import HEADLINE_LEVEL, LEVELS, Diagnostics, diagnose
 from worldline.audit.effects import (
@@ -22,6 +21,7 @@ from worldline.audit.effects import (
 from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations, placebos
 from worldline.audit.goal_ranking import goal_ranking
 from worldline.audit.grades import Verdict
+from worldline.audit.measured import Effect, Excitation, Measured, Placebo, Trusted, TwinTest
 from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons
 from worldline.audit.queries import predicted_vectors
 from worldline.audit.regression_rows import RegressionRows, action_names, rows_of, tracks_of
@@ -84,23 +84,21 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     Raises:
         DataError: the logs have no row without missing values.
     """
-    card = world.describe()
-    schema, lengths = card.schema, {"context": material.context, "horizon": material.horizon}
-    diagnostics = diagnose(
-        world,
-        material.graded,
-        comparisons=comparisons(material.fitted, card),
-        **lengths,
-        horizons=material.horizons,
-        per_episode=PER_EPISODE,
-        levels=[level for level in LEVELS if level <= (material.level or 0.0)],
-        seed=seed,
-    )
+    card, lengths = world.describe(), {"context": material.context, "horizon": material.horizon}
     windows = evenly_spaced_windows(
         material.graded, length=material.context, horizon=material.horizon, per_episode=PER_EPISODE
     )
     signals = predicted_vectors(world, windows.truth)
-    numbers = Schema(signals=tuple(s for s in schema.signals if s.kind is not Kind.IMAGE), step_s=schema.step_s)
+    diagnostics = diagnose(
+        world,
+        windows,
+        comparisons=comparisons(material.fitted, card),
+        horizons=material.horizons,
+        levels=[level for level in LEVELS if level <= (material.level or 0.0)],
+        num_given=len(material.graded),
+        seed=seed,
+    )
+    numbers = replace(card.schema, signals=tuple(s for s in card.schema.signals if s.kind is not Kind.IMAGE))
     tracks = tracks_of(_regressed_episodes(material), numbers)
     rare = seldom_seen(tracks)  # rarely sampled signals would leave no complete row
     often = replace(numbers, signals=tuple(signal for signal in numbers.signals if signal.name not in rare))
@@ -108,29 +106,23 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     excitation, placebo, effects = _action_evidence(world, material, windows, signals, rows, often, seed)
     twins, twin_limits = _twins(world, material, source, seed)
     trusted = trusted_horizons(diagnostics, *scales(windows, signals))
-    coverage: tuple[JointCoverage, ...] = ()
-    if material.level is not None:
-        known = material.num_calibration
-        coverage = joint_coverage(world, windows, signals, level=material.level, num_calibration=known, seed=seed)
-    goals = None
-    if material.goals:
-        goals = goal_ranking(world, material.graded, goals=material.goals, **lengths, seed=seed)
+    known, level, goals = material.num_calibration, material.level, material.goals
     return Measured(
         diagnostics=diagnostics,
         trusted=trusted,
         excitation=excitation,
         placebo=placebo,
         leak=leak_check(world, windows),
-        coverage=coverage,
+        coverage=joint_coverage(world, windows, signals, level=level, num_calibration=known, seed=seed),
         rank=rank_of(world, windows, signals),
         data=survey(tracks, numbers, seed),
         effects=effects,
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
-        goals=goals,
+        goals=goal_ranking(world, material.graded, goals=goals, **lengths, seed=seed) if goals else None,
         units={name: signal.unit for signal in (*numbers.observations, *numbers.actions) for name in names_of(signal)},
         unchecked=(
-            *ungraded([schema[name] for name in card.predicts], signals),
+            *ungraded([card.schema[name] for name in card.predicts], signals),
             *_lower_level(material),
             *twin_limits,
             *_without_regressions(diagnostics, trusted),

@@ -18,9 +18,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit.audit_evidence import TwinTest
 from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.grades import Cell, Condition, Grade, Verdict
+from worldline.audit.measured import TwinTest
 from worldline.audit.queries import LOWEST_LEVEL, forecasts, predicted_vectors
 from worldline.audit.scoring import skill_cell
 from worldline.audit.verdicts import GATED, verdict_of

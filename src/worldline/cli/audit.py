@@ -19,7 +19,7 @@ from worldline.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from worldline.audit.audit_evidence import Audit, Measured
+    from worldline.audit.measured import Audit, Measured
     from worldline.stats import Estimate
 
 
@@ -68,8 +68,6 @@ def audit(
 
 
 def _print(report: Audit) -> None:
-    from worldline.audit.findings import goal_reaching
-
     decision = report.decision
     print_title(f"{report.world} on {report.logs}: {decision.advice.value}")
     print_list("Reasons", decision.reasons)
@@ -80,7 +78,7 @@ def _print(report: Audit) -> None:
         _print_effects(report.measured)
         _print_horizons(report.measured)
         if report.measured.goals is not None:
-            print_wrapped(goal_reaching(report.measured.goals).text)
+            print_wrapped(report.measured.goals.sentence().text)
 
 
 def _print_effects(measured: Measured) -> None:

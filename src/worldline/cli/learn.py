@@ -107,23 +107,21 @@ def _saved_work_named(logs: Path, out: Path) -> Iterator[None]:
 
 def _print_choice(result: LearnResult) -> None:
     """The compared models and their errors; nothing if a recipe was given."""
-    from worldline.report.trial_rows import failures, trial_cells, trial_figures, trial_head
-
     choice = result.choice
     if choice is None:
         return
     marks = {choice.chosen: " (chosen)"}
-    if rows := [[trial.name + marks.get(trial.name, ""), *trial_cells(trial)] for trial in choice.trials]:
-        print_table(f"Models tried; {trial_figures(choice)}", trial_head(choice), rows)
-    print("\n".join([*failures(choice), f"Chosen: {choice.chosen} ({choice.reason})."]))
+    if rows := [[trial.name + marks.get(trial.name, ""), *trial.cells()] for trial in choice.trials]:
+        print_table(f"Models tried; {choice.compared_figures}", choice.head, rows)
+    print("\n".join([*choice.failures, f"Chosen: {choice.chosen} ({choice.reason})."]))
 
 
 def _print(result: LearnResult) -> None:
     """The table of the signals of the report."""
-    from worldline.report.signal_rows import measured_signals, signal_table
+    from worldline.audit.signal_table import measured_signals, signal_table
 
-    measured = measured_signals(result.sections)
-    if measured is None or (table := signal_table(*measured)) is None:
+    measured, trust = measured_signals(result.sections)
+    if measured is None or trust is None or (table := signal_table(measured, trust)) is None:
         print("The logs have no vector observation that varies, so no error was measured.")
         return
     head, *rows = ([str(getattr(cell, "text", cell)) for cell in row] for row in (table.head, *table.rows))

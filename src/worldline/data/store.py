@@ -360,7 +360,7 @@ class Store:
             UnknownNameError: there is no such signal.
         """
         from worldline.data.store_plot import view_store
-        from worldline.plots.episode_plot import episode_figure
+        from worldline.plots.figure import episode_figure
 
         return episode_figure(view_store(self, episodes, signals))
 

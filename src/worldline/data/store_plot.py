@@ -8,20 +8,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from worldline.errors import InputError
 from worldline.formatting import duration, plural
-from worldline.plots.episode_plot import EpisodeView
+from worldline.plots.charts import LineChart
 from worldline.plots.episode_view import MAX_PANELS, Rows, drawn, drawn_signals, left_out, view_rows
-from worldline.plots.panels import (
+from worldline.plots.figure import EpisodeView
+from worldline.plots.signal_chart import (
     COLOURS,
     MAX_CURVES,
-    SignalPanel,
     TimeAxis,
     elapsed_s,
     envelope_note,
-    make_panel,
+    signal_chart,
     time_axis,
 )
 from worldline.schema import Kind, Role, Signal
@@ -79,10 +80,7 @@ def _overlay(store: Store, numbers: Sequence[int], signals: Sequence[Signal]) ->
     curves = [signal for signal in store.schema.signals if signal.kind is not Kind.IMAGE]
     signals = drawn_signals(signals or curves, len(signals) or MAX_PANELS)
     parts = [(signal, k) for signal in signals for k in range(min(math.prod(signal.shape), MAX_CURVES))][:MAX_PANELS]
-    panels = [_panel(store, numbers, signal, k, axes) for signal, k in parts]
-    unlabelled = [
-        replace(panel, curves=tuple(replace(curve, label="") for curve in panel.curves)) for panel in panels[1:]
-    ]
+    charts = [_chart(store, numbers, signal, k, axes, labelled=number == 0) for number, (signal, k) in enumerate(parts)]
     notes = [envelope_note(max(steps) + 1), left_out(len(curves), len({signal.name for signal, _ in parts}))]
     notes += ["Plot a single episode to see its images."] if len(curves) < len(store.schema.signals) else []
     return EpisodeView(
@@ -91,12 +89,14 @@ def _overlay(store: Store, numbers: Sequence[int], signals: Sequence[Signal]) ->
         axis=axis,
         moments=(),
         strips=(),
-        panels=[*panels[:1], *unlabelled],
+        charts=charts,
         notes=[note for note in notes if note],
     )
 
 
-def _panel(store: Store, numbers: Sequence[int], signal: Signal, k: int, axes: Sequence[TimeAxis]) -> SignalPanel:
+def _chart(
+    store: Store, numbers: Sequence[int], signal: Signal, k: int, axes: Sequence[TimeAxis], *, labelled: bool
+) -> LineChart:
     """Component `k` of a signal in several episodes, with common ticks."""
     rows = [_rows(store, signal, number) for number in numbers]
     if signal.kind is Kind.VECTOR and signal.size > 1:
@@ -104,13 +104,13 @@ def _panel(store: Store, numbers: Sequence[int], signal: Signal, k: int, axes: S
         signal = Signal(name=name, role=signal.role, kind=signal.kind, shape=(1,), unit=signal.unit)
         rows = [(values[:, k : k + 1], observed) for values, observed in rows]
     values, observed = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    whole = make_panel(signal, values, observed, time_axis(len(values), None))
-    single = [make_panel(signal, *one, axis).curves[0] for one, axis in zip(rows, axes, strict=True)]
-    curves = [
-        replace(curve, label=f"episode {number}", colour=colour)
-        for curve, number, colour in zip(single, numbers, COLOURS, strict=False)
+    whole = signal_chart(signal, values, observed, time_axis(len(values), None))
+    single = [signal_chart(signal, *part, axis).lines[0] for part, axis in zip(rows, axes, strict=True)]
+    lines = [
+        structs.replace(line, label=f"episode {number}" if labelled else "", style=colour)
+        for line, number, colour in zip(single, numbers, COLOURS, strict=False)
     ]
-    return replace(whole, curves=tuple(curves), missing=())
+    return structs.replace(whole, lines=lines[::-1], gaps=())
 
 
 def spread(count: int, max_numbers: int) -> list[int]:

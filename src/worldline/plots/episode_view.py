@@ -1,4 +1,4 @@
-"""What the plot of an episode shows: a strip per camera and a panel per signal, chosen and read one at a time."""
+"""What the plot of an episode shows: a strip per camera and a chart per signal, chosen and read one at a time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.formatting import number, plural
-from worldline.plots.episode_plot import EpisodeView, Strip, num_frames
-from worldline.plots.panels import MAX_CURVES, TimeAxis, envelope_note, make_panel
-from worldline.plots.thumbnails import Frames
+from worldline.plots.figure import EpisodeView, Strip, num_frames
+from worldline.plots.images import Frames
+from worldline.plots.signal_chart import MAX_CURVES, TimeAxis, envelope_note, signal_chart
 from worldline.schema import Kind, Role, Schema, Signal
 
 Rows = tuple[NDArray[np.generic], NDArray[np.bool_]]
@@ -64,7 +64,7 @@ def view_rows(
         axis=axis,
         moments=moments,
         strips=[Strip(name=c.name, shape=c.shape, frames=[frame(c, at) for at in moments]) for c in shown],
-        panels=[make_panel(signal, *rows(signal), axis) for signal in curves],
+        charts=[signal_chart(signal, *rows(signal), axis) for signal in curves],
         notes=[note for note in (*notes, left_out(len(schema.signals), len(shown) + len(curves))) if note],
     )
 
@@ -72,9 +72,8 @@ def view_rows(
 def left_out(num_signals: int, num_shown: int) -> str:
     """The note on the signals that are not drawn; empty if there are none."""
     left = num_signals - num_shown
-    return (
-        f"{plural(left, 'signal')} of {number(num_signals)} left out. Choose with the option signals." if left else ""
-    )
+    text = f"{plural(left, 'signal')} of {number(num_signals)} left out. Choose with the option signals."
+    return text if left else ""
 
 
 def _moments(axis: TimeAxis, count: int) -> list[int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from worldline.formatting import Number
+from worldline.formatting import Number, tick
 
 
 def nice_ticks(low: Number, high: Number, count: int) -> list[float]:
@@ -35,3 +35,16 @@ def log_ticks(low: Number, high: Number) -> list[float]:
     stop = min((k for k, tick in enumerate(ticks) if tick >= high * 0.9999), default=len(ticks) - 1)
     chosen = ticks[start : max(stop, start + 1) + 1]
     return chosen if len(chosen) <= 7 else [*chosen[: -1 : math.ceil(len(chosen) / 6)], chosen[-1]]
+
+
+def tick_texts(ticks: Sequence[Number]) -> list[str]:
+    """Tick labels, as short as possible without rounding."""
+    largest = max(abs(value) for value in ticks)
+    if largest == 0 or 1e-4 < largest < 1e6:
+        return [tick(value) for value in ticks]
+    for digits in range(16):
+        texts = [f"{value:.{digits}e}" for value in ticks]
+        if all(abs(float(text) - value) <= 1e-12 * largest for text, value in zip(texts, ticks, strict=True)):
+            break
+    parts = [text.split("e") for text in texts]
+    return [f"{mantissa}e{int(power)}".replace("-", "−") if float(mantissa) else "0" for mantissa, power in parts]

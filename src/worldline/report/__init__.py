@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.report.charts import ChartLine, Dot, IntervalChart, LineChart
+    from worldline.plots.charts import ChartLine, Dot, IntervalChart, LineChart
+    from worldline.plots.parts import Chapter, Chips, Facts, FindingBlock, Group, Header, Note, PagePart, Phrase, Table
     from worldline.report.page import render_page
-    from worldline.report.parts import Chapter, Chips, Facts, FindingBlock, Group, Header, Note, PagePart, Phrase, Table
 
 __all__ = [
     "Chapter",

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from worldline.audit.advice import NO_TWINS, identified_rows, trusted_signals, weakest_gap
-from worldline.audit.audit_evidence import Advice, Audit, Decision, Measured
+from worldline.audit.advice import NO_TWINS
+from worldline.audit.audit_measurements import ActionEffects, audit_measurements
 from worldline.audit.effects import MARGIN, MIN_EFFECT_SHARE, NUM_FITS, TEST_LEVEL
 from worldline.audit.grades import Verdict
-from worldline.formatting import growth, percent, plural, round_percent, span
-from worldline.report import audit_blocks as blocks
-from worldline.report.measured_blocks import coverage_block, gaps_block, open_loop_block, skill_block
+from worldline.audit.measured import Advice, Audit, Decision, Measured
+from worldline.formatting import plural, round_percent, span
+from worldline.plots.parts import Chapter, Facts, Group, Header, Items, Note
 from worldline.report.page import render_page
-from worldline.report.parts import Chapter, Facts, Group, Header, Items, Note
 
 _COLOURS: Final[Mapping[Advice, str]] = {Advice.DEPLOY: "good", Advice.LIMITS: "unclear"}
 """Any other advice is bad."""
@@ -33,14 +32,13 @@ def render_audit(audit: Audit) -> str:
         count = plural(measured.diagnostics.num_episodes, "episode")
         graded = f": {count} graded over {span(measured.diagnostics.horizon, measured.diagnostics.step_s)}"
     title = f"Audit of {audit.world}"
-    tiles = None if measured is None else Facts(_tiles(measured), "glance")
     lede = f"Logs {audit.logs}{graded}"
     methods = [] if measured is None else map(Note, _METHODS)
     return render_page(
         title,
-        Header(title=title, lede=lede, parts=[_card(audit.decision), tiles]),
+        Header(title=title, lede=lede, parts=[_card(audit.decision)]),
         *([] if measured is None else _chapters(measured)),
-        Chapter("Methods and details", [Facts(list(audit.facts.items())), *methods]),
+        Chapter("Methods and details", [Facts(list(audit.facts.items())), *methods], folded=True),
     )
 
 
@@ -69,40 +67,14 @@ def _cause(decision: Decision) -> str:
     return f"Causal effects, tested against twins in a replayed environment: {decision.cause.value}."
 
 
-def _tiles(measured: Measured) -> list[tuple[str, str]]:
-    """Key figures by label."""
-    step_s = measured.diagnostics.step_s
-    best = max((horizon.steps for horizon in trusted_signals(measured)), default=0)
-    tiles = {"longest trusted horizon of a signal": span(best, step_s)}
-    gap = weakest_gap(measured.diagnostics.gaps)
-    if gap is not None:
-        tiles[f"change of the error with actions {gap.change}"] = growth(gap.increase.value)
-    effects = identified_rows(measured)
-    if effects:
-        agreeing = sum(effect.agreement == "agrees" for effect in effects)
-        tiles["effects that agree with the logs"] = f"{agreeing} of {len(effects)}"
-    if measured.goals is not None:
-        tiles["logged actions preferred to others on the way to a goal"] = percent(measured.goals.preferred.value)
-    if measured.coverage:
-        worst = min(measured.coverage, key=lambda band: band.inside.value)
-        tiles[f"lowest coverage of the {round_percent(worst.level)} bands"] = percent(worst.inside.value)
-    tiles["lowest excitation of an action"] = percent(min((row.left.value for row in measured.excitation), default=0.0))
-    return list(tiles.items())
-
-
 def _chapters(measured: Measured) -> list[Chapter]:
-    errors = measured.diagnostics
-    bands = [blocks.joint_block(measured), coverage_block(errors)] if errors.bands else []
-    use = [gaps_block(errors), blocks.leak_block(measured), blocks.rank_block(measured)]
-    logs = [blocks.excitation_block(measured), blocks.placebo_block(measured), blocks.cover_block(measured)]
+    """All measurements, folded except for the effects."""
+    parts = audit_measurements(measured)
     return [
-        Chapter("Plans to logged goals", [blocks.goals_block(measured)]),
-        Chapter("Effects of actions", [blocks.effects_block(measured)]),
-        Chapter("Tests against twins", [blocks.twins_block(measured)]),
-        Chapter("Trusted horizon", [blocks.horizon_block(measured), skill_block(errors), open_loop_block(errors)]),
-        Chapter("Use of actions and history", use),
-        Chapter("Prediction bands", bands),
-        Chapter("Evidence in the logs", logs),
+        Chapter(
+            title, [part.block(folded=not isinstance(part, ActionEffects)) for part in parts if part.chapter == title]
+        )
+        for title in dict.fromkeys(part.chapter for part in parts)
     ]
 
 

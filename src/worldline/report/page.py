@@ -11,7 +11,7 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from worldline.report.parts import PagePart
+from worldline.plots.parts import PagePart
 
 _STYLES: Final = (
     ("worldline.plots", "colours.css"),

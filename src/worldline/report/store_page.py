@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from worldline.formatting import duration, number, percent, plural, pretty_unit, quantity, size, tick
-from worldline.plots.episode_plot import ROLES, EpisodeView
-from worldline.plots.panels import SignalCurve, SignalPanel, TimeAxis
-from worldline.plots.thumbnails import Frames, thumbnail
-from worldline.report import images
+from worldline.formatting import duration, number, percent, plural, size, tick
+from worldline.plots import images
+from worldline.plots.figure import EpisodeView
+from worldline.plots.images import Frames
+from worldline.plots.parts import Captioned, Chapter, Chips, Facts, Grid, GridCell, Header, Note, PagePart, Table
 from worldline.report import store_figures as say
-from worldline.report.charts import ChartLine, LineChart
 from worldline.report.page import render_page
-from worldline.report.parts import Captioned, Chapter, Chips, Facts, Grid, GridCell, Header, Note, PagePart, Table
 from worldline.report.store_figures import StoreFigures
-from worldline.schema import Kind
 
 _BOX: Final = 224
 """Largest width and height of an image in pixels."""
@@ -91,11 +87,11 @@ def episode_page(store: str, view: EpisodeView, source: Sequence[tuple[str, str]
         source: origin of the episode.
         links: texts of links, by file in the same folder.
     """
-    ranges = [_ranges_table(view)] if view.panels else []
+    ranges = [_ranges_table(view)] if view.charts else []
     return render_page(
         f"{view.title}, {store}",
         Header(title=view.title, lede=view.subtitle, parts=[_links(links)]),
-        Chapter("Time series", [*_reels(view), *_panels(view), *map(Note, view.notes)]),
+        Chapter("Time series", [*_reels(view), *_charts(view), *map(Note, view.notes)]),
         Chapter("Value ranges", ranges),
         Chapter("Origin", [Facts(source)]),
     )
@@ -105,47 +101,12 @@ def _links(links: Mapping[str, str]) -> Chips | None:
     return Chips([(text, "", file, "") for file, text in links.items()]) if links else None
 
 
-def _panels(view: EpisodeView) -> list[PagePart]:
+def _charts(view: EpisodeView) -> list[PagePart]:
     """Charts of all signals over a common time axis, by role."""
     parts: list[PagePart] = []
-    for role, panels in groupby(view.panels, lambda panel: panel.signal.role):
-        parts += [Note(ROLES[role], "role"), *(panel_chart(panel, view.axis) for panel in panels)]
+    for heading, charts in groupby(view.charts, lambda chart: chart.heading):
+        parts += [Note(heading, "role"), *charts]
     return parts
-
-
-def panel_chart(panel: SignalPanel, axis: TimeAxis) -> LineChart:
-    """One signal over time."""
-    named = panel.tick_texts if panel.signal.kind is Kind.DISCRETE else ()
-    return LineChart(
-        title=panel.title,
-        aside=panel.note,
-        alt=f"{panel.title} over time: {_alt_text(panel)}",
-        x_label=axis.label,
-        y_label="",
-        lines=[_line(curve) for curve in panel.curves[::-1]],
-        x_ends=axis.span,
-        y_ticks=panel.ticks,
-        tick_texts=named,
-        gaps=[(gap.start, gap.stop) for gap in panel.missing],
-        folds=False,
-        style="panel" if len(panel.curves) > 1 else "panel unkeyed",
-    )
-
-
-def _line(curve: SignalCurve) -> ChartLine:
-    x, y, low, high = (values.tolist() for values in (curve.x, curve.y, curve.low, curve.high))
-    return ChartLine(label=curve.label, style=curve.colour, x=x, y=y, low=low, high=high)
-
-
-def _alt_text(panel: SignalPanel) -> str:
-    unit = panel.signal.unit
-    parts = []
-    for line, extent in zip(panel.curves, panel.ranges, strict=True):
-        values = (
-            "not observed" if math.isnan(extent.mean) else f"{number(extent.least)} to {quantity(extent.most, unit)}"
-        )
-        parts.append(f"{line.label} {values}" if len(panel.curves) > 1 else values)
-    return "; ".join(parts)
 
 
 def _reels(view: EpisodeView) -> list[PagePart]:
@@ -190,12 +151,11 @@ def _origin(figures: StoreFigures) -> list[tuple[str, str]]:
 def _ranges_table(view: EpisodeView) -> PagePart:
     """Minimum, mean and maximum of every curve."""
     rows = []
-    for panel in view.panels:
-        name, unit = panel.signal.name, pretty_unit(panel.signal.unit) or panel.signal.unit
-        for curve, extent in zip(panel.curves, panel.ranges, strict=True):
-            title = name if len(panel.curves) == 1 else f"{name} · {curve.label}"
-            rows.append([title, unit, *(number(value, 4) for value in (extent.least, extent.mean, extent.most))])
-    head = ["signal", "unit", "minimum", "mean", "maximum"]
+    for chart in view.charts:
+        for line in reversed(chart.lines):
+            title = chart.title if len(chart.lines) == 1 else f"{chart.title} · {line.label}"
+            rows.append([title, *(number(value, 4) for value in line.extent)])
+    head = ["signal", "minimum", "mean", "maximum"]
     return Table("Over the whole episode", head, rows, style="number")
 
 
@@ -218,6 +178,6 @@ def still(frame: Frames | None, shape: tuple[int, ...], alt: str, text: str) -> 
     """A frame as a thumbnail with a text; an empty box of the same shape if it is missing."""
     if frame is None:
         return GridCell(lines=[text], lost=(shape[1], shape[0]))
-    small = images.png(thumbnail(frame, _BOX, _BOX, enlarge=False))
+    small = images.png(images.thumbnail(frame, _BOX, _BOX, enlarge=False))
     style = "pixels" if max(shape[:2]) < _BOX else "photo"
     return GridCell(lines=[text], picture=images.picture(small, alt, style))

@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 
 from worldline.audit.advice import decide
-from worldline.audit.audit_evidence import Advice, Audit, Decision
 from worldline.audit.diagnostics import HEADLINE_LEVEL
 from worldline.audit.goal_ranking import check_goals, default_goals
 from worldline.audit.grades import Verdict
 from worldline.audit.input_baselines import needs_images
+from worldline.audit.measured import Advice, Audit, Decision
 from worldline.audit.queries import window_forecasts
 from worldline.audit.regression_rows import LAGS
 from worldline.audit.run import Material, measure

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from worldline.audit.queries import predicted_vectors, window_forecasts
-from worldline.audit.report_evidence import Choice, Trial
+from worldline.audit.training_measurements import Choice, Trial
 from worldline.data.splits import Split, split_store
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from worldline.audit.report_evidence import Choice, Trial
+from worldline.audit.training_measurements import Choice, Trial
 from worldline.config import from_json, to_json
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, Windows

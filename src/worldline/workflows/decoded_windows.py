@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldline.audit.report_evidence import Decoded, DecodedWindow, Image
+from worldline.audit.forecast_measurements import Decoded, DecodedWindow
 from worldline.data.store import Store
 from worldline.data.windows import WindowBatch, Windows, evenly_spaced
 from worldline.device import autocast
 from worldline.engines.learned import LearnedEngine
+from worldline.plots.images import Frames
 from worldline.schema import Role
 from worldline.stats import Floats, draw_clusters, rmse_curve, skill_curve
 from worldline.training.batches import fold, to_window
@@ -38,10 +39,10 @@ class _Drawn:
         redrawn: [W, 1+F, *shape], decoded from the latents of the real frames.
     """
 
-    real: Image
+    real: Frames
     known: NDArray[np.bool_]
-    imagined: Image
-    redrawn: Image
+    imagined: Frames
+    redrawn: Frames
 
 
 _Squares = Mapping[str, NDArray[Any]]
@@ -152,7 +153,7 @@ def _squares(drawn: _Drawn) -> _Squares:
     """Squared errors at the predicted steps, where the frame and one before the prediction are known."""
     known, real = drawn.known[:, 1:] & drawn.known[:, :1], drawn.real[:, 1:].astype(np.float32)
 
-    def square(frames: Image) -> Floats:
+    def square(frames: Frames) -> Floats:
         return np.where(known, np.square(frames - real).mean((2, 3, 4), dtype=np.float64), 0.0)
 
     guesses = {"imagined": drawn.imagined, "persistence": drawn.real[:, :1], "decoder": drawn.redrawn[:, 1:]}

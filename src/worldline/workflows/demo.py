@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from worldline.audit.report_evidence import GoalOutcome, Planning
+from worldline.audit.planning_measurements import GoalOutcome, Planning
 from worldline.control.goal_reaching import GoalReaching
 from worldline.device import describe_device
 from worldline.errors import InputError

@@ -11,18 +11,19 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from worldline.audit import report_evidence as evidence
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import HEADLINE_LEVEL, LEVELS, Diagnostics, diagnose
+from worldline.audit.forecast_measurements import Decoded, Forecasts, TrustedHorizons, sample_forecasts
 from worldline.audit.input_baselines import MAX_FITTED_FRAMES, needs_images
 from worldline.audit.measures import trusted_horizons
 from worldline.audit.queries import predicted_vectors, window_forecasts
 from worldline.audit.run import scales
+from worldline.audit.signal_table import Section, best_linear
+from worldline.audit.training_measurements import LatentHealth, Learning, ReadoutQuality, Series, Vital, readout_row
 from worldline.data.store import Store
-from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
+from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows, forecast_windows
 from worldline.errors import CollapseError, DataError
 from worldline.progress import OnProgress, tell
-from worldline.report.signal_rows import best_linear
 from worldline.schema import Kind, Signal
 from worldline.training.batches import trace
 from worldline.workflows.decoded_windows import decoded_frames
@@ -68,10 +69,10 @@ class Evaluation:
 
     learned: Learned
     diagnostics: Diagnostics | None
-    decoded: tuple[evidence.Decoded, ...]
+    decoded: tuple[Decoded, ...]
     seeds: tuple[SeedResult, ...]
     findings: tuple[str, ...]
-    sections: tuple[evidence.Evidence, ...]
+    sections: tuple[Section, ...]
     report_s: float
 
 
@@ -99,7 +100,7 @@ def evaluate(
     learned, diagnostics = max(measured, key=lambda pair: pair[0].trained.control)
     started = time.monotonic()
     tell(progress, "report", 0)
-    sections: list[evidence.Evidence] = []
+    sections: list[Section] = []
     if learned.trained.curves:
         sections += [learning_curves(learned), latent_health(learned)]
     if diagnostics is not None:
@@ -200,14 +201,18 @@ def diagnosis(store: Store, learned: Learned, baselines: Mapping[str, World]) ->
             fix="Log more or longer episodes.",
             file=store.path,
         )
+    windows = evenly_spaced_windows(
+        [store.episode(number) for number in learned.split.held_out],
+        length=given_context(store, learned),
+        horizon=horizon,
+        per_episode=PER_EPISODE,
+    )
     measured = diagnose(
         honest(learned),
-        [store.episode(number) for number in learned.split.held_out],
+        windows,
         comparisons=baselines,
-        context=given_context(store, learned),
-        horizon=horizon,
         horizons=reported_steps(horizon, store.schema.step_s),
-        per_episode=PER_EPISODE,
+        num_given=len(learned.split.held_out),
         levels=[level for level in LEVELS if level <= learned.calibration.highest_level],
         seed=learned.recipe.training.seed,
     )
@@ -257,18 +262,18 @@ def comparisons(store: Store, learned: Learned) -> dict[str, World]:
     return fitted_baselines([store.episode(number, images=images) for number in numbers[::every]], card)
 
 
-def learning_curves(learned: Learned) -> evidence.Learning:
+def learning_curves(learned: Learned) -> Learning:
     """The losses during training, and the weighted sum of the validation losses."""
     curves = learned.trained.curves
     names = dict.fromkeys(name for row in curves for name in row if name.startswith("train_"))
-    return evidence.Learning(
+    return Learning(
         terms=tuple(_series(curves, name, name.removeprefix("train_")) for name in names),
         validation=_series(curves, "validation", "validation"),
         learn_s=learned.learn_s,
     )
 
 
-def latent_health(learned: Learned) -> evidence.LatentHealth:
+def latent_health(learned: Learned) -> LatentHealth:
     """Rank, deviation and straightness during training, with the thresholds of the collapse guard."""
     curves, training = learned.trained.curves, learned.recipe.training
     size = float(learned.engine.readout.config.latent_size)
@@ -278,13 +283,13 @@ def latent_health(learned: Learned) -> evidence.LatentHealth:
         "straightness": (None, 1.0),
     }
     vitals = [
-        evidence.Vital(series=_series(curves, name, name.replace("_", " ")), threshold=threshold, most=most)
+        Vital(series=_series(curves, name, name.replace("_", " ")), threshold=threshold, most=most)
         for name, (threshold, most) in bounds.items()
     ]
-    return evidence.LatentHealth(vitals=tuple(vitals))
+    return LatentHealth(vitals=tuple(vitals))
 
 
-def readout_quality(store: Store, learned: Learned) -> evidence.ReadoutQuality:
+def readout_quality(store: Store, learned: Learned) -> ReadoutQuality:
     """Readout error of each vector signal on the held-out episodes."""
     engine, numbers = learned.engine, learned.split.held_out
     traces = trace(engine.model, store, numbers, engine.inputs, generator=torch.Generator("cpu").manual_seed(0))
@@ -298,13 +303,13 @@ def readout_quality(store: Store, learned: Learned) -> evidence.ReadoutQuality:
         if known.any():
             truth, values = truth[known].astype(float), read[signal.name].cpu().numpy()[known]
             values = truth + signal.difference(values, truth)
-            rows.append(evidence.readout_row(signal.name, signal.unit, truth, values, episode[known], seed=0))
-    return evidence.ReadoutQuality(rows=tuple(rows))
+            rows.append(readout_row(signal.name, signal.unit, truth, values, episode[known], seed=0))
+    return ReadoutQuality(rows=tuple(rows))
 
 
 def held_out_evidence(
     store: Store, learned: Learned, diagnostics: Diagnostics, baselines: Mapping[str, World]
-) -> tuple[evidence.TrustedHorizons, evidence.Forecasts]:
+) -> tuple[TrustedHorizons, Forecasts]:
     """Trusted horizons, and forecasts in three held-out windows; the windows are those of `diagnosis`."""
     world, horizon, level = honest(learned), diagnostics.horizon, band_level(learned.calibration) or HEADLINE_LEVEL
     context = given_context(store, learned)
@@ -329,9 +334,9 @@ def held_out_evidence(
     trusted = tuple(
         horizon for horizon in trusted_horizons(diagnostics, spreads, sizes) if horizon.signal not in unseen
     )
-    shown = evidence.sample_forecasts(world, cases, context=context, horizon=horizon, level=level, rivals=rivals)
+    shown = sample_forecasts(world, cases, context=context, horizon=horizon, level=level, rivals=rivals)
     ordered = tuple(sorted(shown.samples, key=lambda sample: order.index(sample.signal)))
-    trust = evidence.TrustedHorizons(trusted=trusted, deviation=spreads, unseen=unseen)
+    trust = TrustedHorizons(trusted=trusted, deviation=spreads, unseen=unseen)
     return trust, replace(shown, samples=ordered)
 
 
@@ -359,7 +364,7 @@ def _cases(forecast: Forecast, windows: ForecastWindows, signal: Signal) -> dict
     return chosen
 
 
-def drawn_imagination(store: Store, learned: Learned) -> tuple[evidence.Decoded, ...]:
+def drawn_imagination(store: Store, learned: Learned) -> tuple[Decoded, ...]:
     """Decoded predictions of the windows of `diagnosis`, one item per image signal; empty without a decoder."""
     return decoded_frames(
         store,
@@ -372,8 +377,8 @@ def drawn_imagination(store: Store, learned: Learned) -> tuple[evidence.Decoded,
     )
 
 
-def _series(curves: Sequence[Mapping[str, float]], key: str, name: str) -> evidence.Series:
+def _series(curves: Sequence[Mapping[str, float]], key: str, name: str) -> Series:
     """The values of a figure at the validations that have it."""
     rows = [row for row in curves if key in row]
     steps, values = [int(row["step"]) for row in rows], [float(row[key]) for row in rows]
-    return evidence.Series(name=name, steps=tuple(steps), values=tuple(values))
+    return Series(name=name, steps=tuple(steps), values=tuple(values))

@@ -11,7 +11,7 @@ from typing import Final, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit.report_evidence import Film, Films
+from worldline.audit.planning_measurements import Film, Films
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
 from worldline.control.goal_reaching import GoalReaching, StartGoalPair, draw_pairs, evaluate
 from worldline.data.store import Store

@@ -20,7 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal, TypeGuard, Unpack
 
-from worldline.audit.report_evidence import Choice, Evidence
+from worldline.audit.signal_table import Section
+from worldline.audit.training_measurements import Choice
 from worldline.bundle import MANIFEST
 from worldline.config import from_json, merged, to_json
 from worldline.data.base import Logs, ReadOptions, noted_lag, schema_beside
@@ -561,7 +562,7 @@ def _write(
     choice: Choice | None = None,
 ) -> None:
     """Writes the world with its settings and report; without evaluation, one to be used while others are compared."""
-    times_s, findings, sections = {"import": run.imported_s, **learned.times_s}, run.findings, list[Evidence]()
+    times_s, findings, sections = {"import": run.imported_s, **learned.times_s}, run.findings, list[Section]()
     subtitle = "A linear world, which can be used while learning compares others."
     measured = dict[str, Any]()
     if evaluation is not None:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from worldline.audit.report_evidence import Choice
+from worldline.audit.training_measurements import Choice
 from worldline.config import to_json, to_toml
 from worldline.data.store import Store
 from worldline.device import describe_device

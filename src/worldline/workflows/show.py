@@ -24,7 +24,7 @@ from worldline.data.store_plot import (
 from worldline.errors import InputError
 from worldline.formatting import plural
 from worldline.plots.episode_view import MAX_CAMERAS
-from worldline.plots.panels import time_axis
+from worldline.plots.signal_chart import time_axis
 from worldline.progress import OnProgress, tell
 from worldline.report.store_figures import KeyFigures, SignalFigures, StoreFigures
 from worldline.report.store_page import Reel, SampleImages, episode_page, index_page

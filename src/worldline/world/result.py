@@ -85,8 +85,8 @@ class Result(ABC):
             InputError: there is no such world.
             UnsupportedError: there is nothing to show.
         """
-        from worldline.plots.panels import TimeAxis, time_axis
         from worldline.plots.result_plot import result_figure
+        from worldline.plots.signal_chart import TimeAxis, time_axis
 
         shown = self._world(world)
         series, images = self.series(shown), self.images_of(shown)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from worldline.errors import InputError
-from worldline.plots.thumbnails import colours, fitted, thumbnail
+from worldline.plots import images
+from worldline.plots.images import colours, fitted, thumbnail
 
 
 def frame(height: int, width: int, channels: int) -> np.ndarray:
@@ -49,3 +54,32 @@ def test_every_frame_fits_into_its_box(height: int, width: int, box_width: int, 
 def test_anything_else_is_no_frame(image: np.ndarray) -> None:
     with pytest.raises(InputError, match="channels"):
         colours(image)
+
+
+FRAMES = np.random.default_rng(0).integers(0, 256, size=(7, 12, 10, 3), dtype=np.uint8)
+
+
+def test_a_still_is_lossless() -> None:
+    with Image.open(io.BytesIO(images.png(FRAMES[0]))) as image:
+        np.testing.assert_array_equal(np.asarray(image), FRAMES[0])
+
+
+def test_an_animation_shows_every_frame_forever() -> None:
+    content = images.animation(FRAMES)
+    with Image.open(io.BytesIO(content)) as image:
+        assert isinstance(image, PngImageFile)
+        assert image.n_frames == 7
+        assert image.info["loop"] == 0
+        for k, frame in enumerate(FRAMES):
+            image.seek(k)
+            np.testing.assert_array_equal(np.asarray(image.convert("RGB")), frame)
+    assert content == images.animation(FRAMES)
+
+
+def test_a_strip_begins_and_ends_with_the_ends() -> None:
+    with Image.open(io.BytesIO(images.strip(FRAMES, 3))) as image:
+        pixels = np.asarray(image)
+    assert pixels.shape == (12, 3 * 10 + 2 * 2, 4)
+    np.testing.assert_array_equal(pixels[:, :10, :3], FRAMES[0])
+    np.testing.assert_array_equal(pixels[:, -10:, :3], FRAMES[-1])
+    assert (pixels[:, 10:12, 3] == 0).all()

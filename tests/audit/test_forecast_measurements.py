@@ -5,10 +5,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from worldline.audit.report_evidence import (
-    readout_row,
-    sample_forecasts,
-)
+from worldline.audit.forecast_measurements import sample_forecasts
+from worldline.audit.training_measurements import readout_row
 from worldline.episode import Episode
 from worldline.world.base import World
 

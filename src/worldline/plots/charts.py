@@ -1,49 +1,123 @@
-"""Charts of a page: a drawing and a table for readers without script, and the data of the interactive chart.
+"""Charts of pages and figures: one description, drawn as SVG and interactively in a page, and by matplotlib.
 
-Labels are HTML, placed in per cent. Colours are classes of the style sheet, so that one chart works in light mode, dark
-mode and print.
+Labels of a page are HTML, placed in per cent. Colours are classes of the style sheet, so that one chart works in light
+mode, dark mode and print. A drawing is stretched over its box: both axes run from 0 to 1000, strokes keep their width.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
-from worldline.audit.grades import Score
-from worldline.formatting import Number, number, round_percent, tick, with_interval
-from worldline.plots.ticks import log_ticks, nice_ticks
-from worldline.report.parts import PagePart, Table
-from worldline.report.svg import Plane, Stroke
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from worldline.formatting import Number, round_percent, tick
+from worldline.plots.parts import PagePart, Table
+from worldline.plots.ticks import log_ticks, nice_ticks, tick_texts
 from worldline.stats import Estimate, Rate
 
+GRID: Final = 1000.0
+"""Length of both axes of a drawing."""
 _MAX_POINTS: Final = 400
-_MAX_ROWS: Final = 13
+
+Values = Sequence[Number] | NDArray[np.floating]
+Drawn = Literal["line", "dashed", "faint", "points"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChartLine:
+class Stroke(NamedTuple):
+    """A path of a drawing: classes of the style sheet, and its commands."""
+
+    style: str
+    d: str
+
+
+class Plane(NamedTuple):
+    """Maps data to the coordinates of a drawing.
+
+    Args:
+        x: values at the left and right ends.
+        y: values at the lower and upper ends.
+        log: whether the y axis is logarithmic.
+    """
+
+    x: tuple[Number, Number]
+    y: tuple[Number, Number] = (0.0, 1.0)
+    log: bool = False
+
+    def across(self, x: Number) -> Number:
+        """The horizontal coordinate, limited to the drawing."""
+        return min(GRID, max(0.0, GRID * (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1.0)))
+
+    def down(self, y: Number) -> Number:
+        """The vertical coordinate."""
+        low, high, value = (math.log10(number) if self.log else number for number in (*self.y, y))
+        return GRID * (high - value) / ((high - low) or 1.0)
+
+    def horizontal(self, style: str, y: Number) -> Stroke:
+        """A line over the whole width."""
+        return Stroke(style, f"M0 {self.down(y):.1f}H1000")
+
+    def vertical(self, style: str, x: Number, top: Number = 0.0, bottom: Number = GRID) -> Stroke:
+        """A line over the height, or over a part of it in coordinates of the drawing."""
+        return Stroke(style, f"M{self.across(x):.1f} {top:.1f}V{bottom:.1f}")
+
+    def column(self, style: str, start: Number, stop: Number) -> Stroke:
+        """An area over the whole height."""
+        left, right = f"{self.across(start):.1f}", f"{self.across(stop):.1f}"
+        return Stroke(style, f"M{left} 0H{right}V1000H{left}Z")
+
+    def level(self, style: str, start: Number, stop: Number, y: Number = 0.5) -> Stroke:
+        """A line at the height `y`; a dot if it has no length."""
+        return Stroke(style, f"M{self.across(start):.1f} {self.down(y):.1f}H{self.across(stop):.1f}")
+
+    def curve(self, style: str, xs: Values, ys: Values, *, points: bool = False) -> Stroke:
+        """A curve between its gaps, which are values that cannot be drawn; an isolated point is a dot."""
+        runs = self._runs(xs, ys)
+        runs = [[point] for run in runs for point in run] if points else runs
+        return Stroke(style, "".join("M" + "L".join(run if len(run) > 1 else [*run, *run]) for run in runs))
+
+    def area(self, style: str, xs: Values, low: Values, high: Values) -> Stroke:
+        """The area between two curves."""
+        edges = zip(self._runs(xs, high), self._runs(xs, low), strict=False)
+        return Stroke(style, "".join(f"M{'L'.join([*top, *reversed(bottom)])}Z" for top, bottom in edges))
+
+    def _runs(self, xs: Values, ys: Values) -> list[list[str]]:
+        runs: list[list[str]] = [[]]
+        for x, y in zip(xs, ys, strict=True):
+            if math.isfinite(x) and math.isfinite(y) and (y > 0 or not self.log):
+                runs[-1].append(f"{self.across(x):.1f} {self.down(y):.1f}")
+            else:
+                runs.append([])
+        return [run for run in runs if run]
+
+
+class ChartLine(Struct, frozen=True, kw_only=True):
     """One curve.
 
     Args:
-        label: label in the legend.
-        style: class of the style sheet: "world", "real", or "other0" to "other5".
+        label: label in the legend; empty to leave it out of the legend.
+        style: colour by its name in the style sheet: "world", "real", or "other0" to "other5".
         x: increasing, unless the chart is a map.
         y: one value per x; NaN leaves a gap.
         low: lower edge of a band; empty for none.
         high: upper edge of the band.
-        points: whether to draw dots instead of a line.
+        drawn: as a line or as points; figures also have dashed and faint lines.
+        extent: least, mean and greatest of the values that the curve sums up; NaN if no value is known.
     """
 
     label: str
     style: str
-    x: Sequence[Number]
-    y: Sequence[Number]
-    low: Sequence[Number] = ()
-    high: Sequence[Number] = ()
-    points: bool = False
+    x: Values
+    y: Values
+    low: Values = ()
+    high: Values = ()
+    drawn: Drawn = "line"
+    extent: tuple[float, float, float] = (math.nan, math.nan, math.nan)
 
     @property
     def shown(self) -> ChartLine:
@@ -51,8 +125,8 @@ class ChartLine:
         step = max(1, math.ceil(len(self.x) / _MAX_POINTS))
         kept = sorted({*range(0, len(self.x), step), len(self.x) - 1} - {-1})
         names = ("x", "y", "low", "high") if len(self.low) else ("x", "y")
-        parts = {name: [getattr(self, name)[k] for k in kept] for name in names}
-        return ChartLine(label=self.label, style=self.style, points=self.points, **parts)
+        parts: Any = {name: [getattr(self, name)[k] for k in kept] for name in names}
+        return replace(self, **parts)
 
 
 class LineChart(PagePart, frozen=True, kw_only=True, dict=True):
@@ -68,13 +142,13 @@ class LineChart(PagePart, frozen=True, kw_only=True, dict=True):
         now: x of a vertical line at the present; None for none.
         log: whether the y axis is logarithmic; values must be positive.
         zero: whether the y axis must include 0.
-        equal: whether the chart is a map: equal scales, no table of numbers, not interactive.
+        equal: whether the chart is a map: equal scales, not interactive.
         aside: remark next to the title; empty for none.
         y_ticks: ticks of the y axis; empty for round numbers that enclose all values.
         tick_texts: their texts, for ticks that are names; empty for numbers.
         x_ends: ends of the x axis; None for those of the lines.
         gaps: stretches of the x axis without data.
-        folds: whether a folded table has the numbers.
+        heading: of the group of charts in a figure.
         style: classes of the figure.
     """
 
@@ -93,7 +167,7 @@ class LineChart(PagePart, frozen=True, kw_only=True, dict=True):
     tick_texts: Sequence[str] = ()
     x_ends: tuple[Number, Number] | None = None
     gaps: Sequence[tuple[Number, Number]] = ()
-    folds: bool = True
+    heading: str = ""
     style: str = ""
 
     @cached_property
@@ -118,15 +192,17 @@ class LineChart(PagePart, frozen=True, kw_only=True, dict=True):
         drawn += [plane.horizontal("level", height) for _, height in self.levels]
         drawn += [] if self.now is None else [plane.vertical("level", self.now)]
         drawn += [plane.area(f"band {line.style}", line.x, line.low, line.high) for line in lines if len(line.low)]
-        return drawn + [
-            plane.curve(f"{'points' if line.points else 'line'} {line.style}", line.x, line.y, points=line.points)
-            for line in lines
-        ]
+        for line in lines:
+            points = line.drawn == "points"
+            drawn.append(plane.curve(f"{'points' if points else 'line'} {line.style}", line.x, line.y, points=points))
+        return drawn
 
     @property
-    def y_marks(self) -> Iterable[tuple[Number, str]]:
+    def y_marks(self) -> list[tuple[Number, str]]:
         """The y ticks with their texts."""
-        return zip(self._axes[1], self.tick_texts or map(tick, self._axes[1]), strict=True)
+        ticks = self._axes[1]
+        texts = self.tick_texts or (list(map(tick, ticks)) if self.log else tick_texts(ticks))
+        return list(zip(ticks, texts, strict=True))
 
     @property
     def x_marks(self) -> list[tuple[Number, str]]:
@@ -145,7 +221,6 @@ class LineChart(PagePart, frozen=True, kw_only=True, dict=True):
         """The data of the interactive chart; None for a map."""
         if self.equal:
             return None
-        parts = [line.shown for line in self.lines]
         return {
             "x": [float(x) for x in self.plane.x],
             "y": [float(y) for y in self.plane.y],
@@ -155,26 +230,15 @@ class LineChart(PagePart, frozen=True, kw_only=True, dict=True):
             "gaps": self.gaps,
             "ticks": [[float(y), text] for y, text in self.y_marks] if self.tick_texts or self.log else [],
             "lines": [
-                {"label": line.label, "style": line.style, "points": line.points}
+                {"label": line.label, "style": line.style, "points": line.drawn == "points"}
                 | {name: [_finite(v, log=self.log) for v in getattr(line, name)] for name in ("x", "y", "low", "high")}
-                for line in parts
+                for line in (line.shown for line in self.lines)
                 if len(line.x)
             ],
         }
 
-    @property
-    def numbers(self) -> Table | None:
-        """A folded table with up to 13 points of each curve."""
-        if self.equal or not self.folds:
-            return None
-        xs = sorted({x for line in self.lines for x in line.x})
-        few = [xs[round(k * (len(xs) - 1) / (_MAX_ROWS - 1))] for k in range(_MAX_ROWS)] if len(xs) > _MAX_ROWS else xs
-        rows = [[number(x), *(_cell(line, x) for line in self.lines)] for x in few]
-        return Table(self.title, [self.x_label, *(line.label for line in self.lines)], rows, folded="Numbers")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Dot:
+class Dot(Struct, frozen=True, kw_only=True):
     """One row of an interval chart.
 
     Args:
@@ -196,9 +260,7 @@ class Dot:
     target: Number | None = None
 
     @classmethod
-    def of(
-        cls, label: str, figure: Estimate | Rate | Score, text: str, style: str, *, target: Number | None = None
-    ) -> Dot:
+    def of(cls, label: str, figure: Estimate | Rate, text: str, style: str, *, target: Number | None = None) -> Dot:
         """The row of a measured figure."""
         value, low, high = figure.value, figure.low, figure.high
         return cls(label=label, value=value, low=low, high=high, text=text, style=style, target=target)
@@ -211,7 +273,6 @@ class IntervalChart(PagePart, frozen=True, kw_only=True):
         title: title above the chart.
         rows: from top to bottom.
         ticks: tick values, increasing; the first and last are the ends of the axis.
-        head: titles in the collapsed table: of the rows and of the figure.
         show: formats a value.
         zero: whether a line marks 0.
         alt: alternative text; empty for the title and the texts of the rows.
@@ -220,7 +281,6 @@ class IntervalChart(PagePart, frozen=True, kw_only=True):
     title: str
     rows: Sequence[Dot]
     ticks: Sequence[Number]
-    head: tuple[str, str] = ("", "value")
     show: Callable[[Number], str] = tick
     zero: bool = False
     alt: str = ""
@@ -246,7 +306,7 @@ class IntervalChart(PagePart, frozen=True, kw_only=True):
     def numbers(self) -> Table:
         """The figures in a folded table."""
         rows = [[row.label, *(self.show(value) for value in (row.value, row.low, row.high))] for row in self.rows]
-        return Table(self.title, [*self.head, "low", "high"], rows, folded="Numbers")
+        return Table(self.title, ["", "value", "low", "high"], rows, folded="Numbers")
 
 
 class Sketch(PagePart, frozen=True):
@@ -263,10 +323,9 @@ class Sketch(PagePart, frozen=True):
     style: str
 
 
-def share_chart(title: str, head: tuple[str, str], rows: Sequence[Dot], *, alt: str = "") -> IntervalChart:
+def share_chart(title: str, rows: Sequence[Dot], *, alt: str = "") -> IntervalChart:
     """An interval chart of shares from 0 to 1; see `IntervalChart`."""
-    ticks = (0.0, 0.25, 0.5, 0.75, 1.0)
-    return IntervalChart(title=title, rows=rows, ticks=ticks, show=round_percent, head=head, alt=alt)
+    return IntervalChart(title=title, rows=rows, ticks=(0.0, 0.25, 0.5, 0.75, 1.0), show=round_percent, alt=alt)
 
 
 def _one_scale(x: tuple[Number, Number], y: tuple[Number, Number]) -> tuple[tuple[Number, Number], list[float]]:
@@ -295,13 +354,3 @@ def _y_ticks(chart: LineChart) -> list[float]:
 def _finite(value: Number, *, log: bool) -> float | None:
     """The value with 5 digits; None if it cannot be drawn."""
     return float(f"{value:.5g}") if math.isfinite(value) and (value > 0 or not log) else None
-
-
-def _cell(line: ChartLine, x: Number) -> str:
-    """The value at `x` with its band, or a dash."""
-    if x not in line.x:
-        return "–"
-    k = list(line.x).index(x)
-    if not len(line.low):
-        return number(line.y[k])
-    return with_interval(Estimate(value=float(line.y[k]), low=float(line.low[k]), high=float(line.high[k])))

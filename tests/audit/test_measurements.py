@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import pytest
 
-from worldline.audit import findings
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
-from worldline.audit.findings import ReportFinding
-from worldline.audit.report_evidence import (
-    Decoded,
-    Film,
-    Films,
-    GoalOutcome,
-    LatentHealth,
-    Learning,
-    Planning,
-    ReadoutQuality,
-    ReadoutRow,
-    Series,
-    Vital,
-)
+from worldline.audit.errors import ActionUse, BandCoverage, Skill
+from worldline.audit.forecast_measurements import Decoded
+from worldline.audit.measurement import ReportFinding, compare_errors
+from worldline.audit.planning_measurements import Film, Films, GoalOutcome, Planning
+from worldline.audit.training_measurements import LatentHealth, Learning, ReadoutQuality, ReadoutRow, Series, Vital
 from worldline.stats import Curve, Estimate, wilson
 
 
@@ -45,33 +36,29 @@ def planning(planner: int, floor: int = 6, ceiling: int = 200, peer: int | None 
     )
 
 
-def test_planning_that_works() -> None:
-    found = findings.planning(planning(197))
-    assert found.verdict == "good"
-    assert plain(found) == (
-        "Planning reaches 197 of 200 goals: 98.5 % (95.7 to 99.5 %). The best baseline, random, reaches 3.0 %. "
-        "The upper bound, the oracle, reaches 100 %; the difference is not significant."
-    )
-
-
-def test_planning_that_is_no_better_than_chance() -> None:
-    found = findings.planning(planning(7))
-    assert found.verdict == "unclear"
-    assert "The best baseline, random, reaches 3.0 %; the difference is not significant." in plain(found)
-    assert plain(found).endswith("The upper bound, the oracle, reaches 100 %.")
-
-
-def test_planning_that_is_worse_than_chance() -> None:
-    found = findings.planning(planning(0, floor=40))
-    assert found.verdict == "bad"
-    assert "The best baseline, random, reaches 20.0 %. " in plain(found)
+@pytest.mark.parametrize(
+    ("planner", "floor", "verdict", "says"),
+    [
+        (
+            197, 6, "good",
+            "Planning reaches 197 of 200 goals: 98.5 % (95.7 to 99.5 %). The best baseline, random, reaches 3.0 %. "
+            "The upper bound, the oracle, reaches 100 %; the difference is not significant.",
+        ),
+        (7, 6, "unclear", "The best baseline, random, reaches 3.0 %; the difference is not significant. The upper"),
+        (0, 40, "bad", "The best baseline, random, reaches 20.0 %. The upper bound, the oracle, reaches 100 %."),
+    ],
+)  # fmt: skip
+def test_planning(planner: int, floor: int, verdict: str, says: str) -> None:
+    found = planning(planner, floor=floor).headline()
+    assert found.verdict == verdict
+    assert says in plain(found)
 
 
 def test_planning_without_floor_or_ceiling_judges_nothing() -> None:
     alone = Planning(task="t", outcomes=(planning(100).planner,), plan_ms=None, plan_batched_ms=None)
-    assert plain(findings.planning(alone)) == "Planning reaches 100 of 200 goals: 50.0 % (43.1 to 56.9 %)."
-    assert findings.planning(alone).verdict == "plain"
-    assert findings.speed(alone) == ""
+    assert plain(alone.headline()) == "Planning reaches 100 of 200 goals: 50.0 % (43.1 to 56.9 %)."
+    assert alone.headline().verdict == "plain"
+    assert "One plan takes" not in plain(alone.sentence())
 
 
 @pytest.mark.parametrize(
@@ -82,7 +69,7 @@ def test_planning_without_floor_or_ceiling_judges_nothing() -> None:
     ],
 )
 def test_whether_searching_pays(planner: int, peer: int, says: str) -> None:
-    found = findings.splits(planning(planner, peer=peer))
+    found = planning(planner, peer=peer).sentence()
     assert says in plain(found)
     assert plain(found).endswith("One plan takes 41 ms alone.")
 
@@ -93,18 +80,18 @@ def learning(*values: float) -> Learning:
 
 
 def test_learning() -> None:
-    good = findings.learning(learning(1.0, 0.2, 0.05))
+    good = learning(1.0, 0.2, 0.05).sentence()
     assert (
         plain(good) == "The validation loss fell from 1 to 0.0500, 20 times lower, over 200 steps. Training took 94 s."
     )
     assert good.verdict == "good"
-    rose = findings.learning(learning(1.0, 0.2, 0.4))
+    rose = learning(1.0, 0.2, 0.4).sentence()
     assert "fell from 1 to 0.200 by step 100, then rose again to 0.400" in plain(rose)
     assert rose.verdict == "unclear"
-    stuck = findings.learning(learning(1.0, 1.0, 1.2))
+    stuck = learning(1.0, 1.0, 1.2).sentence()
     assert "did not fall: it went from 1 to 1.20" in plain(stuck)
     assert stuck.verdict == "bad"
-    diverged = findings.learning(learning(1.0, 2.0, float("nan")))
+    diverged = learning(1.0, 2.0, float("nan")).sentence()
     assert "not finite after 200 steps" in plain(diverged)
     assert diverged.verdict == "bad"
 
@@ -114,20 +101,16 @@ def test_latent_health() -> None:
         series = Series(name="effective rank", steps=(0, 10), values=(2.0, rank))
         return LatentHealth(vitals=(Vital(series=series, threshold=threshold, most=64.0),))
 
-    assert plain(findings.latent_health(health(41.0, 8.0))) == (
-        "The latent did not collapse: effective rank ended at 41 of 64."
-    )
-    collapsed = findings.latent_health(health(2.5, 8.0))
+    assert plain(health(41.0, 8.0).sentence()) == ("The latent did not collapse: effective rank ended at 41 of 64.")
+    collapsed = health(2.5, 8.0).sentence()
     assert plain(collapsed) == "The latent collapsed: effective rank fell to 2.50, below 8."
     assert collapsed.verdict == "bad"
-    assert findings.latent_health(health(float("nan"), 8.0)).verdict == "bad"
-    assert findings.latent_health(health(2.5, None)).verdict == "plain"
+    assert health(float("nan"), 8.0).sentence().verdict == "bad"
+    assert health(2.5, None).sentence().verdict == "plain"
 
 
 def readout(*rows: tuple[str, Estimate | None]) -> ReportFinding:
-    return findings.readout(
-        ReadoutQuality(rows=tuple(ReadoutRow(signal=n, unit="px", r2=r2, rmse=0.3) for n, r2 in rows))
-    )
+    return ReadoutQuality(rows=tuple(ReadoutRow(signal=n, unit="px", r2=r2, rmse=0.3) for n, r2 in rows)).sentence()
 
 
 def test_readout() -> None:
@@ -175,41 +158,23 @@ GOOD, BAD, OPEN = (0.4, 0.6), (-0.6, -0.4), (-0.1, 0.3)
 
 
 def test_margins() -> None:
-    found = findings.margins(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD}))
+    found = Skill(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD})).sentence()
     assert plain(found) == (
         "After 4 steps its error is 50 % smaller than that of the linear baseline on a (reduction: 40.0 to 60.0 %) and "
         "50 % larger than that of the linear baseline on b (reduction: −60.0 to −40.0 %)."
     )
     assert found.verdict == "unclear"
-    tied = findings.margins(diagnosis({("a", "linear"): OPEN}))
+    tied = Skill(diagnosis({("a", "linear"): OPEN})).sentence()
     assert (
         plain(tied)
         == "After 4 steps its error is tied with that of the linear baseline on a (reduction: −10.0 to 30.0 %)."
     )
     assert tied.verdict == "unclear"
-    lost = findings.margins(diagnosis({("a", "linear"): (-24.0, -22.0)}))
+    lost = Skill(diagnosis({("a", "linear"): (-24.0, -22.0)})).sentence()
     assert plain(lost) == "After 4 steps its error is 24 times that of the linear baseline on a."
     assert lost.verdict == "bad"
-    assert findings.margins(diagnosis({("a", "linear"): GOOD})).verdict == "good"
-    assert "No baseline has an error at every step" in plain(findings.margins(diagnosis({})))
-
-
-def test_open_loop() -> None:
-    good = findings.open_loops(diagnosis({("a", "persistence"): GOOD, ("a", "action_blind"): GOOD}))
-    assert plain(good) == (
-        "The error of a is 1 px after 1 step and 1 px after 4 steps. "
-        "It is below that of persistence at 4 of 4 steps and below that of the action-blind baseline at 4 of 4 steps."
-    )
-    assert good.verdict == "good"
-    tied = findings.open_loops(diagnosis({("a", "persistence"): OPEN}))
-    assert plain(tied).endswith("It is below that of persistence at 0 of 4 steps.")
-    assert tied.verdict == "unclear"
-    bad = findings.open_loops(diagnosis({("a", "persistence"): BAD}))
-    assert plain(bad).endswith("It is below that of persistence at 0 of 4 steps and above it at 4.")
-    assert bad.verdict == "bad"
-    two = findings.open_loops(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD}))
-    assert plain(two) == ("Its error is below that of every baseline at every step up to 4 steps on a.")
-    assert two.verdict == "unclear"
+    assert Skill(diagnosis({("a", "linear"): GOOD})).sentence().verdict == "good"
+    assert "No baseline has an error at every step" in plain(Skill(diagnosis({})).sentence())
 
 
 def gap(value: float, low: float, high: float) -> Gap:
@@ -229,14 +194,14 @@ def gap(value: float, low: float, high: float) -> Gap:
     ],
 )
 def test_gaps(one: Gap, says: str, verdict: str) -> None:
-    found = findings.gaps([one])
+    found = ActionUse(replace(diagnosis({}), gaps=(one,))).sentence()
     assert plain(found).startswith(says)
     assert found.verdict == verdict
 
 
 def test_the_weaker_gap_decides() -> None:
     shuffled = Gap(change="shuffled", signal=None, increase=Estimate(value=0.0, low=-0.01, high=0.01))
-    found = findings.gaps([gap(6.4, 5.0, 8.0), shuffled])
+    found = ActionUse(replace(diagnosis({}), gaps=(gap(6.4, 5.0, 8.0), shuffled))).sentence()
     assert plain(found).startswith("The world does not use its actions: with actions shuffled across episodes")
 
 
@@ -251,7 +216,7 @@ def test_the_weaker_gap_decides() -> None:
 def test_coverage(inside: int, says: str, verdict: str) -> None:
     band = Band(signal="place", level=0.9, coverage=wilson(inside, 200), width=(1.0,), horizon=1)
     other = Band(signal="place", level=0.5, coverage=wilson(0, 200), width=(1.0,), horizon=1)
-    found = findings.coverage([other, band])
+    found = BandCoverage(replace(diagnosis({}), bands=(other, band))).sentence()
     assert plain(found).startswith(says)
     assert found.verdict == verdict
 
@@ -261,13 +226,13 @@ def test_the_worst_signal_decides_coverage() -> None:
         Band(signal=name, level=0.9, coverage=wilson(inside, 200), width=(1.0,), horizon=1)
         for name, inside in (("good", 180), ("worse", 150), ("worst", 100))
     ]
-    assert "of worst, 50.0 %" in plain(findings.coverage(bands))
+    assert "of worst, 50.0 %" in plain(BandCoverage(replace(diagnosis({}), bands=tuple(bands))).sentence())
 
 
 def test_films() -> None:
     def films(*reached: bool) -> ReportFinding:
         frames = np.zeros((2, 4, 4, 3), np.uint8)
-        return findings.films(Films(films=tuple(Film(frames=frames, goal=None, reached=one) for one in reached)))
+        return Films(films=tuple(Film(frames=frames, goal=None, reached=one) for one in reached)).sentence()
 
     assert plain(films(True, False)) == "1 of the 2 plans shown reached the goal."
     assert films(False, False).verdict == "bad"
@@ -277,20 +242,18 @@ def decoded(imagined: float, decoder: float, saved: tuple[float, float] | None) 
     def flat(value: float, low: float, high: float) -> Curve:
         return Curve(value=(value,) * 2, low=(low,) * 2, high=(high,) * 2)
 
-    return findings.decoded(
-        Decoded(
-            camera="camera",
-            step_s=None,
-            steps=(4, 8),
-            windows=(),
-            num_windows=40,
-            num_episodes=10,
-            imagined=flat(imagined, imagined, imagined),
-            persistence=flat(12.0, 12.0, 12.0),
-            decoder=flat(decoder, decoder, decoder),
-            saved=None if saved is None else flat(sum(saved) / 2, *saved),
-        )
-    )
+    return Decoded(
+        camera="camera",
+        step_s=None,
+        steps=(4, 8),
+        windows=(),
+        num_windows=40,
+        num_episodes=10,
+        imagined=flat(imagined, imagined, imagined),
+        persistence=flat(12.0, 12.0, 12.0),
+        decoder=flat(decoder, decoder, decoder),
+        saved=None if saved is None else flat(sum(saved) / 2, *saved),
+    ).sentence()
 
 
 def test_decoded_imagination() -> None:
@@ -317,4 +280,4 @@ def test_decoded_imagination() -> None:
     [(0.01, 0.4, "better"), (-0.4, -0.01, "worse"), (-0.04, 0.05, "equivalent"), (-0.06, 0.01, "unclear")],
 )
 def test_errors_are_equivalent_only_if_their_paired_interval_is_narrow(low: float, high: float, order: str) -> None:
-    assert findings.compare_errors(Estimate(value=(low + high) / 2, low=low, high=high)) == order
+    assert compare_errors(Estimate(value=(low + high) / 2, low=low, high=high)) == order

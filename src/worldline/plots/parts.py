@@ -164,6 +164,7 @@ class FindingBlock(PagePart, frozen=True):
         verdict: "good", "bad" or "unclear" for a mark before the finding; "plain" for none.
         anchor: target of links to the block, shown before the finding; empty for none.
         result: a word after the finding with its style; None for none.
+        folded: whether the reader has to open the parts.
     """
 
     finding: str
@@ -171,6 +172,7 @@ class FindingBlock(PagePart, frozen=True):
     verdict: str = "plain"
     anchor: str = ""
     result: Phrase | None = None
+    folded: bool = False
 
 
 class Chapter(PagePart, frozen=True):

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Final, Literal, TypeVar
 
-from worldline.audit import findings
-from worldline.audit import report_evidence as evidence
-from worldline.audit.audit_evidence import Trusted
 from worldline.audit.diagnostics import HEADLINE_LEVEL, Band, Diagnostics, ErrorCurve
+from worldline.audit.errors import ActionUse, headline_bands
+from worldline.audit.forecast_measurements import TrustedHorizons
+from worldline.audit.measured import Trusted
+from worldline.audit.measurement import Measurement, ReportFinding, compare_errors
+from worldline.audit.training_measurements import LatentHealth, Learning
 from worldline.formatting import (
     MAX_GROWTH,
     NBSP,
@@ -23,7 +25,7 @@ from worldline.formatting import (
     round_percent,
     span,
 )
-from worldline.report.parts import Header, PagePart, Phrase, Table
+from worldline.plots.parts import Header, PagePart, Phrase, Table
 
 MAX_TIE_SHARE: Final = 0.01
 """Share of a signal's standard deviation below which a difference of two errors counts as a tie."""
@@ -32,6 +34,8 @@ _LINEAR: Final = ("linear", "action_blind")
 _T = TypeVar("_T")
 
 
+Section = Measurement | Diagnostics | TrustedHorizons
+"""What a report shows."""
 Rivalry = float | Literal["tie"] | None
 """The error of the world compared with that of a baseline at the last reported step: the skill, or a tie.
 
@@ -74,7 +78,7 @@ class SignalRow:
     trusted: Trusted | None
 
 
-def comparable(measured: Diagnostics, trust: evidence.TrustedHorizons) -> Diagnostics:
+def comparable(measured: Diagnostics, trust: TrustedHorizons) -> Diagnostics:
     """The diagnostics without constant signals, and without baselines on signals that only these see."""
     names = {name for name, deviation in trust.deviation.items() if deviation}
     seen = names.difference(trust.unseen)
@@ -87,9 +91,9 @@ def comparable(measured: Diagnostics, trust: evidence.TrustedHorizons) -> Diagno
     )
 
 
-def signal_rows(measured: Diagnostics, trust: evidence.TrustedHorizons | None) -> list[SignalRow]:
+def signal_rows(measured: Diagnostics, trust: TrustedHorizons | None) -> list[SignalRow]:
     """One row per predicted signal."""
-    bands = {band.signal: band for band in findings.headline_bands(measured.bands)} if measured.bands else {}
+    bands = {band.signal: band for band in headline_bands(measured.bands)} if measured.bands else {}
     trusted = {horizon.signal: horizon for horizon in trust.trusted} if trust else {}
     return [
         SignalRow(
@@ -114,16 +118,14 @@ def _strongest(measured: Diagnostics, signal: str, step: int, names: Iterable[st
     return min((name for name in names if name in errors), key=lambda name: errors[name].at(step).value, default=None)
 
 
-def _rivalry(
-    measured: Diagnostics, trust: evidence.TrustedHorizons | None, signal: str, names: Sequence[str]
-) -> Rivalry:
+def _rivalry(measured: Diagnostics, trust: TrustedHorizons | None, signal: str, names: Sequence[str]) -> Rivalry:
     step = measured.horizons[-1] if measured.horizons else measured.horizon
     name, skills = _strongest(measured, signal, step, names) or "", measured.skills_of(signal)
     if name not in skills or not isfinite(skills[name].at(step).value):
         return None
     skill, errors = skills[name].at(step), measured.errors_of(signal)
     close = MAX_TIE_SHARE * (trust.deviation.get(signal, 0.0) if trust else 0.0)
-    is_tied = findings.compare_errors(skill) in ("equivalent", "unclear")
+    is_tied = compare_errors(skill) in ("equivalent", "unclear")
     is_tied = is_tied or abs(errors[""].at(step).value - errors[name].at(step).value) < close
     return "tie" if is_tied else skill.value
 
@@ -133,7 +135,7 @@ def _share(share: float) -> str:
     return f"over 99{NBSP}%" if 0.995 <= share < 1 else round_percent(round(share, 2) if share > 0.005 else share)
 
 
-def signal_table(measured: Diagnostics, trust: evidence.TrustedHorizons | None) -> Table | None:
+def signal_table(measured: Diagnostics, trust: TrustedHorizons | None) -> Table | None:
     """The errors of each signal in units, its skill, coverage and trusted horizon."""
     rows = signal_rows(measured, trust)
     if not rows or not measured.horizons:
@@ -148,7 +150,7 @@ def signal_table(measured: Diagnostics, trust: evidence.TrustedHorizons | None) 
         rivals = map(_rivalry_cell, (row.persistence, row.linear))
         cells.append([row.error.signal, *errors, *rivals, _inside(row.band), _trusted(row.trusted, measured.step_s)])
     caption = (
-        f"Error (RMSE) on {measured.num_windows} held-out windows; signals that the actions affect most come first. "
+        f"Error (RMSE) on {measured.num_windows} held-out windows. "
         f"Comparisons {ahead[-1]}; "
         "a tie is a difference that is not significant or below 1\u00a0% of the standard deviation of the signal."
     )
@@ -174,7 +176,7 @@ def _trusted(horizon: Trusted | None, step_s: float | None) -> Phrase | str:
     return Phrase(span(horizon.steps, step_s) if horizon.steps else "not trusted", style)
 
 
-def headline(measured: Diagnostics, trust: evidence.TrustedHorizons | None) -> Header | None:
+def headline(measured: Diagnostics, trust: TrustedHorizons | None) -> Header | None:
     """The error of the first signal in units, compared with the baselines; None if no signal varies."""
     rows = signal_rows(measured, trust)
     if not rows:
@@ -205,37 +207,33 @@ def _lede(rows: Sequence[SignalRow], measured: Diagnostics) -> str:
     return " ".join(texts)
 
 
-def sentences(finding: findings.ReportFinding) -> Header:
+def sentences(finding: ReportFinding) -> Header:
     """A finding whose first sentence is the title."""
     first, _, rest = finding.text.partition(". ")
     return Header(title=first.removesuffix(".") + ".", lede=rest)
 
 
 def weaknesses(
-    sections: Sequence[evidence.Evidence],
-    measured: Diagnostics | None,
-    trust: evidence.TrustedHorizons | None,
-    notices: Sequence[str],
+    parts: Sequence[Measurement], measured: Diagnostics | None, trust: TrustedHorizons | None, notices: Sequence[str]
 ) -> list[str]:
     """What a user of the world should know, the worst first."""
-    graded = [(0, findings.latent_health(part)) for part in sections if isinstance(part, evidence.LatentHealth)]
-    graded += [(1, findings.learning(part)) for part in sections if isinstance(part, evidence.Learning)]
-    graded += [(0, findings.gaps(measured.gaps))] if measured is not None and measured.gaps else []
+    ranks = {LatentHealth: 0, ActionUse: 0, Learning: 1}
+    bad = [(ranks[type(part)], part.sentence()) for part in parts if type(part) in ranks]
     ranked = [(2, text) for text in notices]
-    ranked += [(rank, finding.text) for rank, finding in graded if finding.verdict == "bad"]
+    ranked += [(rank, finding.text) for rank, finding in bad if finding.verdict == "bad"]
     if measured is not None:
-        for row in signal_rows(measured, trust):
-            ranked += _signal_weaknesses(row, measured)
+        ranked += [weak for row in signal_rows(measured, trust) for weak in _signal_weaknesses(row, measured)]
     return [text for _, text in sorted(ranked, key=lambda weakness: weakness[0])]
 
 
-def measured_signals(sections: Iterable[evidence.Evidence]) -> tuple[Diagnostics, evidence.TrustedHorizons] | None:
-    """The measurements of the signals that vary, from the sections of a report; None without any."""
-    measured, trust = first_of_kind(sections, Diagnostics), first_of_kind(sections, evidence.TrustedHorizons)
-    return None if measured is None or trust is None else (comparable(measured, trust), trust)
+def measured_signals(sections: Iterable[Section]) -> tuple[Diagnostics | None, TrustedHorizons | None]:
+    """The diagnostics of the signals that vary, and their trusted horizons; None if there are none."""
+    sections = list(sections)
+    measured, trust = first_of_kind(sections, Diagnostics), first_of_kind(sections, TrustedHorizons)
+    return measured if measured is None or trust is None else comparable(measured, trust), trust
 
 
-def first_of_kind(sections: Iterable[evidence.Evidence], kind: type[_T]) -> _T | None:
+def first_of_kind(sections: Iterable[object], kind: type[_T]) -> _T | None:
     """The first section of this kind; None without one."""
     return next((section for section in sections if isinstance(section, kind)), None)
 

@@ -1,15 +1,18 @@
-"""Dataclasses of what an audit measures and concludes."""
+"""What an audit measures and concludes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.grades import Grade, Verdict
+from worldline.audit.measurement import Measurement, ReportFinding
 from worldline.data.quality.coverage import Coverage
+from worldline.formatting import between, listing, number, percent, plural
+from worldline.plots.parts import Note, PagePart
 from worldline.stats import Estimate, Rate
 
 Agreement = Literal["agrees", "apart", "opposite", "none", "not resolved", "not identifiable"]
@@ -21,6 +24,12 @@ Agreement = Literal["agrees", "apart", "opposite", "none", "not resolved", "not 
 """
 AGREEMENTS: Final[tuple[Agreement, ...]] = ("opposite", "apart", "agrees", "not identifiable", "not resolved", "none")
 """The worst first. A pair of action and signal counts by its worst lag."""
+
+CHANCE: Final = 0.5
+MIN_PREFERRED: Final = 0.7
+"""Share of preferred actions below which a world cannot plan to goals."""
+WELL_PREFERRED: Final = 0.85
+"""Share of preferred actions from which a world plans to goals reliably."""
 
 
 class Advice(StrEnum):
@@ -77,7 +86,7 @@ class Placebo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeakCheck:
+class LeakCheck(Measurement):
     """Dependence of predictions on later actions.
 
     Args:
@@ -88,10 +97,30 @@ class LeakCheck:
         leaks: whether the change exceeds rounding.
     """
 
+    chapter = "Use of actions"
+
     num_checked: int
     worst: float
     signal: str
     leaks: bool
+
+    @property
+    def value(self) -> float:
+        """The largest relative change."""
+        return self.worst
+
+    def sentence(self) -> ReportFinding:
+        """Whether any prediction depends on later actions."""
+        if self.leaks:
+            text = f"Predictions depend on later actions: these change {self.signal} by {percent(self.worst)}."
+            return ReportFinding(text, "bad")
+        rounding = f", except for rounding (relative change {number(self.worst, 2)})" if self.worst else ""
+        text = f"None of {plural(self.num_checked, 'predicted value')} depends on later actions{rounding}."
+        return ReportFinding(text, "good")
+
+    def figure(self) -> Sequence[PagePart]:
+        """Nothing."""
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +162,7 @@ class JointCoverage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rank:
+class Rank(Measurement):
     """Effective rank of predictions over windows; a world does not expose its latents.
 
     Args:
@@ -144,11 +173,31 @@ class Rank:
         collapsed: whether predictions hardly depend on the history.
     """
 
+    chapter = "Errors and baselines"
+
     predicted: float
     real: float
     num_components: int
     spread: float
     collapsed: bool
+
+    @property
+    def value(self) -> float:
+        """The effective rank of the predictions."""
+        return self.predicted
+
+    def sentence(self) -> ReportFinding:
+        """The effective rank, and the variance relative to the observations."""
+        text = (
+            f"One-step predictions have an effective rank of {number(self.predicted, 2)}, the observations of "
+            f"{number(self.real, 2)}, with {plural(self.num_components, 'component')}. Predictions have "
+            f"{percent(self.spread)} of the variance of the observations."
+        )
+        return ReportFinding(text, "bad" if self.collapsed else "good")
+
+    def figure(self) -> Sequence[PagePart]:
+        """What the rank is."""
+        return [Note("The effective rank is the participation ratio of the predictions, not of latents.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +245,7 @@ class TwinTest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoalRanking:
+class GoalRanking(Measurement):
     """How a planner ranks the logged actions to a goal, compared with the actions of other episodes.
 
     Args:
@@ -208,12 +257,45 @@ class GoalRanking:
         preferred: share of the other sequences that cost more than the logged one: 0.5 by chance, 1 is perfect.
     """
 
+    chapter = "Plans to logged goals"
+
     goals: tuple[str, ...]
     steps: int
     num_segments: int
     num_episodes: int
     num_others: int
     preferred: Estimate
+
+    @property
+    def value(self) -> Estimate:
+        """Share of the other sequences that cost more."""
+        return self.preferred
+
+    @property
+    def verdict(self) -> Literal["good", "unclear", "bad"]:
+        """Whether the world can plan to these goals."""
+        if self.preferred.value < MIN_PREFERRED or self.preferred.low <= CHANCE:
+            return "bad"
+        return "good" if self.preferred.value >= WELL_PREFERRED else "unclear"
+
+    def sentence(self) -> ReportFinding:
+        """Whether a planner prefers what led to a goal."""
+        how = {"good": "can plan", "unclear": "can plan roughly", "bad": "cannot plan"}[self.verdict]
+        text = (
+            f"The world {how} to logged goals of {listing(self.goals)}, {plural(self.steps, 'step')} ahead: it prefers "
+            f"the logged actions to {percent(self.preferred.value)} of other actions ({between(self.preferred)}; "
+            "50\u00a0% by chance)."
+        )
+        return ReportFinding(text, self.verdict)
+
+    def figure(self) -> Sequence[PagePart]:
+        """How it was measured."""
+        details = (
+            f"For {plural(self.num_segments, 'segment')} of {plural(self.num_episodes, 'episode')}, the goal is the "
+            "observation at the end. The planner's cost of the logged actions is compared with that of "
+            f"{plural(self.num_others, 'sequence')} of other episodes."
+        )
+        return [Note(details)]
 
 
 @dataclass(frozen=True, kw_only=True)

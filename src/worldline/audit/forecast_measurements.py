@@ -1,0 +1,308 @@
+"""Measurements that show predictions: sample forecasts, decoded images, and how far each signal can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldline.audit.measured import Trusted
+from worldline.audit.measurement import Measurement, ReportFinding
+from worldline.audit.queries import window_forecasts
+from worldline.data.windows import forecast_windows
+from worldline.episode import Episode
+from worldline.formatting import clock, number, plural, quantity, span, with_interval, with_unit
+from worldline.plots import images
+from worldline.plots.charts import ChartLine, LineChart
+from worldline.plots.images import Frames
+from worldline.plots.parts import Captioned, Group, Note, PageImage, PagePart, Table
+from worldline.stats import Curve
+from worldline.world.base import World
+
+_MAX_SHARP_SIZE: Final = 128
+"""Largest side in pixels of a frame with visible pixels; larger frames are scaled smoothly."""
+_MAX_SIZE: Final = 256
+_MAX_ROWS: Final = 8
+"""Further components of signals with charts."""
+_CURVES: Final = {"imagined": "predicted", "persistence": "persistence", "decoder": "decoder alone"}
+_DECODER: Final = (
+    "The decoder serves visualisation only: it was fitted to the trained model, and planning does not use it. "
+    "There is no observation after \u201cnow\u201d; the predicted frame at \u201cnow\u201d is decoded from the latent "
+    "of that frame. Persistence: the last observed frame. Decoder alone: decoded from the latents of the true frames."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedWindow:
+    """True and decoded frames of a held-out window.
+
+    Args:
+        real: [1+F, height, width, channels] uint8, the last observed frame and the frames of F later steps.
+        drawn: decoded frames of the same shape: the first from the latent of the observation, the others from
+            predicted latents.
+    """
+
+    real: Frames
+    drawn: Frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded(Measurement):
+    """Decoded open-loop predictions under the logged actions; the decoder serves visualisation only.
+
+    Errors are root mean squares over windows, pixels and colours, in grey levels of 0 to 255.
+
+    Args:
+        camera: image signal.
+        step_s: seconds per step; None if unknown.
+        steps: [F], steps after the last observation, increasing.
+        windows: a few windows, chosen independently of the results.
+        num_windows: number of windows behind the errors.
+        num_episodes: number of episodes of these windows.
+        imagined: [F], error of frames decoded from predicted latents.
+        persistence: [F], error of the last observed frame.
+        decoder: [F], error of frames decoded from latents of the true frames, which is the loss of the decoder itself.
+        saved: [F], relative reduction of the error of persistence; None if that error is 0.
+    """
+
+    chapter = "Images"
+
+    camera: str
+    step_s: float | None
+    steps: tuple[int, ...]
+    windows: tuple[DecodedWindow, ...]
+    num_windows: int
+    num_episodes: int
+    imagined: Curve
+    persistence: Curve
+    decoder: Curve
+    saved: Curve | None
+
+    @property
+    def value(self) -> float:
+        """Error of the decoded predictions at the last step."""
+        return self.imagined.value[-1]
+
+    def sentence(self) -> ReportFinding:
+        """Error of the decoded predictions at the last step, compared with persistence and the decoder alone."""
+        stays, alone = self.persistence.value[-1], self.decoder.value[-1]
+        text = (
+            f"Decoded predictions {span(self.steps[-1], self.step_s)} ahead have an error of {number(self.value)} grey "
+            f"levels. Persistence has an error of {number(stays)}, and the decoder alone of {number(alone)}."
+        )
+        if self.saved is None or self.saved.low[-1] > 0:
+            return ReportFinding(text, "plain")
+        if alone >= stays:
+            return ReportFinding(f"{text} The decoder error is too large to grade the predictions.", "plain")
+        if self.saved.high[-1] < 0:
+            return ReportFinding(f"{text} The predictions are worse than persistence.", "bad")
+        return ReportFinding(f"{text} The difference from persistence is not significant.", "unclear")
+
+    def figure(self) -> Sequence[PagePart]:
+        """Errors of decoded predictions at each step."""
+        unit_name, ahead = self._ahead()
+        curves: list[Curve] = [getattr(self, name) for name in _CURVES]
+        rows = [[when, *(with_interval(curve.at(k)) for curve in curves)] for k, when in enumerate(ahead, 1)]
+        counted = f"{plural(self.num_windows, 'window')} of {plural(self.num_episodes, 'episode')}, held out"
+        caption = (
+            f"{self.camera}: error (RMSE) in grey levels of 0 to 255 with 95\u00a0% bootstrap intervals over "
+            f"episodes, over {counted}"
+        )
+        return [Table(caption, [f"{unit_name} ahead", *_CURVES.values()], rows), Note(_DECODER)]
+
+    def frames(self) -> Captioned:
+        """Frames of a few windows, true above predicted, one column per step."""
+        unit_name, ahead = self._ahead()
+        moments = ["now", *(f"{time} {unit_name} ahead" for time in ahead)]
+        rows: list[list[str | PagePart]] = []
+        for window in self.windows:
+            rows += [["true", *_frames("true", window.real, moments)]]
+            rows += [["predicted", *_frames("predicted", window.drawn, moments)]]
+        title = f"{self.camera}: true and predicted frames"
+        return Captioned(title, [Table(title, [f"{unit_name} ahead", "now", *ahead], rows, style="frames")], "decoded")
+
+    def _ahead(self) -> tuple[str, list[str]]:
+        """The unit of time, and the steps in this unit."""
+        unit, unit_name = clock(self.steps[-1], self.step_s)
+        return unit_name, [number(unit * step) for step in self.steps]
+
+
+def _frames(name: str, frames: Frames, moments: Sequence[str]) -> list[PageImage]:
+    style = "pixels" if max(frames.shape[1:3]) <= _MAX_SHARP_SIZE else "smooth"
+    small = [images.thumbnail(frame, _MAX_SIZE, _MAX_SIZE, enlarge=False) for frame in frames]
+    return [
+        images.picture(images.png(frame), f"{name}, {moment}", style)
+        for frame, moment in zip(small, moments, strict=True)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastSample:
+    """One component of a forecast with its ground truth.
+
+    Args:
+        signal: name of the signal.
+        component: name of its component; empty for a scalar.
+        unit: its unit.
+        case: the shown episode, such as "typical".
+        past: [P], measured values, the last one at the present.
+        real: [T], ground truth.
+        mean: [T].
+        low: [T] or None.
+        high: [T] or None.
+        rival: [T], the best linear model; empty for none.
+    """
+
+    signal: str
+    component: str
+    unit: str
+    case: str
+    past: tuple[float, ...]
+    real: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...] | None
+    high: tuple[float, ...] | None
+    rival: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The signal and its component."""
+        return self.signal + (f" · {self.component}" if self.component else "")
+
+    def chart(self, step_s: float | None) -> LineChart:
+        """Past, forecast and ground truth."""
+        unit, unit_name = clock(len(self.real), step_s)
+        ahead = [unit * k for k in range(len(self.real) + 1)]
+        before = [unit * (k - len(self.past) + 1) for k in range(len(self.past))]
+        present = self.past[-1:]
+        low, high = (() if edge is None else (*present, *edge) for edge in (self.low, self.high))
+        lines = [
+            ChartLine(label="predicted", style="world", x=ahead, y=(*present, *self.mean), low=low, high=high),
+            ChartLine(label="measured", style="real", x=[*before, *ahead[1:]], y=(*self.past, *self.real)),
+        ]
+        if self.rival:
+            lines.insert(0, ChartLine(label="best linear baseline", style="soft", x=ahead, y=(*present, *self.rival)))
+        ends = [quantity(values[-1], self.unit) for values in (self.mean, self.real)]
+        return LineChart(
+            title=self.case,
+            alt=f"{self.name}, {self.case}, at the last step: predicted {ends[0]}, measured {ends[1]}",
+            x_label=f"{unit_name} from now",
+            y_label=with_unit(self.name, self.unit),
+            lines=lines,
+            now=0.0,
+            style="unkeyed",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecasts(Measurement):
+    """Sample forecasts of a few held-out episodes.
+
+    Args:
+        samples: one per case and component.
+        level: nominal level of the bands.
+        step_s: seconds per step; None if unknown.
+    """
+
+    chapter = "All signals in these episodes"
+
+    samples: tuple[ForecastSample, ...]
+    level: float
+    step_s: float | None
+
+    @property
+    def value(self) -> None:
+        """None: samples show, and `Diagnostics` measures."""
+
+    def sentence(self) -> ReportFinding:
+        """Number of the shown components."""
+        count, shown = len(self.galleries()), min(len(self.galleries()), 1 + _MAX_ROWS)
+        text = f"Forecasts of {shown} of {plural(count, 'component')} are shown, the first one at the top of the page."
+        return ReportFinding(text, "plain")
+
+    def figure(self) -> Sequence[PagePart]:
+        """One row of charts for every component after the first."""
+        return list(self.galleries().values())[1 : 1 + _MAX_ROWS]
+
+    def galleries(self) -> dict[str, Group]:
+        """Measured against predicted in the episodes, for each component."""
+        rows: dict[str, list[PagePart]] = {}
+        for sample in self.samples:
+            rows.setdefault(sample.name, []).append(sample.chart(self.step_s))
+        return {name: Group.gallery(charts) for name, charts in rows.items()}
+
+
+def sample_forecasts(
+    world: World,
+    cases: Mapping[str, tuple[Episode, int]],
+    *,
+    context: int,
+    horizon: int,
+    level: float,
+    rivals: Mapping[str, World] | None = None,
+) -> Forecasts:
+    """Forecasts of every component of every vector signal.
+
+    Args:
+        world: world to query.
+        cases: a held-out episode and the present in it for each shown case, by its name.
+        context: H, observations given.
+        horizon: T, steps.
+        level: level of the band.
+        rivals: the best linear model of each signal; signals without one have no rival.
+
+    Raises:
+        InputError: an episode is too short.
+    """
+    windows = forecast_windows(list(cases.values()), length=context, horizon=horizon)
+    schema = world.describe().schema
+    others = {name: window_forecasts(rival, windows)[name].mean for name, rival in (rivals or {}).items()}
+    samples = []
+    for name, forecast in window_forecasts(world, windows, level=level).items():
+        signal = schema[name]
+        for row, (case, (episode, now)) in enumerate(cases.items()):
+            past = episode.observations[name][max(0, now + 1 - max(context, horizon // 3)) : now + 1]
+            for k in range(signal.size):
+                part = signal.components[k] if signal.components else str(k)
+                samples.append(
+                    ForecastSample(
+                        signal=name,
+                        component="" if signal.size == 1 else part,
+                        unit=signal.unit,
+                        case=case,
+                        past=_floats(past[:, k]),
+                        real=_floats(windows.truth[name][row, :, k]),
+                        mean=_floats(forecast.mean[row, :, k]),
+                        low=_edge(forecast.low, row, k),
+                        high=_edge(forecast.high, row, k),
+                        rival=_floats(others[name][row, :, k]) if name in others else (),
+                    )
+                )
+    return Forecasts(samples=tuple(samples), level=level, step_s=schema.step_s)
+
+
+def _edge(band: NDArray[np.floating] | None, row: int, component: int) -> tuple[float, ...] | None:
+    """Edge of the band [W, T, size] in one window; None without a finite band."""
+    return None if band is None or not np.isfinite(band[row]).all() else _floats(band[row, :, component])
+
+
+def _floats(values: NDArray[np.generic]) -> tuple[float, ...]:
+    return tuple(map(float, values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustedHorizons:
+    """How far each signal can be trusted on the held-out episodes, for the table of signals.
+
+    Args:
+        trusted: one per signal that varies.
+        deviation: standard deviation of each signal, in its unit; 0 for a constant signal.
+        unseen: signals that the baselines see and the world does not, so that their errors cannot be compared.
+    """
+
+    trusted: tuple[Trusted, ...]
+    deviation: Mapping[str, float]
+    unseen: tuple[str, ...] = ()

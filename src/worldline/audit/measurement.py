@@ -1,0 +1,78 @@
+"""The contract of a measurement, and words that measurements share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal
+
+from worldline.plots.parts import FindingBlock, PagePart, Phrase
+from worldline.stats import Estimate, Rate
+
+EQUIVALENCE_MARGIN: Final = 0.05
+"""Largest relative difference of equivalent errors."""
+Tone = Literal["good", "bad", "unclear", "plain"]
+Comparison = Literal["better", "worse", "equivalent", "unclear"]
+"""Two errors on the same windows.
+
+If the paired interval includes 0, they are equivalent within `EQUIVALENCE_MARGIN`, else unclear; pages call both a tie.
+"""
+
+
+@dataclass(frozen=True)
+class ReportFinding:
+    """A finding in one to three sentences, with a verdict.
+
+    Args:
+        text: the sentences.
+        verdict: good or bad for the world, unclear if not significant, plain if nothing is graded.
+    """
+
+    text: str
+    verdict: Tone
+
+
+class Measurement(ABC):
+    """One measured property of a world: its value, a sentence about it, and a figure.
+
+    Subclasses are dataclasses that hold the numbers. A page shows the measurements of a chapter in the order in which
+    it receives them.
+    """
+
+    chapter: ClassVar[str]
+    """Title of the chapter in which pages show it."""
+
+    @property
+    @abstractmethod
+    def value(self) -> Estimate | Rate | float | None:
+        """The main figure: of the worst part if there are several; None if nothing can be graded."""
+
+    @abstractmethod
+    def sentence(self) -> ReportFinding:
+        """What the numbers mean for a user of the world."""
+
+    @abstractmethod
+    def figure(self) -> Sequence[PagePart | None]:
+        """Charts, tables and notes; empty for none."""
+
+    def block(self, *, folded: bool = False) -> FindingBlock:
+        """The sentence with its figure, which a reader has to open if it is `folded`."""
+        finding = self.sentence()
+        return FindingBlock(finding.text, self.figure(), verdict=finding.verdict, folded=folded)
+
+
+def compare_errors(skill: Estimate) -> Comparison:
+    """How a world compares with a baseline.
+
+    Args:
+        skill: relative reduction of the baseline's error, with its interval.
+    """
+    if skill.low > 0 or skill.high < 0:
+        return "better" if skill.low > 0 else "worse"
+    return "equivalent" if skill.low >= -EQUIVALENCE_MARGIN and skill.high <= EQUIVALENCE_MARGIN else "unclear"
+
+
+def verdict(style: str, text: str) -> Phrase:
+    """A verdict in a table, in the colour of `style`: "good", "bad", "unclear" or "soft"."""
+    return Phrase(text, f"verdict {style}")
