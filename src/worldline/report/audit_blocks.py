@@ -11,7 +11,7 @@ from worldline.audit.effects import MIN_EFFECT_SHARE
 from worldline.audit.excitation import MIN_CORRELATION, MIN_EPISODES, MIN_EXCITATION
 from worldline.audit.findings import ReportFinding, Tone, goal_reaching
 from worldline.audit.grades import Verdict
-from worldline.data.quality.predictability import MIN_CHANGES
+from worldline.data.quality.regressions import MIN_CHANGES
 from worldline.formatting import (
     MINUTE_S,
     label,

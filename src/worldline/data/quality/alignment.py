@@ -27,17 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.quality.false_alarms import LEVEL
-from worldline.data.quality.segments import (
-    HeldOut,
-    Sample,
-    Segment,
-    clipped,
-    folds,
-    scaled,
-    seldom_seen,
-    waves,
-    without,
-)
+from worldline.data.quality.regressions import HeldOut, clipped, folds, scaled, waves
+from worldline.data.quality.segments import Sample, Segment, seldom_seen, without
 from worldline.data.store import Store
 from worldline.stats import Estimate
 

@@ -11,8 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.quality import segments
-from worldline.data.quality.predictability import better, changes, residuals, residuals_at_changes
-from worldline.data.quality.segments import NUM_FOLDS, clipped, folds, scaled
+from worldline.data.quality.regressions import (
+    NUM_FOLDS,
+    action_changes,
+    better,
+    clipped,
+    folds,
+    residuals,
+    residuals_at_changes,
+    scaled,
+)
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema
 
@@ -219,7 +227,7 @@ def _predictable(tracks: Sequence[segments.Segment], schema: Schema, draw: np.ra
     before = table[:, target.shape[1] : 2 * target.shape[1]]
     fold = folds(np.unique(group[chosen], return_inverse=True)[1], draw)
     left = better(*residuals(table, target, fold, draw))
-    at_changes = residuals_at_changes(table, target, changes(target, before, schema), fold, draw)
+    at_changes = residuals_at_changes(table, target, action_changes(target, before, schema), fold, draw)
     # The smaller share of all rows and of the rows with a change: an action that is held is no predictable action.
     shares = [
         [_share_explained(*columns) for columns in zip(residual.T, target.T, strict=True)]

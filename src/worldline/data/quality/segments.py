@@ -1,4 +1,4 @@
-"""Segments: parts of episodes as numeric tables, how they are sampled, and ridge regressions on held-out episodes."""
+"""Segments: parts of episodes as numeric tables, and how they are sampled."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from worldline.data.formats.reading import filled
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.schema import Kind, Role, Schema, Signal
+from worldline.stats import Floats
 
-Floats = NDArray[np.floating]
 Booleans = NDArray[np.bool_]
 
 MAX_STEPS: Final = 15_000
@@ -26,8 +26,6 @@ SEGMENT: Final = 400
 """Largest number of steps of a segment, unless the episodes are so few that longer ones are sampled."""
 GRID: Final = 16
 """Rows and columns that images are shrunk to, approximately."""
-
-NUM_FOLDS: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +74,12 @@ class Sample:
         draw = np.random.default_rng(seed)
         shuffled = draw.permutation(len(store))
         steps = store.num_steps[shuffled]
-        pictures = any(signal.kind is Kind.IMAGE for signal in store.schema.observations)
-        most = MAX_PICTURES if pictures else MAX_STEPS
-        self._length = length = max(SEGMENT, most // max(1, len(store)))
-        taken = np.minimum(steps, length)
-        enough = np.cumsum(taken) - taken < most
-        starts = draw.integers(0, np.maximum(steps - length, 0) + 1)
+        has_pictures = any(signal.kind is Kind.IMAGE for signal in store.schema.observations)
+        limit = MAX_PICTURES if has_pictures else MAX_STEPS
+        self._length = max(SEGMENT, limit // max(1, len(store)))
+        taken = np.minimum(steps, self._length)
+        enough = np.cumsum(taken) - taken < limit
+        starts = draw.integers(0, np.maximum(steps - self._length, 0) + 1)
         self._starts = dict(zip(shuffled[enough].tolist(), starts[enough].tolist(), strict=True))
 
     @property
@@ -106,29 +104,24 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0, length:
         length: largest number of steps.
     """
     stop = min(start + length, episode.num_steps)
+    rows, steps = slice(start, stop + 1), slice(start, stop)
     # Missing rows repeat the last known one; `known` says which are missing.
-    known: dict[str, Booleans] = {}
-    states: dict[str, Floats] = {}
-    pictures: dict[str, Floats] = {}
-    for signal in schema.observations:
-        name, rows = signal.name, slice(start, stop + 1)
-        mask = episode.observed.get(name)
-        known[name] = np.ones(stop + 1 - start, np.bool_) if mask is None else mask[rows].astype(np.bool_)
-        if signal.kind is Kind.IMAGE:
-            pictures[name] = shrink(episode.observations[name][rows])
-        else:
-            table = _columns(episode.observations[name][rows], signal)
-            states[name] = np.asarray(filled(table, known[name]), np.float64)
+    every = np.ones(episode.num_steps + 1, np.bool_)
+    known = {s.name: np.asarray(episode.observed.get(s.name, every)[rows], np.bool_) for s in schema.observations}
+    values = {s: episode.observations[s.name][rows] for s in schema.observations}
+    tables = {
+        s.name: filled(_columns(part, s), known[s.name]) for s, part in values.items() if s.kind is not Kind.IMAGE
+    }
     # The duration of a step is an input, because a longer step changes more.
     usual = np.full(episode.num_steps, schema.step_s or 1.0, np.float32)
-    times = (usual if episode.step_s is None else episode.step_s)[start:stop, None].astype(np.float64)
+    times = (usual if episode.step_s is None else episode.step_s)[steps, None].astype(np.float64)
     return Segment(
         number=number,
-        states=states,
-        pictures=pictures,
+        states={name: np.asarray(table, np.float64) for name, table in tables.items()},
+        pictures={s.name: shrink(part) for s, part in values.items() if s.kind is Kind.IMAGE},
         known=known,
-        actions=_table(episode, schema, Role.ACTION, slice(start, stop)),
-        inputs=np.concatenate([_table(episode, schema, Role.EXOGENOUS, slice(start, stop)), times], 1),
+        actions=_table(episode, schema, Role.ACTION, steps),
+        inputs=np.concatenate([_table(episode, schema, Role.EXOGENOUS, steps), times], 1),
         start=start,
     )
 
@@ -150,11 +143,11 @@ def seldom_seen(tracks: Sequence[Segment]) -> tuple[str, ...]:
 
 def without(segment: Segment, names: Sequence[str]) -> Segment:
     """The segment without some of its observation signals."""
-    kept: list[dict[str, NDArray[Any]]] = [
-        {name: values for name, values in arrays.items() if name not in names}
-        for arrays in (segment.states, segment.pictures, segment.known)
-    ]
-    return replace(segment, states=kept[0], pictures=kept[1], known=kept[2])
+    groups: dict[str, Any] = {
+        group: {name: values for name, values in getattr(segment, group).items() if name not in names}
+        for group in ("states", "pictures", "known")
+    }
+    return replace(segment, **groups)
 
 
 def shrink(pictures: NDArray[np.generic]) -> Floats:
@@ -163,7 +156,7 @@ def shrink(pictures: NDArray[np.generic]) -> Floats:
     down, across = max(1, height // GRID), max(1, width // GRID)
     cut = pictures[:, : height // down * down, : width // across * across]
     blocks = cut.reshape(num, height // down, down, width // across, across * channels)
-    lines = blocks.sum(2, dtype=np.float32)
+    lines = blocks.sum(2, dtype=np.float32)  # rows first: twice as fast as both axes at once
     return np.asarray(lines.reshape(*lines.shape[:3], across, channels).sum(3) / (down * across))
 
 
@@ -198,74 +191,3 @@ def _columns(values: NDArray[np.generic], signal: Signal) -> Floats:
         return values.reshape(len(values), -1).astype(np.float64)
     check_one_hot(signal, len(values))
     return np.asarray(values[:, None] == np.arange(_num_columns(signal)), np.float64)
-
-
-class HeldOut:
-    """Cross-validated ridge regressions on any columns of a table; each residual is from a fit without its row.
-
-    Args:
-        inputs: [n, P]; scaled here.
-        targets: [n, q].
-        fold: [n] which of `NUM_FOLDS` parts each row belongs to; a row is predicted from the other parts.
-    """
-
-    def __init__(self, inputs: Floats, targets: Floats, fold: NDArray[np.integer]) -> None:
-        deviation = inputs.std(0)
-        scaled = (inputs - inputs.mean(0)) / np.where(deviation > 0, deviation, 1.0)
-        self._inputs = np.concatenate([scaled, np.ones((len(inputs), 1))], 1)
-        self._targets, self._rows = targets, [np.flatnonzero(fold == part) for part in range(NUM_FOLDS)]
-        self._squares = np.stack([self._inputs[rows].T @ self._inputs[rows] for rows in self._rows])
-        self._products = np.stack([self._inputs[rows].T @ targets[rows] for rows in self._rows])
-
-    def residual(self, columns: NDArray[np.integer], targets: NDArray[np.integer], ridge: float) -> Floats:
-        """The residuals of a regression of these targets on these columns, [n, targets].
-
-        Args:
-            columns: numbers of the inputs; a constant is added.
-            targets: numbers of the targets.
-            ridge: penalty per row, for inputs with standard deviation 1.
-        """
-        columns = np.append(columns, self._inputs.shape[1] - 1)
-        left = self._targets[:, targets].copy()
-        squares, products = self._squares.sum(0), self._products.sum(0)
-        for part, rows in enumerate(self._rows):
-            matrix = (squares - self._squares[part])[np.ix_(columns, columns)]
-            matrix[np.diag_indices(len(columns))] += ridge * (len(left) - len(rows)) + 1e-9
-            weights = np.linalg.solve(matrix, (products - self._products[part])[np.ix_(columns, targets)])
-            left[rows] -= self._inputs[np.ix_(rows, columns)] @ weights
-        return left
-
-
-def folds(group: NDArray[np.integer], draw: np.random.Generator) -> NDArray[np.integer]:
-    """A random fold for each row; rows of one group share it."""
-    return np.asarray(draw.permutation(int(group.max()) + 1)[group] % NUM_FOLDS)
-
-
-def waves(table: Floats, num: int, draw: np.random.Generator) -> Floats:
-    """Random Fourier features [n, num] of the rows of `table` [n, d], for nonlinear ridge regression.
-
-    Source: Rahimi and Recht 2007, "Random features for large-scale kernel machines", section 3.
-    """
-    if not table.shape[1]:
-        return np.empty((len(table), 0))
-    lengths = np.sqrt(table.shape[1]) * draw.choice([0.5, 1.0, 2.0], num)
-    turns = table @ (draw.normal(size=(table.shape[1], num)) / lengths)
-    return np.asarray(np.sqrt(2) * np.cos(turns + draw.uniform(0, 2 * np.pi, num)))
-
-
-def scaled(table: Floats) -> Floats:
-    """The z-scores of the columns of `table` that vary."""
-    if not len(table):
-        return table[:, :0]
-    deviation = table.std(0)
-    live = deviation > 1e-9 * np.abs(table).max(0, initial=0)
-    return np.asarray((table[:, live] - table[:, live].mean(0)) / deviation[live])
-
-
-def clipped(table: Floats) -> Floats:
-    """`table` with outliers clipped, which would dominate a regression."""
-    if not len(table):
-        return table
-    low, high = np.quantile(table, (0.005, 0.995), axis=0)
-    span = np.where(high > low, high - low, np.inf)
-    return np.asarray(np.clip(table, low - span, high + span))
