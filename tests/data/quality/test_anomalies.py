@@ -98,24 +98,20 @@ def test_a_signal_that_says_the_same_as_another(episodes: list[Episode]) -> None
     assert one.signal == "again"
 
 
-def test_an_exogenous_signal_that_repeats_the_action(episodes: list[Episode]) -> None:
-    schema = Schema(signals=(*SCHEMA.signals, signal("echo", Role.EXOGENOUS)))
-    found = inspect(
-        [replace(e, exogenous={**e.exogenous, "echo": 1 + 2 * e.actions["push"][:, :1]}) for e in episodes], schema
-    )
-    assert the_only(found, "it at step t repeats component 0 of 'push' of step t").signal == "echo"
-
-
-@pytest.mark.parametrize(("late", "words"), [(0, "of step t"), (1, "of step t-1")])
-def test_an_observation_that_repeats_the_action(episodes: list[Episode], late: int, words: str) -> None:
-    schema = Schema(signals=(*SCHEMA.signals, signal("echo", Role.OBSERVATION)))
-
-    def echo(push: np.ndarray) -> np.ndarray:
-        return 2 + 5 * (np.concatenate([[0.1], push]) if late else np.append(push, 0.1))[:, None]
-
-    found = inspect([observe(e, echo=echo(e.actions["push"][:, 1])) for e in episodes], schema)
-    one = the_only(found, f"it at step t repeats component 1 of 'push' {words}")
-    assert one.signal == "echo"
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("role", [Role.OBSERVATION, Role.EXOGENOUS])
+def test_a_signal_that_repeats_the_action(episodes: list[Episode], role: Role, late: bool) -> None:
+    schema, log = Schema(signals=(*SCHEMA.signals, signal("echo", role))), []
+    for one in episodes:
+        push = one.actions["push"][:, 1]
+        echo = 2 + 5 * (np.append(0.1, push) if late else np.append(push, 0.1))[:, None]
+        log.append(
+            observe(one, echo=echo)
+            if role is Role.OBSERVATION
+            else replace(one, exogenous={**one.exogenous, "echo": echo[:-1]})
+        )
+    step = "t-1" if late else "t"
+    assert the_only(inspect(log, schema), f"it at step t repeats component 1 of 'push' of step {step}").signal == "echo"
 
 
 def test_a_wild_value_is_named_with_its_place(episodes: list[Episode]) -> None:

@@ -24,8 +24,8 @@ from scipy.stats import rankdata
 
 from worldline.data.checks import Finding, FindingKind, Place, Severity
 from worldline.data.quality.false_alarms import LEVEL, LogTest, part_of
-from worldline.data.quality.segments import component_names, names_of
-from worldline.data.quality.transition_model import LAGS, ComponentName, StepTable, TransitionModel
+from worldline.data.quality.segments import Segment, component_names, names_of
+from worldline.data.quality.transition_model import LAGS, ComponentName, TransitionModel
 from worldline.schema import Role, Schema
 from worldline.stats import Floats
 
@@ -65,7 +65,7 @@ class Changes(LogTest):
         schema: of the log.
     """
 
-    def __init__(self, tables: Sequence[StepTable], names: Sequence[ComponentName], schema: Schema) -> None:
+    def __init__(self, tables: Sequence[Segment], names: Sequence[ComponentName], schema: Schema) -> None:
         self._pieces, self._names, self._schema = _pieces(tables), names, schema
         self._figures = list[_Figure]()
         self._size: Floats = np.empty(0)
@@ -149,7 +149,7 @@ class Changes(LogTest):
         )
 
 
-def _pieces(tables: Sequence[StepTable]) -> list[StepTable]:
+def _pieces(tables: Sequence[Segment]) -> list[Segment]:
     """The tables, cut into about `NUM_PIECES` if they are fewer."""
     # Many short pieces give the dates at which a change can be found, but each must be long enough for its figures.
     steps = sum(len(table.actions) for table in tables)

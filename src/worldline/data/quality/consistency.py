@@ -26,7 +26,7 @@ from worldline.data.checks import Finding, FindingKind, Place, warning
 from worldline.data.quality.changes import Changes
 from worldline.data.quality.false_alarms import MAXIMA, MEANS, LogTest
 from worldline.data.quality.segments import Segment
-from worldline.data.quality.transition_model import LAGS, StepTable, TransitionModel, step_tables
+from worldline.data.quality.transition_model import LAGS, TransitionModel, step_tables
 from worldline.formatting import first_of, plural
 from worldline.schema import Schema
 from worldline.stats import Floats
@@ -73,7 +73,7 @@ class Joins(LogTest):
         model: of the log.
     """
 
-    def __init__(self, tables: Sequence[StepTable], model: TransitionModel) -> None:
+    def __init__(self, tables: Sequence[Segment], model: TransitionModel) -> None:
         self._largest, sizes = list[float](), list[Floats]()
         # The jump of a step is one that nearly all components exceed. The largest of each part give the limit.
         for table in tables:
@@ -127,7 +127,7 @@ class ShiftedParts(LogTest):
         model: of the log.
     """
 
-    def __init__(self, tables: Sequence[StepTable], model: TransitionModel) -> None:
+    def __init__(self, tables: Sequence[Segment], model: TransitionModel) -> None:
         self._gains, self._halves = list[float](), list[tuple[bool, int, Place]]()
         for table in tables:
             fit = {shift: model.surprise(table, shift).sum(1) for shift in (0, -1, 1)}

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from worldline.data.quality.segments import names_of
-from worldline.schema import Kind, Schema
+from worldline.data.quality.segments import columns_of
+from worldline.schema import Kind, Role, Schema
 from worldline.stats import Floats
 
 NUM_FOLDS: Final = 5
@@ -134,12 +134,9 @@ def action_changes(action: Floats, before: Floats, schema: Schema) -> Bool[np.nd
         schema: of the signals.
     """
     moved = np.asarray(np.abs(action - before) > MIN_MOVE * action.std(0))
-    first = 0
-    for signal in (action for action in schema.actions if action.kind is not Kind.IMAGE):
-        columns = slice(first, first + len(names_of(signal)))
+    for signal, columns in columns_of(schema, Role.ACTION).items():
         if signal.kind is Kind.DISCRETE:
             moved[:, columns] = moved[:, columns].any(1, keepdims=True)
-        first = columns.stop
     return moved
 
 

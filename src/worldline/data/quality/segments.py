@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,8 @@ class Segment:
 
     Args:
         number: of the episode.
-        states: per signal [T+1, d], the observations without images.
+        table: [T+1, d], the observations without images. Missing values repeat the last known one.
+        columns: [d], the signal of each column of `table`.
         pictures: per camera [T+1, rows, columns, channels], shrunk images.
         known: per signal and camera [T+1], whether it was observed.
         actions: [T, m].
@@ -43,7 +45,8 @@ class Segment:
     """
 
     number: int
-    states: Mapping[str, Floats]
+    table: Floats
+    columns: tuple[str, ...]
     pictures: Mapping[str, Floats]
     known: Mapping[str, Booleans]
     actions: Floats
@@ -51,14 +54,25 @@ class Segment:
     start: int = 0
 
     @property
-    def table(self) -> Floats:
-        """All states, concatenated, [T+1, d]."""
-        return np.concatenate([np.empty((len(self.actions) + 1, 0)), *self.states.values()], 1)
-
-    @property
     def whole(self) -> Booleans:
         """Whether every signal was observed, [T+1]."""
-        return np.asarray(np.all([np.ones(len(self.actions) + 1, np.bool_), *self.known.values()], axis=0))
+        return np.asarray(np.all([np.ones(len(self.table), np.bool_), *self.known.values()], axis=0))
+
+    def with_columns(self, chosen: Sequence[int] | NDArray[np.integer]) -> Segment:
+        """The segment with some of the columns of its table."""
+        return replace(self, table=self.table[:, chosen], columns=tuple(self.columns[at] for at in chosen))
+
+    def between(self, first: int, stop: int) -> Segment:
+        """The steps from `first` to before `stop`, without images."""
+        return replace(
+            self,
+            table=self.table[first : stop + 1],
+            pictures={},
+            known={name: mask[first : stop + 1] for name, mask in self.known.items()},
+            actions=self.actions[first:stop],
+            inputs=self.inputs[first:stop],
+            start=self.start + first,
+        )
 
 
 class Sample:
@@ -105,25 +119,35 @@ def track(number: int, episode: Episode, schema: Schema, start: int = 0, length:
     """
     stop = min(start + length, episode.num_steps)
     rows, steps = slice(start, stop + 1), slice(start, stop)
-    # Missing rows repeat the last known one; `known` says which are missing.
     every = np.ones(episode.num_steps + 1, np.bool_)
     known = {s.name: np.asarray(episode.observed.get(s.name, every)[rows], np.bool_) for s in schema.observations}
-    values = {s: episode.observations[s.name][rows] for s in schema.observations}
-    tables = {
-        s.name: filled(_columns(part, s), known[s.name]) for s, part in values.items() if s.kind is not Kind.IMAGE
-    }
     # The duration of a step is an input, because a longer step changes more.
     usual = np.full(episode.num_steps, schema.step_s or 1.0, np.float32)
     times = (usual if episode.step_s is None else episode.step_s)[steps, None].astype(np.float64)
+    cameras = [signal.name for signal in schema.observations if signal.kind is Kind.IMAGE]
     return Segment(
         number=number,
-        states={name: np.asarray(table, np.float64) for name, table in tables.items()},
-        pictures={s.name: shrink(part) for s, part in values.items() if s.kind is Kind.IMAGE},
+        table=_table(episode, schema, Role.OBSERVATION, rows, known),
+        columns=tuple(s.name for s, columns in columns_of(schema, Role.OBSERVATION).items() for _ in columns),
+        pictures={name: shrink(episode.observations[name][rows]) for name in cameras},
         known=known,
-        actions=_table(episode, schema, Role.ACTION, steps),
-        inputs=np.concatenate([_table(episode, schema, Role.EXOGENOUS, steps), times], 1),
+        actions=_table(episode, schema, Role.ACTION, steps, {}),
+        inputs=np.concatenate([_table(episode, schema, Role.EXOGENOUS, steps, {}), times], 1),
         start=start,
     )
+
+
+def _table(episode: Episode, schema: Schema, role: Role, rows: slice, known: Mapping[str, Booleans]) -> Floats:
+    """The columns of all signals without images; a missing row repeats the last known one."""
+    parts = [np.empty((rows.stop - rows.start, 0))]
+    for signal, columns in columns_of(schema, role).items():
+        values = arrays_of(episode, role)[signal.name][rows]
+        if signal.num_values is not None:
+            check_one_hot(signal, len(values))
+            values = values[:, None] == np.arange(len(columns))
+        values = filled(values, known[signal.name]) if signal.name in known else values
+        parts.append(values.reshape(len(values), -1).astype(np.float64))
+    return np.concatenate(parts, 1)
 
 
 def seldom_seen(tracks: Sequence[Segment]) -> tuple[str, ...]:
@@ -143,11 +167,10 @@ def seldom_seen(tracks: Sequence[Segment]) -> tuple[str, ...]:
 
 def without(segment: Segment, names: Sequence[str]) -> Segment:
     """The segment without some of its observation signals."""
-    groups: dict[str, Any] = {
-        group: {name: values for name, values in getattr(segment, group).items() if name not in names}
-        for group in ("states", "pictures", "known")
-    }
-    return replace(segment, **groups)
+    known = {name: mask for name, mask in segment.known.items() if name not in names}
+    pictures = {name: images for name, images in segment.pictures.items() if name not in names}
+    kept = [at for at, name in enumerate(segment.columns) if name not in names]
+    return replace(segment.with_columns(kept), known=known, pictures=pictures)
 
 
 def shrink(pictures: NDArray[np.generic]) -> Floats:
@@ -156,38 +179,28 @@ def shrink(pictures: NDArray[np.generic]) -> Floats:
     down, across = max(1, height // GRID), max(1, width // GRID)
     cut = pictures[:, : height // down * down, : width // across * across]
     blocks = cut.reshape(num, height // down, down, width // across, across * channels)
-    lines = blocks.sum(2, dtype=np.float32)  # rows first: twice as fast as both axes at once
+    lines = blocks.sum(2, dtype=np.float32)  # rows first: faster than both axes at once
     return np.asarray(lines.reshape(*lines.shape[:3], across, channels).sum(3) / (down * across))
+
+
+def columns_of(schema: Schema, role: Role) -> dict[Signal, range]:
+    """The columns of each signal in the tables of a segment; images have none."""
+    signals = [signal for signal in schema.of(role) if signal.kind is not Kind.IMAGE]
+    edges = np.cumsum([0, *(len(names_of(signal)) for signal in signals)]).tolist()
+    return {signal: range(*ends) for signal, ends in zip(signals, pairwise(edges), strict=True)}
 
 
 def component_names(schema: Schema, role: Role) -> tuple[str, ...]:
     """A name for each column of the tables of a segment."""
-    return tuple(name for signal in schema.of(role) if signal.kind is not Kind.IMAGE for name in names_of(signal))
+    return tuple(name for signal in columns_of(schema, role) for name in names_of(signal))
 
 
 def names_of(signal: Signal) -> list[str]:
-    """A name for each column of a signal: its components, or `signal=value` for each value of a discrete signal."""
+    """A name for each column of a signal: its components, or `signal=value` for each value of a discrete signal.
+
+    The last value of a discrete signal has no column, because it follows from the others.
+    """
+    parts = signal.components or tuple(map(str, range(signal.size)))
     if signal.num_values is not None:
-        values = signal.components or tuple(map(str, range(signal.size)))
-        return [f"{signal.name}={value}" for value in values[: _num_columns(signal)]]
-    if signal.size == 1:
-        return [signal.name]
-    return [f"{signal.name}.{part}" for part in (signal.components or tuple(map(str, range(signal.size))))]
-
-
-def _num_columns(signal: Signal) -> int:
-    """Columns of a discrete signal: one-hot without the last value, which follows from the others."""
-    return max(1, signal.size - 1)
-
-
-def _table(episode: Episode, schema: Schema, role: Role, steps: slice) -> Floats:
-    arrays = arrays_of(episode, role)
-    parts = [_columns(arrays[s.name][steps], s) for s in schema.of(role) if s.kind is not Kind.IMAGE]
-    return np.concatenate([np.empty((steps.stop - steps.start, 0)), *parts], 1)
-
-
-def _columns(values: NDArray[np.generic], signal: Signal) -> Floats:
-    if signal.num_values is None:
-        return values.reshape(len(values), -1).astype(np.float64)
-    check_one_hot(signal, len(values))
-    return np.asarray(values[:, None] == np.arange(_num_columns(signal)), np.float64)
+        return [f"{signal.name}={value}" for value in parts[: max(1, signal.size - 1)]]
+    return [signal.name] if signal.size == 1 else [f"{signal.name}.{part}" for part in parts]

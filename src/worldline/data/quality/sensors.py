@@ -51,14 +51,15 @@ class Outliers(LogTest):
     def statistic(self) -> Floats:
         """The logarithm of the distance of the most distant value, [C, E]; NaN if there is no usual range."""
         # The logarithm allows for heavy tails.
-        distance = np.log1p(np.maximum(np.maximum(self._above, self._below), 0))
-        return np.asarray(np.where(self._figures["num_rows"] > 0, distance, np.nan))
+        distance = np.asarray(np.log1p(np.maximum(np.maximum(self._above, self._below), 0)), np.float64)
+        distance[self._figures["num_rows"] == 0] = np.nan
+        return distance
 
     def limit(self, statistic: Floats) -> Floats:
         """The larger of the limit from the other episodes and of a fixed distance, [C, 1]."""
         known = [distance[np.isfinite(distance)] for distance in statistic]
         limits = [MAXIMA.limit(distance) if len(distance) >= MIN_VALUES else 0.0 for distance in known]
-        return np.maximum(np.array(limits), np.log1p(OUTLIER_RANGES))[:, None]
+        return np.asarray(np.maximum(np.array(limits), np.log1p(OUTLIER_RANGES))[:, None])
 
     def sentences(self, places: Int[np.ndarray, "k 2"]) -> list[Finding]:
         """A warning for each column and episode."""

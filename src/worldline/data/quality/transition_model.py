@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.quality.segments import Segment, names_of
+from worldline.data.quality.segments import Segment
 from worldline.schema import Kind, Schema
 from worldline.stats import Floats
 
@@ -26,48 +26,6 @@ NUM_FITS: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepTable:
-    """The numeric columns of a segment.
-
-    Args:
-        number: of the episode.
-        start: first step in the episode.
-        states: [T+1, C] components of vector observations.
-        actions: [T, m].
-        inputs: [T, e].
-        known: [T+1] whether no value is missing that is usually observed. Missing values repeat the last one.
-    """
-
-    number: int
-    start: int
-    states: Floats
-    actions: Floats
-    inputs: Floats
-    known: NDArray[np.bool_]
-
-    @property
-    def usable(self) -> NDArray[np.bool_]:
-        """Whether the values of each step of `TransitionModel.residual` are known, [steps]."""
-        return np.asarray(np.lib.stride_tricks.sliding_window_view(self.known, LAGS + 1).all(1))
-
-    def between(self, first: int, stop: int) -> StepTable:
-        """The steps from `first` to before `stop`."""
-        rows = {name: getattr(self, name)[first : stop + 1] for name in ("states", "known")}
-        steps = {name: getattr(self, name)[first:stop] for name in ("actions", "inputs")}
-        return replace(self, start=self.start + first, **rows, **steps)
-
-    def features(self, shift: int = 0) -> Floats:
-        """What the model predicts each step from: observation, inputs and action of `LAGS` rows, the last one first."""
-        count = len(self.actions)
-        now = np.arange(LAGS - 1, count)
-        rows = [
-            (self.states[now - lag], self.inputs[now - lag], self.actions[np.clip(now - lag + shift, 0, count - 1)])
-            for lag in range(LAGS)
-        ]
-        return np.concatenate([part for parts in rows for part in parts], 1)
-
-
-@dataclass(frozen=True, kw_only=True)
 class ComponentName:
     """One component of a vector observation: name of the signal, and index of the component."""
 
@@ -75,40 +33,52 @@ class ComponentName:
     index: int
 
 
-def step_tables(tracks: Sequence[Segment], schema: Schema) -> tuple[list[ComponentName], list[StepTable]]:
-    """The components of vector observations that vary and are no angles, and the tables of segments, by episode.
+def step_tables(tracks: Sequence[Segment], schema: Schema) -> tuple[list[ComponentName], list[Segment]]:
+    """The components of vector observations that vary and are no angles, and segments with these columns, by episode.
 
     Args:
         tracks: segments of one schema, at most one per episode.
         schema: of the log.
     """
     # Angles would jump at their period, and images and discrete signals have no linear law.
-    vectors = [s for s in schema.observations if s.kind is Kind.VECTOR and s.period is None]
-    names = [ComponentName(signal=s.name, index=number) for s in vectors for number in range(len(names_of(s)))]
-    tracks = sorted((part for part in tracks if len(part.actions) > 2 * LAGS), key=lambda part: part.number)
-    if not tracks or not names:
+    vectors = [s.name for s in schema.observations if s.kind is Kind.VECTOR and s.period is None]
+    long = sorted((part for part in tracks if len(part.actions) > 2 * LAGS), key=lambda part: part.number)
+    if not long or not vectors:
         return [], []
     # Without gaps and constant columns.
-    states = [np.concatenate([part.states[s.name] for s in vectors], 1) for part in tracks]
-    middle = np.nanmedian(np.concatenate(states), axis=0)  # NaN before the first observation of an episode
-    states = [np.where(np.isnan(table), middle, table) for table in states]
-    moving = np.flatnonzero(np.concatenate(states).std(0) > 0)
-    # A signal that is seldom observed does not exclude rows.
-    usual = [s.name for s in vectors if np.concatenate([part.known[s.name] for part in tracks]).mean() >= MIN_KNOWN]
-    tables = [
-        StepTable(
-            number=part.number,
-            start=part.start,
-            states=table[:, moving],
-            actions=part.actions,
-            inputs=part.inputs,
-            known=np.all([np.ones(len(table), np.bool_), *(part.known[name] for name in usual)], axis=0),
-        )
-        for part, table in zip(tracks, states, strict=True)
+    states = np.concatenate([part.table for part in long])
+    middle = np.nanmedian(states, axis=0) if states.size else 0.0  # NaN before the first observation of an episode
+    moving = np.flatnonzero(np.where(np.isnan(states), middle, states).std(0) > 0)
+    chosen = [at for at in moving.tolist() if long[0].columns[at] in vectors]
+    names = [
+        ComponentName(signal=long[0].columns[at], index=at - long[0].columns.index(long[0].columns[at]))
+        for at in chosen
     ]
-    if np.concatenate([table.usable for table in tables]).mean() < MIN_USABLE:
-        tables = [replace(table, known=np.ones_like(table.known)) for table in tables]
-    return [names[at] for at in moving], tables
+    # A signal that is seldom observed does not exclude rows.
+    usual = [name for name in vectors if np.concatenate([part.known[name] for part in long]).mean() >= MIN_KNOWN]
+    tables = []
+    for part in long:
+        table = replace(part, table=np.where(np.isnan(part.table), middle, part.table)).with_columns(chosen)
+        tables.append(replace(table, known={name: part.known[name] for name in usual}, pictures={}))
+    if np.concatenate([_usable(table) for table in tables]).mean() < MIN_USABLE:
+        tables = [replace(table, known={}) for table in tables]
+    return names, tables
+
+
+def _usable(table: Segment) -> NDArray[np.bool_]:
+    """Whether the values of each step of `TransitionModel.residual` are known, [steps]."""
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(table.whole, LAGS + 1).all(1))
+
+
+def _inputs(table: Segment, shift: int = 0) -> Floats:
+    """What the model predicts each step from: observation, inputs and action of `LAGS` rows, the last one first."""
+    count = len(table.actions)
+    now = np.arange(LAGS - 1, count)
+    rows = [
+        (table.table[now - lag], table.inputs[now - lag], table.actions[np.clip(now - lag + shift, 0, count - 1)])
+        for lag in range(LAGS)
+    ]
+    return np.concatenate([part for parts in rows for part in parts], 1)
 
 
 class TransitionModel:
@@ -119,9 +89,9 @@ class TransitionModel:
         within: whether to fit to deviations from the means of each table, so that tables may differ in level.
     """
 
-    def __init__(self, tables: Sequence[StepTable], *, within: bool = False) -> None:
-        self.spread = np.concatenate([table.states for table in tables]).std(0)
-        raw = np.concatenate([table.features() for table in tables])
+    def __init__(self, tables: Sequence[Segment], *, within: bool = False) -> None:
+        self.spread = np.concatenate([table.table for table in tables]).std(0)
+        raw = np.concatenate([_inputs(table) for table in tables])
         self._middle, spread = raw.mean(0), raw.std(0)
         self._spread = np.where(spread > 0, spread, 1.0)
         features, change = (
@@ -129,7 +99,7 @@ class TransitionModel:
             for parts in (self._features, self._change)
         )
         # Fits and drops the steps that fit worst, so that faults in the log do not become part of the law.
-        usable = np.flatnonzero(np.concatenate([table.usable for table in tables]))
+        usable = np.flatnonzero(np.concatenate([_usable(table) for table in tables]))
         kept = usable
         for _ in range(NUM_FITS):
             gram = features[kept].T @ features[kept] + RIDGE * len(kept) * np.eye(features.shape[1])
@@ -139,14 +109,14 @@ class TransitionModel:
             worst = (residual / self.noise).max(1)
             kept = usable[worst <= np.quantile(worst, 1 - TRIMMED)]
 
-    def _features(self, table: StepTable, shift: int = 0) -> Floats:
-        features = (table.features(shift) - self._middle) / self._spread
+    def _features(self, table: Segment, shift: int = 0) -> Floats:
+        features = (_inputs(table, shift) - self._middle) / self._spread
         return np.concatenate([features, np.ones((len(features), 1))], 1)
 
-    def _change(self, table: StepTable) -> Floats:
-        return np.asarray(np.diff(table.states[LAGS - 1 :], axis=0) / self.spread)
+    def _change(self, table: Segment) -> Floats:
+        return np.asarray(np.diff(table.table[LAGS - 1 :], axis=0) / self.spread)
 
-    def surprise(self, table: StepTable, shift: int = 0) -> Floats:
+    def surprise(self, table: Segment, shift: int = 0) -> Floats:
         """The logarithm of one plus the squared residual of each step from `LAGS - 1` on, [steps, C].
 
         Args:
@@ -155,13 +125,13 @@ class TransitionModel:
         """
         return np.asarray(np.log1p(np.square(self.residual(table, shift) / self.noise)))
 
-    def residual(self, table: StepTable, shift: int = 0) -> Floats:
+    def residual(self, table: Segment, shift: int = 0) -> Floats:
         """The residual of each step from `LAGS - 1` on, [steps, C], in standard deviations; see `surprise`.
 
         It is 0 if a value is missing.
         """
-        return np.asarray((self._change(table) - self._features(table, shift) @ self.weights) * table.usable[:, None])
+        return np.asarray((self._change(table) - self._features(table, shift) @ self.weights) * _usable(table)[:, None])
 
-    def latest(self, table: StepTable) -> Floats:
+    def latest(self, table: Segment) -> Floats:
         """The last observation, exogenous signals and action of each step of `residual`, standardised."""
         return self._features(table)[:, : (len(self._middle) // LAGS)]
