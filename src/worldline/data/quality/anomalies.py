@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from worldline.data.checks import Finding, FindingKind, Place, note
 from worldline.data.quality.false_alarms import MAX_FINDINGS, few
@@ -27,8 +26,6 @@ MIN_SHARE: Final = 0.5
 """Smallest share of steps that counts as usual."""
 MIN_COMMON: Final = 20
 """Smallest number of rows in which two equal signals are observed."""
-MAX_DUPLICATE_DEVIATION: Final = 0.01
-"""Largest difference of near-duplicate episodes in any compared value, in standard deviations."""
 
 
 class Inspection(LogFigures):
@@ -203,34 +200,10 @@ def _blank_images(log: LogFigures) -> Iterator[Finding]:
 
 
 def _copies(log: LogFigures) -> list[Finding]:
-    """Duplicate and near-duplicate episodes, which a random split can put into both training and test data."""
-    first, exact, near = dict[bytes, int](), list[Finding](), list[Finding]()
+    """Duplicate episodes, which a random split can put into both training and test data."""
+    first, findings = dict[bytes, int](), list[Finding]()
     for number, digest in zip(log.episodes, log.digests, strict=True):
         if (other := first.setdefault(digest, number)) != number:
             fix = "Keep one of the two, or put both into the same part of the split."
-            exact.append(note(problem=f"it is an exact copy of episode {other}", fix=fix, episode=number))
-    # Near copies agree in their outline, which tolerates rounding.
-    unique = [
-        at for at, (number, digest) in enumerate(zip(log.episodes, log.digests, strict=True)) if first[digest] == number
-    ]
-    for earlier, later in _near_pairs(np.stack([log.outlines[at] for at in unique])):
-        one, two = log.episodes[unique[earlier]], log.episodes[unique[later]]
-        fix = "Put both into the same part of the split, or leave one out: otherwise test data leaks into training."
-        near.append(
-            note(problem=f"it is nearly a copy of episode {one}: start, actions and end agree", fix=fix, episode=two)
-        )
-    return [*few(exact), *few(near)]
-
-
-def _near_pairs(outlines: Floats) -> list[tuple[int, int]]:
-    """Pairs of rows with nearly equal values, each row with its earliest neighbour."""
-    deviation = outlines.std(0)
-    live = deviation > 1e-6 * np.abs(outlines).max(0, initial=0)
-    if len(outlines) < 2 or not live[1:].any():
-        return []
-    scores = outlines[:, live] / deviation[live]
-    near = KDTree(scores, balanced_tree=False).query(
-        scores, k=8, p=np.inf, distance_upper_bound=MAX_DUPLICATE_DEVIATION
-    )[1]
-    first = near.min(1)  # rows without a neighbour are their own
-    return [(int(first[at]), at) for at in np.flatnonzero(first < np.arange(len(first))).tolist()]
+            findings.append(note(problem=f"it is an exact copy of episode {other}", fix=fix, episode=number))
+    return few(findings)

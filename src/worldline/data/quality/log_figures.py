@@ -23,8 +23,6 @@ MAX_GRID: Final = 32
 """Images are sampled on a grid of at most this many rows and columns."""
 MAX_BLACK_LEVEL: Final = 3
 """Largest value of a black image, of 255."""
-NUM_POINTS: Final = 16
-"""Actions of an episode that are compared with those of other episodes."""
 
 FIGURES: Final = np.dtype(
     [(name, np.float64) for name in ("low", "high", "changes", "run_value")]
@@ -37,7 +35,7 @@ next one, and the value, first and last step of the longest one.
 """
 
 
-class Column(NamedTuple):
+class LogColumn(NamedTuple):
     """One component of a signal that is no image."""
 
     signal: Signal
@@ -78,14 +76,14 @@ class LogFigures:
         self.schema = schema
         self._signals = [s for role in Role for s in schema.of(role) if s.kind is not Kind.IMAGE]
         self.columns = [
-            Column(signal, component) for signal in self._signals for component in range(prod(signal.shape))
+            LogColumn(signal, component) for signal in self._signals for component in range(prod(signal.shape))
         ]
         self._draw = np.random.default_rng([seed, 5])
         self._sampled = frozenset(self._draw.permutation(num_episodes)[:MAX_SAMPLED].tolist())
         self.episodes, self.num_steps = list[int](), list[int]()
         self.cameras: dict[str, list[CameraFigures]] = defaultdict(list)
         self.num_missing = Counter[str]()
-        self.digests, self.outlines = list[bytes](), list[Floats]()
+        self.digests = list[bytes]()
         self._figures, self._rows, self._before = list[NDArray[np.void]](), list[Floats](), list[Floats]()
 
     def add(self, number: int, episode: Episode) -> None:
@@ -107,7 +105,6 @@ class LogFigures:
                 self.cameras[signal.name].append(_look(values))
             digest.update(values.tobytes())
         self.digests.append(digest.digest())
-        self.outlines.append(_outline(episode, self.schema))
         arrays = [arrays_of(episode, signal.role)[signal.name] for signal in self._signals]
         tables = [values.reshape(len(values), -1).astype(np.float64) for values in arrays]
         masks = [
@@ -175,16 +172,3 @@ def _look(pictures: NDArray[Any]) -> CameraFigures:
     high, low = flat.max(1), flat.min(1)
     blank = np.flatnonzero((high <= MAX_BLACK_LEVEL) | (high == low))
     return CameraFigures(blank, bool((flat[1:] != flat[:-1]).any()), len(flat))
-
-
-def _outline(episode: Episode, schema: Schema) -> Floats:
-    """The first and last observation and some actions of an episode, to find near copies; its length comes first."""
-    parts = [np.array([episode.num_steps])]
-    for signal in schema.observations:
-        ends = episode.observations[signal.name][[0, -1]]
-        if signal.kind is Kind.IMAGE:
-            ends = ends[:, :: -(-signal.shape[0] // 4), :: -(-signal.shape[1] // 4)]
-        parts.append(ends.reshape(-1))
-    points = np.linspace(0, episode.num_steps - 1, NUM_POINTS).astype(np.intp)
-    parts += [episode.actions[s.name][points].reshape(-1) for s in schema.actions if s.kind is not Kind.IMAGE]
-    return np.concatenate(parts).astype(np.float32)
