@@ -24,7 +24,7 @@ from worldline.audit.measured import (
 from worldline.audit.measurement import compare_errors
 from worldline.audit.measures import GATE
 from worldline.audit.verdicts import weakest
-from worldline.data.quality.predictability import MIN_CHANGES
+from worldline.data.quality.regressions import MIN_CHANGES
 from worldline.formatting import label, listing, number, percent, plural, quantity, round_percent, span
 
 MAX_COVERAGE_GAP: Final = 0.2

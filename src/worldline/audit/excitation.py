@@ -22,8 +22,14 @@ from jaxtyping import Float, Int
 
 from worldline.audit.measured import Excitation, Placebo
 from worldline.audit.regression_rows import RegressionRows, action_names
-from worldline.data.quality.predictability import MIN_CHANGES, better, changes, residuals, residuals_at_changes
-from worldline.data.quality.segments import folds
+from worldline.data.quality.regressions import (
+    MIN_CHANGES,
+    action_changes,
+    better,
+    folds,
+    residuals,
+    residuals_at_changes,
+)
 from worldline.schema import Schema
 from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio, ratio_estimate, student_quantile
 
@@ -93,7 +99,7 @@ def excitations(regressed: Innovations, schema: Schema, *, seed: int) -> tuple[E
     rows, draw = regressed.rows, np.random.default_rng([seed, 12])
     weights = draw_clusters(rows.num_episodes, seed)
     flagged = int(rows.randomised.sum()) >= MIN_RANDOMISED
-    changed = changes(rows.action, rows.before[:, -1], schema)
+    changed = action_changes(rows.action, rows.before[:, -1], schema)
     fold = folds(np.unique(rows.episode, return_inverse=True)[1], draw)
     at_changes = residuals_at_changes(rows.history, rows.action, changed, fold, draw)
     results = []

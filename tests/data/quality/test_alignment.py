@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,6 @@ from worldline.data.conversion import with_moved_actions
 from worldline.data.quality.alignment import (
     Alignment,
     AlignmentVerdict,
-    Share,
-    Shift,
-    _BootstrapFigures,
-    _explain,
     alignment,
     judge,
 )
@@ -96,16 +93,15 @@ def bang_bang(seen: np.ndarray, draw: np.random.Generator, memory: dict[str, flo
     return float(np.sign(-seen[0] - seen[1]))
 
 
-@pytest.mark.parametrize("by", [0, 1, -1])
-@pytest.mark.parametrize("policy", [white, smooth, held])
+@pytest.mark.parametrize(("policy", "by"), [*product((white, smooth, held), (0, 1, -1)), (smooth, 2), (smooth, -3)])
 def test_a_shift_is_caught_whatever_the_policy(policy: Policy, by: int) -> None:
     found = verdict(drive(policy, 1), CART, by)
-    assert (found.verdict, found.shift) == (WORDS[by], by), found.reason
+    assert (found.verdict, found.shift) == (WORDS[int(np.sign(by))], by), found.reason
     assert [one.shift for one in found.shifts] == list(range(-3, 4))
     best = next(one for one in found.shifts if one.shift == by)
     assert best.added.low <= best.added.value <= best.added.high
     assert best.added.value == max(one.added.value for one in found.shifts)
-    assert bool(found.fix) == (by != 0)
+    assert f"--action-lag {by}" in found.fix if by else not found.fix
 
 
 def test_a_late_log_of_a_closed_loop_is_not_called_aligned() -> None:
@@ -116,23 +112,14 @@ def test_a_late_log_of_a_closed_loop_is_not_called_aligned() -> None:
         assert "action t+1" in found.reason
 
 
-@pytest.mark.parametrize("by", [2, -3])
-def test_larger_shifts_are_told_by_their_size(by: int) -> None:
-    found = verdict(drive(smooth, 2), CART, by)
-    assert found.shift == by
-    assert f"--action-lag {by}" in found.fix
-
-
-def test_the_fix_mends_the_log() -> None:
-    found = verdict([shifted(episode, 1) for episode in drive(white, 3)], CART)
-    assert found.fix.endswith("--action-lag 1")
-    for lag in (1, -1):
-        late = [shifted(episode, lag) for episode in drive(white, 3)]
-        mended = [with_moved_actions(episode, lag) for episode in late]
-        assert verdict(mended, CART).verdict is AlignmentVerdict.ALIGNED
-    early = verdict(drive(white, 3), CART, -1)
-    assert early.fix.endswith("--action-lag -1")
-    assert "change nothing, and check with --delay 1" in early.fix
+@pytest.mark.parametrize("lag", [1, -1])
+def test_the_fix_mends_the_log(lag: int) -> None:
+    late = [shifted(episode, lag) for episode in drive(white, 3)]
+    found = verdict(late, CART)
+    assert found.fix.endswith(f"--action-lag {lag}")
+    assert ("change nothing, and check with --delay 1" in found.fix) == (lag < 0)
+    mended = [with_moved_actions(episode, lag) for episode in late]
+    assert verdict(mended, CART).verdict is AlignmentVerdict.ALIGNED
 
 
 @pytest.mark.parametrize(
@@ -209,7 +196,7 @@ def test_signals_that_no_action_reaches_do_not_hide_the_effect() -> None:
     signals = (*CART.signals, Signal(name="noise", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(12,)))
     noisy = [
         replace(e, observations={**e.observations, "noise": draw.normal(size=(51, 12)).astype(np.float32)})
-        for e in drive(held, 0, noise=0.1)
+        for e in drive(held, 0, noise=0.1)[:20]
     ]
     for by in (0, 1, -1):
         assert verdict(noisy, Schema(signals=signals), by).shift == by
@@ -254,32 +241,10 @@ def test_a_signal_that_responds_at_once_does_not_accuse_the_log() -> None:
 
 
 def test_a_store_is_measured_and_the_seed_decides(tmp_path: Any) -> None:
-    store = stored(tmp_path / "store", CART, drive(white, 5))
-    assert alignment(store, seed=3) == alignment(store, seed=3)
-    assert alignment(store).verdict is AlignmentVerdict.ALIGNED
-
-
-@pytest.mark.parametrize(
-    ("gains", "effects", "expected"),
-    [
-        ({0: 0.03, 2: 0.01}, {0: 0.03, 2: 0.01}, 0),  # a hidden state: action t+2 gains a third of action t
-        ({0: 0.03, 2: 0.30}, {0: 0.03, 2: 0.30}, 2),
-        ({-1: 0.05, 1: 0.50}, {-1: 0.05, 1: 0.0}, 0),  # action t+1 may be a reaction, but explains most
-        ({-1: 0.50}, {-1: 0.50}, -1),
-    ],
-)
-def test_a_shifted_action_must_explain_more_than_all_others(
-    gains: dict[int, float], effects: dict[int, float], expected: int
-) -> None:
-    draw = np.random.default_rng(0)
-
-    def figures(values: dict[int, float]) -> np.ndarray:
-        return np.array([[values.get(s, 0.0)] for s in range(-3, 4)]) + 0.0005 * draw.normal(size=(7, 1001))
-
-    gain = figures(gains)
-    drawn = _BootstrapFigures(added=gain, gain=gain, effect=figures(effects), parts=gain[..., None])
-    shifts = tuple(Shift(shift=s, added=Share.around(0.1, 0.0, 0.2)) for s in range(-3, 4))
-    assert _explain(drawn, shifts)[1] == expected
+    store = stored(tmp_path / "store", CART, drive(white, 5)[:12])
+    found = alignment(store, seed=3)
+    assert found == alignment(store, seed=3)
+    assert found.verdict is AlignmentVerdict.ALIGNED
 
 
 def logs(name: str, path: Any, seed: int, num_episodes: int) -> Store:
@@ -312,7 +277,7 @@ OTHERS = ("greenhouse", "Pendulum-v1", "CartPole-v1", "MountainCarContinuous-v0"
 
 @pytest.mark.parametrize(("name", "views"), [("two-rooms, random walls", ("pictures",)), ("CartPole-v1", ("all",))])
 def test_shifts_are_caught_in_a_lab_and_in_gymnasium(name: str, views: tuple[str, ...], tmp_path: Any) -> None:
-    assert_all_told(name, logs(name, tmp_path / "store", 0, 20), views)
+    assert_all_told(name, logs(name, tmp_path / "store", 0, 12), views)
 
 
 @pytest.mark.slow

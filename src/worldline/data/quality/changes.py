@@ -15,22 +15,19 @@ Tirlea 2022, "Permutation testing for dependence in time series", section 3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Final
+from itertools import compress, pairwise
+from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int
 from scipy.stats import rankdata
 
 from worldline.data.checks import Finding, FindingKind, Place, Severity
-from worldline.data.quality.anomalies import part_of
-from worldline.data.quality.false_alarms import LEVEL
-from worldline.data.quality.segments import component_names
-from worldline.data.quality.transition_model import LAGS, ComponentName, StepTable, TransitionModel
+from worldline.data.quality.false_alarms import LEVEL, LogTest, part_of
+from worldline.data.quality.segments import Segment, component_names, names_of
+from worldline.data.quality.transition_model import LAGS, ComponentName, TransitionModel
 from worldline.schema import Role, Schema
-
-Floats = NDArray[np.floating]
+from worldline.stats import Floats
 
 MIN_PIECES: Final = 20
 """Smallest number of pieces in which changes are sought."""
@@ -52,130 +49,119 @@ _CHANGED: Final = "A sensor, a unit, a sign or a column may have changed. Conver
 _ANOTHER_OPERATION: Final = "Inputs change at about this date, too: another operation may explain it."
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Figure:
-    """A figure of each piece.
-
-    Args:
-        component: number of the component that it is about; None for an input.
-        text: what it is.
-        unit: of the values; empty if they have none.
-        values: [E].
-    """
+class _Figure(NamedTuple):
+    """What a column of the figures is about: number of the component (None for an input), and words with {} a unit."""
 
     component: int | None
-    text: str = ""
-    unit: str = ""
-    values: Floats
+    words: str = ""
 
 
-def changes(tables: Sequence[StepTable], names: Sequence[ComponentName], schema: Schema) -> list[Finding]:
-    """Warnings about signals that change from a date on.
+class Changes(LogTest):
+    """Signals that change from a date on.
 
     Args:
         tables: of the log, by episode.
         names: of their components.
         schema: of the log.
     """
-    pieces = _pieces(tables)
-    if len(pieces) < MIN_PIECES:
-        return []
-    figures = [figure for figure in _figures(pieces, names, schema) if _varies(figure.values)]
-    if not figures:
-        return []
-    size, date, least = _test(np.stack([figure.values for figure in figures], 1))
-    # Dates at which an input changes: a signal that changes there, too, may only follow it.
-    operated = [date[at] for at, figure in enumerate(figures) if figure.component is None and size[at] > least]
-    findings: dict[str, Finding] = {}  # per signal, of its clearest figure
-    for at in np.argsort(-size):
-        component, first = figures[at].component, int(date[at])
-        if size[at] <= least or component is None or names[component].signal in findings:
-            continue
-        is_operated = any(abs(first - other) <= NEAR * len(pieces) for other in operated)
-        finding = _finding(figures[at], names[component], schema, pieces, first, is_operated=is_operated)
-        findings[names[component].signal] = finding
-    return list(findings.values())[:MAX_LISTED]
+
+    def __init__(self, tables: Sequence[Segment], names: Sequence[ComponentName], schema: Schema) -> None:
+        self._pieces, self._names, self._schema = _pieces(tables), names, schema
+        self._figures = list[_Figure]()
+        self._size: Floats = np.empty(0)
+        if len(self._pieces) < MIN_PIECES:
+            return
+        figures, values = self._all_figures()
+        varies = np.ptp(values, axis=0) > 1e-9 * np.abs(values).max(0)
+        if varies.any():
+            self._figures, self._values = list(compress(figures, varies)), values[:, varies]
+            ranks = rankdata(self._values, axis=0)
+            self._ranks = (ranks - ranks.mean(0)) / ranks.std(0)
+            self._size, self._date = _largest_rank_sums(self._ranks)
+
+    def _all_figures(self) -> tuple[list[_Figure], Floats]:
+        """The figures [E, K] of the pieces, and what each is about."""
+        pieces, names = self._pieces, self._names
+        # One law for all pieces, and one for deviations from the level of each piece: levels may differ by episode.
+        pooled, within = TransitionModel(pieces), TransitionModel(pieces, within=True)
+        residuals, own = [pooled.residual(piece) for piece in pieces], [within.residual(piece) for piece in pieces]
+        means = np.stack([part.mean(0) for part in own]) * pooled.spread
+        sizes = np.stack([np.sqrt(np.square(part).mean(0)) for part in residuals]) * pooled.spread
+        # Scores: products of features and residuals, whose mean is zero at the fit if one law holds.
+        products = []
+        for piece, first, second in zip(map(pooled.latest, pieces), residuals, own, strict=True):
+            both = ((piece, first / pooled.noise), (piece - piece.mean(0), (second - second.mean(0)) / within.noise))
+            products.append([x.T @ np.clip(error, -MAX_RESIDUAL, MAX_RESIDUAL) / len(x) for x, error in both])
+        # Level, spread and speed of the inputs of each piece show another operation.
+        inputs = [np.concatenate([piece.actions, piece.inputs], 1) for piece in pieces]
+        operation = [[np.median(part, axis=0), part.std(0), np.diff(part, axis=0).std(0)] for part in inputs]
+        columns, actions = (component_names(self._schema, role) for role in (Role.EXOGENOUS, Role.ACTION))
+        labels = [names_of(self._schema[name.signal])[name.index] for name in names]
+        features = [*labels, *columns, "the duration of the step", *actions]
+        scores = [f"mean product of the error and {feature}" for feature in features]
+        words = ["mean error{}", "size of the errors{}", *scores, *scores]
+        table = np.concatenate([means[:, None], sizes[:, None], *np.moveaxis(np.array(products), 1, 0)], 1)
+        tables = [part.reshape(len(pieces), -1) for part in (table, np.array(operation))]
+        figures = [_Figure(number, text) for text in words for number in range(len(names))]
+        return figures + [_Figure(None)] * tables[1].shape[1], np.concatenate(tables, 1)
+
+    def statistic(self) -> Floats:
+        """The largest standardised rank sum of each figure over all dates, [K]."""
+        return self._size
+
+    def limit(self, statistic: Floats) -> float:
+        """What the largest statistic of permuted pieces exceeds with `LEVEL`; infinite if no statistic does."""
+        draw, null = np.random.default_rng(0), list[float]()
+        for _ in range(NUM_PERMUTATIONS if len(statistic) else 0):
+            null.append(MARGIN * float(_largest_rank_sums(self._ranks[draw.permutation(len(self._ranks))])[0].max()))
+            if sum(value >= statistic.max() for value in null) > LEVEL * NUM_PERMUTATIONS:
+                return np.inf  # certainly not significant
+        return float(np.quantile(null, 1 - LEVEL)) if null else np.inf
+
+    def sentences(self, places: Int[np.ndarray, "k 1"]) -> list[Finding]:
+        """A finding for each signal, about its clearest figure."""
+        changed = sorted(places[:, 0].tolist(), key=lambda at: -self._size[at])
+        # Dates at which an input changes: a signal that changes there, too, may only follow it.
+        operated = [self._date[at] for at in changed if self._figures[at].component is None]
+        findings: dict[str, Finding] = {}
+        for at in changed:
+            component, date = self._figures[at].component, int(self._date[at])
+            if component is not None and self._names[component].signal not in findings:
+                near = any(abs(date - other) <= NEAR * len(self._pieces) for other in operated)
+                findings[self._names[component].signal] = self._finding(at, component, date, is_operated=near)
+        return list(findings.values())[:MAX_LISTED]
+
+    def _finding(self, at: int, component: int, date: int, *, is_operated: bool) -> Finding:
+        name, values, episode = self._names[component], self._values[:, at], self._pieces[date].number
+        signal = self._schema[name.signal]
+        unit = "" if signal.unit in ("1", "?") else f" {signal.unit}"
+        words = self._figures[at].words
+        before, after = (float(np.median(part)) for part in (values[:date], values[date:]))
+        return Finding(
+            problem=f"{part_of(signal, name.index)} changes from about episode {episode} on: the {words.format('')} "
+            f"of one linear model of the log goes from {before:.3g} to {after:.3g}{unit if '{}' in words else ''}",
+            fix=_ANOTHER_OPERATION if is_operated else _CHANGED,
+            severity=Severity.NOTE if is_operated else Severity.WARNING,
+            episode=episode,
+            signal=name.signal,
+            kind=FindingKind.CHANGED,
+            places=(Place(episode=episode),),
+        )
 
 
-def _varies(values: Floats) -> bool:
-    return bool(np.ptp(values) > 1e-9 * np.abs(values).max())
-
-
-def _pieces(tables: Sequence[StepTable]) -> list[StepTable]:
+def _pieces(tables: Sequence[Segment]) -> list[Segment]:
     """The tables, cut into about `NUM_PIECES` if they are fewer."""
     # Many short pieces give the dates at which a change can be found, but each must be long enough for its figures.
     steps = sum(len(table.actions) for table in tables)
     size = max(MIN_STEPS, steps // NUM_PIECES) if len(tables) < NUM_PIECES else steps
     pieces = []
     for table in tables:
-        count = max(1, len(table.actions) // size)
-        ends = np.linspace(0, len(table.actions), count + 1).astype(int).tolist()
-        pieces += [
-            replace(
-                table,
-                start=table.start + first,
-                states=table.states[first : stop + 1],
-                known=table.known[first : stop + 1],
-                actions=table.actions[first:stop],
-                inputs=table.inputs[first:stop],
-            )
-            for first, stop in pairwise(ends)
-        ]
-    return [table for table in pieces if len(table.actions) > 2 * LAGS]
+        edges = np.linspace(0, len(table.actions), max(1, len(table.actions) // size) + 1).astype(int).tolist()
+        pieces += [table.between(*ends) for ends in pairwise(edges)]
+    return [piece for piece in pieces if len(piece.actions) > 2 * LAGS]
 
 
-def _figures(pieces: Sequence[StepTable], names: Sequence[ComponentName], schema: Schema) -> list[_Figure]:
-    """All figures of the pieces."""
-    # One law for all pieces, and one for deviations from the level of each piece: levels may differ between episodes.
-    pooled, within = TransitionModel(pieces), TransitionModel(pieces, within=True)
-    residuals, own = [pooled.residual(piece) for piece in pieces], [within.residual(piece) for piece in pieces]
-    means = np.stack([part.mean(0) for part in own]) * pooled.spread
-    sizes = np.stack([np.sqrt(np.square(part).mean(0)) for part in residuals]) * pooled.spread
-    # Scores: products of features and residuals, whose mean is zero at the fit if one law holds.
-    products = []
-    for piece, first, second in zip(map(pooled.latest, pieces), residuals, own, strict=True):
-        both = ((piece, first / pooled.noise), (piece - piece.mean(0), (second - second.mean(0)) / within.noise))
-        products.append([x.T @ np.clip(error, -MAX_RESIDUAL, MAX_RESIDUAL) / len(x) for x, error in both])
-    table = np.array(products)  # [E, 2, features, C]
-    inputs, actions = (component_names(schema, role) for role in (Role.EXOGENOUS, Role.ACTION))
-    features = [*map(str, names), *inputs, "the duration of the step", *actions]
-    # Per component: level and size of its residuals, and its scores. Then what the inputs of each piece do.
-    figures = []
-    for number, name in enumerate(names):
-        unit = "" if schema[name.signal].unit in ("1", "?") else f" {schema[name.signal].unit}"
-        figures += [
-            _Figure(component=number, text=text, unit=unit, values=values[:, number])
-            for text, values in (("mean error", means), ("size of the errors", sizes))
-        ]
-        figures += [
-            _Figure(component=number, text=f"mean product of the error and {other}", values=values)
-            for other, products in zip(features, table[..., number].T, strict=True)
-            for values in products
-        ]
-    operation = np.stack([_operation(piece) for piece in pieces]).reshape(len(pieces), -1)
-    return figures + [_Figure(component=None, values=values) for values in operation.T]
-
-
-def _operation(piece: StepTable) -> Floats:
-    """Level, spread and speed of the inputs of a piece, [3, m + e]."""
-    inputs = np.concatenate([piece.actions, piece.inputs], 1)
-    return np.stack([np.median(inputs, axis=0), inputs.std(0), np.diff(inputs, axis=0).std(0)])
-
-
-def _test(values: Floats) -> tuple[Floats, NDArray[np.intp], float]:
-    """The statistic and the date of each figure [K], and the limit that the largest one exceeds with `LEVEL`."""
-    ranks = rankdata(values, axis=0)
-    ranks = (ranks - ranks.mean(0)) / ranks.std(0)
-    size, date = _largest_rank_sums(ranks)
-    draw, null = np.random.default_rng(0), list[float]()
-    for _ in range(NUM_PERMUTATIONS):
-        null.append(float(_largest_rank_sums(ranks[draw.permutation(len(ranks))])[0].max()))
-        if sum(MARGIN * statistic >= size.max() for statistic in null) > LEVEL * NUM_PERMUTATIONS:
-            return size, date, np.inf  # certainly not significant
-    return size, date, MARGIN * float(np.quantile(null, 1 - LEVEL))
-
-
-def _largest_rank_sums(ranks: Floats) -> tuple[Floats, NDArray[np.intp]]:
+def _largest_rank_sums(ranks: Floats) -> tuple[Floats, Int[np.ndarray, "K"]]:
     """The largest standardised rank sum over all dates of each column of standardised ranks [E, K], and its date."""
     # Rank sums before each date, in units of their standard deviation if the ranks were independent.
     count = len(ranks)
@@ -202,21 +188,3 @@ def _long_run(values: Floats) -> Floats:
     reach = round(BANDWIDTH * count ** (1 / 3))
     lags = [(1 - lag / (reach + 1)) * (values[lag:] * values[:-lag]).sum(0) / count for lag in range(1, reach + 1)]
     return np.asarray(1 + 2 * np.sum(lags, axis=0) / variance)
-
-
-def _finding(
-    figure: _Figure, name: ComponentName, schema: Schema, pieces: Sequence[StepTable], date: int, *, is_operated: bool
-) -> Finding:
-    """The finding about a component, with its clearest figure."""
-    before, after = (float(np.median(part)) for part in (figure.values[:date], figure.values[date:]))
-    episode = pieces[date].number
-    return Finding(
-        problem=f"{part_of(schema[name.signal], name.index)} changes from about episode {episode} on: "
-        f"the {figure.text} of one linear model of the log goes from {before:.3g} to {after:.3g}{figure.unit}",
-        fix=_ANOTHER_OPERATION if is_operated else _CHANGED,
-        severity=Severity.NOTE if is_operated else Severity.WARNING,
-        episode=episode,
-        signal=name.signal,
-        kind=FindingKind.CHANGED,
-        places=(Place(episode=episode),),
-    )

@@ -16,21 +16,20 @@ Both null distributions come from the log itself (`NullDistribution`), so that e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int
+from scipy.ndimage import maximum_filter1d
 
 from worldline.data.checks import Finding, FindingKind, Place, warning
-from worldline.data.quality.changes import changes
-from worldline.data.quality.false_alarms import MAXIMA, MEANS
+from worldline.data.quality.changes import Changes
+from worldline.data.quality.false_alarms import MAXIMA, MEANS, LogTest
 from worldline.data.quality.segments import Segment
-from worldline.data.quality.transition_model import LAGS, StepTable, TransitionModel, step_tables
+from worldline.data.quality.transition_model import LAGS, TransitionModel, step_tables
 from worldline.formatting import first_of, plural
 from worldline.schema import Schema
-
-Floats = NDArray[np.floating]
+from worldline.stats import Floats
 
 PART: Final = 35
 """Steps of the parts of a log whose largest jumps are compared."""
@@ -59,87 +58,118 @@ def inconsistencies(tracks: Sequence[Segment], schema: Schema) -> tuple[Finding,
     if not names:
         return ()
     model = TransitionModel(tables)
-    shifted = _shifted_actions(tables, model)
+    shifted = ShiftedParts(tables, model).findings()
     # The effects of actions in the wrong row look like jumps.
     late = {place.episode for finding in shifted for place in finding.places}
-    joined = _joins([finding for finding in tables if finding.number not in late], model)
-    return (*changes(tables, names, schema), *joined, *shifted)
+    joined = Joins([table for table in tables if table.number not in late], model).findings()
+    return (*Changes(tables, names, schema).findings(), *joined, *shifted)
 
 
-def _joins(tables: Sequence[StepTable], model: TransitionModel) -> list[Finding]:
-    """A warning if nearly all observations jump at once in some rows."""
-    # The jump of a step is one that nearly all components exceed. The largest of each part give the null distribution.
-    sizes, largest = list[Floats](), list[float]()
-    for table in tables:
-        residual = np.abs(model.residual(table))
-        at = int(STILL * (residual.shape[1] - 1))
-        size = np.partition(residual / model.noise, at, axis=1)[:, at]
-        largest += [float(part.max()) for part in np.array_split(size, max(1, len(size) // PART))]
-        sizes.append(np.where(residual.mean(1) >= MIN_JUMP, size, 0.0))
-    if not np.isfinite(MAXIMA.limit(np.array(largest))):
-        return []
-    # There are seams. More of them are named as long as hardly one of these places is expected to be none.
-    least = MAXIMA.exceeded_by(MAX_WRONG / len(largest), np.array(largest))
-    places = [
-        Place(episode=table.number, start=table.start + LAGS + step)
-        for table, size in zip(tables, sizes, strict=True)
-        for step in _peaks(size, least)
-    ]
-    if not places:
-        return []
-    episodes = dict.fromkeys(str(place.episode) for place in places)
-    rows = "" if len(places) == len(episodes) else f", in {len(places)} rows"
-    return [
-        warning(
-            problem=f"all observations jump at once in {plural(len(episodes), 'episode')} "
-            f"({first_of(list(episodes))}){rows}",
-            fix="Two recordings may have been joined, or rows are missing. Split them there.",
-            episode=places[0].episode,
-            step=places[0].start,
-            kind=FindingKind.JOINED,
-            places=tuple(places),
-        )
-    ]
+class Joins(LogTest):
+    """Rows in which nearly all observations jump at once.
+
+    Args:
+        tables: of the log, by episode.
+        model: of the log.
+    """
+
+    def __init__(self, tables: Sequence[Segment], model: TransitionModel) -> None:
+        self._largest, sizes = list[float](), list[Floats]()
+        # The jump of a step is one that nearly all components exceed. The largest of each part give the limit.
+        for table in tables:
+            residual = np.abs(model.residual(table))
+            at = int(STILL * (residual.shape[1] - 1))
+            size = np.partition(residual / model.noise, at, axis=1)[:, at]
+            self._largest += [float(part.max()) for part in np.array_split(size, max(1, len(size) // PART))]
+            # A seam is the largest jump among its neighbours, whose predictions use the same rows.
+            size = np.where(residual.mean(1) >= MIN_JUMP, size, 0.0)
+            sizes.append(np.where(size == maximum_filter1d(size, 2 * LAGS + 1), size, 0.0))
+        self._jumps, counts = np.concatenate([[], *sizes]), map(len, sizes)
+        self._steps = [
+            (table, LAGS + step) for table, count in zip(tables, counts, strict=True) for step in range(count)
+        ]
+
+    def statistic(self) -> Floats:
+        """The size of the jump of each step, [steps]; 0 if it is no seam."""
+        return self._jumps
+
+    def limit(self, statistic: Floats) -> float:
+        """Infinite without a seam; else so low that hardly one of the named seams is expected to be none."""
+        largest = np.array(self._largest)
+        if not np.isfinite(MAXIMA.limit(largest)):
+            return np.inf
+        return MAXIMA.exceeded_by(MAX_WRONG / len(largest), largest)
+
+    def sentences(self, places: Int[np.ndarray, "k 1"]) -> list[Finding]:
+        """One warning about all seams."""
+        steps = [self._steps[at] for at in places[:, 0]]
+        seams = [Place(episode=table.number, start=table.start + step) for table, step in steps]
+        episodes = list(dict.fromkeys(str(seam.episode) for seam in seams))
+        rows = "" if len(seams) == len(episodes) else f", in {len(seams)} rows"
+        return [
+            warning(
+                problem=f"all observations jump at once in {plural(len(episodes), 'episode')} "
+                f"({first_of(episodes)}){rows}",
+                fix="Two recordings may have been joined, or rows are missing. Split them there.",
+                episode=seams[0].episode,
+                step=seams[0].start,
+                kind=FindingKind.JOINED,
+                places=tuple(seams),
+            )
+        ]
 
 
-def _peaks(size: Floats, least: float) -> list[int]:
-    """The steps above a limit that are the largest among their neighbours, whose predictions use the same rows."""
-    steps = np.flatnonzero(size > least)
-    return [int(at) for at in steps if size[at] == size[max(0, at - LAGS) : at + LAGS + 1].max()]
+class ShiftedParts(LogTest):
+    """Halves of episodes in which the actions fit better one row earlier or later.
+
+    Args:
+        tables: of the log, by episode.
+        model: of the log.
+    """
+
+    def __init__(self, tables: Sequence[Segment], model: TransitionModel) -> None:
+        self._gains, self._halves = list[float](), list[tuple[bool, int, Place]]()
+        for table in tables:
+            fit = {shift: model.surprise(table, shift).sum(1) for shift in (0, -1, 1)}
+            for shift in (-1, 1):
+                halves = np.array_split(fit[0] - fit[shift], 2)
+                for half, first in zip(halves, (0, len(halves[0])), strict=True):
+                    if len(half) >= MIN_BLOCKS * BLOCK:
+                        place = Place(episode=table.number, start=table.start + LAGS - 1 + first)
+                        self._gains.append(float(half.mean()))
+                        self._halves.append((_is_steady(half), shift, place))
+
+    def statistic(self) -> Floats:
+        """The mean decrease of the squared residuals' logarithm by each shift in each half, [halves]."""
+        return np.array(self._gains)
+
+    def limit(self, statistic: Floats) -> float:
+        """The larger of what the log itself explains and what matters."""
+        return max(MIN_GAIN, MEANS.limit(statistic))
+
+    def sentences(self, places: Int[np.ndarray, "k 1"]) -> list[Finding]:
+        """One warning about the better half and shift of each episode."""
+        steady = [at for at in places[:, 0] if self._halves[at][0]]
+        ranked = [self._halves[at][1:] for at in sorted(steady, key=self._gains.__getitem__)]
+        if not ranked:
+            return []
+        best, (shift, clearest) = {place.episode: place for _, place in ranked}, ranked[-1]
+        parts = tuple(best[episode] for episode in sorted(best))
+        where = f"in {plural(len(parts), 'episode')} ({first_of([str(place.episode) for place in parts])})"
+        return [
+            warning(
+                problem=f"the actions of a part fit better if taken one row {'later' if shift > 0 else 'earlier'}, "
+                f"{where}; the clearest is episode {clearest.episode}",
+                fix="Actions may be shifted there. Compare their times with the original, or leave these episodes out.",
+                episode=clearest.episode,
+                step=clearest.start,
+                kind=FindingKind.SHIFTED,
+                places=parts,
+            )
+        ]
 
 
-def _shifted_actions(tables: Sequence[StepTable], model: TransitionModel) -> list[Finding]:
-    """A warning about the episodes in a half of which the actions fit better one row earlier or later."""
-    # The gain of each half and shift; `better` holds those whose gain is steady over blocks of steps.
-    gains, better = list[float](), list[tuple[float, int, Place]]()
-    for table in tables:
-        fit = {shift: model.surprise(table, shift).sum(1) for shift in (0, -1, 1)}
-        for shift in (-1, 1):
-            halves = np.array_split(fit[0] - fit[shift], 2)
-            for half, first in zip(halves, (0, len(halves[0])), strict=True):
-                if len(half) < MIN_BLOCKS * BLOCK:
-                    continue
-                blocks = np.array([part.mean() for part in np.array_split(half, len(half) // BLOCK)])
-                gains.append(float(half.mean()))
-                if blocks.mean() > MIN_CERTAINTY * blocks.std(ddof=1) / np.sqrt(len(blocks)):
-                    better.append((gains[-1], shift, Place(episode=table.number, start=table.start + LAGS - 1 + first)))
-    # A gain counts if it is larger than those that the log itself explains.
-    least = max(MIN_GAIN, MEANS.limit(np.array(gains)))
-    # The better half and shift of each episode.
-    best = {half[2].episode: half for half in sorted(better, key=itemgetter(0)) if half[0] > least}
-    if not best:
-        return []
-    _, shift, clearest = max(best.values(), key=itemgetter(0))
-    places = tuple(best[episode][2] for episode in sorted(best))
-    where = f"in {plural(len(best), 'episode')} ({first_of([str(place.episode) for place in places])})"
-    return [
-        warning(
-            problem=f"the actions of a part fit better if taken one row {'later' if shift > 0 else 'earlier'}, "
-            f"{where}; the clearest is episode {clearest.episode}",
-            fix="Actions may be shifted there. Compare their times with the original, or leave these episodes out.",
-            episode=clearest.episode,
-            step=clearest.start,
-            kind=FindingKind.SHIFTED,
-            places=places,
-        )
-    ]
+def _is_steady(gain: Floats) -> bool:
+    """Whether the mean gain of the steps of a half is certain over its blocks."""
+    blocks = np.array([part.mean() for part in np.array_split(gain, len(gain) // BLOCK)])
+    return bool(blocks.mean() > MIN_CERTAINTY * blocks.std(ddof=1) / np.sqrt(len(blocks)))

@@ -8,16 +8,21 @@ from itertools import combinations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldline.data.quality import segments
-from worldline.data.quality.predictability import better, changes, residuals, residuals_at_changes
-from worldline.data.quality.segments import NUM_FOLDS, clipped, folds, scaled
+from worldline.data.quality.regressions import (
+    NUM_FOLDS,
+    action_changes,
+    better,
+    clipped,
+    folds,
+    residuals,
+    residuals_at_changes,
+    scaled,
+)
 from worldline.errors import DataError
-from worldline.schema import Kind, Role, Schema
-
-Floats = NDArray[np.floating]
-Booleans = NDArray[np.bool_]
+from worldline.schema import Role, Schema
+from worldline.stats import Floats
 
 NUM_BINS: Final = 6
 MAX_PAIRED: Final = 12
@@ -34,7 +39,6 @@ class ActionCoverage:
         name: of the signal and component.
         predictable: share of its variance that past observations and actions explain, on held-out episodes, 0 to 1.
             Of an action that is held for many rows, the share of its new level where it changes.
-        excitation: 1 - `predictable`, the share from which its effect can be learned.
         least: smallest logged value.
         greatest: largest logged value.
         low: smallest possible value; None if the schema has no bound.
@@ -46,7 +50,6 @@ class ActionCoverage:
 
     name: str
     predictable: float
-    excitation: float
     least: float
     greatest: float
     low: float | None
@@ -112,20 +115,19 @@ def survey(tracks: Sequence[segments.Segment], schema: Schema, seed: int = 0) ->
     dropped = segments.seldom_seen(tracks)
     tracks = [segments.without(segment, dropped) for segment in tracks]
     # The known rows of all segments as one table.
-    states = np.concatenate([segment.table[:-1] for segment in tracks])
-    actions = np.concatenate([segment.actions for segment in tracks])
     known = np.concatenate([segment.whole[:-1] for segment in tracks])
-    used = _actions(tracks, schema, np.random.default_rng([seed, 3]))
+    states = np.concatenate([segment.table[:-1] for segment in tracks])[known]
+    actions = np.concatenate([segment.actions for segment in tracks])
+    used = _actions(actions, _predictable(tracks, schema, np.random.default_rng([seed, 3])), schema)
     kept = Schema(signals=tuple(signal for signal in schema.signals if signal.name not in dropped))
-    names = (*segments.component_names(kept, Role.OBSERVATION), *segments.component_names(kept, Role.ACTION))
-    pairs = _pairs(np.concatenate([states, actions], 1)[known], names)
+    names = [name for role in (Role.OBSERVATION, Role.ACTION) for name in segments.component_names(kept, role)]
+    pairs = _pairs(np.concatenate([states, actions[known]], 1), names)
     # The observations whose dimension is measured: numbers, or the pixels of a camera without any.
-    seen = scaled(clipped(states[known]))
+    seen = scaled(clipped(states))
     if not seen.shape[1] and tracks[0].pictures:
-        camera = next(iter(tracks[0].pictures))
-        images = [segment.pictures[camera][:-1].reshape(len(segment.actions), -1) for segment in tracks]
-        pixels = np.concatenate(images)[known]
-        seen = pixels[np.random.default_rng([seed, 4]).permutation(len(pixels))[:4000]].astype(np.float64)
+        images = np.concatenate([next(iter(segment.pictures.values()))[:-1] for segment in tracks])[known]
+        chosen = np.random.default_rng([seed, 4]).permutation(len(images))[:4000]
+        seen = images[chosen].reshape(len(chosen), -1).astype(np.float64)
     return Coverage(
         actions=used,
         effective_dimension=_effective_dimension(seen),
@@ -143,58 +145,41 @@ def _effective_dimension(table: Floats) -> float:
 
     Source: Gao et al. 2017, "A theory of multineuronal dimensionality, dynamics and measurement", section 2.
     """
-    if len(table) < 2 or not table.shape[1]:
-        return 0.0
-    centred = table - table.mean(0)
+    centred = table - table.mean(0) if len(table) else table
     covariance = centred.T @ centred
     squares = float((covariance**2).sum())
     return float(np.trace(covariance) ** 2 / squares) if squares > 0 else 0.0
 
 
-def _actions(
-    tracks: Sequence[segments.Segment], schema: Schema, draw: np.random.Generator
-) -> tuple[ActionCoverage, ...]:
-    actions = np.concatenate([segment.actions for segment in tracks])
-    predictable = _predictable(tracks, schema, draw)
-    coverages: list[ActionCoverage] = []
-    column = 0
-    for signal in (segment for segment in schema.actions if segment.kind is not Kind.IMAGE):
-        names = segments.names_of(signal)
-        table, share = actions[:, column : column + len(names)], predictable[column : column + len(names)]
-        column += len(names)
-        if signal.num_values is not None:
+def _actions(actions: Floats, predictable: Floats, schema: Schema) -> tuple[ActionCoverage, ...]:
+    """Per component the used part of the range between the bounds; per discrete action that of its values."""
+    coverages = []
+    for signal, columns in segments.columns_of(schema, Role.ACTION).items():
+        table, share = actions[:, columns], predictable[columns]
+        names, size = segments.names_of(signal), signal.num_values or 0
+        bounds = [signal.low or (None,) * len(names), signal.high or (None,) * len(names)]
+        if size:
             # The last value has no column.
-            chosen = np.where(table.sum(1) == 0, table.shape[1], table.argmax(1))
-            coverages.append(_usage(signal.name, float(share.mean()), chosen, 0.0, signal.size - 1.0, signal.size))
-            continue
-        for part, name in enumerate(names):
-            low, high = _bound(signal.low, part), _bound(signal.high, part)
-            coverages.append(_usage(name, float(share[part]), table[:, part], low, high))
+            table = np.where(table.sum(1) == 0, table.shape[1], table.argmax(1))[:, None]
+            names, share, bounds = [signal.name], share.mean(keepdims=True), [(0.0,), (size - 1.0,)]
+        for name, part, values, *ends in zip(names, share.tolist(), table.T, *bounds, strict=True):
+            low, high = (None if end is None or not np.isfinite(end) else end for end in ends)
+            least, greatest = float(values.min()), float(values.max())
+            first, last = least if low is None else low, greatest if high is None else high
+            tenths = np.clip((values - first) / (last - first or 1.0) * 10, 0, 9).astype(np.int64)
+            coverages.append(
+                ActionCoverage(
+                    name=name,
+                    predictable=part,
+                    least=least,
+                    greatest=greatest,
+                    low=low,
+                    high=high,
+                    used=len(np.unique(values)) / size if size else len(np.unique(tenths)) / 10,
+                    never=tuple(sorted(set(range(size)) - set(values.tolist()))),
+                )
+            )
     return tuple(coverages)
-
-
-def _usage(
-    name: str, predictable: float, values: NDArray[np.number], low: float | None, high: float | None, size: int = 0
-) -> ActionCoverage:
-    """Coverage of the range between the bounds, or of the `size` values of a discrete action."""
-    least, greatest = float(values.min()), float(values.max())
-    first, last = least if low is None else low, greatest if high is None else high
-    tenths = np.clip((values.astype(np.float64) - first) / (last - first or 1.0) * 10, 0, 9).astype(np.int64)
-    return ActionCoverage(
-        name=name,
-        predictable=predictable,
-        excitation=1 - predictable,
-        least=least,
-        greatest=greatest,
-        low=low,
-        high=high,
-        used=len(np.unique(values)) / size if size else len(np.unique(tenths)) / 10,
-        never=tuple(sorted(set(range(size)) - set(values.tolist()))),
-    )
-
-
-def _bound(bounds: tuple[float, ...] | None, part: int) -> float | None:
-    return None if bounds is None or not np.isfinite(bounds[part]) else bounds[part]
 
 
 def _predictable(tracks: Sequence[segments.Segment], schema: Schema, draw: np.random.Generator) -> Floats:
@@ -208,53 +193,45 @@ def _predictable(tracks: Sequence[segments.Segment], schema: Schema, draw: np.ra
         return np.zeros(tracks[0].actions.shape[1])
     size = 20 if len(tracks) < NUM_FOLDS else segments.SEGMENT
     group = np.concatenate([number * segments.SEGMENT + at // size for number, at in enumerate(steps)])
+    chosen = np.sort(draw.permutation(len(group))[: segments.MAX_STEPS // 2])
     # What a policy may know when it chooses action t.
-    past = []
-    for part, at in zip(tracks, steps, strict=True):
-        columns = [part.actions[at - 2], part.actions[at - 1], part.table[at - 1], part.table[at], part.inputs[at]]
-        past.append(np.concatenate(columns, 1))
-    target = np.concatenate([segment.actions[at] for segment, at in zip(tracks, steps, strict=True)])
-    chosen = np.sort(draw.permutation(len(target))[: segments.MAX_STEPS // 2])
-    table, target = np.concatenate(past)[chosen], target[chosen]
+    past = [
+        np.concatenate([s.actions[at - 2], s.actions[at - 1], s.table[at - 1], s.table[at], s.inputs[at]], 1)
+        for s, at in zip(tracks, steps, strict=True)
+    ]
+    table = np.concatenate(past)[chosen]
+    target = np.concatenate([segment.actions[at] for segment, at in zip(tracks, steps, strict=True)])[chosen]
     before = table[:, target.shape[1] : 2 * target.shape[1]]
     fold = folds(np.unique(group[chosen], return_inverse=True)[1], draw)
     left = better(*residuals(table, target, fold, draw))
-    at_changes = residuals_at_changes(table, target, changes(target, before, schema), fold, draw)
+    at_changes = residuals_at_changes(table, target, action_changes(target, before, schema), fold, draw)
     # The smaller share of all rows and of the rows with a change: an action that is held is no predictable action.
-    shares = [
-        [_share_explained(*columns) for columns in zip(residual.T, target.T, strict=True)]
-        for residual in (left, at_changes)
-    ]
-    return np.asarray(np.min(shares, 0))
+    return np.minimum(_shares_explained(left, target), _shares_explained(at_changes, target))
 
 
-def _share_explained(left: Floats, target: Floats) -> float:
-    """R², from 0 to 1, over the rows with a residual; 1 for a constant target, and without residuals."""
-    known = np.isfinite(left)
-    spread = float(target[known].var()) if known.any() else 0.0
-    return float(np.clip(1 - (left[known] ** 2).mean() / spread, 0, 1)) if spread > 0 else 1.0
+def _shares_explained(left: Floats, target: Floats) -> Floats:
+    """R² of each column, from 0 to 1, over the rows with a residual; 1 for constant columns and without residuals."""
+    shares = []
+    for residual, values in zip(left.T, target.T, strict=True):
+        known = np.isfinite(residual)
+        spread = float(values[known].var()) if known.any() else 0.0
+        shares.append(np.clip(1 - (residual[known] ** 2).mean() / spread, 0, 1) if spread > 0 else 1.0)
+    return np.array(shares)
 
 
 def _pairs(table: Floats, names: Sequence[str]) -> tuple[PairCoverage, ...]:
     """The share of visited cells for each pair of components, ascending."""
     # The cell of each row per component; the range holds 98 % of the values, so that outliers do not widen it.
-    bins: list[NDArray[np.intp]] = []
-    kept: list[str] = []
-    for name, values in zip(names, table.T, strict=True):
-        if len(kept) == MAX_PAIRED or not len(values):
-            break
-        low, high = np.quantile(values, (0.01, 0.99))
-        if high <= low:
-            continue
-        cell = np.clip((values - low) / (high - low) * NUM_BINS, 0, NUM_BINS - 1).astype(np.int64)
-        bins.append(np.unique(cell, return_inverse=True)[1])
-        kept.append(name)
+    low, high = np.quantile(table, (0.01, 0.99), axis=0) if len(table) else np.zeros((2, len(names)))
+    kept = np.flatnonzero(high > low)[:MAX_PAIRED].tolist()
+    cells = np.clip((table[:, kept] - low[kept]) / (high - low)[kept] * NUM_BINS, 0, NUM_BINS - 1).astype(np.int64)
     # Cells that a component never visits do not count: its own coverage is measured elsewhere.
+    bins = [np.unique(column, return_inverse=True)[1] for column in cells.T]
     pairs = []
-    for (name, cells), (other_name, other_cells) in combinations(zip(kept, bins, strict=True), 2):
-        width = int(other_cells.max()) + 1
-        share = len(np.unique(cells * width + other_cells)) / ((int(cells.max()) + 1) * width)
-        pairs.append(PairCoverage(one=name, other=other_name, share=share))
+    for (at, first), (other, second) in combinations(zip(kept, bins, strict=True), 2):
+        width = int(second.max()) + 1
+        share = len(np.unique(first * width + second)) / ((int(first.max()) + 1) * width)
+        pairs.append(PairCoverage(one=names[at], other=names[other], share=share))
     return tuple(sorted(pairs, key=lambda pair: pair.share))
 
 

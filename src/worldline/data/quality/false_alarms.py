@@ -1,12 +1,23 @@
-"""The false-alarm rate of all findings of a log, and extreme values that the log itself does not explain."""
+"""What all tests of a log share: their false-alarm rate, null distributions from the log itself, and their three steps.
+
+A test computes a statistic for each place of a log, and a limit that the statistics of a correct log exceed with the
+probability `LEVEL`, whatever their number. It words a finding for what is above the limit.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int
 from scipy.stats import gamma, gumbel_r, norm
+
+from worldline.data.checks import Finding
+from worldline.schema import Signal
+from worldline.stats import Floats
 
 FALSE_ALARM_RATE: Final = 0.03
 """Nominal probability that a correct log has any warning of `worldline check`. The families of tests share it."""
@@ -15,10 +26,32 @@ LEVEL: Final = FALSE_ALARM_RATE / len(FAMILIES)
 """Nominal probability of a false alarm of one family, over all signals and places of a log."""
 MIN_VALUES: Final = 20
 """Smallest number of values from which a distribution follows."""
-
-
 SEVERAL: Final = 0.1
 """Share of the level for each test of several values; it hardly changes their limits."""
+MAX_FINDINGS: Final = 5
+"""Findings of one kind for one signal; the last gives the number of further ones."""
+
+
+class LogTest(ABC):
+    """One family of tests of a log."""
+
+    @abstractmethod
+    def statistic(self) -> Floats:
+        """A statistic for each place, [...]."""
+
+    @abstractmethod
+    def limit(self, statistic: Floats) -> Floats | float:
+        """What the statistics of a correct log exceed with the probability `LEVEL`; broadcasts to their shape."""
+
+    @abstractmethod
+    def sentences(self, places: Int[np.ndarray, "k axes"]) -> list[Finding]:
+        """The findings about the places whose statistic is above the limit."""
+
+    def findings(self) -> list[Finding]:
+        """The findings about the log; empty if its statistics are those of a correct log."""
+        statistic = self.statistic()
+        above = np.argwhere(statistic > self.limit(statistic))
+        return self.sentences(above) if len(above) else []
 
 
 class NullDistribution(NamedTuple):
@@ -34,7 +67,7 @@ class NullDistribution(NamedTuple):
     quantiles: tuple[float, float]
     counts: tuple[int, ...]
 
-    def limit(self, values: NDArray[np.floating], tested: NDArray[np.floating] | None = None) -> float:
+    def limit(self, values: Floats, tested: Floats | None = None) -> float:
         """The smallest value that is extreme at `LEVEL`; infinite if no value is.
 
         The number of values above a limit is nearly Poisson distributed. One value above a high limit is a finding, and
@@ -49,12 +82,11 @@ class NullDistribution(NamedTuple):
             return np.inf
         # So many values are expected above a limit that `counts` of them are improbable. Most of the level is for one.
         levels = LEVEL * np.append(1 - SEVERAL * (len(self.counts) - 1), np.full(len(self.counts) - 1, SEVERAL))
-        expected = gamma.ppf(levels, self.counts)
-        limits = [self.exceeded_by(at / len(tested), values) for at in expected]
+        limits = [self.exceeded_by(at / len(tested), values) for at in gamma.ppf(levels, self.counts)]
         above = [at for at, count in zip(limits, self.counts, strict=True) if (tested > at).sum() >= count]
         return min(above, default=np.inf)
 
-    def exceeded_by(self, share: float, values: NDArray[np.floating]) -> float:
+    def exceeded_by(self, share: float, values: Floats) -> float:
         """The limit that this share of the values exceeds in a correct log."""
         low, high = np.quantile(values, self.quantiles)
         first, last = self.family.ppf(self.quantiles)
@@ -66,3 +98,27 @@ RUNS: Final = NullDistribution(gumbel_r, (0.4, 0.9), (1, 3))
 """Of maxima without the largest one of each part, so that no value is faulty."""
 MEANS: Final = NullDistribution(norm, (0.2, 0.75), (1, 3, 8))
 """Of means of many steps."""
+
+
+def part_of(signal: Signal, component: int) -> str:
+    """The subject of a sentence about a component."""
+    if signal.size == 1 or signal.num_values is not None:
+        return "it"
+    return f"component {signal.components[component] if signal.components else component}"
+
+
+def few(findings: Sequence[Finding]) -> list[Finding]:
+    """At most `MAX_FINDINGS` findings for each signal; the last gives the number of further ones."""
+    by_signal: dict[str | None, list[Finding]] = {}
+    for finding in findings:
+        by_signal.setdefault(finding.signal, []).append(finding)
+    shown = []
+    for alike in by_signal.values():
+        head, rest = alike[:MAX_FINDINGS], alike[MAX_FINDINGS - 1 :]
+        if len(rest) > 1:
+            places = tuple(place for finding in rest for place in finding.places)
+            head[-1] = replace(
+                head[-1], problem=f"{head[-1].problem} (and {len(rest) - 1} more like this)", places=places
+            )
+        shown += head
+    return shown

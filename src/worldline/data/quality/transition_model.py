@@ -9,10 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.quality.segments import Segment, names_of
+from worldline.data.quality.segments import Segment
 from worldline.schema import Kind, Schema
-
-Floats = NDArray[np.floating]
+from worldline.stats import Floats
 
 LAGS: Final = 3
 """Observations and inputs from which the model predicts."""
@@ -27,32 +26,6 @@ NUM_FITS: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepTable:
-    """The numeric columns of a segment.
-
-    Args:
-        number: of the episode.
-        start: first step in the episode.
-        states: [T+1, C] components of vector observations.
-        actions: [T, m].
-        inputs: [T, e].
-        known: [T+1] whether no value is missing that is usually observed. Missing values repeat the last one.
-    """
-
-    number: int
-    start: int
-    states: Floats
-    actions: Floats
-    inputs: Floats
-    known: NDArray[np.bool_]
-
-    @property
-    def usable(self) -> NDArray[np.bool_]:
-        """Whether the values of each step of `TransitionModel.residual` are known, [steps]."""
-        return np.asarray(np.lib.stride_tricks.sliding_window_view(self.known, LAGS + 1).all(1))
-
-
-@dataclass(frozen=True, kw_only=True)
 class ComponentName:
     """One component of a vector observation: name of the signal, and index of the component."""
 
@@ -60,50 +33,52 @@ class ComponentName:
     index: int
 
 
-def step_tables(tracks: Sequence[Segment], schema: Schema) -> tuple[list[ComponentName], list[StepTable]]:
-    """The components of vector observations that vary and are no angles, and the tables of segments, by episode.
+def step_tables(tracks: Sequence[Segment], schema: Schema) -> tuple[list[ComponentName], list[Segment]]:
+    """The components of vector observations that vary and are no angles, and segments with these columns, by episode.
 
     Args:
         tracks: segments of one schema, at most one per episode.
         schema: of the log.
     """
-    # The columns of vectors; angles would jump at their period, and images and discrete signals have no linear law.
-    names, columns, index = list[ComponentName](), list[int](), 0
-    for signal in schema.observations:
-        if signal.kind is Kind.IMAGE:
-            continue
-        width = len(names_of(signal))
-        if signal.kind is Kind.VECTOR and signal.period is None:
-            names += [ComponentName(signal=signal.name, index=number) for number in range(width)]
-            columns += range(index, index + width)
-        index += width
-    tracks = [segment for segment in tracks if len(segment.actions) > 2 * LAGS]
-    tracks.sort(key=lambda segment: segment.number)
-    if not tracks or not columns:
+    # Angles would jump at their period, and images and discrete signals have no linear law.
+    vectors = [s.name for s in schema.observations if s.kind is Kind.VECTOR and s.period is None]
+    long = sorted((part for part in tracks if len(part.actions) > 2 * LAGS), key=lambda part: part.number)
+    if not long or not vectors:
         return [], []
     # Without gaps and constant columns.
-    states = [segment.table[:, columns] for segment in tracks]
-    middle = np.nanmedian(np.concatenate(states), axis=0)  # NaN before the first observation of an episode
-    states = [np.where(np.isnan(table), middle, table) for table in states]
-    moving = np.flatnonzero(np.concatenate(states).std(0) > 0)
-    # A signal that is seldom observed does not exclude rows.
-    signals = dict.fromkeys(component.signal for component in names)
-    masks = {signal: [segment.known[signal] for segment in tracks] for signal in signals}
-    usual = [parts for parts in masks.values() if np.concatenate(parts).mean() >= MIN_KNOWN]
-    tables = [
-        StepTable(
-            number=segment.number,
-            start=segment.start,
-            states=table[:, moving],
-            actions=segment.actions,
-            inputs=segment.inputs,
-            known=np.all([parts[at] for parts in usual], axis=0) if usual else np.ones(len(table), np.bool_),
-        )
-        for at, (segment, table) in enumerate(zip(tracks, states, strict=True))
+    states = np.concatenate([part.table for part in long])
+    middle = np.nanmedian(states, axis=0) if states.size else 0.0  # NaN before the first observation of an episode
+    moving = np.flatnonzero(np.where(np.isnan(states), middle, states).std(0) > 0)
+    chosen = [at for at in moving.tolist() if long[0].columns[at] in vectors]
+    names = [
+        ComponentName(signal=long[0].columns[at], index=at - long[0].columns.index(long[0].columns[at]))
+        for at in chosen
     ]
-    if np.concatenate([segment.usable for segment in tables]).mean() < MIN_USABLE:
-        tables = [replace(segment, known=np.ones_like(segment.known)) for segment in tables]
-    return [names[at] for at in moving], tables
+    # A signal that is seldom observed does not exclude rows.
+    usual = [name for name in vectors if np.concatenate([part.known[name] for part in long]).mean() >= MIN_KNOWN]
+    tables = []
+    for part in long:
+        table = replace(part, table=np.where(np.isnan(part.table), middle, part.table)).with_columns(chosen)
+        tables.append(replace(table, known={name: part.known[name] for name in usual}, pictures={}))
+    if np.concatenate([_usable(table) for table in tables]).mean() < MIN_USABLE:
+        tables = [replace(table, known={}) for table in tables]
+    return names, tables
+
+
+def _usable(table: Segment) -> NDArray[np.bool_]:
+    """Whether the values of each step of `TransitionModel.residual` are known, [steps]."""
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(table.whole, LAGS + 1).all(1))
+
+
+def _inputs(table: Segment, shift: int = 0) -> Floats:
+    """What the model predicts each step from: observation, inputs and action of `LAGS` rows, the last one first."""
+    count = len(table.actions)
+    now = np.arange(LAGS - 1, count)
+    rows = [
+        (table.table[now - lag], table.inputs[now - lag], table.actions[np.clip(now - lag + shift, 0, count - 1)])
+        for lag in range(LAGS)
+    ]
+    return np.concatenate([part for parts in rows for part in parts], 1)
 
 
 class TransitionModel:
@@ -114,16 +89,17 @@ class TransitionModel:
         within: whether to fit to deviations from the means of each table, so that tables may differ in level.
     """
 
-    def __init__(self, tables: Sequence[StepTable], *, within: bool = False) -> None:
-        self._scales = [_scale([getattr(table, part) for table in tables]) for part in ("states", "actions", "inputs")]
-        self.spread = self._scales[0][1]
-        scaled = [self._standardised(table) for table in tables]
+    def __init__(self, tables: Sequence[Segment], *, within: bool = False) -> None:
+        self.spread = np.concatenate([table.table for table in tables]).std(0)
+        raw = np.concatenate([_inputs(table) for table in tables])
+        self._middle, spread = raw.mean(0), raw.std(0)
+        self._spread = np.where(spread > 0, spread, 1.0)
         features, change = (
-            np.concatenate([part - within * part.mean(0) for part in parts])
-            for parts in ([_features(table, 0) for table in scaled], [_change(table) for table in scaled])
+            np.concatenate([part - within * part.mean(0) for part in map(parts, tables)])
+            for parts in (self._features, self._change)
         )
         # Fits and drops the steps that fit worst, so that faults in the log do not become part of the law.
-        usable = np.flatnonzero(np.concatenate([table.usable for table in tables]))
+        usable = np.flatnonzero(np.concatenate([_usable(table) for table in tables]))
         kept = usable
         for _ in range(NUM_FITS):
             gram = features[kept].T @ features[kept] + RIDGE * len(kept) * np.eye(features.shape[1])
@@ -133,15 +109,14 @@ class TransitionModel:
             worst = (residual / self.noise).max(1)
             kept = usable[worst <= np.quantile(worst, 1 - TRIMMED)]
 
-    def _standardised(self, table: StepTable) -> StepTable:
-        """The table in the units of the model."""
-        parts = (table.states, table.actions, table.inputs)
-        states, actions, inputs = (
-            (part - middle) / spread for part, (middle, spread) in zip(parts, self._scales, strict=True)
-        )
-        return replace(table, states=states, actions=actions, inputs=inputs)
+    def _features(self, table: Segment, shift: int = 0) -> Floats:
+        features = (_inputs(table, shift) - self._middle) / self._spread
+        return np.concatenate([features, np.ones((len(features), 1))], 1)
 
-    def surprise(self, table: StepTable, shift: int = 0) -> Floats:
+    def _change(self, table: Segment) -> Floats:
+        return np.asarray(np.diff(table.table[LAGS - 1 :], axis=0) / self.spread)
+
+    def surprise(self, table: Segment, shift: int = 0) -> Floats:
         """The logarithm of one plus the squared residual of each step from `LAGS - 1` on, [steps, C].
 
         Args:
@@ -150,34 +125,13 @@ class TransitionModel:
         """
         return np.asarray(np.log1p(np.square(self.residual(table, shift) / self.noise)))
 
-    def residual(self, table: StepTable, shift: int = 0) -> Floats:
-        """The residual of each step from `LAGS - 1` on, [steps, C], in the units of the model; see `surprise`.
+    def residual(self, table: Segment, shift: int = 0) -> Floats:
+        """The residual of each step from `LAGS - 1` on, [steps, C], in standard deviations; see `surprise`.
 
         It is 0 if a value is missing.
         """
-        table = self._standardised(table)
-        return np.asarray((_change(table) - _features(table, shift) @ self.weights) * table.usable[:, None])
+        return np.asarray((self._change(table) - self._features(table, shift) @ self.weights) * _usable(table)[:, None])
 
-    def latest(self, table: StepTable) -> Floats:
-        """The last observation, exogenous signals and action of each step of `residual`, in the units of the model."""
-        table, now = self._standardised(table), slice(LAGS - 1, len(table.actions))
-        return np.concatenate([table.states[now], table.inputs[now], table.actions[now]], 1)
-
-
-def _scale(tables: Sequence[Floats]) -> tuple[Floats, Floats]:
-    every = np.concatenate(tables)
-    spread = every.std(0)
-    return every.mean(0), np.where(spread > 0, spread, 1.0)
-
-
-def _change(table: StepTable) -> Floats:
-    return np.diff(table.states[LAGS - 1 :], axis=0)
-
-
-def _features(table: StepTable, shift: int) -> Floats:
-    """What the model predicts from, one row per step: all past states come first."""
-    count = len(table.actions)
-    now = np.arange(LAGS - 1, count)
-    parts = [table.states[now - lag] for lag in range(LAGS)] + [table.inputs[now - lag] for lag in range(LAGS)]
-    parts += [table.actions[np.clip(now - lag + shift, 0, count - 1)] for lag in range(LAGS)]
-    return np.concatenate([*parts, np.ones((len(now), 1))], 1)
+    def latest(self, table: Segment) -> Floats:
+        """The last observation, exogenous signals and action of each step of `residual`, standardised."""
+        return self._features(table)[:, : (len(self._middle) // LAGS)]
