@@ -16,7 +16,7 @@ from worldline.audit.grades import Verdict
 from worldline.audit.measured import Agreement, Effect, Measured
 from worldline.audit.measurement import Measurement, ReportFinding, Tone, verdict
 from worldline.audit.signal_table import signal_table
-from worldline.data.quality.predictability import MIN_CHANGES
+from worldline.data.quality.regressions import MIN_CHANGES
 from worldline.formatting import (
     MINUTE_S,
     label,
