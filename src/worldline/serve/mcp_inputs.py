@@ -60,7 +60,7 @@ def input_schema(tool: str) -> dict[str, Any]:
         text = text.replace(f"`{verb.__name__}`", f"`{name}`")
     definitions = json.loads(text.replace("#/components/schemas/", "#/$defs/"))
     schema = definitions.pop("")
-    extra = {"world": {"type": "string", "description": "name from list_worlds"}}
+    extra: dict[str, Any] = {"world": {"type": "string", "description": "name from list_worlds"}}
     extra |= {"steps": _STEPS} if tool in ("predict", "compare_plans", "what_if") else {}
     extra |= {"candidates": _PLANS} if tool == "compare_plans" else {}
     required = ["world", *schema["required"], *(["candidates"] if tool == "compare_plans" else [])]
@@ -104,7 +104,7 @@ def call_of(tool: str, arguments: Mapping[str, Any], card: Card, limit: int) -> 
     asked: dict[str, Any] = {"": named.pop("actions", {})} if "actions" in shown else {}
     if tool == "compare_plans":
         asked = convert(named.pop("candidates", {}), _Plans, (tool, "candidates"))
-    filled = {item.name: {} if item.name == "actions" else item.default for item in hidden}
+    filled: dict[str, Any] = {item.name: {} if item.name == "actions" else item.default for item in hidden}
     call: Any = build_fields(kind, named, [], (tool,), filled)
     known: dict[str, Any] = {name: _past(card, getattr(call, name)) for name in {"history", "episode"} & shown}
     if not isinstance(call, SurpriseCall):
@@ -122,7 +122,7 @@ def _past(card: Card, past: History | Episode) -> History | Episode:
     steps = max(map(len, observations.values()), default=1) - 1
     observed = dict(past.observed)
     for name, value in observations.items():
-        missing = np.isnan(value.reshape(len(value), -1)).any(1) if value.dtype.kind == "f" else np.zeros(1)
+        missing: Any = np.isnan(value.reshape(len(value), -1)).any(1) if value.dtype.kind == "f" else np.zeros(1, bool)
         if missing.any() and name not in observed:
             observed[name], observations[name] = ~missing, np.nan_to_num(value)
     actions = _rows(card.schema.actions, past.actions, steps)

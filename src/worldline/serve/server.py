@@ -22,6 +22,7 @@ from worldline.serve.database import Database
 from worldline.serve.http import create_app
 from worldline.serve.jobs import JobSettings
 from worldline.serve.limits import Limits
+from worldline.serve.problems import OverloadedError, TooLargeError
 from worldline.serve.requests import claimed_id, refusal
 from worldline.serve.service import Service
 
@@ -39,6 +40,14 @@ HEADER_BYTES: Final = 2**16
 
 PIPELINE: Final = 32
 """Requests on one connection that wait for the answer before them."""
+
+DRAINED_BYTES: Final = 2**20
+"""Size of a refused request that is read and dropped, so that the client reads the answer."""
+
+_FULL: Final = OverloadedError("too many calls are waiting. Try again in 1 s, or send fewer at once.")
+_TOO_LARGE: Final = TooLargeError(
+    f"the address and the headers have more than {HEADER_BYTES} bytes. Send less in them."
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -227,6 +236,7 @@ class TimedProtocol(HttpToolsProtocol):
         self._limits, self._admission = limits, admission
         self._timer: asyncio.TimerHandle | None = None
         self._num_bytes = 0  # received since the last event that needs no memory
+        self._is_cut_off = False
 
     def connection_made(self, transport: Any) -> None:
         """Limits the time to the first headers."""
@@ -240,11 +250,19 @@ class TimedProtocol(HttpToolsProtocol):
         self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Cuts off endless headers and trailers."""
+        """Cuts off endless headers and trailers; the former are answered."""
         self._num_bytes += len(data)
+        if self._is_cut_off:
+            if self._num_bytes > DRAINED_BYTES:
+                self.transport.abort()
+            return
         super().data_received(data)
         if self._num_bytes > HEADER_BYTES:
-            self.transport.abort()
+            self._is_cut_off, cycle = True, cast(Any, self.cycle)
+            if cycle is not None and not cycle.response_complete:
+                self.transport.abort()
+            else:
+                self.transport.write(refusal(_TOO_LARGE, keep_alive=False))
 
     def on_message_begin(self) -> None:
         """Limits the requests that wait, and the time for headers."""
@@ -275,7 +293,7 @@ class TimedProtocol(HttpToolsProtocol):
         keep_alive = self.parser.should_keep_alive()
         self.cycle = _ANSWERED
         self._unset_keepalive_if_required()
-        self.transport.write(refusal(keep_alive))
+        self.transport.write(refusal(_FULL, keep_alive=keep_alive))
         self._begin(self._limits.header_s)
         if not keep_alive:
             self.transport.close()

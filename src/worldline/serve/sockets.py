@@ -22,11 +22,10 @@ from worldline.serve.requests import request_id_of
 from worldline.serve.scheduler import Lane
 from worldline.serve.service import Service
 from worldline.serve.shares import Resize
-from worldline.serve.socket_protocol import SocketProtocol
 from worldline.world.base import World
 
 QUEUE: Final = 8
-"""Received frames that wait; a client that sends more is slowed down by TCP."""
+"""Received frames that wait."""
 
 QUEUE_BYTES: Final = 2**22
 """Size of the frames that wait, beyond which no further one is read."""
@@ -70,14 +69,11 @@ class Connection:
     ) -> None:
         self.socket, self.limits, self.caller, self.request_id = socket, service.limits, caller, request_id
         self.name, self.card, self.version = hosted.name, hosted.card, hosted.version
-        self._service = service
-        self._frames = asyncio.Queue[tuple[str | bytes, float] | None](QUEUE)
+        self._service, self._share = service, share
+        self._frames = asyncio.Queue[tuple[str | bytes, float] | None]()
         self._reader: asyncio.Task[None] | None = None
-        self._waiting_bytes, self._has_room = 0, asyncio.Event()
-        self._is_handling = False
+        self._bytes, self._handled_bytes, self._has_room = 0, 0, asyncio.Event()
         self._failure: OverloadedError | None = None
-        self._protocol: SocketProtocol = socket.scope["state"]["protocol"]
-        self._protocol.count(share, self._fail)
 
     async def accept(self) -> None:
         """Accepts the WebSocket; before, an error is the HTTP response of an endpoint that denies."""
@@ -93,9 +89,10 @@ class Connection:
             TooLargeError: it is too large.
             OverloadedError: the messages of the caller need too much memory.
         """
-        if self._is_handling:
-            self._protocol.handled()
-        self._is_handling = False
+        self._bytes -= self._handled_bytes
+        self._handled_bytes = 0
+        self._share(self._bytes)
+        self._has_room.set()
         try:
             async with asyncio.timeout(timeout_s):
                 received = await self._frames.get()
@@ -104,12 +101,9 @@ class Connection:
         if received is None or self._failure is not None:
             raise self._failure or WebSocketDisconnect
         frame, received_s = received
-        self._is_handling = True
-        self._waiting_bytes -= len(frame)
-        self._has_room.set()
-        limit = min(max_bytes, self.limits.frame_bytes)
-        if len(frame) > limit:
-            raise TooLargeError(f"the message has {len(frame)} bytes, more than {limit}. Send less in one message.")
+        self._handled_bytes = len(frame)
+        if len(frame) > max_bytes:
+            raise TooLargeError(f"the message has {len(frame)} bytes, more than {max_bytes}. Send less in one message.")
         return frame, received_s
 
     async def compute(self, function: Callable[[World], Value], *, plan_s: float) -> Value:
@@ -141,30 +135,25 @@ class Connection:
 
     async def close(self) -> None:
         """Ends reading."""
-        self._protocol.count(None)
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.wait({self._reader})
 
     async def _read(self) -> None:
         """Receives until the client leaves, so that the time of receipt is exact while a plan is searched."""
-        while (message := await self.socket.receive())["type"] == "websocket.receive":
-            text = message.get("text")
-            frame = message["bytes"] if text is None else text
-            self._waiting_bytes += len(frame)
-            await self._frames.put((frame, time.monotonic()))
-            while self._waiting_bytes > QUEUE_BYTES:
-                self._has_room.clear()
-                await self._has_room.wait()
-        await self._frames.put(None)
-
-    def _fail(self, error: OverloadedError) -> None:
-        """Ends the connection with an error at the next `receive`, and a call in `unless_gone` at once."""
-        self._failure = error
-        if self._reader is not None:
-            self._reader.cancel()
-        if self._frames.empty():
-            self._frames.put_nowait(None)
+        try:
+            while (message := await self.socket.receive())["type"] == "websocket.receive":
+                text = message.get("text")
+                frame = message["bytes"] if text is None else text
+                self._bytes += len(frame)
+                self._share(self._bytes)
+                self._frames.put_nowait((frame, time.monotonic()))
+                while self._frames.qsize() >= QUEUE or self._bytes > QUEUE_BYTES:  # TCP then slows down the client
+                    self._has_room.clear()
+                    await self._has_room.wait()
+        except OverloadedError as error:
+            self._failure = error
+        self._frames.put_nowait(None)
 
 
 @final
