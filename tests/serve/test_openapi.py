@@ -54,7 +54,7 @@ JSON = "application/json"
 def toy_world(*, camera: bool = False, wind: bool = False) -> LocalWorld:
     toy = Integrator(noise=0.1, camera=camera, wind=wind)
     engine = (Persistence if camera else Linear).fit(toy.episodes(9, 20, seed=0), toy.schema)
-    calibration = calibrate(engine, toy.episodes(30, 12, seed=1), horizon=8, num_windows=1, seed=0)
+    calibration = calibrate(engine, toy.episodes(30, 12, seed=1), horizon=8, num_windows=1, seed=0, with_causes=False)
     return LocalWorld(engine, calibration, CrossEntropy(num_candidates=16, num_iterations=2))
 
 
