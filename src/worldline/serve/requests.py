@@ -11,7 +11,6 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import ExitStack
-from http import HTTPStatus
 from typing import Any, Final, TypeVar, final
 from urllib.parse import urlsplit
 
@@ -21,12 +20,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worldline.engines.language.endpoint import LOOPBACK
-from worldline.errors import InputError, WorldlineError
+from worldline.errors import InputError
 from worldline.serve import problems
 from worldline.serve.callers import Caller
 from worldline.serve.problems import (
     MediaTypeError,
     MethodError,
+    OverloadedError,
     Problem,
     SlowRequestError,
     TooLargeError,
@@ -131,21 +131,18 @@ class Guard:
         return self._any_host or self._service.needs_token or host in LOOPBACK
 
 
-def refusal(error: WorldlineError, *, keep_alive: bool) -> bytes:
-    """The whole response to a request that is refused before it is read, as bytes.
+def refusal(keep_alive: bool) -> bytes:
+    """The whole response to a request for which there is no room, as bytes.
 
     Args:
-        error: why.
         keep_alive: whether the connection stays open.
     """
-    problem, request_id = problem_of(error), _new_id()
-    kept = {"connection": "keep-alive" if keep_alive else "close", "request-id": request_id}
-    response = Response(msgspec.json.encode(problem.to_json(request_id)), problem.status, kept, problems.MEDIA_TYPE)
-    if problem.retry_after_s is not None:
-        response.headers["retry-after"] = f"{problem.retry_after_s:.0f}"
-    lines = b"".join(b"%s: %s\r\n" % header for header in (*response.raw_headers, *_SAFE_HEADERS))
-    status = f"{problem.status} {HTTPStatus(problem.status).phrase}".encode()
-    return b"HTTP/1.1 %s\r\n%s\r\n%s" % (status, lines, response.body)
+    error = OverloadedError("too many calls are waiting. Try again in 1 s, or send fewer at once.")
+    body = msgspec.json.encode(problem_of(error).to_json(request_id := _new_id()))
+    kept = {"connection": "keep-alive" if keep_alive else "close", "retry-after": "1", "request-id": request_id}
+    response = Response(body, 429, kept, problems.MEDIA_TYPE)
+    lines = (b"%s: %s\r\n" % header for header in (*response.raw_headers, *_SAFE_HEADERS))
+    return b"HTTP/1.1 429 Too Many Requests\r\n%s\r\n%s" % (b"".join(lines), body)
 
 
 def request_id_of(connection: HTTPConnection) -> str:

@@ -22,7 +22,6 @@ from worldline.serve.database import Database
 from worldline.serve.http import create_app
 from worldline.serve.jobs import JobSettings
 from worldline.serve.limits import Limits
-from worldline.serve.problems import OverloadedError, TooLargeError
 from worldline.serve.requests import claimed_id, refusal
 from worldline.serve.service import Service
 
@@ -44,10 +43,11 @@ PIPELINE: Final = 32
 DRAINED_BYTES: Final = 2**20
 """Size of a refused request that is read and dropped, so that the client reads the answer."""
 
-_FULL: Final = OverloadedError("too many calls are waiting. Try again in 1 s, or send fewer at once.")
-_TOO_LARGE: Final = TooLargeError(
-    f"the address and the headers have more than {HEADER_BYTES} bytes. Send less in them."
-)
+_REASON: Final = f"the address and the headers have more than {HEADER_BYTES} bytes. Send less in them."
+_TOO_LARGE: Final = (
+    "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\nconnection: close\r\n"
+    f"content-length: {len(_REASON)}\r\n\r\n{_REASON}"
+).encode()
 
 _logger = logging.getLogger(__name__)
 
@@ -262,7 +262,7 @@ class TimedProtocol(HttpToolsProtocol):
             if cycle is not None and not cycle.response_complete:
                 self.transport.abort()
             else:
-                self.transport.write(refusal(_TOO_LARGE, keep_alive=False))
+                self.transport.write(_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         """Limits the requests that wait, and the time for headers."""
@@ -293,7 +293,7 @@ class TimedProtocol(HttpToolsProtocol):
         keep_alive = self.parser.should_keep_alive()
         self.cycle = _ANSWERED
         self._unset_keepalive_if_required()
-        self.transport.write(refusal(_FULL, keep_alive=keep_alive))
+        self.transport.write(refusal(keep_alive))
         self._begin(self._limits.header_s)
         if not keep_alive:
             self.transport.close()
