@@ -118,8 +118,8 @@ class Tokens:
         if not (allowed and is_valid):
             raise InputError(
                 f"token {name!r}: scopes is {', '.join(allowed) or 'none'}, expires_s is {expires_s}, rate is {rate}, "
-                f"quota is {quota}. Give one or more of {', '.join(Scope)}; seconds above 0, at most 100 years; a finite "
-                f"number of calls per second above 0; a number of calls per day from 0 to {MAX_QUOTA}."
+                f"quota is {quota}. Give one or more of {', '.join(Scope)}; seconds above 0, at most 100 years; a "
+                f"finite number of calls per second above 0; a number of calls per day from 0 to {MAX_QUOTA}."
             )
         number, now = secrets.token_hex(8), time.time()
         token = f"wl_{number}_{secrets.token_urlsafe(32)}"
