@@ -74,6 +74,13 @@ def test_wrong_values_are_named(arguments: dict[str, Any], error: type[Exception
         call(**{"actions": {"push": [0, 0]}, **arguments})
 
 
+def test_an_argument_that_is_missing_is_named() -> None:
+    with pytest.raises(InputError, match="missing required field `actions`"):
+        call()
+    with pytest.raises(InputError, match="missing required field `goal`"):
+        call("compare_plans", candidates={"one": {"push": [0, 0], "mode": 0}})
+
+
 def test_goals_and_bounds_are_those_of_the_verbs() -> None:
     bound = {"rule": "Chance", "constraint": {"rule": "AtMost", "signal": "speed", "bound": 2}, "level": 0.9}
     goal = {"targets": {"speed": 3}, "tolerance": {"speed": 1}}

@@ -88,8 +88,10 @@ def _arrays(ranges: Ranges, signals: Sequence[Signal], *axes: int, share: float 
     """Per signal [*axes, *shape]: the value at this share of the logged range, else 0; within the bounds."""
     values = {}
     for signal in signals:
-        low, high = ranges.get(signal.name, np.zeros((2, *signal.shape)))
-        value = np.vectorize(_short, otypes=[signal.dtype])(low + share * (high - low))
+        value = np.zeros(signal.shape, signal.dtype)
+        if signal.name in ranges:
+            low, high = ranges[signal.name]
+            value = np.array([_short(number) for number in low + share * (high - low)])
         values[signal.name] = np.broadcast_to(signal.bounded(value), (*axes, *signal.shape))
     return values
 

@@ -99,9 +99,10 @@ def call_of(tool: str, arguments: Mapping[str, Any], card: Card, limit: int) -> 
         UnknownNameError: the world has no such signal.
     """
     kind, shown = VERBS[tool]
-    named, hidden = dict(arguments), [item for item in fields(kind) if item.name not in shown - {"actions"}]
+    named = dict(arguments)
+    hidden = [item for item in fields(kind) if item.name not in shown - ({"actions"} & named.keys())]
     steps = convert(named.pop("steps", None), int | None, (tool, "steps"))
-    asked: dict[str, Any] = {"": named.pop("actions", {})} if "actions" in shown else {}
+    asked: dict[str, Any] = {"": named.pop("actions")} if "actions" in shown & named.keys() else {}
     if tool == "compare_plans":
         asked = convert(named.pop("candidates", {}), _Plans, (tool, "candidates"))
     filled: dict[str, Any] = {item.name: {} if item.name == "actions" else item.default for item in hidden}
