@@ -16,7 +16,6 @@ import numpy as np
 from worldline.errors import InputError, UnknownNameError, UnsupportedError
 from worldline.plots.result_series import ResultSeries, columns
 from worldline.schema import Kind
-from worldline.serve.problems import problem_of
 from worldline.world.result import Result
 
 MAX_BYTES: Final = 2000
@@ -79,11 +78,6 @@ def fit(build: Callable[[Detail], Mapping[str, Any]]) -> dict[str, Any]:
 def encoded(result: Mapping[str, Any]) -> str:
     """Compact JSON."""
     return json.dumps(result, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def shown_error(error: Exception) -> str:
-    """The message of an error for a caller, without paths and addresses."""
-    return str(problem_of(error).error)[:MAX_TEXT]
 
 
 def trust_meaning(trust: float) -> str:
