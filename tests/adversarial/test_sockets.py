@@ -130,7 +130,7 @@ def test_frames_above_the_limit_are_refused(server: Server) -> None:
 
 
 def test_sockets_and_waiting_frames_of_one_token_leave_room_for_others() -> None:
-    """Frames that wait behind a plan, and half of a frame, are counted; beyond its share a token loses a socket."""
+    """Whole frames that wait behind a plan are counted; beyond its share a token loses a socket."""
     world = Slow(toy(), delays=[3.0])
     tokens, step = [TOKEN, OTHER], json.dumps(STEP)
     with serving_sockets(world, tokens=True, open_bytes=2**20, sockets=12) as server, ExitStack() as stack:
