@@ -116,7 +116,8 @@ def scripted(messages: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
         seen = json.loads(messages[-1]["content"])
         past = {"observations": {"temperature": seen["temperature"]}, "actions": {"power": seen["power"]}}
         goal = {"targets": {"temperature": 20}, "tolerance": {"temperature": 1}}
-        bound = {"signal": "temperature", "at_most": 22, "probability": 0.8}
+        at_most = {"rule": "AtMost", "signal": "temperature", "bound": 22}
+        bound = {"rule": "Chance", "constraint": at_most, "level": 0.8}
         plans = {name: {"power": power} for name, power in PLANS.items()}
         asked = {"world": "room", "history": past, "candidates": plans, "goal": goal, "constraints": [bound]}
         return "compare_plans", {**asked, "steps": STEPS}

@@ -24,7 +24,7 @@ VALID: dict[str, dict[str, Any]] = {
     "predict": {"world": "toy", "history": NOW, "actions": {"push": [0, 0]}, "steps": 3, "exogenous": {}, "level": 0.5},
     "compare_plans": {
         "world": "toy", "history": NOW, "candidates": {"a": {"push": [0, 0]}}, "goal": GOAL,
-        "constraints": [{"signal": "position", "at_most": 3, "probability": 0.5}], "steps": 3,
+        "constraints": [{"rule": "AtMost", "signal": "position", "bound": 3}], "steps": 3,
     },
     "plan": {"world": "toy", "history": NOW, "goal": GOAL, "horizon": 3, "budget_s": 0.2, "constraints": []},
     "what_if": {"world": "toy", "episode": WHOLE, "at": 3, "actions": {"push": [0, 0]}, "steps": 2},

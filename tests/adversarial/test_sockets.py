@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 from tests.serve.socket_server import OTHER, TOKEN, Server, Slow, serving_sockets, toy
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from worldline.serve.openpi_codec import encode_reply
@@ -102,6 +102,18 @@ def test_random_frames_end_with_a_code_and_never_with_a_fault(server: Server, ca
             found = client.recv(30)
             assert isinstance(found, bytes) or json.loads(found)["code"] == "invalid_request", found
     assert not [record for record in caplog.records if "failed" in record.message]
+
+
+@pytest.mark.parametrize(("num_values", "status"), [(3, 400), (1_000, 400), (5_000, 414), (40_000, 431)])
+def test_a_handshake_with_a_goal_of_too_many_values_is_closed_with_the_reason(
+    server: Server, num_values: int, status: int
+) -> None:
+    goal = ",".join(["1.0"] * num_values)
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"{server.url}/openpi?world=toy&horizon=3&goal.position={goal}", open_timeout=30)
+    assert refused.value.response.status_code == status
+    text = bytes(refused.value.response.body).decode()
+    assert {400: f"expected shape (2,), got ({num_values},)", 414: "8192 bytes", 431: "65536 bytes"}[status] in text
 
 
 def test_frames_above_the_limit_are_refused(server: Server) -> None:

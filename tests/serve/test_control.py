@@ -239,7 +239,9 @@ def test_steps_without_an_observation_are_added_as_unobserved() -> None:
 def test_trust_follows_the_action_unless_the_plan_depends_on_it(min_trust: float) -> None:
     known = Integrator(camera=False, wind=False, noise=0.01)
     engine = Linear.fit(known.episodes(9, 20, seed=0), known.schema)
-    calibration = calibrate(engine, known.episodes(60, 20, seed=1), horizon=2, num_windows=4, seed=0, trust_steps=2)
+    calibration = calibrate(
+        engine, known.episodes(30, 20, seed=1), horizon=2, num_windows=1, seed=0, trust_steps=2, with_causes=False
+    )
     world = LocalWorld(engine, calibration, CrossEntropy())
     with serving_sockets(world) as server, connect(f"{server.url}/control?world=toy") as client:
         tell(client, SETTINGS | {"min_trust": min_trust})

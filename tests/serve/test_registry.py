@@ -130,6 +130,7 @@ def test_worlds_that_one_process_adds_and_removes_are_followed_by_the_other(data
         ("", "toy@prod"),  # the name of the catalog, which is taken
     ],
 )
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_what_cannot_be_served_is_neither_served_nor_stored(database: Database, name: str, reference: str) -> None:
     hosts = hosts_of("toy")
 
@@ -260,6 +261,7 @@ def test_administration_over_http(database: Database) -> None:
         assert [one["name"] for one in http.get("/v1/worlds").json()["worlds"]] == ["folder"]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_scopes_of_administration_and_sessions(database: Database) -> None:
     admin = [
         partial(httpx.Client.post, url="/v1/worlds", json={"name": "b", "reference": "toy@prod"}),
@@ -288,6 +290,7 @@ def test_added_worlds_answer_from_the_first_call_after_a_restart(database: Datab
         assert http.get("/v1/worlds/b").json()["version"] == 1
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_errors_of_the_catalog_name_no_path(database: Database, home: Path) -> None:
     shutil.rmtree(home / "worlds" / "toy" / "1")
     with client(database, hosts_of(), Scope.ADMIN) as http:

@@ -48,6 +48,10 @@ PREDICT = PredictCall(history=NO_HISTORY, actions=AHEAD, exogenous=CALM)
 PLAN = PlanCall(history=NO_HISTORY, goal=GOAL, horizon=2, exogenous=CALM)
 
 
+ON_A_FILE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For tests of what does not depend on the kind of database."""
+
+
 async def add(found: Sessions, name: str, steps: list[ObservedStep], first: int = 0) -> SessionView:
     """Adds steps, the first of which has the number `first`."""
     for number, step in enumerate(steps, first):
@@ -118,6 +122,7 @@ def test_answers_are_those_of_a_local_session_also_after_a_restart(database: Dat
     play(database, run)
 
 
+@ON_A_FILE
 def test_only_the_next_step_is_added_and_the_last_one_may_be_repeated(database: Database) -> None:
     async def run(found: Sessions) -> None:
         name = (await found.create(ANN, "toy", SETTINGS)).id
@@ -133,6 +138,7 @@ def test_only_the_next_step_is_added_and_the_last_one_may_be_repeated(database: 
     play(database, run)
 
 
+@ON_A_FILE
 def test_a_session_exists_for_its_token_only(database: Database) -> None:
     async def run(found: Sessions) -> None:
         name = (await found.create(ANN, "toy", SETTINGS)).id
@@ -242,6 +248,7 @@ def test_an_unused_session_expires_and_is_deleted_later(database: Database, monk
     play(database, run, Limits(session_s=100, sessions=3))
 
 
+@ON_A_FILE
 def test_the_number_of_sessions_is_limited_per_token(database: Database) -> None:
     async def run(found: Sessions) -> None:
         names = [(await found.create(ANN, "toy", SETTINGS, key=key)).id for key in "ab"]
@@ -281,6 +288,7 @@ def test_steps_that_are_no_longer_kept_are_deleted(database: Database, monkeypat
         {"patience": 1.0},
     ],
 )
+@ON_A_FILE
 def test_settings_out_of_range_are_refused(database: Database, wrong: dict[str, Any]) -> None:
     async def run(found: Sessions) -> None:
         with pytest.raises(InputError, match=next(iter(wrong))):
@@ -295,6 +303,7 @@ def test_settings_out_of_range_are_refused(database: Database, wrong: dict[str, 
     assert database.read(lambda connection: connection.execute(rows).scalar()) == 0
 
 
+@ON_A_FILE
 def test_a_refused_call_leaves_the_session_in_memory_as_it_was(database: Database) -> None:
     quota = replace(ANN, quota=5)
 
@@ -363,6 +372,7 @@ def test_a_call_that_is_lost_on_its_way_adds_the_step_or_not_and_nothing_else(
     play(database, run)
 
 
+@ON_A_FILE
 def test_few_sessions_are_in_memory_and_the_others_go_on_all_the_same(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,6 +394,7 @@ def test_few_sessions_are_in_memory_and_the_others_go_on_all_the_same(
 
 
 @pytest.mark.parametrize("number", [1, 2])
+@ON_A_FILE
 def test_a_session_follows_the_alias_and_its_bands_start_anew(database: Database, number: int) -> None:
     """Also if another world with the same version number is served under the name."""
     hosted = SwitchedWorld(1, toy_world())
@@ -479,6 +490,7 @@ def test_services_that_share_a_database_neither_lose_nor_repeat_a_step(database_
 
 
 @pytest.mark.parametrize("again", [False, True])
+@ON_A_FILE
 def test_a_value_that_the_model_cannot_hold_is_refused_and_the_session_goes_on(database: Database, again: bool) -> None:
     async def run(found: Sessions) -> None:
         name = (await found.create(ANN, "toy", SETTINGS)).id
@@ -499,6 +511,7 @@ def test_a_value_that_the_model_cannot_hold_is_refused_and_the_session_goes_on(d
 
 
 @pytest.mark.parametrize("live", [False, True])
+@ON_A_FILE
 def test_a_session_whose_world_was_replaced_by_one_with_other_signals_is_gone(database: Database, live: bool) -> None:
     other = Integrator(camera=False, wind=False)
     engine = Linear.fit(other.episodes(9, 20, seed=0), other.schema)

@@ -134,7 +134,7 @@ def test_the_last_use_is_written_once_a_minute(database: Database, monkeypatch: 
         ({"name": "a b"}, "token name"),
         ({"name": ""}, "token name"),
         ({"name": "taken"}, "such as taken-2"),
-        ({"scopes": []}, "has no scope"),
+        ({"scopes": []}, "scopes is none"),
         ({"expires_s": 0}, "expires_s is 0"),
         ({"expires_s": 1e12}, "100 years"),
         ({"rate": 0}, "rate is 0"),

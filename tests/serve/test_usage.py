@@ -186,7 +186,7 @@ def test_limits_over_http(database: Database) -> None:
         "actions": {"push": [[0.1, 0.1]]},
         "exogenous": {"wind": [[0.0, 0.0]]},
     }
-    slow = tokens.create("slow", [Scope.INFER, Scope.SESSION], rate=0.3)
+    slow = tokens.create("slow", [Scope.INFER, Scope.SESSION], rate=0.01)
     few = tokens.create("few", [Scope.INFER, Scope.SESSION], quota=2)
     admin = tokens.create("admin", [Scope.ADMIN])
     service = Service(hosts, tokens=tokens, usage=Usage(database))
@@ -202,7 +202,8 @@ def test_limits_over_http(database: Database) -> None:
         assert ask(slow).status_code == 200
         refused = ask(slow, "sessions", session)
         assert refused.status_code == 429
-        assert (refused.json()["code"], refused.headers["retry-after"]) == ("rate_limited", "4")  # rounded up
+        assert refused.json()["code"] == "rate_limited"
+        assert 90 < int(refused.headers["retry-after"]) <= 100
         assert [ask(few).status_code for _ in range(2)] == [200, 200]
         refused = ask(few, "sessions", {"no": "session"})  # before the body is decoded
         assert refused.status_code == 429

@@ -36,7 +36,9 @@ BOB = Caller(id="bob", name="bob", scopes=frozenset(Scope))
 def toy_world(seed: int = 0) -> LocalWorld:
     """A world with bands up to 4 steps; another one for another seed."""
     engine = Linear.fit(TOY.episodes(30, 30, seed=10 * seed), TOY.schema, context=1)
-    found = calibrate(engine, TOY.episodes(100, 12, seed=10 * seed + 1), horizon=4, num_windows=2, seed=0)
+    found = calibrate(
+        engine, TOY.episodes(60, 12, seed=10 * seed + 1), horizon=4, num_windows=2, seed=0, with_causes=False
+    )
     return LocalWorld(engine, found, CrossEntropy(num_candidates=16, num_iterations=2))
 
 

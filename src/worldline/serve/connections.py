@@ -26,6 +26,14 @@ HEADER_BYTES: Final = 2**16
 """Largest size of headers that arrive in several parts."""
 PIPELINE: Final = 32
 """Requests on one connection that wait for the answer before them."""
+DRAINED_BYTES: Final = 2**20
+"""Size of a refused request that is read and dropped, so that the client reads the answer."""
+
+_REASON: Final = f"the address and the headers have more than {HEADER_BYTES} bytes. Send less in them."
+_TOO_LARGE: Final = (
+    "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\nconnection: close\r\n"
+    f"content-length: {len(_REASON)}\r\n\r\n{_REASON}"
+).encode()
 
 
 @final
@@ -91,6 +99,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, idle: Idle, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._idle, self._num_bytes = idle, 0  # received since the last event that needs no memory
+        self._is_refused = False
 
     def drop(self) -> None:
         """Closes the connection, which no longer counts."""
@@ -113,11 +122,20 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Cuts off endless headers and trailers."""
+        """Cuts off endless headers and trailers; the former are answered."""
         self._num_bytes += len(data)
+        if self._is_refused:
+            if self._num_bytes > DRAINED_BYTES:
+                self.transport.abort()
+            return
         super().data_received(data)
         if self._num_bytes > HEADER_BYTES:
-            self.transport.abort()
+            cycle: Any = self.cycle  # None before the first request
+            self._is_refused = cycle is None or cycle.response_complete
+            if self._is_refused:
+                self.transport.write(_TOO_LARGE)
+            else:
+                self.transport.abort()
 
     def on_message_begin(self) -> None:
         """Limits the requests that wait."""

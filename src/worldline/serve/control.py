@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, NamedTuple, TypeVar, final
 
 import msgspec
 import numpy as np
@@ -29,8 +29,8 @@ from worldline.planning.calls import PlanCall
 from worldline.serve.following import MAX_GAP, FollowedStep, Follower, check_step, forecast, shifted
 from worldline.serve.problems import fault_text, problem_of
 from worldline.serve.requests import INLINE_BYTES
-from worldline.serve.sockets import Connection, SocketEndpoint, error_message, signals_of
-from worldline.world.base import Plan, PlanStatus, World
+from worldline.serve.sockets import Connection, SocketEndpoint, error_message
+from worldline.world.base import PlanStatus, World
 from worldline.world.session import NO_HISTORY, Alarm
 from worldline.world.validation import check_actions, check_goal
 from worldline.world.wire import MessageError, decode_json
@@ -142,32 +142,16 @@ class _Kind(msgspec.Struct):
     goal: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Objective:
-    """Goal and constraints; each plan belongs to one objective."""
-
-    goal: Goal
-    constraints: Sequence[Constraint]
+Objective = tuple[Goal, Sequence[Constraint]]
+"""Goal and constraints; each plan belongs to one objective."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _TimedPlan:
-    """A plan whose first action is for `step`."""
+class _TimedPlan(NamedTuple):
+    """A plan, or the call for one, whose first action is for `step`."""
 
-    plan: Plan
+    plan: Any
     step: int
-    objective: _Objective
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Query:
-    """A plan that is needed: for which step and objective, from which forecast, and until when (monotonic seconds)."""
-
-    step: int
-    objective: _Objective
-    exogenous: Arrays | None
-    proposals: Arrays | None
-    ready_s: float
+    objective: Objective
 
 
 @final
@@ -202,7 +186,7 @@ class _ControlLoop:
             initial = {name: value[None] for name, value in settings.initial.items()}
             checked = check_actions(self._schema.actions, initial, (1,))
             self._initial = {name: value[0] for name, value in checked.items()}
-        self._objective = _Objective(goal=settings.goal, constraints=settings.constraints)
+        self._objective: Objective = settings.goal, settings.constraints
         self._follower, self._lock = Follower(tests_later=True), threading.Lock()
         self._margin = _Margin(settings.within_s)
         self._guard_s = min(GUARD_S, settings.within_s / 7)
@@ -219,8 +203,7 @@ class _ControlLoop:
     def change(self, message: GoalChange) -> dict[str, Any]:
         """Replaces the goal. The old plan stays as fallback."""
         check_goal(self._schema, message.goal, ())
-        constraints = self._objective.constraints if message.constraints is None else message.constraints
-        self._objective = _Objective(goal=message.goal, constraints=constraints)
+        self._objective = message.goal, self._objective[1] if message.constraints is None else message.constraints
         return {"type": "goal", "after_step": self._last}
 
     async def answer(self, message: ControlStep, received_s: float) -> dict[str, Any]:
@@ -232,7 +215,7 @@ class _ControlLoop:
         if self._job is None or self._job.done():
             await self._finish(ends_s)
             needed, began_s = self._needs_plan(message.step), time.monotonic()
-            self._start(self._query(message.step, exogenous, ends_s) if needed else None)
+            self._start(self._query(message.step, exogenous) if needed else None, ends_s - self._margin.seconds)
             if needed:
                 is_done = await self._finish(ends_s, tested=False)
                 late = not is_done or time.monotonic() > ends_s + self._guard_s
@@ -275,19 +258,28 @@ class _ControlLoop:
             return True
         return step - last.step >= self._settings.replan_every
 
-    def _query(self, step: int, exogenous: Arrays | None, ends_s: float) -> _Query:
-        """The plan for a step."""
-        proposals, last = None, self._planned
-        if last is not None:
-            proposals = shifted(last.plan.actions, step - last.step, self._settings.horizon)
-        ready_s = ends_s - self._margin.seconds
-        return _Query(step=step, objective=self._objective, exogenous=exogenous, proposals=proposals, ready_s=ready_s)
+    def _query(self, step: int, exogenous: Arrays | None) -> _TimedPlan:
+        """The call for the plan of a step, without its time limit."""
+        settings, last = self._settings, self._planned
+        call = PlanCall(
+            history=NO_HISTORY,
+            goal=self._objective[0],
+            constraints=self._objective[1],
+            horizon=settings.horizon,
+            exogenous=exogenous,
+            proposals=None if last is None else shifted(last.plan.actions, step - last.step, settings.horizon),
+            min_trust=settings.min_trust,
+            clip=True,
+            seed=(settings.seed + step) % MAX_STEP,
+            expected=False,
+        )
+        return _TimedPlan(call, step, self._objective)
 
-    def _start(self, query: _Query | None) -> None:
-        """Gives all queued observations to a worker, and the plan if one is needed."""
+    def _start(self, query: _TimedPlan | None, ready_s: float) -> None:
+        """Gives all queued observations to a worker, and the plan that is needed until `ready_s`, if any."""
         self._job_steps, self._waiting, self._error, self._detail = self._waiting, [], "", ""
         self._answered = self._loop.create_future()
-        work = partial(self._work, self._job_steps, query, self._answered)
+        work = partial(self._work, self._job_steps, query, ready_s, self._answered)
         # Without a deadline: a late plan and its observation are used for later steps.
         computed = self._connection.compute(work, plan_s=self._settings.within_s)
         self._job = asyncio.ensure_future(computed)
@@ -334,7 +326,12 @@ class _ControlLoop:
             self._planned = planned
 
     def _work(
-        self, steps: Sequence[FollowedStep], query: _Query | None, answered: asyncio.Future[None], world: World
+        self,
+        steps: Sequence[FollowedStep],
+        query: _TimedPlan | None,
+        ready_s: float,
+        answered: asyncio.Future[None],
+        world: World,
     ) -> Sequence[Alarm]:
         """Observes, and plans in what is left of the time. Runs in a worker thread; returns the alarms.
 
@@ -351,21 +348,9 @@ class _ControlLoop:
                 try:
                     if self._settings.min_trust > 0:
                         session.test()
-                    left_s = min(query.ready_s - time.monotonic(), self._connection.limits.plan_s)
-                    call = PlanCall(
-                        history=NO_HISTORY,
-                        goal=query.objective.goal,
-                        constraints=query.objective.constraints,
-                        horizon=self._settings.horizon,
-                        exogenous=query.exogenous,
-                        proposals=query.proposals,
-                        budget_s=max(left_s, MIN_BUDGET_S),
-                        min_trust=self._settings.min_trust,
-                        clip=True,
-                        seed=(self._settings.seed + query.step) % MAX_STEP,
-                    )
-                    plan = session.answer(replace(call, expected=False))
-                    planned = _TimedPlan(plan=plan, step=query.step, objective=query.objective)
+                    left_s = min(ready_s - time.monotonic(), self._connection.limits.plan_s)
+                    plan = session.answer(replace(query.plan, budget_s=max(left_s, MIN_BUDGET_S)))
+                    planned = query._replace(plan=plan)
                 except WorldlineError as failed:
                     error = failed
             self._loop.call_soon_threadsafe(self._take, planned, error, answered)
@@ -406,7 +391,9 @@ async def _handle(connection: Connection) -> None:
     frame, _ = await connection.receive(connection.limits.body_s, MAX_FRAME_BYTES)
     settings = await _decoded(frame, ControlSettings)
     loop = _ControlLoop(connection, settings)
-    await _send(connection, frame, _ready(connection, settings))
+    timing = {"period_s": settings.period_s, "deadline_s": settings.within_s}
+    ready = {"type": "ready", "protocol": PROTOCOL, **connection.facts(), "horizon": settings.horizon, **timing}
+    await _send(connection, frame, ready)
     try:
         while True:
             frame, received_s = await connection.receive(connection.limits.session_s, MAX_FRAME_BYTES)
@@ -424,27 +411,9 @@ async def _handle(connection: Connection) -> None:
         loop.stop()
 
 
-def _ready(connection: Connection, settings: ControlSettings) -> dict[str, Any]:
-    """The answer to the first message."""
-    return {
-        "type": "ready",
-        "protocol": PROTOCOL,
-        "world": connection.name,
-        "version": connection.version,
-        "request_id": connection.request_id,
-        "signals": signals_of(connection.card.schema),
-        "context": connection.card.context,
-        "horizon": settings.horizon,
-        "period_s": settings.period_s,
-        "deadline_s": settings.within_s,
-    }
-
-
 async def _decoded(frame: str | bytes, *kinds: type[Message]) -> Message:
     """The message in a frame: of the first kind if that is the only one, else of the one that has its fields."""
-    if len(frame) > INLINE_BYTES:
-        return await run_in_threadpool(_decode, frame, kinds)
-    return _decode(frame, kinds)
+    return await run_in_threadpool(_decode, frame, kinds) if len(frame) > INLINE_BYTES else _decode(frame, kinds)
 
 
 def _decode(frame: str | bytes, kinds: Sequence[type[Message]]) -> Message:

@@ -18,7 +18,6 @@ from worldline.engines.base import Card
 from worldline.episode import Episode
 from worldline.planning.base import Goal
 from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
-from worldline.planning.costs import Change
 from worldline.schema import Kind, Signal
 from worldline.serve.hosting import HostedWorld
 from worldline.world import wire
@@ -67,28 +66,22 @@ def _calls(card: Card, ranges: Ranges) -> list[Call]:
         actions=arrays(schema.actions, length - 1),
         exogenous=arrays(schema.exogenous, length - 1),
     )
-    history, episode, goal = whole.history(length=num_known), whole.last(STEPS + 1), _goal(card, ranges)
+    history, episode = whole.history(length=num_known), whole.last(STEPS + 1)
     future: dict[str, Any] = {"history": history, "exogenous": episode.exogenous}
     lower, higher = (arrays(schema.actions, STEPS, share=share) for share in (0.25, 0.75))
     plans = {name: np.stack([lower[name], higher[name]]) for name in lower}
     calls: list[Call] = [
         PredictCall(**future, actions=episode.actions),
-        ScoreCall(**future, actions=plans, goal=goal),
         WhatIfCall(episode=episode, at=0, actions=episode.actions),
         SurpriseCall(episode=episode),
     ]
-    return [*calls, PlanCall(**future, goal=goal, horizon=STEPS, budget_s=1.0)] if card.action_conditioned else calls
-
-
-def _goal(card: Card, ranges: Ranges) -> Goal:
-    """A target for the first vector; for a world that predicts none, smooth actions."""
-    for name in card.predicts:
-        if card.schema[name].kind is Kind.VECTOR:
-            size = float(np.diff(ranges[name], axis=0).max()) if name in ranges else 0.0
-            tolerance = {name: _short(size / 20) if size else 1.0}
-            return Goal(targets=_arrays(ranges, [card.schema[name]], share=0.6), tolerance=tolerance)
-    actions = [signal.name for signal in card.schema.actions if signal.kind is Kind.VECTOR]
-    return Goal(costs=[Change(signal=name, tolerance=1.0) for name in actions])
+    vectors = [signal for signal in seen if signal.kind is Kind.VECTOR and signal.name in card.predicts]
+    if vectors:
+        goal = Goal(targets=_arrays(ranges, vectors[:1], share=0.6))
+        calls.append(ScoreCall(**future, actions=plans, goal=goal))
+        if card.action_conditioned:
+            calls.append(PlanCall(**future, goal=goal, horizon=STEPS, budget_s=1.0))
+    return calls
 
 
 def _arrays(ranges: Ranges, signals: Sequence[Signal], *axes: int, share: float = 0.5) -> dict[str, NDArray[Any]]:

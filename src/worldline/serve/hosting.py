@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from worldline.catalog.aliases import Reference
 from worldline.catalog.named import NamedWorld
 from worldline.catalog.opening import is_reference
-from worldline.engines.base import Card
 from worldline.errors import InputError
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.problems import ConflictError, NotFoundError
@@ -36,23 +35,15 @@ class HostedWorld:
 
     Attributes:
         version: the number of the version that answered last; None for a folder.
+        card: of this version. Takes no time, so the event loop may ask.
+        ranges: the logged range [2, n] of the signals of this version; empty if unknown.
     """
 
     def __init__(self, name: str, reference: str | None, world: World) -> None:
         self.name, self.reference, self.world = name, reference, world
         self._fixed = None if reference is None else Reference.parse(reference).version
         self.version, opened = self._serving()
-        self._card, self._ranges = opened.describe(), _ranges_of(opened)
-
-    @property
-    def card(self) -> Card:
-        """The card of the version that answered last. Takes no time, so the event loop may ask."""
-        return self._card
-
-    @property
-    def ranges(self) -> Mapping[str, NDArray[np.floating]]:
-        """The logged range [2, n] of the signals of this version; empty if unknown."""
-        return self._ranges
+        self.card, self.ranges = opened.describe(), _ranges_of(opened)
 
     def current(self) -> tuple[int | None, World]:
         """The number of the current version (None for a folder), and its world in this process.
@@ -61,7 +52,7 @@ class HostedWorld:
         """
         version, world = self._serving()
         if version != self.version:
-            self.version, self._card, self._ranges = version, world.describe(), _ranges_of(world)
+            self.version, self.card, self.ranges = version, world.describe(), _ranges_of(world)
         return version, world
 
     def _serving(self) -> tuple[int | None, World]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache, partial
+from functools import cache
 from importlib import resources
 from typing import Any, Final
 
@@ -21,6 +19,7 @@ from markupsafe import Markup, escape
 from starlette.routing import BaseRoute
 
 from worldline.planning.calls import CALLS, PlanCall, PredictCall
+from worldline.report.page import page_policy
 from worldline.serve import problems
 from worldline.serve.callers import Scope
 from worldline.serve.examples import examples_of
@@ -46,6 +45,7 @@ _BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
 }
 """Per name the type of a body, and its fields that the service fills in."""
 _ANSWERS: Final = (*ANSWERS.values(), SessionView, WorldList, WorldSummary, WorldView, AliasView, UsageReport)
+_POLICY: Final = f"{page_policy('')}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList, LogList)
 """Types of msgspec, which are sent in JSON only. The first is a union."""
 
@@ -58,13 +58,11 @@ def docs_router(service: Service, app: FastAPI) -> APIRouter:
         app: has the documented routes.
     """
     router = APIRouter(tags=["documentation"])
-    create = lru_cache(maxsize=4)(partial(create_openapi, app.routes))
 
-    async def document(*, has_examples: bool) -> dict[str, Any]:
+    async def document(*, has_examples: bool = True) -> dict[str, Any]:
         """The document, with examples of the first world if the caller may see its signals."""
         hosted = next(iter(service.hosts.values()), None) if has_examples else None
-        version = None if hosted is None else hosted.version
-        return await asyncio.to_thread(create, hosted, version, needs_token=service.needs_token)
+        return await asyncio.to_thread(create_openapi, app.routes, hosted, needs_token=service.needs_token)
 
     @router.get("/", include_in_schema=False)
     async def get_root() -> Response:
@@ -73,7 +71,7 @@ def docs_router(service: Service, app: FastAPI) -> APIRouter:
     @router.get("/openapi.json", dependencies=[needs(Scope.READ)])
     async def get_openapi() -> Response:
         """This interface as OpenAPI 3.1."""
-        return Response(msgspec.json.encode(await document(has_examples=True)), media_type=JSON)
+        return Response(msgspec.json.encode(await document()), media_type=JSON)
 
     @router.get("/docs", response_class=HTMLResponse)
     async def get_docs(request: Request) -> Response:
@@ -83,26 +81,22 @@ def docs_router(service: Service, app: FastAPI) -> APIRouter:
             await service.authorize(authorization, Scope.READ)
         shown = await document(has_examples=has_examples)
         page = render(shown, needs_token=service.needs_token, server=_address(request))
-        return HTMLResponse(page, headers={"content-security-policy": _policy()})
+        return HTMLResponse(page, headers={"content-security-policy": _POLICY})
 
     return router
 
 
-def create_openapi(
-    routes: Sequence[BaseRoute], hosted: HostedWorld | None, version: int | None = None, *, needs_token: bool
-) -> dict[str, Any]:
+def create_openapi(routes: Sequence[BaseRoute], hosted: HostedWorld | None, *, needs_token: bool) -> dict[str, Any]:
     """The document.
 
     Args:
         routes: in the order of the document.
         hosted: the world of the examples; None for no examples.
-        version: of this world; another one may have another card.
         needs_token: whether callers need a token.
     """
-    del version
     template = json.loads(_text("worldline.serve", "templates/openapi.json"))
-    document: dict[str, Any] = utils.get_openapi(routes=routes, **template["about"])
-    examples = {} if hosted is None else examples_of(hosted)
+    components, examples = template["components"], {} if hosted is None else examples_of(hosted)
+    document: dict[str, Any] = utils.get_openapi(routes=routes, **template["about"]) | {"components": components}
     for method, stated in ((method, stated) for path in document["paths"].values() for method, stated in path.items()):
         if "security" in stated and not needs_token:
             stated["security"].append({})
@@ -113,9 +107,9 @@ def create_openapi(
             if hosted is not None and parameter.get("name") == "name" and method != "delete":
                 parameter["example"] = hosted.name
     codes = sorted(code for texts in problems.STATUSES.values() for code in texts)
-    template["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] = codes
-    template["components"]["schemas"] |= _schemas()
-    return document | {"components": template["components"]}
+    components["schemas"]["Problem"]["properties"]["code"]["enum"] = codes
+    components["schemas"] |= _schemas()
+    return document
 
 
 @cache
@@ -141,10 +135,12 @@ def render(document: Mapping[str, Any], *, needs_token: bool, server: str) -> st
 
 @cache
 def _page() -> Template:
-    loader = PackageLoader("worldline.serve")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("worldline.serve"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"prose": _prose, "pretty": _pretty}
-    return environment.get_template("docs.html", globals={"style": _style(), "problems": problems.STATUSES})
+    style = Markup(_text("worldline.plots", "colours.css") + _text("worldline.serve", "templates/docs.css"))
+    return environment.get_template("docs.html", globals={"style": style, "problems": problems.STATUSES})
 
 
 def _pretty(value: object) -> str:
@@ -163,18 +159,6 @@ def _address(request: Request) -> str:
     """The address that the caller used, if it cannot mean anything else in HTML or in a shell."""
     address = f"{request.url.scheme}://{request.headers.get('host', '')}"
     return address if re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]{1,255}", address) else "http://localhost:8000"
-
-
-@cache
-def _style() -> Markup:
-    return Markup(_text("worldline.plots", "colours.css") + "\n" + _text("worldline.serve", "templates/docs.css"))
-
-
-@cache
-def _policy() -> str:
-    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
-    rest = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    return f"default-src 'none'; style-src 'sha256-{digest}'; {rest}"
 
 
 def _text(package: str, name: str) -> str:

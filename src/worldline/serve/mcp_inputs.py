@@ -1,214 +1,172 @@
-"""The arguments of the MCP tools: small numbers by signal name, as a language model writes them."""
+"""The arguments of the MCP tools: the fields of the verbs, in which one row stands for all steps."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Annotated, Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
 
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import InputError, UnknownNameError, UnsupportedError
-from worldline.planning.base import Chance, Constraint, Goal
-from worldline.planning.costs import AtLeast, AtMost
-from worldline.schema import Kind, Role, Signal
+from worldline.errors import InputError, UnknownNameError
+from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
+from worldline.schema import Signal
+from worldline.world.wire_schemas import json_schemas
+from worldline.world.wire_values import RULES, build, build_fields, convert
 
-_LARGEST: Final = 1e30  # squares of larger numbers overflow float32
+MAX_PLANS: Final = 8
+"""Most plans that `compare_plans` takes."""
 
+VERBS: Final[Mapping[str, tuple[type[Call], frozenset[str]]]] = {
+    "predict": (PredictCall, frozenset({"history", "actions", "exogenous", "level"})),
+    "compare_plans": (ScoreCall, frozenset({"history", "goal", "constraints", "exogenous"})),
+    "plan": (PlanCall, frozenset({"history", "goal", "constraints", "horizon", "exogenous", "budget_s"})),
+    "what_if": (WhatIfCall, frozenset({"episode", "at", "actions"})),
+    "explain_surprise": (SurpriseCall, frozenset({"episode"})),
+}
+"""Per tool its verb, and the fields of the verb that it takes."""
 
-def _listed(value: object) -> list[Any]:
-    """The rows of a signal. Stops at the first bad value, so that a long list has one short message."""
-    rows = value if isinstance(value, list) else [value]
-    for number, row in enumerate(rows):
-        for entry in row if isinstance(row, list) else [row]:
-            numeric = isinstance(entry, int | float) and not isinstance(entry, bool)
-            if entry is not None and not (numeric and abs(entry) <= _LARGEST):
-                raise ValueError(f"row {number} is {entry!r:.40}. Give a number, a list of numbers, or null.")
-    return rows
+_UNKNOWN: Final = {"costs", "in_steps", "discount", "risk", "quantile", "rewards", "terminated", "truncated", "seed"}
+_HIDDEN: Final = _UNKNOWN | {"step_s", "EncodedArray"} | RULES.keys() - {"AtMost", "AtLeast", "Chance"}
+"""Fields and rules that schemas leave out, because a language model reads all schemas before each answer."""
 
-
-Rows = Annotated[
-    list[Any],
-    BeforeValidator(_listed),
-    WithJsonSchema(
-        {"type": ["number", "array"], "items": {"type": ["number", "array", "null"], "items": {"type": "number"}}}
-    ),
-]
-"""Values of one signal, a row per step: a number, or a list of numbers for a vector. A plain number is one row."""
-
-SignalRows = dict[str, Rows]
-
-
-class _Strict(BaseModel):
-    """An object without unknown fields."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class HistoryInput(_Strict):
-    """Observations in the order of time, and the inputs between them."""
-
-    observations: SignalRows = Field(description="signal -> one row per observation, oldest first; null if missing")
-    actions: SignalRows = Field(
-        default={}, description="signal -> one row less than observations; the last row is held; one observation: none"
-    )
-    exogenous: SignalRows = Field(default={}, description="known inputs such as weather, as actions")
+_Plans = Annotated[dict[str, Any], msgspec.Meta(min_length=1, max_length=MAX_PLANS)]
+_ARRAY: Final = {
+    "type": ["number", "array"],
+    "description": "one row per step: a number, or a list of numbers for a vector; null is a missing observation",
+}
+_STEPS: Final = {"type": "integer", "description": "number of steps; default: the longest input. Last rows are held"}
+_ROWS: Final = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Array"}}
+_PLANS: Final = {
+    "type": "object",
+    "minProperties": 1,
+    "maxProperties": MAX_PLANS,
+    "additionalProperties": _ROWS,
+    "description": "plan name -> action signal -> rows",
+}
 
 
-class GoalInput(_Strict):
-    """The cost of a step: squared error to the targets, divided by the squared tolerance."""
-
-    targets: SignalRows = Field(description="observation signal -> target value, in its unit")
-    tolerance: dict[str, FiniteFloat] = Field(default={}, description="signal -> error that counts as reached")
-    last_only: bool = Field(default=False, description="whether only the last step counts")
-
-
-class BoundInput(_Strict):
-    """A bound on a signal at every step."""
-
-    signal: str
-    at_most: FiniteFloat | None = None
-    at_least: FiniteFloat | None = None
-    probability: float | None = Field(
-        default=None, gt=0, lt=1, description="that the bound holds, by the band; null: the expected path must hold it"
-    )
-
-
-def history_of(card: Card, given: HistoryInput) -> History:
-    """The history; null is a missing observation.
-
-    Raises:
-        InputError: a row has the wrong length.
-        UnknownNameError: the world has no such signal.
-        UnsupportedError: a signal is an image.
-    """
-    observations = _arrays(card, Role.OBSERVATION, given.observations)
-    steps = max(map(len, observations.values()), default=1) - 1
-    observed = {
-        name: np.asarray(~np.isnan(value).any(tuple(range(1, value.ndim))))
-        for name, value in observations.items()
-        if value.dtype.kind == "f"
+def input_schema(tool: str) -> dict[str, Any]:
+    """The JSON schema of the arguments of a tool that calls a verb."""
+    kind, shown = VERBS[tool]
+    _, parts = json_schemas({"": (kind, {item.name for item in fields(kind)} - shown)}, {})
+    text = json.dumps(_shortened({**parts, "Array": _ARRAY}))
+    for name, (verb, _) in VERBS.items():
+        text = text.replace(f"`{verb.__name__}`", f"`{name}`")
+    definitions = json.loads(text.replace("#/components/schemas/", "#/$defs/"))
+    schema = definitions.pop("")
+    extra: dict[str, Any] = {"world": {"type": "string", "description": "name from list_worlds"}}
+    extra |= {"steps": _STEPS} if tool in ("predict", "compare_plans", "what_if") else {}
+    extra |= {"candidates": _PLANS} if tool == "compare_plans" else {}
+    required = ["world", *schema["required"], *(["candidates"] if tool == "compare_plans" else [])]
+    return {
+        "type": "object",
+        "properties": extra | schema["properties"],
+        "required": required,
+        "$defs": definitions,
+        "additionalProperties": False,
     }
-    return History(
-        observations=_typed(card, {name: np.nan_to_num(value) for name, value in observations.items()}),
-        actions=_typed(card, _held(_arrays(card, Role.ACTION, given.actions), steps)),
-        exogenous=_typed(card, _held(_arrays(card, Role.EXOGENOUS, given.exogenous), steps)),
-        observed={name: mask for name, mask in observed.items() if not mask.all()},
-    )
 
 
-def episode_of(card: Card, given: HistoryInput) -> Episode:
-    """The episode; raises as `history_of`."""
-    return Episode(**vars(history_of(card, given)))
+def _shortened(schema: Any) -> Any:
+    """The schema without what is hidden."""
+    if isinstance(schema, dict):
+        return {name: _shortened(part) for name, part in schema.items() if name not in _HIDDEN}
+    if isinstance(schema, list):
+        refs = [str(part.get("$ref", "")) if isinstance(part, dict) else "" for part in schema]
+        return [
+            _shortened(part) for part, ref in zip(schema, refs, strict=True) if ref.rpartition("/")[2] not in _HIDDEN
+        ]
+    return schema
 
 
-def futures_of(
-    card: Card, plans: Sequence[SignalRows], exogenous: SignalRows, steps: int | None, *, limit: int
-) -> tuple[list[dict[str, NDArray[Any]]], dict[str, NDArray[Any]] | None]:
-    """The actions of each plan, and the exogenous values, all with the same number of rows. Last rows are held.
+def call_of(tool: str, arguments: Mapping[str, Any], card: Card, limit: int) -> tuple[Call, list[str]]:
+    """The call that the arguments of a tool ask for, and the names of its plans.
 
     Args:
+        tool: that calls a verb.
+        arguments: without the world.
         card: of the world.
-        plans: actions of each plan.
-        exogenous: of all plans.
-        steps: number of rows; None for that of the longest input.
-        limit: largest number of rows.
+        limit: largest number of steps.
 
     Raises:
-        InputError: `steps` is not between 1 and `limit`, or as in `history_of`.
+        InputError: a value has the wrong type or shape, or there are too many steps.
+        UnknownNameError: the world has no such signal.
     """
-    groups = [_arrays(card, Role.ACTION, plan) for plan in plans]
-    fixed = _arrays(card, Role.EXOGENOUS, exogenous)
-    longest = max((len(value) for group in [*groups, fixed] for value in group.values()), default=0)
+    kind, shown = VERBS[tool]
+    named = dict(arguments)
+    hidden = [item for item in fields(kind) if item.name not in shown - ({"actions"} & named.keys())]
+    steps = convert(named.pop("steps", None), int | None, (tool, "steps"))
+    asked: dict[str, Any] = {"": named.pop("actions")} if "actions" in shown & named.keys() else {}
+    if tool == "compare_plans":
+        asked = convert(named.pop("candidates", {}), _Plans, (tool, "candidates"))
+    filled: dict[str, Any] = {item.name: {} if item.name == "actions" else item.default for item in hidden}
+    call: Any = build_fields(kind, named, [], (tool,), filled)
+    known: dict[str, Any] = {name: _past(card, getattr(call, name)) for name in {"history", "episode"} & shown}
+    if not isinstance(call, SurpriseCall):
+        count = call.horizon if isinstance(call, PlanCall) else steps
+        plans = [build(Arrays, plan, [], (tool, "actions", name)) for name, plan in asked.items()]
+        plans, exogenous = _futures(card, plans, getattr(call, "exogenous", None) or {}, count, limit)
+        known |= {"exogenous": exogenous or None} if "exogenous" in shown else {}
+        known |= {"actions": plans[0] if "actions" in shown else _stacked(card, asked, plans)} if plans else {}
+    return replace(call, **known), list(asked)
+
+
+def _past(card: Card, past: History | Episode) -> History | Episode:
+    """The past with one row of inputs less than of observations; NaN is a missing observation."""
+    observations = _rows(card.schema.observations, past.observations)
+    steps = max(map(len, observations.values()), default=1) - 1
+    observed = dict(past.observed)
+    for name, value in observations.items():
+        missing: Any = np.isnan(value.reshape(len(value), -1)).any(1) if value.dtype.kind == "f" else np.zeros(1, bool)
+        if missing.any() and name not in observed:
+            observed[name], observations[name] = ~missing, np.nan_to_num(value)
+    actions = _rows(card.schema.actions, past.actions, steps)
+    exogenous = _rows(card.schema.exogenous, past.exogenous, steps)
+    return replace(past, observations=observations, actions=actions, exogenous=exogenous, observed=observed)
+
+
+def _futures(
+    card: Card, plans: Sequence[Arrays], exogenous: Arrays, steps: int | None, limit: int
+) -> tuple[list[Arrays], Arrays]:
+    """The actions of each plan and the exogenous inputs, all with the same number of rows."""
+    plans = [_rows(card.schema.actions, plan) for plan in plans]
+    exogenous = _rows(card.schema.exogenous, exogenous)
+    longest = max((len(value) for group in (*plans, exogenous) for value in group.values()), default=0)
     count = longest if steps is None else steps
     if not 1 <= count <= limit:
         raise InputError(f"steps is {count}. Give steps between 1 and {limit}.")
-    return [_typed(card, _held(group, count)) for group in groups], _typed(card, _held(fixed, count)) or None
+    return [_rows(card.schema.actions, plan, count) for plan in plans], _rows(card.schema.exogenous, exogenous, count)
 
 
-def goal_of(card: Card, given: GoalInput) -> Goal:
-    """The goal; raises as `history_of`."""
-    targets = _typed(card, _arrays(card, Role.OBSERVATION, given.targets))
-    for name, value in targets.items():
-        if len(value) != 1:
-            raise InputError(f"the target of {name!r} has {len(value)} rows. Give one value, not one per step.")
-    return Goal(
-        targets={name: value[0] for name, value in targets.items()},
-        tolerance=given.tolerance,
-        last_only=given.last_only,
-    )
+def _stacked(card: Card, names: Iterable[str], plans: Sequence[Arrays]) -> Arrays:
+    """The actions of all plans, per signal [N, T, *shape]."""
+    expected = {signal.name for signal in card.schema.actions}
+    for name, plan in zip(names, plans, strict=True):
+        if plan.keys() != expected:
+            raise InputError(f"plan {name!r:.60} has actions {sorted(plan)}, expected {sorted(expected)}.")
+    return {name: np.stack([plan[name] for plan in plans]) for name in expected}
 
 
-def constraints_of(given: Sequence[BoundInput]) -> list[Constraint]:
-    """The constraints.
-
-    Raises:
-        InputError: a bound has no value.
-    """
-    constraints = list[Constraint]()
-    for bound in given:
-        sides: list[Constraint] = []
-        if bound.at_most is not None:
-            sides.append(AtMost(signal=bound.signal, bound=bound.at_most))
-        if bound.at_least is not None:
-            sides.append(AtLeast(signal=bound.signal, bound=bound.at_least))
-        if not sides:
-            raise InputError(f"the constraint on {bound.signal!r} has no bound. Add at_most or at_least.")
-        level = bound.probability
-        constraints += sides if level is None else [Chance(constraint=side, level=level) for side in sides]
-    return constraints
-
-
-def _held(arrays: Arrays, steps: int) -> dict[str, NDArray[Any]]:
-    """The arrays with `steps` rows: the last row is held."""
+def _rows(signals: Sequence[Signal], arrays: Arrays, count: int | None = None) -> dict[str, NDArray[Any]]:
+    """Per signal [count, *shape], with the last row repeated; as many rows as there are for None."""
+    known, tables = {signal.name: signal for signal in signals}, dict[str, NDArray[Any]]()
     for name, value in arrays.items():
-        if len(value) > steps or (steps and not len(value)):
-            fix = f"1 to {steps}. Give one row per step." if steps else "none before the first step. Leave it out."
-            raise InputError(f"{name!r} has {len(value)} rows, expected {fix}")
-    rest = {name: np.repeat(value[-1:], steps - len(value), axis=0) for name, value in arrays.items()}
-    return {name: np.concatenate([value, rest[name]]) for name, value in arrays.items()}
-
-
-def _arrays(card: Card, role: Role, signal_rows: Mapping[str, list[Any]]) -> dict[str, NDArray[np.float64]]:
-    """Per signal [rows, *shape]; NaN where the value is null."""
-    signals = {signal.name: signal for signal in card.schema.of(role)}
-    for name in signal_rows:
-        if name not in signals:
-            raise UnknownNameError(f"{role.value} signal", name, signals)
-    return {name: _array(signals[name], rows) for name, rows in signal_rows.items()}
-
-
-def _array(signal: Signal, rows: list[Any]) -> NDArray[np.float64]:
-    if signal.kind is Kind.IMAGE:
-        raise UnsupportedError(f"{signal.name!r} is an image. These tools take numbers: use the HTTP service.")
-    size = math.prod(signal.shape)
-    if size > 1 and len(rows) == size and not any(isinstance(row, list) or row is None for row in rows):
-        rows = [rows]  # one row of a vector
-    table = np.full((len(rows), size), np.nan)
-    for number, row in enumerate(rows):
-        values = row if isinstance(row, list) else [row] * size if row is None else [row]
-        if len(values) != size:
-            raise InputError(
-                f"{signal.name!r}: row {number} has {len(values)} numbers, expected {size} [{signal.unit}]."
-            )
-        table[number] = [np.nan if value is None else value for value in values]
-    return table.reshape(len(rows), *signal.shape)
-
-
-def _typed(card: Card, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Discrete values as integers.
-
-    Raises:
-        InputError: a discrete value is not an integer.
-    """
-    typed = dict(arrays)
-    for name, value in arrays.items():
-        if card.schema[name].kind is Kind.DISCRETE:
-            if not np.array_equal(value, np.round(value)):
-                raise InputError(f"{name!r} is discrete, got {value.ravel()[:8].tolist()}. Give integers.")
-            typed[name] = np.clip(value, -(2**53), 2**53).astype(np.int64)
-    return typed
+        if name not in known:
+            raise UnknownNameError("signal of this kind", name, known)
+        shape, size = known[name].shape, known[name].size
+        is_row = value.shape == shape or (size == 1 and value.ndim == 0)
+        table = value.reshape(1, *shape) if is_row else value
+        if size == 1 and value.ndim == 1:
+            table = value.reshape(-1, *shape)
+        rows = len(table) if table.ndim else 0
+        if table.shape[1:] != shape or (count is not None and not min(count, 1) <= rows <= count):
+            limit = "" if count is None else f", at most {count} steps"
+            raise InputError(f"{name!r} has shape {value.shape}, expected one row of {shape} for each step{limit}.")
+        tables[name] = table if count is None else table[np.minimum(np.arange(count), rows - 1)]
+    return tables

@@ -8,15 +8,14 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, final
+from dataclasses import fields, replace
+from typing import Any, Final, NamedTuple, cast, final
 
 import numpy as np
 
 from worldline.errors import InputError, UnknownNameError, UnsupportedError
 from worldline.plots.result_series import ResultSeries, columns
 from worldline.schema import Kind
-from worldline.serve.problems import problem_of
 from worldline.world.result import Result
 
 MAX_BYTES: Final = 2000
@@ -35,14 +34,13 @@ _LABELS: Final = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Detail:
+class Detail(NamedTuple):
     """How much of a result is shown.
 
-    Args:
+    Attributes:
         steps: number of steps, evenly spaced, with the last one.
         components: number of components per vector.
-        parts: number of signals, worlds, candidates or moments.
+        parts: number of signals, worlds, plans or moments.
     """
 
     steps: int
@@ -50,12 +48,12 @@ class Detail:
     parts: int
 
 
-FULL: Final = Detail(steps=10, components=16, parts=64)
-_DETAILS: Final = (
-    FULL,
-    *(Detail(steps=steps, components=16, parts=64) for steps in (7, 5, 3)),
-    *(Detail(steps=3, components=components, parts=parts) for components, parts in ((4, 64), (4, 16), (4, 8), (2, 4))),
-    *(Detail(steps=1, components=1, parts=parts) for parts in (8, 4, 2, 1, 0)),
+_DETAILS: Final = tuple(
+    Detail(*numbers)
+    for numbers in (
+        *((10, 16, 64), (7, 16, 64), (5, 16, 64), (3, 16, 64), (3, 4, 64), (3, 4, 16), (3, 4, 8), (3, 2, 4)),
+        *((1, 1, 8), (1, 1, 4), (1, 1, 2), (1, 1, 1), (1, 1, 0)),
+    )
 )
 
 
@@ -70,7 +68,7 @@ def fit(build: Callable[[Detail], Mapping[str, Any]]) -> dict[str, Any]:
     """
     for detail in _DETAILS:
         result = dict(build(detail))
-        if detail is not FULL:
+        if detail is not _DETAILS[0]:
             result["shortened"] = "parts are left out to keep this short; the handle, if any, has them"
         if len(encoded(result).encode()) <= MAX_BYTES:
             return result
@@ -80,11 +78,6 @@ def fit(build: Callable[[Detail], Mapping[str, Any]]) -> dict[str, Any]:
 def encoded(result: Mapping[str, Any]) -> str:
     """Compact JSON."""
     return json.dumps(result, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def shown_error(error: Exception) -> str:
-    """The message of an error for a caller, without paths and addresses."""
-    return str(problem_of(error).error)[:MAX_TEXT]
 
 
 def trust_meaning(trust: float) -> str:
@@ -110,9 +103,18 @@ def even_steps(count: int, most: int) -> list[int]:
     return sorted({round(row) for row in np.linspace(count - 1, 0, min(most, count))})
 
 
-def series_of(result: Result) -> list[ResultSeries]:
-    """The curves of a result of one world, without sampled paths."""
-    return list(result.series(None))
+def facts_of(result: Result) -> dict[str, Any]:
+    """The numbers and texts of a result, without its arrays."""
+    facts = dict[str, Any]()
+    for item in fields(cast(Any, result)):
+        value = getattr(result, item.name)
+        if isinstance(value, str):
+            facts[item.name] = value[:300]
+        elif np.ndim(value) == 0 and isinstance(value, int | float | np.number):
+            facts[item.name] = plain(np.asarray(value).item())
+    if "trust" in facts:
+        facts["trust_meaning"] = trust_meaning(float(np.ravel(cast(Any, result).trust)[0]))
+    return facts
 
 
 def summary(series: Sequence[ResultSeries], detail: Detail) -> dict[str, Any]:
@@ -141,23 +143,6 @@ def _curves(curve: ResultSeries, rows: Sequence[int], components: int, digits: i
     return facts
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StoredResult:
-    """A full result.
-
-    Args:
-        owner: id of the caller.
-        expires: on the monotonic clock.
-        num_bytes: of its arrays.
-        series: by name.
-    """
-
-    owner: str
-    expires: float
-    num_bytes: int
-    series: Mapping[str, ResultSeries]
-
-
 @final
 class ResultStore:
     """Full results by handle, in memory. The least recently used ones are dropped first.
@@ -170,19 +155,16 @@ class ResultStore:
 
     def __init__(self, *, count: int, num_bytes: int, lifetime_s: float) -> None:
         self._count, self._num_bytes, self._lifetime_s = count, num_bytes, lifetime_s
-        self._stored: OrderedDict[str, StoredResult] = OrderedDict()
+        self._stored: OrderedDict[str, tuple[str, float, int, Mapping[str, ResultSeries]]] = OrderedDict()
 
     def put(self, owner: str, series: Mapping[str, ResultSeries]) -> str | None:
         """Stores a result for one caller; its handle, or None if the result is too large to be kept."""
         size = sum(value.nbytes for curve in series.values() for value in (curve.values, *curve.others.values()))
         if size > self._num_bytes:
             return None
-        handle, now = secrets.token_urlsafe(12), time.monotonic()
-        expires = now + self._lifetime_s
-        self._stored[handle] = StoredResult(owner=owner, expires=expires, num_bytes=size, series=series)
-        for old in [name for name, res in self._stored.items() if res.expires <= now]:
-            del self._stored[old]
-        while len(self._stored) > self._count or sum(res.num_bytes for res in self._stored.values()) > self._num_bytes:
+        handle = secrets.token_urlsafe(12)
+        self._stored[handle] = owner, time.monotonic() + self._lifetime_s, size, series
+        while len(self._stored) > self._count or sum(kept[2] for kept in self._stored.values()) > self._num_bytes:
             self._stored.popitem(last=False)
         return handle
 
@@ -200,21 +182,21 @@ class ResultStore:
             InputError: the caller has no such handle, or the signal has no such steps.
             UnknownNameError: the result has no such signal.
         """
-        stored = self._stored.get(handle)
-        if stored is None or stored.owner != owner or stored.expires <= time.monotonic():
+        stored_owner, expires, _, series = self._stored.get(handle, ("", -math.inf, 0, {}))
+        if stored_owner != owner or expires <= time.monotonic():
             raise InputError(
                 f"there is no result {handle!r:.40}. It expired, or the handle is wrong. Call the tool again."
             )
         self._stored.move_to_end(handle)
         if name is None:
-            return fit(lambda detail: _contents(stored, detail))
-        return _rows(name, _named(stored.series, name), first, last)
+            return fit(lambda detail: _contents(series, detail))
+        return _rows(name, _named(series, name), first, last)
 
 
-def _contents(stored: StoredResult, detail: Detail) -> dict[str, Any]:
-    listed = list(stored.series.items())[: detail.parts]
+def _contents(series: Mapping[str, ResultSeries], detail: Detail) -> dict[str, Any]:
+    listed = list(series.items())[: detail.parts]
     signals = {name: {"first_step": sig.first, "last_step": sig.first + len(sig.values) - 1} for name, sig in listed}
-    return {"signals": signals, "num_signals": len(stored.series), "hint": "pass signal to get its values"}
+    return {"signals": signals, "num_signals": len(series), "hint": "pass signal to get its values"}
 
 
 def _named(series: Mapping[str, ResultSeries], name: str) -> ResultSeries:
@@ -262,19 +244,3 @@ def end_values(series: Sequence[ResultSeries], detail: Detail) -> dict[str, Any]
             for name, value in curves.items()
         }
     return last_values
-
-
-def largest_difference(first: Sequence[ResultSeries], second: Sequence[ResultSeries]) -> dict[str, Any]:
-    """The signal in which the last values of two predictions differ most, relative to half the width of the band."""
-    differences = [(-1.0, dict[str, Any]())]
-    for curve, other in zip(first, second, strict=True):
-        best, following = (columns(part.values)[-1].astype(float) for part in (curve, other))
-        edges = [columns(curve.others[name])[-1].astype(float) for name in ("low", "high") if name in curve.others]
-        half = (edges[1] - edges[0]) / 2 if edges else np.zeros(len(best))
-        banded = np.isfinite(half) & (half > 0)
-        ratio = np.abs(best - following) / np.where(banded, half, np.abs(best) + 1e-9)
-        at = int(ratio.argmax())
-        facts = {"signal": curve.names[min(at, len(curve.names) - 1)], "unit": curve.signal.unit[:20]}
-        facts |= {"best": plain(float(best[at])), "next": plain(float(following[at]))}
-        differences.append((float(ratio[at]), facts | ({"bands_overlap": bool(ratio[at] < 2)} if banded[at] else {})))
-    return max(differences, key=lambda pair: pair[0])[1]

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from importlib import resources
 from typing import Annotated, Any, Final, final
 
+import msgspec
 import numpy as np
-from pydantic import Field, ValidationError
+from msgspec import Meta, Struct
 
 from worldline.engines.base import Card
-from worldline.episode import Episode
-from worldline.errors import InputError, MissingExtraError, WorldlineError
-from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
+from worldline.errors import MissingExtraError, UnknownNameError
+from worldline.planning.calls import Call, PredictCall, ScoreCall, WhatIfCall
 from worldline.plots.result_series import ResultSeries
 from worldline.schema import Signal
 from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
-from worldline.serve.mcp_inputs import (
-    BoundInput,
-    GoalInput,
-    HistoryInput,
-    SignalRows,
-    constraints_of,
-    episode_of,
-    futures_of,
-    goal_of,
-    history_of,
-)
+from worldline.serve.mcp_inputs import VERBS, call_of, input_schema
 from worldline.serve.mcp_results import (
     MAX_TEXT,
     MIN_TRUST,
@@ -39,30 +29,24 @@ from worldline.serve.mcp_results import (
     ResultStore,
     encoded,
     end_values,
+    facts_of,
     fit,
-    largest_difference,
     plain,
-    series_of,
-    shown_error,
     summary,
-    trust_meaning,
 )
-from worldline.serve.problems import NotFoundError, fault_text
-from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
+from worldline.serve.problems import fault_text, problem_of
+from worldline.world.base import Plan, Prediction, Scores, Surprise
+from worldline.world.wire_values import convert
 
 try:
-    import anyio
     from mcp.server.apps import Apps
     from mcp.server.auth.middleware.auth_context import get_access_token
     from mcp.server.auth.provider import AccessToken
     from mcp.server.auth.settings import AuthSettings
     from mcp.server.mcpserver import MCPServer
-    from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
     from mcp.server.transport_security import TransportSecuritySettings
-    from mcp_types import CallToolResult, TextContent, ToolAnnotations
+    from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
     from starlette.applications import Starlette
-    from starlette.types import ASGIApp, Message, Receive, Send
-    from starlette.types import Scope as ASGIScope
 
     from worldline.serve.background import kept_up
     from worldline.serve.service import Service
@@ -70,9 +54,6 @@ except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name).partition(".")[0], "mcp") from error
 
 _logger = logging.getLogger(__name__)
-
-MAX_CANDIDATES: Final = 8
-"""Most plans that `compare_plans` takes."""
 
 PANE: Final = "ui://worldline/forecast.html"
 """The pane of `predict` and `plan`."""
@@ -87,273 +68,194 @@ Observation t + 1 follows action t; the present is step 0. get_result pages thro
 _READ_ONLY: Final = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
 )
+_Name = Annotated[str, Meta(max_length=200)]
 
-WorldName = Annotated[str, Field(max_length=64, description="name from list_worlds")]
-Steps = Annotated[int | None, Field(description="number of steps; default: the longest input. Last rows are held")]
-Actions = Annotated[SignalRows, Field(description="action signal -> one row per step; one row is held for all steps")]
-Exogenous = Annotated[
-    SignalRows, Field(default_factory=dict, description="exogenous signal -> one row per step; one row is held")
-]
-Candidates = Annotated[
-    dict[Annotated[str, Field(max_length=40)], SignalRows],
-    Field(min_length=1, max_length=MAX_CANDIDATES, description="plan name -> actions, as in predict"),
-]
-Bounds = Annotated[list[BoundInput], Field(default_factory=list, max_length=16)]
+
+class ListWorlds(Struct, forbid_unknown_fields=True):
+    """Lists the worlds with what they predict and which actions they take."""
+
+
+class DescribeWorld(Struct, forbid_unknown_fields=True):
+    """Describes one world, or one of its signals: role, unit, size, bounds, duration of a step, length of bands."""
+
+    world: _Name
+    signal: _Name | None = None
+
+
+class GetResult(Struct, forbid_unknown_fields=True):
+    """Pages through a full result: the values of one signal or component ("position.x") at consecutive steps.
+
+    Without a signal, it lists the signals.
+    """
+
+    handle: _Name
+    signal: _Name | None = None
+    first_step: int | None = None
+    last_step: int | None = None
+
+
+_TOOLS: Final[Mapping[str, type[Struct]]] = {
+    "list_worlds": ListWorlds,
+    "describe_world": DescribeWorld,
+    "get_result": GetResult,
+}
+"""The arguments of the tools that call no verb."""
+
+_TEXTS: Final = {
+    "predict": "Predicts the signals under the given actions, with a band and the trust in the history.",
+    "compare_plans": "Compares up to 8 plans, the best first: cost, and predicted values at the end. violation is 0 if "
+    "all constraints hold. If the bands of two plans overlap at the end, their difference may be chance.",
+    "plan": "Searches actions towards a goal, for 5 s unless budget_s is given. status: optimal, searched, "
+    "out_of_time, or one of these with a reason: goal_outside_logs, infeasible, refused.",
+    "what_if": "Predicts how a recorded episode would have continued after observation `at` under other actions.",
+    "explain_surprise": "Finds the steps of a recorded episode that the world did not expect.",
+}
+"""What a language model reads of the tools that call a verb."""
+
+
+def tools_of() -> list[Tool]:
+    """The tools as clients see them."""
+    schemas = {name: msgspec.json.schema(kind)["$defs"][kind.__name__] for name, kind in _TOOLS.items()}
+    texts = {name: schema.pop("description") for name, schema in schemas.items()} | _TEXTS
+    schemas |= {name: input_schema(name) for name in VERBS}
+    pane = {"ui": {"resourceUri": PANE}}
+    return [
+        Tool(
+            name=name,
+            description=texts[name],
+            input_schema=schema,
+            annotations=_READ_ONLY,
+            _meta=pane if name in ("predict", "plan") else None,
+        )
+        for name, schema in schemas.items()
+    ]
 
 
 @final
-class WorldTools:
-    """The tools. Each method is one tool; its docstring is what a language model reads.
+class WorldMcpServer(MCPServer[Any]):
+    """An MCP server whose tools are the verbs of worlds, and whose errors are short messages without paths.
 
     Args:
         service: answers the calls.
+        options: of the SDK.
     """
 
-    def __init__(self, service: Service) -> None:
-        self._service, self._limits = service, service.limits
-        limits = service.limits
-        self._store = ResultStore(count=limits.results, num_bytes=limits.result_bytes, lifetime_s=limits.result_s)
+    def __init__(self, service: Service, **options: Any) -> None:
+        super().__init__("worldline", instructions=_INSTRUCTIONS, log_level="WARNING", **options)
+        self._service, limits = service, service.limits
+        self._results = ResultStore(count=limits.results, num_bytes=limits.result_bytes, lifetime_s=limits.result_s)
 
-    async def list_worlds(self) -> CallToolResult:
-        """Lists the worlds with what they predict and which actions they take."""
+    async def list_tools(self) -> list[Tool]:
+        """The tools."""
+        return tools_of()
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> CallToolResult:
+        """The result of a tool, as text and as structured content; an error is one with `is_error`."""
+        del context
+        try:
+            result = await self._answer(name, arguments)
+        except Exception as error:  # noqa: BLE001  # every error becomes an answer
+            problem = problem_of(error)
+            text = str(problem.error)[:MAX_TEXT]
+            if problem.status == 500:
+                _logger.error("the tool %s failed: %s", name, fault_text(error))
+                text = "the server failed. Ask the operator."
+            return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+        return CallToolResult(content=[TextContent(type="text", text=encoded(result))], structured_content=result)
+
+    async def _answer(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if tool in VERBS:
+            return await self._ask(tool, arguments)
+        if tool not in _TOOLS:
+            raise UnknownNameError("tool", tool[:60], [*_TOOLS, *VERBS])
+        match convert(arguments, _TOOLS[tool], (tool,)):
+            case DescribeWorld(world, None):
+                return fit(partial(_described, world, self._card(world)))
+            case DescribeWorld(world, str(signal)):
+                return fit(partial(_signal, self._card(world).schema[signal]))
+            case GetResult(handle, signal, first_step, last_step):
+                return self._results.page(current_caller().id, handle, signal, first_step, last_step)
         cards = {hosted.name: hosted.card for hosted in self._service.hosts.values()}
-
-        def build(detail: Detail) -> dict[str, Any]:
-            shown = list(cards.items())[: detail.parts]
-            return {"worlds": [_listed(name, card, detail) for name, card in shown], "num_worlds": len(cards)}
-
-        return _answer(build)
-
-    async def describe_world(
-        self, world: WorldName, signal: Annotated[str | None, Field(description="only this signal")] = None
-    ) -> CallToolResult:
-        """Describes one world: signals with role, unit, size and bounds, duration of a step, and length of bands."""
-        card = self._card(world)
-        if signal is not None:
-            return _answer(partial(_signal, card.schema[signal]))
-        return _answer(partial(_described, world, card))
-
-    async def predict(
-        self,
-        world: WorldName,
-        history: HistoryInput,
-        actions: Actions,
-        *,
-        steps: Steps = None,
-        exogenous: Exogenous,
-        level: Annotated[float | None, Field(gt=0, lt=1, description="probability of the band")] = None,
-    ) -> CallToolResult:
-        """Predicts the signals under the given actions, with a band and the trust in the history."""
-        card = self._card(world)
-        (taken,), fixed = futures_of(card, [actions], exogenous, steps, limit=self._limits.horizon)
-        past = history_of(card, history)
-        call = PredictCall(history=past, actions=taken, exogenous=fixed, level=level)
-        return self._forecast(world, await self._ask(world, call), {}, [])
-
-    async def compare_plans(
-        self,
-        world: WorldName,
-        history: HistoryInput,
-        candidates: Candidates,
-        goal: GoalInput,
-        *,
-        constraints: Bounds,
-        steps: Steps = None,
-        exogenous: Exogenous,
-    ) -> CallToolResult:
-        """Compares up to 8 plans, the best first: cost, and predicted values at the end.
-
-        violation is 0 if all constraints hold. bands_overlap: the difference to the next plan may be chance.
-        """
-        card, names = self._card(world), list(candidates)
-        limit = self._limits.horizon
-        futures, fixed = futures_of(card, list(candidates.values()), exogenous, steps, limit=limit)
-        expected = {signal.name for signal in card.schema.actions}
-        for name, actions in zip(names, futures, strict=True):
-            if actions.keys() != expected:
-                raise InputError(f"plan {name!r} has actions {sorted(actions)}, expected {sorted(expected)}.")
-        together = {name: np.stack([actions[name] for actions in futures]) for name in expected}
-        past = history_of(card, history)
-        call = ScoreCall(
-            history=past,
-            actions=together,
-            goal=goal_of(card, goal),
-            constraints=constraints_of(constraints),
-            exogenous=fixed,
-        )
-        scores = await self._ask(world, call)
-        asked = [self._ask(world, PredictCall(history=past, actions=actions, exogenous=fixed)) for actions in futures]
-        paths = await asyncio.gather(*asked)  # the service computes them as one batch
-        return self._compared(world, names, scores, paths)
-
-    async def plan(
-        self,
-        world: WorldName,
-        history: HistoryInput,
-        goal: GoalInput,
-        horizon: Annotated[int, Field(ge=1, description="number of steps")],
-        *,
-        constraints: Bounds,
-        exogenous: Exogenous,
-        budget_s: Annotated[float, Field(gt=0, le=60, description="seconds for the search")] = 5.0,
-    ) -> CallToolResult:
-        """Searches actions towards a goal.
-
-        status: optimal, searched, out_of_time, or one of these with a reason: goal_outside_logs, infeasible, refused.
-        """
-        card = self._card(world)
-        _, fixed = futures_of(card, [], exogenous, horizon, limit=self._limits.horizon)
-        call = PlanCall(
-            history=history_of(card, history),
-            goal=goal_of(card, goal),
-            constraints=constraints_of(constraints),
-            horizon=horizon,
-            exogenous=fixed,
-            budget_s=budget_s,
-        )
-        plan: Plan = await self._ask(world, call)
-        facts = {
-            "status": plan.status.value,
-            "reason": plan.reason[:300],
-            "cost": plain(float(plan.cost)),
-            "violation": plain(float(np.max(plan.violation, initial=0.0))),
-        }
-        actions = [series for series in series_of(plan) if series.heading == "actions"]
-        if plan.prediction is None:
-            return _answer(lambda _: {"world": world, **facts, **_trust(plan.trust)})
-        return self._forecast(world, plan.prediction, facts, actions)
-
-    async def what_if(
-        self,
-        world: WorldName,
-        episode: HistoryInput,
-        at: Annotated[int, Field(ge=0, description="last common observation, from 0")],
-        actions: Actions,
-        steps: Steps = None,
-    ) -> CallToolResult:
-        """Predicts how a recorded episode would have continued after observation `at` under other actions."""
-        card = self._card(world)
-        (taken,), _ = futures_of(card, [actions], {}, steps, limit=self._limits.horizon)
-        call = WhatIfCall(episode=episode_of(card, episode), at=at, actions=taken)
-        answer: WhatIf = await self._ask(world, call)
-        series = [replace(curve, first=at + 1) for curve in series_of(answer)]
-        facts = {"abduction": answer.abduction.value, "reason": answer.reason[:300]}
-        handle = self._put({curve.signal.name: curve for curve in series})
-        return _answer(lambda detail: {"world": world, **facts, **handle, **summary(series, detail)})
-
-    async def explain_surprise(self, world: WorldName, episode: HistoryInput) -> CallToolResult:
-        """Finds the steps of a recorded episode that the world did not expect, and what it expected at the worst."""
-        card = self._card(world)
-        recorded = episode_of(card, episode)
-        surprise: Surprise = await self._ask(world, SurpriseCall(episode=recorded))
-        series = series_of(surprise)
-        handle = self._put({curve.signal.name: curve for curve in series})
-        expected = list[ResultSeries]()
-        if surprise.moments:
-            expected = await self._expected(world, card, recorded, surprise.moments[0].step)
-
-        def build(detail: Detail) -> dict[str, Any]:
-            moments = [
-                {
-                    "step": moment.step,
-                    "p_value": plain(moment.p_value),
-                    "signals": [name[:60] for name in moment.signals[:2]],
-                }
-                for moment in surprise.moments[: detail.parts]
-            ]
-            worst = {"worst_outcome": end_values(expected, detail)} if expected else {}
-            meaning = "p_value: share of normal steps that are at least as surprising; step t leads to observation t+1"
-            return {
-                "world": world,
-                "num_steps": len(surprise.steps),
-                "moments": moments,
-                **worst,
-                "meaning": meaning,
-            } | handle
-
-        return _answer(build)
-
-    async def get_result(
-        self,
-        handle: Annotated[str, Field(max_length=64)],
-        signal: Annotated[str | None, Field(max_length=200, description="default: lists the signals")] = None,
-        first_step: int | None = None,
-        last_step: int | None = None,
-    ) -> CallToolResult:
-        """Pages through a full result: the values of one signal or component ("position.x") at consecutive steps."""
-        page = self._store.page(current_caller().id, handle, signal, first_step, last_step)
-        return _answer(lambda _: page)
+        return fit(partial(_listed, cards))
 
     def _card(self, world: str) -> Card:
-        if world not in self._service.hosts:
-            raise NotFoundError("world", world, self._service.hosts)  # the tool list_worlds lists them, too
-        return self._service.hosts[world].card
+        return self._service.hosts.find(world, ANYONE).card  # the tool list_worlds lists them, too
 
-    async def _ask(self, world: str, call: Call) -> Any:
-        """The answer of a world."""
-        return await self._service.ask(current_caller(), world, call)
+    async def _ask(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The answer of a world to a verb."""
+        asked = dict(arguments)
+        world = convert(asked.pop("world", None), str, (tool, "world"))
+        call, names = call_of(tool, asked, self._card(world), self._service.limits.horizon)
+        ask = partial(self._service.ask, current_caller(), world)
+        result = await ask(call)
+        if isinstance(call, ScoreCall):
+            paths = await asyncio.gather(*map(ask, _paths(call, len(names))))  # computed as one batch
+            return self._compared(world, dict(zip(names, paths, strict=True)), result)
+        series = result.series(None)
+        if isinstance(call, WhatIfCall):
+            series = [replace(curve, first=call.at + 1) for curve in series]
+        facts = {"world": world, **_facts(result), **self._put({curve.signal.name: curve for curve in series})}
+        return fit(lambda detail: facts | _curves_of(result, series, detail))
 
     def _put(self, series: Mapping[str, ResultSeries]) -> dict[str, str | None]:
-        return {"handle": self._store.put(current_caller().id, series)}
+        return {"handle": self._results.put(current_caller().id, series)}
 
-    def _forecast(
-        self, world: str, prediction: Prediction, facts: Mapping[str, Any], actions: Sequence[ResultSeries]
-    ) -> CallToolResult:
-        """A prediction, and the actions of a plan."""
-        series = series_of(prediction)
-        handle = self._put({curve.signal.name: curve for curve in [*actions, *series]})
-        steps = max((len(curve.values) for curve in series), default=0)
-        skill = {name: int(np.ravel(forecast.horizon)[0]) for name, forecast in prediction.signals.items()}
-
-        def build(detail: Detail) -> dict[str, Any]:
-            shown = summary(series, detail)
-            for name, curves in shown["signals"].items():
-                if prediction.calibrated and skill[name] < steps:
-                    curves["skill_until_step"] = skill[name]
-            taken = {"actions": summary(actions, detail)} if actions else {}
-            level = {"level": plain(prediction.level) if prediction.calibrated else None, "steps": steps}
-            return {"world": world, **facts, **_trust(prediction.trust), **level, **handle, **taken, **shown}
-
-        return _answer(build)
-
-    def _compared(
-        self, world: str, names: Sequence[str], scores: Scores, paths: Sequence[Prediction]
-    ) -> CallToolResult:
+    def _compared(self, world: str, paths: Mapping[str, Prediction], scores: Scores) -> dict[str, Any]:
         """Plans in the order of violation and cost."""
-        worst = scores.violation.max(-1, initial=0.0)
-        order = sorted(range(len(names)), key=lambda n: (worst[n], np.nan_to_num(scores.cost[n], nan=np.inf)))
-        series = [series_of(path) for path in paths]
-        handle = self._put({f"{names[n]}/{curve.signal.name}": curve for n in order for curve in series[n]})
-        differs = {"difference_at_end": largest_difference(series[order[0]], series[order[1]])} if order[1:] else {}
+        worst, cost = scores.violation.max(-1, initial=0.0), scores.cost
+        order = sorted(range(len(paths)), key=lambda n: (worst[n], np.nan_to_num(cost[n], nan=np.inf)))
+        series = [(name, path.series(None)) for name, path in paths.items()]
+        kept = {f"{series[n][0]}/{curve.signal.name}": curve for n in order for curve in series[n][1]}
+        level = _facts(next(iter(paths.values())))["level"]
+        facts = {"world": world, **facts_of(scores), "level": level, **self._put(kept)}
 
-        def build(detail: Detail) -> dict[str, Any]:
-            plans = [
-                {
-                    "plan": names[n],
-                    "cost": plain(float(scores.cost[n])),
-                    "violation": plain(float(worst[n])),
-                    "end": end_values(series[n], detail),
-                }
-                for n in order
-            ]
-            level = plain(paths[0].level) if paths[0].calibrated else None
-            return {"world": world, **_trust(scores.trust), "level": level, **handle, **differs, "plans": plans}
+        def plan(n: int, detail: Detail) -> dict[str, Any]:
+            numbers = {"cost": plain(float(cost[n])), "violation": plain(float(worst[n]))}
+            return {"plan": series[n][0][:40], **numbers, "end": end_values(series[n][1], detail)}
 
-        return _answer(build)
+        return fit(lambda detail: {**facts, "plans": [plan(n, detail) for n in order]})
 
-    async def _expected(self, world: str, card: Card, episode: Episode, step: int) -> list[ResultSeries]:
-        """The prediction of one step, with the observed values."""
-        taken = {name: value[step : step + 1] for name, value in episode.actions.items()}
-        fixed = {name: value[step : step + 1] for name, value in episode.exogenous.items()} or None
-        past = episode.history(step, min(step + 1, card.context))
-        prediction: Prediction = await self._ask(world, PredictCall(history=past, actions=taken, exogenous=fixed))
-        seen = {name: value[step + 1 : step + 2] for name, value in episode.observations.items()}
-        return [
-            replace(curve, others={"observed": seen[curve.signal.name], **curve.others})
-            if curve.signal.name in seen
-            else curve
-            for curve in series_of(prediction)
+
+def _paths(call: ScoreCall, count: int) -> list[Call]:
+    """The prediction of each plan."""
+    plans = [{name: value[n] for name, value in call.actions.items()} for n in range(count)]
+    return [PredictCall(history=call.history, actions=plan, exogenous=call.exogenous) for plan in plans]
+
+
+def _facts(result: Any) -> dict[str, Any]:
+    """The facts of a result, and of the prediction of a plan."""
+    facts = facts_of(result)
+    if isinstance(result, Prediction):
+        steps = max((len(forecast.mean) for forecast in result.signals.values()), default=0)
+        facts |= {"steps": steps} | ({} if facts.pop("calibrated") else {"level": None})
+    if isinstance(result, Plan):
+        facts["violation"] = plain(float(np.max(result.violation, initial=0.0)))
+        facts = facts if result.prediction is None else _facts(result.prediction) | facts
+    return facts
+
+
+def _curves_of(result: Any, series: Sequence[ResultSeries], detail: Detail) -> dict[str, Any]:
+    """The values of a result over its steps."""
+    if isinstance(result, Surprise):
+        moments = [
+            {
+                "step": moment.step,
+                "p_value": plain(moment.p_value),
+                "signals": [name[:60] for name in moment.signals[:2]],
+            }
+            for moment in result.moments[: detail.parts]
         ]
+        meaning = "p_value: share of normal steps that are at least as surprising; step t leads to observation t+1"
+        return {"num_steps": len(result.steps), "moments": moments, "meaning": meaning}
+    actions = [curve for curve in series if curve.heading == "actions"]
+    shown = summary([curve for curve in series if curve.heading != "actions"], detail)
+    prediction = result.prediction if isinstance(result, Plan) else result
+    if isinstance(prediction, Prediction) and prediction.calibrated:
+        for name, curves in shown["signals"].items():
+            forecast = prediction.signals[name]
+            if (skill := int(np.ravel(forecast.horizon)[0])) < len(forecast.mean):
+                curves["skill_until_step"] = skill
+    return shown | ({"actions": summary(actions, detail)} if actions else {})
 
 
 def current_caller() -> Caller:
@@ -391,30 +293,6 @@ class ServiceTokens:
         return VerifiedToken(token=token, client_id=caller.id, scopes=[*caller.scopes], caller=caller)
 
 
-@final
-class WorldMcpServer(MCPServer[Any]):
-    """An MCP server whose errors are short messages without paths."""
-
-    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
-        """The result of a tool; an error of worldline, or of the arguments, is one with `is_error`."""
-        try:
-            return await super().call_tool(name, arguments, context)
-        except ToolError as error:
-            cause = error.__cause__
-            if isinstance(cause, WorldlineError):
-                text = shown_error(cause)
-            elif isinstance(cause, ValidationError):
-                first = cause.errors(include_url=False, include_context=False, include_input=False)[0]
-                text = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-            elif isinstance(error, UnexpectedToolError):
-                # The SDK would log the text and the paths of the cause.
-                _logger.error("the tool %s failed: %s", name, fault_text(cause or error))
-                text = "the server failed. Ask the operator."
-            else:
-                text = str(error)
-        return CallToolResult(content=[TextContent(type="text", text=text[:MAX_TEXT])], is_error=True)
-
-
 def create_server(service: Service, url: str | None = None) -> WorldMcpServer:
     """The server with its tools and pane.
 
@@ -423,75 +301,16 @@ def create_server(service: Service, url: str | None = None) -> WorldMcpServer:
         url: of the server. If the service needs tokens, each request then needs one with the scope `infer`. None for a
             server without authentication, over stdio.
     """
-    tools, apps, verifier, auth = WorldTools(service), Apps(), None, None
+    apps, options = Apps(), dict[str, Any]()
     if url is not None and service.needs_token:
-        verifier, about = ServiceTokens(service), {"issuer_url": url, "resource_server_url": None}
-        auth = AuthSettings.model_validate({**about, "required_scopes": [Scope.INFER.value]})
+        about = {"issuer_url": url, "resource_server_url": None, "required_scopes": [Scope.INFER.value]}
+        options = {"token_verifier": ServiceTokens(service), "auth": AuthSettings.model_validate(about)}
     apps.add_html_resource(PANE, resources.files("worldline.serve").joinpath("static/forecast.html").read_text("utf-8"))
-    apps.tool(resource_uri=PANE, annotations=_READ_ONLY)(tools.predict)
-    apps.tool(resource_uri=PANE, annotations=_READ_ONLY)(tools.plan)
-    server = WorldMcpServer(
-        "worldline",
-        instructions=_INSTRUCTIONS,
-        token_verifier=verifier,
-        auth=auth,
-        extensions=[apps],
-        log_level="WARNING",
-    )
-    for tool in (
-        tools.list_worlds,
-        tools.describe_world,
-        tools.compare_plans,
-        tools.what_if,
-        tools.explain_surprise,
-        tools.get_result,
-    ):
-        server.add_tool(tool, annotations=_READ_ONLY)
-    return server
-
-
-@final
-class CancelOnDisconnect:
-    """Cancels a request whose client closes the connection, so that its call gives up its place in the queue.
-
-    The SDK notices a closed connection in streams only, not while it computes an answer in JSON.
-
-    Args:
-        app: the application behind it.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Handles one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        is_read = anyio.Event()
-
-        async def receive_body() -> Message:
-            if is_read.is_set():
-                await anyio.sleep_forever()  # `watch` notices the end, and cancels this
-            message = await receive()
-            if not message.get("more_body"):
-                is_read.set()
-            return message
-
-        async def watch(request: anyio.CancelScope) -> None:
-            await is_read.wait()
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            request.cancel()
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch, tasks.cancel_scope)
-            await self._app(scope, receive_body, send)
-            tasks.cancel_scope.cancel()
+    return WorldMcpServer(service, extensions=[apps], **options)
 
 
 def http_app(service: Service, *, url: str, names: Sequence[str]) -> Starlette:
-    """The web application: streamable HTTP at `/mcp`, without sessions, answers as JSON.
+    """The web application: streamable HTTP at `/mcp`, without sessions.
 
     Args:
         service: answers the calls; it is closed with the application.
@@ -501,12 +320,10 @@ def http_app(service: Service, *, url: str, names: Sequence[str]) -> Starlette:
     """
     hosts = [form for name in names for form in (name, f"{name}:*")]
     app = create_server(service, url).streamable_http_app(
-        json_response=True,
         stateless_http=True,
         max_request_body_size=service.limits.mcp_bytes,
         transport_security=TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[]),
     )
-    app.add_middleware(CancelOnDisconnect)
     inner = app.router.lifespan_context
 
     @asynccontextmanager
@@ -519,20 +336,16 @@ def http_app(service: Service, *, url: str, names: Sequence[str]) -> Starlette:
     return app
 
 
-def _answer(build: Callable[[Detail], Mapping[str, Any]]) -> CallToolResult:
-    """The result, as text and as structured content."""
-    result = fit(build)
-    return CallToolResult(content=[TextContent(type="text", text=encoded(result))], structured_content=result)
-
-
-def _trust(trust: Any) -> dict[str, Any]:
-    value = float(np.ravel(trust)[0])
-    return {"trust": plain(value), "trust_meaning": trust_meaning(value)}
-
-
-def _listed(name: str, card: Card, detail: Detail) -> dict[str, Any]:
-    actions = [signal.name[:60] for signal in card.schema.actions[: detail.components]]
-    return {"name": name, "predicts": [text[:60] for text in card.predicts[: detail.components]], "actions": actions}
+def _listed(cards: Mapping[str, Card], detail: Detail) -> dict[str, Any]:
+    shown = [
+        {
+            "name": name,
+            "predicts": [text[:60] for text in card.predicts[: detail.components]],
+            "actions": [signal.name[:60] for signal in card.schema.actions[: detail.components]],
+        }
+        for name, card in list(cards.items())[: detail.parts]
+    ]
+    return {"worlds": shown, "num_worlds": len(cards)}
 
 
 def _described(name: str, card: Card, detail: Detail) -> dict[str, Any]:
@@ -548,8 +361,7 @@ def _described(name: str, card: Card, detail: Detail) -> dict[str, Any]:
         "can_plan": card.action_conditioned,
     }
     if len(signals) > detail.parts:
-        description["more_signals"] = len(signals) - detail.parts
-        description["hint"] = "pass signal to get the others"
+        description |= {"more_signals": len(signals) - detail.parts, "hint": "pass signal to get the others"}
     return description
 
 

@@ -24,7 +24,7 @@ from worldline.planning.calls import PlanCall
 from worldline.schema import Schema
 from worldline.serve.following import MAX_GAP, FollowedStep, Follower, check_step, forecast, shifted
 from worldline.serve.openpi_codec import Request, decode_request, encode_reply
-from worldline.serve.sockets import INTERNAL, Connection, SocketEndpoint, signals_of
+from worldline.serve.sockets import INTERNAL, Connection, SocketEndpoint
 from worldline.world.base import Plan, World
 from worldline.world.session import NO_HISTORY
 from worldline.world.validation import check_goal
@@ -106,14 +106,12 @@ class _Policy:
         if options.get("reset", False):
             self._follower, self._sent = Follower(), {}
         steps = self._settings.steps
-        applied = {name: value[None] for name, value in actions.items()} or {
-            name: value[:steps] for name, value in self._sent.items()
-        }
+        sent = {name: value[:steps] for name, value in self._sent.items()}
         step = FollowedStep(
             step=self._step + steps,
             observations=observations,
             observed=_missing(observations),
-            actions=applied,
+            actions={name: value[None] for name, value in actions.items()} or sent,
             exogenous=exogenous,
         )
         check_step(schema, step)
@@ -128,12 +126,11 @@ class _Policy:
         goal = _goal(self._schema, options) or self._default_goal
         if goal is None:
             raise InputError("there is no goal. Send goal.NAME with the target of a signal, or add it to the URL.")
-        future = {name.removeprefix("forecast."): v for name, v in options.items() if name.startswith("forecast.")}
         return PlanCall(
             history=NO_HISTORY,
             goal=goal,
             horizon=self._horizon,
-            exogenous=forecast(self._schema.exogenous, self._horizon, future or None, exogenous),
+            exogenous=forecast(self._schema.exogenous, self._horizon, _named(options, "forecast.") or None, exogenous),
             proposals=shifted(self._sent, self._settings.steps, self._horizon) if self._sent else None,
             budget_s=self._settings.budget_s,
             clip=True,
@@ -147,7 +144,8 @@ async def _handle(connection: Connection) -> None:
     settings, goal = settings_of(connection)
     policy = _Policy(connection.card.schema, settings, goal)
     await connection.accept()
-    await connection.socket.send_bytes(encode_reply(_metadata(connection, settings)))
+    shown = {"horizon": settings.horizon, "steps": settings.steps, "budget_s": settings.budget_s}
+    await connection.socket.send_bytes(encode_reply(connection.facts() | shown))
     total_ms: float | None = None
     while True:
         frame, received_s = await connection.receive(connection.limits.session_s, connection.limits.frame_bytes)
@@ -161,20 +159,6 @@ async def _handle(connection: Connection) -> None:
         timing |= {} if total_ms is None else {"prev_total_ms": total_ms}
         await connection.socket.send_bytes(encode_reply(_reply(plan, timing)))
         total_ms = 1e3 * (time.monotonic() - received_s)
-
-
-def _metadata(connection: Connection, settings: OpenpiSettings) -> dict[str, Any]:
-    """The first frame."""
-    return {
-        "world": connection.name,
-        "version": connection.version,
-        "request_id": connection.request_id,
-        "signals": signals_of(connection.card.schema),
-        "context": connection.card.context,
-        "horizon": settings.horizon,
-        "steps": settings.steps,
-        "budget_s": settings.budget_s,
-    }
 
 
 def _reply(plan: Plan, timing: Mapping[str, float]) -> dict[str, Any]:
@@ -205,22 +189,21 @@ def _check_options(options: Request, signals: set[str]) -> None:
 
 def _goal(schema: Schema, values: Mapping[str, Any]) -> Goal | None:
     """The goal of `goal.NAME` and `tolerance.NAME`; None without targets."""
-    targets = {name.removeprefix("goal."): value for name, value in values.items() if name.startswith("goal.")}
-    tolerance = {
-        name.removeprefix("tolerance."): float(np.ravel(value)[0]) if np.size(value) == 1 else math.nan
-        for name, value in values.items()
-        if name.startswith("tolerance.")
-    }
+    targets, tolerance = (_named(values, prefix) for prefix in _GOAL)
     if not targets:
         return None
-    shaped = {signal.name: signal.shape for signal in schema.observations}
-    targets = {
-        name: value.reshape(shaped[name]) if name in shaped and value.size == math.prod(shaped[name]) else value
-        for name, value in targets.items()
-    }
-    goal = Goal(targets=targets, tolerance=tolerance)
+    for signal in schema.observations:
+        if signal.name in targets and targets[signal.name].size == math.prod(signal.shape):
+            targets[signal.name] = targets[signal.name].reshape(signal.shape)
+    numbers = {name: float(value.ravel()[0]) if value.size == 1 else math.nan for name, value in tolerance.items()}
+    goal = Goal(targets=targets, tolerance=numbers)
     check_goal(schema, goal, ())
     return goal
+
+
+def _named(values: Mapping[str, Any], prefix: str) -> dict[str, NDArray[Any]]:
+    """The values under names with a prefix, by the rest of the name."""
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 def _numbers(name: str, text: str) -> NDArray[np.float64]:

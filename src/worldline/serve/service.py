@@ -200,6 +200,32 @@ class Service:
                 lambda: function(hosted.current()[1]), lane=lane, caller=caller.id, deadline_s=deadline_s
             )
 
+    async def timed(
+        self,
+        caller: Caller,
+        hosted: HostedWorld,
+        verb: str,
+        function: Callable[[], T],
+        *,
+        length: int,
+        search_s: float | None = 0.0,
+        deadline_s: float | None = None,
+    ) -> T:
+        """The result of a function, in the workers for calls of its estimated time, which its time corrects.
+
+        Args:
+            caller: from `authorize`.
+            hosted: the world.
+            verb: for the estimate.
+            function: computes.
+            length: as in `Prices.of`.
+            search_s: as in `Prices.of`.
+            deadline_s: as in `ask`.
+        """
+        price = self.prices.of(hosted.name, verb, hosted.card, length=length, search_s=search_s)
+        run = partial(self.prices.timed, price, function)
+        return await self.scheduler.run(run, lane=price.lane, caller=caller.id, deadline_s=deadline_s)
+
     def ready(self) -> bool:
         """Whether the workers answer: no lane is stuck."""
         return not any(self.scheduler.stuck(lane) for lane in Lane)

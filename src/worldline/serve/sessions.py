@@ -25,7 +25,7 @@ from worldline.schema import Schema, Signal
 from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld
-from worldline.serve.prices import CallPrice, size_of, with_budget
+from worldline.serve.prices import size_of, with_budget
 from worldline.serve.problems import (
     ConflictError,
     DeadlineError,
@@ -200,9 +200,9 @@ class Sessions:
                 raise StepConflictError(f"step is {step}, expected {row['step']}: the number of observations so far.")
             hosted = self._service.hosts[row["world"]]
             run = partial(_observed, hosted, observed)
+            extent: dict[str, Any] = {"length": 1 + session.horizon, "deadline_s": deadline_s}
             async with self._service.metered(caller, hosted, "observe", session.horizon, checked=True):
-                price = self._service.prices.of(row["world"], "observe", hosted.card, length=1 + session.horizon)
-                version = await self._compute(caller, live, run, price=price, deadline_s=deadline_s)
+                version = await self._compute(caller, hosted, live, "observe", run, **extent)
             live.session = None  # until the step is in the database
             changed = {"version": version, "state": _packed(session.state), "step": step + 1}
             changed["expires"] = time.time() + self._service.limits.session_s
@@ -255,13 +255,12 @@ class Sessions:
                 return answered if encode is None else encode(answered)
 
             search_s = whole.budget_s if isinstance(whole, PlanCall) else 0.0
-            price = self._service.prices.of(
-                row["world"], f"session {call.verb}", hosted.card, length=1 + size.steps, search_s=search_s
-            )
+            extent = {"length": 1 + size.steps, "search_s": search_s, "deadline_s": deadline_s}
             async with self._service.metered(caller, hosted, call.verb, size.steps, checked=True):
-                result = await self._compute(caller, live, answer, price=price, deadline_s=deadline_s)
+                result = await self._compute(caller, hosted, live, f"session {call.verb}", answer, **extent)
             if row["expires"] - time.time() < (1 - _REFRESH) * limits.session_s:
-                await self._database.write_async(partial(_refresh, name, limits.session_s))
+                used = update(sessions).where(sessions.c.id == name).values(expires=time.time() + limits.session_s)
+                await self._database.write_async(lambda connection: connection.execute(used).close())
             return result
 
     async def fork(self, caller: Caller, name: str, *, key: str | None = None) -> SessionView:
@@ -314,18 +313,17 @@ class Sessions:
     async def _compute(
         self,
         caller: Caller,
+        hosted: HostedWorld,
         live: _Live,
+        verb: str,
         function: Callable[[Session], T],
-        *,
-        price: CallPrice,
-        deadline_s: float | None = None,
+        **extent: Any,
     ) -> T:
-        """The result of a function of a session, computed in a worker."""
+        """The result of a function of a session, as `Service.timed`."""
         session, live.session = live.session, None
         assert session is not None
         try:
-            run = partial(self._service.prices.timed, price, partial(function, session))
-            result = await self._service.scheduler.run(run, lane=price.lane, caller=caller.id, deadline_s=deadline_s)
+            result = await self._service.timed(caller, hosted, verb, partial(function, session), **extent)
         except DeadlineError:
             raise  # a worker may still change the session, so it is built again
         except WorldlineError:
@@ -343,7 +341,7 @@ class Sessions:
             try:
                 row = await asyncio.to_thread(self._row, caller, name)
                 if live.session is None or (live.created, live.step) != (row["created"], row["step"]):
-                    await self._build(row, live)
+                    await self._build(caller, row, live)
                 assert live.session is not None
                 yield row, live, live.session
             finally:
@@ -359,17 +357,15 @@ class Sessions:
             for name in idle[:surplus]:
                 del self._live[name]
 
-    async def _build(self, row: Mapping[str, Any], live: _Live) -> None:
+    async def _build(self, caller: Caller, row: Mapping[str, Any], live: _Live) -> None:
         """Builds a session from its row and its steps."""
         hosted, settings = self._service.hosts[row["world"]], SessionSettings(**row["settings"])
         _check_signals(row, hosted.card.schema)
         state = await asyncio.to_thread(self._state, hosted.card.schema, row)
         opening = partial(_opened, hosted, settings, self._service.limits.session_steps, state, row["version"])
         live.session = None  # also if this fails
-        kept = 0 if state.episode is None else state.episode.num_steps
-        price = self._service.prices.of(row["world"], "open", hosted.card, length=1 + kept)
-        run = partial(self._service.prices.timed, price, opening)
-        live.session, _ = await self._service.scheduler.run(run, lane=price.lane, caller=row["token_id"])
+        length = 1 + (0 if state.episode is None else state.episode.num_steps)
+        live.session, _ = await self._service.timed(caller, hosted, "open", opening, length=length)
         live.created, live.step = row["created"], row["step"]
 
     def _row(self, caller: Caller, name: str) -> dict[str, Any]:
@@ -524,11 +520,6 @@ def _drop_sessions(connection: Connection, which: ColumnElement[bool]) -> int:
     """Deletes sessions with their steps; returns their number."""
     _drop_steps(connection, session_steps.c.session_id.in_(select(sessions.c.id).where(which)))
     return connection.execute(delete(sessions).where(which)).rowcount
-
-
-def _refresh(name: str, session_s: float, connection: Connection) -> None:
-    changed = update(sessions).where(sessions.c.id == name).values(expires=time.time() + session_s)
-    connection.execute(changed)
 
 
 def _packed(state: SessionState) -> Any:

@@ -13,7 +13,6 @@ import msgspec
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from worldline.schema import Schema
 from worldline.serve.callers import Caller, ForbiddenError, Scope
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.prices import QUICK_S
@@ -37,12 +36,6 @@ INTERNAL: Final = 1011
 _logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
-
-
-def signals_of(schema: Schema) -> list[dict[str, Any]]:
-    """The signals as plain values for a message."""
-    shown = ("name", "role", "kind", "shape", "unit", "low", "high", "num_values", "components")
-    return [{key: getattr(signal, key) for key in shown} for signal in schema.signals]
 
 
 @final
@@ -78,6 +71,13 @@ class Connection:
         self._failure: OverloadedError | None = None
         self._protocol: SocketProtocol = socket.scope["state"]["protocol"]
         self._protocol.count(share, self._fail)
+
+    def facts(self) -> dict[str, Any]:
+        """The world as plain values, for the first message."""
+        shown = ("name", "role", "kind", "shape", "unit", "low", "high", "num_values", "components")
+        signals = [{key: getattr(signal, key) for key in shown} for signal in self.card.schema.signals]
+        world = {"world": self.name, "version": self.version, "request_id": self.request_id}
+        return {**world, "signals": signals, "context": self.card.context}
 
     async def accept(self) -> None:
         """Accepts the WebSocket; before, an error is the HTTP response of an endpoint that denies."""

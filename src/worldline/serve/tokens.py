@@ -10,9 +10,9 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from worldline.catalog.aliases import check_name
@@ -67,8 +67,7 @@ class TokenRecord:
         return self.revoked is None and (self.expires is None or now < self.expires)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Kept:
+class _Kept(NamedTuple):
     """A token in memory, and when it was read on the monotonic clock."""
 
     record: TokenRecord
@@ -111,22 +110,23 @@ class Tokens:
             InputError: an argument is not as described.
         """
         allowed = sorted(set(scopes))
-        _check(check_name("token", name), allowed, expires_s, rate, quota)
+        is_valid = (
+            (rate is None or 0 < rate < math.inf)
+            and (quota is None or 0 <= quota <= MAX_QUOTA)
+            and (expires_s is None or 0 < expires_s <= MAX_EXPIRES_S)
+        )
+        if not (allowed and is_valid):
+            raise InputError(
+                f"token {name!r}: scopes is {', '.join(allowed) or 'none'}, expires_s is {expires_s}, rate is {rate}, "
+                f"quota is {quota}. Give one or more of {', '.join(Scope)}; seconds above 0, at most 100 years; a "
+                f"finite number of calls per second above 0; a number of calls per day from 0 to {MAX_QUOTA}."
+            )
         number, now = secrets.token_hex(8), time.time()
         token = f"wl_{number}_{secrets.token_urlsafe(32)}"
-        expires = None if expires_s is None else now + expires_s
-        stored = tokens.insert().values(
-            id=number,
-            name=name,
-            hash=_hash(token),
-            scopes=allowed,
-            rate=rate,
-            quota=quota,
-            created=now,
-            expires=expires,
-        )
+        row: dict[str, Any] = {"id": number, "name": check_name("token", name), "hash": _hash(token), "scopes": allowed}
+        row |= {"rate": rate, "quota": quota, "created": now, "expires": None if expires_s is None else now + expires_s}
         try:
-            self._database.write(lambda connection: connection.execute(stored).close())
+            self._database.write(lambda connection: connection.execute(tokens.insert().values(row)).close())
         except IntegrityError as error:
             raise InputError(
                 f"a token is called {name!r}, perhaps a revoked one. Choose another name, such as {name}-2."
@@ -145,18 +145,12 @@ class Tokens:
         Raises:
             UnknownNameError: there is no such token.
         """
-
-        def write(connection: Connection) -> str:
-            known: dict[str, str] = {row.name: row.id for row in connection.execute(select(tokens.c.name, tokens.c.id))}
-            if name not in known:
-                raise UnknownNameError("token", name, known)
-            connection.execute(
-                update(tokens).where(tokens.c.name == name, tokens.c.revoked.is_(None)).values(revoked=time.time())
-            )
-            return known[name]
-
-        number = self._database.write(write)
-        self._kept.pop(number, None)
+        known = {record.name: record.id for record in self.list()}
+        if name not in known:
+            raise UnknownNameError("token", name, known)
+        revoked = update(tokens).where(tokens.c.name == name, tokens.c.revoked.is_(None)).values(revoked=time.time())
+        self._database.write(lambda connection: connection.execute(revoked).close())
+        self._kept.pop(known[name], None)
 
     def any(self) -> bool:
         """Whether there is a token, valid or not: then the service requires one. At most `KEEP_S` seconds old."""
@@ -186,8 +180,7 @@ class Tokens:
         if kept is None or not equal or not kept.record.is_valid(now):
             raise UnauthorizedError
         self._note_use(kept, now)
-        record = kept.record
-        return Caller(id=record.id, name=record.name, scopes=record.scopes, rate=record.rate, quota=record.quota)
+        return Caller(**{item.name: getattr(kept.record, item.name) for item in fields(Caller)})
 
     def _fresh(self, number: str) -> _Kept | None:
         """The token with this id in memory, unless it must be read again."""
@@ -211,20 +204,9 @@ class Tokens:
         number, last = kept.record.id, kept.record.last_used
         if last is not None and now - last < USED_S:
             return
-        self._kept[number] = replace(kept, record=replace(kept.record, last_used=now))
+        self._kept[number] = kept._replace(record=replace(kept.record, last_used=now))
         used = update(tokens).where(tokens.c.id == number).values(last_used=now)
         self._database.write_later(lambda connection: connection.execute(used).close())
-
-
-def _check(name: str, scopes: Iterable[Scope], expires_s: float | None, rate: float | None, quota: int | None) -> None:
-    if not scopes:
-        raise InputError(f"token {name!r} has no scope. Give one or more of {', '.join(Scope)}.")
-    if expires_s is not None and not 0 < expires_s <= MAX_EXPIRES_S:
-        raise InputError(f"expires_s is {expires_s}. Give a number of seconds above 0, at most 100 years.")
-    if rate is not None and not 0 < rate < math.inf:
-        raise InputError(f"rate is {rate}. Give a finite number of calls per second above 0.")
-    if quota is not None and not 0 <= quota <= MAX_QUOTA:
-        raise InputError(f"quota is {quota}. Give a number of calls per day from 0 to {MAX_QUOTA}.")
 
 
 def _hash(token: str) -> str:

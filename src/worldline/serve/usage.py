@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import final
+from typing import Any, final
 
 from sqlalchemy import Connection, func, insert, select, update
 
@@ -14,6 +16,9 @@ from worldline.serve.callers import Caller
 from worldline.serve.database import Database
 from worldline.serve.problems import RateLimitedError
 from worldline.serve.tables import usage
+
+Key = tuple[str, str, str, str]
+"""Id of a token, day, world and verb."""
 
 
 @final
@@ -54,14 +59,6 @@ class UsageReport:
     usage: tuple[UsageRow, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Sum:
-    calls: int = 0
-    errors: int = 0
-    seconds: float = 0.0
-    steps: int = 0
-
-
 @final
 class Usage:
     """Admits calls, and counts them in memory until `flush` adds them to the database.
@@ -76,7 +73,7 @@ class Usage:
     def __init__(self, database: Database | None) -> None:
         self._database = database
         self._buckets: dict[str, tuple[float, float]] = {}
-        self._sums: dict[tuple[str, str, str, str], _Sum] = {}
+        self._sums = dict[Key, Counter[str]]()
         self._today: dict[str, int] = {}
         self._day = _day()
 
@@ -121,8 +118,8 @@ class Usage:
             seconds: from the request to the answer.
             steps: predicted steps, over all worlds and candidates.
         """
-        key = (caller.id, _day(), world, verb)
-        self._count(key, _Sum(calls=1, errors=int(status >= 400), seconds=seconds, steps=steps))
+        counts: dict[str, Any] = {"calls": 1, "errors": int(status >= 400), "seconds": seconds, "steps": steps}
+        self._count((caller.id, _day(), world, verb), counts)
 
     async def flush(self) -> None:
         """Adds the counts to the database, and reads the calls of today, also those of other processes."""
@@ -152,9 +149,8 @@ class Usage:
                 since = self._today.get(name, 0) - before.get(name, 0)
                 self._today[name] = max(counted.get(name, 0), before.get(name, 0)) + since
 
-    def _count(self, key: tuple[str, str, str, str], added: _Sum) -> None:
-        before = self._sums.get(key, _Sum())
-        self._sums[key] = _Sum(**{name: value + getattr(added, name) for name, value in vars(before).items()})
+    def _count(self, key: Key, counts: Mapping[str, Any]) -> None:
+        self._sums.setdefault(key, Counter()).update(counts)  # adds
 
     def report(self, days: int) -> tuple[UsageRow, ...]:
         """The usage of the last days, per token, day, world and verb, without the counts since the last flush."""
@@ -186,13 +182,13 @@ def _day() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def _add(connection: Connection, key: tuple[str, str, str, str], counts: _Sum) -> None:
+def _add(connection: Connection, key: Key, counts: Mapping[str, Any]) -> None:
     token_id, day, world, verb = key
     row = (usage.c.token_id == token_id, usage.c.day == day, usage.c.world == world, usage.c.verb == verb)
-    added = {name: usage.c[name] + value for name, value in vars(counts).items()}
+    added = {name: usage.c[name] + value for name, value in counts.items()}
     # Writers run one after the other, also those of other processes, so no row appears in between.
     if connection.execute(update(usage).where(*row).values(added)).rowcount == 0:
-        connection.execute(insert(usage).values(token_id=token_id, day=day, world=world, verb=verb, **vars(counts)))
+        connection.execute(insert(usage).values(token_id=token_id, day=day, world=world, verb=verb, **counts))
 
 
 def _counts(connection: Connection, day: str) -> dict[str, int]:
