@@ -17,7 +17,7 @@ MAX_ARRAYS: Final = 4096
 """Arrays of an episode, or columns of a file, that are read."""
 MAX_EPISODES: Final = 1_000_000
 """Episodes, or entries of another list, in a file."""
-LIST_BYTES: Final = 200_000_000
+LIST_BYTES: Final = 100_000_000
 """Size of a list of episodes or tasks, decompressed."""
 MAX_ROWS: Final = 10**9
 """Rows of all episodes in a file."""
@@ -77,6 +77,17 @@ def check_entries(count: int, what: str, limit: int, *, file: Path) -> None:
     """
     if count > limit:
         raise DataError(f"it has more than {limit} {what}, which is the limit", fix="Split the file.", file=file)
+
+
+def check_list(num_bytes: int, file: Path) -> None:
+    """Checks the size of a list of episodes or tasks, decompressed.
+
+    Raises:
+        DataError: it is larger than `LIST_BYTES`.
+    """
+    if num_bytes > LIST_BYTES:
+        problem = f"its list would take {in_words(num_bytes)} of memory, and the limit is {in_words(LIST_BYTES)}"
+        raise DataError(problem, fix="Split the file.", file=file)
 
 
 def check_episodes(count: int, file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from worldline.errors import DataError
 ENDINGS = (".h5", ".hdf5")
 MAX_TEXT_LENGTH = 4096
 """Maximum length of a text that is kept with an episode; excludes the XML of simulators."""
-_TEXT_ROWS, _TEXT_BYTES = 1024, 1 << 26
-"""Texts are read in blocks of so many rows, or less so that a block of texts as long as the file has so many bytes."""
+_FIRST_TEXTS, _MORE_TEXTS = 16, 2048
+"""Rows of texts that are read at once: few until it is known that the texts are short."""
 
 Datasets = Mapping[str, h5py.Dataset]
 
@@ -150,10 +151,10 @@ def add_text(draft: EpisodeDraft, name: str, dataset: h5py.Dataset, start: int, 
     Raises:
         DataError: as in `read_rows`.
     """
-    step = max(16, min(_TEXT_ROWS, _TEXT_BYTES // dataset.file.id.get_filesize()))
     texts = set[str]()
-    for first in range(start, stop, step) if dataset.ndim == 1 else ():
-        texts |= set(read_rows(dataset, first, min(stop, first + step), name).tolist())
+    edges = [start, *range(start + _FIRST_TEXTS, stop, _MORE_TEXTS), stop] if dataset.ndim == 1 else []
+    for first, end in pairwise(edges):
+        texts |= set(read_rows(dataset, first, end, name).tolist())
         if len(texts) > 1 or any(len(text) > MAX_TEXT_LENGTH for text in texts):
             texts.clear()
             break
