@@ -67,13 +67,15 @@ class RobomimicLogs(EpisodeLogs):
         path = access.only_file(path, "robomimic")
         schema, common, unclear = schema_beside(path) if schema is None else schema, Metadata(), list[str]()
         with access.opened(path) as file:
-            names, others = _demo_names(file, path)
+            names = _demo_names(file, path)
             with suppress(*UNREADABLE):  # the demos may be readable without the attributes
                 common = {key: value for key, value in attributes(file["data"]).items() if key != "total"}
             if schema is None:
                 schema, unclear = _infer(file, names, common, path)
             _, first = next(readable(names, lambda name: _Demo(file, name, path), what="demos", file=path))
-            unclear += others + _doubts_of_rows(first, schema)
+            unclear += _doubts_of_rows(first, schema)
+            if others := sorted(set(file["data"]) - set(names))[:20]:
+                unclear.append(f"Not read, because they are not demos: {', '.join(others)}.")
 
         def reader(stack: ExitStack) -> ReadEpisode:
             return partial(_read_demo, stack.enter_context(access.opened(path)), path, names, common, schema)
@@ -172,17 +174,14 @@ def _with_next(draft: EpisodeDraft, values: Array, demo: _Demo, name: str) -> Ar
     return np.concatenate([values, after[-1:]])
 
 
-def _demo_names(file: h5py.File, path: Path) -> tuple[list[str], list[str]]:
-    """Returns the demos in the order of their numbers, and a sentence about other members."""
+def _demo_names(file: h5py.File, path: Path) -> list[str]:
+    """Returns the demos in the order of their numbers."""
     with converted("the group data cannot be read", file=path):
         check_episodes(len(file["data"]), path)
-        members = list(file["data"])
-    demos = {name: int(match[1]) for name in members if (match := _DEMO.fullmatch(name))}
-    if not demos:
+        numbers = {int(match[1]): match[0] for match in map(_DEMO.fullmatch, file["data"]) if match}
+    if not numbers:
         raise DataError("the group data has no demos", fix="Name the demos demo_0, demo_1, ...", file=path)
-    others = sorted(set(members) - set(demos))
-    doubts = [f"Not read, because they are not demos: {', '.join(others[:20])}."] if others else []
-    return sorted(demos, key=lambda name: (demos[name], name)), doubts
+    return [numbers[number] for number in sorted(numbers)]
 
 
 def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path) -> tuple[Schema, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 
@@ -24,7 +25,7 @@ _EPISODE_IDS = ("id", "ep_idx", "ep_id", "episode", "episode_id", "episode_idx",
 _STEP_IDS = ("step_idx", "step_id", "step_index", "frame_index")
 _MAY_VARY = ("id", "seed")  # some files use these names for other data
 _LOOKED_AT = 32
-"""Episodes whose first and last rows are compared."""
+"""The first episodes, whose first and last rows are compared."""
 
 
 class EpisodeRows:
@@ -39,43 +40,35 @@ class EpisodeRows:
     """
 
     def __init__(self, file: h5py.File, path: Path) -> None:
-        datasets = arrays_in(file, path)
-        index = {kind: name for kind in (_LENGTHS, _OFFSETS) for name in kind[::-1] if name in datasets}
-        self.path = path
-        self.columns: Datasets = {name: dataset for name, dataset in datasets.items() if name not in index.values()}
-        if not index:
+        datasets, self.path = arrays_in(file, path), path
+        names = [next((name for name in kind if name in datasets), "") for kind in (_LENGTHS, _OFFSETS)]
+        if not any(names):
             problem = f"it has neither lengths nor offsets of episodes (datasets: {', '.join(list(datasets)[:20])})"
             raise DataError(problem, fix=f"Add a dataset {_LENGTHS[0]} with the number of rows per episode.", file=path)
-        self.index = datasets[next(iter(index.values()))]
+        self.columns: Datasets = {name: dataset for name, dataset in datasets.items() if name not in names}
+        self.index = datasets[names[0] or names[1]]
         """The dataset with the lengths, else with the offsets."""
-        counts = {kind: _counts(datasets[name], name, path) for kind, name in index.items()}
-        offsets = counts.get(_OFFSETS)
-        if _LENGTHS in counts:
-            lengths = counts[_LENGTHS]
-        else:
-            offsets, lengths = self._lengths(counts[_OFFSETS])
+        lengths, offsets = (_counts(datasets[name], name, path) if name else None for name in names)
+        if lengths is None:  # from the offsets, and the usual number of rows of a column
+            sizes = [len(column) for column in self.columns.values() if len(column.shape or ())]
+            ends = np.append(_counts(self.index, names[1], path), max(set(sizes), key=sizes.count, default=0))
+            ends = ends[:-1] if len(ends) > 2 and ends[-2] == ends[-1] else ends  # offsets may end with the last row
+            offsets, lengths = ends[:-1], np.diff(ends)
         self.lengths = lengths
         """[episodes] number of rows."""
-        if wrong := np.flatnonzero((lengths < 0) | (lengths > MAX_ROWS)).tolist():
-            raise _contradiction(f"its length is {lengths[wrong[0]]}", path, wrong[0])
         self.starts = np.cumsum(lengths) - lengths
         """[episodes] first row."""
         self.num_rows = int(lengths.sum())
-        check_entries(self.num_rows, "rows", MAX_ROWS, file=path)
-        if offsets is not None and len(offsets) != len(lengths):
-            raise _contradiction(f"the file has {len(lengths)} lengths of episodes and {len(offsets)} offsets", path)
-        if offsets is not None and (wrong := np.flatnonzero(offsets != self.starts).tolist()):
+        offsets = self.starts if offsets is None else offsets
+        fix = "Correct lengths or offsets, or leave one out."
+        if len(offsets) != len(lengths):
+            problem = f"the file has {len(lengths)} lengths of episodes and {len(offsets)} offsets"
+            raise DataError(problem, fix=fix, file=path)
+        if wrong := np.flatnonzero((lengths < 0) | (lengths > MAX_ROWS) | (offsets != self.starts)).tolist():
             problem = f"its length is {lengths[wrong[0]]} and its offset is {offsets[wrong[0]]}"
             problem += f", but the episodes before it have {self.starts[wrong[0]]} rows in total"
-            raise _contradiction(problem, path, wrong[0])
-
-    def _lengths(self, offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Offsets and lengths of the episodes, from the offsets and the usual number of rows of a column."""
-        sizes = [len(column) for column in self.columns.values() if len(column.shape or ())]
-        num_rows = max(set(sizes), key=sizes.count, default=0)
-        if len(offsets) > 1 and offsets[-1] == num_rows:  # the last offset is the end of the last episode
-            offsets = offsets[:-1]
-        return offsets, np.diff(offsets, append=num_rows)
+            raise DataError(problem, fix=fix, file=path, episode=wrong[0])
+        check_entries(self.num_rows, "rows", MAX_ROWS, file=path)
 
     def read(self, name: str, number: int, *, shift: int = 0, num: int | None = None) -> Array:
         """Returns the rows of an episode in a column.
@@ -115,10 +108,6 @@ def _counts(dataset: h5py.Dataset, name: str, file: Path) -> NDArray[np.int64]:
     return read_rows(dataset, 0, len(dataset), name).astype(np.int64)
 
 
-def _contradiction(problem: str, file: Path, episode: int | None = None) -> DataError:
-    return DataError(problem, fix="Correct lengths or offsets, or leave one out.", file=file, episode=episode)
-
-
 def _holds_ids(dataset: h5py.Dataset) -> bool:
     return is_numeric(dataset) and dataset.dtype.kind in "iu" and prod(dataset.shape[1:]) == 1
 
@@ -132,28 +121,25 @@ def shift_of(rows: EpisodeRows, name: str, role: Role) -> tuple[int, str]:
     """Returns the offset (0 or 1) from a step to its row, and the assumption to print after the column's name.
 
     Args:
-        rows: of the file; up to `_LOOKED_AT` of its episodes are checked.
+        rows: of the file; its first `_LOOKED_AT` episodes are checked.
         name: of the column of an action, exogenous signal or reward.
         role: its role.
     """
     dataset, usual = rows.columns[name], usual_shift(role)
-    said = [
+    assumed = [
         "assumed that its row t leads from observation t to t+1; the last row of each episode is left out",
         "assumed that its row t belongs to the step to observation t; the first row of each episode is left out",
     ]
-    long = np.flatnonzero(rows.lengths > 1)
-    chosen = long[np.unique(np.linspace(0, len(long) - 1, _LOOKED_AT).astype(int))] if len(long) else long
-    if dataset.dtype.kind != "f" or not len(chosen):
-        return usual, f"{said[usual]}."
-    # By the shift: whether the row that it leaves out is NaN, for each episode.
-    ends = ((rows.starts + rows.lengths - 1)[chosen].tolist(), rows.starts[chosen].tolist())
-    try:
-        gone = [[bool(np.isnan(read_rows(dataset, row, row + 1)).all()) for row in end] for end in ends]
-    except UNREADABLE:  # `read` reports it
-        return usual, f"{said[usual]}."
-    if all(gone[1 - usual]) and not any(gone[usual]):
-        return 1 - usual, f"{said[1 - usual]}, because it is NaN there and not at the other end."
-    return usual, "" if all(gone[usual]) else f"{said[usual]}."
+    # By the shift: the row that it leaves out, of each episode that is checked.
+    long = np.flatnonzero(rows.lengths > 1)[:_LOOKED_AT]
+    left_out = ((rows.starts + rows.lengths - 1)[long].tolist(), rows.starts[long].tolist())
+    nans: tuple[list[bool], ...] = ([False], [False])
+    if dataset.dtype.kind == "f" and len(long):
+        with suppress(*UNREADABLE):  # `read` reports it
+            nans = tuple([bool(np.isnan(read_rows(dataset, row, row + 1)).all()) for row in end] for end in left_out)
+    if all(nans[1 - usual]) and not any(nans[usual]):
+        return 1 - usual, f"{assumed[1 - usual]}, because it is NaN there and not at the other end."
+    return usual, "" if all(nans[usual]) else f"{assumed[usual]}."
 
 
 def step_s_of(rows: EpisodeRows, number: int, step_s: float | None) -> NDArray[np.float32] | None:
