@@ -119,6 +119,17 @@ class _Demo:
             raise DataError(problem, fix="Repair it, or remove it from the schema.", signal=name)
         return access.read_rows(datasets[name], 0, self.num_samples, name)
 
+    def rows(self, name: str) -> Array:
+        """Returns all rows of an array, and the last next observation if there is one."""
+        values = self.read(self.arrays, name)
+        if name not in self.following or not self.num_samples:
+            return values
+        last = access.read_rows(self.following[name], self.num_samples - 1, self.num_samples, name)
+        if last.shape[1:] != values.shape[1:] or last.dtype != values.dtype:
+            problem = f"next_obs is {last.dtype} of shape {last.shape}, obs is {values.dtype} of shape {values.shape}"
+            raise DataError(problem, fix="Write both with the same dtype and shape.", signal=name)
+        return np.concatenate([values, last])
+
 
 def _named(datasets: Datasets, prefix: str, others: Datasets) -> dict[str, h5py.Dataset]:
     """Returns datasets without their prefix, unless another one has this name."""
@@ -146,52 +157,48 @@ def _read_demo(
     metadata = {"demo": names[number]} | common | demo.metadata
     draft = EpisodeDraft(source=source_of(path.name, number, metadata))
     for signal in (signal for signal in schema.signals if signal.name in demo.arrays):
-        values = demo.read(demo.arrays, signal.name)
+        values = demo.rows(signal.name)
         if signal.role is not Role.OBSERVATION:
             draft.add(signal, values[: demo.num_steps])
-        elif signal.name in demo.following:
-            draft.add(signal, _with_next(draft, values, demo, signal.name))
-        elif demo.following:  # the observation after the last action is missing
+        elif demo.following and signal.name not in demo.following:  # the observation after the last action is missing
             draft.add(signal, np.concatenate([values, values[-1:]]), np.arange(len(values) + 1) < len(values))
         else:
             draft.add(signal, values)
+            _check_next(draft, values, demo, signal.name)
     return draft
 
 
-def _with_next(draft: EpisodeDraft, values: Array, demo: _Demo, name: str) -> Array:
-    """Returns T+1 observations; adds a warning if the next observations differ from those that follow."""
-    after = demo.read(demo.following, name)
-    if after.shape != values.shape or after.dtype != values.dtype:
-        problem = f"next_obs is {after.dtype} of shape {after.shape}, obs is {values.dtype} of shape {values.shape}"
-        raise DataError(problem, fix="Write both with the same dtype and shape.", signal=name)
-    pairs = zip(after[:-1], values[1:], strict=True)
-    if steps := [
-        step for step, pair in enumerate(pairs) if not np.array_equal(*pair, equal_nan=after.dtype.kind == "f")
-    ]:
+def _check_next(draft: EpisodeDraft, values: Array, demo: _Demo, name: str) -> None:
+    """Adds a warning if the next observations differ from those that follow."""
+    after = demo.read(demo.following, name) if demo.following else values[1:]
+    equal = (after == values[1:]) | ((after != after) & (values[1:] != values[1:]))
+    if steps := np.flatnonzero(~equal.reshape(len(after), -1).all(1)).tolist():
         problem = f"next_obs differs from the obs that follows in {len(steps)} of {len(after) - 1} steps"
         fix = "The values of obs are used. Check whether rows are missing at these steps."
         draft.warn(problem, fix, signal=name, step=steps[0])
-    return np.concatenate([values, after[-1:]])
 
 
 def _demo_names(file: h5py.File, path: Path) -> list[str]:
     """Returns the demos in the order of their numbers."""
     with converted("the group data cannot be read", file=path):
         check_episodes(len(file["data"]), path)
-        numbers = {int(match[1]): match[0] for match in map(_DEMO.fullmatch, file["data"]) if match}
-    if not numbers:
+        demos = sorted((int(match[1]), match[0]) for match in map(_DEMO.fullmatch, file["data"]) if match)
+    if not demos:
         raise DataError("the group data has no demos", fix="Name the demos demo_0, demo_1, ...", file=path)
-    return [numbers[number] for number in sorted(numbers)]
+    return [name for _, name in demos]
 
 
 def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from the observations, actions and rewards of all demos; also returns doubts."""
     draft = SchemaDraft(path)
 
-    def summaries(name: str) -> dict[str, Summary]:
-        demo = _Demo(file, name, path)
-        known = [n for n, d in demo.arrays.items() if is_numeric(d) and (n in demo.obs or n in _ROLES)]
-        return {name: _summary(demo, name) for name in known}
+    def summaries(number: str) -> dict[str, Summary]:
+        demo = _Demo(file, number, path)
+        known = {n: d for n, d in demo.arrays.items() if is_numeric(d) and (n in demo.obs or n in _ROLES)}
+        images = {
+            n: Summary(shape=d.shape, dtype=d.dtype) for n, d in known.items() if d.dtype == np.uint8 and d.ndim > 2
+        }
+        return images | {n: summarise(demo.rows(n)) for n in known if n not in images}
 
     for name, seen in summaries_of(names, summaries, what="demos", file=path).items():
         draft.add(*draft.infer(name, _ROLES.get(name, Role.OBSERVATION), seen))
@@ -204,17 +211,6 @@ def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path
     known = "comes from control_freq in env_args" if step_s else "is not in the logs: step_s is left empty"
     draft.note(f"The step duration {known}.")
     return draft.result(step_s if step_s and step_s > 0 else None)
-
-
-def _summary(demo: _Demo, name: str) -> Summary:
-    dataset = demo.arrays[name]
-    if dataset.dtype == np.uint8 and dataset.ndim in (3, 4):
-        return Summary(shape=dataset.shape, dtype=dataset.dtype)  # values of images are not needed
-    values = demo.read(demo.arrays, name)
-    if name in demo.following and demo.num_samples:
-        last = access.read_rows(demo.following[name], demo.num_samples - 1, demo.num_samples, name)
-        values = np.concatenate([values, last])
-    return summarise(values)
 
 
 def _doubts_of_rows(demo: _Demo, schema: Schema) -> list[str]:

@@ -13,11 +13,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.decoding import decode_picture, empty_pictures, frames
-from worldline.data.formats.lerobot.metadata import INFO_FILE, EpisodePlace, Feature, LeRobotMetadata
+from worldline.data.formats.lerobot.metadata import INFO_FILE, EpisodeEntry, EpisodeNote, Feature, LeRobotMetadata
 from worldline.data.formats.lerobot.rows import FIX, DataFiles, RowRange, within
 from worldline.data.formats.reading import (
     UNKNOWN_FIX,
@@ -65,7 +66,7 @@ class LeRobotLogs(EpisodeLogs):
         if schema is None:
             schema, unclear = _infer(metadata)
         unclear += _assumptions(metadata, schema)
-        files = [place.data for place in metadata.episodes]
+        files = [entry.data for entry in metadata.episodes]
         return cls(schema, unclear, root=path, files=files, reader=lambda _: _EpisodeReader(metadata, schema).read)
 
 
@@ -90,16 +91,17 @@ class _EpisodeReader:
             DataError: it cannot be read completely; the message names file, signal and step.
             MissingExtraError: pyarrow is not installed, or av for videos.
         """
-        place = self._metadata.episodes[number]
-        piece, note = self._files.locate(place.data, place.number, place.num_rows), place.note
+        entry = self._metadata.episodes[number]
+        piece = self._files.locate(entry.data, entry.episode_index, entry.length)
+        note = None if entry.note is None else msgspec.json.decode(entry.note, type=EpisodeNote)
         _check_times(piece, self._fps)
-        draft = EpisodeDraft(source=source_of(place.data, place.number, note.source if note else {}))
-        self._add_texts(draft, piece, place)
+        draft = EpisodeDraft(source=source_of(entry.data, entry.episode_index, note.source if note else {}))
+        self._add_texts(draft, piece, entry)
         for signal, key in self._signals:
             keep = piece.length - (signal.role is not Role.OBSERVATION)
             feature = self._metadata.features[key]
             if feature.dtype == "video":
-                draft.put(signal.name, self._frames(place, key, signal.name)[:keep])
+                draft.put(signal.name, self._frames(entry, key, signal.name)[:keep])
             elif feature.dtype == "image":
                 draft.put(signal.name, self._pictures(piece, key, signal)[:keep])
             else:
@@ -112,12 +114,13 @@ class _EpisodeReader:
         draft.observed = {name: np.array(mask) for name, mask in note.observed.items() if name in draft.values}
         return draft
 
-    def _add_texts(self, draft: EpisodeDraft, piece: RowRange, place: EpisodePlace) -> None:
+    def _add_texts(self, draft: EpisodeDraft, piece: RowRange, entry: EpisodeEntry) -> None:
         """Adds the task and constant texts to the source, and a warning for texts that change."""
-        tasks, known = place.tasks, self._metadata.tasks
+        known = self._metadata.tasks
+        tasks = [entry.tasks] if isinstance(entry.tasks, str) else entry.tasks or []
         if not tasks and "task_index" in piece.rows.names:
             indices = dict.fromkeys(piece.known("task_index", "iu").tolist())
-            tasks = tuple(known[index] for index in indices if index in known)
+            tasks = [known[index] for index in indices if index in known]
         if task := "; ".join(text for text in tasks if text):
             draft.source["task"] = task
         for key in (key for key, feature in self._metadata.features.items() if feature.dtype == "string"):
@@ -128,9 +131,9 @@ class _EpisodeReader:
                 problem = f"the text changes within the episode ({len(texts)} values) and is left out"
                 draft.warn(problem, "To use it as a signal, encode it as numbers.", signal=key)
 
-    def _frames(self, place: EpisodePlace, key: str, signal: str) -> Array:
+    def _frames(self, entry: EpisodeEntry, key: str, signal: str) -> Array:
         """Returns one frame per row, each at the time of its row."""
-        video, frame_s, num_rows = place.videos[key], 1 / self._fps, place.num_rows
+        video, frame_s, num_rows = entry.videos[key], 1 / self._fps, entry.length
         error = partial(DataError, fix=_FRAMES_FIX, file=video.file, signal=signal)
         first_s, stop_s = -math.inf, math.inf
         if video.length_s is not None:
@@ -230,8 +233,8 @@ def _summaries(metadata: LeRobotMetadata) -> dict[str, list[Summary]]:
         key: f.shape for key, f in metadata.features.items() if _NUMBERS.fullmatch(f.dtype) and math.prod(f.shape)
     }
 
-    def summaries(place: EpisodePlace) -> dict[str, Summary]:
-        piece = files.locate(place.data, place.number, place.num_rows)
+    def summaries(entry: EpisodeEntry) -> dict[str, Summary]:
+        piece = files.locate(entry.data, entry.episode_index, entry.length)
         by_key = {}
         for key, shape in ((key, shape) for key, shape in shapes.items() if key not in reserved):
             values, _ = piece.numbers(key, shape, key)

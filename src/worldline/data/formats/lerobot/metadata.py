@@ -111,24 +111,6 @@ class DatasetInfo(msgspec.Struct):
     total_episodes: Any = None
 
 
-class _Entry(msgspec.Struct):
-    """An episode in the list; version 2 has no places, because each episode has files of its own."""
-
-    episode_index: _Whole
-    length: _Whole
-    tasks: str | list[str] | None = None
-    note: str | None = msgspec.field(name=NOTE, default=None)
-    start: _Whole = msgspec.field(name="dataset_from_index", default=0)
-    stop: _Whole | None = msgspec.field(name="dataset_to_index", default=None)
-    chunk: _Whole = msgspec.field(name="data/chunk_index", default=0)
-    file: _Whole = msgspec.field(name="data/file_index", default=0)
-
-
-class _Task(msgspec.Struct):
-    task_index: _Whole
-    task: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class VideoPlace:
     """The place of an episode's frames.
@@ -144,25 +126,37 @@ class VideoPlace:
     length_s: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpisodePlace:
-    """One entry of the list of episodes.
+class EpisodeEntry(msgspec.Struct):
+    """An episode in the list. Version 2 lists no places, because each episode has files of its own.
 
     Args:
-        number: its `episode_index`.
-        num_rows: as listed.
+        episode_index: its number.
+        length: number of rows.
         tasks: task descriptions.
+        note: of our exporter; None if another tool wrote the episode.
+        start: first row in the dataset.
+        stop: end, exclusive; None if unknown.
+        chunk: of the parquet file.
+        file: of the parquet file.
         data: the parquet file, relative to the dataset.
         videos: by feature.
-        note: of our exporter; None if another tool wrote the episode.
     """
 
-    number: int
-    num_rows: int
-    tasks: tuple[str, ...]
-    data: str
-    videos: Mapping[str, VideoPlace]
-    note: EpisodeNote | None
+    episode_index: _Whole
+    length: _Whole
+    tasks: str | list[str] | None = None
+    note: str | None = msgspec.field(name=NOTE, default=None)
+    start: _Whole = msgspec.field(name="dataset_from_index", default=0)
+    stop: _Whole | None = msgspec.field(name="dataset_to_index", default=None)
+    chunk: _Whole = msgspec.field(name="data/chunk_index", default=0)
+    file: _Whole = msgspec.field(name="data/file_index", default=0)
+    data: str = ""
+    videos: dict[str, VideoPlace] = {}
+
+
+class _Task(msgspec.Struct):
+    task_index: _Whole
+    task: str
 
 
 class LeRobotMetadata:
@@ -189,10 +183,10 @@ class LeRobotMetadata:
         with converted("the list of episodes is invalid", fix=FIX, file=root / "meta"):
             entries = _lines(root, "meta/episodes.jsonl", dict[str, Any]) if is_old else _listed(root)
             check_entries(len(entries), "episodes", MAX_EPISODES, file=root)
-            places = [_place(self.info, entry) for entry in entries]
-            if (twice := duplicate(str(place.number) for place in places)) is not None or not places:
-                raise ValueError(f"episode_index {twice} occurs twice" if places else "no episode is listed")
-        self.episodes = sorted(places, key=lambda place: place.number)
+            episodes = [_entry(self.info, entry) for entry in entries]
+            if (twice := duplicate(str(entry.episode_index) for entry in episodes)) is not None or not episodes:
+                raise ValueError(f"episode_index {twice} occurs twice" if episodes else "no episode is listed")
+        self.episodes = sorted(episodes, key=lambda entry: entry.episode_index)
         """In the order of their numbers."""
         with converted("the list of tasks is invalid", fix=FIX, file=root / "meta"):
             self.tasks = {task.task_index: task.task for task in _tasks(root)}
@@ -234,28 +228,23 @@ def _listed(root: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _place(info: DatasetInfo, entry: dict[str, Any]) -> EpisodePlace:
-    row = msgspec.convert(entry, _Entry)
-    if row.stop is not None and row.stop - row.start != row.length:
-        raise ValueError(f"the length is {row.length}, but its indices span {row.stop - row.start} rows")
-    fields = {"episode_chunk": row.episode_index // info.chunks_size, "episode_index": row.episode_index}
-    fields |= {"chunk_index": row.chunk, "file_index": row.file}
-    videos: dict[str, VideoPlace] = {}
+def _entry(info: DatasetInfo, listed: dict[str, Any]) -> EpisodeEntry:
+    """Checks an entry of the list and fills in its places."""
+    entry = msgspec.convert(listed, EpisodeEntry)
+    if entry.stop is not None and entry.stop - entry.start != entry.length:
+        raise ValueError(f"the length is {entry.length}, but its indices span {entry.stop - entry.start} rows")
+    if entry.note is not None:
+        msgspec.json.decode(entry.note, type=EpisodeNote)
+    fields = {"episode_chunk": entry.episode_index // info.chunks_size, "episode_index": entry.episode_index}
+    fields |= {"chunk_index": entry.chunk, "file_index": entry.file}
+    entry.data = _fill(info.data_path, fields)
     for key in (key for key, feature in info.features.items() if feature.dtype == "video"):
-        own = {name: entry.get(f"videos/{key}/{name}", value) for name, value in fields.items()}
-        ends = [entry.get(f"videos/{key}/{end}_timestamp") for end in ("from", "to")]
-        start_s, stop_s = (None if end is None else float(end) for end in ends)
-        length_s = None if start_s is None or stop_s is None else stop_s - start_s
+        own = {name: listed.get(f"videos/{key}/{name}", value) for name, value in fields.items()}
+        start, stop = (listed.get(f"videos/{key}/{end}_timestamp") for end in ("from", "to"))
+        length_s = None if start is None or stop is None else float(stop) - float(start)
         file = _fill(info.video_path, own | {"video_key": key})
-        videos[key] = VideoPlace(file=file, start_s=start_s or 0.0, length_s=length_s)
-    return EpisodePlace(
-        number=row.episode_index,
-        num_rows=row.length,
-        tasks=(row.tasks,) if isinstance(row.tasks, str) else tuple(row.tasks or ()),
-        data=_fill(info.data_path, fields),
-        videos=videos,
-        note=None if row.note is None else msgspec.json.decode(row.note, type=EpisodeNote),
-    )
+        entry.videos[key] = VideoPlace(file=file, start_s=float(start or 0), length_s=length_s)
+    return entry
 
 
 def _fill(template: str | None, values: Mapping[str, Any]) -> str:
