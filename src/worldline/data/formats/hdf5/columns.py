@@ -182,7 +182,7 @@ def _summaries(rows: EpisodeRows, name: str, role: Role) -> list[Summary]:
     for start in range(0, end, step):
         with suppress(*UNREADABLE):  # `read` reports it
             values = read_rows(dataset, start, min(end, start + step))
-            inside = unused[(unused >= start) & (unused < start + len(values))] - start
+            inside = unused[slice(*np.searchsorted(unused, (start, start + len(values))))] - start
             summaries.append(summarise(values if role is Role.OBSERVATION else np.delete(values, inside, 0)))
     return summaries
 

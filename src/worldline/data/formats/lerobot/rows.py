@@ -207,7 +207,7 @@ class DataFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._last: tuple[str, ParquetRows, Array] | None = None
+        self._last: tuple[str, ParquetRows, Array, tuple[Array, ...]] | None = None
 
     def locate(self, file: str, number: int, num_rows: int) -> RowRange:
         """Finds the rows of an episode.
@@ -222,10 +222,13 @@ class DataFiles:
         """
         if self._last is None or self._last[0] != file:
             rows = ParquetRows(within(self._root, file))
-            self._last = file, rows, RowRange(rows=rows, start=0, length=len(rows)).known("episode_index", "iu")
-        _, rows, indices = self._last
-        at = np.flatnonzero(indices == number)
-        if len(at) != num_rows or not num_rows or at[-1] - at[0] != num_rows - 1:
-            problem = f"the file has {len(at)} rows of episode_index {number}, but the list has {num_rows} in a row"
+            indices = RowRange(rows=rows, start=0, length=len(rows)).known("episode_index", "iu")
+            # Once for all episodes of the file, so that time does not grow with the square of their number.
+            self._last = file, rows, indices, np.unique(indices, return_index=True, return_counts=True)
+        _, rows, indices, (known, firsts, counts) = self._last
+        at = int(np.searchsorted(known, number))
+        start, count = (int(firsts[at]), int(counts[at])) if at < len(known) and known[at] == number else (0, 0)
+        if count != num_rows or not count or (indices[start : start + count] != number).any():
+            problem = f"the file has {count} rows of episode_index {number}, but the list has {num_rows} in a row"
             raise rows.error(problem)
-        return RowRange(rows=rows, start=int(at[0]), length=num_rows)
+        return RowRange(rows=rows, start=start, length=num_rows)
