@@ -154,10 +154,13 @@ class _Video:
         path: the file.
         container: the open container.
         stream: its first video stream.
+        errors: exceptions for damaged files.
     """
 
-    def __init__(self, path: Path, container: InputContainer, stream: VideoStream) -> None:
-        self._path, self._container, self._stream = path, container, stream
+    def __init__(
+        self, path: Path, container: InputContainer, stream: VideoStream, errors: tuple[type[Exception], ...]
+    ) -> None:
+        self._path, self._container, self._stream, self._errors = path, container, stream, errors
         self.tick_s = float(stream.time_base or 0)
         """Seconds per unit of the time stamps."""
         self._is_avi = container.format.name == "avi"
@@ -168,10 +171,7 @@ class _Video:
 
     def reading(self, what: str) -> AbstractContextManager[None]:
         """Converts errors of av into a `DataError` that names the place."""
-        import av
-
-        errors = (av.error.FFmpegError, *UNREADABLE)
-        return converted(f"{what} cannot be read", fix=_FIX, file=self._path, errors=errors)
+        return converted(f"{what} cannot be read", fix=_FIX, file=self._path, errors=self._errors)
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """Yields the packets from the current position on; the last one is empty and flushes the decoder."""
@@ -211,7 +211,8 @@ class _Video:
         zero, last, count, size = first, 0.0, 0, (0, 0)
         slots = deque[int | None]()  # AVI has no times: frames come in order, one for each packet that is no gap
         for packet in self.packets():
-            slots.extend([packet.pts] if packet.size else [])
+            if packet.size:
+                slots.append(packet.pts)
             what = f"the frame after {last:.3f} s"
             with self.reading(what):
                 decoded = packet.decode()
@@ -261,5 +262,5 @@ def _opened(path: Path) -> Iterator[_Video]:
             stream = container.streams.video[0]
             stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
             stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(_MAX_PIXELS)}
-            video = _Video(path, container, stream)
+            video = _Video(path, container, stream, errors)
         yield video

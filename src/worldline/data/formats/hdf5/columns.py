@@ -40,7 +40,7 @@ from worldline.data.draft_folder import drafted
 from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, new_hdf5, note_of
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.access import is_numeric, read_rows
-from worldline.data.formats.hdf5.rows import STEP_S, EpisodeRows, add_metadata, shift_of, step_s_of, usual_shift
+from worldline.data.formats.hdf5.rows import STEP_S, Hdf5Rows, add_metadata, shift_of, step_s_of, usual_shift
 from worldline.data.formats.reading import (
     FLAGS,
     FOREIGN_ENDS,
@@ -82,7 +82,7 @@ class Hdf5Logs(EpisodeLogs):
         path = access.only_file(path, "HDF5")
         schema, draft, unclear = schema_beside(path) if schema is None else schema, SchemaDraft(path), list[str]()
         with access.opened(path) as file:
-            rows = EpisodeRows(file, path)
+            rows = Hdf5Rows(file, path)
             embedded = access.embedded_json(file, SCHEMA_ATTRIBUTE)
             if schema is None and embedded is not None:
                 schema = from_json(Schema, embedded, where=path)
@@ -101,13 +101,13 @@ class Hdf5Logs(EpisodeLogs):
                 unclear.append(f"Not read, because they are links to other files: {', '.join(links)}.")
 
         def reader(stack: ExitStack) -> ReadEpisode:
-            return partial(_read_episode, EpisodeRows(stack.enter_context(access.opened(path)), path), schema, shifts)
+            return partial(_read_episode, Hdf5Rows(stack.enter_context(access.opened(path)), path), schema, shifts)
 
         files = [path.name] * len(rows.lengths)
         return cls(schema, unclear, root=path.parent, files=files, reader=reader, columns=draft.columns)
 
 
-def _read_episode(rows: EpisodeRows, schema: Schema, shifts: Mapping[str, int], number: int) -> EpisodeDraft:
+def _read_episode(rows: Hdf5Rows, schema: Schema, shifts: Mapping[str, int], number: int) -> EpisodeDraft:
     """Reads an episode.
 
     Args:
@@ -143,7 +143,7 @@ def _read_episode(rows: EpisodeRows, schema: Schema, shifts: Mapping[str, int], 
     return draft
 
 
-def _infer(rows: EpisodeRows, draft: SchemaDraft, file: Path) -> tuple[Schema, list[str]]:
+def _infer(rows: Hdf5Rows, draft: SchemaDraft, file: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from names, dtypes and values; also returns doubts."""
     for name, dataset in rows.columns.items():
         if rows.is_metadata(name):
@@ -169,7 +169,7 @@ def _infer(rows: EpisodeRows, draft: SchemaDraft, file: Path) -> tuple[Schema, l
     return draft.result(_step_s(rows, draft))
 
 
-def _summaries(rows: EpisodeRows, name: str, role: Role) -> list[Summary]:
+def _summaries(rows: Hdf5Rows, name: str, role: Role) -> list[Summary]:
     """Returns summaries of blocks of rows, without damaged, incomplete and unused rows."""
     dataset = rows.columns[name]
     summaries = [Summary(shape=dataset.shape, dtype=dataset.dtype.newbyteorder("="))]
@@ -187,7 +187,7 @@ def _summaries(rows: EpisodeRows, name: str, role: Role) -> list[Summary]:
     return summaries
 
 
-def _step_s(rows: EpisodeRows, draft: SchemaDraft) -> float | None:
+def _step_s(rows: Hdf5Rows, draft: SchemaDraft) -> float | None:
     """Returns the usual step duration, and notes the assumptions about it."""
     for name in (name for name in TIMES if name in rows.columns and is_numeric(rows.columns[name])):
         with suppress(*UNREADABLE):  # `read` reports it

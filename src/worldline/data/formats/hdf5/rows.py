@@ -28,7 +28,7 @@ _LOOKED_AT = 32
 """The first episodes, whose first and last rows are compared."""
 
 
-class EpisodeRows:
+class Hdf5Rows:
     """The columns of an open file, and the rows of each episode in them.
 
     Args:
@@ -117,7 +117,7 @@ def usual_shift(role: Role) -> int:
     return 1 if role is Role.REWARD else 0
 
 
-def shift_of(rows: EpisodeRows, name: str, role: Role) -> tuple[int, str]:
+def shift_of(rows: Hdf5Rows, name: str, role: Role) -> tuple[int, str]:
     """Returns the offset (0 or 1) from a step to its row, and the assumption to print after the column's name.
 
     Args:
@@ -142,7 +142,7 @@ def shift_of(rows: EpisodeRows, name: str, role: Role) -> tuple[int, str]:
     return usual, "" if all(nans[usual]) else f"{assumed[usual]}."
 
 
-def step_s_of(rows: EpisodeRows, number: int, step_s: float | None) -> NDArray[np.float32] | None:
+def step_s_of(rows: Hdf5Rows, number: int, step_s: float | None) -> NDArray[np.float32] | None:
     """Returns the seconds of each step of an episode; None if all steps take the usual time.
 
     Args:
@@ -160,7 +160,7 @@ def step_s_of(rows: EpisodeRows, number: int, step_s: float | None) -> NDArray[n
     return None if name is None else steps_s(rows.read(name, number), step_s)
 
 
-def add_metadata(draft: EpisodeDraft, rows: EpisodeRows, number: int, signals: Collection[str]) -> None:
+def add_metadata(draft: EpisodeDraft, rows: Hdf5Rows, number: int, signals: Collection[str]) -> None:
     """Adds numbers and texts that are constant in an episode to its source, and warnings for texts that are not.
 
     Args:

@@ -127,7 +127,7 @@ class VideoPlace:
 
 
 class EpisodeEntry(msgspec.Struct):
-    """An episode in the list. Version 2 lists no places, because each episode has files of its own.
+    """An episode in the list. Version 2 lists no places, because each file holds one episode.
 
     Args:
         episode_index: its number.

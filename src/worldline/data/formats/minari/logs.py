@@ -217,7 +217,8 @@ class _Episodes:
             draft.step_s = arrays[INFOS, STEP_S].astype(np.float32) if (INFOS, STEP_S) in arrays else None
         else:
             names, masks = _names([*arrays, *texts]), {}
-            for key in (key for key in texts if key[0] != INFOS):
+            is_inferring = self._max_images is not None  # a schema needs no texts
+            for key in (key for key in texts if key[0] != INFOS and not is_inferring):
                 access.add_text(draft, names[key], texts[key], 0, len(texts[key]))
             seed = draft.source.pop("seed", None)
         draft.seed = None if seed is None else int(seed)
