@@ -60,7 +60,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "csv": "worldline.data.formats.tables.export:export_csv",
         "parquet": "worldline.data.formats.tables.export:export_parquet",
         "hdf5": "worldline.data.formats.hdf5.columns:export_hdf5",
-        "minari": "worldline.data.formats.minari.logs:export_minari",
+        "minari": "worldline.data.formats.minari.export:export_minari",
         "lerobot": "worldline.data.formats.lerobot.export:export_lerobot",
     },
     "test": {},

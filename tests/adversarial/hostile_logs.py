@@ -247,22 +247,84 @@ def many_lengths(folder: Path, scale: float = 1.0) -> Path:
     return folder / "lengths.h5"
 
 
-def many_entries(folder: Path, scale: float = 1.0) -> Path:
-    """A LeRobot dataset whose list of a million episodes takes 0.1 MB."""
-    count = int(scale * 10**6)
-    place = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+def many_data_sets(folder: Path, scale: float = 1.0) -> Path:
+    """An HDF5 file with 100,000 data sets of two rows."""
+    with h5py.File(folder / "sets.h5", "w", libver="latest") as file:
+        file["ep_len"] = [2]
+        for number in range(int(scale * 100_000)):
+            file.create_dataset(f"sensor_{number}", data=np.zeros(2), track_times=False)
+    return folder / "sets.h5"
+
+
+def many_members(folder: Path, scale: float = 1.0) -> Path:
+    """An npz file with 200,000 arrays of three rows."""
+    content = BytesIO()
+    np.save(content, np.zeros((3, 1)))
+    with zipfile.ZipFile(folder / "members.npz", "w") as archive:
+        for number in range(int(scale * 200_000)):
+            archive.writestr(f"sensor_{number}.npy", content.getvalue())
+    return folder / "members.npz"
+
+
+def _write_info(folder: Path, version: str, count: int, place: str) -> None:
+    """The metadata of a LeRobot dataset of two signals."""
     features = {name: {"dtype": "float32", "shape": [1]} for name in ("observation.state", "action")}
-    info = {"codebase_version": "v3.0", "fps": 10, "data_path": f"data/{place}", "features": features}
+    info = {"codebase_version": version, "fps": 10, "data_path": f"data/{place}", "features": features}
     info |= {"total_episodes": count, "total_frames": count}
+    (folder / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
+    (folder / "meta" / "info.json").write_text(json.dumps(info))
+
+
+def many_lines(folder: Path, scale: float = 1.0) -> Path:
+    """A LeRobot dataset whose list of episodes has 3 million lines."""
+    count = int(scale * 3_000_000)
+    _write_info(folder, "v2.1", count, "episode_{episode_index:06d}.parquet")
+    (folder / "meta" / "episodes.jsonl").write_text('{"episode_index": 0, "length": 2}\n' * count)
+    return folder
+
+
+def many_entries(folder: Path, scale: float = 1.0) -> Path:
+    """A LeRobot dataset whose list of 10 million episodes takes 1 MB."""
+    _write_entries(folder, int(scale * 10**7))
+    return folder
+
+
+def _write_entries(folder: Path, count: int) -> None:
+    """A LeRobot dataset with a list of episodes of one row."""
+    _write_info(folder, "v3.0", count, "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet")
     numbers = np.arange(count)
     entries = {"episode_index": numbers, "dataset_from_index": numbers, "dataset_to_index": numbers + 1}
     entries |= dict.fromkeys(("data/chunk_index", "data/file_index"), numbers * 0) | {"length": numbers * 0 + 1}
-    (folder / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
-    (folder / "meta" / "info.json").write_text(json.dumps(info))
-    (file := folder / "meta" / "episodes" / "chunk-000" / "file-000.parquet").touch()
-    packed = dict.fromkeys(entries, "DELTA_BINARY_PACKED")
+    packed, file = dict.fromkeys(entries, "DELTA_BINARY_PACKED"), folder / "meta/episodes/chunk-000/file-000.parquet"
     pq.write_table(pa.table(entries), file, compression="zstd", use_dictionary=False, column_encoding=packed)
+
+
+def long_tasks(folder: Path, scale: float = 1.0) -> Path:
+    """A LeRobot dataset with two tasks of 800 MB, which take 60 kB."""
+    _write_entries(folder, 3)
+    tasks = pa.table({"task_index": [0, 1], "task": ["x" * int(scale * 8 * 10**8)] * 2})
+    pq.write_table(tasks, folder / "meta" / "tasks.parquet", compression="zstd", use_dictionary=False)
     return folder
+
+
+def repeated_tasks(folder: Path, scale: float = 1.0) -> Path:
+    """A LeRobot dataset with a task of 1 MB that is listed 1,600 times."""
+    count = int(scale * 1600)
+    _write_entries(folder, 3)
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array(["x" * 1_000_000]))
+    pq.write_table(
+        pa.table({"task_index": np.arange(count), "task": text}), folder / "meta/tasks.parquet", store_schema=False
+    )
+    return folder
+
+
+def nested_header(folder: Path, scale: float = 1.0) -> Path:
+    """An npz file with an array whose header has thousands of nested parentheses."""
+    count = int(scale * 4000)
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': " + b"(" * count + b")" * count + b"}"
+    with zipfile.ZipFile(folder / "nested.npz", "w") as archive:
+        archive.writestr("action.npy", b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header)
+    return folder / "nested.npz"
 
 
 def long_header(folder: Path, scale: float = 1.0) -> Path:
@@ -285,14 +347,20 @@ ATTACKS: dict[str, tuple[Callable[[Path, float], Path], float, str]] = {
     "single rows": (single_rows, 0.1, "100000 of the 100000 episodes have a single row, and an episode needs two"),
     "wide table": (wide_table, 0.1, r"the table has 20002 columns, and the limit is 4096"),
     "nested schema": (nested_schema, 0.1, r"recursion limit exceeded"),
-    "empty rows": (empty_rows, 0.1, f"a mask of its rows {_TOO_LARGE}"),
+    "empty rows": (empty_rows, 0.1, "its length is 1000000000000 and its offset is 0"),
     "long video": (long_video, 0.01, rf"images of shape \(1080, 1920, 3\) {_TOO_LARGE}"),
     "understated video": (understated_video, 0.1, r"it declares 3 frames and holds more"),
     "repeated lists": (repeated_lists, 0.05, f"its lists {_TOO_LARGE}"),
     "missing lists": (missing_lists, 0.05, f"its lists {_TOO_LARGE}"),
     "many choices": (many_choices, 0.1, rf"valve_command.*\(num_values\) {_TOO_LARGE}"),
     "many lengths": (many_lengths, 0.1, "a list of 1000000 episodes would take 2 GB .* for a file of this size"),
-    "many entries": (many_entries, 0.1, "a list of 100000 episodes would take 200 MB .* for a file of this size"),
+    "many entries": (many_entries, 0.11, "it has more than 1000000 entries"),
+    "many lines": (many_lines, 0.34, "it has more than 1000000 lines"),
+    "many data sets": (many_data_sets, 0.05, "it has more than 4096 data sets and groups"),
+    "many members": (many_members, 0.025, "it has more than 4096 arrays"),
+    "long tasks": (long_tasks, 0.07, "its list would take 112 MB of memory, and the limit is 100 MB"),
+    "repeated tasks": (repeated_tasks, 0.07, "its list would take 112 MB of memory, and the limit is 100 MB"),
+    "nested header": (nested_header, 0.5, "the header of action has 2000 opening brackets, and the limit is 200"),
     "long header": (long_header, 0.2, "the header of action has 100000000 bytes, and the limit is 16384"),
     "many pictures": (many_pictures, 0.005, rf"images of shape \(1000, 1000, 3\) {_TOO_LARGE}"),
 }

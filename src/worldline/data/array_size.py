@@ -1,4 +1,4 @@
-"""The check of the size of an array, made before it is allocated."""
+"""Limits of what is read of a file: its number of entries and the size of an array, checked before either is read."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from worldline.schema import Signal
 
 SHARE: Final = 4
 """One array may take one part in this many of the memory."""
-
-
+MAX_ARRAYS: Final = 4096
+"""Arrays of an episode, or columns of a file, that are read."""
+MAX_EPISODES: Final = 1_000_000
+"""Episodes, or entries of another list, in a file."""
+LIST_BYTES: Final = 100_000_000
+"""Size of a list of episodes or tasks, decompressed."""
+MAX_ROWS: Final = 10**9
+"""Rows of all episodes in a file."""
 EXPANSION: Final = 1000
 """A list of episodes may take this many times the size of its file: such lists compress, but not that much."""
 ONE_HOT_ROWS: Final = 256
@@ -57,12 +63,40 @@ def check_size(
         raise DataError(problem, fix=fix, file=file, signal=signal)
 
 
+def check_entries(count: int, what: str, limit: int, *, file: Path) -> None:
+    """Checks the number of entries of a file, before they are read.
+
+    Args:
+        count: of the entries; counting may stop beyond the limit.
+        what: the entries are, in plural.
+        limit: the largest number.
+        file: for the message.
+
+    Raises:
+        DataError: there are more.
+    """
+    if count > limit:
+        raise DataError(f"it has more than {limit} {what}, which is the limit", fix="Split the file.", file=file)
+
+
+def check_list(num_bytes: int, file: Path) -> None:
+    """Checks the size of a list of episodes or tasks, decompressed.
+
+    Raises:
+        DataError: it is larger than `LIST_BYTES`.
+    """
+    if num_bytes > LIST_BYTES:
+        problem = f"its list would take {in_words(num_bytes)} of memory, and the limit is {in_words(LIST_BYTES)}"
+        raise DataError(problem, fix="Split the file.", file=file)
+
+
 def check_episodes(count: int, file: Path) -> None:
     """Checks the declared number of episodes in a file, before its list is read.
 
     Raises:
-        DataError: as in `check_size`.
+        DataError: there are too many, or too many for a file of this size.
     """
+    check_entries(count, "episodes", MAX_EPISODES, file=file)
     check_size(EPISODE_BYTES * count, f"a list of {count} episodes", file=file, stored_bytes=file.stat().st_size)
 
 

@@ -71,14 +71,14 @@ def test_what_is_no_video_is_named(tmp_path):
             list(frames(tmp_path / name))
 
 
-def test_a_damaged_frame_is_named_by_its_number_and_time(videos, tmp_path):
+def test_a_damaged_frame_is_named_by_its_time(videos, tmp_path):
     with av.open(str(videos / "a.mp4")) as container:
         key = next(p for p in container.demux(video=0) if p.pts and p.is_keyframe and p.pts * p.time_base > 0.5)
         time, place = float(key.pts * key.time_base), slice(key.pos + 8, key.pos + key.size)
     content = bytearray((videos / "a.mp4").read_bytes())
     content[place] = bytes(byte ^ 0x55 for byte in content[place])
     (tmp_path / "a.mp4").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.mp4: frame \d+ after 0\.\d+ s (cannot be decoded|is damaged)"):
+    with pytest.raises(DataError, match=r"a\.mp4: the frame after 0\.\d+ s (cannot be read|is damaged)"):
         list(frames(tmp_path / "a.mp4"))
     with pytest.raises(DataError, match=r"a\.mp4: the frame"):
         list(frames(tmp_path / "a.mp4", time - 0.05, 2.0))

@@ -15,7 +15,7 @@ A `schema.json` next to the files describes the signals; without it the schema i
 
 from __future__ import annotations
 
-import zipfile
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -26,15 +26,15 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from worldline.data.array_size import check_size
+from worldline.data.array_size import MAX_ARRAYS, check_entries, check_size
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.reading import (
     FLAGS,
     FOREIGN_ENDS,
     MASK_PREFIX,
     TIMES,
-    EpisodeDraft,
     EpisodeLogs,
+    RawEpisode,
     converted,
     draft_of_arrays,
     duplicate,
@@ -51,6 +51,11 @@ _Header = tuple[tuple[int, ...], np.dtype[np.generic]]
 
 _HEADER_BYTES = 1 << 14
 """Longest start of an array that is read; numpy refuses headers above 10,000 characters."""
+_HEADER_BRACKETS = 200
+_END, _END_BYTES = b"PK\5\6", 22
+"""The record at the end of a zip file, which a comment of up to 64 kB may follow."""
+_NAME_BYTES = 256
+"""Bytes of an entry in the list of a zip file, on average, that are plausible."""
 _FIX = "Save it again with numpy.savez; arrays of Python objects cannot be read."
 _SEVERAL = "The file seems to hold several episodes. Save each episode in a separate file."
 
@@ -83,10 +88,9 @@ class NpzLogs(EpisodeLogs):
         )
 
 
-def _read_file(file: Path, schema: Schema) -> EpisodeDraft:
-    with converted("the file cannot be read", fix=_FIX):
-        arrays, metadata, unknown = _load(file, schema)
-        draft = draft_of_arrays(arrays, {"file": file.name, **metadata}, fix=_SEVERAL)
+def _read_file(file: Path, schema: Schema) -> RawEpisode:
+    arrays, metadata, unknown = _load(file, schema)
+    draft = draft_of_arrays(arrays, {"file": file.name, **metadata}, fix=_SEVERAL)
     for name in unknown:
         fix = "Add a signal of this name to schema.json to keep it."
         draft.warn("the array is not in the schema and is left out", fix, signal=name)
@@ -96,15 +100,28 @@ def _read_file(file: Path, schema: Schema) -> EpisodeDraft:
 @contextmanager
 def _archive(file: Path) -> Iterator[tuple[NpzFile, dict[str, str], dict[str, _Header]]]:
     """Opens a file: the archive, and for each signal name the name of its array and its header."""
-    with file.open("rb") as stream, NpzFile(stream, allow_pickle=False) as archive, zipfile.ZipFile(stream) as members:
-        names = [key.replace("/", ".") for key in archive.files]  # signal names cannot have the slashes of nested logs
-        if twice := duplicate(sorted(names)):
-            raise ValueError(f"it holds two arrays named {twice}")
-        keys = dict(zip(names, archive.files, strict=True))
-        headers = {name: _header(members, key) for name, key in keys.items()}
-        num_bytes = sum(prod(shape) * dtype.itemsize for shape, dtype in headers.values())
-        check_size(num_bytes, "the arrays in it", file=file)
-        yield archive, keys, headers
+    with converted("the file cannot be read", fix=_FIX, file=file), file.open("rb") as stream:
+        check_entries(_num_members(file), "arrays", MAX_ARRAYS, file=file)
+        with NpzFile(stream, allow_pickle=False) as archive:
+            names = [key.replace("/", ".") for key in archive.files]  # signal names have no slashes of nested logs
+            if twice := duplicate(sorted(names)):
+                raise ValueError(f"it holds two arrays named {twice}")
+            keys = dict(zip(names, archive.files, strict=True))
+            headers = {name: _header(archive, key) for name, key in keys.items()}
+            num_bytes = sum(prod(shape) * dtype.itemsize for shape, dtype in headers.values())
+            check_size(num_bytes, "the arrays in it", file=file)
+            yield archive, keys, headers
+
+
+def _num_members(file: Path) -> int:
+    """Returns the number of members of a zip file, by the record at its end and by the size of its list of names."""
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - _END_BYTES - (1 << 16)))
+        end = stream.read()
+    if (at := end.rfind(_END)) < 0 or len(end) < at + _END_BYTES:
+        return 0  # numpy says that it is no zip file
+    count, num_bytes = struct.unpack_from("<HI", end, at + 10)  # larger numbers are cut there
+    return max(int(count), int(num_bytes) // _NAME_BYTES)
 
 
 def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], dict[str, str | int | float], list[str]]:
@@ -155,14 +172,17 @@ def _summarise(file: Path) -> tuple[dict[str, Summary], dict[str, NDArray[np.flo
     return summaries, times
 
 
-def _header(archive: zipfile.ZipFile, key: str) -> _Header:
+def _header(archive: NpzFile, key: str) -> _Header:
     """Reads shape and dtype of an array without its values."""
-    with archive.open(f"{key}.npy") as member:
+    assert archive.zip is not None  # it is open
+    with archive.zip.open(f"{key}.npy") as member:
         stream = BytesIO(start := member.read(_HEADER_BYTES))
     version = np.lib.format.read_magic(stream)
     length = int.from_bytes(start[8 : 10 if version == (1, 0) else 12], "little")
     if length > _HEADER_BYTES:  # numpy would read it before it refuses it
         raise ValueError(f"the header of {key} has {length} bytes, and the limit is {_HEADER_BYTES}")
+    if (count := start[:length].count(b"(") + start[:length].count(b"[")) > _HEADER_BRACKETS:
+        raise ValueError(f"the header of {key} has {count} opening brackets, and the limit is {_HEADER_BRACKETS}")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)
     return shape, dtype

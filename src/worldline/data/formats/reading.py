@@ -271,10 +271,6 @@ class RawEpisode:
         return LoggedEpisode(file=file, number=number, episode=episode, findings=findings, source=self.source)
 
 
-EpisodeDraft = RawEpisode
-"""Its name in the built-in importers."""
-
-
 def draft_of_arrays(arrays: Mapping[str, Array], source: Metadata, *, fix: str) -> RawEpisode:
     """Returns the draft of an episode in arrays by name, as the head of `worldline.data.formats.npz` describes them.
 

@@ -11,6 +11,7 @@ from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.hdf5.columns import Hdf5Logs, export_hdf5
+from worldline.data.open_logs import recognise
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Role, Schema, Signal
@@ -143,7 +144,7 @@ def test_times_texts_and_numbers_are_kept(tmp_path):
 @pytest.mark.parametrize(("columns", "problem"), [
     ({"terminated": np.arange(9) == 6}, "terminated is set before the end"),
     ({"step_idx": np.array([0, 1, 2, 3, 4, 0, 1, 3, 4])}, "step_idx goes from 1 to 3"),
-    ({"ep_idx": np.array([0, 0, 0, 0, 0, 1, 1, 2, 2])}, "ep_idx changes from 1 to 2"),
+    ({"ep_idx": np.array([0, 0, 0, 0, 0, 1, 1, 2, 2])}, "ep_idx goes from 1 to 2"),
     ({"proprio": np.zeros((7, 2))}, "expected rows 5 to 9, got 7 rows"),
 ])  # fmt: skip
 def test_an_episode_whose_rows_contradict_its_length_is_a_finding(tmp_path, columns, problem):
@@ -224,7 +225,7 @@ def test_only_files_of_this_layout_are_recognised(tmp_path):
         file["data/demo_0/actions"] = np.zeros(3)
     (tmp_path / "empty").mkdir()
     assert not Hdf5Logs.recognises(tmp_path / "empty")
-    assert not Hdf5Logs.recognises(tmp_path / "demos")
+    assert recognise(tmp_path / "demos") == "robomimic"
 
 
 def test_an_export_has_the_layout_that_others_read(tmp_path, schema, make_episode):

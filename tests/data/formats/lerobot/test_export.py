@@ -105,7 +105,7 @@ def test_a_note_that_cannot_be_read_is_named_and_one_that_is_gone_makes_a_plain_
     (logged,) = read(tmp_path / "out")
     assert (logged.episode.truncated, logged.episode.seed) == (True, None)
     pq.write_table(table.append_column("worldline", [["{}"]]), file)
-    with pytest.raises(DataError, match=r"entry 0 is invalid .*terminated"):
+    with pytest.raises(DataError, match=r"the list of episodes is invalid .*terminated"):
         read(tmp_path / "out")
 
 

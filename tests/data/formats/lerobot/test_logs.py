@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -349,24 +348,24 @@ def test_one_bad_episode_never_stops_the_others(tmp_path):
     assert results[3].findings[0].file == f"videos/chunk-000/{FRONT}/episode_000003.mp4"
 
 
-def test_a_loss_in_the_lists_is_reported_beside_the_episodes(tmp_path):
+def test_lists_that_make_no_sense_are_errors_and_a_short_one_is_said(tmp_path):
     root = plain().write(tmp_path / "logs")
     lines = root / "meta/episodes.jsonl"
     whole = lines.read_text()
     for text, word in (
-        (whole[:-20], "entry 3 is invalid"),
+        (whole[:-20], "the list of episodes is invalid"),
         (whole + whole.splitlines()[0], "episode_index 0 occurs twice"),
-        (whole.replace('"length": 4', '"length": -4'), "entry 2 is invalid .*length"),
-        ("".join(whole.splitlines(keepends=True)[:2]), "total_episodes is 3, but"),
+        (whole.replace('"length": 4', '"length": -4'), "the list of episodes is invalid .*length"),
+        ("", "no episode is listed"),
     ):
         lines.write_text(text)
-        results = read(root)
-        lost = [logged for logged in results if logged.episode is None]
-        assert re.search(word, str(lost[0].findings[0]))
-        assert len(results) - len(lost) >= 2
-    lines.write_text(whole)
+        with pytest.raises(DataError, match=word):
+            opened(root)
+    lines.write_text("".join(whole.splitlines(keepends=True)[:2]))
+    assert "total_episodes is 3; 2 are listed" in "\n".join(opened(root).unclear)
     (root / "meta/tasks.jsonl").write_text('{"task_index": -1, "task": "a"}')
-    assert "the list of tasks is invalid" in str(read(root)[-1].findings[0])
+    with pytest.raises(DataError, match="the list of tasks is invalid"):
+        opened(root)
 
 
 @pytest.mark.parametrize(
@@ -390,17 +389,24 @@ def test_metadata_that_make_no_sense_are_named(tmp_path, change, word):
         opened(root)
 
 
-def test_a_column_of_another_kind_than_declared_is_named(tmp_path):
+@pytest.mark.parametrize(("change", "word"), [
+    ({"shape": [4]}, r"a cell does not have shape \(4,\)"),
+    ({"shape": [3, 1]}, r"a cell does not have shape \(3, 1\)"),
+])  # fmt: skip
+def test_cells_of_another_shape_than_declared_are_named(tmp_path, change, word):
     root = plain("v3.0").write(tmp_path / "logs")
-    change_json(root / "meta/info.json", lambda info: info["features"]["action"].update(dtype="int64"))
-    assert "the column holds float64, meta/info.json declares int64" in str(read(root)[0].findings[0])
-    schema = opened(root).schema
-    change_json(root / "meta/info.json", lambda info: info["features"]["action"].update(dtype="(2,)f4"))
-    assert "meta/info.json declares (2,)f4" in str(next(opened(root, schema).read()).findings[0])
-    assert "action: left out" in "\n".join(opened(root).unclear)
-    change_json(root / "meta/info.json", lambda info: info["features"]["action"].update(dtype="float32", shape=[4]))
-    with pytest.raises(DataError, match=r"a cell has 3 numbers, but shape \(4,\) needs 4"):
+    change_json(root / "meta/info.json", lambda info: info["features"]["action"].update(change))
+    with pytest.raises(DataError, match=word):
         opened(root)
+
+
+def test_lists_of_other_lengths_are_never_joined(tmp_path):
+    dataset = plain()
+    file = dataset.write(tmp_path / "logs") / "data/chunk-000/episode_000000.parquet"
+    rows = pq.read_table(file)
+    cells = pa.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    pq.write_table(rows.set_column(rows.schema.get_field_index("action"), "action", cells), file)
+    assert "signal 'action': a cell does not have shape (3,)" in only_problem(read(tmp_path / "logs"), 0)
 
 
 @pytest.fixture(scope="module", params=["v2.1", "v3.0"])

@@ -20,9 +20,9 @@ from tests.data.stores import stored
 from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
-from worldline.data.formats.hdf5.columns import Hdf5Logs
-from worldline.data.formats.hdf5.robomimic import RobomimicLogs
-from worldline.data.formats.minari.logs import MinariLogs, export_minari
+from worldline.data.formats.minari.export import export_minari
+from worldline.data.formats.minari.logs import MinariLogs
+from worldline.data.open_logs import recognise
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -143,8 +143,8 @@ def test_missing_values_and_changing_texts(tmp_path):
 @pytest.mark.parametrize(("change", "problem"), [
     (lambda group: group["terminations"].write_direct(np.array([True, False, False, False])), "before the end"),
     (lambda group: group.attrs.modify("total_steps", 9), "total_steps is 9, but the episode has 4 rewards"),
-    (lambda group: group.pop("rewards"), "missing"),
-    (lambda group: group.pop("observations"), "missing"),
+    (lambda group: group.pop("rewards"), "has no observations, actions or rewards"),
+    (lambda group: group.pop("observations"), "has no observations, actions or rewards"),
     (lambda group: group.parent.pop("episode_1"), "the group episode_1 is missing"),
 ])  # fmt: skip
 def test_an_episode_that_contradicts_itself_is_a_finding(tmp_path, change, problem):
@@ -200,8 +200,7 @@ def test_only_datasets_of_minari_are_recognised(tmp_path):
     save(tmp_path / "push")
     for path in (tmp_path / "push", tmp_path / "push/data", tmp_path / "push/data/main_data.hdf5"):
         assert MinariLogs.recognises(path)
-        assert not Hdf5Logs.recognises(path)
-        assert not RobomimicLogs.recognises(path)
+        assert recognise(path) == "minari"
     assert not MinariLogs.recognises(tmp_path)
     with pytest.raises(DataError, match="not a Minari dataset"):
         read(tmp_path)

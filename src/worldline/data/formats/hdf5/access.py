@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from worldline.data.array_size import check_size
-from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted, duplicate
+from worldline.data.array_size import MAX_ARRAYS, check_entries, check_size
+from worldline.data.formats.reading import DAMAGED, Array, Metadata, RawEpisode, converted, duplicate
 from worldline.errors import DataError
 
 ENDINGS = (".h5", ".hdf5")
 MAX_TEXT_LENGTH = 4096
 """Maximum length of a text that is kept with an episode; excludes the XML of simulators."""
+_FIRST_TEXTS, _MORE_TEXTS = 16, 2048
+"""Rows of texts that are read at once: few until it is known that the texts are short."""
+
+Datasets = Mapping[str, h5py.Dataset]
 
 
 def hdf5_files(path: Path) -> list[Path]:
     """Returns the HDF5 files at `path`, judged by name: the file itself, or the sorted files of the folder."""
-    if path.is_file():
-        return [path] if path.suffix in ENDINGS else []
-    return sorted(file for file in path.glob("*") if file.suffix in ENDINGS and file.is_file())
+    files = [path] if path.is_file() else sorted(path.glob("*"))
+    return [file for file in files if file.suffix in ENDINGS and file.is_file()]
 
 
 def only_file(path: Path, what: str) -> Path:
@@ -43,28 +47,6 @@ def only_file(path: Path, what: str) -> Path:
         fix = "Give one file, and import each file separately."
         raise DataError(f"{what} logs are one HDF5 file, found {len(files)} ({listed})", fix=fix, file=path)
     return files[0]
-
-
-def is_robomimic(path: Path) -> bool:
-    """Whether `path` is one HDF5 file whose group `data` has members named demo_*."""
-    files = hdf5_files(path)
-    if len(files) != 1:
-        return False
-    try:
-        with h5py.File(files[0], "r") as file:
-            data = file.get("data")
-            return isinstance(data, h5py.Group) and any(name.startswith("demo_") for name in data)
-    except UNREADABLE:
-        return False
-
-
-def minari_folder(path: Path) -> Path | None:
-    """Returns the folder with the metadata.json of a Minari dataset, judged by names; None if there is none."""
-    for folder in (path / "data", path, path.parent if path.name == "main_data.hdf5" else path):
-        holds_data = (folder / "main_data.hdf5").is_file() or (folder / "0" / "metadata.json").is_file()
-        if (folder / "metadata.json").is_file() and holds_data:
-            return folder
-    return None
 
 
 @contextmanager
@@ -88,11 +70,15 @@ def arrays_in(group: h5py.Group, file: Path) -> dict[str, h5py.Dataset]:
         file: for errors.
 
     Raises:
-        DataError: the structure is damaged, or two datasets get the same name.
+        DataError: the structure is damaged, has too many members, or two datasets get the same name.
     """
     datasets: list[tuple[str, h5py.Dataset]] = []
+    num_members = 0
 
     def visit(path: str, item: h5py.HLObject) -> None:
+        nonlocal num_members
+        num_members += 1
+        check_entries(num_members, "data sets and groups", MAX_ARRAYS, file=file)
         if isinstance(item, h5py.Dataset):
             _ = item.dtype, item.shape  # h5py parses these on access, and raises if they are damaged
             datasets.append((path.replace("/", ".").lstrip("."), item))
@@ -152,9 +138,31 @@ def _is_written(dataset: h5py.Dataset, start: int, stop: int) -> bool:
     return all(dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None for corner in corners)
 
 
-def external_links(group: h5py.Group) -> list[str]:
-    """Returns the members that are links to other files; they are not read."""
-    return [name for name in group if isinstance(group.get(name, getlink=True), h5py.ExternalLink)]
+def add_text(draft: RawEpisode, name: str, dataset: h5py.Dataset, start: int, stop: int) -> None:
+    """Adds the text of an episode to its source; warns if it cannot be kept.
+
+    Args:
+        draft: of the episode.
+        name: of the text.
+        dataset: of texts.
+        start: first row of the episode.
+        stop: end of the episode, exclusive.
+
+    Raises:
+        DataError: as in `read_rows`.
+    """
+    texts = set[str]()
+    edges = [start, *range(start + _FIRST_TEXTS, stop, _MORE_TEXTS), stop] if dataset.ndim == 1 else []
+    for first, end in pairwise(edges):
+        texts |= set(read_rows(dataset, first, end, name).tolist())
+        if len(texts) > 1 or any(len(text) > MAX_TEXT_LENGTH for text in texts):
+            texts.clear()
+            break
+    if texts:
+        draft.source[name] = texts.pop()
+    else:
+        problem = "the text is left out: it changes within the episode, is too long, or is not one per row"
+        draft.warn(problem, f"Use one text of at most {MAX_TEXT_LENGTH} characters per episode.", signal=name)
 
 
 def attributes(item: h5py.HLObject) -> Metadata:
@@ -166,14 +174,13 @@ def attributes(item: h5py.HLObject) -> Metadata:
     kept: Metadata = {}
     with converted("its attributes cannot be read"):
         for name, value in item.attrs.items():
-            if np.size(value) != 1:
-                continue
-            single = np.asarray(value).item()
-            single = single.decode() if isinstance(single, bytes) else single
-            is_text = isinstance(single, str) and len(single) <= MAX_TEXT_LENGTH
-            # A store keeps attributes as JSON, which has no NaN.
-            if is_text or (isinstance(single, int | float) and np.isfinite(single)):
-                kept[name] = single
+            if np.size(value) == 1:
+                single = np.asarray(value).item()
+                single = single.decode() if isinstance(single, bytes) else single
+                is_short = isinstance(single, str) and len(single) <= MAX_TEXT_LENGTH
+                # A store keeps attributes as JSON, which has no NaN.
+                if is_short or (isinstance(single, int | float) and np.isfinite(single)):
+                    kept[name] = single
     return kept
 
 

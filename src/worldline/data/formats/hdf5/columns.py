@@ -26,7 +26,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -35,25 +34,13 @@ import h5py
 import numpy as np
 
 from worldline.config import from_json
-from worldline.data.array_size import check_size
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.checks import arrays_of
 from worldline.data.draft_folder import drafted
 from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, new_hdf5, note_of
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.access import is_numeric, read_rows
-from worldline.data.formats.hdf5.layout import (
-    STEP_S,
-    Columns,
-    EpisodeColumns,
-    Hdf5Layout,
-    add_metadata,
-    is_metadata,
-    read_layout,
-    shift_of,
-    step_s_of,
-    usual_shift,
-)
+from worldline.data.formats.hdf5.rows import STEP_S, Hdf5Rows, add_metadata, shift_of, step_s_of, usual_shift
 from worldline.data.formats.reading import (
     FLAGS,
     FOREIGN_ENDS,
@@ -61,8 +48,8 @@ from worldline.data.formats.reading import (
     TIMES,
     UNREADABLE,
     Array,
-    EpisodeDraft,
     EpisodeLogs,
+    RawEpisode,
     ReadEpisode,
     flag_at_end,
     source_of,
@@ -85,155 +72,130 @@ class Hdf5Logs(EpisodeLogs):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether `path` is an HDF5 file, or a folder with one, and neither robomimic nor Minari."""
-        is_other = access.minari_folder(path) is not None or access.is_robomimic(path)
-        return bool(access.hdf5_files(path)) and not is_other
+        """Whether `path` is an HDF5 file, or a folder with one; robomimic and Minari are recognised before."""
+        return bool(access.hdf5_files(path))
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> Hdf5Logs:
         """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "HDF5")
         path = access.only_file(path, "HDF5")
-        schema = schema_beside(path) if schema is None else schema
+        schema, draft, unclear = schema_beside(path) if schema is None else schema, SchemaDraft(path), list[str]()
         with access.opened(path) as file:
-            datasets = access.arrays_in(file, path)
-            layout = read_layout(datasets, path)
-            columns = {name: dataset for name, dataset in datasets.items() if name not in layout.index}
+            rows = Hdf5Rows(file, path)
             embedded = access.embedded_json(file, SCHEMA_ATTRIBUTE)
-            unclear, draft = list[str](), SchemaDraft(path)
             if schema is None and embedded is not None:
                 schema = from_json(Schema, embedded, where=path)
             elif schema is None:
-                schema, unclear = _infer(columns, layout, draft, path)
+                schema, unclear = _infer(rows, draft, path)
             else:
-                unclear = _left_out(columns, schema, layout)
-            inputs = [s for s in schema.signals if s.role is not Role.OBSERVATION and s.name in columns]
-            shifts = {signal.name: usual_shift(signal.role) for signal in inputs}
-            for signal in inputs if embedded is None else ():
-                shifts[signal.name], doubt = shift_of(columns[signal.name], signal.role, layout)
+                names = {signal.name for signal in schema.signals}
+                if left := [name for name in rows.columns if name not in names and not rows.is_metadata(name)]:
+                    unclear = [f"Not read, because the schema has no such signals: {', '.join(left)}."]
+            shifts: dict[str, int] = {}
+            for signal in (s for s in schema.signals if s.role is not Role.OBSERVATION and s.name in rows.columns):
+                known = usual_shift(signal.role), ""
+                shifts[signal.name], doubt = shift_of(rows, signal.name, signal.role) if embedded is None else known
                 unclear += [f"{signal.name}: {doubt}"] if doubt else []
-            if links := access.external_links(file):
-                unclear += [f"Not read, because they are links to other files: {', '.join(links)}."]
-        read, files = partial(_read_episode, path, layout, schema, shifts), [path.name] * len(layout.lengths)
+            if links := [name for name in file if isinstance(file.get(name, getlink=True), h5py.ExternalLink)]:
+                unclear.append(f"Not read, because they are links to other files: {', '.join(links)}.")
 
         def reader(stack: ExitStack) -> ReadEpisode:
-            return partial(read, access.arrays_in(stack.enter_context(access.opened(path)), path))
+            return partial(_read_episode, Hdf5Rows(stack.enter_context(access.opened(path)), path), schema, shifts)
 
+        files = [path.name] * len(rows.lengths)
         return cls(schema, unclear, root=path.parent, files=files, reader=reader, columns=draft.columns)
 
 
-def _read_episode(
-    path: Path, layout: Hdf5Layout, schema: Schema, shifts: Mapping[str, int], columns: Columns, number: int
-) -> EpisodeDraft:
-    """Reads the rows of an episode.
+def _read_episode(rows: Hdf5Rows, schema: Schema, shifts: Mapping[str, int], number: int) -> RawEpisode:
+    """Reads an episode.
 
     Args:
-        path: of the file.
-        layout: rows of its episodes.
+        rows: of the open file.
         schema: of every episode.
         shifts: result of `shift_of` for each action, exogenous signal and reward.
-        columns: of the open file.
         number: of the episode.
     """
-    episode = EpisodeColumns(columns=columns, layout=layout, number=number)
-    if len(episode) < 2:
-        return too_short("row", len(episode))
-    draft, steps = EpisodeDraft(), len(episode) - 1
-    for signal in (signal for signal in schema.signals if signal.name in columns):
+    num_rows, draft = int(rows.lengths[number]), RawEpisode()
+    if num_rows < 2:
+        return too_short("row", num_rows)
+    for signal in (signal for signal in schema.signals if signal.name in rows.columns):
         name, mask = signal.name, None
         if signal.role is not Role.OBSERVATION:
-            draft.add(signal, episode.read(name, num=steps, shift=shifts[name]))
+            draft.add(signal, rows.read(name, number, shift=shifts[name], num=num_rows - 1))
             continue
-        if (column := MASK_PREFIX + name) in columns:
-            mask = episode.read(column).reshape(len(episode)).astype(np.bool_)
-        draft.add(signal, episode.read(name), mask)
-    names = {signal.name for signal in schema.signals} | set(layout.index)
-    others = replace(episode, columns={name: dataset for name, dataset in columns.items() if name not in names})
+        if (column := MASK_PREFIX + name) in rows.columns:
+            mask = rows.read(column, number).reshape(num_rows).astype(np.bool_)
+        draft.add(signal, rows.read(name, number), mask)
     fix = "Correct the lengths; they seem to join several episodes."
-    ends = {name: flag_at_end(others.read(name), name, fix=fix) for name in FLAGS if name in others.columns}
+    ends = {name: flag_at_end(rows.read(name, number), name, fix=fix) for name in FLAGS if name in rows.columns}
     draft.end(ends.get("terminated"), ends.get("truncated"))
-    note = access.embedded_json(columns[layout.index[0]], EPISODE_ATTRIBUTE.format(number))
+    note = access.embedded_json(rows.index, EPISODE_ATTRIBUTE.format(number))
     if note is None:
-        add_metadata(draft, others)
+        add_metadata(draft, rows, number, {signal.name for signal in schema.signals})
         seed = draft.source.pop("seed", None)
     else:
         noted = json.loads(note)
         seed, draft.source = noted["seed"], noted["source"]
     draft.seed = None if seed is None else int(seed)
-    draft.step_s = step_s_of(others, schema.step_s)
-    draft.source = source_of(path.name, number, draft.source)
+    draft.step_s = step_s_of(rows, number, schema.step_s)
+    draft.source = source_of(rows.path.name, number, draft.source)
     return draft
 
 
-def _infer(columns: Columns, layout: Hdf5Layout, draft: SchemaDraft, file: Path) -> tuple[Schema, list[str]]:
+def _infer(rows: Hdf5Rows, draft: SchemaDraft, file: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from names, dtypes and values; also returns doubts."""
-    for name, dataset in columns.items():
-        if is_metadata(name, dataset, layout.num_rows, len(layout.lengths)):
+    for name, dataset in rows.columns.items():
+        if rows.is_metadata(name):
             continue
         if name.lower() in FOREIGN_ENDS:
             draft.note(f"{name}: looks like an end flag and is left out; save `terminated` and `truncated` instead.")
-        elif not is_numeric(dataset) or 2 * len(dataset) < layout.num_rows:
-            draft.note(f"{name}: left out, because it does not have a number for each of {layout.num_rows} rows.")
+        elif not is_numeric(dataset) or 2 * len(dataset) < rows.num_rows:
+            draft.note(f"{name}: left out, because it does not have a number for each of {rows.num_rows} rows.")
         else:
             guess = guess_role(name)
             role = guess.role or Role.OBSERVATION
             doubt = role_of_input(name)[1] if role is Role.EXOGENOUS else ""
-            seen = _summaries(dataset, role, layout)
+            seen = _summaries(rows, name, role)
             signal, doubts = draft.infer(name, role, seen)
             draft.add_guess(signal, guess, seen, [doubt, *doubts])
     if draft.lacks(Role.OBSERVATION):
-        problem = f"no column is an observation (columns: {', '.join(list(columns)[:20]) or 'none'})"
+        problem = f"no column is an observation (columns: {', '.join(list(rows.columns)[:20]) or 'none'})"
         raise DataError(problem, fix="Add one, or write a schema.json next to the file.", file=file)
     if draft.lacks(Role.ACTION):
         draft.note(NO_ACTION)
-    if not any(name in columns for name in FLAGS):
+    if not any(name in rows.columns for name in FLAGS):
         draft.note("End flags are not in the logs: all episodes count as truncated.")
-    return draft.result(_step_s(columns, layout, draft))
+    return draft.result(_step_s(rows, draft))
 
 
-def _summaries(dataset: h5py.Dataset, role: Role, layout: Hdf5Layout) -> list[Summary]:
+def _summaries(rows: Hdf5Rows, name: str, role: Role) -> list[Summary]:
     """Returns summaries of blocks of rows, without damaged, incomplete and unused rows."""
-    nothing = Summary(shape=dataset.shape, dtype=dataset.dtype.newbyteorder("="))
+    dataset = rows.columns[name]
+    summaries = [Summary(shape=dataset.shape, dtype=dataset.dtype.newbyteorder("="))]
     if dataset.dtype == np.uint8 and dataset.ndim in (3, 4):
-        return [nothing]  # values of images are not needed
-    check_size(layout.num_rows, "a mask of its rows")
-    is_used = np.zeros(layout.num_rows, np.bool_)
-    for start, rows in zip(layout.starts.tolist(), layout.lengths.tolist(), strict=True):
-        first = start + (usual_shift(role) if role is not Role.OBSERVATION else 0)
-        is_used[first : start + rows - (1 if role in (Role.ACTION, Role.EXOGENOUS) else 0)] = True
-    summaries = [nothing]
-    end = min(len(dataset), layout.num_rows)
+        return summaries  # values of images are not needed
+    # A row that belongs to no step is the first of each episode, or the last one.
+    unused = rows.starts if usual_shift(role) else rows.starts + rows.lengths - 1
+    end = min(len(dataset), rows.num_rows)
     step = max(1, _BLOCK_BYTES // max(1, prod(dataset.shape[1:]) * dataset.dtype.itemsize))
     for start in range(0, end, step):
-        stop = min(end, start + step)
         with suppress(*UNREADABLE):  # `read` reports it
-            summaries.append(summarise(read_rows(dataset, start, stop)[is_used[start:stop]]))
+            values = read_rows(dataset, start, min(end, start + step))
+            inside = unused[slice(*np.searchsorted(unused, (start, start + len(values))))] - start
+            summaries.append(summarise(values if role is Role.OBSERVATION else np.delete(values, inside, 0)))
     return summaries
 
 
-def _left_out(columns: Columns, schema: Schema, layout: Hdf5Layout) -> list[str]:
-    names = {signal.name for signal in schema.signals}
-    left = [
-        name
-        for name, dataset in columns.items()
-        if name not in names and not is_metadata(name, dataset, layout.num_rows, len(layout.lengths))
-    ]
-    return [f"Not read, because the schema has no such signals: {', '.join(left)}."] if left else []
-
-
-def _step_s(columns: Columns, layout: Hdf5Layout, draft: SchemaDraft) -> float | None:
+def _step_s(rows: Hdf5Rows, draft: SchemaDraft) -> float | None:
     """Returns the usual step duration, and notes the assumptions about it."""
-    for name in (name for name in TIMES if name in columns and is_numeric(columns[name])):
-        try:
-            times = read_rows(columns[name], 0, layout.num_rows).astype(np.float64)
-        except UNREADABLE:
-            continue
-        gaps = np.diff(times.reshape(len(times), -1)[:, 0])
-        inside = np.ones(len(gaps), np.bool_)
-        inside[layout.starts[(layout.starts > 0) & (layout.starts <= len(gaps))] - 1] = False
-        gaps = gaps[inside & np.isfinite(gaps)]
-        if len(gaps) and np.median(gaps) > 0:
-            return draft.usual_step(name, gaps)
+    for name in (name for name in TIMES if name in rows.columns and is_numeric(rows.columns[name])):
+        with suppress(*UNREADABLE):  # `read` reports it
+            times = read_rows(rows.columns[name], 0, rows.num_rows).astype(np.float64)
+            gaps = np.delete(np.diff(times.reshape(len(times), -1)[:, 0]), rows.starts[1:] - 1)
+            gaps = gaps[np.isfinite(gaps)]
+            if len(gaps) and np.median(gaps) > 0:
+                return draft.usual_step(name, gaps)
     draft.note("The step duration is not in the logs (no column is named time): step_s is left empty.")
     return None
 

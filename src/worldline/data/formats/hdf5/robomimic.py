@@ -14,25 +14,23 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from worldline.data.array_size import check_episodes
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.hdf5 import access
-from worldline.data.formats.hdf5.access import attributes, is_numeric, read_rows
-from worldline.data.formats.hdf5.layout import Columns
+from worldline.data.formats.hdf5.access import Datasets, attributes, is_numeric
 from worldline.data.formats.reading import (
     DAMAGED,
-    FOREIGN_ENDS,
     UNREADABLE,
     Array,
-    EpisodeDraft,
     EpisodeLogs,
     Metadata,
+    RawEpisode,
     ReadEpisode,
     converted,
     readable,
@@ -41,40 +39,11 @@ from worldline.data.formats.reading import (
 )
 from worldline.data.infer import SchemaDraft, Summary, summarise
 from worldline.errors import DataError
-from worldline.schema import Role, Schema, Signal
+from worldline.schema import Role, Schema
 
 _DEMO = re.compile(r"demo_(\d+)")
 _ROLES = {"actions": Role.ACTION, "rewards": Role.REWARD}
 _OBS, _NEXT = "obs.", "next_obs."
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Demo:
-    """The datasets of a demo by signal name.
-
-    Args:
-        obs: the observations.
-        following: the next observations, from next_obs.
-        others: actions, rewards and all other datasets.
-        num_samples: number of rows of each.
-        metadata: its attributes.
-    """
-
-    obs: Columns
-    following: Columns
-    others: Columns
-    num_samples: int
-    metadata: Metadata
-
-    @property
-    def arrays(self) -> dict[str, h5py.Dataset]:
-        """All datasets except the next observations."""
-        return {**self.others, **self.obs}
-
-    @property
-    def num_steps(self) -> int:
-        """T; without next observations, the last action has no outcome and does not count."""
-        return self.num_samples if self.following else self.num_samples - 1
 
 
 class RobomimicLogs(EpisodeLogs):
@@ -83,180 +52,176 @@ class RobomimicLogs(EpisodeLogs):
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Whether `path` is an HDF5 file with demos in its group `data`, or a folder with exactly one such file."""
-        return access.is_robomimic(path)
+        files = access.hdf5_files(path)
+        with suppress(*UNREADABLE):
+            if len(files) == 1:
+                with h5py.File(files[0], "r") as file:
+                    data = file.get("data")
+                    return isinstance(data, h5py.Group) and any(name.startswith("demo_") for name in data)
+        return False
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> RobomimicLogs:
         """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "robomimic")
         path = access.only_file(path, "robomimic")
-        schema = schema_beside(path) if schema is None else schema
+        schema, common, unclear = schema_beside(path) if schema is None else schema, Metadata(), list[str]()
         with access.opened(path) as file:
-            names, unclear = _demo_names(file, path)
-            common: Metadata = {}
+            names = _demo_names(file, path)
             with suppress(*UNREADABLE):  # the demos may be readable without the attributes
                 common = {key: value for key, value in attributes(file["data"]).items() if key != "total"}
             if schema is None:
-                schema, doubts = _infer(file, names, common, path)
-                unclear += doubts
-            _, first = next(readable(names, lambda name: _demo(file, name, path), what="demos", file=path))
+                schema, unclear = _infer(file, names, common, path)
+            _, first = next(readable(names, lambda name: _Demo(file, name, path), what="demos", file=path))
             unclear += _doubts_of_rows(first, schema)
-        read, files = partial(_read_demo, path, names, common, schema), [path.name] * len(names)
+            if others := sorted(set(file["data"]) - set(names))[:20]:
+                unclear.append(f"Not read, because they are not demos: {', '.join(others)}.")
 
         def reader(stack: ExitStack) -> ReadEpisode:
-            return partial(read, stack.enter_context(access.opened(path)))
+            return partial(_read_demo, stack.enter_context(access.opened(path)), path, names, common, schema)
 
-        return cls(schema, unclear, root=path.parent, files=files, reader=reader)
+        return cls(schema, unclear, root=path.parent, files=[path.name] * len(names), reader=reader)
+
+
+class _Demo:
+    """The datasets of a demo by signal name; their values are not read yet.
+
+    Args:
+        file: the open file.
+        name: of the demo.
+        path: of the file.
+
+    Raises:
+        DataError: it is no group, has no actions, or declares another number of samples.
+    """
+
+    def __init__(self, file: h5py.File, name: str, path: Path) -> None:
+        datasets = access.arrays_in(file["data"][name], path)
+        if "actions" not in datasets or not is_numeric(datasets["actions"]):
+            raise DataError("the demo has no actions", fix="Add a dataset `actions`, or leave the demo out.")
+        others = {n: d for n, d in datasets.items() if not n.startswith((_OBS, _NEXT))}
+        self.obs, self.following = _named(datasets, _OBS, others), _named(datasets, _NEXT, others)
+        """Observations and next observations."""
+        self.arrays = others | self.obs
+        """All datasets except the next observations."""
+        self.metadata, self.num_samples = attributes(file["data"][name]), len(datasets["actions"])
+        self.num_steps = self.num_samples - (not self.following)
+        """T; without next observations, the last action has no outcome and does not count."""
+        if (declared := self.metadata.pop("num_samples", self.num_samples)) != self.num_samples:
+            problem = f"num_samples is {declared}, but the demo has {self.num_samples} actions"
+            raise DataError(problem, fix=DAMAGED, signal="actions")
+
+    def read(self, datasets: Datasets, name: str) -> Array:
+        """Returns all rows of a dataset."""
+        if not is_numeric(datasets[name]) or len(datasets[name]) != self.num_samples:
+            shape, dtype = datasets[name].shape, datasets[name].dtype
+            problem = f"its shape is {shape} and its dtype {dtype}, but the demo has {self.num_samples} samples"
+            raise DataError(problem, fix="Repair it, or remove it from the schema.", signal=name)
+        return access.read_rows(datasets[name], 0, self.num_samples, name)
+
+    def rows(self, name: str) -> Array:
+        """Returns all rows of an array, and the last next observation if there is one."""
+        values = self.read(self.arrays, name)
+        if name not in self.following or not self.num_samples:
+            return values
+        last = access.read_rows(self.following[name], self.num_samples - 1, self.num_samples, name)
+        if last.shape[1:] != values.shape[1:] or last.dtype != values.dtype:
+            problem = f"next_obs is {last.dtype} of shape {last.shape}, obs is {values.dtype} of shape {values.shape}"
+            raise DataError(problem, fix="Write both with the same dtype and shape.", signal=name)
+        return np.concatenate([values, last])
+
+
+def _named(datasets: Datasets, prefix: str, others: Datasets) -> dict[str, h5py.Dataset]:
+    """Returns datasets without their prefix, unless another one has this name."""
+    names = {name: name.removeprefix(prefix) for name in datasets if name.startswith(prefix)}
+    return {_OBS + short if short in others else short: datasets[name] for name, short in names.items()}
 
 
 def _read_demo(
-    path: Path, names: Sequence[str], common: Metadata, schema: Schema, file: h5py.File, number: int
-) -> EpisodeDraft:
+    file: h5py.File, path: Path, names: Sequence[str], common: Metadata, schema: Schema, number: int
+) -> RawEpisode:
     """Reads a demo.
 
     Args:
+        file: the open file.
         path: of the file.
         names: of the demos.
         common: metadata of all demos.
         schema: of every episode.
-        file: the open file.
         number: of the demo among `names`.
     """
-    demo = _demo(file, names[number], path)
+    demo = _Demo(file, names[number], path)
     if demo.num_steps < 1:
         problem = f"it has no complete step: {demo.num_samples} samples and no observation after the last action"
         raise DataError(problem, fix="Add next_obs, or leave the demo out.")
     metadata = {"demo": names[number]} | common | demo.metadata
-    draft = EpisodeDraft(source=source_of(path.name, number, metadata))
+    draft = RawEpisode(source=source_of(path.name, number, metadata))
     for signal in (signal for signal in schema.signals if signal.name in demo.arrays):
-        values = _rows(demo.arrays[signal.name], demo.num_samples, signal.name)
+        values = demo.rows(signal.name)
         if signal.role is not Role.OBSERVATION:
             draft.add(signal, values[: demo.num_steps])
+        elif demo.following and signal.name not in demo.following:  # the observation after the last action is missing
+            draft.add(signal, np.concatenate([values, values[-1:]]), np.arange(len(values) + 1) < len(values))
         else:
-            _add_observations(draft, values, demo, signal)
+            draft.add(signal, values)
+            _check_next(draft, values, demo, signal.name)
     return draft
 
 
-def _add_observations(draft: EpisodeDraft, values: Array, demo: _Demo, signal: Signal) -> None:
-    """Adds T+1 observations, and warnings."""
-    name, mask = signal.name, None
-    if name in demo.following:
-        after = _rows(demo.following[name], demo.num_samples, f"{_NEXT}{name}")
-        if after.shape != values.shape or after.dtype != values.dtype:
-            problem = f"next_obs is {after.dtype} of shape {after.shape}, obs is {values.dtype} of shape {values.shape}"
-            raise DataError(problem, fix="Write both with the same dtype and shape.", signal=name)
-        differs = (after[:-1] != values[1:]) & ~((after[:-1] != after[:-1]) & (values[1:] != values[1:]))
-        steps = np.flatnonzero(differs.reshape(len(after) - 1, -1).any(1)) if len(after) > 1 else np.empty(0, np.intp)
-        if len(steps):
-            problem = f"next_obs differs from the obs that follows in {len(steps)} of {len(after) - 1} steps"
-            fix = "The values of obs are used. Check whether rows are missing at these steps."
-            draft.warn(problem, fix, signal=name, step=int(steps[0]))
-        values = np.concatenate([values, after[-1:]])
-    elif demo.num_steps == demo.num_samples:
-        values = np.concatenate([values, values[-1:]])
-        mask = np.arange(len(values)) < demo.num_samples
-    draft.add(signal, values, mask)
+def _check_next(draft: RawEpisode, values: Array, demo: _Demo, name: str) -> None:
+    """Adds a warning if the next observations differ from those that follow."""
+    after = demo.read(demo.following, name) if demo.following else values[1:]
+    equal = (after == values[1:]) | ((after != after) & (values[1:] != values[1:]))
+    if steps := np.flatnonzero(~equal.reshape(len(after), -1).all(1)).tolist():
+        problem = f"next_obs differs from the obs that follows in {len(steps)} of {len(after) - 1} steps"
+        fix = "The values of obs are used. Check whether rows are missing at these steps."
+        draft.warn(problem, fix, signal=name, step=steps[0])
 
 
-def _rows(dataset: h5py.Dataset, num_samples: int, name: str) -> Array:
-    if not is_numeric(dataset):
-        problem = f"its dtype {dataset.dtype} is not numeric"
-        raise DataError(problem, fix="Remove it from the schema.", signal=name)
-    if len(dataset) != num_samples:
-        problem = f"it has {len(dataset)} rows, but the demo has {num_samples} samples"
-        raise DataError(problem, fix=DAMAGED, signal=name)
-    return read_rows(dataset, 0, num_samples, name)
-
-
-def _demo(file: h5py.File, name: str, path: Path) -> _Demo:
-    """Opens the demo `name`; its values are not read yet."""
-    group = file["data"][name]
-    if not isinstance(group, h5py.Group):
-        raise DataError("the demo is not a group", fix=DAMAGED)
-    datasets = access.arrays_in(group, path)
-    if "actions" not in datasets or not is_numeric(datasets["actions"]):
-        raise DataError("the demo has no actions", fix="Add a dataset `actions`, or leave the demo out.")
-    others = {n: d for n, d in datasets.items() if not n.startswith((_OBS, _NEXT))}
-    parts: dict[str, dict[str, h5py.Dataset]] = {}
-    for prefix in (_OBS, _NEXT):
-        inner = {n.removeprefix(prefix): d for n, d in datasets.items() if n.startswith(prefix)}
-        parts[prefix] = {f"{_OBS}{n}" if n in others else n: d for n, d in inner.items()}
-    num_samples = len(datasets["actions"])
-    metadata = attributes(group)
-    if (declared := metadata.pop("num_samples", num_samples)) != num_samples:
-        problem = f"num_samples is {declared}, but the demo has {num_samples} actions"
-        raise DataError(problem, fix=DAMAGED, signal="actions")
-    return _Demo(obs=parts[_OBS], following=parts[_NEXT], others=others, num_samples=num_samples, metadata=metadata)
-
-
-def _demo_names(file: h5py.File, path: Path) -> tuple[list[str], list[str]]:
-    """Returns the demos in the order of their numbers, and a sentence about other members."""
+def _demo_names(file: h5py.File, path: Path) -> list[str]:
+    """Returns the demos in the order of their numbers."""
     with converted("the group data cannot be read", file=path):
-        members = list(file["data"])
-    demos = {name: int(match[1]) for name in members if (match := _DEMO.fullmatch(name))}
+        check_episodes(len(file["data"]), path)
+        demos = sorted((int(match[1]), match[0]) for match in map(_DEMO.fullmatch, file["data"]) if match)
     if not demos:
         raise DataError("the group data has no demos", fix="Name the demos demo_0, demo_1, ...", file=path)
-    others = sorted(set(members) - set(demos))
-    unclear = [f"Not read, because they are not demos: {', '.join(others[:20])}."] if others else []
-    return sorted(demos, key=lambda name: (demos[name], name)), unclear
+    return [name for _, name in demos]
 
 
 def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path) -> tuple[Schema, list[str]]:
     """Infers a schema from the observations, actions and rewards of all demos; also returns doubts."""
     draft = SchemaDraft(path)
 
-    def read(name: str) -> dict[str, Summary]:
-        demo = _demo(file, name, path)
-        known = [n for n, d in demo.arrays.items() if is_numeric(d) and (n in demo.obs or n in _ROLES)]
-        return {name: _summary(demo, name) for name in known}
+    def summaries(number: str) -> dict[str, Summary]:
+        demo = _Demo(file, number, path)
+        known = {n: d for n, d in demo.arrays.items() if is_numeric(d) and (n in demo.obs or n in _ROLES)}
+        images = {
+            n: Summary(shape=d.shape, dtype=d.dtype) for n, d in known.items() if d.dtype == np.uint8 and d.ndim > 2
+        }
+        return images | {n: summarise(demo.rows(n)) for n in known if n not in images}
 
-    seen = summaries_of(names, read, what="demos", file=path)
-    for name, summaries in seen.items():
-        draft.add(*draft.infer(name, _ROLES.get(name, Role.OBSERVATION), summaries))
+    for name, seen in summaries_of(names, summaries, what="demos", file=path).items():
+        draft.add(*draft.infer(name, _ROLES.get(name, Role.OBSERVATION), seen))
     if draft.lacks(Role.OBSERVATION):
         fix = "Extract observations from the states with robomimic's scripts."
         raise DataError("no demo has observations", fix=fix, file=path)
-    step_s = _step_s(metadata)
-    draft.note(
-        "The step duration is not in the logs: step_s is left empty."
-        if step_s is None
-        else "The step duration comes from control_freq in env_args."
-    )
-    return draft.result(step_s)
-
-
-def _summary(demo: _Demo, name: str) -> Summary:
-    dataset = demo.arrays[name]
-    if dataset.dtype == np.uint8 and dataset.ndim in (3, 4):
-        return Summary(shape=dataset.shape, dtype=dataset.dtype)  # values of images are not needed
-    values = _rows(dataset, demo.num_samples, name)
-    if name in demo.following and demo.num_samples:
-        last = read_rows(demo.following[name], demo.num_samples - 1, demo.num_samples, name)
-        values = np.concatenate([values, last])
-    return summarise(values)
-
-
-def _step_s(metadata: Metadata) -> float | None:
-    """Returns seconds per step from the simulator's control rate in env_args, if it is there."""
-    try:
-        rate = json.loads(str(metadata.get("env_args", "")))["env_kwargs"]["control_freq"]
-        return 1 / rate if rate > 0 else None
-    except (ValueError, KeyError, TypeError):
-        return None
+    step_s = None
+    with suppress(ValueError, KeyError, TypeError, ArithmeticError):
+        step_s = 1 / json.loads(str(metadata["env_args"]))["env_kwargs"]["control_freq"]
+    known = "comes from control_freq in env_args" if step_s else "is not in the logs: step_s is left empty"
+    draft.note(f"The step duration {known}.")
+    return draft.result(step_s if step_s and step_s > 0 else None)
 
 
 def _doubts_of_rows(demo: _Demo, schema: Schema) -> list[str]:
     """Returns sentences on how rows become steps, and on datasets that are left out."""
-    signals = {signal.name: signal for signal in schema.signals}
-    unclear: list[str] = []
-    if not demo.following:
-        unclear.append("There is no next_obs: the last action of each demo has no outcome and is left out.")
-    if left := [name for name in demo.arrays if name not in signals]:
-        unclear.append(f"Left out, because the schema has no such signals: {', '.join(left)}.")
-    if any(name.lower() in FOREIGN_ENDS for name in left):
-        unclear.append("All episodes count as truncated, because the end flags also mark success.")
-    partial = [n for n, s in signals.items() if s.role is Role.OBSERVATION and n in demo.arrays]
-    partial = [n for n in partial if demo.following and n not in demo.following]
-    if partial:
-        unclear.append(f"{', '.join(partial)}: not in next_obs, so it is missing after the last action.")
-    return unclear
+    observations = [signal.name for signal in schema.observations if signal.name in demo.arrays]
+    left = sorted(set(demo.arrays) - {signal.name for signal in schema.signals})
+    partial_names = [name for name in observations if demo.following and name not in demo.following]
+    sentences = {
+        "There is no next_obs: the last action of each demo has no outcome and is left out.": not demo.following,
+        f"Left out, because the schema has no such signals: {', '.join(left)}.": left,
+        "All episodes count as truncated, because end flags also mark success.": True,
+        f"{', '.join(partial_names)}: not in next_obs, so it is missing after the last action.": partial_names,
+    }
+    return [sentence for sentence, applies in sentences.items() if applies]

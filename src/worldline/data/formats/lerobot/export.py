@@ -21,7 +21,7 @@ from worldline.config import to_json
 from worldline.data.checks import arrays_of
 from worldline.data.draft_folder import drafted
 from worldline.data.formats.decoding import encode_picture
-from worldline.data.formats.lerobot.layout import EPISODES_FOLDER, INFO_FILE, NOTE, OWN_FILE, TASKS_FILE, EpisodeNote
+from worldline.data.formats.lerobot.metadata import EPISODES_FOLDER, INFO_FILE, NOTE, OWN_FILE, TASKS_FILE, EpisodeNote
 from worldline.data.formats.reading import duplicate
 from worldline.data.index import Entry
 from worldline.data.store import SCHEMA_FILE, Store

@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.decoding import decode_picture, empty_pictures, frames
-from worldline.data.formats.lerobot.layout import (
-    INFO_FILE,
-    EpisodeNote,
-    EpisodePlace,
-    Feature,
-    LeRobotLayout,
-    read_layout,
-)
-from worldline.data.formats.lerobot.tables import FIX, DataFiles, RowRange, within
+from worldline.data.formats.lerobot.metadata import INFO_FILE, EpisodeEntry, EpisodeNote, Feature, LeRobotMetadata
+from worldline.data.formats.lerobot.rows import FIX, DataFiles, RowRange, within
 from worldline.data.formats.reading import (
     UNKNOWN_FIX,
     Array,
-    EpisodeDraft,
     EpisodeLogs,
+    RawEpisode,
     converted,
     filled,
     source_of,
@@ -49,186 +41,10 @@ BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index
 ENDS = {"next.done": "terminated", "next.terminated": "terminated", "next.truncated": "truncated"}
 """End flags: whether the action of a row ended the episode."""
 SUCCESS = "next.success"
-"""Whether the action of a row reached the goal."""
+"""Whether the action of a row reached the goal; used as a reward."""
 
-_DTYPE = re.compile(r"u?(bool|int|float)(?:8|16|32|64)?")
+_NUMBERS = re.compile(r"bool|u?int\d+|float\d+")
 _FRAMES_FIX = "Download or encode the video again, so that each row has a frame at its time."
-
-
-def signal_name(layout: LeRobotLayout, key: str) -> str:
-    """Returns the signal name of a feature."""
-    return layout.signals.get(key, key.replace("/", "."))
-
-
-def is_numeric(feature: Feature) -> bool:
-    """Whether a feature holds numbers that can be a signal."""
-    is_reserved = feature.key in BOOKKEEPING or feature.key in ENDS
-    return not is_reserved and _family(feature.dtype) != "" and math.prod(feature.shape) > 0
-
-
-def _family(dtype: str) -> str:
-    """Returns bool, int or float; empty for images, texts and unknown dtypes."""
-    match = _DTYPE.fullmatch(dtype)
-    return "" if match is None else match[1]
-
-
-class EpisodeReader:
-    """Reads the episodes of a dataset; consecutive episodes share open files.
-
-    Args:
-        layout: of the dataset.
-        schema: of its episodes.
-    """
-
-    def __init__(self, layout: LeRobotLayout, schema: Schema) -> None:
-        self._layout, self._schema = layout, schema
-        self._files = DataFiles(layout.root)
-        self._features = {signal_name(layout, key): feature for key, feature in layout.features.items()}
-
-    def read(self, number: int) -> EpisodeDraft:
-        """Reads a listed episode; the lost ones come after them.
-
-        Raises:
-            DataError: it cannot be read completely; the message names file, signal and step.
-            MissingExtraError: pyarrow is not installed, or av for videos.
-        """
-        episodes = self._layout.episodes
-        if number >= len(episodes):
-            raise self._layout.lost[number - len(episodes)].error()
-        place = episodes[number]
-        piece = self._files.locate(place.data, place.number, place.num_rows)
-        _check_bookkeeping(piece, self._layout.fps)
-        draft = EpisodeDraft(source=source_of(place.data, place.number, place.note.source if place.note else {}))
-        self._add_texts(draft, piece, place)
-        for signal in self._schema.signals:
-            if (feature := self._features.get(signal.name)) is None:
-                continue  # `check_episode` reports it as missing
-            keep = len(piece) if signal.role is Role.OBSERVATION else len(piece) - 1
-            if feature.dtype == "video":
-                draft.put(signal.name, self._frames(place, feature, signal, len(piece))[:keep])
-            elif feature.dtype == "image":
-                draft.put(signal.name, self._pictures(piece, feature, signal)[:keep])
-            else:
-                _add_numbers(draft, piece, feature, signal, keep)
-        if place.note is not None:
-            _add_note(draft, place.note)
-        else:
-            _add_ends(draft, piece, self._layout)
-        return draft
-
-    def _add_texts(self, draft: EpisodeDraft, piece: RowRange, place: EpisodePlace) -> None:
-        """Adds the task and constant texts to the source, and a warning for texts that change."""
-        indices = piece.known("task_index", "iu").tolist() if "task_index" in piece.rows.names else []
-        known = self._layout.tasks
-        tasks = place.tasks or [known[index] for index in dict.fromkeys(indices) if index in known]
-        if task := "; ".join(text for text in tasks if text):
-            draft.source["task"] = task
-        for key in (key for key, f in self._layout.features.items() if f.dtype == "string"):
-            texts = set(piece.column(key).to_pylist())
-            if len(texts) == 1 and isinstance(text := texts.pop(), str):
-                draft.source[f"{key}.text" if key in draft.source else key] = text
-            else:
-                problem = f"the text changes within the episode ({len(texts)} values) and is left out"
-                draft.warn(problem, "To use it as a signal, encode it as numbers.", signal=key)
-
-    def _frames(self, place: EpisodePlace, feature: Feature, signal: Signal, num_rows: int) -> Array:
-        """Returns one frame per row, each at the time of its row."""
-        where, frame_s = place.videos[feature.key], 1 / self._layout.fps
-        error = partial(DataError, fix=_FRAMES_FIX, file=where.file, signal=signal.name)
-        file = within(self._layout.root, where.file)
-        if where.length_s is None:
-            decoded = frames(file)
-        elif abs(where.length_s - num_rows * frame_s) > frame_s / 2:
-            raise error(f"the list has {where.length_s / frame_s:.1f} video frames for {num_rows} rows")
-        else:
-            decoded = frames(file, where.start_s - frame_s / 2, where.start_s + (num_rows - 0.5) * frame_s)
-        values: Array | None = None
-        row = 0
-        with closing(decoded):
-            for time, picture in decoded:
-                at = math.floor((time - where.start_s) / frame_s + 0.5)
-                if at != row or row >= num_rows:
-                    problem = (
-                        f"expected the frame of row {row} of {num_rows}, got one at {time:.3f} s, which is row {at}"
-                    )
-                    raise error(problem, step=row)
-                if picture.shape[:2] != feature.height_width:
-                    problem = f"the frame has shape {picture.shape}, {INFO_FILE} has {feature.height_width}"
-                    raise error(problem, step=row)
-                values = empty_pictures(num_rows, picture.shape) if values is None else values
-                values[row] = picture
-                row += 1
-        if values is None or row < num_rows:
-            raise error(f"the video has {row} frames for {num_rows} rows", step=row)
-        return values
-
-    def _pictures(self, piece: RowRange, feature: Feature, signal: Signal) -> Array:
-        """Returns the images in the cells of a column."""
-        error = partial(piece.rows.error, signal=signal.name)
-        values: Array | None = None
-        for row, cell in enumerate(piece.column(feature.key)):
-            try:
-                with converted("the image cannot be read", fix=FIX):
-                    picture = decode_picture(self._content(cell.as_py()))
-            except DataError as damage:
-                raise error(damage.problem, fix=damage.fix, step=row) from damage
-            values = empty_pictures(len(piece), picture.shape) if values is None else values
-            if picture.shape != values.shape[1:] or picture.shape[:2] != feature.height_width:
-                problem = f"the image has shape {picture.shape}, {INFO_FILE} has {feature.height_width}"
-                raise error(f"{problem}, the first image of the episode has {values.shape[1:]}", step=row)
-            values[row] = picture
-        return np.zeros((0, *signal.shape), np.uint8) if values is None else values
-
-    def _content(self, cell: Any) -> bytes:
-        """Returns the bytes of an image file, which is in the cell or at the cell's path."""
-        content: bytes | None = cell["bytes"]
-        return content if content is not None else within(self._layout.root, cell["path"]).read_bytes()
-
-
-def _check_bookkeeping(piece: RowRange, fps: float) -> None:
-    """Raises unless the rows are the frames 0, 1, 2, ... of the episode, each at its time."""
-    expected, numbers = np.arange(len(piece)), piece.known("frame_index", "iu")
-    if wrong := np.flatnonzero(numbers != expected).tolist():
-        fix = "Restore the rows; they are missing, repeated or out of order."
-        raise piece.rows.error(f"expected frame_index {wrong[0]}, got {numbers[wrong[0]]}", fix=fix, step=wrong[0])
-    times = piece.known("timestamp").astype(np.float64)
-    if wrong := np.flatnonzero(~(np.abs(times - expected / fps) <= 0.5 / fps)).tolist():
-        due = f"at {fps:g} rows per second it should be {wrong[0] / fps:.6g} s"
-        fix = f"Correct fps in {INFO_FILE}, or resample the episode to it."
-        problem = f"the timestamp is {times[wrong[0]]:.6g} s; {due}"
-        raise piece.rows.error(problem, fix=fix, signal="timestamp", step=wrong[0])
-
-
-def _add_numbers(draft: EpisodeDraft, piece: RowRange, feature: Feature, signal: Signal, keep: int) -> None:
-    """Adds the numbers of a signal; masks missing observations, and raises if other values are missing."""
-    every, holes = piece.numbers(feature.key, feature.shape, signal.name)
-    values, missing = every[:keep], holes[:keep]
-    if _family(feature.dtype) != _family(values.dtype.name):
-        problem = f"the column holds {values.dtype}, {INFO_FILE} declares {feature.dtype}"
-        raise piece.rows.error(problem, signal=signal.name)
-    if (steps := np.flatnonzero(missing).tolist()) and signal.role is not Role.OBSERVATION:
-        problem = f"the value is missing ({len(steps)} steps in total)"
-        raise piece.rows.error(problem, fix=UNKNOWN_FIX, signal=signal.name, step=steps[0])
-    draft.put(signal.name, filled(values, ~missing), ~missing)
-
-
-def _add_note(draft: EpisodeDraft, note: EpisodeNote) -> None:
-    """Adds ends, seed, masks and durations of steps from our exporter's note."""
-    draft.terminated, draft.truncated, draft.seed = note.terminated, note.truncated, note.seed
-    draft.step_s = None if note.step_s is None else np.array(note.step_s, np.float32)
-    draft.observed = {name: np.array(mask) for name, mask in note.observed.items() if name in draft.values}
-
-
-def _add_ends(draft: EpisodeDraft, piece: RowRange, layout: LeRobotLayout) -> None:
-    """Adds the ends by the row of the last kept action; the last row belongs to the dropped action."""
-    ends = {"terminated": False, "truncated": False}
-    for key in (key for key in ENDS if key in layout.features and len(piece) > 1):
-        flags = piece.known(key).astype(np.bool_)
-        ends[ENDS[key]] |= bool(flags[-2])
-        if (early := np.flatnonzero(flags[:-2]).tolist()) and not flags[early[0] :].all():
-            problem = f"{key} is set at this step and unset later, so the episode seems to contain a reset"
-            raise piece.rows.error(problem, fix="Split the episode after this step.", step=early[0])
-    draft.end(ends["terminated"], ends["truncated"] or None)
 
 
 class LeRobotLogs(EpisodeLogs):
@@ -243,53 +59,191 @@ class LeRobotLogs(EpisodeLogs):
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> LeRobotLogs:
         """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "LeRobot")
-        layout = read_layout(path)
+        metadata, unclear = LeRobotMetadata(path), list[str]()
         if schema is None and (path / SCHEMA_FILE).exists():
             within(path, SCHEMA_FILE)  # refuses a link out of the dataset
             schema = schema_beside(path)
-        schema, unclear = _infer(layout) if schema is None else (schema, _assumptions(layout, schema))
-        files = [*(place.data for place in layout.episodes), *(finding.file or INFO_FILE for finding in layout.lost)]
-        return cls(schema, unclear, root=path, files=files, reader=lambda _: EpisodeReader(layout, schema).read)
+        if schema is None:
+            schema, unclear = _infer(metadata)
+        unclear += _assumptions(metadata, schema)
+        files = [entry.data for entry in metadata.episodes]
+        return cls(schema, unclear, root=path, files=files, reader=lambda _: _EpisodeReader(metadata, schema).read)
 
 
-def _infer(layout: LeRobotLayout) -> tuple[Schema, list[str]]:
+class _EpisodeReader:
+    """Reads the episodes of a dataset; consecutive episodes share open files.
+
+    Args:
+        metadata: of the dataset.
+        schema: of its episodes.
+    """
+
+    def __init__(self, metadata: LeRobotMetadata, schema: Schema) -> None:
+        self._metadata, self._fps = metadata, metadata.info.fps
+        self._files = DataFiles(metadata.root)
+        keys = {metadata.signal(key): key for key in metadata.features}
+        self._signals = [(signal, keys[signal.name]) for signal in schema.signals if signal.name in keys]
+
+    def read(self, number: int) -> RawEpisode:
+        """Reads a listed episode.
+
+        Raises:
+            DataError: it cannot be read completely; the message names file, signal and step.
+            MissingExtraError: pyarrow is not installed, or av for videos.
+        """
+        entry = self._metadata.episodes[number]
+        piece = self._files.locate(entry.data, entry.episode_index, entry.length)
+        note = None if entry.note is None else msgspec.json.decode(entry.note, type=EpisodeNote)
+        _check_times(piece, self._fps)
+        draft = RawEpisode(source=source_of(entry.data, entry.episode_index, note.source if note else {}))
+        self._add_texts(draft, piece, entry)
+        for signal, key in self._signals:
+            keep = piece.length - (signal.role is not Role.OBSERVATION)
+            feature = self._metadata.features[key]
+            if feature.dtype == "video":
+                draft.put(signal.name, self._frames(entry, key, signal.name)[:keep])
+            elif feature.dtype == "image":
+                draft.put(signal.name, self._pictures(piece, key, signal)[:keep])
+            else:
+                _add_numbers(draft, piece, key, feature, signal, keep)
+        if note is None:
+            draft.end(*_ends(piece, self._metadata))
+            return draft
+        draft.terminated, draft.truncated, draft.seed = note.terminated, note.truncated, note.seed
+        draft.step_s = None if note.step_s is None else np.array(note.step_s, np.float32)
+        draft.observed = {name: np.array(mask) for name, mask in note.observed.items() if name in draft.values}
+        return draft
+
+    def _add_texts(self, draft: RawEpisode, piece: RowRange, entry: EpisodeEntry) -> None:
+        """Adds the task and constant texts to the source, and a warning for texts that change."""
+        known = self._metadata.tasks
+        tasks = [entry.tasks] if isinstance(entry.tasks, str) else entry.tasks or []
+        if not tasks and "task_index" in piece.rows.names:
+            indices = dict.fromkeys(piece.known("task_index", "iu").tolist())
+            tasks = [known[index] for index in indices if index in known]
+        if task := "; ".join(text for text in tasks if text):
+            draft.source["task"] = task
+        for key in (key for key, feature in self._metadata.features.items() if feature.dtype == "string"):
+            texts = piece.column(key).unique().to_pylist()
+            if len(texts) == 1 and isinstance(text := texts[0], str):
+                draft.source[f"{key}.text" if key in draft.source else key] = text
+            else:
+                problem = f"the text changes within the episode ({len(texts)} values) and is left out"
+                draft.warn(problem, "To use it as a signal, encode it as numbers.", signal=key)
+
+    def _frames(self, entry: EpisodeEntry, key: str, signal: str) -> Array:
+        """Returns one frame per row, each at the time of its row."""
+        video, frame_s, num_rows = entry.videos[key], 1 / self._fps, entry.length
+        error = partial(DataError, fix=_FRAMES_FIX, file=video.file, signal=signal)
+        first_s, stop_s = -math.inf, math.inf
+        if video.length_s is not None:
+            if not abs(video.length_s - num_rows * frame_s) <= frame_s / 2:
+                raise error(f"the list has {video.length_s / frame_s:.1f} video frames for {num_rows} rows")
+            first_s, stop_s = video.start_s - frame_s / 2, video.start_s + (num_rows - 0.5) * frame_s
+        values: Array | None = None
+        row = 0
+        with closing(frames(within(self._metadata.root, video.file), first_s, stop_s)) as decoded:
+            for time, picture in decoded:
+                at = math.floor((time - video.start_s) / frame_s + 0.5)
+                if at != row or row >= num_rows:
+                    problem = f"expected the frame of row {row} of {num_rows}, got one at {time:.3f} s"
+                    raise error(f"{problem}, which is row {at}", step=row)
+                values = empty_pictures(num_rows, picture.shape) if values is None else values
+                values[row] = picture
+                row += 1
+        if values is None or row < num_rows:
+            raise error(f"the video has {row} frames for {num_rows} rows", step=row)
+        return values
+
+    def _pictures(self, piece: RowRange, key: str, signal: Signal) -> Array:
+        """Returns the images in the cells of a column, or at the paths in them."""
+        values = empty_pictures(piece.length, signal.shape)
+        for row, cell in enumerate(piece.column(key)):
+            try:
+                with converted("the image cannot be read", fix=FIX):
+                    content, path = cell.as_py()["bytes"], cell.as_py()["path"]
+                    content = within(self._metadata.root, path).read_bytes() if content is None else content
+                    picture = decode_picture(content)
+                    if picture.shape != signal.shape:
+                        raise ValueError(f"its shape is {picture.shape}; expected {signal.shape}")
+            except DataError as damage:
+                raise piece.rows.error(damage.problem, fix=damage.fix, signal=signal.name, step=row) from damage
+            values[row] = picture
+        return values
+
+
+def _check_times(piece: RowRange, fps: float) -> None:
+    """Raises unless the rows are the frames 0, 1, 2, ... of the episode, each at its time."""
+    expected, numbers = np.arange(piece.length), piece.known("frame_index", "iu")
+    if wrong := np.flatnonzero(numbers != expected).tolist():
+        fix = "Restore the rows; they are missing, repeated or out of order."
+        raise piece.rows.error(f"expected frame_index {wrong[0]}, got {numbers[wrong[0]]}", fix=fix, step=wrong[0])
+    times = piece.known("timestamp").astype(np.float64)
+    if wrong := np.flatnonzero(~(np.abs(times - expected / fps) <= 0.5 / fps)).tolist():
+        due = f"at {fps:g} rows per second it should be {wrong[0] / fps:.6g} s"
+        fix = f"Correct fps in {INFO_FILE}, or resample the episode to it."
+        problem = f"the timestamp is {times[wrong[0]]:.6g} s; {due}"
+        raise piece.rows.error(problem, fix=fix, signal="timestamp", step=wrong[0])
+
+
+def _add_numbers(draft: RawEpisode, piece: RowRange, key: str, feature: Feature, signal: Signal, keep: int) -> None:
+    """Adds the numbers of a signal; masks missing observations, and raises if other values are missing."""
+    every, gaps = piece.numbers(key, feature.shape, signal.name)
+    values, missing = every[:keep], gaps[:keep]
+    if (steps := np.flatnonzero(missing).tolist()) and signal.role is not Role.OBSERVATION:
+        problem = f"the value is missing ({len(steps)} steps in total)"
+        raise piece.rows.error(problem, fix=UNKNOWN_FIX, signal=signal.name, step=steps[0])
+    draft.put(signal.name, filled(values, ~missing), ~missing)
+
+
+def _ends(piece: RowRange, metadata: LeRobotMetadata) -> tuple[bool, bool | None]:
+    """Whether the last kept action ended the episode: terminated, truncated. The last row is of the dropped action."""
+    ends = {"terminated": False, "truncated": False}
+    for key in (key for key in ENDS if key in metadata.features and piece.length > 1):
+        flags = piece.known(key).astype(np.bool_)
+        ends[ENDS[key]] |= bool(flags[-2])
+        if (early := np.flatnonzero(flags[:-2]).tolist()) and not flags[early[0] :].all():
+            problem = f"{key} is set at this step and unset later, so the episode seems to contain a reset"
+            raise piece.rows.error(problem, fix="Split the episode after this step.", step=early[0])
+    return ends["terminated"], ends["truncated"] or None
+
+
+def _infer(metadata: LeRobotMetadata) -> tuple[Schema, list[str]]:
     """Infers a schema from the declared features and the numbers in the rows; also returns doubts."""
-    draft = SchemaDraft(layout.root)
-    seen = _summaries(layout, [feature for feature in layout.features.values() if is_numeric(feature)])
-    for feature in layout.features.values():
-        name, role = signal_name(layout, feature.key), _role(feature.key)
+    draft = SchemaDraft(metadata.root)
+    seen = _summaries(metadata)
+    for key, feature in metadata.features.items():
+        name, role = metadata.signal(key), _role(key)
         if feature.is_image and not feature.is_depth:
-            size = feature.height_width
-            channels = 3 if feature.dtype == "video" else math.prod(feature.shape) // math.prod(size)
-            draft.add(Signal(name=name, role=role, kind=Kind.IMAGE, shape=(*size, channels), unit="1"))
-        elif feature.key in seen:
-            signal, doubts = draft.infer(name, role, seen[feature.key])
-            if feature.key == SUCCESS:
-                doubts.append("used as a reward of 0 or 1, not as an end of the episode.")
-            if not feature.key.startswith(("observation", "action", "next.")):
+            draft.add(Signal(name=name, role=role, kind=Kind.IMAGE, shape=feature.image_shape, unit="1"))
+        elif key in seen:
+            signal, doubts = draft.infer(name, role, seen[key])
+            if not key.startswith(("observation", "action", "next.")):
                 doubts.insert(0, f"its role is {role} because of its name.")
             if signal.kind is Kind.VECTOR and len(feature.components) == signal.size:
                 signal = replace(signal, components=feature.components)
             draft.add(signal, doubts)
-    schema, unclear = draft.result(1 / layout.fps)
-    return schema, [*unclear, *_assumptions(layout, schema)]
+    return draft.result(1 / metadata.info.fps)
 
 
-def _summaries(layout: LeRobotLayout, features: Sequence[Feature]) -> dict[str, list[Summary]]:
-    """Returns a summary for each readable episode, by feature key."""
-    files = DataFiles(layout.root)
+def _summaries(metadata: LeRobotMetadata) -> dict[str, list[Summary]]:
+    """Returns a summary for each readable episode, by the key of each feature that can be a signal."""
+    files, reserved = DataFiles(metadata.root), (*BOOKKEEPING, *ENDS)
+    shapes = {
+        key: f.shape for key, f in metadata.features.items() if _NUMBERS.fullmatch(f.dtype) and math.prod(f.shape)
+    }
 
-    def summaries(place: EpisodePlace) -> dict[str, Summary]:
-        piece = files.locate(place.data, place.number, place.num_rows)
+    def summaries(entry: EpisodeEntry) -> dict[str, Summary]:
+        piece = files.locate(entry.data, entry.episode_index, entry.length)
         by_key = {}
-        for feature in features:
-            values, _ = piece.numbers(feature.key, feature.shape, feature.key)
-            keep = len(piece) if _role(feature.key) is Role.OBSERVATION else len(piece) - 1
+        for key, shape in ((key, shape) for key, shape in shapes.items() if key not in reserved):
+            values, _ = piece.numbers(key, shape, key)
+            keep = piece.length - (_role(key) is not Role.OBSERVATION)
             if keep:  # single numbers have no axis of components, as `infer_signal` expects
-                by_key[feature.key] = summarise(values[:keep, 0] if feature.shape == (1,) else values[:keep])
+                by_key[key] = summarise(values[:keep, 0] if shape == (1,) else values[:keep])
         return by_key
 
-    return summaries_of(layout.episodes, summaries, what="episodes", file=layout.root)
+    return summaries_of(metadata.episodes, summaries, what="episodes", file=metadata.root)
 
 
 def _role(key: str) -> Role:
@@ -299,20 +253,20 @@ def _role(key: str) -> Role:
     return Role.REWARD if key == SUCCESS else guess_role(key).role or Role.OBSERVATION
 
 
-def _assumptions(layout: LeRobotLayout, schema: Schema) -> list[str]:
+def _assumptions(metadata: LeRobotMetadata, schema: Schema) -> list[str]:
     """Returns sentences on what reading the dataset with this schema leaves out or assumes."""
-    notes, names = [], {signal.name for signal in schema.signals}
-    if not layout.is_own:
+    notes, names, fps = list[str](), {signal.name for signal in schema.signals}, metadata.info.fps
+    if metadata.info.total_episodes != len(metadata.episodes):
+        notes.append(f"total_episodes is {metadata.info.total_episodes!r:.40}; {len(metadata.episodes)} are listed.")
+    if not metadata.is_own:
         last = "The last action of each episode has no following observation. "
         notes.append(f"{last}It is dropped with its reward and exogenous inputs.")
-    for key, feature in layout.features.items():
-        name = signal_name(layout, key)
-        if key in ENDS and not layout.is_own:
+    for key, feature in metadata.features.items():
+        if key in ENDS and not metadata.is_own:
             notes.append(f"{key}: used as the end of the episode ({ENDS[key]}) if it is set at the last kept action.")
-        elif feature.dtype != "string" and name not in names and key not in BOOKKEEPING:
+        elif feature.dtype != "string" and (name := metadata.signal(key)) not in names and key not in BOOKKEEPING:
             why = "a depth map" if feature.is_depth else f"{feature.dtype} of shape {feature.shape}"
             notes.append(f"{key}: left out, because the schema has no signal {name!r} ({why}).")
-    if schema.step_s is not None and abs(schema.step_s * layout.fps - 1) > 0.01:
-        own = f"{1 / layout.fps:g} s"
-        notes.append(f"The schema has {schema.step_s:g} s per step, the dataset {own}; the schema's is used.")
+    if schema.step_s is not None and abs(schema.step_s * fps - 1) > 0.01:
+        notes.append(f"The schema has {schema.step_s:g} s per step, the dataset {1 / fps:g} s; the schema's is used.")
     return notes

@@ -1,12 +1,11 @@
-"""Importer and exporter of local Minari datasets: T+1 observations and T actions per episode.
+"""Importer of local Minari datasets: T+1 observations and T actions per episode.
 
 Members of dictionaries and tuples become separate signals with dotted names. Spaces give the kinds of signals and the
 bounds of actions. A text that is constant in an episode, such as a mission, becomes metadata. Members of `infos` are
 left out unless schema.json has a signal `infos.<name>`.
 
-`export_minari` writes HDF5 that the minari package can load. Observations are a dictionary; several actions are one
-too. Exogenous signals, rewards that are not one number, masks and step durations are stored under `infos`; schema, seed
-and source are attributes. All values have checksums.
+The files are read with h5py and not with the minari package. The package trusts declared sizes, reads unwritten chunks
+as zeros, and creates the environment named in a file that lacks its spaces.
 """
 
 from __future__ import annotations
@@ -15,31 +14,89 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
+import msgspec
 import numpy as np
 
 from worldline.config import from_json
+from worldline.data.array_size import check_episodes
 from worldline.data.base import ReadOptions, refuse, schema_beside
-from worldline.data.draft_folder import drafted
-from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, new_hdf5, note_of
+from worldline.data.exporting import SCHEMA_ATTRIBUTE
+from worldline.data.formats.decoding import decode_picture, empty_pictures
 from worldline.data.formats.hdf5 import access
-from worldline.data.formats.hdf5.layout import add_text
-from worldline.data.formats.minari import storage
-from worldline.data.formats.minari.storage import infer_signals, members_of
-from worldline.data.formats.reading import Array, EpisodeDraft, EpisodeLogs, ReadEpisode, flag_at_end, source_of
-from worldline.data.store import Store
-from worldline.episode import Episode
+from worldline.data.formats.reading import (
+    DAMAGED,
+    Array,
+    EpisodeLogs,
+    RawEpisode,
+    ReadEpisode,
+    converted,
+    flag_at_end,
+    readable,
+    source_of,
+)
+from worldline.data.infer import SchemaDraft, Summary, summarise
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
-FORMAT_VERSION = "0.5.4"
-"""Minari version: the first one with lossless images; older versions refuse to load them."""
-_MAIN_FILE = "main_data.hdf5"
-_STEP_S, _OBSERVED, _EXOGENOUS, _REWARDS = "step_s", "observed.", "exogenous.", "rewards."
+MAIN_FILE, NOTE_ATTRIBUTE, STEP_S = "main_data.hdf5", "worldline", "step_s"
+OBSERVATION, ACTION, REWARD, INFOS = "observation", "action", "reward", "infos"
+_PARTS = {"observations": OBSERVATION, "actions": ACTION, "rewards": REWARD, INFOS: INFOS}
+_OBSERVED, _EXOGENOUS, _REWARDS = "observed.", "exogenous.", "rewards."
+_EPISODE = re.compile(r"episode_(\d+)")
+_INDEX = re.compile(r"_index_(\d+)")
+"""A member of a tuple."""
+
+Space = Mapping[str, Any]
+Key = tuple[str, str]
+"""Part of an episode, and dotted name in it; empty if the part is a single array."""
+
+
+class MinariMetadata(msgspec.Struct, kw_only=True):
+    """The file metadata.json.
+
+    Args:
+        observation_space: of observations, in JSON.
+        action_space: of actions, in JSON.
+        total_episodes: declared number of episodes.
+        data_format: how the episodes are stored.
+        jpeg_encoding: whether large images are stored as JPEG.
+        dataset_id: its name; empty if unknown.
+        spaces: leaf spaces.
+    """
+
+    observation_space: str
+    action_space: str
+    total_episodes: int
+    data_format: str
+    jpeg_encoding: bool = True
+    dataset_id: str = ""
+    spaces: dict[Key, Space] = {}
+
+    def __post_init__(self) -> None:
+        texts = {OBSERVATION: self.observation_space, ACTION: self.action_space}
+        self.spaces = {(part, key): leaf for part, text in texts.items() for key, leaf in _leaves(json.loads(text))}
+
+    def is_jpeg(self, key: Key) -> bool:
+        """Whether the values of a member are stored as JPEG images."""
+        space = self.spaces.get(key, {})
+        if not self.jpeg_encoding or space.get("type") != "Box" or space["dtype"] != "uint8":
+            return False
+        is_large = len(space["shape"]) in (2, 3) and min(space["shape"][:2]) >= 32
+        return is_large and bool(np.all(np.array(space["low"]) == 0) and np.all(np.array(space["high"]) == 255))
+
+
+def _leaves(space: Space, prefix: str = "") -> list[tuple[str, Space]]:
+    """Returns the leaf spaces and their dotted names."""
+    if space["type"] not in ("Dict", "Tuple"):
+        return [(prefix, space)]
+    inner = space["subspaces"] if space["type"] == "Dict" else dict(enumerate(space["subspaces"]))
+    return [leaf for name, part in inner.items() for leaf in _leaves(part, f"{prefix}.{name}".lstrip("."))]
 
 
 class MinariLogs(EpisodeLogs):
@@ -48,178 +105,226 @@ class MinariLogs(EpisodeLogs):
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Whether `path` or its folder `data` holds metadata.json with main_data.hdf5 or numbered folders."""
-        return access.minari_folder(path) is not None
+        return _folder(path) is not None
 
     @classmethod
     def open(cls, path: Path, schema: Schema | None, reading: ReadOptions) -> MinariLogs:
         """Opens the logs; infers the schema if none is given or found."""
         refuse(reading, "Minari")
-        if (folder := access.minari_folder(path)) is None:
+        if (folder := _folder(path)) is None:
             fix = "Give the folder of one dataset, which contains data/metadata.json."
             raise DataError("the path is not a Minari dataset", fix=fix, file=path)
-        metadata = storage.read_metadata(folder)
-        schema = schema or schema_beside(folder) or schema_beside(folder.parent)
-        with access.opened(folder / _MAIN_FILE) as file:
-            dataset = storage.Storage(file, folder / _MAIN_FILE, metadata, max_images=1)
-            embedded, unclear = access.embedded_json(file, SCHEMA_ATTRIBUTE), list[str]()
-            exported = None if embedded is None else from_json(Schema, embedded, where=folder / _MAIN_FILE)
-            schema = schema or exported
-            if schema is None:
-                schema, unclear = infer_signals(dataset, metadata, folder)
-        if len(dataset.numbers) != metadata.total_episodes:
-            unclear.append(f"The dataset declares {metadata.total_episodes} episodes; {len(dataset.numbers)} are read.")
-        read, files = partial(_read_episode, metadata.dataset_id, schema, exported), [_MAIN_FILE] * len(dataset.numbers)
+        main = folder / MAIN_FILE
+        fix = "Write observation_space, action_space, total_episodes and data_format into it."
+        with converted("the metadata cannot be read", fix=fix, file=folder / "metadata.json"):
+            metadata = msgspec.json.decode((folder / "metadata.json").read_bytes(), type=MinariMetadata)
+        if metadata.data_format != "hdf5":
+            fix = "Write the dataset with Minari's default data_format, which is hdf5."
+            raise DataError(f"its data_format is {metadata.data_format!r}", fix=fix, file=folder)
+        schema, unclear = schema or schema_beside(folder) or schema_beside(folder.parent), list[str]()
+        with access.opened(main) as file:
+            embedded = access.embedded_json(file, SCHEMA_ATTRIBUTE)
+            own = None if embedded is None else from_json(Schema, embedded, where=main)
+            episodes = _Episodes(file, main, metadata, own, max_images=1)
+            numbers = episodes.numbers
+            if (schema := schema or own) is None:
+                schema, unclear = _infer(episodes, metadata, folder)
+        if len(numbers) != metadata.total_episodes:
+            unclear.append(f"The dataset declares {metadata.total_episodes} episodes; {len(numbers)} are read.")
 
         def reader(stack: ExitStack) -> ReadEpisode:
-            file = stack.enter_context(access.opened(folder / _MAIN_FILE))
-            return partial(read, storage.Storage(file, folder / _MAIN_FILE, metadata, None))
+            file = stack.enter_context(access.opened(main))
+            return partial(_read_episode, _Episodes(file, main, metadata, own), schema)
 
-        return cls(schema, unclear, root=folder, files=files, reader=reader)
+        return cls(schema, unclear, root=folder, files=[MAIN_FILE] * len(numbers), reader=reader)
 
 
-def _read_episode(
-    dataset_id: str, schema: Schema, exported: Schema | None, dataset: storage.Storage, number: int
-) -> EpisodeDraft:
-    """Reads an episode.
+def _folder(path: Path) -> Path | None:
+    """Returns the folder with the metadata.json of a Minari dataset, judged by names; None if there is none."""
+    for folder in (path / "data", path, path.parent if path.name == MAIN_FILE else path):
+        holds_data = (folder / MAIN_FILE).is_file() or (folder / "0" / "metadata.json").is_file()
+        if (folder / "metadata.json").is_file() and holds_data:
+            return folder
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Episode:
+    """The arrays of an episode by the names of their signals, where they are stored, masks, and all other facts."""
+
+    arrays: Mapping[str, Array]
+    keys: Mapping[str, Key]
+    masks: Mapping[str, Array]
+    draft: RawEpisode
+
+
+class _Episodes:
+    """The episodes in main_data.hdf5.
 
     Args:
-        dataset_id: name of the dataset.
-        schema: of every episode.
-        exported: the schema that our exporter stored; None for other datasets.
-        dataset: its open storage.
-        number: index into `dataset.numbers`.
+        file: the open file.
+        path: its path.
+        metadata: of the dataset.
+        own: the schema that our exporter stored; None for other datasets.
+        max_images: rows of compressed images to decode; None for all.
+
+    Raises:
+        DataError: the file is damaged.
     """
-    raw = dataset.read(dataset.numbers[number])
-    draft = EpisodeDraft(source={"dataset": dataset_id, **raw.metadata})
-    if exported is not None and raw.note is not None:
-        arrays, masks = _exported_arrays(raw, exported)
-        seed, draft.source = raw.note["seed"], raw.note["source"]
-    else:
-        arrays, masks = {member.name: member.values for member in members_of(raw)}, {}
-        for member in members_of(raw):
-            if member.is_text and member.part != storage.INFOS:
-                add_text(draft, member.name, set(member.values.tolist()))
-        seed = draft.source.pop("seed", None)
-    for signal in (signal for signal in schema.signals if signal.name in arrays):
-        draft.add(signal, arrays[signal.name], masks.get(signal.name))
-    draft.terminated = _end(raw.terminations, len(raw.rewards), "terminations")
-    draft.truncated = _end(raw.truncations, len(raw.rewards), "truncations")
-    draft.seed = None if seed is None else int(seed)
-    if raw.note and _STEP_S in raw.parts[storage.INFOS]:
-        draft.step_s = raw.parts[storage.INFOS][_STEP_S].astype(np.float32)
-    draft.source = source_of(_MAIN_FILE, dataset.numbers[number], draft.source)
-    return draft
+
+    def __init__(
+        self, file: h5py.File, path: Path, metadata: MinariMetadata, own: Schema | None, max_images: int | None = None
+    ) -> None:
+        self._file, self._path, self._metadata, self._own, self._max_images = file, path, metadata, own, max_images
+        check_episodes(len(file), path)
+        with converted("it cannot be read", file=path):
+            existing = {int(match[1]) for match in map(_EPISODE.fullmatch, file) if match}
+        # An implausible total is capped, because it would fill the memory.
+        declared = range(min(metadata.total_episodes, 2 * len(existing) + 1000))
+        self.numbers = tuple(sorted(existing | set(declared)))
+        """Numbers of the episodes that exist or should exist."""
+
+    def read(self, number: int) -> _Episode:
+        """Reads one episode.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        group = self._file.get(f"episode_{number}")
+        if not isinstance(group, h5py.Group) or not {*_PARTS} - {INFOS} <= {*group}:
+            problem = f"the group episode_{number} is missing or has no observations, actions or rewards"
+            raise DataError(problem, fix="Restore it, or correct total_episodes.")
+        datasets = access.arrays_in(group, self._path)
+        draft = RawEpisode(source={"dataset": self._metadata.dataset_id, **access.attributes(group)})
+        note = access.embedded_json(group, NOTE_ATTRIBUTE)
+        arrays, texts = dict[Key, Array](), dict[Key, h5py.Dataset]()
+        for path, dataset in datasets.items():
+            group_name, _, name = path.partition(".")
+            key = _PARTS.get(group_name, ""), _INDEX.sub(r"\1", name) if note is None else name
+            if self._metadata.is_jpeg(key):
+                arrays[key] = self._images(dataset, key)
+            elif key[0] and access.is_numeric(dataset):
+                arrays[key] = access.read_rows(dataset, 0, len(dataset), path)
+            elif key[0] and access.is_text(dataset):
+                texts[key] = dataset
+        num_steps = len(arrays.get((REWARD, ""), ()))
+        if (total := draft.source.pop("total_steps", num_steps)) != num_steps:
+            raise DataError(f"total_steps is {total}, but the episode has {num_steps} rewards", fix=DAMAGED)
+        draft.terminated, draft.truncated = (_end(datasets, n, num_steps) for n in ("terminations", "truncations"))
+        if note is not None and self._own is not None:
+            noted, (names, masks) = json.loads(note), _own_names(arrays, self._own)
+            draft.source, seed = noted["source"], noted["seed"]
+            draft.step_s = arrays[INFOS, STEP_S].astype(np.float32) if (INFOS, STEP_S) in arrays else None
+        else:
+            names, masks = _names([*arrays, *texts]), {}
+            is_inferring = self._max_images is not None  # a schema needs no texts
+            for key in (key for key in texts if key[0] != INFOS and not is_inferring):
+                access.add_text(draft, names[key], texts[key], 0, len(texts[key]))
+            seed = draft.source.pop("seed", None)
+        draft.seed = None if seed is None else int(seed)
+        by_name = {names[key]: values for key, values in arrays.items() if key in names}
+        return _Episode(arrays=by_name, keys={name: key for key, name in names.items()}, masks=masks, draft=draft)
+
+    def _images(self, dataset: h5py.Dataset, key: Key) -> Array:
+        """Decodes the first `max_images` JPEG images to [rows, *shape of the space]."""
+        shape, name = tuple(self._metadata.spaces[key]["shape"]), key[1] or key[0]
+        with converted("its images cannot be read", signal=name):
+            stop = len(dataset) if self._max_images is None else min(self._max_images, len(dataset))
+            images = empty_pictures(stop, shape)
+            for row, content in enumerate(access.read_rows(dataset, 0, stop, name)):
+                picture = decode_picture(np.asarray(content, np.uint8).tobytes())
+                images[row] = picture.reshape(shape)  # raises if the shapes differ
+        return images
 
 
-def _end(flags: Array, num_steps: int, name: str) -> bool:
+def _end(datasets: access.Datasets, name: str, num_steps: int) -> bool:
     """Whether the flag is set in the last step."""
-    if num_steps < 1 or flags.shape != (num_steps,):
-        problem = f"the episode has {num_steps} rewards and {name} of shape {flags.shape}"
-        raise DataError(problem, fix="Give one of each per step, and at least one step.")
+    if num_steps < 1 or name not in datasets or datasets[name].shape != (num_steps,):
+        raise DataError(f"there is not one of {name} for each of {num_steps} rewards, at least one", fix=DAMAGED)
     fix = "The episode seems to hold several episodes. Split it after this step."
-    return flag_at_end(flags, name, fix=fix)
+    return flag_at_end(access.read_rows(datasets[name], 0, num_steps, name), name, fix=fix)
 
 
-def _exported_arrays(raw: storage.MinariEpisode, schema: Schema) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Returns values and masks of an episode that `export_minari` wrote."""
-    infos = raw.parts[storage.INFOS]
-    arrays = dict(raw.parts[storage.OBSERVATION])
-    actions, reward = schema.actions, _plain_reward(schema)
-    arrays |= {actions[0].name: raw.parts[storage.ACTION][""]} if len(actions) == 1 else raw.parts[storage.ACTION]
-    for prefix in (_EXOGENOUS, _REWARDS):
-        arrays |= {name.removeprefix(prefix): values for name, values in infos.items() if name.startswith(prefix)}
-    if reward is not None:
-        arrays[reward.name] = raw.rewards[:, None]
-    masks = {name.removeprefix(_OBSERVED): mask for name, mask in infos.items() if name.startswith(_OBSERVED)}
-    return arrays, masks
+def _names(keys: list[Key]) -> dict[Key, str]:
+    """Returns the names of signals; names that are not unique or reserved get the part as prefix."""
+    plain = {key: key[1].replace("/", ".") or key[0] for key in keys if key[0] in (OBSERVATION, ACTION)}
+    counts = list(plain.values())
+    names = {(part, key): f"{part}.{key}".rstrip(".") for part, key in keys}
+    for key, name in plain.items():
+        if counts.count(name) == 1 and name != REWARD and not name.startswith(f"{INFOS}.") and not name[0].isdigit():
+            names[key] = name
+    return names
 
 
-def _plain_reward(schema: Schema) -> Signal | None:
+def _own_names(arrays: Mapping[Key, Array], schema: Schema) -> tuple[dict[Key, str], dict[str, Array]]:
+    """Returns names and masks of the signals of an episode that `export_minari` wrote."""
+    names, masks, reward = dict[Key, str](), dict[str, Array](), plain_reward(schema)
+    for (part, key), values in arrays.items():
+        if part == REWARD:
+            names |= {} if reward is None else {(part, key): reward.name}
+        elif part == INFOS and key.startswith(_OBSERVED):
+            masks[key.removeprefix(_OBSERVED)] = values
+        elif part == INFOS:
+            names[part, key] = key.removeprefix(_EXOGENOUS if key.startswith(_EXOGENOUS) else _REWARDS)
+        else:
+            names[part, key] = key or schema.actions[0].name
+    names.pop((INFOS, STEP_S), None)
+    return names, masks
+
+
+def plain_reward(schema: Schema) -> Signal | None:
     """Returns the reward that Minari can hold: a single signal of one number."""
     rewards = schema.of(Role.REWARD)
     return rewards[0] if len(rewards) == 1 and rewards[0].kind is Kind.VECTOR and rewards[0].size == 1 else None
 
 
-def export_minari(store: Store, destination: Path) -> None:
-    """Writes the store as a dataset that the minari package can load: `MinariDataset(destination / "data")`.
-
-    `minari.load_dataset` finds it if `destination` is in its folder of datasets and has a name like `name-v0`. Rewards
-    are NaN unless the store has a single reward of one number.
-
-    Args:
-        store: to write.
-        destination: a new folder.
-
-    Raises:
-        InputError: the folder exists, or a signal has a name that HDF5 cannot keep.
-    """
-    schema = store.schema
-    with drafted(destination) as draft:
-        data = draft / "data"
-        data.mkdir(parents=True)
-        with new_hdf5(data / _MAIN_FILE, schema) as file:
-            for number in range(len(store)):
-                entry = store.entry(number)
-                group = file.create_group(f"episode_{number}")
-                _write(group, store.verify(number), schema)
-                group.attrs["id"], group.attrs["total_steps"] = number, entry.num_steps
-                if entry.seed is not None:
-                    group.attrs["seed"] = entry.seed
-                group.attrs[storage.NOTE_ATTRIBUTE] = note_of(entry)
-        actions = {signal.name: _space(signal) for signal in schema.actions}
-        observations = {signal.name: _space(signal) for signal in schema.observations}
-        metadata = {
-            "dataset_id": _dataset_id(destination.name),
-            "minari_version": FORMAT_VERSION,
-            "data_format": "hdf5",
-            "jpeg_encoding": False,
-            "total_episodes": len(store),
-            "total_steps": int(store.num_steps.sum()),
-            "dataset_size": round((data / _MAIN_FILE).stat().st_size / 1e6, 1),
-            "observation_space": json.dumps(_dictionary(observations)),
-            "action_space": json.dumps(next(iter(actions.values())) if len(actions) == 1 else _dictionary(actions)),
-        }
-        (data / "metadata.json").write_text(json.dumps(metadata, indent=2), "utf-8")
+def _read_episode(episodes: _Episodes, schema: Schema, index: int) -> RawEpisode:
+    """Reads an episode by its index into the numbers."""
+    episode, number = episodes.read(episodes.numbers[index]), episodes.numbers[index]
+    draft = episode.draft
+    for signal in (signal for signal in schema.signals if signal.name in episode.arrays):
+        draft.add(signal, episode.arrays[signal.name], episode.masks.get(signal.name))
+    draft.source = source_of(MAIN_FILE, number, draft.source)
+    return draft
 
 
-def _dataset_id(name: str) -> str:
-    """Returns the name as an id that Minari accepts, such as `name-v0`."""
-    words = re.sub(r"[^-\w]+", "-", name).strip("-") or "worldline"
-    return words if re.fullmatch(r".+-v\d+", words) else f"{words}-v0"
+def _infer(episodes: _Episodes, metadata: MinariMetadata, folder: Path) -> tuple[Schema, list[str]]:
+    """Infers the schema from spaces and values of all episodes; also returns doubts."""
+    seen: dict[Key, tuple[str, list[Summary]]] = {}
+    for _, episode in readable(episodes.numbers, episodes.read, what="episodes", file=folder):
+        for name, values in episode.arrays.items():
+            seen.setdefault(episode.keys[name], (name, []))[1].append(summarise(values))
+    if not any(part == OBSERVATION for part, _ in seen):
+        raise DataError("no episode has observations", fix=DAMAGED, file=folder)
+    draft = SchemaDraft(folder)
+    draft.note("The step duration is not in the logs: step_s is left empty.")
+    for key, (name, summaries) in seen.items():
+        if key[0] != INFOS:
+            signal, doubts = draft.infer(name, Role(key[0]), summaries)
+            signal, doubts = _bounded(signal, doubts, metadata.spaces.get(key, {}), summaries)
+            jpeg = ["its images were stored as JPEG, which loses detail."] if metadata.is_jpeg(key) else []
+            draft.add(signal, [*doubts, *jpeg])
+    if left := [name for (part, _), (name, _) in seen.items() if part == INFOS]:
+        draft.note(f"Left out; to keep one, add it to schema.json: {', '.join(left)}.")
+    return draft.result()
 
 
-def _dictionary(spaces: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "Dict", "subspaces": dict(spaces)}
-
-
-def _space(signal: Signal) -> dict[str, Any]:
-    """Returns the space of a signal in Minari's JSON format."""
-    if signal.num_values is not None:
-        return {"type": "Discrete", "dtype": "int64", "start": 0, "n": signal.num_values}
-    if signal.kind is Kind.IMAGE:
-        low, high = np.zeros(signal.shape, np.uint8), np.full(signal.shape, 255, np.uint8)
-    else:
-        low = np.full(signal.shape, -np.inf) if signal.low is None else np.array(signal.low)
-        high = np.full(signal.shape, np.inf) if signal.high is None else np.array(signal.high)
-    shape = list(signal.shape)
-    return {"type": "Box", "dtype": signal.dtype, "shape": shape, "low": low.tolist(), "high": high.tolist()}
-
-
-def _write(group: h5py.Group, episode: Episode, schema: Schema) -> None:
-    """Writes an episode to its group."""
-    reward, num_steps, is_alone = _plain_reward(schema), episode.num_steps, len(schema.actions) == 1
-    last = np.arange(num_steps) == num_steps - 1
-    arrays: dict[str, Array] = {f"observations/{name}": values for name, values in episode.observations.items()}
-    arrays |= {"actions" if is_alone else f"actions/{name}": values for name, values in episode.actions.items()}
-    arrays["rewards"] = np.full(num_steps, np.nan) if reward is None else episode.rewards[reward.name][:, 0]
-    arrays |= {"terminations": last & episode.terminated, "truncations": last & episode.truncated}
-    arrays |= {f"{storage.INFOS}/observed/{name}": mask for name, mask in episode.observed.items()}
-    arrays |= {f"{storage.INFOS}/exogenous/{name}": values for name, values in episode.exogenous.items()}
-    if reward is None:
-        arrays |= {f"{storage.INFOS}/rewards/{name}": values for name, values in episode.rewards.items()}
-    if episode.step_s is not None:
-        arrays[f"{storage.INFOS}/{_STEP_S}"] = episode.step_s
-    for path, values in arrays.items():
-        create_dataset(group, path, values)
-    for name in ("observations",) if is_alone else ("observations", "actions"):
-        group.require_group(name)  # also without members
+def _bounded(signal: Signal, doubts: list[str], space: Space, seen: list[Summary]) -> tuple[Signal, list[str]]:
+    """Adds kind and bounds of the space to the signal, if the logged values lie within them."""
+    known, is_discrete = [summary for summary in seen if summary.low], space.get("type") == "Discrete"
+    if not known or not (is_discrete or (space.get("type") == "Box" and signal.kind is Kind.VECTOR)):
+        return signal, doubts
+    low, high = np.min([s.low for s in known], axis=0), np.max([s.high for s in known], axis=0)
+    with converted("its space cannot be read", signal=signal.name):
+        ends = (space["start"], space["start"] + space["n"] - 1) if is_discrete else (space["low"], space["high"])
+        # Bounds are rounded like the values before they are compared.
+        bounds = [np.array(end, np.float64).reshape(-1) for end in ends]
+        lower, upper = (end.astype(signal.dtype) for end in bounds)
+    if not np.isfinite(bounds).any():
+        return signal, doubts
+    if len(lower) != low.size or not ((low >= lower) & (high <= upper)).all() or (is_discrete and bounds[0][0] < 0):
+        return signal, [*doubts, "its values exceed the bounds of its space, so these are not used."]
+    if is_discrete:
+        choice = replace(signal, kind=Kind.DISCRETE, shape=(), num_values=int(bounds[1][0]) + 1, low=None, high=None)
+        return replace(choice, unit="1", precision="float32"), []
+    return replace(signal, low=tuple(bounds[0].tolist()), high=tuple(bounds[1].tolist())), []

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding, warning
-from worldline.data.formats.reading import FLAGS, Array, EpisodeDraft, filled, too_short
+from worldline.data.formats.reading import FLAGS, Array, RawEpisode, filled, too_short
 from worldline.data.formats.tables.columns import Column, as_numbers
 from worldline.data.formats.tables.layout import EpisodeRows, TableLayout, parts_of, repeats
 from worldline.errors import DataError
@@ -47,7 +47,7 @@ class SignalCells:
     fresh: NDArray[np.bool_]
 
 
-def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> EpisodeDraft:
+def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> RawEpisode:
     """Builds the arrays of an episode.
 
     Args:
@@ -65,7 +65,7 @@ def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> Epis
     if len(piece.rows) < 2:
         return too_short("row", len(piece.rows), where=f" (row {piece.rows[0]})" if len(piece.rows) else "")
     _check_times(piece, reading.rate_hz)
-    draft = EpisodeDraft(times=piece.times, findings=findings)
+    draft = RawEpisode(times=piece.times, findings=findings)
     terminated, truncated = (_flag(draft, piece, name) for name in FLAGS)
     draft.end(terminated, truncated)
     draft.seed = _seed(draft, piece)
@@ -112,7 +112,7 @@ def _check_times(piece: EpisodeRows, rate_hz: float | None) -> None:
         raise DataError(problem, fix="Repair the times, or give a lower rate.")
 
 
-def _flag(draft: EpisodeDraft, piece: EpisodeRows, name: str) -> bool | None:
+def _flag(draft: RawEpisode, piece: EpisodeRows, name: str) -> bool | None:
     """Whether a flag is set at the end: in the row of the last transition or in the last row."""
     column = piece.table.columns.get(name)
     if column is None or not column.is_number:
@@ -126,7 +126,7 @@ def _flag(draft: EpisodeDraft, piece: EpisodeRows, name: str) -> bool | None:
     return bool(is_set[-2:].any())
 
 
-def _seed(draft: EpisodeDraft, piece: EpisodeRows) -> int | None:
+def _seed(draft: RawEpisode, piece: EpisodeRows) -> int | None:
     """Returns the reset seed if the column `seed` holds one whole number in all rows, else adds a warning."""
     column = piece.table.columns.get("seed")
     if column is None or column.missing[piece.rows].all():
@@ -180,7 +180,7 @@ def _numbers(
 
 
 def _grid(
-    draft: EpisodeDraft, times: NDArray[np.float64], cells: list[SignalCells], reading: ReadOptions, rate_hz: float
+    draft: RawEpisode, times: NDArray[np.float64], cells: list[SignalCells], reading: ReadOptions, rate_hz: float
 ) -> NDArray[np.float64]:
     """Returns the times of the steps: from where all inputs are known to where the first of them ends.
 
@@ -206,7 +206,7 @@ def _grid(
     return grid
 
 
-def _add(draft: EpisodeDraft, cell: SignalCells, piece: EpisodeRows, reading: ReadOptions) -> None:
+def _add(draft: RawEpisode, cell: SignalCells, piece: EpisodeRows, reading: ReadOptions) -> None:
     """Adds a signal in the rows, or at the times of the draft."""
     signal, name, values, is_resampled = cell.signal, cell.signal.name, cell.values, draft.times is not piece.times
     missing = np.flatnonzero(~cell.known[:-1]).tolist()

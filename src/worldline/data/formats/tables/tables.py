@@ -15,7 +15,7 @@ import numpy as np
 
 from worldline.data.base import PIECE, LoggedEpisode, Logs, ReadOptions, schema_beside, sidecar
 from worldline.data.checks import Finding, warning
-from worldline.data.formats.reading import EpisodeDraft, Metadata, unread
+from worldline.data.formats.reading import Metadata, RawEpisode, unread
 from worldline.data.formats.tables.columns import ColumnTable, read_table, tables_in
 from worldline.data.formats.tables.episode_arrays import build
 from worldline.data.formats.tables.layout import EpisodeRows, ReadTable, Survey, layout_of, open_table, scan_tables
@@ -95,7 +95,7 @@ class TableLogs(Logs):
             for draft in self._drafts(file):
                 yield draft.logged(self.schema, file.name, next(numbers))
 
-    def _drafts(self, file: Path) -> Iterator[EpisodeDraft]:
+    def _drafts(self, file: Path) -> Iterator[RawEpisode]:
         """Yields the arrays of each episode in a table, or an error in their place."""
         try:
             table, times, pieces = open_table(file, self._reading, self._open_file)
@@ -110,13 +110,13 @@ class TableLogs(Logs):
                 of_table = []  # those of the table are reported once, with its first episode
                 yield draft
 
-    def _built(self, _file: Path, pieces: Sequence[EpisodeRows], _times: Times | None) -> Iterator[EpisodeDraft | None]:
+    def _built(self, _file: Path, pieces: Sequence[EpisodeRows], _times: Times | None) -> Iterator[RawEpisode | None]:
         """Yields the arrays of each episode in a table; None if it is not part of the logs."""
         for piece in pieces:
             try:
                 yield build(piece, self._layout, self._reading)
             except DataError as error:
-                yield EpisodeDraft(findings=[Finding.of(error)])
+                yield RawEpisode(findings=[Finding.of(error)])
 
     def _left_out(self, table: ColumnTable) -> Iterator[Finding]:
         """Yields a warning for each column of a table that is neither known nor reported."""
@@ -145,6 +145,6 @@ class TableLogs(Logs):
         return source
 
 
-def failed(error: DataError, file: str) -> EpisodeDraft:
+def failed(error: DataError, file: str) -> RawEpisode:
     """Returns the draft of an episode in a file that cannot be read."""
-    return EpisodeDraft(findings=[Finding.of(error)], source={"file": file, "episode": 0})
+    return RawEpisode(findings=[Finding.of(error)], source={"file": file, "episode": 0})

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from worldline.data.base import LoggedEpisode, ReadOptions, schema_beside
 from worldline.data.checks import Finding
-from worldline.data.formats.reading import EpisodeDraft, filled, unread
+from worldline.data.formats.reading import RawEpisode, filled, unread
 from worldline.data.formats.tables.columns import read_table, tables_in
 from worldline.data.formats.tables.episode_arrays import SLACK, build, resample
 from worldline.data.formats.tables.layout import EpisodeRows, Survey, scan_tables
@@ -127,11 +127,11 @@ class VideoLogs(TableLogs):
             error = DataError("no table has the actions of this recording", fix=fix)
             yield failed(error, clip.name).logged(self.schema, clip.name, number)
 
-    def _drafts(self, file: Path) -> Iterator[EpisodeDraft]:
+    def _drafts(self, file: Path) -> Iterator[RawEpisode]:
         if any(file == table for table, _ in self._names):
             yield from super()._drafts(file)
 
-    def _built(self, file: Path, pieces: Sequence[EpisodeRows], times: Times | None) -> Iterator[EpisodeDraft | None]:
+    def _built(self, file: Path, pieces: Sequence[EpisodeRows], times: Times | None) -> Iterator[RawEpisode | None]:
         for label, same in groupby(pieces, key=lambda piece: piece.label):
             parts, clips = list(same), dict[str, Clip]()
             rows = np.unique(np.concatenate([piece.rows for piece in parts]))
@@ -141,7 +141,7 @@ class VideoLogs(TableLogs):
                     yield self._with_pictures(piece, rows, times, clips)
                 except DataError as error:
                     problem = f"{error.file}: {error.problem}" if error.file else error.problem
-                    yield EpisodeDraft(findings=[replace(Finding.of(error), problem=problem)])
+                    yield RawEpisode(findings=[replace(Finding.of(error), problem=problem)])
             yield from () if (file, label) in self._names else [None] * len(parts)
 
     def _clips(self, name: str | None, label: str | None) -> dict[str, Clip]:
@@ -154,7 +154,7 @@ class VideoLogs(TableLogs):
 
     def _with_pictures(
         self, piece: EpisodeRows, rows: NDArray[np.intp], times: Times | None, clips: Mapping[str, Clip]
-    ) -> EpisodeDraft:
+    ) -> RawEpisode:
         """Builds the arrays of an episode, including its cameras; `rows` are those of its whole recording."""
         by_row = {name: _by_row(piece, rows, clip) for name, clip in clips.items()}
         if piece.times is None:
@@ -207,7 +207,7 @@ def _at_times(row_times: NDArray[np.float64], by_row: Frames, times: NDArray[np.
     return np.where(known.any() & (times >= row_times[np.argmax(known)] - 1e-9), held, -1).astype(np.int64)
 
 
-def _by_time(draft: EpisodeDraft, name: str, clip: Clip, start_s: float, is_date: bool) -> Frames:
+def _by_time(draft: RawEpisode, name: str, clip: Clip, start_s: float, is_date: bool) -> Frames:
     """Returns the last frame at or before each time, -1 if it is older than `MAX_FRAME_AGE`."""
     assert draft.times is not None
     assert clip.times is not None
@@ -224,7 +224,7 @@ def _by_time(draft: EpisodeDraft, name: str, clip: Clip, start_s: float, is_date
     return np.where(age <= (MAX_FRAME_AGE + SLACK) * interval, frames, -1).astype(np.int64)
 
 
-def _add(draft: EpisodeDraft, name: str, frames: Frames, clip: Clip, *, is_whole: bool) -> None:
+def _add(draft: RawEpisode, name: str, frames: Frames, clip: Clip, *, is_whole: bool) -> None:
     """Adds the frames of one camera, with warnings about missing frames, and unused ones of a whole recording."""
     known = frames >= 0
     if not known.any():
