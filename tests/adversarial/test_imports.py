@@ -26,7 +26,7 @@ from worldline.errors import ConfigError, DataError, InputError
 from worldline.workflows.check import check
 
 LIMIT = 10**8
-MAX_PEAK_KB, MAX_S, MAX_CPU_S = 500_000, 60.0, 5.0
+MAX_PEAK_KB, MAX_S, MAX_CPU_S = 500_000, 60.0, 30.0
 SMALL_PROCESS = 600_000_000
 """A limit of memory with which libraries load, but not much more."""
 
