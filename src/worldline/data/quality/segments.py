@@ -186,7 +186,8 @@ def shrink(pictures: NDArray[np.generic]) -> Floats:
 def columns_of(schema: Schema, role: Role) -> dict[Signal, range]:
     """The columns of each signal in the tables of a segment; images have none."""
     signals = [signal for signal in schema.of(role) if signal.kind is not Kind.IMAGE]
-    edges = np.cumsum([0, *(len(names_of(signal)) for signal in signals)]).tolist()
+    sizes = [signal.size if signal.num_values is None else max(1, signal.size - 1) for signal in signals]
+    edges = np.cumsum([0, *sizes]).tolist()
     return {signal: range(*ends) for signal, ends in zip(signals, pairwise(edges), strict=True)}
 
 
