@@ -4,7 +4,7 @@ Run: .venv/bin/python benchmarks/imports.py --base COMMIT [--rows 10000000] [--r
 Writes benchmarks/results/imports.json. About an hour on two cores with 10,000,000 rows.
 
 The earlier version is checked out into a temporary folder. Both versions import the same logs, in turn, each import in
-a process of its own with one thread. The first import makes a store; the repeated one finds every episode in it.
+a separate process with one thread. The first import makes a store; the repeated one finds every episode in it.
 
 Rows, per case and import:
   ratio      processor time, new over old, of the same turn: median over the repeats, with its 95 % interval
