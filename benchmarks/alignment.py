@@ -1,11 +1,11 @@
 """Shifted actions: how often `worldline check` accuses a correct log, abstains, and finds a planted shift.
 
-Run: .venv/bin/python benchmarks/alignment.py [--logs 10] [--worlds room,cascade] [--cache FOLDER] [--out FILE]
+Run: .venv/bin/python benchmarks/alignment.py [--logs 10] [--worlds room cascade] [--cache FOLDER]
 Writes benchmarks/results/alignment.json.
 
 Twenty worlds, ten logs each with 40 episodes of 60 steps. The inputs are held, stepped (at most two changes per
-episode), feedback with a dither, or noise. Worlds of benchmarks/foreign.py keep their own inputs; those whose simulator
-is missing are left out. Each log is also shifted by a random number of rows, 1 to 3, later and earlier.
+episode), feedback with a dither, or noise. Plants of benchmarks/plant_logs.py keep their own inputs; those whose
+simulator is missing are left out. Each log is also shifted by a random number of rows, 1 to 3, later and earlier.
 
 The oracle is an autoregressive model with exogenous inputs (ARX) of order 3, fitted to the log without a shift. It
 finds a shift if its error is smallest with the actions moved back by that shift. The error must also be smaller than
@@ -16,26 +16,19 @@ Targets: no correct log accused, at most 20 % of correct logs undecided, 95 % of
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from corrupted_logs import logged, schema_of, tracks_of, wide
-from foreign_cases import CASES, held, load_log, save_log, unavailable
-from plants import Autonomous, CartPole, FourTanks, HeaterLab, Pendulum, Run, StirredTank, Table
-from rich.console import Console
-from rich.table import Table as Grid
-from train import machine
+from common import Row, arguments, share, share_text, show, write
+from corrupted_logs import logged, schema_of, tracks_of
+from plant_logs import PLANTS, held, load_log, save_log
+from plants import Autonomous, CartPole, FourTanks, HeaterLab, Pendulum, Plant, Run, StirredTank, Table
 
 from worldline.data.quality.alignment import MAX_SHIFT, AlignmentVerdict, judge
-from worldline.stats import wilson
 
-RESULT = Path(__file__).parent / "results" / "alignment.json"
 EPISODES, STEPS = 40, 60
 SHIFTS = tuple(range(-MAX_SHIFT, MAX_SHIFT + 1))
 ORDER = 3
@@ -60,9 +53,7 @@ class Simulated(Protocol):
 class _Scaled:
     """A plant with actions scaled to [-1, 1]."""
 
-    def __init__(
-        self, plant: HeaterLab | FourTanks | StirredTank | Pendulum | CartPole, low: list[float], high: list[float]
-    ) -> None:
+    def __init__(self, plant: Plant, low: list[float], high: list[float]) -> None:
         self.plant, self.low, self.high, self.num_actions = plant, np.array(low), np.array(high), len(low)
 
     def observe(self) -> Table:
@@ -87,14 +78,8 @@ class _Linear(Autonomous):
         noise: float,
         sensor: float = 0.01,
     ) -> None:
-        self.draws, self.a, self.b, self.seen, self.noise, self.sensor = (
-            draws,
-            np.array(state),
-            np.array(inputs),
-            seen,
-            noise,
-            sensor,
-        )
+        self.draws, self.a, self.b = draws, np.array(state), np.array(inputs)
+        self.seen, self.noise, self.sensor = seen, noise, sensor
         self.num_actions = self.b.shape[1]
         self.x = draws.normal(size=len(self.a))
 
@@ -169,14 +154,12 @@ class _Environment(Autonomous):
         return np.asarray(self.seen, np.float64)
 
     def step(self, action: Table) -> None:
+        share, space = (action + 1) / 2, self.env.action_space
         if self.box:
-            low, high = self.env.action_space.low, self.env.action_space.high
-            given = low + (high - low) * (action + 1) / 2
-            self.seen = self.env.step(given.astype(np.float32))[0]
+            given = (space.low + (space.high - space.low) * share).astype(np.float32)
         else:
-            self.seen = self.env.step(
-                int(np.clip((action[0] + 1) / 2 * self.env.action_space.n, 0, self.env.action_space.n - 1))
-            )[0]
+            given = int(np.clip(share[0] * space.n, 0, space.n - 1))
+        self.seen = self.env.step(given)[0]
 
 
 VISIBLE = "visible setpoint"
@@ -264,7 +247,7 @@ def logs_of(name: str, count: int, cache: Path | None) -> Iterator[tuple[str, li
         inputs = INPUTS[seed % len(INPUTS)]
         kept = None if cache is None else cache / f"{name}-{inputs}-{seed}.npz".replace(" ", "_")
         if kept is not None and kept.exists():
-            yield inputs, wide(load_log(kept))
+            yield inputs, load_log(kept)
             continue
         log = simulate(WORLDS[name], inputs, seed)
         if name == VISIBLE:
@@ -315,81 +298,55 @@ class Oracle:
         return np.concatenate([*past, np.ones((len(now), 1))], 1), seen[now + 1] - seen[now]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One log.
-
-    Args:
-        world: name of the world.
-        inputs: kind of the inputs.
-        by: rows by which the actions were moved later; 0 for the log as it was recorded.
-        verdict: of the check.
-        found: shift that the check found; 0 for none.
-        oracle: whether the oracle finds the shift.
-    """
-
-    world: str
-    inputs: str
-    by: int
-    verdict: str
-    found: int
-    oracle: bool
-
-
 def measure(name: str, count: int, cache: Path | None) -> list[Row]:
-    """Each log as it was recorded, and shifted in both directions."""
+    """Each log as it was recorded, and shifted in both directions.
+
+    `by` holds the rows by which actions were moved later, `found` the shift that the check found, 0 for none, and
+    `oracle` whether the oracle finds it.
+    """
     rows = []
     for number, (inputs, log) in enumerate(logs_of(name, count, cache)):
         schema, oracle, draws = schema_of(log), Oracle(log), np.random.default_rng([number, 3])
         for by in (0, *(sign * int(draws.integers(1, MAX_SHIFT + 1)) for sign in (1, -1))):
             late = moved(log, by)
             found = judge(tracks_of(late, schema))
-            known = by != 0 and oracle.finds(late, by)
-            verdict = found.verdict.value
-            rows.append(Row(world=name, inputs=inputs, by=by, verdict=verdict, found=found.shift, oracle=known))
+            row: Row = {"world": name, "inputs": inputs, "by": by, "verdict": found.verdict.value, "found": found.shift}
+            rows.append({**row, "oracle": by != 0 and oracle.finds(late, by)})
     return rows
 
 
 def figures(rows: list[Row]) -> dict[str, tuple[int, int]]:
     """Counts of each measure, and of the logs that it is about."""
-    clean, known = [row for row in rows if row.by == 0], [row for row in rows if row.oracle]
-    shifted_rows = [row for row in rows if row.by]
-    return {
-        "correct logs called misaligned": (sum(row.found != 0 for row in clean), len(clean)),
-        "correct logs undecided": (sum(row.verdict == AlignmentVerdict.UNKNOWN for row in clean), len(clean)),
-        "shifts found, of those that the oracle finds": (sum(row.found == row.by for row in known), len(known)),
-        "shifts found": (sum(row.found == row.by for row in shifted_rows), len(shifted_rows)),
-        "shifts called aligned": (
-            sum(row.verdict == AlignmentVerdict.ALIGNED for row in shifted_rows),
-            len(shifted_rows),
-        ),
+    clean, known, shifted = (
+        [row for row in rows if row["by"] == 0],
+        [row for row in rows if row["oracle"]],
+        [row for row in rows if row["by"]],
+    )
+    counts = {
+        "correct logs called misaligned": [row["found"] != 0 for row in clean],
+        "correct logs undecided": [row["verdict"] == AlignmentVerdict.UNKNOWN for row in clean],
+        "shifts found, of those that the oracle finds": [row["found"] == row["by"] for row in known],
+        "shifts found": [row["found"] == row["by"] for row in shifted],
+        "shifts called aligned": [row["verdict"] == AlignmentVerdict.ALIGNED for row in shifted],
     }
+    return {label: (sum(hits), len(hits)) for label, hits in counts.items()}
 
 
 def main() -> None:
     """Measures each world; writes and prints the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", default=",".join([*WORLDS, *RECORDED]), help="names of worlds")
-    parser.add_argument("--logs", type=int, default=10, help="logs per world")
-    parser.add_argument("--cache", type=Path, help="folder that keeps the logs")
-    parser.add_argument("--out", type=Path, default=RESULT, help="file of results")
-    options = parser.parse_args()
-    console, rows, left_out = Console(width=140), list[Row](), list[str]()
-    for name in options.worlds.split(","):
+    options = arguments(__doc__, worlds=(*WORLDS, *RECORDED), logs=10, cache=Path)
+    rows, left_out = list[Row](), list[str]()
+    for name in options.worlds:
         if name in RECORDED and logged(name, options.cache) is None:
             left_out.append(name)
-            console.print(f"{name}: left out, {unavailable(CASES[name])} is missing")
+            print(f"{name}: left out, the package {PLANTS[name].package} is missing")
             continue
         found = measure(name, options.logs, options.cache)
         rows += found
-        console.print(name, {label: f"{part} of {whole}" for label, (part, whole) in figures(found).items()})
-    table = Grid("measure", "logs", "95 % interval")
-    for label, (part, whole) in figures(rows).items():
-        rate = wilson(part, whole)
-        table.add_row(label, f"{part} of {whole}", f"{rate.low:.1%} to {rate.high:.1%}")
-    console.print(table)
-    result = {"summary": figures(rows), "left_out": left_out, "rows": [asdict(row) for row in rows]}
-    options.out.write_text(json.dumps({**result, "machine": machine()}, indent=1) + "\n", encoding="utf-8")
+        print(name, figures(found), flush=True)
+    summary = figures(rows)
+    show(("measure", "logs"), [(label, share_text(share(*pair))) for label, pair in summary.items()])
+    write(options.out, {"summary": summary, "left_out": left_out, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Verdicts of the audit against success in the environment, on 12 worlds: four logs, three trainings each.
 
-Run: .venv/bin/python benchmarks/audit_verdicts.py [--logs two-rooms ...] [--folder FOLDER] [--pairs 40]
-Writes benchmarks/results/audit_verdicts.json after every world, and skips the worlds that it already has. `--folder`
+Run: .venv/bin/python benchmarks/audit_verdicts.py [--logs two-rooms ...] [FOLDER] [--pairs 40]
+Writes benchmarks/results/audit_verdicts.json after every world, and skips the worlds that it already has. FOLDER
 keeps the recorded logs and the trained worlds.
 
 The trainings of a log, from poor to good, differ in their number of updates. The poor ones on vectors are trained on
@@ -21,11 +21,8 @@ ceiling is called "deploy" or "deploy with limits".
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import platform
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,12 +32,12 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
-import torch
+from common import RESULTS, arguments, kept_or_temporary, one_thread, read, stored, write
 from numpy.typing import NDArray
 
 from worldline.control.controller import Actor, RandomActor, WorldActor
 from worldline.control.goal_reaching import Reached, StartGoalPair, draw_pairs, evaluate
-from worldline.data.store import Store, is_store, open_store
+from worldline.data.store import Store
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
 from worldline.engines.numpy_engine import NumpyEngine
 from worldline.engines.oracle import OracleEngine
@@ -62,7 +59,7 @@ from worldline.world.local import LocalWorld
 from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline_exam.labs.pusher_block import PusherBlock
 
-RESULT: Final = Path(__file__).parent / "results" / "audit_verdicts.json"
+RESULT: Final = RESULTS / "audit_verdicts.json"
 PLANNER: Final = CrossEntropy(num_candidates=32, num_iterations=2)
 OFFSET: Final = 15
 """Steps from start to goal in the log; an attempt has twice as many."""
@@ -294,13 +291,10 @@ TASKS: Final = {
 
 
 def recorded(path: Path, task: VerdictTask, num_episodes: int, seed: int) -> Store:
-    """The log at a path; recorded there if it is missing or incomplete."""
-    if not is_store(path):
-        partial = path.with_name(f"{path.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        record(task.make(), partial, num_episodes=num_episodes, max_steps=task.num_steps, seed=seed)
-        partial.rename(path)
-    return open_store(path)
+    """The log at a path; recorded there if it is missing."""
+    return stored(
+        path, lambda new: record(task.make(), new, num_episodes=num_episodes, max_steps=task.num_steps, seed=seed)
+    )
 
 
 def late(store: Store, path: Path, steps: int) -> Store:
@@ -394,8 +388,7 @@ def measure(name: str, level: str, folder: Path, num_pairs: int) -> Figures:
 
 def results() -> Figures:
     """What was measured so far."""
-    found: Figures = json.loads(RESULT.read_text()) if RESULT.exists() else {"worlds": []}
-    return found
+    return {"worlds": [], **read(RESULT)}
 
 
 def summary(worlds: Sequence[Figures]) -> Figures:
@@ -422,24 +415,16 @@ def summary(worlds: Sequence[Figures]) -> Figures:
 
 def main() -> None:
     """Measures the worlds that are missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--logs", nargs="*", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--pairs", type=int, default=40)
-    parser.add_argument("--folder", type=Path, help="keeps logs and worlds; default: a temporary one")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in given.logs:
+    options = arguments(__doc__, logs=tuple(TASKS), pairs=40, folder=Path)
+    one_thread()
+    with kept_or_temporary(options.folder) as folder:
+        for name in options.logs:
             for level in TASKS[name].trainings:
                 worlds = results()["worlds"]
                 if any((one["log"], one["training"]) == (name, level) for one in worlds):
                     continue
-                worlds.append(measure(name, level, folder, given.pairs))
-                machine = f"{platform.machine()}, torch {torch.__version__.split('+')[0]}"
-                text = json.dumps({"summary": summary(worlds), "machine": machine, "worlds": worlds}, indent=1)
-                RESULT.write_text(text + "\n")
+                worlds.append(measure(name, level, folder, options.pairs))
+                write(RESULT, {"summary": summary(worlds), "worlds": worlds})
                 print({key: value for key, value in worlds[-1].items() if key not in ("reasons", "limits")}, flush=True)
     print(json.dumps(results().get("summary", {}), indent=1))
 

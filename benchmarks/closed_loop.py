@@ -1,9 +1,8 @@
 """Control of simulated plants with learned worlds, against tuned PID controllers and linear model predictive control.
 
-Run: .venv/bin/python benchmarks/closed_loop.py [--cases cstr,pendulum] [--seeds 5] [--episodes 3] [--budget 60]
-     [--recipe auto] [--set planner.num_candidates=64] [--out FILE]
-Needs the packages `tclab` and `gymnasium`; cases without theirs are skipped. Writes
-benchmarks/results/closed_loop.json, one case at a time.
+Run: .venv/bin/python benchmarks/closed_loop.py [--cases cstr pendulum] [--seeds 5] [--episodes 3] [--budget 60]
+     [--evaluations 600]
+Needs the packages `tclab` and `gymnasium`. Writes benchmarks/results/closed_loop.json, one case at a time.
 
 All controllers get the same measurements and have the same cost in each step: the squared error of each controlled
 signal, and the squared change of each action, both in units of a tolerance. References are constant, and change once in
@@ -21,38 +20,30 @@ Target: the upper end is at most 1.05, against the better of the two others.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
-from foreign_cases import CASES, Case, action, held, none, observed, unavailable
-from foreign_peers import LAGS, Problem, arx
-from foreign_worlds import episodes_of, schema_of
+from common import CLOCK, Row, arguments, one_thread, read, show, use_processor_time, write
+from forecast_peers import LAGS, Problem, arx
 from numpy.typing import NDArray
+from plant_logs import PLANTS, held
 from plants import CartPole, FourTanks, HeaterLab, Pendulum, Plant, Run, StirredTank, Table
-from processor_time import CLOCK
-from rich.console import Console
-from rich.table import Table as RichTable
 from scipy.optimize import differential_evolution, lsq_linear
-from train import machine
 
 from worldline.data.store import Store
-from worldline.episode import History
+from worldline.episode import Episode, History
 from worldline.planning.base import Cost, Goal
 from worldline.planning.costs import Change, Track
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import draw_clusters
 from worldline.workflows.learn import learn
-from worldline.workflows.learn_options import parse_settings
 from worldline.world.local import LocalWorld
 
-RESULT = Path(__file__).parent / "results" / "closed_loop.json"
 TUNING = 3
 """Episodes that the others are tuned on."""
 STEPS = 120
@@ -60,11 +51,9 @@ PAST = 25
 """Observations that a controller may use, and the steps under the first action before the control begins."""
 MAX_COST = 1e6
 RATIO_BAR = 1.05
-Row = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
+class Pair(NamedTuple):
     """One loop of a PID controller.
 
     Args:
@@ -83,7 +72,8 @@ class Task:
     """A plant, a log and a cost.
 
     Args:
-        case: the signals, and the recording of the log.
+        schema: the signals, each with one component.
+        record: the log of a seed.
         plant: a plant in a random state.
         references: two references per controlled signal [2, signals], for the halves of an episode.
         tolerance: per controlled signal the error with cost 1.
@@ -94,7 +84,8 @@ class Task:
         warm_up: steps under the first action.
     """
 
-    case: Case
+    schema: Schema
+    record: Callable[[int], list[Run]]
     plant: Callable[[np.random.Generator], Plant]
     references: Callable[[np.random.Generator], Table]
     tolerance: Mapping[str, float]
@@ -107,15 +98,21 @@ class Task:
     @property
     def controlled(self) -> list[int]:
         """Numbers of the controlled observations."""
-        names = [one.name for one in self.case.of("observation")]
+        names = [one.name for one in self.schema.observations]
         return [names.index(name) for name in self.tolerance]
 
     @property
     def bounds(self) -> tuple[Table, Table]:
         """Lower and upper bounds of the actions."""
-        both = [(one.low, one.high) for one in self.case.of("action")]
+        both = [(one.low[0], one.high[0]) for one in self.schema.actions if one.low and one.high]
         low, high = np.array(both, float).T
         return low, high
+
+
+def signal(name: str, unit: str, role: Role = Role.OBSERVATION, *bounds: float) -> Signal:
+    """A signal with one component; bounds are those of an action."""
+    low, high = ((bounds[0],), (bounds[1],)) if bounds else (None, None)
+    return Signal(name=name, role=role, kind=Kind.VECTOR, shape=(1,), unit=unit, low=low, high=high)
 
 
 @dataclass(kw_only=True)
@@ -362,9 +359,7 @@ class Planned:
 
     task: Task
     world: LocalWorld
-
-    def __post_init__(self) -> None:
-        self.plan_s, self.late_change = list[float](), list[float]()
+    plan_s: list[float] = field(default_factory=list)
 
     def begin(self) -> None:
         """Forgets the last plan."""
@@ -372,42 +367,31 @@ class Planned:
 
     def act(self, record: Record, reference: Table) -> Table:
         """The first action of a plan."""
-        case, steps = self.task.case, self.task.horizon
+        schema, steps = self.task.schema, self.task.horizon
         seen, given, outside = record.recent()
-        actions = [one.name for one in case.of("action")]
+        names = [one.name for one in schema.actions]
         history = History(
-            observations=_columns(case, "observation", seen),
-            actions=_columns(case, "action", given.reshape(-1, len(actions))),
-            exogenous=_columns(case, "exogenous", outside[:-1]),
+            observations=columns(schema.observations, seen),
+            actions=columns(schema.actions, given.reshape(-1, len(names))),
+            exogenous=columns(schema.exogenous, outside[:-1]),
         )
-        references = zip(self.task.tolerance.items(), reference, strict=True)
         costs: list[Cost] = [
-            *(
-                Track(signal=name, reference=np.full((steps, 1), value), tolerance=tolerance)
-                for (name, tolerance), value in references
-            ),
-            *(Change(signal=name, tolerance=size) for name, size in zip(actions, self.task.change, strict=True)),
+            Track(signal=name, reference=np.full((steps, 1), value), tolerance=tolerance)
+            for (name, tolerance), value in zip(self.task.tolerance.items(), reference, strict=True)
         ]
+        costs += [Change(signal=name, tolerance=size) for name, size in zip(names, self.task.change, strict=True)]
+        later = columns(schema.exogenous, np.repeat(outside[-1:], steps, 0)) or None
         begun = time.perf_counter()
-        plan = self.world.plan(
-            history,
-            Goal(costs=costs),
-            horizon=steps,
-            exogenous=_columns(case, "exogenous", np.repeat(outside[-1:], steps, 0)) or None,
-            proposals=self.last,
-        )
+        plan = self.world.plan(history, Goal(costs=costs), horizon=steps, exogenous=later, proposals=self.last)
         self.plan_s.append(time.perf_counter() - begun)
-        found = {name: np.asarray(plan.actions[name], float) for name in actions}
-        sizes = np.array(self.task.change)
-        moves = np.concatenate([np.diff(found[name], axis=0) for name in actions], 1) / sizes
-        self.late_change.append(float((moves[-steps // 4 :] ** 2).mean()))
-        self.last = {name: np.concatenate([value[1:], value[-1:]])[None] for name, value in found.items()}
-        return np.array([found[name][0, 0] for name in actions])
+        path = {name: np.asarray(plan.actions[name], float) for name in names}
+        self.last = {name: np.concatenate([value[1:], value[-1:]])[None] for name, value in path.items()}
+        return np.array([path[name][0, 0] for name in names])
 
 
-def _columns(case: Case, role: str, values: Table) -> dict[str, NDArray[np.float32]]:
-    """One array [T, 1] per signal of a role."""
-    return {one.name: values[:, [place]].astype(np.float32) for place, one in enumerate(case.of(role))}
+def columns(signals: Sequence[Signal], values: Table) -> dict[str, NDArray[np.float32]]:
+    """One array [T, 1] per signal."""
+    return {one.name: values[:, [place]].astype(np.float32) for place, one in enumerate(signals)}
 
 
 def steady_tanks(draws: np.random.Generator) -> Table:
@@ -425,11 +409,11 @@ def constant(*values: float) -> Callable[[np.random.Generator], Table]:
     return lambda _: np.array([values, values])
 
 
-def balanced_log(part: str, count: int, seed: int) -> list[Run]:
+def balanced_log(seed: int) -> list[Run]:
     """Cart-pole under a weak state feedback with random extra forces; an episode ends when the pole falls."""
     runs = []
-    for number in range(count):
-        draws = np.random.default_rng([seed, part == "test", number])
+    for number in range(150):
+        draws = np.random.default_rng([seed, 0, number])
         plant, extra = CartPole(draws.uniform(-0.1, 0.1, 4)), held(draws, (-6,), (6,), (2, 10))[:, 0]
         seen, given = [plant.observe()], []
         for push in extra:
@@ -440,128 +424,148 @@ def balanced_log(part: str, count: int, seed: int) -> list[Run]:
             seen.append(plant.observe())
             if abs(seen[-1][2]) > 0.6 or abs(seen[-1][0]) > 2.4:
                 break
-        runs.append((np.array(seen), np.array(given), none(len(given))))
+        runs.append((np.array(seen), np.array(given), np.zeros((len(given), 0))))
     return runs
 
 
-CART_POLE = Case(
-    record=balanced_log,
-    quantities=(
-        observed("position", "m"),
-        observed("velocity", "m/s"),
-        observed("angle", "rad"),
-        observed("angular_velocity", "rad/s"),
-        action("force", "N", -CartPole.FORCE, CartPole.FORCE),
-    ),
-    step_s=CartPole.STEP_S,
-    needs="gymnasium",
-)
 TASKS: dict[str, Task] = {
     "tclab": Task(
-        case=CASES["tclab"],
+        schema=Schema(
+            signals=(
+                *(signal(f"temperature_{number}", "degC") for number in (1, 2)),
+                *(signal(f"heater_{number}", "%", Role.ACTION, 0, 100) for number in (1, 2)),
+            ),
+            step_s=HeaterLab.STEP_S,
+        ),
+        record=PLANTS["tclab"].record,
         plant=HeaterLab,
         references=uniform((35, 30), (55, 45)),
         tolerance={"temperature_1": 1.0, "temperature_2": 1.0},
         change=(20.0, 20.0),
         first=(0.0, 0.0),
         horizon=20,
-        loops=(Pair(signal="temperature_1", action=0), Pair(signal="temperature_2", action=1)),
+        loops=(Pair("temperature_1", 0), Pair("temperature_2", 1)),
     ),
     "quadruple-tank": Task(
-        case=CASES["quadruple-tank"],
+        schema=Schema(
+            signals=(
+                *(signal(f"level_{number}", "cm") for number in (1, 2)),
+                *(signal(f"pump_{number}", "V", Role.ACTION, 1.5, 3.7) for number in (1, 2)),
+            ),
+            step_s=FourTanks.STEP_S,
+        ),
+        record=PLANTS["quadruple-tank"].record,
         plant=FourTanks,
         references=steady_tanks,
         tolerance={"level_1": 0.3, "level_2": 0.3},
         change=(0.3, 0.3),
         first=(2.6, 2.6),
         horizon=20,
-        loops=(Pair(signal="level_1", action=0), Pair(signal="level_2", action=1)),
+        loops=(Pair("level_1", 0), Pair("level_2", 1)),
     ),
     "cstr": Task(
-        case=CASES["cstr"],
+        schema=Schema(
+            signals=(
+                signal("concentration", "mol/l"),
+                signal("reactor_temperature", "K"),
+                signal("coolant_temperature", "K", Role.ACTION, 280, 302),
+                signal("feed_temperature", "K", Role.EXOGENOUS),
+            ),
+            step_s=60 * StirredTank.STEP_MIN,
+        ),
+        record=PLANTS["cstr"].record,
         plant=lambda draws: StirredTank(draws, STEPS + PAST + 1),
         references=uniform((312,), (328,)),
         tolerance={"reactor_temperature": 1.0},
         change=(3.0,),
         first=(291.0,),
         horizon=20,
-        loops=(Pair(signal="reactor_temperature", action=0),),
+        loops=(Pair("reactor_temperature", 0),),
     ),
     "pendulum": Task(
-        case=CASES["pendulum"],
+        schema=Schema(
+            signals=(
+                signal("angle_cosine", "1"),
+                signal("angle_sine", "1"),
+                signal("angular_velocity", "rad/s"),
+                signal("torque", "N m", Role.ACTION, -2, 2),
+            ),
+            step_s=Pendulum.STEP_S,
+        ),
+        record=PLANTS["pendulum"].record,
         plant=lambda draws: Pendulum((np.pi + draws.uniform(-0.5, 0.5), draws.uniform(-0.5, 0.5))),
         references=constant(1.0, 0.0, 0.0),
         tolerance={"angle_cosine": 0.25, "angle_sine": 0.25, "angular_velocity": 3.0},
         change=(2.0,),
         first=(0.0,),
         horizon=25,
-        loops=(Pair(signal="angle_sine", action=0),),
+        loops=(Pair("angle_sine", 0),),
         warm_up=0,
     ),
     "cartpole": Task(
-        case=CART_POLE,
+        schema=Schema(
+            signals=(
+                signal("position", "m"),
+                signal("velocity", "m/s"),
+                signal("angle", "rad"),
+                signal("angular_velocity", "rad/s"),
+                signal("force", "N", Role.ACTION, -CartPole.FORCE, CartPole.FORCE),
+            ),
+            step_s=CartPole.STEP_S,
+        ),
+        record=balanced_log,
         plant=lambda draws: CartPole(draws.uniform(-0.1, 0.1, 4)),
         references=lambda draws: np.array([[place, 0.0] for place in draws.uniform(-1, 1, 2)]),
         tolerance={"position": 0.3, "angle": 0.1},
         change=(5.0,),
         first=(0.0,),
         horizon=40,
-        loops=(Pair(signal="position", action=0, sign=-1), Pair(signal="angle", action=0, sign=-1)),
+        loops=(Pair("position", 0, -1), Pair("angle", 0, -1)),
         warm_up=0,
     ),
 }
 
 
-def learned(task: Task, runs: list[Run], options: argparse.Namespace, seed: int) -> LocalWorld:
+def learned(task: Task, runs: list[Run], budget_s: float, seed: int) -> LocalWorld:
     """The world that `worldline learn` makes of a log."""
-    with tempfile.TemporaryDirectory() as temporary:
-        store = Store.create(Path(temporary) / "store", schema_of(task.case))
-        for episode in episodes_of(task.case, runs):
-            store.append(episode)
-        world = learn(
-            store.path,
-            Path(temporary) / "world",
-            recipe=options.recipe,
-            seed=seed,
-            budget=options.budget,
-            set=parse_settings(options.set),
-        )
+    schema = task.schema
+    groups = (schema.observations, schema.actions, schema.exogenous)
+    use_processor_time()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.create(Path(folder) / "store", schema)
+        for run in runs:
+            seen, given, outside = (columns(group, table) for group, table in zip(groups, run, strict=True))
+            store.append(Episode(observations=seen, actions=given, exogenous=outside))
+        world = learn(store.path, Path(folder) / "world", recipe="auto", seed=seed, budget=budget_s)
     assert isinstance(world, LocalWorld)
     return world
 
 
-def measure(name: str, options: argparse.Namespace, console: Console) -> Row:
+def measure(name: str, task: Task, options: Any, seeds: int) -> Row:
     """All controllers of one case."""
-    task, begun = TASKS[name], time.monotonic()
     pid = tuned_pid(task, options.evaluations)
-    console.print(f"{name}: PID tuned, {time.monotonic() - begun:.0f} s")
     costs: dict[str, list[list[float]]] = {"PID": [], "linear MPC": [], "world": []}
-    recipes, plan_s, late = list[str](), list[float](), list[float]()
-    for seed in range(options.seeds):
-        runs = task.case.record("train", task.case.counts[0], seed)
+    models, plan_s = list[str](), list[float]()
+    for seed in range(seeds):
+        runs = task.record(seed)
         mpc = tuned_mpc(task, LinearMPC.fit(task, runs, seed))
-        planned = Planned(task=task, world=learned(task, runs, options, seed))
+        planned = Planned(task=task, world=learned(task, runs, options.budget, seed))
         for method, controller in (("PID", pid), ("linear MPC", mpc), ("world", planned)):
             found = [control(task, controller, draws_of(seed, 2, number)) for number in range(options.episodes)]
             costs[method].append([round(one, 5) for one in found])
-            console.print(f"{name}, seed {seed}: {method} {np.round(found, 3)}")
-        recipes.append(planned.world.describe().name)
+            print(f"{name}, seed {seed}: {method} {np.round(found, 3)}", flush=True)
+        models.append(planned.world.describe().name)
         plan_s += planned.plan_s
-        late += planned.late_change
     better = min(("PID", "linear MPC"), key=lambda method: np.mean(costs[method]))
     ours, theirs = (np.ravel(costs[method]) for method in ("world", better))
     weights = draw_clusters(ours.size, 0)
-    draws = (weights @ ours) / (weights @ theirs)
-    low, high = np.quantile(draws, (0.025, 0.975))
+    low, high = np.quantile((weights @ ours) / (weights @ theirs), (0.025, 0.975))
     return {
-        "seeds": options.seeds,
+        "seeds": seeds,
         "episodes": options.episodes,
         "budget_s": options.budget,
         "clock": CLOCK,
-        "settings": list(options.set),
-        "recipe": options.recipe,
-        "worlds": recipes,
-        "machine": machine(),
+        "worlds": models,
         "pid": [round(float(one), 4) for one in pid.values],
         "cost": costs,
         "mean": {method: round(float(np.mean(values)), 4) for method, values in costs.items()},
@@ -569,49 +573,33 @@ def measure(name: str, options: argparse.Namespace, console: Console) -> Row:
         "ratio": [round(float(one), 4) for one in (ours.mean() / theirs.mean(), low, high)],
         "met": bool(high <= RATIO_BAR),
         "plan_ms": round(1e3 * float(np.median(plan_s)), 1),
-        "late_change": round(float(np.mean(late)), 5),
-        "elapsed_s": round(time.monotonic() - begun),
     }
 
 
-def show(console: Console, results: Mapping[str, Row]) -> None:
+def show_cases(results: Mapping[str, Row]) -> None:
     """Prints the results."""
-    table = RichTable("case", "PID", "linear MPC", "world", "ratio to the better one", "model", "plan, ms")
-    for name, one in results.items():
-        value, low, high = one["ratio"]
-        means = [f"{one['mean'][method]:.3g}" for method in ("PID", "linear MPC", "world")]
-        table.add_row(
-            name,
-            *means,
-            f"{value:.2f} ({low:.2f} to {high:.2f})",
-            ", ".join(sorted(set(one["worlds"]))),
-            f"{one['plan_ms']}",
-        )
-    console.print(table)
+    header = ("case", "PID", "linear MPC", "world", "ratio to the better one", "model", "plan, ms")
+    show(
+        header,
+        [
+            (name, *one["mean"].values(), one["ratio"], ", ".join(sorted(set(one["worlds"]))), one["plan_ms"])
+            for name, one in results.items()
+        ],
+    )
 
 
 def main() -> None:
     """Measures case by case, writes and prints the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=lambda text: tuple(text.split(",")), default=tuple(TASKS))
-    parser.add_argument("--seeds", type=int, default=5, help="number of logs and of trainings")
-    parser.add_argument("--episodes", type=int, default=3, help="test episodes per seed")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds for learning")
-    parser.add_argument("--recipe", default="auto", help="recipe of the world")
-    parser.add_argument("--set", action="append", default=[], help="setting, as in worldline learn")
-    parser.add_argument("--evaluations", type=int, default=600, help="evaluations for tuning the PID controller")
-    parser.add_argument("--out", type=Path, default=RESULT, help="file of results")
-    options, console = parser.parse_args(), Console(width=160)
-    torch.set_num_threads(1)
-    results: dict[str, Row] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+    options = arguments(__doc__, cases=tuple(TASKS), seeds=5, episodes=3, budget=60.0, evaluations=600)
+    one_thread()
+    results = {name: one for name, one in read(options.out).items() if name in TASKS}
     for name in options.cases:
-        if missing := unavailable(TASKS[name].case):
-            console.print(f"{name}: skipped, this machine lacks {missing}")
+        if name in PLANTS and PLANTS[name].is_missing():
+            print(f"{name}: skipped, this machine lacks the package {PLANTS[name].package}")
             continue
-        results[name] = measure(name, options, console)
-        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        show(console, {name: results[name]})
-    show(console, results)
+        results[name] = measure(name, TASKS[name], options, options.seeds)
+        write(options.out, results)
+    show_cases(results)
 
 
 if __name__ == "__main__":

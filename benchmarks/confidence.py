@@ -2,7 +2,7 @@
 
 Run: .venv/bin/python benchmarks/confidence.py [FOLDER] [--seeds 3] [--worlds gusty-puck wind greenhouse]
 Records into FOLDER (default: a temporary one), or reuses its recordings. Writes benchmarks/results/confidence.json.
-Worlds that `--worlds` leaves out keep their results. `--worlds` without names only recomputes the targets.
+Worlds that `--worlds` leaves out keep their results.
 
 Worlds: gusty puck and wind (labs with noise and a hidden cause), each with the engine `linear` and a learned model of
 vectors; and the greenhouse under measured weather with a learned model. Training, calibration and test use different
@@ -15,11 +15,8 @@ at most 0.05 flags at least 95 % of shifted histories; only histories with every
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
-import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from common import arguments, kept_or_temporary, one_thread, read, stored, write
 from greenhouse_logs import record_greenhouse
 from numpy.typing import NDArray
 
-from worldline.data.store import Store, is_store, open_store
+from worldline.data.store import Store
 from worldline.data.windows import forecast_windows
 from worldline.engines.base import Engine
 from worldline.engines.baselines import Linear
@@ -55,7 +52,6 @@ from worldline_exam.labs.wind import Wind
 LEVEL = 0.9
 RATE = 0.05
 """Nominal rate of false alarms."""
-RESULT = Path(__file__).parent / "results" / "confidence.json"
 Figures = dict[str, Any]
 Floats = NDArray[np.floating]
 
@@ -97,17 +93,14 @@ GREENHOUSE_SHIFTS = {
 
 
 def lab_store(folder: Path, name: str, make: Callable[[], Lab], num_episodes: int, seed: int) -> Store:
-    path = folder / name
-    return (
-        open_store(path) if is_store(path) else record(make(), path, num_episodes=num_episodes, max_steps=60, seed=seed)
-    )
+    return stored(folder / name, lambda new: record(make(), new, num_episodes=num_episodes, max_steps=60, seed=seed))
 
 
 def greenhouse_store(folder: Path, name: str, num_episodes: int, changed: Mapping[str, float] | None) -> Store:
-    path = folder / name
-    if is_store(path):
-        return open_store(path)
-    return record_greenhouse(path, num_episodes=num_episodes, seed=0 if changed is None else 1, changed=changed)
+    seed = 0 if changed is None else 1
+    return stored(
+        folder / name, lambda new: record_greenhouse(new, num_episodes=num_episodes, seed=seed, changed=changed)
+    )
 
 
 def fresh_of_lab(folder: Path, name: str, make: Callable[[], Lab]) -> tuple[list[Episode], list[Episode]]:
@@ -325,28 +318,8 @@ def run(case: Case, seed: int, folder: Path) -> list[Figures]:
                 "alarm": alarms(world, held_out[:50], case.shifts),
             }
         )
-        show(rows[-1])
+        print(json.dumps(rows[-1]), flush=True)
     return rows
-
-
-def show(row: Figures) -> None:
-    print(
-        f"\n{row['world']} behind {row['engine']}, seed {row['seed']} "
-        f"({row['calibration_episodes']} calibration episodes)"
-    )
-    for one in row["coverage"]:
-        print(
-            f"  {one['signal']:<18} {one['share']:.1%} of {one['of']} inside "
-            f"(law {one['law'][0]:.1%} to {one['law'][1]:.1%})"
-        )
-    print("  surprise uniform: " + ", ".join(f"{one['of']} p {one['p']:.2f}" for one in row["surprise"]))
-    most = max(row["trust"]["ordinary"], key=int)
-    print(f"  flagged at {most} steps: ordinary {row['trust']['ordinary'][most]['share']:.1%}")
-    for name, one in row["trust"]["shifts"].items():
-        flagged = one["flagged"]
-        shares = ", ".join(f"{steps}: {rate['share']:.0%}" for steps, rate in flagged.items())
-        print(f"    {name} ({one['inside_the_range'][0]} of {one['inside_the_range'][1]} inside the range): {shares}")
-    print(f"  alarm: {row['alarm']}")
 
 
 def holm(rows: Sequence[Figures], part: str) -> Figures:
@@ -384,36 +357,17 @@ def _over_runs(runs: Sequence[Sequence[Figures]]) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="folder of the recordings; default: a temporary one")
-    parser.add_argument("--seeds", type=int, default=3, help="number of training seeds: 0, 1, ...")
-    parser.add_argument(
-        "--worlds", nargs="*", default=["gusty-puck", "wind", "greenhouse"], help="other worlds keep their results"
-    )
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = [
-            row
-            for case in cases(folder)
-            if case.name in given.worlds
-            for seed in range(given.seeds)
-            for row in run(case, seed, Path(temporary))
-        ]
-    before = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
-    rows = [row for row in before if row["world"] not in given.worlds] + rows
-    figures = {
-        "bars": {"coverage": holm(rows, "coverage"), "surprise": holm(rows, "surprise"), "shifts": shift_bar(rows)},
-        "device": f"CPU, {os.cpu_count()} cores, 1 thread used",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "runs": rows,
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
-    print(json.dumps(figures["bars"], indent=2))
+    worlds = ("gusty-puck", "wind", "greenhouse")
+    options = arguments(__doc__, folder=Path, seeds=3, worlds=worlds)
+    one_thread()
+    rows = [row for row in read(options.out).get("runs", []) if row["world"] not in options.worlds]
+    with kept_or_temporary(options.folder) as folder, tempfile.TemporaryDirectory() as temporary:
+        for case in cases(folder):
+            for seed in range(options.seeds if case.name in options.worlds else 0):
+                rows += run(case, seed, Path(temporary))
+    bars = {"coverage": holm(rows, "coverage"), "surprise": holm(rows, "surprise"), "shifts": shift_bar(rows)}
+    write(options.out, {"bars": bars, "runs": rows})
+    print(json.dumps(bars, indent=2))
 
 
 if __name__ == "__main__":

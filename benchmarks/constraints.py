@@ -15,10 +15,7 @@ tasks, the exact upper bound (Clopper-Pearson, 95 %, one-sided) of the share of 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,8 +26,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import arguments, read, write
 from greenhouse_logs import record_greenhouse
 from numpy.typing import NDArray
+from scipy.stats import beta
 
 from worldline.control.controller import ReplanningController, WorldActor
 from worldline.control.goal_reaching import draw_pairs, evaluate
@@ -41,13 +40,10 @@ from worldline.planning.base import Chance, Constraint
 from worldline.planning.costs import AtMost, KeepOut, Price
 from worldline.recipes.greenhouse import SCHEMA, greenhouse, make_greenhouse
 from worldline.recipes.two_rooms import two_rooms
-from worldline.stats import tails
 from worldline.workflows.goals import OFFSET, reached
 from worldline.workflows.record import record
 from worldline.workflows.training import Learned, learn_world
 
-ROOT = Path(__file__).parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "constraints.json"
 ALPHA = 0.1
 ZONE = np.array([[10.0, 22.0], [24.0, 40.0]])
 """The forbidden zone for the dot's centre, px: x range, y range."""
@@ -218,14 +214,8 @@ TASKS: dict[str, Callable[[int, int, Path], Figures]] = {"two-rooms": measure_ro
 
 
 def upper_bound(broken: int, episodes: int, level: float = 0.95) -> float:
-    """The exact one-sided upper bound of the share, for `broken` of `episodes`."""
-    if broken == episodes:
-        return 1.0
-    low, high = broken / episodes, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if tails(broken, episodes, middle).low > 1 - level else (low, middle)
-    return high
+    """The one-sided upper bound of the share by Clopper and Pearson, for `broken` of `episodes`."""
+    return 1.0 if broken == episodes else float(beta.ppf(level, broken + 1, episodes - broken))
 
 
 def summary(runs: Sequence[Figures]) -> Figures:
@@ -245,15 +235,9 @@ def summary(runs: Sequence[Figures]) -> Figures:
 
 def main() -> None:
     """Measures missing results, writes and prints them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="*", choices=sorted(TASKS), default=sorted(TASKS))
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--episodes", type=int, default=150, help="episodes per task and seed")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+    options = arguments(__doc__, tasks=tuple(sorted(TASKS)), seeds=1, episodes=150, threads=1)
     torch.set_num_threads(options.threads)
-    earlier: Figures = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    runs: list[Figures] = earlier.get("runs", [])
+    runs: list[Figures] = read(options.out).get("runs", [])
     for task in options.tasks:
         for seed in range(options.seeds):
             key = {"task": task, "seed": seed, "episodes": options.episodes}
@@ -262,9 +246,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 figures = TASKS[task](seed, options.episodes, Path(folder))
             runs.append({**key, "figures": figures})
-            machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-            result = {"summary": summary(runs), "runs": runs, "machine": machine, "torch": torch.__version__}
-            RESULT.write_text(json.dumps(result, indent=1) + "\n")
+            write(options.out, {"summary": summary(runs), "runs": runs})
             print(task, seed, json.dumps(figures), flush=True)
     print(json.dumps(summary(runs), indent=1))
 

@@ -1,9 +1,10 @@
 """Corrupted logs: how often `worldline check` finds a planted corruption, and how often it accuses a clean log.
 
-Run: .venv/bin/python benchmarks/corrupted_logs.py [--seeds 20] [--sources tclab,cstr] [--cache FOLDER] [--out FILE]
+Run: .venv/bin/python benchmarks/corrupted_logs.py [--seeds 20] [--clean 100] [--sources tclab cstr] [--cache FOLDER]
 Writes benchmarks/results/corrupted_logs.json.
 
-A source is a plant of benchmarks/foreign.py or a lab of the exam. Each seed draws 100 of its 150 episodes and a
+A source is a plant of benchmarks/plant_logs.py or a lab of the exam; it is left out if its simulator is missing. Each
+seed draws 100 of its 150 episodes and a
 component. A corruption is found if a finding of its kind names the signal (frozen, changed, saturated), or names
 episodes (joined, shifted). A clean log is accused if it has a finding that is no note.
 
@@ -14,19 +15,15 @@ Targets: recall at least 95 % of what the oracle finds, at most 5 % of clean log
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from foreign_cases import CASES, load_log, save_log, unavailable
+from common import arguments, share, share_text, show, write
 from numpy.random import Generator
+from plant_logs import PLANTS, load_log, save_log
 from plants import Run
-from rich.console import Console
-from rich.table import Table
-from train import machine
 
 from worldline.data.checks import Finding, Severity
 from worldline.data.quality.anomalies import Inspection
@@ -35,10 +32,9 @@ from worldline.data.quality.segments import Segment, track
 from worldline.data.quality.transition_model import TransitionModel, step_tables
 from worldline.episode import Arrays, Episode
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.stats import wilson
 from worldline.workflows.record import record
 
-RESULT = Path(__file__).parent / "results" / "corrupted_logs.json"
+ROLES = (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS)
 NUM_EPISODES = 100
 SOURCES = (
     *("tclab", "quadruple-tank", "cstr", "pendulum", "greenhouse"),
@@ -162,17 +158,11 @@ CORRUPTIONS: dict[str, tuple[Corrupt, str]] = {
 }
 
 
-def wide(log: Log) -> Log:
-    """The log in double precision."""
-    return [(one.astype(np.float64), two.astype(np.float64), three.astype(np.float64)) for one, two, three in log]
-
-
 def record_lab(name: str) -> Log:
     """A log of a lab of the exam: its vectors."""
     with TemporaryDirectory() as folder:
         store = record(name, Path(folder) / "store", num_episodes=150, max_steps=120, seed=0)
-        roles = (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS)
-        names = [[one.name for one in store.schema.of(role) if one.kind is Kind.VECTOR] for role in roles]
+        names = [[one.name for one in store.schema.of(role) if one.kind is Kind.VECTOR] for role in ROLES]
         episodes = [store.episode(number) for number in range(len(store))]
 
     def table(arrays: Arrays, chosen: list[str], rows: int) -> np.ndarray:
@@ -193,45 +183,34 @@ def logged(name: str, cache: Path | None) -> Log | None:
     """The training log of a plant or lab; None if neither the cache nor its simulator is there."""
     kept = cache / f"{name}.npz" if cache else None
     if kept is not None and kept.exists():
-        return wide(load_log(kept))
-    if name not in CASES:
-        log = record_lab(name)
-    elif unavailable(CASES[name]):
+        return load_log(kept)
+    if name in PLANTS and PLANTS[name].is_missing():
         return None
-    else:
-        log = CASES[name].record("train", CASES[name].counts[0], 0)
+    log = PLANTS[name].record(0) if name in PLANTS else record_lab(name)
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_log(kept, log)
-    return wide(log)
+    return log
 
 
 def schema_of(log: Log) -> Schema:
-    """Scalar signals."""
-    roles = (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS)
+    """Scalar signals, named by role and number."""
+    names = [(role, i) for role, table in zip(ROLES, log[0], strict=True) for i in range(table.shape[1])]
     return Schema(
         signals=tuple(
-            Signal(
-                name=f"{role.value}_{number}", role=role, kind=Kind.VECTOR, shape=(1,), unit="1", low=None, high=None
-            )
-            for role, table in zip(roles, log[0], strict=True)
-            for number in range(table.shape[1])
+            Signal(name=f"{role.value}_{i}", role=role, kind=Kind.VECTOR, shape=(1,), unit="1") for role, i in names
         )
     )
 
 
 def episodes_of(log: Log) -> Iterator[Episode]:
     """The episodes of a log."""
-    for observed, actions, exogenous in log:
-        columns = {
-            role: {f"{role.value}_{i}": table[:, i : i + 1].astype(np.float32) for i in range(table.shape[1])}
-            for role, table in zip(
-                (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS), (observed, actions, exogenous), strict=True
-            )
-        }
-        yield Episode(
-            observations=columns[Role.OBSERVATION], actions=columns[Role.ACTION], exogenous=columns[Role.EXOGENOUS]
+    for run in log:
+        seen, given, outside = (
+            {f"{role.value}_{i}": table[:, i : i + 1].astype(np.float32) for i in range(table.shape[1])}
+            for role, table in zip(ROLES, run, strict=True)
         )
+        yield Episode(observations=seen, actions=given, exogenous=outside)
 
 
 def tracks_of(log: Log, schema: Schema) -> list[Segment]:
@@ -298,39 +277,25 @@ def measure(log: Log, seeds: int, num_clean: int) -> dict[str, list[int]]:
 
 def main() -> None:
     """Measures each source; writes and prints the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sources", default=",".join(SOURCES), help="names of plants")
-    parser.add_argument("--seeds", type=int, default=20, help="number of seeds")
-    parser.add_argument("--clean", type=int, default=100, help="clean logs per source")
-    parser.add_argument("--cache", type=Path, help="folder that keeps the logs")
-    parser.add_argument("--out", type=Path, default=RESULT, help="file of results")
-    options = parser.parse_args()
-    console, rows = Console(), dict[str, dict[str, list[int]]]()
-    for name in options.sources.split(","):
+    options = arguments(__doc__, sources=SOURCES, seeds=20, clean=100, cache=Path)
+    sources, summary = dict[str, dict[str, list[int]]](), {}
+    for name in options.sources:
         log = logged(name, options.cache)
         if log is None:
-            console.print(f"{name}: left out, {unavailable(CASES[name])} is missing")
+            print(f"{name}: left out, the package {PLANTS[name].package} is missing")
             continue
-        rows[name] = measure(log, options.seeds, options.clean)
-        console.print(name, rows[name])
-    table, summary = Table("log", "found", "of those that the oracle finds", "95 % interval"), {}
+        sources[name] = measure(log, options.seeds, options.clean)
+        print(name, sources[name], flush=True)
     for label in ("clean", *CORRUPTIONS):
-        total = len(rows) * (options.clean if label == "clean" else options.seeds)
-        found, both, known = (sum(row[label][column] for row in rows.values()) for column in range(3))
-        rate = wilson(found, total) if label == "clean" else wilson(both, known)
-        summary[label] = {
-            "found": found,
-            "logs": total,
-            "known": known,
-            "both": both,
-            "low": rate.low,
-            "high": rate.high,
-        }
-        share = "" if label == "clean" else f"{both} of {known}"
-        table.add_row(label, f"{found} of {total}", share, f"{rate.low:.0%} to {rate.high:.0%}")
-    console.print(table)
-    result = {"seeds": options.seeds, "sources": rows, "summary": summary, "machine": machine()}
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        found, both, known = (sum(row[label][column] for row in sources.values()) for column in range(3))
+        logs = len(sources) * (options.clean if label == "clean" else options.seeds)
+        rate = share(found, logs) if label == "clean" else share(both, known)
+        summary[label] = {"found": found, "logs": logs, "known": known, "both": both, **rate}
+    show(
+        ("log", "found", "of those that the oracle finds"),
+        [(label, f"{row['found']} of {row['logs']}", share_text(row)) for label, row in summary.items()],
+    )
+    write(options.out, {"seeds": options.seeds, "sources": sources, "summary": summary})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Data loading against stable-worldmodel 0.1.1, from a warm file cache; and the store's layout and growth.
+"""Data loading against stable-worldmodel 0.1.1, from a warm file cache; and the store's growth.
 
-Run: .venv/bin/python benchmarks/data.py [--quick] [--peer PYTHON] [--cache FOLDER]
-Writes benchmarks/results/data.json and docs/images/data.png (with --quick into the cache folder).
+Run: .venv/bin/python benchmarks/data.py [--quick] [--peer PYTHON]
+Writes benchmarks/results/data.json (with --quick only prints). Environment and frames are kept in a cache folder.
 
 Both sides read the same frames: 30 episodes of 61, rendered by the peer for its own environments. Both draw batches of
 64 windows of 4 frames, every 5th step, uniformly at random, and take turns. The peer runs with its best settings: small
@@ -13,29 +13,18 @@ slowly, so it has a third of the episodes.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import data_chart
-import data_layouts
 import data_scale
-import data_tables
+from common import CACHE, Peer, Row, arguments, peer_python, show, show_bars, write
 from data_frames import FrameSet, make_sensor, shrink
-from data_sides import Ours, Peer, error_for, peer_python, speeds
-from rich.console import Console
+from data_sides import PEER_PACKAGES, Ours, error_for, speeds
 
-HERE = Path(__file__).parent
 WORKERS = {"lance": (0, 1, 2), "hdf5": (0, 1, 2), "hdf5-zstd": (0, 2), "hdf5-memory": (0,), "folder": (0, 2)}
 WORKERS["video"] = (0, 2)
 WRITERS = ("lance", "hdf5", "folder", "video")
@@ -50,7 +39,6 @@ SLOW_SCENES = ("cube",)
 """Scenes with a third of the episodes: rendering takes 0.1 s per frame without a GPU."""
 
 BIG, SMALL = 224, 64
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,39 +49,30 @@ class Plan:
     episodes: int = 30
     repeats: int = 3
     seconds: float = 0.25
-    layout_sets: tuple[str, ...] = ("push-t 64", "push-t 224", "sensor 224")
-    layout_episodes: int = 20
     scales: tuple[int, ...] = (1_000, 10_000, 100_000)
     updates: int = 150
-    memory_sets: tuple[str, ...] = ("push-t 64", "push-t 224")
-    memory_batches: int = 10
     loading_episodes: int = 100
     seed: int = 0
 
 
 QUICK = Plan(
-    scenes=("push-t",),
-    episodes=6,
-    repeats=2,
-    seconds=0.1,
-    layout_sets=("push-t 64",),
-    layout_episodes=4,
-    scales=(100, 1_000),
-    updates=20,
-    memory_sets=("push-t 64",),
-    memory_batches=3,
-    loading_episodes=10,
+    scenes=("push-t",), episodes=6, repeats=2, seconds=0.1, scales=(100, 1_000), updates=20, loading_episodes=10
 )
 
 
-def prepare(cache: Path, python: str, plan: Plan) -> list[FrameSet]:
+def peer_of(python: str, form: str) -> Peer:
+    """A process of the peer that serves one format."""
+    return Peer(python, Path(__file__).with_name("data_peer.py"), "serve", form)
+
+
+def prepare(python: str, plan: Plan) -> list[FrameSet]:
     """The frame sets, made once and kept in the cache."""
     sets = []
-    renderer = Peer(python, "frames", cache)
+    renderer = peer_of(python, "frames")
     for scene in plan.scenes:
         episodes = max(3, plan.episodes // 3) if scene in SLOW_SCENES else plan.episodes
         big, small = (
-            FrameSet(name=f"{scene} {size}", folder=cache / "frames" / f"{scene}-{size}-{episodes}-{plan.seed}")
+            FrameSet(name=f"{scene} {size}", folder=CACHE / "frames" / f"{scene}-{size}-{episodes}-{plan.seed}")
             for size in (BIG, SMALL)
         )
         if not (big.folder / "camera.npy").exists():
@@ -198,62 +177,28 @@ def fastest_of(rows: Sequence[Row]) -> Row:
     return max(rows, key=lambda row: float(row["median"]))
 
 
-def measure_memory(frames: FrameSet, python: str, folder: Path, log: Path, plan: Plan) -> list[Row]:
-    """Memory growth of opening and drawing, each format in a separate process."""
-    rows: list[Row] = [{"set": frames.name, "format": "store", **data_scale.store_memory(folder / "store-0")}]
-    for form in WORKERS:
-        peer = Peer(python, form, log)
-        grown = peer.ask("memory", folder=folder, batches=plan.memory_batches)
-        rows.append({"set": frames.name, "format": form, **grown})
-        peer.close()
-    return rows
-
-
-def measure(cache: Path, python: str, plan: Plan) -> Row:
+def measure(python: str, plan: Plan) -> Row:
     """Everything."""
-    sets = prepare(cache, python, plan)
-    result: Row = {"plan": asdict(plan), "machine": machine()}
-    with tempfile.TemporaryDirectory(dir=cache) as temporary:
+    sets = prepare(python, plan)
+    result: Row = {"plan": asdict(plan), "sets": []}
+    with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
         folder = Path(temporary)
-        peers = {form: Peer(python, form, cache) for form in WORKERS}
+        peers = {form: peer_of(python, form) for form in WORKERS}
         result["peer_versions"] = peers["lance"].ask("versions")
-        result["sets"], result["memory"], result["layouts"] = [], [], {}
         for frames in sets:
-            tell(f"side by side: {frames.name}")
+            print(f"side by side: {frames.name}", flush=True)
             place = folder / frames.name.replace(" ", "-")
             result["sets"].append(measure_set(frames, peers, place, plan))
-            if frames.name in plan.memory_sets:
-                result["memory"] += measure_memory(frames, python, place, cache, plan)
             for form, peer in peers.items():
                 for workers in WORKERS[form]:
                     peer.ask("close", workers=workers)
             shutil.rmtree(place)
         for peer in peers.values():
             peer.close()
-        for frames in sets:
-            if frames.name in plan.layout_sets:
-                tell(f"layouts: {frames.name}")
-                place = folder / "layouts" / frames.name.replace(" ", "-")
-                found = data_layouts.compare(frames, place, plan.layout_episodes, plan.repeats, plan.seconds)
-                measured = next(one["rows"] for one in result["sets"] if one["set"] == frames.name)
-                lance = Peer(python, "lance", cache)
-                how = {"episodes": plan.layout_episodes, "repeats": plan.repeats, "seconds": plan.seconds}
-                found.append(lance.ask("layout", frames=frames.folder, folder=place, **how))
-                lance.close()
-                result["layouts"][frames.name] = [*found, lance_as_layout(measured)]
-                shutil.rmtree(place)
-        tell("growth of a store, loading in the demo's training")
+        print("growth of a store, loading in the demo's training", flush=True)
         result["growth"] = data_scale.growth(folder, plan.scales, plan.repeats)
         result["loading"] = data_scale.loading_share(folder, plan.loading_episodes, plan.updates)
-    result["machine"]["load_after"] = os.getloadavg()[0]
     return result | {"bars": bars(result)}
-
-
-def lance_as_layout(rows: Sequence[Row]) -> Row:
-    """The peer's Lance table as a layout: the same frames as JPEG, with more episodes and vectors."""
-    lance = next(row for row in rows if row["format"] == "lance" and row["workers"] == 0)
-    own = {"windows_per_s": lance["repeats"], "bytes_per_frame": lance["bytes_per_frame"]}
-    return {"layout": "Lance with JPEG, the peer's", **own}
 
 
 def bars(result: Row) -> Row:
@@ -275,43 +220,23 @@ def bars(result: Row) -> Row:
     }
 
 
-def machine() -> Row:
-    """The machine and the versions."""
-    facts = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
-    facts = {name.strip(): text.strip() for name, text in facts.items()}
-    names = ("numpy", "torch", "zstandard", "h5py", "pillow")
-    return {
-        "cpu": facts.get("model name", platform.machine()),
-        "cpu_flags": [flag for flag in facts.get("flags", "").split() if flag.startswith(("avx", "sse4", "bmi"))],
-        "cores": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
-    }
-
-
-def tell(text: str) -> None:
-    """Prints the current stage."""
-    Console(stderr=True).print(text, style="dim")
-
-
 def main() -> None:
-    """Measures, writes, draws and prints the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(tempfile.gettempdir()) / "worldline-benchmark-data"
-    parser.add_argument("--peer", help="Python of an environment with the peer; default: create one in the cache")
-    parser.add_argument("--cache", type=Path, default=default, help="folder for that environment and for the frames")
-    parser.add_argument("--quick", action="store_true", help="one scene and few episodes, as a smoke test")
-    options = parser.parse_args()
-    cache: Path = options.cache.absolute()
-    cache.mkdir(parents=True, exist_ok=True)
-    begin = time.monotonic()
-    result = measure(cache, options.peer or peer_python(cache), QUICK if options.quick else Plan())
-    result["elapsed_s"] = round(time.monotonic() - begin)
-    results, images = (cache, cache) if options.quick else (HERE / "results", HERE.parent / "docs" / "images")
-    (results / "data.json").write_text(json.dumps(result, indent=1) + "\n")
-    data_chart.draw(result["sets"], images / "data.png")
-    data_tables.show(result)
+    """Measures, writes and prints the results."""
+    options = arguments(__doc__, peer="", quick=False)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    result = measure(options.peer or peer_python("peer", PEER_PACKAGES), QUICK if options.quick else Plan())
+    if not options.quick:
+        write(options.out, result)
+    for one in result["sets"]:
+        header = ("format", "max error", "workers", "bytes/frame", "windows/s", "per CPU-s")
+        rows = [
+            (row["format"], row.get("max_error", ""), row.get("workers", 0), row["bytes_per_frame"], row["median"],
+             row["per_cpu_s"]["median"])
+            for row in one["rows"]
+        ]  # fmt: skip
+        show(header, rows, title=one["set"])
+    print(result["growth"], result["loading"])
+    show_bars(result["bars"])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ Pictures = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
 
 ROWS = 61
+NUM_OBSERVATIONS, STRIDE, BATCH_SIZE = 4, 5, 64
+"""Of the drawn windows."""
 SENSOR_NOISE = 3.0
 """Standard deviation of the noise in grey levels, about that of an indoor webcam."""
 

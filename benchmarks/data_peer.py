@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import sys
 import time
 import warnings
@@ -166,12 +165,6 @@ def processor_s() -> float:
     return total
 
 
-def resident_mb() -> float:
-    """Memory in use by this process, in megabytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
-
-
 def check(dataset: Any, frames: Path) -> Reply:
     """Error of every fourth episode against the written frames, and whether windows are aligned."""
     camera = np.load(frames / "camera.npy", mmap_mode="r")
@@ -198,49 +191,6 @@ def check(dataset: Any, frames: Path) -> Reply:
     mean = squares / camera[::4].size
     psnr = 10 * np.log10(255**2 / mean) if mean else None
     return {"psnr_db": psnr, "worst_error": worst, "vectors_exact": bool(exact), "windows_aligned": aligned}
-
-
-def memory(form: str, folder: Path, num_batches: int) -> Reply:
-    """Memory growth from before the dataset is opened until some batches are drawn."""
-    import_module("stable_worldmodel")
-    before = resident_mb()
-    draws = Draws(form, open_dataset(form, folder), 0, 0)
-    for _ in range(num_batches):
-        draws.next()
-    return {"resident_mb": resident_mb() - before, "batches": num_batches}
-
-
-def lance_layout(frames: Path, folder: Path, num_episodes: int, repeats: int, seconds: float) -> Reply:
-    """A Lance table of raw frames only, as a further layout; the peer itself stores JPEG."""
-    lance, arrow = import_module("lance"), import_module("pyarrow")
-    camera = np.load(frames / "camera.npy", mmap_mode="r")[:num_episodes]
-    begin = time.perf_counter()
-    for pictures in camera:
-        table = arrow.table({"frame": arrow.array([picture.tobytes() for picture in pictures], arrow.binary())})
-        lance.write_dataset(table, folder / "raw.lance", mode="append" if (folder / "raw.lance").exists() else "create")
-    append_s = (time.perf_counter() - begin) / len(camera)
-    dataset, generator, rates = lance.dataset(folder / "raw.lance"), np.random.default_rng(0), []
-    out = np.empty((BATCH_SIZE * NUM_STEPS, *camera.shape[2:]), np.uint8)
-    for _ in range(repeats):
-        batches, begin = 0, time.perf_counter()
-        while batches < 2 or time.perf_counter() - begin < seconds:
-            episodes, steps = generator.integers(len(camera), size=BATCH_SIZE), np.arange(NUM_STEPS) * FRAMESKIP
-            starts = episodes * ROWS + generator.integers(ROWS - steps[-1], size=BATCH_SIZE)
-            rows = (starts[:, None] + steps).reshape(-1)
-            for picture, value in zip(out, dataset.take(rows.tolist())["frame"], strict=True):
-                picture.reshape(-1)[:] = np.frombuffer(value.as_buffer(), np.uint8)
-            batches += 1
-        rates.append(batches * BATCH_SIZE / (time.perf_counter() - begin))
-    if not np.array_equal(out, camera.reshape(-1, *camera.shape[2:])[rows]):
-        raise AssertionError("the Lance table does not return the frames that were written")
-    size = sum(file.stat().st_size for file in (folder / "raw.lance").rglob("*") if file.is_file())
-    name, num_frames = "Lance, raw frames", len(camera) * ROWS
-    return {
-        "layout": name,
-        "windows_per_s": rates,
-        "bytes_per_frame": size / num_frames,
-        "append_ms": 1e3 * append_s,
-    }
 
 
 def render(scene: str, num_episodes: int, frames: Path, seed: int) -> Reply:
@@ -303,24 +253,13 @@ def answer(form: str, ask: Reply, draws: dict[int, Draws]) -> Reply:
             return render(ask["scene"], ask["episodes"], frames, ask["seed"])
         case "write":
             return write(form, frames, folder)
-        case "delete":
-            draws.clear()
-            path = files_of(form, folder)
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            return {}
         case "check":
             return check(open_dataset(form, folder), frames)
-        case "layout":
-            return lance_layout(frames, folder, ask["episodes"], ask["repeats"], ask["seconds"])
-        case "memory":
-            return memory(form, folder, ask["batches"])
         case "open":
-            begin = time.perf_counter()
             dataset = open_dataset(form, folder)
-            open_s = time.perf_counter() - begin
             draws[ask["workers"]] = Draws(form, dataset, ask["workers"], ask["seed"])
             draws[ask["workers"]].next()
-            return {"open_s": open_s, "windows": len(dataset)}
+            return {"windows": len(dataset)}
         case "measure":
             return measure(draws[ask["workers"]], ask["seconds"])
         case "close":

@@ -7,10 +7,10 @@ import os
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from data_layouts import BATCH_SIZE, NUM_OBSERVATIONS, STRIDE, memory_mb
+from common import Row
+from data_frames import BATCH_SIZE, NUM_OBSERVATIONS, STRIDE
 
 from worldline.data.index import INDEX_FILE, RECORD, seal
 from worldline.data.store import Store, open_store
@@ -21,7 +21,6 @@ from worldline.schema import Kind, Role, Schema, Signal
 STEPS = 60
 NUM_BATCHES = 200
 
-Row = dict[str, Any]
 _SIGNALS = ("camera", "position", "action")
 _SCHEMA = Schema(
     signals=(
@@ -65,6 +64,12 @@ def growth(folder: Path, sizes: tuple[int, ...], repeats: int) -> list[Row]:
             opened.append(time.perf_counter() - begin)
         rows.append({"episodes": size, "open_s": opened, **store_memory(path)})
     return rows
+
+
+def memory_mb() -> tuple[float, float]:
+    """Resident and anonymous memory of this process in megabytes; the difference is mapped files."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmRSS"].split()[0]) / 1024, int(status["RssAnon"].split()[0]) / 1024
 
 
 def store_memory(path: Path) -> Row:

@@ -1,79 +1,26 @@
-"""The two sides of benchmarks/data.py: processes of the peer in a separate environment, and our store."""
+"""Our side of benchmarks/data.py, and the environment of the peer."""
 
 from __future__ import annotations
 
-import json
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from data_frames import FrameSet
-from data_layouts import BATCH_SIZE, NUM_OBSERVATIONS, STRIDE
+from common import Row, spread
+from data_frames import BATCH_SIZE, NUM_OBSERVATIONS, STRIDE, FrameSet
 from data_peer import measure
 
 from worldline.data.image_block import round_off
 from worldline.data.store import Store, open_store
 from worldline.data.windows import WindowBatch, Windows
 
-PEER_VERSION = "0.1.1"
 PEER_PACKAGES = (
-    *(f"stable-worldmodel=={PEER_VERSION}", "h5py", "hdf5plugin", "decord", "imageio[ffmpeg]"),  # its formats
+    *("stable-worldmodel==0.1.1", "h5py", "hdf5plugin", "decord", "imageio[ffmpeg]"),  # its formats
     *("pygame", "pymunk", "shapely", "opencv-python-headless", "ogbench", "dm_control", "mujoco<4"),  # its scenes
 )
 ERRORS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 SIGNALS = ("camera", "position", "action")
-
-Row = dict[str, Any]
-
-
-def peer_python(cache: Path) -> str:
-    """Creates the environment with the peer once; returns its Python."""
-    python = cache / "peer" / "bin" / "python"
-    if not (cache / "peer" / "complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", cache / "peer"], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-        (cache / "peer" / "complete").touch()
-    return str(python)
-
-
-class Peer:
-    """A peer process that serves one format."""
-
-    def __init__(self, python: str, form: str, log: Path) -> None:
-        command = [python, str(Path(__file__).with_name("data_peer.py")), "serve", form]
-        self.log = log / f"{form}.log"
-        with self.log.open("w") as errors:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
-            )
-
-    def ask(self, do: str, **what: object) -> Row:
-        """The answer to a request."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(json.dumps({"do": do, **what}, default=str), file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the peer failed at {do} {what}:\n{self.log.read_text()[-2000:]}")
-        reply: Row = json.loads(line)
-        return reply
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def spread(values: Sequence[float]) -> Row:
-    """Median, minimum, maximum and all repetitions."""
-    rounded = [round(value, 2) for value in values]
-    return {"median": statistics.median(rounded), "low": min(rounded), "high": max(rounded), "repeats": rounded}
 
 
 class Ours:

@@ -7,19 +7,18 @@ process, so that peak memory belongs to one demo. The 200 held-out pairs are the
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from common import RESULTS, arguments, show, write
+
 from worldline.stats import wilson
 
-RESULTS = Path(__file__).parent / "results"
 BARS: dict[str, dict[str, float]] = {
     "fixed": {"success": 0.99, "worst_seed": 0.97, "learn_s": 150.0, "total_s": 360.0},
     "random": {"success": 0.95, "worst_seed": 0.92, "learn_s": 600.0},
@@ -60,29 +59,23 @@ def summary(walls: str, seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "figures": {name: round(value, 4) for name, value in figures.items()},
         "bars": bars,
         "met": met,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "seeds": seeds,
     }
 
 
 def main() -> None:
     """Measures, prints and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--walls", choices=sorted(BARS), default="fixed")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=None)
-    options = parser.parse_args()
+    options = arguments(__doc__, walls="fixed", seeds=3, threads=int)
     seeds: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as folder:
             seeds.append(run_seed(options.walls, seed, options.threads, Path(folder)))
         found = summary(options.walls, seeds)
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"demo-{options.walls}.json").write_text(json.dumps(found, indent=2) + "\n")
-    print(f"{'':<18}{'measured':>10}{'bar':>10}")
-    for name, bar in found["bars"].items():
-        missed = "" if found["met"][name] else "  MISSED"
-        print(f"{name:<18}{found['figures'][name]:>10}{bar:>10}{missed}")
+        write(RESULTS / f"demo-{options.walls}.json", found)
+    show(
+        ("figure", "measured", "bar", "met"),
+        [(name, found["figures"][name], bar, found["met"][name]) for name, bar in found["bars"].items()],
+    )
 
 
 if __name__ == "__main__":

@@ -12,18 +12,15 @@ The rate of the card is that of the product of two 8192 by 8192 matrices in bflo
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
-from rich.console import Console
+from common import Row, arguments, ratio_interval, show_bars, spread, write
 from torch import Tensor
-from train import Size, flops_per_window, interval, machine, spread
+from train import Size, flops_per_window
 
 from worldline.device import CPU, autocast, choose_device, describe_device
 from worldline.models.base import Inputs, Window
@@ -32,12 +29,10 @@ from worldline.planning.planners.base import ActionSpace, PlanCosts
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 
-RESULT: Final = Path(__file__).parent / "results" / "device.json"
 SIDE, FRAMES, ACTIONS, HORIZON = 64, 4, 10, 5
 TRAINING_BAR: Final = 5.0
 """Smallest ratio of training speeds, GPU to CPU."""
 MATRIX_SIDE: Final = 8192
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +121,7 @@ def matrix_rate(device: torch.device) -> float:
 def measure(gpu: torch.device, repeats: int, batch: int) -> Row:
     """The speeds of both devices, and their ratios."""
     sides = {"gpu": Side.on(gpu, batch), "cpu": Side.on(CPU, batch)}
-    result: Row = {"gpu": describe_device(gpu), "cpu": machine(), "batch": batch, "tflops_of_card": matrix_rate(gpu)}
+    result: Row = {"gpu": describe_device(gpu), "batch": batch, "tflops_of_card": matrix_rate(gpu)}
     for name, per_run in (("train", batch), ("plan", 1)):
         rates: dict[str, list[float]] = {side: [] for side in sides}
         for turn in range(repeats + 1):
@@ -135,7 +130,7 @@ def measure(gpu: torch.device, repeats: int, batch: int) -> Row:
                 if turn:  # the first turn is for warm-up
                     rates[side].append(per_run / seconds)
         result[name] = {
-            "ratio": interval(ours=rates["gpu"], theirs=rates["cpu"]),
+            "ratio": ratio_interval(rates["gpu"], rates["cpu"]),
             **{side: spread(values) for side, values in rates.items()},
         }
     flops = flops_per_window(Size(image=SIDE, patch=8, compared=2, batch=batch))["ours"]
@@ -145,32 +140,18 @@ def measure(gpu: torch.device, repeats: int, batch: int) -> Row:
     return result
 
 
-def show(result: Row) -> None:
-    """Prints the ratios and rates."""
-    console = Console()
-    console.print(f"{result['gpu']}: {result['tflops_of_card']:.0f} TFLOP/s in a product of large matrices")
-    for name, unit in (("train", "windows/s"), ("plan", "plans/s")):
-        row = result[name]
-        console.print(
-            f"{name}: GPU {row['gpu']['median']:.4g}, CPU {row['cpu']['median']:.4g} {unit}; ratio "
-            f"{row['ratio']['median']:.3g} ({row['ratio']['low']:.3g} to {row['ratio']['high']:.3g})"
-        )
-    console.print(f"training: {result['tflops_of_training']:.2g} TFLOP/s. Bars: {result['bars']}")
-
-
 def main() -> None:
     """Measures, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=11)
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
+    options = arguments(__doc__, repeats=11, quick=False)
     if not torch.cuda.is_available():
         print("This machine has no CUDA GPU, so nothing was measured and nothing was written.")
         return
     result = measure(choose_device("cuda"), 2 if options.quick else options.repeats, 8 if options.quick else 64)
-    show(result)
+    for name in ("gpu", "tflops_of_card", "train", "plan", "tflops_of_training"):
+        print(name, result[name])
+    show_bars(result["bars"])
     if not options.quick:
-        RESULT.write_text(json.dumps(result, indent=2) + "\n")
+        write(options.out, result)
 
 
 if __name__ == "__main__":

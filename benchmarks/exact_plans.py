@@ -1,6 +1,6 @@
 """Plans over linear worlds: time, and cost against an independent optimum, on random plants.
 
-Run: .venv/bin/python benchmarks/exact_plans.py [--plants 40] [--first 5000000]
+Run: .venv/bin/python benchmarks/exact_plans.py [--plants 5000000:5000040]
 Writes benchmarks/results/exact_plans.json. About 10 minutes on one core.
 
 The recipe `linear` learns the logs of `stranger_plants.py`. Each world gets five problems of 20 steps: a target for its
@@ -14,22 +14,20 @@ over the optimum, the violations, and how the plan ended.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import torch
+from common import Row, arguments, one_thread, quantiles, write
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from stranger_logs import frame_of, history_of, roles_of
 from stranger_plants import draw_case
-from strangers import frame_of, history_of, roles_of
 
 import worldline
 from worldline.episode import History
@@ -37,7 +35,6 @@ from worldline.planning.base import Goal
 from worldline.planning.costs import AtMost, Change
 from worldline.world import plan_search
 
-RESULT: Final = Path(__file__).parent / "results" / "exact_plans.json"
 HORIZON, PROBLEMS, ROWS = 20, 5, 40
 Table = NDArray[np.float64]
 
@@ -97,7 +94,7 @@ SCALE: dict[Any, float] = {}
 """The tolerance of the target, per world."""
 
 
-def row(seed: int, folder: Path) -> dict[str, Any] | None:
+def row(seed: int, folder: Path) -> Row | None:
     """One plant; None if its log is refused."""
     case, draw = draw_case(seed), np.random.default_rng(seed)
     try:
@@ -149,34 +146,29 @@ def row(seed: int, folder: Path) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    """Parses the command line and measures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plants", type=int, default=40)
-    parser.add_argument("--first", type=int, default=5_000_000, help="seed of the first plant")
-    parser.add_argument("--out", type=Path, default=RESULT)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    """Measures each plant."""
+    options = arguments(__doc__, plants=range(5_000_000, 5_000_040))
+    one_thread()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(options.first, options.first + options.plants):
+        for seed in options.plants:
             measured = row(seed, Path(folder))
             if measured is not None:
                 rows.append(measured)
                 print(json.dumps(measured), flush=True)
-    solved = [problem for one in rows for problem in one.get("problems", []) if problem["ratio"] is not None]
-    ratios, searched = ([problem[name] for problem in solved] for name in ("ratio", "search"))
+    problems = [problem for one in rows for problem in one.get("problems", [])]
+    solved = [problem for problem in problems if problem["ratio"] is not None]
     times = [one["plan_ms"] for one in rows if "plan_ms" in one]
-    statuses = [problem["status"] for one in rows for problem in one.get("problems", [])]
+    statuses = [problem["status"] for problem in problems]
     summary = {
         "plants": len(times),
-        "problems": len(statuses),
+        "problems": len(problems),
         "statuses": {name: statuses.count(name) for name in sorted(set(statuses))},
-        "cost over the optimum, quantiles 0.5, 0.99, 1": np.quantile(ratios, [0.5, 0.99, 1]).tolist(),
-        "cost of the search over the optimum, quantiles 0.5, 0.99, 1": np.quantile(searched, [0.5, 0.99, 1]).tolist(),
-        "processor time of a plan in ms, quantiles 0.5, 0.9, 1": np.quantile(times, [0.5, 0.9, 1]).tolist(),
-        "cores": os.cpu_count(),
+        "cost over the optimum, by quantile": quantiles([one["ratio"] for one in solved], 0.5, 0.99, 1),
+        "cost of the search over the optimum, by quantile": quantiles([one["search"] for one in solved], 0.5, 0.99, 1),
+        "processor time of a plan in ms, by quantile": quantiles(times, 0.5, 0.9, 1),
     }
-    options.out.write_text(json.dumps({"summary": summary, "plants": rows}, indent=1) + "\n")
+    write(options.out, {"summary": summary, "plants": rows})
     print(json.dumps(summary, indent=1))
 
 

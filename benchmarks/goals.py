@@ -28,10 +28,9 @@ import fcntl
 import json
 import os
 import platform
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +38,13 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from common import kept_or_temporary, stored
 from goal_tasks import TASKS, Task
 from numpy.typing import NDArray
 
 from worldline.control.controller import Actor, NoMoveActor, RandomActor, Situation, WorldActor
 from worldline.control.goal_reaching import GoalReaching, StartGoalPair, draw_pairs, evaluate, historical_pairs
-from worldline.data.store import Store, is_store, open_store
+from worldline.data.store import Store
 from worldline.device import has_bfloat16
 from worldline.engines.learned import LearnedEngine
 from worldline.planning.planners.base import Planner
@@ -199,20 +199,10 @@ def pairs_of(task: Task, store: Store, offset: int, count: int, context: int) ->
     )
 
 
-def kept(path: Path, make: Callable[[Path], Store]) -> Store:
-    """The recording at a path; made there where there is none, or only a part of one."""
-    if not is_store(path):
-        partial = path.with_name(f"{path.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        make(partial)
-        partial.rename(path)
-    return open_store(path)
-
-
 def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> None:
     """One training, and every row that is missing at every offset."""
     task = TASKS[name]
-    store, exam = kept(folder / name, task.learn), kept(folder / f"{name}-exam", task.examine)
+    store, exam = stored(folder / name, task.learn), stored(folder / f"{name}-exam", task.examine)
     recipe = task.recipe(store).with_seed(seed)
     recipe = replace(recipe, heads=replace(recipe.heads, decoder_updates=0))
     missing = {
@@ -471,10 +461,10 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, help="folder of recorded logs, kept; default: a temporary one")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    with tempfile.TemporaryDirectory() as temporary:
+    with kept_or_temporary(given.logs) as folder:
         for name in given.tasks:
             for seed in range(given.seeds):
-                measure(name, seed, given.logs or Path(temporary), given)
+                measure(name, seed, folder, given)
 
 
 if __name__ == "__main__":

@@ -9,21 +9,17 @@ agree.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from common import arguments, one_thread, show, stored, write
 from greenhouse_logs import record_greenhouse
 
 from worldline.audit.diagnostics import Diagnostics, diagnose
-from worldline.data.store import Store, is_store, open_store
+from worldline.data.store import Store
 from worldline.data.windows import evenly_spaced_windows
 from worldline.episode import Episode
 from worldline.recipes.greenhouse import BLOCK_DAYS, FIRST_DAY, greenhouse
@@ -36,7 +32,6 @@ CONTEXT = 3
 PER_EPISODE = 8
 LEVELS = (0.8, 0.9, 0.95)
 RIVALS = ("persistence", "linear")
-RESULT = Path(__file__).parent / "results" / "greenhouse.json"
 Figures = dict[str, Any]
 
 
@@ -114,52 +109,21 @@ def run(store: Store, seed: int, folder: Path) -> Figures:
     }
 
 
-def show(figures: Figures) -> None:
-    print(
-        f"\ntraining seed {figures['seed']}: {figures['train_s']} s to train, signals won at every horizon: "
-        f"{', '.join(figures['signals_won']) or 'none'}; worst skill in any stretch of weather: "
-        f"{figures['worst_skill_in_any_stretch_of_weather']:.2f}"
-    )
-    print(f"{'signal':<17}{'hours':>6}{'world':>11}{'persistence':>13}{'linear':>11}   error smaller than linear's by")
-    for row in figures["errors"]:
-        value, low, high = row["better_than_linear"]
-        print(
-            f"{row['signal']:<17}{row['hours']:>6}{row['world']:>11.3g}{row['persistence']:>13.3g}{row['linear']:>11.3g}"
-            f"   {value:.0%} ({low:.0%} to {high:.0%}){'' if row['wins'] else '  LOST'}"
-        )
-    print(f"{'signal':<17}coverage of joint 24 h bands at {', '.join(f'{level:.0%}' for level in LEVELS)}")
-    for signal in {row["signal"]: None for row in figures["errors"]}:
-        bands = [band["coverage"] for band in figures["bands"] if band["signal"] == signal]
-        print(f"{signal:<17}" + ", ".join(f"{value:.1%} ({low:.0%} to {high:.0%})" for value, low, high in bands))
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="folder of the store; default: a temporary one")
-    parser.add_argument("--episodes", type=int, default=288, help="number of episodes to record")
-    parser.add_argument("--seeds", type=int, default=3, help="number of training seeds: 0, 1, ...")
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    """Measures each training seed; writes and prints the results."""
+    options = arguments(__doc__, folder=Path, episodes=288, seeds=3)
+    one_thread()
+    runs = []
     with tempfile.TemporaryDirectory() as temporary:
-        path = given.folder or Path(temporary) / "store"
-        store = open_store(path) if is_store(path) else record_greenhouse(path, num_episodes=given.episodes, seed=0)
-        runs = []
-        for seed in range(given.seeds):
+        path = options.folder or Path(temporary) / "store"
+        store = stored(path, lambda new: record_greenhouse(new, num_episodes=options.episodes, seed=0))
+        for seed in range(options.seeds):
             runs.append(run(store, seed, Path(temporary)))
-            show(runs[-1])
-    figures = {
-        "episodes": len(store),
-        "data": store.content_hash(),
-        "met": all(one["met"] for one in runs),
-        "device": f"CPU, {os.cpu_count()} cores, {given.threads} thread{'s' if given.threads > 1 else ''} used",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "runs": runs,
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"\ntarget met in every seed: {'yes' if figures['met'] else 'NO'}")
+            for rows in (runs[-1]["errors"], runs[-1]["bands"]):
+                show(tuple(rows[0]), [tuple(row.values()) for row in rows], title=f"training seed {seed}")
+    met = all(one["met"] for one in runs)
+    write(options.out, {"episodes": len(store), "data": store.content_hash(), "met": met, "runs": runs})
+    print(f"target met in every seed: {met}")
 
 
 if __name__ == "__main__":

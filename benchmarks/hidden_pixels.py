@@ -1,6 +1,6 @@
 """State that one picture does not show: the error of a mover's position while a lid covers it, and after.
 
-Run: .venv/bin/python benchmarks/hidden_pixels.py [--seeds 3] [--budget 300] [--cache FOLDER] [--out FILE]
+Run: .venv/bin/python benchmarks/hidden_pixels.py [--seeds 3] [--budget 300] [--cache FOLDER]
 Writes benchmarks/results/hidden_pixels.json.
 
 Each seed records 200 episodes of the lab `hidden-mover` with pictures; the position is logged unless the lid is down,
@@ -14,15 +14,12 @@ Target: a ratio of at most 0.7.
 
 from __future__ import annotations
 
-import argparse
 import json
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from processor_time import CLOCK
-from train import machine
+from common import CLOCK, Row, arguments, kept_or_temporary, use_processor_time, write
 
 from worldline.episode import History
 from worldline.stats import draw_clusters
@@ -31,7 +28,6 @@ from worldline.workflows.learn_options import Options
 from worldline.workflows.record import record
 from worldline_exam.labs.hidden_mover import START_SPEED, HiddenMover
 
-RESULT: Final = Path(__file__).parent / "results" / "hidden_pixels.json"
 RECIPES: Final = {"default": None, "pixels-and-vectors": "pixels-and-vectors"}
 PAST, STEPS, EPISODES = 25, 30, 100
 TARGET: Final = 0.7
@@ -62,7 +58,7 @@ def new_episodes(lab: HiddenMover) -> tuple[History, np.ndarray[Any, Any], np.nd
     return history, push[:, PAST - 1 :], path[:, PAST:], down[:, PAST:]
 
 
-def measure(name: str, seed: int, budget_s: float, cache: Path) -> dict[str, Any]:
+def measure(name: str, seed: int, budget_s: float, cache: Path) -> Row:
     """Squared errors of each episode, with recipe and trials; kept in the cache."""
     path, lab = cache / f"{name}-{seed}.json", HiddenMover(pictures=True)
     if not path.exists():
@@ -81,7 +77,7 @@ def measure(name: str, seed: int, budget_s: float, cache: Path) -> dict[str, Any
     return dict(json.loads(path.read_text()))
 
 
-def compared(rows: dict[str, list[dict[str, Any]]], part: str) -> dict[str, Any]:
+def compared(rows: dict[str, list[Row]], part: str) -> Row:
     """The errors of both in one part of the steps, and their ratio with its interval."""
     weights, errors, draws = draw_clusters(EPISODES, 0), [], []
     for own in rows.values():
@@ -96,26 +92,19 @@ def compared(rows: dict[str, list[dict[str, Any]]], part: str) -> dict[str, Any]
 
 def main() -> None:
     """Measures each seed; writes and prints the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--budget", type=float, default=300.0, help="seconds of processor time for each world")
-    parser.add_argument("--cache", type=Path, help="folder that keeps logs, worlds and figures")
-    parser.add_argument("--out", type=Path, default=RESULT, help="file of results")
-    options = parser.parse_args()
-    cache = options.cache or Path(tempfile.mkdtemp())
-    cache.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in RECIPES}
-    for seed in range(options.seeds):
-        for name, own in rows.items():
-            own.append(measure(name, seed, options.budget, cache))
-            print(name, seed, own[-1]["recipe"], own[-1]["trials"])
+    options = arguments(__doc__, seeds=3, budget=300.0, cache=Path)
+    use_processor_time()
+    rows: dict[str, list[Row]] = {name: [] for name in RECIPES}
+    with kept_or_temporary(options.cache) as cache:
+        for seed in range(options.seeds):
+            for name, own in rows.items():
+                own.append(measure(name, seed, options.budget, cache))
+                print(name, seed, own[-1]["recipe"], own[-1]["trials"], flush=True)
     figures = {part: compared(rows, part) for part in ("hidden", "after")}
     print(json.dumps(figures, indent=1))
-    learned = {
-        name: [{k: row[k] for k in ("recipe", "trials", "learn_s")} for row in own] for name, own in rows.items()
-    }
-    result = {**figures, "learned": learned, "budget_s": options.budget, "clock": CLOCK, "machine": machine()}
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    keys = ("recipe", "trials", "learn_s")
+    learned = {name: [{key: row[key] for key in keys} for row in own] for name, own in rows.items()}
+    write(options.out, {**figures, "learned": learned, "budget_s": options.budget, "clock": CLOCK})
 
 
 if __name__ == "__main__":

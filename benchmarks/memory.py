@@ -15,22 +15,17 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, which reads it once
 
-import argparse
 import gc
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
-from train import machine
+from common import Row, arguments, one_thread, show, write
 
 from worldline.config import replace_at
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
@@ -50,7 +45,6 @@ from worldline.training.heads.readout import Readout, ReadoutConfig
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
-RESULT = Path(__file__).parent / "results" / "memory.json"
 TOY = Integrator(camera=False, wind=False, noise=0.1)
 LATENT, HORIZON = 8, 3
 SAMPLES = 20
@@ -58,7 +52,6 @@ SAMPLES = 20
 SHARE_BAR, BYTES_BAR = 0.01, 2e6
 T_QUANTILE = 2.12
 """97.5 % quantile of Student's t with 16 degrees of freedom: a line through 18 readings."""
-Row = dict[str, Any]
 
 
 class Keeps(NumpyEngine):
@@ -137,11 +130,11 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure(name: str, world: LocalWorld, episodes: list[Episode], num_calls: int) -> Row:
+def measure(world: LocalWorld, episodes: list[Episode], num_calls: int) -> Row:
     """Memory over this number of calls."""
     asked, each = cycle(questions(world, episodes)), num_calls // SAMPLES
     calls, held, began = list[int](), list[int](), time.perf_counter()
-    for number in track(range(SAMPLES), description=name):
+    for number in range(SAMPLES):
         for ask in islice(asked, each):
             ask()
         calls.append((number + 1) * each)
@@ -171,26 +164,17 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 def main() -> None:
     """Measures, prints and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=100_000)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    found, episodes = machine(), TOY.episodes(20, 8, seed=0)
+    options = arguments(__doc__, calls=100_000)
+    one_thread()
+    episodes = TOY.episodes(20, 8, seed=0)
     linear = Linear.fit(TOY.episodes(30, 20, seed=1), TOY.schema)
-    rows = {
-        "learned": measure("learned", learned_world(episodes), episodes, options.calls),
-        "planted fault": measure("planted fault", _calibrated(Keeps(linear), episodes), episodes, options.calls),
-    }
+    worlds = {"learned": learned_world(episodes), "planted fault": _calibrated(Keeps(linear), episodes)}
+    rows = {name: measure(world, episodes, options.calls) for name, world in worlds.items()}
     bars = {"flat": rows["learned"]["flat"], "the fault is caught": not rows["planted fault"]["flat"]}
-    result = {"seed": 0, "machine": found | {"load_after": os.getloadavg()[0]}, "bars": bars, "rows": rows}
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    console = Console(width=120)
-    for name, row in rows.items():
-        console.print(
-            name, {key: row[key] for key in ("grown_bytes", "grown_share", "bytes_a_call", "flat", "seconds")}
-        )
-    console.print(bars)
+    keys = ("grown_bytes", "grown_share", "bytes_a_call", "flat", "seconds")
+    show(("world", *keys), [(name, *(row[key] for key in keys)) for name, row in rows.items()])
+    print(bars)
+    write(options.out, {"seed": 0, "bars": bars, "rows": rows})
 
 
 if __name__ == "__main__":

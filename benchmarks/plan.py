@@ -1,8 +1,7 @@
 """Planning with LeWM against stable-worldmodel 0.1.1: equal plans, and their time.
 
 Run: .venv/bin/python benchmarks/plan.py [--plans 100] [--batches 3] [--threads N] [--quick] [--peer PYTHON]
-Adds to benchmarks/results/plan.json after every plan (with --quick to a file in the cache). Plans that were measured
-with the same settings are not measured again.
+Writes benchmarks/results/plan.json (with --quick only prints).
 
 Both sides have the same weights: a new network whose predictor gets noise, so that it depends on actions. Each plan
 goes from one smooth random picture to another with the peer's published cross-entropy method: 300 samples, 30
@@ -13,28 +12,23 @@ because its LeWM cannot cost two goals together (`expand_as` in its `criterion` 
 
 If the processor multiplies bfloat16, each plan is repeated under `torch.autocast` with the same draws. Measured are its
 time against the peer's float32, the difference of the costs in the first iteration, and the extra cost of its answer in
-float32. int8 is tried on the matrix products alone.
+float32.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
+from common import Peer, Row, arguments, peer_python, ratio_interval, show_bars, write
 from torch import Tensor
 from torch.nn.functional import interpolate
-from train import Peer, Row, interval, machine, measure_peak, peer_python
+from train import PEER_PACKAGES, measure_peak
 
 from worldline.device import has_bfloat16
 from worldline.models.base import Belief, Inputs, Window
@@ -42,7 +36,6 @@ from worldline.models.lewm import Lewm, LewmConfig
 from worldline.models.lewm_checkpoint import from_published
 from worldline.schema import Kind, Role, Schema, Signal
 
-HERE = Path(__file__).parent
 SIDE, BLOCKS, SIZE = 224, 5, 10
 """Pixels per side of a picture, blocks per plan, values per block."""
 COST_BAR, ACTION_BAR, ALIKE_BAR = 1e-5, 1e-4, 0.99
@@ -143,7 +136,8 @@ class Sides:
         np.save(self.folder / "start.npy", start.numpy())
         np.save(self.folder / "goal.npy", goal.numpy())
         search = {name: value for name, value in asdict(self.settings).items() if name != "seed"}
-        return self.peer.ask("solve", seed=seed, **search)
+        row: Row = self.peer.ask("solve", seed=seed, **search)
+        return row
 
     def plan(self, seed: int) -> Row:
         """One environment: both plans, and where they diverge."""
@@ -220,6 +214,7 @@ def parting(costs: Tensor, elites: Tensor, their_costs: Tensor, their_elites: Te
 
 def rate(sides: Sides, threads: int) -> Row:
     """Operations per second in the products of one population, against a product of two large matrices."""
+    torch.set_num_threads(threads)
     peak = measure_peak(threads)["float32, torch.mm"]
     ours, config = sides.ours, sides.ours.model.config
     belief, aim = ours._see(pictures(1, 0)), torch.zeros(1, 1, config.latent_size)
@@ -237,43 +232,6 @@ def rate(sides: Sides, threads: int) -> Row:
         "peak_gflops": round(peak, 1),
         "share": round(found / peak, 3),
     }
-
-
-def int8(sides: Sides, threads: int) -> list[Row]:
-    """The products of one population's widest layers, in float32, bfloat16 and int8; GFLOP/s.
-
-    int8 uses one scale per input row, computed in each call, and one per column of the weights.
-    """
-    torch.set_num_threads(threads)
-    config, found = sides.ours.model.config, []
-    inner = config.predictor_heads * config.head_size
-    for come, go in ((config.latent_size, inner), (config.latent_size, config.predictor_width)):
-        for wide, narrow in ((come, go), (go, come)):
-            values, weight = torch.randn(450, wide), torch.randn(wide, narrow)
-            half = values.bfloat16(), weight.bfloat16()
-            scale = weight.abs().amax(0) / 127
-            small = (weight / scale).round().to(torch.int8)
-
-            ways: dict[str, Callable[[], Tensor]] = {
-                "float32": partial(torch.mm, values, weight),
-                "bfloat16": partial(torch.mm, *half),
-                "int8": partial(_quantised, values, small, scale),
-            }
-            row: Row = {"rows": 450, "in": wide, "out": narrow}
-            for name, way in ways.items():
-                times = []
-                for _ in range(60):
-                    begin = time.perf_counter()
-                    way()
-                    times.append(time.perf_counter() - begin)
-                row[name] = round(2 * 450 * wide * narrow / min(times) / 1e9, 1)
-            found.append(row)
-    return found
-
-
-def _quantised(values: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    row = values.abs().amax(1, keepdim=True) / 127
-    return torch._int_mm((values / row).round().to(torch.int8), weight).float() * (row * scale)
 
 
 def flops(config: LewmConfig) -> float:
@@ -294,105 +252,61 @@ def flops(config: LewmConfig) -> float:
     return 2.0 * (growing + sliding + steering + projecting + codes)
 
 
+def speed(rows: list[Row], key: str, bar: float) -> Row:
+    """Our speed over the peer's float32, with its target."""
+    ratio = ratio_interval([1 / one[key] for one in rows], [1 / one["theirs_s"] for one in rows])
+    return {"met": ratio["median"] >= bar, **ratio, "bar": bar}
+
+
 def bars(result: Row) -> Row:
     """Targets and whether they are met."""
     plans, batches = result["plans"], result["batches"]
-    found: Row = {}
-    if plans:
-        alike = [one["actions_apart"] <= ACTION_BAR for one in plans]
-        ties = [one["parts_at"] is not None and one["cut"] <= 2 * one["apart_there"] for one in plans]
-        told = all(same or tie for same, tie in zip(alike, ties, strict=True))
-        worst = max(one["costs_apart"] for one in plans)
-        found["costs"] = {"met": worst <= COST_BAR, "largest": worst, "bar": COST_BAR}
-        found["actions"] = {
+    alike = [one["actions_apart"] <= ACTION_BAR for one in plans]
+    ties = [one["parts_at"] is not None and one["cut"] <= 2 * one["apart_there"] for one in plans]
+    told = all(same or tie for same, tie in zip(alike, ties, strict=True))
+    worst = max(one["costs_apart"] for one in plans)
+    targets: Row = {
+        "costs": {"met": worst <= COST_BAR, "largest": worst, "bar": COST_BAR},
+        "actions": {
             "met": sum(alike) >= ALIKE_BAR * len(plans) and told,
             "alike": sum(alike),
             "plans": len(plans),
             "others_part_at_a_tie": told,
+        },
+        "one": speed(plans, "ours_s", SPEED_BARS["one"]),
+        "sixteen": speed(batches, "ours_s", SPEED_BARS["sixteen"]),
+    }
+    if "half_s" in plans[0]:
+        regret = [one["half_regret"] for one in plans]
+        targets["bfloat16"] = {
+            **speed(plans, "half_s", HALF_BAR),
+            "costs_apart": max(one["half_costs_apart"] for one in plans),
+            "regret": float(np.mean(regret)),
+            "worst_regret": max(regret),
         }
-        halves = [one for one in plans if "half_s" in one]
-        if halves:
-            ratio = interval(ours=[1 / one["half_s"] for one in halves], theirs=[1 / one["theirs_s"] for one in halves])
-            regret = [one["half_regret"] for one in halves]
-            found["bfloat16"] = {
-                "met": ratio["median"] >= HALF_BAR,
-                **ratio,
-                "bar": HALF_BAR,
-                "costs_apart": max(one["half_costs_apart"] for one in halves),
-                "regret": float(np.mean(regret)),
-                "worst_regret": max(regret),
-            }
-        ratio = interval(ours=[1 / one["ours_s"] for one in plans], theirs=[1 / one["theirs_s"] for one in plans])
-        found["one"] = {"met": ratio["median"] >= SPEED_BARS["one"], **ratio, "bar": SPEED_BARS["one"]}
-    if batches:
-        ratio = interval(ours=[1 / one["ours_s"] for one in batches], theirs=[1 / one["theirs_s"] for one in batches])
-        found["sixteen"] = {"met": ratio["median"] >= SPEED_BARS["sixteen"], **ratio, "bar": SPEED_BARS["sixteen"]}
     for row in result["rates"]:
-        share, name = row["share"], f"rate, {row['threads']} thread{'s' if row['threads'] > 1 else ''}"
-        found[name] = {"met": share >= RATE_BAR, "share": share, "bar": RATE_BAR}
-    return found
+        name = f"rate, {row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+        targets[name] = {"met": row["share"] >= RATE_BAR, "share": row["share"], "bar": RATE_BAR}
+    return targets
 
 
-def measure(peer: Peer, folder: Path, path: Path, options: argparse.Namespace, settings: Settings) -> Row:
-    """Measures all missing results in `path`."""
-    result: Row = {"settings": asdict(settings), "threads": options.threads, "peer": peer.ask("versions")}
-    earlier: Row = json.loads(path.read_text()) if path.exists() else {}
-    same = all(earlier.get(name) == value for name, value in result.items())
-    result |= {name: earlier.get(name, []) if same else [] for name in ("plans", "batches", "rates", "int8")}
-    result["machine"] = machine()
-    if not has_bfloat16():
-        result["bfloat16"] = "not measured: the processor has no bfloat16 products"
-    sides = Sides(peer, folder, settings, options.threads)
-    console = Console(stderr=True)
-
-    def keep() -> None:
-        result["bars"] = bars(result)
-        result["machine"]["load_after"] = os.getloadavg()[0]
-        path.write_text(json.dumps(result, indent=1) + "\n")
-
-    for name, count, one in (("plans", options.plans, sides.plan), ("batches", options.batches, sides.batch)):
-        done: list[Row] = result[name]
-        for seed in sorted(set(range(count)) - {row["seed"] for row in done}):
-            console.print(f"{name}, seed {seed}", style="dim")
-            done.append(one(seed))
-            keep()
-    if not result["rates"] or options.again_rates:
-        for threads in sorted({1, os.cpu_count() or 1}):
-            torch.set_num_threads(threads)
-            result["rates"] = [*(row for row in result["rates"] if row["threads"] != threads), rate(sides, threads)]
-        keep()
-    if not result["int8"]:
-        result["int8"] = int8(sides, options.threads)
-        keep()
-    return result
-
-
-def show(result: Row) -> None:
-    """Prints the results."""
-    for name, bar in result["bars"].items():
-        values = ", ".join(f"{key} {value:.4g}" for key, value in bar.items() if key != "met")
-        Console().print(f"{'met   ' if bar['met'] else 'missed'} {name}: {values}")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Measures, writes and prints the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(tempfile.gettempdir()) / "worldline-benchmark-data"
-    parser.add_argument("--plans", type=int, default=100, help="plans of one environment")
-    parser.add_argument("--batches", type=int, default=3, help="batches of sixteen environments")
-    parser.add_argument("--peer", help="Python of an environment with the peer; default: create one in the cache")
-    parser.add_argument("--cache", type=Path, default=default, help="folder for that environment")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of each side")
-    parser.add_argument("--again-rates", action="store_true", help="measure the rates of products again")
-    parser.add_argument("--quick", action="store_true", help="few samples and iterations, as a smoke test")
-    options: Any = parser.parse_args(arguments)
-    options.cache.mkdir(parents=True, exist_ok=True)
-    path = (options.cache if options.quick else HERE / "results") / "plan.json"
+    options = arguments(__doc__, plans=100, batches=3, threads=os.cpu_count() or 1, quick=False, peer="")
+    settings, cores = QUICK if options.quick else Settings(), os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
-        peer = Peer(options.peer or peer_python(options.cache.absolute()), "plan_peer.py", Path(folder))
-        result = measure(peer, Path(folder), path, options, QUICK if options.quick else Settings())
+        python = options.peer or peer_python("train-peer", PEER_PACKAGES)
+        peer = Peer(python, Path(__file__).with_name("plan_peer.py"), "serve", folder)
+        result: Row = {"settings": asdict(settings), "threads": options.threads, "peer": peer.ask("versions")}
+        sides = Sides(peer, Path(folder), settings, options.threads)
+        result["plans"] = [sides.plan(seed) for seed in range(options.plans)]
+        result["batches"] = [sides.batch(seed) for seed in range(options.batches)]
+        result["rates"] = [rate(sides, threads) for threads in sorted({1, cores})]
         peer.close()
-    show(result)
+    result["bars"] = bars(result)
+    if not options.quick:
+        write(options.out, result)
+    show_bars(result["bars"])
 
 
 if __name__ == "__main__":

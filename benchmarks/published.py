@@ -1,7 +1,6 @@
 """Free runs on published benchmarks of system identification: Silverbox, Wiener-Hammerstein (2009), cascaded tanks.
 
-Run: .venv/bin/python benchmarks/published.py FOLDER [--cases tanks] [--budget 600] [--worlds FOLDER]
-     [--out FILE]
+Run: .venv/bin/python benchmarks/published.py FOLDER [--cases tanks] [--budget 600]
 Writes benchmarks/results/published.json. About 35 minutes on one core.
 
 FOLDER holds three files, of which public copies exist on GitHub:
@@ -21,7 +20,6 @@ nonlinearbenchmark.org, for the splits, sample times and known rows. Nothing was
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -32,15 +30,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
+from common import CLOCK, Row, arguments, use_processor_time, write
 from numpy.typing import NDArray
-from processor_time import CLOCK
 from scipy.io import loadmat
-from train import machine
 
 import worldline
 from worldline.data.quality.alignment import AlignmentVerdict, alignment
 
-RESULT: Final = Path(__file__).parent / "results" / "published.json"
 KNOWN: Final = 50
 """Rows of a test record that the world may read."""
 PIECE: Final = 100
@@ -168,7 +164,7 @@ def simulated(world: worldline.World, test: FreeRun, lag: int) -> Table:
     return prediction.signals["y"].mean[:, 0].astype(float)
 
 
-def row(world: worldline.World, test: FreeRun, lag: int, unit: str) -> dict[str, Any]:
+def row(world: worldline.World, test: FreeRun, lag: int, unit: str) -> Row:
     """The error of a free run, or why there is none."""
     begun, truth = time.perf_counter(), test.record.y[test.known :]
     facts = {"rows": len(test.record.y), "known": test.known}
@@ -180,7 +176,7 @@ def row(world: worldline.World, test: FreeRun, lag: int, unit: str) -> dict[str,
     return {**facts, **errors, "simulate_s": time.perf_counter() - begun}
 
 
-def measure(case: Case, folder: Path, **options: Any) -> dict[str, Any]:
+def measure(case: Case, folder: Path, **options: Any) -> Row:
     """Learns a case into a folder, with options of `learn`, and simulates its tests."""
     lag, begun = lag_of(case, folder / "check"), time.perf_counter()
     world = worldline.learn(case.frame(), folder / "world", edits=case.edits(), action_lag=lag, **options)
@@ -193,22 +189,16 @@ def measure(case: Case, folder: Path, **options: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Parses the command line and measures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="with the three files")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--budget", type=float, default=600, help="seconds of processor time for learning each case")
-    parser.add_argument("--worlds", type=Path, help="keep the worlds in this folder")
-    parser.add_argument("--out", type=Path, default=RESULT)
-    options = parser.parse_args()
-    result: dict[str, Any] = {"machine": machine(), "budget": options.budget, "clock": CLOCK, "cases": {}}
+    """Measures each case."""
+    options = arguments(__doc__, folder=Path, cases=tuple(CASES), budget=600.0)
+    use_processor_time()
+    result: Row = {"budget": options.budget, "clock": CLOCK, "cases": {}}
     cases = {name: CASES[name](options.folder) for name in options.cases}
     with tempfile.TemporaryDirectory() as temporary:
         for name, case in cases.items():
-            measured = measure(case, (options.worlds or Path(temporary)) / name, budget=options.budget)
-            result["cases"][name] = measured
-            options.out.write_text(json.dumps(result, indent=1) + "\n")  # a later case may be interrupted
-            print(name, json.dumps(measured, indent=1), flush=True)
+            result["cases"][name] = measure(case, Path(temporary) / name, budget=options.budget)
+            write(options.out, result)  # a later case may be interrupted
+            print(name, json.dumps(result["cases"][name], indent=1), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Roles that are inferred from logs of random plants, with invented column names of six industries in three languages.
 
-Run: .venv/bin/python benchmarks/roles.py [--plants 0:200] [--population report] [--out FILE] [--errors]
+Run: .venv/bin/python benchmarks/roles.py [--plants 0:200] [--population report]
 Writes benchmarks/results/roles.json. `--plants A:B` counts from the first seed of the population.
 
 benchmarks/stranger_plants.py draws plants and logs. Each log gets names three times, once per language, from
@@ -15,27 +15,19 @@ Targets: 99 % of the unmarked roles of signals are right, and at most 25 % of th
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from common import Row, arguments, share, share_text, show, write
 from numpy.random import Generator
-from rich.console import Console
-from rich.table import Table as Printed
 from stranger_plants import Case, Table, draw_case
-from train import machine
 
 from worldline.data.open_logs import open_logs
-from worldline.stats import wilson
 
 HERE: Final = Path(__file__).parent
-RESULT: Final = HERE / "results" / "roles.json"
 SEEDS: Final = {"development": 5_000_000, "report": 6_000_000}
 """First seed of each population."""
 LANGUAGES: Final = ("en", "de", "es")
@@ -73,8 +65,7 @@ LOOPS: Final = {
 LEFT_OUT: Final = "left out"
 
 
-@dataclass(frozen=True, kw_only=True)
-class NamedLog:
+class NamedLog(NamedTuple):
     """A log with names.
 
     Args:
@@ -212,7 +203,7 @@ def named_log(case: Case, language: str, population: str) -> NamedLog:
     )
 
 
-def _others(case: Case, language: str, population: str, roles: dict[str, str], draw: Generator) -> dict[str, Any]:
+def _others(case: Case, language: str, population: str, roles: dict[str, str], draw: Generator) -> Row:
     """Columns that are no signals; their names are added to the roles."""
     import pandas as pd
 
@@ -237,7 +228,7 @@ def _others(case: Case, language: str, population: str, roles: dict[str, str], d
     return columns
 
 
-def graded(log: NamedLog) -> Iterator[dict[str, Any]]:
+def graded(log: NamedLog) -> Iterator[Row]:
     """Each column: its true and its inferred role, and whether it is marked."""
     for column in open_logs(log.frame).columns:
         role = LEFT_OUT if column.guess.role is None or not column.is_signal else str(column.guess.role)
@@ -253,19 +244,14 @@ def graded(log: NamedLog) -> Iterator[dict[str, Any]]:
         }
 
 
-def shares(columns: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def shares(columns: Sequence[Row]) -> Row:
     """Right roles among unmarked ones, and marked ones, with 95 % intervals."""
     unmarked = [column for column in columns if not column["marked"]]
     right = sum(column["role"] == column["truth"] for column in unmarked)
-    rates = {"right": wilson(right, len(unmarked))} if unmarked else {}
-    rates["marked"] = wilson(len(columns) - len(unmarked), len(columns))
-    return {
-        name: {"count": rate.successes, "of": rate.trials, "low": rate.low, "high": rate.high}
-        for name, rate in rates.items()
-    }
+    return {"right": share(right, len(unmarked)), "marked": share(len(columns) - len(unmarked), len(columns))}
 
 
-def summary(columns: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summary(columns: Sequence[Row]) -> Row:
     """The shares of all signals, and by language, industry, style and role."""
     signals = [column for column in columns if column["truth"] != LEFT_OUT]
     groups = {"all signals": shares(signals)}
@@ -274,57 +260,36 @@ def summary(columns: Sequence[dict[str, Any]]) -> dict[str, Any]:
             groups[f"{key}: {value}"] = shares([column for column in signals if column[key] == value])
     groups["no signals"] = shares([column for column in columns if column["truth"] == LEFT_OUT])
     marked = [column for column in signals if column["marked"]]
-    groups["proposals that are right"] = {"right": shares([column | {"marked": False} for column in marked])["right"]}
+    groups["proposals that are right"] = shares([column | {"marked": False} for column in marked])
     return groups
-
-
-def show(groups: dict[str, Any], console: Console) -> None:
-    """Prints the shares."""
-    table = Printed("columns", "unmarked roles right", "marked")
-    for name, group in groups.items():
-        texts = {
-            key: f"{one['count']} of {one['of']} ({100 * one['low']:.1f} to {100 * one['high']:.1f} %)"
-            for key, one in group.items()
-        }
-        table.add_row(name, texts.get("right", ""), texts.get("marked", ""))
-    console.print(table)
 
 
 def main() -> None:
     """Grades each log; writes and prints the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plants", default="0:200", help="numbers A:B without B")
-    parser.add_argument("--population", choices=list(SEEDS), default="report")
-    parser.add_argument("--out", type=Path, default=RESULT, help="file of results")
-    parser.add_argument("--errors", action="store_true", help="print wrong unmarked roles")
-    options = parser.parse_args()
-    first, stop = map(int, options.plants.split(":"))
-    console, columns, num_logs, begun = Console(), list[dict[str, Any]](), 0, time.process_time()
-    for number in range(first, stop):
+    options = arguments(__doc__, plants=range(200), population="report")
+    columns, num_logs, begun = list[Row](), 0, time.process_time()
+    for number in options.plants:
         case = draw_case(SEEDS[options.population] + number, num_windows=1)
         for language in LANGUAGES:
             columns += graded(named_log(case, language, options.population))
             num_logs += 1
     groups = summary(columns)
-    show(groups, console)
-    if options.errors:
-        wrong = Counter(
-            (column["style"], column["name"], column["truth"], column["role"])
-            for column in columns
-            if not column["marked"] and column["role"] != column["truth"]
-        )
-        for (style, name, truth, role), count in wrong.most_common():
-            console.print(f"{count} {style}: {name}: {role}, but {truth}", markup=False)
+    show(
+        ("columns", "unmarked roles right", "marked"),
+        [(name, share_text(group["right"]), share_text(group["marked"])) for name, group in groups.items()],
+    )
+    for column in columns:
+        if not column["marked"] and column["role"] != column["truth"]:
+            print(f"{column['style']}: {column['name']}: {column['role']}, but {column['truth']}")
     result = {
         "targets": {"right": "99 %", "marked": "at most 25 %"},
         "population": options.population,
-        "plants": stop - first,
+        "plants": len(options.plants),
         "logs": num_logs,
         "summary": groups,
         "seconds": time.process_time() - begun,
-        "machine": machine(),
     }
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(options.out, result)
 
 
 if __name__ == "__main__":

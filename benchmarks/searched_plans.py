@@ -1,6 +1,6 @@
 """Plans over ensembles: time and cost of the search with and without steps along the slope, on random plants.
 
-Run: .venv/bin/python benchmarks/searched_plans.py [--plants 12] [--first 5100000]
+Run: .venv/bin/python benchmarks/searched_plans.py [--plants 5100000:5100012]
 Writes benchmarks/results/searched_plans.json. About 3 minutes on one core, which should have no other work.
 
 The recipe `ensemble-memory` learns the logs of `stranger_plants.py` with few updates, which suffice for timing. Each
@@ -11,7 +11,6 @@ a plan without its expected path, and its mean cost relative to the search alone
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -19,18 +18,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
+from common import Row, arguments, one_thread, quantiles, write
 from exact_plans import HORIZON, ROWS
+from stranger_logs import frame_of, history_of, roles_of
 from stranger_plants import draw_case
-from strangers import frame_of, history_of, roles_of
-from train import machine
 
 import worldline
 from worldline.planning.base import Goal
 from worldline.planning.costs import Change
 from worldline.planning.planners.cem import CrossEntropy
 
-RESULT: Final = Path(__file__).parent / "results" / "searched_plans.json"
 PROBLEMS: Final = 10
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "search alone": {},
@@ -61,9 +58,9 @@ def plans(world: Any, case: Any, seed: int) -> tuple[list[float], list[float]]:
     return times_ms[2:], found[2:]
 
 
-def row(seed: int, folder: Path) -> dict[str, Any]:
+def row(seed: int, folder: Path) -> Row:
     """One plant."""
-    case, measured, place = draw_case(seed, HORIZON), dict[str, Any](seed=seed), folder / str(seed)
+    case, measured, place = draw_case(seed, HORIZON), Row(seed=seed), folder / str(seed)
     options: dict[str, Any] = {"recipe": "ensemble-memory", "set": {"training.num_updates": 300}}
     worldline.learn(frame_of(case), place, progress=None, edits=roles_of(case), **options)
     for name, settings in SETTINGS.items():
@@ -74,35 +71,25 @@ def row(seed: int, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Parses the command line and measures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plants", type=int, default=12)
-    parser.add_argument("--first", type=int, default=5_100_000, help="seed of the first plant")
-    parser.add_argument("--out", type=Path, default=RESULT)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = list[dict[str, Any]]()
+    """Measures each plant."""
+    options = arguments(__doc__, plants=range(5_100_000, 5_100_012))
+    one_thread()
+    rows = list[Row]()
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(options.first, options.first + options.plants):
+        for seed in options.plants:
             try:
                 rows.append(row(seed, Path(folder)))
             except (worldline.errors.WorldlineError, ValueError) as error:
                 rows.append({"seed": seed, "refused": str(error)})
             print(json.dumps(rows[-1]), flush=True)
-    measured = [one for one in rows if "refused" not in one]
-    summary = {
-        name: {
-            "processor time in ms, median and largest": np.quantile(
-                [one[name]["ms"] for one in measured], [0.5, 1]
-            ).tolist(),
-            "cost over the search alone": float(
-                np.exp(np.mean([np.log(one[name]["cost"] / one["search alone"]["cost"]) for one in measured]))
-            ),
+    measured, summary = [one for one in rows if "refused" not in one], {}
+    for name in SETTINGS:
+        relative = [np.log(one[name]["cost"] / one["search alone"]["cost"]) for one in measured]
+        summary[name] = {
+            "processor time in ms, by quantile": quantiles([one[name]["ms"] for one in measured], 0.5, 1),
+            "cost over the search alone": float(np.exp(np.mean(relative))),
         }
-        for name in SETTINGS
-    }
-    result = {"targets": TARGETS, "summary": summary, "plants": rows, "machine": machine()}
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    write(options.out, {"targets": TARGETS, "summary": summary, "plants": rows})
     print(json.dumps(summary, indent=1))
 
 

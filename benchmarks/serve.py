@@ -18,33 +18,29 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, which reads it once
 
-import argparse
 import asyncio
 import json
 import re
 import secrets
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-import torch
 import uvloop
+from common import Row, arguments, kept_or_temporary, one_thread, read, spread, stored, write
 from greenhouse_logs import record_greenhouse
 from numpy.typing import NDArray
-from train import machine
 from websockets.sync.client import connect
 
 import worldline
-from worldline.data.store import is_store, open_store
 from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.episode import Arrays, History
@@ -59,10 +55,8 @@ from worldline.world.bundle_io import save_world
 from worldline.world.local import LocalWorld
 from worldline.world.wire import CONTENT_TYPE, encode_call
 
-RESULT = Path(__file__).parent / "results" / "serve.json"
 WORLDLINE = str(Path(sys.executable).with_name("worldline"))
 CLIENTS, HORIZON, WARM_UP_S, PERIOD_S = 32, 8, 2.0, 0.02
-Row = dict[str, Any]
 
 BARS: Final = {
     "batching demo": "at least 4",
@@ -81,8 +75,7 @@ BARS: Final = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """A request, ready to be sent.
 
     Args:
@@ -304,11 +297,6 @@ def tail(worlds: dict[str, Path], folder: Path, seconds: float, repeats: int) ->
     }
 
 
-def spread(values: Sequence[float]) -> Row:
-    """Median, smallest and largest value."""
-    return {"median": float(np.median(values)), "min": min(values), "max": max(values)}
-
-
 def memory(worlds: dict[str, Path], folder: Path, calls: int) -> Row:
     """Growth of the resident memory over mixed calls, after a tenth of them."""
     cards = {name: worldline.open(path, device="cpu").describe() for name, path in worlds.items()}
@@ -503,8 +491,7 @@ def learned(folder: Path) -> dict[str, Path]:
         subprocess.run([WORLDLINE, "demo", "--out", str(folder / "demo-run")], check=True)
         (folder / "demo-run" / "world").rename(worlds["demo"])
     if not worlds["linear"].is_dir():
-        path = folder / "greenhouse-store"
-        store = open_store(path) if is_store(path) else record_greenhouse(path, num_episodes=288, seed=0)
+        store = stored(folder / "greenhouse-store", lambda path: record_greenhouse(path, num_episodes=288, seed=0))
         result = learn_world(store, greenhouse(store), folder=folder / "greenhouse-run")
         save_world(worlds["greenhouse"], result.world)
         episodes = [store.episode(number) for number in result.split.train]
@@ -513,36 +500,25 @@ def learned(folder: Path) -> dict[str, Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="folder of the worlds; default: a temporary one")
+    """Measures the parts, prints and writes each result."""
     parts = ("batching", "tail", "memory", "overhead", "control", "beside")
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--calls", type=int, default=100_000, help="calls of the part memory")
-    parser.add_argument("--steps", type=int, default=10_000, help="steps of the parts control and beside")
-    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
-    parser.add_argument("--repeats", type=int, default=3, help="repetitions of each part but memory")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+    options = arguments(__doc__, folder=Path, parts=parts, calls=100_000, steps=10_000, seconds=10.0, repeats=3)
+    one_thread()
+    figures = read(options.out) | {"bars": BARS}
+    with kept_or_temporary(options.folder) as folder:
         worlds = learned(folder)
-        figures: Row = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-        figures |= {"machine": machine(), "bars": BARS}
-        for part in given.parts:
-            if part == "batching":
-                figures[part] = batching(worlds, folder, given.seconds, given.repeats)
-            elif part == "tail":
-                figures[part] = tail(worlds, folder, given.seconds, given.repeats)
-            elif part == "memory":
-                figures[part] = memory(worlds, folder, given.calls)
-            elif part in ("control", "beside"):
-                measure = control if part == "control" else beside
-                figures[part] = measure(worlds, folder, given.steps, given.repeats)
-            else:
-                figures[part] = overhead(worlds, folder, given.seconds, given.repeats)
-            print(part, json.dumps(figures[part], indent=2))
-            RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+        for part in options.parts:
+            match part:
+                case "memory":
+                    figures[part] = memory(worlds, folder, options.calls)
+                case "control" | "beside":
+                    loop = control if part == "control" else beside
+                    figures[part] = loop(worlds, folder, options.steps, options.repeats)
+                case _:
+                    measure = {"batching": batching, "tail": tail, "overhead": overhead}[part]
+                    figures[part] = measure(worlds, folder, options.seconds, options.repeats)
+            print(part, json.dumps(figures[part], indent=2), flush=True)
+            write(options.out, figures)
 
 
 if __name__ == "__main__":

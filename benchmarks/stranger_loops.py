@@ -1,7 +1,7 @@
 """Control of the random plants of benchmarks/stranger_plants.py, as in benchmarks/closed_loop.py.
 
 Run: .venv/bin/python benchmarks/stranger_loops.py [--plants 7000000:7000010] [--episodes 3] [--budget 60]
-     [--evaluations 200] [--recipe auto] [--set planner.num_candidates=64] [--out FILE]
+     [--evaluations 200]
 Writes benchmarks/results/stranger_loops.json, one plant at a time.
 
 The last state of the cascade is controlled, to references in the middle 80 % of its logged values. The world and the
@@ -14,23 +14,18 @@ mean of the nonlinear ones.
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import closed_loop
 import numpy as np
-import torch
-from closed_loop import Pair, Task
-from foreign_cases import Case, action, exogenous, observed
+from closed_loop import Pair, Task, measure, show_cases, signal, uniform
+from common import Row, arguments, one_thread, write
 from plants import Run, Table
-from rich.console import Console
+from stranger_logs import filled
 from stranger_plants import Plant, draw_case
-from strangers import filled
 
-RESULT = Path(__file__).parent / "results" / "stranger_loops.json"
+from worldline.schema import Role, Schema
+
 PIECE = 200
 """Rows of the episodes that a recording is cut into."""
 SETTLE = 400
@@ -38,7 +33,7 @@ SETTLE = 400
 EACH_BAR, MEAN_BAR = 1.05, 0.9
 
 
-class Loop:
+class PlantLoop:
     """One copy of a random plant, after random actions."""
 
     def __init__(self, plant: Plant, draws: np.random.Generator) -> None:
@@ -85,23 +80,22 @@ def task_of(seed: int) -> Task:
     runs = [run for run in runs if len(run[1]) >= longest // 2]
     controlled = np.concatenate([seen[:, 0] for seen, *_ in runs])
     low, high = map(float, np.quantile(controlled, (0.1, 0.9)))
-    names = [f"y{n}" for n in range(len(plant.logged))]
-    quantities = (
-        *(observed(name, "") for name in names),
-        *(action(f"u{n}", "", *pair) for n, pair in enumerate(zip(plant.low, plant.high, strict=True))),
-        *(exogenous(f"d{n}", "") for n in range(plant.disturb.shape[1])),
+    signals = (
+        *(signal(f"y{n}", "") for n in range(len(plant.logged))),
+        *(signal(f"u{n}", "", Role.ACTION, *pair) for n, pair in enumerate(zip(plant.low, plant.high, strict=True))),
+        *(signal(f"d{n}", "", Role.EXOGENOUS) for n in range(plant.disturb.shape[1])),
     )
-
     rise = [reached(plant, 0.5 * unit) - reached(plant, -0.5 * unit) for unit in np.eye(num_actions)]
     return Task(
-        case=Case(record=lambda *_: runs, quantities=quantities, step_s=case.step_s, counts=(len(runs), 0)),
-        plant=lambda draws: Loop(plant, draws),
-        references=closed_loop.uniform((low,), (high,)),
+        schema=Schema(signals=signals, step_s=case.step_s),
+        record=lambda _: runs,
+        plant=lambda draws: PlantLoop(plant, draws),
+        references=uniform((low,), (high,)),
         tolerance={"y0": 0.1 * float(controlled.std())},
         change=tuple((0.2 * (plant.high - plant.low)).tolist()),
         first=tuple(((plant.low + plant.high) / 2).tolist()),
         horizon=20,
-        loops=tuple(Pair(signal="y0", action=n, sign=1 if up >= 0 else -1) for n, up in enumerate(rise)),
+        loops=tuple(Pair("y0", n, 1 if up >= 0 else -1) for n, up in enumerate(rise)),
     )
 
 
@@ -120,27 +114,16 @@ def summary(rows: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Measures plant by plant, writes and prints the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plants", default="7000000:7000010", help="seeds, A:B without B")
-    parser.add_argument("--episodes", type=int, default=3, help="test episodes per plant")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds for learning")
-    parser.add_argument("--recipe", default="auto", help="recipe of the world")
-    parser.add_argument("--set", action="append", default=[], help="setting, as in worldline learn")
-    parser.add_argument("--evaluations", type=int, default=200, help="evaluations for tuning the PID controller")
-    parser.add_argument("--out", type=Path, default=RESULT, help="file of results")
-    options, console, rows = parser.parse_args(), Console(width=160), dict[str, Any]()
-    options.seeds = 1
-    torch.set_num_threads(1)
-    for seed in range(*map(int, options.plants.split(":"))):
-        name, plant = str(seed), draw_case(seed).plant
-        closed_loop.TASKS[name] = task_of(seed)
-        rows[name] = closed_loop.measure(name, options, console) | {
-            "kind": plant.kind,
-            "nonlinear": plant.is_nonlinear,
-        }
-        options.out.write_text(json.dumps({"summary": summary(rows), "plants": rows}, indent=1) + "\n")
-        closed_loop.show(console, {name: rows[name]})
-    console.print(summary(rows))
+    options = arguments(__doc__, plants=range(7_000_000, 7_000_010), episodes=3, budget=60.0, evaluations=200)
+    one_thread()
+    rows: dict[str, Row] = {}
+    for seed in options.plants:
+        plant = draw_case(seed).plant
+        row = measure(str(seed), task_of(seed), options, seeds=1)
+        rows[str(seed)] = row | {"kind": plant.kind, "nonlinear": plant.is_nonlinear}
+        write(options.out, {"summary": summary(rows), "plants": rows})
+    show_cases(rows)
+    print(summary(rows))
 
 
 if __name__ == "__main__":

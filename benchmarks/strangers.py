@@ -1,49 +1,47 @@
 """First contact: random plants and logs that no development saw, from import to calibrated predictions.
 
-Run: .venv/bin/python benchmarks/strangers.py [--plants 0:200] [--budget 20] [--parts world,faults] [--peers 40]
-     [--peer-python PATH] [--jobs 2] [--cache FOLDER] [--out FILE]
+Run: .venv/bin/python benchmarks/strangers.py [--plants 0:200] [--budget 20] [--parts world faults] [--peers 40]
+     [--peer-python PATH] [--jobs 2] [--cache FOLDER]
 Writes benchmarks/results/strangers.json. `--plants A:B` names seeds; development used seeds from 1,000,000 on.
 
 benchmarks/stranger_plants.py draws a plant and its log for each seed. The part `world` imports the log and learns for
 20 s. It predicts 100 windows, simulated after the end of the log, from 1, 3, `context` and 60 rows. The part `faults`
 plants the faults of benchmarks/corrupted_logs.py. A fault counts if an oracle finds it, which knows the law of the
-clean log and the place. Peers (benchmarks/foreign_peers.py) get 60 s each, on the first plants.
+clean log and the place. Peers (benchmarks/forecast_peers.py) get 60 s each, on the first plants.
 
 Targets: see TARGETS.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from common import Row, arguments, quantiles, share, share_text, show, write
 from corrupted_logs import CORRUPTIONS, Log, faults_of, found_in, is_found, oracle_finds, schema_of, tracks_of
-from rich.console import Console
-from rich.table import Table as Printed
-from stranger_plants import HORIZON, Case, Table, draw_case
-from train import machine
+from stranger_logs import (
+    each_plant,
+    filled,
+    forecast,
+    frame_of,
+    history_of,
+    names_of,
+    peer_forecast,
+    roles_of,
+    spread_of,
+)
+from stranger_plants import HORIZON, Case, Table
 
 from worldline.data.quality.transition_model import TransitionModel, step_tables
-from worldline.episode import History
-from worldline.errors import InputError
 from worldline.schema import Schema
-from worldline.stats import wilson
 
-RESULT = Path(__file__).parent / "results" / "strangers.json"
-DEVELOPMENT: Final = 1_000_000
-"""First seed of the development plants."""
 LENGTHS: Final = ("1", "3", "context", "60")
 """Rows of a history."""
 STEP: Final = 10
@@ -69,48 +67,6 @@ TARGETS: Final = {
 }
 
 
-def frame_of(case: Case) -> Any:
-    """The log as a table with one row per observation; the action of a last row is that of the row before."""
-    import pandas as pd
-
-    parts, begin = [], 0.0
-    for number, (observed, actions, exogenous, step_s) in enumerate(case.episodes):
-        times = begin + np.concatenate([[0.0], np.cumsum(step_s)])
-        columns: dict[str, Any] = {"episode": np.full(len(observed), number)} if case.layout == "episodes" else {}
-        columns["time_s"] = times
-        columns |= {f"y{i}": observed[:, i] for i in range(observed.shape[1])}
-        for letter, table in (("u", actions), ("d", exogenous)):
-            columns |= {f"{letter}{i}": np.append(table[:, i], table[-1, i]) for i in range(table.shape[1])}
-        parts.append(pd.DataFrame(columns))
-        begin = times[-1] + 100 * case.step_s
-    return pd.concat(parts, ignore_index=True)
-
-
-def roles_of(case: Case) -> dict[str, dict[str, str]]:
-    """The roles that a user types."""
-    roles = {"y": "observation", "u": "action", "d": "exogenous"}
-    tables = dict(zip("yud", case.episodes[0][:3], strict=True))
-    return {f"{letter}{i}": {"role": roles[letter]} for letter, table in tables.items() for i in range(table.shape[1])}
-
-
-def history_of(case: Case, rows: int) -> tuple[History, dict[str, Table], dict[str, Table], Table]:
-    """Histories of `rows` observations of the later windows, the inputs after them, and the outcomes [W, T, p]."""
-    observed, actions, exogenous, _ = case.later
-    first, now = case.past - rows, case.past - 1
-    names = {letter: [f"{letter}{i}" for i in range(t.shape[2])] for letter, t in zip("yud", case.later, strict=False)}
-
-    def split(table: Table, letter: str, begin: int, end: int | None) -> dict[str, Table]:
-        return {name: table[:, begin:end, i : i + 1] for i, name in enumerate(names[letter])}
-
-    history = History(
-        observations=split(observed, "y", first, now + 1),
-        actions=split(actions, "u", first, now),
-        exogenous=split(exogenous, "d", first, now),
-    )
-    inputs = [split(table, letter, now, None) for table, letter in ((actions, "u"), (exogenous, "d"))]
-    return history, inputs[0], inputs[1], observed[:, now + 1 :]
-
-
 def training_tables(case: Case) -> tuple[list[tuple[Table, Table]], Table, Table]:
     """Standardised observations and inputs of each episode, and mean and deviation of the observations."""
     every = np.concatenate([episode[0] for episode in case.episodes])
@@ -125,15 +81,6 @@ def training_tables(case: Case) -> tuple[list[tuple[Table, Table]], Table, Table
         middle,
         spread,
     )
-
-
-def filled(table: Table) -> Table:
-    """The table [rows, n] with missing values interpolated."""
-    rows, table = np.arange(len(table)), table.copy()
-    for column in table.T:
-        known = np.isfinite(column)
-        column[:] = np.interp(rows, rows[known], column[known]) if known.any() else 0.0
-    return table
 
 
 def windows_of(episodes: Sequence[tuple[Table, Table]], rows: int, ahead: int) -> tuple[Table, Table, Table]:
@@ -254,18 +201,9 @@ def no_result() -> Any:
 def graded(case: Case, world: Any, rows: int, spread: Table) -> dict[str, Any]:
     """Errors, coverage, widths and trust of the later windows from histories of `rows` observations."""
     history, actions, exogenous, truth = history_of(case, rows)
-    card = world.describe()
-    refused = False
-    try:
-        prediction = world.predict(history, actions, exogenous=exogenous)
-    except InputError:  # later actions may exceed the logged range a little, which is part of first contact
-        refused = True
-        actions = {
-            name: np.clip(value, card.schema[name].low, card.schema[name].high) for name, value in actions.items()
-        }
-        prediction = world.predict(history, actions, exogenous=exogenous)
+    card, names = world.describe(), names_of(case)
+    prediction, actions, refused = forecast(world, history, actions, exogenous)
     steps = min(HORIZON, max(card.band_horizon, 1))
-    names = [f"y{i}" for i in range(truth.shape[2])]
     mean = np.concatenate([prediction.signals[name].mean for name in names], 2)
     error = np.abs(mean - truth) / spread
     trust = np.asarray(prediction.trust, float)
@@ -338,98 +276,42 @@ def faults_row(case: Case) -> dict[str, Any]:
     return rows
 
 
-def peer_rows(case: Case, python: str, cpu_s: float) -> dict[str, Any]:
-    """The 90 % interval of each peer's errors at step 10, and its error, from 25 rows or fewer."""
-    past = min(25, case.past)
-    now = case.past - 1
-    episodes = [one for one in case.episodes if len(one[1]) >= past + HORIZON]
-    if len(episodes) < 4:
-        episodes = [
-            (one[0][first : first + 201], one[1][first : first + 200], one[2][first : first + 200], one[3])
-            for one in episodes
-            for first in range(0, len(one[1]) - 199, 200)
-        ]
-    rows: dict[str, Any] = {}
-    if len(episodes) < 4:
-        return rows
-    inputs = [np.concatenate(one[1:3], 1) for one in episodes]
-    test_inputs = np.concatenate(case.later[1:3], 2)
-    spread = np.nanstd(np.concatenate([one[0] for one in case.episodes]), 0)
-    with tempfile.TemporaryDirectory() as folder:
-        problem = Path(folder) / "problem.npz"
-        np.savez(
-            problem,
-            observations=np.concatenate([filled(one[0]) for one in episodes]),
-            inputs=np.concatenate(inputs),
-            lengths=[len(one) for one in inputs],
-            steps=PEER_STEPS,
-            past=past,
-            test_observations=case.later[0][:, now - past + 1 : now + 1],
-            test_inputs=test_inputs[:, now - past + 1 : now + HORIZON],
-        )
-        for method in PEERS:
-            path = Path(folder) / f"{method}.npz"
-            command = [
-                python,
-                str(Path(__file__).parent / "foreign_peers.py"),
-                method,
-                str(problem),
-                str(path),
-                "0",
-                str(cpu_s),
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            if done.returncode or not path.exists():
-                rows[method] = {"failed": done.stderr[-300:]}
-                continue
-            with np.load(path) as answer:
-                error = np.abs(answer["predicted"] - case.later[0][:, now + np.array(PEER_STEPS)]) / spread
-            # The interval that holds the peer's whole paths, as our bands do, with hindsight of these windows.
-            usual = error.mean(0)
-            at = PEER_STEPS.index(STEP)
-            rows[method] = {
-                "error": float(np.sqrt((error[:, at] ** 2).mean(0)).mean()),
-                "width": (2 * np.quantile((error / usual).max(1), LEVEL, axis=0) * usual[at]).tolist(),
-            }
-    return rows
+def peer_row(case: Case, method: str, python: str) -> Row:
+    """The 90 % interval of a peer's errors at step 10, and its error, from 25 rows or fewer."""
+    answer = peer_forecast(case, method, python, PEER_STEPS, PEER_S)
+    if "failed" in answer:
+        return answer
+    error = np.abs(answer["predicted"] - case.later[0][:, case.past - 1 + np.array(PEER_STEPS)]) / spread_of(case)
+    # The interval that holds the peer's whole paths, as our bands do, with hindsight of these windows.
+    usual, at = error.mean(0), PEER_STEPS.index(STEP)
+    return {
+        "error": float(np.sqrt((error[:, at] ** 2).mean(0)).mean()),
+        "width": (2 * np.quantile((error / usual).max(1), LEVEL, axis=0) * usual[at]).tolist(),
+    }
 
 
-def measure(seed: int, budget_s: float, parts: Sequence[str], peers: bool, python: str, cache: Path) -> dict[str, Any]:
-    """All figures of a plant; kept in the cache."""
-    path = cache / f"{seed}.json"
-    row: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    wanted = [part for part in (*parts, *(["peers"] if peers else [])) if part not in row]
-    if not wanted:
-        return row
-    case = draw_case(seed)
+def measure(case: Case, row: Row, options: Any) -> Row:
+    """All figures of a plant."""
     plant = case.plant
     row |= {
-        "seed": seed,
-        "kind": plant.kind,
         "states": len(plant.tau),
         "logged": len(plant.logged),
         "nonlinear_hidden": plant.is_nonlinear and plant.has_hidden_state,
-        "policy": plant.policy,
-        "layout": case.layout,
-        "rows": sum(len(episode[0]) for episode in case.episodes),
-        "episodes": len(case.episodes),
         "flaws": case.flaws,
     }
-    if "world" in wanted:
+    if "world" in options.parts and "world" not in row:
         with tempfile.TemporaryDirectory() as folder:
-            row["world"] = world_row(case, budget_s, Path(folder))
-    if "faults" in wanted:
+            row["world"] = world_row(case, options.budget, Path(folder))
+    if "faults" in options.parts and "faults" not in row:
         row["faults"] = faults_row(case)
-    if "peers" in wanted:
-        row["peers"] = peer_rows(case, python, PEER_S)
-    path.write_text(json.dumps(row))
+    if case.seed - options.plants[0] < options.peers and "peers" not in row:
+        row["peers"] = {method: peer_row(case, method, options.peer_python) for method in PEERS}
     return row
 
 
-def share(hits: Sequence[bool]) -> dict[str, Any]:
-    """A share with its 95 % interval."""
-    count, rate = sum(map(bool, hits)), wilson(sum(map(bool, hits)), max(1, len(hits)))
-    return {"count": count, "of": len(hits), "low": rate.low, "high": rate.high}
+def hits(values: Sequence[object]) -> Row:
+    """The share of true values."""
+    return share(sum(map(bool, values)), len(values))
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -438,11 +320,11 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     learned = [row for row in worlds if not row["stopped"] and not row["error"]]
     found: dict[str, Any] = {
         "plants": len(rows),
-        "nonlinear with hidden state": share([row["nonlinear_hidden"] for row in rows]),
-        "crashes": share([bool(row["error"]) for row in worlds]),
-        "correct logs that stop learn": share([bool(row["stopped"]) for row in worlds]),
-        "correct logs with a finding": share([bool(row.get("misaligned") or row["findings"]) for row in worlds]),
-        "bands at level 0.9": share([row["band_level"] >= LEVEL - 1e-9 for row in learned]),
+        "nonlinear with hidden state": hits([row["nonlinear_hidden"] for row in rows]),
+        "crashes": hits([bool(row["error"]) for row in worlds]),
+        "correct logs that stop learn": hits([bool(row["stopped"]) for row in worlds]),
+        "correct logs with a finding": hits([bool(row.get("misaligned") or row["findings"]) for row in worlds]),
+        "bands at level 0.9": hits([row["band_level"] >= LEVEL - 1e-9 for row in learned]),
     }
     for label in LENGTHS:
         cells = [(row, row["lengths"][label]) for row in learned if label in row["lengths"]]
@@ -450,25 +332,25 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         few = [cell["low_trust"] for row, cell in cells if row["calibration_episodes"] < 20]
         coverage = [cell["coverage"] for _, cell in cells if "coverage" in cell]
         found[f"from {label} rows"] = {
-            "plants whose inputs are refused": share([cell["refused"] for _, cell in cells]),
+            "plants whose inputs are refused": hits([cell["refused"] for _, cell in cells]),
             "windows that violate": int(sum(cell["violations"] for _, cell in cells)),
             "low trust, many blocks": [float(np.mean(many)) if many else None, len(many)],
             "low trust, few blocks": [float(np.mean(few)) if few else None, len(few)],
             "coverage": float(np.mean(coverage)) if coverage else None,
-            "plants below 0.8": share([one < 0.8 for one in coverage]),
+            "plants below 0.8": hits([one < 0.8 for one in coverage]),
         }
         for key in ("linear", "recursive") if label in ("1", "3") else ():
             ratios = sorted(cell["error"] / cell[key] for _, cell in cells if key in cell)
             found[f"from {label} rows"][f"error against {key}"] = (
-                {str(q): float(np.quantile(ratios, q)) for q in (0.5, 0.9, 0.99, 1.0)} if ratios else None
+                quantiles(ratios, 0.5, 0.9, 0.99, 1.0) if ratios else None
             )
     faults = [row["faults"] for row in rows if "faults" in row]
     for label in CORRUPTIONS:
         pairs = [row[label] for row in faults if label in row]
-        found[f"fault: {label}"] = share([hit for hit, known in pairs if known]) | {
-            "all": share([hit for hit, _ in pairs])
+        found[f"fault: {label}"] = hits([hit for hit, known in pairs if known]) | {
+            "all": hits([hit for hit, _ in pairs])
         }
-    found["clean logs of the faults with a finding"] = share([bool(row["clean"]) for row in faults])
+    found["clean logs of the faults with a finding"] = hits([bool(row["clean"]) for row in faults])
     found["width against the best peer"] = widths(rows)
     return found
 
@@ -491,8 +373,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Names and figures as text."""
     for name, value in values.items():
         if isinstance(value, dict) and "of" in value:
-            text = f"{value['count']} of {value['of']} ({100 * value['low']:.1f} to {100 * value['high']:.1f} %)"
-            yield f"{prefix}{name}", text
+            yield f"{prefix}{name}", share_text(value)
         elif isinstance(value, dict):
             yield from flat(value, f"{prefix}{name}: ")
         else:
@@ -501,44 +382,18 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def main() -> None:
     """Measures each plant; writes and prints the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plants", default="0:200", help="seeds, A:B without B")
-    parser.add_argument("--budget", type=float, default=20.0, help="seconds of learning per plant")
-    parser.add_argument("--parts", default="world,faults", help="world, faults or both")
-    parser.add_argument("--peers", type=int, default=0, help="number of plants on which peers are measured")
-    parser.add_argument("--peer-python", default=sys.executable, help="Python of the peers' environment")
-    parser.add_argument("--jobs", type=int, default=1, help="plants at once, one thread each")
-    parser.add_argument("--cache", type=Path, help="folder that keeps the figures of each plant")
-    parser.add_argument("--out", type=Path, default=RESULT, help="file of results")
-    options = parser.parse_args()
-    first, stop = map(int, options.plants.split(":"))
-    cache = options.cache or Path(tempfile.mkdtemp())
-    cache.mkdir(parents=True, exist_ok=True)
-    console, rows = Console(), list[dict[str, Any]]()
-    call = partial(
-        measure, budget_s=options.budget, parts=options.parts.split(","), python=options.peer_python, cache=cache
-    )
-    with ProcessPoolExecutor(options.jobs, initializer=one_thread) as pool:
-        futures = [pool.submit(call, seed, peers=seed - first < options.peers) for seed in range(first, stop)]
-        for future in futures:
-            rows.append(future.result())
-            world = rows[-1].get("world", {})
-            console.print(
-                rows[-1]["seed"], rows[-1]["kind"], world.get("recipe"), world.get("stopped"), world.get("error")
-            )
-    table, figures = Printed("figure", "value"), summary(rows)
-    for pair in flat(figures):
-        table.add_row(*pair)
-    console.print(table)
-    result = {"targets": TARGETS, "summary": figures, "plants": rows, "budget_s": options.budget, "machine": machine()}
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def one_thread() -> None:
-    """One thread per process: several threads on two busy cores are slower."""
-    import torch
-
-    torch.set_num_threads(1)
+    options = arguments(
+        __doc__, plants=range(200), budget=20.0, parts=("world", "faults"), peers=0, peer_python=sys.executable, jobs=1,
+        cache=Path,
+    )  # fmt: skip
+    rows = list[Row]()
+    for row in each_plant(partial(measure, options=options), options, HORIZON):
+        rows.append(row)
+        world = row.get("world", {})
+        print(row["seed"], row["kind"], world.get("recipe"), world.get("stopped"), world.get("error"), flush=True)
+    figures = summary(rows)
+    show(("figure", "value"), list(flat(figures)))
+    write(options.out, {"targets": TARGETS, "summary": figures, "plants": rows, "budget_s": options.budget})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Training of LeWM against stable-worldmodel 0.1.1, and of the small JEPA, on a CPU.
 
-Run: .venv/bin/python benchmarks/train.py [--quick] [--threads N] [--peer PYTHON] [--cache FOLDER]
-Writes benchmarks/results/train.json (with --quick into the cache folder).
+Run: .venv/bin/python benchmarks/train.py [--quick] [--threads N] [--peer PYTHON]
+Writes benchmarks/results/train.json (with --quick only prints).
 
 Both sides start from the same weights and train on the same windows of 4 frames, with the same draws of dropout and of
 SIGReg's directions. First they take 20 steps in float32, whose losses are compared. Then they alternate, a few steps
@@ -11,25 +11,17 @@ with the peer's autocast. The peer receives normalized pictures; ours starts fro
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
+from common import Peer, Row, arguments, peer_python, ratio_interval, show, show_bars, spread, write
 from train_peer import CLIP_NORM, follow, make_optimizer, timed
 
 from worldline.models.base import Inputs, Window, WorldModel
@@ -38,7 +30,6 @@ from worldline.models.lewm import Lewm, LewmConfig, WholeLinear
 from worldline.models.lewm_checkpoint import from_published
 from worldline.schema import Kind, Role, Schema, Signal
 
-HERE = Path(__file__).parent
 NUM_FRAMES, NUM_ACTIONS = 4, 10
 PUBLISHED_WEIGHT = 0.09
 TOLERANCE = 1e-4
@@ -53,15 +44,9 @@ KERNELS = {
 """Parts of operator names by purpose; an operator belongs to the first match."""
 PEER_PACKAGES = (
     *("stable-worldmodel==0.1.1", "transformers>=5,<6"),
-    *(
-        "imageio[ffmpeg]",
-        "opencv-python-headless",
-        "pygame",
-        "pymunk",
-        "shapely",
-    ),  # the peer imports them unconditionally
+    # The peer imports these unconditionally.
+    *("imageio[ffmpeg]", "opencv-python-headless", "pygame", "pymunk", "shapely"),
 )
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,46 +126,6 @@ def update(
     return float(loss.detach())
 
 
-def peer_python(cache: Path) -> str:
-    """Creates the environment with the peer once; returns its Python."""
-    home = cache / "train-peer"
-    python = home / "bin" / "python"
-    if not (home / "complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-        (home / "complete").touch()
-    return str(python)
-
-
-class Peer:
-    """A process of the peer that runs one of the files `*_peer.py` in its environment."""
-
-    def __init__(self, python: str, script: str, folder: Path) -> None:
-        command = [python, str(HERE / script), "serve", str(folder)]
-        self.log = folder / "peer.log"
-        with self.log.open("w") as errors:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
-            )
-
-    def ask(self, do: str, **what: object) -> Row:
-        """The answer to a request."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(json.dumps({"do": do, **what}), file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the peer failed at {do} {what}:\n{self.log.read_text()[-2000:]}")
-        reply: Row = json.loads(line)
-        return reply
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def measure_size(peer: Peer, folder: Path, size: Size, threads: int, plan: Plan) -> Row:
     """Measures both sides at one image size."""
     draw(folder, size, plan.seed)
@@ -212,7 +157,7 @@ def take_turns(peer: Peer, training: Ours, size: Size, plan: Plan, *, half: bool
             runs["theirs"].append(other)
     rates = {side: [one["windows"] / one["wall_s"] for one in measured] for side, measured in runs.items()}
     busy = {side: [one["windows"] / one["cpu_s"] for one in measured] for side, measured in runs.items()}
-    result: Row = {"ratio": interval(**rates), "ratio_per_cpu_s": interval(**busy)}
+    result: Row = {"ratio": ratio_interval(**rates), "ratio_per_cpu_s": ratio_interval(**busy)}
     for side, flops in flops_per_window(size).items():
         result[side] = {
             "windows_per_s": spread(rates[side]),
@@ -309,20 +254,6 @@ def measure_jepa(threads: int, plan: Plan) -> Row:
     return {"batch": batch, "length": length, "frames_per_s": spread(rates[2:])}
 
 
-def spread(values: Sequence[float]) -> Row:
-    """Median, minimum, maximum and all repetitions."""
-    rounded = [round(value, 3) for value in values]
-    return {"median": statistics.median(rounded), "low": min(rounded), "high": max(rounded), "repeats": rounded}
-
-
-def interval(*, ours: Sequence[float], theirs: Sequence[float]) -> Row:
-    """The median ratio of neighbouring repetitions, with a 95 % bootstrap interval."""
-    ratios = np.array(ours) / np.array(theirs)
-    draws = np.random.default_rng(0).choice(ratios, (4000, len(ratios)))
-    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-    return {"median": round(float(np.median(ratios)), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
-
-
 def largest_difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Largest relative difference of two loss curves."""
     return max(abs(mine - other) / abs(other) for mine, other in zip(ours, theirs, strict=True))
@@ -330,19 +261,18 @@ def largest_difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 def measure(python: str, threads: int, plan: Plan) -> Row:
     """Everything."""
-    result: Row = {"plan": asdict(plan), "threads": threads, "machine": machine(), "peak_gflops": measure_peak(threads)}
+    result: Row = {"plan": asdict(plan), "threads": threads, "peak_gflops": measure_peak(threads)}
     result["jepa"] = measure_jepa(threads, plan)
     with tempfile.TemporaryDirectory() as folder:
-        peer = Peer(python, "train_peer.py", Path(folder))
+        peer = Peer(python, Path(__file__).with_name("train_peer.py"), "serve", folder)
         result["peer_versions"] = peer.ask("versions")
         result["sizes"] = []
         for size in plan.sizes:
-            Console(stderr=True).print(f"side by side: {size.image} px", style="dim")
+            print(f"side by side: {size.image} px", flush=True)
             result["sizes"].append(measure_size(peer, Path(folder), size, threads, plan))
         peer.close()
     again = measure_peak(threads)
     result["peak_gflops"] = {kind: max(value, again[kind]) for kind, value in result["peak_gflops"].items()}
-    result["machine"]["load_after"] = os.getloadavg()[0]
     return result | {"bars": bars(result)}
 
 
@@ -359,65 +289,47 @@ def bars(result: Row) -> Row:
     return found
 
 
-def machine() -> Row:
-    """The machine and the versions."""
-    facts = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
-    facts = {name.strip(): text.strip() for name, text in facts.items()}
-    return {
-        "cpu": facts.get("model name", platform.machine()),
-        "cpu_flags": [flag for flag in facts.get("flags", "").split() if flag.startswith(("avx512", "amx"))],
-        "cores": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("numpy", "torch")},
-    }
-
-
-def show(result: Row) -> None:
+def show_sizes(result: Row) -> None:
     """Prints the results."""
-    table = Table("image", "precision", "ours, windows/s", "peer", "ratio", "95 %", "per CPU-s", "of peak")
+    header = (
+        "image",
+        "precision",
+        "ours, windows/s",
+        "peer",
+        "ratio",
+        "95 %",
+        "per CPU-s",
+        "of peak",
+        "shares of time",
+    )
+    rows = []
     for size in result["sizes"]:
         for kind in BARS:
-            row = size[kind]
-            peak = result["peak_gflops"][kind]
-            table.add_row(
-                f"{size['image']} px x {size['batch']}",
-                kind,
-                *(f"{row[side]['windows_per_s']['median']:.2f}" for side in ("ours", "theirs")),
-                f"{row['ratio']['median']:.2f}",
-                f"{row['ratio']['low']:.2f}-{row['ratio']['high']:.2f}",
-                f"{row['ratio_per_cpu_s']['median']:.2f}",
-                f"{row['ours']['gflops'] / peak:.0%}, {row['theirs']['gflops'] / peak:.0%}",
+            row, peak = size[kind], result["peak_gflops"][kind]
+            rows.append(
+                (
+                    f"{size['image']} px x {size['batch']}",
+                    kind,
+                    *(row[side]["windows_per_s"]["median"] for side in ("ours", "theirs")),
+                    row["ratio"]["median"],
+                    f"{row['ratio']['low']:.2f} to {row['ratio']['high']:.2f}",
+                    row["ratio_per_cpu_s"]["median"],
+                    f"{row['ours']['gflops'] / peak:.0%}, {row['theirs']['gflops'] / peak:.0%}",
+                    row["ours"]["shares_of_time"],
+                )
             )
-    console = Console()
-    console.print(table)
-    for size in result["sizes"]:
-        for kind in BARS:
-            shares = ", ".join(f"{name} {share:.0%}" for name, share in size[kind]["ours"]["shares_of_time"].items())
-            console.print(f"{size['image']} px, {kind}: {shares}")
-    for name, bar in result["bars"].items():
-        values = ", ".join(f"{key} {value:.3g}" for key, value in bar.items() if key != "met")
-        console.print(f"{'met   ' if bar['met'] else 'missed'} {name}: {values}")
+    show(header, rows)
+    show_bars(result["bars"])
 
 
 def main() -> None:
     """Measures, writes and prints the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(tempfile.gettempdir()) / "worldline-benchmark-data"
-    parser.add_argument("--peer", help="Python of an environment with the peer; default: create one in the cache")
-    parser.add_argument("--cache", type=Path, default=default, help="folder for that environment")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of each side")
-    parser.add_argument("--quick", action="store_true", help="small batches and few steps, as a smoke test")
-    options = parser.parse_args()
-    options.cache.mkdir(parents=True, exist_ok=True)
-    begin = time.monotonic()
-    result = measure(
-        options.peer or peer_python(options.cache.absolute()), options.threads, QUICK if options.quick else Plan()
-    )
-    result["elapsed_s"] = round(time.monotonic() - begin)
-    folder = options.cache if options.quick else HERE / "results"
-    (folder / "train.json").write_text(json.dumps(result, indent=1) + "\n")
-    show(result)
+    options = arguments(__doc__, peer="", threads=os.cpu_count() or 1, quick=False)
+    python = options.peer or peer_python("train-peer", PEER_PACKAGES)
+    result = measure(python, options.threads, QUICK if options.quick else Plan())
+    if not options.quick:
+        write(options.out, result)
+    show_sizes(result)
 
 
 if __name__ == "__main__":

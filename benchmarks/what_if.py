@@ -20,10 +20,6 @@ the episode, and inference from an episode with the friction and gusts of anothe
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from common import arguments, one_thread, show, write
 from numpy.typing import NDArray
 
 import worldline
@@ -49,7 +45,6 @@ from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 from worldline_exam.labs.gusty_puck import START_SPREAD, GustyPuck
 
-RESULT = Path(__file__).parent / "results" / "what_if.json"
 NUM_EPISODES, NUM_STEPS, AT = 240, 40, 2
 NUM_UPDATES = 500
 """Updates of the learned world."""
@@ -225,39 +220,20 @@ def met(rows: Mapping[str, Figures]) -> bool:
     return good and all(rows[name]["hidden_cause"][2] < 0 for name in MUST_FAIL)
 
 
-def show(figures: Figures) -> None:
-    print(f"\ntraining seed {figures['seed']} ({figures['learn_s']} s to record and learn)")
-    print(f"{'':<28}{'error':>10}  {'hidden cause':<28}{'noise':<30}{'ms':>6}")
-    for name, row in figures["rows"].items():
-        scores = ["{:.2f} ({:.2f} to {:.2f})".format(*row[part]) for part in ("hidden_cause", "noise")]
-        print(f"{name:<28}{row['error']:>10.2g}  {scores[0]:<28}{scores[1]:<30}{row['milliseconds']:>6.1f}")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="number of training seeds: 0, 1, ...")
-    parser.add_argument("--scenes", type=int, default=400, help="number of scenes per seed")
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    """Measures each training seed; writes and prints the results."""
+    options = arguments(__doc__, seeds=3, scenes=400)
+    one_thread()
     runs = []
-    for seed in range(given.seeds):
+    for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(measure(seed, given.scenes, Path(folder)))
-        show(runs[-1])
-    figures = {
-        "scenes": given.scenes,
-        "episodes": NUM_EPISODES,
-        "met": all(one["met"] for one in runs),
-        "device": f"CPU, {os.cpu_count()} cores, {given.threads} thread{'s' if given.threads > 1 else ''} used",
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "runs": runs,
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(figures, indent=1) + "\n")
-    print(f"\ntarget met in every seed: {'yes' if figures['met'] else 'NO'}")
+            runs.append(measure(seed, options.scenes, Path(folder)))
+        rows = runs[-1]["rows"]
+        header = ("prediction", *next(iter(rows.values())))
+        show(header, [(name, *row.values()) for name, row in rows.items()], title=f"training seed {seed}")
+    met = all(one["met"] for one in runs)
+    write(options.out, {"scenes": options.scenes, "episodes": NUM_EPISODES, "met": met, "runs": runs})
+    print(f"target met in every seed: {met}")
 
 
 if __name__ == "__main__":

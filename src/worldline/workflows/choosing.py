@@ -1,7 +1,7 @@
 """Chooses the recipe of a world of vectors: every candidate is tried, and the best is trained further.
 
 A linear model is fitted first, in seconds. It is the reference of all candidates, and the result if none of them beats
-it. docs/howto/how-learning-chooses.md explains the rule, and benchmarks/foreign.py measures it.
+it. docs/howto/how-learning-chooses.md explains the rule, and benchmarks/stranger_errors.py measures it.
 """
 
 from __future__ import annotations

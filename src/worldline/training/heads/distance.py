@@ -38,8 +38,7 @@ FAR_SHARPNESS, FAR_WEIGHT, STEP_WEIGHT = 0.1, 0.3, 30.0
 """Sharpness and weight of the term for far pairs, and weight of the term for single steps, in the loss of the distance;
 chosen on Two Rooms (benchmarks/log/demo.md)."""
 PICTURE_WEIGHT: Final = 3.0
-"""Weight of the distance between a state and its images, for benchmarks/picture_goals.py. A large one draws states
-together."""
+"""Weight of the distance between a state and its images. A large one draws states together."""
 JOINT_SHARE: Final = 0.5
 """Share of the updates, the last ones, in which image-only goals train the embedding of states."""
 

@@ -1,7 +1,8 @@
-"""The peers of benchmarks/foreign.py: runs in their environment and imports nothing of worldline.
+"""Forecasting methods that `learn` is compared with on random plants. Runs in a separate environment.
 
-`python foreign_peers.py METHOD PROBLEM ANSWER SEED CPU_S` reads the problem, an npz file of benchmarks/foreign.py. It
+`python forecast_peers.py METHOD PROBLEM ANSWER CPU_S` reads the problem, an npz file of benchmarks/stranger_logs.py. It
 writes the predictions as npz. The process ends if it uses more than CPU_S seconds of processor time after its imports.
+The environment needs numpy, torch and lightgbm; nothing of worldline is imported.
 
 All methods standardise with the training log. They choose their settings on the last fifth of its episodes by the error
 that the benchmark reports. The linear methods are fitted to all episodes afterwards.
@@ -16,11 +17,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -158,12 +157,6 @@ def best(candidates: Iterator[tuple[float, Any]]) -> Any:
     found = list(candidates)
     errors = [error if np.isfinite(error) else np.inf for error, _ in found]
     return found[int(np.argmin(errors))][1]
-
-
-def persistence(problem: Problem) -> Predict:
-    """Repeats the last observation."""
-    del problem
-    return lambda windows: np.repeat(windows.observed[:, -1:], windows.horizon, 1)
 
 
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24)
@@ -499,151 +492,23 @@ def gru(problem: Problem) -> Predict:
     return predict
 
 
-NARMAX_CANDIDATES = ((1, 2), (1, 6), (1, 12), (1, 24), (2, 2), (2, 4))
-"""Degrees of the polynomial and numbers of lags."""
-NARMAX_TERMS, NARMAX_ROWS = 40, 4000
-
-
-def narmax(problem: Problem) -> Predict:
-    """Polynomial NARX models of degree 1 or 2. sysidentpy selects the terms; validation chooses degree and lags.
-
-    Other observations are inputs of a model. Coefficients are fitted again to all episodes, without the joints between
-    them. The models of all observations are rolled out together.
-    """
-    checks = problem.windows(problem.validation)
-
-    def tried() -> Iterator[tuple[float, tuple[int, list[Any]]]]:
-        for degree, lags in NARMAX_CANDIDATES:
-            if problem.time_left(0.6):
-                terms = [narmax_terms(problem, one, lags, degree) for one in range(checks.truth.shape[2])]
-                predict = narmax_model(problem.fitted, lags, terms)
-                yield float(problem.error(predict(checks), checks.truth).mean()), (lags, terms)
-
-    lags, terms = best(tried())
-    return narmax_model(problem.episodes, lags, terms)
-
-
-def narmax_terms(problem: Problem, target: int, lags: int, degree: int) -> Any:
-    """The terms of the model of one observation, in the code of sysidentpy: 1000 * variable + lag per factor."""
-    selection = import_module("sysidentpy.model_structure_selection")
-    basis = import_module("sysidentpy.basis_function").Polynomial(degree=degree)
-    estimation = import_module("sysidentpy.parameter_estimation")
-    seen = np.concatenate([observed[:-1] for observed, _ in problem.fitted])[:NARMAX_ROWS]
-    given = np.concatenate([inputs for _, inputs in problem.fitted])[:NARMAX_ROWS]
-    others = np.concatenate([np.delete(seen, target, 1), given], 1)
-    model = selection.FROLS(
-        order_selection=True,
-        n_info_values=NARMAX_TERMS,
-        ylag=lags,
-        xlag=lags if others.shape[1] == 1 else [list(range(1, lags + 1))] * others.shape[1],
-        info_criteria="bic",
-        estimator=estimation.LeastSquares(),
-        basis_function=basis,
-    )
-    model.fit(X=others, y=seen[:, [target]])
-    return model.final_model
-
-
-def narmax_model(episodes: Episodes, lags: int, terms: list[Any]) -> Predict:
-    """Coefficients by least squares, and joint recursive predictions."""
-    seen, given, following = rows(episodes, lags)
-    weights = [
-        np.linalg.lstsq(narmax_features(seen, given, one, codes), following[:, one], rcond=None)[0]
-        for one, codes in enumerate(terms)
-    ]
-
-    def step(seen: Table, given: Table) -> Table:
-        pairs = enumerate(zip(terms, weights, strict=True))
-        return np.stack([narmax_features(seen, given, one, codes) @ weight for one, (codes, weight) in pairs], -1)
-
-    return partial(roll, step, lags)
-
-
-def narmax_features(seen: Table, given: Table, target: int, codes: Any) -> Table:
-    """The products [N, terms] of lagged variables; variable 1 is the target, then other observations, then inputs."""
-    others = [one for one in range(seen.shape[2]) if one != target]
-    variables = np.concatenate([seen[..., [target, *others]], given], -1)
-    found = []
-    for code in np.asarray(codes, int):
-        factors = [variables[:, -(one % 1000), one // 1000 - 1] for one in code if one]
-        found.append(np.prod(factors, axis=0) if factors else np.ones(len(seen)))
-    return np.stack(found, -1)
-
-
-STATE_SIZE, STATE_WIDTH = 12, 64
-
-
-@cache
-def neuromancer_modules() -> tuple[Any, Any]:
-    """The modules of blocks and systems. Importing the whole package, with its trackers, takes 50 s."""
-    spec = find_spec("neuromancer")
-    assert spec is not None
-    package = ModuleType("neuromancer")
-    package.__path__ = list(spec.submodule_search_locations or ())
-    sys.modules["neuromancer"] = package
-    return import_module("neuromancer.modules.blocks"), import_module("neuromancer.system")
-
-
-def neuromancer(problem: Problem) -> Predict:
-    """A neural state-space model of neuromancer: the past gives the first state, and residual steps follow."""
-    torch, (blocks, systems) = import_module("torch"), neuromancer_modules()
-    torch.manual_seed(problem.seed)
-    windows, checks = problem.windows(problem.fitted, stride=1), problem.windows(problem.validation)
-    outputs, given, past = windows.observed.shape[2], windows.inputs.shape[2], problem.past
-    layers = {"hsizes": [STATE_WIDTH, STATE_WIDTH], "nonlin": torch.nn.SiLU}
-    encoder = blocks.MLP(past * outputs + (past - 1) * given, STATE_SIZE, **layers)
-    change = blocks.MLP(STATE_SIZE + given, STATE_SIZE, **layers)
-    readout = blocks.Linear(STATE_SIZE, outputs)
-
-    def step(state: Any, inputs: Any) -> Any:
-        return torch.clamp(state + 0.1 * change(torch.cat([state, inputs], -1)), -100, 100)
-
-    system = systems.System([systems.Node(step, ["x", "u"], ["x"], name="step")], nsteps=windows.horizon)
-
-    def forward(observed: Any, inputs: Any) -> Any:
-        before = torch.cat([observed.flatten(1), inputs[:, : past - 1].flatten(1)], 1)
-        states = system({"x": encoder(before)[:, None], "u": inputs[:, past - 1 :]})["x"][:, 1:]
-        return torch.clamp(readout(states), -LIMIT, LIMIT)
-
-    tensors = [torch.tensor(one, dtype=torch.float32) for one in (windows.observed, windows.inputs, windows.truth)]
-
-    def loss() -> Any:
-        index = torch.randint(len(tensors[0]), (GRU_BATCH,))
-        observed, inputs, truth = (one[index] for one in tensors)
-        return ((forward(observed, inputs) - truth).pow(2).mean((0, 2)) + 1e-6).sqrt().mean()
-
-    def predict(given: Pasts) -> Table:
-        with torch.no_grad():
-            observed, inputs = (torch.tensor(one, dtype=torch.float32) for one in (given.observed, given.inputs))
-            return np.asarray(forward(observed, inputs).numpy(), np.float64)
-
-    weights = [weight for module in (encoder, change, readout) for weight in module.parameters()]
-    train(problem, 1.0, weights, loss, predict, checks)
-    return predict
-
-
 METHODS: dict[str, Callable[[Problem], Predict]] = {
-    "persistence": persistence,
     "arx": arx,
     "subspace": subspace,
     "lightgbm": lightgbm,
     "mlp-ensemble": mlp_ensemble,
     "gru": gru,
-    "narmax": narmax,
-    "neuromancer": neuromancer,
 }
-"""The methods by name. The first three are linear."""
+"""The methods by name. The first two are linear."""
 IMPORTS: dict[str, Callable[[], object]] = {
     "lightgbm": lambda: import_module("lightgbm"),
     "mlp-ensemble": lambda: import_module("torch._dynamo"),  # its optimisers import it
     "gru": lambda: import_module("torch._dynamo"),
-    "narmax": lambda: import_module("sysidentpy.model_structure_selection"),
-    "neuromancer": lambda: (import_module("torch._dynamo"), neuromancer_modules()),
 }
 """Imports of a method, which do not count as its processor time."""
 
 
-def answer(method: str, stored: dict[str, Any], seed: int, cpu_s: float) -> dict[str, Any]:
+def answer(method: str, stored: dict[str, Any], cpu_s: float) -> dict[str, Any]:
     """Fits a method and predicts the test windows at the scored steps."""
     begun_s = time.process_time()
     inputs = stored["inputs"]
@@ -656,7 +521,7 @@ def answer(method: str, stored: dict[str, Any], seed: int, cpu_s: float) -> dict
         for one, given in zip(seen, np.split(inputs.astype(float), ends[:-1]), strict=True)
     ]
     steps = tuple(int(step) for step in stored["steps"])
-    problem = Problem(episodes=episodes, steps=steps, past=int(stored["past"]), seed=seed, cpu_s=cpu_s, begun_s=begun_s)
+    problem = Problem(episodes=episodes, steps=steps, past=int(stored["past"]), seed=0, cpu_s=cpu_s, begun_s=begun_s)
     predict = METHODS[method](problem)
     fitted_s = time.process_time() - begun_s
     test = Pasts(
@@ -670,14 +535,14 @@ def answer(method: str, stored: dict[str, Any], seed: int, cpu_s: float) -> dict
 
 def main() -> None:
     """Answers one problem."""
-    method, problem, path, seed, cpu_s = sys.argv[1:]
+    method, problem, path, cpu_s = sys.argv[1:]
     warnings.simplefilter("ignore")
     IMPORTS.get(method, lambda: None)()
     limit = math.ceil(time.process_time() + float(cpu_s))
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     with np.load(problem) as file:
         stored = {name: file[name] for name in file.files}
-    np.savez(Path(path), **answer(method, stored, int(seed), float(cpu_s)))
+    np.savez(Path(path), **answer(method, stored, float(cpu_s)))
 
 
 if __name__ == "__main__":
