@@ -243,7 +243,7 @@ def test_the_best_weights_are_kept(
 
     steps, model, last = [0], build(), build()
     model.__class__ = last.__class__ = Fading
-    config = replace(SHORT, num_updates=200, batch_size=32, num_checks=10, learning_rate=1e-2, choose=choose)
+    config = replace(SHORT, num_updates=120, batch_size=32, num_checks=6, learning_rate=1e-2, choose=choose)
 
     def see(now: Progress) -> None:
         steps.insert(0, now.step)
