@@ -160,22 +160,16 @@ def test_a_folder_with_anything_else_in_it_is_never_replaced(bundle: Path, tmp_p
         "../evil.json",
         "/tmp/evil.json",
         "a/b/c.json",
-        "./schema.json",
-        "..json/x.json",
         ".hidden.json",
         "a\\b.json",
-        "a//b.json",
         "C:evil.json",
         "nul\0.json",
-        "line\n.json",
         "x.json\n",
         "model.pkl",
-        "model.pt",
         "code.py",
         "manifest.json",
         "",
         "x" * 200 + ".json",
-        "heads/.json",
     ],
 )
 def test_unsafe_names_are_neither_written_nor_read(bundle: Path, name: str) -> None:
@@ -257,7 +251,6 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "broken manifest": (write("manifest.json", b'{"format": 1,'), r"manifest\.json: not JSON"),
     "nested manifest": (write("manifest.json", b"[" * 100_000), r"manifest\.json: not JSON"),
     "a list for a manifest": (write("manifest.json", b"[1]"), r"manifest\.json: format None"),
-    "a pickle for a manifest": (write("manifest.json", pickle.dumps({"format": 1})), r"manifest\.json: not JSON"),
     "future format": (
         set_key("format", BUNDLE_FORMAT + 1),
         rf"format {BUNDLE_FORMAT + 1}, but .* reads {BUNDLE_FORMAT}\. Upgrade",
@@ -308,13 +301,8 @@ HOSTILE_TENSORS: dict[str, bytes] = {
     "header longer than the file": safetensors({}, length=3),
     "header over the limit": safetensors(b"{}" + b" " * (4 * 2**20)),
     "nested header": safetensors(b"[" * 100_000),
-    "unknown dtype": safetensors({"a": tensor(dtype="O8")}, bytes(4)),
     "shape overflow": safetensors({"a": tensor(shape=[2**32, 2**32])}, bytes(4)),
-    "shape and offsets disagree": safetensors({"a": tensor(shape=[2])}, bytes(4)),
     "far more data than the file has": safetensors({"a": tensor(shape=[2**40], offsets=[0, 2**42])}, bytes(64)),
-    "overlapping tensors": safetensors({"a": tensor(), "b": tensor(offsets=[2, 6])}, bytes(6)),
-    "a hole between tensors": safetensors({"a": tensor(), "b": tensor(offsets=[8, 12])}, bytes(12)),
-    "bytes after the last tensor": safetensors({"a": tensor()}, bytes(5)),
 }
 
 

@@ -94,7 +94,7 @@ def assert_same_answers(before: World, after: World, store: Store, goal: Goal) -
 
 
 def assert_right_or_silent(world: World, store: Store, growth: float) -> None:
-    """500 steps of extreme actions stay within ten ranges of the log, or the world states the smallest trust.
+    """200 steps of extreme actions stay within ten ranges of the log, or the world states the smallest trust.
 
     All weights of the model are multiplied by `growth`. Predictions that are not finite may be refused.
     """
@@ -107,8 +107,8 @@ def assert_right_or_silent(world: World, store: Store, growth: float) -> None:
             weight.mul_(growth)
     wild = replace(world, engine=replace(world.engine, model=model))
     low, high = world.calibration.logged_range["position"]
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (500, 2))
-    pushes = np.stack([np.ones((500, 2)), -np.ones((500, 2)), signs]).astype(np.float32)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (200, 2))
+    pushes = np.stack([np.ones((200, 2)), -np.ones((200, 2)), signs]).astype(np.float32)
     now = History.stack([store.episode(number).history(at=5, length=4) for number in range(3)])
     try:
         found = wild.predict(now, {"push": pushes})

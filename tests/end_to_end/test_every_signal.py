@@ -72,8 +72,8 @@ def episode(seed: int, num_steps: int = 20) -> Episode:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    path, days = tmp_path_factory.mktemp("tank") / "store", [{"day": number // 5} for number in range(40)]
-    return stored(path, SCHEMA, map(episode, range(40)), days)
+    path, days = tmp_path_factory.mktemp("tank") / "store", [{"day": number // 3} for number in range(24)]
+    return stored(path, SCHEMA, map(episode, range(24)), days)
 
 
 def short(recipe: Callable[[Store], Recipe]) -> Callable[[Store], Recipe]:
@@ -123,13 +123,13 @@ def test_a_world_is_learned_predicts_and_plans(tmp_path: Path, store: Store, rec
     result = learn_logs(store.path, tmp_path / "world", Options(recipe=short(recipe), split="key:day"))
     run = json.loads((tmp_path / "world" / "run.json").read_text())
     days = [
-        {number // 5 for number in run["split"][part]} for part in ("train", "validation", "calibration", "held_out")
+        {number // 3 for number in run["split"][part]} for part in ("train", "validation", "calibration", "held_out")
     ]
     assert sum(map(len, days)) == len(set.union(*days)) == 8
     assert run["split"]["rule"] == "by day at random, seed 0"
     one = store.episode(result.learned.split.held_out[0])
     actions = {"gear": one.actions["gear"][:4], "valve": one.actions["valve"][:4]}
-    found = result.world.predict(one.history(0, 1), actions, exogenous={"rain": one.exogenous["rain"][:4]}, level=0.7)
+    found = result.world.predict(one.history(0, 1), actions, exogenous={"rain": one.exogenous["rain"][:4]}, level=0.5)
     level = found.signals["level"]
     assert level.mean.shape == (4, 2)
     assert np.isfinite([level.low, level.mean, level.high]).all()

@@ -200,17 +200,3 @@ def test_parts_of_another_schema_are_refused(name: str, value: np.ndarray, messa
     parts = Persistence.fit([mixed(0)], MIXED).to_parts()
     with pytest.raises(DataError, match=message):
         Persistence.from_parts(MIXED, replace(parts, arrays={**parts.arrays, name: value}))
-
-
-def test_a_configuration_that_cannot_work_is_refused() -> None:
-    parts = ConstantVelocity.fit([mixed(0)], MIXED).to_parts()
-    with pytest.raises(DataError, match="context is 1, and constant_velocity needs at least 2"):
-        ConstantVelocity.from_parts(MIXED, replace(parts, config={**parts.config, "context": 1}))
-    with pytest.raises(DataError, match="not JSON serializable"):
-        ConstantVelocity.from_parts(MIXED, replace(parts, config={"context": object()}))
-    linear = Linear.fit(EPISODES, TOY.schema)
-    both = Schema(
-        signals=(*TOY.schema.signals, Signal(name="speed", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,)))
-    )
-    with pytest.raises(DataError, match="'centre' is float32"):
-        Linear.from_parts(both, linear.to_parts())

@@ -21,8 +21,6 @@ from worldline.models.base import Belief, Inputs, LatentRollout, Window
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.predictors import GruPredictorConfig
 from worldline.models.token import TokenConfig, TokenModel, TokenState
-from worldline.planning.base import Goal
-from worldline.planning.planners.gradient import GradientPlanner
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.cases import EngineCase
 from worldline.testing.clauses import CLAUSES, breaches
@@ -36,7 +34,6 @@ from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisS
 from worldline.training.heads.readout import Readout, ReadoutConfig
 from worldline.training.heads.reward import Reward, RewardConfig
 from worldline.training.heads.termination import Termination, TerminationConfig
-from worldline.world.local import LocalWorld
 
 UNTRAINED = tuple(clause for clause in CLAUSES["engine"] if clause.__name__ not in ("timing", "novelty_grows"))
 """What holds without training: all but that the log is predicted, and that noise is unlike it."""
@@ -184,14 +181,6 @@ def test_it_says_what_the_model_and_the_readout_say() -> None:
     assert found.shape == (3, 1, 1, 4, 2)
 
 
-def test_proposals_are_what_the_inverse_head_does_step_by_step() -> None:
-    engine, belief = calm()
-    found = propose(engine, belief, GOAL, 3, num_proposals=9, seed=0)["push"]
-    assert found.shape == (3, 1, 3, 2)
-    first = propose(engine, belief, GOAL, 1, num_proposals=1, seed=0)["push"]
-    np.testing.assert_allclose(found[:, :, :1], first, rtol=1e-6)
-
-
 def test_proposals_set_out_from_where_pending_actions_lead() -> None:
     engine, belief = calm()
     sent = {"push": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 2, 2)}
@@ -267,12 +256,6 @@ def test_without_an_inverse_head_or_with_exogenous_inputs_nothing_is_proposed() 
     for engine, toy in ((calm, CALM), (windy, TOY)):
         belief = engine.observe(None, history(toy.episodes(3, 8, seed=0), 4, 1), seed=0)
         assert propose(engine, belief, GOAL, 5, num_proposals=4, seed=0) == {}
-
-
-def test_a_distance_without_its_head_is_refused_by_name() -> None:
-    engine, belief = calm(goals=False)
-    with pytest.raises(UnsupportedError, match="distance head"):
-        distance(engine, belief, IDLE, GOAL, seed=0)
 
 
 def test_a_goal_that_is_no_whole_observation_is_refused() -> None:
@@ -504,22 +487,6 @@ def test_gradients_are_those_of_the_samples_that_are_drawn(most_numbers: int, mo
     expected = ((ends[0] - ends[1]) / 0.04).detach()
     np.testing.assert_allclose((found * way).sum((2, 3)), expected, rtol=2e-2, atol=2e-2)
     assert not np.allclose(found, other)
-
-
-def test_the_gradient_planner_plans_through_a_learned_engine() -> None:
-    """Without draws the toy is what it says, and the goal can be reached in two pushes."""
-    engine = replace(without(drifting(1), "distance"), model=Still(1).eval())
-    world = LocalWorld(engine, None, GradientPlanner(num_iterations=150))
-    starts, goals = np.zeros((2, 1, 2), np.float32), np.array([[1.5, -0.5], [-1.2, 0.4]])
-    plan = world.plan(
-        History(observations={"position": starts}, actions={"push": np.zeros((2, 0, 2), np.float32)}),
-        Goal(targets={"position": goals}, tolerance={"position": 1.0}),
-        horizon=3,
-    )
-    place = np.zeros((2, 2))
-    for step in range(2):
-        place = 0.9 * place + plan.actions["push"][:, step]
-    np.testing.assert_allclose(place, goals, atol=0.05)
 
 
 def test_beliefs_that_remember_much_are_drawn_from_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

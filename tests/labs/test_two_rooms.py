@@ -117,31 +117,6 @@ def test_no_move_crosses_the_wall_except_through_the_door(wall: np.ndarray, seed
         position = after
 
 
-def test_a_wall_cannot_be_jumped() -> None:
-    """Level with the wall, any length stops at it; level with the door, it does not."""
-    wall = np.array(FIXED_WALL)
-    for length in (20.0, 60.0, 1e6):
-        stopped = slide(np.array([[10.0, 10.0], [10.0, 32.0]]), np.array([[length, 0.0]] * 2), wall)
-        assert stopped[0, 0] == pytest.approx(32 - REACH, abs=0.01)
-        assert stopped[1, 0] == pytest.approx(min(10 + length, FAR))
-
-
-@given(WALLS, SEEDS)
-def test_no_move_at_all_stays(wall: np.ndarray, seed: int) -> None:
-    position = places(wall, 32, seed)
-    np.testing.assert_allclose(slide(position, np.zeros((32, 2)), wall), position, atol=1e-9)
-
-
-@given(WALLS, SEEDS)
-def test_one_position_moves_as_many_do(wall: np.ndarray, seed: int) -> None:
-    position, move = places(wall, 8, seed), np.random.default_rng(seed).uniform(-6, 6, (8, 2))
-    many = slide(position, move, wall)
-    for number in range(8):
-        one = slide(position[number], move[number], wall)
-        assert isinstance(one, np.ndarray)
-        np.testing.assert_array_equal(one, many[number])
-
-
 @pytest.mark.parametrize("walls", ["fixed", "random"])
 def test_an_episode_replays_exactly_from_its_seed(walls: str) -> None:
     lab, twin = TwoRooms(walls), TwoRooms(walls)
@@ -232,14 +207,6 @@ def test_the_shortest_path_is_free_and_no_shorter_than_a_straight_line(wall: np.
     np.testing.assert_allclose(np.linalg.norm(np.diff(back, axis=1), axis=-1).sum(-1), length, atol=0.1)
     seen = ~inside_wall(along(start, goal, 2000), wall, -0.02).any(0)
     np.testing.assert_allclose(length[seen], straight[seen], atol=1e-6)
-
-
-def test_the_shortest_path_round_a_corner_by_hand() -> None:
-    """From the left to the right of a wall far below its door, by two corners of the doorway."""
-    wall = np.array([32.0, 20.0])
-    path = shortest_path(np.array([[20.0, 50]]), np.array([[44.0, 50]]), wall[None])
-    corners = np.array([[32 - REACH, 20 + GAP], [32 + REACH, 20 + GAP]])
-    np.testing.assert_allclose(path[0, 1:3], corners, atol=0.01)
 
 
 @settings(max_examples=40)

@@ -202,20 +202,6 @@ def one_step(model: Ensemble, belief: Any, inputs: Inputs) -> tuple[torch.Tensor
     return many[0] - deviation * noises[0], deviation.square()
 
 
-def test_a_linear_readout_finds_the_signals_in_the_features() -> None:
-    model, seen = build(POSITION, HEADING, LAMP, history=1).eval(), window(batch=64)
-    model.fit_normaliser(seen)
-    features = model.encode(seen, generator=seeded()).features()
-    position, turn = seen.observations["position"], torch.deg2rad(seen.observations["heading"])
-    usual, present = position.flatten(0, 1), position[:, -1]
-    torch.testing.assert_close(features[:, 0, :2], (present - usual.mean(0)) / usual.std(0))
-    lamp = torch.nn.functional.one_hot(seen.observations["lamp"], 3).float()
-    due = torch.cat([present, turn[:, -1].sin(), turn[:, -1].cos(), lamp[:, -1]], -1)
-    numbers = torch.cat([features[:, 0, :7], torch.ones(64, 1)], -1)
-    solution = torch.linalg.lstsq(numbers[:32], due[:32], driver="gelsd").solution
-    torch.testing.assert_close(numbers[32:] @ solution, due[32:], rtol=1e-3, atol=1e-4)
-
-
 def test_a_linear_base_knows_a_linear_world_before_training() -> None:
     """Positions move by the push of the step before: a history of 2 knows it."""
     seen = window(exogenous=False, batch=200, length=12)
@@ -459,8 +445,3 @@ def test_members_learn_single_steps_of_other_folds_and_validations_choose_their_
     for part, start in zip(model.layers.parameters(), linear, strict=True):
         part.data.copy_(0 * start)
     torch.testing.assert_close(predicted(), none)
-
-
-def test_several_kinds_of_ensembles_learn_from_windows() -> None:
-    for settings in ({"linear": False, "noise": False}, {"linear": True, "noise": True}):
-        assert build(POSITION, history=2, **settings).single_steps(window()) is None

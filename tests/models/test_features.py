@@ -56,17 +56,14 @@ def steered(net: Features) -> Features:
 @pytest.mark.parametrize(
     ("name", "inputs", "settings"),
     [
-        ("dinov2", ("camera",), {}),
         ("registers", ("camera", "arm.wrist"), {"depth": 1, "span": 2}),
         ("dinov3", ("camera", "angle", "lamp", "heat"), {"components": 0}),
-        ("vjepa2", ("camera", "heat"), {"pooling": "mean"}),
         ("timm", ("camera",), {"pooling": "cls", "span": 1}),
-        ("cnn", ("camera", "heat"), {}),
+        ("cnn", ("camera", "heat"), {"pooling": "mean"}),
     ],
-    ids=NAMES,
 )
 def test_conforms(name: str, inputs: tuple[str, ...], settings: dict[str, Any], folders: dict[str, Path]) -> None:
-    check_model(steered(model(folders[name], *inputs, **settings)), window(), horizon=3)
+    check_model(steered(model(folders[name], *inputs, **settings)), window(), horizon=2, num_candidates=2)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -235,8 +232,8 @@ def test_the_error_of_vectors_is_relative_to_standing_still(folders: dict[str, P
 def test_learns_to_see_ahead(folders: dict[str, Path]) -> None:
     """Open loop, the trained model errs far less than a frame that stands still, and than the mean frame (1)."""
     net = model(folders["dinov2"], schema=Schema(signals=(CAMERA, PUSH)), components=8, width=32, num_heads=4, span=2)
-    net.fit_normaliser(pushed(256, seeded()))
-    fit(net, lambda generator: pushed(32, generator), 80, lr=1e-2)
+    net.fit_normaliser(pushed(128, seeded()))
+    fit(net, lambda generator: pushed(32, generator), 60, lr=1e-2)
     seen = pushed(64, seeded(9))
     truth = torch.stack([features(net, cut(seen, slice(step, step + 1))) for step in range(4)], 1)
     imagined = net.rollout(net.belief(truth[:, 0]), seen.past, generator=seeded()).features[:, 0, 0].detach()

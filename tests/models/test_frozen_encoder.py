@@ -272,24 +272,6 @@ def test_a_missing_library_is_named_with_its_extra(
         Features(schema=SCHEMA, config=made)
 
 
-def test_a_memo_makes_each_distinct_frame_once_and_in_the_order_asked() -> None:
-    calls: list[int] = []
-    frames = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(-1, 2, 3, 1)
-    memo = Memo(1)
-
-    def sums(images: torch.Tensor) -> torch.Tensor:
-        calls.append(len(images))
-        return images.flatten(1).sum(1, keepdim=True).float()
-
-    found = memo.recall(frames[[3, 1, 3, 0]], sums, maker="left")
-    assert found.flatten().tolist() == [18, 6, 18, 0]
-    assert memo.recall(frames, sums, maker="left").flatten().tolist() == [0, 6, 12, 18, 24]
-    assert calls == [3, 2]
-    found += 1  # what was given is the caller's own
-    assert memo.recall(frames[[3, 1]], sums, maker="left").flatten().tolist() == [18, 6]
-    assert calls == [3, 2]
-
-
 def test_a_memo_tells_makers_sizes_and_precisions_apart() -> None:
     memo, frames = Memo(1), torch.zeros(1, 2, 3, 1, dtype=torch.uint8)
 

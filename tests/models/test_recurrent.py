@@ -37,7 +37,7 @@ def test_conforms(signals: tuple[Signal, ...], settings: dict[str, Any]) -> None
     seen = window(batch=40, length=6)
     model = build(*signals, **settings)
     model.fit_normaliser(seen)
-    check_model(model, seen)
+    check_model(model, seen, horizon=3, num_candidates=2)
 
 
 def test_it_predicts_the_linear_forecast_before_training_and_keeps_a_state_afterwards() -> None:

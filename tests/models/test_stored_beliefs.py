@@ -13,6 +13,10 @@ from worldline.models.base import Window, WorldModel
 
 MODELS: dict[str, Callable[[], tuple[WorldModel, Window]]] = {
     "jepa": lambda: (test_jepa.model("position", predictor=test_jepa.GRU), test_jepa.window()),
+    "jepa-linear": lambda: (
+        test_jepa.model("position", predictor=test_jepa.linear(3), signal_weight=1.0),
+        test_jepa.window(),
+    ),
     "ensemble": lambda: (test_ensemble.build(POSITION, LAMP, history=3), test_ensemble.window()),
     "rssm": lambda: (test_rssm.model("position"), test_rssm.window()),
 }

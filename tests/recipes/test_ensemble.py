@@ -50,15 +50,15 @@ def test_histories_leave_room_for_predictions(
 
 def test_a_past_holds_what_is_on_its_way(tmp_path: Path) -> None:
     """The error with a longer past against that with a short one, after 4 steps of fresh episodes."""
-    store, fresh = tank(tmp_path / "store", 60, 60), tank(tmp_path / "fresh", 70, 60)
+    store, fresh = tank(tmp_path / "store", 40, 60), tank(tmp_path / "fresh", 50, 60)
     errors = {}
     for make in (ensemble, ensemble_memory):
         recipe = make(store)
-        training = replace(recipe.training, num_updates=90, num_checks=2, num_validation=32)
+        training = replace(recipe.training, num_updates=40, num_checks=2, num_validation=32)
         recipe = replace(recipe, training=training, horizon=10, num_windows=2)
         world = learn_world(store, recipe, folder=tmp_path / recipe.name).world
         miss = []
-        for number in range(60, 70):
+        for number in range(40, 50):
             one = fresh.episode(number)
             future = {"valve": one.actions["valve"][20:30]}
             found = world.predict(one.history(20, 21), future, level=0.5).signals["level"].mean

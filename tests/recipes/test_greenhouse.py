@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from greenhouse_logs import record_greenhouse
 
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.data.store import Store
@@ -18,11 +17,6 @@ from worldline.workflows.training import Learned, learn_world
 pytest.importorskip("lettuce_greenhouse_gym")
 
 SIGNALS = ["dry_weight", "air_co2", "air_temperature", "air_humidity"]
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return record_greenhouse(tmp_path_factory.mktemp("greenhouse") / "store", num_episodes=16, seed=0)
 
 
 def measure(learned: Learned, store: Store) -> Diagnostics:

@@ -13,13 +13,6 @@ from worldline.schema import Role
 
 package = pytest.importorskip("lettuce_greenhouse_gym")
 
-NUM_EPISODES = 16
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return record_greenhouse(tmp_path_factory.mktemp("greenhouse") / "store", num_episodes=NUM_EPISODES, seed=0)
-
 
 def table(episode, role):
     arrays = {Role.OBSERVATION: episode.observations, Role.ACTION: episode.actions, Role.EXOGENOUS: episode.exogenous}
@@ -49,7 +42,7 @@ def test_row_t_of_inputs_is_what_acts_in_step_t(store):
     env.reset(seed=0)
     constants = env.parameters.to_array()
     errors = {shift: [] for shift in (-1, 0, 1)}
-    for number in range(0, NUM_EPISODES, 4):
+    for number in range(0, 16, 4):
         episode = store.episode(number)
         seen, taken, weather = (table(episode, role) for role in (Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS))
         for t in range(1, episode.num_steps - 1, 7):
@@ -67,7 +60,7 @@ def test_row_t_of_inputs_is_what_acts_in_step_t(store):
 def test_no_hour_of_weather_is_in_two_parts(store):
     parts = dataclasses.asdict(greenhouse_split(store))
     assert parts.pop("rule") == "by date, in blocks of 6 days"
-    assert sorted(number for part in parts.values() for number in part) == list(range(NUM_EPISODES))
+    assert sorted(number for part in parts.values() for number in part) == list(range(16))
     assert {name: len(part) for name, part in parts.items()} == {
         "train": 10, "validation": 2, "calibration": 2, "held_out": 2,
     }  # fmt: skip

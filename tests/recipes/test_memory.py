@@ -50,9 +50,9 @@ def test_histories_are_as_long_as_helps_and_the_episodes_allow(
 
 
 def test_what_was_done_before_shows_in_time_even_where_nothing_is_seen(tmp_path: Path) -> None:
-    recipe = memory(logs(tmp_path / "store", 50, 45))
+    store = logs(tmp_path / "store", 50, 45)
+    recipe = memory(store)
     training = replace(recipe.training, num_updates=20, batch_size=16, num_checks=2, num_validation=16)
-    store = logs(tmp_path / "again", 50, 45)
     recipe = replace(recipe, training=training, horizon=10, num_windows=2)
     world = learn_world(store, recipe, folder=tmp_path / "run").world
     one = store.episode(3)

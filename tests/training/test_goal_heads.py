@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -25,8 +24,6 @@ SCHEMA = Schema(
         Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,), low=(-1.0,), high=(1.0,)),
     )
 )
-PUSHES = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), low=(-1.0, -1.0), high=(1.0, 1.0))
-PLANE = Schema(signals=(SCHEMA["place"], PUSHES))
 FIT = Fit(updates=150, batch_size=32, unroll=2, width=32, learning_rate=3e-3, tick=lambda: None)
 
 
@@ -54,15 +51,6 @@ class Backwards(Line):
 
     def move(self, place: Tensor, last: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
         return place - push + 2 * last, push
-
-
-class Plane(Line):
-    """The latent is where a thing is in the plane."""
-
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        start = belief.features().repeat_interleave(inputs.actions.shape[1], 0)
-        path = (start + inputs.actions.flatten(0, 1).cumsum(1)).unflatten(0, inputs.actions.shape[:2])
-        return LatentRollout(features=path[:, :, None], final=Latent(latent=path[:, :, -1].flatten(0, 1)))
 
 
 class Gap(Distance):
@@ -120,27 +108,6 @@ def test_the_distance_counts_steps() -> None:
     head = Distance.fit_to(head_data(table(walk), Line(), SCHEMA), fit, {})
     start, goal = latent(2.0, 2.0, 2.0, 8.0), latent(3.0, 5.0, 8.0, 2.0)
     torch.testing.assert_close(head(start, goal), torch.tensor([1.0, 3.0, 6.0, 6.0]), rtol=0.25, atol=0.3)
-
-
-@pytest.mark.slow
-def test_a_goal_of_pictures_is_as_far_as_the_nearest_state_that_looks_like_it() -> None:
-    """Pushes of at most 1 in each of two directions; the pictures show the first and not the second."""
-    torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(1)
-    stops = 8 * torch.rand(80, 2, generator=generator)
-    legs = [here + torch.arange(0, 1, 1 / 12)[:, None] * (there - here) for here, there in pairwise(stops)]
-    walk = torch.cat(legs)  # one episode, so that pairs differ in both directions
-    shown = torch.stack([-walk[:, 0], torch.ones(len(walk))], 1)
-    taken = torch.rand(len(walk), generator=generator) < 0.7
-    shown[~taken] = torch.tensor([-6.0, 1.0])  # what was not taken must not count as looking like that
-    pictures = PictureGoals(latents=shown, taken=taken)
-    whole = replace(table(walk[None, :, 0]), features=walk, pictures=pictures)
-    fit = Fit(updates=2000, batch_size=64, unroll=2, width=64, learning_rate=2e-3, tick=lambda: None)
-    head = Distance.fit_to(head_data(whole, Plane(), PLANE), fit, {})
-    start = head.embed(torch.tensor([[2.0, 2.0], [2.0, 7.0], [6.0, 1.0]]))
-    found = head.between(start, head.embed_pictures(torch.tensor([[-6.0, 1.0]])))
-    torch.testing.assert_close(found, torch.tensor([4.0, 4.0, 0.0]), rtol=0.3, atol=0.3)
-    assert abs(found[0] - found[1]) < 0.3  # where it lies in the other direction does not matter
 
 
 def test_what_never_changes_during_an_episode_does_not_matter_for_goals_of_pictures() -> None:

@@ -342,15 +342,11 @@ def test_a_killed_import_goes_on_with_resume(raw: Path, tmp_path: Path, tiny: Ma
 
 
 def test_a_bundle_is_replaced_and_one_without_a_decoder_shows_no_decoded_pictures(
-    logs: Store, learned_bundle: Path, tmp_path: Path, tiny: Make
+    logs: Store, learned_bundle: Path, tmp_path: Path
 ) -> None:
-    def blind(store: Store) -> Recipe:
-        recipe = tiny(store)
-        return replace(recipe, heads=replace(recipe.heads, decoder_updates=0))
-
     world = shutil.copytree(learned_bundle, tmp_path / "world")
     stages: list[str] = []
-    result = learn_logs(logs.path, world, Options(recipe=blind), progress=lambda now: stages.append(now.stage))
+    result = learn_logs(logs.path, world, Options(recipe=short), progress=lambda now: stages.append(now.stage))
     assert result.decoded == ()
     assert "refine dynamics" not in stages
     assert json.loads((world / "run.json").read_text())["decoded_rmse"] == {}
@@ -426,7 +422,7 @@ def test_of_several_seeds_those_that_were_not_begun_start_afresh(logs: Store, tm
 
 
 def test_a_seed_that_collapses_does_not_take_the_others_with_it(
-    logs: Store, tmp_path: Path, tiny: Make, monkeypatch: pytest.MonkeyPatch
+    logs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, collapsing = learn_module.learn_world, [1]
 
@@ -436,12 +432,12 @@ def test_a_seed_that_collapses_does_not_take_the_others_with_it(
         return own(store, recipe, **rest)
 
     monkeypatch.setattr(learn_module, "learn_world", learn_world)
-    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=tiny, num_seeds=2))
+    result = learn_logs(logs.path, tmp_path / "world", Options(recipe=short, num_seeds=2))
     assert [one.seed for one in result.seeds] == [0]
     assert result.findings[-1] == "seed 1: the latents collapsed"
     collapsing.append(0)
     with pytest.raises(CollapseError, match="seed 0: the latents collapsed"):
-        learn_logs(logs.path, tmp_path / "none", Options(recipe=tiny, num_seeds=2))
+        learn_logs(logs.path, tmp_path / "none", Options(recipe=short, num_seeds=2))
 
 
 def test_what_an_earlier_call_left_is_not_met_by_a_later_resume(logs: Store, tmp_path: Path, tiny: Make) -> None:
@@ -510,11 +506,6 @@ def test_a_budget_sets_size_and_updates(
     assert recipe.training.num_updates == 48  # four times the recipe's: more is not worth its time
     assert recipe.model_config.predictor.width == 64  # the largest of the sizes
     assert recipe.heads.readout_updates == 80
-
-
-def test_nothing_to_resume(logs: Store, tmp_path: Path, tiny: Make) -> None:
-    with pytest.raises(BundleError, match="without --resume"):
-        learn(logs.path, tmp_path / "world", recipe=tiny, resume=True)
 
 
 def test_a_foreign_folder_is_refused_before_anything_is_learned(logs: Store, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from scipy.special import ndtr
 from worldline.data.windows import forecast_windows
 from worldline.engines.base import Card, Samples
 from worldline.engines.baselines import ActionBlind, ConstantVelocity, Linear, Persistence
-from worldline.episode import Episode
+from worldline.episode import Episode, History
 from worldline.errors import DataError, InputError, UnsupportedError
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.stats import tails
@@ -154,15 +154,12 @@ def seldom(episode: Episode, seed: int) -> Episode:
 
 
 def test_bands_cover_what_is_observed_though_it_seldom_is(engine: Linear, sparse: Calibration) -> None:
-    rng, inside, of = np.random.default_rng(0), 0, 0
-    half = sparse.band_half_width("position", 1, 0.8)
-    for number, episode in enumerate(TOY.episodes(900, 8, seed=2)):
-        shown = seldom(episode, 10_000 + number)
-        place = (shown, int(rng.integers(0, 8)))
-        windows = forecast_windows([place], length=1, horizon=1, schema=TOY.schema, targets=["position"])
-        if windows.known["position"].all():
-            error = errors(engine, windows, seed=0)["position"]
-            inside, of = inside + bool((error <= half).all()), of + 1
+    rng, half = np.random.default_rng(0), sparse.band_half_width("position", 1, 0.8)
+    shown = [seldom(episode, 10_000 + number) for number, episode in enumerate(TOY.episodes(900, 8, seed=2))]
+    places = [(one, int(rng.integers(0, 8))) for one in shown]
+    windows = forecast_windows(places, length=1, horizon=1, schema=TOY.schema, targets=["position"])
+    error = errors(engine, windows, seed=0)["position"][windows.known["position"].all(1)]
+    inside, of = int((error <= half).all((1, 2)).sum()), len(error)
     chance = tails(inside, of, 0.8, int(SELDOM * sparse.num_episodes))
     assert of > 200
     assert min(chance.low, chance.high) > RARE, f"{inside} of {of}"
@@ -256,13 +253,11 @@ def test_bands_and_trust_hold_for_histories_of_each_length(
     engine, calibration = lagged
     assert set(calibration.shorter) == {1, 2, 3}
     world = LocalWorld(engine, calibration, CrossEntropy())
-    inside, trusts = [], []
-    for episode in TOY.episodes(300, 30, seed=5):
-        actions = {name: value[14:20] for name, value in episode.actions.items()}
-        exogenous = {name: value[14:20] for name, value in episode.exogenous.items()} or None
-        prediction = world.predict(episode.history(14, length), actions, exogenous=exogenous, level=0.9)
-        band, truth = prediction.signals["position"], episode.observations["position"][15:21]
-        inside.append(bool(((truth >= band.low) & (truth <= band.high)).all()))
-        trusts.append(float(prediction.trust))
-    assert 0.85 < np.mean(inside) < 0.95
-    assert np.mean(np.array(trusts) < 0.1) < 0.14
+    episodes = TOY.episodes(300, 30, seed=5)
+    push = np.stack([episode.actions["push"][14:20] for episode in episodes])
+    truth = np.stack([episode.observations["position"][15:21] for episode in episodes])
+    histories = History.stack([episode.history(14, length) for episode in episodes])
+    found = world.predict(histories, {"push": push}, level=0.9)
+    band = found.signals["position"]
+    assert 0.85 < ((truth >= band.low) & (truth <= band.high)).all((1, 2)).mean() < 0.95
+    assert np.mean(np.asarray(found.trust) < 0.1) < 0.14

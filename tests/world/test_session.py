@@ -177,22 +177,6 @@ def test_a_step_whose_later_test_fails_stays_and_has_no_trust(
     assert session.predict({"push": np.zeros((1, 2), np.float32)}).trust > 0
 
 
-def test_nothing_is_asked_before_there_is_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    longer = Linear.fit(TOY.episodes(60, 50, seed=0), TOY.schema, context=3)
-    world = LocalWorld(
-        longer, calibrate(longer, TOY.episodes(40, 20, seed=1), horizon=2, num_windows=1, seed=0), CrossEntropy()
-    )
-    asked, predict = list[int](), LocalWorld._predict
-
-    def counted(self: LocalWorld, call: PredictCall, belief: WorldBelief) -> Prediction:
-        asked.append(belief.num_observed)
-        return predict(self, call, belief)
-
-    monkeypatch.setattr(LocalWorld, "_predict", counted)
-    follow(Session(world, num_kept=8), TOY.episodes(1, 4, seed=6)[0], np.ones(5, bool))
-    assert asked == [3, 4]
-
-
 @pytest.mark.parametrize("gaps", [False, True])
 def test_a_world_in_this_process_is_followed_by_one_update_per_step(
     gaps: bool, quick: LocalWorld, monkeypatch: pytest.MonkeyPatch
@@ -289,9 +273,7 @@ def test_settings_out_of_range_are_refused(quick: LocalWorld, wrong: dict[str, f
 
 
 @pytest.mark.parametrize("at", [0, 1, 30])
-@pytest.mark.parametrize(
-    "settings", [{}, {"horizon": 4}, {"num_kept": 8, "level": 0.5, "rate": 0.2, "patience": 20.0, "horizon": 3}]
-)
+@pytest.mark.parametrize("settings", [{}, {"num_kept": 8, "level": 0.5, "rate": 0.2, "patience": 20.0, "horizon": 3}])
 def test_a_session_that_resumes_a_state_continues_as_before(
     quick: LocalWorld, settings: dict[str, Any], at: int
 ) -> None:

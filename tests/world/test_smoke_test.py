@@ -121,7 +121,7 @@ def test_windows_are_bounded_in_size_and_hold_valid_actions_only() -> None:
 @pytest.mark.parametrize("heavy", [False, True])
 def test_healthy_worlds_pass_also_with_few_episodes(heavy: bool) -> None:
     """Differences between episodes, which heavy tails make large, must not fail a world."""
-    rng = np.random.default_rng(0)
+    rng, engine = np.random.default_rng(0), Linear.fit(TOY.episodes(20, 30, seed=0), TOY.schema)
     for seed in range(20):
         episodes = TOY.episodes(4, 20, seed=seed)
         if heavy:
@@ -130,7 +130,6 @@ def test_healthy_worlds_pass_also_with_few_episodes(heavy: bool) -> None:
                 replace(one, observations={"position": np.multiply(one.observations["position"], s, dtype=np.float32)})
                 for one, s in zip(episodes, 1 + np.abs(size), strict=True)
             ]
-        engine = Linear.fit(TOY.episodes(20, 30, seed=0), TOY.schema)
         calibration = calibrate(engine, episodes, horizon=5, num_windows=8, seed=seed, trust_steps=0, with_causes=False)
         windows = smoke_windows(engine.describe(), episodes, horizon=5, seed=seed)
         assert windows is not None, "a world without windows is not tested"

@@ -20,7 +20,7 @@ from worldline.testing.toys import Integrator
 from worldline.world.base import Abduction, WhatIf
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
-from worldline.world.what_if import _filled, causes_of, twins
+from worldline.world.what_if import causes_of, twins
 from worldline_exam.labs.gusty_puck import GustyPuck
 from worldline_exam.labs.wind import MOTOR_EFFECT, WIND_EFFECT, Wind
 
@@ -199,15 +199,6 @@ def test_values_missing_before_the_branch_or_after_the_question_cost_nothing(lin
     np.testing.assert_allclose(same.signals["position"], episode.observations["position"][5:10], atol=1e-5)
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=30))
-@settings(max_examples=200, deadline=None)
-def test_a_gap_is_filled_with_the_nearest_value_and_of_two_with_the_earlier(seen: list[bool]) -> None:
-    values, places = np.arange(len(seen), dtype=np.float32)[:, None], np.flatnonzero(seen)
-    found = _filled(values, np.array(seen))
-    due = [min(places, key=lambda place: (abs(place - at), place)) if len(places) else at for at in range(len(seen))]
-    np.testing.assert_array_equal(found[:, 0], due)
-
-
 def test_too_few_known_steps_tell_nothing(linear: Linear) -> None:
     episode = without(TOY.episodes(1, 12, seed=0)[0], "position", 4, 6, 8, 10)
     found = open_over(linear).what_if(episode, 3, pushes(1, 5))
@@ -371,15 +362,19 @@ def test_within_an_episode_the_wind_confounds_nothing() -> None:
     assert np.mean(found) == pytest.approx(MOTOR_EFFECT, abs=0.1)
 
 
-def test_how_episodes_differ_tells_the_noise_too() -> None:
-    """Noise, from knowing the friction alone (0) to the twin (1); causes learned from other logs."""
-    lab, at, num_steps = GustyPuck(), 2, 40
+@pytest.fixture(scope="module")
+def puck() -> LocalWorld:
+    """A linear world of the puck, with causes that were learned from other logs."""
+    lab = GustyPuck()
     engine = Linear.fit([played(lab, seed, 60) for seed in range(100)], lab.schema, context=1)
-    calibration = calibrate(
-        engine, [played(lab, seed, 60) for seed in range(200, 260)], horizon=4, num_windows=1, seed=0
-    )
-    assert calibration.causes is not None
-    world = LocalWorld(engine, calibration, CrossEntropy())
+    logs = [played(lab, seed, 60) for seed in range(200, 260)]
+    return LocalWorld(engine, calibrate(engine, logs, horizon=4, num_windows=1, seed=0), CrossEntropy())
+
+
+def test_how_episodes_differ_tells_the_noise_too(puck: LocalWorld) -> None:
+    """Noise, from knowing the friction alone (0) to the twin (1)."""
+    lab, at, num_steps = GustyPuck(), 2, 40
+    assert puck.calibration.causes is not None
     told, found = [], []
     for seed in range(1000, 1020):
         episode = played(lab, seed, num_steps)
@@ -388,29 +383,22 @@ def test_how_episodes_differ_tells_the_noise_too() -> None:
         start = {name: value[at : at + 1] for name, value in episode.observations.items()}
         friction = {"friction": np.array([lab.hidden(seed)["friction"]])}
         told.append((lab.expected(start, {"push": others[None]}, friction)["puck_position"][0] - twin) ** 2)
-        found.append((world.what_if(episode, at, {"push": others}).signals["puck_position"] - twin) ** 2)
+        found.append((puck.what_if(episode, at, {"push": others}).signals["puck_position"] - twin) ** 2)
     assert np.mean(found) < 0.2 * np.mean(told)
 
 
-def test_an_episode_unlike_all_others_is_explained_by_itself() -> None:
+def test_an_episode_unlike_all_others_is_explained_by_itself(puck: LocalWorld) -> None:
     """Its friction lies far from those that were learned from; it is found from this episode alone."""
-    lab, other = GustyPuck(), GustyPuck((4.0, 4.0))
-    engine = Linear.fit([played(lab, seed, 60) for seed in range(60)], lab.schema, context=1)
-    calibrated = calibrate(engine, [played(lab, n, 40) for n in range(200, 240)], horizon=4, num_windows=1, seed=0)
+    other = GustyPuck((4.0, 4.0))
     episode, pushed = played(other, 5, 60), played(other, 6, 40).actions["push"]
     with_others, alone = (
-        LocalWorld(engine, calibration, CrossEntropy()).what_if(episode, 2, {"push": pushed}).signals["puck_velocity"]
-        for calibration in (calibrated, None)
+        world.what_if(episode, 2, {"push": pushed}).signals["puck_velocity"] for world in (puck, open_over(puck.engine))
     )
-    assert calibrated.causes is not None
     np.testing.assert_array_equal(with_others, alone)
 
 
-def test_causes_of_another_engine_are_refused(linear: Linear) -> None:
-    lab = GustyPuck()
-    engine = Linear.fit([played(lab, seed, 30) for seed in range(30)], lab.schema, context=1)
-    causes = causes_of(engine, [played(lab, n, 40) for n in range(200, 240)], seed=0)
-    assert causes is not None
+def test_causes_of_another_engine_are_refused(linear: Linear, puck: LocalWorld) -> None:
+    causes = puck.calibration.causes
     with pytest.raises(ConfigError, match="Calibrate this engine"):
         twins(linear, TOY.episodes(1, 12, seed=0)[0], 3, pushes(0, 2), causes=causes, seed=0)
 

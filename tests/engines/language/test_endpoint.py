@@ -37,17 +37,13 @@ def test_an_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
     ("settings", "word"),
     [
         ({"base_url": "ftp://api.example.com"}, "http or https"),
-        ({"base_url": "api.example.com"}, "http or https"),
-        ({"base_url": "http://a b"}, "http or https"),
         ({"base_url": "http://a:port"}, "cannot be read"),
         ({"model": ""}, "model"),
         ({"api_key_env": "A-B"}, "api_key_env"),
         ({"temperature": -0.1}, "temperature"),
-        ({"max_tokens": 0}, "max_tokens"),
         ({"timeout_s": 0.0}, "timeout_s"),
         ({"num_retries": 21}, "num_retries"),
         ({"price_per_million_input_tokens": -1.0, "currency": "USD"}, "price_per_million_input_tokens"),
-        ({"price_per_million_input_tokens": 1.0}, "currency"),
         ({"currency": "USD"}, "currency"),
     ],
 )

@@ -77,14 +77,14 @@ def test_it_is_an_engine(temperature: float, server: ChatServer, monkeypatch: py
 
 @pytest.mark.parametrize(
     ("temperature", "num", "held"),
-    [(0.0, 24, 10), pytest.param(1.0, 20, 12, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
+    [(0.0, 20, 6), pytest.param(1.0, 20, 12, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
 )
 def test_a_calibrated_world_over_it_keeps_the_contract(
     server: ChatServer, temperature: float, num: int, held: int
 ) -> None:
     engine = engine_of(server, temperature=temperature)
     calibration = calibrate(engine, TOY.episodes(num, 5, seed=4), horizon=2, num_windows=1, seed=0)
-    world = LocalWorld(engine, calibration, Shooting(num_candidates=16))
+    world = LocalWorld(engine, calibration, Shooting(num_candidates=8))
     goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)})
     check_world(world, TOY.episodes(held, 6, seed=5), goal, horizon=2, num_calibration=calibration.num_episodes)
 
@@ -341,14 +341,10 @@ def test_it_is_stored_without_a_secret_and_asks_nobody_unlisted(
     ("place", "value", "word"),
     [
         (("endpoint", "base_url"), "file:///etc/passwd", "base_url"),
-        (("endpoint", "api_key_env"), "A B", "api_key_env"),
         (("endpoint", "num_retries"), 10**6, "num_retries"),
         (("endpoint", "headers"), {}, "headers"),
-        (("endpoint",), None, "endpoint"),
         (("context",), 10**9, "context"),
-        (("context",), "8", "context"),
         (("inputs",), ["camera"], "camera"),
-        (("inputs",), ["nothing"], "nothing"),
         (("about",), "x" * 10**5, "about"),
         (("prompt",), "another", "prompt hash"),
         (("transcript",), "/tmp/t", "transcript"),

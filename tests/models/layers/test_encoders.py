@@ -6,7 +6,6 @@ import pytest
 import torch
 from tests.models.windows import HEADING, LAMP, POSITION, seeded
 
-from worldline.errors import ConfigError
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
 from worldline.schema import Kind, Role, Signal
 
@@ -65,12 +64,6 @@ def test_a_missing_image_is_the_mean_image() -> None:
 @pytest.mark.parametrize("shape", [(32, 32, 3), (96, 96, 3), (64, 256, 1), (48, 32, 4)])
 def test_any_size_in_range_is_taken(shape: tuple[int, int, int]) -> None:
     assert camera(shape)(pictures(2, shape=shape), torch.ones(2, dtype=torch.bool)).shape == (2, 5)
-
-
-@pytest.mark.parametrize("shape", [(16, 32, 3), (32, 272, 3), (40, 64, 3)])
-def test_other_sizes_are_refused(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(ConfigError, match="multiples of 16 from 32 to 256"):
-        camera(shape)
 
 
 def test_scores_are_those_of_the_codes() -> None:

@@ -27,50 +27,6 @@ def fitted(path: Tensor, push: Tensor, observed: Tensor | None = None, **more: A
     return net
 
 
-def test_a_linear_world_is_foretold_exactly_from_two_steps() -> None:
-    values, push = oscillator(64, 8)
-    net = fitted(values, push, history=2)
-    values, push = oscillator(8, 20, seed=1)
-    past, now = net.begin(8, values.device), values[:, 0]
-    for step in range(20):
-        change, past = net(now, push[:, step], past)
-        now = values[:, 1] if step == 0 else now + change  # the first step cannot be told: the speed is not known
-        if step:
-            torch.testing.assert_close(now, values[:, step + 1], rtol=1e-3, atol=1e-3)
-
-
-def test_with_one_step_known_the_best_guess_from_one_is_given() -> None:
-    values, push = oscillator(4000, 4)
-    net = fitted(values, push, history=3)
-    change, past = net(values[:, 0], push[:, 0], net.begin(4000, values.device))
-    rows = torch.cat([values[:, :-1], push, torch.ones_like(push)], -1).flatten(0, 1).double()
-    due = torch.linalg.lstsq(rows, values.diff(dim=1).flatten(0, 1).double()).solution
-    first = torch.cat([values[:, 0], push[:, 0], torch.ones(4000, 1)], -1).double()
-    torch.testing.assert_close(change.double(), first @ due, rtol=1e-3, atol=1e-3)
-    assert past.count.eq(1).all()
-
-
-def test_stretches_with_gaps_do_not_count() -> None:
-    values, push = oscillator(64, 8)
-    observed = torch.rand(64, 9, 1, generator=torch.Generator().manual_seed(0)) > 0.2
-    net, other = (fitted(seen, push, observed, history=2) for seen in (values, values.where(observed, 1e3)))
-    assert torch.equal(net.weight, other.weight)
-    assert net.weight.any()
-
-
-def test_the_past_can_be_laid_out_flat_and_taken_up_again() -> None:
-    values, push = oscillator(5, 4)
-    net = LinearForecast(size=1, num_inputs=1, history=3)
-    past = net.begin(5, values.device)
-    for step in range(3):
-        again = net.past(past.flat())
-        assert torch.equal(again.steps, past.steps)
-        assert torch.equal(again.count, past.count)
-        assert past.flat().shape == (5, net.num_flat)
-        _, past = net(values[:, step], push[:, step], past)
-    assert past.steps[:, :, 0].tolist() == values[:, [2, 1], 0].tolist()  # the nearest first
-
-
 def test_few_values_leave_rows_between_gaps_to_solve_for_late_inputs() -> None:
     """What was done acts four steps later, and every third value is missing: no stretch of five is whole."""
     generator = torch.Generator().manual_seed(0)

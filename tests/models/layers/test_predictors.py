@@ -5,7 +5,6 @@ import torch
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.observation_encoder import LatentLayout
 from worldline.models.layers.predictors import (
-    Block,
     GruPredictor,
     GruPredictorConfig,
     TransformerPredictor,
@@ -19,23 +18,6 @@ GRU = GruPredictorConfig(width=8, memory_size=4)
 
 def layout(*signals: Signal) -> LatentLayout:
     return LatentLayout(size=2, constant_size=0, vectors=None, inputs=InputNormaliser(Schema(signals=signals)))
-
-
-def block(size: int, count: list[int]) -> Block:
-    batch = len(count)
-    return Block(
-        base=torch.zeros(batch, 2),
-        inputs=torch.full((batch, size, 1), 5.0),
-        count=torch.tensor(count, dtype=torch.long),
-    )
-
-
-def test_a_block_takes_steps_until_it_is_full_and_then_sets_out_anew() -> None:
-    latent, known = torch.ones(2, 2), torch.tensor([[7.0], [8.0]])
-    taken = block(3, [1, 3]).take(latent, known)
-    assert taken.count.tolist() == [2, 1]
-    assert taken.base.tolist() == [[0.0, 0.0], [1.0, 1.0]]
-    assert taken.inputs[:, :, 0].tolist() == [[5.0, 7.0, 5.0], [8.0, 0.0, 0.0]]
 
 
 def test_a_recurrent_state_stays_in_full_precision() -> None:

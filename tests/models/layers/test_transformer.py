@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldline.errors import ConfigError
 from worldline.models.layers.transformer import Cache, CausalTransformer
 
 
@@ -107,11 +106,6 @@ def test_positions_are_relative() -> None:
     late, _ = made(torch.cat([torch.randn(1, 50, 16), tokens], 1))
     alone, _ = made(tokens)
     torch.testing.assert_close(late[:, -4:], alone[:, -4:], rtol=1e-4, atol=1e-4)
-
-
-def test_a_width_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(ConfigError, match="multiple of twice"):
-        CausalTransformer(width=10, depth=1, num_heads=3, span=2)
 
 
 def _split(both: Tensor, condition: int) -> tuple[Tensor, Tensor | None]:

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.planning.planners.toys import Listening, free, optimum, pushed_cart, solve
-from torch import Tensor
+from tests.planning.planners.toys import Listening, optimum, pushed_cart, solve
 
-from worldline.planning.planners.base import PlanCosts
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.guided import Guided
 
@@ -30,15 +28,6 @@ def test_it_stays_near_the_best_proposal() -> None:
     assert torch.equal(cost.asked[0], proposals)
     assert cost.asked[1].mean().item() == pytest.approx(best.item(), abs=0.02)
     assert cost.asked[1].std().item() == pytest.approx(0.08, rel=0.2)
-
-
-def test_a_proposal_without_a_finite_cost_does_no_harm() -> None:
-    def cost(actions: Tensor) -> PlanCosts:
-        value = (actions - 1.5).square().sum((2, 3))
-        return free(value.masked_fill(actions[..., 0, 0] < 0, torch.nan))
-
-    useless = torch.full((1, 1, 2, 1), -1.9)
-    assert solve(Guided(num_candidates=32), cost, 2.0, 2, proposals=useless).cost.item() < 0.5
 
 
 def test_without_a_proposal_it_searches_the_whole_space() -> None:

@@ -5,9 +5,9 @@ import torch
 from tests.planning.planners.toys import Listening, free, solve
 from torch import Tensor
 
-from worldline.planning.planners.base import ActionSpace, PlanCosts
+from worldline.planning.planners.base import PlanCosts
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.lagrangian import AugmentedLagrangian, _PenalizedCost
+from worldline.planning.planners.lagrangian import AugmentedLagrangian
 
 
 def thin(actions: Tensor) -> PlanCosts:
@@ -48,22 +48,6 @@ def test_rules_have_a_price_where_nothing_else_costs() -> None:
         assert solve(AugmentedLagrangian(), flat, 1.0, 6, seed).violation.item() == 0
 
 
-def test_prices_by_hand() -> None:
-    """Costs 0 and 4 have a spread of 2, violations 0 and 2 one of 1."""
-    first = torch.tensor([0.0, 4.0]).reshape(1, 2, 1, 1)
-    priced = _PenalizedCost(
-        lambda actions: PlanCosts(cost=actions[..., 0, 0], violation=actions[..., 0, 0, None] / 2), first, 0.5
-    )
-    two = torch.full((1, 1, 1, 1), 2.0)  # it violates by 1
-    assert priced.weight.item() == 1.0
-    assert priced(two).cost.item() == 2 + 0.5
-    assert priced(two).violation.shape == (1, 1, 0)
-    priced.update_multipliers(two[:, 0], growth=3.0)
-    assert priced(two).cost.item() == 2 + 1 + 1.5
-    assert priced.best.cost.item() == 0.0
-    assert priced.num_evaluated == 2 + 1 + 1 + 1 + 1
-
-
 def test_proposals_are_costed_first_and_rounds_are_counted() -> None:
     cost = Listening(lambda actions: free(actions.square().sum((2, 3))))
     planner = AugmentedLagrangian(search=CrossEntropy(num_candidates=10, num_iterations=2), num_rounds=2, num_probes=3)
@@ -72,26 +56,3 @@ def test_proposals_are_costed_first_and_rounds_are_counted() -> None:
     assert [asked.shape[1] for asked in cost.asked] == [1 + 3, 1 + 10, 10, 1, 2 + 10, 10]
     assert found.num_evaluated == 48
     assert found.cost.item() <= 0.125
-
-
-def test_problems_have_prices_of_their_own() -> None:
-    space = ActionSpace(low=torch.tensor([-2.0]), high=torch.tensor([2.0]))
-
-    def cost(limits: list[float]) -> Listening:
-        bound = torch.tensor(limits)[:, None]
-
-        def judge(actions: Tensor) -> PlanCosts:
-            total = actions[..., 0].sum(-1)
-            return PlanCosts(cost=-total, violation=(total - bound).clamp(min=0)[..., None])
-
-        return Listening(judge)
-
-    plans = [
-        AugmentedLagrangian().plan(
-            cost(limits), space, batch=len(limits), horizon=2, generator=torch.Generator().manual_seed(0)
-        )
-        for limits in ([0.5, 100.0], [0.5], [100.0])
-    ]
-    assert torch.equal(plans[0].actions[:1], plans[1].actions)
-    assert torch.equal(plans[0].actions[1:], plans[2].actions)
-    assert plans[0].cost.tolist() == pytest.approx([-0.5, -4.0], abs=0.05)

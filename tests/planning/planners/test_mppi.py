@@ -31,13 +31,3 @@ def test_what_breaks_a_constraint_counts_only_where_all_do() -> None:
     weight = planner._weight(population([5.0, 1.0, 3.0], [3.0, 2.0, 4.0]))[0]
     assert weight[0] == 1
     assert (weight.diff() < 0).all()
-
-
-def test_what_has_no_finite_cost_has_no_weight() -> None:
-    weight = PathIntegral()._weight(population([math.nan, 1.0, math.inf], [0, 0, 0]))
-    assert weight.tolist() == [[1.0, 0.0, 0.0]]
-    assert PathIntegral()._weight(population([math.nan, math.nan], [0, 0])).tolist() == [[0.0, 0.0]]
-
-
-def test_equal_costs_weigh_alike() -> None:
-    assert PathIntegral()._weight(population([2.0, 2.0], [0, 0])).tolist() == [[1.0, 1.0]]

@@ -13,15 +13,6 @@ def image(name: str, *shape: int) -> Signal:
 FRONT, SIDE = image("arm.front", 30, 48, 3), image("side", 32, 32, 1)
 
 
-def test_each_image_has_its_name_shape_and_kind() -> None:
-    head = Decoder(DecoderConfig(latent_size=4, images=(FRONT, SIDE), channels=4, width=8)).eval()
-    for leading in [(), (5,), (2, 1, 3)]:
-        shown = head(torch.zeros(*leading, 4))
-        shapes = {name: picture.shape for name, picture in shown.items()}
-        assert shapes == {"arm.front": (*leading, 30, 48, 3), "side": (*leading, 32, 32, 1)}
-        assert all(picture.dtype == torch.uint8 for picture in shown.values())
-
-
 def test_a_picture_is_rounded_and_never_wraps_around() -> None:
     head = Decoder(DecoderConfig(latent_size=4, images=(SIDE,), channels=4, width=8)).eval()
     head.of(0).deviation.fill_(0.0)

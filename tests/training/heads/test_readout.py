@@ -41,15 +41,6 @@ def fit(net: Readout, latents: torch.Tensor, codes: torch.Tensor, known: torch.T
     return net
 
 
-def test_each_signal_has_its_name_shape_and_kind() -> None:
-    net = head(POSITION, HEADING, GEAR)
-    for leading in [(), (5,), (2, 3, 1, 6)]:
-        read = net(torch.zeros(*leading, 4))
-        shapes = {name: value.shape for name, value in read.items()}
-        assert shapes == {"position": (*leading, 2), "heading": (*leading, 1), "gear": leading}
-        assert read["gear"].dtype == torch.int64
-
-
 def test_a_linear_map_is_found_exactly_whatever_is_missing() -> None:
     generator = torch.Generator().manual_seed(0)
     latents, weights = torch.randn(200, 4, generator=generator), torch.randn(4, 3, generator=generator)
