@@ -1,8 +1,8 @@
 """Recipes for nonlinear plants: `worldline learn LOGS --recipe ensemble --out world/`, or `--recipe ensemble-memory`.
 
 A linear forecast from the last steps is fitted first; several small networks predict its residual. They learn single
-steps first, which is fast, and then open-loop predictions. benchmarks/stranger_errors.py compares `learn`, which chooses
-among them, with other methods.
+steps first, which is fast, and then open-loop predictions. benchmarks/stranger_errors.py compares `learn`, which
+chooses among them, with other methods.
 """
 
 from __future__ import annotations
