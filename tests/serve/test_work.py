@@ -355,7 +355,7 @@ CHILD = textwrap.dedent(
     world, found = named("linear").world, {}
     card = world.describe()
     for name, call in {
-        "samples": predict(3, None, 10, num_samples=10_000),
+        "samples": predict(3, None, 10, num_samples=4_000),
         "worlds": predict(20, None, 4000),
         "candidates": score(30_000, 20),
     }.items():

@@ -113,8 +113,7 @@ def test_engines(name: str) -> None:
     ("name", "num_windows"),
     [
         ("linear", 4),
-        ("persistence", 1),
-        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("linear", 1), ("persistence", 4))),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("linear", 1), ("persistence", 1), ("persistence", 4))),
     ],
 )
 def test_local_world(name: str, num_windows: int) -> None:
