@@ -277,8 +277,8 @@ def test_a_signal_that_no_action_affects_is_not_resolved_before_there_is_enough_
 
 
 def test_false_alarms_without_an_effect_keep_their_level() -> None:
-    """60 logs of few episodes: claimed effects at a lag, and tables with a difference from a right world."""
-    num_claimed, num_alarms, num_logs = np.zeros(3), 0, 60
+    """30 logs of few episodes: claimed effects at a lag, and tables with a difference from a right world."""
+    num_claimed, num_alarms, num_logs = np.zeros(3), 0, 30
     for seed in range(num_logs):
         episodes = plants(seed, 12, white, decay=0.8, gain=0.0, noise=0.3, start=0.5)
         effects = plant_effects(Cart(decay=0.8, gain=1e-9), episodes, (1, 5, 10), seed)

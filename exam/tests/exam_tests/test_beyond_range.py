@@ -37,7 +37,7 @@ from worldline_exam.self_check import Examined, examine
 
 @cache
 def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
-    return grading.logs_of(BeyondRangeTest(pool=pool), 150, 30)
+    return grading.logs_of(BeyondRangeTest(pool=pool), 100, 30)
 
 
 def test_worlds_that_look_back_on_eight_observations_have_bands_for_what_is_asked() -> None:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.episode import Arrays
 from worldline.labs.playing import explore, replay
 from worldline_exam.labs.driven import DAMPINGS, Driven, bounds
 from worldline_exam.labs.elastic_pucks import ElasticPucks
@@ -115,11 +114,3 @@ def test_the_thicker_the_medium_the_bluer_the_picture(name: str) -> None:
     blue = (pictures[..., 2] - pictures[..., 0]).mean((1, 2))
     assert (np.diff(blue) > 5).all()
     np.testing.assert_array_equal(pictures[0], lab.drawn({n: v for n, v in shown[0].items() if n != "camera"}))
-
-
-def test_places_are_those_of_the_bodies() -> None:
-    shown: Arrays = {"angle": np.array([[1.0, 0.0], [0.0, 1.0]])}
-    np.testing.assert_allclose(Pendulum(length=0.5).places(shown)[:, 0], [[0.0, -0.5], [0.5, 0.0]])
-    state = np.arange(8.0)
-    for lab in (TwoBodies(), ElasticPucks()):
-        np.testing.assert_array_equal(lab.places(lab.split(state)), [[0.0, 1.0], [4.0, 5.0]])
