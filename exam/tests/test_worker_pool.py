@@ -34,11 +34,6 @@ def test_processes_end_with_the_one_that_asked() -> None:
         asking.communicate(timeout=60)  # waits for all who could still write there
 
 
-def test_one_worker_is_this_process() -> None:
-    with workers(1) as pool:
-        assert pool.submit(os.getpid).result() == os.getpid()
-
-
 def test_what_has_not_begun_is_left_undone_after_ctrl_c() -> None:
     with suppress(KeyboardInterrupt), workers(1) as pool:
         found = [pool.submit(Event().wait, 0.2), pool.submit(abs, -1)]

@@ -368,7 +368,7 @@ def attack(nursery: Nursery, url: str, folder: Path, num_kills: int, seed: int) 
 @pytest.mark.parametrize(
     ("kind", "num_kills"),
     [
-        ("sqlite", 2),
+        ("sqlite", 1),
         ("postgresql", 1),
         pytest.param("sqlite", 25, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
         pytest.param("postgresql", 25, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from worldline.audit.baselines import as_world, bank, best_of
-from worldline.audit.queries import BATCH, check_readable, history_of, means, only, packed, packed_history, unpacked
+from worldline.audit.baselines import as_world, bank
+from worldline.audit.queries import BATCH, check_readable, means, only
 from worldline.engines.baselines import Linear
 from worldline.episode import History
 from worldline.errors import InputError, UnreadableError
@@ -52,11 +52,6 @@ def test_what_ignores_the_actions_says_so() -> None:
     assert not any(world.describe().action_conditioned for world in bank(EPISODES, SCHEMA).values())
 
 
-def test_the_best_is_that_with_the_smallest_mean_loss() -> None:
-    candidates = {"a": {"loss": np.array([0.0, 9.0])}, "b": {"loss": np.array([2.0, 2.0])}}
-    assert best_of(candidates, lambda answers: answers["loss"].astype(float)) == "b"
-
-
 def test_asking_in_batches_changes_no_figure() -> None:
     world, count = as_world(Linear.fit(EPISODES, SCHEMA)), BATCH + 3
     rows = np.arange(count) % len(EPISODES)
@@ -67,16 +62,6 @@ def test_asking_in_batches_changes_no_figure() -> None:
     many = means(world, history, {"push": FUTURE["push"][rows]}, signals=("puck_velocity",))["puck_velocity"]
     few = means(world, HISTORY, FUTURE, signals=("puck_velocity",))["puck_velocity"]
     assert np.allclose(many, few[rows], atol=1e-6)
-
-
-def test_histories_are_packed_and_unpacked() -> None:
-    seen = {"puck_position": np.ones((20, 4), bool)}
-    history = History(observations=HISTORY.observations, actions=HISTORY.actions, observed=seen)
-    again = history_of({**packed_history(history), **packed("truth", HISTORY.actions)})
-    assert again.observations.keys() == history.observations.keys()
-    assert again.observed["puck_position"].dtype == bool
-    assert np.array_equal(again.actions["push"], history.actions["push"])
-    assert unpacked(packed("truth", HISTORY.actions), "truth").keys() == {"push"}
 
 
 def test_a_signal_that_is_not_predicted_is_unreadable() -> None:

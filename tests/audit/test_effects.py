@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 from scipy.stats import binom
-from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, carts, thermostat, world
+from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, carts, world
 
 from worldline.audit.advice import worst_effect
 from worldline.audit.baselines import as_world
@@ -79,16 +79,6 @@ def test_a_world_is_compared_with_the_logs(gain: float, told: str) -> None:
     assert [one.lag for one in found] == [1, 2, 5]
     due = found[0].change * gain * np.cumsum(DECAY ** np.arange(5))[[0, 1, 4]]
     np.testing.assert_allclose([one.world.value for one in found], due, rtol=1e-2)
-
-
-def test_actions_that_never_change_have_no_effects_to_compare() -> None:
-    episodes = carts(0, 10, lambda place, draw: 1.0)
-    rows = rows_of(tracks_of(episodes, SCHEMA), [None] * len(episodes))
-    windows = evenly_spaced_windows(episodes, length=3, horizon=6, per_episode=2)
-    changed = changes(SCHEMA, rows)
-    predicted, shares = world_effects(world(Cart()), windows, changed, SCHEMA.observations)
-    assert (changed, predicted, log_effects(SCHEMA, rows, changed, shares, seed=0)) == ((), {}, None)
-    assert effects_table(SCHEMA, changed, predicted, None, rows, windows, lags=(1,), identifiable={}, seed=0) == ()
 
 
 @pytest.mark.filterwarnings("error")
@@ -180,15 +170,6 @@ def test_steps_that_were_not_observed_do_not_change_the_spread() -> None:
         for one in (WINDOWS, replace(WINDOWS, truth={"place": truth}, known={"place": known}))
     ]  # fmt: skip
     assert spreads[1] == pytest.approx(spreads[0], rel=0.1)
-
-
-def test_each_value_of_a_choice_is_a_change() -> None:
-    signal = Signal(name="gear", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3)
-    schema = Schema(signals=(SCHEMA["place"], signal), step_s=1.0)
-    gears = [np.random.default_rng(number).integers(0, 3, 30) for number in range(4)]
-    episodes = [replace(one, actions={"gear": gear}) for one, gear in zip(carts(0, 4, thermostat), gears, strict=True)]
-    rows = rows_of(tracks_of(episodes, schema), [None] * 4)
-    assert [one.name for one in changes(schema, rows)] == ["gear=0", "gear=1"]
 
 
 def test_values_that_were_never_chosen_are_no_change_and_nothing_is_compared_with_them() -> None:
@@ -296,8 +277,8 @@ def test_a_signal_that_no_action_affects_is_not_resolved_before_there_is_enough_
 
 
 def test_false_alarms_without_an_effect_keep_their_level() -> None:
-    """60 logs of few episodes: claimed effects at a lag, and tables with a difference from a right world."""
-    num_claimed, num_alarms, num_logs = np.zeros(3), 0, 60
+    """30 logs of few episodes: claimed effects at a lag, and tables with a difference from a right world."""
+    num_claimed, num_alarms, num_logs = np.zeros(3), 0, 30
     for seed in range(num_logs):
         episodes = plants(seed, 12, white, decay=0.8, gain=0.0, noise=0.3, start=0.5)
         effects = plant_effects(Cart(decay=0.8, gain=1e-9), episodes, (1, 5, 10), seed)

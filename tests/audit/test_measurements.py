@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-import numpy as np
 import pytest
 
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap, SkillCurve
 from worldline.audit.errors import ActionUse, BandCoverage, Skill
 from worldline.audit.forecast_measurements import Decoded
 from worldline.audit.measurement import ReportFinding, compare_errors
-from worldline.audit.planning_measurements import Film, Films, GoalOutcome, Planning
+from worldline.audit.planning_measurements import GoalOutcome, Planning
 from worldline.audit.training_measurements import LatentHealth, Learning, ReadoutQuality, ReadoutRow, Series, Vital
 from worldline.stats import Curve, Estimate, wilson
 
@@ -59,19 +58,6 @@ def test_planning_without_floor_or_ceiling_judges_nothing() -> None:
     assert plain(alone.headline()) == "Planning reaches 100 of 200 goals: 50.0 % (43.1 to 56.9 %)."
     assert alone.headline().verdict == "plain"
     assert "One plan takes" not in plain(alone.sentence())
-
-
-@pytest.mark.parametrize(
-    ("planner", "peer", "says"),
-    [
-        (190, 120, "Without search, the inverse head reaches 60.0 %. "),
-        (190, 188, "Without search, the inverse head reaches 94.0 %; the difference is not significant. "),
-    ],
-)
-def test_whether_searching_pays(planner: int, peer: int, says: str) -> None:
-    found = planning(planner, peer=peer).sentence()
-    assert says in plain(found)
-    assert plain(found).endswith("One plan takes 41 ms alone.")
 
 
 def learning(*values: float) -> Learning:
@@ -199,12 +185,6 @@ def test_gaps(one: Gap, says: str, verdict: str) -> None:
     assert found.verdict == verdict
 
 
-def test_the_weaker_gap_decides() -> None:
-    shuffled = Gap(change="shuffled", signal=None, increase=Estimate(value=0.0, low=-0.01, high=0.01))
-    found = ActionUse(replace(diagnosis({}), gaps=(gap(6.4, 5.0, 8.0), shuffled))).sentence()
-    assert plain(found).startswith("The world does not use its actions: with actions shuffled across episodes")
-
-
 @pytest.mark.parametrize(
     ("inside", "says", "verdict"),
     [
@@ -219,23 +199,6 @@ def test_coverage(inside: int, says: str, verdict: str) -> None:
     found = BandCoverage(replace(diagnosis({}), bands=(other, band))).sentence()
     assert plain(found).startswith(says)
     assert found.verdict == verdict
-
-
-def test_the_worst_signal_decides_coverage() -> None:
-    bands = [
-        Band(signal=name, level=0.9, coverage=wilson(inside, 200), width=(1.0,), horizon=1)
-        for name, inside in (("good", 180), ("worse", 150), ("worst", 100))
-    ]
-    assert "of worst, 50.0 %" in plain(BandCoverage(replace(diagnosis({}), bands=tuple(bands))).sentence())
-
-
-def test_films() -> None:
-    def films(*reached: bool) -> ReportFinding:
-        frames = np.zeros((2, 4, 4, 3), np.uint8)
-        return Films(films=tuple(Film(frames=frames, goal=None, reached=one) for one in reached)).sentence()
-
-    assert plain(films(True, False)) == "1 of the 2 plans shown reached the goal."
-    assert films(False, False).verdict == "bad"
 
 
 def decoded(imagined: float, decoder: float, saved: tuple[float, float] | None) -> ReportFinding:

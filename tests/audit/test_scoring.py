@@ -93,16 +93,6 @@ def test_draws_in_which_nothing_can_be_told_widen_the_interval_at_both_ends(unde
     assert found.surely == -np.inf
 
 
-def test_the_ends_of_the_interval_are_quantiles_of_the_draws() -> None:
-    """Draws that are a ladder from 0.001 to 2: a fortieth, that is 50 of 2,000, at either end, and a thousandth, 2."""
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        return np.arange(len(weights), 0, -1) / 1000 if len(weights) > 1 else np.ones(1)
-
-    found = scored(score(statistic, 12))
-    assert (found.value, found.surely, found.low, found.high) == (1.0, 0.002, 0.05, 1.95)
-
-
 def test_draws_are_the_same_scenes_for_every_model() -> None:
     rng = np.random.default_rng(0)
     floor = rng.gamma(2.0, 1.0, 50)

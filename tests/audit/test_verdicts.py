@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.audit.grades import Cell, Condition, Grade, Score, Verdict
-from worldline.audit.verdicts import flaws, holm, p_value, verdict_of, weakest, worst
+from worldline.audit.verdicts import flaws, holm, p_value, verdict_of, worst
 from worldline.errors import InputError
 
 
@@ -88,13 +88,6 @@ def test_what_must_fail_may_fail_by_a_gate_or_in_one_part() -> None:
     assert flaws(good, {"infinite bands": wide}, 1.0, ["infinite bands"]) == ()
     assert "bands must fail" in flaws(good, {"infinite bands": wide}, 1.0, ["half"])[0], "only who may have the score"
     assert "half must fail" in flaws(good, {"half": half}, 1.0, ["half"])[0], "whoever goes like it would be PARTIAL"
-
-
-def test_the_weakest_part_is_that_with_the_smallest_lower_end() -> None:
-    found = weakest(grade(cell(0.5, 0.6, name="a"), cell(0.1, 0.9, name="b"), GATED))
-    assert found is not None
-    assert found.name == "b"
-    assert weakest(grade(GATED)) is None
 
 
 def test_only_a_pass_has_a_small_p_value_and_it_is_that_of_its_weakest_part() -> None:

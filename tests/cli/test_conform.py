@@ -130,9 +130,3 @@ def test_an_error_does_not_hide_the_other_clauses(logs: Path, tmp_path: Path, mo
     assert rows["plan needs actions"]["verdict"] == "holds"
     assert "[world.plan_honest] Plan.cost differs from World.score" in shown.output
     assert "RuntimeError: the buffer is gone" in shown.output
-
-
-def test_an_unknown_part_is_named() -> None:
-    shown = RUN.invoke(app, ["conform", "planner", "cme"])
-    assert shown.exit_code == 1
-    assert "Did you mean 'cem'" in shown.stderr

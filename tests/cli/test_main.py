@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 
 from worldline.cli import main
 from worldline.cli.main import app
-from worldline.cli.options import free_cores
 from worldline.data.store import open_store
 from worldline.testing.toys import Integrator
 from worldline.training import checkpoint
@@ -241,14 +240,6 @@ def test_commands_let_waiting_threads_sleep(setting: dict[str, str], expected: s
     env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | setting
     shown = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
     assert shown.stdout.split() == [expected, "False"]  # torch would have read the setting before
-
-
-def test_free_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    monkeypatch.setattr("os.getloadavg", lambda: (2.6, 0.0, 0.0))
-    assert free_cores() == 5
-    monkeypatch.setattr("os.getloadavg", lambda: (20.0, 0.0, 0.0))
-    assert free_cores() == 1
 
 
 @pytest.mark.parametrize("asked", [["-h"], ["learn", "-h"], ["token", "-h"]])

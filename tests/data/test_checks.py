@@ -27,18 +27,6 @@ def only(findings: tuple[Finding, ...]) -> Finding:
     return findings[0]
 
 
-def test_a_good_episode_has_no_finding(good, schema):
-    assert check_episode(good, schema) == ()
-
-
-def test_a_missing_array_is_named(good, schema):
-    without = dataclasses.replace(good, actions={})
-    finding = only(check_episode(without, schema, file="run.npz", number=4))
-    assert (finding.file, finding.episode, finding.signal) == ("run.npz", 4, "push")
-    assert "missing" in finding.problem
-    assert "6 rows" in finding.fix
-
-
 @pytest.mark.parametrize(("group", "name", "cut", "fix"), [
     ("observations", "gear", slice(0, 6), "Add or drop the row"),
     ("observations", "gear", slice(0, 3), "find where the recording"),
@@ -57,18 +45,6 @@ def test_an_action_too_many_is_found(good, schema):
     assert finding.signal == "push"
     assert "expected 6 rows, got 7" in finding.problem
     assert "drop the row" in finding.fix
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize(("group", "name"), [("observations", "position"), ("actions", "push")])
-def test_values_that_are_not_finite_name_signal_and_step(make_episode, schema, group, name, value):
-    good = make_episode(0, 6)
-    values = getattr(good, group)[name].copy()
-    values[[2, 4], 0] = value
-    finding = only(check_episode(changed(good, group, name, values), schema))
-    assert (finding.signal, finding.step) == (name, 2)
-    assert "first of 2 steps" in finding.problem
-    assert str(value) in finding.problem
 
 
 def test_a_missing_value_under_a_mask_is_no_finding(good, schema):

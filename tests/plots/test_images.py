@@ -31,18 +31,6 @@ def test_a_small_frame_grows_by_a_whole_factor_with_sharp_pixels() -> None:
     np.testing.assert_array_equal(small, image.repeat(6, 0).repeat(6, 1))
 
 
-def test_a_frame_need_not_grow() -> None:
-    image = frame(4, 5, 3)
-    np.testing.assert_array_equal(thumbnail(image, 33, 33, enlarge=False), image)
-
-
-def test_a_plain_frame_stays_plain_when_it_shrinks() -> None:
-    image = np.full((301, 500, 3), 77, np.uint8)
-    small = thumbnail(image, 100, 100)
-    assert small.shape == (60, 100, 3)
-    assert (small == 77).all()
-
-
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 200), st.integers(1, 200))
 def test_every_frame_fits_into_its_box(height: int, width: int, box_width: int, box_height: int) -> None:
     across, down = fitted((height, width, 3), box_width, box_height)
@@ -57,11 +45,6 @@ def test_anything_else_is_no_frame(image: np.ndarray) -> None:
 
 
 FRAMES = np.random.default_rng(0).integers(0, 256, size=(7, 12, 10, 3), dtype=np.uint8)
-
-
-def test_a_still_is_lossless() -> None:
-    with Image.open(io.BytesIO(images.png(FRAMES[0]))) as image:
-        np.testing.assert_array_equal(np.asarray(image), FRAMES[0])
 
 
 def test_an_animation_shows_every_frame_forever() -> None:

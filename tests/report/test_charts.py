@@ -60,12 +60,6 @@ def test_log_ticks_enclose_and_rise(low: float, factor: float) -> None:
     assert 2 <= len(ticks) <= 8
 
 
-def test_a_single_value_still_has_an_axis() -> None:
-    assert len(nice_ticks(0, 0, 5)) > 1
-    assert len(nice_ticks(3, 3, 5)) > 1
-    assert len(log_ticks(1, 1)) > 1
-
-
 def test_a_hair_below_zero_gets_no_axis_of_its_own() -> None:
     assert zero_ticks([-0.001], [2.0])[0] == 0
     assert zero_ticks([-1.0], [2.0])[0] < 0
@@ -88,12 +82,6 @@ def test_long_lines_are_thinned_and_keep_both_ends() -> None:
     drawn = points(html, "line world")
     assert len(drawn) <= 401
     assert (drawn[0][0], drawn[-1][0]) == (0, 1000)
-
-
-def test_levels_are_inside_the_axis_and_named() -> None:
-    html = chart(ChartLine(label="l", style="world", x=[0, 1], y=[3.0, 4.0]), levels=[("guard", 1.0)])
-    assert "guard" in html
-    assert all(0 <= y <= 1000 for _, y in points(html, "level"))
 
 
 def test_dots_and_whiskers_sit_where_the_figures_are() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.report.parsed_page import ParsedPage
 
 from worldline.plots.charts import ChartLine, LineChart
-from worldline.plots.parts import Facts, Items, Note
+from worldline.plots.parts import Facts, Note
 from worldline.report.page import render_page, show
 
 
@@ -53,9 +53,3 @@ def test_data_of_a_chart_cannot_leave_their_script(label: str) -> None:
 
 def test_facts_may_repeat_a_name() -> None:
     assert show(Facts([("file", "a"), ("file", "b")])).count("<dt>file</dt>") == 2
-
-
-def test_further_items_are_folded() -> None:
-    html = show(Items("Limits", ["one", "two", "three"], 2))
-    assert html.index("two") < html.index("and 1 more") < html.index("three")
-    assert "details" not in show(Items("Limits", ["one"], 2))

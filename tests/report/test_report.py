@@ -89,10 +89,6 @@ def test_every_chart_of_intervals_folds_its_numbers(report: Report) -> None:
     assert all("<details>" in chart and "<table" in chart for chart in charts)
 
 
-def test_the_same_report_gives_the_same_bytes(report: Report) -> None:
-    assert render(report) == render(report)
-
-
 @pytest.mark.parametrize("kind", MARKERS, ids=lambda kind: kind.__name__)
 def test_only_what_is_given_is_shown(report: Report, kind: type) -> None:
     alone = replace(report, sections=tuple(one for one in report.sections if isinstance(one, kind)))

@@ -8,8 +8,6 @@ import pytest
 
 from worldline.engines.base import Card
 from worldline.errors import InputError, UnknownNameError
-from worldline.planning.base import Chance
-from worldline.planning.costs import AtMost
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.serve.mcp_inputs import VERBS, call_of, input_schema
 from worldline.testing.toys import Integrator
@@ -72,23 +70,6 @@ def test_steps_are_limited_before_anything_is_built(steps: int) -> None:
 def test_wrong_values_are_named(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         call(**{"actions": {"push": [0, 0]}, **arguments})
-
-
-def test_an_argument_that_is_missing_is_named() -> None:
-    with pytest.raises(InputError, match="missing required field `actions`"):
-        call()
-    with pytest.raises(InputError, match="missing required field `goal`"):
-        call("compare_plans", candidates={"one": {"push": [0, 0], "mode": 0}})
-
-
-def test_goals_and_bounds_are_those_of_the_verbs() -> None:
-    bound = {"rule": "Chance", "constraint": {"rule": "AtMost", "signal": "speed", "bound": 2}, "level": 0.9}
-    goal = {"targets": {"speed": 3}, "tolerance": {"speed": 1}}
-    asked = call("plan", horizon=2, goal=goal, constraints=[bound], exogenous={"wind": [0, 0]})
-    assert asked.goal.targets["speed"] == 3
-    assert asked.goal.tolerance == {"speed": 1}
-    assert list(asked.constraints) == [Chance(constraint=AtMost(signal="speed", bound=2.0), level=0.9)]
-    assert asked.exogenous["wind"].shape == (2, 2)
 
 
 @pytest.mark.parametrize("tool", VERBS)

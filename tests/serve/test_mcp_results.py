@@ -16,7 +16,6 @@ from worldline.serve.mcp_results import (
     MAX_BYTES,
     ResultStore,
     fit,
-    summary,
 )
 
 
@@ -30,31 +29,6 @@ def curve(name: str, values: Any, half: float | None = None, **facts: Any) -> Re
 
 def store(**limits: Any) -> ResultStore:
     return ResultStore(**{"count": 3, "num_bytes": 10_000, "lifetime_s": 60.0, **limits})
-
-
-def test_a_small_result_is_complete() -> None:
-    found = fit(lambda detail: summary([curve("speed", range(12), half=0.5)], detail))
-    assert "shortened" not in found
-    assert found["at_steps"] == [1, 2, 3, 5, 6, 7, 8, 10, 11, 12]
-    assert found["signals"]["speed"]["mean"][-1] == 11.0
-    assert found["signals"]["speed"]["low"][0] == -0.5
-    assert found["signals"]["speed"]["unit"] == "m"
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    signals=st.integers(1, 60), size=st.integers(1, 300), steps=st.integers(1, 400), letters=st.sampled_from(["s", "é"])
-)
-def test_every_summary_is_small_and_says_what_it_leaves_out(signals: int, size: int, steps: int, letters: str) -> None:
-    rng = np.random.default_rng(0)
-    series = [curve(f"{letters * 40}{n}", rng.normal(0, 1e-7, (steps, size)), half=1.0) for n in range(signals)]
-    found = fit(lambda detail: summary(series, detail))
-    assert len(json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()) <= MAX_BYTES
-    assert found.get("at_steps", [steps])[-1] == steps
-    assert len(found["signals"]) + found.get("more_signals", 0) == signals
-    for one in found["signals"].values():
-        shown = len(np.atleast_2d(np.array(one["mean"], dtype=object).T)) if size > 1 else 1
-        assert shown == size or one["num_components"] == size
 
 
 def test_what_cannot_be_shortened_is_an_error() -> None:

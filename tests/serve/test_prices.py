@@ -15,8 +15,7 @@ from worldline.engines.base import CallCost
 from worldline.episode import History
 from worldline.planning.calls import PredictCall
 from worldline.serve.callers import ANYONE
-from worldline.serve.prices import QUICK_S, Prices
-from worldline.serve.scheduler import Lane
+from worldline.serve.prices import Prices
 
 CARD = replace(linear_world().describe(), context=4, band_horizon=6, call=CallCost(latency_s=0.02))
 
@@ -25,16 +24,6 @@ def predict(observed: int, steps: int = 2) -> PredictCall:
     past = {"push": np.zeros((observed - 1, 2), np.float32)}
     history = History(observations={"position": np.zeros((observed, 2), np.float32)}, actions=past)
     return PredictCall(history=history, actions={"push": np.zeros((steps, 2), np.float32)})
-
-
-def test_the_first_price_is_that_of_the_card() -> None:
-    prices = Prices()
-    assert prices.of("toy", "predict", CARD, length=10).seconds == pytest.approx(0.02)
-    lanes = {length: prices.of("toy", "predict", CARD, length=length).lane for length in (10, 25, 26, 10_000)}
-    assert lanes == {10: Lane.QUICK, 25: Lane.QUICK, 26: Lane.SLOW, 10_000: Lane.SLOW}
-    for search_s, lane in ((0.01, Lane.QUICK), (QUICK_S, Lane.SLOW), (None, Lane.SLOW)):
-        assert prices.of("toy", "plan", CARD, length=10, search_s=search_s).lane is lane
-    assert prices.of("toy", "plan", CARD, length=9000, search_s=0.01).lane is Lane.SLOW
 
 
 def test_prices_follow_what_calls_of_their_kind_took() -> None:

@@ -29,17 +29,3 @@ def test_a_caller_gets_half_and_a_further_one_always_finds_something() -> None:
     assert shares.used == 0
     with ExitStack() as stack:
         assert grasp(shares, stack, "b") == 30
-
-
-def test_a_share_that_cannot_grow_stays_as_it_is() -> None:
-    shares = Shares(100, "bytes")
-    with shares.open("a", 20) as resize:
-        resize(50)
-        with pytest.raises(OverloadedError):
-            resize(55)
-        with pytest.raises(OverloadedError):
-            resize(80)
-        assert shares.used == 50
-        resize(10)
-        assert shares.used == 10
-    assert shares.used == 0

@@ -76,15 +76,6 @@ def test_a_rate_allows_the_calls_of_one_second_at_once_and_then_its_mean(clock: 
     assert admitted(usage, caller(name="eve"), 100) == 100
 
 
-def test_a_slow_rate_allows_one_call_at_a_time(clock: Clock) -> None:
-    usage, who = Usage(None), caller(rate=0.1)
-    for _ in range(3):
-        assert admitted(usage, who, 3) == 1
-        clock.now += 9.5
-        assert admitted(usage, who, 1) == 0  # a refused call takes nothing
-        clock.now += 0.5
-
-
 def test_a_quota_lasts_until_midnight(clock: Clock) -> None:
     usage, who = Usage(None), caller(quota=3)
     assert admitted(usage, who, 5) == 3

@@ -48,7 +48,7 @@ def test_records_are_cut_as_published(made: ModuleType, tmp_path: Path) -> None:
     assert [ends(case.estimation), ends(case.tests["test"].record)] == [[0, 8, 0], [20, 131071, 0]]
 
 
-@pytest.mark.parametrize("lag", [0, 1])
+@pytest.mark.parametrize("lag", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_the_world_of_a_linear_plant_simulates_a_record(made: ModuleType, tmp_path: Path, lag: int) -> None:
     """With a lag, the output follows the input of its own row, which the alignment check must find."""
 

@@ -128,7 +128,7 @@ def test_the_commands_for_cameras_run(
     monkeypatch.chdir(tmp_path)
     for recipe in ("pixels_and_vectors", "film_and_vectors"):
         monkeypatch.setattr(pixels, recipe, tiny)
-    write_recordings(tmp_path / "recordings", 30)
+    write_recordings(tmp_path / "recordings", 20)
     for line in found:
         run(line.replace(" --budget 30min", ""))
     assert (tmp_path / "show" / "index.html").exists()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from worldline.testing.clauses import CLAUSES, Case, Clause, breaches
-from worldline.testing.comparing import difference, equal, holds, unchanged
+from worldline.testing.comparing import holds, unchanged
 
 
 class ToyCase(Case):
@@ -30,27 +30,6 @@ def test_a_breach_states_the_clause_the_violation_and_where_to_look() -> None:
 
 def test_a_clause_that_does_not_apply_is_not_checked() -> None:
     Clause(broken_rule, "the rule book", lambda case: case.kind != "toy")(ToyCase())
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "due"),
-    [
-        (np.ones(3), np.ones(3), 0.0),
-        (np.array([10.0, 1.0]), np.array([10.0, 2.0]), 0.1),
-        (torch.tensor([1, 2]), np.array([1, 2]), 0.0),
-        (np.array([np.inf, 1.0]), np.array([np.inf, 1.0]), 0.0),
-        (np.array([np.nan]), np.array([np.nan]), np.inf),
-        (np.array([np.inf]), np.array([1.0]), np.inf),
-        (np.zeros((0, 2)), np.zeros((0, 2)), 0.0),
-    ],
-)
-def test_difference_is_relative_to_the_magnitude(first, second, due) -> None:
-    assert difference(first, second) == pytest.approx(due)
-
-
-def test_equal_compares_shapes_first() -> None:
-    with pytest.raises(AssertionError, match=r"shapes \(3,\) and \(1,\)"):
-        equal(np.ones(3), np.ones(1), "broadcast", within=1.0)
 
 
 @pytest.mark.parametrize("draw", [lambda: torch.rand(1), lambda: np.random.random()])  # noqa: NPY002

@@ -113,8 +113,8 @@ def test_engines(name: str) -> None:
     ("name", "num_windows"),
     [
         ("linear", 4),
-        ("persistence", 1),
-        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("linear", 1), ("persistence", 4))),
+        pytest.param("linear", 1, marks=pytest.mark.slow),
+        *(pytest.param("persistence", number, marks=pytest.mark.slow) for number in (1, 4)),
     ],
 )
 def test_local_world(name: str, num_windows: int) -> None:

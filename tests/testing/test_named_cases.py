@@ -10,7 +10,7 @@ from tests.data import stores
 from tests.testing.exact_world import Exact, toy_episodes
 
 from worldline.config import replace_at
-from worldline.data.store import Store, open_store
+from worldline.data.store import open_store
 from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError, UnreadableError
@@ -58,18 +58,6 @@ def test_episodes_and_a_goal_of_the_logs(tmp_path: Path) -> None:
     np.testing.assert_array_equal(case.goal.targets["position"], first.observations["position"][4])
     spread = np.concatenate([one.observations["position"] for one in case.episodes]).std(0).max()
     assert case.goal.tolerance["position"] == pytest.approx(float(spread))
-
-
-def test_no_more_is_read_than_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logs, read, episode = stored(tmp_path / "logs", list(toy_episodes())), [], Store.episode
-
-    def counted(store: Store, number: int, *, images: bool = True) -> Episode:
-        read.append(number)
-        return episode(store, number, images=images)
-
-    monkeypatch.setattr(Store, "episode", counted)
-    assert len(case_of(Exact(), logs, num_episodes=3).episodes) == 3
-    assert read == [0, 1, 2]
 
 
 def test_of_the_store_that_a_bundle_was_learned_from_only_what_was_held_out(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test() -> AbstentionTest:
 
 @pytest.fixture(scope="module")
 def examined(test: AbstentionTest) -> Examined:
-    return examine(test, 0, 150)
+    return examine(test, 0, 130)
 
 
 def test_small_it_separates(examined: Examined) -> None:

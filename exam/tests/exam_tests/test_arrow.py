@@ -9,13 +9,12 @@ from exam.tests import grading
 
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Cell, Verdict
-from worldline.audit.queries import unpacked
 from worldline.audit.verdicts import verdict_of
 from worldline.engines.baselines import Persistence
 from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline_exam.base import Pool, References
-from worldline_exam.exam_tests.arrow import TABLES, ArrowOfTimeTest, backwards
+from worldline_exam.exam_tests.arrow import TABLES, ArrowOfTimeTest
 from worldline_exam.self_check import Examined, examine
 
 NOTHING = References(oracle={}, must_fail={})
@@ -53,15 +52,6 @@ def test_it_holds_in_small_too() -> None:
     assert oracle.raw["told_frictionless"] < 0.25
     for name, grade in small().must_fail.items():
         assert verdict_of(grade) is Verdict.FAIL, name
-
-
-def test_backwards_is_the_same_path_the_other_way() -> None:
-    clips = unpacked(ArrowOfTimeTest(num_pairs=10).generate(0), "frictionless")
-    played = backwards(clips)
-    np.testing.assert_array_equal(played["red_position"][:, 0], clips["red_position"][:, -1])
-    np.testing.assert_array_equal(played["red_velocity"][:, 0], -clips["red_velocity"][:, -1])
-    for name, value in backwards(played).items():
-        np.testing.assert_array_equal(value, clips[name])
 
 
 def test_only_friction_slows_the_balls_down() -> None:

@@ -37,7 +37,7 @@ from worldline_exam.self_check import Examined, examine
 
 @cache
 def logs_of(pool: Pool) -> Mapping[str, Sequence[Episode]]:
-    return grading.logs_of(BeyondRangeTest(pool=pool), 150, 30)
+    return grading.logs_of(BeyondRangeTest(pool=pool), 100, 30)
 
 
 def test_worlds_that_look_back_on_eight_observations_have_bands_for_what_is_asked() -> None:
@@ -238,10 +238,3 @@ def test_balls_meet_while_they_are_asked_about(examined: Examined) -> None:
     assert (np.abs(turned - start["left_velocity"][:, 0, 0])[met] > 1.0).all()
     apart = start["right_position"][:, -1, 0] - start["left_position"][:, -1, 0]
     assert (apart[met] > 2.0).all()
-
-
-def test_the_oracle_tells_the_truth(examined: Examined) -> None:
-    assert BeyondRangeTest().figure(examined.scenes, examined.references.oracle, examined.references).panels
-    for name, value in examined.references.oracle.items():
-        kind, _, signal = name.partition(".")
-        np.testing.assert_allclose(value, examined.scenes[f"{kind}.truth.{signal}"], atol=1e-5)

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from exam.tests.grading import examine, scores_of, split
+from exam.tests.grading import examine, scores_of
 
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Grade, Verdict
@@ -119,15 +119,3 @@ def test_actions_one_step_late_are_noticed() -> None:
     grade = SMALL.grade(scenes, answers, examined().references)
     assert verdict_of(grade) is not Verdict.PASS
     assert max(scores_of(grade).values()) < 0.5
-
-
-def test_the_delay_line_can_go_on_from_its_own_belief() -> None:
-    engine, scenes = DelayLine(lab=SMALL.make_lab()), examined().scenes
-    history = history_of(scenes, "pulse")
-    first, rest = split(history, 20)
-    folded, whole = (
-        engine.observe(engine.observe(None, first, seed=0), rest, seed=0),
-        engine.observe(None, history, seed=0),
-    )
-    np.testing.assert_array_equal(folded["pipe"], whole["pipe"])
-    np.testing.assert_array_equal(folded["excess"], whole["excess"])

@@ -14,7 +14,7 @@ from worldline.audit.verdicts import verdict_of
 from worldline.episode import Arrays
 from worldline.world.base import World
 from worldline_exam.base import Pool
-from worldline_exam.exam_tests.energy import WorkAndEnergyTest, energy_error
+from worldline_exam.exam_tests.energy import WorkAndEnergyTest
 from worldline_exam.labs.driven import DAMPINGS
 from worldline_exam.references.lab_oracle import oracle_of
 from worldline_exam.scenes.driven import SYSTEMS, damped_by, lab_of
@@ -116,7 +116,3 @@ def test_the_score_is_one_less_the_share_of_error() -> None:
     answers |= {f"elastic-pucks.{n}": v * stretch if "velocity" in n else v for n, v in truth.items()}
     for damping in DAMPINGS:
         np.testing.assert_allclose(scores_of(graded(answers))[f"elastic-pucks, damping {damping:g}"], 0.96, atol=1e-3)
-
-
-def test_energy_error_is_the_mean_square_over_steps() -> None:
-    np.testing.assert_array_equal(energy_error(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])), [2.5])

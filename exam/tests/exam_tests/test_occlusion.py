@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from exam.tests.grading import examine, logs_of, scores_of, split
+from exam.tests.grading import examine, logs_of, scores_of
 
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Grade, Verdict
@@ -137,12 +137,3 @@ def test_what_drifts_where_all_is_still_does_not_pass() -> None:
     assert grade.cells[-1].note.endswith("worse")
     assert verdict_of(grade) is Verdict.PARTIAL
     assert verdict_of(regraded()) is Verdict.PASS
-
-
-def test_the_follower_can_go_on_from_its_own_belief() -> None:
-    engine, history = OcclusionOracle(lab=SMALL.make_lab()), history_of(examined().scenes)
-    whole = engine.observe(None, history, seed=0)
-    first, rest = split(history, 20)
-    folded = engine.observe(engine.observe(None, first, seed=0), rest, seed=0)
-    np.testing.assert_array_equal(whole.position, folded.position)
-    np.testing.assert_array_equal(whole.velocity, folded.velocity)

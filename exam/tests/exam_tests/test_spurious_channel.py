@@ -34,14 +34,13 @@ def examined(test: SpuriousChannelTest) -> Examined:
     return examine(test, 0, 150)
 
 
-def test_it_holds(test: SpuriousChannelTest, examined: Examined) -> None:
-    for found in (examined, examine(test, 1, 150)):
-        assert found.flaws == ()
-        assert low_of(found.oracle) > 0.999
-        assert verdict_of(found.oracle) is Verdict.PASS
-        assert verdict_of(found.must_fail[LAMP_ONLY]) is Verdict.FAIL
-        assert verdict_of(found.must_fail[PLAIN]) is not Verdict.PASS
-        assert verdict_of(found.must_fail[TEMPTED]) is not Verdict.PASS
+def test_it_holds(examined: Examined) -> None:
+    assert examined.flaws == ()
+    assert low_of(examined.oracle) > 0.999
+    assert verdict_of(examined.oracle) is Verdict.PASS
+    assert verdict_of(examined.must_fail[LAMP_ONLY]) is Verdict.FAIL
+    assert verdict_of(examined.must_fail[PLAIN]) is not Verdict.PASS
+    assert verdict_of(examined.must_fail[TEMPTED]) is not Verdict.PASS
 
 
 def test_the_station_is_scored_whose_lamp_tempts_who_can_express_the_law(examined: Examined) -> None:

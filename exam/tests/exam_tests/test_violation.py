@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from exam.tests.grading import POOLS, examine, logs_of, scores_of
+from exam.tests.grading import POOLS, examine, scores_of
 
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Verdict
@@ -16,7 +16,7 @@ from worldline.schema import Schema
 from worldline_exam.base import Pool, References
 from worldline_exam.exam_tests.violation import HORIZON, NUM_PUSHED, PARTS, SIGNALS, ViolationOfExpectationTest
 from worldline_exam.labs.occluder import Occluder
-from worldline_exam.references.lab_oracle import LabOracle, Untrained
+from worldline_exam.references.lab_oracle import LabOracle
 from worldline_exam.self_check import Examined
 
 NOTHING = References(oracle={}, must_fail={})
@@ -149,16 +149,6 @@ def test_who_forgets_what_was_seen_before_the_screen_fails_there() -> None:
     assert values["permanence, pairs"] <= 0
     assert values["immutability, pairs"] <= 0
     assert values["solidity, both right"] == values["support, both right"] == 1
-
-
-def test_untrained_networks_are_told_apart_by_their_seed() -> None:
-    (episodes,) = logs_of(ViolationOfExpectationTest(), 60).values()
-    schema = ViolationOfExpectationTest().datasets()[0].make_lab().schema
-    test = ViolationOfExpectationTest(num_quadruplets=10)
-    scenes = test.generate(0)
-    asked = [test.ask({"it": as_world(Untrained.fit(episodes, schema, seed))}, scenes) for seed in (0, 0, 1)]
-    np.testing.assert_array_equal(asked[0]["support.predicted"], asked[1]["support.predicted"])
-    assert not np.array_equal(asked[0]["support.predicted"], asked[2]["support.predicted"])
 
 
 class Looks(NumpyEngine):

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.episode import Arrays
 from worldline.labs.playing import explore, replay
-from worldline_exam.labs.driven import DAMPINGS, STEP_S, Driven, bounds, leap
+from worldline_exam.labs.driven import DAMPINGS, Driven, bounds
 from worldline_exam.labs.elastic_pucks import ElasticPucks
 from worldline_exam.labs.pendulum import Pendulum
 from worldline_exam.labs.two_bodies import TwoBodies
@@ -115,23 +114,3 @@ def test_the_thicker_the_medium_the_bluer_the_picture(name: str) -> None:
     blue = (pictures[..., 2] - pictures[..., 0]).mean((1, 2))
     assert (np.diff(blue) > 5).all()
     np.testing.assert_array_equal(pictures[0], lab.drawn({n: v for n, v in shown[0].items() if n != "camera"}))
-
-
-def test_leaps_are_of_fourth_order() -> None:
-    """Half as long, a sixteenth of the error; against the damped oscillator's own formula."""
-    damping, rate = 0.8, np.sqrt(9 - 0.16)
-    due = np.exp(-0.4 * STEP_S) * (np.cos(rate * STEP_S) + 0.4 / rate * np.sin(rate * STEP_S))
-    errors = []
-    for num_leaps in (1, 2, 4):
-        found, _ = leap(np.ones((1, 1)), np.zeros((1, 1)), lambda at: -9 * at, np.full((1, 1), damping), num_leaps)
-        errors.append(abs(float(found[0, 0]) - due))
-    assert 12 < errors[0] / errors[1] < 20
-    assert 12 < errors[1] / errors[2] < 20
-
-
-def test_places_are_those_of_the_bodies() -> None:
-    shown: Arrays = {"angle": np.array([[1.0, 0.0], [0.0, 1.0]])}
-    np.testing.assert_allclose(Pendulum(length=0.5).places(shown)[:, 0], [[0.0, -0.5], [0.5, 0.0]])
-    state = np.arange(8.0)
-    for lab in (TwoBodies(), ElasticPucks()):
-        np.testing.assert_array_equal(lab.places(lab.split(state)), [[0.0, 1.0], [4.0, 5.0]])

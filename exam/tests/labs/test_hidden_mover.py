@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from exam.tests.labs.integration import runge_kutta
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import worldline
 from worldline.labs.playing import explore, replay, stacked
 from worldline_exam.labs.hidden_mover import GAPS, MAX_PUSH, OPEN, START_SPEED, STEP_S, HiddenMover
 
@@ -108,17 +105,6 @@ def test_the_picture_shows_the_puck_or_the_lid() -> None:
     episode = replay(lab, 0, {"push": pushes_of(0, 8)}, {"lid": [(3, 5)]})
     np.testing.assert_array_equal(episode.observations["camera"][3], covered[0])
     assert (episode.observations["camera"][8] != covered[0]).any()
-
-
-def test_a_store_keeps_what_was_not_seen(tmp_path: Path) -> None:
-    store = worldline.record("hidden-mover", tmp_path / "logs", num_episodes=3, max_steps=60, seed=0)
-    for number in range(3):
-        episode = store.episode(number)
-        assert not episode.observed["puck_position"].all()
-        assert episode.seed is not None
-        twin = replay(HiddenMover(), episode.seed, episode.actions)
-        np.testing.assert_array_equal(twin.observed["puck_position"], episode.observed["puck_position"])
-        np.testing.assert_array_equal(twin.observations["puck_position"], episode.observations["puck_position"])
 
 
 def test_what_is_fast_enough_for_two_walls_stops_at_the_other_and_turns_there_next() -> None:

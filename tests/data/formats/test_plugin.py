@@ -136,8 +136,3 @@ def test_the_function_for_zarr() -> None:
     assert one.actions["action"][:, 0].tolist() == [10, 11]
     assert two.observations["state"][:, 0].tolist() == [3, 4, 5, 6]
     assert two.actions["action"][:, 0].tolist() == [13, 14, 15]
-
-
-def test_every_block_of_the_page_is_run_above() -> None:
-    assert [len(blocks(language)) for language in ("toml", "python", "sh")] == [1, 4, 1]
-    assert PAGE.read_text().count("\n```") == 2 * 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from tests.data.formats.damage import DAMAGES, FEW, Damage, assert_read_or_refused, damage_file
 from tests.data.stores import stored
 
+from worldline.config import to_json
 from worldline.data.base import LoggedEpisode
 from worldline.data.exporting import export_store
 from worldline.data.open_logs import open_logs
 from worldline.data.store import Store
 from worldline.episode import Episode
-from worldline.schema import Schema
+from worldline.errors import ConfigError
+from worldline.schema import Role, Schema
 
 MASKS = st.sets(st.sampled_from(["camera", "position", "gear"])).map(lambda names: tuple(sorted(names)))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -63,6 +66,26 @@ def test_an_export_is_read_back_bit_for_bit(
         kept = {(f"source.{key}" if key in place else key): value for key, value in sources[number].items()}
         assert logged.source == kept | place
     assert {path.name for path in folder.iterdir()} == {"store", OUT[name]}
+
+
+@FORMATS
+def test_a_schema_beside_the_logs_is_used(
+    name: str, tmp_path: Path, schema: Schema, make_episode: Callable[..., Episode]
+) -> None:
+    out = exported(tmp_path, name, schema, [make_episode(0, 3)]).path.with_name(OUT[name])
+    signals = (replace(schema["position"], unit="m/s"), replace(schema["push"], role=Role.EXOGENOUS))
+    beside = (out if out.is_dir() else tmp_path) / "schema.json"
+    beside.write_text(to_json(Schema(signals=signals)))
+    logs = open_logs(out)
+    assert logs.schema.signals == signals
+    assert name == "minari" or "camera" in "\n".join(logs.unclear)
+    (logged,) = logs.read()
+    assert logged.episode is not None
+    assert logged.episode.observations.keys() == {"position"}
+    assert logged.episode.exogenous.keys() == {"push"}
+    beside.write_text('{"signals": 3}')
+    with pytest.raises(ConfigError, match=r"schema\.json"):
+        open_logs(out)
 
 
 @pytest.fixture(scope="module", params=list(OUT))

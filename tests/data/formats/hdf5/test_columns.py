@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from tests.data.stores import stored
 
-from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.hdf5.columns import Hdf5Logs, export_hdf5
@@ -195,20 +194,6 @@ def test_rows_that_were_never_written_are_no_zeros(tmp_path):
     assert first.episode is not None
     assert (second.episode, second.findings[0].signal) == (None, "proprio")
     assert "never written" in second.findings[0].problem
-
-
-def test_a_schema_beside_the_file_is_used(tmp_path):
-    save(tmp_path / "a.h5")
-    signals = (
-        Signal(name="proprio", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m", precision="float64"),
-        Signal(name="action", role=Role.EXOGENOUS, kind=Kind.VECTOR, shape=(2,), unit="m3/s"),
-    )
-    (tmp_path / "schema.json").write_text(to_json(Schema(signals=signals)))
-    logs = Hdf5Logs.open(tmp_path, None, ReadOptions())
-    assert logs.schema.signals == signals
-    assert "pixels, reward" in "\n".join(logs.unclear)
-    (first, _) = logs.read()
-    assert first.episode.exogenous["action"].shape == (4, 2)
 
 
 def test_only_files_of_this_layout_are_recognised(tmp_path):

@@ -13,8 +13,6 @@ from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.hdf5.robomimic import RobomimicLogs
-from worldline.data.open_logs import recognise
-from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
 ENV_ARGS = json.dumps({"env_name": "Lift", "env_kwargs": {"control_freq": 20}})
@@ -130,17 +128,6 @@ def test_a_demo_that_contradicts_itself_is_a_finding(tmp_path, change, problem):
     assert second.episode is None
     assert problem in second.findings[0].problem
     assert (second.findings[0].file, second.findings[0].episode) == ("a.hdf5", 1)
-
-
-def test_only_files_of_robomimic_are_recognised(tmp_path):
-    save(tmp_path / "a.hdf5")
-    assert RobomimicLogs.recognises(tmp_path)
-    assert RobomimicLogs.recognises(tmp_path / "a.hdf5")
-    assert recognise(tmp_path) == "robomimic"
-    (tmp_path / "a.hdf5").write_bytes(b"junk")
-    assert not RobomimicLogs.recognises(tmp_path)
-    with pytest.raises(DataError, match="cannot be opened"):
-        read(tmp_path)
 
 
 @given(damage=DAMAGES)

@@ -24,12 +24,11 @@ from tests.data.formats.lerobot.lerobot_fixture import (
     write_video,
 )
 
-from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.lerobot.logs import LeRobotLogs
-from worldline.errors import ConfigError, DataError, InputError
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.errors import DataError
+from worldline.schema import Role, Schema
 
 VERSIONS = pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 
@@ -219,26 +218,6 @@ def test_names_of_components_in_all_their_forms(tmp_path):
     assert schema["observation.state"].components == ()
 
 
-@VERSIONS
-def test_a_schema_beside_the_dataset_is_used(tmp_path, version):
-    root = plain(version).write(tmp_path / "logs")
-    state = Signal(name="observation.state", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(2,), unit="m")
-    action = Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(3,), unit="m3/s", precision="float64")
-    (root / "schema.json").write_text(to_json(Schema(signals=(state, action), step_s=0.2)))
-    logs = opened(root)
-    assert logs.schema.signals == (state, action)
-    said = "\n".join(logs.unclear)
-    assert "observation.gripper: left out, because the schema has no signal" in said
-    assert "0.2 s per step, the dataset 0.1 s" in said
-    assert all(check_episode(logged.episode, logs.schema) == () for logged in logs.read() if logged.episode)
-    assert opened(root, Schema(signals=(action,))).schema.signals == (action,)
-    (root / "schema.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"schema\.json"):
-        opened(root)
-    with pytest.raises(InputError, match="rate_hz"):
-        LeRobotLogs.open(root, None, ReadOptions(rate_hz=3.0))
-
-
 def test_pictures_may_lie_in_files_of_their_own(tmp_path):
     dataset = plain()
     root = dataset.write(tmp_path / "logs")
@@ -409,9 +388,9 @@ def test_lists_of_other_lengths_are_never_joined(tmp_path):
     assert "signal 'action': a cell does not have shape (3,)" in only_problem(read(tmp_path / "logs"), 0)
 
 
-@pytest.fixture(scope="module", params=["v2.1", "v3.0"])
-def fuzzed(request, tmp_path_factory) -> Path:
-    dataset = Dataset(version=request.param, cameras=(FRONT,), lengths=(4, 3))
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory) -> Path:
+    dataset = Dataset(version="v2.1", cameras=(FRONT,), lengths=(4, 3))
     return dataset.write(tmp_path_factory.mktemp("fuzzed") / "logs")
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,14 @@ import h5py
 import minari
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
-from tests.data.formats.damage import DAMAGES, FEW, assert_read_or_refused, damage_file
 from tests.data.stores import stored
 
-from worldline.config import to_json
 from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
 from worldline.data.formats.minari.export import export_minari
 from worldline.data.formats.minari.logs import MinariLogs
-from worldline.data.open_logs import recognise
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -183,29 +177,6 @@ def test_other_storages_are_refused_with_what_to_do(tmp_path):
         read(tmp_path / "push")
 
 
-def test_a_schema_beside_the_data_is_used(tmp_path):
-    save(tmp_path / "push")
-    signals = (
-        Signal(name="x", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="m/s"),
-        Signal(name="infos.energy", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="J"),
-        Signal(name="action", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,)),
-    )
-    (tmp_path / "push" / "schema.json").write_text(to_json(Schema(signals=signals)))
-    logs = MinariLogs.open(tmp_path / "push", None, ReadOptions())
-    assert logs.schema.signals == signals
-    assert next(logs.read()).episode.observations["infos.energy"].shape == (4, 1)
-
-
-def test_only_datasets_of_minari_are_recognised(tmp_path):
-    save(tmp_path / "push")
-    for path in (tmp_path / "push", tmp_path / "push/data", tmp_path / "push/data/main_data.hdf5"):
-        assert MinariLogs.recognises(path)
-        assert recognise(path) == "minari"
-    assert not MinariLogs.recognises(tmp_path)
-    with pytest.raises(DataError, match="not a Minari dataset"):
-        read(tmp_path)
-
-
 def test_several_actions_and_rewards_survive(tmp_path, assert_equal, schema, make_episode):
     more = (
         Signal(name="grip", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3),
@@ -247,21 +218,3 @@ def test_minari_loads_an_export(tmp_path, monkeypatch, schema, make_episode):
     assert minari.MinariDataset(tmp_path / "my data" / "data").id == "my-data-v0"
     with pytest.raises(InputError, match="exists"):
         export_minari(store, tmp_path / "my data")
-
-
-@pytest.fixture(scope="module")
-def foreign(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("foreign")
-    save(folder / "push", (2, 1))
-    assert all(one.episode is not None for one in read(folder / "push"))
-    return folder / "push"
-
-
-@given(number=st.integers(0, 100), damage=DAMAGES)
-@FEW
-def test_damage_to_a_dataset_of_others_is_survived(tmp_path_factory, foreign, number, damage):
-    path = tmp_path_factory.mktemp("damaged") / "push"
-    shutil.copytree(foreign, path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    damage_file(files[number % len(files)], damage)
-    assert_read_or_refused(read, path)
