@@ -98,7 +98,7 @@ def test_of_many_signals_the_first_are_drawn_and_the_rest_counted(tmp_path: Path
     assert [panel.title.split(" [")[0] for panel in view.charts][-2:] == ["s10", "push"]
     assert "99\u00a0signals of 111 left out" in view.notes[-1]
     chosen = view_episode(store, 0, [store.schema["s109"]])
-    assert [panel.title.split(" [")[0] for panel in chosen.panels] == ["s109"]
+    assert [panel.title.split(" [")[0] for panel in chosen.charts] == ["s109"]
 
 
 def test_cameras_show_the_same_moments_and_their_gaps(tmp_path: Path) -> None:
