@@ -15,6 +15,7 @@ from worldline.serve.problems import OverloadedError
 from worldline.serve.scheduler import may_displace
 
 _CALLS: Final = "/v1/worlds/"
+FULL: Final = "too many calls are waiting. Try again in 1 s, or send fewer at once."
 _CLAIMED: Final = re.compile(r"wl_([0-9a-f]{16})_")
 
 
@@ -35,6 +36,20 @@ class Admission:
         self._open = {verb: Counter[str]() for verb in CALLS}
         self._beginning = asyncio.Lock()
 
+    def has_place(self, path: str, authorization: str) -> bool:
+        """Whether there is a place for a request; if not, it counts as refused. The arguments are those of `place`."""
+        places, caller = self._places(path, authorization)
+        if places is None or places.total() < self._limit or may_displace(places, caller):
+            return True
+        self._refused()
+        return False
+
+    def _places(self, path: str, authorization: str) -> tuple[Counter[str] | None, str]:
+        """The open calls of the verb, by caller, and who calls; None for no call of a verb."""
+        world, _, verb = path.rpartition(":")
+        claimed = _CLAIMED.search(authorization)
+        return self._open.get(verb) if world.startswith(_CALLS) else None, claimed[1] if claimed else ""
+
     @asynccontextmanager
     async def place(self, path: str, authorization: str) -> AsyncIterator[None]:
         """Counts one request during the block.
@@ -47,15 +62,12 @@ class Admission:
         Raises:
             OverloadedError: there is no place.
         """
-        world, _, verb = path.rpartition(":")
-        if not world.startswith(_CALLS) or verb not in self._open:
+        places, caller = self._places(path, authorization)
+        if places is None:
             yield
             return
-        claimed, places = _CLAIMED.search(authorization), self._open[verb]
-        caller = claimed[1] if claimed else ""
-        if places.total() >= self._limit and not may_displace(places, caller):
-            self._refused()
-            raise OverloadedError("too many calls are waiting. Try again in 1 s, or send fewer at once.")
+        if not self.has_place(path, authorization):
+            raise OverloadedError(FULL)
         places[caller] += 1
         try:
             # One call begins per iteration of the event loop. Sockets are read in between, and refusals sent.

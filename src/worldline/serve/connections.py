@@ -8,10 +8,14 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, Final, cast, final
+from urllib.parse import unquote
 
 from worldline.errors import MissingExtraError
+from worldline.serve.admission import Admission
 from worldline.serve.limits import Limits
+from worldline.serve.requests import refusal
 
 try:
     import uvicorn
@@ -35,6 +39,9 @@ _TOO_LARGE: Final = (
     f"content-length: {len(_REASON)}\r\n\r\n{_REASON}"
 ).encode()
 
+_ANSWERED: Final[Any] = SimpleNamespace(response_complete=True, message_event=asyncio.Event())
+"""Stands for a request that was refused, where uvicorn expects one that was answered."""
+
 
 @final
 class BoundedServer(uvicorn.Server):
@@ -43,14 +50,23 @@ class BoundedServer(uvicorn.Server):
     Args:
         app: the application.
         limits: of connections, headers and shutdown.
+        admission: of calls; None for an application without a queue.
         stopping: called before connections are drained, to end what keeps them open.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, stopping: Sequence[Callable[[], None]] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        admission: Admission | None = None,
+        stopping: Sequence[Callable[[], None]] = (),
+    ) -> None:
         self._limits, self._stopping, self._idle = limits, stopping, Idle()
         config = uvicorn.Config(
             app,
-            http=cast(type[HttpToolsProtocol], partial(BoundedProtocol, self._idle)),  # uvicorn only calls it
+            http=cast(
+                type[HttpToolsProtocol], partial(BoundedProtocol, self._idle, admission)
+            ),  # uvicorn only calls it
             ws=SocketProtocol,
             ws_max_size=limits.frame_bytes,
             ws_per_message_deflate=False,  # a small message could expand beyond every limit
@@ -92,12 +108,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     Args:
         idle: of the server.
+        admission: refuses calls before the application is asked, so that refusals leave the time to the calls that run.
         args: of uvicorn.
         options: of uvicorn.
     """
 
-    def __init__(self, idle: Idle, *args: Any, **options: Any) -> None:
+    def __init__(self, idle: Idle, admission: Admission | None, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._admission = admission
         self._idle, self._num_bytes = idle, 0  # received since the last event that needs no memory
         self._is_refused = False
 
@@ -144,10 +162,28 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Counts bytes anew."""
+        """Refuses a call for which there is no place, unless an earlier request is not yet answered."""
         self._idle.pop(self, None)
         self._num_bytes = 0
+        cycle: Any = self.cycle  # None before the first request
+        is_next = cycle is None or cycle.response_complete
+        if self._admission is not None and is_next and not self.parser.should_upgrade():
+            headers = {name: value.decode("latin-1") for name, value in self.headers}
+            path = unquote(self.url.partition(b"?")[0].decode("latin-1"))
+            if not self._admission.has_place(path, headers.get(b"authorization", "")):
+                self._refuse(headers.get(b"request-id", ""))
+                return
         super().on_headers_complete()
+
+    def _refuse(self, request_id: str) -> None:
+        """Answers without the application, in one write; the body is dropped as it arrives."""
+        keeps_alive = self.parser.should_keep_alive()
+        self.cycle = _ANSWERED
+        self._unset_keepalive_if_required()
+        self.transport.write(refusal(request_id, keep_alive=keeps_alive))
+        self._idle[self] = time.monotonic()
+        if not keeps_alive:
+            self.transport.close()
 
     def on_body(self, body: bytes) -> None:
         """Counts bytes anew: the application limits bodies."""

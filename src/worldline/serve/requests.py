@@ -21,10 +21,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from worldline.engines.language.endpoint import LOOPBACK
 from worldline.errors import InputError
 from worldline.serve import problems
+from worldline.serve.admission import FULL
 from worldline.serve.callers import Caller
 from worldline.serve.problems import (
     MediaTypeError,
     MethodError,
+    OverloadedError,
     Problem,
     SlowRequestError,
     TooLargeError,
@@ -126,8 +128,25 @@ class Guard:
 
 def request_id_of(connection: HTTPConnection) -> str:
     """The id that the caller chose, if it is valid; else a new one."""
-    request_id = connection.headers.get("request-id", "")
+    return _valid_id(connection.headers.get("request-id", ""))
+
+
+def _valid_id(request_id: str) -> str:
     return request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(8)
+
+
+def refusal(request_id: str, *, keep_alive: bool) -> bytes:
+    """The whole response to a call for which there is no place, as bytes.
+
+    Args:
+        request_id: that the caller chose, valid or not.
+        keep_alive: whether the connection stays open.
+    """
+    body = msgspec.json.encode(problem_of(OverloadedError(FULL)).to_json(shown := _valid_id(request_id)))
+    kept = {"connection": "keep-alive" if keep_alive else "close", "retry-after": "1", "request-id": shown}
+    response = Response(body, 429, kept, problems.MEDIA_TYPE)
+    lines = (b"%s: %s\r\n" % header for header in (*response.raw_headers, *_SAFE_HEADERS))
+    return b"HTTP/1.1 429 Too Many Requests\r\n%s\r\n%s" % (b"".join(lines), body)
 
 
 def problem_response(request: Request, problem: Problem) -> Response:
