@@ -302,7 +302,7 @@ def test_two_processes_append_at_once(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        exec(textwrap.dedent(APPENDER.partition("# both")[2]), {"path": tmp_path / "store", "first": 0})  # noqa: S102
+        exec(textwrap.dedent(APPENDER.partition("# both")[2]), {"path": tmp_path / "store", "first": 0})  # noqa: S102 (our own text)
         assert other.wait() == 0
     store = open_store(tmp_path / "store")
     assert sorted(store.entry(i).source["i"] for i in range(len(store))) == list(range(100))

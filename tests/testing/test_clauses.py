@@ -29,7 +29,7 @@ def test_a_breach_states_the_clause_the_violation_and_where_to_look() -> None:
 
 
 def test_a_clause_that_does_not_apply_is_not_checked() -> None:
-    Clause(broken_rule, "the rule book", lambda case: case.kind != "toy")(ToyCase())
+    assert not breaches(ToyCase(), [Clause(broken_rule, "the rule book", lambda case: case.kind != "toy")])
 
 
 @pytest.mark.parametrize("draw", [lambda: torch.rand(1), lambda: np.random.random()])  # noqa: NPY002

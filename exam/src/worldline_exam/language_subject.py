@@ -157,8 +157,8 @@ class LanguageSubject(ExamSubject):
         where = "replayed from a transcript" if self.chat.replay_only else f"at {endpoint.origin}"
         settings = f"temperature {endpoint.temperature:g}, at most {CONTEXT} observations in the prompt"
         max_requests = "" if self.max_requests is None else f", of at most {self.max_requests:,}"
-        unreported = f"; not reported for {spent.num_untold:,} replies" if spent.num_untold else ""
-        prefix = "at least " if spent.num_untold else ""
+        unreported = f"; not reported for {spent.num_uncounted:,} replies" if spent.num_uncounted else ""
+        prefix = "at least " if spent.num_uncounted else ""
         cost = (
             f"{prefix}{spent.price:.4g} {endpoint.currency}" if endpoint.has_price else "unknown, no prices were given"
         )

@@ -125,6 +125,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.connections.discard(self)
         self.transport.abort()
 
+    # uvicorn narrows the type of asyncio, too, and declares it so.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Makes room."""
         super().connection_made(transport)

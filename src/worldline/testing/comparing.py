@@ -143,16 +143,16 @@ def lacks(what: str, ask: Callable[[], object], *names: str) -> bool:
 def unchanged(*arguments: object) -> Iterator[None]:
     """Raises BreachError if the block changes arrays in `arguments` or the global random state."""
     # NPY002 demands a Generator, but the legacy global state is what this checks.
-    before, numpy_state = [snapshot(argument) for argument in arguments], np.random.get_state()  # noqa: NPY002
+    before, numpy_state = [snapshot(argument) for argument in arguments], np.random.get_state()  # noqa: NPY002 (checked)
     with torch.random.fork_rng(devices=()):
         torch.rand(1)  # reseeding is detected in a perturbed state only
-        np.random.random()  # noqa: NPY002
+        np.random.random()  # noqa: NPY002 (perturbs what is checked)
         try:
             state = _random_state()
             yield
             after = _random_state()
         finally:
-            np.random.set_state(numpy_state)  # noqa: NPY002
+            np.random.set_state(numpy_state)  # noqa: NPY002 (undoes it)
     for argument, kept in zip(arguments, before, strict=True):
         same_snapshots(kept, snapshot(argument), f"an argument, {type(argument).__name__}, was changed in place")
     problem = "the global random state of torch or NumPy was used; every draw must come from the seed"
@@ -161,7 +161,7 @@ def unchanged(*arguments: object) -> Iterator[None]:
 
 def _random_state() -> tuple[bytes, str]:
     """State of the global generators, except `random`: runtime type checkers draw from it."""
-    legacy = np.random.get_state(legacy=False)  # noqa: NPY002
+    legacy = np.random.get_state(legacy=False)  # noqa: NPY002 (checked)
     return torch.get_rng_state().numpy().tobytes(), repr(legacy)
 
 

@@ -55,6 +55,7 @@ def test_the_round_trip_of_the_page_passes(tmp_path: Path, site: Path, damage: s
         names["test_a_damaged_tape_is_a_finding_and_the_others_are_kept"](tmp_path, damage)
     else:
         names["test_what_went_in_comes_out"](tmp_path)
+    assert [*(tmp_path / "tapes").iterdir()]  # written by the test of the page, which has the assertions
 
 
 def test_the_commands_of_the_page_run(tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +91,8 @@ def test_the_importer_of_the_contribution_page(tmp_path: Path, monkeypatch: pyte
     exec(compile(code, str(CONTRIBUTING), "exec", dont_inherit=True), names)  # noqa: S102 (our own page)
     monkeypatch.setitem(registry._REGISTERED, "importer", {"lamp": names["read"]})
     exec(compile(check, str(CONTRIBUTING), "exec", dont_inherit=True), names)  # noqa: S102 (our own page)
-    names["test_lamp_logs"](tmp_path)  # type: ignore[operator]  # the page defined it
+    names["test_lamp_logs"](tmp_path)  # type: ignore[operator]  # the page defined it, with its assertions
+    assert len(worldline.open_store(tmp_path / "store")) == 2
 
 
 def test_the_function_for_rlds() -> None:

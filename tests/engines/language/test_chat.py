@@ -116,10 +116,10 @@ def test_a_server_that_hangs_or_is_not_there_is_given_up() -> None:
         chat = chat_of(server, endpoint={"num_retries": 1, "timeout_s": 0.05})
         with pytest.raises(UnavailableError, match=r"2 tries.*ReadTimeout"):
             chat.answers([ask(chat)], read)
-    assert chat.spent.num_untold == 2
+    assert chat.spent.num_uncounted == 2
     with pytest.raises(UnavailableError, match=r"2 tries.*ConnectError"):
         chat.answers([ask(chat)], read)
-    assert chat.spent.num_untold == 2  # a server that is not reached charges nothing
+    assert chat.spent.num_uncounted == 2  # a server that is not reached charges nothing
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_nothing_is_sent_beyond_what_it_may_cost_and_refused_answers_count(serve
         chat.answers([ask(chat, 3.0)], read)
     assert chat.answers([ask(chat, 1.0)], read) == [2.0]  # known answers still come
     spent = chat.spent
-    assert (spent.num_requests, spent.input_tokens, spent.output_tokens, spent.num_untold) == (3, 300, 60, 0)
+    assert (spent.num_requests, spent.input_tokens, spent.output_tokens, spent.num_uncounted) == (3, 300, 60, 0)
     assert len(server.seen) == 3
 
 
@@ -324,7 +324,7 @@ def test_tokens_that_are_told_in_another_way_are_not_told(usage: Mapping[str, An
         with pytest.raises(UnsupportedError, match="does not report token counts"):
             chat.measured()
         spent = chat.spent
-        assert (spent.num_requests, spent.input_tokens, spent.output_tokens, spent.num_untold) == (1, 0, 0, 1)
+        assert (spent.num_requests, spent.input_tokens, spent.output_tokens, spent.num_uncounted) == (1, 0, 0, 1)
         assert json.loads((tmp_path / "t.jsonl").read_text())["input_tokens"] is None
 
 
@@ -335,7 +335,7 @@ def test_a_reply_that_is_lost_after_it_was_asked_for_may_have_cost_something(fau
         server.next(fault)
         with pytest.raises(UnavailableError):
             chat.answers([ask(chat)], read)
-        assert chat.spent.num_untold == 1
+        assert chat.spent.num_uncounted == 1
         with pytest.raises(UnavailableError, match=r"1 replies .* lost"):
             chat.answers([ask(chat)], read)
         assert len(server.seen) == 1
@@ -346,7 +346,7 @@ def test_what_a_server_refuses_costs_nothing(fault: Fault, server: ChatServer) -
     chat = chat_of(server, endpoint=PRICES, max_price=1.0)
     server.next(fault)
     assert chat.answers([ask(chat)], read) == [2.0]
-    assert chat.spent.num_untold == 0
+    assert chat.spent.num_uncounted == 0
 
 
 @pytest.mark.parametrize(("prices", "most"), [({}, 1.0), (PRICES, 0.0)])

@@ -35,14 +35,14 @@ class Spent:
         num_requests: sent requests, including repetitions.
         input_tokens: charged.
         output_tokens: charged.
-        num_untold: replies with unknown token counts: not reported, lost or unreadable. The sums leave them out.
+        num_uncounted: replies with unknown token counts: not reported, lost or unreadable. The sums leave them out.
         price: of the known tokens, in the endpoint's currency; 0 if tokens have no price.
     """
 
     num_requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
-    num_untold: int = 0
+    num_uncounted: int = 0
     price: float = 0.0
 
 
@@ -90,7 +90,7 @@ class Chat:
         self._lock = Lock()
         self._asking: dict[str, Lock] = {}
         self._connection: ChatConnection | None = None
-        self._num_answers, self._num_told = 0, 0
+        self._num_answers, self._num_counted = 0, 0
         self._seconds: deque[float] = deque(maxlen=_NUM_MEASURED)
 
     def measured(self) -> CallCost | None:
@@ -103,17 +103,17 @@ class Chat:
         """
         with self._lock:
             latency_s, spent = median(self._seconds) if self._seconds else 0.0, self.spent
-            num_answers, num_told = self._num_answers, self._num_told
+            num_answers, num_counted = self._num_answers, self._num_counted
         if not num_answers:
             return None
         if not self.endpoint.has_price:
             return CallCost(latency_s=latency_s)
-        if not num_told:
+        if not num_counted:
             raise UnsupportedError(
                 f"{self.endpoint.title} does not report token counts, so the price is unknown. Set prices to 0."
             )
         # A reply with unknown token counts is assumed to cost as much as the others.
-        price = spent.price / num_told * (num_told + spent.num_untold) / num_answers
+        price = spent.price / num_counted * (num_counted + spent.num_uncounted) / num_answers
         return CallCost(latency_s=latency_s, price=price, currency=self.endpoint.currency)
 
     def request(self, messages: Sequence[tuple[str, str]], *, schema: Mapping[str, Any], seed: int) -> Request:
@@ -193,7 +193,7 @@ class Chat:
             except UnavailableError as error:
                 problem, current = error, _again(request, text, str(error))
                 continue
-            seconds, told = time.perf_counter() - began, [tokens for tokens in charged if tokens is not None]
+            seconds, counted = time.perf_counter() - began, [tokens for tokens in charged if tokens is not None]
             with self._lock:
                 self._seconds.append(seconds)
                 self._num_answers += 1
@@ -201,8 +201,8 @@ class Chat:
                 hash=key,
                 request=request,
                 answer=text,
-                input_tokens=sum(tokens[0] for tokens in told) if len(told) == num_tries else None,
-                output_tokens=sum(tokens[1] for tokens in told) if len(told) == num_tries else None,
+                input_tokens=sum(tokens[0] for tokens in counted) if len(counted) == num_tries else None,
+                output_tokens=sum(tokens[1] for tokens in counted) if len(counted) == num_tries else None,
                 seconds=seconds,
                 num_tries=num_tries,
             )
@@ -215,9 +215,9 @@ class Chat:
         """Adds the tokens of a reply to the totals."""
         with self._lock:
             if tokens is None:
-                self.spent = replace(self.spent, num_untold=self.spent.num_untold + 1)
+                self.spent = replace(self.spent, num_uncounted=self.spent.num_uncounted + 1)
                 return
-            self._num_told += 1
+            self._num_counted += 1
             total = self.spent.input_tokens + tokens[0], self.spent.output_tokens + tokens[1]
             price = self.endpoint.price_of(*total)
             self.spent = replace(self.spent, input_tokens=total[0], output_tokens=total[1], price=price)
@@ -229,8 +229,8 @@ class Chat:
             spent, problem = self.spent, ""
             if self.max_requests is not None and spent.num_requests >= self.max_requests:
                 problem = f"max_requests is {self.max_requests}, and that many were sent"
-            elif limit and spent.num_untold:
-                problem = f"{limit}, and {spent.num_untold} replies came without token counts or were lost"
+            elif limit and spent.num_uncounted:
+                problem = f"{limit}, and {spent.num_uncounted} replies came without token counts or were lost"
             elif self.max_price is not None and spent.price >= self.max_price:
                 problem = f"{limit}, and {spent.price:.4g} {self.endpoint.currency} were spent"
             if problem:
