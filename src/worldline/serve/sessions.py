@@ -42,8 +42,6 @@ from worldline.world.wire import decode_answer, encode_answer
 
 MAX_LIVE: Final = 256
 """Sessions whose beliefs stay in memory. Others are built again from their steps when they are used."""
-ID_LENGTH: Final = 22
-"""Characters of an id of `new_id`."""
 KEPT_EXPIRED_S: Final = 86400.0
 """Seconds for which an expired session is reported as such; then it is deleted."""
 _TRIM: Final = 64  # steps after which old steps are deleted
