@@ -10,6 +10,8 @@ BIN := .venv/bin
 SPREAD := -n 2 --dist loadfile
 CORE := .venv/installed-core
 INSTALLED := .venv/installed-all
+# Tests start many processes; each would compile every module that it imports if none were written.
+export PYTHONDONTWRITEBYTECODE :=
 
 demo: $(CORE)
 	$(BIN)/worldline demo
