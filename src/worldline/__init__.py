@@ -12,7 +12,6 @@ from worldline.errors import WorldlineError
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.catalog.opening import open_async
     from worldline.catalog.opening import open_target as open
     from worldline.data.store import Store, open_store
     from worldline.episode import Episode, History
@@ -47,7 +46,6 @@ __all__ = [
     "fit_goals",
     "learn",
     "open",
-    "open_async",
     "open_store",
     "record",
 ]

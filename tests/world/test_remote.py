@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import gc
 import multiprocessing
 import threading
@@ -33,29 +32,9 @@ from worldline.testing import check_world
 from worldline.world.base import PlanStatus, World
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld
-from worldline.world.remote_async import AsyncRemoteWorld
-from worldline.world.remote_session import AsyncRemoteSession
 
 PUSH = {"push": np.array([[0.5, 0.0], [-0.5, 1.0], [0.0, 0.0]], np.float32)}
 GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
-
-
-class Awaited:
-    """A client or session with coroutines, called like one without."""
-
-    def __init__(self, asked: Any, runner: asyncio.Runner) -> None:
-        self.asked, self.runner = asked, runner
-
-    def __getattr__(self, name: str) -> Any:
-        if not callable(found := getattr(self.asked, name)):
-            return found
-
-        def ask(*args: Any, **options: Any) -> Any:
-            answer = found(*args, **options)
-            answer = self.runner.run(answer) if asyncio.iscoroutine(answer) else answer
-            return Awaited(answer, self.runner) if isinstance(answer, AsyncRemoteSession) else answer
-
-        return ask
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +47,6 @@ def url(world: LocalWorld) -> Iterator[str]:
 def remote(url: str) -> Iterator[RemoteWorld]:
     with RemoteWorld(url) as found:
         yield found
-
-
-@pytest.fixture(scope="module", params=["threads", "coroutines"])
-def client(request: pytest.FixtureRequest, url: str, remote: RemoteWorld) -> Iterator[Any]:
-    """A client of each kind."""
-    if request.param == "threads":
-        yield remote
-        return
-    with asyncio.Runner() as runner:
-        found = Awaited(AsyncRemoteWorld(url), runner)
-        yield found
-        found.close()
 
 
 COSTLY = replace(
@@ -130,10 +97,10 @@ def test_conforms(remote: RemoteWorld, world: LocalWorld, fresh: list[Episode]) 
 
 @pytest.mark.parametrize("verb", ASKED)
 def test_every_verb_answers_as_the_world_itself(
-    verb: str, client: Any, world: LocalWorld, history: History, fresh: list[Episode]
+    verb: str, remote: RemoteWorld, world: LocalWorld, history: History, fresh: list[Episode]
 ) -> None:
     ask = ASKED[verb]
-    assert difference(ask(client, history, fresh[0]), ask(world, history, fresh[0])) is None
+    assert difference(ask(remote, history, fresh[0]), ask(world, history, fresh[0])) is None
 
 
 @pytest.mark.parametrize(
@@ -147,12 +114,12 @@ def test_every_verb_answers_as_the_world_itself(
     ],
 )
 def test_an_error_is_that_of_the_world_itself(
-    ask: Callable[[World, History], object], client: Any, world: LocalWorld, history: History
+    ask: Callable[[World, History], object], remote: RemoteWorld, world: LocalWorld, history: History
 ) -> None:
     with pytest.raises(WorldlineError) as here:
         ask(world, history)
     with pytest.raises(WorldlineError) as there:
-        ask(client, history)
+        ask(remote, history)
     assert type(there.value) is type(here.value)
     assert str(there.value) == str(here.value)
 
@@ -236,17 +203,9 @@ def test_a_server_that_takes_too_long_is_named(world: LocalWorld, fresh: list[Ep
     go = threading.Event()
     scripted = Scripted(world, lambda: go.wait(30))
     with serving_world(scripted) as url, RemoteWorld(url, timeout_s=0.05) as remote:
-        with pytest.raises(UnavailableError, match=r":surprise did not answer within 0\.05 s .*Raise timeout_s"):
+        with pytest.raises(UnavailableError, match=r":surprise did not answer within 0\.05 s.*Raise timeout_s"):
             remote.surprise(fresh[0])
         go.set()
-
-
-async def closed_twice(url: str, episode: Episode) -> None:
-    async with AsyncRemoteWorld(url) as remote:
-        await remote.describe()
-    await remote.close()
-    with pytest.raises(InputError, match="is closed"):
-        await remote.surprise(episode)
 
 
 def test_connections_are_closed_with_the_world(world: LocalWorld, fresh: list[Episode]) -> None:
@@ -259,59 +218,28 @@ def test_connections_are_closed_with_the_world(world: LocalWorld, fresh: list[Ep
         remote.close()
         with pytest.raises(InputError, match="is closed"):
             remote.surprise(fresh[0])
-        asyncio.run(closed_twice(url, fresh[0]))
         gc.collect()
     assert [str(one.message) for one in caught] == []
 
 
-def pushed(push: float) -> dict[str, Any]:
-    return {"push": np.full((3, 2), push, np.float32)}
-
-
-async def ask_often(remote: AsyncRemoteWorld, history: History, push: float) -> list[float]:
-    found = [await remote.predict(history, pushed(push)) for _ in range(30)]
-    return [float(one.signals["position"].mean[-1, 0]) for one in found]
-
-
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # from Python 3.12 on
-@pytest.mark.parametrize("coroutines", [False, True])
-def test_processes_that_are_forked_do_not_read_the_answers_of_others(
-    url: str, history: History, coroutines: bool
-) -> None:
+def test_processes_that_are_forked_do_not_read_the_answers_of_others(url: str, history: History) -> None:
     """Every process asks for predictions of its own push."""
-    context, runner = multiprocessing.get_context("fork"), asyncio.Runner()
-    remote = AsyncRemoteWorld(url) if coroutines else RemoteWorld(url)
+    context, remote = multiprocessing.get_context("fork"), RemoteWorld(url)
 
-    def ask(push: float, run: Callable[[Any], list[float]] = asyncio.run) -> list[float]:
-        if isinstance(remote, AsyncRemoteWorld):
-            return run(ask_often(remote, history, push))
-        found = [remote.predict(history, pushed(push)) for _ in range(30)]
-        return [float(one.signals["position"].mean[-1, 0]) for one in found]
+    def ask(push: float) -> list[float]:
+        answers = [remote.predict(history, {"push": np.full((3, 2), push, np.float32)}) for _ in range(20)]
+        return [float(answer.signals["position"].mean[-1, 0]) for answer in answers]
 
-    expected = {push: ask(push, runner.run)[0] for push in (-0.5, 0.5, 0.0)}  # the connection is open before the fork
+    expected = {push: ask(push)[0] for push in (-0.5, 0.5, 0.0)}  # the connection is open before the fork
     answers = context.Queue()
     children = [context.Process(target=lambda push=push: answers.put((push, ask(push)))) for push in (-0.5, 0.5)]
     for child in children:
         child.start()
-    assert ask(0.0, runner.run) == [expected[0.0]] * 30
+    assert ask(0.0) == [expected[0.0]] * 20
     for _ in children:
         push, found = answers.get(timeout=60)
-        assert found == [expected[push]] * 30
+        assert found == [expected[push]] * 20
     for child in children:
         child.join(10)
-    with runner:
-        runner.run(remote.close()) if isinstance(remote, AsyncRemoteWorld) else remote.close()
-
-
-def test_tasks_get_what_one_gets_and_a_further_loop_connects_anew(
-    url: str, world: LocalWorld, history: History
-) -> None:
-    pushes, remote = [pushed(push) for push in np.linspace(-1, 1, 16)], AsyncRemoteWorld(url)
-
-    async def ask_all() -> list[Any]:
-        async with remote:
-            return await asyncio.gather(*(remote.predict(history, push) for push in pushes))
-
-    for _ in range(2):
-        for push, found in zip(pushes, asyncio.run(ask_all()), strict=True):
-            assert difference(found, world.predict(history, push)) is None
+    remote.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 from tests.served_world import serving_world
-from tests.world.test_remote import GOAL, PUSH, Awaited
+from tests.world.test_remote import GOAL, PUSH
 from tests.world.test_wire import difference
 
 from worldline.episode import Episode
@@ -19,9 +18,7 @@ from worldline.errors import InputError, UnavailableError, UnknownNameError
 from worldline.serve.database import Database
 from worldline.serve.tables import sessions
 from worldline.world.local import LocalWorld
-from worldline.world.remote import RemoteWorld
-from worldline.world.remote_async import AsyncRemoteWorld
-from worldline.world.remote_session import AsyncRemoteSession, RemoteSession
+from worldline.world.remote import RemoteSession, RemoteWorld
 from worldline.world.session import Session
 
 
@@ -37,17 +34,10 @@ def url(world: LocalWorld, database: Database) -> Iterator[str]:
         yield found
 
 
-@pytest.fixture(params=["threads", "coroutines"])
-def client(request: pytest.FixtureRequest, url: str) -> Iterator[Any]:
-    """A client of each kind."""
-    if request.param == "threads":
-        with RemoteWorld(url) as found:
-            yield found
-        return
-    with asyncio.Runner() as runner:
-        remote = AsyncRemoteWorld(url)
-        yield Awaited(remote, runner)
-        runner.run(remote.close())
+@pytest.fixture
+def client(url: str) -> Iterator[RemoteWorld]:
+    with RemoteWorld(url) as found:
+        yield found
 
 
 def observe(session: Any, episode: Episode, step: int) -> None:
@@ -69,7 +59,9 @@ def answers(session: Any) -> dict[str, object]:
 SETTINGS: dict[str, Any] = {"num_kept": 20, "level": 0.8, "horizon": 2, "rate": 0.3, "patience": 20.0}
 
 
-def test_it_answers_like_a_session_in_this_process(client: Any, world: LocalWorld, fresh: list[Episode]) -> None:
+def test_it_answers_like_a_session_in_this_process(
+    client: RemoteWorld, world: LocalWorld, fresh: list[Episode]
+) -> None:
     local, remote = Session(world, **SETTINGS), client.session(**SETTINGS)
     for step in range(8):
         observe(local, fresh[0], step)
@@ -80,7 +72,7 @@ def test_it_answers_like_a_session_in_this_process(client: Any, world: LocalWorl
     remote.close()
 
 
-def test_a_fork_continues_by_itself(client: Any, fresh: list[Episode]) -> None:
+def test_a_fork_continues_by_itself(client: RemoteWorld, fresh: list[Episode]) -> None:
     first = client.session()
     observe(first, fresh[0], 0)
     second = first.fork()
@@ -94,29 +86,22 @@ def test_a_fork_continues_by_itself(client: Any, fresh: list[Episode]) -> None:
     assert difference(second.predict(PUSH), before) is not None
 
 
-def lose_answers(client: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def lose_answers(client: RemoteWorld, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Loses the answer to the next request as often as the list says; the service gets each request."""
     left = [0]
-    remote = getattr(client, "asked", client)
-    send = remote._send
+    send = client._send
 
-    def lost(reply: object) -> object:
+    def lost(*request: Any, **options: Any) -> object:
+        reply = send(*request, **options)
         left[0] -= 1
         return httpx.ReadError("lost") if left[0] >= 0 else reply
 
-    if isinstance(remote, RemoteWorld):
-        monkeypatch.setattr(remote, "_send", lambda request: lost(send(request)))
-        return left
-
-    async def sent(request: object) -> object:
-        return lost(await send(request))
-
-    monkeypatch.setattr(remote, "_send", sent)
+    monkeypatch.setattr(client, "_send", lost)
     return left
 
 
 def test_a_lost_answer_adds_nothing_twice(
-    client: Any, database: Database, fresh: list[Episode], monkeypatch: pytest.MonkeyPatch
+    client: RemoteWorld, database: Database, fresh: list[Episode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def num_sessions() -> int:
         return database.read(lambda one: one.execute(select(func.count()).select_from(sessions)).scalar_one())
@@ -152,15 +137,8 @@ def test_a_step_that_another_client_added_is_an_error(url: str, fresh: list[Epis
             observe(other, fresh[1], 1)
 
 
-async def used(url: str) -> AsyncRemoteSession:
-    async with AsyncRemoteWorld(url) as remote, await remote.session() as session:
-        return session
-
-
-def test_with_ends_a_session(url: str) -> None:
-    with RemoteWorld(url) as remote:
-        with remote.session() as session:
-            pass
-        for name in (session._view.id, asyncio.run(used(url))._view.id):
-            with pytest.raises(UnknownNameError):
-                remote.run(remote.opened(f"/{name}:fork", "fork", {}))
+def test_with_ends_a_session(client: RemoteWorld) -> None:
+    with client.session() as session:
+        pass
+    with pytest.raises(UnknownNameError):
+        session.fork()

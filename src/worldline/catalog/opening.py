@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from worldline.bundle import holds_bundle
 from worldline.engines.learned import Adaptation
@@ -12,9 +11,6 @@ from worldline.errors import BundleError, InputError
 from worldline.planning.planners.base import Planner
 from worldline.world.base import World
 from worldline.world.bundle_io import open_world
-
-if TYPE_CHECKING:
-    from worldline.world.remote_async import AsyncRemoteWorld
 
 
 def open_target(
@@ -61,22 +57,6 @@ def open_target(
         f"{str(target)!r} {problem}. Give the folder of a bundle (one with a manifest.json), the URL of a served "
         "world (http://host:port), or a name in the catalog (greenhouse@prod, greenhouse@3)."
     )
-
-
-def open_async(url: str, *, token: str | None = None) -> AsyncRemoteWorld:
-    """The served world at a URL, whose verbs are coroutines: `async with worldline.open_async(url) as world`.
-
-    Args:
-        url: as in `open`.
-        token: as in `open`.
-
-    Raises:
-        InputError: as in `open`.
-        MissingExtraError: the extra `client` is not installed.
-    """
-    from worldline.world.remote_async import AsyncRemoteWorld
-
-    return AsyncRemoteWorld(url, token=token)
 
 
 def _served(url: str, token: str | None, chosen: Mapping[str, object]) -> World:

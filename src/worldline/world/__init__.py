@@ -23,15 +23,11 @@ if TYPE_CHECKING:
     from worldline.world.calibration import Calibration
     from worldline.world.fit_calibration import calibrate
     from worldline.world.local import LocalWorld
-    from worldline.world.remote import RemoteWorld
-    from worldline.world.remote_async import AsyncRemoteWorld
-    from worldline.world.remote_session import AsyncRemoteSession, RemoteSession
+    from worldline.world.remote import RemoteSession, RemoteWorld
     from worldline.world.session import Session
 
 __all__ = [
     "Abduction",
-    "AsyncRemoteSession",
-    "AsyncRemoteWorld",
     "Calibration",
     "Forecast",
     "LocalWorld",
