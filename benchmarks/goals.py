@@ -49,8 +49,7 @@ from worldline.device import has_bfloat16
 from worldline.engines.learned import LearnedEngine
 from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.first_proposal import FirstProposal
-from worldline.planning.planners.guided import Guided
+from worldline.planning.planners.small_searches import FirstProposal, Guided
 from worldline.plots.images import animation
 from worldline.recipes.recipe import Recipe
 from worldline.stats import cluster_rate

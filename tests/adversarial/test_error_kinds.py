@@ -22,7 +22,7 @@ from worldline.errors import InputError, UnknownNameError, UnreadableError, Unsu
 from worldline.planning.base import Chance, Goal
 from worldline.planning.costs import AtMost, Price
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.first_proposal import FirstProposal
+from worldline.planning.planners.small_searches import FirstProposal
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.serve.limits import Limits
 from worldline.testing.toys import Integrator

@@ -13,7 +13,7 @@ from worldline.engines.learned import Adaptation
 from worldline.episode import History
 from worldline.errors import BundleError, InputError, UnknownNameError, UnsupportedError
 from worldline.planning.base import Goal
-from worldline.planning.planners.icem import ImprovedCrossEntropy
+from worldline.planning.planners.cem import ImprovedCrossEntropy
 from worldline.world.bundle_io import save_world
 from worldline.world.local import LocalWorld
 from worldline.world.remote import RemoteWorld

@@ -31,7 +31,7 @@ from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.shooting import Shooting
+from worldline.planning.planners.small_searches import Shooting
 from worldline.recipes.greenhouse import greenhouse
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors

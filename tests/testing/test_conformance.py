@@ -17,7 +17,7 @@ from worldline.episode import Episode
 from worldline.labs.playing import explore
 from worldline.labs.two_rooms import TwoRooms
 from worldline.planning.base import Goal
-from worldline.planning.planners.shooting import Shooting
+from worldline.planning.planners.small_searches import Shooting
 from worldline.registry import load, names
 from worldline.testing import check_engine, check_planner, check_world
 from worldline.testing.clauses import breaches

@@ -16,7 +16,7 @@ from worldline.engines.baselines import Persistence
 from worldline.episode import Episode
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Goal
-from worldline.planning.planners.categorical import Categorical
+from worldline.planning.planners.cem import Categorical
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_world
 from worldline.testing.cases import WorldCase

@@ -22,9 +22,8 @@ from worldline.labs.two_rooms import TwoRooms
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.planning.base import Chance, Goal
 from worldline.planning.costs import AtMost
-from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.guided import Guided
-from worldline.planning.planners.icem import ImprovedCrossEntropy
+from worldline.planning.planners.cem import CrossEntropy, ImprovedCrossEntropy
+from worldline.planning.planners.small_searches import Guided
 from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
 from worldline.training.heads.base import by_name

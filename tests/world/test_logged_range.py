@@ -13,7 +13,7 @@ from worldline.planning.base import Chance, Goal
 from worldline.planning.calls import PlanCall
 from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.first_proposal import FirstProposal
+from worldline.planning.planners.small_searches import FirstProposal
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.world.base import PlanStatus

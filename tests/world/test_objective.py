@@ -19,8 +19,8 @@ from worldline.planning.costs import AtLeast, AtMost, Change, OODPenalty, Price,
 from worldline.planning.costs.from_numpy import from_numpy
 from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.planning.planners.gradient import GradientPlanner
+from worldline.planning.planners.small_searches import FirstProposal
 from worldline.testing.toys import Integrator, picture
 from worldline.world.base import PlanStatus
 from worldline.world.fit_calibration import calibrate

@@ -16,9 +16,8 @@ from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Goal
 from worldline.planning.costs import AtMost
 from worldline.planning.planners.base import PlannedActions
-from worldline.planning.planners.categorical import Categorical
-from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.first_proposal import FirstProposal
+from worldline.planning.planners.cem import Categorical, CrossEntropy
+from worldline.planning.planners.small_searches import FirstProposal
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.world.base import PlanStatus

@@ -9,14 +9,22 @@ from worldline.lazy import lazy_names
 if TYPE_CHECKING:
     from worldline.planning.base import Chance, Constraint, Cost, Goal, Rollout
     from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
-    from worldline.planning.costs.constraints import AtLeast, AtMost, KeepOut
-    from worldline.planning.costs.contact import KeepApart, KeepClear, Point, away_from_wall
+    from worldline.planning.costs.constraints import (
+        AtLeast,
+        AtMost,
+        KeepApart,
+        KeepClear,
+        KeepOut,
+        OODPenalty,
+        Point,
+        RequireInDistribution,
+        away_from_wall,
+    )
     from worldline.planning.costs.from_numpy import NumpyRollout, from_numpy
-    from worldline.planning.costs.out_of_distribution import OODPenalty, RequireInDistribution
     from worldline.planning.costs.step_costs import Change, Price, Track, Within
     from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
     from worldline.planning.planners.cem import CrossEntropy
-    from worldline.planning.planners.shooting import Shooting
+    from worldline.planning.planners.small_searches import Shooting
 
 __all__ = [
     "ActionSpace",

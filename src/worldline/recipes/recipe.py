@@ -14,8 +14,7 @@ from worldline.data.store import Store
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.base import WorldModel
 from worldline.planning.planners.base import Planner
-from worldline.planning.planners.categorical import Categorical
-from worldline.planning.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import Categorical, CrossEntropy
 from worldline.schema import Kind, Schema
 from worldline.training.heads.base import HeadsConfig
 from worldline.training.updates import TrainingConfig

@@ -20,7 +20,7 @@ from worldline.episode import Arrays, History
 from worldline.labs.two_rooms import MAX_MOVE, TwoRooms
 from worldline.planning.base import Goal
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.first_proposal import FirstProposal
+from worldline.planning.planners.small_searches import FirstProposal
 from worldline.progress import OnProgress, renamed
 from worldline.stats import Rate, wilson
 from worldline.workflows.training import Learned

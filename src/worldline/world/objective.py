@@ -19,7 +19,7 @@ from worldline.episode import Arrays
 from worldline.errors import InputError, UnknownNameError, UnreadableError, UnsupportedError
 from worldline.planning.base import Chance, Constraint, Goal, Rollout
 from worldline.planning.costs.rollout_signals import Numbers, exact, precise
-from worldline.planning.costs.target_error import target_cost
+from worldline.planning.costs.step_costs import target_cost
 from worldline.planning.planners.base import PlanCosts
 from worldline.schema import Kind
 from worldline.training.batches import join, split, to_tensor

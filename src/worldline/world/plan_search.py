@@ -16,7 +16,7 @@ from worldline.engines.base import GoalDistance
 from worldline.errors import UnsupportedError
 from worldline.planning.base import Chance, Rollout
 from worldline.planning.calls import PlanCall
-from worldline.planning.costs.convex import LinearConstraint
+from worldline.planning.costs.constraints import LinearConstraint
 from worldline.planning.planners.base import ActionSpace, PlanCosts, PlannedActions, Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.population import Population, ranked

@@ -18,7 +18,7 @@ from worldline.engines.language.prompt import PROMPT, PROMPT_HASH
 from worldline.episode import Future, History
 from worldline.errors import BundleError, ConfigError, DataError, InputError, UnavailableError
 from worldline.planning.base import Goal
-from worldline.planning.planners.shooting import Shooting
+from worldline.planning.planners.small_searches import Shooting
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_engine, check_world
 from worldline.testing.toys import Integrator

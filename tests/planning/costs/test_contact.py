@@ -11,7 +11,7 @@ from worldline.episode import Arrays
 from worldline.errors import ConfigError, InputError, UnknownNameError
 from worldline.planning.base import Chance, Rollout
 from worldline.planning.costs import KeepApart, KeepClear
-from worldline.planning.costs.contact import away_from_wall
+from worldline.planning.costs.constraints import away_from_wall
 
 NUMBERS = st.floats(-3, 3)
 
@@ -61,7 +61,7 @@ def test_with_a_probability_all_inside_the_bands_counts(
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ConfigError, match="distance 0"):
+    with pytest.raises(ConfigError, match="distance is 0"):
         KeepApart(first="a", second="b", distance=0.0)
     with pytest.raises(ConfigError, match="quantile 2"):
         KeepClear(signal="a", start=(0.0, 0.0), end=(1.0, 0.0), distance=1.0, quantile=2.0)

@@ -10,8 +10,7 @@ from torch.nn.functional import one_hot
 
 from worldline.errors import UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions
-from worldline.planning.planners.categorical import Categorical
-from worldline.planning.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import Categorical, CrossEntropy
 
 WAYS = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
 SPACE = ActionSpace(low=torch.zeros(4), high=torch.ones(4), choices=((0, 4),))

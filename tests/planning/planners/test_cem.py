@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import time
 
-import pytest
 import torch
-from tests.planning.planners.toys import free, optimum, pushed_cart, solve
+from tests.planning.planners.toys import Listening, free, optimum, pushed_cart, solve
 from torch import Tensor
 
 from worldline.planning.planners.base import ActionSpace, PlanCosts
-from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.shooting import Shooting
+from worldline.planning.planners.cem import CrossEntropy, ImprovedCrossEntropy
+from worldline.planning.planners.small_searches import Shooting
 
 
 def walk_to_ten(actions: Tensor) -> PlanCosts:
@@ -66,21 +65,6 @@ def test_gradient_steps_need_a_gradient_and_time() -> None:
     assert not late.finished
 
 
-def test_noise_persists_over_steps_as_far_as_correlation_says() -> None:
-    for correlation in (0.0, 0.8):
-        drawn: list[Tensor] = []
-
-        def cost(actions: Tensor, drawn: list[Tensor] = drawn) -> PlanCosts:
-            drawn.append(actions)
-            return free(actions.sum((2, 3)))
-
-        planner = CrossEntropy(num_candidates=4000, num_iterations=1, deviation=0.1, correlation=correlation)
-        solve(planner, cost, 1.0, 6)
-        noise = drawn[0][0, 1:, :, 0]
-        assert noise.std(0) == pytest.approx(torch.full((6,), 0.2), rel=0.05)
-        assert torch.corrcoef(noise[:, 2:4].T)[0, 1].item() == pytest.approx(correlation, abs=0.05)
-
-
 def test_goes_on_where_the_first_population_was_useless() -> None:
     calls = 0
 
@@ -90,3 +74,21 @@ def test_goes_on_where_the_first_population_was_useless() -> None:
         return free(actions.square().sum((2, 3)) if calls > 1 else torch.full(actions.shape[:2], torch.nan))
 
     assert solve(CrossEntropy(), cost, 1.0, 3).cost.isfinite().all()
+
+
+def test_a_small_budget_beats_random_shooting_of_the_same_size() -> None:
+    least, icem = optimum(8)[1], ImprovedCrossEntropy(exponent=0.0)
+    excess = []
+    for planner in (icem, Shooting(num_candidates=64 + 51 + 40)):
+        excess.append(sum(solve(planner, pushed_cart, 2.0, 8, seed).cost.item() - least for seed in range(10)))
+    assert excess[0] < 0.6 * excess[1]
+
+
+def test_populations_shrink_and_hold_some_of_the_elites() -> None:
+    cost = Listening(pushed_cart)
+    planner = ImprovedCrossEntropy(num_candidates=40, num_elites=10, num_iterations=4, decay=1.5)
+    solve(planner, cost, 2.0, 5, proposals=torch.zeros(1, 2, 5, 1))
+    assert [asked.shape[1] for asked in cost.asked] == [2 + 40, 3 + 26, 3 + 20, 3 + 20]
+    for before, after in zip(cost.asked, cost.asked[1:], strict=False):
+        best = before[0, pushed_cart(before).cost[0].argsort()[:3]]
+        assert torch.equal(after[0, :3], best)

@@ -12,15 +12,10 @@ from torch import Tensor
 
 from worldline.errors import ConfigError, InputError
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner
-from worldline.planning.planners.categorical import Categorical
-from worldline.planning.planners.cem import CrossEntropy
+from worldline.planning.planners.cem import Categorical, CrossEntropy, ImprovedCrossEntropy, PathIntegral
 from worldline.planning.planners.gradient import GradientPlanner
-from worldline.planning.planners.guided import Guided
-from worldline.planning.planners.icem import ImprovedCrossEntropy
 from worldline.planning.planners.lagrangian import AugmentedLagrangian
-from worldline.planning.planners.mppi import PathIntegral
-from worldline.planning.planners.predictive_sampling import PredictiveSampling
-from worldline.planning.planners.shooting import Shooting
+from worldline.planning.planners.small_searches import Guided, PredictiveSampling, Shooting
 
 PLANNERS = [
     pytest.param(Categorical(num_candidates=16, num_elites=4), id="categorical"),

@@ -5,7 +5,7 @@ import torch
 
 from worldline.errors import InputError
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts
-from worldline.planning.planners.population import Population, check, evaluated
+from worldline.planning.planners.population import Population, check, coloured, evaluated, persistent
 
 SPACE = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
 
@@ -35,20 +35,24 @@ def test_merge_keeps_the_earlier_of_two_equals() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "batch", "horizon", "proposals", "message"),
-    [
-        (-torch.inf, 1.0, 1, 1, None, "finite low and high"),
-        (2.0, 1.0, 1, 1, None, "low at most high"),
-        (0.0, 1.0, 0, 1, None, "at least 1"),
-        (0.0, 1.0, 1, 0, None, "at least 1"),
-        (0.0, 1.0, 1, 2, torch.zeros(1, 1, 3, 1), r"\(1, 1, 3, 1\).*\(1, 1, 2, 1\)"),
-        (0.0, 1.0, 1, 2, torch.zeros(1, 0, 2, 1), "P >= 1"),
-        (0.0, 1.0, 1, 2, torch.full((1, 1, 2, 1), torch.nan), "NaN"),
-    ],
+    "proposals", [torch.zeros(1, 1, 3, 1), torch.zeros(1, 0, 2, 1), torch.full((1, 1, 2, 1), torch.nan)]
 )
-def test_check_refuses_what_cannot_be_searched(
-    low: float, high: float, batch: int, horizon: int, proposals: torch.Tensor | None, message: str
-) -> None:
-    space = ActionSpace(low=torch.tensor([low]), high=torch.tensor([high]))
-    with pytest.raises(InputError, match=message):
-        check(space, proposals, batch=batch, horizon=horizon)
+def test_proposals_that_do_not_fit_are_refused(proposals: torch.Tensor) -> None:
+    with pytest.raises(InputError, match=r"proposals have shape .*\(1, 1, 2, 1\)"):
+        check(SPACE, proposals, batch=1, horizon=2)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
+def test_its_power_falls_with_the_frequency(exponent: float) -> None:
+    noise = coloured((1, 20_000, 16, 1), exponent, torch.Generator().manual_seed(0))[0, :, :, 0]
+    power = torch.fft.rfft(noise).abs().square().mean(0)
+    assert (power[1] / power[4]).item() == pytest.approx(4**exponent, rel=0.1)
+    assert (power[2] / power[8]).item() == pytest.approx(4**exponent, rel=0.1)
+
+
+def test_persistent_noise_is_correlated_as_it_says() -> None:
+    noise = persistent((1, 20_000, 4, 1), 0.7, torch.Generator().manual_seed(0))[0, :, :, 0]
+    correlation = torch.corrcoef(noise.T)
+    assert correlation[0, 1].item() == pytest.approx(0.7, abs=0.02)
+    assert correlation[0, 3].item() == pytest.approx(0.7**3, abs=0.02)
+    assert noise.std(0) == pytest.approx(torch.ones(4), abs=0.02)

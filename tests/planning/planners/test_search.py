@@ -10,7 +10,7 @@ from tests.planning.planners.toys import free
 from torch import Tensor
 
 from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions
-from worldline.planning.planners.search import Candidates, PopulationPlanner
+from worldline.planning.planners.population import Candidates, PopulationPlanner
 
 SPACE = ActionSpace(low=torch.tensor([-1.0]), high=torch.tensor([1.0]))
 

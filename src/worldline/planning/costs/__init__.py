@@ -1,8 +1,14 @@
 """Costs and constraints on named signals in physical units."""
 
-from worldline.planning.costs.constraints import AtLeast, AtMost, KeepOut
-from worldline.planning.costs.contact import KeepApart, KeepClear
-from worldline.planning.costs.out_of_distribution import OODPenalty, RequireInDistribution
+from worldline.planning.costs.constraints import (
+    AtLeast,
+    AtMost,
+    KeepApart,
+    KeepClear,
+    KeepOut,
+    OODPenalty,
+    RequireInDistribution,
+)
 from worldline.planning.costs.step_costs import Change, Price, Track, Within
 
 __all__ = [

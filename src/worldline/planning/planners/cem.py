@@ -1,4 +1,4 @@
-"""The cross-entropy method, for few candidates and good proposals."""
+"""Searches that refine a distribution of action sequences: `cem`, `icem`, `mppi` and `categorical`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from torch import Tensor
 from worldline.config import Bounds, Positive, Share, Size, Weight
 from worldline.errors import ConfigError, UnsupportedError
 from worldline.planning.planners.base import ActionSpace, CostFunction, NumCandidates, NumIterations, PlannedActions
-from worldline.planning.planners.gaussian import Gaussian
 from worldline.planning.planners.gradient import descend
-from worldline.planning.planners.noise import persistent
-from worldline.planning.planners.search import Candidates, PopulationPlanner
+from worldline.planning.planners.population import (
+    Candidates,
+    Gaussian,
+    Population,
+    PopulationPlanner,
+    coloured,
+    finite_deviation,
+    inside,
+    persistent,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,3 +141,190 @@ class CrossEntropy(PopulationPlanner):
         """The mean and N - 1 sequences around it."""
         noise = persistent((1, self.num_candidates - 1, *normal.mean.shape[1:]), self.correlation, generator)
         return torch.cat([normal.mean[:, None], normal.draw(noise)], 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImprovedCrossEntropy(PopulationPlanner):
+    """A cross-entropy method for few candidates.
+
+    Each population contains a share of the previous elites, and the last population contains the mean. The shifted
+    elites of the previous control step come as proposals. It departs from the paper in one way: components beyond the
+    bounds are clipped, not drawn again.
+
+    Args:
+        num_candidates: sequences of the first population, at least 2.
+        num_iterations: number of populations, at least 1.
+        num_elites: number of best sequences for the fit; in [2, num_candidates / 2].
+        deviation: initial standard deviation, as a share of each component's range; above 0.
+        min_deviation: lower limit of the deviation, as a share of the range; 0 for no limit.
+        exponent: of the noise spectrum over the steps: 0 white, 1 pink, 2 red; at least 0.
+        decay: factor by which populations shrink, at least 1. They have at least twice as many sequences as elites.
+        kept: share of the elites that the next population contains, in [0, 1].
+        momentum: weight of the previous mean and deviation, in [0, 1).
+
+    Source: Pinneri et al. 2020 (2008.06389), algorithm 1.
+    """
+
+    num_candidates: NumCandidates = 64
+    num_iterations: NumIterations = 3
+    num_elites: Size = 8
+    deviation: Positive = 0.5
+    min_deviation: Weight = 0.02
+    exponent: Weight = 1.0
+    decay: Annotated[float, Bounds(at_least=1)] = 1.25
+    kept: Annotated[float, Bounds(at_least=0, at_most=1)] = 0.3
+    momentum: Share = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 4 <= 2 * self.num_elites <= self.num_candidates:
+            raise ConfigError(
+                f"num_elites {self.num_elites} must be in [2, num_candidates / 2 = {self.num_candidates / 2}]."
+            )
+
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
+    ) -> Candidates:
+        """The algorithm."""
+        normal = Gaussian.over(space, proposals, deviation=self.deviation)
+        min_deviation, kept = self.min_deviation * (space.high - space.low), proposals
+        for number in range(self.num_iterations):
+            # Populations shrink as the distribution narrows: few sequences cover a narrow distribution.
+            count = max(int(self.num_candidates * self.decay**-number), 2 * self.num_elites)
+            noise = coloured((1, count, *normal.mean.shape[1:]), self.exponent, generator)
+            drawn = normal.draw(noise)
+            # Early means are averages of unlike plans. The last mean is often better than the draws around it.
+            if number == self.num_iterations - 1:
+                drawn = torch.cat([normal.mean[:, None], drawn[:, 1:]], 1)
+            population = yield torch.cat([kept, drawn], 1)
+            elites = population.first(self.num_elites)
+            fitted = normal.fit(elites, min_deviation)
+            normal = Gaussian(
+                mean=torch.lerp(fitted.mean, normal.mean, self.momentum),
+                deviation=torch.lerp(fitted.deviation, normal.deviation, self.momentum),
+            )
+            kept = elites.first(round(self.kept * self.num_elites)).actions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathIntegral(PopulationPlanner):
+    """Moves a normal distribution to the mean and deviation of its draws, weighted by exp(-cost / temperature).
+
+    Each population contains the mean, and the best evaluated sequence is returned. If some sequences satisfy all
+    constraints, only these have weight; otherwise the total violation replaces the cost.
+
+    Args:
+        num_candidates: sequences of each population, at least 2.
+        num_iterations: number of populations, at least 1.
+        temperature: as a share of the standard deviation of a population's costs; above 0. With a low temperature, few
+            sequences have weight.
+        deviation: initial standard deviation, as a share of each component's range; above 0.
+        min_deviation: lower limit of the deviation, as a share of the range; 0 for no limit.
+        correlation: of the noise of neighbouring steps, in [0, 1).
+
+    Source: Williams et al. 2017, "Information theoretic MPC", algorithm 1; the deviation is fitted too, as in
+        TD-MPC2 (2310.16828), appendix on planning.
+    """
+
+    num_candidates: NumCandidates = 64
+    num_iterations: NumIterations = 4
+    temperature: Positive = 0.3
+    deviation: Positive = 0.5
+    min_deviation: Weight = 0.02
+    correlation: Share = 0.6
+
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
+    ) -> Candidates:
+        """The algorithm."""
+        normal = Gaussian.over(space, proposals, deviation=self.deviation)
+        shape = (1, self.num_candidates - 1, *normal.mean.shape[1:])
+        min_deviation = self.min_deviation * (space.high - space.low)
+        for number in range(self.num_iterations):
+            drawn = normal.draw(persistent(shape, self.correlation, generator))
+            kept = proposals if number == 0 else proposals[:, :0]
+            population = yield torch.cat([kept, normal.mean[:, None], drawn], 1)
+            normal = normal.fit(population, min_deviation, self._weight(population))
+
+    def _weight(self, population: Population) -> Float[Tensor, "B N"]:
+        violation, usable = population.violation.sum(-1), population.cost.isfinite()
+        # The score of an excluded sequence is infinite, so its weight is exp(-inf) = 0.
+        feasible = (violation == 0) & usable
+        cost = population.cost.where(feasible, torch.inf)
+        score = torch.where(feasible.any(1, keepdim=True), cost, violation).where(usable, torch.inf)
+        # Relative to the best score, at least one exponent is 0; without a finite score, inf - inf would be NaN.
+        best = score.amin(1, keepdim=True)
+        above = score - best.where(best.isfinite(), 0.0)
+        # Equal costs have deviation 0; the limit then gives all sequences the same weight.
+        scale = self.temperature * finite_deviation(score[..., None])
+        return torch.exp(-above / scale.clamp(min=torch.finfo(score.dtype).tiny))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Categorical(PopulationPlanner):
+    """Draws each discrete action from probabilities that are fitted to the frequencies among the best sequences.
+
+    Continuous components are drawn from a normal distribution, as in the cross-entropy method. Each population contains
+    the most probable sequence, and elites are kept. The best evaluated sequence is returned.
+
+    Args:
+        num_candidates: sequences drawn for each population, at least 2.
+        num_iterations: number of populations, at least 1.
+        num_elites: number of best sequences for the fit; in [1, num_candidates].
+        momentum: weight of the previous probabilities, in [0, 1). Above 0, no value gets probability 0 at once.
+        deviation: initial standard deviation of continuous components, as a share of their range; above 0.
+        min_deviation: lower limit of that deviation, as a share of the range; 0 for no limit.
+
+    Source: de Boer et al. 2005, "A tutorial on the cross-entropy method", section 3.
+    """
+
+    num_candidates: NumCandidates = 64
+    num_iterations: NumIterations = 5
+    num_elites: Size = 8
+    momentum: Share = 0.2
+    deviation: Positive = 0.5
+    min_deviation: Weight = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_elites > self.num_candidates:
+            raise ConfigError(f"num_elites {self.num_elites} must be in [1, num_candidates = {self.num_candidates}].")
+
+    chooses = True
+
+    def candidates(
+        self, space: ActionSpace, proposals: Float[Tensor, "B P T A"], generator: torch.Generator
+    ) -> Candidates:
+        """The algorithm; `normal.mean` holds the probabilities of discrete actions."""
+        normal = Gaussian.over(space, proposals, deviation=self.deviation)
+        min_deviation = self.min_deviation * (space.high - space.low)
+        # At first all values of a discrete action are equally probable.
+        mean = normal.mean.clone()
+        for start, stop in space.choices:
+            mean[..., start:stop] = 1 / (stop - start)
+        normal = Gaussian(mean=mean, deviation=normal.deviation)
+        elites: Population | None = None
+        for number in range(self.num_iterations):
+            kept = proposals if number == 0 else proposals[:, :0]
+            population = yield torch.cat([kept, self._draw(normal, space, generator)], 1)
+            elites = (population if elites is None else elites.merge(population)).first(self.num_elites)
+            # Discrete actions are one-hot, so their fitted mean is the frequency of each value among the elites.
+            fitted = normal.fit(elites, min_deviation)
+            mean = fitted.mean.clone()
+            # Momentum above 0 keeps every probability above 0: a value of probability 0 is never drawn again.
+            for start, stop in space.choices:
+                choice = slice(start, stop)
+                mean[..., choice] = torch.lerp(fitted.mean[..., choice], normal.mean[..., choice], self.momentum)
+            normal = Gaussian(mean=mean, deviation=fitted.deviation)
+
+    def _draw(self, normal: Gaussian, space: ActionSpace, generator: torch.Generator) -> Float[Tensor, "B N T A"]:
+        """The most probable sequence and N - 1 draws."""
+        shape = (1, self.num_candidates - 1, *normal.mean.shape[1:])
+        drawn = normal.draw(torch.randn(shape, generator=generator, device=generator.device))
+        uniform = torch.rand(shape, generator=generator, device=generator.device).to(drawn)
+        for start, stop in space.choices:
+            choice = slice(start, stop)
+            # Gumbel-max trick: with Gumbel noise on log p, argmax has probability p.
+            gumbel = -(-uniform[..., choice].log()).log()
+            drawn[..., choice] = normal.mean[:, None, ..., choice].log() + gumbel
+        return inside(space, torch.cat([normal.mean[:, None], drawn], 1))

@@ -19,8 +19,7 @@ from worldline.planning.planners.base import (
     PlannedActions,
     Planner,
 )
-from worldline.planning.planners.deadline import DeadlineBatcher
-from worldline.planning.planners.population import Population, check, initial, inside, ranked
+from worldline.planning.planners.population import DeadlineBatcher, Population, check, initial, inside, ranked
 
 
 @dataclass(frozen=True, kw_only=True)

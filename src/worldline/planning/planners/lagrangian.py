@@ -20,8 +20,7 @@ from worldline.planning.planners.base import (
     Planner,
 )
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.deadline import HEADROOM
-from worldline.planning.planners.population import check, finite_deviation, initial, ranked
+from worldline.planning.planners.population import HEADROOM, check, finite_deviation, initial, ranked
 
 
 @dataclass(frozen=True, kw_only=True)
