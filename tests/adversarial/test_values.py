@@ -153,39 +153,18 @@ def spoil(part: str, at: object, value: float) -> Change:
     return lambda tensors: tensors[part].__setitem__(at, value)
 
 
-def unsorted(part: str) -> Change:
-    return lambda tensors: tensors.update({part: tensors[part].flip(-1).contiguous()})
-
-
-def shortened(part: str) -> Change:
-    return lambda tensors: tensors.update({part: tensors[part][:-1].contiguous()})
-
-
 SPOILED = {
-    "negative scale": spoil("scale/position", (1, 0), -1.0),
     "scale of NaN": spoil("scale/position", (1, 0), np.nan),
-    "unsorted scores": unsorted("scores/position"),
-    "a gap in the scores": spoil("scores/position", (0, 0), np.nan),
-    "unsorted one-step scores": unsorted("one_step/position"),
-    "unit of 0": spoil("unit/position", (), 0.0),
+    "infinite score": spoil("scores/position", (0, 0), np.inf),
     "spread of NaN": spoil("spread/position", 0, np.nan),
-    "unsorted novelty": unsorted("novelty"),
-    "too few novelties": shortened("novelty"),
-    "no windows": spoil("num_windows", (), 0),
-    "half a window": spoil("num_windows", (), 2),
-    "design effect of 0": spoil("design_effect/position", 0, 0.0),
     "residual of infinity": spoil("residuals/position", (0, 0, 0), np.inf),
     "infinite logged range": spoil("logged_range/position", (0, 0), np.inf),
-    "logged low above high": spoil("logged_range/position", (0, 0), 1e6),
-    "logged range without high": shortened("logged_range/position"),
-    "shortened residuals": shortened("scale/position"),
-    "tail of 0": spoil("ood/tail", (0, 0), 0.0),
     "whitening of NaN": spoil("ood/whitening", (0, 0, 0), np.nan),
 }
 
 
 @pytest.mark.parametrize("name", SPOILED)
-def test_a_calibration_that_contradicts_itself_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_calibration_that_is_not_finite_is_refused(tmp_path: Path, name: str) -> None:
     save_world(tmp_path / "world", world_of(LINEAR))
     open_world(tmp_path / "world")
     tamper_tensors(tmp_path / "world", "calibration.safetensors", SPOILED[name])

@@ -13,7 +13,7 @@ from worldline.episode import Arrays, Future, History
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Schema
 from worldline.testing.toys import Integrator
-from worldline.world.error_scores import p_value
+from worldline.world.calibration import p_value
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 

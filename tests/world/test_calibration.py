@@ -17,8 +17,7 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.stats import tails
 from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration
-from worldline.world.error_scores import design_effect
-from worldline.world.fit_calibration import calibrate
+from worldline.world.fit_calibration import calibrate, design_effect
 from worldline.world.local import LocalWorld
 from worldline.world.prediction_errors import errors
 

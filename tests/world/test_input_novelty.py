@@ -6,7 +6,7 @@ import pytest
 from worldline.episode import History
 from worldline.errors import UnsupportedError
 from worldline.testing.toys import Integrator, picture
-from worldline.world.input_novelty import features, fit_input_novelty
+from worldline.world.ood import features, fit_input_novelty
 
 SCHEMA = Integrator().schema
 

@@ -124,30 +124,6 @@ def test_short_episodes_leave_the_present_alone() -> None:
     assert float(found.trust) > 0.2  # nobody looked at the steps, which are impossible
 
 
-def test_many_histories_are_watched_a_few_at_a_time_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each observation is encoded once, unless beliefs of all steps are too many to hold."""
-    episodes = TOY.episodes(15, 50, seed=2)
-    engine = Linear.fit(episodes, TOY.schema, context=1)
-    encoded, observe = [], Linear.observe
-
-    def counted(self: Linear, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        encoded.append(steps.observations["position"].shape[:2])
-        return observe(self, belief, steps, seed=seed)
-
-    monkeypatch.setattr(Linear, "observe", counted)
-    found, belief = step_errors(engine, history(episodes, 33), 32, seed=0)
-    assert sum(worlds * length for worlds, length in encoded) == 15 * 33
-    monkeypatch.setattr("worldline.world.ood.MAX_STEPS", 4 * 32)
-    encoded.clear()
-    parts, same = step_errors(engine, history(episodes, 33), 32, seed=0)
-    assert max(worlds for worlds, length in encoded if length == 1) == 4
-    for name, value in vars(parts).items():
-        np.testing.assert_allclose(vars(found)[name], value, atol=1e-12)
-    assert type(belief) is type(same)
-    monkeypatch.setattr("worldline.world.ood.MAX_STEPS", 4)  # fewer than the worlds
-    assert step_errors(engine, history(episodes, 33), 0, seed=0)[0] is None
-
-
 @pytest.mark.parametrize("camera", [False, True])
 def test_places_in_episodes_are_watched_as_the_histories_that_end_there(
     camera: bool, monkeypatch: pytest.MonkeyPatch

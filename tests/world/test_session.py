@@ -18,10 +18,9 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Schema
 from worldline.testing.toys import Integrator
 from worldline.world.base import Prediction
-from worldline.world.belief import WorldBelief
 from worldline.world.calibration import Calibration
 from worldline.world.fit_calibration import calibrate
-from worldline.world.local import LocalWorld
+from worldline.world.local import LocalWorld, WorldBelief
 from worldline.world.session import MAX_ALARMS, NO_HISTORY, Alarm, Session, SessionState
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)

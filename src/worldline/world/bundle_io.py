@@ -29,7 +29,6 @@ from worldline.training.heads.fitting import HEADS
 from worldline.training.heads.mahalanobis import MahalanobisScore
 from worldline.training.heads.readout import Readout
 from worldline.world.calibration import Calibration
-from worldline.world.calibration_checks import check_calibration, check_precision
 from worldline.world.local import LocalWorld
 from worldline.world.smoke_test import MAX_WINDOW_BYTES, from_arrays, to_arrays
 
@@ -274,10 +273,7 @@ def _open_stored(bundle: Bundle, schema: Schema) -> Engine:
 def _calibration(bundle: Bundle, card: Card) -> Calibration:
     """The calibration, which must fit the engine."""
     try:
-        arrays = _arrays(bundle, "calibration")
-        check_precision(arrays)
-        calibration = Calibration.from_arrays(arrays)
-        check_calibration(calibration)
+        calibration = Calibration.from_arrays(_arrays(bundle, "calibration"))
     except DataError as error:
         raise BundleError(f"{bundle.folder / 'calibration.safetensors'}: {error}") from error
     # A calibration of another engine may be valid by itself; its signals and shapes must be those of this engine.

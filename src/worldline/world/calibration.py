@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,8 @@ from worldline.episode import Arrays, History
 from worldline.errors import DataError, UnsupportedError
 from worldline.planning.calls import check_level
 from worldline.schema import Kind, Schema
-from worldline.world.error_scores import StepPValues, combined_scores, one_step_scores, p_value
 from worldline.world.hidden_causes import HiddenCauses
-from worldline.world.input_novelty import InputNovelty
-from worldline.world.ood import OODScore, StepErrors, novelty_of
-from worldline.world.sampled_paths import sample_paths
+from worldline.world.ood import InputNovelty, OODScore, StepErrors, novelty_of
 
 Floats = NDArray[np.floating]
 
@@ -42,15 +39,27 @@ SCALE_SHARE = 4
 """One in this many episodes sets the shape of the bands. Scores of the others set the width, as conformal scores need
 episodes that did not shape them."""
 
+_FIX = "Calibrate the world again."
+
 DEFAULT_LEVEL = 0.9
 """Level of bands if none is requested, and if there are enough calibration episodes for it."""
 
-_ADDED_PARTS = ("residuals", "design_effect")
-"""Parts that calibrations of earlier releases, or for shorter histories, lack."""
-_ERROR_PARTS = ("scale", "scores", "one_step", "unit", "entities", *_ADDED_PARTS)
-_PARTS = (*_ERROR_PARTS, "skill", "spread", "effects", "logged_range")
-_SHORTER = "shorter"
-"""Prefix of the arrays of calibrations for shorter histories; the length follows."""
+_ERROR_PARTS = ("scale", "scores", "one_step", "unit", "entities", "residuals", "design_effect")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepPValues:
+    """P-values of W steps.
+
+    Args:
+        signals: per predicted signal [W].
+        entities: per entity [W].
+        steps: [W].
+    """
+
+    signals: Mapping[str, Floats]
+    entities: Mapping[str, Floats]
+    steps: Floats
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -183,16 +192,43 @@ class Calibration:
     def sample_paths(
         self, schema: Schema, means: Arrays, num_samples: int, *, num_observations: int, seed: int
     ) -> dict[str, Floats]:
-        """Paths [W, S, T, *shape] around predictions; see `sampled_paths.sample_paths`.
+        """Paths [W, S, T, *shape] around predictions: each mean plus the residuals of one calibration window.
 
-        After a short history, the residuals are those of full histories, enlarged like the mean error of each step.
+        The errors of a path are correlated over steps, components and signals, as in the calibration data. The share of
+        paths inside a band is its level, up to 1 / (K + 1) for K episodes. Windows are drawn without replacement, as
+        long as there are enough. All W worlds share the draws. After a short history, the residuals are those of full
+        histories, enlarged like the mean error of each step.
+
+        Args:
+            schema: of the signals.
+            means: per predicted vector signal [W, T, *shape].
+            num_samples: S, at least 1.
+            num_observations: of the histories.
+            seed: of the draws.
 
         Raises:
             UnsupportedError: there are no stored residuals, or T exceeds `horizon`.
+
+        Source: Vovk, Petej, Nouretdinov, Manokhin, Gammerman 2020, "Computationally efficient versions of conformal
+            predictive distributions" (Neurocomputing 397), with whole paths in the place of numbers.
         """
+        num_steps = next(iter(means.values())).shape[1]
+        if not self.residuals or num_steps > self.horizon:
+            raise UnsupportedError(
+                f"sampled paths need stored residuals of {num_steps} steps, and this calibration has "
+                f"{self.horizon if self.residuals else 0}. Calibrate again with horizon={num_steps}, or predict fewer "
+                "steps."
+            )
         scale = self.at(num_observations).scale
-        residuals = {name: paths * (scale[name] / self.scale[name]) for name, paths in self.residuals.items()}
-        return sample_paths(residuals, schema, means, num_samples, horizon=self.horizon, seed=seed)
+        # Whole windows are drawn, for all signals together, so that errors stay correlated.
+        num_paths, rng = len(next(iter(self.residuals.values()))), np.random.default_rng(seed)
+        rounds = -(-num_samples // num_paths)
+        rows = np.concatenate([rng.permutation(num_paths) for _ in range(rounds)])[:num_samples]
+        paths = dict[str, Floats]()
+        for name, mean in means.items():
+            residuals = self.residuals[name] * (scale[name] / self.scale[name])
+            paths[name] = schema[name].wrapped(mean[:, None].astype(np.float64) + residuals[rows, :num_steps])
+        return paths
 
     def band_half_width(self, signal: str, num_steps: int, level: float) -> Floats:
         """Half the width of the simultaneous band [num_steps, *shape], in the unit of the signal.
@@ -289,11 +325,11 @@ class Calibration:
     def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
         """The p-values [W] of one-step errors [W, ...], from `prediction_errors.errors`, of every predicted signal."""
         scores = {name: one_step_scores(error, self.scale.get(name)) for name, error in errors.items()}
-        together = combined_scores(schema, scores, self.unit)
+        entities, steps = combined_scores(schema, scores, self.unit)
         return StepPValues(
             signals={n: p_value(self.one_step[n], score, self.num_windows) for n, score in scores.items()},
-            entities={n: p_value(self.entities[n], score, self.num_windows) for n, score in together.entities.items()},
-            steps=p_value(self.steps, together.steps, self.num_windows),
+            entities={n: p_value(self.entities[n], score, self.num_windows) for n, score in entities.items()},
+            steps=p_value(self.steps, steps, self.num_windows),
         )
 
     def tolerance(self, signal: str) -> Floats:
@@ -307,20 +343,14 @@ class Calibration:
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """The calibration as named arrays; the inverse of `from_arrays`."""
-        arrays: dict[str, NDArray[np.generic]] = {
-            f"{part}/{name}": value for part in _PARTS for name, value in vars(self)[part].items()
-        }
-        arrays |= {"novelty": self.novelty, "steps": self.steps, "ood_scores": self.ood_scores}
-        arrays |= {"num_windows": np.asarray(self.num_windows, dtype=np.int64), "complete": np.asarray(self.complete)}
-        if self.input_novelty is not None:
-            arrays |= {f"input_novelty/{name}": value for name, value in vars(self.input_novelty).items()}
-        arrays |= {f"ood/{name}": value for name, value in vars(self.ood).items()}
-        if self.causes is not None:
-            arrays |= {f"causes/{name}": value for name, value in self.causes.to_arrays().items()}
-        if self.length:
-            arrays["length"] = np.asarray(self.length, dtype=np.int64)
-        for length, part in self.shorter.items():
-            arrays |= {f"{_SHORTER}/{length}/{name}": value for name, value in part.to_arrays().items()}
+        arrays = dict[str, NDArray[np.generic]]()
+        for name, value in vars(self).items():
+            parts = value if isinstance(value, Mapping) else vars(value) if is_dataclass(value) else {"": value}
+            for key, inner in parts.items():
+                if isinstance(inner, Calibration):
+                    arrays |= {f"{name}/{key}/{part}": array for part, array in inner.to_arrays().items()}
+                elif inner is not None and (name != "length" or inner):
+                    arrays[f"{name}/{key}" if key else name] = np.asarray(inner)
         return arrays
 
     @classmethod
@@ -328,46 +358,73 @@ class Calibration:
         """The calibration that `to_arrays` wrote.
 
         Raises:
-            DataError: an array is missing or unknown.
+            DataError: an array is missing or unknown, is not float64, or has a value that is not finite.
         """
-        groups: dict[str, dict[str, Floats]] = {part: {} for part in (*_PARTS, "input_novelty", "ood", "causes")}
-        single, shorter = {}, dict[int, dict[str, NDArray[np.generic]]]()
+        groups, shorter = dict[str, dict[str, Any]](), dict[int, dict[str, Any]]()
+        single = dict[str, NDArray[np.generic]]()
         for name, value in arrays.items():
-            part, _, signal = name.partition("/")
-            length, _, inner = signal.partition("/")
-            if part == _SHORTER and length.isdecimal() and not inner.startswith(_SHORTER):
+            part, _, key = name.partition("/")
+            # Other types would need a conversion, which multiplies their size. Missing scores are NaN.
+            usable = value.size <= 1 or value.dtype in (np.float64, np.float32)
+            if not usable or np.any(~np.isfinite(value) & ~(("scores" in (part, *key.split("/"))) & np.isnan(value))):
+                raise DataError(f"{name} of the calibration is {value.dtype} or not finite", fix=_FIX)
+            length, _, inner = key.partition("/")
+            if part == "shorter" and length.isdecimal() and not inner.startswith("shorter"):
                 shorter.setdefault(int(length), {})[inner] = value
-            elif part in groups and signal:
-                # Residuals keep their dtype: twice the size would gain nothing when the calibration is stored again.
-                groups[part][signal] = np.asarray(value, dtype=value.dtype if part == "residuals" else np.float64)
+            elif key:
+                groups.setdefault(part, {})[key] = value
             else:
                 single[name] = value
-        measure, causes = groups["input_novelty"], groups["causes"]
-        same = all(groups[part].keys() == groups["scale"].keys() for part in ("scores", "skill", "spread"))
-        same = same and all(groups[part].keys() in (set(), groups["scale"].keys()) for part in _ADDED_PARTS)
-        ood = groups["ood"]
-        complete = single.keys() - {"length"} == _SINGLE_ARRAYS and ood.keys() == _OOD_ARRAYS
-        complete = complete and len(single["ood_scores"]) == len(ood["usual"]) - 1
-        if not complete or measure.keys() not in (set(), _NOVELTY_ARRAYS) or not same:
-            raise DataError(f"arrays {sorted(arrays)} are not those of a calibration", fix="Calibrate the world again.")
-        return cls(
-            **{part: groups[part] for part in _PARTS},
-            num_windows=int(np.asarray(single["num_windows"])),
-            steps=np.asarray(single["steps"], dtype=np.float64),
-            novelty=np.asarray(single["novelty"], dtype=np.float64),
-            input_novelty=InputNovelty(**measure) if measure else None,
-            ood=OODScore(**ood),
-            ood_scores=np.asarray(single["ood_scores"], dtype=np.float64),
-            complete=bool(single["complete"]),
-            causes=HiddenCauses.from_arrays(causes) if causes else None,
-            length=int(np.asarray(single.get("length", 0))),
-            shorter={length: cls.from_arrays(part) for length, part in shorter.items()},
-        )
+        histories = {length: cls.from_arrays(part) for length, part in shorter.items()}
+        ood, measure, causes = (groups.pop(part, {}) for part in ("ood", "input_novelty", "causes"))
+        parts: Any = {part: {} for part in (*_ERROR_PARTS, "skill", "spread", "effects")} | groups
+        parts |= {name: value if value.ndim else value.item() for name, value in single.items()}
+        try:
+            calibration = cls(
+                **parts,
+                input_novelty=InputNovelty(**measure) if measure else None,
+                ood=OODScore(**ood),
+                causes=HiddenCauses(**causes | {"still": bool(causes["still"])}) if causes else None,
+                shorter=histories,
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(f"arrays are not those of a calibration: {error}", fix=_FIX) from error
+        same = all(parts[name].keys() == parts["scale"].keys() for name in ("scores", "skill", "spread"))
+        if not same or len(calibration.ood_scores) != len(calibration.ood.usual) - 1:
+            raise DataError("arrays are not those of a calibration: signals or lengths differ", fix=_FIX)
+        return calibration
 
 
-_NOVELTY_ARRAYS = {"centre", "scale", "whitening"}
-_OOD_ARRAYS = {field.name for field in fields(OODScore)}
-_SINGLE_ARRAYS = {"complete", "novelty", "num_windows", "steps", "ood_scores"}
+def one_step_scores(error: Floats, scale: Floats | None) -> Floats:
+    """The score [W] of one-step errors [W, ...]: the largest, over the first step of `scale` if there is one."""
+    relative = error if scale is None else error / scale[0]
+    return np.asarray(relative.reshape(len(error), -1).max(1))
+
+
+def combined_scores(
+    schema: Schema, scores: Mapping[str, Floats], unit: Mapping[str, Floats]
+) -> tuple[dict[str, Floats], Floats]:
+    """The scores [W] per entity, and of all signals: the largest score over unit, without NaN."""
+    relative = {name: score / unit[name] for name, score in scores.items()}
+    entities: dict[str, Floats] = {}
+    for name, score in relative.items():
+        entity = schema[name].entity
+        if entity is not None:
+            entities[entity] = np.fmax(entities.get(entity, score), score)
+    # A world of images only may predict nothing; it is calibrated for trust.
+    return entities, np.fmax.reduce(list(relative.values())) if relative else np.zeros(0)
+
+
+def p_value(reference: Floats, score: Floats, effect: float) -> Floats:
+    """The conformal p-value: the share of windows, this one included, that scored as high.
+
+    Args:
+        reference: [n] sorted scores.
+        score: [W].
+        effect: d, the number of windows that are worth an independent one. This window counts as so many.
+    """
+    higher = len(reference) - np.searchsorted(reference, score, side="left")
+    return np.asarray((effect + higher) / (effect + len(reference)))
 
 
 def _since_gap(history: History) -> NDArray[np.integer]:

@@ -6,9 +6,9 @@ calibrated for `SHORT_LENGTHS` observations too, each in windows that begin so m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -18,28 +18,22 @@ from worldline.data.windows import ForecastWindows, Places, forecast_windows, ra
 from worldline.engines.base import Card, Engine, Novelty
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
-from worldline.schema import Kind
-from worldline.world.calibration import SCALE_SHARE, Calibration
-from worldline.world.error_scores import (
-    combined_scores,
-    design_effect,
-    mean_error,
-    one_step_scores,
-    running_scores,
-    score_unit,
-    sorted_scores,
-)
-from worldline.world.input_novelty import InputNovelty, fit_input_novelty
+from worldline.schema import Kind, Signal
+from worldline.world.calibration import SCALE_SHARE, Calibration, combined_scores, one_step_scores
 from worldline.world.logged_range import observed_values, ranges_of
-from worldline.world.ood import LENGTHS, StepErrors, fit_ood_score, novelty_of, step_errors_at
-from worldline.world.prediction_errors import errors, residuals, vectors_of
-from worldline.world.sampled_paths import residual_paths
-from worldline.world.skill import last_skilled_step
+from worldline.world.ood import (
+    LENGTHS,
+    InputNovelty,
+    StepErrors,
+    fit_input_novelty,
+    fit_ood_score,
+    novelty_of,
+    step_errors_at,
+)
+from worldline.world.prediction_errors import mean_of, residuals, vectors_of
 from worldline.world.what_if import causes_of
 
 Floats = NDArray[np.floating]
-EngineOf = Mapping[int, Engine]
-"""The engine for each episode, by the identity of the episode."""
 
 SCALE_WINDOWS: Final = 256
 """Total number of windows that set the shape. They need not be independent."""
@@ -49,6 +43,12 @@ fewer episodes for p-values, the windows of an episode count as one."""
 SHORT_LENGTHS: Final = (1, 2, 3, 5, 8, 12)
 """Numbers of observations below the context for which bands and p-values are calibrated; every other one of them for
 images, which take long to encode."""
+MAX_PATHS: Final = 512
+"""Largest number of stored residual paths; bounds the size of a bundle."""
+BOUND_LEVEL: Final = 0.75
+"""Confidence level of the upper bound of the correlation of windows."""
+MIN_STANDARD_ERRORS: Final = 2.5
+"""Standard errors by which the loss must be below the baseline to count as skill. High, as every step is tested."""
 
 
 def calibrate(
@@ -91,27 +91,29 @@ def calibrate(
         raise InputError(f"horizon {horizon} and num_windows {num_windows} must both be at least 1.")
     card, rng = engine.describe(), np.random.default_rng(seed)
     each = [engine] * len(episodes) if out_of_fold is None else out_of_fold
-    engines = {id(episode): own for episode, own in zip(episodes, each, strict=True)}
     usable = _long_enough(episodes, card.context, horizon)
     order = [usable[i] for i in rng.permutation(len(usable))]  # logs are ordered in time, and must be exchangeable
     # Some episodes shape the bands and scores, and the others set their widths: conformal scores need both apart.
-    num_steps = _trust_steps(card, order, trust_steps)
-    num_scale = max(1, len(order) // SCALE_SHARE)
+    num_scale, num_steps = max(1, len(order) // SCALE_SHARE), _trust_steps(card, order, trust_steps)
     cuts = _Cuts(
+        engines={id(episode): own for episode, own in zip(episodes, each, strict=True)},
+        card=card,
         shaping=order[:num_scale],
         scoring=order[num_scale:],
         num_windows=num_windows,
         horizon=horizon,
         seed=seed,
+        rng=rng,
     )
     # Few episodes set both the shape and the width of bands. The shape has too few parameters to fit the widths.
     shared = replace(cuts, shaping=order, scoring=order)
     banded = shared if out_of_fold is not None and len(order) < MIN_EPISODES else cuts
     # Bands need a whole horizon after each place. Trust needs earlier steps instead, so its places differ.
-    places = banded.places(card.context, horizon, rng)
-    pasts = cuts.places(card.context + num_steps, 1, rng)
-    windows = _windows(card, places, card.context, horizon)
-    measure = None if isinstance(engine, Novelty) else fit_input_novelty(card.schema, windows[0].history)
+    places = banded.places(card.context, horizon)
+    pasts = cuts.places(card.context + num_steps, 1)
+    measure = None
+    if not isinstance(engine, Novelty):
+        measure = fit_input_novelty(card.schema, cuts.windows(places[0], 1, ()).history)
     images = any(card.schema[name].kind is Kind.IMAGE for name in card.inputs)
     lengths = SHORT_LENGTHS[:: 2 if images else 1] if trust_steps else ()
     return Calibration(
@@ -120,186 +122,170 @@ def calibrate(
         input_novelty=measure,
         causes=causes_of(engine, usable, seed=seed) if with_causes else None,
         logged_range=ranges_of(card.schema, episodes) if logged_range is None else logged_range,
-        **_error_parts(engines, card, places, windows, banded, rng),
-        **_trust(engines, card, measure, pasts, num_steps, cuts),
+        **banded.error_parts(places),
+        **cuts.trust_parts(measure, pasts, num_steps),
         shorter={
-            length: _shorter(engines, card, measure, length, (banded, cuts), rng)
+            length: _shorter(replace(banded, card=short), replace(cuts, card=short), measure)
             for length in lengths
             if length < card.context
+            for short in (replace(card, context=length),)
         },
     )
 
 
+def _shorter(banded: _Cuts, cuts: _Cuts, measure: InputNovelty | None) -> Calibration:
+    """The calibration for histories of `card.context` observations; cuts for bands and for trust."""
+    length = cuts.card.context
+    parts = banded.error_parts(banded.places(length, cuts.horizon)) | {"residuals": {}}
+    trust = cuts.trust_parts(measure, cuts.places(length, 1), 0)
+    return Calibration(num_windows=cuts.num_windows, input_novelty=None, **parts, **trust)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Cuts:
-    """How windows are cut from calibration episodes.
+    """How windows are cut from calibration episodes, and what is measured in them.
 
     Args:
+        engines: for each episode, by its identity.
+        card: of the engine, with the number of observations of the histories as context.
         shaping: episodes that set the shape of bands or of the out-of-distribution score.
         scoring: episodes that set the width or the p-values.
         num_windows: k, windows of each of the second ones.
         horizon: T.
         seed: of the engine's draws.
+        rng: of the places of windows.
     """
 
+    engines: Mapping[int, Engine]
+    card: Card
     shaping: Sequence[Episode]
     scoring: Sequence[Episode]
     num_windows: int
     horizon: int
     seed: int
+    rng: np.random.Generator
 
-    def places(self, length: int, ahead: int, rng: np.random.Generator) -> tuple[Places, Places]:
+    def places(self, length: int, ahead: int) -> tuple[Places, Places]:
         """Random places for shape and width, with `length` observations up to them and `ahead` steps after them."""
         counts = max(self.num_windows, -(-SCALE_WINDOWS // len(self.shaping))), self.num_windows
-        parts = zip((self.shaping, self.scoring), counts, strict=True)
         shape, width = (
-            random_places(part, length=length, horizon=ahead, count=count, rng=rng) for part, count in parts
+            random_places(part, length=length, horizon=ahead, count=count, rng=self.rng)
+            for part, count in zip((self.shaping, self.scoring), counts, strict=True)
         )
         return shape, width
 
+    def windows(self, places: Places, horizon: int, targets: Sequence[str]) -> ForecastWindows:
+        """The windows at some places."""
+        length, schema = self.card.context, self.card.schema
+        return forecast_windows(places, length=length, horizon=horizon, schema=schema, targets=targets)
 
-def _ask(
-    engines: EngineOf, places: Places, question: Callable[[Engine, Sequence[int]], Mapping[str, NDArray[Any]]]
-) -> dict[str, NDArray[Any]]:
-    """The answers at all places in their order; arrays with a row per place.
+    def ask(
+        self, places: Places, question: Callable[[Engine, Places], Mapping[str, NDArray[Any]]]
+    ) -> dict[str, NDArray[Any]]:
+        """The answers at all places in their order: arrays with a row per place."""
+        # One question per engine, with all of its places, because batches are faster.
+        rows, engines = dict[int, list[int]](), dict[int, Engine]()
+        for row, (episode, _) in enumerate(places):
+            engine = self.engines[id(episode)]
+            rows.setdefault(id(engine), []).append(row)
+            engines[id(engine)] = engine
+        answers = [question(engines[key], [places[row] for row in part]) for key, part in rows.items()]
+        order = np.argsort(np.concatenate(list(rows.values())))
+        return {name: np.concatenate([answer[name] for answer in answers])[order] for name in answers[0]}
 
-    Args:
-        engines: of the episodes.
-        places: in these episodes.
-        question: gets an engine and the indices of its places.
-    """
-    # One question per engine, with all of its places, because batches are faster.
-    rows, asked = dict[int, list[int]](), dict[int, Engine]()
-    for row, (episode, _) in enumerate(places):
-        engine = engines[id(episode)]
-        rows.setdefault(id(engine), []).append(row)
-        asked[id(engine)] = engine
-    answers = [question(asked[key], part) for key, part in rows.items()]
-    order = np.argsort(np.concatenate(list(rows.values())))
-    return {name: np.concatenate([answer[name] for answer in answers])[order] for name in answers[0]}
+    def residuals(self, places: Places) -> dict[str, Floats]:
+        """Observed minus predicted [W, T, *shape] of each predicted vector signal after some places."""
+        targets = [signal.name for signal in vectors_of(self.card)]
+        return self.ask(
+            places,
+            lambda engine, part: residuals(engine, self.windows(part, self.horizon, targets), seed=self.seed),
+        )
 
+    def first_scores(self, places: Places, scale: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Per predicted signal the score [W] of the first step after some places; NaN if it was not observed."""
 
-def _windows(
-    card: Card, places: Sequence[Places], length: int, horizon: int
-) -> tuple[ForecastWindows, ForecastWindows]:
-    """The windows of two sets of places."""
-    targets = [signal.name for signal in vectors_of(card)]
-    shape, width = (
-        forecast_windows(part, length=length, horizon=horizon, schema=card.schema, targets=targets) for part in places
-    )
-    return shape, width
+        def question(engine: Engine, part: Places) -> dict[str, Floats]:
+            windows = self.windows(part, 1, self.card.predicts)
+            first = residuals(engine, windows, seed=self.seed)
+            scores = {name: one_step_scores(np.abs(error[:, 0]), scale.get(name)) for name, error in first.items()}
+            return {name: np.where(windows.known[name][:, 0], score, np.nan) for name, score in scores.items()}
 
+        return self.ask(places, question)
 
-def _shorter(
-    engines: EngineOf,
-    card: Card,
-    measure: InputNovelty | None,
-    length: int,
-    both: tuple[_Cuts, _Cuts],
-    rng: np.random.Generator,
-) -> Calibration:
-    """The calibration for histories of `length` observations, fewer than the context; cuts for bands and for trust."""
-    banded, cuts = both
-    places = banded.places(length, cuts.horizon, rng)
-    short = replace(card, context=length)
-    windows = _windows(card, places, length, cuts.horizon)
-    parts = _error_parts(engines, short, places, windows, banded, rng) | {"residuals": {}}
-    trust = _trust(engines, short, measure, cuts.places(length, 1, rng), 0, cuts)
-    return Calibration(num_windows=cuts.num_windows, input_novelty=None, **parts, **trust)
+    def error_parts(self, places: Sequence[Places]) -> dict[str, Any]:
+        """The fields of a calibration that come from errors of predictions after places for shape and for width."""
+        schema, targets = self.card.schema, [signal.name for signal in vectors_of(self.card)]
+        shape, scored = (self.windows(part, self.horizon, targets) for part in places)
+        values = {name: observed_values([*self.shaping, *self.scoring], name) for name in targets}
+        spread = {name: value.std(0) for name, value in values.items()}
+        # Errors of whole paths: the shape is their mean by step, which must not vanish where a signal is predicted
+        # exactly.
+        shaping, left = (self.residuals(part) for part in places)
+        scale = {
+            name: np.maximum(mean_error(np.abs(error), shape.known[name]), 1e-3 * spread[name] + 1e-12)
+            for name, error in shaping.items()
+        }
+        # Errors of single steps, for `surprise`: each signal in its own unit, then per entity and together.
+        usual, one_step = (self.first_scores(part, scale) for part in places)
+        unit = {name: score_unit(score) for name, score in usual.items()}
+        entities, steps = combined_scores(schema, one_step, unit)
+        scores = {name: running_scores(np.abs(error), scale[name], scored.known[name]) for name, error in left.items()}
+        return {
+            "scale": scale,
+            "scores": {name: np.sort(score) for name, score in scores.items()},
+            "design_effect": {name: design_effect(score, self.num_windows) for name, score in scores.items()},
+            "one_step": {name: sorted_scores(score) for name, score in one_step.items()},
+            "unit": unit,
+            "entities": {name: sorted_scores(score) for name, score in entities.items()},
+            "steps": sorted_scores(steps),
+            "skill": {
+                name: last_skilled_step(left[name], scored, schema[name], value, self.num_windows)
+                for name, value in values.items()
+            },
+            "spread": spread,
+            "residuals": {name: residual_paths(value, scored.known[name], self.rng) for name, value in left.items()},
+        }
 
+    def trust_parts(self, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int) -> dict[str, Any]:
+        """The fields of a calibration that measure trust in a history.
 
-def _error_parts(
-    engines: EngineOf,
-    card: Card,
-    places: Sequence[Places],
-    windows: tuple[ForecastWindows, ForecastWindows],
-    cuts: _Cuts,
-    rng: np.random.Generator,
-) -> dict[str, Any]:
-    """The fields of a calibration that come from errors of predictions.
+        They are fitted on two sets of places, for the shape and for the p-values, with `num_steps` steps before each.
+        """
 
-    They are measured in two sets of windows, which begin at `places`: for the shape of bands, and for their width.
-    """
-    (shape, scored), num_windows, seed = windows, cuts.num_windows, cuts.seed
-    # Errors of whole paths: the shape is their mean by step, which must not vanish where a signal is predicted exactly.
-    values = {name: observed_values([*cuts.shaping, *cuts.scoring], name) for name in scored.truth}
-    spread = {name: value.std(0) for name, value in values.items()}
-    usual_left, left = (
-        _ask(engines, part, partial(_residuals, cut, seed=seed)) for part, cut in zip(places, windows, strict=True)
-    )
-    scale = {
-        name: np.maximum(mean_error(np.abs(error), shape.known[name]), 1e-3 * spread[name] + 1e-12)
-        for name, error in usual_left.items()
-    }
-    sizes = {name: np.abs(value) for name, value in left.items()}
-    # Errors of single steps, for `surprise`: each signal in its own unit, then per entity and together.
-    usual, one_step = (_ask(engines, part, partial(_first_scores, card, part, scale, seed=seed)) for part in places)
-    unit = {name: score_unit(score) for name, score in usual.items()}
-    together = combined_scores(card.schema, one_step, unit)
-    scores = {name: running_scores(error, scale[name], scored.known[name]) for name, error in sizes.items()}
-    return {
-        "scale": scale,
-        "scores": {name: np.sort(score) for name, score in scores.items()},
-        "design_effect": {name: design_effect(score, num_windows) for name, score in scores.items()},
-        "one_step": {name: sorted_scores(score) for name, score in one_step.items()},
-        "unit": unit,
-        "entities": {name: sorted_scores(score) for name, score in together.entities.items()},
-        "steps": sorted_scores(together.steps),
-        "skill": {
-            name: last_skilled_step(sizes[name], scored, card.schema[name], value, num_windows)
-            for name, value in values.items()
-        },
-        "spread": spread,
-        "residuals": {name: residual_paths(value, scored.known[name], rng) for name, value in left.items()},
-    }
+        def novelty_at(engine: Engine, part: Places) -> dict[str, Floats]:
+            history = self.windows(part, 1, ()).history
+            return {"novelty": novelty_of(engine, measure, history, engine.observe(None, history, seed=self.seed))}
 
+        def errors_at(engine: Engine, part: Places) -> dict[str, NDArray[Any]]:
+            return dict(vars(step_errors_at(engine, part, num_steps, seed=self.seed)))
 
-def _trust(
-    engines: EngineOf, card: Card, measure: InputNovelty | None, pasts: Sequence[Places], num_steps: int, cuts: _Cuts
-) -> dict[str, Any]:
-    """The fields of a calibration that measure trust in a history.
-
-    They are fitted on two sets of places, for the shape and for the p-values, with `num_steps` steps before each.
-    """
-    names, seed = {signal.name for signal in card.schema.observations}, cuts.seed
-    lengths = [length for length in LENGTHS if length <= num_steps]
-
-    def novelties(past: Places, engine: Engine, rows: Sequence[int]) -> dict[str, Floats]:
-        part = [past[row] for row in rows]
-        history = forecast_windows(part, length=card.context, horizon=1, schema=card.schema, targets=()).history
-        return {"novelty": novelty_of(engine, measure, history, engine.observe(None, history, seed=seed))}
-
-    def step_errors(past: Places, engine: Engine, rows: Sequence[int]) -> dict[str, NDArray[Any]]:
-        return dict(vars(step_errors_at(engine, [past[row] for row in rows], num_steps, seed=seed)))
-
-    # Novelty of presents and errors of the steps before them, at the places for the shape and for the p-values.
-    usual, novelty = (_ask(engines, past, partial(novelties, past))["novelty"] for past in pasts)
-    shaping, scoring = (
-        StepErrors(**_ask(engines, past, partial(step_errors, past))) if num_steps else None for past in pasts
-    )
-    ood = fit_ood_score(shaping, usual, lengths)
-    ood_scores = np.zeros((len(ood.lengths) - 1, len(novelty)))
-    for row in range(len(ood_scores)):
-        ood_scores[row] = ood.of(scoring, novelty, row + 1)
-    effects = dict[str, Floats]()
-    # Fewer episodes do not show how alike windows are in the tail, so the windows of an episode count as one.
-    if len(cuts.scoring) >= MIN_EPISODES:
-        effects["novelty"] = design_effect(novelty[None], cuts.num_windows)
-        effects |= {"ood": design_effect(ood_scores, cuts.num_windows)} if len(ood_scores) else {}
-    seen = [
-        flags[at - card.context - num_steps + 1 : at + 1]
-        for past in pasts
-        for episode, at in past
-        for name, flags in episode.observed.items()
-        if name in names
-    ]
-    return {
-        "ood": ood,
-        "ood_scores": np.sort(ood_scores),
-        "novelty": np.sort(novelty),
-        "complete": all(flags.all() for flags in seen),
-        "effects": effects,
-    }
+        # Novelty of presents and errors of the steps before them, at the places for the shape and for the p-values.
+        usual, novelty = (self.ask(past, novelty_at)["novelty"] for past in pasts)
+        shaping, scoring = (StepErrors(**self.ask(past, errors_at)) if num_steps else None for past in pasts)
+        ood = fit_ood_score(shaping, usual, [length for length in LENGTHS if length <= num_steps])
+        ood_scores = np.zeros((len(ood.lengths) - 1, len(novelty)))
+        for row in range(len(ood_scores)):
+            ood_scores[row] = ood.of(scoring, novelty, row + 1)
+        effects = dict[str, Floats]()
+        # Fewer episodes do not show how alike windows are in the tail, so the windows of an episode count as one.
+        if len(self.scoring) >= MIN_EPISODES:
+            effects["novelty"] = design_effect(novelty[None], self.num_windows)
+            effects |= {"ood": design_effect(ood_scores, self.num_windows)} if len(ood_scores) else {}
+        first, names = self.card.context + num_steps - 1, {signal.name for signal in self.card.schema.observations}
+        seen = (
+            flags[at - first : at + 1]
+            for past in pasts
+            for episode, at in past
+            for name, flags in episode.observed.items()
+            if name in names
+        )
+        return {
+            "ood": ood,
+            "ood_scores": np.sort(ood_scores),
+            "novelty": np.sort(novelty),
+            "complete": all(flags.all() for flags in seen),
+            "effects": effects,
+        }
 
 
 def _trust_steps(card: Card, episodes: Sequence[Episode], limit: int) -> int:
@@ -308,25 +294,6 @@ def _trust_steps(card: Card, episodes: Sequence[Episode], limit: int) -> int:
     spare = min(episode.num_steps for episode in episodes) - card.context
     usable = bool(vectors_of(card)) and has_vectors
     return max(length for length in LENGTHS if length <= (min(spare, limit) if usable else 0) or length == 0)
-
-
-def _residuals(windows: ForecastWindows, engine: Engine, rows: Sequence[int], *, seed: int) -> dict[str, Floats]:
-    """Observed minus predicted [W, T, *shape] of each target in some of the windows."""
-    part = windows if len(rows) == windows.num_worlds else windows.select(rows)  # saves a copy with a single engine
-    return residuals(engine, part, seed=seed)
-
-
-def _first_scores(
-    card: Card, places: Places, scale: Mapping[str, Floats], engine: Engine, rows: Sequence[int], *, seed: int
-) -> dict[str, Floats]:
-    """Per predicted signal the score [W] of the first step after some places; NaN if it was not observed."""
-    part = [places[row] for row in rows]
-    windows = forecast_windows(part, length=card.context, horizon=1, schema=card.schema, targets=card.predicts)
-    first = errors(engine, windows, seed=seed)
-    return {
-        name: np.where(windows.known[name][:, 0], one_step_scores(error[:, 0], scale.get(name)), np.nan)
-        for name, error in first.items()
-    }
 
 
 def _long_enough(episodes: Sequence[Episode], length: int, horizon: int) -> list[Episode]:
@@ -340,3 +307,129 @@ def _long_enough(episodes: Sequence[Episode], length: int, horizon: int) -> list
             fix="Hold out more episodes, or calibrate for a shorter horizon.",
         )
     return usable
+
+
+def running_scores(error: Floats, scale: Floats, known: NDArray[np.bool_]) -> Floats:
+    """The scores [T, W] of errors [W, T, *shape]: the largest error over scale up to each step.
+
+    NaN if nothing was `known` [W, T] up to that step. Unknown errors are 0.
+    """
+    largest = np.maximum.accumulate((error / scale).max(-1), axis=1)
+    return np.asarray(np.where(np.logical_or.accumulate(known, axis=1), largest, np.nan).T)
+
+
+def mean_error(error: Floats, known: NDArray[np.bool_]) -> Floats:
+    """The mean [T, n] of errors [W, T, n] that are `known` [W, T]; the mean over all steps where none is."""
+    count = known.sum(0)[:, None]
+    overall = error.sum((0, 1)) / max(1, known.sum())
+    return np.asarray(np.where(count > 0, error.sum(0) / np.maximum(count, 1), overall))
+
+
+def sorted_scores(score: Floats) -> Floats:
+    """The finite scores, sorted."""
+    return np.sort(score[np.isfinite(score)])
+
+
+def score_unit(score: Floats) -> Floats:
+    """The 90 % quantile of scores [W]; 1 if it is 0 or there is none."""
+    finite = sorted_scores(score)
+    quantile = np.quantile(finite, 0.9) if len(finite) else 0.0
+    return np.asarray(quantile if quantile > 0 else 1.0)
+
+
+def design_effect(scores: Floats, num_windows: int) -> Floats:
+    """The number of windows [T] of one episode that are worth one independent window: 1 + (k - 1) * correlation.
+
+    The correlation is that of two windows of an episode: the intraclass correlation of the normal scores of the ranks,
+    0 to 1. Few episodes determine it badly, so its upper confidence bound is used. Missing scores count as the mean of
+    their episode. The correlation is 1 if there is one episode only, or no score of an episode.
+
+    Args:
+        scores: [T, K * k], episode by episode; NaN if missing.
+        num_windows: k, windows per episode.
+
+    Source: Kish 1965, Survey Sampling; Searle 1971, Linear Models, section 9.9, for the confidence bound.
+    """
+    from scipy.special import fdtri, ndtri  # imported here for the reason in `stats.student_quantile`
+    from scipy.stats import rankdata
+
+    num_steps, total = scores.shape
+    num_episodes = total // num_windows
+    effects = np.full(num_steps, float(num_windows))
+    counts = np.isfinite(scores).reshape(num_steps, num_episodes, num_windows).sum(2)
+    some = (counts > 0).all(1)
+    if num_windows == 1 or num_episodes < 2 or not some.any():
+        return effects
+    # Normal scores of the ranks: the scores themselves have heavy tails, which would hide the correlation.
+    policy = "omit" if np.isnan(scores[some]).any() else "propagate"  # omitting is slow
+    ranks = rankdata(scores[some], axis=1, nan_policy=policy)
+    normal = ndtri((ranks - 0.5) / np.isfinite(ranks).sum(1, keepdims=True)).reshape(-1, num_episodes, num_windows)
+    normal = np.where(np.isfinite(normal), normal, np.nanmean(normal, axis=2, keepdims=True))
+    # Analysis of variance between and within episodes; the quantile of F turns the ratio into its upper bound.
+    means = normal.mean(2)
+    between = num_windows * means.var(1, ddof=1)
+    within = normal.var(2, ddof=1).mean(1)
+    smallest = fdtri(num_episodes - 1, num_episodes * (num_windows - 1), 1 - BOUND_LEVEL)
+    f_ratio = between / np.maximum(within, 1e-12) / smallest
+    correlation = np.where(between + within > 0, (f_ratio - 1) / (f_ratio + num_windows - 1), 1.0)
+    effects[some] = 1 + (num_windows - 1) * np.clip(correlation, 0.0, 1.0)
+    return effects
+
+
+def last_skilled_step(
+    error: Floats, windows: ForecastWindows, signal: Signal, values: Floats, num_windows: int
+) -> Floats:
+    """The last step [] at which a signal is predicted with skill; see `Forecast.horizon`.
+
+    Episodes that did not observe a step are left out of its average.
+
+    Args:
+        error: [W, T, *shape], observed minus predicted by the world.
+        windows: the windows, `num_windows` from each episode, one episode after the other.
+        signal: the signal.
+        values: [n, *shape], every value in the log.
+        num_windows: k.
+    """
+    # Two baselines: the last observed value (persistence), and the mean of the log where there is none.
+    truth, known = windows.truth[signal.name], windows.known[signal.name]
+    variance = max(float(values.var(0).sum()), 1e-12 * (1 + float(np.abs(values).max())) ** 2)
+    mean = mean_of(signal, values[None])[0] if signal.period is not None else values.mean(0)
+    last = np.broadcast_to(mean, truth[:, 0].shape)
+    if signal.name in windows.history.observations:
+        seen = windows.history.observed[signal.name][:, -1:]
+        last = np.where(seen, windows.history.observations[signal.name][:, -1], mean)
+
+    # Windows of one episode are averaged first, because they are not independent.
+    count = known.reshape(-1, num_windows, known.shape[1]).sum(1)
+    num_known = (count > 0).sum(0)
+    enough = num_known >= min(2, len(count))
+
+    def loss(apart: Floats) -> Floats:
+        """Per episode and step the mean squared error over the variance; NaN if nothing was observed."""
+        each = np.where(known, (apart**2).sum(-1) / variance, 0.0).reshape(-1, num_windows, known.shape[1]).sum(1)
+        return np.where(enough, each / np.where(count > 0, count, np.nan), 0.0)
+
+    own, persistence, constant = (
+        loss(x) for x in (error, signal.difference(truth, last[:, None]), signal.difference(truth, mean))
+    )
+    # The better baseline of each step, and the paired gain over it, with its standard error over episodes.
+    baseline = np.where(np.nanmean(persistence, 0) < np.nanmean(constant, 0), persistence, constant)
+    gain = baseline - own
+    # One episode gives no estimate of the variance between episodes.
+    spread = np.nanstd(gain, axis=0, ddof=1) if len(gain) > 1 else math.inf
+    significant = np.nanmean(gain, 0) > MIN_STANDARD_ERRORS * spread / np.sqrt(np.maximum(num_known, 1))
+    good = np.flatnonzero(enough & (significant | (np.nanmean(own, 0) <= 0.05)))
+    return np.asarray(good[-1] + 1 if len(good) else 0, dtype=np.float64)
+
+
+def residual_paths(error: Floats, known: NDArray[np.bool_], rng: np.random.Generator) -> Floats:
+    """Residuals [P, T, *shape] of evenly spaced windows [W, T, *shape]; float32, because only draws need them.
+
+    A value that is not `known` [W, T] is drawn from the windows that know this step; 0 if none does.
+    """
+    filled = error.astype(np.float32)
+    for step, (values, there) in enumerate(zip(error.swapaxes(0, 1), known.T, strict=True)):
+        if there.any():
+            filled[~there, step] = rng.choice(values[there], (~there).sum())
+    kept = np.linspace(0, len(filled) - 1, min(MAX_PATHS, len(filled))).round().astype(int)
+    return np.asarray(filled[kept])

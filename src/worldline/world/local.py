@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldline.engines.base import CallCost, Card, Engine, Novelty
+from worldline.engines.base import CallCost, Card, Engine, EngineBelief, Novelty
 from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
@@ -22,9 +22,19 @@ from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, Sur
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join, split, to_inputs
-from worldline.world.base import Forecast, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World, band_around
-from worldline.world.belief import WorldBelief, values_of
-from worldline.world.calibration import DEFAULT_LEVEL, Calibration
+from worldline.world.base import (
+    Forecast,
+    Moment,
+    Plan,
+    PlanStatus,
+    Prediction,
+    Scores,
+    Surprise,
+    WhatIf,
+    World,
+    band_around,
+)
+from worldline.world.calibration import DEFAULT_LEVEL, Calibration, StepPValues
 from worldline.world.logged_range import (
     check_magnitudes,
     excess_of,
@@ -35,11 +45,10 @@ from worldline.world.logged_range import (
     widening_of,
 )
 from worldline.world.objective import Objective, objective
-from worldline.world.ood import errors_of, step_errors
+from worldline.world.ood import StepErrors, errors_of, step_errors
 from worldline.world.plan_search import SearchBudget, action_space, outcome, refusal_reason, search
 from worldline.world.prediction_errors import mean_of, step_differences
 from worldline.world.prediction_errors import num_samples as samples_of
-from worldline.world.surprise import surprise_of
 from worldline.world.validation import (
     add_world_axis,
     check_actions,
@@ -57,6 +66,55 @@ SEED = 0
 
 MAX_SAMPLES = 10_000
 """Largest number of sampled paths; bounds the memory for a request."""
+
+
+MAX_MOMENTS: Final = 10
+"""Largest number of reported moments."""
+
+LARGEST_P_VALUE: Final = 0.1
+"""Largest p-value of a reported moment."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WorldBelief:
+    """The belief of W worlds after a history; made by `LocalWorld.encode` and `LocalWorld.update`.
+
+    Args:
+        single: whether the history had no W axis, so results have none either.
+        belief: of the engine.
+        trust: p-value [W] of the history; NaN without a calibration.
+        values: per signal its last known value, as in `Rollout.present`.
+        num_tested: [W], number of observations at the end of the history that trust tests.
+        errors: one-step errors of the last steps; None if there are none.
+        p_value: of the last step, as in `Surprise.steps`; None if it is not evidence.
+        num_observed: number of observations since the history began.
+        excess: [W, C], of the last observations, at most `Card.context`, over the logged range; see `history_excess`.
+    """
+
+    single: bool
+    belief: EngineBelief
+    trust: NDArray[np.floating]
+    values: Arrays
+    num_tested: NDArray[np.integer]
+    errors: StepErrors | None
+    p_value: float | None
+    num_observed: int
+    excess: NDArray[np.floating]
+
+    @property
+    def num_worlds(self) -> int:
+        """W."""
+        return len(self.trust)
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """The leading axes of arguments and results: () or (W,)."""
+        return () if self.single else (self.num_worlds,)
+
+    @property
+    def shown_trust(self) -> float | NDArray[np.floating]:
+        """The trust as in results."""
+        return float(self.trust[0]) if self.single else self.trust
 
 
 @final
@@ -568,3 +626,51 @@ def _mean(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.generic]:
         return np.asarray(np.eye(signal.size)[samples].sum(1).argmax(-1))
     mean = mean_of(signal, samples)
     return np.asarray(np.rint(mean) if signal.kind is Kind.IMAGE else mean).astype(signal.dtype)
+
+
+def values_of(history: History) -> Arrays:
+    """The last known values of W worlds, as in `Rollout.present`."""
+    values = dict[str, NDArray[np.generic]]()
+    for name, value in {**history.observations, **history.actions, **history.exogenous}.items():
+        if not value.shape[1]:
+            continue
+        seen = history.observed[name][:, -1] if name in history.observed else np.ones(len(value), bool)
+        if seen.all():
+            values[name] = value[:, -1]
+        elif np.issubdtype(value.dtype, np.floating):
+            values[name] = np.where(seen[:, None], value[:, -1], np.nan)
+    return values
+
+
+def surprise_of(schema: Schema, p_values: StepPValues, known: Mapping[str, NDArray[np.bool_]]) -> Surprise:
+    """The surprise of an episode of T steps.
+
+    Args:
+        schema: schema of the world.
+        p_values: p-values [T].
+        known: per predicted signal [T], whether the outcome was observed.
+    """
+    # An outcome that was not observed is no surprise: its p-value is 1.
+    signals = {name: np.where(known[name], value, 1.0) for name, value in p_values.signals.items()}
+    any_known = np.logical_or.reduce([known[name] for name in signals])
+    entities = {}
+    for entity, value in p_values.entities.items():
+        seen = np.logical_or.reduce([known[name] for name in signals if schema[name].entity == entity])
+        entities[entity] = np.where(seen, value, 1.0)
+    steps = np.where(any_known, p_values.steps, 1.0)
+    order = np.argsort(steps, kind="stable")[:MAX_MOMENTS]
+    return Surprise(
+        p_values=signals,
+        entities=entities,
+        steps=steps,
+        moments=tuple(
+            Moment(
+                step=int(step),
+                signals=tuple(sorted(signals, key=lambda name: float(signals[name][step]))),
+                p_value=float(steps[step]),
+            )
+            for step in order
+            if steps[step] <= LARGEST_P_VALUE
+        ),
+        schema=schema,
+    )

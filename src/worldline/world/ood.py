@@ -23,7 +23,7 @@ statistics.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -35,8 +35,8 @@ from worldline.data.windows import Places
 from worldline.engines.base import Card, Engine, EngineBelief, Novelty
 from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Episode, History
-from worldline.schema import Kind, Role
-from worldline.world.input_novelty import InputNovelty
+from worldline.errors import UnsupportedError
+from worldline.schema import Kind, Role, Schema
 from worldline.world.prediction_errors import mean_of, num_samples, vectors_of
 
 Floats = NDArray[np.floating]
@@ -50,6 +50,9 @@ MAX_STEPS: Final = 4096
 """Steps predicted at a time. Each holds one belief of the engine, which may be large."""
 MAX_PAIRS: Final = 150
 """Largest number of coefficients whose covariance can be estimated from a few hundred windows."""
+
+GRID: Final = 8
+"""Images count by the averages over a grid of so many rows and columns."""
 
 _SHRINKAGE: Final = 0.1
 _CLIP: Final = 4.0
@@ -195,7 +198,7 @@ def step_errors(
 ) -> tuple[StepErrors | None, EngineBelief]:
     """The errors over the last `num_steps` steps of a history, and the belief after it.
 
-    Every observation is encoded once, unless there are too many worlds to hold the beliefs of all steps.
+    Every observation is encoded once.
 
     Args:
         engine: predicts one step at a time.
@@ -203,16 +206,10 @@ def step_errors(
         num_steps: L, 0 or more; the errors are None if it is 0.
         seed: seed of the engine's draws.
     """
-    num_worlds, size = history.num_worlds, max(1, MAX_STEPS // max(1, num_steps))
-    if num_worlds <= size or not num_steps:
-        replayed = engine.replay(history, num_steps, num_samples=num_samples(engine.describe()), seed=seed)
-        check_answer(replayed.signals, engine.describe().name, axis=1)
-        return errors_of(engine.describe(), history, replayed.signals) if num_steps else None, replayed.belief
-    parts = [
-        step_errors(engine, history.worlds(slice(first, first + size)), num_steps, seed=seed)[0]
-        for first in range(0, num_worlds, size)
-    ]
-    return _concatenated([part for part in parts if part is not None]), engine.observe(None, history, seed=seed)
+    card = engine.describe()
+    replayed = engine.replay(history, num_steps, num_samples=num_samples(card), seed=seed)
+    check_answer(replayed.signals, card.name, axis=1)
+    return errors_of(card, history, replayed.signals) if num_steps else None, replayed.belief
 
 
 def errors_of(card: Card, history: History, predicted: Arrays) -> StepErrors:
@@ -269,22 +266,13 @@ def step_errors_at(engine: Engine, places: Places, num_steps: int, *, seed: int)
     pictures = any(s.kind is Kind.IMAGE and s.name in places[0][0].observations for s in card.schema.observations)
     errors = dict[int, StepErrors]()
     for length, group in by_length.items():
-        size = max(1, (MAX_PICTURES if pictures else MAX_STEPS) // length)
-        for part in _batches(list(group), size):
+        keys, size = list(group), max(1, (MAX_PICTURES if pictures else MAX_STEPS) // length)
+        for part in (keys[start : start + size] for start in range(0, len(keys), size)):
             history = History.stack([group[key].select(names).history() for key in part])
             seen, _ = step_errors(engine, history, length - first, seed=seed)
             assert seen is not None  # there is at least one step
             errors |= {key: seen.worlds(slice(row, row + 1)) for row, key in enumerate(part)}
-    return _concatenated([errors[id(log)].steps(slice(at - num_steps - first, at - first)) for log, at in places])
-
-
-def _batches(keys: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """The keys in parts of at most `size`."""
-    for first in range(0, len(keys), size):
-        yield keys[first : first + size]
-
-
-def _concatenated(parts: Sequence[StepErrors]) -> StepErrors:
+    parts = [errors[id(log)].steps(slice(at - num_steps - first, at - first)) for log, at in places]
     return StepErrors(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
 
 
@@ -388,3 +376,81 @@ def novelty_of(engine: Engine, measure: InputNovelty | None, history: History, b
         return measure.measure(engine.describe().schema, history)
     assert isinstance(engine, Novelty)  # checked where a world is built
     return np.asarray(engine.novelty(belief), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InputNovelty:
+    """The Mahalanobis distance of the last observation, with a covariance shrunk towards the identity.
+
+    Args:
+        centre: [F], mean of the features.
+        scale: [F], their standard deviations, above 0.
+        whitening: [F, F], multiplies standardised features.
+    """
+
+    centre: Floats
+    scale: Floats
+    whitening: Floats
+
+    def measure(self, schema: Schema, history: History) -> Floats:
+        """The distance [W]; missing values count as the mean.
+
+        Raises:
+            UnsupportedError: the schema has another number of features than the calibration.
+        """
+        values = features(schema, history)
+        if values.shape[1] != len(self.centre):
+            raise UnsupportedError(
+                f"expected {len(self.centre)} features, got {values.shape[1]} from the schema. Calibrate again."
+            )
+        values = np.nan_to_num((values - self.centre) / self.scale, nan=0.0)
+        return np.asarray(np.linalg.norm(values @ self.whitening, axis=1))
+
+
+def fit_input_novelty(schema: Schema, history: History) -> InputNovelty:
+    """Fits the distance to the last observations of `history` (W worlds)."""
+    values = features(schema, history)
+    known = ~np.isnan(values)
+    count = np.maximum(known.sum(0), 1)
+    centre = np.where(known, values, 0).sum(0) / count
+    spread = np.sqrt((np.where(known, values - centre, 0) ** 2).sum(0) / count)
+    # A constant feature gives no scale, so any change counts as large.
+    scale = np.where(spread > 0, spread, 1e-6 * (1 + np.abs(centre)))
+    # Few windows determine a covariance badly. Shrinking it bounds distances along directions of hardly any variance.
+    standard = np.where(known, (values - centre) / scale, 0)
+    covariance = standard.T @ standard / len(standard)
+    shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.eye(len(centre))
+    variances, directions = np.linalg.eigh(shrunk)
+    return InputNovelty(centre=centre, scale=scale, whitening=directions / np.sqrt(variances))
+
+
+def features(schema: Schema, history: History) -> Float[np.ndarray, "W F"]:
+    """Vectors, and images averaged over an 8 by 8 grid, of the last observation; NaN where missing."""
+    num_worlds = len(next(iter(history.observations.values())))
+    columns: list[Floats] = [np.zeros((num_worlds, 0))]
+    for signal in schema.observations:
+        if signal.kind is Kind.DISCRETE:
+            continue
+        if signal.name in history.observations:
+            last = history.observations[signal.name][:, -1].astype(np.float64)
+            column = _pool(last) if signal.kind is Kind.IMAGE else last
+            if signal.name in history.observed:
+                column = np.where(history.observed[signal.name][:, -1].astype(bool)[:, None], column, np.nan)
+        else:
+            size = signal.size
+            if signal.kind is Kind.IMAGE:
+                size = min(GRID, signal.shape[0]) * min(GRID, signal.shape[1]) * signal.shape[2]
+            column = np.full((num_worlds, size), np.nan)
+        columns.append(column)
+    return np.concatenate(columns, 1)
+
+
+def _pool(images: Floats) -> Floats:
+    """Images [W, height, width, channels] averaged over a grid and flattened."""
+    for axis in (1, 2):
+        size = images.shape[axis]
+        edges = np.linspace(0, size, min(GRID, size) + 1).astype(int)
+        shape = [1, 1, 1, 1]
+        shape[axis] = -1
+        images = np.add.reduceat(images, edges[:-1], axis=axis) / np.diff(edges).reshape(shape)
+    return images.reshape(len(images), -1)

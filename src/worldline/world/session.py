@@ -18,9 +18,8 @@ from worldline.planning.base import Constraint, Goal
 from worldline.planning.calls import PlanCall, PredictCall
 from worldline.schema import Signal
 from worldline.world.base import Forecast, Plan, Prediction, World, band_around
-from worldline.world.belief import WorldBelief
 from worldline.world.compatibility import differences
-from worldline.world.local import LocalWorld
+from worldline.world.local import LocalWorld, WorldBelief
 from worldline.world.validation import check_history
 
 Floats = NDArray[np.floating]

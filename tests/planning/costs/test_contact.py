@@ -63,7 +63,7 @@ def test_with_a_probability_all_inside_the_bands_counts(
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="distance is 0"):
         KeepApart(first="a", second="b", distance=0.0)
-    with pytest.raises(ConfigError, match="quantile 2"):
+    with pytest.raises(ConfigError, match="quantile is 2"):
         KeepClear(signal="a", start=(0.0, 0.0), end=(1.0, 0.0), distance=1.0, quantile=2.0)
     with pytest.raises(UnknownNameError):
         KeepApart(first="a", second="c", distance=1.0)(rollout(a=[[0, 0]], b=[[0, 0]]))
