@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -134,8 +134,8 @@ class Bundle:
         return content
 
 
-Content = str | bytes | Mapping[str, Tensor] | Callable[[Mapping[str, FileEntry]], str]
-"""Content of a file; or a function that returns it, given the entries of the files before it."""
+Content = str | bytes | Mapping[str, Tensor]
+"""Content of a file."""
 
 
 def write_bundle(
@@ -152,8 +152,7 @@ def write_bundle(
 
     Args:
         folder: absent, empty, or an earlier bundle with nothing else in it.
-        contents: per relative name a text, bytes, named tensors or a function that returns a text; tensors only under
-            names that end in `.safetensors`. Files are written in this order.
+        contents: per relative name a text, bytes or named tensors; tensors only under names that end in `.safetensors`.
         model: as in `Manifest`.
         notes: short facts as text, kept in the manifest.
 
@@ -176,7 +175,7 @@ def write_bundle(
     try:
         files = dict[str, FileEntry]()
         for name, content in contents.items():
-            files[name] = _write_file(fresh / name, content(files) if callable(content) else content)
+            files[name] = _write_file(fresh / name, content)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(
             format=BUNDLE_FORMAT, worldline=version("worldline"), created=created, model=model, files=files, notes=notes

@@ -1,4 +1,4 @@
-"""Changes to files of a bundle as an attacker would make them: manifest and card fit the changed file."""
+"""Changes to files of a bundle as an attacker would make them: the manifest fits the changed file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from safetensors.torch import load_file, save_file
 Change = Callable[[Any], Any]
 
 
-def tamper(folder: Path, name: str, change: Change, *, with_card: bool = True) -> None:
+def tamper(folder: Path, name: str, change: Change) -> None:
     """Changes a JSON file.
 
     Args:
         folder: of the bundle.
         name: of the file.
         change: returns the new content.
-        with_card: whether the card names the changed file, too.
     """
     (folder / name).write_text(json.dumps(change(json.loads((folder / name).read_text()))))
     if name != "manifest.json":
-        refresh(folder, name, with_card=with_card)
+        refresh(folder, name)
 
 
 def tamper_tensors(folder: Path, name: str, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
@@ -43,10 +42,8 @@ def replace_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) ->
     refresh(folder, name)
 
 
-def refresh(folder: Path, name: str, *, with_card: bool = True) -> None:
-    """Enters a file that has changed into manifest and card."""
+def refresh(folder: Path, name: str) -> None:
+    """Enters a file that has changed into the manifest."""
     content = (folder / name).read_bytes()
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
     tamper(folder, "manifest.json", lambda found: {**found, "files": {**found["files"], name: entry}})
-    if with_card and name != "card.json":
-        tamper(folder, "card.json", lambda card: {**card, "parts": {**card["parts"], name: entry["sha256"]}})

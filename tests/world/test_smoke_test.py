@@ -18,7 +18,7 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.world.bundle_io import open_world, save_world
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
-from worldline.world.smoke_test import MAX_WINDOW_BYTES, MAX_WINDOWS, smoke_test, smoke_windows
+from worldline.world.smoke_test import MAX_WINDOWS, smoke_test, smoke_windows
 
 HORIZON = 8
 
@@ -77,30 +77,18 @@ def test_a_world_that_fails_on_its_windows_is_not_published(
     assert catalog.names() == ()
 
 
-def joined(name: str, axis: int, more: slice) -> Callable[[dict[str, torch.Tensor]], None]:
-    return lambda found: found.update({k: torch.cat([v, v[:, more]], axis) for k, v in found.items() if name in k})
-
-
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        (lambda tensors: tensors.pop("observations/position"), r"windows observe \[\], expected \['position'\]"),
-        (lambda tensors: tensors.update({"rewards/r": torch.zeros(1)}), "'rewards/r' is unknown"),
-        (lambda tensors: tensors["observations/position"][3, 2].fill_(np.nan), "'position' is nan"),
-        (joined("actions/push", 1, slice(1)), "'push': expected shape"),
-        (joined("", 0, slice(None)), "32 windows of 9 observations, expected at most 16 of 2 to 9"),
-        (joined("", 1, slice(1)), "16 windows of 10 observations"),
-        (
-            lambda tensors: tensors.update({"observations/position": torch.zeros(16, 3 * MAX_WINDOW_BYTES // 64, 2)}),
-            "more than 2097152 of windows",
-        ),
+        lambda tensors: tensors.pop("observations/position"),
+        lambda tensors: tensors.update({"rewards/r": torch.zeros(1)}),
+        lambda tensors: tensors["observations/position"][3, 2].fill_(np.nan),
+        lambda tensors: tensors.update({k: torch.cat([v, v]) for k, v in tensors.items()}),
     ],
 )
-def test_windows_that_do_not_fit_are_refused(
-    saved: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str
-) -> None:
+def test_windows_that_do_not_fit_are_refused(saved: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
     tamper_tensors(saved, "smoke.safetensors", change)
-    with pytest.raises(BundleError, match=f"smoke.safetensors.*{message}"):
+    with pytest.raises(BundleError, match=r"smoke.safetensors.*windows .*do not fit"):
         open_world(saved)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
@@ -74,37 +73,30 @@ def to_arrays(windows: History) -> dict[str, NDArray[np.generic]]:
     return {f"{group}/{name}": value for group, arrays in vars(windows).items() for name, value in arrays.items()}
 
 
-def from_arrays(arrays: Arrays, card: Card, horizon: int) -> History:
+def from_arrays(arrays: Arrays, card: Card) -> History:
     """The windows that `to_arrays` wrote, which must fit the world.
 
     Args:
         arrays: untrusted.
         card: of the engine.
-        horizon: of the calibration; 0 without bands.
 
     Raises:
-        DataError: an array is missing, unknown or too large, or does not fit the schema.
+        DataError: an array is missing or unknown, does not fit the schema, or there are too many windows.
     """
-    groups: dict[str, dict[str, NDArray[np.generic]]] = {group.name: {} for group in fields(History)}
+    groups = dict[str, dict[str, NDArray[np.generic]]]()
     for key, value in arrays.items():
         group, _, name = key.partition("/")
-        if group not in groups:
-            raise DataError(f"the array {key!r:.100} is unknown", fix=_FIX)
-        groups[group][name] = value
-    # Signals first, then values, then sizes: each check relies on the one before.
-    needed = {*card.inputs, *card.predicts}
-    if groups["observations"].keys() != needed:
-        raise DataError(f"windows observe {sorted(groups['observations'])}, expected {sorted(needed)}", fix=_FIX)
+        groups.setdefault(group, {})[name] = value
     try:
         checked = check_history(card.schema, History(**groups))
-    except InputError as error:
-        raise DataError(str(error).rstrip("."), fix=_FIX) from error
-    length = next(iter(checked.history.observations.values())).shape[1]
-    longest = card.context + horizon if horizon else length
-    if checked.single or checked.num_worlds > MAX_WINDOWS or not card.context < length <= longest:
+    except (InputError, TypeError) as error:
+        raise DataError(f"the windows do not fit the world: {str(error).rstrip('.')}", fix=_FIX) from error
+    observations = checked.history.observations
+    fits = observations.keys() == {*card.inputs, *card.predicts} and not checked.single
+    if not fits or checked.num_worlds > MAX_WINDOWS or next(iter(observations.values())).shape[1] <= card.context:
         raise DataError(
-            f"{checked.num_worlds} windows of {length} observations, expected at most {MAX_WINDOWS} of "
-            f"{card.context + 1} to {longest}",
+            f"windows of {sorted(observations)} in shape {next(iter(observations.values())).shape} do not fit the "
+            f"world, which allows {MAX_WINDOWS} windows of more than {card.context} observations",
             fix=_FIX,
         )
     return checked.history
