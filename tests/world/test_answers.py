@@ -96,14 +96,14 @@ def test_samples_wrap_with_the_period(engine: Linear, calibration: Calibration) 
 def test_samples_that_are_not_calibrated_are_refused(
     world: LocalWorld, calibration: Calibration, history: History
 ) -> None:
-    with pytest.raises(UnsupportedError, match="sampled paths are calibrated up to 8 steps, got 9"):
+    with pytest.raises(UnsupportedError, match="residuals of 9 steps, and this calibration has 8"):
         world.predict(history, pushes(9), num_samples=4)
     with pytest.raises(InputError, match="num_samples is -1"):
         world.predict(history, pushes(2), num_samples=-1)
     with pytest.raises(UnsupportedError, match="sampled paths need a calibration"):
         replace(world, calibration=None).predict(history, pushes(2), num_samples=4)
     old = replace(world, calibration=replace(calibration, residuals={}))
-    with pytest.raises(UnsupportedError, match="sampled paths need the residuals"):
+    with pytest.raises(UnsupportedError, match="sampled paths need stored residuals"):
         old.predict(history, pushes(2), num_samples=4)
 
 

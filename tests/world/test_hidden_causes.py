@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.errors import DataError
-from worldline.world.hidden_causes import MAX_SIZE, MIN_EPISODES, HiddenCauses, fit_causes
+from worldline.world.hidden_causes import MAX_SIZE, MIN_EPISODES, fit_causes
 
 SEEDS = st.integers(0, 2**31)
 Table = tuple[np.ndarray, np.ndarray]
@@ -113,21 +109,3 @@ def test_few_episodes_tell_nothing() -> None:
     tables, _ = episodes(0, MIN_EPISODES, FRICTION[None], noise=0.5)
     assert fit_causes(tables[:-1]) is None
     assert fit_causes(tables) is not None
-
-
-def test_arrays_and_back() -> None:
-    found = fit_causes(episodes(0, 40, FRICTION[None], noise=0.5)[0])
-    assert found is not None
-    for one in (found, replace(found, still=True)):
-        again = HiddenCauses.from_arrays(one.to_arrays())
-        for name, value in vars(one).items():
-            np.testing.assert_array_equal(vars(again)[name], value)
-    kept = found.to_arrays()
-    for wrong in (
-        {"mean": found.mean},
-        {**kept, "noise": np.eye(2)},
-        {**kept, "directions": found.mean},
-        {**kept, "still": np.zeros(2, bool)},
-    ):
-        with pytest.raises(DataError, match="are not those of hidden causes"):
-            HiddenCauses.from_arrays(wrong)

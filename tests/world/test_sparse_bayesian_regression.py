@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldline.world.sparse_bayesian_regression import MAX_FEATURES, MAX_TOGETHER, sparse_bayesian_regression
+from worldline.world.hidden_causes import MAX_FEATURES, MAX_TOGETHER, sparse_bayesian_regression
 
 SEEDS = st.integers(0, 2**31)
 

@@ -27,16 +27,18 @@ from worldline.planning.costs import AtMost
 from worldline.schema import Kind, Role, Signal
 from worldline.world.base import Plan, Prediction, Scores, Surprise, WhatIf
 from worldline.world.wire import (
+    DTYPES,
     MAX_ARRAYS,
     MAX_BODY_BYTES,
     VERSION,
+    annotation_of,
     decode,
     decode_answer,
     encode_answer,
     encode_call,
     encode_error,
+    parameters_of,
 )
-from worldline.world.wire_values import DTYPES, annotation_of, parameters_of
 
 
 def difference(one: object, other: object, where: str = "") -> str | None:

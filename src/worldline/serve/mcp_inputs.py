@@ -16,8 +16,8 @@ from worldline.episode import Arrays, Episode, History
 from worldline.errors import InputError, UnknownNameError
 from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.schema import Signal
+from worldline.world.wire import RULES, build, build_fields, convert
 from worldline.world.wire_schemas import json_schemas
-from worldline.world.wire_values import RULES, build, build_fields, convert
 
 MAX_PLANS: Final = 8
 """Most plans that `compare_plans` takes."""

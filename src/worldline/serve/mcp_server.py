@@ -36,7 +36,7 @@ from worldline.serve.mcp_results import (
 )
 from worldline.serve.problems import fault_text, problem_of
 from worldline.world.base import Plan, Prediction, Scores, Surprise
-from worldline.world.wire_values import convert
+from worldline.world.wire import convert
 
 try:
     from mcp.server.apps import Apps

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Final, overload
+from typing import Any, ClassVar, Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -292,9 +292,6 @@ class WhatIf(Result):
         steps = plural(len(next(iter(self.signals.values()), ())), "step")
         return f"{steps} under other actions, abduction {self.abduction.value}"
 
-    def num_worlds(self) -> int | None:
-        """None: there is one episode."""
-
     def series(self, world: int | None) -> Sequence[ResultSeries]:
         """The signals without images, under other and under logged actions, from step 1."""
         del world
@@ -360,9 +357,6 @@ class Surprise(Result):
             f"{steps}, most surprising is step {worst.step} ({', '.join(worst.signals)}), p = {number(worst.p_value)}"
         )
 
-    def num_worlds(self) -> int | None:
-        """None: there is one episode."""
-
     def series(self, world: int | None) -> Sequence[ResultSeries]:
         """The p-values of the steps: of all signals, of each entity and of each signal."""
         del world
@@ -404,15 +398,6 @@ class World(ABC):
         card = self.describe()
         actions = first_of([signal.name for signal in card.schema.actions]) or "no actions"
         return f"{type(self).__name__}({card.name}: {actions} -> {first_of(card.predicts)}; engine {card.engine})"
-
-    if not TYPE_CHECKING:  # a type checker knows the attributes
-
-        def __getattr__(self, name: str) -> object:
-            """Names where parts of the card are."""
-            text = f"{type(self).__name__!r} object has no attribute {name!r}"
-            if name == "card" or name in Card.__dataclass_fields__:
-                text += f". Use describe(){'' if name == 'card' else f'.{name}'}"
-            raise AttributeError(text, name=name, obj=self)
 
     @overload
     @abstractmethod

@@ -122,16 +122,15 @@ class _Program:
         return (known, bounded) if len(known) + len(bounded) == len(costs) + len(limits) else None
 
 
-def exact_plan(objective: Objective, space: ActionSpace, *, batch: int, horizon: int) -> PlannedActions | None:
+def exact_plan(objective: Objective, space: ActionSpace, *, horizon: int) -> PlannedActions | None:
     """The optimal plan of each world, with `PlannedActions.bound`; None if the problem is no quadratic program.
 
     Args:
         objective: of an engine that is linear in the actions.
         space: bounds of the actions.
-        batch: W, number of worlds.
         horizon: T, number of steps.
     """
-    size = horizon * len(space.low)
+    size, batch = horizon * len(space.low), objective.num_worlds
     if not is_convex(objective, space, horizon=horizon):
         return None
     # The centre of the space, one stretched candidate per variable, and random ones for the test.

@@ -36,7 +36,6 @@ from worldline.world.base import (
 )
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration, StepPValues
 from worldline.world.logged_range import (
-    check_magnitudes,
     excess_of,
     far_value,
     history_excess,
@@ -196,10 +195,10 @@ class LocalWorld(World):
             UnsupportedError: there are more than `Card.max_batch` worlds, or a value is too large.
         """
         card, calibration = self._card, self.calibration
-        checked = check_history(card.schema, history, self._ranges)
-        check_limit(checked.num_worlds, card.max_batch, "world", "max_batch")
-        past, errors = checked.history, None
-        num_tested = np.zeros(checked.num_worlds, int)
+        past, single = check_history(card.schema, history, self._ranges)
+        errors, num_worlds = None, past.num_worlds
+        check_limit(num_worlds, card.max_batch, "world", "max_batch")
+        num_tested = np.zeros(num_worlds, int)
         if calibration is None:
             belief = self.engine.observe(None, past, seed=seed)
         else:
@@ -209,9 +208,9 @@ class LocalWorld(World):
             errors, belief = step_errors(self.engine, past, num_steps, seed=seed)
         excess = history_excess(self._ranges, card.inputs, past)
         encoded = WorldBelief(
-            single=checked.single,
+            single=single,
             belief=belief,
-            trust=np.full(checked.num_worlds, np.nan),
+            trust=np.full(num_worlds, np.nan),
             values=values_of(past),
             num_tested=num_tested,
             errors=errors,
@@ -233,7 +232,7 @@ class LocalWorld(World):
             UnsupportedError: a value is too large.
         """
         card = self._card
-        history = check_history(card.schema, recent, self._ranges).history
+        history = check_history(card.schema, recent, self._ranges)[0]
         num_observed = before.num_observed + 1
         belief = self.engine.observe(before.belief, history.step(1), seed=_seed_after(before))
         excess = np.concatenate([before.excess, history_excess(self._ranges, card.inputs, history)[:, 1:]], 1)
@@ -253,7 +252,7 @@ class LocalWorld(World):
         calibration, card = self.calibration, self._card
         if calibration is None:
             return now
-        history = check_history(card.schema, recent).history
+        history = check_history(card.schema, recent)[0]
         without_gap = calibration.tested_lengths(card.schema, history)  # 2 without a gap
         num_tested = np.where(without_gap == 2, before.num_tested + 1, without_gap)
         errors, p_value = None, None
@@ -370,8 +369,7 @@ class LocalWorld(World):
         # Refuse if the trust in the present is too small, before anything is searched.
         trust = self._lowered(start, self._excess(start, exogenous).max(1)).shown_trust
         outside = self._outside(start, {name: value for name, value in exogenous.items() if value.size})
-        reason = refusal_reason(call.min_trust, trust, "history")
-        if reason:
+        if reason := refusal_reason(call.min_trust, trust, "history"):
             return _refused(call, start, trust, schema, "; ".join(filter(None, (reason, outside))), budget)
         if not card.action_conditioned:
             raise UnsupportedError(
@@ -383,7 +381,6 @@ class LocalWorld(World):
             costs,
             call,
             join(schema.actions, proposals, device) if proposals else None,
-            batch=start.num_worlds,
             num_proposals=self.num_proposals,
             space=space,
             budget=budget,
@@ -392,38 +389,36 @@ class LocalWorld(World):
         far = far_value(schema, self._ranges, targets, "goal")
         if far and status is not PlanStatus.INFEASIBLE:
             status, reason = PlanStatus.GOAL_OUTSIDE_LOGS, far
-        reason = reason or outside
-        sequences = {name: value.cpu().numpy() for name, value in split(schema.actions, planned.actions).items()}
+        actions = {name: value.cpu().numpy() for name, value in split(schema.actions, planned.actions).items()}
         plan = Plan(
-            actions={name: value[0] if start.single else value for name, value in sequences.items()},
+            actions={name: value[0] if start.single else value for name, value in actions.items()},
             status=status,
             cost=_single(planned.cost, start),
             violation=planned.violation.cpu().numpy()[0 if start.single else slice(None)],
             trust=trust,
-            reason=reason,
+            reason=reason or outside,
             elapsed_s=budget.elapsed_s(),
             bound=_single(planned.bound, start) if planned.bound is not None else math.nan,
             schema=schema,
         )
-        if not call.expected:
-            return plan
-        # Predict the path of the plan. Its trust counts too.
-        whole = (
-            {name: np.concatenate([pending[name], value], 1) for name, value in sequences.items()}
-            if pending
-            else sequences
-        )
+        whole = {
+            name: np.concatenate([pending[name], value], 1) if pending else value for name, value in actions.items()
+        }
+        return self._with_expected(plan, call, start, whole, budget) if call.expected else plan
+
+    def _with_expected(
+        self, plan: Plan, call: PlanCall, start: WorldBelief, whole: Arrays, budget: SearchBudget
+    ) -> Plan:
+        """The plan with its predicted path under pending and planned actions [W, D + T, *shape], whose trust counts."""
         path = {name: value[0] if start.single else value for name, value in whole.items()}
         expected = self._predict(PredictCall(history=call.history, actions=path, exogenous=call.exogenous), start)
-        reason = refusal_reason(call.min_trust, expected.trust, "expected path of the plan")
-        if reason:
-            return _refused(call, start, expected.trust, schema, reason, budget)
+        if reason := refusal_reason(call.min_trust, expected.trust, "expected path of the plan"):
+            return _refused(call, start, expected.trust, self._card.schema, reason, budget)
         return replace(plan, prediction=expected, trust=expected.trust, elapsed_s=budget.elapsed_s())
 
     def _what_if(self, call: WhatIfCall) -> WhatIf:
         card = self._card
-        episode = check_episode(card.schema, call.episode)
-        check_magnitudes(card.schema, self._ranges, episode)
+        episode = check_episode(card.schema, call.episode, self._ranges)
         actions = check_actions(card.schema.actions, call.actions, (None,))
         num_steps = len(next(iter(actions.values())))
         if call.at < 0 or num_steps > episode.num_steps - call.at:
@@ -445,8 +440,7 @@ class LocalWorld(World):
         card, calibration = self._card, self.calibration
         if calibration is None or not calibration.has_error_scores:
             raise UnsupportedError("surprise needs a calibration. Run `calibrate` on held-out episodes.")
-        episode = check_episode(card.schema, call.episode)
-        check_magnitudes(card.schema, self._ranges, episode)
+        episode = check_episode(card.schema, call.episode, self._ranges)
         if episode.num_steps < 1:
             raise InputError("the episode has one observation and no step. surprise needs at least two observations.")
         history = add_world_axis(episode.history())
@@ -534,7 +528,7 @@ class LocalWorld(World):
             seed=seed,
         )
         widening = widening_of(start.excess, self._excess(start, exogenous))
-        return replace(costs, widening=widening.max(0)[:, None])
+        return replace(costs, widening=widening.max(0)[:, None], num_worlds=start.num_worlds)
 
     def _images(self, start: WorldBelief, future: Future, means: Arrays) -> Arrays:
         """Per image signal its predicted or decoded images [W, T, *shape]."""

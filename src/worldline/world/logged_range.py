@@ -143,11 +143,9 @@ def check_magnitudes(schema: Schema, ranges: Mapping[str, Floats], history: Hist
         if name in history.observed:
             far &= history.observed[name].astype(bool)[..., None]
         if far.any():
-            value = f"{values[far][0]:.4g} {pretty_unit(signal.unit)}".rstrip()
-            part = far.any(tuple(range(far.ndim - 1))).argmax() % len(low)
             raise UnsupportedError(
-                f"{name!r} is {value}. This world computes with {low[part]:.4g} to {high[part]:.4g}. Check the sensor, "
-                "or mark the value as missing in `observed`."
+                f"{name!r} is {values[far][0]:.4g} {signal.unit}. This world computes with {low.min():.4g} to "
+                f"{high.max():.4g}. Check the sensor, or mark the value as missing in `observed`."
             )
 
 

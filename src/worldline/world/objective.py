@@ -52,6 +52,7 @@ class Objective:
         widening: [T, 1] or [1, 1], factor on the bands for a history or exogenous inputs outside the logged range.
         watch: called with the predicted signals of each rollout; None for nothing.
         pending: actions [W, D, A] before each plan, which the cost includes; None for none.
+        num_worlds: W.
     """
 
     engine: Engine
@@ -74,6 +75,7 @@ class Objective:
     widening: Floats | float = 1.0
     watch: Callable[[Mapping[str, Tensor]], None] | None = None
     pending: Float[Tensor, "W D A"] | None = None
+    num_worlds: int = 1
 
     def __call__(self, actions: Float[Tensor, "W N T A"]) -> PlanCosts:
         """The cost and the violations of candidate plans; all of them read one rollout.

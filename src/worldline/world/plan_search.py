@@ -112,7 +112,6 @@ def search(
     call: PlanCall,
     proposals: Float[Tensor, "W P T A"] | None,
     *,
-    batch: int,
     num_proposals: int,
     space: ActionSpace,
     budget: SearchBudget,
@@ -124,16 +123,15 @@ def search(
         objective: costs of candidates.
         call: gives horizon, risk and seed.
         proposals: of the caller; None for none.
-        batch: W, number of worlds.
         num_proposals: proposals of the engine, if the cost is its distance in steps; 0 for none.
         space: bounds of the actions.
         budget: limits proposals and search.
     """
     if planner.searches and "linear" in objective.card.abilities:
-        exact = exact_plan(objective, space, batch=batch, horizon=call.horizon)
+        exact = exact_plan(objective, space, horizon=call.horizon)
         if exact is not None:
             return exact
-    starts = _starts(objective, call, proposals, num_proposals=num_proposals, budget=budget)
+    starts = _starts(objective, call, proposals, num_proposals, budget)
     # A tail of the samples needs all of them; their mean is close with a few. The best sequences are then compared
     # with all samples.
     with_few = objective.num_samples > SEARCH_SAMPLES and call.goal.risk == 1
@@ -146,7 +144,7 @@ def search(
     planned = planner.plan(
         shortlist if with_few else objective,
         space,
-        batch=batch,
+        batch=objective.num_worlds,
         horizon=call.horizon,
         proposals=torch.cat(starts, 1) if starts else None,
         generator=torch.Generator("cpu").manual_seed(call.seed),
@@ -164,28 +162,23 @@ def search(
 
 
 def _starts(
-    objective: Objective,
-    call: PlanCall,
-    proposals: Float[Tensor, "W P T A"] | None,
-    *,
-    num_proposals: int,
-    budget: SearchBudget,
+    objective: Objective, call: PlanCall, proposals: Tensor | None, num_proposals: int, budget: SearchBudget
 ) -> list[Tensor]:
-    """The proposals of the caller and of the engine, from which the search starts."""
-    starts = [] if proposals is None else [proposals]
-    engine = objective.engine
+    """The proposals of the caller and of the engine [W, P, T, A], from which the search starts."""
+    starts, engine = [proposals], objective.engine
     if objective.encoded_goal is not None and num_proposals and isinstance(engine, GoalDistance):
-        suggested = engine.proposals(
-            objective.belief,
-            objective.encoded_goal,
-            call.horizon,
-            num_proposals=num_proposals,
-            pending=objective.pending,
-            budget_s=budget.left_s(MAX_PROPOSAL_SHARE),
-            seed=call.seed,
+        starts.append(
+            engine.proposals(
+                objective.belief,
+                objective.encoded_goal,
+                call.horizon,
+                num_proposals=num_proposals,
+                pending=objective.pending,
+                budget_s=budget.left_s(MAX_PROPOSAL_SHARE),
+                seed=call.seed,
+            )
         )
-        starts += [] if suggested is None else [suggested]
-    return [start for start in starts if start.shape[1]]
+    return [start for start in starts if start is not None and start.shape[1]]
 
 
 def _stepped(

@@ -41,9 +41,9 @@ class Result(ABC):
     def headline(self) -> str:
         """The facts about the whole result in one line, such as the number of steps and the status."""
 
-    @abstractmethod
     def num_worlds(self) -> int | None:
         """W; None without an axis of worlds."""
+        return None
 
     @abstractmethod
     def series(self, world: int | None) -> Sequence[ResultSeries]:

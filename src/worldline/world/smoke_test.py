@@ -57,7 +57,7 @@ def smoke_windows(card: Card, episodes: Sequence[Episode], *, horizon: int, seed
         episode, at = places[number]
         try:
             window = episode.history(at + horizon, card.context + horizon).select(names)
-            window = check_history(card.schema, window).history.map(lambda value: value[0])
+            window = check_history(card.schema, window)[0].map(lambda value: value[0])
             check_actions(card.schema.actions, window.actions, (None,))
         except InputError:
             continue
@@ -88,18 +88,18 @@ def from_arrays(arrays: Arrays, card: Card) -> History:
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = value
     try:
-        checked = check_history(card.schema, History(**groups))
+        windows, single = check_history(card.schema, History(**groups))
     except (InputError, TypeError) as error:
         raise DataError(f"the windows do not fit the world: {str(error).rstrip('.')}", fix=_FIX) from error
-    observations = checked.history.observations
-    fits = observations.keys() == {*card.inputs, *card.predicts} and not checked.single
-    if not fits or checked.num_worlds > MAX_WINDOWS or next(iter(observations.values())).shape[1] <= card.context:
+    observations = windows.observations
+    fits = observations.keys() == {*card.inputs, *card.predicts} and not single
+    if not fits or windows.num_worlds > MAX_WINDOWS or next(iter(observations.values())).shape[1] <= card.context:
         raise DataError(
             f"windows of {sorted(observations)} in shape {next(iter(observations.values())).shape} do not fit the "
             f"world, which allows {MAX_WINDOWS} windows of more than {card.context} observations",
             fix=_FIX,
         )
-    return checked.history
+    return windows
 
 
 def smoke_test(world: LocalWorld, where: Path) -> None:

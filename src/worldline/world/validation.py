@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,30 +24,12 @@ _NUMBERS = {Kind.VECTOR: "fiu", Kind.IMAGE: "u", Kind.DISCRETE: "iu"}
 _WANTED = {Kind.VECTOR: "numbers", Kind.IMAGE: "uint8", Kind.DISCRETE: "integers"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class ValidatedHistory:
-    """A validated history.
-
-    Args:
-        history: always with the W axis; missing values are 0.
-        single: whether the input had no W axis, so results have none either.
-        num_worlds: W.
-    """
-
-    history: History
-    single: bool
-    num_worlds: int
-
-    @property
-    def leading(self) -> tuple[int, ...]:
-        """The leading axes of every other argument: () or (W,)."""
-        return () if self.single else (self.num_worlds,)
-
-
 def check_history(
     schema: Schema, history: History, ranges: Mapping[str, NDArray[np.floating]] | None = None
-) -> ValidatedHistory:
-    """The history with a W axis, in the schema's dtypes. Observation signals may be missing.
+) -> tuple[History, bool]:
+    """The history with a W axis in the schema's dtypes, 0 where missing; and whether it had no W axis.
+
+    Observation signals may be missing.
 
     Args:
         schema: of the signals.
@@ -62,39 +44,37 @@ def check_history(
         names = ", ".join(signal.name for signal in schema.observations)
         raise InputError(f"the history has no observations. Give at least one observation of each signal: {names}.")
     name, value = next(iter(history.observations.items()))
-    signal, axes = _signal(schema.observations, name, "observation"), np.ndim(value)
-    extra = axes - len(signal.shape)
-    if extra not in (1, 2):
-        axis = " Add an axis: values[..., None]." if axes == 1 and signal.shape == (1,) else ""
+    signal = _signal(schema.observations, name, "observation")
+    shape = np.shape(value)
+    leading = shape[: len(shape) - len(signal.shape)]
+    if len(leading) not in (1, 2) or 0 in leading:
+        axis = " Add an axis: values[..., None]." if len(shape) == 1 and signal.shape == (1,) else ""
         raise InputError(
             f"observation {name!r}: expected shape [H, *shape] for one world or [W, H, *shape] for a batch, with "
-            f"*shape {signal.shape}, got {np.shape(value)}.{axis}"
-        )
-    leading = np.shape(value)[:extra]
-    if 0 in leading:
-        raise InputError(
-            f"observation {name!r}: expected at least one world and one observation, got shape {np.shape(value)}."
+            f"*shape {signal.shape} and at least one world and one observation, got {shape}.{axis}"
         )
     before = (*leading[:-1], leading[-1] - 1)
-    observed = _masks(schema, history, leading)
-    observations = {
-        name: check_values(
-            _signal(schema.observations, name, "observation"), value, leading, "observation", observed.get(name)
-        )
-        for name, value in history.observations.items()
-    }
+    observed, observations = dict[str, NDArray[np.bool_]](), dict[str, Array]()
+    for name, mask in history.observed.items():
+        _signal(schema.observations, name, "observed mask")
+        mask = np.asarray(mask)
+        if mask.shape != leading or mask.dtype.kind not in "biu":
+            raise InputError(
+                f"observed mask {name!r}: expected bool{list(leading)}, got {mask.dtype}{list(mask.shape)}."
+            )
+        observed[name] = mask.astype(bool)
+    for name, value in history.observations.items():
+        signal = _signal(schema.observations, name, "observation")
+        observations[name] = check_values(signal, value, leading, "observation", observed.get(name))
     checked = History(
         observations=observations,
         actions=check_group(schema.actions, history.actions, before, "past action"),
         exogenous=check_group(schema.exogenous, history.exogenous, before, "past exogenous"),
         observed=observed,
     )
-    single = extra == 1
     if ranges is not None:
         check_magnitudes(schema, ranges, checked)
-    return ValidatedHistory(
-        history=add_world_axis(checked) if single else checked, single=single, num_worlds=1 if single else leading[0]
-    )
+    return add_world_axis(checked) if len(leading) == 1 else checked, len(leading) == 1
 
 
 def check_group(signals: Sequence[Signal], arrays: Arrays, leading: tuple[int, ...], role: str) -> dict[str, Array]:
@@ -112,13 +92,15 @@ def check_group(signals: Sequence[Signal], arrays: Arrays, leading: tuple[int, .
     require_mapping(arrays, role, signals[0].name if signals else "NAME")
     for name in arrays:
         _signal(signals, name, role)
-    if leading[-1] == 0:  # a history of one observation has no steps
-        arrays = {**{s.name: np.zeros((*leading, *s.shape), s.dtype) for s in signals}, **arrays}
+    checked = dict[str, Array]()
     for signal in signals:
-        if signal.name not in arrays:
-            expected = (*leading, *signal.shape)
+        expected = (*leading, *signal.shape)
+        # A history of one observation has no steps, so its inputs may be left out.
+        value = arrays.get(signal.name, np.zeros(expected, signal.dtype) if leading[-1] == 0 else None)
+        if value is None:
             raise InputError(f"{role} {signal.name!r} is missing. Add an array of shape {expected} [{signal.unit}].")
-    return {s.name: check_values(s, arrays[s.name], leading, role, None) for s in signals}
+        checked[signal.name] = check_values(signal, value, leading, role, None)
+    return checked
 
 
 def check_actions(
@@ -135,38 +117,37 @@ def check_actions(
     Raises:
         InputError: as in `check_group`; or a value is further outside its bounds and `clip` is False.
     """
-    shape: tuple[int, ...] = ()
     require_mapping(actions, "actions", signals[0].name if signals else "NAME")
-    for signal in signals:
-        if signal.name in actions:
-            shape = np.shape(actions[signal.name])[: len(leading)]
-            if shape[-1:] == (0,):
-                raise InputError(f"action {signal.name!r} has no steps. Give actions of at least one step.")
-            break
-    expected = tuple(
-        max(1, shape[i]) if size is None and i < len(shape) else size or 1 for i, size in enumerate(leading)
-    )  # check_values reports a wrong number of axes
+    sizes = next((np.shape(actions[signal.name]) for signal in signals if signal.name in actions), ())
+    # `check_values` reports a wrong number of axes, and an axis of size 0 where 1 is expected.
+    free = [max(1, sizes[i]) if i < len(sizes) else 1 for i in range(len(leading))]
+    expected = tuple(own if size is None else size for size, own in zip(leading, free, strict=True))
     checked = check_group(signals, actions, expected, "action")
-    if clip:
-        bounded = [signal for signal in signals if signal.low is not None or signal.high is not None]
-        clipped = {s.name: np.clip(checked[s.name], s.low, s.high).astype(s.dtype) for s in bounded}
-        return checked | clipped
     for signal in signals:
-        span = np.subtract(signal.high, signal.low) if signal.low and signal.high else np.zeros(signal.size)
-        slack = MAX_EXCESS * np.where(np.isfinite(span), span, 0.0)
-        for bound, sign, word in ((signal.low, -1.0, "below"), (signal.high, 1.0, "above")):
-            if bound is None:
-                continue
-            edge = np.asarray(bound, dtype=np.float64)
-            excess = sign * (checked[signal.name].astype(np.float64) - edge) - _ROUNDING * (1 + np.abs(edge)) - slack
-            if np.any(excess > 0):
-                place = tuple(int(i) for i in np.argwhere(excess > 0)[0])
-                raise InputError(
-                    f"action {signal.name!r} is {checked[signal.name][place]:.6g} at {list(place)}, {word} its bound "
-                    f"{edge[place[-1]]:.6g} {signal.unit}. Clip it to [{signal.low}, {signal.high}]; score and plan do "
-                    f"so with clip=True. Up to {MAX_EXCESS:.0%} of the range outside is accepted, with less trust."
-                )
+        value = checked[signal.name]
+        if clip and (signal.low is not None or signal.high is not None):
+            checked[signal.name] = np.clip(value, signal.low, signal.high).astype(signal.dtype)
+        elif not clip:
+            _check_bounds(signal, value)
     return checked
+
+
+def _check_bounds(signal: Signal, value: Array) -> None:
+    """Raises if an action [*leading, n] is further outside its bounds than `MAX_EXCESS`."""
+    span = np.subtract(signal.high, signal.low) if signal.low and signal.high else np.zeros(signal.size)
+    slack = MAX_EXCESS * np.where(np.isfinite(span), span, 0.0)
+    for bound, sign, word in ((signal.low, -1.0, "below"), (signal.high, 1.0, "above")):
+        if bound is None:
+            continue
+        edge = np.asarray(bound, dtype=np.float64)
+        excess = sign * (value.astype(np.float64) - edge) - _ROUNDING * (1 + np.abs(edge)) - slack
+        if np.any(excess > 0):
+            place = tuple(int(i) for i in np.argwhere(excess > 0)[0])
+            raise InputError(
+                f"action {signal.name!r} is {value[place]:.6g} at {list(place)}, {word} its bound "
+                f"{edge[place[-1]]:.6g} {signal.unit}. Clip it to [{signal.low}, {signal.high}]; score and plan do "
+                f"so with clip=True. Up to {MAX_EXCESS:.0%} of the range outside is accepted, with less trust."
+            )
 
 
 def check_values(
@@ -217,41 +198,39 @@ def check_goal(schema: Schema, goal: Goal, leading: tuple[int, ...]) -> dict[str
     for name, share in (("discount", goal.discount), ("risk", goal.risk)):
         if not 0 < share <= 1:
             raise InputError(f"the goal's {name} is {share}. It must be above 0 and at most 1.")
-    targets = dict[str, Array]()
-    for name, given in goal.targets.items():
-        signal = _signal(schema.observations, name, "target")
-        value = np.reshape(given, 1) if np.ndim(given) == 0 and signal.shape == (1,) else np.asarray(given)
-        targets[name] = check_values(signal, value, leading, "target", None)
     for name, tolerance in goal.tolerance.items():
-        if name not in targets:
-            raise InputError(f"tolerance for {name!r}, which is not a target. Targets: {', '.join(targets)}.")
-        if not (np.isfinite(tolerance) and tolerance > 0):
-            raise InputError(f"the tolerance of {name!r} is {tolerance}. Give a number above 0.")
+        if name not in goal.targets or not (np.isfinite(tolerance) and tolerance > 0):
+            raise InputError(
+                f"the tolerance of {name!r} is {tolerance}. Give a number above 0 for one of the targets: "
+                f"{', '.join(goal.targets)}."
+            )
+    targets = dict[str, Array]()
+    for name, target in goal.targets.items():
+        signal = _signal(schema.observations, name, "target")
+        value = np.reshape(target, 1) if np.ndim(target) == 0 and signal.shape == (1,) else np.asarray(target)
+        targets[name] = check_values(signal, value, leading, "target", None)
     return targets if leading else {name: value[None] for name, value in targets.items()}
 
 
-def check_episode(schema: Schema, episode: Episode) -> Episode:
+def check_episode(
+    schema: Schema, episode: Episode, ranges: Mapping[str, NDArray[np.floating]] | None = None
+) -> Episode:
     """The episode in the schema's dtypes; 0 where a value was not observed. Rewards are left out.
 
     Raises:
-        InputError: as in `check_history`.
+        InputError: as in `check_history`, which describes the arguments.
+        UnsupportedError: as in `check_magnitudes`.
     """
-    for name, value in episode.observations.items():
-        signal = _signal(schema.observations, name, "observation")
-        if np.ndim(value) != 1 + len(signal.shape):
-            raise InputError(
-                f"observation {name!r}: expected shape [T+1, *shape] of one episode, with *shape {signal.shape}, got "
-                f"{np.shape(value)}."
-            )
     steps = History(
         observations=episode.observations,
         actions={s.name: episode.actions[s.name] for s in schema.actions if s.name in episode.actions},
         exogenous={s.name: episode.exogenous[s.name] for s in schema.exogenous if s.name in episode.exogenous},
         observed=episode.observed,
     )
-    present = check_history(schema, steps)
-    checked = present.history.map(lambda value: value[0])
-    return replace(episode, **vars(checked), rewards={}, step_s=None)
+    checked, single = check_history(schema, steps, ranges)
+    if not single:
+        raise InputError("expected arrays [T+1, *shape] of one episode, got a batch. Pass its episodes one by one.")
+    return replace(episode, **vars(checked.map(lambda value: value[0])), rewards={}, step_s=None)
 
 
 def check_candidates(card: Card, plans: Arrays, leading: tuple[int, ...]) -> None:
@@ -279,19 +258,6 @@ def check_limit(count: int, limit: int, noun: str, name: str) -> None:
 def add_world_axis(history: History) -> History:
     """The history of one world as a batch of one."""
     return history.map(lambda value: value[None])
-
-
-def _masks(schema: Schema, history: History, leading: tuple[int, ...]) -> Mapping[str, NDArray[np.bool_]]:
-    masks = {}
-    for name, mask in history.observed.items():
-        _signal(schema.observations, name, "observed mask")
-        mask = np.asarray(mask)
-        if mask.shape != leading or mask.dtype.kind not in "biu":
-            raise InputError(
-                f"observed mask {name!r}: expected bool{list(leading)}, got {mask.dtype}{list(mask.shape)}."
-            )
-        masks[name] = mask.astype(bool)
-    return masks
 
 
 def _signal(signals: Sequence[Signal], name: str, role: str) -> Signal:

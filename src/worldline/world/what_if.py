@@ -8,7 +8,7 @@ An engine with the ability `Abducts` does this itself. Of any other engine only 
   correction to the prediction that is linear in state and input, inferred from the whole episode. The calibration knows
   by which directions episodes differ (`world/hidden_causes.py`), so one cause is one number. Without these directions,
   or for an episode out of their range, the correction is inferred from this episode alone
-  (`world/sparse_bayesian_regression.py`). It is 0 if the residuals show no such cause.
+  (`sparse_bayesian_regression`). It is 0 if the residuals show no such cause.
 * Noise is the rest of each residual, and is assumed additive.
 * The other actions are followed step by step. Each prediction adds the correction at the state of the other path
   and the noise of the log. The sum is fed back as if it had been observed.
@@ -36,9 +36,8 @@ from worldline.episode import Arrays, Episode, Future
 from worldline.errors import ConfigError
 from worldline.schema import Kind, Signal
 from worldline.world.base import Abduction
-from worldline.world.hidden_causes import MIN_EPISODES, HiddenCauses, fit_causes
+from worldline.world.hidden_causes import MIN_EPISODES, HiddenCauses, fit_causes, sparse_bayesian_regression
 from worldline.world.prediction_errors import mean_of, num_samples, residuals, vectors_of
-from worldline.world.sparse_bayesian_regression import sparse_bayesian_regression
 from worldline.world.validation import add_world_axis
 
 Floats = NDArray[np.floating]

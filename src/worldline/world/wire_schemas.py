@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from worldline.planning.base import Rule
-from worldline.world.wire_values import RULES, EncodedArray, annotation_of, parameters_of
+from worldline.world.wire import RULES, EncodedArray, annotation_of, parameters_of
 
 _REF: Final = "#/components/schemas/{name}"
 
