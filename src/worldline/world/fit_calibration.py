@@ -114,8 +114,6 @@ def calibrate(
     measure = None
     if not isinstance(engine, Novelty):
         measure = fit_input_novelty(card.schema, cuts.windows(places[0], 1, ()).history)
-    images = any(card.schema[name].kind is Kind.IMAGE for name in card.inputs)
-    lengths = SHORT_LENGTHS[:: 2 if images else 1] if trust_steps else ()
     return Calibration(
         num_windows=num_windows,
         length=card.context,
@@ -126,11 +124,16 @@ def calibrate(
         **cuts.trust_parts(measure, pasts, num_steps),
         shorter={
             length: _shorter(replace(banded, card=short), replace(cuts, card=short), measure)
-            for length in lengths
-            if length < card.context
+            for length in (_short_lengths(card) if trust_steps else ())
             for short in (replace(card, context=length),)
         },
     )
+
+
+def _short_lengths(card: Card) -> list[int]:
+    """The numbers of observations below the context for which there are calibrations of their own."""
+    images = any(card.schema[name].kind is Kind.IMAGE for name in card.inputs)
+    return [length for length in SHORT_LENGTHS[:: 2 if images else 1] if length < card.context]
 
 
 def _shorter(banded: _Cuts, cuts: _Cuts, measure: InputNovelty | None) -> Calibration:

@@ -115,6 +115,14 @@ class WorldBelief:
         """The trust as in results."""
         return float(self.trust[0]) if self.single else self.trust
 
+    def shown(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Arrays [W, ...] as in results."""
+        return {name: value[0] if self.single else value for name, value in arrays.items()}
+
+    def batch(self, arrays: Arrays) -> Arrays:
+        """Arrays of a call with the W axis."""
+        return {name: value[None] for name, value in arrays.items()} if self.single else arrays
+
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
@@ -310,7 +318,7 @@ class LocalWorld(World):
             level=level,
             trust=trusted.shown_trust,
             calibrated=self._has_bands,
-            images={name: value[0] if start.single else value for name, value in images.items()},
+            images=start.shown(images),
             schema=schema,
         )
 
@@ -337,10 +345,8 @@ class LocalWorld(World):
         inputs = {**future.actions, **{name: value[:, None] for name, value in future.exogenous.items()}}
         ends = {name: np.stack([value.min((1, 2)), value.max((1, 2))], 1) for name, value in inputs.items()}
         outside = self._excess(start, ends).max(1)
-        cost, violation = costs.cost.cpu().numpy(), costs.violation.cpu().numpy()
         return Scores(
-            cost=cost[0] if start.single else cost,
-            violation=violation[0] if start.single else violation,
+            **start.shown({"cost": costs.cost.cpu().numpy(), "violation": costs.violation.cpu().numpy()}),
             trust=self._lowered(start, np.where(leaves, np.inf, outside)).shown_trust,
             schema=schema,
         )
@@ -391,7 +397,7 @@ class LocalWorld(World):
             status, reason = PlanStatus.GOAL_OUTSIDE_LOGS, far
         actions = {name: value.cpu().numpy() for name, value in split(schema.actions, planned.actions).items()}
         plan = Plan(
-            actions={name: value[0] if start.single else value for name, value in actions.items()},
+            actions=start.shown(actions),
             status=status,
             cost=_single(planned.cost, start),
             violation=planned.violation.cpu().numpy()[0 if start.single else slice(None)],
@@ -410,8 +416,8 @@ class LocalWorld(World):
         self, plan: Plan, call: PlanCall, start: WorldBelief, whole: Arrays, budget: SearchBudget
     ) -> Plan:
         """The plan with its predicted path under pending and planned actions [W, D + T, *shape], whose trust counts."""
-        path = {name: value[0] if start.single else value for name, value in whole.items()}
-        expected = self._predict(PredictCall(history=call.history, actions=path, exogenous=call.exogenous), start)
+        path = PredictCall(history=call.history, actions=start.shown(whole), exogenous=call.exogenous)
+        expected = self._predict(path, start)
         if reason := refusal_reason(call.min_trust, expected.trust, "expected path of the plan"):
             return _refused(call, start, expected.trust, self._card.schema, reason, budget)
         return replace(plan, prediction=expected, trust=expected.trust, elapsed_s=budget.elapsed_s())
@@ -492,7 +498,7 @@ class LocalWorld(World):
 
     def _future(self, start: WorldBelief, actions: Arrays, call: PredictCall | ScoreCall) -> Future:
         """The inputs with the W axis, from checked actions [N, T, *shape] or [W, N, T, *shape]."""
-        batch = {name: value[None] for name, value in actions.items()} if start.single else actions
+        batch = start.batch(actions)
         horizon = next(iter(batch.values())).shape[2] if batch else 1
         return Future(actions=batch, exogenous=self._exogenous(start, call.exogenous, horizon))
 
@@ -500,7 +506,7 @@ class LocalWorld(World):
         """The checked exogenous inputs, per signal [W, T, *shape]."""
         signals = self._card.schema.exogenous
         checked = check_group(signals, {} if exogenous is None else exogenous, (*start.leading, horizon), "exogenous")
-        return {name: value[None] for name, value in checked.items()} if start.single else checked
+        return start.batch(checked)
 
     def _sequences(
         self, actions: Arrays | None, leading: tuple[int | None, ...], call: PlanCall, start: WorldBelief
@@ -509,7 +515,7 @@ class LocalWorld(World):
         if actions is None:
             return {}
         checked = check_actions(self._card.schema.actions, actions, leading, clip=call.clip)
-        return {name: value[None] for name, value in checked.items()} if start.single else checked
+        return start.batch(checked)
 
     def _objective(
         self, call: PlanCall | ScoreCall, start: WorldBelief, targets: Arrays, exogenous: Arrays, seed: int
@@ -569,14 +575,14 @@ class LocalWorld(World):
             half = calibration.padded_half_width(signal.name, mean.shape[1], level) * widening[..., None]
             low, high = band_around(signal, mean, half)
             horizon = calibration.horizon_of(signal.name, mean.shape[1])
-        if not start.single:
-            return Forecast(mean=mean, low=low, high=high, horizon=np.full(start.num_worlds, horizon), samples=paths)
+        edges = {"low": low, "high": high, "samples": paths}
+        shown: dict[str, Any] = start.shown({name: value for name, value in edges.items() if value is not None})
         return Forecast(
-            mean=mean[0],
-            low=None if low is None else low[0],
-            high=None if high is None else high[0],
-            horizon=horizon,
-            samples=None if paths is None else paths[0],
+            mean=mean[0] if start.single else mean,
+            low=shown.get("low"),
+            high=shown.get("high"),
+            horizon=horizon if start.single else np.full(start.num_worlds, horizon),
+            samples=shown.get("samples"),
         )
 
 

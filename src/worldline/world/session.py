@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, final, overload
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode, History, require_mapping
 from worldline.errors import ConfigError, InputError
-from worldline.planning.base import Constraint, Goal
+from worldline.planning.base import Goal
 from worldline.planning.calls import PlanCall, PredictCall
 from worldline.schema import Signal
 from worldline.world.base import Forecast, Plan, Prediction, World, band_around
@@ -119,38 +119,14 @@ class SessionVerbs(ABC):
             )
         )
 
-    def plan(
-        self,
-        goal: Goal,
-        *,
-        constraints: Sequence[Constraint] = (),
-        horizon: int,
-        exogenous: Arrays | None = None,
-        proposals: Arrays | None = None,
-        pending: Arrays | None = None,
-        budget_s: float | None = None,
-        min_trust: float = 0.0,
-        clip: bool = False,
-        seed: int = 0,
-        expected: bool = True,
-    ) -> Plan:
-        """`World.plan` with the same arguments."""
-        return self.answer(
-            PlanCall(
-                history=NO_HISTORY,
-                goal=goal,
-                constraints=constraints,
-                horizon=horizon,
-                exogenous=exogenous,
-                proposals=proposals,
-                pending=pending,
-                budget_s=budget_s,
-                min_trust=min_trust,
-                clip=clip,
-                seed=seed,
-                expected=expected,
-            )
-        )
+    def plan(self, goal: Goal, **options: Any) -> Plan:
+        """`World.plan` with the same arguments, but without a history.
+
+        Args:
+            goal: defines the cost.
+            options: further fields of `PlanCall`; `horizon` is required.
+        """
+        return self.answer(PlanCall(history=NO_HISTORY, goal=goal, **options))
 
 
 @final
