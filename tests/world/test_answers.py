@@ -46,11 +46,6 @@ def test_the_default_level_is_the_highest_that_few_episodes_support(few: LocalWo
     assert few.predict(history, pushes(2), level=0.875).level == 0.875
 
 
-def test_the_default_level_is_ninety_percent_where_more_is_possible(world: LocalWorld, history: History) -> None:
-    assert world.predict(history, pushes(2)).level == 0.9
-    assert replace(world, calibration=None).predict(history, pushes(2)).level == 0.9
-
-
 def test_a_band_is_infinite_after_the_calibrated_horizon(world: LocalWorld, history: History) -> None:
     found, short = (world.predict(history, pushes(steps)).signals["position"] for steps in (20, 8))
     assert found.low is not None

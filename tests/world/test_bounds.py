@@ -62,14 +62,6 @@ def test_a_mean_outside_is_moved_to_the_bound() -> None:
     assert (found.mean <= found.high).all()
 
 
-def test_the_band_stays_infinite_after_the_calibrated_horizon() -> None:
-    world = world_within((0.0, 0.0), None)
-    found = world.predict(at(0.1, 0.1), {"push": np.zeros((10, 2))}).signals["position"]
-    assert (found.low[:8] >= 0).all()
-    assert (found.low[8:] == -INF).all()
-    assert (found.high[8:] == INF).all()
-
-
 def test_a_periodic_signal_has_no_bounds_to_cut_at() -> None:
     free, angle = (predicted(world_within((0.0, 0.0), None, **change)) for change in ({}, {"period": 10.0}))
     assert (free.low >= 0).all()

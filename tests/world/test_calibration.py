@@ -19,7 +19,7 @@ from worldline.testing.toys import Integrator
 from worldline.world.calibration import Calibration
 from worldline.world.fit_calibration import calibrate, design_effect
 from worldline.world.local import LocalWorld
-from worldline.world.prediction_errors import errors
+from worldline.world.prediction_errors import residuals
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
 RARE = 1e-4
@@ -31,7 +31,7 @@ def random_errors(engine: Linear, episodes: list[Episode], horizon: int, seed: i
     rng = np.random.default_rng(seed)
     places = [(episode, int(rng.integers(0, episode.num_steps - horizon + 1))) for episode in episodes]
     windows = forecast_windows(places, length=1, horizon=horizon, schema=TOY.schema, targets=["position"])
-    return errors(engine, windows, seed=0)["position"]
+    return np.abs(residuals(engine, windows, seed=0)["position"])
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9])
@@ -157,7 +157,7 @@ def test_bands_cover_what_is_observed_though_it_seldom_is(engine: Linear, sparse
     shown = [seldom(episode, 10_000 + number) for number, episode in enumerate(TOY.episodes(900, 8, seed=2))]
     places = [(one, int(rng.integers(0, 8))) for one in shown]
     windows = forecast_windows(places, length=1, horizon=1, schema=TOY.schema, targets=["position"])
-    error = errors(engine, windows, seed=0)["position"][windows.known["position"].all(1)]
+    error = np.abs(residuals(engine, windows, seed=0)["position"])[windows.known["position"].all(1)]
     inside, of = int((error <= half).all((1, 2)).sum()), len(error)
     chance = tails(inside, of, 0.8, int(SELDOM * sparse.num_episodes))
     assert of > 200

@@ -66,7 +66,7 @@ def test_the_optimum_of_a_target(linear: LocalWorld, history: History) -> None:
     assert plan.cost == pytest.approx(0, abs=1e-5)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.tuples(PLACES, PLACES),
     chosen=st.sets(st.sampled_from(range(len(TERMS)))),

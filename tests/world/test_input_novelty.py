@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from worldline.episode import History
-from worldline.errors import UnsupportedError
 from worldline.testing.toys import Integrator, picture
 from worldline.world.ood import features, fit_input_novelty
 
@@ -45,9 +43,3 @@ def test_what_is_missing_counts_as_typical() -> None:
     without = History(observations={"camera": far.observations["camera"]}, actions={})
     assert np.isnan(features(SCHEMA, without)[:, :2]).all()
     assert np.isfinite(measure.measure(SCHEMA, without)).all()
-
-
-def test_another_schema_is_refused() -> None:
-    measure = fit_input_novelty(SCHEMA, presents(40, 0))
-    with pytest.raises(UnsupportedError, match="Calibrate again"):
-        measure.measure(Integrator(camera=False).schema, presents(4, 0))

@@ -253,17 +253,6 @@ def test_the_slope_of_a_cost_is_what_a_small_change_changes(samples: int, settin
     assert told == pytest.approx(seen, rel=2e-2, abs=2e-2)
 
 
-def test_the_gradient_planner_finds_the_optimum_through_a_world() -> None:
-    """It is reached in two pushes, and then held."""
-    goal = Goal(targets={"position": np.array([1.5, -0.5])}, tolerance={"position": 1.0})
-    world = LocalWorld(Steep(), None, GradientPlanner(num_iterations=200))
-    plan = world.plan(CALM_ORIGIN, goal, horizon=3)
-    decay = Steep().toy.decay
-    np.testing.assert_allclose(plan.actions["push"][:, 0], [1, 1.5 - decay, 1.5 * (1 - decay)], atol=0.03)
-    pending = world.plan(CALM_ORIGIN, goal, horizon=2, pending={"push": np.array([[1.0, -0.5]])})
-    np.testing.assert_allclose(pending.actions["push"], plan.actions["push"][1:], atol=0.05)
-
-
 def test_the_gradient_planner_is_refused_what_has_no_slope(world: LocalWorld, history: History, linear: Linear) -> None:
     goal = Goal(targets={"position": np.zeros(2, np.float32)}, tolerance={"position": 1.0})
     with pytest.raises(UnsupportedError, match="linear does not compute with torch"):

@@ -92,7 +92,7 @@ ASKED: dict[str, Callable[[World, History, Episode], object]] = {
 
 
 def test_conforms(remote: RemoteWorld, world: LocalWorld, fresh: list[Episode]) -> None:
-    check_world(remote, fresh[:60], GOAL, num_calibration=world.calibration.num_episodes)
+    check_world(remote, fresh[:30], GOAL, num_calibration=world.calibration.num_episodes)
 
 
 @pytest.mark.parametrize("verb", ASKED)

@@ -19,7 +19,7 @@ from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
-from worldline.world.base import Abduction, Forecast, Plan, PlanStatus, Prediction, WhatIf
+from worldline.world.base import Forecast, Plan, PlanStatus, Prediction
 from worldline.world.local import LocalWorld
 from worldline.world.result import Result
 
@@ -119,13 +119,6 @@ def test_a_prediction_as_text() -> None:
     ]
 
 
-def test_many_signals_are_cut() -> None:
-    forecast = prediction().signals["temperature"]
-    lines = repr(prediction(signals={f"s{k}": forecast for k in range(9)}, schema=None)).splitlines()
-    assert len(lines) == 5
-    assert lines[-1].replace("\u00a0", " ") == "  and 6 more signals"
-
-
 def test_a_table_has_the_rows_of_a_log() -> None:
     frame = plan().to_pandas()
     assert frame.index.tolist() == [1, 2, 3]  # the pending action of row 0 is not part of the plan
@@ -177,13 +170,6 @@ def test_images_are_frames_of_the_plot() -> None:
     without = world.predict(episode.history(3), PUSH, exogenous=wind).plot()
     assert with_images.get_figheight() > without.get_figheight()
     assert len(with_images.axes) == len(without.axes) + 1
-
-
-def test_results_without_a_schema_have_unknown_units() -> None:
-    found = WhatIf(signals={"x": np.zeros((2, 1))}, factual={"x": np.ones((2, 1))}, abduction=Abduction.NONE)
-    assert repr(found).replace("\u00a0", " ") == "WhatIf: 2 steps under other actions, abduction none\n  x: 0 to 0"
-    assert found.to_dict()["units"] == {}
-    assert found.plot()._repr_png_()
 
 
 @pytest.mark.parametrize("name", ["world", "history", "episode"])

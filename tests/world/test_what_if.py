@@ -190,15 +190,6 @@ def test_a_missing_value_costs_the_noise_from_there() -> None:
     np.testing.assert_array_equal(same.signals["position"], same.factual["position"])
 
 
-def test_values_missing_before_the_branch_or_after_the_question_cost_nothing(linear: Linear) -> None:
-    episode = TOY.episodes(1, 40, seed=0)[0]
-    found = open_over(linear).what_if(without(episode, "position", 2, 3, 20, 21), 4, pushes(1, 5))
-    assert found.abduction is Abduction.FULL
-    taken = {"push": episode.actions["push"][4:9]}
-    same = open_over(linear).what_if(without(episode, "position", 2, 3, 20, 21), 4, taken)
-    np.testing.assert_allclose(same.signals["position"], episode.observations["position"][5:10], atol=1e-5)
-
-
 def test_too_few_known_steps_tell_nothing(linear: Linear) -> None:
     episode = without(TOY.episodes(1, 12, seed=0)[0], "position", 4, 6, 8, 10)
     found = open_over(linear).what_if(episode, 3, pushes(1, 5))

@@ -323,7 +323,7 @@ class Calibration:
         return trust
 
     def surprise(self, schema: Schema, errors: Mapping[str, Floats]) -> StepPValues:
-        """The p-values [W] of one-step errors [W, ...], from `prediction_errors.errors`, of every predicted signal."""
+        """The p-values [W] of absolute one-step errors [W, ...] of every predicted signal; see `step_differences`."""
         scores = {name: one_step_scores(error, self.scale.get(name)) for name, error in errors.items()}
         entities, steps = combined_scores(schema, scores, self.unit)
         return StepPValues(

@@ -108,23 +108,32 @@ def calibrate(
     # Few episodes set both the shape and the width of bands. The shape has too few parameters to fit the widths.
     shared = replace(cuts, shaping=order, scoring=order)
     banded = shared if out_of_fold is not None and len(order) < MIN_EPISODES else cuts
+    fitted = _fitted(engine, banded, cuts, num_steps, _short_lengths(card) if trust_steps else ())
+    return replace(
+        fitted,
+        causes=causes_of(engine, usable, seed=seed) if with_causes else None,
+        logged_range=ranges_of(card.schema, episodes) if logged_range is None else logged_range,
+    )
+
+
+def _fitted(engine: Engine, banded: _Cuts, cuts: _Cuts, num_steps: int, lengths: Sequence[int]) -> Calibration:
+    """The calibration from cuts for bands and for trust, which tests `num_steps` steps, and for shorter `lengths`."""
+    card = cuts.card
     # Bands need a whole horizon after each place. Trust needs earlier steps instead, so its places differ.
-    places = banded.places(card.context, horizon)
+    places = banded.places(card.context, cuts.horizon)
     pasts = cuts.places(card.context + num_steps, 1)
     measure = None
     if not isinstance(engine, Novelty):
         measure = fit_input_novelty(card.schema, cuts.windows(places[0], 1, ()).history)
     return Calibration(
-        num_windows=num_windows,
+        num_windows=cuts.num_windows,
         length=card.context,
         input_novelty=measure,
-        causes=causes_of(engine, usable, seed=seed) if with_causes else None,
-        logged_range=ranges_of(card.schema, episodes) if logged_range is None else logged_range,
         **banded.error_parts(places),
         **cuts.trust_parts(measure, pasts, num_steps),
         shorter={
             length: _shorter(replace(banded, card=short), replace(cuts, card=short), measure)
-            for length in (_short_lengths(card) if trust_steps else ())
+            for length in lengths
             for short in (replace(card, context=length),)
         },
     )

@@ -46,8 +46,8 @@ from worldline.world.logged_range import (
 from worldline.world.objective import Objective, objective
 from worldline.world.ood import StepErrors, errors_of, step_errors
 from worldline.world.plan_search import SearchBudget, action_space, outcome, refusal_reason, search
-from worldline.world.prediction_errors import mean_of, step_differences
 from worldline.world.prediction_errors import num_samples as samples_of
+from worldline.world.prediction_errors import point_of, step_differences
 from worldline.world.validation import (
     add_world_axis,
     check_actions,
@@ -295,7 +295,7 @@ class LocalWorld(World):
         future = self._future(start, {n: np.expand_dims(v, len(start.leading)) for n, v in actions.items()}, call)
         samples = self.engine.imagine(start.belief, future, num_samples=samples_of(card), seed=SEED).signals
         check_answer(samples, card.name, axis=3)
-        paths = {name: _mean(schema[name], samples[name][:, 0]) for name in card.predicts}
+        paths = {name: point_of(schema[name], samples[name][:, 0]) for name in card.predicts}
         # Inputs and paths outside the logged range lower the trust, and inputs widen the bands.
         outside = self._excess(start, {**future.exogenous, **{n: v[:, 0] for n, v in future.actions.items()}})
         leaves = leaves_range(self._ranges, paths, start.trust.shape)
@@ -433,14 +433,7 @@ class LocalWorld(World):
                 "Branch earlier, or pass fewer actions."
             )
         causes = None if self.calibration is None else self.calibration.causes
-        pair = twins(self.engine, episode, call.at, actions, causes=causes, seed=SEED)
-        signals, factual = (
-            {name: _mean(card.schema[name], samples[name][None])[0] for name in card.predicts}
-            for samples in (pair.others, pair.taken)
-        )
-        return WhatIf(
-            signals=signals, factual=factual, abduction=pair.abduction, reason=pair.reason, schema=card.schema
-        )
+        return twins(self.engine, episode, call.at, actions, causes=causes, seed=SEED)
 
     def _surprise(self, call: SurpriseCall) -> Surprise:
         card, calibration = self._card, self.calibration
@@ -616,16 +609,6 @@ def _refused(
 def _seed_after(belief: WorldBelief) -> int:
     """The seed of the next step; equal draws at every step would be correlated."""
     return SEED + belief.num_observed
-
-
-def _mean(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The mean over samples in the signal's dtype; the most frequent label if discrete."""
-    if samples.shape[1] == 1:
-        return samples[:, 0]
-    if signal.kind is Kind.DISCRETE:
-        return np.asarray(np.eye(signal.size)[samples].sum(1).argmax(-1))
-    mean = mean_of(signal, samples)
-    return np.asarray(np.rint(mean) if signal.kind is Kind.IMAGE else mean).astype(signal.dtype)
 
 
 def values_of(history: History) -> Arrays:

@@ -35,7 +35,6 @@ from worldline.data.windows import Places
 from worldline.engines.base import Card, Engine, EngineBelief, Novelty
 from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Episode, History
-from worldline.errors import UnsupportedError
 from worldline.schema import Kind, Role, Schema
 from worldline.world.prediction_errors import mean_of, num_samples, vectors_of
 
@@ -393,16 +392,8 @@ class InputNovelty:
     whitening: Floats
 
     def measure(self, schema: Schema, history: History) -> Floats:
-        """The distance [W]; missing values count as the mean.
-
-        Raises:
-            UnsupportedError: the schema has another number of features than the calibration.
-        """
+        """The distance [W]; missing values count as the mean."""
         values = features(schema, history)
-        if values.shape[1] != len(self.centre):
-            raise UnsupportedError(
-                f"expected {len(self.centre)} features, got {values.shape[1]} from the schema. Calibrate again."
-            )
         values = np.nan_to_num((values - self.centre) / self.scale, nan=0.0)
         return np.asarray(np.linalg.norm(values @ self.whitening, axis=1))
 

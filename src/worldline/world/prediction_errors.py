@@ -39,6 +39,16 @@ def mean_of(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.floating
     return np.asarray(signal.wrapped(middle))
 
 
+def point_of(signal: Signal, samples: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The mean over samples in the signal's dtype; the most frequent label if discrete."""
+    if samples.shape[1] == 1:
+        return samples[:, 0]
+    if signal.kind is Kind.DISCRETE:
+        return np.asarray(np.eye(signal.size)[samples].sum(1).argmax(-1))
+    mean = mean_of(signal, samples)
+    return np.asarray(np.rint(mean) if signal.kind is Kind.IMAGE else mean).astype(signal.dtype)
+
+
 def residuals(engine: Engine, windows: ForecastWindows, *, seed: int) -> dict[str, NDArray[np.floating]]:
     """Observed minus predicted per signal of `windows.truth`, as in `differences`."""
     card = engine.describe()
@@ -96,8 +106,3 @@ def step_differences(
     signal_errors = differences(card.schema, samples, {name: after.observations[name] for name in logged}, known)
     nothing = dict.fromkeys(card.predicts, np.zeros((*shape, 1)))
     return nothing | {name: np.abs(value) for name, value in signal_errors.items()}, known
-
-
-def errors(engine: Engine, windows: ForecastWindows, *, seed: int) -> dict[str, NDArray[np.floating]]:
-    """The absolute values of `residuals`."""
-    return {name: np.abs(value) for name, value in residuals(engine, windows, seed=seed).items()}

@@ -173,14 +173,11 @@ class Session(SessionVerbs):
         tests_later: bool = False,
     ) -> None:
         context = world.describe().context
-        if num_kept <= context + horizon or horizon < 1:
+        valid = num_kept > context + horizon and horizon >= 1 and (level is None or 0 < level < 1)
+        if not (valid and 0 <= rate < math.inf and 2 <= patience < math.inf):
             raise ConfigError(
-                f"num_kept {num_kept} must be above context {context} + horizon {horizon}, and horizon at least 1."
-            )
-        valid_level = level is None or 0 < level < 1
-        if not (valid_level and 0 <= rate < math.inf and 2 <= patience < math.inf):
-            raise ConfigError(
-                f"level {level} must be in (0, 1), rate {rate} at least 0, patience {patience} at least 2."
+                f"num_kept {num_kept} must be above context {context} + horizon {horizon}, horizon at least 1, level "
+                f"{level} in (0, 1), rate {rate} at least 0, patience {patience} at least 2."
             )
         self.num_kept, self.level, self.horizon = num_kept, level, horizon
         self.rate, self.patience, self.tests_later = rate, patience, tests_later

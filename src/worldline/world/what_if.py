@@ -35,9 +35,9 @@ from worldline.engines.validation import check_answer
 from worldline.episode import Arrays, Episode, Future
 from worldline.errors import ConfigError
 from worldline.schema import Kind, Signal
-from worldline.world.base import Abduction
+from worldline.world.base import Abduction, WhatIf
 from worldline.world.hidden_causes import MIN_EPISODES, HiddenCauses, fit_causes, sparse_bayesian_regression
-from worldline.world.prediction_errors import mean_of, num_samples, residuals, vectors_of
+from worldline.world.prediction_errors import mean_of, num_samples, point_of, residuals, vectors_of
 from worldline.world.validation import add_world_axis
 
 Floats = NDArray[np.floating]
@@ -51,26 +51,9 @@ MIN_STEPS: Final = 8
 _KINDS = {Kind.IMAGE: "an image", Kind.DISCRETE: "discrete"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class CounterfactualPair:
-    """Samples under the logged actions and under others.
-
-    Args:
-        taken: per predicted signal [S, T, *shape]; S may differ between signals.
-        others: likewise.
-        abduction: what both have in common.
-        reason: why `abduction` is not full; empty if it is.
-    """
-
-    taken: Arrays
-    others: Arrays
-    abduction: Abduction
-    reason: str = ""
-
-
 def twins(
     engine: Engine, episode: Episode, at: int, actions: Arrays, *, causes: HiddenCauses | None = None, seed: int
-) -> CounterfactualPair:
+) -> WhatIf:
     """Predicts what follows observation `at` under the logged actions and under others, all else equal.
 
     Args:
@@ -104,12 +87,21 @@ def twins(
     check_answer(samples, card.name, axis=3)
     taken, others = ({name: value[0, version] for name, value in samples.items()} for version in (0, 1))
     abduction = Abduction.NONE if reason else Abduction.FULL
-    return CounterfactualPair(taken=taken, others=others, abduction=abduction, reason=reason)
+    return _answer(card, taken, others, abduction, reason)
+
+
+def _answer(card: Card, taken: Arrays, others: Arrays, abduction: Abduction, reason: str = "") -> WhatIf:
+    """The answer from samples [S, T, *shape] under the logged actions and under others; S may differ by signal."""
+    factual, signals = (
+        {name: point_of(card.schema[name], samples[name][None])[0] for name in card.predicts}
+        for samples in (taken, others)
+    )
+    return WhatIf(signals=signals, factual=factual, abduction=abduction, reason=reason, schema=card.schema)
 
 
 def _inferred_pair(
     engine: Engine, card: Card, episode: Episode, at: int, actions: Arrays, causes: HiddenCauses | None, seed: int
-) -> tuple[CounterfactualPair | None, str]:
+) -> tuple[WhatIf | None, str]:
     """The samples with inferred causes and noise; or None and the reason why nothing can be inferred."""
     if problem := obstacle(card):
         return None, problem
@@ -126,14 +118,12 @@ def _inferred_pair(
     if case.still and case.inferred is None:  # one episode is not enough to fit the whole linear model
         case = replace(case, still=False, causes=None)
     if not case.unknown:
-        pair = CounterfactualPair(taken=case.logged, others=case.follow(actions), abduction=Abduction.FULL)
-        return pair, ""
+        return _answer(card, case.logged, case.follow(actions), Abduction.FULL), ""
     if case.num_known < MIN_STEPS:
         few = f"what_if needs at least {MIN_STEPS} complete steps; the episode has {case.num_known}"
         return None, f"{case.unknown}, and {few}"
     taken, others = (case.follow(plan) for plan in (case.taken, actions))
-    pair = CounterfactualPair(taken=taken, others=others, abduction=Abduction.HIDDEN_CAUSE, reason=case.unknown)
-    return pair, ""
+    return _answer(card, taken, others, Abduction.HIDDEN_CAUSE, case.unknown), ""
 
 
 def causes_of(engine: Engine, episodes: Sequence[Episode], *, seed: int) -> HiddenCauses | None:
