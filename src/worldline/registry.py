@@ -48,7 +48,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "importer": {  # in the order of format detection
         "store": "worldline.data.open_logs:StoreLogs",
-        "minari": "worldline.data.formats.minari.logs:MinariLogs",
+        "minari": "worldline.data.formats.minari:MinariLogs",
         "lerobot": "worldline.data.formats.lerobot.logs:LeRobotLogs",
         "robomimic": "worldline.data.formats.hdf5.robomimic:RobomimicLogs",
         "hdf5": "worldline.data.formats.hdf5.columns:Hdf5Logs",
@@ -59,8 +59,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "exporter": {
         "csv": "worldline.data.formats.tables.export:export_csv",
         "parquet": "worldline.data.formats.tables.export:export_parquet",
-        "hdf5": "worldline.data.formats.hdf5.columns:export_hdf5",
-        "minari": "worldline.data.formats.minari.export:export_minari",
+        "hdf5": "worldline.data.formats.hdf5.export:export_hdf5",
         "lerobot": "worldline.data.formats.lerobot.export:export_lerobot",
     },
     "test": {},

@@ -9,7 +9,8 @@ from tests.data.stores import stored
 
 from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
-from worldline.data.formats.hdf5.columns import Hdf5Logs, export_hdf5
+from worldline.data.formats.hdf5.columns import Hdf5Logs
+from worldline.data.formats.hdf5.export import export_hdf5
 from worldline.data.open_logs import recognise
 from worldline.data.store import Store
 from worldline.errors import DataError, InputError

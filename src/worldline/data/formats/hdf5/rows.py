@@ -18,7 +18,7 @@ from worldline.data.formats.reading import FLAGS, MASK_PREFIX, TIMES, UNREADABLE
 from worldline.errors import DataError
 from worldline.schema import Role
 
-STEP_S = "step_s"
+STEP_S, SCHEMA_ATTRIBUTE, EPISODE_ATTRIBUTE = "step_s", "worldline_schema", "worldline_{}"
 _LENGTHS = ("ep_len", "ep_lens", "episode_len", "episode_length", "episode_lengths")
 _OFFSETS = ("ep_offset", "ep_offsets", "episode_offset", "episode_offsets")
 _EPISODE_IDS = ("id", "ep_idx", "ep_id", "episode", "episode_id", "episode_idx", "episode_index", "seed")
