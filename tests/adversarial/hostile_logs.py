@@ -135,20 +135,6 @@ def long_video(folder: Path, scale: float = 1.0) -> Path:
     return folder
 
 
-def understated_video(folder: Path, scale: float = 1.0) -> Path:
-    """An AVI file that declares 3 frames and holds 500."""
-    count = int(scale * 500)
-    _write_video(folder / "run.avi", count, 64, 64)
-    content = bytearray((folder / "run.avi").read_bytes())
-    for name, offset in ((b"avih", 24), (b"strh", 40)):  # the numbers of frames, after a name and a size of 4 bytes
-        at = content.index(name) + offset
-        assert int.from_bytes(content[at : at + 4], "little") == count
-        content[at : at + 4] = (3).to_bytes(4, "little")
-    (folder / "run.avi").write_bytes(content)
-    _write_rows(folder / "run.csv", count)
-    return folder
-
-
 def many_pictures(folder: Path, scale: float = 1.0) -> Path:
     """An episode of 10,000 images of 3 MB."""
     count, content = int(scale * 10_000), BytesIO()
@@ -349,7 +335,6 @@ ATTACKS: dict[str, tuple[Callable[[Path, float], Path], float, str]] = {
     "nested schema": (nested_schema, 0.1, r"recursion limit exceeded"),
     "empty rows": (empty_rows, 0.1, "its length is 1000000000000 and its offset is 0"),
     "long video": (long_video, 0.01, rf"images of shape \(1080, 1920, 3\) {_TOO_LARGE}"),
-    "understated video": (understated_video, 0.1, r"it declares 3 frames and holds more"),
     "repeated lists": (repeated_lists, 0.05, f"its lists {_TOO_LARGE}"),
     "missing lists": (missing_lists, 0.05, f"its lists {_TOO_LARGE}"),
     "many choices": (many_choices, 0.1, rf"valve_command.*\(num_values\) {_TOO_LARGE}"),

@@ -321,7 +321,7 @@ def test_one_bad_episode_never_stops_the_others(tmp_path):
     video.write_bytes(video.read_bytes()[:400])
     results = read(root)
     assert [logged.episode is not None for logged in results] == [True, False, False, False, True]
-    words = ("the file is missing", "cannot be read", "cannot be opened")
+    words = ("the file is missing", "cannot be read", "the video cannot be read")
     for logged, word in zip(results[1:4], words, strict=True):
         assert word in str(logged.findings[0])
     assert results[3].findings[0].file == f"videos/chunk-000/{FRONT}/episode_000003.mp4"
