@@ -94,17 +94,20 @@ def _read_file(file: Path, schema: Schema) -> RawEpisode:
 @contextmanager
 def _archive(file: Path) -> Iterator[tuple[NpzFile, dict[str, str], dict[str, _Header]]]:
     """Opens a file: the archive, and for each signal name the name of its array and its header."""
-    with converted("the file cannot be read", fix=_FIX, file=file), file.open("rb") as stream:
-        with NpzFile(stream, allow_pickle=False) as archive:
-            check_entries(len(archive.files), "arrays", MAX_ARRAYS, file=file)
-            names = [key.replace("/", ".") for key in archive.files]  # signal names have no slashes of nested logs
-            if twice := duplicate(sorted(names)):
-                raise ValueError(f"it holds two arrays named {twice}")
-            keys = dict(zip(names, archive.files, strict=True))
-            headers = {name: _header(archive, key) for name, key in keys.items()}
-            num_bytes = sum(prod(shape) * dtype.itemsize for shape, dtype in headers.values())
-            check_size(num_bytes, "the arrays in it", file=file)
-            yield archive, keys, headers
+    with (
+        converted("the file cannot be read", fix=_FIX, file=file),
+        file.open("rb") as stream,
+        NpzFile(stream, allow_pickle=False) as archive,
+    ):
+        check_entries(len(archive.files), "arrays", MAX_ARRAYS, file=file)
+        names = [key.replace("/", ".") for key in archive.files]  # signal names have no slashes of nested logs
+        if twice := duplicate(sorted(names)):
+            raise ValueError(f"it holds two arrays named {twice}")
+        keys = dict(zip(names, archive.files, strict=True))
+        headers = {name: _header(archive, key) for name, key in keys.items()}
+        num_bytes = sum(prod(shape) * dtype.itemsize for shape, dtype in headers.values())
+        check_size(num_bytes, "the arrays in it", file=file)
+        yield archive, keys, headers
 
 
 def _load(file: Path, schema: Schema) -> tuple[dict[str, Array], dict[str, str | int | float], list[str]]:

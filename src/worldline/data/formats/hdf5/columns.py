@@ -1,6 +1,6 @@
 """Importer of flat HDF5 files: one dataset per column, with the rows of all episodes in sequence.
 
-This is the layout of stable-worldmodel: `ep_len` and `ep_offset` (one of them suffices), and one dataset per column
+This is the layout of stable-worldmodel: `ep_len`, perhaps `ep_offset`, and one dataset per column
 with one row per observation. An episode of N rows has N observations and N - 1 steps:
 
     observation         Row t is observation t.
@@ -14,7 +14,7 @@ A column is read with the other alignment if all rows that would be left out hol
 end are NaN. Roles follow from names (see `data/infer.py`) unless a schema sets them.
 
 A file may also hold `observed.<signal>` (bool rows), `time` or `timestamp` (seconds) and `seed`. Numbers of episodes
-(`id`, `ep_idx`, `episode_idx`, ...) and of steps (`step_idx`, ...) must agree with the lengths.
+(`ep_idx`, `episode_idx`, ...) must agree with the lengths.
 """
 
 from __future__ import annotations

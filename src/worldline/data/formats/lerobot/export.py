@@ -143,7 +143,7 @@ def _write_episodes(root: Path, store: Store, columns: Sequence[_Column], fps: f
     for number in range(len(store)):
         episode, entry = store.verify(number), store.entry(number)
         task, rows = _task(entry), np.arange(episode.num_steps + 1)
-        defaults = {
+        defaults: dict[str, Array] = {
             "timestamp": (rows / fps).astype(np.float32),
             "frame_index": rows,
             "episode_index": np.full(len(rows), number),

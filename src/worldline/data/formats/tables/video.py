@@ -203,7 +203,7 @@ def _by_row(piece: EpisodeRows, rows: NDArray[np.intp], clip: Clip) -> Frames | 
 def _at_times(row_times: NDArray[np.float64], by_row: Frames, times: NDArray[np.float64]) -> Frames:
     """Returns the frame of each step of a resampled episode."""
     known = by_row >= 0
-    held, _ = resample(row_times, by_row, known, times, "hold")
+    held, _ = resample(row_times, by_row, known, times)
     return np.where(known.any() & (times >= row_times[np.argmax(known)] - 1e-9), held, -1).astype(np.int64)
 
 
