@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -39,7 +39,6 @@ def import_logs(
     max_error: Annotated[int, typer.Option(min=0, max=64)] = 0,
     size: str | None = None,
     reading: ReadOptions,
-    untrusted: bool = False,
     drop: Places = None,
     split: Places = None,
     mask: Places = None,
@@ -61,7 +60,6 @@ def import_logs(
         keep_going: skip unusable data and report it.
         max_error: largest error of a pixel in grey levels; 0 is lossless.
         size: scale images to HEIGHTxWIDTH, or to a square. Default: unchanged.
-        untrusted: read the files in a process with limits of memory and time.
         drop: episodes to leave out, such as 12,40-55.
         split: rows where episodes are split: 7@310.
         mask: rows to mark as missing: level:3@100-200.
@@ -83,17 +81,10 @@ def import_logs(
     roles = {"action": action, "observation": observation, "exogenous": exogenous, "reward": reward, "ignore": ignore}
     changed = LogEdits.parse(drop=drop or (), split=split or (), mask=mask or ()) if drop or split or mask else None
     edits = _edits(roles)
-    how = partial(run, keep_going=keep_going, max_error=max_error, size=_size(size))
-    opening: dict[str, Any] = {"importer": importer, "reading": reading, "log_edits": changed}
-    if untrusted:
-        with progress_bars() as progress:
-            report = how(source, destination, known, **opening, edits=edits, untrusted=True, progress=progress)
-        print_columns(report.columns)
-        print_correction(report.columns)
-    else:
-        logs = _reviewed(edits, partial(open_logs, source, known, **opening), context.meta["typed"], yes=yes)
-        with progress_bars() as progress:
-            report = how(logs, destination, progress=progress)
+    read = partial(open_logs, source, known, importer=importer, reading=reading, log_edits=changed)
+    logs = _reviewed(edits, read, context.meta["typed"], yes=yes)
+    with progress_bars() as progress:
+        report = run(logs, destination, keep_going=keep_going, max_error=max_error, size=_size(size), progress=progress)
     _print(report)
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
