@@ -86,7 +86,7 @@ class ColumnTable:
         file: its path.
         num_rows: without the header.
         columns: by name, in order.
-        findings: warnings about unused columns and a truncated end.
+        findings: warnings about unused columns and parsed texts.
     """
 
     file: Path
@@ -134,15 +134,9 @@ def _read_csv(file: Path) -> tuple[pd.DataFrame, Path, list[Finding]]:
 
     check_size(BYTES_A_CSV_BYTE * file.stat().st_size, "the table", file=file)
     headers, form, is_whole = _form(file)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
-            frame = pd.read_csv(file, na_values=[*NULLS], dtype_backend="numpy_nullable", low_memory=False, **form)
-    except (pd.errors.ParserError, pd.errors.ParserWarning):
-        _check_rows(file, form["sep"], len(headers))
-        raise
-    if frame.iloc[:, -1].isna().any():  # pandas fills short rows
-        _check_rows(file, form["sep"], len(headers))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
+        frame = pd.read_csv(file, na_values=[*NULLS], dtype_backend="numpy_nullable", low_memory=False, **form)
     texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name].dtype)]
     if any(frame[name].isna().any() for name in texts):  # words such as "none" count as texts there
         frame[texts] = pd.read_csv(file, na_values=[""], dtype=str, usecols=texts, **form)
@@ -181,16 +175,6 @@ def _form(file: Path) -> tuple[list[str], dict[str, Any], bool]:
         "skip_blank_lines": len(headers) > 1,  # with one column, empty lines are missing cells
     }
     return headers, form, is_whole
-
-
-def _check_rows(file: Path, delimiter: str, width: int) -> None:
-    """Raises if a row has more or fewer cells than the header."""
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.reader(stream, delimiter=delimiter)
-        for row in rows:
-            if row and len(row) != width:
-                problem = f"line {rows.line_num} has {len(row)} cells, and the header has {width}"
-                raise DataError(problem, fix=_CSV_FIX, file=file)
 
 
 def _parsed(cells: pd.Series[Any], signs: str) -> tuple[pd.Series[Any], str]:
