@@ -52,7 +52,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lerobot": "worldline.data.formats.lerobot.logs:LeRobotLogs",
         "robomimic": "worldline.data.formats.hdf5.robomimic:RobomimicLogs",
         "hdf5": "worldline.data.formats.hdf5.columns:Hdf5Logs",
-        "npz": "worldline.data.formats.npz:NpzLogs",
+        "npz": "worldline.data.formats.npz:read_npz",
         "video": "worldline.data.formats.tables.video:VideoLogs",
         "table": "worldline.data.formats.tables.tables:TableLogs",
     },
