@@ -8,11 +8,10 @@ from pathlib import Path
 
 from worldline.data.array_size import check_one_hot
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions, edits_beside, refuse
-from worldline.data.changed_logs import moved_actions
 from worldline.data.checks import Finding
 from worldline.data.formats.memory import logs_in_memory
 from worldline.data.infer import NO_ACTION
-from worldline.data.log_edits import LogEdits, edited_logs
+from worldline.data.log_edits import LogEdits, edited_logs, moved_actions
 from worldline.data.role_names import RoleGuess
 from worldline.data.roles import GIVEN, ColumnGuess
 from worldline.data.schema_edits import IGNORE, SchemaEdits, apply_edits, merged

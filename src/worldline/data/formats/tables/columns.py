@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.array_size import check_size
+from worldline.data.array_size import check_parquet, check_size
 from worldline.data.checks import Finding, warning
-from worldline.data.formats.parquet_size import check_parquet
 from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate, natural
 from worldline.errors import DataError, MissingExtraError
 

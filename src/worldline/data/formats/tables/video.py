@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from worldline.data.base import LoggedEpisode, ReadOptions, schema_beside
 from worldline.data.checks import Finding
+from worldline.data.formats.decoding import VIDEO_SUFFIXES, Clip, clips_in
 from worldline.data.formats.reading import RawEpisode, filled, unread
 from worldline.data.formats.tables.columns import read_table, tables_in
 from worldline.data.formats.tables.episode_arrays import SLACK, build, resample
 from worldline.data.formats.tables.layout import EpisodeRows, Survey, scan_tables
-from worldline.data.formats.tables.pictures import VIDEO_SUFFIXES, Clip, clips_in
 from worldline.data.formats.tables.tables import LEROBOT_FILE, TableLogs, failed
 from worldline.data.formats.tables.timestamps import Times
 from worldline.errors import DataError
