@@ -103,7 +103,7 @@ def open_logs(
 
     Raises:
         DataError: the path does not exist, no importer recognises it, or no episode can be read.
-        ConfigError: the schema next to the logs cannot be read, or a correction is wrong; all mistakes are listed.
+        ConfigError: the schema next to the logs cannot be read, or a correction is wrong.
         UnknownNameError: `importer` is not registered.
         InputError: the format does not support an option of `reading`, or the object in memory is no log. Or
             `log_edits` name what the logs do not hold; a wrong row is found when its episode is read.

@@ -10,8 +10,8 @@ with one row per observation. An episode of N rows has N observations and N - 1 
     terminated,         Set in the last row, if at all.
     truncated
 
-A column is read with the other alignment if all rows that would be left out hold numbers and all rows at the other
-end are NaN. Roles follow from names (see `data/infer.py`) unless a schema sets them.
+Files with another alignment have NaN in a row that belongs to a step, which is an error. Roles follow from names (see
+`data/infer.py`) unless a schema sets them.
 
 A file may also hold `observed.<signal>` (bool rows), `time` or `timestamp` (seconds) and `seed`. Numbers of episodes
 (`ep_idx`, `episode_idx`, ...) must agree with the lengths.
@@ -20,7 +20,6 @@ A file may also hold `observed.<signal>` (bool rows), `time` or `timestamp` (sec
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from math import prod
@@ -38,7 +37,6 @@ from worldline.data.formats.hdf5.rows import (
     SCHEMA_ATTRIBUTE,
     Hdf5Rows,
     add_metadata,
-    shift_of,
     step_s_of,
     usual_shift,
 )
@@ -62,6 +60,10 @@ from worldline.errors import DataError
 from worldline.schema import Role, Schema
 
 _BLOCK_BYTES = 1 << 23
+_ALIGNED = (
+    "Assumed that row t of actions leads from observation t to t+1, and row t+1 of rewards holds the reward of this "
+    "step. The last action and the first reward of each episode are left out."
+)
 
 
 class Hdf5Logs(EpisodeLogs):
@@ -89,28 +91,24 @@ class Hdf5Logs(EpisodeLogs):
                 names = {signal.name for signal in schema.signals}
                 if left := [name for name in rows.columns if name not in names and not rows.is_metadata(name)]:
                     unclear = [f"Not read, because the schema has no such signals: {', '.join(left)}."]
-            shifts: dict[str, int] = {}
-            for signal in (s for s in schema.signals if s.role is not Role.OBSERVATION and s.name in rows.columns):
-                known = usual_shift(signal.role), ""
-                shifts[signal.name], doubt = shift_of(rows, signal.name, signal.role) if embedded is None else known
-                unclear += [f"{signal.name}: {doubt}"] if doubt else []
+            if embedded is None:
+                unclear.append(_ALIGNED)
             if links := [name for name in file if isinstance(file.get(name, getlink=True), h5py.ExternalLink)]:
                 unclear.append(f"Not read, because they are links to other files: {', '.join(links)}.")
 
         def reader(stack: ExitStack) -> ReadEpisode:
-            return partial(_read_episode, Hdf5Rows(stack.enter_context(access.opened(path)), path), schema, shifts)
+            return partial(_read_episode, Hdf5Rows(stack.enter_context(access.opened(path)), path), schema)
 
         files = [path.name] * len(rows.lengths)
         return cls(schema, unclear, root=path.parent, files=files, reader=reader, columns=draft.columns)
 
 
-def _read_episode(rows: Hdf5Rows, schema: Schema, shifts: Mapping[str, int], number: int) -> RawEpisode:
+def _read_episode(rows: Hdf5Rows, schema: Schema, number: int) -> RawEpisode:
     """Reads an episode.
 
     Args:
         rows: of the open file.
         schema: of every episode.
-        shifts: result of `shift_of` for each action, exogenous signal and reward.
         number: of the episode.
     """
     num_rows, draft = int(rows.lengths[number]), RawEpisode()
@@ -119,7 +117,7 @@ def _read_episode(rows: Hdf5Rows, schema: Schema, shifts: Mapping[str, int], num
     for signal in (signal for signal in schema.signals if signal.name in rows.columns):
         name, mask = signal.name, None
         if signal.role is not Role.OBSERVATION:
-            draft.add(signal, rows.read(name, number, shift=shifts[name], num=num_rows - 1))
+            draft.add(signal, rows.read(name, number, shift=usual_shift(signal.role), num=num_rows - 1))
             continue
         if (column := MASK_PREFIX + name) in rows.columns:
             mask = rows.read(column, number).reshape(num_rows).astype(np.bool_)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from worldline.data.array_size import MAX_ROWS, check_entries, check_episodes
 from worldline.data.conversion import steps_s
 from worldline.data.formats.hdf5.access import Datasets, add_text, arrays_in, is_numeric, is_text, read_rows
-from worldline.data.formats.reading import FLAGS, MASK_PREFIX, TIMES, UNREADABLE, Array, RawEpisode
+from worldline.data.formats.reading import FLAGS, MASK_PREFIX, TIMES, Array, RawEpisode
 from worldline.errors import DataError
 from worldline.schema import Role
 
@@ -24,8 +23,6 @@ _OFFSETS = ("ep_offset", "ep_offsets", "episode_offset", "episode_offsets")
 _EPISODE_IDS = ("id", "ep_idx", "ep_id", "episode", "episode_id", "episode_idx", "episode_index", "seed")
 _STEP_IDS = ("step_idx", "step_id", "step_index", "frame_index")
 _MAY_VARY = ("id", "seed")  # some files use these names for other data
-_LOOKED_AT = 32
-"""The first episodes, whose first and last rows are compared."""
 
 
 class Hdf5Rows:
@@ -109,27 +106,6 @@ def _holds_ids(dataset: h5py.Dataset) -> bool:
 def usual_shift(role: Role) -> int:
     """Returns the offset from a step to its row in a column, in the convention of stable-worldmodel."""
     return 1 if role is Role.REWARD else 0
-
-
-def shift_of(rows: Hdf5Rows, name: str, role: Role) -> tuple[int, str]:
-    """Returns the offset (0 or 1) from a step to its row, and the assumption to print after the column's name.
-
-    Args:
-        rows: of the file; its first `_LOOKED_AT` episodes are checked.
-        name: of the column of an action, exogenous signal or reward.
-        role: its role.
-    """
-    dataset, usual = rows.columns[name], usual_shift(role)
-    long = np.flatnonzero(rows.lengths > 1)[:_LOOKED_AT]
-    left_out = ((rows.starts + rows.lengths - 1)[long].tolist(), rows.starts[long].tolist())
-    nans: tuple[list[bool], ...] = ([False], [False])  # by the shift: whether the rows that it leaves out are NaN
-    if dataset.dtype.kind == "f" and len(long):
-        with suppress(*UNREADABLE):  # `read` reports it
-            nans = tuple([bool(np.isnan(read_rows(dataset, row, row + 1)).all()) for row in end] for end in left_out)
-    shift = 1 - usual if all(nans[1 - usual]) and not any(nans[usual]) else usual
-    left = "first" if shift else "last"
-    why = "" if shift == usual else ", because it is NaN there and not at the other end"
-    return shift, "" if all(nans[usual]) else f"assumed that the {left} row of each episode belongs to no step{why}."
 
 
 def step_s_of(rows: Hdf5Rows, number: int, step_s: float | None) -> NDArray[np.float32] | None:
