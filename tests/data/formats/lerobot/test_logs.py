@@ -130,7 +130,7 @@ def test_a_frame_that_was_dropped_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("times", "word"),
-    [((0.4, 0.8), "expected the frame"), ((0.5, 1.0), "5.0 video frames"), ((1.4, 1.8), "frames for 4 rows")],
+    [((0.4, 0.8), "expected the frame"), ((1.4, 1.8), "frames for 4 rows")],
 )
 def test_the_place_in_a_shared_video_is_checked(tmp_path, times, word):
     Dataset(version="v3.0", cameras=(FRONT,)).write(tmp_path / "logs")
@@ -150,7 +150,6 @@ def test_the_place_in_a_shared_video_is_checked(tmp_path, times, word):
 @pytest.mark.parametrize(
     ("column", "row", "value", "problem"),
     [
-        ("frame_index", 2, 3, "step 2: expected frame_index 2, got 3"),
         ("timestamp", 3, 0.36, "step 3: the timestamp is 0.36 s; at 10 rows per second it should be 0.3 s"),
         ("episode_index", 4, 9, "has 4 rows of episode_index 0, but the list has 5"),
         ("episode_index", 2, 9, "has 4 rows of episode_index 0, but the list has 5"),
@@ -209,7 +208,7 @@ def test_names_of_components_in_all_their_forms(tmp_path):
     root = plain().write(tmp_path / "logs")
 
     def rename(info: dict[str, Any]) -> None:
-        info["features"]["action"]["names"] = {"x": 2, "y": 0, "z": 1}
+        info["features"]["action"]["names"] = ["y", "z", "x"]
         info["features"]["observation.state"]["names"] = ["only one"]
 
     change_json(root / "meta/info.json", rename)
