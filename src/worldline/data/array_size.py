@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -139,39 +139,32 @@ def check_parquet(
     Raises:
         DataError: the columns are too large together.
     """
-    groups = [reader.metadata.row_group(number) for number in range(reader.metadata.num_row_groups)]
-    num_rows = max(reader.metadata.num_rows, sum(group.num_rows for group in groups))
-    leaves = [(field, *leaf) for field in reader.schema_arrow for leaf in _leaves(field.type)]
-    num_bytes = {False: 0, True: 0}  # of lists: True
-    for number, (field, per_row, per_value, width) in enumerate(leaves):
-        if names is None or field.name in names:
-            is_list = getattr(field.type, "storage_type", field.type).num_fields > 0
-            declared = sum(group.column(number).num_values for group in groups) if is_list else num_rows
-            # A missing list of fixed length counts as one value there, but arrow allocates all of them.
-            num_values = max(num_rows * per_row, declared * per_value)
-            num_bytes[is_list] += max(copies * width, least_bytes) * num_values
+    metadata, num_bytes = reader.metadata, {False: 0, True: 0}  # of lists: True
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    # A field of the table has several columns in the file if it has parts. Their paths may hold dots of its name.
+    fields = [field for field in reader.schema_arrow for _ in range(_num_leaves(field.type))]
+    for number, field in enumerate(fields):
+        if names is not None and field.name not in names:
+            continue
+        kind, leaf = field.type, metadata.schema.column(number)
+        width = 4 if leaf.physical_type in ("BOOLEAN", "INT32", "FLOAT") else 8
+        declared = sum(group.column(number).num_values for group in groups)
+        # A missing list of fixed length counts as one value there, but arrow allocates all of them.
+        num_values = max(metadata.num_rows * _fixed_size(kind), declared)
+        num_bytes[getattr(kind, "storage_type", kind).num_fields > 0] += max(copies * width, least_bytes) * num_values
     check_size(num_bytes[True], "its lists", file=file, stored_bytes=_LISTS_EXPANSION * file.stat().st_size)
     check_size(sum(num_bytes.values()), "the table", file=file)
 
 
-def _leaves(
-    kind: pa.DataType, per_row: int = 1, per_value: int = 1, in_list: bool = False
-) -> Iterator[tuple[int, int, int]]:
-    """Yields for each column of the file that holds a part of a column of the table: three numbers.
+def _num_leaves(kind: pa.DataType) -> int:
+    """The columns of the file that hold a field of this type."""
+    kind = getattr(kind, "storage_type", kind)  # of an extension of arrow
+    return sum(_num_leaves(kind.field(number).type) for number in range(kind.num_fields)) or 1
 
-    They are the values that a row takes if its list is missing, the same of a value in a list, and bytes of a value.
-    """
+
+def _fixed_size(kind: pa.DataType) -> int:
+    """The values in a list of fixed length, which may be nested; 1 for other types."""
     from pyarrow import types
 
     kind = getattr(kind, "storage_type", kind)  # of an extension of arrow
-    if types.is_fixed_size_list(kind):
-        per_row, per_value = (per_row, per_value * kind.list_size) if in_list else (per_row * kind.list_size, per_value)
-    elif kind.num_fields and not types.is_struct(kind):
-        in_list = True
-    for number in range(kind.num_fields):
-        yield from _leaves(kind.field(number).type, per_row, per_value, in_list)
-    if not kind.num_fields:
-        try:
-            yield per_row, per_value, -(-kind.bit_width // 8)
-        except ValueError:  # texts have any length
-            yield per_row, per_value, 8
+    return int(kind.list_size) * _fixed_size(kind.value_type) if types.is_fixed_size_list(kind) else 1
