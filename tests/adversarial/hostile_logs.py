@@ -303,7 +303,7 @@ ATTACKS: dict[str, tuple[Callable[[Path, float], Path], float, str]] = {
     "many lengths": (many_lengths, 0.1, "a list of 1000000 episodes would take 2 GB .* for a file of this size"),
     "many entries": (many_entries, 0.11, "it has more than 1000000 entries"),
     "many lines": (many_lines, 0.34, "it has more than 1000000 lines"),
-    "many data sets": (many_data_sets, 0.05, "it has more than 4096 data sets and groups"),
+    "many data sets": (many_data_sets, 0.042, "it has more than 4096 data sets and groups"),
     "many members": (many_members, 0.025, "it has more than 4096 arrays"),
     "long tasks": (long_tasks, 0.07, "its list would take 112 MB of memory, and the limit is 100 MB"),
     "repeated tasks": (repeated_tasks, 0.07, "its list would take 112 MB of memory, and the limit is 100 MB"),

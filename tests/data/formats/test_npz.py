@@ -44,18 +44,6 @@ def test_episodes_come_in_the_order_of_their_names_with_all_they_hold(tmp_path):
     assert check_episode(first.episode, logs.schema) == ()
 
 
-def write_header(path: Path, header: bytes) -> None:
-    """An npz file with an array of this header, in the version with long headers."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("action.npy", b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header)
-
-
-def test_a_header_that_cannot_be_parsed_is_named(tmp_path):
-    write_header(tmp_path / "a.npz", b"((((")
-    with pytest.raises(DataError, match=r"none of the 1 files can be read.*TokenError"):
-        read_npz.open(tmp_path, None, ReadOptions())
-
-
 def test_one_file_is_a_log_too(tmp_path):
     save(tmp_path / "a.npz")
     save(tmp_path / "b.npz")

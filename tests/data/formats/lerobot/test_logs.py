@@ -87,7 +87,7 @@ def test_a_dataset_is_read_as_it_was_written(tmp_path, version):
             f"data/chunk-000/episode_{number:06d}.parquet" if version == "v2.1" else "data/chunk-000/file-000.parquet"
         )
         assert logged.source == {
-            "file": name, "episode": number, "task": dataset.tasks[number], "weather": f"day {number}",
+            "file": name, "episode": number, "task": dataset.tasks[number],
         }  # fmt: skip
         episode = logged.episode
         assert check_episode(episode, logs.schema) == ()
@@ -104,7 +104,7 @@ def test_a_dataset_is_read_as_it_was_written(tmp_path, version):
 def test_what_was_assumed_is_said(tmp_path, version):
     logs = opened(Dataset(version=version).write(tmp_path / "logs"))
     said = "\n".join(logs.unclear)
-    for words in ("last action of each episode", "next.done: used as", "Units"):
+    for words in ("last action of each episode", "weather: left out", "next.done: used as", "Units"):
         assert words in said
 
 
@@ -193,15 +193,6 @@ def test_the_row_of_the_last_kept_action_says_how_it_ended(tmp_path, flags, term
     first = read(dataset.write(tmp_path / "logs"))[0]
     assert (first.episode.terminated, first.episode.truncated) == (terminated, not terminated)
     assert first.findings == ()
-
-
-def test_text_that_changes_is_left_out_and_said_to_be(tmp_path):
-    dataset = Dataset(version="v3.0", cameras=())
-    dataset.columns[1]["weather"][2] = "rain"
-    results = read(dataset.write(tmp_path / "logs"))
-    assert [finding.signal for finding in results[1].findings] == ["weather"]
-    assert "weather" not in results[1].source
-    assert all(logged.episode is not None for logged in results)
 
 
 def test_names_of_components_in_all_their_forms(tmp_path):

@@ -164,6 +164,7 @@ def _form(file: Path) -> tuple[list[str], dict[str, Any], bool]:
         headers = next(csv.reader(lines, delimiter=delimiter), [])
     if not headers:
         raise ValueError("there is no header")
+    _check_width(headers, file)
     form = {
         "sep": delimiter,
         "header": 0,
@@ -218,9 +219,7 @@ def table_of(raw: pa.Table | pd.DataFrame, file: Path, findings: Iterable[Findin
     """
     is_arrow = hasattr(raw, "column_names")
     headers = [str(header) for header in (raw.column_names if is_arrow else raw.columns)]
-    if len(headers) > MAX_COLUMNS:
-        fix = "Keep the columns that the world needs; a picture or a spectrum belongs in one array (.npz, HDF5)."
-        raise DataError(f"the table has {len(headers)} columns, and the limit is {MAX_COLUMNS}", fix=fix, file=file)
+    _check_width(headers, file)
     columns, noticed = dict[str, Column](), list(findings)
     for number, (name, unit) in enumerate(_names(headers, file)):
         cells: Any = raw.column(number) if is_arrow else raw.iloc[:, number]
@@ -233,6 +232,13 @@ def table_of(raw: pa.Table | pd.DataFrame, file: Path, findings: Iterable[Findin
         else:
             columns[name] = Column(name=name, header=headers[number], unit=unit, values=values, missing=missing)
     return ColumnTable(file=file, num_rows=len(raw), columns=columns, findings=tuple(noticed))
+
+
+def _check_width(headers: Sequence[str], file: Path) -> None:
+    """Checks the number of columns."""
+    if len(headers) > MAX_COLUMNS:
+        fix = "Keep the columns that the world needs; a picture or a spectrum belongs in one array (.npz, HDF5)."
+        raise DataError(f"the table has {len(headers)} columns, and the limit is {MAX_COLUMNS}", fix=fix, file=file)
 
 
 def _names(headers: Sequence[str], file: Path) -> list[tuple[str, str | None]]:
