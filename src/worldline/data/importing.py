@@ -6,8 +6,9 @@ import json
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -78,6 +79,9 @@ class ImportReport:
         return sum(file.kept for file in self.files)
 
 
+_Added = tuple[tuple[ImportedFile, ...], list[Finding]]
+
+
 def import_logs(
     source: Path | str | Logs | object,
     destination: Path | str,
@@ -118,38 +122,17 @@ def import_logs(
         ConfigError: as for `open_logs`.
         InputError: an argument does not fit the logs or the store, or another import into the store is running.
     """
-    destination = Path(destination)
     old = open_store(destination) if is_store(destination) else None
     if not isinstance(source, Logs):
         known = old.schema if schema is None and old else schema
-        reading = with_lag_of(destination, source, reading)
+        reading = with_lag_of(Path(destination), source, reading)
         source = open_logs(source, known, importer=importer, reading=reading, edits=edits, log_edits=log_edits)
     elif log_edits is not None:
         raise InputError("log_edits are given for open logs. Give them to worldline.data.open instead.")
-    if size is not None and min(size) < 1:
-        raise InputError(f"size is {size[0]}x{size[1]}. Height and width must be at least 1 pixel.")
-    wanted = source.schema if size is None else scaled_schema(source.schema, size)
-    if old is None:
-        store = _new_store(source, destination, wanted, max_error, size)
-    else:
-        _check_same(old, source, wanted, max_error)
-        store = old
-    problem = f"another import into {store.path} is running. Wait until it has ended."
-    with locked(store.path / CARD_FILE, busy=problem):
-        store.refresh()
-        is_scaled = size is not None or SIZE in store.card.notes
-        try:
-            files, findings = _add_all(
-                source, store, keep_going=keep_going, only=only, is_scaled=is_scaled, progress=progress
-            )
-            if not len(store):
-                raise _no_episode_error(findings, source.origin)
-        except (DataError, InputError) as error:  # an edit of a row that an episode lacks is an InputError
-            if len(store) and isinstance(error, DataError):
-                raise _with_progress(error, store) from error
-            if old is None:
-                shutil.rmtree(store.path)
-            raise
+    store = _store_for(source, old, Path(destination), max_error, size)
+    is_scaled = size is not None or SIZE in store.card.notes
+    adding = partial(_add_all, source, store, keep_going=keep_going, is_scaled=is_scaled, progress=progress)
+    files, findings = _filled(store, partial(adding, only=only), source.origin, is_new=old is None)
     return ImportReport(
         destination=store.path,
         importer=source.importer,
@@ -159,6 +142,35 @@ def import_logs(
         unclear=source.unclear,
         columns=source.columns,
     )
+
+
+def _filled(store: Store, add: Callable[[], _Added], origin: str, *, is_new: bool) -> _Added:
+    """Adds episodes to a store that no other import fills; removes a new store that would be empty."""
+    problem = f"another import into {store.path} is running. Wait until it has ended."
+    with locked(store.path / CARD_FILE, busy=problem):
+        store.refresh()
+        try:
+            files, findings = add()
+            if not len(store):
+                raise _no_episode_error(findings, origin)
+        except (DataError, InputError) as error:  # an edit of a row that an episode lacks is an InputError
+            if len(store) and isinstance(error, DataError):
+                raise _with_progress(error, store) from error
+            if is_new:
+                shutil.rmtree(store.path)
+            raise
+    return files, findings
+
+
+def _store_for(logs: Logs, old: Store | None, destination: Path, max_error: int, size: tuple[int, int] | None) -> Store:
+    """The existing store if the logs are read as those that it holds, else a new one."""
+    if size is not None and min(size) < 1:
+        raise InputError(f"size is {size[0]}x{size[1]}. Height and width must be at least 1 pixel.")
+    schema = logs.schema if size is None else scaled_schema(logs.schema, size)
+    if old is None:
+        return _new_store(logs, destination, schema, max_error, size)
+    _check_same(old, logs, schema, max_error)
+    return old
 
 
 def _new_store(logs: Logs, destination: Path, schema: Schema, max_error: int, size: tuple[int, int] | None) -> Store:
@@ -202,7 +214,7 @@ def _check_same(old: Store, logs: Logs, schema: Schema, max_error: int) -> None:
 
 def _add_all(
     logs: Logs, store: Store, *, keep_going: bool, only: bool, is_scaled: bool, progress: OnProgress | None
-) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
+) -> _Added:
     """Adds the usable episodes that the store does not hold yet.
 
     With `only`, nothing is added before every episode of the store was found in the logs. Logs in another order
