@@ -3,8 +3,8 @@
 Run: .venv/bin/python benchmarks/hostile_imports.py [NAME ...]
 Writes benchmarks/results/hostile_imports.json. About 5 minutes on one core, most of them to write the logs.
 
-The logs are those of `tests/adversarial/hostile_logs.py` at full size. Each is read by `worldline import`
-in a separate process with one thread. Both figures include the start of the interpreter and of the
+The logs are those of `tests/adversarial/hostile_logs.py` at full size. Each is read by `worldline import` without
+`--untrusted`, in a separate process with one thread. Both figures include the start of the interpreter and of the
 libraries, 2 to 3 s.
 
 Rows: processor seconds, largest resident memory in MB, and the last line of the message.

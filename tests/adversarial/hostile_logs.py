@@ -154,6 +154,44 @@ def _write_rows(path: Path, count: int) -> None:
     path.write_text("frame,valve_command,temperature\n" + "".join(f"{t},{t % 3},{t % 7}\n" for t in range(count)))
 
 
+def long_texts(folder: Path, scale: float = 1.0) -> Path:
+    """A Parquet file of a few kB with a text of 1 MB that is repeated 100,000 times."""
+    rows = int(scale * 100_000)
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * 1_000_000]))
+    columns = {"valve_command": np.arange(rows) % 3, "temperature": np.arange(rows) % 7, "note": text}
+    pq.write_table(pa.table(columns), folder / "texts.parquet", store_schema=False)
+    return folder / "texts.parquet"
+
+
+def wide_files(folder: Path, scale: float = 1.0) -> Path:
+    """10,000 npz files with a vector of 100,000 components each."""
+    content = BytesIO()
+    np.savez_compressed(content, temperature=np.zeros((3, 100_000)), valve_action=np.zeros((2, 1)))
+    for number in range(int(scale * 10_000)):
+        (folder / f"{number}.npz").write_bytes(content.getvalue())
+    return folder
+
+
+def many_texts(folder: Path, scale: float = 1.0) -> Path:
+    """2,000 tables with 100 different texts of 10 kB each, which compress well."""
+    for number in range(int(scale * 2000)):
+        texts = [f"{row + 100 * number:010000}" for row in range(100)]
+        columns = {"valve_command": np.arange(100) % 3, "temperature": np.arange(100) % 7, "note": texts}
+        pq.write_table(pa.table(columns), folder / f"{number}.parquet", compression="zstd")
+    return folder
+
+
+def many_columns(folder: Path, scale: float = 1.0) -> Path:
+    """An HDF5 file with 1,000 columns of 40 MB zeros."""
+    rows, packed = 5_000_000, _zeros(40_000_000)
+    with h5py.File(folder / "columns.h5", "w") as file:
+        for name in ("action", *(f"observation_{number}" for number in range(int(scale * 1000)))):
+            file.create_dataset(name, (rows, 1), "f8", chunks=(rows, 1), compression="gzip")
+            file[name].id.write_direct_chunk((0, 0), packed)
+        file["ep_len"], file["ep_offset"] = np.array([rows]), np.array([0])
+    return folder / "columns.h5"
+
+
 def repeated_lists(folder: Path, scale: float = 1.0) -> Path:
     """A Parquet file of 2 kB with 4 lists, together of 10^8 zeros."""
     lists = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(int(scale * 10**8), np.uint8)), int(scale * 10**8) // 4)
@@ -312,3 +350,10 @@ ATTACKS: dict[str, tuple[Callable[[Path, float], Path], float, str]] = {
     "many pictures": (many_pictures, 0.005, rf"images of shape \(1000, 1000, 3\) {_TOO_LARGE}"),
 }
 """The attacks, with the scale of a quick test, and the message if one array may take 100 MB."""
+SUMS: dict[str, tuple[Callable[[Path, float], Path], float]] = {
+    "long texts": (long_texts, 0.02),
+    "wide files": (wide_files, 0.015),
+    "many texts": (many_texts, 0.3),
+    "many columns": (many_columns, 0.03),
+}
+"""Attacks whose parts are small: only the limit of the process stops them. The scale is that of a quick test."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import struct
 import subprocess
 import sys
 import time
@@ -11,15 +12,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tests.adversarial.hostile_logs import ATTACKS, many_choices
+from tests.adversarial.hostile_logs import ATTACKS, SUMS, many_choices
 
-from worldline.data import array_size
+from worldline.data import array_size, limited_process
 from worldline.data.base import ReadOptions
 from worldline.data.correcting import correct_schema
 from worldline.data.formats.tables.layout import MANY_EPISODES
 from worldline.data.importing import import_logs
+from worldline.data.limited_process import import_untrusted
 from worldline.data.open_logs import open_logs
-from worldline.errors import ConfigError, DataError
+from worldline.data.store import open_store
+from worldline.errors import ConfigError, DataError, InputError
 from worldline.workflows.check import check
 
 LIMIT = 10**8
@@ -43,15 +46,28 @@ def test_logs_that_would_take_too_much_memory_are_refused(
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "long texts")) for name in SUMS]
+)
+def test_logs_that_are_too_large_together_fill_only_their_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(limited_process, "memory_bytes", lambda: limited_process.MEMORY_SHARE * SMALL_PROCESS)
+    attack, scale = SUMS[name]
+    with pytest.raises(DataError):
+        import_untrusted(attack(tmp_path, scale), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_command_refuses_them_at_full_size(tmp_path: Path, name: str) -> None:
     attack = ATTACKS[name][0]
     logs, started = attack(tmp_path, 1.0), time.monotonic()
     code = (
-        "import sys\nfrom worldline.cli.main import app\nfrom worldline.data.limited_process import limit_process\n"
-        f"limit_process({SMALL_PROCESS}, {MAX_S})\n"
-        f"sys.argv = ['worldline', 'import', {str(logs)!r}, {str(tmp_path / 'store')!r}, '--yes']\n"
+        "import sys\nfrom worldline.cli.main import app\nfrom worldline.data import limited_process\n"
+        f"limited_process.memory_bytes = lambda: {2 * SMALL_PROCESS}\n"
+        f"sys.argv = ['worldline', 'import', {str(logs)!r}, {str(tmp_path / 'store')!r}, '--untrusted']\n"
         "try:\n    app()\nexcept SystemExit as end:\n    print(end.code)\n"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"  # ru_maxrss counts the parent, too
     )
@@ -72,6 +88,37 @@ def test_episodes_of_a_single_row_are_counted_before_they_are_read(
     with pytest.raises(DataError, match=r"20000 of the 20000 episodes have a single row.*--episode.*--gap-s"):
         open_logs(tmp_path / "log.csv", reading=ReadOptions(gap_s=gap_s))
     assert time.process_time() - started < MAX_CPU_S
+
+
+def write_log(path: Path, texts: list[str]) -> None:
+    """An HDF5 file of two episodes, with a text for each row."""
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file["observation"], file["action"] = rng.normal(size=(60, 2)), rng.normal(size=(60, 1))
+        file["ep_len"], file["task"] = np.array([30, 30]), texts
+
+
+def test_a_library_that_hangs_is_stopped_and_the_store_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(tmp_path / "good.h5", ["push"] * 60)
+    report = import_untrusted(tmp_path / "good.h5", tmp_path / "store")
+    assert (report.num_episodes, report.columns[0].name) == (2, "action")
+    write_log(tmp_path / "bad.h5", ["lift"] * 60)
+    content = bytearray((tmp_path / "bad.h5").read_bytes())
+    heap = content.find(b"GCOL")
+    content[heap + 24 : heap + 32] = struct.pack("<Q", 2**64 - 16)  # the length of a text, on which libhdf5 hangs
+    (tmp_path / "bad.h5").write_bytes(content)
+    monkeypatch.setattr(limited_process, "TIME_S", 4)
+    for name in ("store", "new"):
+        with pytest.raises(DataError, match=r"bad\.h5: reading took more than 4 s and was stopped"):
+            import_untrusted(tmp_path / "bad.h5", tmp_path / name, keep_going=True)
+    assert len(open_store(tmp_path / "store")) == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_errors_of_the_process_are_those_of_an_import(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.h5", ["push"] * 60)
+    with pytest.raises(InputError, match="no importer is called 'hdf'"):
+        import_untrusted(tmp_path / "log.h5", tmp_path / "store", importer="hdf")
 
 
 def test_links_to_other_files_are_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,6 +39,7 @@ def import_logs(
     max_error: Annotated[int, typer.Option(min=0, max=64)] = 0,
     size: str | None = None,
     reading: ReadOptions,
+    untrusted: bool = False,
     drop: Places = None,
     split: Places = None,
     mask: Places = None,
@@ -60,6 +61,7 @@ def import_logs(
         keep_going: skip unusable data and report it.
         max_error: largest error of a pixel in grey levels; 0 is lossless.
         size: scale images to HEIGHTxWIDTH, or to a square. Default: unchanged.
+        untrusted: read the files in a process with limits of memory and time.
         drop: episodes to leave out, such as 12,40-55.
         split: rows where episodes are split: 7@310.
         mask: rows to mark as missing: level:3@100-200.
@@ -73,6 +75,7 @@ def import_logs(
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
     from worldline.data.importing import with_lag_of
+    from worldline.data.limited_process import import_untrusted
     from worldline.data.log_edits import LogEdits
     from worldline.data.open_logs import open_logs
 
@@ -81,10 +84,16 @@ def import_logs(
     roles = {"action": action, "observation": observation, "exogenous": exogenous, "reward": reward, "ignore": ignore}
     changed = LogEdits.parse(drop=drop or (), split=split or (), mask=mask or ()) if drop or split or mask else None
     edits = _edits(roles)
-    read = partial(open_logs, source, known, importer=importer, reading=reading, log_edits=changed)
-    logs = _reviewed(edits, read, context.meta["typed"], yes=yes)
-    with progress_bars() as progress:
-        report = run(logs, destination, keep_going=keep_going, max_error=max_error, size=_size(size), progress=progress)
+    storing: dict[str, Any] = {"keep_going": keep_going, "max_error": max_error, "size": _size(size)}
+    opening: dict[str, Any] = {"importer": importer, "reading": reading, "log_edits": changed}
+    if untrusted:
+        report = import_untrusted(source, destination, schema=known, **opening, **storing, edits=edits)
+        print_columns(report.columns)
+        print_correction(report.columns)
+    else:
+        logs = _reviewed(edits, partial(open_logs, source, known, **opening), context.meta["typed"], yes=yes)
+        with progress_bars() as progress:
+            report = run(logs, destination, **storing, progress=progress)
     _print(report)
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.
