@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from overheads import ROOT, median_interval
 
-from worldline.data import import_logs, open_store
+from worldline.data import Store, import_logs, open_store
 from worldline.data.exporting import export_store
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -75,13 +75,43 @@ def write_datasets(folder: Path, rows: int) -> dict[str, Path]:
     import_logs(table(rows // 20), folder / "vectors", edits=edits)
     paths = {"hdf5": folder / "cart.h5", "minari": folder / "minari"}
     export_store(open_store(folder / "vectors"), paths["hdf5"], exporter="hdf5")
-    export_store(open_store(folder / "vectors"), paths["minari"], exporter="minari")
+    write_minari(paths["minari"], open_store(folder / "vectors"))
     filmed = film(folder / "filmed", max(2, rows // 1000 // (STEPS + 1)))
     paths |= {"lerobot": folder / "lerobot", "video": folder / "video"}
     export_store(open_store(filmed), paths["lerobot"], exporter="lerobot")
     paths["video"].mkdir()
     write_video(paths["video"], max(2, rows // 1000))
     return paths
+
+
+def write_minari(folder: Path, store: Store) -> None:
+    """A Minari dataset with the episodes of a store."""
+    import gymnasium as gym
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    (folder / "data").mkdir(parents=True)
+    names = [signal.name for signal in store.schema.observations]
+    box = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    spaces = {"observation_space": gym.spaces.Dict(dict.fromkeys(names, box)), "action_space": box}
+    storage = MinariStorage.new(folder / "data", data_format="hdf5", **spaces)
+    storage.update_metadata({"dataset_id": "benchmark/cart-v0", "minari_version": "0.5.4"})
+    for number in range(len(store)):
+        episode = store.episode(number)
+        ends = np.arange(episode.num_steps) == episode.num_steps - 1
+        storage.update_episodes(
+            [
+                EpisodeBuffer(
+                    id=number,
+                    observations=dict(episode.observations),
+                    actions=episode.actions["push"],
+                    rewards=np.zeros(episode.num_steps),
+                    terminations=ends & False,
+                    truncations=ends,
+                    infos={},
+                )
+            ]
+        )
 
 
 def picture(step: int) -> np.ndarray:
@@ -95,7 +125,6 @@ def picture(step: int) -> np.ndarray:
 
 def film(path: Path, episodes: int) -> Path:
     """A store of filmed episodes."""
-    from worldline.data.store import Store
     from worldline.episode import Episode
 
     signals = (

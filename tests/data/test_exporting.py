@@ -10,7 +10,7 @@ from worldline.data.importing import import_logs
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError, UnknownNameError
 
-FORMATS = pytest.mark.parametrize(("name", "file"), [("hdf5", "out.h5"), ("minari", "out"), ("lerobot", "out")])
+FORMATS = pytest.mark.parametrize(("name", "file"), [("hdf5", "out.h5"), ("lerobot", "out")])
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def store(tmp_path, schema, make_episode):
 
 def test_the_ending_tells_the_format(tmp_path, store):
     assert export_store(store, tmp_path / "out.h5") == "hdf5"
-    with pytest.raises(InputError, match=r"matches no format.*hdf5, lerobot, minari"):
+    with pytest.raises(InputError, match=r"matches no format.*hdf5, lerobot"):
         export_store(store, tmp_path / "out.xyz")
     with pytest.raises(UnknownNameError, match="exporter"):
         export_store(store, tmp_path / "out", exporter="hfd5")

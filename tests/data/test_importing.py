@@ -37,12 +37,10 @@ def mixed(tmp_path):
     logs.mkdir()
     for number in range(5):
         save(logs / f"good{number}.npz", 4, seed=number)
-    position = np.zeros((5, 2), np.float32)
-    position[3, 1] = np.nan
     save(logs / "bad_action.npz", action=None)
     save(logs / "bad_dtype.npz", position=np.zeros((5, 2), np.complex64))
     save(logs / "bad_length.npz", action=np.zeros((5, 1), np.float32))
-    save(logs / "bad_nan.npz", position=position)
+    save(logs / "bad_nan.npz", action=np.array([[0], [1], [0], [np.nan]], np.float32))
     save(logs / "bad_shape.npz", position=np.zeros((5, 3), np.float32))
     (logs / "bad_zip.npz").write_bytes(b"PK\x03\x04 and then nothing")
     return logs
@@ -63,16 +61,16 @@ def test_all_that_is_good_is_kept_and_all_else_is_named(tmp_path, mixed):
         "bad_action.npz": "missing",
         "bad_dtype.npz": "complex64",
         "bad_length.npz": "expected 6 rows, got 5",
-        "bad_nan.npz": "nan",
+        "bad_nan.npz": "the value is missing",
         "bad_shape.npz": "got (3,)",
         "bad_zip.npz": "cannot be read",
     }
     for file, word in words.items():
         assert word in found[file].problem
         assert found[file].fix
-    assert (found["bad_nan.npz"].signal, found["bad_nan.npz"].step) == ("position", 3)
+    assert (found["bad_nan.npz"].signal, found["bad_nan.npz"].step) == ("action", 3)
     assert found["bad_nan.npz"].episode == sorted(words).index("bad_nan.npz")
-    assert "bad_nan.npz, episode 3, signal 'position', step 3: " in str(found["bad_nan.npz"])
+    assert "bad_nan.npz, episode 3, signal 'action', step 3: " in str(found["bad_nan.npz"])
     store = open_store(report.destination)
     assert store.schema == report.schema
     assert [entry.source["file"] for entry in store.entries()] == [f"good{n}.npz" for n in range(5)]

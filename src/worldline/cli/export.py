@@ -13,7 +13,7 @@ def export(store: Path, destination: Path, exporter: str | None = None) -> None:
     Args:
         store: folder of the store.
         destination: new file or folder.
-        exporter: format: csv, parquet, hdf5, minari or lerobot. Default: by the suffix .csv, .parquet, .h5 or .hdf5.
+        exporter: format: csv, parquet, hdf5 or lerobot. Default: by the suffix .csv, .parquet, .h5 or .hdf5.
     """
     from worldline.data.base import sidecar
     from worldline.data.exporting import export_store

@@ -75,6 +75,7 @@ def import_logs(
     from worldline.data.checks import raise_errors
     from worldline.data.importing import import_logs as run
     from worldline.data.importing import with_lag_of
+    from worldline.data.limited_process import import_untrusted
     from worldline.data.log_edits import LogEdits
     from worldline.data.open_logs import open_logs
 
@@ -83,17 +84,16 @@ def import_logs(
     roles = {"action": action, "observation": observation, "exogenous": exogenous, "reward": reward, "ignore": ignore}
     changed = LogEdits.parse(drop=drop or (), split=split or (), mask=mask or ()) if drop or split or mask else None
     edits = _edits(roles)
-    how = partial(run, keep_going=keep_going, max_error=max_error, size=_size(size))
+    storing: dict[str, Any] = {"keep_going": keep_going, "max_error": max_error, "size": _size(size)}
     opening: dict[str, Any] = {"importer": importer, "reading": reading, "log_edits": changed}
     if untrusted:
-        with progress_bars() as progress:
-            report = how(source, destination, known, **opening, edits=edits, untrusted=True, progress=progress)
+        report = import_untrusted(source, destination, schema=known, **opening, **storing, edits=edits)
         print_columns(report.columns)
         print_correction(report.columns)
     else:
         logs = _reviewed(edits, partial(open_logs, source, known, **opening), context.meta["typed"], yes=yes)
         with progress_bars() as progress:
-            report = how(logs, destination, progress=progress)
+            report = run(logs, destination, **storing, progress=progress)
     _print(report)
     write_json(json, _figures(report))
     # Without these the store cannot be used for training.

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from worldline.errors import DataError
 from worldline.formatting import NBSP, size
 from worldline.schema import Signal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import parquet
 
 SHARE: Final = 4
 """One array may take one part in this many of the memory."""
@@ -27,6 +32,9 @@ ONE_HOT_ROWS: Final = 256
 """Rows of a discrete signal that are in memory at once, at least."""
 EPISODE_BYTES: Final = 2000
 """Memory that an episode in a list takes until it is imported."""
+
+_LISTS_EXPANSION = 100
+"""Lists may expand this many times more than lists of episodes, since padding compresses well."""
 
 
 def memory_bytes() -> int:
@@ -114,3 +122,49 @@ def check_one_hot(signal: Signal, num_rows: int = ONE_HOT_ROWS) -> None:
 def in_words(num_bytes: int) -> str:
     """The size for a message, such as "1.6 GB"."""
     return size(num_bytes).replace(NBSP, " ")
+
+
+def check_parquet(
+    reader: parquet.ParquetFile, file: Path, names: Collection[str] | None = None, *, copies: int, least_bytes: int = 0
+) -> None:
+    """Checks the declared size of columns. Lists count with all of their values.
+
+    Args:
+        reader: the open file.
+        file: for errors.
+        names: of the columns that are read; None for all.
+        copies: of a value that are in memory at once, until it is imported.
+        least_bytes: memory that a value takes at least.
+
+    Raises:
+        DataError: the columns are too large together.
+    """
+    metadata, num_bytes = reader.metadata, {False: 0, True: 0}  # of lists: True
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    # A field of the table has several columns in the file if it has parts. Their paths may hold dots of its name.
+    fields = [field for field in reader.schema_arrow for _ in range(_num_leaves(field.type))]
+    for number, field in enumerate(fields):
+        if names is not None and field.name not in names:
+            continue
+        kind, leaf = field.type, metadata.schema.column(number)
+        width = 4 if leaf.physical_type in ("BOOLEAN", "INT32", "FLOAT") else 8
+        declared = sum(group.column(number).num_values for group in groups)
+        # A missing list of fixed length counts as one value there, but arrow allocates all of them.
+        num_values = max(metadata.num_rows * _fixed_size(kind), declared)
+        num_bytes[getattr(kind, "storage_type", kind).num_fields > 0] += max(copies * width, least_bytes) * num_values
+    check_size(num_bytes[True], "its lists", file=file, stored_bytes=_LISTS_EXPANSION * file.stat().st_size)
+    check_size(sum(num_bytes.values()), "the table", file=file)
+
+
+def _num_leaves(kind: pa.DataType) -> int:
+    """The columns of the file that hold a field of this type."""
+    kind = getattr(kind, "storage_type", kind)  # of an extension of arrow
+    return sum(_num_leaves(kind.field(number).type) for number in range(kind.num_fields)) or 1
+
+
+def _fixed_size(kind: pa.DataType) -> int:
+    """The values in a list of fixed length, which may be nested; 1 for other types."""
+    from pyarrow import types
+
+    kind = getattr(kind, "storage_type", kind)  # of an extension of arrow
+    return int(kind.list_size) * _fixed_size(kind.value_type) if types.is_fixed_size_list(kind) else 1

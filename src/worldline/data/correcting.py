@@ -31,7 +31,7 @@ def correct_schema(
         progress: called with the number of episodes done and their total.
 
     Raises:
-        ConfigError: an edit is wrong; the message lists all mistakes. Nothing was changed.
+        ConfigError: an edit is wrong. Nothing was changed.
         InputError: the schema would have no observation, or an import is running. Nothing was changed.
         DataError: a logged value does not fit the new schema. Nothing was changed.
     """

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-from worldline.config import from_json, to_json, to_strict_json
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions, noted_lag
 from worldline.data.checks import Finding, Severity, check_episode, raise_errors, warning
 from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
-from worldline.data.formats.reading import DAMAGED, reason, without_step
+from worldline.data.formats.reading import without_step
 from worldline.data.fsync import locked
 from worldline.data.index import Source
-from worldline.data.limited_process import limit_process, run_limited
 from worldline.data.log_edits import LOG_EDITS, NO_EDITS, LogEdits
 from worldline.data.open_logs import open_logs
 from worldline.data.roles import ColumnGuess, likely_actions
@@ -29,9 +26,12 @@ from worldline.data.schema_edits import SchemaEdits
 from worldline.data.store import SCHEMA_FILE, Store, is_store, open_store
 from worldline.data.store_notes import findings_about_actions, guess_notes, inferred_bounds
 from worldline.episode import Episode
-from worldline.errors import DataError, InputError, WorldlineError
+from worldline.errors import DataError, InputError
 from worldline.progress import OnProgress, tell
 from worldline.schema import Kind, Role, Schema
+
+SIZE: Final = "size"
+"""Note of a store whose images were scaled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,9 @@ class ImportReport:
         return sum(file.kept for file in self.files)
 
 
+_Added = tuple[tuple[ImportedFile, ...], list[Finding]]
+
+
 def import_logs(
     source: Path | str | Logs | object,
     destination: Path | str,
@@ -92,7 +95,6 @@ def import_logs(
     max_error: int = 0,
     size: tuple[int, int] | None = None,
     only: bool = False,
-    untrusted: bool = False,
     progress: OnProgress | None = None,
 ) -> ImportReport:
     """Imports logs into a new store, or adds the episodes that an existing store does not hold yet.
@@ -112,160 +114,143 @@ def import_logs(
         max_error: of a new store: largest error of a pixel, in grey levels from 0 (lossless) to 64.
         size: of a new store: height and width that images are scaled to; default is to keep their size.
         only: refuse a store with episodes that are not in these logs; nothing is added to it then.
-        untrusted: read the files in a process with a limit of memory and time, see `worldline.data.limited_process`.
-        progress: called after each processed episode; if `untrusted`, at the start and at the end.
+        progress: called after each processed episode.
 
     Raises:
         DataError: an episode cannot be used (without `keep_going`), or none can, or the logs have no action or no
-            observation. With `untrusted`, the process reached a limit. Complete episodes stay in the store.
+            observation. Complete episodes stay in the store.
         ConfigError: as for `open_logs`.
         InputError: an argument does not fit the logs or the store, or another import into the store is running.
     """
-    task = _Import(
-        source, Path(destination), schema, importer, reading, edits, log_edits, keep_going, max_error, size, only
+    old = open_store(destination) if is_store(destination) else None
+    if not isinstance(source, Logs):
+        known = old.schema if schema is None and old else schema
+        reading = with_lag_of(Path(destination), source, reading)
+        source = open_logs(source, known, importer=importer, reading=reading, edits=edits, log_edits=log_edits)
+    elif log_edits is not None:
+        raise InputError("log_edits are given for open logs. Give them to worldline.data.open instead.")
+    store = _store_for(source, old, Path(destination), max_error, size)
+    is_scaled = size is not None or SIZE in store.card.notes
+    adding = partial(_add_all, source, store, keep_going=keep_going, is_scaled=is_scaled, progress=progress)
+    files, findings = _filled(store, partial(adding, only=only), source.origin, is_new=old is None)
+    return ImportReport(
+        destination=store.path,
+        importer=source.importer,
+        schema=store.schema,
+        files=files,
+        findings=(*findings, *findings_about_actions(store)),
+        unclear=source.unclear,
+        columns=source.columns,
     )
-    return _run_limited(task, progress) if untrusted else task.run(progress)
 
 
-@dataclass(frozen=True)
-class _Import:
-    """An import; its fields are the arguments of `import_logs`, and another process reads them from JSON."""
+def _filled(store: Store, add: Callable[[], _Added], origin: str, *, is_new: bool) -> _Added:
+    """Adds episodes to a store that no other import fills; removes a new store that would be empty."""
+    problem = f"another import into {store.path} is running. Wait until it has ended."
+    with locked(store.path / CARD_FILE, busy=problem):
+        store.refresh()
+        try:
+            files, findings = add()
+            if not len(store):
+                raise _no_episode_error(findings, origin)
+        except (DataError, InputError) as error:  # an edit of a row that an episode lacks is an InputError
+            if len(store) and isinstance(error, DataError):
+                raise _with_progress(error, store) from error
+            if is_new:
+                shutil.rmtree(store.path)
+            raise
+    return files, findings
 
-    source: Any
-    destination: Path
-    schema: Schema | None
-    importer: str | None
-    reading: ReadOptions | None
-    edits: SchemaEdits | None
-    log_edits: LogEdits | None
-    keep_going: bool
-    max_error: int
-    size: tuple[int, int] | None
-    only: bool
 
-    def run(self, progress: OnProgress | None = None) -> ImportReport:
-        """Imports the logs; removes a new store that would be empty."""
-        old = open_store(self.destination) if is_store(self.destination) else None
-        logs = self._logs(old)
-        if self.size is not None and min(self.size) < 1:
-            raise InputError(f"size is {self.size[0]}x{self.size[1]}. Height and width must be at least 1 pixel.")
-        schema = logs.schema if self.size is None else scaled_schema(logs.schema, self.size)
-        store = self._new_store(logs, schema) if old is None else self._same_store(old, logs, schema)
-        problem = f"another import into {store.path} is running. Wait until it has ended."
-        with locked(store.path / CARD_FILE, busy=problem):
-            store.refresh()
-            try:
-                files, findings = self._add_all(logs, store, progress)
-                if not len(store):
-                    raise _no_episode_error(findings, logs.origin)
-            except (DataError, InputError) as error:  # an edit of a row that an episode lacks is an InputError
-                if len(store) and isinstance(error, DataError):
-                    raise _with_progress(error, store) from error
-                if old is None:
-                    shutil.rmtree(store.path)
-                raise
-        return ImportReport(
-            destination=store.path,
-            importer=logs.importer,
-            schema=store.schema,
-            files=files,
-            findings=(*findings, *findings_about_actions(store)),
-            unclear=logs.unclear,
-            columns=logs.columns,
+def _store_for(logs: Logs, old: Store | None, destination: Path, max_error: int, size: tuple[int, int] | None) -> Store:
+    """The existing store if the logs are read as those that it holds, else a new one."""
+    if size is not None and min(size) < 1:
+        raise InputError(f"size is {size[0]}x{size[1]}. Height and width must be at least 1 pixel.")
+    schema = logs.schema if size is None else scaled_schema(logs.schema, size)
+    if old is None:
+        return _new_store(logs, destination, schema, max_error, size)
+    _check_same(old, logs, schema, max_error)
+    return old
+
+
+def _new_store(logs: Logs, destination: Path, schema: Schema, max_error: int, size: tuple[int, int] | None) -> Store:
+    """A store whose card notes the origin. Images of a copied store keep the error that they already have."""
+    _require_roles(logs)
+    images = [signal.name for signal in schema.signals if signal.kind is Kind.IMAGE]
+    if not images and (max_error or size):
+        raise InputError("max_error and size apply to images, but the logs hold none. Leave them out.")
+    notes = {**logs.notes, "importer": logs.importer, "source": logs.origin, "assumed": " ".join(logs.unclear)}
+    notes |= guess_notes(logs) | ({SIZE: f"{size[0]}x{size[1]}"} if size else {})
+    notes |= {LOG_EDITS: ""} if logs.notes.get(LOG_EDITS) == NO_EDITS else {}
+    lost = {name: max(max_error, logs.max_error.get(name, 0)) for name in images}
+    return Store.create(destination, schema, max_error=lost, notes=notes)
+
+
+def _check_same(old: Store, logs: Logs, schema: Schema, max_error: int) -> None:
+    """Checks that the logs are read as those that the store holds.
+
+    Raises:
+        InputError: the store has another schema, `action_lag`, `max_error` or edits.
+    """
+    lag, before = noted_lag(logs.notes), noted_lag(old.card.notes)
+    if logs.importer != "store" and lag != before:
+        raise InputError(
+            f"{old.path} was imported with --action-lag {before}, and these logs are read with {lag}. Leave the "
+            "option out to use the same, or import into a new folder."
+        )
+    ours, theirs = logs.notes.get(LOG_EDITS, ""), old.card.notes.get(LOG_EDITS, "")
+    if ours not in (theirs, NO_EDITS):
+        raise InputError(
+            f"{old.path} was imported with the edits {theirs or NO_EDITS}, and these logs with {ours or NO_EDITS}. "
+            "Give the same edits to import the same logs. To add other logs, import them into a new store, and "
+            f"then add its episodes: worldline import NEW {old.path} --drop {NO_EDITS}"
+        )
+    if old.schema != schema or (max_error and max_error not in old.card.max_error.values()):
+        raise InputError(
+            f"{old.path} is a store with another schema or max_error. Import into a new folder, or correct the "
+            f"schema of the store first: worldline schema {old.path}"
         )
 
-    def _logs(self, old: Store | None) -> Logs:
-        if isinstance(self.source, Logs):
-            if self.log_edits is not None:
-                raise InputError("log_edits are given for open logs. Give them to worldline.data.open instead.")
-            return self.source
-        schema = old.schema if self.schema is None and old else self.schema
-        reading = with_lag_of(self.destination, self.source, self.reading)
-        return open_logs(
-            self.source, schema, importer=self.importer, reading=reading, edits=self.edits, log_edits=self.log_edits
-        )
 
-    def _new_store(self, logs: Logs, schema: Schema) -> Store:
-        """A store whose card notes the origin. Images of a copied store keep the error that they already have."""
-        _require_roles(logs)
-        images = [signal.name for signal in schema.signals if signal.kind is Kind.IMAGE]
-        if not images and (self.max_error or self.size):
-            raise InputError("max_error and size apply to images, but the logs hold none. Leave them out.")
-        notes = {**logs.notes, "importer": logs.importer, "source": logs.origin, "assumed": " ".join(logs.unclear)}
-        notes |= guess_notes(logs) | ({"size": f"{self.size[0]}x{self.size[1]}"} if self.size else {})
-        notes |= {LOG_EDITS: ""} if logs.notes.get(LOG_EDITS) == NO_EDITS else {}
-        lost = {name: max(self.max_error, logs.max_error.get(name, 0)) for name in images}
-        return Store.create(self.destination, schema, max_error=lost, notes=notes)
+def _add_all(
+    logs: Logs, store: Store, *, keep_going: bool, only: bool, is_scaled: bool, progress: OnProgress | None
+) -> _Added:
+    """Adds the usable episodes that the store does not hold yet.
 
-    def _same_store(self, old: Store, logs: Logs, schema: Schema) -> Store:
-        """The store, if the logs are read as those that it holds.
-
-        Raises:
-            InputError: it has another schema, `action_lag`, `max_error` or edits.
-        """
-        lag, before = noted_lag(logs.notes), noted_lag(old.card.notes)
-        if logs.importer != "store" and lag != before:
-            raise InputError(
-                f"{old.path} was imported with --action-lag {before}, and these logs are read with {lag}. Leave the "
-                "option out to use the same, or import into a new folder."
-            )
-        ours, theirs = logs.notes.get(LOG_EDITS, ""), old.card.notes.get(LOG_EDITS, "")
-        if ours not in (theirs, NO_EDITS):
-            raise InputError(
-                f"{old.path} was imported with the edits {theirs or NO_EDITS}, and these logs with {ours or NO_EDITS}. "
-                "Give the same edits to import the same logs. To add other logs, import them into a new store, and "
-                f"then add its episodes: worldline import NEW {old.path} --drop {NO_EDITS}"
-            )
-        if old.schema != schema or (self.max_error and self.max_error not in old.card.max_error.values()):
-            raise InputError(
-                f"{old.path} is a store with another schema or max_error. Import into a new folder, or correct the "
-                f"schema of the store first: worldline schema {old.path}"
-            )
-        return old
-
-    def _add_all(
-        self, logs: Logs, store: Store, progress: OnProgress | None
-    ) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
-        """Adds the usable episodes that the store does not hold yet.
-
-        With `only`, nothing is added before every episode of the store was found in the logs. Logs in another order
-        than the store therefore take a second pass.
-        """
-        stored = Counter((_origin(entry.source), entry.digest) for entry in store.entries())
-        origins = {origin for origin, _ in stored}
-        num_not_found, is_postponed = len(store) if self.only else 0, False
-        findings, counts = list[Finding](), dict[str, Counter[str]]()
-        inferred = inferred_bounds(store)
-        for number, logged in enumerate(logs.read(), start=1):
-            episode, problems = _checked(
-                logged, store, inferred, is_scaled=bool(self.size or "size" in store.card.notes)
-            )
-            findings += problems
-            if not self.keep_going:
-                raise_errors(problems)
-            outcome = "left_out"
-            if episode is not None:
-                origin, digest = _origin(logged.source), store.digest(episode)
-                if stored[origin, digest]:
-                    stored[origin, digest] -= 1
-                    num_not_found -= self.only
-                    outcome = "present"
-                elif num_not_found:
-                    is_postponed = True
-                else:
-                    findings += [_changed_finding(logged)] if logged.source and origin in origins else []
-                    store.append_checked(episode, logged.source, digest=digest)
-                    outcome = "kept"
-            counts.setdefault(logged.file, Counter())[outcome] += 1
-            tell(progress, "import", number, len(logs))
-        if num_not_found:
-            raise _other_episodes_error(store, num_not_found, findings)
-        if is_postponed:
-            return replace(self, only=False)._add_all(logs, store, progress)
-        outcomes = ("kept", "present", "left_out")
-        return tuple(
-            ImportedFile(file=file, **{n: count[n] for n in outcomes}) for file, count in counts.items()
-        ), findings
+    With `only`, nothing is added before every episode of the store was found in the logs. Logs in another order
+    than the store therefore take a second pass.
+    """
+    stored = Counter((_origin(entry.source), entry.digest) for entry in store.entries())
+    origins = {origin for origin, _ in stored}
+    num_not_found, is_postponed = len(store) if only else 0, False
+    findings, counts, inferred = list[Finding](), dict[str, Counter[str]](), inferred_bounds(store)
+    for number, logged in enumerate(logs.read(), start=1):
+        episode, problems = _checked(logged, store, inferred, is_scaled=is_scaled)
+        findings += problems
+        if not keep_going:
+            raise_errors(problems)
+        outcome = "left_out"
+        if episode is not None:
+            origin, digest = _origin(logged.source), store.digest(episode)
+            if stored[origin, digest]:
+                stored[origin, digest] -= 1
+                num_not_found -= only
+                outcome = "present"
+            elif num_not_found:
+                is_postponed = True
+            else:
+                findings += [_changed_finding(logged)] if logged.source and origin in origins else []
+                store.append_checked(episode, logged.source, digest=digest)
+                outcome = "kept"
+        counts.setdefault(logged.file, Counter())[outcome] += 1
+        tell(progress, "import", number, len(logs))
+    if num_not_found:
+        raise _other_episodes_error(store, num_not_found, findings)
+    if is_postponed:
+        return _add_all(logs, store, keep_going=keep_going, only=False, is_scaled=is_scaled, progress=progress)
+    outcomes = ("kept", "present", "left_out")
+    files = (ImportedFile(file=file, **{n: count[n] for n in outcomes}) for file, count in counts.items())
+    return tuple(files), findings
 
 
 def _checked(
@@ -281,55 +266,6 @@ def _checked(
     if episode is not None:
         problems += check_episode(episode, store.schema, file=logged.file, number=logged.number, unbounded=unbounded)
     return None if any(finding.severity is Severity.ERROR for finding in problems) else episode, problems
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ImportAnswer:
-    """What the limited process returns: a report, a failure of the data, or the text of another error."""
-
-    report: ImportReport | None = None
-    failure: Finding | None = None
-    refusal: str = ""
-
-
-def _run_limited(task: _Import, progress: OnProgress | None) -> ImportReport:
-    """Imports in a limited process; an interrupted one leaves complete episodes, or no new store."""
-    if not isinstance(task.source, Path | str):
-        raise InputError("untrusted applies to files, and the logs are in memory. Leave it out.")
-    is_new = not is_store(task.destination)
-    tell(progress, "import", 0)
-    try:
-        text = run_limited(__name__, to_json(task), file=Path(task.source))
-    except DataError:
-        if is_new and is_store(task.destination) and not len(open_store(task.destination)):
-            shutil.rmtree(task.destination)
-        raise
-    answer = from_json(_ImportAnswer, text, where="the answer of the process")
-    if answer.failure is not None:
-        raise answer.failure.error()
-    if answer.report is None:
-        raise InputError(answer.refusal)
-    tell(progress, "import", 1)
-    return answer.report
-
-
-def _main() -> None:
-    """The limited process: reads a request from standard input, and writes the answer to standard output."""
-    limit_process(int(sys.argv[1]), int(sys.argv[2]))
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
-    task = from_json(_Import, sys.stdin.buffer.read(), where="the request")
-    try:
-        answer = _ImportAnswer(report=task.run())
-    except DataError as error:
-        answer = _ImportAnswer(failure=Finding.of(error))
-    except WorldlineError as error:
-        answer = _ImportAnswer(refusal=str(error))
-    except Exception as error:  # noqa: BLE001  # damaged files raise any error of a library
-        problem = f"it cannot be read ({reason(error)})"
-        answer = _ImportAnswer(failure=Finding(problem=problem, fix=DAMAGED, file=task.source))
-    with answers:
-        answers.write(to_strict_json(answer))
 
 
 def with_lag_of(destination: Path, source: object, reading: ReadOptions | None) -> ReadOptions:
@@ -410,7 +346,3 @@ def _no_episode_error(findings: Sequence[Finding], source: str) -> DataError:
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     first = f"The first reason: {errors[0].error()}" if errors else "The logs hold no episode."
     return DataError("none of the episodes can be used", fix=first, file=source)
-
-
-if __name__ == "__main__":
-    _main()

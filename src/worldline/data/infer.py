@@ -19,6 +19,8 @@ from worldline.schema import Kind, Role, Schema, Signal
 
 MAX_VALUES = 256
 """Integer signals with larger values are vectors, not discrete signals."""
+FOREIGN_ENDS = ("done", "dones", "terminal", "terminals", "timeout", "timeouts")
+"""End flags of other tools, which do not distinguish terminated from truncated."""
 NO_ACTION = "No column has the name of an action."
 NO_UNITS = "Units are not in the logs: every unit is '?'. Write them into schema.json."
 
@@ -50,7 +52,7 @@ def summarise(values: NDArray[np.generic]) -> Summary:
     summary = Summary(shape=values.shape, dtype=values.dtype)
     if values.ndim == 0 or (values.dtype == np.uint8 and values.ndim in (3, 4)):
         return summary
-    table = values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float64, copy=False)
+    table = np.asarray(values).reshape(values.shape[0], math.prod(values.shape[1:])).astype(np.float64, copy=False)
     finite = np.isfinite(table).all(1)
     if not finite.any():
         return summary
@@ -189,6 +191,9 @@ def infer_schema(
     if step_s is None:
         draft.note("The time between two steps is not in the logs (no array is called time): step_s is left empty.")
     for name in names:
+        if name.lower() in FOREIGN_ENDS:
+            draft.note(f"{name}: looks like an end flag and is left out; save `terminated` and `truncated` instead.")
+            continue
         holders = [arrays for arrays in usable if name in arrays]
         if is_rare(len(holders), len(usable)):
             if holders:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from worldline.data.array_size import check_one_hot
 from worldline.data.base import LoggedEpisode, Logs, ReadOptions, edits_beside, refuse
-from worldline.data.changed_logs import moved_actions
 from worldline.data.checks import Finding
 from worldline.data.formats.memory import logs_in_memory
 from worldline.data.infer import NO_ACTION
-from worldline.data.log_edits import LogEdits, edited_logs
+from worldline.data.log_edits import LogEdits, edited_logs, moved_actions
 from worldline.data.role_names import RoleGuess
 from worldline.data.roles import GIVEN, ColumnGuess
 from worldline.data.schema_edits import IGNORE, SchemaEdits, apply_edits, merged
@@ -104,7 +103,7 @@ def open_logs(
 
     Raises:
         DataError: the path does not exist, no importer recognises it, or no episode can be read.
-        ConfigError: the schema next to the logs cannot be read, or a correction is wrong; all mistakes are listed.
+        ConfigError: the schema next to the logs cannot be read, or a correction is wrong.
         UnknownNameError: `importer` is not registered.
         InputError: the format does not support an option of `reading`, or the object in memory is no log. Or
             `log_edits` name what the logs do not hold; a wrong row is found when its episode is read.

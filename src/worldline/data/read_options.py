@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from worldline.errors import InputError
 
@@ -21,8 +21,8 @@ class ReadOptions:
         episode: column with the episode of each row. Default: by name.
         time: column with times. Default: by name.
         gap_s: gap in seconds that ends an episode. Default: ten typical steps.
-        rate_hz: resample to this number of steps per second. Default: no resampling.
-        rule: interpolation of resampled signals: previous value, linear, or nearest value.
+        rate_hz: resample to this number of steps per second, with the last value at or before each time. Default: no
+            resampling.
         max_steps: cut longer episodes into this number of steps. Default: whole.
         action_lag: steps by which the logs hold actions too late: 1 if a row holds the action that led to its
             measurements. -1 if a row holds the action that is applied one row later. The actions are moved, and each
@@ -33,13 +33,10 @@ class ReadOptions:
     time: str | None = None
     gap_s: float | None = None
     rate_hz: float | None = None
-    rule: Literal["hold", "linear", "nearest"] = "hold"
     max_steps: int | None = field(default=None, metadata={"option": {"min": 1}})
     action_lag: int | None = None
 
     def __post_init__(self) -> None:
-        if self.rule != "hold" and self.rate_hz is None:
-            raise InputError(f"rule is {self.rule!r}, but rows are only resampled with rate_hz. Set rate_hz.")
         for name in ("gap_s", "rate_hz", "max_steps"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} is {value}. It must be a positive number.")

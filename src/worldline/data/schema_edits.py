@@ -61,22 +61,19 @@ def parse_edits(texts: Sequence[str], names: Collection[str]) -> SchemaEdits:
         names: of the signals, which may contain dots.
 
     Raises:
-        ConfigError: some texts are no edits; the message lists all of them.
+        ConfigError: a text is no edit.
     """
     edits: dict[str, dict[str, Any]] = {}
-    problems = []
     for text in texts:
         left, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r} is not NAME=ROLE or NAME.FIELD=VALUE.")
         name, _, field = (left, "", "role") if left in names else left.rpartition(".")
         if left == "step_s" and left not in names:
             name, field = WHOLE, left
         elif not name:
             name, field = left, "role"
-        if equals:
-            edits.setdefault(name, {})[field] = _value(field, value.strip())
-        else:
-            problems.append(f"{text!r} is not NAME=ROLE or NAME.FIELD=VALUE")
-    _raise(problems, "")
+        edits.setdefault(name, {})[field] = _value(field, value.strip())
     return edits
 
 
@@ -114,32 +111,28 @@ def apply_edits(schema: Schema, edits: SchemaEdits, columns: Iterable[ColumnGues
         where: the file or option, for errors.
 
     Raises:
-        ConfigError: an edit is wrong; the message lists all mistakes.
+        ConfigError: an edit is wrong.
     """
-    known = {column.name: column for column in columns}
+    start, known = f"{where}: " if where else "", {column.name: column for column in columns}
     signals: dict[str, Signal] = {signal.name: signal for signal in schema.signals}
-    whole, problems = edits.get(WHOLE, {}), list[str]()
-    for name, values in edits.items():
-        if name == WHOLE:
-            continue
+    for name, values in ((name, values) for name, values in edits.items() if name != WHOLE):
         if name not in signals and name not in known:
-            problems.append(str(UnknownNameError("column", name, {*signals, *known})).rstrip("."))
-        elif values.get("role") == IGNORE:
+            raise ConfigError(f"{start}{UnknownNameError('column', name, {*signals, *known})}")
+        if values.get("role") == IGNORE:
             signals.pop(name, None)
         elif (before := signals.get(name) or known[name].signal) is None:
-            problems.append(f"{name} cannot be a signal: {known[name].guess.reason}")
-        elif wrong := _mistakes(name, values):
-            problems += wrong
+            raise ConfigError(f"{start}{name} cannot be a signal: {known[name].guess.reason}.")
         else:
             try:
                 signals[name] = _changed(before, values, known.get(name))
             except ConfigError as error:
-                problems.append(str(error).rstrip("."))
-    problems += [f"no setting is called {key!r}; known: step_s" for key in whole if key != "step_s"]
+                raise ConfigError(f"{start}{error}") from error
+    whole = edits.get(WHOLE, {})
+    if unknown := [key for key in whole if key != "step_s"]:
+        raise ConfigError(f"{start}no setting is called {unknown[0]!r}; known: step_s.")
     step_s = whole.get("step_s", schema.step_s)
     if not (step_s is None or (isinstance(step_s, int | float) and step_s > 0 and math.isfinite(step_s))):
-        problems.append(f"step_s must be a positive number of seconds, not {step_s!r}")
-    _raise(problems, where)
+        raise ConfigError(f"{start}step_s must be a positive number of seconds, not {step_s!r}.")
     return replace(schema, signals=tuple(signals.values()), step_s=None if step_s is None else float(step_s))
 
 
@@ -171,21 +164,21 @@ def _value(field: str, text: str) -> Any:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def _mistakes(name: str, values: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the fields of one signal, whatever the signal is."""
-    mistakes = []
-    for field, value in values.items():
-        try:
-            msgspec.convert({field: value}, _SignalEdit)
-        except msgspec.ValidationError as error:
-            names = _CHOICES.get(field, ()) if field in EDITABLE else EDITABLE
-            known = f" (known: {', '.join(names)})" if names else ""
-            mistakes.append(f"{name}: {field} is {value!r}: {str(error).partition(' - at')[0]}{known}")
-    return mistakes
+def _check(name: str, field: str, value: object) -> None:
+    """Checks the type of a field, whatever the signal is."""
+    try:
+        msgspec.convert({field: value}, _SignalEdit)
+    except msgspec.ValidationError as error:
+        names = _CHOICES.get(field, ()) if field in EDITABLE else EDITABLE
+        known = f" (known: {', '.join(names)})" if names else ""
+        problem = f"{name}: {field} is {value!r}: {str(error).partition(' - at')[0]}{known}."
+        raise ConfigError(problem) from error
 
 
 def _changed(signal: Signal, values: Mapping[str, Any], column: ColumnGuess | None) -> Signal:
     """The signal with other fields, and with what follows from them."""
+    for field, value in values.items():
+        _check(signal.name, field, value)
     role, kind = Role(values.get("role", signal.role)), Kind(values.get("kind", signal.kind))
     new = (_of_kind(signal, kind, column) if kind is not signal.kind else {}) | {**values, "role": role, "kind": kind}
     if kind is Kind.DISCRETE and new.get("num_values", signal.num_values) is None:
@@ -222,13 +215,3 @@ def _logged_bounds(signal: Signal, column: ColumnGuess) -> dict[str, Any]:
         for name, values in logged.items()
         if getattr(signal, name) is None and all(map(math.isfinite, values))
     }
-
-
-def _raise(problems: Sequence[str], where: str) -> None:
-    """Raises ConfigError if there are problems."""
-    if not problems:
-        return
-    start = f"{where}: " if where else ""
-    if len(problems) == 1:
-        raise ConfigError(f"{start}{problems[0]}.")
-    raise ConfigError(f"{start}{len(problems)} mistakes:" + "".join(f"\n  - {problem}." for problem in problems))

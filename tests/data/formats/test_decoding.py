@@ -67,7 +67,7 @@ def test_what_is_no_video_is_named(tmp_path):
     (tmp_path / "concat.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
     write_video(tmp_path / "a.mp4", pictures(3, 0), 10)
     for name in ("list.mp4", "concat.mp4", "missing.mp4", "."):
-        with pytest.raises(DataError, match="cannot be opened"):
+        with pytest.raises(DataError, match="the video cannot be read"):
             list(frames(tmp_path / name))
 
 
@@ -78,7 +78,7 @@ def test_a_damaged_frame_is_named_by_its_time(videos, tmp_path):
     content = bytearray((videos / "a.mp4").read_bytes())
     content[place] = bytes(byte ^ 0x55 for byte in content[place])
     (tmp_path / "a.mp4").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.mp4: the frame after 0\.\d+ s (cannot be read|is damaged)"):
+    with pytest.raises(DataError, match=r"a\.mp4: the frame after 0\.\d+ s cannot be read"):
         list(frames(tmp_path / "a.mp4"))
     with pytest.raises(DataError, match=r"a\.mp4: the frame"):
         list(frames(tmp_path / "a.mp4", time - 0.05, 2.0))

@@ -1,4 +1,4 @@
-"""Decoding of images, and of video files into frames and times.
+"""Decoding of images, of video files into frames and times, and of the frames of a camera.
 
 Times are in seconds from the first frame. A damaged frame raises an error that names its time; frames are never
 repaired, invented or skipped. A lossy codec may decode flipped bits without an error, so not all damage is detected.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from worldline.data.array_size import check_size
-from worldline.data.formats.reading import UNREADABLE, converted
+from worldline.data.formats.reading import UNREADABLE, converted, natural
 from worldline.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 PICTURE_FIX = "Save it again as an 8-bit PNG."
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
@@ -99,7 +101,7 @@ def frames(
 ) -> Generator[tuple[float, NDArray[np.uint8]], None, None]:
     """Yields the frames with `start_s` <= time < `stop_s` in presentation order: seconds from the first frame, image.
 
-    Decoding starts at the key frame before `start_s`. Images are RGB, [h, w, 3], and all have the same shape.
+    Decoding starts at the key frame before `start_s`. Images are RGB, [h, w, 3].
 
     Args:
         path: an mp4, mov, avi, mkv or webm file.
@@ -108,22 +110,29 @@ def frames(
         stop_s: seconds from the first frame of the file.
 
     Raises:
-        DataError: the file cannot be opened. Or in the part that is read, a frame is damaged or has no unique time, or
-            the file ends too early.
+        DataError: the file cannot be opened, or a frame in the part that is read is damaged or has no later time.
         MissingExtraError: the package av is not installed.
     """
-    with _opened(path) as video:
-        if (decoded := video.decoded_from(start_s)) is not None:
-            for time, _, frame in decoded:
-                if time >= stop_s:
-                    return
-                if time >= start_s:
-                    with video.reading(f"the frame at {time:.3f} s"):
-                        picture = np.ascontiguousarray(frame.to_ndarray(format="rgb24"), np.uint8)
-                    yield time, picture
-            return
-    # Seeking led to a key frame after the start, so the file is decoded from its first frame.
-    yield from ((time, picture) for time, picture in frames(path, stop_s=stop_s) if time >= start_s)
+    with _opened(path) as (container, stream):
+        decoded = _decoded(path, container, stream)
+        if start_s > 0:
+            zero = next(decoded)[1]
+            place = zero + math.floor(start_s / float(stream.time_base or 1))
+            with _converted("the place of a frame", path):
+                container.seek(place, stream=stream, backward=True)
+            decoded = _decoded(path, container, stream, zero)
+            key_frame = next(decoded, None)
+            if key_frame is None or key_frame[0] > start_s:  # seeking led too far: the file is decoded from its start
+                yield from ((time, picture) for time, picture in frames(path, stop_s=stop_s) if time >= start_s)
+                return
+            decoded = chain([key_frame], decoded)
+        for time, _, frame in decoded:
+            if time >= stop_s:
+                return
+            if time >= start_s:
+                with _converted(f"the frame at {time:.3f} s", path):
+                    picture = np.ascontiguousarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                yield time, picture
 
 
 def frame_times(path: Path) -> NDArray[np.float64]:
@@ -133,118 +142,66 @@ def frame_times(path: Path) -> NDArray[np.float64]:
         path: as in `frames`.
 
     Raises:
-        DataError: the file cannot be opened, a frame has no unique time, or the file ends too early.
+        DataError: the file cannot be opened, or a frame has no unique time.
         MissingExtraError: the package av is not installed.
     """
-    with _opened(path) as video:
-        stamps = [packet.pts for packet in video.packets() if packet.size and not packet.is_discard]
-        video.check_end(len(stamps))
-    with video.reading("the time of a frame"):  # of None, if it has none
+    with _opened(path) as (container, stream), _converted("the time of a frame", path):
+        stamps = [packet.pts for packet in _packets(container, stream) if packet.size and not packet.is_discard]
         times = np.sort(np.array(stamps, np.int64))
-    seconds: NDArray[np.float64] = (times - times[0]) * video.tick_s
-    if twice := np.flatnonzero(np.diff(times) == 0).tolist():
-        raise video.error(f"two frames have the time {seconds[twice[0]]:.3f} s")
+        seconds: NDArray[np.float64] = (times - times[0]) * float(stream.time_base or 0)
+        if twice := np.flatnonzero(np.diff(times) == 0).tolist():
+            raise ValueError(f"two frames have the time {seconds[twice[0]]:.3f} s")
     return seconds
 
 
-class _Video:
-    """An open file and its first video stream.
+def _converted(what: str, path: Path) -> AbstractContextManager[None]:
+    """Converts errors of av, and others of damaged files, into a `DataError` that names the place."""
+    import av
+
+    errors = (av.error.FFmpegError, *UNREADABLE, AttributeError)
+    return converted(f"{what} cannot be read", fix=_FIX, file=path, errors=errors)
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """Yields all packets; the last one is empty."""
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise ValueError("the file is cut or damaged")
+        yield packet
+
+
+def _decoded(
+    path: Path, container: InputContainer, stream: VideoStream, zero: int | None = None
+) -> Iterator[tuple[float, int, VideoFrame]]:
+    """Yields seconds, time stamp and frame from the current position on.
 
     Args:
-        path: the file.
-        container: the open container.
-        stream: its first video stream.
-        errors: exceptions for damaged files.
+        path: of the file.
+        container: the open file.
+        stream: of the file.
+        zero: time stamp of the first frame of the file; None if the position is the start of the file.
     """
-
-    def __init__(
-        self, path: Path, container: InputContainer, stream: VideoStream, errors: tuple[type[Exception], ...]
-    ) -> None:
-        self._path, self._container, self._stream, self._errors = path, container, stream, errors
-        self.tick_s = float(stream.time_base or 0)
-        """Seconds per unit of the time stamps."""
-        self._is_avi = container.format.name == "avi"
-        self._num_packets = self._num_shown = self._last_stamp = 0
-
-    def error(self, problem: str) -> DataError:
-        return DataError(problem, fix=_FIX, file=self._path)
-
-    def reading(self, what: str) -> AbstractContextManager[None]:
-        """Converts errors of av into a `DataError` that names the place."""
-        return converted(f"{what} cannot be read", fix=_FIX, file=self._path, errors=self._errors)
-
-    def packets(self) -> Iterator[Packet[VideoStream]]:
-        """Yields the packets from the current position on; the last one is empty and flushes the decoder."""
-        self._num_packets = self._num_shown = self._last_stamp = 0
-        demuxed = self._container.demux(self._stream)
-        while True:
-            what = f"packet {self._num_packets}"
-            with self.reading(what):
-                packet = next(demuxed, None)
-            if packet is None:
+    tick_s, last, is_avi = float(stream.time_base or 0), -math.inf, container.format.name == "avi"
+    slots = deque[int | None]()  # AVI has no times: frames come in order, one for each packet that is no gap
+    packets = _packets(container, stream)
+    while True:
+        with _converted(f"the frame after {max(last, 0.0):.3f} s", path):
+            if (packet := next(packets, None)) is None:
                 return
-            if packet.is_corrupt:
-                raise self.error(f"{what} is cut or damaged")
-            if packet.size:
-                self._num_packets += 1
-                self._num_shown += not packet.is_discard
-                self._last_stamp = max(self._last_stamp, packet.pts or 0)
-                if 0 < (declared := self._stream.frames) < self._num_packets:  # 0 is unknown
-                    raise self.error(f"it declares {declared} frames and holds more")
-            yield packet
-
-    def check_end(self, num_frames: int) -> None:
-        """Raises if the file, read from start to end, held fewer frames than it declares or fewer could be decoded."""
-        # In AVI, a time stamp is the number of a slot, and a slot may be an empty packet, which is a gap.
-        held = self._last_stamp + 1 if self._is_avi and self._num_packets else self._num_packets
-        if held < self._stream.frames:
-            raise self.error(f"it ends too early: it declares {self._stream.frames} frames and holds {held}")
-        if num_frames < self._num_shown or not num_frames:
-            raise self.error(f"only {num_frames} of its {self._num_shown} frames can be decoded")
-
-    def decoded(self, first: int | None = None) -> Iterator[tuple[float, int, VideoFrame]]:
-        """Yields seconds, time stamp and frame from the current position on.
-
-        Args:
-            first: time stamp of the first frame of the file; None if the position is the start of the file.
-        """
-        zero, last, count, size = first, 0.0, 0, (0, 0)
-        slots = deque[int | None]()  # AVI has no times: frames come in order, one for each packet that is no gap
-        for packet in self.packets():
-            if packet.size:
-                slots.append(packet.pts)
-            what = f"the frame after {last:.3f} s"
-            with self.reading(what):
-                decoded = packet.decode()
-            for frame in decoded:
-                stamp = slots.popleft() if self._is_avi and slots else frame.pts
-                size = size if count else (frame.width, frame.height)
-                if stamp is None or frame.is_corrupt or (frame.width, frame.height) != size:
-                    raise self.error(f"{what} is damaged: it has no time, or another size than the first frame")
+            slots += [packet.pts] if packet.size else []
+            shown = []
+            for frame in packet.decode():
+                stamp = slots.popleft() if is_avi and slots else frame.pts
                 zero = stamp if zero is None else zero
-                time = (stamp - zero) * self.tick_s
-                if count and time <= last:
-                    raise self.error(f"{what} has the time {time:.3f} s, which is not later")
-                last, count = time, count + 1
-                yield time, stamp, frame
-        if first is None:
-            self.check_end(count)
-
-    def decoded_from(self, start_s: float) -> Iterator[tuple[float, int, VideoFrame]] | None:
-        """Yields as `decoded`, from a key frame at or before `start_s`; None if seeking leads to a later one."""
-        if start_s <= 0:
-            return self.decoded()
-        _, first, _ = next(self.decoded())
-        with self.reading(f"the place at {start_s:.3f} s"):
-            place = first + math.floor(start_s / self.tick_s)
-            self._container.seek(place, stream=self._stream, backward=True)
-        decoded = self.decoded(first)
-        key_frame = next(decoded, None)
-        return None if key_frame is None or key_frame[0] > start_s else chain([key_frame], decoded)
+                if stamp is None or zero is None or frame.is_corrupt or (stamp - zero) * tick_s <= last:
+                    raise ValueError("it is damaged, or has no later time")
+                last = (stamp - zero) * tick_s
+                shown.append((last, stamp, frame))
+        yield from shown
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Video]:
+def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens the first video stream of a file, and closes it at the end."""
     try:
         import av
@@ -252,15 +209,84 @@ def _opened(path: Path) -> Iterator[_Video]:
         raise MissingExtraError("av", "video") from error
     # A playlist that is named .mp4 must not make the reader open other files or the network.
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
-    errors = (av.error.FFmpegError, *UNREADABLE)
-    with converted("the video cannot be opened", fix=_FIX, file=path, errors=errors):
+    with _converted("the video", path):
         container = av.open(f"file:{path}", "r", metadata_errors="ignore", options=options)
     with container:
-        with converted(
-            "the file holds no video that can be decoded", fix=_FIX, file=path, errors=(*errors, AttributeError)
-        ):
+        with _converted("a video that can be decoded", path):
             stream = container.streams.video[0]
             stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
             stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(_MAX_PIXELS)}
-            video = _Video(path, container, stream, errors)
-        yield video
+        yield container, stream
+
+
+class Clip:
+    """The frames of one camera; only times and names are read at first.
+
+    Args:
+        path: a video file or a folder of images.
+
+    Raises:
+        DataError: the file cannot be read.
+        MissingExtraError: the package av is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files: Sequence[Path] = _pictures_in(path) if path.is_dir() else ()
+        self.times: NDArray[np.float64] | None = None if path.is_dir() else frame_times(path)
+        """[frames] seconds from the first frame; None if unknown."""
+
+    def __len__(self) -> int:
+        return len(self.files) if self.times is None else len(self.times)
+
+    def between(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
+        """Yields the frames from `first` to `last`, both included, [h, w, c].
+
+        Raises:
+            DataError: a frame is damaged.
+        """
+        if self.times is None:
+            yield from (decode_picture(file) for file in self.files[first : last + 1])
+        else:  # a margin of half a frame interval at both ends
+            edges = np.concatenate([[0.0], (self.times[1:] + self.times[:-1]) / 2, [np.inf]])
+            part = frames(self.path, float(edges[first]), float(edges[last + 1]))
+            yield from (picture for _, picture in part)
+
+    def load(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Returns the frames with these numbers, [steps, h, w, c]; decodes each once.
+
+        Raises:
+            DataError: a frame is damaged, missing or of another size.
+        """
+        order = np.argsort(numbers, kind="stable")
+        wanted, first, last = numbers[order], int(numbers.min()), int(numbers.max())
+        pictures: NDArray[np.uint8] | None = None
+        frame = first - 1
+        for frame, picture in enumerate(self.between(first, last), first):
+            pictures = empty_pictures(len(numbers), picture.shape, file=self.path) if pictures is None else pictures
+            if picture.shape != pictures.shape[1:]:
+                problem = f"frame {frame} has shape {picture.shape}, frame {first} has {pictures.shape[1:]}"
+                raise DataError(problem, fix="Resize all frames to one size.", file=self.path)
+            start, stop = np.searchsorted(wanted, [frame, frame + 1])
+            pictures[order[start:stop]] = picture
+        if pictures is None or frame != last:
+            problem = f"expected the frames {first} to {last}, but {frame} is the last one that can be read"
+            raise DataError(problem, fix="Export the video again.", file=self.path)
+        return pictures
+
+
+def clips_in(folder: Path) -> list[Path]:
+    """Returns video files and sub-folders of images in natural order, or the folder itself if it holds the images."""
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    clips = [path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
+    clips += [path for path in inside if path.is_dir() and len(_pictures_in(path)) > 1]
+    own = _pictures_in(folder)
+    # Numbered names distinguish frames from plots that lie next to tables.
+    if not clips and len(own) > 1 and all(file.stem[-1].isdecimal() for file in own):
+        return [folder]
+    return sorted(clips, key=natural)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.name[0] != "."]
+    return sorted(files, key=natural)

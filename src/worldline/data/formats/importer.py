@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from worldline.data.base import ReadOptions, refuse, schema_beside
+from worldline.data.checks import Finding
 from worldline.data.formats.reading import (
     UNREADABLE,
     EpisodeLogs,
@@ -25,6 +26,7 @@ from worldline.data.formats.reading import (
     natural,
     readable,
     source_of,
+    unread,
 )
 from worldline.data.infer import NO_UNITS, SchemaDraft, Summary, infer_schema, summarise
 from worldline.errors import DataError
@@ -32,8 +34,8 @@ from worldline.schema import Role, Schema
 
 ReadFile = Callable[[Path, ReadOptions], Iterable[RawEpisode]]
 """Yields the episodes of a file, or of a folder that counts as one; raises any error of its library."""
-FileEpisode = tuple[Path, int, RawEpisode | Exception]
-"""A file, the number of an episode in it, and the episode or the error that ends the file."""
+FileEpisode = tuple[str, RawEpisode | Exception]
+"""The name of a file, and an episode in it or the error that ends the file."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,13 @@ class Importer:
         read: reads one file.
         endings: of its name, such as ".tape".
         takes: the fields of `ReadOptions` that `read` uses; all others are refused.
+        is_single: whether each file is one episode, which then has no number in its source.
     """
 
     read: ReadFile
     endings: tuple[str, ...]
     takes: tuple[str, ...] = ()
+    is_single: bool = False
 
     def files(self, path: Path) -> list[Path]:
         """The file itself, or those with the endings in a folder, in natural order."""
@@ -62,26 +66,13 @@ class Importer:
 
     def open(self, path: Path, schema: Schema | None, reading: ReadOptions) -> EpisodeLogs:
         """The logs at `path`; arguments and errors as in `Logs.open`."""
-        refuse(reading, " and ".join(self.endings), self.takes)
+        kind = " and ".join(self.endings)
+        refuse(reading, kind, self.takes)
         if not (files := self.files(path)):
             raise DataError(f"no file ends with {' or '.join(self.endings)}", fix="Check the path.", file=path)
-        names, draft = list[str](), SchemaDraft(unclear=())
-
-        def listed() -> Iterator[FileEpisode]:
-            for item in self._episodes(files, reading):
-                names.append(item[0].name)
-                yield item
-
-        looks = [look for _, look in readable(listed(), _look, what="episodes", file=path)]
-        known, unclear = schema or schema_beside(path), list[str]()
-        if known is None:
-            known, unclear = _inferred(looks, draft)
-
-        def reader(_: ExitStack) -> ReadEpisode:
-            episodes = self._episodes(files, reading)
-            return lambda _: _draft_of(*next(episodes), known)
-
-        return EpisodeLogs(known, unclear, root=path, files=names, reader=reader, columns=draft.columns)
+        logs = episode_logs(lambda: self._episodes(files, reading), schema or schema_beside(path), path)
+        logs.unclear += tuple(unread(path, files, f"not {kind} files"))
+        return logs
 
     def _episodes(self, files: Sequence[Path], reading: ReadOptions) -> Iterator[FileEpisode]:
         """The episodes of all files in order."""
@@ -89,54 +80,96 @@ class Importer:
             index = 0
             try:
                 for raw in self.read(file, reading):
-                    yield file, index, raw
+                    source = source_of(file.name, index, raw.source)
+                    yield (
+                        file.name,
+                        replace(raw, source={"file": file.name, **raw.source} if self.is_single else source),
+                    )
                     index += 1
                 if not index:
                     raise DataError("it holds no episode", fix="Leave the file out, or record it again.")
             except UNREADABLE as error:
-                yield file, index, error
+                yield file.name, Finding.of(error, file=str(file)).error() if isinstance(error, DataError) else error
 
 
-def importer(*endings: str, takes: Sequence[str] = ()) -> Callable[[ReadFile], Importer]:
+def importer(*endings: str, takes: Sequence[str] = (), is_single: bool = False) -> Callable[[ReadFile], Importer]:
     """Makes an importer of a function that yields the episodes of one file.
 
     Args:
         endings: of the files, such as ".tape"; a folder may have one, too.
         takes: the fields of `ReadOptions` that the function uses; all others are refused.
+        is_single: whether each file is one episode, which then has no number in its source.
     """
-    return lambda read: Importer(read, endings, tuple(takes))
+    return lambda read: Importer(read, endings, tuple(takes), is_single)
 
 
-def _look(item: FileEpisode) -> tuple[dict[str, Summary], RawEpisode]:
-    """The summaries of an episode, and the episode without its arrays."""
-    _, _, raw = item
+def episode_logs(episodes: Callable[[], Iterator[FileEpisode]], schema: Schema | None, root: Path) -> EpisodeLogs:
+    """The logs in episodes that are read one after another, once to infer a schema and once to import them.
+
+    Args:
+        episodes: starts a pass.
+        schema: of the logs; None to infer it.
+        root: the path of the logs, for errors.
+
+    Raises:
+        DataError: no episode can be read.
+    """
+    names, draft, unclear = list[str](), SchemaDraft(unclear=()), list[str]()
+
+    def listed() -> Iterator[FileEpisode]:
+        for item in episodes():
+            names.append(item[0])
+            yield item
+
+    is_known = schema is not None
+    looks = [look for _, look in readable(listed(), lambda item: _look(item, is_known), what="files", file=root)]
+    if schema is None:
+        schema, unclear = _inferred(looks, draft)
+    known = schema
+
+    def reader(_: ExitStack) -> ReadEpisode:
+        items = episodes()
+        return lambda _: _draft_of(next(items)[1], known)
+
+    return EpisodeLogs(known, unclear, root=root, files=names, reader=reader, columns=draft.columns)
+
+
+def _look(item: FileEpisode, is_known: bool) -> tuple[str, dict[str, Summary], RawEpisode]:
+    """The file, the summaries of numeric arrays if the schema is not known, and the episode without its arrays."""
+    file, raw = item
     if isinstance(raw, Exception):
         raise raw
-    summaries = {name: summarise(np.asarray(values)) for name, values in raw.values.items()}
-    return summaries, replace(raw, values={}, observed={})
+    arrays = {name: values if hasattr(values, "dtype") else np.asarray(values) for name, values in raw.values.items()}
+    numeric = {name: values for name, values in arrays.items() if values.dtype.kind in "fiub" and not is_known}
+    summaries = {name: summarise(values) for name, values in numeric.items()}
+    return file, summaries, replace(raw, values={}, observed={})
 
 
-def _inferred(looks: Sequence[tuple[dict[str, Summary], RawEpisode]], draft: SchemaDraft) -> tuple[Schema, list[str]]:
+def _inferred(
+    looks: Sequence[tuple[str, dict[str, Summary], RawEpisode]], draft: SchemaDraft
+) -> tuple[Schema, list[str]]:
     """The schema of the episodes, and the assumptions."""
-    raws = [raw for _, raw in looks]
+    raws = [raw for *_, raw in looks]
     units = {name: unit for raw in raws for name, unit in raw.units.items()}
     roles = {name: Role(role) for raw in raws for name, role in raw.roles.items()}
     gaps = [np.diff(raw.times) for raw in raws if raw.times is not None and len(raw.times) > 1]
     if not units:
         draft.note(NO_UNITS)
     step_s = draft.usual_step("time", np.concatenate(gaps)) if gaps else None
-    seen = {f"episode {number}": summaries for number, (summaries, _) in enumerate(looks)}
-    schema, unclear = infer_schema(seen, step_s, draft, roles=roles)
+    seen: dict[str, dict[str, Summary]] = {}
+    for number, (file, summaries, _) in enumerate(looks):
+        seen[file if file not in seen else f"{file}, episode {number}"] = summaries
+    schema, unclear = infer_schema(seen, step_s if step_s is None or step_s > 0 else None, draft, roles=roles)
     signals = tuple(replace(signal, unit=units.get(signal.name, signal.unit)) for signal in schema.signals)
     return replace(schema, signals=signals), unclear
 
 
-def _draft_of(file: Path, index: int, raw: RawEpisode | Exception, schema: Schema) -> RawEpisode:
+def _draft_of(raw: RawEpisode | Exception, schema: Schema) -> RawEpisode:
     """The episode with NaN as missing values, and with a warning about each array that is no signal."""
     if isinstance(raw, Exception):
         raise raw
-    source = source_of(file.name, index, raw.source)
-    draft = replace(raw, source=source, values={}, observed={}, findings=list(raw.findings))
+    masks = {name: mask for name, mask in raw.observed.items() if name not in raw.values}  # the checks report them
+    draft = replace(raw, values={}, observed=masks, findings=list(raw.findings))
     signals = {signal.name: signal for signal in schema.signals}
     for name, values in raw.values.items():
         if name in signals:

@@ -11,7 +11,7 @@ An index of times becomes the column `time`; named levels of an index become col
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +19,11 @@ import numpy as np
 
 from worldline.data.base import Logs, ReadOptions, refuse
 from worldline.data.checks import arrays_of
-from worldline.data.formats.reading import (
-    FLAGS,
-    MASK_PREFIX,
-    TIMES,
-    EpisodeLogs,
-    RawEpisode,
-    converted,
-    draft_of_arrays,
-)
+from worldline.data.formats.importer import FileEpisode, episode_logs
+from worldline.data.formats.reading import UNREADABLE, EpisodeLogs, RawEpisode, converted, draft_of_arrays
 from worldline.data.formats.tables.columns import ColumnTable, table_of
 from worldline.data.formats.tables.layout import scan_tables
 from worldline.data.formats.tables.tables import TableLogs
-from worldline.data.infer import SchemaDraft, infer_schema, summarise
 from worldline.episode import Episode
 from worldline.errors import InputError, MissingExtraError
 from worldline.schema import Role, Schema
@@ -118,43 +110,25 @@ def _episode_logs(episodes: Sequence[Episode | Mapping[str, Any]], schema: Schem
 
     A mapping may also hold what an .npz file may: end flags, a seed, masks and times.
     """
-    files, draft, unclear = [f"episode {number}" for number in range(len(episodes))], SchemaDraft(), list[str]()
-    if schema is None:
-        arrays = {file: _signals(part) for file, part in zip(files, episodes, strict=True)}
-        seen = {file: {name: summarise(values) for name, values in part.items()} for file, part in arrays.items()}
-        whole, parts = [p for p in episodes if isinstance(p, Episode)], [p for p in episodes if isinstance(p, Mapping)]
-        roles = {name: role for episode in whole for role in Role for name in arrays_of(episode, role)}
-        gaps = [np.median(np.diff(part[name])) for part in parts for name in TIMES if name in part]
-        schema, unclear = infer_schema(seen, float(np.median(gaps)) if gaps else None, draft, roles=roles)
-    return EpisodeLogs(
-        schema,
-        unclear,
-        root=Path(),
-        files=files,
-        reader=lambda _: lambda number: _raw(episodes[number], number),
-        columns=draft.columns,
-    )
 
+    def read() -> Iterator[FileEpisode]:
+        for number, episode in enumerate(episodes):
+            try:
+                yield f"episode {number}", _raw(episode, number)
+            except UNREADABLE as error:
+                yield f"episode {number}", error
 
-def _signals(episode: Episode | Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays of signals."""
-    if isinstance(episode, Episode):
-        return {name: values for role in Role for name, values in arrays_of(episode, role).items()}
-    others = (*FLAGS, *TIMES, "seed")
-    return {
-        name: values
-        for name, values in episode.items()
-        if values.ndim and name not in others and not name.startswith(MASK_PREFIX)
-    }
+    return episode_logs(read, schema, Path())
 
 
 def _raw(episode: Episode | Mapping[str, Any], number: int) -> RawEpisode:
     if not isinstance(episode, Episode):
-        masks = {name: values.astype(np.bool_) for name, values in episode.items() if name.startswith(MASK_PREFIX)}
-        return draft_of_arrays({**episode, **masks}, {"episode": number}, fix=_ENDS)
+        return draft_of_arrays(episode, {"episode": number}, fix=_ENDS)
+    by_role = {role: arrays_of(episode, role) for role in Role}
     return RawEpisode(
         source={"episode": number},
-        values=_signals(episode),
+        values={name: values for arrays in by_role.values() for name, values in arrays.items()},
+        roles={name: role for role, arrays in by_role.items() for name in arrays},
         observed=dict(episode.observed),
         terminated=episode.terminated,
         truncated=episode.truncated,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
@@ -11,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tokenize import TokenError
-from typing import TypeVar
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from worldline.data.base import LoggedEpisode, Logs
 from worldline.data.checks import Finding, Severity, warning
 from worldline.data.conversion import steps_s, to_episode
+from worldline.data.infer import FOREIGN_ENDS as FOREIGN_ENDS
 from worldline.data.infer import Summary
 from worldline.data.roles import ColumnGuess
 from worldline.data.store import SCHEMA_FILE
@@ -43,8 +45,6 @@ UNKNOWN_FIX = "Actions and other inputs must be known. Repair the log, or end th
 FLAGS = ("terminated", "truncated")
 TIMES = ("time", "timestamp")
 MASK_PREFIX = "observed."
-FOREIGN_ENDS = ("done", "dones", "terminal", "terminals", "timeout", "timeouts")
-"""End flags of other tools, which do not distinguish terminated from truncated."""
 
 
 def filled(values: Array, known: NDArray[np.bool_]) -> Array:
@@ -236,9 +236,8 @@ class RawEpisode:
         Raises:
             DataError: a value of an action, exogenous signal or reward is missing.
         """
-        gone = (
-            np.isnan(values.reshape(len(values), -1)) if values.dtype.kind == "f" else np.zeros((len(values), 0), bool)
-        )
+        table = values.reshape(len(values), math.prod(values.shape[1:]))
+        gone = np.isnan(table) if values.dtype.kind == "f" else np.zeros((len(values), 0), bool)
         missing = np.asarray(gone.any(1))
         if signal.role is not Role.OBSERVATION and (steps := np.flatnonzero(missing).tolist()):
             problem = f"the value is missing ({len(steps)} steps)"
@@ -271,24 +270,49 @@ class RawEpisode:
         return LoggedEpisode(file=file, number=number, episode=episode, findings=findings, source=self.source)
 
 
-def draft_of_arrays(arrays: Mapping[str, Array], source: Metadata, *, fix: str) -> RawEpisode:
+class LazyArray:
+    """An array whose values are read when NumPy needs them.
+
+    Args:
+        shape: of the array.
+        dtype: of the array.
+        load: reads it.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], load: Callable[[], Array]) -> None:
+        self.shape, self.dtype, self.ndim, self._load = shape, dtype, len(shape), load
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        return self._load()
+
+
+def draft_of_arrays(arrays: Mapping[str, Any], source: Metadata, *, fix: str) -> RawEpisode:
     """Returns the draft of an episode in arrays by name, as the head of `worldline.data.formats.npz` describes them.
 
     Args:
-        arrays: signals, masks, end flags, times and the seed.
+        arrays: signals, masks, end flags, times, the seed, and scalars that are kept in the source.
         source: as in `LoggedEpisode`.
         fix: of an end flag that is set too early.
 
     Raises:
         DataError: an end flag is set before the last row.
     """
-    masks = {name.removeprefix(MASK_PREFIX): mask for name, mask in arrays.items() if name.startswith(MASK_PREFIX)}
-    draft = RawEpisode(source=source, values=dict(arrays), observed=masks)
+    draft = RawEpisode(source=dict(source))
     ends = {name: flag_at_end(arrays[name], name, fix=fix) for name in FLAGS if name in arrays}
     draft.end(ends.get("terminated"), ends.get("truncated"))
-    if "seed" in arrays and arrays["seed"].size == 1:
-        draft.seed = int(arrays["seed"].item())
-    draft.times = next((arrays[name].astype(np.float64) for name in TIMES if name in arrays), None)
+    for name, values in arrays.items():
+        if name.startswith(MASK_PREFIX):
+            draft.observed[name.removeprefix(MASK_PREFIX)] = values
+        elif name == "seed" and values.size == 1:
+            draft.seed = int(values.item())
+        elif name in TIMES and values.dtype.kind in "fiu" and values.ndim:
+            draft.times = values.astype(np.float64) if draft.times is None else draft.times
+        elif (
+            values.shape == () and isinstance(value := np.asarray(values).item(), str | int | float) and value == value
+        ):
+            draft.source |= {name: value} if name not in FLAGS else {}  # value != value: NaN
+        elif name not in FLAGS and name != "seed":
+            draft.values[name] = values
     return draft
 
 

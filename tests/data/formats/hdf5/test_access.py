@@ -27,13 +27,6 @@ def test_values_in_other_files_are_refused(tmp_path):
         read_rows(file["x"], 0, 4, "x")
 
 
-def test_a_size_that_the_file_cannot_hold_is_refused(tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_dataset("x", (1 << 40,), "f8", chunks=(1024,))[0] = 1
-    with opened(tmp_path / "a.h5") as file, pytest.raises(DataError, match=r"its values would take 8\.80 TB of memory"):
-        read_rows(file["x"], 0, 1 << 40)
-
-
 def test_only_the_chunks_that_are_read_must_be_there(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", (9, 4), ">f8", chunks=(2, 3))[2:6] = 5

@@ -70,21 +70,6 @@ def test_the_layout_is_that_of_version_3(tmp_path, schema, make_episode):
     assert json.loads(tasks.schema.metadata[b"pandas"])["index_columns"] == ["task"]
 
 
-def test_statistics_are_those_of_all_rows(tmp_path, schema, make_episode):
-    episodes = [make_episode(0, 3), make_episode(1, 5)]
-    export_lerobot(stored(tmp_path / "store", schema, episodes), tmp_path / "out")
-    stats = json.loads((tmp_path / "out/meta/stats.json").read_text())
-    position = np.concatenate([episode.observations["position"] for episode in episodes]).astype(np.float64)
-    camera = np.concatenate([episode.observations["camera"] for episode in episodes]) / 255
-    for found, values, shape in (
-        (stats["observation.position"], position, (2,)),
-        (stats["observation.images.camera"], camera.reshape(-1, 3), (3, 1, 1)),
-    ):
-        for name, function in (("min", np.min), ("max", np.max), ("mean", np.mean), ("std", np.std)):
-            np.testing.assert_allclose(found[name], function(values, axis=0).reshape(shape), atol=1e-9)
-        assert found["count"] == [10]
-
-
 def test_without_our_notes_it_is_a_plain_dataset(tmp_path, schema, make_episode):
     store = stored(tmp_path / "store", schema, [make_episode(0, 4)])
     export_lerobot(store, tmp_path / "out")
@@ -144,7 +129,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_by_a_failure(tmp_path, schem
     (tmp_path / "full").write_text("mine")
     with pytest.raises(InputError, match="exists"):
         export_lerobot(store, tmp_path / "full")
-    monkeypatch.setattr(lerobot_export, "_merge", lambda parts: 1 / 0)
+    monkeypatch.setattr(lerobot_export, "_write_meta", lambda *parts: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_lerobot(store, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "store"]

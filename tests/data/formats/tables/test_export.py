@@ -77,7 +77,8 @@ def test_an_import_of_a_table_gives_the_exported_episodes(
             rows = mask.astype(bool).reshape(-1, *[1] * (ours.observations[name].ndim - 1))
             np.copyto(theirs.observations[name], ours.observations[name], where=~rows)
         assert_equal(theirs, ours)
-        source = {**store.entry(number).source, "episode": number, "label": number // 3}
+        label = number // 3 if file.endswith(".csv") else str(number // 3)  # a CSV file holds digits as numbers
+        source = {**store.entry(number).source, "episode": number, "label": label}
         assert logged.source == source
 
 

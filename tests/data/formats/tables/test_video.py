@@ -126,7 +126,7 @@ def test_rows_before_the_video_show_its_first_frame_unobserved(tmp_path):
     _, (logged,) = read(tmp_path)
     assert frames_of(logged.episode) == [0, 0, 0, 1, 2]
     assert observed(logged.episode) == [False, False, True, True, True]
-    assert ["0 frames before the first row and 2 after" in f.problem for f in logged.findings] == [False, True]
+    assert len(logged.findings) == 1
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -161,7 +161,7 @@ def test_frames_by_number(tmp_path):
     assert "frame" not in {signal.name for signal in logs.schema.signals}
     assert logged.episode.step_s is not None  # two frames each
     np.testing.assert_allclose(logged.episode.step_s, 0.2, rtol=1e-6)
-    assert "1 frames before the first row and 0 after" in logged.findings[0].problem
+    assert logged.findings == ()
     write_rows(tmp_path / "run.csv", 5, frame_index=[8, 9, 10, "", 9])
     _, (logged,) = read(tmp_path)
     assert frames_of(logged.episode) == [8, 9, 9, 9, 9]

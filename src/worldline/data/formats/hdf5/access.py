@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from worldline.errors import DataError
 ENDINGS = (".h5", ".hdf5")
 MAX_TEXT_LENGTH = 4096
 """Maximum length of a text that is kept with an episode; excludes the XML of simulators."""
-_FIRST_TEXTS, _MORE_TEXTS = 16, 2048
-"""Rows of texts that are read at once: few until it is known that the texts are short."""
+_TEXT_ROWS = 256
+"""Rows of texts that are in memory at once."""
 
 Datasets = Mapping[str, h5py.Dataset]
 
@@ -152,14 +151,12 @@ def add_text(draft: RawEpisode, name: str, dataset: h5py.Dataset, start: int, st
         DataError: as in `read_rows`.
     """
     texts = set[str]()
-    edges = [start, *range(start + _FIRST_TEXTS, stop, _MORE_TEXTS), stop] if dataset.ndim == 1 else []
-    for first, end in pairwise(edges):
-        texts |= set(read_rows(dataset, first, end, name).tolist())
-        if len(texts) > 1 or any(len(text) > MAX_TEXT_LENGTH for text in texts):
-            texts.clear()
+    for first in range(start, stop if dataset.ndim == 1 else start, _TEXT_ROWS):
+        texts |= set(read_rows(dataset, first, min(stop, first + _TEXT_ROWS), name).tolist())
+        if len(texts) > 1:
             break
-    if texts:
-        draft.source[name] = texts.pop()
+    if len(texts) == 1 and len(text := texts.pop()) <= MAX_TEXT_LENGTH:
+        draft.source[name] = text
     else:
         problem = "the text is left out: it changes within the episode, is too long, or is not one per row"
         draft.warn(problem, f"Use one text of at most {MAX_TEXT_LENGTH} characters per episode.", signal=name)

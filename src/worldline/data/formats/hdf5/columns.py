@@ -1,6 +1,6 @@
-"""Importer and exporter of flat HDF5 files: one dataset per column, with the rows of all episodes in sequence.
+"""Importer of flat HDF5 files: one dataset per column, with the rows of all episodes in sequence.
 
-This is the layout of stable-worldmodel: `ep_len` and `ep_offset` (one of them suffices), and one dataset per column
+This is the layout of stable-worldmodel: `ep_len`, perhaps `ep_offset`, and one dataset per column
 with one row per observation. An episode of N rows has N observations and N - 1 steps:
 
     observation         Row t is observation t.
@@ -10,21 +10,16 @@ with one row per observation. An episode of N rows has N observations and N - 1 
     terminated,         Set in the last row, if at all.
     truncated
 
-A column is read with the other alignment if all rows that would be left out hold numbers and all rows at the other
-end are NaN. Roles follow from names (see `data/infer.py`) unless a schema sets them.
+Files with another alignment have NaN in a row that belongs to a step, which is an error. Roles follow from names (see
+`data/infer.py`) unless a schema sets them.
 
 A file may also hold `observed.<signal>` (bool rows), `time` or `timestamp` (seconds) and `seed`. Numbers of episodes
-(`id`, `ep_idx`, `episode_idx`, ...) and of steps (`step_idx`, ...) must agree with the lengths.
-
-`export_hdf5` stores additional data where other readers ignore it. The schema is an attribute of the file. Seed and
-source of each episode are attributes of `ep_len`. Masks and step durations are the columns `observed.<signal>` and
-`step_s`. All values have checksums.
+(`ep_idx`, `episode_idx`, ...) must agree with the lengths.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from math import prod
@@ -35,19 +30,22 @@ import numpy as np
 
 from worldline.config import from_json
 from worldline.data.base import ReadOptions, refuse, schema_beside
-from worldline.data.checks import arrays_of
-from worldline.data.draft_folder import drafted
-from worldline.data.exporting import SCHEMA_ATTRIBUTE, create_dataset, new_hdf5, note_of
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.access import is_numeric, read_rows
-from worldline.data.formats.hdf5.rows import STEP_S, Hdf5Rows, add_metadata, shift_of, step_s_of, usual_shift
+from worldline.data.formats.hdf5.rows import (
+    EPISODE_ATTRIBUTE,
+    SCHEMA_ATTRIBUTE,
+    Hdf5Rows,
+    add_metadata,
+    step_s_of,
+    usual_shift,
+)
 from worldline.data.formats.reading import (
     FLAGS,
     FOREIGN_ENDS,
     MASK_PREFIX,
     TIMES,
     UNREADABLE,
-    Array,
     EpisodeLogs,
     RawEpisode,
     ReadEpisode,
@@ -58,13 +56,14 @@ from worldline.data.formats.reading import (
 from worldline.data.infer import NO_ACTION, SchemaDraft, Summary, summarise
 from worldline.data.role_names import role_of_input
 from worldline.data.roles import guess_role
-from worldline.data.store import Store
-from worldline.episode import Episode
-from worldline.errors import DataError, InputError
+from worldline.errors import DataError
 from worldline.schema import Role, Schema
 
-EPISODE_ATTRIBUTE = "worldline_{}"
 _BLOCK_BYTES = 1 << 23
+_ALIGNED = (
+    "Assumed that row t of actions leads from observation t to t+1, and row t+1 of rewards holds the reward of this "
+    "step. The last action and the first reward of each episode are left out."
+)
 
 
 class Hdf5Logs(EpisodeLogs):
@@ -92,28 +91,24 @@ class Hdf5Logs(EpisodeLogs):
                 names = {signal.name for signal in schema.signals}
                 if left := [name for name in rows.columns if name not in names and not rows.is_metadata(name)]:
                     unclear = [f"Not read, because the schema has no such signals: {', '.join(left)}."]
-            shifts: dict[str, int] = {}
-            for signal in (s for s in schema.signals if s.role is not Role.OBSERVATION and s.name in rows.columns):
-                known = usual_shift(signal.role), ""
-                shifts[signal.name], doubt = shift_of(rows, signal.name, signal.role) if embedded is None else known
-                unclear += [f"{signal.name}: {doubt}"] if doubt else []
+            if embedded is None:
+                unclear.append(_ALIGNED)
             if links := [name for name in file if isinstance(file.get(name, getlink=True), h5py.ExternalLink)]:
                 unclear.append(f"Not read, because they are links to other files: {', '.join(links)}.")
 
         def reader(stack: ExitStack) -> ReadEpisode:
-            return partial(_read_episode, Hdf5Rows(stack.enter_context(access.opened(path)), path), schema, shifts)
+            return partial(_read_episode, Hdf5Rows(stack.enter_context(access.opened(path)), path), schema)
 
         files = [path.name] * len(rows.lengths)
         return cls(schema, unclear, root=path.parent, files=files, reader=reader, columns=draft.columns)
 
 
-def _read_episode(rows: Hdf5Rows, schema: Schema, shifts: Mapping[str, int], number: int) -> RawEpisode:
+def _read_episode(rows: Hdf5Rows, schema: Schema, number: int) -> RawEpisode:
     """Reads an episode.
 
     Args:
         rows: of the open file.
         schema: of every episode.
-        shifts: result of `shift_of` for each action, exogenous signal and reward.
         number: of the episode.
     """
     num_rows, draft = int(rows.lengths[number]), RawEpisode()
@@ -122,7 +117,7 @@ def _read_episode(rows: Hdf5Rows, schema: Schema, shifts: Mapping[str, int], num
     for signal in (signal for signal in schema.signals if signal.name in rows.columns):
         name, mask = signal.name, None
         if signal.role is not Role.OBSERVATION:
-            draft.add(signal, rows.read(name, number, shift=shifts[name], num=num_rows - 1))
+            draft.add(signal, rows.read(name, number, shift=usual_shift(signal.role), num=num_rows - 1))
             continue
         if (column := MASK_PREFIX + name) in rows.columns:
             mask = rows.read(column, number).reshape(num_rows).astype(np.bool_)
@@ -198,57 +193,3 @@ def _step_s(rows: Hdf5Rows, draft: SchemaDraft) -> float | None:
                 return draft.usual_step(name, gaps)
     draft.note("The step duration is not in the logs (no column is named time): step_s is left empty.")
     return None
-
-
-def export_hdf5(store: Store, destination: Path) -> None:
-    """Writes the store as one HDF5 file that stable-worldmodel can read.
-
-    A store with one action signal also gets a link `action` to it, because stable-worldmodel expects that name.
-
-    Args:
-        store: to write.
-        destination: a new file that ends in .h5 or .hdf5.
-
-    Raises:
-        InputError: the file exists, has another suffix, or a signal has a reserved name.
-    """
-    if destination.suffix not in access.ENDINGS:
-        raise InputError(f"{destination} does not end in {' or '.join(access.ENDINGS)}. Rename it.")
-    schema = store.schema
-    for name in (signal.name for signal in schema.signals):
-        if name in ("ep_len", "ep_offset", STEP_S, *FLAGS) or name.startswith(MASK_PREFIX):
-            raise InputError(f"signal {name!r}: the HDF5 layout reserves this name. Rename the signal.")
-    lengths = store.num_steps + 1
-    with drafted(destination) as draft, new_hdf5(draft, schema) as file:
-        create_dataset(file, "ep_len", lengths.astype(np.int32), len(store))
-        create_dataset(file, "ep_offset", (np.cumsum(lengths) - lengths).astype(np.int64), len(store))
-        if len(schema.actions) == 1 and "action" not in [signal.name for signal in schema.signals]:
-            file["action"] = h5py.SoftLink(f"/{schema.actions[0].name}")
-        has_missing, has_step_s, start = store.has_missing(), store.has_step_s(), 0
-        for number in range(len(store)):
-            for name, values in _columns(store.verify(number), schema, has_missing, has_step_s).items():
-                if name not in file:
-                    create_dataset(file, name, values[:0], int(lengths.sum()))
-                file[name][start : start + len(values)] = values
-            file["ep_len"].attrs[EPISODE_ATTRIBUTE.format(number)] = note_of(store.entry(number))
-            start += int(lengths[number])
-
-
-def _columns(episode: Episode, schema: Schema, has_missing: bool, has_step_s: bool) -> dict[str, Array]:
-    """Returns the rows of an episode in each column; rows without a step get NaN, -1 or 0, by dtype."""
-    rows = episode.num_steps + 1
-    columns: dict[str, Array] = {}
-    for signal in schema.signals:
-        values = arrays_of(episode, signal.role)[signal.name]
-        if signal.role is not Role.OBSERVATION:
-            beyond = np.full((1, *signal.shape), {"f": np.nan, "i": -1, "u": 0}[values.dtype.kind], values.dtype)
-            values = np.concatenate([beyond, values] if usual_shift(signal.role) else [values, beyond])
-        elif has_missing:
-            columns[MASK_PREFIX + signal.name] = episode.mask(signal.name)
-        columns[signal.name] = values
-    if has_step_s:
-        own = episode.step_s if episode.step_s is not None else np.full(rows - 1, np.nan, np.float32)
-        columns[STEP_S] = np.append(own, np.float32(np.nan))
-    for name, is_set in zip(FLAGS, (episode.terminated, episode.truncated), strict=True):
-        columns[name] = np.arange(rows) == (rows - 1 if is_set else -1)
-    return columns

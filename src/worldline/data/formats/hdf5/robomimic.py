@@ -99,10 +99,10 @@ class _Demo:
         datasets = access.arrays_in(file["data"][name], path)
         if "actions" not in datasets or not is_numeric(datasets["actions"]):
             raise DataError("the demo has no actions", fix="Add a dataset `actions`, or leave the demo out.")
-        others = {n: d for n, d in datasets.items() if not n.startswith((_OBS, _NEXT))}
-        self.obs, self.following = _named(datasets, _OBS, others), _named(datasets, _NEXT, others)
-        """Observations and next observations."""
-        self.arrays = others | self.obs
+        self.obs = {n.removeprefix(_OBS): d for n, d in datasets.items() if n.startswith(_OBS)}
+        self.following = {n.removeprefix(_NEXT): d for n, d in datasets.items() if n.startswith(_NEXT)}
+        """Next observations."""
+        self.arrays = {n: d for n, d in datasets.items() if not n.startswith((_OBS, _NEXT))} | self.obs
         """All datasets except the next observations."""
         self.metadata, self.num_samples = attributes(file["data"][name]), len(datasets["actions"])
         self.num_steps = self.num_samples - (not self.following)
@@ -125,16 +125,8 @@ class _Demo:
         if name not in self.following or not self.num_samples:
             return values
         last = access.read_rows(self.following[name], self.num_samples - 1, self.num_samples, name)
-        if last.shape[1:] != values.shape[1:] or last.dtype != values.dtype:
-            problem = f"next_obs is {last.dtype} of shape {last.shape}, obs is {values.dtype} of shape {values.shape}"
-            raise DataError(problem, fix="Write both with the same dtype and shape.", signal=name)
-        return np.concatenate([values, last])
-
-
-def _named(datasets: Datasets, prefix: str, others: Datasets) -> dict[str, h5py.Dataset]:
-    """Returns datasets without their prefix, unless another one has this name."""
-    names = {name: name.removeprefix(prefix) for name in datasets if name.startswith(prefix)}
-    return {_OBS + short if short in others else short: datasets[name] for name, short in names.items()}
+        with converted("obs and next_obs have different shapes", signal=name):
+            return np.concatenate([values, last])
 
 
 def _read_demo(
@@ -215,13 +207,11 @@ def _infer(file: h5py.File, names: Sequence[str], metadata: Metadata, path: Path
 
 def _doubts_of_rows(demo: _Demo, schema: Schema) -> list[str]:
     """Returns sentences on how rows become steps, and on datasets that are left out."""
-    observations = [signal.name for signal in schema.observations if signal.name in demo.arrays]
-    left = sorted(set(demo.arrays) - {signal.name for signal in schema.signals})
-    partial_names = [name for name in observations if demo.following and name not in demo.following]
-    sentences = {
-        "There is no next_obs: the last action of each demo has no outcome and is left out.": not demo.following,
-        f"Left out, because the schema has no such signals: {', '.join(left)}.": left,
-        "All episodes count as truncated, because end flags also mark success.": True,
-        f"{', '.join(partial_names)}: not in next_obs, so it is missing after the last action.": partial_names,
-    }
-    return [sentence for sentence, applies in sentences.items() if applies]
+    sentences = ["All episodes count as truncated, because end flags also mark success."]
+    if not demo.following:
+        sentences.append("There is no next_obs: the last action of each demo has no outcome and is left out.")
+    elif lacking := [s.name for s in schema.observations if s.name in demo.arrays and s.name not in demo.following]:
+        sentences.append(f"{', '.join(lacking)}: not in next_obs, so it is missing after the last action.")
+    if left := sorted(set(demo.arrays) - {signal.name for signal in schema.signals}):
+        sentences.append(f"Left out, because the schema has no such signals: {', '.join(left)}.")
+    return sentences

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 
@@ -14,18 +13,16 @@ from numpy.typing import NDArray
 from worldline.data.array_size import MAX_ROWS, check_entries, check_episodes
 from worldline.data.conversion import steps_s
 from worldline.data.formats.hdf5.access import Datasets, add_text, arrays_in, is_numeric, is_text, read_rows
-from worldline.data.formats.reading import FLAGS, MASK_PREFIX, TIMES, UNREADABLE, Array, RawEpisode
+from worldline.data.formats.reading import FLAGS, MASK_PREFIX, TIMES, Array, RawEpisode
 from worldline.errors import DataError
 from worldline.schema import Role
 
-STEP_S = "step_s"
+STEP_S, SCHEMA_ATTRIBUTE, EPISODE_ATTRIBUTE = "step_s", "worldline_schema", "worldline_{}"
 _LENGTHS = ("ep_len", "ep_lens", "episode_len", "episode_length", "episode_lengths")
 _OFFSETS = ("ep_offset", "ep_offsets", "episode_offset", "episode_offsets")
 _EPISODE_IDS = ("id", "ep_idx", "ep_id", "episode", "episode_id", "episode_idx", "episode_index", "seed")
 _STEP_IDS = ("step_idx", "step_id", "step_index", "frame_index")
 _MAY_VARY = ("id", "seed")  # some files use these names for other data
-_LOOKED_AT = 32
-"""The first episodes, whose first and last rows are compared."""
 
 
 class Hdf5Rows:
@@ -36,38 +33,32 @@ class Hdf5Rows:
         path: its path.
 
     Raises:
-        DataError: there are neither lengths nor offsets, or they contradict each other or the columns.
+        DataError: there are no lengths, or offsets contradict them.
     """
 
     def __init__(self, file: h5py.File, path: Path) -> None:
         datasets, self.path = arrays_in(file, path), path
-        names = [next((name for name in kind if name in datasets), "") for kind in (_LENGTHS, _OFFSETS)]
-        if not any(names):
-            problem = f"it has neither lengths nor offsets of episodes (datasets: {', '.join(list(datasets)[:20])})"
+        index, offset = (next((name for name in names if name in datasets), "") for names in (_LENGTHS, _OFFSETS))
+        if not index:
+            problem = f"it has no lengths of episodes (datasets: {', '.join(list(datasets)[:20])})"
             raise DataError(problem, fix=f"Add a dataset {_LENGTHS[0]} with the number of rows per episode.", file=path)
-        self.columns: Datasets = {name: dataset for name, dataset in datasets.items() if name not in names}
-        self.index = datasets[names[0] or names[1]]
-        """The dataset with the lengths, else with the offsets."""
-        lengths, offsets = (_counts(datasets[name], name, path) if name else None for name in names)
-        if lengths is None:  # from the offsets, and the usual number of rows of a column
-            sizes = [len(column) for column in self.columns.values() if len(column.shape or ())]
-            ends = np.append(_counts(self.index, names[1], path), max(set(sizes), key=sizes.count, default=0))
-            ends = ends[:-1] if len(ends) > 2 and ends[-2] == ends[-1] else ends  # offsets may end with the last row
-            offsets, lengths = ends[:-1], np.diff(ends)
-        self.lengths = lengths
+        self.columns: Datasets = {name: data for name, data in datasets.items() if name not in (index, offset)}
+        self.index = datasets[index]
+        """The dataset with the lengths."""
+        self.lengths = _counts(self.index, index, path)
         """[episodes] number of rows."""
-        self.starts = np.cumsum(lengths) - lengths
+        self.starts = np.cumsum(self.lengths) - self.lengths
         """[episodes] first row."""
-        self.num_rows = int(lengths.sum())
-        offsets = self.starts if offsets is None else offsets
-        fix = "Correct lengths or offsets, or leave one out."
-        if len(offsets) != len(lengths):
-            problem = f"the file has {len(lengths)} lengths of episodes and {len(offsets)} offsets"
-            raise DataError(problem, fix=fix, file=path)
-        if wrong := np.flatnonzero((lengths < 0) | (lengths > MAX_ROWS) | (offsets != self.starts)).tolist():
-            problem = f"its length is {lengths[wrong[0]]} and its offset is {offsets[wrong[0]]}"
+        self.num_rows = int(self.lengths.sum())
+        offsets = _counts(datasets[offset], offset, path) if offset else self.starts
+        if len(offsets) != len(self.lengths):
+            problem = f"the file has {len(self.lengths)} lengths of episodes and {len(offsets)} offsets"
+            raise DataError(problem, fix="Leave out the offsets.", file=path)
+        is_wrong = (self.lengths < 0) | (self.lengths > MAX_ROWS) | (offsets != self.starts)
+        if wrong := np.flatnonzero(is_wrong).tolist():
+            problem = f"its length is {self.lengths[wrong[0]]} and its offset is {offsets[wrong[0]]}"
             problem += f", but the episodes before it have {self.starts[wrong[0]]} rows in total"
-            raise DataError(problem, fix=fix, file=path, episode=wrong[0])
+            raise DataError(problem, fix="Correct them, or leave out the offsets.", file=path, episode=wrong[0])
         check_entries(self.num_rows, "rows", MAX_ROWS, file=path)
 
     def read(self, name: str, number: int, *, shift: int = 0, num: int | None = None) -> Array:
@@ -117,31 +108,6 @@ def usual_shift(role: Role) -> int:
     return 1 if role is Role.REWARD else 0
 
 
-def shift_of(rows: Hdf5Rows, name: str, role: Role) -> tuple[int, str]:
-    """Returns the offset (0 or 1) from a step to its row, and the assumption to print after the column's name.
-
-    Args:
-        rows: of the file; its first `_LOOKED_AT` episodes are checked.
-        name: of the column of an action, exogenous signal or reward.
-        role: its role.
-    """
-    dataset, usual = rows.columns[name], usual_shift(role)
-    assumed = [
-        "assumed that its row t leads from observation t to t+1; the last row of each episode is left out",
-        "assumed that its row t belongs to the step to observation t; the first row of each episode is left out",
-    ]
-    # By the shift: the row that it leaves out, of each episode that is checked.
-    long = np.flatnonzero(rows.lengths > 1)[:_LOOKED_AT]
-    left_out = ((rows.starts + rows.lengths - 1)[long].tolist(), rows.starts[long].tolist())
-    nans: tuple[list[bool], ...] = ([False], [False])
-    if dataset.dtype.kind == "f" and len(long):
-        with suppress(*UNREADABLE):  # `read` reports it
-            nans = tuple([bool(np.isnan(read_rows(dataset, row, row + 1)).all()) for row in end] for end in left_out)
-    if all(nans[1 - usual]) and not any(nans[usual]):
-        return 1 - usual, f"{assumed[1 - usual]}, because it is NaN there and not at the other end."
-    return usual, "" if all(nans[usual]) else f"{assumed[usual]}."
-
-
 def step_s_of(rows: Hdf5Rows, number: int, step_s: float | None) -> NDArray[np.float32] | None:
     """Returns the seconds of each step of an episode; None if all steps take the usual time.
 
@@ -173,21 +139,17 @@ def add_metadata(draft: RawEpisode, rows: Hdf5Rows, number: int, signals: Collec
         DataError: the rows contradict the lengths of the episodes, or cannot be read.
     """
     for name, dataset in rows.columns.items():
-        if name in signals or name in (*FLAGS, *TIMES, STEP_S):
+        if name in signals or name in (*FLAGS, *TIMES, *_STEP_IDS, STEP_S):
             continue
         start = int(rows.starts[number])
         if is_text(dataset):
             add_text(draft, name, dataset, start, start + int(rows.lengths[number]))
-        elif name in (*_EPISODE_IDS, *_STEP_IDS) and _holds_ids(dataset):
-            gaps = np.diff(ids := rows.read(name, number).reshape(-1).astype(np.int64))
-            is_step = name in _STEP_IDS
-            wrong = np.flatnonzero((gaps != gaps[0]) | (gaps < 1) if is_step else gaps != 0).tolist()
-            if wrong and name not in _MAY_VARY:
-                problem = f"{name} goes from {ids[wrong[0]]} to {ids[wrong[0] + 1]} within one episode"
-                raise DataError(problem, fix=f"Correct the lengths, or leave {name} out.", step=wrong[0])
-            if not wrong and not is_step:
-                draft.source[name] = int(ids[0])
+        elif name in _EPISODE_IDS and _holds_ids(dataset):
+            ids = np.unique(rows.read(name, number)).tolist()
+            if len(ids) > 1 and name not in _MAY_VARY:
+                problem = f"{name} goes from {ids[0]} to {ids[-1]} within one episode"
+                raise DataError(problem, fix=f"Correct the lengths, or leave {name} out.")
+            draft.source |= {name: int(ids[0])} if len(ids) == 1 else {}
         elif rows.is_of_episodes(name):
             value = read_rows(dataset, number, number + 1, name)[0].item()
-            if np.isfinite(value):
-                draft.source[name] = value
+            draft.source |= {name: value} if np.isfinite(value) else {}

@@ -60,7 +60,8 @@ def export_lerobot(store: Store, destination: Path) -> None:
     columns, fps = _columns(store.schema), _fps(store.schema)
     with drafted(destination) as draft:
         (draft / "meta").mkdir(parents=True)
-        _Export(draft, columns, fps).write(store)
+        tasks, num_rows = _write_episodes(draft, store, columns, fps)
+        _write_meta(draft, store, columns, fps, tasks, num_rows)
 
 
 def _fps(schema: Schema) -> int | float:
@@ -126,100 +127,77 @@ def _key(signal: Signal, schema: Schema) -> str:
     return prefix.rstrip(".") if is_alone else prefix + name
 
 
-class _Export:
-    """Writes a dataset, episode by episode.
+def _rows(columns: Sequence[_Column], episode: Episode, defaults: Mapping[str, Array]) -> pa.Table:
+    """Returns the rows of an episode; the last of T inputs is repeated."""
+    steps = np.minimum(np.arange(episode.num_steps + 1), episode.num_steps - 1)
+    cells: dict[str, Any] = dict(defaults)
+    for column in columns:
+        values = arrays_of(episode, column.signal.role)[column.signal.name]
+        cells[column.key] = column.cells(values if column.signal.role is Role.OBSERVATION else values[steps])
+    return pa.table(cells)
 
-    Args:
-        root: a folder with a sub-folder `meta`.
-        columns: one per signal.
-        fps: rows per second.
-    """
 
-    def __init__(self, root: Path, columns: Sequence[_Column], fps: int | float) -> None:
-        self._root, self._columns, self._fps = root, columns, fps
-        self._tasks: dict[str, int] = {}
-        self._episodes: list[dict[str, Any]] = []
-        self._num_rows = 0
-
-    def write(self, store: Store) -> None:
-        """Writes all episodes and the metadata."""
-        statistics: list[dict[str, dict[str, Array]]] = []
-        for number in range(len(store)):
-            episode, entry = store.verify(number), store.entry(number)
-            arrays = self._rows(episode, number, self._tasks.setdefault(_task(entry), len(self._tasks)))
-            place = {"chunk_index": number // _FILES_A_CHUNK, "file_index": number % _FILES_A_CHUNK}
-            cells = {column.key: column.cells(arrays[column.key]) for column in self._columns}
-            _write(self._root / "data" / _PATTERN.format(**place), pa.table(arrays | cells))
-            statistics.append({key: _statistics(values) for key, values in arrays.items()})
-            rows = {"from": self._num_rows, "to": self._num_rows + len(arrays["index"])}
-            self._episodes.append(
-                {
-                    "episode_index": number,
-                    "tasks": [_task(entry)],
-                    "length": len(arrays["index"]),
-                    **{f"data/{name}": value for name, value in place.items()},
-                    **{f"dataset_{end}_index": row for end, row in rows.items()},
-                    "meta/episodes/chunk_index": 0,
-                    "meta/episodes/file_index": 0,
-                    NOTE: msgspec.json.encode(_note(episode, entry)).decode(),
-                    **{
-                        f"stats/{key}/{name}": values.tolist()
-                        for key, figures in statistics[-1].items()
-                        for name, values in figures.items()
-                    },
-                }
-            )
-            self._num_rows = rows["to"]
-        self._write_meta(store, statistics)
-
-    def _rows(self, episode: Episode, number: int, task: int) -> dict[str, Array]:
-        """Returns every column [T+1, *shape]; the last of T inputs is repeated."""
-        rows = np.arange(episode.num_steps + 1)
-        steps = np.minimum(rows, episode.num_steps - 1)
-        arrays: dict[str, Array] = {}
-        for column in self._columns:
-            values = arrays_of(episode, column.signal.role)[column.signal.name]
-            arrays[column.key] = values if column.signal.role is Role.OBSERVATION else values[steps]
-        return arrays | {
-            "timestamp": (rows / self._fps).astype(np.float32),
+def _write_episodes(root: Path, store: Store, columns: Sequence[_Column], fps: float) -> tuple[dict[str, int], int]:
+    """Writes all episodes and their list; returns the tasks and the number of rows."""
+    tasks, listed, num_rows = dict[str, int](), list[dict[str, Any]](), 0
+    for number in range(len(store)):
+        episode, entry = store.verify(number), store.entry(number)
+        task, rows = _task(entry), np.arange(episode.num_steps + 1)
+        defaults: dict[str, Array] = {
+            "timestamp": (rows / fps).astype(np.float32),
             "frame_index": rows,
             "episode_index": np.full(len(rows), number),
-            "index": rows + self._num_rows,
-            "task_index": np.full(len(rows), task),
+            "index": rows + num_rows,
+            "task_index": np.full(len(rows), tasks.setdefault(task, len(tasks))),
         }
-
-    def _write_meta(self, store: Store, statistics: Sequence[Mapping[str, Mapping[str, Array]]]) -> None:
-        """Writes the metadata, which is complete only after all episodes."""
-        features = {column.key: column.feature for column in self._columns}
-        features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in _DEFAULTS.items()}
-        info = {
-            "codebase_version": "v3.0",
-            "robot_type": None,
-            "total_episodes": len(self._episodes),
-            "total_frames": self._num_rows,
-            "total_tasks": len(self._tasks),
-            "chunks_size": _FILES_A_CHUNK,
-            "data_files_size_in_mb": 100,
-            "video_files_size_in_mb": 200,
-            "fps": self._fps,
-            "splits": {"train": f"0:{len(self._episodes)}"},
-            "data_path": f"data/{_PATTERN}",
-            "video_path": None,
-            "features": features,
-        }
-        stats = {key: _merge([figures[key] for figures in statistics]) for key in statistics[0]}
-        own = {"signals": {column.key: column.signal.name for column in self._columns}}
-        for file, content in ((INFO_FILE, info), ("meta/stats.json", stats), (OWN_FILE, own)):
-            text = json.dumps(content, indent=4, ensure_ascii=False, default=np.ndarray.tolist)
-            (self._root / file).write_text(text, "utf-8")
-        (self._root / SCHEMA_FILE).write_text(to_json(store.schema), "utf-8")
-        # The lerobot package expects the texts as the index of pandas.
-        tasks = pd.DataFrame(
-            {"task_index": list(self._tasks.values())}, pd.Index(list(self._tasks), dtype=object, name="task")
+        place = {"chunk_index": number // _FILES_A_CHUNK, "file_index": number % _FILES_A_CHUNK}
+        _write(root / "data" / _PATTERN.format(**place), _rows(columns, episode, defaults))
+        listed.append(
+            {
+                "episode_index": number,
+                "tasks": [task],
+                "length": len(rows),
+                **{f"data/{name}": value for name, value in place.items()},
+                "dataset_from_index": num_rows,
+                "dataset_to_index": num_rows + len(rows),
+                "meta/episodes/chunk_index": 0,
+                "meta/episodes/file_index": 0,
+                NOTE: msgspec.json.encode(_note(episode, entry)).decode(),
+            }
         )
-        _write(self._root / TASKS_FILE, pa.Table.from_pandas(tasks))
-        episodes = pa.Table.from_pylist(self._episodes)
-        _write(self._root / EPISODES_FOLDER / _PATTERN.format(chunk_index=0, file_index=0), episodes)
+        num_rows += len(rows)
+    _write(root / EPISODES_FOLDER / _PATTERN.format(chunk_index=0, file_index=0), pa.Table.from_pylist(listed))
+    return tasks, num_rows
+
+
+def _write_meta(
+    root: Path, store: Store, columns: Sequence[_Column], fps: float, tasks: Mapping[str, int], num_rows: int
+) -> None:
+    """Writes the metadata of all episodes."""
+    features = {column.key: column.feature for column in columns}
+    features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in _DEFAULTS.items()}
+    info = {
+        "codebase_version": "v3.0",
+        "robot_type": None,
+        "total_episodes": len(store),
+        "total_frames": num_rows,
+        "total_tasks": len(tasks),
+        "chunks_size": _FILES_A_CHUNK,
+        "data_files_size_in_mb": 100,
+        "video_files_size_in_mb": 200,
+        "fps": fps,
+        "splits": {"train": f"0:{len(store)}"},
+        "data_path": f"data/{_PATTERN}",
+        "video_path": None,
+        "features": features,
+    }
+    own = {"signals": {column.key: column.signal.name for column in columns}}
+    for file, content in ((INFO_FILE, info), (OWN_FILE, own)):
+        (root / file).write_text(json.dumps(content, indent=4, ensure_ascii=False), "utf-8")
+    (root / SCHEMA_FILE).write_text(to_json(store.schema), "utf-8")
+    # The lerobot package expects the texts as the index of pandas.
+    index = pd.Index(list(tasks), dtype=object, name="task")
+    _write(root / TASKS_FILE, pa.Table.from_pandas(pd.DataFrame({"task_index": list(tasks.values())}, index)))
 
 
 def _note(episode: Episode, entry: Entry) -> EpisodeNote:
@@ -231,28 +209,6 @@ def _note(episode: Episode, entry: Entry) -> EpisodeNote:
         observed={name: mask.tolist() for name, mask in episode.observed.items()},
         source=dict(entry.source),
     )
-
-
-def _statistics(values: Array) -> dict[str, Array]:
-    """Returns statistics of [rows, *shape] by their names in the format.
-
-    Those of images (uint8, channels last) have shape [channels, 1, 1] and are of values from 0 to 1.
-    """
-    is_image = values.dtype == np.uint8 and values.ndim == 4
-    size = values.shape[-1] if is_image else max(1, values[:1].size)
-    table = values.reshape(-1, size).astype(np.float64) / (255 if is_image else 1)
-    figures = {"min": table.min(0), "max": table.max(0), "mean": table.mean(0), "std": table.std(0)}
-    shape = (size, 1, 1) if is_image else (size,)
-    return {**{name: values.reshape(shape) for name, values in figures.items()}, "count": np.array([len(values)])}
-
-
-def _merge(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Combines statistics of parts into those of all rows."""
-    low, high, means, stds, counts = (np.stack([part[name] for part in parts]) for name in parts[0])
-    weights = counts[:, 0] / counts.sum()
-    mean = np.tensordot(weights, means, 1)
-    std = np.sqrt(np.tensordot(weights, stds**2 + (means - mean) ** 2, 1))
-    return {"min": low.min(0), "max": high.max(0), "mean": mean, "std": std, "count": counts.sum(0)}
 
 
 def _task(entry: Entry) -> str:

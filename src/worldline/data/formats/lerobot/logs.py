@@ -96,7 +96,7 @@ class _EpisodeReader:
         note = None if entry.note is None else msgspec.json.decode(entry.note, type=EpisodeNote)
         _check_times(piece, self._fps)
         draft = RawEpisode(source=source_of(entry.data, entry.episode_index, note.source if note else {}))
-        self._add_texts(draft, piece, entry)
+        draft.source |= self._task(piece, entry)
         for signal, key in self._signals:
             keep = piece.length - (signal.role is not Role.OBSERVATION)
             feature = self._metadata.features[key]
@@ -114,31 +114,21 @@ class _EpisodeReader:
         draft.observed = {name: np.array(mask) for name, mask in note.observed.items() if name in draft.values}
         return draft
 
-    def _add_texts(self, draft: RawEpisode, piece: RowRange, entry: EpisodeEntry) -> None:
-        """Adds the task and constant texts to the source, and a warning for texts that change."""
-        known = self._metadata.tasks
+    def _task(self, piece: RowRange, entry: EpisodeEntry) -> dict[str, str]:
+        """The description of the task, if there is one."""
         tasks = [entry.tasks] if isinstance(entry.tasks, str) else entry.tasks or []
         if not tasks and "task_index" in piece.rows.names:
             indices = dict.fromkeys(piece.known("task_index", "iu").tolist())
-            tasks = [known[index] for index in indices if index in known]
-        if task := "; ".join(text for text in tasks if text):
-            draft.source["task"] = task
-        for key in (key for key, feature in self._metadata.features.items() if feature.dtype == "string"):
-            texts = piece.column(key).unique().to_pylist()
-            if len(texts) == 1 and isinstance(text := texts[0], str):
-                draft.source[f"{key}.text" if key in draft.source else key] = text
-            else:
-                problem = f"the text changes within the episode ({len(texts)} values) and is left out"
-                draft.warn(problem, "To use it as a signal, encode it as numbers.", signal=key)
+            tasks = [self._metadata.tasks[index] for index in indices if index in self._metadata.tasks]
+        task = "; ".join(text for text in tasks if text)
+        return {"task": task} if task else {}
 
     def _frames(self, entry: EpisodeEntry, key: str, signal: str) -> Array:
         """Returns one frame per row, each at the time of its row."""
         video, frame_s, num_rows = entry.videos[key], 1 / self._fps, entry.length
         error = partial(DataError, fix=_FRAMES_FIX, file=video.file, signal=signal)
         first_s, stop_s = -math.inf, math.inf
-        if video.length_s is not None:
-            if not abs(video.length_s - num_rows * frame_s) <= frame_s / 2:
-                raise error(f"the list has {video.length_s / frame_s:.1f} video frames for {num_rows} rows")
+        if video.is_shared:
             first_s, stop_s = video.start_s - frame_s / 2, video.start_s + (num_rows - 0.5) * frame_s
         values: Array | None = None
         row = 0
@@ -173,11 +163,8 @@ class _EpisodeReader:
 
 
 def _check_times(piece: RowRange, fps: float) -> None:
-    """Raises unless the rows are the frames 0, 1, 2, ... of the episode, each at its time."""
-    expected, numbers = np.arange(piece.length), piece.known("frame_index", "iu")
-    if wrong := np.flatnonzero(numbers != expected).tolist():
-        fix = "Restore the rows; they are missing, repeated or out of order."
-        raise piece.rows.error(f"expected frame_index {wrong[0]}, got {numbers[wrong[0]]}", fix=fix, step=wrong[0])
+    """Raises unless each row is at its time."""
+    expected = np.arange(piece.length)
     times = piece.known("timestamp").astype(np.float64)
     if wrong := np.flatnonzero(~(np.abs(times - expected / fps) <= 0.5 / fps)).tolist():
         due = f"at {fps:g} rows per second it should be {wrong[0] / fps:.6g} s"
@@ -264,7 +251,7 @@ def _assumptions(metadata: LeRobotMetadata, schema: Schema) -> list[str]:
     for key, feature in metadata.features.items():
         if key in ENDS and not metadata.is_own:
             notes.append(f"{key}: used as the end of the episode ({ENDS[key]}) if it is set at the last kept action.")
-        elif feature.dtype != "string" and (name := metadata.signal(key)) not in names and key not in BOOKKEEPING:
+        elif (name := metadata.signal(key)) not in names and key not in BOOKKEEPING:
             why = "a depth map" if feature.is_depth else f"{feature.dtype} of shape {feature.shape}"
             notes.append(f"{key}: left out, because the schema has no signal {name!r} ({why}).")
     if schema.step_s is not None and abs(schema.step_s * fps - 1) > 0.01:

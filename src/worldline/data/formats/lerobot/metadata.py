@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -78,12 +77,10 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def components(self) -> tuple[str, ...]:
-        """One name per number: from a list, lists under headings, or a mapping from name to index; else empty."""
+        """One name per number: from a list, or lists under headings; else empty."""
         names = self.names
         if isinstance(names, dict) and all(isinstance(value, list) for value in names.values()):
             names = [name for value in names.values() for name in value]
-        elif isinstance(names, dict) and sorted(map(str, names.values())) == sorted(map(str, range(len(names)))):
-            names = sorted(names, key=lambda name: int(names[name]))
         fits = isinstance(names, list) and len(names) == math.prod(self.shape)
         return tuple(names) if fits and all(isinstance(name, str) and name for name in names) else ()
 
@@ -111,19 +108,13 @@ class DatasetInfo(msgspec.Struct):
     total_episodes: Any = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class VideoPlace:
-    """The place of an episode's frames.
-
-    Args:
-        file: relative to the dataset.
-        start_s: time of the first frame, in seconds from the start of the file.
-        length_s: seconds; None if the file holds one episode only.
-    """
+class VideoPlace(NamedTuple):
+    """The place of an episode's frames: the file relative to the dataset, the time of the first frame in it [s]."""
 
     file: str
     start_s: float
-    length_s: float | None
+    is_shared: bool
+    """Whether the file holds other episodes, too."""
 
 
 class EpisodeEntry(msgspec.Struct):
@@ -134,8 +125,6 @@ class EpisodeEntry(msgspec.Struct):
         length: number of rows.
         tasks: task descriptions.
         note: of our exporter; None if another tool wrote the episode.
-        start: first row in the dataset.
-        stop: end, exclusive; None if unknown.
         chunk: of the parquet file.
         file: of the parquet file.
         data: the parquet file, relative to the dataset.
@@ -146,8 +135,6 @@ class EpisodeEntry(msgspec.Struct):
     length: _Whole
     tasks: str | list[str] | None = None
     note: str | None = msgspec.field(name=NOTE, default=None)
-    start: _Whole = msgspec.field(name="dataset_from_index", default=0)
-    stop: _Whole | None = msgspec.field(name="dataset_to_index", default=None)
     chunk: _Whole = msgspec.field(name="data/chunk_index", default=0)
     file: _Whole = msgspec.field(name="data/file_index", default=0)
     data: str = ""
@@ -231,8 +218,6 @@ def _listed(root: Path) -> list[dict[str, Any]]:
 def _entry(info: DatasetInfo, listed: dict[str, Any]) -> EpisodeEntry:
     """Checks an entry of the list and fills in its places."""
     entry = msgspec.convert(listed, EpisodeEntry)
-    if entry.stop is not None and entry.stop - entry.start != entry.length:
-        raise ValueError(f"the length is {entry.length}, but its indices span {entry.stop - entry.start} rows")
     if entry.note is not None:
         msgspec.json.decode(entry.note, type=EpisodeNote)
     fields = {"episode_chunk": entry.episode_index // info.chunks_size, "episode_index": entry.episode_index}
@@ -240,10 +225,9 @@ def _entry(info: DatasetInfo, listed: dict[str, Any]) -> EpisodeEntry:
     entry.data = _fill(info.data_path, fields)
     for key in (key for key, feature in info.features.items() if feature.dtype == "video"):
         own = {name: listed.get(f"videos/{key}/{name}", value) for name, value in fields.items()}
-        start, stop = (listed.get(f"videos/{key}/{end}_timestamp") for end in ("from", "to"))
-        length_s = None if start is None or stop is None else float(stop) - float(start)
+        start = listed.get(f"videos/{key}/from_timestamp")
         file = _fill(info.video_path, own | {"video_key": key})
-        entry.videos[key] = VideoPlace(file=file, start_s=float(start or 0), length_s=length_s)
+        entry.videos[key] = VideoPlace(file, float(start or 0), start is not None)
     return entry
 
 

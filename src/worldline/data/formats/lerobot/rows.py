@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.array_size import MAX_EPISODES, check_entries, check_list
-from worldline.data.formats.parquet_size import check_parquet
+from worldline.data.array_size import MAX_EPISODES, check_entries, check_list, check_parquet
 from worldline.data.formats.reading import UNREADABLE, Array, converted
 from worldline.errors import DataError, MissingExtraError
 

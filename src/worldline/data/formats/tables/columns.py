@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.array_size import check_size
+from worldline.data.array_size import check_parquet, check_size
 from worldline.data.checks import Finding, warning
-from worldline.data.formats.parquet_size import check_parquet
 from worldline.data.formats.reading import UNREADABLE, Array, converted, duplicate, natural
 from worldline.errors import DataError, MissingExtraError
 
@@ -86,7 +85,7 @@ class ColumnTable:
         file: its path.
         num_rows: without the header.
         columns: by name, in order.
-        findings: warnings about unused columns and a truncated end.
+        findings: warnings about unused columns and parsed texts.
     """
 
     file: Path
@@ -134,15 +133,9 @@ def _read_csv(file: Path) -> tuple[pd.DataFrame, Path, list[Finding]]:
 
     check_size(BYTES_A_CSV_BYTE * file.stat().st_size, "the table", file=file)
     headers, form, is_whole = _form(file)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
-            frame = pd.read_csv(file, na_values=[*NULLS], dtype_backend="numpy_nullable", low_memory=False, **form)
-    except (pd.errors.ParserError, pd.errors.ParserWarning):
-        _check_rows(file, form["sep"], len(headers))
-        raise
-    if frame.iloc[:, -1].isna().any():  # pandas fills short rows
-        _check_rows(file, form["sep"], len(headers))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # cells beyond the header
+        frame = pd.read_csv(file, na_values=[*NULLS], dtype_backend="numpy_nullable", low_memory=False, **form)
     texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name].dtype)]
     if any(frame[name].isna().any() for name in texts):  # words such as "none" count as texts there
         frame[texts] = pd.read_csv(file, na_values=[""], dtype=str, usecols=texts, **form)
@@ -171,6 +164,7 @@ def _form(file: Path) -> tuple[list[str], dict[str, Any], bool]:
         headers = next(csv.reader(lines, delimiter=delimiter), [])
     if not headers:
         raise ValueError("there is no header")
+    _check_width(headers, file)
     form = {
         "sep": delimiter,
         "header": 0,
@@ -181,16 +175,6 @@ def _form(file: Path) -> tuple[list[str], dict[str, Any], bool]:
         "skip_blank_lines": len(headers) > 1,  # with one column, empty lines are missing cells
     }
     return headers, form, is_whole
-
-
-def _check_rows(file: Path, delimiter: str, width: int) -> None:
-    """Raises if a row has more or fewer cells than the header."""
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.reader(stream, delimiter=delimiter)
-        for row in rows:
-            if row and len(row) != width:
-                problem = f"line {rows.line_num} has {len(row)} cells, and the header has {width}"
-                raise DataError(problem, fix=_CSV_FIX, file=file)
 
 
 def _parsed(cells: pd.Series[Any], signs: str) -> tuple[pd.Series[Any], str]:
@@ -235,9 +219,7 @@ def table_of(raw: pa.Table | pd.DataFrame, file: Path, findings: Iterable[Findin
     """
     is_arrow = hasattr(raw, "column_names")
     headers = [str(header) for header in (raw.column_names if is_arrow else raw.columns)]
-    if len(headers) > MAX_COLUMNS:
-        fix = "Keep the columns that the world needs; a picture or a spectrum belongs in one array (.npz, HDF5)."
-        raise DataError(f"the table has {len(headers)} columns, and the limit is {MAX_COLUMNS}", fix=fix, file=file)
+    _check_width(headers, file)
     columns, noticed = dict[str, Column](), list(findings)
     for number, (name, unit) in enumerate(_names(headers, file)):
         cells: Any = raw.column(number) if is_arrow else raw.iloc[:, number]
@@ -250,6 +232,13 @@ def table_of(raw: pa.Table | pd.DataFrame, file: Path, findings: Iterable[Findin
         else:
             columns[name] = Column(name=name, header=headers[number], unit=unit, values=values, missing=missing)
     return ColumnTable(file=file, num_rows=len(raw), columns=columns, findings=tuple(noticed))
+
+
+def _check_width(headers: Sequence[str], file: Path) -> None:
+    """Checks the number of columns."""
+    if len(headers) > MAX_COLUMNS:
+        fix = "Keep the columns that the world needs; a picture or a spectrum belongs in one array (.npz, HDF5)."
+        raise DataError(f"the table has {len(headers)} columns, and the limit is {MAX_COLUMNS}", fix=fix, file=file)
 
 
 def _names(headers: Sequence[str], file: Path) -> list[tuple[str, str | None]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,8 @@ from worldline.data.formats.tables.layout import EpisodeRows, TableLayout, parts
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Signal
 
-Rule = Literal["hold", "linear", "nearest"]
-
 SLACK = 0.05
 """Share of a step by which a sample may be late and still count as on time, because logged times are rounded."""
-USUAL_GAP = 1.5
-"""In usual steps of the signal: linear interpolation does not bridge larger gaps."""
 _MAX_STEPS_A_ROW = 10_000  # more means a damaged time or a wrong unit, and would fill the memory
 
 
@@ -72,9 +67,9 @@ def build(piece: EpisodeRows, layout: TableLayout, reading: ReadOptions) -> RawE
     named = ((signal, parts_of(signal, piece.table.columns)) for signal in layout.schema.signals)
     cells = [_cells(signal, parts, piece, layout) for signal, parts in named if parts]
     if reading.rate_hz is not None and piece.times is not None:
-        draft.times = _grid(draft, piece.times, cells, reading, reading.rate_hz)
+        draft.times = _grid(draft, piece.times, cells, reading.rate_hz)
     for cell in cells:
-        _add(draft, cell, piece, reading)
+        _add(draft, cell, piece)
     return draft
 
 
@@ -180,11 +175,11 @@ def _numbers(
 
 
 def _grid(
-    draft: RawEpisode, times: NDArray[np.float64], cells: list[SignalCells], reading: ReadOptions, rate_hz: float
+    draft: RawEpisode, times: NDArray[np.float64], cells: list[SignalCells], rate_hz: float
 ) -> NDArray[np.float64]:
     """Returns the times of the steps: from where all inputs are known to where the first of them ends.
 
-    With the rule hold, an input holds until its next value. After its last value it holds for its longest gap.
+    An input holds until its next value. After its last value it holds for its longest gap.
     """
     start, stop = float(times[0]), float(times[-1])
     for cell in cells:
@@ -192,7 +187,7 @@ def _grid(
         if cell.signal.role in (Role.ACTION, Role.EXOGENOUS) and len(own):
             start = max(start, float(own[0]))
             longest = float(np.diff(own).max()) if len(own) > 1 else np.inf
-            stop = min(stop, float(own[-1]) + (longest if reading.rule == "hold" else 0.0))
+            stop = min(stop, float(own[-1]) + longest)
     grid = grid_times(start, stop, rate_hz)
     if len(grid) < 2:
         problem = f"all inputs are known at only {len(grid)} times of this rate; two are needed"
@@ -206,13 +201,13 @@ def _grid(
     return grid
 
 
-def _add(draft: RawEpisode, cell: SignalCells, piece: EpisodeRows, reading: ReadOptions) -> None:
+def _add(draft: RawEpisode, cell: SignalCells, piece: EpisodeRows) -> None:
     """Adds a signal in the rows, or at the times of the draft."""
     signal, name, values, is_resampled = cell.signal, cell.signal.name, cell.values, draft.times is not piece.times
     missing = np.flatnonzero(~cell.known[:-1]).tolist()
     if signal.role is not Role.OBSERVATION and missing and (not is_resampled or not cell.known.any()):
         problem = f"row {piece.rows[missing[0]]} of the file has no value ({len(missing)} rows in total)"
-        fix = "Fill it in, end the episode before it, or give a rate and a rule for resampling."
+        fix = "Fill it in, end the episode before it, or give a rate for resampling."
         raise DataError(problem, fix=fix, signal=name, step=missing[0])
     observed = cell.fresh
     if is_resampled and draft.times is not None and piece.times is not None:
@@ -220,7 +215,7 @@ def _add(draft: RawEpisode, cell: SignalCells, piece: EpisodeRows, reading: Read
         if signal.role is Role.REWARD:
             draft.put(name, summed(piece.times[observed], values[observed], draft.times))
             return
-        values, observed = resample(piece.times, values, observed, draft.times, reading.rule)
+        values, observed = resample(piece.times, values, observed, draft.times)
     elif signal.role is Role.OBSERVATION:
         values = filled(values, cell.known)
     if signal.role is not Role.OBSERVATION:
@@ -239,52 +234,25 @@ def grid_times(start_s: float, stop_s: float, rate_hz: float) -> NDArray[np.floa
 
 
 def resample(
-    times: NDArray[np.float64], values: Array, observed: NDArray[np.bool_], grid: NDArray[np.float64], rule: Rule
+    times: NDArray[np.float64], values: Array, observed: NDArray[np.bool_], grid: NDArray[np.float64]
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Returns a signal at the times of the grid in its dtype, and a mask [grid] of times at which it is observed.
+    """Returns the last sample at or before each time of the grid, and a mask [grid] of times at which it is observed.
 
-    `hold` takes the last sample at or before a time; it counts as observed if it is newer than the previous time.
-    `linear` interpolates between the neighbours. The value counts as observed if they are at most `USUAL_GAP` usual
-    steps of the samples apart. Values that are not floating point are held. `nearest` takes the nearest sample within
-    half a step; without one it holds the last sample, which counts as not observed. Before the first sample, its value
-    is held backwards. Without a sample, values are 0.
+    A sample counts as observed if it is newer than the previous time. Before the first sample, its value is held
+    backwards. Without a sample, values are 0. Interpolation would look ahead.
 
     Args:
         times: [samples] seconds, rising.
         values: [samples, ...].
         observed: [samples] bool; samples with False are ignored.
         grid: [grid] seconds, evenly rising, at least two.
-        rule: how values between samples are found.
     """
     if not observed.any():
         return np.zeros((len(grid), *values.shape[1:]), values.dtype), np.zeros(len(grid), np.bool_)
-    times, values = times[observed], values[observed]
     step = float(grid[-1] - grid[0]) / (len(grid) - 1)
-    if rule == "nearest":
-        import pandas as pd
-
-        nearest = pd.Index(times).get_indexer(grid, method="nearest", tolerance=step / 2)
-        previous = np.maximum(np.searchsorted(times, grid) - 1, 0)
-        return values[np.where(nearest >= 0, nearest, previous)], nearest >= 0
-    if rule == "linear" and values.dtype.kind == "f":
-        return _linear(times, values, grid, step)
-    last = np.searchsorted(times, np.concatenate([grid[:1] - step, grid]) + SLACK * step, side="right") - 1
-    return values[np.maximum(last[1:], 0)], np.diff(last) > 0
-
-
-def _linear(
-    times: NDArray[np.float64], values: Array, grid: NDArray[np.float64], step: float
-) -> tuple[Array, NDArray[np.bool_]]:
-    after = np.searchsorted(times, grid - SLACK * step)
-    at, before = np.minimum(after, len(times) - 1), np.maximum(after - 1, 0)
-    exact = np.abs(times[at] - grid) <= SLACK * step
-    gap_s = USUAL_GAP * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    is_near = (after > 0) & (after < len(times)) & (times[at] - times[before] <= gap_s * (1 + 1e-9))
-    wanted = np.where(exact, times[at], grid)
-    with np.errstate(over="ignore", invalid="ignore"):  # `check_episode` reports infinite values
-        components = values.reshape(len(values), -1).astype(np.float64).T
-        drawn = np.stack([np.interp(wanted, times, component) for component in components], 1)
-        return drawn.reshape(len(grid), *values.shape[1:]).astype(values.dtype), exact | is_near
+    edges = np.concatenate([grid[:1] - step, grid]) + SLACK * step
+    last = np.searchsorted(times[observed], edges, side="right") - 1
+    return values[observed][np.maximum(last[1:], 0)], np.diff(last) > 0
 
 
 def summed(times: NDArray[np.float64], values: Array, grid: NDArray[np.float64]) -> Array:

@@ -9,7 +9,6 @@ as `FILE.schema.json`. With it, an import gives the same episodes. Dates are in 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, groupby
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS: Final = 1 << 16
 _EPISODE, _TIME, _SEED, _START = "episode", "time", "seed", "start_s"
-_WORD: Final = re.compile(r"(?!(true|false|nan|na|n/a|null|none|inf|infinity)$)[^\W\d]", re.IGNORECASE)
-"""Start of a text that no reader of CSV takes for a number, a date, a flag or a missing cell."""
-_DIGITS: Final = re.compile(r"0|[1-9][0-9]{0,14}")
 
 
 def export_csv(store: Store, destination: Path) -> None:
@@ -103,6 +99,8 @@ class _Table:
     """The columns of a table, derived from the schema and the metadata of all episodes."""
 
     def __init__(self, store: Store) -> None:
+        import pandas as pd
+
         self.store, schema, entries = store, store.schema, list(store.entries())
         self.has_times = schema.step_s is not None or store.has_step_s()
         starts = (entry.source.get(_START) for entry in entries)
@@ -120,19 +118,23 @@ class _Table:
         if wrong := duplicate(names) or next((name for name in names if name.lower() in taken), None):
             raise InputError(f"signal {wrong!r}: a table has another column of this name. Rename the signal.")
         taken |= {*names, *self.headers, *({_START} if self.has_starts else ())}
-        keys = {key for entry in entries for key in entry.source if name_and_unit(key) == (key, None)} - taken
-        kinds = {key: {_dtype(entry.source[key]) for entry in entries if key in entry.source} for key in sorted(keys)}
-        self.properties = {key: min(kind) for key, kind in kinds.items() if len(kind) == 1 and all(kind)}
+        sources = pd.DataFrame([dict(entry.source) for entry in entries]).convert_dtypes()
+        kept = [key for key in sorted(sources) if key not in taken and name_and_unit(key) == (key, None)]
+        self.properties = sources[kept].select_dtypes(exclude="object")
+        """[episodes] of one type, with missing values."""
 
     def cells(self, number: int) -> dict[str, Any]:
         """The columns of an episode."""
         import pandas as pd
 
-        episode, source, schema = self.store.verify(number), self.store.entry(number).source, self.store.schema
+        episode, schema = self.store.verify(number), self.store.schema
         rows = episode.num_steps + 1
         cells: dict[str, Any] = {_EPISODE: np.full(rows, number)}
         if self.has_times:
-            start_s, times = float(source[_START]) if self.has_starts else 0.0, _times(episode, schema.step_s, number)
+            start_s, times = (
+                float(self.store.entry(number).source[_START]) if self.has_starts else 0.0,
+                _times(episode, schema.step_s, number),
+            )
             dates = np.datetime64(round(start_s * 1e6), "us") + np.round(times * 1e6).astype("timedelta64[us]")
             cells |= {_TIME: dates} if self.is_dated else {f"{_TIME} [s]": start_s + times}
         for signal in schema.signals:
@@ -141,9 +143,8 @@ class _Table:
             value = getattr(episode, name)
             ends = np.arange(rows) == (rows - 1 if value else -1)
             cells[name] = pd.array([value] * rows if name == _SEED else ends.astype(int), dtype="Int64")
-        for key, dtype in self.properties.items():
-            cells[key] = pd.array([_plain(source[key]) if key in source else None] * rows, dtype=dtype)
-        return cells
+        row = self.properties.iloc[[number] * rows].reset_index(drop=True)
+        return cells | {key: row[key] for key in row}
 
 
 def _headers(signal: Signal) -> Iterator[str]:
@@ -157,19 +158,6 @@ def _headers(signal: Signal) -> Iterator[str]:
             read, unit = name_and_unit(name)
             raise InputError(f"signal {name!r}: a table would read it as {read!r} in {unit!r}. Rename the signal.")
         yield header
-
-
-def _plain(value: str | float) -> str | float:
-    """The property, as a number if it is a text of digits, such as a label."""
-    return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
-
-
-def _dtype(value: str | float) -> str:
-    """The dtype of a property in a table; empty if a reader could take it for something else."""
-    value = _plain(value)
-    if isinstance(value, str):
-        return "string" if _WORD.match(value) and value.isprintable() and value == value.strip() else ""
-    return "Int64" if isinstance(value, int) and abs(value) < 1 << 53 else "Float64"
 
 
 def _times(episode: Episode, step_s: float | None, number: int) -> NDArray[np.float64]:

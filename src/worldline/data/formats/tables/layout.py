@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -169,7 +168,6 @@ class ColumnSummary:
     units: dict[str, None] = field(default_factory=dict)
     summaries: list[Summary] = field(default_factory=list)
     samples: list[NDArray[np.float64]] = field(default_factory=list)
-    content: bytes = b""
 
     def add(self, column: Column, episodes: Sequence[NDArray[np.intp]]) -> None:
         """Adds a column of a table with the rows of its episodes."""
@@ -182,15 +180,10 @@ class ColumnSummary:
             numbers, bad = as_numbers(known, np.zeros(len(known), np.bool_))
             numbers, dtype = numbers[~bad], np.result_type(np.float64)
             self.texts |= set(known.tolist())
-            self.content += column.name.encode()  # texts are never compared with other columns
             cells = (column.values[rows] for rows in episodes)
             self.is_constant_text &= all(bool((texts == texts[:1]).all()) for texts in cells)
         else:
             numbers, self.is_constant_text = known.astype(np.float64), False
-            digest = hashlib.blake2b(self.content)
-            digest.update(numbers.data)
-            digest.update(column.missing.data)
-            self.content = digest.digest()
             self._sample(column, episodes)
         self.cells += len(known)
         self.numbers += len(numbers)
@@ -416,14 +409,14 @@ def _inferred(survey: Survey, draft: SchemaDraft, step_s: float | None, cameras:
     for camera in cameras:
         survey.reserved[camera.name] = "a camera"
         draft.add_guess(camera, RoleGuess(role=Role.OBSERVATION, reason="it is a camera"))
-    influences, first_of = influence.influences(survey.blocks), dict[bytes, str]()
+    influences = influence.influences(survey.blocks)
     for name, seen in survey.seen.items():
         if (reason := _not_a_signal(survey, name, seen)) is not None:
             draft.leave_out(name, reason, is_noted=name not in survey.reserved and not seen.is_fact)
             continue
         driven, drives = influences.get(name, (None, None))
         behaviour = seen.behaviour and replace(seen.behaviour, driven=driven, drives=drives)
-        _add_signal(draft, name, seen, first_of.setdefault(seen.content, name), behaviour)
+        _add_signal(draft, name, seen, behaviour)
     schema, _ = draft.result(step_s)
     if unknown := [signal.name for signal in schema.signals if signal.unit == "?"]:
         draft.note(f"The logs have no units for {', '.join(unknown)}: set to '?'.")
@@ -453,8 +446,8 @@ def _texts(seen: ColumnSummary) -> str:
     return f"it holds {len(seen.texts)} different texts, such as {min(seen.texts, default='')!r}"
 
 
-def _guess(name: str, seen: ColumnSummary, same: str, behaviour: Behaviour | None) -> RoleGuess:
-    """Guesses the role of a column; `same` is the first column with the same values."""
+def _guess(name: str, seen: ColumnSummary, behaviour: Behaviour | None) -> RoleGuess:
+    """Guesses the role of a column."""
     guess, reason = guess_role(name, seen.unit, behaviour), ""
     if guess.role in (Role.REWARD, None):
         return guess
@@ -465,14 +458,12 @@ def _guess(name: str, seen: ColumnSummary, same: str, behaviour: Behaviour | Non
         reason = f"it never changes (always {value:g})"
     elif guess.role is not Role.ACTION and seen.is_counter:
         reason = "it counts the rows"
-    elif guess.role is not Role.ACTION and same != name and seen.is_number and seen.cells >= MIN_ROWS:
-        reason = f"it has the values of {same}"
     return RoleGuess(role=None, reason=reason) if reason else guess
 
 
-def _add_signal(draft: SchemaDraft, name: str, seen: ColumnSummary, same: str, behaviour: Behaviour | None) -> None:
-    """Infers the signal in a column; `same` is the first column with the same values."""
-    guess = _guess(name, seen, same, behaviour)
+def _add_signal(draft: SchemaDraft, name: str, seen: ColumnSummary, behaviour: Behaviour | None) -> None:
+    """Infers the signal in a column."""
+    guess = _guess(name, seen, behaviour)
     role, doubts = guess.role or Role.OBSERVATION, list[str]()
     if seen.is_number:
         dtype = np.result_type(*(summary.dtype for summary in seen.summaries))

@@ -15,11 +15,11 @@ import numpy as np
 
 from worldline.data.base import PIECE, LoggedEpisode, Logs, ReadOptions, schema_beside, sidecar
 from worldline.data.checks import Finding, warning
+from worldline.data.formats.decoding import clips_in
 from worldline.data.formats.reading import Metadata, RawEpisode, unread
 from worldline.data.formats.tables.columns import ColumnTable, read_table, tables_in
 from worldline.data.formats.tables.episode_arrays import build
 from worldline.data.formats.tables.layout import EpisodeRows, ReadTable, Survey, layout_of, open_table, scan_tables
-from worldline.data.formats.tables.pictures import clips_in
 from worldline.data.formats.tables.timestamps import Times
 from worldline.errors import DataError
 from worldline.schema import Schema, Signal
@@ -58,8 +58,7 @@ class TableLogs(Logs):
         dropped = "The action in the last row of an episode has no following observation and is dropped."
         assumed = [] if exact else [*survey.assumptions, *layout.unclear, dropped]
         if reading.rate_hz is not None:
-            how = "rewards are summed; discrete values and images are held, whatever the rule"
-            assumed.append(f"All signals were resampled to {reading.rate_hz} Hz with the rule {reading.rule!r}: {how}.")
+            assumed.append(f"All signals were resampled to {reading.rate_hz} Hz: values are held, rewards summed.")
         super().__init__(layout.schema, assumed)
         self.columns = layout.columns
         self._survey, self._layout, self._reading, self._open_file, self._exact = survey, layout, reading, read, exact

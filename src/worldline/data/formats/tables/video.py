@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from worldline.data.base import LoggedEpisode, ReadOptions, schema_beside
 from worldline.data.checks import Finding
+from worldline.data.formats.decoding import VIDEO_SUFFIXES, Clip, clips_in
 from worldline.data.formats.reading import RawEpisode, filled, unread
 from worldline.data.formats.tables.columns import read_table, tables_in
 from worldline.data.formats.tables.episode_arrays import SLACK, build, resample
 from worldline.data.formats.tables.layout import EpisodeRows, Survey, scan_tables
-from worldline.data.formats.tables.pictures import VIDEO_SUFFIXES, Clip, clips_in
 from worldline.data.formats.tables.tables import LEROBOT_FILE, TableLogs, failed
 from worldline.data.formats.tables.timestamps import Times
 from worldline.errors import DataError
@@ -167,7 +167,7 @@ class VideoLogs(TableLogs):
                 frames = _by_time(draft, name, clip, start_s, is_date)
             elif self._reading.rate_hz is not None and piece.times is not None and draft.times is not None:
                 frames = _at_times(piece.times, frames, draft.times)
-            _add(draft, name, frames, clip, is_whole=len(piece.rows) == len(rows))
+            _add(draft, name, frames, clip)
         return draft
 
 
@@ -203,7 +203,7 @@ def _by_row(piece: EpisodeRows, rows: NDArray[np.intp], clip: Clip) -> Frames | 
 def _at_times(row_times: NDArray[np.float64], by_row: Frames, times: NDArray[np.float64]) -> Frames:
     """Returns the frame of each step of a resampled episode."""
     known = by_row >= 0
-    held, _ = resample(row_times, by_row, known, times, "hold")
+    held, _ = resample(row_times, by_row, known, times)
     return np.where(known.any() & (times >= row_times[np.argmax(known)] - 1e-9), held, -1).astype(np.int64)
 
 
@@ -224,8 +224,8 @@ def _by_time(draft: RawEpisode, name: str, clip: Clip, start_s: float, is_date: 
     return np.where(age <= (MAX_FRAME_AGE + SLACK) * interval, frames, -1).astype(np.int64)
 
 
-def _add(draft: RawEpisode, name: str, frames: Frames, clip: Clip, *, is_whole: bool) -> None:
-    """Adds the frames of one camera, with warnings about missing frames, and unused ones of a whole recording."""
+def _add(draft: RawEpisode, name: str, frames: Frames, clip: Clip) -> None:
+    """Adds the frames of one camera, with a warning about missing frames."""
     known = frames >= 0
     if not known.any():
         problem = f"no row matches any of the {len(clip)} frames of {clip.path.name}"
@@ -234,10 +234,6 @@ def _add(draft: RawEpisode, name: str, frames: Frames, clip: Clip, *, is_whole: 
         problem = f"{len(lost)} of {len(frames)} rows have no frame in {clip.path.name}, the first is row {lost[0]}"
         fix = "They are marked as not observed. If the video should have these frames, export it again."
         draft.warn(problem, fix, signal=name, step=lost[0])
-    before, after = int(frames[known].min()), len(clip) - 1 - int(frames.max())
-    if (before or after) and is_whole:
-        problem = f"{before} frames before the first row and {after} after the last row are left out"
-        draft.warn(problem, "If they matter, log rows for the whole video.", signal=name)
     use = filled(frames, known).astype(np.int64)
     fresh = known & (np.diff(use, prepend=-1) != 0)
     fresh[np.argmax(known)] = True

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,8 @@ import h5py
 import msgspec
 import numpy as np
 
-from worldline.config import from_json
 from worldline.data.array_size import check_episodes
 from worldline.data.base import ReadOptions, refuse, schema_beside
-from worldline.data.exporting import SCHEMA_ATTRIBUTE
 from worldline.data.formats.decoding import decode_picture, empty_pictures
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.reading import (
@@ -44,10 +42,9 @@ from worldline.data.infer import SchemaDraft, Summary, summarise
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
-MAIN_FILE, NOTE_ATTRIBUTE, STEP_S = "main_data.hdf5", "worldline", "step_s"
+MAIN_FILE = "main_data.hdf5"
 OBSERVATION, ACTION, REWARD, INFOS = "observation", "action", "reward", "infos"
 _PARTS = {"observations": OBSERVATION, "actions": ACTION, "rewards": REWARD, INFOS: INFOS}
-_OBSERVED, _EXOGENOUS, _REWARDS = "observed.", "exogenous.", "rewards."
 _EPISODE = re.compile(r"episode_(\d+)")
 _INDEX = re.compile(r"_index_(\d+)")
 """A member of a tuple."""
@@ -115,26 +112,22 @@ class MinariLogs(EpisodeLogs):
             fix = "Give the folder of one dataset, which contains data/metadata.json."
             raise DataError("the path is not a Minari dataset", fix=fix, file=path)
         main = folder / MAIN_FILE
-        fix = "Write observation_space, action_space, total_episodes and data_format into it."
-        with converted("the metadata cannot be read", fix=fix, file=folder / "metadata.json"):
+        with converted("the metadata cannot be read", file=folder / "metadata.json"):
             metadata = msgspec.json.decode((folder / "metadata.json").read_bytes(), type=MinariMetadata)
         if metadata.data_format != "hdf5":
             fix = "Write the dataset with Minari's default data_format, which is hdf5."
             raise DataError(f"its data_format is {metadata.data_format!r}", fix=fix, file=folder)
         schema, unclear = schema or schema_beside(folder) or schema_beside(folder.parent), list[str]()
         with access.opened(main) as file:
-            embedded = access.embedded_json(file, SCHEMA_ATTRIBUTE)
-            own = None if embedded is None else from_json(Schema, embedded, where=main)
-            episodes = _Episodes(file, main, metadata, own, max_images=1)
-            numbers = episodes.numbers
-            if (schema := schema or own) is None:
-                schema, unclear = _infer(episodes, metadata, folder)
+            numbers = _numbers(file, main, metadata)
+            if schema is None:
+                schema, unclear = _infer(file, numbers, metadata, folder)
         if len(numbers) != metadata.total_episodes:
             unclear.append(f"The dataset declares {metadata.total_episodes} episodes; {len(numbers)} are read.")
 
         def reader(stack: ExitStack) -> ReadEpisode:
             file = stack.enter_context(access.opened(main))
-            return partial(_read_episode, _Episodes(file, main, metadata, own), schema)
+            return lambda index: _read_episode(file, metadata, schema, numbers[index])
 
         return cls(schema, unclear, root=folder, files=[MAIN_FILE] * len(numbers), reader=reader)
 
@@ -148,93 +141,67 @@ def _folder(path: Path) -> Path | None:
     return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Episode:
-    """The arrays of an episode by the names of their signals, where they are stored, masks, and all other facts."""
+def _numbers(file: h5py.File, path: Path, metadata: MinariMetadata) -> tuple[int, ...]:
+    """Numbers of the episodes that exist or should exist."""
+    check_episodes(len(file), path)
+    with converted("it cannot be read", file=path):
+        existing = {int(match[1]) for match in map(_EPISODE.fullmatch, file) if match}
+    # An implausible total is capped, because it would fill the memory.
+    return tuple(sorted(existing | set(range(min(metadata.total_episodes, 2 * len(existing) + 1000)))))
 
-    arrays: Mapping[str, Array]
-    keys: Mapping[str, Key]
-    masks: Mapping[str, Array]
-    draft: RawEpisode
 
-
-class _Episodes:
-    """The episodes in main_data.hdf5.
+def _read(
+    file: h5py.File, metadata: MinariMetadata, number: int, max_images: int | None = None
+) -> tuple[RawEpisode, dict[str, Key]]:
+    """Reads all arrays of an episode, and where each is stored.
 
     Args:
         file: the open file.
-        path: its path.
         metadata: of the dataset.
-        own: the schema that our exporter stored; None for other datasets.
-        max_images: rows of compressed images to decode; None for all.
+        number: of the episode.
+        max_images: rows of compressed images to decode; None for all, and for texts.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: it cannot be read.
     """
+    group = file.get(f"episode_{number}")
+    if not isinstance(group, h5py.Group) or not {*_PARTS} - {INFOS} <= {*group}:
+        problem = f"the group episode_{number} is missing or has no observations, actions or rewards"
+        raise DataError(problem, fix="Restore it, or correct total_episodes.")
+    datasets = access.arrays_in(group, Path(file.filename))
+    draft = RawEpisode(source={"dataset": metadata.dataset_id, **access.attributes(group)})
+    arrays, texts = dict[Key, Array](), dict[Key, h5py.Dataset]()
+    for path, dataset in datasets.items():
+        group_name, _, name = path.partition(".")
+        key = _PARTS.get(group_name, ""), _INDEX.sub(r"\1", name)
+        if metadata.is_jpeg(key):
+            arrays[key] = _images(dataset, metadata.spaces[key], key, max_images)
+        elif key[0] and access.is_numeric(dataset):
+            arrays[key] = access.read_rows(dataset, 0, len(dataset), path)
+        elif key[0] and access.is_text(dataset):
+            texts[key] = dataset
+    num_steps = len(arrays.get((REWARD, ""), ()))
+    if (total := draft.source.pop("total_steps", num_steps)) != num_steps:
+        raise DataError(f"total_steps is {total}, but the episode has {num_steps} rewards", fix=DAMAGED)
+    draft.terminated, draft.truncated = (_end(datasets, n, num_steps) for n in ("terminations", "truncations"))
+    names = _names([*arrays, *texts])
+    for key in (key for key in texts if key[0] != INFOS and max_images is None):
+        access.add_text(draft, names[key], texts[key], 0, len(texts[key]))
+    seed = draft.source.pop("seed", None)
+    draft.seed = None if seed is None else int(seed)
+    draft.values = {names[key]: values for key, values in arrays.items()}
+    return draft, {names[key]: key for key in arrays}
 
-    def __init__(
-        self, file: h5py.File, path: Path, metadata: MinariMetadata, own: Schema | None, max_images: int | None = None
-    ) -> None:
-        self._file, self._path, self._metadata, self._own, self._max_images = file, path, metadata, own, max_images
-        check_episodes(len(file), path)
-        with converted("it cannot be read", file=path):
-            existing = {int(match[1]) for match in map(_EPISODE.fullmatch, file) if match}
-        # An implausible total is capped, because it would fill the memory.
-        declared = range(min(metadata.total_episodes, 2 * len(existing) + 1000))
-        self.numbers = tuple(sorted(existing | set(declared)))
-        """Numbers of the episodes that exist or should exist."""
 
-    def read(self, number: int) -> _Episode:
-        """Reads one episode.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        group = self._file.get(f"episode_{number}")
-        if not isinstance(group, h5py.Group) or not {*_PARTS} - {INFOS} <= {*group}:
-            problem = f"the group episode_{number} is missing or has no observations, actions or rewards"
-            raise DataError(problem, fix="Restore it, or correct total_episodes.")
-        datasets = access.arrays_in(group, self._path)
-        draft = RawEpisode(source={"dataset": self._metadata.dataset_id, **access.attributes(group)})
-        note = access.embedded_json(group, NOTE_ATTRIBUTE)
-        arrays, texts = dict[Key, Array](), dict[Key, h5py.Dataset]()
-        for path, dataset in datasets.items():
-            group_name, _, name = path.partition(".")
-            key = _PARTS.get(group_name, ""), _INDEX.sub(r"\1", name) if note is None else name
-            if self._metadata.is_jpeg(key):
-                arrays[key] = self._images(dataset, key)
-            elif key[0] and access.is_numeric(dataset):
-                arrays[key] = access.read_rows(dataset, 0, len(dataset), path)
-            elif key[0] and access.is_text(dataset):
-                texts[key] = dataset
-        num_steps = len(arrays.get((REWARD, ""), ()))
-        if (total := draft.source.pop("total_steps", num_steps)) != num_steps:
-            raise DataError(f"total_steps is {total}, but the episode has {num_steps} rewards", fix=DAMAGED)
-        draft.terminated, draft.truncated = (_end(datasets, n, num_steps) for n in ("terminations", "truncations"))
-        if note is not None and self._own is not None:
-            noted, (names, masks) = json.loads(note), _own_names(arrays, self._own)
-            draft.source, seed = noted["source"], noted["seed"]
-            draft.step_s = arrays[INFOS, STEP_S].astype(np.float32) if (INFOS, STEP_S) in arrays else None
-        else:
-            names, masks = _names([*arrays, *texts]), {}
-            is_inferring = self._max_images is not None  # a schema needs no texts
-            for key in (key for key in texts if key[0] != INFOS and not is_inferring):
-                access.add_text(draft, names[key], texts[key], 0, len(texts[key]))
-            seed = draft.source.pop("seed", None)
-        draft.seed = None if seed is None else int(seed)
-        by_name = {names[key]: values for key, values in arrays.items() if key in names}
-        return _Episode(arrays=by_name, keys={name: key for key, name in names.items()}, masks=masks, draft=draft)
-
-    def _images(self, dataset: h5py.Dataset, key: Key) -> Array:
-        """Decodes the first `max_images` JPEG images to [rows, *shape of the space]."""
-        shape, name = tuple(self._metadata.spaces[key]["shape"]), key[1] or key[0]
-        with converted("its images cannot be read", signal=name):
-            stop = len(dataset) if self._max_images is None else min(self._max_images, len(dataset))
-            images = empty_pictures(stop, shape)
-            for row, content in enumerate(access.read_rows(dataset, 0, stop, name)):
-                picture = decode_picture(np.asarray(content, np.uint8).tobytes())
-                images[row] = picture.reshape(shape)  # raises if the shapes differ
-        return images
+def _images(dataset: h5py.Dataset, space: Space, key: Key, max_images: int | None) -> Array:
+    """Decodes JPEG images to [rows, *shape of the space]."""
+    shape, name = tuple(space["shape"]), key[1] or key[0]
+    with converted("its images cannot be read", signal=name):
+        stop = len(dataset) if max_images is None else min(max_images, len(dataset))
+        images = empty_pictures(stop, shape)
+        for row, content in enumerate(access.read_rows(dataset, 0, stop, name)):
+            images[row] = decode_picture(np.asarray(content, np.uint8).tobytes()).reshape(shape)
+    return images
 
 
 def _end(datasets: access.Datasets, name: str, num_steps: int) -> bool:
@@ -256,44 +223,25 @@ def _names(keys: list[Key]) -> dict[Key, str]:
     return names
 
 
-def _own_names(arrays: Mapping[Key, Array], schema: Schema) -> tuple[dict[Key, str], dict[str, Array]]:
-    """Returns names and masks of the signals of an episode that `export_minari` wrote."""
-    names, masks, reward = dict[Key, str](), dict[str, Array](), plain_reward(schema)
-    for (part, key), values in arrays.items():
-        if part == REWARD:
-            names |= {} if reward is None else {(part, key): reward.name}
-        elif part == INFOS and key.startswith(_OBSERVED):
-            masks[key.removeprefix(_OBSERVED)] = values
-        elif part == INFOS:
-            names[part, key] = key.removeprefix(_EXOGENOUS if key.startswith(_EXOGENOUS) else _REWARDS)
-        else:
-            names[part, key] = key or schema.actions[0].name
-    names.pop((INFOS, STEP_S), None)
-    return names, masks
-
-
-def plain_reward(schema: Schema) -> Signal | None:
-    """Returns the reward that Minari can hold: a single signal of one number."""
-    rewards = schema.of(Role.REWARD)
-    return rewards[0] if len(rewards) == 1 and rewards[0].kind is Kind.VECTOR and rewards[0].size == 1 else None
-
-
-def _read_episode(episodes: _Episodes, schema: Schema, index: int) -> RawEpisode:
-    """Reads an episode by its index into the numbers."""
-    episode, number = episodes.read(episodes.numbers[index]), episodes.numbers[index]
-    draft = episode.draft
-    for signal in (signal for signal in schema.signals if signal.name in episode.arrays):
-        draft.add(signal, episode.arrays[signal.name], episode.masks.get(signal.name))
+def _read_episode(file: h5py.File, metadata: MinariMetadata, schema: Schema, number: int) -> RawEpisode:
+    """Reads the signals of an episode."""
+    draft, _ = _read(file, metadata, number)
+    arrays, draft.values = draft.values, {}
+    for signal in (signal for signal in schema.signals if signal.name in arrays):
+        draft.add(signal, arrays[signal.name])
     draft.source = source_of(MAIN_FILE, number, draft.source)
     return draft
 
 
-def _infer(episodes: _Episodes, metadata: MinariMetadata, folder: Path) -> tuple[Schema, list[str]]:
+def _infer(
+    file: h5py.File, numbers: tuple[int, ...], metadata: MinariMetadata, folder: Path
+) -> tuple[Schema, list[str]]:
     """Infers the schema from spaces and values of all episodes; also returns doubts."""
     seen: dict[Key, tuple[str, list[Summary]]] = {}
-    for _, episode in readable(episodes.numbers, episodes.read, what="episodes", file=folder):
-        for name, values in episode.arrays.items():
-            seen.setdefault(episode.keys[name], (name, []))[1].append(summarise(values))
+    read = partial(_read, file, metadata, max_images=1)
+    for _, (episode, keys) in readable(numbers, read, what="episodes", file=folder):
+        for name, values in episode.values.items():
+            seen.setdefault(keys[name], (name, []))[1].append(summarise(values))
     if not any(part == OBSERVATION for part, _ in seen):
         raise DataError("no episode has observations", fix=DAMAGED, file=folder)
     draft = SchemaDraft(folder)

@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
-from tests.data.stores import stored
 
 from worldline.data.base import LoggedEpisode, ReadOptions
 from worldline.data.checks import Severity, check_episode
-from worldline.data.formats.minari.export import export_minari
-from worldline.data.formats.minari.logs import MinariLogs
-from worldline.errors import DataError, InputError
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.data.formats.minari import MinariLogs
+from worldline.errors import DataError
+from worldline.schema import Kind, Schema
 
 SPACE = gym.spaces.Dict(
     camera=gym.spaces.Box(0, 255, (6, 7, 3), np.uint8),
@@ -175,46 +173,3 @@ def test_other_storages_are_refused_with_what_to_do(tmp_path):
     save(tmp_path / "push", data_format="arrow")
     with pytest.raises(DataError, match=r"data_format is 'arrow'.*Write the dataset with Minari's default"):
         read(tmp_path / "push")
-
-
-def test_several_actions_and_rewards_survive(tmp_path, assert_equal, schema, make_episode):
-    more = (
-        Signal(name="grip", role=Role.ACTION, kind=Kind.DISCRETE, shape=(), num_values=3),
-        Signal(name="parts", role=Role.REWARD, kind=Kind.VECTOR, shape=(2,), precision="float64"),
-    )
-    wide, episode = Schema(signals=schema.signals + more), make_episode(1, 4)
-    episode.actions["grip"] = np.array([0, 2, 1, 0])
-    episode.rewards["parts"] = np.arange(8.0).reshape(4, 2)
-    export_minari(stored(tmp_path / "store", wide, [episode]), tmp_path / "out")
-    (logged,) = read(tmp_path / "out")
-    assert_equal(logged.episode, episode)
-    (their,) = minari.MinariDataset(tmp_path / "out" / "data")
-    assert np.isnan(their.rewards).all()
-    np.testing.assert_array_equal(their.actions["grip"], episode.actions["grip"])
-
-
-def test_minari_loads_an_export(tmp_path, monkeypatch, schema, make_episode):
-    big = Signal(name="big", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(40, 33, 3))
-    episodes = [make_episode(0, 3), make_episode(1, 2, ("gear",))]
-    for episode in episodes:
-        rows = episode.num_steps + 1
-        episode.observations["big"] = np.random.default_rng(rows).integers(0, 256, (rows, 40, 33, 3), np.uint8)
-    store = stored(tmp_path / "store", Schema(signals=(*schema.signals, big)), episodes)
-    export_minari(store, tmp_path / "push-v3")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    dataset = minari.load_dataset("push-v3")
-    assert (dataset.total_episodes, dataset.total_steps, dataset.id) == (2, 5, "push-v3")
-    for ours, their in zip(episodes, dataset, strict=True):
-        assert their.observations.keys() == ours.observations.keys()
-        for name, values in ours.observations.items():
-            np.testing.assert_array_equal(their.observations[name], values, strict=True)
-        np.testing.assert_array_equal(their.actions, ours.actions["push"], strict=True)
-        np.testing.assert_array_equal(their.rewards, ours.rewards["reward"][:, 0], strict=True)
-        assert (their.terminations[-1], their.truncations[-1]) == (ours.terminated, ours.truncated)
-        assert dataset.action_space.contains(their.actions[0])
-        assert dataset.observation_space.contains({name: v[0] for name, v in their.observations.items()})
-    assert [m.get("seed") for m in dataset.storage.get_episode_metadata([0, 1])] == [None, 2**40 + 1]
-    export_minari(store, tmp_path / "my data")
-    assert minari.MinariDataset(tmp_path / "my data" / "data").id == "my-data-v0"
-    with pytest.raises(InputError, match="exists"):
-        export_minari(store, tmp_path / "my data")
