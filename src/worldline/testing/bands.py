@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.data.windows import ForecastWindows
-from worldline.episode import Episode
 from worldline.stats import separation, tails
-from worldline.testing.cases import WorldCase, one_world
+from worldline.testing.cases import WorldCase
 from worldline.testing.clauses import clause
 from worldline.testing.comparing import Floats, as_float, existing, has_shape, holds
 from worldline.testing.log_edits import corrupt, observed_values
@@ -31,15 +30,6 @@ LEVELS: Final = (0.5, 0.8, 0.95)
 EXACT: Final = 1e-3
 """A band narrower than this share of its signal's standard deviation counts as no band: the world is exact."""
 
-STEPS_MORE: Final = 4
-"""Observations beyond `Card.context` in the long histories on which trust is checked."""
-
-MAX_LONG_HISTORIES: Final = 30
-"""Long histories on which surprise is computed; bounds time."""
-
-MIN_DETECTED: Final = 0.9
-"""Share of pairs in which surprise must separate broken steps from real ones for trust to be checked."""
-
 MAX_SKILLED_ERROR: Final = 0.05
 """A squared error below this share of the signal's variance is skill, even if persistence is better."""
 
@@ -50,7 +40,10 @@ def bands_ordered(case: WorldCase) -> None:
     windows, levels = case.windows(), levels_of(case)
     predictions = [case.predict(windows, level=level) for level in levels]
     for name in case.vectors:
-        bands, mean = [band_of(one, name) for one in predictions], as_float(predictions[0].signals[name].mean)
+        bands, mean = (
+            [band_of(prediction, name) for prediction in predictions],
+            as_float(predictions[0].signals[name].mean),
+        )
         slack = 1e-6 * (np.abs(mean).max() + 1)
         for level, (low, high) in zip(levels, bands, strict=True):
             holds(low <= mean + slack, f"signal {name!r}, level {level}: low is above the mean")
@@ -102,53 +95,29 @@ def trust_is_p_value(case: WorldCase) -> None:
         detects(wild, real, f"trust of corrupted histories (mean {wild.mean():.3g}, of real ones {real.mean():.3g})")
 
 
-@clause("world", "Prediction.trust; a p-value that is small if a step is implausible", applies=WorldCase.calibrated)
-def trust_depends_on_steps(case: WorldCase) -> None:
-    """Trust is smaller if a step of the history is implausible although each value is usual.
-
-    Checked on histories longer than `Card.context`, and only if the world's surprise detects such steps.
-    """
-    length = case.length + STEPS_MORE
-    at = length - STEPS_MORE + 1  # has predecessors, and is not in the context of the present
-    long = [episode for episode in case.episodes if episode.num_steps >= length - 1 + case.horizon]
-    if len(long) < 2:
-        return
-    windows = replace(case, episodes=long).windows(length)
-    changed = {name: value.copy() for name, value in windows.history.observations.items()}
-    for value in changed.values():
-        value[:, at] = np.roll(value[:, at], 1, axis=0)
-    broken = replace(windows, history=replace(windows.history, observations=changed))
-    share = separation(*(_min_p_values(case, histories, at) for histories in (broken, windows)))
-    if share < MIN_DETECTED:
-        return
-    real, odd = as_float(case.predict(windows).trust), as_float(case.predict(broken).trust)
-    seldom_small(case, real, "trust of long histories")
-    detects(odd, real, f"one observation is from another episode: surprise detects it in {share:.0%} of pairs; trust")
-
-
 @clause("world", "Forecast.horizon; up to this step the world beats persistence and the mean of the signal")
 def horizon_honest(case: WorldCase) -> None:
-    """Up to `horizon` the world beats persistence and the mean, or is nearly exact; the next step lacks skill."""
+    """Up to `horizon` the world beats persistence and the mean, or is nearly exact."""
     rounds = [replace(case, seed=case.seed + number).windows() for number in range(ROUNDS)]
     answers = list(map(case.predict, rounds))
     calibrated = answers[0].calibrated
     most = case.horizon if calibrated else 0
     for name in case.card.predicts:
-        horizons = np.asarray(answers[0].signals[name].horizon)
-        has_shape(f"signal {name!r}: horizon", horizons, (rounds[0].num_worlds,))
+        horizons = np.stack([np.asarray(answer.signals[name].horizon) for answer in answers])
+        has_shape(f"signal {name!r}: horizon", horizons[0], (rounds[0].num_worlds,))
         expected = f"0 to {most}" if calibrated else "0 without a calibration"
         inside = (horizons >= 0) & (horizons <= most)
         holds(inside, f"signal {name!r}: horizon {horizons.tolist()}, expected {expected}")
-    for name in case.vectors if calibrated else ():
-        forecasts = [answer.signals[name] for answer in answers]
-        errors = np.stack([_errors(case, name, *pair) for pair in zip(rounds, forecasts, strict=True)], 1)
-        horizons = np.stack([np.asarray(forecast.horizon) for forecast in forecasts])
+        if not calibrated or name not in case.vectors:
+            continue
+        pairs = zip(rounds, (answer.signals[name] for answer in answers), strict=True)
+        errors = np.stack([_errors(case, name, *pair) for pair in pairs], 1)
         for step in range(case.horizon):
-            what = f"signal {name!r}: step {step + 1} is"
-            within = _by_episode(errors[..., step], horizons > step)
-            holds(not _lacks_skill(case, *within), f"{what} within the horizon, but without skill: {_figures(within)}")
-            after = _by_episode(errors[..., step], horizons == step)
-            holds(not _has_skill(case, *after), f"{what} just after the horizon, but with skill: {_figures(after)}")
+            kept = np.where(horizons > step, errors[..., step], np.nan)
+            # The mean error of each episode that has a window with this step inside the horizon.
+            within = np.nanmean(kept[:, :, ~np.isnan(kept[0]).all(0)], axis=1)
+            what = f"signal {name!r}: step {step + 1} is within the horizon, but without skill"
+            holds(not _lacks_skill(case, *within), f"{what}: {_figures(within)}")
 
 
 def seldom_small(case: WorldCase, values: Floats, what: str) -> None:
@@ -181,14 +150,6 @@ def is_exact(case: WorldCase, name: str, width: float) -> bool:
     return bool(width <= EXACT * observed_values(case.episodes, name).std(0).mean())
 
 
-def _min_p_values(case: WorldCase, windows: ForecastWindows, at: int) -> Floats:
-    """The smallest p-value over signals of the step that leads to observation `at` of each of the first histories."""
-    few = range(min(MAX_LONG_HISTORIES, windows.num_worlds))
-    episodes = [Episode(**vars(one_world(windows, world).history)) for world in few]
-    p_values = [case.world.surprise(episode).p_values.values() for episode in episodes]
-    return np.asarray([min(float(value[at - 1]) for value in values) for values in p_values])
-
-
 def _errors(case: WorldCase, name: str, windows: ForecastWindows, forecast: Forecast) -> Floats:
     """Squared errors [3, W, T] in variances of the signal: of the prediction, of persistence and of the mean.
 
@@ -209,20 +170,9 @@ def _errors(case: WorldCase, name: str, windows: ForecastWindows, forecast: Fore
     return np.where(windows.known[name].astype(bool) & ~np.isnan(errors).any(0), errors, np.nan)
 
 
-def _by_episode(errors: Floats, chosen: NDArray[np.bool_]) -> Floats:
-    """Errors [3, R, W] at a step, averaged over the chosen windows [R, W] of each of the episodes that has any."""
-    kept = np.where(chosen, errors, np.nan)
-    return np.asarray(np.nanmean(kept[:, :, ~np.isnan(kept[0]).all(0)], axis=1))
-
-
 def _lacks_skill(case: WorldCase, model: Floats, persistence: Floats, mean: Floats) -> bool:
     worse = _above_zero(case, model - persistence) or _above_zero(case, model - mean)
     return worse and _above_zero(case, model - MAX_SKILLED_ERROR)
-
-
-def _has_skill(case: WorldCase, model: Floats, persistence: Floats, mean: Floats) -> bool:
-    least = persistence if persistence.sum() < mean.sum() else mean
-    return _above_zero(case, least / 2 - model) or _above_zero(case, MAX_SKILLED_ERROR / 2 - model)
 
 
 def _above_zero(case: WorldCase, values: Floats) -> bool:
