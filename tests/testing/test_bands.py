@@ -24,11 +24,11 @@ class MeanOutsideItsBand(Exact):
 WORLD_FAULTS = [
     (
         altered(Exact, "ConstantBand", half_width=np.ones_like),
-        "bands_ordered",
-        "the band has the width 2 at every level",
+        "coverage",
+        "of 40 trajectories are inside",
     ),
-    (altered(Exact, "EdgesCrossed", half_width=lambda half: -half), "bands_ordered", "low is above the mean"),
-    (MeanOutsideItsBand, "bands_ordered", "high is below the mean"),
+    (altered(Exact, "EdgesCrossed", half_width=lambda half: -half), "coverage", "the mean is outside the 0.5 band"),
+    (MeanOutsideItsBand, "coverage", "the mean is outside"),
     (altered(Exact, "BandTooWide", half_width=lambda half: 3.0 * half), "coverage", "too many"),
     (PerStepQuantiles, "coverage", "too few"),
     (

@@ -117,11 +117,11 @@ WORLD_FAULTS = [
     (TakesTheFirstProposal, "plan_uses_proposals", r"budget None s: the plan costs"),
     (IgnoresProposalsInAHurry, "plan_uses_proposals", r"budget 1e-06 s: the plan costs"),
     (StatusOfTheFirst, "plan_of_batch", r"status searched, reason ''"),
-    (OnePlanForAll, "plan_of_batch", r"the cost of the plan for world 1"),
+    (OnePlanForAll, "plan_of_batch", "world 1 of a batch: Plan.cost differs"),
     (CostOfTheBatch, "plan_of_batch", r"cost has shape \(\), expected \(2,\)"),
     (IgnoresActions, "plan_needs_actions", r"a plan was returned"),
     (RefusesForNoReason, "plan_needs_actions", "a plan: the message 'not today.*' names none of"),
-    (replacing(Exact, "score", trust=0.99), "trust_agrees", "score has another trust than predict"),
-    (planning(trust=0.99), "trust_agrees", "plan has another trust than predict"),
+    (replacing(Exact, "score", trust=0.99), "scores_each_plan", "score has another trust than predict"),
+    (planning(trust=0.99), "plan_after_pending", "plan has another trust than predict"),
 ]
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

@@ -53,32 +53,29 @@ class PredictionCase(Case, ABC):
     def means(self, windows: ForecastWindows) -> Arrays:
         """The mean prediction per signal [W, T, *shape] under the inputs of the windows, with fixed draws."""
 
-    def places(self, *, margin: int = 0, length: int | None = None) -> list[tuple[Episode, int]]:
+    def places(self, *, margin: int = 0) -> list[tuple[Episode, int]]:
         """Each episode with a random index of the present, always the same.
 
         Args:
             margin: unused steps before the history and after the future.
-            length: H, another one than that of the case.
 
         Raises:
             CaseError: an episode is too short, or there are fewer than two.
         """
-        first = (length or self.length) - 1 + margin
+        first = self.length - 1 + margin
         need = first + self.horizon + margin
         short = [number for number, episode in enumerate(self.episodes) if episode.num_steps < need]
         if short or len(self.episodes) < 2:
             raise CaseError(
                 f"got {len(self.episodes)} episodes, of which {short} have fewer than the {need} steps that the check "
-                f"needs ({first + 1 - margin} observations, {self.horizon} steps ahead). Give at least two, and longer "
-                "ones."
+                "needs. Give at least two, and longer ones."
             )
         rng = np.random.default_rng(self.seed)
         return [(e, int(rng.integers(first, e.num_steps - self.horizon - margin + 1))) for e in self.episodes]
 
-    def windows(self, length: int | None = None) -> ForecastWindows:
+    def windows(self) -> ForecastWindows:
         """One window of each episode, always the same."""
-        length = length or self.length
-        return forecast_windows(self.places(length=length), length=length, horizon=self.horizon)
+        return forecast_windows(self.places(), length=self.length, horizon=self.horizon)
 
     def turned(self, windows: ForecastWindows) -> ForecastWindows:
         """The windows of other episodes: each in the place of the one before."""

@@ -14,7 +14,7 @@ from worldline.errors import UnsupportedError
 from worldline.planning.base import Chance, Constraint, Goal
 from worldline.planning.costs import AtMost, Change, Price
 from worldline.schema import Kind
-from worldline.testing.cases import WorldCase
+from worldline.testing.cases import WorldCase, one_plan
 from worldline.testing.clauses import clause
 from worldline.testing.comparing import Floats, as_float, equal, has_shape, holds, map_arrays, refuses
 from worldline.testing.log_edits import observed_values
@@ -30,6 +30,8 @@ def scores_each_plan(case: WorldCase) -> None:
     has_shape("cost", scores.cost, (4,))
     has_shape("violation", scores.violation, (4, len(rules)))
     equal(scores.violation, expected, "violation is not that of the constraints", within=1e-6)
+    trust = np.nan_to_num([case.score(query, one_plan(query.actions)).trust, case.predict(query).trust], nan=-1.0)
+    case.equal(trust[0], trust[1], "score has another trust than predict")
     turned = {name: value[::-1] for name, value in plans.items()}
     other = case.score(query, turned, constraints=rules)
     case.equal(other.cost[::-1], scores.cost, "another order of plans changes their costs")

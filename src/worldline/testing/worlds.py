@@ -52,16 +52,13 @@ def prediction_shapes(case: WorldCase) -> None:
         holds(names == set(case.card.predicts), f"signals {sorted(names)}, expected {case.card.predicts}")
         holds(prediction.level == 0.8, f"level {prediction.level}, expected 0.8")
         for name, forecast in prediction.signals.items():
-            signal = case.card.schema[name]
-            expected = (*leading, case.horizon, *signal.shape)
+            expected = (*leading, case.horizon, *case.card.schema[name].shape)
             has_shape(f"mean of {name!r}", forecast.mean, expected)
+            needed = name in case.vectors and prediction.calibrated
             for label, edge in (("low", forecast.low), ("high", forecast.high)):
-                needed = signal.kind is Kind.VECTOR and prediction.calibrated
-                holds(edge is not None or not needed, f"{label} of {name!r} is None")
+                holds((edge is not None) == needed, f"{label} of {name!r} is {'None' if needed else 'no band'}")
                 shape = expected if edge is None else edge.shape
                 holds(shape == expected, f"{label} of {name!r} has shape {shape}, expected {expected}")
-            no_band = signal.kind is Kind.IMAGE or not prediction.calibrated
-            holds(not no_band or forecast.low is None, f"{name!r} has a band without a calibration")
 
 
 @clause("world", "the verbs; a batch of W worlds equals W single worlds, without the batch axis")
