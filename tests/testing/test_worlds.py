@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.testing.exact_world import HORIZON, Drawing, Exact, residual_paths, toy_case, toy_episodes, toy_goal
-from tests.testing.planted import WORLD_EPISODES, altered, catches, instead, named, passes, with_card, world_case
+from tests.testing.planted import WORLD_EPISODES, altered, catches, instead, named, with_card, world_case
 
 from worldline.engines.baselines import Persistence
 from worldline.episode import Episode
@@ -178,12 +178,6 @@ WORLD_FAULTS += [
     (WarmStart, "calls_independent", "plan returned another result for equal arguments after other calls:"),
     (RecalibratesOnWhatItIsAsked, "calls_independent", "surprise returned another result for equal arguments after"),
 ]
-
-
-CLAUSES = ["bands_as_stated", "level_available", "samples_calibrated", "images_drawn"]
-
-
-test_a_world_with_options_passes = passes([Exact, Drawing, Uncalibrated], CLAUSES, world_case)
 
 
 class ShortOnly(Exact):

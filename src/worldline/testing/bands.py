@@ -39,7 +39,7 @@ MAX_SKILLED_ERROR: Final = 0.05
     applies=WorldCase.calibrated,
 )
 def coverage(case: WorldCase) -> None:
-    """The band contains the mean, and the share of whole trajectories inside is the level, within the error of the count."""
+    """The band contains the mean, and the share of whole trajectories inside is its level, within chance."""
     windows = case.windows()
     for level in levels_of(case):
         prediction = case.predict(windows, level=level)
