@@ -26,7 +26,7 @@ ABILITIES: Final = {*BASE_CLASSES, "differentiable", "linear"}
 """Abilities that a card may list."""
 
 ROUNDS: Final = 4
-"""Windows of each episode on which timing and horizon are measured."""
+"""Windows of each episode on which timing is measured."""
 
 Mistake = tuple[str, ForecastWindows, tuple[str | float, ...], bool]
 """An invalid query: its description, history and inputs, parts of the message, and whether it must be refused."""

@@ -42,9 +42,9 @@ MAX_GAP: Final = 0.1
 NUM_THREADS: Final = 8
 
 
-@clause("world", "Prediction and Forecast; mean [T, *shape] and band of each signal")
+@clause("world", "Prediction and Forecast; mean [T, *shape], band and horizon of each signal")
 def prediction_shapes(case: WorldCase) -> None:
-    """A prediction has a mean and a band in the signal's shape for each predicted signal, for one world or W."""
+    """A prediction has a mean, a band and a horizon of each predicted signal, in its shape, for one world or W."""
     windows, alone = case.windows(), case.predict(case.query())
     holds(np.ndim(alone.trust) == 0, f"trust of one world has shape {np.shape(alone.trust)}")
     for leading, prediction in (((), alone), ((windows.num_worlds,), case.predict(windows))):
@@ -54,6 +54,11 @@ def prediction_shapes(case: WorldCase) -> None:
         for name, forecast in prediction.signals.items():
             expected = (*leading, case.horizon, *case.card.schema[name].shape)
             has_shape(f"mean of {name!r}", forecast.mean, expected)
+            horizon, most = np.asarray(forecast.horizon), case.horizon if prediction.calibrated else 0
+            has_shape(f"horizon of {name!r}", horizon, leading)
+            holds(
+                (horizon >= 0) & (horizon <= most), f"horizon of {name!r} is {horizon.tolist()}, expected 0 to {most}"
+            )
             needed = name in case.vectors and prediction.calibrated
             for label, edge in (("low", forecast.low), ("high", forecast.high)):
                 holds((edge is not None) == needed, f"{label} of {name!r} is {'None' if needed else 'no band'}")
