@@ -80,7 +80,7 @@ def deterministic_claim(case: EngineCase) -> None:
 
 @clause("engine", "Card.action_conditioned and abilities; what actions change, and whether as an affine function")
 def action_conditioned(case: EngineCase) -> None:
-    """Actions change the predicted signals if and only if the card says so, and linearly if it lists `linear`."""
+    """Actions change the predicted signals if and only if the card states it, and linearly if it lists `linear`."""
     claim, windows = case.card.action_conditioned, case.windows()
     future = windows.future(3, case.seed)
     for values in future.actions.values():

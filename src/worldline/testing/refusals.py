@@ -20,7 +20,7 @@ from worldline.world.logged_range import MAX_EXCESS
 
 @clause("world", "the verbs that take actions, and clip; actions far outside the schema's bounds are refused")
 def bounds_kept(case: WorldCase) -> None:
-    """Every verb refuses actions far outside their bounds, unless told to clip, and predicts slightly outside."""
+    """Every verb refuses actions far outside their bounds, unless `clip` is set, and predicts slightly outside."""
     query, episode, at = case.query(), case.episodes[0], case.length - 1
     for signal in case.card.schema.actions:
         if signal.low is None or signal.high is None or not np.isfinite((signal.low[0], signal.high[0])).all():

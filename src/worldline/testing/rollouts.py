@@ -1,16 +1,16 @@
 """Clauses that engines and models share: beliefs and rollouts are pure functions of each entry and candidate.
 
-`EngineCase` and `ModelCase` have these methods in common, with fixed draws in every call:
+`EngineCase` and `ModelCase` have these methods in common. Every call has fixed draws.
 
-    ready()                  a history of B entries, the belief after it, and inputs of N candidates, with `actions`
-    split(history)           all but the last step of the history, and the last one
-    observe(history, belief) the belief after a history, or after one more step of a belief
-    pick(inputs, index)      the candidates with these indices, in this order
-    roll(belief, inputs)     the predictions [B, N, S, T, ...], an array or several by name
-    moves()                  actions [B, N, T, A] and other ones; None if there is no gradient to check
-    last(actions)            the last predicted step [B, N, S, D] after these actions
-    spliced(step)            predictions [B, T, ...] by name, with other inputs from `step` on
-    state()                  the arrays of the implementation that no call may change
+* `ready()`: a history of B entries, the belief after it, and inputs of N candidates, with `actions`.
+* `split(history)`: all but the last step of the history, and the last one.
+* `observe(history, belief)`: the belief after a history, or after one more step of a belief.
+* `pick(inputs, index)`: the candidates with these indices, in this order.
+* `roll(belief, inputs)`: the predictions [B, N, S, T, ...], an array or several by name.
+* `moves()`: actions [B, N, T, A] and other ones; None if there is no gradient to check.
+* `last(actions)`: the last predicted step [B, N, S, D] after these actions.
+* `spliced(step)`: predictions [B, T, ...] by name, with other inputs from `step` on.
+* `state()`: the arrays of the implementation that no call may change.
 """
 
 from __future__ import annotations
