@@ -93,9 +93,9 @@ def test_the_page_runs_from_top_to_bottom(
     assert "greenhouse@prod points to version 2" in run("alias", "greenhouse@prod", "2").output
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
+def test_what_is_wrong_is_one_line(learned_bundle: Path) -> None:
+    run("publish", learned_bundle, "toy", "--alias", "prod")
+    for arguments, said in (
         (["alias", "toy@1", "1"], "Give an alias, such as toy@prod"),
         (["alias", "toy", "1"], "Use NAME@ALIAS"),
         (["alias", "tyo@prod", "1"], "Did you mean 'toy'"),
@@ -103,11 +103,8 @@ def test_the_page_runs_from_top_to_bottom(
         (["shadow", "toy@prod"], "no candidate runs in the shadow"),
         (["rollback", "toy@prod"], "has no version before"),
         (["worlds", "--json", "/nowhere/at/all.json"], "--json"),
-    ],
-)
-def test_what_is_wrong_is_one_line(learned_bundle: Path, arguments: list[str], said: str) -> None:
-    run("publish", learned_bundle, "toy", "--alias", "prod")
-    shown = RUN.invoke(app, arguments)
-    assert shown.exit_code == 1
-    assert said in " ".join(shown.stderr.split())
-    assert "Traceback" not in shown.output
+    ):
+        shown = RUN.invoke(app, arguments)
+        assert shown.exit_code == 1, arguments
+        assert said in " ".join(shown.stderr.split())
+        assert "Traceback" not in shown.output

@@ -141,6 +141,7 @@ def test_the_printed_command_edits_what_the_warnings_name(
     lines = checked(store.path, code=1)
     assert lines[-1].startswith("Next:   worldline import")
     assert command_in(lines) == ["import", f"{tmp_path}/my store", f"{tmp_path}/my store-edited", *options]
-    shown = RUN.invoke(app, command_in(lines))
-    assert shown.exit_code == 0, shown.output
-    assert not any("worldline import" in line for line in checked(tmp_path / "my store-edited", code=0))
+    if log is seams:
+        shown = RUN.invoke(app, command_in(lines))
+        assert shown.exit_code == 0, shown.output
+        assert not any("worldline import" in line for line in checked(tmp_path / "my store-edited", code=0))

@@ -220,21 +220,13 @@ def test_a_terminal_is_asked_where_a_guess_is_unsure(
 ) -> None:
     monkeypatch.setattr("worldline.cli.column_table.is_terminal", lambda: True)
     arguments = ["import", str(plant), str(tmp_path / "store"), "--ignore", "motor_temperature"]
-    shown = RUN.invoke(app, arguments, input="nope=action\ninflow=exogenous\n")
+    shown = RUN.invoke(app, arguments, input="nope=action\ndoor=a, inflow=action\ninflow=exogenous\n")
     assert shown.exit_code == 0, shown.output
-    assert "'nope=action' is no correction" in shown.output
+    assert "3 roles are uncertain" in shown.output
+    for text in ("nope=action", "door=a"):
+        assert f"'{text}' is no correction" in shown.output
     schema = open_store(tmp_path / "store").schema
     assert (schema["inflow"].role, schema["door"].role) == (Role.EXOGENOUS, Role.ACTION)
-
-
-def test_many_unsure_guesses_are_one_question(tmp_path: Path, plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worldline.cli.column_table.is_terminal", lambda: True)
-    shown = RUN.invoke(app, ["import", str(plant), str(tmp_path / "s")], input="dor=action\ndoor=action, Mass=a\n\n")
-    assert shown.exit_code == 0, shown.output
-    assert "4 roles are uncertain" in shown.output
-    assert "'dor=action' is no correction" in shown.output
-    assert "'Mass=a' is no correction" in shown.output
-    assert [signal.name for signal in open_store(tmp_path / "s").schema.actions] == ["inflow", "door"]
 
 
 def test_a_schema_is_printed_and_corrected(tmp_path: Path, plant: Path, monkeypatch: pytest.MonkeyPatch) -> None:

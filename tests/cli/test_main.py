@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from tests.data.stores import stored
 from typer.testing import CliRunner
 
@@ -23,7 +21,6 @@ from worldline.cli import main
 from worldline.cli.main import app
 from worldline.data.store import open_store
 from worldline.testing.toys import Integrator
-from worldline.training import checkpoint
 
 pytestmark = pytest.mark.usefixtures("brief_recalibration")
 
@@ -180,27 +177,6 @@ def test_an_import_goes_on_after_the_disk_was_full(toy: Path, tmp_path: Path, mo
     shown = RUN.invoke(app, ["import", str(toy), str(tmp_path / "store")])
     assert shown.exit_code == 0
     assert f"{24 - kept} episodes added, {kept} already present" in shown.output
-
-
-def test_a_training_goes_on_after_the_disk_was_full(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    Path("recipe_on_a_full_disk.py").write_text(OWN_RECIPE)
-    saves = itertools.count()
-
-    def save(tensors: Any, path: Path) -> None:
-        if next(saves) == 1:
-            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-        save_file(tensors, path)
-
-    monkeypatch.setattr(checkpoint, "save_file", save)
-    arguments = ["learn", "toy", "--out", "world", "--recipe", "recipe_on_a_full_disk:small"]
-    said = failed(*arguments)
-    assert "worldline: world.partial/checkpoint-4-" in said
-    assert "No space left on device. Free space" in said
-    assert said.endswith("The training is saved in world.partial. Run the same again with --resume.")
-    shown = RUN.invoke(app, [*arguments, "--resume"])
-    assert shown.exit_code == 0, shown.output
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from worldline.cli.show import show
+from worldline.cli.stores import show
 from worldline.data.store import Store
 from worldline.engines.base import CallCost
 from worldline.engines.baselines import Linear

@@ -17,9 +17,9 @@ from worldline.models.base import Window
 from worldline.models.token import Bins, Choices, Token, TokenConfig, TokenModel, TokenState
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
+from worldline.testing.log_edits import hide
 from worldline.testing.rollouts import pick_entries
 from worldline.testing.toys import Integrator
-from worldline.testing.window_edits import hide
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(64, 64, 3))
 

@@ -119,10 +119,10 @@ def test_engines(name: str) -> None:
 )
 def test_local_world(name: str, num_windows: int) -> None:
     engine, _ = fitted(name)
-    calibration = calibrate(engine, TOY.episodes(80, 14, seed=4), horizon=6, num_windows=num_windows, seed=0)
+    calibration = calibrate(engine, TOY.episodes(60, 14, seed=4), horizon=6, num_windows=num_windows, seed=0)
     world = LocalWorld(engine, calibration, load("planner", "cem")())
     goal = Goal(targets={"position": np.array([1.0, -0.5], np.float32)})
-    check_world(world, TOY.episodes(40, 14, seed=5), goal, horizon=6, num_calibration=calibration.num_episodes)
+    check_world(world, TOY.episodes(30, 14, seed=5), goal, horizon=6, num_calibration=calibration.num_episodes)
 
 
 def test_local_world_without_calibration() -> None:

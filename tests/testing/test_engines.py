@@ -11,7 +11,7 @@ import torch
 from tests.testing.exact_engine import Able, Drawing, Exact
 from tests.testing.planted import ENGINE_EPISODES, altered, catches, engine_case, gappy, instead, passes
 
-from worldline.engines.base import Decodes, Parts, Samples, Storable
+from worldline.engines.base import Parts, Samples, Storable
 from worldline.errors import DataError, InputError
 from worldline.planning.base import Rollout
 from worldline.testing import check_engine
@@ -161,30 +161,16 @@ class NoveltyOfThePresent(Able):
         return np.repeat(np.repeat(self.novelty(belief)[:, None, None], versions, 1), horizon, 2)
 
 
-class Draws(Exact, Decodes):
-    """Draws the camera, all black."""
-
-    abilities = ("decodes",)
-    pixels = torch.uint8
-    drawn = ("camera",)
-
-    def rollout(self, belief, actions, exogenous, **rest):
-        black = torch.zeros((*actions.shape[:3], *self.toy.schema["camera"].shape), dtype=self.pixels)
-        return replace(super().rollout(belief, actions, exogenous, **rest), images=lambda: {"camera": black})
-
-
-test_an_engine_that_draws_passes = passes([Draws], ["abilities_honest"], engine_case)
-
 ENGINE_FAULTS = [
-    (ClaimsToBeLinear, "linear_claim", "not affine"),
+    (ClaimsToBeLinear, "action_conditioned", "not affine"),
     (altered(Exact, "Shuffled", result=lambda path: path[:, ::-1]), "candidates_independent", "candidate 0 alone"),
     (NoisePerVersion, "candidates_independent", ""),
     (Unseeded, "seeds_reproduce", "equal seeds gave different results"),
     (GlobalRandomness, "arguments_unchanged", "global random state"),
     (BeliefMutatedByImagine, "belief_immutable", "a prediction changed the belief"),
     (BeliefMutatedByObserve, "belief_immutable", "an update changed the belief"),
-    (MutatesHistory, "arguments_unchanged", "History, was changed in place: observations.position"),
-    (MutatesFuture, "arguments_unchanged", "Future, was changed in place: actions.push"),
+    (MutatesHistory, "arguments_unchanged", r"argument 0 \(History\).observations.position"),
+    (MutatesFuture, "arguments_unchanged", r"argument 2 \(Future\).actions.push"),
     (altered(Exact, "WorldsMean", closed=lambda now: now - now.mean(0)), "batch_independent", "of entry 0 changed"),
     (ForgetsOnObserve, "observe_continues", "the updated belief differs"),
     (altered(Exact, "IgnoresActions", pushes=np.zeros_like), "action_conditioned", "the card states True"),
@@ -195,16 +181,6 @@ ENGINE_FAULTS = [
     ),
     (altered(Drawing, "LiesAboutDeterminism", deterministic=True), "deterministic_claim", "two seeds differ"),
     (altered(Exact, "FalselyModest", deterministic=False), "deterministic_claim", "all samples are equal"),
-    (
-        altered(Draws, "HidesImages", abilities=()),
-        "abilities_honest",
-        "does not list 'decodes', but its results are answered",
-    ),
-    (
-        altered(Draws, "FloatImages", pixels=torch.float64),
-        "abilities_honest",
-        r"dtype torch\.float64, expected torch\.uint8",
-    ),
     (altered(Exact, "ListsAnAbility", abilities=("abducts",)), "abilities_honest", "the engine is not a Abducts"),
     (altered(Able, "HidesAnAbility", abilities=("novelty", "reaches")), "abilities_honest", "does not list 'abducts'"),
     (answering(lambda found: found.astype(np.float64)), "samples_shape", "has dtype float64"),
@@ -222,9 +198,9 @@ ENGINE_FAULTS = [
     (CutsSequencesShort, "reaches", "proposals of 'push' has shape"),
     (ProposesPendingActions, "reaches", "proposals of 'push' has shape"),
     (ForgetsPendingActions, "reaches", "do not depend on the pending actions"),
-    (altered(InTensors, "GradientOfTheNextStepOnly", kept=torch.Tensor.detach), "tensors_agree", "differs from finite"),
-    (altered(InTensors, "NoGradient", finished=torch.Tensor.detach), "tensors_agree", "have no gradient"),
-    (altered(InTensors, "OtherTensors", finished=lambda path: 1.1 * path), "tensors_agree", "rollout is not imagine"),
+    (altered(InTensors, "GradientOfTheNextStepOnly", kept=torch.Tensor.detach), "differentiable", "its gradient is 0"),
+    (altered(InTensors, "NoGradient", finished=torch.Tensor.detach), "differentiable", "it has no gradient"),
+    (altered(InTensors, "OtherTensors", finished=lambda path: 1.1 * path), "samples_shape", "rollout is not imagine"),
     (altered(Able, "ConstantNovelty", novelty=lambda score: np.full(len(score), 0.8)), "novelty", "is 0.8 for every"),
     (UnseededNovelty, "novelty", "equal seeds gave different scores"),
     (NoveltyOfThePresent, "novelty", "the score of the future is constant"),
@@ -297,8 +273,7 @@ test_an_engine_in_parts_passes = passes([Stored], ["parts_restore"], engine_case
 
 ENGINE_FAULTS += [
     (storing(config={"drift": (0.25,)}), "parts_restore", "config changes by a round trip through JSON"),
-    (storing(config={"drift": np.ones(2)}), "parts_restore", "config is not plain JSON"),
-    (storing(config={"drift": 0.25, "logs": ["/home/someone/logs"]}), "parts_restore", "config contains absolute"),
+    (storing(config={"drift": np.ones(2)}), "parts_restore", "raised TypeError: Object of type ndarray is not JSON"),
     (storing(config={"drift": 0.2}), "parts_restore", "the restored engine predicts something else"),
     (AnotherCard, "parts_restore", "the restored engine has another card"),
     (TakesAnything, "parts_restore", "parts without the array 'target': expected DataError"),

@@ -49,7 +49,6 @@ class ChanceOfAnotherLevel(Exact):
 
 
 ChanceWithoutBands = instead(Exact, calibrated=False, banded=lambda self, rollout, constraint: rollout)
-RiskOfTheBest = instead(Drawing, worst=lambda self, steps, risk: -Drawing.worst(self, -steps, risk))
 
 
 class ForgetsDiscount(Exact):
@@ -66,7 +65,7 @@ CostsTheLastOnly = instead(Exact, with_costs=lambda self, steps, costs: steps + 
 ForgetsCosts = instead(Exact, with_costs=lambda self, steps, costs: steps)
 
 
-CLAUSES = ("tolerance_scales", "rollout_is_complete", "periods_respected", "chance_uses_the_band", "worst_samples")
+CLAUSES = ("targets_scale", "rollout_is_complete")
 
 
 test_a_correct_world_passes = passes([Turning], CLAUSES, world_case)
@@ -78,7 +77,7 @@ WORLD_FAULTS = [
         "scores_each_plan",
         "not that of the con",
     ),
-    (ForgetsCosts, "costs_add_up", "not the sum of targets and a cost"),
+    (ForgetsCosts, "costs_add_up", "not the sum of targets and the price of 'push'"),
     (CostsTheLastOnly, "costs_add_up", "not the sum of two costs"),
     (ForgetsDiscount, "costs_add_up", "discount 0.5"),
     (ForgetsLastOnly, "costs_add_up", "last_only"),
@@ -89,10 +88,10 @@ WORLD_FAULTS = [
     ),
     (
         altered(Exact, "ToleranceNotSquared", tolerance=np.sqrt),
-        "tolerance_scales",
+        "targets_scale",
         r"twice the tolerance of 'position'",
     ),
-    (DefaultToleranceOfOneTenth, "tolerance_scales", "'position' by default tolerance costs"),
+    (DefaultToleranceOfOneTenth, "targets_scale", "'position' by default tolerance costs"),
     (
         altered(Exact, "ShowsTheFirstPlan", samples=lambda path: np.broadcast_to(path[:, :1], path.shape)),
         "rollout_is_complete",
@@ -103,7 +102,7 @@ WORLD_FAULTS = [
         "rollout_is_complete",
         r"the violation of At(Most|Least)\('position'",
     ),
-    (HidesExogenous, "rollout_is_complete", r"Price of exogenous 'wind'"),
+    (HidesExogenous, "costs_add_up", "the price of 'wind'"),
     (altered(Exact, "ForgetsThePresent", present=lambda _: {}), "rollout_is_complete", r"Change of action 'push'"),
     (PresentOfTheFirstStep, "rollout_is_complete", r"Change of action 'push'"),
     (
@@ -111,13 +110,9 @@ WORLD_FAULTS = [
         "rollout_is_complete",
         r"the violation of At(Most|Least)\('position'.* below that of the mean",
     ),
-    (TargetsTheLongWay, "periods_respected", r"a shift of the target of 'position' by one period"),
-    (altered(Turning, "HidesPeriods", periods=lambda _: {}), "periods_respected", "a shift of the reference of"),
-    (ChanceOfAnotherLevel, "chance_uses_the_band", "the violation of 'position' <= .* with probability 0.8"),
-    (ChanceWithoutBands, "chance_uses_the_band", "Chance without bands: expected UnsupportedError"),
-    (altered(Drawing, "ClaimsToBeDeterministic", deterministic=True), "worst_samples", "the card states"),
-    (altered(Exact, "FalselyModest", deterministic=False), "worst_samples", "the card does not state deterministic,"),
-    (RiskOfTheBest, "worst_samples", r"plans cost .* with risk 0.1"),
+    (TargetsTheLongWay, "targets_scale", r"a shift of the target of 'position' by one period"),
+    (ChanceOfAnotherLevel, "rollout_is_complete", "the violation of AtMost.* with probability 0.8"),
+    (ChanceWithoutBands, "rollout_is_complete", "Chance without bands: expected UnsupportedError"),
 ]
 
 
@@ -126,13 +121,11 @@ WORLD_FAULTS = [
     [{"discount": 0.5}, {"last_only": True}, {"risk": 0.25}, {"costs": (Price(signal="push", price=1.0),)}],
     ids=str,
 )
-@pytest.mark.parametrize(
-    "clause", ["batch_is_loop", "plan_of_batch", "costs_add_up", "plan_honest", "plan_uses_proposals"]
-)
-def test_a_goal_may_say_how_costs_add_up(clause: str, change: dict[str, Any]) -> None:
+def test_a_goal_may_say_how_costs_add_up(change: dict[str, Any]) -> None:
+    names = ("batch_is_loop", "plan_of_batch", "costs_add_up", "plan_honest", "plan_uses_proposals")
     world = Drawing() if "risk" in change else Exact()
     case = replace(toy_case(world, toy_episodes()[:6]), goal=replace(toy_goal(), **change))
-    assert breaches(case, [named("world", clause)]) == []
+    assert breaches(case, [named("world", name) for name in names]) == []
 
 
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

@@ -93,18 +93,18 @@ class ExpectsIdleness(Exact):
 
 
 WORLD_FAULTS = [
-    (ExpectsWithoutPending, "plan_holds_path", "has shape"),
-    (ExpectsIdleness, "plan_holds_path", "is not the prediction under the plan"),
-    (planning(prediction=None), "plan_holds_path", "no prediction"),
+    (ExpectsWithoutPending, "plan_after_pending", "has shape"),
+    (ExpectsIdleness, "plan_after_pending", "is not the prediction under the plan"),
+    (planning(prediction=None), "plan_after_pending", "no prediction"),
     (
         hurried(actions=lambda plan: {"push": plan.actions["push"][:0]}),
-        "plan_in_time",
+        "plan_honest",
         r"06 s: 'push' has shape \(0, 2\)",
     ),
-    (hurried(status=PlanStatus.INFEASIBLE), "plan_in_time", "budget 1e-06 s, no constraint: status infeasible"),
-    (hurried(reason="there was no time."), "plan_in_time", "reason 'there was no time.'"),
-    (hurried(cost=lambda plan: plan.cost + 1.0), "plan_in_time", "budget 1e-06 s: Plan.cost differs"),
-    (hurried(actions=lambda plan: {"push": plan.actions["push"] + 2}), "plan_in_time", "1e-06 s: 'push' is outside"),
+    (hurried(status=PlanStatus.INFEASIBLE), "plan_honest", "budget 1e-06 s, no constraint: status infeasible"),
+    (hurried(reason="there was no time."), "plan_honest", "reason 'there was no time.'"),
+    (hurried(cost=lambda plan: plan.cost + 1.0), "plan_honest", "budget 1e-06 s: Plan.cost differs"),
+    (hurried(actions=lambda plan: {"push": plan.actions["push"] + 2}), "plan_honest", "1e-06 s: 'push' is outside"),
     (planning(actions=lambda plan: {"push": 2 * plan.actions["push"]}), "plan_honest", "'push' is outside"),
     (planning(cost=lambda plan: 0.9 * plan.cost), "plan_honest", "Plan.cost differs from World.score"),
     (PlansAtRandom, "plan_honest", "but sequences from the log cost"),
@@ -117,11 +117,11 @@ WORLD_FAULTS = [
     (TakesTheFirstProposal, "plan_uses_proposals", r"budget None s: the plan costs"),
     (IgnoresProposalsInAHurry, "plan_uses_proposals", r"budget 1e-06 s: the plan costs"),
     (StatusOfTheFirst, "plan_of_batch", r"status searched, reason ''"),
-    (OnePlanForAll, "plan_of_batch", r"the cost of the plan for world 1"),
+    (OnePlanForAll, "plan_of_batch", "world 1 of a batch: Plan.cost differs"),
     (CostOfTheBatch, "plan_of_batch", r"cost has shape \(\), expected \(2,\)"),
     (IgnoresActions, "plan_needs_actions", r"a plan was returned"),
     (RefusesForNoReason, "plan_needs_actions", "a plan: the message 'not today.*' names none of"),
-    (replacing(Exact, "score", trust=0.99), "trust_agrees", "score has another trust than predict"),
-    (planning(trust=0.99), "trust_agrees", "plan has another trust than predict"),
+    (replacing(Exact, "score", trust=0.99), "scores_each_plan", "score has another trust than predict"),
+    (planning(trust=0.99), "plan_after_pending", "plan has another trust than predict"),
 ]
 test_a_planted_fault_is_caught = catches(WORLD_FAULTS, world_case)

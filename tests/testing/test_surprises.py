@@ -73,12 +73,12 @@ WORLD_FAULTS = [
     (MissingIsOrdinary, "surprise_of_missing", r"all of 'position' is missing at observation 14"),
     (EntityForgetsGaps, "surprise_of_missing", r"all of body is missing"),
     (StepsForgetGaps, "surprise_of_missing", "all of every step is missing"),
-    (surprising(moments=by_time), "moments_in_order", "the moments have p-values"),
-    (surprising(moments=every_step), "moments_in_order", "the moments have p-values"),
-    (surprising(moments=()), "moments_in_order", r"the moments have p-values \[\]"),
-    (surprising(moments=one_late), "moments_in_order", r"the moment at step \d+ has p-value"),
-    (TWICE, "moments_in_order", "a step occurs twice"),
-    (NAMELESS, "moments_in_order", r"the moment at step \d+ names \[\]"),
+    (surprising(moments=by_time), "surprise_parts", "the moments have p-values"),
+    (surprising(moments=every_step), "surprise_parts", "the moments have p-values"),
+    (surprising(moments=()), "surprise_parts", r"the moments have p-values \[\]"),
+    (surprising(moments=one_late), "surprise_parts", r"the moment at step \d+ has p-value"),
+    (TWICE, "surprise_parts", "a step occurs twice"),
+    (NAMELESS, "surprise_parts", r"the moment at step \d+ names \[\]"),
 ]
 
 
@@ -102,9 +102,9 @@ def test_the_signals_of_a_moment_are_in_order() -> None:
     class WrongOrder(TwoSignals):
         order = ("camera", "position")
 
-    named("world", "moments_in_order")(toy_case(TwoSignals(), toy_episodes()))
+    named("world", "surprise_parts")(toy_case(TwoSignals(), toy_episodes()))
     with pytest.raises(AssertionError, match=r"the signals of the moment at step \d+ are not in ascending order"):
-        named("world", "moments_in_order")(toy_case(WrongOrder(), toy_episodes()))
+        named("world", "surprise_parts")(toy_case(WrongOrder(), toy_episodes()))
 
 
 class FromThePast(Exact):

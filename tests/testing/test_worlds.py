@@ -7,11 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from tests.testing.exact_world import HORIZON, Drawing, Exact, residual_paths, toy_case, toy_episodes, toy_goal
-from tests.testing.planted import WORLD_EPISODES, altered, catches, instead, named, passes, with_card, world_case
+from tests.testing.planted import WORLD_EPISODES, altered, catches, instead, named, with_card, world_case
 
-from worldline.engines.base import Card
 from worldline.engines.baselines import Persistence
 from worldline.episode import Episode
 from worldline.errors import InputError, UnsupportedError
@@ -19,10 +17,9 @@ from worldline.planning.base import Goal
 from worldline.planning.planners.cem import Categorical
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_world
-from worldline.testing.cases import WorldCase
 from worldline.testing.clauses import breaches
 from worldline.testing.worlds import NUM_THREADS
-from worldline.world.base import Prediction, World
+from worldline.world.base import Prediction
 from worldline.world.local import LocalWorld
 
 TOLERANCE = {"place": 1.0}
@@ -54,9 +51,9 @@ WORLD_FAULTS = [
     (altered(Exact, "WrongLevel", predict=lambda found: replace(found, level=0.9)), "prediction_shapes", "level 0.9"),
     (altered(Exact, "BatchMean", path=lambda path: path + 0.1 * path.mean(0)), "batch_is_loop", "mean of 'position'"),
     (altered(Exact, "TrustOfTheBatch", trust=lambda trust: np.full_like(trust, trust.min())), "batch_is_loop", "trust"),
-    (MutatesHistory, "arguments_unchanged", "ForecastWindows, was changed in place: history.observations.position"),
-    (MutatesPlans, "arguments_unchanged", "was changed in place: push"),
-    (MutatesTheGoal, "arguments_unchanged", "Goal, was changed in place: targets.position"),
+    (MutatesHistory, "arguments_unchanged", r"\(ForecastWindows\).history.observations.position"),
+    (MutatesPlans, "arguments_unchanged", r"\(dict\).push differs"),
+    (MutatesTheGoal, "arguments_unchanged", r"\(Goal\).targets.position differs"),
 ]
 
 
@@ -70,7 +67,7 @@ def test_a_correct_world_passes(world: type[Exact]) -> None:
 
 
 STATISTICAL = (
-    *("bands_ordered", "coverage", "trust_is_p_value", "trust_depends_on_steps", "horizon_honest"),
+    *("coverage", "trust_is_p_value"),
     *("samples_calibrated", "surprise_is_p_value"),
 )
 
@@ -108,24 +105,6 @@ def test_a_world_without_a_vector_input_is_judged_by_what_it_has(observation: Si
     target = np.asarray(episodes[0].observations[observation.name][0])
     goal = Goal(targets={observation.name: target}, tolerance=TOLERANCE if observation is PLACE else {})
     check_world(world, episodes, goal)
-
-
-def test_constraints_on_what_is_predicted_are_not_to_be_forgotten() -> None:
-    class Forgetful(Exact):
-        def __init__(self, world: World) -> None:
-            self.world = world
-
-        def describe(self) -> Card:
-            return self.world.describe()
-
-        def score(self, *arguments, **rest):
-            found = self.world.score(*arguments, **rest)
-            return replace(found, violation=0 * found.violation)
-
-    world, episodes = geared(PLACE)
-    goal = Goal(targets={"place": np.zeros(2)}, tolerance=TOLERANCE)
-    with pytest.raises(AssertionError, match=r"world\.scores_each_plan. violation is not that of the constraints"):
-        named("world", "scores_each_plan")(WorldCase(world=Forgetful(world), episodes=episodes, goal=goal))
 
 
 class SharedBuffer(Exact):
@@ -192,55 +171,13 @@ class RecalibratesOnWhatItIsAsked(Exact):
         return replace(found, p_values={"position": found.steps * self.seen_so_far})
 
 
-# Which torch does not.
-TorchTakesAll = instead(Exact, inputs=lambda self, push: Exact.inputs(self, torch.from_numpy(push).numpy()))
-
-
-class TakesForwardViewsOnly(Exact):
-    """And sees nothing in others."""
-
-    def path(self, history, push, wind):
-        return super().path(history, push if min(push.strides) >= 0 else 0 * push, wind)
-
-
-class WritesBesideTheValues(Exact):
-    """Puts them back, but may not write at all."""
-
-    def seen(self, history):
-        history.observations["position"][:] = history.observations["position"]
-        return super().seen(history)
-
-
 WORLD_FAULTS += [
-    (TorchTakesAll, "any_layout", r"score of views and read-only arrays raised ValueError \(At least one stride"),
-    (TakesForwardViewsOnly, "any_layout", "predict of views and read-only arrays differs from copies"),
-    (WritesBesideTheValues, "any_layout", "predict of views and read-only arrays raised ValueError"),
-    (SharedBuffer, "same_from_eight_threads", "predict returned another result while 7 threads were calling:"),
-    (SharedDraws, "same_from_eight_threads", "score returned another result while 7 threads were calling"),
-    (RemembersTheLast, "same_in_any_order", "(plan|predict|score) returned another result for equal arguments after"),
-    (WarmStart, "same_in_any_order", "plan returned another result for equal arguments after other calls:"),
-    (RecalibratesOnWhatItIsAsked, "same_in_any_order", "surprise returned another result for equal arguments after"),
+    (SharedBuffer, "calls_independent", "another result for equal arguments while 7 threads were calling:"),
+    (SharedDraws, "calls_independent", "returned another result for equal arguments after other calls"),
+    (RemembersTheLast, "calls_independent", "(plan|predict|score) returned another result for equal arguments after"),
+    (WarmStart, "calls_independent", "plan returned another result for equal arguments after other calls:"),
+    (RecalibratesOnWhatItIsAsked, "calls_independent", "surprise returned another result for equal arguments after"),
 ]
-
-
-CLAUSES = ["any_horizon", "bands_as_stated", "level_available", "samples_calibrated", "images_drawn", "one_observation"]
-
-
-class FewEpisodes(Exact):
-    """Bands up to the level 0.875 only."""
-
-    default_level = 0.875
-    says = "The highest available level is 0.875."
-    error = UnsupportedError
-
-    def check_level(self, level):
-        if 0.875 < level < 1:
-            raise self.error(f"level {level} is not calibrated. {self.says}")
-        super().check_level(level)
-
-
-test_a_world_with_options_passes = passes([Exact, Drawing, Uncalibrated], CLAUSES, world_case)
-test_few_episodes_pass = passes([FewEpisodes], ["level_available"], world_case)
 
 
 class ShortOnly(Exact):
@@ -286,13 +223,6 @@ class FloatImages(Exact):
         return replace(found, images=frames) if images else found
 
 
-class NeedsEmptyArrays(Exact):
-    def check_present(self, history):
-        super().check_present(history)
-        if "push" not in history.actions:
-            raise InputError("past action 'push' is missing. Add it.")
-
-
 def independent(num_samples: int) -> np.ndarray:
     """Paths with the right spread at each step, but without memory."""
     paths = residual_paths(num_samples)
@@ -301,10 +231,9 @@ def independent(num_samples: int) -> np.ndarray:
 
 
 WORLD_FAULTS += [
-    (ShortOnly, "any_horizon", "expected an answer, got InputError"),
-    (NanAfterTheHorizon, "any_horizon", "neither finite nor -inf and inf"),
-    (FiniteAgain, "any_horizon", "finite after infinite steps"),
-    (altered(FewEpisodes, "Blames", error=InputError), "level_available", "expected UnsupportedError, got InputError"),
+    (ShortOnly, "bands_as_stated", "expected an answer, got InputError"),
+    (NanAfterTheHorizon, "bands_as_stated", "neither finite nor -inf and inf"),
+    (FiniteAgain, "bands_as_stated", "is finite at step 13"),
     (with_card(Exact, band_horizon=HORIZON + 1), "bands_as_stated", "bands of 7 steps .* is infinite at step 7"),
     (with_card(Exact, band_horizon=HORIZON - 1), "bands_as_stated", "bands of 5 steps .* is finite at step 6"),
     (with_card(Exact, band_level=0.99999), "bands_as_stated", "raised UnsupportedError: level 0.99999 needs"),
@@ -313,13 +242,11 @@ WORLD_FAULTS += [
     (with_card(Uncalibrated, band_horizon=6, band_level=0.9), "bands_as_stated", "predictions have none"),
     (OtherBandByDefault, "level_available", "not that of the stated level 0.5"),
     (altered(Exact, "LevelOne", predict=lambda found: replace(found, level=1.0)), "level_available", "is 1.0"),
-    (altered(FewEpisodes, "NamesNoLevel", says="Log more."), "level_available", "names no level that is available"),
     (altered(Exact, "Narrow", draws=lambda draws: 0.5 * draws), "samples_calibrated", "of the samples are inside"),
     (altered(Exact, "NoMemory", draws=lambda draws: independent(len(draws))), "samples_calibrated", "are inside"),
     (InventsSamples, "samples_calibrated", "returned, but predictions are not calibrated"),
     (RefusesSamples, "samples_calibrated", "refused, but predictions are calibrated"),
     (FloatImages, "images_drawn", "dtype float64, expected uint8"),
-    (NeedsEmptyArrays, "one_observation", "expected an answer, got InputError"),
 ]
 
 

@@ -12,7 +12,6 @@ from worldline.cli.output import (
     print_list,
     print_next,
     print_table,
-    print_title,
     print_wrapped,
     progress_bars,
     write_json,
@@ -69,7 +68,7 @@ def audit(
 
 def _print(report: Audit) -> None:
     decision = report.decision
-    print_title(f"{report.world} on {report.logs}: {decision.advice.value}")
+    print(f"{report.world} on {report.logs}: {decision.advice.value}")
     print_list("Reasons", decision.reasons)
     print_list("Limits" if decision.advice == "deploy with limits" else "Further findings", decision.limits)
     print_list("Data that would help", decision.help)
@@ -90,13 +89,14 @@ def _print_effects(measured: Measured) -> None:
     def interval(estimate: Estimate | None) -> str:
         return "" if estimate is None else f"{estimate.value:.3g} ({estimate.low:.3g} to {estimate.high:.3g})"
 
-    rows = []
-    for effect in effect_rows(measured):
-        signal, result = (
-            f"{effect.signal} [{effect.unit}]",
+    rows = [
+        (
+            *(effect.action, f"{effect.signal} [{effect.unit}]", effect.lag),
+            *(interval(effect.world), interval(effect.logs)),
             effect.agreement.replace("not identifiable", "NOT IDENTIFIABLE"),
         )
-        rows.append((effect.action, signal, effect.lag, interval(effect.world), interval(effect.logs), result))
+        for effect in effect_rows(measured)
+    ]
     title = "Effect of one standard deviation of an action, held over the horizon; agreement within "
     head = ("action", "signal", "after", "world", "logs", "result")
     print_table(f"{title}{round_percent(MARGIN)} of the logs", head, rows)

@@ -118,19 +118,16 @@ def _finish(version: Version, json: Path | None, *next_command: str) -> None:
 
 
 def _print(name: str, compared: ShadowComparison) -> None:
-    def row(title: str, measure: str, factor: float, unit: str) -> tuple[str, ...]:
+    rows = []
+    for title, measure, factor, unit in (
+        ("error relative to the variation of the signals", "error", 1, ""),
+        ("coverage of the 90 % band", "coverage", 100, " %"),
+        ("median time per call", "s", 1000, " ms"),
+    ):
         values = [getattr(compared, f"{side}_{measure}") for side in ("serving", "candidate")]
-        return title, *("?" if value is None else f"{factor * value:.4g}{unit}" for value in values)
-
-    rows = [
-        row("error relative to the variation of the signals", "error", 1, ""),
-        row("coverage of the 90 % band", "coverage", 100, " %"),
-        row("median time per call", "s", 1000, " ms"),
-    ]
+        rows.append((title, *("?" if value is None else f"{factor * value:.4g}{unit}" for value in values)))
     head = ("", f"version {compared.serving}", f"version {compared.candidate} (shadow)")
     print_table(f"Shadow of {name}", head, rows)
-    print(
-        f"{compared.num_calls} calls: {compared.num_scored} scored, {compared.num_failed} failed in the shadow, "
-        f"{compared.num_dropped} skipped because it was busy"
-    )
+    scored = f"{compared.num_calls} calls: {compared.num_scored} scored, {compared.num_failed} failed in the shadow, "
+    print(f"{scored}{compared.num_dropped} skipped because it was busy")
     print(f"{compared.verdict}: {compared.reason}")

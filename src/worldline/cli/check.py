@@ -14,6 +14,8 @@ from worldline.cli.output import print_list, print_next, print_table, print_wrap
 
 if TYPE_CHECKING:
     from worldline.data.checks import Finding
+    from worldline.data.quality.alignment import Alignment
+    from worldline.data.quality.coverage import Coverage
     from worldline.workflows.check import CheckReport
 
 MAX_LINES = 30
@@ -49,75 +51,64 @@ def check(store: Path, delay: Annotated[int, typer.Option(min=0)] = 0, seed: int
 def _print(report: CheckReport) -> None:
     damaged = report.num_episodes - report.num_whole
     state = f"{damaged} of them DAMAGED" if damaged else "all intact"
-    print_wrapped(f"{report.path}: {report.num_episodes} episodes, {report.num_steps} steps; {state}.")
-    print()
-    _print_alignment(report)
+    print_wrapped(f"{report.path}: {report.num_episodes} episodes, {report.num_steps} steps; {state}.\n")
+    if report.alignment is not None:
+        _print_alignment(report.alignment, is_known=report.accepted)
     _print_findings(report.findings)
-    _print_coverage(report)
+    if report.coverage is not None:
+        _print_coverage(report.coverage)
     print_list("Recommendations", report.advice[:MAX_LINES])
-    print()
-    print_wrapped(f"Result: {_result(report)}")
+    print_wrapped(f"\nResult: {_result(report)}")
 
 
 def _result(report: CheckReport) -> str:
     severities = [str(finding.severity) for finding in report.findings]
-    counts = [(severities.count(word), word) for word in ("error", "warning", "note")]
     words = ["actions and observations are misaligned"] if report.misaligned else []
     if report.alignment is not None and report.alignment.shift and not (report.misaligned or report.accepted):
         words = ["the system responds late, or actions are logged early"]
-    words += [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts if count]
-    return f"{'FAILED' if report.failed else 'passed'}{': ' if words else ''}{', '.join(words)}"
+    for word in ("error", "warning", "note"):
+        count = severities.count(word)
+        words += [f"{count} {word}{'' if count == 1 else 's'}"] if count else []
+    return ": ".join(filter(None, ("FAILED" if report.failed else "passed", ", ".join(words))))
 
 
-def _print_alignment(report: CheckReport) -> None:
+def _print_alignment(alignment: Alignment, *, is_known: bool) -> None:
     """Prints the verdict with its reason."""
-    alignment = report.alignment
-    if alignment is None:
-        return
-    known = " (the known delay)" if report.accepted and alignment.shift else ""
     steps = f" by {abs(alignment.shift)} step{'' if abs(alignment.shift) == 1 else 's'}" if alignment.shift else ""
-    print_wrapped(f"Actions and observations: {alignment.verdict}{steps}{known}")
-    print_wrapped(f"{alignment.reason[0].upper()}{alignment.reason[1:]}", "  ")
+    known = " (the known delay)" if is_known and alignment.shift else ""
+    lines = [f"{alignment.reason[0].upper()}{alignment.reason[1:]}"]
     if alignment.shifts:
-        print_wrapped(f"Measured on {alignment.num_rows} steps of {alignment.num_episodes} episodes.", "  ")
+        lines.append(f"Measured on {alignment.num_rows} steps of {alignment.num_episodes} episodes.")
     if alignment.left_out:
-        print_wrapped(f"Left out, because they are rarely observed: {', '.join(alignment.left_out)}.", "  ")
+        lines.append(f"Left out, because they are rarely observed: {', '.join(alignment.left_out)}.")
+    print_list(f"Actions and observations: {alignment.verdict}{steps}{known}", lines)
     print()
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share)} %"
 
 
 def _print_findings(findings: tuple[Finding, ...]) -> None:
     from worldline.data.quality.false_alarms import FALSE_ALARM_RATE
 
     if not findings:
-        print_wrapped("Signals: no findings.")
-        print()
+        print("Signals: no findings.\n")
         return
     rows = [(f.severity.value, f.signal, f.episode, f.step, f.problem) for f in findings[:MAX_LINES]]
     print_table("Findings", ("", "signal", "episode", "step", "problem"), rows, left=("signal", "problem"))
     if len(findings) > MAX_LINES:
-        print_wrapped(f"{len(findings) - MAX_LINES} more findings; --json writes all of them.", "  ")
+        print(f"  {len(findings) - MAX_LINES} more findings; --json writes all of them.")
     rate = f"{100 * FALSE_ALARM_RATE:.0f} %"
-    print_wrapped(f"Warnings are tests. Their nominal false-alarm rate is {rate} per log. Notes are no faults.", "  ")
-    print()
+    print_wrapped(f"Warnings are tests. Their nominal false-alarm rate is {rate} per log. Notes are no faults.\n", "  ")
 
 
-def _print_coverage(report: CheckReport) -> None:
-    covered = report.coverage
-    if covered is None:
-        return
+def _print_coverage(covered: Coverage) -> None:
     rows = []
     for signal in covered.actions:
         logged = f"{signal.least:.4g} to {signal.greatest:.4g}"
         possible = "?" if signal.low is None or signal.high is None else f"{signal.low:.4g} to {signal.high:.4g}"
-        rows.append((signal.name, logged, possible, _percent(signal.used), _percent(signal.predictable)))
+        rows.append((signal.name, logged, possible, f"{100 * signal.used:.0f} %", f"{100 * signal.predictable:.0f} %"))
     head = ("action", "logged", "possible", "share used", "predictable from the past")
     print_table("Coverage of the actions", head, rows)
     dimension = f"{covered.effective_dimension:.1f} (of {covered.num_components} components)"
     print_wrapped(f"Effective dimension of the observations: {dimension}.", "  ")
     if covered.spread is not None:
-        print_wrapped(f"Combinations of two components that occur: {_percent(covered.spread)}.", "  ")
+        print(f"  Combinations of two components that occur: {100 * covered.spread:.0f} %.")
     print()

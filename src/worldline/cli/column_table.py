@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from worldline.cli.output import print_title, print_wrapped
+from worldline.cli.output import print_wrapped
 from worldline.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,17 +25,13 @@ def is_terminal() -> bool:
 
 def print_columns(columns: Sequence[ColumnGuess]) -> None:
     """Prints each column with its role and the range of its values; below it, how it changes and the reason."""
-    from rich.console import Console
-    from rich.text import Text
-
     if not columns:
         return
     cells = [(column.name, _guessed(column), _range(column)) for column in columns]
     wide = [max(map(len, texts)) for texts in zip(*cells, strict=True)]
-    print_title("Columns")
+    print("Columns")
     for column, texts in zip(columns, cells, strict=True):
-        row = "  ".join(text.ljust(width) for text, width in zip(texts, wide, strict=True)).rstrip()
-        Console().print(Text(row, style="bold" if column.is_signal else "dim"), soft_wrap=True)
+        print("  ".join(text.ljust(width) for text, width in zip(texts, wide, strict=True)).rstrip())
         changes, reason = str(column.behaviour or ""), column.guess.reason
         print_wrapped(reason if not changes or changes in reason else f"{changes}; {reason}", "    ")
     print()

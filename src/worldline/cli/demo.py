@@ -1,4 +1,4 @@
-"""`worldline demo`."""
+"""`worldline demo` and `version`."""
 
 from __future__ import annotations
 
@@ -72,3 +72,12 @@ def _print(result: DemoResult, walls: str) -> None:
         "peak memory": f"{result.peak_memory_gb:.2f} GB",
     }
     print_table(f"Time and memory ({result.device})", ("", ""), list(spent.items()))
+
+
+def version() -> None:
+    """Print the versions of worldline and its main dependencies."""
+    from worldline.workflows.learn_result import versions
+
+    for name, value in versions().items():
+        print(f"{name} {value}")
+    print_next("demo")

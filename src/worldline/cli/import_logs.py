@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from worldline.schema import Schema
 
 MAX_LINES = 30
+OTHERS = {"present": "already present", "left_out": "left out"}
 
 Names = Annotated[list[str] | None, typer.Option(metavar="NAMES")]
 Places = Annotated[list[str] | None, typer.Option(metavar="LIST")]
@@ -124,17 +126,11 @@ def _print_next(report: ImportReport, source: Path, roles: Mapping[str, Sequence
 
 
 def _known_schema(file: Path | None, destination: Path) -> Schema | None:
-    """The schema in the file of the user, else that of a store that is extended; None to infer it.
-
-    Raises:
-        InputError: the file does not exist.
-    """
+    """The schema in the file of the user, else that of a store that is extended; None to infer it."""
     from worldline.config import from_json
     from worldline.data.store import is_store, open_store
     from worldline.schema import Schema
 
-    if file is not None and not file.is_file():
-        raise InputError(f"--schema {file} does not exist. Give an existing JSON file.")
     if file is not None:
         return from_json(Schema, file.read_bytes(), where=file)
     return open_store(destination).schema if is_store(destination) else None
@@ -179,10 +175,10 @@ def _size(text: str | None) -> tuple[int, int] | None:
     """Height and width in pixels."""
     if text is None:
         return None
-    numbers = text.lower().split("x")
-    if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
+    parts = re.fullmatch(r"(\d+)(?:x(\d+))?", text.lower())
+    if parts is None:
         raise InputError(f"--size {text} is not a size. Give HEIGHTxWIDTH in pixels, such as 64x64.")
-    return int(numbers[0]), int(numbers[-1])
+    return int(parts[1]), int(parts[2] or parts[1])
 
 
 def _print(report: ImportReport) -> None:
@@ -197,8 +193,7 @@ def _print(report: ImportReport) -> None:
         print(f"{len(lines) - MAX_LINES} more findings; --json FILE writes all of them.")
     counts = _counts(report.files)
     totals = [f"{counts['added']} episode{'' if counts['added'] == 1 else 's'} added"]
-    totals += [f"{counts['present']} already present"] if counts["present"] else []
-    totals += [f"{counts['left_out']} left out"] if counts["left_out"] else []
+    totals += [f"{counts[name]} {text}" for name, text in OTHERS.items() if counts[name]]
     print(f"Read as {report.importer}: {', '.join(totals)}.")
     if _is_too_short(report):
         print(f"Note:   learning needs {MIN_EPISODES} episodes. Cut a long one with --max-steps into another store.")
@@ -208,8 +203,8 @@ def _print(report: ImportReport) -> None:
 
 def _counts(files: Sequence[ImportedFile]) -> dict[str, int]:
     """The numbers of episodes of these files."""
-    fields = {"added": "kept", "present": "present", "left_out": "left_out"}
-    return {name: sum(getattr(file, field) for file in files) for name, field in fields.items()}
+    others = {name: sum(getattr(file, name) for file in files) for name in OTHERS}
+    return {"added": sum(file.kept for file in files), **others}
 
 
 def _figures(report: ImportReport) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`worldline learn`."""
+"""`worldline learn` and `goals`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.column_table import confirmed_roles, print_columns
-from worldline.cli.options import Json, Threads, use_threads
+from worldline.cli.options import Device, Json, Threads, use_threads
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
 from worldline.workflows.learn_options import Options
 
@@ -129,14 +129,29 @@ def _print(result: LearnResult) -> None:
 
 
 def _print_seeds(result: LearnResult) -> None:
-    """One row per training seed, if there are several."""
-    if len(result.seeds) == 1:
-        return
-    columns = [(signal, step) for signal, errors in result.seeds[0].rmse.items() for step in errors]
-    kept = result.learned.recipe.training.seed
-    rows = [
-        (row.seed, f"{row.control:.3f}", *(f"{row.rmse[signal][step]:.3g}" for signal, step in columns))
-        for row in result.seeds
-    ]
-    title = f"{len(rows)} trainings; error (RMSE) by signal and steps ahead; seed {kept} was kept"
-    print_table(title, ("seed", "control", *(f"{signal} {step}" for signal, step in columns)), rows)
+    """One row per training seed, if there are several; the JSON file has the errors of each."""
+    if len(result.seeds) > 1:
+        title = f"{len(result.seeds)} trainings; seed {result.learned.recipe.training.seed} was kept"
+        print_table(title, ("seed", "control"), [(row.seed, f"{row.control:.3f}") for row in result.seeds])
+
+
+def goals(
+    world: Annotated[Path, typer.Argument(metavar="WORLD")],
+    logs: Annotated[Path | None, typer.Argument(metavar="[LOGS]")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Add goal heads to a learned world: distance in steps, and actions that lead to a goal.
+
+    Args:
+        world: folder of a learned world.
+        logs: the store that it was learned from. Default: WORLD.store, written by learn.
+    """
+    from worldline.workflows.fit_goals import fit_goals
+    from worldline.workflows.learn import store_folder
+
+    use_threads(threads)
+    with progress_bars() as progress:
+        fit_goals(world, logs, device=device, progress=progress)
+    print(f"World:  {world} has goal heads")
+    print_next("audit", world, logs or store_folder(world.resolve()))

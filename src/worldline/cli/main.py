@@ -63,8 +63,9 @@ COMMANDS: Final = {
 }
 """The commands of this package by help group, in the order of the help."""
 _PLACES: Final = {
-    "import": "import_logs:import_logs",
+    **{name: f"stores:{name}" for name in ("record", "schema", "show", "export")},
     **{name: f"catalog:{name}" for name in ("publish", "worlds", "alias", "shadow", "promote", "rollback")},
+    **{"import": "import_logs:import_logs", "goals": "learn:goals", "version": "demo:version", "mcp": "serve:mcp"},
 }
 """Module and function of the commands that are not in a module of their name."""
 EVALUATING: Final = ("exam", "regrade", "compare")

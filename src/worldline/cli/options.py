@@ -137,10 +137,7 @@ def _checked_device(name: str) -> str:
     if name != "auto":  # which is always available, and needs no import of torch here
         from worldline.device import choose_device
 
-        try:
-            choose_device(name)
-        except InputError as error:
-            raise typer.BadParameter(str(error)) from error
+        choose_device(name)
     return name
 
 

@@ -10,15 +10,7 @@ from typing import Literal
 
 from worldline.progress import progress_bars
 
-__all__ = ["print_list", "print_next", "print_table", "print_title", "print_wrapped", "progress_bars", "write_json"]
-
-
-def print_title(title: str) -> None:
-    """Prints a line in bold; brackets are not rich markup."""
-    from rich.console import Console
-    from rich.text import Text
-
-    Console().print(Text(title, style="bold"))
+__all__ = ["print_list", "print_next", "print_table", "print_wrapped", "progress_bars", "write_json"]
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: Sequence[str] = ()) -> None:
@@ -41,16 +33,20 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_column(Text(columns[n]), justify=justify, min_width=max(map(len, words), default=0))
     for row in cells:
         table.add_row(*(Text(row[n]) for n in shown))
-    print_title(title)
+    Console().print(Text(title, style="bold"))
     Console().print(table, crop=False)
     print()
 
 
 def print_wrapped(text: str, indent: str = "") -> None:
-    """Prints text wrapped at words, with the further lines indented."""
+    """Prints text wrapped at words, with the further lines indented; line ends at its start and end are kept."""
     from rich.console import Console
 
-    print(textwrap.fill(text, Console().width, initial_indent=indent, subsequent_indent=" " * len(indent)))
+    before, after = len(text) - len(text.lstrip("\n")), len(text) - len(text.rstrip("\n"))
+    wrapped = textwrap.fill(
+        text.strip("\n"), Console().width, initial_indent=indent, subsequent_indent=" " * len(indent)
+    )
+    print("\n" * before + wrapped + "\n" * after)
 
 
 def print_list(heading: str, lines: Sequence[str]) -> None:

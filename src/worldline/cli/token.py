@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -73,14 +73,12 @@ def list_tokens(database: Where = None, json: Json = None) -> None:
     """List the tokens, without their secrets."""
     with opened_tokens(database) as (tokens, _):
         records = tokens.list()
-    rows = []
-    for record in records:
-        rate = None if record.rate is None else f"{record.rate:g}"
-        times = map(_time, (record.created, record.expires, record.last_used))
-        rows.append((record.name, _status(record), ", ".join(sorted(record.scopes)), rate, record.quota, *times))
+    figures = [_figures(record) for record in records]
+    names = ("name", "status", "scopes", "rate", "quota", "created", "expires", "last_used")
+    rows = [[", ".join(row[name]) if name == "scopes" else row[name] for name in names] for row in figures]
     head = ("name", "status", "scopes", "calls/s", "calls/day", "created", "expires", "last used")
     print_table("Tokens", head, rows)
-    write_json(json, {"tokens": [_figures(record) for record in records]})
+    write_json(json, {"tokens": figures})
     if valid := [record.name for record in records if record.is_valid(time.time())]:
         print_next("token", "revoke", valid[-1])
     else:
@@ -119,16 +117,11 @@ def _seconds(text: str) -> float:
     return int(parts[1]) * _SECONDS[parts[2]]
 
 
-def _status(record: TokenRecord) -> str:
-    if record.revoked is not None:
-        return "revoked"
-    return "valid" if record.is_valid(time.time()) else "expired"
-
-
-def _time(at: float | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(" ", "minutes")
-
-
-def _figures(record: TokenRecord) -> dict[str, object]:
-    times = {name: _time(getattr(record, name)) for name in ("created", "expires", "revoked", "last_used")}
-    return {**asdict(record), "scopes": sorted(record.scopes), **times, "status": _status(record)}
+def _figures(record: TokenRecord) -> dict[str, Any]:
+    """The fields of a token, with its status, and with times as text (UTC)."""
+    figures = {**asdict(record), "scopes": sorted(record.scopes)}
+    for name in ("created", "expires", "revoked", "last_used"):
+        at = figures[name]
+        figures[name] = None if at is None else datetime.fromtimestamp(at, UTC).isoformat(" ", "minutes")
+    valid = "valid" if record.is_valid(time.time()) else "expired"
+    return {**figures, "status": valid if record.revoked is None else "revoked"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from worldline.config import Bounds
@@ -18,8 +19,7 @@ from worldline.planning.base import Goal, Rollout
 from worldline.schema import Kind
 from worldline.testing.clauses import Case, CaseError, TwoOrMore
 from worldline.testing.comparing import as_float, map_arrays
-from worldline.testing.rollouts import RolloutCase
-from worldline.training.batches import to_inputs
+from worldline.training.batches import join, to_inputs
 from worldline.world.base import Plan, Prediction, Scores, World
 
 
@@ -53,43 +53,47 @@ class PredictionCase(Case, ABC):
     def means(self, windows: ForecastWindows) -> Arrays:
         """The mean prediction per signal [W, T, *shape] under the inputs of the windows, with fixed draws."""
 
-    def places(self, *, margin: int = 0, length: int | None = None) -> list[tuple[Episode, int]]:
+    def places(self, *, margin: int = 0) -> list[tuple[Episode, int]]:
         """Each episode with a random index of the present, always the same.
 
         Args:
             margin: unused steps before the history and after the future.
-            length: H, another one than that of the case.
 
         Raises:
             CaseError: an episode is too short, or there are fewer than two.
         """
-        first = (length or self.length) - 1 + margin
+        first = self.length - 1 + margin
         need = first + self.horizon + margin
         short = [number for number, episode in enumerate(self.episodes) if episode.num_steps < need]
         if short or len(self.episodes) < 2:
             raise CaseError(
                 f"got {len(self.episodes)} episodes, of which {short} have fewer than the {need} steps that the check "
-                f"needs ({first + 1 - margin} observations, {self.horizon} steps ahead). Give at least two, and longer "
-                "ones."
+                "needs. Give at least two, and longer ones."
             )
         rng = np.random.default_rng(self.seed)
-        last = [episode.num_steps - self.horizon - margin for episode in self.episodes]
-        return [
-            (episode, int(rng.integers(first, stop + 1))) for episode, stop in zip(self.episodes, last, strict=True)
-        ]
+        return [(e, int(rng.integers(first, e.num_steps - self.horizon - margin + 1))) for e in self.episodes]
 
-    def windows(self, length: int | None = None) -> ForecastWindows:
+    def windows(self) -> ForecastWindows:
         """One window of each episode, always the same."""
-        length = length or self.length
-        return forecast_windows(self.places(length=length), length=length, horizon=self.horizon)
+        return forecast_windows(self.places(), length=self.length, horizon=self.horizon)
 
     def turned(self, windows: ForecastWindows) -> ForecastWindows:
         """The windows of other episodes: each in the place of the one before."""
         return windows.select(np.roll(np.arange(windows.num_worlds), 1).tolist())
 
+    def spliced(self, step: int) -> Arrays:
+        """The mean prediction per signal [W, T, *shape], with the inputs of other episodes from `step` on."""
+        windows = self.windows()
+        others = self.turned(windows)
+        mixed: dict[str, Any] = {
+            group: {n: np.concatenate([v[:, :step], getattr(others, group)[n][:, step:]], 1) for n, v in arrays.items()}
+            for group, arrays in (("actions", windows.actions), ("exogenous", windows.exogenous))
+        }
+        return self.means(replace(windows, **mixed))
+
 
 @dataclass(frozen=True, kw_only=True)
-class EngineCase(PredictionCase, RolloutCase):
+class EngineCase(PredictionCase):
     """An engine and the logs on which it is checked; see also `PredictionCase`.
 
     Args:
@@ -108,11 +112,6 @@ class EngineCase(PredictionCase, RolloutCase):
     def card(self) -> Card:
         """The engine's card."""
         return self.engine.describe()
-
-    @property
-    def draws(self) -> bool:
-        """Whether the engine draws samples."""
-        return not self.card.deterministic
 
     @property
     def length(self) -> int:
@@ -146,9 +145,8 @@ class EngineCase(PredictionCase, RolloutCase):
         """The belief after `history`."""
         return self.engine.observe(belief, history, seed=self.seed)
 
-    def predicted(self) -> Arrays:
-        """The prediction for the windows of the case under all candidates."""
-        return self.roll(*self.ready()[1:])
+    def state(self) -> None:
+        """An engine has no arrays that are known here."""
 
     def pick(self, inputs: Future, index: list[int]) -> Future:
         """The candidates with these indices, in this order."""
@@ -163,6 +161,25 @@ class EngineCase(PredictionCase, RolloutCase):
     def roll(self, belief: EngineBelief, future: Future) -> Arrays:
         """The predicted signals [W, N, S, T, *shape]."""
         return self.engine.imagine(belief, future, num_samples=self.num_samples, seed=self.seed).signals
+
+    def moves(self) -> tuple[Tensor, Tensor] | None:
+        """The candidates in two orders, without other choices; None if the engine is drawn or not differentiable."""
+        card, signals = self.card, self.card.schema.actions
+        if not card.deterministic or "differentiable" not in card.abilities or not self._smooth():
+            return None
+        vectors = np.concatenate([np.full(signal.size, signal.kind is Kind.VECTOR) for signal in signals])
+        actions = join(signals, self.future(self.windows()).actions)
+        return actions, torch.where(torch.from_numpy(vectors), actions.roll(1, 1), actions)
+
+    def last(self, actions: Tensor) -> Tensor:
+        """The last predicted vectors without a period [W, N, S, D]: other signals jump."""
+        _, belief, future = self.ready()
+        signals = self.rollout(belief, future, actions).signals
+        return torch.cat([signals[name][..., -1, :].cpu() for name in self._smooth()], -1)
+
+    def _smooth(self) -> list[str]:
+        signals = [self.card.schema[name] for name in self.card.predicts]
+        return [signal.name for signal in signals if signal.kind is Kind.VECTOR and signal.period is None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +229,7 @@ class WorldCase(PredictionCase):
 
     def query(self, world: int = 0) -> ForecastWindows:
         """The query about one world of `windows`, without the batch axis."""
-        return one_world(self.windows(), world)
+        return map_arrays(self.windows(), lambda value: value[world])
 
     def taken(self, episode: Episode) -> Arrays:
         """The logged actions after observation H - 1 of an episode."""
@@ -241,11 +258,6 @@ class WorldCase(PredictionCase):
         """The goal, the same for each of W worlds."""
         targets = {name: np.stack([value] * num_worlds) for name, value in self.goal.targets.items()}
         return replace(self.goal, targets=targets)
-
-
-def one_world(windows: ForecastWindows, world: int) -> ForecastWindows:
-    """The window of the world with this index, without the batch axis."""
-    return map_arrays(windows, lambda value: value[world])
 
 
 def one_plan(actions: Arrays) -> Arrays:

@@ -18,9 +18,6 @@ from worldline.schema import Signal
 
 Answer = TypeVar("Answer")
 
-Wanted = str | float | tuple[int, ...]
-"""A word, a number or a shape that a message must contain."""
-
 Floats = NDArray[np.floating]
 
 
@@ -64,14 +61,6 @@ def equal(first: Any, second: Any, problem: str, *, within: float = 0.0) -> None
     holds(gap <= within, f"{problem} (relative difference {gap:.3g}, allowed {within:.3g})")
 
 
-def candidate_orders(num: int) -> Iterator[tuple[list[int], str]]:
-    """Choices of N candidates whose results must be those of all candidates, with the meaning of a difference."""
-    for number in range(num):
-        yield [number], f"candidate {number} alone differs from its result in the batch"
-    yield [*range(1, num), 0], "another order of candidates changes their results"
-    yield [0] * num, "identical candidates give different results"
-
-
 def has_shape(what: str, value: Any, expected: tuple[int, ...]) -> None:
     """Raises BreachError if an array has another shape, or is not finite."""
     shape = tuple(np.shape(value))
@@ -94,7 +83,25 @@ def accepts(what: str, ask: Callable[[], Answer]) -> Answer:
         raise BreachError(f"{what}: expected an answer, got InputError ({refusal})") from refusal
 
 
-def refusal_of(what: str, ask: Callable[[], Answer], expected: type[WorldlineError] = InputError) -> Any:
+def refuses(
+    what: str, ask: Callable[[], object], *wanted: str | float, expected: type[WorldlineError] = InputError
+) -> None:
+    """Raises BreachError unless `ask` raises an error with a complete message.
+
+    Args:
+        what: description of the invalid input.
+        ask: makes the call.
+        wanted: words and numbers of the message, such as the name of the signal, the sizes of the expected shape and
+            of the given one.
+        expected: type of the error.
+    """
+    refusal = refusal_of(what, ask, expected)
+    holds(isinstance(refusal, expected), f"{what}: expected {expected.__name__}, got an answer")
+    missing = [part for part in wanted if not _says(str(refusal), part)]
+    holds(not missing, f"{what}: the message {str(refusal)!r} does not contain {', '.join(map(str, missing))}")
+
+
+def refusal_of(what: str, ask: Callable[[], object], expected: type[WorldlineError] = InputError) -> Any:
     """The error of type `expected` that `ask` raises, or its result; other errors of a bad argument are breaches."""
     try:
         return ask()
@@ -102,21 +109,6 @@ def refusal_of(what: str, ask: Callable[[], Answer], expected: type[WorldlineErr
         return refusal
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise BreachError(f"{what}: expected {expected.__name__}, got {type(error).__name__} ({error})") from error
-
-
-def refuses(what: str, ask: Callable[[], object], *wanted: Wanted, expected: type[WorldlineError] = InputError) -> None:
-    """Raises BreachError unless `ask` raises an error with a complete message.
-
-    Args:
-        what: description of the invalid input.
-        ask: makes the call.
-        wanted: parts of the message, such as the name of the signal, the expected shape and the given one.
-        expected: type of the error.
-    """
-    refusal = refusal_of(what, ask, expected)
-    holds(isinstance(refusal, expected), f"{what}: expected {expected.__name__}, got an answer")
-    missing = [part for part in wanted if not _says(str(refusal), part)]
-    holds(not missing, f"{what}: the message {str(refusal)!r} does not contain {', '.join(map(str, missing))}")
 
 
 def lacks(what: str, ask: Callable[[], object], *names: str) -> bool:
@@ -142,27 +134,24 @@ def lacks(what: str, ask: Callable[[], object], *names: str) -> bool:
 @contextmanager
 def unchanged(*arguments: object) -> Iterator[None]:
     """Raises BreachError if the block changes arrays in `arguments` or the global random state."""
-    # NPY002 demands a Generator, but the legacy global state is what this checks.
-    before, numpy_state = [snapshot(argument) for argument in arguments], np.random.get_state()  # noqa: NPY002 (checked)
+    named = {f"argument {number} ({type(value).__name__})": value for number, value in enumerate(arguments)}
+
+    def state() -> Mapping[str, object]:
+        # Runtime type checkers draw from `random`, so it is not compared.
+        draws = (torch.get_rng_state(), repr(np.random.get_state(legacy=False)))  # noqa: NPY002 (checked)
+        return snapshot({**named, "the global random state": draws})
+
+    numpy_state = np.random.get_state()  # noqa: NPY002 (checked)
     with torch.random.fork_rng(devices=()):
         torch.rand(1)  # reseeding is detected in a perturbed state only
         np.random.random()  # noqa: NPY002 (perturbs what is checked)
         try:
-            state = _random_state()
+            before = state()
             yield
-            after = _random_state()
+            after = state()
         finally:
             np.random.set_state(numpy_state)  # noqa: NPY002 (undoes it)
-    for argument, kept in zip(arguments, before, strict=True):
-        same_snapshots(kept, snapshot(argument), f"an argument, {type(argument).__name__}, was changed in place")
-    problem = "the global random state of torch or NumPy was used; every draw must come from the seed"
-    holds(state == after, problem)
-
-
-def _random_state() -> tuple[bytes, str]:
-    """State of the global generators, except `random`: runtime type checkers draw from it."""
-    legacy = np.random.get_state(legacy=False)  # noqa: NPY002 (checked)
-    return torch.get_rng_state().numpy().tobytes(), repr(legacy)
+    same_snapshots(before, after, "a call changed an argument in place, or drew without the seed")
 
 
 def as_float(values: Any) -> NDArray[np.float64]:
@@ -213,11 +202,9 @@ def same_snapshots(before: Mapping[str, object], after: Mapping[str, object], pr
     holds(place is None, f"{problem}: {place} differs")
 
 
-def _says(text: str, wanted: Wanted) -> bool:
-    """Whether a message contains a word (any case), a number, or every size of a shape."""
+def _says(text: str, wanted: str | float) -> bool:
+    """Whether a message contains a word (any case) or a number."""
     if isinstance(wanted, str):
         return wanted.lower() in text.lower()
-    numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", text)]
-    if isinstance(wanted, tuple):
-        return all(size in numbers for size in wanted)
+    numbers = map(float, re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", text))
     return any(abs(number - wanted) <= 1e-3 * max(1.0, abs(wanted)) for number in numbers)

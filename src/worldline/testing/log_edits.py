@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from worldline.data.windows import ForecastWindows
-from worldline.episode import Arrays, Episode, History
+from worldline.episode import Arrays, Episode
 from worldline.schema import Signal
 from worldline.testing.comparing import Floats, as_float
 
@@ -70,36 +71,30 @@ def some_hidden(num_worlds: int, length: int) -> NDArray[np.bool_]:
     return hidden
 
 
-def hide(history: History, hidden: NDArray[np.bool_], values: str) -> History:
-    """`history` with some observations marked as missing.
+def hide(batch: Any, hidden: Any, values: str) -> Any:
+    """A `History` of arrays or a `Window` of tensors, with some observations marked as missing.
 
     Args:
-        history: W worlds, H observations.
-        hidden: [W, H], True where all signals are missing.
+        batch: B entries, H observations.
+        hidden: [B, H], True where all signals are missing.
         values: the hidden values: "kept" true ones, "other" wrong ones, "nan" NaN for continuous signals; or "zero":
             they are 0, and not marked as missing.
     """
-    observations, observed = {}, {}
-    for name, value in history.observations.items():
-        wrong = _other(value)
-        if values == "nan" and np.issubdtype(value.dtype, np.floating):
-            wrong = np.full_like(value, np.nan)
-        elif values in ("kept", "zero"):
-            wrong = value if values == "kept" else np.zeros_like(value)
+    observations = {}
+    for name, value in batch.observations.items():
+        where: Any = np.where if isinstance(value, np.ndarray) else torch.where
         place = hidden.reshape(hidden.shape + (1,) * (value.ndim - 2))
-        observations[name] = np.where(place, wrong, value)
-        observed[name] = history.observed[name].astype(bool) & (~hidden | (values == "zero"))
-    return replace(history, observations=observations, observed=observed)
+        observations[name] = where(place, _filled(value, values), value)
+    observed = {name: mask & (~hidden | (values == "zero")) for name, mask in batch.observed.items()}
+    return replace(batch, observations=observations, observed=observed)
 
 
-def _other(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Other values of the same kind and range: each is one from elsewhere in the array.
-
-    Continuous values also get an offset, so that a constant array changes too.
-    """
-    if values.dtype == np.uint8:
-        return (255 - values.astype(np.int64)).astype(np.uint8)
-    other = np.roll(values.reshape(-1), max(1, values.size // 2)).reshape(values.shape)
-    if np.issubdtype(values.dtype, np.floating):
-        return np.add(other, np.nanstd(as_float(values)) + 1.0).astype(values.dtype)
-    return other
+def _filled(value: Any, content: str) -> Any:
+    """Values in place of hidden ones, of the same kind; wrong ones are also wrong if the array is constant."""
+    if content == "kept":
+        return value
+    if content == "zero":
+        return 0 * value
+    if "float" in str(value.dtype):
+        return value * np.nan if content == "nan" else -value - 1
+    return 255 - value if "uint8" in str(value.dtype) else value[list(range(len(value)))[::-1]]

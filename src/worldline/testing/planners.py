@@ -51,9 +51,9 @@ class PlannerCase(Case):
         share = torch.rand(self.batch, num, self.horizon, len(space.low), generator=generator)
         return space.low + (space.high - space.low) * share
 
-    def bowl(self, *, limit: float | None = None, sleep_s: float = 0.0) -> Bowl:
+    def bowl(self, sleep_s: float = 0.0) -> Bowl:
         """A cost with a different optimum inside the space for each problem."""
-        return Bowl(self.uniform(1, offset=7)[:, 0], limit=limit, sleep_s=sleep_s)
+        return Bowl(self.uniform(1, offset=7)[:, 0], sleep_s=sleep_s)
 
     def plan(self, cost: CostFunction, *, space: ActionSpace | None = None, **options: Any) -> PlannedActions:
         """The planner's result, with fixed draws; `options` are other arguments of `Planner.plan`."""
@@ -67,7 +67,7 @@ class Bowl:
 
     Args:
         center: [B, T, A], where the cost is 0.
-        limit: highest allowed mean of the first component over the steps; None for no constraint.
+        limit: highest allowed mean of the first component over the steps.
         sleep_s: duration of one call.
 
     Attributes:
@@ -75,7 +75,7 @@ class Bowl:
         started_s: start of every call on the monotonic clock.
     """
 
-    def __init__(self, center: Float[Tensor, "B T A"], *, limit: float | None = None, sleep_s: float = 0.0) -> None:
+    def __init__(self, center: Float[Tensor, "B T A"], *, limit: float = 10.0, sleep_s: float = 0.0) -> None:
         self.center, self.limit, self.sleep_s = center, limit, sleep_s
         self.calls, self.started_s = list[Tensor](), list[float]()
 
@@ -89,12 +89,10 @@ class Bowl:
     def value(self, actions: Tensor) -> PlanCosts:
         """The cost, without recording the call."""
         cost = (actions - self.center[:, None]).square().sum((-2, -1))
-        if self.limit is None:
-            return PlanCosts(cost=cost, violation=cost.new_zeros(*cost.shape, 0))
         return PlanCosts(cost=cost, violation=(actions[..., 0].mean(-1, keepdim=True) - self.limit).clamp(min=0.0))
 
     def of(self, planned: PlannedActions) -> tuple[Tensor, Tensor]:
-        """The cost [B] and violation [B, C] of the returned sequences, without recording the call."""
+        """The cost [B] and violation [B, 1] of the returned sequences, without recording the call."""
         value = self.value(planned.actions[:, None])
         return value.cost[:, 0], value.violation[:, 0]
 
@@ -103,20 +101,30 @@ class Bowl:
         return self.value(torch.cat(self.calls, 1))
 
 
-@clause("planner", "PlannedActions; finite actions [B, T, A], cost [B], violation [B, C]")
-def result_shapes(case: PlannerCase) -> None:
-    """The result is finite with the shapes of the contract; each cost call gets all B problems."""
-    cost = case.bowl(limit=1.0)
-    planned = case.plan(cost)
-    for name, shape in {"actions": (case.horizon, 2), "cost": (), "violation": (1,)}.items():
-        has_shape(name, getattr(planned, name), (case.batch, *shape))
-    for actions in cost.calls:
-        has_shape("the argument of the cost function", actions, (case.batch, actions.shape[1], case.horizon, 2))
+@clause("planner", "PlannedActions; actions [B, T, A], cost [B], violation [B, C], and num_evaluated")
+def result_honest(case: PlannerCase) -> None:
+    """The result has the shapes of the contract and the cost of its actions, and is as good as the best evaluated."""
+    for proposals in (None, case.uniform(2)):
+        cost = case.bowl()
+        planned = case.plan(cost, proposals=proposals)
+        for name, shape in {"actions": (case.horizon, 2), "cost": (), "violation": (1,)}.items():
+            has_shape(name, getattr(planned, name), (case.batch, *shape))
+        for actions in cost.calls:
+            has_shape("the argument of the cost function", actions, (case.batch, actions.shape[1], case.horizon, 2))
+        (true, _), best = cost.of(planned), cost.evaluated().cost.amin(1)
+        case.equal(planned.cost, true, "the cost is not that of the actions")
+        behind, counted = float((true - best).max()), sum(actions.shape[1] for actions in cost.calls)
+        problem = f"the returned sequence costs {behind:.4g} more than the best evaluated one"
+        holds(behind <= case.tolerance * float(1 + best.max()), problem)
+        holds(planned.num_evaluated == counted, f"num_evaluated is {planned.num_evaluated}, expected {counted}")
 
 
-@clause("planner", "ActionSpace; evaluated and returned actions lie inside, proposals too")
+@clause("planner", "ActionSpace; evaluated and returned actions lie inside, proposals too; choices are one-hot")
 def bounds(case: PlannerCase) -> None:
-    """Evaluated and returned actions are inside the bounds, even if the optimum and the proposals are outside."""
+    """Evaluated and returned actions are inside the bounds, even if the optimum and the proposals are outside.
+
+    Choices are one-hot, or the planner raises UnsupportedError.
+    """
     outside, space = torch.tensor([9.0, -9.0]), case.space
     cost = Bowl(outside.expand(case.batch, case.horizon, 2))
     planned = case.plan(cost, proposals=case.uniform(2) + outside)
@@ -125,6 +133,15 @@ def bounds(case: PlannerCase) -> None:
         low, high = actions.flatten(0, -2).aminmax(dim=0)
         problem = f"actions range from {low.tolist()} to {high.tolist()}, outside {space.low} to {space.high}"
         holds((low >= space.low - slack) & (high <= space.high + slack), problem)
+    low, high = torch.tensor([-1.0, 0.0, 0.0, 0.0]), torch.tensor([3.0, 1.0, 1.0, 1.0])
+    space, cost = ActionSpace(low=low, high=high, choices=((1, 4),)), Bowl(cost.center[..., :1].expand(-1, -1, 4))
+    try:
+        planned = case.plan(cost, space=space, proposals=case.uniform(2, space=space))
+    except UnsupportedError:
+        return
+    for actions in (planned.actions, *cost.calls):
+        one_hot = (actions[..., 1:].amax(-1) == 1) & (actions[..., 1:].count_nonzero(-1) == 1)
+        holds(one_hot, "the choice of an evaluated or returned action is not a one-hot vector")
 
 
 @clause("planner", "Planner.plan; the result is never worse than a proposal")
@@ -143,29 +160,6 @@ def proposals_kept(case: PlannerCase) -> None:
     holds(worst <= 1e-6, f"the result costs {worst:.4g}, but a proposal of cost 0 was given")
 
 
-@clause("planner", "PlannedActions.cost and violation; equal those of the returned actions")
-def best_found(case: PlannerCase) -> None:
-    """The returned sequence is as good as the best evaluated one, and its cost is correct."""
-    cost = case.bowl()
-    planned = case.plan(cost, proposals=case.uniform(2))
-    true, _ = cost.of(planned)
-    case.equal(planned.cost, true, "the cost is not that of the actions")
-    best = cost.evaluated().cost.amin(1)
-    behind = float((true - best).max())
-    problem = f"the returned sequence costs {behind:.4g} more than the best evaluated one"
-    holds(behind <= case.tolerance * float(1 + best.max()), problem)
-
-
-@clause("planner", "PlannedActions.num_evaluated; evaluated sequences per problem")
-def count(case: PlannerCase) -> None:
-    """`num_evaluated` equals the number of sequences that the cost function got."""
-    for proposals in (None, case.uniform(2)):
-        cost = case.bowl()
-        planned = case.plan(cost, proposals=proposals)
-        counted = sum(actions.shape[1] for actions in cost.calls)
-        holds(planned.num_evaluated == counted, f"num_evaluated is {planned.num_evaluated}, expected {counted}")
-
-
 @clause("planner", "Planner.plan; a quadratic bowl, compared with random sequences")
 def optimum(case: PlannerCase) -> None:
     """On a quadratic bowl the cost is at most `optimality` times that of random sequences."""
@@ -178,12 +172,10 @@ def optimum(case: PlannerCase) -> None:
 def plans_independent(case: PlannerCase) -> None:
     """The plan of a problem does not depend on the other problems of the batch."""
     centers = case.bowl().center
-    for kept in (0, case.batch - 1):
-        others = centers.flip(1, 2) * 3.0
-        others[kept] = centers[kept]
-        first, second = case.plan(Bowl(centers)), case.plan(Bowl(others))
-        problem = f"the plan of problem {kept} changed with the other problems of the batch"
-        case.equal(first.actions[kept], second.actions[kept], problem)
+    others = centers.flip(1, 2) * 3.0
+    others[0] = centers[0]
+    first, second = case.plan(Bowl(centers)), case.plan(Bowl(others))
+    case.equal(first.actions[0], second.actions[0], "the plan of problem 0 changed with the others of the batch")
 
 
 @clause("planner", "Planner.plan; draws come from the generator, without other state")
@@ -202,29 +194,13 @@ def feasible_first(case: PlannerCase) -> None:
     center = torch.stack([case.space.high[0], middle[1]]).expand(case.batch, case.horizon, 2)  # violates the constraint
     cost = Bowl(center, limit=float(middle[0]))
     planned = case.plan(cost, proposals=center[:, None].clone())
-    true, violation = cost.of(planned)
+    _, violation = cost.of(planned)
     holds(not violation.any(), f"violation {float(violation.max()):.4g}, but plans without one exist")
     case.equal(planned.violation, violation, "violation is not that of the actions")
-    case.equal(planned.cost, true, "the cost is not that of the actions")
     never = Bowl(center, limit=float(case.space.low[0]) - 1.0)
     _, violation = never.of(case.plan(never))
     behind = float((violation.sum(-1) - never.evaluated().violation.sum(-1).amin(1)).max())
     holds(behind <= case.tolerance, f"a plan with {behind:.4g} less violation was evaluated")
-
-
-@clause("planner", "ActionSpace.choices; each is one-hot, or the planner raises UnsupportedError")
-def choices(case: PlannerCase) -> None:
-    """Evaluated and returned choices are one-hot, proposals too; or the planner raises UnsupportedError."""
-    low, high = torch.tensor([-1.0, 0.0, 0.0, 0.0]), torch.tensor([3.0, 1.0, 1.0, 1.0])
-    space = ActionSpace(low=low, high=high, choices=((1, 4),))
-    cost = Bowl(torch.full((case.batch, case.horizon, 4), 0.3))
-    try:
-        planned = case.plan(cost, space=space, proposals=case.uniform(2, space=space))
-    except UnsupportedError:
-        return
-    for actions in (planned.actions, *cost.calls):
-        one_hot = (actions[..., 1:].amax(-1) == 1) & (actions[..., 1:].count_nonzero(-1) == 1)
-        holds(one_hot, "the choice of an evaluated or returned action is not a one-hot vector")
 
 
 @clause("planner", "deadline_s; the best sequence so far is returned, finished is False")
