@@ -29,8 +29,7 @@ class Limits:
         candidates: candidate plans in one call, over all worlds of its batch.
         steps: predicted steps of one call, over worlds, candidates and samples. Scores of 1000 candidates for a day in
             steps of 5 minutes have 288,000.
-        call_bytes: memory that one call may need, as estimated before it begins.
-        piece_bytes: memory of one piece of a call; larger calls are split.
+        call_bytes: memory that one call or batch may need, as estimated before it begins.
         pixels: values of all images in one request, over all channels.
         plan_s: time limit of a plan without one.
         deadline_s: seconds after which a call that waits is refused.
@@ -64,8 +63,7 @@ class Limits:
     what_if: int = 2000
     candidates: int = 65_536
     steps: int = 20_000_000
-    call_bytes: int = 2 * 2**30
-    piece_bytes: int = 256 * 2**20
+    call_bytes: int = 2**30
     pixels: int = 64 * 2**20
     plan_s: float = 10.0
     deadline_s: float = 60.0

@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from worldline.serve.callers import Caller, ForbiddenError, Scope
+from worldline.serve.costs import QUICK_S
 from worldline.serve.hosting import HostedWorld
-from worldline.serve.prices import QUICK_S
 from worldline.serve.problems import OverloadedError, Problem, SlowRequestError, TooLargeError, fault_text, problem_of
 from worldline.serve.requests import request_id_of
 from worldline.serve.scheduler import Lane
