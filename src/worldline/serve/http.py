@@ -71,7 +71,7 @@ def create_app(
         del app
         async with kept_up(service, sessions, registry, jobs):
             if jobs is not None:
-                service.stopping.append(jobs.end_streams)
+                service.stopping.append(jobs.stop)
                 jobs.start()
             yield
             if jobs is not None:

@@ -39,7 +39,7 @@ class Limits:
         session_steps: observations of a session that are kept.
         session_bytes: kept observations of all sessions of a token. Forks share them.
         frame_bytes: largest message of a WebSocket.
-        sockets: open WebSockets over all tokens, and as many streams of events. One token gets at most half.
+        sockets: open WebSockets over all tokens. One token gets at most half.
         jobs: unfinished jobs per token.
         mcp_bytes: largest request body of MCP.
         results: full results that MCP keeps for `get_result`.
