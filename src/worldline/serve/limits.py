@@ -42,9 +42,6 @@ class Limits:
         sockets: open WebSockets over all tokens. One token gets at most half.
         jobs: unfinished jobs per token.
         mcp_bytes: largest request body of MCP.
-        results: full results that MCP keeps for `get_result`.
-        result_bytes: memory of all of them.
-        result_s: seconds after which such a result expires.
         job_s: seconds for which one attempt of a job may run.
         job_bytes: memory for the data of each process of a job.
         job_kept_s: seconds for which a job is kept after its end.
@@ -76,9 +73,6 @@ class Limits:
     sockets: int = 200
     jobs: int = 10
     mcp_bytes: int = 2**20
-    results: int = 1000
-    result_bytes: int = 64 * 2**20
-    result_s: float = 1800.0
     job_s: float = 86_400.0
     job_bytes: int = 32 * 2**30
     job_kept_s: float = 30 * 86_400.0

@@ -26,7 +26,6 @@ from worldline.serve.mcp_results import (
     MAX_TEXT,
     MIN_TRUST,
     Detail,
-    ResultStore,
     encoded,
     end_values,
     facts_of,
@@ -63,7 +62,7 @@ _INSTRUCTIONS: Final = f"""World models that predict physical systems. Ask befor
 2. predict or compare_plans with the latest observations as history; more history makes predictions better.
 3. Read trust first. Below {MIN_TRUST} the history is unlike the training data: do not rely on the result.
 low and high bound the whole path with probability `level`; null means that no band is known at that step.
-Observation t + 1 follows action t; the present is step 0. get_result pages through full results by handle."""
+Observation t + 1 follows action t; the present is step 0. Long results show some steps, evenly spaced."""
 
 _READ_ONLY: Final = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
@@ -82,22 +81,9 @@ class DescribeWorld(Struct, forbid_unknown_fields=True):
     signal: _Name | None = None
 
 
-class GetResult(Struct, forbid_unknown_fields=True):
-    """Pages through a full result: the values of one signal or component ("position.x") at consecutive steps.
-
-    Without a signal, it lists the signals.
-    """
-
-    handle: _Name
-    signal: _Name | None = None
-    first_step: int | None = None
-    last_step: int | None = None
-
-
 _TOOLS: Final[Mapping[str, type[Struct]]] = {
     "list_worlds": ListWorlds,
     "describe_world": DescribeWorld,
-    "get_result": GetResult,
 }
 """The arguments of the tools that call no verb."""
 
@@ -142,8 +128,7 @@ class WorldMcpServer(MCPServer[Any]):
 
     def __init__(self, service: Service, **options: Any) -> None:
         super().__init__("worldline", instructions=_INSTRUCTIONS, log_level="WARNING", **options)
-        self._service, limits = service, service.limits
-        self._results = ResultStore(count=limits.results, num_bytes=limits.result_bytes, lifetime_s=limits.result_s)
+        self._service = service
 
     async def list_tools(self) -> list[Tool]:
         """The tools."""
@@ -173,8 +158,6 @@ class WorldMcpServer(MCPServer[Any]):
                 return fit(partial(_described, world, self._card(world)))
             case DescribeWorld(world, str(signal)):
                 return fit(partial(_signal, self._card(world).schema[signal]))
-            case GetResult(handle, signal, first_step, last_step):
-                return self._results.page(current_caller().id, handle, signal, first_step, last_step)
         cards = {hosted.name: hosted.card for hosted in self._service.hosts.values()}
         return fit(partial(_listed, cards))
 
@@ -190,30 +173,26 @@ class WorldMcpServer(MCPServer[Any]):
         result = await ask(call)
         if isinstance(call, ScoreCall):
             paths = await asyncio.gather(*map(ask, _paths(call, len(names))))  # computed as one batch
-            return self._compared(world, dict(zip(names, paths, strict=True)), result)
+            return _compared(world, dict(zip(names, paths, strict=True)), result)
         series = result.series(None)
         if isinstance(call, WhatIfCall):
             series = [replace(curve, first=call.at + 1) for curve in series]
-        facts = {"world": world, **_facts(result), **self._put({curve.signal.name: curve for curve in series})}
+        facts = {"world": world, **_facts(result)}
         return fit(lambda detail: facts | _curves_of(result, series, detail))
 
-    def _put(self, series: Mapping[str, ResultSeries]) -> dict[str, str | None]:
-        return {"handle": self._results.put(current_caller().id, series)}
 
-    def _compared(self, world: str, paths: Mapping[str, Prediction], scores: Scores) -> dict[str, Any]:
-        """Plans in the order of violation and cost."""
-        worst, cost = scores.violation.max(-1, initial=0.0), scores.cost
-        order = sorted(range(len(paths)), key=lambda n: (worst[n], np.nan_to_num(cost[n], nan=np.inf)))
-        series = [(name, path.series(None)) for name, path in paths.items()]
-        kept = {f"{series[n][0]}/{curve.signal.name}": curve for n in order for curve in series[n][1]}
-        level = _facts(next(iter(paths.values())))["level"]
-        facts = {"world": world, **facts_of(scores), "level": level, **self._put(kept)}
+def _compared(world: str, paths: Mapping[str, Prediction], scores: Scores) -> dict[str, Any]:
+    """Plans in the order of violation and cost."""
+    worst, cost = scores.violation.max(-1, initial=0.0), scores.cost
+    order = sorted(range(len(paths)), key=lambda n: (worst[n], np.nan_to_num(cost[n], nan=np.inf)))
+    series = [(name, path.series(None)) for name, path in paths.items()]
+    facts = {"world": world, **facts_of(scores), "level": _facts(next(iter(paths.values())))["level"]}
 
-        def plan(n: int, detail: Detail) -> dict[str, Any]:
-            numbers = {"cost": plain(float(cost[n])), "violation": plain(float(worst[n]))}
-            return {"plan": series[n][0][:40], **numbers, "end": end_values(series[n][1], detail)}
+    def plan(n: int, detail: Detail) -> dict[str, Any]:
+        numbers = {"cost": plain(float(cost[n])), "violation": plain(float(worst[n]))}
+        return {"plan": series[n][0][:40], **numbers, "end": end_values(series[n][1], detail)}
 
-        return fit(lambda detail: {**facts, "plans": [plan(n, detail) for n in order]})
+    return fit(lambda detail: {**facts, "plans": [plan(n, detail) for n in order]})
 
 
 def _paths(call: ScoreCall, count: int) -> list[Call]:
