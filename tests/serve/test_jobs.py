@@ -60,7 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    hosts = Hosts(Catalog().open_bundle)
+    hosts = Hosts()
     hosts.add(
         HostedWorld("toy", None, LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy()))
     )

@@ -28,7 +28,7 @@ from worldline.serve.callers import Caller
 from worldline.serve.database import ENVIRONMENT, Database
 from worldline.serve.job_process import END, PROGRESS, REPORT, STOPPED, WORK, JobTask
 from worldline.serve.job_requests import AuditJob, JobRequest, check_request, log_path
-from worldline.serve.problems import ConflictError, FaultLog, GoneError, NotFoundError, RateLimitedError, problem_of
+from worldline.serve.problems import ConflictError, GoneError, NotFoundError, RateLimitedError, fault_text, problem_of
 from worldline.serve.service import Service
 from worldline.serve.sessions import new_id
 from worldline.serve.tables import jobs
@@ -269,14 +269,16 @@ class Jobs:
 
     async def _work(self) -> None:
         """Runs one job after the other."""
-        faults = FaultLog(_logger)
         while not self._closing.is_set():
             self._wake.clear()
-            with faults.logged("the queue of jobs"):
+            try:
                 if (row := await self._claim()) is not None:
                     await self._run(row)
                     continue
-            await _wait(self._wake, self.settings.beat_s)
+            except Exception as error:  # noqa: BLE001  # the queue goes on, and a job that was lost runs again
+                _logger.error("the queue of jobs fails, and is tried again: %s", fault_text(error))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self.settings.beat_s)
 
     async def _claim(self) -> Mapping[str, Any] | None:
         """The next job, which this process now owns: the oldest one that waits, or whose process is gone."""
@@ -394,11 +396,6 @@ async def _has_ended(process: Process, limit_s: float) -> bool:
     with suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), limit_s)
     return process.returncode is not None
-
-
-async def _wait(event: asyncio.Event, limit_s: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), limit_s)
 
 
 def _read(path: Path) -> dict[str, Any]:
