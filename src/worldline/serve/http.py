@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from inspect import getdoc
@@ -98,11 +98,11 @@ def create_app(
         app.router.routes.append(WebSocketRoute(path, partial(serve_socket, service=service, endpoint=endpoint)))
     app.add_middleware(Guard, service=service, any_host=any_host)
 
-    _add_errors(app, [verbs, *(route for router in routers for route in router.routes if isinstance(route, Route))])
+    _add_errors(app)
     return app
 
 
-def _add_errors(app: FastAPI, routes: Sequence[Route]) -> None:
+def _add_errors(app: FastAPI) -> None:
     """Raises what the router finds as errors, which `Guard` answers."""
 
     @app.exception_handler(RequestValidationError)
@@ -117,8 +117,7 @@ def _add_errors(app: FastAPI, routes: Sequence[Route]) -> None:
         """Unknown paths and methods, found by the router."""
         if error.status_code == 404:
             raise NotFoundError("path", request.url.path)
-        allowed = [route.methods or () for route in routes if route.path_regex.match(request.url.path)]
-        allow = ", ".join(sorted({method for methods in allowed for method in methods}))
+        allow = (error.headers or {}).get("Allow", "")
         raise MethodError(f"{request.method} is not possible here. Use {allow}.", allow)
 
 
