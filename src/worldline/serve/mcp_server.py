@@ -25,12 +25,10 @@ from worldline.serve.mcp_inputs import VERBS, call_of, input_schema
 from worldline.serve.mcp_results import (
     MAX_TEXT,
     MIN_TRUST,
-    Detail,
     encoded,
     end_values,
     facts_of,
     fit,
-    plain,
     summary,
 )
 from worldline.serve.problems import fault_text, problem_of
@@ -155,11 +153,15 @@ class WorldMcpServer(MCPServer[Any]):
             raise UnknownNameError("tool", tool[:60], [*_TOOLS, *VERBS])
         match convert(arguments, _TOOLS[tool], (tool,)):
             case DescribeWorld(world, None):
-                return fit(partial(_described, world, self._card(world)))
+                return fit(_described(world, self._card(world)))
             case DescribeWorld(world, str(signal)):
-                return fit(partial(_signal, self._card(world).schema[signal]))
+                return fit(_signal(self._card(world).schema[signal]))
         cards = {hosted.name: hosted.card for hosted in self._service.hosts.values()}
-        return fit(partial(_listed, cards))
+        worlds = [
+            {"name": name, "predicts": card.predicts, "actions": [signal.name for signal in card.schema.actions]}
+            for name, card in cards.items()
+        ]
+        return fit({"worlds": worlds, "num_worlds": len(cards)})
 
     def _card(self, world: str) -> Card:
         return self._service.hosts.find(world, ANYONE).card  # the tool list_worlds lists them, too
@@ -177,8 +179,7 @@ class WorldMcpServer(MCPServer[Any]):
         series = result.series(None)
         if isinstance(call, WhatIfCall):
             series = [replace(curve, first=call.at + 1) for curve in series]
-        facts = {"world": world, **_facts(result)}
-        return fit(lambda detail: facts | _curves_of(result, series, detail))
+        return fit({"world": world, **_facts(result), **_curves_of(result, series)})
 
 
 def _compared(world: str, paths: Mapping[str, Prediction], scores: Scores) -> dict[str, Any]:
@@ -186,13 +187,17 @@ def _compared(world: str, paths: Mapping[str, Prediction], scores: Scores) -> di
     worst, cost = scores.violation.max(-1, initial=0.0), scores.cost
     order = sorted(range(len(paths)), key=lambda n: (worst[n], np.nan_to_num(cost[n], nan=np.inf)))
     series = [(name, path.series(None)) for name, path in paths.items()]
-    facts = {"world": world, **facts_of(scores), "level": _facts(next(iter(paths.values())))["level"]}
-
-    def plan(n: int, detail: Detail) -> dict[str, Any]:
-        numbers = {"cost": plain(float(cost[n])), "violation": plain(float(worst[n]))}
-        return {"plan": series[n][0][:40], **numbers, "end": end_values(series[n][1], detail)}
-
-    return fit(lambda detail: {**facts, "plans": [plan(n, detail) for n in order]})
+    plans = [
+        {
+            "plan": series[n][0][:40],
+            "cost": float(cost[n]),
+            "violation": float(worst[n]),
+            "end": end_values(series[n][1]),
+        }
+        for n in order
+    ]
+    level = _facts(next(iter(paths.values())))["level"]
+    return fit({"world": world, **facts_of(scores), "level": level, "plans": plans})
 
 
 def _paths(call: ScoreCall, count: int) -> list[Call]:
@@ -208,33 +213,28 @@ def _facts(result: Any) -> dict[str, Any]:
         steps = max((len(forecast.mean) for forecast in result.signals.values()), default=0)
         facts |= {"steps": steps} | ({} if facts.pop("calibrated") else {"level": None})
     if isinstance(result, Plan):
-        facts["violation"] = plain(float(np.max(result.violation, initial=0.0)))
+        facts["violation"] = float(np.max(result.violation, initial=0.0))
         facts = facts if result.prediction is None else _facts(result.prediction) | facts
     return facts
 
 
-def _curves_of(result: Any, series: Sequence[ResultSeries], detail: Detail) -> dict[str, Any]:
+def _curves_of(result: Any, series: Sequence[ResultSeries]) -> dict[str, Any]:
     """The values of a result over its steps."""
     if isinstance(result, Surprise):
         moments = [
-            {
-                "step": moment.step,
-                "p_value": plain(moment.p_value),
-                "signals": [name[:60] for name in moment.signals[:2]],
-            }
-            for moment in result.moments[: detail.parts]
+            {"step": moment.step, "p_value": moment.p_value, "signals": moment.signals[:2]} for moment in result.moments
         ]
         meaning = "p_value: share of normal steps that are at least as surprising; step t leads to observation t+1"
         return {"num_steps": len(result.steps), "moments": moments, "meaning": meaning}
     actions = [curve for curve in series if curve.heading == "actions"]
-    shown = summary([curve for curve in series if curve.heading != "actions"], detail)
+    shown = summary([curve for curve in series if curve.heading != "actions"])
     prediction = result.prediction if isinstance(result, Plan) else result
     if isinstance(prediction, Prediction) and prediction.calibrated:
         for name, curves in shown["signals"].items():
             forecast = prediction.signals[name]
             if (skill := int(np.ravel(forecast.horizon)[0])) < len(forecast.mean):
                 curves["skill_until_step"] = skill
-    return shown | ({"actions": summary(actions, detail)} if actions else {})
+    return shown | ({"actions": summary(actions)} if actions else {})
 
 
 def current_caller() -> Caller:
@@ -315,39 +315,22 @@ def http_app(service: Service, *, url: str, names: Sequence[str]) -> Starlette:
     return app
 
 
-def _listed(cards: Mapping[str, Card], detail: Detail) -> dict[str, Any]:
-    shown = [
-        {
-            "name": name,
-            "predicts": [text[:60] for text in card.predicts[: detail.components]],
-            "actions": [signal.name[:60] for signal in card.schema.actions[: detail.components]],
-        }
-        for name, card in list(cards.items())[: detail.parts]
-    ]
-    return {"worlds": shown, "num_worlds": len(cards)}
-
-
-def _described(name: str, card: Card, detail: Detail) -> dict[str, Any]:
-    signals = card.schema.signals
-    description: dict[str, Any] = {
+def _described(name: str, card: Card) -> dict[str, Any]:
+    return {
         "world": name,
         "step_s": card.schema.step_s,
-        "signals": [_signal(signal, detail) for signal in signals[: detail.parts]],
-        "needs": [needed[:60] for needed in card.inputs[: detail.components]],
-        "predicts": [predicted[:60] for predicted in card.predicts[: detail.components]],
+        "signals": [_signal(signal) for signal in card.schema.signals],
+        "needs": card.inputs,
+        "predicts": card.predicts,
         "history_steps": card.context,
         "band_steps": card.band_horizon,
         "can_plan": card.action_conditioned,
+        "num_signals": len(card.schema.signals),
     }
-    if len(signals) > detail.parts:
-        description |= {"more_signals": len(signals) - detail.parts, "hint": "pass signal to get the others"}
-    return description
 
 
-def _signal(signal: Signal, detail: Detail) -> dict[str, Any]:
+def _signal(signal: Signal) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": signal.name, "role": signal.role.value, "kind": signal.kind.value}
-    facts |= {"unit": signal.unit[:20], "shape": list(signal.shape)}
-    for name in ("low", "high", "components"):
-        if values := getattr(signal, name):
-            facts[name] = plain([item[:20] if isinstance(item, str) else item for item in values[: detail.components]])
-    return facts | ({"num_values": signal.num_values} if signal.num_values else {})
+    facts |= {"unit": signal.unit[:20], "shape": list(signal.shape), "low": signal.low, "high": signal.high}
+    facts |= {"components": signal.components, "num_values": signal.num_values}
+    return {name: value for name, value in facts.items() if value not in (None, ())}
