@@ -356,17 +356,15 @@ def test_a_killed_service_loses_no_job_and_leaves_no_process(make: Make, file: D
         jobs = make(file, command=COMMAND, lease_s=4)
         row = await file.read_async(lambda connection: connection.execute(select(table)).mappings().one())
         child = await jobs_module._start(COMMAND, jobs.task(row))
-        while not (jobs._folder / job.id / "progress.json").exists():
-            await asyncio.sleep(0.02)
         assert child.stdin is not None
         child.stdin.close()  # as the system does if the service is killed
-        async with asyncio.timeout(20):
-            assert await child.wait() == -signal.SIGKILL
         gone = {"status": "running", "owner": "gone", "heartbeat": time.time() - 50}
         await file.write_async(lambda connection: connection.execute(update(table).values(gone)))
         async with working(jobs):
             assert (await until(jobs, job, *ENDED)).error is None
             assert (await jobs.result(ANYONE, job.id))["world"] == "greenhouse@1"
+        async with asyncio.timeout(20):
+            assert await child.wait() == -signal.SIGKILL
 
     asyncio.run(main())
 

@@ -264,8 +264,8 @@ CHILD = textwrap.dedent(
     world, found = named("linear").world, {}
     card = world.describe()
     for name, call in {
-        "samples": predict(3, None, 10, num_samples=10_000),
-        "worlds": predict(20, None, 4000),
+        "samples": predict(3, None, 10, num_samples=5000),
+        "worlds": predict(20, None, 2000),
         "candidates": score(30_000, 20),
     }.items():
         size = costs_of(call, card, LIMITS).num_bytes

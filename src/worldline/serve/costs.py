@@ -41,14 +41,11 @@ class CallCosts:
     Args:
         num_bytes: estimated memory.
         steps: predicted steps, over all worlds and candidates; of a plan, those of one candidate.
-        length: observations and steps that follow one another, times the rollouts beyond `VECTOR`; of a plan, its
-            observations.
         lane: the workers for its estimated time.
     """
 
     num_bytes: int
     steps: int
-    length: float
     lane: Lane
 
 
@@ -78,7 +75,7 @@ def costs_of(call: Call, card: Card, limits: Limits) -> CallCosts:
             raise TooLargeError(f"the call needs {number} {what}. This service accepts {limit}: send less at once.")
     length = (observed + steps * (not is_plan)) * max(1.0, rollouts / VECTOR)
     lane = lane_for(card, length, call.budget_s if isinstance(call, PlanCall) else 0.0)
-    return CallCosts(num_bytes=num_bytes, steps=steps * rollouts // max(1, samples), length=length, lane=lane)
+    return CallCosts(num_bytes=num_bytes, steps=steps * rollouts // max(1, samples), lane=lane)
 
 
 def with_budget(call: AnyCall, limits: Limits, deadline_s: float | None = None) -> AnyCall:
@@ -100,7 +97,8 @@ def lane_for(card: Card, length: float, search_s: float | None = 0.0) -> Lane:
 
     Args:
         card: its measured call gives the time of a step.
-        length: as in `CallCosts`.
+        length: observations and steps that follow one another, times the rollouts beyond `VECTOR`; of a plan, its
+            observations.
         search_s: time limit of the search of a plan; None for no limit.
     """
     step_s = STEP_S

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 from worldline.planning.calls import Call
 from worldline.serve.admission import Admission
@@ -22,9 +22,7 @@ from worldline.serve.shares import Shares
 from worldline.serve.tokens import Tokens
 from worldline.serve.usage import Usage
 from worldline.serve.work import Encode, answer_calls, group_of
-from worldline.world.base import World
 
-T = TypeVar("T")
 CALLER_LEFT = 499
 """The status, in usage and metrics, of a call whose caller left."""
 
@@ -157,32 +155,6 @@ class Service:
                 limit=min(card.max_batch, self.limits.call_bytes // max(costs.num_bytes, 1)),
                 deadline_s=deadline_s,
                 gone=gone,
-            )
-
-    async def compute(
-        self,
-        caller: Caller,
-        world: str,
-        verb: str,
-        function: Callable[[World], T],
-        *,
-        lane: Lane = Lane.QUICK,
-        deadline_s: float | None = None,
-    ) -> T:
-        """The result of a function of the current version of a world, computed in a worker.
-
-        Args:
-            caller: from `authorize`.
-            world: name of the world.
-            verb: for usage and metrics.
-            function: gets the world in this process.
-            lane: the workers.
-            deadline_s: as in `ask`.
-        """
-        hosted = self.hosts[world]
-        async with self.metered(caller, hosted, verb):
-            return await self.scheduler.run(
-                lambda: function(hosted.current()[1]), lane=lane, caller=caller.id, deadline_s=deadline_s
             )
 
     def ready(self) -> bool:
