@@ -42,7 +42,7 @@ CHILD = textwrap.dedent(
         time.sleep(wait_s)
     listener = listen("127.0.0.1", 0)
     print(url_of(listener), flush=True)
-    limits = Limits(drain_s=1.2, header_s=60, body_s=60)
+    limits = Limits(drain_s=2, header_s=60, body_s=60)
     serve(service_of(ScriptedWorld(script, max_batch=1), limits, workers=2), listener)
     print("saved", flush=True)
     """
