@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import worldline
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
@@ -24,7 +25,7 @@ def serving_world(
     database: Database | None = None,
 ) -> Iterator[str]:
     """The URL of the world while it is served."""
-    hosts = Hosts()
+    hosts = Hosts(worldline.open)
     hosts.add(HostedWorld(name, None, world))
     with serving(Service(hosts, limits, tokens=tokens), database) as url:
         yield f"{url}/v1/worlds/{name}"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from worldline.catalog.opening import open_target
 from worldline.engines.base import CallCost, Card
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.serve.examples import examples_of
@@ -55,7 +56,7 @@ def test_names_of_signals_are_data(name: str, tmp_path: Path) -> None:
     seen = Signal(name=name, role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,))
     moved = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
     hosted = HostedWorld("named", None, Named(Schema(signals=(seen, moved))))
-    app = create_app(Service(Hosts()))
+    app = create_app(Service(Hosts(open_target)))
     assert isinstance(app, FastAPI)
     document = create_openapi(app.routes, hosted, needs_token=True)
     page = render(document, needs_token=True, server="http://server.invalid")

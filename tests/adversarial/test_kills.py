@@ -143,6 +143,41 @@ class Opener(Actor):
                 expect(http.get(f"/v1/sessions/{name}"), status)
 
 
+class Administrator(Actor):
+    """Adds and removes worlds; some are refused."""
+
+    def __init__(self, name: str, tokens: Tokens, rng: random.Random) -> None:
+        super().__init__(name, tokens, rng)
+        self.added, self.count = list[str](), 0
+
+    def act(self, http: httpx.Client) -> None:
+        wrong = {"name": f"wrong-{self.count}", "reference": "toy@none"}
+        expect(http.post("/v1/worlds", json=wrong), 400)
+        if self.added and self.rng.random() < 0.5:
+            expect(http.post("/v1/worlds", json={"name": self.added[0], "reference": "toy@1"}), 409)
+            expect(http.post("/v1/worlds", json={"name": self.added[0], "reference": "toy@prod"}), 200)
+            self.pending = ("remove", self.rng.choice(self.added))
+            expect(http.delete(f"/v1/worlds/{self.pending[1]}"), 204)
+        else:
+            self.count += 1
+            self.pending = ("add", f"w{self.count}")
+            expect(http.post("/v1/worlds", json={"name": self.pending[1], "reference": "toy@prod"}), 201)
+        self._apply()
+        time.sleep(0.05)
+
+    def _apply(self) -> None:
+        what, name = self.pending
+        (self.added.append if what == "add" else self.added.remove)(name)
+        self.pending = None
+
+    def check(self, http: httpx.Client) -> None:
+        found = {one["name"] for one in expect(http.get("/v1/worlds"), 200)["worlds"]} - {"toy"}
+        if self.pending is not None and (self.pending[1] in found) == (self.pending[0] == "add"):
+            self._apply()
+        self.pending = None
+        assert found == set(self.added)
+
+
 class Publisher(Actor):
     """Moves the alias that calls and sessions follow."""
 
@@ -234,7 +269,7 @@ class Predictor(Actor):
         self.act(http)
 
 
-ACTORS: Sequence[type[Actor]] = (*[Observer] * 3, Opener, Publisher, Issuer, Employer, Predictor)
+ACTORS: Sequence[type[Actor]] = (*[Observer] * 3, Opener, Administrator, Publisher, Issuer, Employer, Predictor)
 
 
 def expect(answer: httpx.Response, *statuses: int) -> Any:

@@ -9,29 +9,29 @@ from itertools import count
 from sqlalchemy import Connection, insert, select, update
 
 from worldline.serve.database import Database
-from worldline.serve.tables import tokens
+from worldline.serve.tables import worlds
 
 INCREMENTS = 50
 
 
-def add_row(name: str, connection: Connection) -> str:
-    connection.execute(insert(tokens).values(id=name, name=name, hash="", scopes=[], quota=0, created=0.0))
+def add_world(name: str, connection: Connection) -> str:
+    connection.execute(insert(worlds).values(name=name, reference="0", added=0.0, added_by=""))
     return name
 
 
 def increment(connection: Connection) -> None:
     """Reads and writes in two statements; an isolated transaction loses no increment."""
-    row = connection.execute(select(tokens).where(tokens.c.name == "counter")).one_or_none()
+    row = connection.execute(select(worlds).where(worlds.c.name == "counter")).one_or_none()
     if row is None:
-        add_row("counter", connection)
-    counter = row.quota if row else 0
-    connection.execute(update(tokens).where(tokens.c.name == "counter").values(quota=counter + 1))
+        add_world("counter", connection)
+    counter = int(row.reference) if row else 0
+    connection.execute(update(worlds).where(worlds.c.name == "counter").values(reference=str(counter + 1)))
 
 
 def main(url: str, task: str) -> None:
     with Database(url) as database:
         for number in range(INCREMENTS) if task == "increment" else count():
-            print(database.write(increment if task == "increment" else partial(add_row, str(number))), flush=True)
+            print(database.write(increment if task == "increment" else partial(add_world, str(number))), flush=True)
 
 
 if __name__ == "__main__":

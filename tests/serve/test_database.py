@@ -20,7 +20,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import IntegrityError
 from tests.serve import database_process
-from tests.serve.database_process import INCREMENTS, add_row
+from tests.serve.database_process import INCREMENTS, add_world
 
 from worldline.errors import ConfigError, MissingExtraError, UnavailableError
 from worldline.serve import tables
@@ -28,7 +28,7 @@ from worldline.serve.database import REVISIONS, Database, default_url
 
 
 def names(connection: Connection) -> set[str]:
-    return set(connection.execute(select(tables.tokens.c.name)).scalars())
+    return set(connection.execute(select(tables.worlds.c.name)).scalars())
 
 
 def run(url: str, task: str) -> subprocess.Popen[str]:
@@ -55,7 +55,6 @@ def test_a_database_of_the_first_revision_is_upgraded(database_url: str) -> None
         "ALTER TABLE session_steps DROP COLUMN blob",
         "ALTER TABLE sessions DROP COLUMN signals",
         "DROP TABLE session_blobs",
-        "CREATE TABLE worlds (name TEXT)",
         f"UPDATE {REVISIONS} SET version_num = '0001'",
     )
     with Database(database_url) as database:
@@ -73,12 +72,12 @@ def test_a_database_of_a_later_version_is_refused(database_url: str) -> None:
 
 def test_a_function_that_fails_changes_nothing(database: Database) -> None:
     def fails(connection: Connection) -> None:
-        add_row("lost", connection)
+        add_world("lost", connection)
         raise KeyError("mine")
 
     with ThreadPoolExecutor(8) as threads:
         failed = [threads.submit(database.write, fails) for _ in range(4)]
-        added = [threads.submit(database.write, partial(add_row, name)) for name in "abca"]
+        added = [threads.submit(database.write, partial(add_world, name)) for name in "abca"]
     assert all(isinstance(future.exception(), KeyError) for future in failed)
     assert sum(isinstance(future.exception(), IntegrityError) for future in added) == 1
     assert database.read(names) == {"a", "b", "c"}
@@ -94,17 +93,17 @@ def test_after_a_function_that_breaks_its_transaction_others_write(database: Dat
 
     with pytest.raises((KeyError, SystemExit, UnavailableError)):
         database.write(fails)
-    assert database.write(partial(add_row, "b")) == "b"
+    assert database.write(partial(add_world, "b")) == "b"
     assert database.read(names) == {"b"}
 
 
 def test_a_failed_commit_is_not_acknowledged(database: Database) -> None:
-    created = "CREATE TABLE child (name TEXT REFERENCES tokens (name) DEFERRABLE INITIALLY DEFERRED)"
+    created = "CREATE TABLE child (name TEXT REFERENCES worlds (name) DEFERRABLE INITIALLY DEFERRED)"
     database.write(lambda connection: connection.execute(text(created)))
     orphan = text("INSERT INTO child VALUES ('nobody')")
     with pytest.raises(IntegrityError):
-        database.write(lambda connection: (add_row("a", connection), connection.execute(orphan)))
-    assert database.write(partial(add_row, "b")) == "b"
+        database.write(lambda connection: (add_world("a", connection), connection.execute(orphan)))
+    assert database.write(partial(add_world, "b")) == "b"
     assert database.read(names) == {"b"}
 
 
@@ -115,7 +114,7 @@ def test_commits_are_flushed_to_disk(database: Database, database_url: str) -> N
 
 def test_reading_cannot_write(database: Database) -> None:
     with pytest.raises(UnavailableError):
-        database.read(partial(add_row, "a"))
+        database.read(partial(add_world, "a"))
     assert database.read(names) == set()
 
 
@@ -125,7 +124,7 @@ def test_closing_completes_the_writes_that_wait(database_url: str) -> None:
         database.write_later(lambda connection: (begun.set(), go.wait(60)))
         assert begun.wait(60)
         for name in "def":
-            database.write_later(partial(add_row, name))
+            database.write_later(partial(add_world, name))
         go.set()
     with Database(database_url) as again:
         assert again.read(names) == set("def")
@@ -135,8 +134,9 @@ def test_two_processes_open_a_new_database_and_lose_no_increment(database_url: s
     with run(database_url, "increment") as one, run(database_url, "increment") as other:
         assert [one.wait(120), other.wait(120)] == [0, 0]
     with Database(database_url) as database:
-        counted = select(tables.tokens.c.quota)
-        assert database.read(lambda c: c.execute(counted).scalars().all()) == [2 * INCREMENTS]
+        assert database.read(
+            lambda connection: connection.execute(select(tables.worlds.c.reference)).scalars().all()
+        ) == [str(2 * INCREMENTS)]
 
 
 def test_a_killed_process_loses_no_acknowledged_write(database_url: str) -> None:
@@ -159,11 +159,11 @@ def test_lost_connections_are_survived(postgresql: Callable[[], str]) -> None:
     )
     url = postgresql()
     with Database(url) as database, Database(url) as other:
-        database.write(partial(add_row, "a"))
+        database.write(partial(add_world, "a"))
         assert database.read(names) == {"a"}
         other.write(lambda connection: connection.execute(ends, {"name": url.rpartition("/")[2]}).all())
         assert database.read(names) == {"a"}
-        assert database.write(partial(add_row, "b")) == "b"
+        assert database.write(partial(add_world, "b")) == "b"
 
 
 @pytest.mark.parametrize("change", [("secret", "wrong-password"), ("127.0.0.1:", "127.0.0.1:1"), ("test_", "none_")])
@@ -204,7 +204,7 @@ def test_the_default_file_is_readable_by_its_owner_only(tmp_path: Path, monkeypa
     before = os.umask(0)
     try:
         with Database(default_url()) as database:
-            database.write(partial(add_row, "a"))
+            database.write(partial(add_world, "a"))
             files = sorted((tmp_path / "home").iterdir())
             assert [file.name for file in files] == ["service.sqlite", "service.sqlite-shm", "service.sqlite-wal"]
             assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}

@@ -27,6 +27,7 @@ from worldline.errors import (
 )
 from worldline.planning.calls import PredictCall
 from worldline.serve.callers import ForbiddenError, Scope, UnauthorizedError
+from worldline.serve.hosting import HostedWorld
 from worldline.serve.http import create_app
 from worldline.serve.limits import Limits
 from worldline.serve.problems import (
@@ -342,6 +343,23 @@ def test_a_token_opens_what_its_scopes_name() -> None:
     assert "toy" in client.ask("GET", "/v1/worlds/tyo", headers=remote_name).text
     unknown = client.ask("POST", "/v1/worlds/tyo:predict", headers={**JSON, "authorization": "Bearer user"})
     assert problem(unknown)["detail"] == "there is no world 'tyo'."  # names need the scope `read`
+
+
+def test_a_world_that_is_removed_while_the_worlds_are_listed_is_no_error() -> None:
+    client = Client()
+
+    class Removing(ScriptedWorld):
+        def describe(self) -> Card:
+            if "late" in client.service.hosts:
+                client.service.hosts.remove("late")
+            return super().describe()
+
+    client.service.hosts.add(HostedWorld("removing", None, Removing(lambda: None)))
+    client.service.hosts.add(HostedWorld("late", None, linear_world()))
+    for names in (["toy", "removing", "late"], ["toy", "removing"]):
+        response = client.ask("GET", "/v1/worlds")
+        assert response.status_code == 200
+        assert [one["name"] for one in response.json()["worlds"]] == names
 
 
 def test_bodies_beyond_their_limit_are_refused() -> None:

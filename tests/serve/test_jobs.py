@@ -60,7 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    hosts = Hosts()
+    hosts = Hosts(Catalog().open_bundle)
     hosts.add(
         HostedWorld("toy", None, LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy()))
     )
@@ -147,8 +147,9 @@ def test_a_job_over_http(service: Service, make: Make, file: Database) -> None:
             assert (await http.post("/v1/jobs", **sent)).json()["id"] == created.json()["id"]
             path = f"/v1/jobs/{created.json()['id']}"
             assert (created.status_code, created.headers["location"]) == (202, path)
-            other = (await http.post("/v1/jobs", json={**LEARN, "seed": FINISH}, headers=key)).json()["id"]
-            assert other != created.json()["id"]
+            other = await http.post("/v1/jobs", json={**LEARN, "seed": FINISH}, headers=key)
+            assert (other.status_code, other.json()["code"]) == (409, "conflict")
+            assert "used for another job" in other.text
             await until(jobs, JobView(**created.json()), "running")
             early = await http.get(f"{path}/result")
             assert (early.status_code, early.json()["code"]) == (409, "conflict")
@@ -163,7 +164,7 @@ def test_a_job_over_http(service: Service, make: Make, file: Database) -> None:
             policy = report.headers["content-security-policy"].split("; ")
             assert {"default-src 'none'", "sandbox allow-scripts", "frame-ancestors 'none'"} <= set(policy)
             assert "unsafe" not in next(part for part in policy if part.startswith("script-src"))
-            assert [job["id"] for job in (await http.get("/v1/jobs")).json()["jobs"]] == [other, end["id"]]
+            assert [job["id"] for job in (await http.get("/v1/jobs")).json()["jobs"]] == [end["id"]]
             assert not (jobs._folder / end["id"] / "work").exists()
 
     asyncio.run(main())

@@ -65,8 +65,8 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
     with mock.patch.dict(os.environ, {HOME: str(folder)}), Database(f"sqlite:///{path}") as database:
         save_world(folder / "bundle", toy_world())
         Catalog().publish(folder / "bundle", "toy", alias="prod")
-        hosts = Hosts()
-        hosts.add(HostedWorld("toy", "toy@prod", open_target("toy@prod")))
+        hosts = Hosts(open_target)
+        hosts.open("toy@prod", "toy")
         tokens = Tokens(database) if has_tokens else None
         token = "" if tokens is None else tokens.create("all", Scope)
         if tokens is not None:
@@ -135,7 +135,7 @@ def test_the_document_is_that_of_the_snapshot(secured: tuple[str, str]) -> None:
 
 def test_every_route_is_documented(document: dict[str, Any], tmp_path: Path) -> None:
     with Database(f"sqlite:///{tmp_path / 'service.sqlite'}") as database:
-        app = create_app(Service(Hosts()), database)
+        app = create_app(Service(Hosts(open_target)), database)
     assert isinstance(app, FastAPI)
     lists = [getattr(route, "original_router", None) for route in app.routes]  # FastAPI from 0.128 on
     routes = [one for router in lists if router is not None for one in router.routes] + app.routes

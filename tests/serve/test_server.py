@@ -134,8 +134,8 @@ def test_an_alias_moves_under_load_without_a_failed_call(tmp_path: Path, monkeyp
     for bias in (0.0, 5.0):
         catalog.publish(write_toy(tmp_path / str(bias), bias), "toy", alias=None if bias else "prod")
     world = NamedWorld(catalog.shelf("toy"), "prod", open_bundle=open_toy)
-    hosts = Hosts()
-    hosts.add(HostedWorld("toy", "toy@prod", world))
+    hosts = Hosts(lambda reference: world)
+    hosts.open("toy@prod", "toy")
     answers = list[list[float]]()
     enough, moved = threading.Semaphore(0), threading.Event()
 
@@ -173,4 +173,4 @@ def test_an_alias_moves_under_load_without_a_failed_call(tmp_path: Path, monkeyp
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "-a", "a" * 101, "a\n", "ä"])
 def test_names_that_do_not_fit_a_url_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="not allowed as name"):
-        Hosts().add(HostedWorld(name, None, linear_world()))
+        Hosts(lambda reference: linear_world()).add(HostedWorld(name, None, linear_world()))

@@ -24,6 +24,7 @@ from worldline.serve.callers import Scope
 from worldline.serve.database import Database
 from worldline.serve.limits import Limits
 from worldline.serve.problems import (
+    ConflictError,
     DeadlineError,
     GoneError,
     NotFoundError,
@@ -168,7 +169,8 @@ def test_idempotency_keys(database: Database, monkeypatch: pytest.MonkeyPatch) -
         assert (again.id, again.step) == (first.id, 2)
         assert (await found.create(BOB, "toy", SETTINGS, key="k")).id != first.id
         assert (await found.create(ANN, "toy", SETTINGS)).id != first.id
-        assert (await found.create(ANN, "toy", replace(SETTINGS, horizon=2), key="k")).id != first.id
+        with pytest.raises(ConflictError, match="Use another key"):
+            await found.create(ANN, "toy", replace(SETTINGS, horizon=2), key="k")
         await assert_same(found, first.id, local(STEPS[:2]))
         copies = {(await found.fork(ANN, first.id, key=key)).id for key in ("k", "k", "l")}
         assert len(copies | {first.id}) == 3

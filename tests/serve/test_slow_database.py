@@ -45,7 +45,7 @@ def locked(url: str) -> Iterator[None]:
 
 
 def test_a_locked_database_does_not_block_other_calls(database_url: str) -> None:
-    hosts = Hosts()
+    hosts = Hosts(lambda reference: toy_world())
     hosts.add(HostedWorld("toy", None, toy_world()))
     done = dict[str, int]()
     with Database(database_url) as database:

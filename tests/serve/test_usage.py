@@ -170,7 +170,7 @@ def test_counts_survive_a_failing_database_and_a_cancelled_flush(database: Datab
 
 
 def test_limits_over_http(database: Database) -> None:
-    tokens, hosts = Tokens(database), Hosts()
+    tokens, hosts = Tokens(database), Hosts(lambda reference: toy_world())
     hosts.add(HostedWorld("toy", None, toy_world()))
     body = {
         "history": {"observations": {"position": [[0.0, 0.0]]}, "actions": {}},

@@ -64,7 +64,7 @@ def opened(
     database: Database, limits: Limits | None = None, hosted: SwitchedWorld | None = None
 ) -> Iterator[tuple[Service, Sessions]]:
     """A service of the toy world with its sessions, as in one process."""
-    hosts = Hosts()
+    hosts = Hosts(lambda reference: toy_world())
     hosts.add(HostedWorld("toy", None, toy_world()) if hosted is None else hosted)
     service = Service(hosts, limits)
     try:

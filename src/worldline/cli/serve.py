@@ -39,7 +39,7 @@ def serve(
 
     Args:
         worlds: worlds: folders or NAME@ALIAS, as for worldline.open. NAME=WORLD chooses the name in the URL. Default:
-            none, for a service that only runs jobs.
+            those that an administrator added.
         host: address to listen on; 0.0.0.0 allows access from other machines.
         port: port; 0 for any free port.
         data: folder with the logs that callers may name in jobs. Default: no logs.
@@ -67,13 +67,16 @@ def serve(
 
 def open_hosts(worlds: Sequence[str], device: str) -> Hosts:
     """Opens the worlds of arguments, each `WORLD` or `NAME=WORLD`."""
+    from functools import partial
+
     from worldline.catalog.opening import is_reference, open_target
     from worldline.serve.hosting import HostedWorld, Hosts, name_of
 
-    hosts = Hosts()
+    open_world = partial(open_target, device=device)
+    hosts = Hosts(open_world)
     for target in worlds:
         name, world = name_of(target)
-        hosts.add(HostedWorld(name, world if is_reference(world) else None, open_target(world, device=device)))
+        hosts.add(HostedWorld(name, world if is_reference(world) else None, open_world(world)))
     return hosts
 
 

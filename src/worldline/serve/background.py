@@ -1,4 +1,4 @@
-"""What a service does beside its calls: counts, tokens, and what has expired."""
+"""What a service does beside its calls: counts, expired sessions, and changes by other processes."""
 
 from __future__ import annotations
 
@@ -6,50 +6,67 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, final
 
 from worldline.serve.jobs import Jobs
-from worldline.serve.problems import fault_text
+from worldline.serve.problems import FaultLog
+from worldline.serve.registry import Registry
 from worldline.serve.service import Service
 from worldline.serve.sessions import Sessions
 
 INTERVAL_S: Final = 1.0
-"""Seconds between two flushes: a killed process loses the counts of at most this time."""
+"""Seconds between two flushes: a killed process loses the counts and logs of at most this time."""
 CLEAN_S: Final = 600.0
 """Seconds between two deletions of what has expired."""
 
+Task = Callable[[], Awaitable[None]]
 _logger = logging.getLogger(__name__)
 
 
-@asynccontextmanager
-async def kept_up(service: Service, sessions: Sessions | None = None, jobs: Jobs | None = None) -> AsyncIterator[None]:
-    """Keeps the state of a service up to date until after the block. The failure of one task is logged each time."""
-    cleaned_s = -math.inf
+@final
+class Upkeep:
+    """Keeps the state of a service up to date. The failure of a task is logged when it begins and when it has ended.
 
-    async def once() -> None:
-        nonlocal cleaned_s
-        tasks = [service.refresh, service.usage.flush]
-        if time.monotonic() - cleaned_s >= CLEAN_S:
-            cleaned_s = time.monotonic()
-            tasks += [part.clean for part in (sessions, jobs) if part is not None]
+    Args:
+        often: tasks of every interval.
+        seldom: tasks of every `CLEAN_S` seconds.
+    """
+
+    def __init__(self, often: Sequence[Task], seldom: Sequence[Task]) -> None:
+        self._often, self._seldom = often, seldom
+        self._cleaned_s, self._faults = -math.inf, FaultLog(_logger)
+
+    async def once(self) -> None:
+        """Does everything that must be done now."""
+        tasks = [*self._often]
+        if time.monotonic() - self._cleaned_s >= CLEAN_S:
+            self._cleaned_s = time.monotonic()
+            tasks += self._seldom
         for task in tasks:
-            try:
+            with self._faults.logged(getattr(task, "__qualname__", "")):
                 await task()
-            except Exception as error:  # noqa: BLE001  # the other tasks must still be done
-                _logger.error("%s fails, and is repeated: %s", task.__qualname__, fault_text(error))
 
-    async def repeat() -> None:
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            await once()
+            await self.once()
 
-    await once()
-    running = asyncio.create_task(repeat())
+
+@asynccontextmanager
+async def kept_up(
+    service: Service, sessions: Sessions | None = None, registry: Registry | None = None, jobs: Jobs | None = None
+) -> AsyncIterator[None]:
+    """Keeps the state of a service, and what else there is, up to date from before the block until after it."""
+    often = [service.refresh, service.usage.flush, *([] if registry is None else [registry.sync])]
+    upkeep = Upkeep(often, [part.clean for part in (sessions, jobs) if part is not None])
+    await upkeep.once()  # before the first call, which may be to an added world
+    task = asyncio.create_task(upkeep.run())
     try:
         yield
     finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await once()
+        task.cancel()
+        await asyncio.wait([task])
+        await upkeep.once()

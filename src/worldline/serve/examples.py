@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.catalog.aliases import Reference
 from worldline.engines.base import Card
 from worldline.episode import Episode
 from worldline.planning.base import Goal
@@ -39,8 +40,10 @@ def examples_of(hosted: HostedWorld) -> dict[str, Any]:
     seen = bodies["surprise"]["episode"].observations
     bodies["observe_session"] = {"step": 0, "observations": {name: value[0] for name, value in seen.items()}}
     bodies["create_session"] = {"world": hosted.name}
-    if hosted.version is not None:
-        bodies["move_alias"] = {"version": hosted.version}
+    if hosted.reference is not None:
+        bodies["add_world"] = {"name": f"{hosted.name[:90]}-2", "reference": hosted.reference}
+        if Reference.parse(hosted.reference).alias is not None:
+            bodies["move_alias"] = {"version": hosted.version}
     encoded = {name: wire.encode_json_answer(body) for name, body in bodies.items()}
     return {
         name: json.loads(body, object_hook=_without_empty) for name, body in encoded.items() if len(body) <= MAX_BYTES

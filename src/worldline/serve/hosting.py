@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, ValuesView
 from pathlib import Path
+from threading import Lock
 from typing import Final, final
 
 import numpy as np
@@ -15,7 +16,7 @@ from worldline.catalog.named import NamedWorld
 from worldline.catalog.opening import is_reference
 from worldline.errors import InputError
 from worldline.serve.callers import Caller, Scope
-from worldline.serve.problems import NotFoundError
+from worldline.serve.problems import ConflictError, NotFoundError
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
 
@@ -60,9 +61,14 @@ class HostedWorld:
 
 @final
 class Hosts(Mapping[str, HostedWorld]):
-    """The served worlds by name. No world is added once the service runs."""
+    """The served worlds by name. Threads may share it.
 
-    def __init__(self) -> None:
+    Args:
+        open_reference: opens a world of the catalog, such as "greenhouse@prod".
+    """
+
+    def __init__(self, open_reference: Callable[[str], World]) -> None:
+        self._open, self._lock = open_reference, Lock()
         self._hosted: dict[str, HostedWorld] = {}
 
     def __getitem__(self, name: str) -> HostedWorld:
@@ -75,10 +81,14 @@ class Hosts(Mapping[str, HostedWorld]):
         return name in self._hosted  # that of Mapping expects a KeyError
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._hosted)
+        return iter(dict(self._hosted))
 
     def __len__(self) -> int:
         return len(self._hosted)
+
+    def values(self) -> ValuesView[HostedWorld]:
+        """The worlds that are served now. A later removal does not change them."""
+        return dict(self._hosted).values()
 
     def find(self, name: str, caller: Caller) -> HostedWorld:
         """A served world.
@@ -90,7 +100,7 @@ class Hosts(Mapping[str, HostedWorld]):
         Raises:
             NotFoundError: there is no such world. The message lists the served ones if the caller may read them.
         """
-        if name not in self and Scope.READ in caller.scopes:
+        if name not in self._hosted and Scope.READ in caller.scopes:
             raise NotFoundError("world", name, self)
         return self[name]
 
@@ -98,16 +108,51 @@ class Hosts(Mapping[str, HostedWorld]):
         """Serves a further world.
 
         Raises:
-            InputError: the name is not valid, or it is taken.
+            InputError: the name is not valid.
+            ConflictError: it is taken.
         """
         if not NAME.fullmatch(hosted.name):
             raise InputError(
                 f"{hosted.name[:120]!r} is not allowed as name of a served world. Use letters, digits, '_', '-' and "
                 "'.', and begin with a letter, digit or '_'. On the command line, name it with NAME=WORLD."
             )
-        if hosted.name in self._hosted:
-            raise InputError(f"two worlds are named {hosted.name!r}. Name one with NAME=WORLD.")
-        self._hosted[hosted.name] = hosted
+        with self._lock:
+            if hosted.name in self._hosted:
+                raise ConflictError(
+                    f"a world named {hosted.name!r} is served already. Choose another name. On the command line, name "
+                    "it with NAME=WORLD."
+                )
+            self._hosted[hosted.name] = hosted
+
+    def open(self, reference: str, name: str) -> HostedWorld:
+        """Opens a world of the catalog and serves it.
+
+        Args:
+            reference: `name@alias` or `name@number`; never a path or URL.
+            name: in URLs.
+
+        Raises:
+            InputError: as in `add`, or `reference` names no world of the catalog.
+            ConflictError: as in `add`.
+            UnknownNameError: the catalog has no such world, alias or version.
+        """
+        if not is_reference(reference):
+            raise InputError(f"{reference[:120]!r} is not a world of the catalog. Use NAME@ALIAS or NAME@NUMBER.")
+        hosted = HostedWorld(name, reference, self._open(reference))
+        self.add(hosted)
+        return hosted
+
+    def remove(self, name: str) -> None:
+        """Stops serving a world; running calls end.
+
+        Raises:
+            NotFoundError: there is no such world.
+        """
+        with self._lock:
+            hosted = self[name]
+            del self._hosted[name]
+        if isinstance(hosted.world, NamedWorld):
+            hosted.world.close()
 
     def close(self) -> None:
         """Ends shadow calls."""

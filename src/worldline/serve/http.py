@@ -32,6 +32,7 @@ try:
     from worldline.serve.openapi import PROBLEM, needs, operation
     from worldline.serve.openpi import OPENPI
     from worldline.serve.problems import MethodError, NotFoundError
+    from worldline.serve.registry import Registry
     from worldline.serve.requests import ENCODERS, JSON, Guard, answer_type, deadline_s, left, read_content
     from worldline.serve.service import Service
     from worldline.serve.sessions import Sessions
@@ -57,17 +58,18 @@ def create_app(
 
     Args:
         service: answers the calls.
-        database: for sessions; None for a service without them.
+        database: for sessions and added worlds; None for a service without them.
         job_settings: how jobs run, which need a database; None for a service without jobs.
         any_host: whether a service without tokens answers under any host name, not only to localhost.
     """
     sessions = None if database is None else Sessions(service, database)
+    registry = None if database is None else Registry(service.hosts, database)
     jobs = None if database is None or job_settings is None else Jobs(service, database, job_settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         del app
-        async with kept_up(service, sessions, jobs):
+        async with kept_up(service, sessions, registry, jobs):
             if jobs is not None:
                 service.stopping.append(jobs.stop)
                 jobs.start()
@@ -87,8 +89,8 @@ def create_app(
     verbs = Route("/v1/worlds/{name}:{verb}", partial(_call_world, service), methods=["POST"])
     app.router.routes.insert(0, verbs)
     routers = [_worlds(service)]
-    if sessions is not None:
-        routers += [sessions_router(service, sessions), admin_router(service)]
+    if sessions is not None and registry is not None:
+        routers += [sessions_router(service, sessions), admin_router(service, registry)]
     if jobs is not None:
         routers.append(jobs_router(service, jobs))
     routers += [_state(service), docs_router(service, app)]

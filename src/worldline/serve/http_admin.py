@@ -1,4 +1,4 @@
-"""Routes of administrators: aliases and usage."""
+"""Routes of administrators: served worlds, aliases and usage."""
 
 from __future__ import annotations
 
@@ -13,13 +13,28 @@ from worldline.catalog.versions import Catalog
 from worldline.errors import InputError, UnsupportedError
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.openapi import needs, operation
+from worldline.serve.registry import Registry
 from worldline.serve.requests import JSON, read_content
 from worldline.serve.service import Service
 from worldline.serve.usage import UsageReport
-from worldline.serve.world_views import view_of
+from worldline.serve.world_views import summary_of, view_of
 from worldline.world import wire
 
 Administrator = Annotated[Caller, needs(Scope.ADMIN)]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NewWorld:
+    """The body of a request to serve a world.
+
+    Args:
+        name: in URLs.
+        reference: a world of the catalog, such as "greenhouse@prod".
+    """
+
+    name: str
+    reference: str
 
 
 @final
@@ -36,9 +51,25 @@ class NewAlias:
     reason: str = "moved over HTTP"
 
 
-def admin_router(service: Service) -> APIRouter:
+def admin_router(service: Service, registry: Registry) -> APIRouter:
     """The routes of administrators."""
     router = APIRouter(prefix="/v1", tags=["administration"], dependencies=[needs(Scope.ADMIN)])
+
+    added = operation(body="NewWorld", answer="WorldSummary", statuses=(201, 200))
+
+    @router.post("/worlds", status_code=201, openapi_extra=added)
+    async def add_world(request: Request, caller: Administrator) -> Response:
+        """Serves a world of the catalog. Adding it again changes nothing."""
+        body = await read_content(request, service, caller, "add_world", NewWorld)
+        hosted, is_new = await registry.add(caller, body.name, body.reference)
+        summary = await asyncio.to_thread(summary_of, hosted)
+        return Response(wire.encode_json_answer(summary), 201 if is_new else 200, media_type=JSON)
+
+    @router.delete("/worlds/{name:plain}", status_code=204)
+    async def remove_world(name: str) -> Response:
+        """Stops serving a world that was added."""
+        await registry.remove(name)
+        return Response(status_code=204)
 
     @router.put("/worlds/{name}/aliases/{alias}", openapi_extra=operation(body="NewAlias", answer="WorldView"))
     async def move_alias(name: str, alias: str, request: Request, caller: Administrator) -> Response:

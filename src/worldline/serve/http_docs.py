@@ -24,7 +24,7 @@ from worldline.serve import problems
 from worldline.serve.callers import Scope
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld
-from worldline.serve.http_admin import NewAlias
+from worldline.serve.http_admin import NewAlias, NewWorld
 from worldline.serve.http_jobs import JobList, LogList
 from worldline.serve.http_sessions import NewSession, NewStep
 from worldline.serve.job_requests import JobRequest
@@ -39,7 +39,7 @@ from worldline.world.session import FILLED_IN, SessionView
 from worldline.world.wire_schemas import json_schemas
 
 _BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
-    **{kind.__name__: (kind, ()) for kind in (*CALLS.values(), NewAlias, NewSession, NewStep)},
+    **{kind.__name__: (kind, ()) for kind in (*CALLS.values(), NewWorld, NewAlias, NewSession, NewStep)},
     "SessionPredictCall": (PredictCall, FILLED_IN),
     "SessionPlanCall": (PlanCall, FILLED_IN),
 }

@@ -28,7 +28,7 @@ from worldline.serve.callers import Caller
 from worldline.serve.database import ENVIRONMENT, Database
 from worldline.serve.job_process import END, PROGRESS, REPORT, STOPPED, WORK, JobTask
 from worldline.serve.job_requests import AuditJob, JobRequest, check_request, log_path
-from worldline.serve.problems import ConflictError, GoneError, NotFoundError, RateLimitedError, fault_text, problem_of
+from worldline.serve.problems import ConflictError, FaultLog, GoneError, NotFoundError, RateLimitedError, problem_of
 from worldline.serve.service import Service
 from worldline.serve.sessions import new_id
 from worldline.serve.tables import jobs
@@ -141,13 +141,14 @@ class Jobs:
         Args:
             caller: from `Service.authorize`.
             request: what to do.
-            key: an idempotency key; the same request with the same key gets the same job. None for none.
+            key: an idempotency key; a request with the same key gets the same job. None for none.
 
         Raises:
             RateLimitedError: the caller has too many unfinished jobs.
+            ConflictError: the key was used for another job.
             WorldlineError: the request is not valid, as in `check_request`; or there is no such world.
         """
-        name = new_id(caller, key, "job", request)
+        name = new_id(caller, "job", key)
         await asyncio.to_thread(check_request, request, self.settings.logs)
         pinned = await asyncio.to_thread(self._pinned, request, caller)
         arguments = msgspec.to_builtins(pinned)
@@ -155,12 +156,15 @@ class Jobs:
         row |= {"status": "queued", "created": time.time(), "cancel": False, "attempts": 0}
 
         def add(connection: Connection) -> JobView:
-            if connection.execute(select(jobs.c.id).where(jobs.c.id == name)).first() is None:
+            known = connection.execute(select(jobs).where(jobs.c.id == name)).mappings().one_or_none()
+            if known is None:
                 mine = (jobs.c.token_id == caller.id, jobs.c.status.not_in(ENDED))
                 count = connection.execute(select(func.count()).select_from(jobs).where(*mine)).scalar_one()
                 if count >= self._limits.jobs:
                     raise RateLimitedError(f"{count} jobs are not finished. Wait for one, or cancel one.", 60.0)
                 connection.execute(insert(jobs).values(row))
+            elif _unpinned(dict(known)) != _unpinned(row):
+                raise ConflictError("this Idempotency-Key was used for another job. Use another key.")
             return _view(caller, name, connection)
 
         job = await self._database.write_async(add)
@@ -269,16 +273,14 @@ class Jobs:
 
     async def _work(self) -> None:
         """Runs one job after the other."""
+        faults = FaultLog(_logger)
         while not self._closing.is_set():
             self._wake.clear()
-            try:
+            with faults.logged("the queue of jobs"):
                 if (row := await self._claim()) is not None:
                     await self._run(row)
                     continue
-            except Exception as error:  # noqa: BLE001  # the queue goes on, and a job that was lost runs again
-                _logger.error("the queue of jobs fails, and is tried again: %s", fault_text(error))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self.settings.beat_s)
+            await _wait(self._wake, self.settings.beat_s)
 
     async def _claim(self) -> Mapping[str, Any] | None:
         """The next job, which this process now owns: the oldest one that waits, or whose process is gone."""
@@ -398,6 +400,11 @@ async def _has_ended(process: Process, limit_s: float) -> bool:
     return process.returncode is not None
 
 
+async def _wait(event: asyncio.Event, limit_s: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), limit_s)
+
+
 def _read(path: Path) -> dict[str, Any]:
     """The content of a file of a job; empty if there is none."""
     content: dict[str, Any] = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
@@ -409,6 +416,12 @@ def _view(caller: Caller, name: str, connection: Connection) -> JobView:
     if (row := connection.execute(mine).mappings().one_or_none()) is None:
         raise NotFoundError("job", name)
     return JobView(**row)
+
+
+def _unpinned(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The request without the version of its world, to which an alias may have moved since."""
+    arguments = dict(row["arguments"])
+    return row["kind"], arguments | {"world": arguments.get("world", "").partition("@")[0]}
 
 
 def _ended(status: str) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from logging import Logger
 from typing import Any, Final, final
 
 from worldline.errors import (
@@ -195,3 +197,29 @@ def fault_text(error: BaseException) -> str:
         places.append(f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}")
         trace = trace.tb_next
     return f"{type(error).__name__} at {' > '.join(places[-8:])}"
+
+
+@final
+class FaultLog:
+    """Logs the fault of a task that is repeated once when it begins, and once when it has ended.
+
+    Args:
+        logger: gets the messages.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        self._logger, self._failing = logger, set[str]()
+
+    @contextmanager
+    def logged(self, task: str) -> Iterator[None]:
+        """Ends the block, and nothing else, if it raises an error."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # it is logged, and other tasks must still be done
+            if task not in self._failing:
+                self._logger.error("%s fails, and is repeated: %s", task, fault_text(error))
+            self._failing.add(task)
+        else:
+            if task in self._failing:
+                self._logger.warning("%s no longer fails", task)
+            self._failing.discard(task)

@@ -27,6 +27,7 @@ from worldline.serve.costs import costs_of, lane_for, with_budget
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.problems import (
+    ConflictError,
     DeadlineError,
     GoneError,
     NotFoundError,
@@ -127,19 +128,20 @@ class Sessions:
             caller: from `Service.authorize`.
             world: name of the world.
             settings: of the session.
-            key: an idempotency key; the same request with the same key gets the same session. None for none.
+            key: an idempotency key; a request with the same key gets the same session. None for none.
 
         Raises:
             NotFoundError: there is no such world.
             RateLimitedError: the caller has too many open sessions, or exceeds its rate or quota.
             InputError: a setting is out of range.
+            ConflictError: the key was used for another world or other settings.
             GoneError: the session of the key has expired.
         """
         hosted, limits = self._service.hosts.find(world, caller), self._service.limits
         async with self._service.metered(caller, hosted, "create_session", checked=True):
             opening = partial(_opened, hosted, settings, limits.session_steps)
             session, version = await self._service.scheduler.run(opening, caller=caller.id)
-        name, now = new_id(caller, key, "session", world, settings), time.time()
+        name, now = new_id(caller, "session", key), time.time()
         row = {
             "id": name,
             "token_id": caller.id,
@@ -266,7 +268,7 @@ class Sessions:
             RateLimitedError: as in `create`.
         """
         source = await asyncio.to_thread(self._row, caller, name)
-        new, now = new_id(caller, key, "fork", name), time.time()
+        new, now = new_id(caller, f"fork of {name}", key), time.time()
 
         def write(connection: Connection) -> dict[str, Any]:
             stored = connection.execute(select(sessions).where(sessions.c.id == name)).mappings().one_or_none()
@@ -399,6 +401,8 @@ class Sessions:
             return row
         if stored["expires"] < time.time():
             raise GoneError("the session of this Idempotency-Key has expired. Use another key.")
+        if any(stored[name] != row[name] for name in ("world", "settings")):
+            raise ConflictError("this Idempotency-Key was used for another world or other settings. Use another key.")
         return dict(stored)
 
     def _add_step(self, connection: Connection, caller: Caller, name: str, step: int, body: bytes) -> None:
@@ -424,11 +428,11 @@ class Sessions:
             raise RateLimitedError(f"{count} sessions are open. Delete one, or wait until one expires.")
 
 
-def new_id(caller: Caller, key: str | None, *request: object) -> str:
-    """A new id; the same one for the same request of a caller with the same idempotency key."""
+def new_id(caller: Caller, kind: str, key: str | None) -> str:
+    """A new id; the same one for each request of a caller with the same idempotency key."""
     if key is None:
         return secrets.token_urlsafe(16)
-    digest = hashlib.sha256(msgspec.json.encode((caller.id, key, request))).digest()
+    digest = hashlib.sha256("\n".join((caller.id, kind, key)).encode()).digest()
     return base64.urlsafe_b64encode(digest[:16]).decode().rstrip("=")
 
 

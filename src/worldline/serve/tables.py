@@ -37,6 +37,16 @@ tokens: Final = sa.Table(
 )
 """Tokens of callers; `hash` is the SHA-256 of the token in hexadecimal digits."""
 
+worlds: Final = sa.Table(
+    "worlds",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("reference", sa.Text, nullable=False),
+    sa.Column("added", sa.Double, nullable=False),
+    sa.Column("added_by", sa.Text, nullable=False),
+)
+"""Worlds that an administrator added; `reference` is of the catalog."""
+
 sessions: Final = sa.Table(
     "sessions",
     metadata,
