@@ -43,7 +43,6 @@ TOOLS = {
     "plan",
     "what_if",
     "explain_surprise",
-    "get_result",
 }
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -111,20 +110,15 @@ def test_predict_is_what_the_world_predicts() -> None:
     assert (found["level"], found["signals"]["position"]["unit"]) == (0.5, "m")
 
 
-def test_the_full_result_is_read_by_its_handle() -> None:
-    async def run(client: Client) -> Any:
-        arguments = {"world": "toy", "history": NOW, "actions": {"push": [0.5, 0]}, "steps": 300}
-        found = (await client.call_tool("predict", arguments)).structured_content
-        page = {"handle": found["handle"], "signal": "position", "first_step": 200}
-        return found, (await client.call_tool("get_result", page)).structured_content
-
-    found, page = in_process({"toy": toy_world()}, run)
-    assert len(found["at_steps"]) <= 10
+def test_long_results_show_evenly_spaced_steps_with_the_last() -> None:
+    found = answer("predict", world="toy", history=NOW, actions={"push": [0.5, 0]}, steps=300)
+    assert 5 <= len(found["at_steps"]) <= 50
     assert found["at_steps"][-1] == 300
-    assert page["first_step"] == 200
-    assert page["next_first_step"] == page["last_step"] + 1
+    assert np.ptp(np.diff(found["at_steps"])) <= 1
     direct = toy_world().predict(LOGS[20].window(0, 5).history(), {"push": np.tile([0.5, 0.0], (300, 1))})
-    assert np.allclose(page["mean"], direct.signals["position"].mean[199 : page["last_step"]], atol=1e-5)
+    rows = np.array(found["at_steps"]) - 1
+    assert np.allclose(found["signals"]["position"]["mean"], direct.signals["position"].mean[rows], rtol=1e-4)
+    assert found["shortened"]
 
 
 def test_plans_are_compared_best_first() -> None:
@@ -213,7 +207,6 @@ def test_results_of_wide_worlds_are_small(signals: int, size: int, steps: int, l
     async def run(client: Client) -> list[Any]:
         arguments = {"world": "wide", "history": history, "actions": {"push": 0}, "steps": steps}
         found = [await client.call_tool("predict", arguments)]
-        found.append(await client.call_tool("get_result", {"handle": found[0].structured_content["handle"]}))
         found.append(await client.call_tool("describe_world", {"world": "wide"}))
         return [*found, await client.call_tool("list_worlds", {})]
 
@@ -230,21 +223,6 @@ TOKENS = FewTokens({"first": {Scope.INFER}, "second": {Scope.INFER}, "reader": {
 def url() -> Any:
     with served({"toy": toy_world()}, TOKENS) as found:
         yield found
-
-
-def test_a_handle_of_another_token_is_unknown(url: str) -> None:
-    async def run() -> Any:
-        arguments = {"world": "toy", "history": NOW, "actions": {"push": [0, 0]}}
-        async with http_client(url, "first") as client:
-            handle = (await client.call_tool("predict", arguments)).structured_content["handle"]
-            own = await client.call_tool("get_result", {"handle": handle, "signal": "position"})
-        async with http_client(url, "second") as client:
-            return own, await client.call_tool("get_result", {"handle": handle, "signal": "position"})
-
-    own, other = anyio.run(run)
-    assert not own.is_error
-    assert other.is_error
-    assert "there is no result" in other.content[0].text
 
 
 @pytest.mark.parametrize(("token", "status"), [(None, 401), ("wrong", 401), ("reader", 403), ("first", 200)])

@@ -80,7 +80,7 @@ class Child:
 @pytest.fixture(scope="module")
 def children() -> Iterator[tuple[Child, Child]]:
     """A slow one and a stuck one, which start at the same time."""
-    found = Child(wait_s=1.0), Child(wait_s=1000.0)
+    found = Child(wait_s=0.6), Child(wait_s=1000.0)
     yield found
     for one in found:
         one.close()

@@ -38,7 +38,7 @@ def locked(url: str) -> Iterator[None]:
     import psycopg
 
     with psycopg.connect(url) as connection:
-        for table in ("sessions", "session_steps", "tokens", "worlds", "usage"):
+        for table in ("sessions", "session_steps", "tokens", "usage"):
             connection.execute(f"LOCK TABLE {table}".encode())
         yield
         connection.rollback()

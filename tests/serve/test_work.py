@@ -1,4 +1,4 @@
-"""Batches and pieces give the answers of single calls, and a call that is too large is refused before it begins."""
+"""Batches give the answers of single calls, and a call that is too large is refused before it begins."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.serve.scripted import ScriptedWorld, linear_world, service_of
-from tests.world.gain_worlds import at, smallest_trust, world_with
 from tests.world.tiny import Tiny, tiny
 
-from worldline.engines.base import Card
+from worldline.engines.base import CallCost, Card
 from worldline.engines.baselines import Linear, Persistence
 from worldline.episode import Episode, History
 from worldline.planning.base import Goal
@@ -28,13 +27,12 @@ from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, Sur
 from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.callers import ANYONE
+from worldline.serve.costs import costs_of, lane_for, with_budget
 from worldline.serve.limits import Limits
-from worldline.serve.prices import size_of, with_budget
-from worldline.serve.problems import DeadlineError, TooLargeError
-from worldline.serve.scheduler import CallerLeftError
-from worldline.serve.work import answer_calls, answer_in_pieces, group_of
+from worldline.serve.problems import TooLargeError
+from worldline.serve.scheduler import Lane
+from worldline.serve.work import answer_calls, group_of
 from worldline.testing.toys import Integrator
-from worldline.world.base import Prediction
 from worldline.world.batches import stack_calls
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
@@ -94,7 +92,7 @@ def test_answers_of_a_batch_equal_single_answers(name: str) -> None:
     groups = {group_of(call, case.world.describe()) for call in calls}
     assert len(groups) == 1
     assert None not in groups
-    found = answer_calls(case.world, calls, case.world.describe())
+    found = answer_calls(case.world, [(call, None) for call in calls])
     for one, call in zip(found, calls, strict=True):
         compare(one, case.world.answer(call))
 
@@ -119,95 +117,6 @@ def test_calls_that_differ_in_more_than_values_are_not_grouped() -> None:
         assert group_of(alone, card) is None
     for changed in (replace(card, deterministic=False), replace(card, max_batch=1)):
         assert group_of(first, changed) is None
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_pieces_of_a_prediction_equal_the_whole(name: str) -> None:
-    case = named(name)
-    options = {"level": 0.5, "images": name == "pictures", "num_samples": 0 if name == "simulator" else 2}
-    call = stack_calls([prediction(one, **options) for one in case.episodes])
-    whole = case.world.answer(call)
-    assert whole.num_worlds() == len(case.episodes) > 1
-    for pieces in (1, 3, 100):
-        compare(answer_in_pieces(case.world, call, case.world.describe(), pieces), whole)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("worlds", [None, 2])
-def test_pieces_of_a_score_equal_the_whole(name: str, worlds: int | None) -> None:
-    case = named(name)
-    episodes = case.episodes[: worlds or 1]
-    batch = stack_calls([prediction(one) for one in episodes])
-    goals = [case.goal(one) for one in episodes]
-    bounds = (AtMost(signal=next(iter(goals[0].targets)), bound=0.1),) if name != "simulator" else ()
-    goal = replace(
-        goals[0], targets={name: np.stack([one.targets[name] for one in goals]) for name in goals[0].targets}
-    )
-    plans = {
-        key: np.stack([value, value[:, ::-1], 0 * value, -value, value / 2], 1) for key, value in batch.actions.items()
-    }
-    call = ScoreCall(history=batch.history, actions=plans, goal=goal, constraints=bounds, exogenous=batch.exogenous)
-    if worlds is None:
-        call = replace(
-            call,
-            history=call.history.map(lambda value: value[0]),
-            actions={key: value[0] for key, value in plans.items()},
-            goal=goals[0],
-            exogenous={key: value[0] for key, value in (call.exogenous or {}).items()} or None,
-        )
-    whole = case.world.answer(call)
-    assert whole.cost.shape[-1] == 5
-    for pieces in (1, 2, 100):
-        compare(answer_in_pieces(case.world, call, case.world.describe(), pieces), whole)
-
-
-def test_the_trust_of_scores_in_pieces_is_the_smallest() -> None:
-    world, pushes = world_with(2.0), np.zeros((2, 6, 2), np.float32)
-    pushes[1, 0] = 1.0  # only this candidate leads away from the logs
-    goal = Goal(targets={"position": np.zeros(2, np.float32)})
-    call = ScoreCall(history=at(0.0, 0.0), actions={"push": pushes}, goal=goal)
-    assert answer_in_pieces(world, call, world.describe(), 2).trust == smallest_trust(world)
-    assert answer_in_pieces(world, call, world.describe(), 1).trust == smallest_trust(world)
-
-
-@pytest.mark.parametrize(("reason", "status"), [("deadline", 504), ("gone", 499), ("cancelled", 499)])
-def test_a_call_in_pieces_stops_when_nobody_waits_for_it(
-    reason: str, status: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls, entered, gate = list[int](), threading.Event(), threading.Event()
-
-    def script(call: PredictCall) -> None:
-        calls.append(call.history.num_worlds or 0)
-        entered.set()
-        assert gate.wait(30)
-
-    call = predict(5, None, 6)
-    service = service_of(ScriptedWorld(script), Limits(piece_bytes=size_of(call, CARD, LIMITS).num_bytes // 3 + 1))
-    statuses = list[int]()
-    monkeypatch.setattr(service.usage, "record", lambda _, **call: statuses.append(call["status"]))
-
-    async def left() -> None:
-        await asyncio.to_thread(entered.wait, 30)
-
-    async def run() -> None:
-        leaves: dict[str, Any] = {"deadline": {"deadline_s": 1.0}, "gone": {"gone": left}, "cancelled": {}}[reason]
-        asked = asyncio.ensure_future(service.ask(ANYONE, "toy", call, **leaves))
-        await left()
-        if reason == "cancelled":
-            asked.cancel()
-        await asyncio.wait([asked])
-        with pytest.raises((DeadlineError, CallerLeftError, asyncio.CancelledError)):
-            asked.result()
-        gate.set()
-        assert isinstance(await service.ask(ANYONE, "toy", call), Prediction)  # by the same worker
-
-    try:
-        asyncio.run(run())
-    finally:
-        gate.set()
-        service.close()
-    assert statuses == [status, 200]
-    assert calls == [2, 2, 2, 2]  # one piece, and a whole call
 
 
 def fake(*shape: int, dtype: str = "float32") -> Any:
@@ -272,7 +181,7 @@ def test_calls_for_more_than_the_service_has_are_refused_before_they_begin(name:
     tracemalloc.start()
     try:
         with pytest.raises(TooLargeError, match=r"This service accepts \d+"):
-            size_of(call, card, LIMITS)
+            costs_of(call, card, LIMITS)
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
@@ -280,18 +189,18 @@ def test_calls_for_more_than_the_service_has_are_refused_before_they_begin(name:
 
 def test_common_calls_are_accepted_and_invalid_ones_left_to_the_world() -> None:
     for call in (predict(), predict(1000, num_samples=100), score(10_000, 20, 3), plan(horizon=50), predict(-1 + 1)):
-        assert 0 < size_of(call, CARD, LIMITS).num_bytes < LIMITS.call_bytes
-    assert size_of(predict(20, None, 32), CARD, LIMITS).num_bytes < LIMITS.piece_bytes
-    assert size_of(plan(horizon=10_000), ONE, LIMITS).steps == 10_000
-    assert size_of(score(20_000, 1000), ONE, LIMITS).steps == LIMITS.steps
-    assert size_of(predict(200, None, 100, num_samples=1000), ONE, LIMITS).steps == 20_000
+        assert 0 < costs_of(call, CARD, LIMITS).num_bytes < LIMITS.call_bytes
+    assert costs_of(predict(20, None, 32), CARD, LIMITS).num_bytes < LIMITS.call_bytes / 4
+    assert costs_of(plan(horizon=10_000), ONE, LIMITS).steps == 10_000
+    assert costs_of(score(20_000, 1000), ONE, LIMITS).steps == LIMITS.steps
+    assert costs_of(predict(200, None, 100, num_samples=1000), ONE, LIMITS).steps == 20_000
     history = History(observations={"unknown": np.float64(0)})
     for arguments in (
         {"history": history, "actions": {}},
         {"history": history, "actions": {"x": np.zeros(())}},
         {"history": History(observations={}), "actions": {"push": np.zeros(2)}},
     ):
-        assert size_of(PredictCall(**arguments), CARD, LIMITS).num_bytes > 0
+        assert costs_of(PredictCall(**arguments), CARD, LIMITS).num_bytes > 0
 
 
 def test_a_plan_gets_the_time_limit_of_the_service() -> None:
@@ -307,6 +216,37 @@ def test_a_plan_gets_the_time_limit_of_the_service() -> None:
         assert budget_s(plan(budget_s=asked_s), 2.0) == pytest.approx(1.6)
 
 
+def test_the_estimated_time_chooses_the_workers() -> None:
+    measured = replace(CARD, context=4, band_horizon=6, call=CallCost(latency_s=0.02))
+    assert [lane_for(measured, length) for length in (25, 26)] == [Lane.QUICK, Lane.SLOW]
+    assert [lane_for(CARD, length) for length in (50, 51)] == [Lane.QUICK, Lane.SLOW]
+    assert [lane_for(CARD, 1, budget_s) for budget_s in (0.04, 0.1, None)] == [Lane.QUICK, Lane.SLOW, Lane.SLOW]
+
+
+def test_a_long_prediction_does_not_delay_a_short_call() -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def script(call: Any) -> None:
+        if call.history.observations["position"].shape[-2] > 1000:
+            entered.set()
+            assert go.wait(30)
+
+    async def main() -> None:
+        service = service_of(ScriptedWorld(script))
+        long = asyncio.create_task(service.ask(ANYONE, "toy", predict(2, past(9_000))))
+        try:
+            assert await asyncio.to_thread(entered.wait, 30)
+            async with asyncio.timeout(20):
+                await service.ask(ANYONE, "toy", predict(2, past(1)))
+            assert not long.done()
+        finally:
+            go.set()
+            await long
+            service.close()
+
+    asyncio.run(main())
+
+
 CHILD = textwrap.dedent(
     """
     import json
@@ -314,8 +254,7 @@ CHILD = textwrap.dedent(
     import numpy as np
     from tests.serve.test_work import CARD, LIMITS, named, plan, predict, score
     from worldline.serve.problems import TooLargeError
-    from worldline.serve.prices import size_of
-    from worldline.serve.work import answer_in_pieces
+    from worldline.serve.costs import costs_of
     from worldline.world.wire import encode_json_answer
 
     def peak(name):
@@ -325,14 +264,14 @@ CHILD = textwrap.dedent(
     world, found = named("linear").world, {}
     card = world.describe()
     for name, call in {
-        "samples": predict(3, None, 10, num_samples=10_000),
-        "worlds": predict(20, None, 4000),
+        "samples": predict(3, None, 10, num_samples=5000),
+        "worlds": predict(20, None, 2000),
         "candidates": score(30_000, 20),
     }.items():
-        size = size_of(call, card, LIMITS).num_bytes
+        size = costs_of(call, card, LIMITS).num_bytes
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = peak("VmRSS")
-        encode_json_answer(answer_in_pieces(world, call, card, -(-size // LIMITS.piece_bytes)))
+        encode_json_answer(world.answer(call))
         found[name] = size, peak("VmHWM") - before
     print(json.dumps(found))
     """

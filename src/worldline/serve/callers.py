@@ -19,7 +19,7 @@ class Scope(StrEnum):
     SESSION = "session"
     """Open sessions and control loops."""
     JOB = "job"
-    """Run jobs: learn, audit, exam."""
+    """Run jobs: learn, audit."""
     ADMIN = "admin"
     """Serve further worlds, move aliases, read usage. Includes no other scope."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from inspect import getdoc
@@ -71,7 +71,7 @@ def create_app(
         del app
         async with kept_up(service, sessions, registry, jobs):
             if jobs is not None:
-                service.stopping.append(jobs.end_streams)
+                service.stopping.append(jobs.stop)
                 jobs.start()
             yield
             if jobs is not None:
@@ -100,11 +100,11 @@ def create_app(
         app.router.routes.append(WebSocketRoute(path, partial(serve_socket, service=service, endpoint=endpoint)))
     app.add_middleware(Guard, service=service, any_host=any_host)
 
-    _add_errors(app, [verbs, *(route for router in routers for route in router.routes if isinstance(route, Route))])
+    _add_errors(app)
     return app
 
 
-def _add_errors(app: FastAPI, routes: Sequence[Route]) -> None:
+def _add_errors(app: FastAPI) -> None:
     """Raises what the router finds as errors, which `Guard` answers."""
 
     @app.exception_handler(RequestValidationError)
@@ -119,8 +119,7 @@ def _add_errors(app: FastAPI, routes: Sequence[Route]) -> None:
         """Unknown paths and methods, found by the router."""
         if error.status_code == 404:
             raise NotFoundError("path", request.url.path)
-        allowed = [route.methods or () for route in routes if route.path_regex.match(request.url.path)]
-        allow = ", ".join(sorted({method for methods in allowed for method in methods}))
+        allow = (error.headers or {}).get("Allow", "")
         raise MethodError(f"{request.method} is not possible here. Use {allow}.", allow)
 
 

@@ -17,7 +17,7 @@ from worldline.serve.registry import Registry
 from worldline.serve.requests import JSON, read_content
 from worldline.serve.service import Service
 from worldline.serve.usage import UsageReport
-from worldline.serve.world_views import AliasView, summary_of
+from worldline.serve.world_views import summary_of, view_of
 from worldline.world import wire
 
 Administrator = Annotated[Caller, needs(Scope.ADMIN)]
@@ -71,20 +71,20 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
         await registry.remove(name)
         return Response(status_code=204)
 
-    @router.put("/worlds/{name}/aliases/{alias}", openapi_extra=operation(body="NewAlias", answer="AliasView"))
+    @router.put("/worlds/{name}/aliases/{alias}", openapi_extra=operation(body="NewAlias", answer="WorldView"))
     async def move_alias(name: str, alias: str, request: Request, caller: Administrator) -> Response:
         """Points an alias to another version; sessions and calls follow."""
-        reference = service.hosts.find(name, caller).reference
-        if reference is None:
+        hosted = service.hosts.find(name, caller)
+        if hosted.reference is None:
             raise UnsupportedError(
                 f"{name!r} is served from a folder, which has no versions. Publish it in the catalog."
             )
         body = await read_content(request, service, caller, "move_alias", NewAlias)
         if len(body.reason) > 1000:
             raise InputError(f"reason has {len(body.reason)} characters. Use at most 1000.")
-        world, reason = Reference.parse(reference).name, f"{body.reason} ({caller.name})"
-        version = await asyncio.to_thread(Catalog().point, world, alias, body.version, reason=reason)
-        view = AliasView(name=name, alias=alias, version=version.number)
+        world, reason = Reference.parse(hosted.reference).name, f"{body.reason} ({caller.name})"
+        await asyncio.to_thread(Catalog().point, world, alias, body.version, reason=reason)
+        view = await asyncio.to_thread(view_of, hosted)
         return Response(wire.encode_json_answer(view), media_type=JSON)
 
     @router.get("/usage", openapi_extra=operation(answer="UsageReport"))

@@ -33,7 +33,7 @@ from worldline.serve.openapi import REF, needs
 from worldline.serve.requests import JSON
 from worldline.serve.service import Service
 from worldline.serve.usage import UsageReport
-from worldline.serve.world_views import AliasView, WorldList, WorldSummary, WorldView
+from worldline.serve.world_views import WorldList, WorldSummary, WorldView
 from worldline.world.base import ANSWERS
 from worldline.world.session import FILLED_IN, SessionView
 from worldline.world.wire_schemas import json_schemas
@@ -44,7 +44,7 @@ _BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
     "SessionPlanCall": (PlanCall, FILLED_IN),
 }
 """Per name the type of a body, and its fields that the service fills in."""
-_ANSWERS: Final = (*ANSWERS.values(), SessionView, WorldList, WorldSummary, WorldView, AliasView, UsageReport)
+_ANSWERS: Final = (*ANSWERS.values(), SessionView, WorldList, WorldSummary, WorldView, UsageReport)
 _POLICY: Final = f"{page_policy('')}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList, LogList)
 """Types of msgspec, which are sent in JSON only. The first is a union."""

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, final
+from typing import Annotated, final
 
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi.responses import HTMLResponse
 
-from worldline.errors import WorldlineError
 from worldline.report.page import page_policy
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.job_requests import MAX_BYTES, decode_request, log_names
-from worldline.serve.jobs import ENDED, Jobs, JobView
+from worldline.serve.jobs import Jobs, JobView
 from worldline.serve.openapi import needs, operation
 from worldline.serve.problems import MediaTypeError
 from worldline.serve.requests import JSON, content_type, idempotency_key, read_body
 from worldline.serve.service import Service
-
-_EVENTS: Final = "text/event-stream"
 
 
 async def _within_rate(request: Request, caller: Annotated[Caller, needs(Scope.JOB)]) -> Caller:
@@ -77,7 +72,7 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
 
     @router.post("/jobs", status_code=202, openapi_extra=created)
     async def create_job(request: Request, caller: JobCaller) -> Response:
-        """Adds a job to the queue: learn, audit or exam."""
+        """Adds a job to the queue: learn or audit."""
         if content_type(request) != JSON:
             raise MediaTypeError(f"jobs are described in JSON. Send {JSON}.")
         body = await read_body(request, service, caller, MAX_BYTES)
@@ -104,7 +99,7 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
 
 
 def _add_results(router: APIRouter, jobs: Jobs) -> None:
-    """Adds the routes of results, reports and events."""
+    """Adds the routes of results and reports."""
 
     @router.get("/jobs/{job}/result")
     async def get_result(job: str, caller: JobCaller) -> Response:
@@ -117,31 +112,6 @@ def _add_results(router: APIRouter, jobs: Jobs) -> None:
         page = await jobs.report(caller, job)
         policy = f"{page_policy()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
         return HTMLResponse(page, headers={"content-security-policy": policy})
-
-    # Without a schema, which would be that of each event.
-    described: dict[str, Any] = {"responses": {"200": {"content": {_EVENTS: {}}}}}
-
-    @router.get("/jobs/{job}/events", response_class=Response, openapi_extra=described)
-    async def get_events(job: str, caller: JobCaller) -> Response:
-        """Server-sent events: `progress`, then `end` with the job as it ended."""
-        events = jobs.events(caller, job)
-        first = await anext(events)  # raises errors before the answer begins
-        return StreamingResponse(_stream(first, events), media_type=_EVENTS)
-
-
-async def _stream(first: JobView | None, events: AsyncIterator[JobView | None]) -> AsyncIterator[bytes]:
-    yield _event(first)
-    with suppress(WorldlineError):  # the client connects again, and gets the error
-        async for event in events:
-            yield _event(event)
-
-
-def _event(job: JobView | None) -> bytes:
-    if job is None:
-        return b": heartbeat\n\n"
-    ended = job.status in ENDED
-    data = msgspec.json.encode(job if ended else {"status": job.status, **(job.progress or {})})
-    return b"event: %s\ndata: %s\n\n" % (b"end" if ended else b"progress", data)
 
 
 def _json(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

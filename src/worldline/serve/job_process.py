@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +27,8 @@ from msgspec import Struct
 from worldline.catalog.versions import Catalog, default_folder
 from worldline.data.limited_process import TIME_S, limit_process
 from worldline.errors import StoppedError, WorldlineError
-from worldline.progress import OnProgress, Progress, stoppable, tell
-from worldline.registry import load
-from worldline.serve.job_requests import AuditJob, ExamJob, JobRequest, LearnJob
+from worldline.progress import OnProgress, Progress, stoppable
+from worldline.serve.job_requests import AuditJob, JobRequest, LearnJob
 from worldline.serve.problems import fault_text, lacks_memory
 
 REPORT: Final = "report.html"
@@ -55,31 +54,20 @@ class JobTask(Struct, kw_only=True, frozen=True):
     Args:
         request: what the caller asked for.
         folder: of the job.
-        logs: path of the logs; "" for none.
+        logs: path of the logs.
         world: path of the bundle to audit; "" for none.
         device: argument of `worldline.open`.
-        threads: of numerical libraries, and processes of an exam.
+        threads: of numerical libraries.
         memory_bytes: memory for data.
     """
 
     request: JobRequest
     folder: str
-    logs: str = ""
+    logs: str
     world: str = ""
     device: str = "auto"
     threads: int = 1
     memory_bytes: int
-
-    @property
-    def roots(self) -> list[str]:
-        """Folders of the server, which texts for callers must not name."""
-        folders = {
-            Path(self.folder) / WORK,
-            default_folder().absolute(),
-            Path(self.logs).parent,
-            Path(self.world).parent,
-        }
-        return sorted(map(str, folders - {Path()}), key=len, reverse=True)
 
 
 def run(task: JobTask, progress: OnProgress, stop: Callable[[], bool]) -> dict[str, Any]:
@@ -95,18 +83,14 @@ def run(task: JobTask, progress: OnProgress, stop: Callable[[], bool]) -> dict[s
     """
     work = Path(task.folder) / WORK
     work.mkdir(parents=True, exist_ok=True)
-    match task.request:
-        case LearnJob() as request:
-            page = work / "world" / request.name  # below a fixed folder, because the caller chose the name
-            figures = _learn(task, request, page, stoppable(progress, stop))
-        case AuditJob() as request:
-            figures, page = _audit(task, request, work, progress), work
-        case ExamJob() as request:
-            page = work / "exam"
-            figures = _exam(task, request, page, progress)
-    text = _without((page / REPORT).read_text(encoding="utf-8"), [*task.roots, *map(html.escape, task.roots)])
+    if isinstance(task.request, LearnJob):
+        page = work / "world" / task.request.name  # below a fixed folder, because the caller chose the name
+        figures = _learn(task, task.request, page, stoppable(progress, stop))
+    else:
+        figures, page = _audit(task, task.request, work, progress), work
+    text = without_paths((page / REPORT).read_text(encoding="utf-8"), task)
     (Path(task.folder) / REPORT).write_text(text, encoding="utf-8")
-    shown: dict[str, Any] = json.loads(_without(json.dumps(figures, ensure_ascii=False), task.roots))
+    shown: dict[str, Any] = json.loads(without_paths(json.dumps(figures, ensure_ascii=False), task))
     return shown
 
 
@@ -128,15 +112,8 @@ def _learn(task: JobTask, request: LearnJob, out: Path, progress: OnProgress | N
     manifest = (out / MANIFEST).read_bytes()
     versions = catalog.versions(request.name) if request.name in catalog.names() else ()
     numbers = [version.number for version in versions if (version.path / MANIFEST).read_bytes() == manifest]
-    if not numbers:
-        numbers = [catalog.publish(out, request.name, alias=request.alias).number]
-    elif request.alias is not None:
-        catalog.point(request.name, request.alias, numbers[0], reason="published")
-    return {
-        "world": f"{request.name}@{numbers[0]}",
-        "alias": request.alias,
-        "figures": json.loads(path.read_text(encoding="utf-8")),
-    }
+    number = numbers[0] if numbers else catalog.publish(out, request.name).number
+    return {"world": f"{request.name}@{number}", "figures": json.loads(path.read_text(encoding="utf-8"))}
 
 
 def _audit(task: JobTask, request: AuditJob, work: Path, progress: OnProgress) -> dict[str, Any]:
@@ -152,23 +129,6 @@ def _audit(task: JobTask, request: AuditJob, work: Path, progress: OnProgress) -
     return figures
 
 
-def _exam(task: JobTask, request: ExamJob, out: Path, progress: OnProgress) -> dict[str, Any]:
-    """Runs the command of the exam, which is not a part of the toolkit and shows its progress only on a terminal."""
-    import typer
-
-    tell(progress, "exam", 0)
-    typed = [request.recipe, f"--seed={request.seed}", f"--num-seeds={request.num_seeds}"]
-    typed += [f"--tests={','.join(request.tests or ())}"] * bool(request.tests) + ["--pixels"] * request.pixels
-    sys.argv[1:] = ["exam", *typed]  # the report shows it
-    path = out.with_name(_FIGURES)
-    own = ["--resume", f"--out={out}", f"--json={path}", f"--device={task.device}", f"--threads={task.threads}"]
-    app = typer.Typer()
-    app.command()(load("command", "exam"))
-    app([*typed, *own], standalone_mode=False)
-    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return figures
-
-
 def write(path: Path, content: object) -> None:
     """Writes JSON to a file, which others see complete or not at all."""
     fresh = path.with_suffix(".partial")
@@ -176,22 +136,24 @@ def write(path: Path, content: object) -> None:
     fresh.replace(path)
 
 
-def failure(error: Exception, roots: Iterable[str]) -> dict[str, Any]:
+def failure(error: Exception, task: JobTask) -> dict[str, Any]:
     """What the caller may know of an error: its text without paths, or only its class if it was not expected."""
     name, fault = type(error).__name__, ""
     if lacks_memory(error):
         name, message = "UnavailableError", "the job needs more memory than it may use."
     elif isinstance(error, WorldlineError):
-        message = re.sub(r"(?<![\w.:/])/[\w.-][^\s'\"),;]*", "...", _without(str(error), roots))
+        message = re.sub(r"(?<![\w.:/])/[\w.-][^\s'\"),;]*", "...", without_paths(str(error), task))
     else:
         message, fault = f"the job failed unexpectedly ({name}).", fault_text(error)
     return {"error": {"class": name, "message": message}, "fault": fault}
 
 
-def _without(text: str, roots: Iterable[str]) -> str:
-    """The text with paths below these folders, the longest first, relative to them."""
-    for root in roots:
-        text = text.replace(f"{root}{os.sep}", "").replace(root, "")
+def without_paths(text: str, task: JobTask) -> str:
+    """The text with paths below folders of the server relative to them; in HTML, too."""
+    folders = {Path(task.folder) / WORK, default_folder().absolute(), Path(task.logs).parent, Path(task.world).parent}
+    for root in sorted(map(str, folders - {Path()}), key=len, reverse=True):
+        for name in (root, html.escape(root)):
+            text = text.replace(f"{name}{os.sep}", "").replace(name, "")
     return text
 
 
@@ -227,7 +189,7 @@ def _main() -> None:
     except StoppedError:
         sys.exit(STOPPED)
     except Exception as error:  # noqa: BLE001  # every error ends the job
-        end = failure(error, task.roots)
+        end = failure(error, task)
     write(folder / END, end)
 
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, update
 
 from worldline.catalog.aliases import Reference
 from worldline.catalog.versions import Catalog
@@ -27,7 +27,7 @@ from worldline.errors import UnavailableError, UnknownNameError, UnsupportedErro
 from worldline.serve.callers import Caller
 from worldline.serve.database import ENVIRONMENT, Database
 from worldline.serve.job_process import END, PROGRESS, REPORT, STOPPED, WORK, JobTask
-from worldline.serve.job_requests import AuditJob, ExamJob, JobRequest, LearnJob, check_request, log_path
+from worldline.serve.job_requests import AuditJob, JobRequest, check_request, log_path
 from worldline.serve.problems import ConflictError, FaultLog, GoneError, NotFoundError, RateLimitedError, problem_of
 from worldline.serve.service import Service
 from worldline.serve.sessions import new_id
@@ -41,7 +41,6 @@ ENDED: Final = ("done", "failed", "cancelled")
 """States in which a job stays."""
 
 _GRACE_S: Final = 10.0
-_HEARTBEAT_S: Final = 15.0
 _logger = logging.getLogger(__name__)
 
 
@@ -81,7 +80,7 @@ class JobView:
 
     Args:
         id: names the job.
-        kind: learn, audit or exam.
+        kind: learn or audit.
         status: queued, running, done, failed or cancelled.
         arguments: the request; a world is named with its version.
         progress: stage, completed steps, their total and loss; None before the first step.
@@ -126,14 +125,14 @@ class Jobs:
         """Begins to work on the queue, in the running event loop."""
         self._tasks = [asyncio.create_task(self._work()) for _ in range(self.settings.workers)]
 
-    def end_streams(self) -> None:
-        """Ends the streams of events, and lets no further job begin. Call it before connections are drained."""
+    def stop(self) -> None:
+        """Stops the running jobs, which another process continues, or this one after its next start."""
         self._closing.set()
         self._wake.set()
 
     async def close(self) -> None:
-        """Stops the running jobs, which another process continues, or this one after its next start."""
-        self.end_streams()
+        """Stops the running jobs, and waits until they have ended."""
+        self.stop()
         await asyncio.gather(*self._tasks)
 
     async def create(self, caller: Caller, request: JobRequest, *, key: str | None = None) -> JobView:
@@ -142,30 +141,31 @@ class Jobs:
         Args:
             caller: from `Service.authorize`.
             request: what to do.
-            key: an idempotency key; the same request with the same key gets the same job. None for none.
+            key: an idempotency key; a request with the same key gets the same job. None for none.
 
         Raises:
             RateLimitedError: the caller has too many unfinished jobs.
             ConflictError: the key was used for another job.
-            WorldlineError: the request is not valid, as in `check_request` and `log_path`; or there is no such world.
+            WorldlineError: the request is not valid, as in `check_request`; or there is no such world.
         """
-        check_request(request, caller)
+        name = new_id(caller, "job", key)
+        await asyncio.to_thread(check_request, request, self.settings.logs)
         pinned = await asyncio.to_thread(self._pinned, request, caller)
         arguments = msgspec.to_builtins(pinned)
-        row = {"id": new_id(caller, "job", key), "token_id": caller.id, "kind": arguments.pop("kind")}
-        row |= {"arguments": arguments, "status": "queued", "created": time.time(), "cancel": False, "attempts": 0}
+        row = {"id": name, "token_id": caller.id, "kind": arguments.pop("kind"), "arguments": arguments}
+        row |= {"status": "queued", "created": time.time(), "cancel": False, "attempts": 0}
 
         def add(connection: Connection) -> JobView:
-            known = connection.execute(select(jobs).where(jobs.c.id == row["id"])).mappings().one_or_none()
+            known = connection.execute(select(jobs).where(jobs.c.id == name)).mappings().one_or_none()
             if known is None:
                 mine = (jobs.c.token_id == caller.id, jobs.c.status.not_in(ENDED))
                 count = connection.execute(select(func.count()).select_from(jobs).where(*mine)).scalar_one()
                 if count >= self._limits.jobs:
                     raise RateLimitedError(f"{count} jobs are not finished. Wait for one, or cancel one.", 60.0)
                 connection.execute(insert(jobs).values(row))
-            elif _without_version(_request_of(known)) != _without_version(pinned):
+            elif _unpinned(dict(known)) != _unpinned(row):
                 raise ConflictError("this Idempotency-Key was used for another job. Use another key.")
-            return _view(caller, row["id"], connection)
+            return _view(caller, name, connection)
 
         job = await self._database.write_async(add)
         self._wake.set()
@@ -228,30 +228,6 @@ class Jobs:
         except OSError:
             raise GoneError("the report is not on this server. The result has the figures.") from None
 
-    async def events(self, caller: Caller, name: str) -> AsyncIterator[JobView | None]:
-        """The job now and after each change, until it ends or the service stops; None keeps a connection open.
-
-        Progress is reported about once per second; steps between are left out.
-
-        Args:
-            caller: from `Service.authorize`.
-            name: of the job.
-
-        Raises:
-            NotFoundError: as in `get`.
-            OverloadedError: the caller has too many open streams.
-        """
-        with self._service.streams.open(caller.id, 1):
-            sent, sent_s = None, time.monotonic()
-            while True:
-                job, now_s = await self.get(caller, name), time.monotonic()
-                if job != sent or now_s - sent_s > _HEARTBEAT_S:
-                    yield None if job == sent else job
-                    sent, sent_s = job, now_s
-                if job.status in ENDED or self._closing.is_set():
-                    return
-                await _wait(self._closing, self.settings.beat_s / 2)
-
     async def clean(self) -> None:
         """Deletes jobs that ended long ago, with their files."""
         old = delete(jobs).where(jobs.c.finished < time.time() - self._limits.job_kept_s).returning(jobs.c.id)
@@ -264,9 +240,8 @@ class Jobs:
         Raises:
             WorldlineError: its logs or its world are no longer there.
         """
-        request, settings, logs, world = _request_of(row), self.settings, "", ""
-        if not isinstance(request, ExamJob):
-            logs = str(log_path(settings.logs, request.logs))
+        request: JobRequest = msgspec.convert({"kind": row["kind"], **row["arguments"]}, JobRequest)
+        settings, world = self.settings, ""
         if isinstance(request, AuditJob):
             path = Catalog().resolve(request.world) if "@" in request.world else settings.worlds.get(request.world)
             if path is None:
@@ -275,7 +250,7 @@ class Jobs:
         return JobTask(
             request=request,
             folder=str(self._folder / row["id"]),
-            logs=logs,
+            logs=str(log_path(settings.logs, request.logs)),
             world=world,
             device=settings.device,
             threads=settings.threads,
@@ -283,11 +258,7 @@ class Jobs:
         )
 
     def _pinned(self, request: JobRequest, caller: Caller) -> JobRequest:
-        """The request with its world as name and version, after its names were checked."""
-        if isinstance(request, LearnJob):
-            Catalog().check_name(request.name)
-        if not isinstance(request, ExamJob):
-            log_path(self.settings.logs, request.logs)
+        """The request with its world as name and version."""
         if not isinstance(request, AuditJob):
             return request
         world = request.world
@@ -314,15 +285,12 @@ class Jobs:
     async def _claim(self) -> Mapping[str, Any] | None:
         """The next job, which this process now owns: the oldest one that waits, or whose process is gone."""
 
-        def waiting(connection: Connection) -> RowMapping | None:
-            lost = (jobs.c.status == "running") & (jobs.c.heartbeat < time.time() - self.settings.lease_s)
-            query = select(jobs).where((jobs.c.status == "queued") | lost).order_by(jobs.c.created).limit(1)
-            return connection.execute(query).mappings().one_or_none()
-
         def take(connection: Connection) -> Mapping[str, Any] | None:
-            if (row := waiting(connection)) is None:
-                return None
             now = time.time()
+            lost = (jobs.c.status == "running") & (jobs.c.heartbeat < now - self.settings.lease_s)
+            query = select(jobs).where((jobs.c.status == "queued") | lost).order_by(jobs.c.created).limit(1)
+            if (row := connection.execute(query).mappings().one_or_none()) is None:
+                return None
             values = {"status": "running", "owner": self._owner, "heartbeat": now}
             values |= {"started": row["started"] or now, "attempts": row["attempts"] + 1}
             if row["cancel"]:
@@ -332,15 +300,13 @@ class Jobs:
             connection.execute(update(jobs).where(jobs.c.id == row["id"]).values(values))
             return {**row, **values} if values["status"] == "running" else None
 
-        if await self._database.read_async(waiting) is None:  # so that idle processes do not write
-            return None
         return await self._database.write_async(take)
 
     async def _run(self, row: Mapping[str, Any]) -> None:
         """Runs a job until it ends, is cancelled, or this process closes."""
         try:
             task = await asyncio.to_thread(self.task, row)
-        except WorldlineError as error:
+        except (WorldlineError, msgspec.ValidationError) as error:  # the latter of another version of the service
             shown = problem_of(error).error
             await self._settle(row, _failed(str(shown), type(shown).__name__))
             return
@@ -452,16 +418,10 @@ def _view(caller: Caller, name: str, connection: Connection) -> JobView:
     return JobView(**row)
 
 
-def _request_of(row: RowMapping | Mapping[str, Any]) -> JobRequest:
-    request: JobRequest = msgspec.convert({"kind": row["kind"], **row["arguments"]}, JobRequest)
-    return request
-
-
-def _without_version(request: JobRequest) -> JobRequest:
+def _unpinned(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The request without the version of its world, to which an alias may have moved since."""
-    if not isinstance(request, AuditJob):
-        return request
-    return msgspec.structs.replace(request, world=request.world.partition("@")[0])
+    arguments = dict(row["arguments"])
+    return row["kind"], arguments | {"world": arguments.get("world", "").partition("@")[0]}
 
 
 def _ended(status: str) -> dict[str, Any]:

@@ -29,8 +29,7 @@ class Limits:
         candidates: candidate plans in one call, over all worlds of its batch.
         steps: predicted steps of one call, over worlds, candidates and samples. Scores of 1000 candidates for a day in
             steps of 5 minutes have 288,000.
-        call_bytes: memory that one call may need, as estimated before it begins.
-        piece_bytes: memory of one piece of a call; larger calls are split.
+        call_bytes: memory that one call or batch may need, as estimated before it begins.
         pixels: values of all images in one request, over all channels.
         plan_s: time limit of a plan without one.
         deadline_s: seconds after which a call that waits is refused.
@@ -40,12 +39,9 @@ class Limits:
         session_steps: observations of a session that are kept.
         session_bytes: kept observations of all sessions of a token. Forks share them.
         frame_bytes: largest message of a WebSocket.
-        sockets: open WebSockets over all tokens, and as many streams of events. One token gets at most half.
+        sockets: open WebSockets over all tokens. One token gets at most half.
         jobs: unfinished jobs per token.
         mcp_bytes: largest request body of MCP.
-        results: full results that MCP keeps for `get_result`.
-        result_bytes: memory of all of them.
-        result_s: seconds after which such a result expires.
         job_s: seconds for which one attempt of a job may run.
         job_bytes: memory for the data of each process of a job.
         job_kept_s: seconds for which a job is kept after its end.
@@ -64,8 +60,7 @@ class Limits:
     what_if: int = 2000
     candidates: int = 65_536
     steps: int = 20_000_000
-    call_bytes: int = 2 * 2**30
-    piece_bytes: int = 256 * 2**20
+    call_bytes: int = 2**30
     pixels: int = 64 * 2**20
     plan_s: float = 10.0
     deadline_s: float = 60.0
@@ -78,9 +73,6 @@ class Limits:
     sockets: int = 200
     jobs: int = 10
     mcp_bytes: int = 2**20
-    results: int = 1000
-    result_bytes: int = 64 * 2**20
-    result_s: float = 1800.0
     job_s: float = 86_400.0
     job_bytes: int = 32 * 2**30
     job_kept_s: float = 30 * 86_400.0

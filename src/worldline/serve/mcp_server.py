@@ -25,13 +25,10 @@ from worldline.serve.mcp_inputs import VERBS, call_of, input_schema
 from worldline.serve.mcp_results import (
     MAX_TEXT,
     MIN_TRUST,
-    Detail,
-    ResultStore,
     encoded,
     end_values,
     facts_of,
     fit,
-    plain,
     summary,
 )
 from worldline.serve.problems import fault_text, problem_of
@@ -63,7 +60,7 @@ _INSTRUCTIONS: Final = f"""World models that predict physical systems. Ask befor
 2. predict or compare_plans with the latest observations as history; more history makes predictions better.
 3. Read trust first. Below {MIN_TRUST} the history is unlike the training data: do not rely on the result.
 low and high bound the whole path with probability `level`; null means that no band is known at that step.
-Observation t + 1 follows action t; the present is step 0. get_result pages through full results by handle."""
+Observation t + 1 follows action t; the present is step 0. Long results show some steps, evenly spaced."""
 
 _READ_ONLY: Final = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
@@ -82,22 +79,9 @@ class DescribeWorld(Struct, forbid_unknown_fields=True):
     signal: _Name | None = None
 
 
-class GetResult(Struct, forbid_unknown_fields=True):
-    """Pages through a full result: the values of one signal or component ("position.x") at consecutive steps.
-
-    Without a signal, it lists the signals.
-    """
-
-    handle: _Name
-    signal: _Name | None = None
-    first_step: int | None = None
-    last_step: int | None = None
-
-
 _TOOLS: Final[Mapping[str, type[Struct]]] = {
     "list_worlds": ListWorlds,
     "describe_world": DescribeWorld,
-    "get_result": GetResult,
 }
 """The arguments of the tools that call no verb."""
 
@@ -142,8 +126,7 @@ class WorldMcpServer(MCPServer[Any]):
 
     def __init__(self, service: Service, **options: Any) -> None:
         super().__init__("worldline", instructions=_INSTRUCTIONS, log_level="WARNING", **options)
-        self._service, limits = service, service.limits
-        self._results = ResultStore(count=limits.results, num_bytes=limits.result_bytes, lifetime_s=limits.result_s)
+        self._service = service
 
     async def list_tools(self) -> list[Tool]:
         """The tools."""
@@ -170,13 +153,15 @@ class WorldMcpServer(MCPServer[Any]):
             raise UnknownNameError("tool", tool[:60], [*_TOOLS, *VERBS])
         match convert(arguments, _TOOLS[tool], (tool,)):
             case DescribeWorld(world, None):
-                return fit(partial(_described, world, self._card(world)))
+                return fit(_described(world, self._card(world)))
             case DescribeWorld(world, str(signal)):
-                return fit(partial(_signal, self._card(world).schema[signal]))
-            case GetResult(handle, signal, first_step, last_step):
-                return self._results.page(current_caller().id, handle, signal, first_step, last_step)
+                return fit(_signal(self._card(world).schema[signal]))
         cards = {hosted.name: hosted.card for hosted in self._service.hosts.values()}
-        return fit(partial(_listed, cards))
+        worlds = [
+            {"name": name, "predicts": card.predicts, "actions": [signal.name for signal in card.schema.actions]}
+            for name, card in cards.items()
+        ]
+        return fit({"worlds": worlds, "num_worlds": len(cards)})
 
     def _card(self, world: str) -> Card:
         return self._service.hosts.find(world, ANYONE).card  # the tool list_worlds lists them, too
@@ -190,30 +175,29 @@ class WorldMcpServer(MCPServer[Any]):
         result = await ask(call)
         if isinstance(call, ScoreCall):
             paths = await asyncio.gather(*map(ask, _paths(call, len(names))))  # computed as one batch
-            return self._compared(world, dict(zip(names, paths, strict=True)), result)
+            return _compared(world, dict(zip(names, paths, strict=True)), result)
         series = result.series(None)
         if isinstance(call, WhatIfCall):
             series = [replace(curve, first=call.at + 1) for curve in series]
-        facts = {"world": world, **_facts(result), **self._put({curve.signal.name: curve for curve in series})}
-        return fit(lambda detail: facts | _curves_of(result, series, detail))
+        return fit({"world": world, **_facts(result), **_curves_of(result, series)})
 
-    def _put(self, series: Mapping[str, ResultSeries]) -> dict[str, str | None]:
-        return {"handle": self._results.put(current_caller().id, series)}
 
-    def _compared(self, world: str, paths: Mapping[str, Prediction], scores: Scores) -> dict[str, Any]:
-        """Plans in the order of violation and cost."""
-        worst, cost = scores.violation.max(-1, initial=0.0), scores.cost
-        order = sorted(range(len(paths)), key=lambda n: (worst[n], np.nan_to_num(cost[n], nan=np.inf)))
-        series = [(name, path.series(None)) for name, path in paths.items()]
-        kept = {f"{series[n][0]}/{curve.signal.name}": curve for n in order for curve in series[n][1]}
-        level = _facts(next(iter(paths.values())))["level"]
-        facts = {"world": world, **facts_of(scores), "level": level, **self._put(kept)}
-
-        def plan(n: int, detail: Detail) -> dict[str, Any]:
-            numbers = {"cost": plain(float(cost[n])), "violation": plain(float(worst[n]))}
-            return {"plan": series[n][0][:40], **numbers, "end": end_values(series[n][1], detail)}
-
-        return fit(lambda detail: {**facts, "plans": [plan(n, detail) for n in order]})
+def _compared(world: str, paths: Mapping[str, Prediction], scores: Scores) -> dict[str, Any]:
+    """Plans in the order of violation and cost."""
+    worst, cost = scores.violation.max(-1, initial=0.0), scores.cost
+    order = sorted(range(len(paths)), key=lambda n: (worst[n], np.nan_to_num(cost[n], nan=np.inf)))
+    series = [(name, path.series(None)) for name, path in paths.items()]
+    plans = [
+        {
+            "plan": series[n][0][:40],
+            "cost": float(cost[n]),
+            "violation": float(worst[n]),
+            "end": end_values(series[n][1]),
+        }
+        for n in order
+    ]
+    level = _facts(next(iter(paths.values())))["level"]
+    return fit({"world": world, **facts_of(scores), "level": level, "plans": plans})
 
 
 def _paths(call: ScoreCall, count: int) -> list[Call]:
@@ -229,33 +213,28 @@ def _facts(result: Any) -> dict[str, Any]:
         steps = max((len(forecast.mean) for forecast in result.signals.values()), default=0)
         facts |= {"steps": steps} | ({} if facts.pop("calibrated") else {"level": None})
     if isinstance(result, Plan):
-        facts["violation"] = plain(float(np.max(result.violation, initial=0.0)))
+        facts["violation"] = float(np.max(result.violation, initial=0.0))
         facts = facts if result.prediction is None else _facts(result.prediction) | facts
     return facts
 
 
-def _curves_of(result: Any, series: Sequence[ResultSeries], detail: Detail) -> dict[str, Any]:
+def _curves_of(result: Any, series: Sequence[ResultSeries]) -> dict[str, Any]:
     """The values of a result over its steps."""
     if isinstance(result, Surprise):
         moments = [
-            {
-                "step": moment.step,
-                "p_value": plain(moment.p_value),
-                "signals": [name[:60] for name in moment.signals[:2]],
-            }
-            for moment in result.moments[: detail.parts]
+            {"step": moment.step, "p_value": moment.p_value, "signals": moment.signals[:2]} for moment in result.moments
         ]
         meaning = "p_value: share of normal steps that are at least as surprising; step t leads to observation t+1"
         return {"num_steps": len(result.steps), "moments": moments, "meaning": meaning}
     actions = [curve for curve in series if curve.heading == "actions"]
-    shown = summary([curve for curve in series if curve.heading != "actions"], detail)
+    shown = summary([curve for curve in series if curve.heading != "actions"])
     prediction = result.prediction if isinstance(result, Plan) else result
     if isinstance(prediction, Prediction) and prediction.calibrated:
         for name, curves in shown["signals"].items():
             forecast = prediction.signals[name]
             if (skill := int(np.ravel(forecast.horizon)[0])) < len(forecast.mean):
                 curves["skill_until_step"] = skill
-    return shown | ({"actions": summary(actions, detail)} if actions else {})
+    return shown | ({"actions": summary(actions)} if actions else {})
 
 
 def current_caller() -> Caller:
@@ -336,39 +315,22 @@ def http_app(service: Service, *, url: str, names: Sequence[str]) -> Starlette:
     return app
 
 
-def _listed(cards: Mapping[str, Card], detail: Detail) -> dict[str, Any]:
-    shown = [
-        {
-            "name": name,
-            "predicts": [text[:60] for text in card.predicts[: detail.components]],
-            "actions": [signal.name[:60] for signal in card.schema.actions[: detail.components]],
-        }
-        for name, card in list(cards.items())[: detail.parts]
-    ]
-    return {"worlds": shown, "num_worlds": len(cards)}
-
-
-def _described(name: str, card: Card, detail: Detail) -> dict[str, Any]:
-    signals = card.schema.signals
-    description: dict[str, Any] = {
+def _described(name: str, card: Card) -> dict[str, Any]:
+    return {
         "world": name,
         "step_s": card.schema.step_s,
-        "signals": [_signal(signal, detail) for signal in signals[: detail.parts]],
-        "needs": [needed[:60] for needed in card.inputs[: detail.components]],
-        "predicts": [predicted[:60] for predicted in card.predicts[: detail.components]],
+        "signals": [_signal(signal) for signal in card.schema.signals],
+        "needs": card.inputs,
+        "predicts": card.predicts,
         "history_steps": card.context,
         "band_steps": card.band_horizon,
         "can_plan": card.action_conditioned,
+        "num_signals": len(card.schema.signals),
     }
-    if len(signals) > detail.parts:
-        description |= {"more_signals": len(signals) - detail.parts, "hint": "pass signal to get the others"}
-    return description
 
 
-def _signal(signal: Signal, detail: Detail) -> dict[str, Any]:
+def _signal(signal: Signal) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": signal.name, "role": signal.role.value, "kind": signal.kind.value}
-    facts |= {"unit": signal.unit[:20], "shape": list(signal.shape)}
-    for name in ("low", "high", "components"):
-        if values := getattr(signal, name):
-            facts[name] = plain([item[:20] if isinstance(item, str) else item for item in values[: detail.components]])
-    return facts | ({"num_values": signal.num_values} if signal.num_values else {})
+    facts |= {"unit": signal.unit[:20], "shape": list(signal.shape), "low": signal.low, "high": signal.high}
+    facts |= {"components": signal.components, "num_values": signal.num_values}
+    return {name: value for name, value in facts.items() if value not in (None, ())}

@@ -23,9 +23,9 @@ from worldline.errors import ConfigError, InputError, WorldlineError
 from worldline.planning.calls import PlanCall, PredictCall
 from worldline.schema import Schema, Signal
 from worldline.serve.callers import Caller
+from worldline.serve.costs import costs_of, lane_for, with_budget
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld
-from worldline.serve.prices import size_of, with_budget
 from worldline.serve.problems import (
     ConflictError,
     DeadlineError,
@@ -198,9 +198,8 @@ class Sessions:
                 raise StepConflictError(f"step is {step}, expected {row['step']}: the number of observations so far.")
             hosted = self._service.hosts[row["world"]]
             run = partial(_observed, hosted, observed)
-            extent: dict[str, Any] = {"length": 1 + session.horizon, "deadline_s": deadline_s}
             async with self._service.metered(caller, hosted, "observe", session.horizon, checked=True):
-                version = await self._compute(caller, hosted, live, "observe", run, **extent)
+                version = await self._compute(caller, hosted, live, run, 1 + session.horizon, deadline_s=deadline_s)
             live.session = None  # until the step is in the database
             changed = {"version": version, "state": _packed(session.state), "step": step + 1}
             changed["expires"] = time.time() + self._service.limits.session_s
@@ -245,7 +244,7 @@ class Sessions:
         async with self._used(caller, name) as (row, live, session):
             hosted, limits = self._service.hosts[row["world"]], self._service.limits
             whole = with_budget(replace(call, history=session.history), limits, deadline_s)
-            size = size_of(whole, hosted.card, limits)
+            steps = costs_of(whole, hosted.card, limits).steps
 
             def answer(current: Session) -> object:
                 _follow(hosted, current)
@@ -253,9 +252,8 @@ class Sessions:
                 return answered if encode is None else encode(answered)
 
             search_s = whole.budget_s if isinstance(whole, PlanCall) else 0.0
-            extent = {"length": 1 + size.steps, "search_s": search_s, "deadline_s": deadline_s}
-            async with self._service.metered(caller, hosted, call.verb, size.steps, checked=True):
-                result = await self._compute(caller, hosted, live, f"session {call.verb}", answer, **extent)
+            async with self._service.metered(caller, hosted, call.verb, steps, checked=True):
+                result = await self._compute(caller, hosted, live, answer, 1 + steps, search_s, deadline_s)
             if row["expires"] - time.time() < (1 - _REFRESH) * limits.session_s:
                 used = update(sessions).where(sessions.c.id == name).values(expires=time.time() + limits.session_s)
                 await self._database.write_async(lambda connection: connection.execute(used).close())
@@ -313,15 +311,18 @@ class Sessions:
         caller: Caller,
         hosted: HostedWorld,
         live: _Live,
-        verb: str,
         function: Callable[[Session], T],
-        **extent: Any,
+        length: int,
+        search_s: float | None = 0.0,
+        deadline_s: float | None = None,
     ) -> T:
-        """The result of a function of a session, as `Service.timed`."""
+        """The result of a function of a session, in the workers for calls of this length (see `lane_for`)."""
         session, live.session = live.session, None
         assert session is not None
         try:
-            result = await self._service.timed(caller, hosted, verb, partial(function, session), **extent)
+            lane = lane_for(hosted.card, length, search_s)
+            run = partial(function, session)
+            result = await self._service.scheduler.run(run, lane=lane, caller=caller.id, deadline_s=deadline_s)
         except DeadlineError:
             raise  # a worker may still change the session, so it is built again
         except WorldlineError:
@@ -363,7 +364,8 @@ class Sessions:
         opening = partial(_opened, hosted, settings, self._service.limits.session_steps, state, row["version"])
         live.session = None  # also if this fails
         length = 1 + (0 if state.episode is None else state.episode.num_steps)
-        live.session, _ = await self._service.timed(caller, hosted, "open", opening, length=length)
+        lane = lane_for(hosted.card, length)
+        live.session, _ = await self._service.scheduler.run(opening, lane=lane, caller=caller.id)
         live.created, live.step = row["created"], row["step"]
 
     def _row(self, caller: Caller, name: str) -> dict[str, Any]:

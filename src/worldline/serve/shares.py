@@ -1,4 +1,4 @@
-"""Shares of callers in what a service has only once: memory for requests, open bodies, sockets and streams."""
+"""Shares of callers in what a service has only once: memory for requests, open bodies and sockets."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from worldline.serve.callers import Caller, ForbiddenError, Scope
+from worldline.serve.costs import QUICK_S
 from worldline.serve.hosting import HostedWorld
-from worldline.serve.prices import QUICK_S
 from worldline.serve.problems import OverloadedError, Problem, SlowRequestError, TooLargeError, fault_text, problem_of
 from worldline.serve.requests import request_id_of
 from worldline.serve.scheduler import Lane
@@ -63,7 +63,7 @@ class Connection:
     ) -> None:
         self.socket, self.limits, self.caller, self.request_id = socket, service.limits, caller, request_id
         self.name, self.card, self.version = hosted.name, hosted.card, hosted.version
-        self._service = service
+        self._service, self._hosted = service, hosted
         self._frames = asyncio.Queue[tuple[str | bytes, float] | None](QUEUE)
         self._reader: asyncio.Task[None] | None = None
         self._waiting_bytes, self._has_room = 0, asyncio.Event()
@@ -120,7 +120,10 @@ class Connection:
             plan_s: about how long it takes.
         """
         lane = Lane.QUICK_LOOP if plan_s <= QUICK_S else Lane.SLOW_LOOP
-        return await self._service.compute(self.caller, self.name, "plan", function, lane=lane)
+        async with self._service.metered(self.caller, self._hosted, "plan"):
+            return await self._service.scheduler.run(
+                lambda: function(self._hosted.current()[1]), lane=lane, caller=self.caller.id
+            )
 
     async def unless_gone(self, work: Coroutine[Any, Any, Value]) -> Value:
         """The result of `work`, which is cancelled when the client leaves.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import math
 import re
 import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, final
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
@@ -31,8 +30,6 @@ MAX_EXPIRES_S: Final = 100 * 365 * 86_400.0
 MAX_QUOTA: Final = 2**63 - 1
 
 _TOKEN: Final = re.compile(r"wl_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
-_NO_HASH: Final = "0" * 64
-"""Compared with unknown tokens, so that they take as long as known ones."""
 
 
 @final
@@ -67,14 +64,6 @@ class TokenRecord:
         return self.revoked is None and (self.expires is None or now < self.expires)
 
 
-class _Kept(NamedTuple):
-    """A token in memory, and when it was read on the monotonic clock."""
-
-    record: TokenRecord
-    hash: str
-    read: float
-
-
 @final
 class Tokens:
     """The tokens of a service. Many threads can use it at once.
@@ -85,7 +74,7 @@ class Tokens:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, tuple[TokenRecord, float]] = {}  # by hash, with the monotonic time when it was read
         self._any, self._any_read = False, -math.inf
 
     def create(
@@ -145,12 +134,12 @@ class Tokens:
         Raises:
             UnknownNameError: there is no such token.
         """
-        known = {record.name: record.id for record in self.list()}
+        known = [record.name for record in self.list()]
         if name not in known:
             raise UnknownNameError("token", name, known)
         revoked = update(tokens).where(tokens.c.name == name, tokens.c.revoked.is_(None)).values(revoked=time.time())
         self._database.write(lambda connection: connection.execute(revoked).close())
-        self._kept.pop(known[name], None)
+        self._kept = {digest: kept for digest, kept in self._kept.items() if kept[0].name != name}
 
     def any(self) -> bool:
         """Whether there is a token, valid or not: then the service requires one. At most `KEEP_S` seconds old."""
@@ -163,49 +152,46 @@ class Tokens:
 
     def is_kept(self, token: str) -> bool:
         """Whether `check` answers from memory, without a query."""
-        form = _TOKEN.fullmatch(token)
-        return form is None or self._fresh(form[1]) is not None
+        return _TOKEN.fullmatch(token) is None or self._fresh(_hash(token)) is not None
 
     def check(self, token: str) -> Caller:
-        """The caller who has the token. Compares in constant time, and reads each token every `KEEP_S` seconds.
+        """The caller who has the token. Reads each token every `KEEP_S` seconds.
 
         Raises:
             UnauthorizedError: the token is malformed, unknown, expired or revoked.
             UnavailableError: the database fails.
         """
-        form = _TOKEN.fullmatch(token)
-        kept = self._read(form[1]) if form else None
-        equal = hmac.compare_digest(_hash(token), kept.hash if kept else _NO_HASH)
+        record = self._record(_hash(token)) if _TOKEN.fullmatch(token) else None
         now = time.time()
-        if kept is None or not equal or not kept.record.is_valid(now):
+        if record is None or not record.is_valid(now):
             raise UnauthorizedError
-        self._note_use(kept, now)
-        return Caller(**{item.name: getattr(kept.record, item.name) for item in fields(Caller)})
+        if record.last_used is None or now - record.last_used >= USED_S:
+            self._note_use(_hash(token), now)
+        return Caller(**{item.name: getattr(record, item.name) for item in fields(Caller)})
 
-    def _fresh(self, number: str) -> _Kept | None:
-        """The token with this id in memory, unless it must be read again."""
-        kept = self._kept.get(number)
-        return kept if kept is not None and time.monotonic() - kept.read < KEEP_S else None
+    def _fresh(self, digest: str) -> TokenRecord | None:
+        """The token with this hash in memory, unless it must be read again."""
+        record, read_s = self._kept.get(digest, (None, -math.inf))
+        return record if time.monotonic() - read_s < KEEP_S else None
 
-    def _read(self, number: str) -> _Kept | None:
-        """The token with this id, from memory or the database; unknown ones are not kept."""
-        if (kept := self._fresh(number)) is not None:
+    def _record(self, digest: str) -> TokenRecord | None:
+        """The token with this hash, from memory or the database; unknown ones are not kept."""
+        if (kept := self._fresh(digest)) is not None:
             return kept
         now = time.monotonic()
-        wanted = select(tokens).where(tokens.c.id == number)
+        # The time of the query tells nothing about a token: nobody can choose a hash.
+        wanted = select(tokens).where(tokens.c.hash == digest)
         row = self._database.read(lambda connection: connection.execute(wanted).one_or_none())
         if row is None:
             return None
-        fresh = self._kept[number] = _Kept(record=_record(row), hash=row.hash, read=now)
-        return fresh
+        self._kept[digest] = _record(row), now
+        return self._kept[digest][0]
 
-    def _note_use(self, kept: _Kept, now: float) -> None:
-        """Writes `last_used` without waiting, if it is older than its precision."""
-        number, last = kept.record.id, kept.record.last_used
-        if last is not None and now - last < USED_S:
-            return
-        self._kept[number] = kept._replace(record=replace(kept.record, last_used=now))
-        used = update(tokens).where(tokens.c.id == number).values(last_used=now)
+    def _note_use(self, digest: str, now: float) -> None:
+        """Writes `last_used` without waiting."""
+        record, read_s = self._kept[digest]
+        self._kept[digest] = replace(record, last_used=now), read_s
+        used = update(tokens).where(tokens.c.hash == digest).values(last_used=now)
         self._database.write_later(lambda connection: connection.execute(used).close())
 
 

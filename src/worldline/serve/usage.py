@@ -134,14 +134,12 @@ class Usage:
                 _add(connection, key, counts)
 
         if sums:
-            writing = asyncio.ensure_future(self._database.write_async(write))
             try:
-                await asyncio.shield(writing)
-            finally:
-                await asyncio.wait([writing])  # also if this task is cancelled: else nobody knows what was written
-                if writing.exception() is not None:
-                    for key, counts in sums.items():  # in the next flush
-                        self._count(key, counts)
+                await asyncio.shield(self._database.write_async(write))  # also if this task is cancelled
+            except Exception:
+                for key, counts in sums.items():  # in the next flush
+                    self._count(key, counts)
+                raise
         counted = await self._database.read_async(lambda connection: _counts(connection, day))
         if self._day == day:
             # Calls that were admitted meanwhile, or still run, are not in the database yet.

@@ -13,7 +13,6 @@ from worldline.errors import UnknownNameError
 from worldline.serve.hosting import HostedWorld
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
 class WorldSummary:
     """A served world in short.
@@ -61,40 +60,22 @@ class WorldVersion:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class WorldView:
+class WorldView(WorldSummary):
     """A served world.
 
     Args:
-        name: as in `WorldSummary`.
-        reference: as in `WorldSummary`.
-        version: as in `WorldSummary`.
+        name: in URLs.
+        reference: the world in the catalog; None for a folder.
+        version: that answers now; None for a folder.
+        engine: registered name of its engine.
         card: signals, abilities and limits of the version.
         versions: all versions in the catalog; empty for a folder.
         aliases: per alias the number of its version.
     """
 
-    name: str
-    reference: str | None
-    version: int | None
     card: Card
     versions: tuple[WorldVersion, ...]
     aliases: Mapping[str, int]
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class AliasView:
-    """An alias of a served world.
-
-    Args:
-        name: of the world in URLs.
-        alias: in the catalog.
-        version: number of the version that it points to.
-    """
-
-    name: str
-    alias: str
-    version: int
 
 
 def summary_of(hosted: HostedWorld) -> WorldSummary:
@@ -105,16 +86,8 @@ def summary_of(hosted: HostedWorld) -> WorldSummary:
 
 def view_of(hosted: HostedWorld) -> WorldView:
     """A served world. It may open a version, so call it in a worker."""
-    version, world = hosted.current()
-    versions, aliases = _catalogued(hosted)
-    return WorldView(
-        name=hosted.name,
-        reference=hosted.reference,
-        version=version,
-        card=world.describe(),
-        versions=versions,
-        aliases=aliases,
-    )
+    summary, (versions, aliases) = summary_of(hosted), _catalogued(hosted)
+    return WorldView(**vars(summary), card=hosted.card, versions=versions, aliases=aliases)
 
 
 def _catalogued(hosted: HostedWorld) -> tuple[tuple[WorldVersion, ...], dict[str, int]]:

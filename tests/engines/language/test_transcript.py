@@ -58,16 +58,6 @@ def test_a_line_that_says_no_tries_and_no_tokens_is_read(tmp_path: Path) -> None
     assert list(exchanges(path)) == [replace(one, input_tokens=None, seconds=0.0, num_tries=None)]
 
 
-def test_memory_is_bounded_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worldline.engines.language.transcript.MAX_REMEMBERED", 2)
-    kept, lost = Transcript(tmp_path / "t.jsonl"), Transcript()
-    for number in range(6):
-        kept.add(exchange(number))
-        lost.add(exchange(number))
-    assert [kept.get(exchange(n).hash) for n in range(6)] == [exchange(n).answer for n in range(6)]
-    assert [lost.get(exchange(n).hash) for n in range(6)] == [None] * 4 + [exchange(n).answer for n in (4, 5)]
-
-
 def test_of_two_answers_the_first_counts(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     Transcript(path).add(exchange(0, "first"))

@@ -88,7 +88,6 @@ class Chat:
         self.max_requests, self.max_price = max_requests, max_price
         self.spent = Spent()
         self._lock = Lock()
-        self._asking: dict[str, Lock] = {}
         self._connection: ChatConnection | None = None
         self._num_answers, self._num_counted = 0, 0
         self._seconds: deque[float] = deque(maxlen=_NUM_MEASURED)
@@ -162,17 +161,9 @@ class Chat:
         return [values[key] for key in keys]
 
     def _answer(self, key: str, request: Request, read: Callable[[str], object]) -> str:
-        """The text of an answer; another thread that sends the same request waits, and finds it in the transcript."""
-        with self._lock:
-            turn = self._asking.setdefault(key, Lock())
-        with turn:
-            text = self.transcript.get(key)
-            if text is None:
-                exchange = self._ask(key, request, read)
-                self.transcript.add(exchange)
-                text = exchange.answer
-        with self._lock:
-            self._asking.pop(key, None)
+        """The text of an answer. If two threads send the same request, the first answer counts for both."""
+        if (text := self.transcript.get(key)) is None:
+            text = self.transcript.add(self._ask(key, request, read))
         return text
 
     def _ask(self, key: str, request: Request, read: Callable[[str], object]) -> Exchange:
@@ -182,9 +173,9 @@ class Chat:
                 f"request {key[:12]} is not in the transcript {self.transcript.path}, and replay_only is set. Repeat "
                 "the recorded requests exactly, or set replay_only to False."
             )
-        began, current, charged, text = time.perf_counter(), request, list["Tokens | None"](), ""
-        problem = UnavailableError("")
-        for num_tries in range(1, self.endpoint.num_retries + 2):
+        began, current, charged = time.perf_counter(), request, list["Tokens | None"]()
+        problem, text = UnavailableError(""), ""
+        while len(charged) <= self.endpoint.num_retries:
             variable = listed_variable(self.endpoint) if self.listed_only else self.endpoint.api_key_env
             text, tokens = self._connected().complete(current, key=None if variable is None else key_in(variable))
             charged.append(tokens)
@@ -193,23 +184,30 @@ class Chat:
             except UnavailableError as error:
                 problem, current = error, _again(request, text, str(error))
                 continue
-            seconds, counted = time.perf_counter() - began, [tokens for tokens in charged if tokens is not None]
-            with self._lock:
-                self._seconds.append(seconds)
-                self._num_answers += 1
-            return Exchange(
-                hash=key,
-                request=request,
-                answer=text,
-                input_tokens=sum(tokens[0] for tokens in counted) if len(counted) == num_tries else None,
-                output_tokens=sum(tokens[1] for tokens in counted) if len(counted) == num_tries else None,
-                seconds=seconds,
-                num_tries=num_tries,
-            )
+            return self._exchange(key, request, text, charged, time.perf_counter() - began)
         raise NoGoodAnswerError(
             f"{self.endpoint.title} gave no good answer in {self.endpoint.num_retries + 1} tries. {problem} The last "
             f"answer was {text[:200]!r}. Use another model, or raise num_retries or max_tokens."
         ) from problem
+
+    def _exchange(
+        self, key: str, request: Request, answer: str, charged: Sequence[Tokens | None], seconds: float
+    ) -> Exchange:
+        """An accepted answer, which counts for `measured`."""
+        with self._lock:
+            self._seconds.append(seconds)
+            self._num_answers += 1
+        counted = [tokens for tokens in charged if tokens is not None]
+        sums = [sum(counts) for counts in zip(*counted, strict=True)] if len(counted) == len(charged) else [None, None]
+        return Exchange(
+            hash=key,
+            request=request,
+            answer=answer,
+            input_tokens=sums[0],
+            output_tokens=sums[1],
+            seconds=seconds,
+            num_tries=len(charged),
+        )
 
     def _charge(self, tokens: Tokens | None) -> None:
         """Adds the tokens of a reply to the totals."""

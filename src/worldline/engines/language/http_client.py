@@ -101,14 +101,11 @@ class ChatConnection:
 
     def _reason(self, error: APIStatusError | APIConnectionError) -> str:
         """What failed, with the reply of the server."""
-        who, failed = self._endpoint.title, f"did not answer within {self._endpoint.num_retries + 1} tries."
+        who = f"{self._endpoint.title} gave no answer in at most {self._endpoint.num_retries + 1} tries"
         if isinstance(error, APIConnectionError):
             cause = error.__cause__ or error
-            return f"{who} {failed} {type(cause).__name__}: {str(cause) or 'no answer in time'}"
-        status, text = error.status_code, str(error.body)[:300]
-        if status in (408, 409, 429) or status >= 500:  # those that the openai client repeats
-            return f"{who} {failed} status {status}: {text}"
-        return f"{who} refused the request with status {status}: {text}"
+            return f"{who}: {type(cause).__name__} ({cause})."
+        return f"{who}: status {error.status_code}, {str(error.body)[:300]}"
 
 
 class _HttpClient(httpx2.Client):

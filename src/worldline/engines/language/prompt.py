@@ -7,9 +7,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays
@@ -121,18 +123,15 @@ def _last_object(text: str) -> Mapping[str, Any]:
 
 
 def _value(signal: Signal, answer: object) -> NDArray[np.generic]:
+    kind: Any = Annotated[list[float], Meta(min_length=signal.size, max_length=signal.size)]
     if signal.num_values is not None:
-        if type(answer) is not int or not 0 <= answer < signal.num_values:
-            due = f"an integer from 0 to {signal.size - 1} is due"
-            raise UnavailableError(f"{signal.name!r} is {answer!r:.100}, and {due}.")
-        return np.asarray(answer, signal.dtype)
-    numbers = answer if isinstance(answer, list) else []
-    if len(numbers) != signal.size or any(type(number) not in (int, float) for number in numbers):
-        raise UnavailableError(f"{signal.name!r} is {answer!r:.100}, and a list of {signal.size} numbers is due.")
+        kind = Annotated[int, Meta(ge=0, lt=signal.num_values)]
     try:
-        value = np.array([float(number) for number in numbers])
-    except OverflowError:
-        value = np.full(signal.size, np.inf)
+        value = np.asarray(msgspec.convert(answer, kind), None if signal.num_values is None else signal.dtype)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise UnavailableError(f"{signal.name!r} is {answer!r:.100}. {error}.") from error
+    if signal.num_values is not None:
+        return value
     if not (np.abs(value) <= np.finfo(signal.dtype).max).all():
         raise UnavailableError(f"{signal.name!r} is {answer!r:.100}, and finite numbers are due.")
     low: NDArray[np.floating] = np.array(signal.low or -np.inf)

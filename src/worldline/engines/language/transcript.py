@@ -8,14 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final, final
+from typing import Any, final
 
 import msgspec
 
 from worldline.errors import DataError
-
-MAX_REMEMBERED: Final = 65_536
-"""Answers that are kept without a file; the oldest is dropped."""
 
 _OPENING = b'{"hash": "'
 """The beginning of every line of a transcript, also of one that was cut off when its writer died."""
@@ -99,19 +96,16 @@ class Transcript:
         with self._lock:
             return self._known().get(key)
 
-    def add(self, exchange: Exchange) -> None:
-        """Stores an answer.
+    def add(self, exchange: Exchange) -> str:
+        """Stores an answer, and returns the one that counts: the first to its request.
 
         Raises:
             DataError: the file is not a transcript.
         """
         with self._lock:
-            answers = self._known()
-            answers.setdefault(exchange.hash, exchange.answer)
+            answer = self._known().setdefault(exchange.hash, exchange.answer)
             if self.path is None:
-                if len(answers) > MAX_REMEMBERED:
-                    del answers[next(iter(answers))]
-                return
+                return answer
             self.path.parent.mkdir(parents=True, exist_ok=True)
             line = json.dumps(asdict(exchange)).encode() + b"\n"
             with self.path.open("a+b") as file:
@@ -119,6 +113,7 @@ class Transcript:
                 file.seek(max(size - 1, 0))
                 is_torn = file.read(1) not in (b"\n", b"")  # a writer that died left a line without an end
                 file.write(b"\n" + line if is_torn else line)
+            return answer
 
     def _known(self) -> dict[str, str]:
         """The answers, read from the file at the first access; of two answers to a request, the first counts."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, final
 
@@ -32,28 +31,26 @@ _PLANNED: Final = 1024
 """Candidates of a search that are assumed to exist at the same time. Engines roll out larger populations in parts."""
 
 AnyCall = TypeVar("AnyCall", bound=Call)
-T = TypeVar("T")
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class CallSize:
-    """The size of a call before it begins.
+class CallCosts:
+    """What a call costs, before it begins.
 
     Args:
         num_bytes: estimated memory.
         steps: predicted steps, over all worlds and candidates; of a plan, those of one candidate.
-        length: observations and steps that follow one another, times the rollouts beyond `VECTOR`; of a plan, its
-            observations.
+        lane: the workers for its estimated time.
     """
 
     num_bytes: int
     steps: int
-    length: float
+    lane: Lane
 
 
-def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
-    """The size of a call, as large as its arrays claim, valid or not.
+def costs_of(call: Call, card: Card, limits: Limits) -> CallCosts:
+    """The costs of a call, as large as its arrays claim, valid or not.
 
     Raises:
         TooLargeError: the call exceeds a limit: steps, candidates, pixels or memory.
@@ -77,7 +74,8 @@ def size_of(call: Call, card: Card, limits: Limits) -> CallSize:
         if number > limit:
             raise TooLargeError(f"the call needs {number} {what}. This service accepts {limit}: send less at once.")
     length = (observed + steps * (not is_plan)) * max(1.0, rollouts / VECTOR)
-    return CallSize(num_bytes=num_bytes, steps=steps * rollouts // max(1, samples), length=length)
+    lane = lane_for(card, length, call.budget_s if isinstance(call, PlanCall) else 0.0)
+    return CallCosts(num_bytes=num_bytes, steps=steps * rollouts // max(1, samples), lane=lane)
 
 
 def with_budget(call: AnyCall, limits: Limits, deadline_s: float | None = None) -> AnyCall:
@@ -94,63 +92,20 @@ def with_budget(call: AnyCall, limits: Limits, deadline_s: float | None = None) 
     return replace(call, budget_s=min(limits.plan_s if call.budget_s is None else call.budget_s, limit_s))
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class CallPrice:
-    """The estimated time of a call.
+def lane_for(card: Card, length: float, search_s: float | None = 0.0) -> Lane:
+    """The workers for a call, by its estimated time.
 
     Args:
-        kind: world, verb, and the length within a factor of two.
-        length: as in `CallSize`.
-        seconds: that the call takes, without a search.
-        search_s: time limit of the search of a plan; 0 for other calls.
+        card: its measured call gives the time of a step.
+        length: observations and steps that follow one another, times the rollouts beyond `VECTOR`; of a plan, its
+            observations.
+        search_s: time limit of the search of a plan; None for no limit.
     """
-
-    kind: tuple[str, str, int]
-    length: float
-    seconds: float
-    search_s: float
-
-    @property
-    def lane(self) -> Lane:
-        """The workers for a call of this duration."""
-        return Lane.QUICK if self.seconds + self.search_s <= QUICK_S else Lane.SLOW
-
-
-@final
-class Prices:
-    """The time per length, for each kind of call. Threads may share it."""
-
-    def __init__(self) -> None:
-        self._rates = dict[tuple[str, str, int], float]()
-
-    def of(self, world: str, verb: str, card: Card, *, length: float, search_s: float | None = 0.0) -> CallPrice:
-        """The price of a call.
-
-        Args:
-            world: name of the world.
-            verb: of the call.
-            card: its measured latency is the estimate for the first call of a kind.
-            length: as in `CallSize`.
-            search_s: as in `CallPrice`; None for no limit.
-        """
-        kind, first = (world, verb, int(length).bit_length()), STEP_S
-        if card.call is not None and card.call.latency_s > 0:
-            first = card.call.latency_s / (card.context + max(card.band_horizon, 1))
-        seconds = length * self._rates.get(kind, first)
-        return CallPrice(kind=kind, length=length, seconds=seconds, search_s=math.inf if search_s is None else search_s)
-
-    def timed(self, price: CallPrice, function: Callable[[], T]) -> T:
-        """The result of a call, whose duration corrects its price. That of a call that fails would be too short."""
-        began_s = time.perf_counter()
-        result = function()
-        self.learn(price, time.perf_counter() - began_s)
-        return result
-
-    def learn(self, price: CallPrice, took_s: float) -> None:
-        """Corrects a price by the duration of one call: the geometric mean, so that a busy moment does not decide."""
-        if not price.search_s:
-            self._rates[price.kind] = math.sqrt(price.seconds * took_s) / price.length
+    step_s = STEP_S
+    if card.call is not None and card.call.latency_s > 0:
+        step_s = card.call.latency_s / (card.context + max(card.band_horizon, 1))
+    seconds = length * step_s + (math.inf if search_s is None else search_s)
+    return Lane.QUICK if seconds <= QUICK_S else Lane.SLOW
 
 
 def _lead(signals: Sequence[Signal], arrays: Mapping[str, Any]) -> list[int]:
