@@ -13,7 +13,7 @@ from worldline.errors import ConfigError, UnknownNameError
 from worldline.registry import names
 from worldline.serve.hosting import NAME
 from worldline.workflows.learn_options import AUTO, seconds
-from worldline.world.wire_values import MessageError, convert
+from worldline.world.wire import MessageError, convert
 
 MAX_BYTES: Final = 2**14
 """Largest request for a job."""
