@@ -11,7 +11,7 @@ import pytest
 from worldline.errors import InputError, UnknownNameError
 from worldline.labs.base import Policy
 from worldline.labs.two_rooms import TwoRooms
-from worldline.workflows.policies import FunctionPolicy, RandomPolicy, policy_maker
+from worldline.workflows.record import FunctionPolicy, RandomPolicy, policy_maker
 
 CODE = """
 import numpy as np

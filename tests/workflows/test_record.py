@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from typing import Any
 
 import gymnasium
@@ -186,20 +184,6 @@ def test_a_policy_may_keep_and_change_what_it_was_shown(tmp_path):
     np.testing.assert_allclose(episode.actions["action"], np.ones((3, 1)), atol=1e-4)
 
 
-def test_processes_record_the_same(tmp_path):
-    # In an interpreter of its own: forking one that has threads is warned of, and here warnings are errors.
-    code = """if True:
-        import sys, worldline
-        for n in (1, 2):
-            path = f"{sys.argv[1]}/{n}"
-            worldline.record("CartPole-v1", path, num_episodes=11, max_steps=30, seed=1, num_processes=n)
-    """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=100)
-    alone, together = (open_store(tmp_path / n) for n in "12")
-    assert len(set(alone.num_steps.tolist())) > 1
-    assert content(alone) == content(together)
-
-
 def test_settings_reach_the_environment(tmp_path):
     def pushed(name: str, settings: dict[str, Any] | None) -> list[dict[str, Any]]:
         path = tmp_path / name
@@ -268,10 +252,6 @@ def test_wrong_arguments_are_refused(tmp_path):
         record(Counter(), tmp_path / "b", policy=lambda *_: np.zeros(2), num_episodes=1, max_steps=2, seed=0)
     with pytest.raises(InputError, match=r"action 'action' is float64.*Discrete\(2, start=1\)"):
         record(Switch(), tmp_path / "b", policy=lambda *_: 1.5, num_episodes=1, max_steps=2, seed=0)
-    with pytest.raises(InputError, match="num_processes is 0"):
-        record(Counter, tmp_path / "b", num_episodes=1, max_steps=1, seed=0, num_processes=0)
-    with pytest.raises(InputError, match=r"is one environment.*Give its name, or a function"):
-        record(Counter(), tmp_path / "b", num_episodes=2, max_steps=1, seed=0, num_processes=2)
 
 
 def test_an_interrupted_recording_keeps_what_was_complete(tmp_path):
