@@ -47,8 +47,6 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
     page = (tmp_path / "demo" / "report.html").read_text()
     for words in (
         "true dynamics",
-        "effective rank",
-        "R²",
         "decoder serves visualisation only",
         "persistence",
         "shuffled",
