@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, Literal, TypeGuard, Unpack
 
 from worldline.audit.signal_table import Section
 from worldline.audit.training_measurements import Choice
 from worldline.bundle import MANIFEST
-from worldline.config import from_json, merged, to_json
+from worldline.config import to_json
 from worldline.data.base import Logs, ReadOptions, noted_lag, schema_beside
 from worldline.data.checks import Finding, Severity, check_actions, raise_errors
 from worldline.data.correcting import correct_schema
@@ -33,7 +31,7 @@ from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits
 from worldline.data.splits import MIN_EPISODES
 from worldline.data.store import Store, is_store, open_store
-from worldline.data.store_notes import edit_logs_command, logged_actions, realign_command, uncertain_roles, wider_bounds
+from worldline.data.store_notes import edit_logs_command, logged_actions, uncertain_roles, wider_bounds
 from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
 from worldline.models.base import WorldModel
@@ -44,19 +42,9 @@ from worldline.report.learn_page import Report, render
 from worldline.schema import Kind, Schema
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
-from worldline.workflows.budget import BUDGET, Sizing, size_for, within
+from worldline.workflows.budget import size_for, stored_sizing
 from worldline.workflows.check import LateActions, review_log
-from worldline.workflows.choosing import (
-    CONTINUED_SHARE,
-    LINEAR,
-    beats,
-    chooses,
-    compare_models,
-    for_candidate,
-    has,
-    make_recipe,
-    time_for,
-)
+from worldline.workflows.choosing import LINEAR, beats, choose_model, chooses, for_candidate, has, make_recipe
 from worldline.workflows.choosing_images import choose_recipe
 from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.evaluation import Evaluation, evaluate
@@ -72,10 +60,6 @@ MAX_FINDINGS = 3
 """Warnings about the logs that are shown before the training, the worst first."""
 CUT_STEPS = 100
 """Steps of each episode that a long recording in memory is cut into."""
-MIN_LEFT = 0.3
-"""Smallest share of a time budget that is left for the chosen model."""
-TRAINED_SHARE = 0.9
-"""Share of this time for its training; the rest is for calibration and report."""
 
 
 def learn(
@@ -150,13 +134,17 @@ def learn_logs(
 
     # Without a named recipe, several models are compared; without images, a linear world comes first.
     choice, trial, linear, failures = None, None, None, list[CollapseError]()
+    shared: dict[str, Any] = {
+        "folder": run.unfinished,
+        "device": choose_device(options.device),
+        "progress": progress,
+    }
     if chooses(store, options) and has(store, Kind.IMAGE):
-        device = choose_device(options.device)
-        choice, trial, options = choose_recipe(store, options, folder=run.unfinished, device=device, progress=progress)
+        choice, trial, options = choose_recipe(store, options, **shared)
     elif chooses(store, options):
-        begun, linear_options = time.monotonic(), for_candidate(options, LINEAR)
+        begun_s, linear_options = time.monotonic(), for_candidate(options, LINEAR)
         linear = _learn_linear(run, linear_options)
-        choice, trial, options = _choose(run, options, linear, begun)
+        choice, trial, options = choose_model(store, options, linear, begun_s=begun_s, **shared)
     if choice is None or choice.chosen != LINEAR:
         worlds, failures = _train(run, options, trial)  # trains, fits heads and calibrates, per seed
         if linear is None and not worlds:
@@ -191,25 +179,15 @@ def _new_folder() -> Path:
 
 
 def _check_call(out: Path, options: Options) -> None:
-    """Checks folders and names of settings, and loads recipes, families and trackers, before hours of importing.
+    """Checks `out` and names of settings, and loads recipes, families and trackers, before hours of importing.
 
     Raises:
-        InputError: `out` is not a bundle, or it cannot be written.
+        InputError: `out` is not a bundle.
         BundleError: there is nothing to resume.
         UnknownNameError: there is no such recipe, family, tracker or setting.
     """
-    for path in (log_folder(out), store_folder(out), partial_folder(out)):
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file, and learning writes a folder there. Move it, or choose another --out.")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
         raise InputError(f"{out} exists and is no bundle. Choose another folder for the world, or delete it first.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
-        raise InputError(f"{out} cannot be written ({reason}). Choose another folder for the world.") from error
     check_settings(options.set)
     recipe = None if options.recipe == AUTO else options.recipe
     names = [("recipe", recipe), ("model", options.model), *(("tracker", name) for name in options.track)]
@@ -284,10 +262,12 @@ def _open_store(
     unclear: tuple[str, ...]
     report, other_schema = None, tuple[str, ...]()
     if is_stored(logs):
-        if options.edits:
-            raise InputError(f"edits are given, but {logs} is a store. Correct it with worldline.data.correct_schema.")
         store = open_store(logs)
-        _check_lag(store, options.action_lag)
+        if options.edits or options.action_lag not in (None, noted_lag(store.card.notes)):
+            raise InputError(
+                f"edits or another action_lag are given, but {logs} is a store. Correct it with "
+                f"worldline.data.correct_schema, or move its actions: worldline import {logs} NEW-STORE --action-lag N."
+            )
     else:
         report = _import(logs, out, options, progress)
         store = open_store(report.destination)
@@ -327,8 +307,11 @@ def _import(logs: Path | str | object, out: Path, options: Options, progress: On
     if is_store(destination):
         known = open_store(destination)
         if not options.resume and (options.force or in_memory):
-            if not options.force:
-                _check_in_memory(known)
+            if not options.force and known.card.notes.get("importer") != "memory":
+                raise InputError(
+                    f"{destination} holds logs that were not in memory. Choose another `out`, or replace them with "
+                    "`force`."
+                )
             earlier, known = destination.with_name(f"{destination.name}.earlier"), None
             shutil.rmtree(earlier, ignore_errors=True)
             destination.rename(earlier)
@@ -351,35 +334,9 @@ def _import(logs: Path | str | object, out: Path, options: Options, progress: On
     return report
 
 
-def _check_lag(store: Store, action_lag: int | None) -> None:
-    """Refuses to move the actions of a store.
-
-    Raises:
-        InputError: the store was imported with another lag.
-    """
-    lag = noted_lag(store.card.notes)
-    if action_lag is None or action_lag == lag:
-        return
-    command = shlex.join(["worldline", *realign_command(store.path, action_lag - lag)])
-    raise InputError(
-        f"action_lag is {action_lag}, but {store.path} is a store, imported with {lag}. Leave the option out, or move "
-        f"its actions into a new store: {command}"
-    )
-
-
 def is_stored(logs: object) -> TypeGuard[Path | str]:
     """Whether the logs are a store."""
     return isinstance(logs, Path | str) and is_store(logs)
-
-
-def _check_in_memory(store: Store) -> None:
-    """Raises InputError if a store holds episodes of files, also if they were added later; they may be nowhere else."""
-    in_memory = store.card.notes.get("importer") == "memory"
-    names = [str(entry.source.get("file", "frame")) for entry in store.entries()]
-    if not in_memory or not all(re.fullmatch(r"frame( \d+)?", name) for name in names):
-        raise InputError(
-            f"{store.path} holds logs that were not in memory. Choose another `out`, or replace them with `force`."
-        )
 
 
 def _cut_into_episodes(logs: object, schema: Schema | None, edits: SchemaEdits | None, reading: ReadOptions) -> Logs:
@@ -410,62 +367,6 @@ def _learn_linear(run: _OpenedLogs, options: Options) -> Learned:
     return linear
 
 
-def _choose(
-    run: _OpenedLogs, options: Options, linear: Learned, begun: float
-) -> tuple[Choice, WorldModel | None, Options]:
-    """The comparison, the training to continue, and the options for it, with lengths that fit the rest of the time.
-
-    Args:
-        run: the logs.
-        options: of the call.
-        linear: the linear world.
-        begun: time at which the budget began.
-    """
-    budget_s, saved = time_for(options), run.unfinished / "choice.json"
-
-    @cache  # the choice of lags takes seconds
-    def make(name: str) -> Recipe:
-        return make_recipe(run.store, for_candidate(options, name)).with_seed(options.seeds.start)
-
-    if options.resume and saved.exists():
-        choice, trial = from_json(Choice, saved.read_text(), where=saved), None
-    else:
-        choice, trial = compare_models(
-            run.store,
-            make,
-            linear,
-            folder=run.unfinished,
-            budget_s=budget_s,
-            device=choose_device(options.device),
-            progress=run.progress,
-        )
-        saved.write_text(to_json(choice))
-    chosen = for_candidate(options, choice.chosen)
-    if choice.chosen == LINEAR or budget_s is None:
-        return choice, trial, chosen
-
-    # Trials have learned single steps, so the training goes on with paths, unless the user set their share.
-    recipe = make(choice.chosen)
-    share = max(CONTINUED_SHARE, recipe.training.open_loop_share)
-    recipe = recipe.with_settings(merged({"training": {"open_loop_share": share}}, chosen.set))
-    left_s = max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s) / len(options.seeds)
-    sizing = _stored_sizing(run.unfinished, lambda: within(run.store, recipe, train_s=TRAINED_SHARE * left_s))
-    sized = sizing.apply(recipe).training
-    lengths = {"training": {name: getattr(sized, name) for name in ("num_updates", "num_checks", "open_loop_share")}}
-    return choice, trial, replace(chosen, set=merged(chosen.set, lengths), budget=None)
-
-
-def _stored_sizing(unfinished: Path, measure: Callable[[], Sizing]) -> Sizing:
-    """The sizes that fit the budget; those of a choice or an interrupted run are stored."""
-    plan = unfinished / BUDGET
-    if plan.exists():
-        return from_json(Sizing, plan.read_text(), where=plan)
-    sizing = measure()
-    unfinished.mkdir(parents=True, exist_ok=True)
-    plan.write_text(to_json(sizing))
-    return sizing
-
-
 def _train(run: _OpenedLogs, options: Options, begun: WorldModel | None) -> tuple[list[Learned], list[CollapseError]]:
     """The world of each seed, and the errors of the others; a failed seed does not end the run.
 
@@ -485,7 +386,7 @@ def _train(run: _OpenedLogs, options: Options, begun: WorldModel | None) -> tupl
                 run.store,
                 recipe,
                 folder=folder,
-                resume=_resumes(options, run.unfinished, folder),
+                resume=options.resume and (folder / STATE).exists(),
                 progress=run.progress,
                 trackers=trackers,
                 name=run.out.name,
@@ -517,7 +418,7 @@ def run_worker(logs: Path | str | object, out: Path, options: Options) -> None:
     for recipe in recipes(store, unfinished, options, None):
         folder = _seed_folder(unfinished, recipe, options)
         with suppress(CollapseError):  # reported by the first process
-            resume = _resumes(options, unfinished, folder)
+            resume = options.resume and (folder / STATE).exists()
             train_model(store, recipe, folder=folder, resume=resume, device=choose_device(options.device))
 
 
@@ -529,7 +430,7 @@ def recipes(store: Store, unfinished: Path, options: Options, progress: OnProgre
             raise ConfigError("a budget needs a single process. Leave it out, or learn without torchrun.")
         tell(progress, "fit to the budget", 0)
         budget_s, device = seconds(options.budget) / len(options.seeds), choose_device(options.device)
-        sizing = _stored_sizing(unfinished, lambda: size_for(store, recipe, budget_s, device=device))
+        sizing = stored_sizing(unfinished, lambda: size_for(store, recipe, budget_s, device=device))
         recipe = sizing.apply(recipe)
         tell(progress, "fit to the budget", 1)
     for seed in options.seeds:
@@ -538,16 +439,6 @@ def recipes(store: Store, unfinished: Path, options: Options, progress: OnProgre
 
 def _seed_folder(unfinished: Path, recipe: Recipe, options: Options) -> Path:
     return unfinished if len(options.seeds) == 1 else unfinished / f"seed{recipe.training.seed}"
-
-
-def _resumes(options: Options, unfinished: Path, folder: Path) -> bool:
-    """Whether this seed resumes; a seed without a checkpoint starts from scratch.
-
-    True if the interrupted run had another number of seeds, so that the missing checkpoint is an error.
-    """
-    begun, several = (folder / STATE).exists(), any(unfinished.glob(f"seed*/{STATE}"))
-    other = several if len(options.seeds) == 1 else not several and (unfinished / STATE).exists()
-    return options.resume and (begun or other)
 
 
 # Save and write the page
