@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Final, TypeVar
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,9 +60,6 @@ class Rate:
         return self.successes / self.trials
 
 
-AnyEstimate = TypeVar("AnyEstimate", bound="Estimate")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A measured figure with its 95 % interval.
@@ -78,9 +75,7 @@ class Estimate:
     high: float
 
     @classmethod
-    def around(
-        cls: type[AnyEstimate], value: float, low: float | np.floating, high: float | np.floating
-    ) -> AnyEstimate:
+    def around(cls, value: float, low: float | np.floating, high: float | np.floating) -> Self:
         """The figure with an interval that is widened to contain it."""
         return cls(value=value, low=min(float(low), value), high=max(float(high), value))
 
