@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 import gymnasium
@@ -155,6 +156,60 @@ def test_a_policy_with_memory_is_reset_for_each_episode(tmp_path):
     store = record(Counter(), tmp_path / "store", policy=Ramp(), num_episodes=2, max_steps=3, seed=0)
     for number in range(2):
         assert store.episode(number).actions["action"][:, 0].tolist() == [0.25, 0.5, 0.75]
+
+
+MODULE = """
+from worldline.labs.base import Policy
+
+def push(observation, generator):
+    return generator.uniform(-1, 1, 1)
+
+class Swing(Policy):
+    level = 1.5
+    def reset(self, generator):
+        pass
+    def act(self, observation, generator):
+        return [self.level]
+
+class Stranger:
+    pass
+
+gentle = Swing()
+gentle.level = 0.5
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "acting_for_a_test.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "acting_for_a_test", raising=False)
+    return "acting_for_a_test"
+
+
+def test_a_path_leads_to_a_function_a_class_or_a_policy(tmp_path, module):
+    def taken(name: str) -> list[float]:
+        path = tmp_path / name
+        store = record(Counter(), path, policy=f"{module}:{name}", num_episodes=1, max_steps=2, seed=0)
+        return store.episode(0).actions["action"][:, 0].tolist()
+
+    assert np.abs(taken("push")).max() <= 1
+    assert taken("Swing") == [1.5, 1.5]
+    assert taken("gentle") == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "words"),
+    [
+        (":push", InputError, r"':push'. Write module:name"),
+        ("no_such_package_at_all.inner:push", InputError, r"there is no module 'no_such_package_at_all'"),
+        ("acting_for_a_test:pusch", UnknownNameError, r"'pusch'. Did you mean 'push'"),
+        ("acting_for_a_test:Stranger", InputError, r"a subclass of worldline.labs.base.Policy"),
+    ],
+)
+def test_what_is_wrong_with_a_path_is_named(tmp_path, module, path, error, words):
+    with pytest.raises(error, match=words):
+        record(Counter(), tmp_path / "store", policy=path, num_episodes=1, max_steps=1, seed=0)
 
 
 def content(store: Store) -> list[dict[str, Any]]:
