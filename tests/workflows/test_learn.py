@@ -296,6 +296,10 @@ def test_a_store_of_logs_in_memory_is_removed_only_for_logs_that_replace_all_of_
     assert (len(store), store.schema["push"].unit) == (12, "N"), "the import resumed with the corrected schema"
     with pytest.raises(InputError, match="the logs are of the type"):
         learn(open_logs(store.path), out, recipe=vectors)
+    store.append(episodes[0], {"file": "frame.csv", "episode": 0})
+    with pytest.raises(InputError, match="holds logs that were not in memory"):
+        learn(episodes, out, recipe=vectors)
+    assert len(open_store(store.path)) == 13
 
 
 def test_a_schema_beside_the_logs_that_is_not_used_is_named(raw: Path, tmp_path: Path, tiny: Make) -> None:

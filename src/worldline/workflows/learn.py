@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import shutil
 import time
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal, TypeGuard, Unpack
 
 from worldline.audit.signal_table import Section
@@ -179,15 +181,25 @@ def _new_folder() -> Path:
 
 
 def _check_call(out: Path, options: Options) -> None:
-    """Checks `out` and names of settings, and loads recipes, families and trackers, before hours of importing.
+    """Checks folders and names of settings, and loads recipes, families and trackers, before hours of importing.
 
     Raises:
-        InputError: `out` is not a bundle.
+        InputError: `out` is not a bundle, or it cannot be written.
         BundleError: there is nothing to resume.
         UnknownNameError: there is no such recipe, family, tracker or setting.
     """
+    for path in (log_folder(out), store_folder(out), partial_folder(out)):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file, and learning writes a folder there. Move it, or choose another --out.")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
         raise InputError(f"{out} exists and is no bundle. Choose another folder for the world, or delete it first.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
+        raise InputError(f"{out} cannot be written ({reason}). Choose another folder for the world.") from error
     check_settings(options.set)
     recipe = None if options.recipe == AUTO else options.recipe
     names = [("recipe", recipe), ("model", options.model), *(("tracker", name) for name in options.track)]
@@ -307,11 +319,8 @@ def _import(logs: Path | str | object, out: Path, options: Options, progress: On
     if is_store(destination):
         known = open_store(destination)
         if not options.resume and (options.force or in_memory):
-            if not options.force and known.card.notes.get("importer") != "memory":
-                raise InputError(
-                    f"{destination} holds logs that were not in memory. Choose another `out`, or replace them with "
-                    "`force`."
-                )
+            if not options.force:
+                _check_in_memory(known)
             earlier, known = destination.with_name(f"{destination.name}.earlier"), None
             shutil.rmtree(earlier, ignore_errors=True)
             destination.rename(earlier)
@@ -337,6 +346,16 @@ def _import(logs: Path | str | object, out: Path, options: Options, progress: On
 def is_stored(logs: object) -> TypeGuard[Path | str]:
     """Whether the logs are a store."""
     return isinstance(logs, Path | str) and is_store(logs)
+
+
+def _check_in_memory(store: Store) -> None:
+    """Raises InputError if a store holds episodes of files, also if they were added later; they may be nowhere else."""
+    in_memory = store.card.notes.get("importer") == "memory"
+    names = [str(entry.source.get("file", "frame")) for entry in store.entries()]
+    if not in_memory or not all(re.fullmatch(r"frame( \d+)?", name) for name in names):
+        raise InputError(
+            f"{store.path} holds logs that were not in memory. Choose another `out`, or replace them with `force`."
+        )
 
 
 def _cut_into_episodes(logs: object, schema: Schema | None, edits: SchemaEdits | None, reading: ReadOptions) -> Logs:
