@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from worldline.episode import Episode, History
     from worldline.planning.base import Goal
     from worldline.schema import Kind, Role, Schema, Signal
-    from worldline.workflows.fit_goals import fit_goals
     from worldline.workflows.learn import learn
     from worldline.workflows.learn_options import Options
     from worldline.workflows.record import record
@@ -43,7 +42,6 @@ __all__ = [
     "WorldlineError",
     "data",
     "errors",
-    "fit_goals",
     "learn",
     "open",
     "open_store",

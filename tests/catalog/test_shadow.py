@@ -12,7 +12,8 @@ import pytest
 
 from worldline.catalog import shadow
 from worldline.catalog.comparison import read_records
-from worldline.catalog.shadow import Shadow, ShadowCall, VersionPair
+from worldline.catalog.shadow import Shadow, VersionPair
+from worldline.planning.calls import PredictCall
 from worldline.testing.toys import Integrator
 from worldline.world.base import World
 from worldline.world.local import LocalWorld
@@ -29,31 +30,28 @@ def pair(tmp_path: Path, toy_bundle: Write) -> VersionPair:
     return VersionPair(serving=1, candidate=2, bundle=toy_bundle(0.5), records=tmp_path / "shadow" / "prod-1-2.jsonl")
 
 
-def ask(world: World) -> object:
-    return world.predict(HISTORY, PUSHES)
-
-
-def wanting(pair: VersionPair, open_bundle: Callable[[Path], World], size: int) -> Shadow:
+def wanting(pair: VersionPair, open_bundle: Callable[[Path], World], size: int = 4) -> Shadow:
     found = Shadow(open_bundle, size)
     found.want(pair.bundle)
     return found
 
 
-def put(shadowing: Shadow, pair: VersionPair, world: World, again: Callable[[World], object] = ask) -> bool:
-    if not shadowing.accepts(pair):
-        return False
-    shadowing.put(ShadowCall(pair=pair, verb="predict", world=world, seconds=0.25, again=again, history=HISTORY))
-    return True
+def put(shadowing: Shadow, pair: VersionPair, world: World, times: int = 1) -> None:
+    for _ in range(times):
+        shadowing.offer(pair, world, PredictCall(history=HISTORY, actions=PUSHES), 0.25)
 
 
-def test_a_call_is_asked_again_and_written_down(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing = wanting(pair, open_toy, 4)
-    assert put(shadowing, pair, open_toy(toy_bundle(0.0)))
+def test_a_call_is_asked_again_and_one_history_is_scored_once(
+    pair: VersionPair, toy_bundle: Write, open_toy: Open
+) -> None:
+    shadowing = wanting(pair, open_toy)
+    put(shadowing, pair, open_toy(toy_bundle(0.0)), 2)
     shadowing.flush()
-    (record,) = read_records(pair.records)
+    record, second = read_records(pair.records)
     assert (record.verb, record.serving_s, record.error, record.unscored) == ("predict", 0.25, "", "")
     assert record.candidate_s is not None
     assert record.outcomes["position"].candidate > record.outcomes["position"].serving + 0.2
+    assert (second.outcomes, second.unscored, second.error) == ({}, "this history was scored already", "")
     assert shadowing.opened(pair.bundle) is not None
     shadowing.want(None)
     assert shadowing.opened(pair.bundle) is None
@@ -71,13 +69,14 @@ def test_the_caller_waits_for_nothing_and_what_finds_no_room_is_counted(
         return open_toy(path)
 
     world, shadowing = open_toy(toy_bundle(0.0)), wanting(pair, slow, 2)
-    assert put(shadowing, pair, world)
+    put(shadowing, pair, world)
     assert opening.wait(60)
-    assert [put(shadowing, pair, world) for _ in range(4)] == [True, True, False, False]
+    put(shadowing, pair, world, 4)
     may_open.set()
     shadowing.flush()
-    assert put(shadowing, pair, world)
+    put(shadowing, pair, world)
     shadowing.close()
+    put(shadowing, pair, world)
     found = read_records(pair.records)
     assert len(found) == 4
     assert sum(record.dropped for record in found) == 2
@@ -87,10 +86,9 @@ def test_a_candidate_that_cannot_be_opened_is_tried_once(
     tmp_path: Path, toy_bundle: Write, open_toy: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = VersionPair(serving=1, candidate=2, bundle=toy_bundle(fails="open"), records=tmp_path / "shadow" / "a.jsonl")
-    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
+    shadowing, world = wanting(pair, open_toy), open_toy(toy_bundle(0.0))
     with caplog.at_level(logging.DEBUG, "worldline"):
-        for _ in range(3):
-            put(shadowing, pair, world)
+        put(shadowing, pair, world, 3)
         shadowing.close()
     assert [record.error for record in read_records(pair.records)] == ["BundleError: no key fits"] * 3
     assert len(caplog.records) == 1
@@ -98,30 +96,17 @@ def test_a_candidate_that_cannot_be_opened_is_tried_once(
     assert "no key fits" not in caplog.text
 
 
-def test_one_history_is_scored_once(pair: VersionPair, toy_bundle: Write, open_toy: Open) -> None:
-    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
-    for _ in range(2):
-        put(shadowing, pair, world)
-    shadowing.close()
-    first, second = read_records(pair.records)
-    assert first.outcomes
-    assert (second.outcomes, second.unscored, second.error) == ({}, "this history was scored already", "")
-
-
 def test_records_stop_at_a_size(
     pair: VersionPair, toy_bundle: Write, open_toy: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shadow, "MAX_FILE_BYTES", 500)
-    shadowing, world, asked = wanting(pair, open_toy, 16), open_toy(toy_bundle(0.0)), []
-    for _ in range(8):
-        put(shadowing, pair, world, asked.append)
+    shadowing, world = wanting(pair, open_toy, 16), open_toy(toy_bundle(0.0))
+    put(shadowing, pair, world, 8)
     shadowing.flush()
-    size = pair.records.stat().st_size
-    assert 500 <= size < 1500
-    assert len(asked) == len(read_records(pair.records)) < 8
-    assert not put(shadowing, pair, world)  # from now on nothing is copied either
+    assert 500 <= pair.records.stat().st_size < 1500
+    assert len(read_records(pair.records)) < 8
     pair.records.unlink()
-    assert put(shadowing, pair, world, asked.append)  # the comparison begins anew
+    put(shadowing, pair, world)  # the comparison begins anew
     shadowing.close()
     assert len(read_records(pair.records)) == 1
 
@@ -129,7 +114,7 @@ def test_records_stop_at_a_size(
 def test_a_disk_that_is_full_ends_nothing(
     pair: VersionPair, toy_bundle: Write, open_toy: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shadowing, world = wanting(pair, open_toy, 4), open_toy(toy_bundle(0.0))
+    shadowing, world = wanting(pair, open_toy), open_toy(toy_bundle(0.0))
     pair.records.parent.write_text("a file where the folder should be")
     with caplog.at_level(logging.DEBUG, "worldline"):
         put(shadowing, pair, world)
@@ -151,18 +136,17 @@ def test_a_candidate_that_is_let_go_is_not_opened_again(toy_bundle: Write, open_
         assert may_open.wait(60)
         return open_toy(path)
 
-    world, shadowing = open_toy(toy_bundle(0.0)), wanting(pair, slow, 4)
-    for _ in range(3):
-        put(shadowing, pair, world)
+    world, shadowing = open_toy(toy_bundle(0.0)), wanting(pair, slow)
+    put(shadowing, pair, world, 3)
     assert opening.wait(60)
     shadowing.want(None)
     may_open.set()
     shadowing.flush()
     assert shadowing.opened(pair.bundle) is None
     assert (len(opened), len(read_records(pair.records))) == (1, 1)
-    assert not put(shadowing, pair, world)
+    put(shadowing, pair, world)
     shadowing.want(pair.bundle)
-    assert put(shadowing, pair, world)  # there is room for all of them again
+    put(shadowing, pair, world)
     shadowing.close()
     assert len(read_records(pair.records)) == 2
 

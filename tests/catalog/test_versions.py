@@ -107,29 +107,6 @@ def test_names_that_are_not_there(catalog: Catalog, toy_bundle: Write) -> None:
     assert catalog.names() == ("toy",)
 
 
-NO_NEW_WORLDS = ("TOY", "Toy", "12", "aliases.json", "Shadow", "nul", "CON.x", "toy.", "toy\n", "toy ", "..")
-
-
-def test_names_that_no_new_world_can_have(catalog: Catalog, toy_bundle: Write) -> None:
-    published(catalog, toy_bundle, 0.0)
-    for name in NO_NEW_WORLDS:
-        with pytest.raises(InputError, match=r"not allowed as world name|differs from the world 'toy'"):
-            catalog.publish(toy_bundle(0.0), name)
-    assert [path.name for path in (catalog.folder / "worlds").iterdir()] == ["toy"]
-
-
-def test_older_worlds_are_found_where_they_are(catalog: Catalog, toy_bundle: Write) -> None:
-    published(catalog, toy_bundle, 0.5, 1.0)
-    for name in (old := ("12", "jobs", "old", "service.sqlite-journal", "toy.", "worlds")):
-        shutil.copytree(catalog.folder / "worlds" / "toy", catalog.folder / name, dirs_exist_ok=True)
-    assert catalog.names() == tuple(sorted((*old, "toy")))
-    for name in old:
-        assert catalog.resolve(f"{name}@prod") == catalog.folder / name / "1"
-        assert catalog.publish(toy_bundle(2.0), name, alias="next").path == catalog.folder / name / "3"
-    assert catalog.publish(toy_bundle(2.0), "new").path == catalog.folder / "worlds" / "new" / "1"
-    assert catalog.resolve("toy@prod") == catalog.folder / "worlds" / "toy" / "1"
-
-
 def test_a_damaged_bundle_is_not_published(catalog: Catalog, toy_bundle: Write) -> None:
     source = toy_bundle(0.0)
     (source / "toy.json").write_text("{}")

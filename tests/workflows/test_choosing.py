@@ -24,7 +24,8 @@ from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import Estimate, draw_clusters
 from worldline.testing.toys import Integrator
 from worldline.workflows import choosing
-from worldline.workflows.choosing import LINEAR, Errors, best, chooses, comparison_data
+from worldline.workflows.candidate_errors import TOLERATED, Errors, comparison_data, measure
+from worldline.workflows.choosing import LINEAR, best, chooses
 from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import AUTO, Options
 from worldline.workflows.training import LearnedModel, learn_world
@@ -36,7 +37,7 @@ SHORT = {"training.num_updates": 8, "num_windows": 2}
 def errors(*values: float) -> Errors:
     """Errors without any spread."""
     value = np.array(values)
-    return Errors(steps=tuple(range(1, len(values) + 1)), value=value, draws=np.tile(value, (50, 1)))
+    return Errors(value=value, draws=np.tile(value, (50, 1)))
 
 
 def trial(name: str, low: float, value: float, high: float) -> Trial:
@@ -49,7 +50,7 @@ def test_the_ratio_is_a_geometric_mean_over_the_steps() -> None:
 
 
 def test_a_loss_at_one_step_counts_more_than_an_equal_gain_at_another() -> None:
-    assert errors(0.1, 0.4).relative(errors(0.2, 0.2)).value == pytest.approx(np.sqrt(2 / choosing.TOLERATED))
+    assert errors(0.1, 0.4).relative(errors(0.2, 0.2)).value == pytest.approx(np.sqrt(2 / TOLERATED))
     assert errors(0.19, 0.21).relative(errors(0.2, 0.2)).value < 1
 
 
@@ -97,7 +98,7 @@ def test_errors_are_in_standard_deviations_and_of_all_episodes_that_are_not_held
     level = data.windows.history.observations["level"][:, -1:].astype(float)
     truth = data.windows.truth["level"].astype(float)
     persistence = {"level": np.broadcast_to(level, truth.shape)}
-    found = choosing.measure(Persistence.fit([store.episode(0)], store.schema), persistence, data)
+    found = measure(Persistence.fit([store.episode(0)], store.schema), persistence, data)
     expected = np.sqrt(np.square(truth - level)[:, [step - 1 for step in data.steps]].mean((0, 2)))
     np.testing.assert_allclose(found.value, expected / data.spreads["level"][0], rtol=1e-6)
     assert found.draws.shape == (len(draw_clusters(2, 0)), len(data.steps))
@@ -149,15 +150,18 @@ def test_a_linear_plant_gets_the_linear_model_and_its_page_says_what_was_tried_a
 
 def test_a_plant_that_no_linear_model_knows_gets_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "CANDIDATES", (LINEAR, "ensemble"))
-    store = plant(tmp_path / "store", cubic=True)
-    many = Options(set={"training.num_updates": 240, "num_windows": 2})
+    store = plant(tmp_path / "store", cubic=True, num_episodes=16, num_steps=30)
+    many = Options(set={"training.num_updates": 120, "num_windows": 2})
     result = learn_logs(store.path, tmp_path / "world", many)
     assert result.choice.chosen == result.learned.recipe.name != LINEAR
     chosen = next(one for one in result.choice.trials if one.name == result.choice.chosen)
     assert chosen.relative.high < 1 - choosing.MIN_GAIN
 
 
-def test_a_linear_world_can_be_used_while_the_others_are_tried_and_the_choice_is_resumed(tmp_path: Path) -> None:
+def test_a_linear_world_can_be_used_while_the_others_are_tried_and_the_choice_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "CANDIDATES", (LINEAR, "ensemble"))
     store = plant(tmp_path / "store", cubic=True, num_episodes=12, num_steps=16)
     out = tmp_path / "world"
 
@@ -239,15 +243,12 @@ def test_settings_of_a_model_need_a_named_recipe(tmp_path: Path) -> None:
         learn_logs(store.path, tmp_path / "world", Options(set={"model.latent_size": 8}))
 
 
-@pytest.mark.parametrize(
-    ("settings", "share"), [({}, choosing.CONTINUED_SHARE), ({"training.open_loop_share": 0.2}, 0.2)]
-)
-def test_training_after_the_comparison_has_more_paths_unless_the_user_set_their_share(
-    settings: dict[str, Any], share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_after_the_comparison_has_more_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "CANDIDATES", (LINEAR, "ensemble"))
     monkeypatch.setattr(choosing, "best", lambda trials: trials[-1].name)
     monkeypatch.setattr("worldline.workflows.learn.beats", lambda *_: True)
+    monkeypatch.setattr("worldline.workflows.budget.TIMED", 1)
     store = plant(tmp_path / "store", cubic=True, num_episodes=12, num_steps=16)
-    result = learn_logs(store.path, tmp_path / "world", Options(budget=1.0, set={"num_windows": 2, **settings}))
-    assert (result.learned.recipe.name, result.learned.recipe.training.open_loop_share) == ("ensemble", share)
+    result = learn_logs(store.path, tmp_path / "world", Options(budget=0.5, set={"num_windows": 2}))
+    assert result.learned.recipe.name == "ensemble"
+    assert result.learned.recipe.training.open_loop_share == choosing.CONTINUED_SHARE

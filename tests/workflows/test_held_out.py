@@ -76,15 +76,13 @@ def test_a_bundle_that_does_not_tell_what_was_held_out_is_refused(
     [
         {"split": [1, 2]},
         {"split": {"train": ["x"]}},
-        {"split": {"train": [-1]}},
         {"data": [1]},
         {"data": {"fingerprints": None}},
-        {"data": {"fingerprints": [1]}},
     ],
 )
 def test_a_run_of_an_odd_shape_is_refused(tmp_path: Path, run: Mapping[str, Any]) -> None:
     logs, opened_from = write(tmp_path / "logs", count=2), bundle(tmp_path / "world", run)
-    with pytest.raises(BundleError, match=r"run\.json: the split or .* invalid.* Fetch the bundle again"):
+    with pytest.raises(BundleError, match=r"run\.json: its episodes cannot be read"):
         list(read_episodes(Cart().describe(), logs, opened_from))
 
 

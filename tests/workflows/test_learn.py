@@ -77,10 +77,7 @@ def test_a_bundle_with_report_and_manifest_that_answers_as_the_world_did(
     losses = run["refinement"]["losses"]
     assert len(losses) == 10
     assert losses[-1] < losses[0]
-    assert f"mean loss {losses[0]:.3g} in the first tenth and {losses[-1]:.3g} in the last" in page
-    assert all(
-        chapter in page for chapter in ("Training, latents and readouts", "Errors and baselines", "Worth knowing")
-    )
+    assert all(chapter in page for chapter in ("Training", "Errors and baselines", "Worth knowing"))
     assert "The decoder serves visualisation only" in page
     (drawn,) = result.decoded
     assert run["decoded_rmse"]["camera"]["20"]["persistence"] == drawn.persistence.value[-1]
@@ -172,6 +169,8 @@ def test_a_store_of_other_logs_is_left_alone(logs: Store, raw: Path, tmp_path: P
         learn(raw, tmp_path / "world", recipe=tiny)
     assert {path: path.read_bytes() for path in files} == before
     assert (tmp_path / "world.partial" / "checkpoint.json").exists()
+    with pytest.raises(InputError, match="holds logs that were not in memory"):
+        learn([logs.episode(0)] * 8, tmp_path / "world", recipe=tiny)
     with pytest.raises(DataError, match="does not exist"):
         learn(tmp_path / "nowhere", tmp_path / "world", recipe=tiny, force=True)
     assert {path: path.read_bytes() for path in files} == before
@@ -231,8 +230,9 @@ def late_table() -> dict[str, np.ndarray]:
 def test_late_actions_are_a_warning_with_the_command(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     edits = {"push": {"role": "action"}}
     store = tmp_path / "late.store"
-    with pytest.raises(Stopped):
-        learn(late_table(), tmp_path / "late", edits=edits, recipe=vectors, progress=at("learn"))
+    result = learn_logs(late_table(), tmp_path / "late", Options(recipe="linear", edits=edits))
+    assert result.findings[0] == str(result.late.finding)
+    assert " ".join(result.late.command) in html.unescape((tmp_path / "late" / "report.html").read_text())
     assert "actions are logged 1 step too late" in caplog.text
     assert f"worldline import {store} {store}-aligned --action-lag 1" in caplog.text
     caplog.clear()
@@ -244,7 +244,7 @@ def test_late_actions_are_a_warning_with_the_command(tmp_path: Path, caplog: pyt
     with pytest.raises(Stopped):
         learn(tmp_path / "world.store", tmp_path / "other", action_lag=1, recipe=vectors, progress=at("learn"))
     assert caplog.text == ""
-    with pytest.raises(InputError, match=rf"action_lag is 1, but .* imported with 0.*{store}-aligned --action-lag 1"):
+    with pytest.raises(InputError, match=rf"another action_lag are given, but {store} is a store.* --action-lag N"):
         learn(store, tmp_path / "third", action_lag=1)
 
 
@@ -265,9 +265,9 @@ def test_the_three_worst_findings_are_shown(tmp_path: Path, caplog: Any) -> None
     assert re.search(rf"worldline import {store} {store}-edited --drop (19|20|21)-39", caplog.text)
 
 
-@pytest.mark.parametrize(("num_whole", "num_steps"), [(8, 1), (9, 5)])
-def test_the_rest_of_a_recording_is_left_out_with_a_note(tmp_path: Path, num_whole: int, num_steps: int) -> None:
-    logs = [*Integrator(camera=False).episodes(num_whole, 40, seed=0)]
+def test_the_rest_of_a_recording_is_left_out_with_a_note(tmp_path: Path) -> None:
+    num_whole, num_steps = 8, 1
+    logs = [*Integrator(camera=False).episodes(num_whole, 20, seed=0)]
     logs += Integrator(camera=False).episodes(1, num_steps, seed=1)
     result = learn_logs(logs, tmp_path / "world", Options(recipe="linear"))
     used = [*result.learned.split.train, *result.learned.split.validation]
@@ -281,12 +281,6 @@ def test_observations_that_never_change_stop_the_training(tmp_path: Path) -> Non
     table = {"place": np.full(401, 2.0), "push": np.random.default_rng(0).uniform(-1, 1, 401)}
     with pytest.raises(DataError, match="no observation ever changes"):
         learn(table, tmp_path / "world", edits={"push": {"role": "action"}, "place": {"role": "observation"}})
-
-
-def test_a_learned_world_names_the_command_that_moves_late_actions(tmp_path: Path) -> None:
-    result = learn_logs(late_table(), tmp_path / "world", Options(recipe=short, edits={"push": {"role": "action"}}))
-    assert result.findings[0] == str(result.late.finding)
-    assert " ".join(result.late.command) in html.unescape((tmp_path / "world" / "report.html").read_text())
 
 
 def test_a_store_of_logs_in_memory_is_removed_only_for_logs_that_replace_all_of_it(tmp_path: Path) -> None:
@@ -337,8 +331,6 @@ def test_a_killed_import_goes_on_with_resume(raw: Path, tmp_path: Path, tiny: Ma
     assert seen[-2:] == [("learn", 1), ("learn", 2)]
     store = open_store(tmp_path / "world.store")
     assert (len(store), store.schema.step_s) == (24, 0.25)
-    with pytest.raises(BundleError, match="no checkpoint"):  # of another number of seeds
-        learn(raw, tmp_path / "world", recipe=tiny, num_seeds=2, resume=True)
 
 
 def test_a_bundle_is_replaced_and_one_without_a_decoder_shows_no_decoded_pictures(
@@ -418,7 +410,7 @@ def test_of_several_seeds_those_that_were_not_begun_start_afresh(logs: Store, tm
     whole = learn_logs(logs.path, tmp_path / "whole", Options(recipe=tiny, num_seeds=3))
     assert resumed.seeds == whole.seeds
     with pytest.raises(BundleError, match="no checkpoint"):
-        learn(logs.path, tmp_path / "other", recipe=tiny, num_seeds=2, resume=True)
+        learn(logs.path, tmp_path / "other", recipe=tiny, resume=True)
 
 
 def test_a_seed_that_collapses_does_not_take_the_others_with_it(
@@ -521,7 +513,7 @@ def test_a_slow_sensor_that_leaves_no_stretch_for_a_regression_is_learned_beside
     store = stored(
         tmp_path / "store",
         toy.schema,
-        (replace(episode, observed={"position": np.arange(13) % 3 == 0}) for episode in toy.episodes(24, 12, seed=0)),
+        (replace(episode, observed={"position": np.arange(13) % 3 == 0}) for episode in toy.episodes(12, 12, seed=0)),
     )
     result = learn_logs(store.path, tmp_path / "world", Options(recipe=short))
     assert {error.world for error in result.diagnostics.errors} == {"", "persistence"}

@@ -239,6 +239,23 @@ def test_a_setting_that_is_an_option_too_is_given_once(name: str, path: str) -> 
         Options(**given, set={path: True})
 
 
+@pytest.mark.parametrize(
+    ("camera", "goals", "fitted"), [(False, None, False), (False, True, True), (True, None, True), (True, False, False)]
+)
+def test_goal_heads_are_fitted_with_images_or_on_request(
+    tmp_path: Path, camera: bool, goals: bool | None, fitted: bool
+) -> None:
+    toy = Integrator(camera=camera, wind=False)
+    store = stored(tmp_path / "store", toy.schema, toy.episodes(4, 6, seed=0))
+    assert made(store, goals=goals).heads.goals == fitted
+
+
+def test_logs_that_goal_heads_do_not_support_are_refused_before_training(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'wind' is exogenous\. Add low and high .*--no-goals"):
+        worldline.learn(store, tmp_path / "world", goals=True)
+    assert not (tmp_path / "world.partial").exists()
+
+
 def test_calibration_episodes_that_are_too_short_for_the_horizon_are_noted(tmp_path: Path) -> None:
     toy = Integrator(camera=False)
     episodes = list(toy.episodes(30, 12, seed=0))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import sys
 from typing import Any
 
@@ -159,6 +158,60 @@ def test_a_policy_with_memory_is_reset_for_each_episode(tmp_path):
         assert store.episode(number).actions["action"][:, 0].tolist() == [0.25, 0.5, 0.75]
 
 
+MODULE = """
+from worldline.labs.base import Policy
+
+def push(observation, generator):
+    return generator.uniform(-1, 1, 1)
+
+class Swing(Policy):
+    level = 1.5
+    def reset(self, generator):
+        pass
+    def act(self, observation, generator):
+        return [self.level]
+
+class Stranger:
+    pass
+
+gentle = Swing()
+gentle.level = 0.5
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "acting_for_a_test.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "acting_for_a_test", raising=False)
+    return "acting_for_a_test"
+
+
+def test_a_path_leads_to_a_function_a_class_or_a_policy(tmp_path, module):
+    def taken(name: str) -> list[float]:
+        path = tmp_path / name
+        store = record(Counter(), path, policy=f"{module}:{name}", num_episodes=1, max_steps=2, seed=0)
+        return store.episode(0).actions["action"][:, 0].tolist()
+
+    assert np.abs(taken("push")).max() <= 1
+    assert taken("Swing") == [1.5, 1.5]
+    assert taken("gentle") == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "words"),
+    [
+        (":push", InputError, r"':push'. Write module:name"),
+        ("no_such_package_at_all.inner:push", InputError, r"there is no module 'no_such_package_at_all'"),
+        ("acting_for_a_test:pusch", UnknownNameError, r"'pusch'. Did you mean 'push'"),
+        ("acting_for_a_test:Stranger", InputError, r"a subclass of worldline.labs.base.Policy"),
+    ],
+)
+def test_what_is_wrong_with_a_path_is_named(tmp_path, module, path, error, words):
+    with pytest.raises(error, match=words):
+        record(Counter(), tmp_path / "store", policy=path, num_episodes=1, max_steps=1, seed=0)
+
+
 def content(store: Store) -> list[dict[str, Any]]:
     """Everything that is stored of each episode, as bytes."""
     found = []
@@ -184,20 +237,6 @@ def test_a_policy_may_keep_and_change_what_it_was_shown(tmp_path):
     episode = store.episode(0)
     np.testing.assert_allclose(np.stack(kept) - 100, episode.observations["observation"][:-1], atol=1e-4)
     np.testing.assert_allclose(episode.actions["action"], np.ones((3, 1)), atol=1e-4)
-
-
-def test_processes_record_the_same(tmp_path):
-    # In an interpreter of its own: forking one that has threads is warned of, and here warnings are errors.
-    code = """if True:
-        import sys, worldline
-        for n in (1, 2):
-            path = f"{sys.argv[1]}/{n}"
-            worldline.record("CartPole-v1", path, num_episodes=11, max_steps=30, seed=1, num_processes=n)
-    """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=100)
-    alone, together = (open_store(tmp_path / n) for n in "12")
-    assert len(set(alone.num_steps.tolist())) > 1
-    assert content(alone) == content(together)
 
 
 def test_settings_reach_the_environment(tmp_path):
@@ -268,10 +307,6 @@ def test_wrong_arguments_are_refused(tmp_path):
         record(Counter(), tmp_path / "b", policy=lambda *_: np.zeros(2), num_episodes=1, max_steps=2, seed=0)
     with pytest.raises(InputError, match=r"action 'action' is float64.*Discrete\(2, start=1\)"):
         record(Switch(), tmp_path / "b", policy=lambda *_: 1.5, num_episodes=1, max_steps=2, seed=0)
-    with pytest.raises(InputError, match="num_processes is 0"):
-        record(Counter, tmp_path / "b", num_episodes=1, max_steps=1, seed=0, num_processes=0)
-    with pytest.raises(InputError, match=r"is one environment.*Give its name, or a function"):
-        record(Counter(), tmp_path / "b", num_episodes=2, max_steps=1, seed=0, num_processes=2)
 
 
 def test_an_interrupted_recording_keeps_what_was_complete(tmp_path):

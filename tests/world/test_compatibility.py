@@ -89,7 +89,7 @@ def test_what_no_application_would_notice(before: Card, after: Card) -> None:
         (replace(CARD, action_conditioned=False), "it is no longer action-conditioned, so it cannot plan"),
         (
             replace(CARD, abilities=()),
-            "it has no distance to goals (ability 'reaches'); `worldline goals` adds it to a learned world",
+            "it has no distance to goals (ability 'reaches'); `worldline learn --goals` fits it",
         ),
         (
             replace(CARD, schema=Schema(signals=SCHEMA.signals[:2], step_s=0.1)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +25,6 @@ Stamp = tuple[int, int, int]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
-_RESERVED = re.compile(rf"\d+|{re.escape(ALIASES)}|{SHADOW}|(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.", re.IGNORECASE)
-"""Names of the files and folders of a world, devices of Windows, and a last dot, which Windows removes."""
 
 
 def check_name(kind: str, name: str) -> str:
@@ -44,26 +42,6 @@ def check_name(kind: str, name: str) -> str:
             f"{name[:120]!r} is not allowed as {kind} name. Use letters, digits, '_', '-' and '.', and begin "
             "with a letter, digit or '_'. An alias must not be a number."
         )
-    return name
-
-
-def check_new_world(name: str, known: Iterable[str]) -> str:
-    """The name, if a first version can be published under it; older worlds may have other names.
-
-    Args:
-        name: of the new world.
-        known: the names of the existing worlds.
-
-    Raises:
-        InputError: the name is not valid, is reserved, or differs from that of a world only in upper and lower case.
-    """
-    if _RESERVED.fullmatch(check_name("world", name)):
-        raise InputError(
-            f"{name!r} is reserved and not allowed as world name. Do not use a number, {ALIASES!r}, {SHADOW!r}, a "
-            "device of Windows such as 'con', or a dot at the end."
-        )
-    if twin := next((other for other in known if other != name and other.lower() == name.lower()), None):
-        raise InputError(f"{name!r} differs from the world {twin!r} only in upper and lower case. Use {twin!r}.")
     return name
 
 
@@ -160,7 +138,7 @@ class WorldDirectory:
     """The folder of one named world. Reading takes no lock; writing requires `locked`.
 
     Args:
-        folder: `<catalog>/worlds/<name>`; that of an older world is `<catalog>/<name>`.
+        folder: `<catalog>/worlds/<name>`.
     """
 
     folder: Path

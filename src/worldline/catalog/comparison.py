@@ -137,45 +137,33 @@ def compare_forecasts(task: Backtest, serving: Prediction, candidate: Prediction
         if not kept.any():
             continue
         truth = np.where(seen[..., None], truth, 0.0)  # unobserved values are arbitrary
-        own = _Errors.of(signal, serving.signals[signal.name], truth[:, 1:])
-        other = _Errors.of(signal, candidate.signals[signal.name], truth[:, 1:])
-        if not np.isfinite(other.error[kept]).all():
+        own, inside_serving = _errors(signal, serving.signals[signal.name], truth[:, 1:], kept)
+        other, inside_candidate = _errors(signal, candidate.signals[signal.name], truth[:, 1:], kept)
+        if not np.isfinite(other[kept]).all():
             raise InputError(f"the prediction of {signal.name!r} is not finite.")
-        if not np.isfinite(own.error[kept]).all():
+        if not np.isfinite(own[kept]).all():
             continue
         change = np.abs(signal.difference(truth[:, 1:], truth[:, :1]))
         outcomes[signal.name] = ForecastOutcome(
-            serving=float(own.error[kept].mean()),
-            candidate=float(other.error[kept].mean()),
+            serving=float(own[kept].mean()),
+            candidate=float(other[kept].mean()),
             change=float(change[kept].mean()),
-            inside_serving=own.inside(kept),
-            inside_candidate=other.inside(kept),
+            inside_serving=inside_serving,
+            inside_candidate=inside_candidate,
         )
     return outcomes
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Errors:
-    """Errors of one world [W, T, n], and whether its band covers the truth; None without a band."""
-
-    error: Floats
-    within: NDArray[np.bool_] | None = field(default=None)
-
-    @classmethod
-    def of(cls, signal: Signal, forecast: Forecast, truth: Floats) -> _Errors:
-        mean = np.asarray(forecast.mean, np.float64).reshape(truth.shape)
-        error = np.abs(signal.difference(truth, mean))
-        if forecast.low is None or forecast.high is None:
-            return cls(error=error)
-        low, high = (np.asarray(edge, np.float64).reshape(truth.shape) for edge in (forecast.low, forecast.high))
-        return cls(error=error, within=np.abs(signal.difference(truth, (low + high) / 2)) <= (high - low) / 2)
-
-    def inside(self, kept: NDArray[np.bool_]) -> float | None:
-        """The share of the observed worlds whose path lies in its band."""
-        if self.within is None:
-            return None
-        covered: NDArray[np.bool_] = np.all(self.within | ~kept[..., None], axis=(1, 2), keepdims=True)
-        return float(covered[kept.any(1)].mean())
+def _errors(signal: Signal, forecast: Forecast, truth: Floats, kept: NDArray[np.bool_]) -> tuple[Floats, float | None]:
+    """The errors of one world [W, T, n], and the share of the W whose path lies in its band; None without a band."""
+    mean = np.asarray(forecast.mean, np.float64).reshape(truth.shape)
+    error = np.abs(signal.difference(truth, mean))
+    if forecast.low is None or forecast.high is None:
+        return error, None
+    low, high = (np.asarray(edge, np.float64).reshape(truth.shape) for edge in (forecast.low, forecast.high))
+    within = np.abs(signal.difference(truth, (low + high) / 2)) <= (high - low) / 2
+    covered = np.all(within | ~kept[..., None], axis=(1, 2))
+    return error, float(covered[kept.any(1)].mean())
 
 
 class ShadowVerdict(StrEnum):

@@ -10,22 +10,17 @@ from dataclasses import replace
 from typing import Any, TypeVar, final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from worldline.engines.base import CallCost, Card
+from worldline.engines.base import Card
 from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError, UnavailableError, UnknownNameError, UnsupportedError
 from worldline.planning.base import Goal
-from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
-from worldline.world.base import Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
-from worldline.world.batches import call_of, combine
+from worldline.planning.calls import Call, PlanCall, ScoreCall, SurpriseCall, WhatIfCall
+from worldline.world.base import Plan, PlanStatus, Prediction, Surprise, WhatIf, World
 from worldline.world.compatibility import clashes
 
 Answer = TypeVar("Answer")
 Value = TypeVar("Value")
-Mask = NDArray[np.bool_]
-Failures = dict[str, UnsupportedError | UnavailableError]
-"""Why worlds did not answer, by name."""
 
 
 @final
@@ -33,9 +28,7 @@ class FallbackWorld(World):
     """Calls worlds in order, until one has the ability, can be reached, returns finite values and trusts the history.
 
     The application sees the same signals from every world: those that all predict. An `InputError` is raised at once,
-    because it is the mistake of the caller. In a batch, each of the W worlds gets the first trusted answer, but
-    one world makes the plan for all W. Bands are left out if one of the answers has none. Their level is the
-    lowest one.
+    because it is the mistake of the caller. One world answers for a whole batch: the first that trusts every history.
 
     Costs and constraints see all signals that the answering world predicts, which may be more than the common ones.
 
@@ -62,37 +55,34 @@ class FallbackWorld(World):
     def describe(self) -> Card:
         """The card: schema of the first world, signals that all predict, abilities of any.
 
-        The notes list the order, the worlds with each ability and the cost of a call of each world. `call` is that of
-        the first.
+        The notes list the order and the worlds with each ability. `call` is that of the first world.
         """
         return self._card
 
     def tally(self) -> Mapping[str, int]:
-        """The number of calls that each world answered, by name; several may answer one batch."""
+        """The number of calls that each world answered, by name."""
         with self._lock:
             return dict(self._counts)
 
     def answer(self, call: Call) -> Any:
         """See `World`. The budget of a plan is shared by all worlds. It is refused if no world trusts the history.
 
-        Worlds with the ability "abducts" are called first for `what_if`. In a `Surprise`, entities and steps cover all
-        signals of the answering world.
+        Worlds with the ability "abducts" are called first for `what_if`. In a `Surprise`, entities, moments and steps
+        cover all signals of the answering world.
 
         Raises:
             UnsupportedError: no world can answer, or none trusts the history. The message has the reason of each.
             UnavailableError: no world can be reached.
         """
         match call:
-            case PredictCall() | ScoreCall():
-                return self._trusted(call)
             case PlanCall():
                 return self._planned(call)
             case WhatIfCall():
-                infers = ["abducts" in card.abilities for card in self._cards]
-                order = sorted(range(len(infers)), key=lambda number: not infers[number])
+                order = sorted(range(len(self._cards)), key=lambda at: "abducts" not in self._cards[at].abilities)
                 return self._first(lambda number: self._ask(number, call), order)
             case SurpriseCall():
                 return self._first(lambda number: self._ask(number, call))
+        return self._first(lambda number: self._trusted(number, call))
 
     def _ask(self, number: int, call: Call) -> Any:
         """The common signals of the answer of one world."""
@@ -126,49 +116,26 @@ class FallbackWorld(World):
 
     def _first(self, ask: Callable[[int], Answer], order: Sequence[int] | None = None) -> Answer:
         """The first answer, in the order of the worlds or in `order`."""
-        failures: Failures = {}
+        failures: dict[str, UnsupportedError | UnavailableError] = {}
         for number in range(len(self._names)) if order is None else order:
             try:
                 answer = ask(number)
             except (UnsupportedError, UnavailableError) as error:
                 failures[self._names[number]] = error
                 continue
-            self._count(number)
+            with self._lock:
+                self._counts[self._names[number]] += 1
             return answer
         raise _combined_error(failures) from next(iter(failures.values()))
 
-    def _trusted(self, call: PredictCall | ScoreCall) -> Any:
-        """The first trusted answer; in a batch, for each of W."""
-        failures: Failures = {}
-        for number, name in enumerate(self._names):
-            try:
-                answer = self._ask(number, call)
-            except (UnsupportedError, UnavailableError) as error:
-                failures[name] = error
-                continue
-            trusted = self._trusts(answer.trust)
-            if trusted.all():
-                self._count(number)
-                return answer
-            if trusted.any():  # from here on, each history of the batch is answered alone
-                alone = [self._trusted(call_of(call, row)) for row in range(len(trusted))]
-                return combine(alone, np.stack) if isinstance(answer, Prediction) else _stacked(alone)
-            failures[name] = self._distrust(answer.trust)
-        raise _combined_error(failures) from next(iter(failures.values()))
-
-    def _trusts(self, trust: float | NDArray[np.floating]) -> Mask:
-        """Whether each history [W], or the single one [], is trusted."""
-        values = np.asarray(trust)
-        return np.asarray(values >= self._min_trust) if self._min_trust else np.ones(values.shape, bool)
-
-    def _distrust(self, trust: float | NDArray[np.floating]) -> UnsupportedError:
-        smallest = float(np.min(trust))  # NaN if one is NaN
-        why = "it is not calibrated" if np.isnan(smallest) else f"its trust in the history is {smallest:.3g}"
-        return UnsupportedError(f"{why}, but min_trust is {self._min_trust}.")
-
-    def _count(self, number: int) -> None:
-        with self._lock:
-            self._counts[self._names[number]] += 1
+    def _trusted(self, number: int, call: Call) -> Any:
+        """The answer of one world, which must trust every history."""
+        answer = self._ask(number, call)
+        smallest = float(np.min(answer.trust))  # NaN if one is NaN
+        if self._min_trust and not smallest >= self._min_trust:
+            why = "it is not calibrated" if np.isnan(smallest) else f"its trust in the history is {smallest:.3g}"
+            raise UnsupportedError(f"{why}, but min_trust is {self._min_trust}.")
+        return answer
 
     def _common(self, answer: Any) -> Any:
         """The answer with the common signals only."""
@@ -180,17 +147,7 @@ class FallbackWorld(World):
             case WhatIf():
                 return replace(answer, signals=self._among(answer.signals), factual=self._among(answer.factual))
             case Surprise():
-                names = set(self._card.predicts)
-                entities = {self._card.schema[name].entity for name in names}
-                return replace(
-                    answer,
-                    p_values=self._among(answer.p_values),
-                    entities={name: value for name, value in answer.entities.items() if name in entities},
-                    moments=tuple(
-                        replace(moment, signals=tuple(name for name in moment.signals if name in names))
-                        for moment in answer.moments
-                    ),
-                )
+                return replace(answer, p_values=self._among(answer.p_values))
         return answer
 
     def _among(self, signals: Mapping[str, Value]) -> dict[str, Value]:
@@ -230,7 +187,7 @@ class FallbackWorld(World):
                 )
 
 
-def _combined_error(failures: Failures) -> UnsupportedError | UnavailableError:
+def _combined_error(failures: Mapping[str, UnsupportedError | UnavailableError]) -> UnsupportedError | UnavailableError:
     """All reasons in one error: unavailable if no world could be reached, else unsupported. One reason is unchanged."""
     first, *others = failures.values()
     if not others:
@@ -279,16 +236,9 @@ def _common_card(cards: Sequence[Card], names: Sequence[str]) -> Card:
         bytes_per_candidate=max(card.bytes_per_candidate for card in cards),
         notes={
             "order": ", ".join(names),
-            **{f"call of {name}": _price(card.call) for name, card in zip(names, cards, strict=True)},
             **{f"who {ability}": who for ability, who in able.items()},
         },
     )
-
-
-def _price(call: CallCost | None) -> str:
-    if call is None:
-        return "not measured"
-    return f"{call.latency_s:.3g} s, " + (f"{call.price:.3g} {call.currency}" if call.price else "free")
 
 
 def _check_same(first: Card, first_name: str, card: Card, name: str) -> None:
@@ -299,11 +249,3 @@ def _check_same(first: Card, first_name: str, card: Card, name: str) -> None:
     if differences:
         fix = f"Create it with the schema of {first_name!r}."
         raise ConfigError(f"{name!r} cannot replace {first_name!r}: {'; '.join(differences)}. {fix}")
-
-
-def _stacked(scores: Sequence[Scores]) -> Scores:
-    """The scores of a batch from those of its histories."""
-    columns: dict[str, Any] = {
-        name: np.stack([vars(part)[name] for part in scores]) for name in ("cost", "violation", "trust")
-    }
-    return replace(scores[0], **columns)

@@ -11,10 +11,9 @@ from time import perf_counter
 from typing import Any, final
 
 from worldline.catalog.aliases import Stamp, WorldDirectory
-from worldline.catalog.shadow import Shadow, ShadowCall, VersionPair, copied
+from worldline.catalog.shadow import Shadow, VersionPair
 from worldline.engines.base import Card
-from worldline.episode import Episode
-from worldline.planning.calls import Call, SurpriseCall, WhatIfCall
+from worldline.planning.calls import Call
 from worldline.world.base import World
 
 _logger = logging.getLogger(__name__)
@@ -99,19 +98,8 @@ class NamedWorld(World):
         started = perf_counter()
         answer: Any = serving.world.answer(call)
         seconds = perf_counter() - started
-        if serving.pair is not None and self._shadow.accepts(serving.pair):
-            again: Call = copied(call)
-            past = again.episode if isinstance(again, WhatIfCall | SurpriseCall) else again.history
-            self._shadow.put(
-                ShadowCall(
-                    pair=serving.pair,
-                    verb=call.verb,
-                    world=serving.world,
-                    seconds=seconds,
-                    again=lambda world: world.answer(again),
-                    history=past.history(past.num_steps, past.num_steps + 1) if isinstance(past, Episode) else past,
-                )
-            )
+        if serving.pair is not None:
+            self._shadow.offer(serving.pair, serving.world, call, seconds)
         return answer
 
     def _current(self) -> _Serving:

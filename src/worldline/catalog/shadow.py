@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from queue import Full, Queue
-from threading import Lock, Thread
+from threading import Lock
 from time import perf_counter
 from typing import Any, final
 
 import numpy as np
 
 from worldline.catalog.comparison import LEVEL, Backtest, ShadowRecord, backtest_of, compare_forecasts
-from worldline.episode import History
+from worldline.episode import Episode, History
+from worldline.planning.calls import Call, SurpriseCall, WhatIfCall
 from worldline.world.base import Prediction, World
 
 MAX_FILE_BYTES = 2**22
@@ -28,9 +29,6 @@ MAX_FILE_BYTES = 2**22
 _logger = logging.getLogger(__name__)
 _ERRORS = (Exception, SystemExit)
 """What a candidate may raise without an effect on the caller."""
-
-_EXIT_S = 10.0
-"""Longest wait for a candidate at the end of the process."""
 
 _MAX_ERROR_CHARS = 300
 _MAX_SCORED_KEYS = 64
@@ -54,41 +52,11 @@ class VersionPair:
     records: Path
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShadowCall:
-    """An answered call, for the candidate.
-
-    Args:
-        pair: the two versions.
-        verb: verb of `World`.
-        world: the world that answered.
-        seconds: duration of the answer.
-        again: repeats the call on another world, with copies of the arguments, because the caller may change them.
-        history: history of the call.
-    """
-
-    pair: VersionPair
-    verb: str
-    world: World
-    seconds: float
-    again: Callable[[World], object]
-    history: History
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Candidate:
-    """A candidate, or the error that prevents it."""
-
-    bundle: Path
-    world: World | None
-    error: str
-
-
 @final
 class Shadow:
-    """A daemon thread that calls candidates, with a bounded queue of calls.
+    """One thread that calls candidates, with a bounded queue of calls.
 
-    The thread starts with the first call and ends with `close`. At the end of the process, waiting calls are dropped. A
+    The thread starts with the first call and ends with `close` or the process, which waits for the queued calls. A
     process that is forked afterwards does not shadow calls.
 
     Args:
@@ -97,152 +65,118 @@ class Shadow:
     """
 
     def __init__(self, open_bundle: Callable[[Path], World], size: int) -> None:
-        self._open_bundle = open_bundle
-        self._calls = Queue[ShadowCall | None](size)
+        self._open_bundle, self._size = open_bundle, size
+        self._pool = ThreadPoolExecutor(1, "worldline-shadow")
         self._lock = Lock()
-        self._thread: Thread | None = None
         self._closed = False
+        self._queued = self._dropped = 0
         self._wanted: Path | None = None
-        self._candidate: _Candidate | None = None
+        self._candidate: tuple[Path, World | None, str] | None = None  # bundle, and world or error
         self._scored = deque[bytes](maxlen=_MAX_SCORED_KEYS)
-        self._dropped = 0
 
-    def accepts(self, pair: VersionPair) -> bool:
-        """Whether the candidate is wanted and there is room in the queue and in the file of records."""
+    def offer(self, pair: VersionPair, world: World, call: Call, seconds: float) -> None:
+        """Queues a copy of a call for the candidate, if it is wanted and there is room.
+
+        Args:
+            pair: the two versions.
+            world: the world that answered.
+            call: the call; the caller may change its arrays afterwards.
+            seconds: duration of the answer.
+        """
         # A call may begin before its candidate changes.
-        if self._wanted != pair.bundle or _is_full(pair.records):
-            return False
-        if not self._calls.full():
-            return not self._closed
+        if self._closed or self._wanted != pair.bundle or _is_full(pair.records):
+            return
         with self._lock:
-            self._dropped += 1
-        return False
-
-    def put(self, call: ShadowCall) -> None:
-        """Queues a call for the candidate, or drops it. Call `accepts` first, which saves copies of the arguments."""
-        with self._lock:
-            if self._closed:
-                return
-            if self._thread is None:
-                self._thread = Thread(target=self._work, name="worldline-shadow", daemon=True)
-                self._thread.start()
-                atexit.register(self._end)
-            try:
-                self._calls.put_nowait(call)
-            except Full:  # another thread was faster
+            if self._queued > self._size:  # one of them is running
                 self._dropped += 1
+                return
+            self._queued += 1
+        with suppress(RuntimeError):  # another thread has closed it
+            self._pool.submit(self._handle, pair, world, copied(call), seconds)
 
     def opened(self, bundle: Path) -> World | None:
         """The candidate in this bundle, if it is open."""
         known = self._candidate
-        return known.world if known is not None and known.bundle == bundle else None
+        return known[1] if known is not None and known[0] == bundle else None
 
     def want(self, bundle: Path | None) -> None:
         """Sets the candidate, None for none. Any other candidate and its waiting calls are dropped."""
         with self._lock:
             self._wanted = bundle
-            if self._candidate is not None and self._candidate.bundle != bundle:
+            if self._candidate is not None and self._candidate[0] != bundle:
                 self._candidate = None
 
     def flush(self) -> None:
-        """Waits until all calls put so far are recorded."""
-        self._calls.join()
+        """Waits until all calls so far are recorded."""
+        if not self._closed:
+            self._pool.submit(int).result()
 
     def close(self) -> None:
         """Waits as `flush` does, and accepts no more calls."""
-        with self._lock:
-            self._closed = True
-        if self._thread is not None and self._thread.is_alive():
-            self._calls.put(None)
-            self._thread.join()
-            atexit.unregister(self._end)
+        self._closed = True
+        self._pool.shutdown()
 
-    def _end(self) -> None:
-        """Lets the running call end, because PyTorch aborts the process if Python ends during a computation."""
-        self.want(None)
-        with self._calls.all_tasks_done:
-            self._calls.all_tasks_done.wait_for(lambda: not self._calls.unfinished_tasks, _EXIT_S)
-
-    def _take_dropped(self) -> int:
-        with self._lock:
-            dropped, self._dropped = self._dropped, 0
-            return dropped
-
-    def _work(self) -> None:
-        """The loop of the thread. No call is referenced while it waits for the next one."""
-        while self._handle(self._calls.get()):
-            pass
-
-    def _handle(self, call: ShadowCall | None) -> bool:
-        """Handles the next item of the queue. Returns False to stop."""
+    def _handle(self, pair: VersionPair, world: World, call: Call, seconds: float) -> None:
+        """Calls the candidate and records the result, in the thread."""
         try:
-            if call is not None and call.pair.bundle == self._wanted and not _is_full(call.pair.records):
-                self._record(call)
-        except _ERRORS as error:  # no error may end the thread
+            if pair.bundle == self._wanted and not _is_full(pair.records):
+                _append(pair.records, self._compared(pair, world, call, seconds))
+        except _ERRORS as error:
             _logger.warning("a shadow call could not be recorded (%s)", type(error).__name__)
         finally:
-            self._calls.task_done()
-        return call is not None
+            with self._lock:
+                self._queued -= 1
 
-    def _record(self, call: ShadowCall) -> None:
-        """Calls the candidate and records the result."""
-        record = ShadowRecord(
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
-            verb=call.verb,
-            serving_s=call.seconds,
-            candidate_s=None,
-            dropped=self._take_dropped(),
-        )
-        candidate = self._open(call.pair)
-        if candidate.world is None:
-            record = replace(record, error=candidate.error)
-        else:
-            record = _with_answer(record, call, candidate.world)
-            record = record if record.error else self._with_outcomes(record, call, candidate.world)
-        _append(call.pair.records, record)
-
-    def _open(self, pair: VersionPair) -> _Candidate:
-        """The candidate; opened once, whether that succeeds or not."""
-        known = self._candidate
-        if known is not None and known.bundle == pair.bundle:
-            return known
-        try:
-            candidate = _Candidate(bundle=pair.bundle, world=self._open_bundle(pair.bundle), error="")
-        except _ERRORS as error:
-            kind = type(error).__name__  # the records hold the text, which may name paths
-            _logger.warning("version %d cannot be opened to run in shadow (%s)", pair.candidate, kind)
-            candidate = _Candidate(bundle=pair.bundle, world=None, error=_error_text(error))
+    def _compared(self, pair: VersionPair, world: World, call: Call, seconds: float) -> ShadowRecord:
+        """The record of a call: the duration or the error of the candidate, and the backtest of both versions."""
         with self._lock:
-            self._candidate = candidate if self._wanted == pair.bundle else None  # it may have been replaced meanwhile
-        return candidate
-
-    def _with_outcomes(self, record: ShadowRecord, call: ShadowCall, candidate: World) -> ShadowRecord:
-        """The record with the backtest of both versions, or the reason why there is none."""
+            dropped, self._dropped = self._dropped, 0
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        record = ShadowRecord(at=now, verb=call.verb, serving_s=seconds, candidate_s=None, dropped=dropped)
+        candidate, problem = self._open(pair)
+        if candidate is None:
+            return replace(record, error=problem)
+        started = perf_counter()
         try:
-            task = backtest_of(call.history, call.world.describe(), candidate.describe())
+            candidate.answer(call)
+        except _ERRORS as error:
+            return replace(record, error=_error_text(error))
+        answered = replace(record, candidate_s=perf_counter() - started)
+        try:
+            history = _history(call)
+            task = backtest_of(history, world.describe(), candidate.describe())
             # Several calls may share one history, such as a plan and a prediction. It counts once.
-            key = _key(call)
+            key = _key(pair, history)
             if key in self._scored:
-                return replace(record, unscored="this history was scored already")
+                return replace(answered, unscored="this history was scored already")
             self._scored.append(key)
-            serving_forecast = _forecast(call.world, task)
+            forecast = _forecast(world, task)
         except _ERRORS as error:
-            return replace(record, unscored=_error_text(error))
+            return replace(answered, unscored=_error_text(error))
         try:
-            outcomes = compare_forecasts(task, serving_forecast, _forecast(candidate, task))
+            outcomes = compare_forecasts(task, forecast, _forecast(candidate, task))
         except _ERRORS as error:
-            return replace(record, candidate_s=None, error=_error_text(error))
-        return replace(record, outcomes=outcomes, unscored="" if outcomes else "its last steps were not observed")
+            return replace(record, error=_error_text(error))
+        return replace(answered, outcomes=outcomes, unscored="" if outcomes else "its last steps were not observed")
+
+    def _open(self, pair: VersionPair) -> tuple[World | None, str]:
+        """The candidate, or the reason why it cannot be opened; tried once."""
+        if self._candidate is not None and self._candidate[0] == pair.bundle:
+            return self._candidate[1:]
+        world, problem = None, ""
+        try:
+            world = self._open_bundle(pair.bundle)
+        except _ERRORS as error:
+            kind, problem = type(error).__name__, _error_text(error)  # the records hold the text, which may name paths
+            _logger.warning("version %d cannot be opened to run in shadow (%s)", pair.candidate, kind)
+        with self._lock:  # it may have been replaced meanwhile
+            self._candidate = (pair.bundle, world, problem) if self._wanted == pair.bundle else None
+        return world, problem
 
 
-def _with_answer(record: ShadowRecord, call: ShadowCall, candidate: World) -> ShadowRecord:
-    """The record with the duration or the error of the candidate on the same call."""
-    started = perf_counter()
-    try:
-        call.again(candidate)
-    except _ERRORS as error:
-        return replace(record, error=_error_text(error))
-    return replace(record, candidate_s=perf_counter() - started)
+def _history(call: Call) -> History:
+    past = call.episode if isinstance(call, WhatIfCall | SurpriseCall) else call.history
+    return past.history() if isinstance(past, Episode) else past
 
 
 def _forecast(world: World, task: Backtest) -> Prediction:
@@ -257,13 +191,12 @@ def _is_full(path: Path) -> bool:
         return False
 
 
-def _key(call: ShadowCall) -> bytes:
+def _key(pair: VersionPair, history: History) -> bytes:
     """Equal for equal histories and pairs of versions."""
-    digest = hashlib.blake2b(str(call.pair.records).encode())
-    for group in (call.history.observations, call.history.actions, call.history.exogenous, call.history.observed):
+    digest = hashlib.blake2b(str(pair.records).encode())
+    for group in vars(history).values():
         for name, value in sorted(group.items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(value).tobytes())
+            digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
     return digest.digest()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import final
 
 from worldline.bundle import MANIFEST, read_bundle, read_manifest
-from worldline.catalog.aliases import Alias, Reference, Turn, WorldDirectory, check_name, check_new_world
+from worldline.catalog.aliases import Alias, Reference, Turn, WorldDirectory, check_name
 from worldline.catalog.comparison import ShadowComparison, ShadowVerdict, compare, read_records
 from worldline.catalog.named import NamedWorld
 from worldline.data.fsync import sync
@@ -101,7 +101,7 @@ def open_named(
 @final
 @dataclass(frozen=True)
 class Catalog:
-    """Worlds by name and version, in the folder `worlds` of a folder. Older worlds stay where they are, beside it.
+    """Worlds by name and version, in the folder `worlds` of a folder.
 
     Several processes can use it at once. Writing takes a lock, reading takes none.
 
@@ -153,20 +153,17 @@ class Catalog:
 
     def names(self) -> tuple[str, ...]:
         """The worlds that have a version, sorted."""
-        folders = [folder for folder in (self.folder / WORLDS, self.folder) if folder.is_dir()]
-        paths = (path for folder in folders for path in folder.iterdir())
-        return tuple(sorted({path.name for path in paths if WorldDirectory(folder=path).numbers()}))
+        worlds = self.folder / WORLDS
+        paths = worlds.iterdir() if worlds.is_dir() else ()
+        return tuple(sorted(path.name for path in paths if WorldDirectory(folder=path).numbers()))
 
     def check_name(self, name: str) -> WorldDirectory:
         """The folder for the next version of `name`, which may be a new world.
 
         Raises:
-            InputError: there is no such world, and none can have this name.
+            InputError: the name is not allowed.
         """
-        directory = self._directory(name)
-        if name not in (known := self.names()):
-            check_new_world(name, known)
-        return directory
+        return WorldDirectory(folder=Path(self.folder).absolute() / WORLDS / check_name("world", name))
 
     def versions(self, name: str) -> tuple[Version, ...]:
         """The versions of a world, in order.
@@ -315,17 +312,11 @@ class Catalog:
         Raises:
             UnknownNameError: there is no such world.
         """
-        directory = self._directory(name)
         # Some systems ignore upper and lower case in paths, so the name must be in the list, too.
-        if not directory.numbers() or name not in {path.name for path in directory.folder.parent.iterdir()}:
+        if name not in self.names():
+            check_name("world", name)
             raise UnknownNameError("world", name, self.names())
-        return directory
-
-    def _directory(self, name: str) -> WorldDirectory:
-        """The folder of a world; without a version, the one for a new world."""
-        folder = Path(self.folder).absolute()
-        new, old = (WorldDirectory(folder=place / check_name("world", name)) for place in (folder / WORLDS, folder))
-        return old if old.numbers() and not new.numbers() else new
+        return self.check_name(name)
 
     def _version(self, directory: WorldDirectory, number: int, known: Mapping[str, Alias]) -> Version:
         manifest = read_manifest(directory.path(number))

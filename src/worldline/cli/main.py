@@ -56,7 +56,7 @@ def _system_error(error: OSError) -> str:
 COMMANDS: Final = {
     "Start": ("demo", "version"),
     "Data": ("record", "import", "schema", "check", "show", "export"),
-    "Learn": ("learn", "goals"),
+    "Learn": ("learn",),
     "Evaluate": ("audit",),
     "Run": ("serve", "mcp", "publish", "worlds", "alias", "shadow", "promote", "rollback", "token"),
     "Extend": ("conform",),

@@ -35,7 +35,6 @@ def record(
     max_steps: Count = 60,
     policy: str | None = None,
     seed: int = 0,
-    num_processes: Count = 1,
     env_kwargs: Annotated[dict[str, Any] | None, typer.Option(parser=_json_object, metavar="JSON")] = None,
 ) -> None:
     """Record episodes of an environment in a store.
@@ -48,15 +47,13 @@ def record(
         policy: how actions are chosen: random, explorer (the policy of a lab), or module:name of a policy or a
             function of observation and generator. Default: explorer if the lab has one, else random.
         seed: random seed of resets and policy.
-        num_processes: processes that record; the data do not depend on it. Several are faster if a step takes 1 ms or
-            more.
         env_kwargs: arguments of the environment as JSON, such as '{"g": 9.8}'.
     """
     from worldline.workflows.record import record as run
 
     if policy is not None and ":" in policy:
         sys.path.append(str(Path.cwd()))  # policies are imported from the working directory, after installed packages
-    sizes: dict[str, Any] = {"num_episodes": num_episodes, "max_steps": max_steps, "num_processes": num_processes}
+    sizes: dict[str, Any] = {"num_episodes": num_episodes, "max_steps": max_steps}
     with progress_bars() as progress:
         store = run(environment, out, policy=policy, seed=seed, env_kwargs=env_kwargs, progress=progress, **sizes)
     if note := store.card.notes.get("left_out"):

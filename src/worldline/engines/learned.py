@@ -331,7 +331,7 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         head = self.head(Distance)
         if head is None:
             obstacles = goal_obstacles(self.schema)
-            add = "Add goal heads with `worldline goals WORLD` or worldline.fit_goals, or set"
+            add = "Learn it with goals=True or `--goals`, or set"
             raise UnsupportedError(
                 f"{self.name} has no distance head, which goals in steps and on signals that are not predicted need. "
                 + (f"It cannot have one: {', '.join(obstacles)}. Set" if obstacles else add)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from worldline.config import from_json, to_json
 from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.device import CPU
@@ -63,6 +64,17 @@ class Sizing:
         sized = resized(recipe, self.size)
         training = replace(sized.training, num_updates=self.num_updates, num_checks=self.num_checks)
         return replace(sized, training=training, heads=shortened(sized.heads, self.heads))
+
+
+def stored_sizing(folder: Path, measure: Callable[[], Sizing]) -> Sizing:
+    """The sizes that fit the budget; those of a choice or an interrupted run are stored in its folder."""
+    plan = folder / BUDGET
+    if plan.exists():
+        return from_json(Sizing, plan.read_text(), where=plan)
+    sizing = measure()
+    folder.mkdir(parents=True, exist_ok=True)
+    plan.write_text(to_json(sizing))
+    return sizing
 
 
 def size_for(

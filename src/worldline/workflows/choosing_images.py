@@ -8,12 +8,12 @@ clearly better. docs/howto/how-learning-chooses.md explains the rule, and benchm
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,24 +21,31 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from worldline.audit.training_measurements import Choice, Trial
-from worldline.config import from_json, to_json
+from worldline.config import to_json
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, Windows
 from worldline.engines.learned import LearnedEngine
-from worldline.errors import CollapseError, ConfigError, DataError, UnsupportedError
 from worldline.models.base import WorldModel
 from worldline.models.layers.linear_forecast import least_squares
-from worldline.progress import OnProgress, tell
+from worldline.progress import OnProgress
 from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind
 from worldline.stats import Floats, draw_clusters
 from worldline.training.batches import goal_latents, to_inputs, to_window, trace, window_signals
 from worldline.training.heads.distance import Distance
 from worldline.workflows import choosing
-from worldline.workflows.budget import BUDGET, Sizing, shortened, size_for, training_share
-from worldline.workflows.choosing import ComparisonData, Errors, has, make_recipe, named_recipe
+from worldline.workflows.budget import BUDGET, shortened, size_for, training_share
+from worldline.workflows.candidate_errors import (
+    ComparisonData,
+    Errors,
+    comparison_data,
+    measure,
+    pooled,
+    predicted_means,
+)
+from worldline.workflows.choosing import Tried, has, make_recipe, named_recipe
 from worldline.workflows.learn_options import Options, seconds
-from worldline.workflows.training import LearnedModel, evenly_chosen, learn_engine
+from worldline.workflows.training import evenly_chosen, learn_engine
 from worldline.world.local import LocalWorld
 
 GOALS_GAIN: Final = 0.1
@@ -51,24 +58,6 @@ PATCHES: Final = 4
 """Patches of an image along each axis, whose mean colours are predicted if the logs have no vectors."""
 RIDGE: Final = 0.03
 """Penalty of their least-squares readout, relative to the mean square of the features."""
-MIN_LEFT: Final = 0.3
-"""Smallest share of a time budget that is left for the chosen recipe."""
-
-
-class Tried(NamedTuple):
-    """A candidate after its trial.
-
-    Args:
-        errors: of its forecasts, and with goals of the order of its distances.
-        recipe: of the whole training.
-        sizing: within the budget; None without one.
-        learned: the trained model, which can be trained further.
-    """
-
-    errors: Errors
-    recipe: Recipe
-    sizing: Sizing | None
-    learned: LearnedModel
 
 
 def choose_recipe(
@@ -89,35 +78,25 @@ def choose_recipe(
     Raises:
         ConfigError: a setting is invalid.
     """
-    candidates, saved, begun_s = candidate_options(store, options), folder / "choice.json", time.monotonic()
-    if options.resume and saved.exists():
-        choice = from_json(Choice, saved.read_text(), where=saved)
+    candidates, begun_s = candidate_options(store, options), time.monotonic()
+    if (choice := choosing.stored_choice(folder, options)) is not None:
         return choice, None, candidates[choice.chosen]
     folder.mkdir(parents=True, exist_ok=True)
-    tried, failed = dict[str, Tried](), dict[str, str]()
     data = _comparison_data(store, make_recipe(store, next(iter(candidates.values()))), "validation")
-    for number, (name, own) in enumerate(candidates.items()):
-        tell(progress, "compare models", number, len(candidates))
-        place = folder / f"trial-{number}"
-        try:
-            tried[name] = _try(store, own, data, folder=place, device=device)
-        except (CollapseError, ConfigError, DataError, UnsupportedError) as error:
-            failed[name] = str(error)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-    tell(progress, "compare models", len(candidates), len(candidates))
+    attempts = {name: partial(_try, store, own, data, device) for name, own in candidates.items()}
+    tried, failed = choosing.try_all(attempts, folder, progress)
     choice = _choice(store, tried, failed, data, options)
-    saved.write_text(to_json(choice))
+    (folder / choosing.CHOICE).write_text(to_json(choice))
     chosen = tried.get(choice.chosen)
     if options.budget is not None and chosen is not None and chosen.sizing is not None:
         budget_s, planned = seconds(options.budget), chosen.recipe.training.num_updates
-        left = max(MIN_LEFT, 1 - (time.monotonic() - begun_s) / budget_s)
-        update_s = chosen.learned.trained.elapsed_s / math.ceil(choosing.TRIAL_SHARE * planned)
+        left = max(choosing.MIN_LEFT, 1 - (time.monotonic() - begun_s) / budget_s)
+        update_s = chosen.learn_s / math.ceil(choosing.TRIAL_SHARE * planned)
         updates = training_share(chosen.recipe.heads) * left * budget_s / len(options.seeds) / update_s
         updates, heads = max(1, min(int(updates), 2 * planned)), min(1.0, left / (1 - choosing.BUDGET_SHARE))
         sizing = replace(chosen.sizing, num_updates=updates, heads=heads * chosen.sizing.heads)
         (folder / BUDGET).write_text(to_json(sizing))
-    return choice, None if chosen is None else chosen.learned.engine.model, candidates[choice.chosen]
+    return choice, None if chosen is None else chosen.model, candidates[choice.chosen]
 
 
 def candidate_options(store: Store, options: Options) -> dict[str, Options]:
@@ -136,7 +115,7 @@ def _wants_goals(options: Options) -> bool:
     return isinstance(heads, Mapping) and heads.get("goals") is True
 
 
-def _try(store: Store, options: Options, data: ComparisonData, *, folder: Path, device: torch.device) -> Tried:
+def _try(store: Store, options: Options, data: ComparisonData, device: torch.device, folder: Path) -> Tried:
     """A short training, without heads for reward, images and, unless wanted, goals."""
     recipe, sizing, goals = make_recipe(store, options).with_seed(options.seeds.start), None, _wants_goals(options)
     if options.budget is not None:
@@ -152,7 +131,7 @@ def _try(store: Store, options: Options, data: ComparisonData, *, folder: Path, 
     engine = learned.engine
     if data.spreads:
         world = LocalWorld(engine, None, recipe.planner)
-        errors = choosing.measure(world, choosing.predicted_means(world, data.windows), data)
+        errors = measure(world, predicted_means(world, data.windows), data)
     else:
         errors = picture_errors(engine, _comparison_data(store, recipe, "train"), data)
     if goals:
@@ -160,7 +139,7 @@ def _try(store: Store, options: Options, data: ComparisonData, *, folder: Path, 
         draws = draw_clusters(len(order), 0) @ order / len(order)
         value = np.append(errors.value, order.mean())
         errors = replace(errors, value=value, draws=np.column_stack([errors.draws, draws]))
-    return Tried(errors, recipe, sizing, learned)
+    return Tried(errors, learned.trained.elapsed_s, engine.model, recipe, sizing)
 
 
 def _comparison_data(store: Store, recipe: Recipe, part: str) -> ComparisonData:
@@ -168,7 +147,7 @@ def _comparison_data(store: Store, recipe: Recipe, part: str) -> ComparisonData:
     split = recipe.split(store)
     chosen = tuple(evenly_chosen(getattr(split, part), MAX_EPISODES))
     split = replace(split, train=(), calibration=(), validation=chosen)
-    return choosing.comparison_data(store, recipe.with_split(split))
+    return comparison_data(store, recipe.with_split(split))
 
 
 def _choice(
@@ -176,10 +155,7 @@ def _choice(
 ) -> Choice:
     """The comparison with the first candidate that could be tried."""
     goals, reference = _wants_goals(options), next(iter(tried), str(named_recipe(store, options)))
-    trials = tuple(
-        choosing.trial_of(name, one.errors, tried[reference].errors, one.learned.trained.elapsed_s)
-        for name, one in tried.items()
-    )
+    trials = choosing.trials_of(tried, reference)
     loses_goals = reference in tried and tried[reference].recipe.heads.goals and not goals
     chosen, reason = best_recipe(trials, reference, loses_goals=loses_goals)
     return Choice(
@@ -253,7 +229,7 @@ def picture_errors(engine: LearnedEngine, train: ComparisonData, data: Compariso
     weights = least_squares(torch.from_numpy(rows - centre), torch.from_numpy(targets - mean), RIDGE).numpy()
     squared = np.square((features - centre) @ weights + mean - truth).mean(-1) / np.square(targets - mean).mean()
     at = np.array(data.steps) - 1
-    return choosing.pooled(data, [(squared[:, at], shown[:, at].astype(float))])
+    return pooled(data, [(squared[:, at], shown[:, at].astype(float))])
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from worldline.audit.planning_measurements import GoalOutcome, Planning
+from worldline.audit.signal_table import Section
 from worldline.control.goal_reaching import GoalReaching
 from worldline.device import describe_device
 from worldline.errors import InputError
@@ -21,7 +22,7 @@ from worldline.report.learn_page import Report, render
 from worldline.workflows import goals
 from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import MakeRecipe, Options
-from worldline.workflows.learn_result import facts, peak_memory_gb
+from worldline.workflows.learn_result import LearnResult, facts, peak_memory_gb
 from worldline.workflows.record import record
 
 MAX_STEPS: Final = 60
@@ -120,23 +121,10 @@ def demo(
     # Plan to goals of held-out episodes, with the learned world and its baselines.
     pairs = goals.held_out_pairs(store, learned.split.held_out, num_pairs)
     rows = goals.reach(learned, pairs, walls, seed=seed, progress=progress)
-    plan_durations = goals.plan_times(learned, pairs)
+    plan_ms, plan_batched_ms = goals.plan_times(learned, pairs)
 
-    # The page of the learned world, with the plans.
-    subtitle = (
-        f"A world model learned end to end from images and moves, from {len(store):,} logged episodes. "
-        "Logged positions were used only to fit a readout of the frozen model."
-    )
-    page = render(
-        Report(
-            title="Two Rooms, learned from pixels",
-            subtitle=subtitle,
-            facts=facts(json.loads((run.bundle / "run.json").read_text(encoding="utf-8"))),
-            sections=(_planning(rows, plan_durations), *run.sections, goals.films(rows[goals.PLANNER], pairs)),
-            commands=("worldline learn YOUR-LOGS --out world",),
-        )
-    )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    sections = (_planning(rows, plan_ms, plan_batched_ms), *run.sections, goals.films(rows[goals.PLANNER], pairs))
+    _write_page(folder, run, sections)
     result = DemoResult(
         **_rates(rows),
         pairs=len(pairs),
@@ -144,13 +132,28 @@ def demo(
         refine_s=round(learned.refine_s, 2),
         heads_s=round(learned.heads_s, 2),
         total_s=round(time.monotonic() - started, 2),
-        plan_ms=round(plan_durations.alone_ms, 2),
-        plan_batched_ms=round(plan_durations.batched_ms, 2),
+        plan_ms=round(plan_ms, 2),
+        plan_batched_ms=round(plan_batched_ms, 2),
         peak_memory_gb=peak_memory_gb(),
         device=describe_device(learned.engine.device),
     )
     _write(folder / MARKER, {**settings, "result": asdict(result)})
     return result
+
+
+def _write_page(folder: Path, run: LearnResult, sections: tuple[Section, ...]) -> None:
+    """The page of the learned world, with the plans."""
+    page = render(
+        Report(
+            title="Two Rooms, learned from pixels",
+            subtitle=f"A world model learned end to end from the images and moves of {len(run.store):,} logged "
+            "episodes. Logged positions were used only to fit a readout of the frozen model.",
+            facts=facts(json.loads((run.bundle / "run.json").read_text(encoding="utf-8"))),
+            sections=sections,
+            commands=("worldline learn YOUR-LOGS --out world",),
+        )
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, Any]:
@@ -169,7 +172,7 @@ def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, Any]:
     }
 
 
-def _planning(rows: Mapping[str, GoalReaching], durations: goals.PlanTimes) -> Planning:
+def _planning(rows: Mapping[str, GoalReaching], plan_ms: float, plan_batched_ms: float) -> Planning:
     outcomes = []
     for name, role in goals.ROLES.items():
         detours = goals.on_detours(rows, name)
@@ -179,24 +182,19 @@ def _planning(rows: Mapping[str, GoalReaching], durations: goals.PlanTimes) -> P
         task=f"move the dot within {goals.NEAR_PX:g} px of a goal {goals.OFFSET} logged steps ahead, in at most "
         f"{2 * goals.OFFSET} steps; no goal is reached at the start",
         outcomes=tuple(outcomes),
-        plan_ms=durations.alone_ms,
-        plan_batched_ms=durations.batched_ms,
+        plan_ms=plan_ms,
+        plan_batched_ms=plan_batched_ms,
     )
 
 
 def _clear(folder: Path) -> None:
     """Makes an empty folder; deletes nothing except an earlier demo."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file. Choose another folder for the demo.")
     present = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if present and (MARKER not in present or present - _OWN):
-        foreign = sorted(present - _OWN) or sorted(present)
-        raise InputError(
-            f"{folder} holds {foreign[0]!r}, which is not part of an earlier demo. Choose another folder, or move it."
-        )
-    for name in present:
-        path = folder / name
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        foreign = min(present - _OWN or present)
+        raise InputError(f"{folder} holds {foreign!r}, which is not part of an earlier demo. Choose another folder.")
+    if present:
+        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
 

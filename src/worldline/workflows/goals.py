@@ -168,23 +168,10 @@ def films(reaching: GoalReaching, pairs: Sequence[StartGoalPair]) -> Films:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanTimes:
-    """Durations of a plan, milliseconds.
-
-    Args:
-        alone_ms: of a single plan, median.
-        batched_ms: per plan if all pairs are planned together.
-    """
-
-    alone_ms: float
-    batched_ms: float
-
-
-def plan_times(learned: Learned, pairs: Sequence[StartGoalPair]) -> PlanTimes:
-    """Measures the durations of plans for these pairs."""
+def plan_times(learned: Learned, pairs: Sequence[StartGoalPair]) -> tuple[float, float]:
+    """Milliseconds of a single plan, the median, and per plan if all pairs are planned together."""
     alone_s = [_plan_s(learned, [pair]) for pair in pairs[:NUM_TIMED]]
-    return PlanTimes(alone_ms=1e3 * statistics.median(alone_s), batched_ms=1e3 * _plan_s(learned, pairs) / len(pairs))
+    return 1e3 * statistics.median(alone_s), 1e3 * _plan_s(learned, pairs) / len(pairs)
 
 
 def _plan_s(learned: Learned, pairs: Sequence[StartGoalPair]) -> float:

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Final
+from typing import Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -109,10 +108,9 @@ def fingerprints(store: Store, schema: Schema) -> list[str]:
 
 def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
     """The part of each episode that was used in training; empty if none was. Raises DataError if unknown."""
-    run = _run(opened_from)
-    split = _split(run)
+    split, digests = _training_episodes(opened_from)
     if card.notes.get("data") != store.content_hash():
-        known = _known(run)
+        known = {digests[number]: part for number, part in split.items() if number < len(digests)}
         return {n: known.get(digest, "") for n, digest in enumerate(fingerprints(store, card.schema))} if known else {}
     if not split:
         raise DataError(
@@ -124,43 +122,25 @@ def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
     return split
 
 
-def _known(run: _TrainingRun) -> dict[str, str]:
-    """The part of each episode of the training by its fingerprint."""
-    split, digests = _split(run), run.data.fingerprints
-    return {digests[number]: part for number, part in split.items() if number < len(digests)}
+def _training_episodes(opened_from: str) -> tuple[dict[int, str], list[str]]:
+    """The part of each episode of the training, and their fingerprints; empty if the bundle does not have them.
 
-
-def _split(run: _TrainingRun) -> dict[int, str]:
-    """The part of each episode; empty if the run manifest has no split."""
-    parts = {name: numbers for name, numbers in run.split.items() if isinstance(numbers, list)}
-    return {number: name for name, numbers in parts.items() for number in numbers}
-
-
-class _TrainingData(msgspec.Struct):
-    fingerprints: list[str] = []
-
-
-class _TrainingRun(msgspec.Struct):
-    """The parts of a run manifest that name the episodes of the training."""
-
-    split: dict[str, str | list[Annotated[int, msgspec.Meta(ge=0)]]] = {}
-    data: _TrainingData = msgspec.field(default_factory=_TrainingData)
-
-
-def _run(opened_from: str) -> _TrainingRun:
-    """The run manifest in the folder of a bundle; empty if there is none. Raises BundleError if invalid."""
+    Raises:
+        BundleError: the run manifest cannot be read.
+    """
     if not opened_from or not Path(opened_from).is_dir():  # an empty path means the working directory
-        return _TrainingRun()
+        return {}, []
     bundle = read_bundle(Path(opened_from))
     if "run.json" not in bundle.files:
-        return _TrainingRun()
+        return {}, []
     try:
-        # Not `msgspec.json`: the curves may have NaN, which JSON lacks.
-        return msgspec.convert(json.loads(bundle.text("run.json")), _TrainingRun)
-    except (ValueError, msgspec.ValidationError) as error:
+        run = json.loads(bundle.text("run.json"))
+        parts = {part: numbers for part, numbers in run.get("split", {}).items() if part != "rule"}
+        split = {int(number): part for part, numbers in parts.items() for number in numbers}
+        return split, list(run.get("data", {}).get("fingerprints", ()))
+    except (ValueError, TypeError, AttributeError) as error:
         raise BundleError(
-            f"{bundle.folder / 'run.json'}: the split or the fingerprints are invalid ({error}), so the training data "
-            "are unknown. Fetch the bundle again, or learn the world again."
+            f"{bundle.folder / 'run.json'}: its episodes cannot be read ({error}). Learn the world again."
         ) from error
 
 

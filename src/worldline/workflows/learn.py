@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeGuard, Unpack
 from worldline.audit.signal_table import Section
 from worldline.audit.training_measurements import Choice
 from worldline.bundle import MANIFEST
-from worldline.config import from_json, merged, to_json
+from worldline.config import to_json
 from worldline.data.base import Logs, ReadOptions, noted_lag, schema_beside
 from worldline.data.checks import Finding, Severity, check_actions, raise_errors
 from worldline.data.correcting import correct_schema
@@ -33,7 +33,7 @@ from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits
 from worldline.data.splits import MIN_EPISODES
 from worldline.data.store import Store, is_store, open_store
-from worldline.data.store_notes import edit_logs_command, logged_actions, realign_command, uncertain_roles, wider_bounds
+from worldline.data.store_notes import edit_logs_command, logged_actions, uncertain_roles, wider_bounds
 from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
 from worldline.models.base import WorldModel
@@ -44,19 +44,9 @@ from worldline.report.learn_page import Report, render
 from worldline.schema import Kind, Schema
 from worldline.training.checkpoint import STATE
 from worldline.training.distributed import barrier, rank, world_size
-from worldline.workflows.budget import BUDGET, Sizing, size_for, within
+from worldline.workflows.budget import size_for, stored_sizing
 from worldline.workflows.check import LateActions, review_log
-from worldline.workflows.choosing import (
-    CONTINUED_SHARE,
-    LINEAR,
-    beats,
-    chooses,
-    compare_models,
-    for_candidate,
-    has,
-    make_recipe,
-    time_for,
-)
+from worldline.workflows.choosing import LINEAR, beats, choose_model, chooses, for_candidate, has, make_recipe
 from worldline.workflows.choosing_images import choose_recipe
 from worldline.workflows.decoded_windows import decoded_rmse
 from worldline.workflows.evaluation import Evaluation, evaluate
@@ -72,10 +62,6 @@ MAX_FINDINGS = 3
 """Warnings about the logs that are shown before the training, the worst first."""
 CUT_STEPS = 100
 """Steps of each episode that a long recording in memory is cut into."""
-MIN_LEFT = 0.3
-"""Smallest share of a time budget that is left for the chosen model."""
-TRAINED_SHARE = 0.9
-"""Share of this time for its training; the rest is for calibration and report."""
 
 
 def learn(
@@ -150,13 +136,17 @@ def learn_logs(
 
     # Without a named recipe, several models are compared; without images, a linear world comes first.
     choice, trial, linear, failures = None, None, None, list[CollapseError]()
+    shared: dict[str, Any] = {
+        "folder": run.unfinished,
+        "device": choose_device(options.device),
+        "progress": progress,
+    }
     if chooses(store, options) and has(store, Kind.IMAGE):
-        device = choose_device(options.device)
-        choice, trial, options = choose_recipe(store, options, folder=run.unfinished, device=device, progress=progress)
+        choice, trial, options = choose_recipe(store, options, **shared)
     elif chooses(store, options):
-        begun, linear_options = time.monotonic(), for_candidate(options, LINEAR)
+        begun_s, linear_options = time.monotonic(), for_candidate(options, LINEAR)
         linear = _learn_linear(run, linear_options)
-        choice, trial, options = _choose(run, options, linear, begun)
+        choice, trial, options = choose_model(store, options, linear, begun_s=begun_s, **shared)
     if choice is None or choice.chosen != LINEAR:
         worlds, failures = _train(run, options, trial)  # trains, fits heads and calibrates, per seed
         if linear is None and not worlds:
@@ -284,10 +274,12 @@ def _open_store(
     unclear: tuple[str, ...]
     report, other_schema = None, tuple[str, ...]()
     if is_stored(logs):
-        if options.edits:
-            raise InputError(f"edits are given, but {logs} is a store. Correct it with worldline.data.correct_schema.")
         store = open_store(logs)
-        _check_lag(store, options.action_lag)
+        if options.edits or options.action_lag not in (None, noted_lag(store.card.notes)):
+            raise InputError(
+                f"edits or another action_lag are given, but {logs} is a store. Correct it with "
+                f"worldline.data.correct_schema, or move its actions: worldline import {logs} NEW-STORE --action-lag N."
+            )
     else:
         report = _import(logs, out, options, progress)
         store = open_store(report.destination)
@@ -351,22 +343,6 @@ def _import(logs: Path | str | object, out: Path, options: Options, progress: On
     return report
 
 
-def _check_lag(store: Store, action_lag: int | None) -> None:
-    """Refuses to move the actions of a store.
-
-    Raises:
-        InputError: the store was imported with another lag.
-    """
-    lag = noted_lag(store.card.notes)
-    if action_lag is None or action_lag == lag:
-        return
-    command = shlex.join(["worldline", *realign_command(store.path, action_lag - lag)])
-    raise InputError(
-        f"action_lag is {action_lag}, but {store.path} is a store, imported with {lag}. Leave the option out, or move "
-        f"its actions into a new store: {command}"
-    )
-
-
 def is_stored(logs: object) -> TypeGuard[Path | str]:
     """Whether the logs are a store."""
     return isinstance(logs, Path | str) and is_store(logs)
@@ -410,62 +386,6 @@ def _learn_linear(run: _OpenedLogs, options: Options) -> Learned:
     return linear
 
 
-def _choose(
-    run: _OpenedLogs, options: Options, linear: Learned, begun: float
-) -> tuple[Choice, WorldModel | None, Options]:
-    """The comparison, the training to continue, and the options for it, with lengths that fit the rest of the time.
-
-    Args:
-        run: the logs.
-        options: of the call.
-        linear: the linear world.
-        begun: time at which the budget began.
-    """
-    budget_s, saved = time_for(options), run.unfinished / "choice.json"
-
-    @cache  # the choice of lags takes seconds
-    def make(name: str) -> Recipe:
-        return make_recipe(run.store, for_candidate(options, name)).with_seed(options.seeds.start)
-
-    if options.resume and saved.exists():
-        choice, trial = from_json(Choice, saved.read_text(), where=saved), None
-    else:
-        choice, trial = compare_models(
-            run.store,
-            make,
-            linear,
-            folder=run.unfinished,
-            budget_s=budget_s,
-            device=choose_device(options.device),
-            progress=run.progress,
-        )
-        saved.write_text(to_json(choice))
-    chosen = for_candidate(options, choice.chosen)
-    if choice.chosen == LINEAR or budget_s is None:
-        return choice, trial, chosen
-
-    # Trials have learned single steps, so the training goes on with paths, unless the user set their share.
-    recipe = make(choice.chosen)
-    share = max(CONTINUED_SHARE, recipe.training.open_loop_share)
-    recipe = recipe.with_settings(merged({"training": {"open_loop_share": share}}, chosen.set))
-    left_s = max(budget_s - (time.monotonic() - begun), MIN_LEFT * budget_s) / len(options.seeds)
-    sizing = _stored_sizing(run.unfinished, lambda: within(run.store, recipe, train_s=TRAINED_SHARE * left_s))
-    sized = sizing.apply(recipe).training
-    lengths = {"training": {name: getattr(sized, name) for name in ("num_updates", "num_checks", "open_loop_share")}}
-    return choice, trial, replace(chosen, set=merged(chosen.set, lengths), budget=None)
-
-
-def _stored_sizing(unfinished: Path, measure: Callable[[], Sizing]) -> Sizing:
-    """The sizes that fit the budget; those of a choice or an interrupted run are stored."""
-    plan = unfinished / BUDGET
-    if plan.exists():
-        return from_json(Sizing, plan.read_text(), where=plan)
-    sizing = measure()
-    unfinished.mkdir(parents=True, exist_ok=True)
-    plan.write_text(to_json(sizing))
-    return sizing
-
-
 def _train(run: _OpenedLogs, options: Options, begun: WorldModel | None) -> tuple[list[Learned], list[CollapseError]]:
     """The world of each seed, and the errors of the others; a failed seed does not end the run.
 
@@ -485,7 +405,7 @@ def _train(run: _OpenedLogs, options: Options, begun: WorldModel | None) -> tupl
                 run.store,
                 recipe,
                 folder=folder,
-                resume=_resumes(options, run.unfinished, folder),
+                resume=options.resume and (folder / STATE).exists(),
                 progress=run.progress,
                 trackers=trackers,
                 name=run.out.name,
@@ -517,7 +437,7 @@ def run_worker(logs: Path | str | object, out: Path, options: Options) -> None:
     for recipe in recipes(store, unfinished, options, None):
         folder = _seed_folder(unfinished, recipe, options)
         with suppress(CollapseError):  # reported by the first process
-            resume = _resumes(options, unfinished, folder)
+            resume = options.resume and (folder / STATE).exists()
             train_model(store, recipe, folder=folder, resume=resume, device=choose_device(options.device))
 
 
@@ -529,7 +449,7 @@ def recipes(store: Store, unfinished: Path, options: Options, progress: OnProgre
             raise ConfigError("a budget needs a single process. Leave it out, or learn without torchrun.")
         tell(progress, "fit to the budget", 0)
         budget_s, device = seconds(options.budget) / len(options.seeds), choose_device(options.device)
-        sizing = _stored_sizing(unfinished, lambda: size_for(store, recipe, budget_s, device=device))
+        sizing = stored_sizing(unfinished, lambda: size_for(store, recipe, budget_s, device=device))
         recipe = sizing.apply(recipe)
         tell(progress, "fit to the budget", 1)
     for seed in options.seeds:
@@ -538,16 +458,6 @@ def recipes(store: Store, unfinished: Path, options: Options, progress: OnProgre
 
 def _seed_folder(unfinished: Path, recipe: Recipe, options: Options) -> Path:
     return unfinished if len(options.seeds) == 1 else unfinished / f"seed{recipe.training.seed}"
-
-
-def _resumes(options: Options, unfinished: Path, folder: Path) -> bool:
-    """Whether this seed resumes; a seed without a checkpoint starts from scratch.
-
-    True if the interrupted run had another number of seeds, so that the missing checkpoint is an error.
-    """
-    begun, several = (folder / STATE).exists(), any(unfinished.glob(f"seed*/{STATE}"))
-    other = several if len(options.seeds) == 1 else not several and (unfinished / STATE).exists()
-    return options.resume and (begun or other)
 
 
 # Save and write the page

@@ -70,7 +70,7 @@ class Options:
         horizon: number of steps for which bands are calibrated and errors are reported; the same as the setting
             `horizon`. By default that of the recipe, shortened if episodes are shorter.
         goals: whether to fit goal heads, for plans to pictures and in steps; the same as the setting `heads.goals`. By
-            default with images only, and without a memory. `worldline goals` adds them later.
+            default with images only, and without a memory.
         set: settings of the recipe by path, such as training.num_updates=3000; see `Recipe.with_settings`. In Python a
             mapping.
         config: TOML file with such settings, and with options in its table [learn], such as the run.toml of a world,

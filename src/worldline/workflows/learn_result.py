@@ -139,12 +139,6 @@ def facts(run: Mapping[str, Any]) -> dict[str, str]:
         "Wall time": ", ".join(f"{name} {value:.0f} s" for name, value in times.items()),
         "Versions": ", ".join(f"{name} {value}" for name, value in run["versions"].items()),
     }
-    losses = run["refinement"]["losses"]
-    if losses:
-        rows["Dynamics refined"] = (
-            f"{run['refinement']['updates']:,} updates on stored latents, "
-            f"mean loss {losses[0]:.3g} in the first tenth and {losses[-1]:.3g} in the last"
-        )
     if run["findings"]:
         rows["Noticed in the logs"] = " ".join(run["findings"][:10])
     if run["unclear"]:

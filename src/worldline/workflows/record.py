@@ -1,12 +1,10 @@
-"""Records episodes of an environment into a store."""
+"""Records episodes of an environment into a store, with a policy that is found by name, class or function."""
 
 from __future__ import annotations
 
+import copy
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing.util import Finalize
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,15 @@ import numpy as np
 from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import InputError, UnknownNameError
-from worldline.labs.base import Policy
-from worldline.labs.spaces import AnyEnv, SpaceLayout
+from worldline.labs.base import Lab, Policy
+from worldline.labs.spaces import AnyEnv, AnySpace, SpaceLayout
 from worldline.progress import OnProgress, tell
-from worldline.registry import load, names
+from worldline.registry import imported, load, names
 from worldline.schema import Role, Schema
-from worldline.workflows.policies import Act, policy_maker
 from worldline.workflows.recorder import EpisodeRecord, recorded_schema
 
-AHEAD = 4
-"""Episodes per process that are recorded before the first of them is stored; bounds memory."""
+Act = Callable[[Any, np.random.Generator], Any]
+"""A policy without memory: maps an observation and a generator to an action."""
 
 
 def record(
@@ -36,14 +33,13 @@ def record(
     num_episodes: int,
     max_steps: int,
     seed: int,
-    num_processes: int = 1,
     schema: Schema | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     progress: OnProgress | None = None,
 ) -> Store:
     """Records episodes of an environment into a new store, in the order of their numbers, with their reset seeds.
 
-    An episode depends only on `seed` and its number: not on other episodes or `num_processes`.
+    An episode depends only on `seed` and its number, not on other episodes.
 
     Args:
         environment: name of a lab, Gymnasium id, function that makes an environment, or an environment (not closed).
@@ -53,114 +49,59 @@ def record(
         num_episodes: at least 1.
         max_steps: an episode is truncated after this number of steps, at least 1.
         seed: of all resets and policies.
-        num_processes: processes that record, each with one environment and one policy. Several pay off for
-            steps above one millisecond.
         schema: default is the environment's with its reward (the schema of a lab has none); other signals are not
             stored.
         env_kwargs: settings of an environment that is given by name.
         progress: called after each stored episode.
 
     Raises:
-        InputError: a number is not positive, `out` exists, there is no such policy, or `num_processes` or
-            `env_kwargs` do not fit the environment.
+        InputError: a number is not positive, `out` exists, there is no such policy, or `env_kwargs`
+            do not fit the environment.
         UnknownNameError: there is no lab or Gymnasium environment of this name.
         UnsupportedError: a space of the environment cannot be converted to signals.
         DataError: an observation does not fit the schema.
     """
-    for name, number in {"num_episodes": num_episodes, "max_steps": max_steps, "num_processes": num_processes}.items():
+    for name, number in {"num_episodes": num_episodes, "max_steps": max_steps}.items():
         if number < 1:
             raise InputError(f"{name} is {number}, expected at least 1.")
-    make_one = _factory(environment, env_kwargs or {}, copies=num_processes > 1)
-    first = make_one()
+    env = _made(environment, env_kwargs or {})
     try:
-        schema = schema or recorded_schema(first)
-        runner = _EpisodeRunner(first, policy, schema, max_steps, seed)
-        chosen = policy if isinstance(policy, str) else "the default" if policy is None else "given in Python"
+        schema = schema or recorded_schema(env)
+        next_policy, rows = policy_maker(policy, env), EpisodeRecord(env, schema)
         notes = {
-            "environment": environment if isinstance(environment, str) else type(first.unwrapped).__name__,
-            "policy": chosen,
+            "environment": environment if isinstance(environment, str) else type(env.unwrapped).__name__,
+            "policy": policy if isinstance(policy, str) else "the default" if policy is None else "given in Python",
             "seed": str(seed),
         }
-        if left_out := SpaceLayout(first.observation_space, Role.OBSERVATION).left_out:
+        if left_out := SpaceLayout(env.observation_space, Role.OBSERVATION).left_out:
             notes["left_out"] = f"{', '.join(left_out)}: left out, because no signal holds a text."
         store = Store.create(out, schema, notes=notes)
-        episodes: Iterator[Episode] = map(runner.run, range(num_episodes))
-        if num_processes > 1:
-            episodes = _in_processes(num_processes, num_episodes, make_one, policy, schema, max_steps, seed)
         try:
-            for number, episode in enumerate(episodes):
-                store.append(episode, {"number": number})
+            for number in range(num_episodes):
+                store.append(_episode(env, next_policy(), rows, max_steps, [seed, number]), {"number": number})
                 tell(progress, "record", number + 1, num_episodes)
         finally:
             if not len(store):
                 shutil.rmtree(store.path)  # a failed run can be repeated with the same folder
     finally:
-        if first is not environment:
-            first.close()
+        if env is not environment:
+            env.close()
     return store
 
 
-class _EpisodeRunner:
-    """Records single episodes of an environment.
-
-    Args:
-        environment: it is reset for each episode.
-        policy: see `record`.
-        schema: signals to store.
-        max_steps: of an episode.
-        seed: of all episodes.
-    """
-
-    def __init__(
-        self,
-        environment: AnyEnv,
-        policy: Policy | type[Policy] | Act | str | None,
-        schema: Schema,
-        max_steps: int,
-        seed: int,
-    ) -> None:
-        self._environment, self._next_policy = environment, policy_maker(policy, environment)
-        self._rows, self._max_steps, self._seed = EpisodeRecord(environment, schema), max_steps, seed
-
-    def run(self, number: int) -> Episode:
-        """The episode of this number."""
-        generator = np.random.default_rng([self._seed, number])
-        reset_seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-        rows = self._rows
-        rows.begin(self._environment.reset(seed=reset_seed)[0], reset_seed)
-        policy = self._next_policy()
-        policy.reset(generator)
-        while True:
-            # Policy and environment get the values that are stored, after rounding to the stored dtype.
-            row = rows.read_action(policy.act(rows.last_observation, generator))
-            observation, reward, terminated, truncated, _ = self._environment.step(rows.executed(row))
-            rows.add(row, reward, observation)
-            if terminated or truncated or rows.num_steps >= self._max_steps:
-                return rows.episode(terminated=bool(terminated), truncated=bool(truncated))
-
-
-_runner: _EpisodeRunner
-"""Of a recording process."""
-
-
-def _start(make_one: Callable[[], AnyEnv], *settings: Any) -> None:
-    """Prepares a recording process."""
-    global _runner
-    environment = make_one()
-    Finalize(None, environment.close, exitpriority=1)
-    _runner = _EpisodeRunner(environment, *settings)
-
-
-def _run(number: int) -> Episode:
-    return _runner.run(number)
-
-
-def _in_processes(num_processes: int, num_episodes: int, *settings: Any) -> Iterator[Episode]:
-    """The episodes in order, recorded by several processes."""
-    with ProcessPoolExecutor(num_processes, initializer=_start, initargs=settings) as pool:
-        ahead = AHEAD * num_processes
-        for first in range(0, num_episodes, ahead):
-            yield from pool.map(_run, range(first, min(first + ahead, num_episodes)))
+def _episode(env: AnyEnv, policy: Policy, rows: EpisodeRecord, max_steps: int, seed: list[int]) -> Episode:
+    """One episode, from the seeds of the recording and of the episode."""
+    generator = np.random.default_rng(seed)
+    reset_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    rows.begin(env.reset(seed=reset_seed)[0], reset_seed)
+    policy.reset(generator)
+    while True:
+        # Policy and environment get the values that are stored, after rounding to the stored dtype.
+        row = rows.read_action(policy.act(rows.last_observation, generator))
+        observation, reward, terminated, truncated, _ = env.step(rows.executed(row))
+        rows.add(row, reward, observation)
+        if terminated or truncated or rows.num_steps >= max_steps:
+            return rows.episode(terminated=bool(terminated), truncated=bool(truncated))
 
 
 def make(name: str, env_kwargs: Mapping[str, Any] | None = None) -> AnyEnv:
@@ -190,17 +131,77 @@ def make(name: str, env_kwargs: Mapping[str, Any] | None = None) -> AnyEnv:
         raise InputError(f"{name} cannot be made with {settings}: {error}. Correct its settings.") from error
 
 
-def _factory(
-    environment: str | AnyEnv | Callable[[], AnyEnv], env_kwargs: Mapping[str, Any], *, copies: bool
-) -> Callable[[], AnyEnv]:
-    """A function that makes an environment, or returns the given one."""
+def _made(environment: str | AnyEnv | Callable[[], AnyEnv], env_kwargs: Mapping[str, Any]) -> AnyEnv:
+    """The environment of a recording: made by name or by a function, or the given one."""
     if isinstance(environment, str):
-        return partial(make, environment, env_kwargs)
+        return make(environment, env_kwargs)
     if env_kwargs:
         raise InputError(f"env_kwargs are {dict(env_kwargs)}. They belong to an environment's name. Leave them out.")
-    if not isinstance(environment, gymnasium.Env):
-        return environment
-    if copies:
-        problem = f"{environment} is one environment, but num_processes requires copies"
-        raise InputError(f"{problem}. Give its name, or a function that makes one.")
-    return lambda: environment
+    return environment if isinstance(environment, gymnasium.Env) else environment()
+
+
+class RandomPolicy(Policy):
+    """Samples the action space, uniformly if it is bounded.
+
+    Args:
+        space: the action space.
+    """
+
+    def __init__(self, space: AnySpace) -> None:
+        self._space = copy.deepcopy(space)  # seeding must not affect the environment's space
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Seeds the draws of the episode."""
+        self._space.seed(int(generator.integers(2**31)))
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """A random action."""
+        return self._space.sample()
+
+
+class FunctionPolicy(Policy):
+    """Calls a function for each action.
+
+    Args:
+        function: maps an observation and a generator to an action.
+    """
+
+    def __init__(self, function: Act) -> None:
+        self._function = function
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """Nothing is kept from step to step."""
+
+    def act(self, observation: Any, generator: np.random.Generator) -> Any:
+        """The action of the function."""
+        return self._function(observation, generator)
+
+
+def policy_maker(policy: Policy | type[Policy] | Act | str | None, env: AnyEnv) -> Callable[[], Policy]:
+    """A function that returns the policy of the next episode: a new explorer of a lab, else always the same object.
+
+    Args:
+        policy: "explorer" (of a lab), "random", a function of observation and generator, a policy, a class of
+            policies, or "module:name" of one of these. None for the explorer of a lab, else random.
+        env: the environment.
+
+    Raises:
+        InputError: there is no such policy.
+        UnknownNameError: the module has no such name.
+    """
+    lab = env.unwrapped if isinstance(env.unwrapped, Lab) else None
+    if lab is not None and policy in (None, "explorer"):
+        return lab.explorer
+    chosen: Any = imported("policy", policy) if isinstance(policy, str) and ":" in policy else policy
+    made = RandomPolicy(env.action_space) if policy in (None, "random") else chosen
+    if isinstance(made, type):
+        made = made()
+    if not isinstance(made, Policy) and callable(made):
+        made = FunctionPolicy(made)
+    if not isinstance(made, Policy):
+        names = "'random'" if lab is None else "'random' or 'explorer'"
+        raise InputError(
+            f"policy is {policy!r}. Use {names}, a subclass of worldline.labs.base.Policy, a function of observation "
+            "and generator, or module:name of one of these."
+        )
+    return lambda: made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -136,14 +135,6 @@ class EpisodeRecord:
         )
 
 
-class _RecorderStage(Enum):
-    """State of the user's loop."""
-
-    UNBEGUN = "unbegun"
-    RUNNING = "running"
-    ENDED = "ended"
-
-
 class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
     """A wrapper that stores every episode of the loop in which it is used.
 
@@ -153,7 +144,8 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     An episode is stored when it ends. An episode that is ended early by a reset or by `close` is stored as truncated;
     one without a step is not stored. Actions are rounded to the action space's dtype before execution, so that the
-    logged action is the executed one. The seed of a reset is stored if it was called without options.
+    logged action is the executed one. The seed of a reset is stored if it was called without options. Put
+    `gymnasium.wrappers.Autoreset` around the recorder, not inside it.
 
     Args:
         env: the environment; closed with the recorder.
@@ -179,7 +171,7 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise InputError(f"{self._path} exists and is no store. Choose a new folder, or a store to continue.")
         self._schema = wanted
         self._transcript = EpisodeRecord(env, wanted)
-        self._stage = _RecorderStage.UNBEGUN
+        self._running = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Stores the current episode, if there is one, and begins the next.
@@ -188,10 +180,10 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             DataError: a value does not fit the schema; the episode is not stored.
         """
         self._end_early()
-        self._stage = _RecorderStage.UNBEGUN
+        self._running = False
         observation, info = self.env.reset(seed=seed, options=options)
         self._transcript.begin(observation, int(seed) if seed is not None and not options else None)
-        self._stage = _RecorderStage.RUNNING
+        self._running = True
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -201,12 +193,7 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             InputError: no episode has begun, or the action is not in the action space.
             DataError: a value does not fit the schema; the episode is not stored.
         """
-        if self._stage is _RecorderStage.ENDED and _resets_itself(self.env):
-            result = self.env.step(action)  # the environment ignored the action and reset: no transition
-            self._transcript.begin(result[0], None)
-            self._stage = _RecorderStage.RUNNING
-            return result
-        if self._stage is not _RecorderStage.RUNNING:
+        if not self._running:
             raise InputError("step() was called before an episode began. Call reset() first.")
         row = self._transcript.read_action(action)
         result = self.env.step(self._transcript.executed(row))
@@ -228,11 +215,11 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             super().close()
 
     def _end_early(self) -> None:
-        if self._stage is _RecorderStage.RUNNING and self._transcript.num_steps:
+        if self._running and self._transcript.num_steps:
             self._keep(terminated=False, truncated=True)
 
     def _keep(self, terminated: bool, truncated: bool) -> None:
-        self._stage = _RecorderStage.ENDED  # set first, so that an invalid episode raises once
+        self._running = False  # set first, so that an invalid episode raises once
         if self._store is None:
             # Another recorder may have made the store in the meantime, such as that of another lane.
             self._store = open_store(self._path) if is_store(self._path) else Store.create(self._path, self._schema)
@@ -256,11 +243,3 @@ def _compare(store: Store, wanted: Schema, *, exactly: bool) -> None:
         )
     if exactly:
         raise InputError(f"the store {store.path} has another schema. Leave out schema=, or record into a new folder.")
-
-
-def _resets_itself(env: AnyEnv) -> bool:
-    while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, gymnasium.wrappers.Autoreset):
-            return True
-        env = env.env
-    return False

@@ -1,19 +1,17 @@
-"""Calls and answers of batches: worlds are stacked to one call, and taken out of a call or an answer."""
+"""Calls and answers of batches: worlds are stacked to one call, and taken out of an answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldline.episode import Arrays, History
-from worldline.planning.calls import PredictCall, ScoreCall
+from worldline.planning.calls import PredictCall
 from worldline.world.base import Forecast, Prediction
 
-BatchCall = TypeVar("BatchCall", bound=PredictCall | ScoreCall)
 Join = Callable[[Sequence[Any]], Any]
 """Maps the values [W, ...] of several answers to one, such as `np.concatenate`."""
 
@@ -26,18 +24,6 @@ def stack_calls(calls: Sequence[PredictCall]) -> PredictCall:
         actions=_stacked([call.actions for call in calls]),
         exogenous=_stacked([call.exogenous or {} for call in calls]) or None,
     )
-
-
-def call_of(call: BatchCall, worlds: int | NDArray[np.integer]) -> BatchCall:
-    """The call for some worlds of a batch, or for one as a call without an axis of worlds."""
-    changes: dict[str, Any] = {
-        "history": call.history.map(lambda value: np.asarray(value)[worlds]),
-        "actions": _taken(call.actions, worlds),
-        "exogenous": call.exogenous and _taken(call.exogenous, worlds),
-    }
-    if isinstance(call, ScoreCall):
-        changes["goal"] = replace(call.goal, targets=_taken(call.goal.targets, worlds))
-    return replace(call, **changes)
 
 
 def combine(answers: Sequence[Prediction], join: Join) -> Prediction:
@@ -82,7 +68,3 @@ def _combined(forecasts: Sequence[Forecast], join: Join) -> Forecast:
 
 def _stacked(parts: Sequence[Arrays]) -> Arrays:
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-
-
-def _taken(arrays: Mapping[str, NDArray[np.generic] | float], worlds: int | NDArray[np.integer]) -> Arrays:
-    return {name: np.asarray(value)[worlds] for name, value in arrays.items()}

@@ -40,7 +40,7 @@ def differences(before: Card, after: Card) -> tuple[str, ...]:
         if new < old:
             messages.append(f"{name} is {new}, not {old}")
     if "reaches" in before.abilities and "reaches" not in after.abilities:
-        messages.append("it has no distance to goals (ability 'reaches'); `worldline goals` adds it to a learned world")
+        messages.append("it has no distance to goals (ability 'reaches'); `worldline learn --goals` fits it")
     return tuple(messages)
 
 
