@@ -43,7 +43,7 @@ from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode
-from worldline.models.layers.predictors import BlockPredictorConfig, TransformerPredictorConfig
+from worldline.models.layers.predictors import TransformerPredictorConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.families import with_family
 from worldline.recipes.memory import memory
@@ -125,12 +125,6 @@ SPECS: Mapping[str, Spec] = {
         wind=True,
         model={**JEPA, "predictor": TransformerPredictorConfig(width=16, depth=1, num_heads=2)},
         training={"window": 7},
-    ),
-    "jepa-frameskip": Spec(
-        recipe=vectors,
-        family="jepa",
-        model={**JEPA, "predictor": BlockPredictorConfig(width=16)},
-        heads={"goals": True},
     ),
     "ensemble": Spec(recipe=vectors, family="ensemble", wind=True, model={"num_members": 2, "width": 16}),
     "recurrent": Spec(

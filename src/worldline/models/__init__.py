@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from worldline.models.layers.inputs import InputNormaliser
     from worldline.models.layers.observation_encoder import ObservationEncoder, ObservationEncoderConfig
     from worldline.models.layers.predictors import (
-        BlockPredictorConfig,
         GruPredictorConfig,
         MlpPredictorConfig,
         Predictor,
@@ -38,7 +37,6 @@ __all__ = [
     "Adapts",
     "AuxiliaryConfig",
     "Belief",
-    "BlockPredictorConfig",
     "ConservedPredictorConfig",
     "GruPredictorConfig",
     "InputNormaliser",

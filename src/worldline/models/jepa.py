@@ -41,8 +41,6 @@ from worldline.models.layers.observation_encoder import (
 from worldline.models.layers.path_errors import signal_error
 from worldline.models.layers.predictors import (
     AdaptablePredictor,
-    BlockPredictor,
-    BlockPredictorConfig,
     GruPredictor,
     GruPredictorConfig,
     MlpPredictor,
@@ -59,7 +57,6 @@ PredictorConfig = Annotated[
     MlpPredictorConfig
     | GruPredictorConfig
     | TransformerPredictorConfig
-    | BlockPredictorConfig
     | LinearResidualPredictorConfig
     | ConservedPredictorConfig,
     Field(discriminator="kind"),
@@ -70,7 +67,6 @@ _PARTS: Final[Mapping[type, Callable[..., Any]]] = {
     MlpPredictorConfig: MlpPredictor,
     GruPredictorConfig: GruPredictor,
     TransformerPredictorConfig: TransformerPredictor,
-    BlockPredictorConfig: BlockPredictor,
     LinearResidualPredictorConfig: LinearResidualPredictor,
     ConservedPredictorConfig: ConservedPredictor,
     SigregConfig: Sigreg,
@@ -269,7 +265,7 @@ class Jepa(WorldModel, Adapts):
         return unroll(_latent(belief).repeat(known.shape[1]), known, self._step)
 
     def belief(self, features: Float[Tensor, "B D"]) -> Latent:
-        """The belief of `features`; a transformer starts without a past, a frameskip block at its first step."""
+        """The belief of `features`; a transformer starts without a past."""
         latent, flat = features[:, : self.layout.size], features[:, self.layout.size :]
         return Latent(latent=latent, memory=self.predictor.restore(latent, flat))
 
@@ -356,8 +352,7 @@ class Jepa(WorldModel, Adapts):
         encoder, memory = self.encoder, predicted.memory
         latent = encoder.to_latent(seen, predicted.latent)
         if memory is not None:
-            flags, shown = encoder.exact_flags(seen.observed), encoder.flags(seen.observed).any(-1)
-            memory = memory.correct(latent - predicted.latent, flags, shown)
+            memory = memory.correct(latent - predicted.latent, encoder.exact_flags(seen.observed))
         return replace(predicted, latent=latent, memory=memory)
 
     def _update(self, belief: Latent, known: Float[Tensor, "B I"], seen: ObservedFeatures) -> Latent:

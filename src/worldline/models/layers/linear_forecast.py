@@ -43,9 +43,7 @@ class Past(Memory):
         known = self.count.clamp(max=self.steps.shape[1])
         return torch.cat([self.steps.flatten(1), known[:, None].to(self.steps.dtype)], -1)
 
-    def correct(
-        self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B size"], shown: Bool[Tensor, " B"]
-    ) -> Past:
+    def correct(self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B size"]) -> Past:
         """The past after an observation: predicted values since the previous observation are shifted by the error.
 
         Without the shift, the jump from the last predicted value to the observed one would look like a velocity.
@@ -53,7 +51,6 @@ class Past(Memory):
         Args:
             residual: latent with the observation minus predicted latent; the values come first.
             observed: whether each value is observed.
-            shown: unused.
         """
         size, before = observed.shape[1], torch.arange(self.steps.shape[1], device=observed.device)
         predicted = observed[:, None] & (before[:, None] < self.guessed[:, None] - 1)
@@ -152,7 +149,7 @@ class LinearForecast(nn.Module):
     ) -> tuple[Float[Tensor, "B size"], Past]:
         """Values and past after an observation; a value that was not observed keeps its prediction."""
         values = torch.where(observed, scores, predicted)
-        following = past.correct(values - predicted, observed, observed.any(-1))
+        following = past.correct(values - predicted, observed)
         if self.gain:
             counts = observed & (past.guessed == 1) & (past.count == self.history)[:, None]
             following = replace(following, errors=add_error(past.errors, values - predicted, counts, self.gain))

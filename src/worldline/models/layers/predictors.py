@@ -1,7 +1,7 @@
 """Predictors of the next latent, each with its configuration and its memory.
 
 Sources: LeWM (arXiv 2603.19312) for a causal transformer over latents, conditioned on the inputs; eb_jepa for a
-recurrent cell; LeWM and DINO-WM (2411.04983) for one prediction over all actions of a block of steps.
+recurrent cell.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from worldline.config import BoundedConfig, Depth, Size
 from worldline.errors import ConfigError
@@ -322,76 +321,3 @@ class TransformerPredictor(Predictor):
         steer = known.contiguous()[:, None] if self.layout.inputs.size else None
         tokens, cache = self.layers(self.enter(latent)[:, None], steer, memory)
         return latent + self.layout.to_change(self.leave(tokens[:, 0]), self.unit()), cache
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockPredictorConfig(NetworkConfig):
-    """Configures `BlockPredictor`.
-
-    Args:
-        width: units of the two hidden layers.
-        gated: as for `NetworkConfig`.
-        frameskip: k, number of steps that one prediction spans.
-    """
-
-    kind: Literal["block"] = "block"
-    frameskip: Size = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block(Memory):
-    """The current block of k steps.
-
-    Args:
-        base: the latent at the start of the block.
-        inputs: of the steps in the block; 0 for future ones.
-        count: steps so far. After k steps the next one starts a new block from the present latent.
-    """
-
-    base: Float[Tensor, "B D"]
-    inputs: Float[Tensor, "B k I"]
-    count: Int[Tensor, " B"]
-
-    def take(self, latent: Latents, known: Known) -> Block:
-        """The block with one more step; a full block is replaced by a new one that starts at `latent`."""
-        size = self.inputs.shape[1]
-        full = self.count == size
-        count = self.count.masked_fill(full, 0)
-        position = one_hot(count, size).bool()[..., None]
-        return Block(
-            base=torch.where(full[:, None], latent, self.base),
-            inputs=torch.where(position, known[:, None], self.inputs.masked_fill(full[:, None, None], 0.0)),
-            count=count + 1,
-        )
-
-    def correct(
-        self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"], shown: Bool[Tensor, " B"]
-    ) -> Block:
-        """A full block where anything was observed, so that the next step starts a new one from the observation."""
-        return replace(self, count=self.count.masked_fill(shown, self.inputs.shape[1]))
-
-
-class BlockPredictor(Predictor):
-    """A network that predicts up to k steps at once, so errors accumulate only every k steps.
-
-    It receives the latent at the start of a block and the actions since then. An observation starts a new block.
-    """
-
-    def __init__(self, config: BlockPredictorConfig, layout: LatentLayout) -> None:
-        super().__init__(layout)
-        self.frameskip = config.frameskip
-        self.layers = network(config, layout.size + config.frameskip * layout.inputs.size + 1, layout.num_outputs)
-
-    def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> Block:
-        """A full block, so that the next step starts a new one at `latent`."""
-        inputs = latent.new_zeros(len(latent), self.frameskip, self.layout.inputs.size)
-        full = torch.full((len(latent),), self.frameskip, device=latent.device)
-        return Block(base=latent, inputs=inputs, count=full)
-
-    def forward(self, latent: Latents, known: Known, memory: Memory | None) -> Step:
-        """The next latent and block."""
-        assert isinstance(memory, Block)
-        block = memory.take(latent, known)
-        share = (block.count / self.frameskip).to(known.dtype)
-        output = self.layers(torch.cat([block.base, block.inputs.flatten(1), share[:, None]], -1))
-        return block.base + self.layout.to_change(output, self.unit()), block
