@@ -9,8 +9,6 @@ Adds to benchmarks/results/goals.json after every row and writes docs/goals.md; 
 * push-t: gym-pusht, from picture and agent to picture and agent, where the block has to be moved. Reached where agent
   and block together are within 20 px and the block within 20 degrees, the full criterion of the published figures.
 * reacher: dm_control's arm, from a moving pose to the angles of another. Reached within 0.05 rad at both joints.
-* point-maze, point-maze-giant: OGBench's mazes, from one position to another. Reached within 1 m, the environment's own
-  rule.
 
 Starts and goals come from episodes that no training saw, recorded apart; both are `offset` steps apart in the log, none
 is reached at its start, and an attempt may take twice the offset. The pairs are the same for all training seeds and all
@@ -52,7 +50,6 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.first_proposal import FirstProposal
 from worldline.planning.planners.guided import Guided
 from worldline.plots.images import animation
-from worldline.recipes.recipe import Recipe
 from worldline.stats import cluster_rate
 from worldline.workflows.training import Learned, learn_world
 from worldline.world.local import LocalWorld
@@ -70,8 +67,7 @@ PUBLISHED = CrossEntropy(num_candidates=300, num_iterations=30, num_elites=30)
 MANY = PUBLISHED.num_candidates * PUBLISHED.num_iterations
 FEW = 3 + Guided().num_candidates * Guided().num_iterations
 """With what is left of the last plan and the inverse head's proposal, imagined to be made and again to be judged."""
-PLANNER, FLAT, PLAIN = "planner", "planner, no landmarks", "planner, no landmarks, no distance head"
-ADAPTIVE, EXACT = "planner, adapting", "planner, in float32"
+PLANNER, ADAPTIVE, EXACT = "planner", "planner, adapting", "planner, in float32"
 GUIDED, FULL, INVERSE = "guided", "full search", "inverse head alone"
 RANDOM, NO_MOVE, STRAIGHT, BY_HAND = "random actions", "no move", "straight at the goal", "made by hand"
 Figures = dict[str, Any]
@@ -119,11 +115,6 @@ def film_grid(reaching: GoalReaching, pairs: Sequence[StartGoalPair]) -> bytes:
     return animation(canvas)
 
 
-def without(engine: LearnedEngine, name: str) -> LearnedEngine:
-    """The engine without one of its heads."""
-    return replace(engine, heads={other: head for other, head in engine.heads.items() if other != name})
-
-
 def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Actor, Sequence[str], int]]:
     """Per row who acts, what it is shown of the goal, and how many steps of each answer are taken."""
     engine, recipe, schema = learned.engine, learned.recipe, learned.engine.schema
@@ -135,12 +126,10 @@ def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Act
         proposals: int,
         horizon: int,
         signals: Sequence[str],
-        in_steps: bool = True,
     ) -> Actor:
         world = LocalWorld(engine, learned.calibration, planner, num_proposals=proposals)
         alone = isinstance(planner, FirstProposal)
-        in_steps = in_steps and signals == task.whole
-        return WorldActor(world=world, horizon=horizon, warm_start=not alone, in_steps=in_steps)
+        return WorldActor(world=world, horizon=horizon, warm_start=not alone, in_steps=signals == task.whole)
 
     rows: dict[str, tuple[Actor, Sequence[str], int]] = {
         PLANNER: (by(engine, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
@@ -148,11 +137,6 @@ def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Act
     if task.plans is not None:
         rows[PLANNER] = (task.plans(learned, store), shown, often)
     rows[EXACT] = (InFloat32(actor=rows[PLANNER][0]), shown, often)
-    if "landmarks" in engine.heads:
-        flat = without(engine, "landmarks")
-        rows[FLAT] = (by(flat, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
-        plain = by(without(flat, "inverse"), recipe.planner, 0, task.horizon, shown, in_steps=False)
-        rows[PLAIN] = (plain, shown, often)
     if task.adaptation is not None:
         adaptive = replace(engine, adaptation=task.adaptation)
         rows[ADAPTIVE] = (by(adaptive, recipe.planner, recipe.num_proposals, task.horizon, shown), shown, often)
@@ -170,13 +154,10 @@ def actors(task: Task, learned: Learned, store: Store) -> Mapping[str, tuple[Act
     return rows
 
 
-def names(task: Task, recipe: Recipe, asked: Sequence[str]) -> list[str]:
+def names(task: Task, asked: Sequence[str]) -> list[str]:
     """The rows of `actors` that are asked for."""
-    flat = recipe.heads.num_landmarks == 0
     left_out = {
         EXACT: not has_bfloat16(),
-        FLAT: flat,
-        PLAIN: flat,
         ADAPTIVE: task.adaptation is None,
         BY_HAND: task.by_hand is None,
         STRAIGHT: task.straight is None,
@@ -206,7 +187,7 @@ def measure(name: str, seed: int, folder: Path, given: argparse.Namespace) -> No
     recipe = task.recipe(store).with_seed(seed)
     recipe = replace(recipe, heads=replace(recipe.heads, decoder_updates=0))
     missing = {
-        offset: [row for row in names(task, recipe, given.rows) if not _is_there(name, seed, offset, row, given)]
+        offset: [row for row in names(task, given.rows) if not _is_there(name, seed, offset, row, given)]
         for offset in given.offsets
     }
     old = [one for one in _results().get(f"{name}, historical", ()) if one["seed"] == seed]
@@ -346,13 +327,11 @@ def table(results: Mapping[str, Sequence[Figures]]) -> str:
         "training seed.",
         "* **Replanning**: every step in Two Rooms, every 2 steps in Push-T, else every 5. The inverse head acts at "
         "every step.",
-        "* **Landmarks** are used by all learned rows where a map exists, except the rows without them. Without a "
-        "distance head, the cost is the distance of the signal to its goal at each step.",
         "* **Push-T**: the goal is the pose read from the goal's image. Each search starts from logged actions between "
         "similar poses.",
         "* **Ground truth**: the hand-written policy and the straight-line baseline read the true signals.",
-        "* **Selection**: Push-T's planner and the recipe of the point maze were chosen with training seed 0 on some "
-        "of these pairs. Use the worst seed there.",
+        "* **Selection**: Push-T's planner was chosen with training seed 0 on some of these pairs. Use the worst seed "
+        "there.",
         "",
     ]
     for name in (name for name in TASKS if name in results):
@@ -407,7 +386,7 @@ def _historical(results: Mapping[str, Sequence[Figures]]) -> list[str]:
 
 NAMES = {BY_HAND: "hand-written policy", STRAIGHT: "straight-line baseline"}
 """Rows whose names in the page differ from those in the results."""
-ROWS = (PLANNER, EXACT, FLAT, PLAIN, ADAPTIVE, GUIDED, FULL, INVERSE, BY_HAND, STRAIGHT, RANDOM, NO_MOVE)
+ROWS = (PLANNER, EXACT, ADAPTIVE, GUIDED, FULL, INVERSE, BY_HAND, STRAIGHT, RANDOM, NO_MOVE)
 
 
 def _cell(found: Sequence[Figures]) -> str:
@@ -421,8 +400,6 @@ def _cell(found: Sequence[Figures]) -> str:
 
 def _gains(task: Task, found: Sequence[Figures], offsets: Sequence[int]) -> list[str]:
     compared = [
-        (PLANNER, FLAT, "landmarks"),
-        (PLANNER, PLAIN, "landmarks, distance head and inverse head"),
         (ADAPTIVE, PLANNER, "adaptation"),
         (PLANNER, EXACT, "bfloat16 instead of float32"),
     ]

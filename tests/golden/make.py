@@ -96,7 +96,7 @@ JEPA: Mapping[str, Any] = {
 SMALL_IMAGES: Mapping[str, Any] = {"encoder.channels": 8}
 HEADS: Mapping[str, Any] = {"width": 16, "unroll": 2, "batch_size": 32, "learning_rate": 1e-2}
 SPECS: Mapping[str, Spec] = {
-    "jepa": Spec(recipe=vectors, family="jepa", model=JEPA, heads={"goals": True, "num_landmarks": 6, "reach": 4.0}),
+    "jepa": Spec(recipe=vectors, family="jepa", model=JEPA, heads={"goals": True}),
     "jepa-memory": Spec(recipe=memory, family="jepa", wind=True, model={**JEPA, "predictor.history": 3}),
     "jepa-pixels": Spec(
         recipe=pixels,

@@ -62,7 +62,9 @@ def fit_goals(
     check_goals(engine.schema)
     store, run = _training_store(world, logs, engine), _run(bundle)
     split = from_json(Split, json.dumps(run["split"]), where=folder / "run.json")
-    config = from_json(HeadsConfig, json.dumps(run["heads"]), where=folder / "run.json")
+    removed = ("num_landmarks", "reach")  # settings of a head that no longer exists, in bundles from before
+    settings_of_heads = {name: value for name, value in run["heads"].items() if name not in removed}
+    config = from_json(HeadsConfig, json.dumps(settings_of_heads), where=folder / "run.json")
     started = time.monotonic()
     config = replace(config, goals=True, dynamics_updates=0)
     heads = fit_heads(engine.model, store, split, engine.inputs, config, kinds=GOAL_HEADS, progress=progress)
