@@ -23,14 +23,13 @@ from torch.nn.functional import softplus
 
 from worldline.config import Bounds, Depth, Share, Size, Weight
 from worldline.device import normal, uniform
-from worldline.errors import InputError, UnsupportedError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, concatenate
 from worldline.models.layers.changes import interpolated
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.gather import num_processes, share_draw, share_mean, whole_mean
 from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.linear_forecast import ENOUGH_ROWS
-from worldline.models.layers.member_beliefs import EnsembleBelief, Spread
+from worldline.models.layers.member_beliefs import EnsembleBelief
 from worldline.models.layers.member_networks import LinearBase, MemberNetworks, Slices
 from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
 from worldline.models.layers.single_steps import SingleSteps
@@ -361,51 +360,6 @@ class Ensemble(WorldModel):
             errors=no_errors(shared[..., : len(self.codes.owner)], config.gain),
             hidden=shared.new_zeros(*shared.shape[:2], 1, self.state_size),
         )
-
-    @torch.no_grad()
-    def uncertainty(
-        self, belief: Belief, inputs: Inputs, *, generator: torch.Generator, num_particles: int = 32
-    ) -> Spread:
-        """Aleatoric and epistemic variance of each step, by the law of total variance conditioned on the member.
-
-        The first step is exact. Later steps use particles: the variance of a member is the mean variance over its
-        particles plus the variance of its means over them. Particles come in pairs with opposite noise, so the means
-        of a linear world are exact at every step.
-
-        Args:
-            belief: from `encode` or `update`.
-            inputs: T steps of N candidates.
-            generator: for the particles; all N candidates share the noise.
-            num_particles: per member; even.
-
-        Raises:
-            InputError: `num_particles` is odd or not positive.
-            UnsupportedError: the config has no noise.
-
-        Source: Depeweg et al. (arXiv 1710.07283), section 3, for the decomposition.
-        """
-        if not self.config.noise:
-            raise UnsupportedError("this ensemble predicts no variances. Learn one that does: --set model.noise=true.")
-        if num_particles < 2 or num_particles % 2:
-            raise InputError(f"num_particles is {num_particles}. It must be even and positive: particles form pairs.")
-        batch, versions, steps, _ = inputs.actions.shape
-        # Each candidate has its own particles, along the batch axis.
-        known = self.inputs(inputs).flatten(0, 1).repeat_interleave(num_particles, 0)
-        memory = repeated(memory_of(belief), versions * num_particles)
-        aleatoric, epistemic = [], []
-        for step in range(steps):
-            expected, hidden = self._predict(memory, known[:, step])
-            variance = self._variance(memory, hidden)
-            mean = expected.unflatten(0, (batch, versions, num_particles))
-            within = variance.unflatten(0, (batch, versions, num_particles)).mean(2) + mean.var(2, correction=0)
-            aleatoric.append(within.mean(2))
-            epistemic.append(mean.mean(2).var(2, correction=0))
-            first_half = mean[:, :1, : num_particles // 2]
-            half = normal(first_half.shape, generator, first_half.device)
-            noise = torch.cat([half, -half], 2).expand_as(mean).flatten(0, 2)
-            memory = memory.imagine(expected + variance.sqrt() * noise, known[:, step])
-        unit = self.codes.deviation.square()
-        return Spread(aleatoric=torch.stack(aleatoric, 2) * unit, epistemic=torch.stack(epistemic, 2) * unit)
 
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """Single-step likelihood, open-loop error over whole paths, and the distance of the variance bounds.

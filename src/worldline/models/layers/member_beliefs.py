@@ -1,4 +1,4 @@
-"""The belief of an ensemble, which is the last observations of each member, and the spread of its predictions."""
+"""The belief of an ensemble: the last observations of each member."""
 
 from __future__ import annotations
 
@@ -77,18 +77,3 @@ class EnsembleBelief(Belief):
     def imagine(self, codes: Float[Tensor, "B M size"], now: Float[Tensor, "B I"]) -> EnsembleBelief:
         """The belief one step later, with predicted values that count as observed."""
         return self.push(codes, torch.zeros_like(self.stale[:, :, 0]), now)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Aleatoric and epistemic variance of a prediction, per component of the codes, physical units squared.
-
-    The code of an angle has two components (sine, cosine); that of a discrete signal has one per value.
-
-    Args:
-        aleatoric: mean of the members' variances.
-        epistemic: variance of the members' means.
-    """
-
-    aleatoric: Float[Tensor, "B N T size"]
-    epistemic: Float[Tensor, "B N T size"]
