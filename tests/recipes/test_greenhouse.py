@@ -4,13 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from greenhouse_plant import SCHEMA, greenhouse, greenhouse_split
 
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.data.store import Store
 from worldline.data.windows import evenly_spaced_windows
-from worldline.recipes.greenhouse import SCHEMA, greenhouse, greenhouse_split
 from worldline.recipes.vectors import vectors
-from worldline.registry import load
 from worldline.workflows.evaluation import comparisons, honest
 from worldline.workflows.training import Learned, learn_world
 
@@ -33,7 +32,7 @@ def measure(learned: Learned, store: Store) -> Diagnostics:
 
 
 def test_it_is_the_recipe_for_vectors_split_by_date(store: Store) -> None:
-    recipe = load("recipe", "greenhouse")(store)
+    recipe = greenhouse(store)
     assert recipe.split(store) == greenhouse_split(store)
     assert recipe == replace(vectors(store), name="greenhouse", split=greenhouse_split)
     assert list(recipe.model_config.inputs) == SIGNALS

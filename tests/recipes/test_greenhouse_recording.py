@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 from greenhouse_logs import record_greenhouse
+from greenhouse_plant import SCHEMA, Plant, greenhouse_split, make_greenhouse
 
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError
-from worldline.recipes.greenhouse import SCHEMA, Plant, greenhouse_split, make_greenhouse
 from worldline.schema import Role
 
 package = pytest.importorskip("lettuce_greenhouse_gym")

@@ -7,7 +7,7 @@ import pytest
 
 from worldline.errors import UnreadableError
 from worldline.schema import Schema
-from worldline.workflows.twin_sources import EnvironmentTwins, GreenhouseTwins, twin_source
+from worldline.workflows.twin_sources import EnvironmentTwins, twin_source
 
 
 def test_an_episode_ends_where_the_environment_ends() -> None:
@@ -35,17 +35,3 @@ def test_an_environment_in_other_units_is_unreadable() -> None:
         twin_source("wind", in_unit("cm"))
     for unit in ("m", "?"):
         assert twin_source("wind", in_unit(unit)) == EnvironmentTwins(name="wind")
-
-
-@pytest.mark.slow
-def test_the_greenhouse_does_the_same_again_from_a_seed_and_another_from_other_controls() -> None:
-    pytest.importorskip("lettuce_greenhouse_gym")
-    source, rng = GreenhouseTwins(), np.random.default_rng(0)
-    controls = {
-        one.name: rng.uniform(one.low, one.high, (6, *one.shape)).astype(one.dtype) for one in source.schema.actions
-    }
-    first, again, other = (source.run(4, {name: share * v for name, v in controls.items()}) for share in (1, 1, 0))
-    for name, value in first.observations.items():
-        np.testing.assert_array_equal(again.observations[name], value)
-        np.testing.assert_array_equal(other.observations[name][0], value[0])
-    assert any((other.observations[name][-1] != value[-1]).any() for name, value in first.observations.items())

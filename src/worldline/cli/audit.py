@@ -41,7 +41,7 @@ def audit(
     Args:
         world: a world: folder, URL or name.
         logs: held-out logs, or the store of the training.
-        env: also test against twins in a lab, a Gymnasium id, or greenhouse. Default: no twins.
+        env: also test against twins in a lab or a Gymnasium id. Default: no twins.
         goals: signal of the goals that you plan to; repeat for more. Default: all inputs of a world with a distance
             head.
         out: also write a report to this HTML file.

@@ -1,10 +1,7 @@
 """Evaluation of goal reaching: the success rate of an actor on logged goals in a Gymnasium environment.
 
-Pairs of a start and a goal come from logged episodes, under two protocols. In both, the goal is the observation
-`offset` steps after the start, and an attempt may take 2 * `offset` steps.
-
-- Strict (`draw_pairs`): held-out episodes, no pair is solved at its start, and groups of pairs have equal size.
-- Historical (`historical_pairs`): any start, as in published figures.
+Pairs of a start and a goal come from logged episodes. The goal is the observation `offset` steps after the start, no
+pair is solved at its start, and an attempt may take 2 * `offset` steps. Groups of pairs have equal size.
 
 A start is reached by replaying its episode from the reset seed. It is then compared with the log.
 """
@@ -135,40 +132,6 @@ def draw_pairs(
             fix="Log more or longer episodes, or reduce num_pairs or offset.",
         )
     return tuple(pair for label in groups for pair in drawn[label])
-
-
-def historical_pairs(
-    store: Store, episodes: Sequence[int], *, offset: int = 25, num_pairs: int = 50, context: int = 1, seed: int = 42
-) -> tuple[StartGoalPair, ...]:
-    """Pairs of the protocol of published figures: any start, including starts that are already at the goal.
-
-    Most published figures use training episodes and replan after 25 steps (`evaluate(..., replan_every=25)`). Some
-    pairs are solved without moving, so report that share too. `NoMoveActor` measures it if actions are relative, not if
-    they are target positions. Source of the defaults: stable-worldmodel 0.1.1.
-
-    Args:
-        store: of episodes with reset seeds.
-        episodes: to draw starts from.
-        offset: as in `draw_pairs`.
-        num_pairs: at least 1.
-        context: as in `draw_pairs`.
-        seed: of the draw.
-
-    Raises:
-        InputError: a number is too small.
-        DataError: as in `draw_pairs`.
-    """
-    return draw_pairs(
-        store,
-        episodes,
-        offset=offset,
-        num_pairs=num_pairs,
-        reached=lambda *_: False,
-        group=lambda *_: "all",
-        groups=("all",),
-        context=context,
-        seed=seed,
-    )
 
 
 def _reset_seeds(store: Store, episodes: Sequence[int]) -> dict[int, int]:

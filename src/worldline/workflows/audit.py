@@ -53,8 +53,7 @@ def audit(
         target: argument of `worldline.open`, or a world.
         logs: a store, or logs in any format that an importer reads. If they contain the training data, only held-out
             episodes are graded.
-        env: name of a lab or Gymnasium environment with exact replay from a seed, or "greenhouse"; None for
-            no twins.
+        env: name of a lab or Gymnasium environment with exact replay from a seed; None for no twins.
         goals: observation signals of the goals that you plan to; goal reaching is then part of the verdict. None for
             all inputs of a world with a distance head; empty for none.
         seed: of all draws.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Final, final
+from typing import final
 
 import numpy as np
 
@@ -12,21 +12,16 @@ from worldline.audit.twins import TwinSource
 from worldline.episode import Arrays, Episode
 from worldline.errors import UnsupportedError
 from worldline.labs.spaces import SpaceLayout, schema_of
-from worldline.recipes.greenhouse import EPISODE_DAYS, FIRST_DAY, NUM_STEPS, SCHEMA, Plant
 from worldline.schema import Role, Schema
 from worldline.workflows.held_out import check_signals
 from worldline.workflows.record import make
 
-GREENHOUSE: Final = "greenhouse"
-"""Name of the recipe's greenhouse, with the signals of its logs instead of those of its package."""
-_LAST_DAY: Final = 328.0
 
-
-def twin_source(name: str, required: Schema) -> TwinSource:
+def twin_source(name: str, required: Schema) -> EnvironmentTwins:
     """The environment of this name.
 
     Args:
-        name: of a lab or a Gymnasium environment, or "greenhouse".
+        name: of a lab or a Gymnasium environment.
         required: the signals of the world.
 
     Raises:
@@ -34,7 +29,7 @@ def twin_source(name: str, required: Schema) -> TwinSource:
         UnreadableError: it lacks a signal of the world, or has it in another shape or unit.
         UnsupportedError: the world takes exogenous signals that the environment does not have.
     """
-    source: TwinSource = GreenhouseTwins() if name == GREENHOUSE else EnvironmentTwins(name=name)
+    source = EnvironmentTwins(name=name)
     available = {signal.name for signal in source.schema.signals}
     known = [signal for signal in required.exogenous if signal.name in available]
     check_signals(
@@ -83,30 +78,4 @@ class EnvironmentTwins(TwinSource):
         return Episode(
             observations={name: np.stack([logged[name] for logged in seen]) for name in seen[0]},
             actions={name: value[: len(seen) - 1] for name, value in actions.items()},
-        )
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class GreenhouseTwins(TwinSource):
-    """The recipe's greenhouse: climate and crop from a seed, which also sets the day of the year."""
-
-    @property
-    def schema(self) -> Schema:
-        """Of the recipe's logs."""
-        return SCHEMA
-
-    def run(self, seed: int, actions: Arrays) -> Episode:
-        """Runs the greenhouse; it limits controls as in the logs, so executed actions may differ."""
-        day = float(np.random.default_rng([seed, 29]).uniform(FIRST_DAY, _LAST_DAY - EPISODE_DAYS))
-        plant = Plant(start_day=day, seed=seed)
-        steps = min(len(next(iter(actions.values()))), NUM_STEPS)
-        weather, seen, taken = plant.weather(steps), [plant.now], []
-        for step in range(steps):
-            seen.append(plant.step({name: value[step] for name, value in actions.items()}))
-            taken.append(plant.taken)
-        return Episode(
-            observations={name: np.stack([logged[name] for logged in seen]) for name in seen[0]},
-            actions={name: np.stack([inputs[name] for inputs in taken]) for name in taken[0]},
-            exogenous=weather,
         )
