@@ -30,9 +30,8 @@ from worldline.training.heads.base import by_name
 from worldline.training.heads.distance import Distance, DistanceConfig
 from worldline.training.heads.inverse import Inverse, InverseConfig
 from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.outcomes import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.training.heads.readout import Readout, ReadoutConfig
-from worldline.training.heads.reward import Reward, RewardConfig
-from worldline.training.heads.termination import Termination, TerminationConfig
 
 UNTRAINED = tuple(clause for clause in CLAUSES["engine"] if clause.__name__ not in ("timing", "novelty_grows"))
 """What holds without training: all but that the log is predicted, and that noise is unlike it."""

@@ -13,7 +13,7 @@ from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, Window
 from worldline.models.ensemble import Ensemble, EnsembleConfig
 from worldline.models.layers.member_networks import MemberLinear
-from worldline.models.layers.normaliser import Normaliser
+from worldline.models.layers.standardizer import Normaliser
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.rollouts import pick_entries

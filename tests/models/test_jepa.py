@@ -22,9 +22,7 @@ from worldline.models.layers.predictors import (
     MlpPredictorConfig,
     TransformerPredictorConfig,
 )
-from worldline.models.layers.regularizers import SigregConfig, Vicreg, VicregConfig
-from worldline.models.layers.sigreg import sigreg
-from worldline.models.layers.vicreg import covariance, variance
+from worldline.models.layers.regularizers import SigregConfig, Vicreg, VicregConfig, covariance, sigreg, variance
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.rollouts import pick_entries

@@ -33,9 +33,8 @@ from worldline.training.heads.distance import Distance, DistanceConfig
 from worldline.training.heads.fitting import HEADS
 from worldline.training.heads.inverse import Inverse, InverseConfig
 from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.outcomes import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.training.heads.readout import Readout, ReadoutConfig
-from worldline.training.heads.reward import Reward, RewardConfig
-from worldline.training.heads.termination import Termination, TerminationConfig
 from worldline.world.bundle_io import open_engine, open_world, save_world
 from worldline.world.calibration import Calibration
 from worldline.world.fit_calibration import calibrate

@@ -39,9 +39,8 @@ from worldline.training.heads.decoder import Decoder
 from worldline.training.heads.distance import Distance, goal_obstacles
 from worldline.training.heads.inverse import Inverse
 from worldline.training.heads.mahalanobis import MahalanobisScore
+from worldline.training.heads.outcomes import Reward, Termination
 from worldline.training.heads.readout import Readout
-from worldline.training.heads.reward import Reward
-from worldline.training.heads.termination import Termination
 
 MAX_LATENT_VALUES: Final = 2**27
 """Largest number of latent values of one rollout part: 4 bytes each, and many times that with gradients."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
     from worldline.models.layers.codes import vector_signals
     from worldline.models.layers.forecasting_predictors import ConservedPredictorConfig, LinearResidualPredictorConfig
-    from worldline.models.layers.inputs import InputNormaliser
     from worldline.models.layers.observation_encoder import ObservationEncoder, ObservationEncoderConfig
     from worldline.models.layers.predictors import (
         GruPredictorConfig,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
         TransformerPredictorConfig,
     )
     from worldline.models.layers.regularizers import Regularizer, SigregConfig, VicregConfig
-    from worldline.models.layers.standardizer import Standardizer
+    from worldline.models.layers.standardizer import InputNormaliser, Standardizer
 
 __all__ = [
     "Adapts",

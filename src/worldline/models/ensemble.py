@@ -27,13 +27,11 @@ from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelCo
 from worldline.models.layers.changes import interpolated
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.gather import num_processes, share_draw, share_mean, whole_mean
-from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.linear_forecast import ENOUGH_ROWS
 from worldline.models.layers.member_beliefs import EnsembleBelief
-from worldline.models.layers.member_networks import LinearBase, MemberNetworks, Slices
+from worldline.models.layers.member_networks import LinearBase, MemberNetworks, SingleSteps, Slices
 from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
-from worldline.models.layers.single_steps import SingleSteps
-from worldline.models.layers.standardizer import Standardizer
+from worldline.models.layers.standardizer import InputNormaliser, Standardizer
 from worldline.schema import Schema
 
 MARGIN: Final = 0.05

@@ -22,6 +22,7 @@ from torch import Tensor
 from worldline.config import Size, SizeOrZero, Weight
 from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, unroll
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig, AuxiliaryLosses
+from worldline.models.layers.changes import signal_error
 from worldline.models.layers.correction import Correction
 from worldline.models.layers.forecasting_predictors import (
     ConservedPredictor,
@@ -38,7 +39,6 @@ from worldline.models.layers.observation_encoder import (
     ObservedFeatures,
     last_whole,
 )
-from worldline.models.layers.path_errors import signal_error
 from worldline.models.layers.predictors import (
     AdaptablePredictor,
     GruPredictor,

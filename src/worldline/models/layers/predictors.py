@@ -9,20 +9,49 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from worldline.config import BoundedConfig, Depth, Size
 from worldline.errors import ConfigError
 from worldline.models.layers.correction import Correction
-from worldline.models.layers.gated import Gated
 from worldline.models.layers.memory import Memory
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.observation_encoder import LatentLayout
 from worldline.models.layers.transformer import Cache, CausalTransformer
+
+BOUND: Final = 4.0
+"""Inputs of the responses are clipped at this many standard deviations, so that no rollout diverges linearly."""
+
+
+class Gated(nn.Module):
+    """Linear responses to the inputs, each times a gate in (0, 1), and the residual network that sets the gates.
+
+    A jump, such as that of a velocity at a wall, is the product of a linear function and a step. A network without
+    products approximates it by many smooth functions and blurs it. Smooth functions are left to the residual network.
+
+    Args:
+        size: of the inputs, which are z-scores.
+        width: units of the network, and number of responses.
+    """
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.begin, self.hidden, self.add = nn.Linear(size, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.gates, self.responses = nn.Linear(width, width), nn.Linear(size, width)
+        nn.init.zeros_(self.add.weight)
+        nn.init.zeros_(self.add.bias)
+
+    def forward(self, inputs: Float[Tensor, "M size"]) -> Float[Tensor, "M twice"]:
+        """The gated responses, then the output of the residual network."""
+        known = gelu(self.begin(inputs))
+        known = known + self.add(gelu(self.hidden(known)))
+        return torch.cat([self.responses(inputs.clamp(-BOUND, BOUND)) * torch.sigmoid(self.gates(known)), known], -1)
+
 
 Latents = Float[Tensor, "B D"]
 Known = Float[Tensor, "B I"]
@@ -152,7 +181,7 @@ class NetworkConfig(BoundedConfig):
 
     Args:
         width: units of the two hidden layers.
-        gated: whether the network has gated linear responses (`models/layers/gated.py`), for contacts.
+        gated: whether the network has gated linear responses (`Gated`), for contacts.
     """
 
     width: Size = 256
