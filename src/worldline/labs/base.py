@@ -243,18 +243,13 @@ def read_action(action: Any, space: gymnasium.Space[Any]) -> dict[str, NDArray[A
     for name, part in parts.items():
         try:
             array = np.asarray(action[name], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"action {name!r} is {action[name]!r:.200}. Give numbers.") from error
-        if array.shape != part.shape or not all(map(math.isfinite, array.ravel().tolist())):
-            shape = list(part.shape or ())
-            raise InputError(f"action {name!r} is {action[name]!r:.200}. Give finite numbers of shape {shape}.")
-        arrays[name] = array
-        if isinstance(part, spaces.Discrete):
-            first, number = int(part.start), float(array)
-            last = first + int(part.n) - 1
-            if not (first <= number <= last and number.is_integer()):
-                raise InputError(f"action {name!r} is {action[name]!r:.200}. Give an integer from {first} to {last}.")
-            arrays[name] = array.astype(np.int64)
+        except (TypeError, ValueError):
+            array = np.array(np.nan)
+        discrete = isinstance(part, spaces.Discrete)
+        if array.shape == part.shape and all(map(math.isfinite, array.ravel().tolist())):
+            arrays[name] = array.astype(np.int64) if discrete else array
+        if name not in arrays or (discrete and not (arrays[name] == array and part.contains(arrays[name]))):
+            raise InputError(f"action {name!r} is {action[name]!r:.200}. Give finite numbers of {part}.")
     return arrays
 
 

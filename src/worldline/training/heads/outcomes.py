@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,21 +37,49 @@ class RewardConfig(BoundedConfig):
     width: Size = 256
 
 
-class Reward(Head):
+class Outcome(Head):
+    """A network with two hidden layers and one output, which is constant until it is trained.
+
+    Args:
+        config: size of the head.
+        size: number of its inputs.
+    """
+
+    updates = "outcome_updates"
+
+    def __init__(self, config: Any, size: int) -> None:
+        super().__init__(config)
+        self.inputs = Normaliser(size)
+        self.layers = mlp([size, config.width, config.width, 1])
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def descend(
+        self,
+        data: HeadData,
+        fit: Fit,
+        error: Callable[[Paths], Tensor],
+        *,
+        rows: Bool[Tensor, " M"],
+        held_out: Bool[Tensor, " M"],
+    ) -> None:
+        """Minimises an error along the paths from these rows; those that are held out choose the kept weights."""
+        table, imagination = data.table, data.imagination
+        validation = imagination.exam(table, held_out & rows, fit.unroll)
+        for optimizer in fit.optimise(self, None if validation is None else lambda: float(error(validation))):
+            descend(optimizer, error(imagination.draw(table, ~held_out & rows, fit.batch_size, fit.unroll)))
+
+
+class Reward(Outcome):
     """The expected reward of a step, from its action and the latent after it. Predicts the mean until it is trained."""
 
     name = "reward"
-    updates = "outcome_updates"
     Config = RewardConfig
     config: RewardConfig
 
     def __init__(self, config: RewardConfig) -> None:
-        super().__init__(config)
-        size = config.latent_size + config.action_size
-        self.inputs, self.normaliser = Normaliser(size), Normaliser(1)
-        self.layers = mlp([size, config.width, config.width, 1])
-        for parameter in self.layers[-1].parameters():
-            nn.init.zeros_(parameter)
+        super().__init__(config, config.latent_size + config.action_size)
+        self.normaliser = Normaliser(1)
 
     def fit_normaliser(
         self, latents: Float[Tensor, "M D"], actions: Float[Tensor, "M A"], rewards: Float[Tensor, " M"]
@@ -81,7 +110,7 @@ class Reward(Head):
     @classmethod
     def fit_to(cls, data: HeadData, fit: Fit, heads: Mapping[str, Head]) -> Reward:
         """The head for the reward of a step, the sum over all reward signals."""
-        store, table, imagination = data.store, data.table, data.imagination
+        store, table = data.store, data.table
         signals, steps = store.schema.of(Role.REWARD), table.steps_after > 0
         earned = [_rewards(store, signals, episode) for episode in table.numbers]
         reward = torch.cat(earned).to(table.device)  # of the step after each row; 0 after the last row
@@ -99,10 +128,7 @@ class Reward(Head):
             squared = (head.scores(both, actions) - target[rows]).square().mean(0)
             return torch.as_tensor((squared * inside).sum() / inside.sum().clamp(min=1))
 
-        validation = imagination.exam(table, table.held_out & steps, fit.unroll)
-        for optimizer in fit.optimise(head, None if validation is None else lambda: float(error(validation))):
-            paths = imagination.draw(table, ~table.held_out & steps, fit.batch_size, fit.unroll)
-            descend(optimizer, error(paths))
+        head.descend(data, fit, error, rows=steps, held_out=table.held_out)
         return head
 
 
@@ -128,20 +154,15 @@ class TerminationConfig(BoundedConfig):
     width: Size = 256
 
 
-class Termination(Head):
+class Termination(Outcome):
     """The probability that a latent belongs to a terminal state. Predicts the base rate until it is trained."""
 
     name = "termination"
-    updates = "outcome_updates"
     Config = TerminationConfig
     config: TerminationConfig
 
     def __init__(self, config: TerminationConfig) -> None:
-        super().__init__(config)
-        self.inputs = Normaliser(config.latent_size)
-        self.layers = mlp([config.latent_size, config.width, config.width, 1])
-        for parameter in self.layers[-1].parameters():
-            nn.init.zeros_(parameter)
+        super().__init__(config, config.latent_size)
 
     @torch.no_grad()
     def fit_rate(self, latents: Float[Tensor, "M D"], terminal: Bool[Tensor, " M"]) -> None:
@@ -166,7 +187,7 @@ class Termination(Head):
     @classmethod
     def fit_to(cls, data: HeadData, fit: Fit, heads: Mapping[str, Head]) -> Termination:
         """The head for terminal states."""
-        table, imagination, terminal = data.table, data.imagination, _terminal(data)
+        table, terminal = data.table, _terminal(data)
         held_out = table.held_out
         if not (terminal & held_out).any() or not (terminal & ~held_out).any():
             held_out = torch.zeros_like(held_out)  # both parts need a terminal state
@@ -181,9 +202,7 @@ class Termination(Head):
             entropy = binary_cross_entropy_with_logits(head.logits(both), target, reduction="none").mean(0)
             return (entropy * inside).sum() / inside.sum()
 
-        validation = imagination.exam(table, held_out, fit.unroll)
-        for optimizer in fit.optimise(head, None if validation is None else lambda: float(error(validation))):
-            descend(optimizer, error(imagination.draw(table, ~held_out, fit.batch_size, fit.unroll)))
+        head.descend(data, fit, error, rows=torch.ones_like(held_out), held_out=held_out)
         return head
 
 
