@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from worldline.config import Size
 from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Window
-from worldline.models.ensemble import Ensemble, EnsembleConfig, by_step, memory_of, repeated
+from worldline.models.ensemble import Ensemble, EnsembleConfig
 from worldline.models.layers.changes import interpolated
-from worldline.models.layers.member_beliefs import EnsembleBelief
+from worldline.models.layers.member_beliefs import EnsembleBelief, by_step, memory_of, repeated
 from worldline.models.layers.member_networks import LinearBase, MemberLinear, MemberNetworks
 from worldline.models.layers.offset import offset_of
 from worldline.schema import Schema
@@ -140,7 +140,7 @@ class Recurrent(Ensemble):
         for step in range(steps):
             states.append(self.layers.step(taken[:, step], states[-1]))
         hidden = torch.stack(states)[starts].transpose(1, 2).flatten(0, 1)[:, :, None]
-        return replace(self._cut(codes, now, starts).of_members(members), hidden=hidden)
+        return replace(super()._windows(codes, now, starts).of_members(members), hidden=hidden)
 
     def _after_gaps(
         self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
@@ -160,8 +160,8 @@ class Recurrent(Ensemble):
     ) -> tuple[Float[Tensor, "B M size"], Float[Tensor, "M B width"]]:
         """Each member's expected codes after the step with inputs `now`, and its next hidden state."""
         assert self.base is not None
-        lagged, covariates = self._lagged(memory).flatten(2).transpose(0, 1), self._covariates(memory, now)
-        count = self._common(self._count(memory))
+        lagged, covariates = self._lagged(memory).flatten(2).transpose(0, 1), memory.covariates(now)
+        count = self._common(memory.count())
         state = self._next(memory, now)
         change = LinearBase.change(lagged, *self.base.parts(covariates, count, self.codes.change))
         change = (change + self.layers[2](state).float() * self._unit(count)).transpose(0, 1)
@@ -188,15 +188,16 @@ class Recurrent(Ensemble):
         self, memory: EnsembleBelief, known: Float[Tensor, "B T I"]
     ) -> tuple[Float[Tensor, "B M T size"], Float[Tensor, "M B width"]]:
         """The codes that each member predicts open loop, and the last hidden state."""
-        ahead, size, history = self._ahead(memory, known), len(self.codes.owner), self.config.history
-        lagged, present, state = ahead.lagged, ahead.present, memory.hidden[:, :, 0].transpose(0, 1)
+        _, bases, units = self._ahead(memory, known)
+        lagged, present, unseen, offset = self._start(memory)
+        size, history, state = len(self.codes.owner), self.config.history, memory.hidden[:, :, 0].transpose(0, 1)
         path = list[Tensor]()
-        for step, (base, unit) in enumerate(zip(ahead.bases, ahead.units, strict=True)):
+        for step, (base, unit) in enumerate(zip(bases, units, strict=True)):
             assert base is not None
             state = self.layers.step(self._taken(present, known[:, step]), state)
             change = torch.addcmul(LinearBase.change(lagged, *base), self.layers[2](state).float(), unit)
-            change = change if ahead.offset is None else change + ahead.offset
-            change = change if step else change.where(~ahead.unseen, 0.0)
+            change = change if offset is None else change + offset
+            change = change if step else change.where(~unseen, 0.0)
             present = present + change
             path.append(present)
             moved = [change / self.codes.change, lagged[..., size:-size]] if history > 1 else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from worldline.models.base import Belief, LatentRollout
@@ -74,6 +74,32 @@ class EnsembleBelief(Belief):
             hidden=self.hidden,
         )
 
-    def imagine(self, codes: Float[Tensor, "B M size"], now: Float[Tensor, "B I"]) -> EnsembleBelief:
-        """The belief one step later, with predicted values that count as observed."""
-        return self.push(codes, torch.zeros_like(self.stale[:, :, 0]), now)
+    def count(self) -> Int[Tensor, " B"]:
+        """The number of known observations, at least 1."""
+        return (self.stale[:, 0] < 1).any(-1).sum(-1).clamp(min=1)
+
+    def covariates(self, now: Float[Tensor, "B I"]) -> Float[Tensor, "B covariates"]:
+        """The inputs of the networks that are known in advance: ages, and inputs with those `now` first."""
+        return torch.cat([self.stale[:, 0].flatten(1), now, self.inputs[:, 0].flatten(1)], -1)
+
+
+def memory_of(belief: Belief | None) -> EnsembleBelief:
+    """The belief of an ensemble, for the type checker."""
+    assert isinstance(belief, EnsembleBelief), f"a {type(belief).__name__} is not a belief of this model"
+    return belief
+
+
+def repeated(memory: EnsembleBelief, times: int) -> EnsembleBelief:
+    """The belief with each entry of the batch `times` in a row."""
+    index = torch.arange(len(memory.codes), device=memory.codes.device)
+    return memory.select(index.repeat_interleave(times))
+
+
+def by_step(values: Shaped[Tensor, "B P *rest"]) -> Shaped[Tensor, "PB *rest"]:
+    """All rows of the first step, then all rows of the second, and so on."""
+    return values.transpose(0, 1).flatten(0, 1)
+
+
+def back_indices(at: Int[Tensor, " P"], history: int) -> Int[Tensor, "P history"]:
+    """Indices of the last `history` entries up to number `at`, newest first, after history - 1 padded entries."""
+    return at[:, None] + history - 1 - torch.arange(history, device=at.device)
