@@ -15,14 +15,13 @@ from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
 from worldline.models.layers.correction import Correction
 from worldline.models.layers.forecasting_predictors import ConservedPredictorConfig, LinearResidualPredictorConfig
-from worldline.models.layers.observation_encoder import ObservationEncoder, ObservationEncoderConfig
+from worldline.models.layers.observation_encoder import ObservationEncoderConfig
 from worldline.models.layers.predictors import (
-    GruPredictor,
     GruPredictorConfig,
     MlpPredictorConfig,
     TransformerPredictorConfig,
 )
-from worldline.models.layers.regularizers import SigregConfig, Vicreg, VicregConfig, covariance, sigreg, variance
+from worldline.models.layers.regularizers import SigregConfig, VicregConfig, covariance, sigreg, variance
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.rollouts import pick_entries
@@ -111,17 +110,6 @@ def test_conforms(inputs: tuple[str, ...], settings: dict[str, Any]) -> None:
     exogenous = len(inputs) > 1
     made, seen = model(*inputs, exogenous=exogenous, **settings), window(exogenous=exogenous)
     check_model(made, seen, horizon=3, num_candidates=2)
-
-
-def test_the_parts_may_be_modules_of_the_user() -> None:
-    """They do the work in the place of those that the config describes."""
-    encoder = ObservationEncoder(SMALL.encoder, schema=schema(), inputs=("position",), size=8)
-    gru, vicreg = GruPredictor(GRU, encoder.layout), Vicreg(VicregConfig())
-    config = replace(SMALL, inputs=("position",))
-    made = Jepa(schema=schema(), config=config, encoder=encoder, predictor=gru, regularizer=vicreg)
-    assert (made.encoder, made.predictor, made.context) == (encoder, gru, 3)
-    assert {"variance", "covariance"} < set(loss(made, window()).terms)
-    check_model(made, window())
 
 
 @pytest.mark.parametrize("settings", [{}, {"predictor": GRU}, {"predictor": MLP, "signal_weight": 1.0}])

@@ -14,15 +14,15 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldline.control.controller import Actor, ControlRound, ReplanningController
 from worldline.data.store import Store
+from worldline.engines.simulator import differs
 from worldline.episode import Arrays, History
 from worldline.errors import DataError, InputError, UnknownNameError
 from worldline.labs.spaces import AnyEnv, from_signals, schema_of, to_signals
 from worldline.progress import OnProgress, tell
-from worldline.schema import Kind, Role
+from worldline.schema import Role
 from worldline.stats import Rate, wilson
 
 Reached = Callable[[Arrays, Arrays], bool]
@@ -30,9 +30,6 @@ Reached = Callable[[Arrays, Arrays], bool]
 
 Grouping = Callable[[Arrays, Arrays], str]
 """The label of the pair of a start and a goal; both are {signal: [*shape]}."""
-
-ROUNDING = 1e-4
-"""Absolute and relative tolerance of a replayed vector. Images may differ by one grey level on average."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -311,7 +308,8 @@ class _Run:
     def _verify(self) -> None:
         for name, logged in self.pair.start.items():
             value = self.observation.get(name)
-            if value is not None and _same(value, logged, self.schema[name].kind):
+            fits = value is not None and value.shape == logged.shape
+            if value is not None and fits and not differs(value[None], logged[None], self.schema[name].kind).any():
                 continue
             problem = "has no such signal" if value is None else "has another value than the log"
             raise DataError(
@@ -321,15 +319,6 @@ class _Run:
                 signal=name,
                 step=self.pair.at,
             )
-
-
-def _same(value: NDArray[np.generic], logged: NDArray[np.generic], kind: Kind) -> bool:
-    if value.shape != logged.shape:
-        return False
-    first, second = value.astype(float), logged.astype(float)
-    if kind is Kind.IMAGE:
-        return bool(np.abs(first - second).mean() <= 1)
-    return bool(np.allclose(first, second, rtol=ROUNDING, atol=ROUNDING))
 
 
 def _stack(rows: Sequence[Arrays]) -> Arrays:

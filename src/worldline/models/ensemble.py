@@ -28,7 +28,14 @@ from worldline.models.layers.changes import interpolated
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.gather import num_processes, share_draw, share_mean, whole_mean
 from worldline.models.layers.linear_forecast import ENOUGH_ROWS
-from worldline.models.layers.member_beliefs import EnsembleBelief, back_indices, by_step, memory_of, repeated
+from worldline.models.layers.member_beliefs import (
+    EnsembleBelief,
+    back_indices,
+    by_step,
+    cut_beliefs,
+    memory_of,
+    repeated,
+)
 from worldline.models.layers.member_networks import LinearBase, MemberNetworks, SingleSteps, Slices
 from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
 from worldline.models.layers.standardizer import InputNormaliser, Standardizer
@@ -444,16 +451,8 @@ class Ensemble(WorldModel):
 
     def _windows(self, codes: Float[Tensor, "B H size"], now: Tensor, starts: Int[Tensor, " P"]) -> EnsembleBelief:
         """The beliefs at the observations `starts` of logs without gaps, [P B, 1, ...]: all members share them."""
-        history, batch = self.config.history, len(codes)
-        back = back_indices(starts, history)
-        past = torch.cat([codes[:, :1].expand(-1, history - 1, -1), codes], 1)[:, back]
-        inputs = torch.cat([now.new_zeros(batch, history - 1, now.shape[2]), now], 1)[:, back[:, 1:]]
-        before_first = (back < history - 1).to(codes.dtype)
-        stale = before_first[None, ..., None].expand(batch, -1, -1, len(self.codes.signals))
-        past, stale, inputs = (by_step(part)[:, None] for part in (past, stale, inputs))
-        errors = no_errors(past[:, :, 0], self.config.gain)
-        hidden = past.new_zeros(len(past), 1, 1, self.state_size)
-        return EnsembleBelief(codes=past, stale=stale, inputs=inputs, errors=errors, hidden=hidden)
+        config, signals = self.config, len(self.codes.signals)
+        return cut_beliefs(codes, now, starts, config.history, signals, gain=config.gain, state_size=self.state_size)
 
     def _encode(
         self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
@@ -496,7 +495,7 @@ class Ensemble(WorldModel):
     ) -> tuple[Float[Tensor, "B M size"], Float[Tensor, "M B width"]]:
         """Each member's expected codes after the step with inputs `now`, and its last hidden layer."""
         lagged, covariates = self._lagged(memory).flatten(2).transpose(0, 1), memory.covariates(now)
-        count = self._common(memory.count())
+        count = memory.common_count()
         base = None if self.base is None else self.base.parts(covariates, count, self.codes.change)
         known = self.layers.contribution(self._clamped(covariates, lagged=False))
         change, hidden = self._change(lagged, known, base, self._unit(count), self.layers.slices())
@@ -534,13 +533,6 @@ class Ensemble(WorldModel):
         part = slice(self.layers.lagged) if lagged else slice(self.layers.lagged, None)
         return values.clamp(self.lowest[part], self.highest[part])
 
-    def _common(self, count: Int[Tensor, " R"]) -> int | Tensor:
-        """The number of known observations as one number if all rows agree, which saves a matrix per row."""
-        if count.is_meta:  # shapes only
-            return int(self.config.history)
-        least, most = torch.stack([count.amin(), count.amax()]).tolist()
-        return least if least == most else count
-
     def _unroll(
         self, memory: EnsembleBelief, known: Float[Tensor, "B T I"], noise: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "B M T size"]:
@@ -572,15 +564,8 @@ class Ensemble(WorldModel):
             lagged = torch.cat([present, *moved], -1)
         return torch.stack(path, 2).transpose(0, 1)
 
-    def _start(
-        self, memory: EnsembleBelief
-    ) -> tuple[
-        Float[Tensor, "M R lagged"],
-        Float[Tensor, "M R size"],
-        Bool[Tensor, "M R size"],
-        Float[Tensor, "M R size"] | None,
-    ]:
-        """Lagged values, present, which values were never observed, and the offset, where a path begins."""
+    def _start(self, memory: EnsembleBelief) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Lagged values, present, which values were never observed, and the offset, each [M, R, ...], of a start."""
         offset = offset_of(memory.errors).transpose(0, 1) if self.config.gain else None
         parts = self._lagged(memory).flatten(2), memory.codes[:, :, 0], self._never(memory)
         lagged, present, unseen = (part.transpose(0, 1) for part in parts)
@@ -595,30 +580,13 @@ class Ensemble(WorldModel):
         ages = torch.cat([ages_before, ages_before.new_zeros(batch, steps - 1, ages_before.shape[-1])], 1)
         inputs = torch.cat([memory.inputs[:, 0].flip(1), known], 1)
         covariates = torch.cat([ages[:, back].flatten(2), inputs[:, back].flatten(2)], -1).transpose(0, 1)
-        first = self._common(memory.count())
+        first = memory.common_count()
         # From step `late` on, all rows have a whole history.
         late = min(steps, history - (first if isinstance(first, int) else 1))
         counts = [first + n if isinstance(first, int) else (first + n).clamp(max=history) for n in range(late)]
         units = [self._unit(count) for count in [*counts, history]]
-        return covariates, self._bases(covariates, counts), [units[min(step, late)] for step in range(steps)]
-
-    def _bases(
-        self, covariates: Float[Tensor, "T B covariates"], counts: Sequence[int | Tensor]
-    ) -> Sequence[tuple[Tensor, Tensor] | None]:
-        """The parts of the linear forecast for each of T steps; None without one.
-
-        Args:
-            covariates: of the networks.
-            counts: known observations at the first steps; all steps after them have a whole history.
-        """
-        if self.base is None:
-            return [None] * len(covariates)
-        parts = [self.base.parts(*pair, self.codes.change) for pair in zip(covariates, counts, strict=False)]
-        rest = covariates[len(counts) :]
-        if len(rest):
-            contributions, weight = self.base.parts(rest.flatten(0, 1), self.config.history, self.codes.change)
-            parts += [(known, weight) for known in contributions.unflatten(1, rest.shape[:2]).unbind(1)]
-        return parts
+        bases = [None] * steps if self.base is None else self.base.path(covariates, counts, self.codes.change)
+        return covariates, bases, [units[min(step, late)] for step in range(steps)]
 
     def _noise_variance(self, hidden: Float[Tensor, "M R width"], unit: Tensor) -> Float[Tensor, "M R size"]:
         """The variance of the noise of one step, z-scores."""

@@ -154,10 +154,6 @@ class Jepa(WorldModel, Adapts):
     Args:
         schema: the signals; actions and exogenous inputs are used in its order.
         config: see `JepaConfig`.
-        encoder: in the place of the one that the config describes. A bundle stores the config only, so a model with a
-            module of another kind cannot be opened from a bundle.
-        predictor: likewise; its layout is `encoder.layout`.
-        regularizer: likewise.
 
     Raises:
         UnknownNameError: the config names a signal that the schema lacks.
@@ -167,18 +163,10 @@ class Jepa(WorldModel, Adapts):
 
     Config = JepaConfig
 
-    def __init__(
-        self,
-        *,
-        schema: Schema,
-        config: JepaConfig,
-        encoder: ObservationEncoder | None = None,
-        predictor: Predictor | None = None,
-        regularizer: Regularizer | None = None,
-    ) -> None:
+    def __init__(self, *, schema: Schema, config: JepaConfig) -> None:
         super().__init__()
         self.schema, self.config = schema, config
-        self.encoder = encoder or ObservationEncoder(
+        self.encoder = ObservationEncoder(
             config.encoder,
             schema=schema,
             inputs=config.inputs,
@@ -188,8 +176,8 @@ class Jepa(WorldModel, Adapts):
             timed=config.timed,
         )
         layout = self.encoder.layout
-        self.predictor: Predictor = predictor or _PARTS[type(config.predictor)](config.predictor, layout)
-        self.regularizer: Regularizer = regularizer or _PARTS[type(config.regularizer)](config.regularizer)
+        self.predictor: Predictor = _PARTS[type(config.predictor)](config.predictor, layout)
+        self.regularizer: Regularizer = _PARTS[type(config.regularizer)](config.regularizer)
         self.auxiliary = AuxiliaryLosses(config.auxiliary, schema=schema, layout=layout)
         self.layout, self.num_exact = layout, layout.num_exact
         self.present, self.targets = slice(layout.size), config.auxiliary.targets

@@ -161,7 +161,7 @@ class Recurrent(Ensemble):
         """Each member's expected codes after the step with inputs `now`, and its next hidden state."""
         assert self.base is not None
         lagged, covariates = self._lagged(memory).flatten(2).transpose(0, 1), memory.covariates(now)
-        count = self._common(memory.count())
+        count = memory.common_count()
         state = self._next(memory, now)
         change = LinearBase.change(lagged, *self.base.parts(covariates, count, self.codes.change))
         change = (change + self.layers[2](state).float() * self._unit(count)).transpose(0, 1)

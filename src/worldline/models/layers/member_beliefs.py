@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from worldline.models.base import Belief, LatentRollout
+from worldline.models.layers.offset import no_errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,14 @@ class EnsembleBelief(Belief):
         """The number of known observations, at least 1."""
         return (self.stale[:, 0] < 1).any(-1).sum(-1).clamp(min=1)
 
+    def common_count(self) -> int | Tensor:
+        """The number of known observations as one number if all rows agree, which saves a matrix per row."""
+        count = self.count()
+        if count.is_meta:  # shapes only
+            return self.codes.shape[2]
+        least, most = torch.stack([count.amin(), count.amax()]).tolist()
+        return int(least) if least == most else count
+
     def covariates(self, now: Float[Tensor, "B I"]) -> Float[Tensor, "B covariates"]:
         """The inputs of the networks that are known in advance: ages, and inputs with those `now` first."""
         return torch.cat([self.stale[:, 0].flatten(1), now, self.inputs[:, 0].flatten(1)], -1)
@@ -103,3 +112,25 @@ def by_step(values: Shaped[Tensor, "B P *rest"]) -> Shaped[Tensor, "PB *rest"]:
 def back_indices(at: Int[Tensor, " P"], history: int) -> Int[Tensor, "P history"]:
     """Indices of the last `history` entries up to number `at`, newest first, after history - 1 padded entries."""
     return at[:, None] + history - 1 - torch.arange(history, device=at.device)
+
+
+def cut_beliefs(
+    codes: Float[Tensor, "B H size"],
+    now: Float[Tensor, "B T I"],
+    starts: Int[Tensor, " P"],
+    history: int,
+    num_signals: int,
+    *,
+    gain: float,
+    state_size: int,
+) -> EnsembleBelief:
+    """The beliefs at the observations `starts` of logs without gaps, [P B, 1, ...]."""
+    batch, back = len(codes), back_indices(starts, history)
+    past = torch.cat([codes[:, :1].expand(-1, history - 1, -1), codes], 1)[:, back]
+    inputs = torch.cat([now.new_zeros(batch, history - 1, now.shape[2]), now], 1)[:, back[:, 1:]]
+    before_first = (back < history - 1).to(codes.dtype)
+    stale = before_first[None, ..., None].expand(batch, -1, -1, num_signals)
+    past, stale, inputs = (by_step(part)[:, None] for part in (past, stale, inputs))
+    errors = no_errors(past[:, :, 0], gain)
+    hidden = past.new_zeros(len(past), 1, 1, state_size)
+    return EnsembleBelief(codes=past, stale=stale, inputs=inputs, errors=errors, hidden=hidden)

@@ -205,6 +205,20 @@ class LinearBase(nn.Module):
             known = _product(rows.float()[None], weight[..., self.lagged : -1, :]) + weight[..., -1:, :].flatten(1, -2)
         return known, weight[..., : self.lagged, :]
 
+    def path(
+        self,
+        covariates: Float[Tensor, "T R S"],
+        counts: Sequence[int | Tensor],
+        unit: Float[Tensor, " size"],
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The `parts` of T steps; those after the steps of `counts` have a whole history, and are computed together."""
+        parts = [self.parts(rows, count, unit) for rows, count in zip(covariates, counts, strict=False)]
+        rest = covariates[len(counts) :]
+        if len(rest):
+            known, weight = self.parts(rest.flatten(0, 1), self.history, unit)
+            parts += [(contribution, weight) for contribution in known.unflatten(1, rest.shape[:2]).unbind(1)]
+        return parts
+
     @staticmethod
     def change(
         lagged: Float[Tensor, "M1 R lagged"], covariates: Float[Tensor, "M R size"], weight: Tensor
