@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from common import arguments, kept_or_temporary, one_thread, read, stored, write
 from greenhouse_logs import record_greenhouse
+from greenhouse_plant import greenhouse, greenhouse_split
 from numpy.typing import NDArray
 
 from worldline.data.store import Store
@@ -36,7 +37,6 @@ from worldline.engines.baselines import Linear
 from worldline.episode import Episode
 from worldline.labs.base import Lab
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.recipes.greenhouse import greenhouse, greenhouse_split
 from worldline.recipes.vectors import vectors
 from worldline.schema import Kind, Schema
 from worldline.stats import tails, wilson

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from common import arguments, read, write
 from greenhouse_logs import record_greenhouse
+from greenhouse_plant import SCHEMA, greenhouse, make_greenhouse
 from numpy.typing import NDArray
 from scipy.stats import beta
 
@@ -38,7 +39,6 @@ from worldline.episode import Arrays
 from worldline.labs.two_rooms import TwoRooms
 from worldline.planning.base import Chance, Constraint
 from worldline.planning.costs import AtMost, KeepOut, Price
-from worldline.recipes.greenhouse import SCHEMA, greenhouse, make_greenhouse
 from worldline.recipes.two_rooms import two_rooms
 from worldline.workflows.goals import OFFSET, reached
 from worldline.workflows.record import record

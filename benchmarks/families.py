@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from greenhouse_logs import record_greenhouse
+from greenhouse_plant import greenhouse
 from push_t_task import push_t, record_push_t
 
 from worldline.audit.diagnostics import diagnose
@@ -31,7 +32,6 @@ from worldline.data.windows import evenly_spaced_windows
 from worldline.errors import UnsupportedError, WorldlineError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.recipes.families import with_family
-from worldline.recipes.greenhouse import greenhouse
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.two_rooms import two_rooms, two_rooms_random
 from worldline.workflows.budget import within

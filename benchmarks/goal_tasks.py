@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from point_maze_task import MAX_MOVE, NEAR, Maze, PointMaze, Walker, point_maze
 from push_t_task import Pusher, PushT, push_t, record_push_t
 from reacher_task import NEAR as REACHED
 from reacher_task import Flail, Reacher, pull, reacher, turned
@@ -181,25 +179,6 @@ class Pose(Actor):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walk(Actor):
-    """Moves straight to the next point of the path.
-
-    Args:
-        maze: the maze with its shortest paths.
-    """
-
-    maze: PointMaze
-
-    def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
-        """Like `StraightActor`."""
-        here, there = now.history.observations["position"][:, -1].astype(float), now.goals["position"].astype(float)
-        points = np.stack([self.maze.towards(*both) for both in zip(here, there, strict=True)])
-        return StraightActor(longest=MAX_MOVE).act(
-            replace(now, goals={"position": points}), num_steps=num_steps, seed=seed
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Pull(Actor):
     """A hand-tuned proportional-derivative controller."""
 
@@ -234,37 +213,6 @@ def rooms(walls: Walls, num_episodes: int, recipe: Callable[[Store], Recipe]) ->
         loosely=lambda seen, goal: bool(
             np.linalg.norm(seen["position"] - goal["position"].astype(float)) < 16 / 224 * SIZE
         ),
-    )
-
-
-def mazes(maze: Maze) -> Task:
-    """The task of an OGBench point maze."""
-
-    def walks(path: Path, num_episodes: int, seed: int) -> Store:
-        with closing(PointMaze(maze)) as env:
-            return record(
-                env,
-                path,
-                policy=Walker(env),
-                num_episodes=num_episodes,
-                max_steps=400,
-                seed=seed,
-                schema=env.schema,
-            )
-
-    return Task(
-        learn=lambda path: walks(path, 300, 0),
-        examine=lambda path: walks(path, 100, 100),
-        make=lambda: PointMaze(maze),
-        recipe=point_maze,
-        reached=lambda seen, goal: bool(np.linalg.norm(seen["position"] - goal["position"].astype(float)) < NEAR),
-        group=lambda *_: "all",
-        groups=("all",),
-        shown=("position",),
-        whole=("position",),
-        by_hand=lambda: Walk(maze=PointMaze(maze)),
-        goal_signals=("position",),
-        straight=StraightActor(longest=MAX_MOVE),
     )
 
 
@@ -343,8 +291,6 @@ TASKS = {
     "two-rooms-unseen": replace(
         rooms("random", 0, two_rooms), learn=rooms("fixed", 500, two_rooms).learn, adaptation=Adaptation()
     ),
-    "point-maze": mazes("medium"),
-    "point-maze-giant": mazes("giant"),
     "reacher": arm(),
     "push-t": pushing(),
 }

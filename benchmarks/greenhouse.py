@@ -17,12 +17,12 @@ from typing import Any
 
 from common import arguments, one_thread, show, stored, write
 from greenhouse_logs import record_greenhouse
+from greenhouse_plant import BLOCK_DAYS, FIRST_DAY, greenhouse
 
 from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.data.store import Store
 from worldline.data.windows import evenly_spaced_windows
 from worldline.episode import Episode
-from worldline.recipes.greenhouse import BLOCK_DAYS, FIRST_DAY, greenhouse
 from worldline.workflows.evaluation import comparisons, honest
 from worldline.workflows.training import Learned, learn_world
 

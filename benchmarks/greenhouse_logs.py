@@ -1,10 +1,11 @@
 """Logs of the lettuce greenhouse for benchmarks: random climates and crops under the weather of a year, three policies.
 
-The recipe and the environment are in `worldline.recipes.greenhouse`.
+The recipe and the environment are in `examples/greenhouse_plant.py`.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,10 @@ from worldline.data.store import Store
 from worldline.episode import Episode
 from worldline.errors import InputError
 from worldline.progress import OnProgress, tell
-from worldline.recipes.greenhouse import (
+from worldline.schema import Role
+
+sys.path.append(str(Path(__file__).parent.parent / "examples"))
+from greenhouse_plant import (
     BLOCK_DAYS,
     EPISODE_DAYS,
     FIRST_DAY,
@@ -32,7 +36,6 @@ from worldline.recipes.greenhouse import (
     make_greenhouse,
     random_state,
 )
-from worldline.schema import Role
 
 NUM_BLOCKS: Final = 53
 """Number of blocks in the weather data, which end on 29 November. An episode lies within one block."""

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from overheads import ROOT, median_interval
+from common import ROOT, median_interval
 
 from worldline.data import Store, import_logs, open_store
 from worldline.data.exporting import export_store

@@ -37,6 +37,7 @@ import numpy as np
 import uvloop
 from common import Row, arguments, kept_or_temporary, one_thread, read, spread, stored, write
 from greenhouse_logs import record_greenhouse
+from greenhouse_plant import NUM_STEPS, Plant, greenhouse
 from numpy.typing import NDArray
 from websockets.sync.client import connect
 
@@ -47,7 +48,6 @@ from worldline.episode import Arrays, History
 from worldline.planning.base import Goal
 from worldline.planning.calls import Call, PlanCall, PredictCall
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.recipes.greenhouse import NUM_STEPS, Plant, greenhouse
 from worldline.schema import Kind, Signal
 from worldline.serve.following import MAX_GAP
 from worldline.workflows.training import learn_world

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from greenhouse_plant import Plant
 
 import worldline
 from worldline.planning import Price, Within
-from worldline.recipes.greenhouse import Plant
 
 Array = np.ndarray[Any, Any]
 HORIZON = 12  # steps of half an hour

@@ -23,7 +23,6 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "tracker": {
         "jsonl": "worldline.training.tracking:JsonLines",
-        "mlflow": "worldline.training.tracking:Mlflow",
         "tensorboard": "worldline.training.tracking:TensorBoard",
     },
     "planner": {
@@ -66,7 +65,6 @@ BUILTIN: dict[str, dict[str, str]] = {
     "lab": {"two-rooms": "worldline.labs.two_rooms:TwoRooms"},
     "command": {},
     "recipe": {
-        "greenhouse": "worldline.recipes.greenhouse:greenhouse",
         "ensemble": "worldline.recipes.ensemble:ensemble",
         "ensemble-memory": "worldline.recipes.ensemble:ensemble_memory",
         "ensemble-delays": "worldline.recipes.ensemble:ensemble_delays",

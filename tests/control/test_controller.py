@@ -130,16 +130,6 @@ def test_a_reset_forgets_and_repeats(schema: Schema) -> None:
     assert actor.asked[2].remaining is None
 
 
-def test_an_action_may_be_repeated_and_observations_between_are_not_shown(schema: Schema) -> None:
-    actor = Script(5)
-    controller = ReplanningController(actor, schema, context=3, replan_every=2, repeat=3, seed=0)
-    controller.reset(goals(3.0))
-    assert drive(controller, 10) == [10, 10, 10, 11, 11, 11, 20, 20, 20, 21]
-    shown = [now.history.observations["place"][0, :, 0].tolist() for now in actor.asked]
-    assert shown == [[0], [0, 3, 6]]
-    assert actor.asked[1].history.actions["push"][0, :, 0].tolist() == [10, 11]
-
-
 def test_where_actions_take_effect_late_the_actor_knows_what_is_on_its_way(schema: Schema) -> None:
     actor = Script(5)
     controller = ReplanningController(actor, schema, context=4, replan_every=1, delay=2, seed=0)
@@ -294,7 +284,7 @@ def test_a_controller_remembers_so_many_rounds_and_no_more(schema: Schema) -> No
     assert (len(first), len(controller.rounds)) == (3, 0)
 
 
-@pytest.mark.parametrize("wrong", [{"context": 0}, {"replan_every": 0}, {"repeat": 0}, {"delay": -1}])
+@pytest.mark.parametrize("wrong", [{"context": 0}, {"replan_every": 0}, {"delay": -1}])
 def test_controller_refuses_what_makes_no_sense(schema: Schema, wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         ReplanningController(Script(1), schema, **({"context": 1, "replan_every": 1, "seed": 0} | wrong))

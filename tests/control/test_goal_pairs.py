@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.data.stores import stored
 
-from worldline.control.goal_reaching import StartGoalPair, draw_pairs, historical_pairs
+from worldline.control.goal_reaching import StartGoalPair, draw_pairs
 from worldline.data.store import Store
 from worldline.episode import Arrays
 from worldline.errors import DataError, InputError
@@ -51,16 +51,6 @@ def test_none_is_solved_at_the_start_and_the_groups_are_equally_large(store: Sto
     assert [pair.group for pair in pairs] == ["left"] * 50 + ["right"] * 50
     assert all(side(pair.start, pair.goal) == pair.group for pair in pairs)
     assert len({(pair.episode, pair.at) for pair in pairs}) == 100
-
-
-def test_historical_pairs_leave_nothing_out(store: Store) -> None:
-    pairs = historical_pairs(store, range(12), offset=5, num_pairs=100)
-    assert len({(pair.episode, pair.at) for pair in pairs}) == len(pairs) == 100
-    assert any(reached(pair.start, pair.goal) for pair in pairs)
-    assert {pair.group for pair in pairs} == {"all"}
-    assert [pair.budget for pair in pairs] == [10] * 100
-    again = historical_pairs(store, range(12), offset=5, num_pairs=100)
-    assert [(pair.episode, pair.at) for pair in again] == [(pair.episode, pair.at) for pair in pairs]
 
 
 def test_the_seed_alone_decides(store: Store) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from greenhouse_logs import record_greenhouse
+from greenhouse_plant import greenhouse
 from tests.data.stores import stored
 from tests.engines.language.chat_server import ChatServer, Dynamics, Values, latest
 from tests.served_world import serving_world
@@ -32,7 +33,6 @@ from worldline.labs.two_rooms import TwoRooms
 from worldline.planning.planners.base import Planner
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.small_searches import Shooting
-from worldline.recipes.greenhouse import greenhouse
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors
 from worldline.registry import load

@@ -201,7 +201,7 @@ def test_they_know_nothing_of_what_stands_behind(name: str) -> None:
         elif isinstance(node, ast.Import):
             imported.update(one.name for one in node.names)
     ours = {module for module in imported if module.partition(".")[0] not in sys.stdlib_module_names}
-    environment = {"navigate": "worldline.labs.two_rooms", "thermostat": "worldline.recipes.greenhouse"}[name]
+    environment = {"navigate": "worldline.labs.two_rooms", "thermostat": "greenhouse_plant"}[name]
     assert ours <= {"numpy", "pictures", "worldline", "worldline.planning", "worldline.errors", environment}
     assert len(code.splitlines()) < 130
 

@@ -29,11 +29,9 @@ from worldline.training.batches import to_inputs
 from worldline.training.heads.base import by_name
 from worldline.training.heads.distance import Distance, DistanceConfig
 from worldline.training.heads.inverse import Inverse, InverseConfig
-from worldline.training.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.outcomes import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.training.heads.readout import Readout, ReadoutConfig
-from worldline.training.heads.reward import Reward, RewardConfig
-from worldline.training.heads.termination import Termination, TerminationConfig
 
 UNTRAINED = tuple(clause for clause in CLAUSES["engine"] if clause.__name__ not in ("timing", "novelty_grows"))
 """What holds without training: all but that the log is predicted, and that noise is unlike it."""
@@ -220,34 +218,6 @@ def test_the_inverse_head_is_told_how_many_steps_are_left() -> None:
         due = inverse(belief.features()[:, 0], wanted.features()[:, 0], torch.full((3,), steps))
         np.testing.assert_allclose(found[:, 0, 0], due.detach().numpy(), rtol=1e-5)
     assert not np.allclose(long[:, :, 0], short[:, :, 0])
-
-
-def test_a_far_goal_is_headed_for_by_landmarks() -> None:
-    """The map knows one place, that of world 0; from there it says that the goal is 30 steps away."""
-    flat = untrained(CALM.schema, ("position",), goals=True)
-    episodes, size = CALM.episodes(3, 8, seed=0), 3
-    belief = flat.observe(None, history(episodes, 4, 1), seed=0)
-    goal = {"position": np.full((size, 2), 40.0, np.float32)}
-    wanted = flat.observe(None, History(observations={"position": goal["position"][:, None]}, actions=NOTHING), seed=0)
-    now, there = (one.features()[:, 0] for one in (belief, wanted))
-    least = float(flat.heads["distance"](now, there).detach().min())
-    marks = Landmarks(LandmarksConfig(latent_size=SIZE, num_landmarks=2, reach=least * 0.9))
-    marks.latents.copy_(torch.stack([now[0], there[0]]))
-    marks.steps.copy_(torch.tensor([[0.0, 30.0], [torch.inf, 0.0]]))
-    engine = replace(flat, heads=flat.heads | by_name(marks))
-    future = Future(actions={"push": np.zeros((size, 1, 2, 2), np.float32)})
-    mark = {"position": np.stack([episodes[0].observations["position"][4]] * size)}
-    far, near = distance(engine, belief, future, goal, seed=0), distance(flat, belief, future, mark, seed=0)
-    np.testing.assert_allclose(far, near + 30, rtol=1e-4)
-    proposed = propose(engine, belief, goal, 2, num_proposals=1, seed=0)["push"]
-    np.testing.assert_allclose(proposed, propose(flat, belief, mark, 2, num_proposals=1, seed=0)["push"], rtol=1e-4)
-    np.testing.assert_allclose(distance(engine, belief, future, mark, seed=0), near, rtol=1e-6)
-    sent = {"push": np.ones((size, 2, 2), np.float32)}  # what is pending leads away, and the landmark stays the aim
-    after, due = (
-        propose(one, belief, there, 2, num_proposals=1, pending=sent, seed=0)["push"]
-        for one, there in ((engine, goal), (flat, mark))
-    )
-    np.testing.assert_allclose(after, due, rtol=1e-4)
 
 
 def test_without_an_inverse_head_or_with_exogenous_inputs_nothing_is_proposed() -> None:

@@ -71,12 +71,3 @@ def test_a_goal_without_a_state_is_refused() -> None:
     future = Future(actions={"move": np.zeros((6, 1, 1, 2), np.float32)})
     with pytest.raises(UnsupportedError, match="camera"):
         ENGINE.distance(belief, future, {"camera": np.zeros((6, 64, 64, 3), np.uint8)}, seed=0)
-
-
-def test_a_branch_needs_the_state() -> None:
-    belief, noise = ENGINE.abduct(EPISODES[0], 4)
-    assert noise is None
-    np.testing.assert_array_equal(belief.state["position"][0], EPISODES[0].observations["position"][4])
-    hidden = replace(EPISODES[0], observed={"position": np.arange(13) != 4})
-    with pytest.raises(UnsupportedError, match="'position', step 4"):
-        ENGINE.abduct(hidden, 4)

@@ -43,7 +43,7 @@ from worldline.data.splits import Split
 from worldline.data.store import Store
 from worldline.engines.baselines import Linear
 from worldline.episode import Episode
-from worldline.models.layers.predictors import BlockPredictorConfig, TransformerPredictorConfig
+from worldline.models.layers.predictors import TransformerPredictorConfig
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.recipes.families import with_family
 from worldline.recipes.memory import memory
@@ -96,7 +96,7 @@ JEPA: Mapping[str, Any] = {
 SMALL_IMAGES: Mapping[str, Any] = {"encoder.channels": 8}
 HEADS: Mapping[str, Any] = {"width": 16, "unroll": 2, "batch_size": 32, "learning_rate": 1e-2}
 SPECS: Mapping[str, Spec] = {
-    "jepa": Spec(recipe=vectors, family="jepa", model=JEPA, heads={"goals": True, "num_landmarks": 6, "reach": 4.0}),
+    "jepa": Spec(recipe=vectors, family="jepa", model=JEPA, heads={"goals": True}),
     "jepa-memory": Spec(recipe=memory, family="jepa", wind=True, model={**JEPA, "predictor.history": 3}),
     "jepa-pixels": Spec(
         recipe=pixels,
@@ -125,12 +125,6 @@ SPECS: Mapping[str, Spec] = {
         wind=True,
         model={**JEPA, "predictor": TransformerPredictorConfig(width=16, depth=1, num_heads=2)},
         training={"window": 7},
-    ),
-    "jepa-frameskip": Spec(
-        recipe=vectors,
-        family="jepa",
-        model={**JEPA, "predictor": BlockPredictorConfig(width=16)},
-        heads={"goals": True},
     ),
     "ensemble": Spec(recipe=vectors, family="ensemble", wind=True, model={"num_members": 2, "width": 16}),
     "recurrent": Spec(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.labs.abilities import DrawsImages
-from worldline.labs.base import Lab
+from worldline.labs.base import DrawsImages, Lab
 from worldline.registry import BUILTIN, load
 from worldline.schema import Kind
 

@@ -21,7 +21,6 @@ from worldline.models.rssm import Rssm, RssmConfig
 from worldline.models.token import TokenConfig, TokenModel
 from worldline.registry import BUILTIN, load
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.training.heads.base import HeadsConfig
 from worldline.training.heads.fitting import HEADS
 from worldline.training.updates import TrainingConfig
 
@@ -40,7 +39,6 @@ WRONG: list[tuple[type, dict[str, Any]]] = [
     (ConservedPredictorConfig, {"trim": 0.5}),
     (TrainingConfig, {"num_updates": -1}),
     (TrainingConfig, {"num_updates": 10, "window": 2}),
-    (HeadsConfig, {"reach": 1.0}),
 ]
 """One setting out of bounds, the last of each."""
 

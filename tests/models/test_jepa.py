@@ -10,23 +10,18 @@ from tests.models.windows import HEADING, LAMP, POSITION, PUSH, WIND, cut, fit, 
 
 from worldline.config import from_json, to_json
 from worldline.errors import ConfigError, UnknownNameError
-from worldline.models.base import Belief, Losses, Window
+from worldline.models.base import Losses, Window
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
 from worldline.models.layers.correction import Correction
 from worldline.models.layers.forecasting_predictors import ConservedPredictorConfig, LinearResidualPredictorConfig
-from worldline.models.layers.observation_encoder import ObservationEncoder, ObservationEncoderConfig
+from worldline.models.layers.observation_encoder import ObservationEncoderConfig
 from worldline.models.layers.predictors import (
-    Block,
-    BlockPredictorConfig,
-    GruPredictor,
     GruPredictorConfig,
     MlpPredictorConfig,
     TransformerPredictorConfig,
 )
-from worldline.models.layers.regularizers import SigregConfig, Vicreg, VicregConfig
-from worldline.models.layers.sigreg import sigreg
-from worldline.models.layers.vicreg import covariance, variance
+from worldline.models.layers.regularizers import SigregConfig, VicregConfig, covariance, sigreg, variance
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.rollouts import pick_entries
@@ -41,7 +36,7 @@ REAR = replace(CAMERA, name="rear", shape=(48, 48, 3))
 
 
 MLP, GRU = MlpPredictorConfig(width=16), GruPredictorConfig(width=16, memory_size=6)
-TRANSFORMER, BLOCK = TransformerPredictorConfig(width=16), BlockPredictorConfig(width=16, frameskip=3)
+TRANSFORMER = TransformerPredictorConfig(width=16)
 FREE = SigregConfig(weight=0.0)
 SMALL = JepaConfig(
     inputs=("camera",),
@@ -105,7 +100,7 @@ CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("position",), {"predictor": GRU, "gradient_steps": 1}),
     (("camera", "position"), {"predictor": linear(3, values=2), "signal_weight": 1.0, "constant_size": 2}),
     (("position", "heading"), {"predictor": conserving(2, gated=True), "signal_weight": 1.0}),
-    (("lamp", "heat"), {"predictor": replace(BLOCK, frameskip=2, gated=True), "timed": True}),
+    (("lamp", "heat"), {"predictor": replace(MLP, gated=True), "timed": True}),
     (("camera",), {"auxiliary": auxiliary(targets=("position", "lamp", "heading"))}),
 ]
 
@@ -117,18 +112,7 @@ def test_conforms(inputs: tuple[str, ...], settings: dict[str, Any]) -> None:
     check_model(made, seen, horizon=3, num_candidates=2)
 
 
-def test_the_parts_may_be_modules_of_the_user() -> None:
-    """They do the work in the place of those that the config describes."""
-    encoder = ObservationEncoder(SMALL.encoder, schema=schema(), inputs=("position",), size=8)
-    gru, vicreg = GruPredictor(GRU, encoder.layout), Vicreg(VicregConfig())
-    config = replace(SMALL, inputs=("position",))
-    made = Jepa(schema=schema(), config=config, encoder=encoder, predictor=gru, regularizer=vicreg)
-    assert (made.encoder, made.predictor, made.context) == (encoder, gru, 3)
-    assert {"variance", "covariance"} < set(loss(made, window()).terms)
-    check_model(made, window())
-
-
-@pytest.mark.parametrize("settings", [{}, {"predictor": GRU}, {"predictor": BLOCK, "signal_weight": 1.0}])
+@pytest.mark.parametrize("settings", [{}, {"predictor": GRU}, {"predictor": MLP, "signal_weight": 1.0}])
 def test_conforms_once_it_knows_gaps(settings: dict[str, Any]) -> None:
     fitted = model("camera", "position", "lamp", **settings)
     fitted.fit_normaliser(hide(window(), 0, 1, "camera"))
@@ -401,7 +385,7 @@ def test_actions_that_are_not_there_cannot_be_decoded() -> None:
         )
 
 
-@pytest.mark.parametrize("predictor", [MLP, GRU, TRANSFORMER, BLOCK, linear(), conserving()])
+@pytest.mark.parametrize("predictor", [MLP, GRU, TRANSFORMER, linear(), conserving()])
 def test_the_config_survives_a_file(predictor: Any) -> None:
     config = replace(SMALL, predictor=predictor, **VICREG)
     assert from_json(JepaConfig, to_json(config), where="here") == config
@@ -474,45 +458,6 @@ def test_steps_at_which_nothing_was_seen_shape_nothing(regularizer: Any) -> None
     found, due = loss(net, blind).terms, loss(net, kept).terms
     for name, term in found.items():
         torch.testing.assert_close(term, due[name], msg=name)
-
-
-@pytest.mark.parametrize("start", [0, 1])
-def test_a_block_is_predicted_from_where_it_began(start: int) -> None:
-    """Frameskip 3 by hand; a belief in the middle of a block goes on with it."""
-    net = model("position", predictor=BLOCK, exogenous=False, timed=True).eval()
-    seen = window(exogenous=False, length=9)
-    known = torch.cat([seen.past.actions[:, 0], seen.past.step_s[..., None]], -1)
-    base, due = encoded(net, seen, 0), []
-    latent, pending = base, torch.zeros(BATCH, 3, 3)
-    for step in range(8):
-        if step % 3 == 0:
-            base, pending = latent, torch.zeros(BATCH, 3, 3)
-        pending[:, step % 3] = known[:, step]
-        share = torch.full((BATCH, 1), (step % 3 + 1) / 3)
-        latent = base + net.predictor.layers(torch.cat([base, pending.flatten(1), share], -1))
-        due.append(latent)
-    belief: Belief = net.belief(encoded(net, seen, 0))
-    if start:
-        belief = net.rollout(belief, seen.past.steps(slice(start)), generator=seeded()).final
-    found = net.rollout(belief, seen.past.steps(slice(start, None)), generator=seeded()).features[:, 0, 0]
-    torch.testing.assert_close(found, torch.stack(due[start:], 1))
-    latents = torch.stack([encoded(net, seen, step) for step in range(9)], 1)
-    torch.testing.assert_close(
-        loss(net, seen).terms["prediction"], (torch.stack(due, 1) - latents[:, 1:]).square().mean()
-    )
-
-
-def test_an_observation_begins_a_new_block_for_its_own_entry_only() -> None:
-    net, seen = model("position", predictor=BLOCK).eval(), window(length=6)
-    gap = hide(hide(seen, 1, 1, "position"), 1, 2, "position")
-    for one, due in ((gap.first(3), [3, 2, 3, 3]), (seen.first(3), [3, 3, 3, 3])):
-        belief = net.encode(one, generator=seeded())
-        assert isinstance(belief.memory, Block)
-        assert belief.memory.count.tolist() == due  # 3 of 3: the next step sets out anew
-    rest = seen.past.steps(slice(2, None))
-    blocked = net.rollout(net.encode(gap.first(3), generator=seeded()), rest, generator=seeded()).features[1, 0, 0]
-    whole = net.rollout(net.belief(encoded(net, seen, 0)), seen.past, generator=seeded()).features[1, 0, 0]
-    torch.testing.assert_close(blocked, whole[2:])
 
 
 @pytest.mark.parametrize("predictor", [GRU, TRANSFORMER])
@@ -667,8 +612,8 @@ def test_targets_show_in_the_latents_once_they_are_asked_for() -> None:
     assert float(real.detach()) < 0.4
 
 
-@pytest.mark.parametrize("predictor", [GRU, TRANSFORMER, BLOCK])
-def test_what_remembers_or_leaps_does_not_adapt(predictor: Any) -> None:
+@pytest.mark.parametrize("predictor", [GRU, TRANSFORMER])
+def test_what_remembers_does_not_adapt(predictor: Any) -> None:
     assert not model("camera", predictor=predictor).can_adapt
     assert model("camera").can_adapt
 

@@ -13,7 +13,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models import lewm
 from worldline.models.base import Window
-from worldline.models.layers.sigreg import sigreg
+from worldline.models.layers.regularizers import sigreg
 from worldline.models.lewm import HalfAttention, Lewm, LewmConfig, WholeLinear
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model

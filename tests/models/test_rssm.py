@@ -13,8 +13,7 @@ from tests.testing.toy_windows import window_of
 
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.base import Inputs, Window
-from worldline.models.layers.two_hot import symexp_bins, two_hot_loss
-from worldline.models.rssm import Rssm, RssmConfig, divergence, draw, log_probabilities
+from worldline.models.rssm import Rssm, RssmConfig, divergence, draw, log_probabilities, symexp_bins, two_hot_loss
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.rollouts import pick_entries

@@ -12,7 +12,6 @@ from worldline.workflows.record import record
 
 TASKS = {
     "gym_pusht": ("push_t_task", "PushT", "Pusher", "push_t", ("camera", "agent_position")),
-    "ogbench": ("point_maze_task", "PointMaze", "Walker", "point_maze", ("position",)),
     "dm_control": ("reacher_task", "Reacher", "Flail", "reacher", ("angles", "velocity")),
 }
 """By package: module, environment, policy, recipe, and inputs of the recipe."""
@@ -28,7 +27,7 @@ def test_an_episode_replays_from_its_seed(package: str, tmp_path: Path) -> None:
     store = record(
         env,
         tmp_path / "store",
-        policy=make(env) if package == "ogbench" else make(),
+        policy=make(),
         num_episodes=4,
         max_steps=40,
         seed=5,

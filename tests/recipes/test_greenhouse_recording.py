@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 from greenhouse_logs import record_greenhouse
+from greenhouse_plant import SCHEMA, Plant, greenhouse_split, make_greenhouse
 
-from worldline.data.store import Store, open_store
+from worldline.data.store import Store
 from worldline.errors import DataError, InputError
-from worldline.recipes.greenhouse import SCHEMA, Plant, greenhouse_split, make_greenhouse
 from worldline.schema import Role
 
 package = pytest.importorskip("lettuce_greenhouse_gym")
@@ -72,22 +72,6 @@ def test_no_hour_of_weather_is_in_two_parts(store):
     assert all(len(names) == 1 for names in hours.values())
 
 
-def test_an_episode_depends_on_the_seed_and_its_number_only(tmp_path, store):
-    ticks = []
-    again = record_greenhouse(
-        tmp_path / "again", num_episodes=2, seed=0, progress=lambda now: ticks.append((now.step, now.total))
-    )
-    other = record_greenhouse(tmp_path / "other", num_episodes=1, seed=1)
-    assert ticks == [(1, 2), (2, 2)]
-    for number in range(2):
-        for signal in SCHEMA.signals:
-            np.testing.assert_array_equal(
-                again.read(signal.name, number, 0, 240), store.read(signal.name, number, 0, 240)
-            )
-    assert other.content_hash() != again.content_hash()
-    assert len(open_store(tmp_path / "again")) == 2
-
-
 def test_what_cannot_be_split_by_date_is_refused(tmp_path, store):
     few = Store.create(tmp_path / "few", SCHEMA)
     few.append(store.episode(0), store.entry(0).source)
@@ -101,26 +85,6 @@ def test_what_cannot_be_split_by_date_is_refused(tmp_path, store):
         greenhouse_split(few)
     with pytest.raises(InputError, match="num_episodes is 0"):
         record_greenhouse(tmp_path / "none", num_episodes=0, seed=0)
-
-
-def test_a_plant_shows_and_takes_the_signals_of_the_logs():
-    plant = Plant(start_day=100.0, seed=3)
-    other = Plant(start_day=100.0, seed=3)
-    assert plant.now == other.now
-    assert plant.now != Plant(start_day=100.0, seed=4).now
-    env = make_greenhouse()
-    constants = env.parameters.to_array()
-    for _ in range(4):
-        seen, weather = np.concatenate([plant.now[s.name] for s in SCHEMA.observations]), plant.weather(2)
-        assert [value.shape for value in weather.values()] == [(2, 1)] * 4
-        state, temperature = state_of(*seen), seen[2]
-        asked = {"co2_supply": np.array([0.5]), "ventilation": np.array([1.0]), "heating": np.array([60.0])}
-        after = plant.step(asked)
-        taken = np.concatenate([plant.taken[s.name] for s in SCHEMA.actions])
-        due = env.measurement(env.integrator(state, taken, [value[0, 0] for value in weather.values()], constants))
-        np.testing.assert_allclose([after[s.name][0] for s in SCHEMA.observations], np.asarray(due).ravel(), rtol=1e-4)
-        if temperature <= 22:
-            assert taken == pytest.approx([0.5, 1.0, 60.0])
 
 
 def test_a_warm_plant_throttles_its_heater_and_an_old_one_ends():

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.data.stores import stored
 
 from worldline.config import replace_at
 from worldline.data.splits import Split, split_store
@@ -21,7 +20,7 @@ from worldline.schema import Kind, Role, Signal
 from worldline.testing.toys import Integrator
 from worldline.training.batches import to_window
 from worldline.training.heads.base import Head, HeadsConfig
-from worldline.training.heads.fitting import GOAL_HEADS, fit_heads, refine_dynamics
+from worldline.training.heads.fitting import fit_heads, refine_dynamics
 
 Build = Callable[..., Jepa]
 TOY = Integrator(camera=False)
@@ -120,23 +119,6 @@ def test_every_head_is_fitted_where_the_logs_have_what_it_needs(build: Build, tm
     assert not any(parameter.requires_grad for parameter in [*heads["reward"].parameters(), *model.parameters()])
     without = fit_heads(model, store, parts, ("position",), replace(config, outcome_updates=0))
     assert without.keys() == {"mahalanobis", "readout"}
-
-
-def test_a_map_is_made_on_request(build: Build, tmp_path: Path) -> None:
-    calm = Integrator(camera=False, wind=False)
-    store = stored(tmp_path / "store", calm.schema, calm.episodes(24, 8, seed=0))
-    model, parts = build(schema=calm.schema).eval(), split_store(store)
-    config = replace(NONE, goals=True, distance_updates=3, inverse_updates=1, num_landmarks=7, reach=4.0)
-    marks = fit_heads(model, store, parts, ("position",), config)["landmarks"]
-    assert len(marks.latents.unique(dim=0)) == 7
-    assert (marks.steps.isfinite() & (marks.steps > 0)).any()
-    later = fit_heads(model, store, parts, ("position",), replace(config, num_landmarks=0), kinds=GOAL_HEADS)
-    assert later.keys() == {"distance", "inverse"}
-
-
-def test_a_map_without_goals_is_refused_at_once() -> None:
-    with pytest.raises(ConfigError, match="but goals is False"):
-        HeadsConfig(goals=False, num_landmarks=5)
 
 
 def test_the_model_s_images_are_decoded_on_request(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worldline.errors import CollapseError
-from worldline.training.latent_health import Health, guard, measure_health
+from worldline.training.measures import Health, guard, measure_health
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

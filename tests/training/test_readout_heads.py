@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.data.stores import stored
-from tests.training.test_control_measures import Exact
+from tests.training.test_measures import Exact
 from torch import Tensor
 
 from worldline.data.store import Store
@@ -18,9 +18,8 @@ from worldline.schema import Kind, Role, Schema, Signal
 from worldline.training.batches import Trace
 from worldline.training.heads.base import Fit, Head, HeadData, HeadsConfig
 from worldline.training.heads.decoder import Decoder
+from worldline.training.heads.outcomes import Reward, Termination
 from worldline.training.heads.readout import Readout
-from worldline.training.heads.reward import Reward
-from worldline.training.heads.termination import Termination
 from worldline.training.stored_latents import Imagination, LatentTable
 
 EDGE = 1.5

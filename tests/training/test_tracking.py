@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worldline.training.tracking import JsonLines, Mlflow, TensorBoard, Tracker
+from worldline.training.tracking import JsonLines, TensorBoard, Tracker
 
 SETTINGS = {"training": {"num_updates": 10}, "model": {"inputs": ["camera"]}}
 
@@ -54,17 +54,3 @@ def test_in_tensorboard_a_new_run_takes_the_place_of_an_earlier_one(tmp_path: Pa
     events = loading.EventAccumulator(str(tmp_path / "run"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 2.0)]
-
-
-@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # of what MLflow asks its database layer for
-def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = pytest.importorskip("mlflow")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    report(Mlflow(tmp_path))
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path.resolve() / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("worldline")
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.info.status == "FINISHED"
-    assert run.data.params["training.num_updates"] == "10"
-    history = client.get_metric_history(run.info.run_id, "loss")
-    assert [(one.step, one.value) for one in history] == [(1, 3.0), (2, 1.5)]

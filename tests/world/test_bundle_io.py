@@ -31,11 +31,9 @@ from worldline.training.heads.decoder import Decoder, DecoderConfig
 from worldline.training.heads.distance import Distance, DistanceConfig
 from worldline.training.heads.fitting import HEADS
 from worldline.training.heads.inverse import Inverse, InverseConfig
-from worldline.training.heads.landmarks import Landmarks, LandmarksConfig
 from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
+from worldline.training.heads.outcomes import Reward, RewardConfig, Termination, TerminationConfig
 from worldline.training.heads.readout import Readout, ReadoutConfig
-from worldline.training.heads.reward import Reward, RewardConfig
-from worldline.training.heads.termination import Termination, TerminationConfig
 from worldline.world.bundle_io import open_engine, open_world, save_world
 from worldline.world.calibration import Calibration
 from worldline.world.fit_calibration import calibrate
@@ -46,13 +44,6 @@ SIZE, MEMORY = 8, 10**9
 SEARCH = CrossEntropy(num_candidates=8, num_iterations=2)
 ROOMS = TwoRooms("random", camera=False)
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1))
-
-
-def a_map() -> Landmarks:
-    marks = Landmarks(LandmarksConfig(latent_size=SIZE, num_landmarks=3, reach=2.0))
-    marks.latents.copy_(torch.randn(3, SIZE))
-    marks.steps[0, 1] = 5.0  # the others stay infinite
-    return marks.eval()
 
 
 def learned_engine() -> LearnedEngine:
@@ -70,7 +61,6 @@ def learned_engine() -> LearnedEngine:
             MahalanobisScore(MahalanobisConfig(latent_size=SIZE)).eval(),
             Distance(DistanceConfig(latent_size=SIZE, width=16, size=8)).eval(),
             Inverse(InverseConfig(latent_size=SIZE, low=(-1.0, -1.0), high=(1.0, 1.0), width=16)).eval(),
-            a_map(),
             Reward(RewardConfig(latent_size=SIZE, action_size=2, width=16)).eval(),
             Termination(TerminationConfig(latent_size=SIZE, width=16)).eval(),
             Decoder(DecoderConfig(latent_size=SIZE, images=(CAMERA,), channels=4, width=16)).eval(),

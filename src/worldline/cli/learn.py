@@ -133,25 +133,3 @@ def _print_seeds(result: LearnResult) -> None:
     if len(result.seeds) > 1:
         title = f"{len(result.seeds)} trainings; seed {result.learned.recipe.training.seed} was kept"
         print_table(title, ("seed", "control"), [(row.seed, f"{row.control:.3f}") for row in result.seeds])
-
-
-def goals(
-    world: Annotated[Path, typer.Argument(metavar="WORLD")],
-    logs: Annotated[Path | None, typer.Argument(metavar="[LOGS]")] = None,
-    device: Device = "auto",
-    threads: Threads = None,
-) -> None:
-    """Add goal heads to a learned world: distance in steps, and actions that lead to a goal.
-
-    Args:
-        world: folder of a learned world.
-        logs: the store that it was learned from. Default: WORLD.store, written by learn.
-    """
-    from worldline.workflows.fit_goals import fit_goals
-    from worldline.workflows.learn import store_folder
-
-    use_threads(threads)
-    with progress_bars() as progress:
-        fit_goals(world, logs, device=device, progress=progress)
-    print(f"World:  {world} has goal heads")
-    print_next("audit", world, logs or store_folder(world.resolve()))

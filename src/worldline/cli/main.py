@@ -65,7 +65,7 @@ COMMANDS: Final = {
 _PLACES: Final = {
     **{name: f"stores:{name}" for name in ("record", "schema", "show", "export")},
     **{name: f"catalog:{name}" for name in ("publish", "worlds", "alias", "shadow", "promote", "rollback")},
-    **{"import": "import_logs:import_logs", "goals": "learn:goals", "version": "demo:version", "mcp": "serve:mcp"},
+    **{"import": "import_logs:import_logs", "version": "demo:version", "mcp": "serve:mcp"},
 }
 """Module and function of the commands that are not in a module of their name."""
 EVALUATING: Final = ("exam", "regrade", "compare")

@@ -221,8 +221,6 @@ class ReplanningController:
         schema: of the environments.
         context: H, the largest number of observations in a history; at least 1.
         replan_every: steps that are taken of each answer; at least 1.
-        repeat: steps of the environment for which each action is repeated; at least 1. The actor receives every
-            `repeat`-th observation.
         delay: steps of the actor after which an action takes effect, at least 0. The actor receives the pending
             actions, at first those of no move. In the history an action is at the step where it took effect.
         seed: of every draw.
@@ -240,18 +238,16 @@ class ReplanningController:
         *,
         context: int,
         replan_every: int,
-        repeat: int = 1,
         delay: int = 0,
         seed: int,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if context < 1 or replan_every < 1 or repeat < 1 or delay < 0:
+        if context < 1 or replan_every < 1 or delay < 0:
             raise ConfigError(
-                f"context {context}, replan_every {replan_every} and repeat {repeat} must be at least 1, and delay "
-                f"{delay} at least 0."
+                f"context {context} and replan_every {replan_every} must be at least 1, and delay {delay} at least 0."
             )
         self.actor, self.schema, self.seed = actor, schema, seed
-        self.context, self.replan_every, self.repeat, self.delay = context, replan_every, repeat, delay
+        self.context, self.replan_every, self.delay = context, replan_every, delay
         self._clock = clock
         self._observations: deque[Arrays] = deque(maxlen=context)
         self._actions: deque[Arrays] = deque(maxlen=context - 1)
@@ -269,7 +265,7 @@ class ReplanningController:
         """
         self._goals, self.fresh = goals, False
         self._answer: Arrays | None = None
-        self._num_taken, self._num_sent, self._num_calls = 0, 0, 0
+        self._num_taken, self._num_calls = 0, 0
         self.rounds: deque[ControlRound] = deque(maxlen=MAX_ROUNDS)  # new, because the caller may keep the old one
         for queue in (self._observations, self._actions, self._exogenous, self._pending):
             queue.clear()
@@ -304,10 +300,6 @@ class ReplanningController:
             InputError: an exogenous signal is missing.
         """
         called_s, self.fresh = self._clock(), False
-        # Between two steps of the actor, the last action is repeated and the observation is not kept.
-        if self._answer is not None and self._num_sent < self.repeat:
-            self._num_sent += 1
-            return _at(self._answer, self._num_taken - 1)
         if self._answer is not None and self.context > 1:
             inputs = exogenous or {}
             for signal in self.schema.exogenous:
@@ -323,7 +315,7 @@ class ReplanningController:
             ends_s = None if deadline_s is None else called_s + deadline_s
             self._answer, self._num_taken = self._call_actor(forecast, budget_s, ends_s), 0
         action = _at(self._answer, self._num_taken)
-        self._num_taken, self._num_sent = self._num_taken + 1, 1
+        self._num_taken += 1
         # The history holds an action at the step where it takes effect: the oldest pending action, if there is a delay.
         self._actions.append(self._pending[0] if self.delay else action)
         self._pending.append(action)

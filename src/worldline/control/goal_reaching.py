@@ -1,10 +1,7 @@
 """Evaluation of goal reaching: the success rate of an actor on logged goals in a Gymnasium environment.
 
-Pairs of a start and a goal come from logged episodes, under two protocols. In both, the goal is the observation
-`offset` steps after the start, and an attempt may take 2 * `offset` steps.
-
-- Strict (`draw_pairs`): held-out episodes, no pair is solved at its start, and groups of pairs have equal size.
-- Historical (`historical_pairs`): any start, as in published figures.
+Pairs of a start and a goal come from logged episodes. The goal is the observation `offset` steps after the start, no
+pair is solved at its start, and an attempt may take 2 * `offset` steps. Groups of pairs have equal size.
 
 A start is reached by replaying its episode from the reset seed. It is then compared with the log.
 """
@@ -17,15 +14,15 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldline.control.controller import Actor, ControlRound, ReplanningController
 from worldline.data.store import Store
+from worldline.engines.simulator import differs
 from worldline.episode import Arrays, History
 from worldline.errors import DataError, InputError, UnknownNameError
 from worldline.labs.spaces import AnyEnv, from_signals, schema_of, to_signals
 from worldline.progress import OnProgress, tell
-from worldline.schema import Kind, Role
+from worldline.schema import Role
 from worldline.stats import Rate, wilson
 
 Reached = Callable[[Arrays, Arrays], bool]
@@ -33,9 +30,6 @@ Reached = Callable[[Arrays, Arrays], bool]
 
 Grouping = Callable[[Arrays, Arrays], str]
 """The label of the pair of a start and a goal; both are {signal: [*shape]}."""
-
-ROUNDING = 1e-4
-"""Absolute and relative tolerance of a replayed vector. Images may differ by one grey level on average."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,40 +129,6 @@ def draw_pairs(
             fix="Log more or longer episodes, or reduce num_pairs or offset.",
         )
     return tuple(pair for label in groups for pair in drawn[label])
-
-
-def historical_pairs(
-    store: Store, episodes: Sequence[int], *, offset: int = 25, num_pairs: int = 50, context: int = 1, seed: int = 42
-) -> tuple[StartGoalPair, ...]:
-    """Pairs of the protocol of published figures: any start, including starts that are already at the goal.
-
-    Most published figures use training episodes and replan after 25 steps (`evaluate(..., replan_every=25)`). Some
-    pairs are solved without moving, so report that share too. `NoMoveActor` measures it if actions are relative, not if
-    they are target positions. Source of the defaults: stable-worldmodel 0.1.1.
-
-    Args:
-        store: of episodes with reset seeds.
-        episodes: to draw starts from.
-        offset: as in `draw_pairs`.
-        num_pairs: at least 1.
-        context: as in `draw_pairs`.
-        seed: of the draw.
-
-    Raises:
-        InputError: a number is too small.
-        DataError: as in `draw_pairs`.
-    """
-    return draw_pairs(
-        store,
-        episodes,
-        offset=offset,
-        num_pairs=num_pairs,
-        reached=lambda *_: False,
-        group=lambda *_: "all",
-        groups=("all",),
-        context=context,
-        seed=seed,
-    )
 
 
 def _reset_seeds(store: Store, episodes: Sequence[int]) -> dict[int, int]:
@@ -348,7 +308,8 @@ class _Run:
     def _verify(self) -> None:
         for name, logged in self.pair.start.items():
             value = self.observation.get(name)
-            if value is not None and _same(value, logged, self.schema[name].kind):
+            fits = value is not None and value.shape == logged.shape
+            if value is not None and fits and not differs(value[None], logged[None], self.schema[name].kind).any():
                 continue
             problem = "has no such signal" if value is None else "has another value than the log"
             raise DataError(
@@ -358,15 +319,6 @@ class _Run:
                 signal=name,
                 step=self.pair.at,
             )
-
-
-def _same(value: NDArray[np.generic], logged: NDArray[np.generic], kind: Kind) -> bool:
-    if value.shape != logged.shape:
-        return False
-    first, second = value.astype(float), logged.astype(float)
-    if kind is Kind.IMAGE:
-        return bool(np.abs(first - second).mean() <= 1)
-    return bool(np.allclose(first, second, rtol=ROUNDING, atol=ROUNDING))
 
 
 def _stack(rows: Sequence[Arrays]) -> Arrays:

@@ -12,8 +12,15 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from worldline.engines.base import Parts
-from worldline.engines.fixed_lag import FixedLagBaseline, FixedLagConfig, read_fixed_lag, typical_values
-from worldline.engines.storage import FIX, ArraySpec, check_config
+from worldline.engines.fixed_lag import (
+    FIX,
+    ArraySpec,
+    FixedLagBaseline,
+    FixedLagConfig,
+    check_config,
+    read_fixed_lag,
+    typical_values,
+)
 from worldline.episode import Arrays, Episode, Future
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Schema, Signal

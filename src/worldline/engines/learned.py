@@ -38,11 +38,9 @@ from worldline.training.heads.base import AnyHead, Head
 from worldline.training.heads.decoder import Decoder
 from worldline.training.heads.distance import Distance, goal_obstacles
 from worldline.training.heads.inverse import Inverse
-from worldline.training.heads.landmarks import Aim, Landmarks
 from worldline.training.heads.mahalanobis import MahalanobisScore
+from worldline.training.heads.outcomes import Reward, Termination
 from worldline.training.heads.readout import Readout
-from worldline.training.heads.reward import Reward
-from worldline.training.heads.termination import Termination
 
 MAX_LATENT_VALUES: Final = 2**27
 """Largest number of latent values of one rollout part: 4 bytes each, and many times that with gradients."""
@@ -57,12 +55,12 @@ class EncodedGoal:
     """A goal observation for the heads.
 
     Args:
-        aim: the latent to aim at.
-        embedding: of the aim, for the distance head, [W, 1, 1, 1, size]; None for proposals only.
+        latent: of the goal.
+        embedding: of it, for the distance head, [W, 1, 1, 1, size].
     """
 
-    aim: Aim
-    embedding: Tensor | None
+    latent: Float[Tensor, "W D"]
+    embedding: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -323,11 +321,8 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
 
     @torch.no_grad()
     def encode_goal(self, belief: EngineBelief, goal: Arrays) -> EncodedGoal:
-        """The goal for the distance head.
-
-        With landmarks, the distance to a far goal is that to the next landmark plus the logged distance from there. For
-        a goal of images alone, no landmarks are used if the model has other inputs.
-        """
+        """The goal for the distance head."""
+        del belief
         head = self.head(Distance)
         if head is None:
             obstacles = goal_obstacles(self.schema)
@@ -338,9 +333,9 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
                 + f" a goal on predicted signals without in_steps: {', '.join(self.describe().predicts)}."
             )
         embed = head.embed_pictures if self._missing(goal) else head.embed
-        aim = self._aim(_belief(belief), goal)
+        latent = self._goal(goal)
         with autocast(self.device):
-            return EncodedGoal(aim=aim, embedding=embed(aim.latent)[:, None, None, None].float())
+            return EncodedGoal(latent=latent, embedding=embed(latent)[:, None, None, None].float())
 
     @torch.no_grad()
     def proposals(
@@ -362,7 +357,7 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         del num_proposals
         ends_s = math.inf if budget_s is None else time.monotonic() + budget_s
         held, generator = _belief(belief), torch.Generator("cpu").manual_seed(seed)
-        wanted, inverse = own_belief(goal, EncodedGoal).aim.latent, self.head(Inverse)
+        wanted, inverse = own_belief(goal, EncodedGoal).latent, self.head(Inverse)
         if inverse is None or self.schema.exogenous:
             return None
         step_s = torch.full((len(wanted), 1), self.schema.step_s or 1.0, device=wanted.device)
@@ -404,18 +399,9 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         """Steps from predicted latents to an encoded goal, the mean over the samples."""
         encoded, head = own_belief(goal, EncodedGoal), self.head(Distance)
         assert head is not None  # required by `encode_goal`
-        assert encoded.embedding is not None
         with autocast(self.device):
             start = head.embed(features[..., self.model.present]).float()
-        return head.between(start, encoded.embedding).mean(2) + encoded.aim.after[:, None, None]
-
-    def _aim(self, belief: Belief, goal: Arrays) -> Aim:
-        """The latent to aim at: the goal, or a landmark on the way to a distant complete observation."""
-        wanted, distance, landmarks = self._goal(goal), self.head(Distance), self.head(Landmarks)
-        if landmarks is None or distance is None or self._missing(goal):
-            return Aim(latent=wanted, after=wanted.new_zeros(len(wanted)))
-        now = belief.features().mean(1)[:, self.model.present]
-        return landmarks.aim(distance, now, wanted)
+        return head.between(start, encoded.embedding).mean(2)
 
     def _parts(self, belief: Belief, inputs: Inputs, num_samples: int, seed: int) -> Iterator[_Part]:
         """Rollouts of some worlds and candidates each, so that memory is bounded. Candidates share their draws."""

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from worldline.engines.base import Abducts, Card, EngineBelief, Noise, Samples
+from worldline.engines.base import Card, EngineBelief, Noise, Samples
 from worldline.engines.numpy_engine import NumpyEngine, NumpyGoalDistance
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
-from worldline.episode import Arrays, Episode, Future, History
+from worldline.episode import Arrays, Future, History
 from worldline.errors import UnsupportedError
 from worldline.labs.base import SolvedLab
 from worldline.schema import Kind, Signal
@@ -34,7 +34,7 @@ class LabState:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OracleEngine(NumpyEngine, Abducts, NumpyGoalDistance):
+class OracleEngine(NumpyEngine, NumpyGoalDistance):
     """Simulates a batch of worlds by `SolvedLab.simulate`; predicts vector signals, no images.
 
     Args:
@@ -58,7 +58,7 @@ class OracleEngine(NumpyEngine, Abducts, NumpyGoalDistance):
             predicts=tuple(signal.name for signal in self.signals),
             context=1,
             deterministic=True,
-            abilities=("abducts", "reaches"),
+            abilities=("reaches",),
         )
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> LabState:
@@ -91,20 +91,6 @@ class OracleEngine(NumpyEngine, Abducts, NumpyGoalDistance):
         path = self.lab.simulate(start, actions)
         shape = (size.num_worlds, size.num_versions, 1, size.horizon)
         return Samples(signals={s.name: path[s.name].reshape(shape + s.shape) for s in self.signals})
-
-    def abduct(self, episode: Episode, at: int) -> tuple[EngineBelief, Noise]:
-        """The state at `at`, and no noise: these labs draw nothing after their reset.
-
-        Raises:
-            UnsupportedError: the state was not observed at this step.
-        """
-        for signal in self.signals:
-            if signal.name in episode.observed and not episode.observed[signal.name][at]:
-                raise UnsupportedError(
-                    f"signal {signal.name!r}, step {at}: the value is missing. Branch at another step."
-                )
-        history = episode.history(at, 1).map(lambda value: value[None])
-        return self.observe(None, history, seed=0), None
 
     def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> Float[np.ndarray, "W N T"]:
         """True steps from each state to `goal`; state signals that the goal leaves out keep their present value.

@@ -208,11 +208,11 @@ class SimulatorEngine(NumpyEngine, Abducts):
                 for signal in self.schema.observations:
                     if signal.name not in steps.observations:
                         continue
-                    differs = _differs(path[signal.name], steps.observations[signal.name][world], signal.kind)
+                    apart = differs(path[signal.name], steps.observations[signal.name][world], signal.kind)
                     if signal.name in steps.observed:
-                        differs &= steps.observed[signal.name][world].astype(bool)
-                    if differs.any():
-                        step = int(np.flatnonzero(differs)[0])
+                        apart &= steps.observed[signal.name][world].astype(bool)
+                    if apart.any():
+                        step = int(np.flatnonzero(apart)[0])
                         raise UnsupportedError(
                             f"signal {signal.name!r}, step {step}: the simulator, replayed from seed {start.seed}, "
                             "shows another value. Check that environment, seed and actions are those of the log."
@@ -228,7 +228,7 @@ def _joined(before: Arrays, after: Arrays) -> Arrays:
     return {name: np.concatenate([value, after[name]]) for name, value in before.items()}
 
 
-def _differs(replayed: NDArray[np.generic], logged: NDArray[np.generic], kind: Kind) -> NDArray[np.bool_]:
+def differs(replayed: NDArray[np.generic], logged: NDArray[np.generic], kind: Kind) -> NDArray[np.bool_]:
     """Per step, whether two paths [H, *shape] differ by more than rounding; images by one grey level on average."""
     expected = logged.astype(np.float64).reshape(len(logged), -1)
     gap = np.abs(replayed.astype(np.float64).reshape(expected.shape) - expected)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.labs.abilities import DrawsImages, Hides
-    from worldline.labs.base import Lab, NoisyLab, Policy, SolvedLab, read_options
+    from worldline.labs.base import DrawsImages, Hides, Lab, NoisyLab, Policy, SolvedLab, read_options
     from worldline.labs.drawing import BLUE, CAMERA, GREEN, GREY, INK, PAPER, RED, SIZE, YELLOW, Colour, Picture
     from worldline.labs.playing import explore, replay, stacked
     from worldline.labs.spaces import boxes

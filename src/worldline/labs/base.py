@@ -1,4 +1,4 @@
-"""Base classes of labs: Gymnasium environments with a schema, exact replay and ground truth."""
+"""Base classes of labs, Gymnasium environments with a schema, exact replay and ground truth, and their abilities."""
 
 from __future__ import annotations
 
@@ -15,6 +15,35 @@ from numpy.typing import NDArray
 from worldline.episode import Arrays
 from worldline.errors import InputError, UnknownNameError, UnsupportedError
 from worldline.schema import Schema
+
+
+class Hides(ABC):
+    """Optional: signals can be unobserved at some steps. Callers must then ignore their values."""
+
+    @abstractmethod
+    def seen(self, observation: Mapping[str, Any]) -> Mapping[str, bool]:
+        """Returns whether each signal that can be hidden is observed; all other signals always are.
+
+        Args:
+            observation: as `reset` and `step` return it, with entries that are not in the schema.
+        """
+
+
+class DrawsImages(ABC):
+    """Optional: the camera image of a step can be drawn from the other signals."""
+
+    pictures: bool
+    """Whether observations contain the camera image."""
+
+    @abstractmethod
+    def drawn(self, shown: Arrays) -> NDArray[np.uint8] | None:
+        """Returns the image [64, 64, 3] of a step; None if the known signals do not determine it.
+
+        Args:
+            shown: by name [*shape]: the observed vector observations and the action of the previous step; unknown
+                signals are left out.
+        """
+
 
 Observation = Mapping[str, NDArray[np.generic]]
 
@@ -214,18 +243,13 @@ def read_action(action: Any, space: gymnasium.Space[Any]) -> dict[str, NDArray[A
     for name, part in parts.items():
         try:
             array = np.asarray(action[name], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"action {name!r} is {action[name]!r:.200}. Give numbers.") from error
-        if array.shape != part.shape or not all(map(math.isfinite, array.ravel().tolist())):
-            shape = list(part.shape or ())
-            raise InputError(f"action {name!r} is {action[name]!r:.200}. Give finite numbers of shape {shape}.")
-        arrays[name] = array
-        if isinstance(part, spaces.Discrete):
-            first, number = int(part.start), float(array)
-            last = first + int(part.n) - 1
-            if not (first <= number <= last and number.is_integer()):
-                raise InputError(f"action {name!r} is {action[name]!r:.200}. Give an integer from {first} to {last}.")
-            arrays[name] = array.astype(np.int64)
+        except (TypeError, ValueError):
+            array = np.array(np.nan)
+        discrete = isinstance(part, spaces.Discrete)
+        if array.shape == part.shape and all(map(math.isfinite, array.ravel().tolist())):
+            arrays[name] = array.astype(np.int64) if discrete else array
+        if name not in arrays or (discrete and not (arrays[name] == array and part.contains(arrays[name]))):
+            raise InputError(f"action {name!r} is {action[name]!r:.200}. Give finite numbers of {part}.")
     return arrays
 
 

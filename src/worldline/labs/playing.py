@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode, History
-from worldline.labs.abilities import Hides
-from worldline.labs.base import Lab
+from worldline.labs.base import Hides, Lab
 from worldline.schema import Signal
 
 

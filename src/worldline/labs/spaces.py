@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -173,18 +173,21 @@ class _Leaf(_Node):
 
 
 class _Parts(_Node):
-    """A `Dict` or a `Tuple`."""
+    """A `Dict`, a `Tuple`, or a `MultiDiscrete` or `MultiBinary` with one discrete signal per component."""
 
     def __init__(self, space: AnySpace, parts: Mapping[Any, _Node]) -> None:
-        self._space, self._parts, self._is_dict = space, parts, isinstance(space, spaces.Dict)
+        self._space, self._parts = space, parts
         self.signals = tuple(signal for part in parts.values() for signal in part.signals)
         self.left_out = tuple(name for part in parts.values() for name in part.left_out)
 
     def read(self, value: Any, arrays: dict[str, Array]) -> None:
-        if self._is_dict:
+        if isinstance(self._space, spaces.Dict):
             fits = isinstance(value, Mapping) and value.keys() >= self._parts.keys()
-        else:
+        elif isinstance(self._space, spaces.Tuple):
             fits = isinstance(value, tuple | list) and len(value) == len(self._parts)
+        else:
+            value = np.asarray(value)
+            fits = value.shape == self._space.shape
         if not fits:
             raise InputError(f"the value is {value!r:.200}. Give an element of {self._space}.")
         for key, part in self._parts.items():
@@ -192,7 +195,11 @@ class _Parts(_Node):
 
     def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
         values = {key: part.write(arrays) for key, part in self._parts.items()}
-        return values if self._is_dict else tuple(values.values())
+        if isinstance(self._space, spaces.Dict):
+            return values
+        if isinstance(self._space, spaces.Tuple):
+            return tuple(values.values())
+        return np.array([*values.values()]).astype(self._space.dtype).reshape(self._space.shape)
 
 
 class _Text(_Node):
@@ -205,27 +212,7 @@ class _Text(_Node):
         """Adds nothing."""
 
     def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
-        del arrays  # no array describes a text
         return ""
-
-
-class _Components(_Node):
-    """A `MultiDiscrete` or `MultiBinary` space: one discrete signal per component."""
-
-    def __init__(self, space: AnySpace, components: Sequence[_Leaf]) -> None:
-        self._space, self._components = space, components
-        self.signals = tuple(signal for leaf in components for signal in leaf.signals)
-
-    def read(self, value: Any, arrays: dict[str, Array]) -> None:
-        table = np.asarray(value)
-        if table.shape != self._space.shape:
-            raise InputError(f"{value!r:.200} has shape {table.shape}. Give an element of {self._space}.")
-        for leaf, component in zip(self._components, table.flat, strict=True):
-            leaf.read(component, arrays)
-
-    def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
-        values = [leaf.write(arrays) for leaf in self._components]
-        return np.array(values).astype(self._space.dtype).reshape(self._space.shape)
 
 
 def _node(space: AnySpace, role: Role, path: tuple[str, ...]) -> _Node:
@@ -242,9 +229,11 @@ def _node(space: AnySpace, role: Role, path: tuple[str, ...]) -> _Node:
         counts, starts = np.full(space.shape, 2), np.zeros(space.shape, np.int64)
     else:
         return _leaf(".".join(named), role, space)
-    choices = [spaces.Discrete(int(n), start=int(first)) for n, first in zip(counts.flat, starts.flat, strict=True)]
-    names = [".".join((*named, *map(str, place))) for place in np.ndindex(counts.shape)]
-    return _Components(space, [_leaf(name, role, choice) for name, choice in zip(names, choices, strict=True)])
+    components = {}
+    for place in np.ndindex(counts.shape):
+        choice = spaces.Discrete(int(counts[place]), start=int(starts[place]))
+        components[place] = _leaf(".".join((*named, *map(str, place))), role, choice)
+    return _Parts(space, components)
 
 
 def _name_part(key: object) -> str:

@@ -22,23 +22,19 @@ if TYPE_CHECKING:
     from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
     from worldline.models.layers.codes import vector_signals
     from worldline.models.layers.forecasting_predictors import ConservedPredictorConfig, LinearResidualPredictorConfig
-    from worldline.models.layers.inputs import InputNormaliser
-    from worldline.models.layers.observation_encoder import ObservationEncoder, ObservationEncoderConfig
+    from worldline.models.layers.observation_encoder import ObservationEncoderConfig
     from worldline.models.layers.predictors import (
-        BlockPredictorConfig,
         GruPredictorConfig,
         MlpPredictorConfig,
-        Predictor,
         TransformerPredictorConfig,
     )
-    from worldline.models.layers.regularizers import Regularizer, SigregConfig, VicregConfig
-    from worldline.models.layers.standardizer import Standardizer
+    from worldline.models.layers.regularizers import SigregConfig, VicregConfig
+    from worldline.models.layers.standardizer import InputNormaliser, Standardizer
 
 __all__ = [
     "Adapts",
     "AuxiliaryConfig",
     "Belief",
-    "BlockPredictorConfig",
     "ConservedPredictorConfig",
     "GruPredictorConfig",
     "InputNormaliser",
@@ -50,10 +46,7 @@ __all__ = [
     "Losses",
     "MlpPredictorConfig",
     "ModelConfig",
-    "ObservationEncoder",
     "ObservationEncoderConfig",
-    "Predictor",
-    "Regularizer",
     "SigregConfig",
     "Standardizer",
     "TransformerPredictorConfig",

@@ -14,27 +14,31 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from worldline.config import Bounds, Depth, Share, Size, Weight
 from worldline.device import normal, uniform
-from worldline.errors import InputError, UnsupportedError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, concatenate
 from worldline.models.layers.changes import interpolated
 from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.gather import num_processes, share_draw, share_mean, whole_mean
-from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.linear_forecast import ENOUGH_ROWS
-from worldline.models.layers.member_beliefs import EnsembleBelief, Spread
-from worldline.models.layers.member_networks import LinearBase, MemberNetworks, Slices
+from worldline.models.layers.member_beliefs import (
+    EnsembleBelief,
+    back_indices,
+    by_step,
+    cut_beliefs,
+    memory_of,
+    repeated,
+)
+from worldline.models.layers.member_networks import LinearBase, MemberNetworks, SingleSteps, Slices
 from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
-from worldline.models.layers.single_steps import SingleSteps
-from worldline.models.layers.standardizer import Standardizer
+from worldline.models.layers.standardizer import InputNormaliser, Standardizer
 from worldline.schema import Schema
 
 MARGIN: Final = 0.05
@@ -95,27 +99,6 @@ class EnsembleConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Batch:
-    """What both errors of the loss are computed from.
-
-    Args:
-        codes: z-scores.
-        seen: whether each signal was observed.
-        now: inputs between the observations.
-        share: weight of each window for each member.
-        visible: whether each signal is seen by the model; masked values are not.
-        memories: belief after each observation; None without gaps, or if only open-loop errors are wanted.
-    """
-
-    codes: Float[Tensor, "B H size"]
-    seen: Bool[Tensor, "B H signals"]
-    now: Float[Tensor, "B T I"]
-    share: Float[Tensor, "B M 1"]
-    visible: Bool[Tensor, "B H signals"]
-    memories: list[EnsembleBelief] | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class _StepTable:
     """Steps of logs.
 
@@ -134,23 +117,6 @@ class _StepTable:
     complete: Bool[Tensor, " R"]
     counts: Int[Tensor, " R"]
     used: Bool[Tensor, "R M"]
-
-
-class _Ahead(NamedTuple):
-    """An open-loop prediction of T steps."""
-
-    covariates: Float[Tensor, "T B covariates"]
-    bases: Sequence[tuple[Tensor, Tensor] | None]
-    """Parts of the linear forecast in each step."""
-    units: Sequence[Float[Tensor, "#R size"]]
-    """Of the networks' changes in each step."""
-    offset: Float[Tensor, "M R size"] | None
-    lagged: Float[Tensor, "M R lagged"]
-    """At the start."""
-    present: Float[Tensor, "M R size"]
-    """At the start."""
-    unseen: Bool[Tensor, "M R size"]
-    """Values that were never observed."""
 
 
 class Ensemble(WorldModel):
@@ -279,13 +245,13 @@ class Ensemble(WorldModel):
         seen = self._seen(window.observed)[..., self.codes.owner]
         codes = interpolated(self.codes(window.observations, window.observed), seen)
         now, starts = self.inputs(window.past)[:, 0], torch.arange(window.past.step_s.shape[1], device=codes.device)
-        memory = self._cut(codes, now, starts)
+        memory = Ensemble._windows(self, codes, now, starts)  # without the hidden states of a subclass
         return _StepTable(
-            inputs=torch.cat([self._lagged(memory)[:, 0].flatten(1), self._covariates(memory, by_step(now))], -1),
+            inputs=torch.cat([self._lagged(memory)[:, 0].flatten(1), memory.covariates(by_step(now))], -1),
             change=by_step(codes.diff(dim=1)),
             known=by_step(seen[:, 1:] & seen[:, :-1]),
-            complete=self._cut(seen.float(), now, starts).codes[:, 0].flatten(1).bool().all(-1),
-            counts=self._count(memory),
+            complete=Ensemble._windows(self, seen.float(), now, starts).codes[:, 0].flatten(1).bool().all(-1),
+            counts=memory.count(),
             used=~self._fold(window).repeat(len(starts), 1),
         )
 
@@ -362,51 +328,6 @@ class Ensemble(WorldModel):
             hidden=shared.new_zeros(*shared.shape[:2], 1, self.state_size),
         )
 
-    @torch.no_grad()
-    def uncertainty(
-        self, belief: Belief, inputs: Inputs, *, generator: torch.Generator, num_particles: int = 32
-    ) -> Spread:
-        """Aleatoric and epistemic variance of each step, by the law of total variance conditioned on the member.
-
-        The first step is exact. Later steps use particles: the variance of a member is the mean variance over its
-        particles plus the variance of its means over them. Particles come in pairs with opposite noise, so the means
-        of a linear world are exact at every step.
-
-        Args:
-            belief: from `encode` or `update`.
-            inputs: T steps of N candidates.
-            generator: for the particles; all N candidates share the noise.
-            num_particles: per member; even.
-
-        Raises:
-            InputError: `num_particles` is odd or not positive.
-            UnsupportedError: the config has no noise.
-
-        Source: Depeweg et al. (arXiv 1710.07283), section 3, for the decomposition.
-        """
-        if not self.config.noise:
-            raise UnsupportedError("this ensemble predicts no variances. Learn one that does: --set model.noise=true.")
-        if num_particles < 2 or num_particles % 2:
-            raise InputError(f"num_particles is {num_particles}. It must be even and positive: particles form pairs.")
-        batch, versions, steps, _ = inputs.actions.shape
-        # Each candidate has its own particles, along the batch axis.
-        known = self.inputs(inputs).flatten(0, 1).repeat_interleave(num_particles, 0)
-        memory = repeated(memory_of(belief), versions * num_particles)
-        aleatoric, epistemic = [], []
-        for step in range(steps):
-            expected, hidden = self._predict(memory, known[:, step])
-            variance = self._variance(memory, hidden)
-            mean = expected.unflatten(0, (batch, versions, num_particles))
-            within = variance.unflatten(0, (batch, versions, num_particles)).mean(2) + mean.var(2, correction=0)
-            aleatoric.append(within.mean(2))
-            epistemic.append(mean.mean(2).var(2, correction=0))
-            first_half = mean[:, :1, : num_particles // 2]
-            half = normal(first_half.shape, generator, first_half.device)
-            noise = torch.cat([half, -half], 2).expand_as(mean).flatten(0, 2)
-            memory = memory.imagine(expected + variance.sqrt() * noise, known[:, step])
-        unit = self.codes.deviation.square()
-        return Spread(aleatoric=torch.stack(aleatoric, 2) * unit, epistemic=torch.stack(epistemic, 2) * unit)
-
     def loss(self, window: Window, *, generator: torch.Generator) -> Losses:
         """Single-step likelihood, open-loop error over whole paths, and the distance of the variance bounds.
 
@@ -432,37 +353,47 @@ class Ensemble(WorldModel):
         only_paths = self.open_loop or self.paths_only
         with torch.no_grad():
             memories = None if only_paths or visible.all() else self._encode(codes, visible, now)
-        batch = _Batch(codes=codes, seen=seen, now=now, share=share, visible=visible, memories=memories)
         terms, weights = dict[str, Tensor](), dict[str, float]()
         if not only_paths:
-            terms["step"] = self._step_loss(batch, generator)
+            terms["step"] = self._step_loss(codes, seen, now, share, memories, generator)
             weights["step"] = 1.0
             if config.noise:
                 terms["bounds"], weights["bounds"] = (self.upper - self.lower).mean(), BOUND_WEIGHT
         if only_paths or (config.path_weight and self.open_loop is None):
-            terms["path"] = self._path_loss(batch, generator)
+            terms["path"] = self._path_loss(codes, seen, now, share, visible, generator)
             weights["path"] = config.path_weight or 1.0
         return Losses(terms=terms, weights=weights)
 
-    def _step_loss(self, batch: _Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-        """Squared error or beta-NLL of each observed value given the observations before it, in units of `_unit`."""
-        # Without gaps all members share the beliefs, which are cut from the window. With gaps each has its own.
-        codes, now = batch.codes, batch.now
+    def _step_loss(
+        self,
+        codes: Float[Tensor, "B H size"],
+        seen: Bool[Tensor, "B H signals"],
+        now: Float[Tensor, "B T I"],
+        share: Float[Tensor, "B M 1"],
+        memories: Sequence[EnsembleBelief] | None,
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """Squared error or beta-NLL of each observed value given the observations before it, in units of `_unit`.
+
+        Without gaps all members share the beliefs, which are cut from the window. With gaps each has its `memories`.
+        """
         starts = self._starts(now.shape[1], generator, now.device)
-        if batch.memories is None:
+        if memories is None:
             memory = self._windows(codes, now, starts)
         else:
-            memory = memory_of(concatenate([batch.memories[start] for start in starts.tolist()]))
+            memory = memory_of(concatenate([memories[start] for start in starts.tolist()]))
         mean, hidden = self._predict(memory, by_step(now[:, starts]))
         target = by_step(codes[:, 1 + starts])[:, None]
-        known = by_step(batch.seen[:, 1 + starts][..., self.codes.owner])[:, None] & ~self._never(memory)
-        unit = self._unit(self._count(memory))[:, None]
+        known = by_step(seen[:, 1 + starts][..., self.codes.owner])[:, None] & ~self._never(memory)
+        unit = self._unit(memory.count())[:, None]
         # beta-NLL: the detached factor keeps the likelihood from neglecting errors where the variance is large.
         loss = 0.5 * ((mean - target) / unit).square()
         if self.config.noise:
-            variance = self._variance(memory, hidden) / unit.square()
+            # The variance of z-scores, 1, is added if there was no observation.
+            variance = self._noise_variance(hidden, unit[:, 0]).transpose(0, 1) + self._never(memory)
+            variance = variance / unit.square()
             loss = (loss / variance + 0.5 * variance.log()) * variance.detach() ** self.config.beta
-        return share_mean(loss, known * batch.share.repeat(len(starts), 1, 1), 0).mean()
+        return share_mean(loss, known * share.repeat(len(starts), 1, 1), 0).mean()
 
     def _starts(self, length: int, generator: torch.Generator, device: torch.device) -> Int[Tensor, " P"]:
         """The observations of a window from which a step is predicted; a sample of them in training."""
@@ -474,18 +405,25 @@ class Ensemble(WorldModel):
         chosen = first + ((torch.arange(count, device=device) + draw[0]) * ((length - first) / count)).long()
         return torch.as_tensor(torch.cat([(draw[1:] * first).long(), chosen]).unique())
 
-    def _path_loss(self, batch: _Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+    def _path_loss(
+        self,
+        codes: Float[Tensor, "B H size"],
+        seen: Bool[Tensor, "B H signals"],
+        now: Float[Tensor, "B T I"],
+        share: Float[Tensor, "B M 1"],
+        visible: Bool[Tensor, "B H signals"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
         """Open-loop squared error of each member's means, divided by that of persistence (docs/design/vectors.md).
 
         Some predictions in training begin after fewer observations than the history, and are as long as the others.
         """
-        codes, seen, now = batch.codes, batch.seen, batch.now
         start = min(self.context, now.shape[1]) - 1
         if self.training and start:
             steps, draw = now.shape[1] - start, uniform((2,), generator, now.device)
             start = int(draw[0] * start / SHORT_SHARE) if draw[0] < SHORT_SHARE else start
             now, codes, seen = now[:, : start + steps], codes[:, : start + steps + 1], seen[:, : start + steps + 1]
-        visible = batch.visible[:, : start + 1]
+        visible = visible[:, : start + 1]
         if visible.all():
             last = torch.tensor([start], device=now.device)
             memory = self._windows(codes[:, : start + 1], now[:, :start], last).of_members(self.config.num_members)
@@ -497,10 +435,10 @@ class Ensemble(WorldModel):
         both = (known[1:] & known[0]).float()
         persistence = whole_mean((target - codes[:, start]).square(), both, 1)
         error = (path - target[:, :, None]).square()
-        weight = (known[1:, :, None] & observed_before) * batch.share
+        weight = (known[1:, :, None] & observed_before) * share
         relative = (persistence + self.codes.change.square())[:, None]
         if self.open_loop or self.paths_only:  # the gradient of the root: all steps count alike
-            squared = whole_mean(error, weight, 1) + MIN_ERROR * self._unit(self._count(memory))[0].square()
+            squared = whole_mean(error, weight, 1) + MIN_ERROR * self._unit(memory.count())[0].square()
             relative = 2 * (relative * squared).sqrt()
         return (share_mean(error, weight, 1) / relative).mean()
 
@@ -512,21 +450,9 @@ class Ensemble(WorldModel):
         return self._encode(codes, seen, now)[-1]
 
     def _windows(self, codes: Float[Tensor, "B H size"], now: Tensor, starts: Int[Tensor, " P"]) -> EnsembleBelief:
-        """The beliefs at the observations `starts` of logs without gaps, [P B, 1 or M, ...]."""
-        return self._cut(codes, now, starts)
-
-    def _cut(self, codes: Float[Tensor, "B H size"], now: Tensor, starts: Int[Tensor, " P"]) -> EnsembleBelief:
         """The beliefs at the observations `starts` of logs without gaps, [P B, 1, ...]: all members share them."""
-        history, batch = self.config.history, len(codes)
-        back = _back(starts, history)
-        past = torch.cat([codes[:, :1].expand(-1, history - 1, -1), codes], 1)[:, back]
-        inputs = torch.cat([now.new_zeros(batch, history - 1, now.shape[2]), now], 1)[:, back[:, 1:]]
-        before_first = (back < history - 1).to(codes.dtype)
-        stale = before_first[None, ..., None].expand(batch, -1, -1, len(self.codes.signals))
-        past, stale, inputs = (by_step(part)[:, None] for part in (past, stale, inputs))
-        errors = no_errors(past[:, :, 0], self.config.gain)
-        hidden = past.new_zeros(len(past), 1, 1, self.state_size)
-        return EnsembleBelief(codes=past, stale=stale, inputs=inputs, errors=errors, hidden=hidden)
+        config, signals = self.config, len(self.codes.signals)
+        return cut_beliefs(codes, now, starts, config.history, signals, gain=config.gain, state_size=self.state_size)
 
     def _encode(
         self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
@@ -560,7 +486,7 @@ class Ensemble(WorldModel):
         if not gain:
             return following
         counts = known & (memory.stale[:, :, 0, self.codes.owner] == 0)
-        counts = counts & (self._count(memory) == self.config.history)[:, None, None]
+        counts = counts & (memory.count() == self.config.history)[:, None, None]
         error = following.codes[:, :, 0] - predicted
         return replace(following, errors=add_error(memory.errors, error, counts, gain))
 
@@ -568,8 +494,8 @@ class Ensemble(WorldModel):
         self, memory: EnsembleBelief, now: Float[Tensor, "B I"]
     ) -> tuple[Float[Tensor, "B M size"], Float[Tensor, "M B width"]]:
         """Each member's expected codes after the step with inputs `now`, and its last hidden layer."""
-        lagged, covariates = self._lagged(memory).flatten(2).transpose(0, 1), self._covariates(memory, now)
-        count = self._common(self._count(memory))
+        lagged, covariates = self._lagged(memory).flatten(2).transpose(0, 1), memory.covariates(now)
+        count = memory.common_count()
         base = None if self.base is None else self.base.parts(covariates, count, self.codes.change)
         known = self.layers.contribution(self._clamped(covariates, lagged=False))
         change, hidden = self._change(lagged, known, base, self._unit(count), self.layers.slices())
@@ -607,18 +533,6 @@ class Ensemble(WorldModel):
         part = slice(self.layers.lagged) if lagged else slice(self.layers.lagged, None)
         return values.clamp(self.lowest[part], self.highest[part])
 
-    def _common(self, count: Int[Tensor, " R"]) -> int | Tensor:
-        """The number of known observations as one number if all rows agree, which saves a matrix per row."""
-        if count.is_meta:  # shapes only
-            return int(self.config.history)
-        least, most = torch.stack([count.amin(), count.amax()]).tolist()
-        return least if least == most else count
-
-    def _variance(self, memory: EnsembleBelief, hidden: Float[Tensor, "M B width"]) -> Float[Tensor, "B M size"]:
-        """The variance of the next codes, z-scores; 1, the variance of z-scores, if there was no observation."""
-        variance = self._noise_variance(hidden, self._unit(self._count(memory))).transpose(0, 1)
-        return variance + self._never(memory).float()
-
     def _unroll(
         self, memory: EnsembleBelief, known: Float[Tensor, "B T I"], noise: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "B M T size"]:
@@ -629,14 +543,12 @@ class Ensemble(WorldModel):
             known: the inputs of each step.
             noise: per step [B, M, size], in standard deviations; None for the expected path.
         """
-        ahead, history = self._ahead(memory, known), self.config.history
-        covariates = self._clamped(ahead.covariates.flatten(0, 1), lagged=False)
-        networks = self.layers.contribution(covariates).unflatten(1, ahead.covariates.shape[:2])
-        lagged, present, offset, unseen = ahead.lagged, ahead.present, ahead.offset, ahead.unseen
+        covariates, bases, units = self._ahead(memory, known)
+        clamped = self._clamped(covariates.flatten(0, 1), lagged=False)
+        networks = self.layers.contribution(clamped).unflatten(1, covariates.shape[:2])
+        lagged, present, unseen, offset = self._start(memory)
         size, slices, path = len(self.codes.owner), self.layers.slices(), list[Tensor]()
-        for step, (contribution, base, unit) in enumerate(
-            zip(networks.unbind(1), ahead.bases, ahead.units, strict=True)
-        ):
+        for step, (contribution, base, unit) in enumerate(zip(networks.unbind(1), bases, units, strict=True)):
             change, hidden = self._change(lagged, contribution, base, unit, slices)
             change = change if offset is None else change + offset
             if not step:
@@ -646,51 +558,35 @@ class Ensemble(WorldModel):
                 change = change + (variance if step else variance + unseen).sqrt() * noise[step].transpose(0, 1)
             present = present + change
             path.append(present)
-            moved = [change / self.codes.change, lagged[..., size:-size]] if history > 1 else []
+            moved = [change / self.codes.change, lagged[..., size:-size]] if self.config.history > 1 else []
             if not step and moved:
                 moved[0] = moved[0].where(~unseen, 0.0)
             lagged = torch.cat([present, *moved], -1)
         return torch.stack(path, 2).transpose(0, 1)
 
-    def _ahead(self, memory: EnsembleBelief, known: Float[Tensor, "B T I"]) -> _Ahead:
-        """What an open-loop prediction from `memory` with the inputs `known` needs."""
+    def _start(self, memory: EnsembleBelief) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Lagged values, present, which values were never observed, and the offset, each [M, R, ...], of a start."""
+        offset = offset_of(memory.errors).transpose(0, 1) if self.config.gain else None
+        parts = self._lagged(memory).flatten(2), memory.codes[:, :, 0], self._never(memory)
+        lagged, present, unseen = (part.transpose(0, 1) for part in parts)
+        return lagged, present, unseen, offset
+
+    def _ahead(
+        self, memory: EnsembleBelief, known: Float[Tensor, "B T I"]
+    ) -> tuple[Float[Tensor, "T B covariates"], Sequence[tuple[Tensor, Tensor] | None], list[Tensor]]:
+        """What is known of T open-loop steps: covariates, parts of the linear forecast, and units of the changes."""
         history, (batch, steps, _) = self.config.history, known.shape
-        back, ages_before = _back(torch.arange(steps, device=known.device), history), memory.stale[:, 0].flip(1)
+        back, ages_before = back_indices(torch.arange(steps, device=known.device), history), memory.stale[:, 0].flip(1)
         ages = torch.cat([ages_before, ages_before.new_zeros(batch, steps - 1, ages_before.shape[-1])], 1)
         inputs = torch.cat([memory.inputs[:, 0].flip(1), known], 1)
         covariates = torch.cat([ages[:, back].flatten(2), inputs[:, back].flatten(2)], -1).transpose(0, 1)
-        first = self._common(self._count(memory))
+        first = memory.common_count()
         # From step `late` on, all rows have a whole history.
         late = min(steps, history - (first if isinstance(first, int) else 1))
         counts = [first + n if isinstance(first, int) else (first + n).clamp(max=history) for n in range(late)]
         units = [self._unit(count) for count in [*counts, history]]
-        return _Ahead(
-            covariates=covariates,
-            bases=self._bases(covariates, counts),
-            units=[units[min(step, late)] for step in range(steps)],
-            offset=offset_of(memory.errors).transpose(0, 1) if self.config.gain else None,
-            lagged=self._lagged(memory).flatten(2).transpose(0, 1),
-            present=memory.codes[:, :, 0].transpose(0, 1),
-            unseen=self._never(memory).transpose(0, 1),
-        )
-
-    def _bases(
-        self, covariates: Float[Tensor, "T B covariates"], counts: Sequence[int | Tensor]
-    ) -> Sequence[tuple[Tensor, Tensor] | None]:
-        """The parts of the linear forecast for each of T steps; None without one.
-
-        Args:
-            covariates: of the networks.
-            counts: known observations at the first steps; all steps after them have a whole history.
-        """
-        if self.base is None:
-            return [None] * len(covariates)
-        parts = [self.base.parts(*pair, self.codes.change) for pair in zip(covariates, counts, strict=False)]
-        rest = covariates[len(counts) :]
-        if len(rest):
-            contributions, weight = self.base.parts(rest.flatten(0, 1), self.config.history, self.codes.change)
-            parts += [(known, weight) for known in contributions.unflatten(1, rest.shape[:2]).unbind(1)]
-        return parts
+        bases = [None] * steps if self.base is None else self.base.path(covariates, counts, self.codes.change)
+        return covariates, bases, [units[min(step, late)] for step in range(steps)]
 
     def _noise_variance(self, hidden: Float[Tensor, "M R width"], unit: Tensor) -> Float[Tensor, "M R size"]:
         """The variance of the noise of one step, z-scores."""
@@ -705,14 +601,6 @@ class Ensemble(WorldModel):
             return self.codes.change[None]
         return self.base.residual[count - 1].view(-1, len(self.codes.change)) * self.codes.change
 
-    def _count(self, memory: EnsembleBelief) -> Int[Tensor, " R"]:
-        """The number of known observations, at least 1."""
-        return (memory.stale[:, 0] < 1).any(-1).sum(-1).clamp(min=1)
-
-    def _covariates(self, memory: EnsembleBelief, now: Float[Tensor, "B I"]) -> Float[Tensor, "B covariates"]:
-        """The inputs of the networks that are known in advance: ages, and inputs with those `now` first."""
-        return torch.cat([memory.stale[:, 0].flatten(1), now, memory.inputs[:, 0].flatten(1)], -1)
-
     def _lagged(self, memory: EnsembleBelief) -> Float[Tensor, "B M history size"]:
         """The present z-scores, and the changes before in units of one step's change; 0 if they were not observed."""
         observed_once = memory.stale[..., self.codes.owner] < 1
@@ -725,25 +613,3 @@ class Ensemble(WorldModel):
 
     def _seen(self, observed: Mapping[str, Bool[Tensor, "*lead"]]) -> Bool[Tensor, "*lead signals"]:
         return torch.stack([observed[signal.name] for signal in self.codes.signals], -1)
-
-
-def memory_of(belief: Belief | None) -> EnsembleBelief:
-    """The belief of an ensemble, for the type checker."""
-    assert isinstance(belief, EnsembleBelief), f"a {type(belief).__name__} is not a belief of this model"
-    return belief
-
-
-def by_step(values: Shaped[Tensor, "B P *rest"]) -> Shaped[Tensor, "PB *rest"]:
-    """All rows of the first step, then all rows of the second, and so on."""
-    return values.transpose(0, 1).flatten(0, 1)
-
-
-def _back(at: Int[Tensor, " P"], history: int) -> Int[Tensor, "P history"]:
-    """Indices of the last `history` entries up to number `at`, newest first, after history - 1 padded entries."""
-    return at[:, None] + history - 1 - torch.arange(history, device=at.device)
-
-
-def repeated(memory: EnsembleBelief, times: int) -> EnsembleBelief:
-    """The belief with each entry of the batch `times` in a row."""
-    index = torch.arange(len(memory.codes), device=memory.codes.device)
-    return memory.select(index.repeat_interleave(times))

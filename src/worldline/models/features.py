@@ -34,16 +34,13 @@ from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelCo
 from worldline.models.frozen_encoder import EncoderConfig, FrozenEncoder, Library, Memo, View, encoder_config
 from worldline.models.layers.codes import code_size, join_codes, split_signals
 from worldline.models.layers.gather import share_mean, whole_mean
-from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.mlp import mlp
-from worldline.models.layers.normaliser import Normaliser
+from worldline.models.layers.standardizer import MIN_CHANGE, InputNormaliser, Normaliser
 from worldline.models.layers.transformer import Cache, CausalTransformer
 from worldline.schema import Schema
 
 MAX_FITTED_FRAMES: Final = 1024
 """Maximum number of frames that `fit_normaliser` encodes."""
-MIN_CHANGE: Final = 1e-4
-"""Lower bound of the scale of a feature's change in one step, as a share of its standard deviation."""
 
 
 @dataclass(frozen=True, kw_only=True)

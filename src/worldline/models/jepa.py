@@ -22,6 +22,7 @@ from torch import Tensor
 from worldline.config import Size, SizeOrZero, Weight
 from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, unroll
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig, AuxiliaryLosses
+from worldline.models.layers.changes import signal_error
 from worldline.models.layers.correction import Correction
 from worldline.models.layers.forecasting_predictors import (
     ConservedPredictor,
@@ -38,11 +39,8 @@ from worldline.models.layers.observation_encoder import (
     ObservedFeatures,
     last_whole,
 )
-from worldline.models.layers.path_errors import signal_error
 from worldline.models.layers.predictors import (
     AdaptablePredictor,
-    BlockPredictor,
-    BlockPredictorConfig,
     GruPredictor,
     GruPredictorConfig,
     MlpPredictor,
@@ -59,7 +57,6 @@ PredictorConfig = Annotated[
     MlpPredictorConfig
     | GruPredictorConfig
     | TransformerPredictorConfig
-    | BlockPredictorConfig
     | LinearResidualPredictorConfig
     | ConservedPredictorConfig,
     Field(discriminator="kind"),
@@ -70,7 +67,6 @@ _PARTS: Final[Mapping[type, Callable[..., Any]]] = {
     MlpPredictorConfig: MlpPredictor,
     GruPredictorConfig: GruPredictor,
     TransformerPredictorConfig: TransformerPredictor,
-    BlockPredictorConfig: BlockPredictor,
     LinearResidualPredictorConfig: LinearResidualPredictor,
     ConservedPredictorConfig: ConservedPredictor,
     SigregConfig: Sigreg,
@@ -158,10 +154,6 @@ class Jepa(WorldModel, Adapts):
     Args:
         schema: the signals; actions and exogenous inputs are used in its order.
         config: see `JepaConfig`.
-        encoder: in the place of the one that the config describes. A bundle stores the config only, so a model with a
-            module of another kind cannot be opened from a bundle.
-        predictor: likewise; its layout is `encoder.layout`.
-        regularizer: likewise.
 
     Raises:
         UnknownNameError: the config names a signal that the schema lacks.
@@ -171,18 +163,10 @@ class Jepa(WorldModel, Adapts):
 
     Config = JepaConfig
 
-    def __init__(
-        self,
-        *,
-        schema: Schema,
-        config: JepaConfig,
-        encoder: ObservationEncoder | None = None,
-        predictor: Predictor | None = None,
-        regularizer: Regularizer | None = None,
-    ) -> None:
+    def __init__(self, *, schema: Schema, config: JepaConfig) -> None:
         super().__init__()
         self.schema, self.config = schema, config
-        self.encoder = encoder or ObservationEncoder(
+        self.encoder = ObservationEncoder(
             config.encoder,
             schema=schema,
             inputs=config.inputs,
@@ -192,8 +176,8 @@ class Jepa(WorldModel, Adapts):
             timed=config.timed,
         )
         layout = self.encoder.layout
-        self.predictor: Predictor = predictor or _PARTS[type(config.predictor)](config.predictor, layout)
-        self.regularizer: Regularizer = regularizer or _PARTS[type(config.regularizer)](config.regularizer)
+        self.predictor: Predictor = _PARTS[type(config.predictor)](config.predictor, layout)
+        self.regularizer: Regularizer = _PARTS[type(config.regularizer)](config.regularizer)
         self.auxiliary = AuxiliaryLosses(config.auxiliary, schema=schema, layout=layout)
         self.layout, self.num_exact = layout, layout.num_exact
         self.present, self.targets = slice(layout.size), config.auxiliary.targets
@@ -269,7 +253,7 @@ class Jepa(WorldModel, Adapts):
         return unroll(_latent(belief).repeat(known.shape[1]), known, self._step)
 
     def belief(self, features: Float[Tensor, "B D"]) -> Latent:
-        """The belief of `features`; a transformer starts without a past, a frameskip block at its first step."""
+        """The belief of `features`; a transformer starts without a past."""
         latent, flat = features[:, : self.layout.size], features[:, self.layout.size :]
         return Latent(latent=latent, memory=self.predictor.restore(latent, flat))
 
@@ -356,8 +340,7 @@ class Jepa(WorldModel, Adapts):
         encoder, memory = self.encoder, predicted.memory
         latent = encoder.to_latent(seen, predicted.latent)
         if memory is not None:
-            flags, shown = encoder.exact_flags(seen.observed), encoder.flags(seen.observed).any(-1)
-            memory = memory.correct(latent - predicted.latent, flags, shown)
+            memory = memory.correct(latent - predicted.latent, encoder.exact_flags(seen.observed))
         return replace(predicted, latent=latent, memory=memory)
 
     def _update(self, belief: Latent, known: Float[Tensor, "B I"], seen: ObservedFeatures) -> Latent:

@@ -23,8 +23,8 @@ from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
 from worldline.models.layers.batch_norm import BatchNorm
 from worldline.models.layers.gather import share_mean
-from worldline.models.layers.inputs import InputNormaliser
-from worldline.models.layers.sigreg import sigreg
+from worldline.models.layers.regularizers import sigreg
+from worldline.models.layers.standardizer import InputNormaliser
 from worldline.models.lewm_predictor import Dropout, LewmPredictor
 from worldline.models.lewm_rollout import Folded, fold, imagine
 from worldline.schema import Kind, Schema, Signal

@@ -18,13 +18,11 @@ from torch import Tensor
 
 from worldline.config import Positive, Share, Size
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel, unroll
+from worldline.models.layers.changes import signal_error
 from worldline.models.layers.codes import vector_signals
-from worldline.models.layers.inputs import InputNormaliser
-from worldline.models.layers.lag_selection import ScoredWindows, choose_forecast
-from worldline.models.layers.linear_forecast import RIDGE, LinearForecast, Past
+from worldline.models.layers.linear_forecast import RIDGE, LinearForecast, Past, ScoredWindows, choose_forecast
 from worldline.models.layers.offset import GAIN
-from worldline.models.layers.path_errors import signal_error
-from worldline.models.layers.standardizer import Standardizer
+from worldline.models.layers.standardizer import InputNormaliser, Standardizer
 from worldline.schema import Schema
 
 HISTORIES: Final = (1, 2, 3, 5, 8, 12, 18, 24)

@@ -10,18 +10,54 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldline.config import Size
 from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Window
-from worldline.models.ensemble import Ensemble, EnsembleConfig, by_step, memory_of, repeated
+from worldline.models.ensemble import Ensemble, EnsembleConfig
 from worldline.models.layers.changes import interpolated
-from worldline.models.layers.member_beliefs import EnsembleBelief
-from worldline.models.layers.member_cells import MemberCells
-from worldline.models.layers.member_networks import LinearBase, MemberNetworks
+from worldline.models.layers.member_beliefs import EnsembleBelief, by_step, memory_of, repeated
+from worldline.models.layers.member_networks import LinearBase, MemberLinear, MemberNetworks
 from worldline.models.layers.offset import offset_of
 from worldline.schema import Schema
+
+
+class MemberCells(MemberNetworks):
+    """One gated recurrent unit per member, and a linear layer from its state to a change.
+
+    Layer 0 gives the gates' inputs from the taken values, layer 1 those from the state, layer 2 the change.
+
+    Args:
+        num_members: M.
+        lagged: number of lagged values of the linear forecast.
+        taken: number of values that a cell takes in each step.
+        width: size of the state.
+        size: number of values.
+
+    Source: Cho et al. 2014 (arXiv 1406.1078), with the reset gate after the product.
+    """
+
+    def __init__(self, *, num_members: int, lagged: int, taken: int, width: int, size: int) -> None:
+        nn.ModuleList.__init__(
+            self,
+            [MemberLinear(num_members, *sizes) for sizes in ((taken, 3 * width), (width, 3 * width), (width, size))],
+        )
+        self.num_members, self.lagged, self.size, self.width = num_members, lagged, size, width
+
+    @torch.no_grad()
+    def start_at_zero(self, ages: slice) -> None:
+        """Makes the first changes 0; cells take no ages."""
+        _, last = self._ends()
+        last.weight.zero_()
+        last.bias.zero_()
+
+    def step(self, taken: Float[Tensor, "M R gates"], state: Float[Tensor, "M R width"]) -> Float[Tensor, "M R width"]:
+        """The next state."""
+        kept, width = self[1](state), self.width
+        reset, update = torch.sigmoid(taken[..., : 2 * width] + kept[..., : 2 * width]).split(width, -1)
+        found = torch.tanh(taken[..., 2 * width :] + reset * kept[..., 2 * width :])
+        return torch.as_tensor(found + update * (state - found))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +140,7 @@ class Recurrent(Ensemble):
         for step in range(steps):
             states.append(self.layers.step(taken[:, step], states[-1]))
         hidden = torch.stack(states)[starts].transpose(1, 2).flatten(0, 1)[:, :, None]
-        return replace(self._cut(codes, now, starts).of_members(members), hidden=hidden)
+        return replace(super()._windows(codes, now, starts).of_members(members), hidden=hidden)
 
     def _after_gaps(
         self, codes: Float[Tensor, "B H size"], seen: Bool[Tensor, "B H signals"], now: Tensor
@@ -124,8 +160,8 @@ class Recurrent(Ensemble):
     ) -> tuple[Float[Tensor, "B M size"], Float[Tensor, "M B width"]]:
         """Each member's expected codes after the step with inputs `now`, and its next hidden state."""
         assert self.base is not None
-        lagged, covariates = self._lagged(memory).flatten(2).transpose(0, 1), self._covariates(memory, now)
-        count = self._common(self._count(memory))
+        lagged, covariates = self._lagged(memory).flatten(2).transpose(0, 1), memory.covariates(now)
+        count = memory.common_count()
         state = self._next(memory, now)
         change = LinearBase.change(lagged, *self.base.parts(covariates, count, self.codes.change))
         change = (change + self.layers[2](state).float() * self._unit(count)).transpose(0, 1)
@@ -152,15 +188,16 @@ class Recurrent(Ensemble):
         self, memory: EnsembleBelief, known: Float[Tensor, "B T I"]
     ) -> tuple[Float[Tensor, "B M T size"], Float[Tensor, "M B width"]]:
         """The codes that each member predicts open loop, and the last hidden state."""
-        ahead, size, history = self._ahead(memory, known), len(self.codes.owner), self.config.history
-        lagged, present, state = ahead.lagged, ahead.present, memory.hidden[:, :, 0].transpose(0, 1)
+        _, bases, units = self._ahead(memory, known)
+        lagged, present, unseen, offset = self._start(memory)
+        size, history, state = len(self.codes.owner), self.config.history, memory.hidden[:, :, 0].transpose(0, 1)
         path = list[Tensor]()
-        for step, (base, unit) in enumerate(zip(ahead.bases, ahead.units, strict=True)):
+        for step, (base, unit) in enumerate(zip(bases, units, strict=True)):
             assert base is not None
             state = self.layers.step(self._taken(present, known[:, step]), state)
             change = torch.addcmul(LinearBase.change(lagged, *base), self.layers[2](state).float(), unit)
-            change = change if ahead.offset is None else change + ahead.offset
-            change = change if step else change.where(~ahead.unseen, 0.0)
+            change = change if offset is None else change + offset
+            change = change if step else change.where(~unseen, 0.0)
             present = present + change
             path.append(present)
             moved = [change / self.codes.change, lagged[..., size:-size]] if history > 1 else []

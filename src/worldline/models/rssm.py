@@ -26,10 +26,8 @@ from worldline.models.layers.codes import split_signals
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
 from worldline.models.layers.gather import share_draw, share_mean
 from worldline.models.layers.image_decoder import ImageDecoder
-from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.mlp import mlp
-from worldline.models.layers.normaliser import Normaliser
-from worldline.models.layers.two_hot import symexp_bins, two_hot_loss
+from worldline.models.layers.standardizer import InputNormaliser, Normaliser
 from worldline.schema import Role, Schema
 
 UNIFORM_SHARE: Final = 0.01
@@ -369,3 +367,32 @@ def _mean(values: Float[Tensor, "*lead"], known: Bool[Tensor, "*lead"]) -> Float
 def _mean_if(available: bool, values: Float[Tensor, "*lead"]) -> Float[Tensor, ""]:
     """The mean, or 0 if the window has no targets: the head then gets a gradient of 0."""
     return _mean(values, torch.full_like(values, available, dtype=torch.bool))
+
+
+def symexp_bins(num_bins: int, *, limit: float, device: torch.device | None = None) -> Float[Tensor, " K"]:
+    """Bins in increasing order, symmetric about an exact 0, evenly spaced after symlog, sign(x) ln(|x| + 1).
+
+    Args:
+        num_bins: K, odd and at least 3.
+        limit: symlog of the largest bin, above 0.
+        device: of the result.
+    """
+    positive = torch.linspace(0.0, limit, num_bins // 2 + 1, device=device).expm1()
+    return torch.cat([-positive[1:].flip(0), positive])
+
+
+def two_hot(values: Float[Tensor, "*lead"], bins: Float[Tensor, " K"]) -> Float[Tensor, "*lead K"]:
+    """Weights on the two bins around each value, with the value as mean; values are clipped to the outer bins."""
+    inside = values.clamp(bins[0], bins[-1])
+    above = torch.searchsorted(bins, inside.contiguous()).clamp(min=1)
+    low, high = bins[above - 1], bins[above]
+    share = ((inside - low) / (high - low))[..., None]
+    weights = torch.zeros(*values.shape, len(bins), dtype=values.dtype, device=values.device)
+    return weights.scatter(-1, above[..., None] - 1, 1 - share).scatter(-1, above[..., None], share)
+
+
+def two_hot_loss(
+    logits: Float[Tensor, "*lead K"], values: Float[Tensor, "*lead"], bins: Float[Tensor, " K"]
+) -> Float[Tensor, "*lead"]:
+    """Cross-entropy between the predicted distribution and the two-hot encoding of `values`."""
+    return -(two_hot(values, bins) * logits.log_softmax(-1)).sum(-1)

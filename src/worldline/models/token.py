@@ -36,7 +36,7 @@ from worldline.errors import ConfigError
 from worldline.models.base import Belief, Inputs, LatentRollout, Losses, ModelConfig, Window, WorldModel
 from worldline.models.layers.codes import check_num_components, code_size, to_code, vector_signals
 from worldline.models.layers.gather import share_draw, share_mean
-from worldline.models.layers.normaliser import Normaliser
+from worldline.models.layers.standardizer import Normaliser
 from worldline.models.layers.transformer import Cache, CausalTransformer
 from worldline.schema import Kind, Schema, Signal
 

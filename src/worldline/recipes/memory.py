@@ -25,7 +25,7 @@ from worldline.models.layers.forecasting_predictors import (
     ConservedPredictorConfig,
     forecast_of,
 )
-from worldline.models.layers.lag_selection import ScoredWindows, choose_forecast
+from worldline.models.layers.linear_forecast import ScoredWindows, choose_forecast
 from worldline.models.linear import HISTORIES
 from worldline.recipes.recipe import Recipe
 from worldline.recipes.vectors import vectors

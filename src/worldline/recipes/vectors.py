@@ -1,6 +1,6 @@
 """Recipe for logs without images: `worldline learn LOGS --out world/`.
 
-The settings were chosen on the greenhouse (recipes/greenhouse.py) and are measured by benchmarks/greenhouse.py.
+The settings were chosen on the greenhouse (examples/greenhouse_plant.py) and are measured by benchmarks/greenhouse.py.
 docs/design/vectors.md gives the reasons.
 """
 

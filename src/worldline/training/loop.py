@@ -25,9 +25,8 @@ from worldline.models.layers.gather import num_processes
 from worldline.progress import OnProgress, tell
 from worldline.training.batches import fold, to_tensor, to_window, window_signals
 from worldline.training.checkpoint import Checkpoint, deferred_interrupt, load_checkpoint, save_checkpoint
-from worldline.training.control_measures import measure_control
 from worldline.training.distributed import is_main, share_of, wait_for_all
-from worldline.training.latent_health import guard, measure_health
+from worldline.training.measures import guard, measure_control, measure_health
 from worldline.training.tracking import Tracker
 from worldline.training.updates import GradientSummary, TrainingConfig, Updates
 

@@ -1,4 +1,4 @@
-"""Trackers, which receive the measurements of a training run: JSON lines, TensorBoard and MLflow."""
+"""Trackers, which receive the measurements of a training run: JSON lines and TensorBoard."""
 
 from __future__ import annotations
 
@@ -100,59 +100,3 @@ class TensorBoard(Tracker):
         """Closes the event file."""
         if self._writer is not None:
             self._writer.close()
-
-
-@final
-class Mlflow(Tracker):
-    """An MLflow run, on the server in `MLFLOW_TRACKING_URI`, or in a database file without it.
-
-    Args:
-        folder: receives `mlflow.db` if no server is set.
-
-    Raises:
-        MissingExtraError: mlflow is not installed.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from mlflow import MlflowClient
-        except ImportError as error:
-            raise MissingExtraError("mlflow", "track") from error
-        self._make, self._folder = MlflowClient, folder
-        self._client: Any = None
-        self._run_id = ""
-
-    def start(self, run: str, settings: Mapping[str, Any], *, step: int) -> None:
-        """Creates a run in the experiment `worldline`; a resumed run is a new one, tagged with its first step."""
-        import os
-
-        self._folder.mkdir(parents=True, exist_ok=True)
-        place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._folder.resolve() / 'mlflow.db'}"
-        self._client = self._make(tracking_uri=place)
-        existing = self._client.get_experiment_by_name("worldline")
-        experiment = existing.experiment_id if existing is not None else self._client.create_experiment("worldline")
-        created = self._client.create_run(experiment, run_name=run, tags={"first_step": str(step)})
-        self._run_id = created.info.run_id
-        for name, value in _flat(settings).items():
-            self._client.log_param(self._run_id, name, value)
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds one metric per value."""
-        for name, value in values.items():
-            self._client.log_metric(self._run_id, name, value, step=step)
-
-    def finish(self) -> None:
-        """Ends the run."""
-        if self._client is not None:
-            self._client.set_terminated(self._run_id)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings with dotted names, truncated to the length that MLflow accepts."""
-    texts: dict[str, str] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            texts |= _flat(value, f"{prefix}{name}.")
-        else:
-            texts[f"{prefix}{name}"] = str(value)[:500]
-    return texts

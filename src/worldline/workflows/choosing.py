@@ -309,9 +309,7 @@ def _reason(chosen: str, trials: Sequence[Trial]) -> str:
 
 def _without_heads(recipe: Recipe) -> Recipe:
     """The recipe without heads for goals, reward and images."""
-    heads = replace(
-        recipe.heads, goals=False, num_landmarks=0, outcome_updates=0, decoder_updates=0, dynamics_updates=0
-    )
+    heads = replace(recipe.heads, goals=False, outcome_updates=0, decoder_updates=0, dynamics_updates=0)
     return replace(recipe, heads=heads)
 
 

@@ -124,7 +124,7 @@ def _try(store: Store, options: Options, data: ComparisonData, device: torch.dev
         recipe = sizing.apply(recipe)
     updates = max(1, math.ceil(choosing.TRIAL_SHARE * recipe.training.num_updates))
     training = replace(recipe.training, num_updates=updates, num_checks=choosing.TRIAL_CHECKS)
-    unused = {"num_landmarks": 0, "outcome_updates": 0, "decoder_updates": 0, "inverse_updates": 0}
+    unused = {"outcome_updates": 0, "decoder_updates": 0, "inverse_updates": 0}
     heads = replace(shortened(recipe.heads, choosing.TRIAL_SHARE), goals=goals, **unused)
     trial = replace(recipe, training=training, heads=heads)
     learned = learn_engine(store, trial, folder=folder, device=device, head_episodes=MAX_EPISODES)

@@ -84,7 +84,7 @@ class Options:
         num_seeds: number of trainings, with seeds from `seed` on; the best one for control is kept.
         budget: time for learning with all seeds on this machine, such as 10min, or in seconds. It sets model size and
             number of updates. By default those of the recipe.
-        track: registered names of additional trackers, such as tensorboard or mlflow; "jsonl" always writes into
+        track: registered names of additional trackers, such as tensorboard; "jsonl" always writes into
             `<out>.log`.
         resume: continue an interrupted run, in its import or from the checkpoint in `<out>.partial`.
         device: "cpu", "cuda", "cuda:1" (a number), "mps", or "auto" for the first of cuda, mps and cpu that is

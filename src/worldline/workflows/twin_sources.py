@@ -17,7 +17,7 @@ from worldline.workflows.held_out import check_signals
 from worldline.workflows.record import make
 
 
-def twin_source(name: str, required: Schema) -> TwinSource:
+def twin_source(name: str, required: Schema) -> EnvironmentTwins:
     """The environment of this name.
 
     Args:

@@ -335,7 +335,7 @@ def _load(
             f"{bundle.folder}: {name}.safetensors does not fit {name}.json: expected {expected.get(wrong[0])} for "
             f"{wrong[0]}, got {stored.get(wrong[0])}. {_AGAIN}."
         )
-    _check_finite(network, tensors, bundle.folder / f"{name}.safetensors")
+    _check_finite(tensors, bundle.folder / f"{name}.safetensors")
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False).to(device)
 
@@ -357,17 +357,16 @@ def _tensors(arrays: Arrays) -> dict[str, Tensor]:
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:
     weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    _check_finite(network, weights, type(network).__name__)
+    _check_finite(weights, type(network).__name__)
     return weights
 
 
-def _check_finite(network: nn.Module, tensors: Mapping[str, Tensor], where: Path | str) -> None:
+def _check_finite(tensors: Mapping[str, Tensor], where: Path | str) -> None:
     """Raises if a weight is NaN or infinite: such a network answers nonsense."""
-    allowed: tuple[str, ...] = getattr(network, "may_be_infinite", ())
     for name, value in tensors.items():
         # In parts, because isfinite copies its argument.
         parts = value.flatten().split(2**20)
-        if bad := sum(int((part.isnan() if name in allowed else ~part.isfinite()).sum()) for part in parts):
+        if bad := sum(int((~part.isfinite()).sum()) for part in parts):
             raise BundleError(
                 f"{where}: {bad} of {value.numel()} values of {name!r} are NaN or infinite. Learn the world again; a "
                 "lower learning rate or logs without extreme values help if the training diverged."

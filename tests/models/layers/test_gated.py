@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from worldline.models.layers.gated import BOUND, Gated
+from worldline.models.layers.predictors import BOUND, Gated
 
 
 def turn(given: Tensor) -> Tensor:

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worldline.models.layers.lag_selection import ScoredWindows, choose_forecast
-from worldline.models.layers.linear_forecast import LinearForecast
+from worldline.models.layers.linear_forecast import LinearForecast, ScoredWindows, choose_forecast
 
 
 @pytest.mark.parametrize(("length", "chosen"), [(4, 1), (3, 1), (2, 0)])

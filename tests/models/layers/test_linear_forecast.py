@@ -50,11 +50,11 @@ def test_a_leap_to_what_is_seen_is_no_speed() -> None:
         _, past = net(now, torch.zeros(1, 1), past)
         now = now + 1.0
         seen = torch.tensor([[now[0, 0].item() < 3.0, True]])  # the first value for the last time at 2
-        past = past.correct(torch.zeros(1, 2), seen, seen.any(-1))
+        past = past.correct(torch.zeros(1, 2), seen)
     assert past.guessed.tolist() == [[3, 0]]
     assert past.steps[0, :, 0].tolist() == [4.0, 3.0, 2.0, 1.0]
     every = torch.ones(1, 2, dtype=torch.bool)
-    met = past.correct(torch.full((1, 2), 0.5), every, every.any(-1))
+    met = past.correct(torch.full((1, 2), 0.5), every)
     assert met.steps[0, :, 0].tolist() == [4.5, 3.5, 2.0, 1.0]
     assert met.steps[0, :, 1].tolist() == past.steps[0, :, 1].tolist()
     assert met.guessed.tolist() == [[0, 0]]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from worldline.models.layers.normaliser import Normaliser
+from worldline.models.layers.standardizer import Normaliser
 
 VALUES = st.integers(2, 30).flatmap(
     lambda rows: arrays(np.float32, (rows, 3), elements=st.floats(-1e4, 1e4, width=32, allow_subnormal=False))

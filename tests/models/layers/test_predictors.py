@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import torch
 
-from worldline.models.layers.inputs import InputNormaliser
 from worldline.models.layers.observation_encoder import LatentLayout
 from worldline.models.layers.predictors import (
     GruPredictor,
@@ -10,6 +9,7 @@ from worldline.models.layers.predictors import (
     TransformerPredictor,
     TransformerPredictorConfig,
 )
+from worldline.models.layers.standardizer import InputNormaliser
 from worldline.schema import Kind, Role, Schema, Signal
 
 PUSH = Signal(name="push", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.models.windows import seeded
 
-from worldline.models.layers.sigreg import sigreg
+from worldline.models.layers.regularizers import sigreg
 
 
 def misfit(latents: torch.Tensor, num_slices: int = 64, seed: int = 0) -> float:
@@ -60,7 +60,7 @@ def test_it_looks_at_the_latents_of_all_processes(monkeypatch: pytest.MonkeyPatc
     latents = torch.randn(2, 30, 4, generator=seeded(1))
     elsewhere = {3: latents[:, 10:], 2: torch.ones(2, 20)}
     monkeypatch.setattr(
-        "worldline.models.layers.sigreg.gather", lambda here, dim: torch.cat([here, elsewhere[here.ndim]], dim)
+        "worldline.models.layers.regularizers.gather", lambda here, dim: torch.cat([here, elsewhere[here.ndim]], dim)
     )
     found = misfit(latents[:, :10])
     monkeypatch.undo()

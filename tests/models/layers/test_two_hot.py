@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.models.layers.two_hot import symexp_bins, two_hot, two_hot_loss
+from worldline.models.rssm import symexp_bins, two_hot, two_hot_loss
 
 BINS = torch.tensor([-4.0, -1.0, 0.0, 1.0, 4.0])
 

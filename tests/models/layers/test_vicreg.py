@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldline.models.layers.vicreg import covariance, variance
+from worldline.models.layers.regularizers import covariance, variance
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_it_looks_at_the_latents_of_all_processes(
     due = term(latents)
     elsewhere = {3: latents[:, 4:], 2: torch.ones(2, 5)}
     monkeypatch.setattr(
-        "worldline.models.layers.vicreg.gather", lambda here, dim: torch.cat([here, elsewhere[here.ndim]], dim)
+        "worldline.models.layers.regularizers.gather", lambda here, dim: torch.cat([here, elsewhere[here.ndim]], dim)
     )
     torch.testing.assert_close(term(latents[:, :4]), due)
 

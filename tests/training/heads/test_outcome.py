@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worldline.training.heads.reward import Reward, RewardConfig
-from worldline.training.heads.termination import Termination, TerminationConfig
+from worldline.training.heads.outcomes import Reward, RewardConfig, Termination, TerminationConfig
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from worldline.config import BoundedConfig, Size, Weight
 from worldline.errors import ConfigError
 from worldline.models.base import Window
+from worldline.models.layers.changes import bend
 from worldline.models.layers.gather import share_mean
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.observation_encoder import LatentLayout
-from worldline.models.layers.path_errors import bend
 from worldline.models.layers.regularizers import Terms
 from worldline.models.layers.standardizer import Standardizer
 from worldline.schema import Kind, Schema, Signal

@@ -14,7 +14,7 @@ from worldline.models.layers.batch_norm import BatchNorm
 from worldline.models.layers.changes import changes
 from worldline.models.layers.codes import code_size, join_codes
 from worldline.models.layers.mlp import mlp
-from worldline.models.layers.normaliser import Normaliser
+from worldline.models.layers.standardizer import MIN_CHANGE, Normaliser
 from worldline.schema import Kind, Signal
 
 PATCH: Final = 8
@@ -25,8 +25,6 @@ MAX_ENCODED_AT_ONCE: Final = 1024
 """Maximum number of images per forward pass at inference; in training a batch is never split."""
 MIN_SIDE, MAX_SIDE = 32, 256
 """Height and width of an image, pixels."""
-MIN_CHANGE: Final = 1e-4
-"""Lower bound of the scale of a vector's change in one step, as a share of its standard deviation."""
 
 
 class ImageEncoder(nn.Module):

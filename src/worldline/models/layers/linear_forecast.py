@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -43,9 +46,7 @@ class Past(Memory):
         known = self.count.clamp(max=self.steps.shape[1])
         return torch.cat([self.steps.flatten(1), known[:, None].to(self.steps.dtype)], -1)
 
-    def correct(
-        self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B size"], shown: Bool[Tensor, " B"]
-    ) -> Past:
+    def correct(self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B size"]) -> Past:
         """The past after an observation: predicted values since the previous observation are shifted by the error.
 
         Without the shift, the jump from the last predicted value to the observed one would look like a velocity.
@@ -53,7 +54,6 @@ class Past(Memory):
         Args:
             residual: latent with the observation minus predicted latent; the values come first.
             observed: whether each value is observed.
-            shown: unused.
         """
         size, before = observed.shape[1], torch.arange(self.steps.shape[1], device=observed.device)
         predicted = observed[:, None] & (before[:, None] < self.guessed[:, None] - 1)
@@ -152,7 +152,7 @@ class LinearForecast(nn.Module):
     ) -> tuple[Float[Tensor, "B size"], Past]:
         """Values and past after an observation; a value that was not observed keeps its prediction."""
         values = torch.where(observed, scores, predicted)
-        following = past.correct(values - predicted, observed, observed.any(-1))
+        following = past.correct(values - predicted, observed)
         if self.gain:
             counts = observed & (past.guessed == 1) & (past.count == self.history)[:, None]
             following = replace(following, errors=add_error(past.errors, values - predicted, counts, self.gain))
@@ -345,3 +345,90 @@ def least_squares(
     penalty = ridge * products.diagonal().mean()
     products.diagonal().add_(penalty)
     return torch.as_tensor(torch.linalg.solve(products, inputs.T @ target))
+
+
+HORIZONS: Final = (1, 10, 48)
+"""Steps ahead at which errors are compared. A window that is too short for the last has its own last step."""
+NUM_FOLDS: Final = 3
+"""Parts of the windows; each is predicted by forecasts that are fitted on the others."""
+MAX_PREDICTIONS: Final = 1500
+"""Maximum number of open-loop predictions per candidate."""
+MAX_ERROR: Final = 1e6
+"""Error of a prediction that diverged, z-scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredWindows:
+    """Windows of the training data as z-scores, in the order of the logs.
+
+    Args:
+        values: ignored where they were not observed.
+        known: the inputs of each step.
+        observed: whether each value was observed.
+    """
+
+    values: Float[Tensor, "B H size"]
+    known: Float[Tensor, "B T inputs"]
+    observed: Bool[Tensor, "B H size"]
+
+    def select(self, rows: Tensor) -> ScoredWindows:
+        """The windows of these rows."""
+        return ScoredWindows(values=self.values[rows], known=self.known[rows], observed=self.observed[rows])
+
+    def split(self, length: int, count: int) -> ScoredWindows:
+        """Up to `count` windows of `length` observations, evenly spread over each window."""
+        last = self.values.shape[1] - length
+        starts = np.linspace(0, last, max(1, min(last + 1, count // len(self.values)))).astype(int).tolist()
+        return ScoredWindows(
+            values=torch.cat([self.values[:, start : start + length] for start in starts]),
+            known=torch.cat([self.known[:, start : start + length - 1] for start in starts]),
+            observed=torch.cat([self.observed[:, start : start + length] for start in starts]),
+        )
+
+    def change(self) -> Float[Tensor, " size"]:
+        """Root mean squared change of each value in one step."""
+        both = self.observed[:, 1:] & self.observed[:, :-1]
+        squared = torch.where(both, self.values.diff(dim=1), 0.0).square()
+        return (squared.sum((0, 1)) / both.sum((0, 1)).clamp(min=1)).sqrt()
+
+
+@torch.no_grad()
+def choose_forecast(candidates: Sequence[LinearForecast], windows: ScoredWindows, *, warm: int, slack: float) -> int:
+    """The index of the first candidate whose error is nearly the smallest.
+
+    The error is the root mean squared error of open-loop predictions, as the geometric mean over values and horizons.
+    A fit on single steps cannot choose: noise of a measurement hardly affects one step, and spoils many.
+
+    Args:
+        candidates: in order of preference, simple ones first. They are fitted here, on parts of the windows.
+        windows: of at least two observations.
+        warm: number of observations before each prediction, at least the largest history; all but one of shorter
+            windows.
+        slack: accepted increase of the error, as a share of the smallest.
+    """
+    warm = min(warm, windows.values.shape[1] - 1)
+    errors = torch.stack([_error(candidate, windows, warm) for candidate in candidates])
+    return int((errors <= errors.min() + slack).nonzero()[0, 0])
+
+
+def _error(forecast: LinearForecast, windows: ScoredWindows, warm: int) -> Float[Tensor, ""]:
+    """The mean logarithm of the held-out errors."""
+    longest = min(HORIZONS[-1], windows.values.shape[1] - warm)
+    device = windows.values.device
+    steps = torch.tensor(sorted({min(step, longest) for step in HORIZONS}), device=device) - 1
+    order = torch.arange(len(windows.values), device=device)
+    fold = order * NUM_FOLDS // len(order)
+    squared, count = torch.zeros(2, len(steps), forecast.size, device=device)
+    # Cross-validation over consecutive parts of the logs, which share no episode except at their ends.
+    for number in fold.unique():
+        rest = fold != number
+        forecast.fit_longest(**vars(windows.select(rest if rest.any() else ~rest)))
+        tested = windows.select(fold == number).split(warm + longest, MAX_PREDICTIONS // NUM_FOLDS)
+        path = forecast.unroll(**vars(tested), warm=warm)[:, steps]
+        seen = tested.observed[:, warm:][:, steps]
+        # A diverging forecast gets a large finite error, so that the means stay comparable.
+        miss = (path - tested.values[:, warm:][:, steps]).nan_to_num(MAX_ERROR).clamp(-MAX_ERROR, MAX_ERROR)
+        squared += torch.where(seen, miss, 0.0).square().sum(0)
+        count += seen.sum(0)
+    error = (squared / count.clamp(min=1)).sqrt() + MIN_RESIDUAL_SHARE * windows.change() + torch.finfo().tiny
+    return torch.as_tensor(error[count > 0].log().mean().nan_to_num(0.0))

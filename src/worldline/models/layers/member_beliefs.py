@@ -1,14 +1,15 @@
-"""The belief of an ensemble, which is the last observations of each member, and the spread of its predictions."""
+"""The belief of an ensemble: the last observations of each member."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from worldline.models.base import Belief, LatentRollout
+from worldline.models.layers.offset import no_errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +75,62 @@ class EnsembleBelief(Belief):
             hidden=self.hidden,
         )
 
-    def imagine(self, codes: Float[Tensor, "B M size"], now: Float[Tensor, "B I"]) -> EnsembleBelief:
-        """The belief one step later, with predicted values that count as observed."""
-        return self.push(codes, torch.zeros_like(self.stale[:, :, 0]), now)
+    def count(self) -> Int[Tensor, " B"]:
+        """The number of known observations, at least 1."""
+        return (self.stale[:, 0] < 1).any(-1).sum(-1).clamp(min=1)
+
+    def common_count(self) -> int | Tensor:
+        """The number of known observations as one number if all rows agree, which saves a matrix per row."""
+        count = self.count()
+        if count.is_meta:  # shapes only
+            return self.codes.shape[2]
+        least, most = torch.stack([count.amin(), count.amax()]).tolist()
+        return int(least) if least == most else count
+
+    def covariates(self, now: Float[Tensor, "B I"]) -> Float[Tensor, "B covariates"]:
+        """The inputs of the networks that are known in advance: ages, and inputs with those `now` first."""
+        return torch.cat([self.stale[:, 0].flatten(1), now, self.inputs[:, 0].flatten(1)], -1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Aleatoric and epistemic variance of a prediction, per component of the codes, physical units squared.
+def memory_of(belief: Belief | None) -> EnsembleBelief:
+    """The belief of an ensemble, for the type checker."""
+    assert isinstance(belief, EnsembleBelief), f"a {type(belief).__name__} is not a belief of this model"
+    return belief
 
-    The code of an angle has two components (sine, cosine); that of a discrete signal has one per value.
 
-    Args:
-        aleatoric: mean of the members' variances.
-        epistemic: variance of the members' means.
-    """
+def repeated(memory: EnsembleBelief, times: int) -> EnsembleBelief:
+    """The belief with each entry of the batch `times` in a row."""
+    index = torch.arange(len(memory.codes), device=memory.codes.device)
+    return memory.select(index.repeat_interleave(times))
 
-    aleatoric: Float[Tensor, "B N T size"]
-    epistemic: Float[Tensor, "B N T size"]
+
+def by_step(values: Shaped[Tensor, "B P *rest"]) -> Shaped[Tensor, "PB *rest"]:
+    """All rows of the first step, then all rows of the second, and so on."""
+    return values.transpose(0, 1).flatten(0, 1)
+
+
+def back_indices(at: Int[Tensor, " P"], history: int) -> Int[Tensor, "P history"]:
+    """Indices of the last `history` entries up to number `at`, newest first, after history - 1 padded entries."""
+    return at[:, None] + history - 1 - torch.arange(history, device=at.device)
+
+
+def cut_beliefs(
+    codes: Float[Tensor, "B H size"],
+    now: Float[Tensor, "B T I"],
+    starts: Int[Tensor, " P"],
+    history: int,
+    num_signals: int,
+    *,
+    gain: float,
+    state_size: int,
+) -> EnsembleBelief:
+    """The beliefs at the observations `starts` of logs without gaps, [P B, 1, ...]."""
+    batch, back = len(codes), back_indices(starts, history)
+    past = torch.cat([codes[:, :1].expand(-1, history - 1, -1), codes], 1)[:, back]
+    inputs = torch.cat([now.new_zeros(batch, history - 1, now.shape[2]), now], 1)[:, back[:, 1:]]
+    before_first = (back < history - 1).to(codes.dtype)
+    stale = before_first[None, ..., None].expand(batch, -1, -1, num_signals)
+    past, stale, inputs = (by_step(part)[:, None] for part in (past, stale, inputs))
+    errors = no_errors(past[:, :, 0], gain)
+    hidden = past.new_zeros(len(past), 1, 1, state_size)
+    return EnsembleBelief(codes=past, stale=stale, inputs=inputs, errors=errors, hidden=hidden)

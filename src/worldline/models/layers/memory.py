@@ -28,15 +28,12 @@ class Memory:
         """The part that belongs to the features of a belief; None if there is none."""
         return None
 
-    def correct(
-        self: AnyMemory, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"], shown: Bool[Tensor, " B"]
-    ) -> AnyMemory:
+    def correct(self: AnyMemory, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"]) -> AnyMemory:
         """The memory after an observation; by default the same.
 
         Args:
             residual: latent with the observation minus predicted latent.
             observed: whether each exact vector was observed.
-            shown: whether anything was observed.
         """
         return self
 

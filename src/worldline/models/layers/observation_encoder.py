@@ -22,7 +22,7 @@ from worldline.errors import ConfigError
 from worldline.models.base import Window
 from worldline.models.layers.codes import code_size, split_signals
 from worldline.models.layers.encoders import ImageEncoder, VectorEncoder
-from worldline.models.layers.inputs import InputNormaliser
+from worldline.models.layers.standardizer import InputNormaliser
 from worldline.schema import Schema
 
 MIN_PARTIAL_SHARE: Final = 0.01

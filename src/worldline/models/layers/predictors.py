@@ -1,7 +1,7 @@
 """Predictors of the next latent, each with its configuration and its memory.
 
 Sources: LeWM (arXiv 2603.19312) for a causal transformer over latents, conditioned on the inputs; eb_jepa for a
-recurrent cell; LeWM and DINO-WM (2411.04983) for one prediction over all actions of a block of steps.
+recurrent cell.
 """
 
 from __future__ import annotations
@@ -9,21 +9,49 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch.nn.functional import gelu
 
 from worldline.config import BoundedConfig, Depth, Size
 from worldline.errors import ConfigError
 from worldline.models.layers.correction import Correction
-from worldline.models.layers.gated import Gated
 from worldline.models.layers.memory import Memory
 from worldline.models.layers.mlp import mlp
 from worldline.models.layers.observation_encoder import LatentLayout
 from worldline.models.layers.transformer import Cache, CausalTransformer
+
+BOUND: Final = 4.0
+"""Inputs of the responses are clipped at this many standard deviations, so that no rollout diverges linearly."""
+
+
+class Gated(nn.Module):
+    """Linear responses to the inputs, each times a gate in (0, 1), and the residual network that sets the gates.
+
+    A jump, such as that of a velocity at a wall, is the product of a linear function and a step. A network without
+    products approximates it by many smooth functions and blurs it. Smooth functions are left to the residual network.
+
+    Args:
+        size: of the inputs, which are z-scores.
+        width: units of the network, and number of responses.
+    """
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.begin, self.hidden, self.add = nn.Linear(size, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.gates, self.responses = nn.Linear(width, width), nn.Linear(size, width)
+        nn.init.zeros_(self.add.weight)
+        nn.init.zeros_(self.add.bias)
+
+    def forward(self, inputs: Float[Tensor, "M size"]) -> Float[Tensor, "M twice"]:
+        """The gated responses, then the output of the residual network."""
+        known = gelu(self.begin(inputs))
+        known = known + self.add(gelu(self.hidden(known)))
+        return torch.cat([self.responses(inputs.clamp(-BOUND, BOUND)) * torch.sigmoid(self.gates(known)), known], -1)
+
 
 Latents = Float[Tensor, "B D"]
 Known = Float[Tensor, "B I"]
@@ -153,7 +181,7 @@ class NetworkConfig(BoundedConfig):
 
     Args:
         width: units of the two hidden layers.
-        gated: whether the network has gated linear responses (`models/layers/gated.py`), for contacts.
+        gated: whether the network has gated linear responses (`Gated`), for contacts.
     """
 
     width: Size = 256
@@ -322,76 +350,3 @@ class TransformerPredictor(Predictor):
         steer = known.contiguous()[:, None] if self.layout.inputs.size else None
         tokens, cache = self.layers(self.enter(latent)[:, None], steer, memory)
         return latent + self.layout.to_change(self.leave(tokens[:, 0]), self.unit()), cache
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockPredictorConfig(NetworkConfig):
-    """Configures `BlockPredictor`.
-
-    Args:
-        width: units of the two hidden layers.
-        gated: as for `NetworkConfig`.
-        frameskip: k, number of steps that one prediction spans.
-    """
-
-    kind: Literal["block"] = "block"
-    frameskip: Size = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block(Memory):
-    """The current block of k steps.
-
-    Args:
-        base: the latent at the start of the block.
-        inputs: of the steps in the block; 0 for future ones.
-        count: steps so far. After k steps the next one starts a new block from the present latent.
-    """
-
-    base: Float[Tensor, "B D"]
-    inputs: Float[Tensor, "B k I"]
-    count: Int[Tensor, " B"]
-
-    def take(self, latent: Latents, known: Known) -> Block:
-        """The block with one more step; a full block is replaced by a new one that starts at `latent`."""
-        size = self.inputs.shape[1]
-        full = self.count == size
-        count = self.count.masked_fill(full, 0)
-        position = one_hot(count, size).bool()[..., None]
-        return Block(
-            base=torch.where(full[:, None], latent, self.base),
-            inputs=torch.where(position, known[:, None], self.inputs.masked_fill(full[:, None, None], 0.0)),
-            count=count + 1,
-        )
-
-    def correct(
-        self, residual: Float[Tensor, "B D"], observed: Bool[Tensor, "B exact"], shown: Bool[Tensor, " B"]
-    ) -> Block:
-        """A full block where anything was observed, so that the next step starts a new one from the observation."""
-        return replace(self, count=self.count.masked_fill(shown, self.inputs.shape[1]))
-
-
-class BlockPredictor(Predictor):
-    """A network that predicts up to k steps at once, so errors accumulate only every k steps.
-
-    It receives the latent at the start of a block and the actions since then. An observation starts a new block.
-    """
-
-    def __init__(self, config: BlockPredictorConfig, layout: LatentLayout) -> None:
-        super().__init__(layout)
-        self.frameskip = config.frameskip
-        self.layers = network(config, layout.size + config.frameskip * layout.inputs.size + 1, layout.num_outputs)
-
-    def begin(self, latent: Latents, observed: Bool[Tensor, "B exact"] | None = None) -> Block:
-        """A full block, so that the next step starts a new one at `latent`."""
-        inputs = latent.new_zeros(len(latent), self.frameskip, self.layout.inputs.size)
-        full = torch.full((len(latent),), self.frameskip, device=latent.device)
-        return Block(base=latent, inputs=inputs, count=full)
-
-    def forward(self, latent: Latents, known: Known, memory: Memory | None) -> Step:
-        """The next latent and block."""
-        assert isinstance(memory, Block)
-        block = memory.take(latent, known)
-        share = (block.count / self.frameskip).to(known.dtype)
-        output = self.layers(torch.cat([block.base, block.inputs.flatten(1), share[:, None]], -1))
-        return block.base + self.layout.to_change(output, self.unit()), block

@@ -6,14 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from worldline.config import BoundedConfig, Bounds, SizeOrZero
+from worldline.config import BoundedConfig
 from worldline.data.store import Store
-from worldline.errors import ConfigError
 from worldline.schema import Kind, Signal
 from worldline.training.stored_latents import Imagination, LatentTable
 
@@ -39,9 +38,6 @@ class HeadsConfig(BoundedConfig):
         batch_size: states per update.
         unroll: length of the rollouts that dynamics and heads are fitted on, steps.
         far: distance beyond which pairs are pushed apart less strongly, steps; about a quarter of an episode.
-        num_landmarks: number of landmarks for goals beyond `reach`; 0 for none. Neighbours should be less than half the
-            reach apart.
-        reach: maximum distance at which the distance head is used if there are landmarks, steps; at least 2.
         learning_rate: initial value of a linear decay to 0.
         seed: of initial weights and batches.
     """
@@ -57,17 +53,8 @@ class HeadsConfig(BoundedConfig):
     batch_size: int = 256
     unroll: int = 6
     far: float = 15.0
-    num_landmarks: SizeOrZero = 0
-    reach: Annotated[float, Bounds(at_least=2)] = 40.0
     learning_rate: float = 1e-3
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_landmarks and not self.goals:
-            raise ConfigError(
-                f"num_landmarks is {self.num_landmarks}, but goals is False. Set it to 0, or goals to True."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

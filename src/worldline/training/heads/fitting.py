@@ -25,14 +25,12 @@ from worldline.training.heads.base import NUM_LOOKS, Fit, Head, HeadData, HeadsC
 from worldline.training.heads.decoder import Decoder
 from worldline.training.heads.distance import Distance, check_goals
 from worldline.training.heads.inverse import Inverse
-from worldline.training.heads.landmarks import Landmarks
 from worldline.training.heads.mahalanobis import MahalanobisScore
+from worldline.training.heads.outcomes import Reward, Termination
 from worldline.training.heads.readout import Readout
-from worldline.training.heads.reward import Reward
-from worldline.training.heads.termination import Termination
 from worldline.training.stored_latents import Imagination, LatentTable
 
-GOAL_HEADS: Final[tuple[type[Head], ...]] = (Distance, Inverse, Landmarks)
+GOAL_HEADS: Final[tuple[type[Head], ...]] = (Distance, Inverse)
 """The heads for goal observations."""
 HEADS: Final[tuple[type[Head], ...]] = (MahalanobisScore, Readout, *GOAL_HEADS, Reward, Termination, Decoder)
 """All heads in the order of their fits."""

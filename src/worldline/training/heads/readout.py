@@ -17,7 +17,7 @@ from worldline.data.store import Store
 from worldline.errors import ConfigError
 from worldline.models.layers.codes import code_size, from_code, to_code
 from worldline.models.layers.mlp import mlp
-from worldline.models.layers.normaliser import Normaliser
+from worldline.models.layers.standardizer import Normaliser
 from worldline.schema import Kind, Signal
 from worldline.training.batches import to_tensor
 from worldline.training.heads.base import Fit, Head, HeadData, descend

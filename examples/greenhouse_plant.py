@@ -1,4 +1,4 @@
-"""Recipe and environment of a lettuce greenhouse under real weather: `python benchmarks/greenhouse.py`.
+"""A lettuce greenhouse under real weather, with its signals and a recipe: `python examples/thermostat.py WORLD`.
 
 The logs come from lettuce-greenhouse-gym with the exploration policies of benchmarks/greenhouse_logs.py. The benchmark
 uses three training seeds and held-out weather. At 1, 6 and 24 hours, the error of all four signals is 86 to 93 % below

@@ -10,7 +10,7 @@ from worldline.models.base import Belief, Inputs, LatentRollout, Window, WorldMo
 from worldline.models.jepa import Latent
 from worldline.testing.toys import Integrator
 from worldline.training.batches import fold
-from worldline.training.control_measures import ControlMeasures, _decodability, measure_control
+from worldline.training.measures import ControlMeasures, _decodability, measure_control
 
 DECAY = 0.9
 
