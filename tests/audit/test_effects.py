@@ -9,8 +9,8 @@ from scipy.special import ndtri
 from scipy.stats import binom
 from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, carts, world
 
-from worldline.audit.advice import worst_effect
 from worldline.audit.baselines import as_world
+from worldline.audit.effect_measurement import worst_effect
 from worldline.audit.effects import (
     MIN_EFFECT_SHARE,
     NUM_FITS,

@@ -27,7 +27,7 @@ def measure(learned: Learned, store: Store) -> Diagnostics:
         windows,
         comparisons=comparisons(store, learned),
         horizons=(2, 12, 48),
-        levels=(),
+        level=None,
         seed=0,
     )
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from worldline.audit.diagnostics import HEADLINE_LEVEL, Band, Diagnostics, ErrorCurve, Gap, SkillCurve
+from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, SkillCurve
 from worldline.audit.measurement import Measurement, ReportFinding, Tone, compare_errors
 from worldline.formatting import (
     MAX_GROWTH,
@@ -125,42 +125,36 @@ class ActionUse(_OfDiagnostics):
     chapter = "Use of actions"
 
     @property
-    def _overall(self) -> list[Gap]:
-        return [gap for gap in self.measured.gaps if gap.signal is None] or list(self.measured.gaps)
-
-    @property
     def value(self) -> Estimate:
-        """The smaller growth of both changes, over all signals."""
-        return min((gap.increase for gap in self._overall), key=lambda increase: increase.low)
+        """The growth over all signals, or the smallest of a signal."""
+        overall = [gap for gap in self.measured.gaps if gap.signal is None] or self.measured.gaps
+        return min((gap.increase for gap in overall), key=lambda increase: increase.low)
 
     def sentence(self) -> ReportFinding:
-        """Whether the error depends on the actions; graded by the smaller growth."""
-        weakest = self.value
-        gap = next(gap for gap in self._overall if gap.increase is weakest)
-        done, change = f"with actions {_changed(gap)} its error", f"{percent(weakest.value, signed=True)}"
-        change += f", {between(weakest)}"
-        if weakest.high < 0:
+        """Whether the error depends on the actions."""
+        growth = self.value
+        done = "with actions shuffled across episodes its error"
+        change = f"{percent(growth.value, signed=True)}, {between(growth)}"
+        if growth.high < 0:
             return ReportFinding(f"The world uses its actions wrongly: {done} falls ({change}).", "bad")
-        if weakest.high < NEGLIGIBLE:
-            how = "does not use" if weakest.low <= 0 else "hardly uses"
+        if growth.high < NEGLIGIBLE:
+            how = "does not use" if growth.low <= 0 else "hardly uses"
             return ReportFinding(f"The world {how} its actions: {done} changes by {change}.", "bad")
-        if weakest.low <= 0:
+        if growth.low <= 0:
             text = f"It is unclear whether the world uses its actions: {done} changes by {change}."
             return ReportFinding(text, "unclear")
-        parts = [f"{grown(gap.increase.value)} when they are {_changed(gap)}" for gap in self._overall]
-        return ReportFinding(f"The world uses its actions: its error grows {listing(parts)}.", "good")
+        return ReportFinding(f"The world uses its actions: {done} grows {grown(growth.value)}.", "good")
 
     def figure(self) -> Sequence[PagePart]:
-        """The growth by signal and change of the actions; by change alone for a single signal."""
-        gaps = self.measured.gaps
-        shown = self._overall if len({gap.signal for gap in gaps}) == 2 else gaps
-        large = any(gap.increase.value >= MAX_GROWTH for gap in shown)  # then the axis has factors
+        """The growth by signal; over all signals alone for a single signal."""
+        gaps = self.measured.gaps if len(self.measured.gaps) > 2 else self.measured.gaps[:1]
+        large = any(gap.increase.value >= MAX_GROWTH for gap in gaps)  # then the axis has factors
         rows = []
-        for gap in shown:
-            name, style = gap.signal or "all signals", "world" if gap.increase.low > 0 else "floor"
-            dot = Dot.of(f"{name}, {gap.change}", gap.increase, growth(gap.increase.value), style)
+        for gap in gaps:
+            style = "world" if gap.increase.low > 0 else "floor"
+            dot = Dot.of(gap.signal or "all signals", gap.increase, growth(gap.increase.value), style)
             rows.append(replace(dot, value=1 + dot.value, low=1 + dot.low, high=1 + dot.high) if large else dot)
-        title = "Growth of the error without the true actions"
+        title = "Growth of the error with the actions of other episodes"
         show: Callable[[Number], str] = (lambda factor: f"×{number(factor)}") if large else growth
         ticks = zero_ticks([row.low for row in rows], [0.1, *(row.high for row in rows)])
         return [IntervalChart(title=title, rows=rows, ticks=ticks, show=show, zero=True)]
@@ -171,11 +165,6 @@ def grown(share: float) -> str:
     return f"by {percent(share)}" if share < MAX_GROWTH else f"to {number(1 + share, 2)} times its value"
 
 
-def _changed(gap: Gap) -> str:
-    """The change of the actions, in words."""
-    return "zeroed" if gap.change == "zeroed" else "shuffled across episodes"
-
-
 class BandCoverage(_OfDiagnostics):
     """Nominal and measured coverage, and the width of the bands."""
 
@@ -184,15 +173,14 @@ class BandCoverage(_OfDiagnostics):
     @property
     def _worst(self) -> tuple[Band, Tone]:
         """The band that decides: the one furthest from its level among those that are too narrow, else too wide."""
-        bands = headline_bands(self.measured.bands)
-        narrow = [band for band in bands if band.coverage.high < band.level]
-        wide = [band for band in bands if band.coverage.low > band.level]
-        worst = max(narrow or wide or bands, key=lambda band: abs(band.coverage.value - band.level))
+        narrow = [band for band in self.measured.bands if band.coverage.high < band.level]
+        wide = [band for band in self.measured.bands if band.coverage.low > band.level]
+        worst = max(narrow or wide or self.measured.bands, key=lambda band: abs(band.coverage.value - band.level))
         return worst, "bad" if narrow else "unclear" if wide else "good"
 
     @property
     def value(self) -> Rate:
-        """Measured coverage of the worst signal at the level nearest to 0.9."""
+        """Measured coverage of the worst signal."""
         return self._worst[0].coverage
 
     def sentence(self) -> ReportFinding:
@@ -205,32 +193,16 @@ class BandCoverage(_OfDiagnostics):
         return ReportFinding(text, tone)
 
     def figure(self) -> Sequence[PagePart]:
-        """The coverage of each signal at every level, and the width of the bands."""
-        measured = self.measured
-        signals = dict.fromkeys(band.signal for band in measured.bands)
-        charts = [_coverage_chart([band for band in measured.bands if band.signal == name]) for name in signals]
-        bands, rows = headline_bands(measured.bands), []
-        steps = measured.horizons or (measured.horizon,)
-        for band in bands:
+        """The coverage and the width of the bands of each signal."""
+        measured, dots, rows = self.measured, [], []
+        steps, level = measured.horizons or (measured.horizon,), round_percent(measured.bands[0].level)
+        for band in measured.bands:
+            style = "world" if band.coverage.low <= band.level <= band.coverage.high else "missed"
+            dots.append(Dot.of(band.signal, band.coverage, percent(band.coverage.value), style, target=band.level))
             widths = [number(band.width[step - 1]) for step in steps]
             title = with_unit(band.signal, measured.units[band.signal])
             rows.append([title, *widths, span(band.horizon, measured.step_s)])
         head = ["signal", *(f"after {span(step, measured.step_s)}" for step in steps), "informative up to"]
         details = "A band contains a trajectory if every step and component lies inside. Vertical tick: nominal."
-        table = Table(f"Mean width of the {round_percent(bands[0].level)} band", head, rows)
-        return [Group.gallery(charts), Note(details), table]
-
-
-def headline_bands(bands: Sequence[Band]) -> list[Band]:
-    """The bands of all signals at the level nearest to 0.9."""
-    level = min({band.level for band in bands}, key=lambda nominal: abs(nominal - HEADLINE_LEVEL))
-    return [band for band in bands if band.level == level]
-
-
-def _coverage_chart(bands: Sequence[Band]) -> IntervalChart:
-    rows = []
-    for band in bands:
-        rate, name = band.coverage, f"{round_percent(band.level)} band"
-        style = "world" if rate.low <= band.level <= rate.high else "missed"
-        rows.append(Dot.of(name, rate, percent(rate.value), style, target=band.level))
-    return share_chart(f"Trajectories inside, {bands[0].signal}", rows)
+        chart = share_chart(f"Trajectories inside the {level} band", dots)
+        return [chart, Note(details), Table(f"Mean width of the {level} band", head, rows)]

@@ -9,9 +9,9 @@ from typing import Final, Literal
 
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.grades import Grade, Verdict
-from worldline.audit.measurement import Measurement, ReportFinding
+from worldline.audit.measurement import AuditMeasurement, ReportFinding
 from worldline.data.quality.coverage import Coverage
-from worldline.formatting import between, listing, number, percent, plural
+from worldline.formatting import between, listing, percent, plural
 from worldline.plots.parts import Note, PagePart
 from worldline.stats import Estimate, Rate
 
@@ -86,7 +86,7 @@ class Placebo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeakCheck(Measurement):
+class LeakCheck(AuditMeasurement):
     """Dependence of predictions on later actions.
 
     Args:
@@ -109,14 +109,16 @@ class LeakCheck(Measurement):
         """The largest relative change."""
         return self.worst
 
-    def sentence(self) -> ReportFinding:
+    def findings(self) -> Sequence[ReportFinding]:
         """Whether any prediction depends on later actions."""
-        if self.leaks:
-            text = f"Predictions depend on later actions: these change {self.signal} by {percent(self.worst)}."
-            return ReportFinding(text, "bad")
-        rounding = f", except for rounding (relative change {number(self.worst, 2)})" if self.worst else ""
-        text = f"None of {plural(self.num_checked, 'predicted value')} depends on later actions{rounding}."
-        return ReportFinding(text, "good")
+        if not self.leaks:
+            count = plural(self.num_checked, "value")
+            return [ReportFinding(f"No prediction depends on later actions ({count} compared).", "good")]
+        text = (
+            f"Predictions depend on later actions: these change {self.signal} by {percent(self.worst)}. "
+            "This is a bug in the world, and it makes the other figures too good."
+        )
+        return [ReportFinding(text, "bad")]
 
     def figure(self) -> Sequence[PagePart]:
         """Nothing."""
@@ -162,45 +164,6 @@ class JointCoverage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rank(Measurement):
-    """Effective rank of predictions over windows; a world does not expose its latents.
-
-    Args:
-        predicted: effective rank of the predictions.
-        real: effective rank of the ground truth.
-        num_components: number of predicted components.
-        spread: variance of the predictions divided by the variance of the ground truth.
-        collapsed: whether predictions hardly depend on the history.
-    """
-
-    chapter = "Errors and baselines"
-
-    predicted: float
-    real: float
-    num_components: int
-    spread: float
-    collapsed: bool
-
-    @property
-    def value(self) -> float:
-        """The effective rank of the predictions."""
-        return self.predicted
-
-    def sentence(self) -> ReportFinding:
-        """The effective rank, and the variance relative to the observations."""
-        text = (
-            f"One-step predictions have an effective rank of {number(self.predicted, 2)}, the observations of "
-            f"{number(self.real, 2)}, with {plural(self.num_components, 'component')}. Predictions have "
-            f"{percent(self.spread)} of the variance of the observations."
-        )
-        return ReportFinding(text, "bad" if self.collapsed else "good")
-
-    def figure(self) -> Sequence[PagePart]:
-        """What the rank is."""
-        return [Note("The effective rank is the participation ratio of the predictions, not of latents.")]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Effect:
     """Effect of a held change of an action on a signal, some steps after the change began.
 
@@ -229,23 +192,19 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True)
 class TwinTest:
-    """A test of the exam in the user's environment.
+    """Test C1 of the exam in the user's environment.
 
     Args:
-        name: "C1", "T1" or "T3".
-        title: short description.
         grade: the scores.
         verdict: verdict from the scores; UNSUPPORTED or ERROR if twins could not be run.
     """
 
-    name: str
-    title: str
     grade: Grade
     verdict: Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoalRanking(Measurement):
+class GoalRanking(AuditMeasurement):
     """How a planner ranks the logged actions to a goal, compared with the actions of other episodes.
 
     Args:
@@ -272,21 +231,22 @@ class GoalRanking(Measurement):
         return self.preferred
 
     @property
-    def verdict(self) -> Literal["good", "unclear", "bad"]:
-        """Whether the world can plan to these goals."""
-        if self.preferred.value < MIN_PREFERRED or self.preferred.low <= CHANCE:
-            return "bad"
-        return "good" if self.preferred.value >= WELL_PREFERRED else "unclear"
+    def reaches(self) -> bool:
+        """Whether the world can plan to these goals, at least roughly."""
+        return self.preferred.value >= MIN_PREFERRED and self.preferred.low > CHANCE
 
-    def sentence(self) -> ReportFinding:
+    def findings(self) -> Sequence[ReportFinding]:
         """Whether a planner prefers what led to a goal."""
-        how = {"good": "can plan", "unclear": "can plan roughly", "bad": "cannot plan"}[self.verdict]
+        well = self.reaches and self.preferred.value >= WELL_PREFERRED
+        how = "can plan" if well else "can plan roughly" if self.reaches else "cannot plan"
         text = (
             f"The world {how} to logged goals of {listing(self.goals)}, {plural(self.steps, 'step')} ahead: it prefers "
             f"the logged actions to {percent(self.preferred.value)} of other actions ({between(self.preferred)}; "
             "50\u00a0% by chance)."
         )
-        return ReportFinding(text, self.verdict)
+        if self.reaches and not well:
+            return [ReportFinding(f"{text} Replan often, and measure success before you rely on its plans.", "unclear")]
+        return [ReportFinding(text, "good" if well else "bad")]
 
     def figure(self) -> Sequence[PagePart]:
         """How it was measured."""
@@ -309,11 +269,10 @@ class Measured:
         placebo: per action component and signal component with enough known errors.
         leak: dependence on later actions.
         coverage: band coverage of each signal; empty without bands.
-        rank: effective rank of the predictions.
         data: coverage of states and actions by the logs.
         effects: by action, signal and lag.
         randomised: share of steps flagged as randomised; None without a flag.
-        twins: tests against twins; empty without a resettable environment.
+        twin: test against twins; None without a resettable environment.
         goals: goal reaching on logged segments; None if the world is not meant to plan to observations.
         units: unit of every component of actions and signals.
         unchecked: limits due to missing measurements, one sentence each.
@@ -325,14 +284,32 @@ class Measured:
     placebo: tuple[Placebo, ...]
     leak: LeakCheck
     coverage: tuple[JointCoverage, ...]
-    rank: Rank
     data: Coverage
     effects: tuple[Effect, ...]
     randomised: float | None
-    twins: tuple[TwinTest, ...]
+    twin: TwinTest | None
     goals: GoalRanking | None
     units: Mapping[str, str]
     unchecked: tuple[str, ...]
+
+    @property
+    def cause(self) -> Verdict:
+        """Verdict on causal effects; NOT MEASURED without twins."""
+        return Verdict.NOT_MEASURED if self.twin is None else self.twin.verdict
+
+    @property
+    def causal(self) -> bool:
+        """Whether twins confirm the effects of actions."""
+        return self.cause is Verdict.PASS
+
+    @property
+    def reaches_goals(self) -> bool:
+        """Whether plans to logged goals are possible.
+
+        Such a world is useful although a baseline predicts better. It also uses its actions: without them, it prefers
+        the logged ones to half of the others, as by chance.
+        """
+        return self.goals is not None and self.goals.reaches
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from worldline.audit.baselines import fitted_baselines
-from worldline.audit.diagnostics import HEADLINE_LEVEL, LEVELS, Diagnostics, diagnose
+from worldline.audit.diagnostics import diagnose
 from worldline.audit.effects import (
     MAX_STILL_DEVIATION,
     changes,
@@ -21,18 +21,18 @@ from worldline.audit.effects import (
 from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations, placebos
 from worldline.audit.goal_ranking import goal_ranking
 from worldline.audit.grades import Verdict
-from worldline.audit.measured import Effect, Excitation, Measured, Placebo, Trusted, TwinTest
-from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons
+from worldline.audit.measured import Effect, Excitation, Measured, Placebo, TwinTest
+from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, trusted_horizons
 from worldline.audit.queries import predicted_vectors
 from worldline.audit.regression_rows import RegressionRows, action_names, rows_of, tracks_of
-from worldline.audit.twins import TwinSource, failed_runs, twin_horizon, twin_tests
+from worldline.audit.twins import TwinSource, failed_run, twin_horizon, twin_test
 from worldline.data.quality.coverage import survey
 from worldline.data.quality.segments import MAX_STEPS, names_of, seldom_seen, without
 from worldline.data.windows import ForecastWindows, evenly_spaced_windows
 from worldline.engines.base import Card
 from worldline.episode import Episode
 from worldline.errors import DataError, UnsupportedError
-from worldline.formatting import listing, plural, round_percent
+from worldline.formatting import listing
 from worldline.schema import Kind, Schema, Signal
 from worldline.stats import Floats
 from worldline.world.base import World
@@ -57,7 +57,7 @@ class Material:
         horizon: T, predicted steps.
         horizons: steps to report, each from 1 to T.
         num_calibration: episodes that calibrated the bands; None if unknown.
-        level: of the bands, the highest that the calibration supports, at most `HEADLINE_LEVEL`; None without bands.
+        level: of the bands, the highest that the calibration supports, at most 0.9; None without bands.
         goals: observation signals of the goals that the world plans to; empty if it does not plan to observations.
     """
 
@@ -94,7 +94,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         windows,
         comparisons=comparisons(material.fitted, card),
         horizons=material.horizons,
-        levels=[level for level in LEVELS if level <= (material.level or 0.0)],
+        level=material.level,
         num_given=len(material.graded),
         seed=seed,
     )
@@ -104,29 +104,25 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     often = replace(numbers, signals=tuple(signal for signal in numbers.signals if signal.name not in rare))
     rows = rows_of([without(segment, rare) for segment in tracks], material.flags[: len(tracks)])
     excitation, placebo, effects = _action_evidence(world, material, windows, signals, rows, often, seed)
-    twins, twin_limits = _twins(world, material, source, seed)
-    trusted = trusted_horizons(diagnostics, *scales(windows, signals))
+    twin, twin_limits = _twins(world, material, source, seed)
     known, level, goals = material.num_calibration, material.level, material.goals
     return Measured(
         diagnostics=diagnostics,
-        trusted=trusted,
+        trusted=trusted_horizons(diagnostics, *scales(windows, signals)),
         excitation=excitation,
         placebo=placebo,
         leak=leak_check(world, windows),
         coverage=joint_coverage(world, windows, signals, level=level, num_calibration=known, seed=seed),
-        rank=rank_of(world, windows, signals),
         data=survey(tracks, numbers, seed),
         effects=effects,
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
-        twins=twins,
+        twin=twin,
         goals=goal_ranking(world, material.graded, goals=goals, **lengths, seed=seed) if goals else None,
         units={name: signal.unit for signal in (*numbers.observations, *numbers.actions) for name in names_of(signal)},
         unchecked=(
             *ungraded([card.schema[name] for name in card.predicts], signals),
-            *_lower_level(material),
             *twin_limits,
-            *_without_regressions(diagnostics, trusted),
-            *_without_placebo(signals, placebo, twins),
+            *_without_placebo(signals, placebo, twin),
         ),
     )
 
@@ -142,22 +138,20 @@ def comparisons(episodes: Sequence[Episode], card: Card) -> dict[str, World]:
 
 def _twins(
     world: World, material: Material, source: TwinSource | None, seed: int
-) -> tuple[tuple[TwinTest, ...], tuple[str, ...]]:
-    """The tests against twins, and a limit if they could not be run; other measurements remain valid."""
+) -> tuple[TwinTest | None, tuple[str, ...]]:
+    """The test against twins, and a limit if it could not be run; other measurements remain valid."""
     if source is None:
-        return (), ()
+        return None, ()
     episodes = [*material.graded, *material.fitted]
     horizon = twin_horizon(episodes, material.context, material.horizon)
     try:
-        return twin_tests(
-            world, source, episodes, context=material.context, horizon=horizon, lags=_lags(horizon), seed=seed
-        ), ()
+        return twin_test(world, source, episodes, context=material.context, horizon=horizon, seed=seed), ()
     except (UnsupportedError, DataError) as error:
         verdict, reason = Verdict.UNSUPPORTED, str(error)
     except Exception as error:  # a user's environment may raise anything
         _logger.info("twins could not be run", exc_info=True)
         verdict, reason = Verdict.ERROR, f"{type(error).__name__}: {error}"
-    return failed_runs(verdict), (f"No test against twins was run: {reason.rstrip('.')}.",)
+    return failed_run(verdict), (f"No test against twins was run: {reason.rstrip('.')}.",)
 
 
 def _regressed_episodes(material: Material) -> list[Episode]:
@@ -198,16 +192,12 @@ def _action_evidence(
         logged,
         used,
         windows,
-        lags=_lags(material.horizon),
+        lags=[lag for lag in EFFECT_LAGS if lag <= material.horizon],
         identifiable={row.action: row.enough and row.action not in hidden for row in excitation},
         at_once=flagged and len(used.episode) < len(rows.episode),
         seed=seed,
     )
     return excitation, placebo, effects
-
-
-def _lags(horizon: int) -> tuple[int, ...]:
-    return tuple(lag for lag in EFFECT_LAGS if lag <= horizon)
 
 
 def scales(windows: ForecastWindows, signals: Sequence[Signal]) -> tuple[dict[str, float], dict[str, float]]:
@@ -229,28 +219,9 @@ def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]
     return [f"Not graded: {listing(names)}. Do not rely on these predictions."] if names else []
 
 
-def _lower_level(material: Material) -> list[str]:
-    """A limit if the calibration does not support the usual level."""
-    if material.level in (None, HEADLINE_LEVEL):
-        return []
-    episodes = "" if material.num_calibration is None else f" by {plural(material.num_calibration, 'episode')}"
-    return [
-        f"Its bands are graded at the level {round_percent(material.level or 0.0)}, set{episodes}: calibrate on more "
-        f"episodes for {round_percent(HEADLINE_LEVEL)}."
-    ]
-
-
-def _without_regressions(diagnostics: Diagnostics, trusted: Sequence[Trusted]) -> list[str]:
-    """A limit that names the signals with persistence as their only baseline."""
-    fitted = {error.signal for error in diagnostics.errors if error.world == "linear"}
-    alone = [horizon.signal for horizon in trusted if horizon.steps and horizon.signal not in fitted]
-    text = "were compared with persistence only: the logs have too few complete rows to fit a linear model"
-    return [f"Predictions of {listing(alone)} {text}."] if alone else []
-
-
-def _without_placebo(signals: Sequence[Signal], placebos: Sequence[Placebo], twins: Sequence[TwinTest]) -> list[str]:
+def _without_placebo(signals: Sequence[Signal], placebos: Sequence[Placebo], twin: TwinTest | None) -> list[str]:
     """A limit that names the signals without a placebo test; none if twins confirm causal effects."""
-    if any(test.name == "C1" and test.verdict is Verdict.PASS for test in twins):
+    if twin is not None and twin.verdict is Verdict.PASS:
         return []
     tested = {placebo.signal for placebo in placebos}
     lacking = [signal.name for signal in signals if tested.isdisjoint(names_of(signal))]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Final, Literal, TypeVar
 
-from worldline.audit.diagnostics import HEADLINE_LEVEL, Band, Diagnostics, ErrorCurve
-from worldline.audit.errors import ActionUse, headline_bands
+from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve
+from worldline.audit.errors import ActionUse
 from worldline.audit.forecast_measurements import TrustedHorizons
 from worldline.audit.measured import Trusted
 from worldline.audit.measurement import Measurement, ReportFinding, compare_errors
@@ -93,7 +93,7 @@ def comparable(measured: Diagnostics, trust: TrustedHorizons) -> Diagnostics:
 
 def signal_rows(measured: Diagnostics, trust: TrustedHorizons | None) -> list[SignalRow]:
     """One row per predicted signal."""
-    bands = {band.signal: band for band in headline_bands(measured.bands)} if measured.bands else {}
+    bands = {band.signal: band for band in measured.bands}
     trusted = {horizon.signal: horizon for horizon in trust.trusted} if trust else {}
     return [
         SignalRow(
@@ -140,7 +140,7 @@ def signal_table(measured: Diagnostics, trust: TrustedHorizons | None) -> Table 
     rows = signal_rows(measured, trust)
     if not rows or not measured.horizons:
         return None
-    level = next((row.band.level for row in rows if row.band is not None), HEADLINE_LEVEL)
+    level = next((row.band.level for row in rows if row.band is not None), 0.0)
     ahead = [f"after {span(step, measured.step_s)}" for step in measured.horizons]
     inside = f"inside {round_percent(level)} band"
     head = ["signal", *ahead, "below persistence", "below best linear baseline", inside, "trusted until"]

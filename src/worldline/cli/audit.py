@@ -83,7 +83,7 @@ def _print(report: Audit) -> None:
 
 def _print_effects(measured: Measured) -> None:
     """One row per action and signal, with the lag that it counts by; report and JSON have all lags."""
-    from worldline.audit.advice import effect_rows
+    from worldline.audit.effect_measurement import effect_rows
     from worldline.audit.effects import MARGIN
     from worldline.formatting import round_percent
 
@@ -103,7 +103,8 @@ def _print_effects(measured: Measured) -> None:
 
 
 def _print_horizons(measured: Measured) -> None:
-    """Trusted horizon and band coverage of each signal, then the twin tests."""
+    """Trusted horizon and band coverage of each signal, then the twin test."""
+    from worldline.audit.audit_measurements import TWIN_TEST
     from worldline.formatting import round_percent, span
 
     step_s = measured.diagnostics.step_s
@@ -114,6 +115,6 @@ def _print_horizons(measured: Measured) -> None:
         for row in measured.trusted
     ]
     print_table("Trusted horizon", ("signal", "trusted", "examined", "ended by", f"inside the {level} band"), rows)
-    for test in measured.twins:
-        scores = [f"{cell.name} {cell.score.value:.2f}" for cell in test.grade.cells if cell.score is not None]
-        print(f"{test.name}, {test.title}: {test.verdict} ({', '.join(scores) or 'not scored'})")
+    if measured.twin is not None:
+        scores = [f"{cell.name} {cell.score.value:.2f}" for cell in measured.twin.grade.cells if cell.score is not None]
+        print(f"{TWIN_TEST}: {measured.twin.verdict} ({', '.join(scores) or 'not scored'})")

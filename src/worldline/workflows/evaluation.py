@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from worldline.audit.baselines import fitted_baselines
-from worldline.audit.diagnostics import HEADLINE_LEVEL, LEVELS, Diagnostics, diagnose
+from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
 from worldline.audit.forecast_measurements import Decoded, Forecasts, TrustedHorizons, sample_forecasts
 from worldline.audit.input_baselines import MAX_FITTED_FRAMES, needs_images
 from worldline.audit.measures import trusted_horizons
@@ -169,9 +169,8 @@ def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:
 
 
 def band_level(calibration: Calibration) -> float | None:
-    """The highest usual level that the calibration supports, at most `HEADLINE_LEVEL`; None without one."""
-    highest = min(HEADLINE_LEVEL, calibration.highest_level)
-    return max((level for level in LEVELS if level <= highest), default=None)
+    """The highest usual level that the calibration supports, at most 0.9; None without one."""
+    return max((level for level in LEVELS if level <= calibration.highest_level), default=None)
 
 
 def honest(learned: Learned) -> World:
@@ -213,7 +212,7 @@ def diagnosis(store: Store, learned: Learned, baselines: Mapping[str, World]) ->
         comparisons=baselines,
         horizons=reported_steps(horizon, store.schema.step_s),
         num_given=len(learned.split.held_out),
-        levels=[level for level in LEVELS if level <= learned.calibration.highest_level],
+        level=band_level(learned.calibration),
         seed=learned.recipe.training.seed,
     )
     return _controlled_first(measured)
@@ -311,7 +310,7 @@ def held_out_evidence(
     store: Store, learned: Learned, diagnostics: Diagnostics, baselines: Mapping[str, World]
 ) -> tuple[TrustedHorizons, Forecasts]:
     """Trusted horizons, and forecasts in three held-out windows; the windows are those of `diagnosis`."""
-    world, horizon, level = honest(learned), diagnostics.horizon, band_level(learned.calibration) or HEADLINE_LEVEL
+    world, horizon, level = honest(learned), diagnostics.horizon, band_level(learned.calibration) or LEVELS[-1]
     context = given_context(store, learned)
     long = [n for n in learned.split.held_out if store.num_steps[n] >= context - 1 + horizon]
     places = [(n, now) for n in long for now in evenly_spaced(int(store.num_steps[n]), context, horizon, PER_EPISODE)]
