@@ -11,7 +11,6 @@ from worldline.stats import (
     cluster_sums,
     curve,
     draw_clusters,
-    r_squared,
     ratio,
     rmse_curve,
     skill_curve,
@@ -63,22 +62,6 @@ def test_ratio_of_nothing_is_nan_and_stays_nan() -> None:
     found = curve(np.array([1.0, np.nan]), np.array([[0.5, np.nan], [1.5, np.nan]]))
     assert found.low[0] < 1 < found.high[0]
     assert np.isnan([found.value[1], found.low[1], found.high[1]]).all()
-
-
-def test_r_squared_of_known_cases() -> None:
-    rng = np.random.default_rng(0)
-    truth, episode = rng.normal(size=(4000, 2)), np.repeat(np.arange(40), 100)
-    perfect = r_squared(truth, truth, episode, seed=0)
-    assert perfect is not None
-    assert (perfect.value, perfect.low, perfect.high) == (1, 1, 1)
-    mean = r_squared(truth, np.broadcast_to(truth.mean(0), truth.shape), episode, seed=0)
-    assert mean is not None
-    assert mean.value == pytest.approx(0)
-    noisy = r_squared(truth, truth + rng.normal(size=truth.shape) * 0.5, episode, seed=0)
-    assert noisy is not None
-    assert noisy.low < 0.75 < noisy.high
-    assert noisy.high - noisy.low < 0.05
-    assert r_squared(np.ones((4000, 2)), truth, episode, seed=0) is None
 
 
 def test_errors_and_what_is_saved_of_them() -> None:

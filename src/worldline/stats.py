@@ -23,7 +23,6 @@ __all__ = [
     "cluster_sums",
     "curve",
     "draw_clusters",
-    "r_squared",
     "ratio",
     "ratio_estimate",
     "rmse_curve",
@@ -225,31 +224,6 @@ def _root_mean_square(
     sums = cluster_sums(squared, cluster, weights.shape[1])
     counts = cluster_sums(known.astype(float), cluster, weights.shape[1])
     return np.sqrt(ratio(sums.sum(0), counts.sum(0))), np.sqrt(ratio(weights @ sums, weights @ counts))
-
-
-def r_squared(truth: Floats, read: Floats, episode: NDArray[np.integer], *, seed: int) -> Estimate | None:
-    """The share of the variance of `truth` that `read` explains; None if `truth` does not vary.
-
-    Args:
-        truth: [n, components].
-        read: [n, components].
-        episode: [n], the episode of each row, from 0; at least two.
-        seed: of the bootstrap over episodes.
-    """
-    num_episodes = int(episode.max()) + 1
-    weights = draw_clusters(num_episodes, seed)
-    centred = truth - truth.mean(0)
-    parts = np.stack([(truth - read) ** 2, centred, centred**2, np.ones_like(centred)])
-    sums = cluster_sums(np.moveaxis(parts, 1, 0), episode, num_episodes)
-    draws = np.tensordot(weights, sums, axes=(1, 0))
-    value, spread = _explained(sums.sum(0, keepdims=True)), centred.var()
-    return curve(value, _explained(draws)[:, None]).at(1) if spread > 1e-12 else None
-
-
-def _explained(sums: Floats) -> Floats:
-    """R² [draws] from sums [draws, 4, components] of squared error, value, squared value, and count."""
-    error, total, square, count = np.moveaxis(sums, 1, 0)
-    return np.asarray(1 - ratio(error.sum(-1), (square - ratio(total**2, count)).sum(-1)))
 
 
 def wilson(successes: int, trials: int, *, effective_trials: float | None = None) -> Rate:

@@ -2,22 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import pytest
 
 from worldline.audit.forecast_measurements import sample_forecasts
-from worldline.audit.training_measurements import readout_row
 from worldline.episode import Episode
 from worldline.world.base import World
-
-
-def test_a_readout_row_is_measured() -> None:
-    truth, episode = np.random.default_rng(0).normal(size=(100, 2)), np.repeat(np.arange(10), 10)
-    row = readout_row("place", "m", truth, truth + 0.5, episode, seed=0)
-    assert row.rmse == pytest.approx(0.5)
-    assert row.r2 is not None
-    assert row.r2.low < row.r2.value < row.r2.high
-    assert readout_row("place", "m", np.ones((100, 2)), truth, episode, seed=0).r2 is None
 
 
 def test_sample_forecasts_name_components_and_hold_what_happened(

@@ -12,7 +12,7 @@ from worldline.audit.errors import ActionUse, BandCoverage, Skill
 from worldline.audit.forecast_measurements import Decoded
 from worldline.audit.measurement import ReportFinding, compare_errors
 from worldline.audit.planning_measurements import GoalOutcome, Planning
-from worldline.audit.training_measurements import LatentHealth, Learning, ReadoutQuality, ReadoutRow, Series, Vital
+from worldline.audit.training_measurements import Learning, Series
 from worldline.stats import Curve, Estimate, wilson
 
 
@@ -80,38 +80,6 @@ def test_learning() -> None:
     diverged = learning(1.0, 2.0, float("nan")).sentence()
     assert "not finite after 200 steps" in plain(diverged)
     assert diverged.verdict == "bad"
-
-
-def test_latent_health() -> None:
-    def health(rank: float, threshold: float | None) -> LatentHealth:
-        series = Series(name="effective rank", steps=(0, 10), values=(2.0, rank))
-        return LatentHealth(vitals=(Vital(series=series, threshold=threshold, most=64.0),))
-
-    assert plain(health(41.0, 8.0).sentence()) == ("The latent did not collapse: effective rank ended at 41 of 64.")
-    collapsed = health(2.5, 8.0).sentence()
-    assert plain(collapsed) == "The latent collapsed: effective rank fell to 2.50, below 8."
-    assert collapsed.verdict == "bad"
-    assert health(float("nan"), 8.0).sentence().verdict == "bad"
-    assert health(2.5, None).sentence().verdict == "plain"
-
-
-def readout(*rows: tuple[str, Estimate | None]) -> ReportFinding:
-    return ReadoutQuality(rows=tuple(ReadoutRow(signal=n, unit="px", r2=r2, rmse=0.3) for n, r2 in rows)).sentence()
-
-
-def test_readout() -> None:
-    high, middle = Estimate(value=0.99, low=0.98, high=0.995), Estimate(value=0.7, low=0.6, high=0.8)
-    assert plain(readout(("position", high))).startswith(
-        "position can be read from the latent to within 0.300 px (R² 0.990"
-    )
-    assert readout(("position", high), ("wall", None)).verdict == "good"
-    worst = readout(("position", high), ("door_y", middle))
-    assert plain(worst).startswith("door_y can be read from the latent only roughly, to within 0.300 px")
-    assert worst.verdict == "unclear"
-    lost = readout(("wall", Estimate(value=-0.1, low=-0.2, high=0.1)))
-    assert plain(lost).startswith("wall cannot be read from the latent (R² −0.100")
-    assert lost.verdict == "bad"
-    assert readout(("wall", None)).verdict == "plain"
 
 
 def diagnosis(skills: dict[tuple[str, str], tuple[float, float]], horizon: int = 4) -> Diagnostics:

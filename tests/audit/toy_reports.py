@@ -12,14 +12,14 @@ from worldline.audit.diagnostics import Diagnostics, diagnose
 from worldline.audit.forecast_measurements import Decoded, DecodedWindow, TrustedHorizons, sample_forecasts
 from worldline.audit.measured import Trusted
 from worldline.audit.planning_measurements import Film, Films, GoalOutcome, Planning
-from worldline.audit.training_measurements import LatentHealth, Learning, ReadoutQuality, ReadoutRow, Series, Vital
+from worldline.audit.training_measurements import Learning, Series
 from worldline.data.windows import evenly_spaced_windows
 from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode, History
 from worldline.planning.calls import PredictCall
 from worldline.report.learn_page import Report
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.stats import Curve, Estimate, Floats, wilson
+from worldline.stats import Curve, Floats, wilson
 from worldline.world.base import Forecast, Prediction, World
 
 SCHEMA = Schema(
@@ -133,7 +133,6 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
     frames = np.random.default_rng(0).integers(0, 256, size=(5, 16, 16, 3), dtype=np.uint8)
     series = Series(name="effective_rank", steps=(0, 10, 20), values=(3.0, 20.0, 41.0))
     loss = Series(name="prediction", steps=(0, 10, 20), values=(1.0, 0.1, 0.02))
-    r2 = Estimate(value=0.998, low=0.997, high=0.999)
     return Report(
         title="A toy world",
         subtitle="Learned from nothing.",
@@ -152,9 +151,7 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
                 plan_ms=41.0,
                 plan_batched_ms=11.0,
             ),
-            Learning(terms=(loss,), validation=loss, learn_s=94.0),
-            LatentHealth(vitals=(Vital(series=series, threshold=8.0, most=64.0),)),
-            ReadoutQuality(rows=(ReadoutRow(signal="place", unit="m", r2=r2, rmse=0.3),)),
+            Learning(terms=(loss,), validation=loss, health=(series,), learn_s=94.0),
             diagnostics,
             Decoded(
                 camera="left_eye",

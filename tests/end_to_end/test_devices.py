@@ -33,7 +33,7 @@ from worldline.registry import names
 from worldline.testing.toys import Integrator
 from worldline.training.loop import Run
 from worldline.training.updates import TrainingConfig
-from worldline.workflows.evaluation import drawn_imagination, readout_quality
+from worldline.workflows.evaluation import drawn_imagination
 from worldline.workflows.training import learn_world
 from worldline.world.base import PlanStatus
 from worldline.world.bundle_io import open_engine, open_world, save_world
@@ -119,7 +119,6 @@ def test_a_family_is_learned(name: str, device: torch.device, tmp_path: Path, mo
     learned = learn_world(store, small_steps(small(spec, weights)(store)), folder=tmp_path / "run", device=device)
     engine = learned.engine
     assert {value.device for value in engine.model.state_dict().values()} == {device}
-    assert np.isfinite(readout_quality(store, learned).rows[0].rmse)
     assert bool(drawn_imagination(store, learned)) == ("decoder" in engine.heads)
     opened = open_engine(save_world(tmp_path / "world", learned.world))
     assert isinstance(opened, LearnedEngine)

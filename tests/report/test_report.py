@@ -21,15 +21,13 @@ from worldline.audit.diagnostics import Diagnostics, SkillCurve
 from worldline.audit.forecast_measurements import Decoded, DecodedWindow, Forecasts, TrustedHorizons
 from worldline.audit.measured import Trusted
 from worldline.audit.planning_measurements import Films, Planning
-from worldline.audit.training_measurements import LatentHealth, Learning, ReadoutQuality, ReadoutRow
+from worldline.audit.training_measurements import Learning
 from worldline.report.learn_page import Report, render
-from worldline.stats import Curve, Estimate
+from worldline.stats import Curve
 
 MARKERS = {
     Planning: "Goals reached",
     Learning: "Validation loss",
-    LatentHealth: "The latent did not collapse",
-    ReadoutQuality: "can be read from the latent",
     Diagnostics: "The world uses its actions",
     Decoded: "The decoder serves visualisation only",
     Films: "shown reached the goal",
@@ -51,7 +49,7 @@ def test_the_page_is_well_formed_and_complete(report: Report) -> None:
         "Prediction bands",
         "All signals in these episodes",
         "Errors and baselines",
-        "Training, latents and readouts",
+        "Training and latents",
         "Methods and details",
     ]
     assert len(html) < 3_000_000
@@ -188,14 +186,6 @@ def test_large_frames_are_shrunk_and_grey_ones_shown(report: Report) -> None:
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
         assert pixels.shape == (128, 256, 3)
         assert (pixels == 99).all()
-
-
-def test_a_nearly_perfect_readout_has_no_further_digits(report: Report) -> None:
-    r2 = Estimate(value=0.99999, low=0.99998, high=1.0)
-    found = ReadoutQuality(rows=(ReadoutRow(signal="place", unit="m", r2=r2, rmse=0.001),))
-    html = render(replace(report, sections=(found,)))
-    assert "R² above 0.999" in html
-    assert "1.000" not in ParsedPage(html).text
 
 
 def test_missing_steps_and_endless_bands_can_be_shown(report: Report, diagnostics: Diagnostics) -> None:

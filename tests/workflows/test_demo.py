@@ -48,7 +48,6 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
     for words in (
         "true dynamics",
         "effective rank",
-        "R²",
         "decoder serves visualisation only",
         "persistence",
         "shuffled",

@@ -12,7 +12,7 @@ from worldline.audit.errors import ActionUse
 from worldline.audit.forecast_measurements import TrustedHorizons
 from worldline.audit.measured import Trusted
 from worldline.audit.measurement import Measurement, ReportFinding, compare_errors
-from worldline.audit.training_measurements import LatentHealth, Learning
+from worldline.audit.training_measurements import Learning
 from worldline.formatting import (
     MAX_GROWTH,
     NBSP,
@@ -217,7 +217,7 @@ def weaknesses(
     parts: Sequence[Measurement], measured: Diagnostics | None, trust: TrustedHorizons | None, notices: Sequence[str]
 ) -> list[str]:
     """What a user of the world should know, the worst first."""
-    ranks = {LatentHealth: 0, ActionUse: 0, Learning: 1}
+    ranks = {ActionUse: 0, Learning: 1}
     bad = [(ranks[type(part)], part.sentence()) for part in parts if type(part) in ranks]
     ranked = [(2, text) for text in notices]
     ranked += [(rank, finding.text) for rank, finding in bad if finding.verdict == "bad"]

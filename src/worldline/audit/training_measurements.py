@@ -1,24 +1,18 @@
-"""Measurements of a training: losses, latent collapse, readouts, and the choice of the model."""
+"""Measurements of a training: losses, latent collapse, and the choice of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldline.audit.measurement import Measurement, ReportFinding, verdict
-from worldline.formatting import duration, label, listing, number, plural, quantity, span
+from worldline.formatting import duration, label, number, plural, span
 from worldline.plots.charts import ChartLine, LineChart
 from worldline.plots.parts import Group, Note, PagePart, Table
-from worldline.stats import Estimate, Floats, r_squared
-
-WELL_READ: Final = 0.9
-POORLY_READ: Final = 0.5
-NEARLY_ALL: Final = 0.999
-"""R² above which no further digit is shown."""
+from worldline.stats import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +36,20 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Learning(Measurement):
-    """Training and validation losses.
+    """Losses and the health of the latents during training.
 
     Args:
         terms: unweighted terms of the training loss.
         validation: total loss on validation episodes; None if not measured.
+        health: measures of latent collapse, such as "effective rank"; larger is better.
         learn_s: seconds of training, heads included; None if unknown.
     """
 
-    chapter = "Training, latents and readouts"
+    chapter = "Training and latents"
 
     terms: tuple[Series, ...]
     validation: Series | None
+    health: tuple[Series, ...] = ()
     learn_s: float | None
 
     @property
@@ -82,180 +78,21 @@ class Learning(Measurement):
         return ReportFinding(text, "good" if self.validation is not None else "plain")
 
     def figure(self) -> Sequence[PagePart]:
-        """Losses over training steps."""
+        """Losses and measures of the latents over training steps."""
         terms = [term.line(f"other{k % 6}") for k, term in enumerate(self.terms)]
-        charts = [_loss_chart("Training loss, by term (unweighted)", terms)] if terms else []
+        charts = [_chart("Training loss, by term (unweighted)", "loss", terms)] if terms else []
         if self.validation is not None:
-            charts.append(_loss_chart("Validation loss", [self.validation.line("world")]))
+            charts.append(_chart("Validation loss", "loss", [self.validation.line("world")]))
+        charts += [_chart(label(series.name), label(series.name), [series.line("world")]) for series in self.health]
         return [Group.gallery(charts)]
 
 
-def _loss_chart(title: str, lines: Sequence[ChartLine]) -> LineChart:
-    """Losses, on a logarithmic axis if all are positive."""
-    positive = all(y > 0 for line in lines for y in line.y)
+def _chart(title: str, quantity: str, lines: Sequence[ChartLine]) -> LineChart:
+    """Figures over training steps; losses on a logarithmic axis if all are positive."""
+    log = quantity == "loss" and all(y > 0 for line in lines for y in line.y)
     alt = "; ".join(f"{line.label} from {number(line.y[0])} to {number(line.y[-1])}" for line in lines)
-    scale = "loss, logarithmic" if positive else "loss"
-    return LineChart(title=title, alt=f"{title}: {alt}", x_label="step", y_label=scale, lines=lines, log=positive)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vital:
-    """A measure of latent collapse; larger is better.
-
-    Args:
-        series: values over training, such as "effective rank".
-        threshold: value below which the collapse guard stops training; None without a guard.
-        most: largest possible value, such as the latent size; None if unbounded.
-    """
-
-    series: Series
-    threshold: float | None
-    most: float | None
-
-    def chart(self) -> LineChart:
-        """The measure over training steps, with its threshold and its largest value."""
-        title, values = label(self.series.name), self.series.values
-        bounds = {"guard threshold": self.threshold, "maximum": self.most}
-        levels = [(name, height) for name, height in bounds.items() if height is not None]
-        alt = f"{title}: from {number(values[0])} to {number(values[-1])}"
-        alt += "".join(f"; {name} {number(height)}" for name, height in levels)
-        lines = [self.series.line("world")]
-        return LineChart(title=title, alt=alt, x_label="step", y_label=title, lines=lines, levels=levels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentHealth(Measurement):
-    """Measures of latent collapse over training.
-
-    Args:
-        vitals: such as effective rank, standard deviation, straightness.
-    """
-
-    chapter = "Training, latents and readouts"
-
-    vitals: tuple[Vital, ...]
-
-    @property
-    def value(self) -> float:
-        """The last value of the first measure."""
-        return self.vitals[0].series.values[-1]
-
-    def sentence(self) -> ReportFinding:
-        """Whether every measure stayed above its threshold."""
-        guarded = [(vital.series, vital.threshold) for vital in self.vitals if vital.threshold is not None]
-        fallen = [
-            f"{series.name} fell to {number(series.values[-1])}, below {number(limit)}"
-            for series, limit in guarded
-            if not series.values[-1] >= limit
-        ]
-        if fallen:
-            return ReportFinding(f"The latent collapsed: {listing(fallen)}.", "bad")
-        ends = [
-            f"{vital.series.name} ended at {number(vital.series.values[-1])}"
-            + ("" if vital.most is None else f" of {number(vital.most)}")
-            for vital in self.vitals
-        ]
-        if guarded:
-            return ReportFinding(f"The latent did not collapse: {listing(ends)}.", "good")
-        return ReportFinding(f"Without a collapse guard: {listing(ends)}.", "plain")
-
-    def figure(self) -> Sequence[PagePart]:
-        """Each measure over training steps."""
-        return [Group.gallery([vital.chart() for vital in self.vitals])]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadoutRow:
-    """Quality of the readout of one signal from the latent, on held-out episodes.
-
-    Args:
-        signal: name of the signal.
-        unit: its unit.
-        r2: explained share of the variance; None for a constant signal.
-        rmse: root mean square error, in its unit.
-    """
-
-    signal: str
-    unit: str
-    r2: Estimate | None
-    rmse: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadoutQuality(Measurement):
-    """Quality of all readouts.
-
-    Args:
-        rows: one per signal.
-    """
-
-    chapter = "Training, latents and readouts"
-
-    rows: tuple[ReadoutRow, ...]
-
-    @property
-    def _varying(self) -> list[tuple[ReadoutRow, Estimate]]:
-        """The signals that vary, the worst first."""
-        rows = [(row, row.r2) for row in self.rows if row.r2 is not None]
-        return sorted(rows, key=lambda pair: pair[1].value)
-
-    @property
-    def value(self) -> Estimate | None:
-        """R² of the worst readout."""
-        return self._varying[0][1] if self._varying else None
-
-    def sentence(self) -> ReportFinding:
-        """Quality of the worst readout."""
-        if not self._varying:
-            return ReportFinding("No signal varies on the held-out episodes, so readouts cannot be graded.", "plain")
-        worst, r2 = self._varying[0]
-        name, error, explained = worst.signal, quantity(worst.rmse, worst.unit), f"R² {_explained(r2.value)}"
-        if r2.low <= NEARLY_ALL:
-            explained += f", {_explained(r2.low)} to {_explained(r2.high)}"
-        if r2.low >= WELL_READ:
-            which = name if len(self._varying) == 1 else f"Every signal, including {name},"
-            return ReportFinding(f"{which} can be read from the latent to within {error} ({explained}).", "good")
-        if r2.high < POORLY_READ:
-            return ReportFinding(f"{name} cannot be read from the latent ({explained}).", "bad")
-        text = f"{name} can be read from the latent only roughly, to within {error} ({explained})."
-        return ReportFinding(text, "unclear")
-
-    def figure(self) -> Sequence[PagePart]:
-        """R² and error of the readout of each signal that varies."""
-        rows = [
-            [
-                row.signal,
-                _explained(r2.value),
-                "" if r2.low > NEARLY_ALL else f"{_explained(r2.low)} to {_explained(r2.high)}",
-                quantity(row.rmse, row.unit),
-            ]
-            for row, r2 in self._varying
-        ]
-        caption = "Readouts from the latent of a single step, on held-out episodes"
-        return [Table(caption, ["signal", "R²", "95\u00a0% interval", "error (RMSE)"], rows)] if rows else []
-
-
-def _explained(r2: float) -> str:
-    """An R² with three digits, or "above 0.999"."""
-    return f"above {NEARLY_ALL}" if r2 > NEARLY_ALL else number(r2)
-
-
-def readout_row(
-    signal: str, unit: str, truth: Floats, read: Floats, episode: NDArray[np.integer], *, seed: int
-) -> ReadoutRow:
-    """Quality of the readout `read` of the ground truth `truth`.
-
-    Args:
-        signal: name of the signal.
-        unit: its unit.
-        truth: [n, components], held out.
-        read: [n, components], read out from latents.
-        episode: [n], episode of each row, from 0.
-        seed: seed of the bootstrap over episodes.
-    """
-    truth, read = truth.astype(float), read.astype(float)
-    error = float(np.sqrt(((truth - read) ** 2).mean()))
-    return ReadoutRow(signal=signal, unit=unit, r2=r_squared(truth, read, episode, seed=seed), rmse=error)
+    y_label = f"{quantity}, logarithmic" if log else quantity
+    return LineChart(title=title, alt=f"{title}: {alt}", x_label="step", y_label=y_label, lines=lines, log=log)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ CHAPTERS: Final = {
     "Prediction bands": False,
     "All signals in these episodes": True,
     "Errors and baselines": True,
-    "Training, latents and readouts": True,
+    "Training and latents": True,
 }
 """Titles in reading order, and whether the chapter is folded; chapters of other measurements follow."""
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
@@ -19,13 +18,12 @@ from worldline.audit.measures import trusted_horizons
 from worldline.audit.queries import predicted_vectors, window_forecasts
 from worldline.audit.run import scales
 from worldline.audit.signal_table import Section, best_linear
-from worldline.audit.training_measurements import LatentHealth, Learning, ReadoutQuality, Series, Vital, readout_row
+from worldline.audit.training_measurements import Learning, Series
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows, forecast_windows
 from worldline.errors import CollapseError, DataError
 from worldline.progress import OnProgress, tell
 from worldline.schema import Kind, Signal
-from worldline.training.batches import trace
 from worldline.workflows.decoded_windows import decoded_frames
 from worldline.workflows.training import CONTEXT, Learned
 from worldline.world.base import Forecast, World
@@ -102,9 +100,9 @@ def evaluate(
     tell(progress, "report", 0)
     sections: list[Section] = []
     if learned.trained.curves:
-        sections += [learning_curves(learned), latent_health(learned)]
+        sections.append(learning_curves(learned))
     if diagnostics is not None:
-        sections += [readout_quality(store, learned), diagnostics]
+        sections.append(diagnostics)
     decoded = drawn_imagination(store, learned)
     sections += decoded
     if diagnostics is not None:
@@ -262,48 +260,17 @@ def comparisons(store: Store, learned: Learned) -> dict[str, World]:
 
 
 def learning_curves(learned: Learned) -> Learning:
-    """The losses during training, and the weighted sum of the validation losses."""
+    """The losses during training, the weighted sum of the validation losses, and the health of the latents."""
     curves = learned.trained.curves
     names = dict.fromkeys(name for row in curves for name in row if name.startswith("train_"))
     return Learning(
         terms=tuple(_series(curves, name, name.removeprefix("train_")) for name in names),
         validation=_series(curves, "validation", "validation"),
+        health=tuple(
+            _series(curves, name, name.replace("_", " ")) for name in ("effective_rank", "deviation", "straightness")
+        ),
         learn_s=learned.learn_s,
     )
-
-
-def latent_health(learned: Learned) -> LatentHealth:
-    """Rank, deviation and straightness during training, with the thresholds of the collapse guard."""
-    curves, training = learned.trained.curves, learned.recipe.training
-    size = float(learned.engine.readout.config.latent_size)
-    bounds = {
-        "effective_rank": (training.min_rank, size),
-        "deviation": (training.min_deviation, None),
-        "straightness": (None, 1.0),
-    }
-    vitals = [
-        Vital(series=_series(curves, name, name.replace("_", " ")), threshold=threshold, most=most)
-        for name, (threshold, most) in bounds.items()
-    ]
-    return LatentHealth(vitals=tuple(vitals))
-
-
-def readout_quality(store: Store, learned: Learned) -> ReadoutQuality:
-    """Readout error of each vector signal on the held-out episodes."""
-    engine, numbers = learned.engine, learned.split.held_out
-    traces = trace(engine.model, store, numbers, engine.inputs, generator=torch.Generator("cpu").manual_seed(0))
-    episode = np.repeat(np.arange(len(traces)), [len(steps.features) for steps in traces])
-    with torch.no_grad():
-        read = engine.readout(torch.cat([steps.features for steps in traces]))
-    rows = []
-    for signal in (store.schema[name] for name in read if store.schema[name].kind is Kind.VECTOR):
-        truth = np.concatenate([store.read(signal.name, n, 0, int(store.num_steps[n]) + 1) for n in numbers])
-        known = np.concatenate([store.observed(signal.name, n, 0, int(store.num_steps[n]) + 1) for n in numbers])
-        if known.any():
-            truth, values = truth[known].astype(float), read[signal.name].cpu().numpy()[known]
-            values = truth + signal.difference(values, truth)
-            rows.append(readout_row(signal.name, signal.unit, truth, values, episode[known], seed=0))
-    return ReadoutQuality(rows=tuple(rows))
 
 
 def held_out_evidence(
