@@ -169,6 +169,7 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
             sample_forecasts(
                 Toy(exact, lambda level: level),
                 {"Episode 1: typical": (episodes[1], 2), "Episode 4: worst decile": (episodes[4], 5)},
+                [SCHEMA["place"]],
                 context=3,
                 horizon=6,
                 level=0.9,

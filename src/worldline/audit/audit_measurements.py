@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Final
 
 from worldline.audit.diagnostics import LEVELS
 from worldline.audit.effect_measurement import ActionEffects, ignored_actions
-from worldline.audit.errors import ActionUse, Skill, grown
+from worldline.audit.errors import ActionUse, Skill
 from worldline.audit.excitation import MIN_CORRELATION, MIN_EPISODES, MIN_EXCITATION
 from worldline.audit.forecast_measurements import TrustedHorizons
 from worldline.audit.grades import Verdict
@@ -192,10 +192,8 @@ class UseOfActions(_OfAudit):
             opposite = any(effect.agreement == "opposite" for effect in self.measured.effects)
             more = f"Training logs in which {varied} varies as in these logs: the world ignores its actions."
             return [ReportFinding(text, "bad", more if varied and not opposite else "")]
-        if self.value.low > 0:
-            text = f"It uses its actions: with wrong actions its error grows at least {grown(self.value.low)}."
-            return [ReportFinding(text, "good")]
-        return [ReportFinding("Its error hardly depends on the actions in these logs.", "plain")]
+        finding = ActionUse(self.measured.diagnostics).sentence()
+        return [finding if finding.verdict == "good" else replace(finding, verdict="plain")]
 
     def figure(self) -> Sequence[PagePart]:
         """The growth by signal."""

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from msgspec.structs import replace
 
-from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, SkillCurve
+from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve
 from worldline.audit.measurement import Measurement, ReportFinding, Tone, compare_errors
 from worldline.formatting import (
     MAX_GROWTH,
     Number,
-    baseline,
     between,
     clock,
     growth,
     label,
-    listing,
     number,
     percent,
     plural,
@@ -60,26 +59,26 @@ class Skill(_OfDiagnostics):
     chapter = "Errors and baselines"
 
     @property
-    def _ranked(self) -> list[SkillCurve]:
-        """The skills, in rising order at the last reported step."""
-        step = self.measured.horizons[-1]
-        return sorted(self.measured.skills, key=lambda curve: curve.skill.at(step).value)
+    def _last(self) -> list[Estimate]:
+        """The skills at the last reported step."""
+        return [curve.skill.at(self.measured.horizons[-1]) for curve in self.measured.skills]
 
     @property
     def value(self) -> Estimate | None:
         """The smallest skill at the last reported step."""
-        return self._ranked[0].skill.at(self.measured.horizons[-1]) if self.measured.skills else None
+        return min(self._last, key=lambda skill: skill.value, default=None)
 
     def sentence(self) -> ReportFinding:
-        """Largest and smallest skill at the last reported step."""
+        """In how many comparisons the error is smaller or larger at the last reported step."""
         if not self.measured.skills:
             return ReportFinding("No baseline has an error at every step, so no skill can be computed.", "unclear")
-        step, ranked = self.measured.horizons[-1], self._ranked
-        parts = [_margin(curve, step) for curve in ([ranked[-1], ranked[0]] if len(ranked) > 1 else ranked)]
-        text = f"After {span(step, self.measured.step_s)} its error is {listing(parts)}."
-        worst, best = ranked[0].skill.at(step), ranked[-1].skill.at(step)
-        lost = worst.high < 0 and best.low <= 0
-        return ReportFinding(text, "good" if worst.low > 0 else "bad" if lost else "unclear")
+        counts = Counter(map(compare_errors, self._last))
+        better, worse, count = counts["better"], counts["worse"], counts.total()
+        text = (
+            f"After {span(self.measured.horizons[-1], self.measured.step_s)} its error is smaller than that of a "
+            f"baseline in {better} of {plural(count, 'comparison')} by signal, and larger in {worse}."
+        )
+        return ReportFinding(text, "good" if better == count else "bad" if worse and not better else "unclear")
 
     def figure(self) -> Sequence[PagePart]:
         """Curves of each signal; the world on top with its interval."""
@@ -108,17 +107,6 @@ class Skill(_OfDiagnostics):
         )
 
 
-def _margin(curve: SkillCurve, step: int) -> str:
-    """The error compared with that of a baseline at this step: "50 % smaller than that of persistence on a"."""
-    skill, whose = curve.skill.at(step), f"that of {baseline(curve.against)} on {curve.signal}"
-    if compare_errors(skill) in ("equivalent", "unclear"):
-        return f"tied with {whose} (reduction: {between(skill)})"
-    if skill.value < -MAX_GROWTH:
-        return f"{number(1 - skill.value, 2)} times {whose}"
-    how = f"{round_percent(abs(skill.value))} {'smaller' if skill.value >= 0 else 'larger'}"
-    return f"{how} than {whose} (reduction: {between(skill)})"
-
-
 class ActionUse(_OfDiagnostics):
     """Growth of the error without the true actions."""
 
@@ -143,7 +131,7 @@ class ActionUse(_OfDiagnostics):
         if growth.low <= 0:
             text = f"It is unclear whether the world uses its actions: {done} changes by {change}."
             return ReportFinding(text, "unclear")
-        return ReportFinding(f"The world uses its actions: {done} grows {grown(growth.value)}.", "good")
+        return ReportFinding(f"The world uses its actions: {done} grows {_grown(growth.value)}.", "good")
 
     def figure(self) -> Sequence[PagePart]:
         """The growth by signal; over all signals alone for a single signal."""
@@ -160,7 +148,7 @@ class ActionUse(_OfDiagnostics):
         return [IntervalChart(title=title, rows=rows, ticks=ticks, show=show, zero=True)]
 
 
-def grown(share: float) -> str:
+def _grown(share: float) -> str:
     """How much an error grows: "by 45 %" or "to 12 times its value"."""
     return f"by {percent(share)}" if share < MAX_GROWTH else f"to {number(1 + share, 2)} times its value"
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
-from worldline.audit.forecast_measurements import Decoded, Forecasts, TrustedHorizons, sample_forecasts
+from worldline.audit.forecast_measurements import Decoded, TrustedHorizons, sample_forecasts
 from worldline.audit.input_baselines import MAX_FITTED_FRAMES, needs_images
 from worldline.audit.measures import trusted_horizons
 from worldline.audit.queries import predicted_vectors, window_forecasts
@@ -275,7 +275,7 @@ def learning_curves(learned: Learned) -> Learning:
 
 def held_out_evidence(
     store: Store, learned: Learned, diagnostics: Diagnostics, baselines: Mapping[str, World]
-) -> tuple[TrustedHorizons, Forecasts]:
+) -> list[Section]:
     """Trusted horizons, and forecasts in three held-out windows; the windows are those of `diagnosis`."""
     world, horizon, level = honest(learned), diagnostics.horizon, band_level(learned.calibration) or LEVELS[-1]
     context = given_context(store, learned)
@@ -300,10 +300,10 @@ def held_out_evidence(
     trusted = tuple(
         horizon for horizon in trusted_horizons(diagnostics, spreads, sizes) if horizon.signal not in unseen
     )
-    shown = sample_forecasts(world, cases, context=context, horizon=horizon, level=level, rivals=rivals)
-    ordered = tuple(sorted(shown.samples, key=lambda sample: order.index(sample.signal)))
+    varying = [signal for signal in signals if spreads[signal.name]]
+    shown = sample_forecasts(world, cases, varying, context=context, horizon=horizon, level=level, rivals=rivals)
     trust = TrustedHorizons(trusted=trusted, deviation=spreads, unseen=unseen)
-    return trust, replace(shown, samples=ordered)
+    return [trust, shown] if varying else [trust]
 
 
 def _cases(forecast: Forecast, windows: ForecastWindows, signal: Signal) -> dict[str, int]:
