@@ -408,11 +408,10 @@ class ErrorPlacebo(_OfAudit):
         ends = max(0.2, *(max(abs(row.low), abs(row.high)) for row in rows))
         title = "Correlation of the last error with the next action, given the last observation and action"
         chart = IntervalChart(title=title, rows=rows, ticks=zero_ticks([-ends], [ends]), zero=True)
-        largest = max(abs(row.raw.value) for row in self.measured.placebo)
         details = (
             "Placebo test: an action cannot cause an earlier error. The part of the action that the last observation "
-            f"and action explain is removed first; without this, correlations reach {number(largest, 2)}. A "
-            f"correlation counts if it is at least {MIN_CORRELATION} and significant after correction for all pairs. "
+            f"and action explain is removed first. A correlation counts if it is at least {MIN_CORRELATION} and "
+            "significant after correction for all pairs. "
             "The test does not detect a hidden cause that is independent at every step."
         )
         return [chart, Note(details)]

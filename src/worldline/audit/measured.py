@@ -48,16 +48,13 @@ class Excitation:
 
     Args:
         action: signal and component.
-        linear: share of variance that a linear regression on the history leaves unexplained, on held-out episodes.
-        bent: the same for a nonlinear regression.
-        left: 1 - R^2 of the better regression, 0 to 1. Only rows in which the action changes count, if this is more.
+        left: 1 - R^2 of the better of a linear and a nonlinear regression on the history, on held-out episodes, 0 to 1.
+            Only rows in which the action changes count, if this is more.
         num_changes: rows in which the action changes.
         enough: whether these logs identify effects of this action.
     """
 
     action: str
-    linear: float
-    bent: float
     left: Estimate
     num_changes: int
     enough: bool
@@ -70,7 +67,6 @@ class Placebo:
     Args:
         action: signal and component.
         signal: signal and component of the error.
-        raw: plain correlation; a controller with feedback alone causes one.
         value: correlation with the part of the action that the last observation and action do not explain. It is 0
             unless actions depend on something with a memory, such as a hidden cause.
         num_episodes: number of episodes behind it.
@@ -79,7 +75,6 @@ class Placebo:
 
     action: str
     signal: str
-    raw: Estimate
     value: Estimate
     num_episodes: int
     found: bool
