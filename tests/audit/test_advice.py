@@ -148,7 +148,7 @@ def test_the_growth_of_the_error_is_a_reason() -> None:
         gaps = (Gap(signal=None, increase=Estimate(value=0.5, low=0.1, high=0.9)),)
         return replace(found, diagnostics=replace(found.diagnostics, gaps=gaps))
 
-    assert any("its error grows by 50.0\u00a0%" in reason for reason in advised(change).reasons)
+    assert any("its error grows by 50.0\u00a0% (10.0 to 90.0\u00a0%)" in reason for reason in advised(change).reasons)
 
 
 @pytest.mark.parametrize("twins", [True, False])

@@ -148,10 +148,8 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
                     outcome("random", "floor", 3),
                     outcome("oracle", "ceiling", 100),
                 ),
-                plan_ms=41.0,
-                plan_batched_ms=11.0,
             ),
-            Learning(terms=(loss,), validation=loss, health=(series,), learn_s=94.0),
+            Learning(terms=(loss,), validation=loss, health=(series,)),
             diagnostics,
             Decoded(
                 camera="left_eye",

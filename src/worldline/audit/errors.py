@@ -131,7 +131,8 @@ class ActionUse(_OfDiagnostics):
         if growth.low <= 0:
             text = f"It is unclear whether the world uses its actions: {done} changes by {change}."
             return ReportFinding(text, "unclear")
-        return ReportFinding(f"The world uses its actions: {done} grows {_grown(growth.value)}.", "good")
+        text = f"The world uses its actions: {done} grows {_grown(growth.value)} ({between(growth)})."
+        return ReportFinding(text, "good")
 
     def figure(self) -> Sequence[PagePart]:
         """The growth by signal; over all signals alone for a single signal."""

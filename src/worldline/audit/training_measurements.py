@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from worldline.audit.measurement import Measurement, ReportFinding, verdict
-from worldline.formatting import duration, label, number, plural, span
+from worldline.formatting import label, number, plural, span
 from worldline.plots.charts import ChartLine, LineChart
 from worldline.plots.parts import Group, Note, PagePart, Table
 from worldline.stats import Estimate
@@ -42,7 +42,6 @@ class Learning(Measurement):
         terms: unweighted terms of the training loss.
         validation: total loss on validation episodes; None if not measured.
         health: measures of latent collapse, such as "effective rank"; larger is better.
-        learn_s: seconds of training, heads included; None if unknown.
     """
 
     chapter = "Training and latents"
@@ -50,7 +49,6 @@ class Learning(Measurement):
     terms: tuple[Series, ...]
     validation: Series | None
     health: tuple[Series, ...] = ()
-    learn_s: float | None
 
     @property
     def value(self) -> float:
@@ -59,14 +57,13 @@ class Learning(Measurement):
 
     def sentence(self) -> ReportFinding:
         """Whether the validation loss fell and stayed low."""
-        time = "" if self.learn_s is None else f" Training took {duration(self.learn_s)}."
         series = self.validation or self.terms[0]
         name = "validation loss" if self.validation is not None else f"{label(series.name)} loss"
         start, end, steps = series.values[0], series.values[-1], plural(series.steps[-1], "step")
         if not np.isfinite(end):
             return ReportFinding(f"The {name} is not finite after {steps}: training diverged.", "bad")
         if not end < start:
-            text = f"The {name} did not fall: it went from {number(start)} to {number(end)} over {steps}.{time}"
+            text = f"The {name} did not fall: it went from {number(start)} to {number(end)} over {steps}."
             return ReportFinding(text, "bad")
         best = int(np.nanargmin(series.values))
         if end > 1.2 * series.values[best]:
@@ -74,7 +71,7 @@ class Learning(Measurement):
             text = f"The {name} fell from {number(start)} to {lowest}, then rose again to {number(end)}."
             return ReportFinding(text, "unclear")
         times = f", {number(start / end, 2)} times lower" if end > 0 and start / end >= 2 else ""
-        text = f"The {name} fell from {number(start)} to {number(end)}{times}, over {steps}.{time}"
+        text = f"The {name} fell from {number(start)} to {number(end)}{times}, over {steps}."
         return ReportFinding(text, "good" if self.validation is not None else "plain")
 
     def figure(self) -> Sequence[PagePart]:

@@ -132,7 +132,7 @@ def demo(
             title="Two Rooms, learned from pixels",
             subtitle=subtitle,
             facts=facts(json.loads((run.bundle / "run.json").read_text(encoding="utf-8"))),
-            sections=(_planning(rows, plan_durations), *run.sections, goals.films(rows[goals.PLANNER], pairs)),
+            sections=(_planning(rows), *run.sections, goals.films(rows[goals.PLANNER], pairs)),
             commands=("worldline learn YOUR-LOGS --out world",),
         )
     )
@@ -169,7 +169,7 @@ def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, Any]:
     }
 
 
-def _planning(rows: Mapping[str, GoalReaching], durations: goals.PlanTimes) -> Planning:
+def _planning(rows: Mapping[str, GoalReaching]) -> Planning:
     outcomes = []
     for name, role in goals.ROLES.items():
         detours = goals.on_detours(rows, name)
@@ -179,8 +179,6 @@ def _planning(rows: Mapping[str, GoalReaching], durations: goals.PlanTimes) -> P
         task=f"move the dot within {goals.NEAR_PX:g} px of a goal {goals.OFFSET} logged steps ahead, in at most "
         f"{2 * goals.OFFSET} steps; no goal is reached at the start",
         outcomes=tuple(outcomes),
-        plan_ms=durations.alone_ms,
-        plan_batched_ms=durations.batched_ms,
     )
 
 

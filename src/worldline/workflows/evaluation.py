@@ -269,7 +269,6 @@ def learning_curves(learned: Learned) -> Learning:
         health=tuple(
             _series(curves, name, name.replace("_", " ")) for name in ("effective_rank", "deviation", "straightness")
         ),
-        learn_s=learned.learn_s,
     )
 
 
