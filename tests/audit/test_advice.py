@@ -299,8 +299,7 @@ def test_help_is_what_helps_against_what_is_wrong() -> None:
         return replace(found, diagnostics=replace(found.diagnostics, skills=skills))
 
     def failed(found: Measured) -> Measured:
-        assert found.twin is not None
-        return replace(found, twin=replace(found.twin, verdict=Verdict.FAIL))
+        return replace(found, twins=tuple(replace(one, verdict=Verdict.FAIL) for one in found.twins))
 
     assert len(decide(good(twins=False)).help) == 1
     assert "longer training: a linear model predicts place better." in advised(behind).help[0]

@@ -127,7 +127,7 @@ def test_the_page_says_what_to_do_and_shows_everything() -> None:
         "Deploy",
         "Reasons",
         "Effects of actions",
-        "Test against twins",
+        "Tests against twins",
         "Errors and baselines",
         "trusted until",
         "Prediction bands",
@@ -139,20 +139,24 @@ def test_the_page_says_what_to_do_and_shows_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "advice"),
-    [(Verdict.PARTIAL, Advice.LIMITS), (Verdict.INCONCLUSIVE, Advice.LIMITS), (Verdict.FAIL, Advice.NO)],
+    ("name", "verdict", "advice"),
+    [
+        ("C1", Verdict.PARTIAL, Advice.LIMITS),
+        ("C1", Verdict.FAIL, Advice.NO),
+        ("T1", Verdict.INCONCLUSIVE, Advice.LIMITS),
+        ("T1", Verdict.FAIL, Advice.NO),
+        ("T3", Verdict.FAIL, Advice.LIMITS),
+    ],
 )
-def test_differences_of_twins_that_are_predicted_otherwise_are_a_limit_or_a_reason(
-    verdict: Verdict, advice: Advice
-) -> None:
+def test_a_twin_test_without_a_pass_is_a_limit_or_a_reason(name: str, verdict: Verdict, advice: Advice) -> None:
     found = made(twins=True).measured
     assert found is not None
-    assert found.twin is not None
     assert decide(found).advice is Advice.DEPLOY
-    decision = decide(replace(found, twin=replace(found.twin, verdict=verdict)))
+    twins = tuple(replace(one, verdict=verdict) if one.name == name else one for one in found.twins)
+    decision = decide(replace(found, twins=twins))
     assert decision.advice is advice
     texts = decision.limits if advice is Advice.LIMITS else decision.reasons
-    assert any("the twin test C1" in text for text in texts)
+    assert any(f"the twin test {name}" in text for text in texts)
 
 
 def test_without_twins_cause_is_never_passed() -> None:
@@ -160,7 +164,7 @@ def test_without_twins_cause_is_never_passed() -> None:
     assert audit.decision.cause is Verdict.NOT_MEASURED
     text = read(audit)
     assert NO_TWINS in text
-    assert "Test against twins" not in text
+    assert "Tests against twins" not in text
     assert "NOT IDENTIFIABLE" in text
 
 
@@ -230,8 +234,8 @@ def test_scores_below_the_trivial_are_drawn_where_they_are(others: tuple[float, 
     values = (0.8,) if others is None else (-0.8, *others)
     scores = [Score(value=one, low=one, high=one, surely=one, p_half=0.5, draws=()) for one in values]
     cells = tuple(Cell(name=f"{k}", score=one, raw={}, note="") for k, one in enumerate(scores))
-    test = TwinTest(grade=Grade(cells=cells, conditions=()), verdict=Verdict.FAIL)
+    test = TwinTest(name="C1", title="", grade=Grade(cells=cells, conditions=()), verdict=Verdict.FAIL)
     found = made(twins=False).measured
     assert found is not None
-    drawn = show(TwinScores(replace(found, twin=test)).block())
+    drawn = show(TwinScores(replace(found, twins=(test,))).block())
     assert re.findall(r'x-tick"[^>]*>([^<]*)<', drawn)[0] == marks

@@ -204,6 +204,7 @@ def test_twins_of_a_lab_grade_cause(tmp_path: Path) -> None:
     record("gusty-puck", tmp_path / "logs", num_episodes=30, max_steps=30, seed=0)
     right = audit(as_world(Linear.fit(fits, lab.schema)), tmp_path / "logs", env="gusty-puck")
     assert right.decision.cause is Verdict.PASS
+    assert [one.name for one in measured(right).twins] == ["C1", "T1", "T3"]
     still = audit(as_world(Persistence.fit(fits, lab.schema)), tmp_path / "logs", env="gusty-puck")
     assert still.decision.cause is Verdict.FAIL
     assert any("fails the twin test C1" in line for line in still.decision.reasons)

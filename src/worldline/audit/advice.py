@@ -33,7 +33,7 @@ def decide(measured: Measured) -> Decision:
             "with more."
         )
         wanted.append(f"More held-out episodes: at least {MIN_EPISODES}, and 100 for narrow intervals.")
-    if measured.twin is None:
+    if not measured.twins:
         wanted.append(
             "A resettable environment (--env ID), or an experiment with twins: only these test causal effects."
         )

@@ -14,7 +14,7 @@ from worldline.audit.errors import ActionUse, Skill
 from worldline.audit.excitation import MIN_CORRELATION, MIN_EPISODES, MIN_EXCITATION
 from worldline.audit.forecast_measurements import TrustedHorizons
 from worldline.audit.grades import Verdict
-from worldline.audit.measured import Excitation, JointCoverage, Measured, Trusted
+from worldline.audit.measured import Excitation, JointCoverage, Measured, Trusted, TwinTest
 from worldline.audit.measurement import AuditMeasurement, ReportFinding, compare_errors, verdict
 from worldline.audit.measures import GATE
 from worldline.audit.signal_table import signal_table
@@ -30,7 +30,6 @@ MAX_COVERAGE_GAP: Final = 0.2
 """Largest shortfall of the measured coverage from the nominal one; below it a world is not deployed."""
 MAX_PLACEBOS: Final = 12
 LINEAR: Final = "linear"
-TWIN_TEST: Final = "C1 (effect of other actions)"
 _BASELINE_NAMES: Final = {"action_blind": "an action-blind model", LINEAR: "a linear model"}
 _COVERAGE: Final = {
     "holds": ("good", "✓ calibrated"),
@@ -52,7 +51,7 @@ def audit_measurements(measured: Measured) -> list[AuditMeasurement]:
         TrustedHorizon(measured),
         *([UseOfActions(measured)] if measured.diagnostics.gaps else []),
         ActionEffects(measured),
-        *([TwinScores(measured)] if measured.twin else []),
+        *([TwinScores(measured)] if measured.twins else []),
         JointBands(measured),
         ActionExcitation(measured),
         *([ErrorPlacebo(measured)] if measured.placebo else []),
@@ -201,46 +200,50 @@ class UseOfActions(_OfAudit):
 
 
 class TwinScores(_OfAudit):
-    """Scores of the test against twins."""
+    """Scores of the tests against twins."""
 
-    chapter = "Test against twins"
+    chapter = "Tests against twins"
 
     @property
     def value(self) -> Estimate | None:
         """The score with the smallest lower end; None without scores."""
-        cell = None if self.measured.twin is None else weakest(self.measured.twin.grade)
-        return None if cell is None else cell.score
+        scores = [cell.score for test in self.measured.twins for cell in test.grade.cells if cell.score is not None]
+        return min(scores, key=lambda score: score.low, default=None)
 
     def findings(self) -> Sequence[ReportFinding]:
-        """The verdict of the test."""
-        cause, twin = self.measured.cause, self.measured.twin
-        if cause is Verdict.FAIL:
-            more = "Training logs in which each action is random in 10\u00a0% of steps: the world fails C1."
-            return [ReportFinding(f"It fails the twin test {TWIN_TEST}.", "bad", more)]
-        text = f"{TWIN_TEST}: {cause.value}."
-        if twin is None or cause in (Verdict.PASS, Verdict.UNSUPPORTED, Verdict.ERROR):
-            return [ReportFinding(text, "plain")]
-        where = f", weakest in {cell.name}" if (cell := weakest(twin.grade)) else ""
-        return [
-            ReportFinding(f"Do not rely on predicted effects: the twin test C1 is {cause.value}{where}.", "unclear")
-        ]
+        """The verdict of each test."""
+        return [_twin_finding(test) for test in self.measured.twins]
 
     def figure(self) -> Sequence[PagePart]:
         """The score of each signal, with notes on cells without a score and on unmet conditions."""
-        grade = None if self.measured.twin is None else self.measured.twin.grade
         rows, notes = [], []
-        for cell in () if grade is None else grade.cells:
-            if cell.score is None:
-                notes.append(f"{label(cell.name)}: {cell.note}.")
-                continue
-            style = "world" if cell.score.low > 0.5 else "floor" if cell.score.high > 0 else "missed"
-            rows.append(Dot.of(label(cell.name), cell.score, number(cell.score.value, 2), style))
-        conditions = () if grade is None else grade.conditions
-        notes += [f"{condition.name}: {condition.found}." for condition in conditions if not condition.met]
+        for test in self.measured.twins:
+            for cell in test.grade.cells:
+                name = f"{test.name} {label(cell.name)}"
+                if cell.score is None:
+                    notes.append(f"{name}: {cell.note}.")
+                    continue
+                style = "world" if cell.score.low > 0.5 else "floor" if cell.score.high > 0 else "missed"
+                rows.append(Dot.of(name, cell.score, number(cell.score.value, 2), style))
+            unmet = [condition for condition in test.grade.conditions if not condition.met]
+            notes += [f"{test.name}: {condition.name}: {condition.found}." for condition in unmet]
         low = min([0.0, *(max(-1.0, row.low) for row in rows)])
         title = "Score: 0 is the best trivial baseline, 1 the ground truth"
         chart = IntervalChart(title=title, rows=rows, ticks=nice_ticks(low, 1.0, 5), zero=True)
         return [*([chart] if rows else []), *map(Note, notes)]
+
+
+def _twin_finding(test: TwinTest) -> ReportFinding:
+    """What the verdict of a test against twins means; only a failed C1 or T1 is a reason against deployment."""
+    if test.verdict in (Verdict.PASS, Verdict.UNSUPPORTED, Verdict.ERROR):
+        return ReportFinding(f"{test.name} ({test.title}): {test.verdict.value}.", "plain")
+    if test.verdict is Verdict.FAIL and test.name in ("C1", "T1"):
+        more = "Training logs in which each action is random in 10\u00a0% of steps: the world fails C1."
+        text = f"It fails the twin test {test.name} ({test.title})."
+        return ReportFinding(text, "bad", more if test.name == "C1" else "")
+    where = f", weakest in {cell.name}" if (cell := weakest(test.grade)) else ""
+    text = f"Do not rely on the predicted {test.title}: the twin test {test.name} is {test.verdict.value}{where}."
+    return ReportFinding(text, "unclear")
 
 
 class JointBands(_OfAudit):

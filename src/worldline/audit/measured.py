@@ -187,13 +187,17 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True)
 class TwinTest:
-    """Test C1 of the exam in the user's environment.
+    """A test of the exam in the user's environment.
 
     Args:
+        name: "C1", "T1" or "T3".
+        title: short description.
         grade: the scores.
         verdict: verdict from the scores; UNSUPPORTED or ERROR if twins could not be run.
     """
 
+    name: str
+    title: str
     grade: Grade
     verdict: Verdict
 
@@ -267,7 +271,7 @@ class Measured:
         data: coverage of states and actions by the logs.
         effects: by action, signal and lag.
         randomised: share of steps flagged as randomised; None without a flag.
-        twin: test against twins; None without a resettable environment.
+        twins: tests against twins; empty without a resettable environment.
         goals: goal reaching on logged segments; None if the world is not meant to plan to observations.
         units: unit of every component of actions and signals.
         unchecked: limits due to missing measurements, one sentence each.
@@ -282,7 +286,7 @@ class Measured:
     data: Coverage
     effects: tuple[Effect, ...]
     randomised: float | None
-    twin: TwinTest | None
+    twins: tuple[TwinTest, ...]
     goals: GoalRanking | None
     units: Mapping[str, str]
     unchecked: tuple[str, ...]
@@ -290,7 +294,7 @@ class Measured:
     @property
     def cause(self) -> Verdict:
         """Verdict on causal effects; NOT MEASURED without twins."""
-        return Verdict.NOT_MEASURED if self.twin is None else self.twin.verdict
+        return next((test.verdict for test in self.twins if test.name == "C1"), Verdict.NOT_MEASURED)
 
     @property
     def causal(self) -> bool:

@@ -25,7 +25,7 @@ from worldline.audit.measured import Effect, Excitation, Measured, Placebo, Twin
 from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, trusted_horizons
 from worldline.audit.queries import predicted_vectors
 from worldline.audit.regression_rows import RegressionRows, action_names, rows_of, tracks_of
-from worldline.audit.twins import TwinSource, failed_run, twin_horizon, twin_test
+from worldline.audit.twins import TwinSource, failed_runs, twin_horizon, twin_tests
 from worldline.data.quality.coverage import survey
 from worldline.data.quality.segments import MAX_STEPS, names_of, seldom_seen, without
 from worldline.data.windows import ForecastWindows, evenly_spaced_windows
@@ -104,7 +104,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     often = replace(numbers, signals=tuple(signal for signal in numbers.signals if signal.name not in rare))
     rows = rows_of([without(segment, rare) for segment in tracks], material.flags[: len(tracks)])
     excitation, placebo, effects = _action_evidence(world, material, windows, signals, rows, often, seed)
-    twin, twin_limits = _twins(world, material, source, seed)
+    twins, twin_limits = _twins(world, material, source, seed)
     known, level, goals = material.num_calibration, material.level, material.goals
     return Measured(
         diagnostics=diagnostics,
@@ -116,13 +116,13 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         data=survey(tracks, numbers, seed),
         effects=effects,
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
-        twin=twin,
+        twins=twins,
         goals=goal_ranking(world, material.graded, goals=goals, **lengths, seed=seed) if goals else None,
         units={name: signal.unit for signal in (*numbers.observations, *numbers.actions) for name in names_of(signal)},
         unchecked=(
             *ungraded([card.schema[name] for name in card.predicts], signals),
             *twin_limits,
-            *_without_placebo(signals, placebo, twin),
+            *_without_placebo(signals, placebo, twins),
         ),
     )
 
@@ -138,20 +138,21 @@ def comparisons(episodes: Sequence[Episode], card: Card) -> dict[str, World]:
 
 def _twins(
     world: World, material: Material, source: TwinSource | None, seed: int
-) -> tuple[TwinTest | None, tuple[str, ...]]:
-    """The test against twins, and a limit if it could not be run; other measurements remain valid."""
+) -> tuple[tuple[TwinTest, ...], tuple[str, ...]]:
+    """The tests against twins, and a limit if they could not be run; other measurements remain valid."""
     if source is None:
-        return None, ()
+        return (), ()
     episodes = [*material.graded, *material.fitted]
-    horizon = twin_horizon(episodes, material.context, material.horizon)
+    context, horizon = material.context, twin_horizon(episodes, material.context, material.horizon)
+    lags = _lags(horizon)
     try:
-        return twin_test(world, source, episodes, context=material.context, horizon=horizon, seed=seed), ()
+        return twin_tests(world, source, episodes, context=context, horizon=horizon, lags=lags, seed=seed), ()
     except (UnsupportedError, DataError) as error:
         verdict, reason = Verdict.UNSUPPORTED, str(error)
     except Exception as error:  # a user's environment may raise anything
         _logger.info("twins could not be run", exc_info=True)
         verdict, reason = Verdict.ERROR, f"{type(error).__name__}: {error}"
-    return failed_run(verdict), (f"No test against twins was run: {reason.rstrip('.')}.",)
+    return failed_runs(verdict), (f"No test against twins was run: {reason.rstrip('.')}.",)
 
 
 def _regressed_episodes(material: Material) -> list[Episode]:
@@ -192,12 +193,16 @@ def _action_evidence(
         logged,
         used,
         windows,
-        lags=[lag for lag in EFFECT_LAGS if lag <= material.horizon],
+        lags=_lags(material.horizon),
         identifiable={row.action: row.enough and row.action not in hidden for row in excitation},
         at_once=flagged and len(used.episode) < len(rows.episode),
         seed=seed,
     )
     return excitation, placebo, effects
+
+
+def _lags(horizon: int) -> list[int]:
+    return [lag for lag in EFFECT_LAGS if lag <= horizon]
 
 
 def scales(windows: ForecastWindows, signals: Sequence[Signal]) -> tuple[dict[str, float], dict[str, float]]:
@@ -219,9 +224,9 @@ def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]
     return [f"Not graded: {listing(names)}. Do not rely on these predictions."] if names else []
 
 
-def _without_placebo(signals: Sequence[Signal], placebos: Sequence[Placebo], twin: TwinTest | None) -> list[str]:
+def _without_placebo(signals: Sequence[Signal], placebos: Sequence[Placebo], twins: Sequence[TwinTest]) -> list[str]:
     """A limit that names the signals without a placebo test; none if twins confirm causal effects."""
-    if twin is not None and twin.verdict is Verdict.PASS:
+    if any(test.name == "C1" and test.verdict is Verdict.PASS for test in twins):
         return []
     tested = {placebo.signal for placebo in placebos}
     lacking = [signal.name for signal in signals if tested.isdisjoint(names_of(signal))]

@@ -103,8 +103,7 @@ def _print_effects(measured: Measured) -> None:
 
 
 def _print_horizons(measured: Measured) -> None:
-    """Trusted horizon and band coverage of each signal, then the twin test."""
-    from worldline.audit.audit_measurements import TWIN_TEST
+    """Trusted horizon and band coverage of each signal, then the twin tests."""
     from worldline.formatting import round_percent, span
 
     step_s = measured.diagnostics.step_s
@@ -115,6 +114,6 @@ def _print_horizons(measured: Measured) -> None:
         for row in measured.trusted
     ]
     print_table("Trusted horizon", ("signal", "trusted", "examined", "ended by", f"inside the {level} band"), rows)
-    if measured.twin is not None:
-        scores = [f"{cell.name} {cell.score.value:.2f}" for cell in measured.twin.grade.cells if cell.score is not None]
-        print(f"{TWIN_TEST}: {measured.twin.verdict} ({', '.join(scores) or 'not scored'})")
+    for test in measured.twins:
+        scores = [f"{cell.name} {cell.score.value:.2f}" for cell in test.grade.cells if cell.score is not None]
+        print(f"{test.name}, {test.title}: {test.verdict} ({', '.join(scores) or 'not scored'})")
