@@ -9,7 +9,7 @@ from tests.audit.carts import SCHEMA, Cart, carts, world
 
 from worldline.audit import measures
 from worldline.audit.diagnostics import Diagnostics, diagnose
-from worldline.audit.measures import joint_coverage, leak_check, trusted_horizons
+from worldline.audit.measures import joint_coverage, leak_check, participation, rank_of, trusted_horizons
 from worldline.audit.queries import window_forecasts
 from worldline.audit.run import comparisons
 from worldline.data.windows import evenly_spaced_windows
@@ -130,3 +130,15 @@ def test_a_world_that_moves_what_never_moves_is_not_to_be_trusted_on_it(off: flo
     errors = tuple(replace(one, rmse=replace(one.rmse, value=rmse.get(one.world, (0.0,) * 6))) for one in found.errors)
     trusted = trusted_horizons(replace(found, errors=errors, skills=()), {"place": 0.0}, {"place": 100.0})
     assert [(one.steps, one.stops) for one in trusted] == told
+
+
+def test_rank_is_that_of_what_is_predicted() -> None:
+    right = rank_of(world(Cart()), WINDOWS, SCHEMA.observations)
+    assert not right.collapsed
+    assert "(participation ratio) of 1, the observations of 1, with 1\u00a0component" in right.sentence().text
+    constant = rank_of(world(Cart(constant=1.0)), WINDOWS, SCHEMA.observations)
+    assert constant.collapsed
+    assert constant.predicted == 0.0
+    draw = np.random.default_rng(0)
+    assert participation(draw.normal(size=(4000, 3))) == pytest.approx(3.0, abs=0.05)
+    assert participation(np.repeat(draw.normal(size=(100, 1)), 3, 1)) == pytest.approx(1.0)

@@ -112,8 +112,11 @@ def test_a_hidden_cause_of_actions_and_outcome_takes_the_effects_back(tmp_path: 
     assert "predict the next action" in said(found)
 
 
-def test_a_world_that_says_the_same_of_everything_is_not_deployed(tmp_path: Path) -> None:
+def test_a_world_that_says_the_same_of_everything_has_collapsed(tmp_path: Path) -> None:
     found = audit(world(Cart(constant=0.0)), write(tmp_path / "logs"))
+    assert measured(found).rank.collapsed
+    assert measured(found).rank.predicted == 0.0
+    assert any(line.startswith("Predictions hardly depend on the history") for line in found.decision.reasons)
     assert found.decision.advice is Advice.NO
 
 

@@ -55,6 +55,7 @@ def audit_measurements(measured: Measured) -> list[AuditMeasurement]:
         JointBands(measured),
         ActionExcitation(measured),
         *([ErrorPlacebo(measured)] if measured.placebo else []),
+        measured.rank,
         measured.leak,
     ]
 

@@ -11,7 +11,7 @@ from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.grades import Grade, Verdict
 from worldline.audit.measurement import AuditMeasurement, ReportFinding
 from worldline.data.quality.coverage import Coverage
-from worldline.formatting import between, listing, percent, plural
+from worldline.formatting import between, listing, number, percent, plural
 from worldline.plots.parts import Note, PagePart
 from worldline.stats import Estimate, Rate
 
@@ -159,6 +159,48 @@ class JointCoverage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rank(AuditMeasurement):
+    """Effective rank of predictions over windows; a world does not expose its latents.
+
+    Args:
+        predicted: effective rank of the predictions.
+        real: effective rank of the ground truth.
+        num_components: number of predicted components.
+        spread: variance of the predictions divided by the variance of the ground truth.
+        collapsed: whether predictions hardly depend on the history.
+    """
+
+    chapter = "Errors and baselines"
+
+    predicted: float
+    real: float
+    num_components: int
+    spread: float
+    collapsed: bool
+
+    @property
+    def value(self) -> float:
+        """The effective rank of the predictions."""
+        return self.predicted
+
+    def findings(self) -> Sequence[ReportFinding]:
+        """The effective rank; if predictions hardly vary, their variance."""
+        share = f"{percent(self.spread)} of the variance of the observations"
+        if self.collapsed:
+            return [ReportFinding(f"Predictions hardly depend on the history: they have {share}.", "bad")]
+        text = (
+            f"One-step predictions have an effective rank (participation ratio) of {number(self.predicted, 2)}, the "
+            f"observations of {number(self.real, 2)}, with {plural(self.num_components, 'component')}. Predictions "
+            f"have {share}."
+        )
+        return [ReportFinding(text, "plain")]
+
+    def figure(self) -> Sequence[PagePart]:
+        """Nothing."""
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
 class Effect:
     """Effect of a held change of an action on a signal, some steps after the change began.
 
@@ -268,6 +310,7 @@ class Measured:
         placebo: per action component and signal component with enough known errors.
         leak: dependence on later actions.
         coverage: band coverage of each signal; empty without bands.
+        rank: effective rank of the predictions.
         data: coverage of states and actions by the logs.
         effects: by action, signal and lag.
         randomised: share of steps flagged as randomised; None without a flag.
@@ -283,6 +326,7 @@ class Measured:
     placebo: tuple[Placebo, ...]
     leak: LeakCheck
     coverage: tuple[JointCoverage, ...]
+    rank: Rank
     data: Coverage
     effects: tuple[Effect, ...]
     randomised: float | None

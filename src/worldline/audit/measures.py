@@ -1,4 +1,4 @@
-"""Measures of an audit: leak of future actions, trusted horizons, exact band coverage."""
+"""Measures of an audit: leak of future actions, trusted horizons, exact band coverage, effective rank."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.measured import JointCoverage, LeakCheck, Trusted
+from worldline.audit.measured import JointCoverage, LeakCheck, Rank, Trusted
 from worldline.audit.queries import LOWEST_LEVEL, inside_band, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
@@ -32,6 +32,8 @@ MAX_FALSE_ALARM: Final = 0.005
 """Significance level of the coverage test, divided by the number of signals (Bonferroni)."""
 MAX_UNBOUNDED_SHARE: Final = 0.5
 """Share of windows with an unbounded band above which the band counts as too wide."""
+MIN_VARIANCE_SHARE: Final = 0.05
+"""Share of the variance of the observations below which predictions hardly depend on the history."""
 ACTION_BLIND: Final = "action_blind"
 PERSISTENCE: Final = "persistence"
 MAX_STILL_ERROR: Final = 0.01
@@ -187,6 +189,49 @@ def joint_coverage(
             )
         )
     return tuple(counts)
+
+
+def rank_of(world: World, windows: ForecastWindows, signals: Sequence[Signal]) -> Rank:
+    """Effective rank over windows of one-step predictions and of the ground truth.
+
+    Args:
+        world: world under audit.
+        windows: at least one.
+        signals: vector observations that the world predicts.
+    """
+    means = {name: forecast.mean for name, forecast in window_forecasts(world, windows).items()}
+    predicted, real = (_first_steps(windows, signals, values) for values in (means, windows.truth))
+    share = float(predicted.var(0).sum() / max(float(real.var(0).sum()), 1e-12))
+    return Rank(
+        predicted=participation(predicted),
+        real=participation(real),
+        num_components=predicted.shape[1],
+        spread=share,
+        collapsed=share < MIN_VARIANCE_SHARE,
+    )
+
+
+def _first_steps(
+    windows: ForecastWindows, signals: Sequence[Signal], values: Arrays
+) -> Float[np.ndarray, "W components"]:
+    """The values [W, T, n] at the first step, divided by the standard deviations of the truth; 0 if unknown."""
+    parts = []
+    for signal in signals:
+        known = windows.known[signal.name][..., None]
+        own, truth = (np.where(known, source[signal.name].astype(float), 0.0) for source in (values, windows.truth))
+        deviation = signal.deviations(truth).std((0, 1))
+        parts.append((signal.deviations(own) / np.where(deviation > 0, deviation, 1.0))[:, 0])
+    return np.concatenate(parts, 1)
+
+
+def participation(table: Float[np.ndarray, "n d"]) -> float:
+    """Participation ratio of the variances along the principal axes; 0 for a constant table.
+
+    Source: Gao et al. 2017, "A theory of multineuronal dimensionality, dynamics and measurement", section 2.
+    """
+    covariance = np.atleast_2d(np.cov(table.T))
+    squares = float((covariance**2).sum())
+    return float(np.trace(covariance) ** 2 / squares) if squares > 1e-20 else 0.0
 
 
 def one_step_errors(

@@ -22,7 +22,7 @@ from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations,
 from worldline.audit.goal_ranking import goal_ranking
 from worldline.audit.grades import Verdict
 from worldline.audit.measured import Effect, Excitation, Measured, Placebo, TwinTest
-from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, trusted_horizons
+from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons
 from worldline.audit.queries import predicted_vectors
 from worldline.audit.regression_rows import RegressionRows, action_names, rows_of, tracks_of
 from worldline.audit.twins import TwinSource, failed_runs, twin_horizon, twin_tests
@@ -113,6 +113,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         placebo=placebo,
         leak=leak_check(world, windows),
         coverage=joint_coverage(world, windows, signals, level=level, num_calibration=known, seed=seed),
+        rank=rank_of(world, windows, signals),
         data=survey(tracks, numbers, seed),
         effects=effects,
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
