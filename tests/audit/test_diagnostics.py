@@ -64,7 +64,9 @@ def test_skill_is_the_share_of_error_saved(episodes: list[Episode], worlds: Worl
 
 def test_an_action_blind_world_has_no_gap(episodes: list[Episode], worlds: Worlds) -> None:
     gaps = measure(worlds["still"](), episodes).gaps
-    assert [gap.signal for gap in gaps] == [None, "place"]
+    assert {(gap.change, gap.signal) for gap in gaps} == {
+        (change, signal) for change in ("zeroed", "shuffled") for signal in (None, "place")
+    }
     for gap in gaps:
         assert (gap.increase.value, gap.increase.low, gap.increase.high) == (0, 0, 0)
 
@@ -73,8 +75,21 @@ def test_a_world_that_uses_its_actions_errs_with_those_of_other_episodes(
     episodes: list[Episode], worlds: Worlds
 ) -> None:
     """A right effect of wrong pushes is an error of the differences between the pushes of two episodes."""
-    gap = next(gap for gap in measure(worlds["linear_error"](), episodes).gaps if gap.signal == "place")
-    assert gap.increase.low > 1
+    gaps = measure(worlds["linear_error"](), episodes).gaps
+    assert next(gap for gap in gaps if gap.change == "shuffled" and gap.signal == "place").increase.low > 1
+
+
+def test_zeroed_actions_stay_inside_their_bounds(episodes: list[Episode], worlds: Worlds) -> None:
+    """With true actions the error is 0.1 k; with zeros it is that minus the pushes that were taken away."""
+    found = measure(worlds["linear_error"](), episodes)
+    gap = next(gap for gap in found.gaps if gap.change == "zeroed" and gap.signal == "place")
+    steps, before, after = np.arange(1, 7)[:, None], [], []
+    for episode in episodes:
+        for at in (1, 4, 6):
+            pushed = np.cumsum(episode.actions["push"][at : at + 6].astype(float), axis=0)
+            before.append(np.broadcast_to((0.1 * steps) ** 2, (6, 2)))
+            after.append((0.1 * steps - pushed) ** 2)
+    assert gap.increase.value == pytest.approx(np.sqrt(np.mean(after) / np.mean(before)) - 1)
 
 
 def test_no_gap_is_claimed_where_there_is_no_error_to_grow(episodes: list[Episode], worlds: Worlds) -> None:

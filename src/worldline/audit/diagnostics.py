@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldline.audit.queries import LOWEST_LEVEL, inside_band, predicted_vectors, window_forecasts
 from worldline.data.windows import ForecastWindows
+from worldline.episode import Arrays
 from worldline.errors import InputError
 from worldline.schema import Signal
 from worldline.stats import (
@@ -62,13 +63,15 @@ class SkillCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """Relative growth of the error with the actions of another episode.
+    """Relative growth of the error when the true actions are replaced.
 
     Args:
+        change: "zeroed" (0, or the nearest allowed value), or "shuffled" (actions of another episode).
         signal: a vector signal; None for all signals together, each divided by its standard deviation.
         increase: relative growth; 0 means that the actions make no difference, 1 that the error doubles.
     """
 
+    change: Literal["zeroed", "shuffled"]
     signal: str | None
     increase: Estimate
 
@@ -227,20 +230,25 @@ def _gaps(
     seed: int,
 ) -> tuple[Gap, ...]:
     other = rows_of_other_episodes(windows.episode, 1, np.random.default_rng(seed))[:, 0]
-    shuffled = {name: values[other] for name, values in windows.actions.items()}
-    wrong = _squared_errors(_means(window_forecasts(world, windows, shuffled)), windows, signals)
+    schema = world.describe().schema
+    changes: dict[Literal["zeroed", "shuffled"], Arrays] = {
+        "zeroed": {name: schema[name].bounded(np.zeros_like(values)) for name, values in windows.actions.items()},
+        "shuffled": {name: values[other] for name, values in windows.actions.items()},
+    }
     spreads = {name: float(windows.truth[name][windows.known[name]].astype(float).var(0).mean()) for name in true}
     scales = {name: np.array(1 / spread) for name, spread in spreads.items() if spread > 0}
-    pairs: dict[str | None, tuple[Floats, Floats]] = {name: (true[name], wrong[name]) for name in true}
-    if scales:
-        overall = [np.stack([scales[k] * error[k] for k in scales]).sum(0) for error in (true, wrong)]
-        pairs = {None: (overall[0], overall[1]), **pairs}
     gaps = []
-    for name, (before, after) in pairs.items():
-        if before.sum() > 0:
-            sums = np.stack([after.sum(1), before.sum(1)], 1)
-            increase = ratio_estimate(sums, windows.episode, weights, lambda growth: np.sqrt(growth) - 1)
-            gaps.append(Gap(signal=name, increase=increase))
+    for change, actions in changes.items():
+        wrong = _squared_errors(_means(window_forecasts(world, windows, actions)), windows, signals)
+        pairs: dict[str | None, tuple[Floats, Floats]] = {name: (true[name], wrong[name]) for name in true}
+        if scales:
+            overall = [np.stack([scales[k] * error[k] for k in scales]).sum(0) for error in (true, wrong)]
+            pairs = {None: (overall[0], overall[1]), **pairs}
+        for name, (before, after) in pairs.items():
+            if before.sum() > 0:
+                sums = np.stack([after.sum(1), before.sum(1)], 1)
+                increase = ratio_estimate(sums, windows.episode, weights, lambda growth: np.sqrt(growth) - 1)
+                gaps.append(Gap(change=change, signal=name, increase=increase))
     return tuple(gaps)
 
 

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Final
 
 from worldline.audit.effects import MIN_EFFECT_SHARE
-from worldline.audit.errors import NEGLIGIBLE
+from worldline.audit.errors import CHANGED, NEGLIGIBLE
 from worldline.audit.measured import AGREEMENTS, Agreement, Effect, Measured
 from worldline.audit.measurement import AuditMeasurement, ReportFinding, verdict
 from worldline.formatting import MINUTE_S, listing, number, percent, plural, pretty_unit, quantity, span
@@ -66,20 +66,19 @@ def ignored_actions(measured: Measured) -> str:
     It is only a limit of a world that plans to logged goals, which needs effects of actions.
     """
     gaps, effects = measured.diagnostics.gaps, _identified(measured.effects)
-    overall = next((gap.increase for gap in gaps if gap.signal is None and isfinite(gap.increase.high)), None)
-    if overall is None or not (effects or any(row.enough for row in measured.excitation)):
+    overall = [gap for gap in gaps if gap.signal is None and isfinite(gap.increase.high)]
+    weakest = min(overall, key=lambda gap: gap.increase.high, default=None)
+    if weakest is None or not (effects or any(row.enough for row in measured.excitation)):
         return ""
-    if any(gap.increase.high >= NEGLIGIBLE for gap in gaps):
+    if any(gap.increase.high >= NEGLIGIBLE for gap in gaps if gap.change == weakest.change):
         return ""  # actions matter overall, or for one signal among many that they do not move
     if sum(effect.agreement == "agrees" for effect in effects) > len(effects) / 2:
         return ""
-    change = percent(overall.value, signed=True)
+    how, change = CHANGED[weakest.change], percent(weakest.increase.value, signed=True)
     moved = any(abs(effect.world.value) >= MIN_EFFECT_SHARE * effect.spread for effect in measured.effects)
-    if moved or overall.high < -NEGLIGIBLE or measured.reaches_goals:
-        return (
-            f"Its error does not grow with wrong actions: with actions shuffled across episodes it changes by {change}."
-        )
-    return f"It ignores its actions: with actions shuffled across episodes its error changes by {change}."
+    if moved or weakest.increase.high < -NEGLIGIBLE or measured.reaches_goals:
+        return f"Its error does not grow with wrong actions: with actions {how} it changes by {change}."
+    return f"It ignores its actions: with actions {how} its error changes by {change}."
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve
+from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap
 from worldline.audit.measurement import Measurement, ReportFinding, Tone, compare_errors
 from worldline.formatting import (
     MAX_GROWTH,
@@ -19,6 +19,7 @@ from worldline.formatting import (
     clock,
     growth,
     label,
+    listing,
     number,
     percent,
     plural,
@@ -33,6 +34,8 @@ from worldline.stats import Estimate, Rate
 
 NEGLIGIBLE: Final = 0.05
 """Growth of the error below which the world counts as not using its actions."""
+CHANGED: Final = {"zeroed": "set to zero", "shuffled": "shuffled across episodes"}
+"""Each change of the actions, in words."""
 
 
 def error_measurements(measured: Diagnostics) -> list[Measurement]:
@@ -113,15 +116,22 @@ class ActionUse(_OfDiagnostics):
     chapter = "Use of actions"
 
     @property
+    def _overall(self) -> list[Gap]:
+        """The growth over all signals with each change of the actions, or that of each signal."""
+        return [gap for gap in self.measured.gaps if gap.signal is None] or list(self.measured.gaps)
+
+    @property
+    def _weakest(self) -> Gap:
+        return min(self._overall, key=lambda gap: gap.increase.low)
+
+    @property
     def value(self) -> Estimate:
-        """The growth over all signals, or the smallest of a signal."""
-        overall = [gap for gap in self.measured.gaps if gap.signal is None] or self.measured.gaps
-        return min((gap.increase for gap in overall), key=lambda increase: increase.low)
+        """The smaller growth of both changes, over all signals."""
+        return self._weakest.increase
 
     def sentence(self) -> ReportFinding:
-        """Whether the error depends on the actions."""
-        growth = self.value
-        done = "with actions shuffled across episodes its error"
+        """Whether the error depends on the actions; graded by the smaller growth."""
+        growth, done = self.value, f"with actions {CHANGED[self._weakest.change]} its error"
         change = f"{percent(growth.value, signed=True)}, {between(growth)}"
         if growth.high < 0:
             return ReportFinding(f"The world uses its actions wrongly: {done} falls ({change}).", "bad")
@@ -131,19 +141,19 @@ class ActionUse(_OfDiagnostics):
         if growth.low <= 0:
             text = f"It is unclear whether the world uses its actions: {done} changes by {change}."
             return ReportFinding(text, "unclear")
-        text = f"The world uses its actions: {done} grows {_grown(growth.value)} ({between(growth)})."
-        return ReportFinding(text, "good")
+        parts = [f"{_grown(gap.increase.value)} when they are {CHANGED[gap.change]}" for gap in self._overall]
+        return ReportFinding(f"The world uses its actions: its error grows {listing(parts)}.", "good")
 
     def figure(self) -> Sequence[PagePart]:
-        """The growth by signal; over all signals alone for a single signal."""
-        gaps = self.measured.gaps if len(self.measured.gaps) > 2 else self.measured.gaps[:1]
+        """The growth by signal and change of the actions; by change alone for a single signal."""
+        gaps = self._overall if len({gap.signal for gap in self.measured.gaps}) == 2 else self.measured.gaps
         large = any(gap.increase.value >= MAX_GROWTH for gap in gaps)  # then the axis has factors
         rows = []
         for gap in gaps:
-            style = "world" if gap.increase.low > 0 else "floor"
-            dot = Dot.of(gap.signal or "all signals", gap.increase, growth(gap.increase.value), style)
+            name, style = f"{gap.signal or 'all signals'}, {gap.change}", "world" if gap.increase.low > 0 else "floor"
+            dot = Dot.of(name, gap.increase, growth(gap.increase.value), style)
             rows.append(replace(dot, value=1 + dot.value, low=1 + dot.low, high=1 + dot.high) if large else dot)
-        title = "Growth of the error with the actions of other episodes"
+        title = "Growth of the error without the true actions"
         show: Callable[[Number], str] = (lambda factor: f"×{number(factor)}") if large else growth
         ticks = zero_ticks([row.low for row in rows], [0.1, *(row.high for row in rows)])
         return [IntervalChart(title=title, rows=rows, ticks=ticks, show=show, zero=True)]
