@@ -168,7 +168,7 @@ def errors(task: Task, store: Store, learned: Learned) -> list[Figures]:
         windows,
         comparisons={name: rivals[name] for name in RIVALS},
         horizons=task.steps,
-        levels=(0.9,),
+        level=0.9,
         seed=0,
     )
     rmse = {(one.world, one.signal): one.rmse for one in found.errors}

@@ -35,14 +35,14 @@ RIVALS = ("persistence", "linear")
 Figures = dict[str, Any]
 
 
-def measure(learned: Learned, store: Store, episodes: Sequence[Episode], levels: Sequence[float]) -> Diagnostics:
+def measure(learned: Learned, store: Store, episodes: Sequence[Episode], level: float | None) -> Diagnostics:
     rivals = comparisons(store, learned)
     return diagnose(
         honest(learned),
         evenly_spaced_windows(episodes, length=CONTEXT, horizon=max(STEPS.values()), per_episode=PER_EPISODE),
         comparisons={name: rivals[name] for name in RIVALS},
         horizons=tuple(STEPS.values()),
-        levels=levels,
+        level=level,
         seed=0,
     )
 
@@ -73,7 +73,7 @@ def worst_block(learned: Learned, store: Store) -> float:
     for number in learned.split.held_out:
         blocks[int((float(store.entry(number).source["start_day"]) - FIRST_DAY) // BLOCK_DAYS)].append(number)
     found = [
-        measure(learned, store, [store.episode(number) for number in numbers], ())
+        measure(learned, store, [store.episode(number) for number in numbers], None)
         for numbers in blocks.values()
         if len(numbers) > 1
     ]
@@ -83,7 +83,8 @@ def worst_block(learned: Learned, store: Store) -> float:
 def run(store: Store, seed: int, folder: Path) -> Figures:
     """The results of one training seed."""
     learned = learn_world(store, greenhouse(store).with_seed(seed), folder=folder / f"seed{seed}")
-    found = measure(learned, store, [store.episode(number) for number in learned.split.held_out], LEVELS)
+    episodes = [store.episode(number) for number in learned.split.held_out]
+    found, *others = (measure(learned, store, episodes, level) for level in LEVELS)
     rows = errors(found)
     won = [name for name in found.units if all(row["wins"] for row in rows if row["signal"] == name)]
     return {
@@ -104,7 +105,8 @@ def run(store: Store, seed: int, folder: Path) -> Figures:
                 "level": band.level,
                 "coverage": [band.coverage.value, band.coverage.low, band.coverage.high],
             }
-            for band in found.bands
+            for each in (found, *others)
+            for band in each.bands
         ],
     }
 

@@ -16,7 +16,6 @@ __all__ = [
     "MINUTE_S",
     "NBSP",
     "Number",
-    "baseline",
     "between",
     "clock",
     "duration",
@@ -115,11 +114,6 @@ def with_interval(found: Estimate) -> str:
 def label(name: str) -> str:
     """The name of a baseline or a measure as words; names of signals are shown as they are."""
     return _BASELINES.get(name, name.replace("_", " "))
-
-
-def baseline(name: str) -> str:
-    """The name of a baseline in a sentence: "persistence", "the linear baseline"."""
-    return f"the {label(name)}" if name in _BASELINES else label(name)
 
 
 def between(estimate: Estimate | Rate) -> str:

@@ -20,7 +20,7 @@ def measure(
     world: World,
     episodes: Sequence[Episode],
     comparisons: Mapping[str, World] | None = None,
-    levels: Sequence[float] = (0.5, 0.9),
+    level: float = 0.9,
     seed: int = 0,
 ) -> Diagnostics:
     return diagnose(
@@ -29,7 +29,7 @@ def measure(
         num_given=len(episodes),
         comparisons=comparisons or {},
         horizons=(1, 6),
-        levels=levels,
+        level=level,
         seed=seed,
     )
 
@@ -71,6 +71,14 @@ def test_an_action_blind_world_has_no_gap(episodes: list[Episode], worlds: World
         assert (gap.increase.value, gap.increase.low, gap.increase.high) == (0, 0, 0)
 
 
+def test_a_world_that_uses_its_actions_errs_with_those_of_other_episodes(
+    episodes: list[Episode], worlds: Worlds
+) -> None:
+    """A right effect of wrong pushes is an error of the differences between the pushes of two episodes."""
+    gaps = measure(worlds["linear_error"](), episodes).gaps
+    assert next(gap for gap in gaps if gap.change == "shuffled" and gap.signal == "place").increase.low > 1
+
+
 def test_zeroed_actions_stay_inside_their_bounds(episodes: list[Episode], worlds: Worlds) -> None:
     """With true actions the error is 0.1 k; with zeros it is that minus the pushes that were taken away."""
     found = measure(worlds["linear_error"](), episodes)
@@ -90,14 +98,15 @@ def test_no_gap_is_claimed_where_there_is_no_error_to_grow(episodes: list[Episod
 
 def test_coverage_is_counted_exactly(episodes: list[Episode], worlds: Worlds) -> None:
     """Episode e is off by e everywhere, and the band reaches 10 x level to each side."""
-    found = measure(worlds["error_by_episode"](lambda level: 10 * level), episodes)
-    shares = {band.level: band.coverage for band in found.bands}
-    assert (shares[0.5].successes, shares[0.5].trials) == (18, 30)
-    assert (shares[0.9].successes, shares[0.9].trials) == (30, 30)
-    assert shares[0.5].high - shares[0.5].low > 0.4
-    widths = {band.level: band.width for band in found.bands}
-    assert widths[0.5] == pytest.approx([10.0] * 6)
-    assert {band.horizon for band in found.bands} == {5}
+    low, high = (
+        measure(worlds["error_by_episode"](lambda level: 10 * level), episodes, level=level).bands[0]
+        for level in (0.5, 0.9)
+    )
+    assert (low.coverage.successes, low.coverage.trials) == (18, 30)
+    assert (high.coverage.successes, high.coverage.trials) == (30, 30)
+    assert low.coverage.high - low.coverage.low > 0.4
+    assert low.width == pytest.approx([10.0] * 6)
+    assert low.horizon == high.horizon == 5
 
 
 def test_an_uncalibrated_world_has_no_bands(episodes: list[Episode], worlds: Worlds) -> None:

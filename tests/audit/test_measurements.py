@@ -30,8 +30,6 @@ def planning(planner: int, floor: int = 6, ceiling: int = 200, peer: int | None 
     return Planning(
         task="t",
         outcomes=(*rows, *peers, outcome("the oracle", "ceiling", ceiling)),
-        plan_ms=41.0,
-        plan_batched_ms=None,
     )
 
 
@@ -54,22 +52,19 @@ def test_planning(planner: int, floor: int, verdict: str, says: str) -> None:
 
 
 def test_planning_without_floor_or_ceiling_judges_nothing() -> None:
-    alone = Planning(task="t", outcomes=(planning(100).planner,), plan_ms=None, plan_batched_ms=None)
+    alone = Planning(task="t", outcomes=(planning(100).planner,))
     assert plain(alone.headline()) == "Planning reaches 100 of 200 goals: 50.0 % (43.1 to 56.9 %)."
     assert alone.headline().verdict == "plain"
-    assert "One plan takes" not in plain(alone.sentence())
 
 
 def learning(*values: float) -> Learning:
     series = Series(name="total", steps=tuple(range(0, 100 * len(values), 100)), values=values)
-    return Learning(terms=(series,), validation=series, learn_s=94.0)
+    return Learning(terms=(series,), validation=series)
 
 
 def test_learning() -> None:
     good = learning(1.0, 0.2, 0.05).sentence()
-    assert (
-        plain(good) == "The validation loss fell from 1 to 0.0500, 20 times lower, over 200 steps. Training took 94 s."
-    )
+    assert plain(good) == "The validation loss fell from 1 to 0.0500, 20 times lower, over 200 steps."
     assert good.verdict == "good"
     rose = learning(1.0, 0.2, 0.4).sentence()
     assert "fell from 1 to 0.200 by step 100, then rose again to 0.400" in plain(rose)
@@ -111,24 +106,20 @@ def diagnosis(skills: dict[tuple[str, str], tuple[float, float]], horizon: int =
 GOOD, BAD, OPEN = (0.4, 0.6), (-0.6, -0.4), (-0.1, 0.3)
 
 
-def test_margins() -> None:
-    found = Skill(diagnosis({("a", "linear"): GOOD, ("b", "linear"): BAD})).sentence()
-    assert plain(found) == (
-        "After 4 steps its error is 50 % smaller than that of the linear baseline on a (reduction: 40.0 to 60.0 %) and "
-        "50 % larger than that of the linear baseline on b (reduction: −60.0 to −40.0 %)."
-    )
-    assert found.verdict == "unclear"
-    tied = Skill(diagnosis({("a", "linear"): OPEN})).sentence()
-    assert (
-        plain(tied)
-        == "After 4 steps its error is tied with that of the linear baseline on a (reduction: −10.0 to 30.0 %)."
-    )
-    assert tied.verdict == "unclear"
-    lost = Skill(diagnosis({("a", "linear"): (-24.0, -22.0)})).sentence()
-    assert plain(lost) == "After 4 steps its error is 24 times that of the linear baseline on a."
-    assert lost.verdict == "bad"
-    assert Skill(diagnosis({("a", "linear"): GOOD})).sentence().verdict == "good"
-    assert "No baseline has an error at every step" in plain(Skill(diagnosis({})).sentence())
+@pytest.mark.parametrize(
+    ("skills", "says", "verdict"),
+    [
+        ({("a", "linear"): GOOD, ("b", "linear"): BAD}, "in 1 of 2 comparisons by signal, and larger in 1.", "unclear"),
+        ({("a", "linear"): OPEN}, "in 0 of 1 comparison by signal, and larger in 0.", "unclear"),
+        ({("a", "linear"): BAD}, "in 0 of 1 comparison by signal, and larger in 1.", "bad"),
+        ({("a", "linear"): GOOD}, "in 1 of 1 comparison by signal, and larger in 0.", "good"),
+        ({}, "No baseline has an error at every step", "unclear"),
+    ],
+)
+def test_comparisons(skills: dict[tuple[str, str], tuple[float, float]], says: str, verdict: str) -> None:
+    found = Skill(diagnosis(skills)).sentence()
+    assert says in plain(found)
+    assert found.verdict == verdict
 
 
 def gap(value: float, low: float, high: float) -> Gap:
@@ -138,10 +129,10 @@ def gap(value: float, low: float, high: float) -> Gap:
 @pytest.mark.parametrize(
     ("one", "says", "verdict"),
     [
-        (gap(6.4, 5.0, 8.0), "The world uses its actions: its error grows by 640 % when they are zeroed.", "good"),
+        (gap(6.4, 5.0, 8.0), "The world uses its actions: its error grows by 640 % when they are set to zero.", "good"),
         (gap(23.0, 20.0, 30.0), "The world uses its actions: its error grows to 24 times its value when", "good"),
-        (gap(0.0, 0.0, 0.0), "The world does not use its actions: with actions zeroed its error changes by 0 %", "bad"),
-        (gap(0.006, -0.005, 0.017), "The world does not use its actions: with actions zeroed", "bad"),
+        (gap(0.0, 0.0, 0.0), "The world does not use its actions: with actions set to zero its error", "bad"),
+        (gap(0.006, -0.005, 0.017), "The world does not use its actions: with actions set to zero", "bad"),
         (gap(0.02, 0.01, 0.03), "The world hardly uses its actions", "bad"),
         (gap(0.2, -0.1, 0.5), "It is unclear whether the world uses its actions", "unclear"),
         (gap(-0.2, -0.3, -0.1), "The world uses its actions wrongly", "bad"),
@@ -151,6 +142,13 @@ def test_gaps(one: Gap, says: str, verdict: str) -> None:
     found = ActionUse(replace(diagnosis({}), gaps=(one,))).sentence()
     assert plain(found).startswith(says)
     assert found.verdict == verdict
+
+
+def test_the_smaller_growth_decides() -> None:
+    gaps = (gap(0.0, 0.0, 0.0), replace(gap(0.6, 0.5, 0.8), change="shuffled"))
+    found = ActionUse(replace(diagnosis({}), gaps=gaps))
+    assert found.value is gaps[0].increase
+    assert found.sentence().verdict == "bad"
 
 
 @pytest.mark.parametrize(
@@ -163,8 +161,7 @@ def test_gaps(one: Gap, says: str, verdict: str) -> None:
 )
 def test_coverage(inside: int, says: str, verdict: str) -> None:
     band = Band(signal="place", level=0.9, coverage=wilson(inside, 200), width=(1.0,), horizon=1)
-    other = Band(signal="place", level=0.5, coverage=wilson(0, 200), width=(1.0,), horizon=1)
-    found = BandCoverage(replace(diagnosis({}), bands=(other, band))).sentence()
+    found = BandCoverage(replace(diagnosis({}), bands=(band,))).sentence()
     assert plain(found).startswith(says)
     assert found.verdict == verdict
 

@@ -25,7 +25,6 @@ def diagnosed(engine: Cart) -> Diagnostics:
         WINDOWS,
         comparisons=comparisons(carts(100, 40), Cart().describe()),
         horizons=(1, 6),
-        levels=(0.9,),
         seed=0,
     )
 
@@ -134,7 +133,9 @@ def test_a_world_that_moves_what_never_moves_is_not_to_be_trusted_on_it(off: flo
 
 
 def test_rank_is_that_of_what_is_predicted() -> None:
-    assert not rank_of(world(Cart()), WINDOWS, SCHEMA.observations).collapsed
+    right = rank_of(world(Cart()), WINDOWS, SCHEMA.observations)
+    assert not right.collapsed
+    assert "(participation ratio) of 1, the observations of 1, with 1\u00a0component" in right.sentence().text
     constant = rank_of(world(Cart(constant=1.0)), WINDOWS, SCHEMA.observations)
     assert constant.collapsed
     assert constant.predicted == 0.0

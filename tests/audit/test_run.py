@@ -94,7 +94,7 @@ def test_a_signal_that_is_compared_with_persistence_alone_is_named() -> None:
     episodes = [sampled(one, 3, 2) for one in carts(0, 40)]
     found = measure(as_world(Twofold()), material(episodes, level=None), source=None, seed=0)
     assert {one.signal: one.steps > 0 for one in found.trusted} == {"place": True, "mark": True}
-    assert any("Predictions of mark were compared with persistence only" in line for line in found.unchecked)
+    assert any("Predictions of mark were compared with persistence only" in line for line in decide(found).limits)
     reason = decide(found).reasons[0]
     assert reason.startswith("It predicts place better than persistence and an action-blind model")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, CartTwins, carts, world
+from tests.audit.carts import DECAY, GAIN, SCHEMA, Cart, CartTwins, carts
 
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Verdict
@@ -18,6 +18,10 @@ from worldline.schema import Kind, Role, Schema, Signal
 EPISODES = carts(0, 20)
 
 
+def graded(engine: Cart, source: CartTwins) -> tuple[TwinTest, ...]:
+    return twin_tests(as_world(engine), source, EPISODES, context=3, horizon=6, lags=(1, 2, 5), seed=0)
+
+
 @pytest.mark.parametrize(
     ("engine", "verdicts"),
     [
@@ -28,7 +32,7 @@ EPISODES = carts(0, 20)
     ],
 )
 def test_the_law_passes_and_what_is_wrong_does_not(engine: Cart, verdicts: list[Verdict | None]) -> None:
-    found = twin_tests(world(engine), CartTwins(), EPISODES, context=3, horizon=6, lags=(1, 2, 5), seed=0)
+    found = graded(engine, CartTwins())
     assert [one.name for one in found] == ["C1", "T1", "T3"]
     for one, due in zip(found, verdicts, strict=True):
         assert due is None or (one.verdict in (due, Verdict.PASS) if one.name == "T3" and due is Verdict.PARTIAL
@@ -43,7 +47,7 @@ def test_a_step_late_in_the_actions_is_noticed() -> None:
             episode = super().run(seed, actions)
             return replace(episode, actions={k: np.roll(v, 1, axis=0) for k, v in episode.actions.items()})
 
-    found = twin_tests(world(Cart()), Late(), EPISODES, context=3, horizon=6, lags=(1, 2, 5), seed=0)
+    found = graded(Cart(), Late())
     assert found[0].verdict is not Verdict.PASS
     assert found[2].verdict is not Verdict.PASS
 
@@ -90,7 +94,7 @@ class Forgetful(CartTwins):
 
 def test_an_environment_that_does_not_do_the_same_again_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="cannot be replayed: 'place' differs after the same seed and actions"):
-        twin_tests(world(Cart()), Forgetful(), carts(0, 10), context=3, horizon=6, lags=(1, 2), seed=0)
+        graded(Cart(), Forgetful())
 
 
 def test_twins_that_end_early_are_drawn_again() -> None:
@@ -153,10 +157,6 @@ class MarkedTwins(CartTwins):
         return replace(episode, observations={**episode.observations, "mark": mark[:, None]})
 
 
-def marked(engine: MarkedCart, source: MarkedTwins) -> tuple[TwinTest, ...]:
-    return twin_tests(as_world(engine), source, EPISODES, context=3, horizon=6, lags=(1, 2, 5), seed=0)
-
-
 @pytest.mark.parametrize(
     ("engine", "source"),
     [
@@ -168,7 +168,7 @@ def marked(engine: MarkedCart, source: MarkedTwins) -> tuple[TwinTest, ...]:
     ids=["exact", "rounded", "rounded where nothing ever varies", "moved by next to nothing"],
 )
 def test_what_nothing_acts_on_takes_nothing_from_a_world(engine: MarkedCart, source: MarkedTwins) -> None:
-    found = marked(engine, source)
+    found = graded(engine, source)
     assert [one.verdict for one in found] == [Verdict.PASS] * 3, found
     for one in found:
         place, mark = one.grade.cells
@@ -179,7 +179,7 @@ def test_what_nothing_acts_on_takes_nothing_from_a_world(engine: MarkedCart, sou
 
 
 def test_a_large_effect_that_is_made_up_is_found_out() -> None:
-    found = marked(MarkedCart(invents=1.0), MarkedTwins())
+    found = graded(MarkedCart(invents=1.0), MarkedTwins())
     assert [one.verdict for one in found[:2]] == [Verdict.PARTIAL] * 2
     assert found[0].grade.cells[1].note.endswith("this one is worse")
 
@@ -195,6 +195,6 @@ def test_steps_by_which_nothing_has_moved_do_not_count() -> None:
             mark[last] += np.random.default_rng([seed, 2]).normal()
             return replace(episode, observations={**episode.observations, "mark": mark})
 
-    cell = marked(MarkedCart(error=1e-4), Late())[1].grade.cells[1]
+    cell = graded(MarkedCart(error=1e-4), Late())[1].grade.cells[1]
     assert cell.score is not None
     assert cell.score.value == pytest.approx(0.0, abs=1e-3)

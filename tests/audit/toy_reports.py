@@ -147,10 +147,8 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
                     outcome("random", "floor", 3),
                     outcome("oracle", "ceiling", 100),
                 ),
-                plan_ms=41.0,
-                plan_batched_ms=11.0,
             ),
-            Learning(terms=(loss,), validation=loss, learn_s=94.0),
+            Learning(terms=(loss,), validation=loss, health=(series,)),
             diagnostics,
             Decoded(
                 camera="left_eye",
@@ -168,6 +166,7 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
             sample_forecasts(
                 Toy(exact, lambda level: level),
                 {"Episode 1: typical": (episodes[1], 2), "Episode 4: worst decile": (episodes[4], 5)},
+                [SCHEMA["place"]],
                 context=3,
                 horizon=6,
                 level=0.9,

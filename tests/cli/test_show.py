@@ -71,7 +71,7 @@ def test_it_prints_tables_and_where_the_files_are_and_writes_figures(logs: Path,
     assert push["signal"]["high"] is None
     assert eye["max_error"] == 1
     assert temperature["missing"] == pytest.approx(1 / 15)
-    assert found["keys"][1] == {"name": "episode", "num_episodes": 3, "num_values": 3, "examples": ["0", "1", "2"]}
+    assert found["sources"]["episode"] == "0, 1, 2"
 
 
 def test_the_default_folder_is_show(logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_it_beats_standing_still_on_the_fast_and_on_the_slow(tmp_path: Path, sto
         windows,
         comparisons=comparisons(store, learned),
         horizons=(1, 10),
-        levels=(),
+        level=None,
         seed=0,
     )
     skills = {(one.against, one.signal): one.skill for one in found.skills}

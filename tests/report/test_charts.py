@@ -13,9 +13,7 @@ from worldline.plots.ticks import log_ticks, nice_ticks, zero_ticks
 from worldline.report.page import show
 
 
-def chart(
-    line: ChartLine, *, log: bool = False, zero: bool = False, levels: list[tuple[str, float]] | None = None
-) -> str:
+def chart(line: ChartLine, *, log: bool = False, zero: bool = False) -> str:
     return show(
         LineChart(
             title="t",
@@ -23,7 +21,6 @@ def chart(
             x_label="step",
             y_label="loss",
             lines=[line],
-            levels=levels or [],
             log=log,
             zero=zero,
         )
@@ -105,12 +102,12 @@ def test_what_lies_nowhere_is_left_out(beyond: float, equal: bool) -> None:
 
 def test_the_interactive_chart_has_the_axes_of_the_drawing_and_no_numbers_that_json_lacks() -> None:
     line = ChartLine(label="way", x=(0.0, 1.0), y=(math.nan, 2.0), low=(-math.inf, 1.0), high=(1.0, 3.0), style="world")
-    chart = LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line], now=0.5, levels=[("guard", -1.0)])
+    chart = LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line], now=0.5)
     data = chart.data
     assert data is not None
-    assert (data["x"], data["y"]) == ([0.0, 1.0], [-1.0, 3.0])
+    assert (data["x"], data["y"]) == ([0.0, 1.0], [1.0, 3.0])
     assert (data["lines"][0]["y"], data["lines"][0]["low"]) == ([None, 2.0], [None, 1.0])
-    assert (data["now"], data["levels"]) == (0.5, [-1.0])
+    assert data["now"] == 0.5
     assert LineChart(title="t", alt="a", x_label="x", y_label="y", lines=[line], equal=True).data is None
 
 

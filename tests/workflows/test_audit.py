@@ -59,8 +59,10 @@ def test_effects_of_a_thermostat_are_not_identifiable_and_limit_the_world(tmp_pa
     assert {one.agreement for one in measured(found).effects} == {"not identifiable"}
     assert measured(found).excitation[0].left.value < 0.02
     assert "NOT IDENTIFIABLE" in said(found)
-    assert "Randomise push in 10\u00a0% of steps" in found.decision.help[0]
-    assert "excitation is" in found.decision.help[0]
+    assert any(
+        line.startswith("Randomise push in 10\u00a0% of steps") and "excitation is" in line
+        for line in found.decision.help
+    )
 
 
 def test_a_world_that_peeks_is_not_deployed_though_its_figures_are_good(tmp_path: Path) -> None:
@@ -92,10 +94,7 @@ def test_the_highest_level_of_few_calibration_episodes_is_named(tmp_path: Path) 
     few = calibrate(engine, carts(5000, 6), horizon=HORIZON, num_windows=2, seed=0, trust_steps=1, with_causes=False)
     found = audit(LocalWorld(engine, few, CrossEntropy()), write(tmp_path / "logs"))
     assert {one.level for one in measured(found).coverage} == {0.8}
-    assert any(
-        one.startswith("Its bands are graded at the level 80\u00a0%, set by 5\u00a0episodes")
-        for one in found.decision.limits
-    )
+    assert any(one.startswith("Its bands are graded at the level 80\u00a0%") for one in found.decision.limits)
     assert found.facts["Bands"] == "graded at the level 80\u00a0%; set by 5\u00a0episodes"
 
 
@@ -117,6 +116,7 @@ def test_a_world_that_says_the_same_of_everything_has_collapsed(tmp_path: Path) 
     found = audit(world(Cart(constant=0.0)), write(tmp_path / "logs"))
     assert measured(found).rank.collapsed
     assert measured(found).rank.predicted == 0.0
+    assert any(line.startswith("Predictions hardly depend on the history") for line in found.decision.reasons)
     assert found.decision.advice is Advice.NO
 
 

@@ -47,6 +47,7 @@ def test_everything_in_small(tmp_path: Path, tiny: Callable[[Store], Recipe]) ->
     page = (tmp_path / "demo" / "report.html").read_text()
     for words in (
         "true dynamics",
+        "effective rank",
         "decoder serves visualisation only",
         "persistence",
         "shuffled",

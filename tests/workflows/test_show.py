@@ -11,8 +11,11 @@ from worldline.data.store import Store
 from worldline.data.store_plot import view_episode
 from worldline.errors import InputError, UnknownNameError
 from worldline.plots.episode_view import MAX_PANELS
+from worldline.report.page import show as html_of
+from worldline.report.store_figures import measure
+from worldline.report.store_page import preview
 from worldline.schema import Kind, Role, Schema, Signal
-from worldline.workflows.show import measure, sample_images, show
+from worldline.workflows.show import show
 
 
 def signal(name: str, role: Role, kind: Kind = Kind.VECTOR, shape: tuple[int, ...] = (1,), **more: object) -> Signal:
@@ -47,13 +50,13 @@ def test_figures(tmp_path: Path) -> None:
     found = measure(store)
     assert (found.name, found.num_episodes, found.num_steps, found.time_s) == ("logs", 3, 12, 15.0)
     assert (found.shortest, found.median, found.longest) == (2, 4, 6)
-    assert (found.terminated, found.truncated, found.both, found.neither, found.seeded) == (1, 2, 0, 0, 1)
+    assert (found.endings, found.seeded) == ({"terminated": 1, "truncated": 2}, 1)
     eye, place, push = found.signals
     assert (eye.max_error, place.max_error) == (3, None)
     assert (eye.missing, place.missing, push.missing) == (0.0, pytest.approx(2 / 15), None)
-    assert (place.num_rows, place.num_bytes, push.num_rows, push.num_bytes) == (15, store.num_bytes()["place"], 12, 48)
+    assert (place.num_bytes, push.num_bytes) == (store.num_bytes()["place"], 48)
     assert found.num_bytes == sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file())
-    assert [(key.name, key.num_episodes, key.num_values) for key in found.keys] == [("file", 3, 2), ("task", 1, 1)]
+    assert found.sources == {"file": "a, b", "task": "none"}
     assert found.notes == {"importer": "none"}
 
 
@@ -112,20 +115,16 @@ def test_cameras_show_the_same_moments_and_their_gaps(tmp_path: Path) -> None:
         for moment, frame in zip(view.moments, strip.frames, strict=True):
             assert frame is not None
             np.testing.assert_array_equal(frame, one.observations[strip.name][moment])
-    samples = sample_images(store)
-    assert samples is not None
-    eye, depth = (reel.rows[0] for reel in samples.reels)
-    assert [frame is None for _, frame in eye] == [True] + [False] * 7
-    assert depth[0][1] is not None
-    assert depth[-1][0] == "step\u00a099"
+    eye, depth = map(html_of, preview(store))
+    assert (eye.count("<img"), eye.count(">missing<")) == (7, 1)
+    assert depth.count("<img") == 8
+    assert "step\u00a099" in depth
 
 
 def test_a_few_episodes_are_spread_over_the_store(tmp_path: Path) -> None:
-    samples = sample_images(store_of(tmp_path / "logs", (EYE,), *[1] * 50))
-    assert samples is not None
-    titles = [title for title, *_ in samples.episodes]
-    assert len(titles) == 8
-    assert (titles[0], titles[-1]) == ("episode 0", "episode 49")
+    (sheet,) = preview(store_of(tmp_path / "logs", (EYE,), *[1] * 50))
+    assert html_of(sheet).count("<b>episode ") == 8
+    assert all(f"<b>episode {number}</b>" in html_of(sheet) for number in (0, 49))
 
 
 def test_times_of_an_episodes_own(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from worldline.audit.queries import LOWEST_LEVEL, inside_band, predicted_vectors
 from worldline.data.windows import ForecastWindows
 from worldline.episode import Arrays
 from worldline.errors import InputError
-from worldline.schema import Schema, Signal
+from worldline.schema import Signal
 from worldline.stats import (
     Curve,
     Estimate,
@@ -25,12 +25,10 @@ from worldline.stats import (
     rmse_curve,
     skill_curve,
 )
-from worldline.world.base import World
+from worldline.world.base import Forecast, World
 
-LEVELS: Final = (0.5, 0.8, 0.9, 0.95)
-HEADLINE_LEVEL: Final = 0.9
-"""Level of the bands that pages show first."""
-Change = Literal["zeroed", "shuffled"]
+LEVELS: Final = (0.5, 0.8, 0.9)
+"""Levels of measured bands: the highest that the calibration supports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +71,7 @@ class Gap:
         increase: relative growth; 0 means that the actions make no difference, 1 that the error doubles.
     """
 
-    change: Change
+    change: Literal["zeroed", "shuffled"]
     signal: str | None
     increase: Estimate
 
@@ -112,7 +110,7 @@ class Diagnostics:
         errors: curves of the world (`world` is ""), then of the baselines.
         skills: against every baseline.
         gaps: empty if the error of the world is 0.
-        bands: empty if the world is not calibrated.
+        bands: one per signal; empty if the world is not calibrated.
     """
 
     units: Mapping[str, str]
@@ -147,7 +145,7 @@ def diagnose(
     *,
     comparisons: Mapping[str, World],
     horizons: Sequence[int],
-    levels: Sequence[float] = LEVELS,
+    level: float | None = LEVELS[-1],
     num_given: int | None = None,
     seed: int,
 ) -> Diagnostics:
@@ -158,7 +156,7 @@ def diagnose(
         windows: see `evenly_spaced_windows`.
         comparisons: baselines to measure on the same windows, by name; "" is reserved.
         horizons: steps to report, each from 1 to T.
-        levels: levels of the bands, each in (0, 1).
+        level: of the bands, in (0, 1); None to measure none.
         num_given: episodes including those that were too short for a window; None for the episodes of the windows.
         seed: seed of the bootstrap and the shuffling.
 
@@ -172,8 +170,8 @@ def diagnose(
     num_episodes = int(windows.episode.max()) + 1
     weights = draw_clusters(num_episodes, seed)
     clusters = windows.episode, weights
-    level = min(levels, default=LOWEST_LEVEL)
-    means = {name: _means(source, windows, level) for name, source in {"": world, **comparisons}.items()}
+    own = window_forecasts(world, windows, level=level or LOWEST_LEVEL)
+    means = {"": _means(own), **{name: _means(window_forecasts(other, windows)) for name, other in comparisons.items()}}
     errors = {name: _squared_errors(mean, windows, signals) for name, mean in means.items()}
     return Diagnostics(
         units={signal.name: signal.unit for signal in signals},
@@ -189,14 +187,13 @@ def diagnose(
             for signal, error in per_signal.items()
         ),
         skills=tuple(_skill_curves(errors, windows, weights)),
-        gaps=_gaps(world, errors[""], windows, signals, weights, level, seed),
-        bands=tuple(band for level in levels for band in _bands(world, windows, signals, level)),
+        gaps=_gaps(world, errors[""], windows, signals, weights, seed),
+        bands=() if level is None else _bands(own, windows, signals, level),
     )
 
 
-def _means(world: World, windows: ForecastWindows, level: float, actions: Arrays | None = None) -> dict[str, Floats]:
-    """Mean [W, T, n] of each predicted vector signal under `actions`; None for the logged ones."""
-    predicted = window_forecasts(world, windows, actions, level=level)
+def _means(predicted: Mapping[str, Forecast]) -> dict[str, Floats]:
+    """Mean [W, T, n] of each predicted vector signal."""
     return {name: forecast.mean.astype(float) for name, forecast in predicted.items()}
 
 
@@ -230,19 +227,19 @@ def _gaps(
     windows: ForecastWindows,
     signals: Sequence[Signal],
     weights: Floats,
-    level: float,
     seed: int,
 ) -> tuple[Gap, ...]:
     other = rows_of_other_episodes(windows.episode, 1, np.random.default_rng(seed))[:, 0]
-    changes: dict[Change, Arrays] = {
-        "zeroed": _zeroed(windows.actions, world.describe().schema),
+    schema = world.describe().schema
+    changes: dict[Literal["zeroed", "shuffled"], Arrays] = {
+        "zeroed": {name: schema[name].bounded(np.zeros_like(values)) for name, values in windows.actions.items()},
         "shuffled": {name: values[other] for name, values in windows.actions.items()},
     }
     spreads = {name: float(windows.truth[name][windows.known[name]].astype(float).var(0).mean()) for name in true}
     scales = {name: np.array(1 / spread) for name, spread in spreads.items() if spread > 0}
     gaps = []
     for change, actions in changes.items():
-        wrong = _squared_errors(_means(world, windows, level, actions), windows, signals)
+        wrong = _squared_errors(_means(window_forecasts(world, windows, actions)), windows, signals)
         pairs: dict[str | None, tuple[Floats, Floats]] = {name: (true[name], wrong[name]) for name in true}
         if scales:
             overall = [np.stack([scales[k] * error[k] for k in scales]).sum(0) for error in (true, wrong)]
@@ -253,11 +250,6 @@ def _gaps(
                 increase = ratio_estimate(sums, windows.episode, weights, lambda growth: np.sqrt(growth) - 1)
                 gaps.append(Gap(change=change, signal=name, increase=increase))
     return tuple(gaps)
-
-
-def _zeroed(actions: Arrays, schema: Schema) -> Arrays:
-    """Zeros, clipped to the bounds of each signal."""
-    return {name: schema[name].bounded(np.zeros_like(values)) for name, values in actions.items()}
 
 
 def rows_of_other_episodes(
@@ -277,12 +269,15 @@ def rows_of_other_episodes(
     return np.asarray(np.where(drawn >= starts[:, None], drawn + sizes[:, None], drawn))
 
 
-def _bands(world: World, windows: ForecastWindows, signals: Sequence[Signal], level: float) -> list[Band]:
-    predicted, bands = window_forecasts(world, windows, level=level), []
-    for signal in [signal for signal in signals if signal.name in predicted]:
-        low, high, horizon = predicted[signal.name].low, predicted[signal.name].high, predicted[signal.name].horizon
-        if low is not None and high is not None:
-            coverage = cluster_rate(inside_band(windows, signal, low, high), windows.episode)
-            width, last = tuple(map(float, (high - low).mean((0, 2)))), int(np.median(horizon))
+def _bands(
+    predicted: Mapping[str, Forecast], windows: ForecastWindows, signals: Sequence[Signal], level: float
+) -> tuple[Band, ...]:
+    bands = []
+    for signal in signals:
+        forecast = predicted[signal.name]
+        if forecast.low is not None and forecast.high is not None:
+            coverage = cluster_rate(inside_band(windows, signal, forecast.low, forecast.high), windows.episode)
+            width = tuple(map(float, (forecast.high - forecast.low).mean((0, 2))))
+            last = int(np.median(forecast.horizon))
             bands.append(Band(signal=signal.name, level=level, coverage=coverage, width=width, horizon=last))
-    return bands
+    return tuple(bands)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from msgspec.structs import replace
 
-from worldline.audit.diagnostics import HEADLINE_LEVEL, Band, Diagnostics, ErrorCurve, Gap, SkillCurve
+from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap
 from worldline.audit.measurement import Measurement, ReportFinding, Tone, compare_errors
 from worldline.formatting import (
     MAX_GROWTH,
     Number,
-    baseline,
     between,
     clock,
     growth,
@@ -34,6 +34,8 @@ from worldline.stats import Estimate, Rate
 
 NEGLIGIBLE: Final = 0.05
 """Growth of the error below which the world counts as not using its actions."""
+CHANGED: Final = {"zeroed": "set to zero", "shuffled": "shuffled across episodes"}
+"""Each change of the actions, in words."""
 
 
 def error_measurements(measured: Diagnostics) -> list[Measurement]:
@@ -60,26 +62,26 @@ class Skill(_OfDiagnostics):
     chapter = "Errors and baselines"
 
     @property
-    def _ranked(self) -> list[SkillCurve]:
-        """The skills, in rising order at the last reported step."""
-        step = self.measured.horizons[-1]
-        return sorted(self.measured.skills, key=lambda curve: curve.skill.at(step).value)
+    def _last(self) -> list[Estimate]:
+        """The skills at the last reported step."""
+        return [curve.skill.at(self.measured.horizons[-1]) for curve in self.measured.skills]
 
     @property
     def value(self) -> Estimate | None:
         """The smallest skill at the last reported step."""
-        return self._ranked[0].skill.at(self.measured.horizons[-1]) if self.measured.skills else None
+        return min(self._last, key=lambda skill: skill.value, default=None)
 
     def sentence(self) -> ReportFinding:
-        """Largest and smallest skill at the last reported step."""
+        """In how many comparisons the error is smaller or larger at the last reported step."""
         if not self.measured.skills:
             return ReportFinding("No baseline has an error at every step, so no skill can be computed.", "unclear")
-        step, ranked = self.measured.horizons[-1], self._ranked
-        parts = [_margin(curve, step) for curve in ([ranked[-1], ranked[0]] if len(ranked) > 1 else ranked)]
-        text = f"After {span(step, self.measured.step_s)} its error is {listing(parts)}."
-        worst, best = ranked[0].skill.at(step), ranked[-1].skill.at(step)
-        lost = worst.high < 0 and best.low <= 0
-        return ReportFinding(text, "good" if worst.low > 0 else "bad" if lost else "unclear")
+        counts = Counter(map(compare_errors, self._last))
+        better, worse, count = counts["better"], counts["worse"], counts.total()
+        text = (
+            f"After {span(self.measured.horizons[-1], self.measured.step_s)} its error is smaller than that of a "
+            f"baseline in {better} of {plural(count, 'comparison')} by signal, and larger in {worse}."
+        )
+        return ReportFinding(text, "good" if better == count else "bad" if worse and not better else "unclear")
 
     def figure(self) -> Sequence[PagePart]:
         """Curves of each signal; the world on top with its interval."""
@@ -108,17 +110,6 @@ class Skill(_OfDiagnostics):
         )
 
 
-def _margin(curve: SkillCurve, step: int) -> str:
-    """The error compared with that of a baseline at this step: "50 % smaller than that of persistence on a"."""
-    skill, whose = curve.skill.at(step), f"that of {baseline(curve.against)} on {curve.signal}"
-    if compare_errors(skill) in ("equivalent", "unclear"):
-        return f"tied with {whose} (reduction: {between(skill)})"
-    if skill.value < -MAX_GROWTH:
-        return f"{number(1 - skill.value, 2)} times {whose}"
-    how = f"{round_percent(abs(skill.value))} {'smaller' if skill.value >= 0 else 'larger'}"
-    return f"{how} than {whose} (reduction: {between(skill)})"
-
-
 class ActionUse(_OfDiagnostics):
     """Growth of the error without the true actions."""
 
@@ -126,39 +117,41 @@ class ActionUse(_OfDiagnostics):
 
     @property
     def _overall(self) -> list[Gap]:
+        """The growth over all signals with each change of the actions, or that of each signal."""
         return [gap for gap in self.measured.gaps if gap.signal is None] or list(self.measured.gaps)
+
+    @property
+    def _weakest(self) -> Gap:
+        return min(self._overall, key=lambda gap: gap.increase.low)
 
     @property
     def value(self) -> Estimate:
         """The smaller growth of both changes, over all signals."""
-        return min((gap.increase for gap in self._overall), key=lambda increase: increase.low)
+        return self._weakest.increase
 
     def sentence(self) -> ReportFinding:
         """Whether the error depends on the actions; graded by the smaller growth."""
-        weakest = self.value
-        gap = next(gap for gap in self._overall if gap.increase is weakest)
-        done, change = f"with actions {_changed(gap)} its error", f"{percent(weakest.value, signed=True)}"
-        change += f", {between(weakest)}"
-        if weakest.high < 0:
+        growth, done = self.value, f"with actions {CHANGED[self._weakest.change]} its error"
+        change = f"{percent(growth.value, signed=True)}, {between(growth)}"
+        if growth.high < 0:
             return ReportFinding(f"The world uses its actions wrongly: {done} falls ({change}).", "bad")
-        if weakest.high < NEGLIGIBLE:
-            how = "does not use" if weakest.low <= 0 else "hardly uses"
+        if growth.high < NEGLIGIBLE:
+            how = "does not use" if growth.low <= 0 else "hardly uses"
             return ReportFinding(f"The world {how} its actions: {done} changes by {change}.", "bad")
-        if weakest.low <= 0:
+        if growth.low <= 0:
             text = f"It is unclear whether the world uses its actions: {done} changes by {change}."
             return ReportFinding(text, "unclear")
-        parts = [f"{grown(gap.increase.value)} when they are {_changed(gap)}" for gap in self._overall]
+        parts = [f"{_grown(gap.increase.value)} when they are {CHANGED[gap.change]}" for gap in self._overall]
         return ReportFinding(f"The world uses its actions: its error grows {listing(parts)}.", "good")
 
     def figure(self) -> Sequence[PagePart]:
         """The growth by signal and change of the actions; by change alone for a single signal."""
-        gaps = self.measured.gaps
-        shown = self._overall if len({gap.signal for gap in gaps}) == 2 else gaps
-        large = any(gap.increase.value >= MAX_GROWTH for gap in shown)  # then the axis has factors
+        gaps = self._overall if len({gap.signal for gap in self.measured.gaps}) == 2 else self.measured.gaps
+        large = any(gap.increase.value >= MAX_GROWTH for gap in gaps)  # then the axis has factors
         rows = []
-        for gap in shown:
-            name, style = gap.signal or "all signals", "world" if gap.increase.low > 0 else "floor"
-            dot = Dot.of(f"{name}, {gap.change}", gap.increase, growth(gap.increase.value), style)
+        for gap in gaps:
+            name, style = f"{gap.signal or 'all signals'}, {gap.change}", "world" if gap.increase.low > 0 else "floor"
+            dot = Dot.of(name, gap.increase, growth(gap.increase.value), style)
             rows.append(replace(dot, value=1 + dot.value, low=1 + dot.low, high=1 + dot.high) if large else dot)
         title = "Growth of the error without the true actions"
         show: Callable[[Number], str] = (lambda factor: f"×{number(factor)}") if large else growth
@@ -166,14 +159,9 @@ class ActionUse(_OfDiagnostics):
         return [IntervalChart(title=title, rows=rows, ticks=ticks, show=show, zero=True)]
 
 
-def grown(share: float) -> str:
+def _grown(share: float) -> str:
     """How much an error grows: "by 45 %" or "to 12 times its value"."""
     return f"by {percent(share)}" if share < MAX_GROWTH else f"to {number(1 + share, 2)} times its value"
-
-
-def _changed(gap: Gap) -> str:
-    """The change of the actions, in words."""
-    return "zeroed" if gap.change == "zeroed" else "shuffled across episodes"
 
 
 class BandCoverage(_OfDiagnostics):
@@ -184,15 +172,14 @@ class BandCoverage(_OfDiagnostics):
     @property
     def _worst(self) -> tuple[Band, Tone]:
         """The band that decides: the one furthest from its level among those that are too narrow, else too wide."""
-        bands = headline_bands(self.measured.bands)
-        narrow = [band for band in bands if band.coverage.high < band.level]
-        wide = [band for band in bands if band.coverage.low > band.level]
-        worst = max(narrow or wide or bands, key=lambda band: abs(band.coverage.value - band.level))
+        narrow = [band for band in self.measured.bands if band.coverage.high < band.level]
+        wide = [band for band in self.measured.bands if band.coverage.low > band.level]
+        worst = max(narrow or wide or self.measured.bands, key=lambda band: abs(band.coverage.value - band.level))
         return worst, "bad" if narrow else "unclear" if wide else "good"
 
     @property
     def value(self) -> Rate:
-        """Measured coverage of the worst signal at the level nearest to 0.9."""
+        """Measured coverage of the worst signal."""
         return self._worst[0].coverage
 
     def sentence(self) -> ReportFinding:
@@ -205,32 +192,16 @@ class BandCoverage(_OfDiagnostics):
         return ReportFinding(text, tone)
 
     def figure(self) -> Sequence[PagePart]:
-        """The coverage of each signal at every level, and the width of the bands."""
-        measured = self.measured
-        signals = dict.fromkeys(band.signal for band in measured.bands)
-        charts = [_coverage_chart([band for band in measured.bands if band.signal == name]) for name in signals]
-        bands, rows = headline_bands(measured.bands), []
-        steps = measured.horizons or (measured.horizon,)
-        for band in bands:
+        """The coverage and the width of the bands of each signal."""
+        measured, dots, rows = self.measured, [], []
+        steps, level = measured.horizons or (measured.horizon,), round_percent(measured.bands[0].level)
+        for band in measured.bands:
+            style = "world" if band.coverage.low <= band.level <= band.coverage.high else "missed"
+            dots.append(Dot.of(band.signal, band.coverage, percent(band.coverage.value), style, target=band.level))
             widths = [number(band.width[step - 1]) for step in steps]
             title = with_unit(band.signal, measured.units[band.signal])
             rows.append([title, *widths, span(band.horizon, measured.step_s)])
         head = ["signal", *(f"after {span(step, measured.step_s)}" for step in steps), "informative up to"]
         details = "A band contains a trajectory if every step and component lies inside. Vertical tick: nominal."
-        table = Table(f"Mean width of the {round_percent(bands[0].level)} band", head, rows)
-        return [Group.gallery(charts), Note(details), table]
-
-
-def headline_bands(bands: Sequence[Band]) -> list[Band]:
-    """The bands of all signals at the level nearest to 0.9."""
-    level = min({band.level for band in bands}, key=lambda nominal: abs(nominal - HEADLINE_LEVEL))
-    return [band for band in bands if band.level == level]
-
-
-def _coverage_chart(bands: Sequence[Band]) -> IntervalChart:
-    rows = []
-    for band in bands:
-        rate, name = band.coverage, f"{round_percent(band.level)} band"
-        style = "world" if rate.low <= band.level <= rate.high else "missed"
-        rows.append(Dot.of(name, rate, percent(rate.value), style, target=band.level))
-    return share_chart(f"Trajectories inside, {bands[0].signal}", rows)
+        chart = share_chart(f"Trajectories inside the {level} band", dots)
+        return [chart, Note(details), Table(f"Mean width of the {level} band", head, rows)]

@@ -56,14 +56,12 @@ class Innovations:
 
     Args:
         rows: used rows, subsampled if there are many.
-        linear: [n, m] residuals of a linear regression on the history.
-        bent: [n, m] residuals of a nonlinear regression on the history.
+        left: [n, m] residuals of the better of a linear and a nonlinear regression on the history.
         unexplained: [n, m] the same, given only the last observation, the last action and the inputs.
     """
 
     rows: RegressionRows
-    linear: Floats
-    bent: Floats
+    left: Floats
     unexplained: Floats
 
 
@@ -80,9 +78,9 @@ def innovations(rows: RegressionRows, *, seed: int) -> Innovations:
         chosen[draw.permutation(len(chosen))[:MAX_ROWS]] = True
         rows = rows.of(chosen)
     fold = folds(np.unique(rows.episode, return_inverse=True)[1], draw)
-    linear, bent = residuals(rows.history, rows.action, fold, draw)
+    history = residuals(rows.history, rows.action, fold, draw)
     present = residuals(rows.present, rows.action, fold, draw)
-    return Innovations(rows=rows, linear=linear, bent=bent, unexplained=better(*present))
+    return Innovations(rows=rows, left=better(*history), unexplained=better(*present))
 
 
 def excitations(regressed: Innovations, schema: Schema, *, seed: int) -> tuple[Excitation, ...]:
@@ -104,19 +102,12 @@ def excitations(regressed: Innovations, schema: Schema, *, seed: int) -> tuple[E
     at_changes = residuals_at_changes(rows.history, rows.action, changed, fold, draw)
     results = []
     for k, name in enumerate(action_names(schema)):
-        linear, bent, left, changing = (
-            _share(residual[:, k], rows.action[:, k], rows, weights)
-            for residual in (regressed.linear, regressed.bent, better(regressed.linear, regressed.bent), at_changes)
-        )
+        shares = (_share(part[:, k], rows.action[:, k], rows, weights) for part in (regressed.left, at_changes))
         random, num_changes = rows.action[rows.randomised, k], int(changed[:, k].sum())
         varies = flagged and float(random.var()) >= MIN_EXCITATION * float(rows.action[:, k].var()) > 0
-        left = max(left, changing, key=lambda share: share.value)
+        left = max(shares, key=lambda share: share.value)
         enough = bool(varies or (left.value >= MIN_EXCITATION and num_changes >= MIN_CHANGES))
-        results.append(
-            Excitation(
-                action=name, linear=linear.value, bent=bent.value, left=left, num_changes=num_changes, enough=enough
-            )
-        )
+        results.append(Excitation(action=name, left=left, num_changes=num_changes, enough=enough))
     return tuple(results)
 
 
@@ -166,13 +157,10 @@ def placebos(
     alpha = ALPHA / max(1, len(tested) * rows.action.shape[1])
     found = []
     for (a, action), (signal, error, row, cluster) in product(enumerate(names[0]), tested):
-        raw = _correlation(error, rows.action[row, a], cluster, 0.05)
         value, strict = (_correlation(error, regressed.unexplained[row, a], cluster, p) for p in (0.05, alpha))
         count = int(cluster.max()) + 1
         is_found = count >= MIN_EPISODES and (strict.low > 0 or strict.high < 0) and abs(value.value) >= MIN_CORRELATION
-        found.append(
-            Placebo(action=action, signal=signal, raw=raw, value=value, num_episodes=count, found=bool(is_found))
-        )
+        found.append(Placebo(action=action, signal=signal, value=value, num_episodes=count, found=bool(is_found)))
     return tuple(found)
 
 

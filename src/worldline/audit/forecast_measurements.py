@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldline.audit.measured import Trusted
 from worldline.audit.measurement import Measurement, ReportFinding
 from worldline.audit.queries import window_forecasts
 from worldline.data.windows import forecast_windows
 from worldline.episode import Episode
-from worldline.formatting import clock, number, plural, quantity, span, with_interval, with_unit
+from worldline.formatting import clock, number, plural, quantity, round_percent, span, with_interval, with_unit
 from worldline.plots import images
 from worldline.plots.charts import ChartLine, LineChart
 from worldline.plots.images import Frames
-from worldline.plots.parts import Captioned, Group, Note, PageImage, PagePart, Table
+from worldline.plots.parts import Captioned, Group, Legend, Note, PageImage, PagePart, Table
+from worldline.schema import Signal
 from worldline.stats import Curve
 from worldline.world.base import World
 
@@ -140,78 +140,20 @@ def _frames(name: str, frames: Frames, moments: Sequence[str]) -> list[PageImage
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForecastSample:
-    """One component of a forecast with its ground truth.
-
-    Args:
-        signal: name of the signal.
-        component: name of its component; empty for a scalar.
-        unit: its unit.
-        case: the shown episode, such as "typical".
-        past: [P], measured values, the last one at the present.
-        real: [T], ground truth.
-        mean: [T].
-        low: [T] or None.
-        high: [T] or None.
-        rival: [T], the best linear model; empty for none.
-    """
-
-    signal: str
-    component: str
-    unit: str
-    case: str
-    past: tuple[float, ...]
-    real: tuple[float, ...]
-    mean: tuple[float, ...]
-    low: tuple[float, ...] | None
-    high: tuple[float, ...] | None
-    rival: tuple[float, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The signal and its component."""
-        return self.signal + (f" · {self.component}" if self.component else "")
-
-    def chart(self, step_s: float | None) -> LineChart:
-        """Past, forecast and ground truth."""
-        unit, unit_name = clock(len(self.real), step_s)
-        ahead = [unit * k for k in range(len(self.real) + 1)]
-        before = [unit * (k - len(self.past) + 1) for k in range(len(self.past))]
-        present = self.past[-1:]
-        low, high = (() if edge is None else (*present, *edge) for edge in (self.low, self.high))
-        lines = [
-            ChartLine(label="predicted", style="world", x=ahead, y=(*present, *self.mean), low=low, high=high),
-            ChartLine(label="measured", style="real", x=[*before, *ahead[1:]], y=(*self.past, *self.real)),
-        ]
-        if self.rival:
-            lines.insert(0, ChartLine(label="best linear baseline", style="soft", x=ahead, y=(*present, *self.rival)))
-        ends = [quantity(values[-1], self.unit) for values in (self.mean, self.real)]
-        return LineChart(
-            title=self.case,
-            alt=f"{self.name}, {self.case}, at the last step: predicted {ends[0]}, measured {ends[1]}",
-            x_label=f"{unit_name} from now",
-            y_label=with_unit(self.name, self.unit),
-            lines=lines,
-            now=0.0,
-            style="unkeyed",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Forecasts(Measurement):
     """Sample forecasts of a few held-out episodes.
 
     Args:
-        samples: one per case and component.
-        level: nominal level of the bands.
-        step_s: seconds per step; None if unknown.
+        charts: for each component of a signal, one chart per episode.
+        level: nominal level of the bands; None without bands.
+        has_rival: whether the charts show the best linear baseline.
     """
 
     chapter = "All signals in these episodes"
 
-    samples: tuple[ForecastSample, ...]
-    level: float
-    step_s: float | None
+    charts: Mapping[str, tuple[LineChart, ...]]
+    level: float | None
+    has_rival: bool
 
     @property
     def value(self) -> None:
@@ -219,36 +161,38 @@ class Forecasts(Measurement):
 
     def sentence(self) -> ReportFinding:
         """Number of the shown components."""
-        count, shown = len(self.galleries()), min(len(self.galleries()), 1 + _MAX_ROWS)
+        count, shown = len(self.charts), min(len(self.charts), 1 + _MAX_ROWS)
         text = f"Forecasts of {shown} of {plural(count, 'component')} are shown, the first one at the top of the page."
         return ReportFinding(text, "plain")
 
     def figure(self) -> Sequence[PagePart]:
         """One row of charts for every component after the first."""
-        return list(self.galleries().values())[1 : 1 + _MAX_ROWS]
+        return [Group.gallery(charts) for charts in list(self.charts.values())[1 : 1 + _MAX_ROWS]]
 
-    def galleries(self) -> dict[str, Group]:
-        """Measured against predicted in the episodes, for each component."""
-        rows: dict[str, list[PagePart]] = {}
-        for sample in self.samples:
-            rows.setdefault(sample.name, []).append(sample.chart(self.step_s))
-        return {name: Group.gallery(charts) for name, charts in rows.items()}
+    def first(self) -> list[PagePart]:
+        """The charts of the first component, with a legend for all."""
+        band = "" if self.level is None else f", with its {round_percent(self.level)} band"
+        rival = [("best linear baseline", "soft")] if self.has_rival else []
+        legend = Legend([("measured", "real"), (f"predicted{band}", "world"), *rival])
+        return [Group.gallery(next(iter(self.charts.values()))), legend]
 
 
 def sample_forecasts(
     world: World,
     cases: Mapping[str, tuple[Episode, int]],
+    signals: Sequence[Signal],
     *,
     context: int,
     horizon: int,
     level: float,
     rivals: Mapping[str, World] | None = None,
 ) -> Forecasts:
-    """Forecasts of every component of every vector signal.
+    """Forecasts of every component of some vector signals.
 
     Args:
         world: world to query.
         cases: a held-out episode and the present in it for each shown case, by its name.
+        signals: predicted vectors, in the order of the page.
         context: H, observations given.
         horizon: T, steps.
         level: level of the band.
@@ -258,39 +202,58 @@ def sample_forecasts(
         InputError: an episode is too short.
     """
     windows = forecast_windows(list(cases.values()), length=context, horizon=horizon)
-    schema = world.describe().schema
+    predicted, step_s = window_forecasts(world, windows, level=level), world.describe().schema.step_s
     others = {name: window_forecasts(rival, windows)[name].mean for name, rival in (rivals or {}).items()}
-    samples = []
-    for name, forecast in window_forecasts(world, windows, level=level).items():
-        signal = schema[name]
-        for row, (case, (episode, now)) in enumerate(cases.items()):
-            past = episode.observations[name][max(0, now + 1 - max(context, horizon // 3)) : now + 1]
+    charts: dict[str, list[LineChart]] = {}
+    for row, (case, (episode, now)) in enumerate(cases.items()):
+        first = max(0, now + 1 - max(context, horizon // 3))
+        for signal in signals:
+            forecast, other = predicted[signal.name], others.get(signal.name)
+            curves = {
+                "past": episode.observations[signal.name][first : now + 1],
+                "real": windows.truth[signal.name][row],
+                "mean": forecast.mean[row],
+                **({} if other is None else {"rival": other[row]}),
+            }
+            if forecast.low is not None and forecast.high is not None and np.isfinite(forecast.high[row]).all():
+                curves |= {"low": forecast.low[row], "high": forecast.high[row]}
             for k in range(signal.size):
-                part = signal.components[k] if signal.components else str(k)
-                samples.append(
-                    ForecastSample(
-                        signal=name,
-                        component="" if signal.size == 1 else part,
-                        unit=signal.unit,
-                        case=case,
-                        past=_floats(past[:, k]),
-                        real=_floats(windows.truth[name][row, :, k]),
-                        mean=_floats(forecast.mean[row, :, k]),
-                        low=_edge(forecast.low, row, k),
-                        high=_edge(forecast.high, row, k),
-                        rival=_floats(others[name][row, :, k]) if name in others else (),
-                    )
-                )
-    return Forecasts(samples=tuple(samples), level=level, step_s=schema.step_s)
+                part = f" · {signal.components[k] if signal.components else k}" if signal.size > 1 else ""
+                columns = {name: curve[:, k].tolist() for name, curve in curves.items()}
+                chart = _forecast_chart(case, signal.name + part, signal.unit, step_s, columns)
+                charts.setdefault(signal.name + part, []).append(chart)
+    banded = any(line.style == "world" and len(line.low) for row in charts.values() for c in row for line in c.lines)
+    return Forecasts(
+        charts={name: tuple(row) for name, row in charts.items()},
+        level=level if banded else None,
+        has_rival=bool(others),
+    )
 
 
-def _edge(band: NDArray[np.floating] | None, row: int, component: int) -> tuple[float, ...] | None:
-    """Edge of the band [W, T, size] in one window; None without a finite band."""
-    return None if band is None or not np.isfinite(band[row]).all() else _floats(band[row, :, component])
-
-
-def _floats(values: NDArray[np.generic]) -> tuple[float, ...]:
-    return tuple(map(float, values))
+def _forecast_chart(
+    case: str, name: str, unit: str, step_s: float | None, curves: Mapping[str, list[float]]
+) -> LineChart:
+    """Past, forecast and ground truth of one component; the curves after the present begin with the present."""
+    unit_s, unit_name = clock(len(curves["real"]), step_s)
+    ahead = [unit_s * k for k in range(len(curves["real"]) + 1)]
+    before = [unit_s * (k - len(curves["past"]) + 1) for k in range(len(curves["past"]))]
+    mean, low, high, rival = (
+        [curves["past"][-1], *curves[part]] if part in curves else [] for part in ("mean", "low", "high", "rival")
+    )
+    lines = [ChartLine(label="best linear baseline", style="soft", x=ahead, y=rival)] if rival else []
+    lines.append(ChartLine(label="predicted", style="world", x=ahead, y=mean, low=low, high=high))
+    measured = [*curves["past"], *curves["real"]]
+    lines.append(ChartLine(label="measured", style="real", x=[*before, *ahead[1:]], y=measured))
+    ends = [quantity(values[-1], unit) for values in (mean, measured)]
+    return LineChart(
+        title=case,
+        alt=f"{name}, {case}, at the last step: predicted {ends[0]}, measured {ends[1]}",
+        x_label=f"{unit_name} from now",
+        y_label=with_unit(name, unit),
+        lines=lines,
+        now=0.0,
+        style="unkeyed",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

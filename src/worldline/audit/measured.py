@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.grades import Grade, Verdict
-from worldline.audit.measurement import Measurement, ReportFinding
+from worldline.audit.measurement import AuditMeasurement, ReportFinding
 from worldline.data.quality.coverage import Coverage
 from worldline.formatting import between, listing, number, percent, plural
 from worldline.plots.parts import Note, PagePart
@@ -48,16 +48,13 @@ class Excitation:
 
     Args:
         action: signal and component.
-        linear: share of variance that a linear regression on the history leaves unexplained, on held-out episodes.
-        bent: the same for a nonlinear regression.
-        left: 1 - R^2 of the better regression, 0 to 1. Only rows in which the action changes count, if this is more.
+        left: 1 - R^2 of the better of a linear and a nonlinear regression on the history, on held-out episodes, 0 to 1.
+            Only rows in which the action changes count, if this is more.
         num_changes: rows in which the action changes.
         enough: whether these logs identify effects of this action.
     """
 
     action: str
-    linear: float
-    bent: float
     left: Estimate
     num_changes: int
     enough: bool
@@ -70,7 +67,6 @@ class Placebo:
     Args:
         action: signal and component.
         signal: signal and component of the error.
-        raw: plain correlation; a controller with feedback alone causes one.
         value: correlation with the part of the action that the last observation and action do not explain. It is 0
             unless actions depend on something with a memory, such as a hidden cause.
         num_episodes: number of episodes behind it.
@@ -79,14 +75,13 @@ class Placebo:
 
     action: str
     signal: str
-    raw: Estimate
     value: Estimate
     num_episodes: int
     found: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeakCheck(Measurement):
+class LeakCheck(AuditMeasurement):
     """Dependence of predictions on later actions.
 
     Args:
@@ -109,14 +104,16 @@ class LeakCheck(Measurement):
         """The largest relative change."""
         return self.worst
 
-    def sentence(self) -> ReportFinding:
+    def findings(self) -> Sequence[ReportFinding]:
         """Whether any prediction depends on later actions."""
-        if self.leaks:
-            text = f"Predictions depend on later actions: these change {self.signal} by {percent(self.worst)}."
-            return ReportFinding(text, "bad")
-        rounding = f", except for rounding (relative change {number(self.worst, 2)})" if self.worst else ""
-        text = f"None of {plural(self.num_checked, 'predicted value')} depends on later actions{rounding}."
-        return ReportFinding(text, "good")
+        if not self.leaks:
+            count = plural(self.num_checked, "value")
+            return [ReportFinding(f"No prediction depends on later actions ({count} compared).", "good")]
+        text = (
+            f"Predictions depend on later actions: these change {self.signal} by {percent(self.worst)}. "
+            "This is a bug in the world, and it makes the other figures too good."
+        )
+        return [ReportFinding(text, "bad")]
 
     def figure(self) -> Sequence[PagePart]:
         """Nothing."""
@@ -162,7 +159,7 @@ class JointCoverage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rank(Measurement):
+class Rank(AuditMeasurement):
     """Effective rank of predictions over windows; a world does not expose its latents.
 
     Args:
@@ -186,18 +183,21 @@ class Rank(Measurement):
         """The effective rank of the predictions."""
         return self.predicted
 
-    def sentence(self) -> ReportFinding:
-        """The effective rank, and the variance relative to the observations."""
+    def findings(self) -> Sequence[ReportFinding]:
+        """The effective rank; if predictions hardly vary, their variance."""
+        share = f"{percent(self.spread)} of the variance of the observations"
+        if self.collapsed:
+            return [ReportFinding(f"Predictions hardly depend on the history: they have {share}.", "bad")]
         text = (
-            f"One-step predictions have an effective rank of {number(self.predicted, 2)}, the observations of "
-            f"{number(self.real, 2)}, with {plural(self.num_components, 'component')}. Predictions have "
-            f"{percent(self.spread)} of the variance of the observations."
+            f"One-step predictions have an effective rank (participation ratio) of {number(self.predicted, 2)}, the "
+            f"observations of {number(self.real, 2)}, with {plural(self.num_components, 'component')}. Predictions "
+            f"have {share}."
         )
-        return ReportFinding(text, "bad" if self.collapsed else "good")
+        return [ReportFinding(text, "plain")]
 
     def figure(self) -> Sequence[PagePart]:
-        """What the rank is."""
-        return [Note("The effective rank is the participation ratio of the predictions, not of latents.")]
+        """Nothing."""
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +245,7 @@ class TwinTest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoalRanking(Measurement):
+class GoalRanking(AuditMeasurement):
     """How a planner ranks the logged actions to a goal, compared with the actions of other episodes.
 
     Args:
@@ -272,21 +272,22 @@ class GoalRanking(Measurement):
         return self.preferred
 
     @property
-    def verdict(self) -> Literal["good", "unclear", "bad"]:
-        """Whether the world can plan to these goals."""
-        if self.preferred.value < MIN_PREFERRED or self.preferred.low <= CHANCE:
-            return "bad"
-        return "good" if self.preferred.value >= WELL_PREFERRED else "unclear"
+    def reaches(self) -> bool:
+        """Whether the world can plan to these goals, at least roughly."""
+        return self.preferred.value >= MIN_PREFERRED and self.preferred.low > CHANCE
 
-    def sentence(self) -> ReportFinding:
+    def findings(self) -> Sequence[ReportFinding]:
         """Whether a planner prefers what led to a goal."""
-        how = {"good": "can plan", "unclear": "can plan roughly", "bad": "cannot plan"}[self.verdict]
+        well = self.reaches and self.preferred.value >= WELL_PREFERRED
+        how = "can plan" if well else "can plan roughly" if self.reaches else "cannot plan"
         text = (
             f"The world {how} to logged goals of {listing(self.goals)}, {plural(self.steps, 'step')} ahead: it prefers "
             f"the logged actions to {percent(self.preferred.value)} of other actions ({between(self.preferred)}; "
             "50\u00a0% by chance)."
         )
-        return ReportFinding(text, self.verdict)
+        if self.reaches and not well:
+            return [ReportFinding(f"{text} Replan often, and measure success before you rely on its plans.", "unclear")]
+        return [ReportFinding(text, "good" if well else "bad")]
 
     def figure(self) -> Sequence[PagePart]:
         """How it was measured."""
@@ -333,6 +334,25 @@ class Measured:
     goals: GoalRanking | None
     units: Mapping[str, str]
     unchecked: tuple[str, ...]
+
+    @property
+    def cause(self) -> Verdict:
+        """Verdict on causal effects; NOT MEASURED without twins."""
+        return next((test.verdict for test in self.twins if test.name == "C1"), Verdict.NOT_MEASURED)
+
+    @property
+    def causal(self) -> bool:
+        """Whether twins confirm the effects of actions."""
+        return self.cause is Verdict.PASS
+
+    @property
+    def reaches_goals(self) -> bool:
+        """Whether plans to logged goals are possible.
+
+        Such a world is useful although a baseline predicts better. It also uses its actions: without them, it prefers
+        the logged ones to half of the others, as by chance.
+        """
+        return self.goals is not None and self.goals.reaches
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,10 @@ from worldline.stats import Estimate, Rate
 EQUIVALENCE_MARGIN: Final = 0.05
 """Largest relative difference of equivalent errors."""
 Tone = Literal["good", "bad", "unclear", "plain"]
+TONES: Final[tuple[Tone, ...]] = ("bad", "unclear", "good", "plain")
+"""The worst first."""
+MAX_TEXTS: Final = 3
+"""Findings in the sentence of a measurement."""
 Comparison = Literal["better", "worse", "equivalent", "unclear"]
 """Two errors on the same windows.
 
@@ -26,11 +30,14 @@ class ReportFinding:
 
     Args:
         text: the sentences.
-        verdict: good or bad for the world, unclear if not significant, plain if nothing is graded.
+        verdict: good or bad for the world, unclear if not significant, plain if nothing is graded. In an audit "bad" is
+            a reason against deployment, "unclear" a limit of use, and "good" a reason for deployment.
+        help: data or training that would change the verdict; empty for none.
     """
 
     text: str
     verdict: Tone
+    help: str = ""
 
 
 class Measurement(ABC):
@@ -60,6 +67,22 @@ class Measurement(ABC):
         """The sentence with its figure, which a reader has to open if it is `folded`."""
         finding = self.sentence()
         return FindingBlock(finding.text, self.figure(), verdict=finding.verdict, folded=folded)
+
+
+class AuditMeasurement(Measurement):
+    """A measurement of an audit; its findings decide on the deployment of the world."""
+
+    @abstractmethod
+    def findings(self) -> Sequence[ReportFinding]:
+        """The conclusions, the most important first; at least one."""
+
+    def sentence(self) -> ReportFinding:
+        """The worst findings, at most three."""
+        findings = self.findings()
+        worst = min((finding.verdict for finding in findings), key=TONES.index)
+        texts = [finding.text for finding in findings if finding.verdict == worst]
+        more = [f"{len(texts) - MAX_TEXTS} more findings are like these."] if len(texts) > MAX_TEXTS else []
+        return ReportFinding(" ".join([*texts[:MAX_TEXTS], *more]), worst)
 
 
 def compare_errors(skill: Estimate) -> Comparison:

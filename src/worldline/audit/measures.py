@@ -33,6 +33,7 @@ MAX_FALSE_ALARM: Final = 0.005
 MAX_UNBOUNDED_SHARE: Final = 0.5
 """Share of windows with an unbounded band above which the band counts as too wide."""
 MIN_VARIANCE_SHARE: Final = 0.05
+"""Share of the variance of the observations below which predictions hardly depend on the history."""
 ACTION_BLIND: Final = "action_blind"
 PERSISTENCE: Final = "persistence"
 MAX_STILL_ERROR: Final = 0.01

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from worldline.audit.measurement import Measurement, ReportFinding
-from worldline.formatting import between, listing, number, percent, plural, quantity
+from worldline.formatting import between, listing, number, percent, plural
 from worldline.plots import images
 from worldline.plots.charts import Dot, IntervalChart, share_chart
 from worldline.plots.images import Frames
@@ -39,16 +39,12 @@ class Planning(Measurement):
     Args:
         task: criterion of success; completes "A pair counts as solved when ...".
         outcomes: exactly one of them has the role "planner".
-        plan_ms: median milliseconds for a single plan; None if not measured.
-        plan_batched_ms: milliseconds per plan in one batch; None if not measured.
     """
 
     chapter = "Planning"
 
     task: str
     outcomes: tuple[GoalOutcome, ...]
-    plan_ms: float | None
-    plan_batched_ms: float | None
 
     @property
     def planner(self) -> GoalOutcome:
@@ -72,14 +68,14 @@ class Planning(Measurement):
         return ReportFinding(text, "plain" if floor is None else _order(rate, floor.all))
 
     def sentence(self) -> ReportFinding:
-        """Success rate by kind of pair, comparison with the best peer, and time per plan."""
+        """Success rate by kind of pair, and comparison with the best peer."""
         peer, rate = self._best("peer"), self.value
         shares = [f"{_share(share)} {kind}" for kind, share in (self.planner.split or {"over all pairs": rate}).items()]
         text, order = f"Goals reached: {listing(shares)}.", "plain"
         if peer is not None:
             order = _order(rate, peer.all)
             text += f" Without search, {peer.name} {_reaches(peer, order)}."
-        return ReportFinding(f"{text} {self._speed()}".strip(), "bad" if order == "bad" else "plain")
+        return ReportFinding(text, "bad" if order == "bad" else "plain")
 
     def figure(self) -> list[PagePart]:
         """Success rates of all methods by kind of pair."""
@@ -103,12 +99,6 @@ class Planning(Measurement):
         """The outcome of this role with the highest success rate."""
         rows = [outcome for outcome in self.outcomes if outcome.role == role]
         return max(rows, key=lambda outcome: outcome.all.value, default=None)
-
-    def _speed(self) -> str:
-        """Time per plan; empty if not measured."""
-        times = {"alone": self.plan_ms, f"in a batch of {self.value.trials}": self.plan_batched_ms}
-        parts = [f"{quantity(time_ms, 'ms')} {how}" for how, time_ms in times.items() if time_ms is not None]
-        return f"One plan takes {listing(parts)}." if parts else ""
 
 
 def _order(ours: Rate, theirs: Rate) -> Literal["good", "bad", "unclear"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +133,7 @@ def _predicted(
 ) -> dict[str, Forecast]:
     """The forecasts of `signals`; each call of the world gets at most `size` histories.
 
-    NaN from the first step on that the world cannot predict as finite.
+    NaN for a history whose forecast the world refuses because it is not finite.
     """
     count, inputs = len(next(iter(history.observations.values()))), dict(exogenous or {})
     if count > size:
@@ -145,28 +145,12 @@ def _predicted(
     try:
         predicted = world.predict(history, actions, exogenous=inputs or None, level=level).signals
         return {name: _joined([predicted[name]]) for name in signals}
-    except EngineError as error:
+    except EngineError:
         if count > 1:  # the others may be finite
             return _predicted(world, history, actions, signals, inputs, level, (count + 1) // 2)
-        horizon = next(iter(actions.values())).shape[1]
-        kept = min(error.step or 1, horizon) - 1
-        if not kept:
-            shapes = {name: (1, horizon, *world.describe().schema[name].shape) for name in signals}
-            lost = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
-            return {n: Forecast(mean=v, low=v, high=v, horizon=np.zeros(1, int)) for n, v in lost.items()}
-        steps = (slice(None), slice(kept))
-        begun = _predicted(world, history, _cut(actions, steps), signals, _cut(inputs, steps), level, size)
-        return {name: _padded(forecast, horizon - kept) for name, forecast in begun.items()}
-
-
-def _padded(forecast: Forecast, steps: int) -> Forecast:
-    """The forecast with more steps, which are NaN."""
-
-    def longer(values: NDArray[Any]) -> NDArray[Any]:
-        return np.pad(values.astype(float), ((0, 0), (0, steps), *[(0, 0)] * (values.ndim - 2)), constant_values=np.nan)
-
-    low, high = (None if edge is None else longer(edge) for edge in (forecast.low, forecast.high))
-    return Forecast(mean=longer(forecast.mean), low=low, high=high, horizon=forecast.horizon)
+        horizon, schema = next(iter(actions.values())).shape[1], world.describe().schema
+        lost = {name: np.full((1, horizon, *schema[name].shape), np.nan) for name in signals}
+        return {n: Forecast(mean=v, low=v, high=v, horizon=np.zeros(1, int)) for n, v in lost.items()}
 
 
 def _joined(parts: Sequence[Forecast]) -> Forecast:
@@ -275,5 +259,5 @@ def only(worlds: Mapping[str, World]) -> World:
     return next(iter(worlds.values()))
 
 
-def _cut(arrays: Arrays, part: slice | tuple[slice, slice]) -> dict[str, Array]:
+def _cut(arrays: Arrays, part: slice) -> dict[str, Array]:
     return {name: value[part] for name, value in arrays.items()}

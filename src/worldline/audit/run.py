@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from worldline.audit.baselines import fitted_baselines
-from worldline.audit.diagnostics import HEADLINE_LEVEL, LEVELS, Diagnostics, diagnose
+from worldline.audit.diagnostics import diagnose
 from worldline.audit.effects import (
     MAX_STILL_DEVIATION,
     changes,
@@ -21,7 +21,7 @@ from worldline.audit.effects import (
 from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations, placebos
 from worldline.audit.goal_ranking import goal_ranking
 from worldline.audit.grades import Verdict
-from worldline.audit.measured import Effect, Excitation, Measured, Placebo, Trusted, TwinTest
+from worldline.audit.measured import Effect, Excitation, Measured, Placebo, TwinTest
 from worldline.audit.measures import joint_coverage, leak_check, one_step_errors, rank_of, trusted_horizons
 from worldline.audit.queries import predicted_vectors
 from worldline.audit.regression_rows import RegressionRows, action_names, rows_of, tracks_of
@@ -32,7 +32,7 @@ from worldline.data.windows import ForecastWindows, evenly_spaced_windows
 from worldline.engines.base import Card
 from worldline.episode import Episode
 from worldline.errors import DataError, UnsupportedError
-from worldline.formatting import listing, plural, round_percent
+from worldline.formatting import listing
 from worldline.schema import Kind, Schema, Signal
 from worldline.stats import Floats
 from worldline.world.base import World
@@ -57,7 +57,7 @@ class Material:
         horizon: T, predicted steps.
         horizons: steps to report, each from 1 to T.
         num_calibration: episodes that calibrated the bands; None if unknown.
-        level: of the bands, the highest that the calibration supports, at most `HEADLINE_LEVEL`; None without bands.
+        level: of the bands, the highest that the calibration supports, at most 0.9; None without bands.
         goals: observation signals of the goals that the world plans to; empty if it does not plan to observations.
     """
 
@@ -94,7 +94,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         windows,
         comparisons=comparisons(material.fitted, card),
         horizons=material.horizons,
-        levels=[level for level in LEVELS if level <= (material.level or 0.0)],
+        level=material.level,
         num_given=len(material.graded),
         seed=seed,
     )
@@ -105,11 +105,10 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     rows = rows_of([without(segment, rare) for segment in tracks], material.flags[: len(tracks)])
     excitation, placebo, effects = _action_evidence(world, material, windows, signals, rows, often, seed)
     twins, twin_limits = _twins(world, material, source, seed)
-    trusted = trusted_horizons(diagnostics, *scales(windows, signals))
     known, level, goals = material.num_calibration, material.level, material.goals
     return Measured(
         diagnostics=diagnostics,
-        trusted=trusted,
+        trusted=trusted_horizons(diagnostics, *scales(windows, signals)),
         excitation=excitation,
         placebo=placebo,
         leak=leak_check(world, windows),
@@ -123,9 +122,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         units={name: signal.unit for signal in (*numbers.observations, *numbers.actions) for name in names_of(signal)},
         unchecked=(
             *ungraded([card.schema[name] for name in card.predicts], signals),
-            *_lower_level(material),
             *twin_limits,
-            *_without_regressions(diagnostics, trusted),
             *_without_placebo(signals, placebo, twins),
         ),
     )
@@ -147,11 +144,10 @@ def _twins(
     if source is None:
         return (), ()
     episodes = [*material.graded, *material.fitted]
-    horizon = twin_horizon(episodes, material.context, material.horizon)
+    context, horizon = material.context, twin_horizon(episodes, material.context, material.horizon)
+    lags = _lags(horizon)
     try:
-        return twin_tests(
-            world, source, episodes, context=material.context, horizon=horizon, lags=_lags(horizon), seed=seed
-        ), ()
+        return twin_tests(world, source, episodes, context=context, horizon=horizon, lags=lags, seed=seed), ()
     except (UnsupportedError, DataError) as error:
         verdict, reason = Verdict.UNSUPPORTED, str(error)
     except Exception as error:  # a user's environment may raise anything
@@ -206,8 +202,8 @@ def _action_evidence(
     return excitation, placebo, effects
 
 
-def _lags(horizon: int) -> tuple[int, ...]:
-    return tuple(lag for lag in EFFECT_LAGS if lag <= horizon)
+def _lags(horizon: int) -> list[int]:
+    return [lag for lag in EFFECT_LAGS if lag <= horizon]
 
 
 def scales(windows: ForecastWindows, signals: Sequence[Signal]) -> tuple[dict[str, float], dict[str, float]]:
@@ -227,25 +223,6 @@ def ungraded(predicted: Sequence[Signal], graded: Sequence[Signal]) -> list[str]
     kinds = {Kind.DISCRETE: "discrete", Kind.IMAGE: "image", Kind.VECTOR: "not logged"}
     names = [f"{signal.name} ({kinds[signal.kind]})" for signal in predicted if signal not in graded]
     return [f"Not graded: {listing(names)}. Do not rely on these predictions."] if names else []
-
-
-def _lower_level(material: Material) -> list[str]:
-    """A limit if the calibration does not support the usual level."""
-    if material.level in (None, HEADLINE_LEVEL):
-        return []
-    episodes = "" if material.num_calibration is None else f" by {plural(material.num_calibration, 'episode')}"
-    return [
-        f"Its bands are graded at the level {round_percent(material.level or 0.0)}, set{episodes}: calibrate on more "
-        f"episodes for {round_percent(HEADLINE_LEVEL)}."
-    ]
-
-
-def _without_regressions(diagnostics: Diagnostics, trusted: Sequence[Trusted]) -> list[str]:
-    """A limit that names the signals with persistence as their only baseline."""
-    fitted = {error.signal for error in diagnostics.errors if error.world == "linear"}
-    alone = [horizon.signal for horizon in trusted if horizon.steps and horizon.signal not in fitted]
-    text = "were compared with persistence only: the logs have too few complete rows to fit a linear model"
-    return [f"Predictions of {listing(alone)} {text}."] if alone else []
 
 
 def _without_placebo(signals: Sequence[Signal], placebos: Sequence[Placebo], twins: Sequence[TwinTest]) -> list[str]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Final, Literal, TypeVar
 
-from worldline.audit.diagnostics import HEADLINE_LEVEL, Band, Diagnostics, ErrorCurve
-from worldline.audit.errors import ActionUse, headline_bands
+from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve
+from worldline.audit.errors import ActionUse
 from worldline.audit.forecast_measurements import TrustedHorizons
 from worldline.audit.measured import Trusted
 from worldline.audit.measurement import Measurement, ReportFinding, compare_errors
@@ -16,11 +16,9 @@ from worldline.audit.training_measurements import Learning
 from worldline.formatting import (
     MAX_GROWTH,
     NBSP,
-    baseline,
     first_of,
     listing,
     number,
-    percent,
     pretty_unit,
     round_percent,
     span,
@@ -93,7 +91,7 @@ def comparable(measured: Diagnostics, trust: TrustedHorizons) -> Diagnostics:
 
 def signal_rows(measured: Diagnostics, trust: TrustedHorizons | None) -> list[SignalRow]:
     """One row per predicted signal."""
-    bands = {band.signal: band for band in headline_bands(measured.bands)} if measured.bands else {}
+    bands = {band.signal: band for band in measured.bands}
     trusted = {horizon.signal: horizon for horizon in trust.trusted} if trust else {}
     return [
         SignalRow(
@@ -140,7 +138,7 @@ def signal_table(measured: Diagnostics, trust: TrustedHorizons | None) -> Table 
     rows = signal_rows(measured, trust)
     if not rows or not measured.horizons:
         return None
-    level = next((row.band.level for row in rows if row.band is not None), HEADLINE_LEVEL)
+    level = next((row.band.level for row in rows if row.band is not None), 0.0)
     ahead = [f"after {span(step, measured.step_s)}" for step in measured.horizons]
     inside = f"inside {round_percent(level)} band"
     head = ["signal", *ahead, "below persistence", "below best linear baseline", inside, "trusted until"]
@@ -213,17 +211,10 @@ def sentences(finding: ReportFinding) -> Header:
     return Header(title=first.removesuffix(".") + ".", lede=rest)
 
 
-def weaknesses(
-    parts: Sequence[Measurement], measured: Diagnostics | None, trust: TrustedHorizons | None, notices: Sequence[str]
-) -> list[str]:
-    """What a user of the world should know, the worst first."""
-    ranks = {ActionUse: 0, Learning: 1}
-    bad = [(ranks[type(part)], part.sentence()) for part in parts if type(part) in ranks]
-    ranked = [(2, text) for text in notices]
-    ranked += [(rank, finding.text) for rank, finding in bad if finding.verdict == "bad"]
-    if measured is not None:
-        ranked += [weak for row in signal_rows(measured, trust) for weak in _signal_weaknesses(row, measured)]
-    return [text for _, text in sorted(ranked, key=lambda weakness: weakness[0])]
+def weaknesses(parts: Sequence[Measurement], notices: Sequence[str]) -> list[str]:
+    """What a user of the world should know beyond the table of signals, the worst first."""
+    findings = [part.sentence() for kind in (ActionUse, Learning) for part in parts if isinstance(part, kind)]
+    return [*(finding.text for finding in findings if finding.verdict == "bad"), *notices]
 
 
 def measured_signals(sections: Iterable[Section]) -> tuple[Diagnostics | None, TrustedHorizons | None]:
@@ -236,23 +227,6 @@ def measured_signals(sections: Iterable[Section]) -> tuple[Diagnostics | None, T
 def first_of_kind(sections: Iterable[object], kind: type[_T]) -> _T | None:
     """The first section of this kind; None without one."""
     return next((section for section in sections if isinstance(section, kind)), None)
-
-
-def _signal_weaknesses(row: SignalRow, measured: Diagnostics) -> list[tuple[int, str]]:
-    name, texts, horizon = row.error.signal, [], row.trusted
-    if horizon is not None and horizon.steps < horizon.of:
-        tied = f"it is not significantly better than {baseline(horizon.stops)}"
-        reason = "a linear baseline is better" if horizon.stops == "linear" else tied
-        until = (
-            f"only until {span(horizon.steps, measured.step_s)}: at the next step" if horizon.steps else "at no step:"
-        )
-        texts.append((1 if horizon.steps else 0, f"{name} can be trusted {until} {reason}."))
-    if row.band is not None and not row.band.coverage.low <= row.band.level <= row.band.coverage.high:
-        narrow = row.band.coverage.high < row.band.level
-        share = f"{percent(row.band.coverage.value)} of the paths are inside the {round_percent(row.band.level)} band"
-        how = "narrow" if narrow else "wide"
-        texts.append((1 if narrow else 3, f"The bands of {name} are too {how}: {share}."))
-    return texts
 
 
 def _error(curve: ErrorCurve, step: int, measured: Diagnostics) -> str:

@@ -1,4 +1,4 @@
-"""Measurements of a training: losses, and the choice of the model."""
+"""Measurements of a training: losses, latent collapse, and the choice of the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from worldline.audit.measurement import Measurement, ReportFinding, verdict
-from worldline.formatting import duration, label, number, plural, span
+from worldline.formatting import label, number, plural, span
 from worldline.plots.charts import ChartLine, LineChart
 from worldline.plots.parts import Group, Note, PagePart, Table
 from worldline.stats import Estimate
@@ -36,19 +36,19 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Learning(Measurement):
-    """Training and validation losses.
+    """Losses and the health of the latents during training.
 
     Args:
         terms: unweighted terms of the training loss.
         validation: total loss on validation episodes; None if not measured.
-        learn_s: seconds of training, heads included; None if unknown.
+        health: measures of latent collapse, such as "effective rank"; larger is better.
     """
 
-    chapter = "Training"
+    chapter = "Training and latents"
 
     terms: tuple[Series, ...]
     validation: Series | None
-    learn_s: float | None
+    health: tuple[Series, ...] = ()
 
     @property
     def value(self) -> float:
@@ -57,14 +57,13 @@ class Learning(Measurement):
 
     def sentence(self) -> ReportFinding:
         """Whether the validation loss fell and stayed low."""
-        time = "" if self.learn_s is None else f" Training took {duration(self.learn_s)}."
         series = self.validation or self.terms[0]
         name = "validation loss" if self.validation is not None else f"{label(series.name)} loss"
         start, end, steps = series.values[0], series.values[-1], plural(series.steps[-1], "step")
         if not np.isfinite(end):
             return ReportFinding(f"The {name} is not finite after {steps}: training diverged.", "bad")
         if not end < start:
-            text = f"The {name} did not fall: it went from {number(start)} to {number(end)} over {steps}.{time}"
+            text = f"The {name} did not fall: it went from {number(start)} to {number(end)} over {steps}."
             return ReportFinding(text, "bad")
         best = int(np.nanargmin(series.values))
         if end > 1.2 * series.values[best]:
@@ -72,24 +71,25 @@ class Learning(Measurement):
             text = f"The {name} fell from {number(start)} to {lowest}, then rose again to {number(end)}."
             return ReportFinding(text, "unclear")
         times = f", {number(start / end, 2)} times lower" if end > 0 and start / end >= 2 else ""
-        text = f"The {name} fell from {number(start)} to {number(end)}{times}, over {steps}.{time}"
+        text = f"The {name} fell from {number(start)} to {number(end)}{times}, over {steps}."
         return ReportFinding(text, "good" if self.validation is not None else "plain")
 
     def figure(self) -> Sequence[PagePart]:
-        """Losses over training steps."""
+        """Losses and measures of the latents over training steps."""
         terms = [term.line(f"other{k % 6}") for k, term in enumerate(self.terms)]
-        charts = [_loss_chart("Training loss, by term (unweighted)", terms)] if terms else []
+        charts = [_chart("Training loss, by term (unweighted)", "loss", terms)] if terms else []
         if self.validation is not None:
-            charts.append(_loss_chart("Validation loss", [self.validation.line("world")]))
+            charts.append(_chart("Validation loss", "loss", [self.validation.line("world")]))
+        charts += [_chart(label(series.name), label(series.name), [series.line("world")]) for series in self.health]
         return [Group.gallery(charts)]
 
 
-def _loss_chart(title: str, lines: Sequence[ChartLine]) -> LineChart:
-    """Losses, on a logarithmic axis if all are positive."""
-    positive = all(y > 0 for line in lines for y in line.y)
+def _chart(title: str, quantity: str, lines: Sequence[ChartLine]) -> LineChart:
+    """Figures over training steps; losses on a logarithmic axis if all are positive."""
+    log = quantity == "loss" and all(y > 0 for line in lines for y in line.y)
     alt = "; ".join(f"{line.label} from {number(line.y[0])} to {number(line.y[-1])}" for line in lines)
-    scale = "loss, logarithmic" if positive else "loss"
-    return LineChart(title=title, alt=f"{title}: {alt}", x_label="step", y_label=scale, lines=lines, log=positive)
+    y_label = f"{quantity}, logarithmic" if log else quantity
+    return LineChart(title=title, alt=f"{title}: {alt}", x_label="step", y_label=y_label, lines=lines, log=log)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,7 +82,7 @@ def _print(report: Audit) -> None:
 
 def _print_effects(measured: Measured) -> None:
     """One row per action and signal, with the lag that it counts by; report and JSON have all lags."""
-    from worldline.audit.advice import effect_rows
+    from worldline.audit.effect_measurement import effect_rows
     from worldline.audit.effects import MARGIN
     from worldline.formatting import round_percent
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.column_table import confirmed_roles, print_columns
-from worldline.cli.options import Device, Json, Threads, use_threads
+from worldline.cli.options import Json, Threads, use_threads
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
 from worldline.workflows.learn_options import Options
 

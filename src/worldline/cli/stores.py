@@ -142,7 +142,7 @@ def show(
     with progress_bars() as progress:
         figures, files = run(open_store(store), out, episode=episode, signals=signals or (), progress=progress)
     _print_store(figures)
-    write_json(json, {**asdict(figures), "num_bytes": figures.num_bytes})
+    write_json(json, asdict(figures))
     for title, path in zip(("Page:", *[""] * len(files)), files, strict=False):
         print(f"{title:8}{path}")
     print_next("check", store)
@@ -173,7 +173,7 @@ def _print_store(figures: StoreFigures) -> None:
         "length": say.lengths(figures),
         "endings": say.endings(figures),
         "with a seed": number(figures.seeded),
-        **{f"source: {key.name}": say.origin(key) for key in figures.keys},
+        **{f"source: {key}": text for key, text in figures.sources.items()},
         **{f"note: {name}": text for name, text in figures.notes.items()},
     }
     print_table("Episodes", ("", ""), list(facts.items()))

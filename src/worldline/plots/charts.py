@@ -138,7 +138,6 @@ class LineChart(PagePart, frozen=True, kw_only=True, dict=True):
         x_label: label with unit; empty for none.
         y_label: label with unit; empty for none.
         lines: drawn in order, the last on top.
-        levels: horizontal lines: label and height.
         now: x of a vertical line at the present; None for none.
         log: whether the y axis is logarithmic; values must be positive.
         zero: whether the y axis must include 0.
@@ -157,7 +156,6 @@ class LineChart(PagePart, frozen=True, kw_only=True, dict=True):
     x_label: str
     y_label: str
     lines: Sequence[ChartLine]
-    levels: Sequence[tuple[str, Number]] = ()
     now: Number | None = None
     log: bool = False
     zero: bool = False
@@ -189,7 +187,6 @@ class LineChart(PagePart, frozen=True, kw_only=True, dict=True):
         plane, lines = self.plane, [line.shown for line in self.lines]
         drawn = [plane.column("gap", start, stop) for start, stop in self.gaps]
         drawn += [plane.horizontal("grid", y) for y in self._axes[1]]
-        drawn += [plane.horizontal("level", height) for _, height in self.levels]
         drawn += [] if self.now is None else [plane.vertical("level", self.now)]
         drawn += [plane.area(f"band {line.style}", line.x, line.low, line.high) for line in lines if len(line.low)]
         for line in lines:
@@ -226,7 +223,6 @@ class LineChart(PagePart, frozen=True, kw_only=True, dict=True):
             "y": [float(y) for y in self.plane.y],
             "log": self.log,
             "now": self.now,
-            "levels": [height for _, height in self.levels],
             "gaps": self.gaps,
             "ticks": [[float(y), text] for y, text in self.y_marks] if self.tick_texts or self.log else [],
             "lines": [
@@ -340,10 +336,9 @@ def _one_scale(x: tuple[Number, Number], y: tuple[Number, Number]) -> tuple[tupl
 
 
 def _y_ticks(chart: LineChart) -> list[float]:
-    """Ticks that enclose all values, band edges and levels."""
+    """Ticks that enclose all values and band edges."""
     values = [float(v) for line in chart.lines for part in (line.y, line.low, line.high) for v in part]
     values = [v for v in values if math.isfinite(v) and (v > 0 or not chart.log)]
-    values += [height for _, height in chart.levels]
     if not values:
         return [0.1, 1.0] if chart.log else [0.0, 1.0]
     if chart.log:

@@ -40,7 +40,6 @@ _BOX: Final = (260, 180)
 """Largest width and height of a frame, pixels."""
 _STRIP_PIXELS: Final = 1840
 """Width of a filmstrip."""
-_MAX_TEXT: Final = 70
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +124,8 @@ def episode_figure(view: EpisodeView) -> PlotFigure:
     height = _TOP + _ROW * count + _BOTTOM
     with style.context(SETTINGS):
         figure = PlotFigure(_WIDTH, height)
-        figure.text(0.03, 1 - 0.35 / height, _shortened(view.title), fontsize=17, weight="bold")
-        figure.text(0.03, 1 - 0.58 / height, _shortened(view.subtitle), color=palette()["soft"])
+        figure.text(0.03, 1 - 0.35 / height, view.title, fontsize=17, weight="bold")
+        figure.text(0.03, 1 - 0.58 / height, view.subtitle, color=palette()["soft"])
         figure.text(0.03, 0.12 / height, "  ".join(view.notes), color=palette()["soft"])
         margins = {"top": 1 - _TOP / height, "bottom": _BOTTOM / height, "left": 0.08, "right": 0.86, "hspace": 0.55}
         rows: list[Axes] = []
@@ -152,7 +151,7 @@ def _draw_strip(axes: Axes, strip: Strip, times: Sequence[str]) -> None:
         tiles.append(np.pad(tile, ((0, 0), (0, gap), (0, 0)), constant_values=255))
     axes.imshow(np.concatenate(tiles, 1))
     axes.set_anchor("W")
-    axes.set_title(_shortened(strip.name), loc="left", weight="bold")
+    axes.set_title(strip.name, loc="left", weight="bold")
     texts = [f"{time}\nmissing" if frame is None else time for time, frame in zip(times, strip.frames, strict=True)]
     axes.set_xticks([(width + gap) * k + width / 2 for k in range(len(texts))], texts)
     axes.set_yticks([])
@@ -163,7 +162,7 @@ def _draw_strip(axes: Axes, strip: Strip, times: Sequence[str]) -> None:
 def _draw_chart(axes: Axes, chart: LineChart, time: TimeAxis, heading: str) -> None:
     """One signal: title, curves over a grid, missing intervals, and names of the components."""
     colours = palette()
-    axes.set_title(_shortened(chart.title), loc="left", weight="bold")
+    axes.set_title(chart.title, loc="left", weight="bold")
     axes.set_title(heading, loc="center", color=colours["soft"])
     axes.set_title(chart.aside, loc="right", color=colours["soft"])
     axes.set_facecolor(colours["paper"])
@@ -191,16 +190,8 @@ def _draw_line(axes: Axes, line: ChartLine) -> None:
     x, y = np.asarray(line.x), np.asarray(line.y)
     if len(line.low):
         axes.fill_between(x, line.low, line.high, color=colour, alpha=0.2, linewidth=0)
-    label = _shortened(line.label) if line.label else None
+    label = line.label or None
     axes.plot(x, y, dashes, color=colour, linewidth=width, alpha=alpha, label=label, clip_on=False)
     known = np.pad(np.isfinite(y), 1)
     lone = known[1:-1] if line.drawn == "points" else known[1:-1] & ~known[:-2] & ~known[2:]
     axes.plot(x[lone], y[lone], ".", color=colour, markersize=2.4 * width, alpha=alpha, clip_on=False)
-
-
-def _shortened(text: str) -> str:
-    """The text, shortened in the middle if it is too long."""
-    if len(text) <= _MAX_TEXT:
-        return text
-    tail = _MAX_TEXT // 3
-    return f"{text[: _MAX_TEXT - 1 - tail]}…{text[-tail:]}"

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from worldline.audit.advice import NO_TWINS
-from worldline.audit.audit_measurements import ActionEffects, audit_measurements
+from worldline.audit.audit_measurements import audit_measurements
+from worldline.audit.effect_measurement import ActionEffects
 from worldline.audit.effects import MARGIN, MIN_EFFECT_SHARE, NUM_FITS, TEST_LEVEL
 from worldline.audit.grades import Verdict
 from worldline.audit.measured import Advice, Audit, Decision, Measured
@@ -74,7 +75,7 @@ def _chapters(measured: Measured) -> list[Chapter]:
         Chapter(
             title, [part.block(folded=not isinstance(part, ActionEffects)) for part in parts if part.chapter == title]
         )
-        for title in dict.fromkeys(part.chapter for part in parts)
+        for title in dict.fromkeys([ActionEffects.chapter, *(part.chapter for part in parts)])
     ]
 
 

@@ -6,7 +6,7 @@ Build a `Report` from measurements; `render` returns the page. It has chapters o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from worldline.audit.diagnostics import Diagnostics
@@ -23,8 +23,8 @@ from worldline.audit.signal_table import (
     signal_table,
     weaknesses,
 )
-from worldline.formatting import plural, round_percent
-from worldline.plots.parts import Chapter, Commands, Facts, Group, Header, Items, Legend, Note, PagePart
+from worldline.formatting import plural
+from worldline.plots.parts import Chapter, Commands, Facts, Group, Header, Items, Note, PagePart
 from worldline.report.page import render_page
 
 MAX_FINDINGS: Final = 3
@@ -36,7 +36,7 @@ CHAPTERS: Final = {
     "Prediction bands": False,
     "All signals in these episodes": True,
     "Errors and baselines": True,
-    "Training": True,
+    "Training and latents": True,
 }
 """Titles in reading order, and whether the chapter is folded; chapters of other measurements follow."""
 
@@ -65,10 +65,11 @@ class Report:
 def render(report: Report) -> str:
     """A self-contained UTF-8 page; deterministic."""
     diagnostics, trust = measured_signals(report.sections)
-    parts = _measurements(report, diagnostics, trust)
+    parts = [section for section in report.sections if isinstance(section, Measurement)]
+    parts += [] if diagnostics is None else error_measurements(diagnostics)
     top = _headline(parts, diagnostics, trust) or Header(title=report.title)
     eyebrow = " · ".join(dict.fromkeys(text for text in (report.title, report.subtitle) if text))
-    weak = weaknesses(parts, diagnostics, trust, report.notices)
+    weak = weaknesses(parts, report.notices)
     columns: list[PagePart | None] = [
         Items("Worth knowing", weak, MAX_FINDINGS) if weak else None,
         Commands(report.commands) if report.commands else None,
@@ -85,18 +86,6 @@ def render(report: Report) -> str:
         ),
         Chapter("Methods and details", [facts, *map(Note, _methods(parts, diagnostics))], folded=True),
     )
-
-
-def _measurements(report: Report, diagnostics: Diagnostics | None, trust: TrustedHorizons | None) -> list[Measurement]:
-    """The measurements of the sections; forecasts only of signals that vary."""
-    parts: list[Measurement] = []
-    for section in report.sections:
-        if isinstance(section, Forecasts) and trust is not None:
-            varying = tuple(sample for sample in section.samples if trust.deviation.get(sample.signal))
-            parts += [replace(section, samples=varying)] if varying else []
-        elif isinstance(section, Measurement):
-            parts.append(section)
-    return parts if diagnostics is None else [*parts, *error_measurements(diagnostics)]
 
 
 def _headline(
@@ -132,10 +121,4 @@ def _first_figures(parts: list[Measurement]) -> list[PagePart]:
     figures: list[PagePart] = [part.chart() for part in parts if isinstance(part, Planning)]
     figures += [part.frames() for part in parts if isinstance(part, Decoded)]
     forecasts = first_of_kind(parts, Forecasts)
-    if forecasts is None:
-        return figures
-    any_band, any_rival = (any(getattr(sample, part) for sample in forecasts.samples) for part in ("low", "rival"))
-    band = f", with its {round_percent(forecasts.level)} band" if any_band else ""
-    rival = [("best linear baseline", "soft")] if any_rival else []
-    first = next(iter(forecasts.galleries().values()))
-    return [*figures, first, Legend([("measured", "real"), (f"predicted{band}", "world"), *rival])]
+    return figures if forecasts is None else [*figures, *forecasts.first()]

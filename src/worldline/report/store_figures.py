@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from worldline.formatting import NBSP, listing, number, percent, plural, pretty_unit, size, tick
-from worldline.schema import Schema, Signal
+import numpy as np
+
+from worldline.data.store import Store
+from worldline.data.store_plot import duration_s_of, ending_of
+from worldline.formatting import NBSP, listing, number, percent, plural, pretty_unit, tick
+from worldline.schema import Kind, Role, Schema, Signal
 
 SIGNAL_TITLES: Final = ("signal", "role", "kind", "shape", "unit", "bounds")
+_EXAMPLES: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,34 +24,15 @@ class SignalFigures:
 
     Args:
         signal: the signal in the schema.
-        num_rows: number of its values in the store.
         num_bytes: bytes on disk.
         missing: share of missing values; None if it is not an observation.
         max_error: largest error of a pixel in grey levels; None if it is not an image.
     """
 
     signal: Signal
-    num_rows: int
     num_bytes: int
     missing: float | None
     max_error: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeyFigures:
-    """One key of the origin of episodes.
-
-    Args:
-        name: the key.
-        num_episodes: episodes with this key.
-        num_values: distinct values.
-        examples: the first few values.
-    """
-
-    name: str
-    num_episodes: int
-    num_values: int
-    examples: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +49,10 @@ class StoreFigures:
         median: median of the steps; 0 for an empty store.
         longest: steps of the longest episode; 0 for an empty store.
         signals: in the order of the schema.
-        other_bytes: bytes on disk of index and cards.
-        layout: version of the store's layout.
+        num_bytes: bytes on disk of the whole store.
         notes: notes of the data card.
-        keys: keys of the origin of episodes.
-        terminated: episodes that were terminated and not truncated.
-        truncated: episodes that were truncated and not terminated.
-        both: episodes that were both.
-        neither: episodes that were neither.
+        sources: the values of each key of the origin of episodes: how many, and the first few.
+        endings: how many episodes ended how.
         seeded: episodes with a seed.
     """
 
@@ -82,31 +65,72 @@ class StoreFigures:
     median: float
     longest: int
     signals: tuple[SignalFigures, ...]
-    other_bytes: int
-    layout: int
+    num_bytes: int
     notes: Mapping[str, str]
-    keys: tuple[KeyFigures, ...]
-    terminated: int
-    truncated: int
-    both: int
-    neither: int
+    sources: Mapping[str, str]
+    endings: Mapping[str, int]
     seeded: int
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes on disk of the whole store."""
-        return self.other_bytes + sum(figures.num_bytes for figures in self.signals)
+
+def measure(store: Store) -> StoreFigures:
+    """The figures of a store; reads masks and sources, but no values."""
+    sizes, steps, entries = store.num_bytes(), store.num_steps, [store.entry(k) for k in range(len(store))]
+    values: dict[str, list[str]] = {}
+    for key, value in ((key, value) for entry in entries for key, value in entry.source.items()):
+        values.setdefault(key, []).append(str(value))
+    return StoreFigures(
+        name=store.path.absolute().name,
+        schema=store.schema,
+        num_episodes=len(store),
+        num_steps=int(steps.sum()),
+        time_s=_time_s(store),
+        shortest=int(steps.min()) if len(store) else 0,
+        median=float(np.median(steps)) if len(store) else 0.0,
+        longest=int(steps.max(initial=0)),
+        signals=tuple(
+            SignalFigures(
+                signal=signal,
+                num_bytes=sizes[signal.name],
+                missing=_missing(store, signal),
+                max_error=store.card.max_error.get(signal.name, 0) if signal.kind is Kind.IMAGE else None,
+            )
+            for signal in store.schema.signals
+        ),
+        num_bytes=sum(sizes.values()),
+        notes=dict(store.card.notes),
+        sources={key: _origin(list(dict.fromkeys(texts))) for key, texts in values.items()},
+        endings=dict(Counter(ending_of(store, k) for k in range(len(store)))),
+        seeded=sum(entry.seed is not None for entry in entries),
+    )
+
+
+def _time_s(store: Store) -> float | None:
+    """Seconds of all episodes; None if unknown for one."""
+    if not store.has_step_s():
+        return None if store.schema.step_s is None else store.schema.step_s * int(store.num_steps.sum())
+    times_s = [duration_s_of(store, k) for k in range(len(store))]
+    return None if None in times_s else sum(time_s for time_s in times_s if time_s is not None)
+
+
+def _missing(store: Store, signal: Signal) -> float | None:
+    if signal.role is not Role.OBSERVATION:
+        return None
+    lengths: list[int] = store.num_steps.tolist()
+    if not lengths or not store.has_missing():
+        return 0.0
+    known = sum(int(store.observed(signal.name, k, 0, steps + 1).sum()) for k, steps in enumerate(lengths))
+    return 1 - known / (sum(lengths) + len(lengths))
+
+
+def _origin(distinct: list[str]) -> str:
+    """The values of a key: how many, and the first few."""
+    shown = ", ".join(distinct[:_EXAMPLES])
+    return shown if len(distinct) <= _EXAMPLES else f"{plural(len(distinct), 'value')}: {shown}, …"
 
 
 def endings(figures: StoreFigures) -> str:
     """How the episodes ended: "12 terminated, 3 truncated"."""
-    parts = {
-        "terminated": figures.terminated,
-        "truncated": figures.truncated,
-        "terminated and truncated": figures.both,
-        "neither terminated nor truncated": figures.neither,
-    }
-    return ", ".join(f"{number(count)} {text}" for text, count in parts.items() if count) or "none"
+    return ", ".join(f"{number(count)} {text}" for text, count in figures.endings.items()) or "none"
 
 
 def lengths(figures: StoreFigures) -> str:
@@ -114,14 +138,6 @@ def lengths(figures: StoreFigures) -> str:
     if figures.shortest == figures.longest:
         return plural(figures.longest, "step")
     return f"{number(figures.shortest)} to {number(figures.longest)} steps, median {tick(figures.median)}"
-
-
-def origin(key: KeyFigures) -> str:
-    """The values of a key: how many, and the first few."""
-    shown = ", ".join(key.examples)
-    if key.num_values <= len(key.examples):
-        return shown
-    return f"{plural(key.num_values, 'value')}: {shown}, …"
 
 
 def bounds(signal: Signal) -> str:
@@ -143,25 +159,15 @@ def _between(low: float | None, high: float | None) -> str:
     return f"{number(low)} to {number(high)}"
 
 
-def shape(signal: Signal) -> str:
-    """The shape of one value: "64 × 64 × 3"; empty for a discrete signal."""
-    return f"{NBSP}×{NBSP}".join(str(n) for n in signal.shape)
-
-
 def signal_cells(signal: Signal) -> tuple[str, ...]:
     """The cells of a signal in a table with `SIGNAL_TITLES`."""
-    unit = pretty_unit(signal.unit) or signal.unit
-    return signal.name, str(signal.role), str(signal.kind), shape(signal), unit, bounds(signal)
+    shape, unit = f"{NBSP}×{NBSP}".join(map(str, signal.shape)), pretty_unit(signal.unit) or signal.unit
+    return signal.name, str(signal.role), str(signal.kind), shape, unit, bounds(signal)
 
 
-def value_size(figures: SignalFigures) -> str:
-    """Bytes per stored value; a dash if there is none."""
-    return size(figures.num_bytes / figures.num_rows) if figures.num_rows else "–"
-
-
-def exactness(figures: SignalFigures) -> str:
-    """Precision of the stored signal."""
-    return "exact" if not figures.max_error else f"within {plural(figures.max_error, 'grey level')}"
+def stored_as(figures: SignalFigures) -> str:
+    """Type and precision of the stored signal."""
+    return figures.signal.dtype + (f", within {plural(figures.max_error, 'grey level')}" if figures.max_error else "")
 
 
 def missing(figures: SignalFigures) -> str:

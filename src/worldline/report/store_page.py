@@ -3,59 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-from worldline.formatting import duration, number, percent, plural, size, tick
+from worldline.data.store import Store
+from worldline.data.store_plot import ending_of, frame_of, length_of, spread, step_s_of
+from worldline.formatting import duration, number, plural, size, tick
 from worldline.plots import images
+from worldline.plots.episode_view import MAX_CAMERAS
 from worldline.plots.figure import EpisodeView
 from worldline.plots.images import Frames
 from worldline.plots.parts import Captioned, Chapter, Chips, Facts, Grid, GridCell, Header, Note, PagePart, Table
+from worldline.plots.signal_chart import time_axis
 from worldline.report import store_figures as say
 from worldline.report.page import render_page
 from worldline.report.store_figures import StoreFigures
+from worldline.schema import Kind, Signal
 
+SAMPLE_EPISODES: Final = 8
+SAMPLE_MOMENTS: Final = 8
 _BOX: Final = 224
 """Largest width and height of an image in pixels."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reel:
-    """Frames of one camera.
-
-    Args:
-        name: of the signal.
-        shape: of a frame: height, width, channels.
-        rows: for each episode the times and the uint8 frames; None for a frame that was not observed.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    rows: Sequence[Sequence[tuple[str, Frames | None]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleImages:
-    """Images of a few episodes of a store.
-
-    Args:
-        episodes: title, length and ending of each episode.
-        reels: one per camera, with a row for each episode.
-        note: below them; empty for none.
-    """
-
-    episodes: Sequence[tuple[str, str, str]]
-    reels: Sequence[Reel]
-    note: str = ""
-
-
-def index_page(figures: StoreFigures, samples: SampleImages | None, links: Mapping[str, str]) -> str:
+def index_page(figures: StoreFigures, preview: Sequence[PagePart], links: Mapping[str, str]) -> str:
     """The page of a store.
 
     Args:
         figures: figures of the store.
-        samples: images of a few episodes; None for none.
+        preview: images of a few episodes.
         links: texts of links, by file in the same folder.
     """
     time = "not known" if figures.time_s is None else duration(figures.time_s)
@@ -65,16 +41,14 @@ def index_page(figures: StoreFigures, samples: SampleImages | None, links: Mappi
         "logged time": time,
         "on disk": size(figures.num_bytes),
     }
-    if figures.num_steps:
-        tiles["per step"] = size(figures.num_bytes / figures.num_steps)
     lede = f"{plural(len(figures.signals), 'signal')}; episodes of {say.lengths(figures)}"
+    origin = [("Endings of episodes", say.endings(figures)), ("Episodes with a seed", number(figures.seeded))]
     return render_page(
         figures.name,
         Header(title=figures.name, lede=lede, parts=[Facts(list(tiles.items()), "glance"), _links(links)]),
-        Chapter("Preview", [] if samples is None else _preview(samples)),
+        Chapter("Preview", preview),
         Chapter("Signals", [_signals_table(figures)]),
-        Chapter("Size on disk", [_sizes_table(figures)]),
-        Chapter("Origin", [Facts(_origin(figures))]),
+        Chapter("Origin", [Facts([*origin, *figures.sources.items(), *figures.notes.items()])]),
     )
 
 
@@ -87,12 +61,10 @@ def episode_page(store: str, view: EpisodeView, source: Sequence[tuple[str, str]
         source: origin of the episode.
         links: texts of links, by file in the same folder.
     """
-    ranges = [_ranges_table(view)] if view.charts else []
     return render_page(
         f"{view.title}, {store}",
         Header(title=view.title, lede=view.subtitle, parts=[_links(links)]),
         Chapter("Time series", [*_reels(view), *_charts(view), *map(Note, view.notes)]),
-        Chapter("Value ranges", ranges),
         Chapter("Origin", [Facts(source)]),
     )
 
@@ -122,56 +94,38 @@ def _reels(view: EpisodeView) -> list[PagePart]:
 
 
 def _signals_table(figures: StoreFigures) -> PagePart:
-    head = [*say.SIGNAL_TITLES, "stored as", "missing"]
-    rows = [[*say.signal_cells(row.signal), row.signal.dtype, say.missing(row)] for row in figures.signals]
+    head = [*say.SIGNAL_TITLES, "stored as", "missing", "on disk"]
+    rows = [
+        [*say.signal_cells(row.signal), say.stored_as(row), say.missing(row), size(row.num_bytes)]
+        for row in figures.signals
+    ]
     step_s = figures.schema.step_s
     period = "The time per step is unknown" if step_s is None else f"One step takes {tick(step_s)} s"
     return Table(f"{period}. Units: 1 is dimensionless, ? is unknown.", head, rows)
 
 
-def _sizes_table(figures: StoreFigures) -> PagePart:
-    total = figures.num_bytes
-    rows = [
-        [row.signal.name, size(row.num_bytes), say.value_size(row), percent(row.num_bytes / total), say.exactness(row)]
-        for row in figures.signals
-    ]
-    rows.append(["index, cards", size(figures.other_bytes), "", percent(figures.other_bytes / total), ""])
-    head = ["signal", "on disk", "per value", "share", "precision"]
-    caption = f"{size(total)} on disk, layout {figures.layout}"
-    return Table(caption, head, rows, style="number")
+def preview(store: Store) -> list[PagePart]:
+    """Images of up to 8 episodes of each camera, evenly spread; nothing without episodes or cameras."""
+    cameras = [signal for signal in store.schema.observations if signal.kind is Kind.IMAGE]
+    numbers = spread(len(store), SAMPLE_EPISODES)
+    parts: list[PagePart] = [_sheet(store, camera, numbers) for camera in cameras[:MAX_CAMERAS] if numbers]
+    left = len(cameras[MAX_CAMERAS:])
+    return [*parts, Note(f"{plural(left, 'camera')} left out.")] if parts and left else parts
 
 
-def _origin(figures: StoreFigures) -> list[tuple[str, str]]:
-    """Endings of the episodes, keys of the sources, and notes of the data card."""
-    rows = [("Endings of episodes", say.endings(figures)), ("Episodes with a seed", number(figures.seeded))]
-    rows += [(key.name, say.origin(key)) for key in figures.keys]
-    return rows + list(figures.notes.items())
-
-
-def _ranges_table(view: EpisodeView) -> PagePart:
-    """Minimum, mean and maximum of every curve."""
-    rows = []
-    for chart in view.charts:
-        for line in reversed(chart.lines):
-            title = chart.title if len(chart.lines) == 1 else f"{chart.title} · {line.label}"
-            rows.append([title, *(number(value, 4) for value in line.extent)])
-    head = ["signal", "minimum", "mean", "maximum"]
-    return Table("Over the whole episode", head, rows, style="number")
-
-
-def _preview(samples: SampleImages) -> list[PagePart]:
-    """The images of each camera, one row per episode."""
-    parts: list[PagePart] = []
-    for reel in samples.reels:
-        columns, cells = max(len(row) for row in reel.rows), list[PagePart]()
-        for (title, *lines), frames in zip(samples.episodes, reel.rows, strict=True):
-            cells.append(GridCell(title, lines))
-            cells += [still(frame, reel.shape, f"{reel.name}, {title}, {time}", time) for time, frame in frames]
-            cells += [GridCell()] * (columns - len(frames))
-        size = " × ".join(str(n) for n in reel.shape)
-        grid = Grid(reel.name, f"8rem repeat({columns},minmax(3rem,7rem))", cells)
-        parts.append(Captioned(reel.name, [grid], "wide", aside=size))
-    return [*parts, Note(samples.note)] if samples.note else parts
+def _sheet(store: Store, camera: Signal, numbers: Sequence[int]) -> Captioned:
+    """Up to 8 images of each episode, one row per episode."""
+    moments = {k: spread(int(store.num_steps[k]) + 1, SAMPLE_MOMENTS) for k in numbers}
+    columns, cells = max(map(len, moments.values())), list[PagePart]()
+    for k, times in moments.items():
+        title, axis = f"episode {k}", time_axis(int(store.num_steps[k]), step_s_of(store, k))
+        cells.append(GridCell(title, [length_of(store, k), ending_of(store, k)]))
+        for at in times:
+            text, frame = axis.text(at), frame_of(store, camera, k, at)
+            cells.append(still(frame, camera.shape, f"{camera.name}, {title}, {text}", text))
+        cells += [GridCell()] * (columns - len(times))
+    grid = Grid(camera.name, f"8rem repeat({columns},minmax(3rem,7rem))", cells)
+    return Captioned(camera.name, [grid], "wide", aside=" × ".join(map(str, camera.shape)))
 
 
 def still(frame: Frames | None, shape: tuple[int, ...], alt: str, text: str) -> GridCell:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from worldline.audit.advice import decide
-from worldline.audit.diagnostics import HEADLINE_LEVEL
+from worldline.audit.diagnostics import LEVELS
 from worldline.audit.goal_ranking import check_goals, default_goals
 from worldline.audit.grades import Verdict
 from worldline.audit.input_baselines import needs_images
@@ -150,7 +150,7 @@ def _material(world: World, seen: list[WorldEpisode], goals: tuple[str, ...], se
     """The world, without bands if its calibration supports none, and what it is measured on."""
     card = world.describe()
     context, reach = max(LAGS, card.context), DEFAULT_HORIZON
-    level: float | None = HEADLINE_LEVEL
+    level: float | None = LEVELS[-1]
     num_calibration: int | None = None
     if isinstance(world, LocalWorld) and world.calibration is not None:
         reach = world.calibration.horizon or DEFAULT_HORIZON

@@ -123,7 +123,7 @@ def demo(
     rows = goals.reach(learned, pairs, walls, seed=seed, progress=progress)
     plan_ms, plan_batched_ms = goals.plan_times(learned, pairs)
 
-    sections = (_planning(rows, plan_ms, plan_batched_ms), *run.sections, goals.films(rows[goals.PLANNER], pairs))
+    sections = (_planning(rows), *run.sections, goals.films(rows[goals.PLANNER], pairs))
     _write_page(folder, run, sections)
     result = DemoResult(
         **_rates(rows),
@@ -172,7 +172,7 @@ def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, Any]:
     }
 
 
-def _planning(rows: Mapping[str, GoalReaching], plan_ms: float, plan_batched_ms: float) -> Planning:
+def _planning(rows: Mapping[str, GoalReaching]) -> Planning:
     outcomes = []
     for name, role in goals.ROLES.items():
         detours = goals.on_detours(rows, name)
@@ -182,8 +182,6 @@ def _planning(rows: Mapping[str, GoalReaching], plan_ms: float, plan_batched_ms:
         task=f"move the dot within {goals.NEAR_PX:g} px of a goal {goals.OFFSET} logged steps ahead, in at most "
         f"{2 * goals.OFFSET} steps; no goal is reached at the start",
         outcomes=tuple(outcomes),
-        plan_ms=plan_ms,
-        plan_batched_ms=plan_batched_ms,
     )
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from worldline.audit.baselines import fitted_baselines
-from worldline.audit.diagnostics import HEADLINE_LEVEL, LEVELS, Diagnostics, diagnose
-from worldline.audit.forecast_measurements import Decoded, Forecasts, TrustedHorizons, sample_forecasts
+from worldline.audit.diagnostics import LEVELS, Diagnostics, diagnose
+from worldline.audit.forecast_measurements import Decoded, TrustedHorizons, sample_forecasts
 from worldline.audit.input_baselines import MAX_FITTED_FRAMES, needs_images
 from worldline.audit.measures import trusted_horizons
 from worldline.audit.queries import predicted_vectors, window_forecasts
@@ -167,9 +167,8 @@ def reported_steps(horizon: int, step_s: float | None) -> tuple[int, ...]:
 
 
 def band_level(calibration: Calibration) -> float | None:
-    """The highest usual level that the calibration supports, at most `HEADLINE_LEVEL`; None without one."""
-    highest = min(HEADLINE_LEVEL, calibration.highest_level)
-    return max((level for level in LEVELS if level <= highest), default=None)
+    """The highest usual level that the calibration supports, at most 0.9; None without one."""
+    return max((level for level in LEVELS if level <= calibration.highest_level), default=None)
 
 
 def honest(learned: Learned) -> World:
@@ -211,7 +210,7 @@ def diagnosis(store: Store, learned: Learned, baselines: Mapping[str, World]) ->
         comparisons=baselines,
         horizons=reported_steps(horizon, store.schema.step_s),
         num_given=len(learned.split.held_out),
-        levels=[level for level in LEVELS if level <= learned.calibration.highest_level],
+        level=band_level(learned.calibration),
         seed=learned.recipe.training.seed,
     )
     return _controlled_first(measured)
@@ -261,21 +260,23 @@ def comparisons(store: Store, learned: Learned) -> dict[str, World]:
 
 
 def learning_curves(learned: Learned) -> Learning:
-    """The losses during training, and the weighted sum of the validation losses."""
+    """The losses during training, the weighted sum of the validation losses, and the health of the latents."""
     curves = learned.trained.curves
     names = dict.fromkeys(name for row in curves for name in row if name.startswith("train_"))
     return Learning(
         terms=tuple(_series(curves, name, name.removeprefix("train_")) for name in names),
         validation=_series(curves, "validation", "validation"),
-        learn_s=learned.learn_s,
+        health=tuple(
+            _series(curves, name, name.replace("_", " ")) for name in ("effective_rank", "deviation", "straightness")
+        ),
     )
 
 
 def held_out_evidence(
     store: Store, learned: Learned, diagnostics: Diagnostics, baselines: Mapping[str, World]
-) -> tuple[TrustedHorizons, Forecasts]:
+) -> list[Section]:
     """Trusted horizons, and forecasts in three held-out windows; the windows are those of `diagnosis`."""
-    world, horizon, level = honest(learned), diagnostics.horizon, band_level(learned.calibration) or HEADLINE_LEVEL
+    world, horizon, level = honest(learned), diagnostics.horizon, band_level(learned.calibration) or LEVELS[-1]
     context = given_context(store, learned)
     long = [n for n in learned.split.held_out if store.num_steps[n] >= context - 1 + horizon]
     places = [(n, now) for n in long for now in evenly_spaced(int(store.num_steps[n]), context, horizon, PER_EPISODE)]
@@ -298,10 +299,10 @@ def held_out_evidence(
     trusted = tuple(
         horizon for horizon in trusted_horizons(diagnostics, spreads, sizes) if horizon.signal not in unseen
     )
-    shown = sample_forecasts(world, cases, context=context, horizon=horizon, level=level, rivals=rivals)
-    ordered = tuple(sorted(shown.samples, key=lambda sample: order.index(sample.signal)))
+    varying = [signal for signal in signals if spreads[signal.name]]
+    shown = sample_forecasts(world, cases, varying, context=context, horizon=horizon, level=level, rivals=rivals)
     trust = TrustedHorizons(trusted=trusted, deviation=spreads, unseen=unseen)
-    return trust, replace(shown, samples=ordered)
+    return [trust, shown] if varying else [trust]
 
 
 def _cases(forecast: Forecast, windows: ForecastWindows, signal: Signal) -> dict[str, int]:

@@ -41,16 +41,12 @@
   };
 
   const rules = chart => u => {
-    const {left, top, width, height} = u.bbox, context = u.ctx;
+    const {top, height} = u.bbox, context = u.ctx;
     context.save();
     context.strokeStyle = css("soft");
     context.lineWidth = devicePixelRatio;
     context.setLineDash([2 * devicePixelRatio, 4 * devicePixelRatio]);
     context.beginPath();
-    for (const level of chart.levels) {
-      const y = u.valToPos(level, "y", true);
-      context.moveTo(left, y), context.lineTo(left + width, y);
-    }
     if (chart.now != null) {
       const x = u.valToPos(chart.now, "x", true);
       context.moveTo(x, top), context.lineTo(x, top + height);
@@ -108,8 +104,7 @@
     const corner = document.createElement("div");
     corner.className = "readout";
     corner.hidden = true;
-    const labels = box.querySelectorAll(":scope > .level-label"); // placed in per cent of the same axis
-    drawn.over.append(...Array.from(labels, label => label.cloneNode(true)), corner);
+    drawn.over.append(corner);
     return drawn;
   };
 
