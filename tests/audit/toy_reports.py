@@ -132,6 +132,7 @@ def report(diagnostics: Diagnostics, episodes: list[Episode]) -> Report:
     """Everything at once."""
     frames = np.random.default_rng(0).integers(0, 256, size=(5, 16, 16, 3), dtype=np.uint8)
     loss = Series(name="prediction", steps=(0, 10, 20), values=(1.0, 0.1, 0.02))
+    series = Series(name="effective_rank", steps=(0, 10, 20), values=(3.0, 20.0, 41.0))
     return Report(
         title="A toy world",
         subtitle="Learned from nothing.",

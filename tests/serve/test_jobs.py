@@ -180,7 +180,6 @@ def test_a_job_over_http(service: Service, make: Make, file: Database) -> None:
         ({"logs": "../private"}, "invalid_request", "no logs"),
         ({"logs": "https://example.org/logs"}, "invalid_request", "no logs"),
         ({"name": "../greenhouse"}, "invalid_request", "not allowed"),
-        ({"name": "aliases.json"}, "invalid_request", "is reserved"),
         ({"recipe": "os:system"}, "invalid_request", "no recipe"),
         ({"budget": "soon"}, "invalid_request", "no duration"),
         ({"kind": "audit", "world": "other", "name": None}, "not_found", "no world 'other'."),

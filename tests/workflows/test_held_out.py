@@ -168,7 +168,7 @@ def test_a_step_whose_flag_was_not_observed_is_not_randomised(tmp_path: Path) ->
     ("wrong", "told"),
     [
         ({"push": np.zeros((27, 1), np.float32)}, r"1\.npz, episode 1, signal 'place': expected 28 rows, got 31"),
-        ({"place": np.full((31, 1), np.nan, np.float32)}, r"1\.npz, episode 1, signal 'place', step 0: the value is"),
+        ({"place": np.full((31, 1), np.inf, np.float32)}, r"1\.npz, episode 1, signal 'place', step 0: the value is"),
         (None, r"1\.npz, episode 1: .*"),
     ],
 )

@@ -221,15 +221,20 @@ def check_episode(
         InputError: as in `check_history`, which describes the arguments.
         UnsupportedError: as in `check_magnitudes`.
     """
+    for name, value in episode.observations.items():
+        signal = _signal(schema.observations, name, "observation")
+        if np.ndim(value) != 1 + len(signal.shape):
+            raise InputError(
+                f"observation {name!r}: expected shape [T+1, *shape] of one episode, with *shape {signal.shape}, got "
+                f"{np.shape(value)}."
+            )
     steps = History(
         observations=episode.observations,
         actions={s.name: episode.actions[s.name] for s in schema.actions if s.name in episode.actions},
         exogenous={s.name: episode.exogenous[s.name] for s in schema.exogenous if s.name in episode.exogenous},
         observed=episode.observed,
     )
-    checked, single = check_history(schema, steps, ranges)
-    if not single:
-        raise InputError("expected arrays [T+1, *shape] of one episode, got a batch. Pass its episodes one by one.")
+    checked, _ = check_history(schema, steps, ranges)
     return replace(episode, **vars(checked.map(lambda value: value[0])), rewards={}, step_s=None)
 
 
