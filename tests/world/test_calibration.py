@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -43,32 +42,6 @@ def test_joint_bands_cover_fresh_trajectories_at_their_level(
     inside = (error <= calibration.band_half_width("position", horizon, level)).all((1, 2)).sum()
     chance = tails(int(inside), len(fresh), level, calibration.num_episodes)
     assert min(chance.low, chance.high) > RARE, f"{inside} of {len(fresh)}"
-
-
-@pytest.mark.parametrize(("num_windows", "stored"), [(1, True), (3, True), (3, False)])
-def test_the_rank_is_that_of_the_independent_windows(engine: Linear, num_windows: int, stored: bool) -> None:
-    calibration = calibrate(engine, TOY.episodes(26, 12, seed=1), horizon=2, num_windows=num_windows, seed=0)
-    assert calibration.num_episodes == 20  # one in four shapes the band, rounded down: 26 - 6
-    effect = calibration.design_effect["position"][1]
-    assert 1 <= effect <= num_windows
-    if not stored:  # a calibration of an earlier release: an episode counts as one window
-        calibration, effect = replace(calibration, design_effect={}), num_windows
-    scores = calibration.scores["position"][1]
-    rank = math.ceil(0.9 * (20 * num_windows + effect))
-    expected = scores[rank - 1] * calibration.scale["position"][:2]
-    np.testing.assert_array_equal(calibration.band_half_width("position", 2, 0.9), expected)
-
-
-@pytest.mark.parametrize(("correlation", "expected"), [(0.0, 1.0), (0.5, 4.5), (1.0, 8.0)])
-def test_the_design_effect_grows_with_the_likeness_of_windows(correlation: float, expected: float) -> None:
-    rng = np.random.default_rng(0)
-    common, own = rng.normal(size=(400, 1)), rng.normal(size=(400, 8))
-    scores = np.exp(np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own).reshape(1, -1)
-    missing, unknown = scores.copy(), scores.copy()
-    missing[0, 5] = np.nan  # counts as the mean of its episode
-    unknown[0, :8] = np.nan
-    found = design_effect(np.concatenate([scores, missing, unknown]), 8)
-    np.testing.assert_allclose(found, [expected, expected, 8.0], atol=0.3)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 1.0])

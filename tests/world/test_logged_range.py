@@ -14,32 +14,15 @@ from worldline.planning.calls import PlanCall
 from worldline.planning.costs import AtMost
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.small_searches import FirstProposal
-from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.world.base import PlanStatus
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
-from worldline.world.logged_range import far_value, history_excess, leaves_range, ranges_of
+from worldline.world.logged_range import history_excess, ranges_of
 from worldline.world.session import Session
 
 GOAL = Goal(targets={"position": np.zeros(2, np.float32)})
 GOAL_FOR_3 = Goal(targets={"position": np.zeros((3, 2), np.float32)})
-
-
-def vector(name: str, role: Role, size: int = 1, period: float | None = None) -> Signal:
-    return Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), period=period)
-
-
-SCHEMA = Schema(
-    signals=(
-        vector("level", Role.OBSERVATION, 2),
-        vector("angle", Role.OBSERVATION, period=360.0),
-        Signal(name="mode", role=Role.OBSERVATION, kind=Kind.DISCRETE, shape=(), num_values=3),
-        vector("valve", Role.ACTION),
-        vector("inflow", Role.EXOGENOUS),
-        vector("gain", Role.REWARD),
-    )
-)
 
 
 def episode(*levels: float, valve: float = 0.5) -> Episode:
@@ -55,14 +38,6 @@ def episode(*levels: float, valve: float = 0.5) -> Episode:
         exogenous={"inflow": np.full((steps, 1), 2.0, np.float32)},
         rewards={"gain": np.ones((steps, 1), np.float32)},
     )
-
-
-def test_the_range_spans_all_episodes_per_component() -> None:
-    found = ranges_of(SCHEMA, [episode(1.0, 3.0), episode(-1.0, 2.0, valve=0.75), episode(2.0)])
-    assert found.keys() == {"level", "valve", "inflow"}, "no periodic, discrete or reward signals"
-    np.testing.assert_array_equal(found["level"], [[-1, -10], [3, 30]])
-    np.testing.assert_array_equal(found["valve"], [[0.5], [0.75]])
-    np.testing.assert_array_equal(found["inflow"], [[2], [2]])
 
 
 @pytest.mark.parametrize("gain", [0.5, 0.9, 1.0, 1.02, -1.1, 2.0])
@@ -107,12 +82,6 @@ def test_a_plan_whose_path_diverges_is_not_trusted_and_refused_on_request() -> N
     assert refused.status is PlanStatus.REFUSED
     assert "expected path of the plan is out of distribution" in refused.reason
     assert refused.trust == smallest_trust(world)
-
-
-def test_a_component_that_never_changed_has_no_scale() -> None:
-    ranges = {"level": np.array([[0.0, 5.0], [1.0, 5.0]])}
-    path = np.array([[[0.5, 90.0], [2.9, -90.0]], [[0.5, 5.0], [3.1, 5.0]], [[0.5, 5.0], [np.nan, 5.0]]])
-    np.testing.assert_array_equal(leaves_range(ranges, {"level": path}, (3,)), [False, True, True])
 
 
 EDGE = ranges_of(TOY.schema, LOGS)
@@ -255,15 +224,3 @@ def test_an_infeasible_or_refused_plan_keeps_its_status() -> None:
     assert found.status is PlanStatus.INFEASIBLE
     assert found.reason.startswith("no plan was found that keeps constraint 0")
     assert world.plan(at(900, 0), goal, horizon=2, min_trust=0.5).status is PlanStatus.REFUSED
-
-
-def test_a_far_target_of_one_world_is_named_with_its_component_and_unit() -> None:
-    level = replace(SCHEMA["level"], components=("acid", "base"), unit="degC")
-    schema = Schema(signals=(level, *SCHEMA.signals[1:]))
-    ranges = {"level": np.array([[3.1, 0.0], [9.8, 1.0]])}
-    targets = {"angle": np.array([[9e9]]), "level": np.array([[5.0, 0.5], [5.0, 90.5]])}
-    assert (
-        far_value(schema, ranges, targets, "goal")
-        == "goal outside the logged range: level[base] 90.5 °C, logged 0 to 1"
-    )
-    assert far_value(schema, ranges, {"level": targets["level"][:1]}, "goal") == ""

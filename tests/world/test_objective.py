@@ -22,7 +22,6 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.planning.planners.gradient import GradientPlanner
 from worldline.planning.planners.small_searches import FirstProposal
 from worldline.testing.toys import Integrator, picture
-from worldline.world.base import PlanStatus
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
@@ -358,13 +357,6 @@ def test_a_search_draws_few_samples_and_its_best_plans_are_compared_with_all(ris
     assert engine.asked == [searched] * 3 + [16] * (searched < 16) + [16]
     every = world.score(CALM_ORIGIN, {"push": plan.actions["push"][None]}, goal)
     assert plan.cost == pytest.approx(every.cost[0], rel=1e-6)
-
-
-def test_a_plan_of_a_search_without_time_left_is_not_evaluated_again() -> None:
-    engine = Drawn()
-    goal = Goal(targets={"position": np.array([4.0, -3.0])}, tolerance={"position": 1.0})
-    plan = LocalWorld(engine, None, CrossEntropy()).plan(CALM_ORIGIN, goal, horizon=2, budget_s=1e-9)
-    assert (engine.asked, plan.status) == ([5, 16], PlanStatus.OUT_OF_TIME)
 
 
 class Local(Steep, Novelty):

@@ -22,7 +22,7 @@ from tests.served_world import serving_world
 import worldline
 from worldline.catalog.fallback import FallbackWorld
 from worldline.episode import History
-from worldline.errors import InputError, UnavailableError, UnsupportedError, WorldlineError
+from worldline.errors import InputError, UnavailableError, WorldlineError
 from worldline.planning.base import Goal
 from worldline.planning.calls import PlanCall
 from worldline.serve.callers import Caller, ForbiddenError, Scope, UnauthorizedError
@@ -116,13 +116,6 @@ def test_a_bad_answer_is_one_error(said: Said, problem: str) -> None:
     with answering(said) as (url, paths, _), pytest.raises(UnavailableError, match=problem):
         ask(url + PATH, limit_bytes=1000)
     assert paths == [PATH]
-
-
-def test_code_is_refused_before_anything_is_sent(history: History) -> None:
-    remote = RemoteWorld(f"http://127.0.0.1:1{PATH}")  # where nobody listens
-    goal = Goal(targets={"position": np.zeros(2, np.float32)})
-    with pytest.raises(UnsupportedError, match=r"<lambda>.*cannot be sent"):
-        remote.plan(history, goal, horizon=2, constraints=[lambda rollout: np.zeros((1, 1))])
 
 
 BUSY = Said(429, body=encode_error(UnavailableError("busy.")))

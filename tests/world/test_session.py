@@ -13,7 +13,7 @@ from worldline.engines.baselines import Linear
 from worldline.episode import Episode, History
 from worldline.errors import ConfigError, InputError, WorldlineError
 from worldline.planning.base import Goal
-from worldline.planning.calls import PlanCall, PredictCall
+from worldline.planning.calls import PredictCall
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Schema
 from worldline.testing.toys import Integrator
@@ -21,7 +21,7 @@ from worldline.world.base import Prediction
 from worldline.world.calibration import Calibration
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld, WorldBelief
-from worldline.world.session import MAX_ALARMS, NO_HISTORY, Alarm, Session, SessionState
+from worldline.world.session import MAX_ALARMS, Alarm, Session, SessionState
 
 TOY = Integrator(noise=0.1, camera=False, wind=False)
 
@@ -322,24 +322,3 @@ def test_bands_and_alarms_stay_finite_whatever_happens(quick: LocalWorld) -> Non
     assert session.widening == {"position": 1e6}
     assert len(session.alarms) == MAX_ALARMS
     assert session.alarms[-1].step == 109
-
-
-def test_a_loop_saves_the_predictions_that_it_does_not_use(quick: LocalWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, predict = list[WorldBelief](), LocalWorld._predict
-
-    def counted(world: LocalWorld, call: PredictCall, belief: WorldBelief) -> Prediction:
-        asked.append(belief)
-        return predict(world, call, belief)
-
-    monkeypatch.setattr(LocalWorld, "_predict", counted)
-    goal, episode = Goal(targets={"position": np.zeros(2)}), TOY.episodes(1, 8, seed=5)[0]
-    fixed, adapting = Session(quick, rate=0.0), Session(quick)
-    follow(fixed, episode, np.ones(9, bool))
-    short = fixed.answer(PlanCall(history=NO_HISTORY, goal=goal, horizon=3, expected=False))
-    assert asked == []
-    follow(adapting, episode, np.ones(9, bool))
-    whole = adapting.plan(goal, horizon=3)
-    assert len(asked) > 1
-    assert short.prediction is None
-    assert whole.prediction is not None
-    np.testing.assert_array_equal(short.actions["push"], whole.actions["push"])

@@ -12,17 +12,15 @@ from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
 from worldline.engines.baselines import Linear, Persistence
 from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Episode, Future, History
-from worldline.errors import ConfigError
 from worldline.labs.base import NoisyLab
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
-from worldline.world.base import Abduction, WhatIf
+from worldline.world.base import Abduction
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
-from worldline.world.what_if import causes_of, twins
+from worldline.world.what_if import causes_of
 from worldline_exam.labs.gusty_puck import GustyPuck
-from worldline_exam.labs.wind import MOTOR_EFFECT, WIND_EFFECT, Wind
 
 SEEDS = st.integers(0, 2**31)
 TOY = Integrator(noise=0.1, camera=False)
@@ -326,33 +324,6 @@ def test_what_stands_in_the_way_is_named(engine: Dial, why: str) -> None:
     assert "a world that takes only vectors that it predicts" in found.reason
 
 
-def test_within_an_episode_the_wind_confounds_nothing() -> None:
-    """From a confounded log a regression has the wrong slope; the episode itself tells the right one.
-
-    The engine sees no history, so that nothing but the abduction can tell the wind.
-    """
-    lab, at, num_steps = Wind(0.6, noise=0.2), 2, 60
-    engine = Linear.fit([played(lab, seed, 8) for seed in range(600)], lab.schema, context=1)
-
-    def effect(answer: WhatIf) -> float:
-        return float((answer.signals["boat_position"] - answer.factual["boat_position"])[0, 0])
-
-    found = []
-    for seed in range(1000, 1020):
-        episode = played(lab, seed, num_steps)
-        more = np.clip(episode.actions["motor"][at : at + 1] + 1, -4, 4)
-        found.append(effect(open_over(engine).what_if(episode, at, {"motor": more})))
-        assert more - episode.actions["motor"][at] == pytest.approx(1.0)
-    card = engine.describe()
-    motor = np.array([0.0, 1.0]).reshape(1, 2, 1, 1).astype(np.float32)
-    past = History(observations={"boat_position": np.zeros((1, card.context, 1), np.float32)}, actions={})
-    belief = engine.observe(None, past, seed=0)
-    told = engine.imagine(belief, Future(actions={"motor": motor}), num_samples=1, seed=0).signals["boat_position"]
-    observed = float(np.diff(told[0, :, 0, 0, 0])[0])
-    assert observed < MOTOR_EFFECT + 0.5 * WIND_EFFECT * 0.6 < 0.6
-    assert np.mean(found) == pytest.approx(MOTOR_EFFECT, abs=0.1)
-
-
 @pytest.fixture(scope="module")
 def puck() -> LocalWorld:
     """A linear world of the puck, with causes that were learned from other logs."""
@@ -386,12 +357,6 @@ def test_an_episode_unlike_all_others_is_explained_by_itself(puck: LocalWorld) -
         world.what_if(episode, 2, {"push": pushed}).signals["puck_velocity"] for world in (puck, open_over(puck.engine))
     )
     np.testing.assert_array_equal(with_others, alone)
-
-
-def test_causes_of_another_engine_are_refused(linear: Linear, puck: LocalWorld) -> None:
-    causes = puck.calibration.causes
-    with pytest.raises(ConfigError, match="Calibrate this engine"):
-        twins(linear, TOY.episodes(1, 12, seed=0)[0], 3, pushes(0, 2), causes=causes, seed=0)
 
 
 def test_who_heeds_no_actions_says_that_others_change_nothing() -> None:

@@ -21,7 +21,7 @@ from worldline.episode import Arrays, History
 from worldline.errors import InputError
 from worldline.planning.base import Chance, Goal, Rule
 from worldline.planning.calls import CALLS as BY_VERB
-from worldline.planning.calls import PlanCall, PredictCall, ScoreCall, SurpriseCall
+from worldline.planning.calls import PlanCall, PredictCall, ScoreCall
 from worldline.planning.costs import AtLeast, AtMost, KeepOut, Within
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.testing.toys import Integrator
@@ -129,12 +129,6 @@ def test_lists_and_base64_are_arrays(value: Any, expected: np.ndarray) -> None:
     found = pushed(value)
     assert difference(found, expected) is None
     assert found.flags.writeable
-
-
-def test_lists_have_the_dtype_of_the_contract() -> None:
-    episode = {"observations": {}, "actions": {}, "step_s": [1, 0.5]}
-    found = decode_json(SurpriseCall, body(episode=episode)).episode.step_s
-    assert difference(found, np.array([1, 0.5], np.float32)) is None
 
 
 def test_null_is_no_limit_where_a_limit_stands_and_else_nan() -> None:
