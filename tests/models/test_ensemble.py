@@ -145,21 +145,6 @@ def test_every_term_of_standing_still_by_hand() -> None:
     assert losses.weights == {"step": 1.0, "path": 1.0, "bounds": 0.01}
 
 
-def test_what_was_not_observed_matters_neither_to_the_loss_nor_to_its_gradient() -> None:
-    results = []
-    for filling in (math.nan, 7.0):
-        model, seen = build(LAMP, POSITION).train(), window()
-        model.fit_normaliser(seen)
-        for entry, step in ((0, 0), (1, 2), (2, 4)):
-            seen.observed["position"][entry, step] = False
-            seen.observations["position"][entry, step] = filling
-        loss = model.loss(seen, generator=seeded()).total
-        loss.backward()
-        results.append([loss.detach(), *(one.grad for one in model.parameters())])
-    assert all(one is not None and bool(one.isfinite().all()) for one in results[0])
-    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
-
-
 def test_a_gap_is_filled_with_what_each_member_predicts() -> None:
     steps = torch.tensor([0.0, 1.0, -2.0, 0.5, 3.0])
     model, seen = drifting(build(POSITION, LAMP, history=2), steps, 0.25), window()
@@ -173,33 +158,6 @@ def test_a_gap_is_filled_with_what_each_member_predicts() -> None:
     assert bool((belief.codes[..., 2:] == 0).all())  # never seen: the mean
     variance = drawn(model, belief, seen.past.steps(slice(1)), 20_000)[:, 0].var(0).mean(0)[0, :5]
     torch.testing.assert_close(variance, torch.tensor([0.25, 0.25, 1.25, 1.25, 1.25]), rtol=0.05, atol=0)
-
-
-def test_a_drift_and_its_noise_by_hand() -> None:
-    """After k steps noise has added up k times, and the members are k times as far apart."""
-    steps = torch.tensor([0.0, 1.0, -2.0, 0.5, 3.0])
-    model, seen = drifting(build(POSITION), steps, 0.25), window()
-    normaliser = model.codes.normalisers[0]
-    assert isinstance(normaliser, Normaliser)
-    normaliser.deviation.fill_(2.0)
-    belief, past = model.encode(seen, generator=seeded()), seen.past
-    paths = drawn(model, belief, past, 4000)[..., :2]  # z-scores
-    passed = torch.arange(1, 5)[:, None].expand(4, 2)
-    moved = (paths - belief.features()[:, :, None, :2]).mean(0)
-    torch.testing.assert_close(moved, (steps[:, None, None] * passed).expand_as(moved), rtol=0, atol=0.06)
-    torch.testing.assert_close(paths.var(0).mean((0, 1)), passed * 0.25, rtol=0.05, atol=0)
-
-
-@torch.no_grad()
-def test_all_candidates_meet_the_same_noise() -> None:
-    model, seen = drifting(build(POSITION), torch.zeros(5), 0.25), window()
-    actions = torch.randn(4, 3, 4, 2, generator=seeded(1))  # to which this model is blind
-    belief = model.encode(seen, generator=seeded())
-    path = model.rollout(belief, replace(seen.past, actions=actions), generator=seeded()).features[..., :2]
-    assert torch.equal(path, path[:, :1].expand_as(path))
-    noise = torch.cat([path[:, 0, :, :1] - belief.features()[:, :, None, :2], path[:, 0].diff(dim=2)], 2)
-    assert len(noise.mul(1e3).round().unique()) > 100  # of 160: every entry, member and step has its own
-    assert float(noise.std()) == pytest.approx(0.5, rel=0.2)
 
 
 def one_step(model: Ensemble, belief: Any, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -318,21 +276,6 @@ def test_networks_see_nothing_beyond_the_logged_range() -> None:
         path = model.rollout(belief, seen.past.steps(slice(1, 2)), generator=seeded()).features
         changes.append(path[:, 0, :, 0, :2] - belief.features()[..., :2])
     torch.testing.assert_close(*changes, rtol=0, atol=0.1)
-
-
-def test_the_parts_of_the_loss_by_stage() -> None:
-    model, seen = build(POSITION).eval(), window()
-    both = model.loss(seen, generator=seeded())
-    model.open_loop = False
-    steps = model.loss(seen, generator=seeded())
-    model.open_loop = True
-    paths = model.loss(seen, generator=seeded())
-    assert (set(both.terms), set(steps.terms), set(paths.terms)) == (
-        {"step", "bounds", "path"},
-        {"step", "bounds"},
-        {"path"},
-    )
-    assert torch.equal(steps.terms["step"], both.terms["step"])
 
 
 def test_a_particle_keeps_its_member() -> None:

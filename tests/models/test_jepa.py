@@ -8,12 +8,10 @@ import pytest
 import torch
 from tests.models.windows import HEADING, LAMP, POSITION, PUSH, WIND, cut, fit, hide, random_window, seeded
 
-from worldline.config import from_json, to_json
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.base import Losses, Window
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.auxiliary_losses import AuxiliaryConfig
-from worldline.models.layers.correction import Correction
 from worldline.models.layers.forecasting_predictors import ConservedPredictorConfig, LinearResidualPredictorConfig
 from worldline.models.layers.observation_encoder import ObservationEncoderConfig
 from worldline.models.layers.predictors import (
@@ -24,7 +22,6 @@ from worldline.models.layers.predictors import (
 from worldline.models.layers.regularizers import SigregConfig, VicregConfig, covariance, sigreg, variance
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
-from worldline.testing.rollouts import pick_entries
 
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 3))
 
@@ -37,7 +34,6 @@ REAR = replace(CAMERA, name="rear", shape=(48, 48, 3))
 
 MLP, GRU = MlpPredictorConfig(width=16), GruPredictorConfig(width=16, memory_size=6)
 TRANSFORMER = TransformerPredictorConfig(width=16)
-FREE = SigregConfig(weight=0.0)
 SMALL = JepaConfig(
     inputs=("camera",),
     latent_size=8,
@@ -119,23 +115,6 @@ def test_conforms_once_it_knows_gaps(settings: dict[str, Any]) -> None:
     check_model(fitted, hide(hide(window(), 1, 2, "lamp"), 0, 1, "position"))
 
 
-def test_the_terms_are_those_of_the_config() -> None:
-    net = model("camera", "position", regularizer=SigregConfig(weight=2.0), constant_size=3, signal_weight=4.0)
-    found = loss(net, window())
-    assert found.weights == {"prediction": 1.0, "sigreg": 2.0, "constant": 2.0, "change": 2.0, "signals": 4.0}
-    assert set(found.terms) == set(found.weights)
-    assert set(loss(model("camera", regularizer=FREE, signal_weight=4.0), window()).terms) == {"prediction"}
-
-
-def test_no_input_changes_what_is_constant() -> None:
-    net, seen = model("position", constant_size=3).eval(), window()
-    start = net.belief(encoded(net, seen, 0))
-    imagined = net.rollout(start, seen.past, generator=seeded()).features[:, 0, 0]
-    known = start.latent[:, None].expand_as(imagined)
-    assert torch.equal(imagined[..., -3:], known[..., -3:])
-    assert (imagined[..., :-3] != known[..., :-3]).all()
-
-
 def test_prediction_is_open_loop_from_the_first_latent() -> None:
     net, seen = model("position").eval(), window()
     latents = torch.stack([encoded(net, seen, step) for step in range(LENGTH)], 1)
@@ -154,17 +133,6 @@ def test_sigreg_looks_at_the_latents_of_each_step_at_what_is_constant_and_at_hal
     torch.testing.assert_close(found["constant"], sigreg(latents[..., -3:], num_slices=8, generator=generator))
     half = (latents[-1:] - latents[:1])[..., :4]
     torch.testing.assert_close(found["change"], sigreg(half, num_slices=8, generator=generator))
-
-
-def test_the_gradient_runs_through_the_targets_too() -> None:
-    """There is no stop-gradient: the last observation is only ever a target, and is moved as well."""
-    net, seen = model("position", regularizer=FREE), window()
-    position = seen.observations["position"].clone().requires_grad_()
-    net.loss(
-        replace(seen, observations={**seen.observations, "position": position}), generator=seeded()
-    ).total.backward()
-    assert position.grad is not None
-    assert position.grad[:, -1].abs().min() > 0
 
 
 def test_a_forecast_is_judged_by_the_learned_part_and_by_the_vectors_against_standing_still() -> None:
@@ -297,16 +265,6 @@ def test_a_gradient_reaches_back_by_gradient_steps(steps: int, reaches: bool) ->
     assert actions.grad[:, 0, 2].any()
 
 
-def test_with_a_signal_weight_the_vectors_are_the_first_numbers_of_the_latent() -> None:
-    net, seen = model("camera", "position", "heat", signal_weight=1.0).eval(), window()
-    net.fit_normaliser(seen)
-    latents = encoded(net, seen, 1)
-    position, heat = (seen.observations[name] for name in ("position", "heat"))
-    scores = torch.cat([(x[:, 1] - x.mean((0, 1))) / x.flatten(0, 1).std(0) for x in (position, heat)], -1)
-    torch.testing.assert_close(latents[:, :3], scores)
-    assert latents.shape == (BATCH, 8)
-
-
 def test_the_error_of_signals_is_relative_to_that_of_standing_still() -> None:
     """A model whose vectors stand still errs by 1 at each step but for what one step usually changes."""
     net, seen = model("position", signal_weight=1.0), window(batch=64)
@@ -334,22 +292,6 @@ def test_nothing_observed_at_all_is_no_division_by_zero() -> None:
     found = loss(model("position", signal_weight=1.0), blind).terms
     assert found["prediction"] == 0
     assert found["signals"] == 0
-
-
-def test_a_step_that_was_seen_in_part_only_is_predicted_instead() -> None:
-    net, seen = model("camera", "position").eval(), window()
-    gap = hide(seen, 1, LENGTH - 1, "position")
-    whole, part = (net.encode(one, generator=seeded()).features()[:, 0] for one in (seen, gap))
-    torch.testing.assert_close(part[[0, 2, 3]], whole[[0, 2, 3]])
-    before = encoded(net, seen, LENGTH - 2)
-    last = replace(
-        seen.past,
-        actions=seen.past.actions[:, :, -1:],
-        exogenous=seen.past.exogenous[:, -1:],
-        step_s=torch.ones(BATCH, 1),
-    )
-    predicted = net.rollout(net.belief(before), last, generator=seeded()).features[:, 0, 0, 0]
-    torch.testing.assert_close(part[1], predicted[1])
 
 
 def test_the_normaliser_knows_physical_units() -> None:
@@ -383,18 +325,6 @@ def test_actions_that_are_not_there_cannot_be_decoded() -> None:
             schema=Schema(signals=(POSITION, WIND)),
             config=replace(SMALL, inputs=("position",), auxiliary=auxiliary(delta_weight=1.0)),
         )
-
-
-@pytest.mark.parametrize("predictor", [MLP, GRU, TRANSFORMER, linear(), conserving()])
-def test_the_config_survives_a_file(predictor: Any) -> None:
-    config = replace(SMALL, predictor=predictor, **VICREG)
-    assert from_json(JepaConfig, to_json(config), where="here") == config
-
-
-def test_a_part_of_an_unknown_kind_is_refused() -> None:
-    text = to_json(SMALL).replace('"mlp"', '"lstm"')
-    with pytest.raises(ConfigError, match=r"predictor: Input tag 'lstm'.*'mlp', 'gru'"):
-        from_json(JepaConfig, text, where="here")
 
 
 def test_vicreg_is_variance_covariance_similarity_and_the_action() -> None:
@@ -445,19 +375,6 @@ def test_straightening_is_one_minus_the_cosine_between_changes() -> None:
     torch.testing.assert_close(found.terms["straightening"], torch.tensor((1.0 + 0.0 + 2.0) / 3))
     found.total.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
-
-
-@pytest.mark.parametrize("regularizer", [SMALL.regularizer, VicregConfig()])
-def test_steps_at_which_nothing_was_seen_shape_nothing(regularizer: Any) -> None:
-    """But for the batch itself: the terms are those of the entries that saw something."""
-    weights = {"delta_weight": 1.0, "straightening_weight": 1.0, "similarity_weight": 1.0, "inverse_weight": 1.0}
-    settings: dict[str, Any] = {"regularizer": regularizer, "auxiliary": auxiliary(**weights), "constant_size": 2}
-    net, seen = model("position", **settings).eval(), window()
-    blind = hide(seen, 3, slice(None), "position")
-    kept = pick_entries(seen, torch.arange(3))
-    found, due = loss(net, blind).terms, loss(net, kept).terms
-    for name, term in found.items():
-        torch.testing.assert_close(term, due[name], msg=name)
 
 
 @pytest.mark.parametrize("predictor", [GRU, TRANSFORMER])
@@ -542,35 +459,6 @@ def test_gaps_that_training_knew_are_shown_to_the_encoder() -> None:
     assert not torch.allclose(found[1], alone[1])
 
 
-def test_each_component_is_compared_wherever_it_was_seen() -> None:
-    """The position's error is the same whether the thermometer works or not."""
-    net, seen = model("position", "heat", signal_weight=1.0).eval(), window()
-    net.fit_normaliser(seen)
-    for parameter in net.predictor.parameters():
-        torch.nn.init.zeros_(parameter)  # stands still, whatever the encoder says
-    broken = replace(seen, observed={**seen.observed, "heat": torch.zeros(BATCH, LENGTH, dtype=torch.bool)})
-    alone = model("position", signal_weight=1.0).eval()
-    alone.fit_normaliser(seen)
-    for parameter in alone.predictor.parameters():
-        torch.nn.init.zeros_(parameter)
-    due = loss(alone, seen).terms["signals"] * 2 / 3  # two of three components
-    torch.testing.assert_close(loss(net, broken).terms["signals"], due)
-
-
-def test_a_component_unknown_at_the_start_is_compared_with_its_mean() -> None:
-    net, seen = model("heat", "position", signal_weight=1.0).eval(), window(batch=8)
-    net.fit_normaliser(seen)
-    for parameter in net.predictor.parameters():
-        torch.nn.init.zeros_(parameter)
-    blind = hide(seen, slice(None), 0, "heat")
-    assert net.encoder.vectors is not None
-    scores = net.encoder.vectors.normaliser(torch.cat([seen.observations[name] for name in ("heat", "position")], -1))
-    usual, heat = net.encoder.vectors.change[1:].square(), scores[:, 1:, :1].square().mean(0)
-    still = (scores[:, 1:, 1:] - scores[:, :1, 1:]).square().mean(0)
-    due = torch.cat([heat, still / (still + usual)], -1).mean()  # that of a mean is 1 whatever this batch holds
-    torch.testing.assert_close(loss(net, blind).terms["signals"], due)
-
-
 def encoded(net: Jepa, on: Window, step: int) -> torch.Tensor:
     """The latent of one observation by itself."""
     return net.encode(cut(on, slice(step, step + 1)), generator=seeded()).features()[:, 0]
@@ -610,23 +498,3 @@ def test_targets_show_in_the_latents_once_they_are_asked_for() -> None:
     assert net.auxiliary.targets is not None
     real = net.auxiliary.targets.error(torch.stack([encoded(net, seen, step) for step in range(3)], 1), seen)
     assert float(real.detach()) < 0.4
-
-
-@pytest.mark.parametrize("predictor", [GRU, TRANSFORMER])
-def test_what_remembers_does_not_adapt(predictor: Any) -> None:
-    assert not model("camera", predictor=predictor).can_adapt
-    assert model("camera").can_adapt
-
-
-def test_half_precision_does_not_round_a_correction() -> None:
-    generator = seeded()
-    made = Correction(
-        hidden=torch.randn(2, 40, 17, generator=generator).abs(),
-        residuals=torch.randn(2, 40, 8, generator=generator),
-        complete=torch.ones(2, dtype=torch.bool),
-        trust=0.01,
-        num_steps=40,
-    )
-    with torch.autocast("cpu", torch.bfloat16):
-        asked_first = replace(made).weights
-    torch.testing.assert_close(asked_first, made.weights)

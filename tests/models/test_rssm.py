@@ -115,14 +115,6 @@ def test_each_side_of_the_divergence_moves_its_own_network() -> None:
         assert gradients[1] is None or not gradients[1].any()
 
 
-def test_free_nats_pull_at_nothing() -> None:
-    net = model("position", free_nats=50.0, vector_weight=0.0)
-    losses = net.loss(window(), generator=seeded())
-    assert losses.terms["dynamics"] == losses.terms["representation"] == 50
-    losses.total.backward()
-    assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
-
-
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=4, max_size=4))
 def test_no_class_is_impossible_and_none_is_certain(logits: list[float]) -> None:
     chances = log_probabilities(torch.tensor(logits)).exp()
@@ -161,17 +153,6 @@ def test_nothing_observed_is_the_prior() -> None:
 
 
 @torch.no_grad()
-def test_a_step_seen_in_part_uses_what_there_is() -> None:
-    net = model("position", "camera", free_nats=0.0).eval()
-    part, nothing = hide(window(), 1, 2, "camera"), hide(window(), 1, 2, "camera", "position")
-    moved = part.observations["position"].clone()
-    moved[1, 2] += 1
-    other = replace(part, observations={**part.observations, "position": moved})
-    terms = [net.loss(one, generator=seeded()).terms["representation"] for one in (part, other, nothing)]
-    assert len({float(term) for term in terms}) == 3
-
-
-@torch.no_grad()
 def test_the_errors_of_reconstruction_are_those_of_what_was_observed() -> None:
     net, seen = model("camera", "position", "lamp").eval(), window(batch=6)
     net.fit_normaliser(seen)
@@ -203,16 +184,6 @@ def test_reward_and_end_belong_to_the_state_that_a_step_leads_to() -> None:
     going_on = net.continuation_head(after)[..., 0].sigmoid()
     due = -torch.where(seen.terminated, 1 - going_on, going_on).log().mean()
     torch.testing.assert_close(terms["continuation"], due)
-
-
-def test_a_window_that_does_not_tell_leaves_the_heads_as_they_are() -> None:
-    net = model("position", reward=True, continuation=True)
-    losses = net.loss(window(), generator=seeded())
-    assert losses.terms["reward"] == losses.terms["continuation"] == 0
-    losses.total.backward()
-    for head in (net.reward_head, net.continuation_head):
-        assert head is not None
-        assert all(p.grad is not None and not p.grad.any() for p in head.parameters())
 
 
 def test_a_repeated_belief_goes_on_with_other_draws_that_all_candidates_share() -> None:

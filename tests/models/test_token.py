@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from tests.testing.toy_windows import window_of
 
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.models.base import Window
-from worldline.models.token import Bins, Choices, Token, TokenConfig, TokenModel, TokenState
+from worldline.models.token import Bins, Token, TokenConfig, TokenModel, TokenState
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.testing.log_edits import hide
@@ -134,19 +133,6 @@ def test_the_loss_is_the_mean_cross_entropy_of_what_was_observed() -> None:
     assert float(losses.total.detach()) == pytest.approx(sum(due) / len(due), rel=1e-5)
 
 
-def test_a_smoothed_target_is_a_gaussian_cut_into_bins() -> None:
-    token, logits = bins(num_bins=5, smoothing=0.5), torch.tensor([0.3, -1.0, 2.0, 0.0, 0.5])
-
-    def below(edge: float) -> float:
-        """Levels lie 2 apart, so that the deviation is 1."""
-        return (1 + math.erf((edge - 0.4) / math.sqrt(2))) / 2
-
-    edges = [below(edge) for edge in (-4, -3, -1, 1, 3, 4)]
-    target = [(high - low) / (edges[-1] - edges[0]) for low, high in pairwise(edges)]
-    due = -sum(share * float(chance) for share, chance in zip(target, logits.log_softmax(0), strict=True))
-    assert float(token.error(logits, torch.tensor([0.4]))) == pytest.approx(due, rel=1e-5)
-
-
 @given(
     values=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=40),
     probes=st.lists(st.floats(-1e5, 1e5, width=32), min_size=2, max_size=20),
@@ -180,15 +166,6 @@ def test_what_is_drawn_from_the_target_is_the_value(value: float, smoothing: flo
     assert (drawn - value).abs().max() < 0.02
 
 
-def test_two_likely_values_are_drawn_as_often_as_they_come_and_nothing_between() -> None:
-    token, logits = bins(num_bins=33), torch.full((33,), -30.0)
-    logits[[4, 28]] = torch.tensor([0.25, 0.75]).log()
-    drawn = token.draw(logits.expand(1000, -1), torch.linspace(0.0005, 0.9995, 1000))[:, 0]
-    assert (drawn.diff() >= 0).all()
-    assert ((drawn + 3).abs() < 0.3).sum() == 250
-    assert ((drawn - 3).abs() < 0.3).sum() == 750
-
-
 def test_draws_follow_the_distribution_and_have_its_exact_gradient() -> None:
     token = bins(num_bins=9)
     logits = torch.randn(9, generator=seeded()).requires_grad_()
@@ -198,24 +175,6 @@ def test_draws_follow_the_distribution_and_have_its_exact_gradient() -> None:
     (found,) = torch.autograd.grad(drawn.mean(), logits)
     (due,) = torch.autograd.grad(token.mean(logits)[0], logits)
     torch.testing.assert_close(found, due, atol=5e-3, rtol=0)
-
-
-def test_a_choice_is_one_of_them_with_the_gradient_of_its_chances() -> None:
-    token, logits = Choices(num_values=3, width=8), torch.tensor([0.2, 0.5, 0.3]).log().requires_grad_()
-    drawn = token.draw(logits.expand(3, -1), torch.tensor([0.1, 0.6, 0.9]))
-    torch.testing.assert_close(drawn, torch.eye(3))
-    (found,) = torch.autograd.grad(drawn[1, 1], logits)
-    torch.testing.assert_close(found, torch.tensor([-0.1, 0.25, -0.15]))
-
-
-def test_features_are_the_present_in_z_scores() -> None:
-    net, seen = model("lamp", "position"), window()
-    net.fit_normaliser(seen)
-    features = net.encode(seen, generator=seeded()).features()[:, 0]
-    position = seen.observations["position"]
-    scores = (position[:, -1] - position.mean((0, 1))) / position.flatten(0, 1).std(0)
-    torch.testing.assert_close(features[:, :3], torch.eye(3)[seen.observations["lamp"][:, -1]])
-    torch.testing.assert_close(features[:, 3:], scores)
 
 
 def test_of_a_missing_value_the_belief_holds_what_is_expected() -> None:

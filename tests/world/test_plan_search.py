@@ -1,22 +1,28 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
+from tests.world.wrapped import Wrapped
 
 from worldline.catalog.fallback import FallbackWorld
+from worldline.engines.base import EngineBelief
 from worldline.engines.baselines import Linear, Persistence
-from worldline.episode import Episode, History
+from worldline.engines.numpy_engine import NumpyGoalDistance
+from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import InputError, UnsupportedError
 from worldline.planning.base import Goal
 from worldline.planning.costs import AtMost
+from worldline.planning.planners.base import PlannedActions
 from worldline.planning.planners.cem import Categorical, CrossEntropy
 from worldline.planning.planners.small_searches import FirstProposal
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.toys import Integrator
 from worldline.world.base import PlanStatus
 from worldline.world.local import LocalWorld
+from worldline.world.plan_search import MAX_PROPOSAL_SHARE, RESERVED_SHARE
 
 NEAR = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
 FAR = Goal(targets={"position": np.array([50.0, -50.0], np.float32)})
@@ -79,6 +85,42 @@ def test_a_budget_ends_the_search(world: LocalWorld, history: History) -> None:
     plan = endless.plan(history, NEAR, horizon=3, budget_s=0.05)
     assert plan.status is PlanStatus.OUT_OF_TIME
     assert plan.actions["push"].shape == (3, 2)
+
+
+def test_a_budget_covers_all_that_a_plan_takes(
+    world: LocalWorld, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second to observe, four to propose: the search has the rest of 100, but for what is kept to close."""
+    now_s, told = [0.0], list[float | None]()
+
+    class Slow(Wrapped, NumpyGoalDistance):
+        def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
+            now_s[0] += 1.0
+            return super().observe(belief, steps, seed=seed)
+
+        def distance(self, belief: EngineBelief, future: Future, goal: Arrays, *, seed: int) -> np.ndarray:
+            return np.zeros(future.actions["push"].shape[:3])
+
+        def propose(self, *args: Any, budget_s: float | None = None, **rest: Any) -> dict[str, np.ndarray]:
+            told.append(budget_s)
+            now_s[0] += 4.0
+            return {"push": np.zeros((1, 1, 3, 2), np.float32)}
+
+    @dataclass(frozen=True, kw_only=True)
+    class Told(FirstProposal):
+        def plan(self, *args: Any, deadline_s: float | None = None, **rest: Any) -> PlannedActions:
+            told.append(deadline_s)
+            return super().plan(*args, deadline_s=deadline_s, **rest)
+
+    monkeypatch.setattr("worldline.world.plan_search.time.monotonic", lambda: now_s[0])
+    slow = LocalWorld(Slow(world.engine), None, Told())
+    plan = slow.plan(history, replace(NEAR, in_steps=True), horizon=3, budget_s=100.0)
+    assert told == [MAX_PROPOSAL_SHARE * ((1 - RESERVED_SHARE) * 100 - 1), (1 - RESERVED_SHARE) * 100 - 5]
+    assert plan.elapsed_s == 5.0
+    assert slow.plan(history, replace(NEAR, in_steps=True), horizon=3, budget_s=3.0).actions["push"].shape == (3, 2)
+    assert told[-1] == 0.0  # time is over, and there is a plan all the same
+    slow.plan(history, replace(NEAR, in_steps=True), horizon=3)
+    assert told[-2:] == [None, None]
 
 
 @pytest.mark.parametrize(

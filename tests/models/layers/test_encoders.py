@@ -66,16 +66,6 @@ def test_any_size_in_range_is_taken(shape: tuple[int, int, int]) -> None:
     assert camera(shape)(pictures(2, shape=shape), torch.ones(2, dtype=torch.bool)).shape == (2, 5)
 
 
-def test_scores_are_those_of_the_codes() -> None:
-    made, seen = vectors(), values()
-    made.fit(seen, everything())
-    turn = torch.deg2rad(seen["heading"])
-    codes = torch.cat([seen["position"], turn.sin(), turn.cos(), torch.nn.functional.one_hot(seen["lamp"], 3)], -1)
-    due = (codes - codes.mean((0, 1))) / codes.flatten(0, 1).std(0)
-    torch.testing.assert_close(made.scores(seen, everything()), due, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(made.change, due.diff(dim=1).square().mean((0, 1)).sqrt(), rtol=1e-4, atol=1e-4)
-
-
 def test_what_is_missing_does_not_matter_but_for_its_flag() -> None:
     made, seen, observed = vectors(), values(), everything()
     made.fit(seen, observed)
@@ -133,11 +123,3 @@ def test_what_was_seen_once_at_most_keeps_its_scale() -> None:
     assert made.normaliser.mean[:2].tolist() == [0, 0]
     assert made.normaliser.deviation[:2].tolist() == [1, 1]
     assert (made.normaliser.mean[2:] != 0).all()
-
-
-def test_many_pictures_are_looked_at_in_pieces_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, images, observed = camera(), pictures(11), torch.arange(11) % 4 > 0
-    whole = encoder(images, observed)
-    monkeypatch.setattr("worldline.models.layers.encoders.MAX_ENCODED_AT_ONCE", 4)
-    torch.testing.assert_close(encoder(images, observed), whole)
-    assert encoder.train()(images, observed).shape == (11, 5)  # a batch has one mean
