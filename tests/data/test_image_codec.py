@@ -28,15 +28,6 @@ def test_what_was_compressed_comes_back(shape, seed, noise):
         np.testing.assert_array_equal(out, pictures[number].reshape(-1))
 
 
-@pytest.mark.parametrize("shape", [(64, 64, 3), (224, 224, 3)])
-def test_every_band_is_compressed_against_its_own(shape):
-    """What is as in the first picture costs next to nothing, wherever it is."""
-    first = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    frames = ImageCodec(shape, first.tobytes(), "x")
-    data, _ = frames.compress(first[None])
-    assert len(data) < first.nbytes / 100
-
-
 @given(shape=SHAPES, cut=st.floats(0, 1), junk=st.binary(max_size=40))
 @settings(max_examples=25)
 def test_damage_is_an_error_or_another_picture_and_never_more(shape, cut, junk):

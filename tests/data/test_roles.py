@@ -5,17 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldline.data.role_names import RoleGuess
 from worldline.data.roles import (
-    GIVEN,
     Behaviour,
-    ColumnGuess,
     behaviour_of,
     guess_role,
-    likely_actions,
-    uncertain,
 )
-from worldline.schema import Kind, Role, Signal
+from worldline.schema import Role
 
 OBSERVATION, ACTION, EXOGENOUS, REWARD = Role.OBSERVATION, Role.ACTION, Role.EXOGENOUS, Role.REWARD
 HELD = Behaviour(num_steps=500, num_changes=50, memory=0.02)
@@ -92,17 +87,3 @@ def test_behaviour_tells_steps_from_smooth_signals():
     never = behaviour_of([np.full(9, 2.0)])
     assert (never.is_held, str(never)) == (False, "never changes")
     assert behaviour_of([]).num_steps == 0
-
-
-def test_uncertain_roles_name_likely_actions_first_and_end_when_an_action_is_named():
-    signals = {
-        name: Signal(name=name, role=OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="?") for name in ("x", "h", "pump")
-    }
-    columns = [
-        ColumnGuess(name=name, guess=guess_role(name, None, behaviour), signal=signals[name], behaviour=behaviour)
-        for name, behaviour in (("x", DRIVEN), ("h", SLOW), ("pump", HELD))
-    ]
-    assert [column.name for column in uncertain(columns)] == ["h", "x"]
-    assert [column.name for column in likely_actions(columns)] == ["pump", "h", "x"]
-    named = replace(columns[0], guess=RoleGuess(role=ACTION, reason=GIVEN))
-    assert uncertain([named, *columns[1:]]) == ()

@@ -175,17 +175,6 @@ def mixed(seed: int) -> Episode:
     )
 
 
-@pytest.mark.parametrize("kind", [Persistence, ConstantVelocity, Linear, ActionBlind])
-def test_parts_give_the_same_engine_again(kind: type[Persistence]) -> None:
-    for schema, episodes in ((TOY.schema, EPISODES), (MIXED, [mixed(0), mixed(1)])):
-        engine = kind.fit(episodes, schema)
-        again = kind.from_parts(schema, engine.to_parts())
-        assert again.describe() == engine.describe()
-        due, found = (imagine(one, episodes[0], 10, 5) for one in (engine, again))
-        for name, value in due.items():
-            np.testing.assert_array_equal(found[name], value)
-
-
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.engines.heads_of import distance, novelty_ahead, propose
+from tests.engines.heads_of import distance, propose
 from tests.models.partial_model import PartialModel
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from worldline.labs.two_rooms import TwoRooms
 from worldline.models.base import Belief, Inputs, LatentRollout, Window
 from worldline.models.jepa import Jepa, JepaConfig
 from worldline.models.layers.predictors import GruPredictorConfig
-from worldline.models.token import TokenConfig, TokenModel, TokenState
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing.cases import EngineCase
 from worldline.testing.clauses import CLAUSES, breaches
@@ -164,34 +163,6 @@ def test_the_card_says_what_it_is() -> None:
     assert untrained(TwoRooms().schema, ("camera",), goals=False).describe().abilities == ("differentiable", "novelty")
 
 
-def test_it_says_what_the_model_and_the_readout_say() -> None:
-    engine, episodes = untrained(TOY.schema, ("position",), goals=False), TOY.episodes(3, 8, seed=0)
-    belief = engine.observe(None, history(episodes, 4, 2), seed=0)
-    future = Future(
-        actions={"push": np.stack([one.actions["push"][None, 4:8] for one in episodes])},
-        exogenous={"wind": np.stack([one.exogenous["wind"][4:8] for one in episodes])},
-    )
-    found = engine.imagine(belief, future, num_samples=7, seed=0).signals["position"]
-    latent = engine.model.belief(belief.features()[:, 0])
-    inputs = to_inputs(future.actions, future.exogenous, TOY.schema)
-    features = engine.model.rollout(latent, inputs, generator=torch.Generator()).features
-    np.testing.assert_allclose(found, engine.readout(features)["position"].detach().numpy(), rtol=1e-5)
-    assert found.shape == (3, 1, 1, 4, 2)
-
-
-def test_proposals_set_out_from_where_pending_actions_lead() -> None:
-    engine, belief = calm()
-    sent = {"push": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 2, 2)}
-    inputs = to_inputs({"push": sent["push"][:, None]}, {}, CALM.schema)
-    later = engine.model.rollout(belief, inputs, generator=torch.Generator()).final
-    found, due = (
-        propose(engine, start, GOAL, 3, num_proposals=1, pending=pending, seed=0)["push"]
-        for start, pending in ((belief, sent), (later, None))
-    )
-    np.testing.assert_allclose(found, due, rtol=1e-6)
-    assert not np.allclose(found, propose(engine, belief, GOAL, 3, num_proposals=1, seed=0)["push"])
-
-
 def test_proposals_that_would_come_too_late_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of five steps takes a second."""
     engine, belief = calm()
@@ -203,21 +174,6 @@ def test_proposals_that_would_come_too_late_are_left_out(monkeypatch: pytest.Mon
         found = propose(engine, belief, GOAL, 5, num_proposals=1, budget_s=budget_s, seed=0)
         assert bool(found) == bool(due)
         assert len(steps) == taken  # it gives up as soon as it can tell
-
-
-def test_the_inverse_head_is_told_how_many_steps_are_left() -> None:
-    engine = untrained(CALM.schema, ("position",), goals=True)
-    inverse = engine.head(Inverse)
-    torch.nn.init.normal_(inverse.haste.weight, generator=torch.Generator().manual_seed(0))
-    belief = begun(engine)
-    wanted = engine.observe(
-        None, History(observations={"position": GOAL["position"][:, None]}, actions=NOTHING), seed=0
-    )
-    long, short = (propose(engine, belief, GOAL, steps, num_proposals=1, seed=0)["push"] for steps in (5, 2))
-    for found, steps in ((long, 5), (short, 2)):
-        due = inverse(belief.features()[:, 0], wanted.features()[:, 0], torch.full((3,), steps))
-        np.testing.assert_allclose(found[:, 0, 0], due.detach().numpy(), rtol=1e-5)
-    assert not np.allclose(long[:, :, 0], short[:, :, 0])
 
 
 def test_without_an_inverse_head_or_with_exogenous_inputs_nothing_is_proposed() -> None:
@@ -285,27 +241,6 @@ def test_what_is_far_from_the_training_data_is_novel() -> None:
     assert second.min() > first.max()
 
 
-def test_what_is_imagined_is_as_novel_as_its_latents() -> None:
-    engine, belief = calm(goals=False)
-    pushes = np.random.default_rng(0).uniform(-1, 1, (3, 2, 4, 2)).astype(np.float32)
-    found = novelty_ahead(engine, belief, Future(actions={"push": pushes}), seed=0)
-    assert found.shape == (3, 2, 4)
-    one = to_inputs({"push": pushes[:, 1:, :3]}, {}, CALM.schema)
-    later = engine.model.rollout(belief, one, generator=torch.Generator()).final
-    np.testing.assert_allclose(found[:, 1, 2], engine.novelty(later), rtol=1e-4)
-
-
-def test_nothing_that_it_takes_or_gives_has_a_gradient() -> None:
-    engine = replace(untrained(CALM.schema, ("position",), goals=True))
-    engine.model.requires_grad_(True)
-    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 2), seed=0)
-    assert not belief.features().requires_grad
-    engine.imagine(belief, IDLE, num_samples=1, seed=0)
-    distance(engine, belief, IDLE, GOAL, seed=0)
-    propose(engine, belief, GOAL, 2, num_proposals=1, seed=0)
-    engine.novelty(belief)
-
-
 class Members(Belief):
     """Where each member believes the dot to be, [B, S, 2]."""
 
@@ -353,23 +288,6 @@ class Drift(PartialModel):
         path = []
         for step in range(steps):
             place = 0.9 * place + inputs.actions[:, :, None, step] + noise[step]
-            path.append(place)
-        return LatentRollout(features=torch.stack(path, 3), final=Members(place.flatten(0, 1)))
-
-
-class Still(Drift):
-    """Nothing is off."""
-
-    deterministic = True
-
-    def _look(self, place: Tensor, generator: torch.Generator) -> Tensor:
-        return place[:, None]
-
-    def rollout(self, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        place = belief.features()[:, None].expand(-1, inputs.actions.shape[1], -1, -1)
-        path = []
-        for push in inputs.actions.unbind(2):
-            place = 0.9 * place + push[:, :, None]
             path.append(place)
         return LatentRollout(features=torch.stack(path, 3), final=Members(place.flatten(0, 1)))
 
@@ -459,30 +377,6 @@ def test_gradients_are_those_of_the_samples_that_are_drawn(most_numbers: int, mo
     assert not np.allclose(found, other)
 
 
-def test_beliefs_that_remember_much_are_drawn_from_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model of attention keeps thousands of numbers of the past, however few its latents are."""
-    model = TokenModel(schema=CALM.schema, config=TokenConfig(inputs=("position",), width=128)).eval()
-    engine = replace(drifting(1), model=model)
-    episodes = CALM.episodes(36, 12, seed=0)
-    belief = engine.observe(None, history(episodes, 9, 8), seed=0)
-    push = np.stack([one.actions["push"][9:10] for one in episodes])[:, None]
-    held = []
-    rollout = TokenModel.rollout
-
-    def watched(self: TokenModel, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        assert isinstance(belief, TokenState)
-        held.append(sum(keys.numel() + values.numel() for keys, values in belief.cache.kept))
-        return rollout(self, belief, inputs, generator=generator)
-
-    monkeypatch.setattr(TokenModel, "rollout", watched)
-    some = engine.imagine(belief, Future(actions={"push": push}), num_samples=64, seed=1).signals["position"]
-    assert len(held) > 1
-    assert max(held) <= 2**24
-    monkeypatch.setattr(learned, "MAX_BELIEF_VALUES", 2**40)
-    whole = engine.imagine(belief, Future(actions={"push": push}), num_samples=64, seed=1).signals["position"]
-    np.testing.assert_allclose(some, whole, rtol=1e-3, atol=1e-4)  # of one step the draws are the same
-
-
 def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:
     engine, episodes = drifting(4), CALM.episodes(3, 8, seed=0)
     belief = engine.observe(None, history(episodes, 4, 1), seed=0)
@@ -506,66 +400,6 @@ def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:
         np.testing.assert_allclose(rollout.reward(), rewards, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(rollout.termination(), ends, rtol=1e-4, atol=1e-6)
     assert ((ends > 0) & (ends < 1)).all()
-
-
-def ahead(engine: LearnedEngine, belief: object, push: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """All measures of imagined states."""
-    future = Future(actions={"push": push})
-    goal = {"position": np.ones((len(push), 2), np.float32)}
-    assert isinstance(belief, Belief)
-    with torch.no_grad():
-        samples = belief.features().shape[1]
-        rollout = engine.rollout(belief, torch.from_numpy(push), None, num_samples=samples, seed=seed)
-        assert rollout.reward is not None
-        assert rollout.termination is not None
-        rewards, ends = rollout.reward().numpy(), rollout.termination().numpy()
-    return {
-        "distance": distance(engine, belief, future, goal, seed=seed),
-        "rewards": rewards,
-        "termination": ends,
-        "novelty": novelty_ahead(engine, belief, future, seed=seed),
-    }
-
-
-def test_measures_of_imagined_states_draw_with_the_seed_of_the_call() -> None:
-    engine, episodes = drifting(3), CALM.episodes(3, 8, seed=0)
-    push = np.random.default_rng(0).uniform(-1, 1, (3, 2, 5, 2)).astype(np.float32)
-    for one, draws in ((engine, True), (replace(engine, model=Still(3).eval()), False)):
-        belief = one.observe(None, history(episodes, 4, 1), seed=0)
-        first, again, other = (ahead(one, belief, push, seed) for seed in (1, 1, 2))
-        for name, values in first.items():
-            np.testing.assert_array_equal(values, again[name], name)
-            assert np.allclose(values, other[name]) is not draws, name
-
-
-@pytest.mark.parametrize(("worlds", "versions"), [(5, 2), (1, 7)])
-def test_measures_of_imagined_states_hold_few_latents_at_once(
-    worlds: int, versions: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine, held, rollout = drifting(2), list[int](), Drift.rollout
-    belief = engine.observe(None, history(CALM.episodes(worlds, 8, seed=0), 4, 1), seed=0)
-    push = np.random.default_rng(0).uniform(-1, 1, (worlds, versions, 3, 2)).astype(np.float32)
-
-    def watched(self: Drift, belief: Belief, inputs: Inputs, *, generator: torch.Generator) -> LatentRollout:
-        imagined = rollout(self, belief, inputs, generator=generator)
-        held.append(imagined.features.numel())
-        return imagined
-
-    monkeypatch.setattr(Drift, "rollout", watched)
-    whole = ahead(engine, belief, push, 1)
-    signals = engine.imagine(belief, Future(actions={"push": push}), num_samples=2, seed=1).signals["position"]
-    assert set(held) == {worlds * versions * 2 * 3 * 2}
-    most = 3 * (2 * 3 * 2)  # three versions
-    monkeypatch.setattr(learned, "MAX_LATENT_VALUES", most)
-    held.clear()
-    parts = ahead(engine, belief, push, 1)
-    few = engine.imagine(belief, Future(actions={"push": push}), num_samples=2, seed=1).signals["position"]
-    assert max(held) <= most
-    if worlds == 1:  # worlds that are drawn one after the other have other draws
-        np.testing.assert_allclose(few, signals, rtol=1e-5, atol=1e-6)
-        for name, values in whole.items():
-            np.testing.assert_allclose(parts[name], values, rtol=1e-2 if name == "distance" else 1e-5, err_msg=name)
-    assert {name: values.shape for name, values in parts.items()} == dict.fromkeys(parts, (worlds, versions, 3))
 
 
 def test_a_rollout_has_no_measure_of_a_head_that_was_not_fitted() -> None:

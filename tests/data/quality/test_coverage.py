@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-from tests.data.stores import stored
 
-from worldline.data.quality import segments
 from worldline.data.quality.coverage import Coverage, survey
-from worldline.data.quality.segments import Sample, shrink, track
+from worldline.data.quality.segments import track
 from worldline.episode import Episode
-from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal
 
 SCHEMA = Schema(
@@ -102,30 +98,3 @@ def test_pictures_count_where_there_is_nothing_else() -> None:
     found = surveyed(episodes, schema)
     assert found.num_components == 64
     assert 40 < found.effective_dimension <= 64
-
-
-def test_the_sample_is_seeded_and_bounded(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = stored(tmp_path / "store", SCHEMA, (make(number) for number in range(8)))
-    monkeypatch.setattr(segments, "MAX_STEPS", 100)
-    monkeypatch.setattr(segments, "SEGMENT", 40)
-    some, same, others = (Sample(store, seed) for seed in (1, 1, 2))
-    assert some.episodes == same.episodes
-    for number in some.episodes:
-        some.add(number, store.episode(number))
-    assert [len(one.actions) for one in some.tracks] == [40, 40, 40]
-    assert some.episodes != others.episodes
-
-
-def test_no_episode_is_an_error() -> None:
-    with pytest.raises(DataError, match="no episode"):
-        survey([], SCHEMA)
-
-
-@pytest.mark.parametrize("shape", [(1, 70, 1), (64, 33, 3), (70, 15, 4)])
-def test_shrinking_keeps_the_mean_and_the_layout(shape: tuple[int, int, int]) -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (2, *shape)).astype(np.uint8)
-    small, down, across = shrink(pictures), max(1, shape[0] // 16), max(1, shape[1] // 16)
-    assert small.shape == (2, shape[0] // down, shape[1] // across, shape[2])
-    cut = pictures[:, : small.shape[1] * down, : small.shape[2] * across].astype(float)
-    np.testing.assert_allclose(small.mean((1, 2)), cut.mean((1, 2)), rtol=1e-4)
-    np.testing.assert_allclose(small[0, 0, 0], cut[0, :down, :across].mean((0, 1)), rtol=1e-4)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldline.engines.language.prompt import PROMPT, answer_schema, describe_signals, read_answer, to_prompt_value
-from worldline.errors import InputError, UnavailableError
+from worldline.engines.language.prompt import describe_signals, read_answer
+from worldline.errors import UnavailableError
 from worldline.schema import Kind, Role, Signal
 
 
@@ -31,32 +31,6 @@ def test_signals_are_described_without_what_is_not_known() -> None:
         {"name": "gear", "role": "observation", "num_values": 3, "labels": ["park", "low", "high"]},
     ]
     json.dumps(told, allow_nan=False)
-
-
-def test_every_word_of_the_description_is_explained() -> None:
-    keys = set().union(*describe_signals([BOUNDED, vector(period=1.0, entity="e"), GEAR]))
-    assert {key for key in keys if f'"{key}"' not in PROMPT} <= {"name", "labels"}
-
-
-def test_numbers_are_told_as_short_as_they_may_be() -> None:
-    value = np.array([0.1, 123456.789], np.float32)
-    assert to_prompt_value(vector(), value, digits=6) == [0.1, 123457.0]
-    assert to_prompt_value(vector(), value, digits=2) == [0.1, 120000.0]
-    assert to_prompt_value(GEAR, np.asarray(2), digits=6) == 2
-    with pytest.raises(InputError, match="'x'"):
-        to_prompt_value(vector(), np.array([0.0, np.nan], np.float32), digits=6)
-
-
-def test_the_schema_of_an_answer() -> None:
-    assert answer_schema([vector(), GEAR]) == {
-        "type": "object",
-        "properties": {
-            "x": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
-            "gear": {"type": "integer", "minimum": 0, "maximum": 2},
-        },
-        "required": ["x", "gear"],
-        "additionalProperties": False,
-    }
 
 
 @pytest.mark.parametrize(
