@@ -21,11 +21,10 @@ from worldline.audit.grades import Verdict
 from worldline.cli.main import app
 from worldline.data.store import open_store
 from worldline.engines.baselines import Persistence
-from worldline.engines.language.endpoint import Endpoint
 from worldline.engines.language.prompt import PROMPT_HASH
 from worldline.engines.language.transcript import Exchange, Transcript, request_hash
 from worldline.episode import Arrays
-from worldline.errors import ConfigError, InputError, UnsupportedError
+from worldline.errors import InputError, UnsupportedError
 from worldline.registry import load, names
 from worldline.workflows.record import record
 from worldline_exam.base import ExamTest
@@ -294,12 +293,6 @@ def test_options_that_do_not_go_together_are_refused_before_anything_is_done(
     assert done.exit_code == 1
     assert said in done.output
     assert not (tmp_path / "exam").exists()
-
-
-def test_a_key_that_is_not_there_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
-        LanguageSubject(endpoint=Endpoint(base_url="http://localhost:1/v1", model="m", api_key_env="NO_SUCH_KEY"))
 
 
 def test_a_subject_without_a_chat_opens_nothing(tmp_path: Path) -> None:

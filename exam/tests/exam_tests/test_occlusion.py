@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,11 +11,8 @@ from worldline.audit.grades import Grade, Verdict
 from worldline.audit.queries import history_of
 from worldline.audit.verdicts import verdict_of
 from worldline.engines.fixed_lag import typical_values
-from worldline.episode import History
-from worldline.world.local import LocalWorld
 from worldline_exam.base import Pool
 from worldline_exam.exam_tests.occlusion import CURRICULUM, HISTORY, MEMORY, OcclusionOracle, OcclusionTest
-from worldline_exam.labs.hidden_mover import GAPS
 from worldline_exam.self_check import Examined
 
 SMALL = OcclusionTest(pool=Pool.DEVELOPMENT, num_scenes=30, num_episodes=40)
@@ -79,26 +75,6 @@ def test_what_is_hidden_is_not_given_away() -> None:
     np.testing.assert_array_equal(found["position"], examined().references.oracle["position"])
 
 
-class LatePushes(LocalWorld):
-    """A harness that hands over each push one frame late."""
-
-    def predict(self, history: History, *arguments: object, **options: object) -> object:
-        """With the pushes of the history shifted."""
-        late = {name: np.roll(done, 1, axis=1) for name, done in history.actions.items()}
-        return super().predict(replace(history, actions=late), *arguments, **options)
-
-
-def test_pushes_that_come_one_frame_late_are_noticed() -> None:
-    found, right = examined(), as_world(OcclusionOracle(lab=SMALL.make_lab()))
-    late = LatePushes(right.engine, None, right.planner)
-    grade = SMALL.grade(found.scenes, SMALL.ask({CURRICULUM: late}, found.scenes), found.references)
-    for gap in GAPS:
-        (score,) = (cell.score for cell in grade.cells if cell.name == f"hidden {gap} frames")
-        assert score is not None
-        assert score.high < 0.998
-        assert value(found.oracle, gap) > 0.9999
-
-
 def test_what_forgets_says_the_mean_of_the_logs_and_heeds_no_push() -> None:
     found = examined()
     short, right = (
@@ -118,15 +94,6 @@ def test_swapped_axes_and_shuffled_scenes_fail() -> None:
         grade = regraded(position=wrong)
         assert verdict_of(grade) is Verdict.FAIL
         assert value(grade, 5) < 0
-
-
-def test_half_of_the_way_has_skill_and_no_pass() -> None:
-    scenes, position = examined().scenes, examined().references.oracle["position"]
-    last = scenes["truth.path"][np.arange(len(position)), HISTORY - 1 - scenes["gap"]]
-    grade = regraded(position=(position + last) / 2)
-    assert 0.7 < value(grade, 10) < 0.8
-    assert not any(condition.met for condition in grade.conditions)
-    assert verdict_of(grade) is Verdict.PARTIAL
 
 
 def test_what_drifts_where_all_is_still_does_not_pass() -> None:

@@ -14,7 +14,7 @@ from worldline.engines.base import Engine
 from worldline.episode import Arrays
 from worldline.labs.playing import replay
 from worldline_exam.base import Pool, References
-from worldline_exam.exam_tests.twin_effect import MIN_EFFECT, PARTS, TwinEffectTest, effect_of, place_of
+from worldline_exam.exam_tests.twin_effect import MIN_EFFECT, PARTS, TwinEffectTest
 from worldline_exam.labs.pusher_block import STATE
 from worldline_exam.references.lab_oracle import oracle_of
 from worldline_exam.scenes.pusher import HISTORY, make_lab
@@ -50,34 +50,6 @@ def test_reference_points(small: Examined, times: float, due: float) -> None:
     for offset in (0.0, 0.3):
         found = values(SMALL, small.scenes, own(small.scenes, times, offset))
         assert found == pytest.approx(dict.fromkeys(PARTS, due), abs=1e-5)
-
-
-def test_the_places_of_the_block_are_those_of_its_corners(small: Examined) -> None:
-    truth, half = unpacked(small.scenes, "truth"), make_lab(Pool.REPORT).block_half
-    angle, middle = (truth[f"block_{name}"].astype(float) for name in ("angle", "position"))
-    across = np.stack([-angle[..., 1], angle[..., 0]], -1)
-    corners = np.stack([middle + half * (one * angle + other * across) for one in (-1, 1) for other in (-1, 1)])
-    apart = ((corners[:, :, 0] - corners[:, :, 1]) ** 2).sum(-1).mean(0)
-    found = place_of("block", truth, half)
-    np.testing.assert_allclose(((found[:, 0] - found[:, 1]) ** 2).sum(-1), apart, atol=1e-12)
-
-
-def test_half_the_effect_is_no_pass(small: Examined) -> None:
-    grade = SMALL.grade(small.scenes, own(small.scenes, 0.5), NOTHING)
-    assert verdict_of(grade) is Verdict.PARTIAL
-    assert [one.found for one in grade.conditions] == ["0.50"] * 2
-    assert verdict_of(SMALL.grade(small.scenes, own(small.scenes, 0.9), NOTHING)) is Verdict.PASS
-
-
-def test_an_effect_is_the_sum_over_pairs() -> None:
-    rng = np.random.default_rng(0)
-    said, truth = rng.standard_normal((2, 3, 4, 5, 2))
-    found = effect_of(said, truth)
-    first, second = np.triu_indices(4, 1)
-    ours, true = said[:, first] - said[:, second], truth[:, first] - truth[:, second]
-    np.testing.assert_allclose(found.error, ((ours - true) ** 2).sum((1, 2, 3)))
-    np.testing.assert_allclose(found.size, (true**2).sum((1, 2, 3)))
-    np.testing.assert_allclose(found.along, (ours * true).sum((1, 2, 3)))
 
 
 def test_the_small_test_holds(small: Examined) -> None:

@@ -9,12 +9,8 @@ from exam.tests.grading import POOLS, examine, scores_of
 from worldline.audit.baselines import as_world
 from worldline.audit.grades import Verdict
 from worldline.audit.verdicts import verdict_of
-from worldline.engines.base import Card, EngineBelief, Noise, Samples
-from worldline.engines.numpy_engine import NumpyEngine
-from worldline.episode import Future, History
-from worldline.schema import Schema
 from worldline_exam.base import Pool, References
-from worldline_exam.exam_tests.violation import HORIZON, NUM_PUSHED, PARTS, SIGNALS, ViolationOfExpectationTest
+from worldline_exam.exam_tests.violation import HORIZON, NUM_PUSHED, PARTS, ViolationOfExpectationTest
 from worldline_exam.labs.occluder import Occluder
 from worldline_exam.references.lab_oracle import LabOracle
 from worldline_exam.self_check import Examined
@@ -108,15 +104,6 @@ def test_no_constant_answer_is_right_whatever_it_knows(pool: Pool, name: str) ->
     assert (right.mean(0) == [1, 1, 0, 1]).all()
 
 
-def test_the_brighter_outcome_is_the_nearer_one_to_what_was_last_seen() -> None:
-    for pool in Pool:
-        scenes = ViolationOfExpectationTest(pool=pool).generate(0)
-        seen = scenes["immutability.history.observations.ball_brightness"][:, :, 0, 0].astype(float)
-        late = scenes["immutability.truth.outcome"][:, :, -1].astype(float)
-        for bright, dull in ((0, 1), (2, 3)):
-            assert (np.abs(seen - late[:, [bright]]) < np.abs(seen - late[:, [dull]])).all()
-
-
 def test_wrong_answers_are_noticed() -> None:
     """Cues exchanged, pushes exchanged, one answer to both cues, none: each loses."""
     found, test = examined(Pool.REPORT, 0), ViolationOfExpectationTest()
@@ -132,55 +119,3 @@ def test_wrong_answers_are_noticed() -> None:
     assert verdict_of(test.grade(found.scenes, level, NOTHING)) is Verdict.FAIL  # all ties
     lost = {name: np.full_like(value, np.nan) for name, value in good.items()}
     assert verdict_of(test.grade(found.scenes, lost, NOTHING)) is Verdict.FAIL
-
-
-def test_who_forgets_what_was_seen_before_the_screen_fails_there() -> None:
-    """An oracle that is shown the last observation only."""
-    test = ViolationOfExpectationTest(num_quadruplets=40)
-    scenes, lab = test.generate(0), test.datasets()[0].make_lab()
-    assert isinstance(lab, Occluder)
-    short = {
-        name: value[:, :, -1:] if ".history.observ" in name else value[:, :, :0] if ".actions." in name else value
-        for name, value in scenes.items()
-    }
-    world = as_world(LabOracle(schema=lab.schema, law=lab.simulate))
-    grade = test.grade(scenes, test.ask({"it": world}, short), NOTHING)
-    values = scores_of(grade)
-    assert values["permanence, pairs"] <= 0
-    assert values["immutability, pairs"] <= 0
-    assert values["solidity, both right"] == values["support, both right"] == 1
-
-
-class Looks(NumpyEngine):
-    """Keeps what it is shown, and predicts 0."""
-
-    def __init__(self, schema: Schema) -> None:
-        self.schema, self.shown = schema, list[History]()
-
-    def describe(self) -> Card:
-        return Card(
-            name="looks", engine="looks", schema=self.schema, inputs=("camera",), predicts=SIGNALS, context=1,
-            deterministic=True,
-        )  # fmt: skip
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
-        self.shown.append(steps)
-        return None
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
-        lead = next(iter(future.actions.values())).shape[:3]
-        shapes = {name: (*lead[:2], 1, lead[2], *self.schema[name].shape) for name in SIGNALS}
-        return Samples(signals={name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
-
-
-@pytest.mark.slow
-def test_who_sees_pictures_gets_them_and_no_vectors() -> None:
-    test = ViolationOfExpectationTest(num_quadruplets=4, pixels=True)
-    engine = Looks(test.datasets()[0].make_lab().schema)
-    answers = test.ask({test.datasets()[0].name: as_world(engine)}, test.generate(0))
-    assert answers["support.surprise"].shape == (4, 4, 4, HORIZON)
-    permanence = engine.shown[0].observations["camera"].astype(int).reshape(4, 4, 9, 64, 64, 3)
-    assert (np.abs(permanence[:, 0, 0] - permanence[:, 1, 0]).sum((1, 2, 3)) > 1000).all()  # the wall is seen
-    np.testing.assert_array_equal(permanence[:, 0, -1], permanence[:, 1, -1])  # and then it is not

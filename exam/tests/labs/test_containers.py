@@ -66,20 +66,6 @@ def test_a_step_solves_the_equations(
     np.testing.assert_allclose(np.stack(found)[:, 0], integrated(lab, place, speed, tilt), atol=within)
 
 
-@pytest.mark.parametrize(("asked", "left"), [(0.95, 0.95), (0.9, 0.90), (0.8, 0.81), (0.5, 0.55), (0.1, 0.25)])
-@pytest.mark.parametrize(("substeps", "within"), [(containers.SUBSTEPS, 0.04), (200, 0.006)])
-def test_a_damper_that_does_not_pull_leaves_more_than_was_asked_for(
-    asked: float, left: float, substeps: int, within: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(containers, "SUBSTEPS", substeps)
-    monkeypatch.setattr(containers, "DRAG", 0.0)
-    lab = Containers(num_discs=1, restitution=asked)
-    place, speed = np.array([[[1.7, 1.4]]]), np.array([[[0.8, 0.0]]])
-    for _ in range(8):
-        place, speed = lab.move(place, speed, np.zeros((1, 2)))
-    assert -speed[0, 0, 0] / 0.8 == pytest.approx(left, abs=within)
-
-
 def test_discs_start_apart_and_clear_of_everything() -> None:
     lab, rng = Containers(), np.random.default_rng(0)
     for _ in range(200):

@@ -103,14 +103,3 @@ def test_dampings_and_pushes_are_as_the_module_says(name: str) -> None:
         assert 0.72 < kept < 0.88
         assert np.abs(pushes).max() <= bounds(one)[1].max()
         assert pushes.std() > 0.5 * bounds(one)[1].max()
-
-
-@every_lab
-def test_the_thicker_the_medium_the_bluer_the_picture(name: str) -> None:
-    lab = LABS[name](pictures=True)
-    shown = [lab.reset(seed=2, options={"damping": np.array([damping])})[0] for damping in DAMPINGS]
-    pictures = np.stack([one["camera"] for one in shown]).astype(int)
-    assert pictures.shape == (3, 64, 64, 3)
-    blue = (pictures[..., 2] - pictures[..., 0]).mean((1, 2))
-    assert (np.diff(blue) > 5).all()
-    np.testing.assert_array_equal(pictures[0], lab.drawn({n: v for n, v in shown[0].items() if n != "camera"}))

@@ -71,18 +71,3 @@ def test_given_the_levers_the_lamp_says_nothing(episodes: list[Episode]) -> None
         table = np.stack([heat[:, :-1].ravel(), 2.0 * joined.ravel() - 1, 2 * lit.ravel() - 1], 1)
         keep, levers, lamp = np.linalg.lstsq(table, heat[:, 1:].ravel(), rcond=None)[0]
         np.testing.assert_allclose([keep, levers, lamp], [KEEP, 1.0, 0.0], atol=0.05)
-
-
-def test_the_heat_stays_as_spread_as_it_was(episodes: list[Episode]) -> None:
-    for station in STATIONS:
-        heat = np.stack([one.observations[station.heat][:, 0] for one in episodes])
-        assert heat[:, 0].std() == pytest.approx(heat[:, 20:].std(), rel=0.25)
-
-
-@pytest.mark.parametrize("effect", [1.0, -1.5])
-def test_a_thermometer_ends_at_2_4_times_the_effect(effect: float) -> None:
-    lab, dark = Lamp(effect=effect), np.zeros(3, bool)
-    for way in (-2.4 * abs(effect), 2.4 * abs(effect)):
-        inside, end, beyond = (lab.picture(np.full(3, way * share), dark) for share in (0.9, 1.0, 2.0))
-        np.testing.assert_array_equal(end, beyond)
-        assert (inside != end).any()

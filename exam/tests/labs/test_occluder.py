@@ -85,14 +85,6 @@ def test_nothing_passes_through_what_blocks_it(
     assert (np.diff(moving == 0).astype(int) >= 0).all()  # once at rest, for good
 
 
-def test_its_colour_stays_and_the_shade_is_half_of_the_stage() -> None:
-    lab = Occluder(shade=0.4)
-    path = whole(lab, colour=0.7)
-    shaded = path["ball_position"][:, 0] > 0
-    np.testing.assert_allclose(path["ball_brightness"][:, 0], np.where(shaded, 0.28, 0.7), atol=1e-6)
-    np.testing.assert_allclose(lab.colour(path), 0.7, atol=1e-6)
-
-
 def test_the_screen_hides_the_ball_and_keeps_hiding_the_wall() -> None:
     lab = Occluder()
     seen, path = play(lab=lab), whole(lab)
@@ -152,19 +144,6 @@ def test_logs_show_each_thing_happen_and_not_happen() -> None:
         assert 5 < happened.sum() < 60
     assert logs.observed["wall"].shape == (80, 31)
     assert 0.03 < logs.actions["push"].std() < 0.4
-
-
-def test_pictures_show_what_is_seen_and_hide_what_is_not() -> None:
-    lab = Occluder(pictures=True)
-    clear, wall = (play(12, lab=lab, wall=value).observations["camera"].astype(int) for value in (1, -1))
-    down = int(np.argmax(play(12).observations["screen"][:, 0]))
-    assert np.abs(clear[0] - wall[0]).sum() > 1000
-    np.testing.assert_array_equal(clear[down : down + 2], wall[down : down + 2])  # nothing of ball or wall is left
-    assert np.abs(clear[down - 1] - clear[down]).sum() > 1000
-    for name, value in {"rail": 1, "pit": -1, "door": LEVEL, "colour": 0.3, "x": -1.2}.items():
-        other = play(0, lab=lab, **{name: value}).observations["camera"].astype(int)
-        assert np.abs(other[0] - clear[0]).sum() > 500, name
-    np.testing.assert_array_equal(lab.render().shape, (64, 64, 3))
 
 
 def test_what_is_hidden_is_not_needed_for_a_picture_and_what_is_in_sight_is() -> None:

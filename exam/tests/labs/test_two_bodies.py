@@ -49,16 +49,6 @@ def test_at_rest_in_the_middle_there_is_no_energy() -> None:
     assert (lab.energy(lab.split(lab.draw_states(np.random.default_rng(0), 100))) > 0).all()
 
 
-def test_both_are_drawn_where_they_are() -> None:
-    lab = TwoBodies()
-    shown = {**lab.split(np.array([1.0, -1.0, 0, 0, -1.5, 0.5, 0, 0])), "damping": np.zeros(1)}
-    picture = lab.drawn(shown).astype(int)
-    for excess, place in (((0, 2), (1.0, -1.0)), ((2, 0), (-1.5, 0.5))):
-        seen = (picture[..., excess[0]] - picture[..., excess[1]] > 60).nonzero()
-        x, y = (seen[1].mean() + 0.5) * FAR / 32 - FAR, FAR - (seen[0].mean() + 0.5) * FAR / 32
-        np.testing.assert_allclose([x, y], place, atol=0.1)
-
-
 @pytest.mark.slow
 def test_whoever_pushes_at_random_stays_in_the_picture() -> None:
     """In all but a few steps: a world of pictures is asked where the bodies are, and cannot say it of what is gone."""

@@ -20,7 +20,6 @@ from worldline.registry import load, names
 from worldline.schema import Kind, Schema
 from worldline.world.base import Abduction, Forecast, Prediction, Scores, Surprise, WhatIf, World
 from worldline_exam.base import ExamTest, Pool
-from worldline_exam.exam_tests.delay import DelayedEffectTest
 from worldline_exam.exam_tests.occlusion import OcclusionTest
 from worldline_exam.labs.hidden_mover import HiddenMover
 from worldline_exam.scenes.pixels_only import PixelsOnlyWorld, pictured, pictured_episode
@@ -158,25 +157,6 @@ def test_a_single_history_is_shown_as_a_batch_of_one_is() -> None:
     for name, value in alone.observations.items():
         np.testing.assert_array_equal(value, together.observations[name][2])
         np.testing.assert_array_equal(alone.observed[name], together.observed[name][2])
-
-
-def test_the_lid_is_shown_where_nothing_is_observed() -> None:
-    lab = HiddenMover(pictures=True)
-    history = history_of(OcclusionTest(pool=Pool.DEVELOPMENT, num_scenes=1).generate(0))
-    camera = pictured(history, lab).observations[CAMERA.name]
-    lid = lab.draw(np.zeros(2), lid_down=True)
-    np.testing.assert_array_equal((camera == lid).all((2, 3, 4)), ~history.observed["puck_position"])
-
-
-@pytest.mark.slow
-def test_pictures_of_twins_differ_where_the_valve_was_opened_and_nowhere_else() -> None:
-    test = DelayedEffectTest(pool=Pool.DEVELOPMENT, num_pulses=1)
-    lab, scenes = test.make_lab(pictures=True), test.generate(0)
-    pulse, none = (pictured(history_of(scenes, twin), lab).observations[CAMERA.name] for twin in ("pulse", "none"))
-    differ = (pulse != none).any((2, 3, 4))
-    assert not differ[~scenes["on_its_way"]].any()
-    for scene in np.flatnonzero(scenes["on_its_way"]):
-        assert list(np.flatnonzero(differ[scene])) == [pulse.shape[1] - scenes["back"][scene]]
 
 
 def test_every_verb_is_asked_from_behind_the_camera() -> None:
