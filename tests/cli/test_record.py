@@ -33,13 +33,6 @@ def refusal(*arguments: str) -> str:
     return shown.stderr.replace("\n", " ")
 
 
-def test_settings_reach_the_environment() -> None:
-    options = ["Pendulum-v1", "--num-episodes", "5", "--max-steps", "6", "--seed", "2"]
-    assert "5 episodes, 30 steps: observation (observation), action (action), reward" in record(*options, "--out", "a")
-    record(*options, "--out", "b", "--env-kwargs", '{"g": 1.6}')
-    assert open_store("a").content_hash() != open_store("b").content_hash()
-
-
 def test_a_policy_lies_in_the_current_folder() -> None:
     record("CartPole-v1", "--out", "logs", "--num-episodes", "2", "--policy", "steering_for_a_test:left")
     assert not open_store("logs").episode(1).actions["action"].any()

@@ -24,10 +24,6 @@ PUSH = {"push": np.array([[0.5, 0.0], [-0.5, 1.0], [0.0, 0.0]], np.float32)}
 GOAL = Goal(targets={"position": np.array([0.5, 0.0], np.float32)})
 
 
-def test_conforms(world: LocalWorld, fresh: list[Episode]) -> None:
-    check_world(world, fresh[:60], GOAL, num_calibration=world.calibration.num_episodes)
-
-
 def test_the_card_says_what_a_call_costs(world: LocalWorld) -> None:
     cost, own = CallCost(latency_s=0.5), CallCost(latency_s=2.0, price=0.01, currency="USD")
     assert world.describe().call is None

@@ -26,14 +26,6 @@ def test_orders_by_total_violation_then_by_cost_then_as_they_came() -> None:
     assert ranked.actions.flatten().tolist() == [-0.5, 0.5, 0.0, -1.0, 1.0]
 
 
-def test_merge_keeps_the_earlier_of_two_equals() -> None:
-    first, second = population([1.0], [[0.0]]), population([1.0, 0.5], [[0.0], [0.0]])
-    merged = first.merge(second)
-    assert merged.cost.tolist() == [[0.5, 1.0, 1.0]]
-    assert merged.actions.flatten().tolist() == [1.0, -1.0, -1.0]
-    assert merged.first(2).cost.tolist() == [[0.5, 1.0]]
-
-
 @pytest.mark.parametrize(
     "proposals", [torch.zeros(1, 1, 3, 1), torch.zeros(1, 0, 2, 1), torch.full((1, 1, 2, 1), torch.nan)]
 )
