@@ -42,7 +42,6 @@ from worldline.world.local import LocalWorld
 TOY = Integrator(noise=0.1, camera=False, wind=False)
 SIZE, MEMORY = 8, 10**9
 SEARCH = CrossEntropy(num_candidates=8, num_iterations=2)
-ROOMS = TwoRooms("random", camera=False)
 CAMERA = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1))
 
 
