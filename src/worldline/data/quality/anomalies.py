@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from worldline.data.checks import Finding, note
 from worldline.data.quality.false_alarms import MAX_FINDINGS, few
 from worldline.data.quality.log_figures import LogFigures
-from worldline.data.quality.sensors import Outliers, StuckSensors
+from worldline.data.quality.sensors import outliers, stuck_sensors
 from worldline.schema import Role
 
 MIN_OBSERVED: Final = 0.5
@@ -25,7 +25,7 @@ class Inspection(LogFigures):
         """All findings. An error only if nothing can be learned, else warnings and notes."""
         if not self.episodes:
             return ()
-        tests = [*Outliers(self).findings(), *StuckSensors(self).findings()]
+        tests = [*outliers(self).findings(), *stuck_sensors(self).findings()]
         return (*tests, *_constant(self), *_masks(self), *_images(self), *_copies(self))
 
 
