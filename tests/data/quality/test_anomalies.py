@@ -91,6 +91,15 @@ def test_actions_that_never_change_teach_nothing(episodes: list[Episode]) -> Non
     assert "no action ever changes" in found[1].problem
 
 
+def test_observations_that_never_move_teach_nothing(episodes: list[Episode]) -> None:
+    still = [
+        observe(e, **{name: np.repeat(values[:1], NUM_STEPS + 1, 0) for name, values in e.observations.items()})
+        for e in episodes
+    ]
+    errors = [one.problem for one in inspect(still) if one.severity is Severity.ERROR]
+    assert errors == ["no observation ever changes within an episode, so nothing can be predicted"]
+
+
 def test_a_wild_value_is_named_with_its_place(episodes: list[Episode]) -> None:
     place = episodes[3].observations["place"].copy()
     place[17, 1] = 1e5

@@ -30,7 +30,7 @@ class Inspection(LogFigures):
 
 
 def _constant(log: LogFigures) -> Iterator[Finding]:
-    """Components that never change in the whole log."""
+    """Components that never change in the whole log; errors if no action or no observation changes."""
     table = log.table
     low, high = np.where(table["num_rows"], table["low"], np.inf), np.where(table["num_rows"], table["high"], -np.inf)
     constant = low.min(1) == high.max(1)
@@ -47,6 +47,11 @@ def _constant(log: LogFigures) -> Iterator[Finding]:
     if actions and constant[actions].all():
         fix = "Log episodes in which the actions vary, or give signals that are not chosen the role exogenous."
         yield Finding(problem="no action ever changes, so the effect of actions cannot be learned", fix=fix)
+    seen = [at for at, column in enumerate(log.columns) if column.signal.role is Role.OBSERVATION]
+    images_move = any(figures.moves for episodes in log.cameras.values() for figures in episodes)
+    if not images_move and not (table["changes"][seen] > 0).any():
+        fix = "Log episodes in which an observation changes, or correct the roles of the signals."
+        yield Finding(problem="no observation ever changes within an episode, so nothing can be predicted", fix=fix)
 
 
 def _masks(log: LogFigures) -> Iterator[Finding]:
