@@ -107,4 +107,3 @@ def _print_coverage(covered: Coverage) -> None:
         rows.append((signal.name, logged, possible, f"{100 * signal.used:.0f} %", f"{100 * signal.predictable:.0f} %"))
     head = ("action", "logged", "possible", "share used", "predictable from the past")
     print_table("Coverage of the actions", head, rows)
-    print()

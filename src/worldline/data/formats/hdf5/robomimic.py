@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ class RobomimicLogs(EpisodeLogs):
         known = schema_beside(path) if schema is None else schema
         logs = episode_logs(lambda: _demos(path, known), known, path.parent)
         logs.unclear += _ASSUMED
+        if known is None and logs.schema.step_s:  # differences of times have rounding errors
+            logs.schema = replace(logs.schema, step_s=round(logs.schema.step_s, 12))
         return logs
 
 
