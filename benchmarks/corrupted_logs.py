@@ -5,7 +5,7 @@ Writes benchmarks/results/corrupted_logs.json.
 
 A source is a plant of benchmarks/plant_logs.py or a lab of the exam; it is left out if its simulator is missing. Each
 seed draws 100 of its 150 episodes and a
-component. A corruption is found if a finding of its kind names the signal (frozen, changed), or names
+component. A corruption is found if a finding of its kind names the signal (frozen, changed, saturated), or names
 episodes (joined, shifted). A clean log is accused if it has a finding that is no note.
 
 The oracle knows the law of the clean log: a linear model of it predicts the corrupted log worse, by 5 standard errors.
@@ -45,6 +45,7 @@ WORDS = {
     "changed": "changes from about episode",
     "joined": "jump at once",
     "shifted": "actions of a part fit better",
+    "saturated": "value, in",
 }
 """Part of the message of each kind of finding."""
 Log = list[Run]
@@ -132,6 +133,16 @@ def shifted(share: float) -> Corrupt:
     return corrupt
 
 
+def saturated(log: Log, component: int, draw: Generator) -> Log:
+    """A sensor shows no value above its limit, which a tenth of the steps exceed."""
+    del draw
+    limit = np.quantile(np.concatenate([one[0] for one in log])[:, component], 0.9)
+    log = copied(log)
+    for observed, *_ in log:
+        observed[:, component] = np.minimum(observed[:, component], limit)
+    return log
+
+
 CORRUPTIONS: dict[str, tuple[Corrupt, str]] = {
     "frozen, half of the episodes": (frozen_episodes, "frozen"),
     "frozen, half of each episode": (frozen_halves, "frozen"),
@@ -143,6 +154,7 @@ CORRUPTIONS: dict[str, tuple[Corrupt, str]] = {
     "joined episodes": (joined, "joined"),
     "actions shifted from the middle of a file": (shifted(0.1), "shifted"),
     "actions shifted in one episode": (shifted(0), "shifted"),
+    "saturation in a tenth of the steps": (saturated, "saturated"),
 }
 
 

@@ -17,7 +17,7 @@ from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import Floats
 
 MAX_SAMPLED: Final = 200
-"""Episodes of which rows are kept, from which usual ranges follow."""
+"""Episodes of which rows are kept to compare signals with each other."""
 ROWS_PER_EPISODE: Final = 60
 MAX_GRID: Final = 32
 """Images are sampled on a grid of at most this many rows and columns."""
@@ -51,6 +51,9 @@ class LogColumn(NamedTuple):
         """The subject of a sentence about it."""
         return part_of(self.signal, self.component)
 
+    def __str__(self) -> str:
+        return f"'{self.signal.name}'" if self.subject == "it" else f"{self.subject} of '{self.signal.name}'"
+
 
 class CameraFigures(NamedTuple):
     """One camera in one episode: the steps with images of one colour, whether the image changes, number of images."""
@@ -66,7 +69,7 @@ class LogFigures:
     Args:
         schema: of the episodes.
         num_episodes: of the log.
-        seed: of the sample of at most 200 episodes whose rows are kept.
+        seed: of the sample of at most 200 episodes whose rows are kept to compare signals.
     """
 
     def __init__(self, schema: Schema, num_episodes: int, seed: int = 0) -> None:
@@ -81,7 +84,7 @@ class LogFigures:
         self.cameras: dict[str, list[CameraFigures]] = defaultdict(list)
         self.num_missing = Counter[str]()
         self.digests = list[bytes]()
-        self._figures, self._rows = list[NDArray[np.void]](), list[Floats]()
+        self._figures, self._rows, self._before = list[NDArray[np.void]](), list[Floats](), list[Floats]()
 
     def add(self, number: int, episode: Episode) -> None:
         """Collects the figures of an episode.
@@ -111,8 +114,9 @@ class LogFigures:
         self._figures.append(np.concatenate([np.zeros(0, FIGURES), *(_measure(*pair) for pair in pairs)]))
         if number in self._sampled and episode.num_steps > 1:
             at = np.sort(self._draw.permutation(np.arange(1, episode.num_steps))[:ROWS_PER_EPISODE])
-            parts = [np.where(mask[at, None], table[at], np.nan) for table, mask in pairs]
-            self._rows.append(np.concatenate([np.empty((len(at), 0)), *parts], 1))
+            for rows, steps in ((self._rows, at), (self._before, at - 1)):
+                parts = [np.where(mask[steps, None], table[steps], np.nan) for table, mask in pairs]
+                rows.append(np.concatenate([np.empty((len(at), 0)), *parts], 1))
 
     @property
     def table(self) -> NDArray[np.void]:
@@ -123,6 +127,11 @@ class LogFigures:
     def rows(self) -> Floats:
         """[rows, C] values in the sampled episodes, NaN if missing."""
         return np.concatenate([np.empty((0, len(self.columns))), *self._rows])
+
+    @property
+    def rows_before(self) -> Floats:
+        """[rows, C] values one step before `rows`."""
+        return np.concatenate([np.empty((0, len(self.columns))), *self._before])
 
 
 def _measure(table: Floats, mask: NDArray[Any]) -> NDArray[np.void]:
