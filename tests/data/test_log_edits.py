@@ -263,7 +263,7 @@ def test_findings_suggest_edits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
     findings = [
         finding(FindingKind.STUCK, Place(episode=1, start=20, stop=50), Place(episode=6, start=0, stop=9)),
-        finding(FindingKind.SATURATED, Place(episode=3, start=4, stop=7)),
+        finding(FindingKind.STUCK, Place(episode=3, start=4, stop=7)),
         finding(FindingKind.JOINED, Place(episode=2, start=31), Place(episode=8, start=9)),
         finding(FindingKind.SHIFTED, Place(episode=4, start=11)),
         finding(FindingKind.CHANGED, Place(episode=6)),

@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.config import to_json
 from worldline.data.correcting import correct_schema
 from worldline.data.importing import import_logs
-from worldline.data.open_logs import open_logs
-from worldline.data.schema_edits import apply_edits, edit_command, parse_edits, partial_edits
+from worldline.data.schema_edits import apply_edits, edit_command, parse_edits
 from worldline.data.store import Store, open_store
 from worldline.episode import Episode
 from worldline.errors import ConfigError, DataError, InputError
@@ -205,32 +203,3 @@ def write_npz(folder: Path, **extra: object) -> Path:
         folder / "a.npz", level=draw.random((6, 1)), goal_state=draw.random((6, 1)), feed=draw.random((5, 1)), **extra
     )
     return folder
-
-
-def test_a_partial_schema_is_merged_over_the_inferred_one(tmp_path: Path) -> None:
-    logs = write_npz(tmp_path / "logs")
-    partial = {
-        "signals": [
-            {"name": "feed", "unit": "kg/s", "low": 0, "high": 2},
-            {"name": "goal_state", "role": "observation"},
-        ]
-    }
-    (logs / "schema.json").write_text(json.dumps({**partial, "step_s": 0.5}))
-    found = open_logs(logs)
-    assert (found.schema["feed"].unit, found.schema["feed"].low, found.schema["feed"].high) == ("kg/s", (0.0,), (2.0,))
-    assert found.schema.step_s == 0.5
-    assert {signal.name for signal in found.schema.observations} == {"level", "goal_state"}
-    assert next(found.read()).episode.observations.keys() == {"level", "goal_state"}
-    over = open_logs(logs, edits={"feed": {"unit": "g/s"}, "goal_state": {"role": "ignore"}})
-    assert (over.schema["feed"].unit, over.schema["feed"].low) == ("g/s", (0.0,))
-    assert {signal.name for signal in over.schema.observations} == {"level"}
-    wrong = {"signals": [{"name": "fed", "unit": "kg/s"}]}
-    (logs / "schema.json").write_text(json.dumps(wrong))
-    with pytest.raises(ConfigError, match=r"no column is called 'fed'"):
-        open_logs(logs)
-
-
-def test_a_complete_schema_is_no_partial_one(store: Store) -> None:
-    assert partial_edits(to_json(store.schema)) is None
-    assert partial_edits("no json") is None
-    assert partial_edits('{"step_s": 2.0}') == {"": {"step_s": 2.0}}

@@ -107,8 +107,3 @@ def _print_coverage(covered: Coverage) -> None:
         rows.append((signal.name, logged, possible, f"{100 * signal.used:.0f} %", f"{100 * signal.predictable:.0f} %"))
     head = ("action", "logged", "possible", "share used", "predictable from the past")
     print_table("Coverage of the actions", head, rows)
-    dimension = f"{covered.effective_dimension:.1f} (of {covered.num_components} components)"
-    print_wrapped(f"Effective dimension of the observations: {dimension}.", "  ")
-    if covered.spread is not None:
-        print(f"  Combinations of two components that occur: {100 * covered.spread:.0f} %.")
-    print()

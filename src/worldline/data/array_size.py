@@ -25,7 +25,7 @@ MAX_EPISODES: Final = 1_000_000
 LIST_BYTES: Final = 100_000_000
 """Size of a list of episodes or tasks, decompressed."""
 MAX_ROWS: Final = 10**9
-"""Rows of all episodes in a file."""
+"""Rows of an episode."""
 EXPANSION: Final = 1000
 """A list of episodes may take this many times the size of its file: such lists compress, but not that much."""
 ONE_HOT_ROWS: Final = 256

@@ -14,7 +14,6 @@ from worldline.data.checks import Finding
 from worldline.data.index import Source
 from worldline.data.read_options import ReadOptions as ReadOptions  # for importers: part of their contract
 from worldline.data.roles import ColumnGuess
-from worldline.data.schema_edits import SchemaEdits, partial_edits
 from worldline.data.store import SCHEMA_FILE
 from worldline.episode import Episode
 from worldline.errors import InputError
@@ -123,7 +122,7 @@ class Logs(ABC):
 def schema_beside(path: Path) -> Schema | None:
     """The schema next to the logs, which the user may have corrected: `FILE.schema.json`, or `schema.json`.
 
-    None without that file, and for a partial one: `open_logs` merges it over the inferred schema.
+    None without that file.
 
     Args:
         path: a file, or the folder of the logs.
@@ -131,28 +130,13 @@ def schema_beside(path: Path) -> Schema | None:
     Raises:
         ConfigError: the file cannot be read.
     """
-    file, text = _beside(path)
-    return None if text is None or partial_edits(text) is not None else from_json(Schema, text, where=file)
-
-
-def edits_beside(path: Path) -> SchemaEdits:
-    """The edits in a partial `schema.json` next to the logs; empty without one.
-
-    Args:
-        path: a file, or the folder of the logs.
-    """
-    return partial_edits(_beside(path)[1] or b"") or {}
-
-
-def _beside(path: Path) -> tuple[Path, bytes | None]:
-    """The file with the schema next to the logs, and its content; None without a file."""
     file = path / SCHEMA_FILE
     if path.is_file():
         file = own if (own := sidecar(path)).is_file() else path.parent / SCHEMA_FILE
     if not file.is_file():
-        return file, None
+        return None
     check_size(BYTES_A_JSON_BYTE * file.stat().st_size, "the schema", file=file)
-    return file, file.read_bytes()
+    return from_json(Schema, file.read_bytes(), where=file)
 
 
 def sidecar(file: Path) -> Path:

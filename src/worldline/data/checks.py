@@ -33,7 +33,6 @@ class FindingKind(StrEnum):
     """The findings that name the episodes or rows to edit, see `worldline.data.log_edits.suggested_edits`."""
 
     STUCK = "stuck"
-    SATURATED = "saturated"
     CHANGED = "changed"
     JOINED = "joined"
     SHIFTED = "shifted"

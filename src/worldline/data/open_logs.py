@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from worldline.data.array_size import check_one_hot
-from worldline.data.base import LoggedEpisode, Logs, ReadOptions, edits_beside, refuse
+from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse
 from worldline.data.checks import Finding
 from worldline.data.formats.memory import logs_in_memory
 from worldline.data.infer import NO_ACTION
 from worldline.data.log_edits import LogEdits, edited_logs, moved_actions
 from worldline.data.role_names import RoleGuess
 from worldline.data.roles import GIVEN, ColumnGuess
-from worldline.data.schema_edits import IGNORE, SchemaEdits, apply_edits, merged
+from worldline.data.schema_edits import IGNORE, SchemaEdits, apply_edits
 from worldline.data.store import Store, is_store, open_store
 from worldline.errors import DataError
 from worldline.registry import BUILTIN, load, names
@@ -96,8 +96,7 @@ def open_logs(
         schema: of the logs; default is the one next to them, or else an inferred one.
         importer: name of the format; default is to detect it.
         reading: settings; default is to infer them from the files, and to leave actions where they are.
-        edits: corrections of the schema, such as {"heater": {"role": "action"}}. They come after those in a partial
-            `schema.json` next to the logs.
+        edits: corrections of the schema, such as {"heater": {"role": "action"}}.
         log_edits: episodes to leave out or to split, and observations to mark as missing. Their numbers are those of
             the logs before actions are moved.
 
@@ -127,7 +126,6 @@ def _opened(
         kind: type[Logs] = load("importer", importer)
         if not path.exists():
             raise DataError("the path does not exist", fix="Check the path of the logs.", file=path)
-        edits = merged(edits_beside(path) if schema is None else {}, edits)
         opened = _edited(lambda known: kind.open(path, known, reading), schema, edits)
         opened.importer, opened.origin = importer, path.resolve().name
     else:

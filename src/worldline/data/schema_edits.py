@@ -1,4 +1,4 @@
-"""Corrections of a schema: roles, units, bounds, kinds and entities, from a command or a partial `schema.json`.
+"""Corrections of a schema: roles, units, bounds, kinds and entities, from a command or Python.
 
 Edits are fields by signal, such as {"heater": {"role": "action", "low": 0}}. The role "ignore" leaves a signal out. The
 key "" holds what concerns the whole schema: its `step_s`.
@@ -6,7 +6,6 @@ key "" holds what concerns the whole schema: its `step_s`.
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,7 +22,6 @@ from worldline.schema import Kind, Role, Schema, Signal
 
 IGNORE: Final = "ignore"
 WHOLE: Final = ""
-_NEEDED: Final = ("name", "role", "kind", "shape")
 
 
 class _SignalEdit(msgspec.Struct, forbid_unknown_fields=True):
@@ -75,28 +73,6 @@ def parse_edits(texts: Sequence[str], names: Collection[str]) -> SchemaEdits:
             name, field = left, "role"
         edits.setdefault(name, {})[field] = _value(field, value.strip())
     return edits
-
-
-def partial_edits(text: str | bytes) -> SchemaEdits | None:
-    """The edits in a partial `schema.json`; None if the file is no JSON or every signal in it is complete.
-
-    A signal is complete if it has a name, a role, a kind and a shape.
-
-    Args:
-        text: of the file.
-    """
-    try:
-        tree = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    signals = tree.get("signals", []) if isinstance(tree, dict) else None
-    if not tree or not isinstance(signals, list) or not all(isinstance(signal, dict) for signal in signals):
-        return None
-    if "signals" in tree and all(key in signal for signal in signals for key in _NEEDED):
-        return None
-    edits = {str(signal.get("name", f"signal {number}")): signal for number, signal in enumerate(signals)}
-    own = {name: {key: value for key, value in signal.items() if key != "name"} for name, signal in edits.items()}
-    return own | {WHOLE: {key: value for key, value in tree.items() if key != "signals"}}
 
 
 def apply_edits(schema: Schema, edits: SchemaEdits, columns: Iterable[ColumnGuess] = (), *, where: str = "") -> Schema:

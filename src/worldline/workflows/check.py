@@ -9,7 +9,7 @@ from pathlib import Path
 
 from worldline.data.checks import Finding, Severity, warning
 from worldline.data.quality.alignment import Alignment, AlignmentVerdict, alignment, judge
-from worldline.data.quality.anomalies import Inspection, with_saturated_parts
+from worldline.data.quality.anomalies import Inspection
 from worldline.data.quality.consistency import inconsistencies
 from worldline.data.quality.coverage import Coverage, survey
 from worldline.data.quality.segments import Sample
@@ -34,7 +34,7 @@ class CheckReport:
             are no error, because the system may respond late.
         findings: damage, warnings and notes. The nominal probability of a warning about a correct log, or of misaligned
             actions, is `worldline.data.quality.false_alarms.FALSE_ALARM_RATE`.
-        coverage: of states and actions; None if no episode is readable.
+        coverage: of the actions; None if no episode is readable.
         advice: recommended steps as sentences, most urgent first.
     """
 
@@ -102,8 +102,8 @@ def check(
     tell(progress, "check", 0)
     measured = judge(sample.tracks, seed) if sample.tracks else None
     covered = survey(sample.tracks, store.schema, seed) if sample.tracks else None
-    anomalies = [with_saturated_parts(store, finding) for finding in inspection.findings()]
-    findings = _sorted([*damaged, *_unlisted(store), *inconsistencies(sample.tracks, store.schema), *anomalies])
+    consistency = inconsistencies(sample.tracks, store.schema)
+    findings = _sorted([*damaged, *_unlisted(store), *consistency, *inspection.findings()])
     tell(progress, "check", 1)
     shift = 0 if measured is None else measured.shift
     accepted = measured is not None and shift == -delay

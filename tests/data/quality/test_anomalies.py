@@ -91,27 +91,13 @@ def test_actions_that_never_change_teach_nothing(episodes: list[Episode]) -> Non
     assert "no action ever changes" in found[1].problem
 
 
-def test_a_signal_that_says_the_same_as_another(episodes: list[Episode]) -> None:
-    schema = Schema(signals=(*SCHEMA.signals, signal("again", Role.OBSERVATION)))
-    found = inspect([observe(e, again=7 - 100 * e.observations["place"][:, :1]) for e in episodes], schema)
-    one = the_only(found, "it repeats component 0 of 'place'")
-    assert one.signal == "again"
-
-
-@pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("role", [Role.OBSERVATION, Role.EXOGENOUS])
-def test_a_signal_that_repeats_the_action(episodes: list[Episode], role: Role, late: bool) -> None:
-    schema, log = Schema(signals=(*SCHEMA.signals, signal("echo", role))), []
-    for one in episodes:
-        push = one.actions["push"][:, 1]
-        echo = 2 + 5 * (np.append(0.1, push) if late else np.append(push, 0.1))[:, None]
-        log.append(
-            observe(one, echo=echo)
-            if role is Role.OBSERVATION
-            else replace(one, exogenous={**one.exogenous, "echo": echo[:-1]})
-        )
-    step = "t-1" if late else "t"
-    assert the_only(inspect(log, schema), f"it at step t repeats component 1 of 'push' of step {step}").signal == "echo"
+def test_observations_that_never_move_teach_nothing(episodes: list[Episode]) -> None:
+    still = [
+        observe(e, **{name: np.repeat(values[:1], NUM_STEPS + 1, 0) for name, values in e.observations.items()})
+        for e in episodes
+    ]
+    errors = [one.problem for one in inspect(still) if one.severity is Severity.ERROR]
+    assert errors == ["no observation ever changes within an episode, so nothing can be predicted"]
 
 
 def test_a_wild_value_is_named_with_its_place(episodes: list[Episode]) -> None:
@@ -134,12 +120,6 @@ def test_values_that_are_as_wild_in_many_episodes_are_no_outliers(visits: int, i
     assert bool(inspect(episodes)) == is_found
 
 
-def test_an_episode_in_which_nothing_moves(episodes: list[Episode]) -> None:
-    still = {name: np.repeat(values[:1], NUM_STEPS + 1, 0) for name, values in episodes[2].observations.items()}
-    episodes[2] = observe(episodes[2], **still)
-    assert any("no observation ever changes in 1 of 12 episodes (2)" in one.problem for one in inspect(episodes))
-
-
 def test_a_sensor_that_is_stuck(episodes: list[Episode]) -> None:
     place = episodes[5].observations["place"].copy()
     place[8:34, 0] = place[8, 0]
@@ -156,26 +136,6 @@ def test_a_stop_is_not_a_stuck_sensor(episodes: list[Episode]) -> None:
         place[:26, 1] = 99.0  # the end of its range
         episodes[number] = observe(episodes[number], place=place)
     assert not any("exactly" in one.problem for one in inspect(episodes))
-
-
-@pytest.mark.parametrize(("end", "words"), [(1, "largest"), (-1, "smallest")])
-def test_a_sensor_that_saturates_is_named_with_its_limit(episodes: list[Episode], end: int, words: str) -> None:
-    limit = end * np.quantile(end * np.concatenate([one.observations["place"][:, 0] for one in episodes]), 0.9)
-    clipped = []
-    for one in episodes:
-        place = one.observations["place"].copy()
-        place[:, 0] = end * np.minimum(end * place[:, 0], end * limit)
-        clipped.append(observe(one, place=place))
-    found = the_only(inspect(clipped), "of the rows")
-    assert found.signal == "place"
-    assert f"component 0 is exactly {np.float32(limit):g}, its {words} value" in found.problem
-
-
-def test_coarse_sensors_walls_and_rest_at_zero_are_no_saturation(episodes: list[Episode]) -> None:
-    coarse = [observe(one, place=np.round(one.observations["place"], 1)) for one in episodes]
-    resting = [observe(one, place=np.maximum(one.observations["place"], 0)) for one in episodes]
-    walls = [observe(one, place=np.clip(one.observations["place"], -1, 1)) for one in episodes]
-    assert not any("value, in" in one.problem for log in (coarse, resting, walls) for one in inspect(log))
 
 
 def test_values_that_are_not_observed_do_not_matter(episodes: list[Episode]) -> None:
@@ -212,3 +172,46 @@ def test_what_is_mostly_missing(episodes: list[Episode]) -> None:
     mask = np.arange(NUM_STEPS + 1) % 4 == 0
     one = the_only(inspect([replace(e, observed={"place": mask}) for e in episodes]), "in only 27 % of the steps")
     assert one.signal == "place"
+
+
+def test_a_signal_that_says_the_same_as_another(episodes: list[Episode]) -> None:
+    schema = Schema(signals=(*SCHEMA.signals, signal("again", Role.OBSERVATION)))
+    found = inspect([observe(e, again=7 - 100 * e.observations["place"][:, :1]) for e in episodes], schema)
+    one = the_only(found, "it repeats component 0 of 'place'")
+    assert one.signal == "again"
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("role", [Role.OBSERVATION, Role.EXOGENOUS])
+def test_a_signal_that_repeats_the_action(episodes: list[Episode], role: Role, late: bool) -> None:
+    schema, log = Schema(signals=(*SCHEMA.signals, signal("echo", role))), []
+    for one in episodes:
+        push = one.actions["push"][:, 1]
+        echo = 2 + 5 * (np.append(0.1, push) if late else np.append(push, 0.1))[:, None]
+        log.append(
+            observe(one, echo=echo)
+            if role is Role.OBSERVATION
+            else replace(one, exogenous={**one.exogenous, "echo": echo[:-1]})
+        )
+    step = "t-1" if late else "t"
+    assert the_only(inspect(log, schema), f"it at step t repeats component 1 of 'push' of step {step}").signal == "echo"
+
+
+@pytest.mark.parametrize(("end", "words"), [(1, "largest"), (-1, "smallest")])
+def test_a_sensor_that_saturates_is_named_with_its_limit(episodes: list[Episode], end: int, words: str) -> None:
+    limit = end * np.quantile(end * np.concatenate([one.observations["place"][:, 0] for one in episodes]), 0.9)
+    clipped = []
+    for one in episodes:
+        place = one.observations["place"].copy()
+        place[:, 0] = end * np.minimum(end * place[:, 0], end * limit)
+        clipped.append(observe(one, place=place))
+    found = the_only(inspect(clipped), "of the rows")
+    assert found.signal == "place"
+    assert f"component 0 is exactly {np.float32(limit):g}, its {words} value" in found.problem
+
+
+def test_coarse_sensors_walls_and_rest_at_zero_are_no_saturation(episodes: list[Episode]) -> None:
+    coarse = [observe(one, place=np.round(one.observations["place"], 1)) for one in episodes]
+    resting = [observe(one, place=np.maximum(one.observations["place"], 0)) for one in episodes]
+    walls = [observe(one, place=np.clip(one.observations["place"], -1, 1)) for one in episodes]
+    assert not any("value, in" in one.problem for log in (coarse, resting, walls) for one in inspect(log))

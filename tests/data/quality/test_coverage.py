@@ -67,34 +67,3 @@ def test_an_action_that_never_changes_is_named() -> None:
     found = surveyed(still)
     assert found.actions[0].predictable == 1
     assert found.advice[0].startswith("'drive.wheel' is always 0.5")
-
-
-def test_spread_and_dimension_of_the_states() -> None:
-    whole = surveyed([make(i) for i in range(10)])
-    assert whole.effective_dimension == pytest.approx(2, abs=0.1)
-    assert whole.num_components == 2
-    assert whole.spread is not None
-    line = [
-        replace(e, observations={"place": np.repeat(e.observations["place"][:, :1], 2, 1)})
-        for e in (make(i) for i in range(10))
-    ]
-    narrow = surveyed(line)
-    assert narrow.effective_dimension == pytest.approx(1, abs=0.01)
-    assert (narrow.narrow[0].one, narrow.narrow[0].other) == ("place.0", "place.1")
-    assert narrow.narrow[0].share == pytest.approx(1 / 6, abs=0.05)
-    assert narrow.spread is not None
-    assert narrow.spread < whole.spread
-    assert any("'place.0' and 'place.1' cover" in one for one in narrow.advice)
-
-
-def test_pictures_count_where_there_is_nothing_else() -> None:
-    camera = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(8, 8, 1))
-    schema = Schema(signals=(camera, *SCHEMA.actions))
-    draw = np.random.default_rng(0)
-    episodes = [
-        replace(make(i), observations={"camera": draw.integers(0, 256, (61, 8, 8, 1)).astype(np.uint8)})
-        for i in range(6)
-    ]
-    found = surveyed(episodes, schema)
-    assert found.num_components == 64
-    assert 40 < found.effective_dimension <= 64

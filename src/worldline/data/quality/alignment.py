@@ -68,6 +68,9 @@ MIN_VARIANCE: Final = 1e-6
 MIN_POLICY_VARIANCE: Final = 1e-3
 """If less of the variance of an action remains, the action is a function of the observation."""
 
+_MORE: Final = "Log episodes in which the actions vary at random for a while, at least 10 episodes of 20 steps."
+_VARY: Final = "Log some episodes with random actions, which make the shift identifiable."
+
 
 class AlignmentVerdict(StrEnum):
     """Result of the comparison of shifts."""
@@ -151,23 +154,21 @@ def judge(tracks: Sequence[Segment], seed: int = 0) -> Alignment:
         seed: of the regressions and the intervals.
     """
     if not any(segment.actions.shape[1] and np.ptp(segment.actions, axis=0).any() for segment in tracks):
-        return _unknown("no action ever changes within an episode", tracks)
+        return replace(_unknown("no action ever changes within an episode."), num_episodes=len(tracks))
     draw, dropped = np.random.default_rng([seed, 1]), seldom_seen(tracks)
     tracks = _without_copies([without(segment, dropped) for segment in tracks])
     rows = _rows(tracks, _with_patterns(tracks, draw), draw)
-    if rows is None:
-        return _unknown(f"there are too few steps: {MIN_ROWS} from {MIN_GROUPS} episodes are needed", tracks)
-    if not rows.change.shape[1]:
-        return _unknown("no observation ever changes", tracks)
+    if rows is None or not rows.change.shape[1]:
+        few = f"there are too few steps: {MIN_ROWS} from {MIN_GROUPS} episodes are needed."
+        return replace(_unknown("no observation ever changes." if rows else few), num_episodes=len(tracks))
     draws, reach = _bootstrap(rows.group, *_fit(rows, draw), seed), rows.actions.shape[1] // 2 - 1
     shifts = tuple(Shift(shift=s, added=_interval(added)) for s, added in enumerate(draws.added, start=-reach))
-    verdict = _verdict(draws, shifts)
-    return replace(verdict, num_episodes=len(tracks), num_rows=len(rows.group), left_out=dropped)
+    verdict, num_rows = _verdict(draws, shifts), len(rows.group)
+    return replace(verdict, shifts=shifts, num_episodes=len(tracks), num_rows=num_rows, left_out=dropped)
 
 
-def _unknown(problem: str, tracks: Sequence[Segment]) -> Alignment:
-    fix = "Log episodes in which the actions vary at random for a while, at least 10 episodes of 20 steps."
-    return Alignment(verdict=AlignmentVerdict.UNKNOWN, reason=f"{problem}.", fix=fix, num_episodes=len(tracks))
+def _unknown(reason: str, fix: str = _MORE) -> Alignment:
+    return Alignment(verdict=AlignmentVerdict.UNKNOWN, reason=reason, fix=fix)
 
 
 def _without_copies(tracks: Sequence[Segment]) -> Sequence[Segment]:
@@ -433,30 +434,19 @@ def _verdict(draws: GainDraws, shifts: tuple[Shift, ...]) -> Alignment:
     gains = [_interval(shift) for shift in draws.gain]
     middle = len(shifts) // 2
     gaining = [i for i, gain in enumerate(gains) if gain.low > MIN_GAIN]
-    vary = "Log some episodes with random actions, which make the shift identifiable."
     if not gaining:
-        strongest = max(shifts, key=lambda shift: shift.added.value)
-        return Alignment(
-            verdict=AlignmentVerdict.UNKNOWN,
-            reason="no row of the actions explains the change; "
-            f"the best, {_row(strongest.shift)}, explains {strongest.added}.",
-            fix=f"The actions vary too little, or do not affect the observed signals. {vary}",
-            shifts=shifts,
-        )
+        best = max(shifts, key=lambda shift: shift.added.value)
+        reason = f"no row of the actions explains the change; the best, {_row(best.shift)}, explains {best.added}."
+        return _unknown(reason, f"The actions vary too little, or do not affect the observed signals. {_VARY}")
     acting, unclear = _acting(draws, gains, gaining)
     if acting is not None:
-        return _misaligned(shifts, acting)
+        return _misaligned(shifts[acting], shifts[middle])
     if unclear is not None or middle not in gaining:
         shift = shifts[gaining[-1] if unclear is None else unclear]
-        return Alignment(
-            verdict=AlignmentVerdict.UNKNOWN,
-            reason=f"{_row(shift.shift)} correlates with the change ({shift.added}): "
-            "actions are shifted, or the policy reacts to observations.",
-            fix=vary,
-            shifts=shifts,
-        )
+        reason = f"{_row(shift.shift)} correlates with the change ({shift.added}): "
+        return _unknown(f"{reason}actions are shifted, or the policy reacts to observations.", _VARY)
     reason = f"action t explains {shifts[middle].added} of the change that earlier rows leave unexplained."
-    return Alignment(verdict=AlignmentVerdict.ALIGNED, reason=reason, shifts=shifts)
+    return Alignment(verdict=AlignmentVerdict.ALIGNED, reason=reason)
 
 
 def _acting(draws: GainDraws, gains: list[Share], gaining: list[int]) -> tuple[int | None, int | None]:
@@ -504,21 +494,15 @@ def _first_response(parts: Floats) -> int:
     return len(parts)
 
 
-def _misaligned(shifts: tuple[Shift, ...], acting: int) -> Alignment:
-    chosen, unshifted = shifts[acting], shifts[len(shifts) // 2]
-    fix = f"Import the logs again with their actions moved: --action-lag {chosen.shift}"
-    if chosen.shift < 0:
-        late = f"{-chosen.shift} step{'' if chosen.shift == -1 else 's'} late"
-        delay = f"If the system is known to respond {late}, change nothing, and check with --delay {-chosen.shift}."
+def _misaligned(acting: Shift, unshifted: Shift) -> Alignment:
+    shift, fix = acting.shift, f"Import the logs again with their actions moved: --action-lag {acting.shift}"
+    if shift < 0:
+        late = f"{-shift} step{'' if shift == -1 else 's'} late"
+        delay = f"If the system is known to respond {late}, change nothing, and check with --delay {-shift}."
         fix = f"{delay} Otherwise: {fix}"
-    return Alignment(
-        verdict=AlignmentVerdict.LAG if chosen.shift > 0 else AlignmentVerdict.LEAD,
-        shift=chosen.shift,
-        reason=f"the change from observation t to t+1 follows {_row(chosen.shift)} ({chosen.added}), "
-        f"not action t ({unshifted.added}).",
-        fix=fix,
-        shifts=shifts,
-    )
+    verdict = AlignmentVerdict.LAG if shift > 0 else AlignmentVerdict.LEAD
+    follows = f"the change from observation t to t+1 follows {_row(shift)} ({acting.added})"
+    return Alignment(verdict=verdict, shift=shift, reason=f"{follows}, not action t ({unshifted.added}).", fix=fix)
 
 
 def _row(shift: int) -> str:

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.checks import Finding, FindingKind, Place, note
+from worldline.data.checks import Finding, note
 from worldline.data.quality.false_alarms import MAX_FINDINGS, few
 from worldline.data.quality.log_figures import LogFigures
-from worldline.data.quality.sensors import MAX_RELATIVE_DIFFERENCE, Outliers, StuckSensors
-from worldline.data.store import Store
+from worldline.data.quality.sensors import MAX_RELATIVE_DIFFERENCE, outliers, stuck_sensors
 from worldline.schema import Role
 from worldline.stats import Floats
 
 MIN_SATURATED, MIN_LEVELS, MAX_GAP = 0.03, 50, 0.05
 """Of a sensor that may saturate: share of rows at the limit, number of values, and distance to the next value."""
 SATURATION_RATIO, NUM_LEVELS = 5, 5  # a saturated value is so many times as frequent as each of the next values
-MIN_SATURATED_ROWS: Final = 3
-"""Smallest number of successive rows at the limit that are a part to mask."""
-MIN_SHARE: Final = 0.5
-"""Smallest share of steps that counts as usual."""
 MIN_COMMON: Final = 20
 """Smallest number of rows in which two equal signals are observed."""
+MAX_SATURATED: Final = 0.5
+"""Largest share of rows at the limit; a value that is more frequent is usual."""
+MIN_OBSERVED: Final = 0.5
+"""Smallest share of steps in which a signal is usually observed."""
 
 
 class Inspection(LogFigures):
@@ -35,13 +33,20 @@ class Inspection(LogFigures):
         """All findings. An error only if nothing can be learned, else warnings and notes."""
         if not self.episodes:
             return ()
-        tests = [*Outliers(self).findings(), *StuckSensors(self).findings()]
-        facts = [*_constant(self), *_repeats(self), *_masks(self), *_motionless(self)]
-        return (*tests, *facts, *_saturated(self), *_blank_images(self), *_copies(self))
+        tests = [*outliers(self).findings(), *stuck_sensors(self).findings()]
+        return (
+            *tests,
+            *_constant(self),
+            *_repeats(self),
+            *_masks(self),
+            *_saturated(self),
+            *_images(self),
+            *_copies(self),
+        )
 
 
 def _constant(log: LogFigures) -> Iterator[Finding]:
-    """Components that never change in the whole log."""
+    """Components that never change in the whole log; errors if no action or no observation changes."""
     table = log.table
     low, high = np.where(table["num_rows"], table["low"], np.inf), np.where(table["num_rows"], table["high"], -np.inf)
     constant = low.min(1) == high.max(1)
@@ -58,6 +63,11 @@ def _constant(log: LogFigures) -> Iterator[Finding]:
     if actions and constant[actions].all():
         fix = "Log episodes in which the actions vary, or give signals that are not chosen the role exogenous."
         yield Finding(problem="no action ever changes, so the effect of actions cannot be learned", fix=fix)
+    seen = [at for at, column in enumerate(log.columns) if column.signal.role is Role.OBSERVATION]
+    images_move = any(figures.moves for episodes in log.cameras.values() for figures in episodes)
+    if not images_move and not (table["changes"][seen] > 0).any():
+        fix = "Log episodes in which an observation changes, or correct the roles of the signals."
+        yield Finding(problem="no observation ever changes within an episode, so nothing can be predicted", fix=fix)
 
 
 def _repeats(log: LogFigures) -> list[Finding]:
@@ -97,31 +107,9 @@ def _masks(log: LogFigures) -> Iterator[Finding]:
     """Signals that are missing in most steps."""
     for name, missing in sorted(log.num_missing.items()):
         share = 1 - missing / (sum(log.num_steps) + len(log.episodes))
-        if share < MIN_SHARE:
+        if share < MIN_OBSERVED:
             fix = "Check its rate and its clock, or leave it out."
             yield note(problem=f"it was observed in only {100 * share:.0f} % of the steps", fix=fix, signal=name)
-
-
-def _motionless(log: LogFigures) -> Iterator[Finding]:
-    """Episodes in which no observation ever changes, or in which a camera does not while other signals do."""
-    changes = log.table["changes"] > 0
-    sensors = [at for at, column in enumerate(log.columns) if column.signal.role is Role.OBSERVATION]
-    cameras = {name: np.array([figures.moves for figures in log.cameras[name]]) for name in log.cameras}
-    seen = [cameras[signal.name] for signal in log.schema.observations if signal.name in cameras]
-    static = ~np.any([changes[sensors].any(0), *seen], axis=0)
-    if static.all():
-        fix = "Log episodes in which an observation changes, or correct the roles of the signals."
-        yield Finding(problem="no observation ever changes within an episode, so nothing can be predicted", fix=fix)
-    elif static.any():
-        where, first = _episode_list(log, static)
-        fix = "Leave them out, unless they are meant to show standstill."
-        yield note(problem=f"no observation ever changes in {where}", fix=fix, episode=first)
-    for name, moves in cameras.items():
-        if (frozen := ~moves & changes.any(0)).any():
-            where, first = _episode_list(log, frozen)
-            fix = "The camera froze, or does not see any motion: leave out these episodes, or the camera."
-            problem = f"the image never changes while other signals do, in {where}"
-            yield note(problem=problem, fix=fix, signal=name, episode=first)
 
 
 def _episode_list(log: LogFigures, chosen: NDArray[np.generic]) -> tuple[str, int]:
@@ -132,27 +120,18 @@ def _episode_list(log: LogFigures, chosen: NDArray[np.generic]) -> tuple[str, in
 
 
 def _saturated(log: LogFigures) -> Iterator[Finding]:
-    """Sensors with a limit at one end of their range. Limits at both ends are more probably stops, such as walls.
-
-    The place of a finding begins with a row at the limit; `with_saturated_parts` finds all parts.
-    """
-    rows, table = log.rows, log.table
+    """Sensors with a limit at one end of their range. Limits at both ends are more probably stops, such as walls."""
     for at, column in enumerate(log.columns):
-        ends = [(sign, _share_at_limit(sign * rows[:, at])) for sign in (1, -1)] if column.is_sensor else []
-        if sum(share > 0 for _, share in ends) != 1:
+        ends = [(sign, _share_at_limit(sign * log.rows[:, at])) for sign in (1, -1)] if column.is_sensor else []
+        at_limit = [(sign, share) for sign, share in ends if share > 0]
+        if len(at_limit) != 1:
             continue
-        ((sign, share),) = [end for end in ends if end[1]]
-        end = "high" if sign > 0 else "low"
-        value = sign * np.nanmax(sign * rows[:, at])
-        index = int((table[at][end] == value).argmax())
-        place = Place(episode=log.episodes[index], start=int(table[at, index][f"{end}_at"]), component=column.component)
-        words = f"{column.subject} is exactly {value:g}, its {'largest' if sign > 0 else 'smallest'} value"
+        ((sign, share),) = at_limit
+        words = f"{column.subject} is exactly {sign * np.nanmax(sign * log.rows[:, at]):g}, its"
         yield note(
-            problem=f"{words}, in {100 * share:.0f} % of the rows",
-            fix="If the sensor saturates there, mark these rows as missing. A stop is no error.",
+            problem=f"{words} {'largest' if sign > 0 else 'smallest'} value, in {100 * share:.0f} % of the rows",
+            fix="If the sensor saturates there, mark these rows as missing (--mask). A stop is no error.",
             signal=column.signal.name,
-            kind=FindingKind.SATURATED,
-            places=(place,),
         )
 
 
@@ -163,32 +142,18 @@ def _share_at_limit(values: Floats) -> float:
         return 0.0
     share, usual = float(counts[-1] / counts.sum()), SATURATION_RATIO * counts[-1 - NUM_LEVELS : -1].max()
     is_near = levels[-1] - levels[-2] <= MAX_GAP * (levels[-2] - levels[0])  # values reach a limit that clips
-    return share if is_near and counts[-1] >= usual and MIN_SATURATED <= share <= MIN_SHARE else 0.0
+    return share if is_near and counts[-1] >= usual and MIN_SATURATED <= share <= MAX_SATURATED else 0.0
 
 
-def with_saturated_parts(store: Store, finding: Finding) -> Finding:
-    """The finding; that of a saturated sensor with all parts in which it stays at its limit for some rows.
-
-    Args:
-        store: with the rows.
-        finding: of `Inspection`, about this store.
-    """
-    if finding.kind is not FindingKind.SATURATED:
-        return finding
-    (place,), name, parts = finding.places, finding.signal or "", list[Place]()
-    limit = store.read(name, place.episode, place.start, place.start + 1)[0, place.component]
-    for number, steps in enumerate(store.num_steps.tolist()):
-        rows = name, number, 0, steps + 1
-        is_there = (store.read(*rows)[:, place.component] == limit) & store.observed(*rows)
-        edges = np.flatnonzero(np.diff(is_there, prepend=False, append=False)).reshape(-1, 2).tolist()
-        long = [(start, stop) for start, stop in edges if stop - start >= MIN_SATURATED_ROWS]
-        parts += [replace(place, episode=number, start=start, stop=stop) for start, stop in long]
-    return replace(finding, places=tuple(parts))
-
-
-def _blank_images(log: LogFigures) -> Iterator[Finding]:
-    """Images that are black or of one colour."""
+def _images(log: LogFigures) -> Iterator[Finding]:
+    """Cameras with images that are black or of one colour, or that never change in an episode while signals do."""
+    moves = (log.table["changes"] > 0).any(0)
     for name, episodes in log.cameras.items():
+        if (frozen := moves & ~np.array([figures.moves for figures in episodes])).any():
+            where, first = _episode_list(log, frozen)
+            fix = "The camera froze, or does not see any motion: leave out these episodes, or the camera."
+            problem = f"the image never changes while other signals do, in {where}"
+            yield note(problem=problem, fix=fix, signal=name, episode=first)
         blank = np.array([len(figures.blank) for figures in episodes])
         if blank.any():
             where, first = _episode_list(log, blank)

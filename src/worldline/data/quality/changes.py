@@ -56,97 +56,91 @@ class _Figure(NamedTuple):
     words: str = ""
 
 
-class Changes(LogTest):
-    """Signals that change from a date on.
+def changes(tables: Sequence[Segment], names: Sequence[ComponentName], schema: Schema) -> LogTest:
+    """Signals that change from a date on, with a finding for each signal, about its clearest figure.
+
+    The statistic [K] is the largest standardised rank sum of each figure over all dates.
 
     Args:
         tables: of the log, by episode.
         names: of their components.
         schema: of the log.
     """
+    pieces = _pieces(tables)
+    if len(pieces) < MIN_PIECES:
+        return LogTest(np.empty(0), np.inf, lambda _: [])
+    figures, values = _all_figures(pieces, names, schema)
+    varies = np.ptp(values, axis=0) > 1e-9 * np.abs(values).max(0)
+    figures, values = list(compress(figures, varies)), values[:, varies]
+    ranks = rankdata(values, axis=0)
+    ranks = (ranks - ranks.mean(0)) / ranks.std(0)
+    size, dates = _largest_rank_sums(ranks)
 
-    def __init__(self, tables: Sequence[Segment], names: Sequence[ComponentName], schema: Schema) -> None:
-        self._pieces, self._names, self._schema = _pieces(tables), names, schema
-        self._figures = list[_Figure]()
-        self._size: Floats = np.empty(0)
-        if len(self._pieces) < MIN_PIECES:
-            return
-        figures, values = self._all_figures()
-        varies = np.ptp(values, axis=0) > 1e-9 * np.abs(values).max(0)
-        if varies.any():
-            self._figures, self._values = list(compress(figures, varies)), values[:, varies]
-            ranks = rankdata(self._values, axis=0)
-            self._ranks = (ranks - ranks.mean(0)) / ranks.std(0)
-            self._size, self._date = _largest_rank_sums(self._ranks)
-
-    def _all_figures(self) -> tuple[list[_Figure], Floats]:
-        """The figures [E, K] of the pieces, and what each is about."""
-        pieces, names = self._pieces, self._names
-        # One law for all pieces, and one for deviations from the level of each piece: levels may differ by episode.
-        pooled, within = TransitionModel(pieces), TransitionModel(pieces, within=True)
-        residuals, own = [pooled.residual(piece) for piece in pieces], [within.residual(piece) for piece in pieces]
-        means = np.stack([part.mean(0) for part in own]) * pooled.spread
-        sizes = np.stack([np.sqrt(np.square(part).mean(0)) for part in residuals]) * pooled.spread
-        # Scores: products of features and residuals, whose mean is zero at the fit if one law holds.
-        products = []
-        for piece, first, second in zip(map(pooled.latest, pieces), residuals, own, strict=True):
-            both = ((piece, first / pooled.noise), (piece - piece.mean(0), (second - second.mean(0)) / within.noise))
-            products.append([x.T @ np.clip(error, -MAX_RESIDUAL, MAX_RESIDUAL) / len(x) for x, error in both])
-        # Level, spread and speed of the inputs of each piece show another operation.
-        inputs = [np.concatenate([piece.actions, piece.inputs], 1) for piece in pieces]
-        operation = [[np.median(part, axis=0), part.std(0), np.diff(part, axis=0).std(0)] for part in inputs]
-        columns, actions = (component_names(self._schema, role) for role in (Role.EXOGENOUS, Role.ACTION))
-        labels = [names_of(self._schema[name.signal])[name.index] for name in names]
-        features = [*labels, *columns, "the duration of the step", *actions]
-        scores = [f"mean product of the error and {feature}" for feature in features]
-        words = ["mean error{}", "size of the errors{}", *scores, *scores]
-        table = np.concatenate([means[:, None], sizes[:, None], *np.moveaxis(np.array(products), 1, 0)], 1)
-        tables = [part.reshape(len(pieces), -1) for part in (table, np.array(operation))]
-        figures = [_Figure(number, text) for text in words for number in range(len(names))]
-        return figures + [_Figure(None)] * tables[1].shape[1], np.concatenate(tables, 1)
-
-    def statistic(self) -> Floats:
-        """The largest standardised rank sum of each figure over all dates, [K]."""
-        return self._size
-
-    def limit(self, statistic: Floats) -> float:
-        """What the largest statistic of permuted pieces exceeds with `LEVEL`; infinite if no statistic does."""
-        draw, null = np.random.default_rng(0), list[float]()
-        for _ in range(NUM_PERMUTATIONS if len(statistic) else 0):
-            null.append(MARGIN * float(_largest_rank_sums(self._ranks[draw.permutation(len(self._ranks))])[0].max()))
-            if sum(value >= statistic.max() for value in null) > LEVEL * NUM_PERMUTATIONS:
-                return np.inf  # certainly not significant
-        return float(np.quantile(null, 1 - LEVEL)) if null else np.inf
-
-    def sentences(self, places: Int[np.ndarray, "k 1"]) -> list[Finding]:
-        """A finding for each signal, about its clearest figure."""
-        changed = sorted(places[:, 0].tolist(), key=lambda at: -self._size[at])
+    def sentences(places: Int[np.ndarray, "k 1"]) -> list[Finding]:
+        changed = sorted(places[:, 0].tolist(), key=lambda at: -size[at])
         # Dates at which an input changes: a signal that changes there, too, may only follow it.
-        operated = [self._date[at] for at in changed if self._figures[at].component is None]
+        operated = [dates[at] for at in changed if figures[at].component is None]
         findings: dict[str, Finding] = {}
         for at in changed:
-            component, date = self._figures[at].component, int(self._date[at])
-            if component is not None and self._names[component].signal not in findings:
-                near = any(abs(date - other) <= NEAR * len(self._pieces) for other in operated)
-                findings[self._names[component].signal] = self._finding(at, component, date, is_operated=near)
+            component, date = figures[at].component, int(dates[at])
+            if component is None or names[component].signal in findings:
+                continue
+            signal, words = schema[names[component].signal], figures[at].words
+            unit = "" if "{}" not in words or signal.unit in ("1", "?") else f" {signal.unit}"
+            before, after = (float(np.median(part)) for part in (values[:date, at], values[date:, at]))
+            is_operated = any(abs(date - other) <= NEAR * len(pieces) for other in operated)
+            episode = pieces[date].number
+            findings[signal.name] = Finding(
+                problem=f"{part_of(signal, names[component].index)} changes from about episode {episode} on: the "
+                f"{words.format('')} of one linear model of the log goes from {before:.3g} to {after:.3g}{unit}",
+                fix=_ANOTHER_OPERATION if is_operated else _CHANGED,
+                severity=Severity.NOTE if is_operated else Severity.WARNING,
+                episode=episode,
+                signal=signal.name,
+                kind=FindingKind.CHANGED,
+                places=(Place(episode=episode),),
+            )
         return list(findings.values())[:MAX_LISTED]
 
-    def _finding(self, at: int, component: int, date: int, *, is_operated: bool) -> Finding:
-        name, values, episode = self._names[component], self._values[:, at], self._pieces[date].number
-        signal = self._schema[name.signal]
-        unit = "" if signal.unit in ("1", "?") else f" {signal.unit}"
-        words = self._figures[at].words
-        before, after = (float(np.median(part)) for part in (values[:date], values[date:]))
-        return Finding(
-            problem=f"{part_of(signal, name.index)} changes from about episode {episode} on: the {words.format('')} "
-            f"of one linear model of the log goes from {before:.3g} to {after:.3g}{unit if '{}' in words else ''}",
-            fix=_ANOTHER_OPERATION if is_operated else _CHANGED,
-            severity=Severity.NOTE if is_operated else Severity.WARNING,
-            episode=episode,
-            signal=name.signal,
-            kind=FindingKind.CHANGED,
-            places=(Place(episode=episode),),
-        )
+    return LogTest(size, _limit(ranks, size), sentences)
+
+
+def _all_figures(
+    pieces: Sequence[Segment], names: Sequence[ComponentName], schema: Schema
+) -> tuple[list[_Figure], Floats]:
+    """The figures [E, K] of the pieces, and what each is about."""
+    # One law for all pieces, and one for deviations from the level of each piece: levels may differ by episode.
+    pooled, within = TransitionModel(pieces), TransitionModel(pieces, within=True)
+    residuals, own = [pooled.residual(piece) for piece in pieces], [within.residual(piece) for piece in pieces]
+    means = np.stack([part.mean(0) for part in own]) * pooled.spread
+    sizes = np.stack([np.sqrt(np.square(part).mean(0)) for part in residuals]) * pooled.spread
+    # Scores: products of features and residuals, whose mean is zero at the fit if one law holds.
+    products = []
+    for piece, first, second in zip(map(pooled.latest, pieces), residuals, own, strict=True):
+        both = ((piece, first / pooled.noise), (piece - piece.mean(0), (second - second.mean(0)) / within.noise))
+        products.append([x.T @ np.clip(error, -MAX_RESIDUAL, MAX_RESIDUAL) / len(x) for x, error in both])
+    # Level, spread and speed of the inputs of each piece show another operation.
+    inputs = [np.concatenate([piece.actions, piece.inputs], 1) for piece in pieces]
+    operation = [[np.median(part, axis=0), part.std(0), np.diff(part, axis=0).std(0)] for part in inputs]
+    columns, actions = (component_names(schema, role) for role in (Role.EXOGENOUS, Role.ACTION))
+    labels = [names_of(schema[name.signal])[name.index] for name in names]
+    features = [*labels, *columns, "the duration of the step", *actions]
+    scores = [f"mean product of the error and {feature}" for feature in features]
+    words = ["mean error{}", "size of the errors{}", *scores, *scores]
+    table = np.concatenate([means[:, None], sizes[:, None], *np.moveaxis(np.array(products), 1, 0)], 1)
+    tables = [part.reshape(len(pieces), -1) for part in (table, np.array(operation))]
+    figures = [_Figure(number, text) for text in words for number in range(len(names))]
+    return figures + [_Figure(None)] * tables[1].shape[1], np.concatenate(tables, 1)
+
+
+def _limit(ranks: Floats, size: Floats) -> float:
+    """What the largest statistic of permuted pieces exceeds with `LEVEL`; infinite if no statistic does."""
+    draw, null = np.random.default_rng(0), list[float]()
+    for _ in range(NUM_PERMUTATIONS if len(size) else 0):
+        null.append(MARGIN * float(_largest_rank_sums(ranks[draw.permutation(len(ranks))])[0].max()))
+        if sum(value >= size.max() for value in null) > LEVEL * NUM_PERMUTATIONS:
+            return np.inf  # certainly not significant
+    return float(np.quantile(null, 1 - LEVEL)) if null else np.inf
 
 
 def _pieces(tables: Sequence[Segment]) -> list[Segment]:

@@ -23,7 +23,7 @@ from jaxtyping import Int
 from scipy.ndimage import maximum_filter1d
 
 from worldline.data.checks import Finding, FindingKind, Place, warning
-from worldline.data.quality.changes import Changes
+from worldline.data.quality.changes import changes
 from worldline.data.quality.false_alarms import MAXIMA, MEANS, LogTest
 from worldline.data.quality.segments import Segment
 from worldline.data.quality.transition_model import LAGS, TransitionModel, step_tables
@@ -58,52 +58,40 @@ def inconsistencies(tracks: Sequence[Segment], schema: Schema) -> tuple[Finding,
     if not names:
         return ()
     model = TransitionModel(tables)
-    shifted = ShiftedParts(tables, model).findings()
+    shifted = shifted_parts(tables, model).findings()
     # The effects of actions in the wrong row look like jumps.
     late = {place.episode for finding in shifted for place in finding.places}
-    joined = Joins([table for table in tables if table.number not in late], model).findings()
-    return (*Changes(tables, names, schema).findings(), *joined, *shifted)
+    joined = joins([table for table in tables if table.number not in late], model).findings()
+    return (*changes(tables, names, schema).findings(), *joined, *shifted)
 
 
-class Joins(LogTest):
+def joins(tables: Sequence[Segment], model: TransitionModel) -> LogTest:
     """Rows in which nearly all observations jump at once.
+
+    The statistic [steps] is the size of the jump of each step; 0 if it is no seam.
 
     Args:
         tables: of the log, by episode.
         model: of the log.
     """
+    maxima, jumps, steps = list[float](), list[Floats](), list[tuple[Segment, int]]()
+    # The jump of a step is one that nearly all components exceed. The largest of each part give the limit.
+    for table in tables:
+        residual = np.abs(model.residual(table))
+        at = int(STILL * (residual.shape[1] - 1))
+        size = np.partition(residual / model.noise, at, axis=1)[:, at]
+        maxima += [float(part.max()) for part in np.array_split(size, max(1, len(size) // PART))]
+        # A seam is the largest jump among its neighbours, whose predictions use the same rows.
+        size = np.where(residual.mean(1) >= MIN_JUMP, size, 0.0)
+        jumps.append(np.where(size == maximum_filter1d(size, 2 * LAGS + 1), size, 0.0))
+        steps += [(table, table.start + LAGS + step) for step in range(len(size))]
+    largest = np.array(maxima)
+    # Infinite without a seam; else so low that hardly one of the named seams is expected to be none.
+    has_seams = np.isfinite(MAXIMA.limit(largest))
+    limit = MAXIMA.exceeded_by(MAX_WRONG / len(largest), largest) if has_seams else np.inf
 
-    def __init__(self, tables: Sequence[Segment], model: TransitionModel) -> None:
-        self._largest, sizes = list[float](), list[Floats]()
-        # The jump of a step is one that nearly all components exceed. The largest of each part give the limit.
-        for table in tables:
-            residual = np.abs(model.residual(table))
-            at = int(STILL * (residual.shape[1] - 1))
-            size = np.partition(residual / model.noise, at, axis=1)[:, at]
-            self._largest += [float(part.max()) for part in np.array_split(size, max(1, len(size) // PART))]
-            # A seam is the largest jump among its neighbours, whose predictions use the same rows.
-            size = np.where(residual.mean(1) >= MIN_JUMP, size, 0.0)
-            sizes.append(np.where(size == maximum_filter1d(size, 2 * LAGS + 1), size, 0.0))
-        self._jumps, counts = np.concatenate([[], *sizes]), map(len, sizes)
-        self._steps = [
-            (table, LAGS + step) for table, count in zip(tables, counts, strict=True) for step in range(count)
-        ]
-
-    def statistic(self) -> Floats:
-        """The size of the jump of each step, [steps]; 0 if it is no seam."""
-        return self._jumps
-
-    def limit(self, statistic: Floats) -> float:
-        """Infinite without a seam; else so low that hardly one of the named seams is expected to be none."""
-        largest = np.array(self._largest)
-        if not np.isfinite(MAXIMA.limit(largest)):
-            return np.inf
-        return MAXIMA.exceeded_by(MAX_WRONG / len(largest), largest)
-
-    def sentences(self, places: Int[np.ndarray, "k 1"]) -> list[Finding]:
-        """One warning about all seams."""
-        steps = [self._steps[at] for at in places[:, 0]]
-        seams = [Place(episode=table.number, start=table.start + step) for table, step in steps]
+    def sentences(places: Int[np.ndarray, "k 1"]) -> list[Finding]:
+        seams = [Place(episode=steps[at][0].number, start=steps[at][1]) for at in places[:, 0]]
         episodes = list(dict.fromkeys(str(seam.episode) for seam in seams))
         rows = "" if len(seams) == len(episodes) else f", in {len(seams)} rows"
         return [
@@ -118,39 +106,33 @@ class Joins(LogTest):
             )
         ]
 
+    return LogTest(np.concatenate([[], *jumps]), limit, sentences)
 
-class ShiftedParts(LogTest):
+
+def shifted_parts(tables: Sequence[Segment], model: TransitionModel) -> LogTest:
     """Halves of episodes in which the actions fit better one row earlier or later.
+
+    The statistic [halves] is the mean decrease of the squared residuals' logarithm by each shift in each half. The
+    limit is the larger of what the log itself explains and what matters.
 
     Args:
         tables: of the log, by episode.
         model: of the log.
     """
+    gains, halves = list[float](), list[tuple[bool, int, Place]]()
+    for table in tables:
+        fit = {shift: model.surprise(table, shift).sum(1) for shift in (0, -1, 1)}
+        for shift in (-1, 1):
+            parts = np.array_split(fit[0] - fit[shift], 2)
+            for half, first in zip(parts, (0, len(parts[0])), strict=True):
+                if len(half) >= MIN_BLOCKS * BLOCK:
+                    place = Place(episode=table.number, start=table.start + LAGS - 1 + first)
+                    gains.append(float(half.mean()))
+                    halves.append((_is_steady(half), shift, place))
 
-    def __init__(self, tables: Sequence[Segment], model: TransitionModel) -> None:
-        self._gains, self._halves = list[float](), list[tuple[bool, int, Place]]()
-        for table in tables:
-            fit = {shift: model.surprise(table, shift).sum(1) for shift in (0, -1, 1)}
-            for shift in (-1, 1):
-                halves = np.array_split(fit[0] - fit[shift], 2)
-                for half, first in zip(halves, (0, len(halves[0])), strict=True):
-                    if len(half) >= MIN_BLOCKS * BLOCK:
-                        place = Place(episode=table.number, start=table.start + LAGS - 1 + first)
-                        self._gains.append(float(half.mean()))
-                        self._halves.append((_is_steady(half), shift, place))
-
-    def statistic(self) -> Floats:
-        """The mean decrease of the squared residuals' logarithm by each shift in each half, [halves]."""
-        return np.array(self._gains)
-
-    def limit(self, statistic: Floats) -> float:
-        """The larger of what the log itself explains and what matters."""
-        return max(MIN_GAIN, MEANS.limit(statistic))
-
-    def sentences(self, places: Int[np.ndarray, "k 1"]) -> list[Finding]:
-        """One warning about the better half and shift of each episode."""
-        steady = [at for at in places[:, 0] if self._halves[at][0]]
-        ranked = [self._halves[at][1:] for at in sorted(steady, key=self._gains.__getitem__)]
+    def sentences(places: Int[np.ndarray, "k 1"]) -> list[Finding]:
+        steady = [at for at in places[:, 0] if halves[at][0]]
+        ranked = [halves[at][1:] for at in sorted(steady, key=gains.__getitem__)]
         if not ranked:
             return []
         best, (shift, clearest) = {place.episode: place for _, place in ranked}, ranked[-1]
@@ -167,6 +149,8 @@ class ShiftedParts(LogTest):
                 places=parts,
             )
         ]
+
+    return LogTest(np.array(gains), max(MIN_GAIN, MEANS.limit(np.array(gains))), sentences)
 
 
 def _is_steady(gain: Floats) -> bool:

@@ -1,10 +1,9 @@
-"""Coverage of states and actions by a log, and advice on which data to add."""
+"""Coverage of the actions by a log, and advice on which data to add."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Final
 
 import numpy as np
@@ -14,21 +13,17 @@ from worldline.data.quality.regressions import (
     NUM_FOLDS,
     action_changes,
     better,
-    clipped,
     folds,
     residuals,
     residuals_at_changes,
-    scaled,
 )
 from worldline.errors import DataError
 from worldline.schema import Role, Schema
 from worldline.stats import Floats
 
-NUM_BINS: Final = 6
-MAX_PAIRED: Final = 12
-"""Components that are compared in pairs."""
 PREDICTABLE: Final = 0.9
-SPARSE: Final = 0.5
+MIN_UNUSED: Final = 0.2
+"""Smallest unused share at an end of the range that advice names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,44 +54,16 @@ class ActionCoverage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairCoverage:
-    """Coverage of the plane of two components.
-
-    Args:
-        one: name of a component.
-        other: name of another component.
-        share: share of visited cells of a grid over both logged ranges.
-    """
-
-    one: str
-    other: str
-    share: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """Coverage of states and actions by a log.
+    """Coverage of the actions by a log.
 
     Args:
         actions: per component.
-        effective_dimension: number of independent directions in which the observations vary; images count only if
-            there are no other observations.
-        num_components: number of observed components that vary.
-        spread: mean share of visited cells over all pairs; None without pairs.
-        narrow: the pairs with the smallest shares, ascending.
-        advice: which data to add, as full sentences; empty if none is needed.
-        num_episodes: number of episodes used.
-        num_steps: number of steps used.
+        advice: which data to add, as sentences.
     """
 
     actions: tuple[ActionCoverage, ...]
-    effective_dimension: float
-    num_components: int
-    spread: float | None
-    narrow: tuple[PairCoverage, ...]
     advice: tuple[str, ...]
-    num_episodes: int
-    num_steps: int
 
 
 def survey(tracks: Sequence[segments.Segment], schema: Schema, seed: int = 0) -> Coverage:
@@ -114,41 +81,9 @@ def survey(tracks: Sequence[segments.Segment], schema: Schema, seed: int = 0) ->
         raise DataError("there is no episode to measure", fix="Record or import episodes first.")
     dropped = segments.seldom_seen(tracks)
     tracks = [segments.without(segment, dropped) for segment in tracks]
-    # The known rows of all segments as one table.
-    known = np.concatenate([segment.whole[:-1] for segment in tracks])
-    states = np.concatenate([segment.table[:-1] for segment in tracks])[known]
     actions = np.concatenate([segment.actions for segment in tracks])
     used = _actions(actions, _predictable(tracks, schema, np.random.default_rng([seed, 3])), schema)
-    kept = Schema(signals=tuple(signal for signal in schema.signals if signal.name not in dropped))
-    names = [name for role in (Role.OBSERVATION, Role.ACTION) for name in segments.component_names(kept, role)]
-    pairs = _pairs(np.concatenate([states, actions[known]], 1), names)
-    # The observations whose dimension is measured: numbers, or the pixels of a camera without any.
-    seen = scaled(clipped(states))
-    if not seen.shape[1] and tracks[0].pictures:
-        images = np.concatenate([next(iter(segment.pictures.values()))[:-1] for segment in tracks])[known]
-        chosen = np.random.default_rng([seed, 4]).permutation(len(images))[:4000]
-        seen = images[chosen].reshape(len(chosen), -1).astype(np.float64)
-    return Coverage(
-        actions=used,
-        effective_dimension=_effective_dimension(seen),
-        num_components=seen.shape[1],
-        spread=float(np.mean([pair.share for pair in pairs])) if pairs else None,
-        narrow=pairs[:3],
-        advice=_advice(used, pairs),
-        num_episodes=len(tracks),
-        num_steps=len(actions),
-    )
-
-
-def _effective_dimension(table: Floats) -> float:
-    """Participation ratio of the variances along the principal axes; 0 if nothing varies.
-
-    Source: Gao et al. 2017, "A theory of multineuronal dimensionality, dynamics and measurement", section 2.
-    """
-    centred = table - table.mean(0) if len(table) else table
-    covariance = centred.T @ centred
-    squares = float((covariance**2).sum())
-    return float(np.trace(covariance) ** 2 / squares) if squares > 0 else 0.0
+    return Coverage(actions=used, advice=tuple(text for action in used for text in _advice(action)))
 
 
 def _actions(actions: Floats, predictable: Floats, schema: Schema) -> tuple[ActionCoverage, ...]:
@@ -219,53 +154,22 @@ def _shares_explained(left: Floats, target: Floats) -> Floats:
     return np.array(shares)
 
 
-def _pairs(table: Floats, names: Sequence[str]) -> tuple[PairCoverage, ...]:
-    """The share of visited cells for each pair of components, ascending."""
-    # The cell of each row per component; the range holds 98 % of the values, so that outliers do not widen it.
-    low, high = np.quantile(table, (0.01, 0.99), axis=0) if len(table) else np.zeros((2, len(names)))
-    kept = np.flatnonzero(high > low)[:MAX_PAIRED].tolist()
-    cells = np.clip((table[:, kept] - low[kept]) / (high - low)[kept] * NUM_BINS, 0, NUM_BINS - 1).astype(np.int64)
-    # Cells that a component never visits do not count: its own coverage is measured elsewhere.
-    bins = [np.unique(column, return_inverse=True)[1] for column in cells.T]
-    pairs = []
-    for (at, first), (other, second) in combinations(zip(kept, bins, strict=True), 2):
-        width = int(second.max()) + 1
-        share = len(np.unique(first * width + second)) / ((int(first.max()) + 1) * width)
-        pairs.append(PairCoverage(one=names[at], other=names[other], share=share))
-    return tuple(sorted(pairs, key=lambda pair: pair.share))
-
-
-def _advice(actions: Sequence[ActionCoverage], pairs: Sequence[PairCoverage]) -> tuple[str, ...]:
-    # Constant actions first: nothing else can be said of them. Then reactions, unused ranges and narrow pairs.
-    advice = []
-    for action in actions:
-        if action.least == action.greatest:
-            problem = f"'{action.name}' is always {action.least:g}: its effect cannot be learned."
-            advice.append(f"{problem} Log other values.")
-            continue
-        if action.predictable >= PREDICTABLE:
-            problem = f"'{action.name}' is {100 * action.predictable:.0f} % predictable from the past"
-            advice.append(f"{problem}: add segments in which it is drawn at random.")
-        advice += _unused(action)
-    advice += [
-        f"'{pair.one}' and '{pair.other}' cover {100 * pair.share:.0f} % of their combinations: log more of the others."
-        for pair in pairs[:3]
-        if pair.share < SPARSE
-    ]
-    return tuple(advice)
-
-
-def _unused(action: ActionCoverage) -> list[str]:
-    """Advice on values of a discrete action, or a fifth or more at an end of the range, that were never used."""
+def _advice(action: ActionCoverage) -> Iterator[str]:
+    """Advice on a constant or predictable action, and on values that were never used."""
+    if action.least == action.greatest:
+        yield f"'{action.name}' is always {action.least:g}: its effect cannot be learned. Log other values."
+        return
+    if action.predictable >= PREDICTABLE:
+        problem = f"'{action.name}' is {100 * action.predictable:.0f} % predictable from the past"
+        yield f"{problem}: add segments in which it is drawn at random."
     if action.never:
-        return [f"'{action.name}' was never {', '.join(map(str, action.never))}: log episodes with these values."]
-    if action.low is None or action.high is None or action.low >= action.high:
-        return []
-    span = action.high - action.low
-    below, above = (action.least - action.low) / span, (action.high - action.greatest) / span
-    return [
-        f"the {which} {100 * share:.0f} % of the range of '{action.name}' ({action.low:g} to {action.high:g}) "
-        "was never used: log values there, or narrow its bounds in schema.json."
-        for which, share in (("lower", below), ("upper", above))
-        if share >= 0.2
-    ]
+        yield f"'{action.name}' was never {', '.join(map(str, action.never))}: log episodes with these values."
+    elif action.low is not None and action.high is not None and action.low < action.high:
+        span = action.high - action.low
+        below, above = (action.least - action.low) / span, (action.high - action.greatest) / span
+        for which, share in (("lower", below), ("upper", above)):
+            if share >= MIN_UNUSED:
+                yield (
+                    f"the {which} {100 * share:.0f} % of the range of '{action.name}' ({action.low:g} to "
+                    f"{action.high:g}) was never used: log values there, or narrow its bounds in schema.json."
+                )

@@ -1,4 +1,4 @@
-"""What all tests of a log share: their false-alarm rate, null distributions from the log itself, and their three steps.
+"""What all tests of a log share: their false-alarm rate, their three parts, and null distributions from the log itself.
 
 A test computes a statistic for each place of a log, and a limit that the statistics of a correct log exceed with the
 probability `LEVEL`, whatever their number. It words a finding for what is above the limit.
@@ -6,8 +6,7 @@ probability `LEVEL`, whatever their number. It words a finding for what is above
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -32,25 +31,22 @@ MAX_FINDINGS: Final = 5
 """Findings of one kind for one signal; the last gives the number of further ones."""
 
 
-class LogTest(ABC):
-    """One family of tests of a log."""
+class LogTest(NamedTuple):
+    """One family of tests of a log.
 
-    @abstractmethod
-    def statistic(self) -> Floats:
-        """A statistic for each place, [...]."""
+    Args:
+        statistic: of each place, [...].
+        limit: what the statistics of a correct log exceed with the probability `LEVEL`; broadcasts to their shape.
+        sentences: the findings about the places [k, axes] whose statistic is above the limit.
+    """
 
-    @abstractmethod
-    def limit(self, statistic: Floats) -> Floats | float:
-        """What the statistics of a correct log exceed with the probability `LEVEL`; broadcasts to their shape."""
-
-    @abstractmethod
-    def sentences(self, places: Int[np.ndarray, "k axes"]) -> list[Finding]:
-        """The findings about the places whose statistic is above the limit."""
+    statistic: Floats
+    limit: Floats | float
+    sentences: Callable[[Int[np.ndarray, "k axes"]], list[Finding]]
 
     def findings(self) -> list[Finding]:
         """The findings about the log; empty if its statistics are those of a correct log."""
-        statistic = self.statistic()
-        above = np.argwhere(statistic > self.limit(statistic))
+        above = np.argwhere(self.statistic > self.limit)
         return self.sentences(above) if len(above) else []
 
 

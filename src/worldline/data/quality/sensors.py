@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import Int
+from numpy.typing import NDArray
 
 from worldline.data.checks import Finding, FindingKind, Place, warning
 from worldline.data.quality.false_alarms import LEVEL, MAXIMA, MIN_VALUES, RUNS, LogTest, few
@@ -27,100 +28,70 @@ MAX_RELATIVE_DIFFERENCE: Final = 1e-3
 """Largest difference of two equal values, as a share of the range."""
 
 
-class Outliers(LogTest):
+def outliers(log: LogFigures) -> LogTest:
     """Values far outside the range of 99 % of the values, unless other episodes have values as far outside.
 
-    Args:
-        log: its figures.
+    The statistic [C, E] is the logarithm of the distance of the most distant value; it allows for heavy tails. The
+    limit is the larger of a fixed distance and of that from the other episodes.
     """
+    figures, rows = log.table, log.rows
+    usable = np.array([column.signal.kind is Kind.VECTOR for column in log.columns], bool)
+    usable &= np.isfinite(rows).sum(0) >= MIN_ROWS
+    usual = np.full((2, len(usable)), np.nan)
+    if usable.any():
+        usual[:, usable] = np.nanquantile(rows[:, usable], (0.005, 0.995), axis=0)
+    usual[:, usual[0] >= usual[1]] = np.nan
+    # How far the extremes of each episode lie outside of the usual range, in units of it.
+    low, high = usual[:, :, None]
+    above, below = (figures["high"] - high) / (high - low), (low - figures["low"]) / (high - low)
+    distance = np.asarray(np.log1p(np.maximum(np.maximum(above, below), 0)), np.float64)
+    distance[figures["num_rows"] == 0] = np.nan
+    known = [part[np.isfinite(part)] for part in distance]
+    limits = np.array([MAXIMA.limit(part) if len(part) >= MIN_VALUES else 0.0 for part in known])
 
-    def __init__(self, log: LogFigures) -> None:
-        self._log, self._figures = log, log.table
-        rows, vector = log.rows, [column.signal.kind is Kind.VECTOR for column in log.columns]
-        usable = np.array(vector, bool) & (np.isfinite(rows).sum(0) >= MIN_ROWS)
-        self._usual = np.full((2, len(usable)), np.nan)
-        self._usual[:, usable] = np.nanquantile(rows[:, usable], (0.005, 0.995), axis=0) if usable.any() else 0.0
-        self._usual[:, self._usual[0] >= self._usual[1]] = np.nan
-        # How far the extremes of each episode lie outside of the usual range, in units of it.
-        low, high = self._usual[:, :, None]
-        self._above, self._below = (
-            (self._figures["high"] - high) / (high - low),
-            (low - self._figures["low"]) / (high - low),
-        )
-
-    def statistic(self) -> Floats:
-        """The logarithm of the distance of the most distant value, [C, E]; NaN if there is no usual range."""
-        # The logarithm allows for heavy tails.
-        distance = np.asarray(np.log1p(np.maximum(np.maximum(self._above, self._below), 0)), np.float64)
-        distance[self._figures["num_rows"] == 0] = np.nan
-        return distance
-
-    def limit(self, statistic: Floats) -> Floats:
-        """The larger of the limit from the other episodes and of a fixed distance, [C, 1]."""
-        known = [distance[np.isfinite(distance)] for distance in statistic]
-        limits = [MAXIMA.limit(distance) if len(distance) >= MIN_VALUES else 0.0 for distance in known]
-        return np.asarray(np.maximum(np.array(limits), np.log1p(OUTLIER_RANGES))[:, None])
-
-    def sentences(self, places: Int[np.ndarray, "k 2"]) -> list[Finding]:
-        """A warning for each column and episode."""
+    def sentences(places: Int[np.ndarray, "k 2"]) -> list[Finding]:
         findings = []
         for at, index in places.tolist():
-            column, (low, high), figures = self._log.columns[at], self._usual[:, at], self._figures[at, index]
-            end = "high" if self._above[at, index] > self._below[at, index] else "low"
-            problem = f"{column.subject} is {figures[end]:g}, but 99 % of the values lie in {low:.4g} to {high:.4g}"
-            fix = "Repair the value, mark it as missing, or leave the episode out."
-            place = {"episode": self._log.episodes[index], "step": int(figures[f"{end}_at"])}
-            findings.append(warning(problem=problem, fix=fix, signal=column.signal.name, **place))
-        return few(findings)
-
-
-class StuckSensors(LogTest):
-    """Sensors that usually change in nearly every step, but are constant for an extreme number of steps.
-
-    Args:
-        log: its figures.
-    """
-
-    def __init__(self, log: LogFigures) -> None:
-        self._log, self._figures, self._rows = log, log.table, log.rows
-        self._limits = np.array([self._longest_usual_run(at) for at in range(len(log.columns))])
-
-    def statistic(self) -> Floats:
-        """The longest constant run of each episode, [C, E], in rows."""
-        return self._figures["run"].astype(np.float64)
-
-    def limit(self, statistic: Floats) -> Floats:
-        """The longest run that chance or the log explains, [C, 1]; infinite if a column is no sensor that changes."""
-        del statistic
-        return self._limits[:, None]
-
-    def _longest_usual_run(self, at: int) -> float:
-        figures = self._figures[at][self._figures[at]["num_rows"] > 0]
-        steps, run = figures["num_rows"] - 1, figures["run"]
-        # The longest run of each episode may be the fault. The others show the usual share of constant steps.
-        num_others = steps - (run - 1)
-        shares = (figures["changes"] * steps)[num_others > 0] / num_others[num_others > 0]
-        if not self._log.columns[at].is_sensor or not len(shares) or np.median(shares) <= MIN_CHANGES:
-            return np.inf
-        same = ((1 - figures["changes"]) * steps - (run - 1)).sum()
-        stays = (same + 1) / (num_others.sum() + 2)
-        by_chance = np.log(LEVEL / steps.sum()) / np.log(stays)
-        usual, tested = np.log(figures["next_run"][run <= steps]), np.log(run)
-        by_others = RUNS.limit(usual, tested) if len(usual) >= MIN_VALUES else 0.0
-        return float(max(MAX_CONSTANT_STEPS, by_chance, np.exp(by_others)))
-
-    def sentences(self, places: Int[np.ndarray, "k 2"]) -> list[Finding]:
-        """A warning for each column and episode in which others change and the constant value is no stop."""
-        moves, findings = self._figures["changes"] > 0, []
-        for at, index in places.tolist():
-            if self._is_stop(at, index) or not np.delete(moves[:, index], at).any():
-                continue
-            column, figures, episode = self._log.columns[at], self._figures[at, index], self._log.episodes[index]
-            start, stop = int(figures["run_from"]), int(figures["run_to"]) + 1
-            value = f"{column.subject} is exactly {figures['run_value']:g}"
+            column, end = log.columns[at], "high" if above[at, index] > below[at, index] else "low"
+            values = f"99 % of the values lie in {usual[0, at]:.4g} to {usual[1, at]:.4g}"
             findings.append(
                 warning(
-                    problem=f"{value} for {figures['run']} steps while others change",
+                    problem=f"{column.subject} is {figures[at, index][end]:g}, but {values}",
+                    fix="Repair the value, mark it as missing, or leave the episode out.",
+                    signal=column.signal.name,
+                    episode=log.episodes[index],
+                    step=int(figures[at, index][f"{end}_at"]),
+                )
+            )
+        return few(findings)
+
+    return LogTest(distance, np.maximum(limits, np.log1p(OUTLIER_RANGES))[:, None], sentences)
+
+
+def stuck_sensors(log: LogFigures) -> LogTest:
+    """Sensors that usually change in nearly every step, but are constant for an extreme number of steps.
+
+    The statistic [C, E] is the longest constant run of each episode, in rows.
+    """
+    figures, rows = log.table, log.rows
+    limits = [
+        _longest_usual_run(part[part["num_rows"] > 0]) if column.is_sensor else np.inf
+        for column, part in zip(log.columns, figures, strict=True)
+    ]
+
+    def sentences(places: Int[np.ndarray, "k 2"]) -> list[Finding]:
+        moves, findings = figures["changes"] > 0, []
+        for at, index in places.tolist():
+            # Others change, and the constant value is no stop.
+            column, part, episode = log.columns[at], figures[at, index], log.episodes[index]
+            known = figures[at][figures[at]["num_rows"] > 0]
+            if _is_stop(part["run_value"], known, rows[:, at], limits[at]) or not np.delete(moves[:, index], at).any():
+                continue
+            start, stop = int(part["run_from"]), int(part["run_to"]) + 1
+            findings.append(
+                warning(
+                    problem=f"{column.subject} is exactly {part['run_value']:g} for {part['run']} steps while others "
+                    "change",
                     fix="The sensor was stuck or slower than the log: mark these steps as missing.",
                     episode=episode,
                     signal=column.signal.name,
@@ -131,12 +102,29 @@ class StuckSensors(LogTest):
             )
         return few(findings)
 
-    def _is_stop(self, at: int, index: int) -> bool:
-        """Whether the constant value is an end of the range, or a place of rest, which long runs have in common."""
-        figures, rows = self._figures[at][self._figures[at]["num_rows"] > 0], self._rows[:, at]
-        value, low, high = self._figures[at, index]["run_value"], figures["low"].min(), figures["high"].max()
-        near = MAX_RELATIVE_DIFFERENCE * (high - low)
-        is_long = figures["run"] > self._limits[at]
-        rested = (is_long & (np.abs(figures["run_value"] - value) <= near)).sum() - 1
-        share = (np.abs(rows - value) <= near).mean() if len(rows) else 0.0
-        return bool(value - low <= near or high - value <= near or rested > MAX_COINCIDENCE * share * is_long.sum())
+    return LogTest(figures["run"].astype(np.float64), np.array(limits)[:, None], sentences)
+
+
+def _longest_usual_run(figures: NDArray[np.void]) -> float:
+    """The longest run that chance or the log explains; infinite if the sensor seldom changes."""
+    steps, run = figures["num_rows"] - 1, figures["run"]
+    # The longest run of each episode may be the fault. The others show the usual share of constant steps.
+    num_others = steps - (run - 1)
+    shares = (figures["changes"] * steps)[num_others > 0] / num_others[num_others > 0]
+    if not len(shares) or np.median(shares) <= MIN_CHANGES:
+        return np.inf
+    same = ((1 - figures["changes"]) * steps - (run - 1)).sum()
+    stays = (same + 1) / (num_others.sum() + 2)
+    by_chance = np.log(LEVEL / steps.sum()) / np.log(stays)
+    usual, tested = np.log(figures["next_run"][run <= steps]), np.log(run)
+    by_others = RUNS.limit(usual, tested) if len(usual) >= MIN_VALUES else 0.0
+    return float(max(MAX_CONSTANT_STEPS, by_chance, np.exp(by_others)))
+
+
+def _is_stop(value: float, figures: NDArray[np.void], rows: Floats, limit: float) -> bool:
+    """Whether the constant value is an end of the range, or a place of rest, which long runs have in common."""
+    low, high, is_long = figures["low"].min(), figures["high"].max(), figures["run"] > limit
+    near = MAX_RELATIVE_DIFFERENCE * (high - low)
+    rested = (is_long & (np.abs(figures["run_value"] - value) <= near)).sum() - 1
+    share = (np.abs(rows - value) <= near).mean() if len(rows) else 0.0
+    return bool(value - low <= near or high - value <= near or rested > MAX_COINCIDENCE * share * is_long.sum())

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.data.array_size import MAX_ROWS, check_entries, check_episodes
+from worldline.data.array_size import MAX_ROWS, check_episodes
 from worldline.data.conversion import steps_s
 from worldline.data.formats.hdf5.access import Datasets, add_text, arrays_in, is_numeric, is_text, read_rows
 from worldline.data.formats.reading import FLAGS, MASK_PREFIX, TIMES, Array, RawEpisode
@@ -59,7 +59,6 @@ class Hdf5Rows:
             problem = f"its length is {self.lengths[wrong[0]]} and its offset is {offsets[wrong[0]]}"
             problem += f", but the episodes before it have {self.starts[wrong[0]]} rows in total"
             raise DataError(problem, fix="Correct them, or leave out the offsets.", file=path, episode=wrong[0])
-        check_entries(self.num_rows, "rows", MAX_ROWS, file=path)
 
     def read(self, name: str, number: int, *, shift: int = 0, num: int | None = None) -> Array:
         """Returns the rows of an episode in a column.

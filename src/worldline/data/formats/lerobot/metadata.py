@@ -169,7 +169,6 @@ class LeRobotMetadata:
         is_old = self.info.codebase_version.startswith("v2")
         with converted("the list of episodes is invalid", fix=FIX, file=root / "meta"):
             entries = _lines(root, "meta/episodes.jsonl", dict[str, Any]) if is_old else _listed(root)
-            check_entries(len(entries), "episodes", MAX_EPISODES, file=root)
             episodes = [_entry(self.info, entry) for entry in entries]
             if (twice := duplicate(str(entry.episode_index) for entry in episodes)) is not None or not episodes:
                 raise ValueError(f"episode_index {twice} occurs twice" if episodes else "no episode is listed")
