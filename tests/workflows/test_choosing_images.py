@@ -86,7 +86,7 @@ def test_a_velocity_that_no_picture_shows_is_learned_by_a_recipe_with_a_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choosing_images, "candidate_options", without_rssm)
-    options = Options(set={**SHORT, "training.num_updates": 280}).resolved()
+    options = Options(set={**SHORT, "training.num_updates": 200}).resolved()
     choice, begun, chosen = choose_recipe(stripes(tmp_path / "store"), options, folder=tmp_path / "run", device=CPU)
     assert [one.name for one in choice.trials] == ["pixels", "film"]
     assert choice.chosen == chosen.recipe == "film"
