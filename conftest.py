@@ -6,15 +6,15 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from worldline.data.store import Store
     from worldline.recipes.recipe import Recipe
 
@@ -34,6 +34,20 @@ _REPEATABLE = {"derandomize": True, "print_blob": True} if "CI" in os.environ el
 hypothesis.settings.register_profile("short", deadline=None, max_examples=30, **_REPEATABLE)
 hypothesis.settings.register_profile("soak", deadline=None, **_REPEATABLE)
 hypothesis.settings.load_profile("short")
+
+_TESTS = Path(__file__).parent / "tests"
+_SHAPES_CHECKED = [_TESTS / part for part in ("engines", "models", "planning", "training")]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Checks shapes in the tests of the packages that annotate them; `make soak` checks them in every test.
+
+    A learned world takes twice as long with the checks.
+    """
+    is_checked = item.config.getoption("--hypothesis-profile") == "soak"
+    is_checked |= any(item.path.is_relative_to(folder) for folder in _SHAPES_CHECKED)
+    jaxtyping.config.update("jaxtyping_disable", not is_checked)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from worldline.models.layers.standardizer import Standardizer
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.schema import Kind, Role, Signal
 from worldline.world.bundle_io import open_world, save_world
+from worldline.world.calibration import Calibration
 from worldline.world.fit_calibration import calibrate
 from worldline.world.local import LocalWorld
 
@@ -101,14 +103,18 @@ def test_shortened_inputs_are_refused(tmp_path: Path) -> None:
 # Memory and time
 
 
+@cache
+def bands() -> Calibration:
+    return calibrate(engine_of("jepa"), CALM.episodes(12, 8, seed=0), horizon=3, num_windows=1, seed=0)
+
+
 def calibrated(folder: Path, width: int = 16) -> None:
     """A world with bands; nearly all weights are in one tensor."""
     small = engine_of("jepa")
     assert isinstance(small.model, Jepa)
-    calibration = calibrate(small, CALM.episodes(12, 8, seed=0), horizon=3, num_windows=1, seed=0)
     config = replace_at(small.model.config, {"predictor.width": width})
     model = Jepa(schema=CALM.schema, config=config).eval().requires_grad_(False)
-    save_world(folder, LocalWorld(replace(small, model=model), calibration, PLANNER))
+    save_world(folder, LocalWorld(replace(small, model=model), bands(), PLANNER))
 
 
 def large(folder: Path) -> None:

@@ -354,7 +354,7 @@ def attack(nursery: Nursery, url: str, folder: Path, num_kills: int, seed: int) 
                 assert started_s < START_S
                 check(actors, service)
                 if number < num_kills:
-                    seconds = rng.uniform(0.3, 2.0)
+                    seconds = rng.uniform(0.2, 1.0)
                     print(f"kill {number} after {seconds:.3f} s")
                     load(actors, service, seconds)
                 else:

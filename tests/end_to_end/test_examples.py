@@ -223,14 +223,14 @@ def test_the_tank_is_warm_in_time_and_has_a_fallback(
     example: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = example("heated_tank")
-    world = worldline.learn(loop.log(2500), tmp_path / "world", recipe="linear")
-    planned, ruled = loop.run(world, 60), loop.run(None, 60)
+    world = worldline.learn(loop.log(1500), tmp_path / "world", recipe="linear")
+    planned, ruled = loop.run(world, 48), loop.run(None, 48)
     deficit, of_the_rule = ((one.low - one.water).clip(lower=0).mean() for one in (planned, ruled))
     assert deficit < 0.5 * of_the_rule
     assert planned.fallback.mean() < 0.2
     loop.draw(str(tmp_path / "loop.png"), planned, ruled)
     assert (tmp_path / "loop.png").read_bytes().startswith(PNG)
     monkeypatch.setattr(loop, "MIN_TRUST", 1.0)
-    distrusted = loop.run(world, 20)
+    distrusted = loop.run(world, 4)
     assert distrusted.fallback.all()
-    assert distrusted.heater.equals(loop.run(None, 20).heater)
+    assert distrusted.heater.equals(loop.run(None, 4).heater)

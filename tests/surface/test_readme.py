@@ -20,7 +20,7 @@ import worldline
 from worldline.cli.main import app
 from worldline.recipes import pixels, two_rooms
 from worldline.recipes.recipe import Recipe
-from worldline.workflows import choosing
+from worldline.workflows import choosing, choosing_images
 
 pytestmark = pytest.mark.usefixtures("brief_recalibration")
 
@@ -67,7 +67,7 @@ def test_the_python_runs(
     record = worldline.record
 
     def short_record(*arguments: Any, **settings: Any) -> Any:
-        return record(*arguments, **{**settings, "num_episodes": EPISODES, "max_steps": 30})
+        return record(*arguments, **{**settings, "num_episodes": EPISODES, "max_steps": 26})
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(two_rooms, "two_rooms", tiny)
@@ -128,6 +128,12 @@ def test_the_commands_for_cameras_run(
     monkeypatch.chdir(tmp_path)
     for recipe in ("pixels_and_vectors", "film_and_vectors"):
         monkeypatch.setattr(pixels, recipe, tiny)
+    every = choosing_images.candidate_options
+
+    def tiny_ones(*given: Any) -> dict[str, Any]:
+        return dict(list(every(*given).items())[:2])  # without the RSSM, which is not tiny
+
+    monkeypatch.setattr(choosing_images, "candidate_options", tiny_ones)
     write_recordings(tmp_path / "recordings", 20)
     for line in found:
         run(line.replace(" --budget 30min", ""))

@@ -86,7 +86,7 @@ def test_a_velocity_that_no_picture_shows_is_learned_by_a_recipe_with_a_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choosing_images, "candidate_options", without_rssm)
-    options = Options(set={**SHORT, "training.num_updates": 280}).resolved()
+    options = Options(set={**SHORT, "training.num_updates": 200}).resolved()
     choice, begun, chosen = choose_recipe(stripes(tmp_path / "store"), options, folder=tmp_path / "run", device=CPU)
     assert [one.name for one in choice.trials] == ["pixels", "film"]
     assert choice.chosen == chosen.recipe == "film"
@@ -143,7 +143,10 @@ def test_a_candidate_that_fails_is_left_out_with_its_reason(
     assert reason in choice.reason
 
 
-def test_the_lengths_fit_the_rest_of_a_budget_and_a_resumed_run_keeps_the_choice(tmp_path: Path) -> None:
+def test_the_lengths_fit_the_rest_of_a_budget_and_a_resumed_run_keeps_the_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing_images, "candidate_options", without_rssm)
     store, whole = stripes(tmp_path / "store", num_episodes=8), {"budget": 30, "set": SHORT}
     choice, begun, _ = choose_recipe(store, Options(**whole).resolved(), folder=tmp_path, device=CPU)
     sizing = from_json(Sizing, (tmp_path / BUDGET).read_text(), where=tmp_path)
