@@ -161,12 +161,13 @@ def test_there_may_be_more_signals_than_descriptors(tmp_path):
     action = Signal(name="a", role=Role.ACTION, kind=Kind.VECTOR, shape=(1,))
     store = Store.create(tmp_path / "store", Schema(signals=(*signals, action)))
     rows = np.ones((3, 1), np.float32)
-    with (tmp_path / "next").open("wb") as lowest:  # the limit is of numbers, and descriptors get the lowest free one
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno() + 100, limits[1]))
-        try:
-            store.append(Episode(observations=dict.fromkeys(names, rows), actions={"a": rows[:2]}))
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    # The limit is of numbers, and other tests may hold some descriptors.
+    highest = max(int(entry.name) for entry in Path("/dev/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 100, limits[1]))
+    try:
+        store.append(Episode(observations=dict.fromkeys(names, rows), actions={"a": rows[:2]}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert len(open_store(store.path)) == 1
 
 
