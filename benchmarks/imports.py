@@ -93,7 +93,8 @@ def write_minari(folder: Path, store: Store) -> None:
     (folder / "data").mkdir(parents=True)
     names = [signal.name for signal in store.schema.observations]
     box = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
-    spaces = {"observation_space": gym.spaces.Dict(dict.fromkeys(names, box)), "action_space": box}
+    taken = gym.spaces.Dict({"push": box})
+    spaces = {"observation_space": gym.spaces.Dict(dict.fromkeys(names, box)), "action_space": taken}
     storage = MinariStorage.new(folder / "data", data_format="hdf5", **spaces)
     storage.update_metadata({"dataset_id": "benchmark/cart-v0", "minari_version": "0.5.4"})
     for number in range(len(store)):
@@ -104,7 +105,7 @@ def write_minari(folder: Path, store: Store) -> None:
                 EpisodeBuffer(
                     id=number,
                     observations=dict(episode.observations),
-                    actions=episode.actions["push"],
+                    actions=dict(episode.actions),
                     rewards=np.zeros(episode.num_steps),
                     terminations=ends & False,
                     truncations=ends,
