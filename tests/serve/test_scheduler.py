@@ -115,7 +115,10 @@ def test_whatever_is_raised_the_worker_goes_on(fault: BaseException) -> None:
     trial(body)
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.nice(0) > 0, reason="needs priorities of threads, and room below")
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.nice(0) > 0,
+    reason="needs a priority per thread, which is Linux alone, and room below",
+)
 def test_only_workers_for_long_calls_yield_to_others() -> None:
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())

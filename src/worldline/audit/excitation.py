@@ -155,13 +155,13 @@ def placebos(
         if len(own) >= MIN_PAIRS and int(cluster.max()) + 1 >= needed:
             tested.append((signal, errors[own, column], row, cluster))
     alpha = ALPHA / max(1, len(tested) * rows.action.shape[1])
-    found = []
+    placebos = []
     for (a, action), (signal, error, row, cluster) in product(enumerate(names[0]), tested):
         value, strict = (_correlation(error, regressed.unexplained[row, a], cluster, p) for p in (0.05, alpha))
         count = int(cluster.max()) + 1
         is_found = count >= MIN_EPISODES and (strict.low > 0 or strict.high < 0) and abs(value.value) >= MIN_CORRELATION
-        found.append(Placebo(action=action, signal=signal, value=value, num_episodes=count, found=bool(is_found)))
-    return tuple(found)
+        placebos.append(Placebo(action=action, signal=signal, value=value, num_episodes=count, found=bool(is_found)))
+    return tuple(placebos)
 
 
 def _correlation(first: Floats, other: Floats, cluster: Int[np.ndarray, "k"], alpha: float) -> Estimate:

@@ -56,8 +56,8 @@ class MemberCells(MemberNetworks):
         """The next state."""
         kept, width = self[1](state), self.width
         reset, update = torch.sigmoid(taken[..., : 2 * width] + kept[..., : 2 * width]).split(width, -1)
-        found = torch.tanh(taken[..., 2 * width :] + reset * kept[..., 2 * width :])
-        return torch.as_tensor(found + update * (state - found))
+        proposed = torch.tanh(taken[..., 2 * width :] + reset * kept[..., 2 * width :])
+        return torch.as_tensor(proposed + update * (state - proposed))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -285,12 +285,16 @@ class Jobs:
     async def _claim(self) -> Mapping[str, Any] | None:
         """The next job, which this process now owns: the oldest one that waits, or whose process is gone."""
 
-        def take(connection: Connection) -> Mapping[str, Any] | None:
-            now = time.time()
-            lost = (jobs.c.status == "running") & (jobs.c.heartbeat < now - self.settings.lease_s)
+        def waiting(connection: Connection) -> Mapping[str, Any] | None:
+            lost = (jobs.c.status == "running") & (jobs.c.heartbeat < time.time() - self.settings.lease_s)
             query = select(jobs).where((jobs.c.status == "queued") | lost).order_by(jobs.c.created).limit(1)
-            if (row := connection.execute(query).mappings().one_or_none()) is None:
+            row = connection.execute(query).mappings().one_or_none()
+            return None if row is None else dict(row)
+
+        def take(connection: Connection) -> Mapping[str, Any] | None:
+            if (row := waiting(connection)) is None:
                 return None
+            now = time.time()
             values = {"status": "running", "owner": self._owner, "heartbeat": now}
             values |= {"started": row["started"] or now, "attempts": row["attempts"] + 1}
             if row["cancel"]:
@@ -300,6 +304,8 @@ class Jobs:
             connection.execute(update(jobs).where(jobs.c.id == row["id"]).values(values))
             return {**row, **values} if values["status"] == "running" else None
 
+        if await self._database.read_async(waiting) is None:  # so that idle processes do not write
+            return None
         return await self._database.write_async(take)
 
     async def _run(self, row: Mapping[str, Any]) -> None:

@@ -179,7 +179,7 @@ class Tokens:
         if (kept := self._fresh(digest)) is not None:
             return kept
         now = time.monotonic()
-        # The time of the query tells nothing about a token: nobody can choose a hash.
+        # The time of the query does not depend on the secret: nobody can choose a hash.
         wanted = select(tokens).where(tokens.c.hash == digest)
         row = self._database.read(lambda connection: connection.execute(wanted).one_or_none())
         if row is None:
@@ -189,7 +189,9 @@ class Tokens:
 
     def _note_use(self, digest: str, now: float) -> None:
         """Writes `last_used` without waiting."""
-        record, read_s = self._kept[digest]
+        record, read_s = self._kept.get(digest, (None, 0.0))
+        if record is None:  # another thread has revoked it
+            return
         self._kept[digest] = replace(record, last_used=now), read_s
         used = update(tokens).where(tokens.c.hash == digest).values(last_used=now)
         self._database.write_later(lambda connection: connection.execute(used).close())

@@ -43,7 +43,7 @@ def answer_calls(world: World, work: Sequence[tuple[Call, Encode]]) -> list[obje
         try:
             answer: Any = answers[number] if answers else world.answer(call)
             results.append(answer if encode is None else encode(answer))
-        except Exception as error:  # noqa: BLE001  # only this caller gets it
+        except Exception as error:  # noqa: BLE001  # any error is the answer to this caller; the worker and other calls go on
             results.append(error)
     return results
 

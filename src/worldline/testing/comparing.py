@@ -138,19 +138,19 @@ def unchanged(*arguments: object) -> Iterator[None]:
 
     def state() -> Mapping[str, object]:
         # Runtime type checkers draw from `random`, so it is not compared.
-        draws = (torch.get_rng_state(), repr(np.random.get_state(legacy=False)))  # noqa: NPY002 (checked)
+        draws = (torch.get_rng_state(), repr(np.random.get_state(legacy=False)))  # noqa: NPY002  # code must not change this global state
         return snapshot({**named, "the global random state": draws})
 
-    numpy_state = np.random.get_state()  # noqa: NPY002 (checked)
+    numpy_state = np.random.get_state()  # noqa: NPY002  # code must not change this global state
     with torch.random.fork_rng(devices=()):
         torch.rand(1)  # reseeding is detected in a perturbed state only
-        np.random.random()  # noqa: NPY002 (perturbs what is checked)
+        np.random.random()  # noqa: NPY002  # an answer must not depend on this global state
         try:
             before = state()
             yield
             after = state()
         finally:
-            np.random.set_state(numpy_state)  # noqa: NPY002 (undoes it)
+            np.random.set_state(numpy_state)  # noqa: NPY002  # the caller gets its global state back
     same_snapshots(before, after, "a call changed an argument in place, or drew without the seed")
 
 

@@ -34,7 +34,7 @@ class LinearConstraint(Rule, frozen=True, kw_only=True):
 
     def excess(self, rollout: Rollout) -> Float[Tensor, "W N S T K"]:
         """The values of the K expressions, in the unit of the signal."""
-        raise NotImplementedError  # a struct of msgspec cannot be abstract
+        raise NotImplementedError  # subclasses define it; a struct of msgspec cannot be an abstract class
 
     def __call__(self, rollout: Rollout) -> Float[Tensor, "W N"]:
         """The violation; 0 if the constraint holds."""

@@ -98,7 +98,7 @@ class ConvexCost(Rule, frozen=True, kw_only=True, eq=False):
 
     def expressions(self, rollout: Rollout) -> Float[Tensor, "W N S T K"]:
         """The values of the K expressions; affine in the signals, except where a periodic signal is wrapped."""
-        raise NotImplementedError  # a struct of msgspec cannot be abstract
+        raise NotImplementedError  # subclasses define it; a struct of msgspec cannot be an abstract class
 
     def __call__(self, rollout: Rollout) -> Float[Tensor, "W N S T"]:
         """The cost of each step."""

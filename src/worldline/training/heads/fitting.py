@@ -7,7 +7,7 @@ transitions (docs/design/dynamics.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -30,9 +30,7 @@ from worldline.training.heads.outcomes import Reward, Termination
 from worldline.training.heads.readout import Readout
 from worldline.training.stored_latents import Imagination, LatentTable
 
-GOAL_HEADS: Final[tuple[type[Head], ...]] = (Distance, Inverse)
-"""The heads for goal observations."""
-HEADS: Final[tuple[type[Head], ...]] = (MahalanobisScore, Readout, *GOAL_HEADS, Reward, Termination, Decoder)
+HEADS: Final[tuple[type[Head], ...]] = (MahalanobisScore, Readout, Distance, Inverse, Reward, Termination, Decoder)
 """All heads in the order of their fits."""
 
 
@@ -98,7 +96,6 @@ def fit_heads(
     inputs: tuple[str, ...],
     config: HeadsConfig,
     *,
-    kinds: Sequence[type[Head]] = HEADS,
     refinement: Refinement | None = None,
     progress: OnProgress | None = None,
 ) -> dict[str, Head]:
@@ -110,7 +107,6 @@ def fit_heads(
         split: only `train` is read.
         inputs: observation signals that the model takes.
         config: see `HeadsConfig`.
-        kinds: heads that may be fitted, in the order of `HEADS`.
         refinement: of this model with this configuration; by default the dynamics are refined first.
         progress: called after each update, with counts over all heads.
 
@@ -122,7 +118,7 @@ def fit_heads(
     if config.goals:
         table = replace(table, pictures=picture_goals(model, store, split.train, inputs))
     data = HeadData(store=store, table=table, imagination=refinement.imagination, inputs=inputs, config=config)
-    fitted = [kind for kind in kinds if kind.can_fit(data)]
+    fitted = [kind for kind in HEADS if kind.can_fit(data)]
     updates = {kind.name: int(getattr(config, kind.updates)) if kind.updates else 0 for kind in fitted}
     fits, heads = _fits(updates, config, progress, "fit heads"), dict[str, Head]()
     with torch.random.fork_rng(devices=[]):
