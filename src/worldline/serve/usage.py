@@ -135,7 +135,8 @@ class Usage:
 
         if sums:
             try:
-                await asyncio.shield(self._database.write_async(write))  # also if this task is cancelled
+                # Goes on if this task is cancelled or the loop ends.
+                await asyncio.shield(asyncio.wrap_future(self._database.write_later(write)))
             except Exception:
                 for key, counts in sums.items():  # in the next flush
                     self._count(key, counts)
