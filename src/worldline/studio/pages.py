@@ -27,7 +27,7 @@ _SHARED: Final = (
     ("worldline.report", "static/uPlot.iife.min.js"),
     ("worldline.report", "static/charts.js"),
 )
-SAVED: Final = "<script type=\"text/plain\" id=\"saved\"></script>"
+SAVED: Final = '<script type="text/plain" id="saved"></script>'
 """The place of the saved content in a file."""
 
 
@@ -82,7 +82,10 @@ def saved_page(title: str, saved: Mapping[str, Any] | None) -> str:
     modules |= {
         f"studio/{name}": text for name, text in sources.items() if name.endswith(".js") and name not in SCRIPTS
     }
-    links = {name: f"data:text/javascript;base64,{base64.b64encode(text.encode()).decode()}" for name, text in modules.items()}
+    links = {
+        name: f"data:text/javascript;base64,{base64.b64encode(text.encode()).decode()}"
+        for name, text in modules.items()
+    }
     mapped, start = json.dumps({"imports": links}), 'import "studio/main.js";'
     scripts = [sources[name] for name in SCRIPTS]
     allowed = " ".join(map(hash_of, [mapped, start, *scripts]))
@@ -100,7 +103,8 @@ def saved_page(title: str, saved: Mapping[str, Any] | None) -> str:
 def _page(title: str, head: str, end: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
         f'<title>{escape(title)}</title>{head}</head><body><div id="studio"></div>'
         f"<noscript>The studio needs JavaScript.</noscript>{end}</body></html>"
     )
