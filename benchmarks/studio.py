@@ -147,7 +147,7 @@ def opened(browser: Browser, url: str) -> Page:
 def large(browser: Browser, url: str, seconds: float) -> Row:
     """Frames while the list of episodes scrolls, and while the present of the long episode is dragged."""
     page = opened(browser, view(url, "home", world="large", log="large"))
-    search = page.get_by_role("searchbox", name=f"Search {NUM_EPISODES:,} episodes")
+    search = page.get_by_role("searchbox", name=f"Search {NUM_EPISODES} episodes")
     expect(search).to_be_visible(timeout=60_000)
     box = search.bounding_box()
     assert box is not None
