@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,25 +19,14 @@ NUM_SENSORS, NUM_ACTIONS, SIDE = 59, 4, 224
 PATTERN: Final = 200
 """Number of rows that are repeated."""
 
+_SENSORS: Final = [f"sensor_{number:02}" for number in range(NUM_SENSORS)]
+_VALVES: Final = [f"valve_{number}" for number in range(NUM_ACTIONS)]
+_signal: Final = partial(Signal, kind=Kind.VECTOR, shape=(1,))
 SCHEMA: Final = Schema(
     signals=(
         Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(SIDE, SIDE, 3)),
-        *(
-            Signal(name=f"sensor_{number:02}", role=Role.OBSERVATION, kind=Kind.VECTOR, shape=(1,), unit="degC")
-            for number in range(NUM_SENSORS)
-        ),
-        *(
-            Signal(
-                name=f"valve_{number}",
-                role=Role.ACTION,
-                kind=Kind.VECTOR,
-                shape=(1,),
-                unit="%",
-                low=(0.0,),
-                high=(100.0,),
-            )
-            for number in range(NUM_ACTIONS)
-        ),
+        *(_signal(name=name, role=Role.OBSERVATION, unit="degC") for name in _SENSORS),
+        *(_signal(name=name, role=Role.ACTION, unit="%", low=(0.0,), high=(100.0,)) for name in _VALVES),
     ),
     step_s=1.0,
 )
@@ -45,8 +35,8 @@ SCHEMA: Final = Schema(
 def pattern() -> Episode:
     """The repeated rows: sensors that follow random valves, and a disc that moves over a smooth background."""
     rng = np.random.default_rng(0)
-    actions = {f"valve_{n}": rng.uniform(0, 100, (PATTERN // 20, 1)).repeat(20, 0) for n in range(NUM_ACTIONS)}
-    mixed = np.concatenate(list(actions.values()), 1) @ rng.uniform(0, 0.1, (NUM_ACTIONS, NUM_SENSORS))
+    valves = rng.uniform(0, 100, (PATTERN // 20, NUM_ACTIONS)).repeat(20, 0).astype(np.float32)
+    mixed = valves @ rng.uniform(0, 0.1, (NUM_ACTIONS, NUM_SENSORS))
     level, path = mixed[0], [mixed[0]]
     for target in mixed:
         level = 0.9 * level + 0.1 * target + rng.normal(0, 0.05, NUM_SENSORS)
@@ -57,10 +47,10 @@ def pattern() -> Episode:
     for number, angle in enumerate(np.linspace(0, 2 * np.pi, PATTERN + 1)):
         row, column = SIDE / 2 + 80 * np.array([np.sin(angle), np.cos(angle)])
         camera[number, (rows - row) ** 2 + (columns - column) ** 2 < 36] = 255
-    sensors = {f"sensor_{n:02}": np.stack(path)[:, n : n + 1].astype(np.float32) for n in range(NUM_SENSORS)}
+    sensors = np.stack(path).astype(np.float32)
     return Episode(
-        observations={"camera": camera, **sensors},
-        actions={name: value.astype(np.float32) for name, value in actions.items()},
+        observations={"camera": camera, **{name: sensors[:, n, None] for n, name in enumerate(_SENSORS)}},
+        actions={name: valves[:, n, None] for n, name in enumerate(_VALVES)},
     )
 
 
