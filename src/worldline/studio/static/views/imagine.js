@@ -81,7 +81,7 @@ export function Lanes({ present, prediction, onCursor, dreamed = "predicted" }) 
     }
     return html`<${Lane} key=${curve.key} curve=${curve} value=${ys[split - 1]}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${now * axis.scale} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor}
       bare=${k < shown.length - 1} height=${k < shown.length - 1 ? 92 : 116} /><//>`;
-  })}</div><p class="soft x-name">${axis.label} from the start of the episode</p>`;
+  })}</div><p class="soft x-name">${axis.label} from ${present.path ? "the start of the episode" : "now"}</p>`;
 }
 
 function Chooser({ all, shown }) {
