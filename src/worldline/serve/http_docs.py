@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup, escape
 from starlette.routing import BaseRoute
 
+from worldline.audit.world_comparison import WorldComparison
 from worldline.planning.calls import CALLS, PlanCall, PredictCall
 from worldline.report.page import page_policy
 from worldline.serve import problems
@@ -46,7 +47,7 @@ _BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
 """Per name the type of a body, and its fields that the service fills in."""
 _ANSWERS: Final = (*ANSWERS.values(), SessionView, WorldList, WorldSummary, WorldView, UsageReport)
 _POLICY: Final = f"{page_policy('')}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList, LogList)
+_JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList, LogList, WorldComparison)
 """Types of msgspec, which are sent in JSON only. The first is a union."""
 
 
