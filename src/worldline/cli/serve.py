@@ -30,6 +30,7 @@ def serve(
     port: Port = 8000,
     database: Where = None,
     data: Path | None = None,
+    environment: list[str] | None = None,
     insecure: bool = False,
     workers: Annotated[int, typer.Option(min=1, max=64)] = 1,
     batch: Annotated[int, typer.Option(min=1, max=4096)] = 32,
@@ -44,6 +45,7 @@ def serve(
         host: address to listen on; 0.0.0.0 allows access from other machines.
         port: port; 0 for any free port.
         data: folder with the logs that callers may name in jobs. Default: no logs.
+        environment: lab or Gymnasium id that callers may run; repeat for more. Default: no environments.
         insecure: allow calls from other machines without a token.
         workers: threads for short calls, for long ones, and for control loops of each token.
         batch: predictions that are computed as one, at most.
@@ -51,19 +53,22 @@ def serve(
     from worldline.catalog.opening import is_reference
     from worldline.catalog.versions import default_folder
     from worldline.serve import server
+    from worldline.serve.environments import Environments
     from worldline.serve.hosting import name_of
     from worldline.serve.jobs import JobSettings
     from worldline.serve.limits import Limits
 
     use_threads(threads)
     hosts = open_hosts(worlds or [], device)
+    environments = Environments(environment) if environment else None
     settings = {"limits": Limits(batch=batch), "workers": workers}
     with opened_service(hosts, host, database, insecure=insecure, **settings) as (service, opened):
         folders = {name: Path(world) for name, world in map(name_of, worlds or []) if not is_reference(world)}
         job_settings = JobSettings(folder=default_folder(), logs=data, worlds=folders, device=device)
         listener = server.listen(host, port)
         _announce(hosts, service, server.url_of(listener))
-        server.serve(service, listener, opened, job_settings=job_settings, any_host=insecure)
+        options = {"job_settings": job_settings, "environments": environments, "any_host": insecure}
+        server.serve(service, listener, opened, **options)
 
 
 def open_hosts(worlds: Sequence[str], device: str) -> Hosts:

@@ -36,7 +36,7 @@ def comparison_router(
         folder_of: the bundle of the served world of this name, which states the episodes of its training; None if it is
             not known, and None for a service that knows none. Called in a worker thread.
     """
-    router, busy = APIRouter(prefix="/v1/logs", tags=["logs"]), Lock()
+    router, busy = APIRouter(prefix="/v1/logs", tags=["jobs"]), Lock()
 
     def compare(pair: list[HostedWorld], log: str, horizon: int | None) -> WorldComparison:
         from worldline.workflows.compare_worlds import WorldSource, compare_worlds  # loads gymnasium
