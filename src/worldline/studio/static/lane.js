@@ -60,7 +60,7 @@ export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps
     <div class="plot live" ref=${box} style=${{ height: `${height}px` }} tabindex="0" role=${onDraw ? "application" : "figure"} aria-label=${label}
       aria-roledescription=${onDraw ? "editable curve" : "chart"} onPointerDown=${pointer} onPointerMove=${pointer} onKeyDown=${key}></div>
     <span class="unseen" aria-live="polite">${spoken}</span>
-    ${table && html`<${Numbers} label=${label} lines=${shown} unit=${unit} axis=${axis} />`}
+    ${table && html`<${Numbers} label=${label} lines=${shown.filter(line => line.label)} unit=${unit} axis=${axis} />`}
   </div>`;
 }
 
@@ -94,7 +94,7 @@ export function Lane({ curve, value, note, children, kind = "" }) {
     ${note && html`<span class="soft">${note}</span>`}</div><div>${children}</div></div>`;
 }
 
-// The lane of an input after the present: drawn freely, by a slider, or by keyboard.
+// The lane of an input after the present: drawn freely, by a slider, or by keyboard. Without `onEdit` it is only shown.
 export function InputLane({ curve, past, future, scale, now, x, axis, onEdit }) {
   const [low, high] = curve.low !== null && curve.high !== null ? [curve.low, curve.high] : rangeOf([past, future]);
   const whole = curve.index === null, last = useRef(null);
@@ -120,11 +120,11 @@ export function InputLane({ curve, past, future, scale, now, x, axis, onEdit }) 
   const bounds = curve.low !== null && curve.high !== null ? `${number(curve.low)} to ${number(curve.high)} ${curve.unit}` : curve.unit;
   const space = 0.08 * (high - low) || 1;
   const step = whole ? 1 : (high - low) / 200;
-  return html`<${Lane} curve=${curve} note=${bounds} kind="act">
-    <${Chart} label=${`${curve.label}, ${curve.unit || "no unit"}: drag to draw, or use arrow keys`} lines=${lines} x=${x} y=${[low - space, high + space]} now=${now * scale}
-      unit=${curve.unit} axis=${axis} onDraw=${draw} height=${84} table=${false} />
-    <label class="slider"><span class="unseen">${curve.label}, all future steps</span>
+  return html`<${Lane} curve=${curve} note=${bounds} kind=${onEdit ? "act" : ""}>
+    <${Chart} label=${`${curve.label}, ${curve.unit || "no unit"}${onEdit ? ": drag to draw, or use arrow keys" : ""}`} lines=${lines} x=${x} y=${[low - space, high + space]} now=${now * scale}
+      unit=${curve.unit} axis=${axis} onDraw=${onEdit && draw} height=${84} table=${!onEdit} />
+    ${onEdit && html`<label class="slider"><span class="unseen">${curve.label}, all future steps</span>
       <input type="range" aria-label=${curve.label} min=${low} max=${high} step=${step} value=${future[0]} aria-valuetext=${withUnit(future[0], curve.unit)}
-        onInput=${event => onEdit(future.map(() => fit(+event.target.value)))} /></label>
+        onInput=${event => onEdit(future.map(() => fit(+event.target.value)))} /></label>`}
   <//>`;
 }

@@ -4,8 +4,8 @@ import { seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Chart, InputLane, Lane } from "studio/lane.js";
 import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Waiting } from "studio/parts.js";
-import { compare, edit, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
-import { byRole, cell, column, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
+import { aheadLine, compare, edit, logLines, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
+import { byRole, cell, clamp, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
 import { go, usePlace } from "studio/state.js";
 
 const LEVELS = [[0.5, "50 %"], [0.8, "80 %"], [0.9, "90 %"]];
@@ -29,13 +29,18 @@ export default function Imagine() {
     <aside>${ready && html`<${Findings} present=${present} prediction=${future.value} cursor=${cursor} />`}</aside></div>`;
 }
 
-function Toolbar({ present: { card, horizon, axis }, level }) {
-  const change = event => go({ steps: Math.min(MAX_STEPS, Math.max(1, Math.trunc(+event.target.value) || 1)) });
-  const levels = LEVELS.filter(([value]) => value <= (card.band_level || 0) + 1e-9);
-  return html`<div class="bar"><label class="choice"><span class="soft">Horizon</span><input type="number" min="1" max=${MAX_STEPS} value=${horizon} onChange=${change} aria-label="Horizon in steps" />
-    <span class="soft">steps${axis && axis.label !== "steps" ? `, ${axis.text(horizon)}` : ""}</span></label>
+// The number of predicted steps.
+export function Horizon({ present: { horizon, axis }, most = MAX_STEPS, children }) {
+  const change = event => go({ steps: clamp(Math.trunc(+event.target.value) || 1, 1, most) });
+  return html`<div class="bar"><label class="choice"><span class="soft">Horizon</span><input type="number" min="1" max=${most} value=${horizon} onChange=${change} aria-label="Horizon in steps" />
+    <span class="soft">steps${axis && axis.label !== "steps" ? `, ${axis.text(horizon)}` : ""}</span></label>${children}</div>`;
+}
+
+function Toolbar({ present, level }) {
+  const levels = LEVELS.filter(([value]) => value <= (present.card.band_level || 0) + 1e-9);
+  return html`<${Horizon} present=${present}>
     ${levels.length > 0 && html`<span class="choice"><span class="soft"><${Term} name="band">Band<//></span><${Segments} label="Level of the band" value=${level} options=${levels} onChange=${value => go({ level: value })} /></span>`}
-    ${levels.length === 0 && html`<span class="soft">This world has no calibrated bands.</span>`}</div>`;
+    ${levels.length === 0 && html`<span class="soft">This world has no calibrated bands.</span>`}<//>`;
 }
 
 import { TimePanel } from "studio/time.js";
@@ -63,24 +68,19 @@ function Pictures({ present, future, cursor }) {
       <${Frame} array=${future.images[camera.name]} at=${Math.max(0, step - 1)} label=${`${camera.name}, predicted`} /></figure>`}`)}</div>`;
 }
 
-export function Lanes({ present, prediction, onCursor, dreamed = "predicted" }) {
-  const { show } = usePlace(), { schema, card, first, now, horizon, axis, observed } = present;
+// `more`, `note` and `draw` depend on the curve: further lines, a text below the name, and what drawing does.
+export function Lanes({ present, prediction, onCursor, dreamed = "predicted", more, note, draw }) {
+  const { show } = usePlace(), { schema, card, first, now, horizon, axis } = present;
   const all = curves(schema.signals.filter(signal => card.predicts.includes(signal.name)));
   const shown = show ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
   const x = [first * axis.scale, (now + horizon) * axis.scale];
   return html`<${Title} aside=${all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>Predicted signals<//>
     <div class="panel">${shown.map(curve => {
-    const rows = observed[curve.signal.name] ?? [], ys = column(rows, curve.index), split = now - first + 1;
-    const forecast = prediction?.signals[curve.signal.name];
-    const at = (from, count) => Array.from({ length: count }, (_, k) => (from + k) * axis.scale);
-    const lines = [{ label: "measured", style: "real", x: at(first, Math.min(split, ys.length)), y: ys.slice(0, split) }];
-    if (ys.length > split) lines.push({ label: "log", style: "soft", x: at(now, ys.length - split + 1), y: ys.slice(split - 1) });
-    if (forecast) {
-      const start = ys[split - 1] ?? null, path = values => [start, ...column(values, curve.index)];
-      const band = forecast.low ? { low: path(forecast.low), high: path(forecast.high) } : {};
-      lines.push({ label: dreamed, style: "world", x: at(now, forecast.mean.length + 1), y: path(forecast.mean), ...band });
-    }
-    return html`<${Lane} key=${curve.key} curve=${curve} value=${ys[split - 1]}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${now * axis.scale} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} /><//>`;
+    const forecast = prediction?.signals[curve.signal.name], lines = logLines(present, curve);
+    const value = lines[0].y.at(-1);
+    if (forecast) lines.push(aheadLine(present, curve, forecast.mean, { label: dreamed, style: "world" }, forecast));
+    return html`<${Lane} key=${curve.key} curve=${curve} value=${value} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${[...lines, ...more?.(curve) ?? []]}
+      x=${x} now=${now * axis.scale} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onDraw=${draw?.(curve)} /><//>`;
   })}</div><p class="soft x-name">${axis.label} from the start of the episode</p>`;
 }
 
@@ -91,16 +91,17 @@ function Chooser({ all, shown }) {
     <input type="checkbox" checked=${keys.includes(curve.key)} onChange=${() => toggle(curve.key)} /> ${curve.label}</label>`)}</div></details>`;
 }
 
-export function Inputs({ present }) {
+// `fixed`: exogenous inputs stay as logged.
+export function Inputs({ present, fixed = false }) {
   const { edits } = usePlace(), { lanes, first, now, horizon, axis, isEdited } = present;
   const x = [first * axis.scale, (now + horizon) * axis.scale];
-  const group = (role, title, aside) => {
+  const group = (role, title, aside, isFixed) => {
     const own = lanes.filter(lane => lane.role === role);
     return own.length > 0 && html`<${Title} aside=${aside}>${title}<//>${own.map(lane => html`<${InputLane} key=${lane.curve.key} curve=${lane.curve} past=${lane.before}
-      future=${lane.future} scale=${axis.scale} now=${now} x=${x} axis=${axis.label} onEdit=${values => edit(edits, lane.curve, values)} />`)}`;
+      future=${isFixed ? lane.logged : lane.future} scale=${axis.scale} now=${now} x=${x} axis=${axis.label} onEdit=${isFixed ? null : values => edit(edits, lane.curve, values)} />`)}`;
   };
   return html`${group("action", "Actions from now on", "draw the curves, or move a slider")}
-    ${group("exogenous", html`<${Term} name="exogenous">Exogenous inputs<//>`, "as logged, or drawn")}
+    ${group("exogenous", html`<${Term} name="exogenous">Exogenous inputs<//>`, fixed ? "as logged" : "as logged, or drawn", fixed)}
     ${isEdited && html`<p><button onClick=${() => go({ edits: undefined })}>${present.path ? "As logged again" : "Reset"}</button></p>`}`;
 }
 
