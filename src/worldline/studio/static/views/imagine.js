@@ -7,6 +7,7 @@ import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Waiting 
 import { aheadLine, compare, edit, logLines, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
 import { byRole, cell, clamp, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
 import { go, usePlace } from "studio/state.js";
+import { TimePanel } from "studio/time.js";
 
 const LEVELS = [[0.5, "50 %"], [0.8, "80 %"], [0.9, "90 %"]];
 let drawings = 0;
@@ -22,7 +23,7 @@ export default function Imagine() {
     <section><${Failure} error=${present.error} />
       ${!card ? !present.error && html`<${Waiting} />` : html`<${Toolbar} present=${present} level=${level} />
         <${TimeOrStart} present=${present} />
-        ${ready && html`<${Pictures} present=${present} future=${future.value} cursor=${cursor} />
+        ${ready && html`<${Pictures} present=${present} futures=${[["predicted", future.value?.images]]} cursor=${cursor} />
           <${Lanes} present=${present} prediction=${future.value} onCursor=${setCursor} />
           <${Inputs} present=${present} />`}`}
       <${Failure} error=${future.error} /></section>
@@ -43,9 +44,7 @@ function Toolbar({ present, level }) {
     ${levels.length === 0 && html`<span class="soft">This world has no calibrated bands.</span>`}<//>`;
 }
 
-import { TimePanel } from "studio/time.js";
-
-function TimeOrStart({ present }) {
+export function TimeOrStart({ present }) {
   if (present.path || !present.ready) return html`<${TimePanel} present=${present} />`;
   const { start = {} } = usePlace();
   const set = (signal, index, value) => {
@@ -56,16 +55,17 @@ function TimeOrStart({ present }) {
     <label key=${key}>${label} <input type="number" step="any" min=${low} max=${high} value=${cell(present.observed[signal.name][0], index)} onChange=${event => set(signal, index, +event.target.value || 0)} /> ${unit}</label>`)}</fieldset>`;
 }
 
-function Pictures({ present, future, cursor }) {
+// Logged pictures, and those of `futures` [[label, {camera: frames}]], at the cursor.
+export function Pictures({ present, futures, cursor }) {
   const { schema, now, path, axis } = present;
   const cameras = byRole(schema, "observation").filter(signal => signal.kind === "image");
   if (!cameras.length || !path) return null;
   const step = cursor === null ? 0 : Math.max(0, Math.round(cursor / axis.scale) - now);
   const real = Math.min(present.total, now + step);
-  return html`<div class="pictures">${cameras.map(camera => html`<figure key=${camera.name}><figcaption>${camera.name}, logged, step ${real}</figcaption>
-      <${LogPicture} path=${`${path}/frames/${seg(camera.name)}?steps=${real}&height=160`} alt=${`${camera.name} at step ${real}`} /></figure>
-    ${future?.images?.[camera.name] && html`<figure><figcaption>predicted, ${axis.text(Math.max(1, step))} ahead</figcaption>
-      <${Frame} array=${future.images[camera.name]} at=${Math.max(0, step - 1)} label=${`${camera.name}, predicted`} /></figure>`}`)}</div>`;
+  return html`<div class="pictures">${cameras.map(({ name }) => html`<figure key=${name}><figcaption>${name}, logged, step ${real}</figcaption>
+      <${LogPicture} path=${`${path}/frames/${seg(name)}?steps=${real}&height=160`} alt=${`${name} at step ${real}`} /></figure>
+    ${futures.map(([label, images]) => images?.[name] && html`<figure key=${name + label}><figcaption>${label}, ${axis.text(Math.max(1, step))} ahead</figcaption>
+      <${Frame} array=${images[name]} at=${Math.max(0, step - 1)} label=${`${name}, ${label}`} /></figure>`)}`)}</div>`;
 }
 
 // `more`, `note` and `draw` depend on the curve: further lines, a text below the name, and what drawing does.
@@ -75,12 +75,11 @@ export function Lanes({ present, prediction, onCursor, dreamed = "predicted", mo
   const shown = show ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
   const x = [first * axis.scale, (now + horizon) * axis.scale];
   return html`<${Title} aside=${all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>Predicted signals<//>
-    <div class="panel">${shown.map(curve => {
-    const forecast = prediction?.signals[curve.signal.name], lines = logLines(present, curve);
-    const value = lines[0].y.at(-1);
+    <div class="panel">${shown.map((curve, k) => {
+    const forecast = prediction?.signals[curve.signal.name], logged = logLines(present, curve), lines = [...logged, ...more?.(curve) ?? []];
     if (forecast) lines.push(aheadLine(present, curve, forecast.mean, { label: dreamed, style: "world" }, forecast));
-    return html`<${Lane} key=${curve.key} curve=${curve} value=${value} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${[...lines, ...more?.(curve) ?? []]}
-      x=${x} now=${now * axis.scale} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onDraw=${draw?.(curve)} /><//>`;
+    return html`<${Lane} key=${curve.key} curve=${curve} value=${logged[0].y.at(-1)} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${now * axis.scale}
+      unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onDraw=${draw?.(curve)} bare=${k < shown.length - 1} height=${k < shown.length - 1 ? 92 : 116} /><//>`;
   })}</div><p class="soft x-name">${axis.label} from the start of the episode</p>`;
 }
 
@@ -91,22 +90,22 @@ function Chooser({ all, shown }) {
     <input type="checkbox" checked=${keys.includes(curve.key)} onChange=${() => toggle(curve.key)} /> ${curve.label}</label>`)}</div></details>`;
 }
 
-// `fixed`: exogenous inputs stay as logged.
-export function Inputs({ present, fixed = false }) {
+// The roles `fixed` are only shown, with the values of the log.
+export function Inputs({ present, fixed = [], title: actions = "Actions from now on" }) {
   const { edits } = usePlace(), { lanes, first, now, horizon, axis, isEdited } = present;
   const x = [first * axis.scale, (now + horizon) * axis.scale];
-  const group = (role, title, aside, isFixed) => {
-    const own = lanes.filter(lane => lane.role === role);
-    return own.length > 0 && html`<${Title} aside=${aside}>${title}<//>${own.map(lane => html`<${InputLane} key=${lane.curve.key} curve=${lane.curve} past=${lane.before}
-      future=${isFixed ? lane.logged : lane.future} scale=${axis.scale} now=${now} x=${x} axis=${axis.label} onEdit=${isFixed ? null : values => edit(edits, lane.curve, values)} />`)}`;
+  const group = (role, title, aside) => {
+    const own = lanes.filter(lane => lane.role === role), isFixed = fixed.includes(role);
+    return own.length > 0 && html`<${Title} aside=${aside}>${title}<//><div class="panel">${own.map((lane, k) => html`<${InputLane} key=${lane.curve.key} curve=${lane.curve} past=${lane.before}
+      future=${isFixed ? lane.logged : lane.future} scale=${axis.scale} now=${now} x=${x} axis=${axis.label} bare=${k < own.length - 1} onEdit=${isFixed ? null : values => edit(edits, lane.curve, values)} />`)}</div>`;
   };
-  return html`${group("action", "Actions from now on", "draw the curves, or move a slider")}
-    ${group("exogenous", html`<${Term} name="exogenous">Exogenous inputs<//>`, fixed ? "as logged" : "as logged, or drawn", fixed)}
+  return html`${group("action", actions, !fixed.includes("action") && "draw the curves, or move a slider")}
+    ${group("exogenous", html`<${Term} name="exogenous">Exogenous inputs<//>`, fixed.includes("exogenous") ? "as logged" : "as logged, or drawn")}
     ${isEdited && html`<p><button onClick=${() => go({ edits: undefined })}>${present.path ? "As logged again" : "Reset"}</button></p>`}`;
 }
 
 function Findings({ present, prediction, cursor }) {
-  const { world } = usePlace(), { schema, card, now, first, horizon, axis, observed, total } = present;
+  const place = usePlace(), { schema, card, now, first, horizon, axis, observed, total } = present;
   if (!prediction) return html`<${Waiting}>Predicting<//>`;
   const all = curves(schema.signals.filter(signal => prediction.signals[signal.name])).slice(0, 2 * MAX_LANES);
   const step = cursor === null ? horizon : Math.round(cursor / axis.scale) - now, row = Math.min(horizon, Math.max(1, step)) - 1;
@@ -123,18 +122,18 @@ function Findings({ present, prediction, cursor }) {
     const { mean, low, high } = prediction.signals[curve.signal.name], lowest = cell(low?.[row], curve.index), highest = cell(high?.[row], curve.index);
     return html`<dt>${curve.label}</dt><dd>${withUnit(cell(mean[row], curve.index), curve.unit)}${lowest != null && html`<span class="soft">${number(lowest)} to ${number(highest)}</span>`}</dd>`;
   })}</dl>
-    ${total > now && html`<${Title}>Compared with the log<//><dl>${all.map(curve => {
+    ${total > now && html`<${Title} aside="root mean square error">Compared with the log<//><dl>${all.map(curve => {
     const result = compare(prediction.signals[curve.signal.name], (observed[curve.signal.name] ?? []).slice(now - first + 1), curve.index);
-    return result && html`<dt>${curve.label}</dt><dd>${withUnit(result.rmse, curve.unit)} RMSE<span class="soft">${Math.round(100 * result.inside)} % inside the band</span></dd>`;
+    return result && html`<dt>${curve.label}</dt><dd>${withUnit(result.rmse, curve.unit)}<span class="soft">${Math.round(100 * result.inside)} % inside the band</span></dd>`;
   })}</dl>${present.isEdited && html`<p class="soft">The log has other inputs than this future.</p>`}`}
-    <${Title}>The same in Python<//><${Code}>${python(world, card, present)}<//>`;
+    <${Title}>The same in Python<//><${Code}>${python(place, card, present)}<//>`;
 }
 
-function python(world, card, { path, now, horizon, isEdited }) {
+function python({ world, log }, card, { path, now, horizon, isEdited }) {
   const address = new URL(`v1/worlds/${seg(world)}`, document.baseURI).href;
   const open = `world = worldline.open("${address.startsWith("http") ? address : world}")`;
   if (!path) return `${open}\np = world.predict(history, actions)\np.plot()`;
-  const lines = [open, `episode = worldline.open_store("logs").episode(${path.split("/").at(-1)})`, `history = episode.history(at=${now}, length=${card.context})`];
+  const lines = [open, `episode = worldline.open_store("${log}").episode(${path.split("/").at(-1)})`, `history = episode.history(at=${now}, length=${card.context})`];
   lines.push(isEdited ? "actions = ...  # as drawn" : `actions = {name: a[${now}:${now + horizon}] for name, a in episode.actions.items()}`);
   return [...lines, "p = world.predict(history, actions)", "p.plot()"].join("\n");
 }

@@ -2,12 +2,12 @@
 import { useState } from "preact/hooks";
 import { api, seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
-import { Code, Failure, Frame, html, Term, Title, Waiting } from "studio/parts.js";
+import { Code, Failure, html, Term, Title, Waiting } from "studio/parts.js";
 import { aheadLine, inputsOf, usePresent } from "studio/present.js";
 import { cell, curves, number, withUnit } from "studio/signals.js";
 import { useAsked, usePlace } from "studio/state.js";
 import { TimePanel } from "studio/time.js";
-import { Horizon, Inputs, Lanes } from "studio/views/imagine.js";
+import { Horizon, Inputs, Lanes, Pictures } from "studio/views/imagine.js";
 
 const INFERRED = {
   full: ["Causes and noise", "Hidden causes and the noise of each step were inferred from the whole episode. Both futures share them, so the logged actions lead to what was logged."],
@@ -23,9 +23,9 @@ export default function WhatIf() {
     <section><${Failure} error=${present.error} />
       ${!card ? !present.error && html`<${Waiting} />` : ready && !path ? html`<p>A what-if question needs a logged episode.</p>`
       : html`<${Horizon} present=${present} most=${present.total - now} /><${TimePanel} present=${present} />
-        ${ready && html`<${Pictures} present=${present} fork=${fork.value} cursor=${cursor} />
+        ${ready && html`<${Pictures} present=${present} futures=${[["logged actions", fork.value?.factual], ["other actions", fork.value?.signals]]} cursor=${cursor} />
           <${Lanes} present=${present} onCursor=${setCursor} ...${linesOf(present, fork.value)} />
-          <${Inputs} present=${present} fixed />`}`}
+          <${Inputs} present=${present} fixed=${["exogenous"]} />`}`}
       <${Failure} error=${fork.error} /></section>
     <aside>${ready && path && html`<${Findings} present=${present} fork=${fork.value} failed=${fork.error} />`}</aside></div>`;
 }
@@ -78,16 +78,6 @@ function linesOf(present, fork) {
     return difference === 0 ? "no difference" : `${signed(difference, curve.unit)} after ${present.axis.text(step)}`;
   };
   return { more, note };
-}
-
-function Pictures({ present, fork, cursor }) {
-  const { schema, now, horizon, axis } = present;
-  const names = schema.signals.filter(signal => signal.kind === "image" && fork?.signals[signal.name]).map(signal => signal.name);
-  if (!names.length) return null;
-  const step = Math.min(horizon, Math.max(1, cursor === null ? horizon : Math.round(cursor / axis.scale) - now));
-  return html`<div class="pictures">${names.map(name => [["logged actions", fork.factual], ["other actions", fork.signals]].map(([label, future]) => html`
-    <figure key=${name + label}><figcaption>${name}, ${label}, ${axis.text(step)} after the fork</figcaption>
-      <${Frame} array=${future[name]} at=${step - 1} label=${`${name}, ${label}`} /></figure>`))}</div>`;
 }
 
 function Findings({ present, fork, failed }) {
