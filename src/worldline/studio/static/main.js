@@ -7,9 +7,13 @@ import { saved } from "studio/saved.js";
 import { go, hashOf, place, useAsked, usePlace, useWorld, useWorlds } from "studio/state.js";
 import { timeAxis } from "studio/signals.js";
 import Imagine from "studio/views/imagine.js";
+import Plan from "studio/views/plan.js";
+import WhatIf from "studio/views/what_if.js";
 
 const VIEWS = {
   imagine: ["Imagine", Imagine],
+  "what-if": ["What if", WhatIf],
+  plan: ["Plan", Plan],
 };
 
 class Guarded extends Component {
