@@ -5,9 +5,11 @@ import { answers, api, offline, setBackend } from "studio/api.js";
 import { Connection, html, Waiting } from "studio/parts.js";
 import { saved } from "studio/saved.js";
 import { go, hashOf, place, useAsked, usePlace, useWorlds } from "studio/state.js";
+import Home from "studio/views/home.js";
 import Imagine from "studio/views/imagine.js";
 
 const VIEWS = {
+  home: ["Home", Home],
   imagine: ["Imagine", Imagine],
 };
 
@@ -75,7 +77,7 @@ function Studio() {
     else if (now.log && now.episode === undefined) chosen.episode = 0;
     if (Object.keys(chosen).length) go(chosen, { push: false });
   }, [value, logs.value, now.world, now.log, now.episode]);
-  const [title, View] = VIEWS[now.view] ?? VIEWS.imagine;
+  const [title, View] = VIEWS[now.view] ?? VIEWS.home;
   document.title = saved?.title ?? [now.world, title, "worldline"].filter(Boolean).join(" · ");
   const isReady = value && logs.value && (!worlds.length || now.world);
   return html`<a class="skip" href="#content">To the content</a><${Header} worlds=${worlds} /><${Connection} />
