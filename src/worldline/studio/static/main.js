@@ -7,10 +7,12 @@ import { saved } from "studio/saved.js";
 import { go, hashOf, place, useAsked, usePlace, useWorlds } from "studio/state.js";
 import Home from "studio/views/home.js";
 import Imagine from "studio/views/imagine.js";
+import Surprise from "studio/views/surprise.js";
 
 const VIEWS = {
   home: ["Home", Home],
   imagine: ["Imagine", Imagine],
+  surprise: ["Surprise", Surprise],
 };
 
 class Guarded extends Component {

@@ -33,11 +33,11 @@ export function usePresent({ world, log, episode, at, steps, edits, start }) {
   const first = now === undefined ? 0 : Math.max(0, now - back), last = now === undefined ? 0 : Math.min(total, now + horizon);
   const rows = useGet(card && now !== undefined ? `${path}?first=${first}&last=${last}&points=${POINTS}` : null);
   const error = view.error ?? logView.error ?? overview.error ?? rows.error;
-  const base = { card, schema: card?.schema, horizon, error, busy: rows.busy || overview.busy, overview: overview.value, marked };
+  const base = { card, schema: card?.schema, horizon, path, error, busy: rows.busy || overview.busy, overview: overview.value, marked };
   if (!card) return { ...base, ready: false };
   if (!inLog) return { ...base, ...typed(card, horizon, edits, start), ready: true };
   if (!rows.value || rows.value.first !== first) return { ...base, ready: false, now, total };
-  return { ...base, ...logged(card, rows.value, now, horizon, edits), now, total, path, ready: true };
+  return { ...base, ...logged(card, rows.value, now, horizon, edits), now, total, ready: true };
 }
 
 function logged(card, data, now, horizon, edits) {

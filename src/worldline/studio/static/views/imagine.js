@@ -63,12 +63,12 @@ function Pictures({ present, future, cursor }) {
       <${Frame} array=${future.images[camera.name]} at=${Math.max(0, step - 1)} label=${`${camera.name}, predicted`} /></figure>`}`)}</div>`;
 }
 
-export function Lanes({ present, prediction, onCursor, dreamed = "predicted" }) {
+export function Lanes({ present, prediction, onCursor, dreamed = "predicted", title = "Predicted signals", only }) {
   const { show } = usePlace(), { schema, card, first, now, horizon, axis, observed } = present;
-  const all = curves(schema.signals.filter(signal => card.predicts.includes(signal.name)));
-  const shown = show ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
+  const all = curves(only ? only.map(name => schema.signals.find(signal => signal.name === name)) : schema.signals.filter(signal => card.predicts.includes(signal.name)));
+  const shown = show && !only ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
   const x = [first * axis.scale, (now + horizon) * axis.scale];
-  return html`<${Title} aside=${all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>Predicted signals<//>
+  return html`<${Title} aside=${!only && all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>${title}<//>
     <div class="panel">${shown.map(curve => {
     const rows = observed[curve.signal.name] ?? [], ys = column(rows, curve.index), split = now - first + 1;
     const forecast = prediction?.signals[curve.signal.name];
@@ -84,9 +84,10 @@ export function Lanes({ present, prediction, onCursor, dreamed = "predicted" }) 
   })}</div><p class="soft x-name">${axis.label} from the start of the episode</p>`;
 }
 
-function Chooser({ all, shown }) {
+// Which curves are shown; `name` is the part of the place that lists them.
+export function Chooser({ all, shown, name = "show" }) {
   const keys = shown.map(curve => curve.key);
-  const toggle = key => go({ show: keys.includes(key) ? keys.filter(other => other !== key) : all.map(curve => curve.key).filter(other => other === key || keys.includes(other)) });
+  const toggle = key => go({ [name]: keys.includes(key) ? keys.filter(other => other !== key) : all.map(curve => curve.key).filter(other => other === key || keys.includes(other)) });
   return html`<details class="chooser"><summary>${shown.length} of ${all.length} shown</summary><div>${all.map(curve => html`<label key=${curve.key}>
     <input type="checkbox" checked=${keys.includes(curve.key)} onChange=${() => toggle(curve.key)} /> ${curve.label}</label>`)}</div></details>`;
 }
