@@ -4,7 +4,7 @@ import { api, seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Chart, Lane } from "studio/lane.js";
 import { Choice, Failure, html, LogPicture, Term, Title, Waiting } from "studio/parts.js";
-import { episodePath, useFuture, usePresent } from "studio/present.js";
+import { episodePath, useFuture, usePresent, useSteady } from "studio/present.js";
 import { byRole, cell, clamp, curves, MAX_LANES, number, timeAxis, withUnit } from "studio/signals.js";
 import { go, useAsked, usePlace } from "studio/state.js";
 import { TimePanel } from "studio/time.js";
@@ -54,7 +54,7 @@ async function surpriseOf(path, world, card, total) {
 }
 
 export default function Surprise() {
-  const place = usePlace(), present = usePresent({ ...place, steps: AROUND, edits: undefined }), { card, total, overview } = present;
+  const place = usePlace(), present = useSteady(usePresent({ ...place, steps: AROUND, edits: undefined })), { card, total, overview } = present;
   const path = place.log && place.episode !== undefined ? episodePath(place.log, place.episode) : null;
   const key = path && card && total ? `${place.world} ${path}` : null;
   const { value, error, busy } = useAsked(key, () => surpriseOf(path, place.world, card, total), key ?? "");
@@ -63,7 +63,7 @@ export default function Surprise() {
   const level = place.level ?? Math.min(0.9, card?.band_level || 0.9);
   const future = useFuture(place.world, path && total > present.now ? present : {}, card?.band_horizon ? { level } : {});
   const axis = overview && card && timeAxis(overview.step_s ?? card.schema.step_s, total);
-  const step = clamp(present.now ?? 0, 0, total - 1), choose = at => go({ at: clamp(at, 0, total - 1) });
+  const step = clamp(place.at ?? present.now ?? 0, 0, total - 1), choose = at => go({ at: clamp(at, 0, total - 1) });
   return html`<div class="page"><aside><${Title}>Episodes<//><${EpisodeList} /></aside>
     <section><${Failure} error=${present.error ?? error ?? future.error} />
       ${busy && html`<${Waiting}>Measuring the surprise of ${total} steps<//>`}
@@ -124,9 +124,9 @@ function Moments({ value: { moments, rare, signals }, axis, step, total, onChoos
 // The observation after the step, and what the world expected.
 function Outcome({ present: { schema, observed, now, first }, future }) {
   const all = curves(schema.signals.filter(signal => future.signals[signal.name])).slice(0, 2 * MAX_LANES);
-  return html`<${Title}>After step ${now}<//><dl>${all.map(({ key, label, unit, index, signal: { name } }) => {
+  return html`<${Title} aside="measured, and expected below">After step ${now}<//><dl>${all.map(({ key, label, unit, index, signal: { name } }) => {
     const { mean, low, high } = future.signals[name], lowest = cell(low?.[0], index), highest = cell(high?.[0], index);
     return html`<dt key=${key}>${label}</dt><dd>${withUnit(cell(observed[name]?.[now - first + 1], index), unit)}
-      <span class="soft">expected ${lowest == null ? number(cell(mean[0], index)) : `${number(lowest)} to ${number(highest)}`}</span></dd>`;
+      <span class="soft">${lowest == null ? number(cell(mean[0], index)) : `${number(lowest)} to ${number(highest)}`}</span></dd>`;
   })}</dl>`;
 }
