@@ -6,6 +6,7 @@ import { Connection, html, Waiting } from "studio/parts.js";
 import { saved } from "studio/saved.js";
 import { go, hashOf, place, useAsked, usePlace, useWorld, useWorlds } from "studio/state.js";
 import { timeAxis } from "studio/signals.js";
+import Dream from "studio/views/dream.js";
 import Home from "studio/views/home.js";
 import Imagine from "studio/views/imagine.js";
 import Surprise from "studio/views/surprise.js";
@@ -13,6 +14,7 @@ import Surprise from "studio/views/surprise.js";
 const VIEWS = {
   home: ["Home", Home],
   imagine: ["Imagine", Imagine],
+  dream: ["Log and dream", Dream],
   surprise: ["Surprise", Surprise],
 };
 

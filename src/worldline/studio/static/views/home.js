@@ -4,7 +4,7 @@ import { api, seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Choice, Code, Failure, html, Term, Title, Waiting } from "studio/parts.js";
 import { episodePath } from "studio/present.js";
-import { number, timeAxis } from "studio/signals.js";
+import { number, shownUnit, timeAxis } from "studio/signals.js";
 import { go, hashOf, useAsked, useGet, useLog, usePlace, useWorld } from "studio/state.js";
 
 const FOLDED = 12, HASH = /^[0-9a-f]{40,}$/;
@@ -74,7 +74,7 @@ function Signals({ card, skill }) {
   return html`<${Title}>${counted(signals.length, "signal")}<//><div class="scroll" tabindex="0" role="group" aria-label="Signals"><table class="signals">
     <thead><tr><th>Signal</th><th>Role</th><th>Unit</th><th>Bounds</th>${skill && html`<th><${Term} name="horizon">Skill up to<//></th>`}</tr></thead>
     <tbody>${shown.map(signal => html`<tr key=${signal.name}><th scope="row">${words(signal.name)}</th><td>${signal.role}${card.predicts.includes(signal.name) ? ", predicted" : ""}</td>
-      <td>${["1", "?"].includes(signal.unit) ? "" : signal.unit}</td><td>${bounds(signal)}</td>${skill && html`<td>${reach(signal)}</td>`}</tr>`)}</tbody></table></div>
+      <td>${shownUnit(signal.unit)}</td><td>${bounds(signal)}</td>${skill && html`<td>${reach(signal)}</td>`}</tr>`)}</tbody></table></div>
     ${signals.length > FOLDED && html`<p><button onClick=${() => show(!all)}>${all ? "Fewer signals" : `All ${signals.length} signals`}</button></p>`}`;
 }
 

@@ -5,7 +5,7 @@ import { EpisodeList } from "studio/episodes.js";
 import { Chart, InputLane, Lane } from "studio/lane.js";
 import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Waiting } from "studio/parts.js";
 import { compare, edit, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
-import { byRole, cell, column, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
+import { byRole, cell, clamp, column, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
 import { go, usePlace } from "studio/state.js";
 import { TimePanel } from "studio/time.js";
 
@@ -30,10 +30,10 @@ export default function Imagine() {
     <aside>${ready && html`<${Findings} present=${present} prediction=${future.value} cursor=${cursor} />`}</aside></div>`;
 }
 
-function Toolbar({ present: { card, horizon, axis }, level }) {
+export function Toolbar({ present: { card, horizon, axis }, level, children }) {
   const change = event => go({ steps: Math.min(MAX_STEPS, Math.max(1, Math.trunc(+event.target.value) || 1)) });
   const levels = LEVELS.filter(([value]) => value <= (card.band_level || 0) + 1e-9);
-  return html`<div class="bar"><label class="choice"><span class="soft">Horizon</span><input type="number" min="1" max=${MAX_STEPS} value=${horizon} onChange=${change} aria-label="Horizon in steps" />
+  return html`<div class="bar">${children}<label class="choice"><span class="soft">Horizon</span><input type="number" min="1" max=${MAX_STEPS} value=${horizon} onChange=${change} aria-label="Horizon in steps" />
     <span class="soft">steps${axis && axis.label !== "steps" ? `, ${axis.text(horizon)}` : ""}</span></label>
     ${levels.length > 0 && html`<span class="choice"><span class="soft"><${Term} name="band">Band<//></span><${Segments} label="Level of the band" value=${level} options=${levels} onChange=${value => go({ level: value })} /></span>`}
     ${levels.length === 0 && html`<span class="soft">This world has no calibrated bands.</span>`}</div>`;
@@ -50,19 +50,20 @@ function TimeOrStart({ present }) {
     <label key=${key}>${label} <input type="number" step="any" min=${low} max=${high} value=${cell(present.observed[signal.name][0], index)} onChange=${event => set(signal, index, +event.target.value || 0)} /> ${unit}</label>`)}</fieldset>`;
 }
 
-function Pictures({ present, future, cursor }) {
+export function Pictures({ present, future, cursor }) {
   const { schema, now, path, axis } = present;
   const cameras = byRole(schema, "observation").filter(signal => signal.kind === "image");
   if (!cameras.length || !path) return null;
-  const step = cursor === null ? 0 : Math.max(0, Math.round(cursor / axis.scale) - now);
-  const real = Math.min(present.total, now + step);
+  const step = cursor === null ? 0 : Math.round(cursor / axis.scale) - now;
+  const real = clamp(now + step, 0, present.total);
   return html`<div class="pictures">${cameras.map(camera => html`<figure key=${camera.name}><figcaption>${camera.name}, logged, step ${real}</figcaption>
       <${LogPicture} path=${`${path}/frames/${seg(camera.name)}?steps=${real}&height=160`} alt=${`${camera.name} at step ${real}`} /></figure>
     ${future?.images?.[camera.name] && html`<figure><figcaption>predicted, ${axis.text(Math.max(1, step))} ahead</figcaption>
       <${Frame} array=${future.images[camera.name]} at=${Math.max(0, step - 1)} label=${`${camera.name}, predicted`} /></figure>`}`)}</div>`;
 }
 
-export function Lanes({ present, prediction, onCursor, dreamed = "predicted", title = "Predicted signals", only }) {
+// `only` names signals; `cursor` is a second time line; `below` adds a part under each chart.
+export function Lanes({ present, prediction, onCursor, onPick, dreamed = "predicted", title = "Predicted signals", only, logged = true, cursor = null, below }) {
   const { show } = usePlace(), { schema, card, first, now, horizon, axis, observed } = present;
   const all = curves(only ? only.map(name => schema.signals.find(signal => signal.name === name)) : schema.signals.filter(signal => card.predicts.includes(signal.name)));
   const shown = show && !only ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
@@ -73,14 +74,14 @@ export function Lanes({ present, prediction, onCursor, dreamed = "predicted", ti
     const forecast = prediction?.signals[curve.signal.name];
     const at = (from, count) => Array.from({ length: count }, (_, k) => (from + k) * axis.scale);
     const lines = [{ label: "measured", style: "real", x: at(first, Math.min(split, ys.length)), y: ys.slice(0, split) }];
-    if (ys.length > split) lines.push({ label: "log", style: "soft", x: at(now, ys.length - split + 1), y: ys.slice(split - 1) });
+    if (logged && ys.length > split) lines.push({ label: "log", style: "soft", x: at(now, ys.length - split + 1), y: ys.slice(split - 1) });
     if (forecast) {
       const start = ys[split - 1] ?? null, path = values => [start, ...column(values, curve.index)];
       const band = forecast.low ? { low: path(forecast.low), high: path(forecast.high) } : {};
       lines.push({ label: dreamed, style: "world", x: at(now, forecast.mean.length + 1), y: path(forecast.mean), ...band });
     }
-    return html`<${Lane} key=${curve.key} curve=${curve} value=${ys[split - 1]}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${now * axis.scale} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor}
-      bare=${k < shown.length - 1} height=${k < shown.length - 1 ? 92 : 116} /><//>`;
+    return html`<${Lane} key=${curve.key} curve=${curve} value=${ys[split - 1]}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${[now * axis.scale, cursor]} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onPick=${onPick}
+      bare=${below || k < shown.length - 1} height=${below || k < shown.length - 1 ? 92 : 116} />${below?.(curve, k === shown.length - 1)}<//>`;
   })}</div><p class="soft x-name">${axis.label} from ${present.path ? "the start of the episode" : "now"}</p>`;
 }
 

@@ -83,8 +83,8 @@ function Timeline({ value: { signals }, axis, step, total, onChoose }) {
   const y = [Math.min(least(signals[ALL]), ...names.map(name => least(signals[name])), 0.01) / 1.6, 1.6], x = [0, total * axis.scale];
   return html`<${Title} aside=${names.length > 1 && html`<${Chooser} all=${all} shown=${all.filter(({ key }) => chosen.includes(key))} name="by" />`}>
       <${Term} name="surprise">p-values<//> over the episode<//>
-    <div class="panel">${[ALL, ...chosen].map(name => html`<${Lane} key=${name} curve=${{ label: words(name), unit: "" }} value=${pAt(signals[name], step)}>
-      <${Chart} label=${`p-values of ${words(name)}; Enter chooses a step`} height=${84} log=${true} x=${x} y=${y} now=${step * axis.scale} axis=${axis.label}
+    <div class="panel">${[ALL, ...chosen].map((name, k) => html`<${Lane} key=${name} curve=${{ label: words(name), unit: "" }} value=${pAt(signals[name], step)}>
+      <${Chart} label=${`p-values of ${words(name)}; Enter chooses a step`} height=${k < chosen.length ? 64 : 88} bare=${k < chosen.length} log=${true} x=${x} y=${y} now=${step * axis.scale} axis=${axis.label}
         onPick=${at => onChoose(Math.round(at / axis.scale))} lines=${[
       { label: "p", style: "world", x: signals[name].steps.map(at => at * axis.scale), y: signals[name].p.map(p => Math.max(p, y[0])) },
       { label: "", style: "soft", x, y: [RARE, RARE] }]} /><//>`)}</div>
