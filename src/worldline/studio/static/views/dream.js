@@ -15,7 +15,7 @@ const VALUES = { observation: "observations", action: "actions", exogenous: "exo
 
 export default function Dream() {
   const { log, mode = "both" } = usePlace();
-  return html`<div class="page"><aside><${Title}>Episodes<//><${EpisodeList} /></aside>
+  return html`<div class=${mode === "log" ? "page two" : "page"}><aside><${Title}>Episodes<//><${EpisodeList} /></aside>
     ${log ? html`<${Episode} mode=${mode} />` : html`<section><p>A dream starts in an episode. Open a log to have one.</p></section>`}</div>`;
 }
 
@@ -75,7 +75,7 @@ function Episode({ mode }) {
       ${mode === "log" ? whole && html`<${Logged} whole=${whole} present=${shown} at=${at} onPick=${pick} />`
       : html`<${Lanes} present=${present} prediction=${future.value} dreamed="dream" title=${mode === "both" ? html`Log and <${Term} name="dream">dream<//>` : html`<${Term} name="dream">Dream<//>`}
         logged=${mode === "both"} cursor=${at} onPick=${pick} below=${mode === "both" && future.value && ((curve, isLast) => html`<${Errors} curve=${curve} present=${present} forecast=${future.value.signals[curve.signal.name]} at=${at} bare=${!isLast} onPick=${pick} />`)} />`}</section>
-    <aside>${mode !== "log" && future.value && html`<${Findings} present=${present} future=${future.value} step=${player.step} />`}</aside>`;
+    ${mode !== "log" && html`<aside>${future.value && html`<${Findings} present=${present} future=${future.value} step=${player.step} />`}</aside>`}`;
 }
 
 function Logged({ whole, present: { schema, axis, total }, at, onPick }) {
@@ -84,7 +84,7 @@ function Logged({ whole, present: { schema, axis, total }, at, onPick }) {
   return html`<${Title} aside=${html`<${Chooser} all=${all} shown=${shown} />`}>The whole episode<//>
     <div class="panel">${shown.map((curve, k) => {
     const y = column(whole[VALUES[curve.signal.role]][curve.signal.name], curve.index), bare = k < shown.length - 1;
-    return html`<${Lane} key=${curve.key} curve=${curve} note=${curve.signal.role === "observation" ? "" : curve.signal.role}><${Chart} label=${`${curve.label} over the episode; Enter moves the time`} x=${x} now=${at}
+    return html`<${Lane} key=${curve.key} curve=${curve} note=${curve.signal.role === "observation" ? "" : curve.signal.role}><${Chart} label=${`${curve.label} over the episode; Enter moves the time`} x=${x} now=${[null, at]}
       lines=${[{ label: "log", style: curve.signal.role === "observation" ? "real" : "other0", x: xs, y }]} unit=${curve.unit} axis=${axis.label} height=${bare ? 76 : 100} bare=${bare} onPick=${onPick} /><//>`;
   })}</div><p class="soft x-name">${axis.label} from the start of the episode</p>`;
 }
@@ -114,7 +114,7 @@ function Findings({ present, future, step }) {
   return html`<${Title}>${axis.text(ahead)} after the present<//>
     <dl>${all.map(curve => {
     const { real, dream, error } = pairs(present, future.signals[curve.signal.name], curve)[ahead - 1];
-    return html`<dt key=${curve.key}>${curve.label}</dt><dd>${withUnit(dream, curve.unit)}<span class="soft">logged ${number(real)}, error ${number(error, 2)}</span></dd>`;
+    return html`<dt key=${curve.key}>${curve.label}</dt><dd>${withUnit(dream, curve.unit)}<span class="soft">logged ${number(real)}</span><span class="soft">error ${number(error, 2)}</span></dd>`;
   })}</dl>
     <p class="soft">The line under a signal is the distance from the log. The area is half the width of the band.</p>
     ${now + present.horizon > total && html`<p class="soft">The episode ends at step ${total}. After it the dream keeps the last inputs.</p>`}`;
