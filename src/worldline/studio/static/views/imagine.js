@@ -37,9 +37,9 @@ export function Horizon({ present: { horizon, axis }, most = MAX_STEPS, children
     <span class="soft">steps${axis && axis.label !== "steps" ? `, ${axis.text(horizon)}` : ""}</span></label>${children}</div>`;
 }
 
-function Toolbar({ present, level }) {
+export function Toolbar({ present, level, children }) {
   const levels = LEVELS.filter(([value]) => value <= (present.card.band_level || 0) + 1e-9);
-  return html`<${Horizon} present=${present}>
+  return html`<${Horizon} present=${present}>${children}
     ${levels.length > 0 && html`<span class="choice"><span class="soft"><${Term} name="band">Band<//></span><${Segments} label="Level of the band" value=${level} options=${levels} onChange=${value => go({ level: value })} /></span>`}
     ${levels.length === 0 && html`<span class="soft">This world has no calibrated bands.</span>`}<//>`;
 }
@@ -60,34 +60,36 @@ export function Pictures({ present, futures, cursor }) {
   const { schema, now, path, axis } = present;
   const cameras = byRole(schema, "observation").filter(signal => signal.kind === "image");
   if (!cameras.length || !path) return null;
-  const step = cursor === null ? 0 : Math.max(0, Math.round(cursor / axis.scale) - now);
-  const real = Math.min(present.total, now + step);
+  const step = cursor === null ? 0 : Math.round(cursor / axis.scale) - now, real = clamp(now + step, 0, present.total);
   return html`<div class="pictures">${cameras.map(({ name }) => html`<figure key=${name}><figcaption>${name}, logged, step ${real}</figcaption>
       <${LogPicture} path=${`${path}/frames/${seg(name)}?steps=${real}&height=160`} alt=${`${name} at step ${real}`} /></figure>
     ${futures.map(([label, images]) => images?.[name] && html`<figure key=${name + label}><figcaption>${label}, ${axis.text(Math.max(1, step))} ahead</figcaption>
       <${Frame} array=${images[name]} at=${Math.max(0, step - 1)} label=${`${name}, ${label}`} /></figure>`)}`)}</div>`;
 }
 
-// `more`, `note` and `draw` depend on the curve: further lines, a text below the name, and what drawing does.
-export function Lanes({ present, prediction, onCursor, dreamed = "predicted", more, note, draw }) {
+// `only` names signals; `cursor` is a second time line; `more`, `note`, `draw` and `below` depend on the curve: further lines,
+// a text below the name, what drawing does, and a part under the chart.
+export function Lanes({ present, prediction, onCursor, onPick, dreamed = "predicted", title = "Predicted signals", only, logged = true, cursor = null, more, note, draw, below }) {
   const { show } = usePlace(), { schema, card, first, now, horizon, axis } = present;
-  const all = curves(schema.signals.filter(signal => card.predicts.includes(signal.name)));
-  const shown = show ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
+  const all = curves(only ? only.map(name => schema.signals.find(signal => signal.name === name)) : schema.signals.filter(signal => card.predicts.includes(signal.name)));
+  const shown = show && !only ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
   const x = [first * axis.scale, (now + horizon) * axis.scale], styles = new Map();
-  return html`<${Title} aside=${all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>Predicted signals<//>
+  return html`<${Title} aside=${!only && all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>${title}<//>
     <div class="panel">${shown.map((curve, k) => {
-    const forecast = prediction?.signals[curve.signal.name], logged = logLines(present, curve), lines = [...logged, ...more?.(curve) ?? []];
+    const forecast = prediction?.signals[curve.signal.name], known = logLines(present, curve);
+    const lines = [...logged ? known : known.slice(0, 1), ...more?.(curve) ?? []], isLast = k === shown.length - 1, bare = Boolean(below) || !isLast;
     if (forecast) lines.push(aheadLine(present, curve, forecast.mean, { label: dreamed, style: "world" }, forecast));
     for (const { label, style, x: { length } } of lines) if (label && length) styles.set(label, style);
-    return html`<${Lane} key=${curve.key} curve=${curve} value=${logged[0].y.at(-1)} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${now * axis.scale}
-      unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onDraw=${draw?.(curve)} bare=${k < shown.length - 1} height=${k < shown.length - 1 ? 92 : 116} /><//>`;
+    return html`<${Lane} key=${curve.key} curve=${curve} value=${known[0].y.at(-1)} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x}
+      now=${[now * axis.scale, cursor]} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onPick=${onPick} onDraw=${draw?.(curve)} bare=${bare} height=${bare ? 92 : 116} />${below?.(curve, isLast)}<//>`;
   })}</div><p class="soft x-name"><span>${[...styles].map(([label, style]) => html`<span class=${`key ${style}`} key=${label} style=${{ "--key": `var(--${style})` }}>${label}</span>`)}</span>
-      ${axis.label} from the start of the episode</p>`;
+      ${axis.label} from ${present.path ? "the start of the episode" : "now"}</p>`;
 }
 
-function Chooser({ all, shown }) {
+// Which curves are shown; `name` is the part of the place that lists them.
+export function Chooser({ all, shown, name = "show" }) {
   const keys = shown.map(curve => curve.key);
-  const toggle = key => go({ show: keys.includes(key) ? keys.filter(other => other !== key) : all.map(curve => curve.key).filter(other => other === key || keys.includes(other)) });
+  const toggle = key => go({ [name]: keys.includes(key) ? keys.filter(other => other !== key) : all.map(curve => curve.key).filter(other => other === key || keys.includes(other)) });
   return html`<details class="chooser"><summary>${shown.length} of ${all.length} shown</summary><div>${all.map(curve => html`<label key=${curve.key}>
     <input type="checkbox" checked=${keys.includes(curve.key)} onChange=${() => toggle(curve.key)} /> ${curve.label}</label>`)}</div></details>`;
 }
