@@ -6,11 +6,11 @@ import { clamp, number, rangeOf, withUnit } from "studio/signals.js";
 const TABLE_ROWS = 24;
 
 // A chart of lines [{label, style, x, y, low, high}] that can be read by keyboard, pointer and screen reader.
-export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps", onCursor, onDraw, height = 112, table = true }) {
+export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps", onCursor, onDraw, height = 112, table = true, log = false }) {
   const box = useRef(null), drawn = useRef(null), state = useRef({});
   const [spoken, speak] = useState("");
   const shown = lines.filter(line => line.x.length).map(line => ({ low: [], high: [], points: false, ...line }));
-  const chart = { lines: shown, x, y: y ?? rangeOf(shown.flatMap(line => [line.y, line.low, line.high])), now, ticks: [], gaps: [], log: false };
+  const chart = { lines: shown, x, y: y ?? rangeOf(shown.flatMap(line => [line.y, line.low, line.high])), now, ticks: [], gaps: [], log };
   state.current = { chart, onCursor, onDraw };
   const cursorMoved = u => state.current.onCursor?.(u.cursor.left < 0 || u.cursor.idx == null ? null : u.data[0][u.cursor.idx]);
   const draw = () => {

@@ -21,6 +21,12 @@ export const Term = ({ name, children }) => html`<abbr class="term" title=${TERM
 
 export const Title = ({ children, aside }) => html`<h2>${children}${aside && html`<span class="aside"> ${aside}</span>`}</h2>`;
 
+// The trust of a result; null if the world is not calibrated.
+export const Trust = ({ value }) => html`<${Title}><${Term} name="trust">Trust in this present<//><//>
+  ${value == null ? html`<p class="soft">Not calibrated, so there is no trust.</p>` : html`<div class="big">${value.toFixed(2)}</div>
+    <div class="gauge"><i style=${{ width: `${100 * value}%` }}></i></div>
+    <p class="soft">${Math.round(100 * value)} of 100 ordinary histories look at least as unusual as this one${value < 0.05 ? ". Do not rely on this forecast" : ""}.</p>`}`;
+
 // What went wrong, in words, in the place of what is missing.
 export function Failure({ error, retry }) {
   if (!error || error.code === "unreachable") return null;
