@@ -105,6 +105,7 @@ def _page(title: str, head: str, end: str) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
+        '<link rel="icon" href="data:,">'  # else browsers ask for one
         f'<title>{escape(title)}</title>{head}</head><body><div id="studio"></div>'
         f"<noscript>The studio needs JavaScript.</noscript>{end}</body></html>"
     )

@@ -21,7 +21,7 @@ const drawChart = (() => {
 
   const series = lines => lines.flatMap(line => {
     const own = {
-      label: line.label, scale: "y", stroke: css(line.style), dash: dashes[line.style],
+      label: line.label, scale: "y", stroke: css(line.style), dash: line.dash ?? dashes[line.style],
       width: line.style === "world" ? 2.25 : 1.5,
       points: {show: true, size: 5, fill: css(line.style), width: 0,
                filter: line.points ? undefined : (u, at) => lonely(u.data[at])},
@@ -82,7 +82,7 @@ const drawChart = (() => {
   const axisWidth = (u, values, at) => {
     if (!values) return 40;
     u.ctx.font = u.axes[at].font[0];
-    const least = u.root.closest(".panel") ? 48 : 0; // so that charts below each other have one time axis
+    const least = u.root.closest(".panel") ? 56 : 0; // so that charts below each other have one time axis
     return Math.max(least, 14 + Math.max(...values.map(value => u.ctx.measureText(value || "").width)) / devicePixelRatio);
   };
 
@@ -99,7 +99,7 @@ const drawChart = (() => {
       scales: {x: {time: false, range: () => chart.x}, y: {range: () => chart.y, distr: chart.log ? 3 : 1}},
       series: [{}, ...series(chart.lines)], bands: bands(chart.lines),
       axes: [
-        {...axis, scale: "x", size: 30, gap: 9, space: 60, values: plain},
+        {...axis, scale: "x", size: chart.bare ? 6 : 30, gap: 9, space: 60, values: chart.bare ? () => [] : plain},
         {...axis, scale: "y", size: axisWidth, space: 28, values: plain, ...fixed},
       ],
       hooks: {

@@ -41,7 +41,7 @@ export function EpisodeList({ filmed = true }) {
   const open = row => go({ view: view === "home" ? "imagine" : view, episode: row.number, at: undefined, edits: undefined });
   return html`<div class="episodes">
     <input type="search" placeholder=${`Search ${number(value.total)} episodes`} aria-label=${`Search ${value.total} episodes`} value=${find} onInput=${event => go({ find: event.target.value || undefined })} />
-    <div class="sorting"><${Choice} label="Sorted by" value=${sort} options=${ORDERS} onChange=${name => go({ sort: name })} /><${Score} rows=${rows} /></div>
+    <div class="sorting"><${Choice} label="Sort" value=${sort} options=${ORDERS} onChange=${name => go({ sort: name })} /><${Score} rows=${rows} /></div>
     <div class="scrolled" ref=${box} onScroll=${event => setTop(event.target.scrollTop)} role="list" aria-label="Episodes" tabindex="0">
       <div style=${{ height: `${rows.length * ROW}px`, position: "relative" }}>
         ${shown.map((row, k) => html`<div key=${row.number} role="listitem" class="episode-row" style=${{ top: `${(first + k) * ROW}px` }}>

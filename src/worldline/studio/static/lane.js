@@ -6,11 +6,11 @@ import { clamp, number, rangeOf, withUnit } from "studio/signals.js";
 const TABLE_ROWS = 24;
 
 // A chart of lines [{label, style, x, y, low, high}] that can be read by keyboard, pointer and screen reader.
-export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps", onCursor, onDraw, height = 112, table = true, log = false }) {
+export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps", onCursor, onDraw, height = 112, bare = false, table = true, log = false }) {
   const box = useRef(null), drawn = useRef(null), state = useRef({});
   const [spoken, speak] = useState("");
   const shown = lines.filter(line => line.x.length).map(line => ({ low: [], high: [], points: false, ...line }));
-  const chart = { lines: shown, x, y: y ?? rangeOf(shown.flatMap(line => [line.y, line.low, line.high])), now, ticks: [], gaps: [], log };
+  const chart = { lines: shown, x, y: y ?? rangeOf(shown.flatMap(line => [line.y, line.low, line.high])), now, bare, ticks: [], gaps: [], log };
   state.current = { chart, onCursor, onDraw };
   const cursorMoved = u => state.current.onCursor?.(u.cursor.left < 0 || u.cursor.idx == null ? null : u.data[0][u.cursor.idx]);
   const draw = () => {
@@ -95,7 +95,7 @@ export function Lane({ curve, value, note, children, kind = "" }) {
 }
 
 // The lane of an input after the present: drawn freely, by a slider, or by keyboard.
-export function InputLane({ curve, past, future, scale, now, x, axis, onEdit }) {
+export function InputLane({ curve, past, future, scale, now, x, axis, bare, onEdit }) {
   const [low, high] = curve.low !== null && curve.high !== null ? [curve.low, curve.high] : rangeOf([past, future]);
   const whole = curve.index === null, last = useRef(null);
   const fit = value => { const inside = clamp(value, curve.low, curve.high); return whole ? Math.round(inside) : inside; };
@@ -114,15 +114,15 @@ export function InputLane({ curve, past, future, scale, now, x, axis, onEdit }) 
   };
   const held = (values, first) => ({ x: values.flatMap((_, k) => [(first + k) * scale, (first + k + 1) * scale]), y: values.flatMap(value => [value, value]) });
   const lines = [
-    { label: "", style: "soft", ...held(past, now - past.length) },
-    { label: "planned", style: "other0", ...held(future, now) },
+    { label: "", style: "soft", dash: [], ...held(past, now - past.length) },
+    { label: "planned", style: "other0", dash: [], ...held(future, now) },
   ];
   const bounds = curve.low !== null && curve.high !== null ? `${number(curve.low)} to ${number(curve.high)} ${curve.unit}` : curve.unit;
   const space = 0.08 * (high - low) || 1;
   const step = whole ? 1 : (high - low) / 200;
   return html`<${Lane} curve=${curve} note=${bounds} kind="act">
     <${Chart} label=${`${curve.label}, ${curve.unit || "no unit"}: drag to draw, or use arrow keys`} lines=${lines} x=${x} y=${[low - space, high + space]} now=${now * scale}
-      unit=${curve.unit} axis=${axis} onDraw=${draw} height=${84} table=${false} />
+      unit=${curve.unit} axis=${axis} onDraw=${draw} height=${bare ? 62 : 86} bare=${bare} table=${false} />
     <label class="slider"><span class="unseen">${curve.label}, all future steps</span>
       <input type="range" aria-label=${curve.label} min=${low} max=${high} step=${step} value=${future[0]} aria-valuetext=${withUnit(future[0], curve.unit)}
         onInput=${event => onEdit(future.map(() => fit(+event.target.value)))} /></label>

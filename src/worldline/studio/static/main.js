@@ -4,7 +4,8 @@ import { useEffect, useState } from "preact/hooks";
 import { answers, api, offline, setBackend } from "studio/api.js";
 import { Connection, html, Waiting } from "studio/parts.js";
 import { saved } from "studio/saved.js";
-import { go, hashOf, parse, place, useAsked, usePlace, useWorlds } from "studio/state.js";
+import { go, hashOf, parse, place, useAsked, usePlace, useWorld, useWorlds } from "studio/state.js";
+import { timeAxis } from "studio/signals.js";
 import Evidence from "studio/views/evidence.js";
 import Imagine from "studio/views/imagine.js";
 import Result from "studio/views/result.js";
@@ -40,7 +41,8 @@ class Guarded extends Component {
 
 function Header({ worlds }) {
   const now = usePlace(), [note, tell] = useState("");
-  const chosen = worlds.find(world => world.name === now.world);
+  const chosen = worlds.find(world => world.name === now.world), card = useWorld(now.world).value?.card;
+  const horizon = card?.band_horizon ? `${timeAxis(card.schema.step_s, card.band_horizon).text(card.band_horizon)} horizon` : "";
   const copy = async () => {
     await navigator.clipboard.writeText(location.href).then(() => tell("Copied"), () => tell("Copy the address of this page"));
   };
@@ -48,7 +50,7 @@ function Header({ worlds }) {
   return html`<header><a class="mark" href=${savedView ? undefined : "#/home"}>worldline</a>
     ${worlds.length > 0 && html`<label class="pick"><span class="unseen">World</span><select value=${now.world} onChange=${pick}>
       ${worlds.map(world => html`<option key=${world.name} value=${world.name} selected=${world.name === now.world}>${world.name}</option>`)}</select>
-      <small>${[chosen?.version && `v${chosen.version}`, chosen?.engine].filter(Boolean).join(" · ")}</small></label>`}
+      <small>${[chosen?.version && `v${chosen.version}`, card?.notes.recipe ?? chosen?.engine, horizon].filter(Boolean).join(" · ")}</small></label>`}
     <nav aria-label="Views">${listed.length > 1 && listed.map(([name, [title]]) => html`<a key=${name} href=${hashOf({ ...now, view: name })} class=${now.view === name ? "on" : ""}
       aria-current=${now.view === name ? "page" : undefined} onClick=${event => { event.preventDefault(); go({ view: name }); }}>${title}</a>`)}</nav>
     <span class="right"><span class="soft" role="status">${note}</span>${!offline && html`<button class="hide" onClick=${copy}>Copy link</button>
@@ -80,7 +82,7 @@ function Studio() {
     const chosen = {};
     if (worlds.length && !worlds.some(world => world.name === now.world)) chosen.world = worlds[0].name;
     const names = logs.value?.logs ?? [];
-    if (names.length && !names.includes(now.log)) Object.assign(chosen, { log: names[0], episode: 0 });
+    if (names.length && !names.includes(now.log)) Object.assign(chosen, { log: names[0], episode: now.log ? 0 : now.episode ?? 0 });
     else if (now.log && now.episode === undefined) chosen.episode = 0;
     if (Object.keys(chosen).length) go(chosen, { push: false });
   }, [value, logs.value, now.world, now.log, now.episode]);

@@ -12,11 +12,13 @@ export function curvesOf(signal) {
   return Array.from({ length: size }, (_, index) => ({
     key: size > 1 ? `${signal.name}.${index}` : signal.name, signal, index,
     label: words(size > 1 ? `${signal.name} ${signal.components?.[index] ?? index + 1}` : signal.name),
-    unit: signal.unit === "1" || signal.unit === "?" ? "" : signal.unit,
+    unit: shownUnit(signal.unit),
     low: signal.low?.[index] ?? null, high: signal.high?.[index] ?? null,
   }));
 }
 
+const SIGNS = { "1": "", "?": "", degC: "°C", degF: "°F", deg: "°", percent: "%", ohm: "Ω", um: "µm", us: "µs" };
+export const shownUnit = unit => SIGNS[unit] ?? unit.replace(/([a-z])2\b/g, "$1²").replace(/([a-z])3\b/g, "$1³");
 const words = name => name.replaceAll("_", " ");
 
 export const curves = signals => signals.flatMap(curvesOf);

@@ -7,6 +7,7 @@ import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Trust, W
 import { compare, edit, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
 import { byRole, cell, column, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
 import { go, usePlace } from "studio/state.js";
+import { TimePanel } from "studio/time.js";
 
 const LEVELS = [[0.5, "50 %"], [0.8, "80 %"], [0.9, "90 %"]];
 let drawings = 0;
@@ -38,8 +39,6 @@ function Toolbar({ present: { card, horizon, axis }, level }) {
     ${levels.length === 0 && html`<span class="soft">This world has no calibrated bands.</span>`}</div>`;
 }
 
-import { TimePanel } from "studio/time.js";
-
 function TimeOrStart({ present }) {
   if (present.path || !present.ready) return html`<${TimePanel} present=${present} />`;
   const { start = {} } = usePlace();
@@ -69,7 +68,7 @@ export function Lanes({ present, prediction, onCursor, dreamed = "predicted" }) 
   const shown = show ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
   const x = [first * axis.scale, (now + horizon) * axis.scale];
   return html`<${Title} aside=${all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>Predicted signals<//>
-    <div class="panel">${shown.map(curve => {
+    <div class="panel">${shown.map((curve, k) => {
     const rows = observed[curve.signal.name] ?? [], ys = column(rows, curve.index), split = now - first + 1;
     const forecast = prediction?.signals[curve.signal.name];
     const at = (from, count) => Array.from({ length: count }, (_, k) => (from + k) * axis.scale);
@@ -80,8 +79,9 @@ export function Lanes({ present, prediction, onCursor, dreamed = "predicted" }) 
       const band = forecast.low ? { low: path(forecast.low), high: path(forecast.high) } : {};
       lines.push({ label: dreamed, style: "world", x: at(now, forecast.mean.length + 1), y: path(forecast.mean), ...band });
     }
-    return html`<${Lane} key=${curve.key} curve=${curve} value=${ys[split - 1]}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${now * axis.scale} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} /><//>`;
-  })}</div><p class="soft x-name">${axis.label} from the start of the episode</p>`;
+    return html`<${Lane} key=${curve.key} curve=${curve} value=${ys[split - 1]}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${now * axis.scale} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor}
+      bare=${k < shown.length - 1} height=${k < shown.length - 1 ? 92 : 116} /><//>`;
+  })}</div><p class="soft x-name">${axis.label} from ${present.path ? "the start of the episode" : "now"}</p>`;
 }
 
 function Chooser({ all, shown }) {
@@ -96,8 +96,8 @@ export function Inputs({ present }) {
   const x = [first * axis.scale, (now + horizon) * axis.scale];
   const group = (role, title, aside) => {
     const own = lanes.filter(lane => lane.role === role);
-    return own.length > 0 && html`<${Title} aside=${aside}>${title}<//>${own.map(lane => html`<${InputLane} key=${lane.curve.key} curve=${lane.curve} past=${lane.before}
-      future=${lane.future} scale=${axis.scale} now=${now} x=${x} axis=${axis.label} onEdit=${values => edit(edits, lane.curve, values)} />`)}`;
+    return own.length > 0 && html`<${Title} aside=${aside}>${title}<//><div class="panel">${own.map((lane, k) => html`<${InputLane} key=${lane.curve.key} curve=${lane.curve} past=${lane.before}
+      future=${lane.future} scale=${axis.scale} now=${now} x=${x} axis=${axis.label} bare=${k < own.length - 1} onEdit=${values => edit(edits, lane.curve, values)} />`)}</div>`;
   };
   return html`${group("action", "Actions from now on", "draw the curves, or move a slider")}
     ${group("exogenous", html`<${Term} name="exogenous">Exogenous inputs<//>`, "as logged, or drawn")}
@@ -105,7 +105,7 @@ export function Inputs({ present }) {
 }
 
 function Findings({ present, prediction, cursor }) {
-  const { world } = usePlace(), { schema, card, now, first, horizon, axis, observed, total } = present;
+  const place = usePlace(), { schema, card, now, first, horizon, axis, observed, total } = present;
   if (!prediction) return html`<${Waiting}>Predicting<//>`;
   const all = curves(schema.signals.filter(signal => prediction.signals[signal.name])).slice(0, 2 * MAX_LANES);
   const step = cursor === null ? horizon : Math.round(cursor / axis.scale) - now, row = Math.min(horizon, Math.max(1, step)) - 1;
@@ -118,18 +118,18 @@ function Findings({ present, prediction, cursor }) {
     const { mean, low, high } = prediction.signals[curve.signal.name], lowest = cell(low?.[row], curve.index), highest = cell(high?.[row], curve.index);
     return html`<dt>${curve.label}</dt><dd>${withUnit(cell(mean[row], curve.index), curve.unit)}${lowest != null && html`<span class="soft">${number(lowest)} to ${number(highest)}</span>`}</dd>`;
   })}</dl>
-    ${total > now && html`<${Title}>Compared with the log<//><dl>${all.map(curve => {
+    ${total > now && html`<${Title} aside="root mean square error">Compared with the log<//><dl>${all.map(curve => {
     const result = compare(prediction.signals[curve.signal.name], (observed[curve.signal.name] ?? []).slice(now - first + 1), curve.index);
-    return result && html`<dt>${curve.label}</dt><dd>${withUnit(result.rmse, curve.unit)} RMSE<span class="soft">${Math.round(100 * result.inside)} % inside the band</span></dd>`;
+    return result && html`<dt>${curve.label}</dt><dd>${withUnit(result.rmse, curve.unit)}<span class="soft">${Math.round(100 * result.inside)} % inside the band</span></dd>`;
   })}</dl>${present.isEdited && html`<p class="soft">The log has other inputs than this future.</p>`}`}
-    <${Title}>The same in Python<//><${Code}>${python(world, card, present)}<//>`;
+    <${Title}>The same in Python<//><${Code}>${python(place, card, present)}<//>`;
 }
 
-function python(world, card, { path, now, horizon, isEdited }) {
+function python({ world, log }, card, { path, now, horizon, isEdited }) {
   const address = new URL(`v1/worlds/${seg(world)}`, document.baseURI).href;
   const open = `world = worldline.open("${address.startsWith("http") ? address : world}")`;
   if (!path) return `${open}\np = world.predict(history, actions)\np.plot()`;
-  const lines = [open, `episode = worldline.open_store("logs").episode(${path.split("/").at(-1)})`, `history = episode.history(at=${now}, length=${card.context})`];
+  const lines = [open, `episode = worldline.open_store("${log}").episode(${path.split("/").at(-1)})`, `history = episode.history(at=${now}, length=${card.context})`];
   lines.push(isEdited ? "actions = ...  # as drawn" : `actions = {name: a[${now}:${now + horizon}] for name, a in episode.actions.items()}`);
   return [...lines, "p = world.predict(history, actions)", "p.plot()"].join("\n");
 }
