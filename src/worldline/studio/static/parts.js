@@ -84,5 +84,12 @@ export function Frame({ array, at = 0, label, width = 160 }) {
   return html`<canvas ref=${canvas} role="img" aria-label=${label} class="frame" style=${{ width: `${width}px` }}></canvas>`;
 }
 
+// A page of the service. It runs in a sandbox, and comes over the API so that a token works.
+export function Page({ path, title }) {
+  const { value, error } = useAsked(path, () => api.text(path), path);
+  if (error) return html`<${Failure} error=${error} />`;
+  return value === undefined ? html`<${Waiting} />` : html`<iframe class="report" sandbox="allow-scripts" srcdoc=${value} title=${title}></iframe>`;
+}
+
 export const Code = ({ children }) => html`<pre tabindex="0">${children}</pre>`;
 export const needsWorld = !canAsk;
