@@ -65,7 +65,7 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
     """Serves toy@prod of a catalog in an empty folder; with tokens also jobs. Yields the URL and a token for all."""
     path = folder / "service.sqlite"
     with mock.patch.dict(os.environ, {HOME: str(folder)}), Database(f"sqlite:///{path}") as database:
-        save_world(folder / "bundle", toy_world())
+        save_world(folder / "bundle", toy_world(), report="<p>Report</p>")
         Catalog().publish(folder / "bundle", "toy", alias="prod")
         hosts = Hosts(open_target)
         hosts.open("toy@prod", "toy")
@@ -146,7 +146,8 @@ def test_every_route_is_documented(document: dict[str, Any], tmp_path: Path) -> 
     lists = [getattr(route, "original_router", None) for route in app.routes]  # FastAPI from 0.128 on
     routes = [one for router in lists if router is not None for one in router.routes] + app.routes
     found = {(one.path_format, method.lower()) for one in routes if hasattr(one, "methods") for method in one.methods}
-    undocumented = {("/", "get"), ("/v1/worlds/{name}:{verb}", "post")}  # one leads to /docs, one answers all verbs
+    studio = {("/", "get"), ("/studio/{file}", "get")}
+    undocumented = {*studio, ("/v1/worlds/{name}:{verb}", "post")}  # the last one answers all verbs
     assert undocumented <= found
     documented = {(path, method) for path, method, _ in operations(document).values()}
     assert documented == found - undocumented
@@ -174,7 +175,7 @@ def test_every_command_works_when_pasted(url: str, document: dict[str, Any], tmp
     assert which("curl") is not None, "curl is missing. Run scripts/ci-deps."
     commands = commands_of(read(url, "/docs").text)
     assert commands.keys() == operations(document).keys()
-    variables = {"NAME": "toy-2", "ALIAS": "prod", "LOG": "seen", "NUMBER": "1", "SIGNAL": "camera"}
+    variables = {"NAME": "toy-2", "ALIAS": "prod", "LOG": "seen", "NUMBER": "1", "SIGNAL": "camera", "PAGE": "report"}
     for name, (_, _, stated) in operations(document).items():
         content = stated.get("requestBody", {}).get("content", {}).get(JSON, {})
         if content:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi import utils
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup, escape
 from starlette.routing import BaseRoute
@@ -35,7 +35,7 @@ from worldline.serve.openapi import REF, needs
 from worldline.serve.requests import JSON
 from worldline.serve.service import Service
 from worldline.serve.usage import UsageReport
-from worldline.serve.world_views import WorldList, WorldSummary, WorldView
+from worldline.serve.world_views import WorldList, WorldPages, WorldSummary, WorldView
 from worldline.world.base import ANSWERS
 from worldline.world.session import FILLED_IN, SessionView
 from worldline.world.wire_schemas import json_schemas
@@ -48,7 +48,7 @@ _BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
 }
 """Per name the type of a body, and its fields that the service fills in."""
 _ANSWERS: Final = (
-    *ANSWERS.values(), SessionView, WorldList, WorldSummary, WorldView, UsageReport,
+    *ANSWERS.values(), SessionView, WorldList, WorldSummary, WorldView, WorldPages, UsageReport,
     LogList, LogView, EpisodeList, EpisodeCurves,
 )  # fmt: skip
 _POLICY: Final = f"{page_policy('')}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -69,10 +69,6 @@ def docs_router(service: Service, app: FastAPI) -> APIRouter:
         """The document, with examples of the first world if the caller may see its signals."""
         hosted = next(iter(service.hosts.values()), None) if has_examples else None
         return await asyncio.to_thread(create_openapi, app.routes, hosted, needs_token=service.needs_token)
-
-    @router.get("/", include_in_schema=False)
-    async def get_root() -> Response:
-        return RedirectResponse("docs")  # relative, so that a proxy may add a prefix
 
     @router.get("/openapi.json", dependencies=[needs(Scope.READ)])
     async def get_openapi() -> Response:
