@@ -160,7 +160,7 @@ def test_a_job_over_http(service: Service, make: Make, file: Database) -> None:
             end = (await http.get(path)).json()
             assert end == (await http.delete(path)).json()
             assert (end["status"], end["progress"]["step"]) == ("done", 2)
-            assert (await http.get(f"{path}/result")).json() == {"figure": 1, "secrets": []}
+            assert (await http.get(f"{path}/result")).json() == {"figures": {"learn_s": 1.5}, "secrets": []}
             report = await http.get(f"{path}/report")
             assert report.text == "<p>the report"
             policy = report.headers["content-security-policy"].split("; ")

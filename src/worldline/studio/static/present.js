@@ -36,7 +36,7 @@ export function usePresent({ world, log, episode, at, steps, edits, start }) {
   const base = { card, schema: card?.schema, horizon, error, busy: rows.busy || overview.busy, overview: overview.value, marked };
   if (!card) return { ...base, ready: false };
   if (!inLog) return { ...base, ...typed(card, horizon, edits, start), ready: true };
-  if (!rows.value || rows.value.first !== first) return { ...base, ready: false, now, total };
+  if (!rows.value || rows.value.first !== first) return { ...base, ready: false, now, total, path };
   return { ...base, ...logged(card, rows.value, now, horizon, edits), now, total, path, ready: true };
 }
 

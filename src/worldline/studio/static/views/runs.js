@@ -79,7 +79,7 @@ function Finished({ path, kind }) {
 
 const UNITS = { s: "s", gb: "GB" };
 
-function Learned({ world, figures }) {
+function Learned({ world, figures = {} }) {
   const shown = Object.entries(figures).filter(([, figure]) => ["number", "string"].includes(typeof figure)).map(([name, figure]) => {
     const [, start, end] = name.match(/^(.+)_(s|gb)$/) ?? [null, name];
     return [start.replaceAll("_", " "), typeof figure === "number" ? withUnit(figure, UNITS[end]) : figure];
