@@ -31,6 +31,7 @@ from worldline.planning.calls import CALLS
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
+from worldline.serve.environments import Environments
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
@@ -76,9 +77,10 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
         if tokens is not None:
             tokens.create("other", [Scope.INFER])
         jobs = JobSettings(folder=folder / "jobs", command=(sys.executable, "-c", "")) if has_tokens else None
-        with serving(
-            Service(hosts, tokens=tokens, logs=ServedLogs(folder / "logs")), database, job_settings=jobs
-        ) as url:
+        environments = Environments(["two-rooms"]) if has_tokens else None
+        options = {"job_settings": jobs, "environments": environments}
+        service = Service(hosts, tokens=tokens, logs=ServedLogs(folder / "logs"))
+        with serving(service, database, **options) as url:
             yield url, token
 
 
