@@ -23,6 +23,7 @@ export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps
   });
   useEffect(() => {
     const watch = new ResizeObserver(() => {
+      if (!box.current) return; // it was removed
       const { clientWidth: width, clientHeight } = box.current;
       if (drawn.current && width) drawn.current.setSize({ width, height: clientHeight });
       else if (width) draw();

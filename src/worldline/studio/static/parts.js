@@ -55,7 +55,7 @@ export function Choice({ label, value, options, onChange, hidden = false }) {
 
 export function Segments({ label, value, options, onChange }) {
   return html`<span class="seg" role="radiogroup" aria-label=${label}>${options.map(([key, text]) => html`
-    <button key=${key} role="radio" aria-checked=${key === value} class=${key === value ? "on" : ""} onClick=${() => onChange(key)}>${text}</button>`)}</span>`;
+    <button key=${key} type="button" role="radio" aria-checked=${key === value} class=${key === value ? "on" : ""} onClick=${() => onChange(key)}>${text}</button>`)}</span>`;
 }
 
 // A picture of a log; the sources of a moving strip stay until the next one is there.
