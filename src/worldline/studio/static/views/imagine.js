@@ -3,7 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Chart, InputLane, Lane } from "studio/lane.js";
-import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Waiting } from "studio/parts.js";
+import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Trust, Waiting } from "studio/parts.js";
 import { aheadLine, compare, edit, logLines, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
 import { byRole, cell, clamp, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
 import { go, usePlace } from "studio/state.js";
@@ -114,11 +114,7 @@ function Findings({ present, prediction, cursor }) {
   const all = curves(schema.signals.filter(signal => prediction.signals[signal.name])).slice(0, 2 * MAX_LANES);
   const step = cursor === null ? horizon : Math.round(cursor / axis.scale) - now, row = Math.min(horizon, Math.max(1, step)) - 1;
   const weak = Object.entries(prediction.signals).filter(([, forecast]) => forecast.horizon < horizon);
-  const trust = prediction.trust;
-  return html`<${Title}><${Term} name="trust">Trust in this present<//><//>
-    ${trust == null ? html`<p class="soft">Not calibrated, so there is no trust.</p>` : html`<div class="big">${trust.toFixed(2)}</div>
-      <div class="gauge"><i style=${{ width: `${100 * trust}%` }}></i></div>
-      <p class="soft">${Math.round(100 * trust)} of 100 ordinary histories look at least as unusual as this one${trust < 0.05 ? ". Do not rely on this forecast" : ""}.</p>`}
+  return html`<${Trust} value=${prediction.trust} />
     ${weak.length > 0 && html`<div class="warn"><b>${axis.text(Math.max(...weak.map(([, forecast]) => forecast.horizon)))}</b>
       <p>After at most this time the forecast of ${weak.map(([name]) => name.replaceAll("_", " ")).join(", ")} is no better than the last value or the mean.</p></div>`}
     <${Title}>${cursor === null || step < 1 ? `After ${axis.text(horizon)}` : `In ${axis.text(row + 1)}`}<//>
