@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias, final
 
 import gymnasium
 import numpy as np
@@ -123,23 +122,15 @@ class SpaceLayout:
         return self._root.write(arrays)
 
 
-class _Node(ABC):
-    """A space and its nested spaces; `left_out` names those of text."""
-
-    signals: tuple[Signal, ...]
-    left_out: tuple[str, ...] = ()
-
-    @abstractmethod
-    def read(self, value: Any, arrays: dict[str, Array]) -> None:
-        """Adds the signals of `value` to `arrays`."""
-
-    @abstractmethod
-    def write(self, arrays: Mapping[str, Array | np.generic]) -> Any:
-        """Returns the element of the space that `arrays` describe."""
+_Node: TypeAlias = "_Leaf | _Parts | _Text"
+"""A space and its nested spaces. `left_out` names those of text; `read` adds the signals of a value to `arrays`."""
 
 
-class _Leaf(_Node):
+@final
+class _Leaf:
     """A space that is a single signal."""
+
+    left_out: tuple[str, ...] = ()
 
     def __init__(self, space: AnySpace, signal: Signal) -> None:
         self._space, self._signal, self.signals = space, signal, (signal,)
@@ -172,13 +163,14 @@ class _Leaf(_Node):
         )
 
 
-class _Parts(_Node):
+@final
+class _Parts:
     """A `Dict`, a `Tuple`, or a `MultiDiscrete` or `MultiBinary` with one discrete signal per component."""
 
     def __init__(self, space: AnySpace, parts: Mapping[Any, _Node]) -> None:
         self._space, self._parts = space, parts
-        self.signals = tuple(signal for part in parts.values() for signal in part.signals)
-        self.left_out = tuple(name for part in parts.values() for name in part.left_out)
+        self.signals: tuple[Signal, ...] = tuple(signal for part in parts.values() for signal in part.signals)
+        self.left_out: tuple[str, ...] = tuple(name for part in parts.values() for name in part.left_out)
 
     def read(self, value: Any, arrays: dict[str, Array]) -> None:
         if isinstance(self._space, spaces.Dict):
@@ -202,11 +194,14 @@ class _Parts(_Node):
         return np.array([*values.values()]).astype(self._space.dtype).reshape(self._space.shape)
 
 
-class _Text(_Node):
+@final
+class _Text:
     """A space of texts, which no signal holds. An empty text takes its place."""
 
+    signals: tuple[Signal, ...] = ()
+
     def __init__(self, name: str) -> None:
-        self.signals, self.left_out = (), (name,)
+        self.left_out: tuple[str, ...] = (name,)
 
     def read(self, value: Any, arrays: dict[str, Array]) -> None:
         """Adds nothing."""
@@ -218,7 +213,8 @@ class _Text(_Node):
 def _node(space: AnySpace, role: Role, path: tuple[str, ...]) -> _Node:
     named = path or (role.value,)
     if isinstance(space, spaces.Dict):  # top-level keys need no role in front
-        return _Parts(space, {k: _node(part, role, (*path, _name_part(k))) for k, part in space.spaces.items()})
+        names = {key: str(key).replace("/", ".") for key in space.spaces}  # signal names cannot have slashes
+        return _Parts(space, {k: _node(part, role, (*path, names[k])) for k, part in space.spaces.items()})
     if isinstance(space, spaces.Tuple):
         return _Parts(space, {i: _node(part, role, (*named, str(i))) for i, part in enumerate(space.spaces)})
     if isinstance(space, spaces.Text) and path and role is Role.OBSERVATION:
@@ -234,11 +230,6 @@ def _node(space: AnySpace, role: Role, path: tuple[str, ...]) -> _Node:
         choice = spaces.Discrete(int(counts[place]), start=int(starts[place]))
         components[place] = _leaf(".".join((*named, *map(str, place))), role, choice)
     return _Parts(space, components)
-
-
-def _name_part(key: object) -> str:
-    """Replaces slashes in keys of nested environments, which signal names cannot have."""
-    return str(key).replace("/", ".")
 
 
 def _leaf(name: str, role: Role, space: AnySpace) -> _Leaf:

@@ -11,10 +11,8 @@ are drawn for each episode.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +20,7 @@ from worldline.episode import Arrays
 from worldline.errors import InputError
 from worldline.labs.base import Policy, SolvedLab, read_options
 from worldline.labs.drawing import CAMERA
+from worldline.labs.spaces import boxes
 from worldline.schema import Kind, Role, Schema, Signal
 
 Floats = NDArray[np.floating]
@@ -58,22 +57,8 @@ class TwoRooms(SolvedLab):
         if walls not in ("fixed", "random"):
             raise InputError(f"walls is {walls!r}. Use 'fixed' or 'random'.")
         self.walls, self.camera = walls, camera
-        box = gymnasium.spaces.Box
-        spaces: dict[str, gymnasium.Space[Any]] = {
-            "position": box(0, SIZE, (2,), np.float32),
-            "wall": box(0, SIZE, (2,), np.float32),
-        }
-        if camera:
-            spaces["camera"] = box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self.action_space = gymnasium.spaces.Dict({"move": box(-MAX_MOVE, MAX_MOVE, (2,), np.float32)})
-        self._position: Floats = np.zeros(2)
-        self._wall: Floats = np.array(FIXED_WALL)
-        self._room = draw_walls(self._wall)
-
-    def locate(self, observation: Arrays) -> Mapping[str, Any]:
-        """Returns the options with which `reset` starts in the observed state."""
-        return {name: observation[name] for name in ("position", "wall")}
+        self.observation_space = boxes(self.schema, Role.OBSERVATION)
+        self.action_space = boxes(self.schema, Role.ACTION)
 
     @property
     def schema(self) -> Schema:
@@ -168,12 +153,7 @@ class TwoRoomsExplorer(Policy):
     the wall next to the door.
     """
 
-    def __init__(self) -> None:
-        self._purposeful = False
-        self._target: Floats = np.zeros(2)
-        self._guess: Floats = np.zeros(2)
-        self._heading = 0.0
-        self._patience = 0
+    _target: Floats  # set by the first purposeful action
 
     def reset(self, generator: np.random.Generator) -> None:
         """Draws the kind of the episode and the first error about the door's position."""
