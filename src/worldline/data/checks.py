@@ -290,11 +290,9 @@ def _check_values(
     table = values.reshape(len(values), -1).astype(np.float64)
     finite = np.isfinite(table)
     if steps := np.flatnonzero(~finite.all(1) & observed).tolist():
-        fix = (
-            f"Repair the log, or mark the missing steps in a mask ('observed.{signal.name}')."
-            if signal.role is Role.OBSERVATION
-            else "Actions and other inputs must not be missing: repair the log, or cut the episode there."
-        )
+        fix = "Actions and other inputs must not be missing: repair the log, or cut the episode there."
+        if signal.role is Role.OBSERVATION:
+            fix = f"Repair the log, or mark the missing steps in a mask ('observed.{signal.name}')."
         problem = f"the value is {values[steps[0]].tolist()} ({_how_often(steps)})"
         yield finding(problem=problem, fix=fix, step=steps[0])
     low, high = _bounds(signal)

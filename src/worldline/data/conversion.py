@@ -12,7 +12,7 @@ from PIL import Image
 
 from worldline.data.checks import arrays_of, check_episode, grouped, raise_errors, with_values
 from worldline.episode import Arrays, Episode
-from worldline.errors import DataError
+from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Role, Schema, Signal
 
 Array = NDArray[np.generic]
@@ -155,7 +155,13 @@ def bounds_of(schema: Schema) -> list[tuple[object, ...]]:
 
 
 def scaled_schema(schema: Schema, size: tuple[int, int]) -> Schema:
-    """The schema with every image signal in `size` (height, width)."""
+    """The schema with every image signal in `size` (height, width).
+
+    Raises:
+        InputError: a side is below 1 pixel.
+    """
+    if min(size) < 1:
+        raise InputError(f"size is {size[0]}x{size[1]}. Height and width must be at least 1 pixel.")
     signals = (
         replace(signal, shape=(*size, signal.shape[2])) if signal.kind is Kind.IMAGE else signal
         for signal in schema.signals

@@ -6,9 +6,9 @@ import json
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -79,9 +79,6 @@ class ImportReport:
         return sum(file.kept for file in self.files)
 
 
-_Added = tuple[tuple[ImportedFile, ...], list[Finding]]
-
-
 def import_logs(
     source: Path | str | Logs | object,
     destination: Path | str,
@@ -129,10 +126,15 @@ def import_logs(
         source = open_logs(source, known, importer=importer, reading=reading, edits=edits, log_edits=log_edits)
     elif log_edits is not None:
         raise InputError("log_edits are given for open logs. Give them to worldline.data.open instead.")
-    store = _store_for(source, old, Path(destination), max_error, size)
-    is_scaled = size is not None or SIZE in store.card.notes
-    adding = partial(_add_all, source, store, keep_going=keep_going, is_scaled=is_scaled, progress=progress)
-    files, findings = _filled(store, partial(adding, only=only), source.origin, is_new=old is None)
+    fitted = source.schema if size is None else scaled_schema(source.schema, size)
+    if old is not None:
+        _check_same(old, source, fitted, max_error)
+    store = _new_store(source, Path(destination), fitted, max_error, size) if old is None else old
+    scaled = size is not None or SIZE in store.card.notes
+    with _filling(store, is_new=old is None):
+        files, findings = _add_all(source, store, keep_going=keep_going, only=only, is_scaled=scaled, progress=progress)
+        if not len(store):
+            raise _no_episode_error(findings, source.origin)
     return ImportReport(
         destination=store.path,
         importer=source.importer,
@@ -144,33 +146,20 @@ def import_logs(
     )
 
 
-def _filled(store: Store, add: Callable[[], _Added], origin: str, *, is_new: bool) -> _Added:
+@contextmanager
+def _filling(store: Store, *, is_new: bool) -> Iterator[None]:
     """Adds episodes to a store that no other import fills; removes a new store that would be empty."""
     problem = f"another import into {store.path} is running. Wait until it has ended."
     with locked(store.path / CARD_FILE, busy=problem):
         store.refresh()
         try:
-            files, findings = add()
-            if not len(store):
-                raise _no_episode_error(findings, origin)
+            yield
         except (DataError, InputError) as error:  # an edit of a row that an episode lacks is an InputError
             if len(store) and isinstance(error, DataError):
                 raise _with_progress(error, store) from error
             if is_new:
                 shutil.rmtree(store.path)
             raise
-    return files, findings
-
-
-def _store_for(logs: Logs, old: Store | None, destination: Path, max_error: int, size: tuple[int, int] | None) -> Store:
-    """The existing store if the logs are read as those that it holds, else a new one."""
-    if size is not None and min(size) < 1:
-        raise InputError(f"size is {size[0]}x{size[1]}. Height and width must be at least 1 pixel.")
-    schema = logs.schema if size is None else scaled_schema(logs.schema, size)
-    if old is None:
-        return _new_store(logs, destination, schema, max_error, size)
-    _check_same(old, logs, schema, max_error)
-    return old
 
 
 def _new_store(logs: Logs, destination: Path, schema: Schema, max_error: int, size: tuple[int, int] | None) -> Store:
@@ -214,7 +203,7 @@ def _check_same(old: Store, logs: Logs, schema: Schema, max_error: int) -> None:
 
 def _add_all(
     logs: Logs, store: Store, *, keep_going: bool, only: bool, is_scaled: bool, progress: OnProgress | None
-) -> _Added:
+) -> tuple[tuple[ImportedFile, ...], list[Finding]]:
     """Adds the usable episodes that the store does not hold yet.
 
     With `only`, nothing is added before every episode of the store was found in the logs. Logs in another order

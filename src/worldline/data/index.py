@@ -11,23 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldline.episode import Episode
 from worldline.errors import DataError
 
 Source = Mapping[str, str | int | float]
 """The origin of an episode, such as its file, as key-value pairs."""
 
 INDEX_FILE = "index.bin"
-RECORD = np.dtype(
-    [
-        ("num_steps", "<u4"),
-        ("flags", "<u4"),
-        ("seed", "<i8"),
-        ("first_step", "<u8"),
-        ("source_end", "<u8"),
-        ("digest", "V16"),
-        ("check", "<u8"),
-    ]
-)
+_NUMBERS = {"num_steps": "<u4", "flags": "<u4", "seed": "<i8", "first_step": "<u8", "source_end": "<u8"}
+RECORD = np.dtype([*_NUMBERS.items(), ("digest", "V16"), ("check", "<u8")])
 TERMINATED, TRUNCATED, SEEDED, MASKED, TIMED = 1, 2, 4, 8, 16
 """Bits of `flags`. MASKED marks episodes with missing values, TIMED those with their own step durations."""
 
@@ -105,6 +97,31 @@ class Index:
         return int(record["first_step"]) + int(record["num_steps"])
 
     @property
+    def terminated(self) -> NDArray[np.bool_]:
+        """Whether each episode ended in a terminal state."""
+        return (self.records["flags"] & TERMINATED).astype(bool)
+
+    def entry(self, episode: int, source: Source) -> Entry:
+        """The metadata of an episode with this source."""
+        record = self.records[episode]
+        return Entry(
+            num_steps=int(record["num_steps"]),
+            terminated=bool(record["flags"] & TERMINATED),
+            truncated=bool(record["flags"] & TRUNCATED),
+            seed=int(record["seed"]) if record["flags"] & SEEDED else None,
+            source=source,
+            digest=record["digest"].tobytes().hex(),
+        )
+
+    def next_record(self, episode: Episode, source_bytes: int, digest: str) -> bytes:
+        """The record that appends an episode, whose source takes `source_bytes`."""
+        flags = TERMINATED * episode.terminated | TRUNCATED * episode.truncated | SEEDED * (episode.seed is not None)
+        flags |= MASKED * lacks_any(episode) | TIMED * (episode.step_s is not None)
+        source_end, content = self.source_end + source_bytes, bytes.fromhex(digest)
+        record = (episode.num_steps, flags, episode.seed or 0, self.num_steps, source_end, content, 0)
+        return seal(np.array([record], RECORD)).tobytes()
+
+    @property
     def source_end(self) -> int:
         """Total bytes of the sources of all episodes."""
         return int(self.records[-1]["source_end"]) if self._count else 0
@@ -145,6 +162,11 @@ class Index:
     def _last(self, bit: int, new: NDArray[Any], before: int) -> int:
         flagged = np.flatnonzero(new["flags"] & bit)
         return self._count + int(flagged[-1]) if len(flagged) else before
+
+
+def lacks_any(episode: Episode) -> bool:
+    """Whether a value of the episode is missing."""
+    return not all(mask.all() for mask in episode.observed.values())
 
 
 def _checks(records: NDArray[Any]) -> NDArray[np.uint64]:

@@ -156,13 +156,11 @@ def edited_logs(logs: Logs, edits: LogEdits) -> Logs:
     text = shlex.join(edits.options)
     notes = {LOG_EDITS: " then ".join(filter(None, (logs.notes.get(LOG_EDITS), text))) if text else NO_EDITS}
     unclear = [f"The logs were edited: {text}."] if text else []
-    return ChangedLogs(
-        logs,
-        lambda logged: iter(()) if logged.number in drop else _edited(logged, edits),
-        unclear,
-        notes,
-        len(splits) - len(drop),
-    )
+
+    def change(logged: LoggedEpisode) -> Iterator[LoggedEpisode]:
+        return iter(()) if logged.number in drop else _edited(logged, edits)
+
+    return ChangedLogs(logs, change, unclear, notes, len(splits) - len(drop))
 
 
 def _edited(logged: LoggedEpisode, edits: LogEdits) -> Iterator[LoggedEpisode]:
@@ -238,9 +236,8 @@ class ChangedLogs(Logs):
         notes: Mapping[str, str],
         num_more: int = 0,
     ) -> None:
-        super().__init__(
-            logs.schema, (*logs.unclear, *unclear), max_error=logs.max_error, notes={**logs.notes, **notes}
-        )
+        notes = {**logs.notes, **notes}
+        super().__init__(logs.schema, (*logs.unclear, *unclear), max_error=logs.max_error, notes=notes)
         self.columns, self.importer, self.origin = logs.columns, logs.importer, logs.origin
         self._logs, self._change, self._num_more = logs, change, num_more
 

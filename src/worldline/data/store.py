@@ -41,19 +41,7 @@ from worldline.data.data_card import CARD_FILE, DataCard, make_card
 from worldline.data.draft_folder import draft_beside, drafted, finish_replace, replace_folder
 from worldline.data.fsync import OpenFiles, locked, read_bytes, read_pieces, refuse_special_files, write_durably
 from worldline.data.image_block import PictureBlock, round_off
-from worldline.data.index import (
-    INDEX_FILE,
-    MASKED,
-    RECORD,
-    SEEDED,
-    TERMINATED,
-    TIMED,
-    TRUNCATED,
-    Entry,
-    Index,
-    Source,
-    seal,
-)
+from worldline.data.index import INDEX_FILE, Entry, Index, Source, lacks_any
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.formatting import first_of, html_table, plural
@@ -153,7 +141,7 @@ class Store:
     @property
     def terminated(self) -> NDArray[np.bool_]:
         """Whether the last observation of each episode is a terminal state, [episodes]."""
-        return (self._index.records["flags"] & TERMINATED).astype(bool)
+        return self._index.terminated
 
     def entry(self, number: int) -> Entry:
         """The metadata of an episode.
@@ -199,22 +187,19 @@ class Store:
         episode = self.as_stored(episode)
         with locked(self.path / INDEX_FILE):
             self.refresh()
-            record = seal(np.array([self._record(episode, len(line), digest)], RECORD))
+            record = self._index.next_record(episode, len(line), digest)
             write_durably(self._new_ends(episode) | {self.path / SOURCES_FILE: (self._index.source_end, line)})
-            write_durably({self.path / INDEX_FILE: (self._index.num_bytes, record.tobytes())})
+            write_durably({self.path / INDEX_FILE: (self._index.num_bytes, record)})
             self._index.refresh()
 
     def as_stored(self, episode: Episode) -> Episode:
         """The episode with its images rounded as this store keeps them."""
         errors = {name: error for name, error in self.card.max_error.items() if error}
-        if not errors:
-            return episode
-        return with_values(
-            episode,
-            lambda name, values: (
-                round_off(values.astype(np.uint8, copy=False), errors[name]) if name in errors else values
-            ),
-        )
+
+        def rounded(name: str, values: Array) -> Array:
+            return round_off(values.astype(np.uint8, copy=False), errors[name]) if name in errors else values
+
+        return with_values(episode, rounded) if errors else episode
 
     def read(self, signal: str, episode: int, start: int, stop: int) -> Array:
         """Rows `start` to `stop` of one signal, [stop - start, *shape].
@@ -442,20 +427,11 @@ class Store:
         return self._index.num_steps + (len(self) if signal in self._observed_names else 0)
 
     def _entry(self, number: int, line: bytes) -> Entry:
-        record = self._index.records[number]
         try:
-            source = json.loads(line)
+            return self._index.entry(number, json.loads(line))
         except ValueError as error:
             fix = "The file is damaged: restore it from a copy, or import the logs again."
             raise DataError("the source cannot be read", fix=fix, file=SOURCES_FILE, episode=number) from error
-        return Entry(
-            num_steps=int(record["num_steps"]),
-            terminated=bool(record["flags"] & TERMINATED),
-            truncated=bool(record["flags"] & TRUNCATED),
-            seed=int(record["seed"]) if record["flags"] & SEEDED else None,
-            source=source,
-            digest=record["digest"].tobytes().hex(),
-        )
 
     def num_unlisted(self) -> int:
         """The number of sources after those that the index lists; more than 1 mean that the index was cut."""
@@ -465,13 +441,6 @@ class Store:
     def _source_range(self, number: int) -> tuple[int, int]:
         ends = self._index.records["source_end"]
         return int(ends[number - 1]) if number else 0, int(ends[number])
-
-    def _record(self, episode: Episode, line_bytes: int, digest: str) -> tuple[int, int, int, int, int, bytes, int]:
-        flags = TERMINATED * episode.terminated | TRUNCATED * episode.truncated | SEEDED * (episode.seed is not None)
-        flags |= MASKED * _lacks_any(episode) | TIMED * (episode.step_s is not None)
-        source_end = self._index.source_end + line_bytes
-        seed, first_step = episode.seed or 0, self._index.num_steps
-        return episode.num_steps, flags, seed, first_step, source_end, bytes.fromhex(digest), 0
 
     def _new_ends(self, episode: Episode) -> dict[Path, tuple[int, bytes]]:
         """The changes of all blocks that append an episode, for `write_durably`."""
@@ -483,7 +452,7 @@ class Store:
             else:
                 block = self.path / BLOCKS_FOLDER / f"{signal.name}{_VALUES}"
                 ends[block] = rows * self._row_bytes[signal.name], values.tobytes()
-        if _lacks_any(episode):
+        if lacks_any(episode):
             for name in self._observed_names:
                 missing = ~episode.mask(name)
                 ends[self.path / BLOCKS_FOLDER / f"{name}{_MISSING}"] = self._num_rows(name), missing.tobytes()
@@ -507,11 +476,6 @@ class Store:
             else:
                 lengths[block / f"{signal.name}{_VALUES}"] = rows * self._row_bytes[signal.name]
         return lengths
-
-
-def _lacks_any(episode: Episode) -> bool:
-    """Whether a value is missing."""
-    return not all(mask.all() for mask in episode.observed.values())
 
 
 def is_store(path: Path | str) -> bool:

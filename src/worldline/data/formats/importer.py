@@ -77,16 +77,12 @@ class Importer:
     def _episodes(self, files: Sequence[Path], reading: ReadOptions) -> Iterator[FileEpisode]:
         """The episodes of all files in order."""
         for file in files:
-            index = 0
+            index = -1
             try:
-                for raw in self.read(file, reading):
-                    source = source_of(file.name, index, raw.source)
-                    yield (
-                        file.name,
-                        replace(raw, source={"file": file.name, **raw.source} if self.is_single else source),
-                    )
-                    index += 1
-                if not index:
+                for index, raw in enumerate(self.read(file, reading)):
+                    single, several = {"file": file.name, **raw.source}, source_of(file.name, index, raw.source)
+                    yield file.name, replace(raw, source=single if self.is_single else several)
+                if index < 0:
                     raise DataError("it holds no episode", fix="Leave the file out, or record it again.")
             except UNREADABLE as error:
                 yield file.name, Finding.of(error, file=str(file)).error() if isinstance(error, DataError) else error

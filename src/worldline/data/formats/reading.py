@@ -23,7 +23,6 @@ from worldline.data.base import LoggedEpisode, Logs
 from worldline.data.checks import Finding, Severity, warning
 from worldline.data.conversion import steps_s, to_episode
 from worldline.data.infer import FOREIGN_ENDS as FOREIGN_ENDS
-from worldline.data.infer import Summary
 from worldline.data.roles import ColumnGuess
 from worldline.data.store import SCHEMA_FILE
 from worldline.errors import DataError
@@ -141,21 +140,6 @@ def readable(items: Iterable[K], read: Callable[[K], V], *, what: str, file: Pat
         first = failures[0] if isinstance(failures[0], DataError) else DataError(reason(failures[0]), fix=DAMAGED)
         problem = f"none of the {len(failures)} {what} can be read; the first: {first.problem}"
         raise replace(Finding.of(first, file=str(first.file or file)), problem=problem).error() from failures[0]
-
-
-def summaries_of(
-    items: Iterable[K], read: Callable[[K], Mapping[str, Summary]], *, what: str, file: Path
-) -> dict[str, list[Summary]]:
-    """Returns the summaries of all readable items by the name of the array; arguments as in `readable`.
-
-    Raises:
-        DataError: none can be read; the first reason.
-    """
-    by_name: dict[str, list[Summary]] = {}
-    for _, summaries in readable(items, read, what=what, file=file):
-        for name, summary in summaries.items():
-            by_name.setdefault(name, []).append(summary)
-    return by_name
 
 
 def duplicate(names: Iterable[str]) -> str | None:

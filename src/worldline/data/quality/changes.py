@@ -168,10 +168,8 @@ def _largest_rank_sums(ranks: Floats) -> tuple[Floats, Int[np.ndarray, "K"]]:
     # The step or drift itself must not count as correlation, so it is subtracted before the long-run variance.
     before = np.arange(count)[:, None] < date
     line = np.linspace(-1, 1, count)[:, None]
-    step, drift = (
-        np.where(before, total / date, total / (date - count)),
-        line * ((line * ranks).mean(0) / (line**2).mean()),
-    )
+    step = np.where(before, total / date, total / (date - count))
+    drift = line * ((line * ranks).mean(0) / (line**2).mean())
     spread = np.minimum(_long_run(ranks - step), _long_run(ranks - drift))
     return sizes.max(0) / np.sqrt(np.maximum(spread, 1.0)), date
 

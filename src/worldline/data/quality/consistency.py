@@ -15,7 +15,7 @@ Both null distributions come from the log itself (`NullDistribution`), so that e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -90,21 +90,19 @@ def joins(tables: Sequence[Segment], model: TransitionModel) -> LogTest:
     has_seams = np.isfinite(MAXIMA.limit(largest))
     limit = MAXIMA.exceeded_by(MAX_WRONG / len(largest), largest) if has_seams else np.inf
 
-    def sentences(places: Int[np.ndarray, "k 1"]) -> list[Finding]:
+    def sentences(places: Int[np.ndarray, "k 1"]) -> Iterator[Finding]:
         seams = [Place(episode=steps[at][0].number, start=steps[at][1]) for at in places[:, 0]]
         episodes = list(dict.fromkeys(str(seam.episode) for seam in seams))
         rows = "" if len(seams) == len(episodes) else f", in {len(seams)} rows"
-        return [
-            warning(
-                problem=f"all observations jump at once in {plural(len(episodes), 'episode')} "
-                f"({first_of(episodes)}){rows}",
-                fix="Two recordings may have been joined, or rows are missing. Split them there.",
-                episode=seams[0].episode,
-                step=seams[0].start,
-                kind=FindingKind.JOINED,
-                places=tuple(seams),
-            )
-        ]
+        where = f"{plural(len(episodes), 'episode')} ({first_of(episodes)}){rows}"
+        yield warning(
+            problem=f"all observations jump at once in {where}",
+            fix="Two recordings may have been joined, or rows are missing. Split them there.",
+            episode=seams[0].episode,
+            step=seams[0].start,
+            kind=FindingKind.JOINED,
+            places=tuple(seams),
+        )
 
     return LogTest(np.concatenate([[], *jumps]), limit, sentences)
 
@@ -130,25 +128,23 @@ def shifted_parts(tables: Sequence[Segment], model: TransitionModel) -> LogTest:
                     gains.append(float(half.mean()))
                     halves.append((_is_steady(half), shift, place))
 
-    def sentences(places: Int[np.ndarray, "k 1"]) -> list[Finding]:
+    def sentences(places: Int[np.ndarray, "k 1"]) -> Iterator[Finding]:
         steady = [at for at in places[:, 0] if halves[at][0]]
         ranked = [halves[at][1:] for at in sorted(steady, key=gains.__getitem__)]
         if not ranked:
-            return []
+            return
         best, (shift, clearest) = {place.episode: place for _, place in ranked}, ranked[-1]
         parts = tuple(best[episode] for episode in sorted(best))
         where = f"in {plural(len(parts), 'episode')} ({first_of([str(place.episode) for place in parts])})"
-        return [
-            warning(
-                problem=f"the actions of a part fit better if taken one row {'later' if shift > 0 else 'earlier'}, "
-                f"{where}; the clearest is episode {clearest.episode}",
-                fix="Actions may be shifted there. Compare their times with the original, or leave these episodes out.",
-                episode=clearest.episode,
-                step=clearest.start,
-                kind=FindingKind.SHIFTED,
-                places=parts,
-            )
-        ]
+        yield warning(
+            problem=f"the actions of a part fit better if taken one row {'later' if shift > 0 else 'earlier'}, "
+            f"{where}; the clearest is episode {clearest.episode}",
+            fix="Actions may be shifted there. Compare their times with the original, or leave these episodes out.",
+            episode=clearest.episode,
+            step=clearest.start,
+            kind=FindingKind.SHIFTED,
+            places=parts,
+        )
 
     return LogTest(np.array(gains), max(MIN_GAIN, MEANS.limit(np.array(gains))), sentences)
 

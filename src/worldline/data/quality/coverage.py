@@ -9,14 +9,7 @@ from typing import Final
 import numpy as np
 
 from worldline.data.quality import segments
-from worldline.data.quality.regressions import (
-    NUM_FOLDS,
-    action_changes,
-    better,
-    folds,
-    residuals,
-    residuals_at_changes,
-)
+from worldline.data.quality.regressions import NUM_FOLDS, action_changes, better, folds, residuals, residuals_at_changes
 from worldline.errors import DataError
 from worldline.schema import Role, Schema
 from worldline.stats import Floats
@@ -82,13 +75,12 @@ def survey(tracks: Sequence[segments.Segment], schema: Schema, seed: int = 0) ->
     dropped = segments.seldom_seen(tracks)
     tracks = [segments.without(segment, dropped) for segment in tracks]
     actions = np.concatenate([segment.actions for segment in tracks])
-    used = _actions(actions, _predictable(tracks, schema, np.random.default_rng([seed, 3])), schema)
+    used = tuple(_actions(actions, _predictable(tracks, schema, np.random.default_rng([seed, 3])), schema))
     return Coverage(actions=used, advice=tuple(text for action in used for text in _advice(action)))
 
 
-def _actions(actions: Floats, predictable: Floats, schema: Schema) -> tuple[ActionCoverage, ...]:
+def _actions(actions: Floats, predictable: Floats, schema: Schema) -> Iterator[ActionCoverage]:
     """Per component the used part of the range between the bounds; per discrete action that of its values."""
-    coverages = []
     for signal, columns in segments.columns_of(schema, Role.ACTION).items():
         table, share = actions[:, columns], predictable[columns]
         names, size = segments.names_of(signal), signal.num_values or 0
@@ -102,19 +94,16 @@ def _actions(actions: Floats, predictable: Floats, schema: Schema) -> tuple[Acti
             least, greatest = float(values.min()), float(values.max())
             first, last = least if low is None else low, greatest if high is None else high
             tenths = np.clip((values - first) / (last - first or 1.0) * 10, 0, 9).astype(np.int64)
-            coverages.append(
-                ActionCoverage(
-                    name=name,
-                    predictable=part,
-                    least=least,
-                    greatest=greatest,
-                    low=low,
-                    high=high,
-                    used=len(np.unique(values)) / size if size else len(np.unique(tenths)) / 10,
-                    never=tuple(sorted(set(range(size)) - set(values.tolist()))),
-                )
+            yield ActionCoverage(
+                name=name,
+                predictable=part,
+                least=least,
+                greatest=greatest,
+                low=low,
+                high=high,
+                used=len(np.unique(values)) / size if size else len(np.unique(tenths)) / 10,
+                never=tuple(sorted(set(range(size)) - set(values.tolist()))),
             )
-    return tuple(coverages)
 
 
 def _predictable(tracks: Sequence[segments.Segment], schema: Schema, draw: np.random.Generator) -> Floats:

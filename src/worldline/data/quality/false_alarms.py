@@ -6,7 +6,7 @@ probability `LEVEL`, whatever their number. It words a finding for what is above
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -42,12 +42,12 @@ class LogTest(NamedTuple):
 
     statistic: Floats
     limit: Floats | float
-    sentences: Callable[[Int[np.ndarray, "k axes"]], list[Finding]]
+    sentences: Callable[[Int[np.ndarray, "k axes"]], Iterable[Finding]]
 
     def findings(self) -> list[Finding]:
         """The findings about the log; empty if its statistics are those of a correct log."""
         above = np.argwhere(self.statistic > self.limit)
-        return self.sentences(above) if len(above) else []
+        return few(self.sentences(above)) if len(above) else []
 
 
 class NullDistribution(NamedTuple):
@@ -103,7 +103,7 @@ def part_of(signal: Signal, component: int) -> str:
     return f"component {signal.components[component] if signal.components else component}"
 
 
-def few(findings: Sequence[Finding]) -> list[Finding]:
+def few(findings: Iterable[Finding]) -> list[Finding]:
     """At most `MAX_FINDINGS` findings for each signal; the last gives the number of further ones."""
     by_signal: dict[str | None, list[Finding]] = {}
     for finding in findings:
@@ -113,8 +113,7 @@ def few(findings: Sequence[Finding]) -> list[Finding]:
         head, rest = alike[:MAX_FINDINGS], alike[MAX_FINDINGS - 1 :]
         if len(rest) > 1:
             places = tuple(place for finding in rest for place in finding.places)
-            head[-1] = replace(
-                head[-1], problem=f"{head[-1].problem} (and {len(rest) - 1} more like this)", places=places
-            )
+            problem = f"{head[-1].problem} (and {len(rest) - 1} more like this)"
+            head[-1] = replace(head[-1], problem=problem, places=places)
         shown += head
     return shown

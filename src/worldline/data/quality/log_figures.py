@@ -149,21 +149,12 @@ def _measure(table: Floats, mask: NDArray[Any]) -> NDArray[np.void]:
     run = runs.max(0, initial=0)
     first = np.where(run > 0, end + 1 - run, 0)
     next_run = np.where(np.abs(at - end) <= run, 0, runs).max(0, initial=0)
-    values: dict[str, Any] = {
-        "low": seen.min(0),
-        "high": seen.max(0),
-        "low_at": steps[seen.argmin(0)],
-        "high_at": steps[seen.argmax(0)],
-        "changes": 1 - same.mean(0) if len(same) else 0,
-        "num_rows": len(seen),
-        "run": run + 1,
-        "next_run": next_run + 1,
-        "run_from": steps[first],
-        "run_to": steps[first + run],
-        "run_value": seen[first, np.arange(table.shape[1])],
-    }
-    for name, column in values.items():
-        figures[name] = column
+    figures["low"], figures["low_at"] = seen.min(0), steps[seen.argmin(0)]
+    figures["high"], figures["high_at"] = seen.max(0), steps[seen.argmax(0)]
+    figures["changes"], figures["num_rows"] = 1 - same.mean(0) if len(same) else 0, len(seen)
+    figures["run"], figures["next_run"] = run + 1, next_run + 1
+    figures["run_from"], figures["run_to"] = steps[first], steps[first + run]
+    figures["run_value"] = seen[first, np.arange(table.shape[1])]
     return figures
 
 

@@ -25,6 +25,7 @@ from worldline.errors import InputError
 from worldline.schema import Role, Schema
 
 _CHUNK_BYTES = 1 << 16
+_FILTERS = {"shuffle": True, "compression": "gzip", "compression_opts": 1, "fletcher32": True}
 
 
 def export_hdf5(store: Store, destination: Path) -> None:
@@ -74,10 +75,7 @@ def _create(file: h5py.File, name: str, values: Array, num_rows: int) -> None:
         dtype=values.dtype,
         maxshape=(None, *values.shape[1:]),
         chunks=(max(1, min(_CHUNK_BYTES // row_bytes, num_rows)), *values.shape[1:]),
-        shuffle=True,
-        compression="gzip",
-        compression_opts=1,
-        fletcher32=True,
+        **_FILTERS,
     )
     dataset[: len(values)] = values
 

@@ -152,19 +152,18 @@ def _write_episodes(root: Path, store: Store, columns: Sequence[_Column], fps: f
         }
         place = {"chunk_index": number // _FILES_A_CHUNK, "file_index": number % _FILES_A_CHUNK}
         _write(root / "data" / _PATTERN.format(**place), _rows(columns, episode, defaults))
-        listed.append(
-            {
-                "episode_index": number,
-                "tasks": [task],
-                "length": len(rows),
-                **{f"data/{name}": value for name, value in place.items()},
-                "dataset_from_index": num_rows,
-                "dataset_to_index": num_rows + len(rows),
-                "meta/episodes/chunk_index": 0,
-                "meta/episodes/file_index": 0,
-                NOTE: msgspec.json.encode(_note(episode, entry)).decode(),
-            }
-        )
+        described = {
+            "episode_index": number,
+            "tasks": [task],
+            "length": len(rows),
+            **{f"data/{name}": value for name, value in place.items()},
+            "dataset_from_index": num_rows,
+            "dataset_to_index": num_rows + len(rows),
+            "meta/episodes/chunk_index": 0,
+            "meta/episodes/file_index": 0,
+            NOTE: msgspec.json.encode(_note(episode, entry)).decode(),
+        }
+        listed.append(described)
         num_rows += len(rows)
     _write(root / EPISODES_FOLDER / _PATTERN.format(chunk_index=0, file_index=0), pa.Table.from_pylist(listed))
     return tasks, num_rows

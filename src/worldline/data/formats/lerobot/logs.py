@@ -27,8 +27,8 @@ from worldline.data.formats.reading import (
     RawEpisode,
     converted,
     filled,
+    readable,
     source_of,
-    summaries_of,
 )
 from worldline.data.infer import SchemaDraft, Summary, summarise
 from worldline.data.roles import guess_role
@@ -230,7 +230,11 @@ def _summaries(metadata: LeRobotMetadata) -> dict[str, list[Summary]]:
                 by_key[key] = summarise(values[:keep, 0] if shape == (1,) else values[:keep])
         return by_key
 
-    return summaries_of(metadata.episodes, summaries, what="episodes", file=metadata.root)
+    by_key: dict[str, list[Summary]] = {}
+    for _, seen in readable(metadata.episodes, summaries, what="episodes", file=metadata.root):
+        for key, summary in seen.items():
+            by_key.setdefault(key, []).append(summary)
+    return by_key
 
 
 def _role(key: str) -> Role:

@@ -131,10 +131,8 @@ class _Table:
         rows = episode.num_steps + 1
         cells: dict[str, Any] = {_EPISODE: np.full(rows, number)}
         if self.has_times:
-            start_s, times = (
-                float(self.store.entry(number).source[_START]) if self.has_starts else 0.0,
-                _times(episode, schema.step_s, number),
-            )
+            start_s = float(self.store.entry(number).source[_START]) if self.has_starts else 0.0
+            times = _times(episode, schema.step_s, number)
             dates = np.datetime64(round(start_s * 1e6), "us") + np.round(times * 1e6).astype("timedelta64[us]")
             cells |= {_TIME: dates} if self.is_dated else {f"{_TIME} [s]": start_s + times}
         for signal in schema.signals:

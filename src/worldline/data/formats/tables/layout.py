@@ -120,16 +120,15 @@ def open_table(
         firsts = range(0, max(len(whole) - 1, 1), reading.max_steps or max(len(whole), 1))
         for piece, first in enumerate(firsts):  # pieces share their end rows, so that no step is lost
             rows = whole[first : first + reading.max_steps + 1] if reading.max_steps else whole
-            pieces.append(
-                EpisodeRows(
-                    table=table,
-                    number=len(pieces),
-                    rows=rows,
-                    label=labels[codes[rows[0]]] if len(rows) else "",
-                    times=times.seconds[rows] if times is not None else None,
-                    piece=piece if len(firsts) > 1 else None,
-                )
+            episode = EpisodeRows(
+                table=table,
+                number=len(pieces),
+                rows=rows,
+                label=labels[codes[rows[0]]] if len(rows) else "",
+                times=times.seconds[rows] if times is not None else None,
+                piece=piece if len(firsts) > 1 else None,
             )
+            pieces.append(episode)
     return table, times, pieces
 
 
