@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from worldline.data.correcting import correct_schema
     from worldline.data.exporting import export_store
     from worldline.data.formats.importer import importer
-    from worldline.data.formats.reading import RawEpisode
+    from worldline.data.formats.raw_episode import RawEpisode
     from worldline.data.importing import import_logs
     from worldline.data.log_edits import LogEdits, MaskedRows
     from worldline.data.open_logs import open_logs as open

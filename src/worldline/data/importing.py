@@ -16,7 +16,7 @@ from worldline.data.base import LoggedEpisode, Logs, ReadOptions, noted_lag
 from worldline.data.checks import Finding, Severity, check_episode, raise_errors, warning
 from worldline.data.conversion import scale, scaled_schema
 from worldline.data.data_card import CARD_FILE
-from worldline.data.formats.reading import without_step
+from worldline.data.formats.raw_episode import without_step
 from worldline.data.fsync import locked
 from worldline.data.index import Source
 from worldline.data.log_edits import LOG_EDITS, NO_EDITS, LogEdits

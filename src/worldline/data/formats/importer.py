@@ -18,16 +18,8 @@ import numpy as np
 
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.checks import Finding
-from worldline.data.formats.reading import (
-    UNREADABLE,
-    EpisodeLogs,
-    RawEpisode,
-    ReadEpisode,
-    natural,
-    readable,
-    source_of,
-    unread,
-)
+from worldline.data.formats.raw_episode import EpisodeLogs, RawEpisode, ReadEpisode, source_of
+from worldline.data.formats.reading import UNREADABLE, natural, readable, unread
 from worldline.data.infer import NO_UNITS, SchemaDraft, Summary, infer_schema, summarise
 from worldline.errors import DataError
 from worldline.schema import Role, Schema

@@ -20,7 +20,9 @@ import numpy as np
 from worldline.data.base import Logs, ReadOptions, refuse
 from worldline.data.checks import arrays_of
 from worldline.data.formats.importer import FileEpisode, episode_logs
-from worldline.data.formats.reading import UNREADABLE, EpisodeLogs, RawEpisode, converted, draft_of_arrays
+from worldline.data.formats.npz import draft_of_arrays
+from worldline.data.formats.raw_episode import EpisodeLogs, RawEpisode
+from worldline.data.formats.reading import UNREADABLE, converted
 from worldline.data.formats.tables.columns import ColumnTable, table_of
 from worldline.data.formats.tables.layout import scan_tables
 from worldline.data.formats.tables.tables import TableLogs

@@ -27,17 +27,8 @@ from worldline.data.array_size import check_episodes
 from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.decoding import decode_picture, empty_pictures
 from worldline.data.formats.hdf5 import access
-from worldline.data.formats.reading import (
-    DAMAGED,
-    Array,
-    EpisodeLogs,
-    RawEpisode,
-    ReadEpisode,
-    converted,
-    flag_at_end,
-    readable,
-    source_of,
-)
+from worldline.data.formats.raw_episode import EpisodeLogs, RawEpisode, ReadEpisode, source_of
+from worldline.data.formats.reading import DAMAGED, Array, converted, flag_at_end, readable
 from worldline.data.infer import SchemaDraft, Summary, summarise
 from worldline.errors import DataError
 from worldline.schema import Kind, Role, Schema, Signal

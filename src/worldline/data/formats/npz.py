@@ -15,7 +15,7 @@ A `schema.json` next to the files describes the signals; without it the schema i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from io import BytesIO
 from math import prod
@@ -28,16 +28,8 @@ from numpy.lib.npyio import NpzFile
 from worldline.data.array_size import MAX_ARRAYS, check_entries, check_size
 from worldline.data.base import ReadOptions
 from worldline.data.formats.importer import importer
-from worldline.data.formats.reading import (
-    FLAGS,
-    MASK_PREFIX,
-    TIMES,
-    LazyArray,
-    RawEpisode,
-    converted,
-    draft_of_arrays,
-    duplicate,
-)
+from worldline.data.formats.raw_episode import LazyArray, RawEpisode
+from worldline.data.formats.reading import FLAGS, MASK_PREFIX, TIMES, Metadata, converted, duplicate, flag_at_end
 
 _HEADER_BYTES = 1 << 14
 """Longest start of an array that is read; numpy refuses headers above 10,000 characters."""
@@ -76,3 +68,33 @@ def _lazy(archive: NpzFile, key: str) -> LazyArray:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)
     return LazyArray(shape, dtype, partial(archive.__getitem__, key))
+
+
+def draft_of_arrays(arrays: Mapping[str, Any], source: Metadata, *, fix: str) -> RawEpisode:
+    """Returns the draft of an episode in arrays by name, as the head of this file describes them.
+
+    Args:
+        arrays: signals, masks, end flags, times, the seed, and scalars that are kept in the source.
+        source: as in `LoggedEpisode`.
+        fix: of an end flag that is set too early.
+
+    Raises:
+        DataError: an end flag is set before the last row.
+    """
+    draft = RawEpisode(source=dict(source))
+    ends = {name: flag_at_end(arrays[name], name, fix=fix) for name in FLAGS if name in arrays}
+    draft.end(ends.get("terminated"), ends.get("truncated"))
+    for name, values in arrays.items():
+        if name.startswith(MASK_PREFIX):
+            draft.observed[name.removeprefix(MASK_PREFIX)] = values
+        elif name == "seed" and values.size == 1:
+            draft.seed = int(values.item())
+        elif name in TIMES and values.dtype.kind in "fiu" and values.ndim:
+            draft.times = values.astype(np.float64) if draft.times is None else draft.times
+        elif (
+            values.shape == () and isinstance(value := np.asarray(values).item(), str | int | float) and value == value
+        ):
+            draft.source |= {name: value} if name not in FLAGS else {}  # value != value: NaN
+        elif name not in FLAGS and name != "seed":
+            draft.values[name] = values
+    return draft

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 
 from worldline.data.array_size import MAX_ARRAYS, check_entries, check_size
-from worldline.data.formats.reading import DAMAGED, Array, Metadata, RawEpisode, converted, duplicate
+from worldline.data.formats.raw_episode import RawEpisode
+from worldline.data.formats.reading import DAMAGED, Array, Metadata, converted, duplicate
 from worldline.errors import DataError
 
 ENDINGS = (".h5", ".hdf5")

@@ -17,7 +17,7 @@ from worldline.config import to_json
 from worldline.data.checks import arrays_of
 from worldline.data.draft_folder import drafted
 from worldline.data.formats.hdf5.access import ENDINGS
-from worldline.data.formats.hdf5.rows import EPISODE_ATTRIBUTE, SCHEMA_ATTRIBUTE, STEP_S, usual_shift
+from worldline.data.formats.hdf5.columns import EPISODE_ATTRIBUTE, SCHEMA_ATTRIBUTE, STEP_S, usual_shift
 from worldline.data.formats.reading import FLAGS, MASK_PREFIX, Array
 from worldline.data.store import Store
 from worldline.episode import Episode

@@ -27,17 +27,8 @@ from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.hdf5 import access
 from worldline.data.formats.hdf5.access import attributes, is_numeric, read_rows
 from worldline.data.formats.importer import FileEpisode, episode_logs
-from worldline.data.formats.reading import (
-    DAMAGED,
-    UNREADABLE,
-    Array,
-    EpisodeLogs,
-    LazyArray,
-    Metadata,
-    RawEpisode,
-    converted,
-    source_of,
-)
+from worldline.data.formats.raw_episode import EpisodeLogs, LazyArray, RawEpisode, source_of
+from worldline.data.formats.reading import DAMAGED, UNREADABLE, Array, Metadata, converted
 from worldline.errors import DataError
 from worldline.schema import Role, Schema
 

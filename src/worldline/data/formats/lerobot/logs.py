@@ -20,16 +20,8 @@ from worldline.data.base import ReadOptions, refuse, schema_beside
 from worldline.data.formats.decoding import decode_picture, empty_pictures, frames
 from worldline.data.formats.lerobot.metadata import INFO_FILE, EpisodeEntry, EpisodeNote, Feature, LeRobotMetadata
 from worldline.data.formats.lerobot.rows import FIX, DataFiles, RowRange, within
-from worldline.data.formats.reading import (
-    UNKNOWN_FIX,
-    Array,
-    EpisodeLogs,
-    RawEpisode,
-    converted,
-    filled,
-    readable,
-    source_of,
-)
+from worldline.data.formats.raw_episode import EpisodeLogs, RawEpisode, source_of
+from worldline.data.formats.reading import UNKNOWN_FIX, Array, converted, filled, readable
 from worldline.data.infer import SchemaDraft, Summary, summarise
 from worldline.data.roles import guess_role
 from worldline.data.store import SCHEMA_FILE

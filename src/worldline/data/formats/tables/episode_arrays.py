@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from worldline.data.base import ReadOptions
 from worldline.data.checks import Finding, warning
-from worldline.data.formats.reading import FLAGS, Array, RawEpisode, filled, too_short
+from worldline.data.formats.raw_episode import RawEpisode, too_short
+from worldline.data.formats.reading import FLAGS, Array, filled
 from worldline.data.formats.tables.columns import Column, as_numbers
 from worldline.data.formats.tables.layout import EpisodeRows, TableLayout, parts_of, repeats
 from worldline.errors import DataError

@@ -16,7 +16,8 @@ import numpy as np
 from worldline.data.base import PIECE, LoggedEpisode, Logs, ReadOptions, schema_beside, sidecar
 from worldline.data.checks import Finding, warning
 from worldline.data.formats.decoding import clips_in
-from worldline.data.formats.reading import Metadata, RawEpisode, unread
+from worldline.data.formats.raw_episode import RawEpisode
+from worldline.data.formats.reading import Metadata, unread
 from worldline.data.formats.tables.columns import ColumnTable, read_table, tables_in
 from worldline.data.formats.tables.episode_arrays import build
 from worldline.data.formats.tables.layout import EpisodeRows, ReadTable, Survey, layout_of, open_table, scan_tables

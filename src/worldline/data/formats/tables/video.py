@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from worldline.data.base import LoggedEpisode, ReadOptions, schema_beside
 from worldline.data.checks import Finding
 from worldline.data.formats.decoding import VIDEO_SUFFIXES, Clip, clips_in
-from worldline.data.formats.reading import RawEpisode, filled, unread
+from worldline.data.formats.raw_episode import RawEpisode
+from worldline.data.formats.reading import filled, unread
 from worldline.data.formats.tables.columns import read_table, tables_in
 from worldline.data.formats.tables.episode_arrays import SLACK, build, resample
 from worldline.data.formats.tables.layout import EpisodeRows, Survey, scan_tables
