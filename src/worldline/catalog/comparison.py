@@ -278,16 +278,14 @@ def compare(records: Sequence[ShadowRecord], *, serving: int, candidate: int, se
     own, other = _scores(records)
     apart = other - own
     interval = block_interval(apart, seed=seed) if len(apart) >= MIN_SCORED else None
-    failed = [record for record in records if record.error]
-    verdict, reason = _verdict(records, failed, apart, interval)
-    answered = [record.candidate_s for record in records if record.candidate_s is not None]
+    verdict, reason = _verdict(records, apart, interval)
     outcomes = [outcome for record in records for outcome in record.outcomes.values()]
     return ShadowComparison(
         serving=serving,
         candidate=candidate,
         num_calls=len(records),
         num_scored=len(apart),
-        num_failed=len(failed),
+        num_failed=sum(bool(record.error) for record in records),
         num_dropped=sum(record.dropped for record in records),
         serving_error=_mean(own.tolist()),
         candidate_error=_mean(other.tolist()),
@@ -297,7 +295,7 @@ def compare(records: Sequence[ShadowRecord], *, serving: int, candidate: int, se
         serving_coverage=_mean([each.inside_serving for each in outcomes if each.inside_serving is not None]),
         candidate_coverage=_mean([each.inside_candidate for each in outcomes if each.inside_candidate is not None]),
         serving_s=_median([record.serving_s for record in records]),
-        candidate_s=_median(answered),
+        candidate_s=_median([record.candidate_s for record in records if record.candidate_s is not None]),
         verdict=verdict,
         reason=reason,
     )
@@ -328,31 +326,22 @@ def block_interval(values: Float[np.ndarray, "N"], *, seed: int) -> Estimate:
 
 def _scores(records: Sequence[ShadowRecord]) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
     """The error of both versions per scored call, as a mean over the signals that ever changed."""
-    changes: dict[str, list[float]] = {}
-    for record in records:
-        for name, outcome in record.outcomes.items():
-            changes.setdefault(name, []).append(outcome.change)
-    scale = {name: float(np.mean(moved)) for name, moved in changes.items() if any(moved)}
-    own, other = [], []
-    for record in records:
-        changed = {name: outcome for name, outcome in record.outcomes.items() if name in scale}
-        if changed:
-            own.append(float(np.mean([outcome.serving / scale[name] for name, outcome in changed.items()])))
-            other.append(float(np.mean([outcome.candidate / scale[name] for name, outcome in changed.items()])))
-    return np.array(own, np.float64), np.array(other, np.float64)
+    names = {name for record in records for name in record.outcomes}
+    usual = {n: float(np.mean([r.outcomes[n].change for r in records if n in r.outcomes])) for n in names}
+    errors = [
+        [(outcome.serving / usual[n], outcome.candidate / usual[n]) for n, outcome in r.outcomes.items() if usual[n]]
+        for r in records
+    ]
+    means = np.array([np.mean(pairs, axis=0) for pairs in errors if pairs], np.float64).reshape(-1, 2)
+    return means[:, 0], means[:, 1]
 
 
 def _verdict(
-    records: Sequence[ShadowRecord],
-    failed: Sequence[ShadowRecord],
-    apart: Float[np.ndarray, "N"],
-    interval: Estimate | None,
+    records: Sequence[ShadowRecord], apart: Float[np.ndarray, "N"], interval: Estimate | None
 ) -> tuple[ShadowVerdict, str]:
-    if failed:
-        return (
-            ShadowVerdict.WORSE,
-            f"it failed on {len(failed)} of {len(records)} calls; last error: {failed[-1].error.rstrip('.')}",
-        )
+    if errors := [record.error for record in records if record.error]:
+        reason = f"it failed on {len(errors)} of {len(records)} calls; last error: {errors[-1].rstrip('.')}"
+        return ShadowVerdict.WORSE, reason
     if interval is None:
         count = f"{len(apart)} scored calls of {len(records)}; {MIN_SCORED} are needed"
         why = next((record.unscored for record in reversed(records) if record.unscored), "")

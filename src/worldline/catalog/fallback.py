@@ -74,15 +74,13 @@ class FallbackWorld(World):
             UnsupportedError: no world can answer, or none trusts the history. The message has the reason of each.
             UnavailableError: no world can be reached.
         """
-        match call:
-            case PlanCall():
-                return self._planned(call)
-            case WhatIfCall():
-                order = sorted(range(len(self._cards)), key=lambda at: "abducts" not in self._cards[at].abilities)
-                return self._first(lambda number: self._ask(number, call), order)
-            case SurpriseCall():
-                return self._first(lambda number: self._ask(number, call))
-        return self._first(lambda number: self._trusted(number, call))
+        if isinstance(call, PlanCall):
+            return self._planned(call)
+        order = list(range(len(self._cards)))
+        if isinstance(call, WhatIfCall):
+            order.sort(key=lambda number: "abducts" not in self._cards[number].abilities)
+        ask = self._ask if isinstance(call, WhatIfCall | SurpriseCall) else self._trusted
+        return self._first(lambda number: ask(number, call), order)
 
     def _ask(self, number: int, call: Call) -> Any:
         """The common signals of the answer of one world."""
@@ -214,10 +212,11 @@ def _common_card(cards: Sequence[Card], names: Sequence[str]) -> Card:
         _check_same(first, names[0], card, name)
     predicts = tuple(name for name in first.predicts if all(name in card.predicts for card in cards))
     if not predicts:
-        each = "; ".join(f"{name}: {', '.join(card.predicts)}" for card, name in zip(cards, names, strict=True))
+        each = "; ".join(f"{name}: {', '.join(card.predicts)}" for name, card in zip(names, cards, strict=True))
         raise ConfigError(f"no signal is predicted by all worlds ({each}). Remove the world that differs.")
     abilities = sorted({ability for card in cards for ability in card.abilities})
-    able = {a: ", ".join(n for n, card in zip(names, cards, strict=True) if a in card.abilities) for a in abilities}
+    named = dict(zip(names, cards, strict=True))
+    able = {f"who {a}": ", ".join(n for n, card in named.items() if a in card.abilities) for a in abilities}
     return Card(
         name="fallback",
         engine="fallback",
@@ -234,10 +233,7 @@ def _common_card(cards: Sequence[Card], names: Sequence[str]) -> Card:
         max_batch=min(card.max_batch for card in cards),
         max_candidates=min(card.max_candidates for card in cards),
         bytes_per_candidate=max(card.bytes_per_candidate for card in cards),
-        notes={
-            "order": ", ".join(names),
-            **{f"who {ability}": who for ability, who in able.items()},
-        },
+        notes={"order": ", ".join(names), **able},
     )
 
 

@@ -67,11 +67,7 @@ def default_folder() -> Path:
 
 
 def open_named(
-    reference: str,
-    *,
-    planner: Planner | str | None = None,
-    adaptation: Adaptation | None = None,
-    device: str = "auto",
+    reference: str, *, planner: Planner | str | None = None, adaptation: Adaptation | None = None, device: str = "auto"
 ) -> World:
     """Opens a world of the catalog in `default_folder()`.
 
@@ -335,8 +331,7 @@ class Catalog:
         """Raises if the bundle cannot be opened, or is incompatible with applications of this alias."""
         card = self.open_bundle(bundle).describe()
         known = None if now is None else self._card_in_use(directory, now)
-        clashes = () if known is None else differences(known, card)
-        if clashes:
+        if known is not None and (clashes := differences(known, card)):
             raise InputError(
                 f"{directory.name}@{alias} is not changed, because the other version is incompatible: "
                 f"{'; '.join(clashes)}. Learn it from logs with the same schema.json, or use another alias."
