@@ -16,12 +16,12 @@ from tests.adversarial.hostile_logs import ATTACKS, SUMS, many_choices
 
 from worldline.data import array_size, limited_process
 from worldline.data.base import ReadOptions
-from worldline.data.correcting import correct_schema
 from worldline.data.formats.tables.layout import MANY_EPISODES
 from worldline.data.importing import import_logs
 from worldline.data.limited_process import import_untrusted
 from worldline.data.open_logs import open_logs
 from worldline.data.store import open_store
+from worldline.data.store_notes import correct_schema
 from worldline.errors import ConfigError, DataError, InputError
 from worldline.workflows.check import check
 

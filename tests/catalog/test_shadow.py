@@ -27,7 +27,7 @@ Open = Callable[[Path], LocalWorld]
 
 @pytest.fixture
 def pair(tmp_path: Path, toy_bundle: Write) -> VersionPair:
-    return VersionPair(serving=1, candidate=2, bundle=toy_bundle(0.5), records=tmp_path / "shadow" / "prod-1-2.jsonl")
+    return VersionPair(candidate=2, bundle=toy_bundle(0.5), records=tmp_path / "shadow" / "prod-1-2.jsonl")
 
 
 def wanting(pair: VersionPair, open_bundle: Callable[[Path], World], size: int = 4) -> Shadow:
@@ -85,7 +85,7 @@ def test_the_caller_waits_for_nothing_and_what_finds_no_room_is_counted(
 def test_a_candidate_that_cannot_be_opened_is_tried_once(
     tmp_path: Path, toy_bundle: Write, open_toy: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pair = VersionPair(serving=1, candidate=2, bundle=toy_bundle(fails="open"), records=tmp_path / "shadow" / "a.jsonl")
+    pair = VersionPair(candidate=2, bundle=toy_bundle(fails="open"), records=tmp_path / "shadow" / "a.jsonl")
     shadowing, world = wanting(pair, open_toy), open_toy(toy_bundle(0.0))
     with caplog.at_level(logging.DEBUG, "worldline"):
         put(shadowing, pair, world, 3)

@@ -13,10 +13,10 @@ from tests.data.stores import stored
 
 from worldline.data import importing
 from worldline.data.checks import Severity
-from worldline.data.correcting import correct_schema
 from worldline.data.importing import import_logs
 from worldline.data.open_logs import open_logs
 from worldline.data.store import open_store
+from worldline.data.store_notes import correct_schema
 from worldline.errors import DataError, InputError
 from worldline.progress import Progress
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldline.data.correcting import correct_schema
 from worldline.data.importing import import_logs
 from worldline.data.schema_edits import apply_edits, edit_command, parse_edits
 from worldline.data.store import Store, open_store
+from worldline.data.store_notes import correct_schema
 from worldline.episode import Episode
 from worldline.errors import ConfigError, DataError, InputError
 from worldline.schema import Kind, Role, Schema, Signal

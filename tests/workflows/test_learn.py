@@ -18,9 +18,9 @@ from tests.data.stores import stored
 
 import worldline
 from worldline.catalog import Catalog
-from worldline.data.correcting import correct_schema
 from worldline.data.open_logs import open_logs
 from worldline.data.store import Store, open_store
+from worldline.data.store_notes import correct_schema
 from worldline.errors import BundleError, CollapseError, ConfigError, DataError, InputError, UnknownNameError
 from worldline.progress import Progress
 from worldline.recipes.recipe import Recipe

@@ -149,7 +149,6 @@ class NamedWorld(World):
         pair = None
         if alias.shadow is not None:
             pair = VersionPair(
-                serving=version,
                 candidate=alias.shadow,
                 bundle=self._directory.path(alias.shadow),
                 records=self._directory.records(self._alias, version, alias.shadow),

@@ -37,16 +37,14 @@ _MAX_SCORED_KEYS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class VersionPair:
-    """The two versions that are compared.
+    """A version in shadow, and the records of its comparison with the serving version.
 
     Args:
-        serving: number of the serving version.
         candidate: number of the version in shadow.
         bundle: bundle folder of the candidate.
         records: file of the records.
     """
 
-    serving: int
     candidate: int
     bundle: Path
     records: Path

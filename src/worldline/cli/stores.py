@@ -77,10 +77,9 @@ def schema(
         store: folder of the store.
         edits: corrections, such as heater=action, temperature.unit=degC, power.low=0 or note=ignore.
     """
-    from worldline.data.correcting import correct_schema
     from worldline.data.schema_edits import parse_edits
     from worldline.data.store import open_store
-    from worldline.data.store_notes import uncertain_roles
+    from worldline.data.store_notes import correct_schema, uncertain_roles
     from worldline.progress import tell
 
     known = open_store(store)

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from worldline.data.base import LoggedEpisode, Logs, ReadOptions, refuse, schema_beside
     from worldline.data.checks import Finding
     from worldline.data.conversion import steps_s, to_episode
-    from worldline.data.correcting import correct_schema
     from worldline.data.exporting import export_store
     from worldline.data.formats.importer import importer
     from worldline.data.formats.raw_episode import RawEpisode
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from worldline.data.open_logs import open_logs as open
     from worldline.data.splits import Split, split_store
     from worldline.data.store import Store, open_store
+    from worldline.data.store_notes import correct_schema
 
 __all__ = [
     "Finding",

@@ -108,30 +108,21 @@ def open_logs(
             `log_edits` name what the logs do not hold; a wrong row is found when its episode is read.
         MissingExtraError: the format needs an extra that is not installed.
     """
-    reading, edits = reading or ReadOptions(), edits or {}
-    opened = _opened(logs, schema, importer, reading, edits)
+    options, path, name = reading or ReadOptions(), Path(), "memory"
+    if isinstance(logs, Path | str):
+        path = Path(logs)
+        name = importer or recognise(path)
+        kind: type[Logs] = load("importer", name)
+        if not path.exists():
+            raise DataError("the path does not exist", fix="Check the path of the logs.", file=path)
+        opened = _edited(lambda known: kind.open(path, known, options), schema, edits or {})
+    else:
+        opened = _edited(lambda known: logs_in_memory(logs, known, options), schema, edits or {})
+    opened.importer, opened.origin = name, path.resolve().name if isinstance(logs, Path | str) else name
     for signal in opened.schema.signals:
         check_one_hot(signal)
     opened = opened if log_edits is None else edited_logs(opened, log_edits)
-    return moved_actions(opened, reading.action_lag) if reading.action_lag else opened
-
-
-def _opened(
-    logs: Path | str | object, schema: Schema | None, importer: str | None, reading: ReadOptions, edits: SchemaEdits
-) -> Logs:
-    """The logs with their own actions."""
-    if isinstance(logs, Path | str):
-        path = Path(logs)
-        importer = importer or recognise(path)
-        kind: type[Logs] = load("importer", importer)
-        if not path.exists():
-            raise DataError("the path does not exist", fix="Check the path of the logs.", file=path)
-        opened = _edited(lambda known: kind.open(path, known, reading), schema, edits)
-        opened.importer, opened.origin = importer, path.resolve().name
-    else:
-        opened = _edited(lambda known: logs_in_memory(logs, known, reading), schema, edits)
-        opened.importer = opened.origin = "memory"
-    return opened
+    return moved_actions(opened, options.action_lag) if options.action_lag else opened
 
 
 def _edited(opened: Callable[[Schema | None], Logs], schema: Schema | None, edits: SchemaEdits) -> Logs:

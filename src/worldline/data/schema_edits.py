@@ -186,8 +186,5 @@ def _of_kind(signal: Signal, kind: Kind, column: ColumnGuess | None) -> dict[str
 def _logged_bounds(signal: Signal, column: ColumnGuess) -> dict[str, Any]:
     """The logged range, for the bounds that the signal lacks."""
     logged = {"low": column.low, "high": column.high}
-    return {
-        name: values
-        for name, values in logged.items()
-        if getattr(signal, name) is None and all(map(math.isfinite, values))
-    }
+    unset = {name: ends for name, ends in logged.items() if getattr(signal, name) is None}
+    return {name: ends for name, ends in unset.items() if all(map(math.isfinite, ends))}

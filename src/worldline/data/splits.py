@@ -26,6 +26,7 @@ MIN_GAPPED = 20
 MIN_STEPS, MAX_MIN_STEPS = 3, 24
 """Limits of the steps that an episode must have: those that figures need, and the longest history of a model."""
 
+_OTHERS = ("validation", "calibration", "held_out")
 CUT = "A long table can be cut: worldline import LOGS STORE --max-steps 100"
 
 
@@ -143,15 +144,11 @@ def _in_order(pieces: Sequence[int]) -> Split:
     if len(pieces) < MIN_GAPPED:
         return _assign([[number] for number in pieces], None, "pieces in the order of the store", "pieces")
     size = max(2, round(PART_SHARE * (len(pieces) - 3)))
-    firsts = [len(pieces) - (size + 1) * number + 1 for number in (3, 2, 1)]
-    validation, calibration, held_out = (tuple(pieces[first : first + size]) for first in firsts)
-    return Split(
-        train=tuple(pieces[: firsts[0] - 1]),
-        validation=validation,
-        calibration=calibration,
-        held_out=held_out,
-        rule="pieces in the order of the store, with gaps",
-    )
+    ends = [len(pieces) - (size + 1) * number for number in (3, 2, 1)]
+    parts = [(0, ends[0]), *((end + 1, end + 1 + size) for end in ends)]
+    train, *others = (tuple(pieces[start:stop]) for start, stop in parts)
+    rule = "pieces in the order of the store, with gaps"
+    return Split(train=train, **dict(zip(_OTHERS, others, strict=True)), rule=rule)
 
 
 def _require_key(store: Store, sources: Mapping[int, Source], key: str) -> None:
@@ -179,6 +176,6 @@ def _assign(groups: Sequence[Sequence[int]], generator: np.random.Generator | No
     parts = np.split(order, [size, 2 * size, 3 * size])
     members = {
         name: tuple(sorted(number for group in part.tolist() for number in groups[group]))
-        for name, part in zip(("validation", "calibration", "held_out", "train"), parts, strict=True)
+        for name, part in zip((*_OTHERS, "train"), parts, strict=True)
     }
     return Split(**members, rule=rule)

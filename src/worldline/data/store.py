@@ -265,7 +265,8 @@ class Store:
             stride: distance between rows, at least 1.
         """
         if episode <= self._index.last_masked:
-            file, first = self._files[f"{BLOCKS_FOLDER}/{signal}{_MISSING}"], self._first_row(signal, episode) + start
+            file = self._files[f"{BLOCKS_FOLDER}/{signal}{_MISSING}"]
+            first = int(self._index.first_step[episode]) + episode + start
             missing = np.frombuffer(os.pread(file, max(0, (len(out) - 1) * stride + 1), first), np.uint8)[::stride]
             out[: len(missing)][missing != 0] = False
 
@@ -414,9 +415,6 @@ class Store:
         rows = int(self._index.records[episode]["num_steps"]) + (role is Role.OBSERVATION)
         if not 0 <= start <= stop <= rows:
             raise InputError(f"episode {episode} has no rows {start} to {stop}. It has {rows} rows ({role}).")
-
-    def _first_row(self, signal: str, episode: int) -> int:
-        return int(self._index.first_step[episode]) + (episode if signal in self._observed_names else 0)
 
     def _rows(self, signal: str, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """The first row of each window in the block of a signal, [B]."""

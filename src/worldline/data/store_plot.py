@@ -16,19 +16,12 @@ from worldline.formatting import duration, plural
 from worldline.plots.charts import LineChart
 from worldline.plots.episode_view import MAX_PANELS, Rows, drawn, drawn_signals, left_out, view_rows
 from worldline.plots.figure import EpisodeView
-from worldline.plots.signal_chart import (
-    COLOURS,
-    MAX_CURVES,
-    TimeAxis,
-    elapsed_s,
-    envelope_note,
-    signal_chart,
-    time_axis,
-)
+from worldline.plots.signal_chart import COLOURS, MAX_CURVES, elapsed_s, envelope_note, signal_chart, time_axis
 from worldline.schema import Kind, Role, Signal
 
 if TYPE_CHECKING:
     from worldline.data.store import Store
+    from worldline.plots.signal_chart import TimeAxis
 
 OVERLAID: Final = 5
 """Episodes that are drawn over each other if none is chosen."""

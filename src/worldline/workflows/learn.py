@@ -26,14 +26,13 @@ from worldline.bundle import MANIFEST
 from worldline.config import to_json
 from worldline.data.base import Logs, ReadOptions, noted_lag, schema_beside
 from worldline.data.checks import Finding, Severity, check_actions, raise_errors
-from worldline.data.correcting import correct_schema
 from worldline.data.formats.tables.tables import TableLogs
 from worldline.data.importing import ImportReport, import_logs, with_lag_of
 from worldline.data.open_logs import open_logs
 from worldline.data.schema_edits import SchemaEdits
 from worldline.data.splits import MIN_EPISODES
 from worldline.data.store import Store, is_store, open_store
-from worldline.data.store_notes import edit_logs_command, logged_actions, uncertain_roles, wider_bounds
+from worldline.data.store_notes import correct_schema, edit_logs_command, logged_actions, uncertain_roles, wider_bounds
 from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
 from worldline.models.base import WorldModel
