@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worldline.data.infer import Summary, infer_schema
+from worldline.data.infer import SchemaDraft, Summary, infer_schema
 from worldline.errors import DataError
 from worldline.schema import Kind, Role
 
@@ -22,7 +22,7 @@ def test_roles_follow_from_lengths_and_names():
         "gear": summary((10,), "int32", 0, 4),
         "count": summary((10,), "int64", 0, 5000),
     }
-    schema, unclear = infer_schema({"a": arrays}, 0.5)
+    schema, unclear = infer_schema({"a": arrays}, 0.5, SchemaDraft(), {})
     assert [s.name for s in schema.signals] == ["camera", "gear", "count", "move", "outdoor_temperature", "reward"]
     assert schema.step_s == 0.5
     assert [s.name for s in schema.observations] == ["camera", "gear", "count"]
@@ -44,7 +44,7 @@ def test_the_largest_range_and_the_most_common_layout_win():
     files = {
         str(i): {"x": summary((5, 3), "float32"), "act": summary((4,), "int64", 0, i)} for i in range(3)
     } | {"odd": {"x": summary((5, 4), "float32"), "act": summary((4,), "int64")}}  # fmt: skip
-    schema = infer_schema(files, None)[0]
+    schema = infer_schema(files, None, SchemaDraft(), {})[0]
     assert schema["x"].shape == (3,)
     assert schema["act"].num_values == 3
 
@@ -54,7 +54,7 @@ def test_what_is_ambiguous_is_said():
         "x": summary((5, 2, 2), "float32"), "grey": summary((5, 8, 8), "uint8"),
         "first": summary((5, 3, 8, 8), "uint8"), "thrust": summary((4, 1), "float32"),
     }  # fmt: skip
-    schema, unclear = infer_schema({"a": arrays}, None)
+    schema, unclear = infer_schema({"a": arrays}, None, SchemaDraft(), {})
     said = "\n".join(unclear)
     assert schema["x"].shape == (4,)
     assert schema["grey"].shape == (8, 8, 1)
@@ -71,5 +71,5 @@ def test_what_is_ambiguous_is_said():
 ])  # fmt: skip
 def test_lengths_that_say_nothing_are_no_guess(arrays, words):
     with pytest.raises(DataError, match=words) as caught:
-        infer_schema({"run.npz": arrays}, None)
+        infer_schema({"run.npz": arrays}, None, SchemaDraft(), {})
     assert caught.value.file == "run.npz"

@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from worldline.errors import InputError, UnsupportedError
-from worldline.labs.spaces import SpaceLayout, boxes, from_signals, schema_of, to_signals
+from worldline.labs.spaces import SpaceLayout, boxes, schema_of
 from worldline.labs.two_rooms import TwoRooms
 from worldline.schema import Kind, Role, Schema, Signal
 
@@ -36,12 +36,12 @@ def test_signals_describe_an_element_completely(name):
     schema = schema_of(Env(space, SPACES["discrete"]))
     for _ in range(20):
         element = space.sample()
-        signals = to_signals(element, space, OBSERVATION)
+        signals = SpaceLayout(space, OBSERVATION).read(element)
         assert signals.keys() == {signal.name for signal in schema.observations}
         for signal in schema.observations:
             assert signals[signal.name].shape == signal.shape
             assert signals[signal.name].dtype == signal.dtype
-        back = from_signals(signals, space, OBSERVATION)
+        back = SpaceLayout(space, OBSERVATION).write(signals)
         assert space.contains(back)
         for key, values in element.items() if isinstance(element, dict) else [(None, element)]:
             np.testing.assert_allclose(back if key is None else back[key], values, rtol=1e-6)
@@ -65,7 +65,7 @@ def test_a_lab_has_a_schema_of_its_own():
 def test_signals_are_copies():
     space = SPACES["box"]
     shown = np.zeros(3)
-    signals = to_signals(shown, space, OBSERVATION)
+    signals = SpaceLayout(space, OBSERVATION).read(shown)
     shown += 1
     assert (signals["observation"] == 0).all()
 
@@ -154,7 +154,7 @@ def test_no_number_is_rounded_without_need():
 )
 def test_what_is_no_element_is_refused(space, value, words):
     with pytest.raises(InputError, match=words):
-        to_signals(value, space, OBSERVATION)
+        SpaceLayout(space, OBSERVATION).read(value)
 
 
 def test_other_spaces_are_refused_with_a_way_out():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from worldline.errors import InputError
 from worldline.labs.playing import explore
-from worldline.labs.spaces import from_signals, to_signals
+from worldline.labs.spaces import SpaceLayout
 from worldline.labs.two_rooms import (
     DOOR_HALF_HEIGHT,
     DOT_COLOUR,
@@ -284,10 +284,10 @@ def test_signals_and_spaces_say_the_same() -> None:
         observation, _ = lab.reset(seed=0)
         assert isinstance(lab.observation_space, gymnasium.spaces.Dict)
         assert {signal.name for signal in lab.schema.observations} == set(lab.observation_space)
-        named = to_signals(observation, lab.observation_space, Role.OBSERVATION)
+        named = SpaceLayout(lab.observation_space, Role.OBSERVATION).read(observation)
         for signal in lab.schema.observations:
             assert (named[signal.name].shape, named[signal.name].dtype) == (signal.shape, signal.dtype)
-        move = from_signals({"move": np.ones(2, np.float32)}, lab.action_space, Role.ACTION)
+        move = SpaceLayout(lab.action_space, Role.ACTION).write({"move": np.ones(2, np.float32)})
         assert lab.action_space.contains(move)
 
 

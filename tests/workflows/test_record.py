@@ -12,7 +12,7 @@ from gymnasium import spaces
 from worldline.data.store import Store, open_store
 from worldline.errors import DataError, InputError, UnknownNameError
 from worldline.labs.base import Policy
-from worldline.labs.spaces import from_signals
+from worldline.labs.spaces import SpaceLayout
 from worldline.progress import Progress
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.workflows.record import record
@@ -93,7 +93,7 @@ def test_an_episode_is_replayed_from_its_seed(tmp_path):
         observation, _ = env.reset(seed=episode.seed)
         for step in range(episode.num_steps):
             np.testing.assert_array_equal(observation, episode.observations["observation"][step])
-            action = from_signals({"action": episode.actions["action"][step]}, env.action_space, Role.ACTION)
+            action = SpaceLayout(env.action_space, Role.ACTION).write({"action": episode.actions["action"][step]})
             observation, *_ = env.step(action)
         np.testing.assert_array_equal(observation, episode.observations["observation"][-1])
     env.close()

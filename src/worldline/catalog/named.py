@@ -17,6 +17,10 @@ from worldline.planning.calls import Call
 from worldline.world.base import World
 
 _logger = logging.getLogger(__name__)
+_STAYS = (
+    "%s: version %d stays, because the version that the alias points to now cannot be opened (%s). "
+    "See the reason with: worldline.open(%r)"
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,14 +131,7 @@ class NamedWorld(World):
                 raise
             # No text and no trace: they name paths, and services log what this logs.
             name = f"{self._directory.name}@{self._alias}"
-            _logger.warning(
-                "%s: version %d stays, because the version that the alias points to now cannot be opened (%s). "
-                "See the reason with: worldline.open(%r)",
-                name,
-                serving.version,
-                type(error).__name__,
-                name,
-            )
+            _logger.warning(_STAYS, name, serving.version, type(error).__name__, name)
             current = replace(serving, stamp=stamp)  # retry when the file changes, not at every call
         self._serving = current
         return current

@@ -20,7 +20,7 @@ from worldline.data.store import Store
 from worldline.engines.simulator import differs
 from worldline.episode import Arrays, History
 from worldline.errors import DataError, InputError, UnknownNameError
-from worldline.labs.spaces import AnyEnv, from_signals, schema_of, to_signals
+from worldline.labs.spaces import AnyEnv, SpaceLayout, schema_of
 from worldline.progress import OnProgress, tell
 from worldline.schema import Role
 from worldline.stats import Rate, wilson
@@ -295,12 +295,12 @@ class _Run:
         return Attempt(success=self.success, num_steps=self.num_steps, path=path)
 
     def _apply(self, action: Arrays) -> tuple[object, bool]:
-        taken = from_signals(action, self.environment.action_space, Role.ACTION)
+        taken = SpaceLayout(self.environment.action_space, Role.ACTION).write(action)
         raw, _, terminated, truncated, _ = self.environment.step(taken)
         return raw, bool(terminated or truncated)
 
     def _observe(self, raw: object) -> None:
-        self.observation = to_signals(raw, self.environment.observation_space, Role.OBSERVATION)
+        self.observation = SpaceLayout(self.environment.observation_space, Role.OBSERVATION).read(raw)
 
     def _tracked(self) -> Arrays:
         return {name: self.observation[name] for name in self._track}

@@ -127,12 +127,7 @@ def raise_errors(findings: Iterable[Finding]) -> None:
             raise finding.error()
 
 
-_GROUPS = {
-    Role.OBSERVATION: "observations",
-    Role.ACTION: "actions",
-    Role.EXOGENOUS: "exogenous",
-    Role.REWARD: "rewards",
-}
+_GROUPS = dict(zip(Role, ("observations", "actions", "exogenous", "rewards"), strict=True))
 """Per role the field of `Episode` and `WindowBatch`."""
 
 

@@ -162,10 +162,7 @@ def scaled_schema(schema: Schema, size: tuple[int, int]) -> Schema:
     """
     if min(size) < 1:
         raise InputError(f"size is {size[0]}x{size[1]}. Height and width must be at least 1 pixel.")
-    signals = (
-        replace(signal, shape=(*size, signal.shape[2])) if signal.kind is Kind.IMAGE else signal
-        for signal in schema.signals
-    )
+    signals = (replace(s, shape=(*size, s.shape[2])) if s.kind is Kind.IMAGE else s for s in schema.signals)
     return replace(schema, signals=tuple(signals))
 
 

@@ -161,11 +161,7 @@ class SchemaDraft:
 
 
 def infer_schema(
-    episodes: Mapping[str, Mapping[str, Summary]],
-    step_s: float | None,
-    draft: SchemaDraft | None = None,
-    *,
-    roles: Mapping[str, Role] | None = None,
+    episodes: Mapping[str, Mapping[str, Summary]], step_s: float | None, draft: SchemaDraft, roles: Mapping[str, Role]
 ) -> tuple[Schema, list[str]]:
     """The schema that most episodes agree with, and assumptions that the arrays do not confirm, as full sentences.
 
@@ -176,13 +172,12 @@ def infer_schema(
     Args:
         episodes: per file, per array; without masks, end flags, seeds and times. At least one.
         step_s: seconds per step; None if unknown.
-        draft: without signals; its assumptions are kept. None for a new one.
+        draft: without signals; its assumptions are kept.
         roles: those that the logs give.
 
     Raises:
         DataError: roles are missing, and no episode has arrays of T+1 and T rows.
     """
-    draft, roles = draft or SchemaDraft(), roles or {}
     names = dict.fromkeys(name for arrays in episodes.values() for name in arrays)
     is_complete = bool(names) and roles.keys() >= names.keys()
     usable = [arrays for arrays in episodes.values() if is_complete or _has_two_lengths(arrays)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -35,10 +36,13 @@ def influences(blocks: Sequence[Mapping[str, NDArray[np.float64]]]) -> dict[str,
     """
     names = _usable(blocks)
     tables = [np.stack([block[name] for name in names], 1) for block in blocks] if len(names) > 1 else []
-    outcomes, pasts = _windows(tables)
-    count, num = len(outcomes), len(names)
+    windows = _windows(tables, len(names))
+    count, num = len(windows), len(names)
     if count < max(MIN_ROWS, 10 * LAGS * num) or num > MAX_COLUMNS:
         return {}
+    middle, spread = windows[..., -1].mean(0), windows[..., -1].std(0)
+    windows = (windows - middle[:, None]) / np.where(spread > 0, spread, 1.0)[:, None]
+    outcomes, pasts = windows[..., -1], windows[..., -2::-1]  # the last row comes first
     past = np.concatenate([pasts.reshape(count, -1), np.ones((count, 1))], 1)
     basis, triangle = np.linalg.qr(past)
     inverse = np.linalg.pinv(triangle, rcond=1e-10)
@@ -66,23 +70,11 @@ def _usable(blocks: Sequence[Mapping[str, NDArray[np.float64]]]) -> list[str]:
     return [name for name, values in known.items() if np.abs(values).max() < MAX_VALUE and np.ptp(values) > 0]
 
 
-def _windows(tables: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Standardised rows [rows, n], and the rows before each [rows, n, LAGS]; without windows that miss a value."""
-    pairs = [
-        (table[LAGS:], np.stack([table[LAGS - lag : len(table) - lag] for lag in range(1, LAGS + 1)], 2))
-        for table in tables
-        if len(table) > LAGS
-    ]
-    if not pairs:
-        return np.zeros((0, 0)), np.zeros((0, 0, LAGS))
-    outcomes, pasts = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    known = np.isfinite(outcomes).all(1) & np.isfinite(pasts).all((1, 2))
-    outcomes, pasts = outcomes[known], pasts[known]
-    if not len(outcomes):
-        return outcomes, pasts
-    middle, spread = outcomes.mean(0), outcomes.std(0)
-    spread = np.where(spread > 0, spread, 1.0)
-    return (outcomes - middle) / spread, (pasts - middle[:, None]) / spread[:, None]
+def _windows(tables: Sequence[NDArray[np.float64]], num: int) -> NDArray[np.float64]:
+    """The rows before each row and the row itself, [rows, num, LAGS + 1]; without windows that miss a value."""
+    windows = [sliding_window_view(table, LAGS + 1, axis=0) for table in tables if len(table) > LAGS]
+    every: NDArray[np.float64] = np.concatenate([np.zeros((0, num, LAGS + 1)), *windows])
+    return every[np.isfinite(every).all((1, 2))]
 
 
 def _share(gain: float, error: float, num_weights: int, freedom: int) -> float:

@@ -124,12 +124,8 @@ def uncertain(columns: Iterable[ColumnGuess]) -> tuple[ColumnGuess, ...]:
 
 def likely_actions(columns: Iterable[ColumnGuess]) -> tuple[ColumnGuess, ...]:
     """Returns the columns that may be actions, the likeliest first."""
-    possible = [
-        column
-        for column in columns
-        if column.signal is not None and column.signal.kind is not Kind.IMAGE and column.guess.role is not None
-    ]
-    return tuple(sorted(possible, key=_unlikeliness))
+    signals = (column for column in columns if column.signal is not None and column.signal.kind is not Kind.IMAGE)
+    return tuple(sorted((column for column in signals if column.guess.role is not None), key=_unlikeliness))
 
 
 def _unlikeliness(column: ColumnGuess) -> tuple[bool, ...]:

@@ -236,9 +236,8 @@ class Store:
         if signal in self._pictures:
             self._pictures[signal].read(rows, out, stride)
             return
-        whole = out
-        if stride > 1:
-            whole = np.empty((len(out), (out.shape[1] - 1) * stride + 1, *out.shape[2:]), out.dtype)
+        length = (out.shape[1] - 1) * stride + 1
+        whole = out if stride == 1 else np.empty((len(out), length, *out.shape[2:]), out.dtype)
         read_pieces(self._files[f"{BLOCKS_FOLDER}/{signal}{_VALUES}"], whole, rows * self._row_bytes[signal])
         if stride > 1:
             out[:] = whole[:, ::stride]

@@ -43,12 +43,8 @@ def correct_schema(
         DataError: a logged value does not fit the new schema. Nothing was changed.
     """
     store = store if isinstance(store, Store) else open_store(store)
-    columns = [
-        _column(store, signal)
-        for signal in store.schema.signals
-        if {"role", "kind"} & edits.get(signal.name, {}).keys()
-    ]
-    schema = apply_edits(store.schema, edits, columns)
+    edited = (signal for signal in store.schema.signals if {"role", "kind"} & edits.get(signal.name, {}).keys())
+    schema = apply_edits(store.schema, edits, [_column(store, signal) for signal in edited])
     return store if schema == store.schema else change_schema(store, schema, progress=progress)
 
 
@@ -75,11 +71,8 @@ def logged_range(store: Store, signal: Signal) -> tuple[NDArray[np.float64], NDA
 def guess_notes(logs: Logs) -> dict[str, str]:
     """The notes about guessed roles, and about actions whose bounds are the logged range."""
     ranges = {column.name: (column.low, column.high) for column in logs.columns if column.low}
-    bounds = {
-        signal.name: (signal.low, signal.high)
-        for signal in logs.schema.actions
-        if signal.low is not None and ranges.get(signal.name) == (signal.low, signal.high)
-    }
+    bounds = {signal.name: (signal.low, signal.high) for signal in logs.schema.actions if signal.low is not None}
+    bounds = {name: ends for name, ends in bounds.items() if ranges.get(name) == ends}
     roles = {column.name: str(column.guess.role) for column in uncertain(logs.columns) if column.is_signal}
     return {name: json.dumps(values) for name, values in ((_BOUNDS_NOTE, bounds), (_ROLES_NOTE, roles)) if values}
 

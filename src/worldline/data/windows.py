@@ -259,7 +259,7 @@ def forecast_windows(
     if schema is not None:
         names = [signal.name for signal in schema.signals]
         wholes = [whole.select(names) for whole in wholes]
-    wanted = [_with_targets(whole, targets) for whole in wholes]
+    wanted = wholes if targets is None else [w.select([*targets, *w.actions, *w.exogenous]) for w in wholes]
     numbers = {key: number for number, key in enumerate(episodes)}
     index = [(numbers[id(episode)], at) for episode, at in places]
     past = History.stack([wholes[number].window(at - length + 1, at + 1) for number, at in index])
@@ -291,13 +291,6 @@ def joined_windows(parts: Sequence[ForecastWindows]) -> ForecastWindows:
         **{group: join(parts, group) for group in groups},
         episode=np.repeat(np.arange(len(parts)), [part.num_worlds for part in parts]),
     )
-
-
-def _with_targets(history: History, targets: Collection[str] | None) -> History:
-    if targets is None:
-        return history
-    kept = {name: history.observations[name] for name in targets}
-    return replace(history, observations=kept, observed={n: m for n, m in history.observed.items() if n in kept})
 
 
 def _masks(history: History) -> dict[str, NDArray[np.bool_]]:
@@ -357,8 +350,5 @@ def random_places(
         count: at least 1.
         rng: of the draws.
     """
-    return [
-        (episode, int(at))
-        for episode in episodes
-        for at in rng.integers(length - 1, episode.num_steps - horizon + 1, count)
-    ]
+    ends = [(episode, episode.num_steps - horizon + 1) for episode in episodes]
+    return [(episode, int(at)) for episode, end in ends for at in rng.integers(length - 1, end, count)]

@@ -16,7 +16,7 @@ from worldline.engines.numpy_engine import NumpyEngine
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Episode, Future, History
 from worldline.errors import ConfigError, UnsupportedError
-from worldline.labs.spaces import from_signals, to_signals
+from worldline.labs.spaces import SpaceLayout
 from worldline.schema import Kind, Role, Schema
 
 Environment = gymnasium.Env[Any, Any]
@@ -190,10 +190,10 @@ class SimulatorEngine(NumpyEngine, Abducts):
         for step in range(num_steps + 1):
             if step and not terminated:
                 step_actions = {name: np.asarray(value[step - 1]) for name, value in actions.items()}
-                action = from_signals(step_actions, environment.action_space, Role.ACTION)
+                action = SpaceLayout(environment.action_space, Role.ACTION).write(step_actions)
                 raw, _, terminated, _, _ = environment.step(action)
             if step > num_steps - keep:
-                path.append(to_signals(raw, environment.observation_space, Role.OBSERVATION))
+                path.append(SpaceLayout(environment.observation_space, Role.OBSERVATION).read(raw))
         return {
             signal.name: np.stack([observation[signal.name] for observation in path]).astype(signal.dtype, copy=False)
             for signal in self.schema.observations

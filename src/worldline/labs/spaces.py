@@ -35,31 +35,6 @@ def schema_of(environment: AnyEnv) -> Schema:
     return Schema(signals=(*observations.signals, *actions.signals))
 
 
-def to_signals(value: Any, space: AnySpace, role: Role) -> dict[str, Array]:
-    """Returns copies of an observation or action, with the names and dtypes of `schema_of`.
-
-    Args:
-        value: an element of `space`.
-        space: the environment's observation or action space.
-        role: observation or action.
-
-    Raises:
-        InputError: `value` is not an element of the space.
-    """
-    return SpaceLayout(space, role).read(value)
-
-
-def from_signals(arrays: Mapping[str, Array | np.generic], space: AnySpace, role: Role) -> Any:
-    """Returns the element of `space` that `arrays` describe; the inverse of `to_signals`.
-
-    Args:
-        arrays: one value per signal, by the names of `schema_of`.
-        space: the environment's observation or action space.
-        role: observation or action.
-    """
-    return SpaceLayout(space, role).write(arrays)
-
-
 def boxes(schema: Schema, role: Role) -> AnySpace:
     """Returns a `Dict` space with a bounded box for each vector and image of this role.
 

@@ -147,7 +147,7 @@ def _inferred(
     seen: dict[str, dict[str, Summary]] = {}
     for number, (file, summaries, _) in enumerate(looks):
         seen[file if file not in seen else f"{file}, episode {number}"] = summaries
-    schema, unclear = infer_schema(seen, step_s if step_s is None or step_s > 0 else None, draft, roles=roles)
+    schema, unclear = infer_schema(seen, step_s if step_s is None or step_s > 0 else None, draft, roles)
     signals = tuple(replace(signal, unit=units.get(signal.name, signal.unit)) for signal in schema.signals)
     return replace(schema, signals=signals), unclear
 

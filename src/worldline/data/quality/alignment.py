@@ -242,10 +242,8 @@ def _rows(tracks: Sequence[Segment], tables: list[Floats], draw: np.random.Gener
     # Rows t at which all shifts exist and observations t-2 to t+1 are known.
     reach = _reach(np.array([len(segment.actions) for segment in tracks]))
     steps = [np.arange(reach + 1, len(segment.actions) - reach) for segment in tracks]
-    whole = [
-        np.all([part.whole[at + lag] for lag in (-2, -1, 0, 1)], 0) for part, at in zip(tracks, steps, strict=True)
-    ]
-    steps = [at[complete] for at, complete in zip(steps, whole, strict=True)]
+    near = np.arange(-2, 2)[:, None]
+    steps = [at[part.whole[at + near].all(0)] for part, at in zip(tracks, steps, strict=True)]
     # Few episodes are cut into pieces, which the bootstrap resamples instead.
     size = max(10, sum(map(len, steps)) // (2 * FEW_GROUPS)) if len(tracks) < FEW_GROUPS else 1 << 30
     group = np.concatenate([number * 1_000_000 + at // size for number, at in enumerate(steps)])

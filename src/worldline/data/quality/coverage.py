@@ -158,7 +158,6 @@ def _advice(action: ActionCoverage) -> Iterator[str]:
         below, above = (action.least - action.low) / span, (action.high - action.greatest) / span
         for which, share in (("lower", below), ("upper", above)):
             if share >= MIN_UNUSED:
-                yield (
-                    f"the {which} {100 * share:.0f} % of the range of '{action.name}' ({action.low:g} to "
-                    f"{action.high:g}) was never used: log values there, or narrow its bounds in schema.json."
-                )
+                part = f"the {which} {100 * share:.0f} % of the range of '{action.name}'"
+                unused = f"{part} ({action.low:g} to {action.high:g}) was never used"
+                yield f"{unused}: log values there, or narrow its bounds in schema.json."

@@ -75,9 +75,7 @@ class LogFigures:
     def __init__(self, schema: Schema, num_episodes: int, seed: int = 0) -> None:
         self.schema = schema
         self._signals = [s for role in Role for s in schema.of(role) if s.kind is not Kind.IMAGE]
-        self.columns = [
-            LogColumn(signal, component) for signal in self._signals for component in range(prod(signal.shape))
-        ]
+        self.columns = [LogColumn(signal, at) for signal in self._signals for at in range(prod(signal.shape))]
         self._draw = np.random.default_rng([seed, 5])
         self._sampled = frozenset(self._draw.permutation(num_episodes)[:MAX_SAMPLED].tolist())
         self.episodes, self.num_steps = list[int](), list[int]()
@@ -107,10 +105,8 @@ class LogFigures:
         self.digests.append(digest.digest())
         arrays = [arrays_of(episode, signal.role)[signal.name] for signal in self._signals]
         tables = [values.reshape(len(values), -1).astype(np.float64) for values in arrays]
-        masks = [
-            episode.observed.get(s.name, np.ones(len(t), bool)) for s, t in zip(self._signals, tables, strict=True)
-        ]
-        pairs = list(zip(tables, masks, strict=True))
+        both = zip(self._signals, tables, strict=True)
+        pairs = [(table, episode.observed.get(signal.name, np.ones(len(table), bool))) for signal, table in both]
         self._figures.append(np.concatenate([np.zeros(0, FIGURES), *(_measure(*pair) for pair in pairs)]))
         if number in self._sampled and episode.num_steps > 1:
             at = np.sort(self._draw.permutation(np.arange(1, episode.num_steps))[:ROWS_PER_EPISODE])

@@ -141,11 +141,7 @@ def action_changes(action: Floats, before: Floats, schema: Schema) -> Bool[np.nd
 
 
 def residuals_at_changes(
-    known: Floats,
-    target: Floats,
-    changed: Bool[np.ndarray, "n m"],
-    fold: Int[np.ndarray, "n"],
-    draw: np.random.Generator,
+    known: Floats, target: Floats, moved: Bool[np.ndarray, "n m"], fold: Int[np.ndarray, "n"], draw: np.random.Generator
 ) -> Float[np.ndarray, "n m"]:
     """Residuals of regressions on the rows where a component changes; NaN in other rows.
 
@@ -154,13 +150,13 @@ def residuals_at_changes(
     Args:
         known: see `residuals`.
         target: see `residuals`.
-        changed: see `action_changes`.
+        moved: see `action_changes`.
         fold: see `residuals`.
         draw: see `residuals`.
     """
     at_changes = np.full(target.shape, np.nan)
     needed = max(MIN_CHANGES, ROWS_PER_COLUMN * known.shape[1])
-    for k, there in enumerate(changed.T):
+    for k, there in enumerate(moved.T):
         if needed <= there.sum() < len(there):
             own = residuals(known[there], target[there, k : k + 1], fold[there], draw)
             at_changes[there, k] = better(*own)[:, 0]

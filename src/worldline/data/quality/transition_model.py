@@ -49,11 +49,9 @@ def step_tables(tracks: Sequence[Segment], schema: Schema) -> tuple[list[Compone
     states = np.concatenate([part.table for part in long])
     middle = np.nanmedian(states, axis=0) if states.size else 0.0  # NaN before the first observation of an episode
     moving = np.flatnonzero(np.where(np.isnan(states), middle, states).std(0) > 0)
-    chosen = [at for at in moving.tolist() if long[0].columns[at] in vectors]
-    names = [
-        ComponentName(signal=long[0].columns[at], index=at - long[0].columns.index(long[0].columns[at]))
-        for at in chosen
-    ]
+    columns = long[0].columns
+    chosen = [at for at in moving.tolist() if columns[at] in vectors]
+    names = [ComponentName(signal=columns[at], index=at - columns.index(columns[at])) for at in chosen]
     # A signal that is seldom observed does not exclude rows.
     usual = [name for name in vectors if np.concatenate([part.known[name] for part in long]).mean() >= MIN_KNOWN]
     tables = []
@@ -73,12 +71,10 @@ def _usable(table: Segment) -> NDArray[np.bool_]:
 def _inputs(table: Segment, shift: int = 0) -> Floats:
     """What the model predicts each step from: observation, inputs and action of `LAGS` rows, the last one first."""
     count = len(table.actions)
-    now = np.arange(LAGS - 1, count)
-    rows = [
-        (table.table[now - lag], table.inputs[now - lag], table.actions[np.clip(now - lag + shift, 0, count - 1)])
-        for lag in range(LAGS)
-    ]
-    return np.concatenate([part for parts in rows for part in parts], 1)
+    parts = list[Floats]()
+    for at in (np.arange(LAGS - 1, count) - lag for lag in range(LAGS)):
+        parts += [table.table[at], table.inputs[at], table.actions[np.clip(at + shift, 0, count - 1)]]
+    return np.concatenate(parts, 1)
 
 
 class TransitionModel:

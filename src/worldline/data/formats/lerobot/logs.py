@@ -208,9 +208,7 @@ def _infer(metadata: LeRobotMetadata) -> tuple[Schema, list[str]]:
 def _summaries(metadata: LeRobotMetadata) -> dict[str, list[Summary]]:
     """Returns a summary for each readable episode, by the key of each feature that can be a signal."""
     files, reserved = DataFiles(metadata.root), (*BOOKKEEPING, *ENDS)
-    shapes = {
-        key: f.shape for key, f in metadata.features.items() if _NUMBERS.fullmatch(f.dtype) and math.prod(f.shape)
-    }
+    shapes = {key: f.shape for key, f in metadata.features.items() if _NUMBERS.fullmatch(f.dtype) and 0 not in f.shape}
 
     def summaries(entry: EpisodeEntry) -> dict[str, Summary]:
         piece = files.locate(entry.data, entry.episode_index, entry.length)

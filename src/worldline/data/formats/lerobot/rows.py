@@ -191,9 +191,8 @@ class RowRange:
         values, missing = self.numbers(key, (1,), key)
         if missing.any() or values.dtype.kind not in kinds:
             step = int(np.argmax(missing)) if missing.any() else None
-            raise self.rows.error(
-                f"it holds {values.dtype}, and {missing.sum()} cells are empty", signal=key, step=step
-            )
+            problem = f"it holds {values.dtype}, and {missing.sum()} cells are empty"
+            raise self.rows.error(problem, signal=key, step=step)
         return values.reshape(-1)
 
 

@@ -43,6 +43,8 @@ MAX_FRAME_AGE = 1.5
 
 Recordings = dict[str, dict[str, Path]]
 """By the recording's name in tables: a video file or a folder of images per camera."""
+Names = Mapping[tuple[Path, str | None], str | None]
+"""By table and label of an episode the name of its recording; None without one."""
 Frames = NDArray[np.int64]
 """[rows or steps] number of the frame in its clip, -1 for none."""
 
@@ -65,12 +67,7 @@ class VideoLogs(TableLogs):
     """
 
     def __init__(
-        self,
-        recordings: Recordings,
-        names: Mapping[tuple[Path, str | None], str | None],
-        survey: Survey,
-        schema: Schema | None,
-        reading: ReadOptions,
+        self, recordings: Recordings, names: Names, survey: Survey, schema: Schema | None, reading: ReadOptions
     ) -> None:
         with_rows = {name: clips for name, clips in recordings.items() if name in names.values()}
         self._without_rows = [next(iter(recordings[name].values())) for name in recordings if name not in with_rows]
