@@ -22,14 +22,7 @@ from jaxtyping import Float, Int
 
 from worldline.audit.measured import Excitation, Placebo
 from worldline.audit.regression_rows import RegressionRows, action_names
-from worldline.data.quality.regressions import (
-    MIN_CHANGES,
-    action_changes,
-    better,
-    folds,
-    residuals,
-    residuals_at_changes,
-)
+from worldline.data.quality.regressions import MIN_CHANGES, action_changes, folds, residuals, residuals_at_changes
 from worldline.schema import Schema
 from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio, ratio_estimate, student_quantile
 
@@ -80,7 +73,7 @@ def innovations(rows: RegressionRows, *, seed: int) -> Innovations:
     fold = folds(np.unique(rows.episode, return_inverse=True)[1], draw)
     history = residuals(rows.history, rows.action, fold, draw)
     present = residuals(rows.present, rows.action, fold, draw)
-    return Innovations(rows=rows, left=better(*history), unexplained=better(*present))
+    return Innovations(rows=rows, left=history, unexplained=present)
 
 
 def excitations(regressed: Innovations, schema: Schema, *, seed: int) -> tuple[Excitation, ...]:

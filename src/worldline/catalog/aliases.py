@@ -234,8 +234,7 @@ class WorldDirectory:
     def write(self, aliases: Mapping[str, Alias]) -> None:
         """Replaces `aliases.json` atomically, and flushes it to disk. Call it while `locked`."""
         path, fresh, before = self.folder / ALIASES, self.folder / f".{ALIASES}.partial", self.stamp()
-        text = to_json(Aliases(aliases=aliases, published=self.published()))
-        fresh.write_text(text)
+        fresh.write_text(to_json(Aliases(aliases=aliases, published=self.published())))
         # File system clocks are coarse and inodes are reused, so without this two stamps could be equal.
         if before is not None and fresh.stat().st_mtime_ns <= before[0]:
             os.utime(fresh, ns=(before[0] + 1, before[0] + 1))

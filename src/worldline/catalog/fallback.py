@@ -96,8 +96,7 @@ class FallbackWorld(World):
         refusals: list[Plan] = []
 
         def ask(number: int) -> Plan:
-            elapsed_s = time.monotonic() - started_s
-            left_s = None if call.budget_s is None else max(1e-3, call.budget_s - elapsed_s)
+            left_s = None if call.budget_s is None else max(1e-3, call.budget_s - (time.monotonic() - started_s))
             plan: Plan = self._ask(number, replace(call, budget_s=left_s))
             if plan.status is PlanStatus.REFUSED:
                 refusals.append(plan)
@@ -243,5 +242,5 @@ def _check_same(first: Card, first_name: str, card: Card, name: str) -> None:
     differences = clashes(first.schema, card.schema, names)
     differences += tuple(f"it takes {n!r}, which {first_name!r} does not know" for n in card.inputs if n not in names)
     if differences:
-        fix = f"Create it with the schema of {first_name!r}."
-        raise ConfigError(f"{name!r} cannot replace {first_name!r}: {'; '.join(differences)}. {fix}")
+        problem = f"{name!r} cannot replace {first_name!r}: {'; '.join(differences)}"
+        raise ConfigError(f"{problem}. Create it with the schema of {first_name!r}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from worldline.bundle import holds_bundle
@@ -44,7 +43,14 @@ def open_target(
     """
     if isinstance(target, str) and target.lower().startswith(("http://", "https://")):
         chosen = {"planner": planner, "adaptation": adaptation, "device": None if device == "auto" else device}
-        return _served(target, token, chosen)
+        if names := [name for name, value in chosen.items() if value is not None]:
+            raise InputError(
+                f"{' and '.join(names)} cannot be given for a URL, because its server opens the world. Remove it, or "
+                "set it on the server."
+            )
+        from worldline.world.remote import RemoteWorld
+
+        return RemoteWorld(target, token=token)
     folder = Path(target)
     if holds_bundle(folder):
         return open_world(folder, planner=planner, adaptation=adaptation, device=device)
@@ -57,23 +63,6 @@ def open_target(
         f"{str(target)!r} {problem}. Give the folder of a bundle (one with a manifest.json), the URL of a served "
         "world (http://host:port), or a name in the catalog (greenhouse@prod, greenhouse@3)."
     )
-
-
-def _served(url: str, token: str | None, chosen: Mapping[str, object]) -> World:
-    """The world at a URL.
-
-    Raises:
-        InputError: a setting is chosen that belongs to the server.
-    """
-    names = [name for name, value in chosen.items() if value is not None]
-    if names:
-        raise InputError(
-            f"{' and '.join(names)} cannot be given for a URL, because its server opens the world. Remove it, or set "
-            "it on the server."
-        )
-    from worldline.world.remote import RemoteWorld
-
-    return RemoteWorld(url, token=token)
 
 
 def is_reference(target: str) -> bool:

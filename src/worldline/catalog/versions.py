@@ -350,9 +350,8 @@ class Catalog:
 def _pointed(known: Mapping[str, Alias], alias: str, version: int, reason: str) -> dict[str, Alias]:
     """The aliases, with this one pointing to `version`."""
     turn = Turn(version=version, since=datetime.now(UTC).isoformat(timespec="seconds"), reason=reason)
-    if alias not in known:
+    if (now := known.get(alias)) is None:
         return {**known, alias: Alias(now=turn)}
-    now = known[alias]
     shadow = None if now.shadow == version else now.shadow
     return {**known, alias: Alias(now=turn, earlier=(*now.earlier, now.now), shadow=shadow)}
 

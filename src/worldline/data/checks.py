@@ -302,8 +302,7 @@ def _bounds(signal: Signal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Low and high, rounded to the dtype of the signal, so that rounding cannot move a value out of bounds."""
     if signal.num_values is not None:
         return np.zeros(1), np.full(1, signal.num_values - 1.0)
-    low = (-np.inf,) if signal.low is None else signal.low
-    high = (np.inf,) if signal.high is None else signal.high
+    low, high = signal.low or (-np.inf,), signal.high or (np.inf,)
     return np.array(low, signal.dtype).astype(np.float64), np.array(high, signal.dtype).astype(np.float64)
 
 

@@ -226,8 +226,7 @@ def _range(seen: Sequence[Summary]) -> tuple[tuple[float, ...], tuple[float, ...
     known = [summary for summary in seen if summary.low]
     if len({len(summary.low) for summary in known}) != 1:
         return (), ()
-    low = np.min([summary.low for summary in known], 0)
-    high = np.max([summary.high for summary in known], 0)
+    low, high = np.min([summary.low for summary in known], 0), np.max([summary.high for summary in known], 0)
     return tuple(low.tolist()), tuple(high.tolist())
 
 

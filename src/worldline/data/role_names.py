@@ -231,8 +231,7 @@ def _tagged(name: str) -> NamedRole | None:
     letters = _TAG_LETTERS.fullmatch(code)
     is_valve = letters is not None and (letters["set"] or "").endswith("V") and parameter in ("", "CV") and code != "PV"
     if parameter in _SET or is_valve:
-        guess = RoleGuess(role=Role.ACTION, reason=f"the tag {label} is of a command")
-        return NamedRole(guess=guess, is_final=True)
+        return NamedRole(guess=RoleGuess(role=Role.ACTION, reason=f"the tag {label} is of a command"), is_final=True)
     if letters is None:
         return None
     if letters["read"] or parameter in _READ:

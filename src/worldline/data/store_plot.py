@@ -138,10 +138,8 @@ def duration_s_of(store: Store, number: int) -> float | None:
 
 def frame_of(store: Store, camera: Signal, number: int, at: int) -> NDArray[np.uint8] | None:
     """One frame; None if it was not observed."""
-    if not store.observed(camera.name, number, at, at + 1)[0]:
-        return None
-    frame: NDArray[np.uint8] = store.read(camera.name, number, at, at + 1)[0]
-    return frame
+    is_seen = store.observed(camera.name, number, at, at + 1)[0]
+    return np.asarray(store.read(camera.name, number, at, at + 1)[0], np.uint8) if is_seen else None
 
 
 def _rows(store: Store, signal: Signal, number: int) -> Rows:

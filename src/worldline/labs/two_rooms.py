@@ -64,14 +64,13 @@ class TwoRooms(SolvedLab):
     def schema(self) -> Schema:
         """The four signals; three without the camera."""
         observation, low, high = Role.OBSERVATION, (0.0, 0.0), (float(SIZE), float(SIZE))
-        move = (MAX_MOVE, MAX_MOVE)
         signals = (
             Signal(name="position", role=observation, kind=Kind.VECTOR, shape=(2,), unit="px",
                    low=low, high=high, components=("x", "y"), entity="dot"),
             Signal(name="wall", role=observation, kind=Kind.VECTOR, shape=(2,), unit="px",
                    low=low, high=high, components=("wall_x", "door_y"), entity="wall"),
             Signal(name="move", role=Role.ACTION, kind=Kind.VECTOR, shape=(2,), unit="px",
-                   low=(-MAX_MOVE, -MAX_MOVE), high=move, components=("x", "y"), entity="dot"),
+                   low=(-MAX_MOVE, -MAX_MOVE), high=(MAX_MOVE, MAX_MOVE), components=("x", "y"), entity="dot"),
         )  # fmt: skip
         return Schema(signals=(CAMERA, *signals) if self.camera else signals)
 
@@ -101,7 +100,8 @@ class TwoRooms(SolvedLab):
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Moves the dot; there is no reward and no end."""
-        self._position = slide(self._position, _cut(self._checked(action)["move"]), self._wall)
+        move = self._checked(action)["move"]
+        self._position = slide(self._position, _cut(move), self._wall)
         return self._observe(), 0.0, False, False, {}
 
     def _look(self) -> NDArray[np.uint8]:
@@ -186,8 +186,7 @@ class TwoRoomsExplorer(Policy):
         waypoints = shortest_path(position[None], self._target[None], (wall + self._guess)[None])[0]
         towards = waypoints - position
         ahead = towards[int(np.argmax(np.linalg.norm(towards, axis=-1) > 10 * _SKIN))]
-        move: Floats = _limited(ahead[None])[0] * generator.uniform(0.6, 1.0) + generator.normal(0, 0.8, 2)
-        return move
+        return np.asarray(_limited(ahead[None])[0] * generator.uniform(0.6, 1.0) + generator.normal(0, 0.8, 2))
 
     def _guess_anew(self, generator: np.random.Generator) -> None:
         self._guess = np.array([0.0, generator.normal(0, DOOR_GUESS)])

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from worldline.data.quality import segments
-from worldline.data.quality.regressions import NUM_FOLDS, action_changes, better, folds, residuals, residuals_at_changes
+from worldline.data.quality.regressions import NUM_FOLDS, action_changes, folds, residuals, residuals_at_changes
 from worldline.errors import DataError
 from worldline.schema import Role, Schema
 from worldline.stats import Floats
@@ -127,7 +127,7 @@ def _predictable(tracks: Sequence[segments.Segment], schema: Schema, draw: np.ra
     target = np.concatenate([segment.actions[at] for segment, at in zip(tracks, steps, strict=True)])[chosen]
     before = table[:, target.shape[1] : 2 * target.shape[1]]
     fold = folds(np.unique(group[chosen], return_inverse=True)[1], draw)
-    left = better(*residuals(table, target, fold, draw))
+    left = residuals(table, target, fold, draw)
     at_changes = residuals_at_changes(table, target, action_changes(target, before, schema), fold, draw)
     # The smaller share of all rows and of the rows with a change: an action that is held is no predictable action.
     return np.minimum(_shares_explained(left, target), _shares_explained(at_changes, target))
@@ -135,12 +135,10 @@ def _predictable(tracks: Sequence[segments.Segment], schema: Schema, draw: np.ra
 
 def _shares_explained(left: Floats, target: Floats) -> Floats:
     """R² of each column, from 0 to 1, over the rows with a residual; 1 for constant columns and without residuals."""
-    shares = []
-    for residual, values in zip(left.T, target.T, strict=True):
-        known = np.isfinite(residual)
-        spread = float(values[known].var()) if known.any() else 0.0
-        shares.append(np.clip(1 - (residual[known] ** 2).mean() / spread, 0, 1) if spread > 0 else 1.0)
-    return np.array(shares)
+    unknown = ~np.isfinite(left)
+    spread = np.ma.array(target, mask=unknown).var(0).filled(0.0)
+    error = np.ma.array(left**2, mask=unknown).mean(0).filled(0.0)
+    return np.where(spread > 0, np.clip(1 - error / np.where(spread > 0, spread, 1.0), 0, 1), 1.0)
 
 
 def _advice(action: ActionCoverage) -> Iterator[str]:

@@ -102,8 +102,7 @@ class _Column:
 def _columns(schema: Schema) -> list[_Column]:
     """Returns a column for each signal, named by LeRobot's conventions."""
     columns = [_Column(key=_key(signal, schema), signal=signal) for signal in schema.signals]
-    keys = [column.key for column in columns]
-    if twice := duplicate(keys):
+    if twice := duplicate(column.key for column in columns):
         signals = [column.signal.name for column in columns if column.key == twice]
         raise InputError(f"the signals {' and '.join(signals)} would both get the key {twice!r}. Rename one.")
     for signal in schema.signals:

@@ -208,8 +208,7 @@ def _listed(root: Path) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for path in sorted((root / EPISODES_FOLDER).glob("*/*.parquet")):
         rows = ParquetRows(within(root, path.relative_to(root).as_posix()))
-        names = [name for name in rows.names if not name.startswith("stats/")]
-        entries += rows.read_list(names).to_pylist()
+        entries += rows.read_list([name for name in rows.names if not name.startswith("stats/")]).to_pylist()
         check_entries(len(entries), "episodes", MAX_EPISODES, file=path)
     return entries
 
