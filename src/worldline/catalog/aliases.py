@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
@@ -223,13 +223,11 @@ class WorldDirectory:
         assert number is not None  # a reference without an alias has a version
         return self.path(self.check_version(number))
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Excludes all other writers, in this process and in others."""
         lock = self.folder / ".lock"
         lock.touch()
-        with locked(lock):
-            yield
+        return locked(lock)
 
     def write(self, aliases: Mapping[str, Alias]) -> None:
         """Replaces `aliases.json` atomically, and flushes it to disk. Call it while `locked`."""

@@ -143,11 +143,10 @@ def compare_forecasts(task: Backtest, serving: Prediction, candidate: Prediction
             raise InputError(f"the prediction of {signal.name!r} is not finite.")
         if not np.isfinite(own[kept]).all():
             continue
-        change = np.abs(signal.difference(truth[:, 1:], truth[:, :1]))
         outcomes[signal.name] = ForecastOutcome(
             serving=float(own[kept].mean()),
             candidate=float(other[kept].mean()),
-            change=float(change[kept].mean()),
+            change=float(np.abs(signal.difference(truth[:, 1:], truth[:, :1]))[kept].mean()),
             inside_serving=inside_serving,
             inside_candidate=inside_candidate,
         )
@@ -156,8 +155,7 @@ def compare_forecasts(task: Backtest, serving: Prediction, candidate: Prediction
 
 def _errors(signal: Signal, forecast: Forecast, truth: Floats, kept: NDArray[np.bool_]) -> tuple[Floats, float | None]:
     """The errors of one world [W, T, n], and the share of the W whose path lies in its band; None without a band."""
-    mean = np.asarray(forecast.mean, np.float64).reshape(truth.shape)
-    error = np.abs(signal.difference(truth, mean))
+    error = np.abs(signal.difference(truth, np.asarray(forecast.mean, np.float64).reshape(truth.shape)))
     if forecast.low is None or forecast.high is None:
         return error, None
     low, high = (np.asarray(edge, np.float64).reshape(truth.shape) for edge in (forecast.low, forecast.high))

@@ -161,7 +161,6 @@ def refuse(reading: ReadOptions, what: str, takes: Collection[str] = ()) -> None
         InputError: an option differs from its default.
     """
     known = {ACTION_LAG, *takes}
-    if changed := [
-        f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default and f.name not in known
-    ]:
+    changed = [f.name for f in fields(ReadOptions) if getattr(reading, f.name) != f.default and f.name not in known]
+    if changed:
         raise InputError(f"{what} logs take no {', '.join(changed)}: only timestamped rows do. Leave it out.")

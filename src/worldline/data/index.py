@@ -96,11 +96,6 @@ class Index:
         record = self.records[episode]
         return int(record["first_step"]) + int(record["num_steps"])
 
-    @property
-    def terminated(self) -> NDArray[np.bool_]:
-        """Whether each episode ended in a terminal state."""
-        return (self.records["flags"] & TERMINATED).astype(bool)
-
     def entry(self, episode: int, source: Source) -> Entry:
         """The metadata of an episode with this source."""
         record = self.records[episode]

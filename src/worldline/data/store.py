@@ -41,7 +41,7 @@ from worldline.data.data_card import CARD_FILE, DataCard, make_card
 from worldline.data.draft_folder import draft_beside, drafted, finish_replace, replace_folder
 from worldline.data.fsync import OpenFiles, locked, read_bytes, read_pieces, refuse_special_files, write_durably
 from worldline.data.image_block import PictureBlock, round_off
-from worldline.data.index import INDEX_FILE, Entry, Index, Source, lacks_any
+from worldline.data.index import INDEX_FILE, TERMINATED, Entry, Index, Source, lacks_any
 from worldline.episode import Episode
 from worldline.errors import DataError, InputError
 from worldline.formatting import first_of, html_table, plural
@@ -141,7 +141,7 @@ class Store:
     @property
     def terminated(self) -> NDArray[np.bool_]:
         """Whether the last observation of each episode is a terminal state, [episodes]."""
-        return self._index.terminated
+        return (self._index.records["flags"] & TERMINATED).astype(bool)
 
     def entry(self, number: int) -> Entry:
         """The metadata of an episode.

@@ -213,8 +213,20 @@ def _leaf(name: str, role: Role, space: AnySpace) -> _Leaf:
     elif isinstance(space, spaces.MultiBinary):
         size = int(np.prod(space.shape))
         signal = Signal(name=name, role=role, kind=Kind.VECTOR, shape=(size,), low=(0.0,) * size, high=(1.0,) * size)
+    elif isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3):
+        signal = Signal(name=name, role=role, kind=Kind.IMAGE, shape=(*space.shape, 1)[:3])
     elif isinstance(space, spaces.Box):
-        signal = _box(name, role, space)
+        low, high = space.low.astype(float).reshape(-1), space.high.astype(float).reshape(-1)
+        signal = Signal(
+            name=name,
+            role=role,
+            kind=Kind.VECTOR,
+            shape=(low.size,),
+            unit="?",
+            low=tuple(low.tolist()) if np.isfinite(low).all() else None,
+            high=tuple(high.tolist()) if np.isfinite(high).all() else None,
+            precision="float32" if np.can_cast(space.dtype, np.float32) else "float64",
+        )
     else:
         raise UnsupportedError(
             f"{role} {name!r} is a {type(space).__name__}. Supported are Box, Discrete, MultiDiscrete and MultiBinary, "
@@ -222,19 +234,3 @@ def _leaf(name: str, role: Role, space: AnySpace) -> _Leaf:
             "gymnasium.wrappers.FlattenObservation."
         )
     return _Leaf(space, signal)
-
-
-def _box(name: str, role: Role, space: spaces.Box) -> Signal:
-    if space.dtype == np.uint8 and len(space.shape) in (2, 3):
-        return Signal(name=name, role=role, kind=Kind.IMAGE, shape=(*space.shape, 1)[:3])
-    low, high = space.low.astype(float).reshape(-1), space.high.astype(float).reshape(-1)
-    return Signal(
-        name=name,
-        role=role,
-        kind=Kind.VECTOR,
-        shape=(low.size,),
-        unit="?",
-        low=tuple(low.tolist()) if np.isfinite(low).all() else None,
-        high=tuple(high.tolist()) if np.isfinite(high).all() else None,
-        precision="float32" if np.can_cast(space.dtype, np.float32) else "float64",
-    )

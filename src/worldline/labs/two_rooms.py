@@ -128,8 +128,7 @@ class TwoRooms(SolvedLab):
     def steps_to_goal(self, observations: Arrays, goal: Arrays) -> Floats:
         """Returns the steps of the shortest path; each leg is limited by its longer axis."""
         places = observations["position"], goal["position"], observations["wall"]
-        waypoints = shortest_path(*(place.astype(float) for place in places))
-        legs = np.abs(np.diff(waypoints, axis=1)).max(-1)
+        legs = np.abs(np.diff(shortest_path(*(place.astype(float) for place in places)), axis=1)).max(-1)
         return np.asarray(legs.sum(-1) / MAX_MOVE)
 
     def expert(self, observations: Arrays, goal: Arrays, num_steps: int) -> Arrays:
@@ -138,8 +137,7 @@ class TwoRooms(SolvedLab):
         position, moves = observations["position"].astype(float), []
         for _ in range(num_steps):
             towards = shortest_path(position, target, wall)
-            legs = np.linalg.norm(towards - position[:, None], axis=-1)
-            ahead = np.argmax(legs > 10 * _SKIN, axis=1)
+            ahead = np.argmax(np.linalg.norm(towards - position[:, None], axis=-1) > 10 * _SKIN, axis=1)
             move = _limited(towards[np.arange(len(position)), ahead] - position)
             position = slide(position, move, wall)
             moves.append(move)
@@ -183,8 +181,7 @@ class TwoRoomsExplorer(Policy):
         self._patience -= 1
         if generator.random() < 0.2:
             self._guess_anew(generator)
-        waypoints = shortest_path(position[None], self._target[None], (wall + self._guess)[None])[0]
-        towards = waypoints - position
+        towards = shortest_path(position[None], self._target[None], (wall + self._guess)[None])[0] - position
         ahead = towards[int(np.argmax(np.linalg.norm(towards, axis=-1) > 10 * _SKIN))]
         return np.asarray(_limited(ahead[None])[0] * generator.uniform(0.6, 1.0) + generator.normal(0, 0.8, 2))
 

@@ -91,9 +91,7 @@ def draft_of_arrays(arrays: Mapping[str, Any], source: Metadata, *, fix: str) ->
             draft.seed = int(values.item())
         elif name in TIMES and values.dtype.kind in "fiu" and values.ndim:
             draft.times = values.astype(np.float64) if draft.times is None else draft.times
-        elif (
-            values.shape == () and isinstance(value := np.asarray(values).item(), str | int | float) and value == value
-        ):
+        elif isinstance(value := values.item() if not values.ndim else None, str | int | float) and value == value:
             draft.source |= {name: value} if name not in FLAGS else {}  # value != value: NaN
         elif name not in FLAGS and name != "seed":
             draft.values[name] = values

@@ -52,8 +52,7 @@ def filled(values: Array, known: NDArray[np.bool_]) -> Array:
         return values
     if not known.any():
         return np.zeros_like(values)
-    last_known = np.maximum.accumulate(np.where(known, np.arange(len(known)), np.argmax(known)))
-    return values[last_known]
+    return values[np.maximum.accumulate(np.where(known, np.arange(len(known)), np.argmax(known)))]
 
 
 def natural(path: Path) -> tuple[tuple[int, str], ...]:

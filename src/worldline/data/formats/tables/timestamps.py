@@ -159,5 +159,4 @@ def _local_dates(texts: pd.Series[str]) -> tuple[pd.Series[Any], str]:
             orders[order] = pd.to_datetime(texts, **_READ, format=form or "mixed", dayfirst=day_first)
     backward = {order: (dates.dropna().diff().dt.total_seconds() < 0).sum() for order, dates in orders.items()}
     best = min(orders, key=lambda order: (orders[order].isna().sum(), backward[order]))
-    is_clear = orders[", day first"].equals(orders[", month first"])
-    return orders[best], "" if is_clear else best
+    return orders[best], "" if orders[", day first"].equals(orders[", month first"]) else best
