@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from typing import Final
 
 import numpy as np
@@ -84,10 +84,9 @@ class LogEdits:
         Raises:
             InputError: a text has another form.
         """
+        ranges = (range(int(first), int(last or first) + 1) for first, last in _values("drop", drop))
         return cls(
-            drop=tuple(
-                number for first, last in _values("drop", drop) for number in range(int(first), int(last or first) + 1)
-            ),
+            drop=tuple(chain.from_iterable(ranges)),
             splits=tuple((int(episode), int(row)) for episode, row in _values("split", split)),
             masks=tuple(
                 MaskedRows(signal=name, episode=int(episode), rows=(int(first), int(last)) if first else None)

@@ -320,9 +320,8 @@ def evenly_spaced_windows(
             f"expected at least two episodes of {length + horizon} observations, got {len(long)} of {len(episodes)}. "
             "Give longer episodes, or shorten length or horizon."
         )
-    places = [
-        (episode, at) for episode in long for at in evenly_spaced(episode.num_steps, length, horizon, per_episode)
-    ]
+    spaced = ((episode, evenly_spaced(episode.num_steps, length, horizon, per_episode)) for episode in long)
+    places = [(episode, at) for episode, presents in spaced for at in presents]
     return forecast_windows(places, length=length, horizon=horizon)
 
 

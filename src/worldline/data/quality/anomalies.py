@@ -222,18 +222,19 @@ def stuck_sensors(log: LogFigures) -> LogTest:
     The statistic [C, E] is the longest constant run of each episode, in rows.
     """
     figures, rows = log.table, log.rows
-    limits = [
-        _longest_usual_run(part[part["num_rows"] > 0]) if column.is_sensor else np.inf
-        for column, part in zip(log.columns, figures, strict=True)
-    ]
+    known = [part[part["num_rows"] > 0] for part in figures]
+    pairs = zip(log.columns, known, strict=True)
+    limits = [_longest_usual_run(part) if column.is_sensor else np.inf for column, part in pairs]
 
     def sentences(places: Int[np.ndarray, "k 2"]) -> Iterator[Finding]:
         moves = figures["changes"] > 0
         for at, index in places.tolist():
             # Others change, and the constant value is no stop.
             column, part, episode = log.columns[at], figures[at, index], log.episodes[index]
-            known = figures[at][figures[at]["num_rows"] > 0]
-            if _is_stop(part["run_value"], known, rows[:, at], limits[at]) or not np.delete(moves[:, index], at).any():
+            if (
+                _is_stop(part["run_value"], known[at], rows[:, at], limits[at])
+                or not np.delete(moves[:, index], at).any()
+            ):
                 continue
             start, stop = int(part["run_from"]), int(part["run_to"]) + 1
             yield warning(

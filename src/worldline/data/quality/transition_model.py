@@ -90,10 +90,8 @@ class TransitionModel:
         raw = np.concatenate([_inputs(table) for table in tables])
         self._middle, spread = raw.mean(0), raw.std(0)
         self._spread = np.where(spread > 0, spread, 1.0)
-        features, change = (
-            np.concatenate([part - within * part.mean(0) for part in map(parts, tables)])
-            for parts in (self._features, self._change)
-        )
+        features = np.concatenate([part - within * part.mean(0) for part in map(self._features, tables)])
+        change = np.concatenate([part - within * part.mean(0) for part in map(self._change, tables)])
         # Fits and drops the steps that fit worst, so that faults in the log do not become part of the law.
         usable = np.flatnonzero(np.concatenate([_usable(table) for table in tables]))
         kept = usable

@@ -98,10 +98,8 @@ def _demo(group: h5py.Group, path: Path, schema: Schema | None) -> RawEpisode:
     if (declared := metadata.pop("num_samples", count)) != count:
         problem = f"num_samples is {declared}, but the demo has {count} actions"
         raise DataError(problem, fix=DAMAGED, signal="actions")
-    obs, following = (
-        {name.removeprefix(start): data for name, data in datasets.items() if name.startswith(start)}
-        for start in (_OBS, _NEXT)
-    )
+    obs = {name.removeprefix(_OBS): data for name, data in datasets.items() if name.startswith(_OBS)}
+    following = {name.removeprefix(_NEXT): data for name, data in datasets.items() if name.startswith(_NEXT)}
     num_steps = count - (not following)
     if num_steps < 1:
         problem = f"it has no complete step: {count} samples and no observation after the last action"
