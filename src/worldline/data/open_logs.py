@@ -108,17 +108,17 @@ def open_logs(
             `log_edits` name what the logs do not hold; a wrong row is found when its episode is read.
         MissingExtraError: the format needs an extra that is not installed.
     """
-    options, path, name = reading or ReadOptions(), Path(), "memory"
+    options, name, origin = reading or ReadOptions(), "memory", "memory"
     if isinstance(logs, Path | str):
         path = Path(logs)
-        name = importer or recognise(path)
+        name, origin = importer or recognise(path), path.resolve().name
         kind: type[Logs] = load("importer", name)
         if not path.exists():
             raise DataError("the path does not exist", fix="Check the path of the logs.", file=path)
         opened = _edited(lambda known: kind.open(path, known, options), schema, edits or {})
     else:
         opened = _edited(lambda known: logs_in_memory(logs, known, options), schema, edits or {})
-    opened.importer, opened.origin = name, path.resolve().name if isinstance(logs, Path | str) else name
+    opened.importer, opened.origin = name, origin
     for signal in opened.schema.signals:
         check_one_hot(signal)
     opened = opened if log_edits is None else edited_logs(opened, log_edits)
