@@ -310,5 +310,5 @@ def test_it_is_reset_into_what_it_shows() -> None:
     lab = TwoRooms("random", camera=False)
     seen, _ = lab.reset(seed=3)
     seen, *_ = lab.step({"move": np.array([2.0, -3.0], np.float32)})
-    again, _ = lab.reset(seed=8, options=seen)
+    again, _ = lab.reset(seed=8, options=dict(lab.locate(seen)))
     assert all((again[name] == seen[name]).all() for name in seen)

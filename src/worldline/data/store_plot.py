@@ -48,10 +48,11 @@ def view_episode(store: Store, number: int, signals: Sequence[Signal] = ()) -> E
     Raises:
         InputError: there is no such episode.
     """
+    axis = time_axis(store.entry(number).num_steps, step_s_of(store, number))  # refuses an episode that is not there
     return view_rows(
         f"Episode {number}",
         f"{store.path.absolute().name} · {length_of(store, number)} · {ending_of(store, number)}",
-        time_axis(store.entry(number).num_steps, step_s_of(store, number)),
+        axis,
         store.schema,
         signals,
         rows=lambda signal: _rows(store, signal, number),

@@ -11,6 +11,7 @@ are drawn for each episode.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -59,6 +60,10 @@ class TwoRooms(SolvedLab):
         self.walls, self.camera = walls, camera
         self.observation_space = boxes(self.schema, Role.OBSERVATION)
         self.action_space = boxes(self.schema, Role.ACTION)
+
+    def locate(self, observation: Arrays) -> Mapping[str, Any]:
+        """Returns the options with which `reset` starts in the observed state."""
+        return {name: observation[name] for name in ("position", "wall")}
 
     @property
     def schema(self) -> Schema:
