@@ -69,7 +69,8 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
         save_world(folder / "bundle", toy_world(), report="<p>Report</p>")
         Catalog().publish(folder / "bundle", "toy", alias="prod")
         hosts = Hosts(open_target)
-        hosts.open("toy@prod", "toy")
+        for name in ("toy", "twin"):
+            hosts.open("toy@prod", name)
         seen = Integrator(camera=True, wind=False)
         stored(folder / "logs" / "seen", seen.schema, seen.episodes(2, 12, seed=0))
         tokens = Tokens(database) if has_tokens else None
@@ -178,6 +179,7 @@ def test_every_command_works_when_pasted(url: str, document: dict[str, Any], tmp
     commands = commands_of(read(url, "/docs").text)
     assert commands.keys() == operations(document).keys()
     variables = {"NAME": "toy-2", "ALIAS": "prod", "LOG": "seen", "NUMBER": "1", "SIGNAL": "camera", "PAGE": "report"}
+    variables["WORLDS"] = "toy,twin"
     for name, (_, _, stated) in operations(document).items():
         content = stated.get("requestBody", {}).get("content", {}).get(JSON, {})
         if content:

@@ -6,13 +6,23 @@ import { Connection, html, Waiting } from "studio/parts.js";
 import { saved } from "studio/saved.js";
 import { go, hashOf, parse, place, useAsked, usePlace, useWorld, useWorlds } from "studio/state.js";
 import { timeAxis } from "studio/signals.js";
+import Dream from "studio/views/dream.js";
 import Evidence from "studio/views/evidence.js";
+import Home from "studio/views/home.js";
 import Imagine from "studio/views/imagine.js";
+import Plan from "studio/views/plan.js";
 import Result from "studio/views/result.js";
 import Runs from "studio/views/runs.js";
+import Surprise from "studio/views/surprise.js";
+import WhatIf from "studio/views/what_if.js";
 
 const VIEWS = {
+  home: ["Home", Home],
   imagine: ["Imagine", Imagine],
+  dream: ["Log and dream", Dream],
+  "what-if": ["What if", WhatIf],
+  plan: ["Plan", Plan],
+  surprise: ["Surprise", Surprise],
   evidence: ["Evidence", Evidence],
   runs: ["Runs", Runs],
   result: ["Result", Result],
@@ -86,7 +96,7 @@ function Studio() {
     else if (now.log && now.episode === undefined) chosen.episode = 0;
     if (Object.keys(chosen).length) go(chosen, { push: false });
   }, [value, logs.value, now.world, now.log, now.episode]);
-  const [title, View] = VIEWS[now.view] ?? VIEWS.imagine;
+  const [title, View] = VIEWS[now.view] ?? VIEWS.home;
   document.title = saved?.title ?? [now.world, title, "worldline"].filter(Boolean).join(" · ");
   const isReady = value && logs.value && (!worlds.length || now.world);
   return html`<a class="skip" href="#content">To the content</a><${Header} worlds=${worlds} /><${Connection} />

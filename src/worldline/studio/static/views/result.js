@@ -45,7 +45,7 @@ function valueAt({ steps, values }, { index }, step) {
 function Legend({ part }) {
   const lines = linesOf(part, { index: null }, 1).filter((line, k, all) => all.findIndex(other => other.label === line.label) === k);
   const names = lines.map(({ label, style, low }) => [label || "samples", style, low]).reverse();
-  return names.map(([label, style, low]) => html`<span class="key"><i style=${{ background: `var(--${style})` }}></i>${label}${low && " with band"}</span> `);
+  return names.map(([label, style, low]) => html`<span class=${`key ${style}`} style=${{ "--key": `var(--${style})` }}>${label}${low && " with band"}</span>`);
 }
 
 // Values that hold until the next row are drawn as steps.
