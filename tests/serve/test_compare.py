@@ -17,7 +17,6 @@ from worldline.catalog.opening import open_target
 from worldline.data.store import Store, open_store
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
-from worldline.serve.http_compare import comparison_router
 from worldline.serve.problems import NotFoundError
 from worldline.serve.service import Service
 from worldline.workflows.compare_worlds import compare_worlds
@@ -40,8 +39,8 @@ def ask(open_log: Callable[[str], Store], *several: Mapping[str, Any]) -> list[h
     for name, served in worlds().items():
         hosts.add(HostedWorld(name, None, served))
     service = Service(hosts)
-    app: Any = create_app(service)
-    app.include_router(comparison_router(service, open_log))
+    service.logs.store = open_log
+    app = create_app(service)
 
     async def main() -> list[httpx.Response]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:

@@ -22,6 +22,7 @@ import jsonschema
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from tests.data.stores import stored
 
 from worldline.catalog.opening import open_target
 from worldline.catalog.versions import HOME, Catalog
@@ -35,6 +36,7 @@ from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
 from worldline.serve.jobs import JobSettings
+from worldline.serve.logs import ServedLogs
 from worldline.serve.server import serving
 from worldline.serve.service import Service
 from worldline.serve.tokens import Tokens
@@ -64,10 +66,13 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
     """Serves toy@prod of a catalog in an empty folder; with tokens also jobs. Yields the URL and a token for all."""
     path = folder / "service.sqlite"
     with mock.patch.dict(os.environ, {HOME: str(folder)}), Database(f"sqlite:///{path}") as database:
-        save_world(folder / "bundle", toy_world())
+        save_world(folder / "bundle", toy_world(), report="<p>Report</p>")
         Catalog().publish(folder / "bundle", "toy", alias="prod")
         hosts = Hosts(open_target)
-        hosts.open("toy@prod", "toy")
+        for name in ("toy", "twin"):
+            hosts.open("toy@prod", name)
+        seen = Integrator(camera=True, wind=False)
+        stored(folder / "logs" / "seen", seen.schema, seen.episodes(2, 12, seed=0))
         tokens = Tokens(database) if has_tokens else None
         token = "" if tokens is None else tokens.create("all", Scope)
         if tokens is not None:
@@ -75,7 +80,8 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
         jobs = JobSettings(folder=folder / "jobs", command=(sys.executable, "-c", "")) if has_tokens else None
         environments = Environments(["two-rooms"]) if has_tokens else None
         options = {"job_settings": jobs, "environments": environments}
-        with serving(Service(hosts, tokens=tokens), database, **options) as url:
+        service = Service(hosts, tokens=tokens, logs=ServedLogs(folder / "logs"))
+        with serving(service, database, **options) as url:
             yield url, token
 
 
@@ -143,7 +149,8 @@ def test_every_route_is_documented(document: dict[str, Any], tmp_path: Path) -> 
     lists = [getattr(route, "original_router", None) for route in app.routes]  # FastAPI from 0.128 on
     routes = [one for router in lists if router is not None for one in router.routes] + app.routes
     found = {(one.path_format, method.lower()) for one in routes if hasattr(one, "methods") for method in one.methods}
-    undocumented = {("/", "get"), ("/v1/worlds/{name}:{verb}", "post")}  # one leads to /docs, one answers all verbs
+    studio = {("/", "get"), ("/studio/{file}", "get")}
+    undocumented = {*studio, ("/v1/worlds/{name}:{verb}", "post")}  # the last one answers all verbs
     assert undocumented <= found
     documented = {(path, method) for path, method, _ in operations(document).values()}
     assert documented == found - undocumented
@@ -156,20 +163,23 @@ def test_every_route_is_documented(document: dict[str, Any], tmp_path: Path) -> 
 def commands_of(page: str) -> dict[str, str]:
     """The command of each operation of a page."""
     parts = re.findall(r'<article id="(\w+)">(.*?)</article>', page, re.DOTALL)
-    shown = {name: re.search(r"<pre>(curl .*?)</pre>", part, re.DOTALL) for name, part in parts}
+    shown = {name: re.search(r"<pre[^>]*>(curl .*?)</pre>", part, re.DOTALL) for name, part in parts}
     return {name: html.unescape(one[1]) for name, one in shown.items() if one is not None}
 
 
 def run_in_shell(command: str, folder: Path, **variables: str) -> str:
     environment, shell = {"PATH": os.environ["PATH"], **variables}, ["bash", "-c", command]
-    return subprocess.run(shell, capture_output=True, text=True, env=environment, cwd=folder, timeout=60).stdout
+    return subprocess.run(shell, capture_output=True, env=environment, cwd=folder, timeout=60).stdout.decode(
+        errors="replace"
+    )
 
 
 def test_every_command_works_when_pasted(url: str, document: dict[str, Any], tmp_path: Path) -> None:
     assert which("curl") is not None, "curl is missing. Run scripts/ci-deps."
     commands = commands_of(read(url, "/docs").text)
     assert commands.keys() == operations(document).keys()
-    variables = {"NAME": "toy-2", "ALIAS": "prod"}
+    variables = {"NAME": "toy-2", "ALIAS": "prod", "LOG": "seen", "NUMBER": "1", "SIGNAL": "camera", "PAGE": "report"}
+    variables["WORLDS"] = "toy,twin"
     for name, (_, _, stated) in operations(document).items():
         content = stated.get("requestBody", {}).get("content", {}).get(JSON, {})
         if content:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from pathlib import Path
 from threading import Lock
 from typing import Annotated, Final
 
@@ -12,7 +10,6 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 
 from worldline.audit.world_comparison import WorldComparison
-from worldline.data.store import Store
 from worldline.errors import InputError
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.http_jobs import JobCaller
@@ -25,16 +22,11 @@ VERB: Final = "compare"
 """The name under which comparisons are metered."""
 
 
-def comparison_router(
-    service: Service, open_log: Callable[[str], Store], folder_of: Callable[[str], Path | None] | None = None
-) -> APIRouter:
+def comparison_router(service: Service) -> APIRouter:
     """The route below /v1/logs; it needs the scope job.
 
     Args:
-        service: has the served worlds.
-        open_log: opens the log of this name; called in a worker thread.
-        folder_of: the bundle of the served world of this name, which states the episodes of its training; None if it is
-            not known, and None for a service that knows none. Called in a worker thread.
+        service: has the served worlds and logs.
     """
     router, busy = APIRouter(prefix="/v1/logs", tags=["jobs"]), Lock()
 
@@ -44,11 +36,8 @@ def comparison_router(
         if not busy.acquire(blocking=False):  # held by the thread, because a caller may leave earlier
             raise OverloadedError("another comparison is running. Try again when it is done.", retry_after_s=10.0)
         try:
-            first, second = (
-                WorldSource(hosted.current()[1], hosted.name, str((folder_of and folder_of(hosted.name)) or ""))
-                for hosted in pair
-            )
-            return compare_worlds(first, second, open_log(log), horizon=horizon)
+            first, second = (WorldSource(hosted.current()[1], hosted.name, str(hosted.folder or "")) for hosted in pair)
+            return compare_worlds(first, second, service.logs.store(log), horizon=horizon)
         finally:
             busy.release()
 

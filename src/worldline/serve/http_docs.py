@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi import utils
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup, escape
 from starlette.routing import BaseRoute
@@ -24,19 +24,21 @@ from worldline.report.page import page_policy
 from worldline.serve import problems
 from worldline.serve.callers import Scope
 from worldline.serve.environments import RunView
+from worldline.serve.episode_calls import FROM_EPISODE, OPTIONAL
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.http_admin import NewAlias, NewWorld
 from worldline.serve.http_environments import EnvironmentList, NewRun, RunStep
-from worldline.serve.http_jobs import JobList, LogList
+from worldline.serve.http_jobs import JobList
 from worldline.serve.http_sessions import NewSession, NewStep
 from worldline.serve.job_requests import JobRequest
 from worldline.serve.jobs import JobView
+from worldline.serve.log_views import EpisodeCurves, EpisodeList, LogList, LogView
 from worldline.serve.openapi import REF, needs
 from worldline.serve.requests import JSON
 from worldline.serve.service import Service
 from worldline.serve.usage import UsageReport
-from worldline.serve.world_views import WorldList, WorldSummary, WorldView
+from worldline.serve.world_views import WorldList, WorldPages, WorldSummary, WorldView
 from worldline.world.base import ANSWERS
 from worldline.world.session import FILLED_IN, SessionView
 from worldline.world.wire_schemas import json_schemas
@@ -46,11 +48,15 @@ _BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
     **{kind.__name__: (kind, ()) for kind in (NewWorld, NewAlias, NewSession, NewStep, NewRun, RunStep)},
     "SessionPredictCall": (PredictCall, FILLED_IN),
     "SessionPlanCall": (PlanCall, FILLED_IN),
+    **{f"Episode{kind.__name__}": (kind, FROM_EPISODE) for kind in CALLS.values()},
 }
 """Per name the type of a body, and its fields that the service fills in."""
-_ANSWERS: Final = (*ANSWERS.values(), SessionView, RunView, WorldList, WorldSummary, WorldView, UsageReport)
+_ANSWERS: Final = (
+    *ANSWERS.values(), SessionView, RunView, WorldList, WorldSummary, WorldView, WorldPages, UsageReport,
+    LogList, LogView, EpisodeList, EpisodeCurves,
+)  # fmt: skip
 _POLICY: Final = f"{page_policy('')}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList, LogList, WorldComparison, EnvironmentList)
+_JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList, WorldComparison, EnvironmentList)
 """Types of msgspec, which are sent in JSON only. The first is a union."""
 
 
@@ -67,10 +73,6 @@ def docs_router(service: Service, app: FastAPI) -> APIRouter:
         """The document, with examples of the first world if the caller may see its signals."""
         hosted = next(iter(service.hosts.values()), None) if has_examples else None
         return await asyncio.to_thread(create_openapi, app.routes, hosted, needs_token=service.needs_token)
-
-    @router.get("/", include_in_schema=False)
-    async def get_root() -> Response:
-        return RedirectResponse("docs")  # relative, so that a proxy may add a prefix
 
     @router.get("/openapi.json", dependencies=[needs(Scope.READ)])
     async def get_openapi() -> Response:
@@ -108,7 +110,7 @@ def create_openapi(routes: Sequence[BaseRoute], hosted: HostedWorld | None, *, n
             stated["requestBody"]["content"][JSON]["example"] = examples[stated["operationId"]]
         for parameter in stated.get("parameters", ()):
             # What is deleted must be chosen by the caller.
-            if hosted is not None and parameter.get("name") == "name" and method != "delete":
+            if hosted is not None and parameter.get("name") in ("name", "world") and method != "delete":
                 parameter["example"] = hosted.name
     codes = sorted(code for texts in problems.STATUSES.values() for code in texts)
     components["schemas"]["Problem"]["properties"]["code"]["enum"] = codes
@@ -120,6 +122,9 @@ def create_openapi(routes: Sequence[BaseRoute], hosted: HostedWorld | None, *, n
 def _schemas() -> dict[str, Any]:
     """The schemas of all bodies and answers, and those that they use, by name."""
     _, components = json_schemas(_BODIES, {kind.__name__: kind for kind in _ANSWERS})
+    for kind in CALLS.values():
+        schema = components[f"Episode{kind.__name__}"]
+        schema["required"] = [name for name in schema["required"] if name not in OPTIONAL]
     (job_request, *_), of_jobs = msgspec.json.schema_components(_JOBS, ref_template=REF)
     # Docstrings name the null of JSON as in Python.
     text = re.sub(rb"\bNone\b", b"null", msgspec.json.encode({**components, **of_jobs, "JobRequest": job_request}))

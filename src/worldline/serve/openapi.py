@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
+from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPBearer, SecurityScopes
 from starlette.convertors import StringConvertor, register_url_convertor
 
+from worldline.report.page import page_policy
 from worldline.serve import problems
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.requests import JSON
@@ -43,14 +45,31 @@ register_url_convertor("plain", _Plain())
 
 
 async def authorize(request: Request, needed: SecurityScopes, _: Annotated[object, Depends(_BEARER)]) -> Caller:
-    """The caller of a request, who has the scope that the route needs."""
+    """The caller of a request, who has the scopes that the route needs."""
     service: Service = request.app.state.service
-    return await service.authorize(request.headers.get("authorization"), Scope(needed.scopes[0]))
+    return await service.authorize(request.headers.get("authorization"), *map(Scope, needed.scopes))
 
 
-def needs(scope: Scope) -> Any:
-    """The dependency of a route that callers need a scope for. Its value is the `Caller`."""
-    return Security(authorize, scopes=[scope.value])
+def needs(*scopes: Scope) -> Any:
+    """The dependency of a route that callers need all these scopes for. Its value is the `Caller`."""
+    return Security(authorize, scopes=[scope.value for scope in scopes])
+
+
+async def within_rate(request: Request, caller: Annotated[Caller, needs(Scope.JOB)]) -> Caller:
+    """The caller, whose rate is checked."""
+    service: Service = request.app.state.service
+    service.usage.check_rate(caller)
+    return caller
+
+
+JobCaller = Annotated[Caller, Depends(within_rate)]
+"""The caller of a route that needs the scope job."""
+
+
+def sandboxed(page: bytes) -> Response:
+    """The answer with a page of worldline, whose scripts can neither call the service nor read from it."""
+    policy = f"{page_policy()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
+    return HTMLResponse(page, headers={"content-security-policy": policy})
 
 
 def operation(

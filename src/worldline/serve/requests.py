@@ -91,8 +91,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [(b"request-id", request_id.encode()), *_SAFE_HEADERS]
-                message = {**message, "headers": [*message["headers"], *headers]}
+                own = {name for name, _ in message["headers"]}
+                safe = [header for header in _SAFE_HEADERS if header[0] not in own]
+                message = {**message, "headers": [*message["headers"], (b"request-id", request_id.encode()), *safe]}
             await send(message)
 
         try:
@@ -219,6 +220,7 @@ async def read_content(
     name: str,
     kind: type[Content],
     filled: Mapping[str, Any] = wire.NOTHING,
+    defaults: Mapping[str, Any] = wire.NOTHING,
 ) -> Content:
     """The content of the body of a request. Rate and quota are checked before it is decoded.
 
@@ -229,6 +231,7 @@ async def read_content(
         name: of the message in msgpack.
         kind: as in `wire.decode`.
         filled: as in `wire.decode`.
+        defaults: as in `wire.decode`.
 
     Raises:
         MediaTypeError: as in `content_type`.
@@ -241,7 +244,9 @@ async def read_content(
     service.usage.check(caller)
 
     def decode() -> Content:
-        return wire.decode_json(kind, body, filled) if is_json else wire.decode(kind, name, body, filled)
+        if is_json:
+            return wire.decode_json(kind, body, filled, defaults)
+        return wire.decode(kind, name, body, filled, defaults)
 
     return decode() if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode)
 

@@ -1,0 +1,1 @@
+"""The browser application: its files, and pages that hold all of it."""
