@@ -160,7 +160,7 @@ def test_every_route_is_documented(document: dict[str, Any], tmp_path: Path) -> 
 def commands_of(page: str) -> dict[str, str]:
     """The command of each operation of a page."""
     parts = re.findall(r'<article id="(\w+)">(.*?)</article>', page, re.DOTALL)
-    shown = {name: re.search(r"<pre>(curl .*?)</pre>", part, re.DOTALL) for name, part in parts}
+    shown = {name: re.search(r"<pre[^>]*>(curl .*?)</pre>", part, re.DOTALL) for name, part in parts}
     return {name: html.unescape(one[1]) for name, one in shown.items() if one is not None}
 
 
