@@ -23,6 +23,7 @@ _TYPES: Final = {"html": "text/html; charset=utf-8", "js": _SCRIPT, "mjs": _SCRI
 def studio_router() -> APIRouter:
     """The routes of the studio. They need no token, because they are the same for all services."""
     router = APIRouter(include_in_schema=False)
+    # The file is a page without content, which the browser completes to save a view.
     table = {**files(), "index.html": index().encode(), "file.html": saved_page("worldline", None).encode()}
     tags = {name: f'"{hashlib.sha256(content).hexdigest()[:32]}"' for name, content in table.items()}
     # The script of reports may run too, because a frame with a report inherits this policy.
