@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from worldline.episode import Arrays
 from worldline.serve.callers import Caller, Scope
-from worldline.serve.environments import Environments
+from worldline.serve.environments import Environments, RunView
 from worldline.serve.openapi import needs, operation
 from worldline.serve.requests import ENCODERS, JSON, answer_type, read_content
 from worldline.serve.service import Service
