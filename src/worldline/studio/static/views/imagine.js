@@ -68,8 +68,8 @@ export function Pictures({ present, futures, cursor }) {
       <${Frame} array=${images[name]} at=${Math.max(0, step - 1)} label=${`${name}, ${label}`} /></figure>`)}`)}</div>`;
 }
 
-// `more`, `note` and `draw` depend on the curve: further lines, a text below the name, and what drawing does.
-export function Lanes({ present, prediction, onCursor, dreamed = "predicted", more, note, draw }) {
+// `more` and `draw` depend on the curve: further lines, and what drawing does.
+export function Lanes({ present, prediction, onCursor, dreamed = "predicted", more, draw }) {
   const { show } = usePlace(), { schema, card, first, now, horizon, axis } = present;
   const all = curves(schema.signals.filter(signal => card.predicts.includes(signal.name)));
   const shown = show ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
@@ -79,7 +79,7 @@ export function Lanes({ present, prediction, onCursor, dreamed = "predicted", mo
     const forecast = prediction?.signals[curve.signal.name], logged = logLines(present, curve), lines = [...logged, ...more?.(curve) ?? []];
     if (forecast) lines.push(aheadLine(present, curve, forecast.mean, { label: dreamed, style: "world" }, forecast));
     for (const { label, style, x: { length } } of lines) if (label && length) styles.set(label, style);
-    return html`<${Lane} key=${curve.key} curve=${curve} value=${logged[0].y.at(-1)} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${now * axis.scale}
+    return html`<${Lane} key=${curve.key} curve=${curve} value=${logged[0].y.at(-1)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${now * axis.scale}
       unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onDraw=${draw?.(curve)} bare=${k < shown.length - 1} height=${k < shown.length - 1 ? 92 : 116} /><//>`;
   })}</div><p class="soft x-name"><span>${[...styles].map(([label, style]) => html`<span class=${`key ${style}`} key=${label} style=${{ "--key": `var(--${style})` }}>${label}</span>`)}</span>
       ${axis.label} from the start of the episode</p>`;

@@ -55,11 +55,10 @@ const entries = (object, map) => Object.fromEntries(Object.entries(object).map((
 // The goal and the constraints as the service takes them, with the names of the constraints.
 function problemOf(present, goal, frame) {
   const { horizon, observed, schema } = present, targets = { ...frame }, tolerance = {}, costs = [], names = [], constraints = [];
-  const constrain = (name, rule) => {
+  const all = targetable(present), constrain = (name, rule) => {
     names.push(name);
     constraints.push(+goal.hold ? { rule: "Chance", constraint: rule, level: +goal.hold } : rule);
   };
-  const all = targetable(present);
   for (const signal of all) {
     const { name } = signal, own = curvesOf(signal), pick = group => own.map(curve => goal[group]?.[curve.key] ?? null), isSet = values => values.some(value => value !== null);
     const wanted = pick("targets"), low = pick("low"), high = pick("high"), isWhole = !wanted.includes(null);
