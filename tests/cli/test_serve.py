@@ -104,6 +104,16 @@ def test_worlds_have_names_and_sessions(bundle: Path, serve: Callable[..., Resul
     assert steps == [1]
 
 
+def test_environments_that_the_operator_names_can_be_run(bundle: Path, serve: Callable[..., Result]) -> None:
+    shown = list[object]()
+
+    def ask(url: str) -> None:
+        shown.append(httpx.get(f"{url}/v1/environments", trust_env=False).json())
+
+    assert serve("serve", str(bundle), "--environment", "two-rooms", ask=ask).exit_code == 0
+    assert shown == [{"environments": ["two-rooms"]}]
+
+
 def test_other_machines_need_a_token(bundle: Path, serve: Callable[..., Result]) -> None:
     def ask(url: str) -> None:
         with pytest.raises(InputError, match="needs a token"):

@@ -31,6 +31,7 @@ from worldline.planning.calls import CALLS
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
+from worldline.serve.environments import Environments
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
@@ -68,7 +69,8 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
         save_world(folder / "bundle", toy_world(), report="<p>Report</p>")
         Catalog().publish(folder / "bundle", "toy", alias="prod")
         hosts = Hosts(open_target)
-        hosts.open("toy@prod", "toy")
+        for name in ("toy", "twin"):
+            hosts.open("toy@prod", name)
         seen = Integrator(camera=True, wind=False)
         stored(folder / "logs" / "seen", seen.schema, seen.episodes(2, 12, seed=0))
         tokens = Tokens(database) if has_tokens else None
@@ -76,9 +78,10 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
         if tokens is not None:
             tokens.create("other", [Scope.INFER])
         jobs = JobSettings(folder=folder / "jobs", command=(sys.executable, "-c", "")) if has_tokens else None
-        with serving(
-            Service(hosts, tokens=tokens, logs=ServedLogs(folder / "logs")), database, job_settings=jobs
-        ) as url:
+        environments = Environments(["two-rooms"]) if has_tokens else None
+        options = {"job_settings": jobs, "environments": environments}
+        service = Service(hosts, tokens=tokens, logs=ServedLogs(folder / "logs"))
+        with serving(service, database, **options) as url:
             yield url, token
 
 
@@ -160,7 +163,7 @@ def test_every_route_is_documented(document: dict[str, Any], tmp_path: Path) -> 
 def commands_of(page: str) -> dict[str, str]:
     """The command of each operation of a page."""
     parts = re.findall(r'<article id="(\w+)">(.*?)</article>', page, re.DOTALL)
-    shown = {name: re.search(r"<pre>(curl .*?)</pre>", part, re.DOTALL) for name, part in parts}
+    shown = {name: re.search(r"<pre[^>]*>(curl .*?)</pre>", part, re.DOTALL) for name, part in parts}
     return {name: html.unescape(one[1]) for name, one in shown.items() if one is not None}
 
 
@@ -176,6 +179,7 @@ def test_every_command_works_when_pasted(url: str, document: dict[str, Any], tmp
     commands = commands_of(read(url, "/docs").text)
     assert commands.keys() == operations(document).keys()
     variables = {"NAME": "toy-2", "ALIAS": "prod", "LOG": "seen", "NUMBER": "1", "SIGNAL": "camera", "PAGE": "report"}
+    variables["WORLDS"] = "toy,twin"
     for name, (_, _, stated) in operations(document).items():
         content = stated.get("requestBody", {}).get("content", {}).get(JSON, {})
         if content:

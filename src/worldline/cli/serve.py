@@ -32,6 +32,7 @@ def serve(
     port: Port = 8000,
     database: Where = None,
     data: Path | None = None,
+    environment: list[str] | None = None,
     insecure: bool = False,
     workers: Annotated[int, typer.Option(min=1, max=64)] = 1,
     batch: Annotated[int, typer.Option(min=1, max=4096)] = 32,
@@ -46,29 +47,35 @@ def serve(
         host: address to listen on; 0.0.0.0 allows access from other machines.
         port: port; 0 for any free port.
         data: folder with the logs that callers may name in jobs. Default: no logs.
+        environment: lab or Gymnasium id that callers may run; repeat for more. Default: no environments.
         insecure: allow calls from other machines without a token.
         workers: threads for short calls, for long ones, and for control loops of each token.
         batch: predictions that are computed as one, at most.
     """
     from worldline.catalog.versions import default_folder
     from worldline.serve import server
+    from worldline.serve.environments import Environments
     from worldline.serve.jobs import JobSettings
     from worldline.serve.limits import Limits
     from worldline.serve.logs import ServedLogs
 
     use_threads(threads)
     hosts = open_hosts(worlds or [], device)
+    environments = Environments(environment) if environment else None
     settings = {"limits": Limits(batch=batch), "workers": workers, "logs": ServedLogs(data)}
     with opened_service(hosts, host, database, insecure=insecure, **settings) as (service, opened):
         job_settings = JobSettings(folder=default_folder(), device=device)
         listener = server.listen(host, port)
         _announce(hosts, service, server.url_of(listener))
-        server.serve(service, listener, opened, job_settings=job_settings, any_host=insecure)
+        options = {"job_settings": job_settings, "environments": environments, "any_host": insecure}
+        server.serve(service, listener, opened, **options)
 
 
 def studio(
     world: Annotated[str, typer.Argument(metavar="WORLD")],
     logs: Annotated[Path | None, typer.Argument(metavar="LOGS")] = None,
+    other: list[str] | None = None,
+    environment: list[str] | None = None,
     port: Port = 0,
     no_browser: bool = False,
     device: Device = "auto",
@@ -79,6 +86,8 @@ def studio(
     Args:
         world: a world: folder, URL or NAME@ALIAS.
         logs: a store, a folder of stores, or logs in any format that `worldline learn` reads. Default: no logs.
+        other: further world, to compare with; repeat for more.
+        environment: lab or Gymnasium id to drive; repeat for more. Default: no environments.
         port: port; 0 for any free port.
         no_browser: print the address only.
     """
@@ -87,10 +96,12 @@ def studio(
 
     from worldline.catalog.versions import default_folder
     from worldline.serve import server
+    from worldline.serve.environments import Environments
     from worldline.serve.jobs import JobSettings
 
     use_threads(threads)
-    hosts = open_hosts([world], device)
+    hosts = open_hosts([world, *(other or [])], device)
+    environments = Environments(environment) if environment else None
     signals = next(iter(hosts.values())).card.schema
     with (
         _opened_logs(logs, signals) as served,
@@ -105,7 +116,7 @@ def studio(
         if not no_browser:  # in a thread, because a browser in the terminal returns when it is closed
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         job_settings = JobSettings(folder=default_folder(), device=device)
-        server.serve(service, listener, opened, job_settings=job_settings)
+        server.serve(service, listener, opened, job_settings=job_settings, environments=environments)
 
 
 @contextmanager

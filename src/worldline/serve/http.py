@@ -24,8 +24,11 @@ try:
     from worldline.serve.callers import Caller, Scope
     from worldline.serve.control import CONTROL
     from worldline.serve.database import Database
+    from worldline.serve.environments import Environments
     from worldline.serve.http_admin import admin_router
+    from worldline.serve.http_compare import comparison_router
     from worldline.serve.http_docs import docs_router
+    from worldline.serve.http_environments import environments_router
     from worldline.serve.http_jobs import jobs_router
     from worldline.serve.http_logs import episode_calls_router, logs_router
     from worldline.serve.http_sessions import sessions_router
@@ -54,6 +57,7 @@ def create_app(
     database: Database | None = None,
     *,
     job_settings: JobSettings | None = None,
+    environments: Environments | None = None,
     any_host: bool = False,
 ) -> ASGIApp:
     """The web application.
@@ -62,6 +66,7 @@ def create_app(
         service: answers the calls.
         database: for sessions and added worlds; None for a service without them.
         job_settings: how jobs run, which need a database; None for a service without jobs.
+        environments: what callers may run; None for a service without environments.
         any_host: whether a service without tokens answers under any host name, not only to localhost.
     """
     sessions = None if database is None else Sessions(service, database)
@@ -78,6 +83,8 @@ def create_app(
             yield
             if jobs is not None:
                 await jobs.close()
+            if environments is not None:
+                environments.close()
         service.close()
 
     app = FastAPI(
@@ -90,11 +97,13 @@ def create_app(
     # Most requests take this route, so it comes first and skips the request handling of FastAPI.
     verbs = Route("/v1/worlds/{name}:{verb}", partial(_call_world, service), methods=["POST"])
     app.router.routes.insert(0, verbs)
-    routers = [_worlds(service), logs_router(service.logs), episode_calls_router(service)]
+    routers = [_worlds(service), logs_router(service.logs), episode_calls_router(service), comparison_router(service)]
     if sessions is not None and registry is not None:
         routers += [sessions_router(service, sessions), admin_router(service, registry)]
     if jobs is not None:
         routers.append(jobs_router(service, jobs))
+    if environments is not None:
+        routers.append(environments_router(service, environments))
     routers += [_state(service), docs_router(service, app), studio_router()]
     for router in routers:
         app.include_router(router)

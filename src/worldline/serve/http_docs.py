@@ -18,14 +18,17 @@ from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup, escape
 from starlette.routing import BaseRoute
 
+from worldline.audit.world_comparison import WorldComparison
 from worldline.planning.calls import CALLS, PlanCall, PredictCall
 from worldline.report.page import page_policy
 from worldline.serve import problems
 from worldline.serve.callers import Scope
+from worldline.serve.environments import RunView
 from worldline.serve.episode_calls import FROM_EPISODE, OPTIONAL
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.http_admin import NewAlias, NewWorld
+from worldline.serve.http_environments import EnvironmentList, NewRun, RunStep
 from worldline.serve.http_jobs import JobList
 from worldline.serve.http_sessions import NewSession, NewStep
 from worldline.serve.job_requests import JobRequest
@@ -41,18 +44,19 @@ from worldline.world.session import FILLED_IN, SessionView
 from worldline.world.wire_schemas import json_schemas
 
 _BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
-    **{kind.__name__: (kind, ()) for kind in (*CALLS.values(), NewWorld, NewAlias, NewSession, NewStep)},
+    **{kind.__name__: (kind, ()) for kind in CALLS.values()},
+    **{kind.__name__: (kind, ()) for kind in (NewWorld, NewAlias, NewSession, NewStep, NewRun, RunStep)},
     "SessionPredictCall": (PredictCall, FILLED_IN),
     "SessionPlanCall": (PlanCall, FILLED_IN),
     **{f"Episode{kind.__name__}": (kind, FROM_EPISODE) for kind in CALLS.values()},
 }
 """Per name the type of a body, and its fields that the service fills in."""
 _ANSWERS: Final = (
-    *ANSWERS.values(), SessionView, WorldList, WorldSummary, WorldView, WorldPages, UsageReport,
+    *ANSWERS.values(), SessionView, RunView, WorldList, WorldSummary, WorldView, WorldPages, UsageReport,
     LogList, LogView, EpisodeList, EpisodeCurves,
 )  # fmt: skip
 _POLICY: Final = f"{page_policy('')}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList)
+_JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList, WorldComparison, EnvironmentList)
 """Types of msgspec, which are sent in JSON only. The first is a union."""
 
 

@@ -6,11 +6,11 @@ import { clamp, number, rangeOf, withUnit } from "studio/signals.js";
 const TABLE_ROWS = 24;
 
 // A chart of lines [{label, style, x, y, low, high}] that can be read by keyboard, pointer and screen reader.
-export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps", onCursor, onDraw, height = 112, bare = false, table = true }) {
+export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps", onCursor, onDraw, onPick, height = 112, bare = false, table = true, log = false }) {
   const box = useRef(null), drawn = useRef(null), state = useRef({});
   const [spoken, speak] = useState("");
   const shown = lines.filter(line => line.x.length).map(line => ({ low: [], high: [], points: false, ...line }));
-  const chart = { lines: shown, x, y: y ?? rangeOf(shown.flatMap(line => [line.y, line.low, line.high])), now, bare, ticks: [], gaps: [], log: false };
+  const chart = { lines: shown, x, y: y ?? rangeOf(shown.flatMap(line => [line.y, line.low, line.high])), now, bare, ticks: log ? decades(y) : [], gaps: [], log };
   state.current = { chart, onCursor, onDraw };
   const cursorMoved = u => state.current.onCursor?.(u.cursor.left < 0 || u.cursor.idx == null ? null : u.data[0][u.cursor.idx]);
   const draw = () => {
@@ -23,7 +23,8 @@ export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps
   });
   useEffect(() => {
     const watch = new ResizeObserver(() => {
-      const { clientWidth: width, clientHeight } = box.current ?? {}; // null while the chart leaves the page
+      if (!box.current) return; // it was removed
+      const { clientWidth: width, clientHeight } = box.current;
       if (drawn.current && width) drawn.current.setSize({ width, height: clientHeight });
       else if (width) draw();
     });
@@ -51,6 +52,8 @@ export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps
       u.setCursor({ left: u.valToPos(u.data[0][index], "x"), top: 1 });
       const parts = state.current.chart.lines.filter(line => line.label).map(line => `${line.label} ${withUnit(line.y[nearest(line.x, u.data[0][index])], unit)}`);
       speak(`${number(u.data[0][index])} ${axis}: ${parts.join(", ")}`);
+    } else if (onPick && event.key === "Enter") {
+      onPick(u.data[0][u.cursor.idx ?? 0]);
     } else if (onDraw && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
       onDraw(u.data[0][u.cursor.idx ?? 0], null, true, event.key === "ArrowUp" ? 1 : -1);
     } else return;
@@ -58,11 +61,17 @@ export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps
   };
   return html`<div class="chart-part">
     <div class="plot live" ref=${box} style=${{ height: `${height}px` }} tabindex="0" role=${onDraw ? "application" : "figure"} aria-label=${label}
-      aria-roledescription=${onDraw ? "editable curve" : "chart"} onPointerDown=${pointer} onPointerMove=${pointer} onKeyDown=${key}></div>
+      aria-roledescription=${onDraw ? "editable curve" : "chart"} onPointerDown=${pointer} onPointerMove=${pointer} onKeyDown=${key}
+      onClick=${event => onPick && drawn.current && onPick(at(event)[0])}></div>
     <span class="unseen" aria-live="polite">${spoken}</span>
     ${table && html`<${Numbers} label=${label} lines=${shown.filter(line => line.label)} unit=${unit} axis=${axis} />`}
   </div>`;
 }
+
+const decades = ([low, high]) => Array.from({ length: 1 + Math.floor(Math.log10(high)) - Math.ceil(Math.log10(low)) }, (_, k) => {
+  const value = 10 ** (Math.ceil(Math.log10(low)) + k);
+  return [value, number(value)];
+});
 
 function nearest(values, x) {
   let best = 0;

@@ -1,4 +1,5 @@
 // The present: a step of an episode, or typed values, with the inputs that follow it and the question about the future.
+import { useRef } from "preact/hooks";
 import { api, seg } from "studio/api.js";
 import { byRole, cell, column, curves, timeAxis } from "studio/signals.js";
 import { go, useAsked, useGet, useLog, useWorld } from "studio/state.js";
@@ -39,7 +40,14 @@ export function usePresent({ world, log, episode, at, steps, edits, start, insid
   if (!card) return { ...base, ready: false };
   if (!inLog) return { ...base, ...typed(card, horizon, edits, start), ready: true };
   if (!rows.value || rows.value.first !== first) return { ...base, ready: false, now, total };
-  return { ...base, ...logged(card, rows.value, now, horizon, edits), now, total, path, ready: true };
+  return { ...base, ...logged(card, rows.value, now, horizon, edits), now, total, ready: true };
+}
+
+// The last present of the same episode and world while the next one is loading, so that a view does not flicker.
+export function useSteady(present) {
+  const last = useRef(present);
+  if (present.ready || last.current.path !== present.path || last.current.card !== present.card) last.current = present;
+  return { ...last.current, error: present.error };
 }
 
 function logged(card, data, now, horizon, edits) {

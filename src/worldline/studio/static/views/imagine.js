@@ -3,7 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Chart, InputLane, Lane } from "studio/lane.js";
-import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Waiting } from "studio/parts.js";
+import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Trust, Waiting } from "studio/parts.js";
 import { aheadLine, compare, edit, logLines, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
 import { byRole, cell, clamp, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
 import { go, usePlace } from "studio/state.js";
@@ -37,9 +37,9 @@ export function Horizon({ present: { horizon, axis }, most = MAX_STEPS, children
     <span class="soft">steps${axis && axis.label !== "steps" ? `, ${axis.text(horizon)}` : ""}</span></label>${children}</div>`;
 }
 
-function Toolbar({ present, level }) {
+export function Toolbar({ present, level, children }) {
   const levels = LEVELS.filter(([value]) => value <= (present.card.band_level || 0) + 1e-9);
-  return html`<${Horizon} present=${present}>
+  return html`<${Horizon} present=${present}>${children}
     ${levels.length > 0 && html`<span class="choice"><span class="soft"><${Term} name="band">Band<//></span><${Segments} label="Level of the band" value=${level} options=${levels} onChange=${value => go({ level: value })} /></span>`}
     ${levels.length === 0 && html`<span class="soft">This world has no calibrated bands.</span>`}<//>`;
 }
@@ -60,34 +60,36 @@ export function Pictures({ present, futures, cursor }) {
   const { schema, now, path, axis } = present;
   const cameras = byRole(schema, "observation").filter(signal => signal.kind === "image");
   if (!cameras.length || !path) return null;
-  const step = cursor === null ? 0 : Math.max(0, Math.round(cursor / axis.scale) - now);
-  const real = Math.min(present.total, now + step);
+  const step = cursor === null ? 0 : Math.round(cursor / axis.scale) - now, real = clamp(now + step, 0, present.total);
   return html`<div class="pictures">${cameras.map(({ name }) => html`<figure key=${name}><figcaption>${name}, logged, step ${real}</figcaption>
       <${LogPicture} path=${`${path}/frames/${seg(name)}?steps=${real}&height=160`} alt=${`${name} at step ${real}`} /></figure>
     ${futures.map(([label, images]) => images?.[name] && html`<figure key=${name + label}><figcaption>${label}, ${axis.text(Math.max(1, step))} ahead</figcaption>
       <${Frame} array=${images[name]} at=${Math.max(0, step - 1)} label=${`${name}, ${label}`} /></figure>`)}`)}</div>`;
 }
 
-// `more` and `draw` depend on the curve: further lines, and what drawing does.
-export function Lanes({ present, prediction, onCursor, dreamed = "predicted", more, draw }) {
+// `only` names signals; `cursor` is a second time line; `more`, `note`, `draw` and `below` depend on the curve: further lines,
+// a text below the name, what drawing does, and a part under the chart.
+export function Lanes({ present, prediction, onCursor, onPick, dreamed = "predicted", title = "Predicted signals", only, logged = true, cursor = null, more, note, draw, below }) {
   const { show } = usePlace(), { schema, card, first, now, horizon, axis } = present;
-  const all = curves(schema.signals.filter(signal => card.predicts.includes(signal.name)));
-  const shown = show ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
+  const all = curves(only ? only.map(name => schema.signals.find(signal => signal.name === name)) : schema.signals.filter(signal => card.predicts.includes(signal.name)));
+  const shown = show && !only ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
   const x = [first * axis.scale, (now + horizon) * axis.scale], styles = new Map();
-  return html`<${Title} aside=${all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>Predicted signals<//>
+  return html`<${Title} aside=${!only && all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>${title}<//>
     <div class="panel">${shown.map((curve, k) => {
-    const forecast = prediction?.signals[curve.signal.name], logged = logLines(present, curve), lines = [...logged, ...more?.(curve) ?? []];
+    const forecast = prediction?.signals[curve.signal.name], known = logLines(present, curve);
+    const lines = [...logged ? known : known.slice(0, 1), ...more?.(curve) ?? []], isLast = k === shown.length - 1, bare = Boolean(below) || !isLast;
     if (forecast) lines.push(aheadLine(present, curve, forecast.mean, { label: dreamed, style: "world" }, forecast));
     for (const { label, style, x: { length } } of lines) if (label && length) styles.set(label, style);
-    return html`<${Lane} key=${curve.key} curve=${curve} value=${logged[0].y.at(-1)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${now * axis.scale}
-      unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onDraw=${draw?.(curve)} bare=${k < shown.length - 1} height=${k < shown.length - 1 ? 92 : 116} /><//>`;
+    return html`<${Lane} key=${curve.key} curve=${curve} value=${known[0].y.at(-1)} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x}
+      now=${[now * axis.scale, cursor]} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onPick=${onPick} onDraw=${draw?.(curve)} bare=${bare} height=${bare ? 92 : 116} />${below?.(curve, isLast)}<//>`;
   })}</div><p class="soft x-name"><span>${[...styles].map(([label, style]) => html`<span class=${`key ${style}`} key=${label} style=${{ "--key": `var(--${style})` }}>${label}</span>`)}</span>
-      ${axis.label} from the start of the episode</p>`;
+      ${axis.label} from ${present.path ? "the start of the episode" : "now"}</p>`;
 }
 
-function Chooser({ all, shown }) {
+// Which curves are shown; `name` is the part of the place that lists them.
+export function Chooser({ all, shown, name = "show" }) {
   const keys = shown.map(curve => curve.key);
-  const toggle = key => go({ show: keys.includes(key) ? keys.filter(other => other !== key) : all.map(curve => curve.key).filter(other => other === key || keys.includes(other)) });
+  const toggle = key => go({ [name]: keys.includes(key) ? keys.filter(other => other !== key) : all.map(curve => curve.key).filter(other => other === key || keys.includes(other)) });
   return html`<details class="chooser"><summary>${shown.length} of ${all.length} shown</summary><div>${all.map(curve => html`<label key=${curve.key}>
     <input type="checkbox" checked=${keys.includes(curve.key)} onChange=${() => toggle(curve.key)} /> ${curve.label}</label>`)}</div></details>`;
 }
@@ -112,11 +114,7 @@ function Findings({ present, prediction, cursor }) {
   const all = curves(schema.signals.filter(signal => prediction.signals[signal.name])).slice(0, 2 * MAX_LANES);
   const step = cursor === null ? horizon : Math.round(cursor / axis.scale) - now, row = Math.min(horizon, Math.max(1, step)) - 1;
   const weak = Object.entries(prediction.signals).filter(([, forecast]) => forecast.horizon < horizon);
-  const trust = prediction.trust;
-  return html`<${Title}><${Term} name="trust">Trust in this present<//><//>
-    ${trust == null ? html`<p class="soft">Not calibrated, so there is no trust.</p>` : html`<div class="big">${trust.toFixed(2)}</div>
-      <div class="gauge"><i style=${{ width: `${100 * trust}%` }}></i></div>
-      <p class="soft">${Math.round(100 * trust)} of 100 ordinary histories look at least as unusual as this one${trust < 0.05 ? ". Do not rely on this forecast" : ""}.</p>`}
+  return html`<${Trust} value=${prediction.trust} />
     ${weak.length > 0 && html`<div class="warn"><b>${axis.text(Math.max(...weak.map(([, forecast]) => forecast.horizon)))}</b>
       <p>After at most this time the forecast of ${weak.map(([name]) => name.replaceAll("_", " ")).join(", ")} is no better than the last value or the mean.</p></div>`}
     <${Title}>${cursor === null || step < 1 ? `After ${axis.text(horizon)}` : `In ${axis.text(row + 1)}`}<//>
