@@ -131,3 +131,27 @@ def test_sends_a_frame_of_the_log_as_goal(page: Page, studio_service: StudioServ
     frame = studio_service.stores["camera"].episode(4).observations["camera"][7]
     assert picture["shape"] == list(frame.shape)
     assert base64.b64decode(picture["data"]) == frame.tobytes()
+
+
+def test_runs_the_plan_in_a_simulator(page: Page) -> None:
+    steps: list[Any] = []
+
+    def run(route: Any) -> None:
+        if route.request.method == "GET":
+            return route.fulfill(json={"environments": ["lab"]})
+        if route.request.url.endswith(":step"):
+            steps.append(route.request.post_data_json["actions"])
+        if route.request.method == "DELETE":
+            return route.fulfill(status=204)
+        view = {"id": "a", "step": len(steps), "observations": {"position": [len(steps) / 10, 0]}, "done": False}
+        return route.fulfill(json=view)
+
+    page.route("**/v1/environments**", run)
+    page.route("**/v1/environments/**", run)
+    page.goto(address("toy", targets={"position.0": 1, "position.1": 0}))
+    page.get_by_text("Run in a simulator").click()
+    page.get_by_role("button", name="Plan from its reset").click()
+    expect(page.get_by_text("simulator", exact=True)).to_be_visible()
+    assert plans(page)[0].body["history"]["observations"] == {"position": [[0, 0]]}
+    assert len(steps) == 6
+    assert calls(page, verb="/runs/a")[0].method == "DELETE"

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { api, seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Code, Failure, html, Term, Title, Waiting } from "studio/parts.js";
-import { aheadLine, inputsOf, usePresent } from "studio/present.js";
+import { aheadLine, inputsOf, usePresent, useSteady } from "studio/present.js";
 import { cell, curves, number, withUnit } from "studio/signals.js";
 import { useAsked, usePlace } from "studio/state.js";
 import { TimePanel } from "studio/time.js";
@@ -17,7 +17,7 @@ const INFERRED = {
 };
 
 export default function WhatIf() {
-  const place = usePlace(), present = usePresent({ ...place, inside: true }), { card, ready, path, now } = present;
+  const place = usePlace(), present = useSteady(usePresent({ ...place, inside: true })), { card, ready, path, now } = present;
   const fork = useFork(place.world, present), [cursor, setCursor] = useState(null);
   return html`<div class="page"><aside><${Title}>Episodes<//><${EpisodeList} /></aside>
     <section><${Failure} error=${present.error} />
