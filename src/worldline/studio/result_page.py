@@ -80,7 +80,7 @@ def _series(series: ResultSeries, stride: int) -> dict[str, Any]:
     signal, count = series.signal, len(series.values)
     rows = np.unique(np.append(np.arange(0, count, stride), np.arange(max(0, count - 1), count)))
 
-    def table(values: NDArray[np.generic]) -> list[Any]:
+    def table(values: NDArray[np.generic]) -> Sequence[Any]:
         flat = columns(values)[rows]
         return _numbers(flat[:, 0]) if signal.kind is Kind.DISCRETE else [_numbers(row) for row in flat]
 
