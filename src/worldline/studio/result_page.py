@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,7 +79,7 @@ def _series(series: ResultSeries, stride: int) -> dict[str, Any]:
     signal, count = series.signal, len(series.values)
     rows = np.unique(np.append(np.arange(0, count, stride), np.arange(max(0, count - 1), count)))
 
-    def table(values: NDArray[np.generic]) -> Sequence[Any]:
+    def table(values: NDArray[np.generic]) -> list[Any]:
         flat = columns(values)[rows]
         return _numbers(flat[:, 0]) if signal.kind is Kind.DISCRETE else [_numbers(row) for row in flat]
 
@@ -98,7 +97,7 @@ def _series(series: ResultSeries, stride: int) -> dict[str, Any]:
     }
 
 
-def _numbers(values: NDArray[np.generic]) -> Sequence[float | None]:
+def _numbers(values: NDArray[np.generic]) -> list[float | None]:
     """Plain numbers of 6 digits; None if they are not finite."""
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.tolist()]
 
