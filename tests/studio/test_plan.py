@@ -137,14 +137,11 @@ def test_runs_the_plan_in_a_simulator(page: Page) -> None:
     steps: list[Any] = []
 
     def run(route: Any) -> None:
-        if route.request.method == "GET":
-            return route.fulfill(json={"environments": ["lab"]})
         if route.request.url.endswith(":step"):
             steps.append(route.request.post_data_json["actions"])
-        if route.request.method == "DELETE":
-            return route.fulfill(status=204)
         view = {"id": "a", "step": len(steps), "observations": {"position": [len(steps) / 10, 0]}, "done": False}
-        return route.fulfill(json=view)
+        answers = {"GET": {"environments": ["lab"]}, "POST": view, "DELETE": None}
+        route.fulfill(json=answers[route.request.method])
 
     page.route("**/v1/environments**", run)
     page.route("**/v1/environments/**", run)
