@@ -21,6 +21,7 @@ from worldline.schema import Schema
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.jobs import JobSettings
+from worldline.serve.logs import ServedLogs
 from worldline.serve.server import serving
 from worldline.serve.service import Service
 from worldline.testing.toys import Integrator, picture
@@ -86,8 +87,8 @@ def toy_studio(folder: Path) -> Iterator[StudioService]:
     logs = folder / "logs"
     stores = {name: _store(logs / name, toy) for name, toy in (("toy", TOY), ("camera", CAMERA))}
     with Database(f"sqlite:///{folder / 'service.sqlite'}") as database:
-        settings = JobSettings(folder=folder, logs=logs, workers=0)
-        with serving(Service(hosts), database, job_settings=settings) as url:
+        settings = JobSettings(folder=folder, workers=0)
+        with serving(Service(hosts, logs=ServedLogs(logs)), database, job_settings=settings) as url:
             yield StudioService(url=url, worlds=worlds, stores=stores)
 
 

@@ -13,7 +13,7 @@ import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
@@ -51,7 +51,6 @@ class JobSettings:
 
     Args:
         folder: for the files of jobs. Processes share it only if they share the database too.
-        worlds: folders of the served worlds that are not of the catalog, by name.
         device: of learning and audits; argument of `worldline.open`.
         workers: jobs at a time in this process; 0 leaves them to other processes.
         threads: of each job.
@@ -62,7 +61,6 @@ class JobSettings:
     """
 
     folder: Path
-    worlds: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
     workers: int = 1
     threads: int = max(1, (os.cpu_count() or 1) // 2)
@@ -239,9 +237,10 @@ class Jobs:
             WorldlineError: its logs or its world are no longer there.
         """
         request: JobRequest = msgspec.convert({"kind": row["kind"], **row["arguments"]}, JobRequest)
-        settings, world = self.settings, ""
+        settings, hosts, world = self.settings, self._service.hosts, ""
         if isinstance(request, AuditJob):
-            path = Catalog().resolve(request.world) if "@" in request.world else settings.worlds.get(request.world)
+            path = hosts[request.world].folder if request.world in hosts else None
+            path = Catalog().resolve(request.world) if "@" in request.world else path
             if path is None:
                 raise UnsupportedError(f"the folder of {request.world!r} is not known. Publish the world and name it.")
             world = str(path.resolve())

@@ -9,12 +9,16 @@ import { timeAxis } from "studio/signals.js";
 import Dream from "studio/views/dream.js";
 import Home from "studio/views/home.js";
 import Imagine from "studio/views/imagine.js";
+import Plan from "studio/views/plan.js";
 import Surprise from "studio/views/surprise.js";
+import WhatIf from "studio/views/what_if.js";
 
 const VIEWS = {
   home: ["Home", Home],
   imagine: ["Imagine", Imagine],
   dream: ["Log and dream", Dream],
+  "what-if": ["What if", WhatIf],
+  plan: ["Plan", Plan],
   surprise: ["Surprise", Surprise],
 };
 

@@ -55,7 +55,7 @@ function Player({ player: { step, first, last, playing, seek, speed, toggle }, a
 }
 
 function Episode({ mode }) {
-  const place = usePlace(), present = useSteady(usePresent({ ...place, edits: undefined })), { card, schema, total, now, path, ready } = present;
+  const place = usePlace(), present = useSteady(usePresent({ ...place, edits: undefined, inside: true })), { card, schema, total, now, path, ready } = present;
   const pictures = card?.predicts.some(name => schema.signals.find(signal => signal.name === name)?.kind === "image") || card?.abilities.includes("decodes");
   const level = place.level ?? Math.min(0.9, card?.band_level || 0.9);
   const future = useFuture(place.world, mode === "log" || now >= total ? {} : present, { ...(card?.band_horizon && { level }), ...(pictures && { images: true }) });
@@ -71,10 +71,10 @@ function Episode({ mode }) {
       <${TimePanel} present=${shown} ...${mode === "log" && { onChange: player.seek, label: "Time" }} />
       <${Player} player=${player} axis=${axis} />
       <${Failure} error=${present.error ?? future.error} />
-      <${Pictures} present=${shown} future=${future.value} cursor=${at} />
+      <${Pictures} present=${shown} futures=${[["dream", future.value?.images]]} cursor=${at} />
       ${mode === "log" ? whole && html`<${Logged} whole=${whole} present=${shown} at=${at} onPick=${pick} />`
       : html`<${Lanes} present=${present} prediction=${future.value} dreamed="dream" title=${mode === "both" ? html`Log and <${Term} name="dream">dream<//>` : html`<${Term} name="dream">Dream<//>`}
-        logged=${mode === "both"} cursor=${at} onPick=${pick} below=${mode === "both" && future.value && ((curve, isLast) => html`<${Errors} curve=${curve} present=${present} forecast=${future.value.signals[curve.signal.name]} at=${at} bare=${!isLast} onPick=${pick} />`)} />`}</section>
+        logged=${mode === "both"} mark=${at} onPick=${pick} below=${mode === "both" && future.value && ((curve, isLast) => html`<${Errors} curve=${curve} present=${present} forecast=${future.value.signals[curve.signal.name]} at=${at} bare=${!isLast} onPick=${pick} />`)} />`}</section>
     ${mode !== "log" && html`<aside>${future.value && html`<${Findings} present=${present} future=${future.value} step=${player.step} />`}</aside>`}`;
 }
 
@@ -109,13 +109,12 @@ function Errors({ curve, present, forecast, at, bare, onPick }) {
 }
 
 function Findings({ present, future, step }) {
-  const { axis, now, schema, total } = present, ahead = clamp(step - now, 1, present.horizon);
+  const { axis, now, schema } = present, ahead = clamp(step - now, 1, present.horizon);
   const all = curves(schema.signals.filter(signal => future.signals[signal.name])).slice(0, 2 * MAX_LANES);
   return html`<${Title}>${axis.text(ahead)} after the present<//>
     <dl>${all.map(curve => {
     const { real, dream, error } = pairs(present, future.signals[curve.signal.name], curve)[ahead - 1];
     return html`<dt key=${curve.key}>${curve.label}</dt><dd>${withUnit(dream, curve.unit)}<span class="soft">logged ${number(real)}</span><span class="soft">error ${number(error, 2)}</span></dd>`;
   })}</dl>
-    <p class="soft">The line under a signal is the distance from the log. The area is half the width of the band.</p>
-    ${now + present.horizon > total && html`<p class="soft">The episode ends at step ${total}. After it the dream keeps the last inputs.</p>`}`;
+    <p class="soft">The line under a signal is the distance from the log. The area is half the width of the band.</p>`;
 }

@@ -54,7 +54,7 @@ export async function surpriseOf(path, world, card, total) {
 }
 
 export default function Surprise() {
-  const place = usePlace(), present = useSteady(usePresent({ ...place, steps: AROUND, edits: undefined })), { card, total, overview } = present;
+  const place = usePlace(), present = useSteady(usePresent({ ...place, steps: AROUND, edits: undefined, inside: true })), { card, total, overview } = present;
   const path = place.log && place.episode !== undefined ? episodePath(place.log, place.episode) : null;
   const key = path && card && total ? `${place.world} ${path}` : null;
   const { value, error, busy } = useAsked(key, () => surpriseOf(path, place.world, card, total), key ?? "");
