@@ -40,7 +40,7 @@ def test_shows_what_a_chosen_world_predicts_and_how_far(sized_page: Page, eviden
         "docs",
     ]
     expect(page.get_by_role("link", name="Audit: passed")).to_have_attribute(
-        "href", rre.compile("^#/evidence.*world=camera.*page=audit")
+        "href", re.compile("^#/evidence.*world=camera.*page=audit")
     )
     (skill,) = calls(page, verb=":predict")
     assert (skill.path, skill.body) == ("/v1/logs/camera/episodes/0:predict?world=camera&steps=12", {})

@@ -33,7 +33,7 @@ def test_moments_move_the_time_and_show_what_was_expected(sized_page: Page, stud
     measured = studio_service.stores["toy"].episode(3).observations["position"][third + 1, 0]
     expect(page.get_by_text(f"{measured:.3g} m".replace("-", "−"))).to_be_visible()
     assert calls(page, verb=":surprise")[0].body == {}
-    assert f"at={third}&steps=16" in calls(page, verb=":predict")[-1].path
+    assert f"at={third}&steps=3" in calls(page, verb=":predict")[-1].path
     assert_accessible(page)
 
 

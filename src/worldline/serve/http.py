@@ -66,9 +66,10 @@ def create_app(
         service: answers the calls.
         database: for sessions and added worlds; None for a service without them.
         job_settings: how jobs run, which need a database; None for a service without jobs.
-        environments: what callers may run; None for a service without environments.
+        environments: what callers may run; None for none.
         any_host: whether a service without tokens answers under any host name, not only to localhost.
     """
+    environments = environments or Environments(())
     sessions = None if database is None else Sessions(service, database)
     registry = None if database is None else Registry(service.hosts, database)
     jobs = None if database is None or job_settings is None else Jobs(service, database, job_settings)
@@ -83,8 +84,7 @@ def create_app(
             yield
             if jobs is not None:
                 await jobs.close()
-            if environments is not None:
-                environments.close()
+            environments.close()
         service.close()
 
     app = FastAPI(
@@ -102,9 +102,7 @@ def create_app(
         routers += [sessions_router(service, sessions), admin_router(service, registry)]
     if jobs is not None:
         routers.append(jobs_router(service, jobs))
-    if environments is not None:
-        routers.append(environments_router(service, environments))
-    routers += [_state(service), docs_router(service, app), studio_router()]
+    routers += [environments_router(service, environments), _state(service), docs_router(service, app), studio_router()]
     for router in routers:
         app.include_router(router)
     for path, endpoint in (("/v1/control", CONTROL), ("/v1/openpi", OPENPI)):

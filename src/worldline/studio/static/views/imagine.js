@@ -68,19 +68,20 @@ export function Pictures({ present, futures, cursor }) {
 }
 
 // `more`, `note`, `draw` and `below` depend on the curve: further lines, a text below the name, what drawing does, and a
-// part below the chart. `only`: names of signals. `logged`: whether the log continues after the present. `mark`: a time.
-export function Lanes({ present, prediction, onCursor, onPick, dreamed = "predicted", title = "Predicted signals", only, logged = true, mark, more, note, draw, below }) {
+// part below the chart. `only`: names of signals. `logged`: whether the log continues after the present. `mark`: a time. `real`: what is measured
+// after the present, if it is no log.
+export function Lanes({ present, prediction, onCursor, onPick, dreamed = "predicted", title = "Predicted signals", only, logged = true, mark, real, more, note, draw, below }) {
   const { show } = usePlace(), { schema, card, first, now, horizon, axis } = present;
   const all = curves(only ? only.map(name => schema.signals.find(signal => signal.name === name)) : schema.signals.filter(signal => card.predicts.includes(signal.name)));
   const shown = show && !only ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
   const x = [first * axis.scale, (now + horizon) * axis.scale], styles = new Map();
   return html`<${Title} aside=${!only && all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>${title}<//>
     <div class="panel">${shown.map((curve, k) => {
-    const forecast = prediction?.signals[curve.signal.name], past = logLines(present, curve), isLast = k === shown.length - 1, bare = !isLast || Boolean(below);
+    const forecast = prediction?.signals[curve.signal.name], past = logLines(present, curve, real), isLast = k === shown.length - 1, bare = !isLast || Boolean(below);
     const lines = [...logged ? past : past.slice(0, 1), ...more?.(curve) ?? []];
     if (forecast) lines.push(aheadLine(present, curve, forecast.mean, { label: dreamed, style: "world" }, forecast));
     for (const { label, style, x: { length } } of lines) if (label && length) styles.set(label, style);
-    return html`<${Lane} key=${curve.key} curve=${curve} value=${past[0].y.at(-1)} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${[now * axis.scale, mark]}
+    return html`<${Lane} key=${curve.key} curve=${curve} value=${(real ? past.at(-1) : past[0]).y.at(-1)} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${[now * axis.scale, mark]}
       unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onPick=${onPick} onDraw=${draw?.(curve)} bare=${bare} height=${bare ? 92 : 116} />${below?.(curve, isLast)}<//>`;
   })}</div><p class="soft x-name"><span>${[...styles].map(([label, style]) => html`<span class=${`key ${style}`} key=${label} style=${{ "--key": `var(--${style})` }}>${label}</span>`)}</span>
       ${axis.label} from the start of the episode</p>`;
