@@ -64,6 +64,13 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
         """Cancels a job."""
         return _json(await jobs.cancel(caller, job))
 
+    @router.post(
+        "/jobs/{job:plain}:resume", status_code=202, openapi_extra=operation(answer="JobView", statuses=(202,))
+    )
+    async def resume_job(job: str, caller: JobCaller) -> Response:
+        """Continues a cancelled or failed job, from its checkpoint if it has one."""
+        return _json(await jobs.resume(caller, job), 202)
+
     _add_results(router, jobs)
     return router
 

@@ -9,13 +9,15 @@ from fastapi import APIRouter, Request, Response
 
 from worldline.report.page import page_policy
 from worldline.serve.problems import NotFoundError
-from worldline.studio.pages import files, hash_of, import_map, index
+from worldline.studio.pages import files, hash_of, import_map, index, saved_page
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "connect-src 'self'; frame-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _PAGE: Final = "index.html"
+_FILE: Final = "file.html"
+"""A page without content, which the browser completes to save a view."""
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
@@ -28,7 +30,7 @@ _TYPES: Final = {
 def studio_router() -> APIRouter:
     """The routes of the studio. They need no token, because they are the same for all services."""
     router = APIRouter(include_in_schema=False)
-    table = {**files(), _PAGE: index().encode()}
+    table = {**files(), _PAGE: index().encode(), _FILE: saved_page("worldline", None).encode()}
     tags = {name: f'"{hashlib.sha256(content).hexdigest()[:32]}"' for name, content in table.items()}
     # The script of reports may run too, because a frame with a report inherits this policy.
     policy = _POLICY.format(scripts=f"{hash_of(import_map())} {page_policy().rpartition(' ')[2]}")

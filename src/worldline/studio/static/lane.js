@@ -23,7 +23,8 @@ export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps
   });
   useEffect(() => {
     const watch = new ResizeObserver(() => {
-      const { clientWidth: width, clientHeight } = box.current ?? {}; // null while the chart leaves the page
+      if (!box.current) return; // it was removed
+      const { clientWidth: width, clientHeight } = box.current;
       if (drawn.current && width) drawn.current.setSize({ width, height: clientHeight });
       else if (width) draw();
     });

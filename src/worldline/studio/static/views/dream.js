@@ -77,7 +77,7 @@ function Episode({ mode, modes }) {
       <${Pictures} present=${shown} futures=${[["dream", future.value?.images]]} cursor=${at} />
       ${mode === "log" ? whole && html`<${Logged} whole=${whole} present=${shown} at=${at} onPick=${pick} />`
       : html`<${Lanes} present=${present} prediction=${future.value} dreamed="dream" title=${mode === "both" ? html`Log and <${Term} name="dream">dream<//>` : html`<${Term} name="dream">Dream<//>`}
-        logged=${mode === "both"} mark=${at} onPick=${pick} below=${mode === "both" && future.value && ((curve, isLast) => html`<${Errors} curve=${curve} present=${present} forecast=${future.value.signals[curve.signal.name]} at=${at} bare=${!isLast} onPick=${pick} />`)} />`}</section>
+        logged=${mode === "both"} cursor=${at} onPick=${pick} below=${mode === "both" && future.value && ((curve, isLast) => html`<${Errors} curve=${curve} present=${present} forecast=${future.value.signals[curve.signal.name]} at=${at} bare=${!isLast} onPick=${pick} />`)} />`}</section>
     ${mode !== "log" && html`<aside>${future.value && html`<${Findings} present=${present} future=${future.value} step=${player.step} />`}</aside>`}`;
 }
 

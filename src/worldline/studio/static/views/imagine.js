@@ -3,7 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Chart, InputLane, Lane } from "studio/lane.js";
-import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Waiting } from "studio/parts.js";
+import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Trust, Waiting } from "studio/parts.js";
 import { aheadLine, compare, edit, logLines, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
 import { byRole, cell, clamp, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
 import { go, usePlace } from "studio/state.js";
@@ -67,24 +67,23 @@ export function Pictures({ present, futures, cursor }) {
       <${Frame} array=${images[name]} at=${Math.max(0, step - 1)} label=${`${name}, ${label}`} /></figure>`)}`)}</div>`;
 }
 
-// `more`, `note`, `draw` and `below` depend on the curve: further lines, a text below the name, what drawing does, and a
-// part below the chart. `only`: names of signals. `logged`: whether the log continues after the present. `mark`: a time. `real`: what is measured
-// after the present, if it is no log.
-export function Lanes({ present, prediction, onCursor, onPick, dreamed = "predicted", title = "Predicted signals", only, logged = true, mark, real, more, note, draw, below }) {
+// `only` names signals; `cursor` is a second time line; `more`, `note`, `draw` and `below` depend on the curve: further lines,
+// a text below the name, what drawing does, and a part under the chart.
+export function Lanes({ present, prediction, onCursor, onPick, dreamed = "predicted", title = "Predicted signals", only, logged = true, real, cursor = null, more, note, draw, below }) {
   const { show } = usePlace(), { schema, card, first, now, horizon, axis } = present;
   const all = curves(only ? only.map(name => schema.signals.find(signal => signal.name === name)) : schema.signals.filter(signal => card.predicts.includes(signal.name)));
   const shown = show && !only ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
   const x = [first * axis.scale, (now + horizon) * axis.scale], styles = new Map();
   return html`<${Title} aside=${!only && all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>${title}<//>
     <div class="panel">${shown.map((curve, k) => {
-    const forecast = prediction?.signals[curve.signal.name], past = logLines(present, curve, real), isLast = k === shown.length - 1, bare = !isLast || Boolean(below);
-    const lines = [...logged ? past : past.slice(0, 1), ...more?.(curve) ?? []];
+    const forecast = prediction?.signals[curve.signal.name], known = logLines(present, curve, real);
+    const lines = [...logged ? known : known.slice(0, 1), ...more?.(curve) ?? []], isLast = k === shown.length - 1, bare = Boolean(below) || !isLast;
     if (forecast) lines.push(aheadLine(present, curve, forecast.mean, { label: dreamed, style: "world" }, forecast));
     for (const { label, style, x: { length } } of lines) if (label && length) styles.set(label, style);
-    return html`<${Lane} key=${curve.key} curve=${curve} value=${(real ? past.at(-1) : past[0]).y.at(-1)} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${[now * axis.scale, mark]}
-      unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onPick=${onPick} onDraw=${draw?.(curve)} bare=${bare} height=${bare ? 92 : 116} />${below?.(curve, isLast)}<//>`;
+    return html`<${Lane} key=${curve.key} curve=${curve} value=${(real ? known.at(-1) : known[0]).y.at(-1)} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x}
+      now=${[now * axis.scale, cursor]} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onPick=${onPick} onDraw=${draw?.(curve)} bare=${bare} height=${bare ? 92 : 116} />${below?.(curve, isLast)}<//>`;
   })}</div><p class="soft x-name"><span>${[...styles].map(([label, style]) => html`<span class=${`key ${style}`} key=${label} style=${{ "--key": `var(--${style})` }}>${label}</span>`)}</span>
-      ${axis.label} from the start of the episode</p>`;
+      ${axis.label} from ${present.path ? "the start of the episode" : "now"}</p>`;
 }
 
 // Which curves are shown; `name` is the part of the place that lists them.
@@ -115,11 +114,7 @@ function Findings({ present, prediction, cursor }) {
   const all = curves(schema.signals.filter(signal => prediction.signals[signal.name])).slice(0, 2 * MAX_LANES);
   const step = cursor === null ? horizon : Math.round(cursor / axis.scale) - now, row = Math.min(horizon, Math.max(1, step)) - 1;
   const weak = Object.entries(prediction.signals).filter(([, forecast]) => forecast.horizon < horizon);
-  const trust = prediction.trust;
-  return html`<${Title}><${Term} name="trust">Trust in this present<//><//>
-    ${trust == null ? html`<p class="soft">Not calibrated, so there is no trust.</p>` : html`<div class="big">${trust.toFixed(2)}</div>
-      <div class="gauge"><i style=${{ width: `${100 * trust}%` }}></i></div>
-      <p class="soft">${Math.round(100 * trust)} of 100 ordinary histories look at least as unusual as this one${trust < 0.05 ? ". Do not rely on this forecast" : ""}.</p>`}
+  return html`<${Trust} value=${prediction.trust} />
     ${weak.length > 0 && html`<div class="warn"><b>${axis.text(Math.max(...weak.map(([, forecast]) => forecast.horizon)))}</b>
       <p>After at most this time the forecast of ${weak.map(([name]) => name.replaceAll("_", " ")).join(", ")} is no better than the last value or the mean.</p></div>`}
     <${Title}>${cursor === null || step < 1 ? `After ${axis.text(horizon)}` : `In ${axis.text(row + 1)}`}<//>
