@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from tests.studio.conftest import watched
 from tests.studio.toy_studio import StudioService
 from tests.studio.watched_page import assert_accessible, calls
+
+from worldline.engines.baselines import Linear
+from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Kind
+from worldline.serve.environments import Environments
+from worldline.serve.hosting import HostedWorld, Hosts
+from worldline.serve.server import serving
+from worldline.serve.service import Service
+from worldline.workflows.record import record
+from worldline.world.local import LocalWorld
+
+
+@pytest.fixture(scope="module")
+def rooms_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service of the environment two-rooms, and of a linear world of its positions."""
+    store = record("two-rooms", tmp_path_factory.mktemp("rooms") / "log", num_episodes=8, max_steps=12, seed=0)
+    vectors = replace(store.schema, signals=tuple(s for s in store.schema.signals if s.kind is Kind.VECTOR))
+    engine = Linear.fit([store.episode(number) for number in range(8)], vectors, context=1)
+    hosts = Hosts(lambda reference: pytest.fail(reference))
+    hosts.add(HostedWorld("rooms", None, LocalWorld(engine, None, CrossEntropy())))
+    with serving(Service(hosts), environments=Environments(["two-rooms"])) as url:
+        yield url
 
 
 def test_compares_log_and_dream_at_a_shared_time(sized_page: Page, studio_service: StudioService) -> None:
@@ -50,3 +76,26 @@ def test_the_log_alone_is_the_whole_episode(page: Page) -> None:
     expect(page).to_have_url(re.compile("&step=38$"))
     expect(page.get_by_role("slider", name="Time").first).to_have_attribute("aria-valuenow", "38")
     assert not calls(page, verb=":predict")
+
+
+def test_drives_an_environment_and_the_world_at_once(browser: Browser, rooms_url: str) -> None:
+    with watched(browser, rooms_url) as page:
+        page.goto("/#/dream?mode=drive")
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_label("environment now")).to_be_visible()
+        for step, key in enumerate(["ArrowRight", "s"], 1):
+            page.keyboard.press(key)
+            expect(page.get_by_text(re.compile(f"^{step} steps?, reward"))).to_be_visible()
+        page.get_by_label("move y").fill("1.5")
+        page.get_by_role("button", name="One step").click()
+        expect(page.get_by_text("3 steps, reward")).to_be_visible()
+        moves = [[6, 0], [0, -6], [0, 1.5]]
+        assert [call.body for call in calls(page, verb=":step")] == [{"actions": {"move": move}} for move in moves]
+        expect(page.get_by_text(re.compile(r"error .* px RMSE")).first).to_be_visible()
+        asked = calls(page, verb=":predict")[-1].body
+        assert asked["actions"] == {"move": moves}
+        assert np.shape(asked["history"]["observations"]["position"]) == (1, 2)
+        assert_accessible(page)
+        page.get_by_role("link", name="Home").click()
+        expect(page.get_by_role("heading", name="rooms")).to_be_visible()
+        assert "DELETE" in [call.method for call in calls(page)]  # the run ends with the view

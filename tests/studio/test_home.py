@@ -42,7 +42,7 @@ def test_shows_what_a_chosen_world_predicts_and_how_far(sized_page: Page, eviden
     expect(page.get_by_role("link", name="Audit: passed")).to_have_attribute(
         "href", re.compile("^#/evidence.*world=camera.*page=audit")
     )
-    (skill,) = calls(page, verb=":predict")
+    skill = calls(page, verb=":predict")[-1]
     assert (skill.path, skill.body) == ("/v1/logs/camera/episodes/0:predict?world=camera&steps=12", {})
     assert_accessible(page)
 

@@ -66,10 +66,9 @@ def create_app(
         service: answers the calls.
         database: for sessions and added worlds; None for a service without them.
         job_settings: how jobs run, which need a database; None for a service without jobs.
-        environments: what callers may run; None for none.
+        environments: what callers may run; None for a service without environments.
         any_host: whether a service without tokens answers under any host name, not only to localhost.
     """
-    environments = environments or Environments(())
     sessions = None if database is None else Sessions(service, database)
     registry = None if database is None else Registry(service.hosts, database)
     jobs = None if database is None or job_settings is None else Jobs(service, database, job_settings)
@@ -84,7 +83,8 @@ def create_app(
             yield
             if jobs is not None:
                 await jobs.close()
-            environments.close()
+            if environments is not None:
+                environments.close()
         service.close()
 
     app = FastAPI(
