@@ -42,7 +42,7 @@ try:
     from worldline.serve.service import Service
     from worldline.serve.sessions import Sessions
     from worldline.serve.sockets import serve_socket
-    from worldline.serve.world_views import WorldList, WorldPages, pages_of, read_page, summary_of, view_of
+    from worldline.serve.world_views import WorldList, list_pages, read_page, summary_of, view_of
     from worldline.world import wire
     from worldline.world.base import ANSWERS
 except ModuleNotFoundError as error:
@@ -187,9 +187,9 @@ def _worlds(service: Service) -> APIRouter:
         return Response(wire.encode_json_answer(view), media_type=JSON)
 
     @router.get("/{name:plain}/pages", openapi_extra=operation(answer="WorldPages"))
-    async def list_pages(name: str, caller: Reader) -> Response:
+    async def get_pages(name: str, caller: Reader) -> Response:
         """The pages about a world: report, audit and exam."""
-        pages = WorldPages(pages=tuple(await asyncio.to_thread(pages_of, service.hosts.find(name, caller))))
+        pages = await asyncio.to_thread(list_pages, service.hosts.find(name, caller))
         return Response(wire.encode_json_answer(pages), media_type=JSON)
 
     @router.get("/{name:plain}/pages/{page}", response_class=HTMLResponse)

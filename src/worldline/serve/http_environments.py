@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from worldline.episode import Arrays
 from worldline.serve.callers import Caller, Scope
-from worldline.serve.environments import Environments
+from worldline.serve.environments import Environments, RunView
 from worldline.serve.openapi import needs, operation
 from worldline.serve.requests import ENCODERS, JSON, answer_type, read_content
 from worldline.serve.service import Service
@@ -80,22 +80,22 @@ def environments_router(service: Service, environments: Environments | None) -> 
     if environments is None:
         return router
 
-    @router.post("/{name:path}/runs", status_code=201, openapi_extra=_RUN(body="NewRun", statuses=(201,)))
-    async def create_run(name: str, request: Request, caller: RunCaller) -> Response:
+    @router.post("/{environment:path}/runs", status_code=201, openapi_extra=_RUN(body="NewRun", statuses=(201,)))
+    async def create_run(environment: str, request: Request, caller: RunCaller) -> Response:
         """Starts a run of an environment. It ends when it is deleted, or when it was not used for 10 minutes."""
         body = await read_content(request, service, caller, "create_run", NewRun)
-        return respond(request, await environments.start(caller, name, body.seed), 201)
+        return respond(request, await environments.start(caller, environment, body.seed), 201)
 
-    @router.post("/{name:path}/runs/{run:plain}:step", openapi_extra=_RUN(body="RunStep"))
-    async def step_run(name: str, run: str, request: Request, caller: RunCaller) -> Response:
+    @router.post("/{environment:path}/runs/{run:plain}:step", openapi_extra=_RUN(body="RunStep"))
+    async def step_run(environment: str, run: str, request: Request, caller: RunCaller) -> Response:
         """Takes a step of the environment under these actions."""
         body = await read_content(request, service, caller, "step_run", RunStep)
-        return respond(request, await environments.step(caller, name, run, body.actions))
+        return respond(request, await environments.step(caller, environment, run, body.actions))
 
-    @router.delete("/{name:path}/runs/{run:plain}", status_code=204)
-    async def delete_run(name: str, run: str, caller: RunCaller) -> Response:
+    @router.delete("/{environment:path}/runs/{run:plain}", status_code=204)
+    async def delete_run(environment: str, run: str, caller: RunCaller) -> Response:
         """Ends a run."""
-        environments.end(caller, name, run)
+        environments.end(caller, environment, run)
         return Response(status_code=204)
 
     return router
