@@ -102,9 +102,7 @@ def create_app(
         routers += [sessions_router(service, sessions), admin_router(service, registry)]
     if jobs is not None:
         routers.append(jobs_router(service, jobs))
-    if environments is not None:
-        routers.append(environments_router(service, environments))
-    routers += [_state(service), docs_router(service, app), studio_router()]
+    routers += [environments_router(service, environments), _state(service), docs_router(service, app), studio_router()]
     for router in routers:
         app.include_router(router)
     for path, endpoint in (("/v1/control", CONTROL), ("/v1/openpi", OPENPI)):
