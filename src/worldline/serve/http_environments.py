@@ -58,8 +58,14 @@ class RunStep:
 _RUN: Final = partial(operation, answer="RunView", msgpack=True)
 
 
-def environments_router(service: Service, environments: Environments) -> APIRouter:
-    """The routes below /v1/environments; all need the scope session, and show callers only their own runs."""
+def environments_router(service: Service, environments: Environments | None) -> APIRouter:
+    """The routes below /v1/environments; all need the scope session, and show callers only their own runs.
+
+    Args:
+        service: limits the calls.
+        environments: what callers may run; None for an empty list, without routes of runs.
+    """
+    names = () if environments is None else environments.names
     router = APIRouter(prefix="/v1/environments", tags=["environments"], dependencies=[needs(Scope.SESSION)])
 
     def respond(request: Request, view: RunView, status: int = 200) -> Response:
@@ -69,7 +75,10 @@ def environments_router(service: Service, environments: Environments) -> APIRout
     @router.get("", openapi_extra=operation(answer="EnvironmentList"))
     async def list_environments() -> Response:
         """The names of the environments."""
-        return Response(msgspec.json.encode(EnvironmentList(environments=environments.names)), media_type=JSON)
+        return Response(msgspec.json.encode(EnvironmentList(environments=names)), media_type=JSON)
+
+    if environments is None:
+        return router
 
     @router.post("/{environment:path}/runs", status_code=201, openapi_extra=_RUN(body="NewRun", statuses=(201,)))
     async def create_run(environment: str, request: Request, caller: RunCaller) -> Response:

@@ -85,7 +85,7 @@ export function useAsked(key, ask, subject = "") {
     };
     run();
   }, [key, subject, link]);
-  return state;
+  return state.subject === subject ? state : { busy: key !== null }; // not the answer about another subject
 }
 
 export const useGet = path => useAsked(path, () => api.get(path), path ?? "");
