@@ -39,12 +39,9 @@ def rooms_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_compares_log_and_dream_at_a_shared_time(sized_page: Page, studio_service: StudioService) -> None:
     page, episode = sized_page, studio_service.stores["camera"].episode(9)
     page.goto("/#/dream?world=camera&log=camera&episode=9&at=5&steps=12")
-    future = {
-        "actions": {"push": episode.actions["push"][5:17]},
-        "exogenous": {"wind": episode.exogenous["wind"][5:17]},
-    }
-    dream = studio_service.worlds["camera"].predict(episode.history(at=5, length=1), **future).signals["position"].mean
-    error = dream[:, 0] - episode.observations["position"][6:18, 0]
+    actions, exogenous = {"push": episode.actions["push"][5:17]}, {"wind": episode.exogenous["wind"][5:17]}
+    dream = studio_service.worlds["camera"].predict(episode.history(at=5, length=1), actions, exogenous=exogenous)
+    error = np.subtract(dream.signals["position"].mean, episode.observations["position"][6:18])[:, 0]
     expect(page.get_by_text(f"error {np.sqrt((error**2).mean()):.3g} m RMSE")).to_be_visible()
     (asked,) = calls(page, verb=":predict")
     assert (asked.path.partition("?")[2], asked.body) == ("world=camera&at=5&steps=12", {"level": 0.9, "images": True})

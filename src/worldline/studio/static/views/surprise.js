@@ -58,7 +58,7 @@ export default function Surprise() {
   const path = place.log && place.episode !== undefined ? episodePath(place.log, place.episode) : null;
   const key = path && card && total ? `${place.world} ${path}` : null;
   const { value, error, busy } = useAsked(key, () => surpriseOf(path, place.world, card, total), key ?? "");
-  const worst = value?.moments[0]?.step;
+  const whole = value?.signals[ALL], worst = whole?.steps[whole.p.indexOf(least(whole))];
   useEffect(() => { if (worst !== undefined && place.at === undefined) go({ at: worst }); }, [worst, place.at]);
   const level = place.level ?? Math.min(0.9, card?.band_level || 0.9);
   const future = useFuture(place.world, path && total > present.now ? present : {}, card?.band_horizon ? { level } : {});
