@@ -12,19 +12,21 @@ from tests.studio.watched_page import assert_accessible, calls
 
 from worldline.plots.charts import ChartLine, LineChart
 from worldline.report.page import render_page
+from worldline.studio.pages import hash_of, report_hash
 from worldline.world.bundle_io import save_world
 
 
 @pytest.fixture
 def with_pages(studio_service: StudioService) -> Iterator[StudioService]:
-    """The service, whose world `toy` has a report with a chart, and an audit."""
+    """The service, whose world `toy` has a report with a chart, and an audit by another version."""
     line = ChartLine(label="a", style="world", x=[0, 1], y=[0, 1])
     chart = LineChart(
         title="Chart of the report", alt="", x_label="", y_label="", lines=[line], x_ends=(0, 1), y_ticks=[0, 1]
     )
     folder = studio_service.folder / "toy"
     save_world(folder, studio_service.worlds["toy"], report=render_page("The report", chart))
-    (folder / "audit.html").write_text(render_page("The audit", chart), encoding="utf-8")
+    older = render_page("The audit", chart).replace(report_hash()[1:-1], hash_of("of another version")[1:-1])
+    (folder / "audit.html").write_text(older, encoding="utf-8")
     yield studio_service
     shutil.rmtree(folder)
 
@@ -39,6 +41,7 @@ def test_shows_pages_in_a_sandbox(with_pages: StudioService, sized_page: Page) -
     assert size["height"] > 0.6 * (sized_page.viewport_size or {})["height"]
     sized_page.get_by_role("radio", name="Audit").click()
     expect(sized_page.locator("iframe")).to_have_attribute("title", "Audit")
+    expect(report.locator("figure svg")).to_be_visible()
     assert "page=audit" in sized_page.url
     assert [call.path for call in calls(sized_page) if "/pages" in call.path] == [
         f"/v1/worlds/toy/pages{page}" for page in ("", "/report", "/audit")

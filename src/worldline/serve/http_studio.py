@@ -7,9 +7,8 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from worldline.report.page import page_policy
 from worldline.serve.problems import NotFoundError
-from worldline.studio.pages import files, hash_of, import_map, index, saved_page
+from worldline.studio.pages import files, hash_of, import_map, index, report_hash, saved_page
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -26,8 +25,7 @@ def studio_router() -> APIRouter:
     # The file is a page without content, which the browser completes to save a view.
     table = {**files(), "index.html": index().encode(), "file.html": saved_page("worldline", None).encode()}
     tags = {name: f'"{hashlib.sha256(content).hexdigest()[:32]}"' for name, content in table.items()}
-    # The script of reports may run too, because a frame with a report inherits this policy.
-    policy = _POLICY.format(scripts=f"{hash_of(import_map())} {page_policy().rpartition(' ')[2]}")
+    policy = _POLICY.format(scripts=f"{hash_of(import_map())} {report_hash()}")
 
     @router.get("/")
     async def get_studio(request: Request) -> Response:
