@@ -1,0 +1,1 @@
+"""The studio: pages of worlds and logs in a browser."""
