@@ -163,11 +163,15 @@ class Connection:
 
 @contextmanager
 def served(
-    worlds: dict[str, Path], folder: Path, *, batch: int, database: str = "service"
+    worlds: dict[str, Path], folder: Path, *, batch: int, database: str = "service", more: Sequence[str] = ()
 ) -> Iterator[tuple[int, int]]:
-    """`worldline serve` in another process; yields port and process id."""
+    """`worldline serve` with `more` options in another process; yields port and process id."""
     command = [WORLDLINE, "serve", *(f"{name}={path}" for name, path in worlds.items())]
-    options = [*f"--port 0 --threads 1 --batch {batch} --database".split(), str(folder / f"{database}-{batch}.sqlite")]
+    options = [
+        *f"--port 0 --threads 1 --batch {batch} --database".split(),
+        str(folder / f"{database}-{batch}.sqlite"),
+        *more,
+    ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None

@@ -36,6 +36,7 @@ from worldline.serve.job_process import JobTask, failure, run
 from worldline.serve.job_requests import AuditJob, JobRequest, LearnJob
 from worldline.serve.jobs import COMMAND, ENDED, Jobs, JobSettings, JobView
 from worldline.serve.limits import Limits
+from worldline.serve.logs import ServedLogs
 from worldline.serve.problems import RateLimitedError
 from worldline.serve.service import Service
 from worldline.serve.tables import jobs as table
@@ -59,12 +60,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
+def service(root: Path) -> Iterator[Service]:
     hosts = Hosts(Catalog().open_bundle)
     hosts.add(
         HostedWorld("toy", None, LocalWorld(Linear.fit(TOY.episodes(9, 20, seed=0), TOY.schema), None, CrossEntropy()))
     )
-    made = Service(hosts, Limits(jobs=3, sockets=6))
+    made = Service(hosts, Limits(jobs=3, sockets=6), logs=ServedLogs(root / "logs"))
     yield made
     made.close()
 
@@ -76,7 +77,7 @@ def make(service: Service, root: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv(ENVIRONMENT, "postgresql://service:secret@host/name")
 
     def made(database: Database, **settings: Any) -> Jobs:
-        given = {"command": STUB, "beat_s": 0.05, "folder": tmp_path, "logs": root / "logs"}
+        given = {"command": STUB, "beat_s": 0.05, "folder": tmp_path}
         return Jobs(service, database, JobSettings(**{**given, **settings}))
 
     return made

@@ -22,6 +22,7 @@ import jsonschema
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from tests.data.stores import stored
 
 from worldline.catalog.opening import open_target
 from worldline.catalog.versions import HOME, Catalog
@@ -34,6 +35,7 @@ from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
 from worldline.serve.jobs import JobSettings
+from worldline.serve.logs import ServedLogs
 from worldline.serve.server import serving
 from worldline.serve.service import Service
 from worldline.serve.tokens import Tokens
@@ -67,12 +69,16 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
         Catalog().publish(folder / "bundle", "toy", alias="prod")
         hosts = Hosts(open_target)
         hosts.open("toy@prod", "toy")
+        seen = Integrator(camera=True, wind=False)
+        stored(folder / "logs" / "seen", seen.schema, seen.episodes(2, 12, seed=0))
         tokens = Tokens(database) if has_tokens else None
         token = "" if tokens is None else tokens.create("all", Scope)
         if tokens is not None:
             tokens.create("other", [Scope.INFER])
         jobs = JobSettings(folder=folder / "jobs", command=(sys.executable, "-c", "")) if has_tokens else None
-        with serving(Service(hosts, tokens=tokens), database, job_settings=jobs) as url:
+        with serving(
+            Service(hosts, tokens=tokens, logs=ServedLogs(folder / "logs")), database, job_settings=jobs
+        ) as url:
             yield url, token
 
 
@@ -159,14 +165,16 @@ def commands_of(page: str) -> dict[str, str]:
 
 def run_in_shell(command: str, folder: Path, **variables: str) -> str:
     environment, shell = {"PATH": os.environ["PATH"], **variables}, ["bash", "-c", command]
-    return subprocess.run(shell, capture_output=True, text=True, env=environment, cwd=folder, timeout=60).stdout
+    return subprocess.run(shell, capture_output=True, env=environment, cwd=folder, timeout=60).stdout.decode(
+        errors="replace"
+    )
 
 
 def test_every_command_works_when_pasted(url: str, document: dict[str, Any], tmp_path: Path) -> None:
     assert which("curl") is not None, "curl is missing. Run scripts/ci-deps."
     commands = commands_of(read(url, "/docs").text)
     assert commands.keys() == operations(document).keys()
-    variables = {"NAME": "toy-2", "ALIAS": "prod"}
+    variables = {"NAME": "toy-2", "ALIAS": "prod", "LOG": "seen", "NUMBER": "1", "SIGNAL": "camera"}
     for name, (_, _, stated) in operations(document).items():
         content = stated.get("requestBody", {}).get("content", {}).get(JSON, {})
         if content:

@@ -54,13 +54,14 @@ def serve(
     from worldline.serve.hosting import name_of
     from worldline.serve.jobs import JobSettings
     from worldline.serve.limits import Limits
+    from worldline.serve.logs import ServedLogs
 
     use_threads(threads)
     hosts = open_hosts(worlds or [], device)
-    settings = {"limits": Limits(batch=batch), "workers": workers}
+    settings = {"limits": Limits(batch=batch), "workers": workers, "logs": ServedLogs(data)}
     with opened_service(hosts, host, database, insecure=insecure, **settings) as (service, opened):
         folders = {name: Path(world) for name, world in map(name_of, worlds or []) if not is_reference(world)}
-        job_settings = JobSettings(folder=default_folder(), logs=data, worlds=folders, device=device)
+        job_settings = JobSettings(folder=default_folder(), worlds=folders, device=device)
         listener = server.listen(host, port)
         _announce(hosts, service, server.url_of(listener))
         server.serve(service, listener, opened, job_settings=job_settings, any_host=insecure)

@@ -168,10 +168,10 @@ class Store:
         begin, end = self._source_range(number)
         return self._entry(number, read_bytes(self._files[SOURCES_FILE], end - begin, begin))
 
-    def entries(self) -> Iterator[Entry]:
-        """The metadata of each episode, in order; faster than `entry` in a loop."""
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
+        """The metadata of each episode from `start` to `stop - 1`, in order; faster than `entry` in a loop."""
         lines = read_bytes(self._files[SOURCES_FILE], self._index.source_end, 0)
-        for number in range(len(self)):
+        for number in range(len(self))[start:stop]:
             yield self._entry(number, lines[slice(*self._source_range(number))])
 
     def append(self, episode: Episode, source: Source | None = None) -> None:

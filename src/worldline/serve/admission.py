@@ -14,7 +14,7 @@ from worldline.serve.limits import Limits
 from worldline.serve.problems import OverloadedError
 from worldline.serve.scheduler import may_displace
 
-_CALLS: Final = "/v1/worlds/"
+_CALLS: Final = ("/v1/worlds/", "/v1/logs/")
 FULL: Final = "too many calls are waiting. Try again in 1 s, or send fewer at once."
 _CLAIMED: Final = re.compile(r"wl_([0-9a-f]{16})_")
 

@@ -17,8 +17,9 @@ from worldline.catalog.aliases import Reference
 from worldline.engines.base import Card
 from worldline.episode import Episode
 from worldline.planning.base import Goal
-from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
+from worldline.planning.calls import CALLS, Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.schema import Kind, Signal
+from worldline.serve.episode_calls import FROM_EPISODE, OPTIONAL
 from worldline.serve.hosting import HostedWorld
 from worldline.world import wire
 from worldline.world.session import FILLED_IN
@@ -40,6 +41,9 @@ def examples_of(hosted: HostedWorld) -> dict[str, Any]:
     seen = bodies["surprise"]["episode"].observations
     bodies["observe_session"] = {"step": 0, "observations": {name: value[0] for name, value in seen.items()}}
     bodies["create_session"] = {"world": hosted.name}
+    for verb in CALLS.keys() & bodies.keys():
+        filled = {*FROM_EPISODE, *OPTIONAL, "exogenous"}
+        bodies[f"{verb}_episode"] = {name: value for name, value in bodies[verb].items() if name not in filled}
     if hosted.reference is not None:
         bodies["add_world"] = {"name": f"{hosted.name[:90]}-2", "reference": hosted.reference}
         if Reference.parse(hosted.reference).alias is not None:

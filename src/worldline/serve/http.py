@@ -27,6 +27,7 @@ try:
     from worldline.serve.http_admin import admin_router
     from worldline.serve.http_docs import docs_router
     from worldline.serve.http_jobs import jobs_router
+    from worldline.serve.http_logs import episode_calls_router, logs_router
     from worldline.serve.http_sessions import sessions_router
     from worldline.serve.jobs import Jobs, JobSettings
     from worldline.serve.openapi import PROBLEM, needs, operation
@@ -88,7 +89,7 @@ def create_app(
     # Most requests take this route, so it comes first and skips the request handling of FastAPI.
     verbs = Route("/v1/worlds/{name}:{verb}", partial(_call_world, service), methods=["POST"])
     app.router.routes.insert(0, verbs)
-    routers = [_worlds(service)]
+    routers = [_worlds(service), logs_router(service.logs), episode_calls_router(service)]
     if sessions is not None and registry is not None:
         routers += [sessions_router(service, sessions), admin_router(service, registry)]
     if jobs is not None:

@@ -22,13 +22,15 @@ from worldline.planning.calls import CALLS, PlanCall, PredictCall
 from worldline.report.page import page_policy
 from worldline.serve import problems
 from worldline.serve.callers import Scope
+from worldline.serve.episode_calls import FROM_EPISODE, OPTIONAL
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.http_admin import NewAlias, NewWorld
-from worldline.serve.http_jobs import JobList, LogList
+from worldline.serve.http_jobs import JobList
 from worldline.serve.http_sessions import NewSession, NewStep
 from worldline.serve.job_requests import JobRequest
 from worldline.serve.jobs import JobView
+from worldline.serve.log_views import EpisodeCurves, EpisodeList, LogList, LogView
 from worldline.serve.openapi import REF, needs
 from worldline.serve.requests import JSON
 from worldline.serve.service import Service
@@ -42,11 +44,15 @@ _BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
     **{kind.__name__: (kind, ()) for kind in (*CALLS.values(), NewWorld, NewAlias, NewSession, NewStep)},
     "SessionPredictCall": (PredictCall, FILLED_IN),
     "SessionPlanCall": (PlanCall, FILLED_IN),
+    **{f"Episode{kind.__name__}": (kind, FROM_EPISODE) for kind in CALLS.values()},
 }
 """Per name the type of a body, and its fields that the service fills in."""
-_ANSWERS: Final = (*ANSWERS.values(), SessionView, WorldList, WorldSummary, WorldView, UsageReport)
+_ANSWERS: Final = (
+    *ANSWERS.values(), SessionView, WorldList, WorldSummary, WorldView, UsageReport,
+    LogList, LogView, EpisodeList, EpisodeCurves,
+)  # fmt: skip
 _POLICY: Final = f"{page_policy('')}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList, LogList)
+_JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList)
 """Types of msgspec, which are sent in JSON only. The first is a union."""
 
 
@@ -104,7 +110,7 @@ def create_openapi(routes: Sequence[BaseRoute], hosted: HostedWorld | None, *, n
             stated["requestBody"]["content"][JSON]["example"] = examples[stated["operationId"]]
         for parameter in stated.get("parameters", ()):
             # What is deleted must be chosen by the caller.
-            if hosted is not None and parameter.get("name") == "name" and method != "delete":
+            if hosted is not None and parameter.get("name") in ("name", "world") and method != "delete":
                 parameter["example"] = hosted.name
     codes = sorted(code for texts in problems.STATUSES.values() for code in texts)
     components["schemas"]["Problem"]["properties"]["code"]["enum"] = codes
@@ -116,6 +122,9 @@ def create_openapi(routes: Sequence[BaseRoute], hosted: HostedWorld | None, *, n
 def _schemas() -> dict[str, Any]:
     """The schemas of all bodies and answers, and those that they use, by name."""
     _, components = json_schemas(_BODIES, {kind.__name__: kind for kind in _ANSWERS})
+    for kind in CALLS.values():
+        schema = components[f"Episode{kind.__name__}"]
+        schema["required"] = [name for name in schema["required"] if name not in OPTIONAL]
     (job_request, *_), of_jobs = msgspec.json.schema_components(_JOBS, ref_template=REF)
     # Docstrings name the null of JSON as in Python.
     text = re.sub(rb"\bNone\b", b"null", msgspec.json.encode({**components, **of_jobs, "JobRequest": job_request}))

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from typing import Annotated, final
+from typing import final
 
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
 
 from worldline.report.page import page_policy
-from worldline.serve.callers import Caller, Scope
-from worldline.serve.job_requests import MAX_BYTES, decode_request, log_names
+from worldline.serve.job_requests import MAX_BYTES, decode_request
 from worldline.serve.jobs import Jobs, JobView
-from worldline.serve.openapi import needs, operation
+from worldline.serve.openapi import JobCaller, operation, within_rate
 from worldline.serve.problems import MediaTypeError
 from worldline.serve.requests import JSON, content_type, idempotency_key, read_body
 from worldline.serve.service import Service
-
-
-async def _within_rate(request: Request, caller: Annotated[Caller, needs(Scope.JOB)]) -> Caller:
-    """The caller, whose rate is checked."""
-    service: Service = request.app.state.service
-    service.usage.check_rate(caller)
-    return caller
-
-
-JobCaller = Annotated[Caller, Depends(_within_rate)]
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class LogList:
-    """The logs on which jobs can run.
-
-    Args:
-        logs: names, sorted.
-    """
-
-    logs: tuple[str, ...]
 
 
 @final
@@ -55,18 +31,13 @@ class JobList:
 
 
 def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
-    """Routes below /v1/jobs and /v1/logs; all need the scope job, and show callers only their own jobs.
+    """Routes below /v1/jobs; all need the scope job, and show callers only their own jobs.
 
     Args:
         service: knows the callers.
         jobs: does the work.
     """
-    router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[Depends(_within_rate)])
-
-    @router.get("/logs", openapi_extra=operation(answer="LogList"))
-    async def list_logs() -> Response:
-        """The names of the logs."""
-        return _json(LogList(logs=tuple(await asyncio.to_thread(log_names, jobs.settings.logs))))
+    router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[Depends(within_rate)])
 
     created = operation(body="JobRequest", answer="JobView", statuses=(202,), headers=["Idempotency-Key"])
 

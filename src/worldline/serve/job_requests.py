@@ -1,8 +1,7 @@
-"""What callers may ask of jobs: requests, and logs by name below one folder."""
+"""What callers may ask of jobs: requests and their checks."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
@@ -11,7 +10,7 @@ from msgspec import Meta, Struct
 from worldline.catalog.versions import Catalog
 from worldline.errors import ConfigError, UnknownNameError
 from worldline.registry import names
-from worldline.serve.hosting import NAME
+from worldline.serve.logs import ServedLogs
 from worldline.workflows.learn_options import AUTO, seconds
 from worldline.world.wire import MessageError, convert
 
@@ -72,18 +71,18 @@ def decode_request(body: bytes) -> JobRequest:
     return request
 
 
-def check_request(request: JobRequest, logs: Path | None) -> None:
+def check_request(request: JobRequest, logs: ServedLogs) -> None:
     """Checks everything but the world of an audit.
 
     Args:
         request: from a caller.
-        logs: folder with all logs; None for none.
+        logs: of the service.
 
     Raises:
         InputError: a name or the budget is not allowed.
         UnknownNameError: there are no such logs, or there is no such recipe.
     """
-    log_path(logs, request.logs)
+    logs.path(request.logs)
     if not isinstance(request, LearnJob):
         return
     Catalog().check_name(request.name)
@@ -93,21 +92,3 @@ def check_request(request: JobRequest, logs: Path | None) -> None:
         seconds(request.budget or 1.0)
     except ConfigError as error:
         raise MessageError(str(error), "/budget") from error
-
-
-def log_names(root: Path | None) -> list[str]:
-    """The names of the logs in a folder, sorted; none without a folder."""
-    if root is None or not root.is_dir():
-        return []
-    return sorted(path.name for path in root.iterdir() if NAME.fullmatch(path.name))
-
-
-def log_path(root: Path | None, name: str) -> Path:
-    """The path of the logs with this name.
-
-    Raises:
-        UnknownNameError: there are none.
-    """
-    if root is None or name not in log_names(root):
-        raise UnknownNameError("logs", name, log_names(root))
-    return root.resolve() / name

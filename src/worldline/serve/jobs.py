@@ -27,7 +27,7 @@ from worldline.errors import UnavailableError, UnknownNameError, UnsupportedErro
 from worldline.serve.callers import Caller
 from worldline.serve.database import ENVIRONMENT, Database
 from worldline.serve.job_process import END, PROGRESS, REPORT, STOPPED, WORK, JobTask
-from worldline.serve.job_requests import AuditJob, JobRequest, check_request, log_path
+from worldline.serve.job_requests import AuditJob, JobRequest, check_request
 from worldline.serve.problems import ConflictError, FaultLog, GoneError, NotFoundError, RateLimitedError, problem_of
 from worldline.serve.service import Service
 from worldline.serve.sessions import new_id
@@ -51,7 +51,6 @@ class JobSettings:
 
     Args:
         folder: for the files of jobs. Processes share it only if they share the database too.
-        logs: folder whose entries are the logs that callers can name; None for no logs.
         worlds: folders of the served worlds that are not of the catalog, by name.
         device: of learning and audits; argument of `worldline.open`.
         workers: jobs at a time in this process; 0 leaves them to other processes.
@@ -63,7 +62,6 @@ class JobSettings:
     """
 
     folder: Path
-    logs: Path | None = None
     worlds: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
     workers: int = 1
@@ -149,7 +147,7 @@ class Jobs:
             WorldlineError: the request is not valid, as in `check_request`; or there is no such world.
         """
         name = new_id(caller, "job", key)
-        await asyncio.to_thread(check_request, request, self.settings.logs)
+        await asyncio.to_thread(check_request, request, self._service.logs)
         pinned = await asyncio.to_thread(self._pinned, request, caller)
         arguments = msgspec.to_builtins(pinned)
         row = {"id": name, "token_id": caller.id, "kind": arguments.pop("kind"), "arguments": arguments}
@@ -250,7 +248,7 @@ class Jobs:
         return JobTask(
             request=request,
             folder=str(self._folder / row["id"]),
-            logs=str(log_path(settings.logs, request.logs)),
+            logs=str(self._service.logs.path(request.logs)),
             world=world,
             device=settings.device,
             threads=settings.threads,

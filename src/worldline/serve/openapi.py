@@ -43,14 +43,25 @@ register_url_convertor("plain", _Plain())
 
 
 async def authorize(request: Request, needed: SecurityScopes, _: Annotated[object, Depends(_BEARER)]) -> Caller:
-    """The caller of a request, who has the scope that the route needs."""
+    """The caller of a request, who has the scopes that the route needs."""
     service: Service = request.app.state.service
-    return await service.authorize(request.headers.get("authorization"), Scope(needed.scopes[0]))
+    return await service.authorize(request.headers.get("authorization"), *map(Scope, needed.scopes))
 
 
-def needs(scope: Scope) -> Any:
-    """The dependency of a route that callers need a scope for. Its value is the `Caller`."""
-    return Security(authorize, scopes=[scope.value])
+def needs(*scopes: Scope) -> Any:
+    """The dependency of a route that callers need all these scopes for. Its value is the `Caller`."""
+    return Security(authorize, scopes=[scope.value for scope in scopes])
+
+
+async def within_rate(request: Request, caller: Annotated[Caller, needs(Scope.JOB)]) -> Caller:
+    """The caller, whose rate is checked."""
+    service: Service = request.app.state.service
+    service.usage.check_rate(caller)
+    return caller
+
+
+JobCaller = Annotated[Caller, Depends(within_rate)]
+"""The caller of a route that needs the scope job."""
 
 
 def operation(

@@ -219,6 +219,7 @@ async def read_content(
     name: str,
     kind: type[Content],
     filled: Mapping[str, Any] = wire.NOTHING,
+    defaults: Mapping[str, Any] = wire.NOTHING,
 ) -> Content:
     """The content of the body of a request. Rate and quota are checked before it is decoded.
 
@@ -229,6 +230,7 @@ async def read_content(
         name: of the message in msgpack.
         kind: as in `wire.decode`.
         filled: as in `wire.decode`.
+        defaults: as in `wire.decode`.
 
     Raises:
         MediaTypeError: as in `content_type`.
@@ -241,7 +243,9 @@ async def read_content(
     service.usage.check(caller)
 
     def decode() -> Content:
-        return wire.decode_json(kind, body, filled) if is_json else wire.decode(kind, name, body, filled)
+        if is_json:
+            return wire.decode_json(kind, body, filled, defaults)
+        return wire.decode(kind, name, body, filled, defaults)
 
     return decode() if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode)
 

@@ -15,6 +15,7 @@ from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, Unaut
 from worldline.serve.costs import costs_of, with_budget
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
+from worldline.serve.logs import ServedLogs
 from worldline.serve.metrics import Metrics
 from worldline.serve.problems import problem_of
 from worldline.serve.scheduler import CallerLeftError, Gone, Lane, Scheduler
@@ -37,6 +38,7 @@ class Service:
         tokens: who may call; None lets anyone call.
         usage: counts calls; None to count them in memory only.
         workers: threads per lane.
+        logs: that callers can name; None for none.
     """
 
     def __init__(
@@ -47,8 +49,9 @@ class Service:
         tokens: Tokens | None = None,
         usage: Usage | None = None,
         workers: int = 1,
+        logs: ServedLogs | None = None,
     ) -> None:
-        self.hosts, self.limits, self.metrics = hosts, limits or Limits(), Metrics()
+        self.hosts, self.limits, self.metrics, self.logs = hosts, limits or Limits(), Metrics(), logs or ServedLogs()
         self.usage, self._tokens = usage or Usage(None), tokens
         self.needs_token = tokens is not None and tokens.any()
         self.scheduler = Scheduler(self.limits, workers=workers, observe=self.metrics.batch)
@@ -65,12 +68,12 @@ class Service:
         if self._tokens is not None and not self.needs_token:
             self.needs_token = await asyncio.to_thread(self._tokens.any)
 
-    async def authorize(self, authorization: str | None, scope: Scope) -> Caller:
+    async def authorize(self, authorization: str | None, *scopes: Scope) -> Caller:
         """The caller of a request.
 
         Args:
             authorization: the header: `Bearer TOKEN` or `Api-Key TOKEN`.
-            scope: what the request needs.
+            scopes: what the request needs.
 
         Raises:
             UnauthorizedError: there is no valid token.
@@ -84,8 +87,8 @@ class Service:
             raise UnauthorizedError
         check = self._tokens.check
         caller = check(token) if self._tokens.is_kept(token) else await asyncio.to_thread(check, token)
-        if scope not in caller.scopes:
-            raise ForbiddenError(f"the token {caller.name!r} lacks the scope {scope.value!r}. Ask the operator for it.")
+        if lacking := [scope.value for scope in scopes if scope not in caller.scopes]:
+            raise ForbiddenError(f"the token {caller.name!r} lacks the scope {lacking[0]!r}. Ask the operator for it.")
         return caller
 
     @asynccontextmanager

@@ -1,1 +1,1 @@
-"""The studio: pages of worlds and logs in a browser."""
+"""The browser application: its files, and pages that hold all of it."""

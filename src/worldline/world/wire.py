@@ -166,7 +166,13 @@ def encode_error(error: WorldlineError) -> bytes:
     return encode_content("error", _ErrorContent(kind=kind, text=str(error), details=details))
 
 
-def decode(kind: type[Content], name: str, body: bytes, filled: Mapping[str, Any] = NOTHING) -> Content:
+def decode(
+    kind: type[Content],
+    name: str,
+    body: bytes,
+    filled: Mapping[str, Any] = NOTHING,
+    defaults: Mapping[str, Any] = NOTHING,
+) -> Content:
     """The content of a message.
 
     Args:
@@ -174,6 +180,7 @@ def decode(kind: type[Content], name: str, body: bytes, filled: Mapping[str, Any
         name: expected name of the message; the verb of a call.
         body: the message.
         filled: values of fields that the message must not hold.
+        defaults: values of fields that the message may leave out, beside those with a default of the class.
 
     Raises:
         MessageError: the message has another version or name, is damaged or too large, or a value has the wrong type.
@@ -181,7 +188,7 @@ def decode(kind: type[Content], name: str, body: bytes, filled: Mapping[str, Any
     message = _unpacked(body)
     if message.name != name:
         raise MessageError(f"expected a message for {name!r}, got {message.name!r:.60}. Post it to its own verb.")
-    return _read(kind, message, name, filled)
+    return _read(kind, message, name, filled, defaults)
 
 
 def decode_answer(kind: type[Answer], body: bytes) -> Answer | WorldlineError:
@@ -202,7 +209,9 @@ def decode_answer(kind: type[Answer], body: bytes) -> Answer | WorldlineError:
     return _read(kind, message, kind.__name__, NOTHING)
 
 
-def decode_json(kind: type[Content], body: bytes, filled: Mapping[str, Any] = NOTHING) -> Content:
+def decode_json(
+    kind: type[Content], body: bytes, filled: Mapping[str, Any] = NOTHING, defaults: Mapping[str, Any] = NOTHING
+) -> Content:
     """The content of a JSON message.
 
     A message of 8 MiB takes at most 170 MiB of memory. The caller limits its size.
@@ -211,6 +220,7 @@ def decode_json(kind: type[Content], body: bytes, filled: Mapping[str, Any] = NO
         kind: as in `decode`.
         body: the message.
         filled: as in `decode`.
+        defaults: as in `decode`.
 
     Raises:
         MessageError: the message is damaged, has too many lists or names, or a value has the wrong type.
@@ -223,7 +233,7 @@ def decode_json(kind: type[Content], body: bytes, filled: Mapping[str, Any] = NO
         if (count := body.count(sign)) > limit:
             raise MessageError(f"the message has {count} {noun}, more than {limit}. Send large arrays in base64.")
     try:
-        value: Content = build_fields(kind, msgspec.json.decode(body), [], ("body",), filled)
+        value: Content = build_fields(kind, msgspec.json.decode(body), [], ("body",), filled, defaults)
     except _DAMAGED as error:
         raise MessageError(f"body: {str(error)[:1000]}. {FIX}") from error
     return value
@@ -249,13 +259,21 @@ def _unpacked(body: bytes) -> _Message:
     return message
 
 
-def _read(kind: type[Content], message: _Message, name: str, filled: Mapping[str, Any]) -> Content:
+def _read(
+    kind: type[Content],
+    message: _Message,
+    name: str,
+    filled: Mapping[str, Any],
+    defaults: Mapping[str, Any] = NOTHING,
+) -> Content:
     """The content of a message, built as `kind`."""
     arrays = list[bytes | None](message.arrays)
     try:
         value = msgspec.msgpack.decode(message.content)
         content: Content = (
-            build_fields(kind, value, arrays, (name,), filled) if filled else build(kind, value, arrays, (name,))
+            build_fields(kind, value, arrays, (name,), filled, defaults)
+            if filled
+            else build(kind, value, arrays, (name,))
         )
     except _DAMAGED as error:
         raise MessageError(f"{name}: {str(error)[:1000]}. {FIX}") from error
@@ -451,7 +469,14 @@ def build(hint: Any, value: Any, arrays: Arrays, where: Place, null: float = mat
     return convert(value, hint, where)
 
 
-def build_fields(kind: Any, value: Any, arrays: Arrays, where: Place, filled: Mapping[str, Any] = NOTHING) -> Any:
+def build_fields(
+    kind: Any,
+    value: Any,
+    arrays: Arrays,
+    where: Place,
+    filled: Mapping[str, Any] = NOTHING,
+    defaults: Mapping[str, Any] = NOTHING,
+) -> Any:
     """The dataclass, cost or constraint from a map of its fields.
 
     Args:
@@ -460,9 +485,10 @@ def build_fields(kind: Any, value: Any, arrays: Arrays, where: Place, filled: Ma
         arrays: as in `build`.
         where: as in `build`.
         filled: values of fields that the map must not hold.
+        defaults: values of fields that the map may leave out.
     """
     parameters, named = parameters_of(kind), convert(value, dict[str, Any], where)
-    arguments = {name: part for name, part in filled.items() if name in parameters}
+    arguments = {name: part for name, part in {**defaults, **filled}.items() if name in parameters}
     for name, part in named.items():
         if name not in parameters or name in filled:
             raise refusal(f"Object contains unknown field `{name:.100}`. {FIX}", where)

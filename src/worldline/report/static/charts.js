@@ -1,6 +1,7 @@
-// Draws every chart anew as an interactive one. Without script the drawing in the page stays, and so it does in print.
+// Interactive charts of pages and of the studio. In a page they replace drawings, which stay without script and in print.
 "use strict";
-{
+// Draws a chart of `LineChart.data` into a box. Returns the uPlot; its `show(chart)` draws other data.
+const drawChart = (() => {
   const css = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const dashes = {other0: [7, 4], other1: [2, 4], other2: [10, 3, 2, 3], other4: [12, 5], soft: [4, 3]};
   const text = value => value == null ? "–" : String(+value.toPrecision(4)).replace("-", "−");
@@ -20,7 +21,7 @@
 
   const series = lines => lines.flatMap(line => {
     const own = {
-      label: line.label, scale: "y", stroke: css(line.style), dash: dashes[line.style],
+      label: line.label, scale: "y", stroke: css(line.style), dash: line.dash ?? dashes[line.style],
       width: line.style === "world" ? 2.25 : 1.5,
       points: {show: true, size: 5, fill: css(line.style), width: 0,
                filter: line.points ? undefined : (u, at) => lonely(u.data[at])},
@@ -81,13 +82,16 @@
   const axisWidth = (u, values, at) => {
     if (!values) return 40;
     u.ctx.font = u.axes[at].font[0];
-    const least = u.root.closest(".panel") ? 48 : 0; // so that charts below each other have one time axis
+    const least = u.root.closest(".panel") ? 56 : 0; // so that charts below each other have one time axis
     return Math.max(least, 14 + Math.max(...values.map(value => u.ctx.measureText(value || "").width)) / devicePixelRatio);
   };
 
-  const draw = (box, chart) => {
+  const shape = chart => JSON.stringify(chart.lines.map(line => [line.label, line.style, line.low.length > 0]));
+
+  return (box, first, onCursor) => {
+    let chart = first;
     const axis = {stroke: css("soft"), font: "12px " + css("sans"), grid: {stroke: css("grid"), width: 1}, ticks: {show: false}, gap: 4};
-    const fixed = chart.ticks.length && {splits: () => chart.ticks.map(one => one[0]), values: () => chart.ticks.map(one => one[1])};
+    const fixed = first.ticks.length && {splits: () => chart.ticks.map(one => one[0]), values: () => chart.ticks.map(one => one[1])};
     const plain = (u, splits) => splits.map(one => one == null ? "" : text(one));
     const options = {
       width: box.clientWidth, height: box.clientHeight, legend: {show: false}, padding: [8, 12, 0, 0],
@@ -95,20 +99,28 @@
       scales: {x: {time: false, range: () => chart.x}, y: {range: () => chart.y, distr: chart.log ? 3 : 1}},
       series: [{}, ...series(chart.lines)], bands: bands(chart.lines),
       axes: [
-        {...axis, scale: "x", size: 30, gap: 9, space: 60, values: plain},
+        {...axis, scale: "x", size: chart.bare ? 6 : 30, gap: 9, space: 60, values: chart.bare ? () => [] : plain},
         {...axis, scale: "y", size: axisWidth, space: 28, values: plain, ...fixed},
       ],
-      hooks: {drawClear: [shades(chart)], draw: [rules(chart)], setCursor: [readout]},
+      hooks: {
+        drawClear: [u => shades(chart)(u)], draw: [u => rules(chart)(u)],
+        setCursor: [u => { readout(u); if (onCursor) onCursor(u); }],
+      },
     };
-    const drawn = new uPlot(options, columns(chart.lines, chart.x[1] - chart.x[0] || 1), box);
+    const data = () => columns(chart.lines, chart.x[1] - chart.x[0] || 1);
+    const drawn = new uPlot(options, data(), box);
     const corner = document.createElement("div");
     corner.className = "readout";
     corner.hidden = true;
     drawn.over.append(corner);
+    drawn.fits = other => shape(other) === shape(chart);
+    drawn.show = other => { chart = other; drawn.setData(data()); };
     return drawn;
   };
-
+})();
+{
   const boxes = new Map();
+  const draw = (box, chart) => drawChart(box, chart);
   const watch = new ResizeObserver(entries => entries.forEach(({target: box}) => {
     if (!box.clientWidth) return; // folded away
     if (boxes.get(box)) return boxes.get(box).setSize({width: box.clientWidth, height: box.clientHeight});
@@ -117,7 +129,7 @@
     box.classList.add("live");
     boxes.set(box, draw(box, chart));
   }));
-  document.querySelectorAll("script[type='application/json']").forEach(data => {
+  document.querySelectorAll("figure > script[type='application/json']").forEach(data => {
     const box = data.parentElement.querySelector(".plot");
     boxes.set(box, null);
     watch.observe(box);

@@ -1,0 +1,108 @@
+// Where answers come from: the service, a saved page, or a world inside the page.
+import { signal } from "@preact/signals-core";
+import { saved } from "studio/saved.js";
+
+export class ApiError extends Error {
+  constructor(code, detail, status = 0) {
+    super(detail);
+    this.code = code;
+    this.status = status;
+  }
+}
+
+// "ok", "lost" (the service does not answer), "token" (it refuses the token). A view asks again when this changes.
+export const connection = signal("ok");
+export const offline = saved !== null;
+export const canAsk = !offline || saved.world !== undefined;
+
+let token = "";
+try {
+  token = sessionStorage.getItem("token") || "";
+} catch { /* a page from disk may have no storage */ }
+
+export function setToken(text) {
+  token = text.trim();
+  try {
+    sessionStorage.setItem("token", token);
+  } catch { /* kept in memory */ }
+  connection.value = "ok";
+}
+
+// The answers of the present view, by question, for `Save as file`.
+export const answers = new Map();
+const question = (method, path, body) => `${method} ${path}${body === undefined ? "" : " " + JSON.stringify(body)}`;
+const RETRY_MS = 2000;
+
+async function fetched(method, path, body) {
+  const headers = { ...(token && { authorization: `Bearer ${token}` }), ...(body !== undefined && { "content-type": "application/json" }) };
+  const options = { method, headers, body: body === undefined ? undefined : JSON.stringify(body) };
+  let response;
+  try {
+    response = await fetch(new URL(path, document.baseURI), options);
+  } catch {
+    lose();
+    throw new ApiError("unreachable", "The service does not answer. The view continues when it returns.");
+  }
+  if (response.ok) return response;
+  const problem = await response.json().catch(() => ({}));
+  if (response.status === 401) connection.value = "token";
+  throw new ApiError(problem.code || "error", problem.detail || `The service answered ${response.status}.`, response.status);
+}
+
+function lose() {
+  if (connection.value === "lost") return;
+  connection.value = "lost";
+  const retry = async () => {
+    const response = await fetch(new URL("healthz", document.baseURI)).catch(() => null);
+    if (response?.ok) connection.value = "ok";
+    else setTimeout(retry, RETRY_MS);
+  };
+  setTimeout(retry, RETRY_MS);
+}
+
+const server = {
+  get: async path => (await fetched("GET", path)).json(),
+  post: async (path, body) => (await fetched("POST", path, body)).json(),
+  remove: async path => (await fetched("DELETE", path)).json().catch(() => null),
+  text: async path => (await fetched("GET", path)).text(),
+  picture: async path => {
+    const blob = await (await fetched("GET", path)).blob();
+    return new Promise(resolve => {
+      const reader = new FileReader();
+      reader.onload = () => resolve(reader.result);
+      reader.readAsDataURL(blob);
+    });
+  },
+};
+
+const refuse = async (method, path, body) => {
+  const answer = saved.answers?.[question(method, path, body)];
+  if (answer === undefined) throw new ApiError("saved", "This file holds only what was saved. Open the studio for more.");
+  return answer;
+};
+const recorded = {
+  get: path => refuse("GET", path),
+  post: (path, body) => refuse("POST", path, body),
+  remove: path => refuse("DELETE", path),
+  text: path => refuse("GET", path),
+  picture: path => refuse("GET", path),
+};
+
+let backend = offline ? recorded : server;
+export const setBackend = other => { backend = { ...recorded, ...other }; };
+
+async function kept(method, name, path, body) {
+  const answer = await backend[name](path, body);
+  answers.set(question(method, path, body), answer);
+  return answer;
+}
+
+export const api = {
+  get: path => kept("GET", "get", path),
+  post: (path, body) => kept("POST", "post", path, body),
+  remove: path => backend.remove(path),
+  text: path => kept("GET", "text", path),
+  picture: path => kept("GET", "picture", path),
+};
+
+export const seg = encodeURIComponent;

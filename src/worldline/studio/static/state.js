@@ -1,0 +1,93 @@
+// The place: view, world, log, episode, step and edits. It is the hash of the URL, so that a link restores a view.
+import { signal } from "@preact/signals-core";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { answers, api, ApiError, connection, seg } from "studio/api.js";
+import { saved } from "studio/saved.js";
+
+const NUMBERS = new Set(["episode", "at", "steps"]);
+const JSONS = new Set(["edits", "show", "level", "start", "goal"]);
+
+export function parse(hash) {
+  const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
+  const place = { view: path || "home" };
+  for (const [name, text] of new URLSearchParams(query)) {
+    try {
+      place[name] = NUMBERS.has(name) ? Math.max(0, Math.trunc(+text) || 0) : JSONS.has(name) ? JSON.parse(text) : text;
+    } catch { /* a part that cannot be read is left out */ }
+  }
+  return place;
+}
+
+export function hashOf({ view, ...rest }) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(rest)) {
+    if (value === undefined || value === null || value === "") continue;
+    query.set(name, JSONS.has(name) ? JSON.stringify(value) : String(value));
+  }
+  const text = query.toString();
+  return `#/${view}${text && "?" + text}`;
+}
+
+export const place = signal(parse(location.hash || saved?.place || ""));
+
+// Changes parts of the place. Another view, world or episode is a step of the browser's history; an edit is none.
+export function go(changes, { push = "view" in changes || "world" in changes || "episode" in changes } = {}) {
+  const next = { ...place.value, ...changes };
+  if (next.view !== place.value.view) answers.clear();
+  place.value = next;
+  try {
+    history[push ? "pushState" : "replaceState"](null, "", hashOf(next));
+  } catch { /* the browser limits the number of calls; the place holds without it */ }
+}
+addEventListener("popstate", () => { place.value = parse(location.hash); });
+addEventListener("hashchange", () => { place.value = parse(location.hash); });
+
+export function useSignal(watched) {
+  const [, draw] = useState(0);
+  useEffect(() => watched.subscribe(() => draw(count => count + 1)), [watched]);
+  return watched.value;
+}
+
+export const usePlace = () => useSignal(place);
+
+// Asks, with one question at a time: while it waits, only the newest question is kept. Returns {value, error, busy, key}.
+// `key` names the question, null for none. The last value stays until the next one, unless `subject` differs.
+export function useAsked(key, ask, subject = "") {
+  const [state, set] = useState({ busy: key !== null });
+  const queue = useRef({ newest: null, running: false });
+  const alive = useRef(true);
+  const link = useSignal(connection);
+  useEffect(() => () => { alive.current = false; }, []);
+  useEffect(() => {
+    const own = queue.current, wanted = key === null ? null : { key, ask, subject };
+    own.newest = wanted;
+    set(last => ({ ...(last.subject === subject && wanted ? last : {}), subject, busy: wanted !== null }));
+    if (own.running || wanted === null || link !== "ok") return;
+    own.running = true;
+    const run = async () => {
+      while (own.newest && alive.current) {
+        const current = own.newest;
+        let result;
+        try {
+          result = { value: await current.ask(), error: null };
+        } catch (error) {
+          if (!(error instanceof ApiError)) console.error(error);
+          result = { error };
+        }
+        const isNewest = own.newest === current;
+        if (isNewest) own.newest = null;
+        if (alive.current && (isNewest || own.newest?.subject === current.subject)) {
+          set(last => ({ ...last, ...result, key: current.key, subject: current.subject, busy: !isNewest }));
+        }
+      }
+      own.running = false;
+    };
+    run();
+  }, [key, subject, link]);
+  return state;
+}
+
+export const useGet = path => useAsked(path, () => api.get(path), path ?? "");
+export const useWorlds = () => useGet("v1/worlds");
+export const useWorld = name => useGet(name ? `v1/worlds/${seg(name)}` : null);
+export const useLog = name => useGet(name ? `v1/logs/${seg(name)}` : null);

@@ -1,0 +1,139 @@
+// Imagine: the future of one present under inputs that are drawn.
+import { useEffect, useState } from "preact/hooks";
+import { seg } from "studio/api.js";
+import { EpisodeList } from "studio/episodes.js";
+import { Chart, InputLane, Lane } from "studio/lane.js";
+import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Waiting } from "studio/parts.js";
+import { compare, edit, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
+import { byRole, cell, column, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
+import { go, usePlace } from "studio/state.js";
+import { TimePanel } from "studio/time.js";
+
+const LEVELS = [[0.5, "50 %"], [0.8, "80 %"], [0.9, "90 %"]];
+let drawings = 0;
+
+export default function Imagine() {
+  const place = usePlace(), present = usePresent(place), { card, schema, ready } = present;
+  const pictures = card?.predicts.some(name => schema.signals.find(signal => signal.name === name)?.kind === "image") || card?.abilities.includes("decodes");
+  const level = place.level ?? Math.min(0.9, card?.band_level || 0.9);
+  const future = useFuture(place.world, present, { ...(card?.band_horizon && { level }), ...(pictures && { images: true }) });
+  const [cursor, setCursor] = useState(null);
+  useEffect(() => { if (future.value) document.documentElement.dataset.predicted = String(++drawings); }, [future.value]);
+  return html`<div class="page"><aside><${Title}>Episodes<//><${EpisodeList} /></aside>
+    <section><${Failure} error=${present.error} />
+      ${!card ? !present.error && html`<${Waiting} />` : html`<${Toolbar} present=${present} level=${level} />
+        <${TimeOrStart} present=${present} />
+        ${ready && html`<${Pictures} present=${present} future=${future.value} cursor=${cursor} />
+          <${Lanes} present=${present} prediction=${future.value} onCursor=${setCursor} />
+          <${Inputs} present=${present} />`}`}
+      <${Failure} error=${future.error} /></section>
+    <aside>${ready && html`<${Findings} present=${present} prediction=${future.value} cursor=${cursor} />`}</aside></div>`;
+}
+
+function Toolbar({ present: { card, horizon, axis }, level }) {
+  const change = event => go({ steps: Math.min(MAX_STEPS, Math.max(1, Math.trunc(+event.target.value) || 1)) });
+  const levels = LEVELS.filter(([value]) => value <= (card.band_level || 0) + 1e-9);
+  return html`<div class="bar"><label class="choice"><span class="soft">Horizon</span><input type="number" min="1" max=${MAX_STEPS} value=${horizon} onChange=${change} aria-label="Horizon in steps" />
+    <span class="soft">steps${axis && axis.label !== "steps" ? `, ${axis.text(horizon)}` : ""}</span></label>
+    ${levels.length > 0 && html`<span class="choice"><span class="soft"><${Term} name="band">Band<//></span><${Segments} label="Level of the band" value=${level} options=${levels} onChange=${value => go({ level: value })} /></span>`}
+    ${levels.length === 0 && html`<span class="soft">This world has no calibrated bands.</span>`}</div>`;
+}
+
+function TimeOrStart({ present }) {
+  if (present.path || !present.ready) return html`<${TimePanel} present=${present} />`;
+  const { start = {} } = usePlace();
+  const set = (signal, index, value) => {
+    const values = start[signal.name] ?? middle(signal);
+    go({ start: { ...start, [signal.name]: index === null ? value : values.map((old, k) => k === index ? value : old) } });
+  };
+  return html`<fieldset class="start"><legend>Present</legend>${curves(byRole(present.schema, "observation")).map(({ key, signal, index, label, unit, low, high }) => html`
+    <label key=${key}>${label} <input type="number" step="any" min=${low} max=${high} value=${cell(present.observed[signal.name][0], index)} onChange=${event => set(signal, index, +event.target.value || 0)} /> ${unit}</label>`)}</fieldset>`;
+}
+
+function Pictures({ present, future, cursor }) {
+  const { schema, now, path, axis } = present;
+  const cameras = byRole(schema, "observation").filter(signal => signal.kind === "image");
+  if (!cameras.length || !path) return null;
+  const step = cursor === null ? 0 : Math.max(0, Math.round(cursor / axis.scale) - now);
+  const real = Math.min(present.total, now + step);
+  return html`<div class="pictures">${cameras.map(camera => html`<figure key=${camera.name}><figcaption>${camera.name}, logged, step ${real}</figcaption>
+      <${LogPicture} path=${`${path}/frames/${seg(camera.name)}?steps=${real}&height=160`} alt=${`${camera.name} at step ${real}`} /></figure>
+    ${future?.images?.[camera.name] && html`<figure><figcaption>predicted, ${axis.text(Math.max(1, step))} ahead</figcaption>
+      <${Frame} array=${future.images[camera.name]} at=${Math.max(0, step - 1)} label=${`${camera.name}, predicted`} /></figure>`}`)}</div>`;
+}
+
+export function Lanes({ present, prediction, onCursor, dreamed = "predicted" }) {
+  const { show } = usePlace(), { schema, card, first, now, horizon, axis, observed } = present;
+  const all = curves(schema.signals.filter(signal => card.predicts.includes(signal.name)));
+  const shown = show ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
+  const x = [first * axis.scale, (now + horizon) * axis.scale];
+  return html`<${Title} aside=${all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>Predicted signals<//>
+    <div class="panel">${shown.map((curve, k) => {
+    const rows = observed[curve.signal.name] ?? [], ys = column(rows, curve.index), split = now - first + 1;
+    const forecast = prediction?.signals[curve.signal.name];
+    const at = (from, count) => Array.from({ length: count }, (_, k) => (from + k) * axis.scale);
+    const lines = [{ label: "measured", style: "real", x: at(first, Math.min(split, ys.length)), y: ys.slice(0, split) }];
+    if (ys.length > split) lines.push({ label: "log", style: "soft", x: at(now, ys.length - split + 1), y: ys.slice(split - 1) });
+    if (forecast) {
+      const start = ys[split - 1] ?? null, path = values => [start, ...column(values, curve.index)];
+      const band = forecast.low ? { low: path(forecast.low), high: path(forecast.high) } : {};
+      lines.push({ label: dreamed, style: "world", x: at(now, forecast.mean.length + 1), y: path(forecast.mean), ...band });
+    }
+    return html`<${Lane} key=${curve.key} curve=${curve} value=${ys[split - 1]}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${now * axis.scale} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor}
+      bare=${k < shown.length - 1} height=${k < shown.length - 1 ? 92 : 116} /><//>`;
+  })}</div><p class="soft x-name">${axis.label} from ${present.path ? "the start of the episode" : "now"}</p>`;
+}
+
+function Chooser({ all, shown }) {
+  const keys = shown.map(curve => curve.key);
+  const toggle = key => go({ show: keys.includes(key) ? keys.filter(other => other !== key) : all.map(curve => curve.key).filter(other => other === key || keys.includes(other)) });
+  return html`<details class="chooser"><summary>${shown.length} of ${all.length} shown</summary><div>${all.map(curve => html`<label key=${curve.key}>
+    <input type="checkbox" checked=${keys.includes(curve.key)} onChange=${() => toggle(curve.key)} /> ${curve.label}</label>`)}</div></details>`;
+}
+
+export function Inputs({ present }) {
+  const { edits } = usePlace(), { lanes, first, now, horizon, axis, isEdited } = present;
+  const x = [first * axis.scale, (now + horizon) * axis.scale];
+  const group = (role, title, aside) => {
+    const own = lanes.filter(lane => lane.role === role);
+    return own.length > 0 && html`<${Title} aside=${aside}>${title}<//><div class="panel">${own.map((lane, k) => html`<${InputLane} key=${lane.curve.key} curve=${lane.curve} past=${lane.before}
+      future=${lane.future} scale=${axis.scale} now=${now} x=${x} axis=${axis.label} bare=${k < own.length - 1} onEdit=${values => edit(edits, lane.curve, values)} />`)}</div>`;
+  };
+  return html`${group("action", "Actions from now on", "draw the curves, or move a slider")}
+    ${group("exogenous", html`<${Term} name="exogenous">Exogenous inputs<//>`, "as logged, or drawn")}
+    ${isEdited && html`<p><button onClick=${() => go({ edits: undefined })}>${present.path ? "As logged again" : "Reset"}</button></p>`}`;
+}
+
+function Findings({ present, prediction, cursor }) {
+  const place = usePlace(), { schema, card, now, first, horizon, axis, observed, total } = present;
+  if (!prediction) return html`<${Waiting}>Predicting<//>`;
+  const all = curves(schema.signals.filter(signal => prediction.signals[signal.name])).slice(0, 2 * MAX_LANES);
+  const step = cursor === null ? horizon : Math.round(cursor / axis.scale) - now, row = Math.min(horizon, Math.max(1, step)) - 1;
+  const weak = Object.entries(prediction.signals).filter(([, forecast]) => forecast.horizon < horizon);
+  const trust = prediction.trust;
+  return html`<${Title}><${Term} name="trust">Trust in this present<//><//>
+    ${trust == null ? html`<p class="soft">Not calibrated, so there is no trust.</p>` : html`<div class="big">${trust.toFixed(2)}</div>
+      <div class="gauge"><i style=${{ width: `${100 * trust}%` }}></i></div>
+      <p class="soft">${Math.round(100 * trust)} of 100 ordinary histories look at least as unusual as this one${trust < 0.05 ? ". Do not rely on this forecast" : ""}.</p>`}
+    ${weak.length > 0 && html`<div class="warn"><b>${axis.text(Math.max(...weak.map(([, forecast]) => forecast.horizon)))}</b>
+      <p>After at most this time the forecast of ${weak.map(([name]) => name.replaceAll("_", " ")).join(", ")} is no better than the last value or the mean.</p></div>`}
+    <${Title}>${cursor === null || step < 1 ? `After ${axis.text(horizon)}` : `In ${axis.text(row + 1)}`}<//>
+    <dl>${all.map(curve => {
+    const { mean, low, high } = prediction.signals[curve.signal.name], lowest = cell(low?.[row], curve.index), highest = cell(high?.[row], curve.index);
+    return html`<dt>${curve.label}</dt><dd>${withUnit(cell(mean[row], curve.index), curve.unit)}${lowest != null && html`<span class="soft">${number(lowest)} to ${number(highest)}</span>`}</dd>`;
+  })}</dl>
+    ${total > now && html`<${Title} aside="root mean square error">Compared with the log<//><dl>${all.map(curve => {
+    const result = compare(prediction.signals[curve.signal.name], (observed[curve.signal.name] ?? []).slice(now - first + 1), curve.index);
+    return result && html`<dt>${curve.label}</dt><dd>${withUnit(result.rmse, curve.unit)}<span class="soft">${Math.round(100 * result.inside)} % inside the band</span></dd>`;
+  })}</dl>${present.isEdited && html`<p class="soft">The log has other inputs than this future.</p>`}`}
+    <${Title}>The same in Python<//><${Code}>${python(place, card, present)}<//>`;
+}
+
+function python({ world, log }, card, { path, now, horizon, isEdited }) {
+  const address = new URL(`v1/worlds/${seg(world)}`, document.baseURI).href;
+  const open = `world = worldline.open("${address.startsWith("http") ? address : world}")`;
+  if (!path) return `${open}\np = world.predict(history, actions)\np.plot()`;
+  const lines = [open, `episode = worldline.open_store("${log}").episode(${path.split("/").at(-1)})`, `history = episode.history(at=${now}, length=${card.context})`];
+  lines.push(isEdited ? "actions = ...  # as drawn" : `actions = {name: a[${now}:${now + horizon}] for name, a in episode.actions.items()}`);
+  return [...lines, "p = world.predict(history, actions)", "p.plot()"].join("\n");
+}
