@@ -183,7 +183,7 @@ def export(
     store: Path,
     destination: Path,
     exporter: Annotated[str | None, typer.Option("--exporter", "--as")] = None,
-    logs: Path | None = None,  # noqa: ARG001 - of the page, which follows
+    logs: Path | None = None,
 ) -> None:
     """Export a store to another format, or a world as one HTML page or as ONNX networks.
 
@@ -202,7 +202,7 @@ def export(
     from worldline.data.store import open_store
 
     if holds_bundle(store):
-        _export_world(store, destination, exporter)
+        _export_world(store, destination, exporter, logs)
         return
     opened = open_store(store)
     with progress_bars() as progress:
@@ -213,13 +213,21 @@ def export(
     print_next("import", destination, "copy/")
 
 
-def _export_world(folder: Path, destination: Path, exporter: str | None) -> None:
+def _export_world(folder: Path, destination: Path, exporter: str | None, logs: Path | None) -> None:
     from worldline.errors import InputError
+    from worldline.formatting import size
+    from worldline.workflows.play import export_play
     from worldline.world.bundle_io import open_world
     from worldline.world.onnx_export import export_onnx
 
-    if exporter != "onnx":
-        raise InputError(f"{destination}: a world is exported with --as onnx, got {exporter!r}.")
-    export_onnx(open_world(folder, device="cpu"), destination)
-    print(f"Networks:     {destination}/start.onnx, update.onnx, step.onnx")
-    print(f"Description:  {destination}/world.json")
+    known = exporter or destination.suffix.removeprefix(".")
+    world = open_world(folder, device="cpu")
+    if known == "onnx":
+        export_onnx(world, destination)
+        print(f"Networks:     {', '.join(str(destination / f'{name}.onnx') for name in ('start', 'update', 'step'))}")
+        print(f"Description:  {destination / 'world.json'}")
+    elif known == "html":
+        export_play(world, destination, logs)
+        print(f"Page:  {destination}, {size(destination.stat().st_size)}")
+    else:
+        raise InputError(f"{destination}: a world is exported as onnx or html, not {known!r}. Set --as.")

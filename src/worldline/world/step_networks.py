@@ -94,12 +94,13 @@ class StepNetworks:
 
 
 @torch.no_grad()
-def step_networks(engine: Engine, num_rows: int = 1) -> StepNetworks:
+def step_networks(engine: Engine, num_rows: int = 1, *, clipped: bool = True) -> StepNetworks:
     """The networks of an engine.
 
     Args:
         engine: of the world.
         num_rows: number of futures that one call of `step` computes, at least 1.
+        clipped: whether signals are clipped to their bounds, as in predictions.
 
     Raises:
         UnsupportedError: the engine is not learned, adapts, or has a belief that grows with each step.
@@ -135,7 +136,7 @@ def step_networks(engine: Engine, num_rows: int = 1) -> StepNetworks:
     def step(named: Tensors, draws: torch.Generator) -> Tensors:
         rollout = model.rollout(_restored(rows, named), _inputs(engine, named["inputs"]), generator=draws)
         read = engine.readout(rollout.features[:, 0, :, 0])
-        points = [_point(schema[name], samples) for name, samples in read.items()]
+        points = [_point(schema[name], samples, clipped) for name, samples in read.items()]
         return {**_parts(rollout.final, "next"), "signals": torch.cat(points, -1)}
 
     networks = StepNetworks(
@@ -168,7 +169,7 @@ def _inputs(engine: LearnedEngine, values: Float[Tensor, "rows size"]) -> Inputs
     )
 
 
-def _point(signal: Signal, samples: Tensor) -> Float[Tensor, "rows size"]:
+def _point(signal: Signal, samples: Tensor, clipped: bool) -> Float[Tensor, "rows size"]:
     """The prediction of one signal from samples [rows, S, *shape], as `World.predict` shows it."""
     if signal.kind is Kind.DISCRETE:
         return to_code(signal, samples).sum(1).argmax(-1, keepdim=True).float()
@@ -176,7 +177,7 @@ def _point(signal: Signal, samples: Tensor) -> Float[Tensor, "rows size"]:
         return from_code(signal, to_code(signal, samples).mean(1))
     mean = samples.mean(1)
     for limit, clip in ((signal.low, torch.maximum), (signal.high, torch.minimum)):
-        mean = mean if limit is None else clip(mean, torch.tensor(limit))
+        mean = clip(mean, torch.tensor(limit)) if clipped and limit is not None else mean
     return mean
 
 

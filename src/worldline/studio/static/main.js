@@ -85,5 +85,5 @@ function Studio() {
     : error && error.code !== "unreachable" ? html`<div class="warn bad" role="alert"><p>${error.message}</p></div>` : html`<${Waiting} />`}</main>`;
 }
 
-if (saved?.world) setBackend((await import("studio/play.js")).createLocalWorld(saved.world));
+if (saved?.world) setBackend(await (await import("studio/play.js")).createLocalWorld(saved.world));
 render(html`<${Studio} />`, document.getElementById("studio"));
