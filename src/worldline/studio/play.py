@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from worldline.episode import Arrays, Episode
@@ -16,14 +17,17 @@ from worldline.errors import UnsupportedError
 from worldline.schema import Kind
 from worldline.studio.pages import saved_page
 from worldline.studio.play_program import Weights, to_program
-from worldline.world.local import LocalWorld
+from worldline.world.local import SEED, LocalWorld
 from worldline.world.onnx_export import band_table, to_onnx
-from worldline.world.step_networks import step_networks
+from worldline.world.prediction_errors import num_samples
+from worldline.world.step_networks import StepNetworks, step_networks
 from worldline.world.wire import encode_json_answer
 
 MAX_EPISODES: Final = 3
 MAX_STEPS: Final = 500
 """Steps of an example episode; later ones are left out."""
+MIN_DRAWN: Final = 200
+"""Steps with draws of their own in a stochastic world; later ones repeat them."""
 MAX_BYTES: Final = 3_000_000
 
 
@@ -59,22 +63,14 @@ def play_data(world: LocalWorld, episodes: Sequence[Episode], log: str) -> dict[
     Raises:
         UnsupportedError: as in `export_page`.
     """
-    card, calibration = world.describe(), world.calibration
-    pictures = [n for n in (*card.inputs, *card.predicts) if card.schema[n].kind is Kind.IMAGE]
-    reason = f"it takes or predicts the image {pictures[0]!r}" if pictures else ""
-    reason = reason or ("" if card.deterministic else "its predictions are means over random draws")
-    if reason:
-        raise UnsupportedError(f"{card.name} cannot be computed in a page: {reason}. Export it with --as onnx.")
-    weights = Weights()
-    programs = {
-        name: to_program(to_onnx(network), weights)
-        for name, network in vars(step_networks(world.engine, clipped=False)).items()
-    }
+    card, calibration, networks, weights = world.describe(), world.calibration, _networks(world), Weights()
+    programs = {name: to_program(to_onnx(getattr(networks, name)), weights) for name in ("start", "update", "step")}
     absent = {"abducts", "decodes", "reaches"}
     content = {
         "name": card.name,
         "card": replace(card, abilities=tuple(name for name in card.abilities if name not in absent)),
         "programs": programs,
+        "noise": _noise(networks, max(MIN_DRAWN, card.band_horizon), weights),
         "weights": weights.packed(),
         "bands": None,
         "ranges": {},
@@ -89,6 +85,31 @@ def play_data(world: LocalWorld, episodes: Sequence[Episode], log: str) -> dict[
         content |= known | {"ranges": {name: ends.tolist() for name, ends in calibration.logged_range.items()}}
     plain: dict[str, Any] = json.loads(encode_json_answer(content))
     return plain
+
+
+def _networks(world: LocalWorld) -> StepNetworks:
+    """The networks of a world that a page can compute, with as many rows and samples as in a prediction."""
+    card = world.describe()
+    pictures = [name for name in (*card.inputs, *card.predicts) if card.schema[name].kind is Kind.IMAGE]
+    refusal = "{} cannot be computed in a page: {}. Export it with --as onnx."
+    if pictures:
+        raise UnsupportedError(refusal.format(card.name, f"it takes or predicts the image {pictures[0]!r}"))
+    single = step_networks(world.engine)
+    if any(name.startswith("noise") for name in (*single.start.arguments, *single.update.arguments)):
+        raise UnsupportedError(refusal.format(card.name, "its beliefs are random draws"))
+    count = single.num_members if card.deterministic else num_samples(card)
+    return step_networks(world.engine, -(-count // single.num_members), num_samples=count)
+
+
+def _noise(networks: StepNetworks, num_steps: int, weights: Weights) -> dict[str, list[int]]:
+    """The draws of predictions: per argument of `step` its place in the weights, for so many steps."""
+    generator = torch.Generator().manual_seed(SEED)
+    medians = {name: value for name, value in networks.step.arguments.items() if name.startswith("noise")}
+    drawn = [
+        [(torch.rand if m.any() else torch.randn)(m.shape, generator=generator) for m in medians.values()]
+        for _ in range(num_steps)
+    ]
+    return {name: weights.place(torch.stack([row[n] for row in drawn]).numpy()) for n, name in enumerate(medians)}
 
 
 def _windows(world: LocalWorld) -> list[Episode]:

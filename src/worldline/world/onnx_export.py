@@ -42,7 +42,8 @@ def export_onnx(world: LocalWorld, folder: Path | str) -> None:
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is not empty. Name a new folder.")
-    networks = vars(step_networks(world.engine, num_samples(world.describe())))
+    made = step_networks(world.engine, num_samples(world.describe()))
+    networks = {"start": made.start, "update": made.update, "step": made.step}
     models = {name: to_onnx(network) for name, network in networks.items()}
     facts = world_facts(world) | {
         "networks": {

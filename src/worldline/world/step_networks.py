@@ -86,21 +86,23 @@ class StepNetworks:
         start: from observation.*, observed and noise.* to belief.*.
         update: from belief.*, inputs, observation.*, observed and noise.* to belief.*.
         step: from belief.*, inputs and noise.* to belief.* and signals.
+        num_members: samples in each row, whose mean is in `signals`.
     """
 
     start: StepNetwork
     update: StepNetwork
     step: StepNetwork
+    num_members: int
 
 
 @torch.no_grad()
-def step_networks(engine: Engine, num_rows: int = 1, *, clipped: bool = True) -> StepNetworks:
+def step_networks(engine: Engine, num_rows: int = 1, *, num_samples: int = 0) -> StepNetworks:
     """The networks of an engine.
 
     Args:
         engine: of the world.
         num_rows: number of futures that one call of `step` computes, at least 1.
-        clipped: whether signals are clipped to their bounds, as in predictions.
+        num_samples: if above 0, `signals` has one row: the mean over so many samples of all rows, without bounds.
 
     Raises:
         UnsupportedError: the engine is not learned, adapts, or has a belief that grows with each step.
@@ -136,15 +138,18 @@ def step_networks(engine: Engine, num_rows: int = 1, *, clipped: bool = True) ->
     def step(named: Tensors, draws: torch.Generator) -> Tensors:
         rollout = model.rollout(_restored(rows, named), _inputs(engine, named["inputs"]), generator=draws)
         read = engine.readout(rollout.features[:, 0, :, 0])
-        points = [_point(schema[name], samples, clipped) for name, samples in read.items()]
+        if num_samples:
+            read = {name: samples.flatten(0, 1)[None, :num_samples] for name, samples in read.items()}
+        points = [_point(schema[name], samples, clipped=not num_samples) for name, samples in read.items()]
         return {**_parts(rollout.final, "next"), "signals": torch.cat(points, -1)}
 
     networks = StepNetworks(
         start=StepNetwork(engine, observation, start),
         update=StepNetwork(engine, {**_parts(first), "inputs": no_inputs, **observation}, update),
         step=StepNetwork(engine, {**_parts(rows), "inputs": no_inputs.expand(num_rows, -1).clone()}, step),
+        num_members=first.features().shape[1],
     )
-    results = [vars(network)["results"] for network in vars(networks).values()]
+    results = [network.results for network in (networks.start, networks.update, networks.step)]
     sizes = [[part.shape[1:] for name, part in named.items() if name != "signals"] for named in results]
     if sizes[1:] != [sizes[0]] * 2:
         raise UnsupportedError(
@@ -169,7 +174,7 @@ def _inputs(engine: LearnedEngine, values: Float[Tensor, "rows size"]) -> Inputs
     )
 
 
-def _point(signal: Signal, samples: Tensor, clipped: bool) -> Float[Tensor, "rows size"]:
+def _point(signal: Signal, samples: Tensor, *, clipped: bool) -> Float[Tensor, "rows size"]:
     """The prediction of one signal from samples [rows, S, *shape], as `World.predict` shows it."""
     if signal.kind is Kind.DISCRETE:
         return to_code(signal, samples).sum(1).argmax(-1, keepdim=True).float()

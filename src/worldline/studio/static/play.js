@@ -17,6 +17,8 @@ class World {
   constructor(data, weights) {
     Object.assign(this, { card: data.card, bands: data.bands, ranges: data.ranges, tolerance: data.tolerance, smallest: data.smallest_trust });
     this.programs = Object.fromEntries(Object.entries(data.programs).map(([name, source]) => [name, new Program(source, weights)]));
+    const { sizes, arguments: places } = data.programs.step;
+    this.noise = Object.entries(data.noise).map(([name, [offset, length]]) => [name, weights.subarray(offset, offset + length), sizes[places[name]]]);
     this.schema = this.card.schema;
     this.signal = Object.fromEntries(this.schema.signals.map(signal => [signal.name, signal]));
     this.actions = this.schema.signals.filter(signal => signal.role === "action");
@@ -50,7 +52,7 @@ class World {
   paths(belief, actions, exogenous, steps) {
     const paths = Object.fromEntries(this.card.predicts.map(name => [name, []]));
     for (let now = 0; now < steps; now++) {
-      const after = this.programs.step.run({ ...belief, inputs: this.inputs(actions, exogenous, now) });
+      const after = this.programs.step.run({ ...belief, ...this.draws(now), inputs: this.inputs(actions, exogenous, now) });
       let first = 0;
       for (const name of this.card.predicts) {
         const size = count(this.signal[name].shape);
@@ -59,6 +61,11 @@ class World {
       belief = next(after);
     }
     return paths;
+  }
+
+  // The draws of a step, the same ones in all predictions.
+  draws(now) {
+    return Object.fromEntries(this.noise.map(([name, values, size]) => [name, values.subarray(now * size % values.length, now * size % values.length + size)]));
   }
 
   predict(present, { actions, exogenous, level = null, num_samples: samples = 0, images = false }) {

@@ -58,7 +58,10 @@ export class Program {
 
   // Results by name. They are copies, as are the arguments.
   run(named) {
-    for (const [name, buffer] of this.arguments) buffer.set(named[name]);
+    for (const [name, buffer] of this.arguments) {
+      const values = named[name]; // of one row, or of all
+      for (let k = 0; k < buffer.length; k += values.length) buffer.set(values, k);
+    }
     for (const step of this.steps) step();
     return Object.fromEntries(this.results.map(({ name, data, places }) => [name, Float32Array.from(places, place => data[place])]));
   }
