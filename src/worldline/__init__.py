@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from worldline.episode import Episode, History
     from worldline.planning.base import Goal
     from worldline.schema import Kind, Role, Schema, Signal
+    from worldline.studio.result_page import save_page
     from worldline.workflows.learn import learn
     from worldline.workflows.learn_options import Options
     from worldline.workflows.record import record
@@ -46,6 +47,7 @@ __all__ = [
     "open",
     "open_store",
     "record",
+    "save_page",
 ]
 
 _load = lazy_names(__name__)

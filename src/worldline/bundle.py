@@ -31,6 +31,8 @@ from worldline.data.fsync import name_in_errors
 from worldline.errors import BundleError, ConfigError, UnknownNameError
 
 MANIFEST = "manifest.json"
+ADDED_PAGES = ("audit.html", "exam.html")
+"""Pages for people that may be added to a bundle later. They are not listed, not read and not published."""
 BUNDLE_FORMAT = 2
 """The format that this version writes and reads."""
 # As Python objects, JSON takes up to 40 times its size. These limits keep it and the tensors below 50 MB.
@@ -216,7 +218,7 @@ def read_bundle(folder: Path, *, max_bytes: int = MAX_BYTES) -> Bundle:
         problem = f"the files have {total} bytes, more than {max_bytes}"
         raise BundleError(f"{folder}: {problem}. Raise max_bytes if you trust the source.")
     present = _present(folder, manifest)
-    extra = sorted(present - {MANIFEST, *manifest.files})
+    extra = sorted(present - {MANIFEST, *manifest.files, *ADDED_PAGES})
     if extra:
         raise _refusal(folder / extra[0], f"not listed in {MANIFEST}")
     # Pages are for people; a world without them is complete.
@@ -328,7 +330,7 @@ def _refuse_foreign(folder: Path) -> None:
         return
     try:
         manifest = read_manifest(folder)
-        foreign = _present(folder, manifest) - {MANIFEST, *manifest.files}
+        foreign = _present(folder, manifest) - {MANIFEST, *manifest.files, *ADDED_PAGES}
     except BundleError as error:
         raise BundleError(
             f"{folder}: the folder holds something that is not a bundle. Choose another folder. ({error})"

@@ -26,7 +26,9 @@ __all__ = [
     "ratio",
     "ratio_estimate",
     "rmse_curve",
+    "root_mean_square",
     "separation",
+    "simultaneous_intervals",
     "skill_curve",
     "student_quantile",
     "tails",
@@ -117,7 +119,7 @@ def cluster_rate(hits: NDArray[np.bool_], cluster: NDArray[np.integer]) -> Rate:
         residual = np.array([(hits[cluster == episode] - share).sum() for episode in present])
         variance = len(present) / (len(present) - 1) * (residual**2).sum() / trials**2
         effective = min(float(trials), share * (1 - share) / variance) if variance > 0 else float(trials)
-    return wilson(int(hits.sum()), trials, effective_trials=max(effective, 1.0))
+    return wilson(int(hits.sum()), trials, effective_trials=max(float(effective), 1.0))
 
 
 def cluster_sums(values: Floats, cluster: NDArray[np.integer], num_clusters: int) -> Floats:
@@ -192,7 +194,7 @@ def rmse_curve(squared: Floats, known: NDArray[np.bool_], cluster: NDArray[np.in
         cluster: [W], the episode of each window, from 0.
         weights: [draws, E], from `draw_clusters`.
     """
-    return curve(*_root_mean_square(squared, known, cluster, weights))
+    return curve(*root_mean_square(squared, known, cluster, weights))
 
 
 def skill_curve(
@@ -207,18 +209,47 @@ def skill_curve(
         cluster: as in `rmse_curve`.
         weights: as in `rmse_curve`.
     """
-    value, draws = _root_mean_square(squared, known, cluster, weights)
-    baseline, baseline_draws = _root_mean_square(reference, known, cluster, weights)
+    value, draws = root_mean_square(squared, known, cluster, weights)
+    baseline, baseline_draws = root_mean_square(reference, known, cluster, weights)
     return None if (baseline == 0).any() else curve(1 - value / baseline, 1 - ratio(draws, baseline_draws))
 
 
-def _root_mean_square(
-    squared: Floats, known: NDArray[np.bool_], cluster: NDArray[np.integer], weights: Floats
+def root_mean_square(
+    squared: Floats, known: NDArray[np.bool_ | np.integer], cluster: NDArray[np.integer], weights: Floats
 ) -> tuple[Floats, Floats]:
-    """The root mean square [T], and its bootstrap draws [draws, T]."""
+    """The root mean square [T], and its bootstrap draws [draws, T]; NaN without known errors.
+
+    Args:
+        squared: as in `rmse_curve`; or [W, T], each a sum of several squared errors.
+        known: [W, T], whether the error is known, or how many errors the sum has.
+        cluster: as in `rmse_curve`.
+        weights: as in `rmse_curve`.
+    """
     sums = cluster_sums(squared, cluster, weights.shape[1])
     counts = cluster_sums(known.astype(float), cluster, weights.shape[1])
     return np.sqrt(ratio(sums.sum(0), counts.sum(0))), np.sqrt(ratio(weights @ sums, weights @ counts))
+
+
+def simultaneous_intervals(draws: Floats, num_clusters: int) -> Floats:
+    """Intervals of K figures that all contain their true figures with 95 % probability (max-t bootstrap).
+
+    The intervals are symmetric. Student's t replaces the normal distribution, because few clusters vary too little.
+
+    Args:
+        draws: [1 + draws, K]: the figures, then those of bootstrap draws of clusters. A figure may be NaN.
+        num_clusters: E, at least 2.
+
+    Returns:
+        [3, K]: the figures, the lower and the upper ends.
+
+    Source: Montiel Olea and Plagborg-Moller 2019, "Simultaneous confidence bands", section 3.
+    """
+    value, apart = draws[0], np.abs(draws[1:] - draws[0])
+    spread = np.sqrt(ratio(np.nansum(np.square(apart), 0), np.isfinite(apart).sum(0)))
+    furthest = np.nan_to_num(ratio(apart, spread)).max(1, initial=0.0)
+    tail = max(NormalDist().cdf(-float(np.quantile(furthest, 0.95))), 1e-12)
+    half = student_quantile(tail, num_clusters - 1) * math.sqrt(num_clusters / (num_clusters - 1)) * spread
+    return np.stack([value, value - half, value + half])
 
 
 def wilson(successes: int, trials: int, *, effective_trials: float | None = None) -> Rate:

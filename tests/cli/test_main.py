@@ -47,7 +47,8 @@ def test_an_error_is_one_line_on_stderr(tmp_path: Path) -> None:
     "arguments",
     [
         ("demo", "--out", "demo", "--json"), ("learn", "logs", "--out", "world", "--json"), ("worlds", "--json"),
-        ("audit", "world", "logs", "--json"), ("check", "logs", "--json"), ("show", "logs", "--json"),
+        ("audit", "world", "logs", "--json"), ("compare-worlds", "a", "b", "logs", "--json"),
+        ("check", "logs", "--json"), ("show", "logs", "--json"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("place", [".", "no/figures.json"])

@@ -17,6 +17,7 @@ from worldline.serve import server
 from worldline.testing.named_cases import case_from_logs
 from worldline.workflows.audit import audit
 from worldline.workflows.check import check
+from worldline.workflows.compare_worlds import compare_worlds
 from worldline.workflows.demo import demo
 from worldline.workflows.learn_options import Options
 from worldline.workflows.show import show
@@ -24,6 +25,7 @@ from worldline.workflows.show import show
 COMMANDS = {
     "learn": ("logs", "--out", "world"),
     "audit": ("world", "logs"),
+    "compare-worlds": ("a", "b", "logs"),
     "demo": (),
     "serve": ("world",),
     "conform": ("world", "logs"),
@@ -48,6 +50,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
     "export": (export_store,),
     "learn": (worldline.learn, Options),
     "audit": (audit, worldline.open),
+    "compare-worlds": (compare_worlds,),
     "serve": (server.listen, worldline.open),
     "publish": (Catalog.publish,),
     "alias": (Catalog.point,),

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import re
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from click.testing import Result
+from tests.data.stores import random_episode, stored
 from typer.testing import CliRunner
 
 import worldline
@@ -16,6 +20,7 @@ from worldline.engines.base import Card
 from worldline.engines.baselines import Linear
 from worldline.errors import InputError
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.serve import server
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database, default_url
@@ -51,6 +56,40 @@ def test_a_world_is_served_until_ctrl_c(bundle: Path, serve: Callable[..., Resul
     assert re.search(r"Next: +worldline audit http://127\.0\.0\.1:\d+/v1/worlds/toy LOGS", shown.output)
 
 
+@pytest.mark.parametrize("kind", ["store", "folder", "table"])
+def test_the_studio_serves_a_world_and_logs(
+    bundle: Path, tmp_path: Path, serve: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    logs, name = tmp_path / "logs" / "plant", "plant"
+    if kind == "table":  # in which nothing says that b is an action
+        name, logs = "plant_1_.csv", tmp_path / "plant(1).csv"
+        logs.write_text("\n".join(["time,a,b", *(f"{step},{step / 9},{step * step % 7 + 0.5}" for step in range(12))]))
+        roles = {"a": Role.OBSERVATION, "b": Role.ACTION}
+        signals = (Signal(name=one, role=role, kind=Kind.VECTOR, shape=(1,)) for one, role in roles.items())
+        schema = Schema(signals=tuple(signals), step_s=1.0)
+        episodes = [random_episode(schema, 12, number) for number in range(3)]
+        save_world(bundle.parent / "toy", LocalWorld(Linear.fit(episodes, schema), None, CrossEntropy()))
+    else:
+        stored(logs, TOY.schema, TOY.episodes(2, 12, seed=0))
+    shown, browsed = list[Any](), list[str]()
+    monkeypatch.setattr(webbrowser, "open", browsed.append)
+
+    def ask(url: str) -> None:
+        shown.append(httpx.get(url, trust_env=False).text)
+        shown.append(httpx.get(f"{url}/v1/logs", trust_env=False).json())
+        call = f"{url}/v1/logs/{name}/episodes/0:predict?world=toy&at=3"
+        shown.append(httpx.post(call, json={}, trust_env=False))
+
+    found = serve("studio", str(bundle), str(logs.parent if kind == "folder" else logs), ask=ask)
+    assert found.exit_code == 0, found.output
+    page, listed, predicted = shown
+    assert "studio/main.js" in page
+    assert listed == {"logs": [name]}
+    assert predicted.status_code == 200, predicted.text
+    assert re.search(r"Studio: (http://127\.0\.0\.1:\d+)/\. Stop", found.output)[1] == browsed[0]  # type: ignore[index]
+    assert f"Next:   worldline serve {bundle}" in found.output
+
+
 def test_worlds_have_names_and_sessions(bundle: Path, serve: Callable[..., Result]) -> None:
     steps = list[int]()
 
@@ -63,6 +102,16 @@ def test_worlds_have_names_and_sessions(bundle: Path, serve: Callable[..., Resul
 
     assert serve("serve", "toy@prod", f"second={bundle}", ask=ask).exit_code == 0
     assert steps == [1]
+
+
+def test_environments_that_the_operator_names_can_be_run(bundle: Path, serve: Callable[..., Result]) -> None:
+    shown = list[object]()
+
+    def ask(url: str) -> None:
+        shown.append(httpx.get(f"{url}/v1/environments", trust_env=False).json())
+
+    assert serve("serve", str(bundle), "--environment", "two-rooms", ask=ask).exit_code == 0
+    assert shown == [{"environments": ["two-rooms"]}]
 
 
 def test_other_machines_need_a_token(bundle: Path, serve: Callable[..., Result]) -> None:

@@ -26,7 +26,8 @@ def main() -> None:
     if seed == IGNORE:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for step in range(3):
-        tell(folder / "progress.json", stage="learn", step=step, total=2, loss=0.5)
+        losses = [(done, 0.5) for done in range(step + 1)]
+        tell(folder / "progress.json", stage="learn", step=step, total=2, loss=0.5, losses=losses)
     while seed in (WAIT, IGNORE) and not (folder.parent.parent / "go").exists():
         time.sleep(0.01)
     if seed == FAIL:
@@ -34,7 +35,7 @@ def main() -> None:
     elif seed != VANISH:
         (folder / "report.html").write_text("<p>the report")
         secrets = [name for name in os.environ if "DATABASE" in name]
-        tell(folder / "end.json", result={"figure": 1, "secrets": secrets})
+        tell(folder / "end.json", result={"figures": {"learn_s": 1.5}, "secrets": secrets})
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.callers import Caller, Scope, UnauthorizedError
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.limits import Limits
+from worldline.serve.logs import ServedLogs
 from worldline.serve.service import Service
 from worldline.testing.toys import Integrator
 from worldline.world.base import Prediction, World
@@ -74,6 +75,7 @@ def service_of(
     *,
     tokens: FewTokens | None = None,
     workers: int = 1,
+    logs: ServedLogs | None = None,
     **worlds: World,
 ) -> Service:
     """A service of one world, called "toy", or of others by name."""
@@ -84,4 +86,4 @@ def service_of(
     hosts = Hosts(open_reference)
     for name, served in (worlds or {"toy": world or linear_world()}).items():
         hosts.add(HostedWorld(name, None, served))
-    return Service(hosts, limits, tokens=tokens, workers=workers)
+    return Service(hosts, limits, tokens=tokens, workers=workers, logs=logs)

@@ -23,6 +23,7 @@ from worldline.data.store import Store
 from worldline.engines.baselines import Linear
 from worldline.errors import DataError, InputError, StoppedError
 from worldline.planning.planners.cem import CrossEntropy
+from worldline.progress import Progress
 from worldline.recipes.ensemble import ensemble
 from worldline.recipes.recipe import Recipe
 from worldline.registry import BUILTIN
@@ -32,7 +33,7 @@ from worldline.serve.database import ENVIRONMENT, Database
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
 from worldline.serve.http_jobs import jobs_router
-from worldline.serve.job_process import JobTask, failure, run
+from worldline.serve.job_process import MAX_LOSSES, JobTask, LossCurve, failure, run
 from worldline.serve.job_requests import AuditJob, JobRequest, LearnJob
 from worldline.serve.jobs import COMMAND, ENDED, Jobs, JobSettings, JobView
 from worldline.serve.limits import Limits
@@ -159,7 +160,7 @@ def test_a_job_over_http(service: Service, make: Make, file: Database) -> None:
             end = (await http.get(path)).json()
             assert end == (await http.delete(path)).json()
             assert (end["status"], end["progress"]["step"]) == ("done", 2)
-            assert (await http.get(f"{path}/result")).json() == {"figure": 1, "secrets": []}
+            assert (await http.get(f"{path}/result")).json() == {"figures": {"learn_s": 1.5}, "secrets": []}
             report = await http.get(f"{path}/report")
             assert report.text == "<p>the report"
             policy = report.headers["content-security-policy"].split("; ")
@@ -269,6 +270,51 @@ def test_a_running_job_is_cancelled(
             assert not is_alive(int(began(tmp_path)[0][1]))
 
     asyncio.run(main())
+
+
+def test_a_cancelled_or_failed_job_is_resumed_with_its_checkpoint(
+    service: Service, make: Make, file: Database, tmp_path: Path
+) -> None:
+    service.limits = Limits(jobs=1)
+
+    def work(job: JobView) -> bool:
+        return (tmp_path / "jobs" / job.id / "work").exists()
+
+    async def main() -> None:
+        async with working(make(file)) as jobs, client(service, jobs) as http:
+            failed = await until(jobs, await jobs.create(ANYONE, request(FAIL)), "failed")
+            assert work(failed)
+            again = await http.post(f"/v1/jobs/{failed.id}:resume")
+            assert (again.status_code, again.json()["status"], again.json()["error"]) == (202, "queued", None)
+            await until(jobs, failed, "failed")
+            assert len(began(tmp_path)) == 2
+            waiting = await jobs.create(ANYONE, request(WAIT))
+            async with asyncio.timeout(60):
+                while not work(waiting):
+                    await asyncio.sleep(0.01)
+            refused = [await http.post(f"/v1/jobs/{job}:resume") for job in (waiting.id, failed.id, "job_0")]
+            assert [answer.status_code for answer in refused] == [409, 429, 404]
+            await jobs.cancel(ANYONE, waiting.id)
+            await until(jobs, waiting, "cancelled")
+            async with asyncio.timeout(60):
+                while work(failed):  # only the last job keeps its checkpoint
+                    await asyncio.sleep(0.01)
+            await jobs.resume(ANYONE, waiting.id)
+            assert work(waiting)
+            (tmp_path / "go").touch()
+            assert (await until(jobs, waiting, *ENDED)).status == "done"
+
+    asyncio.run(main())
+
+
+def test_losses_are_spread_over_the_last_stage_with_a_loss() -> None:
+    curve = LossCurve()
+    for step in range(1001):
+        curve.add(Progress(stage="learn", step=step, total=1000, loss=step / 2))
+    losses = curve.add(Progress(stage="calibrate", step=0, total=1))
+    assert MAX_LOSSES / 2 < len(losses) <= MAX_LOSSES
+    assert losses[:2] == [(0, 0.0), (8, 4.0)]
+    assert curve.add(Progress(stage="heads", step=1, total=5, loss=1.0)) == [(1, 1.0)]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from worldline.planning.calls import CALLS
 from worldline.planning.planners.cem import CrossEntropy
 from worldline.serve.callers import Scope
 from worldline.serve.database import Database
+from worldline.serve.environments import Environments
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.http import create_app
@@ -65,10 +66,11 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
     """Serves toy@prod of a catalog in an empty folder; with tokens also jobs. Yields the URL and a token for all."""
     path = folder / "service.sqlite"
     with mock.patch.dict(os.environ, {HOME: str(folder)}), Database(f"sqlite:///{path}") as database:
-        save_world(folder / "bundle", toy_world())
+        save_world(folder / "bundle", toy_world(), report="<p>Report</p>")
         Catalog().publish(folder / "bundle", "toy", alias="prod")
         hosts = Hosts(open_target)
-        hosts.open("toy@prod", "toy")
+        for name in ("toy", "twin"):
+            hosts.open("toy@prod", name)
         seen = Integrator(camera=True, wind=False)
         stored(folder / "logs" / "seen", seen.schema, seen.episodes(2, 12, seed=0))
         tokens = Tokens(database) if has_tokens else None
@@ -76,9 +78,10 @@ def toy_service(folder: Path, *, has_tokens: bool = False) -> Iterator[tuple[str
         if tokens is not None:
             tokens.create("other", [Scope.INFER])
         jobs = JobSettings(folder=folder / "jobs", command=(sys.executable, "-c", "")) if has_tokens else None
-        with serving(
-            Service(hosts, tokens=tokens, logs=ServedLogs(folder / "logs")), database, job_settings=jobs
-        ) as url:
+        environments = Environments(["two-rooms"]) if has_tokens else None
+        options = {"job_settings": jobs, "environments": environments}
+        service = Service(hosts, tokens=tokens, logs=ServedLogs(folder / "logs"))
+        with serving(service, database, **options) as url:
             yield url, token
 
 
@@ -146,7 +149,8 @@ def test_every_route_is_documented(document: dict[str, Any], tmp_path: Path) -> 
     lists = [getattr(route, "original_router", None) for route in app.routes]  # FastAPI from 0.128 on
     routes = [one for router in lists if router is not None for one in router.routes] + app.routes
     found = {(one.path_format, method.lower()) for one in routes if hasattr(one, "methods") for method in one.methods}
-    undocumented = {("/", "get"), ("/v1/worlds/{name}:{verb}", "post")}  # one leads to /docs, one answers all verbs
+    studio = {("/", "get"), ("/studio/{file}", "get")}
+    undocumented = {*studio, ("/v1/worlds/{name}:{verb}", "post")}  # the last one answers all verbs
     assert undocumented <= found
     documented = {(path, method) for path, method, _ in operations(document).values()}
     assert documented == found - undocumented
@@ -159,7 +163,7 @@ def test_every_route_is_documented(document: dict[str, Any], tmp_path: Path) -> 
 def commands_of(page: str) -> dict[str, str]:
     """The command of each operation of a page."""
     parts = re.findall(r'<article id="(\w+)">(.*?)</article>', page, re.DOTALL)
-    shown = {name: re.search(r"<pre>(curl .*?)</pre>", part, re.DOTALL) for name, part in parts}
+    shown = {name: re.search(r"<pre[^>]*>(curl .*?)</pre>", part, re.DOTALL) for name, part in parts}
     return {name: html.unescape(one[1]) for name, one in shown.items() if one is not None}
 
 
@@ -174,7 +178,8 @@ def test_every_command_works_when_pasted(url: str, document: dict[str, Any], tmp
     assert which("curl") is not None, "curl is missing. Run scripts/ci-deps."
     commands = commands_of(read(url, "/docs").text)
     assert commands.keys() == operations(document).keys()
-    variables = {"NAME": "toy-2", "ALIAS": "prod", "LOG": "seen", "NUMBER": "1", "SIGNAL": "camera"}
+    variables = {"NAME": "toy-2", "ALIAS": "prod", "LOG": "seen", "NUMBER": "1", "SIGNAL": "camera", "PAGE": "report"}
+    variables["WORLDS"] = "toy,twin"
     for name, (_, _, stated) in operations(document).items():
         content = stated.get("requestBody", {}).get("content", {}).get(JSON, {})
         if content:

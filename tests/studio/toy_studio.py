@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 import numpy as np
 from tests.serve.toy_sessions import TOY
@@ -21,6 +21,7 @@ from worldline.schema import Schema
 from worldline.serve.database import Database
 from worldline.serve.hosting import HostedWorld, Hosts
 from worldline.serve.jobs import JobSettings
+from worldline.serve.logs import ServedLogs
 from worldline.serve.server import serving
 from worldline.serve.service import Service
 from worldline.testing.toys import Integrator, picture
@@ -62,16 +63,18 @@ class StudioService:
         url: of the service, without a slash at its end.
         worlds: by name.
         stores: the logs, by name.
+        folder: has logs, jobs, and a folder per world, in which pages may be added.
     """
 
     url: str
     worlds: dict[str, LocalWorld]
     stores: dict[str, Store]
+    folder: Path
 
 
 @contextmanager
-def toy_studio(folder: Path) -> Iterator[StudioService]:
-    """Serves the worlds and logs; the folder holds the logs and the database."""
+def toy_studio(folder: Path, **job_settings: Any) -> Iterator[StudioService]:
+    """Serves the worlds and logs; the folder holds the logs and the database. Jobs wait, unless there are `workers`."""
     plain, drawn = TOY.episodes(40, 40, seed=0), CAMERA.episodes(40, 20, seed=0)
     drawing = PictureEngine(
         schema=CAMERA.schema, typical=typical_values(drawn[:2], CAMERA.schema.observations), context=1
@@ -82,13 +85,13 @@ def toy_studio(folder: Path) -> Iterator[StudioService]:
     }
     hosts = Hosts(lambda reference: worlds[reference])
     for name, world in worlds.items():
-        hosts.add(HostedWorld(name, None, world))
+        hosts.add(HostedWorld(name, None, world, folder / name))
     logs = folder / "logs"
     stores = {name: _store(logs / name, toy) for name, toy in (("toy", TOY), ("camera", CAMERA))}
     with Database(f"sqlite:///{folder / 'service.sqlite'}") as database:
-        settings = JobSettings(folder=folder, logs=logs, workers=0)
-        with serving(Service(hosts), database, job_settings=settings) as url:
-            yield StudioService(url=url, worlds=worlds, stores=stores)
+        settings = JobSettings(**{"folder": folder, "workers": 0, **job_settings})
+        with serving(Service(hosts, logs=ServedLogs(logs)), database, job_settings=settings) as url:
+            yield StudioService(url=url, worlds=worlds, stores=stores, folder=folder)
 
 
 def _world(engine: Linear | PictureEngine, episodes: list[Episode]) -> LocalWorld:

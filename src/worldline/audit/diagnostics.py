@@ -172,7 +172,7 @@ def diagnose(
     clusters = windows.episode, weights
     own = window_forecasts(world, windows, level=level or LOWEST_LEVEL)
     means = {"": _means(own), **{name: _means(window_forecasts(other, windows)) for name, other in comparisons.items()}}
-    errors = {name: _squared_errors(mean, windows, signals) for name, mean in means.items()}
+    errors = {name: squared_errors(mean, windows, signals) for name, mean in means.items()}
     return Diagnostics(
         units={signal.name: signal.unit for signal in signals},
         step_s=card.schema.step_s,
@@ -188,7 +188,7 @@ def diagnose(
         ),
         skills=tuple(_skill_curves(errors, windows, weights)),
         gaps=_gaps(world, errors[""], windows, signals, weights, seed),
-        bands=() if level is None else _bands(own, windows, signals, level),
+        bands=() if level is None else measure_bands(own, windows, signals, level),
     )
 
 
@@ -197,7 +197,7 @@ def _means(predicted: Mapping[str, Forecast]) -> dict[str, Floats]:
     return {name: forecast.mean.astype(float) for name, forecast in predicted.items()}
 
 
-def _squared_errors(
+def squared_errors(
     means: Mapping[str, Floats], windows: ForecastWindows, signals: Sequence[Signal]
 ) -> dict[str, Floats]:
     """Squared error [W, T] of each predicted signal, mean over components; 0 at unobserved steps."""
@@ -239,7 +239,7 @@ def _gaps(
     scales = {name: np.array(1 / spread) for name, spread in spreads.items() if spread > 0}
     gaps = []
     for change, actions in changes.items():
-        wrong = _squared_errors(_means(window_forecasts(world, windows, actions)), windows, signals)
+        wrong = squared_errors(_means(window_forecasts(world, windows, actions)), windows, signals)
         pairs: dict[str | None, tuple[Floats, Floats]] = {name: (true[name], wrong[name]) for name in true}
         if scales:
             overall = [np.stack([scales[k] * error[k] for k in scales]).sum(0) for error in (true, wrong)]
@@ -269,9 +269,17 @@ def rows_of_other_episodes(
     return np.asarray(np.where(drawn >= starts[:, None], drawn + sizes[:, None], drawn))
 
 
-def _bands(
+def measure_bands(
     predicted: Mapping[str, Forecast], windows: ForecastWindows, signals: Sequence[Signal], level: float
 ) -> tuple[Band, ...]:
+    """Coverage and width of the bands of `signals`, without those that have none.
+
+    Args:
+        predicted: from `window_forecasts`.
+        windows: the windows.
+        signals: predicted vector signals.
+        level: of the bands.
+    """
     bands = []
     for signal in signals:
         forecast = predicted[signal.name]

@@ -119,7 +119,8 @@ def window_forecasts(
     card = world.describe()
     vectors = [name for name in card.predicts if card.schema[name].kind is Kind.VECTOR]
     asked = windows.actions if actions is None else actions
-    return _predicted(world, windows.history, asked, vectors, windows.exogenous, level, WINDOW_BATCH)
+    size = min(WINDOW_BATCH, card.max_batch)
+    return _predicted(world, windows.history, asked, vectors, windows.exogenous, level, size)
 
 
 def _predicted(

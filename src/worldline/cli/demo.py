@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -43,6 +44,7 @@ def demo(
     write_json(json, result)
     print(f"Report: {out / 'report.html'}")
     print(f"World:  {out / 'world'}")
+    print(f"Studio: {shlex.join(['worldline', 'studio', str(out / 'world'), str(out / 'logs')])}")
     print("Your own logs: a CSV file, or a folder of tables, videos, HDF5, LeRobot or NumPy files, in place of LOGS.")
     print_next("import", "LOGS", "store/")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,6 +66,7 @@ def learn(
     if bands := result.world.describe().facts()["bands"]:
         print(f"Bands:  {bands}")
     print(f"World:  {out}")
+    print(f"Studio: {shlex.join(['worldline', 'studio', str(out), str(result.store.path)])}")
     print_next(*(("audit", out, result.store.path) if result.late is None else result.late.command))
 
 

@@ -57,15 +57,16 @@ COMMANDS: Final = {
     "Start": ("demo", "version"),
     "Data": ("record", "import", "schema", "check", "show", "export"),
     "Learn": ("learn",),
-    "Evaluate": ("audit",),
-    "Run": ("serve", "mcp", "publish", "worlds", "alias", "shadow", "promote", "rollback", "token"),
+    "Evaluate": ("audit", "compare-worlds"),
+    "Run": ("studio", "serve", "mcp", "publish", "worlds", "alias", "shadow", "promote", "rollback", "token"),
     "Extend": ("conform",),
 }
 """The commands of this package by help group, in the order of the help."""
 _PLACES: Final = {
     **{name: f"stores:{name}" for name in ("record", "schema", "show", "export")},
     **{name: f"catalog:{name}" for name in ("publish", "worlds", "alias", "shadow", "promote", "rollback")},
-    **{"import": "import_logs:import_logs", "version": "demo:version", "mcp": "serve:mcp"},
+    "compare-worlds": "compare_worlds:compare_worlds",
+    **{"import": "import_logs:import_logs", "version": "demo:version", "mcp": "serve:mcp", "studio": "serve:studio"},
 }
 """Module and function of the commands that are not in a module of their name."""
 EVALUATING: Final = ("exam", "regrade", "compare")

@@ -1,4 +1,4 @@
-"""`worldline serve` and `mcp`."""
+"""`worldline serve`, `studio` and `mcp`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from worldline.cli.token import Where, opened_tokens
 from worldline.errors import InputError
 
 if TYPE_CHECKING:
+    from worldline.schema import Schema
     from worldline.serve.database import Database
     from worldline.serve.hosting import Hosts
+    from worldline.serve.logs import ServedLogs
     from worldline.serve.service import Service
 
 Port = Annotated[int, typer.Option(min=0, max=65535)]
@@ -30,6 +32,7 @@ def serve(
     port: Port = 8000,
     database: Where = None,
     data: Path | None = None,
+    environment: list[str] | None = None,
     insecure: bool = False,
     workers: Annotated[int, typer.Option(min=1, max=64)] = 1,
     batch: Annotated[int, typer.Option(min=1, max=4096)] = 32,
@@ -44,27 +47,106 @@ def serve(
         host: address to listen on; 0.0.0.0 allows access from other machines.
         port: port; 0 for any free port.
         data: folder with the logs that callers may name in jobs. Default: no logs.
+        environment: lab or Gymnasium id that callers may run; repeat for more. Default: no environments.
         insecure: allow calls from other machines without a token.
         workers: threads for short calls, for long ones, and for control loops of each token.
         batch: predictions that are computed as one, at most.
     """
-    from worldline.catalog.opening import is_reference
     from worldline.catalog.versions import default_folder
     from worldline.serve import server
-    from worldline.serve.hosting import name_of
+    from worldline.serve.environments import Environments
     from worldline.serve.jobs import JobSettings
     from worldline.serve.limits import Limits
     from worldline.serve.logs import ServedLogs
 
     use_threads(threads)
     hosts = open_hosts(worlds or [], device)
+    environments = Environments(environment) if environment else None
     settings = {"limits": Limits(batch=batch), "workers": workers, "logs": ServedLogs(data)}
     with opened_service(hosts, host, database, insecure=insecure, **settings) as (service, opened):
-        folders = {name: Path(world) for name, world in map(name_of, worlds or []) if not is_reference(world)}
-        job_settings = JobSettings(folder=default_folder(), worlds=folders, device=device)
+        job_settings = JobSettings(folder=default_folder(), device=device)
         listener = server.listen(host, port)
         _announce(hosts, service, server.url_of(listener))
-        server.serve(service, listener, opened, job_settings=job_settings, any_host=insecure)
+        options = {"job_settings": job_settings, "environments": environments, "any_host": insecure}
+        server.serve(service, listener, opened, **options)
+
+
+def studio(
+    world: Annotated[str, typer.Argument(metavar="WORLD")],
+    logs: Annotated[Path | None, typer.Argument(metavar="LOGS")] = None,
+    other: list[str] | None = None,
+    environment: list[str] | None = None,
+    port: Port = 0,
+    no_browser: bool = False,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Open a world and logs in the browser: see, drag and plan what it imagines.
+
+    Args:
+        world: a world: folder, URL or NAME@ALIAS.
+        logs: a store, a folder of stores, or logs in any format that `worldline learn` reads. Default: no logs.
+        other: further world, to compare with; repeat for more.
+        environment: lab or Gymnasium id to drive; repeat for more. Default: no environments.
+        port: port; 0 for any free port.
+        no_browser: print the address only.
+    """
+    import threading
+    import webbrowser
+
+    from worldline.catalog.versions import default_folder
+    from worldline.serve import server
+    from worldline.serve.environments import Environments
+    from worldline.serve.jobs import JobSettings
+
+    use_threads(threads)
+    hosts = open_hosts([world, *(other or [])], device)
+    environments = Environments(environment) if environment else None
+    signals = next(iter(hosts.values())).card.schema
+    with (
+        _opened_logs(logs, signals) as served,
+        opened_service(hosts, LOOPBACK[0], None, logs=served) as (service, opened),
+    ):
+        listener = server.listen("127.0.0.1", port)
+        url = server.url_of(listener)
+        print(f"Studio: {url}/. Stop with Ctrl-C.")
+        if service.needs_token:
+            print("The studio asks for a token.")
+        print_next("serve", world)
+        if not no_browser:  # in a thread, because a browser in the terminal returns when it is closed
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        job_settings = JobSettings(folder=default_folder(), device=device)
+        server.serve(service, listener, opened, job_settings=job_settings, environments=environments)
+
+
+@contextmanager
+def _opened_logs(logs: Path | None, signals: Schema) -> Iterator[ServedLogs]:
+    """The stores at a path. Logs in other formats are imported into a temporary store, with the roles of `signals`."""
+    import re
+    from tempfile import TemporaryDirectory
+
+    from worldline.cli.output import progress_bars
+    from worldline.data.importing import import_logs
+    from worldline.data.open_logs import open_logs
+    from worldline.data.store import is_store
+    from worldline.serve.logs import ServedLogs
+
+    if logs is None or (logs.is_dir() and not is_store(logs) and any(map(is_store, logs.iterdir()))):
+        yield ServedLogs(logs)
+        return
+    name = re.sub(r"[^A-Za-z0-9_.-]|^[.-]", "_", logs.resolve().name)[:100]
+    if is_store(logs):
+        yield ServedLogs(named={name: logs})
+        return
+    with TemporaryDirectory() as folder:
+        with progress_bars() as progress:
+            roles = {signal.name: signal.role for signal in open_logs(logs).schema.signals}
+            known = [signal for signal in signals.signals if roles.get(signal.name, signal.role) != signal.role]
+            edits = {signal.name: {"role": signal.role.value} for signal in known}
+            report = import_logs(logs, Path(folder) / name, edits=edits, keep_going=True, progress=progress)
+        for finding in report.findings:
+            print(finding)
+        yield ServedLogs(named={name: Path(folder) / name})
 
 
 def open_hosts(worlds: Sequence[str], device: str) -> Hosts:
@@ -78,13 +160,14 @@ def open_hosts(worlds: Sequence[str], device: str) -> Hosts:
     hosts = Hosts(open_world)
     for target in worlds:
         name, world = name_of(target)
-        hosts.add(HostedWorld(name, world if is_reference(world) else None, open_world(world)))
+        reference, folder = (world, None) if is_reference(world) else (None, Path(world))
+        hosts.add(HostedWorld(name, reference, open_world(world), folder))
     return hosts
 
 
 @contextmanager
 def opened_service(
-    hosts: Hosts, host: str, database: str | None, *, insecure: bool, **settings: Any
+    hosts: Hosts, host: str, database: str | None, *, insecure: bool = False, **settings: Any
 ) -> Iterator[tuple[Service, Database]]:
     """The service with the tokens and the usage of a database, and this database.
 
@@ -108,7 +191,7 @@ def _announce(hosts: Hosts, service: Service, url: str) -> None:
     for name, hosted in hosts.items():
         version = "" if hosted.version is None else f", version {hosted.version}"
         print(f"{name} ({hosted.card.name}{version}): {url}/v1/worlds/{name}")
-    print(f"Documentation: {url}/docs. Stop with Ctrl-C.")
+    print(f"Studio: {url}. Documentation: {url}/docs. Stop with Ctrl-C.")
     print("Callers need a token." if service.needs_token else "Callers need no token, because none was created.")
     if len(hosts):
         print_next("audit", f"{url}/v1/worlds/{next(iter(hosts))}", "LOGS")

@@ -274,6 +274,25 @@ def forecast_windows(
     )
 
 
+def joined_windows(parts: Sequence[ForecastWindows]) -> ForecastWindows:
+    """Windows of different episodes as one, with the episodes renumbered.
+
+    Args:
+        parts: at least one, each of one episode, with the same signals and sizes.
+    """
+
+    def join(owners: Sequence[object], group: str) -> dict[str, NDArray[Any]]:
+        arrays = [getattr(owner, group) for owner in owners]
+        return {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}
+
+    pasts, groups = [part.history for part in parts], ("actions", "exogenous", "truth", "known")
+    return ForecastWindows(
+        history=History(**{group: join(pasts, group) for group in vars(pasts[0])}),
+        **{group: join(parts, group) for group in groups},
+        episode=np.repeat(np.arange(len(parts)), [part.num_worlds for part in parts]),
+    )
+
+
 def _with_targets(history: History, targets: Collection[str] | None) -> History:
     if targets is None:
         return history

@@ -32,6 +32,7 @@ class HostedWorld:
         name: in URLs.
         reference: the world in the catalog, such as "greenhouse@prod"; None for a folder, whose path is not shown.
         world: answers the calls; `NamedWorld` for an alias.
+        folder: its bundle; None for a world of the catalog, and if there is none.
 
     Attributes:
         version: the number of the version that answered last; None for a folder.
@@ -39,8 +40,8 @@ class HostedWorld:
         ranges: the logged range [2, n] of the signals of this version; empty if unknown.
     """
 
-    def __init__(self, name: str, reference: str | None, world: World) -> None:
-        self.name, self.reference, self.world = name, reference, world
+    def __init__(self, name: str, reference: str | None, world: World, folder: Path | None = None) -> None:
+        self.name, self.reference, self.world, self.folder = name, reference, world, folder
         self._fixed = None if reference is None else Reference.parse(reference).version
         self.version, opened = self._serving()
         self.card, self.ranges = opened.describe(), _ranges_of(opened)

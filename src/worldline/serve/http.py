@@ -14,7 +14,7 @@ from worldline.errors import InputError, MissingExtraError
 try:
     from fastapi import APIRouter, FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import PlainTextResponse
+    from fastapi.responses import HTMLResponse, PlainTextResponse
     from starlette.exceptions import HTTPException
     from starlette.routing import Route, WebSocketRoute
     from starlette.types import ASGIApp
@@ -24,13 +24,17 @@ try:
     from worldline.serve.callers import Caller, Scope
     from worldline.serve.control import CONTROL
     from worldline.serve.database import Database
+    from worldline.serve.environments import Environments
     from worldline.serve.http_admin import admin_router
+    from worldline.serve.http_compare import comparison_router
     from worldline.serve.http_docs import docs_router
+    from worldline.serve.http_environments import environments_router
     from worldline.serve.http_jobs import jobs_router
     from worldline.serve.http_logs import episode_calls_router, logs_router
     from worldline.serve.http_sessions import sessions_router
+    from worldline.serve.http_studio import studio_router
     from worldline.serve.jobs import Jobs, JobSettings
-    from worldline.serve.openapi import PROBLEM, needs, operation
+    from worldline.serve.openapi import PROBLEM, needs, operation, sandboxed
     from worldline.serve.openpi import OPENPI
     from worldline.serve.problems import MethodError, NotFoundError
     from worldline.serve.registry import Registry
@@ -38,7 +42,7 @@ try:
     from worldline.serve.service import Service
     from worldline.serve.sessions import Sessions
     from worldline.serve.sockets import serve_socket
-    from worldline.serve.world_views import WorldList, summary_of, view_of
+    from worldline.serve.world_views import WorldList, WorldPages, pages_of, read_page, summary_of, view_of
     from worldline.world import wire
     from worldline.world.base import ANSWERS
 except ModuleNotFoundError as error:
@@ -53,6 +57,7 @@ def create_app(
     database: Database | None = None,
     *,
     job_settings: JobSettings | None = None,
+    environments: Environments | None = None,
     any_host: bool = False,
 ) -> ASGIApp:
     """The web application.
@@ -61,6 +66,7 @@ def create_app(
         service: answers the calls.
         database: for sessions and added worlds; None for a service without them.
         job_settings: how jobs run, which need a database; None for a service without jobs.
+        environments: what callers may run; None for a service without environments.
         any_host: whether a service without tokens answers under any host name, not only to localhost.
     """
     sessions = None if database is None else Sessions(service, database)
@@ -77,6 +83,8 @@ def create_app(
             yield
             if jobs is not None:
                 await jobs.close()
+            if environments is not None:
+                environments.close()
         service.close()
 
     app = FastAPI(
@@ -89,12 +97,14 @@ def create_app(
     # Most requests take this route, so it comes first and skips the request handling of FastAPI.
     verbs = Route("/v1/worlds/{name}:{verb}", partial(_call_world, service), methods=["POST"])
     app.router.routes.insert(0, verbs)
-    routers = [_worlds(service), logs_router(service.logs), episode_calls_router(service)]
+    routers = [_worlds(service), logs_router(service.logs), episode_calls_router(service), comparison_router(service)]
     if sessions is not None and registry is not None:
         routers += [sessions_router(service, sessions), admin_router(service, registry)]
     if jobs is not None:
         routers.append(jobs_router(service, jobs))
-    routers += [_state(service), docs_router(service, app)]
+    if environments is not None:
+        routers.append(environments_router(service, environments))
+    routers += [_state(service), docs_router(service, app), studio_router()]
     for router in routers:
         app.include_router(router)
     for path, endpoint in (("/v1/control", CONTROL), ("/v1/openpi", OPENPI)):
@@ -177,6 +187,17 @@ def _worlds(service: Service) -> APIRouter:
             return Response(ENCODERS[kind](world.describe()), media_type=kind)
         view = await asyncio.to_thread(view_of, hosted)
         return Response(wire.encode_json_answer(view), media_type=JSON)
+
+    @router.get("/{name:plain}/pages", openapi_extra=operation(answer="WorldPages"))
+    async def list_pages(name: str, caller: Reader) -> Response:
+        """The pages about a world: report, audit and exam."""
+        pages = WorldPages(pages=tuple(await asyncio.to_thread(pages_of, service.hosts.find(name, caller))))
+        return Response(wire.encode_json_answer(pages), media_type=JSON)
+
+    @router.get("/{name:plain}/pages/{page}", response_class=HTMLResponse)
+    async def get_page(name: str, page: str, caller: Reader) -> Response:
+        """A page about a world, as HTML."""
+        return sandboxed(await asyncio.to_thread(read_page, service.hosts.find(name, caller), page))
 
     return router
 

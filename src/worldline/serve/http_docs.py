@@ -13,19 +13,22 @@ from typing import Any, Final
 import msgspec
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi import utils
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup, escape
 from starlette.routing import BaseRoute
 
+from worldline.audit.world_comparison import WorldComparison
 from worldline.planning.calls import CALLS, PlanCall, PredictCall
 from worldline.report.page import page_policy
 from worldline.serve import problems
 from worldline.serve.callers import Scope
+from worldline.serve.environments import RunView
 from worldline.serve.episode_calls import FROM_EPISODE, OPTIONAL
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.http_admin import NewAlias, NewWorld
+from worldline.serve.http_environments import EnvironmentList, NewRun, RunStep
 from worldline.serve.http_jobs import JobList
 from worldline.serve.http_sessions import NewSession, NewStep
 from worldline.serve.job_requests import JobRequest
@@ -35,24 +38,25 @@ from worldline.serve.openapi import REF, needs
 from worldline.serve.requests import JSON
 from worldline.serve.service import Service
 from worldline.serve.usage import UsageReport
-from worldline.serve.world_views import WorldList, WorldSummary, WorldView
+from worldline.serve.world_views import WorldList, WorldPages, WorldSummary, WorldView
 from worldline.world.base import ANSWERS
 from worldline.world.session import FILLED_IN, SessionView
 from worldline.world.wire_schemas import json_schemas
 
 _BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
-    **{kind.__name__: (kind, ()) for kind in (*CALLS.values(), NewWorld, NewAlias, NewSession, NewStep)},
+    **{kind.__name__: (kind, ()) for kind in CALLS.values()},
+    **{kind.__name__: (kind, ()) for kind in (NewWorld, NewAlias, NewSession, NewStep, NewRun, RunStep)},
     "SessionPredictCall": (PredictCall, FILLED_IN),
     "SessionPlanCall": (PlanCall, FILLED_IN),
     **{f"Episode{kind.__name__}": (kind, FROM_EPISODE) for kind in CALLS.values()},
 }
 """Per name the type of a body, and its fields that the service fills in."""
 _ANSWERS: Final = (
-    *ANSWERS.values(), SessionView, WorldList, WorldSummary, WorldView, UsageReport,
+    *ANSWERS.values(), SessionView, RunView, WorldList, WorldSummary, WorldView, WorldPages, UsageReport,
     LogList, LogView, EpisodeList, EpisodeCurves,
 )  # fmt: skip
 _POLICY: Final = f"{page_policy('')}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList)
+_JOBS: Final[Sequence[Any]] = (JobRequest, JobView, JobList, WorldComparison, EnvironmentList)
 """Types of msgspec, which are sent in JSON only. The first is a union."""
 
 
@@ -69,10 +73,6 @@ def docs_router(service: Service, app: FastAPI) -> APIRouter:
         """The document, with examples of the first world if the caller may see its signals."""
         hosted = next(iter(service.hosts.values()), None) if has_examples else None
         return await asyncio.to_thread(create_openapi, app.routes, hosted, needs_token=service.needs_token)
-
-    @router.get("/", include_in_schema=False)
-    async def get_root() -> Response:
-        return RedirectResponse("docs")  # relative, so that a proxy may add a prefix
 
     @router.get("/openapi.json", dependencies=[needs(Scope.READ)])
     async def get_openapi() -> Response:

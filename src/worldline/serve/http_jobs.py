@@ -9,10 +9,9 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse
 
-from worldline.report.page import page_policy
 from worldline.serve.job_requests import MAX_BYTES, decode_request
 from worldline.serve.jobs import Jobs, JobView
-from worldline.serve.openapi import JobCaller, operation, within_rate
+from worldline.serve.openapi import JobCaller, operation, sandboxed, within_rate
 from worldline.serve.problems import MediaTypeError
 from worldline.serve.requests import JSON, content_type, idempotency_key, read_body
 from worldline.serve.service import Service
@@ -65,6 +64,13 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
         """Cancels a job."""
         return _json(await jobs.cancel(caller, job))
 
+    @router.post(
+        "/jobs/{job:plain}:resume", status_code=202, openapi_extra=operation(answer="JobView", statuses=(202,))
+    )
+    async def resume_job(job: str, caller: JobCaller) -> Response:
+        """Continues a cancelled or failed job, from its checkpoint if it has one."""
+        return _json(await jobs.resume(caller, job), 202)
+
     _add_results(router, jobs)
     return router
 
@@ -80,9 +86,7 @@ def _add_results(router: APIRouter, jobs: Jobs) -> None:
     @router.get("/jobs/{job}/report", response_class=HTMLResponse)
     async def get_report(job: str, caller: JobCaller) -> Response:
         """The report of a job that is done, an HTML page."""
-        page = await jobs.report(caller, job)
-        policy = f"{page_policy()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
-        return HTMLResponse(page, headers={"content-security-policy": policy})
+        return sandboxed(await jobs.report(caller, job))
 
 
 def _json(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -17,9 +17,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
 import msgspec
 from msgspec import Struct
@@ -41,6 +41,9 @@ WORK: Final = "work"
 """Folder with everything that a job needs only while it runs, in its folder."""
 STOPPED: Final = 75
 """Exit status of a process that was asked to end, and can go on in another one."""
+
+MAX_LOSSES: Final = 200
+"""Largest number of losses in a progress."""
 
 _FIGURES: Final = "figures.json"  # in WORK, as soon as a learned world is complete
 _READING: Final = ("import", "read")  # stages in which a job reads logs
@@ -68,6 +71,30 @@ class JobTask(Struct, kw_only=True, frozen=True):
     device: str = "auto"
     threads: int = 1
     memory_bytes: int
+
+
+@final
+class LossCurve:
+    """Losses of the last stage that has a loss, evenly spread over its steps."""
+
+    def __init__(self) -> None:
+        self._stage, self._points, self._every = "", list[tuple[int, float]](), 1
+
+    def add(self, now: Progress) -> list[tuple[int, float]]:
+        """The losses so far as pairs of step and loss, at most 200.
+
+        Args:
+            now: the progress after a step.
+        """
+        if now.loss is None:
+            return self._points
+        if now.stage != self._stage:
+            self._stage, self._points, self._every = now.stage, [], 1
+        if not self._points or now.step >= self._points[-1][0] + self._every:
+            self._points.append((now.step, now.loss))
+        if len(self._points) > MAX_LOSSES:
+            self._points, self._every = self._points[::2], 2 * self._every
+        return self._points
 
 
 def run(task: JobTask, progress: OnProgress, stop: Callable[[], bool]) -> dict[str, Any]:
@@ -171,7 +198,7 @@ def _main() -> None:
     with suppress(OSError):  # only Linux has it: the job is killed before the service
         Path("/proc/self/oom_score_adj").write_text("500")
     limit_process(task.memory_bytes, TIME_S)  # the processor time of an import, until the logs are read
-    folder, stopping, written_s = Path(task.folder), threading.Event(), 0.0
+    folder, stopping, written_s, curve = Path(task.folder), threading.Event(), 0.0, LossCurve()
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(task.request, LearnJob):  # which saves what can be resumed; others end at once
         signal.signal(signal.SIGTERM, lambda *_: stopping.set())
@@ -180,8 +207,9 @@ def _main() -> None:
         nonlocal written_s
         if now.stage not in _READING:
             limit_process(task.memory_bytes, math.inf)
+        losses = curve.add(now)
         if now.step in (0, now.total) or time.monotonic() - written_s > _PROGRESS_S:
-            write(folder / PROGRESS, now)
+            write(folder / PROGRESS, {**asdict(now), "losses": losses})
             written_s = time.monotonic()
 
     try:

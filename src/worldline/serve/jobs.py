@@ -13,7 +13,7 @@ import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
@@ -38,7 +38,9 @@ COMMAND: Final = (sys.executable, "-m", "worldline.serve.job_process")
 ATTEMPTS: Final = 3
 """How often a job begins whose service is killed."""
 ENDED: Final = ("done", "failed", "cancelled")
-"""States in which a job stays."""
+"""States of jobs that no process works on."""
+RESUMABLE: Final = ("failed", "cancelled")
+"""States from which a caller can resume a job."""
 
 _GRACE_S: Final = 10.0
 _logger = logging.getLogger(__name__)
@@ -51,7 +53,6 @@ class JobSettings:
 
     Args:
         folder: for the files of jobs. Processes share it only if they share the database too.
-        worlds: folders of the served worlds that are not of the catalog, by name.
         device: of learning and audits; argument of `worldline.open`.
         workers: jobs at a time in this process; 0 leaves them to other processes.
         threads: of each job.
@@ -62,7 +63,6 @@ class JobSettings:
     """
 
     folder: Path
-    worlds: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
     workers: int = 1
     threads: int = max(1, (os.cpu_count() or 1) // 2)
@@ -81,7 +81,8 @@ class JobView:
         kind: learn or audit.
         status: queued, running, done, failed or cancelled.
         arguments: the request; a world is named with its version.
-        progress: stage, completed steps, their total and loss; None before the first step.
+        progress: stage, completed steps, their total and loss; `losses` of the training so far, at most 200 pairs of
+            step and loss; None before the first step.
         error: class and message of the error; None unless the job failed.
         created: when it was accepted.
         started: when it first ran; None before.
@@ -156,10 +157,7 @@ class Jobs:
         def add(connection: Connection) -> JobView:
             known = connection.execute(select(jobs).where(jobs.c.id == name)).mappings().one_or_none()
             if known is None:
-                mine = (jobs.c.token_id == caller.id, jobs.c.status.not_in(ENDED))
-                count = connection.execute(select(func.count()).select_from(jobs).where(*mine)).scalar_one()
-                if count >= self._limits.jobs:
-                    raise RateLimitedError(f"{count} jobs are not finished. Wait for one, or cancel one.", 60.0)
+                self._check_unfinished(caller, connection)
                 connection.execute(insert(jobs).values(row))
             elif _unpinned(dict(known)) != _unpinned(row):
                 raise ConflictError("this Idempotency-Key was used for another job. Use another key.")
@@ -197,6 +195,27 @@ class Jobs:
             return _view(caller, name, connection)
 
         return await self._database.write_async(mark)
+
+    async def resume(self, caller: Caller, name: str) -> JobView:
+        """Queues a cancelled or failed job again. A learn job continues from its checkpoint, if it has one.
+
+        Raises:
+            NotFoundError: as in `get`.
+            ConflictError: the job is neither cancelled nor failed.
+            RateLimitedError: as in `create`.
+        """
+
+        def queue(connection: Connection) -> JobView:
+            if (status := _view(caller, name, connection).status) not in RESUMABLE:
+                raise ConflictError(f"the job is {status}. Only a cancelled or failed job can be resumed.")
+            self._check_unfinished(caller, connection)
+            values = {"status": "queued", "cancel": False, "attempts": 0, "error": None, "finished": None}
+            connection.execute(update(jobs).where(jobs.c.id == name).values(values))
+            return _view(caller, name, connection)
+
+        job = await self._database.write_async(queue)
+        self._wake.set()
+        return job
 
     async def result(self, caller: Caller, name: str) -> Mapping[str, Any]:
         """The figures of a job.
@@ -239,9 +258,10 @@ class Jobs:
             WorldlineError: its logs or its world are no longer there.
         """
         request: JobRequest = msgspec.convert({"kind": row["kind"], **row["arguments"]}, JobRequest)
-        settings, world = self.settings, ""
+        settings, hosts, world = self.settings, self._service.hosts, ""
         if isinstance(request, AuditJob):
-            path = Catalog().resolve(request.world) if "@" in request.world else settings.worlds.get(request.world)
+            path = hosts[request.world].folder if request.world in hosts else None
+            path = Catalog().resolve(request.world) if "@" in request.world else path
             if path is None:
                 raise UnsupportedError(f"the folder of {request.world!r} is not known. Publish the world and name it.")
             world = str(path.resolve())
@@ -254,6 +274,13 @@ class Jobs:
             threads=settings.threads,
             memory_bytes=self._limits.job_bytes,
         )
+
+    def _check_unfinished(self, caller: Caller, connection: Connection) -> None:
+        """Checks that the caller may have a further unfinished job."""
+        mine = (jobs.c.token_id == caller.id, jobs.c.status.not_in(ENDED))
+        count = connection.execute(select(func.count()).select_from(jobs).where(*mine)).scalar_one()
+        if count >= self._limits.jobs:
+            raise RateLimitedError(f"{count} jobs are not finished. Wait for one, or cancel one.", 60.0)
 
     def _pinned(self, request: JobRequest, caller: Caller) -> JobRequest:
         """The request with its world as name and version."""
@@ -357,14 +384,20 @@ class Jobs:
         return connection.execute(kept).scalar_one_or_none()
 
     async def _settle(self, row: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """Stores how a run ended, and removes what it needed only while it ran.
+        """Stores how a run ended, and removes what no run needs any more.
 
         If the database fails, the lease ends, and the job runs again.
         """
         changed = update(jobs).where(self._owned(row)).values({**self._progress(row), **values})
         is_stored = await self._database.write_async(lambda connection: connection.execute(changed).rowcount == 1)
-        if is_stored and values["status"] in ENDED:
-            await asyncio.to_thread(shutil.rmtree, self._folder / row["id"] / WORK, ignore_errors=True)
+        if not is_stored or values["status"] not in ENDED:
+            return
+        # Checkpoints stay for as many jobs of a caller as may be unfinished.
+        ended = (jobs.c.token_id == row["token_id"], jobs.c.status.in_(RESUMABLE))
+        resumable = select(jobs.c.id).where(*ended).order_by(jobs.c.finished.desc()).limit(2 * self._limits.jobs)
+        kept = await self._database.read_async(lambda connection: connection.execute(resumable).scalars().all())
+        for name in {row["id"], *kept} - set(kept[: self._limits.jobs]):
+            await asyncio.to_thread(shutil.rmtree, self._folder / name / WORK, ignore_errors=True)
 
     def _owned(self, row: Mapping[str, Any]) -> ColumnElement[bool]:
         """Whether the job still belongs to this process."""

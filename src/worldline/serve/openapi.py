@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
+from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPBearer, SecurityScopes
 from starlette.convertors import StringConvertor, register_url_convertor
 
+from worldline.report.page import page_policy
 from worldline.serve import problems
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.requests import JSON
@@ -62,6 +64,12 @@ async def within_rate(request: Request, caller: Annotated[Caller, needs(Scope.JO
 
 JobCaller = Annotated[Caller, Depends(within_rate)]
 """The caller of a route that needs the scope job."""
+
+
+def sandboxed(page: bytes) -> Response:
+    """The answer with a page of worldline, whose scripts can neither call the service nor read from it."""
+    policy = f"{page_policy()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts"
+    return HTMLResponse(page, headers={"content-security-policy": policy})
 
 
 def operation(

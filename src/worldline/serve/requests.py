@@ -91,8 +91,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [(b"request-id", request_id.encode()), *_SAFE_HEADERS]
-                message = {**message, "headers": [*message["headers"], *headers]}
+                own = {name for name, _ in message["headers"]}
+                safe = [header for header in _SAFE_HEADERS if header[0] not in own]
+                message = {**message, "headers": [*message["headers"], (b"request-id", request_id.encode()), *safe]}
             await send(message)
 
         try:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from pathlib import Path
+from typing import Final, final
 
 from worldline.catalog.aliases import Reference
 from worldline.catalog.versions import Catalog
 from worldline.engines.base import Card
 from worldline.errors import UnknownNameError
 from worldline.serve.hosting import HostedWorld
+from worldline.serve.problems import NotFoundError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,41 @@ class WorldView(WorldSummary):
     aliases: Mapping[str, int]
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class WorldPage:
+    """A page about a world.
+
+    Args:
+        name: in URLs.
+        title: for people.
+    """
+
+    name: str
+    title: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class WorldPages:
+    """The pages about a world that lie in its bundle.
+
+    Args:
+        pages: report of the training, audit and exam, as far as there are any.
+    """
+
+    pages: tuple[WorldPage, ...]
+
+
+PAGES: Final = (
+    WorldPage(name="report", title="Report of the training"),
+    WorldPage(name="audit", title="Audit"),
+    WorldPage(name="exam", title="Exam"),
+)
+"""The pages of a world; each is the file NAME.html in its bundle."""
+_MAX_PAGE_BYTES: Final = 2**26
+
+
 def summary_of(hosted: HostedWorld) -> WorldSummary:
     """A served world in short. It may open a version, so call it in a worker."""
     version, world = hosted.current()
@@ -88,6 +125,33 @@ def view_of(hosted: HostedWorld) -> WorldView:
     """A served world. It may open a version, so call it in a worker."""
     summary, (versions, aliases) = summary_of(hosted), _catalogued(hosted)
     return WorldView(**vars(summary), card=hosted.card, versions=versions, aliases=aliases)
+
+
+def pages_of(hosted: HostedWorld) -> dict[WorldPage, Path]:
+    """The pages of the current version of a world and their files. It may open a version, so call it in a worker."""
+    version, _ = hosted.current()
+    folder = hosted.folder
+    if hosted.reference is not None:
+        folder = Catalog().resolve(f"{Reference.parse(hosted.reference).name}@{version}")
+    files = {} if folder is None else {page: folder / f"{page.name}.html" for page in PAGES}
+    return {page: file for page, file in files.items() if _is_page(file)}
+
+
+def read_page(hosted: HostedWorld, name: str) -> bytes:
+    """The HTML of a page of a world.
+
+    Raises:
+        NotFoundError: the world has no such page.
+    """
+    files = {page.name: file for page, file in pages_of(hosted).items()}
+    if name not in files:
+        raise NotFoundError("page", name, files)
+    return files[name].read_bytes()
+
+
+def _is_page(file: Path) -> bool:
+    """Whether a file is a page of acceptable size, and no link to another file."""
+    return file.is_file() and not file.is_symlink() and file.stat().st_size <= _MAX_PAGE_BYTES
 
 
 def _catalogued(hosted: HostedWorld) -> tuple[tuple[WorldVersion, ...], dict[str, int]]:

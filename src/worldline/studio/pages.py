@@ -12,6 +12,8 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, Final
 
+from worldline.report.page import page_policy
+
 STYLES: Final = ("colours.css", "uPlot.min.css", "studio.css")
 SCRIPTS: Final = ("uPlot.iife.min.js", "charts.js")
 """Classic scripts, before the modules."""
@@ -88,7 +90,8 @@ def saved_page(title: str, saved: Mapping[str, Any] | None) -> str:
     }
     mapped, start = json.dumps({"imports": links}), 'import "studio/main.js";'
     scripts = [sources[name] for name in SCRIPTS]
-    allowed = " ".join(map(hash_of, [mapped, start, *scripts]))
+    # A frame with a report inherits this policy.
+    allowed = " ".join([*map(hash_of, [mapped, start, *scripts]), page_policy().rpartition(" ")[2]])
     policy = f"default-src 'none'; script-src data: {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
     style = "\n".join(sources[name] for name in STYLES)
     head = f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{style}</style>'

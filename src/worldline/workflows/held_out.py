@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,8 +64,7 @@ def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str]
         BundleError: the bundle's run.json is invalid.
     """
     left = MAX_FITTED_FRAMES if needs_images(card) else 0
-    with TemporaryDirectory() as folder:
-        store = open_store(logs) if is_store(logs) else _imported(logs, Path(folder) / logs.name)
+    with opened_logs(logs) as store:
         required = [signal for signal in card.schema.signals if signal.role is not Role.REWARD]
         check_signals(store.schema, required, str(logs), "Give logs of this world, or correct their schema.json.")
         known = _parts(card, store, opened_from)
@@ -77,6 +77,17 @@ def read_episodes(card: Card, logs: Path, opened_from: str, parts: Sequence[str]
             if part == "train":
                 left -= episode.num_steps
             yield _seen(episode, card.schema, part, images=images)
+
+
+@contextmanager
+def opened_logs(logs: Path) -> Iterator[Store]:
+    """Yields a store of logs in any format; it is temporary if `logs` is no store.
+
+    Raises:
+        DataError: the logs cannot be read, or an episode does not fit their schema.
+    """
+    with TemporaryDirectory() as folder:
+        yield open_store(logs) if is_store(logs) else _imported(logs, Path(folder) / logs.name)
 
 
 def _imported(logs: Path, destination: Path) -> Store:
@@ -108,18 +119,36 @@ def fingerprints(store: Store, schema: Schema) -> list[str]:
 
 def _parts(card: Card, store: Store, opened_from: str) -> dict[int, str]:
     """The part of each episode that was used in training; empty if none was. Raises DataError if unknown."""
-    split, digests = _training_episodes(opened_from)
-    if card.notes.get("data") != store.content_hash():
-        known = {digests[number]: part for number, part in split.items() if number < len(digests)}
-        return {n: known.get(digest, "") for n, digest in enumerate(fingerprints(store, card.schema))} if known else {}
-    if not split:
+    parts = training_parts(card, store, opened_from)
+    if parts is None:
         raise DataError(
             f"{card.name} was learned from these logs, but {opened_from or 'a world that is already open'} does not "
             "state which episodes were held out",
             fix="Give the folder of its bundle from `worldline learn`, or logs that it was not learned from.",
             file=store.path,
         )
-    return split
+    return parts
+
+
+def training_parts(card: Card, store: Store, opened_from: str) -> dict[int, str] | None:
+    """The part of each episode that was used in training.
+
+    Args:
+        card: of the world.
+        store: the episodes.
+        opened_from: as in `read_episodes`.
+
+    Returns:
+        Empty if none was used, as far as is known. None if the card says that the store was, but not which episodes.
+
+    Raises:
+        BundleError: the bundle's run.json is invalid.
+    """
+    split, digests = _training_episodes(opened_from)
+    if card.notes.get("data") == store.content_hash():
+        return split or None
+    known = {digests[number]: part for number, part in split.items() if number < len(digests)}
+    return {n: known.get(digest, "") for n, digest in enumerate(fingerprints(store, card.schema))} if known else {}
 
 
 def _training_episodes(opened_from: str) -> tuple[dict[int, str], list[str]]:

@@ -54,6 +54,17 @@ class Result(ABC):
         del world
         return {}
 
+    def axis_index(self, world: int) -> int | None:
+        """The argument of `series` for a world of a batch; None for a result without an axis of worlds.
+
+        Raises:
+            InputError: there is no such world.
+        """
+        many = self.num_worlds()
+        if not 0 <= world < (many or 1):
+            raise InputError(f"there is no world {world}: the result has {plural(many or 1, 'world')}.")
+        return None if many is None else world
+
     def __repr__(self) -> str:
         many = self.num_worlds()
         if many is not None:
@@ -88,7 +99,7 @@ class Result(ABC):
         from worldline.plots.result_plot import result_figure
         from worldline.plots.signal_chart import TimeAxis, time_axis
 
-        shown = self._world(world)
+        shown = self.axis_index(world)
         series, images = self.series(shown), self.images_of(shown)
         ends = [curve.first + len(curve.values) - (curve.drawn != "held") for curve in series]
         ends += [len(frames) for frames in images.values()]
@@ -130,12 +141,6 @@ class Result(ABC):
 
     def _step_s(self) -> float | None:
         return None if self.schema is None else self.schema.step_s
-
-    def _world(self, world: int) -> int | None:
-        many = self.num_worlds()
-        if not 0 <= world < (many or 1):
-            raise InputError(f"there is no world {world}: the result has {plural(many or 1, 'world')}.")
-        return None if many is None else world
 
     def _columns(self, world: int | None) -> Iterator[tuple[str, range, NDArray[np.generic]]]:
         """Name, rows and values of each column of one world."""

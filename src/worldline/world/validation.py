@@ -96,7 +96,7 @@ def check_group(signals: Sequence[Signal], arrays: Arrays, leading: tuple[int, .
     for signal in signals:
         expected = (*leading, *signal.shape)
         # A history of one observation has no steps, so its inputs may be left out.
-        value = arrays.get(signal.name, np.zeros(expected, signal.dtype) if leading[-1] == 0 else None)
+        value = arrays.get(signal.name, np.zeros(expected, signal.dtype) if leading[-1:] == (0,) else None)
         if value is None:
             raise InputError(f"{role} {signal.name!r} is missing. Add an array of shape {expected} [{signal.unit}].")
         checked[signal.name] = check_values(signal, value, leading, role, None)

@@ -46,13 +46,14 @@ const drawChart = (() => {
     context.save();
     context.strokeStyle = css("soft");
     context.lineWidth = devicePixelRatio;
-    context.setLineDash([2 * devicePixelRatio, 4 * devicePixelRatio]);
-    context.beginPath();
-    if (chart.now != null) {
-      const x = u.valToPos(chart.now, "x", true);
+    for (const [k, at] of [chart.now].flat().entries()) { // the present is dotted, a time cursor is not
+      if (at == null) continue;
+      const x = u.valToPos(at, "x", true);
+      context.setLineDash(k ? [] : [2 * devicePixelRatio, 4 * devicePixelRatio]);
+      context.beginPath();
       context.moveTo(x, top), context.lineTo(x, top + height);
+      context.stroke();
     }
-    context.stroke();
     context.restore();
   };
 

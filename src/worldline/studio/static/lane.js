@@ -6,11 +6,11 @@ import { clamp, number, rangeOf, withUnit } from "studio/signals.js";
 const TABLE_ROWS = 24;
 
 // A chart of lines [{label, style, x, y, low, high}] that can be read by keyboard, pointer and screen reader.
-export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps", onCursor, onDraw, height = 112, bare = false, table = true }) {
+export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps", onCursor, onDraw, onPick, height = 112, bare = false, table = true, log = false }) {
   const box = useRef(null), drawn = useRef(null), state = useRef({});
   const [spoken, speak] = useState("");
   const shown = lines.filter(line => line.x.length).map(line => ({ low: [], high: [], points: false, ...line }));
-  const chart = { lines: shown, x, y: y ?? rangeOf(shown.flatMap(line => [line.y, line.low, line.high])), now, bare, ticks: [], gaps: [], log: false };
+  const chart = { lines: shown, x, y: y ?? rangeOf(shown.flatMap(line => [line.y, line.low, line.high])), now, bare, ticks: log ? decades(y) : [], gaps: [], log };
   state.current = { chart, onCursor, onDraw };
   const cursorMoved = u => state.current.onCursor?.(u.cursor.left < 0 || u.cursor.idx == null ? null : u.data[0][u.cursor.idx]);
   const draw = () => {
@@ -23,6 +23,7 @@ export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps
   });
   useEffect(() => {
     const watch = new ResizeObserver(() => {
+      if (!box.current) return; // it was removed
       const { clientWidth: width, clientHeight } = box.current;
       if (drawn.current && width) drawn.current.setSize({ width, height: clientHeight });
       else if (width) draw();
@@ -51,6 +52,8 @@ export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps
       u.setCursor({ left: u.valToPos(u.data[0][index], "x"), top: 1 });
       const parts = state.current.chart.lines.filter(line => line.label).map(line => `${line.label} ${withUnit(line.y[nearest(line.x, u.data[0][index])], unit)}`);
       speak(`${number(u.data[0][index])} ${axis}: ${parts.join(", ")}`);
+    } else if (onPick && event.key === "Enter") {
+      onPick(u.data[0][u.cursor.idx ?? 0]);
     } else if (onDraw && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
       onDraw(u.data[0][u.cursor.idx ?? 0], null, true, event.key === "ArrowUp" ? 1 : -1);
     } else return;
@@ -58,11 +61,17 @@ export function Chart({ label, lines, x, y, now = null, unit = "", axis = "steps
   };
   return html`<div class="chart-part">
     <div class="plot live" ref=${box} style=${{ height: `${height}px` }} tabindex="0" role=${onDraw ? "application" : "figure"} aria-label=${label}
-      aria-roledescription=${onDraw ? "editable curve" : "chart"} onPointerDown=${pointer} onPointerMove=${pointer} onKeyDown=${key}></div>
+      aria-roledescription=${onDraw ? "editable curve" : "chart"} onPointerDown=${pointer} onPointerMove=${pointer} onKeyDown=${key}
+      onClick=${event => onPick && drawn.current && onPick(at(event)[0])}></div>
     <span class="unseen" aria-live="polite">${spoken}</span>
-    ${table && html`<${Numbers} label=${label} lines=${shown} unit=${unit} axis=${axis} />`}
+    ${table && html`<${Numbers} label=${label} lines=${shown.filter(line => line.label)} unit=${unit} axis=${axis} />`}
   </div>`;
 }
+
+const decades = ([low, high]) => Array.from({ length: 1 + Math.floor(Math.log10(high)) - Math.ceil(Math.log10(low)) }, (_, k) => {
+  const value = 10 ** (Math.ceil(Math.log10(low)) + k);
+  return [value, number(value)];
+});
 
 function nearest(values, x) {
   let best = 0;
@@ -94,24 +103,29 @@ export function Lane({ curve, value, note, children, kind = "" }) {
     ${note && html`<span class="soft">${note}</span>`}</div><div>${children}</div></div>`;
 }
 
-// The lane of an input after the present: drawn freely, by a slider, or by keyboard.
+function fit(curve, value) {
+  const inside = clamp(value, curve.low, curve.high);
+  return curve.index === null ? Math.round(inside) : inside;
+}
+
+let lastStep = 0; // of the stroke that is being drawn
+
+// `onDraw` of a chart that draws into values after the present. `onEdit` gets the new values and the step.
+export function pencil({ curve, values, now, scale, range: [low, high], onEdit }) {
+  return (at, value, isFirst, direction) => {
+    const last = values.length - 1, step = clamp(Math.floor(at / scale + 1e-9) - now, 0, last), from = direction || isFirst ? step : lastStep;
+    const size = curve.index === null ? 1 : (high - low) / 50, next = values.slice();
+    // By keyboard, all later steps change.
+    for (let k = Math.min(from, step); k <= (direction ? last : Math.max(from, step)); k++) next[k] = fit(curve, direction ? next[k] + direction * size : value);
+    lastStep = step;
+    onEdit(next, step);
+  };
+}
+
+// The lane of an input after the present: drawn freely, by a slider, or by keyboard. Without `onEdit` it is only shown.
 export function InputLane({ curve, past, future, scale, now, x, axis, bare, onEdit }) {
   const [low, high] = curve.low !== null && curve.high !== null ? [curve.low, curve.high] : rangeOf([past, future]);
-  const whole = curve.index === null, last = useRef(null);
-  const fit = value => { const inside = clamp(value, curve.low, curve.high); return whole ? Math.round(inside) : inside; };
-  const steps = future.length;
-  const draw = (at, value, first, direction) => {
-    const step = clamp(Math.floor(at / scale + 1e-9) - now, 0, steps - 1), next = future.slice();
-    if (direction) { // by keyboard: this step and all later ones
-      const size = whole ? 1 : (high - low) / 50;
-      for (let k = step; k < steps; k++) next[k] = fit(next[k] + direction * size);
-    } else {
-      const from = first || last.current === null ? step : last.current;
-      for (let k = Math.min(from, step); k <= Math.max(from, step); k++) next[k] = fit(value);
-      last.current = step;
-    }
-    onEdit(next);
-  };
+  const draw = onEdit && pencil({ curve, values: future, now, scale, range: [low, high], onEdit });
   const held = (values, first) => ({ x: values.flatMap((_, k) => [(first + k) * scale, (first + k + 1) * scale]), y: values.flatMap(value => [value, value]) });
   const lines = [
     { label: "", style: "soft", dash: [], ...held(past, now - past.length) },
@@ -119,12 +133,12 @@ export function InputLane({ curve, past, future, scale, now, x, axis, bare, onEd
   ];
   const bounds = curve.low !== null && curve.high !== null ? `${number(curve.low)} to ${number(curve.high)} ${curve.unit}` : curve.unit;
   const space = 0.08 * (high - low) || 1;
-  const step = whole ? 1 : (high - low) / 200;
-  return html`<${Lane} curve=${curve} note=${bounds} kind="act">
-    <${Chart} label=${`${curve.label}, ${curve.unit || "no unit"}: drag to draw, or use arrow keys`} lines=${lines} x=${x} y=${[low - space, high + space]} now=${now * scale}
-      unit=${curve.unit} axis=${axis} onDraw=${draw} height=${bare ? 62 : 86} bare=${bare} table=${false} />
-    <label class="slider"><span class="unseen">${curve.label}, all future steps</span>
+  const step = curve.index === null ? 1 : (high - low) / 200;
+  return html`<${Lane} curve=${curve} note=${bounds} kind=${onEdit ? "act" : ""}>
+    <${Chart} label=${`${curve.label}, ${curve.unit || "no unit"}${onEdit ? ": drag to draw, or use arrow keys" : ""}`} lines=${lines} x=${x} y=${[low - space, high + space]} now=${now * scale}
+      unit=${curve.unit} axis=${axis} onDraw=${draw} height=${bare ? 62 : 86} bare=${bare} table=${!onEdit} />
+    ${onEdit && html`<label class="slider"><span class="unseen">${curve.label}, all future steps</span>
       <input type="range" aria-label=${curve.label} min=${low} max=${high} step=${step} value=${future[0]} aria-valuetext=${withUnit(future[0], curve.unit)}
-        onInput=${event => onEdit(future.map(() => fit(+event.target.value)))} /></label>
+        onInput=${event => onEdit(future.map(() => fit(curve, +event.target.value)))} /></label>`}
   <//>`;
 }

@@ -4,13 +4,32 @@ import { useEffect, useState } from "preact/hooks";
 import { answers, api, offline, setBackend } from "studio/api.js";
 import { Connection, html, Waiting } from "studio/parts.js";
 import { saved } from "studio/saved.js";
-import { go, hashOf, place, useAsked, usePlace, useWorld, useWorlds } from "studio/state.js";
+import { go, hashOf, parse, place, useAsked, usePlace, useWorld, useWorlds } from "studio/state.js";
 import { timeAxis } from "studio/signals.js";
+import Dream from "studio/views/dream.js";
+import Evidence from "studio/views/evidence.js";
+import Home from "studio/views/home.js";
 import Imagine from "studio/views/imagine.js";
+import Plan from "studio/views/plan.js";
+import Result from "studio/views/result.js";
+import Runs from "studio/views/runs.js";
+import Surprise from "studio/views/surprise.js";
+import WhatIf from "studio/views/what_if.js";
 
 const VIEWS = {
+  home: ["Home", Home],
   imagine: ["Imagine", Imagine],
+  dream: ["Log and dream", Dream],
+  "what-if": ["What if", WhatIf],
+  plan: ["Plan", Plan],
+  surprise: ["Surprise", Surprise],
+  evidence: ["Evidence", Evidence],
+  runs: ["Runs", Runs],
+  result: ["Result", Result],
 };
+// A file has the view that was saved. Only a file of `save_page` has the view of a result.
+const savedView = saved?.answers && parse(saved.place).view;
+const listed = Object.entries(VIEWS).filter(([name]) => savedView ? name === savedView : name !== "result");
 
 class Guarded extends Component {
   constructor() {
@@ -38,11 +57,11 @@ function Header({ worlds }) {
     await navigator.clipboard.writeText(location.href).then(() => tell("Copied"), () => tell("Copy the address of this page"));
   };
   const pick = event => go({ world: event.target.value, edits: undefined, show: undefined, level: undefined });
-  return html`<header><a class="mark" href="#/home">worldline</a>
+  return html`<header><a class="mark" href=${savedView ? undefined : "#/home"}>worldline</a>
     ${worlds.length > 0 && html`<label class="pick"><span class="unseen">World</span><select value=${now.world} onChange=${pick}>
       ${worlds.map(world => html`<option key=${world.name} value=${world.name} selected=${world.name === now.world}>${world.name}</option>`)}</select>
       <small>${[chosen?.version && `v${chosen.version}`, card?.notes.recipe ?? chosen?.engine, horizon].filter(Boolean).join(" · ")}</small></label>`}
-    <nav aria-label="Views">${Object.entries(VIEWS).map(([name, [title]]) => html`<a key=${name} href=${hashOf({ ...now, view: name })} class=${now.view === name ? "on" : ""}
+    <nav aria-label="Views">${listed.length > 1 && listed.map(([name, [title]]) => html`<a key=${name} href=${hashOf({ ...now, view: name })} class=${now.view === name ? "on" : ""}
       aria-current=${now.view === name ? "page" : undefined} onClick=${event => { event.preventDefault(); go({ view: name }); }}>${title}</a>`)}</nav>
     <span class="right"><span class="soft" role="status">${note}</span>${!offline && html`<button class="hide" onClick=${copy}>Copy link</button>
       <button class="main" onClick=${save}>Save as file</button>`}</span></header>`;
@@ -77,7 +96,7 @@ function Studio() {
     else if (now.log && now.episode === undefined) chosen.episode = 0;
     if (Object.keys(chosen).length) go(chosen, { push: false });
   }, [value, logs.value, now.world, now.log, now.episode]);
-  const [title, View] = VIEWS[now.view] ?? VIEWS.imagine;
+  const [title, View] = VIEWS[now.view] ?? VIEWS.home;
   document.title = saved?.title ?? [now.world, title, "worldline"].filter(Boolean).join(" · ");
   const isReady = value && logs.value && (!worlds.length || now.world);
   return html`<a class="skip" href="#content">To the content</a><${Header} worlds=${worlds} /><${Connection} />

@@ -21,6 +21,12 @@ export const Term = ({ name, children }) => html`<abbr class="term" title=${TERM
 
 export const Title = ({ children, aside }) => html`<h2>${children}${aside && html`<span class="aside"> ${aside}</span>`}</h2>`;
 
+// The trust of a result; null if the world is not calibrated.
+export const Trust = ({ value }) => html`<${Title}><${Term} name="trust">Trust in this present<//><//>
+  ${value == null ? html`<p class="soft">Not calibrated, so there is no trust.</p>` : html`<div class="big">${value.toFixed(2)}</div>
+    <div class="gauge"><i style=${{ width: `${100 * value}%` }}></i></div>
+    <p class="soft">${Math.round(100 * value)} of 100 ordinary histories look at least as unusual as this one${value < 0.05 ? ". Do not rely on this forecast" : ""}.</p>`}`;
+
 // What went wrong, in words, in the place of what is missing.
 export function Failure({ error, retry }) {
   if (!error || error.code === "unreachable") return null;
@@ -49,7 +55,7 @@ export function Choice({ label, value, options, onChange, hidden = false }) {
 
 export function Segments({ label, value, options, onChange }) {
   return html`<span class="seg" role="radiogroup" aria-label=${label}>${options.map(([key, text]) => html`
-    <button key=${key} role="radio" aria-checked=${key === value} class=${key === value ? "on" : ""} onClick=${() => onChange(key)}>${text}</button>`)}</span>`;
+    <button key=${key} type="button" role="radio" aria-checked=${key === value} class=${key === value ? "on" : ""} onClick=${() => onChange(key)}>${text}</button>`)}</span>`;
 }
 
 // A picture of a log; the sources of a moving strip stay until the next one is there.
@@ -76,6 +82,13 @@ export function Frame({ array, at = 0, label, width = 160 }) {
     canvas.current.getContext("2d").putImageData(picture, 0, 0);
   }, [array, at]);
   return html`<canvas ref=${canvas} role="img" aria-label=${label} class="frame" style=${{ width: `${width}px` }}></canvas>`;
+}
+
+// A page of the service. It runs in a sandbox, and comes over the API so that a token works.
+export function Page({ path, title }) {
+  const { value, error } = useAsked(path, () => api.text(path), path);
+  if (error) return html`<${Failure} error=${error} />`;
+  return value === undefined ? html`<${Waiting} />` : html`<iframe class="report" sandbox="allow-scripts" srcdoc=${value} title=${title}></iframe>`;
 }
 
 export const Code = ({ children }) => html`<pre tabindex="0">${children}</pre>`;

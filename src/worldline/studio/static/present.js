@@ -1,4 +1,5 @@
 // The present: a step of an episode, or typed values, with the inputs that follow it and the question about the future.
+import { useRef } from "preact/hooks";
 import { api, seg } from "studio/api.js";
 import { byRole, cell, column, curves, timeAxis } from "studio/signals.js";
 import { go, useAsked, useGet, useLog, useWorld } from "studio/state.js";
@@ -19,25 +20,34 @@ export function fromRuns(runs, steps) {
   return values;
 }
 
-// Everything that a view of one present needs; `ready` is false until it is loaded.
-export function usePresent({ world, log, episode, at, steps, edits, start }) {
+// Everything that a view of one present needs; `ready` is false until it is loaded. `inside`: the future ends with the log.
+export function usePresent({ world, log, episode, at, steps, edits, start, inside = false }) {
   const view = useWorld(world), logView = useLog(log);
   const card = view.value?.card, inLog = Boolean(log) && episode !== undefined;
   const path = inLog ? episodePath(log, episode) : null;
   const marked = logView.value && curves(byRole(logView.value.schema, "observation"))[0];
   const overview = useGet(path && logView.value ? `${path}?points=${OVERVIEW}${marked ? `&signals=${seg(marked.signal.name)}` : ""}` : null);
   const total = overview.value?.num_steps;
-  const horizon = Math.min(MAX_STEPS, steps ?? (Math.min(card?.band_horizon || 24, 200)));
+  const latest = inside ? Math.max(0, total - 1) : total;
+  const now = total === undefined ? undefined : Math.min(at ?? Math.max(Math.min(card?.context ?? 1, total), Math.floor(total / 3)), latest);
+  const asked = Math.min(MAX_STEPS, steps ?? (Math.min(card?.band_horizon || 24, 200)));
+  const horizon = inside && total > now ? Math.min(asked, total - now) : asked;
   const back = card ? Math.max(card.context, Math.ceil(horizon / 2)) : 0;
-  const now = total === undefined ? undefined : Math.min(at ?? Math.max(Math.min(card?.context ?? 1, total), Math.floor(total / 3)), total);
   const first = now === undefined ? 0 : Math.max(0, now - back), last = now === undefined ? 0 : Math.min(total, now + horizon);
   const rows = useGet(card && now !== undefined ? `${path}?first=${first}&last=${last}&points=${POINTS}` : null);
   const error = view.error ?? logView.error ?? overview.error ?? rows.error;
-  const base = { card, schema: card?.schema, horizon, error, busy: rows.busy || overview.busy, overview: overview.value, marked };
+  const base = { card, schema: card?.schema, path, horizon, error, busy: rows.busy || overview.busy, overview: overview.value, marked };
   if (!card) return { ...base, ready: false };
   if (!inLog) return { ...base, ...typed(card, horizon, edits, start), ready: true };
   if (!rows.value || rows.value.first !== first) return { ...base, ready: false, now, total };
-  return { ...base, ...logged(card, rows.value, now, horizon, edits), now, total, path, ready: true };
+  return { ...base, ...logged(card, rows.value, now, horizon, edits), now, total, ready: true };
+}
+
+// The last present of the same episode and world while the next one is loading, so that a view does not flicker.
+export function useSteady(present) {
+  const last = useRef(present);
+  if (present.ready || last.current.path !== present.path || last.current.card !== present.card) last.current = present;
+  return { ...last.current, error: present.error };
 }
 
 function logged(card, data, now, horizon, edits) {
@@ -112,6 +122,23 @@ export function question(world, present, { verb = "predict", plain = false, ...r
   if (present.path) return [`${present.path}:${verb}?world=${seg(world)}&at=${present.now}&steps=${present.horizon}`, body];
   const observations = Object.fromEntries(Object.entries(present.observed).map(([name, rows]) => [name, rows.slice(0, 1)]));
   return [`v1/worlds/${seg(world)}:${verb}`, { history: { observations, actions: {} }, ...body }];
+}
+
+// The lines of a chart: a curve as logged, and a path from the present on.
+export function logLines({ observed, first, now, axis }, { signal, index }) {
+  const ys = column(observed[signal.name], index), split = now - first;
+  const line = (label, style, from, to) => {
+    const y = ys.slice(from, to);
+    return { label, style, x: y.map((_, k) => (first + from + k) * axis.scale), y };
+  };
+  const past = line("measured", "real", 0, split + 1);
+  return ys.length > split + 1 ? [past, line("log", "soft", split)] : [past];
+}
+export function aheadLine({ observed, first, now, axis }, { signal, index }, rows, line, edges = {}) {
+  const start = cell(observed[signal.name]?.[now - first], index) ?? null;
+  const path = values => values ? [start, ...column(values, index)] : [];
+  const x = Array.from({ length: rows.length + 1 }, (_, k) => (now + k) * axis.scale);
+  return { ...line, x, y: path(rows), low: path(edges.low), high: path(edges.high) };
 }
 
 export function useFuture(world, present, options = {}) {

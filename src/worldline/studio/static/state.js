@@ -4,8 +4,8 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { answers, api, ApiError, connection, seg } from "studio/api.js";
 import { saved } from "studio/saved.js";
 
-const NUMBERS = new Set(["episode", "at", "steps"]);
-const JSONS = new Set(["edits", "show", "level", "start", "goal"]);
+const NUMBERS = new Set(["episode", "at", "steps", "step"]);
+const JSONS = new Set(["edits", "show", "level", "start", "goal", "by"]);
 
 export function parse(hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");

@@ -7,7 +7,7 @@ import { go } from "studio/state.js";
 
 const FILM = 12;
 
-export function TimePanel({ present, onChange = at => go({ at }) }) {
+export function TimePanel({ present, onChange = at => go({ at }), label = "Present" }) {
   const { overview, marked, now, total, horizon, axis, path, schema } = present, track = useRef(null);
   if (!total || !overview) return null;
   const across = step => 100 * step / total;
@@ -29,11 +29,11 @@ export function TimePanel({ present, onChange = at => go({ at }) }) {
   };
   const cameras = byRole(schema, "observation").filter(signal => signal.kind === "image");
   return html`<div class="time">${cameras.map(camera => html`<${Film} key=${camera.name} camera=${camera} path=${path} total=${total} />`)}
-    <div class="track" ref=${track} role="slider" tabindex="0" aria-label="Present" aria-valuemin="0" aria-valuemax=${total} aria-valuenow=${now}
+    <div class="track" ref=${track} role="slider" tabindex="0" aria-label=${label} aria-valuemin="0" aria-valuemax=${total} aria-valuenow=${now}
       aria-valuetext=${`step ${now} of ${total}`} onPointerDown=${move} onPointerMove=${move} onKeyDown=${key}>
       <svg viewBox="0 0 100 40" preserveAspectRatio="none" aria-hidden="true"><rect class="ahead" x=${across(now)} width=${Math.max(0.2, across(Math.min(horizon, total - now)))} height="40" /><path d=${d} /></svg>
       <i style=${{ left: `${across(now)}%` }}></i></div>
-    <p class="soft">${axis ? `${axis.text(now)} · ` : ""}step ${number(now, 7)} of ${number(total, 7)} · drag the line to choose the present${marked ? ` · shown: ${marked.label}` : ""}</p></div>`;
+    <p class="soft">${axis ? `${axis.text(now)} · ` : ""}step ${number(now, 7)} of ${number(total, 7)} · drag the line to choose the ${label.toLowerCase()}${marked ? ` · shown: ${marked.label}` : ""}</p></div>`;
 }
 
 function Film({ camera, path, total }) {

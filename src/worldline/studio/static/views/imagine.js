@@ -3,9 +3,9 @@ import { useEffect, useState } from "preact/hooks";
 import { seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Chart, InputLane, Lane } from "studio/lane.js";
-import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Waiting } from "studio/parts.js";
-import { compare, edit, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
-import { byRole, cell, column, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
+import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Trust, Waiting } from "studio/parts.js";
+import { aheadLine, compare, edit, logLines, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
+import { byRole, cell, clamp, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
 import { go, usePlace } from "studio/state.js";
 import { TimePanel } from "studio/time.js";
 
@@ -23,23 +23,28 @@ export default function Imagine() {
     <section><${Failure} error=${present.error} />
       ${!card ? !present.error && html`<${Waiting} />` : html`<${Toolbar} present=${present} level=${level} />
         <${TimeOrStart} present=${present} />
-        ${ready && html`<${Pictures} present=${present} future=${future.value} cursor=${cursor} />
+        ${ready && html`<${Pictures} present=${present} futures=${[["predicted", future.value?.images]]} cursor=${cursor} />
           <${Lanes} present=${present} prediction=${future.value} onCursor=${setCursor} />
           <${Inputs} present=${present} />`}`}
       <${Failure} error=${future.error} /></section>
     <aside>${ready && html`<${Findings} present=${present} prediction=${future.value} cursor=${cursor} />`}</aside></div>`;
 }
 
-function Toolbar({ present: { card, horizon, axis }, level }) {
-  const change = event => go({ steps: Math.min(MAX_STEPS, Math.max(1, Math.trunc(+event.target.value) || 1)) });
-  const levels = LEVELS.filter(([value]) => value <= (card.band_level || 0) + 1e-9);
-  return html`<div class="bar"><label class="choice"><span class="soft">Horizon</span><input type="number" min="1" max=${MAX_STEPS} value=${horizon} onChange=${change} aria-label="Horizon in steps" />
-    <span class="soft">steps${axis && axis.label !== "steps" ? `, ${axis.text(horizon)}` : ""}</span></label>
-    ${levels.length > 0 && html`<span class="choice"><span class="soft"><${Term} name="band">Band<//></span><${Segments} label="Level of the band" value=${level} options=${levels} onChange=${value => go({ level: value })} /></span>`}
-    ${levels.length === 0 && html`<span class="soft">This world has no calibrated bands.</span>`}</div>`;
+// The number of predicted steps.
+export function Horizon({ present: { horizon, axis }, most = MAX_STEPS, children }) {
+  const change = event => go({ steps: clamp(Math.trunc(+event.target.value) || 1, 1, most) });
+  return html`<div class="bar"><label class="choice"><span class="soft">Horizon</span><input type="number" min="1" max=${most} value=${horizon} onChange=${change} aria-label="Horizon in steps" />
+    <span class="soft">steps${axis && axis.label !== "steps" ? `, ${axis.text(horizon)}` : ""}</span></label>${children}</div>`;
 }
 
-function TimeOrStart({ present }) {
+export function Toolbar({ present, level, children }) {
+  const levels = LEVELS.filter(([value]) => value <= (present.card.band_level || 0) + 1e-9);
+  return html`<${Horizon} present=${present}>${children}
+    ${levels.length > 0 && html`<span class="choice"><span class="soft"><${Term} name="band">Band<//></span><${Segments} label="Level of the band" value=${level} options=${levels} onChange=${value => go({ level: value })} /></span>`}
+    ${levels.length === 0 && html`<span class="soft">This world has no calibrated bands.</span>`}<//>`;
+}
+
+export function TimeOrStart({ present }) {
   if (present.path || !present.ready) return html`<${TimePanel} present=${present} />`;
   const { start = {} } = usePlace();
   const set = (signal, index, value) => {
@@ -50,57 +55,56 @@ function TimeOrStart({ present }) {
     <label key=${key}>${label} <input type="number" step="any" min=${low} max=${high} value=${cell(present.observed[signal.name][0], index)} onChange=${event => set(signal, index, +event.target.value || 0)} /> ${unit}</label>`)}</fieldset>`;
 }
 
-function Pictures({ present, future, cursor }) {
+// Logged pictures, and those of `futures` [[label, {camera: frames}]], at the cursor.
+export function Pictures({ present, futures, cursor }) {
   const { schema, now, path, axis } = present;
   const cameras = byRole(schema, "observation").filter(signal => signal.kind === "image");
   if (!cameras.length || !path) return null;
-  const step = cursor === null ? 0 : Math.max(0, Math.round(cursor / axis.scale) - now);
-  const real = Math.min(present.total, now + step);
-  return html`<div class="pictures">${cameras.map(camera => html`<figure key=${camera.name}><figcaption>${camera.name}, logged, step ${real}</figcaption>
-      <${LogPicture} path=${`${path}/frames/${seg(camera.name)}?steps=${real}&height=160`} alt=${`${camera.name} at step ${real}`} /></figure>
-    ${future?.images?.[camera.name] && html`<figure><figcaption>predicted, ${axis.text(Math.max(1, step))} ahead</figcaption>
-      <${Frame} array=${future.images[camera.name]} at=${Math.max(0, step - 1)} label=${`${camera.name}, predicted`} /></figure>`}`)}</div>`;
+  const step = cursor === null ? 0 : Math.round(cursor / axis.scale) - now, real = clamp(now + step, 0, present.total);
+  return html`<div class="pictures">${cameras.map(({ name }) => html`<figure key=${name}><figcaption>${name}, logged, step ${real}</figcaption>
+      <${LogPicture} path=${`${path}/frames/${seg(name)}?steps=${real}&height=160`} alt=${`${name} at step ${real}`} /></figure>
+    ${futures.map(([label, images]) => images?.[name] && html`<figure key=${name + label}><figcaption>${label}, ${axis.text(Math.max(1, step))} ahead</figcaption>
+      <${Frame} array=${images[name]} at=${Math.max(0, step - 1)} label=${`${name}, ${label}`} /></figure>`)}`)}</div>`;
 }
 
-export function Lanes({ present, prediction, onCursor, dreamed = "predicted" }) {
-  const { show } = usePlace(), { schema, card, first, now, horizon, axis, observed } = present;
-  const all = curves(schema.signals.filter(signal => card.predicts.includes(signal.name)));
-  const shown = show ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
-  const x = [first * axis.scale, (now + horizon) * axis.scale];
-  return html`<${Title} aside=${all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>Predicted signals<//>
+// `only` names signals; `cursor` is a second time line; `more`, `note`, `draw` and `below` depend on the curve: further lines,
+// a text below the name, what drawing does, and a part under the chart.
+export function Lanes({ present, prediction, onCursor, onPick, dreamed = "predicted", title = "Predicted signals", only, logged = true, cursor = null, more, note, draw, below }) {
+  const { show } = usePlace(), { schema, card, first, now, horizon, axis } = present;
+  const all = curves(only ? only.map(name => schema.signals.find(signal => signal.name === name)) : schema.signals.filter(signal => card.predicts.includes(signal.name)));
+  const shown = show && !only ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
+  const x = [first * axis.scale, (now + horizon) * axis.scale], styles = new Map();
+  return html`<${Title} aside=${!only && all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>${title}<//>
     <div class="panel">${shown.map((curve, k) => {
-    const rows = observed[curve.signal.name] ?? [], ys = column(rows, curve.index), split = now - first + 1;
-    const forecast = prediction?.signals[curve.signal.name];
-    const at = (from, count) => Array.from({ length: count }, (_, k) => (from + k) * axis.scale);
-    const lines = [{ label: "measured", style: "real", x: at(first, Math.min(split, ys.length)), y: ys.slice(0, split) }];
-    if (ys.length > split) lines.push({ label: "log", style: "soft", x: at(now, ys.length - split + 1), y: ys.slice(split - 1) });
-    if (forecast) {
-      const start = ys[split - 1] ?? null, path = values => [start, ...column(values, curve.index)];
-      const band = forecast.low ? { low: path(forecast.low), high: path(forecast.high) } : {};
-      lines.push({ label: dreamed, style: "world", x: at(now, forecast.mean.length + 1), y: path(forecast.mean), ...band });
-    }
-    return html`<${Lane} key=${curve.key} curve=${curve} value=${ys[split - 1]}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x} now=${now * axis.scale} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor}
-      bare=${k < shown.length - 1} height=${k < shown.length - 1 ? 92 : 116} /><//>`;
-  })}</div><p class="soft x-name">${axis.label} from ${present.path ? "the start of the episode" : "now"}</p>`;
+    const forecast = prediction?.signals[curve.signal.name], known = logLines(present, curve);
+    const lines = [...logged ? known : known.slice(0, 1), ...more?.(curve) ?? []], isLast = k === shown.length - 1, bare = Boolean(below) || !isLast;
+    if (forecast) lines.push(aheadLine(present, curve, forecast.mean, { label: dreamed, style: "world" }, forecast));
+    for (const { label, style, x: { length } } of lines) if (label && length) styles.set(label, style);
+    return html`<${Lane} key=${curve.key} curve=${curve} value=${known[0].y.at(-1)} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x}
+      now=${[now * axis.scale, cursor]} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onPick=${onPick} onDraw=${draw?.(curve)} bare=${bare} height=${bare ? 92 : 116} />${below?.(curve, isLast)}<//>`;
+  })}</div><p class="soft x-name"><span>${[...styles].map(([label, style]) => html`<span class=${`key ${style}`} key=${label} style=${{ "--key": `var(--${style})` }}>${label}</span>`)}</span>
+      ${axis.label} from ${present.path ? "the start of the episode" : "now"}</p>`;
 }
 
-function Chooser({ all, shown }) {
+// Which curves are shown; `name` is the part of the place that lists them.
+export function Chooser({ all, shown, name = "show" }) {
   const keys = shown.map(curve => curve.key);
-  const toggle = key => go({ show: keys.includes(key) ? keys.filter(other => other !== key) : all.map(curve => curve.key).filter(other => other === key || keys.includes(other)) });
+  const toggle = key => go({ [name]: keys.includes(key) ? keys.filter(other => other !== key) : all.map(curve => curve.key).filter(other => other === key || keys.includes(other)) });
   return html`<details class="chooser"><summary>${shown.length} of ${all.length} shown</summary><div>${all.map(curve => html`<label key=${curve.key}>
     <input type="checkbox" checked=${keys.includes(curve.key)} onChange=${() => toggle(curve.key)} /> ${curve.label}</label>`)}</div></details>`;
 }
 
-export function Inputs({ present }) {
+// The roles `fixed` are only shown, with the values of the log.
+export function Inputs({ present, fixed = [], title: actions = "Actions from now on" }) {
   const { edits } = usePlace(), { lanes, first, now, horizon, axis, isEdited } = present;
   const x = [first * axis.scale, (now + horizon) * axis.scale];
   const group = (role, title, aside) => {
-    const own = lanes.filter(lane => lane.role === role);
+    const own = lanes.filter(lane => lane.role === role), isFixed = fixed.includes(role);
     return own.length > 0 && html`<${Title} aside=${aside}>${title}<//><div class="panel">${own.map((lane, k) => html`<${InputLane} key=${lane.curve.key} curve=${lane.curve} past=${lane.before}
-      future=${lane.future} scale=${axis.scale} now=${now} x=${x} axis=${axis.label} bare=${k < own.length - 1} onEdit=${values => edit(edits, lane.curve, values)} />`)}</div>`;
+      future=${isFixed ? lane.logged : lane.future} scale=${axis.scale} now=${now} x=${x} axis=${axis.label} bare=${k < own.length - 1} onEdit=${isFixed ? null : values => edit(edits, lane.curve, values)} />`)}</div>`;
   };
-  return html`${group("action", "Actions from now on", "draw the curves, or move a slider")}
-    ${group("exogenous", html`<${Term} name="exogenous">Exogenous inputs<//>`, "as logged, or drawn")}
+  return html`${group("action", actions, !fixed.includes("action") && "draw the curves, or move a slider")}
+    ${group("exogenous", html`<${Term} name="exogenous">Exogenous inputs<//>`, fixed.includes("exogenous") ? "as logged" : "as logged, or drawn")}
     ${isEdited && html`<p><button onClick=${() => go({ edits: undefined })}>${present.path ? "As logged again" : "Reset"}</button></p>`}`;
 }
 
@@ -110,11 +114,7 @@ function Findings({ present, prediction, cursor }) {
   const all = curves(schema.signals.filter(signal => prediction.signals[signal.name])).slice(0, 2 * MAX_LANES);
   const step = cursor === null ? horizon : Math.round(cursor / axis.scale) - now, row = Math.min(horizon, Math.max(1, step)) - 1;
   const weak = Object.entries(prediction.signals).filter(([, forecast]) => forecast.horizon < horizon);
-  const trust = prediction.trust;
-  return html`<${Title}><${Term} name="trust">Trust in this present<//><//>
-    ${trust == null ? html`<p class="soft">Not calibrated, so there is no trust.</p>` : html`<div class="big">${trust.toFixed(2)}</div>
-      <div class="gauge"><i style=${{ width: `${100 * trust}%` }}></i></div>
-      <p class="soft">${Math.round(100 * trust)} of 100 ordinary histories look at least as unusual as this one${trust < 0.05 ? ". Do not rely on this forecast" : ""}.</p>`}
+  return html`<${Trust} value=${prediction.trust} />
     ${weak.length > 0 && html`<div class="warn"><b>${axis.text(Math.max(...weak.map(([, forecast]) => forecast.horizon)))}</b>
       <p>After at most this time the forecast of ${weak.map(([name]) => name.replaceAll("_", " ")).join(", ")} is no better than the last value or the mean.</p></div>`}
     <${Title}>${cursor === null || step < 1 ? `After ${axis.text(horizon)}` : `In ${axis.text(row + 1)}`}<//>
