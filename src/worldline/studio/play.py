@@ -18,7 +18,7 @@ from worldline.schema import Kind
 from worldline.studio.pages import saved_page
 from worldline.studio.play_program import Weights, to_program
 from worldline.world.local import SEED, LocalWorld
-from worldline.world.onnx_export import band_table, to_onnx
+from worldline.world.onnx_export import band_table
 from worldline.world.prediction_errors import num_samples
 from worldline.world.step_networks import StepNetworks, step_networks
 from worldline.world.wire import encode_json_answer
@@ -45,7 +45,6 @@ def export_page(
 
     Raises:
         UnsupportedError: the world cannot be computed in a page, or needs more than 3 MB. The message has the reason.
-        MissingExtraError: the extra `play` is not installed.
     """
     data = play_data(world, list(episodes[:MAX_EPISODES]) or _windows(world), log)
     page = saved_page(data["name"], {"title": data["name"], "place": "#/imagine", "world": data})
@@ -64,7 +63,7 @@ def play_data(world: LocalWorld, episodes: Sequence[Episode], log: str) -> dict[
         UnsupportedError: as in `export_page`.
     """
     card, calibration, networks, weights = world.describe(), world.calibration, _networks(world), Weights()
-    programs = {name: to_program(to_onnx(getattr(networks, name)), weights) for name in ("start", "update", "step")}
+    programs = {name: to_program(getattr(networks, name), weights) for name in ("start", "update", "step")}
     absent = {"abducts", "decodes", "reaches"}
     content = {
         "name": card.name,
@@ -109,7 +108,7 @@ def _noise(networks: StepNetworks, num_steps: int, weights: Weights) -> dict[str
         [(torch.rand if m.any() else torch.randn)(m.shape, generator=generator) for m in medians.values()]
         for _ in range(num_steps)
     ]
-    return {name: weights.place(torch.stack([row[n] for row in drawn]).numpy()) for n, name in enumerate(medians)}
+    return {name: weights.place(torch.stack([row[n] for row in drawn])) for n, name in enumerate(medians)}
 
 
 def _windows(world: LocalWorld) -> list[Episode]:

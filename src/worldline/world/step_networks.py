@@ -16,6 +16,8 @@ from typing import Any, Final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch._decomp import core_aten_decompositions
+from torch.func import functionalize
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -57,7 +59,9 @@ class StepNetwork(nn.Module):
     def traced(self) -> GraphModule:
         """The same function as a graph of tensor operations without branches, for the sizes of the examples."""
         with tracing():
-            graph: GraphModule = make_fx(self, _error_on_data_dependent_ops=False)(*self.arguments.values())
+            operations: Any = core_aten_decompositions().materialize()
+            trace = make_fx(functionalize(self, remove="mutations"), operations, _error_on_data_dependent_ops=False)
+            graph: GraphModule = trace(*self.arguments.values())
         graph.graph.eliminate_dead_code()
         graph.recompile()
         return graph

@@ -27,9 +27,11 @@ const VIEWS = {
   runs: ["Runs", Runs],
   result: ["Result", Result],
 };
-// A file has the view that was saved. Only a file of `save_page` has the view of a result.
+// A file has the view that was saved; a world in a file has those that it can answer. Only a file of `save_page` has the
+// view of a result.
+const PLAYED = ["home", "imagine", "what-if", "plan"];
 const savedView = saved?.answers && parse(saved.place).view;
-const listed = Object.entries(VIEWS).filter(([name]) => savedView ? name === savedView : name !== "result");
+const listed = Object.entries(VIEWS).filter(([name]) => savedView ? name === savedView : saved?.world ? PLAYED.includes(name) : name !== "result");
 
 class Guarded extends Component {
   constructor() {

@@ -1,16 +1,19 @@
 // A world in the page: answers the questions of the studio as a service does, from weights and example episodes.
 import { ApiError } from "studio/api.js";
 import { count, Program, unpacked } from "studio/program.js";
+import { clamp } from "studio/signals.js";
 
 const HISTORY = 128; // observations before a present, as for a service
 const WIDENING = 20, TRUSTED_EXCESS = 0.05, MAX_EXCESS = 0.1, FAR_RANGES = 2; // as in worldline/world/logged_range.py
-const SEARCH_S = 2, ROUNDS = 12, CANDIDATES = 48, ELITES = 8, YIELD_MS = 30;
+const SEARCH_S = 2, ROUNDS = 12, CANDIDATES = 48, ELITES = 8, PAUSE_MS = 30;
 const NO_ABDUCTION = "A page infers no hidden causes. Both futures are predicted from the same present.";
 
 const refuse = (detail, code = "unsupported") => { throw new ApiError(code, detail); };
 const list = value => Array.isArray(value) ? value : [value];
 const isKnown = row => row !== null && row !== undefined && list(row).every(value => value !== null && !Number.isNaN(value));
-const sliced = (group, first, last) => Object.fromEntries(Object.entries(group ?? {}).map(([name, rows]) => [name, rows.slice(first, last)]));
+const pick = (group, of) => Object.fromEntries(Object.entries(group ?? {}).map(([name, rows]) => [name, of(rows, name)]));
+const sliced = (group, first, last) => pick(group, rows => rows.slice(first, last));
+const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length;
 const least = rows => Object.values(rows)[0]?.length ?? 0;
 
 class World {
@@ -112,7 +115,7 @@ class World {
       const isFar = paths[name]?.some(row => row.some((value, k) => low[k] !== high[k] && !(beyond(value, low[k], high[k]) <= FAR_RANGES)));
       if (isFar) most = Infinity;
     }
-    const share = Math.min(1, Math.max(0, (MAX_EXCESS - most) / (MAX_EXCESS - TRUSTED_EXCESS)));
+    const share = clamp((MAX_EXCESS - most) / (MAX_EXCESS - TRUSTED_EXCESS), 0, 1);
     return Math.max(this.smallest, share ? share * start : 0);
   }
 
@@ -127,67 +130,76 @@ class World {
     return { belief: this.belief(history), excess, trust, length };
   }
 
-  // A search by cross-entropy: draws plans, and continues around the best ones.
-  async plan(present, { goal, constraints = [], horizon, exogenous, pending, proposals, budget_s: budget, seed = 0, min_trust: least_trust = 0 }) {
-    const { targets = {}, tolerance = {}, costs = [], in_steps: inSteps, discount = 1, last_only: lastOnly } = goal;
-    if (constraints.length || costs.length || inSteps || pending || proposals) refuse("A page plans to target values only. Open the studio for costs, constraints and pending actions.");
-    if (!Object.keys(targets).length) refuse("The goal has no target. Set one.", "input");
+  // The cost of a path, in the terms of the goal.
+  costs({ targets = {}, tolerance = {}, costs = [], in_steps: inSteps, discount = 1, last_only: lastOnly }, constraints = []) {
+    if (constraints.length || costs.length || inSteps) refuse("A page plans to target values only. Remove limits, prices and boxes, or open the studio.");
     const wanted = Object.entries(targets).map(([name, value]) => {
-      const scale = list(tolerance[name] ?? this.tolerance[name] ?? refuse(`${name} has no tolerance, or is not predicted. Set another target.`));
-      return { name, values: list(value), scale: list(value).map((_, k) => scale[k] ?? scale[0]), period: this.signal[name].period };
+      const scale = list(tolerance[name] ?? this.tolerance[name] ?? refuse(`${name} is not predicted, or has no tolerance. Set another target.`));
+      return [name, list(value).map((target, k) => [target, scale[k] ?? scale[0]]), this.signal[name].period];
     });
-    const axes = this.actions.flatMap(({ name, kind, low, high, shape, num_values: size }) => Array.from({ length: count(shape) }, (_, k) => {
-      const [from, to] = kind === "discrete" ? [0, size - 1] : [low?.[k], high?.[k]];
-      if (!Number.isFinite(from) || !Number.isFinite(to)) refuse(`The action ${name} has no bounds, so no plan can be searched.`);
-      return { name, k, from, to, kind };
-    }));
+    if (!wanted.length) refuse("The goal has no target. Set one.", "input");
+    return paths => {
+      let total = 0;
+      const steps = least(paths);
+      for (let t = lastOnly ? steps - 1 : 0; t < steps; t++) {
+        for (const [name, parts, period] of wanted) {
+          const errors = parts.map(([target, scale], k) => (shortest(paths[name][t][k] - target, period) / scale) ** 2);
+          total += discount ** t * mean(errors);
+        }
+      }
+      return total;
+    };
+  }
+
+  score(present, { goal, constraints, actions, exogenous }) {
+    const costOf = this.costs(goal, constraints), candidates = Object.values(actions)[0].map((_, n) => pick(actions, rows => rows[n]));
+    const all = candidates.map(own => [this.paths(present.belief, own, exogenous, least(own)), { ...own, ...exogenous }]);
+    const trusts = all.map(([paths, inputs]) => this.trust(present.trust, paths, inputs, least(paths)));
+    return { cost: all.map(([paths]) => costOf(paths)), violation: all.map(() => []), trust: trusts.includes(null) ? null : Math.min(...trusts), schema: this.schema };
+  }
+
+  // A search by cross-entropy: draws plans, and continues around the best ones.
+  async plan(present, { goal, constraints, horizon, exogenous, proposals, budget_s: budget, seed = 0, min_trust: smallest = 0 }) {
+    const costOf = this.costs(goal, constraints), axes = this.actions.flatMap(({ name, kind, low, high, shape, num_values: size }) =>
+      Array.from({ length: count(shape) }, (_, k) => {
+        const [from, to] = kind === "discrete" ? [0, size - 1] : [low?.[k], high?.[k]];
+        if (!Number.isFinite(from) || !Number.isFinite(to)) refuse(`The action ${name} has no bounds, so no plan can be searched.`);
+        return { name, k, kind, from, size: to - from };
+      }));
     const read = draw => {
       const actions = {};
-      axes.forEach(({ name, k, from, to, kind }, axis) => draw[axis].forEach((share, t) => {
-        const value = from + share * (to - from);
+      axes.forEach(({ name, k, kind, from, size }, axis) => draw[axis].forEach((share, t) => {
+        const value = from + size * clamp(share, 0, 1);
         if (kind === "discrete") (actions[name] ??= [])[t] = Math.round(value);
         else ((actions[name] ??= [])[t] ??= [])[k] = value;
       }));
       return actions;
     };
-    const costOf = draw => {
-      const paths = this.paths(present.belief, read(draw), exogenous, horizon);
-      let total = 0;
-      for (let t = lastOnly ? horizon - 1 : 0; t < horizon; t++) {
-        for (const { name, values, scale, period } of wanted) {
-          const errors = values.map((value, k) => (shortest(paths[name][t][k] - value, period) / scale[k]) ** 2);
-          total += discount ** t * errors.reduce((sum, error) => sum + error, 0) / errors.length;
-        }
-      }
-      return total;
-    };
+    const scored = draw => ({ draw, cost: costOf(this.paths(present.belief, read(draw), exogenous, horizon)) });
     const started = performance.now(), ends = started + 1000 * Math.min(budget ?? SEARCH_S, SEARCH_S), normal = normals(seed);
-    let mean = axes.map(() => new Array(horizon).fill(0.5)), spread = axes.map(() => new Array(horizon).fill(0.4));
-    let best = { draw: mean, cost: costOf(mean) }, yielded = started;
+    let centre = axes.map(({ name, k, from, size }) => Array.from({ length: horizon }, (_, t) => proposals ? (list(proposals[name][0][t])[k] - from) / size : 0.5));
+    let spread = axes.map(() => new Array(horizon).fill(proposals ? 0.2 : 0.4)), best = scored(centre), paused = started;
     for (let round = 0; round < ROUNDS && performance.now() < ends; round++) {
-      const scored = [best];
-      while (scored.length < CANDIDATES && performance.now() < ends) {
-        const draw = mean.map((row, axis) => {
+      const drawn = [best];
+      while (drawn.length < CANDIDATES && performance.now() < ends) {
+        drawn.push(scored(centre.map((row, axis) => {
           let noise = normal(); // correlated in time, so that plans are smooth
-          return row.map((value, t) => Math.min(1, Math.max(0, value + spread[axis][t] * (noise = t ? 0.8 * noise + 0.6 * normal() : noise))));
-        });
-        scored.push({ draw, cost: costOf(draw) });
-        if (performance.now() - yielded > YIELD_MS) {
-          await new Promise(resolve => setTimeout(resolve));
-          yielded = performance.now();
-        }
+          return row.map((value, t) => value + spread[axis][t] * (noise = t ? 0.8 * noise + 0.6 * normal() : noise));
+        })));
+        if (performance.now() - paused < PAUSE_MS) continue;
+        await new Promise(resolve => setTimeout(resolve)); // the page stays alive
+        paused = performance.now();
       }
-      scored.sort((one, other) => one.cost - other.cost);
-      best = scored[0];
-      const elites = scored.slice(0, ELITES), average = f => axes.map((_, axis) => mean[axis].map((_, t) => elites.reduce((sum, elite) => sum + f(elite.draw[axis][t], axis, t), 0) / elites.length));
-      mean = average(value => value);
-      spread = average((value, axis, t) => (value - mean[axis][t]) ** 2).map(row => row.map(value => Math.max(0.02, Math.sqrt(value))));
+      const elites = drawn.sort((one, other) => one.cost - other.cost).slice(0, ELITES);
+      best = elites[0];
+      const overElites = of => axes.map((_, axis) => centre[axis].map((_, t) => mean(elites.map(({ draw }) => of(draw[axis][t], axis, t)))));
+      centre = overElites(value => value);
+      spread = overElites((value, axis, t) => (value - centre[axis][t]) ** 2).map(row => row.map(value => Math.max(0.02, Math.sqrt(value))));
     }
     const actions = read(best.draw), prediction = this.predict(present, { actions, exogenous }), { trust } = prediction;
-    const isRefused = least_trust > 0 && (trust === null || trust < least_trust), elapsed = (performance.now() - started) / 1000;
-    const shared = { violation: [], trust, elapsed_s: elapsed, bound: null, schema: this.schema };
-    if (isRefused) return { ...shared, actions: sliced(actions, 0, 0), status: "refused", cost: null, reason: `trust ${trust} is below ${least_trust}`, prediction: null };
-    return { ...shared, actions, status: "searched", cost: best.cost, reason: "", prediction };
+    const answer = { actions, status: "searched", cost: best.cost, violation: [], trust, reason: "", elapsed_s: (performance.now() - started) / 1000, bound: null, prediction, schema: this.schema };
+    if (!smallest || trust >= smallest) return answer;
+    return { ...answer, actions: pick(actions, () => []), status: "refused", cost: null, reason: `The trust in the expected path is ${trust}, below ${smallest}.`, prediction: null };
   }
 }
 
@@ -196,7 +208,7 @@ const shortest = (difference, period) => period ? difference - period * Math.rou
 
 function limits(low, high, period) {
   if (period) return value => value;
-  return (value, k) => Math.min(high?.[k] ?? Infinity, Math.max(low?.[k] ?? -Infinity, value));
+  return (value, k) => clamp(value, low?.[k], high?.[k]);
 }
 
 function beyond(value, low, high) {
@@ -237,20 +249,20 @@ export async function createLocalWorld(data) {
   }
 
   // The call with what the episode knows, as a service completes it.
-  function completed(episode, at, steps, body) {
-    const wanted = least(body.actions ?? {}) || body.horizon || Math.min(steps, episode.num_steps - at);
+  function completed(episode, at, steps, body, verb) {
+    const [sent] = Object.values(body.actions ?? {}), rows = verb === "score" ? sent?.[0] : sent;
+    const wanted = rows?.length || body.horizon || Math.min(steps, episode.num_steps - at);
     if (wanted < 1) refuse(`No actions are logged after observation ${at}. Choose an earlier step.`, "input");
-    const held = group => Object.fromEntries(Object.entries(group).map(([name, rows]) => [name, Array.from({ length: wanted }, (_, t) => rows[Math.min(at + t, rows.length - 1)])]));
+    const held = group => pick(group, rows => Array.from({ length: wanted }, (_, t) => rows[Math.min(at + t, rows.length - 1)]));
     return { horizon: wanted, ...body, actions: { ...held(episode.actions), ...body.actions }, exogenous: { ...held(episode.exogenous), ...body.exogenous } };
   }
 
   async function answer(verb, present, body, logged) {
     if (verb === "predict") return world.predict(present, body);
-    if (verb === "plan") return world.plan(present, body);
+    if (verb === "plan" || verb === "score") return world[verb](present, body);
     if (verb !== "what_if") refuse(`A world in a page does not answer ${verb}. Open it in the studio.`);
-    const [other, same] = [body.actions, logged].map(actions => world.predict(present, { actions, exogenous: body.exogenous }).signals);
-    const means = signals => Object.fromEntries(Object.entries(signals).map(([name, { mean }]) => [name, mean]));
-    return { signals: means(other), factual: means(same), abduction: "none", reason: NO_ABDUCTION, schema: world.schema };
+    const [other, same] = [body.actions, logged()].map(actions => world.predict(present, { actions, exogenous: body.exogenous }).signals);
+    return { signals: pick(other, forecast => forecast.mean), factual: pick(same, forecast => forecast.mean), abduction: "none", reason: NO_ABDUCTION, schema: world.schema };
   }
 
   function parts(path) {
@@ -287,11 +299,11 @@ export async function createLocalWorld(data) {
       const { history, episode, at = 0, ...rest } = body;
       const past = history ?? { observations: sliced(episode.observations, 0, at + 1), actions: sliced(episode.actions, 0, at), exogenous: sliced(episode.exogenous, 0, at) };
       const after = group => sliced(group, at, at + least(rest.actions ?? {}));
-      return answer(verb, world.present(past, null), { exogenous: episode && after(episode.exogenous), ...rest }, episode && after(episode.actions));
+      return answer(verb, world.present(past, null), { exogenous: episode && after(episode.exogenous), ...rest }, () => after(episode.actions));
     }
     const episode = episodeOf(last), at = Math.min(+(query.get("at") ?? 0), episode.num_steps);
-    const whole = completed(episode, at, +(query.get("steps") || Math.max(1, world.card.band_horizon)), body);
-    return answer(verb, presentOf(episode, at), whole, completed(episode, at, least(whole.actions), {}).actions);
+    const whole = completed(episode, at, +(query.get("steps") || Math.max(1, world.card.band_horizon)), body, verb);
+    return answer(verb, presentOf(episode, at), whole, () => completed(episode, at, least(whole.actions), {}).actions);
   }
 
   return { get, post };

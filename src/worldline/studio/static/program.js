@@ -7,25 +7,15 @@ function erf(x) {
   return Math.sign(x) * (1 - tail * Math.exp(-x * x));
 }
 
-const sigmoid = x => 1 / (1 + Math.exp(-x));
-const softplus = x => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
-
 const MAPS = {
-  Abs: Math.abs, Atan: Math.atan, Cos: Math.cos, Exp: Math.exp, Floor: Math.floor, Log: Math.log, Sign: Math.sign,
-  Sin: Math.sin, Sqrt: Math.sqrt, Tanh: Math.tanh, Trunc: Math.trunc, Erf: erf, Sigmoid: sigmoid, Softplus: softplus,
-  Gelu: x => x * 0.5 * (1 + erf(x * Math.SQRT1_2)), Neg: x => -x, Not: x => x ? 0 : 1, Reciprocal: x => 1 / x,
-  Relu: x => Math.max(x, 0), Truth: x => x ? 1 : 0,
-  Add: (a, b) => a + b, Sub: (a, b) => a - b, Mul: (a, b) => a * b, Div: (a, b) => a / b, Pow: (a, b) => a ** b,
-  Max: (a, b) => Math.max(a, b), Min: (a, b) => Math.min(a, b), Mod: (a, b) => a - b * Math.floor(a / b),
-  And: (a, b) => a && b ? 1 : 0, Or: (a, b) => a || b ? 1 : 0, Equal: (a, b) => a === b ? 1 : 0,
-  Greater: (a, b) => a > b ? 1 : 0, GreaterOrEqual: (a, b) => a >= b ? 1 : 0,
-  Less: (a, b) => a < b ? 1 : 0, LessOrEqual: (a, b) => a <= b ? 1 : 0,
-  Where: (c, a, b) => c ? a : b,
-};
-
-const REDUCTIONS = {
-  ReduceMax: [Math.max, -Infinity], ReduceMin: [Math.min, Infinity],
-  ReduceSum: [(a, b) => a + b, 0], ReduceMean: [(a, b) => a + b, 0],
+  exp: Math.exp, log: Math.log, log1p: Math.log1p, sqrt: Math.sqrt, tanh: Math.tanh, trunc: Math.trunc,
+  gelu: x => x * 0.5 * (1 + erf(x * Math.SQRT1_2)), sigmoid: x => 1 / (1 + Math.exp(-x)),
+  bitwise_not: x => x ? 0 : 1, logical_not: x => x ? 0 : 1,
+  add: (a, b) => a + b, sub: (a, b) => a - b, mul: (a, b) => a * b, div: (a, b) => a / b, pow: (a, b) => a ** b,
+  maximum: (a, b) => Math.max(a, b), minimum: (a, b) => Math.min(a, b),
+  bitwise_and: (a, b) => a && b ? 1 : 0, bitwise_or: (a, b) => a || b ? 1 : 0,
+  eq: (a, b) => a === b ? 1 : 0, ne: (a, b) => a === b ? 0 : 1, gt: (a, b) => a > b ? 1 : 0, lt: (a, b) => a < b ? 1 : 0,
+  where: (c, a, b) => c ? a : b,
 };
 
 export const count = shape => shape.reduce((product, size) => product * size, 1);
@@ -72,50 +62,44 @@ export class Program {
 
   step([kind, buffer, ...rest]) {
     const out = this.buffers[buffer];
-    if (kind === "Product") return this.product(out, ...rest);
-    if (kind === "Rows") {
+    if (kind === "product") return product(out, this.buffers[rest[0]], this.buffers[rest[1]], ...rest.slice(2));
+    if (kind === "rows") {
       const [table, index, block] = [this.buffers[rest[0]], this.buffers[rest[1]], rest[2]];
       return () => index.forEach((row, k) => out.set(table.subarray(row * block, (row + 1) * block), k * block));
     }
-    const [shape, ...operands] = rest, [a, b, c] = operands.filter(part => kind in MAPS || part !== operands.at(1)).map(part => this.operand(part, shape));
-    if (kind === "Put") {
-      const target = placesOf(operands[1], shape);
-      return () => target.forEach((place, k) => { out[place] = a.data[a.places[k]]; });
+    const [shape, first, last] = rest;
+    if (kind in MAPS) return mapped(MAPS[kind], out, ...rest.slice(1).map(part => this.operand(part, shape)));
+    const { data, places } = this.operand(first, shape);
+    if (kind === "put") {
+      const target = placesOf(last, shape);
+      return () => target.forEach((place, k) => { out[place] = data[places[k]]; });
     }
-    if (kind in REDUCTIONS) {
-      const [combine, start] = REDUCTIONS[kind], size = operands[1], scale = kind === "ReduceMean" ? 1 / size : 1;
-      return () => {
-        for (let row = 0; row < out.length; row++) {
-          let total = start;
-          for (let k = row * size; k < (row + 1) * size; k++) total = combine(total, a.data[a.places[k]]);
-          out[row] = total * scale;
-        }
-      };
-    }
-    return mapped(MAPS[kind], out, a, b, c);
-  }
-
-  // Products of matrices [m, k] and [k, n], from these places in their buffers.
-  product(out, left, right, m, k, n, starts, others) {
-    const [a, b] = [this.buffers[left], this.buffers[right]];
-    return () => {
-      out.fill(0);
-      for (let batch = 0; batch < starts.length; batch++) {
-        for (let row = 0; row < m; row++) {
-          const target = (batch * m + row) * n, source = starts[batch] + row * k;
-          let i = 0, from = others[batch];
-          for (; i + 3 < k; i += 4, from += 4 * n) { // four rows at once, so that fewer sums are stored
-            const w = a[source + i], x = a[source + i + 1], y = a[source + i + 2], z = a[source + i + 3];
-            for (let j = 0, p = from; j < n; j++, p++) out[target + j] += w * b[p] + x * b[p + n] + y * b[p + 2 * n] + z * b[p + 3 * n];
-          }
-          for (; i < k; i++, from += n) {
-            const factor = a[source + i];
-            for (let j = 0; j < n; j++) out[target + j] += factor * b[from + j];
-          }
-        }
+    return () => { // any, mean, sum
+      for (let row = 0; row < out.length; row++) {
+        let total = 0;
+        for (let k = row * last; k < (row + 1) * last; k++) total += data[places[k]];
+        out[row] = kind === "mean" ? total / last : kind === "any" ? +(total > 0) : total;
       }
     };
   }
+}
+
+// Products of matrices [m, k] and [k, n].
+function product(out, a, b, batches, m, k, n) {
+  return () => {
+    out.fill(0);
+    for (let row = 0; row < batches * m; row++) {
+      let i = 0, from = Math.floor(row / m) * k * n;
+      const source = row * k, target = row * n;
+      for (; i + 3 < k; i += 4, from += 4 * n) { // four rows at once, so that fewer sums are stored
+        const w = a[source + i], x = a[source + i + 1], y = a[source + i + 2], z = a[source + i + 3];
+        for (let j = 0, p = from; j < n; j++, p++) out[target + j] += w * b[p] + x * b[p + n] + y * b[p + 2 * n] + z * b[p + 3 * n];
+      }
+      for (; i < k; i++, from += n) {
+        for (let j = 0; j < n; j++) out[target + j] += a[source + i] * b[from + j];
+      }
+    }
+  };
 }
 
 function mapped(f, out, a, b, c) {
