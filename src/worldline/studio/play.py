@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldline.episode import Arrays, Episode
+from worldline.episode import Episode
 from worldline.errors import UnsupportedError
 from worldline.schema import Kind
 from worldline.studio.pages import saved_page
@@ -27,7 +27,7 @@ MAX_EPISODES: Final = 3
 MAX_STEPS: Final = 500
 """Steps of an example episode; later ones are left out."""
 MIN_DRAWN: Final = 200
-"""Steps with draws of their own in a stochastic world; later ones repeat them."""
+"""Steps with different draws in a stochastic world; later steps repeat the draws."""
 MAX_BYTES: Final = 3_000_000
 
 
@@ -112,27 +112,14 @@ def _noise(networks: StepNetworks, num_steps: int, weights: Weights) -> dict[str
 
 
 def _windows(world: LocalWorld) -> list[Episode]:
-    """The first held-out windows of the bundle; else one episode in the middle of the logged range."""
-    if (windows := world.windows) is not None:
-        groups: list[dict[str, Any]] = [
-            {part: {name: value[row] for name, value in arrays.items()} for part, arrays in vars(windows).items()}
-            for row in range(min(MAX_EPISODES, windows.num_worlds))
-        ]
-        return [Episode(**group) for group in groups]
-    schema, ranges = world.describe().schema, {} if world.calibration is None else world.calibration.logged_range
-    length = max(2, world.describe().context + max(1, world.describe().band_horizon))
-
-    def middle(signals: Sequence[Any], rows: int) -> Arrays:
-        values = {s.name: ranges[s.name].mean(0) if s.name in ranges else np.zeros(s.shape) for s in signals}
-        return {s.name: np.repeat(values[s.name][None], rows, 0).astype(s.dtype) for s in signals}
-
-    return [
-        Episode(
-            observations=middle(schema.observations, length),
-            actions=middle(schema.actions, length - 1),
-            exogenous=middle(schema.exogenous, length - 1),
-        )
+    """The first held-out windows of the bundle."""
+    if (windows := world.windows) is None:
+        raise UnsupportedError(f"{world.describe().name} has no held-out windows to start from. Give logs: --logs.")
+    groups: list[dict[str, Any]] = [
+        {part: {name: value[row] for name, value in arrays.items()} for part, arrays in vars(windows).items()}
+        for row in range(min(MAX_EPISODES, windows.num_worlds))
     ]
+    return [Episode(**group) for group in groups]
 
 
 def _example(world: LocalWorld, episode: Episode, number: int) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class _Compiler(Interpreter):
         return out
 
     def _dense(self, value: Value | Tensor) -> Value:
-        """The value in a buffer of its own, in order."""
+        """The value, in order, as the only one in its buffer."""
         placed = self.value(value)
         if self.operand(placed) == placed.buffer:
             return placed

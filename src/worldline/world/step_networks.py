@@ -79,12 +79,12 @@ class StepNetworks:
 
     The names of arguments and results are:
 
-        observation.NAME  [1, *shape], a signal in its unit; the label of a discrete one
-        observed          [1, number of observations], 1 if the signal was observed, else 0
-        inputs            [rows, size], all actions, then all exogenous signals, in their units; discrete as one-hot
-        belief.N          [rows, ...], part N of a belief; one row for `start` and `update`
-        noise.N           [rows, ...], draw N of a stochastic model
-        signals           [rows, size], all predicted signals, in their units; the label of a discrete one
+        observation.NAME  [1, *shape], a signal in its unit; the label of a discrete one.
+        observed          [1, number of observations], 1 if the signal was observed, else 0.
+        inputs            [rows, size], all actions, then all exogenous signals, in their units; discrete as one-hot.
+        belief.N          [rows, ...], part N of a belief; one row for `start` and `update`.
+        noise.N           [rows, ...], draw N of a stochastic model.
+        signals           [rows, size], all predicted signals, in their units; the label of a discrete one.
 
     Args:
         start: from observation.*, observed and noise.* to belief.*.

@@ -184,7 +184,7 @@ class World {
       while (drawn.length < CANDIDATES && performance.now() < ends) {
         drawn.push(scored(centre.map((row, axis) => {
           let noise = normal(); // correlated in time, so that plans are smooth
-          return row.map((value, t) => value + spread[axis][t] * (noise = t ? 0.8 * noise + 0.6 * normal() : noise));
+          return row.map((value, t) => value + spread[axis][t] * (noise = t ? 0.9 * noise + 0.44 * normal() : noise));
         })));
         if (performance.now() - paused < PAUSE_MS) continue;
         await new Promise(resolve => setTimeout(resolve)); // the page stays alive
@@ -296,10 +296,8 @@ export async function createLocalWorld(data) {
   async function post(path, body) {
     const [segments, query] = parts(path), [last, verb] = segments.at(-1).split(/:(?=\w+$)/);
     if (segments[0] === "worlds") {
-      const { history, episode, at = 0, ...rest } = body;
-      const past = history ?? { observations: sliced(episode.observations, 0, at + 1), actions: sliced(episode.actions, 0, at), exogenous: sliced(episode.exogenous, 0, at) };
-      const after = group => sliced(group, at, at + least(rest.actions ?? {}));
-      return answer(verb, world.present(past, null), { exogenous: episode && after(episode.exogenous), ...rest }, () => after(episode.actions));
+      const { history, ...rest } = body; // without trust, because the page cannot test a history
+      return answer(verb, world.present(history ?? refuse("The history is missing.", "input"), null), rest, () => rest.actions);
     }
     const episode = episodeOf(last), at = Math.min(+(query.get("at") ?? 0), episode.num_steps);
     const whole = completed(episode, at, +(query.get("steps") || Math.max(1, world.card.band_horizon)), body, verb);
