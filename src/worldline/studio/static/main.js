@@ -1,7 +1,7 @@
 // The frame of the studio: header, views, and what happens if one of them fails.
 import { Component, render } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { answers, api, offline, setBackend } from "studio/api.js";
+import { api, offline, setBackend, usedAnswers } from "studio/api.js";
 import { Connection, html, Waiting } from "studio/parts.js";
 import { saved } from "studio/saved.js";
 import { go, hashOf, parse, place, useAsked, usePlace, useWorld, useWorlds } from "studio/state.js";
@@ -71,9 +71,8 @@ function Header({ worlds }) {
 
 // The view with the answers that it used, in one file.
 async function save() {
-  const page = await api.text("studio/file.html");
-  answers.delete("GET studio/file.html");
-  const content = { title: document.title, place: hashOf(place.value), answers: Object.fromEntries(answers) };
+  const content = { title: document.title, place: hashOf(place.value), answers: usedAnswers() };
+  const page = await api.file();
   const text = JSON.stringify(content).replaceAll("<", "\\u003c");
   const whole = page.replace('id="saved"></script>', () => `id="saved">${text}</script>`);
   const link = document.createElement("a");

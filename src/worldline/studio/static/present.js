@@ -125,14 +125,14 @@ export function question(world, present, { verb = "predict", plain = false, ...r
 }
 
 // The lines of a chart: a curve as logged, and a path from the present on.
-export function logLines({ observed, first, now, axis }, { signal, index }) {
+export function logLines({ observed, first, now, axis }, { signal, index }, real = "log") {
   const ys = column(observed[signal.name], index), split = now - first;
   const line = (label, style, from, to) => {
     const y = ys.slice(from, to);
     return { label, style, x: y.map((_, k) => (first + from + k) * axis.scale), y };
   };
   const past = line("measured", "real", 0, split + 1);
-  return ys.length > split + 1 ? [past, line("log", "soft", split)] : [past];
+  return ys.length > split + 1 ? [past, line(real, "soft", split)] : [past];
 }
 export function aheadLine({ observed, first, now, axis }, { signal, index }, rows, line, edges = {}) {
   const start = cell(observed[signal.name]?.[now - first], index) ?? null;
@@ -140,6 +140,8 @@ export function aheadLine({ observed, first, now, axis }, { signal, index }, row
   const x = Array.from({ length: rows.length + 1 }, (_, k) => (now + k) * axis.scale);
   return { ...line, x, y: path(rows), low: path(edges.low), high: path(edges.high) };
 }
+
+export const drawsPictures = card => card.abilities.includes("decodes") || card.predicts.some(name => card.schema.signals.find(signal => signal.name === name)?.kind === "image");
 
 export function useFuture(world, present, options = {}) {
   const [path, body] = present.ready ? question(world, present, options) : [null, null];
