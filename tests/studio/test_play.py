@@ -104,9 +104,9 @@ def test_the_page_plans_compares_futures_and_shows_its_episodes(browser: Browser
     log = stored(tmp_path / "log", *shown(examples(world)))
     result = CliRunner().invoke(app, ["export", str(BUNDLES / "recurrent"), str(file), "--logs", str(log.path)])
     assert result.exit_code == 0, result.output
-    episode, at, target = log.episode(0), 6, [0.6, -0.4]
+    episode, at, target = log.episode(0), 6, np.array([0.6, -0.4])
     place = f"v1/logs/log/episodes/0:{{}}?world=toy&at={at}&steps=5"
-    goal, other = {"targets": {"position": target}}, {"push": np.full((5, 2), 0.5).tolist()}
+    goal, other = {"targets": {"position": target.tolist()}}, {"push": np.full((5, 2), 0.5).tolist()}
     with opened(browser, file) as page:
         plan, what_if, predicted, scores, refused = page.evaluate(
             ASK,
