@@ -81,16 +81,11 @@ class Decoded(Measurement):
     decoder: Curve
     saved: Curve | None
 
-    @property
-    def value(self) -> float:
-        """Error of the decoded predictions at the last step."""
-        return self.imagined.value[-1]
-
     def sentence(self) -> ReportFinding:
         """Error of the decoded predictions at the last step, compared with persistence and the decoder alone."""
-        stays, alone = self.persistence.value[-1], self.decoder.value[-1]
+        own, stays, alone = (curve.value[-1] for curve in (self.imagined, self.persistence, self.decoder))
         text = (
-            f"Decoded predictions {span(self.steps[-1], self.step_s)} ahead have an error of {number(self.value)} grey "
+            f"Decoded predictions {span(self.steps[-1], self.step_s)} ahead have an error of {number(own)} grey "
             f"levels. Persistence has an error of {number(stays)}, and the decoder alone of {number(alone)}."
         )
         if self.saved is None or self.saved.low[-1] > 0:
@@ -154,10 +149,6 @@ class Forecasts(Measurement):
     charts: Mapping[str, tuple[LineChart, ...]]
     level: float | None
     has_rival: bool
-
-    @property
-    def value(self) -> None:
-        """None: samples show, and `Diagnostics` measures."""
 
     def sentence(self) -> ReportFinding:
         """Number of the shown components."""

@@ -50,11 +50,6 @@ class Learning(Measurement):
     validation: Series | None
     health: tuple[Series, ...] = ()
 
-    @property
-    def value(self) -> float:
-        """The last validation loss; without one, the first term of the training loss."""
-        return (self.validation or self.terms[0]).values[-1]
-
     def sentence(self) -> ReportFinding:
         """Whether the validation loss fell and stayed low."""
         series = self.validation or self.terms[0]
@@ -144,11 +139,6 @@ class Choice(Measurement):
     reference: str = "linear"
     compared: Literal["vectors", "images"] = "vectors"
     goals: bool = False
-
-    @property
-    def value(self) -> Estimate | None:
-        """The error of the chosen model relative to the reference; None if it was not compared."""
-        return next((trial.relative for trial in self.trials if trial.name == self.chosen), None)
 
     def sentence(self) -> ReportFinding:
         """What won."""
