@@ -82,11 +82,8 @@ class Skill(_OfDiagnostics):
         measured, rmse = self.measured, own.rmse
         unit, unit_name = clock(measured.horizon, measured.step_s)
         x = [unit * (k + 1) for k in range(measured.horizon)]
-        others = [(name, curve) for name, curve in measured.errors_of(own.signal).items() if name]
-        lines = [
-            ChartLine(label=label(name), style=f"other{k % 6}", x=x, y=curve.value)
-            for k, (name, curve) in enumerate(others)
-        ]
+        others = {label(name): curve.value for name, curve in measured.errors_of(own.signal).items() if name}
+        lines = [ChartLine(label=name, style=f"other{k % 6}", x=x, y=others[name]) for k, name in enumerate(others)]
         lines.append(ChartLine(label="this world", style="world", x=x, y=rmse.value, low=rmse.low, high=rmse.high))
         last = "; ".join(f"{line.label} {number(line.y[-1])}" for line in reversed(lines))
         return LineChart(

@@ -90,12 +90,9 @@ class InputReadouts:
 
     def __call__(self, observations: Arrays) -> dict[str, NDArray[np.generic]]:
         """The vector inputs without change, and the targets [..., size] that are read."""
-        features = {
-            grid: _features(observations, self.inputs, grid) for grid in {grid for grid, _ in self.readouts.values()}
-        }
-        arrays: dict[str, NDArray[np.generic]] = {
-            signal.name: observations[signal.name] for signal in self.inputs if signal.kind is Kind.VECTOR
-        }
+        grids = {grid for grid, _ in self.readouts.values()}
+        features = {grid: _features(observations, self.inputs, grid) for grid in grids}
+        arrays = {signal.name: observations[signal.name] for signal in self.inputs if signal.kind is Kind.VECTOR}
         for signal in self.targets:
             grid, weights = self.readouts[signal.name]
             value = features[grid] @ weights[:-1] + weights[-1]

@@ -15,7 +15,7 @@ from worldline.audit.queries import LOWEST_LEVEL, inside_band, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
 from worldline.schema import Signal
-from worldline.stats import tails, wilson
+from worldline.stats import Floats, tails, wilson
 from worldline.world.base import Forecast, Prediction, World
 
 MAX_ROUNDING_SHARE: Final = 1e-5
@@ -211,10 +211,8 @@ def rank_of(world: World, windows: ForecastWindows, signals: Sequence[Signal]) -
     )
 
 
-def _first_steps(
-    windows: ForecastWindows, signals: Sequence[Signal], values: Arrays
-) -> Float[np.ndarray, "W components"]:
-    """The values [W, T, n] at the first step, divided by the standard deviations of the truth; 0 if unknown."""
+def _first_steps(windows: ForecastWindows, signals: Sequence[Signal], values: Arrays) -> Floats:
+    """The values at the first step [W, components], divided by the standard deviations of the truth; 0 if unknown."""
     parts = []
     for signal in signals:
         known = windows.known[signal.name][..., None]

@@ -82,10 +82,8 @@ class Planning(Measurement):
         """Success rate of every method, over all pairs or one kind."""
         rates = [(outcome, outcome.all if kind is None else outcome.split.get(kind)) for outcome in self.outcomes]
         known = [(outcome.name, outcome.role, rate) for outcome, rate in rates if rate is not None]
-        rows = [
-            Dot.of(name, rate, percent(rate.value), "world" if role == "planner" else role)
-            for name, role, rate in known
-        ]
+        styles = {"planner": "world"}
+        rows = [Dot.of(name, rate, percent(rate.value), styles.get(role, role)) for name, role, rate in known]
         texts = [f"{name} {_share(rate)}" for name, _, rate in known]
         title = f"Goals reached, {kind or 'all pairs'} ({known[0][2].trials} each)"
         return share_chart(title, rows, alt=f"{title}: {'; '.join(texts)}")

@@ -11,13 +11,7 @@ import numpy as np
 
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import diagnose
-from worldline.audit.effects import (
-    MAX_STILL_DEVIATION,
-    changes,
-    effects_table,
-    log_effects,
-    world_effects,
-)
+from worldline.audit.effects import MAX_STILL_DEVIATION, changes, effects_table, log_effects, world_effects
 from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations, placebos
 from worldline.audit.goal_ranking import goal_ranking
 from worldline.audit.grades import Verdict
@@ -84,10 +78,8 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     Raises:
         DataError: the logs have no row without missing values.
     """
-    card, lengths = world.describe(), {"context": material.context, "horizon": material.horizon}
-    windows = evenly_spaced_windows(
-        material.graded, length=material.context, horizon=material.horizon, per_episode=PER_EPISODE
-    )
+    card, context, horizon = world.describe(), material.context, material.horizon
+    windows = evenly_spaced_windows(material.graded, length=context, horizon=horizon, per_episode=PER_EPISODE)
     signals = predicted_vectors(world, windows.truth)
     diagnostics = diagnose(
         world,
@@ -103,7 +95,7 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     rare = seldom_seen(tracks)  # rarely sampled signals would leave no complete row
     often = replace(numbers, signals=tuple(signal for signal in numbers.signals if signal.name not in rare))
     rows = rows_of([without(segment, rare) for segment in tracks], material.flags[: len(tracks)])
-    excitation, placebo, effects = _action_evidence(world, material, windows, signals, rows, often, seed)
+    excitation, placebo, effects = _action_evidence(world, material, windows, rows, often, seed)
     twins, twin_limits = _twins(world, material, source, seed)
     known, level, goals = material.num_calibration, material.level, material.goals
     return Measured(
@@ -118,7 +110,9 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
         effects=effects,
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
-        goals=goal_ranking(world, material.graded, goals=goals, **lengths, seed=seed) if goals else None,
+        goals=goal_ranking(world, material.graded, goals=goals, context=context, horizon=horizon, seed=seed)
+        if goals
+        else None,
         units={name: signal.unit for signal in (*numbers.observations, *numbers.actions) for name in names_of(signal)},
         unchecked=(
             *ungraded([card.schema[name] for name in card.predicts], signals),
@@ -164,19 +158,14 @@ def _regressed_episodes(material: Material) -> list[Episode]:
 
 
 def _action_evidence(
-    world: World,
-    material: Material,
-    windows: ForecastWindows,
-    signals: Sequence[Signal],
-    rows: RegressionRows,
-    schema: Schema,
-    seed: int,
+    world: World, material: Material, windows: ForecastWindows, rows: RegressionRows, schema: Schema, seed: int
 ) -> tuple[tuple[Excitation, ...], tuple[Placebo, ...], tuple[Effect, ...]]:
     """Excitation of the actions, the placebo test, and the effects table of the signals in the rows.
 
     Effects in the logs are estimated from the randomised steps if enough are flagged.
     """
     left, names = innovations(rows, seed=seed), action_names(schema)
+    signals = predicted_vectors(world, windows.truth)
     count = max(1, NUM_ERRORS // len(material.graded))
     errors = one_step_errors(world, material.graded, signals, context=material.context, per_episode=count)
     parts = [part for signal in signals for part in names_of(signal)]

@@ -8,21 +8,10 @@ from math import isfinite
 from typing import Final, Literal, TypeVar
 
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve
-from worldline.audit.errors import ActionUse
 from worldline.audit.forecast_measurements import TrustedHorizons
 from worldline.audit.measured import Trusted
 from worldline.audit.measurement import Measurement, ReportFinding, compare_errors
-from worldline.audit.training_measurements import Learning
-from worldline.formatting import (
-    MAX_GROWTH,
-    NBSP,
-    first_of,
-    listing,
-    number,
-    pretty_unit,
-    round_percent,
-    span,
-)
+from worldline.formatting import MAX_GROWTH, NBSP, first_of, listing, number, pretty_unit, round_percent, span
 from worldline.plots.parts import Header, PagePart, Phrase, Table
 
 MAX_TIE_SHARE: Final = 0.01
@@ -148,8 +137,7 @@ def signal_table(measured: Diagnostics, trust: TrustedHorizons | None) -> Table 
         rivals = map(_rivalry_cell, (row.persistence, row.linear))
         cells.append([row.error.signal, *errors, *rivals, _inside(row.band), _trusted(row.trusted, measured.step_s)])
     caption = (
-        f"Error (RMSE) on {measured.num_windows} held-out windows. "
-        f"Comparisons {ahead[-1]}; "
+        f"Error (RMSE) on {measured.num_windows} held-out windows. Comparisons {ahead[-1]}; "
         "a tie is a difference that is not significant or below 1\u00a0% of the standard deviation of the signal."
     )
     if trust is not None and trust.unseen:
@@ -209,12 +197,6 @@ def sentences(finding: ReportFinding) -> Header:
     """A finding whose first sentence is the title."""
     first, _, rest = finding.text.partition(". ")
     return Header(title=first.removesuffix(".") + ".", lede=rest)
-
-
-def weaknesses(parts: Sequence[Measurement], notices: Sequence[str]) -> list[str]:
-    """What a user of the world should know beyond the table of signals, the worst first."""
-    findings = [part.sentence() for kind in (ActionUse, Learning) for part in parts if isinstance(part, kind)]
-    return [*(finding.text for finding in findings if finding.verdict == "bad"), *notices]
 
 
 def measured_signals(sections: Iterable[Section]) -> tuple[Diagnostics | None, TrustedHorizons | None]:

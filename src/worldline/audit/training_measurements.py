@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from worldline.audit.measurement import Measurement, ReportFinding, verdict
-from worldline.formatting import label, number, plural, span
+from worldline.formatting import label, number, plural, span, with_interval
 from worldline.plots.charts import ChartLine, LineChart
 from worldline.plots.parts import Group, Note, PagePart, Table
 from worldline.stats import Estimate
@@ -105,9 +105,7 @@ class Trial:
 
     def cells(self) -> list[str]:
         """The figures of the model, without its name."""
-        ratio = self.relative
-        interval = f"{number(ratio.value)} ({number(ratio.low)} to {number(ratio.high)})"
-        return [*map(number, self.errors), interval, f"{self.learn_s:.0f} s"]
+        return [*map(number, self.errors), with_interval(self.relative), f"{self.learn_s:.0f} s"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,10 +122,8 @@ def twin_tests(
         "T1": beyond_persistence(twins, predicted, signals),
         "T3": pulse_response(pulsed, answers(world, pulsed, signals), signals, lags),
     }
-    return tuple(
-        TwinTest(name=name, title=TITLES[name], grade=grade, verdict=verdict_of(grade))
-        for name, grade in grades.items()
-    )
+    verdicts = {name: verdict_of(grade) for name, grade in grades.items()}
+    return tuple(TwinTest(name=k, title=TITLES[k], grade=grade, verdict=verdicts[k]) for k, grade in grades.items())
 
 
 def failed_runs(verdict: Verdict) -> tuple[TwinTest, ...]:

@@ -36,14 +36,11 @@ def result_figure(
     if images:
         count, length = num_frames([frames.shape[1:] for frames in images.values()]), len(next(iter(images.values())))
         shown = np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int))
-    strips = [
-        Strip(name=name, shape=frames.shape[1:], frames=list(np.asarray(frames[shown], np.uint8)))
-        for name, frames in images.items()
-    ]
+    drawn = {name: np.asarray(frames[shown], np.uint8) for name, frames in images.items()}
+    strips = [Strip(name=name, shape=frames.shape[1:], frames=list(frames)) for name, frames in drawn.items()]
     charts, moments = [_chart(signal, axis) for signal in series], (shown + 1).tolist()
-    return episode_figure(
-        EpisodeView(title=title, subtitle=subtitle, axis=axis, moments=moments, strips=strips, charts=charts)
-    )
+    view = EpisodeView(title=title, subtitle=subtitle, axis=axis, moments=moments, strips=strips, charts=charts)
+    return episode_figure(view)
 
 
 def _chart(series: ResultSeries, axis: TimeAxis) -> LineChart:

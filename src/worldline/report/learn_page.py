@@ -10,19 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.errors import error_measurements
+from worldline.audit.errors import ActionUse, error_measurements
 from worldline.audit.forecast_measurements import Decoded, Forecasts, TrustedHorizons
 from worldline.audit.measurement import Measurement
 from worldline.audit.planning_measurements import Planning
-from worldline.audit.signal_table import (
-    Section,
-    first_of_kind,
-    headline,
-    measured_signals,
-    sentences,
-    signal_table,
-    weaknesses,
-)
+from worldline.audit.signal_table import Section, first_of_kind, headline, measured_signals, sentences, signal_table
+from worldline.audit.training_measurements import Learning
 from worldline.formatting import plural
 from worldline.plots.parts import Chapter, Commands, Facts, Group, Header, Items, Note, PagePart
 from worldline.report.page import render_page
@@ -69,7 +62,8 @@ def render(report: Report) -> str:
     parts += [] if diagnostics is None else error_measurements(diagnostics)
     top = _headline(parts, diagnostics, trust) or Header(title=report.title)
     eyebrow = " · ".join(dict.fromkeys(text for text in (report.title, report.subtitle) if text))
-    weak = weaknesses(parts, report.notices)
+    findings = [part.sentence() for kind in (ActionUse, Learning) for part in parts if isinstance(part, kind)]
+    weak = [*(finding.text for finding in findings if finding.verdict == "bad"), *report.notices]
     columns: list[PagePart | None] = [
         Items("Worth knowing", weak, MAX_FINDINGS) if weak else None,
         Commands(report.commands) if report.commands else None,
@@ -88,14 +82,12 @@ def render(report: Report) -> str:
     )
 
 
-def _headline(
-    parts: list[Measurement], diagnostics: Diagnostics | None, trust: TrustedHorizons | None
-) -> Header | None:
+def _headline(parts: list[Measurement], measured: Diagnostics | None, trust: TrustedHorizons | None) -> Header | None:
     planning, decoded = first_of_kind(parts, Planning), first_of_kind(parts, Decoded)
     if planning is not None:
         return sentences(planning.headline())
-    if diagnostics is not None and diagnostics.horizons:
-        return headline(diagnostics, trust)
+    if measured is not None and measured.horizons:
+        return headline(measured, trust)
     return None if decoded is None else sentences(decoded.sentence())
 
 

@@ -35,17 +35,13 @@ def index_page(figures: StoreFigures, preview: Sequence[PagePart], links: Mappin
         links: texts of links, by file in the same folder.
     """
     time = "not known" if figures.time_s is None else duration(figures.time_s)
-    tiles = {
-        "episodes": number(figures.num_episodes),
-        "steps": number(figures.num_steps),
-        "logged time": time,
-        "on disk": size(figures.num_bytes),
-    }
+    counts = [("episodes", number(figures.num_episodes)), ("steps", number(figures.num_steps))]
+    tiles = [*counts, ("logged time", time), ("on disk", size(figures.num_bytes))]
     lede = f"{plural(len(figures.signals), 'signal')}; episodes of {say.lengths(figures)}"
     origin = [("Endings of episodes", say.endings(figures)), ("Episodes with a seed", number(figures.seeded))]
     return render_page(
         figures.name,
-        Header(title=figures.name, lede=lede, parts=[Facts(list(tiles.items()), "glance"), _links(links)]),
+        Header(title=figures.name, lede=lede, parts=[Facts(tiles, "glance"), _links(links)]),
         Chapter("Preview", preview),
         Chapter("Signals", [_signals_table(figures)]),
         Chapter("Origin", [Facts([*origin, *figures.sources.items(), *figures.notes.items()])]),
