@@ -150,10 +150,9 @@ class Choice(Measurement):
         )
         if self.reference == "linear":
             caption += " The linear baselines of other tables are plain regressions on the last observations."
-        rows: list[list[str | PagePart]] = [
-            [verdict("good" if trial.name == self.chosen else "soft", trial.name), *trial.cells()]
-            for trial in self.trials
-        ]
+        rows = list[list[str | PagePart]]()
+        for trial in self.trials:
+            rows.append([verdict("good" if trial.name == self.chosen else "soft", trial.name), *trial.cells()])
         tables = [Table(caption, self.head, rows, style="number")] if rows else []
         return [*tables, *map(Note, self.failures)]
 

@@ -21,17 +21,9 @@ from worldline.plots.parts import Chapter, Commands, Facts, Group, Header, Items
 from worldline.report.page import render_page
 
 MAX_FINDINGS: Final = 3
-CHAPTERS: Final = {
-    "Choice of the model": False,
-    "Planning": False,
-    "Images": False,
-    "Use of actions": False,
-    "Prediction bands": False,
-    "All signals in these episodes": True,
-    "Errors and baselines": True,
-    "Training and latents": True,
-}
-"""Titles in reading order, and whether the chapter is folded; chapters of other measurements follow."""
+OPEN: Final = ("Choice of the model", "Planning", "Images", "Use of actions", "Prediction bands")
+FOLDED: Final = ("All signals in these episodes", "Errors and baselines", "Training and latents")
+"""Titles of the chapters in reading order; those of other measurements follow and are open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +56,15 @@ def render(report: Report) -> str:
     eyebrow = " · ".join(dict.fromkeys(text for text in (report.title, report.subtitle) if text))
     findings = [part.sentence() for kind in (ActionUse, Learning) for part in parts if isinstance(part, kind)]
     weak = [*(finding.text for finding in findings if finding.verdict == "bad"), *report.notices]
-    columns: list[PagePart | None] = [
-        Items("Worth knowing", weak, MAX_FINDINGS) if weak else None,
-        Commands(report.commands) if report.commands else None,
-    ]
     facts = Facts(list(report.facts.items())) if report.facts else None
     return render_page(
         report.title,
         Header(title=top.title, eyebrow=eyebrow, lede=top.lede, parts=_first_figures(parts)),
         None if diagnostics is None else signal_table(diagnostics, trust),
-        Group(columns, "columns"),
+        Group([Items("Worth knowing", weak, MAX_FINDINGS), Commands(report.commands)], "columns"),
         *(
-            Chapter(title, [part.block() for part in parts if part.chapter == title], folded=CHAPTERS.get(title, False))
-            for title in dict.fromkeys([*CHAPTERS, *(part.chapter for part in parts)])
+            Chapter(title, [part.block() for part in parts if part.chapter == title], folded=title in FOLDED)
+            for title in dict.fromkeys([*OPEN, *FOLDED, *(part.chapter for part in parts)])
         ),
         Chapter("Methods and details", [facts, *map(Note, _methods(parts, diagnostics))], folded=True),
     )

@@ -80,11 +80,10 @@ def _charts(view: EpisodeView) -> list[PagePart]:
 def _reels(view: EpisodeView) -> list[PagePart]:
     """Frames of each camera, evenly spaced, with their times."""
     parts: list[PagePart] = []
+    texts = [view.axis.text(moment) for moment in view.moments]
     for strip in view.strips:
-        cells = [
-            still(frame, strip.shape, f"{strip.name} at {view.axis.text(moment)}", view.axis.text(moment))
-            for frame, moment in zip(strip.frames, view.moments, strict=True)
-        ]
+        frames = zip(strip.frames, texts, strict=True)
+        cells = [still(frame, strip.shape, f"{strip.name} at {text}", text) for frame, text in frames]
         parts.append(Captioned(strip.name, [Grid(strip.name, f"repeat({len(cells)},minmax(3rem,1fr))", cells)], "wide"))
     return parts
 
