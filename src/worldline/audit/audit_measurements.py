@@ -131,9 +131,8 @@ class TrustedHorizon(_OfAudit):
         linear = [curve for curve in self.measured.diagnostics.skills if curve.against == LINEAR]
         if behind := listing([curve.signal for curve in linear if any(high < -GATE for high in curve.skill.high)]):
             text = f"a linear model predicts {behind} better."
-            yield ReportFinding(
-                f"At some step {text}", "plain", f"More training episodes, or a longer training: {text}"
-            )
+            more = f"More training episodes, or a longer training: {text}"
+            yield ReportFinding(f"At some step {text}", "plain", more)
 
     def figure(self) -> Sequence[PagePart | None]:
         """The table of the signals, and the errors over the horizon."""
@@ -278,9 +277,8 @@ def _narrow(band: JointCoverage) -> bool:
 
 def _band_findings(band: JointCoverage) -> Iterable[ReportFinding]:
     """Whether the band is too narrow or too wide."""
-    holds = (
-        f"the {round_percent(band.level)} band contains {band.inside.successes} of {band.inside.trials} trajectories."
-    )
+    count = f"{band.inside.successes} of {band.inside.trials} trajectories"
+    holds = f"the {round_percent(band.level)} band contains {count}."
     if _narrow(band):
         chance = "" if band.verdict == "narrow" else " With few calibration episodes, this may be chance."
         text = f"Recalibrate the bands of {band.signal} before you rely on them: {holds}{chance}"
@@ -330,23 +328,19 @@ def _excitation_finding(row: Excitation) -> ReportFinding:
     """The limit of an action whose effects are not identifiable."""
     if row.num_changes < MIN_CHANGES:
         times = "once" if row.num_changes == 1 else f"{row.num_changes} times"
-        text = (
-            f"Do not plan with {row.action}: it changes only {times} in these logs, so effects are NOT IDENTIFIABLE. "
-            "Forecasts are valid while it stays as in the logs."
-        )
+        why, known = f": it changes only {times} in these logs, so", "it stays as in the logs"
         more = (
             f"More changes of {row.action}, to levels drawn at random: these logs have {row.num_changes}, and at least "
             f"{MIN_CHANGES} are needed."
         )
-        return ReportFinding(text, "unclear", more)
-    text = (
-        f"Do not plan with {row.action} (excitation {number(row.left.value, 2)}): the history explains nearly all of "
-        "its variance, so effects are NOT IDENTIFIABLE. Forecasts are valid while actions are chosen as in the logs."
-    )
-    more = (
-        f"Randomise {row.action} in 10\u00a0% of steps, and flag them in a signal 'randomised': its excitation is "
-        f"{number(row.left.value, 2)} and must be at least {number(MIN_EXCITATION)}."
-    )
+    else:
+        left, known = number(row.left.value, 2), "actions are chosen as in the logs"
+        why = f" (excitation {left}): the history explains nearly all of its variance, so"
+        more = (
+            f"Randomise {row.action} in 10\u00a0% of steps, and flag them in a signal 'randomised': its excitation is "
+            f"{left} and must be at least {number(MIN_EXCITATION)}."
+        )
+    text = f"Do not plan with {row.action}{why} effects are NOT IDENTIFIABLE. Forecasts are valid while {known}."
     return ReportFinding(text, "unclear", more)
 
 

@@ -58,7 +58,7 @@ def check_goals(card: Card, goals: Sequence[str]) -> None:
 def goal_ranking(
     world: World, episodes: Sequence[Episode], *, goals: Sequence[str], context: int, horizon: int, seed: int
 ) -> GoalRanking | None:
-    """The rank of the logged actions by the cost of their last step; None if fewer than two episodes are long enough.
+    """The rank of the logged actions by the cost of their last step; None without goals or two long episodes.
 
     Args:
         world: world under audit.
@@ -73,7 +73,7 @@ def goal_ranking(
         UnsupportedError: the world cannot plan to these signals.
     """
     steps = min(horizon, MAX_STEPS)
-    windows = _segments(episodes, goals, context, steps)
+    windows = _segments(episodes, goals, context, steps) if goals else None
     if windows is None:
         return None
     num_episodes = int(windows.episode.max()) + 1

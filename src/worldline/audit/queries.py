@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,15 +148,13 @@ def _predicted(
 
 def _joined(parts: Sequence[Forecast]) -> Forecast:
     """Concatenates the batches; no band if any batch has none."""
-    lows = [part.low for part in parts if part.low is not None]
-    highs = [part.high for part in parts if part.high is not None]
-    banded = len(lows) == len(highs) == len(parts)
-    return Forecast(
-        mean=np.concatenate([part.mean for part in parts]),
-        low=np.concatenate(lows) if banded else None,
-        high=np.concatenate(highs) if banded else None,
-        horizon=np.concatenate([np.atleast_1d(part.horizon) for part in parts]),
-    )
+
+    def joined(name: str) -> Any:
+        edges = [getattr(part, name) for part in parts]
+        return None if any(edge is None for edge in edges) else np.concatenate(edges)
+
+    horizon = np.concatenate([np.atleast_1d(part.horizon) for part in parts])
+    return Forecast(mean=joined("mean"), low=joined("low"), high=joined("high"), horizon=horizon)
 
 
 def means(

@@ -11,7 +11,7 @@ import numpy as np
 
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import diagnose
-from worldline.audit.effects import MAX_STILL_DEVIATION, changes, effects_table, log_effects, world_effects
+from worldline.audit.effects import MAX_STILL_DEVIATION, changes, effect_lags, effects_table, log_effects, world_effects
 from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations, placebos
 from worldline.audit.goal_ranking import goal_ranking
 from worldline.audit.grades import Verdict
@@ -36,7 +36,6 @@ _logger = logging.getLogger(__name__)
 PER_EPISODE: Final = 4
 NUM_ERRORS: Final = 4000
 """Largest number of one-step errors for the placebo test, over all episodes."""
-EFFECT_LAGS: Final = (1, 2, 5, 10, 20, 50)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,27 +97,22 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     excitation, placebo, effects = _action_evidence(world, material, windows, rows, often, seed)
     twins, twin_limits = _twins(world, material, source, seed)
     known, level, goals = material.num_calibration, material.level, material.goals
+    predicted = [card.schema[name] for name in card.predicts]
     return Measured(
         diagnostics=diagnostics,
         trusted=trusted_horizons(diagnostics, *scales(windows, signals)),
         excitation=excitation,
         placebo=placebo,
         leak=leak_check(world, windows),
-        coverage=joint_coverage(world, windows, signals, level=level, num_calibration=known, seed=seed),
+        coverage=joint_coverage(world, windows, level=level, num_calibration=known, seed=seed),
         rank=rank_of(world, windows, signals),
         data=survey(tracks, numbers, seed),
         effects=effects,
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
-        goals=goal_ranking(world, material.graded, goals=goals, context=context, horizon=horizon, seed=seed)
-        if goals
-        else None,
+        goals=goal_ranking(world, material.graded, goals=goals, context=context, horizon=horizon, seed=seed),
         units={name: signal.unit for signal in (*numbers.observations, *numbers.actions) for name in names_of(signal)},
-        unchecked=(
-            *ungraded([card.schema[name] for name in card.predicts], signals),
-            *twin_limits,
-            *_without_placebo(signals, placebo, twins),
-        ),
+        unchecked=(*ungraded(predicted, signals), *twin_limits, *_without_placebo(signals, placebo, twins)),
     )
 
 
@@ -139,9 +133,8 @@ def _twins(
         return (), ()
     episodes = [*material.graded, *material.fitted]
     context, horizon = material.context, twin_horizon(episodes, material.context, material.horizon)
-    lags = _lags(horizon)
     try:
-        return twin_tests(world, source, episodes, context=context, horizon=horizon, lags=lags, seed=seed), ()
+        return twin_tests(world, source, episodes, context=context, horizon=horizon, seed=seed), ()
     except (UnsupportedError, DataError) as error:
         verdict, reason = Verdict.UNSUPPORTED, str(error)
     except Exception as error:  # a user's environment may raise anything
@@ -183,16 +176,12 @@ def _action_evidence(
         logged,
         used,
         windows,
-        lags=_lags(material.horizon),
+        lags=effect_lags(material.horizon),
         identifiable={row.action: row.enough and row.action not in hidden for row in excitation},
         at_once=flagged and len(used.episode) < len(rows.episode),
         seed=seed,
     )
     return excitation, placebo, effects
-
-
-def _lags(horizon: int) -> list[int]:
-    return [lag for lag in EFFECT_LAGS if lag <= horizon]
 
 
 def scales(windows: ForecastWindows, signals: Sequence[Signal]) -> tuple[dict[str, float], dict[str, float]]:
