@@ -1,4 +1,4 @@
-"""The first screen of a report: the main finding in units, a row per signal, and the weaknesses."""
+"""The first screen of a report: the main finding in units, and a row per signal."""
 
 from __future__ import annotations
 
