@@ -22,14 +22,7 @@ from jaxtyping import Float, Int
 
 from worldline.audit.measured import Excitation, Placebo
 from worldline.audit.regression_rows import RegressionRows, action_names
-from worldline.data.quality.regressions import (
-    MIN_CHANGES,
-    action_changes,
-    better,
-    folds,
-    residuals,
-    residuals_at_changes,
-)
+from worldline.data.quality.regressions import MIN_CHANGES, action_changes, folds, residuals, residuals_at_changes
 from worldline.schema import Schema
 from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio, ratio_estimate, student_quantile
 
@@ -78,9 +71,8 @@ def innovations(rows: RegressionRows, *, seed: int) -> Innovations:
         chosen[draw.permutation(len(chosen))[:MAX_ROWS]] = True
         rows = rows.of(chosen)
     fold = folds(np.unique(rows.episode, return_inverse=True)[1], draw)
-    history = residuals(rows.history, rows.action, fold, draw)
-    present = residuals(rows.present, rows.action, fold, draw)
-    return Innovations(rows=rows, left=better(*history), unexplained=better(*present))
+    left, unexplained = (residuals(known, rows.action, fold, draw) for known in (rows.history, rows.present))
+    return Innovations(rows=rows, left=left, unexplained=unexplained)
 
 
 def excitations(regressed: Innovations, schema: Schema, *, seed: int) -> tuple[Excitation, ...]:

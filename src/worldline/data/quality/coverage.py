@@ -9,14 +9,7 @@ from typing import Final
 import numpy as np
 
 from worldline.data.quality import segments
-from worldline.data.quality.regressions import (
-    NUM_FOLDS,
-    action_changes,
-    better,
-    folds,
-    residuals,
-    residuals_at_changes,
-)
+from worldline.data.quality.regressions import NUM_FOLDS, action_changes, folds, residuals, residuals_at_changes
 from worldline.errors import DataError
 from worldline.schema import Role, Schema
 from worldline.stats import Floats
@@ -138,7 +131,7 @@ def _predictable(tracks: Sequence[segments.Segment], schema: Schema, draw: np.ra
     target = np.concatenate([segment.actions[at] for segment, at in zip(tracks, steps, strict=True)])[chosen]
     before = table[:, target.shape[1] : 2 * target.shape[1]]
     fold = folds(np.unique(group[chosen], return_inverse=True)[1], draw)
-    left = better(*residuals(table, target, fold, draw))
+    left = residuals(table, target, fold, draw)
     at_changes = residuals_at_changes(table, target, action_changes(target, before, schema), fold, draw)
     # The smaller share of all rows and of the rows with a change: an action that is held is no predictable action.
     return np.minimum(_shares_explained(left, target), _shares_explained(at_changes, target))

@@ -97,10 +97,10 @@ def clipped(table: Floats) -> Floats:
     return np.asarray(np.clip(table, low - span, high + span))
 
 
-def residuals(
-    known: Floats, target: Floats, fold: Int[np.ndarray, "n"], draw: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """Residuals [n, m] of a linear and of a nonlinear regression; each row is predicted from the other folds.
+def residuals(known: Floats, target: Floats, fold: Int[np.ndarray, "n"], draw: np.random.Generator) -> Floats:
+    """Residuals [n, m] of a linear or of a nonlinear regression; each row is predicted from the other folds.
+
+    Each component has those with the smaller mean square.
 
     Args:
         known: [n, P] the history.
@@ -110,7 +110,8 @@ def residuals(
     """
     table = np.clip(scaled(clipped(known)), -6, 6)
     bending = np.concatenate([table, waves(table, min(150, len(table) // 10), draw)], 1)
-    return _left(table, target, fold), _left(bending, target, fold)
+    first, second = _left(table, target, fold), _left(bending, target, fold)
+    return np.where((second**2).mean(0) < (first**2).mean(0), second, first)
 
 
 def _left(table: Floats, target: Floats, fold: Int[np.ndarray, "n"]) -> Floats:
@@ -118,11 +119,6 @@ def _left(table: Floats, target: Floats, fold: Int[np.ndarray, "n"]) -> Floats:
     every = np.arange(table.shape[1]), np.arange(target.shape[1])
     guess = target - HeldOut(table, target, fold).residual(*every, RIDGE)
     return np.asarray(target - np.clip(guess, target.min(0), target.max(0)))
-
-
-def better(first: Floats, second: Floats) -> Floats:
-    """The residuals with the smaller mean square, for each component."""
-    return np.where((second**2).mean(0) < (first**2).mean(0), second, first)
 
 
 def action_changes(action: Floats, before: Floats, schema: Schema) -> Bool[np.ndarray, "n m"]:
@@ -162,6 +158,5 @@ def residuals_at_changes(
     needed = max(MIN_CHANGES, ROWS_PER_COLUMN * known.shape[1])
     for k, there in enumerate(changed.T):
         if needed <= there.sum() < len(there):
-            own = residuals(known[there], target[there, k : k + 1], fold[there], draw)
-            at_changes[there, k] = better(*own)[:, 0]
+            at_changes[there, k] = residuals(known[there], target[there, k : k + 1], fold[there], draw)[:, 0]
     return at_changes
