@@ -116,7 +116,8 @@ export function question(world, present, { verb = "predict", plain = false, ...r
   for (const [role, name] of [["action", "actions"], ["exogenous", "exogenous"]]) {
     const lanes = present.lanes.filter(lane => lane.role === role);
     const needed = !present.path || (!plain && lanes.some(lane => lane.isEdited));
-    if (needed && (lanes.length || role === "action") && !(verb === "plan" && role === "action")) inputs[name] = inputsOf(present, role, { plain });
+    const isAnswered = verb === "plan" ? role === "action" : verb === "what_if" && role === "exogenous"; // by the world, by the episode
+    if (needed && (lanes.length || role === "action") && !isAnswered) inputs[name] = inputsOf(present, role, { plain });
   }
   const body = { ...inputs, ...rest };
   if (present.path) return [`${present.path}:${verb}?world=${seg(world)}&at=${present.now}&steps=${present.horizon}`, body];
