@@ -12,13 +12,14 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, which reads it once
 
 import io
+import re
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from common import ROOT, Row, arguments, kept_or_temporary
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from serve import served
 from studio import chromium, prepared, view
 
@@ -30,19 +31,24 @@ NUM_FRAMES: Final = 14
 MAX_BYTES: Final = 3_000_000
 QUALITIES: Final = (80, 65, 50, 35)
 
+SHOWN: Final = '["air_temperature","air_humidity"]'
+WAITING: Final = re.compile("^(Loading|Predicting|Inferring|Planning|Both worlds predict the episodes)…")
 GREENHOUSE: Final[Row] = {"world": "greenhouse", "log": "greenhouse"}
 DEMO: Final[Row] = {"world": "demo", "log": "demo"}
 VIEWS: Final[dict[str, Row]] = {
     "home": GREENHOUSE,
-    "imagine": GREENHOUSE | {"episode": 46, "at": 66, "steps": 48},
+    "imagine": GREENHOUSE | {"episode": 46, "at": 66, "show": SHOWN},
     "dream": DEMO | {"episode": 3, "at": 10},
-    "whatif": GREENHOUSE | {"episode": 46, "at": 66, "edits": '{"heating":[[0,120],[24,20]]}'},
-    "plan": DEMO | {"episode": 3, "at": 5},
+    "what-if": GREENHOUSE | {"episode": 46, "at": 66, "show": SHOWN, "edits": '{"heating":[[0,120],[24,20]]}'},
+    "plan": GREENHOUSE | {"episode": 46, "at": 66, "goal": '{"targets":{"air_temperature":22},"ran":1}'},
     "surprise": GREENHOUSE | {"episode": 12},
-    "evidence": GREENHOUSE,
+    "evidence": GREENHOUSE | {"page": "compare", "other": "linear"},
     "runs": GREENHOUSE,
 }
 """The place that each view shows."""
+JOB: Final = {"kind": "learn", "logs": "greenhouse", "name": "example", "recipe": "vectors", "budget": "2min"}
+JOB_MS: Final = 60_000
+"""From the start of the job to its picture."""
 SLIDERS: Final = {"imagine": "heating", "dream": "Present"}
 """The slider that the tour moves in a view."""
 
@@ -51,12 +57,20 @@ def shoot(page: Page, url: str, images: Path) -> list[tuple[bytes, int]]:
     """Takes the picture of each view; returns the frames of the tour and their milliseconds."""
     film = []
     for name, place in VIEWS.items():
+        if name == "runs":
+            job = page.request.post(f"{url}/v1/jobs", data=JOB).json()["id"]
+            page.wait_for_timeout(JOB_MS)
+            place = place | {"job": job}
         page.goto(view(url, name, **place))
         page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(1_000)
+        expect(page.get_by_text(WAITING)).to_have_count(0, timeout=120_000)
         page.wait_for_timeout(500)
         page.screenshot(path=images / f"studio-{name}.png")
         if name in SLIDERS:
-            box = page.get_by_role("slider", name=SLIDERS[name]).first.bounding_box()
+            slider = page.get_by_role("slider", name=SLIDERS[name]).first
+            slider.scroll_into_view_if_needed()
+            box = slider.bounding_box()
             assert box is not None, name
             row = box["y"] + box["height"] / 2
             page.mouse.move(box["x"] + 0.3 * box["width"], row)
@@ -91,7 +105,8 @@ def main() -> None:
     options = arguments(__doc__, folder=Path, images=ROOT / "docs" / "images")
     with kept_or_temporary(options.folder) as folder:
         worlds, logs = prepared(folder)
-        shown = {name: worlds[name] for name in ("greenhouse", "demo")}
+        shown = {name: worlds[name] for name in ("greenhouse", "demo", "linear")}
+        os.environ["WORLDLINE_HOME"] = str(folder / "home")  # of the world that the job publishes
         with served(shown, folder, batch=32, more=("--data", str(logs))) as (port, _), chromium() as browser:
             page = browser.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]  # as in studio.py
             save_tour(shoot(page, f"http://127.0.0.1:{port}", options.images), options.images / "studio-tour.webp")

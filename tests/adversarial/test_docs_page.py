@@ -61,7 +61,7 @@ def test_names_of_signals_are_data(name: str, tmp_path: Path) -> None:
     document = create_openapi(app.routes, hosted, needs_token=True)
     page = render(document, needs_token=True, server="http://server.invalid")
     assert not re.search(r"<(script|img)|1337", page)
-    command = re.search(r"<pre>(curl .*?)</pre>", page.partition('id="predict"')[2], re.DOTALL)
+    command = re.search(r"<pre[^>]*>(curl .*?)</pre>", page.partition('id="predict"')[2], re.DOTALL)
     assert command is not None
     shell = ["bash", "-c", f"curl() {{ cat > body; }}\n{html.unescape(command[1])}"]
     subprocess.run(shell, check=True, cwd=tmp_path, env={"PATH": os.environ["PATH"]}, timeout=60)

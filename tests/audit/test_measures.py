@@ -76,16 +76,12 @@ def test_trust_goes_as_far_as_the_trivial_is_beaten(engine: Cart, steps: int) ->
 
 
 def test_coverage_counts_one_window_an_episode() -> None:
-    held = joint_coverage(world(Cart()), WINDOWS, SCHEMA.observations, level=0.9, num_calibration=60, seed=0)[0]
+    held = joint_coverage(world(Cart()), WINDOWS, level=0.9, num_calibration=60, seed=0)[0]
     assert held.inside.trials == 60
     assert held.verdict == "holds"
-    narrow = joint_coverage(
-        world(Cart(), narrow=0.5), WINDOWS, SCHEMA.observations, level=0.9, num_calibration=60, seed=0
-    )[0]
+    narrow = joint_coverage(world(Cart(), narrow=0.5), WINDOWS, level=0.9, num_calibration=60, seed=0)[0]
     assert narrow.verdict == "narrow"
-    wide = joint_coverage(
-        world(Cart(), narrow=4.0), WINDOWS, SCHEMA.observations, level=0.5, num_calibration=60, seed=0
-    )[0]
+    wide = joint_coverage(world(Cart(), narrow=4.0), WINDOWS, level=0.5, num_calibration=60, seed=0)[0]
     assert wide.verdict == "wide"
 
 
@@ -93,19 +89,19 @@ def test_coverage_counts_only_what_was_observed(monkeypatch: pytest.MonkeyPatch)
     """A band without ends holds everything, and one that is no number nothing."""
     known = WINDOWS.known["place"].copy()
     known[WINDOWS.episode < 20] = False
-    asked = SCHEMA.observations, {"level": 0.9, "num_calibration": 60, "seed": 0}
-    held = joint_coverage(world(Cart()), replace(WINDOWS, known={"place": known}), asked[0], **asked[1])[0]
+    asked: dict[str, Any] = {"level": 0.9, "num_calibration": 60, "seed": 0}
+    held = joint_coverage(world(Cart()), replace(WINDOWS, known={"place": known}), **asked)[0]
     assert held.inside.trials == 40
-    endless = joint_coverage(world(Cart(), narrow=np.nan), WINDOWS, asked[0], **asked[1])[0]
+    endless = joint_coverage(world(Cart(), narrow=np.nan), WINDOWS, **asked)[0]
     assert (endless.inside.successes, endless.verdict) == (60, "wide")
     unseen = replace(WINDOWS, known={"place": np.zeros_like(known)})
-    assert joint_coverage(world(Cart()), unseen, asked[0], **asked[1]) == ()
+    assert joint_coverage(world(Cart()), unseen, **asked) == ()
 
     def lost(*given: Any, **named: Any) -> dict[str, Forecast]:
         return {name: replace(one, low=np.nan * one.mean) for name, one in window_forecasts(*given, **named).items()}
 
     monkeypatch.setattr(measures, "window_forecasts", lost)
-    assert joint_coverage(world(Cart()), WINDOWS, asked[0], **asked[1])[0].inside.successes == 0
+    assert joint_coverage(world(Cart()), WINDOWS, **asked)[0].inside.successes == 0
 
 
 def test_trust_needs_something_that_moves_and_counts_who_is_right_at_a_step() -> None:

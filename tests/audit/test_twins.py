@@ -19,7 +19,7 @@ EPISODES = carts(0, 20)
 
 
 def graded(engine: Cart, source: CartTwins) -> tuple[TwinTest, ...]:
-    return twin_tests(as_world(engine), source, EPISODES, context=3, horizon=6, lags=(1, 2, 5), seed=0)
+    return twin_tests(as_world(engine), source, EPISODES, context=3, horizon=6, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_the_studio_serves_a_world_and_logs(
     assert "studio/main.js" in page
     assert listed == {"logs": [name]}
     assert predicted.status_code == 200, predicted.text
-    assert re.search(r"Studio: (http://127\.0\.0\.1:\d+)/\. Stop", found.output)[1] == browsed[0]  # type: ignore[index]
+    assert re.search(r"Studio: (http://127\.0\.0\.1:\d+)\. Stop", found.output)[1] == browsed[0]  # type: ignore[index]
     assert f"Next:   worldline serve {bundle}" in found.output
 
 

@@ -26,6 +26,7 @@ from worldline.testing.clauses import CLAUSES, breaches
 from worldline.testing.toys import Integrator
 from worldline.training.batches import to_inputs
 from worldline.training.heads.base import by_name
+from worldline.training.heads.decoder import Decoder, DecoderConfig
 from worldline.training.heads.distance import Distance, DistanceConfig
 from worldline.training.heads.inverse import Inverse, InverseConfig
 from worldline.training.heads.mahalanobis import MahalanobisConfig, MahalanobisScore
@@ -400,6 +401,24 @@ def test_distances_rewards_and_ends_are_the_mean_over_the_members() -> None:
         np.testing.assert_allclose(rollout.reward(), rewards, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(rollout.termination(), ends, rtol=1e-4, atol=1e-6)
     assert ((ends > 0) & (ends < 1)).all()
+
+
+def test_pictures_are_the_mean_over_the_members() -> None:
+    engine = drifting(3)
+    camera = Signal(name="camera", role=Role.OBSERVATION, kind=Kind.IMAGE, shape=(32, 32, 1))
+    decoder = Decoder(DecoderConfig(latent_size=2, images=(camera,), channels=4, width=8)).eval()
+    engine = replace(engine, heads={**engine.heads, "decoder": decoder})
+    belief = engine.observe(None, history(CALM.episodes(3, 8, seed=0), 4, 1), seed=0)
+    actions = torch.zeros(3, 2, 5, 2)
+    with torch.no_grad():
+        rollout = engine.rollout(belief, actions, None, num_samples=3, seed=0)
+        assert rollout.images is not None
+        inputs = to_inputs({"push": actions.numpy()}, {}, CALM.schema)
+        features = engine.model.rollout(belief, inputs, generator=torch.Generator().manual_seed(0)).features
+        due = decoder(features)["camera"].float().mean(2)
+        shown = rollout.images()["camera"]
+    assert (shown.shape, shown.dtype) == ((3, 2, 5, 32, 32, 1), torch.uint8)
+    assert (shown - due).abs().max() <= 0.5
 
 
 def test_a_rollout_has_no_measure_of_a_head_that_was_not_fitted() -> None:

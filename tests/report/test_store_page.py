@@ -32,9 +32,7 @@ def figures() -> StoreFigures:
         num_episodes=3,
         num_steps=300,
         time_s=150.0,
-        shortest=50,
-        median=100.0,
-        longest=150,
+        lengths=(50, 100.0, 150),
         signals=(
             SignalFigures(signal=HEIGHT, num_bytes=1212, missing=0.25, max_error=None),
             SignalFigures(signal=EYE, num_bytes=30_300, missing=0.0, max_error=2),

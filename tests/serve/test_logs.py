@@ -25,7 +25,7 @@ from worldline.serve.logs import ServedLogs
 from worldline.testing.toys import Integrator
 from worldline.world import wire
 from worldline.world.base import World
-from worldline.world.bundle_io import save_world
+from worldline.world.bundle_io import open_world, save_world
 from worldline.world.local import LocalWorld
 
 SEEN = Integrator(camera=True, wind=True, noise=0.1)
@@ -311,6 +311,9 @@ def test_pages_of_a_world_are_sandboxed_and_links_are_not_followed(tmp_path: Pat
     assert "allow-same-origin" not in shown.headers["content-security-policy"]
     for name in ("exam", "schema", "..%2Freport"):
         assert get(f"filed/pages/{name}").status_code == 404
+    assert open_world(bundle).describe() == world.describe()  # the added pages are no part of the world
+    save_world(bundle, world)
+    assert get("filed/pages").json() == {"pages": []}
 
 
 def test_the_studio_is_served_from_a_table(client: Client) -> None:

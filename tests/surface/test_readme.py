@@ -151,7 +151,7 @@ def test_the_commands_for_research_are_an_exam_of_two_recipes_and_their_comparis
 @pytest.mark.parametrize("page", [README, COMMANDS, IMPORT], ids=lambda page: page.stem)
 def test_every_option_exists(page: Path) -> None:
     shown: dict[tuple[str, ...], str] = {}
-    inline = re.findall(r"`worldline ([a-z]+)([^`]*)`", page.read_text())
+    inline = re.findall(r"`worldline ([a-z-]+)([^`]*)`", page.read_text())
     printed = [line.partition(" ")[::2] for line in commands(page)]
     assert inline or printed
     for name, rest in [*inline, *printed]:
@@ -163,7 +163,7 @@ def test_every_option_exists(page: Path) -> None:
 
 
 def test_every_option_of_the_table_of_commands_exists() -> None:
-    for name, row in re.findall(r"^\| `worldline (\w+)(.*)$", COMMANDS.read_text(), re.MULTILINE):
+    for name, row in re.findall(r"^\| `worldline ([\w-]+)(.*)$", COMMANDS.read_text(), re.MULTILINE):
         shown = help_of(name, *row.split()[:1]) if name in GROUPS else help_of(name)
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", row):
             assert option in shown, (name, option)
@@ -189,7 +189,7 @@ def test_the_page_on_logs_runs(
 
 
 def test_every_command_is_in_the_table() -> None:
-    listed = set(re.findall(r"^\| `worldline (\w+)", COMMANDS.read_text(), re.MULTILINE))
+    listed = set(re.findall(r"^\| `worldline ([\w-]+)", COMMANDS.read_text(), re.MULTILINE))
     known = app.registered_commands
     assert listed == {command.name or command.callback.__name__ for command in known if command.callback} | GROUPS
 

@@ -49,7 +49,7 @@ def test_figures(tmp_path: Path) -> None:
     store.append(random_episode(schema, 6, 2, step_s=np.full(6, 2.0, np.float32)), {"file": "b", "task": "none"})
     found = measure(store)
     assert (found.name, found.num_episodes, found.num_steps, found.time_s) == ("logs", 3, 12, 15.0)
-    assert (found.shortest, found.median, found.longest) == (2, 4, 6)
+    assert found.lengths == (2, 4, 6)
     assert (found.endings, found.seeded) == ({"terminated": 1, "truncated": 2}, 1)
     eye, place, push = found.signals
     assert (eye.max_error, place.max_error) == (3, None)

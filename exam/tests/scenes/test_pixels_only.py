@@ -130,7 +130,7 @@ def test_pictures_are_drawn_as_the_logs_show_them(code: str) -> None:
 def test_a_world_that_predicts_nothing_is_unreadable(code: str) -> None:
     test = small(code, pixels=False)
     datasets = test.datasets()
-    worlds = {one.name: as_world(MarginalMean(schema=one.make_lab().schema, mean={})) for one in datasets}
+    worlds = {one.name: as_world(MarginalMean(schema=one.make_lab().schema, typical={}, context=1)) for one in datasets}
     with pytest.raises(UnreadableError, match=datasets[0].asked[0]):
         test.ask(worlds, test.generate(0))
 

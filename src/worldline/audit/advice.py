@@ -8,6 +8,7 @@ from typing import Final
 from worldline.audit.audit_measurements import audit_measurements
 from worldline.audit.excitation import MIN_EPISODES
 from worldline.audit.measured import Advice, Decision, Measured
+from worldline.audit.measurement import TONES
 from worldline.formatting import number, percent, plural
 
 NO_TWINS: Final = "Causal effects were not tested against twins. Logs alone cannot confirm them."
@@ -22,21 +23,16 @@ def decide(measured: Measured) -> Decision:
         measured: all measurements.
     """
     findings = [finding for part in audit_measurements(measured) for finding in part.findings()]
-    against, limits, good = (
-        [finding.text for finding in findings if finding.verdict == tone] for tone in ("bad", "unclear", "good")
-    )
+    against, limits, good = ([finding.text for finding in findings if finding.verdict == tone] for tone in TONES[:3])
     limits += [*measured.unchecked, *_unlogged(measured)]
     wanted = [finding.help for finding in findings if finding.help]
     if (num_episodes := measured.diagnostics.num_episodes) < MIN_EPISODES:
-        limits.append(
-            f"Only {plural(num_episodes, 'episode')} could be graded: monitor the world closely, and audit it again "
-            "with more."
-        )
+        text = "could be graded: monitor the world closely, and audit it again with more."
+        limits.append(f"Only {plural(num_episodes, 'episode')} {text}")
         wanted.append(f"More held-out episodes: at least {MIN_EPISODES}, and 100 for narrow intervals.")
     if not measured.twins:
-        wanted.append(
-            "A resettable environment (--env ID), or an experiment with twins: only these test causal effects."
-        )
+        text = "A resettable environment (--env ID), or an experiment with twins: only these test causal effects."
+        wanted.append(text)
     return Decision(
         advice=Advice.NO if against else Advice.LIMITS if limits else Advice.DEPLOY,
         reasons=tuple(against or good),

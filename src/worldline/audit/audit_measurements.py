@@ -24,7 +24,6 @@ from worldline.formatting import label, listing, number, percent, plural, round_
 from worldline.plots.charts import Dot, IntervalChart, share_chart
 from worldline.plots.parts import Note, PagePart, Table
 from worldline.plots.ticks import nice_ticks, zero_ticks
-from worldline.stats import Estimate, Rate
 
 MAX_COVERAGE_GAP: Final = 0.2
 """Largest shortfall of the measured coverage from the nominal one; below it a world is not deployed."""
@@ -76,11 +75,6 @@ class TrustedHorizon(_OfAudit):
 
     chapter = "Errors and baselines"
 
-    @property
-    def value(self) -> float:
-        """The longest trusted horizon of a signal, steps."""
-        return max((row.steps for row in self.measured.trusted), default=0)
-
     def findings(self) -> Sequence[ReportFinding]:
         """Signals that are not finite, that must not be used, the horizons of the others, and what these beat."""
         lost, step_s = self._not_finite(), self.measured.diagnostics.step_s
@@ -124,11 +118,12 @@ class TrustedHorizon(_OfAudit):
     def _beaten(self, good: Sequence[Trusted]) -> Iterable[ReportFinding]:
         """What the signals with the longest trusted horizon are better than."""
         longest: dict[str, list[str]] = {}
+        steps = max((row.steps for row in self.measured.trusted), default=0)
         for row in good:
-            if row.steps == self.value:
+            if row.steps == steps:
                 longest.setdefault(_baselines_beaten(self.measured, row), []).append(row.signal)
         for how, names in longest.items():
-            ahead = span(int(self.value), self.measured.diagnostics.step_s)
+            ahead = span(steps, self.measured.diagnostics.step_s)
             yield ReportFinding(f"It predicts {listing(names)} {how} at every step up to {ahead}.", "good")
 
     def _behind(self) -> Iterable[ReportFinding]:
@@ -136,9 +131,8 @@ class TrustedHorizon(_OfAudit):
         linear = [curve for curve in self.measured.diagnostics.skills if curve.against == LINEAR]
         if behind := listing([curve.signal for curve in linear if any(high < -GATE for high in curve.skill.high)]):
             text = f"a linear model predicts {behind} better."
-            yield ReportFinding(
-                f"At some step {text}", "plain", f"More training episodes, or a longer training: {text}"
-            )
+            more = f"More training episodes, or a longer training: {text}"
+            yield ReportFinding(f"At some step {text}", "plain", more)
 
     def figure(self) -> Sequence[PagePart | None]:
         """The table of the signals, and the errors over the horizon."""
@@ -175,11 +169,6 @@ class UseOfActions(_OfAudit):
 
     chapter = "Use of actions"
 
-    @property
-    def value(self) -> Estimate:
-        """The growth over all signals."""
-        return ActionUse(self.measured.diagnostics).value
-
     def findings(self) -> Sequence[ReportFinding]:
         """Whether the world uses its actions."""
         effects = [effect.world.value for effect in self.measured.effects]
@@ -204,12 +193,6 @@ class TwinScores(_OfAudit):
     """Scores of the tests against twins."""
 
     chapter = "Tests against twins"
-
-    @property
-    def value(self) -> Estimate | None:
-        """The score with the smallest lower end; None without scores."""
-        scores = [cell.score for test in self.measured.twins for cell in test.grade.cells if cell.score is not None]
-        return min(scores, key=lambda score: score.low, default=None)
 
     def findings(self) -> Sequence[ReportFinding]:
         """The verdict of each test."""
@@ -251,11 +234,6 @@ class JointBands(_OfAudit):
     """Coverage of whole trajectories on one window per episode, with exact probabilities."""
 
     chapter = "Prediction bands"
-
-    @property
-    def value(self) -> Rate | None:
-        """The lowest coverage of a signal; None without bands."""
-        return min((band.inside for band in self.measured.coverage), key=lambda inside: inside.value, default=None)
 
     def findings(self) -> Sequence[ReportFinding]:
         """Which bands are too narrow or too wide, and how many trajectories the others contain."""
@@ -299,9 +277,8 @@ def _narrow(band: JointCoverage) -> bool:
 
 def _band_findings(band: JointCoverage) -> Iterable[ReportFinding]:
     """Whether the band is too narrow or too wide."""
-    holds = (
-        f"the {round_percent(band.level)} band contains {band.inside.successes} of {band.inside.trials} trajectories."
-    )
+    count = f"{band.inside.successes} of {band.inside.trials} trajectories"
+    holds = f"the {round_percent(band.level)} band contains {count}."
     if _narrow(band):
         chance = "" if band.verdict == "narrow" else " With few calibration episodes, this may be chance."
         text = f"Recalibrate the bands of {band.signal} before you rely on them: {holds}{chance}"
@@ -319,11 +296,6 @@ class ActionExcitation(_OfAudit):
     """Excitation of each action."""
 
     chapter = "Evidence in the logs"
-
-    @property
-    def value(self) -> Estimate | None:
-        """The lowest excitation of an action."""
-        return min((row.left for row in self.measured.excitation), key=lambda left: left.value, default=None)
 
     def findings(self) -> Sequence[ReportFinding]:
         """Which actions vary too little; only actions that are constant in the logs if twins confirm the effects."""
@@ -356,23 +328,19 @@ def _excitation_finding(row: Excitation) -> ReportFinding:
     """The limit of an action whose effects are not identifiable."""
     if row.num_changes < MIN_CHANGES:
         times = "once" if row.num_changes == 1 else f"{row.num_changes} times"
-        text = (
-            f"Do not plan with {row.action}: it changes only {times} in these logs, so effects are NOT IDENTIFIABLE. "
-            "Forecasts are valid while it stays as in the logs."
-        )
+        why, known = f": it changes only {times} in these logs, so", "it stays as in the logs"
         more = (
             f"More changes of {row.action}, to levels drawn at random: these logs have {row.num_changes}, and at least "
             f"{MIN_CHANGES} are needed."
         )
-        return ReportFinding(text, "unclear", more)
-    text = (
-        f"Do not plan with {row.action} (excitation {number(row.left.value, 2)}): the history explains nearly all of "
-        "its variance, so effects are NOT IDENTIFIABLE. Forecasts are valid while actions are chosen as in the logs."
-    )
-    more = (
-        f"Randomise {row.action} in 10\u00a0% of steps, and flag them in a signal 'randomised': its excitation is "
-        f"{number(row.left.value, 2)} and must be at least {number(MIN_EXCITATION)}."
-    )
+    else:
+        left, known = number(row.left.value, 2), "actions are chosen as in the logs"
+        why = f" (excitation {left}): the history explains nearly all of its variance, so"
+        more = (
+            f"Randomise {row.action} in 10\u00a0% of steps, and flag them in a signal 'randomised': its excitation is "
+            f"{left} and must be at least {number(MIN_EXCITATION)}."
+        )
+    text = f"Do not plan with {row.action}{why} effects are NOT IDENTIFIABLE. Forecasts are valid while {known}."
     return ReportFinding(text, "unclear", more)
 
 
@@ -380,11 +348,6 @@ class ErrorPlacebo(_OfAudit):
     """Correlation of errors with the next actions."""
 
     chapter = "Evidence in the logs"
-
-    @property
-    def value(self) -> Estimate:
-        """The largest correlation."""
-        return max((row.value for row in self.measured.placebo), key=lambda value: abs(value.value))
 
     def findings(self) -> Sequence[ReportFinding]:
         """Whether errors predict actions."""

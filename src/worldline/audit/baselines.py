@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from worldline.audit.input_baselines import InputBaseline, InputReadouts, needs_readouts
 from worldline.engines.base import Card, Engine, EngineBelief, Noise, Samples
-from worldline.engines.baselines import ActionBlind, Autoregression, ConstantVelocity, Linear, Persistence
+from worldline.engines.baselines import ActionBlind, ConstantVelocity, Extrapolation, Linear, Persistence
 from worldline.engines.fixed_lag import FixedLagBaseline, typical_values
 from worldline.engines.numpy_engine import NumpyEngine
 from worldline.episode import Arrays, Episode, Future, History
@@ -34,13 +34,12 @@ def bank(episodes: Sequence[Episode], schema: Schema) -> dict[str, World]:
 
 def engines(episodes: Sequence[Episode], schema: Schema) -> dict[str, Engine]:
     """Engines of the worlds of `bank`, for tests that calibrate them."""
+    vectors = [signal for signal in schema.observations if signal.kind is Kind.VECTOR]
     baselines: dict[str, Engine] = {
         "persistence": Persistence.fit(episodes, schema),
         "constant velocity": ConstantVelocity.fit(episodes, schema),
         "action-blind": ActionBlind.fit(episodes, schema, context=CONTEXT),
-        "marginal mean": MarginalMean(
-            schema=schema, mean=typical_values(episodes, [s for s in schema.observations if s.kind is Kind.VECTOR])
-        ),
+        "marginal mean": MarginalMean(schema=schema, typical=typical_values(episodes, vectors), context=1),
     }
     if schema.actions:
         baselines["shuffled action"] = ShuffledActions(inner=Linear.fit(episodes, schema, context=CONTEXT))
@@ -78,9 +77,9 @@ def fitted_baselines(episodes: Sequence[Episode], card: Card, rare: Sequence[str
     return {name: as_world(engine) for name, engine in {"persistence": persistence, **regressions}.items()}
 
 
-def _regressions(episodes: Sequence[Episode], schema: Schema) -> dict[str, Autoregression]:
+def _regressions(episodes: Sequence[Episode], schema: Schema) -> dict[str, FixedLagBaseline]:
     """The linear models of a schema; empty if no row is complete."""
-    models: dict[str, Autoregression] = {}
+    models: dict[str, FixedLagBaseline] = {}
     for name, family in (("action_blind", ActionBlind), ("linear", Linear)):
         with suppress(DataError, InputError):
             models[name] = family.fit(episodes, schema, context=CONTEXT)
@@ -104,41 +103,16 @@ def best_of(candidates: Mapping[str, Arrays], loss: Callable[[Arrays], NDArray[n
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MarginalMean(NumpyEngine):
-    """Predicts the mean of each vector signal over the logs, for every history.
+class MarginalMean(Extrapolation):
+    """Predicts the typical value of each vector signal, its mean over the logs, for every history."""
 
-    Args:
-        schema: schema of the logs.
-        mean: per vector observation [*shape].
-    """
+    kind = "marginal_mean"
+    min_context = 1
 
-    schema: Schema
-    mean: Arrays
-
-    def describe(self) -> Card:
-        """The card of the baseline."""
-        return Card(
-            name="marginal mean",
-            engine="marginal_mean",
-            schema=self.schema,
-            inputs=tuple(self.mean),
-            predicts=tuple(self.mean),
-            context=1,
-            deterministic=True,
-            action_conditioned=False,
-        )
-
-    def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> None:
-        """Stores nothing."""
-
-    def imagine(
-        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
-    ) -> Samples:
+    def path(self, past: Arrays, future: Future) -> Arrays:
         """The means at every step."""
-        del belief, num_samples, noise, seed
-        worlds, versions, steps = next(iter(future.actions.values())).shape[:3]
-        lead = (worlds, versions, 1, steps)
-        return Samples(signals={n: np.broadcast_to(v, lead + v.shape).copy() for n, v in self.mean.items()})
+        lead = next(iter(future.actions.values())).shape[:3]
+        return {name: np.broadcast_to(mean, lead + mean.shape) for name, mean in self.typical.items()}
 
 
 @final

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final, Literal
 
 import numpy as np
@@ -213,9 +214,8 @@ def _skill_curves(
     errors: Mapping[str, Mapping[str, Floats]], windows: ForecastWindows, weights: Floats
 ) -> Iterator[SkillCurve]:
     """Skill is defined only if the baseline has an error above 0 at every step."""
-    for against in [name for name in errors if name]:
-        for name in [name for name in errors[against] if name in errors[""]]:
-            own, theirs = errors[""][name], errors[against][name]
+    for against, (name, own) in product(filter(None, errors), errors[""].items()):
+        if (theirs := errors[against].get(name)) is not None:
             skill = skill_curve(own, theirs, windows.known[name], windows.episode, weights)
             if skill is not None:
                 yield SkillCurve(against=against, signal=name, skill=skill)

@@ -93,12 +93,6 @@ class ActionEffects(AuditMeasurement):
 
     measured: Measured
 
-    @property
-    def value(self) -> float | None:
-        """Share of the effects in the logs that agree; None without one."""
-        rows = _identified(effect_rows(self.measured))
-        return sum(row.agreement == "agrees" for row in rows) / len(rows) if rows else None
-
     def findings(self) -> Sequence[ReportFinding]:
         """The effects with another size or sign than in the logs, those that were not compared, and how many agree."""
         effects, rows = _identified(self.measured.effects), _identified(effect_rows(self.measured))

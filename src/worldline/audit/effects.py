@@ -19,12 +19,12 @@ from jaxtyping import Float
 
 from worldline.audit.measured import Agreement, Effect
 from worldline.audit.queries import window_forecasts
-from worldline.audit.regression_rows import LAGS, RegressionRows, state_columns
+from worldline.audit.regression_rows import LAGS, RegressionRows
 from worldline.audit.verdicts import holm
-from worldline.data.quality.segments import names_of
+from worldline.data.quality.segments import columns_of, names_of
 from worldline.data.windows import ForecastWindows
 from worldline.episode import Arrays
-from worldline.schema import Kind, Schema, Signal
+from worldline.schema import Kind, Role, Schema, Signal
 from worldline.stats import Estimate, Floats, cluster_sums, draw_clusters, ratio, student_quantile
 from worldline.world.base import World
 
@@ -45,6 +45,11 @@ RESOLUTION: Final = 1e-12
 """Smallest standard error, relative to the size of an effect, so that tests of exact effects are defined."""
 NORMAL_QUANTILE: Final = 1.96
 """Standard errors from the mean to either end of the central 95 % of a normal distribution."""
+
+
+def effect_lags(horizon: int) -> list[int]:
+    """The reported steps since a change of an action, up to the horizon."""
+    return [lag for lag in (1, 2, 5, 10, 20, 50) if lag <= horizon]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +75,14 @@ class ActionChange:
 
 def changes(schema: Schema, rows: RegressionRows) -> tuple[ActionChange, ...]:
     """One standard deviation for each vector component; each logged value instead of `base` for a discrete action."""
-    changed, column = [], 0
-    for signal in [signal for signal in schema.actions if signal.kind is not Kind.IMAGE]:
-        names, discrete = names_of(signal), signal.kind is Kind.DISCRETE
-        own = rows.action[:, column : column + len(names)]
+    changed = []
+    for signal, columns in columns_of(schema, Role.ACTION).items():
+        discrete, own = signal.kind is Kind.DISCRETE, rows.action[:, columns]
         base = _base(own) if discrete else 0
-        for part, name in enumerate(names):
+        for part, (name, place) in enumerate(zip(names_of(signal), columns, strict=True)):
             if (spread := float(own[:, part].std())) > 0 and not (discrete and part == base):
-                size, place = 1.0 if discrete else spread, column + part
+                size = 1.0 if discrete else spread
                 changed.append(ActionChange(name=name, signal=signal, column=place, part=part, size=size, base=base))
-        column += len(names)
     return tuple(changed)
 
 
@@ -149,9 +152,9 @@ def _apart(schema: Schema, values: Floats, others: Floats) -> Floats:
     return apart
 
 
-def _angles(schema: Schema) -> list[tuple[Signal, slice]]:
+def _angles(schema: Schema) -> list[tuple[Signal, range]]:
     """The periodic signals and their columns."""
-    return [(signal, state_columns(schema, signal.name)) for signal in schema.observations if signal.period is not None]
+    return [pair for pair in columns_of(schema, Role.OBSERVATION).items() if pair[0].period is not None]
 
 
 def _products(left: Floats, right: Floats, rows: RegressionRows) -> Floats:
@@ -267,7 +270,8 @@ def effects_table(
     effects: list[Effect] = []
     p_values: dict[str, float] = {}
     for (m, change), (name, effect) in product(enumerate(changed), predicted.items()):
-        first, signal = state_columns(schema, name).start, schema[name]
+        signal = schema[name]
+        first = columns_of(schema, Role.OBSERVATION)[signal].start
         parts = enumerate(zip(names_of(signal), _spreads(windows, signal), strict=True))
         for (part, (label, spread)), lag in product(parts, lags):
             if not spread:

@@ -10,8 +10,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve, Gap
-from worldline.audit.measurement import Measurement, ReportFinding, Tone, compare_errors
+from worldline.audit.diagnostics import Diagnostics, ErrorCurve, Gap
+from worldline.audit.measurement import Measurement, ReportFinding, compare_errors
 from worldline.formatting import (
     MAX_GROWTH,
     Number,
@@ -30,7 +30,6 @@ from worldline.formatting import (
 from worldline.plots.charts import ChartLine, Dot, IntervalChart, LineChart, share_chart
 from worldline.plots.parts import Group, Note, PagePart, Table
 from worldline.plots.ticks import zero_ticks
-from worldline.stats import Estimate, Rate
 
 NEGLIGIBLE: Final = 0.05
 """Growth of the error below which the world counts as not using its actions."""
@@ -61,21 +60,11 @@ class Skill(_OfDiagnostics):
 
     chapter = "Errors and baselines"
 
-    @property
-    def _last(self) -> list[Estimate]:
-        """The skills at the last reported step."""
-        return [curve.skill.at(self.measured.horizons[-1]) for curve in self.measured.skills]
-
-    @property
-    def value(self) -> Estimate | None:
-        """The smallest skill at the last reported step."""
-        return min(self._last, key=lambda skill: skill.value, default=None)
-
     def sentence(self) -> ReportFinding:
         """In how many comparisons the error is smaller or larger at the last reported step."""
         if not self.measured.skills:
             return ReportFinding("No baseline has an error at every step, so no skill can be computed.", "unclear")
-        counts = Counter(map(compare_errors, self._last))
+        counts = Counter(compare_errors(curve.skill.at(self.measured.horizons[-1])) for curve in self.measured.skills)
         better, worse, count = counts["better"], counts["worse"], counts.total()
         text = (
             f"After {span(self.measured.horizons[-1], self.measured.step_s)} its error is smaller than that of a "
@@ -93,11 +82,8 @@ class Skill(_OfDiagnostics):
         measured, rmse = self.measured, own.rmse
         unit, unit_name = clock(measured.horizon, measured.step_s)
         x = [unit * (k + 1) for k in range(measured.horizon)]
-        others = [(name, curve) for name, curve in measured.errors_of(own.signal).items() if name]
-        lines = [
-            ChartLine(label=label(name), style=f"other{k % 6}", x=x, y=curve.value)
-            for k, (name, curve) in enumerate(others)
-        ]
+        others = {label(name): curve.value for name, curve in measured.errors_of(own.signal).items() if name}
+        lines = [ChartLine(label=name, style=f"other{k % 6}", x=x, y=others[name]) for k, name in enumerate(others)]
         lines.append(ChartLine(label="this world", style="world", x=x, y=rmse.value, low=rmse.low, high=rmse.high))
         last = "; ".join(f"{line.label} {number(line.y[-1])}" for line in reversed(lines))
         return LineChart(
@@ -120,18 +106,10 @@ class ActionUse(_OfDiagnostics):
         """The growth over all signals with each change of the actions, or that of each signal."""
         return [gap for gap in self.measured.gaps if gap.signal is None] or list(self.measured.gaps)
 
-    @property
-    def _weakest(self) -> Gap:
-        return min(self._overall, key=lambda gap: gap.increase.low)
-
-    @property
-    def value(self) -> Estimate:
-        """The smaller growth of both changes, over all signals."""
-        return self._weakest.increase
-
     def sentence(self) -> ReportFinding:
         """Whether the error depends on the actions; graded by the smaller growth."""
-        growth, done = self.value, f"with actions {CHANGED[self._weakest.change]} its error"
+        weakest = min(self._overall, key=lambda gap: gap.increase.low)
+        growth, done = weakest.increase, f"with actions {CHANGED[weakest.change]} its error"
         change = f"{percent(growth.value, signed=True)}, {between(growth)}"
         if growth.high < 0:
             return ReportFinding(f"The world uses its actions wrongly: {done} falls ({change}).", "bad")
@@ -169,27 +147,16 @@ class BandCoverage(_OfDiagnostics):
 
     chapter = "Prediction bands"
 
-    @property
-    def _worst(self) -> tuple[Band, Tone]:
-        """The band that decides: the one furthest from its level among those that are too narrow, else too wide."""
+    def sentence(self) -> ReportFinding:
+        """Measured coverage of the band furthest from its level, among those that are too narrow, else too wide."""
         narrow = [band for band in self.measured.bands if band.coverage.high < band.level]
         wide = [band for band in self.measured.bands if band.coverage.low > band.level]
         worst = max(narrow or wide or self.measured.bands, key=lambda band: abs(band.coverage.value - band.level))
-        return worst, "bad" if narrow else "unclear" if wide else "good"
-
-    @property
-    def value(self) -> Rate:
-        """Measured coverage of the worst signal."""
-        return self._worst[0].coverage
-
-    def sentence(self) -> ReportFinding:
-        """Measured coverage of the worst band."""
-        (worst, tone), rate = self._worst, self.value
-        how = {"bad": "too narrow", "unclear": "too wide"}.get(tone, "calibrated")
+        how, rate = "too narrow" if narrow else "too wide" if wide else "calibrated", worst.coverage
         count = f"{number(rate.successes)} of {plural(rate.trials, 'true trajectory')} of {worst.signal}"
         share = f"{percent(rate.value)} ({between(rate)})"
         text = f"The bands are {how}: the {round_percent(worst.level)} band contains {count}, {share}."
-        return ReportFinding(text, tone)
+        return ReportFinding(text, "bad" if narrow else "unclear" if wide else "good")
 
     def figure(self) -> Sequence[PagePart]:
         """The coverage and the width of the bands of each signal."""

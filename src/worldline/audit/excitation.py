@@ -71,9 +71,8 @@ def innovations(rows: RegressionRows, *, seed: int) -> Innovations:
         chosen[draw.permutation(len(chosen))[:MAX_ROWS]] = True
         rows = rows.of(chosen)
     fold = folds(np.unique(rows.episode, return_inverse=True)[1], draw)
-    history = residuals(rows.history, rows.action, fold, draw)
-    present = residuals(rows.present, rows.action, fold, draw)
-    return Innovations(rows=rows, left=history, unexplained=present)
+    left, unexplained = (residuals(known, rows.action, fold, draw) for known in (rows.history, rows.present))
+    return Innovations(rows=rows, left=left, unexplained=unexplained)
 
 
 def excitations(regressed: Innovations, schema: Schema, *, seed: int) -> tuple[Excitation, ...]:

@@ -81,16 +81,11 @@ class Decoded(Measurement):
     decoder: Curve
     saved: Curve | None
 
-    @property
-    def value(self) -> float:
-        """Error of the decoded predictions at the last step."""
-        return self.imagined.value[-1]
-
     def sentence(self) -> ReportFinding:
         """Error of the decoded predictions at the last step, compared with persistence and the decoder alone."""
-        stays, alone = self.persistence.value[-1], self.decoder.value[-1]
+        own, stays, alone = (curve.value[-1] for curve in (self.imagined, self.persistence, self.decoder))
         text = (
-            f"Decoded predictions {span(self.steps[-1], self.step_s)} ahead have an error of {number(self.value)} grey "
+            f"Decoded predictions {span(self.steps[-1], self.step_s)} ahead have an error of {number(own)} grey "
             f"levels. Persistence has an error of {number(stays)}, and the decoder alone of {number(alone)}."
         )
         if self.saved is None or self.saved.low[-1] > 0:
@@ -107,10 +102,8 @@ class Decoded(Measurement):
         curves: list[Curve] = [getattr(self, name) for name in _CURVES]
         rows = [[when, *(with_interval(curve.at(k)) for curve in curves)] for k, when in enumerate(ahead, 1)]
         counted = f"{plural(self.num_windows, 'window')} of {plural(self.num_episodes, 'episode')}, held out"
-        caption = (
-            f"{self.camera}: error (RMSE) in grey levels of 0 to 255 with 95\u00a0% bootstrap intervals over "
-            f"episodes, over {counted}"
-        )
+        figures = "error (RMSE) in grey levels of 0 to 255 with 95\u00a0% bootstrap intervals over episodes"
+        caption = f"{self.camera}: {figures}, over {counted}"
         return [Table(caption, [f"{unit_name} ahead", *_CURVES.values()], rows), Note(_DECODER)]
 
     def frames(self) -> Captioned:
@@ -132,11 +125,8 @@ class Decoded(Measurement):
 
 def _frames(name: str, frames: Frames, moments: Sequence[str]) -> list[PageImage]:
     style = "pixels" if max(frames.shape[1:3]) <= _MAX_SHARP_SIZE else "smooth"
-    small = [images.thumbnail(frame, _MAX_SIZE, _MAX_SIZE, enlarge=False) for frame in frames]
-    return [
-        images.picture(images.png(frame), f"{name}, {moment}", style)
-        for frame, moment in zip(small, moments, strict=True)
-    ]
+    small = [images.png(images.thumbnail(frame, _MAX_SIZE, _MAX_SIZE, enlarge=False)) for frame in frames]
+    return [images.picture(image, f"{name}, {moment}", style) for image, moment in zip(small, moments, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +144,6 @@ class Forecasts(Measurement):
     charts: Mapping[str, tuple[LineChart, ...]]
     level: float | None
     has_rival: bool
-
-    @property
-    def value(self) -> None:
-        """None: samples show, and `Diagnostics` measures."""
 
     def sentence(self) -> ReportFinding:
         """Number of the shown components."""
@@ -223,23 +209,17 @@ def sample_forecasts(
                 chart = _forecast_chart(case, signal.name + part, signal.unit, step_s, columns)
                 charts.setdefault(signal.name + part, []).append(chart)
     banded = any(line.style == "world" and len(line.low) for row in charts.values() for c in row for line in c.lines)
-    return Forecasts(
-        charts={name: tuple(row) for name, row in charts.items()},
-        level=level if banded else None,
-        has_rival=bool(others),
-    )
+    rows = {name: tuple(row) for name, row in charts.items()}
+    return Forecasts(charts=rows, level=level if banded else None, has_rival=bool(others))
 
 
-def _forecast_chart(
-    case: str, name: str, unit: str, step_s: float | None, curves: Mapping[str, list[float]]
-) -> LineChart:
+def _forecast_chart(case: str, name: str, unit: str, step_s: float | None, curves: dict[str, list[float]]) -> LineChart:
     """Past, forecast and ground truth of one component; the curves after the present begin with the present."""
     unit_s, unit_name = clock(len(curves["real"]), step_s)
     ahead = [unit_s * k for k in range(len(curves["real"]) + 1)]
     before = [unit_s * (k - len(curves["past"]) + 1) for k in range(len(curves["past"]))]
-    mean, low, high, rival = (
-        [curves["past"][-1], *curves[part]] if part in curves else [] for part in ("mean", "low", "high", "rival")
-    )
+    now, parts = curves["past"][-1], ("mean", "low", "high", "rival")
+    mean, low, high, rival = ([now, *curves[part]] if part in curves else [] for part in parts)
     lines = [ChartLine(label="best linear baseline", style="soft", x=ahead, y=rival)] if rival else []
     lines.append(ChartLine(label="predicted", style="world", x=ahead, y=mean, low=low, high=high))
     measured = [*curves["past"], *curves["real"]]

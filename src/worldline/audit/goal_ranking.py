@@ -20,7 +20,7 @@ from worldline.audit.measured import GoalRanking
 from worldline.audit.queries import WINDOW_BATCH
 from worldline.data.windows import ForecastWindows, evenly_spaced, forecast_windows
 from worldline.engines.base import Card
-from worldline.episode import Arrays, Episode
+from worldline.episode import Episode
 from worldline.errors import UnknownNameError
 from worldline.planning.base import Goal
 from worldline.schema import Kind
@@ -58,7 +58,7 @@ def check_goals(card: Card, goals: Sequence[str]) -> None:
 def goal_ranking(
     world: World, episodes: Sequence[Episode], *, goals: Sequence[str], context: int, horizon: int, seed: int
 ) -> GoalRanking | None:
-    """The rank of the logged actions by the cost of their last step; None if fewer than two episodes are long enough.
+    """The rank of the logged actions by the cost of their last step; None without goals or two long episodes.
 
     Args:
         world: world under audit.
@@ -73,7 +73,7 @@ def goal_ranking(
         UnsupportedError: the world cannot plan to these signals.
     """
     steps = min(horizon, MAX_STEPS)
-    windows = _segments(episodes, goals, context, steps)
+    windows = _segments(episodes, goals, context, steps) if goals else None
     if windows is None:
         return None
     num_episodes = int(windows.episode.max()) + 1
@@ -126,12 +126,8 @@ def _costs(world: World, windows: ForecastWindows, goal: Goal, others: NDArray[n
     for first in range(0, len(others), WINDOW_BATCH):
         rows = slice(first, first + WINDOW_BATCH)
         some = windows.select(rows)
-        actions: Arrays = {
-            name: np.concatenate([value[rows, None], value[others[rows]]], 1) for name, value in windows.actions.items()
-        }
-        targets = {name: np.asarray(value)[rows] for name, value in goal.targets.items()}
-        scores = world.score(
-            some.history, actions, replace(goal, targets=targets), exogenous=dict(some.exogenous) or None
-        )
+        actions = {k: np.concatenate([v[rows, None], v[others[rows]]], 1) for k, v in windows.actions.items()}
+        targets = replace(goal, targets={name: np.asarray(value)[rows] for name, value in goal.targets.items()})
+        scores = world.score(some.history, actions, targets, exogenous=dict(some.exogenous) or None)
         parts.append(scores.cost.astype(float))
     return np.concatenate(parts)

@@ -90,12 +90,9 @@ class InputReadouts:
 
     def __call__(self, observations: Arrays) -> dict[str, NDArray[np.generic]]:
         """The vector inputs without change, and the targets [..., size] that are read."""
-        features = {
-            grid: _features(observations, self.inputs, grid) for grid in {grid for grid, _ in self.readouts.values()}
-        }
-        arrays: dict[str, NDArray[np.generic]] = {
-            signal.name: observations[signal.name] for signal in self.inputs if signal.kind is Kind.VECTOR
-        }
+        grids = {grid for grid, _ in self.readouts.values()}
+        features = {grid: _features(observations, self.inputs, grid) for grid in grids}
+        arrays = {signal.name: observations[signal.name] for signal in self.inputs if signal.kind is Kind.VECTOR}
         for signal in self.targets:
             grid, weights = self.readouts[signal.name]
             value = features[grid] @ weights[:-1] + weights[-1]
@@ -118,9 +115,9 @@ class InputReadouts:
         return replace(episode, observations=signals, observed=masks)
 
 
-def _known(episode: Episode, names: Sequence[str]) -> NDArray[np.bool_]:
-    """The observations [T + 1] at which all these signals are observed."""
-    return np.asarray(np.logical_and.reduce([episode.mask(name) for name in names]))
+def _known(steps: Episode | History, names: Sequence[str]) -> NDArray[np.bool_]:
+    """The observations [T + 1] or [W, H] at which all these signals are observed."""
+    return np.asarray(np.logical_and.reduce([steps.mask(name) for name in names]))
 
 
 def _features(observations: Arrays, inputs: Sequence[Signal], grid: int) -> Floats:
@@ -212,11 +209,9 @@ class InputBaseline(NumpyEngine):
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> EngineBelief:
         """The belief of the inner engine about the read signals."""
-        inputs = [signal.name for signal in self.readout.inputs]
-        masks = [steps.observed[name] for name in inputs if name in steps.observed]
         signals = self.readout(steps.observations)
-        known = np.asarray(np.logical_and.reduce(masks), np.bool_)
-        observed = dict.fromkeys(signals, known) if masks else {}
+        known = _known(steps, [signal.name for signal in self.readout.inputs])
+        observed = dict.fromkeys(signals, known)
         return self.inner.observe(belief, replace(steps, observations=signals, observed=observed), seed=seed)
 
     def imagine(

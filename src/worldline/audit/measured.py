@@ -99,11 +99,6 @@ class LeakCheck(AuditMeasurement):
     signal: str
     leaks: bool
 
-    @property
-    def value(self) -> float:
-        """The largest relative change."""
-        return self.worst
-
     def findings(self) -> Sequence[ReportFinding]:
         """Whether any prediction depends on later actions."""
         if not self.leaks:
@@ -114,10 +109,6 @@ class LeakCheck(AuditMeasurement):
             "This is a bug in the world, and it makes the other figures too good."
         )
         return [ReportFinding(text, "bad")]
-
-    def figure(self) -> Sequence[PagePart]:
-        """Nothing."""
-        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,11 +169,6 @@ class Rank(AuditMeasurement):
     spread: float
     collapsed: bool
 
-    @property
-    def value(self) -> float:
-        """The effective rank of the predictions."""
-        return self.predicted
-
     def findings(self) -> Sequence[ReportFinding]:
         """The effective rank; if predictions hardly vary, their variance."""
         share = f"{percent(self.spread)} of the variance of the observations"
@@ -194,10 +180,6 @@ class Rank(AuditMeasurement):
             f"have {share}."
         )
         return [ReportFinding(text, "plain")]
-
-    def figure(self) -> Sequence[PagePart]:
-        """Nothing."""
-        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,11 +247,6 @@ class GoalRanking(AuditMeasurement):
     num_episodes: int
     num_others: int
     preferred: Estimate
-
-    @property
-    def value(self) -> Estimate:
-        """Share of the other sequences that cost more."""
-        return self.preferred
 
     @property
     def reaches(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
 from worldline.plots.parts import FindingBlock, PagePart, Phrase
-from worldline.stats import Estimate, Rate
+from worldline.stats import Estimate
 
 EQUIVALENCE_MARGIN: Final = 0.05
 """Largest relative difference of equivalent errors."""
@@ -41,7 +41,7 @@ class ReportFinding:
 
 
 class Measurement(ABC):
-    """One measured property of a world: its value, a sentence about it, and a figure.
+    """One measured property of a world: a sentence about it, and a figure.
 
     Subclasses are dataclasses that hold the numbers. A page shows the measurements of a chapter in the order in which
     it receives them.
@@ -50,18 +50,13 @@ class Measurement(ABC):
     chapter: ClassVar[str]
     """Title of the chapter in which pages show it."""
 
-    @property
-    @abstractmethod
-    def value(self) -> Estimate | Rate | float | None:
-        """The main figure: of the worst part if there are several; None if nothing can be graded."""
-
     @abstractmethod
     def sentence(self) -> ReportFinding:
         """What the numbers mean for a user of the world."""
 
-    @abstractmethod
     def figure(self) -> Sequence[PagePart | None]:
         """Charts, tables and notes; empty for none."""
+        return ()
 
     def block(self, *, folded: bool = False) -> FindingBlock:
         """The sentence with its figure, which a reader has to open if it is `folded`."""

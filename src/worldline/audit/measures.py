@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -11,12 +12,12 @@ from numpy.typing import NDArray
 
 from worldline.audit.diagnostics import Diagnostics
 from worldline.audit.measured import JointCoverage, LeakCheck, Rank, Trusted
-from worldline.audit.queries import LOWEST_LEVEL, inside_band, window_forecasts
+from worldline.audit.queries import LOWEST_LEVEL, inside_band, predicted_vectors, window_forecasts
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows
 from worldline.episode import Arrays, Episode
 from worldline.schema import Signal
-from worldline.stats import tails, wilson
-from worldline.world.base import Forecast, Prediction, World
+from worldline.stats import Floats, tails, wilson
+from worldline.world.base import Prediction, World
 
 MAX_ROUNDING_SHARE: Final = 1e-5
 """Share of a standard deviation up to which a difference counts as rounding."""
@@ -57,19 +58,14 @@ def leak_check(world: World, windows: ForecastWindows) -> LeakCheck:
         later = {name: np.roll(values, 1, axis=0)[:, step:][:, ::-1] for name, values in few.actions.items()}
         actions = {name: np.concatenate([values[:, :step], later[name]], 1) for name, values in few.actions.items()}
         other = _predict(world, few, actions)
-        for name, forecast in base.signals.items():
-            for before, after in _pairs(forecast, other.signals[name]):
+        for name, part in product(base.signals, ("mean", "low", "high")):
+            before, after = (getattr(answer.signals[name], part) for answer in (base, other))
+            if before is not None and after is not None:
                 apart = _apart(before[:, :step].astype(float), after[:, :step].astype(float))
                 count += apart.size
                 if float(apart.max()) > worst:
                     worst, where = float(apart.max()), name
     return LeakCheck(num_checked=count, worst=worst, signal=where, leaks=worst > MAX_ROUNDING_SHARE)
-
-
-def _pairs(first: Forecast, other: Forecast) -> list[tuple[NDArray[np.generic], NDArray[np.generic]]]:
-    """Means and band edges of two forecasts, in pairs."""
-    pairs = [(first.mean, other.mean), (first.low, other.low), (first.high, other.high)]
-    return [(before, after) for before, after in pairs if before is not None and after is not None]
 
 
 def _apart(early: NDArray[np.floating], late: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -139,13 +135,7 @@ def trusted_horizons(
 
 
 def joint_coverage(
-    world: World,
-    windows: ForecastWindows,
-    signals: Sequence[Signal],
-    *,
-    level: float | None,
-    num_calibration: int | None,
-    seed: int,
+    world: World, windows: ForecastWindows, *, level: float | None, num_calibration: int | None, seed: int
 ) -> tuple[JointCoverage, ...]:
     """Counts the whole trajectories inside the band, with exact tail probabilities.
 
@@ -154,7 +144,6 @@ def joint_coverage(
     Args:
         world: world under audit.
         windows: of at least one episode.
-        signals: vector observations that the world predicts.
         level: level of the band; None without bands.
         num_calibration: episodes that calibrated the band; None if unknown, then the level is taken as exact.
         seed: chooses the window of each episode.
@@ -164,7 +153,7 @@ def joint_coverage(
     draw = np.random.default_rng([seed, 13])
     rows = [np.flatnonzero(windows.episode == number) for number in np.unique(windows.episode)]
     kept = np.array([int(draw.choice(row)) for row in rows])
-    predicted = window_forecasts(world, windows, level=level)
+    predicted, signals = window_forecasts(world, windows, level=level), predicted_vectors(world, windows.truth)
     alpha, counts = MAX_FALSE_ALARM / max(len(signals), 1), []
     for signal in signals:
         low, high = predicted[signal.name].low, predicted[signal.name].high
@@ -211,10 +200,8 @@ def rank_of(world: World, windows: ForecastWindows, signals: Sequence[Signal]) -
     )
 
 
-def _first_steps(
-    windows: ForecastWindows, signals: Sequence[Signal], values: Arrays
-) -> Float[np.ndarray, "W components"]:
-    """The values [W, T, n] at the first step, divided by the standard deviations of the truth; 0 if unknown."""
+def _first_steps(windows: ForecastWindows, signals: Sequence[Signal], values: Arrays) -> Floats:
+    """The values at the first step [W, components], divided by the standard deviations of the truth; 0 if unknown."""
     parts = []
     for signal in signals:
         known = windows.known[signal.name][..., None]

@@ -51,14 +51,9 @@ class Planning(Measurement):
         """The planner under test."""
         return next(outcome for outcome in self.outcomes if outcome.role == "planner")
 
-    @property
-    def value(self) -> Rate:
-        """Success rate of the planner over all pairs."""
-        return self.planner.all
-
     def headline(self) -> ReportFinding:
         """Success rate of the planner, compared with the best baseline and the upper bound."""
-        rate = self.value
+        rate = self.planner.all
         text = f"Planning reaches {number(rate.successes)} of {plural(rate.trials, 'goal')}: {_share(rate)}."
         floor, ceiling = self._best("floor"), self._best("ceiling")
         if floor is not None:
@@ -69,7 +64,7 @@ class Planning(Measurement):
 
     def sentence(self) -> ReportFinding:
         """Success rate by kind of pair, and comparison with the best peer."""
-        peer, rate = self._best("peer"), self.value
+        peer, rate = self._best("peer"), self.planner.all
         shares = [f"{_share(share)} {kind}" for kind, share in (self.planner.split or {"over all pairs": rate}).items()]
         text, order = f"Goals reached: {listing(shares)}.", "plain"
         if peer is not None:
@@ -87,10 +82,8 @@ class Planning(Measurement):
         """Success rate of every method, over all pairs or one kind."""
         rates = [(outcome, outcome.all if kind is None else outcome.split.get(kind)) for outcome in self.outcomes]
         known = [(outcome.name, outcome.role, rate) for outcome, rate in rates if rate is not None]
-        rows = [
-            Dot.of(name, rate, percent(rate.value), "world" if role == "planner" else role)
-            for name, role, rate in known
-        ]
+        styles = {"planner": "world"}
+        rows = [Dot.of(name, rate, percent(rate.value), styles.get(role, role)) for name, role, rate in known]
         texts = [f"{name} {_share(rate)}" for name, _, rate in known]
         title = f"Goals reached, {kind or 'all pairs'} ({known[0][2].trials} each)"
         return share_chart(title, rows, alt=f"{title}: {'; '.join(texts)}")
@@ -143,11 +136,6 @@ class Films(Measurement):
     chapter = "Planning"
 
     films: tuple[Film, ...]
-
-    @property
-    def value(self) -> float:
-        """Share of the plans shown that reached their goal."""
-        return sum(film.reached for film in self.films) / len(self.films)
 
     def sentence(self) -> ReportFinding:
         """Number of the plans shown that reached their goal."""

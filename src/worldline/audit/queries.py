@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +77,7 @@ def forecasts(
         NoGoodAnswerError: a mean has a wrong shape or is not finite.
     """
     check_readable(world, signals)
-    predicted = _predicted(world, history, actions, signals, exogenous, level, BATCH)
+    predicted = _predicted(world, history, actions, signals, exogenous or {}, level, BATCH)
     if checked:
         check_numbers(world, {name: forecast.mean for name, forecast in predicted.items()}, actions)
     return predicted
@@ -86,10 +86,8 @@ def forecasts(
 def predicted_vectors(world: World, among: Container[str]) -> list[Signal]:
     """The vector observations that the world predicts and `among` contains."""
     card = world.describe()
-    signals = [
-        signal for signal in card.schema.observations if signal.kind is Kind.VECTOR and signal.name in card.predicts
-    ]
-    return [signal for signal in signals if signal.name in among]
+    vectors = [signal for signal in card.schema.observations if signal.kind is Kind.VECTOR]
+    return [signal for signal in vectors if signal.name in card.predicts and signal.name in among]
 
 
 def inside_band(windows: ForecastWindows, signal: Signal, low: Floats, high: Floats) -> NDArray[np.bool_]:
@@ -124,31 +122,25 @@ def window_forecasts(
 
 
 def _predicted(
-    world: World,
-    history: History,
-    actions: Arrays,
-    signals: Sequence[str],
-    exogenous: Arrays | None,
-    level: float,
-    size: int,
+    world: World, history: History, actions: Arrays, signals: Sequence[str], exogenous: Arrays, level: float, size: int
 ) -> dict[str, Forecast]:
     """The forecasts of `signals`; each call of the world gets at most `size` histories.
 
     NaN for a history whose forecast the world refuses because it is not finite.
     """
-    count, inputs = len(next(iter(history.observations.values()))), dict(exogenous or {})
+    count = len(next(iter(history.observations.values())))
     if count > size:
         parts = [
-            _predicted(world, history.worlds(rows), _cut(actions, rows), signals, _cut(inputs, rows), level, size)
+            _predicted(world, history.worlds(rows), _cut(actions, rows), signals, _cut(exogenous, rows), level, size)
             for rows in (slice(first, first + size) for first in range(0, count, size))
         ]
         return {name: _joined([part[name] for part in parts]) for name in signals}
     try:
-        predicted = world.predict(history, actions, exogenous=inputs or None, level=level).signals
+        predicted = world.predict(history, actions, exogenous=dict(exogenous) or None, level=level).signals
         return {name: _joined([predicted[name]]) for name in signals}
     except EngineError:
         if count > 1:  # the others may be finite
-            return _predicted(world, history, actions, signals, inputs, level, (count + 1) // 2)
+            return _predicted(world, history, actions, signals, exogenous, level, (count + 1) // 2)
         horizon, schema = next(iter(actions.values())).shape[1], world.describe().schema
         lost = {name: np.full((1, horizon, *schema[name].shape), np.nan) for name in signals}
         return {n: Forecast(mean=v, low=v, high=v, horizon=np.zeros(1, int)) for n, v in lost.items()}
@@ -156,20 +148,18 @@ def _predicted(
 
 def _joined(parts: Sequence[Forecast]) -> Forecast:
     """Concatenates the batches; no band if any batch has none."""
-    lows = [part.low for part in parts if part.low is not None]
-    highs = [part.high for part in parts if part.high is not None]
-    banded = len(lows) == len(highs) == len(parts)
-    return Forecast(
-        mean=np.concatenate([part.mean for part in parts]),
-        low=np.concatenate(lows) if banded else None,
-        high=np.concatenate(highs) if banded else None,
-        horizon=np.concatenate([np.atleast_1d(part.horizon) for part in parts]),
-    )
+
+    def joined(name: str) -> Any:
+        edges = [getattr(part, name) for part in parts]
+        return None if any(edge is None for edge in edges) else np.concatenate(edges)
+
+    horizon = np.concatenate([np.atleast_1d(part.horizon) for part in parts])
+    return Forecast(mean=joined("mean"), low=joined("low"), high=joined("high"), horizon=horizon)
 
 
 def means(
     world: World, history: History, actions: Arrays, *, signals: Sequence[str], exogenous: Arrays | None = None
-) -> dict[str, NDArray[np.floating]]:
+) -> dict[str, Floats]:
     """Mean [E, T, *shape] of each signal from `forecasts`, in float64."""
     predicted = forecasts(world, history, actions, signals=signals, exogenous=exogenous)
     return {name: forecast.mean.astype(np.float64) for name, forecast in predicted.items()}
@@ -177,7 +167,7 @@ def means(
 
 def counterfactuals(
     world: World, episodes: Sequence[Episode], at: int, actions: Arrays, *, signals: Sequence[str]
-) -> dict[str, NDArray[np.floating]]:
+) -> dict[str, Floats]:
     """Counterfactual observations [E, T, *shape] after observation `at` of each episode, in float64.
 
     Args:
@@ -199,9 +189,8 @@ def counterfactuals(
             f"{card.name} is not action-conditioned, so it has no counterfactuals. Use an action-conditioned world."
         )
     answers = [world.what_if(episode, at, {k: v[e] for k, v in actions.items()}) for e, episode in enumerate(episodes)]
-    paths: dict[str, NDArray[np.floating]] = {
-        name: np.stack([answer.signals[name] for answer in answers]).astype(np.float64) for name in signals
-    }
+    parts = {name: [answer.signals[name].astype(np.float64) for answer in answers] for name in signals}
+    paths: dict[str, Floats] = {name: np.stack(part) for name, part in parts.items()}
     check_numbers(world, paths, actions)
     return paths
 

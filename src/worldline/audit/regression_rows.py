@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
-from worldline.data.quality.segments import Segment, component_names, names_of, track
+from worldline.data.quality.segments import Segment, component_names, track
 from worldline.episode import Episode
 from worldline.errors import DataError
-from worldline.schema import Kind, Role, Schema
+from worldline.schema import Role, Schema
 from worldline.stats import Floats
 
 LAGS: Final = 3
@@ -116,14 +116,3 @@ def _rows(number: int, segment: Segment, flag: Floats | None) -> dict[str, NDArr
 def action_names(schema: Schema) -> tuple[str, ...]:
     """Names of the columns of `RegressionRows.action`."""
     return component_names(schema, Role.ACTION)
-
-
-def state_columns(schema: Schema, signal: str) -> slice:
-    """Columns of `RegressionRows.after` that hold a vector signal."""
-    first = 0
-    for observation in [observation for observation in schema.observations if observation.kind is not Kind.IMAGE]:
-        last = first + len(names_of(observation))
-        if observation.name == signal:
-            return slice(first, last)
-        first = last
-    raise DataError("it is not a numeric observation", fix="Name a vector observation.", signal=signal)

@@ -11,13 +11,7 @@ import numpy as np
 
 from worldline.audit.baselines import fitted_baselines
 from worldline.audit.diagnostics import diagnose
-from worldline.audit.effects import (
-    MAX_STILL_DEVIATION,
-    changes,
-    effects_table,
-    log_effects,
-    world_effects,
-)
+from worldline.audit.effects import MAX_STILL_DEVIATION, changes, effect_lags, effects_table, log_effects, world_effects
 from worldline.audit.excitation import MIN_RANDOMISED, excitations, innovations, placebos
 from worldline.audit.goal_ranking import goal_ranking
 from worldline.audit.grades import Verdict
@@ -42,7 +36,6 @@ _logger = logging.getLogger(__name__)
 PER_EPISODE: Final = 4
 NUM_ERRORS: Final = 4000
 """Largest number of one-step errors for the placebo test, over all episodes."""
-EFFECT_LAGS: Final = (1, 2, 5, 10, 20, 50)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,10 +77,8 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     Raises:
         DataError: the logs have no row without missing values.
     """
-    card, lengths = world.describe(), {"context": material.context, "horizon": material.horizon}
-    windows = evenly_spaced_windows(
-        material.graded, length=material.context, horizon=material.horizon, per_episode=PER_EPISODE
-    )
+    card, context, horizon = world.describe(), material.context, material.horizon
+    windows = evenly_spaced_windows(material.graded, length=context, horizon=horizon, per_episode=PER_EPISODE)
     signals = predicted_vectors(world, windows.truth)
     diagnostics = diagnose(
         world,
@@ -103,28 +94,25 @@ def measure(world: World, material: Material, *, source: TwinSource | None, seed
     rare = seldom_seen(tracks)  # rarely sampled signals would leave no complete row
     often = replace(numbers, signals=tuple(signal for signal in numbers.signals if signal.name not in rare))
     rows = rows_of([without(segment, rare) for segment in tracks], material.flags[: len(tracks)])
-    excitation, placebo, effects = _action_evidence(world, material, windows, signals, rows, often, seed)
+    excitation, placebo, effects = _action_evidence(world, material, windows, rows, often, seed)
     twins, twin_limits = _twins(world, material, source, seed)
     known, level, goals = material.num_calibration, material.level, material.goals
+    predicted = [card.schema[name] for name in card.predicts]
     return Measured(
         diagnostics=diagnostics,
         trusted=trusted_horizons(diagnostics, *scales(windows, signals)),
         excitation=excitation,
         placebo=placebo,
         leak=leak_check(world, windows),
-        coverage=joint_coverage(world, windows, signals, level=level, num_calibration=known, seed=seed),
+        coverage=joint_coverage(world, windows, level=level, num_calibration=known, seed=seed),
         rank=rank_of(world, windows, signals),
         data=survey(tracks, numbers, seed),
         effects=effects,
         randomised=float(rows.randomised.mean()) if any(flag is not None for flag in material.flags) else None,
         twins=twins,
-        goals=goal_ranking(world, material.graded, goals=goals, **lengths, seed=seed) if goals else None,
+        goals=goal_ranking(world, material.graded, goals=goals, context=context, horizon=horizon, seed=seed),
         units={name: signal.unit for signal in (*numbers.observations, *numbers.actions) for name in names_of(signal)},
-        unchecked=(
-            *ungraded([card.schema[name] for name in card.predicts], signals),
-            *twin_limits,
-            *_without_placebo(signals, placebo, twins),
-        ),
+        unchecked=(*ungraded(predicted, signals), *twin_limits, *_without_placebo(signals, placebo, twins)),
     )
 
 
@@ -145,9 +133,8 @@ def _twins(
         return (), ()
     episodes = [*material.graded, *material.fitted]
     context, horizon = material.context, twin_horizon(episodes, material.context, material.horizon)
-    lags = _lags(horizon)
     try:
-        return twin_tests(world, source, episodes, context=context, horizon=horizon, lags=lags, seed=seed), ()
+        return twin_tests(world, source, episodes, context=context, horizon=horizon, seed=seed), ()
     except (UnsupportedError, DataError) as error:
         verdict, reason = Verdict.UNSUPPORTED, str(error)
     except Exception as error:  # a user's environment may raise anything
@@ -164,19 +151,14 @@ def _regressed_episodes(material: Material) -> list[Episode]:
 
 
 def _action_evidence(
-    world: World,
-    material: Material,
-    windows: ForecastWindows,
-    signals: Sequence[Signal],
-    rows: RegressionRows,
-    schema: Schema,
-    seed: int,
+    world: World, material: Material, windows: ForecastWindows, rows: RegressionRows, schema: Schema, seed: int
 ) -> tuple[tuple[Excitation, ...], tuple[Placebo, ...], tuple[Effect, ...]]:
     """Excitation of the actions, the placebo test, and the effects table of the signals in the rows.
 
     Effects in the logs are estimated from the randomised steps if enough are flagged.
     """
     left, names = innovations(rows, seed=seed), action_names(schema)
+    signals = predicted_vectors(world, windows.truth)
     count = max(1, NUM_ERRORS // len(material.graded))
     errors = one_step_errors(world, material.graded, signals, context=material.context, per_episode=count)
     parts = [part for signal in signals for part in names_of(signal)]
@@ -194,16 +176,12 @@ def _action_evidence(
         logged,
         used,
         windows,
-        lags=_lags(material.horizon),
+        lags=effect_lags(material.horizon),
         identifiable={row.action: row.enough and row.action not in hidden for row in excitation},
         at_once=flagged and len(used.episode) < len(rows.episode),
         seed=seed,
     )
     return excitation, placebo, effects
-
-
-def _lags(horizon: int) -> list[int]:
-    return [lag for lag in EFFECT_LAGS if lag <= horizon]
 
 
 def scales(windows: ForecastWindows, signals: Sequence[Signal]) -> tuple[dict[str, float], dict[str, float]]:

@@ -1,32 +1,22 @@
-"""The first screen of a report: the main finding in units, a row per signal, and the weaknesses."""
+"""The first screen of a report: the main finding in units, and a row per signal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isfinite
 from typing import Final, Literal, TypeVar
 
 from worldline.audit.diagnostics import Band, Diagnostics, ErrorCurve
-from worldline.audit.errors import ActionUse
 from worldline.audit.forecast_measurements import TrustedHorizons
 from worldline.audit.measured import Trusted
 from worldline.audit.measurement import Measurement, ReportFinding, compare_errors
-from worldline.audit.training_measurements import Learning
-from worldline.formatting import (
-    MAX_GROWTH,
-    NBSP,
-    first_of,
-    listing,
-    number,
-    pretty_unit,
-    round_percent,
-    span,
-)
+from worldline.formatting import MAX_GROWTH, NBSP, first_of, listing, number, pretty_unit, round_percent, span
 from worldline.plots.parts import Header, PagePart, Phrase, Table
 
 MAX_TIE_SHARE: Final = 0.01
 """Share of a signal's standard deviation below which a difference of two errors counts as a tie."""
+_PERSISTENCE: Final = ("persistence",)
 _LINEAR: Final = ("linear", "action_blind")
 """The linear models among the baselines."""
 _T = TypeVar("_T")
@@ -57,25 +47,6 @@ def _rivalry_text(skill: float, name: str) -> str:
     return f"{_share(-skill)} above {name}" if -skill < MAX_GROWTH else f"{number(1 - skill, 2)} times that of {name}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SignalRow:
-    """Measurements of one signal on held-out episodes.
-
-    Args:
-        error: of the world.
-        persistence: comparison with persistence.
-        linear: comparison with the better linear model.
-        band: its prediction band; None without one.
-        trusted: trusted horizon; None if it was not measured.
-    """
-
-    error: ErrorCurve
-    persistence: Rivalry
-    linear: Rivalry
-    band: Band | None
-    trusted: Trusted | None
-
-
 def comparable(measured: Diagnostics, trust: TrustedHorizons) -> Diagnostics:
     """The diagnostics without constant signals, and without baselines on signals that only these see."""
     names = {name for name, deviation in trust.deviation.items() if deviation}
@@ -87,22 +58,6 @@ def comparable(measured: Diagnostics, trust: TrustedHorizons) -> Diagnostics:
         gaps=tuple(gap for gap in measured.gaps if gap.signal in {None, *names}),
         bands=tuple(band for band in measured.bands if band.signal in names),
     )
-
-
-def signal_rows(measured: Diagnostics, trust: TrustedHorizons | None) -> list[SignalRow]:
-    """One row per predicted signal."""
-    bands = {band.signal: band for band in measured.bands}
-    trusted = {horizon.signal: horizon for horizon in trust.trusted} if trust else {}
-    return [
-        SignalRow(
-            error=error,
-            persistence=_rivalry(measured, trust, error.signal, ("persistence",)),
-            linear=_rivalry(measured, trust, error.signal, _LINEAR),
-            band=bands.get(error.signal),
-            trusted=trusted.get(error.signal),
-        )
-        for error in measured.own
-    ]
 
 
 def best_linear(measured: Diagnostics, signal: str, step: int) -> str | None:
@@ -135,21 +90,22 @@ def _share(share: float) -> str:
 
 def signal_table(measured: Diagnostics, trust: TrustedHorizons | None) -> Table | None:
     """The errors of each signal in units, its skill, coverage and trusted horizon."""
-    rows = signal_rows(measured, trust)
-    if not rows or not measured.horizons:
+    if not measured.own or not measured.horizons:
         return None
-    level = next((row.band.level for row in rows if row.band is not None), 0.0)
+    bands = {band.signal: band for band in measured.bands}
+    trusted = {horizon.signal: horizon for horizon in trust.trusted} if trust else {}
+    level = measured.bands[0].level if measured.bands else 0.0
     ahead = [f"after {span(step, measured.step_s)}" for step in measured.horizons]
     inside = f"inside {round_percent(level)} band"
     head = ["signal", *ahead, "below persistence", "below best linear baseline", inside, "trusted until"]
     cells: list[list[str | PagePart]] = []
-    for row in rows:
-        errors = [_error(row.error, step, measured) for step in measured.horizons]
-        rivals = map(_rivalry_cell, (row.persistence, row.linear))
-        cells.append([row.error.signal, *errors, *rivals, _inside(row.band), _trusted(row.trusted, measured.step_s)])
+    for error in measured.own:
+        name, errors = error.signal, [_error(error, step, measured) for step in measured.horizons]
+        rivals = [_rivalry_cell(_rivalry(measured, trust, name, baselines)) for baselines in (_PERSISTENCE, _LINEAR)]
+        end = _trusted(trusted.get(name), measured.step_s)
+        cells.append([name, *errors, *rivals, _inside(bands.get(name)), end])
     caption = (
-        f"Error (RMSE) on {measured.num_windows} held-out windows. "
-        f"Comparisons {ahead[-1]}; "
+        f"Error (RMSE) on {measured.num_windows} held-out windows. Comparisons {ahead[-1]}; "
         "a tie is a difference that is not significant or below 1\u00a0% of the standard deviation of the signal."
     )
     if trust is not None and trust.unseen:
@@ -176,31 +132,28 @@ def _trusted(horizon: Trusted | None, step_s: float | None) -> Phrase | str:
 
 def headline(measured: Diagnostics, trust: TrustedHorizons | None) -> Header | None:
     """The error of the first signal in units, compared with the baselines; None if no signal varies."""
-    rows = signal_rows(measured, trust)
-    if not rows:
+    if not measured.own:
         return None
-    first, step = rows[0], measured.horizons[-1]
-    rivals = {"persistence": first.persistence, "the best linear baseline": first.linear}
-    parts = [f"error {_error(first.error, step, measured)} after {span(step, measured.step_s)}"]
+    first, step = measured.own[0], measured.horizons[-1]
+    baselines = {"persistence": _PERSISTENCE, "the best linear baseline": _LINEAR}
+    rivals = {text: _rivalry(measured, trust, first.signal, names) for text, names in baselines.items()}
+    parts = [f"error {_error(first, step, measured)} after {span(step, measured.step_s)}"]
     parts += [_rivalry_text(skill, name) for name, skill in rivals.items() if isinstance(skill, float)]
     tied = [name for name, rivalry in rivals.items() if rivalry == "tie"]
     parts += [f"tied with {listing(tied)}"] if tied else []
-    return Header(title=f"{first.error.signal}: {', '.join(parts)}.", lede=_lede(rows, measured))
+    return Header(title=f"{first.signal}: {', '.join(parts)}.", lede=_lede(measured, trust))
 
 
-def _lede(rows: Sequence[SignalRow], measured: Diagnostics) -> str:
+def _lede(measured: Diagnostics, trust: TrustedHorizons | None) -> str:
     """Coverage of the first signal, and the signals that are trusted over the whole horizon."""
-    first, texts = rows[0], []
-    if first.band is not None:
-        inside = first.band.coverage
-        texts.append(
-            f"{_share(inside.value)} of {inside.trials} held-out paths stay inside their "
-            f"{round_percent(first.band.level)} band."
-        )
-    whole = [row.error.signal for row in rows if row.trusted and row.trusted.steps == row.trusted.of]
-    if whole:
+    names, texts = [error.signal for error in measured.own], []
+    for band in [band for band in measured.bands if band.signal == names[0]]:
+        inside, level = band.coverage, round_percent(band.level)
+        texts.append(f"{_share(inside.value)} of {inside.trials} held-out paths stay inside their {level} band.")
+    trusted = {horizon.signal for horizon in trust.trusted if horizon.steps == horizon.of} if trust else ()
+    if whole := [name for name in names if name in trusted]:
         which = listing(whole) if len(whole) <= 4 else first_of(whole, 4)
-        which = "All signals" if len(whole) == len(rows) > 1 else which
+        which = "All signals" if len(whole) == len(names) > 1 else which
         texts.append(f"{which} can be trusted for all of the {span(measured.horizon, measured.step_s)}.")
     return " ".join(texts)
 
@@ -209,12 +162,6 @@ def sentences(finding: ReportFinding) -> Header:
     """A finding whose first sentence is the title."""
     first, _, rest = finding.text.partition(". ")
     return Header(title=first.removesuffix(".") + ".", lede=rest)
-
-
-def weaknesses(parts: Sequence[Measurement], notices: Sequence[str]) -> list[str]:
-    """What a user of the world should know beyond the table of signals, the worst first."""
-    findings = [part.sentence() for kind in (ActionUse, Learning) for part in parts if isinstance(part, kind)]
-    return [*(finding.text for finding in findings if finding.verdict == "bad"), *notices]
 
 
 def measured_signals(sections: Iterable[Section]) -> tuple[Diagnostics | None, TrustedHorizons | None]:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from worldline.audit.measurement import Measurement, ReportFinding, verdict
-from worldline.formatting import label, number, plural, span
+from worldline.formatting import label, number, plural, span, with_interval
 from worldline.plots.charts import ChartLine, LineChart
 from worldline.plots.parts import Group, Note, PagePart, Table
 from worldline.stats import Estimate
@@ -49,11 +49,6 @@ class Learning(Measurement):
     terms: tuple[Series, ...]
     validation: Series | None
     health: tuple[Series, ...] = ()
-
-    @property
-    def value(self) -> float:
-        """The last validation loss; without one, the first term of the training loss."""
-        return (self.validation or self.terms[0]).values[-1]
 
     def sentence(self) -> ReportFinding:
         """Whether the validation loss fell and stayed low."""
@@ -110,9 +105,7 @@ class Trial:
 
     def cells(self) -> list[str]:
         """The figures of the model, without its name."""
-        ratio = self.relative
-        interval = f"{number(ratio.value)} ({number(ratio.low)} to {number(ratio.high)})"
-        return [*map(number, self.errors), interval, f"{self.learn_s:.0f} s"]
+        return [*map(number, self.errors), with_interval(self.relative), f"{self.learn_s:.0f} s"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +138,6 @@ class Choice(Measurement):
     compared: Literal["vectors", "images"] = "vectors"
     goals: bool = False
 
-    @property
-    def value(self) -> Estimate | None:
-        """The error of the chosen model relative to the reference; None if it was not compared."""
-        return next((trial.relative for trial in self.trials if trial.name == self.chosen), None)
-
     def sentence(self) -> ReportFinding:
         """What won."""
         return ReportFinding(f"The model {self.chosen} was chosen: {self.reason}.", "plain")
@@ -162,10 +150,9 @@ class Choice(Measurement):
         )
         if self.reference == "linear":
             caption += " The linear baselines of other tables are plain regressions on the last observations."
-        rows: list[list[str | PagePart]] = [
-            [verdict("good" if trial.name == self.chosen else "soft", trial.name), *trial.cells()]
-            for trial in self.trials
-        ]
+        rows = list[list[str | PagePart]]()
+        for trial in self.trials:
+            rows.append([verdict("good" if trial.name == self.chosen else "soft", trial.name), *trial.cells()])
         tables = [Table(caption, self.head, rows, style="number")] if rows else []
         return [*tables, *map(Note, self.failures)]
 

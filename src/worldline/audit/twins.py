@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldline.audit.effects import MIN_EFFECT_SHARE
+from worldline.audit.effects import MIN_EFFECT_SHARE, effect_lags
 from worldline.audit.grades import Cell, Condition, Grade, Verdict
 from worldline.audit.measured import TwinTest
 from worldline.audit.queries import LOWEST_LEVEL, forecasts, predicted_vectors
@@ -88,14 +88,7 @@ class TwinEpisodes:
 
 
 def twin_tests(
-    world: World,
-    source: TwinSource,
-    episodes: Sequence[Episode],
-    *,
-    context: int,
-    horizon: int,
-    lags: Sequence[int],
-    seed: int,
+    world: World, source: TwinSource, episodes: Sequence[Episode], *, context: int, horizon: int, seed: int
 ) -> tuple[TwinTest, ...]:
     """C1, T1 and T3 on the vector signals that the world predicts and the environment observes.
 
@@ -105,7 +98,6 @@ def twin_tests(
         episodes: logged episodes from which actions are taken.
         context: H, observations given to the world.
         horizon: T, steps.
-        lags: steps at which the response to a pulse is scored, from 1 to T.
         seed: seed of every draw.
 
     Raises:
@@ -120,12 +112,10 @@ def twin_tests(
     grades = {
         "C1": branch_effect(twins, predicted, signals),
         "T1": beyond_persistence(twins, predicted, signals),
-        "T3": pulse_response(pulsed, answers(world, pulsed, signals), signals, lags),
+        "T3": pulse_response(pulsed, answers(world, pulsed, signals), signals),
     }
-    return tuple(
-        TwinTest(name=name, title=TITLES[name], grade=grade, verdict=verdict_of(grade))
-        for name, grade in grades.items()
-    )
+    verdicts = {name: verdict_of(grade) for name, grade in grades.items()}
+    return tuple(TwinTest(name=k, title=TITLES[k], grade=grade, verdict=verdicts[k]) for k, grade in grades.items())
 
 
 def failed_runs(verdict: Verdict) -> tuple[TwinTest, ...]:
@@ -350,8 +340,8 @@ def beyond_persistence(twins: TwinEpisodes, predicted: Arrays, signals: Sequence
     return Grade(cells=tuple(cells))
 
 
-def pulse_response(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Signal], lags: Sequence[int]) -> Grade:
-    """T3: 1 - |predicted - true response|^2 / |true response|^2 at some lags, and the step of the peak.
+def pulse_response(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Signal]) -> Grade:
+    """T3: 1 - |predicted - true response|^2 / |true response|^2 at the lags of effects, and the step of the peak.
 
     A signal that the pulse hardly moves is gated and has no peak condition.
     """
@@ -365,4 +355,5 @@ def pulse_response(twins: TwinEpisodes, predicted: Arrays, signals: Sequence[Sig
             found=f"predicted peak after {own_peak + 1} steps, true peak after {true_peak + 1}",
         )
 
-    return _difference_grade(twins, predicted, signals, [lag - 1 for lag in lags], peak)
+    horizon = next(iter(twins.actions.values())).shape[2]
+    return _difference_grade(twins, predicted, signals, [lag - 1 for lag in effect_lags(horizon)], peak)

@@ -78,11 +78,8 @@ def flaws(
         reasons.append(f"the oracle reaches {low:.2f} in {best.name}; at least {required:.2f} is required")
     lost = [cell for cell in oracle.cells if is_undefined(cell) or _is_worse(cell)]
     reasons += [f"the oracle in {cell.name}: {cell.note}" for cell in lost]
-    reasons += [
-        f"the oracle does not meet: {condition.name} ({condition.found})"
-        for condition in oracle.conditions
-        if not condition.met
-    ]
+    unmet = [condition for condition in oracle.conditions if not condition.met]
+    reasons += [f"the oracle does not meet: {condition.name} ({condition.found})" for condition in unmet]
     reasons += [f"the oracle has a bug: {bug}" for bug in oracle.bugs]
     for name, grade in must_fail.items():
         row = weakest(grade)

@@ -48,11 +48,16 @@ def compare_worlds(
 
 
 def _print(compared: WorldComparison) -> None:
-    from worldline.formatting import percent, plural, round_percent, span, with_interval, with_unit
+    from worldline.formatting import listing, number, percent, plural, round_percent, span, with_interval, with_unit
 
     steps, rows, bands = span(compared.horizon, compared.step_s), list[tuple[str, ...]](), list[tuple[str, ...]]()
     for letter, world in zip("AB", compared.worlds, strict=True):
-        print(f"{letter}: {world.name}")
+        facts = [world.engine, f"one prediction takes {number(1e3 * world.latency_s)} ms"]
+        facts += [] if world.trust is None else [f"trust {number(world.trust)}"]
+        facts += [f"alone predicts {listing(world.only)}"] if world.only else []
+        facts += [f"{plural(world.num_refused, 'prediction')} not finite"] if world.num_refused else []
+        facts += [] if world.held_out else ["trained on these episodes, so the comparison is not held out"]
+        print_wrapped(f"{letter}: {world.name}: {'; '.join(facts)}")
     print_wrapped(
         f"{plural(compared.num_windows, 'window')} of {plural(compared.num_episodes, 'episode')} of {compared.logs}, "
         f"{plural(compared.context, 'observation')} in each history, {steps} predicted\n"
@@ -71,15 +76,6 @@ def _print(compared: WorldComparison) -> None:
     print_wrapped("The intervals of A / B hold together with 95 % probability (max-t bootstrap over episodes).\n")
     banded = ("signal", "coverage A", "coverage B", "half-width A", "half-width B")
     print_table(f"Bands of {round_percent(compared.level)}: share of trajectories inside, mean size", banded, bands)
-    known = ("", "engine", "trust", "one prediction", "windows without a finite one", "only it predicts")
-    facts = [
-        (letter, w.engine, _shown(w.trust), f"{_shown(1e3 * w.latency_s)} ms", w.num_refused or "", ", ".join(w.only))
-        for letter, w in zip("AB", compared.worlds, strict=True)
-    ]
-    print_table("Worlds", known, facts, ["engine"])
-    for world in compared.worlds:
-        if not world.held_out:
-            print_wrapped(f"{world.name} was trained on these episodes, so the comparison is not held out.")
 
 
 def _shown(value: float | None) -> str:

@@ -109,9 +109,7 @@ def studio(
     ):
         listener = server.listen("127.0.0.1", port)
         url = server.url_of(listener)
-        print(f"Studio: {url}/. Stop with Ctrl-C.")
-        if service.needs_token:
-            print("The studio asks for a token.")
+        print(f"Studio: {url}. Stop with Ctrl-C.{' It asks for a token.' if service.needs_token else ''}")
         print_next("serve", world)
         if not no_browser:  # in a thread, because a browser in the terminal returns when it is closed
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()

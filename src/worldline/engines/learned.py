@@ -389,11 +389,14 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         return max(1, MAX_LATENT_VALUES // max(1, num_worlds * drawn * horizon * size))
 
     def _images(self, features: Float[Tensor, "W N S T D"]) -> dict[str, Tensor]:
-        """The images that the decoder draws from predicted latents, averaged over the samples of the belief."""
+        """Per image signal [W, N, T, *shape], drawn from predicted latents, the mean over the samples."""
         decoder = self.head(Decoder)
         assert decoder is not None  # the rollout has images only with a decoder
         worlds = [decoder(world) for world in features]
-        return {name: torch.stack([world[name] for world in worlds]) for name in worlds[0]}
+        means = [
+            {name: shown.float().mean(1).round().to(shown.dtype) for name, shown in world.items()} for world in worlds
+        ]
+        return {name: torch.stack([world[name] for world in means]) for name in means[0]}
 
     def _distance(self, features: Float[Tensor, "W N S T D"], goal: object) -> Float[Tensor, "W N T"]:
         """Steps from predicted latents to an encoded goal, the mean over the samples."""

@@ -128,9 +128,7 @@ def episode_figure(view: EpisodeView) -> PlotFigure:
         figure.text(0.03, 1 - 0.58 / height, view.subtitle, color=palette()["soft"])
         figure.text(0.03, 0.12 / height, "  ".join(view.notes), color=palette()["soft"])
         margins = {"top": 1 - _TOP / height, "bottom": _BOTTOM / height, "left": 0.08, "right": 0.86, "hspace": 0.55}
-        rows: list[Axes] = []
-        if count:
-            rows = list(figure.subplots(count, 1, squeeze=False, gridspec_kw=margins)[:, 0])
+        rows = list(figure.subplots(count, 1, squeeze=False, gridspec_kw=margins)[:, 0]) if count else []
         for axes, strip in zip(rows, view.strips, strict=False):
             _draw_strip(axes, strip, [view.axis.text(moment) for moment in view.moments])
         before = ""

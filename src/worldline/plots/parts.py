@@ -70,7 +70,7 @@ class Facts(PagePart, frozen=True):
 
 
 class Commands(PagePart, frozen=True):
-    """Lines to type.
+    """Lines to type; nothing without lines.
 
     Args:
         lines: commands.
@@ -82,7 +82,7 @@ class Commands(PagePart, frozen=True):
 
 
 class Items(PagePart, frozen=True):
-    """A list whose further items are folded.
+    """A list whose further items are folded; nothing without items.
 
     Args:
         title: heading.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldline.formatting import with_unit
-from worldline.plots.charts import ChartLine, LineChart
+from worldline.plots.charts import ChartLine, Drawn, LineChart
 from worldline.plots.figure import EpisodeView, PlotFigure, Strip, episode_figure, num_frames
 from worldline.plots.result_series import ResultSeries, columns
 from worldline.plots.signal_chart import COLOURS, MAX_CURVES, Floats, TimeAxis, axis_ticks, value_names
@@ -36,14 +36,11 @@ def result_figure(
     if images:
         count, length = num_frames([frames.shape[1:] for frames in images.values()]), len(next(iter(images.values())))
         shown = np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int))
-    strips = [
-        Strip(name=name, shape=frames.shape[1:], frames=list(np.asarray(frames[shown], np.uint8)))
-        for name, frames in images.items()
-    ]
+    drawn = {name: np.asarray(frames[shown], np.uint8) for name, frames in images.items()}
+    strips = [Strip(name=name, shape=frames.shape[1:], frames=list(frames)) for name, frames in drawn.items()]
     charts, moments = [_chart(signal, axis) for signal in series], (shown + 1).tolist()
-    return episode_figure(
-        EpisodeView(title=title, subtitle=subtitle, axis=axis, moments=moments, strips=strips, charts=charts)
-    )
+    view = EpisodeView(title=title, subtitle=subtitle, axis=axis, moments=moments, strips=strips, charts=charts)
+    return episode_figure(view)
 
 
 def _chart(series: ResultSeries, axis: TimeAxis) -> LineChart:
@@ -62,22 +59,21 @@ def _chart(series: ResultSeries, axis: TimeAxis) -> LineChart:
     lines = list[ChartLine]()
     for k in range(main.shape[1]):
         label = series.heading if others and len(names) == 1 else names[k]
-        x, y = _steps(starts, stops, main[:, k])
         edges: dict[str, Any] = {}
         if low is not None and high is not None:
             finite = {"low": _finite(low[:, k]), "high": _finite(high[:, k])}
             edges = {name: _steps(starts, stops, edge)[1] for name, edge in finite.items()}
-        style = COLOURS[k]
-        lines.append(
-            ChartLine(label=label, style=style, x=x, y=y, drawn="points" if drawn == "points" else "line", **edges)
-        )
-        for name, value in others.items():
-            x, y = _steps(starts, stops, value[:, k])
-            label = f"{names[k]}, {name}" if len(names) > 1 else name
-            lines.append(ChartLine(label=label, style=style, x=x, y=y, drawn="dashed"))
-        for path in samples:
-            x, y = _steps(starts, stops, path[:, k])
-            lines.append(ChartLine(label="", style=style, x=x, y=y, drawn="faint"))
+        curves: list[tuple[str, Floats, Drawn, dict[str, Any]]] = [
+            (label, main, "points" if drawn == "points" else "line", edges),
+            *(
+                (f"{names[k]}, {name}" if len(names) > 1 else name, value, "dashed", {})
+                for name, value in others.items()
+            ),
+            *(("", path, "faint", {}) for path in samples),
+        ]
+        for label, values, how, band in curves:
+            x, y = _steps(starts, stops, values[:, k])
+            lines.append(ChartLine(label=label, style=COLOURS[k], x=x, y=y, drawn=how, **band))
     ticks = _ticks(series, [main, *others.values(), *samples, *(edge for edge in (low, high) if edge is not None)])
     return LineChart(
         title=with_unit(series.signal.name, series.signal.unit),

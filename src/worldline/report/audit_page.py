@@ -55,7 +55,7 @@ def _card(decision: Decision) -> Group:
     parts = [
         Note(f"{word[0].upper()}{word[1:]}", "word"),
         Note(_cause(decision), "cause"),
-        Group([items for items in lists if items.lines], "columns"),
+        Group(lists, "columns"),
     ]
     return Group(parts, f"advice {_COLOURS.get(decision.advice, 'bad')}", "Advice")
 
@@ -71,12 +71,9 @@ def _cause(decision: Decision) -> str:
 def _chapters(measured: Measured) -> list[Chapter]:
     """All measurements, folded except for the effects."""
     parts = audit_measurements(measured)
-    return [
-        Chapter(
-            title, [part.block(folded=not isinstance(part, ActionEffects)) for part in parts if part.chapter == title]
-        )
-        for title in dict.fromkeys([ActionEffects.chapter, *(part.chapter for part in parts)])
-    ]
+    blocks = [(part.chapter, part.block(folded=not isinstance(part, ActionEffects))) for part in parts]
+    titles = dict.fromkeys([ActionEffects.chapter, *(part.chapter for part in parts)])
+    return [Chapter(title, [block for chapter, block in blocks if chapter == title]) for title in titles]
 
 
 _METHODS: Final = (

@@ -10,35 +10,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from worldline.audit.diagnostics import Diagnostics
-from worldline.audit.errors import error_measurements
+from worldline.audit.errors import ActionUse, error_measurements
 from worldline.audit.forecast_measurements import Decoded, Forecasts, TrustedHorizons
 from worldline.audit.measurement import Measurement
 from worldline.audit.planning_measurements import Planning
-from worldline.audit.signal_table import (
-    Section,
-    first_of_kind,
-    headline,
-    measured_signals,
-    sentences,
-    signal_table,
-    weaknesses,
-)
+from worldline.audit.signal_table import Section, first_of_kind, headline, measured_signals, sentences, signal_table
+from worldline.audit.training_measurements import Learning
 from worldline.formatting import plural
 from worldline.plots.parts import Chapter, Commands, Facts, Group, Header, Items, Note, PagePart
 from worldline.report.page import render_page
 
 MAX_FINDINGS: Final = 3
-CHAPTERS: Final = {
-    "Choice of the model": False,
-    "Planning": False,
-    "Images": False,
-    "Use of actions": False,
-    "Prediction bands": False,
-    "All signals in these episodes": True,
-    "Errors and baselines": True,
-    "Training and latents": True,
-}
-"""Titles in reading order, and whether the chapter is folded; chapters of other measurements follow."""
+OPEN: Final = ("Choice of the model", "Planning", "Images", "Use of actions", "Prediction bands")
+FOLDED: Final = ("All signals in these episodes", "Errors and baselines", "Training and latents")
+"""Titles of the chapters in reading order; those of other measurements follow and are open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,33 +54,28 @@ def render(report: Report) -> str:
     parts += [] if diagnostics is None else error_measurements(diagnostics)
     top = _headline(parts, diagnostics, trust) or Header(title=report.title)
     eyebrow = " · ".join(dict.fromkeys(text for text in (report.title, report.subtitle) if text))
-    weak = weaknesses(parts, report.notices)
-    columns: list[PagePart | None] = [
-        Items("Worth knowing", weak, MAX_FINDINGS) if weak else None,
-        Commands(report.commands) if report.commands else None,
-    ]
+    findings = [part.sentence() for kind in (ActionUse, Learning) for part in parts if isinstance(part, kind)]
+    weak = [*(finding.text for finding in findings if finding.verdict == "bad"), *report.notices]
     facts = Facts(list(report.facts.items())) if report.facts else None
     return render_page(
         report.title,
         Header(title=top.title, eyebrow=eyebrow, lede=top.lede, parts=_first_figures(parts)),
         None if diagnostics is None else signal_table(diagnostics, trust),
-        Group(columns, "columns"),
+        Group([Items("Worth knowing", weak, MAX_FINDINGS), Commands(report.commands)], "columns"),
         *(
-            Chapter(title, [part.block() for part in parts if part.chapter == title], folded=CHAPTERS.get(title, False))
-            for title in dict.fromkeys([*CHAPTERS, *(part.chapter for part in parts)])
+            Chapter(title, [part.block() for part in parts if part.chapter == title], folded=title in FOLDED)
+            for title in dict.fromkeys([*OPEN, *FOLDED, *(part.chapter for part in parts)])
         ),
         Chapter("Methods and details", [facts, *map(Note, _methods(parts, diagnostics))], folded=True),
     )
 
 
-def _headline(
-    parts: list[Measurement], diagnostics: Diagnostics | None, trust: TrustedHorizons | None
-) -> Header | None:
+def _headline(parts: list[Measurement], measured: Diagnostics | None, trust: TrustedHorizons | None) -> Header | None:
     planning, decoded = first_of_kind(parts, Planning), first_of_kind(parts, Decoded)
     if planning is not None:
         return sentences(planning.headline())
-    if diagnostics is not None and diagnostics.horizons:
-        return headline(diagnostics, trust)
+    if measured is not None and measured.horizons:
+        return headline(measured, trust)
     return None if decoded is None else sentences(decoded.sentence())
 
 

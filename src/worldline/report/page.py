@@ -13,12 +13,8 @@ from markupsafe import Markup, escape
 
 from worldline.plots.parts import PagePart
 
-_STYLES: Final = (
-    ("worldline.plots", "colours.css"),
-    ("worldline.report", "static/uPlot.min.css"),
-    ("worldline.report", "static/page.css"),
-)
-_SCRIPTS: Final = ("static/uPlot.iife.min.js", "static/charts.js")
+_STYLES: Final = ("plots/colours.css", "report/static/uPlot.min.css", "report/static/page.css")
+_SCRIPTS: Final = ("report/static/uPlot.iife.min.js", "report/static/charts.js")
 
 
 def render_page(title: str, *parts: PagePart | None) -> str:
@@ -56,23 +52,21 @@ def show(part: PagePart | str | None) -> Markup:
 @cache
 def _environment() -> Environment:
     """Templates with escaped strings; `tojson` escapes <, >, &, ' and all characters outside ASCII."""
-    loader = PackageLoader("worldline.report")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(loader=PackageLoader("worldline.report"), autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
     environment.globals["show"] = show
     return environment
 
 
 @cache
 def _style() -> Markup:
-    return Markup("\n".join(_text(*source) for source in _STYLES))
+    return Markup("\n".join(map(_text, _STYLES)))
 
 
 @cache
 def _script() -> str:
-    return "\n".join(_text("worldline.report", name) for name in _SCRIPTS)
+    return "\n".join(map(_text, _SCRIPTS))
 
 
-def _text(package: str, name: str) -> str:
-    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+def _text(path: str) -> str:
+    return resources.files("worldline").joinpath(path).read_text(encoding="utf-8")

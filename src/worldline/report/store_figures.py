@@ -45,9 +45,7 @@ class StoreFigures:
         num_episodes: number of episodes.
         num_steps: steps of all episodes.
         time_s: seconds of all episodes; None if unknown.
-        shortest: steps of the shortest episode; 0 for an empty store.
-        median: median of the steps; 0 for an empty store.
-        longest: steps of the longest episode; 0 for an empty store.
+        lengths: steps of the shortest episode, their median, and those of the longest episode; 0 for an empty store.
         signals: in the order of the schema.
         num_bytes: bytes on disk of the whole store.
         notes: notes of the data card.
@@ -61,9 +59,7 @@ class StoreFigures:
     num_episodes: int
     num_steps: int
     time_s: float | None
-    shortest: int
-    median: float
-    longest: int
+    lengths: tuple[int, float, int]
     signals: tuple[SignalFigures, ...]
     num_bytes: int
     notes: Mapping[str, str]
@@ -84,9 +80,7 @@ def measure(store: Store) -> StoreFigures:
         num_episodes=len(store),
         num_steps=int(steps.sum()),
         time_s=_time_s(store),
-        shortest=int(steps.min()) if len(store) else 0,
-        median=float(np.median(steps)) if len(store) else 0.0,
-        longest=int(steps.max(initial=0)),
+        lengths=(int(steps.min()), float(np.median(steps)), int(steps.max())) if len(store) else (0, 0.0, 0),
         signals=tuple(
             SignalFigures(
                 signal=signal,
@@ -135,9 +129,10 @@ def endings(figures: StoreFigures) -> str:
 
 def lengths(figures: StoreFigures) -> str:
     """The lengths of the episodes."""
-    if figures.shortest == figures.longest:
-        return plural(figures.longest, "step")
-    return f"{number(figures.shortest)} to {number(figures.longest)} steps, median {tick(figures.median)}"
+    shortest, median, longest = figures.lengths
+    if shortest == longest:
+        return plural(longest, "step")
+    return f"{number(shortest)} to {number(longest)} steps, median {tick(median)}"
 
 
 def bounds(signal: Signal) -> str:

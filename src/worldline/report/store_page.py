@@ -35,17 +35,13 @@ def index_page(figures: StoreFigures, preview: Sequence[PagePart], links: Mappin
         links: texts of links, by file in the same folder.
     """
     time = "not known" if figures.time_s is None else duration(figures.time_s)
-    tiles = {
-        "episodes": number(figures.num_episodes),
-        "steps": number(figures.num_steps),
-        "logged time": time,
-        "on disk": size(figures.num_bytes),
-    }
+    counts = [("episodes", number(figures.num_episodes)), ("steps", number(figures.num_steps))]
+    tiles = [*counts, ("logged time", time), ("on disk", size(figures.num_bytes))]
     lede = f"{plural(len(figures.signals), 'signal')}; episodes of {say.lengths(figures)}"
     origin = [("Endings of episodes", say.endings(figures)), ("Episodes with a seed", number(figures.seeded))]
     return render_page(
         figures.name,
-        Header(title=figures.name, lede=lede, parts=[Facts(list(tiles.items()), "glance"), _links(links)]),
+        Header(title=figures.name, lede=lede, parts=[Facts(tiles, "glance"), _links(links)]),
         Chapter("Preview", preview),
         Chapter("Signals", [_signals_table(figures)]),
         Chapter("Origin", [Facts([*origin, *figures.sources.items(), *figures.notes.items()])]),
@@ -84,11 +80,10 @@ def _charts(view: EpisodeView) -> list[PagePart]:
 def _reels(view: EpisodeView) -> list[PagePart]:
     """Frames of each camera, evenly spaced, with their times."""
     parts: list[PagePart] = []
+    texts = [view.axis.text(moment) for moment in view.moments]
     for strip in view.strips:
-        cells = [
-            still(frame, strip.shape, f"{strip.name} at {view.axis.text(moment)}", view.axis.text(moment))
-            for frame, moment in zip(strip.frames, view.moments, strict=True)
-        ]
+        frames = zip(strip.frames, texts, strict=True)
+        cells = [still(frame, strip.shape, f"{strip.name} at {text}", text) for frame, text in frames]
         parts.append(Captioned(strip.name, [Grid(strip.name, f"repeat({len(cells)},minmax(3rem,1fr))", cells)], "wide"))
     return parts
 

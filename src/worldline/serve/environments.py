@@ -47,7 +47,7 @@ class RunView:
 
 
 @final
-class _Run:
+class _EnvironmentRun:
     """One episode of an environment. Its thread makes, renders and closes the environment, which may require that.
 
     Args:
@@ -153,9 +153,9 @@ class Environments:
 
     def __init__(self, names: Sequence[str], *, idle_s: float = IDLE_S) -> None:
         for name in names:
-            with closing(_Run(name, "", "")) as run:
+            with closing(_EnvironmentRun(name, "", "")) as run:
                 run.make()
-        self.names, self._idle_s, self._runs = tuple(names), idle_s, dict[str, _Run]()
+        self.names, self._idle_s, self._runs = tuple(names), idle_s, dict[str, _EnvironmentRun]()
 
     async def start(self, caller: Caller, name: str, seed: int) -> RunView:
         """Starts a run.
@@ -176,7 +176,7 @@ class Environments:
             raise InputError(f"seed is {seed}, expected at least 0.")
         if len(self._runs) >= MAX_RUNS:
             raise OverloadedError(f"{MAX_RUNS} runs are open, which is the limit. End one, or try again later.", 60.0)
-        run = _Run(name, secrets.token_hex(8), caller.id)
+        run = _EnvironmentRun(name, secrets.token_hex(8), caller.id)
         self._runs[run.key] = run
         try:
             return await self._use(run, lambda: run.begin(seed))
@@ -185,7 +185,7 @@ class Environments:
             raise
 
     async def step(self, caller: Caller, name: str, key: str, actions: Arrays) -> RunView:
-        """Takes a step in a run; raises as `_Run.step` and `end` do."""
+        """Takes a step in a run; raises as `_EnvironmentRun.step` and `end` do."""
         run = self._find(caller, name, key)
         return await self._use(run, lambda: run.step(actions))
 
@@ -203,7 +203,7 @@ class Environments:
         for key in [*self._runs]:
             self._end(key)
 
-    def _find(self, caller: Caller, name: str, key: str) -> _Run:
+    def _find(self, caller: Caller, name: str, key: str) -> _EnvironmentRun:
         run = self._runs.get(key)
         if run is None or (run.owner, run.name) != (caller.id, name):
             raise GoneError(
@@ -212,7 +212,7 @@ class Environments:
             )
         return run
 
-    async def _use(self, run: _Run, work: Callable[[], RunView]) -> RunView:
+    async def _use(self, run: _EnvironmentRun, work: Callable[[], RunView]) -> RunView:
         """The result of work in the thread of a run, one after the other. It delays the expiry."""
         if run.expiry is not None:
             run.expiry.cancel()

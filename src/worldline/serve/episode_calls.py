@@ -15,19 +15,16 @@ from worldline.engines.base import Card
 from worldline.episode import Arrays, Episode
 from worldline.errors import InputError
 from worldline.planning.calls import Call, PlanCall, ScoreCall, SurpriseCall, WhatIfCall
-from worldline.schema import Kind, Role, Schema, Signal
+from worldline.schema import Kind, Role, Signal
 from worldline.serve.limits import Limits
 from worldline.serve.log_views import num_steps_of
 from worldline.workflows.held_out import check_signals
 from worldline.world.session import NO_HISTORY
+from worldline.world.wire import Default
 
-FROM_EPISODE: Final[Mapping[str, Any]] = {
-    "history": NO_HISTORY,
-    "episode": Episode(observations={}, actions={}),
-    "at": 0,
-}
+FIXED: Final[Mapping[str, Any]] = {"history": NO_HISTORY, "episode": Episode(observations={}, actions={}), "at": 0}
 """Fields of calls that the episode fills in."""
-OPTIONAL: Final = ("actions", "horizon")
+OPTIONAL: Final[Mapping[str, Default]] = {"actions": Default({}), "horizon": Default(1)}
 """Required fields of calls that may be left out here."""
 
 MIN_HISTORY: Final = 128
@@ -60,9 +57,8 @@ def completed(call: Call, card: Card, place: EpisodePlace, limits: Limits) -> Ca
     """The call with what the episode knows. Reads the episode, so call it in a thread.
 
     Args:
-        call: without what `FROM_EPISODE` names. Without actions, it gets the logged ones; those of single signals are
-            added too, except to candidates of `score`. Exogenous inputs are the logged ones, and the last ones after
-            the end of the episode.
+        call: without what `FIXED` names. Without actions, it gets the logged ones. Without exogenous inputs, it gets
+            the logged ones too, and the last ones again after the end of the episode.
         card: of the world.
         place: the present. Without `at`, `surprise` takes the whole episode.
         limits: of observations and images in one call.
@@ -82,36 +78,30 @@ def completed(call: Call, card: Card, place: EpisodePlace, limits: Limits) -> Ca
     if isinstance(call, SurpriseCall):
         start, stop = (0, num_steps) if place.at is None else (at, min(at + place.steps, num_steps))
         if stop + 1 - start > room:
-            raise InputError(
-                f"{stop + 1 - start} observations are too many; at most {room} fit. Give `at` and `steps`."
-            )
+            raise InputError(f"{stop + 1 - start} observations are too many, {room} fit. Give `at` and `steps`.")
         return SurpriseCall(episode=_episode(place, signals, start, stop))
+    actions = {} if isinstance(call, PlanCall) else call.actions or _actions(card, place, at)
     if isinstance(call, WhatIfCall):
-        actions, room = _actions(call, card.schema, place, at, limits), min(room, MAX_KNOWN)
+        room = min(room, MAX_KNOWN)
         start = max(0, at - room // 2)
-        stop = min(num_steps, max(at + _length(actions, 0), start + room - 1))
+        stop = min(num_steps, max(at + _length(actions), start + room - 1))
         return WhatIfCall(episode=_episode(place, signals, start, stop), at=at - start, actions=actions)
-    start = max(0, at + 1 - min(room, max(MIN_HISTORY, card.context + 1)))
-    history = _episode(place, signals, start, at).history()
-    if isinstance(call, PlanCall):
-        count = call.horizon + _length(call.pending or {}, 0)
-        return replace(call, history=history, exogenous=_exogenous(call.exogenous, card.schema, place, at, count))
-    actions = _actions(call, card.schema, place, at, limits)
-    count = min(_length(actions, int(isinstance(call, ScoreCall))), limits.horizon)
-    exogenous = _exogenous(call.exogenous, card.schema, place, at, count)
-    return replace(call, history=history, actions=actions, exogenous=exogenous)
+    if isinstance(call, ScoreCall) and not call.actions:
+        actions = {name: value[None] for name, value in actions.items()}
+    planned = call.horizon + _length(call.pending or {}) if isinstance(call, PlanCall) else 0
+    count = min(planned or _length(actions, axis=int(isinstance(call, ScoreCall))), limits.horizon)
+    history = _episode(place, signals, max(0, at + 1 - min(room, max(MIN_HISTORY, card.context + 1))), at).history()
+    filled: dict[str, Any] = {"history": history, "exogenous": call.exogenous or _exogenous(card, place, at, count)}
+    filled |= {"actions": actions} if actions else {}
+    return replace(call, **filled)
 
 
 def _signals(card: Card, place: EpisodePlace) -> list[Signal]:
-    """The signals of the world that are read: its inputs, and what else is logged, without rewards and such images."""
-    logged = {signal.name for signal in place.store.schema.signals}
-    needed = [
-        signal
-        for signal in card.schema.signals
-        if signal.name in card.inputs
-        or signal.role in (Role.ACTION, Role.EXOGENOUS)
-        or (signal.role is Role.OBSERVATION and signal.kind is not Kind.IMAGE and signal.name in logged)
-    ]
+    """The inputs of the world, and the other observations that are logged, without images."""
+    logged = {signal.name for signal in place.store.schema.signals if signal.kind is not Kind.IMAGE}
+    read = {*card.inputs, *(signal.name for signal in card.schema.observations if signal.name in logged)}
+    inputs = (Role.ACTION, Role.EXOGENOUS)
+    needed = [signal for signal in card.schema.signals if signal.role in inputs or signal.name in read]
     check_signals(place.store.schema, needed, f"the log {place.log!r}", "Choose a log of this world.")
     return needed
 
@@ -121,49 +111,32 @@ def _episode(place: EpisodePlace, signals: Sequence[Signal], first: int, last: i
     store, number = place.store, place.number
     arrays = grouped(signals, lambda s: store.read(s.name, number, first, last + (s.role is Role.OBSERVATION)))
     masks = {name: store.observed(name, number, first, last + 1) for name in arrays["observations"]}
-    return Episode(
-        **arrays,
-        observed={name: mask for name, mask in masks.items() if not mask.all()},
-        terminated=bool(store.terminated[number]) and last == store.num_steps[number],
-        step_s=store.step_s(number, first, last),
-    )
+    observed = {name: mask for name, mask in masks.items() if not mask.all()}
+    ends = bool(store.terminated[number]) and last == store.num_steps[number]
+    return Episode(**arrays, observed=observed, terminated=ends, step_s=store.step_s(number, first, last))
 
 
-def _actions(call: Any, schema: Schema, place: EpisodePlace, at: int, limits: Limits) -> Arrays:
-    """The actions of a call, with the logged ones where it has none."""
-    if call.actions and isinstance(call, ScoreCall):
-        return dict(call.actions)
-    if call.actions:
-        count = min(_length(call.actions, 0), limits.horizon)
-        return {**_inputs(schema.actions, place, at, count, call.actions), **call.actions}
+def _actions(card: Card, place: EpisodePlace, at: int) -> Arrays:
+    """The logged actions of the next steps."""
     count = min(place.steps, int(place.store.num_steps[place.number]) - at)
     if count < 1:
         raise InputError(f"no actions are logged after observation {at}. Send actions, or an earlier `at`.")
-    logged = _inputs(schema.actions, place, at, count)
-    return {name: value[None] for name, value in logged.items()} if isinstance(call, ScoreCall) else logged
+    names = [signal.name for signal in card.schema.actions]
+    return {name: place.store.read(name, place.number, at, at + count) for name in names}
 
 
-def _exogenous(sent: Arrays | None, schema: Schema, place: EpisodePlace, at: int, count: int) -> Arrays | None:
-    return {**_inputs(schema.exogenous, place, at, count, sent or {}), **(sent or {})} if schema.exogenous else sent
+def _exogenous(card: Card, place: EpisodePlace, at: int, count: int) -> Arrays | None:
+    """The logged exogenous inputs of `count` steps; after the end of the episode, the last ones are repeated."""
+    last, names = int(place.store.num_steps[place.number]) - 1, [signal.name for signal in card.schema.exogenous]
+    if names and last < 0:
+        raise InputError(f"the episode has no step, so {names[0]!r} is not known. Send it.")
+    begin = min(at, last)
+    stop = min(begin + count, last + 1)
+    rows = np.minimum(at - begin + np.arange(count), stop - 1 - begin)
+    return {name: place.store.read(name, place.number, begin, stop)[rows] for name in names} or None
 
 
-def _inputs(
-    signals: Sequence[Signal], place: EpisodePlace, at: int, count: int, sent: Arrays | None = None
-) -> dict[str, Any]:
-    """The logged inputs of `count` steps from `at` on, [count, *shape], without those that the caller sent.
-
-    After the end of the episode, the last ones are repeated.
-    """
-    last = int(place.store.num_steps[place.number]) - 1
-    left = [signal.name for signal in signals if signal.name not in (sent or {})]
-    if left and last < 0:
-        raise InputError(f"the episode has no step, so {left[0]!r} is not known. Send it.")
-    begin, rows = min(at, last), np.minimum(at + np.arange(count), last) - min(at, last)
-    stop = begin + int(rows[-1]) + 1 if count else begin
-    return {name: place.store.read(name, place.number, begin, stop)[rows] for name in left}
-
-
-def _length(arrays: Arrays, axis: int) -> int:
+def _length(arrays: Arrays, axis: int = 0) -> int:
     """The size of the first array along an axis; 0 without arrays, and 1 without that axis."""
     shapes = [np.shape(value) for value in arrays.values()][:1]
     return sum(shape[axis] if len(shape) > axis else 1 for shape in shapes)

@@ -19,7 +19,7 @@ from worldline.episode import Episode
 from worldline.planning.base import Goal
 from worldline.planning.calls import CALLS, Call, PlanCall, PredictCall, ScoreCall, SurpriseCall, WhatIfCall
 from worldline.schema import Kind, Signal
-from worldline.serve.episode_calls import FROM_EPISODE, OPTIONAL
+from worldline.serve.episode_calls import FIXED, OPTIONAL
 from worldline.serve.hosting import HostedWorld
 from worldline.world import wire
 from worldline.world.session import FILLED_IN
@@ -42,7 +42,7 @@ def examples_of(hosted: HostedWorld) -> dict[str, Any]:
     bodies["observe_session"] = {"step": 0, "observations": {name: value[0] for name, value in seen.items()}}
     bodies["create_session"] = {"world": hosted.name}
     for verb in CALLS.keys() & bodies.keys():
-        filled = {*FROM_EPISODE, *OPTIONAL, "exogenous"}
+        filled = {*FIXED, *OPTIONAL, "exogenous"}
         bodies[f"{verb}_episode"] = {name: value for name, value in bodies[verb].items() if name not in filled}
     if hosted.reference is not None:
         bodies["add_world"] = {"name": f"{hosted.name[:90]}-2", "reference": hosted.reference}

@@ -42,7 +42,7 @@ try:
     from worldline.serve.service import Service
     from worldline.serve.sessions import Sessions
     from worldline.serve.sockets import serve_socket
-    from worldline.serve.world_views import WorldList, WorldPages, pages_of, read_page, summary_of, view_of
+    from worldline.serve.world_views import WorldList, list_pages, read_page, summary_of, view_of
     from worldline.world import wire
     from worldline.world.base import ANSWERS
 except ModuleNotFoundError as error:
@@ -102,9 +102,7 @@ def create_app(
         routers += [sessions_router(service, sessions), admin_router(service, registry)]
     if jobs is not None:
         routers.append(jobs_router(service, jobs))
-    if environments is not None:
-        routers.append(environments_router(service, environments))
-    routers += [_state(service), docs_router(service, app), studio_router()]
+    routers += [environments_router(service, environments), _state(service), docs_router(service, app), studio_router()]
     for router in routers:
         app.include_router(router)
     for path, endpoint in (("/v1/control", CONTROL), ("/v1/openpi", OPENPI)):
@@ -189,9 +187,9 @@ def _worlds(service: Service) -> APIRouter:
         return Response(wire.encode_json_answer(view), media_type=JSON)
 
     @router.get("/{name:plain}/pages", openapi_extra=operation(answer="WorldPages"))
-    async def list_pages(name: str, caller: Reader) -> Response:
+    async def get_pages(name: str, caller: Reader) -> Response:
         """The pages about a world: report, audit and exam."""
-        pages = WorldPages(pages=tuple(await asyncio.to_thread(pages_of, service.hosts.find(name, caller))))
+        pages = await asyncio.to_thread(list_pages, service.hosts.find(name, caller))
         return Response(wire.encode_json_answer(pages), media_type=JSON)
 
     @router.get("/{name:plain}/pages/{page}", response_class=HTMLResponse)

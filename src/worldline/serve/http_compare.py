@@ -12,8 +12,7 @@ from fastapi import APIRouter, Query, Response
 from worldline.audit.world_comparison import WorldComparison
 from worldline.errors import InputError
 from worldline.serve.hosting import HostedWorld
-from worldline.serve.http_jobs import JobCaller
-from worldline.serve.openapi import operation
+from worldline.serve.openapi import JobCaller, operation
 from worldline.serve.problems import OverloadedError, TooLargeError
 from worldline.serve.requests import JSON
 from worldline.serve.service import Service

@@ -24,7 +24,7 @@ from worldline.report.page import page_policy
 from worldline.serve import problems
 from worldline.serve.callers import Scope
 from worldline.serve.environments import RunView
-from worldline.serve.episode_calls import FROM_EPISODE, OPTIONAL
+from worldline.serve.episode_calls import FIXED, OPTIONAL
 from worldline.serve.examples import examples_of
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.http_admin import NewAlias, NewWorld
@@ -48,7 +48,7 @@ _BODIES: Final[Mapping[str, tuple[Any, Any]]] = {
     **{kind.__name__: (kind, ()) for kind in (NewWorld, NewAlias, NewSession, NewStep, NewRun, RunStep)},
     "SessionPredictCall": (PredictCall, FILLED_IN),
     "SessionPlanCall": (PlanCall, FILLED_IN),
-    **{f"Episode{kind.__name__}": (kind, FROM_EPISODE) for kind in CALLS.values()},
+    **{f"Episode{kind.__name__}": (kind, FIXED) for kind in CALLS.values()},
 }
 """Per name the type of a body, and its fields that the service fills in."""
 _ANSWERS: Final = (

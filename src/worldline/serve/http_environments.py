@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from worldline.episode import Arrays
 from worldline.serve.callers import Caller, Scope
-from worldline.serve.environments import Environments
+from worldline.serve.environments import Environments, RunView
 from worldline.serve.openapi import needs, operation
 from worldline.serve.requests import ENCODERS, JSON, answer_type, read_content
 from worldline.serve.service import Service
@@ -58,8 +58,14 @@ class RunStep:
 _RUN: Final = partial(operation, answer="RunView", msgpack=True)
 
 
-def environments_router(service: Service, environments: Environments) -> APIRouter:
-    """The routes below /v1/environments; all need the scope session, and show callers only their own runs."""
+def environments_router(service: Service, environments: Environments | None) -> APIRouter:
+    """The routes below /v1/environments; all need the scope session, and show callers only their own runs.
+
+    Args:
+        service: limits the calls.
+        environments: what callers may run; None for an empty list, without routes of runs.
+    """
+    names = () if environments is None else environments.names
     router = APIRouter(prefix="/v1/environments", tags=["environments"], dependencies=[needs(Scope.SESSION)])
 
     def respond(request: Request, view: RunView, status: int = 200) -> Response:
@@ -69,24 +75,27 @@ def environments_router(service: Service, environments: Environments) -> APIRout
     @router.get("", openapi_extra=operation(answer="EnvironmentList"))
     async def list_environments() -> Response:
         """The names of the environments."""
-        return Response(msgspec.json.encode(EnvironmentList(environments=environments.names)), media_type=JSON)
+        return Response(msgspec.json.encode(EnvironmentList(environments=names)), media_type=JSON)
 
-    @router.post("/{name:path}/runs", status_code=201, openapi_extra=_RUN(body="NewRun", statuses=(201,)))
-    async def create_run(name: str, request: Request, caller: RunCaller) -> Response:
+    if environments is None:
+        return router
+
+    @router.post("/{environment:path}/runs", status_code=201, openapi_extra=_RUN(body="NewRun", statuses=(201,)))
+    async def create_run(environment: str, request: Request, caller: RunCaller) -> Response:
         """Starts a run of an environment. It ends when it is deleted, or when it was not used for 10 minutes."""
         body = await read_content(request, service, caller, "create_run", NewRun)
-        return respond(request, await environments.start(caller, name, body.seed), 201)
+        return respond(request, await environments.start(caller, environment, body.seed), 201)
 
-    @router.post("/{name:path}/runs/{run:plain}:step", openapi_extra=_RUN(body="RunStep"))
-    async def step_run(name: str, run: str, request: Request, caller: RunCaller) -> Response:
+    @router.post("/{environment:path}/runs/{run:plain}:step", openapi_extra=_RUN(body="RunStep"))
+    async def step_run(environment: str, run: str, request: Request, caller: RunCaller) -> Response:
         """Takes a step of the environment under these actions."""
         body = await read_content(request, service, caller, "step_run", RunStep)
-        return respond(request, await environments.step(caller, name, run, body.actions))
+        return respond(request, await environments.step(caller, environment, run, body.actions))
 
-    @router.delete("/{name:path}/runs/{run:plain}", status_code=204)
-    async def delete_run(name: str, run: str, caller: RunCaller) -> Response:
+    @router.delete("/{environment:path}/runs/{run:plain}", status_code=204)
+    async def delete_run(environment: str, run: str, caller: RunCaller) -> Response:
         """Ends a run."""
-        environments.end(caller, name, run)
+        environments.end(caller, environment, run)
         return Response(status_code=204)
 
     return router

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,7 +168,7 @@ def num_steps_of(store: Store, number: int) -> int:
 
 
 def view_curves(
-    store: Store, number: int, *, first: int, last: int | None, points: int, signals: Sequence[str]
+    store: Store, number: int, first: int, last: int | None, points: int, signals: Sequence[str]
 ) -> EpisodeCurves:
     """The values of an episode.
 
@@ -197,19 +197,9 @@ def view_curves(
     steps = edges[:-1] if len(edges) == rows + 1 else np.stack([edges[:-1], edges[1:] - 1], 1).reshape(-1)
     own = store.step_s(number, 0, last) if store.has_step_s() else None
     curves = grouped(chosen, lambda signal: _curve(store, signal, number, edges, len(steps)))
-    return EpisodeCurves(
-        number=number,
-        num_steps=num_steps,
-        first=first,
-        last=last,
-        step_s=store.schema.step_s if own is None else None,
-        steps=steps,
-        times=None if own is None else elapsed_s(last, own)[steps],
-        observations=curves["observations"],
-        actions=curves["actions"],
-        exogenous=curves["exogenous"],
-        reward=curves["rewards"],
-    )
+    step_s, times = (store.schema.step_s, None) if own is None else (None, elapsed_s(last, own)[steps])
+    place: dict[str, Any] = {"number": number, "num_steps": num_steps, "first": first, "last": last, "step_s": step_s}
+    return EpisodeCurves(**place, steps=steps, times=times, reward=curves.pop("rewards"), **curves)
 
 
 def _chosen(schema: Schema, names: Sequence[str]) -> Sequence[Signal]:

@@ -60,7 +60,8 @@ class ServedLogs:
         if not is_store(path):
             raise UnsupportedError(f"the log {name!r} is no store. Import it: worldline import {name} STORE")
         try:
-            return self._opened(path, *(_stamp(path / file) for file in (SCHEMA_FILE, CARD_FILE, INDEX_FILE)))
+            states = [(path / file).stat() for file in (SCHEMA_FILE, CARD_FILE, INDEX_FILE)]
+            return self._opened(path, tuple((state.st_ino, state.st_mtime_ns, state.st_size) for state in states))
         except (DataError, ConfigError) as error:  # whose texts name paths
             raise UnsupportedError(f"the log {name!r} cannot be read. Run: worldline check {name}") from error
 
@@ -71,11 +72,6 @@ class ServedLogs:
         return {path.name: path for path in entries if NAME.fullmatch(path.name)} | self._named
 
 
-def _opened(path: Path, *stamps: tuple[int, ...]) -> Store:
-    del stamps  # they name the version that is open
+def _opened(path: Path, version: object) -> Store:
+    del version  # of the files: another one is opened anew
     return open_store(path)
-
-
-def _stamp(file: Path) -> tuple[int, ...]:
-    state = file.stat()
-    return state.st_ino, state.st_mtime_ns, state.st_size

@@ -91,7 +91,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = {name for name, _ in message["headers"]}
+                own = dict(message["headers"])
                 safe = [header for header in _SAFE_HEADERS if header[0] not in own]
                 message = {**message, "headers": [*message["headers"], (b"request-id", request_id.encode()), *safe]}
             await send(message)
@@ -220,7 +220,6 @@ async def read_content(
     name: str,
     kind: type[Content],
     filled: Mapping[str, Any] = wire.NOTHING,
-    defaults: Mapping[str, Any] = wire.NOTHING,
 ) -> Content:
     """The content of the body of a request. Rate and quota are checked before it is decoded.
 
@@ -231,7 +230,6 @@ async def read_content(
         name: of the message in msgpack.
         kind: as in `wire.decode`.
         filled: as in `wire.decode`.
-        defaults: as in `wire.decode`.
 
     Raises:
         MediaTypeError: as in `content_type`.
@@ -244,9 +242,7 @@ async def read_content(
     service.usage.check(caller)
 
     def decode() -> Content:
-        if is_json:
-            return wire.decode_json(kind, body, filled, defaults)
-        return wire.decode(kind, name, body, filled, defaults)
+        return wire.decode_json(kind, body, filled) if is_json else wire.decode(kind, name, body, filled)
 
     return decode() if len(body) <= INLINE_BYTES else await asyncio.to_thread(decode)
 

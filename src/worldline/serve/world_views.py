@@ -106,13 +106,9 @@ class WorldPages:
     pages: tuple[WorldPage, ...]
 
 
-PAGES: Final = (
-    WorldPage(name="report", title="Report of the training"),
-    WorldPage(name="audit", title="Audit"),
-    WorldPage(name="exam", title="Exam"),
-)
-"""The pages of a world; each is the file NAME.html in its bundle."""
-_MAX_PAGE_BYTES: Final = 2**26
+PAGES: Final = {"report": "Report of the training", "audit": "Audit", "exam": "Exam"}
+"""Titles of the pages of a world by name; each is the file NAME.html in its bundle."""
+MAX_PAGE_BYTES: Final = 2**26
 
 
 def summary_of(hosted: HostedWorld) -> WorldSummary:
@@ -127,31 +123,31 @@ def view_of(hosted: HostedWorld) -> WorldView:
     return WorldView(**vars(summary), card=hosted.card, versions=versions, aliases=aliases)
 
 
-def pages_of(hosted: HostedWorld) -> dict[WorldPage, Path]:
-    """The pages of the current version of a world and their files. It may open a version, so call it in a worker."""
+def page_files(hosted: HostedWorld) -> dict[str, Path]:
+    """The pages of the current version of a world, no links. It may open a version, so call it in a worker."""
     version, _ = hosted.current()
     folder = hosted.folder
     if hosted.reference is not None:
         folder = Catalog().resolve(f"{Reference.parse(hosted.reference).name}@{version}")
-    files = {} if folder is None else {page: folder / f"{page.name}.html" for page in PAGES}
-    return {page: file for page, file in files.items() if _is_page(file)}
+    files = {} if folder is None else {name: folder / f"{name}.html" for name in PAGES}
+    kept = {name: file for name, file in files.items() if file.is_file() and not file.is_symlink()}
+    return {name: file for name, file in kept.items() if file.stat().st_size <= MAX_PAGE_BYTES}
+
+
+def list_pages(hosted: HostedWorld) -> WorldPages:
+    """The pages of a world; call it in a worker."""
+    return WorldPages(pages=tuple(WorldPage(name=name, title=PAGES[name]) for name in page_files(hosted)))
 
 
 def read_page(hosted: HostedWorld, name: str) -> bytes:
-    """The HTML of a page of a world.
+    """The HTML of a page of a world; call it in a worker.
 
     Raises:
         NotFoundError: the world has no such page.
     """
-    files = {page.name: file for page, file in pages_of(hosted).items()}
-    if name not in files:
+    if name not in (files := page_files(hosted)):
         raise NotFoundError("page", name, files)
     return files[name].read_bytes()
-
-
-def _is_page(file: Path) -> bool:
-    """Whether a file is a page of acceptable size, and no link to another file."""
-    return file.is_file() and not file.is_symlink() and file.stat().st_size <= _MAX_PAGE_BYTES
 
 
 def _catalogued(hosted: HostedWorld) -> tuple[tuple[WorldVersion, ...], dict[str, int]]:

@@ -62,6 +62,11 @@ def hash_of(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
+def report_hash() -> str:
+    """As `hash_of`, for the script of reports: a frame with a report inherits the policy of the studio."""
+    return page_policy().rpartition(" ")[2]
+
+
 @cache
 def index() -> str:
     """The page of a service. Its other files lie below `studio/`."""
@@ -90,8 +95,7 @@ def saved_page(title: str, saved: Mapping[str, Any] | None) -> str:
     }
     mapped, start = json.dumps({"imports": links}), 'import "studio/main.js";'
     scripts = [sources[name] for name in SCRIPTS]
-    # A frame with a report inherits this policy.
-    allowed = " ".join([*map(hash_of, [mapped, start, *scripts]), page_policy().rpartition(" ")[2]])
+    allowed = " ".join([*map(hash_of, [mapped, start, *scripts]), report_hash()])
     policy = f"default-src 'none'; script-src data: {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
     style = "\n".join(sources[name] for name in STYLES)
     head = f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{style}</style>'
@@ -109,6 +113,7 @@ def _page(title: str, head: str, end: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         '<link rel="icon" href="data:,">'  # else browsers ask for one
+        f'<meta name="report-script" content={report_hash()}>'
         f'<title>{escape(title)}</title>{head}</head><body><div id="studio"></div>'
         f"<noscript>The studio needs JavaScript.</noscript>{end}</body></html>"
     )

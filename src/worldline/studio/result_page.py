@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,7 +97,7 @@ def _series(series: ResultSeries, stride: int) -> dict[str, Any]:
     }
 
 
-def _numbers(values: NDArray[np.generic]) -> Sequence[float | None]:
+def _numbers(values: NDArray[np.generic]) -> list[float | None]:
     """Plain numbers of 6 digits; None if they are not finite."""
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.tolist()]
 

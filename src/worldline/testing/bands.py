@@ -37,10 +37,9 @@ def coverage(case: WorldCase) -> None:
         for name in case.vectors:
             low, high = band_of(prediction, name)
             mean = as_float(prediction.signals[name].mean)
-            edge = 1e-6 * (np.abs(mean).max() + 1)
-            holds(
-                (low <= mean + edge) & (mean <= high + edge), f"signal {name!r}: the mean is outside the {level} band"
-            )
+            slack = 1e-6 * (np.abs(mean).max() + 1)
+            inside = (low <= mean + slack) & (mean <= high + slack)
+            holds(inside, f"signal {name!r}: the mean is outside the {level} band")
             truth, known = as_float(windows.truth[name]), windows.known[name].astype(bool)
             slack = 1e-5 * (np.nanmax(np.abs(truth)) + 1e-12)  # a rounding error
             inside = (((low - slack <= truth) & (truth <= high + slack)).all(-1) | ~known).all(-1)

@@ -40,9 +40,10 @@ class PredictionCase(Case, ABC):
     seed: int = 0
 
     @property
-    @abstractmethod
     def card(self) -> Card:
         """Its card."""
+        subject: Engine | World = getattr(self, self.kind)
+        return subject.describe()
 
     @property
     @abstractmethod
@@ -107,11 +108,6 @@ class EngineCase(PredictionCase):
     engine: Engine
     num_candidates: TwoOrMore = 3
     num_samples: TwoOrMore = 3
-
-    @property
-    def card(self) -> Card:
-        """The engine's card."""
-        return self.engine.describe()
 
     @property
     def length(self) -> int:
@@ -203,11 +199,6 @@ class WorldCase(PredictionCase):
     num_calibration: int | None = None
     alpha: Annotated[float, Bounds(above=0, below=0.5)] = 1e-3
     tolerance: float = 1e-3
-
-    @property
-    def card(self) -> Card:
-        """The world's card."""
-        return self.world.describe()
 
     @property
     def length(self) -> int:

@@ -10,6 +10,7 @@ from worldline.config import BoundedConfig, Bounds
 from worldline.errors import InputError
 from worldline.testing.comparing import BreachError, equal
 
+Check = Callable[[Any], None]
 TwoOrMore = Annotated[int, Bounds(at_least=2)]
 """A size of a test problem, checked when the case is made."""
 
@@ -63,9 +64,7 @@ class Clause:
 
     __name__: str
 
-    def __init__(
-        self, check: Callable[[Any], None], look: str, applies: Callable[[Any], bool] = lambda _: True
-    ) -> None:
+    def __init__(self, check: Check, look: str, applies: Callable[[Any], bool] = lambda _: True) -> None:
         update_wrapper(self, check)
         self.check, self.look, self.applies = check, look, applies
 
@@ -86,12 +85,10 @@ CLAUSES: dict[str, list[Clause]] = {"engine": [], "model": [], "planner": [], "w
 """The clauses of each contract, in the order in which a report lists them. `worldline.testing` fills it."""
 
 
-def clause(
-    kinds: str, look: str, *, applies: Callable[[Any], bool] = lambda _: True
-) -> Callable[[Callable[[Any], None]], Clause]:
+def clause(kinds: str, look: str, *, applies: Callable[[Any], bool] = lambda _: True) -> Callable[[Check], Clause]:
     """Adds a check to the table of each of the kinds, such as "engine world"; see `Clause` for the arguments."""
 
-    def add(check: Callable[[Any], None]) -> Clause:
+    def add(check: Check) -> Clause:
         rule = Clause(check, look, applies)
         for kind in kinds.split():
             CLAUSES[kind].append(rule)

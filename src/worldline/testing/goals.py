@@ -81,8 +81,10 @@ def targets_scale(case: WorldCase) -> None:
 @clause("world", "Rollout and Chance; predicted signals, their band and the present, by name")
 def rollout_is_complete(case: WorldCase) -> None:
     """Constraints see predictions, under `Chance` their band; costs see the last action before the plan."""
-    for name in _plain(case):
-        means = _means(case, name)
+    # A maximum is meaningful for signals without a period.
+    for name in [name for name in case.vectors if case.card.schema[name].period is None]:
+        forecasts = _forecasts(case, name)
+        means = np.stack([as_float(forecast.mean) for forecast in forecasts])
         bound = float(np.quantile(means, 0.3))
         rule, expected = AtMost(signal=name, bound=bound), (means - bound).max((1, 2)).clip(0)
         violation, word = _violation(case, rule), f"AtMost({name!r}, {bound:.4g})"
@@ -95,7 +97,7 @@ def rollout_is_complete(case: WorldCase) -> None:
         if not case.calibrated():
             refuses("Chance without bands", partial(_violation, case, chance), 0.8, expected=UnsupportedError)
             continue
-        highest = [-np.inf if f.high is None else float(f.high.max()) for f in _forecasts(case, name)]
+        highest = [-np.inf if f.high is None else float(f.high.max()) for f in forecasts]
         problem = f"the violation of {word} with probability 0.8 is not that of its band"
         expected = np.maximum(0.0, np.subtract(highest, bound))
         equal(_violation(case, chance), expected, problem, within=10 * case.tolerance)
@@ -138,19 +140,9 @@ def _forecasts(case: WorldCase, name: str) -> list[Forecast]:
     return [case.predict(replace(case.query(), actions=plan)).signals[name] for plan in plans]
 
 
-def _means(case: WorldCase, name: str) -> Floats:
-    """Of a signal under each of four plans [N, T, size]."""
-    return np.stack([as_float(forecast.mean) for forecast in _forecasts(case, name)])
-
-
 def _vector_inputs(case: WorldCase, plans: Arrays) -> dict[str, Floats]:
     """The vector inputs with their values [N, T, size], actions first."""
     schema, num = case.card.schema, len(next(iter(plans.values())))
     values = {**map_arrays(case.query().exogenous, lambda value: np.stack([value] * num)), **plans}
     names = [signal.name for signal in (*schema.actions, *schema.exogenous) if signal.kind is Kind.VECTOR]
     return {name: as_float(values[name]) for name in names}
-
-
-def _plain(case: WorldCase) -> list[str]:
-    """The predicted vector signals without a period: a maximum is meaningful for them."""
-    return [name for name in case.vectors if case.card.schema[name].period is None]

@@ -75,9 +75,8 @@ def any_length(case: PredictionCase) -> None:
     long = replace(case, horizon=max(longest, case.horizon))
     asked = {f"{case.length} observations": long.windows()}
     for length in range(1, case.card.context):
-        asked[f"{length} of the {case.card.context} observations that the card states as context"] = replace(
-            windows, history=windows.history.last(length, axis=1)
-        )
+        what = f"{length} of the {case.card.context} observations that the card states as context"
+        asked[what] = replace(windows, history=windows.history.last(length, axis=1))
     for what, query in asked.items():
         for name, mean in accepts(what, partial(case.means, query)).items():
             expected = (len(case.episodes), query.horizon, *case.card.schema[name].shape)

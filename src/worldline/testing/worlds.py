@@ -54,11 +54,9 @@ def prediction_shapes(case: WorldCase) -> None:
         for name, forecast in prediction.signals.items():
             expected = (*leading, case.horizon, *case.card.schema[name].shape)
             has_shape(f"mean of {name!r}", forecast.mean, expected)
-            horizon, most = np.asarray(forecast.horizon), case.horizon if prediction.calibrated else 0
-            has_shape(f"horizon of {name!r}", horizon, leading)
-            holds(
-                (horizon >= 0) & (horizon <= most), f"horizon of {name!r} is {horizon.tolist()}, expected 0 to {most}"
-            )
+            steps, most = np.asarray(forecast.horizon), case.horizon if prediction.calibrated else 0
+            has_shape(f"horizon of {name!r}", steps, leading)
+            holds((steps >= 0) & (steps <= most), f"horizon of {name!r} is {steps.tolist()}, expected 0 to {most}")
             needed = name in case.vectors and prediction.calibrated
             for label, edge in (("low", forecast.low), ("high", forecast.high)):
                 holds((edge is not None) == needed, f"{label} of {name!r} is {'None' if needed else 'no band'}")

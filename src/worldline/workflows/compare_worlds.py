@@ -22,7 +22,6 @@ from worldline.audit.world_comparison import (
     ErrorComparison,
     SignalComparison,
     WorldComparison,
-    WorldVerdict,
 )
 from worldline.catalog.opening import is_reference, open_target
 from worldline.catalog.versions import Catalog
@@ -95,6 +94,11 @@ class WorldSource(World):
         return float(np.median(self._seconds[-NUM_TIMED:]))
 
 
+Pair = Sequence[WorldSource]
+Predicted = Mapping[str, Forecast]
+Signals = Sequence[Signal]
+
+
 def compare_worlds(
     a: WorldSource | World | Path | str,
     b: WorldSource | World | Path | str,
@@ -149,12 +153,7 @@ def _source(target: WorldSource | World | Path | str, device: str) -> WorldSourc
 
 
 def _compared(
-    pair: Sequence[WorldSource],
-    store: Store,
-    horizon: int | None,
-    max_episodes: int,
-    seed: int,
-    report: Callable[[int], None],
+    pair: Pair, store: Store, horizon: int | None, max_episodes: int, seed: int, report: Callable[[int], None]
 ) -> WorldComparison:
     """The comparison; arguments as in `compare_worlds`."""
     cards, signals = [source.describe() for source in pair], _common_signals(pair, store.schema)
@@ -166,7 +165,7 @@ def _compared(
     parts = [training_parts(card, store, source.folder) for card, source in zip(cards, pair, strict=True)]
     numbers = _episodes(store, parts, context - 1 + horizon, max_episodes, seed)
     windows, persistence = _windows(store, numbers, cards, signals, (context, horizon), seed)
-    predicted = list[Mapping[str, Forecast]]()
+    predicted = list[Predicted]()
     for done, source in enumerate(pair):
         report(done)
         predicted.append(window_forecasts(source, windows, level=level))
@@ -201,7 +200,7 @@ def _compared(
     )
 
 
-def _common_signals(pair: Sequence[WorldSource], logged: Schema) -> list[Signal]:
+def _common_signals(pair: Pair, logged: Schema) -> Signals:
     """The vectors that both worlds predict and the logs contain. Checks all signals that a world reads."""
     names, cards = {signal.name for signal in logged.signals}, [source.describe() for source in pair]
     common = predicted_vectors(pair[0], names & set(cards[1].predicts))
@@ -239,13 +238,8 @@ def _episodes(
 
 
 def _windows(
-    store: Store,
-    numbers: Sequence[int],
-    cards: Sequence[Card],
-    signals: Sequence[Signal],
-    size: tuple[int, int],
-    seed: int,
-) -> tuple[ForecastWindows, Mapping[str, Forecast]]:
+    store: Store, numbers: Sequence[int], cards: Sequence[Card], signals: Signals, size: tuple[int, int], seed: int
+) -> tuple[ForecastWindows, Predicted]:
     """Windows of the episodes, drawn by seed, and the forecasts of persistence in them."""
     (context, horizon), used = size, {signal.name: signal.kind for card in cards for signal in card.schema.signals}
     targets, parts, vectors = [signal.name for signal in signals], list[ForecastWindows](), list[Episode]()
@@ -261,11 +255,7 @@ def _windows(
 
 
 def _signal_comparisons(
-    signals: Sequence[Signal],
-    windows: ForecastWindows,
-    predicted: Sequence[Mapping[str, Forecast]],
-    level: float,
-    seed: int,
+    signals: Signals, windows: ForecastWindows, predicted: Sequence[Predicted], level: float, seed: int
 ) -> tuple[SignalComparison, ...]:
     """The comparison of each signal.
 
@@ -305,17 +295,12 @@ def _signal_comparisons(
         SignalComparison(
             signal=signal.name,
             unit=signal.unit,
-            verdict=_verdict(*ratios[1:, k, 0]),
+            verdict="better" if ratios[2, k, 0] < 1 else "worse" if ratios[1, k, 0] > 1 else "not distinguishable",
             errors=tuple(map(_error_comparison, [None, *steps], *errors[k], *ratios[:, k])),
             bands=tuple(banded.get(signal.name) for banded in bands),
         )
         for k, signal in enumerate(signals)
     )
-
-
-def _verdict(low: float, high: float) -> WorldVerdict:
-    """From the interval of a ratio, which is NaN if nothing was observed."""
-    return "better" if high < 1 else "worse" if low > 1 else "not distinguishable"
 
 
 def _error_comparison(

@@ -96,6 +96,12 @@ Answer = TypeVar("Answer")
 Content = TypeVar("Content")
 
 
+class Default(NamedTuple):
+    """The value of a field that a message leaves out."""
+
+    value: Any
+
+
 class _Version(Struct):
     """The part of a message that every version has."""
 
@@ -166,21 +172,14 @@ def encode_error(error: WorldlineError) -> bytes:
     return encode_content("error", _ErrorContent(kind=kind, text=str(error), details=details))
 
 
-def decode(
-    kind: type[Content],
-    name: str,
-    body: bytes,
-    filled: Mapping[str, Any] = NOTHING,
-    defaults: Mapping[str, Any] = NOTHING,
-) -> Content:
+def decode(kind: type[Content], name: str, body: bytes, filled: Mapping[str, Any] = NOTHING) -> Content:
     """The content of a message.
 
     Args:
         kind: a dataclass with the types of the contract, such as a call.
         name: expected name of the message; the verb of a call.
         body: the message.
-        filled: values of fields that the message must not hold.
-        defaults: values of fields that the message may leave out, beside those with a default of the class.
+        filled: values of fields that the message must not hold, or may hold if the value is a `Default`.
 
     Raises:
         MessageError: the message has another version or name, is damaged or too large, or a value has the wrong type.
@@ -188,7 +187,7 @@ def decode(
     message = _unpacked(body)
     if message.name != name:
         raise MessageError(f"expected a message for {name!r}, got {message.name!r:.60}. Post it to its own verb.")
-    return _read(kind, message, name, filled, defaults)
+    return _read(kind, message, name, filled)
 
 
 def decode_answer(kind: type[Answer], body: bytes) -> Answer | WorldlineError:
@@ -209,9 +208,7 @@ def decode_answer(kind: type[Answer], body: bytes) -> Answer | WorldlineError:
     return _read(kind, message, kind.__name__, NOTHING)
 
 
-def decode_json(
-    kind: type[Content], body: bytes, filled: Mapping[str, Any] = NOTHING, defaults: Mapping[str, Any] = NOTHING
-) -> Content:
+def decode_json(kind: type[Content], body: bytes, filled: Mapping[str, Any] = NOTHING) -> Content:
     """The content of a JSON message.
 
     A message of 8 MiB takes at most 170 MiB of memory. The caller limits its size.
@@ -220,7 +217,6 @@ def decode_json(
         kind: as in `decode`.
         body: the message.
         filled: as in `decode`.
-        defaults: as in `decode`.
 
     Raises:
         MessageError: the message is damaged, has too many lists or names, or a value has the wrong type.
@@ -233,7 +229,7 @@ def decode_json(
         if (count := body.count(sign)) > limit:
             raise MessageError(f"the message has {count} {noun}, more than {limit}. Send large arrays in base64.")
     try:
-        value: Content = build_fields(kind, msgspec.json.decode(body), [], ("body",), filled, defaults)
+        value: Content = build_fields(kind, msgspec.json.decode(body), [], ("body",), filled)
     except _DAMAGED as error:
         raise MessageError(f"body: {str(error)[:1000]}. {FIX}") from error
     return value
@@ -259,21 +255,13 @@ def _unpacked(body: bytes) -> _Message:
     return message
 
 
-def _read(
-    kind: type[Content],
-    message: _Message,
-    name: str,
-    filled: Mapping[str, Any],
-    defaults: Mapping[str, Any] = NOTHING,
-) -> Content:
+def _read(kind: type[Content], message: _Message, name: str, filled: Mapping[str, Any]) -> Content:
     """The content of a message, built as `kind`."""
     arrays = list[bytes | None](message.arrays)
     try:
         value = msgspec.msgpack.decode(message.content)
         content: Content = (
-            build_fields(kind, value, arrays, (name,), filled, defaults)
-            if filled
-            else build(kind, value, arrays, (name,))
+            build_fields(kind, value, arrays, (name,), filled) if filled else build(kind, value, arrays, (name,))
         )
     except _DAMAGED as error:
         raise MessageError(f"{name}: {str(error)[:1000]}. {FIX}") from error
@@ -469,14 +457,7 @@ def build(hint: Any, value: Any, arrays: Arrays, where: Place, null: float = mat
     return convert(value, hint, where)
 
 
-def build_fields(
-    kind: Any,
-    value: Any,
-    arrays: Arrays,
-    where: Place,
-    filled: Mapping[str, Any] = NOTHING,
-    defaults: Mapping[str, Any] = NOTHING,
-) -> Any:
+def build_fields(kind: Any, value: Any, arrays: Arrays, where: Place, filled: Mapping[str, Any] = NOTHING) -> Any:
     """The dataclass, cost or constraint from a map of its fields.
 
     Args:
@@ -484,13 +465,14 @@ def build_fields(
         value: as in `build`.
         arrays: as in `build`.
         where: as in `build`.
-        filled: values of fields that the map must not hold.
-        defaults: values of fields that the map may leave out.
+        filled: as in `decode`.
     """
     parameters, named = parameters_of(kind), convert(value, dict[str, Any], where)
-    arguments = {name: part for name, part in {**defaults, **filled}.items() if name in parameters}
+    fixed = {name for name, part in filled.items() if not isinstance(part, Default)}
+    used = ((name, part) for name, part in filled.items() if name in parameters)
+    arguments = {name: part if name in fixed else part.value for name, part in used}
     for name, part in named.items():
-        if name not in parameters or name in filled:
+        if name not in parameters or name in fixed:
             raise refusal(f"Object contains unknown field `{name:.100}`. {FIX}", where)
         null = _NO_LIMIT.get((kind.__name__, name), math.nan)
         arguments[name] = build(parameters[name][0], part, arrays, (*where, name), null)

@@ -28,8 +28,28 @@ export function setToken(text) {
   connection.value = "ok";
 }
 
-// The answers of the present view, by question, for `Save as file`.
-export const answers = new Map();
+// For `Save as file`, answers by question: those that a hook shows now, and the newest of all others of the view.
+const shown = new Map(), others = new Map();
+const MAX_OTHERS = 1e6; // letters
+let asker = others;
+
+export const usedAnswers = () => Object.fromEntries([others, ...shown.values()].flatMap(answers => [...answers]));
+export const forget = hook => hook ? shown.delete(hook) : others.clear();
+
+// Asks for a hook. What it asks at once replaces the answers that it got before.
+export async function askFor(hook, ask) {
+  const own = asker = new Map();
+  let answer;
+  try {
+    answer = ask();
+  } finally {
+    asker = others;
+  }
+  await answer;
+  shown.set(hook, own);
+  return answer;
+}
+
 const question = (method, path, body) => `${method} ${path}${body === undefined ? "" : " " + JSON.stringify(body)}`;
 const RETRY_MS = 2000;
 
@@ -93,16 +113,27 @@ export const setBackend = other => { backend = { ...recorded, ...other }; };
 
 // `reduce` shortens an answer that the server gives, before it is kept.
 async function kept(method, name, path, body, reduce) {
-  const whole = await backend[name](path, body), answer = reduce && backend !== recorded ? reduce(whole) : whole;
-  answers.set(question(method, path, body), answer);
+  const own = asker, whole = await backend[name](path, body), answer = reduce && backend !== recorded ? reduce(whole) : whole;
+  own.set(question(method, path, body), answer);
+  if (own === others) trim();
   return answer;
+}
+
+function trim() {
+  let size = 0;
+  for (const [asked, answer] of [...others].reverse()) {
+    if (size > MAX_OTHERS) others.delete(asked);
+    else size += typeof answer === "string" ? answer.length : JSON.stringify(answer).length;
+  }
 }
 
 export const api = {
   get: path => kept("GET", "get", path),
   post: (path, body, reduce) => kept("POST", "post", path, body, reduce),
   remove: path => backend.remove(path),
+  act: (path, body) => backend.post(path, body), // is not kept for a file
   text: path => kept("GET", "text", path),
+  file: () => backend.text("studio/file.html"),
   picture: path => kept("GET", "picture", path),
 };
 

@@ -1,7 +1,7 @@
 // The frame of the studio: header, views, and what happens if one of them fails.
 import { Component, render } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { answers, api, offline, setBackend } from "studio/api.js";
+import { api, offline, setBackend, usedAnswers } from "studio/api.js";
 import { Connection, html, Waiting } from "studio/parts.js";
 import { saved } from "studio/saved.js";
 import { go, hashOf, parse, place, useAsked, usePlace, useWorld, useWorlds } from "studio/state.js";
@@ -27,9 +27,11 @@ const VIEWS = {
   runs: ["Runs", Runs],
   result: ["Result", Result],
 };
-// A file has the view that was saved. Only a file of `save_page` has the view of a result.
+// A file has the view that was saved; a world in a file has those that it can answer. Only a file of `save_page` has the
+// view of a result.
+const PLAYED = ["home", "imagine", "what-if", "plan"];
 const savedView = saved?.answers && parse(saved.place).view;
-const listed = Object.entries(VIEWS).filter(([name]) => savedView ? name === savedView : name !== "result");
+const listed = Object.entries(VIEWS).filter(([name]) => savedView ? name === savedView : saved?.world ? PLAYED.includes(name) : name !== "result");
 
 class Guarded extends Component {
   constructor() {
@@ -69,9 +71,8 @@ function Header({ worlds }) {
 
 // The view with the answers that it used, in one file.
 async function save() {
-  const page = await api.text("studio/file.html");
-  answers.delete("GET studio/file.html");
-  const content = { title: document.title, place: hashOf(place.value), answers: Object.fromEntries(answers) };
+  const content = { title: document.title, place: hashOf(place.value), answers: usedAnswers() };
+  const page = await api.file();
   const text = JSON.stringify(content).replaceAll("<", "\\u003c");
   const whole = page.replace('id="saved"></script>', () => `id="saved">${text}</script>`);
   const link = document.createElement("a");
@@ -104,5 +105,5 @@ function Studio() {
     : error && error.code !== "unreachable" ? html`<div class="warn bad" role="alert"><p>${error.message}</p></div>` : html`<${Waiting} />`}</main>`;
 }
 
-if (saved?.world) setBackend((await import("studio/play.js")).createLocalWorld(saved.world));
+if (saved?.world) setBackend(await (await import("studio/play.js")).createLocalWorld(saved.world));
 render(html`<${Studio} />`, document.getElementById("studio"));

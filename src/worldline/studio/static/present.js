@@ -116,7 +116,8 @@ export function question(world, present, { verb = "predict", plain = false, ...r
   for (const [role, name] of [["action", "actions"], ["exogenous", "exogenous"]]) {
     const lanes = present.lanes.filter(lane => lane.role === role);
     const needed = !present.path || (!plain && lanes.some(lane => lane.isEdited));
-    if (needed && (lanes.length || role === "action") && !(verb === "plan" && role === "action")) inputs[name] = inputsOf(present, role, { plain });
+    const isAnswered = verb === "plan" ? role === "action" : verb === "what_if" && role === "exogenous"; // by the world, by the episode
+    if (needed && (lanes.length || role === "action") && !isAnswered) inputs[name] = inputsOf(present, role, { plain });
   }
   const body = { ...inputs, ...rest };
   if (present.path) return [`${present.path}:${verb}?world=${seg(world)}&at=${present.now}&steps=${present.horizon}`, body];
@@ -125,14 +126,14 @@ export function question(world, present, { verb = "predict", plain = false, ...r
 }
 
 // The lines of a chart: a curve as logged, and a path from the present on.
-export function logLines({ observed, first, now, axis }, { signal, index }) {
+export function logLines({ observed, first, now, axis }, { signal, index }, real = "log") {
   const ys = column(observed[signal.name], index), split = now - first;
   const line = (label, style, from, to) => {
     const y = ys.slice(from, to);
     return { label, style, x: y.map((_, k) => (first + from + k) * axis.scale), y };
   };
   const past = line("measured", "real", 0, split + 1);
-  return ys.length > split + 1 ? [past, line("log", "soft", split)] : [past];
+  return ys.length > split + 1 ? [past, line(real, "soft", split)] : [past];
 }
 export function aheadLine({ observed, first, now, axis }, { signal, index }, rows, line, edges = {}) {
   const start = cell(observed[signal.name]?.[now - first], index) ?? null;
@@ -140,6 +141,8 @@ export function aheadLine({ observed, first, now, axis }, { signal, index }, row
   const x = Array.from({ length: rows.length + 1 }, (_, k) => (now + k) * axis.scale);
   return { ...line, x, y: path(rows), low: path(edges.low), high: path(edges.high) };
 }
+
+export const drawsPictures = card => card.abilities.includes("decodes") || card.predicts.some(name => card.schema.signals.find(signal => signal.name === name)?.kind === "image");
 
 export function useFuture(world, present, options = {}) {
   const [path, body] = present.ready ? question(world, present, options) : [null, null];

@@ -40,7 +40,7 @@ const UNITS = [[86400, "d", "days"], [3600, "h", "hours"], [60, "min", "minutes"
 // How steps are shown: the length of a step in the unit of the axis, and texts of moments.
 export function timeAxis(step_s, span) {
   if (!step_s) return { scale: 1, label: "steps", text: step => `${number(step)} ${Math.abs(step) === 1 ? "step" : "steps"}` };
-  const [seconds, short, label] = UNITS.find(([size]) => step_s * span >= 2 * size) ?? UNITS.at(-1);
+  const [seconds, short, label] = UNITS.find(([size]) => step_s * span >= (size > 1 ? 2 : 1) * size) ?? UNITS.at(-1);
   const scale = step_s / seconds;
   return { scale, label, text: step => `${number(step * scale)} ${short}` };
 }

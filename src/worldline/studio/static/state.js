@@ -1,7 +1,7 @@
 // The place: view, world, log, episode, step and edits. It is the hash of the URL, so that a link restores a view.
 import { signal } from "@preact/signals-core";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { answers, api, ApiError, connection, seg } from "studio/api.js";
+import { api, ApiError, askFor, connection, forget, seg } from "studio/api.js";
 import { saved } from "studio/saved.js";
 
 const NUMBERS = new Set(["episode", "at", "steps", "step"]);
@@ -33,7 +33,7 @@ export const place = signal(parse(location.hash || saved?.place || ""));
 // Changes parts of the place. Another view, world or episode is a step of the browser's history; an edit is none.
 export function go(changes, { push = "view" in changes || "world" in changes || "episode" in changes } = {}) {
   const next = { ...place.value, ...changes };
-  if (next.view !== place.value.view) answers.clear();
+  if (next.view !== place.value.view) forget();
   place.value = next;
   try {
     history[push ? "pushState" : "replaceState"](null, "", hashOf(next));
@@ -57,7 +57,7 @@ export function useAsked(key, ask, subject = "") {
   const queue = useRef({ newest: null, running: false });
   const alive = useRef(true);
   const link = useSignal(connection);
-  useEffect(() => () => { alive.current = false; }, []);
+  useEffect(() => () => { alive.current = false; forget(queue.current); }, []);
   useEffect(() => {
     const own = queue.current, wanted = key === null ? null : { key, ask, subject };
     own.newest = wanted;
@@ -69,7 +69,7 @@ export function useAsked(key, ask, subject = "") {
         const current = own.newest;
         let result;
         try {
-          result = { value: await current.ask(), error: null };
+          result = { value: await askFor(own, current.ask), error: null };
         } catch (error) {
           if (!(error instanceof ApiError)) console.error(error);
           result = { error };
@@ -81,10 +81,11 @@ export function useAsked(key, ask, subject = "") {
         }
       }
       own.running = false;
+      if (!alive.current) forget(own);
     };
     run();
   }, [key, subject, link]);
-  return state;
+  return state.subject === subject ? state : { busy: key !== null }; // not the answer about another subject
 }
 
 export const useGet = path => useAsked(path, () => api.get(path), path ?? "");

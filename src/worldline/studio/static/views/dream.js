@@ -1,12 +1,14 @@
 // Log and dream: an episode beside the world that continues alone with the same actions.
 import { useEffect, useState } from "preact/hooks";
 import { EpisodeList } from "studio/episodes.js";
+import { Errors, pairs } from "studio/errors.js";
 import { Chart, Lane } from "studio/lane.js";
 import { Choice, Failure, html, Segments, Term, Title, Waiting } from "studio/parts.js";
-import { compare, useFuture, usePresent, useSteady } from "studio/present.js";
-import { cell, clamp, column, curves, MAX_LANES, number, rangeOf, timeAxis, withUnit } from "studio/signals.js";
+import { drawsPictures, useFuture, usePresent, useSteady } from "studio/present.js";
+import { clamp, column, curves, MAX_LANES, number, timeAxis, withUnit } from "studio/signals.js";
 import { go, useGet, usePlace } from "studio/state.js";
 import { TimePanel } from "studio/time.js";
+import Drive from "studio/views/drive.js";
 import { Chooser, Lanes, Pictures, Toolbar } from "studio/views/imagine.js";
 
 const MODES = [["log", "Log"], ["dream", "Dream"], ["both", "Both"]];
@@ -14,9 +16,12 @@ const SPEEDS = [1, 2, 5, 10, 30, 100], POINTS = 1200;
 const VALUES = { observation: "observations", action: "actions", exogenous: "exogenous" };
 
 export default function Dream() {
-  const { log, mode = "both" } = usePlace();
+  const { log, mode = "both" } = usePlace(), environments = useGet("v1/environments").value?.environments ?? [];
+  const options = environments.length ? [...MODES, ["drive", "Drive"]] : MODES;
+  const modes = html`<${Segments} label="What is shown" value=${mode} options=${options} onChange=${value => go({ mode: value, step: undefined })} />`;
+  if (mode === "drive" && environments.length) return html`<${Drive} environments=${environments} modes=${modes} />`;
   return html`<div class=${mode === "log" ? "page two" : "page"}><aside><${Title}>Episodes<//><${EpisodeList} /></aside>
-    ${log ? html`<${Episode} mode=${mode} />` : html`<section><p>A dream starts in an episode. Open a log to have one.</p></section>`}</div>`;
+    ${log ? html`<${Episode} mode=${mode} modes=${modes} />` : html`<section><div class="bar">${modes}</div><p>A dream starts in an episode. Open a log to have one.</p></section>`}</div>`;
 }
 
 // The time of all panels: the step in the place, or a step that runs while it plays.
@@ -54,11 +59,10 @@ function Player({ player: { step, first, last, playing, seek, speed, toggle }, a
     <${Choice} label="Speed" hidden=${true} value=${speed} options=${SPEEDS.map(value => [String(value), `${value} steps/s`])} onChange=${value => go({ speed: value })} /></div>`;
 }
 
-function Episode({ mode }) {
-  const place = usePlace(), present = useSteady(usePresent({ ...place, edits: undefined })), { card, schema, total, now, path, ready } = present;
-  const pictures = card?.predicts.some(name => schema.signals.find(signal => signal.name === name)?.kind === "image") || card?.abilities.includes("decodes");
+function Episode({ mode, modes }) {
+  const place = usePlace(), present = useSteady(usePresent({ ...place, edits: undefined, inside: true })), { card, total, now, path, ready } = present;
   const level = place.level ?? Math.min(0.9, card?.band_level || 0.9);
-  const future = useFuture(place.world, mode === "log" || now >= total ? {} : present, { ...(card?.band_horizon && { level }), ...(pictures && { images: true }) });
+  const future = useFuture(place.world, mode === "log" || now >= total ? {} : present, { ...(card?.band_horizon && { level }), ...(card && drawsPictures(card) && { images: true }) });
   const whole = useGet(mode === "log" && total ? `${path}?points=${POINTS}` : null).value;
   const ends = !ready ? [0, 0] : mode === "log" ? [0, total] : [present.first, now + present.horizon];
   const player = usePlayer(...ends, mode === "log" ? 0 : now ?? 0);
@@ -66,7 +70,6 @@ function Episode({ mode }) {
   const axis = mode === "log" ? timeAxis(present.overview.step_s ?? card.schema.step_s, total) : present.axis, at = player.step * axis.scale;
   const pick = x => player.seek(Math.round(x / axis.scale));
   const shown = { ...present, axis, ...(mode === "log" && { now: player.step, horizon: 0 }) };
-  const modes = html`<${Segments} label="What is shown" value=${mode} options=${MODES} onChange=${value => go({ mode: value, step: undefined })} />`;
   return html`<section>${mode === "log" ? html`<div class="bar">${modes}</div>` : html`<${Toolbar} present=${present} level=${level}>${modes}<//>`}
       <${TimePanel} present=${shown} ...${mode === "log" && { onChange: player.seek, label: "Time" }} />
       <${Player} player=${player} axis=${axis} />
@@ -89,33 +92,13 @@ function Logged({ whole, present: { schema, axis, total }, at, onPick }) {
   })}</div><p class="soft x-name">${axis.label} from the start of the episode</p>`;
 }
 
-// Log and dream after the present, and their distance in units; a discrete value is right or wrong.
-function pairs({ observed, now, first }, { mean, low, high }, { signal, index }) {
-  const period = signal.period, rows = observed[signal.name] ?? [];
-  return mean.map((row, k) => {
-    const real = cell(rows[now - first + 1 + k], index), dream = cell(row, index), size = Math.abs(dream - real);
-    const edges = [cell(low?.[k], index), cell(high?.[k], index)], half = edges.includes(null) ? null : Math.max(edges[1] - dream, dream - edges[0]);
-    return { real, dream, half, error: real == null || dream == null ? null : index === null ? Math.sign(size) : period ? Math.min(size % period, period - size % period) : size };
-  });
-}
-
-function Errors({ curve, present, forecast, at, bare, onPick }) {
-  const { axis, now, horizon, first } = present, rows = pairs(present, forecast, curve), x = rows.map((_, k) => (now + 1 + k) * axis.scale);
-  const error = rows.map(row => row.error), half = rows.map(row => row.half), result = compare(forecast, (present.observed[curve.signal.name] ?? []).slice(now - first + 1), curve.index);
-  const lines = [{ label: "error", style: "real", x, y: error, dash: [] }, { label: "half band", style: "world", x, y: half, low: half.map(size => size === null ? null : 0), high: half }];
-  return html`<${Chart} label=${`Distance of log and dream, ${curve.label}`} lines=${half.some(size => size !== null) ? lines : lines.slice(0, 1)} x=${[first * axis.scale, (now + horizon) * axis.scale]}
-      y=${[0, rangeOf([error, half], 0)[1]]} now=${[now * axis.scale, at]} unit=${curve.unit} axis=${axis.label} height=${bare ? 52 : 76} bare=${bare} onPick=${onPick} table=${false} />
-    <p class="soft error-note">error ${result ? `${withUnit(result.rmse, curve.unit)} RMSE${forecast.low ? `, ${Math.round(100 * result.inside)} % of the log inside the band` : ""}` : "unknown: nothing is logged"}</p>`;
-}
-
 function Findings({ present, future, step }) {
-  const { axis, now, schema, total } = present, ahead = clamp(step - now, 1, present.horizon);
+  const { axis, now, schema } = present, ahead = clamp(step - now, 1, present.horizon);
   const all = curves(schema.signals.filter(signal => future.signals[signal.name])).slice(0, 2 * MAX_LANES);
   return html`<${Title}>${axis.text(ahead)} after the present<//>
     <dl>${all.map(curve => {
     const { real, dream, error } = pairs(present, future.signals[curve.signal.name], curve)[ahead - 1];
     return html`<dt key=${curve.key}>${curve.label}</dt><dd>${withUnit(dream, curve.unit)}<span class="soft">logged ${number(real)}</span><span class="soft">error ${number(error, 2)}</span></dd>`;
   })}</dl>
-    <p class="soft">The line under a signal is the distance from the log. The area is half the width of the band.</p>
-    ${now + present.horizon > total && html`<p class="soft">The episode ends at step ${total}. After it the dream keeps the last inputs.</p>`}`;
+    <p class="soft">The line under a signal is the distance from the log. The area is half the width of the band.</p>`;
 }

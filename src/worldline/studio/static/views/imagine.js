@@ -4,7 +4,7 @@ import { seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Chart, InputLane, Lane } from "studio/lane.js";
 import { Code, Failure, Frame, html, LogPicture, Segments, Term, Title, Trust, Waiting } from "studio/parts.js";
-import { aheadLine, compare, edit, logLines, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
+import { aheadLine, compare, drawsPictures, edit, logLines, MAX_STEPS, middle, useFuture, usePresent } from "studio/present.js";
 import { byRole, cell, clamp, curves, MAX_LANES, number, withUnit } from "studio/signals.js";
 import { go, usePlace } from "studio/state.js";
 import { TimePanel } from "studio/time.js";
@@ -14,9 +14,8 @@ let drawings = 0;
 
 export default function Imagine() {
   const place = usePlace(), present = usePresent(place), { card, schema, ready } = present;
-  const pictures = card?.predicts.some(name => schema.signals.find(signal => signal.name === name)?.kind === "image") || card?.abilities.includes("decodes");
   const level = place.level ?? Math.min(0.9, card?.band_level || 0.9);
-  const future = useFuture(place.world, present, { ...(card?.band_horizon && { level }), ...(pictures && { images: true }) });
+  const future = useFuture(place.world, present, { ...(card?.band_horizon && { level }), ...(card && drawsPictures(card) && { images: true }) });
   const [cursor, setCursor] = useState(null);
   useEffect(() => { if (future.value) document.documentElement.dataset.predicted = String(++drawings); }, [future.value]);
   return html`<div class="page"><aside><${Title}>Episodes<//><${EpisodeList} /></aside>
@@ -67,20 +66,20 @@ export function Pictures({ present, futures, cursor }) {
       <${Frame} array=${images[name]} at=${Math.max(0, step - 1)} label=${`${name}, ${label}`} /></figure>`)}`)}</div>`;
 }
 
-// `only` names signals; `cursor` is a second time line; `more`, `note`, `draw` and `below` depend on the curve: further lines,
-// a text below the name, what drawing does, and a part under the chart.
-export function Lanes({ present, prediction, onCursor, onPick, dreamed = "predicted", title = "Predicted signals", only, logged = true, cursor = null, more, note, draw, below }) {
+// `only` names signals, `real` what is measured after the present if that is no log; `cursor` is a second time line.
+// `more`, `draw` and `below` depend on the curve: further lines, what drawing does, and a part under the chart.
+export function Lanes({ present, prediction, onCursor, onPick, dreamed = "predicted", title = "Predicted signals", only, logged = true, real, cursor = null, more, draw, below }) {
   const { show } = usePlace(), { schema, card, first, now, horizon, axis } = present;
   const all = curves(only ? only.map(name => schema.signals.find(signal => signal.name === name)) : schema.signals.filter(signal => card.predicts.includes(signal.name)));
   const shown = show && !only ? all.filter(curve => show.includes(curve.key)) : all.slice(0, MAX_LANES);
   const x = [first * axis.scale, (now + horizon) * axis.scale], styles = new Map();
   return html`<${Title} aside=${!only && all.length > 1 && html`<${Chooser} all=${all} shown=${shown} />`}>${title}<//>
     <div class="panel">${shown.map((curve, k) => {
-    const forecast = prediction?.signals[curve.signal.name], known = logLines(present, curve);
+    const forecast = prediction?.signals[curve.signal.name], known = logLines(present, curve, real);
     const lines = [...logged ? known : known.slice(0, 1), ...more?.(curve) ?? []], isLast = k === shown.length - 1, bare = Boolean(below) || !isLast;
     if (forecast) lines.push(aheadLine(present, curve, forecast.mean, { label: dreamed, style: "world" }, forecast));
     for (const { label, style, x: { length } } of lines) if (label && length) styles.set(label, style);
-    return html`<${Lane} key=${curve.key} curve=${curve} value=${known[0].y.at(-1)} note=${note?.(curve)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x}
+    return html`<${Lane} key=${curve.key} curve=${curve} value=${(real ? known.at(-1) : known[0]).y.at(-1)}><${Chart} label=${`${curve.label} over time`} lines=${lines} x=${x}
       now=${[now * axis.scale, cursor]} unit=${curve.unit} axis=${axis.label} onCursor=${onCursor} onPick=${onPick} onDraw=${draw?.(curve)} bare=${bare} height=${bare ? 92 : 116} />${below?.(curve, isLast)}<//>`;
   })}</div><p class="soft x-name"><span>${[...styles].map(([label, style]) => html`<span class=${`key ${style}`} key=${label} style=${{ "--key": `var(--${style})` }}>${label}</span>`)}</span>
       ${axis.label} from ${present.path ? "the start of the episode" : "now"}</p>`;

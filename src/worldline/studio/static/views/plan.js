@@ -4,9 +4,9 @@ import { api, seg } from "studio/api.js";
 import { EpisodeList } from "studio/episodes.js";
 import { Chart, pencil } from "studio/lane.js";
 import { Choice, Failure, html, LogPicture, Segments, Term, Title, Waiting } from "studio/parts.js";
-import { aheadLine, fromRuns, inputsOf, question, toRuns, usePresent } from "studio/present.js";
+import { aheadLine, fromRuns, inputsOf, question, toRuns, usePresent, useSteady } from "studio/present.js";
 import { byRole, clamp, column, curves, curvesOf, number, rangeOf, withUnit } from "studio/signals.js";
-import { go, place, useAsked, usePlace } from "studio/state.js";
+import { go, place, useAsked, useGet, usePlace } from "studio/state.js";
 import { Horizon, Inputs, Lanes, TimeOrStart } from "studio/views/imagine.js";
 
 const ENDS = {
@@ -26,7 +26,7 @@ const set = changes => go({ goal: { ...place.value.goal, ran: undefined, ...chan
 const put = (group, key, value) => set({ [group]: { ...place.value.goal?.[group], [key]: value } });
 
 export default function Plan() {
-  const now = usePlace(), present = usePresent(now), { card, ready } = present, goal = now.goal ?? {};
+  const now = usePlace(), present = useSteady(usePresent(now)), { card, ready } = present, goal = now.goal ?? {};
   const [tool, setTool] = useState(matchMedia("(pointer: coarse)").matches ? "" : "target"); // a touch may mean to scroll
   const frame = useGoalFrame(present, goal.frame), isLoaded = ready && (goal.frame === undefined || (frame.value && !frame.busy));
   const problem = ready ? problemOf(present, goal, frame.value) : null, canStart = isLoaded && problem.isComplete;
@@ -43,7 +43,8 @@ export default function Plan() {
         <${TimeOrStart} present=${present} /><${Failure} error=${search.error} />
         ${ready && html`<${Lanes} present=${present} prediction=${plan?.prediction} dreamed="plan" more=${linesOf(present, goal, search.plans, versus.value)}
             draw=${tool && (curve => drawing(present, goal, tool, curve))} />
-          <${Inputs} present=${{ ...present, lanes, isEdited: false }} fixed=${["action", "exogenous"]} title=${plan ? "Planned actions" : "Actions, as logged"} />`}`}</section>
+          <${Inputs} present=${{ ...present, lanes, isEdited: false }} fixed=${["action", "exogenous"]} title=${plan ? "Planned actions" : "Actions, as logged"} />
+          ${problem.isComplete && html`<${Simulator} key=${key} world=${now.world} present=${present} problem=${problem} goal=${goal} />`}`}`}</section>
     <aside aria-live="polite">${ready && html`<${Outcome} present=${present} problem=${problem} search=${search} versus=${versus} />`}</aside></div>`;
 }
 
@@ -55,11 +56,10 @@ const entries = (object, map) => Object.fromEntries(Object.entries(object).map((
 // The goal and the constraints as the service takes them, with the names of the constraints.
 function problemOf(present, goal, frame) {
   const { horizon, observed, schema } = present, targets = { ...frame }, tolerance = {}, costs = [], names = [], constraints = [];
-  const constrain = (name, rule) => {
+  const all = targetable(present), constrain = (name, rule) => {
     names.push(name);
     constraints.push(+goal.hold ? { rule: "Chance", constraint: rule, level: +goal.hold } : rule);
   };
-  const all = targetable(present);
   for (const signal of all) {
     const { name } = signal, own = curvesOf(signal), pick = group => own.map(curve => goal[group]?.[curve.key] ?? null), isSet = values => values.some(value => value !== null);
     const wanted = pick("targets"), low = pick("low"), high = pick("high"), isWhole = !wanted.includes(null);
@@ -235,6 +235,36 @@ function Options({ card, goal }) {
   return html`<${Title}>Search<//><${Choice} label="Limits hold" value=${goal.hold ?? "mean"} options=${holds} onChange=${hold => set({ hold })} />
     <div class="fields two">${field("rounds", "rounds", ROUNDS, { min: 1, step: 1 })}${field("budget", "seconds per round", BUDGET_S, { min: 0 })}
       ${field("trust", "smallest trust", 0, { min: 0, max: 1 })}${field("seed", "seed", 0, { min: 0, step: 1 })}</div>`;
+}
+
+// A run of an environment: the plan starts at its reset, and its actions are taken there.
+function Simulator({ world, present, problem, goal }) {
+  const [isOpen, open] = useState(false), [chosen, choose] = useState(null), [run, show] = useState({});
+  const { value, error } = useGet(isOpen ? "v1/environments" : null), name = chosen ?? value?.environments[0], { card, horizon } = present;
+  const start = async () => {
+    show({ busy: true });
+    try {
+      const runs = `v1/environments/${seg(name)}/runs`;
+      let view = await api.post(runs, { seed: goal.seed ?? 0 });
+      const rows = entries(view.observations, first => first.data === undefined ? [first] : { ...first, shape: [1, ...first.shape] });
+      const observations = Object.fromEntries(card.inputs.map(input => [input, rows[input]])), exogenous = inputsOf(present, "exogenous");
+      const options = { horizon, budget_s: goal.budget ?? BUDGET_S, ...Object.keys(exogenous).length && { exogenous } };
+      const plan = await api.post(`v1/worlds/${seg(world)}:plan`, { history: { observations, actions: {} }, goal: problem.goal, constraints: problem.constraints, ...options });
+      for (let k = 0; k < horizon && !view.done; k++) {
+        view = await api.post(`${runs}/${view.id}:step`, { actions: entries(plan.actions, values => values[k]) });
+        for (const [signal, known] of Object.entries(rows)) if (Array.isArray(known)) known.push(view.observations[signal] ?? null);
+      }
+      await api.remove(`${runs}/${view.id}`);
+      show({ plan, present: { ...present, observed: rows, first: 0, now: 0, path: null } });
+    } catch (failure) {
+      show({ error: failure });
+    }
+  };
+  const taken = curve => [aheadLine(run.present, curve, run.present.observed[curve.signal.name]?.slice(1) ?? [], { label: "simulator", style: "real" })];
+  return html`<details class="simulator" onToggle=${event => open(event.target.open)}><summary>Run in a simulator</summary><${Failure} error=${run.error ?? error} />
+    ${name && html`<div class="bar"><${Choice} label="Environment" value=${name} options=${value.environments.map(one => [one, one])} onChange=${choose} />
+      <button disabled=${run.busy} onClick=${start}>Plan from its reset, and run</button></div>`}
+    ${run.plan && html`<${Lanes} present=${run.present} prediction=${run.plan.prediction} dreamed="plan" title="Plan and simulator" logged=${false} more=${taken} />`}</details>`;
 }
 
 function Outcome({ present, problem, search: { plans, busy }, versus }) {

@@ -23,10 +23,10 @@ export default function Result() {
     ${headings.map(heading => {
     const own = shown.filter(({ part }) => part.heading === heading);
     return html`<${Title} key=${heading} aside=${html`<${Legend} part=${own[0].part} />`}>${heading}<//><div class="panel">${own.map(({ part, curve }) => html`
-      <${Lane} key=${curve.key} curve=${curve} value=${valueAt(part, curve, step)}><${Chart} label=${`${curve.label} over ${label}`} lines=${linesOf(part, curve, axis.scale)}
+      <${Lane} key=${curve.key} curve=${curve} value=${valueAt(part, curve, step)} note=${rows === "step" && step === null && "at the end"}><${Chart} label=${`${curve.label} over ${label}`} lines=${linesOf(part, curve, axis.scale)}
         x=${x} y=${part.logarithmic ? logRange(part) : undefined} log=${part.logarithmic} unit=${curve.unit} axis=${label} onCursor=${cursor} /><//>`)}</div>`;
   })}
-    ${series.length > 0 && html`<p class="soft x-name">${label}</p>`}
+    ${series.length > 0 && html`<p class="soft x-name"><span></span>${label}</p>`}
     ${lanes.length > shown.length && html`<p><button onClick=${() => showAll(true)}>Show all ${lanes.length} curves</button></p>`}
     ${stride > 1 && html`<p class="soft">The result is long, so this file has every ${ordinal(stride)} row of it.</p>`}</section>
     ${beside && html`<aside>${trust !== null && html`<${Trust} value=${trust} />`}
@@ -45,6 +45,7 @@ function valueAt({ steps, values }, { index }, step) {
 function Legend({ part }) {
   const lines = linesOf(part, { index: null }, 1).filter((line, k, all) => all.findIndex(other => other.label === line.label) === k);
   const names = lines.map(({ label, style, low }) => [label || "samples", style, low]).reverse();
+  if (names.length === 1 && !names[0][2]) return null;
   return names.map(([label, style, low]) => html`<span class=${`key ${style}`} style=${{ "--key": `var(--${style})` }}>${label}${low && " with band"}</span>`);
 }
 
@@ -55,9 +56,9 @@ function linesOf({ steps, end, values, others, samples, drawn, signal }, { index
   const y = rows => held ? column(rows, index).flatMap(value => [value, value]) : column(rows, index);
   const { low, high, ...more } = others, band = low && high ? { low: y(low), high: y(high) } : {};
   return [
-    ...samples.map(rows => ({ label: "", style: "soft", x, y: y(rows) })),
+    ...samples.map(rows => ({ label: "", style: "rule", dash: [], x, y: y(rows) })),
     ...Object.entries(more).map(([label, rows]) => ({ label, style: "real", x, y: y(rows) })),
-    { label: more.logged ? "other actions" : drawn === "line" ? "predicted" : "value", style: signal.role === "action" ? "other0" : "world", x, y: y(values), points: drawn === "points", ...band },
+    { label: more.logged ? "other actions" : drawn === "line" ? "predicted" : "value", style: signal.role === "action" ? "other0" : "world", x, y: y(values), points: drawn === "points", dash: [], ...band },
   ];
 }
 

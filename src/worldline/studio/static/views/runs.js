@@ -68,7 +68,7 @@ function Losses({ losses }) {
   const x = losses.map(([step]) => step), y = losses.map(([, loss]) => loss), isPositive = y.every(loss => loss === null || loss > 0);
   const known = y.filter(loss => loss !== null), log = isPositive && Math.max(...known) > 20 * Math.min(...known);
   return html`<${Title} aside="of the training, per update">Loss<//><${Chart} label="Loss over updates" lines=${[{ label: "loss", style: "world", x, y }]} x=${[x[0], x.at(-1)]}
-    y=${log ? [Math.min(...known) / 1.2, Math.max(...known) * 1.2] : undefined} log=${log} axis="updates" height=${220} /><p class="soft x-name">updates</p>`;
+    y=${log ? [Math.min(...known) / 1.2, Math.max(...known) * 1.2] : undefined} log=${log} axis="updates" height=${220} /><p class="soft x-name"><span></span>updates</p>`;
 }
 
 function Finished({ path, kind }) {

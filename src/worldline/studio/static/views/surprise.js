@@ -16,7 +16,7 @@ const ALL = "all signals";
 const words = name => name.replaceAll("_", " ");
 
 // The least p-value of each bucket of steps, so that 100,000 steps are drawn like 600.
-function minima(values, first, size) {
+export function minima(values, first, size) {
   const rows = { steps: [], p: [] };
   for (let start = 0; start < values.length; start += size) {
     let least = start;
@@ -28,7 +28,7 @@ function minima(values, first, size) {
 }
 
 // Asks in parts that fit into one question. Each part begins with the steps that the world remembers.
-async function surpriseOf(path, world, card, total) {
+export async function surpriseOf(path, world, card, total) {
   const pixels = byRole(card.schema, "observation").filter(signal => signal.kind === "image" && card.inputs.includes(signal.name))
     .reduce((sum, { shape }) => sum + shape[0] * shape[1] * shape[2], 1);
   const room = Math.max(card.context + 2, Math.min(PART, Math.floor(MAX_VALUES / pixels) - 2)), size = Math.ceil(total / BUCKETS);
@@ -54,11 +54,11 @@ async function surpriseOf(path, world, card, total) {
 }
 
 export default function Surprise() {
-  const place = usePlace(), present = useSteady(usePresent({ ...place, steps: AROUND, edits: undefined })), { card, total, overview } = present;
+  const place = usePlace(), present = useSteady(usePresent({ ...place, steps: AROUND, edits: undefined, inside: true })), { card, total, overview } = present;
   const path = place.log && place.episode !== undefined ? episodePath(place.log, place.episode) : null;
   const key = path && card && total ? `${place.world} ${path}` : null;
   const { value, error, busy } = useAsked(key, () => surpriseOf(path, place.world, card, total), key ?? "");
-  const worst = value?.moments[0]?.step;
+  const whole = value?.signals[ALL], worst = whole?.steps[whole.p.indexOf(least(whole))];
   useEffect(() => { if (worst !== undefined && place.at === undefined) go({ at: worst }); }, [worst, place.at]);
   const level = place.level ?? Math.min(0.9, card?.band_level || 0.9);
   const future = useFuture(place.world, path && total > present.now ? present : {}, card?.band_horizon ? { level } : {});
@@ -116,7 +116,7 @@ function Moments({ value: { moments, rare, signals }, axis, step, total, onChoos
     <${Title}>Most surprising moments<//>
     <${Choice} label="of" value=${own} options=${Object.keys(signals).map(name => [name, words(name)])} onChange=${name => go({ of: name === ALL ? undefined : name })} />
     ${rows.length === 0 && html`<p class="soft">No step has a p-value of at most ${LISTED}.</p>`}
-    <ol class="moments" onKeyDown=${key}>${rows.map(row => html`<li key=${row.step}><button class=${`episode ${row.step === step ? "on" : ""}`} aria-current=${row.step === step} onClick=${() => onChoose(row.step)}>
+    <ol class="moments" aria-label="Moments" onKeyDown=${key}>${rows.map(row => html`<li key=${row.step}><button class=${`episode ${row.step === step ? "on" : ""}`} aria-current=${row.step === step} onClick=${() => onChoose(row.step)}>
       <b>${axis.label === "steps" ? "" : `${axis.text(row.step)} · `}step ${row.step}</b> <span class=${`chip ${row.p_value < 0.01 ? "bad" : "unclear"}`}>p ${number(row.p_value, 2)}</span>
       <small>${row.signals.slice(0, 2).map(words).join(", ")}</small></button></li>`)}</ol>`;
 }
