@@ -208,7 +208,6 @@ class Engine(ABC):
 
     def max_candidates(self, belief: EngineBelief, horizon: int, num_samples: int) -> int:
         """The largest N of one rollout that fits into memory, at least 1."""
-        del belief, horizon, num_samples
         return UNLIMITED
 
     def imagine(

@@ -94,7 +94,6 @@ class StraightActor(Actor):
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """`num_steps` equal moves towards the goal, each at most a full move."""
-        del seed
         way = now.goals["position"].astype(float) - now.history.observations["position"][:, -1].astype(float)
         move = way * np.minimum(1 / num_steps, self.longest / np.maximum(np.abs(way).max(-1, keepdims=True), 1e-9))
         return {"move": np.repeat(move[:, None], num_steps, 1).astype(np.float32)}
