@@ -9,7 +9,7 @@ import typer
 
 from worldline.cli.options import Device, Json
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
-from worldline.progress import tell
+from worldline.progress import tell, telling
 
 if TYPE_CHECKING:
     from worldline.testing.cases import WorldCase
@@ -45,9 +45,8 @@ def conform(
     sizes = {"horizon": horizon, "num_episodes": num_episodes, "num_calibration": num_calibration, "seed": seed}
     results = []
     with progress_bars() as progress:
-        tell(progress, "prepare", 0)
-        case: Any = _world(name, Path(second), device, sizes) if kind == "world" else named_case(kind, name)
-        tell(progress, "prepare", 1)
+        with telling(progress, "prepare"):
+            case: Any = _world(name, Path(second), device, sizes) if kind == "world" else named_case(kind, name)
         for result in outcomes(case, CLAUSES[kind]):
             results.append(result)
             tell(progress, "check", len(results), len(CLAUSES[kind]))
