@@ -222,13 +222,7 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
 
     @torch.no_grad()
     def imagine(
-        self,
-        belief: EngineBelief,
-        future: Future,
-        *,
-        num_samples: int,
-        noise: Noise | None = None,
-        seed: int,
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
         """The model's rollout, as signals. A deterministic model returns S = 1."""
         check_future(future, self.schema)
@@ -457,9 +451,7 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         none = torch.zeros(worlds, 1, 0, sum(signal.size for signal in self.schema.actions), device=self.device)
         size = sum(signal.size for signal in self.schema.exogenous)
         past = Inputs(
-            actions=none,
-            exogenous=none.new_zeros(worlds, 0, size) if size else None,
-            step_s=none.new_zeros(worlds, 0),
+            actions=none, exogenous=none.new_zeros(worlds, 0, size) if size else None, step_s=none.new_zeros(worlds, 0)
         )
         return goal_latents(self.model, self._observations(steps, past))
 

@@ -43,10 +43,7 @@ INLINE_BYTES: Final = 2**16
 JSON_WEIGHT: Final = 8
 """Memory of a decoded JSON body, in sizes of the body: `0.1,` becomes a float of 24 bytes and 8 bytes in a list."""
 MSGPACK: Final = wire.CONTENT_TYPE
-ENCODERS: Final[Mapping[str, Callable[[object], bytes]]] = {
-    JSON: wire.encode_json_answer,
-    MSGPACK: wire.encode_answer,
-}
+ENCODERS: Final[Mapping[str, Callable[[object], bytes]]] = {JSON: wire.encode_json_answer, MSGPACK: wire.encode_answer}
 """Per content type of bodies and answers, the function that encodes an answer."""
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Allowed request ids."""

@@ -66,11 +66,7 @@ class CheckReport:
 
 
 def check(
-    store: Store | Path | str,
-    *,
-    delay: int = 0,
-    seed: int = 0,
-    progress: OnProgress | None = None,
+    store: Store | Path | str, *, delay: int = 0, seed: int = 0, progress: OnProgress | None = None
 ) -> CheckReport:
     """Checks a store. Every episode is read once; figures, changes, joined and shifted parts come from a sample.
 

@@ -122,11 +122,7 @@ def learn(
 
 
 def learn_logs(
-    logs: Path | str | object,
-    out: Path | str,
-    options: Options | None = None,
-    *,
-    progress: OnProgress | None = None,
+    logs: Path | str | object, out: Path | str, options: Options | None = None, *, progress: OnProgress | None = None
 ) -> LearnResult:
     """Like `learn`, but returns all measurements."""
     started, out, options = time.monotonic(), Path(out), (options or Options()).resolved()
@@ -136,11 +132,7 @@ def learn_logs(
 
     # Without a named recipe, several models are compared; without images, a linear world comes first.
     choice, trial, linear, failures = None, None, None, list[CollapseError]()
-    shared: dict[str, Any] = {
-        "folder": run.unfinished,
-        "device": choose_device(options.device),
-        "progress": progress,
-    }
+    shared: dict[str, Any] = {"folder": run.unfinished, "device": choose_device(options.device), "progress": progress}
     if chooses(store, options) and has(store, Kind.IMAGE):
         choice, trial, options = choose_recipe(store, options, **shared)
     elif chooses(store, options):
