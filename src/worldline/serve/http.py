@@ -158,6 +158,7 @@ def _worlds(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1/worlds", tags=["worlds"])
 
     for verb, kind in CALLS.items():
+        shown = operation(body=kind.__name__, answer=ANSWERS[kind].__name__, msgpack=True, headers=["Deadline-Ms"])
         router.add_api_route(
             f"/{{name}}:{verb}",
             _describe_verb,
@@ -165,9 +166,7 @@ def _worlds(service: Service) -> APIRouter:
             name=verb,
             description=(getdoc(kind) or "").partition("\n\nArgs:")[0],
             dependencies=[needs(Scope.INFER)],
-            openapi_extra=operation(
-                body=kind.__name__, answer=ANSWERS[kind].__name__, msgpack=True, headers=["Deadline-Ms"]
-            ),
+            openapi_extra=shown,
         )
 
     @router.get("", dependencies=[needs(Scope.READ)], openapi_extra=operation(answer="WorldList"))

@@ -38,6 +38,7 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["jobs"], dependencies=[Depends(within_rate)])
 
     created = operation(body="JobRequest", answer="JobView", statuses=(202,), headers=["Idempotency-Key"])
+    queued = operation(answer="JobView", statuses=(202,))
 
     @router.post("/jobs", status_code=202, openapi_extra=created)
     async def create_job(request: Request, caller: JobCaller) -> Response:
@@ -63,9 +64,7 @@ def jobs_router(service: Service, jobs: Jobs) -> APIRouter:
         """Cancels a job."""
         return json_response(await jobs.cancel(caller, job))
 
-    @router.post(
-        "/jobs/{job:plain}:resume", status_code=202, openapi_extra=operation(answer="JobView", statuses=(202,))
-    )
+    @router.post("/jobs/{job:plain}:resume", status_code=202, openapi_extra=queued)
     async def resume_job(job: str, caller: JobCaller) -> Response:
         """Continues a cancelled or failed job, from its checkpoint if it has one."""
         return json_response(await jobs.resume(caller, job), 202)

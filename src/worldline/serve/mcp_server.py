@@ -54,9 +54,7 @@ _INSTRUCTIONS: Final = f"""World models that predict physical systems. Ask befor
 low and high bound the whole path with probability `level`; null means that no band is known at that step.
 Observation t + 1 follows action t; the present is step 0. Long results show some steps, evenly spaced."""
 
-_READ_ONLY: Final = ToolAnnotations(
-    read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
-)
+_READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 _Name = Annotated[str, Meta(max_length=200)]
 
 
@@ -182,9 +180,7 @@ def _paths(call: ScoreCall, count: int) -> list[Call]:
 def _curves_of(result: Any, series: Sequence[ResultSeries]) -> dict[str, Any]:
     """The values of a result over its steps."""
     if isinstance(result, Surprise):
-        moments = [
-            {"step": moment.step, "p_value": moment.p_value, "signals": moment.signals[:2]} for moment in result.moments
-        ]
+        moments = [{"step": at.step, "p_value": at.p_value, "signals": at.signals[:2]} for at in result.moments]
         meaning = "p_value: share of normal steps that are at least as surprising; step t leads to observation t+1"
         return {"num_steps": len(result.steps), "moments": moments, "meaning": meaning}
     actions = [curve for curve in series if curve.heading == "actions"]

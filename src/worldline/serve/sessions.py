@@ -482,9 +482,8 @@ def _check_signals(row: Mapping[str, Any], schema: Schema) -> None:
 def _observed(hosted: HostedWorld, step: ObservedStep, session: Session) -> int | None:
     version = _follow(hosted, session)
     # Without inputs at the first step, None is required.
-    session.observe(
-        step.observations, actions=step.actions or None, exogenous=step.exogenous or None, observed=step.observed
-    )
+    inputs = {"actions": step.actions or None, "exogenous": step.exogenous or None}
+    session.observe(step.observations, **inputs, observed=step.observed)
     return version
 
 
