@@ -50,9 +50,8 @@ def conform(
         for result in outcomes(case, CLAUSES[kind]):
             results.append(result)
             tell(progress, "check", len(results), len(CLAUSES[kind]))
-    print_table(
-        f"{kind} {name}", ("clause", "result"), [(rule, "BROKEN" if text else "holds") for rule, text in results]
-    )
+    verdicts = [(rule, "BROKEN" if text else "holds") for rule, text in results]
+    print_table(f"{kind} {name}", ("clause", "result"), verdicts)
     print(*(f"{text}\n" for _, text in results if text), sep="", end="")
     rows = [{"clause": rule, "verdict": "broken" if text else "holds", "text": text} for rule, text in results]
     write_json(json, {"kind": kind, "name": name, "clauses": rows})
