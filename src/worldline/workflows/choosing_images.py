@@ -161,14 +161,11 @@ def _choice(
     return Choice(
         chosen=chosen,
         reason=reason,
-        steps=data.steps,
-        step_s=store.schema.step_s,
-        num_episodes=len(set(data.numbers)),
         trials=trials,
-        failed=failed,
         reference=reference,
         compared="vectors" if data.spreads else "images",
         goals=goals,
+        **choosing.basis(store, data, failed),
     )
 
 

@@ -194,12 +194,8 @@ def diagnosis(store: Store, learned: Learned, baselines: Mapping[str, World]) ->
             fix="Log more or longer episodes.",
             file=store.path,
         )
-    windows = evenly_spaced_windows(
-        [store.episode(number) for number in learned.split.held_out],
-        length=given_context(store, learned),
-        horizon=horizon,
-        per_episode=PER_EPISODE,
-    )
+    episodes, context = [store.episode(number) for number in learned.split.held_out], given_context(store, learned)
+    windows = evenly_spaced_windows(episodes, length=context, horizon=horizon, per_episode=PER_EPISODE)
     measured = diagnose(
         honest(learned),
         windows,

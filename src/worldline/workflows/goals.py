@@ -155,16 +155,12 @@ def films(reaching: GoalReaching, pairs: Sequence[StartGoalPair]) -> Films:
     """Camera frames of the first two attempts across the wall, and of the first in one room."""
     across = len(pairs) // 2
     numbers = sorted({across, min(across + 1, len(pairs) - 1), 0}, reverse=True)
-    return Films(
-        films=tuple(
-            Film(
-                frames=reaching.attempts[number].path["camera"].astype(np.uint8),
-                goal=pairs[number].goal["camera"].astype(np.uint8),
-                reached=reaching.attempts[number].success,
-            )
-            for number in numbers
-        )
-    )
+
+    def film(number: int) -> Film:
+        attempt, goal = reaching.attempts[number], pairs[number].goal["camera"].astype(np.uint8)
+        return Film(frames=attempt.path["camera"].astype(np.uint8), goal=goal, reached=attempt.success)
+
+    return Films(films=tuple(map(film, numbers)))
 
 
 def plan_times(learned: Learned, pairs: Sequence[StartGoalPair]) -> tuple[float, float]:

@@ -132,7 +132,8 @@ def learn_logs(
 
     # Without a named recipe, several models are compared; without images, a linear world comes first.
     choice, trial, linear, failures = None, None, None, list[CollapseError]()
-    shared: dict[str, Any] = {"folder": run.unfinished, "device": choose_device(options.device), "progress": progress}
+    folder, device = partial_folder(out), choose_device(options.device)
+    shared: dict[str, Any] = {"folder": folder, "device": device, "progress": progress}
     if chooses(store, options) and has(store, Kind.IMAGE):
         choice, trial, options = choose_recipe(store, options, **shared)
     elif chooses(store, options):
@@ -153,8 +154,8 @@ def learn_logs(
     findings = (*run.findings, *evaluation.findings)
     _write(run, options, evaluation.learned, evaluation=evaluation, choice=choice)
     tell(progress, "report", 1)
-    if partial_folder(out).is_dir():
-        shutil.rmtree(partial_folder(out))
+    if folder.is_dir():
+        shutil.rmtree(folder)
     return LearnResult(
         **{**vars(evaluation), "findings": findings},
         bundle=out,
@@ -217,10 +218,6 @@ class _OpenedLogs:
     late: LateActions | None
     imported_s: float
     progress: OnProgress | None
-
-    @property
-    def unfinished(self) -> Path:
-        return partial_folder(self.out)
 
 
 def _open(
@@ -364,9 +361,9 @@ def _learn_linear(run: _OpenedLogs, options: Options) -> Learned:
     """The linear world. It can be used within seconds; an earlier world is replaced only by the final one."""
     with telling(run.progress, "learn a linear model"):
         recipe = make_recipe(run.store, options).with_seed(options.seeds.start)
-        run.unfinished.mkdir(parents=True, exist_ok=True)
+        partial_folder(run.out).mkdir(parents=True, exist_ok=True)
         device = choose_device(options.device)
-        linear = learn_world(run.store, recipe, folder=run.unfinished / LINEAR, device=device)
+        linear = learn_world(run.store, recipe, folder=partial_folder(run.out) / LINEAR, device=device)
     if not run.out.exists():
         _write(run, options, linear)
     return linear

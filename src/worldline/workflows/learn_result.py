@@ -186,12 +186,8 @@ def run_toml(store: Store, options: Options, recipe: Recipe, *, horizon: int) ->
     }
     values = {**recipe.settings(), "horizon": horizon}
     numbers = {name: values.pop(name) for name in NUMBERS}
-    return settings_toml({**numbers, TABLE: table, **values})
-
-
-def settings_toml(values: Mapping[str, Any]) -> str:
-    """The text of a file of settings, with the command that uses it."""
-    return f"# Repeats this run: worldline learn LOGS --config run.toml --out world/\n{to_toml(values)}\n"
+    lines = to_toml({**numbers, TABLE: table, **values})
+    return f"# Repeats this run: worldline learn LOGS --config run.toml --out world/\n{lines}\n"
 
 
 def _recipe_name(recipe: str | Callable[[Store], Recipe]) -> str:

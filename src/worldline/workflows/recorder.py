@@ -225,11 +225,8 @@ def _compare(store: Store, wanted: Schema, *, exactly: bool) -> None:
     """Raises InputError if the episodes do not fit into the store."""
     if store.schema == wanted:
         return
-    stored, recorded = (
-        {s.name: (s.role, s.kind, s.shape, s.num_values) for s in x.signals} for x in (store.schema, wanted)
-    )
-    different = sorted({name for name, _ in stored.items() ^ recorded.items()})
-    if different:
+    both = [{(s.name, s.role, s.kind, s.shape, s.num_values) for s in x.signals} for x in (store.schema, wanted)]
+    if different := sorted({signal[0] for signal in both[0] ^ both[1]}):
         raise InputError(
             f"the store {store.path} and the environment differ in the signals {', '.join(different)}. Record into a "
             "new folder."
