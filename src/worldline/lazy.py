@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def lazy_names(package: str) -> Callable[[str], object]:
-    """The `__getattr__` of a package that imports public names from its modules on first use.
+    """The `__getattr__` of a package that imports public names from its modules on first use, and has its `__all__`.
 
     Args:
         package: `__name__` of the package. The names are the imports under `if TYPE_CHECKING:` in its `__init__.py`.
@@ -23,6 +23,8 @@ def lazy_names(package: str) -> Callable[[str], object]:
 
     def get(name: str) -> object:
         home_of = homes()
+        if name == "__all__":
+            return sorted(home_of, key=lambda public: (not public.isupper(), public))
         if name not in home_of:
             raise AttributeError(
                 f"module {package!r} has no attribute {name!r}. Public names: {', '.join(sorted(home_of))}."

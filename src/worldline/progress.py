@@ -48,6 +48,14 @@ def tell(progress: OnProgress | None, stage: str, step: int, total: int = 1, *, 
         progress(Progress(stage=stage, step=step, total=total, loss=loss))
 
 
+@contextmanager
+def telling(progress: OnProgress | None, stage: str) -> Iterator[None]:
+    """Reports the start and the end of a stage whose steps are not counted."""
+    tell(progress, stage, 0)
+    yield
+    tell(progress, stage, 1)
+
+
 def renamed(progress: OnProgress | None, stage: str) -> OnProgress | None:
     """The same receiver for a part of a call; it sees another name of the stage."""
     return None if progress is None else lambda now: progress(replace(now, stage=stage))

@@ -20,7 +20,7 @@ from worldline.recipes.recipe import Recipe
 from worldline.schema import Kind, Role, Schema, Signal
 from worldline.testing import check_model
 from worldline.training.batches import to_window, window_signals
-from worldline.workflows.learn import recipes
+from worldline.workflows.learn import trainings
 from worldline.workflows.learn_options import Options
 from worldline.workflows.training import Learned, build_model, learn_world
 from worldline.world.base import PlanStatus
@@ -84,7 +84,7 @@ def spot(tmp_path_factory: pytest.TempPathFactory) -> Store:
 )
 def test_by_default_all_images_and_vectors_go_in(tmp_path: Path, signals: tuple[Signal, ...], name: str) -> None:
     store = logs(tmp_path / "store", signals)
-    (recipe,) = recipes(store, tmp_path, Options(), None)
+    ((recipe, _),) = trainings(store, tmp_path, Options(), None)
     assert recipe.name == name
     assert set(recipe.model_config.inputs) == {one.name for one in signals} & {"camera", "place"}
 

@@ -125,7 +125,7 @@ def served(worlds: Mapping[str, World], tokens: FewTokens | None = None, **limit
     service = service_of(limits=Limits(mcp_bytes=20_000, **limits), tokens=tokens, **worlds)
     listener = server.listen("127.0.0.1", 0)
     url = server.url_of(listener)
-    running = BoundedServer(http_app(service, url=url, names=["127.0.0.1"]), service.limits)
+    running = BoundedServer(http_app(service, url=url, names=["127.0.0.1"]), service)
     thread = Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

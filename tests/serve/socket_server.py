@@ -72,7 +72,7 @@ def serving_sockets(world: World, *, name: str = "toy", tokens: bool = False, **
     known = FewTokens({TOKEN: {Scope.SESSION}, OTHER: {Scope.SESSION, Scope.INFER}, READER: {Scope.READ}})
     service = service_of(limits=Limits(**limits), tokens=known if tokens else None, **{name: world})
     listener = listen("127.0.0.1", 0)
-    server = BoundedServer(create_app(service), service.limits)
+    server = BoundedServer(create_app(service), service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
 

@@ -50,8 +50,7 @@ class PictureEngine(FixedLagBaseline):
 
     @classmethod
     def from_parts(cls, schema: Schema, parts: Parts) -> PictureEngine:
-        stored = read_fixed_lag(schema, parts)
-        return cls(schema=schema, typical=stored.typical, context=stored.context)
+        return cls(schema=schema, **read_fixed_lag(schema, parts))
 
 
 @final

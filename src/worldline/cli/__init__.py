@@ -12,19 +12,15 @@ from worldline.lazy import lazy_names
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from worldline.cli.options import Device, Json, Threads, free_cores, use_threads
-    from worldline.cli.output import print_next, print_table, progress_bars, write_json
+    from worldline.cli.options import Device as Device
+    from worldline.cli.options import Json as Json
+    from worldline.cli.options import Threads as Threads
+    from worldline.cli.options import free_cores as free_cores
+    from worldline.cli.options import use_threads as use_threads
+    from worldline.cli.output import print_next as print_next
+    from worldline.cli.output import print_table as print_table
+    from worldline.cli.output import progress_bars as progress_bars
+    from worldline.cli.output import write_json as write_json
 
-__all__ = [
-    "Device",
-    "Json",
-    "Threads",
-    "free_cores",
-    "print_next",
-    "print_table",
-    "progress_bars",
-    "use_threads",
-    "write_json",
-]
 
 __getattr__ = lazy_names(__name__)

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worldline.cli.options import Device, Json, Threads, checked_file, use_threads
-from worldline.cli.output import (
-    print_list,
-    print_next,
-    print_table,
-    print_wrapped,
-    progress_bars,
-    write_json,
-)
+from worldline.cli.output import print_list, print_next, print_table, print_wrapped, progress_bars, write_json
 
 if TYPE_CHECKING:
     from worldline.audit.measured import Audit, Measured

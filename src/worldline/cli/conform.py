@@ -9,7 +9,7 @@ import typer
 
 from worldline.cli.options import Device, Json
 from worldline.cli.output import print_next, print_table, progress_bars, write_json
-from worldline.progress import tell
+from worldline.progress import tell, telling
 
 if TYPE_CHECKING:
     from worldline.testing.cases import WorldCase
@@ -45,15 +45,13 @@ def conform(
     sizes = {"horizon": horizon, "num_episodes": num_episodes, "num_calibration": num_calibration, "seed": seed}
     results = []
     with progress_bars() as progress:
-        tell(progress, "prepare", 0)
-        case: Any = _world(name, Path(second), device, sizes) if kind == "world" else named_case(kind, name)
-        tell(progress, "prepare", 1)
+        with telling(progress, "prepare"):
+            case: Any = _world(name, Path(second), device, sizes) if kind == "world" else named_case(kind, name)
         for result in outcomes(case, CLAUSES[kind]):
             results.append(result)
             tell(progress, "check", len(results), len(CLAUSES[kind]))
-    print_table(
-        f"{kind} {name}", ("clause", "result"), [(rule, "BROKEN" if text else "holds") for rule, text in results]
-    )
+    verdicts = [(rule, "BROKEN" if text else "holds") for rule, text in results]
+    print_table(f"{kind} {name}", ("clause", "result"), verdicts)
     print(*(f"{text}\n" for _, text in results if text), sep="", end="")
     rows = [{"clause": rule, "verdict": "broken" if text else "holds", "text": text} for rule, text in results]
     write_json(json, {"kind": kind, "name": name, "clauses": rows})

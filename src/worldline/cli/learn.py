@@ -56,7 +56,9 @@ def learn(
         print(line)
     _print_choice(result)
     _print(result)
-    _print_seeds(result)
+    if len(result.seeds) > 1:
+        title = f"{len(result.seeds)} trainings; seed {result.learned.recipe.training.seed} was kept"
+        print_table(title, ("seed", "control"), [(row.seed, f"{row.control:.3f}") for row in result.seeds])
     write_json(json, learn_figures(result))
     print(f"Schema: {result.store.path / 'schema.json'}")
     print(f"Config: {out / 'run.toml'}")
@@ -128,10 +130,3 @@ def _print(result: LearnResult) -> None:
         return
     head, *rows = ([str(getattr(cell, "text", cell)) for cell in row] for row in (table.head, *table.rows))
     print_table(table.caption, head, rows)
-
-
-def _print_seeds(result: LearnResult) -> None:
-    """One row per training seed, if there are several; the JSON file has the errors of each."""
-    if len(result.seeds) > 1:
-        title = f"{len(result.seeds)} trainings; seed {result.learned.recipe.training.seed} was kept"
-        print_table(title, ("seed", "control"), [(row.seed, f"{row.control:.3f}") for row in result.seeds])

@@ -142,8 +142,7 @@ def _checked_device(name: str) -> str:
 
 
 Device = Annotated[
-    str,
-    typer.Option(help="cpu, cuda, cuda:N or mps; auto uses a GPU if there is one.", callback=_checked_device),
+    str, typer.Option(help="cpu, cuda, cuda:N or mps; auto uses a GPU if there is one.", callback=_checked_device)
 ]
 
 

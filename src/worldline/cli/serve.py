@@ -52,23 +52,17 @@ def serve(
         workers: threads for short calls, for long ones, and for control loops of each token.
         batch: predictions that are computed as one, at most.
     """
-    from worldline.catalog.versions import default_folder
     from worldline.serve import server
-    from worldline.serve.environments import Environments
-    from worldline.serve.jobs import JobSettings
     from worldline.serve.limits import Limits
     from worldline.serve.logs import ServedLogs
 
     use_threads(threads)
-    hosts = open_hosts(worlds or [], device)
-    environments = Environments(environment) if environment else None
+    hosts, options = open_hosts(worlds or [], device), _web_options(environment, device)
     settings = {"limits": Limits(batch=batch), "workers": workers, "logs": ServedLogs(data)}
     with opened_service(hosts, host, database, insecure=insecure, **settings) as (service, opened):
-        job_settings = JobSettings(folder=default_folder(), device=device)
         listener = server.listen(host, port)
         _announce(hosts, service, server.url_of(listener))
-        options = {"job_settings": job_settings, "environments": environments, "any_host": insecure}
-        server.serve(service, listener, opened, **options)
+        server.serve(service, listener, opened, **options, any_host=insecure)
 
 
 def studio(
@@ -94,27 +88,29 @@ def studio(
     import threading
     import webbrowser
 
-    from worldline.catalog.versions import default_folder
     from worldline.serve import server
-    from worldline.serve.environments import Environments
-    from worldline.serve.jobs import JobSettings
 
     use_threads(threads)
-    hosts = open_hosts([world, *(other or [])], device)
-    environments = Environments(environment) if environment else None
+    hosts, options = open_hosts([world, *(other or [])], device), _web_options(environment, device)
     signals = next(iter(hosts.values())).card.schema
-    with (
-        _opened_logs(logs, signals) as served,
-        opened_service(hosts, LOOPBACK[0], None, logs=served) as (service, opened),
-    ):
+    with _opened_logs(logs, signals) as data, opened_service(hosts, "localhost", None, logs=data) as (service, opened):
         listener = server.listen("127.0.0.1", port)
         url = server.url_of(listener)
         print(f"Studio: {url}. Stop with Ctrl-C.{' It asks for a token.' if service.needs_token else ''}")
         print_next("serve", world)
         if not no_browser:  # in a thread, because a browser in the terminal returns when it is closed
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-        job_settings = JobSettings(folder=default_folder(), device=device)
-        server.serve(service, listener, opened, job_settings=job_settings, environments=environments)
+        server.serve(service, listener, opened, **options)
+
+
+def _web_options(environment: list[str] | None, device: str) -> dict[str, Any]:
+    """What callers may run: these environments, and jobs."""
+    from worldline.catalog.versions import default_folder
+    from worldline.serve.environments import Environments
+    from worldline.serve.jobs import JobSettings
+
+    environments = Environments(environment) if environment else None
+    return {"job_settings": JobSettings(folder=default_folder(), device=device), "environments": environments}
 
 
 @contextmanager
@@ -250,4 +246,4 @@ def _serve_http(hosts: Hosts, host: str, port: int, names: list[str], database: 
         print_next("token", "list")
         app = http_app(service, url=url, names=[*LOOPBACK, "[::1]", host, *names])
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean shutdown
-            BoundedServer(app, service.limits).run(sockets=[listener])
+            BoundedServer(app, service).run(sockets=[listener])

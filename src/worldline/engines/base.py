@@ -208,7 +208,6 @@ class Engine(ABC):
 
     def max_candidates(self, belief: EngineBelief, horizon: int, num_samples: int) -> int:
         """The largest N of one rollout that fits into memory, at least 1."""
-        del belief, horizon, num_samples
         return UNLIMITED
 
     def imagine(
@@ -228,9 +227,8 @@ class Engine(ABC):
         """
         inputs = to_inputs(future.actions, future.exogenous, self.describe().schema, self.device)
         with torch.no_grad():
-            rollout = self.rollout(
-                belief, inputs.actions, inputs.exogenous, num_samples=num_samples, noise=noise, seed=seed
-            )
+            drawn: Any = {"num_samples": num_samples, "noise": noise, "seed": seed}
+            rollout = self.rollout(belief, inputs.actions, inputs.exogenous, **drawn)
             return Samples(signals={name: value.cpu().numpy() for name, value in rollout.signals.items()})
 
     def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> ReplayedHistory:
@@ -257,9 +255,8 @@ class Engine(ABC):
             parts.append({name: value[:, 0, :, 0] for name, value in samples.items()})
             belief = self.observe(belief, step, seed=seed + now)
         names = self.describe().predicts if parts else ()
-        return ReplayedHistory(
-            belief=belief, signals={name: np.stack([part[name] for part in parts], 1) for name in names}
-        )
+        signals = {name: np.stack([part[name] for part in parts], 1) for name in names}
+        return ReplayedHistory(belief=belief, signals=signals)
 
 
 class Abducts(ABC):

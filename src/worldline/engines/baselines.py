@@ -45,9 +45,9 @@ class Extrapolation(FixedLagBaseline, ABC):
     def from_parts(cls: type[Extrapolated], schema: Schema, parts: Parts) -> Extrapolated:
         """The engine that `to_parts` stored."""
         stored = read_fixed_lag(schema, parts)
-        if stored.context < cls.min_context:
-            raise DataError(f"context is {stored.context}, and {cls.kind} needs at least {cls.min_context}", fix=FIX)
-        return cls(schema=schema, typical=stored.typical, context=stored.context)
+        if (context := stored["context"]) < cls.min_context:
+            raise DataError(f"context is {context}, and {cls.kind} needs at least {cls.min_context}", fix=FIX)
+        return cls(schema=schema, **stored)
 
     @classmethod
     def fit(cls: type[Extrapolated], episodes: Sequence[Episode], schema: Schema) -> Extrapolated:
@@ -165,7 +165,8 @@ class Autoregression(FixedLagBaseline, ABC):
     def from_parts(cls: type[Fitted], schema: Schema, parts: Parts) -> Fitted:
         """The engine that `to_parts` stored."""
         context = check_config(parts, FixedLagConfig).context
-        size = sum(signal.size for signal in schema.observations if signal.kind is Kind.VECTOR)
+        vectors = [signal for signal in schema.observations if signal.kind is Kind.VECTOR]
+        size = sum(signal.size for signal in vectors)
         num_inputs = sum(signal.size for signal in (*cls.actions_of(schema), *schema.exogenous))
         fitted = {
             "centre": ArraySpec(shape=(size + num_inputs,)),
@@ -173,17 +174,10 @@ class Autoregression(FixedLagBaseline, ABC):
             "weights": ArraySpec(shape=(context * size + num_inputs + 1, size)),
         }
         stored = read_fixed_lag(schema, parts, fitted)
-        vectors = {signal.name for signal in schema.observations if signal.kind is Kind.VECTOR}
-        if stored.typical.keys() != vectors:
-            raise DataError(f"predicts is {sorted(stored.typical)}, expected all vectors {sorted(vectors)}", fix=FIX)
-        return cls(
-            schema=schema,
-            typical=stored.typical,
-            context=context,
-            centre=stored.fitted["centre"],
-            scale=stored.fitted["scale"],
-            weights=stored.fitted["weights"],
-        )
+        names = {signal.name for signal in vectors}
+        if (known := stored["typical"].keys()) != names:
+            raise DataError(f"predicts is {sorted(known)}, expected all vectors {sorted(names)}", fix=FIX)
+        return cls(schema=schema, **stored)
 
     @property
     def action_conditioned(self) -> bool:

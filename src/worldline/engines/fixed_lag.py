@@ -37,9 +37,8 @@ class ArraySpec:
 
 def array_spec_of(signal: Signal) -> ArraySpec:
     """The requirements on an array [*shape] with one value of `signal`."""
-    high = np.inf if signal.num_values is None else signal.num_values - 1
-    low = -np.inf if signal.num_values is None else 0
-    return ArraySpec(shape=signal.shape, dtypes=(signal.dtype,), low=float(low), high=float(high))
+    low, high = (-np.inf, np.inf) if signal.num_values is None else (0.0, signal.num_values - 1.0)
+    return ArraySpec(shape=signal.shape, dtypes=(signal.dtype,), low=low, high=high)
 
 
 def check_config(parts: Parts, config: type[Config]) -> Config:
@@ -169,7 +168,6 @@ class FixedLagBaseline(NumpyEngine, Storable, ABC):
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> Recent:
         """The last `context` observations."""
-        del seed  # nothing is drawn
         belief = None if belief is None else own_belief(belief, Recent)
         check_observations(steps, self.signals)
         values, known = {}, {}
@@ -189,7 +187,6 @@ class FixedLagBaseline(NumpyEngine, Storable, ABC):
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
         """One sample, S = 1."""
-        del num_samples, noise, seed  # deterministic
         check_future(future, self.schema)
         recent, past = own_belief(belief, Recent), {}
         for signal in self.signals:
@@ -200,17 +197,8 @@ class FixedLagBaseline(NumpyEngine, Storable, ABC):
         return Samples(signals={k: v[:, :, None].astype(dtypes[k], copy=False) for k, v in predicted.items()})
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FixedLagParts:
-    """The validated parts of a `FixedLagBaseline`; `fitted` holds the arrays of the subclass."""
-
-    typical: Arrays
-    context: int
-    fitted: Mapping[str, NDArray[Any]]
-
-
-def read_fixed_lag(schema: Schema, parts: Parts, fitted: Mapping[str, ArraySpec] | None = None) -> FixedLagParts:
-    """Validates what `FixedLagBaseline.to_parts` stored.
+def read_fixed_lag(schema: Schema, parts: Parts, fitted: Mapping[str, ArraySpec] | None = None) -> dict[str, Any]:
+    """Validates what `FixedLagBaseline.to_parts` stored. Returns the typical values, the context and the fitted arrays.
 
     Args:
         schema: of the world.
@@ -226,11 +214,8 @@ def read_fixed_lag(schema: Schema, parts: Parts, fitted: Mapping[str, ArraySpec]
         raise DataError(f"predicts is {list(config.predicts)}; some are not observation signals", fix=FIX)
     typical = {f"{_TYPICAL}{name}": array_spec_of(signal) for name, signal in named.items()}
     arrays = check_arrays(parts, {**typical, **(fitted or {})})
-    return FixedLagParts(
-        typical={name: arrays[f"{_TYPICAL}{name}"] for name in named},
-        context=config.context,
-        fitted={name: arrays[name] for name in fitted or {}},
-    )
+    means = {name: arrays[f"{_TYPICAL}{name}"] for name in named}
+    return {"typical": means, "context": config.context, **{name: arrays[name] for name in fitted or {}}}
 
 
 def typical_values(episodes: Sequence[Episode], signals: Sequence[Signal]) -> Arrays:

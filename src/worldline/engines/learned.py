@@ -30,7 +30,7 @@ from worldline.engines.base import (
 from worldline.engines.validation import check_future, check_inputs, check_observations, own_belief
 from worldline.episode import Arrays, Future, History
 from worldline.errors import ConfigError, InputError, UnsupportedError
-from worldline.models.base import Adapts, Belief, Inputs, LatentRollout, Window, WorldModel, concatenate
+from worldline.models.base import Adapts, Belief, Inputs, Window, WorldModel, concatenate
 from worldline.planning.base import LazySignals, Rollout
 from worldline.schema import Kind, Schema
 from worldline.training.batches import goal_latents, to_inputs, to_tensor
@@ -160,19 +160,21 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         head = self.heads.get(kind.name)
         return head if isinstance(head, kind) else None
 
+    def required_head(self, kind: type[AnyHead]) -> AnyHead:
+        """The head of this kind, which was fitted."""
+        head = self.head(kind)
+        assert head is not None
+        return head
+
     @property
     def readout(self) -> Readout:
         """From latents to the predicted signals."""
-        head = self.heads[Readout.name]
-        assert isinstance(head, Readout)
-        return head
+        return self.required_head(Readout)
 
     @property
     def mahalanobis(self) -> MahalanobisScore:
         """The out-of-distribution score."""
-        head = self.heads[MahalanobisScore.name]
-        assert isinstance(head, MahalanobisScore)
-        return head
+        return self.required_head(MahalanobisScore)
 
     def describe(self) -> Card:
         """The signals and abilities of this engine."""
@@ -220,23 +222,12 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
 
     @torch.no_grad()
     def imagine(
-        self,
-        belief: EngineBelief,
-        future: Future,
-        *,
-        num_samples: int,
-        noise: Noise | None = None,
-        seed: int,
+        self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
         """The model's rollout, as signals. A deterministic model returns S = 1."""
-        del noise
         check_future(future, self.schema)
         inputs = to_inputs(future.actions, future.exogenous, self.schema, self.device)
-        now = _belief(belief)
-        signals = self._empty_signals(now, inputs, num_samples)
-        for part in self._parts(now, inputs, num_samples, seed):
-            self._read(signals, part, self.model.rollout(part.belief, part.inputs, generator=part.generator))
-        return Samples(signals=signals)
+        return Samples(signals=self._imagined(_belief(belief), inputs, num_samples, seed))
 
     @torch.no_grad()
     def replay(self, steps: History, num_steps: int, *, num_samples: int, seed: int) -> ReplayedHistory:
@@ -263,27 +254,23 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
                 step_s=inputs.step_s.transpose(0, 1).flatten()[:, None],
             )
             steps_ahead = [(before, by_step)]
-        parts = [self._empty_signals(belief, inputs, num_samples) for belief, inputs in steps_ahead]
-        for signals, (belief, inputs) in zip(parts, steps_ahead, strict=True):
-            for part in self._parts(belief, inputs, num_samples, seed):
-                self._read(signals, part, self.model.rollout(part.belief, part.inputs, generator=part.generator))
+        parts = [self._imagined(belief, inputs, num_samples, seed) for belief, inputs in steps_ahead]
         replayed = dict[str, NDArray[np.generic]]()
         for name in parts[0]:
             values = np.concatenate([signals[name][:, 0, :, 0] for signals in parts])
             replayed[name] = np.moveaxis(values.reshape(num_steps, worlds, *values.shape[1:]), 0, 1)
         return ReplayedHistory(belief=beliefs[-1], signals=replayed)
 
-    def _empty_signals(self, belief: Belief, inputs: Inputs, num_samples: int) -> dict[str, NDArray[np.generic]]:
-        """Arrays [W, N, S, T, *shape] for the signals of a rollout."""
+    def _imagined(self, belief: Belief, inputs: Inputs, num_samples: int, seed: int) -> dict[str, NDArray[np.generic]]:
+        """The signals [W, N, S, T, *shape] of a rollout. Latents of all parts need not fit into memory together."""
         worlds, versions, horizon, _ = inputs.actions.shape
-        drawn = belief.features().shape[1] if self.model.deterministic else num_samples
-        signals = self.readout.config.signals
-        return {s.name: np.empty((worlds, versions, drawn, horizon, *s.shape), s.dtype) for s in signals}
-
-    def _read(self, signals: Mapping[str, NDArray[np.generic]], part: _Part, rolled_out: LatentRollout) -> None:
-        """Writes the signals of a part to its place, so that latents of all parts need not fit into memory together."""
-        for name, values in self.readout(part.samples(rolled_out.features)).items():
-            signals[name][part.place] = values.cpu().numpy()
+        lead = (worlds, versions, belief.features().shape[1] if self.model.deterministic else num_samples, horizon)
+        signals = {s.name: np.empty((*lead, *s.shape), s.dtype) for s in self.readout.config.signals}
+        for part in self._parts(belief, inputs, num_samples, seed):
+            features = self.model.rollout(part.belief, part.inputs, generator=part.generator).features
+            for name, values in self.readout(part.samples(features)).items():
+                signals[name][part.place] = values.cpu().numpy()
+        return signals
 
     def rollout(
         self,
@@ -301,7 +288,6 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         """
         horizon = actions.shape[2]
         step_s = torch.full((len(actions), horizon), self.schema.step_s or 1.0, device=actions.device)
-        del noise
         inputs = Inputs(actions=actions, exogenous=exogenous, step_s=step_s)
         rows: dict[int, list[Tensor]] = {}
         for part in self._parts(_belief(belief), inputs, num_samples, seed):
@@ -322,7 +308,6 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
     @torch.no_grad()
     def encode_goal(self, belief: EngineBelief, goal: Arrays) -> EncodedGoal:
         """The goal for the distance head."""
-        del belief
         head = self.head(Distance)
         if head is None:
             obstacles = goal_obstacles(self.schema)
@@ -354,7 +339,6 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         The head takes the number of remaining steps. There is no proposal for worlds with exogenous signals, because a
         goal does not hold them. There is none either if the last step would probably exceed `budget_s`.
         """
-        del num_proposals
         ends_s = math.inf if budget_s is None else time.monotonic() + budget_s
         held, generator = _belief(belief), torch.Generator("cpu").manual_seed(seed)
         wanted, inverse = own_belief(goal, EncodedGoal).latent, self.head(Inverse)
@@ -390,18 +374,16 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
 
     def _images(self, features: Float[Tensor, "W N S T D"]) -> dict[str, Tensor]:
         """Per image signal [W, N, T, *shape], drawn from predicted latents, the mean over the samples."""
-        decoder = self.head(Decoder)
-        assert decoder is not None  # the rollout has images only with a decoder
-        worlds = [decoder(world) for world in features]
-        means = [
-            {name: shown.float().mean(1).round().to(shown.dtype) for name, shown in world.items()} for world in worlds
-        ]
-        return {name: torch.stack([world[name] for world in means]) for name in means[0]}
+        worlds = [self.required_head(Decoder)(world) for world in features]
+
+        def mean(images: Tensor) -> Tensor:
+            return images.float().mean(1).round().to(images.dtype)
+
+        return {name: torch.stack([mean(world[name]) for world in worlds]) for name in worlds[0]}
 
     def _distance(self, features: Float[Tensor, "W N S T D"], goal: object) -> Float[Tensor, "W N T"]:
         """Steps from predicted latents to an encoded goal, the mean over the samples."""
-        encoded, head = own_belief(goal, EncodedGoal), self.head(Distance)
-        assert head is not None  # required by `encode_goal`
+        encoded, head = own_belief(goal, EncodedGoal), self.required_head(Distance)
         with autocast(self.device):
             start = head.embed(features[..., self.model.present]).float()
         return head.between(start, encoded.embedding).mean(2)
@@ -469,9 +451,7 @@ class LearnedEngine(Engine, Novelty, GoalDistance, Decodes):
         none = torch.zeros(worlds, 1, 0, sum(signal.size for signal in self.schema.actions), device=self.device)
         size = sum(signal.size for signal in self.schema.exogenous)
         past = Inputs(
-            actions=none,
-            exogenous=none.new_zeros(worlds, 0, size) if size else None,
-            step_s=none.new_zeros(worlds, 0),
+            actions=none, exogenous=none.new_zeros(worlds, 0, size) if size else None, step_s=none.new_zeros(worlds, 0)
         )
         return goal_latents(self.model, self._observations(steps, past))
 

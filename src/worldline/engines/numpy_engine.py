@@ -60,12 +60,8 @@ class NumpyEngine(Engine):
 
         rollout = Rollout(signals=LazySignals(card.predicts, signals))
         if isinstance(self, NumpyGoalDistance):
-            distance = self.distance
-
-            def goal_distance(goal: Any) -> Tensor:
-                return to_tensor(distance(belief, future, goal, seed=seed))
-
-            rollout = replace(rollout, goal_distance=goal_distance)
+            distance: Any = partial(self.distance, belief, future, seed=seed)
+            rollout = replace(rollout, goal_distance=lambda goal: to_tensor(distance(goal)))
         if isinstance(self, NumpyNovelty):
             novelty = partial(self.novelty_ahead, belief, future, seed=seed)
             rollout = replace(rollout, ood_score=cache(lambda: to_tensor(novelty())))
@@ -105,7 +101,6 @@ class NumpyGoalDistance(GoalDistance, ABC):
 
     def encode_goal(self, belief: EngineBelief, goal: Arrays) -> object:
         """The goal itself."""
-        del belief
         return dict(goal)
 
     def proposals(

@@ -63,7 +63,6 @@ class OracleEngine(NumpyEngine, NumpyGoalDistance):
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> LabState:
         """The last state; missing values are simulated from earlier observations."""
-        del seed  # nothing is drawn
         num_worlds, length = check_observations(steps, self.signals)
         observed = {signal.name: steps.mask(signal.name) for signal in self.signals}
         if all(mask[:, -1].all() for mask in observed.values()):
@@ -83,7 +82,6 @@ class OracleEngine(NumpyEngine, NumpyGoalDistance):
         Raises:
             UnsupportedError: the state of a world was never observed.
         """
-        del num_samples, noise, seed  # deterministic
         state = self._state(belief)
         size = check_future(future, self.lab.schema)
         actions = {name: value.reshape(-1, *value.shape[2:]) for name, value in future.actions.items()}
@@ -118,7 +116,6 @@ class OracleEngine(NumpyEngine, NumpyGoalDistance):
         seed: int,
     ) -> Mapping[str, NDArray[np.generic]]:
         """The expert's actions, P = 1. They are fast enough to ignore `budget_s`."""
-        del num_proposals, budget_s, seed  # there is one expert, and it draws nothing
         state = self._state(belief)
         if pending is not None:
             state = {name: path[:, -1] for name, path in self.lab.simulate(state, pending).items()}

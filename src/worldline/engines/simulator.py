@@ -128,7 +128,6 @@ class SimulatorEngine(NumpyEngine, Abducts):
         self, belief: EngineBelief, future: Future, *, num_samples: int, noise: Noise | None = None, seed: int
     ) -> Samples:
         """The environment's observations: one sample, S = 1."""
-        del num_samples, noise, seed  # every draw comes with the reset seed
         replay = own_belief(belief, Replay)
         size = check_future(future, self.schema)
         paths = []
@@ -164,8 +163,7 @@ class SimulatorEngine(NumpyEngine, Abducts):
         complete = np.ones((num_worlds, length), bool)
         for mask in steps.observed.values():
             complete &= mask.astype(bool)
-        starts: list[Start] = []
-        actions: list[Arrays] = []
+        starts, actions = list[Start](), list[Arrays]()
         for world in range(num_worlds):
             inputs = _world(steps.actions, world)
             if complete[world].any():
@@ -205,9 +203,7 @@ class SimulatorEngine(NumpyEngine, Abducts):
         with closing(self.make_environment()) as environment:
             for world, (start, actions) in enumerate(zip(replay.starts, replay.actions, strict=True)):
                 path = self._run(environment, start, actions, length)
-                for signal in self.schema.observations:
-                    if signal.name not in steps.observations:
-                        continue
+                for signal in [known for known in self.schema.observations if known.name in steps.observations]:
                     apart = differs(path[signal.name], steps.observations[signal.name][world], signal.kind)
                     if signal.name in steps.observed:
                         apart &= steps.observed[signal.name][world].astype(bool)

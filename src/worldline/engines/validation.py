@@ -55,12 +55,9 @@ def check_inputs(steps: History, schema: Schema, length: int) -> None:
     Raises:
         InputError: an action or exogenous signal is missing or is not [W, length, *shape].
     """
-    num_worlds = len(next(iter(steps.observations.values())))
-    for role, arrays, signals in (
-        ("action", steps.actions, schema.actions),
-        ("exogenous", steps.exogenous, schema.exogenous),
-    ):
-        _check(arrays, signals, (num_worlds, length), role, "[W, H-1 or H, *shape]")
+    leading, layout = (len(next(iter(steps.observations.values()))), length), "[W, H-1 or H, *shape]"
+    _check(steps.actions, schema.actions, leading, "action", layout)
+    _check(steps.exogenous, schema.exogenous, leading, "exogenous", layout)
 
 
 def check_future(future: Future, schema: Schema) -> FutureSize:

@@ -10,11 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, final
 
-from worldline.serve.jobs import Jobs
 from worldline.serve.problems import FaultLog
-from worldline.serve.registry import Registry
 from worldline.serve.service import Service
-from worldline.serve.sessions import Sessions
 
 INTERVAL_S: Final = 1.0
 """Seconds between two flushes: a killed process loses the counts and logs of at most this time."""
@@ -56,12 +53,15 @@ class Upkeep:
 
 
 @asynccontextmanager
-async def kept_up(
-    service: Service, sessions: Sessions | None = None, registry: Registry | None = None, jobs: Jobs | None = None
-) -> AsyncIterator[None]:
-    """Keeps the state of a service, and what else there is, up to date from before the block until after it."""
-    often = [service.refresh, service.usage.flush, *([] if registry is None else [registry.sync])]
-    upkeep = Upkeep(often, [part.clean for part in (sessions, jobs) if part is not None])
+async def kept_up(service: Service, often: Sequence[Task] = (), seldom: Sequence[Task] = ()) -> AsyncIterator[None]:
+    """Keeps the state of a service up to date from before the block until after it.
+
+    Args:
+        service: refreshed, and its usage stored.
+        often: further tasks for each interval.
+        seldom: further tasks that clean up.
+    """
+    upkeep = Upkeep([service.refresh, service.usage.flush, *often], seldom)
     await upkeep.once()  # before the first call, which may be to an added world
     task = asyncio.create_task(upkeep.run())
     try:

@@ -48,12 +48,13 @@ ANYONE: Final = Caller(id="", name="anyone", scopes=frozenset(Scope))
 """The caller of a service without tokens, which only the loopback interface may reach."""
 
 
+_NO_TOKEN: Final = "no valid token was sent. Send `Authorization: Bearer TOKEN`, or ask for a new token."
+
+
 class UnauthorizedError(WorldlineError):
     """The caller has no valid token. The message is the same for unknown, malformed, expired and revoked tokens."""
 
-    def __init__(
-        self, message: str = "no valid token was sent. Send `Authorization: Bearer TOKEN`, or ask for a new token."
-    ) -> None:
+    def __init__(self, message: str = _NO_TOKEN) -> None:
         super().__init__(message)
 
 

@@ -6,16 +6,15 @@ import asyncio
 import math
 import socket
 import time
-from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final, cast, final
+from typing import Any, Final, final
 from urllib.parse import unquote
 
 from worldline.errors import MissingExtraError
 from worldline.serve.admission import Admission
-from worldline.serve.limits import Limits
 from worldline.serve.requests import refusal
+from worldline.serve.service import Service
 
 try:
     import uvicorn
@@ -49,33 +48,25 @@ class BoundedServer(uvicorn.Server):
 
     Args:
         app: the application.
-        limits: of connections, headers and shutdown.
-        admission: of calls; None for an application without a queue.
-        stopping: called before connections are drained, to end what keeps them open.
+        service: limits connections, headers and shutdown, and admits calls. Its `stopping` is called before connections
+            are drained.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        limits: Limits,
-        admission: Admission | None = None,
-        stopping: Sequence[Callable[[], None]] = (),
-    ) -> None:
-        self._limits, self._stopping, self._idle = limits, stopping, Idle()
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._limits, self._stopping, self._idle = service.limits, service.stopping, Idle()
+        protocol: Any = partial(BoundedProtocol, self._idle, service.admission)  # uvicorn only calls it
         config = uvicorn.Config(
             app,
-            http=cast(
-                type[HttpToolsProtocol], partial(BoundedProtocol, self._idle, admission)
-            ),  # uvicorn only calls it
+            http=protocol,
             ws=SocketProtocol,
-            ws_max_size=limits.frame_bytes,
+            ws_max_size=self._limits.frame_bytes,
             ws_per_message_deflate=False,  # a small message could expand beyond every limit
             lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=limits.connections,
-            timeout_graceful_shutdown=max(1, round(limits.drain_s)),
+            limit_concurrency=self._limits.connections,
+            timeout_graceful_shutdown=max(1, round(self._limits.drain_s)),
         )
         super().__init__(config)
 
@@ -113,7 +104,7 @@ class BoundedProtocol(HttpToolsProtocol):
         options: of uvicorn.
     """
 
-    def __init__(self, idle: Idle, admission: Admission | None, *args: Any, **options: Any) -> None:
+    def __init__(self, idle: Idle, admission: Admission, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._admission = admission
         self._idle, self._num_bytes = idle, 0  # received since the last event that needs no memory
@@ -168,7 +159,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._num_bytes = 0
         cycle: Any = self.cycle  # None before the first request
         is_next = cycle is None or cycle.response_complete
-        if self._admission is not None and is_next and not self.parser.should_upgrade():
+        if is_next and not self.parser.should_upgrade():
             headers = {name: value.decode("latin-1") for name, value in self.headers}
             path = unquote(self.url.partition(b"?")[0].decode("latin-1"))
             if not self._admission.has_place(path, headers.get(b"authorization", "")):

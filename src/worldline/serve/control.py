@@ -27,7 +27,7 @@ from worldline.errors import InputError, WorldlineError
 from worldline.planning.base import Constraint, Goal
 from worldline.planning.calls import PlanCall
 from worldline.serve.following import MAX_GAP, FollowedStep, Follower, check_step, forecast, shifted
-from worldline.serve.problems import fault_text, problem_of
+from worldline.serve.problems import logged_problem, problem_of
 from worldline.serve.requests import INLINE_BYTES
 from worldline.serve.sockets import Connection, SocketEndpoint, error_message
 from worldline.world.base import PlanStatus, World
@@ -307,10 +307,8 @@ class _ControlLoop:
 
     def _note(self, error: Exception) -> None:
         """Keeps the reason for a fallback."""
-        problem = problem_of(error)
+        problem = logged_problem(_logger, f"WebSocket {self._connection.request_id}", error)
         self._error, self._detail = problem.code, str(problem.error)
-        if problem.status == 500:
-            _logger.error("WebSocket %s failed: %s", self._connection.request_id, fault_text(error))
 
     def _take(self, planned: _TimedPlan | None, error: WorldlineError | None, answered: asyncio.Future[None]) -> None:
         """Takes the plan or the error of a worker, before the worker tests the last observation."""

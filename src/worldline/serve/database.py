@@ -176,11 +176,8 @@ def _engine(url: URL, *, writes: bool, connections: int) -> Engine:
     except ImportError as error:
         raise MissingExtraError("psycopg", "postgres") from error
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        if begins:
-            connection.exec_driver_sql(begins)
-
+    if begins:
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begins))
     return engine
 
 

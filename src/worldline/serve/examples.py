@@ -48,10 +48,8 @@ def examples_of(hosted: HostedWorld) -> dict[str, Any]:
         bodies["add_world"] = {"name": f"{hosted.name[:90]}-2", "reference": hosted.reference}
         if Reference.parse(hosted.reference).alias is not None:
             bodies["move_alias"] = {"version": hosted.version}
-    encoded = {name: wire.encode_json_answer(body) for name, body in bodies.items()}
-    return {
-        name: json.loads(body, object_hook=_without_empty) for name, body in encoded.items() if len(body) <= MAX_BYTES
-    }
+    encoded = ((name, wire.encode_json_answer(body)) for name, body in bodies.items())
+    return {name: json.loads(body, object_hook=_without_empty) for name, body in encoded if len(body) <= MAX_BYTES}
 
 
 def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
@@ -95,11 +93,6 @@ def _arrays(ranges: Ranges, signals: Sequence[Signal], *axes: int, share: float 
         value = np.zeros(signal.shape, signal.dtype)
         if signal.name in ranges:
             low, high = ranges[signal.name]
-            value = np.array([_short(number) for number in low + share * (high - low)])
+            value = np.array([float(f"{number:.3g}") for number in low + share * (high - low)])  # short
         values[signal.name] = np.broadcast_to(signal.bounded(value), (*axes, *signal.shape))
     return values
-
-
-def _short(value: float) -> float:
-    """The value with three significant digits."""
-    return float(f"{value:.3g}")

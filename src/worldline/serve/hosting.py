@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, ValuesView
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Final, final
@@ -61,8 +61,8 @@ class HostedWorld:
 
 
 @final
-class Hosts(Mapping[str, HostedWorld]):
-    """The served worlds by name. Threads may share it.
+class Hosts(dict[str, HostedWorld]):
+    """The served worlds by name. Threads may share it, and copy it before they iterate over it.
 
     Args:
         open_reference: opens a world of the catalog, such as "greenhouse@prod".
@@ -70,26 +70,9 @@ class Hosts(Mapping[str, HostedWorld]):
 
     def __init__(self, open_reference: Callable[[str], World]) -> None:
         self._open, self._lock = open_reference, Lock()
-        self._hosted: dict[str, HostedWorld] = {}
 
-    def __getitem__(self, name: str) -> HostedWorld:
-        try:
-            return self._hosted[name]
-        except KeyError:
-            raise NotFoundError("world", name) from None  # without names, which not every caller may read
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._hosted  # that of Mapping expects a KeyError
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict(self._hosted))
-
-    def __len__(self) -> int:
-        return len(self._hosted)
-
-    def values(self) -> ValuesView[HostedWorld]:
-        """The worlds that are served now. A later removal does not change them."""
-        return dict(self._hosted).values()
+    def __missing__(self, name: str) -> HostedWorld:
+        raise NotFoundError("world", name)  # without names, which not every caller may read
 
     def find(self, name: str, caller: Caller) -> HostedWorld:
         """A served world.
@@ -101,8 +84,8 @@ class Hosts(Mapping[str, HostedWorld]):
         Raises:
             NotFoundError: there is no such world. The message lists the served ones if the caller may read them.
         """
-        if name not in self._hosted and Scope.READ in caller.scopes:
-            raise NotFoundError("world", name, self)
+        if name not in self and Scope.READ in caller.scopes:
+            raise NotFoundError("world", name, [*self])
         return self[name]
 
     def add(self, hosted: HostedWorld) -> None:
@@ -118,12 +101,12 @@ class Hosts(Mapping[str, HostedWorld]):
                 "'.', and begin with a letter, digit or '_'. On the command line, name it with NAME=WORLD."
             )
         with self._lock:
-            if hosted.name in self._hosted:
+            if hosted.name in self:
                 raise ConflictError(
                     f"a world named {hosted.name!r} is served already. Choose another name. On the command line, name "
                     "it with NAME=WORLD."
                 )
-            self._hosted[hosted.name] = hosted
+            self[hosted.name] = hosted
 
     def open(self, reference: str, name: str) -> HostedWorld:
         """Opens a world of the catalog and serves it.
@@ -151,13 +134,13 @@ class Hosts(Mapping[str, HostedWorld]):
         """
         with self._lock:
             hosted = self[name]
-            del self._hosted[name]
+            del self[name]
         if isinstance(hosted.world, NamedWorld):
             hosted.world.close()
 
     def close(self) -> None:
         """Ends shadow calls."""
-        for hosted in self._hosted.values():
+        for hosted in [*self.values()]:
             if isinstance(hosted.world, NamedWorld):
                 hosted.world.close()
 

@@ -20,6 +20,7 @@ try:
     from starlette.types import ASGIApp
 
     from worldline.planning.calls import CALLS
+    from worldline.serve import requests
     from worldline.serve.background import kept_up
     from worldline.serve.callers import Caller, Scope
     from worldline.serve.control import CONTROL
@@ -38,12 +39,11 @@ try:
     from worldline.serve.openpi import OPENPI
     from worldline.serve.problems import MethodError, NotFoundError
     from worldline.serve.registry import Registry
-    from worldline.serve.requests import ENCODERS, JSON, Guard, answer_type, deadline_s, left, read_content
+    from worldline.serve.requests import ENCODERS, JSON, accepted_response, answer_type, json_of, read_content
     from worldline.serve.service import Service
     from worldline.serve.sessions import Sessions
     from worldline.serve.sockets import serve_socket
     from worldline.serve.world_views import WorldList, list_pages, read_page, summary_of, view_of
-    from worldline.world import wire
     from worldline.world.base import ANSWERS
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name).partition(".")[0], "serve") from error
@@ -72,11 +72,12 @@ def create_app(
     sessions = None if database is None else Sessions(service, database)
     registry = None if database is None else Registry(service.hosts, database)
     jobs = None if database is None or job_settings is None else Jobs(service, database, job_settings)
+    often = [] if registry is None else [registry.sync]
+    seldom = [part.clean for part in (sessions, jobs) if part is not None]
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        del app
-        async with kept_up(service, sessions, registry, jobs):
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with kept_up(service, often, seldom):
             if jobs is not None:
                 service.stopping.append(jobs.stop)
                 jobs.start()
@@ -107,7 +108,7 @@ def create_app(
         app.include_router(router)
     for path, endpoint in (("/v1/control", CONTROL), ("/v1/openpi", OPENPI)):
         app.router.routes.append(WebSocketRoute(path, partial(serve_socket, service=service, endpoint=endpoint)))
-    app.add_middleware(Guard, service=service, any_host=any_host)
+    app.add_middleware(requests.Guard, service=service, any_host=any_host)
 
     _add_errors(app)
     return app
@@ -117,9 +118,8 @@ def _add_errors(app: FastAPI) -> None:
     """Raises what the router finds as errors, which `Guard` answers."""
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
         """Parameters of a query."""
-        del request
         first = error.errors()[0]
         raise InputError(f"{first['loc'][-1]} is {first['input']!r:.60}: {first['msg']}.")
 
@@ -158,6 +158,7 @@ def _worlds(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1/worlds", tags=["worlds"])
 
     for verb, kind in CALLS.items():
+        shown = operation(body=kind.__name__, answer=ANSWERS[kind].__name__, msgpack=True, headers=["Deadline-Ms"])
         router.add_api_route(
             f"/{{name}}:{verb}",
             _describe_verb,
@@ -165,32 +166,27 @@ def _worlds(service: Service) -> APIRouter:
             name=verb,
             description=(getdoc(kind) or "").partition("\n\nArgs:")[0],
             dependencies=[needs(Scope.INFER)],
-            openapi_extra=operation(
-                body=kind.__name__, answer=ANSWERS[kind].__name__, msgpack=True, headers=["Deadline-Ms"]
-            ),
+            openapi_extra=shown,
         )
 
     @router.get("", dependencies=[needs(Scope.READ)], openapi_extra=operation(answer="WorldList"))
     async def list_worlds() -> Response:
         """The served worlds."""
-        worlds = await asyncio.to_thread(lambda: tuple(summary_of(hosted) for hosted in service.hosts.values()))
-        return Response(wire.encode_json_answer(WorldList(worlds=worlds)), media_type=JSON)
+        return await json_of(lambda: WorldList(worlds=tuple(map(summary_of, [*service.hosts.values()]))))
 
     @router.get("/{name:plain}", openapi_extra=operation(answer="WorldView", msgpack=True))
     async def describe_world(name: str, request: Request, caller: Reader) -> Response:
         """The card of a world, its versions and aliases."""
         hosted = service.hosts.find(name, caller)
-        if (kind := answer_type(request)) != JSON:
-            _, world = await asyncio.to_thread(hosted.current)
-            return Response(ENCODERS[kind](world.describe()), media_type=kind)
-        view = await asyncio.to_thread(view_of, hosted)
-        return Response(wire.encode_json_answer(view), media_type=JSON)
+        if answer_type(request) == JSON:
+            return await json_of(view_of, hosted)
+        _, world = await asyncio.to_thread(hosted.current)
+        return accepted_response(request, world.describe())
 
     @router.get("/{name:plain}/pages", openapi_extra=operation(answer="WorldPages"))
     async def get_pages(name: str, caller: Reader) -> Response:
         """The pages about a world: report, audit and exam."""
-        pages = await asyncio.to_thread(list_pages, service.hosts.find(name, caller))
-        return Response(wire.encode_json_answer(pages), media_type=JSON)
+        return await json_of(list_pages, service.hosts.find(name, caller))
 
     @router.get("/{name:plain}/pages/{page}", response_class=HTMLResponse)
     async def get_page(name: str, page: str, caller: Reader) -> Response:
@@ -213,9 +209,8 @@ async def _call_world(service: Service, request: Request) -> Response:
     if verb not in CALLS:
         raise NotFoundError("verb", verb, CALLS)
     request.state.labels = name, verb
-    wait_s, answer = deadline_s(request), answer_type(request)
+    wait_s, answer, gone = requests.deadline_s(request), answer_type(request), partial(requests.left, request)
     call = await read_content(request, service, caller, verb, CALLS[verb])
-    body = await service.ask(
-        caller, name, call, encode=ENCODERS[answer], deadline_s=wait_s, gone=partial(left, request), checked=True
-    )
+    encode = ENCODERS[answer]
+    body = await service.ask(caller, name, call, encode=encode, deadline_s=wait_s, gone=gone, checked=True)
     return Response(body, media_type=answer)

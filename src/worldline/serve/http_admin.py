@@ -14,11 +14,10 @@ from worldline.errors import InputError, UnsupportedError
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.openapi import needs, operation
 from worldline.serve.registry import Registry
-from worldline.serve.requests import JSON, read_content
+from worldline.serve.requests import json_of, read_content
 from worldline.serve.service import Service
 from worldline.serve.usage import UsageReport
 from worldline.serve.world_views import summary_of, view_of
-from worldline.world import wire
 
 Administrator = Annotated[Caller, needs(Scope.ADMIN)]
 
@@ -62,8 +61,7 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
         """Serves a world of the catalog. Adding it again changes nothing."""
         body = await read_content(request, service, caller, "add_world", NewWorld)
         hosted, is_new = await registry.add(caller, body.name, body.reference)
-        summary = await asyncio.to_thread(summary_of, hosted)
-        return Response(wire.encode_json_answer(summary), 201 if is_new else 200, media_type=JSON)
+        return await json_of(summary_of, hosted, status=201 if is_new else 200)
 
     @router.delete("/worlds/{name:plain}", status_code=204)
     async def remove_world(name: str) -> Response:
@@ -84,13 +82,11 @@ def admin_router(service: Service, registry: Registry) -> APIRouter:
             raise InputError(f"reason has {len(body.reason)} characters. Use at most 1000.")
         world, reason = Reference.parse(hosted.reference).name, f"{body.reason} ({caller.name})"
         await asyncio.to_thread(Catalog().point, world, alias, body.version, reason=reason)
-        view = await asyncio.to_thread(view_of, hosted)
-        return Response(wire.encode_json_answer(view), media_type=JSON)
+        return await json_of(view_of, hosted)
 
     @router.get("/usage", openapi_extra=operation(answer="UsageReport"))
     async def get_usage(days: Annotated[int, Query(ge=1, le=366)] = 30) -> Response:
         """Calls per token, day, world and verb, up to today (UTC). Calls of the last second may be missing."""
-        report = UsageReport(usage=await asyncio.to_thread(service.usage.report, days))
-        return Response(wire.encode_json_answer(report), media_type=JSON)
+        return await json_of(lambda: UsageReport(usage=service.usage.report(days)))
 
     return router

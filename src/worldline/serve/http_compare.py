@@ -6,7 +6,6 @@ import asyncio
 from threading import Lock
 from typing import Annotated, Final
 
-import msgspec
 from fastapi import APIRouter, Query, Response
 
 from worldline.audit.world_comparison import WorldComparison
@@ -14,7 +13,7 @@ from worldline.errors import InputError
 from worldline.serve.hosting import HostedWorld
 from worldline.serve.openapi import JobCaller, operation
 from worldline.serve.problems import OverloadedError, TooLargeError
-from worldline.serve.requests import JSON
+from worldline.serve.requests import json_response
 from worldline.serve.service import Service
 
 VERB: Final = "compare"
@@ -57,6 +56,6 @@ def comparison_router(service: Service) -> APIRouter:
         counted = [service.metered(caller, hosted, VERB, checked=True) for hosted in (first, second)]
         async with counted[0], counted[1]:
             compared = await asyncio.to_thread(compare, [first, second], log, horizon)
-        return Response(msgspec.json.encode(compared), media_type=JSON)
+        return json_response(compared)
 
     return router

@@ -35,7 +35,7 @@ from worldline.serve.job_requests import JobRequest
 from worldline.serve.jobs import JobView
 from worldline.serve.log_views import EpisodeCurves, EpisodeList, LogList, LogView
 from worldline.serve.openapi import REF, needs
-from worldline.serve.requests import JSON
+from worldline.serve.requests import JSON, json_response
 from worldline.serve.service import Service
 from worldline.serve.usage import UsageReport
 from worldline.serve.world_views import WorldList, WorldPages, WorldSummary, WorldView
@@ -71,13 +71,13 @@ def docs_router(service: Service, app: FastAPI) -> APIRouter:
 
     async def document(*, has_examples: bool = True) -> dict[str, Any]:
         """The document, with examples of the first world if the caller may see its signals."""
-        hosted = next(iter(service.hosts.values()), None) if has_examples else None
+        hosted = next(iter([*service.hosts.values()]), None) if has_examples else None
         return await asyncio.to_thread(create_openapi, app.routes, hosted, needs_token=service.needs_token)
 
     @router.get("/openapi.json", dependencies=[needs(Scope.READ)])
     async def get_openapi() -> Response:
         """This interface as OpenAPI 3.1."""
-        return Response(msgspec.json.encode(await document()), media_type=JSON)
+        return json_response(await document())
 
     @router.get("/docs", response_class=HTMLResponse)
     async def get_docs(request: Request) -> Response:

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final, final
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 
 from worldline.episode import Arrays
 from worldline.serve.callers import Caller, Scope
-from worldline.serve.environments import Environments, RunView
+from worldline.serve.environments import Environments
 from worldline.serve.openapi import needs, operation
-from worldline.serve.requests import ENCODERS, JSON, answer_type, read_content
+from worldline.serve.requests import accepted_response, json_response, read_content
 from worldline.serve.service import Service
 
 RunCaller = Annotated[Caller, needs(Scope.SESSION)]
@@ -68,14 +67,10 @@ def environments_router(service: Service, environments: Environments | None) -> 
     names = () if environments is None else environments.names
     router = APIRouter(prefix="/v1/environments", tags=["environments"], dependencies=[needs(Scope.SESSION)])
 
-    def respond(request: Request, view: RunView, status: int = 200) -> Response:
-        kind = answer_type(request)
-        return Response(ENCODERS[kind](view), status, media_type=kind)
-
     @router.get("", openapi_extra=operation(answer="EnvironmentList"))
     async def list_environments() -> Response:
         """The names of the environments."""
-        return Response(msgspec.json.encode(EnvironmentList(environments=names)), media_type=JSON)
+        return json_response(EnvironmentList(environments=names))
 
     if environments is None:
         return router
@@ -84,13 +79,13 @@ def environments_router(service: Service, environments: Environments | None) -> 
     async def create_run(environment: str, request: Request, caller: RunCaller) -> Response:
         """Starts a run of an environment. It ends when it is deleted, or when it was not used for 10 minutes."""
         body = await read_content(request, service, caller, "create_run", NewRun)
-        return respond(request, await environments.start(caller, environment, body.seed), 201)
+        return accepted_response(request, await environments.start(caller, environment, body.seed), 201)
 
     @router.post("/{environment:path}/runs/{run:plain}:step", openapi_extra=_RUN(body="RunStep"))
     async def step_run(environment: str, run: str, request: Request, caller: RunCaller) -> Response:
         """Takes a step of the environment under these actions."""
         body = await read_content(request, service, caller, "step_run", RunStep)
-        return respond(request, await environments.step(caller, environment, run, body.actions))
+        return accepted_response(request, await environments.step(caller, environment, run, body.actions))
 
     @router.delete("/{environment:path}/runs/{run:plain}", status_code=204)
     async def delete_run(environment: str, run: str, caller: RunCaller) -> Response:

@@ -15,7 +15,7 @@ from worldline.serve.callers import Caller, Scope
 from worldline.serve.episode_calls import FIXED, OPTIONAL, EpisodePlace, completed
 from worldline.serve.logs import ServedLogs
 from worldline.serve.openapi import needs, operation, within_rate
-from worldline.serve.requests import ENCODERS, JSON, answer_type, deadline_s, left, read_content
+from worldline.serve.requests import ENCODERS, answer_type, deadline_s, json_of, left, read_content
 from worldline.serve.service import Service
 from worldline.world import wire
 from worldline.world.base import ANSWERS
@@ -39,17 +39,17 @@ def logs_router(logs: ServedLogs) -> APIRouter:
     @router.get("", openapi_extra=operation(answer="LogList"))
     async def list_logs() -> Response:
         """The names of the logs."""
-        return await _json(lambda: views.LogList(logs=tuple(logs.names())))
+        return await json_of(lambda: views.LogList(logs=tuple(logs.names())))
 
     @router.get("/{log}", openapi_extra=operation(answer="LogView"))
     async def get_log(log: str) -> Response:
         """A log with its signals. It must be a store."""
-        return await _json(lambda: views.view_log(log, logs.store(log)))
+        return await json_of(lambda: views.view_log(log, logs.store(log)))
 
     @router.get("/{log}/episodes", openapi_extra=operation(answer="EpisodeList"))
     async def get_episodes(log: str, offset: Number = 0, limit: Limit = views.MAX_EPISODES) -> Response:
         """The episodes of a log, from number `offset` on."""
-        return await _json(lambda: views.list_episodes(logs.store(log), offset, limit))
+        return await json_of(lambda: views.list_episodes(logs.store(log), offset, limit))
 
     @router.get("/{log}/episodes/{number:plain}", openapi_extra=operation(answer="EpisodeCurves"))
     async def get_episode(
@@ -59,7 +59,7 @@ def logs_router(logs: ServedLogs) -> APIRouter:
 
         A part of more than `points` observations is reduced to minima and maxima.
         """
-        return await _json(lambda: views.view_curves(logs.store(log), number, first, last, points, signals))
+        return await json_of(lambda: views.view_curves(logs.store(log), number, first, last, points, signals))
 
     @router.get("/{log}/episodes/{number}/frames/{signal}", response_class=Response, responses=_PICTURES)
     async def get_frames(log: str, number: int, signal: str, steps: Frames = "0", height: Height = 96) -> Response:
@@ -72,11 +72,6 @@ def logs_router(logs: ServedLogs) -> APIRouter:
         return Response(content, media_type=kind)
 
     return router
-
-
-async def _json(view: Callable[[], object]) -> Response:
-    """The JSON of a view, which is made in a thread because it reads files."""
-    return Response(await asyncio.to_thread(lambda: wire.encode_json_answer(view())), media_type=JSON)
 
 
 def episode_calls_router(service: Service) -> APIRouter:
@@ -114,13 +109,8 @@ def _asking(service: Service, kind: type[Call]) -> Callable[..., Any]:
             place = EpisodePlace(log=log, store=store, number=number, at=at, steps=horizon)
             return completed(call, card, place, service.limits)
 
-        options: Any = {
-            "encode": ENCODERS[answer],
-            "deadline_s": wait_s,
-            "gone": partial(left, request),
-            "checked": True,
-        }
-        body = await service.ask(caller, world, await asyncio.to_thread(complete), **options)
+        whole, encode, gone = await asyncio.to_thread(complete), ENCODERS[answer], partial(left, request)
+        body = await service.ask(caller, world, whole, encode=encode, deadline_s=wait_s, gone=gone, checked=True)
         return Response(body, media_type=answer)
 
     return ask

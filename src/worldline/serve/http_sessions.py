@@ -11,10 +11,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from worldline.planning.calls import PlanCall, PredictCall
 from worldline.serve.callers import Caller, Scope
 from worldline.serve.openapi import needs, operation
-from worldline.serve.requests import ENCODERS, answer_type, deadline_s, idempotency_key, read_content
+from worldline.serve.requests import ENCODERS, accepted_response, answer_type, deadline_s, idempotency_key, read_content
 from worldline.serve.service import Service
 from worldline.serve.sessions import ObservedStep, Sessions, SessionSettings
-from worldline.world.session import FILLED_IN, SessionView
+from worldline.world.session import FILLED_IN
 
 SessionCaller = Annotated[Caller, needs(Scope.SESSION)]
 
@@ -62,19 +62,19 @@ def sessions_router(service: Service, sessions: Sessions) -> APIRouter:
         """Opens a session. It ends when it is deleted, or when it was not used for some time."""
         key = idempotency_key(request)
         body = await read_content(request, service, caller, "create_session", NewSession)
-        return _response(request, await sessions.create(caller, body.world, body.settings, key=key), 201)
+        return accepted_response(request, await sessions.create(caller, body.world, body.settings, key=key), 201)
 
     _add_calls(router, service, sessions)
 
     @router.post("/{session}:fork", status_code=201, openapi_extra=_NEW())
     async def fork_session(session: str, request: Request, caller: SessionCaller) -> Response:
         """Opens a session with the same history."""
-        return _response(request, await sessions.fork(caller, session, key=idempotency_key(request)), 201)
+        return accepted_response(request, await sessions.fork(caller, session, key=idempotency_key(request)), 201)
 
     @router.get("/{session:plain}", openapi_extra=operation(answer="SessionView", msgpack=True))
     async def get_session(session: str, request: Request, caller: SessionCaller) -> Response:
         """The present state of a session."""
-        return _response(request, await sessions.get(caller, session))
+        return accepted_response(request, await sessions.get(caller, session))
 
     @router.delete("/{session:plain}", status_code=204)
     async def delete_session(session: str, caller: SessionCaller) -> Response:
@@ -94,7 +94,7 @@ def _add_calls(router: APIRouter, service: Service, sessions: Sessions) -> None:
         wait_s = deadline_s(request)
         arguments = {**vars(await read_content(request, service, caller, "observe", NewStep))}
         step, observed = arguments.pop("step"), ObservedStep(**arguments)
-        return _response(request, await sessions.observe(caller, session, step, observed, deadline_s=wait_s))
+        return accepted_response(request, await sessions.observe(caller, session, step, observed, deadline_s=wait_s))
 
     async def ask(kind: type[PredictCall | PlanCall], session: str, request: Request, caller: Caller) -> Response:
         answer, wait_s = answer_type(request), deadline_s(request)
@@ -118,8 +118,3 @@ async def _count(request: Request) -> None:
     _, colon, verb = request.scope["path"].rpartition(":")
     if colon:
         request.state.labels = "", f"session {verb}"
-
-
-def _response(request: Request, view: SessionView, status: int = 200) -> Response:
-    kind = answer_type(request)
-    return Response(ENCODERS[kind](view), status, media_type=kind)

@@ -131,10 +131,8 @@ def _learn(task: JobTask, request: LearnJob, out: Path, progress: OnProgress | N
 
     path, catalog = Path(task.folder) / WORK / _FIGURES, Catalog()
     if not path.exists():
-        resume = partial_folder(out).is_dir()
-        options = Options(
-            recipe=request.recipe, budget=request.budget, seed=request.seed, device=task.device, resume=resume
-        )
+        asked: Any = {name: getattr(request, name) for name in ("recipe", "budget", "seed")}
+        options = Options(**asked, device=task.device, resume=partial_folder(out).is_dir())
         write(path, spelled(learn_figures(learn_logs(task.logs, out, options, progress=progress))))
     manifest = (out / MANIFEST).read_bytes()
     versions = catalog.versions(request.name) if request.name in catalog.names() else ()
@@ -143,7 +141,7 @@ def _learn(task: JobTask, request: LearnJob, out: Path, progress: OnProgress | N
     return {"world": f"{request.name}@{number}", "figures": json.loads(path.read_text(encoding="utf-8"))}
 
 
-def _audit(task: JobTask, request: AuditJob, work: Path, progress: OnProgress) -> dict[str, Any]:
+def _audit(task: JobTask, request: AuditJob, work: Path, progress: OnProgress) -> Any:
     from worldline.config import to_strict_json
     from worldline.report.audit_page import render_audit
     from worldline.workflows.audit import audit
@@ -152,8 +150,7 @@ def _audit(task: JobTask, request: AuditJob, work: Path, progress: OnProgress) -
     audited = audit(task.world, task.logs, goals=goals, seed=seed, device=task.device, progress=progress)
     audited = replace(audited, world=request.world)
     (work / REPORT).write_text(render_audit(audited), encoding="utf-8")
-    figures: dict[str, Any] = json.loads(to_strict_json(audited))
-    return figures
+    return json.loads(to_strict_json(audited))
 
 
 def write(path: Path, content: object) -> None:

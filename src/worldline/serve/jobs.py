@@ -305,7 +305,8 @@ class Jobs:
                 if (row := await self._claim()) is not None:
                     await self._run(row)
                     continue
-            await _wait(self._wake, self.settings.beat_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self.settings.beat_s)
 
     async def _claim(self) -> Mapping[str, Any] | None:
         """The next job, which this process now owns: the oldest one that waits, or whose process is gone."""
@@ -437,15 +438,9 @@ async def _has_ended(process: Process, limit_s: float) -> bool:
     return process.returncode is not None
 
 
-async def _wait(event: asyncio.Event, limit_s: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), limit_s)
-
-
 def _read(path: Path) -> dict[str, Any]:
     """The content of a file of a job; empty if there is none."""
-    content: dict[str, Any] = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
-    return content
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.exists() else {}
 
 
 def _view(caller: Caller, name: str, connection: Connection) -> JobView:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from worldline.data.checks import grouped
-from worldline.data.index import Entry, Source
+from worldline.data.index import Entry
 from worldline.data.store import Store
 from worldline.data.store_plot import frame_of
 from worldline.errors import InputError
@@ -147,13 +147,9 @@ def list_episodes(store: Store, offset: int, limit: int) -> EpisodeList:
 
 def _summary(number: int, entry: Entry) -> EpisodeSummary:
     ending = "terminated" if entry.terminated else "truncated" if entry.truncated else ""
-    return EpisodeSummary(number=number, num_steps=entry.num_steps, ending=ending, source=_text(entry.source))
-
-
-def _text(source: Source) -> str:
-    """The origin in one short line: the values, and their keys unless that is the file."""
-    parts = (str(value) if key == "file" else f"{key} {value}" for key, value in source.items())
-    return ", ".join(parts)[:_MAX_SOURCE]
+    # The origin in one short line: the values, and their keys unless that is the file.
+    source = ", ".join(str(value) if key == "file" else f"{key} {value}" for key, value in entry.source.items())
+    return EpisodeSummary(number=number, num_steps=entry.num_steps, ending=ending, source=source[:_MAX_SOURCE])
 
 
 def num_steps_of(store: Store, number: int) -> int:

@@ -72,6 +72,5 @@ class ServedLogs:
         return {path.name: path for path in entries if NAME.fullmatch(path.name)} | self._named
 
 
-def _opened(path: Path, version: object) -> Store:
-    del version  # of the files: another one is opened anew
+def _opened(path: Path, _: object) -> Store:
     return open_store(path)

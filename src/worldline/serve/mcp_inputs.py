@@ -78,10 +78,8 @@ def _shortened(schema: Any) -> Any:
     if isinstance(schema, dict):
         return {name: _shortened(part) for name, part in schema.items() if name not in _HIDDEN}
     if isinstance(schema, list):
-        refs = [str(part.get("$ref", "")) if isinstance(part, dict) else "" for part in schema]
-        return [
-            _shortened(part) for part, ref in zip(schema, refs, strict=True) if ref.rpartition("/")[2] not in _HIDDEN
-        ]
+        names = (str(part.get("$ref", "")).rpartition("/")[2] if isinstance(part, dict) else "" for part in schema)
+        return [_shortened(part) for part, name in zip(schema, names, strict=True) if name not in _HIDDEN]
     return schema
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from worldline.errors import UnsupportedError
 from worldline.plots.result_series import ResultSeries, columns
 from worldline.schema import Kind
+from worldline.world.base import Plan, Prediction
 from worldline.world.result import Result
 
 MAX_BYTES: Final = 2000
@@ -85,7 +86,7 @@ def encoded(result: Mapping[str, Any]) -> str:
 
 
 def facts_of(result: Result) -> dict[str, Any]:
-    """The numbers and texts of a result, without its arrays; what its trust means."""
+    """The numbers and texts of a result and of the prediction of a plan, without arrays; what the trust means."""
     facts = dict[str, Any]()
     for item in fields(cast(Any, result)):
         value = getattr(result, item.name)
@@ -98,6 +99,12 @@ def facts_of(result: Result) -> dict[str, Any]:
             facts["trust_meaning"] = "trust unknown: this world is not calibrated"
         elif trust < MIN_TRUST:
             facts["trust_meaning"] = f"trust {trust:.2f}: unlike the training data; do not rely on this"
+    if isinstance(result, Prediction):
+        steps = max((len(forecast.mean) for forecast in result.signals.values()), default=0)
+        facts |= {"steps": steps} | ({} if facts.pop("calibrated") else {"level": None})
+    if isinstance(result, Plan):
+        facts["violation"] = float(np.max(result.violation, initial=0.0))
+        facts = facts if result.prediction is None else facts_of(result.prediction) | facts
     return facts
 
 
@@ -109,11 +116,11 @@ def summary(series: Sequence[ResultSeries]) -> dict[str, Any]:
 
 def end_values(series: Sequence[ResultSeries]) -> dict[str, Any]:
     """Per signal its last values: {name: {"unit", "mean", "low", "high"}}."""
-    ends = {curve.signal.name: _curves(curve) for curve in series}
-    return {
-        name: {label: value[-1].tolist() if isinstance(value, np.ndarray) else value for label, value in curves.items()}
-        for name, curves in ends.items()
-    }
+
+    def last(value: Any) -> Any:
+        return value[-1].tolist() if isinstance(value, np.ndarray) else value
+
+    return {curve.signal.name: {label: last(value) for label, value in _curves(curve).items()} for curve in series}
 
 
 def _curves(curve: ResultSeries) -> dict[str, Any]:

@@ -22,16 +22,8 @@ from worldline.plots.result_series import ResultSeries
 from worldline.schema import Signal
 from worldline.serve.callers import ANYONE, Caller, ForbiddenError, Scope, UnauthorizedError
 from worldline.serve.mcp_inputs import VERBS, call_of, input_schema
-from worldline.serve.mcp_results import (
-    MAX_TEXT,
-    MIN_TRUST,
-    encoded,
-    end_values,
-    facts_of,
-    fit,
-    summary,
-)
-from worldline.serve.problems import fault_text, problem_of
+from worldline.serve.mcp_results import MAX_TEXT, MIN_TRUST, encoded, end_values, facts_of, fit, summary
+from worldline.serve.problems import logged_problem
 from worldline.world.base import Plan, Prediction, Scores, Surprise
 from worldline.world.wire import convert
 
@@ -62,9 +54,7 @@ _INSTRUCTIONS: Final = f"""World models that predict physical systems. Ask befor
 low and high bound the whole path with probability `level`; null means that no band is known at that step.
 Observation t + 1 follows action t; the present is step 0. Long results show some steps, evenly spaced."""
 
-_READ_ONLY: Final = ToolAnnotations(
-    read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
-)
+_READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 _Name = Annotated[str, Meta(max_length=200)]
 
 
@@ -79,10 +69,7 @@ class DescribeWorld(Struct, forbid_unknown_fields=True):
     signal: _Name | None = None
 
 
-_TOOLS: Final[Mapping[str, type[Struct]]] = {
-    "list_worlds": ListWorlds,
-    "describe_world": DescribeWorld,
-}
+_TOOLS: Final[Mapping[str, type[Struct]]] = {"list_worlds": ListWorlds, "describe_world": DescribeWorld}
 """The arguments of the tools that call no verb."""
 
 _TEXTS: Final = {
@@ -102,15 +89,9 @@ def tools_of() -> list[Tool]:
     schemas = {name: msgspec.json.schema(kind)["$defs"][kind.__name__] for name, kind in _TOOLS.items()}
     texts = {name: schema.pop("description") for name, schema in schemas.items()} | _TEXTS
     schemas |= {name: input_schema(name) for name in VERBS}
-    pane = {"ui": {"resourceUri": PANE}}
+    panes = {name: {"ui": {"resourceUri": PANE}} for name in ("predict", "plan")}
     return [
-        Tool(
-            name=name,
-            description=texts[name],
-            input_schema=schema,
-            annotations=_READ_ONLY,
-            _meta=pane if name in ("predict", "plan") else None,
-        )
+        Tool(name=name, description=texts[name], input_schema=schema, annotations=_READ_ONLY, _meta=panes.get(name))
         for name, schema in schemas.items()
     ]
 
@@ -134,15 +115,11 @@ class WorldMcpServer(MCPServer[Any]):
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> CallToolResult:
         """The result of a tool, as text and as structured content; an error is one with `is_error`."""
-        del context
         try:
             result = await self._answer(name, arguments)
         except Exception as error:  # noqa: BLE001  # every error becomes an answer
-            problem = problem_of(error)
-            text = str(problem.error)[:MAX_TEXT]
-            if problem.status == 500:
-                _logger.error("the tool %s failed: %s", name, fault_text(error))
-                text = "the server failed. Ask the operator."
+            problem = logged_problem(_logger, f"the tool {name}", error)
+            text = "the server failed. Ask the operator." if problem.status == 500 else str(problem.error)[:MAX_TEXT]
             return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
         return CallToolResult(content=[TextContent(type="text", text=encoded(result))], structured_content=result)
 
@@ -156,7 +133,7 @@ class WorldMcpServer(MCPServer[Any]):
                 return fit(_described(world, self._card(world)))
             case DescribeWorld(world, str(signal)):
                 return fit(_signal(self._card(world).schema[signal]))
-        cards = {hosted.name: hosted.card for hosted in self._service.hosts.values()}
+        cards = {hosted.name: hosted.card for hosted in [*self._service.hosts.values()]}
         worlds = [
             {"name": name, "predicts": card.predicts, "actions": [signal.name for signal in card.schema.actions]}
             for name, card in cards.items()
@@ -179,25 +156,19 @@ class WorldMcpServer(MCPServer[Any]):
         series = result.series(None)
         if isinstance(call, WhatIfCall):
             series = [replace(curve, first=call.at + 1) for curve in series]
-        return fit({"world": world, **_facts(result), **_curves_of(result, series)})
+        return fit({"world": world, **facts_of(result), **_curves_of(result, series)})
 
 
 def _compared(world: str, paths: Mapping[str, Prediction], scores: Scores) -> dict[str, Any]:
     """Plans in the order of violation and cost."""
     worst, cost = scores.violation.max(-1, initial=0.0), scores.cost
-    order = sorted(range(len(paths)), key=lambda n: (worst[n], np.nan_to_num(cost[n], nan=np.inf)))
-    series = [(name, path.series(None)) for name, path in paths.items()]
+    order = np.lexsort([np.nan_to_num(cost, nan=np.inf), worst])
     plans = [
-        {
-            "plan": series[n][0][:40],
-            "cost": float(cost[n]),
-            "violation": float(worst[n]),
-            "end": end_values(series[n][1]),
-        }
-        for n in order
+        {"plan": name[:40], "cost": float(cost[n]), "violation": float(worst[n]), "end": end_values(path.series(None))}
+        for n, (name, path) in enumerate(paths.items())
     ]
-    level = _facts(next(iter(paths.values())))["level"]
-    return fit({"world": world, **facts_of(scores), "level": level, "plans": plans})
+    level = facts_of(next(iter(paths.values())))["level"]
+    return fit({"world": world, **facts_of(scores), "level": level, "plans": [plans[n] for n in order]})
 
 
 def _paths(call: ScoreCall, count: int) -> list[Call]:
@@ -206,24 +177,10 @@ def _paths(call: ScoreCall, count: int) -> list[Call]:
     return [PredictCall(history=call.history, actions=plan, exogenous=call.exogenous) for plan in plans]
 
 
-def _facts(result: Any) -> dict[str, Any]:
-    """The facts of a result, and of the prediction of a plan."""
-    facts = facts_of(result)
-    if isinstance(result, Prediction):
-        steps = max((len(forecast.mean) for forecast in result.signals.values()), default=0)
-        facts |= {"steps": steps} | ({} if facts.pop("calibrated") else {"level": None})
-    if isinstance(result, Plan):
-        facts["violation"] = float(np.max(result.violation, initial=0.0))
-        facts = facts if result.prediction is None else _facts(result.prediction) | facts
-    return facts
-
-
 def _curves_of(result: Any, series: Sequence[ResultSeries]) -> dict[str, Any]:
     """The values of a result over its steps."""
     if isinstance(result, Surprise):
-        moments = [
-            {"step": moment.step, "p_value": moment.p_value, "signals": moment.signals[:2]} for moment in result.moments
-        ]
+        moments = [{"step": at.step, "p_value": at.p_value, "signals": at.signals[:2]} for at in result.moments]
         meaning = "p_value: share of normal steps that are at least as surprising; step t leads to observation t+1"
         return {"num_steps": len(result.steps), "moments": moments, "meaning": meaning}
     actions = [curve for curve in series if curve.heading == "actions"]

@@ -19,18 +19,12 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        labels = ("world", "verb", "status")
-        self._requests = Counter("worldline_requests", "Requests.", labels, registry=self._registry)
-        self._seconds = Histogram(
-            "worldline_request_seconds", "Duration of requests.", ("verb",), buckets=_SECONDS, registry=self._registry
-        )
-        self._batches = Histogram(
-            "worldline_batch_calls", "Calls computed as one.", ("lane",), buckets=_BATCHES, registry=self._registry
-        )
-        self._compute = Counter("worldline_compute_seconds", "Time of workers.", ("lane",), registry=self._registry)
-        self.refused = Counter(
-            "worldline_refused_calls", "Calls refused before they were read.", registry=self._registry
-        )
+        counter, histogram = partial(Counter, registry=self._registry), partial(Histogram, registry=self._registry)
+        self._requests = counter("worldline_requests", "Requests.", ("world", "verb", "status"))
+        self._seconds = histogram("worldline_request_seconds", "Duration of requests.", ("verb",), buckets=_SECONDS)
+        self._batches = histogram("worldline_batch_calls", "Calls computed as one.", ("lane",), buckets=_BATCHES)
+        self._compute = counter("worldline_compute_seconds", "Time of workers.", ("lane",))
+        self.refused = counter("worldline_refused_calls", "Calls refused before they were read.")
 
     def watch(self, scheduler: Scheduler) -> None:
         """Shows the queues of a scheduler."""

@@ -183,6 +183,20 @@ def problem_of(error: Exception) -> Problem:
     return Problem(status=500, code="internal", error=hidden)
 
 
+def logged_problem(logger: Logger, what: str, error: Exception) -> Problem:
+    """The answer for an error; the log has the place of one that was not expected.
+
+    Args:
+        logger: gets the fault.
+        what: failed.
+        error: of the call.
+    """
+    problem = problem_of(error)
+    if problem.status == 500:
+        logger.error("%s failed: %s", what, fault_text(error))
+    return problem
+
+
 def lacks_memory(error: Exception) -> bool:
     """Whether memory is missing: for Python and NumPy, for torch on a GPU, or for torch on the CPU."""
     if type(error) is RuntimeError:

@@ -30,7 +30,7 @@ from worldline.serve.problems import (
     Problem,
     SlowRequestError,
     TooLargeError,
-    fault_text,
+    logged_problem,
     problem_of,
 )
 from worldline.serve.scheduler import CallerLeftError, stopping_error
@@ -43,10 +43,7 @@ INLINE_BYTES: Final = 2**16
 JSON_WEIGHT: Final = 8
 """Memory of a decoded JSON body, in sizes of the body: `0.1,` becomes a float of 24 bytes and 8 bytes in a list."""
 MSGPACK: Final = wire.CONTENT_TYPE
-ENCODERS: Final[Mapping[str, Callable[[object], bytes]]] = {
-    JSON: wire.encode_json_answer,
-    MSGPACK: wire.encode_answer,
-}
+ENCODERS: Final[Mapping[str, Callable[[object], bytes]]] = {JSON: wire.encode_json_answer, MSGPACK: wire.encode_answer}
 """Per content type of bodies and answers, the function that encodes an answer."""
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Allowed request ids."""
@@ -108,9 +105,7 @@ class Guard:
             if not status:
                 await problem_response(request, problem_of(stopping_error()))(scope, receive, send_safely)
         except Exception as error:  # noqa: BLE001  # every error becomes an answer
-            problem = problem_of(error)
-            if problem.status == 500:
-                _logger.error("request %s failed: %s", request_id, fault_text(error))
+            problem = logged_problem(_logger, f"request {request_id}", error)
             if not status:
                 await problem_response(request, problem)(scope, receive, send_safely)
         finally:
@@ -165,6 +160,22 @@ def problem_response(request: Request, problem: Problem) -> Response:
         return Response(wire.encode_error(problem.error), problem.status, headers, MSGPACK)
     body = msgspec.json.encode(problem.to_json(request.state.request_id))
     return Response(body, problem.status, headers, problems.MEDIA_TYPE)
+
+
+def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The content in JSON."""
+    return Response(wire.encode_json_answer(content), status, headers, JSON)
+
+
+async def json_of(function: Callable[..., object], *arguments: object, status: int = 200) -> Response:
+    """The result of a function in JSON. It is computed and encoded in a thread."""
+    return await asyncio.to_thread(lambda: json_response(function(*arguments), status))
+
+
+def accepted_response(request: Request, content: object, status: int = 200) -> Response:
+    """The content in the format that the caller accepts."""
+    kind = answer_type(request)
+    return Response(ENCODERS[kind](content), status, media_type=kind)
 
 
 def content_type(request: Request) -> str:

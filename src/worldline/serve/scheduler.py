@@ -231,9 +231,7 @@ class Scheduler:
             computed = loop.run_in_executor(queue.pool, _results, batch[0].run, [call.work for call in batch])
             computed.add_done_callback(partial(self._finish, queue, batch, queue.changed_s))
 
-    def _finish(
-        self, queue: _Queue, batch: list[_Waiting], started_s: float, computed: asyncio.Future[Sequence[Any]]
-    ) -> None:
+    def _finish(self, queue: _Queue, batch: list[_Waiting], started_s: float, computed: asyncio.Future[Any]) -> None:
         """Gives each call its result, and the worker its next batch."""
         if computed.cancelled():  # the scheduler was closed before it began
             return

@@ -79,7 +79,7 @@ def serve(service: Service, listener: socket.socket, database: Database | None =
     gc.freeze()
     try:
         with suppress(KeyboardInterrupt):
-            BoundedServer(app, service.limits, service.admission, service.stopping).run(sockets=[listener])
+            BoundedServer(app, service).run(sockets=[listener])
     finally:
         gc.unfreeze()
         signal.signal(signal.SIGTERM, before)
@@ -103,7 +103,7 @@ def serving(service: Service, database: Database | None = None, **options: Any) 
         options: of `create_app`.
     """
     app, listener = create_app(service, database, **options), listen("127.0.0.1", 0)
-    server = BoundedServer(app, service.limits, service.admission, service.stopping)
+    server = BoundedServer(app, service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="worldline-serving")
     thread.start()
     try:

@@ -112,12 +112,7 @@ class Service:
             raise
         finally:
             self.usage.record(
-                caller,
-                world=hosted.name,
-                verb=verb,
-                status=status,
-                seconds=time.monotonic() - started_s,
-                steps=steps,
+                caller, world=hosted.name, verb=verb, status=status, seconds=time.monotonic() - started_s, steps=steps
             )
 
     async def ask(

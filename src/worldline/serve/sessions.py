@@ -142,18 +142,9 @@ class Sessions:
             opening = partial(_opened, hosted, settings, limits.session_steps)
             session, version = await self._service.scheduler.run(opening, caller=caller.id)
         name, now = new_id(caller, "session", key), time.time()
-        row = {
-            "id": name,
-            "token_id": caller.id,
-            "world": world,
-            "version": version,
-            "settings": asdict(settings),
-            "state": _packed(session.state),
-            "step": 0,
-            "created": now,
-            "expires": now + limits.session_s,
-            "signals": msgspec.to_builtins(hosted.card.schema),
-        }
+        row: dict[str, Any] = {"id": name, "token_id": caller.id, "world": world, "version": version, "step": 0}
+        row |= {"settings": asdict(settings), "state": _packed(session.state), "created": now}
+        row |= {"expires": now + limits.session_s, "signals": msgspec.to_builtins(hosted.card.schema)}
         stored = await self._database.write_async(lambda connection: self._added(connection, caller, row))
         if stored is row:
             self._live[name] = _Live(session=session, created=now)
@@ -294,10 +285,8 @@ class Sessions:
         """
         self._service.usage.check_rate(caller)
 
-        def write(connection: Connection) -> bool:
-            return _drop_sessions(connection, (sessions.c.id == name) & (sessions.c.token_id == caller.id)) == 1
-
-        if not await self._database.write_async(write):
+        mine = (sessions.c.id == name) & (sessions.c.token_id == caller.id)
+        if not await self._database.write_async(lambda connection: _drop_sessions(connection, mine)):
             raise NotFoundError("session", name)
         self._live.pop(name, None)
 
@@ -384,11 +373,10 @@ class Sessions:
 
     def _state(self, schema: Schema, row: Mapping[str, Any]) -> SessionState:
         """The state of a session from its row and its kept steps."""
-        kept = _bodies().where(session_steps.c.session_id == row["id"])
-        kept = kept.where(session_steps.c.step < row["step"]).order_by(session_steps.c.step.desc())
-        kept = kept.limit(self._service.limits.session_steps)
+        kept = _bodies().where(session_steps.c.session_id == row["id"], session_steps.c.step < row["step"])
+        kept = kept.order_by(session_steps.c.step.desc()).limit(self._service.limits.session_steps)
         bodies = self._database.read(lambda connection: connection.execute(kept).scalars().all())
-        steps = [_decoded(body) for body in reversed(bodies)]
+        steps: Any = [decode_answer(ObservedStep, body) for body in reversed(bodies)]
         state = msgspec.convert({**row["state"], "episode": None}, SessionState)
         return replace(state, episode=_episode(schema, steps) if steps else None)
 
@@ -494,9 +482,8 @@ def _check_signals(row: Mapping[str, Any], schema: Schema) -> None:
 def _observed(hosted: HostedWorld, step: ObservedStep, session: Session) -> int | None:
     version = _follow(hosted, session)
     # Without inputs at the first step, None is required.
-    session.observe(
-        step.observations, actions=step.actions or None, exogenous=step.exogenous or None, observed=step.observed
-    )
+    inputs = {"actions": step.actions or None, "exogenous": step.exogenous or None}
+    session.observe(step.observations, **inputs, observed=step.observed)
     return version
 
 
@@ -525,12 +512,6 @@ def _drop_sessions(connection: Connection, which: ColumnElement[bool]) -> int:
 def _packed(state: SessionState) -> Any:
     """The state without its steps."""
     return msgspec.to_builtins(replace(state, episode=None))
-
-
-def _decoded(body: bytes) -> ObservedStep:
-    step = decode_answer(ObservedStep, body)
-    assert isinstance(step, ObservedStep)  # the service wrote it
-    return step
 
 
 def _episode(schema: Schema, steps: Sequence[ObservedStep]) -> Episode:

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from worldline.serve.callers import Caller, ForbiddenError, Scope
 from worldline.serve.costs import QUICK_S
 from worldline.serve.hosting import HostedWorld
-from worldline.serve.problems import OverloadedError, Problem, SlowRequestError, TooLargeError, fault_text, problem_of
+from worldline.serve.problems import OverloadedError, Problem, SlowRequestError, TooLargeError, logged_problem
 from worldline.serve.requests import request_id_of
 from worldline.serve.scheduler import Lane
 from worldline.serve.service import Service
@@ -194,9 +194,7 @@ async def serve_socket(socket: WebSocket, service: Service, endpoint: SocketEndp
     except WebSocketDisconnect:
         pass
     except Exception as error:  # noqa: BLE001  # every error becomes an answer
-        problem = problem_of(error)
-        if problem.status == 500:
-            _logger.error("WebSocket %s failed: %s", request_id, fault_text(error))
+        problem = logged_problem(_logger, f"WebSocket {request_id}", error)
         await _refuse(socket, endpoint, request_id, problem)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from worldline.engines.base import Card
-from worldline.episode import History
 from worldline.planning.calls import Call, PredictCall
 from worldline.world.base import World
 from worldline.world.batches import stack_calls, world_of
@@ -25,7 +24,9 @@ def group_of(call: Call, card: Card) -> Hashable | None:
     """
     if not isinstance(call, PredictCall) or call.num_samples or not card.deterministic or card.max_batch < 2:
         return None
-    if _has_worlds(call.history, card):
+    axes = {signal.name: len(signal.shape) for signal in card.schema.observations}
+    known = [np.ndim(value) - axes[name] for name, value in call.history.observations.items() if name in axes]
+    if known[:1] == [2]:  # of several worlds
         return None
     groups = (*vars(call.history).values(), call.actions, call.exogenous or {})
     shapes = (tuple((name, value.shape, value.dtype.char) for name, value in sorted(group.items())) for group in groups)
@@ -46,10 +47,3 @@ def answer_calls(world: World, work: Sequence[tuple[Call, Encode]]) -> list[obje
         except Exception as error:  # noqa: BLE001  # any error is the answer to this caller; the worker and other calls go on
             results.append(error)
     return results
-
-
-def _has_worlds(history: History, card: Card) -> bool:
-    """Whether the arrays have an axis of worlds; False if the history is not valid."""
-    axes = {signal.name: len(signal.shape) for signal in card.schema.observations}
-    known = [np.ndim(value) - axes[name] for name, value in history.observations.items() if name in axes]
-    return known[:1] == [2]

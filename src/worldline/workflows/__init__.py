@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING
 from worldline.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from worldline.workflows.learn_result import versions
-    from worldline.workflows.training import Learned, build_model, learn_world
+    from worldline.workflows.learn_result import versions as versions
+    from worldline.workflows.training import Learned as Learned
+    from worldline.workflows.training import build_model as build_model
+    from worldline.workflows.training import learn_world as learn_world
 
-__all__ = [
-    "Learned",
-    "build_model",
-    "learn_world",
-    "versions",
-]
 
 __getattr__ = lazy_names(__name__)

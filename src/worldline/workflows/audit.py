@@ -23,7 +23,7 @@ from worldline.catalog.versions import Catalog
 from worldline.data.windows import forecast_windows
 from worldline.errors import DataError, UnreadableError, UnsupportedError
 from worldline.formatting import listing, plural, round_percent
-from worldline.progress import OnProgress, tell
+from worldline.progress import OnProgress, telling
 from worldline.schema import Kind
 from worldline.workflows.evaluation import band_level, reported_steps
 from worldline.workflows.held_out import WorldEpisode, chosen, read_episodes
@@ -99,13 +99,11 @@ def _audit(
     goals = default_goals(card) if goals is None else tuple(goals)
     check_goals(card, goals)
     source = None if env is None else twin_source(env, card.schema)
-    tell(progress, "read", 0)
-    seen = list(read_episodes(card, logs, opened_from))
-    tell(progress, "read", 1)
+    with telling(progress, "read"):
+        seen = list(read_episodes(card, logs, opened_from))
     world, material = _material(world, seen, goals, seed)
-    tell(progress, "audit", 0)
-    measured = measure(world, material, source=source, seed=seed)
-    tell(progress, "audit", 1)
+    with telling(progress, "audit"):
+        measured = measure(world, material, source=source, seed=seed)
     num_held_out, num_other = (sum(logged.part == part for logged in seen) for part in ("held_out", ""))
     parts = "held out from its training" if num_held_out else "none used in its training, as far as is known"
     parts = f"{parts}, including {plural(num_other, 'other')}" if num_held_out and num_other else parts

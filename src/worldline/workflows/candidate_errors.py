@@ -169,14 +169,9 @@ def comparison_data(store: Store, recipe: Recipe) -> ComparisonData:
     names = vectors or [signal.name for signal in taken if signal.kind is Kind.IMAGE]
     episodes = {number: store.episode(number) for number in long}
     per_episode = max(PER_EPISODE, MIN_WINDOWS // len(long))
-    places = [
-        (number, at)
-        for number, episode in episodes.items()
-        for at in evenly_spaced(episode.num_steps, context, horizon, per_episode)
-    ]
-    windows = forecast_windows(
-        [(episodes[number], at) for number, at in places], length=context, horizon=horizon, targets=names
-    )
+    places = [(n, at) for n in long for at in evenly_spaced(int(store.num_steps[n]), context, horizon, per_episode)]
+    cut = [(episodes[number], at) for number, at in places]
+    windows = forecast_windows(cut, length=context, horizon=horizon, targets=names)
     return ComparisonData(
         split=split,
         windows=windows,

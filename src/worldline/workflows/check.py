@@ -16,7 +16,7 @@ from worldline.data.quality.segments import Sample
 from worldline.data.store import Store, open_store
 from worldline.data.store_notes import edit_logs_command, realign_command
 from worldline.errors import DataError, InputError
-from worldline.progress import OnProgress, tell
+from worldline.progress import OnProgress, tell, telling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +66,7 @@ class CheckReport:
 
 
 def check(
-    store: Store | Path | str,
-    *,
-    delay: int = 0,
-    seed: int = 0,
-    progress: OnProgress | None = None,
+    store: Store | Path | str, *, delay: int = 0, seed: int = 0, progress: OnProgress | None = None
 ) -> CheckReport:
     """Checks a store. Every episode is read once; figures, changes, joined and shifted parts come from a sample.
 
@@ -99,12 +95,11 @@ def check(
             sample.add(number, episode)
             inspection.add(number, episode)
         tell(progress, "read", number + 1, len(store))
-    tell(progress, "check", 0)
-    measured = judge(sample.tracks, seed) if sample.tracks else None
-    covered = survey(sample.tracks, store.schema, seed) if sample.tracks else None
-    consistency = inconsistencies(sample.tracks, store.schema)
-    findings = _sorted([*damaged, *_unlisted(store), *consistency, *inspection.findings()])
-    tell(progress, "check", 1)
+    with telling(progress, "check"):
+        measured = judge(sample.tracks, seed) if sample.tracks else None
+        covered = survey(sample.tracks, store.schema, seed) if sample.tracks else None
+        consistency = inconsistencies(sample.tracks, store.schema)
+        findings = _sorted([*damaged, *_unlisted(store), *consistency, *inspection.findings()])
     shift = 0 if measured is None else measured.shift
     accepted = measured is not None and shift == -delay
     return CheckReport(
@@ -158,16 +153,14 @@ def review_log(store: Store, progress: OnProgress | None = None) -> tuple[tuple[
     Raises:
         DataError: an episode is damaged.
     """
-    tell(progress, "check", 0)
-    sample = Sample(store, 0)
-    inspection = Inspection(store.schema, len(store))
-    for number in sample.episodes:
-        episode = store.episode(number)
-        sample.add(number, episode)
-        inspection.add(number, episode)
-    late = _late(store, judge(sample.tracks)) if sample.tracks else None
-    findings = [*inconsistencies(sample.tracks, store.schema), *inspection.findings()]
-    tell(progress, "check", 1)
+    with telling(progress, "check"):
+        sample, inspection = Sample(store, 0), Inspection(store.schema, len(store))
+        for number in sample.episodes:
+            episode = store.episode(number)
+            sample.add(number, episode)
+            inspection.add(number, episode)
+        late = _late(store, judge(sample.tracks)) if sample.tracks else None
+        findings = [*inconsistencies(sample.tracks, store.schema), *inspection.findings()]
     return _sorted([*([] if late is None else [late.finding]), *findings]), late
 
 
@@ -188,10 +181,8 @@ def late_actions(store: Store, progress: OnProgress | None = None) -> LateAction
     Raises:
         DataError: an episode is damaged.
     """
-    tell(progress, "check", 0)
-    measured = alignment(store)
-    tell(progress, "check", 1)
-    return _late(store, measured)
+    with telling(progress, "check"):
+        return _late(store, alignment(store))
 
 
 def _late(store: Store, measured: Alignment) -> LateActions | None:

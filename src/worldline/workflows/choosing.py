@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 
@@ -176,15 +176,18 @@ def try_all(
 
 def trials_of(tried: Mapping[str, Tried], reference: str) -> tuple[Trial, ...]:
     """The candidates with their errors, also relative to those of the reference."""
-    return tuple(
-        Trial(
-            name=name,
-            errors=tuple(map(float, trial.errors.value)),
-            relative=trial.errors.relative(tried[reference].errors),
-            learn_s=trial.learn_s,
-        )
-        for name, trial in tried.items()
-    )
+
+    def measured(name: str, trial: Tried) -> Trial:
+        errors, relative = tuple(map(float, trial.errors.value)), trial.errors.relative(tried[reference].errors)
+        return Trial(name=name, errors=errors, relative=relative, learn_s=trial.learn_s)
+
+    return tuple(measured(name, trial) for name, trial in tried.items())
+
+
+def basis(store: Store, data: ComparisonData, failed: Mapping[str, str]) -> dict[str, Any]:
+    """What the trials of a `Choice` were compared on, and the failed ones."""
+    num_episodes, step_s = len(set(data.numbers)), store.schema.step_s
+    return {"steps": data.steps, "step_s": step_s, "num_episodes": num_episodes, "failed": failed}
 
 
 def stored_choice(folder: Path, options: Options) -> Choice | None:
@@ -231,15 +234,8 @@ def choose_model(
         tried, failed = try_all(attempts, folder, progress)
         trials = trials_of(tried, LINEAR)
         chosen = best(trials)
-        choice = Choice(
-            chosen=chosen,
-            reason=_reason(chosen, trials),
-            steps=data.steps,
-            step_s=store.schema.step_s,
-            num_episodes=len(set(data.numbers)),
-            trials=trials,
-            failed=failed,
-        )
+        reason = _reason(chosen, trials)
+        choice = Choice(chosen=chosen, reason=reason, trials=trials, **basis(store, data, failed))
         model = None if chosen == LINEAR else tried[chosen].model
         (folder / CHOICE).write_text(to_json(choice))
     further = for_candidate(options, choice.chosen)

@@ -161,14 +161,11 @@ def _choice(
     return Choice(
         chosen=chosen,
         reason=reason,
-        steps=data.steps,
-        step_s=store.schema.step_s,
-        num_episodes=len(set(data.numbers)),
         trials=trials,
-        failed=failed,
         reference=reference,
         compared="vectors" if data.spreads else "images",
         goals=goals,
+        **choosing.basis(store, data, failed),
     )
 
 
@@ -198,8 +195,7 @@ def goal_error(store: Store, engine: LearnedEngine, number: int) -> float:
         engine: with a distance head.
         number: of the episode.
     """
-    model, head = engine.model, engine.head(Distance)
-    assert head is not None, "the trial was fitted with goal heads"
+    model, head = engine.model, engine.required_head(Distance)
     cameras = [name for name in engine.inputs if store.schema[name].kind is Kind.IMAGE]
     generator = torch.Generator(engine.device).manual_seed(0)
     states = trace(model, store, [number], engine.inputs, generator=generator)[0].features[:, model.present]

@@ -89,7 +89,7 @@ def decoded_frames(
     for first in range(0, len(starts), BATCH):
         batch = windows.read(starts[first : first + BATCH])
         leads = np.diff(episode, prepend=-1)[first : first + BATCH] > 0
-        for name, drawn in _draw(engine, decoder, batch, context, steps, generator).items():
+        for name, drawn in _draw(engine, batch, context, steps, generator).items():
             squares[name].append(_squares(drawn))
             shown[name] += _first(drawn, leads, NUM_SHOWN - len(shown[name]))
     return tuple(
@@ -100,15 +100,13 @@ def decoded_frames(
 
 def decoded_rmse(cameras: Sequence[Decoded]) -> dict[str, dict[str, dict[str, float]]]:
     """The errors in grey levels by image signal, step and source; "world" is the world's prediction."""
-    return {
-        camera.camera: {
-            str(step): {"world": world, "persistence": persistence, "decoder": decoder}
-            for step, world, persistence, decoder in zip(
-                camera.steps, camera.imagined.value, camera.persistence.value, camera.decoder.value, strict=True
-            )
-        }
-        for camera in cameras
-    }
+    figures = {}
+    for camera in cameras:
+        curves = {"world": camera.imagined, "persistence": camera.persistence, "decoder": camera.decoder}
+        rows = zip(*(curve.value for curve in curves.values()), strict=True)
+        steps = zip(map(str, camera.steps), rows, strict=True)
+        figures[camera.camera] = {step: dict(zip(curves, row, strict=True)) for step, row in steps}
+    return figures
 
 
 def moments(horizon: int) -> tuple[int, ...]:
@@ -118,15 +116,10 @@ def moments(horizon: int) -> tuple[int, ...]:
 
 @torch.no_grad()
 def _draw(
-    engine: LearnedEngine,
-    decoder: Decoder,
-    batch: WindowBatch,
-    context: int,
-    steps: Sequence[int],
-    generator: torch.Generator,
+    engine: LearnedEngine, batch: WindowBatch, context: int, steps: Sequence[int], generator: torch.Generator
 ) -> Mapping[str, _Drawn]:
     """Decoded images by image signal, in windows of H + T observations."""
-    window, now = to_window(batch, engine.schema, engine.device), context - 1
+    window, now, decoder = to_window(batch, engine.schema, engine.device), context - 1, engine.required_head(Decoder)
     belief = engine.model.encode(window.first(context), generator=generator)
     future = window.past.steps(slice(now, None))
     path = engine.model.rollout(belief, future, generator=generator).features[:, 0].mean(1)

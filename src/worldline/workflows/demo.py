@@ -13,7 +13,6 @@ from typing import Any, Final
 from worldline.audit.planning_measurements import GoalOutcome, Planning
 from worldline.audit.signal_table import Section
 from worldline.control.goal_reaching import GoalReaching
-from worldline.device import describe_device
 from worldline.errors import InputError
 from worldline.labs.two_rooms import TwoRooms
 from worldline.progress import OnProgress
@@ -22,7 +21,7 @@ from worldline.report.learn_page import Report, render
 from worldline.workflows import goals
 from worldline.workflows.learn import learn_logs
 from worldline.workflows.learn_options import MakeRecipe, Options
-from worldline.workflows.learn_result import LearnResult, facts, peak_memory_gb
+from worldline.workflows.learn_result import LearnResult, costs, facts
 from worldline.workflows.record import record
 
 MAX_STEPS: Final = 60
@@ -128,14 +127,9 @@ def demo(
     result = DemoResult(
         **_rates(rows),
         pairs=len(pairs),
-        learn_s=round(learned.learn_s, 2),
-        refine_s=round(learned.refine_s, 2),
-        heads_s=round(learned.heads_s, 2),
-        total_s=round(time.monotonic() - started, 2),
         plan_ms=round(plan_ms, 2),
         plan_batched_ms=round(plan_batched_ms, 2),
-        peak_memory_gb=peak_memory_gb(),
-        device=describe_device(learned.engine.device),
+        **costs(learned, time.monotonic() - started),
     )
     _write(folder / MARKER, {**settings, "result": asdict(result)})
     return result
@@ -158,18 +152,11 @@ def _write_page(folder: Path, run: LearnResult, sections: tuple[Section, ...]) -
 
 def _rates(rows: Mapping[str, GoalReaching]) -> dict[str, Any]:
     success, detours = rows[goals.PLANNER].success, goals.on_detours(rows, goals.PLANNER)
-    return {
-        "success": success.value,
-        "success_low": success.low,
-        "success_high": success.high,
-        "random": rows[goals.RANDOM].success.value,
-        "no_move": rows[goals.NO_MOVE].success.value,
-        "straight": rows[goals.STRAIGHT].success.value,
-        "detours": detours.trials if detours else 0,
-        "detour_success": detours.value if detours else None,
-        "inverse": rows[goals.INVERSE].success.value,
-        "oracle": rows[goals.ORACLE].success.value,
-    }
+    others = {"random": goals.RANDOM, "no_move": goals.NO_MOVE, "straight": goals.STRAIGHT}
+    others |= {"inverse": goals.INVERSE, "oracle": goals.ORACLE}
+    interval = {"success": success.value, "success_low": success.low, "success_high": success.high}
+    detour = {"detours": detours.trials if detours else 0, "detour_success": detours.value if detours else None}
+    return {**interval, **detour, **{name: rows[method].success.value for name, method in others.items()}}
 
 
 def _planning(rows: Mapping[str, GoalReaching]) -> Planning:

@@ -22,7 +22,7 @@ from worldline.audit.training_measurements import Learning, Series
 from worldline.data.store import Store
 from worldline.data.windows import ForecastWindows, evenly_spaced, evenly_spaced_windows, forecast_windows
 from worldline.errors import CollapseError, DataError
-from worldline.progress import OnProgress, tell
+from worldline.progress import OnProgress, tell, telling
 from worldline.schema import Kind, Signal
 from worldline.workflows.decoded_windows import decoded_frames
 from worldline.workflows.training import CONTEXT, Learned
@@ -92,21 +92,17 @@ def evaluate(
     # All worlds were learned from the same episodes and inputs, so they have the same baselines.
     baselines, measured = comparisons(store, worlds[0]), list[tuple[Learned, Diagnostics | None]]()
     for learned in worlds:
-        tell(progress, "measure", 0)
-        measured.append((learned, diagnosis(store, learned, baselines)))
-        tell(progress, "measure", 1)
+        with telling(progress, "measure"):
+            measured.append((learned, diagnosis(store, learned, baselines)))
     learned, diagnostics = max(measured, key=lambda pair: pair[0].trained.control)
     started = time.monotonic()
     tell(progress, "report", 0)
-    sections: list[Section] = []
-    if learned.trained.curves:
-        sections.append(learning_curves(learned))
-    if diagnostics is not None:
-        sections.append(diagnostics)
+    sections: list[Section] = [learning_curves(learned)] if learned.trained.curves else []
     decoded = drawn_imagination(store, learned)
-    sections += decoded
-    if diagnostics is not None:
-        sections += held_out_evidence(store, learned, diagnostics, baselines)
+    if diagnostics is None:
+        sections += decoded
+    else:
+        sections += [diagnostics, *decoded, *held_out_evidence(store, learned, diagnostics, baselines)]
     return Evaluation(
         learned=learned,
         diagnostics=diagnostics,
@@ -198,12 +194,8 @@ def diagnosis(store: Store, learned: Learned, baselines: Mapping[str, World]) ->
             fix="Log more or longer episodes.",
             file=store.path,
         )
-    windows = evenly_spaced_windows(
-        [store.episode(number) for number in learned.split.held_out],
-        length=given_context(store, learned),
-        horizon=horizon,
-        per_episode=PER_EPISODE,
-    )
+    episodes, context = [store.episode(number) for number in learned.split.held_out], given_context(store, learned)
+    windows = evenly_spaced_windows(episodes, length=context, horizon=horizon, per_episode=PER_EPISODE)
     measured = diagnose(
         honest(learned),
         windows,
@@ -263,12 +255,11 @@ def learning_curves(learned: Learned) -> Learning:
     """The losses during training, the weighted sum of the validation losses, and the health of the latents."""
     curves = learned.trained.curves
     names = dict.fromkeys(name for row in curves for name in row if name.startswith("train_"))
+    health = ("effective_rank", "deviation", "straightness")
     return Learning(
         terms=tuple(_series(curves, name, name.removeprefix("train_")) for name in names),
         validation=_series(curves, "validation", "validation"),
-        health=tuple(
-            _series(curves, name, name.replace("_", " ")) for name in ("effective_rank", "deviation", "straightness")
-        ),
+        health=tuple(_series(curves, name, name.replace("_", " ")) for name in health),
     )
 
 
@@ -296,9 +287,7 @@ def held_out_evidence(
         f"Episode {places[row][0]}: {case}": (episodes[places[row][0]], places[row][1])
         for case, row in _cases(window_forecasts(world, windows, level=level)[first.name], windows, first).items()
     }
-    trusted = tuple(
-        horizon for horizon in trusted_horizons(diagnostics, spreads, sizes) if horizon.signal not in unseen
-    )
+    trusted = tuple(row for row in trusted_horizons(diagnostics, spreads, sizes) if row.signal not in unseen)
     varying = [signal for signal in signals if spreads[signal.name]]
     shown = sample_forecasts(world, cases, varying, context=context, horizon=horizon, level=level, rivals=rivals)
     trust = TrustedHorizons(trusted=trusted, deviation=spreads, unseen=unseen)
@@ -312,8 +301,7 @@ def _cases(forecast: Forecast, windows: ForecastWindows, signal: Signal) -> dict
     """
     known = windows.known[signal.name][..., None]
     miss = np.where(known, np.abs(signal.difference(forecast.mean, windows.truth[signal.name].astype(float))), 0.0)
-    error = np.sqrt((miss**2).mean((1, 2)))
-    surprise = error
+    surprise = error = np.sqrt((miss**2).mean((1, 2)))
     if forecast.low is not None and forecast.high is not None:
         half = np.maximum((forecast.high - forecast.low) / 2, 1e-12)
         surprise = (miss / half).max((1, 2))

@@ -94,7 +94,6 @@ class StraightActor(Actor):
 
     def act(self, now: Situation, *, num_steps: int, seed: int) -> dict[str, NDArray[np.generic]]:
         """`num_steps` equal moves towards the goal, each at most a full move."""
-        del seed
         way = now.goals["position"].astype(float) - now.history.observations["position"][:, -1].astype(float)
         move = way * np.minimum(1 / num_steps, self.longest / np.maximum(np.abs(way).max(-1, keepdims=True), 1e-9))
         return {"move": np.repeat(move[:, None], num_steps, 1).astype(np.float32)}
@@ -156,16 +155,12 @@ def films(reaching: GoalReaching, pairs: Sequence[StartGoalPair]) -> Films:
     """Camera frames of the first two attempts across the wall, and of the first in one room."""
     across = len(pairs) // 2
     numbers = sorted({across, min(across + 1, len(pairs) - 1), 0}, reverse=True)
-    return Films(
-        films=tuple(
-            Film(
-                frames=reaching.attempts[number].path["camera"].astype(np.uint8),
-                goal=pairs[number].goal["camera"].astype(np.uint8),
-                reached=reaching.attempts[number].success,
-            )
-            for number in numbers
-        )
-    )
+
+    def film(number: int) -> Film:
+        attempt, goal = reaching.attempts[number], pairs[number].goal["camera"].astype(np.uint8)
+        return Film(frames=attempt.path["camera"].astype(np.uint8), goal=goal, reached=attempt.success)
+
+    return Films(films=tuple(map(film, numbers)))
 
 
 def plan_times(learned: Learned, pairs: Sequence[StartGoalPair]) -> tuple[float, float]:

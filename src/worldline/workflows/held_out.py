@@ -104,9 +104,7 @@ def fingerprints(store: Store, schema: Schema) -> list[str]:
         store: the episodes.
         schema: of the world; other signals are ignored.
     """
-    names = sorted(
-        signal.name for signal in schema.signals if signal.role is not Role.REWARD and signal.kind is not Kind.IMAGE
-    )
+    names = sorted(s.name for s in schema.signals if s.role is not Role.REWARD and s.kind is not Kind.IMAGE)
     digests = list[str]()
     for number, steps in enumerate(store.num_steps.tolist()):
         digest = hashlib.blake2b(digest_size=8)
@@ -236,7 +234,8 @@ def chosen(
         DataError: there are fewer than two episodes to grade, or none for the fits.
     """
     graded, fitted = ([logged for logged in seen if (logged.part == "train") is trained] for trained in (False, True))
-    if 3 * _steps(fitted) < _steps(graded):
+    fitted_steps, graded_steps = (sum(logged.episode.num_steps for logged in part) for part in (fitted, graded))
+    if 3 * fitted_steps < graded_steps:
         order = np.random.default_rng([seed, 23]).permutation(len(graded))
         cut = len(graded) // 3 if fitted else max(1, len(graded) // 3)
         fitted = [*fitted, *(graded[k] for k in sorted(order[:cut]))]
@@ -251,7 +250,3 @@ def chosen(
             fix="Give more or longer episodes.",
         )
     return long, fitted
-
-
-def _steps(seen: Sequence[WorldEpisode]) -> int:
-    return sum(logged.episode.num_steps for logged in seen)

@@ -36,7 +36,7 @@ from worldline.data.store_notes import correct_schema, edit_logs_command, logged
 from worldline.device import choose_device
 from worldline.errors import BundleError, CollapseError, ConfigError, InputError, StoppedError, WorldlineError
 from worldline.models.base import WorldModel
-from worldline.progress import OnProgress, shown, stoppable, tell
+from worldline.progress import OnProgress, shown, stoppable, tell, telling
 from worldline.recipes.recipe import Recipe, check_settings
 from worldline.registry import imported, load
 from worldline.report.learn_page import Report, render
@@ -121,11 +121,7 @@ def learn(
 
 
 def learn_logs(
-    logs: Path | str | object,
-    out: Path | str,
-    options: Options | None = None,
-    *,
-    progress: OnProgress | None = None,
+    logs: Path | str | object, out: Path | str, options: Options | None = None, *, progress: OnProgress | None = None
 ) -> LearnResult:
     """Like `learn`, but returns all measurements."""
     started, out, options = time.monotonic(), Path(out), (options or Options()).resolved()
@@ -135,11 +131,8 @@ def learn_logs(
 
     # Without a named recipe, several models are compared; without images, a linear world comes first.
     choice, trial, linear, failures = None, None, None, list[CollapseError]()
-    shared: dict[str, Any] = {
-        "folder": run.unfinished,
-        "device": choose_device(options.device),
-        "progress": progress,
-    }
+    folder, device = partial_folder(out), choose_device(options.device)
+    shared: dict[str, Any] = {"folder": folder, "device": device, "progress": progress}
     if chooses(store, options) and has(store, Kind.IMAGE):
         choice, trial, options = choose_recipe(store, options, **shared)
     elif chooses(store, options):
@@ -160,8 +153,8 @@ def learn_logs(
     findings = (*run.findings, *evaluation.findings)
     _write(run, options, evaluation.learned, evaluation=evaluation, choice=choice)
     tell(progress, "report", 1)
-    if partial_folder(out).is_dir():
-        shutil.rmtree(partial_folder(out))
+    if folder.is_dir():
+        shutil.rmtree(folder)
     return LearnResult(
         **{**vars(evaluation), "findings": findings},
         bundle=out,
@@ -225,10 +218,6 @@ class _OpenedLogs:
     imported_s: float
     progress: OnProgress | None
 
-    @property
-    def unfinished(self) -> Path:
-        return partial_folder(self.out)
-
 
 def _open(
     logs: Path | str | object, out: Path, options: Options, progress: OnProgress | None, started: float
@@ -269,8 +258,6 @@ def _open_store(
     A store is used in place, other logs are imported into a store next to the world. Inferred bounds of actions are
     widened to all episodes.
     """
-    findings: Sequence[Finding]
-    unclear: tuple[str, ...]
     report, other_schema = None, tuple[str, ...]()
     if is_stored(logs):
         store = open_store(logs)
@@ -290,18 +277,15 @@ def _open_store(
         store = correct_schema(store, wider)
     widened = tuple(f"{name}: its inferred bounds were widened to the range of all logs." for name in wider)
     widened += tuple(f"{name}: its role {role} is uncertain ({role}?)." for name, role in guessed.items())
-    if report is None:
-        findings, unclear = check_actions(store.schema, logged_actions(store)), widened
-    else:
-        if isinstance(logs, Path | str) and schema_beside(Path(logs)) not in (None, store.schema):
-            other_schema = (
-                f"The schema next to the logs was not used: {store.path} has another. Move this store away to use the "
-                "schema.",
-            )
-        findings, unclear = report.findings, (*report.unclear, *widened, *other_schema)
+    findings = report.findings if report is not None else check_actions(store.schema, logged_actions(store))
+    if report is not None and isinstance(logs, Path | str) and schema_beside(Path(logs)) not in (None, store.schema):
+        other_schema = (
+            f"The schema next to the logs was not used: {store.path} has another. Move this store away to use the "
+            "schema.",
+        )
     useless = [finding for finding in findings if finding.episode is None and finding.severity is Severity.ERROR]
     raise_errors(replace(finding, fix=" ".join((finding.fix, *other_schema))) for finding in useless)
-    return store, findings, unclear
+    return store, findings, (*(() if report is None else report.unclear), *widened, *other_schema)
 
 
 def _import(logs: Path | str | object, out: Path, options: Options, progress: OnProgress | None) -> ImportReport:
@@ -374,12 +358,11 @@ def _cut_into_episodes(logs: object, schema: Schema | None, edits: SchemaEdits |
 
 def _learn_linear(run: _OpenedLogs, options: Options) -> Learned:
     """The linear world. It can be used within seconds; an earlier world is replaced only by the final one."""
-    tell(run.progress, "learn a linear model", 0)
-    recipe = make_recipe(run.store, options).with_seed(options.seeds.start)
-    run.unfinished.mkdir(parents=True, exist_ok=True)
-    device = choose_device(options.device)
-    linear = learn_world(run.store, recipe, folder=run.unfinished / LINEAR, device=device)
-    tell(run.progress, "learn a linear model", 1)
+    with telling(run.progress, "learn a linear model"):
+        recipe = make_recipe(run.store, options).with_seed(options.seeds.start)
+        partial_folder(run.out).mkdir(parents=True, exist_ok=True)
+        device = choose_device(options.device)
+        linear = learn_world(run.store, recipe, folder=partial_folder(run.out) / LINEAR, device=device)
     if not run.out.exists():
         _write(run, options, linear)
     return linear
@@ -395,26 +378,15 @@ def _train(run: _OpenedLogs, options: Options, begun: WorldModel | None) -> tupl
     """
     worlds, failures = list[Learned](), list[CollapseError]()
     trackers = [load("tracker", name)(log_folder(run.out)) for name in dict.fromkeys(("jsonl", *options.track))]
-    for recipe in recipes(run.store, run.unfinished, options, run.progress):
-        folder = _seed_folder(run.unfinished, recipe, options)
+    for recipe, place in trainings(run.store, run.out, options, run.progress):
         if begun is not None and recipe.training.seed == options.seeds.start:
             recipe = replace(recipe, pretrained=partial(_copy_weights, begun))
         try:
-            learned = learn_world(
-                run.store,
-                recipe,
-                folder=folder,
-                resume=options.resume and (folder / STATE).exists(),
-                progress=run.progress,
-                trackers=trackers,
-                name=run.out.name,
-                device=choose_device(options.device),
-            )
+            shown: Any = {"progress": run.progress, "trackers": trackers, "name": run.out.name}
+            worlds.append(learn_world(run.store, recipe, **place, **shown))
         except CollapseError as error:
             several = len(options.seeds) > 1
             failures.append(CollapseError(f"seed {recipe.training.seed}: {error}") if several else error)
-        else:
-            worlds.append(learned)
     return worlds, failures
 
 
@@ -432,31 +404,28 @@ def run_worker(logs: Path | str | object, out: Path, options: Options) -> None:
     if not is_stored(logs):
         name = logs if isinstance(logs, Path | str) else "an object in memory"
         raise InputError(f"{name} is no store, and several processes cannot import it. Import it first.")
-    store, unfinished, options = open_store(logs), partial_folder(out), options.resolved()
-    for recipe in recipes(store, unfinished, options, None):
-        folder = _seed_folder(unfinished, recipe, options)
+    store = open_store(logs)
+    for recipe, place in trainings(store, out, options.resolved(), None):
         with suppress(CollapseError):  # reported by the first process
-            resume = options.resume and (folder / STATE).exists()
-            train_model(store, recipe, folder=folder, resume=resume, device=choose_device(options.device))
+            train_model(store, recipe, **place)
 
 
-def recipes(store: Store, unfinished: Path, options: Options, progress: OnProgress | None) -> Iterator[Recipe]:
-    """The recipe of each seed, fitted to the budget."""
-    recipe = make_recipe(store, options)
+def trainings(
+    store: Store, out: Path, options: Options, progress: OnProgress | None
+) -> Iterator[tuple[Recipe, dict[str, Any]]]:
+    """The recipe of each seed, fitted to the budget, with the folder and the device of the training."""
+    recipe, unfinished, device = make_recipe(store, options), partial_folder(out), choose_device(options.device)
     if options.budget is not None and recipe.training.num_updates:  # else there is nothing to fit to it
         if world_size() > 1:
             raise ConfigError("a budget needs a single process. Leave it out, or learn without torchrun.")
-        tell(progress, "fit to the budget", 0)
-        budget_s, device = seconds(options.budget) / len(options.seeds), choose_device(options.device)
-        sizing = stored_sizing(unfinished, lambda: size_for(store, recipe, budget_s, device=device))
-        recipe = sizing.apply(recipe)
-        tell(progress, "fit to the budget", 1)
+        with telling(progress, "fit to the budget"):
+            budget_s = seconds(options.budget) / len(options.seeds)
+            sizing = stored_sizing(unfinished, lambda: size_for(store, recipe, budget_s, device=device))
+            recipe = sizing.apply(recipe)
     for seed in options.seeds:
-        yield recipe.with_seed(seed)
-
-
-def _seed_folder(unfinished: Path, recipe: Recipe, options: Options) -> Path:
-    return unfinished if len(options.seeds) == 1 else unfinished / f"seed{recipe.training.seed}"
+        folder = unfinished if len(options.seeds) == 1 else unfinished / f"seed{seed}"
+        resume = options.resume and (folder / STATE).exists()
+        yield recipe.with_seed(seed), {"folder": folder, "resume": resume, "device": device}
 
 
 # Save and write the page

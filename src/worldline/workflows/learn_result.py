@@ -73,15 +73,22 @@ def learn_figures(result: LearnResult) -> dict[str, object]:
         "updates": result.learned.recipe.training.num_updates,
         "seeds": [asdict(seed) for seed in result.seeds],
         "rmse": {**errors, **decoded_rmse(result.decoded)},
-        "learn_s": round(result.learned.learn_s, 2),
-        "refine_s": round(result.learned.refine_s, 2),
-        "heads_s": round(result.learned.heads_s, 2),
-        "total_s": round(result.total_s, 2),
-        "peak_memory_gb": peak_memory_gb(),
-        "device": describe_device(result.learned.engine.device),
+        **costs(result.learned, result.total_s),
         "findings": list(result.findings),
         "unclear": list(result.unclear),
     }
+
+
+def costs(learned: Learned, total_s: float) -> dict[str, Any]:
+    """Times [s], peak memory [GB] and device of a training.
+
+    Args:
+        learned: the world.
+        total_s: time of the whole call.
+    """
+    times = {"learn_s": learned.learn_s, "refine_s": learned.refine_s, "heads_s": learned.heads_s, "total_s": total_s}
+    used = {"peak_memory_gb": peak_memory_gb(), "device": describe_device(learned.engine.device)}
+    return {name: round(value, 2) for name, value in times.items()} | used
 
 
 def run_manifest(
@@ -179,12 +186,8 @@ def run_toml(store: Store, options: Options, recipe: Recipe, *, horizon: int) ->
     }
     values = {**recipe.settings(), "horizon": horizon}
     numbers = {name: values.pop(name) for name in NUMBERS}
-    return settings_toml({**numbers, TABLE: table, **values})
-
-
-def settings_toml(values: Mapping[str, Any]) -> str:
-    """The text of a file of settings, with the command that uses it."""
-    return f"# Repeats this run: worldline learn LOGS --config run.toml --out world/\n{to_toml(values)}\n"
+    lines = to_toml({**numbers, TABLE: table, **values})
+    return f"# Repeats this run: worldline learn LOGS --config run.toml --out world/\n{lines}\n"
 
 
 def _recipe_name(recipe: str | Callable[[Store], Recipe]) -> str:

@@ -51,12 +51,8 @@ class EpisodeRecord:
         self._schema, self._lab = schema, environment.unwrapped
         self._observations = SpaceLayout(environment.observation_space, Role.OBSERVATION)
         self._actions = SpaceLayout(environment.action_space, Role.ACTION)
-        self._rounded = {
-            signal.name: stored
-            for signal in self._actions.signals
-            for stored in schema.actions
-            if stored.name == signal.name and stored.dtype != signal.dtype
-        }
+        dtypes = {signal.name: signal.dtype for signal in self._actions.signals}
+        self._rounded = [signal for signal in schema.actions if dtypes.get(signal.name, signal.dtype) != signal.dtype]
         self._rows: dict[Role, list[dict[str, Array]]] = {}
         self._seed: int | None = None
 
@@ -91,7 +87,7 @@ class EpisodeRecord:
             InputError: the action is not in the action space.
         """
         row = self._actions.read(action)
-        return row | {name: convert(row[name][None], signal)[0] for name, signal in self._rounded.items()}
+        return row | {signal.name: convert(row[signal.name][None], signal)[0] for signal in self._rounded}
 
     def executed(self, row: dict[str, Array]) -> Any:
         """The stored action for the environment, so that the executed action is the logged one."""
@@ -121,12 +117,9 @@ class EpisodeRecord:
             truncated: a limit ended it.
         """
         rows = {signal.name: self._rows.get(signal.role, []) for signal in self._schema.signals}
+        held = {name: known for name, known in rows.items() if known and name in known[0]}
         return to_episode(
-            {
-                name: np.stack([row[name] for row in known])
-                for name, known in rows.items()
-                if known and name in known[0]
-            },
+            {name: np.stack([row[name] for row in known]) for name, known in held.items()},
             self._schema,
             observed=seen_in(self._lab, self._rows[Role.OBSERVATION]),
             terminated=terminated,
@@ -232,11 +225,8 @@ def _compare(store: Store, wanted: Schema, *, exactly: bool) -> None:
     """Raises InputError if the episodes do not fit into the store."""
     if store.schema == wanted:
         return
-    stored, recorded = (
-        {s.name: (s.role, s.kind, s.shape, s.num_values) for s in x.signals} for x in (store.schema, wanted)
-    )
-    different = sorted({name for name, _ in stored.items() ^ recorded.items()})
-    if different:
+    both = [{(s.name, s.role, s.kind, s.shape, s.num_values) for s in x.signals} for x in (store.schema, wanted)]
+    if different := sorted({signal[0] for signal in both[0] ^ both[1]}):
         raise InputError(
             f"the store {store.path} and the environment differ in the signals {', '.join(different)}. Record into a "
             "new folder."

@@ -9,7 +9,7 @@ from worldline.data.fsync import name_in_errors
 from worldline.data.store import Store, is_store
 from worldline.data.store_plot import view_episode
 from worldline.errors import InputError
-from worldline.progress import OnProgress, tell
+from worldline.progress import OnProgress, tell, telling
 from worldline.report.store_figures import StoreFigures, measure
 from worldline.report.store_page import episode_page, index_page, preview
 
@@ -41,19 +41,15 @@ def show(
     number = (0 if len(store) else None) if episode is None else episode
     entry = None if number is None else store.entry(number)  # raises if it does not exist, before anything is written
     out.mkdir(parents=True, exist_ok=True)
-    tell(progress, "measure", 0)
-    figures, images = measure(store), preview(store)
-    tell(progress, "measure", 1)
+    with telling(progress, "measure"):
+        figures, images = measure(store), preview(store)
     tell(progress, "draw", 0)
-    pages: dict[str, str] = {}
-    links: dict[str, str] = {}
+    pages, links = dict[str, str](), dict[str, str]()
     if number is not None and entry is not None:
         source = [(key, str(value)) for key, value in entry.source.items()]
         source += [] if entry.seed is None else [("Seed", str(entry.seed))]
-        name = f"episode-{number}.html"
-        pages[name] = episode_page(
-            figures.name, view_episode(store, number, chosen), source, {"index.html": figures.name}
-        )
+        name, view = f"episode-{number}.html", view_episode(store, number, chosen)
+        pages[name] = episode_page(figures.name, view, source, {"index.html": figures.name})
         links[name] = f"Episode {number}, signal by signal"
     pages = {"index.html": index_page(figures, images, links), **pages}
     for name, page in pages.items():

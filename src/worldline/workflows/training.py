@@ -21,7 +21,7 @@ from worldline.engines.learned import LearnedEngine
 from worldline.episode import Episode
 from worldline.errors import ConfigError, DataError
 from worldline.models.base import WorldModel
-from worldline.progress import OnProgress, tell
+from worldline.progress import OnProgress, telling
 from worldline.recipes.recipe import Recipe
 from worldline.registry import load
 from worldline.training.batches import fit_normaliser
@@ -151,13 +151,12 @@ def learn_world(
 
     # Calibrate: on the calibration episodes, or on episodes of the training that a fit has not seen.
     engine, started = model.engine, time.monotonic()
-    tell(progress, "calibrate", 0)
-    episodes: Sequence[Episode] = [store.episode(number) for number in split.calibration]
-    horizon = _horizon(store, split, recipe, engine.describe().context)
-    call = measure_call(engine, episodes, horizon=horizon)
-    unseen = unseen_engines(store, recipe, engine, folder)
-    calibration, episodes = _calibrated(store, recipe, engine, unseen, horizon)
-    tell(progress, "calibrate", 1)
+    with telling(progress, "calibrate"):
+        episodes = [store.episode(number) for number in split.calibration]
+        horizon = _horizon(store, split, recipe, engine.describe().context)
+        call = measure_call(engine, episodes, horizon=horizon)
+        unseen = unseen_engines(store, recipe, engine, folder)
+        calibration, episodes = _calibrated(store, recipe, engine, unseen, horizon)
 
     # The world, with costs of a call and windows for the smoke test, both measured on these episodes.
     world = LocalWorld(

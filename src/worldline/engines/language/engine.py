@@ -152,7 +152,6 @@ class LanguageEngine(_Settings, NumpyEngine, Storable):
 
     def observe(self, belief: EngineBelief | None, steps: History, *, seed: int) -> PromptHistory:
         """The last `context` steps."""
-        del seed  # nothing is drawn
         before = None if belief is None else own_belief(belief, PromptHistory)
         num_worlds, length = check_observations(steps, self.signals)
         check_inputs(steps, self.schema, length - 1 if before is None else length)
@@ -192,7 +191,6 @@ class LanguageEngine(_Settings, NumpyEngine, Storable):
             UnavailableError: the endpoint did not answer, the transcript lacks the answer, or a limit is reached.
             BundleError: the endpoint comes from a bundle, and the user did not list it.
         """
-        del noise  # the endpoint draws
         history, size = own_belief(belief, PromptHistory), check_future(future, self.schema)
         _same_number(history.worlds, size.num_worlds)
         shape = (size.num_worlds, size.num_versions, 1 if self.deterministic else num_samples)
