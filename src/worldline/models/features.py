@@ -220,11 +220,7 @@ class Features(WorldModel):
         self.register_buffer("change", torch.ones(self.num_seen + num_codes))  # root mean square change in one step
         self.inputs = InputNormaliser(schema)
         self.predictor = FeaturePredictor(
-            config,
-            places=len(views) * places,
-            size=views[0].size,
-            num_codes=num_codes,
-            num_inputs=self.inputs.size,
+            config, places=len(views) * places, size=views[0].size, num_codes=num_codes, num_inputs=self.inputs.size
         )
         self.rollout_width = 2 * config.depth * config.width * self.predictor.num_tokens
 
@@ -364,11 +360,7 @@ class Features(WorldModel):
         return torch.cat([observed[name][..., None].repeat_interleave(n, -1) for name, n in sizes.items()], -1)
 
     def _update(
-        self,
-        belief: FrameBelief,
-        known: Float[Tensor, "B I"],
-        frame: Float[Tensor, "B D"],
-        flags: Bool[Tensor, "B D"],
+        self, belief: FrameBelief, known: Float[Tensor, "B I"], frame: Float[Tensor, "B D"], flags: Bool[Tensor, "B D"]
     ) -> FrameBelief:
         predicted = self._step(belief, known)
         return replace(predicted, present=frame.where(flags, predicted.present))

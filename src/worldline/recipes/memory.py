@@ -20,11 +20,7 @@ import torch
 from worldline.data.splits import split_store
 from worldline.data.store import Store
 from worldline.models.jepa import Jepa, JepaConfig
-from worldline.models.layers.forecasting_predictors import (
-    ConservedPredictor,
-    ConservedPredictorConfig,
-    forecast_of,
-)
+from worldline.models.layers.forecasting_predictors import ConservedPredictor, ConservedPredictorConfig, forecast_of
 from worldline.models.layers.linear_forecast import ScoredWindows, choose_forecast
 from worldline.models.linear import HISTORIES
 from worldline.recipes.recipe import Recipe

@@ -109,11 +109,7 @@ def save_world(
             f"the engine {card.name!r} cannot be stored: {type(engine).__name__} is not Storable. Implement to_parts "
             "and from_parts of worldline.engines.base.Storable, or create the engine in code each time."
         )
-    contents: dict[str, Content] = {
-        "schema.json": to_json(card.schema),
-        "planner.json": to_json(world.planner),
-        **own,
-    }
+    contents: dict[str, Content] = {"schema.json": to_json(card.schema), "planner.json": to_json(world.planner), **own}
     if world.calibration is not None:
         contents["calibration.safetensors"] = _tensors(world.calibration.to_arrays())
     if world.windows is not None:

@@ -209,8 +209,7 @@ class _Cuts:
         """Observed minus predicted [W, T, *shape] of each predicted vector signal after some places."""
         targets = [signal.name for signal in vectors_of(self.card)]
         return self.ask(
-            places,
-            lambda engine, part: residuals(engine, self.windows(part, self.horizon, targets), seed=self.seed),
+            places, lambda engine, part: residuals(engine, self.windows(part, self.horizon, targets), seed=self.seed)
         )
 
     def first_scores(self, places: Places, scale: Mapping[str, Floats]) -> dict[str, Floats]:

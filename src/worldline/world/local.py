@@ -35,14 +35,7 @@ from worldline.world.base import (
     band_around,
 )
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration, StepPValues
-from worldline.world.logged_range import (
-    excess_of,
-    far_value,
-    history_excess,
-    leaves_range,
-    lowered,
-    widening_of,
-)
+from worldline.world.logged_range import excess_of, far_value, history_excess, leaves_range, lowered, widening_of
 from worldline.world.objective import Objective, objective
 from worldline.world.ood import StepErrors, errors_of, step_errors
 from worldline.world.plan_search import SearchBudget, action_space, outcome, refusal_reason, search

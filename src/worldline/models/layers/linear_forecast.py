@@ -224,10 +224,7 @@ class LinearForecast(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self,
-        values: Float[Tensor, "B H size"],
-        known: Float[Tensor, "B T inputs"],
-        observed: Bool[Tensor, "B H size"],
+        self, values: Float[Tensor, "B H size"], known: Float[Tensor, "B T inputs"], observed: Bool[Tensor, "B H size"]
     ) -> None:
         """Fits least squares on observed changes, see `ENOUGH_ROWS`; without any it forecasts 0."""
         unseen, gap = changes(values.double(), observed)
@@ -245,10 +242,7 @@ class LinearForecast(nn.Module):
 
     @torch.no_grad()
     def fit_longest(
-        self,
-        values: Float[Tensor, "B H size"],
-        known: Float[Tensor, "B T inputs"],
-        observed: Bool[Tensor, "B H size"],
+        self, values: Float[Tensor, "B H size"], known: Float[Tensor, "B T inputs"], observed: Bool[Tensor, "B H size"]
     ) -> None:
         """Fits the map of the longest past only, as `fit` does. Without enough rows it forecasts 0."""
         self.weight.zero_()

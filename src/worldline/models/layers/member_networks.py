@@ -206,10 +206,7 @@ class LinearBase(nn.Module):
         return known, weight[..., : self.lagged, :]
 
     def path(
-        self,
-        covariates: Float[Tensor, "T R S"],
-        counts: Sequence[int | Tensor],
-        unit: Float[Tensor, " size"],
+        self, covariates: Float[Tensor, "T R S"], counts: Sequence[int | Tensor], unit: Float[Tensor, " size"]
     ) -> list[tuple[Tensor, Tensor]]:
         """The `parts` of T steps; those after the steps of `counts` have a whole history, and are computed together."""
         parts = [self.parts(rows, count, unit) for rows, count in zip(covariates, counts, strict=False)]

@@ -179,10 +179,7 @@ class CausalTransformer(nn.Module):
         before = cache if cache is not None else Cache()
         now = torch.arange(before.position, before.position + tokens.shape[1], device=tokens.device)
         keys = torch.arange(before.position - before.length, before.position + len(now), device=tokens.device)
-        places = _Places(
-            turn=_angles(now, self.size),
-            seen=(keys <= now[:, None]) & (keys > now[:, None] - self.span),
-        )
+        places = _Places(turn=_angles(now, self.size), seen=(keys <= now[:, None]) & (keys > now[:, None] - self.span))
         kepts = []
         for number, block in enumerate(self.blocks):
             past = before.past[number] if before.past else None
