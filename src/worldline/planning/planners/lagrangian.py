@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
@@ -12,19 +12,26 @@ from torch import Tensor
 
 from worldline.config import Bounds, Positive
 from worldline.planning.planners.base import (
-    ActionSpace,
     CostFunction,
     NumCandidates,
     PlanCosts,
     PlannedActions,
-    Planner,
+    Proposals,
+    Sequences,
 )
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.population import HEADROOM, check, finite_deviation, initial, ranked
+from worldline.planning.planners.population import (
+    HEADROOM,
+    CheckedPlanner,
+    SearchProblem,
+    finite_deviation,
+    initial,
+    ranked,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentedLagrangian(Planner):
+class AugmentedLagrangian(CheckedPlanner):
     """Searches in several rounds, with multipliers that grow on the constraints that the last plan violated.
 
     A planner that ranks every feasible sequence before all others (as `cem` does) converges early if few are feasible.
@@ -48,42 +55,27 @@ class AugmentedLagrangian(Planner):
     growth: Annotated[float, Bounds(at_least=1)] = 8.0
     num_probes: NumCandidates = 32
 
-    def plan(
-        self,
-        cost: CostFunction,
-        space: ActionSpace,
-        *,
-        batch: int,
-        horizon: int,
-        proposals: Float[Tensor, "B P T A"] | None = None,
-        generator: torch.Generator,
-        deadline_s: float | None = None,
-    ) -> PlannedActions:
+    def solve(self, problem: SearchProblem) -> PlannedActions:
         """The best sequence found. Probes and proposals are always evaluated, whatever the deadline.
 
         Raises:
-            InputError: see `population.check` and `Population.best`.
-            UnsupportedError: an action is discrete.
+            InputError: see `Population.best`.
         """
         started_s = time.monotonic()
-        check(space, proposals, batch=batch, horizon=horizon)
         # Random probes and the proposals give the scale of the penalties and the first best sequence.
-        probes = initial(
-            space, proposals, batch=batch, horizon=horizon, num_random=self.num_probes, generator=generator
-        )
-        penalized = _PenalizedCost(cost, probes, self.penalty)
+        probes = initial(problem.space, problem.starts, self.num_probes, problem.generator)
+        penalized = _PenalizedCost(problem.cost, probes, self.penalty)
         probes_s = time.monotonic() - started_s
         starts, finished = penalized.best.actions, True
         for number in range(self.num_rounds):
             # A round always evaluates a first few sequences, which take about as long as the probes.
-            left_s = None if deadline_s is None else deadline_s - (time.monotonic() - started_s)
+            used_s = time.monotonic() - started_s
+            left_s = None if problem.deadline_s is None else problem.deadline_s - used_s
             if left_s is not None and left_s <= HEADROOM * probes_s:
                 finished = False
                 break
             # Minimize the penalized cost. The search sees no constraints, so it may pass through infeasible sequences.
-            planned = self.search.plan(
-                penalized, space, batch=batch, horizon=horizon, proposals=starts, generator=generator, deadline_s=left_s
-            )
+            planned = self.search.solve(replace(problem, cost=penalized, starts=starts, deadline_s=left_s))
             finished &= planned.finished
             # Multipliers are valid at a minimum of the penalized cost only, not where the deadline ended the search.
             if planned.finished and number < self.num_rounds - 1:
@@ -95,7 +87,7 @@ class AugmentedLagrangian(Planner):
 class _PenalizedCost:
     """The augmented Lagrangian of a cost, scaled on the `first` sequences. Keeps the best sequence by its true cost."""
 
-    def __init__(self, cost: CostFunction, first: Float[Tensor, "B P T A"], penalty: float) -> None:
+    def __init__(self, cost: CostFunction, first: Proposals, penalty: float) -> None:
         self.cost, self.num_evaluated = cost, first.shape[1]
         value = cost(first)
         self.best = ranked(first, value).first(1)
@@ -105,7 +97,7 @@ class _PenalizedCost:
         self.weight = penalty * cost_spread.where(cost_spread > 0, 1.0) / scale
         self.multiplier = torch.zeros_like(self.weight)
 
-    def __call__(self, actions: Float[Tensor, "B N T A"]) -> PlanCosts:
+    def __call__(self, actions: Sequences) -> PlanCosts:
         """The cost with its penalties, and no constraints."""
         value = self._true(actions)
         # multiplier * violation + weight / 2 * violation ** 2
@@ -119,7 +111,7 @@ class _PenalizedCost:
         self.multiplier = self.multiplier + self.weight * violation
         self.weight = growth * self.weight
 
-    def _true(self, actions: Float[Tensor, "B N T A"]) -> PlanCosts:
+    def _true(self, actions: Sequences) -> PlanCosts:
         value = self.cost(actions)
         self.num_evaluated += actions.shape[1]
         self.best = self.best.merge(ranked(actions, value)).first(1)
