@@ -111,13 +111,37 @@ def generator_on(device: torch.device, source: torch.Generator) -> torch.Generat
     return torch.Generator(device).manual_seed(int(seed))
 
 
+class Draws(torch.Generator):
+    """Random numbers that the caller chooses, in the place of a generator.
+
+    Args:
+        numbers: of the next draws, in order; later draws return the median of their distribution.
+    """
+
+    def __new__(cls, numbers: Sequence[torch.Tensor] = ()) -> Draws:  # noqa: ARG004 - torch would read them as a device
+        return super().__new__(cls)
+
+    def __init__(self, numbers: Sequence[torch.Tensor] = ()) -> None:
+        super().__init__()
+        self._left, self.drawn = list(numbers), list[torch.Tensor]()
+
+    def draw(self, shape: Sequence[int], median: float) -> torch.Tensor:
+        """The next numbers; also appended to `drawn`."""
+        self.drawn.append(self._left.pop(0) if self._left else torch.full(tuple(shape), median))
+        return self.drawn[-1]
+
+
 def uniform(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> torch.Tensor:
     """Uniform numbers in [0, 1), drawn on the device of the generator and moved to `device`."""
+    if isinstance(generator, Draws):
+        return generator.draw(shape, 0.5).to(device)
     return torch.rand(tuple(shape), generator=generator, device=generator.device).to(device)
 
 
 def normal(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> torch.Tensor:
     """Standard normal numbers, drawn on the device of the generator and moved to `device`."""
+    if isinstance(generator, Draws):
+        return generator.draw(shape, 0.0).to(device)
     return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
 
 

@@ -84,14 +84,13 @@ def test_drives_an_environment_and_the_world_at_once(browser: Browser, rooms_url
             page.keyboard.press(key)
             expect(page.get_by_text(re.compile(f"^{step} steps?, reward"))).to_be_visible()
         page.get_by_label("move y").fill("1.5")
-        page.get_by_role("button", name="One step").click()
-        expect(page.get_by_text("3 steps, reward")).to_be_visible()
         moves = [[6, 0], [0, -6], [0, 1.5]]
+        with page.expect_request(lambda asked: (asked.post_data_json or {}).get("actions") == {"move": moves}) as dream:
+            page.get_by_role("button", name="One step").click()
+        expect(page.get_by_text("3 steps, reward")).to_be_visible()
         assert [call.body for call in calls(page, verb=":step")] == [{"actions": {"move": move}} for move in moves]
         expect(page.get_by_text(re.compile(r"error .* px RMSE")).first).to_be_visible()
-        asked = calls(page, verb=":predict")[-1].body
-        assert asked["actions"] == {"move": moves}
-        assert np.shape(asked["history"]["observations"]["position"]) == (1, 2)
+        assert np.shape(dream.value.post_data_json["history"]["observations"]["position"]) == (1, 2)
         assert_accessible(page)
         page.get_by_role("link", name="Home").click()
         expect(page.get_by_role("heading", name="rooms")).to_be_visible()

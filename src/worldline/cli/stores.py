@@ -179,18 +179,31 @@ def _print_store(figures: StoreFigures) -> None:
     print_table("Episodes", ("", ""), list(facts.items()))
 
 
-def export(store: Path, destination: Path, exporter: str | None = None) -> None:
-    """Export a store to another format. An import of the result gives the same episodes.
+def export(
+    store: Path,
+    destination: Path,
+    exporter: Annotated[str | None, typer.Option("--exporter", "--as")] = None,
+    logs: Path | None = None,
+) -> None:
+    """Export a store to another format, or a world as one HTML page or as ONNX networks.
+
+    An import of an exported store gives the same episodes.
 
     Args:
-        store: folder of the store.
+        store: folder of the store, or of a world.
         destination: new file or folder.
-        exporter: format: csv, parquet, hdf5 or lerobot. Default: by the suffix .csv, .parquet, .h5 or .hdf5.
+        exporter: format of a store: csv, parquet, hdf5 or lerobot. Default: by the suffix .csv, .parquet, .h5 or .hdf5.
+            Of a world: onnx or html. Default: by the suffix .html.
+        logs: of a world: logs with a few example episodes for the page.
     """
+    from worldline.bundle import holds_bundle
     from worldline.data.base import sidecar
     from worldline.data.exporting import export_store
     from worldline.data.store import open_store
 
+    if holds_bundle(store):
+        _export_world(store, destination, exporter, logs)
+        return
     opened = open_store(store)
     with progress_bars() as progress:
         name = export_store(opened, destination, exporter=exporter, progress=progress)
@@ -198,3 +211,23 @@ def export(store: Path, destination: Path, exporter: str | None = None) -> None:
     if (schema := sidecar(destination)).is_file():
         print(f"Roles, units and bounds: {schema}. Keep it next to the table.")
     print_next("import", destination, "copy/")
+
+
+def _export_world(folder: Path, destination: Path, exporter: str | None, logs: Path | None) -> None:
+    from worldline.errors import InputError
+    from worldline.formatting import size
+    from worldline.workflows.play import export_play
+    from worldline.world.bundle_io import open_world
+    from worldline.world.onnx_export import export_onnx
+
+    known = exporter or destination.suffix.removeprefix(".")
+    world = open_world(folder, device="cpu")
+    if known == "onnx":
+        export_onnx(world, destination)
+        print(f"Networks:     {', '.join(str(destination / f'{name}.onnx') for name in ('start', 'update', 'step'))}")
+        print(f"Description:  {destination / 'world.json'}")
+    elif known == "html":
+        export_play(world, destination, logs)
+        print(f"Page:  {destination}, {size(destination.stat().st_size)}")
+    else:
+        raise InputError(f"{destination}: a world is exported as onnx or html, not {known!r}. Set --as.")

@@ -39,6 +39,7 @@ from worldline.models.layers.member_beliefs import (
 from worldline.models.layers.member_networks import LinearBase, MemberNetworks, SingleSteps, Slices
 from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
 from worldline.models.layers.standardizer import InputNormaliser, Standardizer
+from worldline.models.layers.tracing import is_traced
 from worldline.schema import Schema
 
 MARGIN: Final = 0.05
@@ -281,7 +282,7 @@ class Ensemble(WorldModel):
         """The last observations, with gaps filled by each member's prediction; draws nothing."""
         codes, seen = self.codes(window.observations, window.observed), self._seen(window.observed)
         now = self.inputs(window.past)[:, 0]
-        if not seen.all():
+        if is_traced() or not seen.all():
             return self._encode(codes, seen, now)[-1]
         last = torch.tensor([codes.shape[1] - 1], device=codes.device)
         belief = self._windows(codes, now, last).of_members(self.config.num_members)
@@ -479,7 +480,7 @@ class Ensemble(WorldModel):
     ) -> EnsembleBelief:
         stale = (~seen)[:, None] / (2 - memory.stale[:, :, 0])
         present, gain = codes[:, None].expand(-1, memory.codes.shape[1], -1), self.config.gain
-        if seen.all() and not gain:
+        if not is_traced() and seen.all() and not gain:
             return memory.push(present, stale, now)
         predicted, known = self._predict(memory, now)[0], seen[:, None, self.codes.owner]
         following = memory.push(present.where(known, predicted), stale, now)

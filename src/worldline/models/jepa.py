@@ -51,6 +51,7 @@ from worldline.models.layers.predictors import (
     TransformerPredictorConfig,
 )
 from worldline.models.layers.regularizers import Regularizer, Sigreg, SigregConfig, Vicreg, VicregConfig
+from worldline.models.layers.tracing import is_traced
 from worldline.schema import Schema
 
 PredictorConfig = Annotated[
@@ -236,7 +237,8 @@ class Jepa(WorldModel, Adapts):
         vectors are missing, or if the training data had gaps too; otherwise it is predicted.
         """
         latent, known = _latent(belief), self.encoder.inputs(step.past)[:, 0, 0]
-        if latent.correction is None and not self.encoder.flags(step.observed).any():
+        nothing = not is_traced() and not self.encoder.flags(step.observed).any()
+        if latent.correction is None and nothing:
             return self._step(latent, known)
         return self._update(latent, known, self.encoder.encode(step).at(0))
 

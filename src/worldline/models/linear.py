@@ -23,6 +23,7 @@ from worldline.models.layers.codes import vector_signals
 from worldline.models.layers.linear_forecast import RIDGE, LinearForecast, Past, ScoredWindows, choose_forecast
 from worldline.models.layers.offset import GAIN
 from worldline.models.layers.standardizer import InputNormaliser, Standardizer
+from worldline.models.layers.tracing import is_traced
 from worldline.schema import Schema
 
 HISTORIES: Final = (1, 2, 3, 5, 8, 12, 18, 24)
@@ -124,7 +125,7 @@ class LinearModel(WorldModel):
     def encode(self, window: Window, *, generator: torch.Generator) -> LinearBelief:
         """The last values and inputs; missing values are predicted from the steps before."""
         scored = self._scores(window)
-        if scored.observed.all():
+        if not is_traced() and scored.observed.all():
             values, past = self.forecast.observe(scored.values, scored.known)
             return LinearBelief(values=values, past=past)
         belief = self._begin(scored.values[:, 0], scored.observed[:, 0])

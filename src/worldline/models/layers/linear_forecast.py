@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from worldline.models.layers.changes import changes, interpolated
 from worldline.models.layers.memory import Memory
 from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
+from worldline.models.layers.tracing import is_traced
 
 RIDGE = 1e-9
 """Smallest relative penalty on the squared weights; needed for inputs that never change."""
@@ -303,7 +304,8 @@ class LinearForecast(nn.Module):
             known_steps = past.count.clamp(max=self.history - 1)
             first = known_steps[0]
             if (known_steps == first).all():
-                change = row @ self.weight[first]
+                # A number as index would be a constant of a trace.
+                change = row @ (self.weight[known_steps[:1]][0] if is_traced() else self.weight[first])
             else:
                 every = torch.einsum("bn,cns->bcs", row, self.weight)
                 change = every[torch.arange(len(row), device=row.device), known_steps]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worldline.models.base import Belief, LatentRollout
 from worldline.models.layers.offset import no_errors
+from worldline.models.layers.tracing import is_traced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,8 @@ class EnsembleBelief(Belief):
         count = self.count()
         if count.is_meta:  # shapes only
             return self.codes.shape[2]
+        if is_traced():  # all rows have one past
+            return count[:1]
         least, most = torch.stack([count.amin(), count.amax()]).tolist()
         return int(least) if least == most else count
 

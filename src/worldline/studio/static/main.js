@@ -27,9 +27,11 @@ const VIEWS = {
   runs: ["Runs", Runs],
   result: ["Result", Result],
 };
-// A file has the view that was saved. Only a file of `save_page` has the view of a result.
+// A file has the view that was saved; a world in a file has those that it can answer. Only a file of `save_page` has the
+// view of a result.
+const PLAYED = ["home", "imagine", "what-if", "plan"];
 const savedView = saved?.answers && parse(saved.place).view;
-const listed = Object.entries(VIEWS).filter(([name]) => savedView ? name === savedView : name !== "result");
+const listed = Object.entries(VIEWS).filter(([name]) => savedView ? name === savedView : saved?.world ? PLAYED.includes(name) : name !== "result");
 
 class Guarded extends Component {
   constructor() {
@@ -103,5 +105,5 @@ function Studio() {
     : error && error.code !== "unreachable" ? html`<div class="warn bad" role="alert"><p>${error.message}</p></div>` : html`<${Waiting} />`}</main>`;
 }
 
-if (saved?.world) setBackend((await import("studio/play.js")).createLocalWorld(saved.world));
+if (saved?.world) setBackend(await (await import("studio/play.js")).createLocalWorld(saved.world));
 render(html`<${Studio} />`, document.getElementById("studio"));

@@ -30,20 +30,20 @@ function grouped(all, push) {
 function useRun(environment) {
   const [run, set] = useState(null), [error, fail] = useState(null), live = useRef({ run: null, busy: false });
   const ask = async (path, body, next) => {
-    if (live.current.busy) return;
-    live.current.busy = true;
-    try {
-      set(live.current.run = next(await api.act(path, body)));
-      fail(null);
-    } catch (failure) {
-      fail(failure);
-    }
-    live.current.busy = false;
+    const own = live.current; // another object after a new start
+    if (own.busy) return;
+    own.busy = true;
+    const [view, failure] = await api.act(path, body).then(answer => [answer, null], problem => [null, problem]);
+    own.busy = false;
+    if (live.current !== own) return;
+    fail(failure);
+    if (view) set(own.run = next(view));
   };
   const end = () => {
     const { run: last } = live.current;
     if (last) api.remove(`${last.path}/${last.view.id}`).catch(() => null); // it may have expired
-    set(live.current.run = null);
+    live.current = { run: null, busy: false };
+    set(null);
   };
   useEffect(() => end, [environment]);
   const start = seed => {
@@ -80,11 +80,10 @@ export default function Drive({ environments, modes }) {
   const key = event => {
     if (!runs || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, .plot")) return;
     const [index, side] = KEYS[event.key] ?? [], curve = all[index], isDown = event.type === "keydown";
-    const chosen = all[0]?.index === null && /^\d$/.test(event.key) ? Math.min(+event.key, all[0].high) : null;
-    if (chosen !== null && isDown) act({ ...push, [all[0].key]: chosen });
     if (!curve) return;
     event.preventDefault();
-    const still = isStepped || !isDown ? Object.fromEntries(all.slice(0, 2).map(other => [other.key, !isStepped && other !== curve ? push[other.key] : rest(other)])) : {};
+    // A key that is released, or another step, leaves the action at rest.
+    const still = Object.fromEntries(all.slice(0, 2).filter(other => isStepped || (!isDown && other === curve)).map(other => [other.key, rest(other)]));
     if (isDown) act({ ...push, ...still, [curve.key]: ends(curve)[side] });
     else if (!isStepped) set({ ...push, ...still });
   };
@@ -128,15 +127,15 @@ function Controls({ all, push, onPush, onAct }) {
     ${all.map(curve => html`<label key=${curve.key}>${curve.label} <span class="soft">${curve.names?.[value(curve)] ?? withUnit(value(curve), curve.unit)}</span>
       <input type="range" min=${ends(curve)[0]} max=${ends(curve)[1]} step=${curve.index === null ? 1 : (ends(curve)[1] - ends(curve)[0]) / 200} value=${value(curve)}
         onInput=${event => onPush({ ...push, [curve.key]: +event.target.value })} /></label>`)}
-    <p class="soft">${all.length === 1 && all[0].index === null ? "The keys 0 to 9 choose a value." : `Left and right: ${all[0]?.label}. ${all[1] ? `Up and down: ${all[1].label}.` : ""}`}</p>`;
+    ${all.length > 0 && html`<p class="soft">Left and right: ${all[0].label}. ${all[1] && `Up and down: ${all[1].label}.`}</p>`}`;
 }
 
 function Scene({ run: { view, rows, taken }, card, dream }) {
   const steps = taken.length, axis = timeAxis(card?.schema.step_s, Math.max(1, steps)), shown = { signals: dream?.signals ?? {} };
-  const observed = Object.fromEntries(Object.keys(view.observations).map(name => [name, rows.map(row => row[name] ?? null)]));
+  const only = card?.predicts.filter(name => rows.some(row => row[name] !== undefined)) ?? [];
+  const observed = Object.fromEntries(only.map(name => [name, rows.map(row => row[name] ?? null)]));
   const present = { card, schema: card?.schema, first: 0, now: 0, horizon: Math.max(1, steps), axis, observed, path: "run" };
   const below = (curve, isLast) => shown.signals[curve.signal.name] && html`<${Errors} curve=${curve} present=${present} forecast=${shown.signals[curve.signal.name]} bare=${!isLast} real="environment" />`;
-  const only = card?.predicts.filter(name => observed[name]) ?? [];
   return html`<p role="status"><span class="big">${steps}</span> ${steps === 1 ? "step" : "steps"}${steps ? `, reward ${number(view.reward)}` : ""}${view.done ? ". The episode has ended. Start again." : ""}</p>
     <div class="pictures">${view.picture && html`<figure><figcaption>environment</figcaption><${Frame} array=${view.picture} label="environment now" width=${240} /></figure>`}
       ${Object.entries(dream?.images ?? {}).map(([name, frames]) => html`<figure key=${name}><figcaption><${Term} name="dream">dream<//>: ${words(name)}</figcaption><${Frame} array=${frames} at=${1e9} label=${`${name}, dream`} width=${240} /></figure>`)}</div>
