@@ -61,19 +61,19 @@ class Forecast:
             return None
         return np.asarray(np.abs(np.stack([self.low, self.high]) - self.mean.astype(np.float64)).max(0))
 
+    @staticmethod
+    def band(
+        signal: Signal, mean: NDArray[np.generic], half: NDArray[np.floating]
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """The edges of a band around a mean, inside the bounds of the signal where they are finite."""
+        edges = (mean.astype(np.float64) - half, mean.astype(np.float64) + half)
+        low, high = (np.where(np.isfinite(half), signal.bounded(edge), edge) for edge in edges)
+        return low, high
+
     def __repr__(self) -> str:
         band = "no band" if self.low is None else "with band"
         samples = "" if self.samples is None else f", samples {list(self.samples.shape)}"
         return f"Forecast(mean {list(self.mean.shape)}, {band}{samples})"
-
-
-def band_around(
-    signal: Signal, mean: NDArray[np.generic], half: NDArray[np.floating]
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """The edges of a band around a mean, inside the bounds of the signal where they are finite."""
-    edges = (mean.astype(np.float64) - half, mean.astype(np.float64) + half)
-    low, high = (np.where(np.isfinite(half), signal.bounded(edge), edge) for edge in edges)
-    return low, high
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -175,13 +175,11 @@ class Scores(Result):
     def series(self, world: int | None) -> Sequence[ResultSeries]:
         """Cost and violations of the candidates."""
         cost, violation = _one(self.cost, world), _one(self.violation, world)
-        series = [ResultSeries(signal=plain_signal("cost"), values=cost[:, None], drawn="points", heading="candidates")]
-        for k in range(violation.shape[-1]):
-            signal = plain_signal(f"violation of constraint {k}")
-            series.append(
-                ResultSeries(signal=signal, values=violation[:, k, None], drawn="points", heading="candidates")
-            )
-        return series
+        named = {"cost": cost} | {f"violation of constraint {k}": row for k, row in enumerate(violation.T)}
+        return [
+            ResultSeries(signal=plain_signal(name), values=values[:, None], drawn="points", heading="candidates")
+            for name, values in named.items()
+        ]
 
 
 class PlanStatus(StrEnum):
@@ -299,10 +297,8 @@ class WhatIf(Result):
         for name, values in self.signals.items():
             signal = signal_of(self.schema, name, values)
             if signal.kind is not Kind.IMAGE:
-                others = {"logged": self.factual[name]}
-                series.append(
-                    ResultSeries(signal=signal, values=values, others=others, first=1, heading="other actions")
-                )
+                logged, text = {"logged": self.factual[name]}, "other actions"
+                series.append(ResultSeries(signal=signal, values=values, others=logged, first=1, heading=text))
         return series
 
     def images_of(self, world: int | None) -> Arrays:
@@ -352,17 +348,14 @@ class Surprise(Result):
         steps = plural(len(self.steps), "step")
         if not self.moments:
             return f"{steps}, none with a p-value of at most 0.1"
-        worst = self.moments[0]
-        return (
-            f"{steps}, most surprising is step {worst.step} ({', '.join(worst.signals)}), p = {number(worst.p_value)}"
-        )
+        top = self.moments[0]
+        return f"{steps}, most surprising is step {top.step} ({', '.join(top.signals)}), p = {number(top.p_value)}"
 
     def series(self, world: int | None) -> Sequence[ResultSeries]:
         """The p-values of the steps: of all signals, of each entity and of each signal."""
         del world
-        named = {"all signals": self.steps}
-        named |= {f"entity {name}": value for name, value in self.entities.items()}
-        named |= self.p_values
+        entities = {f"entity {name}": value for name, value in self.entities.items()}
+        named = {"all signals": self.steps, **entities, **self.p_values}
         return [
             ResultSeries(
                 signal=plain_signal(name),

@@ -138,13 +138,9 @@ def _learned_files(engine: LearnedEngine) -> dict[str, Content]:
         raise UnsupportedError(
             "an adaptation cannot be stored. Save the world without it, and pass it to worldline.open(adaptation=...)."
         )
-    contents: dict[str, Content] = {
-        "model.json": to_json(engine.model.config),
-        "model.safetensors": _weights(engine.model),
-    }
-    for name, head in engine.heads.items():
-        contents[f"heads/{name}.json"] = to_json(head.config)
-        contents[f"heads/{name}.safetensors"] = _weights(head)
+    contents, heads = dict[str, Content](), {f"heads/{name}": head for name, head in engine.heads.items()}
+    for name, part in {"model": engine.model, **heads}.items():
+        contents |= {f"{name}.json": to_json(part.config), f"{name}.safetensors": _weights(part)}
     return contents
 
 
@@ -257,10 +253,11 @@ def _open_stored(bundle: Bundle, schema: Schema) -> Engine:
 
 def _calibration(bundle: Bundle, card: Card) -> Calibration:
     """The calibration, which must fit the engine."""
+    where = bundle.folder / "calibration.safetensors"
     try:
         calibration = Calibration.from_arrays(_arrays(bundle, "calibration"))
     except DataError as error:
-        raise BundleError(f"{bundle.folder / 'calibration.safetensors'}: {error}") from error
+        raise BundleError(f"{where}: {error}") from error
     # A calibration of another engine may be valid by itself; its signals and shapes must be those of this engine.
     vectors = {name: card.schema[name].shape for name in card.predicts if card.schema[name].kind is Kind.VECTOR}
     ranges = {name: ends.shape[1:] for name, ends in calibration.logged_range.items()}
@@ -271,9 +268,7 @@ def _calibration(bundle: Bundle, card: Card) -> Calibration:
         wrong |= {name: scale.shape[1:] for name, scale in scales.items()} != vectors
         wrong |= any(paths.shape[1:] != scales[name].shape for name, paths in residuals.items())
     if wrong:
-        raise BundleError(
-            f"{bundle.folder / 'calibration.safetensors'}: its signals differ from those of the engine. {_AGAIN}."
-        )
+        raise BundleError(f"{where}: its signals differ from those of the engine. {_AGAIN}.")
     return calibration
 
 

@@ -256,9 +256,7 @@ def _excess(objective: Objective, constraint: Constraint, rollout: Rollout, num_
     return inner.excess(objective.with_margin(rollout, constraint, num_steps))
 
 
-def _affine(
-    values: Tensor, world: int, base: Floats, changes: Floats, tested: Floats, weights: Floats
-) -> _Affine | None:
+def _affine(values: Tensor, world: int, base: Floats, moves: Floats, tested: Floats, weights: Floats) -> _Affine | None:
     """The affine expressions of one world, from their values [W, N, S, T, K] at all candidates; None if not affine.
 
     Expressions that are not finite, such as the distance to an infinite bound, are left out.
@@ -269,7 +267,7 @@ def _affine(
     flat, weight = own.reshape(len(own), -1), np.tile(np.repeat(weights / own.shape[1], own.shape[-1]), own.shape[1])
     finite = np.isfinite(flat).all(0) & (weight > 0)
     flat, weight = flat[:, finite], weight[finite]
-    slope = ((flat[1 : size + 1] - flat[0]) / changes[:, None]).T
+    slope = ((flat[1 : size + 1] - flat[0]) / moves[:, None]).T
     start = flat[0] - slope @ base
     error = np.abs(flat[size + 1 :] - (start + tested @ slope.T)).max(initial=0.0)
     largest = np.abs(slope).sum(1).max(initial=0.0)

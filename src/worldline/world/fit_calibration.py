@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from worldline.data.windows import ForecastWindows, Places, forecast_windows, random_places
 from worldline.engines.base import Card, Engine, Novelty
-from worldline.episode import Episode
+from worldline.episode import Arrays, Episode
 from worldline.errors import DataError, InputError
 from worldline.schema import Kind, Signal
 from worldline.world.calibration import SCALE_SHARE, Calibration, combined_scores, one_step_scores
@@ -191,9 +191,7 @@ class _Cuts:
         length, schema = self.card.context, self.card.schema
         return forecast_windows(places, length=length, horizon=horizon, schema=schema, targets=targets)
 
-    def ask(
-        self, places: Places, question: Callable[[Engine, Places], Mapping[str, NDArray[Any]]]
-    ) -> dict[str, NDArray[Any]]:
+    def ask(self, places: Places, question: Callable[[Engine, Places], Arrays]) -> dict[str, NDArray[Any]]:
         """The answers at all places in their order: arrays with a row per place."""
         # One question per engine, with all of its places, because batches are faster.
         rows, engines = dict[int, list[int]](), dict[int, Engine]()
@@ -420,9 +418,8 @@ def last_skilled_step(
         each = np.where(known, (apart**2).sum(-1) / variance, 0.0).reshape(-1, num_windows, known.shape[1]).sum(1)
         return np.where(enough, each / np.where(count > 0, count, np.nan), 0.0)
 
-    own, persistence, constant = (
-        loss(x) for x in (error, signal.difference(truth, last[:, None]), signal.difference(truth, mean))
-    )
+    apart = error, signal.difference(truth, last[:, None]), signal.difference(truth, mean)
+    own, persistence, constant = map(loss, apart)
     # The better baseline of each step, and the paired gain over it, with its standard error over episodes.
     baseline = np.where(np.nanmean(persistence, 0) < np.nanmean(constant, 0), persistence, constant)
     gain = baseline - own

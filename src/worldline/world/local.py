@@ -22,22 +22,11 @@ from worldline.planning.calls import Call, PlanCall, PredictCall, ScoreCall, Sur
 from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join, split, to_inputs
-from worldline.world.base import (
-    Forecast,
-    Moment,
-    Plan,
-    PlanStatus,
-    Prediction,
-    Scores,
-    Surprise,
-    WhatIf,
-    World,
-    band_around,
-)
+from worldline.world.base import Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
 from worldline.world.calibration import DEFAULT_LEVEL, Calibration, StepPValues
 from worldline.world.logged_range import excess_of, far_value, history_excess, leaves_range, lowered, widening_of
 from worldline.world.objective import Objective, objective
-from worldline.world.ood import StepErrors, errors_of, step_errors
+from worldline.world.ood import StepErrors, errors_of, novelty_of, step_errors
 from worldline.world.plan_search import SearchBudget, action_space, outcome, refusal_reason, search
 from worldline.world.prediction_errors import num_samples as samples_of
 from worldline.world.prediction_errors import point_of, step_differences
@@ -234,16 +223,10 @@ class LocalWorld(World):
         """
         card = self._card
         history = check_history(card.schema, recent, self._ranges)[0]
-        num_observed = before.num_observed + 1
         belief = self.engine.observe(before.belief, history.step(1), seed=_seed_after(before))
-        excess = np.concatenate([before.excess, history_excess(self._ranges, card.inputs, history)[:, 1:]], 1)
-        return replace(
-            before,
-            belief=belief,
-            values=values_of(history),
-            num_observed=num_observed,
-            excess=excess[:, -card.context :],
-        )
+        added = history_excess(self._ranges, card.inputs, history)[:, 1:]
+        excess, count = np.concatenate([before.excess, added], 1)[:, -card.context :], before.num_observed + 1
+        return replace(before, belief=belief, values=values_of(history), num_observed=count, excess=excess)
 
     def test(self, before: WorldBelief, now: WorldBelief, recent: History) -> WorldBelief:
         """`now`, which `update` returned for the same arguments, with its own trust, errors and p-value.
@@ -276,9 +259,9 @@ class LocalWorld(World):
         """`belief` with the trust in it, and in inputs of the history outside the logged range."""
         if self.calibration is None:
             return belief
-        trust = self.calibration.trust_in(
-            self.engine, belief.belief, history, belief.errors, belief.num_tested, belief.num_observed
-        )
+        novelty = novelty_of(self.engine, self.calibration.input_novelty, history, belief.belief)
+        num_steps = belief.num_tested - self._card.context
+        trust = self.calibration.trust_in(novelty, belief.errors, num_steps, belief.num_observed)
         return self._lowered(replace(belief, trust=trust), belief.excess.max(1))
 
     def _predict(self, call: PredictCall, start: WorldBelief) -> Prediction:
@@ -331,10 +314,8 @@ class LocalWorld(World):
                 ends[name] = torch.stack([path.amin(2), path.amax(2)], 2).cpu().numpy()
             leaves[:] |= leaves_range(self._ranges, ends, (start.num_worlds, 1)).any(1)
 
-        costs_of = self._objective(call, start, targets, future.exogenous, SEED)
-        costs = replace(costs_of, all_finite=True, watch=watch)(
-            join(schema.actions, future.actions, self.engine.device)
-        )
+        costs_of = replace(self._objective(call, start, targets, future.exogenous, SEED), all_finite=True, watch=watch)
+        costs = costs_of(join(schema.actions, future.actions, self.engine.device))
         inputs = {**future.actions, **{name: value[:, None] for name, value in future.exogenous.items()}}
         ends = {name: np.stack([value.min((1, 2)), value.max((1, 2))], 1) for name, value in inputs.items()}
         outside = self._excess(start, ends).max(1)
@@ -400,14 +381,10 @@ class LocalWorld(World):
             bound=_single(planned.bound, start) if planned.bound is not None else math.nan,
             schema=schema,
         )
-        whole = {
-            name: np.concatenate([pending[name], value], 1) if pending else value for name, value in actions.items()
-        }
-        return self._with_expected(plan, call, start, whole, budget) if call.expected else plan
+        whole = {n: np.concatenate([pending[n], v], 1) if pending else v for n, v in actions.items()}
+        return self._expected(plan, call, start, whole, budget) if call.expected else plan
 
-    def _with_expected(
-        self, plan: Plan, call: PlanCall, start: WorldBelief, whole: Arrays, budget: SearchBudget
-    ) -> Plan:
+    def _expected(self, plan: Plan, call: PlanCall, start: WorldBelief, whole: Arrays, budget: SearchBudget) -> Plan:
         """The plan with its predicted path under pending and planned actions [W, D + T, *shape], whose trust counts."""
         path = PredictCall(history=call.history, actions=start.shown(whole), exogenous=call.exogenous)
         expected = self._predict(path, start)
@@ -528,9 +505,8 @@ class LocalWorld(World):
         images = {name: mean for name, mean in means.items() if card.schema[name].kind is Kind.IMAGE}
         if "decodes" in card.abilities:
             inputs = to_inputs(future.actions, future.exogenous, card.schema, self.engine.device)
-            rollout = self.engine.rollout(
-                start.belief, inputs.actions, inputs.exogenous, num_samples=samples_of(card), seed=SEED
-            )
+            count = samples_of(card)
+            rollout = self.engine.rollout(start.belief, inputs.actions, inputs.exogenous, num_samples=count, seed=SEED)
             decoded = {} if rollout.images is None else rollout.images()
             images = {name: value[:, 0].cpu().numpy() for name, value in decoded.items()} | images
         if not images:
@@ -559,7 +535,7 @@ class LocalWorld(World):
         if self.calibration is not None and signal.name in self.calibration.scale:
             calibration = self.calibration.at(start.num_observed)
             half = calibration.padded_half_width(signal.name, mean.shape[1], level) * widening[..., None]
-            low, high = band_around(signal, mean, half)
+            low, high = Forecast.band(signal, mean, half)
             horizon = calibration.horizon_of(signal.name, mean.shape[1])
         edges = {"low": low, "high": high, "samples": paths}
         shown: dict[str, Any] = start.shown({name: value for name, value in edges.items() if value is not None})

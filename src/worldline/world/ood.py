@@ -134,9 +134,7 @@ class OODScore:
         residual = seen.change[:, -num_steps:] - drive @ self.law[:-1] - self.law[-1]
         both = zip((seen.errors[:, -num_steps:], residual), self.centre, self.scale, self.whitening, strict=True)
         known = seen.known[:, -num_steps:, None]
-        return [
-            np.where(known, ((errors - centre) / scale) @ whitening, 0.0) for errors, centre, scale, whitening in both
-        ]
+        return [np.where(known, ((errors - centre) / scale) @ basis, 0.0) for errors, centre, scale, basis in both]
 
 
 def _energy(z: Float[np.ndarray, "W T D"], known: Float[np.ndarray, "W T"]) -> Float[np.ndarray, "W"]:
@@ -192,23 +190,21 @@ class StepErrors:
         return StepErrors(**both).steps(slice(-LENGTHS[-1], None))
 
 
-def step_errors(
-    engine: Engine, history: History, num_steps: int, *, seed: int
-) -> tuple[StepErrors | None, EngineBelief]:
-    """The errors over the last `num_steps` steps of a history, and the belief after it.
+def step_errors(engine: Engine, history: History, steps: int, *, seed: int) -> tuple[StepErrors | None, EngineBelief]:
+    """The errors over the last `steps` steps of a history, and the belief after it.
 
     Every observation is encoded once.
 
     Args:
         engine: predicts one step at a time.
         history: W worlds.
-        num_steps: L, 0 or more; the errors are None if it is 0.
+        steps: L, 0 or more; the errors are None if it is 0.
         seed: seed of the engine's draws.
     """
     card = engine.describe()
-    replayed = engine.replay(history, num_steps, num_samples=num_samples(card), seed=seed)
+    replayed = engine.replay(history, steps, num_samples=num_samples(card), seed=seed)
     check_answer(replayed.signals, card.name, axis=1)
-    return errors_of(card, history, replayed.signals) if num_steps else None, replayed.belief
+    return errors_of(card, history, replayed.signals) if steps else None, replayed.belief
 
 
 def errors_of(card: Card, history: History, predicted: Arrays) -> StepErrors:

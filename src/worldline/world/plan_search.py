@@ -61,9 +61,8 @@ def action_space(signals: tuple[Signal, ...], device: torch.device) -> ActionSpa
                 f"action {signal.name!r} has no finite bounds (low {signal.low}, high {signal.high}). Set both in the "
                 "schema."
             )
-    return ActionSpace(
-        low=torch.tensor(low, device=device), high=torch.tensor(high, device=device), choices=tuple(choices)
-    )
+    lowest, highest = torch.tensor([low, high], device=device)
+    return ActionSpace(low=lowest, high=highest, choices=tuple(choices))
 
 
 def refusal_reason(min_trust: float, trust: float | NDArray[np.floating], what: str) -> str:

@@ -378,9 +378,7 @@ class _Case:
         stop = self.at + self.num_steps
         path = {name: np.array(value[: stop + 1]) for name, value in self.episode.observations.items()}
         masks = {name: np.array(_observed(self.episode, name)[: stop + 1]) for name in path}
-        inputs = {
-            name: np.concatenate([self.episode.actions[name][: self.at], value]) for name, value in actions.items()
-        }
+        inputs = {n: np.concatenate([self.episode.actions[n][: self.at], v]) for n, v in actions.items()}
         twin = replace(self.episode, observations=path, actions=inputs, observed=masks)
         drawn: dict[str, list[NDArray[np.generic]]] = {name: [] for name in self.card.predicts}
         for number in range(self.num_steps):

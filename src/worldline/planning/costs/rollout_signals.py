@@ -60,11 +60,9 @@ def components(rollout: Rollout, name: str, *settings: PerComponent) -> Float[Te
     values = signal_in(rollout, name)
     if values.ndim != 5:
         raise InputError(f"signal {name!r} has values of shape {tuple(values.shape[4:])}. Use a vector signal.")
-    for setting in settings:
-        if isinstance(setting, tuple) and len(setting) != values.shape[-1]:
-            raise InputError(
-                f"signal {name!r} has {values.shape[-1]} components, got {len(setting)} values: {setting}."
-            )
+    for entry in settings:
+        if isinstance(entry, tuple) and len(entry) != values.shape[-1]:
+            raise InputError(f"signal {name!r} has {values.shape[-1]} components, got {len(entry)} values: {entry}.")
     return precise(values)
 
 

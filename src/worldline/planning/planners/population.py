@@ -41,17 +41,11 @@ class Population:
 
     def first(self, count: int) -> Population:
         """The best `count` of each problem, or all if there are fewer."""
-        return Population(
-            actions=self.actions[:, :count], cost=self.cost[:, :count], violation=self.violation[:, :count]
-        )
+        return Population(**{name: value[:, :count] for name, value in vars(self).items()})
 
     def merge(self, other: Population) -> Population:
         """Both populations together; ties keep their order, `self` first."""
-        return _ranked(
-            torch.cat([self.actions, other.actions], 1),
-            torch.cat([self.cost, other.cost], 1),
-            torch.cat([self.violation, other.violation], 1),
-        )
+        return _ranked(**{name: torch.cat([value, vars(other)[name]], 1) for name, value in vars(self).items()})
 
     def best(self, *, num_evaluated: int, finished: bool) -> PlannedActions:
         """The best sequence of each problem.
