@@ -473,10 +473,8 @@ class Lewm(WorldModel):
 
 
 def _projector(config: LewmConfig) -> nn.Sequential:
-    width = config.projector_width
-    return nn.Sequential(
-        nn.Linear(config.latent_size, width), BatchNorm(width), nn.GELU(), nn.Linear(width, config.latent_size)
-    )
+    size, width = config.latent_size, config.projector_width
+    return nn.Sequential(nn.Linear(size, width), BatchNorm(width), nn.GELU(), nn.Linear(width, size))
 
 
 def _subsequences(values: Float[Tensor, "B T size"], span: int) -> Float[Tensor, "stretches span size"]:

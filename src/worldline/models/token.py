@@ -419,12 +419,9 @@ class TokenModel(WorldModel):
         present = scores.repeat_interleave(samples, 0)
         if not known.all():
             before = read[:, inputs.shape[1] :].unbind(1)
-            expected = [
-                token.mean(head(at)) for token, head, at in zip(_tokens(self.told), self.heads, before, strict=True)
-            ]
-            seen = [
-                flag.expand(-1, token.size) for token, flag in zip(_tokens(self.told), known.split(1, -1), strict=True)
-            ]
+            tokens = _tokens(self.told)
+            expected = [token.mean(head(at)) for token, head, at in zip(tokens, self.heads, before, strict=True)]
+            seen = [flag.expand(-1, token.size) for token, flag in zip(tokens, known.split(1, -1), strict=True)]
             present = present.where(torch.cat(seen, -1).repeat_interleave(samples, 0), torch.cat(expected, -1))
         return TokenState(scores=present.unflatten(0, (-1, samples)), last=observed[:, -1:], cache=cache)
 
@@ -453,11 +450,9 @@ class TokenModel(WorldModel):
         scores = [token.scores(code) for token, code in _parts(self.told, torch.cat(codes, -1))]
         return torch.cat(scores, -1), torch.stack(known, -1)
 
-    def _embed(
-        self, scores: Float[Tensor, "*lead D"], known: Bool[Tensor, "*lead C"]
-    ) -> Float[Tensor, "*lead C width"]:
+    def _embed(self, scores: Float[Tensor, "*lead D"], seen: Bool[Tensor, "*lead C"]) -> Float[Tensor, "*lead C width"]:
         tokens = torch.stack([token.embed(score) for token, score in _parts(self.told, scores)], -2)
-        return tokens.where(known[..., None], self.missing)
+        return tokens.where(seen[..., None], self.missing)
 
     def _given(self, inputs: Inputs) -> Float[Tensor, "B N T G width"]:
         if not len(self.given):

@@ -269,9 +269,8 @@ def _batches(lengths: Mapping[int, int]) -> Iterator[dict[int, int]]:
     """
     batch: dict[int, int] = {}
     for episode in sorted(lengths, key=lambda number: lengths[number], reverse=True):
-        if batch and (
-            len(batch) == MAX_EPISODES_AT_ONCE or sum(batch.values()) >= EPISODES_AT_ONCE * max(batch.values())
-        ):
+        steps = batch.values()
+        if batch and (len(batch) == MAX_EPISODES_AT_ONCE or sum(steps) >= EPISODES_AT_ONCE * max(steps)):
             yield batch
             batch = {}
         batch[episode] = lengths[episode]

@@ -244,9 +244,8 @@ class Run:
 
     def load(self) -> None:
         """Restores the run from its checkpoint."""
-        state, self.best = load_checkpoint(
-            self.folder, self.model, self.updates.optimizer, self.updates.generator, self.fingerprint
-        )
+        optimizer, generator = self.updates.optimizer, self.updates.generator
+        state, self.best = load_checkpoint(self.folder, self.model, optimizer, generator, self.fingerprint)
         self.updates.batches.bit_generator.state = state.batches
         self.step, self.curves, self.notes = state.step, state.curves, state.notes
         self.typical, self.started = state.typical_loss, time.monotonic() - state.elapsed_s

@@ -39,6 +39,8 @@ _AGAIN = "Fetch the bundle again, or save the world again with this version"
 MAX_SETTINGS_BYTES = 2**20
 """Largest size of a file of settings, which takes up to 40 times as much as Python objects."""
 WINDOWS = "smoke.safetensors"
+WORLD_NUMBERS = ("num_proposals", "call", "bytes_per_candidate")
+"""Fields of a `LocalWorld` that the card of a bundle holds."""
 """The windows for the smoke test, see `LocalWorld.windows`."""
 
 
@@ -114,22 +116,11 @@ def save_world(
         contents["calibration.safetensors"] = _tensors(world.calibration.to_arrays())
     if world.windows is not None:
         contents[WINDOWS] = _tensors(to_arrays(world.windows))
-    contents["card.json"] = to_json(
-        BundleCard(
-            name=card.name,
-            inputs=card.inputs,
-            notes=card.notes,
-            num_proposals=world.num_proposals,
-            call=world.call,
-            bytes_per_candidate=world.bytes_per_candidate,
-        )
-    )
-    if run is not None:
-        contents["run.json"] = json.dumps(run, indent=2)
-    if settings is not None:
-        contents["run.toml"] = settings
-    if report is not None:
-        contents["report.html"] = report
+    own_numbers = {name: getattr(world, name) for name in WORLD_NUMBERS}
+    contents["card.json"] = to_json(BundleCard(name=card.name, inputs=card.inputs, notes=card.notes, **own_numbers))
+    run_text = None if run is None else json.dumps(run, indent=2)
+    records = {"run.json": run_text, "run.toml": settings, "report.html": report}
+    contents |= {name: text for name, text in records.items() if text is not None}
     return write_bundle(Path(path), contents, model=model, notes={"planner": name_of("planner", type(world.planner))})
 
 
@@ -195,15 +186,8 @@ def open_world(
         engine = replace(engine, adaptation=adaptation)
         calibration = None if calibration is None else calibration.without_errors()
     card = _settings(bundle, "card.json", BundleCard)
-    return LocalWorld(
-        engine,
-        calibration,
-        _planner(bundle, planner),
-        num_proposals=card.num_proposals,
-        call=card.call,
-        bytes_per_candidate=card.bytes_per_candidate,
-        windows=windows,
-    )
+    numbers = {name: getattr(card, name) for name in WORLD_NUMBERS}
+    return LocalWorld(engine, calibration, _planner(bundle, planner), windows=windows, **numbers)
 
 
 def open_engine(bundle: Bundle, device: torch.device = CPU) -> Engine:

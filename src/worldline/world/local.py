@@ -350,7 +350,7 @@ class LocalWorld(World):
         trust = self._lowered(start, self._excess(start, exogenous).max(1)).shown_trust
         outside = self._outside(start, {name: value for name, value in exogenous.items() if value.size})
         if reason := refusal_reason(call.min_trust, trust, "history"):
-            return _refused(call, start, trust, schema, "; ".join(filter(None, (reason, outside))), budget)
+            return self._refused(call, start, trust, "; ".join(filter(None, (reason, outside))), budget)
         if not card.action_conditioned:
             raise UnsupportedError(
                 f"{card.name} is not action-conditioned, so it cannot compare plans. Plan with an action-conditioned "
@@ -389,8 +389,24 @@ class LocalWorld(World):
         path = PredictCall(history=call.history, actions=start.shown(whole), exogenous=call.exogenous)
         expected = self._predict(path, start)
         if reason := refusal_reason(call.min_trust, expected.trust, "expected path of the plan"):
-            return _refused(call, start, expected.trust, self._card.schema, reason, budget)
+            return self._refused(call, start, expected.trust, reason, budget)
         return replace(plan, prediction=expected, trust=expected.trust, elapsed_s=budget.elapsed_s())
+
+    def _refused(
+        self, call: PlanCall, start: WorldBelief, trust: float | NDArray[np.floating], reason: str, budget: SearchBudget
+    ) -> Plan:
+        """The empty plan of a refusal."""
+        leading, schema = start.leading, self._card.schema
+        return Plan(
+            actions={s.name: np.zeros((*leading, 0, *s.shape), s.dtype) for s in schema.actions},
+            status=PlanStatus.REFUSED,
+            cost=float("nan") if start.single else np.full(leading, np.nan),
+            violation=np.full((*leading, len(call.constraints)), np.nan),
+            trust=trust,
+            reason=reason,
+            elapsed_s=budget.elapsed_s(),
+            schema=schema,
+        )
 
     def _what_if(self, call: WhatIfCall) -> WhatIf:
         card = self._card
@@ -551,28 +567,6 @@ class LocalWorld(World):
 def _single(values: Tensor, start: WorldBelief) -> float | NDArray[np.floating]:
     """A number per world [W], as in results."""
     return float(values[0]) if start.single else values.cpu().numpy()
-
-
-def _refused(
-    call: PlanCall,
-    start: WorldBelief,
-    trust: float | NDArray[np.floating],
-    schema: Schema,
-    reason: str,
-    budget: SearchBudget,
-) -> Plan:
-    """The empty plan of a refusal."""
-    leading = start.leading
-    return Plan(
-        actions={s.name: np.zeros((*leading, 0, *s.shape), s.dtype) for s in schema.actions},
-        status=PlanStatus.REFUSED,
-        cost=float("nan") if start.single else np.full(leading, np.nan),
-        violation=np.full((*leading, len(call.constraints)), np.nan),
-        trust=trust,
-        reason=reason,
-        elapsed_s=budget.elapsed_s(),
-        schema=schema,
-    )
 
 
 def _seed_after(belief: WorldBelief) -> int:

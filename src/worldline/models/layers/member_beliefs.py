@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from worldline.models.base import Belief, LatentRollout
 from worldline.models.layers.offset import no_errors
 from worldline.models.layers.tracing import is_traced
+
+Codes = Float[Tensor, "B H size"]
+"""Codes of observations."""
+Seen = Bool[Tensor, "B H signals"]
+"""Whether each signal was observed."""
+Known = Float[Tensor, "B T I"]
+"""Z-scores of inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +48,11 @@ class EnsembleBelief(Belief):
         parts = {name: value.expand(-1, count, -1, -1) for name, value in vars(self).items()}
         return EnsembleBelief(**parts)
 
-    def rollout(self, path: Float[Tensor, "B M T size"], known: Float[Tensor, "B T I"]) -> LatentRollout:
-        """The features after each of T predicted steps with inputs `known`, [B, 1, M, T, D], and the last belief."""
+    def rollout(self, path: Float[Tensor, "B M T size"], known: Known, hidden: Tensor) -> LatentRollout:
+        """The features after each of T predicted steps with inputs `known`, [B, 1, M, T, D], and the last belief.
+
+        `hidden` is the last hidden state.
+        """
         (_, members, history, _), steps = self.codes.shape, path.shape[2]
         ages = self.stale.new_zeros(*path.shape[:3], self.stale.shape[-1])
         ahead = known[:, None].expand(-1, members, -1, -1)
@@ -61,7 +71,7 @@ class EnsembleBelief(Belief):
             stale=stale[:, :, -history:].flip(2),
             inputs=inputs[:, :, inputs.shape[2] - history + 1 :].flip(2),
             errors=self.errors,
-            hidden=self.hidden,
+            hidden=hidden,
         )
         return LatentRollout(features=features[:, None], final=final)
 
@@ -95,12 +105,6 @@ class EnsembleBelief(Belief):
         return torch.cat([self.stale[:, 0].flatten(1), now, self.inputs[:, 0].flatten(1)], -1)
 
 
-def memory_of(belief: Belief | None) -> EnsembleBelief:
-    """The belief of an ensemble, for the type checker."""
-    assert isinstance(belief, EnsembleBelief), f"a {type(belief).__name__} is not a belief of this model"
-    return belief
-
-
 def repeated(memory: EnsembleBelief, times: int) -> EnsembleBelief:
     """The belief with each entry of the batch `times` in a row."""
     index = torch.arange(len(memory.codes), device=memory.codes.device)
@@ -118,14 +122,7 @@ def back_indices(at: Int[Tensor, " P"], history: int) -> Int[Tensor, "P history"
 
 
 def cut_beliefs(
-    codes: Float[Tensor, "B H size"],
-    now: Float[Tensor, "B T I"],
-    starts: Int[Tensor, " P"],
-    history: int,
-    num_signals: int,
-    *,
-    gain: float,
-    state_size: int,
+    codes: Codes, now: Known, starts: Int[Tensor, " P"], history: int, num_signals: int, *, gain: float, state_size: int
 ) -> EnsembleBelief:
     """The beliefs at the observations `starts` of logs without gaps, [P B, 1, ...]."""
     batch, back = len(codes), back_indices(starts, history)
