@@ -33,7 +33,8 @@ from torch import Tensor
 from worldline.errors import UnknownNameError
 from worldline.planning.base import Chance, Constraint, Rollout
 from worldline.planning.costs.constraints import LinearConstraint
-from worldline.planning.costs.step_costs import ConvexCost, Form, scaled_error
+from worldline.planning.costs.rollout_signals import scaled_error
+from worldline.planning.costs.step_costs import ConvexCost, Form
 from worldline.planning.planners.base import ActionSpace, PlannedActions
 from worldline.planning.planners.population import evaluated
 from worldline.schema import Kind

@@ -18,8 +18,7 @@ from worldline.engines.validation import check_answer
 from worldline.episode import Arrays
 from worldline.errors import InputError, UnknownNameError, UnreadableError, UnsupportedError
 from worldline.planning.base import Chance, Constraint, Cost, Goal, Rollout
-from worldline.planning.costs.rollout_signals import Numbers, exact, precise
-from worldline.planning.costs.step_costs import target_cost
+from worldline.planning.costs.rollout_signals import Numbers, exact, precise, target_cost
 from worldline.planning.planners.base import PlanCosts
 from worldline.schema import Kind
 from worldline.training.batches import join, split, to_tensor
@@ -223,10 +222,8 @@ class Objective:
             )
         if level not in self.margins:
             bands = self.calibration.at(self.num_observed)
-            self.margins[level] = {
-                name: exact(self.widening * bands.band_half_width(name, horizon, level), self.engine.device)
-                for name in bands.scale
-            }
+            widths = {name: self.widening * bands.band_half_width(name, horizon, level) for name in bands.scale}
+            self.margins[level] = {name: exact(width, self.engine.device) for name, width in widths.items()}
         return self.margins[level]
 
     def _steps(self, rollout: Rollout, size: Sequence[int]) -> Float[Tensor, "W N S T"]:

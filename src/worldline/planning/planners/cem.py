@@ -12,14 +12,7 @@ from torch import Tensor
 
 from worldline.config import Bounds, Positive, Share, Size, Weight
 from worldline.errors import ConfigError, UnsupportedError
-from worldline.planning.planners.base import (
-    ActionSpace,
-    NumCandidates,
-    NumIterations,
-    PlannedActions,
-    Proposals,
-    Sequences,
-)
+from worldline.planning.planners.base import ActionSpace, NumCandidates, NumIterations, PlannedActions, Proposals
 from worldline.planning.planners.gradient import descend
 from worldline.planning.planners.population import (
     Candidates,
@@ -27,10 +20,11 @@ from worldline.planning.planners.population import (
     Population,
     PopulationPlanner,
     SearchProblem,
+    Sequences,
     coloured,
-    finite_deviation,
     inside,
     persistent,
+    spread_of,
 )
 
 
@@ -114,10 +108,8 @@ class CrossEntropy(PopulationPlanner):
         # average it with them, and the search would lose it. So the next population is drawn around it alone.
         is_proposal = (best[:, None] == proposals).flatten(2).all(2)
         won = is_proposal.any(1)[:, None, None]
-        normal = Gaussian(
-            mean=torch.where(won, best, normal.mean),
-            deviation=torch.where(won, self.proposal_deviation * width, normal.deviation),
-        )
+        deviation = torch.where(won, self.proposal_deviation * width, normal.deviation)
+        normal = Gaussian(mean=torch.where(won, best, normal.mean), deviation=deviation)
         # Elites stay in the fit until better sequences replace them: with few candidates, a population may have none.
         for _ in range(self.num_iterations - 1):
             population = yield self._draw(normal, generator)
@@ -239,7 +231,7 @@ class PathIntegral(PopulationPlanner):
         best = score.amin(1, keepdim=True)
         above = score - best.where(best.isfinite(), 0.0)
         # Equal costs have deviation 0; the limit then gives all sequences the same weight.
-        scale = self.temperature * finite_deviation(score[..., None])
+        scale = self.temperature * spread_of(score[..., None])
         return torch.exp(-above / scale.clamp(min=torch.finfo(score.dtype).tiny))
 
 

@@ -9,12 +9,13 @@ import torch
 
 from worldline.config import Bounds, Positive
 from worldline.errors import UnsupportedError
-from worldline.planning.planners.base import CostFunction, NumIterations, PlanCosts, PlannedActions, Sequences
+from worldline.planning.planners.base import CostFunction, NumIterations, PlanCosts, PlannedActions
 from worldline.planning.planners.population import (
     CheckedPlanner,
     DeadlineBatcher,
     Population,
     SearchProblem,
+    Sequences,
     initial,
     inside,
     ranked,

@@ -11,23 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldline.config import Bounds, Positive
-from worldline.planning.planners.base import (
-    CostFunction,
-    NumCandidates,
-    PlanCosts,
-    PlannedActions,
-    Proposals,
-    Sequences,
-)
+from worldline.planning.planners.base import CostFunction, NumCandidates, PlanCosts, PlannedActions
 from worldline.planning.planners.cem import CrossEntropy
-from worldline.planning.planners.population import (
-    HEADROOM,
-    CheckedPlanner,
-    SearchProblem,
-    finite_deviation,
-    initial,
-    ranked,
-)
+from worldline.planning.planners.population import HEADROOM, CheckedPlanner, SearchProblem, initial, ranked, spread_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,17 +73,17 @@ class AugmentedLagrangian(CheckedPlanner):
 class _PenalizedCost:
     """The augmented Lagrangian of a cost, scaled on the `first` sequences. Keeps the best sequence by its true cost."""
 
-    def __init__(self, cost: CostFunction, first: Proposals, penalty: float) -> None:
+    def __init__(self, cost: CostFunction, first: Float[Tensor, "B P T A"], penalty: float) -> None:
         self.cost, self.num_evaluated = cost, first.shape[1]
         value = cost(first)
         self.best = ranked(first, value).first(1)
-        cost_spread, violation_spread = finite_deviation(value.cost[..., None]), finite_deviation(value.violation)
+        cost_spread, violation_spread = spread_of(value.cost[..., None]), spread_of(value.violation)
         # The weights make costs and violations comparable, whatever their units.
         scale = violation_spread.square().where(violation_spread > 0, 1.0)
         self.weight = penalty * cost_spread.where(cost_spread > 0, 1.0) / scale
         self.multiplier = torch.zeros_like(self.weight)
 
-    def __call__(self, actions: Sequences) -> PlanCosts:
+    def __call__(self, actions: Float[Tensor, "B N T A"]) -> PlanCosts:
         """The cost with its penalties, and no constraints."""
         value = self._true(actions)
         # multiplier * violation + weight / 2 * violation ** 2
@@ -111,7 +97,7 @@ class _PenalizedCost:
         self.multiplier = self.multiplier + self.weight * violation
         self.weight = growth * self.weight
 
-    def _true(self, actions: Sequences) -> PlanCosts:
+    def _true(self, actions: Float[Tensor, "B N T A"]) -> PlanCosts:
         value = self.cost(actions)
         self.num_evaluated += actions.shape[1]
         self.best = self.best.merge(ranked(actions, value)).first(1)

@@ -14,15 +14,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from worldline.errors import InputError, UnsupportedError
-from worldline.planning.planners.base import (
-    ActionSpace,
-    CostFunction,
-    PlanCosts,
-    PlannedActions,
-    Planner,
-    Proposals,
-    Sequences,
-)
+from worldline.planning.planners.base import ActionSpace, CostFunction, PlanCosts, PlannedActions, Planner, Proposals
+
+Sequences = Float[Tensor, "B N T A"]
+"""N action sequences for each of B problems."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +96,7 @@ def ranked(actions: Sequences, value: PlanCosts) -> Population:
     return _ranked(actions, value.cost.detach().where(usable, torch.inf), value.violation.detach())
 
 
-def finite_deviation(values: Float[Tensor, "B N C"]) -> Float[Tensor, "B C"]:
+def spread_of(values: Float[Tensor, "B N C"]) -> Float[Tensor, "B C"]:
     """The standard deviation over N of the finite values; 0 if there are none."""
     known = values.isfinite()
     count = known.sum(1).clamp(min=1)
