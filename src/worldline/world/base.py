@@ -123,16 +123,11 @@ class Prediction(Result):
             signal = signal_of(self.schema, name, mean)
             if signal.kind is Kind.IMAGE:
                 continue
-            edges = {"low": forecast.low, "high": forecast.high}
+            edges, text = {"low": forecast.low, "high": forecast.high}, "predicted observations"
+            others = {label: _one(edge, world) for label, edge in edges.items() if edge is not None}
+            samples = None if forecast.samples is None else _one(forecast.samples, world)
             series.append(
-                ResultSeries(
-                    signal=signal,
-                    values=mean,
-                    others={label: _one(edge, world) for label, edge in edges.items() if edge is not None},
-                    samples=None if forecast.samples is None else _one(forecast.samples, world),
-                    first=1,
-                    heading="predicted observations",
-                )
+                ResultSeries(signal=signal, values=mean, others=others, samples=samples, first=1, heading=text)
             )
         return series
 
@@ -355,14 +350,10 @@ class Surprise(Result):
         """The p-values of the steps: of all signals, of each entity and of each signal."""
         del world
         entities = {f"entity {name}": value for name, value in self.entities.items()}
-        named = {"all signals": self.steps, **entities, **self.p_values}
+        text, named = "p-values of the steps", {"all signals": self.steps, **entities, **self.p_values}
         return [
             ResultSeries(
-                signal=plain_signal(name),
-                values=values[:, None],
-                drawn="held",
-                heading="p-values of the steps",
-                logarithmic=True,
+                signal=plain_signal(name), values=values[:, None], drawn="held", heading=text, logarithmic=True
             )
             for name, values in named.items()
         ]
@@ -436,16 +427,10 @@ class World(ABC):
             UnsupportedError: samples were requested without a calibration, or T exceeds its horizon. Also if images
                 were requested without a decoder.
         """
-        return self.answer(
-            PredictCall(
-                history=history,
-                actions=actions,
-                exogenous=exogenous,
-                level=level,
-                num_samples=num_samples,
-                images=images,
-            )
+        call = PredictCall(
+            history=history, actions=actions, exogenous=exogenous, level=level, num_samples=num_samples, images=images
         )
+        return self.answer(call)
 
     def score(
         self,
@@ -464,11 +449,10 @@ class World(ABC):
             UnsupportedError: the goal needs a distance head that the engine lacks. The message names the head. Also if
                 a cost, constraint or target needs a signal or a calibration that the world lacks.
         """
-        return self.answer(
-            ScoreCall(
-                history=history, actions=actions, goal=goal, constraints=constraints, exogenous=exogenous, clip=clip
-            )
+        call = ScoreCall(
+            history=history, actions=actions, goal=goal, constraints=constraints, exogenous=exogenous, clip=clip
         )
+        return self.answer(call)
 
     def plan(
         self,

@@ -301,10 +301,8 @@ def _load(
     except (ConfigError, RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         raise BundleError(f"{bundle.folder}: no network has the settings in {name}.json: {error}") from error
     tensors = bundle.tensors(f"{name}.safetensors")
-    expected, stored = (
-        {key: (tuple(value.shape), value.dtype) for key, value in values.items()}
-        for values in (network.state_dict(), tensors)
-    )
+    states = network.state_dict(), tensors
+    expected, stored = ({key: (tuple(part.shape), part.dtype) for key, part in state.items()} for state in states)
     if wrong := sorted(key for key in expected.keys() | stored.keys() if expected.get(key) != stored.get(key)):
         raise BundleError(
             f"{bundle.folder}: {name}.safetensors does not fit {name}.json: expected {expected.get(wrong[0])} for "

@@ -110,7 +110,7 @@ def _excess(ends: Floats, values: NDArray[np.generic]) -> Floats:
     """The excess of each value [*lead, n] over its range [2, n]; negative inside."""
     (low, high), numbers = ends, values.astype(np.float64)
     size = np.maximum(np.abs(low), np.abs(high))
-    # As in `fit_input_novelty`: a component that never changed gives no scale, so any change counts as large.
+    # As in `InputNovelty.fit`: a component that never changed gives no scale, so any change counts as large.
     unit = np.where(high > low, high - low, 1e-6 * (1 + size))
     beyond = np.maximum(low - numbers, numbers - high) - np.finfo(np.float32).eps * size
     return np.asarray(beyond / unit)

@@ -387,28 +387,29 @@ class InputNovelty:
     scale: Floats
     whitening: Floats
 
+    @classmethod
+    def fit(cls, schema: Schema, history: History) -> InputNovelty:
+        """Fits the distance to the last observations of `history` (W worlds)."""
+        values = features(schema, history)
+        known = ~np.isnan(values)
+        count = np.maximum(known.sum(0), 1)
+        centre = np.where(known, values, 0).sum(0) / count
+        spread = np.sqrt((np.where(known, values - centre, 0) ** 2).sum(0) / count)
+        # A constant feature gives no scale, so any change counts as large.
+        scale = np.where(spread > 0, spread, 1e-6 * (1 + np.abs(centre)))
+        # Few windows determine a covariance badly. Shrinking it bounds distances along directions of hardly any
+        # variance.
+        standard = np.where(known, (values - centre) / scale, 0)
+        covariance = standard.T @ standard / len(standard)
+        shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.eye(len(centre))
+        variances, directions = np.linalg.eigh(shrunk)
+        return cls(centre=centre, scale=scale, whitening=directions / np.sqrt(variances))
+
     def measure(self, schema: Schema, history: History) -> Floats:
         """The distance [W]; missing values count as the mean."""
         values = features(schema, history)
         values = np.nan_to_num((values - self.centre) / self.scale, nan=0.0)
         return np.asarray(np.linalg.norm(values @ self.whitening, axis=1))
-
-
-def fit_input_novelty(schema: Schema, history: History) -> InputNovelty:
-    """Fits the distance to the last observations of `history` (W worlds)."""
-    values = features(schema, history)
-    known = ~np.isnan(values)
-    count = np.maximum(known.sum(0), 1)
-    centre = np.where(known, values, 0).sum(0) / count
-    spread = np.sqrt((np.where(known, values - centre, 0) ** 2).sum(0) / count)
-    # A constant feature gives no scale, so any change counts as large.
-    scale = np.where(spread > 0, spread, 1e-6 * (1 + np.abs(centre)))
-    # Few windows determine a covariance badly. Shrinking it bounds distances along directions of hardly any variance.
-    standard = np.where(known, (values - centre) / scale, 0)
-    covariance = standard.T @ standard / len(standard)
-    shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * np.eye(len(centre))
-    variances, directions = np.linalg.eigh(shrunk)
-    return InputNovelty(centre=centre, scale=scale, whitening=directions / np.sqrt(variances))
 
 
 def features(schema: Schema, history: History) -> Float[np.ndarray, "W F"]:

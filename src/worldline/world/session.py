@@ -113,11 +113,9 @@ class SessionVerbs(ABC):
         self, actions: Arrays, *, exogenous: Arrays | None = None, num_samples: int = 0, images: bool = False
     ) -> Prediction:
         """`World.predict` at the level of the session, with adapted bands and samples."""
-        return self.answer(
-            PredictCall(
-                history=NO_HISTORY, actions=actions, exogenous=exogenous, num_samples=num_samples, images=images
-            )
-        )
+        num = num_samples
+        call = PredictCall(history=NO_HISTORY, actions=actions, exogenous=exogenous, num_samples=num, images=images)
+        return self.answer(call)
 
     def plan(self, goal: Goal, **options: Any) -> Plan:
         """`World.plan` with the same arguments, but without a history.

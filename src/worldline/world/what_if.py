@@ -92,10 +92,8 @@ def twins(
 
 def _answer(card: Card, taken: Arrays, others: Arrays, abduction: Abduction, reason: str = "") -> WhatIf:
     """The answer from samples [S, T, *shape] under the logged actions and under others; S may differ by signal."""
-    factual, signals = (
-        {name: point_of(card.schema[name], samples[name][None])[0] for name in card.predicts}
-        for samples in (taken, others)
-    )
+    paths = taken, others
+    factual, signals = ({n: point_of(card.schema[n], path[n][None])[0] for n in card.predicts} for path in paths)
     return WhatIf(signals=signals, factual=factual, abduction=abduction, reason=reason, schema=card.schema)
 
 
