@@ -28,16 +28,7 @@ from worldline.models.layers.changes import interpolated
 from worldline.models.layers.codes import Observed, vector_signals
 from worldline.models.layers.gather import num_processes, share_draw, share_mean, whole_mean
 from worldline.models.layers.linear_forecast import ENOUGH_ROWS
-from worldline.models.layers.member_beliefs import (
-    Codes,
-    EnsembleBelief,
-    Known,
-    Seen,
-    back_indices,
-    by_step,
-    cut_beliefs,
-    repeated,
-)
+from worldline.models.layers.member_beliefs import Codes, EnsembleBelief, Known, Seen, by_step, cut_beliefs, lag_index
 from worldline.models.layers.member_networks import LinearBase, MemberNetworks, SingleSteps, Slices
 from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
 from worldline.models.layers.standardizer import InputNormaliser, Standardizer
@@ -169,25 +160,14 @@ class Ensemble(WorldModel):
             # Networks that predict a residual see no value beyond the logged ones, where they would extrapolate.
             self.register_buffer("lowest", torch.full((lagged + covariates,), -torch.inf))
             self.register_buffer("highest", torch.full((lagged + covariates,), torch.inf))
-            self.base = LinearBase(
-                num_members=members if config.folds else 1,
-                lagged=lagged,
-                covariates=covariates,
-                history=config.history,
-                size=size,
-            )
+            sizes = {"lagged": lagged, "covariates": covariates, "history": config.history, "size": size}
+            self.base = LinearBase(num_members=members if config.folds else 1, **sizes)
             self.layers.start_at_zero(slice(ages))
 
     def _networks(self, lagged: int, covariates: int) -> MemberNetworks:
-        return MemberNetworks(
-            num_members=self.config.num_members,
-            lagged=lagged,
-            covariates=covariates,
-            width=self.config.width,
-            layers=self.config.layers,
-            size=len(self.codes.owner),
-            noisy=self.config.noise,
-        )
+        config = self.config
+        sizes = {"lagged": lagged, "covariates": covariates, "width": config.width, "size": len(self.codes.owner)}
+        return MemberNetworks(num_members=config.num_members, layers=config.layers, noisy=config.noise, **sizes)
 
     def fit_normaliser(self, window: Window) -> None:
         """Fits each component on its observed values. A signal that was never observed keeps its scale."""
@@ -314,7 +294,7 @@ class Ensemble(WorldModel):
         if self.config.noise:
             like = known.new_empty(batch, members, len(self.codes.owner))
             noise = [normal(like.shape, generator, like.device).repeat_interleave(versions, 0) for _ in range(steps)]
-        start = repeated(EnsembleBelief.of(belief), versions)
+        start = EnsembleBelief.of(belief).repeat(versions)
         path, hidden = self._unroll(start, known, noise)
         rollout = start.rollout(path, known, hidden)
         features = rollout.features.unflatten(0, (batch, versions)).flatten(1, 2)
@@ -563,7 +543,7 @@ class Ensemble(WorldModel):
     ) -> tuple[Float[Tensor, "T B covariates"], Sequence[tuple[Tensor, Tensor] | None], list[Tensor]]:
         """What is known of T open-loop steps: covariates, parts of the linear forecast, and units of the changes."""
         history, (batch, steps, _) = self.config.history, known.shape
-        back, ages_before = back_indices(torch.arange(steps, device=known.device), history), memory.stale[:, 0].flip(1)
+        back, ages_before = lag_index(torch.arange(steps, device=known.device), history), memory.stale[:, 0].flip(1)
         ages = torch.cat([ages_before, ages_before.new_zeros(batch, steps - 1, ages_before.shape[-1])], 1)
         inputs = torch.cat([memory.inputs[:, 0].flip(1), known], 1)
         covariates = torch.cat([ages[:, back].flatten(2), inputs[:, back].flatten(2)], -1).transpose(0, 1)

@@ -185,10 +185,8 @@ class FrozenEncoder(nn.Module):
         pixels = images.permute(0, 3, 1, 2).float() / 255
         if pixels.shape[2:] != (side, side):
             pixels = interpolate(pixels, (side, side), mode="bilinear", antialias=True, align_corners=False)
-        mean, deviation = (
-            torch.tensor(each, device=pixels.device)[:, None, None]
-            for each in (config.pixel_mean, config.pixel_deviation)
-        )
+        colours = config.pixel_mean, config.pixel_deviation
+        mean, deviation = (torch.tensor(each, device=pixels.device)[:, None, None] for each in colours)
         tokens = self._tokens((pixels - mean) / deviation).float()  # one channel is broadcast to three
         if config.pooling == "cls":
             return tokens[:, :1]

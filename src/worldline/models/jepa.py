@@ -276,10 +276,8 @@ class Jepa(WorldModel, Adapts):
             parts["signals"] = self.config.signal_weight, self._signal_error(latents, imagined, flags, shown, warm)
         actions = known[..., : self.layout.inputs.num_actions]
         parts |= self.auxiliary(latents, imagined, window, shown=shown, actions=actions)
-        return Losses(
-            terms={name: term for name, (_, term) in parts.items()},
-            weights={name: weight for name, (weight, _) in parts.items()},
-        )
+        terms = {name: term for name, (_, term) in parts.items()}
+        return Losses(terms=terms, weights={name: weight for name, (weight, _) in parts.items()})
 
     def forecast_error(
         self, stored: Float[Tensor, "B T1 D"], imagined: Float[Tensor, "B T D"], whole: Bool[Tensor, "B T1"]

@@ -39,10 +39,8 @@ class MemberCells(MemberNetworks):
     """
 
     def __init__(self, *, num_members: int, lagged: int, taken: int, width: int, size: int) -> None:
-        nn.ModuleList.__init__(
-            self,
-            [MemberLinear(num_members, *sizes) for sizes in ((taken, 3 * width), (width, 3 * width), (width, size))],
-        )
+        sizes = (taken, 3 * width), (width, 3 * width), (width, size)
+        nn.ModuleList.__init__(self, [MemberLinear(num_members, *pair) for pair in sizes])
         self.num_members, self.lagged, self.size, self.width = num_members, lagged, size, width
 
     @torch.no_grad()
@@ -106,14 +104,9 @@ class Recurrent(Ensemble):
         self.context = max(config.history, config.context)
 
     def _networks(self, lagged: int, covariates: int) -> MemberNetworks:
-        size = len(self.codes.owner)
-        return MemberCells(
-            num_members=self.config.num_members,
-            lagged=lagged,
-            taken=size + self.inputs.size,
-            width=self.config.width,
-            size=size,
-        )
+        config, size = self.config, len(self.codes.owner)
+        taken = size + self.inputs.size
+        return MemberCells(num_members=config.num_members, lagged=lagged, taken=taken, width=config.width, size=size)
 
     def single_steps(self, window: Window) -> None:
         """None: the networks learn from paths."""

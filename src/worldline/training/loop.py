@@ -220,12 +220,8 @@ class Run:
         self.model.open_loop = None
         self.recalibrate_batch_norm(RECALIBRATION_BATCHES, seed=self.config.seed)
         self.model.eval()
-        return Trained(
-            curves=tuple(self.curves),
-            chosen_step=self._chosen(),
-            notes=tuple(self.notes),
-            elapsed_s=time.monotonic() - self.started,
-        )
+        curves, notes, elapsed_s = tuple(self.curves), tuple(self.notes), time.monotonic() - self.started
+        return Trained(curves=curves, chosen_step=self._chosen(), notes=notes, elapsed_s=elapsed_s)
 
     def save(self) -> None:
         """Writes the checkpoint."""

@@ -17,6 +17,8 @@ from worldline.models.base import Inputs, WorldModel
 from worldline.schema import Schema
 from worldline.training.batches import PictureGoals, Trace
 
+Rows = Bool[Tensor, " M"]
+"""Which rows of a table are meant."""
 HELD_OUT_EVERY: Final = 5
 """One of this many training episodes is held out, to detect overfitting of heads."""
 ROUNDING: Final = 1e-4

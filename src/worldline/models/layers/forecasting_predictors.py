@@ -184,12 +184,8 @@ class ConservedPredictor(LinearResidualPredictor):
         self.law.drop()
         free = drawn.imagine()
         limit = MAX_PARTIAL_ERROR_RATIO * min(error(free, counted), limit)
-        self.law.fit(
-            inverse(drawn.scores[complete]),
-            self.layout.inputs.inverse(drawn.known[complete]),
-            inverse(free[complete]),
-            self._scales(),
-        )
+        known = self.layout.inputs.inverse(drawn.known[complete])
+        self.law.fit(inverse(drawn.scores[complete]), known, inverse(free[complete]), self._scales())
         lawful = drawn.imagine()
         # `not <=` instead of `>`: an error that is not finite must also reject the law.
         if not error(lawful, complete) <= MAX_LAW_ERROR_RATIO * error(free, complete):
@@ -211,9 +207,5 @@ def _law(vectors: tuple[Signal, ...], inputs: tuple[Signal, ...]) -> ConservedQu
 
 def _places(signals: Sequence[Signal], sizes: Sequence[int], taken: Callable[[Signal], bool]) -> list[slice]:
     """The places of the vectors that are taken."""
-    ends = accumulate(sizes)
-    return [
-        slice(end - size, end)
-        for signal, size, end in zip(signals, sizes, ends, strict=True)
-        if signal.kind is Kind.VECTOR and taken(signal)
-    ]
+    places = zip(signals, sizes, accumulate(sizes), strict=True)
+    return [slice(end - size, end) for s, size, end in places if s.kind is Kind.VECTOR and taken(s)]

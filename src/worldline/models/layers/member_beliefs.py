@@ -48,6 +48,11 @@ class EnsembleBelief(Belief):
         parts = {name: value.expand(-1, count, -1, -1) for name, value in vars(self).items()}
         return EnsembleBelief(**parts)
 
+    def repeat(self, times: int) -> EnsembleBelief:
+        """Each batch entry `times` times in succession."""
+        index = torch.arange(len(self.codes), device=self.codes.device)
+        return self.select(index.repeat_interleave(times))
+
     def rollout(self, path: Float[Tensor, "B M T size"], known: Known, hidden: Tensor) -> LatentRollout:
         """The features after each of T predicted steps with inputs `known`, [B, 1, M, T, D], and the last belief.
 
@@ -105,18 +110,12 @@ class EnsembleBelief(Belief):
         return torch.cat([self.stale[:, 0].flatten(1), now, self.inputs[:, 0].flatten(1)], -1)
 
 
-def repeated(memory: EnsembleBelief, times: int) -> EnsembleBelief:
-    """The belief with each entry of the batch `times` in a row."""
-    index = torch.arange(len(memory.codes), device=memory.codes.device)
-    return memory.select(index.repeat_interleave(times))
-
-
 def by_step(values: Shaped[Tensor, "B P *rest"]) -> Shaped[Tensor, "PB *rest"]:
     """All rows of the first step, then all rows of the second, and so on."""
     return values.transpose(0, 1).flatten(0, 1)
 
 
-def back_indices(at: Int[Tensor, " P"], history: int) -> Int[Tensor, "P history"]:
+def lag_index(at: Int[Tensor, " P"], history: int) -> Int[Tensor, "P history"]:
     """Indices of the last `history` entries up to number `at`, newest first, after history - 1 padded entries."""
     return at[:, None] + history - 1 - torch.arange(history, device=at.device)
 
@@ -125,7 +124,7 @@ def cut_beliefs(
     codes: Codes, now: Known, starts: Int[Tensor, " P"], history: int, num_signals: int, *, gain: float, state_size: int
 ) -> EnsembleBelief:
     """The beliefs at the observations `starts` of logs without gaps, [P B, 1, ...]."""
-    batch, back = len(codes), back_indices(starts, history)
+    batch, back = len(codes), lag_index(starts, history)
     past = torch.cat([codes[:, :1].expand(-1, history - 1, -1), codes], 1)[:, back]
     inputs = torch.cat([now.new_zeros(batch, history - 1, now.shape[2]), now], 1)[:, back[:, 1:]]
     before_first = (back < history - 1).to(codes.dtype)
