@@ -339,12 +339,7 @@ def _quadratic_program(
 ) -> tuple[Floats, float, int]:
     """The solution of min x' H x / 2 + f' x with rows x <= upper and low <= x <= high, its cost and the exit flag."""
     least = np.concatenate([low, np.full(len(rows), -np.inf)])
-    solved, cost, flag, _ = daqp.solve(
-        np.ascontiguousarray(hessian),
-        np.ascontiguousarray(linear),
-        np.ascontiguousarray(rows),
-        np.concatenate([high, upper]),
-        least,
-        np.zeros(len(least), np.int32),
-    )
+    most, kinds = np.concatenate([high, upper]), np.zeros(len(least), np.int32)
+    hessian, linear, rows = map(np.ascontiguousarray, (hessian, linear, rows))
+    solved, cost, flag, _ = daqp.solve(hessian, linear, rows, most, least, kinds)
     return np.asarray(solved), float(cost), int(flag)

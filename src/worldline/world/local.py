@@ -23,7 +23,7 @@ from worldline.planning.planners.base import Planner
 from worldline.schema import Kind, Schema, Signal
 from worldline.training.batches import join, split, to_inputs
 from worldline.world.base import Forecast, Moment, Plan, PlanStatus, Prediction, Scores, Surprise, WhatIf, World
-from worldline.world.calibration import DEFAULT_LEVEL, Calibration, StepPValues
+from worldline.world.calibration import DEFAULT_LEVEL, Calibration, Floats, StepPValues
 from worldline.world.logged_range import excess_of, far_value, history_excess, leaves_range, lowered, widening_of
 from worldline.world.objective import Objective, objective
 from worldline.world.ood import StepErrors, errors_of, novelty_of, step_errors
@@ -31,6 +31,7 @@ from worldline.world.plan_search import SearchBudget, action_space, outcome, ref
 from worldline.world.prediction_errors import num_samples as samples_of
 from worldline.world.prediction_errors import point_of, step_differences
 from worldline.world.validation import (
+    Array,
     add_world_axis,
     check_actions,
     check_candidates,
@@ -533,13 +534,7 @@ class LocalWorld(World):
         return images
 
     def _forecast(
-        self,
-        signal: Signal,
-        mean: NDArray[np.generic],
-        level: float,
-        paths: NDArray[np.generic] | None,
-        start: WorldBelief,
-        widening: NDArray[np.floating],
+        self, signal: Signal, mean: Array, level: float, paths: Array | None, start: WorldBelief, widening: Floats
     ) -> Forecast:
         """The forecast from means [W, T, *shape], sampled paths [W, S, T, *shape] and the factor [W, T] on bands."""
         low, high, horizon = None, None, 0
@@ -605,18 +600,8 @@ def surprise_of(schema: Schema, p_values: StepPValues, known: Mapping[str, NDArr
         entities[entity] = np.where(seen, value, 1.0)
     steps = np.where(any_known, p_values.steps, 1.0)
     order = np.argsort(steps, kind="stable")[:MAX_MOMENTS]
-    return Surprise(
-        p_values=signals,
-        entities=entities,
-        steps=steps,
-        moments=tuple(
-            Moment(
-                step=int(step),
-                signals=tuple(sorted(signals, key=lambda name: float(signals[name][step]))),
-                p_value=float(steps[step]),
-            )
-            for step in order
-            if steps[step] <= LARGEST_P_VALUE
-        ),
-        schema=schema,
-    )
+    unlikely = [int(step) for step in order if steps[step] <= LARGEST_P_VALUE]
+    names = [tuple(sorted(signals, key=lambda name: float(signals[name][step]))) for step in unlikely]
+    pairs = zip(unlikely, names, strict=True)
+    moments = tuple(Moment(step=step, signals=least, p_value=float(steps[step])) for step, least in pairs)
+    return Surprise(p_values=signals, entities=entities, steps=steps, moments=moments, schema=schema)

@@ -280,20 +280,10 @@ def fit_ood_score(seen: StepErrors | None, novelty: Floats, lengths: Sequence[in
         lengths: the first few of `LENGTHS`. Steps are scored only if two consecutive observations were ever complete.
     """
     if seen is None or not seen.known.any():  # only the novelty of the present can be scored
-        nothing, ones = np.zeros(0), np.ones((1, 1))
-        plain = OODScore(
-            law=np.zeros((1, 0)),
-            centre=np.zeros((2, 0)),
-            scale=np.zeros((2, 0)),
-            whitening=np.zeros((2, 0, 0)),
-            drive_centre=nothing,
-            drive_scale=nothing,
-            centres=np.zeros((2, 1, 0)),
-            pattern=np.zeros((2, 1, 0, 0)),
-            usual=ones,
-            tail=ones,
-        )
-        return _with_quantiles(plain, None, novelty)
+        shapes = {"law": (1, 0), "centre": (2, 0), "scale": (2, 0), "whitening": (2, 0, 0)}
+        shapes |= {"drive_centre": (0,), "drive_scale": (0,), "centres": (2, 1, 0), "pattern": (2, 1, 0, 0)}
+        nothing, ones = {name: np.zeros(shape) for name, shape in shapes.items()}, np.ones((1, 1))
+        return _with_quantiles(OODScore(**nothing, usual=ones, tail=ones), None, novelty)
     drive, change = seen.drive[seen.known], seen.change[seen.known]
     spread = np.where(drive.std(0) > 0, drive.std(0), 1.0)
     wide = np.concatenate([(drive - drive.mean(0)) / spread, np.ones((len(drive), 1))], 1)

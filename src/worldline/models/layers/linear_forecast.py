@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from worldline.models.layers.changes import changes, interpolated
+from worldline.models.layers.changes import Seen, Values, changes, interpolated
 from worldline.models.layers.memory import Memory
 from worldline.models.layers.offset import add_error, all_errors, no_errors, offset_of
 from worldline.models.layers.tracing import is_traced
@@ -24,12 +24,8 @@ ENOUGH_ROWS = 10
 """Rows per column from which a fit uses rows without gaps only; with fewer it interpolates."""
 MAX_CONCENTRATION_STEPS = 10
 """Iterations of least trimmed squares."""
-Values = Float[Tensor, "B H size"]
-"""Z-scores of observed values."""
 Known = Float[Tensor, "B T inputs"]
 """Z-scores of the inputs of each step."""
-Seen = Bool[Tensor, "B H size"]
-"""Whether each value was observed."""
 Present = Float[Tensor, "B size"]
 """Z-scores of one step."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -71,25 +71,17 @@ class EnsembleBelief(Belief):
             for whole, index in ((codes, back), (stale, back), (inputs, back[:, : history - 1] - 1))
         ]
         features = torch.cat(parts, -1)
-        final = EnsembleBelief(
-            codes=codes[:, :, -history:].flip(2),
-            stale=stale[:, :, -history:].flip(2),
-            inputs=inputs[:, :, inputs.shape[2] - history + 1 :].flip(2),
-            errors=self.errors,
-            hidden=hidden,
-        )
+        codes, stale = codes[:, :, -history:].flip(2), stale[:, :, -history:].flip(2)
+        inputs = inputs[:, :, inputs.shape[2] - history + 1 :].flip(2)
+        final = replace(self, codes=codes, stale=stale, inputs=inputs, hidden=hidden)
         return LatentRollout(features=features[:, None], final=final)
 
     def push(self, codes: Tensor, stale: Tensor, now: Tensor) -> EnsembleBelief:
         """The belief one step later. `codes` and `stale` [B, M, ...] are new; `now` [B, I] led to them."""
         inputs = now[:, None, None].expand(-1, codes.shape[1], -1, -1)
-        return EnsembleBelief(
-            codes=torch.cat([codes[:, :, None], self.codes[:, :, :-1]], 2),
-            stale=torch.cat([stale[:, :, None], self.stale[:, :, :-1]], 2),
-            inputs=torch.cat([inputs, self.inputs], 2)[:, :, : self.inputs.shape[2]],
-            errors=self.errors,
-            hidden=self.hidden,
-        )
+        inputs = torch.cat([inputs, self.inputs], 2)[:, :, : self.inputs.shape[2]]
+        codes = torch.cat([codes[:, :, None], self.codes[:, :, :-1]], 2)
+        return replace(self, codes=codes, stale=torch.cat([stale[:, :, None], self.stale[:, :, :-1]], 2), inputs=inputs)
 
     def count(self) -> Int[Tensor, " B"]:
         """The number of known observations, at least 1."""

@@ -54,13 +54,8 @@ class Population:
                 f"none of the {num_evaluated} sequences for problem {failed[0]} has a finite cost and violation "
                 f"({len(failed)} of {len(self.cost)} problems). Check the cost function and its inputs."
             )
-        return PlannedActions(
-            actions=self.actions[:, 0],
-            cost=self.cost[:, 0],
-            violation=self.violation[:, 0],
-            num_evaluated=num_evaluated,
-            finished=finished,
-        )
+        first = {name: value[:, 0] for name, value in vars(self).items()}
+        return PlannedActions(**first, num_evaluated=num_evaluated, finished=finished)
 
 
 def inside(space: ActionSpace, actions: Float[Tensor, "*lead A"]) -> Float[Tensor, "*lead A"]:

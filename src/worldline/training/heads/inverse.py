@@ -96,13 +96,9 @@ class Inverse(Head):
         assert isinstance(distance, Distance)
         now, device, generator = imagination.present, table.device, imagination.generator
         kept = table.changing[now]
-        config = InverseConfig(
-            latent_size=len(kept),
-            low=tuple(imagination.low.tolist()),
-            high=tuple(imagination.high.tolist()),
-            width=fit.width,
-            longest=2 * fit.unroll,
-        )
+        low, high = tuple(imagination.low.tolist()), tuple(imagination.high.tolist())
+        sizes = {"latent_size": len(kept), "width": fit.width, "longest": 2 * fit.unroll}
+        config = InverseConfig(low=low, high=high, **sizes)
         head = cls(config).to(device)
         elapsed = torch.arange(1, fit.unroll + 1, device=device)[:, None]
         for optimizer in fit.optimise(head):
